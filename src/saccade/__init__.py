@@ -1,0 +1,49 @@
+"""Saccade: AutoML for images. The best classifier that a time limit can buy.
+
+>>> import saccade as ag
+>>> space = {"model": ag.Categorical("resnet18", "mobilenetv3_small_100"), "lr": ag.Real(1e-4, 1e-1, log=True)}
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from saccade import errors, space
+from saccade._version import __version__
+from saccade.errors import SaccadeError
+from saccade.space import Bool, Categorical, Dict, Int, List, Real
+
+if TYPE_CHECKING:
+    from saccade.data.dataset import ImageDataset
+    from saccade.predictor import ImagePredictor
+
+__all__ = [
+    "Bool",
+    "Categorical",
+    "Dict",
+    "ImageDataset",
+    "ImagePredictor",
+    "Int",
+    "List",
+    "Real",
+    "SaccadeError",
+    "__version__",
+    "errors",
+    "space",
+]
+
+# Importing pandas or torch costs more than all the rest, so it waits until a name is used that needs it.
+_LAZY = {"ImageDataset": "saccade.data.dataset", "ImagePredictor": "saccade.predictor"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'saccade' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_LAZY[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})

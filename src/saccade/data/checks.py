@@ -1,0 +1,297 @@
+"""Checks of a data set before anything is learned from it: coded findings, each with what to do about it.
+
+====== ======== ==========================================================================
+Code   Severity Finding
+====== ======== ==========================================================================
+IMG001 warning  images that cannot be read
+IMG002 info     the same image several times under one label of one part
+IMG003 error    the same image under two labels
+IMG004 error    the same image in two parts, training and validation for instance
+IMG005 warning  classes with fewer than 5 readable images to learn from
+IMG006 warning  images of suspicious size or shape, or of one colour
+IMG007 warning  the largest class more than 20 times as large as the smallest
+====== ======== ==========================================================================
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from saccade.data.findings import CheckReport, Finding, FlaggedImage, Severity, count_of
+from saccade.data.scanning import Scan
+from saccade.errors import DataError
+
+MIN_CLASS_SIZE = 5
+MAX_IMBALANCE = 20.0
+MIN_SIDE = 8  # pixels
+MAX_ASPECT = 10.0
+
+
+@dataclass(frozen=True)
+class CheckedPart:
+    """One part of a data set (training, validation, test) as the checks see it.
+
+    Parameters
+    ----------
+    images
+        File names; what is no file name is shown as ``<bytes #3>`` and the like.
+    labels
+        One per image; None for unlabelled images.
+    scan
+        What is known of each image: `scan_images(images)`, or `ImageStore.scan`.
+    """
+
+    images: Sequence[Any]
+    labels: Sequence[Any] | pd.Series[Any] | None
+    scan: Scan
+
+    def __post_init__(self) -> None:
+        num_labels = len(self.images) if self.labels is None else len(self.labels)
+        if not len(self.images) == num_labels == len(self.scan):
+            raise DataError(
+                f"There are {len(self.images)} images, {num_labels} labels and the scan of {len(self.scan)} "
+                "images: the numbers must be equal."
+            )
+
+
+def check_dataset(
+    train: CheckedPart,
+    val: CheckedPart | None = None,
+    test: CheckedPart | None = None,
+    *,
+    is_regression: bool = False,
+) -> CheckReport:
+    """Check the parts of a data set, each by itself and against the others.
+
+    Parameters
+    ----------
+    train, val, test
+        The parts that there are.
+    is_regression
+        Labels are numbers: classes are not looked at (IMG005, IMG007).
+
+    Raises
+    ------
+    DataError
+        The parts were scanned at different sizes, so that equal images would not be seen.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from saccade.data.scanning import scan_images
+    >>> noise = np.random.default_rng(0).integers(0, 255, (9, 9, 3), dtype=np.uint8)
+    >>> images = [noise, noise.copy()]
+    >>> report = check_dataset(CheckedPart(["a.png", "b.png"], ["cat", "dog"], scan_images(images)))
+    >>> report.codes
+    ['IMG003', 'IMG005']
+    """
+    parts = {"train": train, "val": val, "test": test}
+    images = _Images({name: part for name, part in parts.items() if part is not None})
+    checks: list[Callable[[_Images], Finding | None]] = [
+        _unreadable,
+        _duplicates,
+        _conflicting_labels,
+        _shared_between_parts,
+        _suspicious_images,
+    ]
+    if not is_regression:
+        checks += [_tiny_classes, _imbalance]
+    findings = [finding for check in checks if (finding := check(images)) is not None]
+    num_images = {name: len(part.images) for name, part in images.parts.items()}
+    return CheckReport(tuple(sorted(findings, key=lambda finding: finding.code)), num_images)
+
+
+class _Images:
+    """All images of all parts, with what several checks ask for."""
+
+    def __init__(self, parts: dict[str, CheckedPart]) -> None:
+        sizes = {part.scan.min_shorter_side for part in parts.values()}
+        if len(sizes) > 1:
+            raise DataError(
+                f"The parts were scanned with different min_shorter_side ({sorted(map(str, sizes))}), "
+                "so equal images cannot be told: scan all parts alike."
+            )
+        self.parts = parts
+        self.by_digest: dict[str, list[tuple[str, int]]] = defaultdict(list)
+        for name, part in parts.items():
+            for position, digest in enumerate(part.scan.digests):
+                if digest:
+                    self.by_digest[digest].append((name, position))
+
+    def repeated(self) -> Iterator[list[tuple[str, int]]]:
+        """Yield the places of each image that occurs more than once."""
+        return (places for places in self.by_digest.values() if len(places) > 1)
+
+    def label(self, name: str, position: int) -> Any:
+        labels = self.parts[name].labels
+        if labels is None:
+            return None
+        return labels.iloc[position] if isinstance(labels, pd.Series) else labels[position]
+
+    def file(self, name: str, position: int) -> str:
+        image = self.parts[name].images[position]
+        if isinstance(image, bytes):
+            return f"<bytes #{position}>"
+        return (
+            str(image) if isinstance(image, str) or hasattr(image, "__fspath__") else f"<image #{position}>"
+        )
+
+    def flag(self, name: str, position: int, detail: str) -> FlaggedImage:
+        return FlaggedImage(name, position, self.file(name, position), self.label(name, position), detail)
+
+    def sizes_of_classes(self) -> Counter[Any]:
+        """Count the readable training images of each class, 0 included."""
+        train = self.parts["train"]
+        counts: Counter[Any] = Counter()
+        if train.labels is not None:
+            skipped = set(train.scan.skipped)
+            for position, digest in enumerate(train.scan.digests):
+                if position not in skipped:
+                    counts[self.label("train", position)] += 1 if digest else 0
+        return counts
+
+
+def _unreadable(images: _Images) -> Finding | None:
+    flagged = [
+        images.flag(name, position, reason)
+        for name, part in images.parts.items()
+        for position, reason in part.scan.errors.items()
+    ]
+    return _finding(
+        "IMG001",
+        "Unreadable images",
+        "warning",
+        f"{count_of(len(flagged), 'file')} without a readable image.",
+        "They are left out; replace or delete the files.",
+        flagged,
+    )
+
+
+def _duplicates(images: _Images) -> Finding | None:
+    flagged = []
+    for places in images.repeated():
+        first_of: dict[tuple[str, Any], int] = {}
+        for name, position in places:
+            first = first_of.setdefault((name, images.label(name, position)), position)
+            if first != position:
+                flagged.append(images.flag(name, position, f"same as {images.file(name, first)}"))
+    return _finding(
+        "IMG002",
+        "Duplicates",
+        "info",
+        f"{count_of(len(flagged), 'copy', 'copies')} of an image with the same label in the same part.",
+        "They count more than others; delete the copies unless that is meant.",
+        flagged,
+    )
+
+
+def _conflicting_labels(images: _Images) -> Finding | None:
+    flagged = []
+    num_different = 0
+    for places in images.repeated():
+        labels = list(dict.fromkeys(images.label(*place) for place in places))
+        labels = [label for label in labels if label is not None]
+        if len(labels) > 1:
+            num_different += 1
+            detail = "labels: " + ", ".join(map(str, labels))
+            flagged += [images.flag(*place, detail) for place in places]
+    return _finding(
+        "IMG003",
+        "One image, several labels",
+        "error",
+        f"{count_of(num_different, 'image')} under more than one label.",
+        "Decide on one label each and delete the other copies.",
+        flagged,
+    )
+
+
+def _shared_between_parts(images: _Images) -> Finding | None:
+    flagged = []
+    for places in images.repeated():
+        first_name, first = places[0]  # places come in the order train, val, test
+        for name, position in places:
+            if name != first_name:
+                detail = f"also in {first_name}: {images.file(first_name, first)}"
+                flagged.append(images.flag(name, position, detail))
+    return _finding(
+        "IMG004",
+        "The same image in two parts",
+        "error",
+        f"{count_of(len(flagged), 'image')} that an earlier part has as well: scores will be too good.",
+        "Delete them from one of the parts.",
+        flagged,
+    )
+
+
+def _tiny_classes(images: _Images) -> Finding | None:
+    counts = images.sizes_of_classes()
+    tiny = {label: num for label, num in counts.items() if num < MIN_CLASS_SIZE}
+    flagged = [
+        images.flag("train", position, f"class with {count_of(tiny[label], 'readable image')}")
+        for position in range(len(images.parts["train"].images))
+        if (label := images.label("train", position)) in tiny
+    ]
+    listed = ", ".join(f"{label} ({num})" for label, num in list(tiny.items())[:10])
+    more = f" and {len(tiny) - 10} more" if len(tiny) > 10 else ""
+    return _finding(
+        "IMG005",
+        "Tiny classes",
+        "warning",
+        f"{count_of(len(tiny), 'class', 'classes')} with fewer than {MIN_CLASS_SIZE} readable training images: "
+        f"{listed}{more}.",
+        "Add images, or merge or drop these classes.",
+        flagged,
+    )
+
+
+def _suspicious_images(images: _Images) -> Finding | None:
+    flagged = []
+    for name, part in images.parts.items():
+        for position, (width, height) in enumerate(part.scan.sizes.tolist()):
+            oddities = []
+            if 0 < min(width, height) < MIN_SIDE:
+                oddities.append(f"only {width} x {height} pixels")
+            if max(width, height) > MAX_ASPECT * min(width, height):
+                oddities.append(f"elongated: {width} x {height} pixels")
+            if part.scan.is_constant[position]:
+                oddities.append("one colour only")
+            if oddities:
+                flagged.append(images.flag(name, position, ", ".join(oddities)))
+    return _finding(
+        "IMG006",
+        "Suspicious images",
+        "warning",
+        f"{count_of(len(flagged), 'image')} with a side under {MIN_SIDE} pixels, with a side more than "
+        f"{MAX_ASPECT:g} times the other, or of one colour.",
+        "Look at them; delete those that show nothing.",
+        flagged,
+    )
+
+
+def _imbalance(images: _Images) -> Finding | None:
+    counts = {label: num for label, num in images.sizes_of_classes().items() if num > 0}
+    if not counts:
+        return None
+    smallest, largest = min(counts, key=counts.__getitem__), max(counts, key=counts.__getitem__)
+    if counts[largest] <= MAX_IMBALANCE * counts[smallest]:
+        return None
+    return Finding(
+        "IMG007",
+        "Strong imbalance",
+        "warning",
+        f"Class {largest} has {counts[largest]} training images, class {smallest} only {counts[smallest]}.",
+        "Judge by a metric that weighs classes alike (balanced accuracy), use class weights, or add images.",
+    )
+
+
+def _finding(
+    code: str, title: str, severity: Severity, message: str, what_to_do: str, flagged: Iterable[FlaggedImage]
+) -> Finding | None:
+    """Build a finding if any image is flagged."""
+    flagged = tuple(flagged)
+    return Finding(code, title, severity, message, what_to_do, flagged) if flagged else None

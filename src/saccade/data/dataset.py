@@ -1,0 +1,330 @@
+"""`ImageDataset`: a pandas table of images and labels that knows the names of its classes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from saccade.data.folders import descend, folder_names, has_files, images_by_class
+from saccade.data.huggingface import read_rows
+from saccade.data.inputs import as_frame, as_images, check_column, image_folder, named_images
+from saccade.data.labels import checked_classes
+from saccade.data.sources import local_file, local_path
+from saccade.data.table import ImageTable
+from saccade.errors import DataError
+
+Extensions = str | Collection[str] | None
+_SPLIT_NAMES = {"train", "val", "valid", "validation", "dev", "test"}
+
+
+class ImageDataset(ImageTable):
+    """A table with one row per image. It is a `pandas.DataFrame` in all that it does.
+
+    Slicing, sampling, concatenating, merging, copying and pickling give an `ImageDataset` again, with the
+    same classes. Joining datasets whose label numbers mean different classes is refused.
+
+    Parameters
+    ----------
+    data : pandas.DataFrame, dict of columns, list of dict, or list of images
+        Images are paths (``str`` or ``Path``) or the bytes of image files. Paths become ``str``.
+    classes : list of str, optional
+        The names of the classes. With integer labels, label ``i`` is the class ``classes[i]``. None: the
+        sorted labels where these are strings, else nothing.
+    image_column, label_column : str
+        The names of the two columns that matter. Others may be there and are kept.
+    root : str or Path, optional
+        What relative paths are relative to: a folder, or the path or address (``http://``, ``https://``,
+        ``file://``) of a zip or tar archive, which is fetched and unpacked once. None leaves paths as they
+        are.
+    no_class : bool
+        The images have no labels; a label column is dropped.
+
+    Attributes
+    ----------
+    classes : list of str or None
+        See above.
+    image_column, label_column : str
+        See above. Without labels there is no such column in the table.
+
+    Raises
+    ------
+    DataError
+        If a column is missing, or labels and `classes` do not fit together.
+
+    Examples
+    --------
+    >>> dataset = ImageDataset({"image": ["rex.jpg", "tom.jpg", "odie.jpg"], "label": ["dog", "cat", "dog"]})
+    >>> dataset.classes
+    ['cat', 'dog']
+    >>> type(dataset[dataset["label"] == "dog"]).__name__
+    'ImageDataset'
+    """
+
+    def __init__(
+        self,
+        data: Any,
+        classes: Sequence[str] | None = None,
+        image_column: str = "image",
+        label_column: str = "label",
+        root: str | Path | None = None,
+        no_class: bool = False,
+    ) -> None:
+        if isinstance(data, ImageDataset):
+            classes = data.classes if classes is None else classes
+            image_column = image_column if image_column in data.columns else data.image_column
+            label_column = label_column if label_column in data.columns else data.label_column
+        frame = as_frame(data, image_column)
+        check_column(frame, image_column, "image_column")
+        if no_class:
+            frame = frame.drop(columns=label_column, errors="ignore")
+        else:
+            advice = "; pass no_class=True for images without labels"
+            check_column(frame, label_column, "label_column", advice)
+        images = as_images(frame[image_column], None if root is None else local_path(root))
+        self._fill(frame.assign(**{image_column: images}))
+        self.image_column = image_column
+        self.label_column = label_column
+        self.classes = None if no_class else checked_classes(classes, self[label_column])
+
+    @classmethod
+    def from_folder(cls, root: str | Path, exts: Extensions = None, no_class: bool = False) -> ImageDataset:
+        """Make a dataset of a folder with one sub-folder per class.
+
+        Parameters
+        ----------
+        root : str or Path
+            The folder, or the path or address of a zip or tar archive of it. A folder that wraps all others
+            in an archive is stepped into.
+        exts : str or collection of str, optional
+            The file name extensions of images; upper and lower case are the same. None for all common ones.
+        no_class : bool
+            Take the images anywhere below `root`, without labels.
+
+        Returns
+        -------
+        ImageDataset
+            Labels are integers from 0, in the order of `classes`, which are the sorted names of the folders
+            that have images. Images in folders within a class folder are of that class. Hidden files are left
+            out.
+
+        Raises
+        ------
+        DataError
+            If there are no images, none in class folders, or folders named like splits instead of classes.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> root = Path(tempfile.mkdtemp())
+        >>> for name in ("dog", "cat"):
+        ...     (root / name).mkdir()
+        ...     (root / name / "1.jpg").touch()
+        >>> dataset = ImageDataset.from_folder(root)
+        >>> dataset.classes, dataset["label"].tolist()
+        (['cat', 'dog'], [0, 1])
+        """
+        folder = image_folder(root)
+        by_class = images_by_class(folder, exts, no_class)
+        if "train" in by_class and by_class.keys() <= _SPLIT_NAMES:
+            raise DataError(
+                f"The folders in {folder} are splits rather than classes: {', '.join(by_class)}. "
+                "Use ImageDataset.from_folders."
+            )
+        return cls._of_classes(by_class, None if no_class else sorted(by_class))
+
+    @classmethod
+    def _of_classes(cls, by_class: dict[str, list[str]], classes: list[str] | None) -> ImageDataset:
+        if classes is None:
+            return cls([image for images in by_class.values() for image in images], no_class=True)
+        nums = [len(by_class.get(name, ())) for name in classes]
+        images = [image for name in classes for image in by_class.get(name, ())]
+        return cls({"image": images, "label": np.repeat(np.arange(len(classes)), nums)}, classes=classes)
+
+    @classmethod
+    def from_folders(
+        cls,
+        root: str | Path,
+        train: str = "train",
+        val: str | None = "val",
+        test: str | None = "test",
+        exts: Extensions = None,
+        no_class: bool = False,
+    ) -> tuple[ImageDataset, ImageDataset, ImageDataset]:
+        """Make three datasets of a folder with one sub-folder per split, and in each one per class.
+
+        Parameters
+        ----------
+        root : str or Path
+            The folder, or the path or address of a zip or tar archive of it. Folders that wrap all others are
+            stepped into.
+        train, val, test : str
+            The names of the splits' folders. `val` and `test` need not exist, and may be None.
+        exts, no_class
+            See `from_folder`.
+
+        Returns
+        -------
+        train, val, test : ImageDataset
+            All with the same `classes`, those of all splits together, so that labels mean the same in each. A
+            split without a folder, or with an empty one, is an empty dataset with the same columns.
+
+        Raises
+        ------
+        DataError
+            If there is no folder `train`, or a split's folder holds files but no images.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> root = Path(tempfile.mkdtemp())
+        >>> for name in ("train/dog", "train/cat", "test/dog"):
+        ...     (root / name).mkdir(parents=True)
+        ...     (root / name / "1.jpg").touch()
+        >>> splits = ImageDataset.from_folders(root)
+        >>> [split["label"].tolist() for split in splits]
+        [[0, 1], [], [1]]
+        """
+        names = [train, val, test]
+        folder = descend(local_path(root), [name for name in names if name is not None])
+        if not (folder / train).is_dir():
+            seen = ", ".join(repr(name) for name in folder_names(folder)) or "none"
+            raise DataError(
+                f"No training folder {train!r} in {folder}. Folders there: {seen}. Expected {train!r} and, "
+                f"if there are any, {val!r} and {test!r}, each with one sub-folder per class. "
+                "Name others with train=..., val=..., test=...; for a folder of classes use from_folder."
+            )
+        splits = [
+            images_by_class(folder / name, exts, no_class)
+            if name == train or (name is not None and has_files(folder / name))
+            else {}
+            for name in names
+        ]
+        classes = None if no_class else sorted(set().union(*splits))
+        of_train, of_val, of_test = (cls._of_classes(split, classes) for split in splits)
+        return of_train, of_val, of_test
+
+    @classmethod
+    def from_csv(
+        cls,
+        csv: str | Path,
+        root: str | Path | None = None,
+        image_column: str = "image",
+        label_column: str = "label",
+        no_class: bool = False,
+    ) -> ImageDataset:
+        r"""Make a dataset of a table of paths and labels.
+
+        Parameters
+        ----------
+        csv : str or Path
+            The path or address of a table with a header, separated by commas, or by tabs if it is named
+            ``.tsv``. Only empty fields are missing values: a class may be called "None" or "NA".
+        root, image_column, label_column, no_class
+            See `ImageDataset`. Labels stay as they are in the table.
+
+        Raises
+        ------
+        DataError
+            If the file is not there, is no such table, or lacks a column.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> csv = Path(tempfile.mkdtemp()) / "pets.csv"
+        >>> _ = csv.write_text("image,label\nrex.jpg,dog\ntom.jpg,cat\n")
+        >>> ImageDataset.from_csv(csv, root=csv.parent).classes
+        ['cat', 'dog']
+        """
+        file = local_file(csv)
+        separator = "\t" if file.suffix.lower() == ".tsv" else ","
+        try:
+            frame = pd.read_csv(file, sep=separator, keep_default_na=False, na_values=["", "nan", "NaN"])
+        except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, OSError) as error:
+            raise DataError(f"{file} cannot be read as a table: {error}") from error
+        return cls(frame, image_column=image_column, label_column=label_column, root=root, no_class=no_class)
+
+    @classmethod
+    def from_name_func(
+        cls,
+        images: str | Path | Iterable[str | Path],
+        fn: Callable[[Any], Any],
+        root: str | Path | None = None,
+        no_class: bool = False,
+    ) -> ImageDataset:
+        """Make a dataset whose labels follow from the images' names.
+
+        Parameters
+        ----------
+        images : list of path, or str or Path
+            The images; or a folder, an archive or an address of one, of which all images are taken; or a
+            pattern such as ``"photos/*.jpg"``.
+        fn : callable
+            Given each path, exactly as it is in `images` (a ``str`` if `images` is no list), returns its
+            label.
+        root : str or Path, optional
+            What relative paths are relative to; see `ImageDataset`.
+        no_class : bool
+            Do not call `fn`; the images get no labels.
+
+        Raises
+        ------
+        DataError
+            If there are no images, or `fn` returns None for one.
+
+        Examples
+        --------
+        >>> dataset = ImageDataset.from_name_func(["cat_1.jpg", "dog_1.jpg"], lambda name: name.split("_")[0])
+        >>> dataset["label"].tolist()
+        ['cat', 'dog']
+        """
+        paths = named_images(images, root)
+        if no_class:
+            return cls({"image": paths}, root=root, no_class=True)
+        labels = [fn(path) for path in paths]
+        for path, label in zip(paths, labels, strict=True):
+            if label is None:
+                raise DataError(
+                    f"The function returned None as the label of {str(path)!r}; expected its label."
+                )
+        return cls({"image": paths, "label": labels}, root=root)
+
+    @classmethod
+    def from_huggingface(
+        cls, dataset: Any, image_column: str | None = None, label_column: str | None = None
+    ) -> ImageDataset:
+        """Make a dataset of a ``datasets.Dataset`` from Hugging Face.
+
+        Parameters
+        ----------
+        dataset : datasets.Dataset
+            One split. Anything that yields a mapping for each image will do; the package is not needed.
+        image_column, label_column : str, optional
+            The columns to take. None chooses the column of type ``Image`` and the one of type ``ClassLabel``,
+            else by name. The columns of the result are called ``image`` and ``label``.
+
+        Returns
+        -------
+        ImageDataset
+            Images are paths where the dataset has only these, else bytes. `classes` are those of the
+            ``ClassLabel``.
+
+        Raises
+        ------
+        DataError
+            If the dataset is a dictionary of splits, is empty, lacks such columns, or only some labels are
+            known.
+
+        Examples
+        --------
+        >>> rows = [{"image": "rex.jpg", "label": "dog"}, {"image": "tom.jpg", "label": "cat"}]
+        >>> ImageDataset.from_huggingface(rows).classes
+        ['cat', 'dog']
+        """
+        images, labels, classes = read_rows(dataset, image_column, label_column)
+        if labels is None:
+            return cls({"image": images}, no_class=True)
+        return cls({"image": images, "label": labels}, classes=classes)

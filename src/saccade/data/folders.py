@@ -1,0 +1,198 @@
+"""Finding image files in folders, and the classes that the folders stand for."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from saccade.errors import DataError
+
+IMAGE_EXTENSIONS: tuple[str, ...] = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".avif", ".gif", ".bmp", ".dib"),
+    *(".tif", ".tiff", ".jp2", ".j2k", ".jpx", ".ppm", ".pgm", ".pbm", ".pnm", ".tga"),
+)
+"""The file name extensions that are taken for images where none are asked for."""
+
+_MOST_NAMES = 12
+
+
+def find_images(folder: Path, exts: str | Collection[str] | None = None) -> list[str]:
+    """Return the paths of all images in a folder and below it, sorted folder by folder.
+
+    Hidden files and folders are left out. Links are followed, except one that leads back into a folder it
+    lies in.
+
+    Parameters
+    ----------
+    folder
+        Where to look.
+    exts
+        File name extensions in any case, with or without the dot; None for `IMAGE_EXTENSIONS`.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> for name in ("b.PNG", "a.jpg", "notes.txt", ".hidden.jpg"):
+    ...     (folder / name).touch()
+    >>> [Path(image).name for image in find_images(folder)]
+    ['a.jpg', 'b.PNG']
+    """
+    wanted = extensions(exts)
+    return [file for file in _visible_files(folder) if file.lower().endswith(wanted)]
+
+
+def images_by_class(
+    folder: Path, exts: str | Collection[str] | None = None, no_class: bool = False
+) -> dict[str, list[str]]:
+    """Return the images below each direct sub-folder that has any, by its name, sorted.
+
+    Parameters
+    ----------
+    folder, exts
+        See `find_images`.
+    no_class
+        Return all images below `folder` under one empty name.
+
+    Raises
+    ------
+    DataError
+        If there are no images; it says what was looked for and what is there instead.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> for name in ("cat", "dog", "empty"):
+    ...     (folder / name).mkdir()
+    >>> (folder / "dog" / "rex.jpg").touch()
+    >>> list(images_by_class(folder))
+    ['dog']
+    """
+    below = {"": folder} if no_class else {entry.name: Path(entry.path) for entry in _folders(folder)}
+    found = {name: find_images(path, exts) for name, path in below.items()}
+    if not any(found.values()):
+        raise _no_images_error(folder, exts, no_class=no_class)
+    return {name: images for name, images in found.items() if images}
+
+
+def descend(folder: Path, wanted: Collection[str] = ()) -> Path:
+    """Step into wrapping folders: those that hold nothing but one folder, which holds folders in its turn.
+
+    Parameters
+    ----------
+    folder
+        Where to start.
+    wanted
+        Names of sub-folders; a folder that has one of them is not left.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> (folder / "pets" / "cat").mkdir(parents=True)
+    >>> descend(folder).name
+    'pets'
+    """
+    while True:
+        entries = [
+            entry for entry in _entries(folder) if not entry.name.lower().startswith(("readme", "license"))
+        ]
+        if len(entries) != 1 or not _is_folder(entries[0]) or entries[0].name in wanted:
+            return folder
+        inner = Path(entries[0].path)
+        if not _folders(inner):
+            return folder
+        folder = inner
+
+
+def folder_names(folder: Path) -> list[str]:
+    """Return the names of the visible folders in a folder, sorted.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> (folder / "train").mkdir()
+    >>> folder_names(folder)
+    ['train']
+    """
+    return [entry.name for entry in _folders(folder)]
+
+
+def has_files(folder: Path) -> bool:
+    """Tell whether this is a folder with any visible file in it or below it.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> has_files(Path(tempfile.mkdtemp()))
+    False
+    """
+    return folder.is_dir() and next(_visible_files(folder), None) is not None
+
+
+def _no_images_error(folder: Path, exts: str | Collection[str] | None, *, no_class: bool) -> DataError:
+    """Return the error that says what was looked for in a folder, what is there instead, and what to do."""
+    looked_for = ", ".join(extensions(exts))
+    by_extension = Counter(Path(file).suffix.lower() or "no extension" for file in _visible_files(folder))
+    if not by_extension:
+        return DataError(f"No images in {folder}: there are no files in it. Looked for {looked_for}.")
+    if not no_class and (loose := find_images(folder, exts)):
+        return DataError(
+            f"No class folders in {folder}: its {len(loose)} images lie directly in it. Expected one "
+            "sub-folder per class; pass no_class=True for images without classes, or use from_name_func "
+            "or from_csv."
+        )
+    found = ", ".join(f"{num} {extension}" for extension, num in by_extension.most_common(_MOST_NAMES))
+    return DataError(
+        f"No images in {folder}: looked for {looked_for}; found instead {found}. "
+        "Pass exts=... to take files of other extensions."
+    )
+
+
+def extensions(exts: str | Collection[str] | None) -> tuple[str, ...]:
+    """Return extensions in lower case and with their dot.
+
+    Examples
+    --------
+    >>> extensions(["JPG", ".png"])
+    ('.jpg', '.png')
+    """
+    if exts is None:
+        return IMAGE_EXTENSIONS
+    given = (exts,) if isinstance(exts, str) else tuple(exts)
+    if not given:
+        raise DataError("exts is empty; expected file name extensions such as ('.jpg', '.png'), or None.")
+    return tuple("." + ext.lower().lstrip(".") for ext in given)
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    """Return the visible entries of a folder, sorted by name."""
+    with os.scandir(folder) as entries:
+        visible = [entry for entry in entries if not entry.name.startswith(".") and entry.name != "__MACOSX"]
+    return sorted(visible, key=lambda entry: entry.name)
+
+
+def _folders(folder: Path) -> list[os.DirEntry[str]]:
+    return [entry for entry in _entries(folder) if _is_folder(entry)]
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    # DirEntry.is_dir raises for a link to itself; Path.is_dir does not.
+    return Path(entry.path).is_dir() if entry.is_symlink() else entry.is_dir()
+
+
+def _visible_files(folder: Path, above: tuple[tuple[int, int], ...] = ()) -> Iterator[str]:
+    """Walk down; `above` are the folders on the way here, so that a link back to one of them goes nowhere."""
+    facts = folder.stat()
+    here = (facts.st_dev, facts.st_ino)
+    if here in above:
+        return
+    for entry in _entries(folder):
+        if _is_folder(entry):
+            yield from _visible_files(Path(entry.path), (*above, here))
+        elif Path(entry.path).is_file() if entry.is_symlink() else entry.is_file():
+            yield entry.path

@@ -1,0 +1,183 @@
+"""Pictures of pictures: a grid of images with a title over each."""
+
+from __future__ import annotations
+
+import io
+import textwrap
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from PIL import Image
+
+from saccade.data.decoding import read_image
+from saccade.errors import DataError, ImageReadError
+
+if TYPE_CHECKING:
+    from saccade.data.decoding import ImageSource
+
+_PIXELS_PER_INCH = 100
+_POINTS_PER_INCH = 72
+_LETTER_WIDTH = 0.58  # of an average letter, as a share of the font's size
+_SMALLEST_FONT = 8.0  # points; longer titles are cut rather than set smaller
+_GAP = 12  # pixels between tiles and around all of them
+_BACKGROUND = "#ffffff"
+_TILE_COLOR = (243, 243, 245)
+_TEXT_COLOR = "#222222"
+_FAINT_COLOR = "#888888"
+
+
+class Gallery(Figure):
+    """A matplotlib figure that notebooks show without pyplot's being loaded."""
+
+    def _repr_png_(self) -> bytes:
+        """Return the picture as a PNG file, which is what notebooks ask for."""
+        file = io.BytesIO()
+        self.savefig(file, format="png")
+        return file.getvalue()
+
+
+def draw_gallery(
+    images: Sequence[ImageSource],
+    titles: Sequence[str] | None = None,
+    ncol: int = 4,
+    resize: int = 224,
+    fontsize: float = 20,
+    title_colors: Sequence[str] | None = None,
+) -> Gallery:
+    """Draw images in a grid, each whole and undistorted on a tile of its own.
+
+    No global state of matplotlib is touched: the figure belongs to the caller alone.
+
+    Parameters
+    ----------
+    images
+        Paths, bytes, Pillow images or arrays. One that cannot be read becomes a tile that says why.
+    titles
+        A title for each image; None for no titles. They are set smaller, and at last cut, to fit their tiles.
+    ncol
+        Number of columns, at least 1. Fewer images than that make a narrower picture.
+    resize
+        Side of a tile in pixels, at least 16.
+    fontsize
+        Size of the titles in points, if they fit.
+    title_colors
+        A colour for each title, as matplotlib names them; None for dark grey. Useful to tell right from wrong
+        predictions.
+
+    Returns
+    -------
+    Gallery
+        A `matplotlib.figure.Figure`; ``savefig`` writes it, and notebooks show it.
+
+    Raises
+    ------
+    DataError
+        If there are no images, `ncol` or `resize` is too small, or there are not as many titles or colours as
+        images.
+
+    Examples
+    --------
+    >>> red, blue = (Image.new("RGB", (40, 30), color) for color in ("red", "blue"))
+    >>> figure = draw_gallery([red, blue], titles=["warm", "cold"])
+    >>> len(figure.axes)
+    2
+    """
+    _check_arguments(images, titles, ncol, resize, title_colors)
+    ncol = min(ncol, len(images))
+    nrow = -(-len(images) // ncol)
+    fontsize, titles = _fitting(titles, fontsize, resize)
+    title_height = round(fontsize * 1.7 * _PIXELS_PER_INCH / _POINTS_PER_INCH) if titles else 0
+    width = _GAP + ncol * (resize + _GAP)
+    height = _GAP + nrow * (title_height + resize + _GAP)
+    size = (width / _PIXELS_PER_INCH, height / _PIXELS_PER_INCH)
+    figure = Gallery(figsize=size, dpi=_PIXELS_PER_INCH, facecolor=_BACKGROUND)
+    for position, image in enumerate(images):
+        row, column = divmod(position, ncol)
+        left = _GAP + column * (resize + _GAP)
+        bottom = height - (row + 1) * (title_height + resize + _GAP)
+        axes = figure.add_axes((left / width, bottom / height, resize / width, resize / height))
+        axes.set_axis_off()
+        try:
+            tile = _tile(read_image(image, min_shorter_side=resize), resize)
+        except ImageReadError as error:
+            tile = Image.new("RGB", (resize, resize), _TILE_COLOR)
+            _write_reason(axes, str(error), resize)
+        # One pixel of the tile is one pixel of the picture, so nothing is to be interpolated.
+        axes.imshow(np.asarray(tile), interpolation="nearest")
+        if titles:
+            color = title_colors[position] if title_colors else _TEXT_COLOR
+            above = 1 + 0.28 * title_height / resize
+            axes.text(
+                0.5,
+                above,
+                titles[position],
+                transform=axes.transAxes,
+                ha="center",
+                fontsize=fontsize,
+                color=color,
+                parse_math=False,  # a name with dollar signs is no formula
+            )
+    return figure
+
+
+def _check_arguments(
+    images: Sequence[ImageSource],
+    titles: Sequence[str] | None,
+    ncol: int,
+    resize: int,
+    title_colors: Sequence[str] | None,
+) -> None:
+    if len(images) == 0:
+        raise DataError("There are no images to draw.")
+    if ncol < 1:
+        raise DataError(f"ncol is {ncol}; expected at least 1 column.")
+    if resize < 16:
+        raise DataError(f"resize is {resize}; expected tiles of at least 16 pixels.")
+    for name, values in (("titles", titles), ("title_colors", title_colors)):
+        if values is not None and len(values) != len(images):
+            raise DataError(f"{len(values)} {name} for {len(images)} images; expected one for each.")
+
+
+def _fitting(titles: Sequence[str] | None, fontsize: float, resize: int) -> tuple[float, list[str]]:
+    """Return a font size at which all titles fit their tiles, and the titles, cut where there is none."""
+    if not titles:
+        return fontsize, []
+    lines = [" ".join(title.split()) for title in titles]
+    points = resize * _POINTS_PER_INCH / _PIXELS_PER_INCH
+    longest = max((len(line) for line in lines), default=0)
+    fontsize = min(fontsize, max(_SMALLEST_FONT, points / (_LETTER_WIDTH * max(longest, 1))))
+    num_letters = max(4, round(points / (_LETTER_WIDTH * fontsize)))
+    return fontsize, [line if len(line) <= num_letters else line[: num_letters - 1] + "…" for line in lines]
+
+
+def _tile(image: Image.Image, side: int) -> Image.Image:
+    """Put the whole image in the middle of a square."""
+    # Tiny images stay crisp: their pixels are what there is to be seen.
+    tiny = max(image.size) * 3 <= side
+    method = Image.Resampling.NEAREST if tiny else Image.Resampling.LANCZOS
+    scale = side / max(image.size)
+    width, height = (max(1, round(length * scale)) for length in image.size)
+    tile = Image.new("RGB", (side, side), _TILE_COLOR)
+    tile.paste(image.resize((width, height), method), ((side - width) // 2, (side - height) // 2))
+    return tile
+
+
+def _write_reason(axes: Axes, reason: str, side: int) -> None:
+    """Say on a tile why its image cannot be shown."""
+    fontsize = max(6.0, side / 20)
+    num_letters = max(10, int(side * _POINTS_PER_INCH / _PIXELS_PER_INCH / (_LETTER_WIDTH * fontsize)))
+    text = "\n".join(["unreadable:", *textwrap.wrap(reason, num_letters, max_lines=5, placeholder=" …")])
+    axes.text(
+        0.5,
+        0.5,
+        text,
+        transform=axes.transAxes,
+        ha="center",
+        va="center",
+        fontsize=fontsize,
+        color=_FAINT_COLOR,
+        parse_math=False,
+    )

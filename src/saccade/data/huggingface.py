@@ -1,0 +1,155 @@
+"""Images and labels out of a Hugging Face `datasets.Dataset`, without needing that package.
+
+Only what such an object shows of itself is used: ``features``, ``column_names``, ``cast_column`` and
+iteration.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from saccade.errors import DataError, near_names
+
+_LABEL_NAMES = ("label", "labels", "class", "target", "category", "fine_label")
+_IMAGE_NAMES = ("image", "img", "images", "picture", "photo")
+
+
+def read_rows(
+    dataset: Any, image_column: str | None, label_column: str | None
+) -> tuple[list[Any], list[Any] | None, list[str] | None]:
+    """Return the images, the labels and the names of the classes.
+
+    Parameters
+    ----------
+    dataset
+        A ``datasets.Dataset``, or anything that yields one mapping per image.
+    image_column, label_column
+        The columns to take; None to choose by their types, then by their names.
+
+    Returns
+    -------
+    images : list
+        Paths where there are some, else bytes of image files.
+    labels : list or None
+        None without a label column, or where every label is -1, which means "not known" there.
+    classes : list of str or None
+        None where the dataset does not name its classes.
+
+    Raises
+    ------
+    DataError
+        If the dataset is a dictionary of splits, is empty, has no such column, or some labels of it are not
+        known.
+
+    Examples
+    --------
+    >>> rows = [{"image": {"bytes": None, "path": "rex.jpg"}, "label": "dog"}]
+    >>> read_rows(rows, None, None)
+    (['rex.jpg'], ['dog'], None)
+    """
+    if isinstance(dataset, Mapping):
+        splits = ", ".join(repr(name) for name in dataset)
+        raise DataError(
+            f"This is a dictionary of datasets. Pass one of them, such as dataset[name]: {splits}."
+        )
+    features = getattr(dataset, "features", None) or {}
+    columns = list(getattr(dataset, "column_names", None) or features or _first_row(dataset))
+    image_column = _image_column(image_column, columns, features)
+    label_column = _label_column(label_column, columns, features)
+    images, labels = [], []
+    for row in _undecoded(dataset, image_column, features):
+        images.append(_image(row[image_column]))
+        if label_column is not None:
+            labels.append(row[label_column])
+    if not images:
+        raise DataError("The dataset is empty.")
+    if label_column is None:
+        return images, None, None
+    names = getattr(features.get(label_column), "names", None)
+    num_unknown = sum(label == -1 for label in labels) if names else 0
+    if num_unknown == len(labels):
+        return images, None, None
+    if num_unknown:
+        raise DataError(
+            f"{num_unknown} of {len(labels)} labels in {label_column!r} are -1, which means not known."
+        )
+    return images, labels, [str(name) for name in names] if names else None
+
+
+def _first_row(dataset: Iterable[Mapping[str, Any]]) -> list[str]:
+    row = next(iter(dataset), None)
+    if row is None:
+        raise DataError("The dataset is empty.")
+    return list(row)
+
+
+def _of_type(features: Mapping[str, Any], type_name: str) -> list[str]:
+    return [name for name, feature in features.items() if type(feature).__name__ == type_name]
+
+
+def _image_column(given: str | None, columns: list[str], features: Mapping[str, Any]) -> str:
+    if given is not None:
+        return _known(given, columns)
+    candidates = _of_type(features, "Image") or [name for name in _IMAGE_NAMES if name in columns]
+    if not candidates:
+        raise DataError(
+            f"No column looks like images among {', '.join(columns)}. Name it with image_column=..."
+        )
+    return candidates[0]
+
+
+def _label_column(given: str | None, columns: list[str], features: Mapping[str, Any]) -> str | None:
+    if given is not None:
+        return _known(given, columns)
+    candidates = _of_type(features, "ClassLabel")
+    by_name = [name for name in _LABEL_NAMES if name in (candidates or columns)]
+    if by_name:
+        return by_name[0]
+    if len(candidates) > 1:
+        raise DataError(
+            f"Several columns may be the label: {', '.join(candidates)}. Name it with label_column=..."
+        )
+    return candidates[0] if candidates else None
+
+
+def _known(column: str, columns: list[str]) -> str:
+    if column not in columns:
+        near = " or ".join(map(repr, near_names(column, columns)))
+        guess = f" Did you mean {near}?" if near else ""
+        raise DataError(f"No column {column!r}.{guess} Columns: {', '.join(columns)}.")
+    return column
+
+
+def _undecoded(dataset: Any, image_column: str, features: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
+    """Have images come as files rather than pixels, where that can be had: less memory, and no loss."""
+    feature: Any = features.get(image_column)
+    if type(feature).__name__ == "Image" and hasattr(dataset, "cast_column"):
+        dataset = dataset.cast_column(image_column, type(feature)(decode=False))
+    rows: Iterable[Mapping[str, Any]] = dataset
+    return rows
+
+
+def _image(value: Any) -> str | bytes:
+    """Return a path or the bytes of an image file for whatever a row holds as its image."""
+    if isinstance(value, Mapping):
+        value = value.get("bytes") or value.get("path")
+    if isinstance(value, np.ndarray):
+        value = Image.fromarray(value)
+    if isinstance(value, Image.Image):
+        return _as_png(value)
+    if isinstance(value, (str, bytes)) and value:
+        return value
+    raise DataError(f"Expected a path, bytes or a Pillow image as an image; found {type(value).__name__}.")
+
+
+def _as_png(image: Image.Image) -> bytes:
+    file = io.BytesIO()
+    if image.mode not in ("1", "L", "LA", "I", "I;16", "P", "RGB", "RGBA"):
+        image = image.convert("RGB")
+    image.save(file, "png")
+    return file.getvalue()

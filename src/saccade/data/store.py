@@ -1,0 +1,408 @@
+"""The decoded-image store: every image decoded once into one memory-mapped file.
+
+Decoding is the largest cost of feeding a network, and it is the same in every epoch of every trial. So it is
+done once, at the size that training needs, and all trials and worker processes map the same pixels.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from saccade.data.decoding import DecodedImage, ImageSource, decode_image
+from saccade.data.scanning import ImageFacts, Progress, Scan, ScanRecorder, SecondsLeft, map_in_threads
+from saccade.errors import DataError, HyperparameterError, ImageReadError
+
+_FORMAT_VERSION = 1
+_MAX_ELONGATION = 4  # the longer side is at most this many times the shorter side that was asked for
+_DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_ABANDONED_AFTER_S = 600  # a build writes several times a second; one that has not for so long was killed
+
+PIXELS_FILE = "pixels.bin"  # the images one after the other, each (height, width, 3) uint8
+INDEX_FILE = "index.npz"  # where each lies, and what is known of it
+SUMMARY_FILE = "store.json"
+
+
+def stored_size(width: int, height: int, shorter_side: int | None) -> tuple[int, int]:
+    """Return the width and height at which the store keeps an image.
+
+    The shorter side becomes `shorter_side` and the aspect ratio stays; nothing is enlarged, and the longer
+    side is at most 4 times `shorter_side`. None keeps the size.
+
+    Examples
+    --------
+    >>> stored_size(1000, 500, 250), stored_size(100, 80, 250), stored_size(6000, 100, 50)
+    ((500, 250), (100, 80), (200, 3))
+    """
+    if shorter_side is None:
+        return width, height
+    scale = min(1.0, shorter_side / min(width, height), _MAX_ELONGATION * shorter_side / max(width, height))
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def read_as_stored(image: ImageSource, shorter_side: int | None) -> npt.NDArray[np.uint8]:
+    """Read one image exactly as the store keeps it.
+
+    With this an image that comes later, for a prediction, looks to the network as those it was trained on.
+
+    Returns
+    -------
+    ndarray
+        (H, W, 3) uint8.
+
+    Raises
+    ------
+    ImageReadError
+        The image cannot be decoded.
+    """
+    decoded = decode_image(image, min_shorter_side=shorter_side)
+    return np.asarray(_shrunk(decoded, shorter_side))
+
+
+def _shrunk(decoded: DecodedImage, shorter_side: int | None) -> Image.Image:
+    size = stored_size(*decoded.full_size, shorter_side)
+    if decoded.image.size == size:
+        return decoded.image
+    # With a gap of 3 the faster shrinking in two steps looks like that in one (Pillow's manual).
+    return decoded.image.resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0)
+
+
+@dataclass(frozen=True, eq=False)
+class _Index:
+    """Where the pixels of each image lie; `offsets` is -1 for an image that is not there."""
+
+    offsets: npt.NDArray[np.int64]
+    heights: npt.NDArray[np.int32]
+    widths: npt.NDArray[np.int32]
+
+    @classmethod
+    def empty(cls, num_images: int) -> _Index:
+        zeros = np.zeros(num_images, dtype=np.int32)
+        return cls(np.full(num_images, -1, dtype=np.int64), zeros, zeros.copy())
+
+
+class ImageStore:
+    """Images decoded once, in a folder; made by `build`, found again by `open`.
+
+    ``store[i]`` is a read-only (H, W, 3) uint8 array: a view of the memory-mapped file, so that processes on
+    one machine share the memory. A store can be pickled: it is opened again by its folder.
+
+    Attributes
+    ----------
+    folder : Path
+    shorter_side : int or None
+        To which shorter side images were shrunk; None: not at all.
+    scan : Scan
+        Size, digest and errors of each image, for the data checks and the split.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> images = [np.zeros((20, 30, 3), dtype=np.uint8), b"no image"]
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     store = ImageStore.build(images, Path(folder) / "store", shorter_side=10)
+    ...     print(len(store), store[0].shape, store.readable.tolist(), store.errors)
+    2 (10, 15, 3) [True, False] {1: 'not an image: cannot identify its format'}
+    """
+
+    def __init__(
+        self, folder: Path, pixels: npt.NDArray[np.uint8], index: _Index, scan: Scan, shorter_side: int | None
+    ) -> None:
+        self.folder = folder
+        self.shorter_side = shorter_side
+        self.scan = scan
+        self._pixels = pixels
+        self._index = index
+
+    @classmethod
+    def build(
+        cls,
+        images: Sequence[ImageSource],
+        folder: str | os.PathLike[str],
+        *,
+        shorter_side: int | None,
+        num_threads: int | None = None,
+        deadline: SecondsLeft | None = None,
+        order: Sequence[int] | None = None,
+        on_progress: Progress | None = None,
+    ) -> ImageStore:
+        """Decode `images` into `folder`, which must not exist yet.
+
+        After a kill at any instant the folder is complete or absent. Memory stays flat: a few images are in
+        flight at a time.
+
+        Parameters
+        ----------
+        images
+            Paths, bytes, Pillow images or arrays, as `read_image` takes them.
+        folder
+            Where the store will be.
+        shorter_side
+            Shrink larger images to this shorter side in pixels, see `stored_size`; None keeps the full size.
+        num_threads
+            Defaults to the number of usable cores.
+        deadline
+            Tells the seconds left; once it is 0 or less the rest is left out and listed in `skipped`.
+        order
+            In which order to decode: all positions, each once. With a shuffled order a deadline leaves a fair
+            sample.
+        on_progress
+            Called after each image with the number of images done and of all images.
+
+        Raises
+        ------
+        DataError
+            The folder exists already, or the disk is full; nothing half-made is left.
+        HyperparameterError
+            `shorter_side` is not positive, or `order` not a permutation.
+        """
+        folder = Path(folder).absolute()
+        order = _checked_order(order, len(images))
+        if shorter_side is not None and shorter_side < 1:
+            raise HyperparameterError(f"shorter_side must be at least 1 pixel or None, got {shorter_side!r}.")
+        if folder.exists():
+            raise DataError(f"{folder} exists already: open it with ImageStore.open, or remove it first.")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(folder)
+        partial = folder.with_name(f".{folder.name}-{secrets.token_hex(4)}.partial")
+        partial.mkdir()
+        writer = _StoreWriter(partial, images, shorter_side)
+        try:
+            writer.write_pixels(order, num_threads, deadline, on_progress)
+            writer.write_index()
+            _move_into_place(partial, folder)
+        except OSError as error:
+            if error.errno in _DISK_IS_FULL:
+                raise DataError(writer.disk_full_message(folder)) from error
+            raise
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)  # it is no longer there once it was moved into place
+        return cls.open(folder)
+
+    @classmethod
+    def open(cls, folder: str | os.PathLike[str]) -> ImageStore:
+        """Open the store in `folder`.
+
+        Raises
+        ------
+        DataError
+            There is no complete store of a version that can be read.
+        """
+        folder = Path(folder).absolute()
+        try:
+            summary: dict[str, Any] = json.loads((folder / SUMMARY_FILE).read_text(encoding="utf-8"))
+            if summary["format"] != _FORMAT_VERSION:
+                raise DataError(
+                    f"{folder} holds an image store of format {summary['format']}, "
+                    f"expected {_FORMAT_VERSION}: remove it and build it again."
+                )
+            index, scan = _read_index(folder, summary)
+            num_bytes = (folder / PIXELS_FILE).stat().st_size
+        except (OSError, KeyError, json.JSONDecodeError) as error:
+            raise DataError(
+                f"{folder} holds no image store that can be read ({error}): build it again."
+            ) from error
+        if num_bytes != summary["num_bytes"]:
+            raise DataError(
+                f"{folder / PIXELS_FILE} has {num_bytes} bytes, expected {summary['num_bytes']}: "
+                "remove the store and build it again."
+            )
+        pixels = np.zeros(0, dtype=np.uint8)  # an empty file cannot be mapped
+        if num_bytes > 0:
+            pixels = np.memmap(folder / PIXELS_FILE, dtype=np.uint8, mode="r").view(np.ndarray)
+        return cls(folder, pixels, index, scan, summary["shorter_side"])
+
+    def __len__(self) -> int:
+        return len(self.scan)
+
+    def __getitem__(self, position: int) -> npt.NDArray[np.uint8]:
+        """Return the (H, W, 3) uint8 pixels of one image; raises ImageReadError if it is not there."""
+        position = range(len(self))[position]
+        offset = int(self._index.offsets[position])
+        if offset < 0:
+            reason = self.errors.get(position, "left out, because the time to decode it had run out")
+            raise ImageReadError(f"image {position} is not in the store: {reason}")
+        height, width = int(self._index.heights[position]), int(self._index.widths[position])
+        return self._pixels[offset : offset + height * width * 3].reshape(height, width, 3)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ImageStore.open, (self.folder,)
+
+    def __repr__(self) -> str:
+        return (
+            f"ImageStore({str(self.folder)!r}, num_images={len(self)}, shorter_side={self.shorter_side}, "
+            f"num_bytes={self.num_bytes})"
+        )
+
+    @property
+    def num_bytes(self) -> int:
+        """How many bytes of pixels the store holds."""
+        return self._pixels.size
+
+    @property
+    def readable(self) -> npt.NDArray[np.bool_]:
+        """(N,) bool: whether each image is in the store."""
+        return self._index.offsets >= 0
+
+    @property
+    def errors(self) -> dict[int, str]:
+        """Position of each image that cannot be read -> why."""
+        return self.scan.errors
+
+    @property
+    def skipped(self) -> list[int]:
+        """Positions of the images that the deadline left out, ascending."""
+        return self.scan.skipped
+
+    @property
+    def digests(self) -> list[str]:
+        """A digest per image, equal for the same image (see `ImageFacts`); empty where there is none."""
+        return self.scan.digests
+
+
+class _StoreWriter:
+    """Writes the files of one store into a folder that nobody reads yet."""
+
+    def __init__(self, folder: Path, images: Sequence[ImageSource], shorter_side: int | None) -> None:
+        self._folder = folder
+        self._images = images
+        self._shorter_side = shorter_side
+        self._recorder = ScanRecorder(len(images), shorter_side)
+        self._index = _Index.empty(len(images))
+        self._num_bytes = 0
+        self._num_done = 0
+
+    def write_pixels(
+        self,
+        order: Sequence[int],
+        num_threads: int | None,
+        deadline: SecondsLeft | None,
+        on_progress: Progress | None,
+    ) -> None:
+        """Decode in threads, and append what comes out."""
+        with (
+            (self._folder / PIXELS_FILE).open("wb") as file,
+            closing(map_in_threads(self._decode, order, num_threads, deadline)) as outcomes,
+        ):
+            for position, outcome in outcomes:
+                if isinstance(outcome, ImageReadError):
+                    self._recorder.record(position, outcome)
+                else:
+                    self._append(file, position, *outcome)
+                self._num_done += 1
+                if on_progress is not None:
+                    on_progress(self._num_done, len(self._images))
+
+    def _decode(self, position: int) -> tuple[ImageFacts, npt.NDArray[np.uint8]] | ImageReadError:
+        try:
+            decoded = decode_image(self._images[position], min_shorter_side=self._shorter_side)
+        except ImageReadError as error:
+            return error
+        pixels = np.asarray(decoded.image)
+        facts = ImageFacts.of(pixels, decoded.full_size)
+        shrunk = _shrunk(decoded, self._shorter_side)
+        return facts, pixels if shrunk is decoded.image else np.asarray(shrunk)
+
+    def _append(
+        self, file: BinaryIO, position: int, facts: ImageFacts, pixels: npt.NDArray[np.uint8]
+    ) -> None:
+        file.write(np.ascontiguousarray(pixels).data)
+        self._recorder.record(position, facts)
+        self._index.offsets[position] = self._num_bytes
+        self._index.heights[position], self._index.widths[position] = pixels.shape[:2]
+        self._num_bytes += pixels.nbytes
+
+    def write_index(self) -> None:
+        """Write all that is not pixels."""
+        scan = self._recorder.finish()
+        digests = bytes.fromhex("".join(digest or "0" * 32 for digest in scan.digests))
+        np.savez(
+            self._folder / INDEX_FILE,
+            offsets=self._index.offsets,
+            heights=self._index.heights,
+            widths=self._index.widths,
+            full_sizes=scan.sizes,
+            is_constant=scan.is_constant,
+            digests=np.frombuffer(digests, dtype=np.uint8).reshape(len(scan), 16),
+            skipped=np.array(scan.skipped, dtype=np.int64),
+        )
+        summary = {
+            "format": _FORMAT_VERSION,
+            "num_images": len(scan),
+            "num_bytes": self._num_bytes,
+            "shorter_side": self._shorter_side,
+            "errors": {str(position): reason for position, reason in scan.errors.items()},
+        }
+        text = json.dumps(summary, indent=1, ensure_ascii=False)
+        (self._folder / SUMMARY_FILE).write_text(text, encoding="utf-8")
+
+    def disk_full_message(self, folder: Path) -> str:
+        """Say how much was written, and how much would be needed."""
+        gigabytes = self._num_bytes / 1e9
+        needed = gigabytes / max(1, self._num_done) * len(self._images)
+        return (
+            f"No space left for the decoded images in {folder.parent}: {self._num_done} of "
+            f"{len(self._images)} images took {gigabytes:.2f} GB, so about {needed:.2f} GB are needed. "
+            "Free some space, choose another folder or a smaller image size."
+        )
+
+
+def _checked_order(order: Sequence[int] | None, num_images: int) -> Sequence[int]:
+    if order is None:
+        return range(num_images)
+    positions = [int(position) for position in order]
+    if sorted(positions) != list(range(num_images)):
+        raise HyperparameterError(
+            f"order must hold each of the {num_images} positions once, got {len(positions)} positions."
+        )
+    return positions
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Remove what builds of this same store left behind when they were killed."""
+    for partial in folder.parent.glob(f".{folder.name}-*.partial"):
+        pixels = partial / PIXELS_FILE
+        last_write_s = (pixels if pixels.exists() else partial).stat().st_mtime
+        if time.time() - last_write_s > _ABANDONED_AFTER_S:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def _move_into_place(partial: Path, folder: Path) -> None:
+    try:
+        partial.rename(folder)
+    except OSError:
+        # Another process may have built the same store in the meantime: then its store is as good.
+        if not (folder / SUMMARY_FILE).exists():
+            raise
+
+
+def _read_index(folder: Path, summary: dict[str, Any]) -> tuple[_Index, Scan]:
+    errors = {int(position): reason for position, reason in summary["errors"].items()}
+    with np.load(folder / INDEX_FILE, allow_pickle=False) as arrays:
+        index = _Index(arrays["offsets"], arrays["heights"], arrays["widths"])
+        hexadecimal = arrays["digests"].tobytes().hex()
+        scan = Scan(
+            digests=[
+                hexadecimal[32 * i : 32 * i + 32] if offset >= 0 else ""
+                for i, offset in enumerate(index.offsets)
+            ],
+            sizes=arrays["full_sizes"],
+            is_constant=arrays["is_constant"],
+            errors=errors,
+            skipped=arrays["skipped"].tolist(),
+            min_shorter_side=summary["shorter_side"],
+        )
+    return index, scan

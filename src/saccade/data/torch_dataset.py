@@ -1,0 +1,57 @@
+"""Images and labels as a torch dataset, for those who train their own way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import Dataset
+
+from saccade.data.decoding import read_image
+
+
+class TorchImages(Dataset[Any]):
+    """Yields one image and its label at a time; decodes each time. It can be pickled if `transform` can.
+
+    Parameters
+    ----------
+    images
+        Paths, bytes, Pillow images or arrays.
+    labels
+        A number for each image, or None.
+    transform
+        Called with a Pillow image in mode RGB; None for a uint8 tensor of shape (3, height, width).
+
+    Examples
+    --------
+    >>> dataset = TorchImages([Image.new("RGB", (4, 2))], labels=[7])
+    >>> x_CHW, label = dataset[0]
+    >>> tuple(x_CHW.shape), label
+    ((3, 2, 4), 7)
+    """
+
+    def __init__(
+        self,
+        images: Sequence[Any],
+        labels: Sequence[int | float] | None = None,
+        transform: Callable[[Image.Image], Any] | None = None,
+    ) -> None:
+        self.images = images
+        self.labels = labels
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Any:
+        """Return (image, label), or the image alone where there are no labels."""
+        image = read_image(self.images[index])
+        x = _as_tensor(image) if self.transform is None else self.transform(image)
+        return x if self.labels is None else (x, self.labels[index])
+
+
+def _as_tensor(image: Image.Image) -> torch.Tensor:
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()

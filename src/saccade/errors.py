@@ -1,0 +1,131 @@
+"""Every error that Saccade raises on purpose.
+
+SaccadeError
+├── SpaceError                    a search space that cannot be (also ValueError, AssertionError)
+│   └── ExhaustedSearchSpaceError every configuration has been proposed
+├── HyperparameterError           an unknown or impossible hyperparameter (also ValueError)
+├── UnknownNameError              a name that is not in a list of names (also ValueError)
+│   ├── UnknownArgumentError      no such keyword argument (also TypeError, KeyError)
+│   └── UnknownModelError         no such network in the catalogue
+├── WeightsNotFoundError          pretrained weights that cannot be had (also FileNotFoundError)
+├── DataError                     data that cannot be learned from (also ValueError)
+│   ├── ArchiveError              an archive that is broken or unsafe to unpack
+│   ├── DownloadError             a file that could not be fetched (also OSError)
+│   └── ImageReadError            one image that cannot be decoded
+├── SearchFailedError             no trial of a search succeeded (also RuntimeError)
+├── DivergedError                 a loss that is no longer finite (also RuntimeError)
+├── OutOfMemoryError              a trial that does not fit the device (also MemoryError)
+├── WorkerDiedError               a worker process that ended in the middle of a job (also RuntimeError)
+├── NotFittedError                a predictor asked before it was fitted (also ValueError, AttributeError)
+└── SavedPredictorError           a folder that holds no predictor that can be loaded (also ValueError)
+
+Messages say what was given, what was expected and what to do.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class SaccadeError(Exception):
+    """The root of all errors that Saccade raises on purpose."""
+
+
+class SpaceError(SaccadeError, ValueError, AssertionError):
+    """A search space that cannot be: wrong bounds, NaN, an empty choice.
+
+    It is an ``AssertionError`` as well, because the API that Saccade revives raised that.
+    """
+
+
+class ExhaustedSearchSpaceError(SpaceError):
+    """Every configuration of the search space has been proposed already."""
+
+
+class HyperparameterError(SaccadeError, ValueError):
+    """A hyperparameter that does not exist, or a value that it cannot have."""
+
+
+class UnknownNameError(SaccadeError, ValueError):
+    """A name that is not among the known ones; the message suggests near ones."""
+
+    @classmethod
+    def of(cls, kind: str, given: object, known: Iterable[str], hint: str = "") -> UnknownNameError:
+        """Build the error for `given`, which is no `kind` among the `known` names."""
+        names = sorted(known)
+        near = near_names(str(given), names)
+        if near:
+            advice = f"Did you mean {' or '.join(repr(name) for name in near)}?"
+        elif len(names) <= 30:
+            advice = f"Known: {', '.join(names)}."
+        else:
+            advice = ""
+        return cls(" ".join(part for part in (f"Unknown {kind} {given!r}.", advice, hint) if part))
+
+
+class UnknownArgumentError(UnknownNameError, TypeError, KeyError):
+    """A keyword argument that does not exist; a ``KeyError`` as well, as in the API that Saccade revives."""
+
+    __str__ = Exception.__str__  # KeyError would put the message in quotes
+
+
+class UnknownModelError(UnknownNameError):
+    """No network of that name is in the catalogue."""
+
+
+class WeightsNotFoundError(SaccadeError, FileNotFoundError):
+    """Pretrained weights were asked for and cannot be had; the message says what was tried."""
+
+
+class DataError(SaccadeError, ValueError):
+    """Data that cannot be learned from: no images, one class, a missing column."""
+
+
+class ArchiveError(DataError):
+    """An archive that is broken, or that would write outside its folder."""
+
+
+class DownloadError(DataError, OSError):
+    """A file that could not be fetched."""
+
+
+class ImageReadError(DataError):
+    """One image that cannot be decoded; the message is the reason."""
+
+
+class SearchFailedError(SaccadeError, RuntimeError):
+    """No trial of a search succeeded."""
+
+
+class DivergedError(SaccadeError, RuntimeError):
+    """The training loss is no longer a finite number."""
+
+
+class OutOfMemoryError(SaccadeError, MemoryError):
+    """A trial does not fit the memory of its device."""
+
+
+class WorkerDiedError(SaccadeError, RuntimeError):
+    """A worker process ended in the middle of a job."""
+
+
+class NotFittedError(SaccadeError, ValueError, AttributeError):
+    """A predictor was asked for something that only a fitted one has."""
+
+
+class SavedPredictorError(SaccadeError, ValueError):
+    """A folder that holds no predictor that this version can load."""
+
+
+def near_names(given: str, known: Iterable[str], num: int = 3) -> list[str]:
+    """Return up to `num` of the `known` names that resemble `given`, nearest first.
+
+    Examples
+    --------
+    >>> near_names("learning_rat", ["lr", "learning_rate", "epochs"])
+    ['learning_rate']
+    """
+    by_lower = {name.lower(): name for name in known}
+    matches = difflib.get_close_matches(given.lower(), by_lower, n=num, cutoff=0.6)
+    return [by_lower[match] for match in matches]

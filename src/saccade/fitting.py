@@ -1,0 +1,269 @@
+"""The story of one fit: check, decode and split, search, and keep the best as a predictor on disk."""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+import shutil
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from saccade._version import __version__
+from saccade.data.examples import Examples
+from saccade.deadline import Deadline
+from saccade.errors import DataError, HyperparameterError
+from saccade.events import Event, EventLog, Listener, RunFinished, RunStarted, Warned
+from saccade.executor import Executor, InlineExecutor, ProcessExecutor
+from saccade.report.progress import ProgressDisplay
+from saccade.report.summary import fit_summary, trial_rows
+from saccade.saved import PREDICTOR_FOLDER, SavedPredictor
+from saccade.scheduler import make_scheduler
+from saccade.searcher import make_searcher
+from saccade.settings import FitSettings
+from saccade.space import Dict
+from saccade.study import Study
+from saccade.training.classifier import Blueprint
+from saccade.training.metrics import Metric, make_metric
+from saccade.training.networks import check_networks, stored_side
+from saccade.training.preparation import PreparedData, prepare_data
+from saccade.training.recipe import Recipe
+from saccade.training.task import ImageTask
+from saccade.training.trainable import ImageTrainable
+from saccade.training.trainer import BEST, LAST
+
+RUNS_FOLDER = "saccade_runs"
+"""Where runs go that are given no path."""
+
+RUN, EVENTS, TRIALS, STORE = "run.json", "events.jsonl", "trials", "store"
+"""What a run folder holds besides the predictor."""
+
+FINISHING_S = 0.5
+"""Seconds kept free for what comes after the search: copying the best weights and writing the predictor."""
+
+DECODING_PART = 0.4
+"""The part of a time limit after which decoding stops and training begins with the images that are ready."""
+
+
+@dataclass(frozen=True)
+class FitRequest:
+    """All that was asked of a fit, checked.
+
+    Attributes
+    ----------
+    path : Path or None
+        The run folder; None makes a new one in `RUNS_FOLDER`.
+    label, problem_type, eval_metric, verbosity
+        As in `ImagePredictor`.
+    train, tuning : Examples
+        Labelled images.
+    space : Dict
+        The hyperparameters.
+    time_limit_s : float or None
+        For everything.
+    settings : FitSettings
+        All other arguments.
+    """
+
+    path: Path | None
+    label: str
+    problem_type: str | None
+    eval_metric: str | None
+    verbosity: int
+    train: Examples
+    tuning: Examples | None
+    space: Dict
+    time_limit_s: float | None
+    settings: FitSettings
+
+    @property
+    def num_trials(self) -> int | None:
+        """How many trials at most; None leaves it to the clock.
+
+        Raises
+        ------
+        HyperparameterError
+            When nothing would ever end the search.
+        """
+        num_trials = self.settings.tuning.num_trials
+        limits = (num_trials, self.time_limit_s)
+        if limits == (None, None) and self.space.num_configurations == math.inf:
+            raise HyperparameterError(
+                "the search would never end: time_limit is None, there is no num_trials, and the space has infinitely "
+                "many configurations. Give time_limit=…, or hyperparameter_tune_kwargs={'num_trials': …}"
+            )
+        return 1 if self.space.num_configurations == 1 else num_trials
+
+
+def run_fit(request: FitRequest, deadline: Deadline) -> SavedPredictor:
+    """Do what was asked, and return the predictor that was written to the run folder.
+
+    Raises
+    ------
+    SaccadeError
+        Of many kinds, whenever no predictor can come of it.
+    """
+    weights = Path(request.settings.weights).expanduser() if request.settings.weights else None
+    check_networks(request.space.data, weights)
+    num_trials = request.num_trials
+    folder = _new_folder(request.path)  # from here on there is something to lose
+    metric_name = request.eval_metric or ("rmse" if request.problem_type == "regression" else "accuracy")
+    with ProgressDisplay(request.verbosity, metric_name) as display:
+        listeners: list[Listener] = [EventLog(folder / EVENTS), display]
+
+        def tell(event: Event) -> None:
+            for listener in listeners:
+                listener(event)
+
+        _write_run_file(request, folder)
+        tell(RunStarted(str(folder), num_trials, request.time_limit_s))
+        executor = _make_executor(request, num_trials)
+        try:
+            with executor:
+                data = _prepare(request, folder, deadline, tell)
+                metric = make_metric(request.eval_metric, data.problem)
+                executor.trainable = ImageTrainable(_task(request, data, metric, weights, tell))
+                study = _make_study(request, folder, executor, num_trials, deadline, listeners)
+                study.run()
+            saved = _keep_best(request, folder, study, data, metric, deadline)
+        finally:
+            shutil.rmtree(folder / STORE, ignore_errors=True)
+        summary = saved.summary
+        tell(RunFinished(summary["best_trial"], summary["valid_score"], deadline.elapsed_s()))
+    return saved
+
+
+def _new_folder(given: Path | None) -> Path:
+    """Make the run folder; an earlier run in the given one is replaced, anything else there is left alone.
+
+    Raises
+    ------
+    DataError
+        When the folder holds something that is no run.
+    """
+    if given is None:
+        stamp = datetime.now().strftime("%Y-%m-%d_%H%M%S")
+        folders = (
+            Path(RUNS_FOLDER) / f"{stamp}{suffix}" for suffix in ("", *(f"_{n}" for n in range(1, 1000)))
+        )
+        given = next(folder for folder in folders if not folder.exists())
+    elif (given / RUN).is_file():
+        shutil.rmtree(given)
+    elif given.exists() and (not given.is_dir() or any(given.iterdir())):
+        raise DataError(f"path={str(given)!r} exists and is no run folder; name an empty or a new folder")
+    given.mkdir(parents=True, exist_ok=True)
+    return given
+
+
+def _prepare(request: FitRequest, folder: Path, deadline: Deadline, tell: Listener) -> PreparedData:
+    settings = request.settings
+    return prepare_data(
+        request.train,
+        request.tuning,
+        request.problem_type,
+        folder=folder / STORE,
+        shorter_side=stored_side(request.space.data),
+        holdout_frac=settings.holdout_frac,
+        random_state=settings.random_state,
+        seconds_left=None if request.time_limit_s is None else deadline.before(DECODING_PART),
+        tell=tell,
+    )
+
+
+def _task(
+    request: FitRequest, data: PreparedData, metric: Metric, weights: Path | None, tell: Listener
+) -> ImageTask:
+    num_gpus = request.settings.ngpus_per_trial
+    if num_gpus and num_gpus > torch.cuda.device_count():
+        tell(
+            Warned(
+                f"ngpus_per_trial={num_gpus}, and this machine has {torch.cuda.device_count()} CUDA devices"
+            )
+        )
+    elif num_gpus and num_gpus > 1:
+        tell(Warned(f"ngpus_per_trial={num_gpus}: a trial trains on one device"))
+    return ImageTask(
+        data.store,
+        data.train,
+        data.val,
+        data.problem,
+        metric,
+        weights,
+        device="cpu" if num_gpus == 0 else None,
+        num_threads=request.settings.nthreads_per_trial,
+    )
+
+
+def _make_executor(request: FitRequest, num_trials: int | None) -> Executor:
+    """Return a worker process for a search, which a crash must not end; a lone trial needs none."""
+    name = request.settings.executor
+    if name == "inline" or (name == "auto" and num_trials == 1):
+        return InlineExecutor()
+    return ProcessExecutor(preload=("saccade.training.trainable",))
+
+
+def _make_study(
+    request: FitRequest,
+    folder: Path,
+    executor: Executor,
+    num_trials: int | None,
+    deadline: Deadline,
+    listeners: Iterable[Listener],
+) -> Study:
+    tuning = request.settings.tuning
+    seed = request.settings.random_state or 0
+    return Study(
+        executor,
+        make_searcher(tuning.searcher, request.space, seed, **tuning.searcher_options),
+        make_scheduler(tuning.scheduler),
+        num_trials=num_trials,
+        deadline=deadline,
+        reserve_s=FINISHING_S,
+        max_score=tuning.max_reward,
+        folder=folder / TRIALS,
+        listeners=listeners,
+    )
+
+
+def _keep_best(
+    request: FitRequest, folder: Path, study: Study, data: PreparedData, metric: Metric, deadline: Deadline
+) -> SavedPredictor:
+    best = study.best_trial
+    assert best is not None  # Study.run raises when there is none
+    saved = SavedPredictor(
+        folder=folder / PREDICTOR_FOLDER,
+        label=request.label,
+        problem=data.problem,
+        blueprint=Blueprint.of(Recipe.of(best.config)),
+        metric=metric.name,
+        class_names=request.train.class_names,
+        summary=fit_summary(best, study.trials, metric.name, deadline.elapsed_s()),
+        trials=trial_rows(study.trials),
+    )
+    saved.write(Path(best.folder) / BEST)
+    for trial in study.trials:  # nothing is left to continue from
+        (Path(trial.folder) / LAST).unlink(missing_ok=True)
+    return saved
+
+
+def _write_run_file(request: FitRequest, folder: Path) -> None:
+    """Write down what was asked, by whom (which versions), and when."""
+    record: dict[str, Any] = {
+        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "versions": {"saccade": __version__, "torch": torch.__version__, "python": platform.python_version()},
+        "platform": platform.platform(),
+        "label": request.label,
+        "problem_type": request.problem_type,
+        "eval_metric": request.eval_metric,
+        "num_images": len(request.train) + len(request.tuning or ()),
+        "time_limit_s": request.time_limit_s,
+        "space": request.space.to_json(),
+        "settings": asdict(request.settings),
+    }
+    text = json.dumps(record, indent=2, default=repr) + "\n"
+    (folder / RUN).write_text(text, encoding="utf-8")

@@ -1,0 +1,1 @@
+"""The network catalogue, where weights come from, frozen features and probes."""

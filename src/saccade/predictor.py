@@ -1,0 +1,350 @@
+"""`ImagePredictor`: from labelled images to predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from saccade.data.dataset import ImageDataset
+from saccade.data.examples import Examples, read_examples, read_labelled_examples
+from saccade.data.labels import are_numbers_of_classes
+from saccade.data.on_demand import OnDemandImages
+from saccade.deadline import Deadline
+from saccade.errors import DataError, HyperparameterError, ImageReadError, NotFittedError
+from saccade.events import Progressed, Warned
+from saccade.fitting import FitRequest, run_fit
+from saccade.models.catalogue import list_models
+from saccade.report.progress import ProgressDisplay
+from saccade.report.summary import leaderboard
+from saccade.saved import SavedPredictor
+from saccade.settings import FitSettings, time_limit_s
+from saccade.training.classifier import Classifier
+from saccade.training.device import choose_device
+from saccade.training.metrics import held_out_figures, make_metric
+from saccade.training.recipe import canonical, recipe_space
+
+
+class ImagePredictor:
+    """Finds the best image classifier that a time limit can buy, and is that classifier.
+
+    Parameters
+    ----------
+    label : str
+        The label column's name.
+    problem_type : {"binary", "multiclass", "regression"} or None
+        None: seen from the labels (two classes are binary, else multiclass).
+    eval_metric : str or None
+        The figure on the validation images that chooses: ``accuracy`` (the default) or ``log_loss``; ``rmse`` for
+        regression.
+    path : str, Path or None
+        The run folder; None makes a new one in ``saccade_runs``.
+    verbosity : int
+        0 is silent; 1 shows warnings and the result; 2 shows trials; 3 shows every epoch.
+
+    Examples
+    --------
+    >>> train, _, test = ImageDataset.from_folders("pets.zip")          # doctest: +SKIP
+    >>> predictor = ImagePredictor().fit(train, time_limit=600)         # doctest: +SKIP
+    >>> predictor.evaluate(test)                                        # doctest: +SKIP
+    {'top1': 0.94}
+    """
+
+    Dataset = ImageDataset
+
+    def __init__(
+        self,
+        label: str = "label",
+        problem_type: str | None = None,
+        eval_metric: str | None = None,
+        path: str | Path | None = None,
+        verbosity: int = 2,
+    ) -> None:
+        self.label = label
+        self.problem_type = problem_type
+        self.eval_metric = eval_metric
+        self.verbosity = verbosity
+        self._given_path = None if path is None else Path(path)
+        self._path = self._given_path
+        self._saved: SavedPredictor | None = None
+        self._classifier: Classifier | None = None
+
+    @property
+    def path(self) -> str:
+        """The run folder; for a predictor that was loaded, the folder it was loaded from."""
+        return "" if self._path is None else str(self._path)
+
+    @property
+    def classes(self) -> list[Any]:
+        """The labels that can be predicted, in the order of the columns of `predict_proba`."""
+        return list(self._fitted().problem.classes)
+
+    @staticmethod
+    def list_models(pattern: str | None = None) -> list[str]:
+        """Return the names of all networks, or of those that match a pattern such as ``"*mobilenet*"``."""
+        return list_models(pattern)
+
+    def fit(
+        self,
+        train_data: pd.DataFrame,
+        tuning_data: pd.DataFrame | None = None,
+        time_limit: float | str | None = "auto",
+        hyperparameters: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> ImagePredictor:
+        """Search networks and hyperparameters, and keep the best.
+
+        Parameters
+        ----------
+        train_data : ImageDataset or DataFrame
+            A column of images (paths or bytes) and one of labels.
+        tuning_data : ImageDataset or DataFrame or None
+            Images that judge the trials; None holds out a part of `train_data`.
+        time_limit : float, "auto" or None
+            Seconds for everything, from this call to its return; "auto" is 7200, None is no limit. However short, it
+            leaves a predictor that can be used.
+        hyperparameters : mapping or None
+            Values, or spaces of values, by name; see `saccade.training.recipe.Recipe` for all of them.
+        holdout_frac : float, default 0.1
+            Part of `train_data` to hold out, between 0 and 1; stratified.
+        random_state : int or None, default 0
+            Seed of the split, the search and the training; None draws one.
+        hyperparameter_tune_kwargs : mapping or None
+            ``num_trials`` (None leaves it to the time limit and the size of the space), ``searcher`` (``random``,
+            ``grid``), ``scheduler`` (``fifo``), ``max_reward`` (a score that ends the search), ``searcher_options``.
+        weights : path or None
+            A file of pretrained weights, or a folder of such files.
+        nthreads_per_trial, ngpus_per_trial : int or None
+            CPU threads of a trial; 0 GPUs trains on the CPU.
+        executor : {"auto", "inline", "process"}
+            Where trials run: in this process, or in one of their own that may crash; by itself, a search takes the
+            second and a lone trial the first.
+
+        Returns
+        -------
+        ImagePredictor
+            This predictor.
+
+        Raises
+        ------
+        DataError, HyperparameterError, UnknownNameError
+            When an argument is wrong; nothing has been trained then.
+        WeightsNotFoundError
+            When pretrained weights cannot be had.
+        SearchFailedError
+            When every trial failed; the message says why.
+        """
+        limit_s = time_limit_s(time_limit)
+        deadline = Deadline(limit_s)
+        settings = FitSettings.of(kwargs)
+        if hyperparameters is not None and not isinstance(hyperparameters, Mapping):
+            raise HyperparameterError(
+                f"hyperparameters was given {hyperparameters!r}; expected a dict such as {{'model': 'resnet18', 'lr': 1e-3}}"
+            )
+        request = FitRequest(
+            path=self._given_path,
+            label=self.label,
+            problem_type=self.problem_type,
+            eval_metric=self.eval_metric,
+            verbosity=self.verbosity,
+            train=read_labelled_examples(train_data, self.label),
+            tuning=None if tuning_data is None else read_labelled_examples(tuning_data, self.label),
+            space=recipe_space({**_default_hyperparameters(settings), **canonical(hyperparameters or {})}),
+            time_limit_s=limit_s,
+            settings=settings,
+        )
+        self._saved, self._classifier = run_fit(request, deadline), None
+        self._path = self._saved.folder.parent
+        return self
+
+    def predict(self, data: Any, as_pandas: bool = True) -> pd.Series | np.ndarray:
+        """Return the likeliest label of each image, or its number for regression.
+
+        Parameters
+        ----------
+        data : path, bytes, picture, list of these, DataFrame or ImageDataset
+            One image or many.
+        as_pandas : bool
+            False returns an array.
+
+        Returns
+        -------
+        Series, shape (num_images,)
+            Labels as they were given to `fit`, with the index of `data`. Images that cannot be read have None, and a
+            warning names them.
+
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+        ImageReadError
+            When not a single image can be read.
+        """
+        saved = self._fitted()
+        examples = read_examples(data, saved.label)
+        probabilities, errors = self._predictions(examples)
+        labels = saved.problem.decode(probabilities)
+        if errors:
+            labels = labels.astype(object)
+            labels[list(errors)] = None
+        return pd.Series(labels, examples.index, name=saved.label) if as_pandas else labels
+
+    def predict_proba(self, data: Any, as_pandas: bool = True) -> pd.DataFrame | pd.Series | np.ndarray:
+        """Return the probability of each class for each image; for regression, what `predict` returns.
+
+        Parameters
+        ----------
+        data, as_pandas
+            As in `predict`.
+
+        Returns
+        -------
+        DataFrame, shape (num_images, num_classes)
+            One column per class, named by its label; rows of images that cannot be read are NaN.
+        """
+        saved = self._fitted()
+        if not saved.problem.is_classification:
+            return self.predict(data, as_pandas)
+        examples = read_examples(data, saved.label)
+        probabilities, errors = self._predictions(examples)
+        probabilities[list(errors)] = np.nan
+        if not as_pandas:
+            return probabilities
+        return pd.DataFrame(probabilities, examples.index, columns=list(saved.problem.classes))
+
+    def evaluate(self, data: pd.DataFrame) -> dict[str, float]:
+        """Return figures on labelled images; those that cannot be read are left out, and a warning names them.
+
+        Returns
+        -------
+        dict
+            ``top1``; ``top5`` where there are more than five classes; for regression ``rmse``. With an `eval_metric`,
+            that as well.
+        """
+        saved = self._fitted()
+        examples = read_labelled_examples(data, saved.label)
+        assert examples.labels is not None
+        labels = _labels_by_name(examples, saved)
+        predictions, errors = self._predictions(examples)
+        readable = np.setdiff1d(np.arange(len(examples)), list(errors))
+        targets, predictions = saved.problem.encode(labels.iloc[readable]), predictions[readable]
+        figures = held_out_figures(targets, predictions, saved.problem)
+        if self.eval_metric is not None:
+            metric = make_metric(self.eval_metric, saved.problem)
+            figures[metric.name] = metric(targets, predictions, saved.problem)
+        return figures
+
+    def fit_summary(self) -> dict[str, Any]:
+        """Return the figures of the best trial and the history of the search.
+
+        Returns
+        -------
+        dict
+            ``train_acc``, ``valid_acc``, ``total_time`` (seconds), ``best_config``, ``fit_history`` and more; the
+            accuracies are those of the best epoch of the best trial, whose weights this predictor has.
+        """
+        return dict(self._fitted().summary)
+
+    def leaderboard(self) -> pd.DataFrame:
+        """Return a table of all trials, the best first, failed ones last and with their reasons."""
+        return leaderboard(self._fitted().trials)
+
+    def save(self, path: str | Path | None = None) -> str:
+        """Write the predictor to a folder of its own: safetensors and JSON, movable, loadable without a GPU.
+
+        Parameters
+        ----------
+        path : str, Path or None
+            The folder, which must not hold anything else; None keeps the one in the run folder.
+
+        Returns
+        -------
+        str
+            The folder.
+        """
+        saved = self._fitted()
+        if path is None:
+            return str(saved.folder)
+        self._saved = saved.copy_to(Path(path))
+        return str(path)
+
+    @classmethod
+    def load(cls, path: str | Path, verbosity: int = 2) -> ImagePredictor:
+        """Load a predictor from a folder made by `save`, or from a whole run folder.
+
+        No code from the folder is run.
+
+        Raises
+        ------
+        SavedPredictorError
+            When there is no predictor there, or it is damaged.
+        """
+        saved = SavedPredictor.read(path)
+        predictor = cls(saved.label, saved.problem.type, saved.metric, verbosity=verbosity)
+        predictor._saved, predictor._path = saved, Path(path)
+        return predictor
+
+    def _fitted(self) -> SavedPredictor:
+        if self._saved is None:
+            raise NotFittedError(
+                "this predictor has not been fitted; call fit(…) first, or ImagePredictor.load(path)"
+            )
+        return self._saved
+
+    def _predictions(self, examples: Examples) -> tuple[np.ndarray, dict[int, str]]:
+        """Return predictions of shape (num_images, num_outputs), and the reasons of images that cannot be read."""
+        saved = self._fitted()
+        if not len(examples):
+            return np.zeros((0, saved.problem.num_outputs), np.float32), {}
+        if self._classifier is None:
+            self._classifier = saved.classifier()
+        spec = saved.blueprint.input
+        images = OnDemandImages(examples.images, round(spec.img_size / spec.crop_pct))
+        with ProgressDisplay(self.verbosity, saved.metric) as display:
+            num_done = 0
+
+            def on_batch(num_images: int) -> None:
+                nonlocal num_done
+                num_done += num_images
+                display(Progressed("predicting", num_done, len(examples)))
+
+            batches = self._classifier.batches(images, np.arange(len(examples)))
+            predictions = self._classifier.predict(batches, on_batch=on_batch)
+            if images.errors:
+                _report_unreadable(examples, images.errors, display)
+        return predictions, images.errors
+
+
+def _default_hyperparameters(settings: FitSettings) -> dict[str, Any]:
+    """Return what a search uses where the user says nothing: more epochs where a GPU makes them cheap."""
+    return {
+        "model": "resnet18",
+        "epochs": 15 if choose_device().type == "cuda" else 5,
+        "seed": settings.random_state,
+    }
+
+
+def _labels_by_name(examples: Examples, saved: SavedPredictor) -> pd.Series:
+    """Return labels in the numbering of the training data: another data set may count its classes otherwise."""
+    labels, names, known = examples.labels, examples.class_names, saved.class_names
+    assert labels is not None
+    if not names or not known or names == known or not are_numbers_of_classes(labels, names):
+        return labels
+    strangers = [name for name in names if name not in known]
+    if strangers:
+        raise DataError(f"classes {strangers} are not among those that were trained: {known}")
+    return labels.map({number: known.index(name) for number, name in enumerate(names)})
+
+
+def _report_unreadable(examples: Examples, errors: dict[int, str], display: ProgressDisplay) -> None:
+    named = [
+        f"{image if isinstance(image := examples.images[index], str | Path) else f'image {index}'}: {reason}"
+        for index, reason in sorted(errors.items())
+    ]
+    if len(errors) == len(examples):
+        more = f"; nor can the {len(errors) - 1} others" if len(errors) > 1 else ""
+        raise ImageReadError(f"{named[0]}{more}")
+    display(Warned("\n  ".join([f"{len(errors)} of {len(examples)} images cannot be read:", *named])))

@@ -1,0 +1,83 @@
+"""Tables and dictionaries of a search: the leaderboard's rows, and the summary of the best trial."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from saccade.trial import Trial
+
+
+def trial_rows(trials: Sequence[Trial]) -> list[dict[str, Any]]:
+    """Return a row of JSON-able values for each trial, the best first, failed ones last."""
+    rows = [_row(trial) for trial in trials]
+    return sorted(rows, key=lambda row: (row["score_val"] is None, -(row["score_val"] or 0.0), row["trial"]))
+
+
+def leaderboard(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
+    """Return the rows as a table, each hyperparameter in a column of its own.
+
+    Returns
+    -------
+    DataFrame
+        Columns ``trial``, ``status``, ``score_val`` (higher is better), ``epochs``, ``best_epoch``, ``fit_time_s``,
+        the hyperparameters, and ``reason`` (why a trial failed, or stopped early).
+    """
+    flat = [{**{key: row[key] for key in _COLUMNS}, **row["config"], "reason": row["reason"]} for row in rows]
+    return pd.DataFrame(flat)
+
+
+def fit_summary(best: Trial, trials: Sequence[Trial], metric: str, total_s: float) -> dict[str, Any]:
+    """Return the summary of a search, its figures those of the best trial's best epoch.
+
+    Returns
+    -------
+    dict
+        ``train_acc`` and ``valid_acc`` (for regression ``train_loss`` and ``valid_rmse``), ``valid_score``,
+        ``eval_metric``, ``total_time``, ``best_config``, ``best_trial``, ``best_epoch``, ``num_trials``, ``fit_history``.
+    """
+    report = best.best_report
+    assert report is not None
+    figures = report.metrics
+    if "top1" in figures:
+        accuracies = {"train_acc": figures.get("train_acc"), "valid_acc": figures["top1"]}
+    else:
+        accuracies = {"train_loss": figures.get("train_loss"), "valid_rmse": figures.get("rmse")}
+    history = {
+        "best_reward": report.score,
+        "best_config": best.config,
+        "total_time": total_s,
+        "reward_attr": "valid_reward",
+        "config_history": {str(trial.number): trial.config for trial in trials},
+    }
+    return {
+        **accuracies,
+        "valid_score": report.score,
+        "eval_metric": metric,
+        "total_time": total_s,
+        "best_config": best.config,
+        "best_trial": best.number,
+        "best_epoch": report.epoch,
+        "num_trials": len(trials),
+        "fit_history": history,
+    }
+
+
+_COLUMNS = ("trial", "status", "score_val", "epochs", "best_epoch", "fit_time_s")
+
+
+def _row(trial: Trial) -> dict[str, Any]:
+    best = trial.best_report
+    return {
+        "trial": trial.number,
+        "status": trial.status.value,
+        "score_val": best.score if best else None,
+        "epochs": trial.num_epochs,
+        "best_epoch": best.epoch if best else None,
+        "fit_time_s": round(trial.seconds, 3),
+        "config": trial.config,
+        "reason": trial.failure.reason if trial.failure else trial.note,
+        "traceback": trial.failure.traceback if trial.failure else "",
+    }

@@ -1,0 +1,149 @@
+"""A predictor on disk: one folder of safetensors and JSON, movable, loadable anywhere, and never any code."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from saccade._version import __version__
+from saccade.errors import SavedPredictorError
+from saccade.training.classifier import Blueprint, Classifier, empty_classifier
+from saccade.training.device import Numerics, choose_device
+from saccade.training.problem import Problem
+
+DESCRIPTION, WEIGHTS = "predictor.json", "weights.safetensors"
+PREDICTOR_FOLDER = "predictor"
+"""Where a run folder keeps its predictor."""
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class SavedPredictor:
+    """What a fitted predictor consists of; the weights stay on disk until they are used.
+
+    Attributes
+    ----------
+    folder : Path
+        The folder with the files `DESCRIPTION` and `WEIGHTS`.
+    label : str
+        The label column's name.
+    problem : Problem
+        What is predicted.
+    blueprint : Blueprint
+        The network.
+    metric : str
+        The name of the figure that chose it.
+    class_names : list of str or None
+        Names behind integer labels, as the training data gave them.
+    summary : dict
+        What `ImagePredictor.fit_summary` returns.
+    trials : list of dict
+        Rows of the leaderboard.
+    """
+
+    folder: Path
+    label: str
+    problem: Problem
+    blueprint: Blueprint
+    metric: str
+    class_names: list[str] | None
+    summary: dict[str, Any]
+    trials: list[dict[str, Any]]
+
+    def write(self, weights: Path) -> None:
+        """Write the folder, with a copy of the file `weights`."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(weights, self.folder / WEIGHTS)
+        record = {
+            "format": FORMAT,
+            "saccade": __version__,
+            "label": self.label,
+            "problem": self.problem.to_json(),
+            "blueprint": self.blueprint.to_json(),
+            "metric": self.metric,
+            "class_names": self.class_names,
+            "summary": self.summary,
+            "trials": self.trials,
+        }
+        text = json.dumps(record, indent=2, default=repr) + "\n"
+        (self.folder / DESCRIPTION).write_text(text, encoding="utf-8")
+
+    @classmethod
+    def read(cls, path: str | Path) -> SavedPredictor:
+        """Read a saved predictor's folder, or the one in a run folder.
+
+        Raises
+        ------
+        SavedPredictorError
+            When there is none, or it is damaged, or of a newer format.
+        """
+        folder = _predictor_folder(Path(path))
+        try:
+            record = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+            if record["format"] > FORMAT:
+                raise SavedPredictorError(
+                    f"{folder} was saved by saccade {record['saccade']} in a newer format "
+                    f"({record['format']}; this version reads up to {FORMAT}); update saccade"
+                )
+            return cls(
+                folder,
+                record["label"],
+                Problem.from_json(record["problem"]),
+                Blueprint.from_json(record["blueprint"]),
+                record["metric"],
+                record["class_names"],
+                record["summary"],
+                record["trials"],
+            )
+        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+            raise SavedPredictorError(
+                f"{folder / DESCRIPTION} is damaged ({type(error).__name__}: {error})"
+            ) from None
+
+    def copy_to(self, folder: Path) -> SavedPredictor:
+        """Write another copy, and return it.
+
+        Raises
+        ------
+        SavedPredictorError
+            When the folder holds something else.
+        """
+        if folder.resolve() == self.folder.resolve():
+            return self
+        if (
+            folder.exists()
+            and not (folder / DESCRIPTION).is_file()
+            and (not folder.is_dir() or any(folder.iterdir()))
+        ):
+            raise SavedPredictorError(
+                f"{folder} exists and is no saved predictor; name an empty or a new folder"
+            )
+        copy = replace(self, folder=folder)
+        copy.write(self.folder / WEIGHTS)
+        return copy
+
+    def classifier(self) -> Classifier:
+        """Build the network and load its weights onto the best device here, wherever they were trained."""
+        classifier = empty_classifier(self.blueprint, self.problem, Numerics(choose_device()))
+        try:
+            classifier.network.load_state_dict(load_file(self.folder / WEIGHTS))
+        except (OSError, SafetensorError, RuntimeError) as error:
+            raise SavedPredictorError(f"{self.folder / WEIGHTS} cannot be loaded: {error}") from None
+        return classifier
+
+
+def _predictor_folder(path: Path) -> Path:
+    for folder in (path, path / PREDICTOR_FOLDER):
+        if (folder / DESCRIPTION).is_file():
+            return folder
+    what = "is no folder" if not path.is_dir() else f"holds no {DESCRIPTION}"
+    raise SavedPredictorError(
+        f"{path} {what}; expected a folder made by ImagePredictor.save(), or a run folder of a fit that has finished"
+    )

@@ -1,0 +1,27 @@
+"""Schedulers decide which training job runs next, for how long, and what a trial does after a report."""
+
+from __future__ import annotations
+
+from saccade.errors import UnknownNameError
+from saccade.scheduler.base import Scheduler, StudyState
+from saccade.scheduler.fifo import FIFOScheduler
+
+__all__ = ["FIFOScheduler", "Scheduler", "StudyState", "make_scheduler"]
+
+# `local` is what the API that Saccade revives called training one trial after the other.
+_SCHEDULERS: dict[str, type[Scheduler]] = {"fifo": FIFOScheduler, "local": FIFOScheduler}
+
+
+def make_scheduler(name: str | Scheduler) -> Scheduler:
+    """Return the scheduler of that name; a scheduler itself passes through.
+
+    Raises
+    ------
+    UnknownNameError
+        When there is no scheduler of that name.
+    """
+    if isinstance(name, Scheduler):
+        return name
+    if name not in _SCHEDULERS:
+        raise UnknownNameError.of("scheduler", name, _SCHEDULERS)
+    return _SCHEDULERS[name]()

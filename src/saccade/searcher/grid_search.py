@@ -1,0 +1,77 @@
+"""Grid search."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+from saccade.errors import HyperparameterError
+from saccade.searcher.base import Searcher, exhausted
+from saccade.space import Dict, canonical_key, grid
+
+
+class GridSearcher(Searcher):
+    """Goes through an evenly spaced grid, always in the same order.
+
+    The parameters are combined in full, in the order in which they stand in the space, the last one varying
+    fastest. Each branch of a `Categorical` of spaces has a grid of its own. The grid is made as it is asked
+    for, so a large one costs nothing.
+
+    Parameters
+    ----------
+    space, seed
+        As in `Searcher`; nothing here is random.
+    num_points
+        How many points each `Real` and `Int` has, at least 1. Both bounds are among them (one point alone is
+        the default); with ``log`` they are spaced log-evenly; an `Int` with no more values has all of them.
+    num_points_by_name
+        The same for single parameters by name; see `saccade.space.parameters` for those in nested spaces.
+
+    Raises
+    ------
+    UnknownNameError
+        If the space has no `Real` or `Int` of a name.
+    HyperparameterError
+        If a number of points is not a whole number of at least 1.
+
+    Examples
+    --------
+    >>> from saccade.space import Categorical, Real
+    >>> searcher = GridSearcher(
+    ...     {"lr": Real(0.01, 1, log=True), "opt": Categorical("sgd", "lion")}, num_points=3
+    ... )
+    >>> [tuple(searcher.suggest().values()) for _ in range(3)]
+    [(0.01, 'sgd'), (0.01, 'lion'), (0.1, 'sgd')]
+    """
+
+    def __init__(
+        self,
+        space: Dict | Mapping[Any, Any],
+        *,
+        seed: int = 0,
+        num_points: int = 4,
+        num_points_by_name: Mapping[str, int] | None = None,
+    ) -> None:
+        super().__init__(space, seed=seed)
+        if num_points_by_name is not None and not isinstance(num_points_by_name, Mapping):
+            raise HyperparameterError(
+                f"num_points_by_name is {num_points_by_name!r}; it must be a dict such as {{'lr': 3}}."
+            )
+        self._grid = grid(self.space, num_points, num_points_by_name)
+        self._on_grid: set[Hashable] = set()
+        self._observed: set[Hashable] = set()
+
+    def suggest(self) -> dict[str, Any]:
+        """Return the next configuration of the grid that has not been observed."""
+        for config in self._grid:
+            key = canonical_key(config)
+            # Two branches of a Categorical may share a configuration.
+            is_new = key not in self._on_grid
+            self._on_grid.add(key)
+            if is_new and key not in self._observed:
+                return dict(config)
+        raise exhausted(len(self._on_grid), "grid")
+
+    def observe(self, config: Mapping[str, Any], epoch: int, score: float, cost: float) -> None:  # noqa: ARG002
+        """Remember not to propose this configuration again."""
+        self._observed.add(canonical_key(dict(config)))

@@ -1,0 +1,104 @@
+"""Random search."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Iterator, Mapping
+from typing import Any
+
+from saccade.errors import ExhaustedSearchSpaceError
+from saccade.searcher.base import Searcher, exhausted
+from saccade.space import Dict, canonical_key, grid
+from saccade.space.base import as_generator
+
+# Draws in a row that bring nothing new before a finite space is gone through one by one ...
+_MAX_REPEATS = 100
+# ... and before an endless one is given up: then all that is not yet seen is too unlikely to draw.
+_MAX_REPEATS_ENDLESS = 10_000
+# Up to this many configurations the rest of a finite space is shuffled; a larger one is taken in order.
+_MAX_SHUFFLED = 100_000
+
+
+class RandomSearcher(Searcher):
+    """Draws configurations at random, never the same one twice.
+
+    It beats a grid wherever only some parameters matter [1]_; and no draw depends on results, so that any
+    number of workers can ask at once.
+
+    Parameters
+    ----------
+    space, seed
+        As in `Searcher`.
+    first_is_default
+        Propose the defaults of the space first.
+
+    References
+    ----------
+    .. [1] J. Bergstra and Y. Bengio, "Random search for hyper-parameter optimization", JMLR 13, 2012.
+
+    Examples
+    --------
+    >>> from saccade.space import Categorical, Real
+    >>> searcher = RandomSearcher({"model": Categorical("a", "b"), "lr": Real(0.1, 1), "epochs": 5})
+    >>> searcher.suggest()
+    {'model': 'a', 'lr': 0.1, 'epochs': 5}
+    """
+
+    def __init__(
+        self, space: Dict | Mapping[Any, Any], *, seed: int = 0, first_is_default: bool = True
+    ) -> None:
+        super().__init__(space, seed=seed)
+        self._rng = as_generator(seed)
+        self._next_is_default = first_is_default
+        self._seen: set[Hashable] = set()
+        self._rest: Iterator[dict[str, Any]] | None = None
+
+    def suggest(self) -> dict[str, Any]:
+        """Return a new configuration; once draws bring nothing new, one from the rest of a finite space."""
+        if self._next_is_default:
+            self._next_is_default = False
+            config = self.space.default
+            if self._is_new(config):
+                return config
+        if self._rest is None:
+            drawn = self._draw()
+            if drawn is not None:
+                return drawn
+            self._rest = self._remaining()
+        for config in self._rest:
+            if self._is_new(config):
+                return config
+        raise exhausted(len(self._seen))
+
+    def observe(self, config: Mapping[str, Any], epoch: int, score: float, cost: float) -> None:  # noqa: ARG002
+        """Remember not to propose this configuration again."""
+        if config in self.space:
+            self._seen.add(canonical_key(dict(config)))
+
+    def _is_new(self, config: dict[str, Any]) -> bool:
+        """Tell whether the configuration is new, and mark it as seen."""
+        num_seen = len(self._seen)
+        self._seen.add(canonical_key(config))
+        return len(self._seen) > num_seen
+
+    def _draw(self) -> dict[str, Any] | None:
+        """Draw until something new comes; None if a finite space brings nothing new for long."""
+        endless = math.isinf(self.space.num_configurations)
+        max_repeats = _MAX_REPEATS_ENDLESS if endless else _MAX_REPEATS
+        for _ in range(max_repeats):
+            config = self.space.sample(self._rng)
+            if self._is_new(config):
+                return config
+        if not endless:
+            return None
+        raise ExhaustedSearchSpaceError(
+            f"{max_repeats} draws brought no new configuration after {len(self._seen)} different ones. "
+            "Widen the search space, or ask for fewer trials."
+        )
+
+    def _remaining(self) -> Iterator[dict[str, Any]]:
+        configs: Iterator[dict[str, Any]] = grid(self.space)
+        if self.space.num_configurations > _MAX_SHUFFLED:
+            return configs
+        unseen = [config for config in configs if canonical_key(config) not in self._seen]
+        return (unseen[index] for index in self._rng.permutation(len(unseen)))

@@ -1,0 +1,168 @@
+"""What every space can do."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable, Iterator
+from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, NoReturn, ParamSpec
+
+from saccade.errors import SpaceError
+from saccade.space.constants import canonical_key, copied, json_value
+
+if TYPE_CHECKING:
+    import numpy as np
+    from optuna.distributions import BaseDistribution
+
+_P = ParamSpec("_P")
+
+
+class Space(ABC):
+    """A set of values to search: the base of all domains.
+
+    A space never changes after it was made; it can be compared, hashed, copied, pickled and printed (the
+    print-out makes the same space again). ``value in space`` tells whether it holds a value.
+    """
+
+    usage: ClassVar[str] = ""
+
+    @property
+    @abstractmethod
+    def default(self) -> Any:
+        """The value to try first."""
+
+    @property
+    @abstractmethod
+    def num_configurations(self) -> int | float:
+        """How many values the space holds; ``math.inf`` if it has a `Real` in it.
+
+        A value that two branches of a `Categorical` share is counted twice.
+        """
+
+    @abstractmethod
+    def sample(self, rng: np.random.Generator | int | None = None) -> Any:
+        """Draw a value.
+
+        Parameters
+        ----------
+        rng
+            A generator, which moves on; or a seed; or None for a draw that nobody can repeat.
+
+        Returns
+        -------
+        object
+            Plain Python values, never NumPy scalars.
+        """
+
+    @abstractmethod
+    def __contains__(self, value: object) -> bool: ...
+
+    @abstractmethod
+    def to_json(self) -> Any:
+        """Return what `json.dump` can write and `saccade.space.from_json` reads.
+
+        Raises
+        ------
+        SpaceError
+            If a constant in it has no JSON form.
+        """
+
+    @abstractmethod
+    def _arguments(self) -> tuple[Any, ...]:
+        """Return the positional arguments that make this space again."""
+
+    def to_optuna(self) -> BaseDistribution:
+        """Return the Optuna distribution of this one parameter.
+
+        Raises
+        ------
+        SpaceError
+            If the space is more than one parameter.
+        """
+        raise SpaceError(
+            f"A {type(self).__name__} has no single Optuna distribution. "
+            "Use saccade.space.to_optuna(space), which gives one for each of its parameters."
+        )
+
+    def children(self) -> Iterator[tuple[Hashable, Space]]:
+        """Yield the spaces in this one, each with its position or key. Constants are spaces too."""
+        return iter(())
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        return canonical_key(self._arguments()) == canonical_key(other._arguments())
+
+    def __hash__(self) -> int:
+        return hash((type(self), canonical_key(self._arguments())))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), self._arguments()
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError(f"{self!r} cannot be changed ({name} = {value!r}). Make a new space instead.")
+
+    def _set(self, **attributes: Any) -> None:
+        vars(self).update(attributes)
+
+
+class Constant(Space):
+    """The space of one value: what a plain value in a `List`, `Dict` or `Categorical` becomes."""
+
+    value: Any
+    _key: Hashable
+
+    def __init__(self, value: Any) -> None:
+        own = copied(value)
+        self._set(value=own, _key=canonical_key(own))
+
+    @property
+    def default(self) -> Any:
+        """The value (a fresh copy, where it is a list or dict)."""
+        return copied(self.value)
+
+    @property
+    def num_configurations(self) -> int:
+        """One."""
+        return 1
+
+    def sample(self, rng: np.random.Generator | int | None = None) -> Any:  # noqa: ARG002
+        """Return the value."""
+        return self.default
+
+    def __contains__(self, value: object) -> bool:
+        return canonical_key(value) == self._key
+
+    def to_json(self) -> Any:
+        """Return the value itself, but a dict in a wrapper, because a bare one stands for a space."""
+        value = json_value(self.value)
+        return {"constant": value} if isinstance(value, dict) else value
+
+    def _arguments(self) -> tuple[Any, ...]:
+        return (self.value,)
+
+    def __repr__(self) -> str:
+        return repr(self.value)
+
+
+def as_generator(rng: np.random.Generator | int | None) -> np.random.Generator:
+    """Return the generator itself, or a new one seeded with the number."""
+    import numpy as np  # lazily: a space can be written down without NumPy
+
+    return np.random.default_rng(rng)
+
+
+def explains_arguments(init: Callable[Concatenate[Any, _P], None]) -> Callable[Concatenate[Any, _P], None]:
+    """Make wrong arguments of an ``__init__`` a SpaceError that says what to write."""
+    signature = inspect.signature(init)
+
+    @functools.wraps(init)
+    def explained(self: Any, /, *args: _P.args, **kwargs: _P.kwargs) -> None:
+        try:
+            signature.bind(self, *args, **kwargs)
+        except TypeError as error:
+            raise SpaceError(f"{type(self).__name__}: {error}. Write for instance {self.usage}.") from None
+        init(self, *args, **kwargs)
+
+    return explained

@@ -1,0 +1,174 @@
+"""A network with everything that is needed to use it: its input, its problem, its device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from saccade.data.augmentation import evaluation_transform
+from saccade.data.batches import Batches, Images
+from saccade.models.catalogue import resolve_name
+from saccade.models.network import InputSpec, build_network, network_input
+from saccade.training.device import Numerics
+from saccade.training.problem import Problem
+from saccade.training.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Blueprint:
+    """What a network is, without its weights; as JSON it is how a predictor is saved.
+
+    Attributes
+    ----------
+    architecture : str
+        timm's name.
+    input : InputSpec
+        Size, crop, interpolation and normalisation of what it sees.
+    img_size : int or None
+        The image size that the network was built for, when it is not its own.
+    tta : bool
+        Whether predictions are the mean over an image and its mirror image.
+    """
+
+    architecture: str
+    input: InputSpec
+    img_size: int | None = None
+    tta: bool = False
+
+    @classmethod
+    def of(cls, recipe: Recipe) -> Blueprint:
+        """Return the blueprint of the recipe's network."""
+        name = resolve_name(recipe.model)
+        spec = network_input(name)
+        spec = replace(
+            spec, img_size=recipe.img_size or spec.img_size, crop_pct=recipe.crop_pct or spec.crop_pct
+        )
+        return cls(name, spec, recipe.img_size, recipe.tta)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `from_json` reads."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, record: dict[str, Any]) -> Blueprint:
+        """Return the blueprint that `to_json` wrote."""
+        spec = record["input"]
+        spec = InputSpec(**{**spec, "mean": tuple(spec["mean"]), "std": tuple(spec["std"])})
+        return cls(**{**record, "input": spec})
+
+
+def weights_options(recipe: Recipe, weights: Path | None) -> dict[str, Any]:
+    """Return where `build_network` and `find_weights` are to look for weights: the recipe's word counts first."""
+    where = Path(recipe.weights).expanduser() if recipe.weights else weights
+    if where is None or not recipe.pretrained:
+        return {}
+    return {"folder": where} if where.is_dir() else {"file": where}
+
+
+class Classifier:
+    """A network that is asked for predictions.
+
+    Parameters
+    ----------
+    blueprint : Blueprint
+        What the network is.
+    problem : Problem
+        What its outputs mean.
+    network : torch.nn.Module
+        With its weights.
+    numerics : Numerics
+        Where and how to compute.
+    """
+
+    def __init__(
+        self, blueprint: Blueprint, problem: Problem, network: torch.nn.Module, numerics: Numerics
+    ) -> None:
+        self.blueprint, self.problem, self.numerics = blueprint, problem, numerics
+        self.network = numerics.place(network)
+        spec = blueprint.input
+        self.transform = evaluation_transform(spec.img_size, spec.crop_pct, spec.interpolation)
+
+    def batches(
+        self, images: Images, indices: np.ndarray, targets: np.ndarray | None = None, batch_size: int = 32
+    ) -> Batches:
+        """Return batches of images as the network wants to see them when it is judged."""
+        spec, device = self.blueprint.input, self.numerics.device
+        targets = np.zeros(len(indices), np.int64) if targets is None else targets
+        return Batches(images, indices, targets, self.transform, batch_size, spec.mean, spec.std, device)
+
+    def predict(
+        self,
+        batches: Batches,
+        network: torch.nn.Module | None = None,
+        seconds_left: Callable[[], float] = lambda: 1.0,
+        on_batch: Callable[[int], None] = lambda num_images: None,
+    ) -> np.ndarray:
+        """Return probabilities, or numbers for regression, of shape (num_images, num_outputs).
+
+        Parameters
+        ----------
+        batches : Batches
+            The images.
+        network : torch.nn.Module or None
+            Another network of the same blueprint, such as an average of weights.
+        seconds_left : callable
+            When it falls to 0 the rest of the images is left out, but for the first batch.
+        on_batch : callable
+            Told how many images each batch had.
+        """
+        return np.concatenate(
+            list(self._predictions(batches, network or self.network, seconds_left, on_batch))
+        )
+
+    @torch.inference_mode()
+    def _predictions(
+        self,
+        batches: Batches,
+        network: torch.nn.Module,
+        seconds_left: Callable[[], float],
+        on_batch: Callable[[int], None],
+    ) -> Iterator[np.ndarray]:
+        network.eval()
+        for x_BCHW, _ in batches.in_order():  # noqa: N806
+            with self.numerics.autocast():
+                outputs = network(x_BCHW)
+                mirrored = network(x_BCHW.flip(3)) if self.blueprint.tta else None
+            predictions = self.problem.activate(outputs)
+            if mirrored is not None:
+                predictions = (predictions + self.problem.activate(mirrored)) / 2
+            on_batch(len(x_BCHW))
+            yield predictions.cpu().numpy()
+            if seconds_left() <= 0:
+                return
+
+
+def new_classifier(
+    recipe: Recipe, problem: Problem, numerics: Numerics, weights: Path | None = None
+) -> Classifier:
+    """Build the recipe's network, pretrained if it says so, with a new last layer for the problem."""
+    blueprint = Blueprint.of(recipe)
+    where = weights_options(recipe, weights)
+    network = build_network(
+        blueprint.architecture,
+        problem.num_outputs,
+        pretrained=recipe.pretrained,
+        img_size=blueprint.img_size,
+        drop_rate=recipe.drop or None,
+        drop_path_rate=recipe.drop_path,
+        weights_file=where.get("file"),
+        weights_folder=where.get("folder"),
+    )
+    return Classifier(blueprint, problem, network, numerics)
+
+
+def empty_classifier(blueprint: Blueprint, problem: Problem, numerics: Numerics) -> Classifier:
+    """Build a blueprint's network to load weights into."""
+    network = build_network(
+        blueprint.architecture, problem.num_outputs, pretrained=False, img_size=blueprint.img_size
+    )
+    return Classifier(blueprint, problem, network, numerics)

@@ -1,0 +1,117 @@
+"""Optimizer, learning rate and soft targets of one trial, from timm."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from timm.data import Mixup
+from timm.optim import create_optimizer_v2, list_optimizers, param_groups_layer_decay
+from timm.scheduler import create_scheduler_v2
+
+from saccade.errors import HyperparameterError, UnknownNameError
+from saccade.models.network import classifier_parameters
+from saccade.training.recipe import Recipe
+
+
+def make_optimizer(network: torch.nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """Return the recipe's optimizer, each layer with its own factor on the learning rate.
+
+    Raises
+    ------
+    UnknownNameError
+        When timm has no optimizer of that name.
+    """
+    known = list_optimizers(exclude_filters=["fused*", "bnb*"])
+    if recipe.opt.lower().removeprefix("lookahead_") not in known:
+        raise UnknownNameError.of("optimizer", recipe.opt, known)
+    return create_optimizer_v2(
+        _parameter_groups(network, recipe),
+        opt=recipe.opt,
+        lr=recipe.lr,
+        momentum=recipe.momentum,
+        weight_decay=0.0,
+    )
+
+
+def _parameter_groups(network: torch.nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
+    """Return timm's layer-wise groups, split once more into the new last layer and the rest."""
+    groups: list[dict[str, Any]] = param_groups_layer_decay(
+        network,
+        weight_decay=recipe.weight_decay,
+        no_weight_decay_list=getattr(network, "no_weight_decay", set)(),
+        layer_decay=recipe.layer_decay or 1.0,
+    )
+    head = classifier_parameters(network)
+    in_head = {id(parameter) for name, parameter in network.named_parameters() if name in head}
+    split = []
+    for group in groups:
+        for is_head, factor in ((False, recipe.transfer_lr_mult), (True, recipe.output_lr_mult)):
+            members = [parameter for parameter in group["params"] if (id(parameter) in in_head) is is_head]
+            if members:
+                split.append({**group, "params": members, "lr_scale": group["lr_scale"] * factor})
+    return split
+
+
+class LearningRate:
+    """The learning rate as a function of the number of steps taken; it has no state to save.
+
+    Parameters
+    ----------
+    optimizer : torch.optim.Optimizer
+        Its groups' rates are set.
+    recipe : Recipe
+        Which schedule.
+    num_steps : int
+        Steps in an epoch.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, recipe: Recipe, num_steps: int) -> None:
+        # Warm-up must leave room for the schedule proper when an epoch or two is all there is.
+        warmup_epochs = min(recipe.warmup_epochs, 0.25 * recipe.epochs)
+        self._schedule, _ = create_scheduler_v2(
+            optimizer,
+            sched=recipe.sched,
+            num_epochs=recipe.epochs,
+            decay_epochs=max(1, recipe.epochs // 3),
+            decay_rate=1.0 if recipe.sched == "poly" else 0.1,  # a power there, a factor elsewhere
+            min_lr=recipe.min_lr,
+            warmup_lr=recipe.lr / 100,
+            warmup_epochs=warmup_epochs,
+            step_on_epochs=False,
+            updates_per_epoch=num_steps,
+        )
+
+    def set(self, num_steps_taken: int) -> None:
+        """Set the rate for the next step."""
+        self._schedule.step_update(num_steps_taken)
+
+
+class Mixing:
+    """Mixup and CutMix of a batch, for batches of any size.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        How much.
+    num_classes : int
+        Classes of the targets.
+    """
+
+    def __init__(self, recipe: Recipe, num_classes: int) -> None:
+        if num_classes < 2:
+            raise HyperparameterError("mixup and cutmix mix classes; set them to 0 for regression")
+        self._mixup = Mixup(
+            mixup_alpha=recipe.mixup,
+            cutmix_alpha=recipe.cutmix,
+            label_smoothing=recipe.smoothing,
+            num_classes=num_classes,
+        )
+
+    def __call__(self, x_BCHW: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:  # noqa: N803
+        """Return mixed images and class probabilities of shape (batch, classes)."""
+        num = len(x_BCHW)
+        if num % 2:  # timm pairs the images of a batch, so an odd one takes a partner for the while
+            x_BCHW, y = torch.cat([x_BCHW, x_BCHW[:1]]), torch.cat([y, y[:1]])  # noqa: N806
+        x_mixed, y_mixed = self._mixup(x_BCHW, y)
+        return x_mixed[:num], y_mixed[:num]

@@ -1,0 +1,146 @@
+"""From the user's images to the task that all trials share: decode once, leave out what cannot be read, split."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from saccade.data.examples import Examples, ImageLike
+from saccade.data.splitting import split_holdout
+from saccade.data.store import ImageStore
+from saccade.errors import DataError
+from saccade.events import DataReady, Event, Progressed, Warned
+from saccade.training.problem import Problem
+from saccade.training.task import Split
+
+UNREADABLE = "unreadable.csv"
+"""Lists the images that cannot be read, in the run folder, where they are too many to show."""
+
+Tell = Callable[[Event], None]
+
+
+@dataclass(frozen=True)
+class PreparedData:
+    """Decoded images, split, with the problem that their labels pose."""
+
+    store: ImageStore
+    train: Split
+    val: Split
+    problem: Problem
+
+
+def prepare_data(
+    train: Examples,
+    tuning: Examples | None,
+    problem_type: str | None,
+    *,
+    folder: Path,
+    shorter_side: int,
+    holdout_frac: float,
+    random_state: int | None,
+    seconds_left: Callable[[], float] | None,
+    tell: Tell,
+) -> PreparedData:
+    """Decode all images into a store in `folder`, and split off validation images where none are given.
+
+    Parameters
+    ----------
+    train, tuning : Examples
+        Labelled images to learn from, and to be judged by; without `tuning`, a part of `train` is held out.
+    problem_type : str or None
+        As in `Problem.of`.
+    folder : Path
+        Where the store goes.
+    shorter_side : int
+        Pixels of the shorter side at which images are kept.
+    holdout_frac, random_state
+        Part of the images to hold out, and its seed.
+    seconds_left : callable or None
+        Decoding stops when it falls to 0, and the images that are left are not used.
+    tell : callable
+        Told of progress, and of images that are left out.
+
+    Raises
+    ------
+    DataError
+        When too little is left to learn from.
+    """
+    start_s = time.perf_counter()
+    images, labels = _joined(train, tuning)
+    Problem.of(labels[: len(train)], problem_type)  # wrong labels are told before the long work
+    store = ImageStore.build(
+        images,
+        folder,
+        shorter_side=shorter_side,
+        deadline=seconds_left,
+        order=_fair_order(labels, random_state),
+        on_progress=lambda done, total: tell(Progressed("decoding images", done, total)),
+    )
+    _warn_of_missing(store, images, folder.with_name(UNREADABLE), tell)
+    usable = np.flatnonzero(store.readable)
+    in_train, in_val = usable[usable < len(train)], usable[usable >= len(train)]
+    if not len(in_train):
+        raise DataError(f"none of the {len(train)} training images can be read")
+    if tuning is not None and not len(in_val):
+        raise DataError("none of the images of tuning_data can be read")
+    problem = Problem.of(labels.iloc[in_train], problem_type)
+    if tuning is None:
+        chosen, held_out = split_holdout(
+            labels.iloc[in_train].to_numpy(),
+            holdout_frac,
+            random_state,
+            groups=np.asarray(store.digests)[in_train],
+            stratify=problem.is_classification,
+        )
+        in_train, in_val = in_train[chosen], in_train[held_out]
+    # Shuffled, so that a judgement cut short by the time limit rests on a fair sample.
+    in_val = np.random.default_rng(0).permutation(in_val)
+    seconds = time.perf_counter() - start_s
+    tell(DataReady(len(in_train), len(in_val), len(problem.classes), len(images) - len(usable), seconds))
+    splits = (Split(part, problem.encode(labels.iloc[part])) for part in (in_train, in_val))
+    return PreparedData(store, *splits, problem)
+
+
+def _joined(train: Examples, tuning: Examples | None) -> tuple[list[ImageLike], pd.Series]:
+    parts = [train] if tuning is None else [train, tuning]
+    images = [image for part in parts for image in part.images]
+    return images, pd.concat([part.labels for part in parts if part.labels is not None], ignore_index=True)
+
+
+def _fair_order(labels: pd.Series, random_state: int | None) -> np.ndarray:
+    """Return an order in which every beginning holds all labels in turn."""
+    shuffled = np.random.default_rng(random_state).permutation(len(labels))
+    codes = pd.Series(pd.factorize(labels)[0][shuffled])
+    turn = codes.groupby(codes).cumcount().to_numpy()
+    return shuffled[np.argsort(turn, kind="stable")]
+
+
+def _warn_of_missing(
+    store: ImageStore, images: Sequence[ImageLike], listing: Path, tell: Tell, num_shown: int = 20
+) -> None:
+    """Name each unreadable image once with its reason; say how many the time limit left out."""
+    if store.errors:
+        named = [(_name(images[index], index), reason) for index, reason in sorted(store.errors.items())]
+        lines = [f"  {name}: {reason}" for name, reason in named]
+        more = []
+        if len(lines) > num_shown:
+            pd.DataFrame(named, columns=["image", "reason"]).to_csv(listing, index=False)
+            more = [f"  … and {len(lines) - num_shown} more, all of them listed in {listing}"]
+        head = f"{len(lines)} of {len(images)} images cannot be read and are left out:"
+        tell(Warned("\n".join([head, *lines[:num_shown], *more])))
+    if len(store.skipped):
+        tell(
+            Warned(
+                f"the time limit left no time to decode {len(store.skipped)} of {len(images)} images; "
+                "they are not used. Give a longer time_limit"
+            )
+        )
+
+
+def _name(image: ImageLike, index: int) -> str:
+    return str(image) if isinstance(image, str | Path) else f"<image {index}>"

@@ -1,0 +1,175 @@
+"""The recipe of one trial: every hyperparameter with its type, range, default and older names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from saccade.errors import HyperparameterError, near_names
+from saccade.space import Categorical, Dict, Int, Real, Space
+
+ALIASES: dict[str, str] = {
+    "optimizer": "opt",
+    "wd": "weight_decay",
+    "learning_rate": "lr",
+    "num_epochs": "epochs",
+    "input_size": "img_size",
+    "label_smoothing": "smoothing",
+    "ema": "model_ema",
+    "ema_decay": "model_ema_decay",
+    "reprob": "re_prob",
+    "layer_decay_rate": "layer_decay",
+}
+"""Other names that a hyperparameter goes by."""
+
+
+class Recipe(BaseModel):
+    """Everything that decides how one network is trained. Names and meanings are timm's where timm has them.
+
+    Examples
+    --------
+    >>> Recipe.of({"model": "resnet18", "optimizer": "sgd", "epochs": 3}).opt
+    'sgd'
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
+
+    model: str = Field("resnet18", description="network: a timm name, or one of GluonCV's")
+    pretrained: bool = Field(True, description="start from pretrained weights")
+    weights: str | None = Field(None, description="file of pretrained weights, or a folder of such files")
+
+    epochs: int = Field(5, ge=1, description="passes over the training images")
+    batch_size: int = Field(16, ge=1, description="images a step")
+    lr: float = Field(1e-3, gt=0, description="learning rate")
+    opt: str = Field("adamw", description="optimizer, by timm's name")
+    weight_decay: float = Field(1e-4, ge=0, description="weight decay; not on biases and normalisation")
+    momentum: float = Field(0.9, ge=0, lt=1, description="momentum, for optimizers that have it")
+    sched: Literal["cosine", "step", "poly", "tanh", "constant"] = Field(
+        "cosine", description="schedule of the learning rate"
+    )
+    warmup_epochs: float = Field(0.2, ge=0, description="epochs over which the learning rate rises")
+    min_lr: float = Field(0.0, ge=0, description="learning rate at the end of the schedule")
+    layer_decay: float | None = Field(
+        None, gt=0, le=1, description="factor on the learning rate from layer to layer"
+    )
+    transfer_lr_mult: float = Field(
+        1.0, ge=0, description="factor on the learning rate of the pretrained layers"
+    )
+    output_lr_mult: float = Field(1.0, ge=0, description="factor on the learning rate of the new last layer")
+    clip_grad: float | None = Field(None, gt=0, description="largest norm of the gradient")
+
+    img_size: int | None = Field(None, ge=8, description="pixels of a side; None is the network's own")
+    crop_pct: float | None = Field(None, gt=0, le=1, description="side of the central crop for judging")
+    scale: tuple[float, float] = Field((0.35, 1.0), description="area of the random crop")
+    ratio: tuple[float, float] = Field((3 / 4, 4 / 3), description="aspect ratio of the random crop")
+    hflip: float = Field(0.5, ge=0, le=1, description="probability of a left-right flip")
+    vflip: float = Field(0.0, ge=0, le=1, description="probability of an upside-down flip")
+    color_jitter: float = Field(0.0, ge=0, description="strength of random colour changes")
+    auto_augment: str | None = Field(None, description="randaugment, autoaugment, trivialaugment or augmix")
+    re_prob: float = Field(0.0, ge=0, le=1, description="probability of erasing a rectangle")
+    mixup: float = Field(0.0, ge=0, description="mixup alpha")
+    cutmix: float = Field(0.0, ge=0, description="cutmix alpha")
+
+    smoothing: float = Field(0.0, ge=0, lt=1, description="label smoothing")
+    drop: float = Field(0.0, ge=0, lt=1, description="dropout before the last layer")
+    drop_path: float | None = Field(None, ge=0, lt=1, description="stochastic depth")
+    model_ema: bool = Field(False, description="judge and keep a moving average of the weights")
+    model_ema_decay: float = Field(0.9998, ge=0, lt=1, description="decay of that average, with warm-up")
+    tta: bool = Field(False, description="judge the mean over an image and its mirror image")
+
+    amp: bool | None = Field(None, description="16-bit arithmetic; None is yes on a GPU that is good at it")
+    seed: int = Field(0, ge=0, description="seed of everything that is random in a trial")
+
+    early_stop_patience: int | None = Field(
+        None, description="epochs without improvement before stopping; -1 or None never"
+    )
+    early_stop_min_delta: float = Field(0.0, ge=0, description="what counts as improvement")
+    early_stop_baseline: float | None = Field(None, description="a score that must be beaten to count")
+    early_stop_max_value: float | None = Field(None, description="a score that is good enough to stop at")
+
+    @field_validator("scale", "ratio")
+    @classmethod
+    def _ordered(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not 0 < value[0] <= value[1]:
+            raise ValueError("expected two numbers, 0 < lower <= upper")
+        return value
+
+    @classmethod
+    def of(cls, hyperparameters: Mapping[str, Any]) -> Recipe:
+        """Return the recipe with these hyperparameters, under their own or older names; defaults for the others.
+
+        Raises
+        ------
+        HyperparameterError
+            For an unknown name (with a suggestion), a name given twice, or a value out of range.
+        """
+        try:
+            return cls(**canonical(hyperparameters))
+        except ValidationError as error:
+            problems = [_problem(dict(detail)) for detail in error.errors(include_url=False)]
+            raise HyperparameterError("; ".join(problems)) from None
+
+
+def canonical(hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the hyperparameters under the names that `Recipe` has.
+
+    Raises
+    ------
+    HyperparameterError
+        For an unknown name, or one that is given twice under different names.
+    """
+    renamed: dict[str, Any] = {}
+    for given, value in hyperparameters.items():
+        name = ALIASES.get(given, given)
+        if name not in Recipe.model_fields:
+            near = near_names(str(given), [*Recipe.model_fields, *ALIASES])
+            advice = (
+                f"did you mean {' or '.join(map(repr, near))}?"
+                if near
+                else f"known: {', '.join(Recipe.model_fields)}"
+            )
+            raise HyperparameterError(f"unknown hyperparameter {given!r}; {advice}")
+        if name in renamed:
+            raise HyperparameterError(f"hyperparameter {name!r} is given twice, once as {given!r}")
+        renamed[name] = str(value) if isinstance(value, Path) else value
+    return renamed
+
+
+def recipe_space(hyperparameters: Mapping[str, Any]) -> Dict:
+    """Return the search space of these hyperparameters, each of its edges checked against the recipe.
+
+    Raises
+    ------
+    HyperparameterError
+        When a choice or a bound of the space could not be a recipe.
+    """
+    space = Dict(canonical(hyperparameters))
+    plain = {name: value for name, value in hyperparameters.items() if not isinstance(value, Space)}
+    Recipe.of(plain)
+    for name, value in hyperparameters.items():
+        for edge in edges_of(value):
+            Recipe.of({**plain, name: edge})
+    return space
+
+
+def edges_of(value: Any) -> list[Any]:
+    """Return all choices, or both bounds, of a hyperparameter's space; of a constant, nothing."""
+    match value:
+        case Categorical():
+            return [edge for choice in value.data for edge in (edges_of(choice) or [choice])]
+        case Real() | Int():
+            return [value.lower, value.upper]
+        case Space():
+            return [value.default]
+    return []
+
+
+def _problem(detail: dict[str, Any]) -> str:
+    name = ".".join(str(part) for part in detail["loc"])
+    field = Recipe.model_fields.get(str(detail["loc"][0]))
+    what = f" ({field.description})" if field and field.description else ""
+    text = str(detail["msg"]).removeprefix("Value error, ")
+    return f"hyperparameter {name!r}{what} was given {detail['input']!r}: {text[0].lower()}{text[1:]}"

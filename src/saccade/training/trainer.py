@@ -1,0 +1,254 @@
+"""One trial: a recipe, epoch after epoch, judged after each, and always ready to continue."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from timm.utils import ModelEmaV3
+
+from saccade.data.augmentation import Augmentation, training_transform
+from saccade.data.batches import Batches
+from saccade.deadline import Deadline
+from saccade.errors import DivergedError, OutOfMemoryError
+from saccade.events import EpochDone
+from saccade.training.checkpoint import load_state, save_state
+from saccade.training.classifier import new_classifier
+from saccade.training.device import Numerics, choose_device
+from saccade.training.early_stopping import EarlyStopping
+from saccade.training.metrics import held_out_figures
+from saccade.training.optimisation import LearningRate, Mixing, make_optimizer
+from saccade.training.recipe import Recipe
+from saccade.training.task import ImageTask
+from saccade.trial import Decision, Job, Reporter
+
+LAST, BEST = "last.safetensors", "best.safetensors"
+"""Files in a trial's folder: the state to continue from, and the weights of the best epoch."""
+
+
+class Trainer:
+    """Trains one network by one recipe.
+
+    Each epoch draws its random numbers from a seed of its own, and the learning rate depends on the step's number
+    alone. So an epoch is a function of the state before it, and training that continues from a checkpoint gives the
+    same numbers as training that never stopped.
+
+    Parameters
+    ----------
+    task : ImageTask
+        The images and what is asked of them.
+    recipe : Recipe
+        How to train.
+    folder : Path
+        Where the files `LAST` and `BEST` go.
+    """
+
+    def __init__(self, task: ImageTask, recipe: Recipe, folder: Path) -> None:
+        self.task, self.recipe, self.folder = task, recipe, folder
+        _seed(recipe.seed)
+        self.numerics = Numerics.choose(choose_device(task.device), recipe.amp)
+        self.classifier = new_classifier(recipe, task.problem, self.numerics, task.weights)
+        self.network = self.classifier.network
+        self.ema = (
+            ModelEmaV3(self.network, recipe.model_ema_decay, use_warmup=True) if recipe.model_ema else None
+        )
+        self.train_batches = self._train_batches()
+        self.val_batches = self.classifier.batches(
+            task.store, task.val.indices, task.val.targets, max(32, recipe.batch_size)
+        )
+        self.mixing = Mixing(recipe, len(task.problem.classes)) if recipe.mixup or recipe.cutmix else None
+        self.optimizer = make_optimizer(self.network, recipe)
+        self.learning_rate = LearningRate(self.optimizer, recipe, len(self.train_batches))
+        self.scaler = torch.amp.GradScaler(enabled=self.numerics.dtype is torch.float16)
+        self.stopping = EarlyStopping(recipe)
+        self.num_epochs = 0
+        self.best_score = -math.inf
+        self.val_s: float | None = None
+
+    def run(self, job: Job, report: Reporter) -> str:
+        """Train until the job's or the recipe's last epoch, the deadline, or the study's word; return why it ended."""
+        deadline = Deadline(job.seconds_left)
+        until = min(job.until_epoch or self.recipe.epochs, self.recipe.epochs)
+        with _memory_errors(self.recipe):
+            while self.num_epochs < until:
+                event, is_whole = self._epoch(job.trial, deadline)
+                if report(event) is not Decision.CONTINUE:
+                    return "stopped by the scheduler"
+                if not is_whole or deadline.seconds_left() <= 0:
+                    return "time limit"
+                if reason := self.stopping.reason(event.score):
+                    return reason
+        return ""
+
+    def _epoch(self, trial: int, deadline: Deadline) -> tuple[EpochDone, bool]:
+        """Train an epoch, or what the deadline leaves of it, judge it, and save what must be saved."""
+        start_s = time.perf_counter()
+        train, is_whole = self._train(deadline)
+        train_s = time.perf_counter() - start_s
+        figures = self._validate(deadline)
+        score = self.task.metric.score(figures[self.task.metric.name])
+        if not math.isfinite(score):
+            raise DivergedError(f"{self.task.metric.name} on the validation images is {score}")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if score > self.best_score:
+            self.best_score = score
+            self._save_weights()
+        self.num_epochs += 1
+        checkpoint = None
+        if is_whole:
+            save_state(self.folder / LAST, self.state_dict())
+            checkpoint = str(self.folder / LAST)
+        metrics = {**train, **figures, "train_s": train_s, "val_s": self.val_s or 0.0}
+        seconds = time.perf_counter() - start_s
+        return EpochDone(trial, self.num_epochs, score, seconds, metrics, checkpoint), is_whole
+
+    def _train(self, deadline: Deadline) -> tuple[dict[str, float], bool]:
+        """Take the steps of an epoch; stop early, after one step at least, when validation could come too late."""
+        _seed(self.recipe.seed, self.num_epochs)
+        self.network.train()
+        first_step = self.num_epochs * len(self.train_batches)
+        sum_loss = sum_right = num_images = 0.0
+        start_s = time.perf_counter()
+        for step, (x_BCHW, y) in enumerate(self.train_batches.shuffled(), start=1):  # noqa: N806
+            self.learning_rate.set(first_step + step - 1)
+            loss, right = self._step(x_BCHW, y)
+            if not math.isfinite(loss):
+                raise DivergedError(f"the loss became {loss} in step {step} of epoch {self.num_epochs + 1}")
+            if self.ema is not None:
+                self.ema.update(self.network, step=first_step + step)
+            sum_loss, sum_right, num_images = sum_loss + loss * len(y), sum_right + right, num_images + len(y)
+            if step < len(self.train_batches):
+                per_image_s = (time.perf_counter() - start_s) / num_images
+                if deadline.seconds_left() < self._validation_s(per_image_s) + per_image_s * len(y):
+                    return self._train_figures(sum_loss, sum_right, num_images), False
+        return self._train_figures(sum_loss, sum_right, num_images), True
+
+    def _step(self, x_BCHW: torch.Tensor, y: torch.Tensor) -> tuple[float, float]:  # noqa: N803
+        """Take one step; return the loss and how many images were classified rightly before it."""
+        targets = y
+        smoothing = self.recipe.smoothing
+        if self.mixing is not None:
+            x_BCHW, targets = self.mixing(x_BCHW, y)  # noqa: N806
+            smoothing = 0.0  # part of the mixed targets already
+        with self.numerics.autocast():
+            outputs = self.network(x_BCHW)
+        loss = self.task.problem.loss(outputs, targets, smoothing)
+        self.optimizer.zero_grad()
+        self.scaler.scale(loss).backward()
+        if self.recipe.clip_grad:
+            self.scaler.unscale_(self.optimizer)
+            torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.clip_grad)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        right = (outputs.argmax(1) == y).sum().item() if self.task.problem.is_classification else 0.0
+        return loss.item(), right
+
+    def _train_figures(self, sum_loss: float, sum_right: float, num_images: float) -> dict[str, float]:
+        figures = {
+            "train_loss": sum_loss / num_images,
+            "train_part": num_images / self.train_batches.num_images,
+        }
+        if self.task.problem.is_classification:
+            figures["train_acc"] = sum_right / num_images
+        return figures
+
+    def _validate(self, deadline: Deadline) -> dict[str, float]:
+        start_s = time.perf_counter()
+        network = self.network if self.ema is None else self.ema.module
+        predictions = self.classifier.predict(self.val_batches, network, deadline.seconds_left)
+        self.val_s = time.perf_counter() - start_s
+        targets, problem = self.task.val.targets[: len(predictions)], self.task.problem
+        metric = self.task.metric
+        return {
+            **held_out_figures(targets, predictions, problem),
+            metric.name: metric(targets, predictions, problem),
+        }
+
+    def _validation_s(self, train_per_image_s: float) -> float:
+        """Return how long validation will take: as long as last time, or guessed from training at first."""
+        if self.val_s is not None:
+            return self.val_s
+        return (
+            0.5 * train_per_image_s * self.val_batches.num_images
+        )  # backward costs twice as much as forward
+
+    def _save_weights(self) -> None:
+        network = self.network if self.ema is None else self.ema.module
+        state = {name: tensor.contiguous().cpu() for name, tensor in network.state_dict().items()}
+        temporary = self.folder / (BEST + ".part")
+        save_file(state, temporary)
+        temporary.replace(self.folder / BEST)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that training must have to continue exactly."""
+        return {
+            "network": self.network.state_dict(),
+            "ema": self.ema and self.ema.module.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "stopping": self.stopping.state_dict(),
+            "num_epochs": self.num_epochs,
+            "best_score": self.best_score,
+        }
+
+    def load_checkpoint(self, path: Path) -> None:
+        """Continue from what `state_dict` held when the file was written."""
+        state = load_state(path, self.numerics.device)
+        self.network.load_state_dict(state["network"])
+        if self.ema is not None:
+            self.ema.module.load_state_dict(state["ema"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.stopping.load_state_dict(state["stopping"])
+        self.num_epochs, self.best_score = state["num_epochs"], state["best_score"]
+
+    def _train_batches(self) -> Batches:
+        recipe, spec = self.recipe, self.classifier.blueprint.input
+        augmentation = Augmentation(
+            recipe.scale,
+            recipe.ratio,
+            recipe.hflip,
+            recipe.vflip,
+            recipe.color_jitter,
+            recipe.auto_augment,
+            recipe.re_prob,
+        )
+        return Batches(
+            self.task.store,
+            self.task.train.indices,
+            self.task.train.targets,
+            training_transform(augmentation, spec.img_size, spec.interpolation),
+            recipe.batch_size,
+            spec.mean,
+            spec.std,
+            self.numerics.device,
+        )
+
+
+def _seed(*parts: int) -> None:
+    """Seed what a trial draws from: torch, and NumPy's global generator, which timm's mixup uses."""
+    seed = int(np.random.SeedSequence(parts).generate_state(1)[0])
+    torch.manual_seed(seed)
+    np.random.seed(seed)  # noqa: NPY002
+
+
+@contextmanager
+def _memory_errors(recipe: Recipe) -> Iterator[None]:
+    """Turn the ways in which devices say that memory is short into one error that says what to do."""
+    try:
+        yield
+    except RuntimeError as error:
+        text = str(error).lower()
+        if not isinstance(error, torch.OutOfMemoryError) and not ("memory" in text and "alloc" in text):
+            raise
+        raise OutOfMemoryError(
+            f"{recipe.model} with batch_size={recipe.batch_size} does not fit the memory; "
+            f"choose a smaller batch_size, img_size or network ({text.splitlines()[0][:120]})"
+        ) from error

@@ -1,0 +1,168 @@
+"""The vocabulary that searchers, schedulers, executors and trainables share: trial, job, decision, trainable."""
+
+from __future__ import annotations
+
+import math
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from saccade.errors import DivergedError
+from saccade.events import EpochDone, JobFailed
+
+
+class Decision(str, Enum):
+    """What a trial is to do after a report."""
+
+    CONTINUE = "continue"
+    PAUSE = "pause"
+    STOP = "stop"
+
+
+class Status(str, Enum):
+    """Where a trial stands."""
+
+    RUNNING = "running"
+    PAUSED = "paused"
+    COMPLETED = "completed"
+    STOPPED = "stopped"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class Job:
+    """A piece of work for one worker: train trial `trial` up to an epoch.
+
+    Attributes
+    ----------
+    trial : int
+        The trial's number, from 0.
+    config : dict
+        Its configuration.
+    folder : str
+        Where the trial keeps its files.
+    until_epoch : int or None
+        The epoch to stop after; None trains to the end of the recipe.
+    checkpoint : str or None
+        The file to continue from; None starts afresh.
+    seconds_left : float
+        Time for the job from the moment a worker takes it up.
+    """
+
+    trial: int
+    config: dict[str, Any]
+    folder: str = ""
+    until_epoch: int | None = None
+    checkpoint: str | None = None
+    seconds_left: float = float("inf")
+
+
+@dataclass
+class Trial:
+    """One configuration and all that is known of it."""
+
+    number: int
+    config: dict[str, Any]
+    folder: str = ""
+    status: Status = Status.RUNNING
+    reports: list[EpochDone] = field(default_factory=list)
+    failure: JobFailed | None = None
+    note: str = ""
+
+    @property
+    def best_report(self) -> EpochDone | None:
+        """The report with the highest score, the earliest among equals; None before the first."""
+        return max(self.reports, key=lambda report: report.score, default=None)
+
+    @property
+    def num_epochs(self) -> int:
+        """Epochs trained so far."""
+        return self.reports[-1].epoch if self.reports else 0
+
+    @property
+    def seconds(self) -> float:
+        """What the trial has cost so far."""
+        return sum(report.seconds for report in self.reports)
+
+
+Reporter = Callable[[EpochDone], Decision]
+
+
+class Trainable(ABC):
+    """Something that can be trained an epoch at a time: images, any function, a replay of recorded curves.
+
+    It is built once for each worker and lives through many jobs, so it may keep warm what jobs share.
+    """
+
+    @abstractmethod
+    def train(self, job: Job, report: Reporter) -> str:
+        """Train, report each epoch, and obey the answer; return why it ended ("" at the recipe's end).
+
+        Whatever it raises makes the trial *failed*.
+        """
+
+
+class FunctionTrainable(Trainable):
+    """Any Python function as a trainable.
+
+    Parameters
+    ----------
+    function : callable
+        ``function(config, report)``; it calls ``report(epoch=1, score=0.9)`` after each epoch. Without `epoch`,
+        reports are counted. Further keyword arguments are kept as metrics.
+    score_name : str
+        The keyword that holds the score.
+
+    Examples
+    --------
+    >>> trainable = FunctionTrainable(lambda config, report: report(epoch=1, score=config["x"]))
+    >>> trainable.train(Job(trial=0, config={"x": 3.0}), lambda report: Decision.CONTINUE)
+    ''
+    """
+
+    def __init__(self, function: Callable[..., Any], score_name: str = "score") -> None:
+        self.function = function
+        self.score_name = score_name
+
+    def train(self, job: Job, report: Reporter) -> str:
+        """Call the function; it is left by an exception of ours when the study says stop."""
+        reporter = _FunctionReporter(job, report, self.score_name)
+        try:
+            self.function(dict(job.config), reporter)
+        except _StopFunction as stop:
+            return str(stop)
+        return ""
+
+
+class _StopFunction(BaseException):
+    """Leaves a user's function from within its call of the reporter."""
+
+
+class _FunctionReporter:
+    def __init__(self, job: Job, report: Reporter, score_name: str) -> None:
+        self._job, self._report, self._score_name = job, report, score_name
+        self._num_reports = 0
+        self._last_s = time.perf_counter()
+
+    def __call__(self, *, epoch: int | None = None, **figures: float) -> None:
+        if self._score_name not in figures:
+            raise TypeError(
+                f"report() was called with {sorted(figures)}, without the score {self._score_name!r}; "
+                f"write report(epoch=…, {self._score_name}=…)"
+            )
+        self._num_reports += 1
+        score = float(figures.pop(self._score_name))
+        if not math.isfinite(score):
+            raise DivergedError(f"report() was given {self._score_name}={score}; a score is a finite number")
+        now_s = time.perf_counter()
+        event = EpochDone(
+            self._job.trial, epoch or self._num_reports, score, now_s - self._last_s, metrics=dict(figures)
+        )
+        self._last_s = now_s
+        if self._report(event) is not Decision.CONTINUE:
+            raise _StopFunction("stopped by the scheduler")
+        if self._job.until_epoch is not None and event.epoch >= self._job.until_epoch:
+            raise _StopFunction("")

@@ -1,0 +1,7 @@
+"""Settings for all tests."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.register_assert_rewrite("contracts")
