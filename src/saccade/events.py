@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import json
 import math
+import numbers
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, BinaryIO, ClassVar
+
+from saccade.errors import DivergedError, UnknownNameError
 
 
 @dataclass(frozen=True)
@@ -80,13 +83,18 @@ class EpochDone(Event):
     epoch : int
         Epochs completed, from 1.
     score : float
-        The validation figure; higher is better.
+        The validation figure, a finite number; higher is better.
     seconds : float
         What the epoch cost, waiting for data and validation included.
     metrics : dict
         Further figures by name.
     checkpoint : str or None
         A file from which training can continue after this epoch.
+
+    Raises
+    ------
+    DivergedError
+        When the score is NaN or infinite: nothing could be compared with it.
     """
 
     kind: ClassVar[str] = "epoch_done"
@@ -96,6 +104,10 @@ class EpochDone(Event):
     seconds: float = 0.0
     metrics: dict[str, float] = field(default_factory=dict)
     checkpoint: str | None = None
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.score):
+            raise DivergedError(f"the score of epoch {self.epoch} is {self.score}; a score is a finite number")
 
 
 @dataclass(frozen=True)
@@ -134,25 +146,54 @@ _KINDS: dict[str, type[Event]] = {cls.kind: cls for cls in Event.__subclasses__(
 
 
 def to_json(event: Event) -> dict[str, Any]:
-    """Return the event as a JSON-able dictionary; numbers that JSON lacks become None."""
-    return {"kind": event.kind, **{name: _jsonable(value) for name, value in asdict(event).items()}}
+    """Return the event as a JSON-able dictionary.
+
+    Numbers that JSON lacks (NaN, infinities) become None, and objects that it lacks become their `repr`.
+
+    Examples
+    --------
+    >>> to_json(EpochDone(trial=7, epoch=1, score=0.5, metrics={"loss": math.inf}))["metrics"]
+    {'loss': None}
+    """
+    return {"kind": event.kind, **{name: _jsonable(value) for name, value in vars(event).items()}}
 
 
 def from_json(record: dict[str, Any]) -> Event:
-    """Return the event that `to_json` wrote."""
+    """Return the event that `to_json` wrote; a metric that it could not write is NaN.
+
+    Raises
+    ------
+    UnknownNameError
+        When this version knows no event of that kind.
+    """
     fields = {name: value for name, value in record.items() if name not in ("kind", "time")}
-    return _KINDS[record["kind"]](**fields)
+    kind = record["kind"]
+    if kind not in _KINDS:
+        raise UnknownNameError.of("kind of event", kind, _KINDS)
+    if kind == EpochDone.kind:
+        metrics = fields["metrics"].items()
+        fields["metrics"] = {name: math.nan if value is None else value for name, value in metrics}
+    return _KINDS[kind](**fields)
 
 
 class EventLog:
     """An append-only log: one JSON object a line, flushed as it happens.
 
-    Passing progress is not logged; it tells nothing afterwards.
+    Passing progress is not logged; it tells nothing afterwards. A last line that was cut short by a kill is not
+    read, and the next event takes its place.
 
     Parameters
     ----------
     path : Path
         The file; it is created with its folder when the first event comes.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> log = EventLog(Path(tempfile.mkdtemp()) / "events.jsonl")
+    >>> log(Warned("3 images cannot be read"))
+    >>> list(log)
+    [Warned(text='3 images cannot be read')]
     """
 
     def __init__(self, path: Path) -> None:
@@ -164,24 +205,41 @@ class EventLog:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
         line = json.dumps({"time": round(time.time(), 3), **to_json(event)})
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        with self.path.open("ab") as file:
+            _cut_torn_line(self.path, file)
+            file.write(line.encode("ascii") + b"\n")
 
     def __iter__(self) -> Iterator[Event]:
-        """Read the events back, oldest first; a last line cut short by a kill is left out."""
+        """Read the events back, oldest first."""
         with self.path.open(encoding="utf-8") as file:
             for line in file:
                 if line.endswith("\n"):
                     yield from_json(json.loads(line))
 
 
+def _cut_torn_line(path: Path, log: BinaryIO) -> None:
+    """Shorten the log, which is open at its end, to its last whole line."""
+    end = log.tell()
+    if not end:
+        return
+    with path.open("rb") as file:
+        file.seek(end - 1)
+        if file.read(1) != b"\n":
+            file.seek(0)
+            log.truncate(file.read().rfind(b"\n") + 1)
+
+
 def _jsonable(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, dict):
-        return {str(key): _jsonable(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_jsonable(item) for item in value]
-    if isinstance(value, str | int | float | bool) or value is None:
-        return value
-    return repr(value)
+    match value:
+        case None | bool() | str():
+            return value
+        case dict():
+            return {str(key): _jsonable(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_jsonable(item) for item in value]
+        case numbers.Integral():  # NumPy's numbers too
+            return int(value)
+        case numbers.Real():
+            return float(value) if math.isfinite(value) else None
+        case _:
+            return repr(value)

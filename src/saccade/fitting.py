@@ -32,10 +32,9 @@ from saccade.training.classifier import Blueprint
 from saccade.training.metrics import Metric, make_metric
 from saccade.training.networks import check_networks, stored_side
 from saccade.training.preparation import PreparedData, prepare_data
-from saccade.training.recipe import Recipe
 from saccade.training.task import ImageTask
 from saccade.training.trainable import ImageTrainable
-from saccade.training.trainer import BEST, LAST
+from saccade.training.trainer import BEST, BLUEPRINT, LAST
 
 RUNS_FOLDER = "saccade_runs"
 """Where runs go that are given no path."""
@@ -109,7 +108,7 @@ def run_fit(request: FitRequest, deadline: Deadline) -> SavedPredictor:
         Of many kinds, whenever no predictor can come of it.
     """
     weights = Path(request.settings.weights).expanduser() if request.settings.weights else None
-    check_networks(request.space.data, weights)
+    check_networks(request.space, weights)
     num_trials = request.num_trials
     folder = _new_folder(request.path)  # from here on there is something to lose
     metric_name = request.eval_metric or ("rmse" if request.problem_type == "regression" else "accuracy")
@@ -148,9 +147,7 @@ def _new_folder(given: Path | None) -> Path:
     """
     if given is None:
         stamp = datetime.now().strftime("%Y-%m-%d_%H%M%S")
-        folders = (
-            Path(RUNS_FOLDER) / f"{stamp}{suffix}" for suffix in ("", *(f"_{n}" for n in range(1, 1000)))
-        )
+        folders = (Path(RUNS_FOLDER) / f"{stamp}{suffix}" for suffix in ("", *(f"_{n}" for n in range(1, 1000))))
         given = next(folder for folder in folders if not folder.exists())
     elif (given / RUN).is_file():
         shutil.rmtree(given)
@@ -167,7 +164,7 @@ def _prepare(request: FitRequest, folder: Path, deadline: Deadline, tell: Listen
         request.tuning,
         request.problem_type,
         folder=folder / STORE,
-        shorter_side=stored_side(request.space.data),
+        shorter_side=stored_side(request.space),
         holdout_frac=settings.holdout_frac,
         random_state=settings.random_state,
         seconds_left=None if request.time_limit_s is None else deadline.before(DECODING_PART),
@@ -175,16 +172,10 @@ def _prepare(request: FitRequest, folder: Path, deadline: Deadline, tell: Listen
     )
 
 
-def _task(
-    request: FitRequest, data: PreparedData, metric: Metric, weights: Path | None, tell: Listener
-) -> ImageTask:
+def _task(request: FitRequest, data: PreparedData, metric: Metric, weights: Path | None, tell: Listener) -> ImageTask:
     num_gpus = request.settings.ngpus_per_trial
     if num_gpus and num_gpus > torch.cuda.device_count():
-        tell(
-            Warned(
-                f"ngpus_per_trial={num_gpus}, and this machine has {torch.cuda.device_count()} CUDA devices"
-            )
-        )
+        tell(Warned(f"ngpus_per_trial={num_gpus}, and this machine has {torch.cuda.device_count()} CUDA devices"))
     elif num_gpus and num_gpus > 1:
         tell(Warned(f"ngpus_per_trial={num_gpus}: a trial trains on one device"))
     return ImageTask(
@@ -239,7 +230,7 @@ def _keep_best(
         folder=folder / PREDICTOR_FOLDER,
         label=request.label,
         problem=data.problem,
-        blueprint=Blueprint.of(Recipe.of(best.config)),
+        blueprint=Blueprint.from_json(json.loads((Path(best.folder) / BLUEPRINT).read_text())),
         metric=metric.name,
         class_names=request.train.class_names,
         summary=fit_summary(best, study.trials, metric.name, deadline.elapsed_s()),

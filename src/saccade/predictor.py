@@ -142,7 +142,7 @@ class ImagePredictor:
         settings = FitSettings.of(kwargs)
         if hyperparameters is not None and not isinstance(hyperparameters, Mapping):
             raise HyperparameterError(
-                f"hyperparameters was given {hyperparameters!r}; expected a dict such as {{'model': 'resnet18', 'lr': 1e-3}}"
+                f"hyperparameters was given {hyperparameters!r}; expected a dict: {{'model': 'resnet18', 'lr': 1e-3}}"
             )
         request = FitRequest(
             path=self._given_path,
@@ -213,7 +213,8 @@ class ImagePredictor:
         probabilities[list(errors)] = np.nan
         if not as_pandas:
             return probabilities
-        return pd.DataFrame(probabilities, examples.index, columns=list(saved.problem.classes))
+        table: pd.DataFrame = pd.DataFrame(probabilities, examples.index, columns=list(saved.problem.classes))
+        return table
 
     def evaluate(self, data: pd.DataFrame) -> dict[str, float]:
         """Return figures on labelled images; those that cannot be read are left out, and a warning names them.
@@ -289,9 +290,7 @@ class ImagePredictor:
 
     def _fitted(self) -> SavedPredictor:
         if self._saved is None:
-            raise NotFittedError(
-                "this predictor has not been fitted; call fit(…) first, or ImagePredictor.load(path)"
-            )
+            raise NotFittedError("this predictor has not been fitted; call fit(…) first, or ImagePredictor.load(path)")
         return self._saved
 
     def _predictions(self, examples: Examples) -> tuple[np.ndarray, dict[int, str]]:

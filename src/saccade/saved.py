@@ -103,9 +103,7 @@ class SavedPredictor:
                 record["trials"],
             )
         except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
-            raise SavedPredictorError(
-                f"{folder / DESCRIPTION} is damaged ({type(error).__name__}: {error})"
-            ) from None
+            raise SavedPredictorError(f"{folder / DESCRIPTION} is damaged ({type(error).__name__}: {error})") from None
 
     def copy_to(self, folder: Path) -> SavedPredictor:
         """Write another copy, and return it.
@@ -117,14 +115,8 @@ class SavedPredictor:
         """
         if folder.resolve() == self.folder.resolve():
             return self
-        if (
-            folder.exists()
-            and not (folder / DESCRIPTION).is_file()
-            and (not folder.is_dir() or any(folder.iterdir()))
-        ):
-            raise SavedPredictorError(
-                f"{folder} exists and is no saved predictor; name an empty or a new folder"
-            )
+        if folder.exists() and not (folder / DESCRIPTION).is_file() and (not folder.is_dir() or any(folder.iterdir())):
+            raise SavedPredictorError(f"{folder} exists and is no saved predictor; name an empty or a new folder")
         copy = replace(self, folder=folder)
         copy.write(self.folder / WEIGHTS)
         return copy

@@ -124,9 +124,7 @@ class Study:
             return ""
         folder = self.folder / f"{number:04d}"
         folder.mkdir(parents=True)
-        (folder / "config.json").write_text(
-            json.dumps(config, indent=2, default=repr) + "\n", encoding="utf-8"
-        )
+        (folder / "config.json").write_text(json.dumps(config, indent=2, default=repr) + "\n", encoding="utf-8")
         return str(folder)
 
     def _is_time_for_a_trial(self) -> bool:
@@ -188,8 +186,6 @@ def _all_failed(trials: Sequence[Trial]) -> SearchFailedError:
     if len(reasons) == 1:
         message = f"{num} failed: {reasons[0]}"
     else:
-        message = f"{num} failed, for {len(reasons)} reasons:\n" + "\n".join(
-            f"  - {reason}" for reason in reasons
-        )
+        message = f"{num} failed, for {len(reasons)} reasons:\n" + "\n".join(f"  - {reason}" for reason in reasons)
     first = failures[0].traceback.strip()
     return SearchFailedError(f"{message}\n\nThe first one's traceback:\n{first}" if first else message)

@@ -45,9 +45,7 @@ def test_v1b_and_later_have_the_stride_in_the_3x3_convolution(old_name: str) -> 
     ("old_name", "stem_width", "pools_shortcut"),
     [("resnet50_v1c", 32, False), ("resnet50_v1d", 32, True), ("resnet50_v1s", 64, False)],
 )
-def test_deep_stems_are_as_wide_as_the_letter_says(
-    old_name: str, stem_width: int, pools_shortcut: bool
-) -> None:
+def test_deep_stems_are_as_wide_as_the_letter_says(old_name: str, stem_width: int, pools_shortcut: bool) -> None:
     network = build_without_memory(old_name)
     assert network.conv1[0].out_channels == stem_width  # type: ignore[index, union-attr]
     shortcut = network.layer2[0].downsample  # type: ignore[index, union-attr]

@@ -109,9 +109,7 @@ def test_misspelt_names_get_near_ones(misspelt: str, near: str) -> None:
         resolve_name(misspelt)
 
 
-@pytest.mark.parametrize(
-    "name", ["squeezenet1.1", "SqueezeNet1.1", "squeezenet1_1", "googlenet", "resnet50_v1"]
-)
+@pytest.mark.parametrize("name", ["squeezenet1.1", "SqueezeNet1.1", "squeezenet1_1", "googlenet", "resnet50_v1"])
 def test_networks_that_timm_lacks_are_refused_with_near_ones(name: str) -> None:
     with pytest.raises(UnknownModelError, match="timm has no network that is the same") as refused:
         resolve_name(name)

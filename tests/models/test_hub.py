@@ -82,9 +82,7 @@ def test_a_hub_that_hangs_up_is_tried_once(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.parametrize("endpoint", ["http://127.0.0.1:9", "ftp://127.0.0.1", "http://[::1", "nonsense"])
-def test_an_address_where_nobody_answers_is_an_error_of_ours(
-    monkeypatch: pytest.MonkeyPatch, endpoint: str
-) -> None:
+def test_an_address_where_nobody_answers_is_an_error_of_ours(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
     monkeypatch.setenv("HF_ENDPOINT", endpoint)
     with pytest.raises(WeightsNotFoundError, match="cannot be reached"):
         download(FILE)

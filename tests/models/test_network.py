@@ -47,9 +47,7 @@ def test_the_body_is_the_file_s_and_the_head_is_fresh(
     assert network(torch.zeros(2, 3, 160, 160)).shape == (2, num_classes)
 
 
-def test_without_pretraining_nothing_is_looked_for(
-    hub: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_without_pretraining_nothing_is_looked_for(hub: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("SACCADE_WEIGHTS", str(tmp_path / "does not exist"))
     build_network("test_resnet", 3, pretrained=False)
     assert hub.requests == []
@@ -78,9 +76,7 @@ def test_weights_come_from_a_folder(write_weights: WriteWeights, monkeypatch: py
 @pytest.mark.parametrize("other", ["test_vit", "test_efficientnet", "test_convnext"])
 def test_a_file_of_another_network_is_refused(write_weights: WriteWeights, other: str) -> None:
     file = write_weights(other)
-    with pytest.raises(
-        WeightsNotFoundError, match=r"weights.safetensors' (do not fit|are not of) the network"
-    ):
+    with pytest.raises(WeightsNotFoundError, match=r"weights.safetensors' (do not fit|are not of) the network"):
         build_network("test_resnet", 3, weights_file=file)
 
 

@@ -134,9 +134,7 @@ def test_a_truncated_file_is_an_error(write_weights: Callable[..., Path]) -> Non
         find_weights("test_resnet", file=path)
 
 
-def test_files_and_folders_that_do_not_exist_are_errors(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_files_and_folders_that_do_not_exist_are_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(WeightsNotFoundError, match="does not exist"):
         find_weights("resnet18", file=tmp_path / "none.safetensors")
     with pytest.raises(WeightsNotFoundError, match="is a folder"):

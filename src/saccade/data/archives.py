@@ -14,7 +14,6 @@ import re
 import shutil
 import stat
 import tarfile
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -23,6 +22,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO, BinaryIO
 
+from filelock import FileLock
 from rich.filesize import decimal
 
 from saccade.data.progress import transfer_progress
@@ -86,17 +86,18 @@ def unpack(archive: Path, cache: Path, *, quiet: bool = False) -> Path:
     if target.is_dir():
         return target
     cache.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=f"{target.name}.", suffix=".part", dir=cache))
-    try:
-        _extract_all(archive, unfinished, quiet=quiet or archive.stat().st_size < _LONG_ARCHIVE_BYTES)
-        unfinished.chmod(0o755)  # mkdtemp makes folders that only their owner may read
+    with FileLock(cache / f".{target.name}.lock"):
+        if target.is_dir():  # another process was faster
+            return target
+        unfinished = target.with_name(f"{target.name}.part")
+        shutil.rmtree(unfinished, ignore_errors=True)  # of a process that was killed
+        unfinished.mkdir()
         try:
+            _extract_all(archive, unfinished, quiet=quiet or archive.stat().st_size < _LONG_ARCHIVE_BYTES)
             unfinished.rename(target)
-        except OSError:
-            if not target.is_dir():  # else another process was faster, which is as good
-                raise
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        except BaseException:
+            shutil.rmtree(unfinished, ignore_errors=True)
+            raise
     return target
 
 
@@ -130,9 +131,7 @@ def _extract_all(archive: Path, folder: Path, *, quiet: bool) -> None:
             advice = "Unpack it yourself and pass the folder."
             raise ArchiveError(f"{archive} cannot be unpacked: {error}. {advice}") from error
         except OSError as error:
-            if (
-                error.errno is not None
-            ):  # the operating system's: a full disk, a folder that may not be written
+            if error.errno is not None:  # the operating system's: a full disk, a folder that may not be written
                 raise
             raise ArchiveError(_broken(archive, error)) from error  # bz2 and gzip say so of bad data
 
@@ -209,9 +208,7 @@ def _safe_link(name: str, target: str) -> str:
         if part == ".." and parts:
             parts.pop()
         elif part == ".." or part.startswith("/"):
-            raise ArchiveError(
-                f"its member {name!r} is a link that leads outside the archive, to {target!r}."
-            )
+            raise ArchiveError(f"its member {name!r} is a link that leads outside the archive, to {target!r}.")
         else:
             parts.append(part)
     return _safe_name("/".join(parts))
@@ -251,9 +248,7 @@ def _zip_members(file: BinaryIO) -> Iterator[_Member]:
                 with archive.open(info) as link:
                     target = link.read(_LONGEST_LINK_BYTES).decode(errors="surrogateescape")
                 at = PurePosixPath(name).parent
-                yield _Member(
-                    name, info.file_size, link=target if target.startswith("/") else str(at / target)
-                )
+                yield _Member(name, info.file_size, link=target if target.startswith("/") else str(at / target))
             elif info.is_dir() or kind == stat.S_IFDIR:
                 yield _Member(name)
             elif kind in (0, stat.S_IFREG):

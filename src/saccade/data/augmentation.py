@@ -1,4 +1,4 @@
-"""From a decoded image to the tensor that a network sees, for training and for judging (torchvision's v2 transforms)."""
+"""From a decoded image to the tensor that a network sees, in training and in judging: torchvision's v2 transforms."""
 
 from __future__ import annotations
 
@@ -63,17 +63,19 @@ def training_transform(augmentation: Augmentation, img_size: int, interpolation:
         steps.append(v2.ColorJitter(*[augmentation.color_jitter] * 3))
     if augmentation.re_prob:
         steps.append(v2.RandomErasing(augmentation.re_prob))
-    return v2.Compose(steps)
+    transform: Transform = v2.Compose(steps)
+    return transform
 
 
 def evaluation_transform(img_size: int, crop_pct: float, interpolation: str) -> Transform:
     """Return the fixed transform for judging: shorter side to ``img_size / crop_pct``, then the central square."""
-    return v2.Compose(
+    transform: Transform = v2.Compose(
         [
             v2.Resize(round(img_size / crop_pct), InterpolationMode(interpolation), antialias=True),
             v2.CenterCrop(img_size),
         ]
     )
+    return transform
 
 
 def policy(name: str) -> Transform:
@@ -89,26 +91,29 @@ def policy(name: str) -> Transform:
     >>> policy("rand-m9-n3")
     RandAugment(interpolation=InterpolationMode.NEAREST, num_ops=3, magnitude=27, num_magnitude_bins=31)
     """
+    chosen: Transform
     if match := re.fullmatch(r"rand(?:augment)?((?:-[a-z]+[0-9.]+)*)", name):
         # timm counts magnitudes to 10, torchvision to 30
         options = dict(re.findall(r"-([a-z]+)([0-9.]+)", match[1]))
-        return v2.RandAugment(int(options.get("n", 2)), int(3 * float(options.get("m", 3))))
-    policies: dict[str, type[v2.Transform]] = {
+        chosen = v2.RandAugment(int(options.get("n", 2)), int(3 * float(options.get("m", 3))))
+        return chosen
+    policies = {
         "autoaugment": v2.AutoAugment,
         "trivialaugment": v2.TrivialAugmentWide,
         "augmix": v2.AugMix,
     }
     if name not in policies:
         raise UnknownNameError.of("auto_augment policy", name, ["randaugment", *policies])
-    return policies[name]()
+    chosen = policies[name]()
+    return chosen
 
 
-def as_tensor(image_HWC: np.ndarray) -> torch.Tensor:  # noqa: N803  the shape of the array
+def as_tensor(image_HWC: np.ndarray) -> torch.Tensor:
     """Return a decoded image as a uint8 tensor of shape (3, height, width)."""
     return torch.from_numpy(np.array(image_HWC)).permute(2, 0, 1)  # a copy: a store's images are read-only
 
 
-def normalise(x_BCHW: torch.Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> torch.Tensor:  # noqa: N803
+def normalise(x_BCHW: torch.Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> torch.Tensor:
     """Return uint8 images as float32 with the mean and deviation a network was trained with; channels last."""
     scale = 255 * torch.tensor(std, device=x_BCHW.device).view(1, -1, 1, 1)
     shift = 255 * torch.tensor(mean, device=x_BCHW.device).view(1, -1, 1, 1)

@@ -96,9 +96,7 @@ class Batches:
     def _load(self, row: int) -> torch.Tensor:
         return self.transform(as_tensor(self.images[int(self.indices[row])]))
 
-    def _finish(
-        self, rows: np.ndarray, images_CHW: Sequence[torch.Tensor]
-    ) -> tuple[torch.Tensor, torch.Tensor]:  # noqa: N803
+    def _finish(self, rows: np.ndarray, images_CHW: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         x_BCHW = torch.stack(list(images_CHW)).to(self.device, non_blocking=True)
         y = self.targets[torch.from_numpy(rows)].to(self.device, non_blocking=True)
         return normalise(x_BCHW, self.mean, self.std), y

@@ -137,9 +137,7 @@ class _Images:
         image = self.parts[name].images[position]
         if isinstance(image, bytes):
             return f"<bytes #{position}>"
-        return (
-            str(image) if isinstance(image, str) or hasattr(image, "__fspath__") else f"<image #{position}>"
-        )
+        return str(image) if isinstance(image, str) or hasattr(image, "__fspath__") else f"<image #{position}>"
 
     def flag(self, name: str, position: int, detail: str) -> FlaggedImage:
         return FlaggedImage(name, position, self.file(name, position), self.label(name, position), detail)
@@ -242,8 +240,8 @@ def _tiny_classes(images: _Images) -> Finding | None:
         "IMG005",
         "Tiny classes",
         "warning",
-        f"{count_of(len(tiny), 'class', 'classes')} with fewer than {MIN_CLASS_SIZE} readable training images: "
-        f"{listed}{more}.",
+        f"{count_of(len(tiny), 'class', 'classes')} with fewer than {MIN_CLASS_SIZE} readable training "
+        f"images: {listed}{more}.",
         "Add images, or merge or drop these classes.",
         flagged,
     )

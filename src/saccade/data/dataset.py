@@ -141,7 +141,8 @@ class ImageDataset(ImageTable):
         if classes is None:
             return cls([image for images in by_class.values() for image in images], no_class=True)
         nums = [len(by_class.get(name, ())) for name in classes]
-        images = [image for name in classes for image in by_class.get(name, ())]
+        # Of type object, since pandas' string type cannot hold every file name.
+        images = pd.Series([image for name in classes for image in by_class.get(name, ())], dtype=object)
         return cls({"image": images, "label": np.repeat(np.arange(len(classes)), nums)}, classes=classes)
 
     @classmethod
@@ -287,9 +288,7 @@ class ImageDataset(ImageTable):
         labels = [fn(path) for path in paths]
         for path, label in zip(paths, labels, strict=True):
             if label is None:
-                raise DataError(
-                    f"The function returned None as the label of {str(path)!r}; expected its label."
-                )
+                raise DataError(f"The function returned None as the label of {str(path)!r}; expected its label.")
         return cls({"image": paths, "label": labels}, root=root)
 
     @classmethod

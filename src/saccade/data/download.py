@@ -97,8 +97,7 @@ def fetch(url: str, cache: Path | None = None, sha256: str | None = None, *, qui
         return path
     if scheme not in ("http", "https"):
         raise DownloadError(
-            f"{url!r} cannot be fetched: expected http://, https:// or file://. "
-            "Download it yourself and pass its path."
+            f"{url!r} cannot be fetched: expected http://, https:// or file://. Download it yourself and pass its path."
         )
     folder = (cache or cache_folder() / "downloads") / hashlib.sha256(url.encode()).hexdigest()[:16]
     folder.mkdir(parents=True, exist_ok=True)

@@ -67,8 +67,8 @@ def read_examples(data: Any, label: str | None = None) -> Examples:
     if isinstance(data, Sequence | np.ndarray | pd.Index):
         return Examples(list(data), pd.RangeIndex(len(data)))
     raise DataError(
-        f"cannot take images from {type(data).__name__}; expected a path, a list of paths, a DataFrame with a column of "
-        "paths, or an ImageDataset"
+        f"cannot take images from {type(data).__name__}; expected a path, a list of paths, a DataFrame with a "
+        "column of paths, or an ImageDataset"
     )
 
 
@@ -126,7 +126,7 @@ def _image_column(frame: pd.DataFrame, label_column: str | None) -> str:
         return str(candidates[0])
     some = f", of which {candidates} could hold images" if candidates else ""
     raise DataError(
-        f"there is no column {declared!r} of images; the columns are {[str(column) for column in frame.columns]}{some}. "
+        f"there is no column {declared!r} of images; the columns are {list(map(str, frame.columns))}{some}. "
         "Rename the column of image paths to 'image'"
     )
 

@@ -99,7 +99,7 @@ class CheckReport:
             rows += [(*about, f.part, f.position, f.file, f.label, f.detail) for f in finding.flagged]
             if not finding.flagged:
                 rows.append((*about, None, None, None, None, finding.message))
-        frame = pd.DataFrame(rows, columns=columns)
+        frame: pd.DataFrame = pd.DataFrame(rows, columns=columns)
         frame["position"] = frame["position"].astype("Int64")
         return frame
 

@@ -97,9 +97,7 @@ def descend(folder: Path, wanted: Collection[str] = ()) -> Path:
     'pets'
     """
     while True:
-        entries = [
-            entry for entry in _entries(folder) if not entry.name.lower().startswith(("readme", "license"))
-        ]
+        entries = [entry for entry in _entries(folder) if not entry.name.lower().startswith(("readme", "license"))]
         if len(entries) != 1 or not _is_folder(entries[0]) or entries[0].name in wanted:
             return folder
         inner = Path(entries[0].path)

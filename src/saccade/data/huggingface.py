@@ -54,9 +54,7 @@ def read_rows(
     """
     if isinstance(dataset, Mapping):
         splits = ", ".join(repr(name) for name in dataset)
-        raise DataError(
-            f"This is a dictionary of datasets. Pass one of them, such as dataset[name]: {splits}."
-        )
+        raise DataError(f"This is a dictionary of datasets. Pass one of them, such as dataset[name]: {splits}.")
     features = getattr(dataset, "features", None) or {}
     columns = list(getattr(dataset, "column_names", None) or features or _first_row(dataset))
     image_column = _image_column(image_column, columns, features)
@@ -75,9 +73,7 @@ def read_rows(
     if num_unknown == len(labels):
         return images, None, None
     if num_unknown:
-        raise DataError(
-            f"{num_unknown} of {len(labels)} labels in {label_column!r} are -1, which means not known."
-        )
+        raise DataError(f"{num_unknown} of {len(labels)} labels in {label_column!r} are -1, which means not known.")
     return images, labels, [str(name) for name in names] if names else None
 
 
@@ -97,9 +93,7 @@ def _image_column(given: str | None, columns: list[str], features: Mapping[str, 
         return _known(given, columns)
     candidates = _of_type(features, "Image") or [name for name in _IMAGE_NAMES if name in columns]
     if not candidates:
-        raise DataError(
-            f"No column looks like images among {', '.join(columns)}. Name it with image_column=..."
-        )
+        raise DataError(f"No column looks like images among {', '.join(columns)}. Name it with image_column=...")
     return candidates[0]
 
 
@@ -111,9 +105,7 @@ def _label_column(given: str | None, columns: list[str], features: Mapping[str, 
     if by_name:
         return by_name[0]
     if len(candidates) > 1:
-        raise DataError(
-            f"Several columns may be the label: {', '.join(candidates)}. Name it with label_column=..."
-        )
+        raise DataError(f"Several columns may be the label: {', '.join(candidates)}. Name it with label_column=...")
     return candidates[0] if candidates else None
 
 

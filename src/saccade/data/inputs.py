@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from saccade.data.folders import descend, images_by_class
@@ -21,7 +22,9 @@ def as_frame(data: Any, image_column: str) -> pd.DataFrame:
             f"{str(data)!r} is a path; expected a table or a list of images. For a folder or an archive use "
             "ImageDataset.from_folder or from_folders, for a CSV file ImageDataset.from_csv."
         )
-    if isinstance(data, Sequence) and not all(isinstance(row, dict) for row in data):
+    if isinstance(data, (pd.Series, pd.Index)):
+        data = {image_column: data}
+    elif isinstance(data, (Sequence, np.ndarray)) and not (len(data) and all(isinstance(row, dict) for row in data)):
         data = {image_column: pd.Series(list(data), dtype=object)}
     frame: pd.DataFrame = pd.DataFrame(data)
     return frame
@@ -34,9 +37,7 @@ def check_column(frame: pd.DataFrame, column: str, parameter: str, advice: str =
         near = near_names(column, known)
         guess = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
         seen = ", ".join(known[:20]) + (", ..." if len(known) > 20 else "") or "none"
-        raise DataError(
-            f"No column {column!r}.{guess} Columns: {seen}. Name it with {parameter}=...{advice}."
-        )
+        raise DataError(f"No column {column!r}.{guess} Columns: {seen}. Name it with {parameter}=...{advice}.")
 
 
 def as_images(column: pd.Series[Any], root: Path | None) -> pd.Series[Any]:
@@ -68,9 +69,7 @@ def named_images(images: str | Path | Iterable[str | Path], root: str | Path | N
             raise DataError("The list of images is empty.")
         for path in paths:
             if not isinstance(path, (str, Path)):
-                raise DataError(
-                    f"Expected the paths of images, which have names; found {type(path).__name__}."
-                )
+                raise DataError(f"Expected the paths of images, which have names; found {type(path).__name__}.")
         return paths
     base = None if root is None or is_url(images) else local_path(root)
     place = images if base is None else base / images

@@ -59,11 +59,7 @@ def checked_classes(classes: Sequence[str] | None, labels: pd.Series[Any]) -> li
         for label in known.unique():
             if label not in names:
                 raise DataError(f"The label {label!r} is not among the classes {names}.")
-    elif (
-        are_numbers_of_classes(known, names)
-        and len(known)
-        and not 0 <= known.min() <= known.max() < len(names)
-    ):
+    elif are_numbers_of_classes(known, names) and len(known) and not 0 <= known.min() <= known.max() < len(names):
         raise DataError(
             f"Labels go from {known.min()} to {known.max()}, but {len(names)} classes are named: "
             f"expected labels from 0 to {len(names) - 1}."
@@ -89,9 +85,7 @@ def common_classes(datasets: Sequence[ImageTable]) -> list[str] | None:
     DataError
         If labels are numbers that mean different classes in these datasets.
     """
-    labelled = [
-        part for part in datasets if part.classes is not None and len(part) and part.label_column in part
-    ]
+    labelled = [part for part in datasets if part.classes is not None and len(part) and part.label_column in part]
     if not labelled:
         return next((list(part.classes) for part in datasets if part.classes is not None), None)
     first = labelled[0].classes

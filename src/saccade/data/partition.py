@@ -9,9 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 
-def stratified_parts(
-    groups: npt.ArrayLike, shares: Sequence[float], rng: np.random.Generator
-) -> npt.NDArray[np.int64]:
+def stratified_parts(groups: npt.ArrayLike, shares: Sequence[float], rng: np.random.Generator) -> npt.NDArray[np.int64]:
     """Deal rows out at random into a first part, which keeps the rest, and one more part for each share.
 
     Each group gives to each part its exact share, rounded up or down (largest remainders first, so that the

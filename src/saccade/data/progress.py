@@ -12,9 +12,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 
 @contextmanager
-def transfer_progress(
-    what: str, total_bytes: int | None, *, quiet: bool = False
-) -> Iterator[Callable[[int], None]]:
+def transfer_progress(what: str, total_bytes: int | None, *, quiet: bool = False) -> Iterator[Callable[[int], None]]:
     """Show on standard error how much of `what` is done, for as long as the ``with`` block runs.
 
     Parameters

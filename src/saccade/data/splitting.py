@@ -129,9 +129,7 @@ def _strata(classes: npt.NDArray[np.int64], grouped: list[list[int]]) -> list[_S
     return strata
 
 
-def _set_quotas(
-    strata: list[_Stratum], num_images: int, holdout_frac: float, rng: np.random.Generator
-) -> None:
+def _set_quotas(strata: list[_Stratum], num_images: int, holdout_frac: float, rng: np.random.Generator) -> None:
     """Decide how many images each class gives, by largest remainders."""
     shares = [stratum.num_images * holdout_frac for stratum in strata]
     for stratum, share in zip(strata, shares, strict=True):

@@ -12,7 +12,8 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Sequence
+import zipfile
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,7 +137,7 @@ class ImageStore:
         shorter_side: int | None,
         num_threads: int | None = None,
         deadline: SecondsLeft | None = None,
-        order: Sequence[int] | None = None,
+        order: Iterable[int] | None = None,
         on_progress: Progress | None = None,
     ) -> ImageStore:
         """Decode `images` into `folder`, which must not exist yet.
@@ -170,7 +171,7 @@ class ImageStore:
             `shorter_side` is not positive, or `order` not a permutation.
         """
         folder = Path(folder).absolute()
-        order = _checked_order(order, len(images))
+        positions = _checked_order(order, len(images))
         if shorter_side is not None and shorter_side < 1:
             raise HyperparameterError(f"shorter_side must be at least 1 pixel or None, got {shorter_side!r}.")
         if folder.exists():
@@ -181,7 +182,7 @@ class ImageStore:
         partial.mkdir()
         writer = _StoreWriter(partial, images, shorter_side)
         try:
-            writer.write_pixels(order, num_threads, deadline, on_progress)
+            writer.write_pixels(positions, num_threads, deadline, on_progress)
             writer.write_index()
             _move_into_place(partial, folder)
         except OSError as error:
@@ -204,22 +205,14 @@ class ImageStore:
         folder = Path(folder).absolute()
         try:
             summary: dict[str, Any] = json.loads((folder / SUMMARY_FILE).read_text(encoding="utf-8"))
-            if summary["format"] != _FORMAT_VERSION:
-                raise DataError(
-                    f"{folder} holds an image store of format {summary['format']}, "
-                    f"expected {_FORMAT_VERSION}: remove it and build it again."
-                )
             index, scan = _read_index(folder, summary)
             num_bytes = (folder / PIXELS_FILE).stat().st_size
-        except (OSError, KeyError, json.JSONDecodeError) as error:
+            if num_bytes != summary["num_bytes"]:
+                raise ValueError(f"{PIXELS_FILE} has {num_bytes} bytes, expected {summary['num_bytes']}")
+        except (OSError, KeyError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
             raise DataError(
-                f"{folder} holds no image store that can be read ({error}): build it again."
+                f"{folder} holds no image store that can be read ({error}): remove it and build it again."
             ) from error
-        if num_bytes != summary["num_bytes"]:
-            raise DataError(
-                f"{folder / PIXELS_FILE} has {num_bytes} bytes, expected {summary['num_bytes']}: "
-                "remove the store and build it again."
-            )
         pixels = np.zeros(0, dtype=np.uint8)  # an empty file cannot be mapped
         if num_bytes > 0:
             pixels = np.memmap(folder / PIXELS_FILE, dtype=np.uint8, mode="r").view(np.ndarray)
@@ -316,9 +309,7 @@ class _StoreWriter:
         shrunk = _shrunk(decoded, self._shorter_side)
         return facts, pixels if shrunk is decoded.image else np.asarray(shrunk)
 
-    def _append(
-        self, file: BinaryIO, position: int, facts: ImageFacts, pixels: npt.NDArray[np.uint8]
-    ) -> None:
+    def _append(self, file: BinaryIO, position: int, facts: ImageFacts, pixels: npt.NDArray[np.uint8]) -> None:
         file.write(np.ascontiguousarray(pixels).data)
         self._recorder.record(position, facts)
         self._index.offsets[position] = self._num_bytes
@@ -360,7 +351,7 @@ class _StoreWriter:
         )
 
 
-def _checked_order(order: Sequence[int] | None, num_images: int) -> Sequence[int]:
+def _checked_order(order: Iterable[int] | None, num_images: int) -> Sequence[int]:
     if order is None:
         return range(num_images)
     positions = [int(position) for position in order]
@@ -390,14 +381,15 @@ def _move_into_place(partial: Path, folder: Path) -> None:
 
 
 def _read_index(folder: Path, summary: dict[str, Any]) -> tuple[_Index, Scan]:
+    if summary["format"] != _FORMAT_VERSION:
+        raise ValueError(f"its format is {summary['format']}, expected {_FORMAT_VERSION}")
     errors = {int(position): reason for position, reason in summary["errors"].items()}
     with np.load(folder / INDEX_FILE, allow_pickle=False) as arrays:
         index = _Index(arrays["offsets"], arrays["heights"], arrays["widths"])
         hexadecimal = arrays["digests"].tobytes().hex()
         scan = Scan(
             digests=[
-                hexadecimal[32 * i : 32 * i + 32] if offset >= 0 else ""
-                for i, offset in enumerate(index.offsets)
+                hexadecimal[32 * i : 32 * i + 32] if offset >= 0 else "" for i, offset in enumerate(index.offsets)
             ],
             sizes=arrays["full_sizes"],
             is_constant=arrays["is_constant"],

@@ -119,7 +119,7 @@ class ImageTable(pd.DataFrame):
         >>> [len(split) for split in dataset.random_split(test_size=0.2, val_size=0.1, random_state=0)]
         [14, 2, 4]
         """
-        if min(test_size, val_size) < 0 or test_size + val_size >= 1:
+        if not (test_size >= 0 and val_size >= 0 and test_size + val_size < 1):  # NaN is none of these
             raise DataError(
                 f"test_size={test_size} and val_size={val_size} cannot be; expected shares of all images, "
                 "from 0 on and together less than 1, such as 0.1."
@@ -181,11 +181,7 @@ class ImageTable(pd.DataFrame):
         """
         from saccade.data.gallery import draw_gallery  # matplotlib is slow to import
 
-        positions = (
-            self._sample(nsample, shuffle, random_state)
-            if indices is None
-            else np.asarray(indices, dtype=int)
-        )
+        positions = self._sample(nsample, shuffle, random_state) if indices is None else np.asarray(indices, dtype=int)
         outside = positions[(positions < -len(self)) | (positions >= len(self))]
         if len(outside):
             raise DataError(f"Position {outside[0]} is outside the dataset of {len(self)} images.")
@@ -236,8 +232,6 @@ class ImageTable(pd.DataFrame):
         if not pd.api.types.is_numeric_dtype(labels):
             codes = labels.map({name: position for position, name in enumerate(self.classes or ())})
             if codes.isna().any():
-                raise DataError(
-                    f"The label {labels[codes.isna()].iloc[0]!r} is not among the classes {self.classes}."
-                )
+                raise DataError(f"The label {labels[codes.isna()].iloc[0]!r} is not among the classes {self.classes}.")
             labels = codes.astype(int)
         return TorchImages(images, labels.tolist(), transform)

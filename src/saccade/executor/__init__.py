@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from saccade.executor.base import Executor, Handler, reason_of, run_job
+from saccade.executor.base import Executor, Handler, OneWorkerExecutor, run_job
 from saccade.executor.inline import InlineExecutor
 from saccade.executor.process import ProcessExecutor
 
-__all__ = ["Executor", "Handler", "InlineExecutor", "ProcessExecutor", "reason_of", "run_job"]
+__all__ = ["Executor", "Handler", "InlineExecutor", "OneWorkerExecutor", "ProcessExecutor", "run_job"]

@@ -1,60 +1,133 @@
-"""The worker's side of `ProcessExecutor`: a loop that takes jobs from its standard input until that closes."""
+"""The worker's side of `ProcessExecutor`: takes one job after the other until its parent goes away."""
 
 from __future__ import annotations
 
 import importlib
 import os
 import pickle
-import signal
 import sys
-from typing import BinaryIO
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from queue import SimpleQueue
+from typing import Any, BinaryIO
 
-from saccade.events import EpochDone
-from saccade.executor.base import run_job
-from saccade.trial import Decision, Trainable
+from saccade.events import EpochDone, JobDone, JobFailed
+from saccade.executor.base import failed, run_job
+from saccade.trial import Decision, Job, Trainable
 
 
-def main() -> None:
-    """Serve jobs until the parent goes away."""
-    inbox, outbox = sys.stdin.buffer, _private_stdout()
-    # Ctrl-C reaches the whole process group; the parent decides what becomes of its worker.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    trainable: Trainable | None = None
+PROGRAM = """\
+import sys
+sys.path[:] = {path!a}
+import signal
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+from saccade.executor.worker import main
+main({preload!a})
+"""
+"""What a worker's interpreter runs.
+
+It finds modules where its parent does, the folder of the user's script included, and nowhere else: not in the working
+folder, where ``python -m`` would look first. Ctrl-C reaches the whole process group; the parent decides what becomes of
+its worker.
+"""
+
+
+@dataclass(frozen=True)
+class Request:
+    """A job on its way to the worker, its parts pickled, so that what cannot be unpickled fails one job only.
+
+    Attributes
+    ----------
+    trial : int
+        The trial's number.
+    job : bytes
+        The pickled job.
+    trainable : bytes or None
+        The pickled trainable; None stands for the one sent before.
+    sent_s : float
+        When it was sent, on the monotonic clock, which all processes of a machine share.
+    """
+
+    trial: int
+    job: bytes
+    trainable: bytes | None
+    sent_s: float
+
+
+def main(preload: Iterable[str] = ()) -> None:
+    """Import modules, then serve jobs until the parent ends this process or goes away itself."""
+    inbox, outbox = _take_channel()
+    messages: SimpleQueue[Any] = SimpleQueue()
+    threading.Thread(target=_receive, args=(inbox, messages), daemon=True).start()
+    worker = _Worker(messages, outbox)
+    worker.preload(preload)
     while True:
+        _send(outbox, worker.do(messages.get()))
+
+
+class _Worker:
+    def __init__(self, messages: SimpleQueue[Any], outbox: BinaryIO) -> None:
+        self._messages, self._outbox = messages, outbox
+        self._pickled = b""
+        self._trainable: Trainable | None = None
+        self._preload_error: BaseException | None = None
+
+    def preload(self, modules: Iterable[str]) -> None:
+        """Import modules; what that raises is kept for the jobs, since nobody listens before."""
         try:
-            message = pickle.load(inbox)  # noqa: S301  written by our own parent
-        except EOFError:
-            return
-        match message:
-            case ("start", path, preload):
-                sys.path[:] = path
-                for module in preload:
-                    importlib.import_module(module)
-            case ("trainable", pickled):
-                trainable = pickle.loads(pickled)  # noqa: S301  written by our own parent
-            case ("job", job):
-                assert trainable is not None
+            for module in modules:
+                importlib.import_module(module)
+        except BaseException as error:
+            self._preload_error = error
 
-                def report(event: EpochDone) -> Decision:
-                    _send(outbox, event)
-                    decision = pickle.load(inbox)  # noqa: S301  written by our own parent
-                    assert isinstance(decision, Decision)
-                    return decision
+    def do(self, request: Request) -> JobDone | JobFailed:
+        try:
+            if self._preload_error is not None:
+                raise self._preload_error
+            if request.trainable is not None:
+                self._pickled, self._trainable = request.trainable, None
+            if self._trainable is None:
+                self._trainable = pickle.loads(self._pickled)  # noqa: S301  written by our own parent
+            job: Job = pickle.loads(request.job)  # noqa: S301  written by our own parent
+            waited_s = time.monotonic() - request.sent_s
+            return run_job(self._trainable, replace(job, seconds_left=job.seconds_left - waited_s), self._report)
+        except BaseException as error:  # no Ctrl-C comes here; see `PROGRAM`
+            return failed(request.trial, error)
 
-                _send(outbox, run_job(trainable, job, report))
+    def _report(self, event: EpochDone) -> Decision:
+        _send(self._outbox, event)
+        decision = self._messages.get()
+        assert isinstance(decision, Decision)
+        return decision
+
+
+def _receive(inbox: BinaryIO, messages: SimpleQueue[Any]) -> None:
+    """Pass on what comes; without a parent end at once, even in the middle of an epoch."""
+    try:
+        while True:
+            messages.put(pickle.load(inbox))  # noqa: S301  written by our own parent
+    finally:
+        os._exit(1)
 
 
 def _send(outbox: BinaryIO, message: object) -> None:
-    pickle.dump(message, outbox)
+    outbox.write(pickle.dumps(message))  # in one piece: half a pickle would garble all that follow
     outbox.flush()
 
 
-def _private_stdout() -> BinaryIO:
-    """Keep the pipe to the parent for messages; whatever is printed goes to standard error instead."""
-    private = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    return private
+def _take_channel() -> tuple[BinaryIO, BinaryIO]:
+    """Keep the pipes from and to the parent for messages.
 
-
-if __name__ == "__main__":
-    main()
+    For everyone else standard input is empty, and what is printed goes to standard error, whoever prints it: Python,
+    a library in C, or another process.
+    """
+    inbox = os.fdopen(os.dup(0), "rb")
+    outbox = os.fdopen(os.dup(1), "wb")
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    os.dup2(2, 1)
+    sys.stdout = sys.stderr
+    return inbox, outbox

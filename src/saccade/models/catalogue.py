@@ -70,8 +70,7 @@ def resolve_name(name: str) -> str:
     """
     if not isinstance(name, str):
         raise UnknownModelError(
-            f"The name of a network must be a string such as 'resnet18'; got {name!r} of type "
-            f"{type(name).__name__}."
+            f"The name of a network must be a string such as 'resnet18'; got {name!r} of type {type(name).__name__}."
         )
     lower = name.strip().lower()
     _check_available(name, lower)
@@ -131,9 +130,7 @@ def _check_available(name: str, lower: str) -> None:
     for unavailable, near in UNAVAILABLE.items():
         if _squash(lower) == _squash(unavailable):  # squeezenet1_1 is squeezenet1.1
             listed = " or ".join(repr(near_name) for near_name in near)
-            raise UnknownModelError(
-                f"timm has no network that is the same as GluonCV's {name!r}. Near ones: {listed}."
-            )
+            raise UnknownModelError(f"timm has no network that is the same as GluonCV's {name!r}. Near ones: {listed}.")
 
 
 def _unknown(name: str, lower: str) -> UnknownModelError:

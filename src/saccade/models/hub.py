@@ -121,8 +121,7 @@ def _probe(file: HubFile, endpoint: str) -> None:
     status = response.status_code
     if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
         raise WeightsNotFoundError(
-            f"refuses {file} (HTTP {status}): the repository is private, gated or missing, or HF_TOKEN is "
-            "wrong"
+            f"refuses {file} (HTTP {status}): the repository is private, gated or missing, or HF_TOKEN is wrong"
         )
     if status == HTTPStatus.NOT_FOUND:
         raise WeightsNotFoundError(f"does not have {file} (HTTP {status})")

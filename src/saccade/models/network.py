@@ -144,9 +144,7 @@ def build_network(
     timm_name = resolve_name(name)
     _check_options(num_classes, in_chans, img_size, drop_rate, drop_path_rate)
     if weights_file is not None and not pretrained:
-        raise HyperparameterError(
-            f"Got pretrained=False and the weights file {str(weights_file)!r}; give one of them."
-        )
+        raise HyperparameterError(f"Got pretrained=False and the weights file {str(weights_file)!r}; give one of them.")
     options = _timm_options(timm_name, in_chans, img_size, drop_rate, drop_path_rate)
     options["num_classes"] = num_classes
     if pretrained:
@@ -207,9 +205,7 @@ def _check_options(
         if rate is None:
             continue
         if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 <= rate < 1:
-            raise HyperparameterError(
-                f"{option} must be a number from 0 up to but not including 1; got {rate!r}."
-            )
+            raise HyperparameterError(f"{option} must be a number from 0 up to but not including 1; got {rate!r}.")
 
 
 def _timm_options(
@@ -220,9 +216,7 @@ def _timm_options(
     if in_chans != 3:
         options["in_chans"] = in_chans
     config = timm.models.get_pretrained_cfg(timm_name)
-    if (
-        config is not None and config.fixed_input_size
-    ):  # the others take images of any size, and no such option
+    if config is not None and config.fixed_input_size:  # the others take images of any size, and no such option
         options["img_size"] = img_size
     return {option: value for option, value in options.items() if value is not None}
 
@@ -234,9 +228,7 @@ def _create(timm_name: str, options: dict[str, Any], **pretrained: Any) -> nn.Mo
         refused = [option for option in options if option in str(error)]
         if not refused:
             raise
-        raise HyperparameterError(
-            f"The network {timm_name!r} has no option {refused[0]!r}; leave it out."
-        ) from error
+        raise HyperparameterError(f"The network {timm_name!r} has no option {refused[0]!r}; leave it out.") from error
     except (AssertionError, ValueError) as error:
         if "img_size" not in options or pretrained:
             raise
@@ -293,9 +285,7 @@ def _watch_loading() -> Iterator[dict[nn.Module, tuple[list[str], list[str]]]]:
             handles[module] = module.register_load_state_dict_post_hook(note)  # type: ignore[no-untyped-call]
 
     def is_news(record: logging.LogRecord) -> bool:
-        return not record.getMessage().startswith(
-            "Unexpected keys"
-        )  # every one of them; `_check_loaded` counts
+        return not record.getMessage().startswith("Unexpected keys")  # every one of them; `_check_loaded` counts
 
     log = logging.getLogger("timm.models._builder")
     log.addFilter(is_news)
@@ -309,20 +299,16 @@ def _watch_loading() -> Iterator[dict[nn.Module, tuple[list[str], list[str]]]]:
             handle.remove()
 
 
-def _check_loaded(
-    network: nn.Module, timm_name: str, path: Path, missing: list[str], unused: list[str]
-) -> None:
+def _check_loaded(network: nn.Module, timm_name: str, path: Path, missing: list[str], unused: list[str]) -> None:
     """Raise if part of the network's body was not in the file, or much of the file not in the network."""
-    state = network.state_dict()
-    heads = {key for key in state if key.startswith(tuple(f"{name}." for name in _classifier_names(network)))}
-    heads |= classifier_parameters(network)
+    state, in_file = network.state_dict(), tensor_names(path)
+    prefixes = [f"{name}." for name in _classifier_names(network)]
     # Weights from self-supervised training may lack all of the head, with the norm beside the classifier.
-    for parent in {name.rpartition(".")[0] for name in _classifier_names(network)} - {""}:
-        beside = {key for key in state if key.startswith(f"{parent}.")}
-        if beside <= set(missing):
-            heads |= beside
-    lacking = [key for key in missing if key not in heads]
-    if not lacking and len(unused) <= MAX_UNUSED_TENSORS * len(tensor_names(path)):
+    if not any(key.startswith(tuple(prefixes)) for key in in_file):
+        prefixes += [f"{prefix[:-1].rpartition('.')[0]}." for prefix in prefixes if prefix.count(".") > 1]
+    head = classifier_parameters(network)
+    lacking = [key for key in missing if key not in head and not key.startswith(tuple(prefixes))]
+    if not lacking and len(unused) <= MAX_UNUSED_TENSORS * len(in_file):
         return
     faults = []
     if lacking:

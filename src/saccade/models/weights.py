@@ -92,9 +92,7 @@ def _named_file(path: Path) -> Path:
         kind = "is a folder" if path.is_dir() else "does not exist"
         raise WeightsNotFoundError(f"The weights file {str(path)!r} {kind}; expected a {SUFFIX} file.")
     if path.suffix != SUFFIX:  # timm would open it as a pickle
-        raise WeightsNotFoundError(
-            f"The weights file {str(path)!r} is not a {SUFFIX} file, the only kind used."
-        )
+        raise WeightsNotFoundError(f"The weights file {str(path)!r} is not a {SUFFIX} file, the only kind used.")
     tensor_names(path)
     return path
 
@@ -142,9 +140,7 @@ def _search_hub(timm_name: str, _: str | Path | None, tried: list[str]) -> Path 
     hub_id = config.hf_hub_id if config is not None else None
     if not hub_id:
         url = config.url if config is not None else None
-        detail = (
-            f"only a pickle file, which Saccade does not load ({url})" if url else "no pretrained weights"
-        )
+        detail = f"only a pickle file, which Saccade does not load ({url})" if url else "no pretrained weights"
         tried.append(f"the Hugging Face hub: timm knows {detail} of {timm_name}")
         return None
     repo_id, _, revision = hub_id.partition("@")

@@ -1,0 +1,1 @@
+"""What is made of a run for people to read: progress, tables, pictures."""

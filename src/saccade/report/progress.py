@@ -1,4 +1,4 @@
-"""What a run shows while it works: a live line on a terminal, plain lines elsewhere, nothing when asked to be silent."""
+"""What a run shows while it works: live bars on a terminal, plain lines elsewhere, nothing when told to be silent."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class ProgressDisplay:
         self._best: dict[int, EpochDone] = {}
         self._shown: dict[str, Any] = {}
 
-    def __enter__(self) -> ProgressDisplay:
+    def __enter__(self) -> ProgressDisplay:  # noqa: PYI034  Self is newer than Python 3.10
         if self._live:
             self._live.start()
         return self
@@ -60,9 +60,7 @@ class ProgressDisplay:
         """Show one event."""
         match event:
             case RunStarted():
-                self._say(
-                    2, f"[bold]saccade[/bold] run in {escape(event.folder)}  [dim]({_limits(event)})[/dim]"
-                )
+                self._say(2, f"[bold]saccade[/bold] run in {escape(event.folder)}  [dim]({_limits(event)})[/dim]")
             case Progressed():
                 self._bar(event.what, event.what, event.done, event.total)
             case DataReady():
@@ -90,9 +88,7 @@ class ProgressDisplay:
         if best is None or event.score > best.score:
             self._best[event.trial] = event
         self._bar(event.trial, f"trial {event.trial}", event.epoch, self._shown.get("epochs") or event.epoch)
-        self._say(
-            3, f"  epoch {event.epoch}  {self.metric} {event.score:.4f}  [dim]{_seconds(event.seconds)}[/dim]"
-        )
+        self._say(3, f"  epoch {event.epoch}  {self.metric} {event.score:.4f}  [dim]{_seconds(event.seconds)}[/dim]")
 
     def _job_done(self, event: JobDone) -> None:
         self._end_bar(event.trial)

@@ -26,7 +26,8 @@ def leaderboard(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
         the hyperparameters, and ``reason`` (why a trial failed, or stopped early).
     """
     flat = [{**{key: row[key] for key in _COLUMNS}, **row["config"], "reason": row["reason"]} for row in rows]
-    return pd.DataFrame(flat)
+    table: pd.DataFrame = pd.DataFrame(flat)
+    return table
 
 
 def fit_summary(best: Trial, trials: Sequence[Trial], metric: str, total_s: float) -> dict[str, Any]:
@@ -36,7 +37,8 @@ def fit_summary(best: Trial, trials: Sequence[Trial], metric: str, total_s: floa
     -------
     dict
         ``train_acc`` and ``valid_acc`` (for regression ``train_loss`` and ``valid_rmse``), ``valid_score``,
-        ``eval_metric``, ``total_time``, ``best_config``, ``best_trial``, ``best_epoch``, ``num_trials``, ``fit_history``.
+        ``eval_metric``, ``total_time``, ``best_config``, ``best_trial``, ``best_epoch``, ``num_trials``,
+        ``fit_history``.
     """
     report = best.best_report
     assert report is not None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ def save_state(path: Path, state: Any) -> None:
     skeleton = json.dumps(_take_apart(state, tensors))
     temporary = path.with_name(path.name + ".part")
     save_file(tensors, temporary, metadata={"state": skeleton})
-    os.replace(temporary, path)
+    temporary.replace(path)
 
 
 def load_state(path: Path, device: torch.device | str = "cpu") -> Any:
@@ -48,9 +47,7 @@ def _take_apart(state: Any, tensors: dict[str, torch.Tensor]) -> Any:
             return [_take_apart(item, tensors) for item in state]
         case None | bool() | int() | float() | str():
             return state
-    raise TypeError(
-        f"a state may hold tensors, numbers, strings, dicts and lists; this holds {type(state).__name__}"
-    )
+    raise TypeError(f"a state may hold tensors, numbers, strings, dicts and lists; this holds {type(state).__name__}")
 
 
 def _put_together(skeleton: Any, tensor: Any) -> Any:

@@ -41,14 +41,11 @@ class Blueprint:
     tta: bool = False
 
     @classmethod
-    def of(cls, recipe: Recipe) -> Blueprint:
-        """Return the blueprint of the recipe's network."""
-        name = resolve_name(recipe.model)
-        spec = network_input(name)
-        spec = replace(
-            spec, img_size=recipe.img_size or spec.img_size, crop_pct=recipe.crop_pct or spec.crop_pct
-        )
-        return cls(name, spec, recipe.img_size, recipe.tta)
+    def of(cls, network: torch.nn.Module, recipe: Recipe) -> Blueprint:
+        """Return the blueprint of the recipe's network: what its weights were trained to see, unless told otherwise."""
+        spec = network_input(network)
+        spec = replace(spec, img_size=recipe.img_size or spec.img_size, crop_pct=recipe.crop_pct or spec.crop_pct)
+        return cls(resolve_name(recipe.model), spec, recipe.img_size, recipe.tta)
 
     def to_json(self) -> dict[str, Any]:
         """Return what `from_json` reads."""
@@ -85,9 +82,7 @@ class Classifier:
         Where and how to compute.
     """
 
-    def __init__(
-        self, blueprint: Blueprint, problem: Problem, network: torch.nn.Module, numerics: Numerics
-    ) -> None:
+    def __init__(self, blueprint: Blueprint, problem: Problem, network: torch.nn.Module, numerics: Numerics) -> None:
         self.blueprint, self.problem, self.numerics = blueprint, problem, numerics
         self.network = numerics.place(network)
         spec = blueprint.input
@@ -106,7 +101,7 @@ class Classifier:
         batches: Batches,
         network: torch.nn.Module | None = None,
         seconds_left: Callable[[], float] = lambda: 1.0,
-        on_batch: Callable[[int], None] = lambda num_images: None,
+        on_batch: Callable[[int], None] = lambda _: None,
     ) -> np.ndarray:
         """Return probabilities, or numbers for regression, of shape (num_images, num_outputs).
 
@@ -121,9 +116,7 @@ class Classifier:
         on_batch : callable
             Told how many images each batch had.
         """
-        return np.concatenate(
-            list(self._predictions(batches, network or self.network, seconds_left, on_batch))
-        )
+        return np.concatenate(list(self._predictions(batches, network or self.network, seconds_left, on_batch)))
 
     @torch.inference_mode()
     def _predictions(
@@ -134,7 +127,7 @@ class Classifier:
         on_batch: Callable[[int], None],
     ) -> Iterator[np.ndarray]:
         network.eval()
-        for x_BCHW, _ in batches.in_order():  # noqa: N806
+        for x_BCHW, _ in batches.in_order():
             with self.numerics.autocast():
                 outputs = network(x_BCHW)
                 mirrored = network(x_BCHW.flip(3)) if self.blueprint.tta else None
@@ -147,28 +140,23 @@ class Classifier:
                 return
 
 
-def new_classifier(
-    recipe: Recipe, problem: Problem, numerics: Numerics, weights: Path | None = None
-) -> Classifier:
+def new_classifier(recipe: Recipe, problem: Problem, numerics: Numerics, weights: Path | None = None) -> Classifier:
     """Build the recipe's network, pretrained if it says so, with a new last layer for the problem."""
-    blueprint = Blueprint.of(recipe)
     where = weights_options(recipe, weights)
     network = build_network(
-        blueprint.architecture,
+        recipe.model,
         problem.num_outputs,
         pretrained=recipe.pretrained,
-        img_size=blueprint.img_size,
+        img_size=recipe.img_size,
         drop_rate=recipe.drop or None,
         drop_path_rate=recipe.drop_path,
         weights_file=where.get("file"),
         weights_folder=where.get("folder"),
     )
-    return Classifier(blueprint, problem, network, numerics)
+    return Classifier(Blueprint.of(network, recipe), problem, network, numerics)
 
 
 def empty_classifier(blueprint: Blueprint, problem: Problem, numerics: Numerics) -> Classifier:
     """Build a blueprint's network to load weights into."""
-    network = build_network(
-        blueprint.architecture, problem.num_outputs, pretrained=False, img_size=blueprint.img_size
-    )
+    network = build_network(blueprint.architecture, problem.num_outputs, pretrained=False, img_size=blueprint.img_size)
     return Classifier(blueprint, problem, network, numerics)

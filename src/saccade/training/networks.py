@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from saccade.models.catalogue import resolve_name
 from saccade.models.network import network_input
 from saccade.models.weights import find_weights
+from saccade.space import Dict
 from saccade.training.classifier import weights_options
 from saccade.training.recipe import Recipe, edges_of
 
 
-def check_networks(space: Mapping[str, Any], weights: Path | None) -> None:
+def check_networks(space: Dict, weights: Path | None) -> None:
     """See that every network of a search space exists, and that its weights can be had where they are wanted.
 
     Raises
@@ -26,12 +26,10 @@ def check_networks(space: Mapping[str, Any], weights: Path | None) -> None:
         for pretrained in _choices(space, "pretrained"):
             for file in _choices(space, "weights"):
                 if pretrained:
-                    find_weights(
-                        name, **weights_options(Recipe.of({"model": name, "weights": file}), weights)
-                    )
+                    find_weights(name, **weights_options(Recipe.of({"model": name, "weights": file}), weights))
 
 
-def stored_side(space: Mapping[str, Any]) -> int:
+def stored_side(space: Dict) -> int:
     """Return the shorter side in pixels that the images need for all networks of a search space."""
     sides = []
     for name in _choices(space, "model"):
@@ -42,6 +40,6 @@ def stored_side(space: Mapping[str, Any]) -> int:
     return max(sides)
 
 
-def _choices(space: Mapping[str, Any], name: str) -> list[Any]:
-    value = space[name] if name in space else Recipe.model_fields[name].default
+def _choices(space: Dict, name: str) -> list[Any]:
+    value = space.data.get(name, Recipe.model_fields[name].default)
     return edges_of(value) or [value]

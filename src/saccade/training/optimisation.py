@@ -25,13 +25,14 @@ def make_optimizer(network: torch.nn.Module, recipe: Recipe) -> torch.optim.Opti
     known = list_optimizers(exclude_filters=["fused*", "bnb*"])
     if recipe.opt.lower().removeprefix("lookahead_") not in known:
         raise UnknownNameError.of("optimizer", recipe.opt, known)
-    return create_optimizer_v2(
+    optimizer: torch.optim.Optimizer = create_optimizer_v2(
         _parameter_groups(network, recipe),
         opt=recipe.opt,
         lr=recipe.lr,
         momentum=recipe.momentum,
         weight_decay=0.0,
     )
+    return optimizer
 
 
 def _parameter_groups(network: torch.nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
@@ -108,10 +109,10 @@ class Mixing:
             num_classes=num_classes,
         )
 
-    def __call__(self, x_BCHW: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:  # noqa: N803
+    def __call__(self, x_BCHW: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return mixed images and class probabilities of shape (batch, classes)."""
         num = len(x_BCHW)
         if num % 2:  # timm pairs the images of a batch, so an odd one takes a partner for the while
-            x_BCHW, y = torch.cat([x_BCHW, x_BCHW[:1]]), torch.cat([y, y[:1]])  # noqa: N806
+            x_BCHW, y = torch.cat([x_BCHW, x_BCHW[:1]]), torch.cat([y, y[:1]])
         x_mixed, y_mixed = self._mixup(x_BCHW, y)
         return x_mixed[:num], y_mixed[:num]

@@ -78,7 +78,7 @@ def prepare_data(
         folder,
         shorter_side=shorter_side,
         deadline=seconds_left,
-        order=_fair_order(labels, random_state),
+        order=_fair_order(labels, random_state).tolist(),
         on_progress=lambda done, total: tell(Progressed("decoding images", done, total)),
     )
     _warn_of_missing(store, images, folder.with_name(UNREADABLE), tell)
@@ -102,8 +102,8 @@ def prepare_data(
     in_val = np.random.default_rng(0).permutation(in_val)
     seconds = time.perf_counter() - start_s
     tell(DataReady(len(in_train), len(in_val), len(problem.classes), len(images) - len(usable), seconds))
-    splits = (Split(part, problem.encode(labels.iloc[part])) for part in (in_train, in_val))
-    return PreparedData(store, *splits, problem)
+    train_split, val_split = (Split(part, problem.encode(labels.iloc[part])) for part in (in_train, in_val))
+    return PreparedData(store, train_split, val_split, problem)
 
 
 def _joined(train: Examples, tuning: Examples | None) -> tuple[list[ImageLike], pd.Series]:

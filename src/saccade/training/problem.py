@@ -132,13 +132,14 @@ class Problem:
     def decode(self, predictions: np.ndarray) -> np.ndarray:
         """Return labels, as they were given, from what `activate` returned; shape (num_images,)."""
         if self.is_classification:
-            return self.class_array[predictions.argmax(1)]
+            labels: np.ndarray = self.class_array[predictions.argmax(1)]
+            return labels
         return predictions[:, 0]
 
     @property
     def class_array(self) -> np.ndarray:
         """The classes as an array whose dtype holds them exactly."""
-        return pd.Series(list(self.classes)).to_numpy()
+        return np.asarray(pd.Series(list(self.classes)))
 
     def to_json(self) -> dict[str, Any]:
         """Return what `from_json` reads."""
@@ -162,19 +163,13 @@ def _plain(label: Any) -> Any:
 def _sorted(labels: Any) -> list[Any]:
     plain = [_plain(label) for label in labels]
     for label in plain:
-        if not isinstance(label, str | int | float | bool) or (
-            isinstance(label, float) and not math.isfinite(label)
-        ):
-            raise DataError(
-                f"a label is {label!r} of type {type(label).__name__}; expected text, a number or a bool"
-            )
+        if not isinstance(label, str | int | float | bool) or (isinstance(label, float) and not math.isfinite(label)):
+            raise DataError(f"a label is {label!r} of type {type(label).__name__}; expected text, a number or a bool")
     try:
         return sorted(plain)
     except TypeError:
         kinds = sorted({type(label).__name__ for label in plain})
-        raise DataError(
-            f"the labels mix {' and '.join(kinds)}: {_some(plain)}; make them all of one type"
-        ) from None
+        raise DataError(f"the labels mix {' and '.join(kinds)}: {_some(plain)}; make them all of one type") from None
 
 
 def _some(labels: Sequence[Any], num: int = 8) -> str:

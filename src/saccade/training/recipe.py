@@ -52,12 +52,8 @@ class Recipe(BaseModel):
     )
     warmup_epochs: float = Field(0.2, ge=0, description="epochs over which the learning rate rises")
     min_lr: float = Field(0.0, ge=0, description="learning rate at the end of the schedule")
-    layer_decay: float | None = Field(
-        None, gt=0, le=1, description="factor on the learning rate from layer to layer"
-    )
-    transfer_lr_mult: float = Field(
-        1.0, ge=0, description="factor on the learning rate of the pretrained layers"
-    )
+    layer_decay: float | None = Field(None, gt=0, le=1, description="factor on the learning rate from layer to layer")
+    transfer_lr_mult: float = Field(1.0, ge=0, description="factor on the learning rate of the pretrained layers")
     output_lr_mult: float = Field(1.0, ge=0, description="factor on the learning rate of the new last layer")
     clip_grad: float | None = Field(None, gt=0, description="largest norm of the gradient")
 
@@ -127,9 +123,7 @@ def canonical(hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
         if name not in Recipe.model_fields:
             near = near_names(str(given), [*Recipe.model_fields, *ALIASES])
             advice = (
-                f"did you mean {' or '.join(map(repr, near))}?"
-                if near
-                else f"known: {', '.join(Recipe.model_fields)}"
+                f"did you mean {' or '.join(map(repr, near))}?" if near else f"known: {', '.join(Recipe.model_fields)}"
             )
             raise HyperparameterError(f"unknown hyperparameter {given!r}; {advice}")
         if name in renamed:

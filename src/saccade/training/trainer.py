@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Iterator
@@ -29,8 +30,8 @@ from saccade.training.recipe import Recipe
 from saccade.training.task import ImageTask
 from saccade.trial import Decision, Job, Reporter
 
-LAST, BEST = "last.safetensors", "best.safetensors"
-"""Files in a trial's folder: the state to continue from, and the weights of the best epoch."""
+LAST, BEST, BLUEPRINT = "last.safetensors", "best.safetensors", "blueprint.json"
+"""Files in a trial's folder: the state to continue from, the weights of the best epoch, and what network they are for."""
 
 
 class Trainer:
@@ -56,9 +57,7 @@ class Trainer:
         self.numerics = Numerics.choose(choose_device(task.device), recipe.amp)
         self.classifier = new_classifier(recipe, task.problem, self.numerics, task.weights)
         self.network = self.classifier.network
-        self.ema = (
-            ModelEmaV3(self.network, recipe.model_ema_decay, use_warmup=True) if recipe.model_ema else None
-        )
+        self.ema = ModelEmaV3(self.network, recipe.model_ema_decay, use_warmup=True) if recipe.model_ema else None
         self.train_batches = self._train_batches()
         self.val_batches = self.classifier.batches(
             task.store, task.val.indices, task.val.targets, max(32, recipe.batch_size)
@@ -75,6 +74,8 @@ class Trainer:
     def run(self, job: Job, report: Reporter) -> str:
         """Train until the job's or the recipe's last epoch, the deadline, or the study's word; return why it ended."""
         deadline = Deadline(job.seconds_left)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / BLUEPRINT).write_text(json.dumps(self.classifier.blueprint.to_json(), indent=2) + "\n")
         until = min(job.until_epoch or self.recipe.epochs, self.recipe.epochs)
         with _memory_errors(self.recipe):
             while self.num_epochs < until:
@@ -96,7 +97,6 @@ class Trainer:
         score = self.task.metric.score(figures[self.task.metric.name])
         if not math.isfinite(score):
             raise DivergedError(f"{self.task.metric.name} on the validation images is {score}")
-        self.folder.mkdir(parents=True, exist_ok=True)
         if score > self.best_score:
             self.best_score = score
             self._save_weights()
@@ -116,7 +116,7 @@ class Trainer:
         first_step = self.num_epochs * len(self.train_batches)
         sum_loss = sum_right = num_images = 0.0
         start_s = time.perf_counter()
-        for step, (x_BCHW, y) in enumerate(self.train_batches.shuffled(), start=1):  # noqa: N806
+        for step, (x_BCHW, y) in enumerate(self.train_batches.shuffled(), start=1):
             self.learning_rate.set(first_step + step - 1)
             loss, right = self._step(x_BCHW, y)
             if not math.isfinite(loss):
@@ -130,18 +130,18 @@ class Trainer:
                     return self._train_figures(sum_loss, sum_right, num_images), False
         return self._train_figures(sum_loss, sum_right, num_images), True
 
-    def _step(self, x_BCHW: torch.Tensor, y: torch.Tensor) -> tuple[float, float]:  # noqa: N803
+    def _step(self, x_BCHW: torch.Tensor, y: torch.Tensor) -> tuple[float, float]:
         """Take one step; return the loss and how many images were classified rightly before it."""
         targets = y
         smoothing = self.recipe.smoothing
         if self.mixing is not None:
-            x_BCHW, targets = self.mixing(x_BCHW, y)  # noqa: N806
+            x_BCHW, targets = self.mixing(x_BCHW, y)
             smoothing = 0.0  # part of the mixed targets already
         with self.numerics.autocast():
             outputs = self.network(x_BCHW)
         loss = self.task.problem.loss(outputs, targets, smoothing)
         self.optimizer.zero_grad()
-        self.scaler.scale(loss).backward()
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         if self.recipe.clip_grad:
             self.scaler.unscale_(self.optimizer)
             torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.clip_grad)
@@ -175,9 +175,7 @@ class Trainer:
         """Return how long validation will take: as long as last time, or guessed from training at first."""
         if self.val_s is not None:
             return self.val_s
-        return (
-            0.5 * train_per_image_s * self.val_batches.num_images
-        )  # backward costs twice as much as forward
+        return 0.5 * train_per_image_s * self.val_batches.num_images  # backward costs twice as much as forward
 
     def _save_weights(self) -> None:
         network = self.network if self.ema is None else self.ema.module

@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from saccade.data.checks import CheckedPart, check_dataset
+from saccade.data.scanning import scan_images
+from saccade.data.store import ImageStore
+from saccade.errors import DataError
+
+
+def noise(seed: int, width: int = 12, height: int = 10) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def part(images: list[object], labels: list[object] | None = None, names: list[str] | None = None) -> CheckedPart:
+    names = names or [f"{position}.png" for position in range(len(images))]
+    return CheckedPart(names, labels, scan_images(images))
+
+
+def several(label: str, num: int, seed: int = 1000) -> tuple[list[np.ndarray], list[str]]:
+    return [noise(seed + i) for i in range(num)], [label] * num
+
+
+def test_a_clean_data_set_has_no_findings() -> None:
+    images, labels = several("cat", 5)
+    report = check_dataset(part(images, labels), val=part([noise(1)], ["cat"]), test=part([noise(2)], ["cat"]))
+    assert report.findings == ()
+    assert report.ok
+    assert str(report) == "Checked 5 train, 1 val, 1 test images: nothing found"
+
+
+def test_unreadable_files_are_named_with_the_reason(tmp_path: Path) -> None:
+    (tmp_path / "empty.jpg").touch()
+    (tmp_path / "text.jpg").write_text("no image")
+    Image.fromarray(noise(0)).save(tmp_path / "good.png")
+    files = sorted(str(path) for path in tmp_path.iterdir())
+    finding = check_dataset(CheckedPart(files, None, scan_images(files)))["IMG001"]
+    assert [Path(file).name for file in finding.files] == ["empty.jpg", "text.jpg"]
+    assert [flagged.detail for flagged in finding.flagged] == [
+        "file is empty",
+        "not an image: cannot identify its format",
+    ]
+    assert [flagged.position for flagged in finding.flagged] == [0, 2]
+
+
+def test_duplicates_under_one_label_are_worth_knowing_only() -> None:
+    images, labels = several("cat", 5)
+    report = check_dataset(part([*images, images[2], images[2]], [*labels, "cat", "cat"]))
+    assert report.codes == ["IMG002"]
+    assert report["IMG002"].files == ["5.png", "6.png"]
+    assert report["IMG002"].flagged[0].detail == "same as 2.png"
+    assert report.ok
+
+
+def test_one_image_under_two_labels_is_an_error() -> None:
+    cats, cat_labels = several("cat", 5)
+    dogs, dog_labels = several("dog", 5, seed=2000)
+    report = check_dataset(part([*cats, *dogs, cats[0]], [*cat_labels, *dog_labels, "dog"]))
+    assert report.codes == ["IMG003"]
+    assert report["IMG003"].severity == "error"
+    assert report["IMG003"].files == ["0.png", "10.png"]
+    assert report["IMG003"].flagged[0].detail == "labels: cat, dog"
+    assert not report.ok
+
+
+def test_an_image_in_two_parts_is_found_in_the_later_one() -> None:
+    images, labels = several("cat", 5)
+    val, test = [noise(1), images[3]], [noise(2), noise(1), images[4]]
+    report = check_dataset(part(images, labels), part(val, ["cat"] * 2), part(test, ["cat"] * 3))
+    assert report.codes == ["IMG004"]
+    assert [(f.part, f.file, f.detail) for f in report["IMG004"].flagged] == [
+        ("val", "1.png", "also in train: 3.png"),
+        ("test", "2.png", "also in train: 4.png"),
+        ("test", "1.png", "also in val: 0.png"),
+    ]
+
+
+def test_conflicting_labels_across_parts_are_found_too() -> None:
+    images, labels = several("cat", 5)
+    report = check_dataset(part(images, labels), val=part([images[0]], ["dog"]))
+    assert report.codes == ["IMG003", "IMG004"]
+
+
+def test_tiny_classes_count_readable_training_images() -> None:
+    cats, cat_labels = several("cat", 5)
+    images = [*cats, noise(1), noise(2), b""]
+    report = check_dataset(part(images, [*cat_labels, "dog", "dog", "gone"]))
+    assert report.codes == ["IMG001", "IMG005"]
+    assert "dog (2), gone (0)" in report["IMG005"].message
+    assert report["IMG005"].files == ["5.png", "6.png", "7.png"]
+
+
+@pytest.mark.parametrize(
+    ("image", "detail"),
+    [
+        (noise(0, 1, 1), "only 1 x 1 pixels, one colour only"),
+        (noise(0, 300, 20), "elongated: 300 x 20 pixels"),
+        (noise(0, 20, 300), "elongated: 20 x 300 pixels"),
+        (np.full((20, 20), 255, dtype=np.uint8), "one colour only"),
+    ],
+)
+def test_suspicious_images_are_pointed_out(image: np.ndarray, detail: str) -> None:
+    images, labels = several("cat", 5)
+    report = check_dataset(part([*images, image], [*labels, "cat"]))
+    assert report.codes == ["IMG006"]
+    assert [flagged.detail for flagged in report["IMG006"].flagged] == [detail]
+
+
+@pytest.mark.parametrize(("num_cats", "codes"), [(100, []), (101, ["IMG007"])])
+def test_imbalance_beyond_twenty_to_one_is_told(num_cats: int, codes: list[str]) -> None:
+    cats, cat_labels = several("cat", num_cats)
+    dogs, dog_labels = several("dog", 5, seed=5000)
+    report = check_dataset(part([*cats, *dogs], [*cat_labels, *dog_labels]))
+    assert report.codes == codes
+    if codes:
+        assert report["IMG007"].message == "Class cat has 101 training images, class dog only 5."
+        assert report["IMG007"].files == []
+
+
+def test_regression_has_no_classes() -> None:
+    images = [noise(seed) for seed in range(4)]
+    assert check_dataset(part(images, [0.1, 0.2, 0.3, 0.4]), is_regression=True).findings == ()
+
+
+def test_images_that_a_deadline_left_out_are_not_held_against_a_class(tmp_path: Path) -> None:
+    images, labels = several("cat", 9)
+    store = ImageStore.build(images, tmp_path / "store", shorter_side=None, deadline=lambda: 0.0)
+    report = check_dataset(CheckedPart(["x.png"] * 9, labels, store.scan))
+    assert report.findings == ()
+
+
+def test_what_has_no_file_name_is_shown_by_its_position() -> None:
+    images = [b"", b"", noise(0), np.zeros((9, 9), dtype=np.uint8)]
+    images[1] = Path("missing.png")
+    report = check_dataset(CheckedPart(images, None, scan_images(images)))
+    assert report["IMG001"].files == ["<bytes #0>", "missing.png"]
+    assert report["IMG006"].files == ["<image #3>"]
+
+
+def test_labels_may_be_a_series_with_any_index() -> None:
+    images = [noise(0), noise(0)]
+    labels = pd.Series(["cat", "dog"], index=[7, 3])
+    report = check_dataset(CheckedPart(["a", "b"], labels, scan_images(images)))
+    assert [flagged.label for flagged in report["IMG003"].flagged] == ["cat", "dog"]
+
+
+def test_parts_scanned_at_different_sizes_are_refused() -> None:
+    images = [noise(0)]
+    at_full_size = CheckedPart(["a"], None, scan_images(images))
+    reduced = CheckedPart(["a"], None, scan_images(images, min_shorter_side=8))
+    with pytest.raises(DataError, match="scan all parts alike"):
+        check_dataset(at_full_size, val=reduced)
+
+
+def test_names_labels_and_scan_must_fit() -> None:
+    with pytest.raises(DataError, match="2 images, 1 labels and the scan of 2"):
+        CheckedPart(["a", "b"], ["cat"], scan_images([noise(0), noise(1)]))
+
+
+def test_order_of_images_does_not_matter_for_what_is_found() -> None:
+    images = [*several("cat", 6)[0], b"", noise(1), noise(1), np.zeros((3, 3), dtype=np.uint8)]
+    labels = ["cat"] * 6 + ["dog"] * 4
+    names = [f"{position}.png" for position in range(10)]
+
+    def found(order: np.ndarray) -> set[tuple[str, str]]:
+        frame = check_dataset(
+            part([images[i] for i in order], [labels[i] for i in order], [names[i] for i in order])
+        ).to_frame()
+        frame = frame[frame["code"] != "IMG002"]  # which of two copies is the copy depends on the order
+        return set(zip(frame["code"], frame["file"], strict=True))
+
+    rng = np.random.default_rng(0)
+    assert len({frozenset(found(rng.permutation(10))) for _ in range(5)}) == 1

@@ -1,0 +1,384 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from saccade.data import ImageDataset
+from saccade.errors import DataError, DownloadError
+
+
+@pytest.fixture
+def pets(make_class_folders, tmp_path):
+    """Two splits; the class "owl" is only in one of them."""
+    make_class_folders(tmp_path / "pets" / "train", {"dog": 3, "cat": 2})
+    make_class_folders(tmp_path / "pets" / "test", {"cat": 1, "dog": 1, "owl": 2})
+    return tmp_path / "pets"
+
+
+@pytest.fixture
+def csv(tmp_path):
+    path = tmp_path / "pets.csv"
+    path.write_text("image,label\na.jpg,dog\nsub/b.jpg,cat\n", encoding="utf-8")
+    return path
+
+
+def names_by_label(dataset):
+    return {label: [Path(image).name for image in part["image"]] for label, part in dataset.groupby("label")}
+
+
+# Made of a table or a list
+
+
+def test_a_table_keeps_its_index_its_other_columns_and_its_owner(tmp_path):
+    frame = pd.DataFrame({"image": [Path("a.jpg"), b"\xff\xd8"], "label": ["x", "y"], "id": [1, 2]}, index=[7, 9])
+    before = frame.copy()
+    dataset = ImageDataset(frame)
+    assert dataset.index.tolist() == [7, 9]
+    assert dataset["image"].tolist() == ["a.jpg", b"\xff\xd8"]
+    assert dataset["id"].tolist() == [1, 2]
+    assert dataset.classes == ["x", "y"]
+    dataset.loc[7, "label"] = "z"
+    pd.testing.assert_frame_equal(frame, before)
+
+
+def test_relative_paths_are_taken_from_the_root_and_others_are_kept(tmp_path):
+    absolute = str(tmp_path / "else.jpg")
+    dataset = ImageDataset([Path("a.jpg"), "sub/b.jpg", absolute, b"bytes"], root=tmp_path, no_class=True)
+    assert dataset["image"].tolist() == [str(tmp_path / "a.jpg"), str(tmp_path / "sub" / "b.jpg"), absolute, b"bytes"]
+
+
+def test_the_root_may_be_an_archive_or_its_address(pets, make_zip, file_server):
+    archive = make_zip(pets, pets.parent / "pets.zip")
+    file_server.files["/pets.zip"] = archive.read_bytes()
+    for root in (archive, file_server.url("/pets.zip")):
+        dataset = ImageDataset(["train/cat/000.jpg"], root=root, no_class=True)
+        assert Path(dataset["image"].iloc[0]).read_bytes() == (pets / "train/cat/000.jpg").read_bytes()
+
+
+@pytest.mark.parametrize("kind", [list, tuple, np.array, pd.Series, pd.Index])
+def test_images_can_come_in_any_sequence(kind):
+    dataset = ImageDataset(kind(["a.jpg", "b.jpg"]), no_class=True)
+    assert dataset["image"].tolist() == ["a.jpg", "b.jpg"]
+
+
+def test_no_images_are_an_empty_dataset():
+    assert list(ImageDataset([], no_class=True).columns) == ["image"]
+
+
+def test_rows_can_be_dictionaries():
+    dataset = ImageDataset([{"image": "a.jpg", "label": "x"}, {"image": "b.jpg", "label": "y"}])
+    assert dataset["label"].tolist() == ["x", "y"]
+
+
+def test_pictures_in_memory_are_images_too():
+    picture, array = Image.new("RGB", (8, 8)), np.zeros((8, 8, 3), np.uint8)
+    dataset = ImageDataset([picture, array], no_class=True)
+    assert dataset["image"].iloc[0] is picture
+    assert dataset["image"].iloc[1] is array
+
+
+def test_images_without_classes_have_no_label_column():
+    dataset = ImageDataset(pd.DataFrame({"image": ["a.jpg"], "label": [1]}), classes=["x"], no_class=True)
+    assert list(dataset.columns) == ["image"]
+    assert dataset.classes is None
+
+
+def test_another_dataset_passes_on_what_it_knows():
+    first = ImageDataset({"photo": ["a.jpg"], "kind": [1]}, ["x", "y"], image_column="photo", label_column="kind")
+    second = ImageDataset(first)
+    assert (second.image_column, second.label_column, second.classes) == ("photo", "kind", ["x", "y"])
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        ({"imgae": ["a"], "label": [1]}, r"No column 'image'\. Did you mean 'imgae'\?.*image_column="),
+        ({"image": ["a"], "kind": [1]}, r"No column 'label'\. Columns: image, kind\..*label_column=.*no_class=True"),
+        ({}, "Columns: none"),
+    ],
+)
+def test_a_missing_column_is_an_error_that_names_what_is_there(columns, said):
+    with pytest.raises(DataError, match=said):
+        ImageDataset(pd.DataFrame(columns))
+
+
+@pytest.mark.parametrize("data", ["photos", Path("photos.csv")])
+def test_a_path_is_no_table_and_the_error_says_what_is_for_paths(data):
+    with pytest.raises(DataError, match=r"from_folder.*from_csv"):
+        ImageDataset(data)
+
+
+# Made of a folder
+
+
+def test_sub_folders_are_classes_and_labels_their_numbers(pets):
+    dataset = ImageDataset.from_folder(pets / "train")
+    assert type(dataset) is ImageDataset
+    assert dataset.classes == ["cat", "dog"]
+    assert names_by_label(dataset) == {0: ["000.jpg", "001.png"], 1: ["000.jpg", "001.png", "002.jpg"]}
+    assert dataset["label"].dtype == np.int64
+    assert dataset.index.tolist() == list(range(5))
+    assert all(Path(image).is_absolute() and Path(image).exists() for image in dataset["image"])
+
+
+def test_paths_stay_true_when_the_working_directory_changes(pets, monkeypatch, tmp_path):
+    monkeypatch.chdir(pets)
+    dataset = ImageDataset.from_folder("train")
+    monkeypatch.chdir(tmp_path)
+    assert all(Path(image).exists() for image in dataset["image"])
+
+
+def test_extensions_can_be_chosen(pets):
+    assert len(ImageDataset.from_folder(pets / "train", exts=(".PNG",))) == 2
+
+
+def test_a_folder_without_classes_is_searched_to_the_bottom(pets):
+    dataset = ImageDataset.from_folder(pets, no_class=True)
+    assert list(dataset.columns) == ["image"]
+    assert len(dataset) == 9
+    assert dataset.classes is None
+
+
+def test_nested_folders_are_of_their_class_and_empty_ones_are_none(pets, make_image):
+    make_image(pets / "train" / "cat" / "2019" / "May" / "Zoë 猫.JPG")
+    (pets / "train" / "bird").mkdir()
+    dataset = ImageDataset.from_folder(pets / "train")
+    assert dataset.classes == ["cat", "dog"]
+    assert "Zoë 猫.JPG" in names_by_label(dataset)[0]
+
+
+def test_splits_are_not_mistaken_for_classes(pets):
+    with pytest.raises(DataError, match=r"splits rather than classes: test, train.*from_folders"):
+        ImageDataset.from_folder(pets)
+
+
+@pytest.mark.parametrize("wrapping", [".", "pets", "a/b"])
+def test_an_archive_may_wrap_the_classes_in_a_folder(make_class_folders, make_zip, tmp_path, wrapping):
+    make_class_folders(tmp_path / "in" / wrapping, {"dog": 1, "cat": 1})
+    dataset = ImageDataset.from_folder(make_zip(tmp_path / "in", tmp_path / "pets.zip"))
+    assert dataset.classes == ["cat", "dog"]
+
+
+def test_a_folder_that_is_not_there_names_a_near_one(pets):
+    with pytest.raises(DataError, match=r"Did you mean .*train"):
+        ImageDataset.from_folder(pets / "tarin")
+
+
+# Made of several folders
+
+
+def test_splits_share_their_classes_so_that_labels_mean_the_same(pets):
+    train, val, test = ImageDataset.from_folders(pets)
+    assert train.classes == val.classes == test.classes == ["cat", "dog", "owl"]
+    assert names_by_label(train).keys() == {0, 1}
+    assert names_by_label(test).keys() == {0, 1, 2}
+    for split in (train, test):
+        assert [Path(image).parent.name for image in split["image"]] == split.label_names().tolist()
+
+
+@pytest.mark.parametrize("val", ["val", None])
+def test_a_split_that_is_missing_is_empty_and_has_the_same_columns(pets, val):
+    train, missing, _ = ImageDataset.from_folders(pets, val=val)
+    assert type(missing) is ImageDataset
+    assert len(missing) == 0
+    assert missing.dtypes.to_dict() == train.dtypes.to_dict()
+
+
+def test_a_split_without_files_is_empty_but_one_without_images_is_an_error(pets):
+    (pets / "val" / "cat").mkdir(parents=True)
+    assert len(ImageDataset.from_folders(pets)[1]) == 0
+    (pets / "val" / "cat" / "1.heic").touch()
+    with pytest.raises(DataError, match=r"val.*1 \.heic"):
+        ImageDataset.from_folders(pets)
+
+
+def test_splits_may_have_other_names(pets):
+    train, val, _ = ImageDataset.from_folders(pets, train="test", val="train")
+    assert (len(train), len(val)) == (4, 5)
+
+
+def test_without_a_training_folder_the_error_says_what_is_there(pets):
+    (pets / "train").rename(pets / "training")
+    with pytest.raises(DataError, match=r"No training folder 'train'.*'test', 'training'.*train=\.\.\."):
+        ImageDataset.from_folders(pets)
+
+
+def test_splits_without_classes(pets):
+    train, val, test = ImageDataset.from_folders(pets, no_class=True)
+    assert [len(split) for split in (train, val, test)] == [5, 0, 4]
+    assert [list(split.columns) for split in (train, val, test)] == [["image"]] * 3
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip", "tar.gz", "address"])
+def test_splits_come_from_folders_archives_and_addresses(pets, kind, make_zip, make_tar, file_server, tmp_path):
+    wrapped = tmp_path / "wrapped"
+    (wrapped / "data").mkdir(parents=True)
+    pets.rename(wrapped / "data" / "pets")
+    root: str | Path = wrapped
+    if kind in ("zip", "address"):
+        root = make_zip(wrapped, tmp_path / "pets.zip")
+    elif kind == "tar.gz":
+        root = make_tar(wrapped, tmp_path / "pets.tar.gz", "w:gz")
+    if kind == "address":
+        file_server.files["/pets.zip"] = root.read_bytes()
+        root = file_server.url("/pets.zip")
+    assert [len(split) for split in ImageDataset.from_folders(root)] == [5, 0, 4]
+
+
+# Made of a CSV file
+
+
+def test_a_csv_file_keeps_its_labels_and_names_its_classes(csv, tmp_path):
+    dataset = ImageDataset.from_csv(csv, root=tmp_path)
+    assert dataset["image"].tolist() == [str(tmp_path / "a.jpg"), str(tmp_path / "sub" / "b.jpg")]
+    assert dataset["label"].tolist() == ["dog", "cat"]
+    assert dataset.classes == ["cat", "dog"]
+    assert ImageDataset.from_csv(str(csv))["image"].tolist() == ["a.jpg", "sub/b.jpg"]
+
+
+def test_a_csv_file_may_have_other_columns_or_no_labels(tmp_path):
+    csv = tmp_path / "pets.csv"
+    csv.write_text("photo,price\na.jpg,1.5\n", encoding="utf-8")
+    dataset = ImageDataset.from_csv(csv, image_column="photo", label_column="price")
+    assert dataset["price"].tolist() == [1.5]
+    assert dataset.classes is None
+    assert list(ImageDataset.from_csv(csv, image_column="photo", label_column="price", no_class=True).columns) == [
+        "photo"
+    ]
+    with pytest.raises(DataError, match="Columns: photo, price"):
+        ImageDataset.from_csv(csv)
+
+
+def test_a_csv_file_may_have_an_address(csv, file_server):
+    file_server.files["/pets.csv"] = csv.read_bytes()
+    assert len(ImageDataset.from_csv(file_server.url("/pets.csv"))) == 2
+    with pytest.raises(DownloadError):
+        ImageDataset.from_csv(file_server.url("/gone.csv"))
+
+
+def test_classes_called_like_missing_values_are_classes(tmp_path):
+    csv = tmp_path / "a.csv"
+    csv.write_text("image,label\na,None\nb,NA\nc,null\nd,\n", encoding="utf-8")
+    dataset = ImageDataset.from_csv(csv)
+    assert dataset.classes == ["NA", "None", "null"]
+    assert dataset["label"].isna().tolist() == [False, False, False, True]
+
+
+def test_a_byte_order_mark_and_tabs_are_understood(tmp_path):
+    tsv = tmp_path / "a.tsv"
+    tsv.write_text("\ufeffimage\tlabel\na.jpg\tdog\n", encoding="utf-8")
+    assert ImageDataset.from_csv(tsv)["image"].tolist() == ["a.jpg"]
+
+
+@pytest.mark.parametrize("content", [b"", b'image,label\n"a,b\n1,2,3\n', b"image,label\n\xff\xfe\x00,1\n"])
+def test_a_file_that_is_no_table_is_an_error(tmp_path, content):
+    csv = tmp_path / "a.csv"
+    csv.write_bytes(content)
+    with pytest.raises(DataError, match="cannot be read as a table"):
+        ImageDataset.from_csv(csv)
+
+
+def test_a_csv_file_that_is_not_there_names_a_near_one(csv):
+    with pytest.raises(DataError, match=r"Did you mean .*pets\.csv"):
+        ImageDataset.from_csv(csv.with_name("pet.csv"))
+
+
+# Made by a function of names
+
+
+def test_a_function_of_names_needs_no_root():
+    seen = []
+    paths = ["a/cat_1.jpg", Path("b/dog_1.jpg")]
+    dataset = ImageDataset.from_name_func(paths, lambda path: seen.append(path) or Path(path).stem.split("_")[0])
+    assert seen == paths
+    assert dataset["label"].tolist() == ["cat", "dog"]
+    assert dataset["image"].tolist() == [str(path) for path in paths]
+    assert dataset.classes == ["cat", "dog"]
+
+
+def test_a_function_of_names_with_a_root(tmp_path):
+    dataset = ImageDataset.from_name_func(["cat_1.jpg"], lambda name: len(name), root=tmp_path)
+    assert dataset["image"].tolist() == [str(tmp_path / "cat_1.jpg")]
+    assert dataset["label"].tolist() == [9]
+
+
+def test_a_function_of_names_takes_folders_patterns_and_archives(pets, make_zip, monkeypatch):
+    archive = make_zip(pets, pets.parent / "pets.zip")
+    monkeypatch.chdir(pets)
+    for images, root, num in (
+        (pets, None, 9),
+        (str(pets), None, 9),
+        ("train", pets, 5),
+        (str(pets / "t*" / "cat" / "*"), None, 3),
+        ("train/**/*.png", None, 2),
+        ("**/cat/*.jpg", pets, 2),
+        (archive, None, 9),
+    ):
+        dataset = ImageDataset.from_name_func(images, lambda path: Path(path).parent.name, root)
+        assert len(dataset) == num
+        assert set(dataset["label"]) <= {"cat", "dog", "owl"}
+        assert all(Path(image).exists() for image in dataset["image"])
+
+
+def test_a_function_of_names_without_classes_is_not_called(tmp_path):
+    assert list(ImageDataset.from_name_func(["a.jpg"], lambda path: 1 / 0, no_class=True).columns) == ["image"]
+
+
+@pytest.mark.parametrize(
+    ("images", "said"),
+    [
+        (["a.jpg"], "None as the label of 'a.jpg'"),
+        ([], "empty"),
+        ([b"x"], "found bytes"),
+        ("x*.jpg", "No file matches"),
+    ],
+)
+def test_what_a_function_of_names_cannot_do(images, said):
+    with pytest.raises(DataError, match=said):
+        ImageDataset.from_name_func(images, lambda path: None)
+
+
+# Shown
+
+
+def test_images_are_shown_with_the_names_of_their_classes(pets):
+    dataset = ImageDataset.from_folder(pets / "train")
+    figure = dataset.show_images([0, 4, -1])
+    assert [axes.texts[0].get_text() for axes in figure.axes] == ["cat", "dog", "dog"]
+
+
+def test_a_sample_is_seeded_or_the_first(pets):
+    dataset = ImageDataset.from_folder(pets / "train").assign(label=list("abcde"))
+
+    def shown(**arguments):
+        return "".join(axes.texts[0].get_text() for axes in dataset.show_images(nsample=3, **arguments).axes)
+
+    assert shown(shuffle=False) == "abc"
+    assert shown(random_state=0) == shown(random_state=0)
+    assert len({shown(random_state=seed) for seed in range(5)}) > 1
+    assert len(dataset.show_images().axes) == 5
+
+
+def test_images_without_labels_are_shown_without(pets):
+    figure = ImageDataset.from_folder(pets, no_class=True).show_images(nsample=2)
+    assert [len(axes.texts) for axes in figure.axes] == [0, 0]
+
+
+def test_what_cannot_be_shown(pets):
+    dataset = ImageDataset.from_folder(pets / "train")
+    with pytest.raises(DataError, match="Position 5 is outside the dataset of 5"):
+        dataset.show_images([0, 5])
+    with pytest.raises(DataError, match="no images"):
+        dataset[:0].show_images()
+
+
+def test_importing_the_class_loads_neither_torch_nor_matplotlib():
+    code = "import saccade.data, sys; print([name for name in ('torch', 'matplotlib') if name in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout == "[]\n"

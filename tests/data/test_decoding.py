@@ -1,0 +1,343 @@
+from __future__ import annotations
+
+import contextlib
+import io
+import struct
+import threading
+import warnings
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from PIL import Image, ImageCms
+
+from saccade.data.decoding import decode_image, image_size, quiet_pillow, read_image
+from saccade.errors import ImageReadError
+
+ALL_MODES = ["1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"]
+ALL_MODES += ["I", "F", "I;16", "I;16B", "I;16L", "I;16N"]
+
+
+def encoded(image: Image.Image, file_format: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, file_format, **options)
+    return buffer.getvalue()
+
+
+def arrow(size: tuple[int, int] = (40, 24)) -> Image.Image:
+    """An image that no turn and no flip maps onto itself: red top left, blue top right, the rest green."""
+    image = Image.new("RGB", size, (0, 160, 0))
+    image.paste((200, 0, 0), (0, 0, size[0] // 2, size[1] // 2))
+    image.paste((0, 0, 200), (size[0] // 2, 0, size[0], size[1] // 2))
+    return image
+
+
+def noise(width: int, height: int, seed: int = 0) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+@pytest.mark.parametrize("mode", ALL_MODES)
+def test_every_pillow_mode_becomes_rgb(mode: str) -> None:
+    image = read_image(Image.new(mode, (5, 3)))
+    assert (image.mode, image.size) == ("RGB", (5, 3))
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK", "YCbCr", "HSV", "RGBX", "RGBA", "LA"])
+def test_colours_survive_the_modes(mode: str) -> None:
+    gray = Image.new("RGB", (4, 4), (90, 90, 90)).convert("L").convert("RGB")
+    through = read_image(gray.convert(mode))
+    assert np.abs(np.asarray(through).astype(int) - 90).max() <= 2
+
+
+def test_lab_becomes_the_colour_it_names() -> None:
+    red = Image.new("RGB", (4, 4), (220, 20, 30))
+    lab = ImageCms.profileToProfile(
+        red, ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), outputMode="LAB"
+    )
+    assert lab is not None
+    assert np.abs(np.asarray(read_image(lab)).astype(int) - [220, 20, 30]).max() <= 6  # Lab has 8 bits here
+
+
+@pytest.mark.parametrize("source", ["path", "string", "bytes", "image", "array"])
+def test_all_sources_give_the_same_pixels(source: str, tmp_path: Path) -> None:
+    original = noise(9, 6)
+    path = tmp_path / "image.png"
+    original.save(path)
+    sources = {
+        "path": path,
+        "string": str(path),
+        "bytes": path.read_bytes(),
+        "image": original,
+        "array": np.asarray(original),
+    }
+    assert np.array_equal(np.asarray(read_image(sources[source])), np.asarray(original))
+
+
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied_once(file_format: str, orientation: int) -> None:
+    upright = arrow()
+    undo = {
+        1: None,
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }[orientation]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = upright if undo is None else upright.transpose(undo)
+    options = {"lossless": True} if file_format == "WEBP" else {"quality": 95} if file_format == "JPEG" else {}
+    data = encoded(stored, file_format, exif=exif, **options)
+
+    image = read_image(data)
+
+    assert image.size == upright.size == image_size(data)
+    difference = np.abs(np.asarray(image).astype(int) - np.asarray(upright).astype(int))
+    assert np.median(difference, axis=(0, 1)).max() <= 3  # JPEG blurs the edges
+    assert np.array_equal(np.asarray(read_image(image)), np.asarray(image)), "reading again must not turn it again"
+
+
+def test_compressed_tiff_is_turned_too() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = encoded(arrow().transpose(Image.Transpose.ROTATE_90), "TIFF", exif=exif, compression="tiff_lzw")
+    assert np.array_equal(np.asarray(read_image(data)), np.asarray(arrow()))
+    assert image_size(data) == arrow().size
+
+
+def test_a_pillow_image_is_left_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "image.jpg"
+    noise(400, 300).save(path)
+    with Image.open(path) as opened:
+        small = read_image(opened, min_shorter_side=20)
+        assert opened.size == small.size == (400, 300)
+        assert read_image(opened) is not opened
+    rgb = noise(3, 3)
+    read_image(rgb).putpixel((0, 0), (1, 2, 3))
+    assert rgb.getpixel((0, 0)) == noise(3, 3).getpixel((0, 0))
+
+
+@pytest.mark.parametrize(
+    "transparent",
+    [
+        Image.new("RGBA", (2, 2), (10, 20, 30, 0)),
+        Image.new("LA", (2, 2), (10, 0)),
+        Image.new("RGBa", (2, 2), (0, 0, 0, 0)),
+        Image.new("La", (2, 2), (0, 0)),
+    ],
+    ids=lambda image: image.mode,
+)
+def test_transparency_becomes_white(transparent: Image.Image) -> None:
+    assert read_image(transparent).getpixel((0, 0)) == (255, 255, 255)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "I;16"])
+def test_the_transparent_colour_of_a_png_becomes_white(mode: str) -> None:
+    black = Image.new(mode, (2, 1))
+    data = encoded(black, "PNG", transparency=(0, 0, 0) if mode == "RGB" else 0)
+    assert read_image(data).getpixel((0, 0)) == (255, 255, 255)
+
+
+def test_half_transparency_is_mixed_with_white() -> None:
+    assert read_image(Image.new("RGBA", (1, 1), (0, 0, 0, 128))).getpixel((0, 0)) == (127, 127, 127)
+
+
+def test_a_palette_with_alpha_bytes_makes_no_warning() -> None:
+    image = Image.new("P", (2, 1))
+    image.putpalette([255, 0, 0, 0, 255, 0])
+    image.putpixel((1, 0), 1)
+    data = encoded(image, "PNG", transparency=b"\x00\xff")
+    read = read_image(data)
+    assert read.getpixel((0, 0)) == (255, 255, 255)
+    assert read.getpixel((1, 0)) == (0, 255, 0)
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "TIFF"])
+def test_sixteen_bits_are_scaled_not_clipped(file_format: str) -> None:
+    values = np.array([[0, 256, 32768, 65535]], dtype=np.uint16)
+    gray = np.asarray(read_image(encoded(Image.fromarray(values), file_format)))[0, :, 0]
+    assert gray.tolist() == [0, 1, 128, 255]
+
+
+def test_integers_beyond_sixteen_bits_are_stretched() -> None:
+    image = Image.fromarray(np.array([[-100_000, 0, 100_000]], dtype=np.int32))
+    assert np.asarray(read_image(image))[0, :, 0].tolist() == [0, 128, 255]
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([0.0, 0.5, 1.0], [0, 128, 255]),
+        ([0.0, 3.0, 255.0], [0, 3, 255]),
+        ([-1.0, 0.0, 1.0], [0, 128, 255]),
+        ([0.0, 500.0, 1000.0], [0, 128, 255]),
+        ([float("nan"), 0.2, float("inf")], [0, 51, 0]),
+        ([1000.0, float("nan"), 2000.0], [0, 0, 255]),
+        ([float("nan")] * 3, [0, 0, 0]),
+        ([-3e38, 0.0, 3e38], [0, 128, 255]),
+    ],
+)
+def test_floats_are_scaled_by_their_range(values: list[float], expected: list[int]) -> None:
+    image = Image.fromarray(np.array([values], dtype=np.float32))
+    assert np.asarray(read_image(image))[0, :, 0].tolist() == expected
+
+
+@given(
+    hnp.arrays(
+        dtype=st.sampled_from([np.uint8, np.uint16, np.bool_, np.float32, np.float64, np.dtype(">u2"), np.int64]),
+        shape=st.one_of(
+            hnp.array_shapes(min_dims=2, max_dims=2, max_side=5),
+            st.tuples(st.integers(1, 4), st.integers(1, 4), st.sampled_from([1, 3, 4])),
+        ),
+    )
+)
+def test_any_array_of_image_shape_reads_or_says_why_not(array: np.ndarray) -> None:
+    if array.dtype == np.int64 and not (array.min() >= 0 and array.max() <= 255):
+        with pytest.raises(ImageReadError, match="int64"):
+            read_image(array)
+        return
+    image = read_image(array)
+    assert image.mode == "RGB"
+    assert image.size == (array.shape[1], array.shape[0]) == image_size(array)
+
+
+@pytest.mark.parametrize("shape", [(3,), (2, 2, 2), (3, 8, 8), (0, 4, 3), (1, 2, 2, 3)])
+def test_arrays_of_other_shapes_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ImageReadError, match=r"expected an array of shape"):
+        read_image(np.zeros(shape, dtype=np.uint8))
+
+
+def test_the_first_frame_of_an_animation_counts() -> None:
+    frames = [Image.new("RGB", (6, 4), colour) for colour in ((255, 0, 0), (0, 255, 0), (0, 0, 255))]
+    for file_format in ("GIF", "WEBP", "PNG"):
+        options = {"lossless": True} if file_format == "WEBP" else {}
+        data = encoded(frames[0], file_format, save_all=True, append_images=frames[1:], **options)
+        assert read_image(data).getpixel((0, 0)) == (255, 0, 0)
+
+
+def test_large_jpeg_is_decoded_at_a_reduced_scale() -> None:
+    data = encoded(noise(800, 600), "JPEG")
+    decoded = decode_image(data, min_shorter_side=100)
+    assert decoded.image.size == (200, 150)
+    assert decoded.full_size == (800, 600)
+    assert read_image(data, min_shorter_side=601).size == (800, 600)
+    assert read_image(encoded(noise(80, 60), "PNG"), min_shorter_side=10).size == (80, 60)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 300), st.integers(1, 300), st.integers(1, 200), st.sampled_from([1, 6]))
+def test_reduced_scale_keeps_the_shorter_side(width: int, height: int, side: int, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(Image.new("RGB", (width, height)), "JPEG", exif=exif)
+    decoded = decode_image(data, min_shorter_side=side)
+    assert decoded.full_size == ((width, height) if orientation == 1 else (height, width)) == image_size(data)
+    assert min(decoded.image.size) >= min(side, width, height)
+
+
+def png_that_claims(width: int, height: int) -> bytes:
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b""))
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "file is empty"),
+        (b"<html>not found</html>", "not an image: cannot identify its format"),
+        (encoded(noise(64, 64), "JPEG")[:20], "not an image: cannot identify its format"),
+        (encoded(noise(64, 64), "JPEG")[:3000], "truncated"),
+        (encoded(noise(64, 64), "PNG")[:3000], "truncated"),
+        (png_that_claims(20_000, 10_000), "decompression bomb: 200000000 pixels"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n", "EPS files are not read"),
+    ],
+    ids=["empty", "html", "header-only", "half-jpeg", "half-png", "bomb", "eps"],
+)
+def test_unreadable_data_say_why(data: bytes, reason: str, tmp_path: Path) -> None:
+    path = tmp_path / "image.jpg"
+    path.write_bytes(data)
+    for source in (data, path):
+        with pytest.raises(ImageReadError, match=reason):
+            read_image(source)
+
+
+def test_a_damaged_png_names_the_damage() -> None:
+    data = bytearray(encoded(noise(64, 64), "PNG"))
+    data[200:220] = bytes(20)
+    with pytest.raises(ImageReadError, match=r"broken data|truncated"):
+        read_image(bytes(data))
+
+
+def test_files_that_cannot_be_opened_say_why(tmp_path: Path) -> None:
+    with pytest.raises(ImageReadError, match="no such file"):
+        read_image(tmp_path / "missing.png")
+    with pytest.raises(ImageReadError, match=r"is a folder|cannot be opened"):
+        read_image(tmp_path)
+    with pytest.raises(ImageReadError, match="null"):
+        read_image("a\0b.png")
+    for wrong in (None, float("nan"), 3):
+        with pytest.raises(ImageReadError, match=f"of type {type(wrong).__name__}"):
+            read_image(wrong)  # type: ignore[arg-type]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.sampled_from(["JPEG", "PNG", "GIF", "TIFF", "WEBP", "BMP"]),
+    st.lists(st.tuples(st.integers(0, 2000), st.integers(0, 255)), min_size=1, max_size=8),
+)
+def test_damaged_files_read_or_raise_image_read_error(file_format: str, changes: list[tuple[int, int]]) -> None:
+    data = bytearray(encoded(arrow(), file_format))
+    for position, value in changes:
+        data[position % len(data)] = value
+    with contextlib.suppress(ImageReadError):
+        assert read_image(bytes(data)).mode == "RGB"
+
+
+def test_broken_exif_does_not_lose_the_image() -> None:
+    data = encoded(arrow(), "JPEG", exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff\x01\x12")
+    assert read_image(data).size == arrow().size
+
+
+def test_large_images_make_no_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 5000)
+    assert read_image(encoded(Image.new("L", (100, 80)), "PNG")).size == (100, 80)
+
+
+def test_warnings_of_others_pass_and_the_filters_come_back() -> None:
+    before = list(warnings.filters)
+    with quiet_pillow(), pytest.warns(UserWarning, match="ours"):
+        warnings.warn("ours", UserWarning, stacklevel=1)
+    assert list(warnings.filters) == before
+
+
+def test_threads_do_not_let_warnings_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 5000)
+    data = encoded(Image.new("L", (100, 80)), "PNG")
+    before = list(warnings.filters)
+    failures: list[BaseException] = []
+
+    def read_many() -> None:
+        try:
+            for _ in range(40):
+                read_image(data)
+        except BaseException as error:  # a warning would come as an exception: it is an error in these tests
+            failures.append(error)
+
+    threads = [threading.Thread(target=read_many) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert list(warnings.filters) == before

@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import io
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from saccade.data.gallery import draw_gallery
+from saccade.errors import DataError
+
+RED, GREEN, BLUE = ((220, 30, 30), (30, 160, 60), (30, 60, 200))
+
+
+def picture(color=RED, size=(60, 40)):
+    return Image.new("RGB", size, color)
+
+
+def drawn(figure):
+    """The picture as it is written to a file, an array of shape (height, width, 3)."""
+    file = io.BytesIO()
+    figure.savefig(file, format="png")
+    return np.asarray(Image.open(file).convert("RGB"))
+
+
+def has_color(pixels, color):
+    return bool((np.abs(pixels.astype(int) - color).max(axis=-1) < 12).any())
+
+
+@pytest.mark.parametrize(("num", "ncol", "tiles"), [(1, 4, (1, 1)), (4, 4, (1, 4)), (5, 4, (2, 4)), (3, 1, (3, 1))])
+def test_the_grid_is_as_large_as_its_images_need(num, ncol, tiles):
+    figure = draw_gallery([picture()] * num, ncol=ncol, resize=50)
+    rows, columns = tiles
+    assert drawn(figure).shape[:2] == (12 + rows * 62, 12 + columns * 62)
+    assert len(figure.axes) == num
+
+
+def test_images_come_in_reading_order_and_undistorted():
+    pixels = drawn(draw_gallery([picture(RED), picture(GREEN), picture(BLUE, (40, 60))], ncol=2, resize=60))
+    assert pixels[12 + 30, 12 + 30].tolist() == list(RED)
+    assert pixels[12 + 30, 12 + 60 + 12 + 30].tolist() == list(GREEN)
+    assert pixels[12 + 60 + 12 + 30, 12 + 30].tolist() == list(BLUE)
+    is_red = (pixels == RED).all(axis=-1)
+    assert (is_red.any(axis=0).sum(), is_red.any(axis=1).sum()) == (60, 40)
+    is_blue = (pixels == BLUE).all(axis=-1)
+    assert (is_blue.any(axis=0).sum(), is_blue.any(axis=1).sum()) == (40, 60)
+
+
+def test_titles_are_drawn_in_their_colours():
+    figure = draw_gallery(
+        [picture((0, 0, 0))] * 2, titles=["right", "wrong"], title_colors=["#1ea03c", "#dc1e1e"], resize=100
+    )
+    left, right = np.split(drawn(figure), 2, axis=1)
+    assert has_color(left, GREEN)
+    assert not has_color(left, RED)
+    assert has_color(right, RED)
+
+
+def test_long_titles_become_smaller_and_at_last_are_cut():
+    def title_of(text):
+        (axes,) = draw_gallery([picture()], titles=[text]).axes
+        return axes.texts[0].get_text(), axes.texts[0].get_fontsize()
+
+    assert title_of("boot") == ("boot", 20)
+    text, fontsize = title_of("a rather long name of a class")
+    assert text == "a rather long name of a class"
+    assert 8 <= fontsize < 20
+    text, fontsize = title_of("x" * 300)
+    assert text.endswith("x…")
+    assert len(text) < 60
+    assert fontsize == 8
+
+
+def test_a_title_is_never_wider_than_its_tile():
+    for text in ("mmmmm", "a rather long name of a class", "lllllll", "Pneumonoultramicroscopic"):
+        figure = draw_gallery([picture((255, 255, 255))], titles=[text])
+        pixels = drawn(figure)
+        assert (pixels[:, :3] == 255).all()
+        assert (pixels[:, -3:] == 255).all()
+
+
+def test_titles_are_taken_as_they_are():
+    drawn(draw_gallery([picture()] * 3, titles=["$x_1$ and $", "two\nlines", ""]))
+
+
+@pytest.mark.parametrize("size", [(3000, 2), (2, 3000), (1, 1)])
+def test_extreme_shapes_can_be_seen(size):
+    assert has_color(drawn(draw_gallery([picture(BLUE, size)], resize=40)), BLUE)
+
+
+def test_tiny_images_keep_their_pixels():
+    pixels = np.array([[RED, BLUE], [BLUE, RED]], dtype=np.uint8)
+    colors = np.unique(drawn(draw_gallery([pixels], resize=64)).reshape(-1, 3), axis=0)
+    assert {tuple(color) for color in colors.tolist()} <= {RED, BLUE, (255, 255, 255)}
+
+
+def test_an_image_that_cannot_be_read_says_so_on_its_tile(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(b"no image")
+    figure = draw_gallery([tmp_path / "a.jpg", tmp_path / "gone.jpg", picture()], titles=["a", "b", "c"])
+    assert [axes.texts[0].get_text().startswith("unreadable") for axes in figure.axes] == [True, True, False]
+    assert has_color(drawn(figure), RED)
+
+
+def test_notebooks_get_a_png_file_without_pyplot():
+    was_loaded = "matplotlib.pyplot" in sys.modules
+    figure = draw_gallery([picture()])
+    assert Image.open(io.BytesIO(figure._repr_png_())).format == "PNG"
+    assert ("matplotlib.pyplot" in sys.modules) == was_loaded
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"images": []}, "no images"),
+        ({"titles": ["one", "two"]}, "2 titles for 1 images"),
+        ({"titles": ["one"], "title_colors": []}, "0 title_colors for 1 images"),
+        ({"ncol": 0}, "ncol is 0"),
+        ({"resize": 1}, "resize is 1"),
+    ],
+)
+def test_arguments_that_cannot_be(arguments, said):
+    with pytest.raises(DataError, match=said):
+        draw_gallery(**{"images": [picture()], **arguments})

@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from saccade.data.splitting import split_holdout
+from saccade.errors import DataError, HyperparameterError
+
+fractions = st.floats(0.001, 0.999)
+
+
+@st.composite
+def labelled_groups(draw: st.DrawFn) -> tuple[list[str], list[str]]:
+    """Labels, and keys of which some are shared, within a class and across classes."""
+    labels = draw(st.lists(st.sampled_from("abcd"), min_size=1, max_size=40))
+    keys = [draw(st.sampled_from(["", f"own {i}", "p", "q", f"of {label}"])) for i, label in enumerate(labels)]
+    return labels, keys
+
+
+def num_groups(labels: list[str], keys: list[str], label: str) -> int:
+    return len({key or position for position, key in enumerate(keys) if labels[position] == label})
+
+
+@given(labelled_groups(), fractions, st.integers(0, 5))
+def test_a_split_keeps_all_promises(drawn: tuple[list[str], list[str]], frac: float, seed: int) -> None:
+    labels, keys = drawn
+    labels_of: dict[str, set[str]] = {}
+    for label, key in zip(labels, keys, strict=True):
+        labels_of.setdefault(key, set()).add(label)
+    movable = {  # classes with a group that has no second label, and with another group beside it
+        label
+        for label, key in zip(labels, keys, strict=True)
+        if (key == "" or len(labels_of[key]) == 1) and num_groups(labels, keys, label) > 1
+    }
+    try:
+        train, val = split_holdout(labels, frac, seed, groups=keys)
+    except DataError:
+        assert not movable
+        return
+
+    assert len(train) > 0
+    assert len(val) > 0
+    assert sorted([*train, *val]) == list(range(len(labels)))
+    assert train.tolist() == sorted(train)
+    assert val.tolist() == sorted(val)
+    shared = ({keys[position] for position in train} & {keys[position] for position in val}) - {""}
+    assert shared == set(), "the same image on both sides"
+    in_train, in_val = Counter(labels[i] for i in train), Counter(labels[i] for i in val)
+    assert set(in_train) == set(labels), "every class is learned"
+    for label in movable:
+        if labels.count(label) * frac >= 0.5:
+            assert in_val[label] >= 1
+
+
+@given(st.lists(st.integers(2, 60), min_size=1, max_size=6), st.floats(0.05, 0.5), st.integers(0, 5))
+def test_each_class_gives_its_share(sizes: list[int], frac: float, seed: int) -> None:
+    labels = [number for number, size in enumerate(sizes) for _ in range(size)]
+    _, val = split_holdout(labels, frac, seed)
+    in_val = Counter(labels[i] for i in val)
+    for number, size in enumerate(sizes):
+        assert abs(in_val[number] - size * frac) <= 1
+    assert abs(len(val) - len(labels) * frac) <= max(1.0, len(sizes) / 2)
+
+
+@given(st.integers(2, 50), fractions, st.integers(0, 5))
+def test_without_stratifying_the_share_is_of_all(num_images: int, frac: float, seed: int) -> None:
+    targets = np.linspace(0, 1, num_images)
+    train, val = split_holdout(targets, frac, seed, stratify=False)
+    assert len(val) in (1, num_images - 1, round(num_images * frac))
+    assert len(train) + len(val) == num_images
+
+
+def test_many_tiny_classes_still_give_the_share_of_all() -> None:
+    labels = [number for number in range(100) for _ in range(3)]
+    train, val = split_holdout(labels, 0.1, 0)
+    assert len(val) == 30
+    assert set(np.array(labels)[train]) == set(range(100))
+
+
+def test_a_class_with_one_image_stays_in_training() -> None:
+    labels = ["common"] * 10 + ["rare"]
+    train, val = split_holdout(labels, 0.9, 0)
+    assert 10 in train
+    assert len(val) == 9
+
+
+def test_the_seed_decides() -> None:
+    labels = ["a", "b"] * 50
+
+    def split(seed: int | None) -> list[int]:
+        return split_holdout(labels, 0.2, seed)[1].tolist()
+
+    assert split(0) == split(0)
+    assert len({tuple(split(seed)) for seed in range(5)}) == 5
+    assert split(None) != split(None)
+
+
+def test_equal_images_move_together() -> None:
+    keys = [f"image {position // 4}" for position in range(40)]
+    train, val = split_holdout(["a"] * 40, 0.3, 0, groups=np.array(keys))
+    assert len(val) == 12
+    assert not {keys[i] for i in train} & {keys[i] for i in val}
+
+
+def test_images_without_a_key_are_no_group() -> None:
+    _, val = split_holdout(["a"] * 40, 0.25, 0, groups=[""] * 20 + [None] * 20)
+    assert len(val) == 10
+
+
+def test_an_image_under_two_labels_does_not_judge() -> None:
+    labels = ["a"] * 5 + ["b"] * 5
+    keys = ["same", *"1234", "same", *"5678"]
+    for seed in range(10):
+        _, val = split_holdout(labels, 0.5, seed, groups=keys)
+        assert 0 not in val
+        assert 5 not in val
+
+
+def test_labels_of_any_kind_are_classes() -> None:
+    labels = pd.Series([True, "x", 1.5, None] * 10, index=range(100, 140), dtype=object)
+    _, val = split_holdout(labels, 0.25, 0)
+    assert len(val) == 10
+    assert Counter(map(str, labels.iloc[val])).keys() == {"True", "x", "1.5", "None"}
+
+
+@pytest.mark.parametrize("frac", [0, 1, -0.1, 1.5, float("nan"), True])
+def test_a_share_outside_zero_and_one_is_refused(frac: float) -> None:
+    with pytest.raises(HyperparameterError, match="strictly between 0 and 1"):
+        split_holdout(["a"] * 10, frac, 0)
+
+
+@pytest.mark.parametrize("labels", [[], ["a"], ["a", "b", "c"]])
+def test_too_few_images_are_refused(labels: list[str]) -> None:
+    with pytest.raises(DataError, match="can be held out"):
+        split_holdout(labels, 0.5, 0)
+
+
+def test_copies_of_one_image_cannot_be_split() -> None:
+    with pytest.raises(DataError, match="two different images"):
+        split_holdout(["a"] * 10, 0.5, 0, groups=["same"] * 10)
+
+
+def test_groups_must_be_as_many_as_labels() -> None:
+    with pytest.raises(DataError, match="3 labels, but 2 groups"):
+        split_holdout(["a"] * 3, 0.5, 0, groups=["x", "y"])
