@@ -1,7 +1,59 @@
-"""Settings for all tests."""
+"""Settings and tiny data sets for all tests."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
 import pytest
+from PIL import Image
+from safetensors.torch import save_file
 
 pytest.register_assert_rewrite("contracts")
+
+COLOURS = {"blue": (40, 60, 220), "green": (40, 200, 60), "red": (220, 50, 40), "yellow": (220, 210, 40)}
+
+
+def colour_image(name: str, seed: int, side: int = 32) -> Image.Image:
+    """A square of noise in which one colour prevails: easily told apart, never twice the same."""
+    noise = np.random.default_rng(seed).integers(-40, 40, (side, side, 3))
+    return Image.fromarray(np.clip(np.array(COLOURS[name]) + noise, 0, 255).astype(np.uint8))
+
+
+@pytest.fixture
+def make_colours(tmp_path: Path) -> Callable[..., pd.DataFrame]:
+    """Write images of colours, and return a frame of their paths and labels."""
+
+    def make(num: int = 8, names: tuple[str, ...] = ("blue", "red"), seed: int = 0) -> pd.DataFrame:
+        rows = []
+        for index, name in enumerate(names):
+            folder = tmp_path / f"colours_{seed}" / name
+            folder.mkdir(parents=True, exist_ok=True)
+            for number in range(num):
+                path = folder / f"{number:03}.png"
+                colour_image(name, 10_000 * seed + 100 * index + number).save(path)
+                rows.append((str(path), name))
+        return pd.DataFrame(rows, columns=["image", "label"])
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `pretrained` weights of timm's test_resnet."""
+    import timm
+    import torch
+
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("weights")
+    save_file(timm.create_model("test_resnet", pretrained=False).state_dict(), folder / "test_resnet.safetensors")
+    return folder
+
+
+@pytest.fixture
+def tiny() -> dict[str, Any]:
+    """Hyperparameters of a trial that takes less than a second."""
+    return {"model": "test_resnet", "pretrained": False, "img_size": 32, "batch_size": 8, "epochs": 2, "lr": 3e-3}

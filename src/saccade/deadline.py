@@ -13,7 +13,7 @@ class Deadline:
     Parameters
     ----------
     limit_s : float or None
-        Seconds from now; None means that there is no limit.
+        Seconds from now, any number; None means that there is no limit.
     clock : callable
         Returns seconds; only differences count. A simulated clock may be passed.
 
@@ -37,5 +37,5 @@ class Deadline:
         return self.limit_s - self.elapsed_s()
 
     def before(self, fraction: float) -> Callable[[], float]:
-        """Return a function that tells the seconds left until that fraction of the limit is spent."""
+        """Return a function that tells the seconds left until that fraction, above 0, of the limit is spent."""
         return lambda: self.limit_s * fraction - self.elapsed_s()

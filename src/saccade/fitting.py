@@ -29,9 +29,10 @@ from saccade.settings import FitSettings
 from saccade.space import Dict
 from saccade.study import Study
 from saccade.training.classifier import Blueprint
-from saccade.training.metrics import Metric, make_metric
+from saccade.training.metrics import EvalMetric, Metric, make_metric
 from saccade.training.networks import check_networks, stored_side
 from saccade.training.preparation import PreparedData, prepare_data
+from saccade.training.problem import Problem
 from saccade.training.task import ImageTask
 from saccade.training.trainable import ImageTrainable
 from saccade.training.trainer import BEST, BLUEPRINT, LAST
@@ -72,7 +73,7 @@ class FitRequest:
     path: Path | None
     label: str
     problem_type: str | None
-    eval_metric: str | None
+    eval_metric: EvalMetric
     verbosity: int
     train: Examples
     tuning: Examples | None
@@ -110,8 +111,9 @@ def run_fit(request: FitRequest, deadline: Deadline) -> SavedPredictor:
     weights = Path(request.settings.weights).expanduser() if request.settings.weights else None
     check_networks(request.space, weights)
     num_trials = request.num_trials
+    assert request.train.labels is not None
+    metric_name = make_metric(request.eval_metric, Problem.of(request.train.labels, request.problem_type)).name
     folder = _new_folder(request.path)  # from here on there is something to lose
-    metric_name = request.eval_metric or ("rmse" if request.problem_type == "regression" else "accuracy")
     with ProgressDisplay(request.verbosity, metric_name) as display:
         listeners: list[Listener] = [EventLog(folder / EVENTS), display]
 

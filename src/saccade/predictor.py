@@ -24,7 +24,7 @@ from saccade.saved import SavedPredictor
 from saccade.settings import FitSettings, time_limit_s
 from saccade.training.classifier import Classifier
 from saccade.training.device import choose_device
-from saccade.training.metrics import held_out_figures, make_metric
+from saccade.training.metrics import EvalMetric, held_out_figures, is_metric_name, make_metric
 from saccade.training.recipe import canonical, recipe_space
 
 
@@ -35,11 +35,12 @@ class ImagePredictor:
     ----------
     label : str
         The label column's name.
-    problem_type : {"binary", "multiclass", "regression"} or None
-        None: seen from the labels (two classes are binary, else multiclass).
-    eval_metric : str or None
-        The figure on the validation images that chooses: ``accuracy`` (the default) or ``log_loss``; ``rmse`` for
-        regression.
+    problem_type : {"binary", "multiclass", "multilabel", "regression"} or None
+        None: seen from the labels; see `saccade.training.labels.infer_problem_type`.
+    eval_metric : str, callable or None
+        The figure on the validation images that chooses: scikit-learn's by name, a function ``f(y_true, y_pred)``, or a
+        scorer; see `saccade.training.metrics.make_metric`. None is ``accuracy``; ``f1_micro`` for multilabel problems,
+        ``rmse`` for regression.
     path : str, Path or None
         The run folder; None makes a new one in ``saccade_runs``.
     verbosity : int
@@ -59,7 +60,7 @@ class ImagePredictor:
         self,
         label: str = "label",
         problem_type: str | None = None,
-        eval_metric: str | None = None,
+        eval_metric: EvalMetric = None,
         path: str | Path | None = None,
         verbosity: int = 2,
     ) -> None:
@@ -222,8 +223,9 @@ class ImagePredictor:
         Returns
         -------
         dict
-            ``top1``; ``top5`` where there are more than five classes; for regression ``rmse``. With an `eval_metric`,
-            that as well.
+            ``top1``; ``top5`` where there are more than five classes; for multilabel problems ``f1_micro`` and
+            ``subset_accuracy``; for regression ``rmse``. With an `eval_metric`, that as well (but a function of one's
+            own is not saved with a predictor).
         """
         saved = self._fitted()
         examples = read_labelled_examples(data, saved.label)
@@ -284,7 +286,8 @@ class ImagePredictor:
             When there is no predictor there, or it is damaged.
         """
         saved = SavedPredictor.read(path)
-        predictor = cls(saved.label, saved.problem.type, saved.metric, verbosity=verbosity)
+        metric = saved.metric if is_metric_name(saved.metric, saved.problem) else None
+        predictor = cls(saved.label, saved.problem.type, metric, verbosity=verbosity)
         predictor._saved, predictor._path = saved, Path(path)
         return predictor
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import math
+import numbers
+import os
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -46,10 +48,16 @@ class TuneSettings:
 
     def __post_init__(self) -> None:
         if self.num_trials is not None:
-            _check_whole("num_trials", self.num_trials)
+            _set(self, "num_trials", _whole("num_trials", self.num_trials))
+        if self.max_reward is not None:
+            if not _is_number(self.max_reward):
+                raise HyperparameterError(f"max_reward was given {self.max_reward!r}; expected a number or None")
+            _set(self, "max_reward", float(self.max_reward))
         make_scheduler(self.scheduler)
-        if isinstance(self.searcher, str) and self.searcher not in SEARCHERS:
+        is_known = isinstance(self.searcher, str) and self.searcher in SEARCHERS
+        if not is_known and not isinstance(self.searcher, Searcher):
             raise UnknownNameError.of("searcher", self.searcher, SEARCHERS)
+        _set(self, "searcher_options", _dictionary("searcher_options", self.searcher_options))
 
 
 @dataclass(frozen=True)
@@ -69,12 +77,12 @@ class FitSettings:
             raise HyperparameterError(
                 f"holdout_frac was given {self.holdout_frac!r}; expected a number between 0 and 1"
             )
-        if self.random_state is not None:
-            _check_whole("random_state", self.random_state, least=0)
-        if self.nthreads_per_trial is not None:
-            _check_whole("nthreads_per_trial", self.nthreads_per_trial)
-        if self.ngpus_per_trial is not None:
-            _check_whole("ngpus_per_trial", self.ngpus_per_trial, least=0)
+        _set(self, "holdout_frac", float(self.holdout_frac))
+        for name, least in (("random_state", 0), ("nthreads_per_trial", 1), ("ngpus_per_trial", 0)):
+            if (value := getattr(self, name)) is not None:
+                _set(self, name, _whole(name, value, least))
+        if self.weights is not None and not isinstance(self.weights, str | os.PathLike):
+            raise HyperparameterError(f"weights was given {self.weights!r}; expected a path or None")
         _ = self.tuning  # checked now, before any work
         if self.executor not in get_args(ExecutorName):
             raise UnknownNameError.of("executor", self.executor, get_args(ExecutorName))
@@ -86,10 +94,20 @@ class FitSettings:
         Raises
         ------
         UnknownArgumentError
-            For an argument that `fit` does not have.
+            For an argument that `fit` or `hyperparameter_tune_kwargs` does not have.
+        UnknownNameError
+            For a searcher, scheduler or executor that does not exist.
         HyperparameterError
-            For a value out of range.
+            For a value of the wrong type or out of range.
+
+        Examples
+        --------
+        >>> FitSettings.of({"hyperparameter_tune_kwargs": {"num_trials": 3}}).tuning.num_trials
+        3
         """
+        for name in arguments:
+            if name in inspect.signature(TuneSettings).parameters:
+                raise UnknownArgumentError(f"{name} goes into hyperparameter_tune_kwargs={{{name!r}: …}}")
         check_names("argument of fit()", arguments, cls)
         settings = cls(**arguments)
         if settings.random_state is None:  # drawn here, so that the run tells what was drawn
@@ -99,7 +117,7 @@ class FitSettings:
     @property
     def tuning(self) -> TuneSettings:
         """`hyperparameter_tune_kwargs`, checked; None counts as empty."""
-        given = dict(self.hyperparameter_tune_kwargs or {})
+        given = _dictionary("hyperparameter_tune_kwargs", self.hyperparameter_tune_kwargs)
         check_names("key of hyperparameter_tune_kwargs", given, TuneSettings)
         return TuneSettings(**given)
 
@@ -125,16 +143,36 @@ def time_limit_s(time_limit: Any) -> float | None:
 
 def check_names(kind: str, given: Mapping[str, Any], target: type) -> None:
     """Refuse names that are no parameters of `target`, with a suggestion."""
-    known = [name for name in inspect.signature(target).parameters]
+    known = list(inspect.signature(target).parameters)
     for name in given:
         if name not in known:
             raise UnknownArgumentError.of(kind, name, known)
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value)
+    """Tell whether the value is a number, Python's or NumPy's, that can be compared and made a float."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        return False
+    try:
+        return not math.isnan(value)
+    except OverflowError:  # a whole number beyond all floats
+        return False
 
 
-def _check_whole(name: str, value: Any, least: int = 1) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+def _whole(name: str, value: Any, least: int = 1) -> int:
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or int(value) < least:
         raise HyperparameterError(f"{name} was given {value!r}; expected a whole number, {least} or more")
+    return int(value)
+
+
+def _dictionary(name: str, value: Any) -> dict[str, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise HyperparameterError(f"{name} was given {value!r}; expected a dict")
+    return dict(value)
+
+
+def _set(settings: object, name: str, value: Any) -> None:
+    """Give a field of a frozen dataclass, while it is made, its value in Python's own type."""
+    object.__setattr__(settings, name, value)

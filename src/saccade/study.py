@@ -15,7 +15,11 @@ from saccade.events import EpochDone, Event, JobDone, JobFailed, Listener, Trial
 from saccade.executor import Executor
 from saccade.scheduler import Scheduler
 from saccade.searcher import Searcher
+from saccade.space.constants import copied
 from saccade.trial import Decision, Status, Trial
+
+NUM_FAILURES = 10
+"""When this many trials have failed, all that there were and all for the same reason, no more are begun."""
 
 
 class Study:
@@ -32,11 +36,16 @@ class Study:
     reserve_s : float
         Seconds before the deadline that training leaves alone, for what comes after it.
     max_score : float or None
-        A score that is good enough: the search ends when a trial reaches it.
+        A score that is good enough: the search ends when a trial reaches it; other trials stop at their next report.
     folder : Path or None
         Where trials keep their files, each in a numbered folder; None gives them none.
     listeners : iterable of callables
-        Called with every event.
+        Called with every event, in this order.
+
+    Attributes
+    ----------
+    is_exhausted : bool
+        Whether the searcher had nothing left to propose.
 
     Examples
     --------
@@ -74,6 +83,7 @@ class Study:
         self.listeners = list(listeners)
         self.is_exhausted = False
         self._trials: list[Trial] = []
+        self._good_enough: set[int] = set()
 
     @property
     def trials(self) -> Sequence[Trial]:
@@ -94,6 +104,8 @@ class Study:
     def run(self) -> None:
         """Search until the trials, the time or the space are used up, or the score is good enough.
 
+        A search whose first trials all fail for one and the same reason is given up: the rest would too.
+
         Raises
         ------
         SearchFailedError
@@ -102,18 +114,20 @@ class Study:
         self._submit_jobs()
         self.executor.run(self._handle)
         if self._trials and all(trial.status is Status.FAILED for trial in self._trials):
-            raise _all_failed(self._trials)
+            raise _all_failed(self._trials, is_given_up=self._is_hopeless and len(self._trials) < self.num_trials)
 
     def new_trial(self) -> Trial | None:
         """Begin a trial with the searcher's next configuration; None when no more may be begun."""
-        if len(self._trials) >= self.num_trials or self.is_exhausted or not self._is_time_for_a_trial():
+        if len(self._trials) >= self.num_trials or self.is_exhausted:
+            return None
+        if self._is_hopeless or not self._is_time_for_a_trial():
             return None
         try:
             config = self.searcher.suggest()
         except ExhaustedSearchSpaceError as exhausted:
             self.is_exhausted = True
             if self.num_trials < math.inf:
-                self._tell(Warned(f"{exhausted} The search ends after {len(self._trials)} trials."))
+                self._tell(Warned(f"{exhausted} The search ends after {_num_trials(len(self._trials))}."))
             return None
         number = len(self._trials)
         self._trials.append(Trial(number, config, self._make_folder(number, config)))
@@ -127,24 +141,31 @@ class Study:
         (folder / "config.json").write_text(json.dumps(config, indent=2, default=repr) + "\n", encoding="utf-8")
         return str(folder)
 
+    @property
+    def _is_over(self) -> bool:
+        """Whether no more jobs are to be done; the first one is always begun, so that there is a result."""
+        return bool(self._good_enough) or (bool(self._trials) and self.seconds_left <= 0)
+
+    @property
+    def _is_hopeless(self) -> bool:
+        first = self._trials[0].failure if len(self._trials) >= NUM_FAILURES else None
+        return first is not None and all(
+            trial.failure is not None and trial.failure.reason == first.reason for trial in self._trials
+        )
+
     def _is_time_for_a_trial(self) -> bool:
-        """Tell whether a new trial could still report; the first one is always begun, so that there is a result."""
-        if not any(trial.reports for trial in self._trials):
-            return not self._trials or self.seconds_left > 0
-        best = self.best_trial
-        if best is not None and _best_score(best) >= self.max_score:
-            return False
-        shortest_epoch_s = min(trial.reports[0].seconds for trial in self._trials if trial.reports)
-        return self.seconds_left > shortest_epoch_s
+        """Tell whether a new trial could report before the deadline, as far as those before it tell."""
+        first_epochs_s = (trial.reports[0].seconds for trial in self._trials if trial.reports)
+        return self.seconds_left > min(first_epochs_s, default=-math.inf)
 
     def _submit_jobs(self) -> None:
-        while self.executor.num_free:
+        while self.executor.num_free and not self._is_over:
             job = self.scheduler.next_job(self)
             if job is None:
                 return
             self._trials[job.trial].status = Status.RUNNING
             self._tell(TrialStarted(job.trial, job.config))
-            self.executor.submit(replace(job, seconds_left=self.seconds_left))
+            self.executor.submit(replace(job, config=copied(job.config), seconds_left=self.seconds_left))
 
     def _handle(self, event: Event) -> Decision:
         decision = Decision.CONTINUE
@@ -152,9 +173,11 @@ class Study:
             case EpochDone():
                 trial = self._trials[event.trial]
                 trial.reports.append(event)
-                self.searcher.observe(trial.config, event.epoch, event.score, event.seconds)
+                self.searcher.observe(trial.config, event.epoch, event.score, trial.seconds)
                 decision = self.scheduler.on_report(event)
                 if event.score >= self.max_score:
+                    self._good_enough.add(event.trial)
+                if self._good_enough:
                     decision = Decision.STOP
             case JobDone():
                 trial = self._trials[event.trial]
@@ -165,6 +188,7 @@ class Study:
             case JobFailed():
                 trial = self._trials[event.trial]
                 trial.status, trial.failure = Status.FAILED, event
+                self._good_enough.discard(event.trial)
         self._tell(event)
         if isinstance(event, JobDone | JobFailed):
             self._submit_jobs()
@@ -179,10 +203,16 @@ def _best_score(trial: Trial) -> float:
     return trial.best_report.score if trial.best_report else -math.inf
 
 
-def _all_failed(trials: Sequence[Trial]) -> SearchFailedError:
+def _num_trials(num: int) -> str:
+    return f"{num} trial" if num == 1 else f"{num} trials"
+
+
+def _all_failed(trials: Sequence[Trial], is_given_up: bool) -> SearchFailedError:
     failures = [trial.failure for trial in trials if trial.failure is not None]
     reasons = list(dict.fromkeys(failure.reason for failure in failures))
     num = "The only trial" if len(failures) == 1 else f"All {len(failures)} trials"
+    if is_given_up:
+        num = f"The search was given up after {len(failures)} trials, which all"
     if len(reasons) == 1:
         message = f"{num} failed: {reasons[0]}"
     else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import operator
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from saccade.errors import DivergedError
+from saccade.deadline import Deadline
 from saccade.events import EpochDone, JobFailed
 
 
@@ -41,7 +41,7 @@ class Job:
     trial : int
         The trial's number, from 0.
     config : dict
-        Its configuration.
+        Its configuration, which belongs to whoever trains it.
     folder : str
         Where the trial keeps its files.
     until_epoch : int or None
@@ -49,7 +49,8 @@ class Job:
     checkpoint : str or None
         The file to continue from; None starts afresh.
     seconds_left : float
-        Time for the job from the moment a worker takes it up.
+        Time for the job from the moment a worker takes it up; inf without a limit, and 0 or less when the time is up
+        already.
     """
 
     trial: int
@@ -94,14 +95,22 @@ Reporter = Callable[[EpochDone], Decision]
 class Trainable(ABC):
     """Something that can be trained an epoch at a time: images, any function, a replay of recorded curves.
 
-    It is built once for each worker and lives through many jobs, so it may keep warm what jobs share.
+    It is sent once to each worker and lives through many jobs, so it may keep warm what jobs share.
+    ``tests/contracts/trainable_contract.py`` holds what each trainable must do.
     """
 
     @abstractmethod
     def train(self, job: Job, report: Reporter) -> str:
-        """Train, report each epoch, and obey the answer; return why it ended ("" at the recipe's end).
+        """Train, report each epoch, and obey the answer.
 
-        Whatever it raises makes the trial *failed*.
+        Training ends when `report` answers anything but CONTINUE, when ``job.until_epoch`` is reached, when
+        ``job.seconds_left`` is spent (but not before the first report, so that there is a result), or at the end of
+        what the configuration asks for. Whatever is raised makes the trial *failed*.
+
+        Returns
+        -------
+        str
+            Why it ended early; "" at the end of the configuration, or of the job.
         """
 
 
@@ -112,7 +121,8 @@ class FunctionTrainable(Trainable):
     ----------
     function : callable
         ``function(config, report)``; it calls ``report(epoch=1, score=0.9)`` after each epoch. Without `epoch`,
-        reports are counted. Further keyword arguments are kept as metrics.
+        reports are counted. Further keyword arguments are kept as metrics. The call does not return when the trial
+        is to end: because the study says so, or because another epoch as long as the last one would be too long.
     score_name : str
         The keyword that holds the score.
 
@@ -128,7 +138,7 @@ class FunctionTrainable(Trainable):
         self.score_name = score_name
 
     def train(self, job: Job, report: Reporter) -> str:
-        """Call the function; it is left by an exception of ours when the study says stop."""
+        """Call the function; it is left by an exception of ours when the trial is to end."""
         reporter = _FunctionReporter(job, report, self.score_name)
         try:
             self.function(dict(job.config), reporter)
@@ -144,7 +154,8 @@ class _StopFunction(BaseException):
 class _FunctionReporter:
     def __init__(self, job: Job, report: Reporter, score_name: str) -> None:
         self._job, self._report, self._score_name = job, report, score_name
-        self._num_reports = 0
+        self._epoch = 0
+        self._deadline = Deadline(job.seconds_left)
         self._last_s = time.perf_counter()
 
     def __call__(self, *, epoch: int | None = None, **figures: float) -> None:
@@ -153,16 +164,24 @@ class _FunctionReporter:
                 f"report() was called with {sorted(figures)}, without the score {self._score_name!r}; "
                 f"write report(epoch=…, {self._score_name}=…)"
             )
-        self._num_reports += 1
-        score = float(figures.pop(self._score_name))
-        if not math.isfinite(score):
-            raise DivergedError(f"report() was given {self._score_name}={score}; a score is a finite number")
+        self._epoch = self._next_epoch(epoch)
+        metrics = {name: float(figure) for name, figure in figures.items()}
+        score = metrics.pop(self._score_name)
         now_s = time.perf_counter()
-        event = EpochDone(
-            self._job.trial, epoch or self._num_reports, score, now_s - self._last_s, metrics=dict(figures)
-        )
-        self._last_s = now_s
+        event = EpochDone(self._job.trial, self._epoch, score, now_s - self._last_s, metrics)
         if self._report(event) is not Decision.CONTINUE:
             raise _StopFunction("stopped by the scheduler")
-        if self._job.until_epoch is not None and event.epoch >= self._job.until_epoch:
+        if self._job.until_epoch is not None and self._epoch >= self._job.until_epoch:
             raise _StopFunction("")
+        if self._deadline.seconds_left() < event.seconds:
+            raise _StopFunction("time limit")
+        self._last_s = time.perf_counter()
+
+    def _next_epoch(self, given: int | None) -> int:
+        if given is None:
+            return self._epoch + 1
+        epoch = operator.index(given)
+        if epoch <= self._epoch:
+            wrong = f"after epoch {self._epoch}, but epochs go up" if self._epoch else "but epochs are counted from 1"
+            raise ValueError(f"report() was called with epoch={epoch} {wrong}")
+        return epoch

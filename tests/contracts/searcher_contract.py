@@ -75,9 +75,7 @@ class SearcherContract:
 
     @settings(suppress_health_check=[HealthCheck.differing_executors])  # inherited by several classes
     @given(space=FINITE_DICTS, seed=st.integers(0, 2**32 - 1))
-    def test_a_finite_space_is_suggested_completely_and_then_is_exhausted(
-        self, space: Dict, seed: int
-    ) -> None:
+    def test_a_finite_space_is_suggested_completely_and_then_is_exhausted(self, space: Dict, seed: int) -> None:
         assume(space.num_configurations <= 60)
         keys = {canonical_key(config) for config in grid(space)}
         searcher = self.make(space, seed)

@@ -15,9 +15,7 @@ JSON_VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=2), inner, max_size=2),
     max_leaves=4,
 )
-KEYS = st.one_of(
-    st.text("ab./~0 ", max_size=4), st.integers(-3, 9), st.sampled_from(["class", "model.name", "x1"])
-)
+KEYS = st.one_of(st.text("ab./~0 ", max_size=4), st.integers(-3, 9), st.sampled_from(["class", "model.name", "x1"]))
 
 
 @st.composite

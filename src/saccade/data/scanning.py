@@ -105,9 +105,7 @@ class Scan:
             digests=[self.digests[position] for position in old],
             sizes=self.sizes[old],
             is_constant=self.is_constant[old],
-            errors={
-                new: self.errors[position] for new, position in enumerate(old) if position in self.errors
-            },
+            errors={new: self.errors[position] for new, position in enumerate(old) if position in self.errors},
             skipped=[new for new, position in enumerate(old) if position in skipped],
             min_shorter_side=self.min_shorter_side,
         )

@@ -6,6 +6,7 @@ done once, at the size that training needs, and all trials and worker processes 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -14,7 +15,6 @@ import shutil
 import time
 import zipfile
 from collections.abc import Iterable, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -179,9 +179,9 @@ class ImageStore:
         folder.parent.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(folder)
         partial = folder.with_name(f".{folder.name}-{secrets.token_hex(4)}.partial")
-        partial.mkdir()
         writer = _StoreWriter(partial, images, shorter_side)
         try:
+            partial.mkdir()
             writer.write_pixels(positions, num_threads, deadline, on_progress)
             writer.write_index()
             _move_into_place(partial, folder)
@@ -288,7 +288,7 @@ class _StoreWriter:
         """Decode in threads, and append what comes out."""
         with (
             (self._folder / PIXELS_FILE).open("wb") as file,
-            closing(map_in_threads(self._decode, order, num_threads, deadline)) as outcomes,
+            contextlib.closing(map_in_threads(self._decode, order, num_threads, deadline)) as outcomes,
         ):
             for position, outcome in outcomes:
                 if isinstance(outcome, ImageReadError):
@@ -365,10 +365,11 @@ def _checked_order(order: Iterable[int] | None, num_images: int) -> Sequence[int
 def _remove_abandoned(folder: Path) -> None:
     """Remove what builds of this same store left behind when they were killed."""
     for partial in folder.parent.glob(f".{folder.name}-*.partial"):
-        pixels = partial / PIXELS_FILE
-        last_write_s = (pixels if pixels.exists() else partial).stat().st_mtime
-        if time.time() - last_write_s > _ABANDONED_AFTER_S:
-            shutil.rmtree(partial, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):  # that build may just be finishing
+            pixels = partial / PIXELS_FILE
+            last_write_s = (pixels if pixels.exists() else partial).stat().st_mtime
+            if time.time() - last_write_s > _ABANDONED_AFTER_S:
+                shutil.rmtree(partial, ignore_errors=True)
 
 
 def _move_into_place(partial: Path, folder: Path) -> None:

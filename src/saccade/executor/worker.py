@@ -17,7 +17,6 @@ from saccade.events import EpochDone, JobDone, JobFailed
 from saccade.executor.base import failed, run_job
 from saccade.trial import Decision, Job, Trainable
 
-
 PROGRAM = """\
 import sys
 sys.path[:] = {path!a}

@@ -36,14 +36,21 @@ def fit_summary(best: Trial, trials: Sequence[Trial], metric: str, total_s: floa
     Returns
     -------
     dict
-        ``train_acc`` and ``valid_acc`` (for regression ``train_loss`` and ``valid_rmse``), ``valid_score``,
+        ``train_acc`` and ``valid_acc`` (for multilabel problems of images whose labels are all right, and
+        ``valid_f1_micro``; for regression ``train_loss`` and ``valid_rmse``), ``valid_score``,
         ``eval_metric``, ``total_time``, ``best_config``, ``best_trial``, ``best_epoch``, ``num_trials``,
         ``fit_history``.
     """
     report = best.best_report
     assert report is not None
     figures = report.metrics
-    if "top1" in figures:
+    if "subset_accuracy" in figures:
+        accuracies = {
+            "train_acc": figures.get("train_acc"),
+            "valid_acc": figures["subset_accuracy"],
+            "valid_f1_micro": figures["f1_micro"],
+        }
+    elif "top1" in figures:
         accuracies = {"train_acc": figures.get("train_acc"), "valid_acc": figures["top1"]}
     else:
         accuracies = {"train_loss": figures.get("train_loss"), "valid_rmse": figures.get("rmse")}

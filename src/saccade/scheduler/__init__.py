@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from saccade.errors import UnknownNameError
 from saccade.scheduler.base import Scheduler, StudyState
 from saccade.scheduler.fifo import FIFOScheduler
 
-__all__ = ["FIFOScheduler", "Scheduler", "StudyState", "make_scheduler"]
+if TYPE_CHECKING:
+    from saccade.scheduler.local_sequential import LocalSequentialScheduler
+
+__all__ = ["FIFOScheduler", "LocalSequentialScheduler", "Scheduler", "StudyState", "make_scheduler"]
 
 # `local` is what the API that Saccade revives called training one trial after the other.
 _SCHEDULERS: dict[str, type[Scheduler]] = {"fifo": FIFOScheduler, "local": FIFOScheduler}
@@ -22,6 +27,14 @@ def make_scheduler(name: str | Scheduler) -> Scheduler:
     """
     if isinstance(name, Scheduler):
         return name
-    if name not in _SCHEDULERS:
+    if not isinstance(name, str) or name not in _SCHEDULERS:
         raise UnknownNameError.of("scheduler", name, _SCHEDULERS)
     return _SCHEDULERS[name]()
+
+
+def __getattr__(name: str) -> Any:
+    if name == "LocalSequentialScheduler":  # it runs a study, and studies need this package first
+        from saccade.scheduler.local_sequential import LocalSequentialScheduler
+
+        return LocalSequentialScheduler
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

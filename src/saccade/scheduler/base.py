@@ -26,11 +26,18 @@ class StudyState(Protocol):
 
 
 class Scheduler(ABC):
-    """Decides which job runs next, and what a trial does after a report."""
+    """Decides which job runs next, and what a trial does after a report.
+
+    ``tests/contracts/scheduler_contract.py`` holds what each scheduler must do.
+    """
 
     @abstractmethod
     def next_job(self, state: StudyState) -> Job | None:
-        """Return the next job for a free worker; None when there is nothing to do for now."""
+        """Return the next job for a free worker, of a new trial or of one that is paused.
+
+        It is asked again after each job's end, so None means that there is nothing to do for now; and the study sets
+        the job's `seconds_left`.
+        """
 
     @abstractmethod
     def on_report(self, report: EpochDone) -> Decision:

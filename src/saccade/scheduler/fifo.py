@@ -13,7 +13,7 @@ class FIFOScheduler(Scheduler):
     def next_job(self, state: StudyState) -> Job | None:
         """Return a new trial's only job."""
         trial = state.new_trial()
-        return trial and Job(trial.number, trial.config, trial.folder)
+        return None if trial is None else Job(trial.number, trial.config, trial.folder)
 
     def on_report(self, report: EpochDone) -> Decision:  # noqa: ARG002
         """Let every trial go on."""

@@ -12,10 +12,20 @@ from typing import Any
 from saccade.errors import HyperparameterError, UnknownNameError, near_names
 from saccade.searcher.base import Searcher
 from saccade.searcher.grid_search import GridSearcher
+from saccade.searcher.local import LocalGridSearcher, LocalRandomSearcher, LocalSearcher
 from saccade.searcher.random_search import RandomSearcher
 from saccade.space import Dict
 
-__all__ = ["SEARCHERS", "GridSearcher", "RandomSearcher", "Searcher", "make_searcher"]
+__all__ = [
+    "SEARCHERS",
+    "GridSearcher",
+    "LocalGridSearcher",
+    "LocalRandomSearcher",
+    "LocalSearcher",
+    "RandomSearcher",
+    "Searcher",
+    "make_searcher",
+]
 
 SEARCHERS: dict[str, type[Searcher]] = {"random": RandomSearcher, "grid": GridSearcher}
 

@@ -13,7 +13,7 @@ import torch
 from saccade.data.augmentation import evaluation_transform
 from saccade.data.batches import Batches, Images
 from saccade.models.catalogue import resolve_name
-from saccade.models.network import InputSpec, build_network, network_input
+from saccade.models.network import InputSpec, build_network, classifier_parameters, network_input
 from saccade.training.device import Numerics
 from saccade.training.problem import Problem
 from saccade.training.recipe import Recipe
@@ -153,7 +153,22 @@ def new_classifier(recipe: Recipe, problem: Problem, numerics: Numerics, weights
         weights_file=where.get("file"),
         weights_folder=where.get("folder"),
     )
+    if recipe.pretrained:
+        _quiet_head(network)
     return Classifier(Blueprint.of(network, recipe), problem, network, numerics)
+
+
+@torch.no_grad()
+def _quiet_head(network: torch.nn.Module) -> None:
+    """Start the new last layer from zero, so that its first gradients do not shake what was pretrained.
+
+    Some of timm's heads start so large for few classes that the first steps undo the pretraining; from zero, the head
+    learns first and the rest follows (compare Kumar et al., "Fine-tuning can distort pretrained features", 2022).
+    """
+    head = classifier_parameters(network)
+    for name, parameter in network.named_parameters():
+        if name in head:
+            parameter.zero_()
 
 
 def empty_classifier(blueprint: Blueprint, problem: Problem, numerics: Numerics) -> Classifier:

@@ -11,6 +11,7 @@ from timm.scheduler import create_scheduler_v2
 
 from saccade.errors import HyperparameterError, UnknownNameError
 from saccade.models.network import classifier_parameters
+from saccade.training.problem import Problem
 from saccade.training.recipe import Recipe
 
 
@@ -41,7 +42,7 @@ def _parameter_groups(network: torch.nn.Module, recipe: Recipe) -> list[dict[str
         network,
         weight_decay=recipe.weight_decay,
         no_weight_decay_list=getattr(network, "no_weight_decay", set)(),
-        layer_decay=recipe.layer_decay or 1.0,
+        layer_decay=recipe.layer_decay or (0.75 if recipe.pretrained else 1.0),
     )
     head = classifier_parameters(network)
     in_head = {id(parameter) for name, parameter in network.named_parameters() if name in head}
@@ -95,24 +96,23 @@ class Mixing:
     ----------
     recipe : Recipe
         How much.
-    num_classes : int
-        Classes of the targets.
+    problem : Problem
+        What the targets mean.
     """
 
-    def __init__(self, recipe: Recipe, num_classes: int) -> None:
-        if num_classes < 2:
+    def __init__(self, recipe: Recipe, problem: Problem) -> None:
+        if not problem.is_classification:
             raise HyperparameterError("mixup and cutmix mix classes; set them to 0 for regression")
-        self._mixup = Mixup(
-            mixup_alpha=recipe.mixup,
-            cutmix_alpha=recipe.cutmix,
-            label_smoothing=recipe.smoothing,
-            num_classes=num_classes,
-        )
+        self._problem, self._smoothing = problem, recipe.smoothing
+        self._mixup = Mixup(mixup_alpha=recipe.mixup, cutmix_alpha=recipe.cutmix, label_smoothing=0.0)
 
     def __call__(self, x_BCHW: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return mixed images and class probabilities of shape (batch, classes)."""
         num = len(x_BCHW)
         if num % 2:  # timm pairs the images of a batch, so an odd one takes a partner for the while
             x_BCHW, y = torch.cat([x_BCHW, x_BCHW[:1]]), torch.cat([y, y[:1]])
-        x_mixed, y_mixed = self._mixup(x_BCHW, y)
+        # Mixing row numbers as if they were classes tells how much of each image is in each.
+        self._mixup.num_classes = len(x_BCHW)
+        x_mixed, parts = self._mixup(x_BCHW, torch.arange(len(x_BCHW), device=y.device))
+        y_mixed = parts.float() @ self._problem.soft_targets(y, self._smoothing)
         return x_mixed[:num], y_mixed[:num]

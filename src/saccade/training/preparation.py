@@ -72,13 +72,13 @@ def prepare_data(
     """
     start_s = time.perf_counter()
     images, labels = _joined(train, tuning)
-    Problem.of(labels[: len(train)], problem_type)  # wrong labels are told before the long work
+    asked = Problem.of(labels[: len(train)], problem_type)  # wrong labels are told before the long work
     store = ImageStore.build(
         images,
         folder,
         shorter_side=shorter_side,
         deadline=seconds_left,
-        order=_fair_order(labels, random_state).tolist(),
+        order=_fair_order(asked.strata(labels), random_state).tolist(),
         on_progress=lambda done, total: tell(Progressed("decoding images", done, total)),
     )
     _warn_of_missing(store, images, folder.with_name(UNREADABLE), tell)
@@ -91,7 +91,7 @@ def prepare_data(
     problem = Problem.of(labels.iloc[in_train], problem_type)
     if tuning is None:
         chosen, held_out = split_holdout(
-            labels.iloc[in_train].to_numpy(),
+            problem.strata(labels.iloc[in_train]),
             holdout_frac,
             random_state,
             groups=np.asarray(store.digests)[in_train],
@@ -112,10 +112,10 @@ def _joined(train: Examples, tuning: Examples | None) -> tuple[list[ImageLike], 
     return images, pd.concat([part.labels for part in parts if part.labels is not None], ignore_index=True)
 
 
-def _fair_order(labels: pd.Series, random_state: int | None) -> np.ndarray:
-    """Return an order in which every beginning holds all labels in turn."""
-    shuffled = np.random.default_rng(random_state).permutation(len(labels))
-    codes = pd.Series(pd.factorize(labels)[0][shuffled])
+def _fair_order(classes: np.ndarray, random_state: int | None) -> np.ndarray:
+    """Return an order in which every beginning holds all classes in turn."""
+    shuffled = np.random.default_rng(random_state).permutation(len(classes))
+    codes = pd.Series(classes[shuffled])
     turn = codes.groupby(codes).cumcount().to_numpy()
     return shuffled[np.argsort(turn, kind="stable")]
 

@@ -52,9 +52,18 @@ class Recipe(BaseModel):
     )
     warmup_epochs: float = Field(0.2, ge=0, description="epochs over which the learning rate rises")
     min_lr: float = Field(0.0, ge=0, description="learning rate at the end of the schedule")
-    layer_decay: float | None = Field(None, gt=0, le=1, description="factor on the learning rate from layer to layer")
+    layer_decay: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="factor on the learning rate from layer to layer; None is 0.75 when pretrained, or 1",
+    )
     transfer_lr_mult: float = Field(1.0, ge=0, description="factor on the learning rate of the pretrained layers")
     output_lr_mult: float = Field(1.0, ge=0, description="factor on the learning rate of the new last layer")
+    linear_probe: bool = Field(True, description="fit the new last layer to frozen features first; needs pretrained")
+    freeze_bn: bool | None = Field(
+        None, description="keep pretrained batch statistics; None is yes for batches of less than 32 images"
+    )
     clip_grad: float | None = Field(None, gt=0, description="largest norm of the gradient")
 
     img_size: int | None = Field(None, ge=8, description="pixels of a side; None is the network's own")

@@ -26,12 +26,13 @@ from saccade.training.device import Numerics, choose_device
 from saccade.training.early_stopping import EarlyStopping
 from saccade.training.metrics import held_out_figures
 from saccade.training.optimisation import LearningRate, Mixing, make_optimizer
+from saccade.training.probe import fit_head
 from saccade.training.recipe import Recipe
 from saccade.training.task import ImageTask
 from saccade.trial import Decision, Job, Reporter
 
 LAST, BEST, BLUEPRINT = "last.safetensors", "best.safetensors", "blueprint.json"
-"""Files in a trial's folder: the state to continue from, the weights of the best epoch, and what network they are for."""
+"""Files in a trial's folder: the state to continue from, the weights of the best epoch, and of what network."""
 
 
 class Trainer:
@@ -62,12 +63,13 @@ class Trainer:
         self.val_batches = self.classifier.batches(
             task.store, task.val.indices, task.val.targets, max(32, recipe.batch_size)
         )
-        self.mixing = Mixing(recipe, len(task.problem.classes)) if recipe.mixup or recipe.cutmix else None
+        self.mixing = Mixing(recipe, task.problem) if recipe.mixup or recipe.cutmix else None
         self.optimizer = make_optimizer(self.network, recipe)
         self.learning_rate = LearningRate(self.optimizer, recipe, len(self.train_batches))
         self.scaler = torch.amp.GradScaler(enabled=self.numerics.dtype is torch.float16)
         self.stopping = EarlyStopping(recipe)
         self.num_epochs = 0
+        self.is_probed = not (recipe.pretrained and recipe.linear_probe)
         self.best_score = -math.inf
         self.val_s: float | None = None
 
@@ -76,43 +78,55 @@ class Trainer:
         deadline = Deadline(job.seconds_left)
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / BLUEPRINT).write_text(json.dumps(self.classifier.blueprint.to_json(), indent=2) + "\n")
-        until = min(job.until_epoch or self.recipe.epochs, self.recipe.epochs)
         with _memory_errors(self.recipe):
-            while self.num_epochs < until:
-                event, is_whole = self._epoch(job.trial, deadline)
+            for event, is_whole in self._reports(job, deadline):
                 if report(event) is not Decision.CONTINUE:
                     return "stopped by the scheduler"
-                if not is_whole or deadline.seconds_left() <= 0:
+                if not is_whole or deadline.seconds_left() <= (self.val_s or 0.0):
                     return "time limit"
                 if reason := self.stopping.reason(event.score):
                     return reason
         return ""
 
-    def _epoch(self, trial: int, deadline: Deadline) -> tuple[EpochDone, bool]:
-        """Train an epoch, or what the deadline leaves of it, judge it, and save what must be saved."""
-        start_s = time.perf_counter()
-        train, is_whole = self._train(deadline)
+    def _reports(self, job: Job, deadline: Deadline) -> Iterator[tuple[EpochDone, bool]]:
+        """Do the probe and the epochs that are still to be done; tell of each whether it is whole."""
+        if not self.is_probed:
+            self.is_probed = True
+            start_s = time.perf_counter()
+            if fit_head(self.classifier, self.task.store, self.task.train, deadline.seconds_left, self.recipe.seed):
+                if self.ema is not None:
+                    self.ema.set(self.network)
+                yield self._judge(job.trial, deadline, start_s, {}, is_whole=True), True
+        until = self.recipe.epochs if job.until_epoch is None else min(job.until_epoch, self.recipe.epochs)
+        while self.num_epochs < until:
+            start_s = time.perf_counter()
+            figures, is_whole = self._train(deadline)
+            self.num_epochs += 1
+            yield self._judge(job.trial, deadline, start_s, figures, is_whole), is_whole
+
+    def _judge(
+        self, trial: int, deadline: Deadline, start_s: float, figures: dict[str, float], is_whole: bool
+    ) -> EpochDone:
+        """Validate after an epoch, and save what must be saved; a part of an epoch cannot be continued exactly."""
         train_s = time.perf_counter() - start_s
-        figures = self._validate(deadline)
+        figures = {**figures, **self._validate(deadline)}
         score = self.task.metric.score(figures[self.task.metric.name])
         if not math.isfinite(score):
             raise DivergedError(f"{self.task.metric.name} on the validation images is {score}")
         if score > self.best_score:
             self.best_score = score
             self._save_weights()
-        self.num_epochs += 1
-        checkpoint = None
         if is_whole:
             save_state(self.folder / LAST, self.state_dict())
-            checkpoint = str(self.folder / LAST)
-        metrics = {**train, **figures, "train_s": train_s, "val_s": self.val_s or 0.0}
+        metrics = {**figures, "train_s": train_s, "val_s": self.val_s or 0.0}
         seconds = time.perf_counter() - start_s
-        return EpochDone(trial, self.num_epochs, score, seconds, metrics, checkpoint), is_whole
+        checkpoint = str(self.folder / LAST) if is_whole else None
+        return EpochDone(trial, self.num_epochs, score, seconds, metrics, checkpoint)
 
     def _train(self, deadline: Deadline) -> tuple[dict[str, float], bool]:
         """Take the steps of an epoch; stop early, after one step at least, when validation could come too late."""
         _seed(self.recipe.seed, self.num_epochs)
-        self.network.train()
+        self._train_mode()
         first_step = self.num_epochs * len(self.train_batches)
         sum_loss = sum_right = num_images = 0.0
         start_s = time.perf_counter()
@@ -129,6 +143,16 @@ class Trainer:
                 if deadline.seconds_left() < self._validation_s(per_image_s) + per_image_s * len(y):
                     return self._train_figures(sum_loss, sum_right, num_images), False
         return self._train_figures(sum_loss, sum_right, num_images), True
+
+    def _train_mode(self) -> None:
+        self.network.train()
+        freeze = self.recipe.freeze_bn
+        if freeze is None:
+            freeze = self.recipe.pretrained and self.recipe.batch_size < 32  # too few images for sound statistics
+        if freeze or self.recipe.batch_size == 1:  # one image has no statistics at all
+            for module in self.network.modules():
+                if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+                    module.eval()
 
     def _step(self, x_BCHW: torch.Tensor, y: torch.Tensor) -> tuple[float, float]:
         """Take one step; return the loss and how many images were classified rightly before it."""
@@ -147,8 +171,7 @@ class Trainer:
             torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.clip_grad)
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        right = (outputs.argmax(1) == y).sum().item() if self.task.problem.is_classification else 0.0
-        return loss.item(), right
+        return loss.item(), self.task.problem.num_right(outputs, y)
 
     def _train_figures(self, sum_loss: float, sum_right: float, num_images: float) -> dict[str, float]:
         figures = {
@@ -192,6 +215,7 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "stopping": self.stopping.state_dict(),
+            "is_probed": self.is_probed,
             "num_epochs": self.num_epochs,
             "best_score": self.best_score,
         }
@@ -205,7 +229,8 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         self.stopping.load_state_dict(state["stopping"])
-        self.num_epochs, self.best_score = state["num_epochs"], state["best_score"]
+        self.is_probed, self.num_epochs = state["is_probed"], state["num_epochs"]
+        self.best_score = state["best_score"]
 
     def _train_batches(self) -> Batches:
         recipe, spec = self.recipe, self.classifier.blueprint.input

@@ -1,0 +1,44 @@
+# `make demo` and `make test` need Python 3.10 or later and make; all else is installed into .venv.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format clean
+
+help:  ## Show what can be made
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(INSTALLED)  ## Search two small networks on handwritten digits, and show the result
+	@$(BIN)/saccade demo
+
+test: lint  ## Check the code, then run the tests
+	@echo "== pytest: tests, warnings are errors"
+	@$(BIN)/pytest
+
+lint: $(INSTALLED)  ## Check style, types and layers
+	@echo "== ruff: formatting"
+	@$(BIN)/ruff format --check .
+	@echo "== ruff: rules"
+	@$(BIN)/ruff check .
+	@echo "== mypy: types, strict"
+	@$(BIN)/mypy
+	@echo "== import-linter: layers"
+	@$(BIN)/lint-imports --no-logo
+
+format: $(INSTALLED)  ## Format the code, and mend what can be mended by itself
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:  ## Remove caches, builds and the demo's output; .venv and saccade_runs stay
+	rm -rf build dist saccade_demo .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find src tests -name __pycache__ -prune -exec rm -rf {} +
+
+# The stamp is older than pyproject.toml when what is to be installed has changed.
+$(INSTALLED): pyproject.toml
+	@echo "Installing into $(VENV); the first time, PyTorch makes this a matter of minutes."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	@touch $@

@@ -1,0 +1,74 @@
+"""The list of commands, and how their errors are shown.
+
+A command is a function in a file of its own beside this one. It imports pandas and torch only when it runs, so that
+help and mistakes are answered at once.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from saccade._version import __version__
+from saccade.cli.demo import demo
+from saccade.cli.evaluate import evaluate
+from saccade.cli.fit import fit
+from saccade.cli.leaderboard import leaderboard
+from saccade.cli.models import models
+from saccade.cli.predict import predict
+from saccade.errors import SaccadeError
+
+WRONG = 2
+"""Exit code of a command that could not do what it was asked."""
+
+
+class _Commands(TyperGroup):
+    """Commands whose errors are read by people: a paragraph on standard error instead of a traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:  # whoever read the output has seen enough
+            raise
+        except (SaccadeError, OSError) as error:
+            typer.echo(f"saccade: {_first_paragraph(error)}", err=True)
+            raise typer.Exit(WRONG) from None
+
+
+app = typer.Typer(
+    cls=_Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for command in (demo, fit, leaderboard, evaluate, predict, models):
+    app.command()(command)
+
+
+def _show_version(is_wanted: bool) -> None:
+    if is_wanted:
+        typer.echo(f"saccade {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _saccade(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """AutoML for images: the best classifier that a time limit can buy."""
+
+
+def main() -> None:
+    """Run the command line."""
+    app(prog_name="saccade")
+
+
+def _first_paragraph(error: Exception) -> str:
+    """Return what the error says to a person; a trial's traceback may follow, which is in the run's events too."""
+    return str(error).split("\n\n", 1)[0]

@@ -1,0 +1,17 @@
+"""``saccade demo``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the images, the run and the picture.")] = Path("saccade_demo"),
+) -> None:
+    """Search two small networks on handwritten digits."""
+    from saccade.demo import run_demo  # torch is slow to import
+
+    run_demo(out)

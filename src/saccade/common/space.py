@@ -1,0 +1,5 @@
+"""The path ``autogluon.common.space``; see `saccade.space`."""
+
+from saccade.space import Bool, Categorical, Dict, Int, List, Real, Space
+
+__all__ = ["Bool", "Categorical", "Dict", "Int", "List", "Real", "Space"]

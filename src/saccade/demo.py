@@ -1,0 +1,131 @@
+"""The demo: from nothing to a classifier of handwritten digits, on any machine and without a network."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps
+from rich.console import Console
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+
+from saccade.data.dataset import ImageDataset
+from saccade.predictor import ImagePredictor
+from saccade.report.pictures import predictions_figure
+from saccade.report.tables import output_console, print_trials
+from saccade.space import Categorical
+
+SIDE, MARGIN = 32, 2
+"""Pixels of a side of a digit, as it is written and as the networks see it, and of the empty border in it."""
+
+TIME_LIMIT_S = 300
+"""The search takes a fraction of it, unless the machine is busy."""
+
+HYPERPARAMETERS: dict[str, Any] = {
+    "model": Categorical("test_resnet", "resnet10t"),
+    "lr": Categorical(1e-2, 1e-3),
+    "epochs": 5,
+    "batch_size": 32,
+    "img_size": SIDE,
+    "crop_pct": 1.0,
+    "pretrained": False,
+    "hflip": 0.0,  # a mirrored 2 is no 2
+    "scale": (0.7, 1.0),  # nor is a quarter of a digit one
+}
+"""Two small residual networks with random weights, each at two learning rates."""
+
+
+def run_demo(
+    out: Path, hyperparameters: Mapping[str, Any] = HYPERPARAMETERS, num_images: int | None = None
+) -> dict[str, float]:
+    """Write the digits, search, test, and draw what the predictor does.
+
+    Parameters
+    ----------
+    out : Path
+        The folder for ``digits/`` (the images), ``run/`` (the run) and ``predictions.png`` (the picture).
+    hyperparameters : mapping
+        What to search.
+    num_images : int or None
+        Take only so many of the images; None takes all 1797.
+
+    Returns
+    -------
+    dict
+        The figures on the test images, as `ImagePredictor.evaluate` returns them.
+    """
+    console = output_console()
+    start_s = time.perf_counter()
+    num_written = write_digits(out / "digits", num_images)
+    console.print(f"{num_written} handwritten digits of scikit-learn written to {out / 'digits'}", soft_wrap=True)
+    train, _, test = ImageDataset.from_folders(out / "digits")
+    predictor = ImagePredictor(path=out / "run")
+    predictor.fit(
+        train,
+        time_limit=TIME_LIMIT_S,
+        hyperparameters=hyperparameters,
+        hyperparameter_tune_kwargs={"searcher": "grid"},
+        nthreads_per_trial=1,  # networks and images this small gain nothing from more
+    )
+    print_trials(console, predictor.leaderboard())
+    figures = predictor.evaluate(test)
+    picture = draw_predictions(predictor, test, out / "predictions.png")
+    _tell(console, len(test), figures, picture, out, time.perf_counter() - start_s)
+    return figures
+
+
+def write_digits(folder: Path, num_images: int | None = None) -> int:
+    """Write scikit-learn's digits as ``train/<digit>/<number>.png`` and ``test/…``, a quarter of them for testing.
+
+    Returns
+    -------
+    int
+        How many.
+    """
+    digits = load_digits()
+    pixels_NHW, labels = digits.images[:num_images], digits.target[:num_images]
+    train, test = train_test_split(np.arange(len(labels)), test_size=0.25, stratify=labels, random_state=0)
+    for split, chosen in (("train", train), ("test", test)):
+        for label in np.unique(labels[chosen]):
+            (folder / split / str(label)).mkdir(parents=True, exist_ok=True)
+        for number in chosen:
+            ink_HW = np.rint(pixels_NHW[number] * (255 / 16)).astype(np.uint8)  # the digits have values from 0 to 16
+            digit = Image.fromarray(ink_HW).resize((SIDE - 2 * MARGIN,) * 2, Image.Resampling.BICUBIC)
+            image = ImageOps.expand(digit, MARGIN)
+            image.save(folder / split / str(labels[number]) / f"{number:04d}.png")
+    return len(labels)
+
+
+def draw_predictions(predictor: ImagePredictor, test: ImageDataset, path: Path, num_images: int = 24) -> Path:
+    """Draw some of the test images with what the predictor says, and return the picture's path.
+
+    Half of the images are those it is least sure of, where the mistakes are; half are drawn at random.
+    """
+    probabilities = np.asarray(predictor.predict_proba(test))
+    surest = probabilities.max(axis=1)
+    by_doubt = np.argsort(surest, kind="stable")
+    rest = np.random.default_rng(0).permutation(by_doubt[num_images // 2 :])
+    shown = np.concatenate([by_doubt[: num_images // 2], rest])[:num_images]
+    names = np.asarray(test.classes)
+    predicted = names[np.asarray(predictor.classes)[probabilities.argmax(axis=1)]]
+    true = names[test["label"].to_numpy()]
+    images = test["image"].to_numpy()
+    figure = predictions_figure(images[shown].tolist(), predicted[shown], true[shown], surest[shown].tolist())
+    figure.savefig(path)
+    return path
+
+
+def _tell(
+    console: Console, num_test: int, figures: Mapping[str, float], picture: Path, out: Path, seconds: float
+) -> None:
+    image = min((out / "digits" / "test").glob("*/*.png"))
+    console.print(f"[bold]test accuracy {figures['top1']:.4f}[/bold] on {num_test} images; {seconds:.0f} s in all")
+    console.print(f"sample predictions: {picture.resolve()}", soft_wrap=True)
+    saccade = "saccade" if shutil.which("saccade") else f"{sys.executable} -m saccade"
+    console.print(f"next, try for instance: {saccade} predict {out / 'run'} {image}", soft_wrap=True)

@@ -1,0 +1,79 @@
+"""Tables for a terminal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+WIDE = 200
+"""Columns of what is written to a file or a pipe, where no line needs to be broken."""
+
+_HEADS = {"score_val": "score", "best_epoch": "best epoch", "fit_time_s": "seconds", "reason": "remark"}
+_ABOUT_TRIAL = ("trial", "status", "score_val", "epochs", "best_epoch", "fit_time_s", "reason")
+
+
+def output_console() -> Console:
+    """Return the console of standard output, wide where it is no terminal."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=WIDE)
+
+
+def print_trials(console: Console, leaderboard: pd.DataFrame) -> None:
+    """Print a table of trials, and below it once what all of them share.
+
+    Parameters
+    ----------
+    console : rich.console.Console
+        Where to.
+    leaderboard : DataFrame
+        As `ImagePredictor.leaderboard` returns it.
+    """
+    shared = _shared_hyperparameters(leaderboard)
+    console.print(trials_table(leaderboard.drop(columns=list(shared))))
+    if shared:
+        console.print(Text(f"all trials: {', '.join(f'{name}={value}' for name, value in shared.items())}\n"))
+
+
+def trials_table(leaderboard: pd.DataFrame) -> Table:
+    """Return a table of trials with a column for each hyperparameter, and one for reasons where there are any.
+
+    Examples
+    --------
+    >>> row = {"trial": 0, "status": "completed", "score_val": 0.9, "epochs": 3, "best_epoch": 2, "fit_time_s": 8.5}
+    >>> table = trials_table(pd.DataFrame([{**row, "lr": 0.01, "reason": ""}]))
+    >>> [column.header for column in table.columns]
+    ['trial', 'status', 'score', 'epochs', 'best epoch', 'seconds', 'lr']
+    """
+    if not leaderboard["reason"].map(bool).any():
+        leaderboard = leaderboard.drop(columns="reason")
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for name in leaderboard.columns:
+        is_numeric = pd.api.types.is_numeric_dtype(leaderboard[name])
+        table.add_column(_HEADS.get(name, name), justify="right" if is_numeric else "left")
+    for position, row in enumerate(leaderboard.to_dict("records")):
+        cells = [Text(_cell(str(name), value)) for name, value in row.items()]
+        table.add_row(*cells, style="bold" if position == 0 else None)
+    return table
+
+
+def _shared_hyperparameters(leaderboard: pd.DataFrame) -> dict[str, Any]:
+    """Return the hyperparameters that have one value in all of several trials."""
+    if len(leaderboard) < 2:
+        return {}
+    columns = {str(name): leaderboard[name] for name in leaderboard.columns if name not in _ABOUT_TRIAL}
+    return {name: column.iloc[0] for name, column in columns.items() if len(set(column.map(repr))) == 1}
+
+
+def _cell(name: str, value: Any) -> str:
+    if value is None or (isinstance(value, float) and pd.isna(value)):
+        return ""
+    if not isinstance(value, float):
+        return str(value)
+    if name in ("epochs", "best_epoch"):  # whole numbers, which pandas made floats of where one is missing
+        return f"{value:.0f}"
+    return f"{value:.4f}" if name == "score_val" else f"{value:.1f}" if name == "fit_time_s" else f"{value:.3g}"

@@ -1,0 +1,300 @@
+"""The searchers of the API that Saccade revives: they propose configurations, and keep the reward of each.
+
+They are `Searcher` classes too, so a study takes them as they are.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Mapping
+from fractions import Fraction
+from typing import Any
+
+from saccade.errors import HyperparameterError, SpaceError, UnknownNameError
+from saccade.searcher.base import Searcher
+from saccade.searcher.grid_search import GridSearcher
+from saccade.searcher.random_search import RandomSearcher
+from saccade.space import Bool, Categorical, Dict, Int, Real, canonical_key, parameters
+from saccade.space.base import Constant
+from saccade.space.constants import copied, plain
+from saccade.space.names import child_name
+
+
+class LocalSearcher(Searcher):
+    """Keeps the reward of each configuration; who inherits from it says in `get_config` what to propose.
+
+    Two configurations are the same if their parameters are; what they say of the constants of the space does not
+    count.
+
+    Parameters
+    ----------
+    search_space
+        A `saccade.space.Dict`, or a mapping of names to spaces and constants.
+    reward_attr
+        The keyword of `update` that holds the reward.
+    random_seed
+        Seed of all random choices.
+
+    Examples
+    --------
+    >>> from saccade.space import Real
+    >>> searcher = LocalSearcher({"lr": Real(0.01, 1), "epochs": 5})
+    >>> searcher.update({"lr": 0.1, "epochs": 5}, reward=0.7)
+    >>> searcher.update({"lr": 0.5, "epochs": 5}, reward=0.4)
+    >>> searcher.get_best_config(), searcher.get_best_reward()
+    ({'lr': 0.1, 'epochs': 5}, 0.7)
+    """
+
+    _proposer: Searcher | None = None
+
+    def __init__(
+        self, search_space: Dict | Mapping[Any, Any], reward_attr: str = "reward", *, random_seed: int = 0
+    ) -> None:
+        super().__init__(search_space, seed=random_seed)
+        self.search_space = search_space
+        self.reward_attr = reward_attr
+        self._results: dict[Hashable, float] = {}
+        self._configs: dict[Hashable, dict[Any, Any]] = {}
+
+    def get_config(self) -> dict[Any, Any]:
+        """Return the next configuration to try, one that was not returned before.
+
+        Raises
+        ------
+        ExhaustedSearchSpaceError
+            If none is left.
+        """
+        if self._proposer is None:
+            raise NotImplementedError(f"{type(self).__name__} does not say in get_config() what to propose")
+        return self._proposer.suggest()
+
+    def update(self, config: Mapping[Any, Any], **figures: Any) -> None:
+        """Record the reward of a configuration, in place of an earlier one.
+
+        Parameters
+        ----------
+        config
+            A configuration of the space; this searcher need not have proposed it.
+        **figures
+            What was reported, with the reward under the name `reward_attr`. A figure that comes alone is the
+            reward, whatever its name.
+
+        Raises
+        ------
+        SpaceError
+            If the configuration is not in the space, or if the reward is missing or no number.
+        """
+        self._record(self._pickle_config(config), self._reward_in(figures))
+
+    def register_pending(self, config: Mapping[Any, Any]) -> None:
+        """Take note that a configuration is being tried, so that it is not proposed."""
+        self._note(self._pickle_config(config))
+
+    def evaluation_failed(self, config: Mapping[Any, Any]) -> None:
+        """Forget the reward of a configuration, because its trial failed."""
+        self._results.pop(self._pickle_config(config), None)
+
+    def get_reward(self, config: Mapping[Any, Any]) -> float:
+        """Return the reward of a configuration; -inf if it has none."""
+        return self._results.get(self._pickle_config(config), -math.inf)
+
+    def get_best_reward(self) -> float:
+        """Return the highest reward; -inf if there is none."""
+        return max(self._results.values(), default=-math.inf)
+
+    def get_best_config(self) -> dict[Any, Any]:
+        """Return the configuration with the highest reward, the earliest among equals; {} if none has a reward."""
+        if self.get_best_reward() == -math.inf:
+            return {}
+        return self.get_results()[0][0]
+
+    def get_results(self, sort: bool = True) -> list[tuple[dict[Any, Any], float]]:
+        """Return the configurations on record with their rewards.
+
+        Parameters
+        ----------
+        sort
+            List the highest reward first, instead of the earliest.
+        """
+        results = [(self._unpickle_config(key), reward) for key, reward in self._results.items()]
+        return sorted(results, key=lambda result: result[1], reverse=True) if sort else results
+
+    def suggest(self) -> dict[str, Any]:
+        """Return what `get_config` does."""
+        return self.get_config()
+
+    def observe(self, config: Mapping[str, Any], epoch: int, score: float, cost: float) -> None:  # noqa: ARG002
+        """Record the score as the reward, if no earlier epoch had a higher one."""
+        self.update(config, **{self.reward_attr: max(score, self.get_reward(config))})
+
+    def _record(self, key: Hashable, reward: float) -> None:
+        self._results[key] = reward
+        self._note(key)
+
+    def _note(self, key: Hashable) -> None:
+        if self._proposer is not None:
+            self._proposer.observe(self._configs[key], 1, self._results.get(key, -math.inf), 0.0)
+
+    def _pickle_config(self, config: Mapping[Any, Any]) -> Hashable:
+        """Return a key that equal configurations share; nothing is pickled, in spite of the name that people know."""
+        own = self._checked(config)
+        key = canonical_key({name: own[name] for name, part in self.space.children() if not isinstance(part, Constant)})
+        self._configs.setdefault(key, own)
+        return key
+
+    def _unpickle_config(self, key: Hashable) -> dict[Any, Any]:
+        """Return the configuration of a key that `_pickle_config` gave."""
+        config: dict[Any, Any] = copied(self._configs[key])
+        return config
+
+    def _checked(self, config: Mapping[Any, Any]) -> dict[Any, Any]:
+        """Return a copy of the configuration with the constants of the space."""
+        if not isinstance(config, Mapping) or config.keys() != self.space.keys():
+            raise SpaceError(f"{config!r} is no configuration: that is a dict with the keys {list(self.space)!r}.")
+        own = {}
+        for name, part in self.space.children():
+            value = part.default if isinstance(part, Constant) else plain(config[name])
+            if isinstance(part, Bool) and isinstance(value, int) and value in (0, 1):
+                value = bool(value)  # the API that Saccade revives had 0 and 1 here
+            if value not in part:
+                raise SpaceError(f"{name!r} is {value!r} in the configuration, which is not in {part!r}.")
+            own[name] = copied(value)
+        return own
+
+    def _reward_in(self, figures: Mapping[str, Any]) -> float:
+        if self.reward_attr in figures:
+            reward = figures[self.reward_attr]
+        elif len(figures) == 1:
+            (reward,) = figures.values()
+        else:
+            raise SpaceError(f"The reward {self.reward_attr!r} is not among {sorted(figures)}. Give it as a keyword.")
+        number: Any = plain(reward)
+        if not isinstance(number, (int, float)) or math.isnan(number):
+            raise SpaceError(f"The reward is {reward!r} ({type(reward).__name__}); it must be a number, and not NaN.")
+        return number
+
+
+class LocalRandomSearcher(LocalSearcher):
+    """Random search that keeps the rewards; see `RandomSearcher` for how it draws.
+
+    A configuration is on record from the moment it is proposed, with -inf until it has a reward.
+
+    Parameters
+    ----------
+    search_space, reward_attr
+        As in `LocalSearcher`.
+    first_is_default
+        Propose the defaults of the space first.
+    random_seed
+        Seed of the draws.
+
+    Examples
+    --------
+    >>> from saccade.space import Categorical
+    >>> searcher = LocalRandomSearcher({"model": Categorical("small", "large")})
+    >>> config = searcher.get_config()
+    >>> config, searcher.get_reward(config)
+    ({'model': 'small'}, -inf)
+    """
+
+    def __init__(
+        self,
+        search_space: Dict | Mapping[Any, Any],
+        first_is_default: bool = True,
+        random_seed: int = 0,
+        *,
+        reward_attr: str = "reward",
+    ) -> None:
+        super().__init__(search_space, reward_attr, random_seed=random_seed)
+        self._proposer = RandomSearcher(self.space, seed=random_seed, first_is_default=first_is_default)
+
+    def get_config(self) -> dict[Any, Any]:
+        """Return the next configuration to try, and put it on record."""
+        config = super().get_config()
+        self.register_pending(config)
+        return config
+
+    def register_pending(self, config: Mapping[Any, Any]) -> None:
+        """Put a configuration on record, so that it is not proposed; its reward is -inf unless it has one."""
+        key = self._pickle_config(config)
+        self._record(key, self._results.get(key, -math.inf))
+
+    def evaluation_failed(self, config: Mapping[Any, Any]) -> None:
+        """Set the reward of a configuration to -inf, because its trial failed."""
+        self._record(self._pickle_config(config), -math.inf)
+
+
+class LocalGridSearcher(LocalSearcher):
+    """Grid search that keeps the rewards; see `GridSearcher` for the order.
+
+    Parameters
+    ----------
+    search_space, reward_attr
+        As in `LocalSearcher`.
+    grid_numeric_spaces_points_number
+        How many points each `Real` and `Int` has, at least 1. Both bounds are among them, the others are evenly
+        spaced (log-evenly with ``log``), and those of an `Int` lose their fractions. An `Int` with no more values has
+        all of them.
+    grid_num_sample_settings
+        The same for single parameters by name.
+
+    Raises
+    ------
+    HyperparameterError
+        If a number of points is not a whole number of at least 1.
+    UnknownNameError
+        If the space has no `Real` or `Int` of a name.
+
+    Examples
+    --------
+    >>> from saccade.space import Int, Real
+    >>> searcher = LocalGridSearcher({"lr": Real(0, 1), "depth": Int(12, 15)}, 2, {"depth": 3})
+    >>> [tuple(searcher.get_config().values()) for _ in range(4)]
+    [(0.0, 12), (0.0, 13), (0.0, 15), (1.0, 12)]
+    """
+
+    def __init__(
+        self,
+        search_space: Dict | Mapping[Any, Any],
+        grid_numeric_spaces_points_number: int = 4,
+        grid_num_sample_settings: Mapping[Any, int] | None = None,
+        *,
+        reward_attr: str = "reward",
+    ) -> None:
+        super().__init__(search_space, reward_attr)
+        _check_num_points("grid_numeric_spaces_points_number", grid_numeric_spaces_points_number)
+        by_name = _num_points_by_name(self.space, grid_num_sample_settings or {})
+        parts: dict[Any, Any] = {}
+        for key, part in self.space.children():
+            parts[key] = part
+            if isinstance(part, (Real, Int)):
+                num_points = by_name.pop(child_name(None, key), grid_numeric_spaces_points_number)
+                parts[key] = Categorical(*_points(part, num_points))
+        self._proposer = GridSearcher(parts, num_points=grid_numeric_spaces_points_number, num_points_by_name=by_name)
+
+
+def _points(domain: Real | Int, num: int) -> list[float]:
+    """Return the points of a grid over one number."""
+    if domain.log or num == 1 or num >= domain.num_configurations:
+        return list(domain.grid(num))
+    # Fractions, so that what lies on a whole number is not cut to the one below it.
+    low, high = Fraction(domain.lower), Fraction(domain.upper)
+    points = (low + (high - low) * step / (num - 1) for step in range(num))
+    return list(dict.fromkeys(int(point) if isinstance(domain, Int) else float(point) for point in points))
+
+
+def _num_points_by_name(space: Dict, settings: Mapping[Any, int]) -> dict[str, int]:
+    numeric = [name for name, part in parameters(space).items() if isinstance(part, (Real, Int))]
+    by_name = {}
+    for given, num_points in settings.items():
+        name = child_name(None, given) if given in space.keys() else given  # noqa: SIM118 (`in` asks for a configuration)
+        if name not in numeric:
+            raise UnknownNameError.of("numeric parameter", given, numeric)
+        _check_num_points(f"grid_num_sample_settings[{given!r}]", num_points)
+        by_name[name] = num_points
+    return by_name
+
+
+def _check_num_points(what: str, num: Any) -> None:
+    if not isinstance(num, int) or isinstance(num, bool) or num < 1:
+        raise HyperparameterError(f"{what} is {num!r}; it must be a whole number of at least 1.")

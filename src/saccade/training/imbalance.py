@@ -1,0 +1,190 @@
+"""Classes of unequal size: weights in the loss, and a fair share in the batches.
+
+Two ways to the same end, to be used one at a time: a weight makes an image of a small class count more, balanced
+sampling shows it more often. The third, a weight for each image, is the user's own word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from numbers import Real
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from saccade.errors import DataError, HyperparameterError, UnknownNameError
+from saccade.training.labels import Label
+from saccade.training.problem import Problem, rarest_labels
+
+ClassWeight = Literal["balanced"] | Mapping[Label, float] | None
+"""How much classes count: by the inverse of their size, by a given weight, or all the same."""
+
+
+def class_weights(
+    spec: ClassWeight | str, targets: np.ndarray, problem: Problem, class_names: Sequence[str] | None = None
+) -> np.ndarray | None:
+    """Return the weights of the classes in `Problem.loss`.
+
+    Parameters
+    ----------
+    spec : "balanced", mapping or None
+        ``balanced`` weighs each class by the inverse of its number of images, as scikit-learn does. A mapping gives
+        weights, 0 or more, by label; labels that it leaves out have weight 1.
+    targets : ndarray
+        Of the training images, as `Problem.encode` returned them.
+    problem : Problem
+        Whose classes they are.
+    class_names : sequence of str or None
+        Names behind the labels 0, 1, …, under which a mapping may give weights as well.
+
+    Returns
+    -------
+    ndarray of float32, shape (num_classes,), or None
+        Their mean over the training images is 1, so that a learning rate keeps its meaning; None without `spec`. For
+        multilabel problems, the weight of having the label against not having it: number of images without it by
+        number of images with it, or what the mapping says.
+
+    Raises
+    ------
+    HyperparameterError
+        For a regression problem, or for weights that cannot be.
+    UnknownNameError
+        For a label that does not exist.
+
+    Examples
+    --------
+    >>> problem = Problem.of(["cat", "cat", "cat", "dog"])
+    >>> class_weights({"dog": 3.0}, problem.encode(["cat", "cat", "cat", "dog"]), problem).tolist()
+    [0.6666666865348816, 2.0]
+    """
+    if spec is None:
+        return None
+    _needs_classes("class_weight", problem)
+    if isinstance(spec, Mapping):
+        weights = _given_weights(spec, problem, class_names)
+    elif spec == "balanced":
+        weights = _balanced_weights(targets, problem)
+    elif isinstance(spec, str):  # what a type checker would have found, people do
+        raise UnknownNameError.of("class_weight", spec, ["balanced"], "Or give a dict from label to weight.")
+    else:
+        raise HyperparameterError(
+            f"class_weight was given {spec!r}; expected 'balanced', a dict from label to weight, or None"
+        )
+    if problem.type != "multilabel":
+        mean = weights[targets].mean()
+        if mean == 0:
+            raise HyperparameterError(f"class_weight={spec!r} gives no training image a weight above 0")
+        weights = weights / mean
+    return np.asarray(weights, np.float32)
+
+
+def _balanced_weights(targets: np.ndarray, problem: Problem) -> np.ndarray:
+    if problem.type == "multilabel":
+        num_with = targets.sum(0, dtype=np.float64)
+        num_without = len(targets) - num_with
+        # A label that no image has, or every one, leaves nothing to balance.
+        weighable = (num_with > 0) & (num_without > 0)
+        weights: np.ndarray = np.divide(num_without, num_with, out=np.ones_like(num_with), where=weighable)
+        return weights
+    counts = np.bincount(targets, minlength=len(problem.classes))
+    return len(targets) / np.maximum(counts, 1)
+
+
+def _given_weights(spec: Mapping[Label, Any], problem: Problem, class_names: Sequence[str] | None) -> np.ndarray:
+    number_of: dict[Any, int] = {label: number for number, label in enumerate(problem.classes)}
+    for number, name in enumerate(class_names or ()):
+        if number in number_of:
+            number_of.setdefault(name, number_of[number])
+    weights = np.ones(len(problem.classes))
+    for label, weight in spec.items():
+        if label not in number_of:
+            raise UnknownNameError.of("label in class_weight", label, map(str, number_of), _type_hint(label, number_of))
+        if not isinstance(weight, Real) or not 0 <= float(weight) < np.inf:
+            raise HyperparameterError(f"class_weight of {label!r} was given {weight!r}; expected a number, 0 or more")
+        weights[number_of[label]] = weight
+    return weights
+
+
+def _type_hint(label: object, known: Mapping[Any, int]) -> str:
+    """Say so when a label differs from a known one by its type alone, as '1' from 1."""
+    same = [name for name in known if str(name) == str(label)]
+    return f"The label is {same[0]!r} of type {type(same[0]).__name__}." if same else ""
+
+
+def balanced_sampling_weights(targets: np.ndarray, problem: Problem) -> np.ndarray:
+    """Return the probabilities with which to draw training images so that each class comes equally often.
+
+    Parameters
+    ----------
+    targets : ndarray
+        Of the training images, as `Problem.encode` returned them.
+    problem : Problem
+        Whose classes they are.
+
+    Returns
+    -------
+    ndarray of float64, shape (num_images,)
+        They sum to 1; for ``torch.multinomial(torch.from_numpy(weights), num_images, replacement=True)``. An image of
+        a multilabel problem is drawn for its rarest label; images without labels count as a class.
+
+    Raises
+    ------
+    HyperparameterError
+        For a regression problem.
+
+    Examples
+    --------
+    >>> problem = Problem.of(["cat", "dog"])
+    >>> balanced_sampling_weights(np.array([0, 0, 1]), problem).tolist()
+    [0.25, 0.25, 0.5]
+    """
+    _needs_classes("balanced sampling", problem)
+    classes = rarest_labels(targets) if problem.type == "multilabel" else targets
+    counts = np.bincount(classes)
+    probabilities: np.ndarray = 1 / (np.count_nonzero(counts) * counts[classes])
+    return probabilities
+
+
+def sample_weights(column: Sequence[Any] | np.ndarray | pd.Series) -> np.ndarray:
+    """Return a column of weights, one for each training image, as `Problem.loss` takes them.
+
+    Parameters
+    ----------
+    column : sequence, array or Series, shape (num_images,)
+        Numbers, 0 or more.
+
+    Returns
+    -------
+    ndarray of float32, shape (num_images,)
+        Their mean is 1, so that a learning rate keeps its meaning.
+
+    Raises
+    ------
+    DataError
+        When weights are missing, negative, infinite, no numbers, or all 0.
+
+    Examples
+    --------
+    >>> sample_weights([1, 3]).tolist()
+    [0.5, 1.5]
+    """
+    try:
+        weights = pd.Series(column).astype("Float64").to_numpy(np.float64, na_value=np.nan)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"sample weights must be numbers; {error}") from None
+    wrong = ~(np.isfinite(weights) & (weights >= 0))
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise DataError(
+            f"{int(wrong.sum())} of {len(weights)} sample weights are missing, negative or infinite, the first in row "
+            f"{row} ({weights[row]}); expected numbers, 0 or more"
+        )
+    if not weights.sum() > 0:
+        raise DataError("all sample weights are 0; there is nothing to learn from")
+    return np.asarray(weights / weights.mean(), np.float32)
+
+
+def _needs_classes(what: str, problem: Problem) -> None:
+    if not problem.is_classification:
+        raise HyperparameterError(f"{what} needs classes, and this is a regression problem; weigh images instead")

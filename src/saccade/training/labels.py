@@ -1,0 +1,216 @@
+"""Labels as people give them, of any dtype, brought to plain Python values; and the problem that they pose."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import pandas as pd
+
+from saccade.errors import DataError
+
+ProblemType = Literal["binary", "multiclass", "regression", "multilabel"]
+
+Label: TypeAlias = str | int | float | bool
+"""One class, as it was given."""
+
+Labels: TypeAlias = "Sequence[Any] | np.ndarray | pd.Index | pd.Series | pd.DataFrame"
+"""A column of labels, or of lists of labels; or several columns of 0 and 1, one for each label."""
+
+MAX_NUMBERED_CLASSES = 20
+"""Up to so many different whole numbers are always seen as classes."""
+
+MIN_IMAGES_PER_CLASS = 2
+"""More of them are still seen as classes while there are so many images for each on average."""
+
+
+def infer_problem_type(labels: Labels) -> ProblemType:
+    """Return the kind of problem that labels pose when nobody says.
+
+    ===========================================================  ==============
+    Labels                                                       Problem
+    ===========================================================  ==============
+    lists of labels, or several columns of 0 and 1               ``multilabel``
+    two different values, of any kind                            ``binary``
+    numbers, some of them with a fractional part                 ``regression``
+    more than 20 different whole numbers, and less than two
+    images for each on average                                   ``regression``
+    text, truth values, all other whole numbers                  ``multiclass``
+    ===========================================================  ==============
+
+    Whole numbers are classes in all but the last resort: folders of images number their classes, and five images of
+    each are common. Ages or counts must be declared by ``problem_type="regression"``.
+
+    Examples
+    --------
+    >>> infer_problem_type(["cat", "dog", "cow"]), infer_problem_type([0.5, 2.25, 3.0])
+    ('multiclass', 'regression')
+    """
+    if isinstance(labels, pd.DataFrame) or are_label_lists(labels):
+        return "multilabel"
+    plain = plain_labels(labels)
+    distinct = set(plain)
+    if len(distinct) == 2:
+        return "binary"
+    if not all(_is_number(label) for label in distinct):
+        return "multiclass"
+    if any(label % 1 for label in distinct if isinstance(label, float)):
+        return "regression"
+    too_many = len(distinct) > MAX_NUMBERED_CLASSES and len(plain) < MIN_IMAGES_PER_CLASS * len(distinct)
+    return "regression" if too_many else "multiclass"
+
+
+def are_label_lists(labels: Labels) -> bool:
+    """Tell whether these labels are lists (or tuples, sets, arrays) of labels.
+
+    Examples
+    --------
+    >>> are_label_lists([["cat", "dog"], []]), are_label_lists(["cat", "dog"])
+    (True, False)
+    """
+    return any(_is_list(value) for value in _values(labels))
+
+
+def plain_labels(labels: Labels) -> list[Label]:
+    """Return the labels of a column, of any NumPy or pandas dtype, as plain Python values.
+
+    Raises
+    ------
+    DataError
+        When labels are missing, are no text, number or truth value, or are a mixture of these.
+
+    Examples
+    --------
+    >>> plain_labels(pd.Series([1, 2], dtype="Int64"))
+    [1, 2]
+    """
+    plain = _values(labels)
+    if num_missing := sum(map(_is_missing, plain)):
+        raise DataError(f"{num_missing} of {len(plain)} labels are missing; leave those rows out")
+    _check_kinds(plain)
+    return plain
+
+
+def plain_label_lists(labels: Labels) -> list[list[Label]]:
+    """Return a column of lists of labels as lists of plain Python values; an empty list is an image without labels.
+
+    Raises
+    ------
+    DataError
+        When there are rows without a list, or labels that are missing, or none or a mixture of text, number and
+        truth value.
+
+    Examples
+    --------
+    >>> plain_label_lists([("cat", "dog"), np.array(["cow"]), set()])
+    [['cat', 'dog'], ['cow'], []]
+    """
+    rows = _values(labels)
+    if num_missing := sum(map(_is_missing, rows)):
+        raise DataError(
+            f"{num_missing} of {len(rows)} labels are missing; leave those rows out, or give [] for no labels"
+        )
+    for row in rows:
+        if not _is_list(row):
+            hint = "; make lists of text by data[label].str.split(…)" if isinstance(row, str) else ""
+            raise DataError(f"problem_type='multilabel' needs a list of labels for each image; one has {row!r}{hint}")
+    plain = [_values(list(row)) for row in rows]
+    everything = [label for row in plain for label in row]
+    if any(map(_is_missing, everything)):
+        raise DataError("some lists of labels hold a missing value; take it out of them")
+    _check_kinds(everything)
+    return plain
+
+
+def indicators(frame: pd.DataFrame) -> np.ndarray:
+    """Return several columns of 0 and 1 as float32 of shape (num_images, num_columns).
+
+    Raises
+    ------
+    DataError
+        When something else is in them.
+    """
+    lacking = [column for column in frame.columns if frame[column].isna().any()]
+    if lacking:
+        raise DataError(f"labels are missing in the columns {some(lacking)}; leave those rows out")
+    try:
+        numbers = frame.to_numpy(np.float32)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"several columns of labels must hold 0 and 1; {error}") from None
+    wrong = [
+        column for column, values in zip(frame.columns, numbers.T, strict=True) if not np.isin(values, (0, 1)).all()
+    ]
+    if wrong:
+        raise DataError(f"several columns of labels must hold 0 and 1; the columns {some(wrong)} hold other values")
+    return numbers
+
+
+def sorted_classes(labels: Iterable[Label]) -> tuple[Label, ...]:
+    """Return the different ones of plain labels, which are all of one kind, sorted."""
+    return tuple(sorted(set(labels)))
+
+
+def class_array(classes: Sequence[Label]) -> np.ndarray:
+    """Return classes as an array of the NumPy dtype that holds them exactly: bool, int64, float64, or else object.
+
+    Examples
+    --------
+    >>> class_array([False, True]).dtype, class_array(["cat"]).dtype, class_array([2**70]).dtype
+    (dtype('bool'), dtype('O'), dtype('O'))
+    """
+    array = np.empty(len(classes), object)
+    array[:] = classes
+    if not classes or isinstance(classes[0], str):
+        return array
+    try:
+        exact = np.array(classes, bool if isinstance(classes[0], bool) else None)
+    except OverflowError:
+        return array
+    return exact if exact.tolist() == list(classes) else array
+
+
+def some(labels: Sequence[Any], num: int = 8) -> str:
+    """Return the first few of many labels, for a message."""
+    shown = ", ".join(repr(label) for label in labels[:num])
+    return f"[{shown}{', …' if len(labels) > num else ''}]"
+
+
+def _values(labels: Labels) -> list[Any]:
+    """Return what a column holds, NumPy's scalars as Python's."""
+    values = labels.tolist() if isinstance(labels, np.ndarray | pd.Series | pd.Index) else list(labels)
+    return [value.item() if isinstance(value, np.bool_ | np.number | np.str_) else value for value in values]
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list | tuple | set | frozenset | np.ndarray)
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or value is pd.NA or value is pd.NaT or (isinstance(value, float) and math.isnan(value))
+
+
+def _is_number(label: Label) -> bool:
+    return isinstance(label, int | float) and not isinstance(label, bool)
+
+
+def _check_kinds(plain: Sequence[Any]) -> None:
+    """Refuse labels that are no text, number or truth value, and mixtures: True and 1 would be one class."""
+    for kind in {type(label): label for label in plain}.values():
+        if _is_list(kind):
+            raise DataError(
+                f"a label is {kind!r}, a list of labels; give such labels to every image, and to "
+                "problem_type='multilabel', or one label to each"
+            )
+        if not isinstance(kind, str | int | float | bool):
+            raise DataError(f"a label is {kind!r} of type {type(kind).__name__}; expected text, a number or a bool")
+    if infinite := [label for label in plain if isinstance(label, float) and math.isinf(label)]:
+        raise DataError(f"{len(infinite)} of {len(plain)} labels are infinite; leave those rows out")
+    kinds = {
+        "text" if isinstance(label, str) else "truth values" if isinstance(label, bool) else "numbers"
+        for label in plain
+    }
+    if len(kinds) > 1:
+        distinct = list(dict.fromkeys(plain))
+        raise DataError(f"the labels mix {' and '.join(sorted(kinds))}: {some(distinct)}; make them all of one kind")

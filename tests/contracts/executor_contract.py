@@ -1,0 +1,228 @@
+"""What every executor must do.
+
+To hold an executor to it, inherit from `ExecutorContract` in a test module::
+
+    class TestMyExecutor(ExecutorContract):
+        def make(self, trainable):
+            return MyExecutor(trainable)
+
+The trainables used here can be imported by workers that find modules where this process does.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+
+from saccade.events import EpochDone, Event, JobDone, JobFailed
+from saccade.executor import Executor
+from saccade.trial import Decision, Job, Reporter, Trainable
+
+
+class Counting(Trainable):
+    """Reports ``config["num_epochs"]`` epochs, and as a metric how many jobs it has had."""
+
+    def __init__(self) -> None:
+        self.num_jobs = 0
+
+    def train(self, job: Job, report: Reporter) -> str:
+        self.num_jobs += 1
+        for epoch in range(1, job.config.get("num_epochs", 1) + 1):
+            event = EpochDone(job.trial, epoch, epoch / 10, metrics={"num_jobs": self.num_jobs})
+            if report(event) is not Decision.CONTINUE:
+                return "told to end"
+        return job.config.get("reason", "")
+
+
+class Echo(Trainable):
+    """Tells in its reason what job came."""
+
+    def train(self, job: Job, report: Reporter) -> str:
+        report(EpochDone(job.trial, 1, 0.0, metrics={"seconds_left": job.seconds_left}))
+        return json.dumps([job.trial, job.config, job.folder, job.until_epoch, job.checkpoint])
+
+
+class Failing(Trainable):
+    """Fails after a report in the way that the configuration names."""
+
+    def train(self, job: Job, report: Reporter) -> str:
+        report(EpochDone(job.trial, 1, 0.5))
+        match job.config["way"]:
+            case "raise":
+                raise ValueError("two\n lines")
+            case "silent":
+                raise KeyError
+            case "exit":
+                sys.exit("wrong usage")
+            case "diverge":
+                report(EpochDone(job.trial, 2, math.nan))
+        return ""
+
+
+class Stubborn(Trainable):
+    """Lets nothing that goes wrong in a report stop it."""
+
+    def train(self, job: Job, report: Reporter) -> str:
+        for epoch in (1, 2):
+            try:
+                report(EpochDone(job.trial, epoch, 0.5))
+            except Exception as error:
+                raise RuntimeError("something else") from error
+        return ""
+
+
+class Recorder:
+    """A handler that keeps all events, answers reports as told, and submits further jobs when one ends."""
+
+    def __init__(self, executor: Executor, jobs: Iterable[Job] = (), decisions: Iterable[Decision] = ()) -> None:
+        self._executor, self._jobs, self._decisions = executor, list(jobs), list(decisions)
+        self.events: list[Event] = []
+        self._submit()
+
+    def __call__(self, event: Event) -> Decision:
+        self.events.append(event)
+        if isinstance(event, JobDone | JobFailed):
+            self._submit()
+            return Decision.CONTINUE
+        return self._decisions.pop(0) if self._decisions else Decision.CONTINUE
+
+    def of_trial(self, trial: int) -> list[Event]:
+        return [event for event in self.events if event.trial == trial]  # type: ignore[attr-defined]
+
+    def _submit(self) -> None:
+        while self._jobs and self._executor.num_free:
+            self._executor.submit(self._jobs.pop(0))
+
+
+def run_all(executor: Executor, *configs: dict[str, Any], decisions: Iterable[Decision] = ()) -> Recorder:
+    """Run a job for each configuration, and return what happened."""
+    jobs = [Job(trial, config) for trial, config in enumerate(configs)]
+    recorder = Recorder(executor, jobs, decisions)
+    executor.run(recorder)
+    return recorder
+
+
+class ExecutorContract:
+    """The tests; `make` is to be overridden."""
+
+    def make(self, trainable: Trainable | None) -> Executor:
+        """Return a new executor."""
+        raise NotImplementedError
+
+    def test_all_workers_are_free_at_first_and_there_is_nothing_to_do(self) -> None:
+        with self.make(Counting()) as executor:
+            assert isinstance(executor, Executor)
+            assert executor.num_free == executor.num_workers >= 1
+            executor.run(lambda event: pytest.fail("an event without a job"))
+
+    def test_events_come_in_order_and_the_end_last(self) -> None:
+        with self.make(Counting()) as executor:
+            done = run_all(executor, {"num_epochs": 3})
+        assert done.events == [
+            *(EpochDone(0, epoch, epoch / 10, metrics={"num_jobs": 1}) for epoch in (1, 2, 3)),
+            JobDone(0, "completed", ""),
+        ]
+
+    def test_a_worker_is_busy_until_its_job_has_ended(self) -> None:
+        with self.make(Counting()) as executor:
+            num_free = []
+
+            def handle(event: Event) -> Decision:
+                num_free.append(executor.num_free)
+                return Decision.CONTINUE
+
+            executor.submit(Job(0, {"num_epochs": 2}))
+            assert executor.num_free == executor.num_workers - 1
+            executor.run(handle)
+            num = executor.num_workers
+            assert num_free == [num - 1, num - 1, num]
+            assert executor.num_free == num
+
+    def test_every_job_is_done_on_a_worker_that_lives_on(self) -> None:
+        with self.make(Counting()) as executor:
+            num_jobs = 3 * executor.num_workers
+            done = run_all(executor, *({"num_epochs": 2} for _ in range(num_jobs)))
+        by_worker: dict[float, int] = defaultdict(int)
+        for trial in range(num_jobs):
+            *reports, end = done.of_trial(trial)
+            assert [report.epoch for report in reports] == [1, 2]
+            assert end == JobDone(trial)
+            by_worker[reports[0].metrics["num_jobs"]] += 1
+        assert max(by_worker) >= 3
+
+    def test_a_job_comes_as_it_was_sent(self) -> None:
+        config = {"a": [1, 2.5, None, True, "ä\n\ud800"], "b": {"c": [{}]}, "large": "x" * 3_000_000}
+        job = Job(7, config, "a folder", 4, "a checkpoint", 99.0)
+        with self.make(Echo()) as executor:
+            recorder = Recorder(executor, [job])
+            executor.run(recorder)
+        report, end = recorder.events
+        assert json.loads(end.reason) == [7, config, "a folder", 4, "a checkpoint"]
+        assert 60 < report.metrics["seconds_left"] <= 99.0
+
+    def test_without_a_limit_the_time_is_infinite(self) -> None:
+        with self.make(Echo()) as executor:
+            report, _ = run_all(executor, {}).events
+        assert report.metrics["seconds_left"] == math.inf
+
+    def test_a_trial_that_is_told_to_end_does(self) -> None:
+        go_on = Decision.CONTINUE
+        with self.make(Counting()) as executor:
+            stopped = run_all(executor, {"num_epochs": 5}, decisions=[go_on, Decision.STOP])
+            paused = run_all(executor, {"num_epochs": 5}, decisions=[go_on, go_on, Decision.PAUSE])
+        assert [len(stopped.events), stopped.events[-1]] == [3, JobDone(0, "stopped", "told to end")]
+        assert [len(paused.events), paused.events[-1]] == [4, JobDone(0, "paused", "told to end")]
+
+    def test_a_trial_that_ends_early_by_itself_says_why(self) -> None:
+        with self.make(Counting()) as executor:
+            done = run_all(executor, {"reason": "no better for 5 epochs"})
+        assert done.events[-1] == JobDone(0, "stopped", "no better for 5 epochs")
+
+    @pytest.mark.parametrize(
+        ("way", "reason"),
+        [
+            ("raise", "ValueError: two lines"),
+            ("silent", "KeyError"),
+            ("exit", "SystemExit: wrong usage"),
+            ("diverge", "DivergedError: the score of epoch 2 is nan; a score is a finite number"),
+        ],
+    )
+    def test_a_failure_has_a_reason_and_a_traceback_and_the_next_job_is_done(self, way: str, reason: str) -> None:
+        with self.make(Failing()) as executor:
+            report, failure, *after = run_all(executor, {"way": way}, {"way": "not at all"}).events
+        assert report == EpochDone(0, 1, 0.5)
+        assert (failure.kind, failure.trial, failure.reason) == ("job_failed", 0, reason)
+        assert "executor_contract.py" in failure.traceback
+        assert failure.traceback.startswith("Traceback")
+        assert after == [EpochDone(1, 1, 0.5), JobDone(1)]
+
+    @pytest.mark.parametrize("trainable", [Counting(), Stubborn()])
+    def test_what_the_handler_raises_is_no_failure_of_the_trial(self, trainable: Trainable) -> None:
+        with self.make(trainable) as executor:
+            executor.submit(Job(0, {"num_epochs": 2}))
+            with pytest.raises(ZeroDivisionError):
+                executor.run(lambda event: Decision(1 / 0))
+            assert executor.num_free == executor.num_workers
+            after = run_all(executor, {})
+        assert after.events[-1] == JobDone(0)
+
+    def test_the_trainable_may_come_late_and_change(self) -> None:
+        with self.make(None) as executor:
+            executor.trainable = Failing()
+            assert isinstance(run_all(executor, {"way": "raise"}).events[-1], JobFailed)
+            executor.trainable = Counting()
+            assert run_all(executor, {}).events[-1] == JobDone(0)
+
+    def test_closing_twice_is_fine(self) -> None:
+        executor = self.make(Counting())
+        started_s = time.monotonic()
+        executor.close()
+        executor.close()
+        assert time.monotonic() - started_s < 10

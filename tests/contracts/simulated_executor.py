@@ -1,0 +1,99 @@
+"""Any number of workers that train nothing, on a clock that is not real: hours of search in milliseconds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from saccade.errors import DivergedError
+from saccade.events import EpochDone, JobDone, JobFailed
+from saccade.executor import Executor, Handler
+from saccade.trial import Decision, Job
+
+
+class SimulatedExecutor(Executor):
+    """Replays learning curves.
+
+    Parameters
+    ----------
+    curve
+        Gives the scores of a configuration's epochs, one by one; what it raises fails the trial.
+    num_workers
+        How many jobs run at once.
+    epoch_s
+        Seconds that an epoch takes: a number, or a function of the configuration.
+
+    Attributes
+    ----------
+    now_s : float
+        The simulated time; `clock` returns it.
+    jobs : list of Job
+        All that was submitted.
+    """
+
+    trainable = None
+
+    def __init__(
+        self,
+        curve: Callable[[dict[str, Any]], list[float]],
+        num_workers: int = 1,
+        epoch_s: float | Callable[[Mapping[str, Any]], float] = 1.0,
+    ) -> None:
+        self._curve, self._num_workers, self._epoch_s = curve, num_workers, epoch_s
+        self.now_s = 0.0
+        self.jobs: list[Job] = []
+        self._running: list[_Running] = []
+
+    def clock(self) -> float:
+        return self.now_s
+
+    @property
+    def num_workers(self) -> int:
+        return self._num_workers
+
+    @property
+    def num_free(self) -> int:
+        return self._num_workers - len(self._running)
+
+    def submit(self, job: Job) -> None:
+        assert self.num_free > 0
+        self.jobs.append(job)
+        epoch_s = self._epoch_s(job.config) if callable(self._epoch_s) else self._epoch_s
+        self._running.append(_Running(job, epoch_s, self.now_s))
+
+    def run(self, handle: Handler) -> None:
+        while self._running:
+            running = min(self._running, key=lambda other: other.next_s)  # the earliest submitted among equals
+            self.now_s = running.next_s
+            end = self._train_epoch(running, handle)
+            if end is not None:
+                self._running.remove(running)
+                handle(end)
+
+    def _train_epoch(self, running: _Running, handle: Handler) -> JobDone | JobFailed | None:
+        job = running.job
+        running.epoch += 1
+        try:
+            scores = self._curve(job.config)
+            event = EpochDone(
+                job.trial, running.epoch, scores[running.epoch - 1], running.epoch_s, {}, str(running.epoch)
+            )
+        except (ValueError, DivergedError) as error:
+            return JobFailed(job.trial, str(error), "the traceback")
+        decision = handle(event)
+        running.next_s += running.epoch_s
+        if decision is not Decision.CONTINUE:
+            return JobDone(job.trial, "paused" if decision is Decision.PAUSE else "stopped", "as decided")
+        if running.epoch >= min(job.until_epoch or math.inf, len(scores)):
+            return JobDone(job.trial)
+        if self.now_s - running.start_s >= job.seconds_left:
+            return JobDone(job.trial, "stopped", "time limit")
+        return None
+
+
+class _Running:
+    def __init__(self, job: Job, epoch_s: float, now_s: float) -> None:
+        self.job, self.epoch_s = job, epoch_s
+        self.start_s, self.next_s = now_s, now_s + epoch_s
+        self.epoch = int(job.checkpoint or 0)

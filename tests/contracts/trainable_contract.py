@@ -1,0 +1,149 @@
+"""What every trainable must do.
+
+To hold a trainable to it, inherit from `TrainableContract` in a test module::
+
+    class TestMyTrainable(TrainableContract):
+        config = {"lr": 0.1, "epochs": 4}
+        num_epochs = 4
+        broken_config = {"lr": "much"}
+
+        def make(self, tmp_path):
+            return MyTrainable(...)
+"""
+
+from __future__ import annotations
+
+import math
+import pickle
+from pathlib import Path
+from typing import Any, ClassVar
+
+import cloudpickle
+import pytest
+
+from saccade.events import EpochDone
+from saccade.trial import Decision, Job, Trainable
+
+
+class TrainableContract:
+    """The tests; `make`, `config`, `num_epochs` and `broken_config` are to be overridden.
+
+    Attributes
+    ----------
+    config
+        A configuration that is trained for `num_epochs`, at least 3, each time with the same scores.
+    broken_config
+        One that raises.
+    """
+
+    config: ClassVar[dict[str, Any]]
+    num_epochs: ClassVar[int]
+    broken_config: ClassVar[dict[str, Any]]
+
+    def make(self, tmp_path: Path) -> Trainable:
+        """Return a new trainable."""
+        raise NotImplementedError
+
+    def job(self, tmp_path: Path, **changes: Any) -> Job:
+        """Return a job for trial 5 with a folder of its own."""
+        folder = tmp_path / f"trial_{len(list(tmp_path.glob('trial_*')))}"
+        folder.mkdir()
+        return Job(**{"trial": 5, "config": dict(self.config), "folder": str(folder), **changes})
+
+    def test_it_reports_every_epoch_and_ends_without_a_reason(self, tmp_path: Path) -> None:
+        reporter = Reports()
+        assert self.make(tmp_path).train(self.job(tmp_path), reporter) == ""
+        assert self.num_epochs >= 3
+        assert [report.epoch for report in reporter.reports] == list(range(1, self.num_epochs + 1))
+        for report in reporter.reports:
+            assert report.trial == 5
+            assert type(report.score) is float
+            assert math.isfinite(report.score)
+            assert report.seconds >= 0
+            assert all(type(figure) in (float, int) for figure in report.metrics.values())
+
+    def test_the_reports_can_be_sent(self, tmp_path: Path) -> None:
+        reporter = Reports()
+        self.make(tmp_path).train(self.job(tmp_path, until_epoch=1), reporter)
+        assert pickle.loads(pickle.dumps(reporter.reports)) == reporter.reports
+
+    @pytest.mark.parametrize("decision", [Decision.STOP, Decision.PAUSE])
+    def test_it_ends_when_told(self, tmp_path: Path, decision: Decision) -> None:
+        reporter = Reports(decision, at_epoch=2)
+        assert self.make(tmp_path).train(self.job(tmp_path), reporter) != ""
+        assert [report.epoch for report in reporter.reports] == [1, 2]
+
+    def test_it_ends_at_the_jobs_last_epoch_without_a_reason(self, tmp_path: Path) -> None:
+        reporter = Reports()
+        assert self.make(tmp_path).train(self.job(tmp_path, until_epoch=2), reporter) == ""
+        assert [report.epoch for report in reporter.reports] == [1, 2]
+
+    def test_a_last_epoch_beyond_the_configurations_changes_nothing(self, tmp_path: Path) -> None:
+        reporter = Reports()
+        assert self.make(tmp_path).train(self.job(tmp_path, until_epoch=999), reporter) == ""
+        assert len(reporter.reports) == self.num_epochs
+
+    @pytest.mark.parametrize("seconds_left", [0.0, -5.0])
+    def test_without_time_it_reports_once_and_says_why(self, tmp_path: Path, seconds_left: float) -> None:
+        reporter = Reports()
+        reason = self.make(tmp_path).train(self.job(tmp_path, seconds_left=seconds_left), reporter)
+        assert reason == "time limit"
+        assert len(reporter.reports) == 1
+
+    def test_what_goes_wrong_is_raised(self, tmp_path: Path) -> None:
+        trainable = self.make(tmp_path)
+        with pytest.raises(Exception, match=r"."):
+            trainable.train(self.job(tmp_path, config=dict(self.broken_config)), Reports())
+
+    def test_what_a_report_raises_ends_it(self, tmp_path: Path) -> None:
+        def broken_report(event: EpochDone) -> Decision:
+            raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError):
+            self.make(tmp_path).train(self.job(tmp_path), broken_report)
+
+    def test_jobs_do_not_depend_on_those_before(self, tmp_path: Path) -> None:
+        trainable = self.make(tmp_path)
+        first, stopped, again = Reports(), Reports(Decision.STOP, at_epoch=1), Reports()
+        trainable.train(self.job(tmp_path), first)
+        trainable.train(self.job(tmp_path), stopped)
+        with pytest.raises(Exception, match=r"."):
+            trainable.train(self.job(tmp_path, config=dict(self.broken_config)), Reports())
+        trainable.train(self.job(tmp_path), again)
+        assert again.scores == first.scores
+
+    def test_it_can_be_sent_to_a_worker(self, tmp_path: Path) -> None:
+        trainable = self.make(tmp_path)
+        here, there = Reports(), Reports()
+        sent = pickle.loads(cloudpickle.dumps(trainable))
+        sent.train(self.job(tmp_path, until_epoch=1), there)
+        trainable.train(self.job(tmp_path, until_epoch=1), here)
+        assert there.scores == here.scores
+
+    def test_it_continues_from_its_checkpoint_as_if_it_had_never_stopped(self, tmp_path: Path) -> None:
+        whole, first, rest = Reports(), Reports(Decision.PAUSE, at_epoch=1), Reports()
+        self.make(tmp_path).train(self.job(tmp_path), whole)
+        job = self.job(tmp_path)
+        self.make(tmp_path).train(job, first)
+        checkpoint = first.reports[-1].checkpoint
+        if checkpoint is None:
+            pytest.skip("it has no checkpoints")
+        self.make(tmp_path).train(Job(5, dict(self.config), job.folder, checkpoint=checkpoint), rest)
+        assert [report.epoch for report in rest.reports] == list(range(2, self.num_epochs + 1))
+        assert first.scores + rest.scores == whole.scores
+
+
+class Reports:
+    """Keeps reports, and answers the one of an epoch with a decision."""
+
+    def __init__(self, decision: Decision = Decision.CONTINUE, at_epoch: int = 0) -> None:
+        self._decision, self._at_epoch = decision, at_epoch
+        self.reports: list[EpochDone] = []
+
+    def __call__(self, event: EpochDone) -> Decision:
+        self.reports.append(event)
+        return self._decision if event.epoch == self._at_epoch else Decision.CONTINUE
+
+    @property
+    def scores(self) -> list[float]:
+        return [report.score for report in self.reports]

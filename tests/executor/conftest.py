@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+
+@pytest.fixture
+def start_script(tmp_path):
+    """Return a function that runs a Python script in a process group of its own."""
+    started = []
+
+    def start(text):
+        script = tmp_path / "script.py"
+        script.write_text(text, encoding="utf-8")
+        process = subprocess.Popen(
+            [sys.executable, script],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=tmp_path,
+            start_new_session=os.name == "posix",
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()

@@ -1,0 +1,41 @@
+"""The table of trials."""
+
+from __future__ import annotations
+
+import io
+
+import pandas as pd
+from rich.console import Console
+
+from saccade.report.tables import print_trials
+
+
+def printed(*rows: dict[str, object]) -> str:
+    base = {"trial": 0, "status": "completed", "score_val": 0.5, "epochs": 2, "best_epoch": 1, "fit_time_s": 1.25}
+    frame = pd.DataFrame([{**base, **row, "reason": row.get("reason", "")} for row in rows])
+    console = Console(file=io.StringIO(), width=160)
+    print_trials(console, frame)
+    return console.file.getvalue()
+
+
+def test_what_all_trials_share_is_told_once_below():
+    text = printed({"model": "a", "scale": (0.7, 1.0)}, {"trial": 1, "model": "b", "scale": (0.7, 1.0)})
+    header, *_, caption = text.strip().splitlines()
+    assert "model" in header
+    assert "scale" not in header
+    assert caption.strip() == "all trials: scale=(0.7, 1.0)"
+
+
+def test_a_lone_trial_shows_all_its_hyperparameters():
+    text = printed({"model": "a", "lr": 0.0012345})
+    assert "0.00123" in text
+    assert "all trials" not in text
+
+
+def test_a_failed_trial_has_a_remark_and_empty_figures():
+    failed = {"status": "failed", "score_val": None, "best_epoch": None, "reason": "loss is [nan]"}
+    text = printed({"lr": 0.1}, {"trial": 1, "lr": 0.2, **failed})
+    assert "remark" in text
+    assert "loss is [nan]" in text
+    assert "None" not in text
+    assert " 1.0 " not in text  # epochs stay whole numbers

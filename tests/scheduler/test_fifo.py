@@ -1,0 +1,28 @@
+from __future__ import annotations
+
+from contracts.scheduler_contract import NUM_EPOCHS, OneTrial, SchedulerContract
+from saccade.events import EpochDone
+from saccade.scheduler import FIFOScheduler
+from saccade.trial import Decision, Job, Status
+
+
+class TestFIFOScheduler(SchedulerContract):
+    def make(self):
+        return FIFOScheduler()
+
+    def test_every_trial_is_trained_to_its_end_in_order(self):
+        study, executor = self.run(num_workers=1, num_trials=20)
+        assert [job.trial for job in executor.jobs] == list(range(20))
+        for trial in study.trials:
+            assert trial.status in (Status.COMPLETED, Status.FAILED)
+            assert trial.num_epochs == (NUM_EPOCHS if trial.status is Status.COMPLETED else 3)
+
+
+def test_a_trial_has_one_job_without_an_end_or_a_checkpoint():
+    scheduler, state = FIFOScheduler(), OneTrial()
+    assert scheduler.next_job(state) == Job(0, {"x": 0.5}, "a folder")
+    assert scheduler.next_job(state) is None
+
+
+def test_every_trial_goes_on():
+    assert FIFOScheduler().on_report(EpochDone(0, 1, -1e9)) is Decision.CONTINUE

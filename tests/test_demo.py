@@ -1,0 +1,34 @@
+"""The demo, in small and as it is."""
+
+from __future__ import annotations
+
+import pytest
+from PIL import Image
+
+from saccade.data.dataset import ImageDataset
+from saccade.demo import HYPERPARAMETERS, run_demo, write_digits
+
+
+def test_the_digits_are_split_by_class(tmp_path):
+    assert write_digits(tmp_path, num_images=200) == 200
+    train, _, test = ImageDataset.from_folders(tmp_path)
+    assert (len(train), len(test)) == (150, 50)
+    assert train.classes == [str(digit) for digit in range(10)]
+    with Image.open(train["image"].iloc[0]) as image:
+        assert image.size == (32, 32)
+
+
+def test_a_small_demo_shows_trials_accuracy_and_the_pictures_path(tmp_path, capsys):
+    small = {**HYPERPARAMETERS, "model": "test_resnet", "lr": 1e-2, "epochs": 1}
+    figures = run_demo(tmp_path, small, num_images=120)
+    shown = capsys.readouterr().out
+    assert f"test accuracy {figures['top1']:.4f}" in shown
+    assert "completed" in shown
+    assert str((tmp_path / "predictions.png").resolve()) in shown
+    with Image.open(tmp_path / "predictions.png") as picture:
+        assert picture.width > 500
+
+
+@pytest.mark.slow
+def test_the_demo_reaches_the_accuracy_it_promises(tmp_path):
+    assert run_demo(tmp_path)["top1"] >= 0.95

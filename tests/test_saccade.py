@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+import saccade
+
+HEAVY = {"torch", "torchvision", "pandas", "timm", "optuna", "sklearn", "matplotlib", "PIL"}
+
+
+def modules_after(code):
+    script = f"{code}\nimport sys\nprint(*{{name.split('.')[0] for name in sys.modules}})"
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    return set(done.stdout.split())
+
+
+def test_the_public_names_are_exactly_these():
+    assert saccade.__all__ == [
+        "Bool",
+        "Categorical",
+        "Dict",
+        "ImageDataset",
+        "ImagePredictor",
+        "Int",
+        "List",
+        "Real",
+        "SaccadeError",
+        "__version__",
+        "errors",
+        "space",
+    ]
+
+
+def test_every_public_name_can_be_listed_and_had():
+    assert set(saccade.__all__) <= set(dir(saccade))
+    assert all(getattr(saccade, name) is not None for name in saccade.__all__)
+    assert re.fullmatch(r"\d+\.\d+\.\d+\S*", saccade.__version__)
+
+
+def test_there_are_no_other_names():
+    with pytest.raises(AttributeError, match="module 'saccade' has no attribute 'ImagePredicter'"):
+        saccade.ImagePredicter  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import saccade",
+        "import saccade as ag; ag.Dict(x=ag.Real(0, 1), n=ag.Categorical(1, 2)); ag.errors; dir(ag)",
+        "import saccade.study, saccade.settings, saccade.executor, saccade.scheduler, saccade.searcher",
+        "import saccade.executor.worker",
+    ],
+)
+def test_searching_needs_none_of_the_heavy_libraries(code):
+    modules = modules_after(code)
+    assert "saccade" in modules
+    assert not modules & HEAVY

@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from saccade.errors import HyperparameterError, UnknownArgumentError, UnknownNameError
+from saccade.scheduler import FIFOScheduler
+from saccade.searcher import RandomSearcher
+from saccade.settings import AUTO_TIME_LIMIT_S, FitSettings, TuneSettings, time_limit_s
+
+
+def tuning(**given):
+    return FitSettings.of({"hyperparameter_tune_kwargs": given}).tuning
+
+
+def test_what_is_not_given():
+    settings = FitSettings.of({})
+    assert settings == FitSettings()
+    assert (settings.holdout_frac, settings.random_state, settings.executor) == (0.1, 0, "auto")
+    assert settings.tuning == TuneSettings()
+    assert settings.tuning.num_trials is None
+
+
+def test_what_is_given():
+    settings = FitSettings.of(
+        {"holdout_frac": 0.25, "random_state": 7, "nthreads_per_trial": 2, "ngpus_per_trial": 0, "weights": Path("w")}
+    )
+    assert (settings.holdout_frac, settings.random_state) == (0.25, 7)
+    assert (settings.nthreads_per_trial, settings.ngpus_per_trial, settings.weights) == (2, 0, Path("w"))
+    kwargs = {"num_trials": 3, "searcher": "grid", "scheduler": "local", "max_reward": 1}
+    assert tuning(**kwargs) == TuneSettings(3, "grid", "local", 1.0)
+
+
+def test_numbers_of_numpy_become_pythons():
+    settings = FitSettings.of({"holdout_frac": np.float32(0.25), "random_state": np.int64(7)})
+    assert (type(settings.holdout_frac), type(settings.random_state)) == (float, int)
+    tuned = tuning(num_trials=np.uint8(3), max_reward=np.float32(0.5))
+    assert (type(tuned.num_trials), type(tuned.max_reward)) == (int, float)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"holdout_fraction": 0.1}, "Unknown argument of fit() 'holdout_fraction'. Did you mean 'holdout_frac'?"),
+        ({"seed": 1}, "Unknown argument of fit() 'seed'. Known: executor, holdout_frac,"),
+        ({"num_trials": 3}, "num_trials goes into hyperparameter_tune_kwargs={'num_trials': …}"),
+        (
+            {"hyperparameter_tune_kwargs": {"num_trial": 3}},
+            "Unknown key of hyperparameter_tune_kwargs 'num_trial'. Did you mean 'num_trials'?",
+        ),
+        ({"hyperparameter_tune_kwargs": {3: 3}}, "Unknown key of hyperparameter_tune_kwargs 3. Known: max_reward,"),
+    ],
+)
+def test_unknown_names_are_refused_with_advice(arguments, message):
+    with pytest.raises(UnknownArgumentError) as caught:
+        FitSettings.of(arguments)
+    assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"searcher": "randm"}, "Unknown searcher 'randm'. Did you mean 'random'?"),
+        ({"searcher": None}, "Unknown searcher None. Known: grid, random"),
+        ({"searcher": ["random"]}, r"Unknown searcher \['random'\]"),
+        ({"searcher": RandomSearcher}, "Unknown searcher <class"),
+        ({"scheduler": "fifa"}, "Unknown scheduler 'fifa'. Did you mean 'fifo'?"),
+        ({"scheduler": 5}, "Unknown scheduler 5"),
+    ],
+)
+def test_unknown_searchers_and_schedulers_are_refused(kwargs, message):
+    with pytest.raises(UnknownNameError, match=message):
+        tuning(**kwargs)
+
+
+@pytest.mark.parametrize("executor", ["proces", None, ["inline"]])
+def test_unknown_executors_are_refused(executor):
+    with pytest.raises(UnknownNameError, match="Unknown executor"):
+        FitSettings.of({"executor": executor})
+
+
+def test_ready_searchers_and_schedulers_are_taken():
+    searcher, scheduler = RandomSearcher({"x": 1}), FIFOScheduler()
+    tuned = tuning(searcher=searcher, scheduler=scheduler)
+    assert (tuned.searcher, tuned.scheduler) == (searcher, scheduler)
+
+
+NO_WHOLE_NUMBERS = [True, np.bool_(True), 2.0, "2", math.nan, [2], -1]
+
+
+@pytest.mark.parametrize("value", [*NO_WHOLE_NUMBERS, 0, None])
+@pytest.mark.parametrize("name", ["num_trials", "nthreads_per_trial"])
+def test_numbers_from_one_on(name, value):
+    arguments = {"hyperparameter_tune_kwargs": {name: value}} if name == "num_trials" else {name: value}
+    if value is None:
+        FitSettings.of(arguments)
+        return
+    with pytest.raises(HyperparameterError, match=rf"{name} was given .*; expected a whole number, 1 or more"):
+        FitSettings.of(arguments)
+
+
+@pytest.mark.parametrize("value", NO_WHOLE_NUMBERS)
+@pytest.mark.parametrize("name", ["random_state", "ngpus_per_trial"])
+def test_numbers_from_zero_on(name, value):
+    with pytest.raises(HyperparameterError, match=rf"{name} was given .*; expected a whole number, 0 or more"):
+        FitSettings.of({name: value})
+
+
+@pytest.mark.parametrize("value", [0, 1, 0.0, 1.0, -0.1, math.nan, math.inf, True, "0.1", None, [0.1], 10**400])
+def test_the_holdout_is_a_part(value):
+    with pytest.raises(HyperparameterError, match=r"holdout_frac was given .*; expected a number between 0 and 1"):
+        FitSettings.of({"holdout_frac": value})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"hyperparameter_tune_kwargs": "auto"}, "hyperparameter_tune_kwargs was given 'auto'; expected a dict"),
+        ({"hyperparameter_tune_kwargs": []}, r"hyperparameter_tune_kwargs was given \[\]; expected a dict"),
+        ({"hyperparameter_tune_kwargs": {"max_reward": "0.9"}}, "max_reward was given '0.9'; expected a number"),
+        ({"hyperparameter_tune_kwargs": {"max_reward": math.nan}}, "max_reward was given nan"),
+        ({"hyperparameter_tune_kwargs": {"max_reward": True}}, "max_reward was given True"),
+        ({"hyperparameter_tune_kwargs": {"searcher_options": 3}}, "searcher_options was given 3; expected a dict"),
+        ({"weights": 5}, "weights was given 5; expected a path or None"),
+    ],
+)
+def test_other_values_of_the_wrong_type_are_refused(arguments, message):
+    with pytest.raises(HyperparameterError, match=message):
+        FitSettings.of(arguments)
+
+
+def test_the_callers_dictionaries_are_left_alone():
+    options = {"first_is_default": False}
+    kwargs = {"num_trials": np.int64(3), "searcher_options": options}
+    settings = FitSettings.of({"hyperparameter_tune_kwargs": kwargs})
+    settings.tuning.searcher_options["more"] = 1
+    assert (kwargs, options) == (
+        {"num_trials": 3, "searcher_options": options},
+        {"first_is_default": False},
+    )
+    assert type(kwargs["num_trials"]) is np.int64
+    assert FitSettings.of({"hyperparameter_tune_kwargs": None}).tuning == TuneSettings()
+
+
+def test_without_a_seed_one_is_drawn_and_kept():
+    seeds = {FitSettings.of({"random_state": None}).random_state for _ in range(20)}
+    assert len(seeds) > 10
+    assert all(0 <= seed < 2**31 for seed in seeds)
+
+
+@pytest.mark.parametrize(
+    ("given", "seconds"),
+    [
+        (None, None),
+        ("auto", AUTO_TIME_LIMIT_S),
+        (600, 600.0),
+        (0.5, 0.5),
+        (np.float32(2), 2.0),
+        (np.int64(2), 2.0),
+        (math.inf, None),
+    ],
+)
+def test_time_limits(given, seconds):
+    assert time_limit_s(given) == seconds
+
+
+@pytest.mark.parametrize("given", [0, -1, math.nan, -math.inf, True, "600", "Auto", [600], 10**400])
+def test_other_time_limits_are_refused(given):
+    with pytest.raises(HyperparameterError, match=r"time_limit was given .*; expected a positive number of seconds"):
+        time_limit_s(given)

@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+import pytest
+
+from saccade.training.early_stopping import EarlyStopping
+from saccade.training.recipe import Recipe
+
+
+def stopped_after(scores: list[float], **recipe: object) -> int | None:
+    stopping = EarlyStopping(Recipe.of(recipe))
+    return next((number for number, score in enumerate(scores, 1) if stopping.reason(score)), None)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "scores", "expected"),
+    [
+        ({}, [0.5, 0.4, 0.3, 0.2], None),
+        ({"early_stop_patience": -1}, [0.5, 0.4, 0.3, 0.2], None),
+        ({"early_stop_patience": 2}, [0.5, 0.4, 0.3, 0.2, 0.1], 4),
+        ({"early_stop_patience": 2}, [0.5, 0.4, 0.6, 0.3, 0.2, 0.6], 6),
+        ({"early_stop_patience": 1, "early_stop_min_delta": 0.2}, [0.5, 0.6, 0.65], 3),
+        ({"early_stop_patience": 1, "early_stop_baseline": 0.9}, [0.5, 0.6], 2),
+        ({"early_stop_max_value": 0.8}, [0.5, 0.8], 2),
+    ],
+)
+def test_it_stops_when_the_recipe_says_so(recipe: dict[str, object], scores: list[float], expected: int | None) -> None:
+    assert stopped_after(scores, **recipe) == expected
+
+
+def test_its_state_continues() -> None:
+    recipe = Recipe.of({"early_stop_patience": 1})
+    first, second = EarlyStopping(recipe), EarlyStopping(recipe)
+    second.load_state_dict(first.state_dict())
+    assert second.best == first.best
+    first.reason(0.5)
+    first.reason(0.4)
+    second.load_state_dict(first.state_dict())
+    assert second.reason(0.3)

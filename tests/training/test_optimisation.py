@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from saccade.errors import UnknownNameError
+from saccade.models.network import build_network
+from saccade.training.optimisation import LearningRate, Mixing, make_optimizer
+from saccade.training.recipe import Recipe
+
+
+def rates(**recipe: object) -> dict[str, set[float]]:
+    network = build_network("test_resnet", 3, pretrained=False)
+    optimizer = make_optimizer(network, Recipe.of({"lr": 1.0, "sched": "constant", "warmup_epochs": 0, **recipe}))
+    LearningRate(optimizer, Recipe.of({"lr": 1.0, "sched": "constant", "warmup_epochs": 0, **recipe}), 4).set(0)
+    head = {id(parameter) for parameter in network.get_classifier().parameters()}
+    found: dict[str, set[float]] = {"head": set(), "body": set()}
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            found["head" if id(parameter) in head else "body"].add(round(group["lr"], 9))
+    return found
+
+
+def test_the_multipliers_of_head_and_body_are_used() -> None:
+    assert rates(transfer_lr_mult=0.1, output_lr_mult=10, layer_decay=1.0) == {"head": {10.0}, "body": {0.1}}
+
+
+def test_layers_decay_from_the_head_down_and_only_by_default_when_pretrained() -> None:
+    decayed = rates(layer_decay=0.5)
+    assert decayed["head"] == {1.0}
+    assert max(decayed["body"]) <= 0.5
+    assert len(decayed["body"]) > 3
+    assert rates(pretrained=False) == {"head": {1.0}, "body": {1.0}}
+    assert max(rates()["body"]) == 0.75
+
+
+@pytest.mark.parametrize("opt", ["sgd", "adamw", "lamb", "nadam", "lion", "lookahead_adam", "SGD"])
+def test_optimizers_are_timms(opt: str) -> None:
+    assert isinstance(
+        make_optimizer(build_network("test_resnet", 2, pretrained=False), Recipe.of({"opt": opt})),
+        torch.optim.Optimizer,
+    ) or opt.startswith("lookahead")
+
+
+def test_an_unknown_optimizer_is_an_error_with_a_suggestion() -> None:
+    with pytest.raises(UnknownNameError, match="'adamw'"):
+        make_optimizer(build_network("test_resnet", 2, pretrained=False), Recipe.of({"opt": "adamww"}))
+
+
+@pytest.mark.parametrize("sched", ["cosine", "step", "poly", "tanh", "constant"])
+def test_rates_rise_first_and_never_exceed_the_given_one(sched: str) -> None:
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([parameter], lr=0.5)
+    rate = LearningRate(optimizer, Recipe.of({"lr": 0.5, "sched": sched, "epochs": 4, "warmup_epochs": 1}), 10)
+    seen = []
+    for step in range(40):
+        rate.set(step)
+        seen.append(optimizer.param_groups[0]["lr"])
+    assert seen[0] < 0.1
+    assert max(seen) <= 0.5
+    assert seen[5] < seen[9]
+    if sched in ("cosine", "poly", "tanh"):
+        assert seen[-1] < 0.05
+
+
+@given(num=st.integers(1, 9), mixup=st.floats(0, 1), seed=st.integers(0, 99))
+def test_mixed_targets_are_probabilities_for_batches_of_any_size(num: int, mixup: float, seed: int) -> None:
+    np.random.seed(seed)  # noqa: NPY002  timm's mixup draws from it
+    mixing = Mixing(Recipe.of({"mixup": mixup, "cutmix": 0.5, "smoothing": 0.1}), 4)
+    x, y = mixing(torch.rand(num, 3, 8, 8), torch.arange(num) % 4)
+    assert x.shape == (num, 3, 8, 8)
+    assert y.shape == (num, 4)
+    assert torch.allclose(y.sum(1), torch.ones(num), atol=1e-5)

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from saccade.training.classifier import Classifier, new_classifier
+from saccade.training.device import Numerics
+from saccade.training.probe import fit_head
+from saccade.training.recipe import Recipe
+from saccade.training.task import ImageTask
+
+CPU = Numerics(torch.device("cpu"))
+
+
+def classifier(task: ImageTask, weights: Path, **recipe: Any) -> Classifier:
+    return new_classifier(Recipe.of({"model": "test_resnet", "img_size": 32, **recipe}), task.problem, CPU, weights)
+
+
+@pytest.mark.parametrize("names", [("blue", "red"), ("blue", "green", "red", "yellow")])
+def test_a_probe_tells_colours_apart_on_frozen_features(
+    make_task: Callable[..., ImageTask], make_colours: Callable[..., Any], tiny_weights: Path, names: tuple[str, ...]
+) -> None:
+    task = make_task(make_colours(12, names))
+    probed = classifier(task, tiny_weights)
+    body = {name: tensor.clone() for name, tensor in probed.network.state_dict().items() if not name.startswith("fc")}
+    assert fit_head(probed, task.store, task.train, lambda: 1.0)
+    predictions = probed.predict(probed.batches(task.store, task.val.indices))
+    assert (predictions.argmax(1) == task.val.targets).mean() > 0.9
+    after = probed.network.state_dict()
+    assert all(torch.equal(tensor, after[name]) for name, tensor in body.items())  # the body is left alone
+
+
+def test_a_probe_of_numbers_is_a_ridge_regression(
+    make_task: Callable[..., ImageTask], make_colours: Callable[..., Any], tiny_weights: Path
+) -> None:
+    frame = make_colours(12)
+    frame["label"] = np.where(frame["label"] == "red", 10.5, -3.25) + np.linspace(0, 0.1, len(frame))
+    task = make_task(frame)
+    probed = classifier(task, tiny_weights)
+    assert fit_head(probed, task.store, task.train, lambda: 1.0)
+    predictions = probed.predict(probed.batches(task.store, task.val.indices))[:, 0]
+    assert np.abs(predictions - (task.val.targets * task.problem.std + task.problem.mean)).mean() < 2
+
+
+def test_the_images_seen_in_the_time_have_to_do(make_task: Callable[..., ImageTask], tiny_weights: Path) -> None:
+    task = make_task()
+    assert fit_head(classifier(task, tiny_weights), task.store, task.train, lambda: 0.0)
+
+
+def test_a_network_without_a_linear_head_is_not_probed(make_task: Callable[..., ImageTask], tiny_weights: Path) -> None:
+    task = make_task()
+    probed = classifier(task, tiny_weights)
+    probed.network.get_classifier = lambda: torch.nn.Conv2d(1, 1, 1)
+    assert not fit_head(probed, task.store, task.train, lambda: 1.0)

@@ -1,0 +1,177 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from contracts.trainable_contract import TrainableContract
+from saccade.errors import DivergedError, HyperparameterError, OutOfMemoryError
+from saccade.events import EpochDone
+from saccade.training import trainer as trainer_module
+from saccade.training.recipe import Recipe
+from saccade.training.task import ImageTask
+from saccade.training.trainable import ImageTrainable
+from saccade.training.trainer import BEST, LAST, Trainer
+from saccade.trial import Decision, Job, Trainable
+
+MakeTask = Callable[..., ImageTask]
+
+
+class TestImageTrainable(TrainableContract):
+    config: ClassVar = {"model": "test_resnet", "pretrained": False, "img_size": 32, "epochs": 3, "lr": 1e-3}
+    num_epochs = 3
+    broken_config: ClassVar = {**config, "opt": "no such optimizer"}
+
+    @pytest.fixture(autouse=True)
+    def _task(self, make_task: MakeTask) -> None:
+        self.task = make_task()
+
+    def make(self, tmp_path: Path) -> Trainable:
+        return ImageTrainable(self.task)
+
+
+def train(task: ImageTask, folder: Path, recipe: dict[str, Any], **job: Any) -> tuple[list[EpochDone], str]:
+    reports: list[EpochDone] = []
+
+    def report(event: EpochDone) -> Decision:
+        reports.append(event)
+        return Decision.CONTINUE
+
+    trainer = Trainer(task, Recipe.of(recipe), folder)
+    if checkpoint := job.pop("checkpoint", None):
+        trainer.load_checkpoint(checkpoint)
+    return reports, trainer.run(Job(0, recipe, **job), report)
+
+
+VARIANTS = {
+    "plain": {},
+    "ema": {"model_ema": True, "model_ema_decay": 0.9},
+    "mixup on odd batches": {"mixup": 0.4, "cutmix": 1.0, "batch_size": 5},
+    "sgd with augmentation": {"opt": "sgd", "momentum": 0.9, "auto_augment": "randaugment", "color_jitter": 0.3},
+    "dropout and clipping": {"drop": 0.3, "clip_grad": 1.0, "smoothing": 0.1, "re_prob": 0.5, "vflip": 0.5},
+    "bfloat16": {"amp": True},
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_training_continues_from_a_checkpoint_with_the_same_numbers(
+    make_task: MakeTask, tmp_path: Path, tiny: dict[str, Any], variant: str
+) -> None:
+    task, recipe = make_task(), {**tiny, "epochs": 3, **VARIANTS[variant]}
+    whole, _ = train(task, tmp_path / "whole", recipe)
+    first, _ = train(task, tmp_path / "parts", recipe, until_epoch=1)
+    rest, _ = train(task, tmp_path / "parts", recipe, checkpoint=first[-1].checkpoint)
+    assert [report.epoch for report in rest] == [2, 3]
+    for once, again in zip(whole, first + rest, strict=True):
+        assert once.score == again.score
+        assert once.metrics["train_loss"] == again.metrics["train_loss"]
+    states = [load_file(tmp_path / name / LAST) for name in ("whole", "parts")]
+    for name, tensor in states[0].items():
+        assert torch.equal(tensor, states[1][name]), name
+
+
+def test_a_probed_trial_reports_epoch_0_and_continues_exactly(
+    make_task: MakeTask, tmp_path: Path, tiny: dict[str, Any], tiny_weights: Path
+) -> None:
+    task, recipe = make_task(weights=tiny_weights), {**tiny, "pretrained": True}
+    whole, _ = train(task, tmp_path / "whole", recipe)
+    assert [report.epoch for report in whole] == [0, 1, 2]
+    first, _ = train(task, tmp_path / "parts", recipe, until_epoch=0)
+    assert [report.epoch for report in first] == [0]
+    rest, _ = train(task, tmp_path / "parts", recipe, checkpoint=first[-1].checkpoint)
+    assert [report.score for report in whole] == [report.score for report in first + rest]
+
+
+def test_without_the_probe_the_head_starts_from_zero_and_epoch_1_is_first(
+    make_task: MakeTask, tmp_path: Path, tiny: dict[str, Any], tiny_weights: Path
+) -> None:
+    recipe = {**tiny, "pretrained": True, "linear_probe": False}
+    trainer = Trainer(make_task(weights=tiny_weights), Recipe.of(recipe), tmp_path / "trial")
+    assert not trainer.network.get_classifier().weight.any()
+    reports, _ = train(make_task(weights=tiny_weights), tmp_path / "trial", recipe)
+    assert [report.epoch for report in reports] == [1, 2]
+
+
+def test_the_best_weights_are_those_of_the_best_epoch(
+    make_task: MakeTask, tmp_path: Path, tiny: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = iter([0.5, 0.9, 0.7])
+    monkeypatch.setattr(Trainer, "_validate", lambda self, deadline: {"accuracy": next(scores)})
+    saved = []
+    monkeypatch.setattr(Trainer, "_save_weights", lambda self: saved.append(self.num_epochs))
+    train(make_task(), tmp_path / "trial", {**tiny, "epochs": 3})
+    assert saved == [1, 2]
+
+
+def test_best_weights_give_the_reported_score(make_task: MakeTask, tmp_path: Path, tiny: dict[str, Any]) -> None:
+    task = make_task()
+    reports, _ = train(task, tmp_path / "trial", {**tiny, "epochs": 4})
+    best = max(reports, key=lambda report: report.score)
+    trainer = Trainer(task, Recipe.of(tiny), tmp_path / "again")
+    trainer.network.load_state_dict(load_file(tmp_path / "trial" / BEST))
+    predictions = trainer.classifier.predict(trainer.val_batches)
+    assert (predictions.argmax(1) == task.val.targets).mean() == best.score
+
+
+def test_a_learning_rate_of_nonsense_diverges_with_a_reason(
+    make_task: MakeTask, tmp_path: Path, tiny: dict[str, Any]
+) -> None:
+    with pytest.raises(DivergedError, match=r"the loss became (nan|inf)"):
+        train(make_task(), tmp_path / "trial", {**tiny, "opt": "sgd", "lr": 1e30, "warmup_epochs": 0, "epochs": 3})
+
+
+def test_a_deadline_within_the_first_epoch_leaves_a_judged_network(
+    make_task: MakeTask, tmp_path: Path, tiny: dict[str, Any]
+) -> None:
+    reports, reason = train(make_task(), tmp_path / "trial", {**tiny, "batch_size": 1}, seconds_left=1e-6)
+    assert reason == "time limit"
+    assert len(reports) == 1
+    assert reports[0].metrics["train_part"] < 1
+    assert reports[0].checkpoint is None  # part of an epoch cannot be continued exactly
+    assert (tmp_path / "trial" / BEST).is_file()
+
+
+def test_early_stopping_ends_a_trial(make_task: MakeTask, tmp_path: Path, tiny: dict[str, Any]) -> None:
+    reports, reason = train(make_task(), tmp_path / "trial", {**tiny, "epochs": 50, "early_stop_max_value": 0.5})
+    assert "early stop" in reason
+    assert len(reports) < 50
+
+
+def test_short_memory_says_what_to_change(
+    make_task: MakeTask, tmp_path: Path, tiny: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def allocate(self: Trainer, *batch: torch.Tensor) -> tuple[float, float]:
+        torch.empty(2**60)  # the allocator itself raises
+        return 0.0, 0.0
+
+    monkeypatch.setattr(Trainer, "_step", allocate)
+    with pytest.raises(OutOfMemoryError, match=r"batch_size=8 does not fit .* smaller batch_size"):
+        train(make_task(), tmp_path / "trial", tiny)
+
+
+def test_mixup_is_refused_for_regression(
+    make_task: MakeTask, tmp_path: Path, tiny: dict[str, Any], make_colours
+) -> None:
+    frame = make_colours(10)
+    frame["label"] = [0.5 + index for index in range(len(frame))]
+    with pytest.raises(HyperparameterError, match="mixup"):
+        Trainer(make_task(frame), Recipe.of({**tiny, "mixup": 0.2}), tmp_path)
+
+
+@pytest.mark.parametrize(("batch_size", "is_frozen"), [(8, True), (64, False)])
+def test_batch_statistics_of_pretrained_networks_are_kept_when_batches_are_small(
+    make_task: MakeTask, tmp_path: Path, tiny: dict[str, Any], tiny_weights: Path, batch_size: int, is_frozen: bool
+) -> None:
+    recipe = Recipe.of({**tiny, "pretrained": True, "batch_size": batch_size})
+    trainer = Trainer(make_task(weights=tiny_weights), recipe, tmp_path)
+    before = {name: tensor.clone() for name, tensor in trainer.network.named_buffers() if "running_mean" in name}
+    trainer._train(trainer_module.Deadline(math.inf))
+    changed = any(
+        not torch.equal(before[name], tensor) for name, tensor in trainer.network.named_buffers() if name in before
+    )
+    assert changed is not is_frozen
