@@ -35,7 +35,3 @@ class Deadline:
     def seconds_left(self) -> float:
         """Return the seconds until the limit; negative once it has passed, inf without one."""
         return self.limit_s - self.elapsed_s()
-
-    def before(self, fraction: float) -> Callable[[], float]:
-        """Return a function that tells the seconds left until that fraction, above 0, of the limit is spent."""
-        return lambda: self.limit_s * fraction - self.elapsed_s()

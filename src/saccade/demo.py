@@ -71,7 +71,7 @@ def run_demo(
         time_limit=TIME_LIMIT_S,
         hyperparameters=hyperparameters,
         hyperparameter_tune_kwargs={"searcher": "grid"},
-        nthreads_per_trial=1,  # networks and images this small gain nothing from more
+        nthreads_per_trial=1,  # more gain little here, and lose much where other programs keep the cores busy
     )
     print_trials(console, predictor.leaderboard())
     figures = predictor.evaluate(test)

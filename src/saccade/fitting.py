@@ -49,6 +49,9 @@ FINISHING_S = 0.5
 DECODING_PART = 0.4
 """The part of a time limit after which decoding stops and training begins with the images that are ready."""
 
+LEAST_DECODING_S = 1.0
+"""Seconds that decoding has however short the limit is, so that there is always something to learn from."""
+
 
 @dataclass(frozen=True)
 class FitRequest:
@@ -169,9 +172,15 @@ def _prepare(request: FitRequest, folder: Path, deadline: Deadline, tell: Listen
         shorter_side=stored_side(request.space),
         holdout_frac=settings.holdout_frac,
         random_state=settings.random_state,
-        seconds_left=None if request.time_limit_s is None else deadline.before(DECODING_PART),
+        seconds_left=None if request.time_limit_s is None else _decoding_deadline(deadline).seconds_left,
         tell=tell,
     )
+
+
+def _decoding_deadline(deadline: Deadline) -> Deadline:
+    """Return when decoding must stop: a part of the limit, but never so early that nothing could be decoded."""
+    left_s = DECODING_PART * deadline.limit_s - deadline.elapsed_s()
+    return Deadline(max(left_s, LEAST_DECODING_S))
 
 
 def _task(request: FitRequest, data: PreparedData, metric: Metric, weights: Path | None, tell: Listener) -> ImageTask:

@@ -206,9 +206,18 @@ class ExecutorContract:
     @pytest.mark.parametrize("trainable", [Counting(), Stubborn()])
     def test_what_the_handler_raises_is_no_failure_of_the_trial(self, trainable: Trainable) -> None:
         with self.make(trainable) as executor:
+            events: list[Event] = []
+
+            def handle(event: Event) -> Decision:
+                events.append(event)
+                if isinstance(event, EpochDone):
+                    raise ZeroDivisionError
+                return Decision.CONTINUE
+
             executor.submit(Job(0, {"num_epochs": 2}))
             with pytest.raises(ZeroDivisionError):
-                executor.run(lambda event: Decision(1 / 0))
+                executor.run(handle)
+            assert all(isinstance(event, EpochDone) for event in events)
             assert executor.num_free == executor.num_workers
             after = run_all(executor, {})
         assert after.events[-1] == JobDone(0)

@@ -350,6 +350,18 @@ def test_ctrl_c_ends_both_and_only_the_parent_complains(start_script):
 
 
 @posix_only
+def test_ctrl_c_is_for_the_parent_to_decide_on(start_script):
+    ignoring = "import signal\nsignal.signal(signal.SIGINT, lambda *_: None)\n"
+    process = start_script(
+        ignoring + SLEEPING_SCRIPT.replace("sleep(60)", "sleep(1)").replace('"sleeping"', "event.kind")
+    )
+    assert process.stdout.readline() == "epoch_done\n"
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=30)
+    assert (out, err, process.returncode) == ("job_done\n", "", 0)
+
+
+@posix_only
 def test_ctrl_c_can_be_caught_and_the_executor_used_again(start_script):
     process = start_script(
         SLEEPING_SCRIPT.replace("time.sleep(60)", "time.sleep(config['seconds'])")

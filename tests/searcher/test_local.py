@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import math
 
 import numpy as np
@@ -193,12 +194,10 @@ def test_grid_search_has_on_record_only_what_has_a_reward():
 
 def values_of(searcher, name="p"):
     values = []
-    while True:
-        try:
+    with contextlib.suppress(ExhaustedSearchSpaceError):
+        while True:
             values.append(searcher.get_config()[name])
-        except AssertionError as exhausted:
-            assert isinstance(exhausted, ExhaustedSearchSpaceError)
-            return values
+    return values
 
 
 @pytest.mark.parametrize(

@@ -53,8 +53,8 @@ class StoppingCriterionError(HyperparameterError, AssertionError):
 class LocalSequentialScheduler:
     """Tunes any Python function: runs it with one configuration after the other, in this process.
 
-    A trial that raises does not end the search: its traceback is logged at once, and kept in `training_history`. The
-    reward of a trial is the highest one that it reports.
+    A trial that raises does not end the search, unless the first ten all do, for one and the same reason: its traceback
+    is logged at once, and kept in `training_history`. The reward of a trial is the highest one that it reports.
 
     Parameters
     ----------
@@ -173,10 +173,11 @@ class LocalSequentialScheduler:
         )
         try:
             self.study.run()
-        except SearchFailedError:
+        except SearchFailedError as failed:
             # To the study a trial without a report has failed; here it has no reward, and that is all.
             if all(trial.failure and trial.failure.traceback for trial in self.study.trials):
                 raise
+            _log.warning("No trial has a reward. %s", failed)
 
     def run_with_config(self, config: Mapping[Any, Any]) -> Any:
         """Call the function once with a configuration, outside the search, and return what it returns.

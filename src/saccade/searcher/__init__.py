@@ -30,9 +30,7 @@ __all__ = [
 SEARCHERS: dict[str, type[Searcher]] = {"random": RandomSearcher, "grid": GridSearcher}
 
 
-def make_searcher(
-    name: str | Searcher, space: Dict | Mapping[Any, Any], seed: int = 0, **options: Any
-) -> Searcher:
+def make_searcher(name: str | Searcher, space: Dict | Mapping[Any, Any], seed: int = 0, **options: Any) -> Searcher:
     """Return the searcher of that name.
 
     Parameters

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -217,9 +217,14 @@ def named_scorer(name: str, problem: Problem, also_known: Sequence[str] = ()) ->
         common = f"Common ones: {', '.join(COMMON[problem.type])}."
         hint = hint if near_names(name, suitable) else f"{common} {hint}"
         raise UnknownNameError.of(f"eval_metric for {problem.type} problems", name, suitable, hint)
-    near = [other for other in sorted(suitable) if other.startswith(f"{name}_")] or near_names(name, suitable)
+    near = _kin(name, suitable) or near_names(name, suitable) or _kin(name.rpartition("_")[0], suitable)
     advice = f"did you mean {' or '.join(map(repr, near))}?" if near else f"try {', '.join(COMMON[problem.type])}"
     raise UnknownNameError(f"eval_metric={name!r} does not suit {problem.type} problems ({reason}); {advice}")
+
+
+def _kin(stem: str, names: Iterable[str]) -> list[str]:
+    """Return the names that are this one with an addition, as ``f1_macro`` is of ``f1``."""
+    return [name for name in sorted(names) if stem and name.startswith(f"{stem}_")]
 
 
 @functools.cache

@@ -1,0 +1,408 @@
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import saccade as ag
+from saccade import ImageDataset, ImagePredictor
+from saccade.errors import (
+    DataError,
+    HyperparameterError,
+    ImageReadError,
+    NotFittedError,
+    SavedPredictorError,
+    SearchFailedError,
+    UnknownArgumentError,
+    UnknownModelError,
+    UnknownNameError,
+    WeightsNotFoundError,
+)
+
+MakeColours = Callable[..., pd.DataFrame]
+
+
+@pytest.fixture
+def predictor(tmp_path: Path) -> ImagePredictor:
+    return ImagePredictor(path=tmp_path / "run", verbosity=0)
+
+
+@pytest.fixture
+def fitted(predictor: ImagePredictor, make_colours: MakeColours, tiny: dict[str, Any]) -> ImagePredictor:
+    return predictor.fit(make_colours(10, ("blue", "green", "red")), hyperparameters={**tiny, "epochs": 4})
+
+
+def test_predictions_carry_labels_names_and_the_index_of_the_input(
+    fitted: ImagePredictor, make_colours: MakeColours
+) -> None:
+    test = make_colours(4, ("blue", "green", "red"), seed=5).sample(frac=1, random_state=1)
+    labels, proba = fitted.predict(test), fitted.predict_proba(test)
+    assert labels.name == "label"
+    assert labels.index.equals(test.index)
+    assert (labels == test["label"]).mean() > 0.9
+    assert list(proba.columns) == fitted.classes == ["blue", "green", "red"]
+    assert proba.index.equals(test.index)
+    assert np.allclose(proba.sum(axis=1), 1, atol=1e-5)
+    assert (proba.idxmax(axis=1) == labels).all()
+    assert np.array_equal(fitted.predict(test, as_pandas=False), labels.to_numpy())
+    assert np.array_equal(fitted.predict_proba(test, as_pandas=False), proba.to_numpy())
+    assert fitted.evaluate(test) == {"top1": (labels == test["label"]).mean()}
+
+
+def test_one_path_a_list_and_bytes_are_predicted_like_a_frame(
+    fitted: ImagePredictor, make_colours: MakeColours
+) -> None:
+    test = make_colours(2, ("blue", "red"), seed=5)
+    expected = list(fitted.predict(test))
+    paths = list(test["image"])
+    assert list(fitted.predict(paths)) == expected
+    assert list(fitted.predict(Path(paths[0]))) == expected[:1]
+    assert list(fitted.predict(paths[0])) == expected[:1]
+    assert list(fitted.predict([Path(path).read_bytes() for path in paths])) == expected
+    assert len(fitted.predict([])) == 0
+    assert fitted.predict_proba([]).shape == (0, 3)
+
+
+@pytest.mark.parametrize("labels", [["no", "yes"], [10, 20], [False, True], [0.5, 1.5]])
+def test_labels_come_back_as_they_were_given(
+    predictor: ImagePredictor, make_colours: MakeColours, tiny: dict[str, Any], labels: list[Any]
+) -> None:
+    frame = make_colours(8)
+    frame["label"] = frame["label"].map({"blue": labels[0], "red": labels[1]})
+    predictor = ImagePredictor(problem_type="binary", path=predictor.path, verbosity=0)
+    predicted = predictor.fit(frame, hyperparameters={**tiny, "epochs": 1}).predict(frame)
+    assert predicted.dtype == frame["label"].dtype
+    assert set(predicted) <= set(labels)
+    assert predictor.classes == labels
+    again = ImagePredictor.load(predictor.path, verbosity=0).predict(frame)
+    pd.testing.assert_series_equal(again, predicted)
+
+
+def test_the_summary_and_the_saved_weights_are_those_of_the_best_trial(
+    predictor: ImagePredictor, make_colours: MakeColours, tiny: dict[str, Any]
+) -> None:
+    tuning = make_colours(10, seed=3)
+    predictor.fit(
+        make_colours(10),
+        tuning,
+        hyperparameters={**tiny, "epochs": 3, "lr": ag.Categorical(1e-9, 3e-3, 1e-8)},
+        hyperparameter_tune_kwargs={"num_trials": 3},
+    )
+    summary, board = predictor.fit_summary(), predictor.leaderboard()
+    assert len(board) == 3
+    assert list(board["score_val"]) == sorted(board["score_val"], reverse=True)
+    best = board.iloc[0]
+    assert summary["valid_acc"] == summary["valid_score"] == best["score_val"]
+    assert summary["best_trial"] == best["trial"]
+    assert summary["best_config"]["lr"] == best["lr"] == 3e-3
+    assert summary["fit_history"]["best_config"] == summary["best_config"]
+    assert len(summary["fit_history"]["config_history"]) == 3
+    assert predictor.evaluate(tuning)["top1"] == pytest.approx(summary["valid_acc"])
+
+
+def test_a_loaded_predictor_is_the_same_wherever_it_was_moved(
+    fitted: ImagePredictor, make_colours: MakeColours, tmp_path: Path
+) -> None:
+    test = make_colours(3, ("blue", "green", "red"), seed=5)
+    expected = fitted.predict_proba(test)
+    fitted.save(tmp_path / "saved.ag")
+    assert sorted(path.name for path in (tmp_path / "saved.ag").iterdir()) == ["predictor.json", "weights.safetensors"]
+    shutil.move(tmp_path / "saved.ag", tmp_path / "moved")
+    shutil.move(fitted.path, tmp_path / "whole run")
+    for folder in ("moved", "whole run"):
+        loaded = ImagePredictor.load(tmp_path / folder, verbosity=0)
+        pd.testing.assert_frame_equal(loaded.predict_proba(test), expected)
+        assert loaded.fit_summary() == fitted.fit_summary()
+        pd.testing.assert_frame_equal(loaded.leaderboard(), fitted.leaderboard())
+
+
+def test_saving_never_overwrites_something_else(fitted: ImagePredictor, tmp_path: Path) -> None:
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "thesis.txt").write_text("years of work")
+    with pytest.raises(SavedPredictorError, match="no saved predictor"):
+        fitted.save(tmp_path / "precious")
+    fitted.save(tmp_path / "saved")
+    fitted.save(tmp_path / "saved")  # an earlier save of a predictor may be replaced
+    assert fitted.save() == str(tmp_path / "saved")
+
+
+def test_loading_runs_no_code_and_says_what_is_wrong(fitted: ImagePredictor, tmp_path: Path) -> None:
+    saved = Path(fitted.save(tmp_path / "saved"))
+    with pytest.raises(SavedPredictorError, match="is no folder"):
+        ImagePredictor.load(tmp_path / "nowhere")
+    with pytest.raises(SavedPredictorError, match=r"holds no predictor\.json"):
+        ImagePredictor.load(tmp_path)
+    (saved / "weights.safetensors").write_bytes(b"\x80\x04cos\nsystem\n")
+    with pytest.raises(SavedPredictorError, match="cannot be loaded"):
+        ImagePredictor.load(saved, verbosity=0).predict(str(tmp_path))
+    record = json.loads((saved / "predictor.json").read_text())
+    (saved / "predictor.json").write_text(json.dumps({**record, "format": 99}))
+    with pytest.raises(SavedPredictorError, match="update saccade"):
+        ImagePredictor.load(saved)
+    (saved / "predictor.json").write_text("{")
+    with pytest.raises(SavedPredictorError, match="damaged"):
+        ImagePredictor.load(saved)
+
+
+def test_before_fit_there_is_nothing_to_ask(predictor: ImagePredictor) -> None:
+    for ask in (predictor.fit_summary, predictor.leaderboard, predictor.save, lambda: predictor.predict("a.png")):
+        with pytest.raises(NotFittedError, match="call fit"):
+            ask()
+
+
+def test_unreadable_images_lose_nobody_elses_prediction(
+    fitted: ImagePredictor, make_colours: MakeColours, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    test = make_colours(3, ("blue", "red"), seed=5)
+    Path(test["image"][1]).write_text("no image")
+    fitted.verbosity = 1
+    labels, proba = fitted.predict(test), fitted.predict_proba(test)
+    assert pd.isna(labels[1])
+    assert proba.loc[1].isna().all()
+    assert labels.drop(1).notna().all()
+    assert proba.drop(1).notna().all(axis=None)
+    assert test["image"][1] in capsys.readouterr().err.replace("\n", "")
+    assert fitted.evaluate(test) == {"top1": (labels.drop(1) == test["label"].drop(1)).mean()}
+    with pytest.raises(ImageReadError, match="cannot identify"):
+        fitted.predict(test["image"][1])
+
+
+def test_class_numbers_are_matched_by_name_across_data_sets(
+    predictor: ImagePredictor, make_colours: MakeColours, tiny: dict[str, Any], tmp_path: Path
+) -> None:
+    make_colours(8, ("blue", "green", "red"))
+    train = ImageDataset.from_folder(tmp_path / "colours_0")
+    predictor.fit(train, hyperparameters={**tiny, "epochs": 4})
+    make_colours(4, ("green", "red"), seed=1)
+    test = ImageDataset.from_folder(tmp_path / "colours_1")  # here green is 0; in training it was 1
+    assert predictor.evaluate(test)["top1"] > 0.8
+    make_colours(4, ("yellow",), seed=2)
+    with pytest.raises(DataError, match="yellow"):
+        predictor.evaluate(ImageDataset.from_folder(tmp_path / "colours_2"))
+
+
+def test_top5_is_told_only_where_it_says_something(
+    predictor: ImagePredictor, make_colours: MakeColours, tiny: dict[str, Any]
+) -> None:
+    frame = make_colours(12, ("blue", "green", "red", "yellow"))
+    frame["label"] = [f"class {number % 6}" for number in range(len(frame))]
+    figures = predictor.fit(frame, hyperparameters={**tiny, "epochs": 1}).evaluate(frame)
+    assert list(figures) == ["top1", "top5"]
+    assert figures["top1"] <= figures["top5"] <= 1
+
+
+@pytest.mark.parametrize("executor", ["inline", "process"])
+def test_failed_trials_are_shown_and_the_search_goes_on(
+    predictor: ImagePredictor, make_colours: MakeColours, tiny: dict[str, Any], executor: str
+) -> None:
+    space = {**tiny, "epochs": 1, "opt": "sgd", "lr": ag.Categorical(1e30, 1e-2), "warmup_epochs": 0}
+    predictor.fit(make_colours(12), hyperparameters=space, executor=executor)
+    board = predictor.leaderboard()
+    assert list(board["status"]) == ["completed", "failed"]
+    assert board["reason"].iloc[1].startswith("DivergedError: ")
+    assert math.isnan(board["score_val"].iloc[1])
+    traceback = json.loads((Path(predictor.path) / "predictor" / "predictor.json").read_text())["trials"][1][
+        "traceback"
+    ]
+    assert "DivergedError" in traceback
+
+
+def test_when_all_trials_fail_fit_raises_with_the_reason_and_the_traceback(
+    predictor: ImagePredictor, make_colours: MakeColours, tiny: dict[str, Any]
+) -> None:
+    with pytest.raises(SearchFailedError, match=r"All 2 trials failed: UnknownNameError: .*'adamw'") as error:
+        predictor.fit(make_colours(), hyperparameters={**tiny, "opt": "adamww", "lr": ag.Categorical(1e-2, 1e-3)})
+    assert "Traceback" in str(error.value)
+
+
+def test_the_same_seed_gives_the_same_numbers_inline_and_in_a_worker(
+    tmp_path: Path, make_colours: MakeColours, tiny: dict[str, Any]
+) -> None:
+    frame = make_colours(10)
+    space = {**tiny, "lr": ag.Real(1e-4, 1e-1, log=True)}
+    boards = []
+    for name, executor in (("a", "inline"), ("b", "process"), ("c", "inline")):
+        predictor = ImagePredictor(path=tmp_path / name, verbosity=0)
+        predictor.fit(
+            frame, hyperparameters=space, executor=executor, random_state=7, nthreads_per_trial=1,
+            hyperparameter_tune_kwargs={"num_trials": 2},
+        )  # fmt: skip
+        boards.append(predictor.leaderboard().drop(columns="fit_time_s"))
+    pd.testing.assert_frame_equal(boards[0], boards[1])
+    pd.testing.assert_frame_equal(boards[0], boards[2])
+
+
+@pytest.mark.parametrize("time_limit", [0.001, 1])
+def test_however_short_the_limit_there_is_a_predictor(
+    predictor: ImagePredictor, make_colours: MakeColours, tiny: dict[str, Any], time_limit: float
+) -> None:
+    frame = make_colours(20)
+    predictor.fit(frame, time_limit=time_limit, hyperparameters={**tiny, "epochs": 100_000, "batch_size": 2})
+    assert len(predictor.predict(frame)) == len(frame)
+
+
+def test_a_time_limit_alone_ends_the_search(
+    predictor: ImagePredictor, make_colours: MakeColours, tiny: dict[str, Any]
+) -> None:
+    predictor.fit(
+        make_colours(),
+        time_limit=6,
+        hyperparameters={**tiny, "epochs": 1, "lr": ag.Real(1e-4, 1e-1)},
+        executor="inline",
+    )
+    assert len(predictor.leaderboard()) > 1
+
+
+def test_without_any_limit_a_finite_space_is_searched_whole(
+    predictor: ImagePredictor, make_colours: MakeColours, tiny: dict[str, Any]
+) -> None:
+    space = {**tiny, "epochs": 1, "lr": ag.Categorical(1e-2, 1e-3), "hflip": ag.Categorical(0.0, 0.5)}
+    predictor.fit(
+        make_colours(), time_limit=None, hyperparameters=space, executor="inline",
+        hyperparameter_tune_kwargs={"searcher": "grid"},
+    )  # fmt: skip
+    assert len(predictor.leaderboard()) == 4
+
+
+def test_a_search_without_end_is_refused(
+    predictor: ImagePredictor, make_colours: MakeColours, tiny: dict[str, Any]
+) -> None:
+    with pytest.raises(HyperparameterError, match="would never end"):
+        predictor.fit(make_colours(), time_limit=None, hyperparameters={**tiny, "lr": ag.Real(1e-4, 1e-1)})
+
+
+def test_max_reward_ends_the_search(predictor: ImagePredictor, make_colours: MakeColours, tiny: dict[str, Any]) -> None:
+    predictor.fit(
+        make_colours(), hyperparameters={**tiny, "lr": ag.Real(1e-4, 1e-1)}, executor="inline",
+        hyperparameter_tune_kwargs={"max_reward": 0.0},
+    )  # fmt: skip
+    assert len(predictor.leaderboard()) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"hyperparameters": {"epoch": 1}}, HyperparameterError, "'epochs'"),
+        ({"hyperparameters": {"model": "resnet18x"}}, UnknownModelError, "resnet18"),
+        ({"hyperparameters": {"model": 3}}, HyperparameterError, "model"),
+        ({"hyperparameters": ["lr"]}, HyperparameterError, "expected a dict"),
+        ({"hyperparameters": {"model": "resnet18"}, "weights": "."}, WeightsNotFoundError, "pretrained=False"),
+        ({"time_limit": 0}, HyperparameterError, "time_limit"),
+        ({"time_limit": "soon"}, HyperparameterError, "time_limit"),
+        ({"holdout_frac": 1}, HyperparameterError, "holdout_frac"),
+        ({"holdoutfrac": 0.1}, UnknownArgumentError, "holdout_frac"),
+        ({"hyperparameter_tune_kwargs": {"searcher": "bayesian"}}, UnknownNameError, "searcher"),
+        ({"hyperparameter_tune_kwargs": {"scheduler": "fifi"}}, UnknownNameError, "fifo"),
+        ({"hyperparameter_tune_kwargs": {"trials": 3}}, UnknownArgumentError, "num_trials"),
+    ],
+)
+def test_wrong_arguments_are_refused_before_anything_is_lost(
+    fitted: ImagePredictor, make_colours: MakeColours, tiny: dict[str, Any], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, arguments: dict[str, Any], error: type[Exception], message: str,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(error, match=message):
+        fitted.fit(make_colours(), **{"hyperparameters": tiny, **arguments})
+    assert fitted.predict(make_colours()).notna().all()  # the earlier fit is still there
+
+
+def test_an_unknown_keyword_is_a_key_error_as_it_was(predictor: ImagePredictor, make_colours: MakeColours) -> None:
+    with pytest.raises(KeyError, match=r"Did you mean .num_trials|hyperparameter_tune_kwargs"):
+        predictor.fit(make_colours(), num_trial=3)
+
+
+def test_a_run_folder_tells_what_happened(fitted: ImagePredictor) -> None:
+    folder = Path(fitted.path)
+    run = json.loads((folder / "run.json").read_text())
+    assert ag.space.from_json(run["space"]).default["model"] == "test_resnet"
+    kinds = [json.loads(line)["kind"] for line in (folder / "events.jsonl").read_text().splitlines()]
+    assert kinds == ["run_started", "data_ready", "trial_started", *["epoch_done"] * 4, "job_done", "run_finished"]
+    assert json.loads((folder / "trials" / "0000" / "config.json").read_text())["epochs"] == 4
+    assert not (folder / "store").exists()
+    assert not list(folder.glob("trials/*/last.safetensors"))
+
+
+def test_a_folder_that_is_no_run_is_left_alone(make_colours: MakeColours, tiny: dict[str, Any], tmp_path: Path) -> None:
+    frame = make_colours()
+    with pytest.raises(DataError, match="is no run folder"):
+        ImagePredictor(path=tmp_path, verbosity=0).fit(frame, hyperparameters=tiny)
+
+
+def test_silence_is_silent_and_plain_lines_are_plain(
+    make_colours: MakeColours, tiny: dict[str, Any], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    frame = make_colours()
+    ImagePredictor(path=tmp_path / "a", verbosity=0).fit(frame, hyperparameters=tiny, executor="process").predict(frame)
+    assert capfd.readouterr() == ("", "")
+    ImagePredictor(path=tmp_path / "b", verbosity=3).fit(frame, hyperparameters=tiny).predict(frame)
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert "\x1b" not in err
+    assert "trial 0" in err
+    assert "epoch 2" in err
+    assert "best: trial 0" in err
+
+
+def test_the_callers_dictionaries_are_not_touched(
+    predictor: ImagePredictor, make_colours: MakeColours, tiny: dict[str, Any]
+) -> None:
+    hyperparameters, tuning = {**tiny, "wd": 0.1}, {"num_trials": 1}
+    predictor.fit(make_colours(), hyperparameters=hyperparameters, hyperparameter_tune_kwargs=tuning)
+    assert hyperparameters == {**tiny, "wd": 0.1}
+    assert tuning == {"num_trials": 1}
+
+
+def test_regression_predicts_numbers(
+    predictor: ImagePredictor, make_colours: MakeColours, tiny: dict[str, Any]
+) -> None:
+    frame = make_colours(12)
+    frame["label"] = np.where(frame["label"] == "red", 7.0, -7.0) + np.linspace(0, 1, len(frame))
+    predictor = ImagePredictor(problem_type="regression", path=predictor.path, verbosity=0)
+    predictor.fit(frame, hyperparameters={**tiny, "epochs": 6, "batch_size": 4})
+    predicted = predictor.predict(frame)
+    assert predicted.dtype.kind == "f"
+    assert predictor.evaluate(frame).keys() == {"rmse"}
+    assert predictor.evaluate(frame)["rmse"] < 5
+    assert predictor.fit_summary()["valid_score"] == -predictor.fit_summary()["valid_rmse"]
+
+
+def test_a_script_needs_no_main_guard(make_colours: MakeColours, tmp_path: Path) -> None:
+    make_colours(10)
+    script = tmp_path / "script.py"
+    script.write_text(
+        f"""
+import saccade as ag
+from saccade import ImagePredictor, ImageDataset
+train = ImageDataset.from_folder({str(tmp_path / "colours_0")!r})
+predictor = ImagePredictor(path={str(tmp_path / "run")!r})
+predictor.fit(train, time_limit=100, hyperparameters={{"model": "test_resnet", "pretrained": False, "img_size": 32,
+              "lr": ag.Categorical(1e-2, 1e-3), "epochs": 2}}, hyperparameter_tune_kwargs={{"num_trials": 2}})
+print("Top-1 val acc: %.3f" % predictor.fit_summary()["valid_acc"])
+"""
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("Top-1 val acc: ")
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_what_a_gpu_trained_loads_on_a_cpu(fitted: ImagePredictor, make_colours: MakeColours) -> None:
+    frame = make_colours(4)
+    script = (
+        "import sys; from saccade import ImagePredictor; print(*ImagePredictor.load(sys.argv[1]).predict(sys.argv[2:]))"
+    )
+    command = [sys.executable, "-c", script, fitted.path, *frame["image"]]
+    done = subprocess.run(command, env={"CUDA_VISIBLE_DEVICES": ""}, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == list(fitted.predict(frame))

@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.utils.class_weight import compute_class_weight
+
+from saccade.errors import DataError, HyperparameterError, UnknownNameError
+from saccade.training.imbalance import balanced_sampling_weights, class_weights, sample_weights
+from saccade.training.problem import Problem
+
+ABC = Problem.of(["a", "b", "c"])
+LISTS = Problem.of([["a"], ["b"], ["c"]])
+NUMBERS = Problem.of([0.5, 1.0, 1.25])
+
+all_classes = st.lists(st.integers(0, 2), max_size=50).map(lambda more: np.array([0, 1, 2, *more]))
+positive = st.floats(0.01, 100)
+
+
+def test_no_class_weight_is_none():
+    assert class_weights(None, np.array([0, 1]), ABC) is None
+    assert class_weights(None, np.array([0.0, 1.0]), NUMBERS) is None
+
+
+@settings(deadline=None)
+@given(all_classes)
+def test_balanced_weights_are_scikit_learns(targets):
+    weights = class_weights("balanced", targets, ABC)
+    assert weights.dtype == np.float32
+    assert weights == pytest.approx(compute_class_weight("balanced", classes=np.arange(3), y=targets), rel=1e-5)
+
+
+@settings(deadline=None)
+@given(all_classes, st.dictionaries(st.sampled_from("abc"), positive))
+def test_given_weights_keep_their_ratio_and_have_mean_1_over_the_images(targets, spec):
+    weights = class_weights(spec, targets, ABC)
+    asked = np.array([spec.get(label, 1.0) for label in "abc"])
+    assert weights / weights[0] == pytest.approx(asked / asked[0], rel=1e-4)
+    assert weights[targets].mean() == pytest.approx(1, rel=1e-4)
+
+
+def test_weights_are_given_by_label_whatever_its_type():
+    targets = np.array([0, 1])
+    assert class_weights({True: 3}, targets, Problem.of([False, True])).tolist() == [0.5, 1.5]
+    assert class_weights({20: 3}, targets, Problem.of([10, 20])).tolist() == [0.5, 1.5]
+    assert class_weights({np.int64(20): np.float32(3)}, targets, Problem.of([10, 20])).tolist() == [0.5, 1.5]
+
+
+def test_weights_may_go_by_the_names_behind_numbers():
+    weights = class_weights({"dog": 3}, np.array([0, 1]), Problem.of([0, 1]), class_names=["cat", "dog"])
+    assert weights.tolist() == [0.5, 1.5]
+
+
+def test_labels_of_lists_are_weighed_against_their_absence():
+    targets = LISTS.encode([["a", "b"], ["a"], ["a"], ["a", "b", "c"]])
+    assert class_weights("balanced", targets, LISTS).tolist() == [1, 1, 3]  # every image has an a
+    assert class_weights({"c": 5}, targets, LISTS).tolist() == [1, 1, 5]
+
+
+@pytest.mark.parametrize(
+    ("spec", "error", "message"),
+    [
+        ("balance", UnknownNameError, "Did you mean 'balanced'"),
+        ({"cc": 1}, UnknownNameError, "Unknown label in class_weight 'cc'"),
+        ([1, 2, 3], HyperparameterError, "expected 'balanced', a dict"),
+        ({"a": -1}, HyperparameterError, "of 'a' was given -1; expected a number, 0 or more"),
+        ({"a": "much"}, HyperparameterError, "was given 'much'"),
+        ({"a": float("nan")}, HyperparameterError, "was given nan"),
+        ({"a": 0, "b": 0, "c": 0}, HyperparameterError, "no training image a weight above 0"),
+    ],
+)
+def test_class_weights_that_cannot_be_are_refused(spec, error, message):
+    with pytest.raises(error, match=message):
+        class_weights(spec, np.array([0, 1, 2]), ABC)
+
+
+def test_a_label_of_the_wrong_type_is_told_so():
+    with pytest.raises(UnknownNameError, match="The label is 1 of type int"):
+        class_weights({"1": 2.0}, np.array([0, 1]), Problem.of([0, 1]))
+
+
+@settings(deadline=None)
+@given(all_classes)
+def test_balanced_sampling_draws_each_class_equally_often(targets):
+    probabilities = balanced_sampling_weights(targets, ABC)
+    assert probabilities.sum() == pytest.approx(1)
+    assert np.bincount(targets, probabilities) == pytest.approx([1 / 3] * 3)
+
+
+def test_balanced_sampling_skips_classes_without_images():
+    assert balanced_sampling_weights(np.array([0, 2, 2]), ABC).tolist() == [0.5, 0.25, 0.25]
+
+
+def test_balanced_sampling_draws_images_for_their_rarest_label():
+    targets = LISTS.encode([["a"], ["a"], ["a", "b"], []])
+    assert balanced_sampling_weights(targets, LISTS) == pytest.approx([1 / 6, 1 / 6, 1 / 3, 1 / 3])
+
+
+def test_numbers_have_no_balance():
+    targets = np.zeros(3, np.float32)
+    with pytest.raises(HyperparameterError, match="class_weight needs classes"):
+        class_weights("balanced", targets, NUMBERS)
+    with pytest.raises(HyperparameterError, match="balanced sampling needs classes"):
+        balanced_sampling_weights(targets, NUMBERS)
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(0, 1e6), min_size=1).filter(lambda column: sum(column) > 0.1))
+def test_sample_weights_keep_their_ratio_and_have_mean_1(column):
+    weights = sample_weights(column)
+    assert weights.dtype == np.float32
+    assert weights.mean() == pytest.approx(1, rel=1e-4)
+    assert weights == pytest.approx(np.array(column) / np.mean(column), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("column", "message"),
+    [
+        (pd.Series([1, None], dtype="Int64"), r"1 of 2 sample weights .* first in row 1"),
+        ([1.0, float("nan")], "row 1"),
+        ([-1.0, 2.0], r"row 0 \(-1\.0\)"),
+        ([1.0, float("inf")], "row 1"),
+        (["heavy", "light"], "must be numbers"),
+        ([0, 0], "all sample weights are 0"),
+    ],
+)
+def test_sample_weights_that_cannot_be_are_refused(column, message):
+    with pytest.raises(DataError, match=message):
+        sample_weights(column)
