@@ -30,6 +30,8 @@ def test_the_public_names_are_exactly_these():
         "SaccadeError",
         "__version__",
         "errors",
+        "scheduler",
+        "searcher",
         "space",
     ]
 
@@ -50,7 +52,7 @@ def test_there_are_no_other_names():
     [
         "import saccade",
         "import saccade as ag; ag.Dict(x=ag.Real(0, 1), n=ag.Categorical(1, 2)); ag.errors; dir(ag)",
-        "import saccade.study, saccade.settings, saccade.executor, saccade.scheduler, saccade.searcher",
+        "import saccade.scheduler.study, saccade.settings, saccade.executor, saccade.scheduler, saccade.searcher",
         "import saccade.executor.worker",
     ],
 )

@@ -46,7 +46,6 @@ def test_numbers_of_numpy_become_pythons():
     [
         ({"holdout_fraction": 0.1}, "Unknown argument of fit() 'holdout_fraction'. Did you mean 'holdout_frac'?"),
         ({"seed": 1}, "Unknown argument of fit() 'seed'. Known: executor, holdout_frac,"),
-        ({"num_trials": 3}, "num_trials goes into hyperparameter_tune_kwargs={'num_trials': …}"),
         (
             {"hyperparameter_tune_kwargs": {"num_trial": 3}},
             "Unknown key of hyperparameter_tune_kwargs 'num_trial'. Did you mean 'num_trials'?",
@@ -171,3 +170,10 @@ def test_time_limits(given, seconds):
 def test_other_time_limits_are_refused(given):
     with pytest.raises(HyperparameterError, match=r"time_limit was given .*; expected a positive number of seconds"):
         time_limit_s(given)
+
+
+def test_what_tunes_may_stand_beside_the_other_arguments():
+    settings = FitSettings.of({"num_trials": 3, "hyperparameter_tune_kwargs": {"searcher": "grid"}})
+    assert (settings.tuning.num_trials, settings.tuning.searcher) == (3, "grid")
+    with pytest.raises(HyperparameterError, match="num_trials given twice"):
+        FitSettings.of({"num_trials": 3, "hyperparameter_tune_kwargs": {"num_trials": 3}})

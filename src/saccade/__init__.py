@@ -15,6 +15,7 @@ from saccade.errors import SaccadeError
 from saccade.space import Bool, Categorical, Dict, Int, List, Real
 
 if TYPE_CHECKING:
+    from saccade import scheduler, searcher
     from saccade.data.dataset import ImageDataset
     from saccade.predictor import ImagePredictor
 
@@ -30,14 +31,19 @@ __all__ = [
     "SaccadeError",
     "__version__",
     "errors",
+    "scheduler",
+    "searcher",
     "space",
 ]
 
 # Importing pandas or torch costs more than all the rest, so it waits until a name is used that needs it.
 _LAZY = {"ImageDataset": "saccade.data.dataset", "ImagePredictor": "saccade.predictor"}
+_LAZY_ROOMS = ("scheduler", "searcher")
 
 
 def __getattr__(name: str) -> Any:
+    if name in _LAZY_ROOMS:
+        return importlib.import_module(f"saccade.{name}")
     if name not in _LAZY:
         raise AttributeError(f"module 'saccade' has no attribute {name!r}")
     value = getattr(importlib.import_module(_LAZY[name]), name)
@@ -46,4 +52,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LAZY})
+    return sorted({*globals(), *_LAZY, *_LAZY_ROOMS})

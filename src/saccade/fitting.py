@@ -7,7 +7,7 @@ import math
 import platform
 import shutil
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -24,10 +24,10 @@ from saccade.report.progress import ProgressDisplay
 from saccade.report.summary import fit_summary, trial_rows
 from saccade.saved import PREDICTOR_FOLDER, SavedPredictor
 from saccade.scheduler import make_scheduler
+from saccade.scheduler.study import Study
 from saccade.searcher import make_searcher
 from saccade.settings import FitSettings
 from saccade.space import Dict
-from saccade.study import Study
 from saccade.training.classifier import Blueprint
 from saccade.training.metrics import EvalMetric, Metric, make_metric
 from saccade.training.networks import check_networks, stored_side
@@ -243,6 +243,7 @@ def _keep_best(
         problem=data.problem,
         blueprint=Blueprint.from_json(json.loads((Path(best.folder) / BLUEPRINT).read_text())),
         metric=metric.name,
+        eval_metric=request.eval_metric if isinstance(request.eval_metric, str) else None,  # code is never saved
         class_names=request.train.class_names,
         summary=fit_summary(best, study.trials, metric.name, deadline.elapsed_s()),
         trials=trial_rows(study.trials),
@@ -265,7 +266,7 @@ def _write_run_file(request: FitRequest, folder: Path) -> None:
         "num_images": len(request.train) + len(request.tuning or ()),
         "time_limit_s": request.time_limit_s,
         "space": request.space.to_json(),
-        "settings": asdict(request.settings),
+        "settings": vars(request.settings),
     }
     text = json.dumps(record, indent=2, default=repr) + "\n"
     (folder / RUN).write_text(text, encoding="utf-8")

@@ -24,7 +24,7 @@ from saccade.saved import SavedPredictor
 from saccade.settings import FitSettings, time_limit_s
 from saccade.training.classifier import Classifier
 from saccade.training.device import choose_device
-from saccade.training.metrics import EvalMetric, held_out_figures, is_metric_name, make_metric
+from saccade.training.metrics import EvalMetric, held_out_figures, make_metric
 from saccade.training.recipe import canonical, recipe_space
 
 
@@ -82,6 +82,14 @@ class ImagePredictor:
     def classes(self) -> list[Any]:
         """The labels that can be predicted, in the order of the columns of `predict_proba`."""
         return list(self._fitted().problem.classes)
+
+    @property
+    def class_names(self) -> list[str]:
+        """The names of `classes`: those of the folders, where labels are numbers; else the labels as text."""
+        saved = self._fitted()
+        if saved.class_names and all(isinstance(label, int) for label in saved.problem.classes):
+            return [saved.class_names[int(label)] for label in saved.problem.classes]
+        return [str(label) for label in saved.problem.classes]
 
     @staticmethod
     def list_models(pattern: str | None = None) -> list[str]:
@@ -286,8 +294,7 @@ class ImagePredictor:
             When there is no predictor there, or it is damaged.
         """
         saved = SavedPredictor.read(path)
-        metric = saved.metric if is_metric_name(saved.metric, saved.problem) else None
-        predictor = cls(saved.label, saved.problem.type, metric, verbosity=verbosity)
+        predictor = cls(saved.label, saved.problem.type, saved.eval_metric, verbosity=verbosity)
         predictor._saved, predictor._path = saved, Path(path)
         return predictor
 

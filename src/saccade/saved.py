@@ -40,6 +40,8 @@ class SavedPredictor:
         The network.
     metric : str
         The name of the figure that chose it.
+    eval_metric : str or None
+        The name under which the user asked for it; None for the default, and for a function of the user's own.
     class_names : list of str or None
         Names behind integer labels, as the training data gave them.
     summary : dict
@@ -53,6 +55,7 @@ class SavedPredictor:
     problem: Problem
     blueprint: Blueprint
     metric: str
+    eval_metric: str | None
     class_names: list[str] | None
     summary: dict[str, Any]
     trials: list[dict[str, Any]]
@@ -68,6 +71,7 @@ class SavedPredictor:
             "problem": self.problem.to_json(),
             "blueprint": self.blueprint.to_json(),
             "metric": self.metric,
+            "eval_metric": self.eval_metric,
             "class_names": self.class_names,
             "summary": self.summary,
             "trials": self.trials,
@@ -98,6 +102,7 @@ class SavedPredictor:
                 Problem.from_json(record["problem"]),
                 Blueprint.from_json(record["blueprint"]),
                 record["metric"],
+                record["eval_metric"],
                 record["class_names"],
                 record["summary"],
                 record["trials"],

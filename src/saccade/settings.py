@@ -89,7 +89,7 @@ class FitSettings:
 
     @classmethod
     def of(cls, arguments: Mapping[str, Any]) -> FitSettings:
-        """Return the settings with these arguments.
+        """Return the settings with these arguments; those of `TuneSettings` may stand beside the others.
 
         Raises
         ------
@@ -105,11 +105,14 @@ class FitSettings:
         >>> FitSettings.of({"hyperparameter_tune_kwargs": {"num_trials": 3}}).tuning.num_trials
         3
         """
-        for name in arguments:
-            if name in inspect.signature(TuneSettings).parameters:
-                raise UnknownArgumentError(f"{name} goes into hyperparameter_tune_kwargs={{{name!r}: …}}")
-        check_names("argument of fit()", arguments, cls)
-        settings = cls(**arguments)
+        tune_names = inspect.signature(TuneSettings).parameters
+        direct = {name: value for name, value in arguments.items() if name in tune_names}
+        rest = {name: value for name, value in arguments.items() if name not in tune_names}
+        check_names("argument of fit()", rest, cls, *tune_names)
+        nested = _dictionary("hyperparameter_tune_kwargs", rest.pop("hyperparameter_tune_kwargs", None))
+        if twice := sorted(direct.keys() & nested.keys()):
+            raise HyperparameterError(f"{', '.join(twice)} given twice: to fit() and in hyperparameter_tune_kwargs")
+        settings = cls(**rest, hyperparameter_tune_kwargs={**nested, **direct})
         if settings.random_state is None:  # drawn here, so that the run tells what was drawn
             settings = replace(settings, random_state=secrets.randbelow(2**31))
         return settings
@@ -141,9 +144,9 @@ def time_limit_s(time_limit: Any) -> float | None:
     return float(time_limit) if math.isfinite(time_limit) else None
 
 
-def check_names(kind: str, given: Mapping[str, Any], target: type) -> None:
-    """Refuse names that are no parameters of `target`, with a suggestion."""
-    known = list(inspect.signature(target).parameters)
+def check_names(kind: str, given: Mapping[str, Any], target: type, *more: str) -> None:
+    """Refuse names that are no parameters of `target`, nor among `more`, with a suggestion."""
+    known = [*inspect.signature(target).parameters, *more]
     for name in given:
         if name not in known:
             raise UnknownArgumentError.of(kind, name, known)

@@ -22,9 +22,9 @@ from contracts.simulated_executor import SimulatedExecutor
 from saccade.deadline import Deadline
 from saccade.events import EpochDone
 from saccade.scheduler import Scheduler
+from saccade.scheduler.study import Study
 from saccade.searcher import RandomSearcher
 from saccade.space import Int, Real
-from saccade.study import Study
 from saccade.trial import Decision, Job, Status, Trial
 
 NUM_EPOCHS = 9

@@ -281,7 +281,7 @@ from saccade.executor import ProcessExecutor
 from saccade.scheduler import FIFOScheduler
 from saccade.searcher import GridSearcher
 from saccade.space import Categorical
-from saccade.study import Study
+from saccade.scheduler.study import Study
 from saccade.trial import FunctionTrainable
 
 print("top level")
@@ -323,7 +323,7 @@ print("closed")
 def test_a_worker_ends_with_a_parent_that_forgot_it(start_script):
     process = start_script("""
 from saccade.executor import ProcessExecutor
-executor = ProcessExecutor(preload=("saccade.study",))
+executor = ProcessExecutor(preload=("saccade.scheduler.study",))
 print("forgotten")
 """)
     out, _ = process.communicate(timeout=30)

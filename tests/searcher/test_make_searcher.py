@@ -28,9 +28,7 @@ def test_a_searcher_passes_through():
         make_searcher(searcher, SPACE, num_points=3)
 
 
-@pytest.mark.parametrize(
-    ("name", "message"), [("rando", "Did you mean 'random'"), (None, "Known: grid, random")]
-)
+@pytest.mark.parametrize(("name", "message"), [("rando", "Did you mean 'random'"), (None, "Known: grid, random")])
 def test_unknown_names(name, message):
     with pytest.raises(UnknownNameError, match=f"Unknown searcher {name!r}. {message}"):
         make_searcher(name, SPACE)

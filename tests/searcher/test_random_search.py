@@ -31,8 +31,7 @@ def test_the_defaults_come_first_unless_they_were_observed():
 
 def test_seeds_differ():
     suggestions = {
-        canonical_key(RandomSearcher(ENDLESS, seed=seed, first_is_default=False).suggest())
-        for seed in range(10)
+        canonical_key(RandomSearcher(ENDLESS, seed=seed, first_is_default=False).suggest()) for seed in range(10)
     }
     assert len(suggestions) == 10
 
@@ -87,8 +86,6 @@ def test_a_space_without_end_that_has_few_floats_does_not_hang():
 def test_draws_spread_over_the_space():
     searcher = RandomSearcher(ENDLESS, seed=1)
     configs = [searcher.suggest() for _ in range(300)]
-    assert {str(type(config["model.name"])) for config in configs} == {
-        str(kind) for kind in (str, dict, list)
-    }
+    assert {str(type(config["model.name"])) for config in configs} == {str(kind) for kind in (str, dict, list)}
     small = sum(config["lr"] < 10**-2.5 for config in configs)
     assert 110 < small < 190

@@ -141,21 +141,15 @@ def test_contains_is_about_configurations():
 
 
 def test_lists_and_dicts_that_hold_spaces_become_spaces():
-    space = Dict(
-        aug={"mixup": Real(0, 1), "name": "x"}, size=[Int(1, 2), 3], plain={"a": [1]}, both=(Bool(), 1)
-    )
+    space = Dict(aug={"mixup": Real(0, 1), "name": "x"}, size=[Int(1, 2), 3], plain={"a": [1]}, both=(Bool(), 1))
     assert (space["aug"], space["size"]) == (Dict(mixup=Real(0, 1), name="x"), List(Int(1, 2), 3))
     assert (space["plain"], space["both"]) == ({"a": [1]}, List(Bool(), 1))
 
 
 def test_a_conditional_space_has_the_parameters_of_the_chosen_branch_only():
-    space = Dict(
-        opt=Categorical(Dict(name="sgd", momentum=Real(0.5, 0.9)), Dict(name="adamw", beta=Real(0.9, 1)))
-    )
+    space = Dict(opt=Categorical(Dict(name="sgd", momentum=Real(0.5, 0.9)), Dict(name="adamw", beta=Real(0.9, 1))))
     generator = np.random.default_rng(0)
-    keys = {
-        config["opt"]["name"]: set(config["opt"]) for config in (space.sample(generator) for _ in range(50))
-    }
+    keys = {config["opt"]["name"]: set(config["opt"]) for config in (space.sample(generator) for _ in range(50))}
     assert keys == {"sgd": {"name", "momentum"}, "adamw": {"name", "beta"}}
     assert {"opt": {"name": "sgd", "beta": 0.95}} not in space
 

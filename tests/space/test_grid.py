@@ -24,8 +24,7 @@ def test_a_finite_space_is_gone_through_completely(space):
 def test_order_is_that_of_the_space_with_the_last_fastest():
     space = Dict(a=Categorical("x", "y"), b=7, c=List(Bool(), Int(1, 2)))
     expected = [
-        {"a": a, "b": 7, "c": [flag, whole]}
-        for a, flag, whole in itertools.product(["x", "y"], [False, True], [1, 2])
+        {"a": a, "b": 7, "c": [flag, whole]} for a, flag, whole in itertools.product(["x", "y"], [False, True], [1, 2])
     ]
     assert list(grid(space, 4)) == expected
 

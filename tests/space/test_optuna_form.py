@@ -27,9 +27,7 @@ from saccade.space import (
 )
 
 CONDITIONAL = Dict(
-    opt=Categorical(
-        Dict(name="sgd", momentum=Real(0.5, 0.9)), Dict(name="adamw", betas=List(Real(0.8, 1), 0.99))
-    ),
+    opt=Categorical(Dict(name="sgd", momentum=Real(0.5, 0.9)), Dict(name="adamw", betas=List(Real(0.8, 1), 0.99))),
     lr=Real(1e-4, 1e-1, log=True),
     flip=Bool(),
     epochs=5,

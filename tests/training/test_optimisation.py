@@ -70,7 +70,9 @@ def test_rates_rise_first_and_never_exceed_the_given_one(sched: str) -> None:
 @given(num=st.integers(1, 9), mixup=st.sampled_from([0.0, 0.1, 0.4, 1.0]), seed=st.integers(0, 99))
 def test_mixed_targets_are_probabilities_for_batches_of_any_size(num: int, mixup: float, seed: int) -> None:
     np.random.seed(seed)  # noqa: NPY002  timm's mixup draws from it
-    mixing = Mixing(Recipe.of({"mixup": mixup, "cutmix": 0.5, "smoothing": 0.1}), Problem.of([0, 1, 2, 3], "multiclass"))
+    mixing = Mixing(
+        Recipe.of({"mixup": mixup, "cutmix": 0.5, "smoothing": 0.1}), Problem.of([0, 1, 2, 3], "multiclass")
+    )
     x, y = mixing(torch.rand(num, 3, 8, 8), torch.arange(num) % 4)
     assert x.shape == (num, 3, 8, 8)
     assert y.shape == (num, 4)

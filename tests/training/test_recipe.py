@@ -17,7 +17,8 @@ def test_every_alias_names_a_hyperparameter(alias: str, name: str) -> None:
 
 
 def test_legacy_names_are_all_understood() -> None:
-    legacy = """model batch_size lr epochs opt optimizer weight_decay wd momentum sched warmup_epochs img_size input_size
+    legacy = """model batch_size lr epochs opt
+        optimizer weight_decay wd momentum sched warmup_epochs img_size input_size
         crop_pct hflip vflip color_jitter auto_augment mixup cutmix smoothing label_smoothing drop drop_path clip_grad
         pretrained amp seed early_stop_patience early_stop_min_delta early_stop_baseline early_stop_max_value
         transfer_lr_mult output_lr_mult model_ema

@@ -18,22 +18,15 @@ def predict(
 ) -> None:
     """Show the likeliest class of each image, and its probability."""
     from saccade.predictor import ImagePredictor  # torch is slow to import
-    from saccade.saved import SavedPredictor
 
     predictor = ImagePredictor.load(run, verbosity=1)
     if predictor.classes:
-        names = [_name(label, SavedPredictor.read(run).class_names) for label in predictor.classes]
-        answers = [_likeliest(names, row) for row in np.asarray(predictor.predict_proba(images))]
+        answers = [_likeliest(predictor.class_names, row) for row in np.asarray(predictor.predict_proba(images))]
     else:
         answers = [(UNREADABLE, "") if value is None else (f"{value:.6g}", "") for value in predictor.predict(images)]
     path_width, name_width = max(len(str(image)) for image in images), max(len(name) for name, _ in answers)
     for image, (name, probability) in zip(images, answers, strict=True):
         typer.echo(f"{image!s:<{path_width}}  {name:<{name_width}}  {probability}".rstrip())
-
-
-def _name(label: Any, class_names: list[str] | None) -> str:
-    """Return the name of the class; labels are its number where the training data was a folder of classes."""
-    return class_names[label] if class_names and not isinstance(label, str) else str(label)
 
 
 def _likeliest(names: list[str], probabilities: Any) -> tuple[str, str]:

@@ -13,11 +13,11 @@ from saccade.errors import HyperparameterError, SearchFailedError, UnknownArgume
 from saccade.events import Event, JobFailed, TrialStarted, Warned
 from saccade.executor import InlineExecutor
 from saccade.scheduler.fifo import FIFOScheduler
+from saccade.scheduler.study import Study
 from saccade.scheduler.tuned_function import Arguments, TunedFunction
 from saccade.searcher import LocalGridSearcher, LocalRandomSearcher, LocalSearcher, Searcher, make_searcher
 from saccade.space import Dict
 from saccade.space.constants import copied, plain
-from saccade.study import Study
 from saccade.trial import Trial
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ class LocalSequentialScheduler:
         ``time_since_start`` (seconds). A trial that failed has a last entry with its ``traceback``.
     config_history : dict of int to dict
         The configurations by number of trial.
-    study : saccade.study.Study or None
+    study : saccade.scheduler.study.Study or None
         The last search; None before the first.
 
     Raises

@@ -44,9 +44,7 @@ class RandomSearcher(Searcher):
     {'model': 'a', 'lr': 0.1, 'epochs': 5}
     """
 
-    def __init__(
-        self, space: Dict | Mapping[Any, Any], *, seed: int = 0, first_is_default: bool = True
-    ) -> None:
+    def __init__(self, space: Dict | Mapping[Any, Any], *, seed: int = 0, first_is_default: bool = True) -> None:
         super().__init__(space, seed=seed)
         self._rng = as_generator(seed)
         self._next_is_default = first_is_default

@@ -88,9 +88,7 @@ class Categorical(Space):
         """
         values: list[Any] = [m.value if isinstance(m, Constant) else m for m in self.members]
         simple = all(
-            value is None
-            or isinstance(value, (bool, int, str))
-            or (isinstance(value, float) and math.isfinite(value))
+            value is None or isinstance(value, (bool, int, str)) or (isinstance(value, float) and math.isfinite(value))
             for value in values
         )
         return tuple(values) if simple and len(set(values)) == len(values) else tuple(range(len(values)))

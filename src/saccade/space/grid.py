@@ -79,9 +79,7 @@ def _points(space: Space, name: str | None, num_points: Callable[[str], float]) 
         raise SpaceError(f"A grid over {space!r} is not known.")
 
 
-def _combinations(
-    children: Sequence[tuple[str, Space]], num_points: Callable[[str], float]
-) -> Iterator[list[Any]]:
+def _combinations(children: Sequence[tuple[str, Space]], num_points: Callable[[str], float]) -> Iterator[list[Any]]:
     # Not itertools.product, which first makes the list of all values of each factor: a finite space
     # may have an Int with 2**53 of them.
     if not children:

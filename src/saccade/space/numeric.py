@@ -318,13 +318,9 @@ def _check_range(space: Real | Int) -> None:
     if not isinstance(space.log, bool):
         raise SpaceError(f"{kind}: log is {space.log!r}; it must be True or False.")
     if lower == upper:
-        raise SpaceError(
-            f"{kind}: lower and upper are both {lower!r}. For one value, write the value itself."
-        )
+        raise SpaceError(f"{kind}: lower and upper are both {lower!r}. For one value, write the value itself.")
     if lower > upper:
-        raise SpaceError(
-            f"{kind}: lower ({lower!r}) is above upper ({upper!r}). Write {kind}({upper!r}, {lower!r})."
-        )
+        raise SpaceError(f"{kind}: lower ({lower!r}) is above upper ({upper!r}). Write {kind}({upper!r}, {lower!r}).")
     if space.log and lower <= 0:
         raise SpaceError(
             f"{kind}: lower is {lower!r}, but a logarithmic scale (log=True) needs lower > 0. "

@@ -13,9 +13,9 @@ from saccade.errors import SearchFailedError
 from saccade.events import EpochDone, EventLog, JobDone, JobFailed, TrialStarted, Warned
 from saccade.executor import InlineExecutor, ProcessExecutor
 from saccade.scheduler import FIFOScheduler
+from saccade.scheduler.study import NUM_FAILURES, Study
 from saccade.searcher import GridSearcher, RandomSearcher
 from saccade.space import Categorical, Int, Real
-from saccade.study import NUM_FAILURES, Study
 from saccade.trial import Decision, FunctionTrainable, Job, Status, Trainable
 
 

@@ -13,7 +13,7 @@ from saccade.deadline import Deadline
 from saccade.errors import ExhaustedSearchSpaceError, SearchFailedError
 from saccade.events import EpochDone, Event, JobDone, JobFailed, Listener, TrialStarted, Warned
 from saccade.executor import Executor
-from saccade.scheduler import Scheduler
+from saccade.scheduler.base import Scheduler
 from saccade.searcher import Searcher
 from saccade.space.constants import copied
 from saccade.trial import Decision, Status, Trial
