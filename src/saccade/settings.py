@@ -83,6 +83,8 @@ class FitSettings:
                 _set(self, name, _whole(name, value, least))
         if self.weights is not None and not isinstance(self.weights, str | os.PathLike):
             raise HyperparameterError(f"weights was given {self.weights!r}; expected a path or None")
+        tuning = _dictionary("hyperparameter_tune_kwargs", self.hyperparameter_tune_kwargs)
+        _set(self, "hyperparameter_tune_kwargs", tuning)
         _ = self.tuning  # checked now, before any work
         if self.executor not in get_args(ExecutorName):
             raise UnknownNameError.of("executor", self.executor, get_args(ExecutorName))
