@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from saccade._version import __version__
+from saccade.data.checks import CheckedPart, check_dataset
 from saccade.data.examples import Examples
 from saccade.deadline import Deadline
 from saccade.errors import DataError, HyperparameterError
@@ -40,7 +41,7 @@ from saccade.training.trainer import BEST, BLUEPRINT, LAST
 RUNS_FOLDER = "saccade_runs"
 """Where runs go that are given no path."""
 
-RUN, EVENTS, TRIALS, STORE = "run.json", "events.jsonl", "trials", "store"
+RUN, EVENTS, TRIALS, STORE, CHECKS = "run.json", "events.jsonl", "trials", "store", "checks.csv"
 """What a run folder holds besides the predictor."""
 
 FINISHING_S = 0.5
@@ -164,7 +165,7 @@ def _new_folder(given: Path | None) -> Path:
 
 def _prepare(request: FitRequest, folder: Path, deadline: Deadline, tell: Listener) -> PreparedData:
     settings = request.settings
-    return prepare_data(
+    data = prepare_data(
         request.train,
         request.tuning,
         request.problem_type,
@@ -175,6 +176,26 @@ def _prepare(request: FitRequest, folder: Path, deadline: Deadline, tell: Listen
         seconds_left=None if request.time_limit_s is None else _decoding_deadline(deadline).seconds_left,
         tell=tell,
     )
+    _check_data(request, data, folder, tell)
+    return data
+
+
+def _check_data(request: FitRequest, data: PreparedData, folder: Path, tell: Listener) -> None:
+    """Check the images for what could spoil the result; a table of all findings goes into the run folder."""
+
+    def part(examples: Examples, start: int) -> CheckedPart:
+        labels = examples.labels if data.problem.type in ("binary", "multiclass") else None
+        return CheckedPart(examples.images, labels, data.store.scan.take(range(start, start + len(examples))))
+
+    tuning = None if request.tuning is None else part(request.tuning, len(request.train))
+    report = check_dataset(part(request.train, 0), tuning, is_regression=data.problem.type == "regression")
+    if report.findings:
+        report.to_frame().to_csv(folder / CHECKS, index=False)
+    # Unreadable images have been named already, and duplicates do no harm: the split keeps them together.
+    serious = [finding for finding in report.findings if finding.code not in ("IMG001", "IMG002")]
+    if serious:
+        lines = [f"  {finding.code} {finding.title}: {finding.message} {finding.what_to_do}" for finding in serious]
+        tell(Warned("\n".join([f"the images want a look (all findings are in {folder / CHECKS}):", *lines])))
 
 
 def _decoding_deadline(deadline: Deadline) -> Deadline:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,14 @@ from saccade.errors import DataError, HyperparameterError, ImageReadError, NotFi
 from saccade.events import Progressed, Warned
 from saccade.fitting import FitRequest, run_fit
 from saccade.models.catalogue import list_models
+from saccade.presets import find_preset
 from saccade.report.progress import ProgressDisplay
 from saccade.report.summary import leaderboard
 from saccade.saved import SavedPredictor
 from saccade.settings import FitSettings, time_limit_s
 from saccade.training.classifier import Classifier
 from saccade.training.device import choose_device
+from saccade.training.features import features_of
 from saccade.training.metrics import EvalMetric, held_out_figures, make_metric
 from saccade.training.recipe import canonical, recipe_space
 
@@ -101,6 +103,7 @@ class ImagePredictor:
         train_data: pd.DataFrame,
         tuning_data: pd.DataFrame | None = None,
         time_limit: float | str | None = "auto",
+        presets: str | Sequence[str] | None = None,
         hyperparameters: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> ImagePredictor:
@@ -115,6 +118,10 @@ class ImagePredictor:
         time_limit : float, "auto" or None
             Seconds for everything, from this call to its return; "auto" is 7200, None is no limit. However short, it
             leaves a predictor that can be used.
+        presets : str, list of str or None
+            ``best_quality``, ``high_quality``, ``medium_quality`` and others of `saccade.presets`; what is given
+            besides
+            wins over them.
         hyperparameters : mapping or None
             Values, or spaces of values, by name; see `saccade.training.recipe.Recipe` for all of them.
         holdout_frac : float, default 0.1
@@ -146,9 +153,10 @@ class ImagePredictor:
         SearchFailedError
             When every trial failed; the message says why.
         """
-        limit_s = time_limit_s(time_limit)
+        preset = find_preset(presets)
+        limit_s = time_limit_s(time_limit, auto_s=preset.time_limit_s)
         deadline = Deadline(limit_s)
-        settings = FitSettings.of(kwargs)
+        settings = FitSettings.of(kwargs, preset.tune_kwargs)
         if hyperparameters is not None and not isinstance(hyperparameters, Mapping):
             raise HyperparameterError(
                 f"hyperparameters was given {hyperparameters!r}; expected a dict: {{'model': 'resnet18', 'lr': 1e-3}}"
@@ -161,7 +169,13 @@ class ImagePredictor:
             verbosity=self.verbosity,
             train=read_labelled_examples(train_data, self.label),
             tuning=None if tuning_data is None else read_labelled_examples(tuning_data, self.label),
-            space=recipe_space({**_default_hyperparameters(settings), **canonical(hyperparameters or {})}),
+            space=recipe_space(
+                {
+                    **_default_hyperparameters(settings),
+                    **canonical(preset.hyperparameters),
+                    **canonical(hyperparameters or {}),
+                }
+            ),
             time_limit_s=limit_s,
             settings=settings,
         )
@@ -223,6 +237,28 @@ class ImagePredictor:
         if not as_pandas:
             return probabilities
         table: pd.DataFrame = pd.DataFrame(probabilities, examples.index, columns=list(saved.problem.classes))
+        return table
+
+    def predict_feature(self, data: Any, as_pandas: bool = True) -> pd.DataFrame | np.ndarray:
+        """Return what the network makes of each image just before it decides.
+
+        Parameters
+        ----------
+        data, as_pandas
+            As in `predict`.
+
+        Returns
+        -------
+        DataFrame, shape (num_images, 1)
+            A column ``image_feature`` of float32 vectors; those of images that cannot be read are NaN. With
+            ``as_pandas=False`` an array of shape (num_images, num_features).
+        """
+        examples = read_examples(data, self._fitted().label)
+        features, errors = self._in_batches(examples, features_of)
+        features[list(errors)] = np.nan
+        if not as_pandas:
+            return features
+        table: pd.DataFrame = pd.DataFrame({"image_feature": list(features)}, index=examples.index)
         return table
 
     def evaluate(self, data: pd.DataFrame) -> dict[str, float]:
@@ -305,9 +341,15 @@ class ImagePredictor:
 
     def _predictions(self, examples: Examples) -> tuple[np.ndarray, dict[int, str]]:
         """Return predictions of shape (num_images, num_outputs), and the reasons of images that cannot be read."""
+        if not len(examples):
+            return np.zeros((0, self._fitted().problem.num_outputs), np.float32), {}
+        return self._in_batches(examples, Classifier.predict)
+
+    def _in_batches(self, examples: Examples, compute: Callable[..., np.ndarray]) -> tuple[np.ndarray, dict[int, str]]:
+        """Return what `compute(classifier, batches)` makes of the images, and the reasons of those it cannot read."""
         saved = self._fitted()
         if not len(examples):
-            return np.zeros((0, saved.problem.num_outputs), np.float32), {}
+            raise DataError("there are no images")
         if self._classifier is None:
             self._classifier = saved.classifier()
         spec = saved.blueprint.input
@@ -321,10 +363,10 @@ class ImagePredictor:
                 display(Progressed("predicting", num_done, len(examples)))
 
             batches = self._classifier.batches(images, np.arange(len(examples)))
-            predictions = self._classifier.predict(batches, on_batch=on_batch)
+            computed = compute(self._classifier, batches, on_batch=on_batch)
             if images.errors:
                 _report_unreadable(examples, images.errors, display)
-        return predictions, images.errors
+        return computed, images.errors
 
 
 def _default_hyperparameters(settings: FitSettings) -> dict[str, Any]:

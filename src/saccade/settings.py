@@ -90,7 +90,7 @@ class FitSettings:
             raise UnknownNameError.of("executor", self.executor, get_args(ExecutorName))
 
     @classmethod
-    def of(cls, arguments: Mapping[str, Any]) -> FitSettings:
+    def of(cls, arguments: Mapping[str, Any], tune_defaults: Mapping[str, Any] | None = None) -> FitSettings:
         """Return the settings with these arguments; those of `TuneSettings` may stand beside the others.
 
         Raises
@@ -114,7 +114,8 @@ class FitSettings:
         nested = _dictionary("hyperparameter_tune_kwargs", rest.pop("hyperparameter_tune_kwargs", None))
         if twice := sorted(direct.keys() & nested.keys()):
             raise HyperparameterError(f"{', '.join(twice)} given twice: to fit() and in hyperparameter_tune_kwargs")
-        settings = cls(**rest, hyperparameter_tune_kwargs={**nested, **direct})
+        tune_kwargs = {**(tune_defaults or {}), **nested, **direct}
+        settings = cls(**rest, hyperparameter_tune_kwargs=tune_kwargs)
         if settings.random_state is None:  # drawn here, so that the run tells what was drawn
             settings = replace(settings, random_state=secrets.randbelow(2**31))
         return settings
@@ -127,8 +128,8 @@ class FitSettings:
         return TuneSettings(**given)
 
 
-def time_limit_s(time_limit: Any) -> float | None:
-    """Return a time limit in seconds; ``"auto"`` is two hours, None is none.
+def time_limit_s(time_limit: Any, auto_s: float | None = None) -> float | None:
+    """Return a time limit in seconds; ``"auto"`` is `auto_s` or two hours, None is none.
 
     Raises
     ------
@@ -138,7 +139,7 @@ def time_limit_s(time_limit: Any) -> float | None:
     if time_limit is None:
         return None
     if isinstance(time_limit, str) and time_limit == "auto":
-        return AUTO_TIME_LIMIT_S
+        return AUTO_TIME_LIMIT_S if auto_s is None else auto_s
     if not _is_number(time_limit) or not time_limit > 0:
         raise HyperparameterError(
             f"time_limit was given {time_limit!r}; expected a positive number of seconds, 'auto' or None"

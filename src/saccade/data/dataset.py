@@ -91,7 +91,9 @@ class ImageDataset(ImageTable):
         self.classes = None if no_class else checked_classes(classes, self[label_column])
 
     @classmethod
-    def from_folder(cls, root: str | Path, exts: Extensions = None, no_class: bool = False) -> ImageDataset:
+    def from_folder(
+        cls, root: str | Path, exts: Extensions = None, no_class: bool = False, sha256: str | None = None
+    ) -> ImageDataset:
         """Make a dataset of a folder with one sub-folder per class.
 
         Parameters
@@ -103,6 +105,8 @@ class ImageDataset(ImageTable):
             The file name extensions of images; upper and lower case are the same. None for all common ones.
         no_class : bool
             Take the images anywhere below `root`, without labels.
+        sha256 : str, optional
+            The digest, in hexadecimal, that the file at an address must have.
 
         Returns
         -------
@@ -127,7 +131,7 @@ class ImageDataset(ImageTable):
         >>> dataset.classes, dataset["label"].tolist()
         (['cat', 'dog'], [0, 1])
         """
-        folder = image_folder(root)
+        folder = image_folder(root, sha256)
         by_class = images_by_class(folder, exts, no_class)
         if "train" in by_class and by_class.keys() <= _SPLIT_NAMES:
             raise DataError(
@@ -154,6 +158,7 @@ class ImageDataset(ImageTable):
         test: str | None = "test",
         exts: Extensions = None,
         no_class: bool = False,
+        sha256: str | None = None,
     ) -> tuple[ImageDataset, ImageDataset, ImageDataset]:
         """Make three datasets of a folder with one sub-folder per split, and in each one per class.
 
@@ -164,7 +169,7 @@ class ImageDataset(ImageTable):
             stepped into.
         train, val, test : str
             The names of the splits' folders. `val` and `test` need not exist, and may be None.
-        exts, no_class
+        exts, no_class, sha256
             See `from_folder`.
 
         Returns
@@ -190,7 +195,7 @@ class ImageDataset(ImageTable):
         [[0, 1], [], [1]]
         """
         names = [train, val, test]
-        folder = descend(local_path(root), [name for name in names if name is not None])
+        folder = descend(local_path(root, sha256=sha256), [name for name in names if name is not None])
         if not (folder / train).is_dir():
             seen = ", ".join(repr(name) for name in folder_names(folder)) or "none"
             raise DataError(
@@ -216,6 +221,7 @@ class ImageDataset(ImageTable):
         image_column: str = "image",
         label_column: str = "label",
         no_class: bool = False,
+        sha256: str | None = None,
     ) -> ImageDataset:
         r"""Make a dataset of a table of paths and labels.
 
@@ -226,6 +232,8 @@ class ImageDataset(ImageTable):
             ``.tsv``. Only empty fields are missing values: a class may be called "None" or "NA".
         root, image_column, label_column, no_class
             See `ImageDataset`. Labels stay as they are in the table.
+        sha256 : str, optional
+            The digest, in hexadecimal, that the table at an address must have.
 
         Raises
         ------
@@ -240,7 +248,7 @@ class ImageDataset(ImageTable):
         >>> ImageDataset.from_csv(csv, root=csv.parent).classes
         ['cat', 'dog']
         """
-        file = local_file(csv)
+        file = local_file(csv, sha256=sha256)
         separator = "\t" if file.suffix.lower() == ".tsv" else ","
         try:
             frame = pd.read_csv(file, sep=separator, keep_default_na=False, na_values=["", "nan", "NaN"])

@@ -53,9 +53,9 @@ def as_images(column: pd.Series[Any], root: Path | None) -> pd.Series[Any]:
     return images
 
 
-def image_folder(root: str | Path) -> Path:
+def image_folder(root: str | Path, sha256: str | None = None) -> Path:
     """Return the folder to look for images in."""
-    folder = local_path(root)
+    folder = local_path(root, sha256=sha256)
     # A folder on this machine is taken as the user points to it; an archive often has everything in one
     # folder.
     return folder if not is_url(root) and Path(root).expanduser().is_dir() else descend(folder)

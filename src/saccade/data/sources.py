@@ -23,7 +23,7 @@ def is_url(text: str | Path) -> bool:
     return isinstance(text, str) and re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", text) is not None
 
 
-def local_file(path: str | Path, *, quiet: bool = False) -> Path:
+def local_file(path: str | Path, *, sha256: str | None = None, quiet: bool = False) -> Path:
     """Return the absolute path of a file or folder that exists, fetching it first if it is an address.
 
     Raises
@@ -39,14 +39,14 @@ def local_file(path: str | Path, *, quiet: bool = False) -> Path:
     True
     """
     if is_url(path):
-        return fetch(str(path), quiet=quiet)
+        return fetch(str(path), sha256=sha256, quiet=quiet)
     found = Path(path).expanduser().absolute()
     if not found.exists():
         raise DataError(_missing(path, found))
     return found
 
 
-def local_path(root: str | Path, *, quiet: bool = False) -> Path:
+def local_path(root: str | Path, *, sha256: str | None = None, quiet: bool = False) -> Path:
     """Return a folder on this machine for a folder, an archive, or the address of an archive.
 
     Parameters
@@ -55,6 +55,8 @@ def local_path(root: str | Path, *, quiet: bool = False) -> Path:
         A folder, returned as an absolute path; a zip or tar archive, which is unpacked into the cache; or the
         address of one (``http://``, ``https://``, ``file://``), which is fetched first. Both are done only
         once.
+    sha256
+        The digest that a fetched file must have, in hexadecimal.
     quiet
         Show no progress.
 
@@ -72,7 +74,7 @@ def local_path(root: str | Path, *, quiet: bool = False) -> Path:
     >>> local_path(".") == Path.cwd()
     True
     """
-    found = local_file(root, quiet=quiet)
+    found = local_file(root, sha256=sha256, quiet=quiet)
     if found.is_dir():
         return found
     if not is_url(root) and not _looks_like_archive(found):

@@ -15,6 +15,7 @@ from saccade.errors import DataError
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from saccade.data.findings import CheckReport
     from saccade.data.gallery import Gallery
     from saccade.data.torch_dataset import TorchImages
 
@@ -130,6 +131,22 @@ class ImageTable(pd.DataFrame):
         parts = stratified_parts(groups, [val_size, test_size], np.random.default_rng(random_state))
         train, val, test = (self[parts == part] for part in range(3))
         return train, val, test
+
+    def check(self) -> CheckReport:
+        """Look for what is wrong with the images: unreadable, duplicate, odd ones, labels at odds, tiny classes.
+
+        Returns
+        -------
+        CheckReport
+            Findings with a code (IMG001 …), the files, and what to do; `to_frame` gives a table, `render` one for the
+            terminal.
+        """
+        from saccade.data.checks import CheckedPart, check_dataset  # lazily: not every table is checked
+        from saccade.data.scanning import scan_images
+
+        images = list(self[self.image_column])
+        labels = self.label_names() if self.label_column in self.columns else None
+        return check_dataset(CheckedPart(images, labels, scan_images(images)))
 
     def show_images(
         self,

@@ -88,6 +88,13 @@ class Classifier:
         spec = blueprint.input
         self.transform = evaluation_transform(spec.img_size, spec.crop_pct, spec.interpolation)
 
+    @property
+    def head(self) -> torch.nn.Module | None:
+        """The last layer; None where the network has none, or several."""
+        find = getattr(self.network, "get_classifier", None)
+        head = find() if callable(find) else None
+        return head if isinstance(head, torch.nn.Module) else None
+
     def batches(
         self, images: Images, indices: np.ndarray, targets: np.ndarray | None = None, batch_size: int = 32
     ) -> Batches:

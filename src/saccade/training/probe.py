@@ -17,6 +17,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 
 from saccade.data.batches import Images
 from saccade.training.classifier import Classifier
+from saccade.training.features import features_of
 from saccade.training.task import Split
 
 MAX_IMAGES = 4000
@@ -42,11 +43,11 @@ def fit_head(
     seconds_left : callable
         When it falls to 0, the images seen so far have to do.
     """
-    head = classifier.network.get_classifier()  # type: ignore[operator]
+    head = classifier.head
     if not isinstance(head, torch.nn.Linear) or classifier.problem.type == "multilabel":
         return False
     chosen = np.random.default_rng(seed).permutation(len(train.indices))[:MAX_IMAGES]
-    features = _inputs_of(head, classifier, images, train.indices[chosen], seconds_left)
+    features = features_of(classifier, classifier.batches(images, train.indices[chosen]), seconds_left)
     targets = train.targets[chosen][: len(features)]
     scale = np.sqrt(np.mean(features**2)) or 1.0
     if classifier.problem.is_classification:
@@ -62,23 +63,6 @@ def fit_head(
         if head.bias is not None:
             head.bias.copy_(torch.as_tensor(bias))
     return True
-
-
-def _inputs_of(
-    head: torch.nn.Linear,
-    classifier: Classifier,
-    images: Images,
-    indices: np.ndarray,
-    seconds_left: Callable[[], float],
-) -> np.ndarray:
-    """Return what reaches the last layer for each image, of shape (num_images, num_features)."""
-    seen: list[np.ndarray] = []
-    hook = head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].float().cpu().numpy()))
-    try:
-        classifier.predict(classifier.batches(images, indices), seconds_left=seconds_left)
-    finally:
-        hook.remove()
-    return np.concatenate(seen).reshape(-1, head.in_features)
 
 
 def _logistic(features: np.ndarray, targets: np.ndarray, num_classes: int) -> tuple[np.ndarray, np.ndarray] | None:

@@ -1,0 +1,81 @@
+"""Tables that are made from the code while the pages are built, so that they cannot be out of date.
+
+A comment such as ``<!-- table: hyperparameters -->`` in a page becomes the table.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any, get_args, get_origin
+
+from saccade.models.aliases import ALIASES as NETWORKS
+from saccade.models.aliases import UNAVAILABLE
+from saccade.training.recipe import ALIASES, Recipe
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Put the tables in; MkDocs calls it for each page."""
+    return re.sub(r"<!-- table: (\w+) -->", lambda match: _TABLES[match[1]](), markdown)
+
+
+def _hyperparameters() -> str:
+    others: dict[str, list[str]] = {}
+    for other, name in ALIASES.items():
+        others.setdefault(name, []).append(other)
+    return _table(
+        ("name", "what it is", "default", "range", "also called"),
+        [
+            (
+                f"`{name}`",
+                _in_cell(field.description or ""),
+                _in_cell(f"`{field.default!r}`"),
+                _in_cell(_range(field)),
+                ", ".join(f"`{other}`" for other in others.get(name, [])),
+            )
+            for name, field in Recipe.model_fields.items()
+        ],
+    )
+
+
+def _networks() -> str:
+    return _table(("GluonCV's name", "timm's"), [(f"`{old}`", f"`{new}`") for old, new in sorted(NETWORKS.items())])
+
+
+def _networks_without_equal() -> str:
+    rows = [(f"`{old}`", ", ".join(f"`{name}`" for name in near)) for old, near in sorted(UNAVAILABLE.items())]
+    return _table(("GluonCV's name", "near ones"), rows)
+
+
+def _range(field: Any) -> str:
+    """Say what a field may be: its choices, or its bounds."""
+    if get_origin(field.annotation) is not None and (choices := _choices(field.annotation)):
+        return ", ".join(f"`{choice}`" for choice in choices)
+    signs = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
+    bounds = [
+        f"{sign} {getattr(part, name):g}"
+        for part in field.metadata
+        for name, sign in signs.items()
+        if getattr(part, name, None) is not None
+    ]
+    return ", ".join(bounds)
+
+
+def _choices(annotation: Any) -> list[str]:
+    return [choice for part in (annotation, *get_args(annotation)) for choice in get_args(part) if type(choice) is str]
+
+
+def _in_cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    lines = [head, tuple("---" for _ in head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+_TABLES: dict[str, Callable[[], str]] = {
+    "hyperparameters": _hyperparameters,
+    "networks": _networks,
+    "networks_without_equal": _networks_without_equal,
+}
