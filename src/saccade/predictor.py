@@ -120,8 +120,7 @@ class ImagePredictor:
             leaves a predictor that can be used.
         presets : str, list of str or None
             ``best_quality``, ``high_quality``, ``medium_quality`` and others of `saccade.presets`; what is given
-            besides
-            wins over them.
+            besides wins over them.
         hyperparameters : mapping or None
             Values, or spaces of values, by name; see `saccade.training.recipe.Recipe` for all of them.
         holdout_frac : float, default 0.1

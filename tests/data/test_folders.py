@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from saccade.data.folders import IMAGE_EXTENSIONS, descend, extensions, find_images, has_files, images_by_class
 from saccade.errors import DataError
@@ -131,3 +132,13 @@ def test_names_that_are_not_unicode_are_found(tmp_path):
     except OSError:
         pytest.skip("this file system takes only Unicode")
     assert os.fsencode(find_images(tmp_path)[0]).endswith(b"\xff.jpg")
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "JPEG2000"])
+@pytest.mark.parametrize("name", ["no_extension", "photo.dat"])
+def test_an_image_under_another_extension_is_known_by_how_it_begins(tmp_path, kind, name):
+    Image.new("RGB", (9, 9)).save(tmp_path / name, kind)
+    (tmp_path / "notes.txt").write_text("no image")
+    (tmp_path / "empty").touch()
+    assert [Path(image).name for image in find_images(tmp_path)] == [name]
+    assert find_images(tmp_path, ".png") == []

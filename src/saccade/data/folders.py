@@ -15,6 +15,11 @@ IMAGE_EXTENSIONS: tuple[str, ...] = (
 )
 """The file name extensions that are taken for images where none are asked for."""
 
+SIGNATURES: tuple[bytes, ...] = (
+    *(b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51"),
+)
+"""How the files of the common formats begin; an image under another extension, or none, is known by it."""
+
 _MOST_NAMES = 12
 
 
@@ -29,7 +34,8 @@ def find_images(folder: Path, exts: str | Collection[str] | None = None) -> list
     folder
         Where to look.
     exts
-        File name extensions in any case, with or without the dot; None for `IMAGE_EXTENSIONS`.
+        File name extensions in any case, with or without the dot; None for `IMAGE_EXTENSIONS`, and for files with
+        another extension, or none, that begin as images do.
 
     Examples
     --------
@@ -41,7 +47,11 @@ def find_images(folder: Path, exts: str | Collection[str] | None = None) -> list
     ['a.jpg', 'b.PNG']
     """
     wanted = extensions(exts)
-    return [file for file in _visible_files(folder) if file.lower().endswith(wanted)]
+    return [
+        file
+        for file in _visible_files(folder)
+        if file.lower().endswith(wanted) or (exts is None and _begins_like_an_image(file))
+    ]
 
 
 def images_by_class(
@@ -76,6 +86,16 @@ def images_by_class(
     if not any(found.values()):
         raise _no_images_error(folder, exts, no_class=no_class)
     return {name: images for name, images in found.items() if images}
+
+
+def _begins_like_an_image(file: str) -> bool:
+    """Tell by the first bytes; a file that cannot be opened is none."""
+    try:
+        with open(file, "rb") as opened:  # noqa: PTH123  a name that is not Unicode stays as it is
+            start = opened.read(12)
+    except OSError:
+        return False
+    return start.startswith(SIGNATURES) or (start[:4] == b"RIFF" and start[8:12] == b"WEBP")
 
 
 def descend(folder: Path, wanted: Collection[str] = ()) -> Path:
