@@ -4,9 +4,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+# The theme would advertise its successor at each build.
+MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format clean
+.PHONY: help demo test lint docs format clean
 
 help:  ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,13 +29,19 @@ lint: $(INSTALLED)  ## Check style, types and layers
 	@$(BIN)/mypy
 	@echo "== import-linter: layers"
 	@$(BIN)/lint-imports --no-logo
+	@echo "== mkdocs: docs build strictly"
+	@$(MKDOCS) build --strict --quiet
+
+docs: $(INSTALLED)  ## Build the documentation into site/, and say where it is
+	@$(MKDOCS) build --strict --quiet
+	@echo "site/index.html"
 
 format: $(INSTALLED)  ## Format the code, and mend what can be mended by itself
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:  ## Remove caches, builds and the demo's output; .venv and saccade_runs stay
-	rm -rf build dist saccade_demo .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf build dist site saccade_demo .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find src tests -name __pycache__ -prune -exec rm -rf {} +
 
 # The stamp is older than pyproject.toml when what is to be installed has changed.

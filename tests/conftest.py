@@ -12,6 +12,11 @@ import pytest
 from PIL import Image
 from safetensors.torch import save_file
 
+from saccade.data.examples import read_labelled_examples
+from saccade.training.metrics import make_metric
+from saccade.training.preparation import prepare_data
+from saccade.training.task import ImageTask
+
 pytest.register_assert_rewrite("contracts")
 
 COLOURS = {"blue": (40, 60, 220), "green": (40, 200, 60), "red": (220, 50, 40), "yellow": (220, 210, 40)}
@@ -57,3 +62,25 @@ def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny() -> dict[str, Any]:
     """Hyperparameters of a trial that takes less than a second."""
     return {"model": "test_resnet", "pretrained": False, "img_size": 32, "batch_size": 8, "epochs": 2, "lr": 3e-3}
+
+
+@pytest.fixture
+def make_task(tmp_path: Path, make_colours: Callable[..., pd.DataFrame]) -> Callable[..., ImageTask]:
+    """Return a task of telling colours apart."""
+
+    def make(frame: pd.DataFrame | None = None, **changes: Any) -> ImageTask:
+        frame = make_colours(10) if frame is None else frame
+        data = prepare_data(
+            read_labelled_examples(frame, "label"),
+            None,
+            None,
+            folder=tmp_path / f"store_{len(list(tmp_path.glob('store_*')))}",
+            shorter_side=36,
+            holdout_frac=0.3,
+            random_state=0,
+            seconds_left=None,
+            tell=lambda event: None,
+        )
+        return ImageTask(data.store, data.train, data.val, data.problem, make_metric(None, data.problem), **changes)
+
+    return make

@@ -17,14 +17,17 @@ from saccade.space import Bool, Categorical, Dict, Int, List, Real
 if TYPE_CHECKING:
     from saccade import scheduler, searcher
     from saccade.data.dataset import ImageDataset
+    from saccade.estimators import ImageClassifier, ImageRegressor
     from saccade.predictor import ImagePredictor
 
 __all__ = [
     "Bool",
     "Categorical",
     "Dict",
+    "ImageClassifier",
     "ImageDataset",
     "ImagePredictor",
+    "ImageRegressor",
     "Int",
     "List",
     "Real",
@@ -37,7 +40,12 @@ __all__ = [
 ]
 
 # Importing pandas or torch costs more than all the rest, so it waits until a name is used that needs it.
-_LAZY = {"ImageDataset": "saccade.data.dataset", "ImagePredictor": "saccade.predictor"}
+_LAZY = {
+    "ImageClassifier": "saccade.estimators",
+    "ImageDataset": "saccade.data.dataset",
+    "ImagePredictor": "saccade.predictor",
+    "ImageRegressor": "saccade.estimators",
+}
 _LAZY_ROOMS = ("scheduler", "searcher")
 
 

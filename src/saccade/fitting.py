@@ -2,38 +2,44 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import platform
 import shutil
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 
 from saccade._version import __version__
 from saccade.data.checks import CheckedPart, check_dataset
 from saccade.data.examples import Examples
 from saccade.deadline import Deadline
-from saccade.errors import DataError, HyperparameterError
+from saccade.errors import DataError, HyperparameterError, SpaceError
 from saccade.events import Event, EventLog, Listener, RunFinished, RunStarted, Warned
 from saccade.executor import Executor, InlineExecutor, ProcessExecutor
+from saccade.refitting import refit
 from saccade.report.progress import ProgressDisplay
 from saccade.report.summary import fit_summary, trial_rows
-from saccade.saved import PREDICTOR_FOLDER, SavedPredictor
+from saccade.saved import PREDICTOR_FOLDER, WEIGHTS, SavedPredictor
 from saccade.scheduler import make_scheduler
 from saccade.scheduler.study import Study
 from saccade.searcher import make_searcher
 from saccade.settings import FitSettings
 from saccade.space import Dict
 from saccade.training.classifier import Blueprint
+from saccade.training.imbalance import check_imbalance
 from saccade.training.metrics import EvalMetric, Metric, make_metric
-from saccade.training.networks import check_networks, stored_side
+from saccade.training.networks import check_networks, stored_channels, stored_side
+from saccade.training.own_parts import OwnPart
 from saccade.training.preparation import PreparedData, prepare_data
 from saccade.training.problem import Problem
+from saccade.training.substitutes import with_networks_at_hand
 from saccade.training.task import ImageTask
 from saccade.training.trainable import ImageTrainable
 from saccade.training.trainer import BEST, BLUEPRINT, LAST
@@ -41,11 +47,22 @@ from saccade.training.trainer import BEST, BLUEPRINT, LAST
 RUNS_FOLDER = "saccade_runs"
 """Where runs go that are given no path."""
 
-RUN, EVENTS, TRIALS, STORE, CHECKS = "run.json", "events.jsonl", "trials", "store", "checks.csv"
+RUN, EVENTS, TRIALS, STORE, CHECKS, REFIT, START = (
+    "run.json",
+    "events.jsonl",
+    "trials",
+    "store",
+    "checks.csv",
+    "refit",
+    "start.safetensors",
+)
 """What a run folder holds besides the predictor."""
 
 FINISHING_S = 0.5
 """Seconds kept free for what comes after the search: copying the best weights and writing the predictor."""
+
+REFIT_PART = 0.55
+"""The part of a time limit that the search leaves to a refit on all images, which costs as much as the best trial."""
 
 DECODING_PART = 0.4
 """The part of a time limit after which decoding stops and training begins with the images that are ready."""
@@ -72,10 +89,14 @@ class FitRequest:
         For everything.
     settings : FitSettings
         All other arguments.
+    start : SavedPredictor or None
+        The predictor whose network is to be trained further.
+    is_model_named : bool
+        Whether the user chose the networks; if not, others may stand in where weights are missing.
     """
 
     path: Path | None
-    label: str
+    label: str | list[str]
     problem_type: str | None
     eval_metric: EvalMetric
     verbosity: int
@@ -84,6 +105,8 @@ class FitRequest:
     space: Dict
     time_limit_s: float | None
     settings: FitSettings
+    start: SavedPredictor | None = None
+    is_model_named: bool = True
 
     @property
     def num_trials(self) -> int | None:
@@ -113,10 +136,18 @@ def run_fit(request: FitRequest, deadline: Deadline) -> SavedPredictor:
         Of many kinds, whenever no predictor can come of it.
     """
     weights = Path(request.settings.weights).expanduser() if request.settings.weights else None
-    check_networks(request.space, weights)
+    told = ""
+    if not request.is_model_named:
+        space, told = with_networks_at_hand(request.space, weights)
+        request = replace(request, space=space)
     num_trials = request.num_trials
-    assert request.train.labels is not None
-    metric_name = make_metric(request.eval_metric, Problem.of(request.train.labels, request.problem_type)).name
+    labels = request.train.labels
+    assert labels is not None
+    problem = Problem.of(labels, request.problem_type)
+    check_networks(request.space, weights, problem.num_outputs)
+    check_imbalance(request.space, labels, problem, request.train.class_names)
+    metric_name = make_metric(request.eval_metric, problem).name
+    start = None if request.start is None else _weights_to_continue(request.start)
     folder = _new_folder(request.path)  # from here on there is something to lose
     with ProgressDisplay(request.verbosity, metric_name) as display:
         listeners: list[Listener] = [EventLog(folder / EVENTS), display]
@@ -127,15 +158,19 @@ def run_fit(request: FitRequest, deadline: Deadline) -> SavedPredictor:
 
         _write_run_file(request, folder)
         tell(RunStarted(str(folder), num_trials, request.time_limit_s))
+        if told:
+            tell(Warned(told))
         executor = _make_executor(request, num_trials)
         try:
             with executor:
-                data = _prepare(request, folder, deadline, tell)
+                data = _prepare(request, folder, problem.num_outputs, deadline, tell)
                 metric = make_metric(request.eval_metric, data.problem)
-                executor.trainable = ImageTrainable(_task(request, data, metric, weights, tell))
+                task = replace(_task(request, data, metric, weights, tell), start=_placed(start, folder))
+                executor.trainable = ImageTrainable(task)
                 study = _make_study(request, folder, executor, num_trials, deadline, listeners)
                 study.run()
-            saved = _keep_best(request, folder, study, data, metric, deadline)
+                is_refit = request.settings.refit_full and _refit(study, task, folder, deadline, tell)
+            saved = _keep_best(request, folder, study, data, metric, deadline, is_refit)
         finally:
             shutil.rmtree(folder / STORE, ignore_errors=True)
         summary = saved.summary
@@ -152,10 +187,8 @@ def _new_folder(given: Path | None) -> Path:
         When the folder holds something that is no run.
     """
     if given is None:
-        stamp = datetime.now().strftime("%Y-%m-%d_%H%M%S")
-        folders = (Path(RUNS_FOLDER) / f"{stamp}{suffix}" for suffix in ("", *(f"_{n}" for n in range(1, 1000))))
-        given = next(folder for folder in folders if not folder.exists())
-    elif (given / RUN).is_file():
+        return _folder_of_its_own(datetime.now().strftime("%Y-%m-%d_%H%M%S"))
+    if (given / RUN).is_file():
         shutil.rmtree(given)
     elif given.exists() and (not given.is_dir() or any(given.iterdir())):
         raise DataError(f"path={str(given)!r} exists and is no run folder; name an empty or a new folder")
@@ -163,19 +196,33 @@ def _new_folder(given: Path | None) -> Path:
     return given
 
 
-def _prepare(request: FitRequest, folder: Path, deadline: Deadline, tell: Listener) -> PreparedData:
+def _folder_of_its_own(stamp: str) -> Path:
+    """Make a folder that no other run has, even one that starts in the same second."""
+    for number in itertools.count():
+        folder = Path(RUNS_FOLDER) / (f"{stamp}_{number}" if number else stamp)
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return folder
+    raise AssertionError("unreachable")
+
+
+def _prepare(request: FitRequest, folder: Path, num_outputs: int, deadline: Deadline, tell: Listener) -> PreparedData:
     settings = request.settings
     data = prepare_data(
         request.train,
         request.tuning,
         request.problem_type,
         folder=folder / STORE,
-        shorter_side=stored_side(request.space),
+        shorter_side=stored_side(request.space, num_outputs),
+        channels=stored_channels(request.space),
         holdout_frac=settings.holdout_frac,
         random_state=settings.random_state,
         seconds_left=None if request.time_limit_s is None else _decoding_deadline(deadline).seconds_left,
         tell=tell,
     )
+    _check_continues(request, data)
     _check_data(request, data, folder, tell)
     return data
 
@@ -184,7 +231,8 @@ def _check_data(request: FitRequest, data: PreparedData, folder: Path, tell: Lis
     """Check the images for what could spoil the result; a table of all findings goes into the run folder."""
 
     def part(examples: Examples, start: int) -> CheckedPart:
-        labels = examples.labels if data.problem.type in ("binary", "multiclass") else None
+        has_classes = data.problem.type in ("binary", "multiclass")
+        labels = examples.labels if has_classes and isinstance(examples.labels, pd.Series) else None
         return CheckedPart(examples.images, labels, data.store.scan.take(range(start, start + len(examples))))
 
     tuning = None if request.tuning is None else part(request.tuning, len(request.train))
@@ -219,6 +267,7 @@ def _task(request: FitRequest, data: PreparedData, metric: Metric, weights: Path
         weights,
         device="cpu" if num_gpus == 0 else None,
         num_threads=request.settings.nthreads_per_trial,
+        class_names=request.train.class_names,
     )
 
 
@@ -246,15 +295,52 @@ def _make_study(
         make_scheduler(tuning.scheduler),
         num_trials=num_trials,
         deadline=deadline,
-        reserve_s=FINISHING_S,
+        reserve_s=FINISHING_S + REFIT_PART * (request.time_limit_s or 0.0) * request.settings.refit_full,
         max_score=tuning.max_reward,
         folder=folder / TRIALS,
         listeners=listeners,
     )
 
 
+def _weights_to_continue(start: SavedPredictor) -> bytes:
+    """Return the weights of a fitted predictor; its folder may be the one that this run replaces."""
+    return (start.folder / WEIGHTS).read_bytes()
+
+
+def _placed(start: bytes | None, folder: Path) -> Path | None:
+    if start is None:
+        return None
+    path = folder / TRIALS / START
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(start)
+    return path
+
+
+def _check_continues(request: FitRequest, data: PreparedData) -> None:
+    """See that a network that is trained further still has the same classes to tell apart."""
+    start = request.start
+    if start is not None and start.problem.classes != data.problem.classes:
+        raise DataError(
+            f"warm_start=True goes on with a predictor of the classes {list(start.problem.classes)}; the training "
+            f"images have {list(data.problem.classes)}. Leave warm_start away to start afresh"
+        )
+
+
+def _refit(study: Study, task: ImageTask, folder: Path, deadline: Deadline, tell: Listener) -> bool:
+    best = study.best_trial
+    assert best is not None  # Study.run raises when there is none
+    until = Deadline(deadline.seconds_left() - FINISHING_S)
+    return refit(study.executor, task, best, folder / REFIT, until, tell)
+
+
 def _keep_best(
-    request: FitRequest, folder: Path, study: Study, data: PreparedData, metric: Metric, deadline: Deadline
+    request: FitRequest,
+    folder: Path,
+    study: Study,
+    data: PreparedData,
+    metric: Metric,
+    deadline: Deadline,
+    is_refit: bool,
 ) -> SavedPredictor:
     best = study.best_trial
     assert best is not None  # Study.run raises when there is none
@@ -266,13 +352,24 @@ def _keep_best(
         metric=metric.name,
         eval_metric=request.eval_metric if isinstance(request.eval_metric, str) else None,  # code is never saved
         class_names=request.train.class_names,
-        summary=fit_summary(best, study.trials, metric.name, deadline.elapsed_s()),
+        summary={**fit_summary(best, study.trials, metric.name, deadline.elapsed_s()), "refit_full": is_refit},
         trials=trial_rows(study.trials),
+        net=net if isinstance(net := best.config.get("model"), OwnPart) else None,
     )
-    saved.write(Path(best.folder) / BEST)
+    saved.write((folder / REFIT if is_refit else Path(best.folder)) / BEST)
+    shutil.rmtree(folder / REFIT, ignore_errors=True)
+    (folder / TRIALS / START).unlink(missing_ok=True)
     for trial in study.trials:  # nothing is left to continue from
         (Path(trial.folder) / LAST).unlink(missing_ok=True)
     return saved
+
+
+def _space_to_json(space: Dict) -> Any:
+    """Return the space's JSON form, or its print-out, where objects of the user's own have none."""
+    try:
+        return space.to_json()
+    except SpaceError:
+        return repr(space)
 
 
 def _write_run_file(request: FitRequest, folder: Path) -> None:
@@ -286,7 +383,7 @@ def _write_run_file(request: FitRequest, folder: Path) -> None:
         "eval_metric": request.eval_metric,
         "num_images": len(request.train) + len(request.tuning or ()),
         "time_limit_s": request.time_limit_s,
-        "space": request.space.to_json(),
+        "space": _space_to_json(request.space),
         "settings": vars(request.settings),
     }
     text = json.dumps(record, indent=2, default=repr) + "\n"

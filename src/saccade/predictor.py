@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +11,12 @@ import pandas as pd
 
 from saccade.data.dataset import ImageDataset
 from saccade.data.examples import Examples, read_examples, read_labelled_examples
-from saccade.data.labels import are_numbers_of_classes
-from saccade.data.on_demand import OnDemandImages
 from saccade.deadline import Deadline
-from saccade.errors import DataError, HyperparameterError, ImageReadError, NotFittedError
-from saccade.events import Progressed, Warned
+from saccade.errors import DataError, HyperparameterError, NotFittedError
 from saccade.fitting import FitRequest, run_fit
 from saccade.models.catalogue import list_models
+from saccade.prediction import Compute, compute_in_batches, decoded, labels_by_name
 from saccade.presets import find_preset
-from saccade.report.progress import ProgressDisplay
 from saccade.report.summary import leaderboard
 from saccade.saved import SavedPredictor
 from saccade.settings import FitSettings, time_limit_s
@@ -35,8 +32,9 @@ class ImagePredictor:
 
     Parameters
     ----------
-    label : str
-        The label column's name.
+    label : str or list of str
+        The label column's name. Several names are columns of 0 and 1, one for each label that an image may have: a
+        multilabel problem, for which `predict` returns a DataFrame of these columns.
     problem_type : {"binary", "multiclass", "multilabel", "regression"} or None
         None: seen from the labels; see `saccade.training.labels.infer_problem_type`.
     eval_metric : str, callable or None
@@ -47,6 +45,9 @@ class ImagePredictor:
         The run folder; None makes a new one in ``saccade_runs``.
     verbosity : int
         0 is silent; 1 shows warnings and the result; 2 shows trials; 3 shows every epoch.
+    sample_weight : str or None
+        The name of a column of the training data that says how much each image counts in the loss: numbers, 0 or more.
+        The figures on the validation images are not weighted.
 
     Examples
     --------
@@ -60,20 +61,37 @@ class ImagePredictor:
 
     def __init__(
         self,
-        label: str = "label",
+        label: str | Sequence[str] = "label",
         problem_type: str | None = None,
         eval_metric: EvalMetric = None,
         path: str | Path | None = None,
         verbosity: int = 2,
+        sample_weight: str | None = None,
     ) -> None:
         self.label = label
         self.problem_type = problem_type
         self.eval_metric = eval_metric
         self.verbosity = verbosity
-        self._given_path = None if path is None else Path(path)
-        self._path = self._given_path
+        self.sample_weight = sample_weight
+        self._given_path = path
+        self._path = None if path is None else Path(path)
         self._saved: SavedPredictor | None = None
         self._classifier: Classifier | None = None
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:  # noqa: ARG002  scikit-learn's signature
+        """Return the arguments that this predictor was made with, as scikit-learn's estimators do."""
+        return {
+            "label": self.label,
+            "problem_type": self.problem_type,
+            "eval_metric": self.eval_metric,
+            "path": self._given_path,
+            "verbosity": self.verbosity,
+            "sample_weight": self.sample_weight,
+        }
+
+    def clone(self) -> ImagePredictor:
+        """Return a predictor made with the same arguments, not fitted."""
+        return type(self)(**self.get_params())
 
     @property
     def path(self) -> str:
@@ -134,6 +152,12 @@ class ImagePredictor:
             A file of pretrained weights, or a folder of such files.
         nthreads_per_trial, ngpus_per_trial : int or None
             CPU threads of a trial; 0 GPUs trains on the CPU.
+        refit_full : bool, default False
+            After the search, train the best recipe once more on training and validation images together, under the time
+            limit. `fit_summary` keeps the figures of the search, since no image is left to judge the result.
+        warm_start : bool, default False
+            Go on from this predictor's network and best hyperparameters instead of starting afresh; the classes must be
+            the same.
         executor : {"auto", "inline", "process"}
             Where trials run: in this process, or in one of their own that may crash; by itself, a search takes the
             second and a lone trial the first.
@@ -160,29 +184,39 @@ class ImagePredictor:
             raise HyperparameterError(
                 f"hyperparameters was given {hyperparameters!r}; expected a dict: {{'model': 'resnet18', 'lr': 1e-3}}"
             )
+        start = self._fitted() if settings.warm_start else None
+        hyperparameters = canonical(hyperparameters or {})
+        if start and hyperparameters.get("model", started := start.summary["best_config"]["model"]) != started:
+            raise HyperparameterError(
+                f"warm_start=True goes on with the network {started!r}; leave model={hyperparameters['model']!r} away"
+            )
+        label = self.label if isinstance(self.label, str) else list(self.label)
         request = FitRequest(
-            path=self._given_path,
-            label=self.label,
+            path=None if self._given_path is None else Path(self._given_path),
+            label=label,
             problem_type=self.problem_type,
             eval_metric=self.eval_metric,
             verbosity=self.verbosity,
-            train=read_labelled_examples(train_data, self.label),
-            tuning=None if tuning_data is None else read_labelled_examples(tuning_data, self.label),
+            train=read_labelled_examples(train_data, label, self.sample_weight),
+            tuning=None if tuning_data is None else read_labelled_examples(tuning_data, label),
             space=recipe_space(
                 {
                     **_default_hyperparameters(settings),
+                    **(start.summary["best_config"] if start else {}),
                     **canonical(preset.hyperparameters),
-                    **canonical(hyperparameters or {}),
+                    **hyperparameters,
                 }
             ),
             time_limit_s=limit_s,
             settings=settings,
+            start=start,
+            is_model_named=bool(start) or "model" in hyperparameters,
         )
         self._saved, self._classifier = run_fit(request, deadline), None
         self._path = self._saved.folder.parent
         return self
 
-    def predict(self, data: Any, as_pandas: bool = True) -> pd.Series | np.ndarray:
+    def predict(self, data: Any, as_pandas: bool = True) -> pd.Series | pd.DataFrame | np.ndarray:
         """Return the likeliest label of each image, or its number for regression.
 
         Parameters
@@ -194,7 +228,7 @@ class ImagePredictor:
 
         Returns
         -------
-        Series, shape (num_images,)
+        Series, shape (num_images,); or DataFrame, shape (num_images, num_labels), where labels are several columns
             Labels as they were given to `fit`, with the index of `data`. Images that cannot be read have None, and a
             warning names them.
 
@@ -208,11 +242,7 @@ class ImagePredictor:
         saved = self._fitted()
         examples = read_examples(data, saved.label)
         probabilities, errors = self._predictions(examples)
-        labels = saved.problem.decode(probabilities)
-        if errors:
-            labels = labels.astype(object)
-            labels[list(errors)] = None
-        return pd.Series(labels, examples.index, name=saved.label) if as_pandas else labels
+        return decoded(saved, probabilities, errors, examples.index if as_pandas else None)
 
     def predict_proba(self, data: Any, as_pandas: bool = True) -> pd.DataFrame | pd.Series | np.ndarray:
         """Return the probability of each class for each image; for regression, what `predict` returns.
@@ -273,7 +303,7 @@ class ImagePredictor:
         saved = self._fitted()
         examples = read_labelled_examples(data, saved.label)
         assert examples.labels is not None
-        labels = _labels_by_name(examples, saved)
+        labels = labels_by_name(examples, saved)
         predictions, errors = self._predictions(examples)
         readable = np.setdiff1d(np.arange(len(examples)), list(errors))
         targets, predictions = saved.problem.encode(labels.iloc[readable]), predictions[readable]
@@ -318,19 +348,30 @@ class ImagePredictor:
         return str(path)
 
     @classmethod
-    def load(cls, path: str | Path, verbosity: int = 2) -> ImagePredictor:
+    def load(cls, path: str | Path, verbosity: int = 2, net: Any = None) -> ImagePredictor:
         """Load a predictor from a folder made by `save`, or from a whole run folder.
 
         No code from the folder is run.
 
+        Parameters
+        ----------
+        path : str or Path
+            The folder.
+        verbosity : int
+            As in `ImagePredictor`.
+        net : torch.nn.Module, callable or None
+            The network, where it was one of your own: the module, or the function or class that makes it of the number
+            of classes. Its weights come from the folder.
+
         Raises
         ------
         SavedPredictorError
-            When there is no predictor there, or it is damaged.
+            When there is no predictor there, it is damaged, or its network is not the one in `net`.
         """
-        saved = SavedPredictor.read(path)
+        saved = SavedPredictor.read(path).with_network(net)
         predictor = cls(saved.label, saved.problem.type, saved.eval_metric, verbosity=verbosity)
         predictor._saved, predictor._path = saved, Path(path)
+        predictor._classifier = None if net is None else saved.classifier()  # now, so that a wrong network is told now
         return predictor
 
     def _fitted(self) -> SavedPredictor:
@@ -344,28 +385,14 @@ class ImagePredictor:
             return np.zeros((0, self._fitted().problem.num_outputs), np.float32), {}
         return self._in_batches(examples, Classifier.predict)
 
-    def _in_batches(self, examples: Examples, compute: Callable[..., np.ndarray]) -> tuple[np.ndarray, dict[int, str]]:
+    def _in_batches(self, examples: Examples, compute: Compute) -> tuple[np.ndarray, dict[int, str]]:
         """Return what `compute(classifier, batches)` makes of the images, and the reasons of those it cannot read."""
         saved = self._fitted()
         if not len(examples):
             raise DataError("there are no images")
         if self._classifier is None:
             self._classifier = saved.classifier()
-        spec = saved.blueprint.input
-        images = OnDemandImages(examples.images, round(spec.img_size / spec.crop_pct))
-        with ProgressDisplay(self.verbosity, saved.metric) as display:
-            num_done = 0
-
-            def on_batch(num_images: int) -> None:
-                nonlocal num_done
-                num_done += num_images
-                display(Progressed("predicting", num_done, len(examples)))
-
-            batches = self._classifier.batches(images, np.arange(len(examples)))
-            computed = compute(self._classifier, batches, on_batch=on_batch)
-            if images.errors:
-                _report_unreadable(examples, images.errors, display)
-        return computed, images.errors
+        return compute_in_batches(self._classifier, examples, compute, self.verbosity)
 
 
 def _default_hyperparameters(settings: FitSettings) -> dict[str, Any]:
@@ -375,26 +402,3 @@ def _default_hyperparameters(settings: FitSettings) -> dict[str, Any]:
         "epochs": 15 if choose_device().type == "cuda" else 5,
         "seed": settings.random_state,
     }
-
-
-def _labels_by_name(examples: Examples, saved: SavedPredictor) -> pd.Series:
-    """Return labels in the numbering of the training data: another data set may count its classes otherwise."""
-    labels, names, known = examples.labels, examples.class_names, saved.class_names
-    assert labels is not None
-    if not names or not known or names == known or not are_numbers_of_classes(labels, names):
-        return labels
-    strangers = [name for name in names if name not in known]
-    if strangers:
-        raise DataError(f"classes {strangers} are not among those that were trained: {known}")
-    return labels.map({number: known.index(name) for number, name in enumerate(names)})
-
-
-def _report_unreadable(examples: Examples, errors: dict[int, str], display: ProgressDisplay) -> None:
-    named = [
-        f"{image if isinstance(image := examples.images[index], str | Path) else f'image {index}'}: {reason}"
-        for index, reason in sorted(errors.items())
-    ]
-    if len(errors) == len(examples):
-        more = f"; nor can the {len(errors) - 1} others" if len(errors) > 1 else ""
-        raise ImageReadError(f"{named[0]}{more}")
-    display(Warned("\n  ".join([f"{len(errors)} of {len(examples)} images cannot be read:", *named])))

@@ -15,6 +15,7 @@ from saccade._version import __version__
 from saccade.errors import SavedPredictorError
 from saccade.training.classifier import Blueprint, Classifier, empty_classifier
 from saccade.training.device import Numerics, choose_device
+from saccade.training.own_parts import OwnPart
 from saccade.training.problem import Problem
 
 DESCRIPTION, WEIGHTS = "predictor.json", "weights.safetensors"
@@ -32,8 +33,8 @@ class SavedPredictor:
     ----------
     folder : Path
         The folder with the files `DESCRIPTION` and `WEIGHTS`.
-    label : str
-        The label column's name.
+    label : str or list of str
+        The label column's name, or several, each of 0 and 1.
     problem : Problem
         What is predicted.
     blueprint : Blueprint
@@ -48,10 +49,12 @@ class SavedPredictor:
         What `ImagePredictor.fit_summary` returns.
     trials : list of dict
         Rows of the leaderboard.
+    net : OwnPart or None
+        The user's own network; it is never written, and `with_network` brings it back.
     """
 
     folder: Path
-    label: str
+    label: str | list[str]
     problem: Problem
     blueprint: Blueprint
     metric: str
@@ -59,6 +62,7 @@ class SavedPredictor:
     class_names: list[str] | None
     summary: dict[str, Any]
     trials: list[dict[str, Any]]
+    net: OwnPart | None = None
 
     def write(self, weights: Path) -> None:
         """Write the folder, with a copy of the file `weights`."""
@@ -126,9 +130,34 @@ class SavedPredictor:
         copy.write(self.folder / WEIGHTS)
         return copy
 
+    def with_network(self, net: Any) -> SavedPredictor:
+        """Return the predictor with the network of the user's own that its weights belong to.
+
+        Raises
+        ------
+        SavedPredictorError
+            When it needs one and gets none, or gets one that it does not need.
+        """
+        if self.blueprint.architecture is not None:
+            if net is not None:
+                raise SavedPredictorError(
+                    f"{self.folder} holds the network {self.blueprint.architecture!r}; load it without net=…"
+                )
+            return self
+        if not callable(net):
+            given = "" if net is None else f", not net={net!r:.60}"
+            raise SavedPredictorError(
+                f"{self.folder} holds the weights of a network of your own, {self.blueprint.own!r}, and no code is "
+                "saved with a predictor; load it by ImagePredictor.load(path, net=…) with the same module, or with the "
+                f"function or class that makes it of the number of classes{given}"
+            )
+        own = OwnPart(net)
+        config = {**self.summary["best_config"], "model": own}
+        return replace(self, net=own, summary={**self.summary, "best_config": config})
+
     def classifier(self) -> Classifier:
         """Build the network and load its weights onto the best device here, wherever they were trained."""
-        classifier = empty_classifier(self.blueprint, self.problem, Numerics(choose_device()))
+        classifier = empty_classifier(self.blueprint, self.problem, Numerics(choose_device()), self.net)
         try:
             classifier.network.load_state_dict(load_file(self.folder / WEIGHTS))
         except (OSError, SafetensorError, RuntimeError) as error:

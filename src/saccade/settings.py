@@ -71,6 +71,8 @@ class FitSettings:
     ngpus_per_trial: int | None = None
     weights: str | Path | None = None
     executor: ExecutorName = "auto"
+    refit_full: bool = False
+    warm_start: bool = False
 
     def __post_init__(self) -> None:
         if not _is_number(self.holdout_frac) or not 0 < self.holdout_frac < 1:

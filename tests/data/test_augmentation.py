@@ -5,16 +5,18 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torchvision.transforms import v2
 
 from saccade.data.augmentation import (
     Augmentation,
     as_tensor,
     evaluation_transform,
     normalise,
+    own_transform,
     policy,
     training_transform,
 )
-from saccade.errors import UnknownNameError
+from saccade.errors import HyperparameterError, UnknownNameError
 
 SIDES = st.integers(1, 90)
 
@@ -79,3 +81,25 @@ def test_policies_are_known_by_name(name: str) -> None:
 def test_a_misspelt_policy_gets_a_suggestion() -> None:
     with pytest.raises(UnknownNameError, match="'autoaugment'"):
         policy("autoaugmnt")
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_an_own_transform_gives_the_range_of_uint8(dtype: torch.dtype) -> None:
+    own = v2.Compose([v2.ToImage(), v2.RandomCrop(16), v2.ToDtype(dtype, scale=True)])
+    image = torch.full((3, 20, 30), 51, dtype=torch.uint8)
+    transformed = own_transform(own, 16)(image)
+    assert type(transformed) is torch.Tensor
+    assert transformed.shape == (3, 16, 16)
+    assert torch.allclose(transformed.float(), torch.tensor(51.0))
+
+
+@pytest.mark.parametrize(
+    ("own", "message"),
+    [
+        (v2.Resize((8, 9)), r"shape \(3, 8, 9\); expected a tensor of shape \(3, 16, 16\)"),
+        (v2.ToPILImage(), "type Image; expected a tensor"),
+    ],
+)
+def test_an_own_transform_to_something_else_is_told(own: v2.Transform, message: str) -> None:
+    with pytest.raises(HyperparameterError, match=message):
+        own_transform(own, 16)(torch.zeros(3, 20, 30, dtype=torch.uint8))

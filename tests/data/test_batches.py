@@ -47,3 +47,24 @@ def test_an_error_in_a_thread_reaches_the_caller() -> None:
     made.transform = lambda x: 1 / 0  # type: ignore[assignment,return-value]
     with pytest.raises(ZeroDivisionError):
         list(made.in_order())
+
+
+def test_weights_come_with_their_images() -> None:
+    images, indices = [np.full((4, 4, 3), number, np.uint8) for number in range(9)], np.arange(9)
+    weights = indices.astype(np.float32) / 2
+    made = Batches(images, indices, indices, lambda x: x, 4, (0.0,) * 3, (1 / 255,) * 3, weights=weights)
+    for one_pass in (made.shuffled(), made.in_order()):
+        for x, y, w in one_pass:
+            assert torch.equal(x[:, 0, 0, 0], y.float())
+            assert torch.equal(w, y / 2)
+
+
+def test_images_are_drawn_by_their_probabilities_as_often_as_there_are_images() -> None:
+    images, indices = [np.zeros((4, 4, 3), np.uint8)] * 200, np.arange(200)
+    draw = np.where(indices < 10, 0.5 / 10, 0.5 / 190)
+    made = Batches(images, indices, indices, lambda x: x, 16, (0.0,) * 3, (1.0,) * 3, draw=draw)
+    torch.manual_seed(0)
+    drawn = torch.cat([y for _, y in made.shuffled()])
+    assert len(drawn) == 200
+    assert 70 < (drawn < 10).sum() < 130
+    assert torch.cat([y for _, y in made.in_order()]).tolist() == indices.tolist()

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -69,3 +71,25 @@ def test_a_data_set_brings_its_own_columns_and_classes() -> None:
     examples = read_labelled_examples(data, "label")
     assert examples.images == ["a.png"]
     assert examples.class_names == ["cat", "dog"]
+
+
+@pytest.mark.parametrize("kind", [pd.DataFrame, functools.partial(ImageDataset, label_column="red")])
+def test_several_columns_of_labels_are_a_plain_frame(kind: Callable[..., pd.DataFrame]) -> None:
+    frame = kind({"image": ["a.png", "b.png"], "red": [0, 1], "round": [1, 1]})
+    examples = read_labelled_examples(frame, ["red", "round"])
+    assert type(examples.labels) is pd.DataFrame
+    assert examples.labels.to_numpy().tolist() == [[0, 1], [1, 1]]
+    assert examples.class_names is None
+    assert read_examples(frame[["image"]], ["red", "round"]).labels is None
+    with pytest.raises(DataError, match=r"no label column 'rund'.*did you mean label='round'"):
+        read_labelled_examples(frame, ["red", "rund"])
+
+
+def test_a_column_of_weights_is_read_when_it_is_named() -> None:
+    frame = pd.DataFrame({"image": ["a.png", "b.png"], "label": [1, 0], "weight": [0.5, 2]})
+    assert read_labelled_examples(frame, "label").weights is None
+    weights = read_labelled_examples(frame, "label", "weight").weights
+    assert weights is not None
+    assert weights.tolist() == [0.5, 2]
+    with pytest.raises(DataError, match=r"no sample_weight column 'wight'.*did you mean sample_weight='weight'"):
+        read_labelled_examples(frame, "label", "wight")

@@ -278,3 +278,28 @@ def test_a_store_of_another_format_is_refused(tmp_path: Path) -> None:
     summary.write_text(json.dumps(json.loads(summary.read_text()) | {"format": 99}))
     with pytest.raises(DataError, match="format is 99"):
         ImageStore.open(store.folder)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_a_store_keeps_as_many_channels_as_asked(tmp_path: Path, channels: int) -> None:
+    rgba = np.dstack([noise(12, 8), np.full((8, 12), 0, np.uint8)])
+    buffer = io.BytesIO()
+    Image.fromarray(rgba).save(buffer, "PNG")
+    images = [rgba, buffer.getvalue(), noise(12, 8), noise(12, 8)[:, :, 0]]
+    store = pickle.loads(
+        pickle.dumps(ImageStore.build(images, tmp_path / "store", shorter_side=None, channels=channels))
+    )
+    assert [image.shape for image in store] == [(8, 12, channels)] * 4
+    if channels == 4:  # nothing is composited, and what has no fourth band is opaque
+        assert np.array_equal(store[0], rgba)
+        assert np.array_equal(store[1], rgba)
+        assert (store[2][:, :, 3] == 255).all()
+    elif channels == 1:  # grey pictures are kept exactly
+        assert np.array_equal(store[3][:, :, 0], images[3])
+    for image, stored in zip(images, store, strict=True):
+        assert np.array_equal(read_as_stored(image, None, channels), stored)
+
+
+def test_a_fourth_band_of_zeros_leaves_the_colours_alone_when_images_are_shrunk() -> None:
+    rgba = np.dstack([np.full((40, 40, 3), 200, np.uint8), np.zeros((40, 40), np.uint8)])
+    assert (read_as_stored(rgba, 10, 4) == (200, 200, 200, 0)).all()

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from saccade.errors import UnknownModelError, WeightsNotFoundError
-from saccade.models.weights import find_weights, tensor_names
+from saccade.models.weights import find_weights, networks_in_folder, tensor_names
 
 DEFAULT = "test_resnet.r160_in1k"
 FOLDER_FILES = [  # what a folder may hold for resnet18, best first when no tag is asked for
@@ -157,3 +157,14 @@ def test_an_empty_variable_is_an_unset_one(monkeypatch: pytest.MonkeyPatch) -> N
 def test_an_unknown_network_is_no_matter_of_weights(tmp_path: Path) -> None:
     with pytest.raises(UnknownModelError):
         find_weights("resnet17", file=touch(tmp_path / "named.safetensors"))
+
+
+def test_a_folder_tells_which_networks_it_has_weights_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = {"test_vit": 30, "test_resnet.a": 50, "test_resnet.b": 10, "none": 99}
+    for name, size in sizes.items():
+        (tmp_path / f"{name}.safetensors").write_bytes(b"x" * size)
+    assert networks_in_folder(tmp_path) == ["test_resnet", "test_vit"]
+    monkeypatch.delenv("SACCADE_WEIGHTS", raising=False)
+    assert networks_in_folder() == []
+    monkeypatch.setenv("SACCADE_WEIGHTS", str(tmp_path))
+    assert networks_in_folder() == ["test_resnet", "test_vit"]

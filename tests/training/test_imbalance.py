@@ -7,9 +7,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.utils.class_weight import compute_class_weight
 
+from saccade import Categorical
 from saccade.errors import DataError, HyperparameterError, UnknownNameError
-from saccade.training.imbalance import balanced_sampling_weights, class_weights, sample_weights
+from saccade.training.imbalance import (
+    balanced_sampling_weights,
+    check_imbalance,
+    class_weights,
+    loss_weights,
+    sample_weights,
+)
 from saccade.training.problem import Problem
+from saccade.training.recipe import recipe_space
 
 ABC = Problem.of(["a", "b", "c"])
 LISTS = Problem.of([["a"], ["b"], ["c"]])
@@ -129,3 +137,25 @@ def test_sample_weights_keep_their_ratio_and_have_mean_1(column):
 def test_sample_weights_that_cannot_be_are_refused(column, message):
     with pytest.raises(DataError, match=message):
         sample_weights(column)
+
+
+def test_loss_weights_are_those_of_class_and_image_together():
+    by_class, by_image = np.array([1.0, 2.0, 4.0], np.float32), np.array([1.0, 0.5, 0.5], np.float32)
+    targets = np.array([0, 1, 2])
+    assert loss_weights(targets, ABC, None, None) is None
+    assert loss_weights(targets, ABC, by_class, by_image).tolist() == [1.0, 1.0, 2.0]
+    assert loss_weights(targets, ABC, None, by_image).tolist() == [1.0, 0.5, 0.5]
+    of_lists = loss_weights(LISTS.encode([["a"], ["c"], []]), LISTS, by_class, by_image)
+    assert of_lists.tolist() == [[1.0, 1.0, 1.0], [0.5, 0.5, 2.0], [0.5, 0.5, 0.5]]
+
+
+def test_weights_of_a_search_space_are_checked_against_the_labels():
+    labels, names = [0, 0, 1], ["cat", "dog"]
+    problem = Problem.of(labels)
+    good = recipe_space({"class_weight": Categorical("balanced", {"dog": 2.0}, {1: 2.0}, None)})
+    check_imbalance(good, labels, problem, names)
+    with pytest.raises(UnknownNameError, match="'dog'"):
+        check_imbalance(recipe_space({"class_weight": Categorical(None, {"dgo": 2.0})}), labels, problem, names)
+    numbers = [0.5, 1.25, 3.0]
+    with pytest.raises(HyperparameterError, match="needs classes"):
+        check_imbalance(recipe_space({"balanced_sampling": True}), numbers, Problem.of(numbers))

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from saccade.errors import UnknownNameError
+from saccade.errors import HyperparameterError, UnknownNameError
 from saccade.models.network import build_network
 from saccade.training.optimisation import LearningRate, Mixing, make_optimizer
 from saccade.training.problem import Problem
@@ -73,7 +75,50 @@ def test_mixed_targets_are_probabilities_for_batches_of_any_size(num: int, mixup
     mixing = Mixing(
         Recipe.of({"mixup": mixup, "cutmix": 0.5, "smoothing": 0.1}), Problem.of([0, 1, 2, 3], "multiclass")
     )
-    x, y = mixing(torch.rand(num, 3, 8, 8), torch.arange(num) % 4)
+    x, y, weights = mixing(torch.rand(num, 3, 8, 8), torch.arange(num) % 4, torch.ones(num))
     assert x.shape == (num, 3, 8, 8)
     assert y.shape == (num, 4)
     assert torch.allclose(y.sum(1), torch.ones(num), atol=1e-5)
+    assert torch.allclose(weights, torch.ones(num), atol=1e-5)
+
+
+def test_mixed_images_have_the_weights_of_their_parts() -> None:
+    np.random.seed(0)  # noqa: NPY002
+    mixing = Mixing(Recipe.of({"mixup": 1.0}), Problem.of([0, 1]))
+    # Each image shows its weight, and so the mixture shows what its weight should be.
+    images = torch.tensor([1.0, 3.0, 5.0]).view(3, 1, 1, 1).expand(3, 3, 4, 4)
+    x, _, weights = mixing(images, torch.tensor([0, 1, 1]), torch.tensor([1.0, 3.0, 5.0]))
+    assert torch.allclose(x[:, 0, 0, 0], weights, atol=1e-5)
+
+
+class Recording(torch.optim.SGD):
+    def __init__(self, params: Any, lr: float, **more: Any) -> None:
+        self.more = more
+        super().__init__(params, lr, **more)
+
+
+@pytest.mark.parametrize("opt", [torch.optim.RMSprop, torch.optim.Rprop, Recording])
+def test_an_own_optimizer_gets_what_it_takes(opt: type[torch.optim.Optimizer]) -> None:
+    network = build_network("test_resnet", 3, pretrained=False)
+    recipe = Recipe.of({"opt": opt, "lr": 0.5, "weight_decay": 0.25, "output_lr_mult": 2.0})
+    optimizer = make_optimizer(network, recipe)
+    assert type(optimizer) is opt
+    assert {group["lr"] for group in optimizer.param_groups} == {0.5}
+    assert {group["weight_decay"] for group in optimizer.param_groups} == {0.0, 0.25}
+    assert {group["lr_scale"] for group in optimizer.param_groups} == {1.0, 2.0} or recipe.starts_pretrained
+    if opt is torch.optim.RMSprop:
+        assert optimizer.param_groups[0]["momentum"] == 0.9
+
+
+def test_what_makes_no_optimizer_is_refused() -> None:
+    network = build_network("test_resnet", 3, pretrained=False)
+    with pytest.raises(HyperparameterError, match="made 5 of type int"):
+        make_optimizer(network, Recipe.of({"opt": lambda groups: 5}))
+
+
+def test_factors_of_the_last_layer_need_to_know_it() -> None:
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3, 2))
+    recipe = {"net": network, "pretrained": True}
+    assert {group["lr_scale"] for group in make_optimizer(network, Recipe.of(recipe)).param_groups} == {1.0}
+    with pytest.raises(HyperparameterError, match="own network Sequential nobody knows"):
+        make_optimizer(network, Recipe.of({**recipe, "transfer_lr_mult": 0.1}))

@@ -12,7 +12,7 @@ from saccade.training.classifier import Classifier, new_classifier
 from saccade.training.device import Numerics
 from saccade.training.probe import fit_head
 from saccade.training.recipe import Recipe
-from saccade.training.task import ImageTask
+from saccade.training.task import ImageTask, Split
 
 CPU = Numerics(torch.device("cpu"))
 
@@ -57,3 +57,44 @@ def test_a_network_without_a_linear_head_is_not_probed(make_task: Callable[..., 
     probed = classifier(task, tiny_weights)
     probed.network.get_classifier = lambda: torch.nn.Conv2d(1, 1, 1)
     assert not fit_head(probed, task.store, task.train, lambda: 1.0)
+
+
+def test_a_probe_of_lists_of_labels_fits_each_label(
+    make_task: Callable[..., ImageTask], make_colours: Callable[..., Any], tiny_weights: Path
+) -> None:
+    frame = make_colours(10, ("blue", "green", "red"))
+    names = {"blue": ["cold", "picture"], "green": ["picture"], "red": ["picture", "warm"]}  # one label is on all
+    frame["label"] = [names[colour] for colour in frame["label"]]
+    task = make_task(frame)
+    probed = classifier(task, tiny_weights)
+    assert fit_head(probed, task.store, task.train, lambda: 1.0)
+    predictions = probed.predict(probed.batches(task.store, task.val.indices))
+    assert ((predictions >= 0.5) == (task.val.targets > 0)).mean() > 0.9
+    assert (predictions[:, 1] > 0.9).all()
+
+
+@pytest.mark.parametrize("labels", ["classes", "numbers", "lists"])
+def test_images_of_weight_0_teach_a_probe_nothing(
+    make_task: Callable[..., ImageTask], make_colours: Callable[..., Any], tiny_weights: Path, labels: str
+) -> None:
+    frame = make_colours(10, ("blue", "red"))
+    if labels == "lists":
+        frame["label"] = [["a"] if colour == "red" else ["b"] for colour in frame["label"]]
+    elif labels == "numbers":
+        frame["label"] = np.where(frame["label"] == "red", 1.0, 2.5)
+    task = make_task(frame)
+    train = task.train
+    wrong = np.arange(len(train.indices)) % 3 == 0
+    swapped = train.targets.copy()
+    swapped[wrong] = -swapped[wrong] if labels == "numbers" else 1 - swapped[wrong]
+    weights = np.where(wrong, 0.0, 1.0).astype(np.float32)
+    weights = np.stack([weights, weights], 1) if labels == "lists" else weights
+    heads = []
+    for split, given in (
+        (Split(train.indices, swapped), weights),
+        (Split(train.indices[~wrong], train.targets[~wrong]), None),
+    ):
+        probed = classifier(task, tiny_weights)
+        assert fit_head(probed, task.store, split, lambda: 1.0, weights=given)
+        heads.append(probed.predict(probed.batches(task.store, task.val.indices)))
+    assert np.allclose(heads[0], heads[1], atol=0.05)

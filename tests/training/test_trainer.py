@@ -2,17 +2,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from contracts.trainable_contract import TrainableContract
-from saccade.errors import DivergedError, HyperparameterError, OutOfMemoryError
+from saccade.errors import DataError, DivergedError, HyperparameterError, OutOfMemoryError
 from saccade.events import EpochDone
 from saccade.training import trainer as trainer_module
+from saccade.training.metrics import make_metric
 from saccade.training.recipe import Recipe
 from saccade.training.task import ImageTask
 from saccade.training.trainable import ImageTrainable
@@ -175,3 +178,53 @@ def test_batch_statistics_of_pretrained_networks_are_kept_when_batches_are_small
         not torch.equal(before[name], tensor) for name, tensor in trainer.network.named_buffers() if name in before
     )
     assert changed is not is_frozen
+
+
+def test_a_metric_that_part_of_the_images_leaves_undefined_is_judged_on_all(
+    make_task: MakeTask, tmp_path: Path, tiny: dict[str, Any]
+) -> None:
+    task = make_task()
+    order = np.argsort(task.val.targets, kind="stable")  # the part that the deadline leaves is of one class
+    val = replace(task.val, indices=task.val.indices[order], targets=task.val.targets[order])
+    task = replace(task, val=val, metric=make_metric("roc_auc", task.problem))
+    trainer = Trainer(task, Recipe.of(tiny), tmp_path / "trial")
+    trainer.val_batches = trainer.classifier.batches(task.store, val.indices, val.targets, batch_size=2)
+    figures = trainer._validate(trainer_module.Deadline(1e-9))
+    assert figures == trainer._validate(trainer_module.Deadline(math.inf))
+    alone = replace(val, indices=val.indices[:2], targets=val.targets[:2])
+    trainer = Trainer(replace(task, val=alone), Recipe.of(tiny), tmp_path / "trial")
+    with pytest.raises(DataError, match="roc_auc"):  # nothing helps where all images are of one class
+        trainer._validate(trainer_module.Deadline(math.inf))
+
+
+@pytest.mark.parametrize("imbalance", [{"class_weight": {"red": 0}}, {"class_weight": {"red": 0}, "mixup": 0.5}])
+def test_a_class_of_weight_0_teaches_nothing(
+    make_task: MakeTask, tmp_path: Path, tiny: dict[str, Any], imbalance: dict[str, Any]
+) -> None:
+    task = make_task()
+    trainer = Trainer(task, Recipe.of({**tiny, "epochs": 8, "lr": 0.02, **imbalance}), tmp_path)
+    assert trainer.class_weights is not None
+    assert trainer.class_weights[1] == 0
+    trainer.run(Job(0, {}), lambda event: Decision.CONTINUE)
+    assert (trainer.classifier.predict(trainer.val_batches).argmax(1) == 0).all()
+
+
+def test_images_of_weight_0_teach_nothing(make_task: MakeTask, tmp_path: Path, tiny: dict[str, Any]) -> None:
+    task = make_task()
+    weights = np.where(task.train.targets == 1, 2.0, 0.0).astype(np.float32)
+    task = replace(task, train=replace(task.train, weights=weights))
+    trainer = Trainer(task, Recipe.of({**tiny, "epochs": 8, "lr": 0.02}), tmp_path)
+    trainer.run(Job(0, {}), lambda event: Decision.CONTINUE)
+    assert (trainer.classifier.predict(trainer.val_batches).argmax(1) == 1).all()
+
+
+def test_balanced_sampling_shows_a_rare_class_as_often(
+    make_task: MakeTask, make_colours: Any, tmp_path: Path, tiny: dict[str, Any]
+) -> None:
+    frame = make_colours(40)
+    frame = frame[(frame["label"] == "blue") | (np.arange(len(frame)) % 8 == 0)]
+    trainer = Trainer(make_task(frame), Recipe.of({**tiny, "balanced_sampling": True}), tmp_path)
+    torch.manual_seed(0)
+    shown = torch.cat([y for _ in range(10) for _, y in trainer.train_batches.shuffled()])
+    assert 0.4 < shown.float().mean() < 0.6
+    assert trainer.task.train.targets.mean() < 0.2

@@ -12,7 +12,9 @@ import typer
 from typer.core import TyperGroup
 
 from saccade._version import __version__
+from saccade.cli.check import check
 from saccade.cli.demo import demo
+from saccade.cli.doctor import doctor
 from saccade.cli.evaluate import evaluate
 from saccade.cli.fit import fit
 from saccade.cli.leaderboard import leaderboard
@@ -45,7 +47,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (demo, fit, leaderboard, evaluate, predict, models):
+for command in (demo, check, fit, leaderboard, evaluate, predict, models, doctor):
     app.command()(command)
 
 

@@ -10,12 +10,26 @@ import typer
 
 def evaluate(
     run: Annotated[Path, typer.Argument(help="A run folder, or a saved predictor's.")],
-    data: Annotated[str, typer.Argument(metavar="DIR", help="A folder of classes, or one with test/ in it.")],
+    data: Annotated[
+        str,
+        typer.Argument(
+            metavar="DIR|ZIP|CSV|URL", help="Images in a folder for each class, test/ with such, or a table."
+        ),
+    ],
+    label: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="Labels in a table.  [default: as when it was fitted]")
+    ] = None,
+    image_column: Annotated[str, typer.Option(metavar="COLUMN", help="Images in a table.")] = "image",
+    image_root: Annotated[
+        str | None,
+        typer.Option(metavar="DIR|ZIP|URL", help="Where the images of a table are.  [default: beside it]"),
+    ] = None,
 ) -> None:
     """Show how well a run does on labelled images."""
-    from saccade.cli.inputs import read_test_images  # pandas and torch are slow to import
+    from saccade.cli.inputs import TableColumns, labelled_as_trained, read_test_images  # torch is slow to import
     from saccade.predictor import ImagePredictor
 
     predictor = ImagePredictor.load(run)
-    for name, figure in predictor.evaluate(read_test_images(data)).items():
+    images = read_test_images(data, TableColumns(image_column, label or str(predictor.label), image_root))
+    for name, figure in predictor.evaluate(labelled_as_trained(images, predictor)).items():
         typer.echo(f"{name} {figure:.4f}")

@@ -1,15 +1,23 @@
-"""Folders of images as people keep them: classes, or splits that hold classes."""
+"""Images as people keep them: folders of classes, splits that hold classes, tables of paths."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 from saccade.data.dataset import ImageDataset
-from saccade.data.folders import descend, folder_names
-from saccade.data.sources import local_path
-from saccade.errors import DataError
+from saccade.data.folders import descend, find_images, folder_names
+from saccade.data.sources import is_url, local_file, local_path
+from saccade.errors import DataError, UnknownNameError
 
-SPLITS = ("train", "val", "test")
+if TYPE_CHECKING:
+    from saccade.predictor import ImagePredictor
+
+TRAIN, TEST = "train", "test"
+VAL_NAMES = ("val", "valid", "validation", "dev")
+"""What the folder of images that judge trials is called."""
 
 
 class Splits(NamedTuple):
@@ -20,37 +28,118 @@ class Splits(NamedTuple):
     test: ImageDataset | None
 
 
-def read_splits(source: str) -> Splits:
-    """Read a folder, archive or address that holds classes, or train/ and perhaps val/ and test/ with classes in them.
+@dataclass(frozen=True)
+class TableColumns:
+    """Where a CSV file has its images and labels.
+
+    Attributes
+    ----------
+    image, label : str
+        The names of the columns.
+    root : str or None
+        What relative paths are relative to; None is the folder that the file is in.
+    """
+
+    image: str = "image"
+    label: str = "label"
+    root: str | None = None
+
+
+def read_splits(source: str, columns: TableColumns | None = None) -> Splits:
+    """Read a folder, archive or address that holds classes, or train/ and perhaps val/ and test/, or a CSV file.
 
     Raises
     ------
     DataError
-        When there are no images in such folders.
+        When there are no images in such folders, or no such column in the CSV file.
     """
+    if is_table(source):
+        return Splits(_read_table(source, columns or TableColumns()), None, None)
     if not _holds_splits(source):
         return Splits(ImageDataset.from_folder(source), None, None)
-    train, val, test = ImageDataset.from_folders(source)
+    names = folder_names(_inside(source))
+    val_name = next((name for name in VAL_NAMES if name in names), None)
+    train, val, test = ImageDataset.from_folders(source, TRAIN, val_name, TEST)
     return Splits(train, val if len(val) else None, test if len(test) else None)
 
 
-def read_test_images(source: str) -> ImageDataset:
-    """Read the images to test on: all of a folder of classes, or those in test/ where there are splits.
+def read_test_images(source: str, columns: TableColumns | None = None) -> ImageDataset:
+    """Read the images to test on: all of a folder of classes or a CSV file, or those in test/ where there are splits.
 
     Raises
     ------
     DataError
         When there are no images in such folders, or splits without test/.
     """
-    splits = read_splits(source)
+    splits = read_splits(source, columns)
     if splits.test is not None:
         return splits.test
-    if _holds_splits(source):
+    if not is_table(source) and _holds_splits(source):
         raise DataError(f"{source} holds train/ but no test/; name the folder of classes to test on")
     return splits.train
 
 
+def read_files(sources: list[str]) -> list[str]:
+    """Return the files that were named, and all images below the folders that were.
+
+    Raises
+    ------
+    DataError
+        When a folder has no images.
+    """
+    files: list[str] = []
+    for source in sources:
+        if not Path(source).is_dir():
+            files.append(source)
+        elif found := find_images(Path(source)):
+            files += found
+        else:
+            raise DataError(f"There are no images in {source}, nor in the folders below it.")
+    return files
+
+
+def labelled_as_trained(images: ImageDataset, predictor: ImagePredictor) -> ImageDataset:
+    """Return images with labels as a predictor knows them, where the names of their classes are among its own.
+
+    A run that learned from folders knows numbers, with a name for each; one that learned from a CSV file knows what
+    stands in that. By the names, each can be tested on the other.
+    """
+    labels, column = images[images.label_column], images.label_column
+    names = images.label_names()
+    label_of = dict(zip(predictor.class_names, predictor.classes, strict=True))
+    if labels.isna().any() or not set(names) <= set(label_of):
+        return images  # numbers to be compared with numbers, or the predictor says what is wrong with them
+    return ImageDataset({"image": images[images.image_column], column: names.map(label_of)}, label_column=column)
+
+
+def is_table(source: str) -> bool:
+    """Tell a CSV file, or the address of one, from folders and archives.
+
+    Examples
+    --------
+    >>> is_table("https://host/labels.csv?raw=1"), is_table("pets.zip")
+    (True, False)
+    """
+    name = source.split("?")[0].split("#")[0] if is_url(source) else source
+    return name.lower().endswith((".csv", ".tsv")) and not Path(source).is_dir()
+
+
+def _read_table(source: str, columns: TableColumns) -> ImageDataset:
+    file = local_file(source)
+    with file.open(encoding="utf-8-sig", errors="replace", newline="") as lines:
+        header = next(csv.reader(lines, delimiter="\t" if file.suffix.lower() == ".tsv" else ","), [])
+    for column, option in ((columns.image, "--image-column"), (columns.label, "--label")):
+        if header and column not in header:
+            raise DataError(str(UnknownNameError.of(f"column of {file.name}", column, header, f"Name it by {option}.")))
+    root = columns.root if columns.root is not None else Path.cwd() if is_url(source) else file.parent
+    return ImageDataset.from_csv(file, root=root, image_column=columns.image, label_column=columns.label)
+
+
+def _inside(source: str) -> Path:
+    return descend(local_path(source), (TRAIN, *VAL_NAMES, TEST))
+
+
 def _holds_splits(source: str) -> bool:
     """Tell splits from classes, one of which may be called train: splits come in company, or alone."""
-    names = folder_names(descend(local_path(source), SPLITS))
-    return "train" in names and (len(names) == 1 or "val" in names or "test" in names)
+    names = folder_names(_inside(source))
+    return TRAIN in names and (len(names) == 1 or not {*VAL_NAMES, TEST}.isdisjoint(names))

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torchvision.transforms import InterpolationMode, v2
 
-from saccade.errors import UnknownNameError
+from saccade.errors import HyperparameterError, UnknownNameError
 
 Transform = Callable[[torch.Tensor], torch.Tensor]
 """From a uint8 tensor of shape (channels, height, width) to one of a fixed height and width."""
@@ -67,6 +67,45 @@ def training_transform(augmentation: Augmentation, img_size: int, interpolation:
     return transform
 
 
+def own_transform(transform: Callable[[torch.Tensor], torch.Tensor], img_size: int) -> Transform:
+    """Return a transform of the user's own, its results checked and brought to the range of uint8.
+
+    Parameters
+    ----------
+    transform : callable
+        From a uint8 tensor of shape (channels, height, width) to `img_size` by `img_size` pixels, uint8 or floats
+        from 0 to 1.
+    img_size : int
+        Height and width in pixels that the network wants.
+
+    Raises
+    ------
+    HyperparameterError
+        By the transform, when something else comes of it.
+
+    Examples
+    --------
+    >>> halved = own_transform(lambda x_CHW: x_CHW[:, ::2, ::2] / 255, 2)
+    >>> halved(torch.full((3, 4, 4), 51, dtype=torch.uint8))[0, 0]
+    tensor([51., 51.])
+    """
+
+    def checked(x_CHW: torch.Tensor) -> torch.Tensor:
+        expected = (len(x_CHW), img_size, img_size)
+        transformed = transform(x_CHW)
+        is_tensor = isinstance(transformed, torch.Tensor)
+        if not is_tensor or transformed.shape != expected:
+            given = f"shape {tuple(transformed.shape)}" if is_tensor else f"type {type(transformed).__name__}"
+            raise HyperparameterError(
+                f"train_transform returned {given}; expected a tensor of shape {expected}. Let it end with "
+                f"torchvision.transforms.v2.Resize(({img_size}, {img_size})), or give img_size"
+            )
+        plain = transformed.as_subclass(torch.Tensor)  # not torchvision's own kinds
+        return plain * 255 if plain.is_floating_point() else plain
+
+    return checked
+
+
 def evaluation_transform(img_size: int, crop_pct: float, interpolation: str) -> Transform:
     """Return the fixed transform for judging: shorter side to ``img_size / crop_pct``, then the central square."""
     transform: Transform = v2.Compose(
@@ -109,12 +148,12 @@ def policy(name: str) -> Transform:
 
 
 def as_tensor(image_HWC: np.ndarray) -> torch.Tensor:
-    """Return a decoded image as a uint8 tensor of shape (3, height, width)."""
+    """Return a decoded image as a uint8 tensor of shape (channels, height, width)."""
     return torch.from_numpy(np.array(image_HWC)).permute(2, 0, 1)  # a copy: a store's images are read-only
 
 
 def normalise(x_BCHW: torch.Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> torch.Tensor:
-    """Return uint8 images as float32 with the mean and deviation a network was trained with; channels last."""
+    """Return images with values up to 255 as float32 with the mean and deviation of a network's; channels last."""
     scale = 255 * torch.tensor(std, device=x_BCHW.device).view(1, -1, 1, 1)
     shift = 255 * torch.tensor(mean, device=x_BCHW.device).view(1, -1, 1, 1)
     return x_BCHW.to(torch.float32, memory_format=torch.channels_last).sub_(shift).div_(scale)

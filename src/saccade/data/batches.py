@@ -16,7 +16,7 @@ class Images(Protocol):
     """Decoded images by number: an `ImageStore`, or a list of arrays."""
 
     def __getitem__(self, index: int, /) -> np.ndarray:
-        """Return image `index`, uint8 of shape (height, width, 3)."""
+        """Return image `index`, uint8 of shape (height, width, channels)."""
 
 
 class Batches:
@@ -41,6 +41,10 @@ class Batches:
         The network's normalisation, for values in [0, 1].
     device : torch.device
         Where the batches are wanted.
+    weights : array or None, shape (num_images,)
+        How much each image counts; with them, batches are ``(x, y, weights)``.
+    draw : array or None, shape (num_images,)
+        With what probability to draw each image, again and again, in a random pass; None takes each once.
 
     Examples
     --------
@@ -61,9 +65,13 @@ class Batches:
         mean: tuple[float, ...],
         std: tuple[float, ...],
         device: torch.device | None = None,
+        weights: np.ndarray | None = None,
+        draw: np.ndarray | None = None,
     ) -> None:
         self.images, self.indices, self.transform = images, indices, transform
         self.targets = torch.from_numpy(np.asarray(targets))
+        self.weights = None if weights is None else torch.from_numpy(weights)
+        self.draw = None if draw is None else torch.from_numpy(draw)
         self.batch_size, self.mean, self.std = batch_size, mean, std
         self.device = device or torch.device("cpu")
 
@@ -75,12 +83,14 @@ class Batches:
         """Images in one pass."""
         return len(self.indices)
 
-    def shuffled(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def shuffled(self) -> Iterator[tuple[torch.Tensor, ...]]:
         """One pass in a random order of torch's global generator, which the transform draws from as well."""
-        for rows in np.array_split(torch.randperm(len(self.indices)).numpy(), len(self)):
+        num = len(self.indices)
+        order = torch.randperm(num) if self.draw is None else torch.multinomial(self.draw, num, replacement=True)
+        for rows in np.array_split(order.numpy(), len(self)):
             yield self._finish(rows, [self._load(row) for row in rows])
 
-    def in_order(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def in_order(self) -> Iterator[tuple[torch.Tensor, ...]]:
         """One pass in order; the next batch is prepared by a thread while the caller uses this one."""
         parts = np.array_split(np.arange(len(self.indices)), max(1, len(self)))
         with ThreadPoolExecutor(2) as pool:
@@ -96,7 +106,8 @@ class Batches:
     def _load(self, row: int) -> torch.Tensor:
         return self.transform(as_tensor(self.images[int(self.indices[row])]))
 
-    def _finish(self, rows: np.ndarray, images_CHW: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    def _finish(self, rows: np.ndarray, images_CHW: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
         x_BCHW = torch.stack(list(images_CHW)).to(self.device, non_blocking=True)
-        y = self.targets[torch.from_numpy(rows)].to(self.device, non_blocking=True)
-        return normalise(x_BCHW, self.mean, self.std), y
+        known = (self.targets,) if self.weights is None else (self.targets, self.weights)
+        of_rows = [values[torch.from_numpy(rows)].to(self.device, non_blocking=True) for values in known]
+        return normalise(x_BCHW, self.mean, self.std), *of_rows

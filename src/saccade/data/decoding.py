@@ -49,7 +49,8 @@ class DecodedImage:
     Parameters
     ----------
     image
-        Upright, mode RGB, 8 bit; smaller than `full_size` when it was decoded at a reduced scale.
+        Upright, 8 bit, mode RGB, or L or RGBX where one channel or four were asked for; smaller than `full_size`
+        when it was decoded at a reduced scale.
     full_size
         Width and height in pixels of the upright image at full scale.
     """
@@ -99,11 +100,15 @@ def read_image(image: ImageSource, *, min_shorter_side: int | None = None) -> Im
     return decode_image(image, min_shorter_side=min_shorter_side).image
 
 
-def decode_image(image: ImageSource, *, min_shorter_side: int | None = None) -> DecodedImage:
-    """Read one image as `read_image` does, and keep the size that it has at full scale."""
+def decode_image(image: ImageSource, *, min_shorter_side: int | None = None, channels: int = 3) -> DecodedImage:
+    """Read one image as `read_image` does, and keep the size that it has at full scale.
+
+    `channels` may be 1 (grey) or 4 (red, green, blue, and alpha or whatever the fourth band is, which is then not
+    composited; 255 where there is none).
+    """
     with _reasons_for_errors(), quiet_pillow():
         if isinstance(image, np.ndarray):
-            from_array = _array_to_rgb(image)
+            from_array = _with_channels(_image_of_array(image), channels)
             return DecodedImage(from_array, from_array.size)
         with _opened(image) as opened:
             size_in_header = opened.size
@@ -114,7 +119,7 @@ def decode_image(image: ImageSource, *, min_shorter_side: int | None = None) -> 
             # Not the header's size for all: Pillow turns a TIFF upright while it loads.
             full_size = size_in_header if is_draft else opened.size
             orientation = _orientation(opened)
-            upright = _without_metadata(_to_rgb(opened), of=opened, orientation=orientation)
+            upright = _without_metadata(_with_channels(opened, channels), of=opened, orientation=orientation)
             return DecodedImage(upright, _turned(full_size, orientation))
 
 
@@ -136,7 +141,7 @@ def image_size(image: ImageSource) -> tuple[int, int]:
     """
     with _reasons_for_errors(), quiet_pillow():
         if isinstance(image, np.ndarray):
-            return _array_to_rgb(image).size
+            return _image_of_array(image).size
         with _opened(image) as opened:
             if opened.format == "TIFF" and opened is not image:
                 # Pillow's size before loading is upright in some versions only; the tags are what they are.
@@ -276,6 +281,24 @@ def _without_metadata(rgb: Image.Image, of: Image.Image, orientation: int) -> Im
     return rgb
 
 
+def _with_channels(image: Image.Image, channels: int) -> Image.Image:
+    if channels == 4:
+        return _to_four_bands(image)
+    rgb = _to_rgb(image)
+    return rgb.convert("L") if channels == 1 else rgb
+
+
+def _to_four_bands(image: Image.Image) -> Image.Image:
+    """Return mode RGBX, which Pillow resizes band by band: RGBA would lose the colours of transparent pixels."""
+    if image.mode == "RGBX":
+        return image
+    if image.has_transparency_data and not image.mode.startswith(("I", "F")):
+        rgba = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
+    else:
+        rgba = _to_rgb(image).convert("RGBA")
+    return Image.merge("RGBX", rgba.split())
+
+
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;"):
         return _gray16_to_rgb(image)
@@ -315,8 +338,8 @@ def _gray_to_rgb(gray: npt.NDArray[np.uint8]) -> Image.Image:
     return Image.fromarray(gray).convert("RGB")
 
 
-def _array_to_rgb(array: npt.NDArray[Any]) -> Image.Image:
-    """Convert an (H, W[, 1, 3 or 4]) array; raises ImageReadError for other shapes and types."""
+def _image_of_array(array: npt.NDArray[Any]) -> Image.Image:
+    """Convert an (H, W[, 1, 3 or 4]) array to mode L, RGB or RGBA; raises ImageReadError for other shapes and types."""
     expected = "expected an array of shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4)"
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)):
         raise ImageReadError(f"{expected}, got shape {array.shape}")
@@ -324,8 +347,7 @@ def _array_to_rgb(array: npt.NDArray[Any]) -> Image.Image:
         raise ImageReadError(f"{expected} with at least one pixel, got shape {array.shape}")
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
-    image = Image.fromarray(np.ascontiguousarray(_array_to_uint8(array)))
-    return _over_white(image) if image.mode == "RGBA" else image.convert("RGB")
+    return Image.fromarray(np.ascontiguousarray(_array_to_uint8(array)))
 
 
 def _array_to_uint8(array: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:

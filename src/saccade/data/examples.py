@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,29 +29,32 @@ class Examples:
     index : pandas.Index
         One entry an image.
     labels : pandas.Series or None
-        The labels, when there are any.
+        The labels, when there are any; several columns of 0 and 1 are a DataFrame.
     class_names : list of str or None
         Names behind integer labels, when the data set knows them.
+    weights : pandas.Series or None
+        How much each image counts in training.
     """
 
     images: list[ImageLike]
     index: pd.Index
-    labels: pd.Series | None = None
+    labels: pd.Series | pd.DataFrame | None = None
     class_names: list[str] | None = None
+    weights: pd.Series | None = None
 
     def __len__(self) -> int:
         return len(self.images)
 
 
-def read_examples(data: Any, label: str | None = None) -> Examples:
+def read_examples(data: Any, label: str | list[str] | None = None) -> Examples:
     """Return the images, and the labels where there are any, of whatever was handed over.
 
     Parameters
     ----------
     data : path, bytes, picture, sequence of these, Series, DataFrame or ImageDataset
         One image or many.
-    label : str or None
-        The label column's name in a plain DataFrame.
+    label : str, list of str or None
+        The label column's name in a plain DataFrame; several, where labels are columns of 0 and 1.
 
     Raises
     ------
@@ -72,13 +75,13 @@ def read_examples(data: Any, label: str | None = None) -> Examples:
     )
 
 
-def read_labelled_examples(data: Any, label: str) -> Examples:
-    """Return images and labels.
+def read_labelled_examples(data: Any, label: str | list[str], weight: str | None = None) -> Examples:
+    """Return images and labels, and the column `weight`, where it is given, as their weights.
 
     Raises
     ------
     DataError
-        When there is no label column, or no image at all.
+        When there is no label or weight column, or no image at all.
     """
     if not isinstance(data, pd.DataFrame):
         given = repr(str(data)) if isinstance(data, str | Path) else type(data).__name__
@@ -90,11 +93,20 @@ def read_labelled_examples(data: Any, label: str) -> Examples:
         raise DataError("the data set holds no images")
     examples = read_examples(data, label)
     if examples.labels is None:
-        columns = [str(column) for column in data.columns]
-        near = near_names(label, columns)
-        advice = f"did you mean label={near[0]!r}?" if near else "name it by ImagePredictor(label=…)"
-        raise DataError(f"there is no label column {label!r}; the columns are {columns}; {advice}")
-    return examples
+        lacking = next(name for name in ([label] if isinstance(label, str) else label) if name not in data.columns)
+        raise _no_column("label", lacking, data)
+    if weight is None:
+        return examples
+    if weight not in data.columns:
+        raise _no_column("sample_weight", weight, data)
+    return replace(examples, weights=data[weight])
+
+
+def _no_column(role: str, name: str, frame: pd.DataFrame) -> DataError:
+    columns = [str(column) for column in frame.columns]
+    near = near_names(str(name), columns)
+    advice = f"did you mean {role}={near[0]!r}?" if near else f"name it by ImagePredictor({role}=…)"
+    return DataError(f"there is no {role} column {name!r}; the columns are {columns}; {advice}")
 
 
 def _is_many(array: np.ndarray) -> bool:
@@ -102,17 +114,21 @@ def _is_many(array: np.ndarray) -> bool:
     return array.dtype == object or array.dtype.kind in "US" or array.ndim == 4
 
 
-def _from_frame(frame: pd.DataFrame, label: str | None) -> Examples:
+def _from_frame(frame: pd.DataFrame, label: str | list[str] | None) -> Examples:
+    if isinstance(label, list):
+        labels = pd.DataFrame(frame[label]) if set(label) <= set(frame.columns) else None
+        return Examples(list(frame[_image_column(frame, label)]), frame.index, labels)
     label_column, class_names = label, None
     if isinstance(frame, ImageDataset):
         class_names = frame.classes
         if label not in frame.columns:
             label_column = frame.label_column
     labels = frame[label_column] if label_column is not None and label_column in frame.columns else None
-    return Examples(list(frame[_image_column(frame, label_column)]), frame.index, labels, class_names)
+    image_column = _image_column(frame, [] if label_column is None else [label_column])
+    return Examples(list(frame[image_column]), frame.index, labels, class_names)
 
 
-def _image_column(frame: pd.DataFrame, label_column: str | None) -> str:
+def _image_column(frame: pd.DataFrame, label_columns: list[str]) -> str:
     """Return the column of images: the one a data set names, `image`, or the only one whose values can be images."""
     declared = frame.image_column if isinstance(frame, ImageDataset) else "image"
     if declared in frame.columns:
@@ -120,7 +136,7 @@ def _image_column(frame: pd.DataFrame, label_column: str | None) -> str:
     candidates = [
         column
         for column in frame.columns
-        if column != label_column and len(frame) and _could_be_image(frame[column].iloc[0])
+        if column not in label_columns and len(frame) and _could_be_image(frame[column].iloc[0])
     ]
     if len(candidates) == 1:
         return str(candidates[0])

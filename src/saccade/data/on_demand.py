@@ -20,16 +20,18 @@ class OnDemandImages:
         Paths, bytes or pictures.
     shorter_side : int
         Pixels of the shorter side that are wanted.
+    channels : int
+        As in `read_as_stored`.
     """
 
-    def __init__(self, images: Sequence[ImageLike], shorter_side: int) -> None:
-        self.images, self.shorter_side = images, shorter_side
+    def __init__(self, images: Sequence[ImageLike], shorter_side: int, channels: int = 3) -> None:
+        self.images, self.shorter_side, self.channels = images, shorter_side, channels
         self.errors: dict[int, str] = {}
 
     def __getitem__(self, index: int, /) -> np.ndarray:
-        """Return image `index`, uint8 of shape (height, width, 3)."""
+        """Return image `index`, uint8 of shape (height, width, channels)."""
         try:
-            return read_as_stored(self.images[index], self.shorter_side)
+            return read_as_stored(self.images[index], self.shorter_side, self.channels)
         except ImageReadError as error:
             self.errors[index] = str(error)
-            return np.zeros((8, 8, 3), np.uint8)
+            return np.zeros((8, 8, self.channels), np.uint8)

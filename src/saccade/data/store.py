@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import math
 import os
 import secrets
 import shutil
@@ -27,12 +28,12 @@ from saccade.data.decoding import DecodedImage, ImageSource, decode_image
 from saccade.data.scanning import ImageFacts, Progress, Scan, ScanRecorder, SecondsLeft, map_in_threads
 from saccade.errors import DataError, HyperparameterError, ImageReadError
 
-_FORMAT_VERSION = 1
+_FORMAT_VERSION = 2
 _MAX_ELONGATION = 4  # the longer side is at most this many times the shorter side that was asked for
 _DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _ABANDONED_AFTER_S = 600  # a build writes several times a second; one that has not for so long was killed
 
-PIXELS_FILE = "pixels.bin"  # the images one after the other, each (height, width, 3) uint8
+PIXELS_FILE = "pixels.bin"  # the images one after the other, each (height, width, channels) uint8
 INDEX_FILE = "index.npz"  # where each lies, and what is known of it
 SUMMARY_FILE = "store.json"
 
@@ -54,7 +55,7 @@ def stored_size(width: int, height: int, shorter_side: int | None) -> tuple[int,
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
-def read_as_stored(image: ImageSource, shorter_side: int | None) -> npt.NDArray[np.uint8]:
+def read_as_stored(image: ImageSource, shorter_side: int | None, channels: int = 3) -> npt.NDArray[np.uint8]:
     """Read one image exactly as the store keeps it.
 
     With this an image that comes later, for a prediction, looks to the network as those it was trained on.
@@ -62,15 +63,21 @@ def read_as_stored(image: ImageSource, shorter_side: int | None) -> npt.NDArray[
     Returns
     -------
     ndarray
-        (H, W, 3) uint8.
+        (H, W, channels) uint8; for the channels see `decode_image`.
 
     Raises
     ------
     ImageReadError
         The image cannot be decoded.
     """
-    decoded = decode_image(image, min_shorter_side=shorter_side)
-    return np.asarray(_shrunk(decoded, shorter_side))
+    decoded = decode_image(image, min_shorter_side=shorter_side, channels=channels)
+    return _pixels(_shrunk(decoded, shorter_side))
+
+
+def _pixels(image: Image.Image) -> npt.NDArray[np.uint8]:
+    """Return pixels of shape (H, W, channels), a single channel too."""
+    pixels = np.asarray(image)
+    return pixels[:, :, None] if pixels.ndim == 2 else pixels
 
 
 def _shrunk(decoded: DecodedImage, shorter_side: int | None) -> Image.Image:
@@ -98,7 +105,7 @@ class _Index:
 class ImageStore:
     """Images decoded once, in a folder; made by `build`, found again by `open`.
 
-    ``store[i]`` is a read-only (H, W, 3) uint8 array: a view of the memory-mapped file, so that processes on
+    ``store[i]`` is a read-only (H, W, channels) uint8 array: a view of the memory-mapped file, so that processes on
     one machine share the memory. A store can be pickled: it is opened again by its folder.
 
     Attributes
@@ -106,6 +113,8 @@ class ImageStore:
     folder : Path
     shorter_side : int or None
         To which shorter side images were shrunk; None: not at all.
+    channels : int
+        1, 3 or 4.
     scan : Scan
         Size, digest and errors of each image, for the data checks and the split.
 
@@ -120,10 +129,17 @@ class ImageStore:
     """
 
     def __init__(
-        self, folder: Path, pixels: npt.NDArray[np.uint8], index: _Index, scan: Scan, shorter_side: int | None
+        self,
+        folder: Path,
+        pixels: npt.NDArray[np.uint8],
+        index: _Index,
+        scan: Scan,
+        shorter_side: int | None,
+        channels: int = 3,
     ) -> None:
         self.folder = folder
         self.shorter_side = shorter_side
+        self.channels = channels
         self.scan = scan
         self._pixels = pixels
         self._index = index
@@ -135,6 +151,7 @@ class ImageStore:
         folder: str | os.PathLike[str],
         *,
         shorter_side: int | None,
+        channels: int = 3,
         num_threads: int | None = None,
         deadline: SecondsLeft | None = None,
         order: Iterable[int] | None = None,
@@ -153,6 +170,8 @@ class ImageStore:
             Where the store will be.
         shorter_side
             Shrink larger images to this shorter side in pixels, see `stored_size`; None keeps the full size.
+        channels
+            1 for grey, 3 for RGB, 4 for RGBA; see `decode_image`.
         num_threads
             Defaults to the number of usable cores.
         deadline
@@ -179,7 +198,7 @@ class ImageStore:
         folder.parent.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(folder)
         partial = folder.with_name(f".{folder.name}-{secrets.token_hex(4)}.partial")
-        writer = _StoreWriter(partial, images, shorter_side)
+        writer = _StoreWriter(partial, images, shorter_side, channels)
         try:
             partial.mkdir()
             writer.write_pixels(positions, num_threads, deadline, on_progress)
@@ -216,20 +235,21 @@ class ImageStore:
         pixels = np.zeros(0, dtype=np.uint8)  # an empty file cannot be mapped
         if num_bytes > 0:
             pixels = np.memmap(folder / PIXELS_FILE, dtype=np.uint8, mode="r").view(np.ndarray)
-        return cls(folder, pixels, index, scan, summary["shorter_side"])
+        return cls(folder, pixels, index, scan, summary["shorter_side"], summary["channels"])
 
     def __len__(self) -> int:
         return len(self.scan)
 
     def __getitem__(self, position: int) -> npt.NDArray[np.uint8]:
-        """Return the (H, W, 3) uint8 pixels of one image; raises ImageReadError if it is not there."""
+        """Return the (H, W, channels) uint8 pixels of one image; raises ImageReadError if it is not there."""
         position = range(len(self))[position]
         offset = int(self._index.offsets[position])
         if offset < 0:
             reason = self.errors.get(position, "left out, because the time to decode it had run out")
             raise ImageReadError(f"image {position} is not in the store: {reason}")
         height, width = int(self._index.heights[position]), int(self._index.widths[position])
-        return self._pixels[offset : offset + height * width * 3].reshape(height, width, 3)
+        shape = (height, width, self.channels)
+        return self._pixels[offset : offset + math.prod(shape)].reshape(shape)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return ImageStore.open, (self.folder,)
@@ -269,10 +289,11 @@ class ImageStore:
 class _StoreWriter:
     """Writes the files of one store into a folder that nobody reads yet."""
 
-    def __init__(self, folder: Path, images: Sequence[ImageSource], shorter_side: int | None) -> None:
+    def __init__(self, folder: Path, images: Sequence[ImageSource], shorter_side: int | None, channels: int) -> None:
         self._folder = folder
         self._images = images
         self._shorter_side = shorter_side
+        self._channels = channels
         self._recorder = ScanRecorder(len(images), shorter_side)
         self._index = _Index.empty(len(images))
         self._num_bytes = 0
@@ -301,13 +322,13 @@ class _StoreWriter:
 
     def _decode(self, position: int) -> tuple[ImageFacts, npt.NDArray[np.uint8]] | ImageReadError:
         try:
-            decoded = decode_image(self._images[position], min_shorter_side=self._shorter_side)
+            decoded = decode_image(self._images[position], min_shorter_side=self._shorter_side, channels=self._channels)
         except ImageReadError as error:
             return error
-        pixels = np.asarray(decoded.image)
+        pixels = _pixels(decoded.image)
         facts = ImageFacts.of(pixels, decoded.full_size)
         shrunk = _shrunk(decoded, self._shorter_side)
-        return facts, pixels if shrunk is decoded.image else np.asarray(shrunk)
+        return facts, pixels if shrunk is decoded.image else _pixels(shrunk)
 
     def _append(self, file: BinaryIO, position: int, facts: ImageFacts, pixels: npt.NDArray[np.uint8]) -> None:
         file.write(np.ascontiguousarray(pixels).data)
@@ -335,6 +356,7 @@ class _StoreWriter:
             "num_images": len(scan),
             "num_bytes": self._num_bytes,
             "shorter_side": self._shorter_side,
+            "channels": self._channels,
             "errors": {str(position): reason for position, reason in scan.errors.items()},
         }
         text = json.dumps(summary, indent=1, ensure_ascii=False)

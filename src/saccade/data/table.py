@@ -127,7 +127,10 @@ class ImageTable(pd.DataFrame):
             )
         groups = np.zeros(len(self), dtype=int)
         if self.label_column in self.columns and not are_values(self[self.label_column]):
-            groups = pd.factorize(self[self.label_column])[0]
+            labels = self[self.label_column]
+            is_listed = labels.map(lambda label: isinstance(label, list | tuple | set | np.ndarray)).any()
+            # Several labels an image: images with the same ones are alike.
+            groups = pd.factorize(labels.map(lambda label: str(sorted(label))) if is_listed else labels)[0]
         parts = stratified_parts(groups, [val_size, test_size], np.random.default_rng(random_state))
         train, val, test = (self[parts == part] for part in range(3))
         return train, val, test

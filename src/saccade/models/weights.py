@@ -12,7 +12,7 @@ from saccade.errors import WeightsNotFoundError
 from saccade.models.catalogue import resolve_name, split_name
 from saccade.models.hub import HubFile, download, find_cached, hub_cache_folder, hub_endpoint
 
-__all__ = ["WEIGHTS_FOLDER_VARIABLE", "find_weights", "tensor_names"]
+__all__ = ["WEIGHTS_FOLDER_VARIABLE", "find_weights", "networks_in_folder", "tensor_names"]
 
 WEIGHTS_FOLDER_VARIABLE = "SACCADE_WEIGHTS"
 SUFFIX = ".safetensors"
@@ -67,6 +67,27 @@ def find_weights(name: str, *, file: str | Path | None = None, folder: str | Pat
         f"Give a folder with a file '{timm_name}{SUFFIX}' (the option `weights` or the environment variable "
         f"{WEIGHTS_FOLDER_VARIABLE}), or train from random weights with pretrained=False."
     )
+
+
+def networks_in_folder(folder: str | Path | None = None) -> list[str]:
+    """Return the networks that a local folder has weights for, those with the largest files first.
+
+    Parameters
+    ----------
+    folder : path, optional
+        The folder; None is the one that the environment variable ``SACCADE_WEIGHTS`` names, if any.
+
+    Returns
+    -------
+    list of str
+        Architectures that timm knows; empty without a folder.
+    """
+    given = folder if folder is not None else os.environ.get(WEIGHTS_FOLDER_VARIABLE)
+    if not given or not Path(given).expanduser().is_dir():
+        return []
+    files = sorted(Path(given).expanduser().glob(f"*{SUFFIX}"), key=lambda file: (-file.stat().st_size, file.name))
+    architectures = dict.fromkeys(file.name.split(".")[0] for file in files)
+    return [architecture for architecture in architectures if timm.is_model(architecture)]
 
 
 def tensor_names(path: Path) -> list[str]:

@@ -15,6 +15,7 @@ from saccade.data.batches import Batches, Images
 from saccade.models.catalogue import resolve_name
 from saccade.models.network import InputSpec, build_network, classifier_parameters, network_input
 from saccade.training.device import Numerics
+from saccade.training.own_parts import OwnPart, build_own_network
 from saccade.training.problem import Problem
 from saccade.training.recipe import Recipe
 
@@ -25,26 +26,47 @@ class Blueprint:
 
     Attributes
     ----------
-    architecture : str
-        timm's name.
+    architecture : str or None
+        timm's name; None for a network of the user's own.
     input : InputSpec
-        Size, crop, interpolation and normalisation of what it sees.
+        Size, crop, interpolation and normalisation of what it sees; its means tell the number of channels.
     img_size : int or None
         The image size that the network was built for, when it is not its own.
     tta : bool
         Whether predictions are the mean over an image and its mirror image.
+    own : str or None
+        What the user's own network is called.
     """
 
-    architecture: str
+    architecture: str | None
     input: InputSpec
     img_size: int | None = None
     tta: bool = False
+    own: str | None = None
+
+    @property
+    def name(self) -> str:
+        """Of the network, for messages."""
+        return self.architecture or self.own or ""
+
+    @property
+    def in_chans(self) -> int:
+        """Channels of an image."""
+        return len(self.input.mean)
 
     @classmethod
     def of(cls, network: torch.nn.Module, recipe: Recipe) -> Blueprint:
         """Return the blueprint of the recipe's network: what its weights were trained to see, unless told otherwise."""
         spec = network_input(network)
-        spec = replace(spec, img_size=recipe.img_size or spec.img_size, crop_pct=recipe.crop_pct or spec.crop_pct)
+        spec = replace(
+            spec,
+            img_size=recipe.img_size or spec.img_size,
+            crop_pct=recipe.crop_pct or spec.crop_pct,
+            mean=_for_channels(spec.mean, recipe.in_chans),
+            std=_for_channels(spec.std, recipe.in_chans),
+        )
+        if isinstance(recipe.model, OwnPart):
+            return cls(None, spec, recipe.img_size, recipe.tta, repr(recipe.model))
         return cls(resolve_name(recipe.model), spec, recipe.img_size, recipe.tta)
 
     def to_json(self) -> dict[str, Any]:
@@ -57,6 +79,15 @@ class Blueprint:
         spec = record["input"]
         spec = InputSpec(**{**spec, "mean": tuple(spec["mean"]), "std": tuple(spec["std"])})
         return cls(**{**record, "input": spec})
+
+
+def _for_channels(values: tuple[float, ...], in_chans: int) -> tuple[float, ...]:
+    """Return the figures of so many channels from those of a network's own, as timm adapts its first layer."""
+    if len(values) == in_chans:
+        return values
+    if in_chans == 1:
+        return (sum(values) / len(values),)
+    return tuple(values[channel % len(values)] for channel in range(in_chans))
 
 
 def weights_options(recipe: Recipe, weights: Path | None) -> dict[str, Any]:
@@ -149,18 +180,22 @@ class Classifier:
 
 def new_classifier(recipe: Recipe, problem: Problem, numerics: Numerics, weights: Path | None = None) -> Classifier:
     """Build the recipe's network, pretrained if it says so, with a new last layer for the problem."""
-    where = weights_options(recipe, weights)
-    network = build_network(
-        recipe.model,
-        problem.num_outputs,
-        pretrained=recipe.pretrained,
-        img_size=recipe.img_size,
-        drop_rate=recipe.drop or None,
-        drop_path_rate=recipe.drop_path,
-        weights_file=where.get("file"),
-        weights_folder=where.get("folder"),
-    )
-    if recipe.pretrained:
+    if isinstance(recipe.model, OwnPart):
+        network = build_own_network(recipe.model, problem.num_outputs, recipe.in_chans, recipe.img_size)
+    else:
+        where = weights_options(recipe, weights)
+        network = build_network(
+            recipe.model,
+            problem.num_outputs,
+            pretrained=recipe.pretrained,
+            in_chans=recipe.in_chans,
+            img_size=recipe.img_size,
+            drop_rate=recipe.drop or None,
+            drop_path_rate=recipe.drop_path,
+            weights_file=where.get("file"),
+            weights_folder=where.get("folder"),
+        )
+    if recipe.starts_pretrained:
         _quiet_head(network)
     return Classifier(Blueprint.of(network, recipe), problem, network, numerics)
 
@@ -178,7 +213,16 @@ def _quiet_head(network: torch.nn.Module) -> None:
             parameter.zero_()
 
 
-def empty_classifier(blueprint: Blueprint, problem: Problem, numerics: Numerics) -> Classifier:
-    """Build a blueprint's network to load weights into."""
-    network = build_network(blueprint.architecture, problem.num_outputs, pretrained=False, img_size=blueprint.img_size)
+def empty_classifier(
+    blueprint: Blueprint, problem: Problem, numerics: Numerics, own: OwnPart | None = None
+) -> Classifier:
+    """Build a blueprint's network to load weights into; `own` is the network, where it is the user's own."""
+    num_outputs, in_chans, img_size = problem.num_outputs, blueprint.in_chans, blueprint.img_size
+    if blueprint.architecture is None:
+        assert own is not None, "a network of the user's own can be built by the user only"
+        network = build_own_network(own, num_outputs, in_chans, blueprint.input.img_size)
+    else:
+        network = build_network(
+            blueprint.architecture, num_outputs, pretrained=False, in_chans=in_chans, img_size=img_size
+        )
     return Classifier(blueprint, problem, network, numerics)

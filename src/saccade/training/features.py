@@ -37,7 +37,7 @@ def features_of(
     head = classifier.head
     if head is None:
         raise HyperparameterError(
-            f"{classifier.blueprint.architecture} has no single last layer whose input could be taken as features"
+            f"{classifier.blueprint.name} has no single last layer whose input could be taken as features"
         )
     seen: list[np.ndarray] = []
     is_own_pass = classifier.blueprint.tta  # of an image and its mirror image, only the first pass counts

@@ -14,8 +14,10 @@ import numpy as np
 import pandas as pd
 
 from saccade.errors import DataError, HyperparameterError, UnknownNameError
-from saccade.training.labels import Label
+from saccade.space import Dict
+from saccade.training.labels import Label, Labels
 from saccade.training.problem import Problem, rarest_labels
+from saccade.training.recipe import choices
 
 ClassWeight = Literal["balanced"] | Mapping[Label, float] | None
 """How much classes count: by the inverse of their size, by a given weight, or all the same."""
@@ -183,6 +185,39 @@ def sample_weights(column: Sequence[Any] | np.ndarray | pd.Series) -> np.ndarray
     if not weights.sum() > 0:
         raise DataError("all sample weights are 0; there is nothing to learn from")
     return np.asarray(weights / weights.mean(), np.float32)
+
+
+def loss_weights(
+    targets: np.ndarray, problem: Problem, by_class: np.ndarray | None, by_image: np.ndarray | None
+) -> np.ndarray | None:
+    """Return the weight of each image in the loss, of those of its class and its own.
+
+    Returns
+    -------
+    ndarray of shape (num_images,), or (num_images, num_classes) for multilabel problems, or None
+        None when all count the same.
+    """
+    if by_class is None and by_image is None:
+        return None
+    weights = np.ones(targets.shape, np.float32)
+    if by_class is not None:
+        weights = np.where(targets > 0, by_class, weights) if problem.type == "multilabel" else by_class[targets]
+    return weights if by_image is None else (weights.T * by_image).T
+
+
+def check_imbalance(space: Dict, labels: Labels, problem: Problem, class_names: Sequence[str] | None = None) -> None:
+    """See that all the class weights of a search space, and its balanced sampling, suit the labels.
+
+    Raises
+    ------
+    HyperparameterError, UnknownNameError
+        As `class_weights` and `balanced_sampling_weights` raise them.
+    """
+    targets = problem.encode(labels)
+    for spec in choices(space, "class_weight"):
+        class_weights(spec, targets, problem, class_names)
+    if any(choices(space, "balanced_sampling")):
+        balanced_sampling_weights(targets, problem)
 
 
 def _needs_classes(what: str, problem: Problem) -> None:

@@ -3,43 +3,70 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
+from torch import nn
+
+from saccade.errors import HyperparameterError
 from saccade.models.catalogue import resolve_name
-from saccade.models.network import network_input
+from saccade.models.network import InputSpec, network_input
 from saccade.models.weights import find_weights
 from saccade.space import Dict
 from saccade.training.classifier import weights_options
-from saccade.training.recipe import Recipe, edges_of
+from saccade.training.own_parts import OwnPart, build_own_network
+from saccade.training.recipe import Recipe, choices
 
 
-def check_networks(space: Dict, weights: Path | None) -> None:
+def check_networks(space: Dict, weights: Path | None, num_outputs: int) -> None:
     """See that every network of a search space exists, and that its weights can be had where they are wanted.
 
     Raises
     ------
     UnknownModelError, WeightsNotFoundError
         With what to do about it.
+    HyperparameterError
+        When a network of the user's own does not give `num_outputs` outputs.
     """
-    for name in _choices(space, "model"):
-        resolve_name(name)
-        for pretrained in _choices(space, "pretrained"):
-            for file in _choices(space, "weights"):
+    for model in choices(space, "model"):
+        if isinstance(model, OwnPart):
+            for img_size in choices(space, "img_size"):
+                build_own_network(model, num_outputs, stored_channels(space), img_size)
+            continue
+        resolve_name(model)
+        for pretrained in choices(space, "pretrained"):
+            for file in choices(space, "weights"):
                 if pretrained:
-                    find_weights(name, **weights_options(Recipe.of({"model": name, "weights": file}), weights))
+                    find_weights(model, **weights_options(Recipe.of({"model": model, "weights": file}), weights))
 
 
-def stored_side(space: Dict) -> int:
+def stored_side(space: Dict, num_outputs: int) -> int:
     """Return the shorter side in pixels that the images need for all networks of a search space."""
     sides = []
-    for name in _choices(space, "model"):
-        spec = network_input(resolve_name(name))
-        for img_size in _choices(space, "img_size"):
-            for crop_pct in _choices(space, "crop_pct"):
+    for model in choices(space, "model"):
+        spec = _input_of(model, num_outputs)
+        for img_size in choices(space, "img_size"):
+            for crop_pct in choices(space, "crop_pct"):
                 sides.append(round((img_size or spec.img_size) / (crop_pct or spec.crop_pct)))
     return max(sides)
 
 
-def _choices(space: Dict, name: str) -> list[Any]:
-    value = space.data.get(name, Recipe.model_fields[name].default)
-    return edges_of(value) or [value]
+def stored_channels(space: Dict) -> int:
+    """Return how many channels the images need.
+
+    Raises
+    ------
+    HyperparameterError
+        When trials would need different ones.
+    """
+    channels = choices(space, "in_chans")
+    if len(set(channels)) > 1:
+        raise HyperparameterError(
+            f"in_chans was given {channels}; expected one number, because images are decoded once for all trials"
+        )
+    return int(channels[0])
+
+
+def _input_of(model: str | OwnPart, num_outputs: int) -> InputSpec:
+    if isinstance(model, str):
+        return network_input(resolve_name(model))
+    network = model.value if isinstance(model.value, nn.Module) else model.value(num_outputs)
+    return network_input(network)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from timm.scheduler import create_scheduler_v2
 
 from saccade.errors import HyperparameterError, UnknownNameError
 from saccade.models.network import classifier_parameters
+from saccade.training.own_parts import OwnPart
 from saccade.training.problem import Problem
 from saccade.training.recipe import Recipe
 
@@ -22,7 +24,11 @@ def make_optimizer(network: torch.nn.Module, recipe: Recipe) -> torch.optim.Opti
     ------
     UnknownNameError
         When timm has no optimizer of that name.
+    HyperparameterError
+        When an own class makes no optimizer; or when a factor is for the last layer and nobody knows which that is.
     """
+    if isinstance(recipe.opt, OwnPart):
+        return _own_optimizer(recipe.opt, _parameter_groups(network, recipe), recipe)
     known = list_optimizers(exclude_filters=["fused*", "bnb*"])
     if recipe.opt.lower().removeprefix("lookahead_") not in known:
         raise UnknownNameError.of("optimizer", recipe.opt, known)
@@ -36,15 +42,35 @@ def make_optimizer(network: torch.nn.Module, recipe: Recipe) -> torch.optim.Opti
     return optimizer
 
 
+def _own_optimizer(own: OwnPart, groups: list[dict[str, Any]], recipe: Recipe) -> torch.optim.Optimizer:
+    parameters = inspect.signature(own.value).parameters
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    given = {"lr": recipe.lr, "momentum": recipe.momentum, "weight_decay": recipe.weight_decay}
+    taken = {name: value for name, value in given.items() if name in parameters or (takes_any and name == "lr")}
+    # The groups hold rate and decay as well, and what they hold comes before an optimizer's defaults.
+    optimizer = own.value([{**group, "lr": recipe.lr} for group in groups], **taken)
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise HyperparameterError(
+            f"the own optimizer {own!r} made {optimizer!r:.100} of type {type(optimizer).__name__}; expected a "
+            "subclass of torch.optim.Optimizer"
+        )
+    return optimizer
+
+
 def _parameter_groups(network: torch.nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
     """Return timm's layer-wise groups, split once more into the new last layer and the rest."""
+    head = classifier_parameters(network)
+    if not head and (recipe.transfer_lr_mult, recipe.output_lr_mult) != (1.0, 1.0):
+        raise HyperparameterError(
+            "transfer_lr_mult and output_lr_mult tell the last layer from the others, and of the own network "
+            f"{recipe.model!r} nobody knows which that is: give it a method get_classifier(), or leave them at 1"
+        )
     groups: list[dict[str, Any]] = param_groups_layer_decay(
         network,
         weight_decay=recipe.weight_decay,
         no_weight_decay_list=getattr(network, "no_weight_decay", set)(),
-        layer_decay=recipe.layer_decay or (0.75 if recipe.pretrained else 1.0),
+        layer_decay=recipe.layer_decay or (0.75 if recipe.starts_pretrained and head else 1.0),
     )
-    head = classifier_parameters(network)
     in_head = {id(parameter) for name, parameter in network.named_parameters() if name in head}
     split = []
     for group in groups:
@@ -106,13 +132,17 @@ class Mixing:
         self._problem, self._smoothing = problem, recipe.smoothing
         self._mixup = Mixup(mixup_alpha=recipe.mixup, cutmix_alpha=recipe.cutmix, label_smoothing=0.0)
 
-    def __call__(self, x_BCHW: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return mixed images and class probabilities of shape (batch, classes)."""
+    def __call__(
+        self, x_BCHW: torch.Tensor, y: torch.Tensor, weights: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """Return mixed images, class probabilities of shape (batch, classes), and mixed weights where there are any."""
         num = len(x_BCHW)
         if num % 2:  # timm pairs the images of a batch, so an odd one takes a partner for the while
             x_BCHW, y = torch.cat([x_BCHW, x_BCHW[:1]]), torch.cat([y, y[:1]])
+            weights = None if weights is None else torch.cat([weights, weights[:1]])
         # Mixing row numbers as if they were classes tells how much of each image is in each.
         self._mixup.num_classes = len(x_BCHW)
         x_mixed, parts = self._mixup(x_BCHW, torch.arange(len(x_BCHW), device=y.device))
         y_mixed = parts.float() @ self._problem.soft_targets(y, self._smoothing)
-        return x_mixed[:num], y_mixed[:num]
+        mixed_weights = None if weights is None else (parts.float() @ weights)[:num]
+        return x_mixed[:num], y_mixed[:num], mixed_weights

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,7 @@ from saccade.data.splitting import split_holdout
 from saccade.data.store import ImageStore
 from saccade.errors import DataError
 from saccade.events import DataReady, Event, Progressed, Warned
+from saccade.training.imbalance import sample_weights
 from saccade.training.problem import Problem
 from saccade.training.task import Split
 
@@ -41,6 +43,7 @@ def prepare_data(
     *,
     folder: Path,
     shorter_side: int,
+    channels: int = 3,
     holdout_frac: float,
     random_state: int | None,
     seconds_left: Callable[[], float] | None,
@@ -58,6 +61,8 @@ def prepare_data(
         Where the store goes.
     shorter_side : int
         Pixels of the shorter side at which images are kept.
+    channels : int
+        Of each pixel: 1 for grey, 3 for RGB, 4 for RGBA.
     holdout_frac, random_state
         Part of the images to hold out, and its seed.
     seconds_left : callable or None
@@ -73,10 +78,12 @@ def prepare_data(
     start_s = time.perf_counter()
     images, labels = _joined(train, tuning)
     asked = Problem.of(labels[: len(train)], problem_type)  # wrong labels are told before the long work
+    weights = None if train.weights is None else _all_weights(train.weights, len(images))
     store = ImageStore.build(
         images,
         folder,
         shorter_side=shorter_side,
+        channels=channels,
         deadline=seconds_left,
         order=_fair_order(asked.strata(labels), random_state).tolist(),
         on_progress=lambda done, total: tell(Progressed("decoding images", done, total)),
@@ -102,14 +109,25 @@ def prepare_data(
     in_val = np.random.default_rng(0).permutation(in_val)
     seconds = time.perf_counter() - start_s
     tell(DataReady(len(in_train), len(in_val), len(problem.classes), len(images) - len(usable), seconds))
-    train_split, val_split = (Split(part, problem.encode(labels.iloc[part])) for part in (in_train, in_val))
+    train_split, val_split = (
+        Split(part, problem.encode(labels.iloc[part]), None if weights is None else weights[part])
+        for part in (in_train, in_val)
+    )
     return PreparedData(store, train_split, val_split, problem)
 
 
-def _joined(train: Examples, tuning: Examples | None) -> tuple[list[ImageLike], pd.Series]:
+def _all_weights(column: pd.Series, num_images: int) -> np.ndarray:
+    """Return the weights of the training images, and 1, which is their mean, for images of `tuning_data`."""
+    weights = np.ones(num_images, np.float32)
+    weights[: len(column)] = sample_weights(column)
+    return weights
+
+
+def _joined(train: Examples, tuning: Examples | None) -> tuple[list[ImageLike], pd.Series | pd.DataFrame]:
     parts = [train] if tuning is None else [train, tuning]
     images = [image for part in parts for image in part.images]
-    return images, pd.concat([part.labels for part in parts if part.labels is not None], ignore_index=True)
+    labels: list[Any] = [part.labels for part in parts]
+    return images, pd.concat(labels, ignore_index=True)
 
 
 def _fair_order(classes: np.ndarray, random_state: int | None) -> np.ndarray:

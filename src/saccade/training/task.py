@@ -22,10 +22,21 @@ class Split:
         Their numbers in the store.
     targets : ndarray, shape (num_images,)
         Their labels, encoded by the problem.
+    weights : ndarray of float32 or None, shape (num_images,)
+        How much they count in training, from `saccade.training.imbalance.sample_weights`.
     """
 
     indices: np.ndarray
     targets: np.ndarray
+    weights: np.ndarray | None = None
+
+    def joined(self, other: Split) -> Split:
+        """Return the images of both."""
+        weights = None
+        if self.weights is not None and other.weights is not None:
+            weights = np.concatenate([self.weights, other.weights])
+        indices = np.concatenate([self.indices, other.indices])
+        return Split(indices, np.concatenate([self.targets, other.targets]), weights)
 
 
 @dataclass(frozen=True)
@@ -48,6 +59,13 @@ class ImageTask:
         torch's name of the device; None is the best there is.
     num_threads : int or None
         CPU threads for one trial; None leaves it to torch.
+    start : Path or None
+        Weights of a fitted network, its last layer included, from which all trials continue.
+    is_refit : bool
+        Whether the validation images are among the training images: then they judge nothing, the weights of the last
+        epoch count, and nothing stops early.
+    class_names : list of str or None
+        Names behind integer labels, under which recipes may weigh classes.
     """
 
     store: ImageStore
@@ -58,3 +76,6 @@ class ImageTask:
     weights: Path | None = None
     device: str | None = None
     num_threads: int | None = None
+    start: Path | None = None
+    is_refit: bool = False
+    class_names: list[str] | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import random
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,18 +13,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from timm.utils import ModelEmaV3
 
-from saccade.data.augmentation import Augmentation, training_transform
+from saccade.data.augmentation import Augmentation, Transform, own_transform, training_transform
 from saccade.data.batches import Batches
 from saccade.deadline import Deadline
-from saccade.errors import DivergedError, OutOfMemoryError
+from saccade.errors import DataError, DivergedError, OutOfMemoryError
 from saccade.events import EpochDone
 from saccade.training.checkpoint import load_state, save_state
 from saccade.training.classifier import new_classifier
 from saccade.training.device import Numerics, choose_device
 from saccade.training.early_stopping import EarlyStopping
+from saccade.training.imbalance import balanced_sampling_weights, class_weights, loss_weights
 from saccade.training.metrics import held_out_figures
 from saccade.training.optimisation import LearningRate, Mixing, make_optimizer
 from saccade.training.probe import fit_head
@@ -56,9 +58,15 @@ class Trainer:
         self.task, self.recipe, self.folder = task, recipe, folder
         _seed(recipe.seed)
         self.numerics = Numerics.choose(choose_device(task.device), recipe.amp)
-        self.classifier = new_classifier(recipe, task.problem, self.numerics, task.weights)
+        start = {"pretrained": False, "weights": None} if task.start is not None else {}  # its weights replace all
+        self.classifier = new_classifier(recipe.model_copy(update=start), task.problem, self.numerics, task.weights)
         self.network = self.classifier.network
+        if task.start is not None:
+            self.network.load_state_dict(load_file(task.start))
         self.ema = ModelEmaV3(self.network, recipe.model_ema_decay, use_warmup=True) if recipe.model_ema else None
+        targets, problem = task.train.targets, task.problem
+        self.class_weights = class_weights(recipe.class_weight, targets, problem, task.class_names)
+        self.draw = balanced_sampling_weights(targets, problem) if recipe.balanced_sampling else None
         self.train_batches = self._train_batches()
         self.val_batches = self.classifier.batches(
             task.store, task.val.indices, task.val.targets, max(32, recipe.batch_size)
@@ -69,7 +77,7 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(enabled=self.numerics.dtype is torch.float16)
         self.stopping = EarlyStopping(recipe)
         self.num_epochs = 0
-        self.is_probed = not (recipe.pretrained and recipe.linear_probe)
+        self.is_probed = not (recipe.starts_pretrained and recipe.linear_probe) or task.start is not None
         self.best_score = -math.inf
         self.val_s: float | None = None
 
@@ -84,7 +92,7 @@ class Trainer:
                     return "stopped by the scheduler"
                 if not is_whole or deadline.seconds_left() <= (self.val_s or 0.0):
                     return "time limit"
-                if reason := self.stopping.reason(event.score):
+                if not self.task.is_refit and (reason := self.stopping.reason(event.score)):
                     return reason
         return ""
 
@@ -93,7 +101,7 @@ class Trainer:
         if not self.is_probed:
             self.is_probed = True
             start_s = time.perf_counter()
-            if fit_head(self.classifier, self.task.store, self.task.train, deadline.seconds_left, self.recipe.seed):
+            if self._fit_head(deadline):
                 if self.ema is not None:
                     self.ema.set(self.network)
                 yield self._judge(job.trial, deadline, start_s, {}, is_whole=True), True
@@ -104,6 +112,14 @@ class Trainer:
             self.num_epochs += 1
             yield self._judge(job.trial, deadline, start_s, figures, is_whole), is_whole
 
+    def _fit_head(self, deadline: Deadline) -> bool:
+        """Start the last layer from a linear probe, in which images count as they will in training."""
+        train, by_image = self.task.train, self.task.train.weights
+        if self.draw is not None:
+            by_image = self.draw * len(self.draw) * (1.0 if by_image is None else by_image)
+        weights = loss_weights(train.targets, self.task.problem, self.class_weights, by_image)
+        return fit_head(self.classifier, self.task.store, train, deadline.seconds_left, self.recipe.seed, weights)
+
     def _judge(
         self, trial: int, deadline: Deadline, start_s: float, figures: dict[str, float], is_whole: bool
     ) -> EpochDone:
@@ -113,7 +129,7 @@ class Trainer:
         score = self.task.metric.score(figures[self.task.metric.name])
         if not math.isfinite(score):
             raise DivergedError(f"{self.task.metric.name} on the validation images is {score}")
-        if score > self.best_score:
+        if score > self.best_score or self.task.is_refit:
             self.best_score = score
             self._save_weights()
         if is_whole:
@@ -130,9 +146,9 @@ class Trainer:
         first_step = self.num_epochs * len(self.train_batches)
         sum_loss = sum_right = num_images = 0.0
         start_s = time.perf_counter()
-        for step, (x_BCHW, y) in enumerate(self.train_batches.shuffled(), start=1):
+        for step, (x_BCHW, y, *weights) in enumerate(self.train_batches.shuffled(), start=1):
             self.learning_rate.set(first_step + step - 1)
-            loss, right = self._step(x_BCHW, y)
+            loss, right = self._step(x_BCHW, y, *weights)
             if not math.isfinite(loss):
                 raise DivergedError(f"the loss became {loss} in step {step} of epoch {self.num_epochs + 1}")
             if self.ema is not None:
@@ -148,22 +164,25 @@ class Trainer:
         self.network.train()
         freeze = self.recipe.freeze_bn
         if freeze is None:
-            freeze = self.recipe.pretrained and self.recipe.batch_size < 32  # too few images for sound statistics
+            freeze = (
+                self.recipe.starts_pretrained and self.recipe.batch_size < 32
+            )  # too few images for sound statistics
         if freeze or self.recipe.batch_size == 1:  # one image has no statistics at all
             for module in self.network.modules():
                 if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
                     module.eval()
 
-    def _step(self, x_BCHW: torch.Tensor, y: torch.Tensor) -> tuple[float, float]:
+    def _step(self, x_BCHW: torch.Tensor, y: torch.Tensor, weights: torch.Tensor | None = None) -> tuple[float, float]:
         """Take one step; return the loss and how many images were classified rightly before it."""
         targets = y
         smoothing = self.recipe.smoothing
         if self.mixing is not None:
-            x_BCHW, targets = self.mixing(x_BCHW, y)
+            x_BCHW, targets, weights = self.mixing(x_BCHW, y, weights)
             smoothing = 0.0  # part of the mixed targets already
         with self.numerics.autocast():
             outputs = self.network(x_BCHW)
-        loss = self.task.problem.loss(outputs, targets, smoothing)
+        by_class = None if self.class_weights is None else torch.as_tensor(self.class_weights, device=y.device)
+        loss = self.task.problem.loss(outputs, targets, smoothing, by_class, weights)
         self.optimizer.zero_grad()
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         if self.recipe.clip_grad:
@@ -186,9 +205,19 @@ class Trainer:
         start_s = time.perf_counter()
         network = self.network if self.ema is None else self.ema.module
         predictions = self.classifier.predict(self.val_batches, network, deadline.seconds_left)
+        try:
+            figures = self._val_figures(predictions)
+        except DataError:
+            if len(predictions) == len(self.task.val.targets):
+                raise
+            # What the deadline left of the images may lack a class, without which some metrics are not defined.
+            figures = self._val_figures(self.classifier.predict(self.val_batches, network))
         self.val_s = time.perf_counter() - start_s
-        targets, problem = self.task.val.targets[: len(predictions)], self.task.problem
-        metric = self.task.metric
+        return figures
+
+    def _val_figures(self, predictions: np.ndarray) -> dict[str, float]:
+        """Return the figures of as many validation images as there are predictions."""
+        metric, problem, targets = self.task.metric, self.task.problem, self.task.val.targets[: len(predictions)]
         return {
             **held_out_figures(targets, predictions, problem),
             metric.name: metric(targets, predictions, problem),
@@ -232,8 +261,10 @@ class Trainer:
         self.is_probed, self.num_epochs = state["is_probed"], state["num_epochs"]
         self.best_score = state["best_score"]
 
-    def _train_batches(self) -> Batches:
+    def _train_transform(self) -> Transform:
         recipe, spec = self.recipe, self.classifier.blueprint.input
+        if recipe.train_transform is not None:
+            return own_transform(recipe.train_transform.value, spec.img_size)
         augmentation = Augmentation(
             recipe.scale,
             recipe.ratio,
@@ -243,22 +274,29 @@ class Trainer:
             recipe.auto_augment,
             recipe.re_prob,
         )
+        return training_transform(augmentation, spec.img_size, spec.interpolation)
+
+    def _train_batches(self) -> Batches:
+        spec, train = self.classifier.blueprint.input, self.task.train
         return Batches(
             self.task.store,
-            self.task.train.indices,
-            self.task.train.targets,
-            training_transform(augmentation, spec.img_size, spec.interpolation),
-            recipe.batch_size,
+            train.indices,
+            train.targets,
+            self._train_transform(),
+            self.recipe.batch_size,
             spec.mean,
             spec.std,
             self.numerics.device,
+            train.weights,
+            self.draw,
         )
 
 
 def _seed(*parts: int) -> None:
-    """Seed what a trial draws from: torch, and NumPy's global generator, which timm's mixup uses."""
+    """Seed what a trial draws from: torch, and the global generators that timm's mixup and own transforms use."""
     seed = int(np.random.SeedSequence(parts).generate_state(1)[0])
     torch.manual_seed(seed)
+    random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002
 
 

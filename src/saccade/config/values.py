@@ -1,30 +1,38 @@
-"""The language of option values: durations, constants, and search spaces.
+"""The language of values on the command line and in TOML files: durations, constants, and search spaces.
 
-=================  ===========================================
-``resnet18``       a constant: text, a number, True, False, None
-``resnet18,vgg11`` a choice
-``1e-4:1e-1``      a range of real numbers
-``8:64``           a range of whole numbers
-``1e-4:1e-1:log``  a range that is searched on a logarithmic scale
-``(0.7,1)``        a constant tuple; brackets keep their commas
-``'1,2'``          in quotes, text as it stands
-=================  ===========================================
+=============================  ================================================
+``resnet18``                   a constant: text, a number, True, False, None
+``resnet18,vgg11``             a choice
+``1e-4:1e-1``                  a range of real numbers
+``8:64``                       a range of whole numbers
+``1e-4:1e-1:log``              a range that is searched on a logarithmic scale
+``(0.7,1)``                    a constant tuple; brackets keep their commas
+``'1,2'``                      in quotes, text as it stands
+``Int(8, 64, default=16)``     a space as Python has it
+``{'cat': 2.0, 'dog': 1.0}``   a dict as Python has it
+=============================  ================================================
+
+In TOML a number is a number, text is of this language, and an array is a choice.
 """
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Sequence
 from typing import Any
 
-from saccade.errors import HyperparameterError
-from saccade.space import Categorical, Int, Real
+from saccade.errors import HyperparameterError, SpaceError
+from saccade.space import Bool, Categorical, Dict, Int, List, Real, Space
+from saccade.space.constants import canonical_key
 
+_SPACES: dict[str, type[Space]] = {kind.__name__: kind for kind in (Real, Int, Bool, Categorical, List, Dict)}
+_AS_IN_PYTHON = re.compile(rf"({'|'.join(_SPACES)})\(.*\)|\{{.*\}}", re.DOTALL)
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
 _WHOLE_NUMBER = re.compile(r"[+-]?\d+")
 _DURATION = re.compile(r"(?:([\d.]+) *h)? *(?:([\d.]+) *m(?:in)?)? *(?:([\d.]+) *s)?")
 _WORDS = {"true": True, "false": False, "none": None}
-_CLOSING = {"(": ")", "[": "]"}
+_CLOSING = {"(": ")", "[": "]", "{": "}"}
 
 
 def parse_time_limit(text: str) -> float | str | None:
@@ -99,14 +107,101 @@ def parse_space(text: str) -> Any:
     Categorical('resnet18', 'mobilenetv3_small_100')
     >>> parse_space("8:64"), parse_space("0.1:0.5"), parse_space("(0.7,1)")
     (Int(8, 64), Real(0.1, 0.5), (0.7, 1))
+    >>> parse_space("Int(8, 64, default=16)")
+    Int(8, 64, default=16)
     """
     pieces = _split(text)
     if len(pieces) > 1:
         return Categorical(*(parse_space(piece) for piece in pieces))
     piece = pieces[0]
+    if _AS_IN_PYTHON.fullmatch(piece):
+        return _as_in_python(piece)
     if ":" in piece and _NUMBER.fullmatch(piece.split(":")[0].strip()):
         return _range(piece)
     return _constant(piece)
+
+
+def from_toml(value: Any) -> Any:
+    """Return the constant, choice or range that a value in a TOML file stands for.
+
+    Raises
+    ------
+    HyperparameterError, SpaceError
+        As in `parse_space`.
+
+    Examples
+    --------
+    >>> from_toml("1e-4:1e-1:log"), from_toml(16), from_toml(["resnet18", "vgg11"])
+    (Real(0.0001, 0.1, log=True), 16, Categorical('resnet18', 'vgg11'))
+    """
+    if isinstance(value, str):
+        return parse_space(value)
+    if isinstance(value, list):
+        return Categorical(*(tuple(choice) if isinstance(choice, list) else from_toml(choice) for choice in value))
+    if isinstance(value, bool | int | float):
+        return value
+    raise HyperparameterError(
+        f"{value!r} is no value of a hyperparameter; write a number, text such as '1e-4:1e-1:log', or an array"
+    )
+
+
+def to_toml(value: Any) -> Any:
+    """Return what a TOML file can hold, text or a number or an array, and of which `from_toml` makes `value` again.
+
+    Raises
+    ------
+    HyperparameterError
+        When nothing does, as for an object of one's own.
+
+    Examples
+    --------
+    >>> to_toml(Real(1e-4, 1e-1, log=True)), to_toml(Categorical("a,b", None)), to_toml((0.7, 1))
+    ('0.0001:0.1:log', ["'a,b'", 'None'], '(0.7, 1)')
+    """
+    forms = [[to_toml(choice) for choice in value.data]] if isinstance(value, Categorical) else _forms(value)
+    for form in forms:
+        try:
+            read = from_toml(form)
+        except (SyntaxError, ValueError):  # that was not the way to write it
+            continue
+        if canonical_key(read) == canonical_key(value):
+            return form
+    raise HyperparameterError(f"{value!r} cannot be written into a file")
+
+
+def _forms(value: Any) -> list[Any]:
+    """Return ways to write a value, the plainest first."""
+    if isinstance(value, bool | int | float):
+        return [value]
+    if isinstance(value, str):
+        return [value, f"'{value}'", f'"{value}"']
+    forms = [repr(value)]
+    if isinstance(value, Real | Int):
+        scale = ":log" if value.log else ""
+        forms.insert(0, f"{value.lower!r}:{value.upper!r}{scale}")
+    return forms
+
+
+def _as_in_python(text: str) -> Any:
+    """Return the space or dict that a Python expression makes; it may hold nothing but spaces and literals."""
+
+    def made(node: ast.expr) -> Any:
+        match node:
+            case ast.Call(func=ast.Name(id=name)) if name in _SPACES:
+                named = {str(keyword.arg): made(keyword.value) for keyword in node.keywords}
+                return _SPACES[name](*map(made, node.args), **named)
+            case ast.Tuple() | ast.List():
+                return tuple(map(made, node.elts)) if isinstance(node, ast.Tuple) else list(map(made, node.elts))
+            case ast.Dict(keys=keys) if None not in keys:  # which ** is
+                return {made(key): made(part) for key, part in zip(keys, node.values, strict=True) if key}
+        return ast.literal_eval(node)
+
+    try:
+        return made(ast.parse(text, mode="eval").body)
+    except (SyntaxError, TypeError, ValueError) as error:
+        if isinstance(error, HyperparameterError | SpaceError):
+            raise
+        raise HyperparameterError(f"the value {text!r} cannot be read as Python has it: {error}") from None
 
 
 def _split(text: str) -> list[str]:
@@ -145,7 +240,7 @@ def _constant(text: str) -> Any:
     first, last = text[0], text[-1]
     if len(text) > 1 and first in "'\"" and last == first:
         return text[1:-1]
-    if _CLOSING.get(first) == last:
+    if first in "([" and _CLOSING[first] == last:
         inside = text[1:-1].strip()
         return tuple(_constant(piece) for piece in _split(inside)) if inside else ()
     if _WHOLE_NUMBER.fullmatch(text):

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from saccade.cli.values import parse_hyperparameters, parse_space, parse_time_limit
+from saccade.config.values import from_toml, parse_hyperparameters, parse_space, parse_time_limit, to_toml
 from saccade.errors import HyperparameterError, SpaceError
-from saccade.space import Categorical, Int, Real
+from saccade.space import Bool, Categorical, Dict, Int, List, Real
+from saccade.space.constants import canonical_key
 
 
 @pytest.mark.parametrize(
@@ -127,3 +128,76 @@ def test_options_left_out_are_no_hyperparameters():
 def test_settings_that_make_no_sense_are_refused(settings, named, message):
     with pytest.raises(HyperparameterError, match=message):
         parse_hyperparameters(settings, **named)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        Int(8, 64, default=16, log=True),
+        Bool(default=True),
+        List(Real(0.1, 0.5), 1.0),
+        Dict(a=Int(1, 3), b="x, y"),
+        Categorical({"name": "sgd", "momentum": Real(0.5, 0.99)}, None),
+        {0: 1.0, 1: -2.5},
+        {"cat": [1, (2, None)]},
+    ],
+)
+def test_spaces_and_dicts_can_be_written_as_in_python(value):
+    assert canonical_key(parse_space(repr(value))) == canonical_key(value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Real(1)",
+        "Int(1, 2, 3, 4, 5)",
+        "Real(open('x'))",
+        "Real(1, 2, step=3)",
+        "{1: }",
+        "{a}",
+        "{**{}}",
+        "Bool(*[1])",
+        "Real(**{})",
+    ],
+)
+def test_python_that_makes_no_space_is_refused(text):
+    with pytest.raises((HyperparameterError, SpaceError)):
+        parse_space(text)
+
+
+def test_no_code_is_run(tmp_path):
+    victim = tmp_path / "victim"
+    with pytest.raises(HyperparameterError):
+        parse_space(f"Categorical(1, __import__('pathlib').Path({str(victim)!r}).touch())")
+    assert not victim.exists()
+
+
+SCALARS = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False))
+PLAIN_TEXT = st.text(st.characters(exclude_characters="'\"\\", exclude_categories=["Cs", "Cc"]))
+CONSTANTS = st.one_of(SCALARS, PLAIN_TEXT, st.tuples(st.floats(0, 1), st.floats(0, 1)))
+BOUNDS = st.tuples(st.floats(1e-6, 1e6), st.floats(1e-6, 1e6)).filter(lambda pair: pair[0] < pair[1])
+RANGES = st.builds(lambda pair, log: Real(*pair, log=log), BOUNDS, st.booleans())
+CHOICES = st.lists(st.one_of(CONSTANTS, RANGES), min_size=2, unique_by=canonical_key).map(
+    lambda some: Categorical(*some)
+)
+
+
+@given(st.one_of(CONSTANTS, RANGES, CHOICES))
+def test_what_is_written_for_a_file_is_read_back_equal(value):
+    assert canonical_key(from_toml(to_toml(value))) == canonical_key(value)
+
+
+@given(st.text())
+def test_any_text_is_read_back_equal_or_refused(text):
+    try:
+        form = to_toml(text)
+    except HyperparameterError:
+        assert "'" in text or '"' in text  # only such text can be beyond quoting
+    else:
+        assert from_toml(form) == text
+
+
+@pytest.mark.parametrize("value", [object(), len, Categorical("a", object())])
+def test_objects_of_ones_own_cannot_be_written(value):
+    with pytest.raises(HyperparameterError, match="cannot be written"):
+        to_toml(value)

@@ -1,0 +1,126 @@
+"""``saccade check``."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from saccade.cli.printing import print_remark
+from saccade.errors import DataError
+
+if TYPE_CHECKING:
+    from saccade.cli.inputs import TableColumns
+    from saccade.data.dataset import ImageDataset
+    from saccade.data.findings import CheckReport
+
+MISLEADING = 1
+"""Exit code when something was found that makes results wrong rather than poor."""
+
+
+NUM_FILES_SHOWN = 3
+"""Of each finding; a table (--csv) has all of them."""
+
+
+def check(
+    data: Annotated[
+        str,
+        typer.Argument(
+            metavar="DIR|ZIP|CSV|URL",
+            help="Images in a folder for each class; train/, val/, test/ with such folders; a table; or loose images.",
+        ),
+    ],
+    csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a table with a line for each image.")] = None,
+    label: Annotated[str, typer.Option(metavar="COLUMN", help="Labels in a table.")] = "label",
+    image_column: Annotated[str, typer.Option(metavar="COLUMN", help="Images in a table.")] = "image",
+    image_root: Annotated[
+        str | None,
+        typer.Option(metavar="DIR|ZIP|URL", help="Where the images of a table are.  [default: beside it]"),
+    ] = None,
+) -> None:
+    """Look for images that would spoil a search.
+
+    Such as files that cannot be read, copies, one image in training and test images, and tiny classes. The exit code is
+    1 when something is an error, because scores would mislead; 0 when there are only warnings or nothing.
+    """
+    from saccade.cli.inputs import TableColumns  # pandas is slow to import
+
+    parts = _read(data, TableColumns(image_column, label, image_root))
+    root = _common_folder(parts)
+    report = _check(parts, root)
+    _show(report)
+    if csv is not None:
+        frame = report.to_frame()
+        frame["file"] = [str(Path(root, name)) if isinstance(name, str) else name for name in frame["file"]]
+        frame.to_csv(csv, index=False, encoding="utf-8", errors="surrogateescape")
+        typer.echo(f"written to {csv}")
+    if any(finding.severity == "error" for finding in report.findings):
+        raise typer.Exit(MISLEADING)
+
+
+def _read(data: str, columns: TableColumns) -> dict[str, ImageDataset]:
+    """Return the parts that there are, by name; images that lie in no class's folder have no labels."""
+    from saccade.cli.inputs import is_table, read_splits  # pandas is slow to import
+    from saccade.data.dataset import ImageDataset
+
+    try:
+        splits = read_splits(data, columns)
+    except DataError:
+        if is_table(data):
+            raise
+        # Where there are no images at all, this tells so.
+        return {"train": ImageDataset.from_folder(data, no_class=True)}
+    return {name: part for name, part in splits._asdict().items() if part is not None}
+
+
+def _show(report: CheckReport) -> None:
+    from saccade.report.tables import output_console  # pandas is slow to import
+
+    console = output_console()
+    checked = ", ".join(f"{num} in {part}" for part, num in report.num_images.items())
+    nothing = "" if report.findings else "; nothing found"
+    console.print(f"images checked: {checked}{nothing}", soft_wrap=True)
+    for finding in report.findings:
+        shown = [f"{flagged.file} ({flagged.detail})" for flagged in finding.flagged[:NUM_FILES_SHOWN]]
+        if (num_more := len(finding.flagged) - len(shown)) > 0:
+            shown.append(f"... and {num_more} more")
+        texts = [f"{finding.title}. {finding.message}", *shown]
+        print_remark(console, finding.severity, finding.code, texts, finding.what_to_do)
+
+
+def _check(parts: dict[str, ImageDataset], root: str) -> CheckReport:
+    """Read all images, with a bar on a terminal, and check them; files are called by their path from `root`."""
+    from rich.console import Console  # slow to import, all of them
+    from rich.progress import Progress
+
+    from saccade.data.checks import CheckedPart, check_dataset
+    from saccade.data.scanning import scan_images
+
+    checked = {}
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bars:
+        for name, part in parts.items():
+            images = part[part.image_column].tolist()
+            bar = bars.add_task(f"reading {name}", total=len(images))
+            scan = scan_images(images, on_progress=lambda done, _: bars.update(bar, completed=done))  # noqa: B023
+            files = [os.path.relpath(image, root) if isinstance(image, str) else image for image in images]
+            labels = part.label_names() if part.label_column in part else None
+            checked[name] = CheckedPart(files, labels, scan)
+    return check_dataset(**checked, is_regression=_is_regression(parts["train"]))
+
+
+def _is_regression(train: ImageDataset) -> bool:
+    from saccade.training.labels import infer_problem_type, plain_labels  # pandas is slow to import
+
+    if train.label_column not in train:
+        return False
+    return infer_problem_type(plain_labels(train[train.label_column])) == "regression"
+
+
+def _common_folder(parts: dict[str, ImageDataset]) -> str:
+    """Return the folder that all images are in, so that the rest of their paths is short."""
+    images = (image for part in parts.values() for image in part[part.image_column])
+    folders = {str(Path(image).absolute().parent) for image in images if isinstance(image, str)}
+    return os.path.commonpath(folders) if folders else ""

@@ -1,0 +1,121 @@
+"""From images to predictions of a fitted network, and from these to what a user gets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from saccade.data.examples import Examples
+from saccade.data.labels import are_numbers_of_classes
+from saccade.data.on_demand import OnDemandImages
+from saccade.errors import DataError, ImageReadError
+from saccade.events import Progressed, Warned
+from saccade.report.progress import ProgressDisplay
+from saccade.saved import SavedPredictor
+from saccade.training.classifier import Classifier
+
+Compute = Callable[..., np.ndarray]
+"""``compute(classifier, batches, on_batch=…)``: a row for each image."""
+
+
+def compute_in_batches(
+    classifier: Classifier, examples: Examples, compute: Compute, verbosity: int
+) -> tuple[np.ndarray, dict[int, str]]:
+    """Decode the images as they are needed, and return what `compute` makes of them.
+
+    Parameters
+    ----------
+    classifier : Classifier
+        The fitted network.
+    examples : Examples
+        At least one image.
+    compute : callable
+        What is wanted of each image.
+    verbosity : int
+        2 shows progress on a terminal, 1 names unreadable images, 0 is silent.
+
+    Returns
+    -------
+    rows : ndarray, shape (num_images, ...)
+        The rows of unreadable images mean nothing.
+    errors : dict
+        Why an image cannot be read, by its number.
+
+    Raises
+    ------
+    ImageReadError
+        When not a single image can be read.
+    """
+    blueprint = classifier.blueprint
+    images = OnDemandImages(
+        examples.images, round(blueprint.input.img_size / blueprint.input.crop_pct), blueprint.in_chans
+    )
+    with ProgressDisplay(verbosity, "") as display:
+        num_done = 0
+
+        def on_batch(num_images: int) -> None:
+            nonlocal num_done
+            num_done += num_images
+            display(Progressed("predicting", num_done, len(examples)))
+
+        rows = compute(classifier, classifier.batches(images, np.arange(len(examples))), on_batch=on_batch)
+        if images.errors:
+            _report_unreadable(examples, images.errors, display)
+    return rows, images.errors
+
+
+def decoded(
+    saved: SavedPredictor, predictions: np.ndarray, errors: dict[int, str], index: pd.Index | None
+) -> pd.Series | pd.DataFrame | np.ndarray:
+    """Return predictions as labels as they were given, None where an image could not be read.
+
+    Parameters
+    ----------
+    saved : SavedPredictor
+        Whose predictions they are.
+    predictions : ndarray, shape (num_images, num_outputs)
+        Probabilities, or numbers.
+    errors : dict
+        As `compute_in_batches` returns them.
+    index : pandas.Index or None
+        The index of the result; None returns an array.
+    """
+    labels = saved.problem.decode(predictions)
+    if errors:
+        labels = labels.astype(object)
+        labels[list(errors)] = None
+    if index is None:
+        return labels
+    if labels.ndim == 2:
+        columns: pd.DataFrame = pd.DataFrame(labels, index, columns=list(saved.problem.classes))
+        return columns
+    series: pd.Series = pd.Series(labels, index, name=str(saved.label))
+    return series
+
+
+def labels_by_name(examples: Examples, saved: SavedPredictor) -> pd.Series | pd.DataFrame:
+    """Return labels in the numbering of the training data: another data set may count its classes otherwise."""
+    labels, names, known = examples.labels, examples.class_names, saved.class_names
+    assert labels is not None
+    if isinstance(labels, pd.DataFrame) or not names or not known or names == known:
+        return labels
+    if not are_numbers_of_classes(labels, names):
+        return labels
+    strangers = [name for name in names if name not in known]
+    if strangers:
+        raise DataError(f"classes {strangers} are not among those that were trained: {known}")
+    return labels.map({number: known.index(name) for number, name in enumerate(names)})
+
+
+def _report_unreadable(examples: Examples, errors: dict[int, str], display: ProgressDisplay) -> None:
+    named = [
+        f"{image if isinstance(image := examples.images[index], str | Path) else f'image {index}'}: {reason}"
+        for index, reason in sorted(errors.items())
+    ]
+    if len(errors) == len(examples):
+        more = f"; nor can the {len(errors) - 1} others" if len(errors) > 1 else ""
+        raise ImageReadError(f"{named[0]}{more}")
+    display(Warned("\n  ".join([f"{len(errors)} of {len(examples)} images cannot be read:", *named])))

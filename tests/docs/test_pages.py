@@ -1,0 +1,85 @@
+"""All code on the pages runs: Python in one namespace for each page, commands of saccade in this process.
+
+Two things differ from the reader's desk. https://example.org is a server on this machine, and the weights that
+``SACCADE_WEIGHTS`` names are random, so figures on the pages are not compared. What must come out exactly stands on the
+page as a comment ``# -> …`` after the line that prints it, and is compared. Files of settings are read and checked.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from saccade.cli import app
+from saccade.config import FitConfig
+from saccade.training.recipe import recipe_space
+
+DOCS = Path(__file__).parents[2] / "docs"
+PAGES = sorted(path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md"))
+FENCE = re.compile(r"^```(?P<language>\w*)(?P<attributes>[^\n]*)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
+
+NOT_OURS = ("pip ", "make ", "git ", "export ", ". .venv")
+"""How lines of a shell begin that are not tested here."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """Code between fences."""
+
+    language: str
+    code: str
+    line: int
+
+
+def blocks_of(page: str) -> Iterator[Block]:
+    text = (DOCS / page).read_text(encoding="utf-8")
+    for match in FENCE.finditer(text):
+        yield Block(match["language"], match["code"], text.count("\n", 0, match.start("code")))
+
+
+def run_python(block: Block, page: str, names: dict[str, object], example_org: str) -> None:
+    code = "\n" * block.line + block.code.replace("https://example.org", example_org)  # lines are those of the page
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(compile(code, str(DOCS / page), "exec"), names)
+    lines = iter(line.strip() for line in printed.getvalue().splitlines())
+    for expected in re.findall(r"^ *# -> (.*)$", block.code, re.MULTILINE):
+        assert expected.strip() in lines, f"{expected!r} was not printed, or not in this order:\n{printed.getvalue()}"
+
+
+def run_commands(block: Block, example_org: str) -> None:
+    lines = block.code.replace("\\\n", " ").replace("https://example.org", example_org).splitlines()
+    for line in filter(None, map(str.strip, lines)):
+        if line.startswith(NOT_OURS):
+            continue
+        program, *arguments = shlex.split(line, comments=True)
+        assert program == "saccade", f"cannot run {line!r}"
+        result = CliRunner().invoke(app, arguments)
+        assert result.exit_code == 0, f"{line}\n{result.output}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [page for page in PAGES if any(blocks_of(page))])
+def test_the_code_on_the_page_runs(page: str, desk: Path, example_org: str) -> None:
+    names: dict[str, object] = {"__name__": "__main__"}
+    for block in blocks_of(page):
+        if block.language == "python":
+            run_python(block, page, names, example_org)
+        elif block.language == "sh":
+            run_commands(block, example_org)
+        elif block.language == "toml":
+            (desk / "fit.toml").write_text(block.code, encoding="utf-8")
+            recipe_space(FitConfig.read(desk / "fit.toml").hyperparameters)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_fence_names_a_language_that_is_run_or_is_text(page: str) -> None:
+    assert {block.language for block in blocks_of(page)} <= {"python", "sh", "toml", "text"}

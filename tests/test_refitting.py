@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from saccade import ImagePredictor
+from saccade.errors import DataError, HyperparameterError, NotFittedError
+
+MakeColours = Callable[..., pd.DataFrame]
+
+
+def events(predictor: ImagePredictor, kind: str) -> list[dict[str, Any]]:
+    lines = (Path(predictor.path) / "events.jsonl").read_text().splitlines()
+    return [event for event in map(json.loads, lines) if event["kind"] == kind]
+
+
+def weights(predictor: ImagePredictor) -> dict[str, torch.Tensor]:
+    return load_file(Path(predictor.path) / "predictor" / "weights.safetensors")
+
+
+@pytest.mark.parametrize("executor", ["inline", "process"])
+def test_a_refit_learns_from_the_validation_images_too(
+    make_colours: MakeColours, tiny: dict[str, Any], tmp_path: Path, executor: str
+) -> None:
+    frame = make_colours(8)
+    frame.loc[frame.index[-1:], "label"] = "red"
+    predictors = [
+        ImagePredictor(path=tmp_path / name, verbosity=0).fit(
+            frame, hyperparameters=tiny, executor=executor, nthreads_per_trial=1, refit_full=refit_full
+        )
+        for name, refit_full in (("search", False), ("refit", True))
+    ]
+    search, refit = predictors
+    assert refit.fit_summary()["refit_full"] is True
+    assert search.fit_summary()["refit_full"] is False
+    assert refit.fit_summary()["valid_acc"] == search.fit_summary()["valid_acc"]  # still the search's
+    assert any(not torch.equal(tensor, weights(refit)[name]) for name, tensor in weights(search).items())
+    assert refit.predict(frame).notna().all()
+    assert not (Path(refit.path) / "refit").exists()
+
+
+def test_a_refit_of_a_probe_probes_all_images(
+    make_colours: MakeColours, tiny: dict[str, Any], tmp_path: Path, tiny_weights: Path
+) -> None:
+    space = {**tiny, "pretrained": True, "lr": 1e-9, "epochs": 1}
+    predictor = ImagePredictor(path=tmp_path / "run", verbosity=0)
+    predictor.fit(make_colours(8), hyperparameters=space, weights=tiny_weights, refit_full=True)
+    assert predictor.fit_summary()["best_epoch"] == 0
+    assert predictor.fit_summary()["refit_full"] is True
+
+
+def test_a_refit_without_time_keeps_the_best_trial_and_says_so(
+    make_colours: MakeColours, tiny: dict[str, Any], tmp_path: Path
+) -> None:
+    frame = make_colours(40)
+    predictor = ImagePredictor(path=tmp_path / "run", verbosity=0)
+    predictor.fit(frame, time_limit=0.5, hyperparameters={**tiny, "batch_size": 1, "epochs": 1000}, refit_full=True)
+    assert predictor.fit_summary()["refit_full"] is False
+    assert any("no refit" in event["text"] for event in events(predictor, "warned"))
+    assert predictor.predict(frame).notna().all()
+
+
+def test_warm_start_goes_on_from_the_fitted_network(
+    make_colours: MakeColours, tiny: dict[str, Any], tmp_path: Path
+) -> None:
+    frame = make_colours(10, ("blue", "green", "red"))
+    predictor = ImagePredictor(path=tmp_path / "run", verbosity=0)
+    predictor.fit(frame, hyperparameters={**tiny, "epochs": 6})
+    before, score = weights(predictor), predictor.fit_summary()["valid_acc"]
+    predictor.fit(frame, hyperparameters={"epochs": 1, "lr": 1e-12}, warm_start=True)
+    # With next to no learning rate it is still the same network, in a run of its own.
+    assert predictor.fit_summary()["best_config"]["model"] == "test_resnet"
+    assert predictor.fit_summary()["best_config"]["lr"] == 1e-12
+    assert predictor.fit_summary()["valid_acc"] == pytest.approx(score, abs=0.34)
+    for name, tensor in weights(predictor).items():
+        if name.endswith("weight"):
+            assert torch.allclose(tensor, before[name], atol=1e-6), name
+    assert not (Path(predictor.path) / "trials" / "start.safetensors").exists()
+
+
+def test_a_loaded_predictor_can_be_trained_further(
+    make_colours: MakeColours, tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    frame = make_colours(8)
+    ImagePredictor(path=tmp_path / "run", verbosity=0).fit(frame, hyperparameters=tiny).save(tmp_path / "saved")
+    loaded = ImagePredictor.load(tmp_path / "saved", verbosity=0)
+    loaded.fit(frame, hyperparameters={"epochs": 1}, warm_start=True)
+    assert loaded.predict(frame).notna().all()
+    assert sorted(path.name for path in (tmp_path / "saved").iterdir()) == ["predictor.json", "weights.safetensors"]
+
+
+def test_warm_start_refuses_other_classes_other_networks_and_nothing_to_start_from(
+    make_colours: MakeColours, tiny: dict[str, Any], tmp_path: Path
+) -> None:
+    predictor = ImagePredictor(path=tmp_path / "run", verbosity=0)
+    with pytest.raises(NotFittedError):
+        predictor.fit(make_colours(8), hyperparameters=tiny, warm_start=True)
+    predictor.fit(make_colours(8), hyperparameters=tiny)
+    with pytest.raises(HyperparameterError, match="goes on with the network 'test_resnet'"):
+        predictor.fit(make_colours(8), hyperparameters={"model": "test_vit"}, warm_start=True)
+    with pytest.raises(DataError, match="Leave warm_start away"):
+        predictor.fit(make_colours(8, ("green", "red"), seed=1), warm_start=True)

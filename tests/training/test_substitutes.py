@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from saccade import Categorical
+from saccade.errors import WeightsNotFoundError
+from saccade.training.recipe import recipe_space
+from saccade.training.substitutes import with_networks_at_hand
+
+
+@pytest.fixture(autouse=True)
+def _offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.delenv("SACCADE_WEIGHTS", raising=False)
+
+
+def test_networks_without_weights_are_left_out_and_named(tiny_weights: Path) -> None:
+    space = recipe_space({"model": Categorical("resnet18", "test_resnet"), "lr": 0.1})
+    narrowed, told = with_networks_at_hand(space, tiny_weights)
+    assert narrowed.data == {"model": "test_resnet", "lr": 0.1}
+    assert "resnet18; this fit takes test_resnet instead" in told
+
+
+def test_where_none_is_at_hand_the_local_folder_stands_in(tiny_weights: Path) -> None:
+    narrowed, told = with_networks_at_hand(recipe_space({"model": "resnet18"}), tiny_weights)
+    assert narrowed.data["model"] == "test_resnet"
+    assert "resnet18" in told
+
+
+def test_where_all_are_at_hand_nothing_changes(tiny_weights: Path) -> None:
+    space = recipe_space({"model": "test_resnet"})
+    assert with_networks_at_hand(space, tiny_weights) == (space, "")
+
+
+def test_random_weights_need_no_files() -> None:
+    space = recipe_space({"model": "resnet18", "pretrained": False})
+    assert with_networks_at_hand(space, None) == (space, "")
+
+
+def test_without_any_weights_it_is_an_error_not_a_random_start() -> None:
+    with pytest.raises(WeightsNotFoundError, match="pretrained=False"):
+        with_networks_at_hand(recipe_space({"model": "resnet18"}), None)
