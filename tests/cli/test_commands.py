@@ -15,8 +15,10 @@ HEAVY = ("torch", "timm", "torchvision", "pandas", "sklearn", "matplotlib", "opt
 
 
 def test_help_is_answered_without_heavy_libraries():
+    commands = ("demo", "check", "fit", "leaderboard", "evaluate", "predict", "models", "doctor")
     program = (
-        "import sys; from saccade.cli import app; app(['fit', '--help'], standalone_mode=False); "
+        "import sys; from saccade.cli import app\n"
+        f"for command in {commands}: app([command, '--help'], standalone_mode=False)\n"
         f"sys.exit(', '.join(sorted(set({HEAVY}) & set(sys.modules))) or None)"
     )
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)

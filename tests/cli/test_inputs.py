@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+from http.server import HTTPServer, SimpleHTTPRequestHandler
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from PIL import Image
 
-from saccade.cli.inputs import read_splits, read_test_images
+from saccade.cli.inputs import TableColumns, is_table, read_files, read_splits, read_test_images
 from saccade.errors import DataError
 
 
@@ -33,6 +36,50 @@ def test_splits_that_are_missing_are_none(tmp_path):
 
 def test_train_may_be_the_only_split(tmp_path):
     assert read_splits(str(make_images(tmp_path, "train/cat", "train/dog"))).train.classes == ["cat", "dog"]
+
+
+@pytest.mark.parametrize("name", ["val", "valid", "validation", "dev"])
+def test_validation_images_have_several_names(tmp_path, name):
+    root = make_images(tmp_path, "train/cat", "train/dog", f"{name}/cat")
+    assert len(read_splits(str(root)).val) == 1
+
+
+def test_tables_are_told_by_their_name(tmp_path):
+    (tmp_path / "folder.csv").mkdir()
+    assert is_table("a.CSV")
+    assert is_table("https://host/a.tsv?download=1")
+    assert not is_table(str(tmp_path / "folder.csv"))
+
+
+def test_paths_in_a_table_are_relative_to_it_or_to_what_is_said(tmp_path):
+    make_images(tmp_path, "cat", "dog")
+    for separator, name in ((",", "t.csv"), ("\t", "t.tsv")):
+        (tmp_path / name).write_text(f"image{separator}label\n0.png{separator}a\n")
+        beside = read_splits(str(tmp_path / name)).train
+        elsewhere = read_splits(str(tmp_path / name), TableColumns(root=str(tmp_path / "cat"))).train
+        assert beside["image"].tolist() == [str(tmp_path / "0.png")]
+        assert elsewhere["image"].tolist() == [str(tmp_path / "cat" / "0.png")]
+
+
+def test_a_table_at_an_address_is_fetched(tmp_path, monkeypatch):
+    monkeypatch.setenv("SACCADE_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "www").mkdir()
+    (tmp_path / "www" / "t.csv").write_text("image,label\n0.png,a\n")
+    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path / "www"))
+    with HTTPServer(("127.0.0.1", 0), handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        read = read_splits(f"http://127.0.0.1:{server.server_port}/t.csv", TableColumns(root=str(tmp_path)))
+        server.shutdown()
+    assert read.train["image"].tolist() == [str(tmp_path / "0.png")]
+
+
+def test_files_and_folders_become_files(tmp_path):
+    root = make_images(tmp_path, "a", "a/b", "c")
+    assert read_files([str(root / "c" / "0.png"), str(root / "a")]) == [
+        str(root / "c" / "0.png"),
+        str(root / "a" / "0.png"),
+        str(root / "a" / "b" / "0.png"),
+    ]
 
 
 def test_a_class_may_be_called_train(tmp_path):

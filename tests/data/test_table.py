@@ -204,3 +204,11 @@ def test_a_random_split_of_very_little():
 def test_split_sizes_that_cannot_be(sizes):
     with pytest.raises(DataError, match="test_size="):
         numbered([0, 1] * 5).random_split(*sizes)
+
+
+def test_images_with_several_labels_are_split_too() -> None:
+    labels = [["a"], ["b", "a"], ["a", "b"], [], ["a"]] * 4
+    data = ImageDataset({"image": [f"{number}.png" for number in range(20)], "label": labels})
+    assert [len(part) for part in data.random_split(test_size=0.25, random_state=0)] == [15, 0, 5]
+    with pytest.raises(DataError, match="not among the classes"):
+        data.to_torch()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -250,7 +250,8 @@ class ImageTable(pd.DataFrame):
             return TorchImages(images, None, transform)
         labels = self[self.label_column]
         if not pd.api.types.is_numeric_dtype(labels):
-            codes = labels.map({name: position for position, name in enumerate(self.classes or ())})
+            position_of = {name: position for position, name in enumerate(self.classes or ())}
+            codes = labels.map(lambda label: position_of.get(label) if isinstance(label, Hashable) else None)
             if codes.isna().any():
                 raise DataError(f"The label {labels[codes.isna()].iloc[0]!r} is not among the classes {self.classes}.")
             labels = codes.astype(int)
