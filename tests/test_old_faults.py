@@ -120,8 +120,12 @@ def test_fault_05_unknown_names_and_wrong_types_are_errors_at_once(
 
 @pytest.mark.parametrize("executor", ["inline", "process"])
 def test_fault_06_a_trials_exception_is_shown(fit: Callable[..., ImagePredictor], executor: str) -> None:
-    with pytest.raises(SearchFailedError, match="no such file") as raised:
-        fit(hyperparameters={"opt": "no such file"}, executor=executor)
+    class Broken(torch.optim.SGD):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            raise ZeroDivisionError("so it goes")
+
+    with pytest.raises(SearchFailedError, match="so it goes") as raised:
+        fit(hyperparameters={"opt": Broken}, executor=executor)
     assert "Traceback (most recent call last)" in str(raised.value)
 
 

@@ -220,8 +220,13 @@ def test_failed_trials_are_shown_and_the_search_goes_on(
 def test_when_all_trials_fail_fit_raises_with_the_reason_and_the_traceback(
     predictor: ImagePredictor, make_colours: MakeColours, tiny: dict[str, Any]
 ) -> None:
-    with pytest.raises(SearchFailedError, match=r"All 2 trials failed: UnknownNameError: .*'adamw'") as error:
-        predictor.fit(make_colours(), hyperparameters={**tiny, "opt": "adamww", "lr": ag.Categorical(1e-2, 1e-3)})
+    class Broken(torch.optim.SGD):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            raise ZeroDivisionError("so it goes")
+
+    space = {**tiny, "opt": Broken, "lr": ag.Categorical(1e-2, 1e-3)}
+    with pytest.raises(SearchFailedError, match="All 2 trials failed: ZeroDivisionError: so it goes") as error:
+        predictor.fit(make_colours(), hyperparameters=space)
     assert "Traceback" in str(error.value)
 
 
@@ -294,6 +299,8 @@ def test_max_reward_ends_the_search(predictor: ImagePredictor, make_colours: Mak
     [
         ({"hyperparameters": {"epoch": 1}}, HyperparameterError, "'epochs'"),
         ({"hyperparameters": {"model": "resnet18x"}}, UnknownModelError, "resnet18"),
+        ({"hyperparameters": {"opt": "adamww"}}, UnknownNameError, "'adamw'"),
+        ({"hyperparameters": {"auto_augment": "autoaugmnt"}}, UnknownNameError, "'autoaugment'"),
         ({"hyperparameters": {"model": 3}}, HyperparameterError, "model"),
         ({"hyperparameters": ["lr"]}, HyperparameterError, "expected a dict"),
         ({"hyperparameters": {"model": "resnet18"}, "weights": "."}, WeightsNotFoundError, "pretrained=False"),

@@ -35,7 +35,7 @@ from saccade.space import Dict
 from saccade.training.classifier import Blueprint
 from saccade.training.imbalance import check_imbalance
 from saccade.training.metrics import EvalMetric, Metric, make_metric
-from saccade.training.networks import check_networks, stored_channels, stored_side
+from saccade.training.networks import check_methods, check_networks, stored_channels, stored_side
 from saccade.training.own_parts import OwnPart
 from saccade.training.preparation import PreparedData, prepare_data
 from saccade.training.problem import Problem
@@ -135,6 +135,7 @@ def run_fit(request: FitRequest, deadline: Deadline) -> SavedPredictor:
     SaccadeError
         Of many kinds, whenever no predictor can come of it.
     """
+    check_methods(request.space)
     weights = Path(request.settings.weights).expanduser() if request.settings.weights else None
     told = ""
     if not request.is_model_named:

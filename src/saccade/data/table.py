@@ -250,7 +250,7 @@ class ImageTable(pd.DataFrame):
             return TorchImages(images, None, transform)
         labels = self[self.label_column]
         if not pd.api.types.is_numeric_dtype(labels):
-            position_of = {name: position for position, name in enumerate(self.classes or ())}
+            position_of: dict[Any, int] = {name: position for position, name in enumerate(self.classes or ())}
             codes = labels.map(lambda label: position_of.get(label) if isinstance(label, Hashable) else None)
             if codes.isna().any():
                 raise DataError(f"The label {labels[codes.isna()].iloc[0]!r} is not among the classes {self.classes}.")

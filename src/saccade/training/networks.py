@@ -1,4 +1,4 @@
-"""The networks that a search space names: found before the search, so that a wrong name fails at once."""
+"""What a search space names: found before the search, so that a wrong name fails at once."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ from pathlib import Path
 
 from torch import nn
 
+from saccade.data.augmentation import policy
 from saccade.errors import HyperparameterError
 from saccade.models.catalogue import resolve_name
 from saccade.models.network import InputSpec, network_input
 from saccade.models.weights import find_weights
 from saccade.space import Dict
 from saccade.training.classifier import weights_options
+from saccade.training.optimisation import check_optimizer
 from saccade.training.own_parts import OwnPart, build_own_network
 from saccade.training.recipe import Recipe, choices
 
@@ -36,6 +38,22 @@ def check_networks(space: Dict, weights: Path | None, num_outputs: int) -> None:
             for file in choices(space, "weights"):
                 if pretrained:
                     find_weights(model, **weights_options(Recipe.of({"model": model, "weights": file}), weights))
+
+
+def check_methods(space: Dict) -> None:
+    """See that every optimizer and augmentation policy that a search space names exists.
+
+    Raises
+    ------
+    UnknownNameError
+        With near names.
+    """
+    for opt in choices(space, "opt"):
+        if isinstance(opt, str):
+            check_optimizer(opt)
+    for name in choices(space, "auto_augment"):
+        if name is not None:
+            policy(name)
 
 
 def stored_side(space: Dict, num_outputs: int) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from timm.data import Mixup
-from timm.optim import create_optimizer_v2, list_optimizers, param_groups_layer_decay
+from timm.optim import create_optimizer_v2, list_optimizers, param_groups_layer_decay, param_groups_weight_decay
 from timm.scheduler import create_scheduler_v2
 
 from saccade.errors import HyperparameterError, UnknownNameError
@@ -29,9 +29,7 @@ def make_optimizer(network: torch.nn.Module, recipe: Recipe) -> torch.optim.Opti
     """
     if isinstance(recipe.opt, OwnPart):
         return _own_optimizer(recipe.opt, _parameter_groups(network, recipe), recipe)
-    known = list_optimizers(exclude_filters=["fused*", "bnb*"])
-    if recipe.opt.lower().removeprefix("lookahead_") not in known:
-        raise UnknownNameError.of("optimizer", recipe.opt, known)
+    check_optimizer(recipe.opt)
     optimizer: torch.optim.Optimizer = create_optimizer_v2(
         _parameter_groups(network, recipe),
         opt=recipe.opt,
@@ -40,6 +38,19 @@ def make_optimizer(network: torch.nn.Module, recipe: Recipe) -> torch.optim.Opti
         weight_decay=0.0,
     )
     return optimizer
+
+
+def check_optimizer(name: str) -> None:
+    """See that timm has an optimizer of that name.
+
+    Raises
+    ------
+    UnknownNameError
+        When it has none.
+    """
+    known = list_optimizers(exclude_filters=["fused*", "bnb*"])
+    if name.lower().removeprefix("lookahead_") not in known:
+        raise UnknownNameError.of("optimizer", name, known)
 
 
 def _own_optimizer(own: OwnPart, groups: list[dict[str, Any]], recipe: Recipe) -> torch.optim.Optimizer:
@@ -65,12 +76,16 @@ def _parameter_groups(network: torch.nn.Module, recipe: Recipe) -> list[dict[str
             "transfer_lr_mult and output_lr_mult tell the last layer from the others, and of the own network "
             f"{recipe.model!r} nobody knows which that is: give it a method get_classifier(), or leave them at 1"
         )
-    groups: list[dict[str, Any]] = param_groups_layer_decay(
-        network,
-        weight_decay=recipe.weight_decay,
-        no_weight_decay_list=getattr(network, "no_weight_decay", set)(),
-        layer_decay=recipe.layer_decay or (0.75 if recipe.starts_pretrained and head else 1.0),
-    )
+    options: dict[str, Any] = {
+        "weight_decay": recipe.weight_decay,
+        "no_weight_decay_list": getattr(network, "no_weight_decay", set)(),
+    }
+    layer_decay = recipe.layer_decay or (0.75 if recipe.starts_pretrained and head else 1.0)
+    groups: list[dict[str, Any]]
+    if layer_decay == 1.0:
+        groups = [{"lr_scale": 1.0, **group} for group in param_groups_weight_decay(network, **options)]
+    else:
+        groups = param_groups_layer_decay(network, layer_decay=layer_decay, **options)
     in_head = {id(parameter) for name, parameter in network.named_parameters() if name in head}
     split = []
     for group in groups:
