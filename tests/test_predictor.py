@@ -413,3 +413,17 @@ def test_what_a_gpu_trained_loads_on_a_cpu(fitted: ImagePredictor, make_colours:
     command = [sys.executable, "-c", script, fitted.path, *frame["image"]]
     done = subprocess.run(command, env={"CUDA_VISIBLE_DEVICES": ""}, capture_output=True, text=True, check=True)
     assert done.stdout.split() == list(fitted.predict(frame))
+
+
+def test_a_run_of_folders_is_tested_on_a_table_of_names_and_the_other_way_round(
+    make_colours: MakeColours, tiny: dict[str, Any], tmp_path: Path
+) -> None:
+    table = make_colours(8, ("blue", "green", "red"))
+    folders = ImageDataset.from_folder(tmp_path / "colours_0")
+    by_number = ImagePredictor(path=tmp_path / "a", verbosity=0).fit(folders, hyperparameters={**tiny, "epochs": 4})
+    by_name = ImagePredictor(path=tmp_path / "b", verbosity=0).fit(table, hyperparameters={**tiny, "epochs": 4})
+    assert by_number.class_names == by_name.class_names == ["blue", "green", "red"]
+    for predictor in (by_number, by_name):
+        assert predictor.evaluate(table) == predictor.evaluate(folders)
+    numbers = pd.DataFrame(folders)  # without the names: compared as numbers
+    assert by_number.evaluate(numbers) == by_number.evaluate(folders)

@@ -23,11 +23,11 @@ from saccade._version import __version__
 from saccade.data.download import cache_folder
 from saccade.data.scanning import num_usable_cores
 from saccade.errors import SaccadeError
-from saccade.fitting import RUNS_FOLDER
 from saccade.models.catalogue import resolve_name
 from saccade.models.hub import hub_cache_folder, hub_endpoint
 from saccade.models.network import build_network
 from saccade.models.weights import SUFFIX, WEIGHTS_FOLDER_VARIABLE, tensor_names
+from saccade.run_folder import RUNS_FOLDER
 from saccade.training.device import Numerics, choose_device
 
 Verdict = Literal["OK", "note", "problem"]

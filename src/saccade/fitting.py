@@ -2,39 +2,32 @@
 
 from __future__ import annotations
 
-import itertools
 import json
-import math
-import platform
 import shutil
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from datetime import datetime, timezone
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import torch
 
-from saccade._version import __version__
 from saccade.data.checks import CheckedPart, check_dataset
 from saccade.data.examples import Examples
 from saccade.deadline import Deadline
-from saccade.errors import DataError, HyperparameterError, SpaceError
+from saccade.errors import DataError
 from saccade.events import Event, EventLog, Listener, RunFinished, RunStarted, Warned
 from saccade.executor import Executor, InlineExecutor, ProcessExecutor
 from saccade.refitting import refit
 from saccade.report.progress import ProgressDisplay
 from saccade.report.summary import fit_summary, trial_rows
+from saccade.run_folder import CHECKS, EVENTS, REFIT, START, STORE, TRIALS, FitRequest, make_run_folder, write_request
 from saccade.saved import PREDICTOR_FOLDER, WEIGHTS, SavedPredictor
 from saccade.scheduler import make_scheduler
 from saccade.scheduler.study import Study
 from saccade.searcher import make_searcher
-from saccade.settings import FitSettings
-from saccade.space import Dict
 from saccade.training.classifier import Blueprint
 from saccade.training.imbalance import check_imbalance
-from saccade.training.metrics import EvalMetric, Metric, make_metric
+from saccade.training.metrics import Metric, make_metric
 from saccade.training.networks import check_methods, check_networks, stored_channels, stored_side
 from saccade.training.own_parts import OwnPart
 from saccade.training.preparation import PreparedData, prepare_data
@@ -43,20 +36,6 @@ from saccade.training.substitutes import with_networks_at_hand
 from saccade.training.task import ImageTask
 from saccade.training.trainable import ImageTrainable
 from saccade.training.trainer import BEST, BLUEPRINT, LAST
-
-RUNS_FOLDER = "saccade_runs"
-"""Where runs go that are given no path."""
-
-RUN, EVENTS, TRIALS, STORE, CHECKS, REFIT, START = (
-    "run.json",
-    "events.jsonl",
-    "trials",
-    "store",
-    "checks.csv",
-    "refit",
-    "start.safetensors",
-)
-"""What a run folder holds besides the predictor."""
 
 FINISHING_S = 0.5
 """Seconds kept free for what comes after the search: copying the best weights and writing the predictor."""
@@ -69,62 +48,6 @@ DECODING_PART = 0.4
 
 LEAST_DECODING_S = 1.0
 """Seconds that decoding has however short the limit is, so that there is always something to learn from."""
-
-
-@dataclass(frozen=True)
-class FitRequest:
-    """All that was asked of a fit, checked.
-
-    Attributes
-    ----------
-    path : Path or None
-        The run folder; None makes a new one in `RUNS_FOLDER`.
-    label, problem_type, eval_metric, verbosity
-        As in `ImagePredictor`.
-    train, tuning : Examples
-        Labelled images.
-    space : Dict
-        The hyperparameters.
-    time_limit_s : float or None
-        For everything.
-    settings : FitSettings
-        All other arguments.
-    start : SavedPredictor or None
-        The predictor whose network is to be trained further.
-    is_model_named : bool
-        Whether the user chose the networks; if not, others may stand in where weights are missing.
-    """
-
-    path: Path | None
-    label: str | list[str]
-    problem_type: str | None
-    eval_metric: EvalMetric
-    verbosity: int
-    train: Examples
-    tuning: Examples | None
-    space: Dict
-    time_limit_s: float | None
-    settings: FitSettings
-    start: SavedPredictor | None = None
-    is_model_named: bool = True
-
-    @property
-    def num_trials(self) -> int | None:
-        """How many trials at most; None leaves it to the clock.
-
-        Raises
-        ------
-        HyperparameterError
-            When nothing would ever end the search.
-        """
-        num_trials = self.settings.tuning.num_trials
-        limits = (num_trials, self.time_limit_s)
-        if limits == (None, None) and self.space.num_configurations == math.inf:
-            raise HyperparameterError(
-                "the search would never end: time_limit is None, there is no num_trials, and the space has infinitely "
-                "many configurations. Give time_limit=…, or hyperparameter_tune_kwargs={'num_trials': …}"
-            )
-        return 1 if self.space.num_configurations == 1 else num_trials
 
 
 def run_fit(request: FitRequest, deadline: Deadline) -> SavedPredictor:
@@ -149,7 +72,7 @@ def run_fit(request: FitRequest, deadline: Deadline) -> SavedPredictor:
     check_imbalance(request.space, labels, problem, request.train.class_names)
     metric_name = make_metric(request.eval_metric, problem).name
     start = None if request.start is None else _weights_to_continue(request.start)
-    folder = _new_folder(request.path)  # from here on there is something to lose
+    folder = make_run_folder(request.path)  # from here on there is something to lose
     with ProgressDisplay(request.verbosity, metric_name) as display:
         listeners: list[Listener] = [EventLog(folder / EVENTS), display]
 
@@ -157,7 +80,7 @@ def run_fit(request: FitRequest, deadline: Deadline) -> SavedPredictor:
             for listener in listeners:
                 listener(event)
 
-        _write_run_file(request, folder)
+        write_request(request, folder)
         tell(RunStarted(str(folder), num_trials, request.time_limit_s))
         if told:
             tell(Warned(told))
@@ -177,36 +100,6 @@ def run_fit(request: FitRequest, deadline: Deadline) -> SavedPredictor:
         summary = saved.summary
         tell(RunFinished(summary["best_trial"], summary["valid_score"], deadline.elapsed_s()))
     return saved
-
-
-def _new_folder(given: Path | None) -> Path:
-    """Make the run folder; an earlier run in the given one is replaced, anything else there is left alone.
-
-    Raises
-    ------
-    DataError
-        When the folder holds something that is no run.
-    """
-    if given is None:
-        return _folder_of_its_own(datetime.now().strftime("%Y-%m-%d_%H%M%S"))
-    if (given / RUN).is_file():
-        shutil.rmtree(given)
-    elif given.exists() and (not given.is_dir() or any(given.iterdir())):
-        raise DataError(f"path={str(given)!r} exists and is no run folder; name an empty or a new folder")
-    given.mkdir(parents=True, exist_ok=True)
-    return given
-
-
-def _folder_of_its_own(stamp: str) -> Path:
-    """Make a folder that no other run has, even one that starts in the same second."""
-    for number in itertools.count():
-        folder = Path(RUNS_FOLDER) / (f"{stamp}_{number}" if number else stamp)
-        try:
-            folder.mkdir(parents=True)
-        except FileExistsError:
-            continue
-        return folder
-    raise AssertionError("unreachable")
 
 
 def _prepare(request: FitRequest, folder: Path, num_outputs: int, deadline: Deadline, tell: Listener) -> PreparedData:
@@ -363,29 +256,3 @@ def _keep_best(
     for trial in study.trials:  # nothing is left to continue from
         (Path(trial.folder) / LAST).unlink(missing_ok=True)
     return saved
-
-
-def _space_to_json(space: Dict) -> Any:
-    """Return the space's JSON form, or its print-out, where objects of the user's own have none."""
-    try:
-        return space.to_json()
-    except SpaceError:
-        return repr(space)
-
-
-def _write_run_file(request: FitRequest, folder: Path) -> None:
-    """Write down what was asked, by whom (which versions), and when."""
-    record: dict[str, Any] = {
-        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "versions": {"saccade": __version__, "torch": torch.__version__, "python": platform.python_version()},
-        "platform": platform.platform(),
-        "label": request.label,
-        "problem_type": request.problem_type,
-        "eval_metric": request.eval_metric,
-        "num_images": len(request.train) + len(request.tuning or ()),
-        "time_limit_s": request.time_limit_s,
-        "space": _space_to_json(request.space),
-        "settings": vars(request.settings),
-    }
-    text = json.dumps(record, indent=2, default=repr) + "\n"
-    (folder / RUN).write_text(text, encoding="utf-8")

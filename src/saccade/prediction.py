@@ -97,17 +97,29 @@ def decoded(
 
 
 def labels_by_name(examples: Examples, saved: SavedPredictor) -> pd.Series | pd.DataFrame:
-    """Return labels in the numbering of the training data: another data set may count its classes otherwise."""
-    labels, names, known = examples.labels, examples.class_names, saved.class_names
+    """Return labels as the predictor knows them: classes are the same when their names are.
+
+    A data set of folders numbers its classes, and another one may count them otherwise; a table has the names, or
+    values, themselves. What has no names among those that were trained is compared as it is.
+
+    Raises
+    ------
+    DataError
+        When a data set names classes that were not trained, and the training data had names too.
+    """
+    labels, names = examples.labels, examples.class_names
     assert labels is not None
-    if isinstance(labels, pd.DataFrame) or not names or not known or names == known:
+    if isinstance(labels, pd.DataFrame) or saved.problem.type not in ("binary", "multiclass"):
         return labels
-    if not are_numbers_of_classes(labels, names):
-        return labels
-    strangers = [name for name in names if name not in known]
-    if strangers:
-        raise DataError(f"classes {strangers} are not among those that were trained: {known}")
-    return labels.map({number: known.index(name) for number, name in enumerate(names)})
+    label_of = dict(zip(saved.names_of_classes, saved.problem.classes, strict=True))
+    is_numbered = bool(names) and are_numbers_of_classes(labels, names)
+    named = labels.map(dict(enumerate(names or ()))) if is_numbered else labels
+    if is_numbered and saved.class_names:
+        strangers = [name for name in dict.fromkeys(named) if name not in label_of]
+        if strangers:
+            raise DataError(f"classes {strangers} are not among those that were trained: {list(label_of)}")
+    is_known = named.map(lambda name: isinstance(name, str) and name in label_of)
+    return named.map(label_of) if is_known.all() else labels
 
 
 def _report_unreadable(examples: Examples, errors: dict[int, str], display: ProgressDisplay) -> None:

@@ -13,11 +13,12 @@ from saccade.data.dataset import ImageDataset
 from saccade.data.examples import Examples, read_examples, read_labelled_examples
 from saccade.deadline import Deadline
 from saccade.errors import DataError, HyperparameterError, NotFittedError
-from saccade.fitting import FitRequest, run_fit
+from saccade.fitting import run_fit
 from saccade.models.catalogue import list_models
 from saccade.prediction import Compute, compute_in_batches, decoded, labels_by_name
 from saccade.presets import find_preset
 from saccade.report.summary import leaderboard
+from saccade.run_folder import FitRequest
 from saccade.saved import SavedPredictor
 from saccade.settings import FitSettings, time_limit_s
 from saccade.training.classifier import Classifier
@@ -106,10 +107,7 @@ class ImagePredictor:
     @property
     def class_names(self) -> list[str]:
         """The names of `classes`: those of the folders, where labels are numbers; else the labels as text."""
-        saved = self._fitted()
-        if saved.class_names and all(isinstance(label, int) for label in saved.problem.classes):
-            return [saved.class_names[int(label)] for label in saved.problem.classes]
-        return [str(label) for label in saved.problem.classes]
+        return self._fitted().names_of_classes
 
     @staticmethod
     def list_models(pattern: str | None = None) -> list[str]:

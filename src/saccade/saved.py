@@ -64,6 +64,14 @@ class SavedPredictor:
     trials: list[dict[str, Any]]
     net: OwnPart | None = None
 
+    @property
+    def names_of_classes(self) -> list[str]:
+        """The name of each class: its folder's, where labels are numbers; else the label as text."""
+        classes = self.problem.classes
+        if self.class_names and all(isinstance(label, int) for label in classes):
+            return [self.class_names[int(label)] for label in classes]
+        return [str(label) for label in classes]
+
     def write(self, weights: Path) -> None:
         """Write the folder, with a copy of the file `weights`."""
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -26,10 +26,10 @@ def evaluate(
     ] = None,
 ) -> None:
     """Show how well a run does on labelled images."""
-    from saccade.cli.inputs import TableColumns, labelled_as_trained, read_test_images  # torch is slow to import
+    from saccade.cli.inputs import TableColumns, read_test_images  # torch is slow to import
     from saccade.predictor import ImagePredictor
 
     predictor = ImagePredictor.load(run)
     images = read_test_images(data, TableColumns(image_column, label or str(predictor.label), image_root))
-    for name, figure in predictor.evaluate(labelled_as_trained(images, predictor)).items():
+    for name, figure in predictor.evaluate(images).items():
         typer.echo(f"{name} {figure:.4f}")

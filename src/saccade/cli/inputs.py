@@ -13,7 +13,7 @@ from saccade.data.sources import is_url, local_file, local_path
 from saccade.errors import DataError, UnknownNameError
 
 if TYPE_CHECKING:
-    from saccade.predictor import ImagePredictor
+    pass
 
 TRAIN, TEST = "train", "test"
 VAL_NAMES = ("val", "valid", "validation", "dev")
@@ -96,20 +96,6 @@ def read_files(sources: list[str]) -> list[str]:
         else:
             raise DataError(f"There are no images in {source}, nor in the folders below it.")
     return files
-
-
-def labelled_as_trained(images: ImageDataset, predictor: ImagePredictor) -> ImageDataset:
-    """Return images with labels as a predictor knows them, where the names of their classes are among its own.
-
-    A run that learned from folders knows numbers, with a name for each; one that learned from a CSV file knows what
-    stands in that. By the names, each can be tested on the other.
-    """
-    labels, column = images[images.label_column], images.label_column
-    names = images.label_names()
-    label_of = dict(zip(predictor.class_names, predictor.classes, strict=True))
-    if labels.isna().any() or not set(names) <= set(label_of):
-        return images  # numbers to be compared with numbers, or the predictor says what is wrong with them
-    return ImageDataset({"image": images[images.image_column], column: names.map(label_of)}, label_column=column)
 
 
 def is_table(source: str) -> bool:
