@@ -84,6 +84,7 @@ def test_a_probed_trial_reports_epoch_0_and_continues_exactly(
     task, recipe = make_task(weights=tiny_weights), {**tiny, "pretrained": True}
     whole, _ = train(task, tmp_path / "whole", recipe)
     assert [report.epoch for report in whole] == [0, 1, 2]
+    assert all(0 <= report.metrics["train_acc"] <= 1 for report in whole)
     first, _ = train(task, tmp_path / "parts", recipe, until_epoch=0)
     assert [report.epoch for report in first] == [0]
     rest, _ = train(task, tmp_path / "parts", recipe, checkpoint=first[-1].checkpoint)

@@ -80,7 +80,9 @@ class ProgressDisplay:
                 self._say(1, f"trial {event.trial}  [red]failed:[/red] {escape(event.reason)}")
                 self._say(3, escape(event.traceback))
             case RunFinished() if event.score is not None:
-                text = f"best: trial {event.best_trial}, {self.metric} {event.score:.4f} on the validation images"
+                best = self._best.get(event.best_trial or 0)
+                figure = self._figure(best) if best else f"{self.metric} {event.score:.4f}"
+                text = f"best: trial {event.best_trial}, {figure} on the validation images"
                 self._say(1, f"[bold]{text}[/bold]  [dim]{_seconds(event.seconds)} in all[/dim]")
 
     def _epoch(self, event: EpochDone) -> None:
@@ -88,13 +90,17 @@ class ProgressDisplay:
         if best is None or event.score > best.score:
             self._best[event.trial] = event
         self._bar(event.trial, f"trial {event.trial}", event.epoch, self._shown.get("epochs") or event.epoch)
-        self._say(3, f"  epoch {event.epoch}  {self.metric} {event.score:.4f}  [dim]{_seconds(event.seconds)}[/dim]")
+        self._say(3, f"  epoch {event.epoch}  {self._figure(event)}  [dim]{_seconds(event.seconds)}[/dim]")
 
     def _job_done(self, event: JobDone) -> None:
         self._end_bar(event.trial)
         if best := self._best.get(event.trial):
             reason = f"  [dim]{escape(event.reason)}[/dim]" if event.reason else ""
-            self._say(2, f"  {self.metric} {best.score:.4f} in epoch {best.epoch}{reason}")
+            self._say(2, f"  {self._figure(best)} in epoch {best.epoch}{reason}")
+
+    def _figure(self, event: EpochDone) -> str:
+        """Return the metric in its own sense: of an error, less is better, though its score is negative."""
+        return f"{self.metric} {event.metrics.get(self.metric, event.score):.4f}"
 
     def _say(self, level: int, text: str) -> None:
         if self.verbosity >= level and text:

@@ -33,8 +33,8 @@ def fit_head(
     seconds_left: Callable[[], float],
     seed: int = 0,
     weights: np.ndarray | None = None,
-) -> bool:
-    """Fit the network's last layer to the training images; tell whether that was possible.
+) -> dict[str, float]:
+    """Fit the network's last layer to the training images.
 
     Parameters
     ----------
@@ -51,13 +51,19 @@ def fit_head(
     weights : ndarray or None
         Of all training images in the loss, as `saccade.training.imbalance.loss_weights` returned them.
 
+    Returns
+    -------
+    dict
+        ``train_loss``, ``train_part`` (of the images that were seen) and, for classes, ``train_acc``; empty where there
+        is no linear last layer, or nothing to tell apart.
+
     Notes
     -----
     A multilabel problem is a logistic regression for each label.
     """
     head = classifier.head
     if not isinstance(head, torch.nn.Linear):
-        return False
+        return {}
     chosen = np.random.default_rng(seed).permutation(len(train.indices))[:MAX_IMAGES]
     features = features_of(classifier, classifier.batches(images, train.indices[chosen]), seconds_left)
     chosen = chosen[: len(features)]
@@ -65,13 +71,21 @@ def fit_head(
     of_chosen = None if weights is None else weights[chosen]
     fitted = _fitted(features / scale, train.targets[chosen], classifier.problem, of_chosen)
     if fitted is None:
-        return False
+        return {}
     weight, bias = fitted
     with torch.no_grad():
         head.weight.copy_(torch.as_tensor(weight / scale))
         if head.bias is not None:
             head.bias.copy_(torch.as_tensor(bias))
-    return True
+        outputs = head(torch.as_tensor(features, device=head.weight.device)).cpu()
+    return _figures(classifier.problem, outputs, torch.as_tensor(train.targets[chosen]), len(train.indices))
+
+
+def _figures(problem: Problem, outputs: torch.Tensor, targets: torch.Tensor, num_images: int) -> dict[str, float]:
+    figures = {"train_loss": problem.loss(outputs, targets).item(), "train_part": len(targets) / num_images}
+    if problem.is_classification:
+        figures["train_acc"] = problem.num_right(outputs, targets) / len(targets)
+    return figures
 
 
 def _fitted(

@@ -101,10 +101,10 @@ class Trainer:
         if not self.is_probed:
             self.is_probed = True
             start_s = time.perf_counter()
-            if self._fit_head(deadline):
+            if figures := self._fit_head(deadline):
                 if self.ema is not None:
                     self.ema.set(self.network)
-                yield self._judge(job.trial, deadline, start_s, {}, is_whole=True), True
+                yield self._judge(job.trial, deadline, start_s, figures, is_whole=True), True
         until = self.recipe.epochs if job.until_epoch is None else min(job.until_epoch, self.recipe.epochs)
         while self.num_epochs < until:
             start_s = time.perf_counter()
@@ -112,7 +112,7 @@ class Trainer:
             self.num_epochs += 1
             yield self._judge(job.trial, deadline, start_s, figures, is_whole), is_whole
 
-    def _fit_head(self, deadline: Deadline) -> bool:
+    def _fit_head(self, deadline: Deadline) -> dict[str, float]:
         """Start the last layer from a linear probe, in which images count as they will in training."""
         train, by_image = self.task.train, self.task.train.weights
         if self.draw is not None:
