@@ -15,7 +15,7 @@ def trial(number: int, *scores: float) -> Trial:
     reports = [
         EpochDone(number, epoch, score, 2.0, {"top1": score, "train_acc": 0.5}) for epoch, score in enumerate(scores, 1)
     ]
-    return Trial(number, {"lr": 0.1 * number}, status=Status.COMPLETED, reports=reports)
+    return Trial(number, {"lr": 0.1 * number, "epochs": 9}, status=Status.COMPLETED, reports=reports)
 
 
 def failed(number: int) -> Trial:
@@ -35,10 +35,20 @@ def test_rows_are_sorted_by_their_best_score_and_are_json(scores: list[list[floa
 
 def test_the_leaderboard_has_a_column_for_each_hyperparameter() -> None:
     board = leaderboard(trial_rows([trial(0, 0.1, 0.7, 0.6), failed(1)]))
-    assert list(board.columns) == ["trial", "status", "score_val", "epochs", "best_epoch", "fit_time_s", "lr", "reason"]
+    assert list(board.columns) == [
+        "trial",
+        "status",
+        "score_val",
+        "epochs_done",
+        "best_epoch",
+        "fit_time_s",
+        "lr",
+        "epochs",
+        "reason",
+    ]
     best = board.iloc[0]
     assert (best["trial"], best["status"], best["score_val"]) == (0, "completed", 0.7)
-    assert (best["epochs"], best["best_epoch"], best["fit_time_s"], best["reason"]) == (3, 2, 6.0, "")
+    assert (best["epochs_done"], best["best_epoch"], best["fit_time_s"], best["reason"]) == (3, 2, 6.0, "")
     assert board.iloc[1]["reason"] == "it broke"
     assert math.isnan(board.iloc[1]["score_val"])
 

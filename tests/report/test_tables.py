@@ -11,7 +11,7 @@ from saccade.report.tables import print_trials
 
 
 def printed(*rows: dict[str, object]) -> str:
-    base = {"trial": 0, "status": "completed", "score_val": 0.5, "epochs": 2, "best_epoch": 1, "fit_time_s": 1.25}
+    base = {"trial": 0, "status": "completed", "score_val": 0.5, "epochs_done": 2, "best_epoch": 1, "fit_time_s": 1.25}
     frame = pd.DataFrame([{**base, **row, "reason": row.get("reason", "")} for row in rows])
     console = Console(file=io.StringIO(), width=160)
     print_trials(console, frame)

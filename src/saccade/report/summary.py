@@ -22,8 +22,8 @@ def leaderboard(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        Columns ``trial``, ``status``, ``score_val`` (higher is better), ``epochs``, ``best_epoch``, ``fit_time_s``,
-        the hyperparameters, and ``reason`` (why a trial failed, or stopped early).
+        Columns ``trial``, ``status``, ``score_val`` (higher is better), ``epochs_done``, ``best_epoch`` (0 is the
+        linear probe), ``fit_time_s``, the hyperparameters, and ``reason`` (why a trial failed, or stopped early).
     """
     flat = [{**{key: row[key] for key in _COLUMNS}, **row["config"], "reason": row["reason"]} for row in rows]
     table: pd.DataFrame = pd.DataFrame(flat)
@@ -74,7 +74,7 @@ def fit_summary(best: Trial, trials: Sequence[Trial], metric: str, total_s: floa
     }
 
 
-_COLUMNS = ("trial", "status", "score_val", "epochs", "best_epoch", "fit_time_s")
+_COLUMNS = ("trial", "status", "score_val", "epochs_done", "best_epoch", "fit_time_s")
 
 
 def _row(trial: Trial) -> dict[str, Any]:
@@ -83,7 +83,7 @@ def _row(trial: Trial) -> dict[str, Any]:
         "trial": trial.number,
         "status": trial.status.value,
         "score_val": best.score if best else None,
-        "epochs": trial.num_epochs,
+        "epochs_done": trial.num_epochs,
         "best_epoch": best.epoch if best else None,
         "fit_time_s": round(trial.seconds, 3),
         "config": trial.config,

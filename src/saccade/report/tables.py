@@ -13,8 +13,14 @@ from rich.text import Text
 WIDE = 200
 """Columns of what is written to a file or a pipe, where no line needs to be broken."""
 
-_HEADS = {"score_val": "score", "best_epoch": "best epoch", "fit_time_s": "seconds", "reason": "remark"}
-_ABOUT_TRIAL = ("trial", "status", "score_val", "epochs", "best_epoch", "fit_time_s", "reason")
+_HEADS = {
+    "score_val": "score",
+    "epochs_done": "epochs done",
+    "best_epoch": "best epoch",
+    "fit_time_s": "seconds",
+    "reason": "remark",
+}
+_ABOUT_TRIAL = ("trial", "status", "score_val", "epochs_done", "best_epoch", "fit_time_s", "reason")
 
 
 def output_console() -> Console:
@@ -44,10 +50,10 @@ def trials_table(leaderboard: pd.DataFrame) -> Table:
 
     Examples
     --------
-    >>> row = {"trial": 0, "status": "completed", "score_val": 0.9, "epochs": 3, "best_epoch": 2, "fit_time_s": 8.5}
-    >>> table = trials_table(pd.DataFrame([{**row, "lr": 0.01, "reason": ""}]))
+    >>> row = {"trial": 0, "status": "completed", "score_val": 0.9, "epochs_done": 3, "best_epoch": 2}
+    >>> table = trials_table(pd.DataFrame([{**row, "fit_time_s": 8.5, "lr": 0.01, "reason": ""}]))
     >>> [column.header for column in table.columns]
-    ['trial', 'status', 'score', 'epochs', 'best epoch', 'seconds', 'lr']
+    ['trial', 'status', 'score', 'epochs done', 'best epoch', 'seconds', 'lr']
     """
     if not leaderboard["reason"].map(bool).any():
         leaderboard = leaderboard.drop(columns="reason")
@@ -74,6 +80,6 @@ def _cell(name: str, value: Any) -> str:
         return ""
     if not isinstance(value, float):
         return str(value)
-    if name in ("epochs", "best_epoch"):  # whole numbers, which pandas made floats of where one is missing
+    if name in ("epochs_done", "best_epoch"):  # whole numbers, which pandas made floats of where one is missing
         return f"{value:.0f}"
     return f"{value:.4f}" if name == "score_val" else f"{value:.1f}" if name == "fit_time_s" else f"{value:.3g}"

@@ -23,7 +23,7 @@ MAX_IMAGES = 4000
 """Images that a probe looks at; more make it slower than better."""
 
 INVERSE_PENALTY = 0.05
-"""scikit-learn's C for features scaled to a mean square of 1; the middle of a wide plateau on photos."""
+"""scikit-learn's C, for features scaled to a mean square of 1."""
 
 
 def fit_head(

@@ -37,6 +37,10 @@ LAST, BEST, BLUEPRINT = "last.safetensors", "best.safetensors", "blueprint.json"
 """Files in a trial's folder: the state to continue from, the weights of the best epoch, and of what network."""
 
 
+PROBE_PART = 0.6
+"""The part of the time that is left in which a probe may look at images; what it has not seen by then is left out."""
+
+
 class Trainer:
     """Trains one network by one recipe.
 
@@ -118,7 +122,9 @@ class Trainer:
         if self.draw is not None:
             by_image = self.draw * len(self.draw) * (1.0 if by_image is None else by_image)
         weights = loss_weights(train.targets, self.task.problem, self.class_weights, by_image)
-        return fit_head(self.classifier, self.task.store, train, deadline.seconds_left, self.recipe.seed, weights)
+        # Fitting the layer and judging it take time as well, so looking at the images must end before the deadline.
+        until = Deadline(PROBE_PART * deadline.seconds_left())
+        return fit_head(self.classifier, self.task.store, train, until.seconds_left, self.recipe.seed, weights)
 
     def _judge(
         self, trial: int, deadline: Deadline, start_s: float, figures: dict[str, float], is_whole: bool
