@@ -177,3 +177,9 @@ def test_what_tunes_may_stand_beside_the_other_arguments():
     assert (settings.tuning.num_trials, settings.tuning.searcher) == (3, "grid")
     with pytest.raises(HyperparameterError, match="num_trials given twice"):
         FitSettings.of({"num_trials": 3, "hyperparameter_tune_kwargs": {"num_trials": 3}})
+
+
+def test_scheduler_options_are_taken_and_those_that_do_not_exist_are_refused():
+    assert FitSettings.of({"scheduler_options": {}}).tuning.scheduler_options == {}
+    with pytest.raises(UnknownArgumentError, match=r"scheduler_options was given \['max_t'\]; 'fifo' has no options"):
+        tuning(scheduler_options={"max_t": 3})

@@ -38,6 +38,8 @@ class TuneSettings:
         A score that ends the search.
     searcher_options : dict
         Further arguments of the searcher.
+    scheduler_options : dict
+        Further arguments of the scheduler; ``fifo`` has none.
     """
 
     num_trials: int | None = None
@@ -45,6 +47,7 @@ class TuneSettings:
     scheduler: str | Scheduler = "fifo"
     max_reward: float | None = None
     searcher_options: dict[str, Any] = field(default_factory=dict)
+    scheduler_options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.num_trials is not None:
@@ -58,6 +61,10 @@ class TuneSettings:
         if not is_known and not isinstance(self.searcher, Searcher):
             raise UnknownNameError.of("searcher", self.searcher, SEARCHERS)
         _set(self, "searcher_options", _dictionary("searcher_options", self.searcher_options))
+        if options := _dictionary("scheduler_options", self.scheduler_options):
+            raise UnknownArgumentError(
+                f"scheduler_options was given {sorted(options)}; {self.scheduler!r} has no options"
+            )
 
 
 @dataclass(frozen=True)
