@@ -14,9 +14,11 @@ from __future__ import annotations
 import json
 import math
 import sys
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -75,6 +77,21 @@ class Stubborn(Trainable):
                 report(EpochDone(job.trial, epoch, 0.5))
             except Exception as error:
                 raise RuntimeError("something else") from error
+        return ""
+
+
+class Meeting(Trainable):
+    """Reports, and fails unless ``config["num"]`` jobs come to be at this point at the same time."""
+
+    def train(self, job: Job, report: Reporter) -> str:
+        report(EpochDone(job.trial, 1, 0.5))
+        folder = Path(job.config["folder"])
+        (folder / str(job.trial)).touch()
+        end_s = time.monotonic() + 30
+        while len(list(folder.iterdir())) < job.config["num"]:
+            if time.monotonic() > end_s:
+                raise TimeoutError("nobody else came")
+            time.sleep(0.01)
         return ""
 
 
@@ -196,12 +213,14 @@ class ExecutorContract:
     )
     def test_a_failure_has_a_reason_and_a_traceback_and_the_next_job_is_done(self, way: str, reason: str) -> None:
         with self.make(Failing()) as executor:
-            report, failure, *after = run_all(executor, {"way": way}, {"way": "not at all"}).events
+            done = run_all(executor, {"way": way}, {"way": "not at all"})
+        report, failure = done.of_trial(0)
         assert report == EpochDone(0, 1, 0.5)
         assert (failure.kind, failure.trial, failure.reason) == ("job_failed", 0, reason)
+        assert not failure.is_worker_lost
         assert "executor_contract.py" in failure.traceback
         assert failure.traceback.startswith("Traceback")
-        assert after == [EpochDone(1, 1, 0.5), JobDone(1)]
+        assert done.of_trial(1) == [EpochDone(1, 1, 0.5), JobDone(1)]
 
     @pytest.mark.parametrize("trainable", [Counting(), Stubborn()])
     def test_what_the_handler_raises_is_no_failure_of_the_trial(self, trainable: Trainable) -> None:
@@ -221,6 +240,43 @@ class ExecutorContract:
             assert executor.num_free == executor.num_workers
             after = run_all(executor, {})
         assert after.events[-1] == JobDone(0)
+
+    def test_as_many_jobs_run_at_once_as_there_are_workers(self, tmp_path: Path) -> None:
+        with self.make(Meeting()) as executor:
+            num = executor.num_workers
+            done = run_all(executor, *({"folder": str(tmp_path), "num": num} for _ in range(num)))
+        assert [event for event in done.events if isinstance(event, JobFailed)] == []
+        assert all(isinstance(event, EpochDone) for event in done.events[:num])
+
+    def test_answers_go_to_the_trial_that_reported(self) -> None:
+        with self.make(Counting()) as executor:
+            recorder = Recorder(executor, [Job(trial, {"num_epochs": 9}) for trial in range(8)])
+
+            def handle(event: Event) -> Decision:
+                recorder(event)
+                is_last = isinstance(event, EpochDone) and event.epoch == event.trial + 1
+                return Decision.STOP if is_last else Decision.CONTINUE
+
+            executor.run(handle)
+        for trial in range(8):
+            *reports, end = recorder.of_trial(trial)
+            assert [report.epoch for report in reports] == list(range(1, trial + 2))
+            assert end == JobDone(trial, "stopped", "told to end")
+
+    def test_events_come_one_at_a_time_in_the_calling_thread(self) -> None:
+        with self.make(Counting()) as executor:
+            recorder = Recorder(executor, [Job(trial, {"num_epochs": 5}) for trial in range(2 * executor.num_workers)])
+            seen, inside = set(), threading.Semaphore(1)
+
+            def handle(event: Event) -> Decision:
+                assert inside.acquire(blocking=False)
+                seen.add(threading.get_ident())
+                time.sleep(0.001)
+                inside.release()
+                return recorder(event)
+
+            executor.run(handle)
+        assert seen == {threading.get_ident()}
 
     def test_the_trainable_may_come_late_and_change(self) -> None:
         with self.make(None) as executor:

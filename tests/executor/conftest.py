@@ -6,7 +6,30 @@ import signal
 import subprocess
 import sys
 
+import cloudpickle
 import pytest
+
+from contracts.executor_contract import run_all
+from saccade.executor import ProcessExecutor
+from saccade.trial import FunctionTrainable
+
+
+@pytest.fixture(autouse=True)
+def _send_functions_of_the_test_file_by_value(request):
+    cloudpickle.register_pickle_by_value(request.module)
+    yield
+    cloudpickle.unregister_pickle_by_value(request.module)
+
+
+@pytest.fixture
+def run_function():
+    """Return a function that runs a function as jobs on one worker."""
+
+    def run(function, *configs, preload=()):
+        with ProcessExecutor(FunctionTrainable(function), preload) as executor:
+            return run_all(executor, *configs)
+
+    return run
 
 
 @pytest.fixture

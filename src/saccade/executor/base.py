@@ -22,8 +22,9 @@ class Executor(ABC):
     """Runs jobs on one or more warm workers.
 
     `submit` hands over jobs, at most as many as `num_free` says; `run` works until no job is left, and calls the
-    handler with each event, in the calling thread. The handler may submit more jobs when one has ended, which is the
-    case when `JobDone` or `JobFailed` has come. Use it as a context manager: leaving it ends the workers.
+    handler with each event, in the calling thread, one event at a time. The handler may submit more jobs when one has
+    ended, which is the case when `JobDone` or `JobFailed` has come; `JobFailed.is_worker_lost` tells that its worker
+    crashed, which costs no other job. Use it as a context manager: leaving it ends the workers.
     ``tests/contracts/executor_contract.py`` holds what each executor must do.
 
     Attributes

@@ -1,182 +1,192 @@
-"""Jobs in a process of their own: a crash there costs one job, not the run."""
+"""Jobs in processes of their own: a crash there costs one job, not the run."""
 
 from __future__ import annotations
 
 import contextlib
-import pickle
 import queue
-import signal
-import subprocess
-import sys
-import threading
 import time
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import cloudpickle
 
-from saccade.errors import WorkerDiedError
+from saccade.errors import HyperparameterError, WorkerDiedError
 from saccade.events import EpochDone, Event, JobDone, JobFailed
-from saccade.executor.base import Handler, OneWorkerExecutor, failed, reason_of
-from saccade.executor.worker import PROGRAM, Request
+from saccade.executor.base import Executor, Handler, failed, reason_of
+from saccade.executor.slots import WorkerSlot
+from saccade.executor.worker import Request
+from saccade.executor.worker_process import Startup, WorkerProcess
 from saccade.trial import Job, Trainable
 
+if TYPE_CHECKING:
+    from saccade.executor.worker_process import Messages
+
 _WAKE_UP_S = 0.5
-"""How long the wait for a message goes on without a look at the worker, and, on Windows, at Ctrl-C."""
-
-_DEATH_S = 10.0
-"""How long a worker that has closed its channel may take to end."""
+"""How long a wait for messages is deaf to Ctrl-C on Windows."""
 
 
-class ProcessExecutor(OneWorkerExecutor):
-    """One warm worker process that imports its libraries once and lives through many jobs.
+class ProcessExecutor(Executor):
+    """Warm worker processes that import their libraries once and live through many jobs.
 
-    The process is a fresh interpreter on every platform: the user's main script is not imported again, so scripts need
-    no ``if __name__ == "__main__"``. It is started when the object is made, so that it can import while the caller
-    still prepares, and replaced when it dies. It ends with the executor, and with the process that made it, however
-    that ends.
+    Each is a fresh interpreter on every platform: the user's main script is not imported again, so scripts need
+    no ``if __name__ == "__main__"``. All are started when the object is made, so that they can import while the caller
+    still prepares. One that dies fails its job and is replaced when its place is needed; the others do not notice.
+    They end with the executor, and with the process that made it, however that ends.
 
     Parameters
     ----------
     trainable : Trainable or None
-        What is trained; may be set later, before the first job. It is sent to the worker by cloudpickle.
-    preload : tuple of str
-        Modules that the worker imports at once. When that fails, so does every job, with that reason.
+        What is trained; may be set later, before the first job. It is pickled once, by cloudpickle, and sent to each
+        worker once.
+    preload : sequence of str
+        Modules that the workers import at once. When that fails, so does every job, with that reason.
+    workers : sequence of WorkerSlot
+        A slot for each worker, as `plan_workers` returns; no more than there will be jobs. By default one worker that
+        is given nothing in particular.
+
+    Raises
+    ------
+    HyperparameterError
+        Without a slot.
     """
 
-    def __init__(self, trainable: Trainable | None = None, preload: tuple[str, ...] = ()) -> None:
-        super().__init__(trainable)
-        self._preload = preload
-        self._worker: _Worker | None = _Worker(preload)
-
-    def close(self) -> None:
-        """End the worker at once."""
-        if self._worker is not None:
-            self._worker.kill()
-            self._worker = None
-
-    def _do(self, trainable: Trainable, job: Job, handle: Handler) -> JobDone | JobFailed:
-        try:
-            return self._converse(trainable, job, handle)
-        except WorkerDiedError as error:
-            self.close()
-            return JobFailed(job.trial, reason_of(error))
-        except BaseException:  # of the handler, or Ctrl-C; the worker is in the middle of the job
-            self.close()
-            raise
-
-    def _converse(self, trainable: Trainable, job: Job, handle: Handler) -> JobDone | JobFailed:
-        sent_s = time.monotonic()
-        worker = self._live_worker()
-        try:
-            pickled = None if worker.trainable is trainable else cloudpickle.dumps(trainable)
-            request = Request(job.trial, cloudpickle.dumps(job), pickled, sent_s)
-        except Exception as error:
-            return failed(job.trial, error)
-        worker.send(request)
-        worker.trainable = trainable
-        while not isinstance(event := worker.receive(), JobDone | JobFailed):
-            decision = handle(event)
-            if isinstance(event, EpochDone):
-                worker.send(decision)
-        return event
-
-    def _live_worker(self) -> _Worker:
-        if self._worker is not None and not self._worker.is_alive:
-            self.close()
-        if self._worker is None:
-            self._worker = _Worker(self._preload)
-        return self._worker
-
-
-class _Worker:
-    """A worker process, and pickles to and from it through its standard input and output."""
-
-    def __init__(self, preload: tuple[str, ...]) -> None:
-        self.trainable: Trainable | None = None
-        path = [folder for folder in sys.path if isinstance(folder, str)]
-        program = PROGRAM.format(path=path, preload=preload)
-        self._process = subprocess.Popen(  # noqa: S603
-            [sys.executable, "-c", program],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL if sys.__stderr__ is None else None,
-        )
-        self._messages: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
+    def __init__(
+        self,
+        trainable: Trainable | None = None,
+        preload: Sequence[str] = (),
+        workers: Sequence[WorkerSlot] = (WorkerSlot(),),
+    ) -> None:
+        self.trainable = trainable
+        self._preload, self._slots = tuple(preload), tuple(workers)
+        if not self._slots:
+            raise HyperparameterError("workers was given no slots; expected one at least, as plan_workers() returns")
+        self._messages: Messages = queue.SimpleQueue()
+        self._pickled: tuple[Trainable, bytes] | None = None
+        self._workers: list[WorkerProcess | None] = [None] * len(self._slots)
+        with self._ending_all_on_error():
+            for place in range(len(self._slots)):
+                self._start(place)
 
     @property
-    def is_alive(self) -> bool:
-        return self._process.poll() is None
+    def num_workers(self) -> int:
+        """One for each slot."""
+        return len(self._slots)
 
-    def send(self, message: object) -> None:
-        assert self._process.stdin is not None
-        try:
-            pickle.dump(message, self._process.stdin)
-            self._process.stdin.flush()
-        except OSError as error:
-            raise self._death() from error
+    @property
+    def num_free(self) -> int:
+        """Workers without a job."""
+        return len(self._free_places())
 
-    def receive(self) -> Event:
-        """Wait for the next event.
+    @property
+    def startup(self) -> Startup | None:
+        """How long the slowest worker took to start; None while none is ready."""
+        startups = [worker.startup for worker in self._workers if worker is not None and worker.startup is not None]
+        return max(startups, key=lambda startup: startup.start_s, default=None)
 
-        A thread reads it, so that the wait has pauses: Ctrl-C cannot interrupt a wait for a pipe on Windows, and no
-        pipe tells of a worker's death while a process that the worker had forked still holds it open.
+    def wait_for_start(self, timeout_s: float | None = None) -> bool:
+        """Wait until all workers are ready, or have died in trying, and tell whether that was in time.
+
+        Parameters
+        ----------
+        timeout_s
+            Seconds; None waits as long as it takes.
         """
-        was_alive = True
+        end_s = None if timeout_s is None else time.monotonic() + timeout_s
+        return all(
+            worker.wait_for_start(None if end_s is None else max(0.0, end_s - time.monotonic()))
+            for worker in self._workers
+            if worker is not None
+        )
+
+    def submit(self, job: Job) -> None:
+        """Send the job to a free worker, a warm one where there is one. What cannot be sent is a failed job."""
+        places = self._free_places()
+        assert places, "every worker has a job; see num_free"
+        assert self.trainable is not None, "set the executor's trainable before the first job"
+        place = min(places, key=self._coldness)
+        worker = self._workers[place]
+        if worker is None or not worker.is_alive:
+            worker = self._start(place)
+        worker.job = job
+        with self._ending_all_on_error():  # Ctrl-C may leave half a message with the worker
+            self._send(worker, job, self.trainable)
+
+    def run(self, handle: Handler) -> None:
+        """Pass on what the workers say, one event after the other, until no job is left."""
+        with self._ending_all_on_error():  # of the handler, or Ctrl-C; the workers are in the middle of their jobs
+            while self.num_free < self.num_workers:
+                self._pass_on(*self._receive(), handle)
+
+    def close(self) -> None:
+        """End the workers at once; their jobs are forgotten."""
+        workers = [worker for worker in self._workers if worker is not None]
+        for worker in workers:
+            worker.kill()
+        self._workers = [None] * len(self._slots)
+        for worker in workers:
+            worker.reap()
+
+    def _pass_on(self, worker: WorkerProcess, message: Event | WorkerDiedError, handle: Handler) -> None:
+        if worker not in self._workers:  # it was ended, and another has its place
+            return
+        if isinstance(message, WorkerDiedError):
+            job = worker.job
+            self._remove(worker)
+            if job is not None:
+                handle(JobFailed(job.trial, reason_of(message), is_worker_lost=True))
+            return
+        if isinstance(message, JobDone | JobFailed):
+            worker.job = None
+        decision = handle(message)
+        if isinstance(message, EpochDone):
+            worker.send(decision)
+
+    def _receive(self) -> tuple[WorkerProcess, Event | WorkerDiedError]:
         while True:
-            try:
-                event = self._messages.get(timeout=_WAKE_UP_S)
-            except queue.Empty:
-                if not was_alive:
-                    raise self._death() from None
-                was_alive = self.is_alive
-                continue
-            if isinstance(event, Exception):
-                raise self._death() from event
-            assert isinstance(event, Event)
-            return event
+            with contextlib.suppress(queue.Empty):
+                return self._messages.get(timeout=_WAKE_UP_S)
 
-    def kill(self) -> None:
-        self._process.kill()
-        self._process.wait()
-        assert self._process.stdin is not None
-        with contextlib.suppress(OSError):  # what was still to be flushed to a dead process
-            self._process.stdin.close()
-        self._reader.join(_WAKE_UP_S)
-
-    def _read(self) -> None:
-        assert self._process.stdout is not None
-        with self._process.stdout as outlet:
-            try:
-                while True:
-                    self._messages.put(pickle.load(outlet))  # noqa: S301  written by our own worker
-            except Exception as error:  # the end of the pipe, as a rule
-                self._messages.put(error)
-
-    def _death(self) -> WorkerDiedError:
+    def _send(self, worker: WorkerProcess, job: Job, trainable: Trainable) -> None:
+        sent_s = time.monotonic()
         try:
-            code = self._process.wait(_DEATH_S)
-        except subprocess.TimeoutExpired:
-            return WorkerDiedError("the worker process closed its channel, or sent what cannot be read")
-        return WorkerDiedError(f"the worker process {ending(code)}")
+            pickled = None if worker.trainable is trainable else self._pickle(trainable)
+            request = Request(job.trial, cloudpickle.dumps(job), pickled, sent_s)
+        except Exception as error:
+            self._messages.put((worker, failed(job.trial, error)))
+            return
+        worker.send(request)
+        worker.trainable = trainable
 
+    def _pickle(self, trainable: Trainable) -> bytes:
+        if self._pickled is None or self._pickled[0] is not trainable:
+            self._pickled = trainable, cloudpickle.dumps(trainable)
+        return self._pickled[1]
 
-def ending(code: int) -> str:
-    """Say how a process ended that has this exit code.
+    def _free_places(self) -> list[int]:
+        return [place for place, worker in enumerate(self._workers) if worker is None or worker.job is None]
 
-    Examples
-    --------
-    >>> ending(3)
-    'ended with exit code 3'
-    >>> ending(0xC0000005)
-    'ended with exit code 3221225477 (0xC0000005)'
-    """
-    if code >= 0:
-        return f"ended with exit code {code}" + (f" (0x{code:08X})" if code > 255 else "")
-    try:
-        name = signal.Signals(-code).name
-    except ValueError:
-        name = str(-code)
-    hint = " (the system ends processes this way when memory runs out)" if name == "SIGKILL" else ""
-    return f"was killed by signal {name}{hint}"
+    def _coldness(self, place: int) -> int:
+        """Rank a place by what a job would have to wait for there: nothing, the rest of a start, a whole start."""
+        worker = self._workers[place]
+        if worker is None or not worker.is_alive:
+            return 2
+        return 0 if worker.startup else 1
+
+    def _start(self, place: int) -> WorkerProcess:
+        if (dead := self._workers[place]) is not None:
+            self._remove(dead)
+        worker = self._workers[place] = WorkerProcess(self._preload, self._slots[place], self._messages)
+        return worker
+
+    def _remove(self, worker: WorkerProcess) -> None:
+        self._workers[self._workers.index(worker)] = None
+        worker.kill()
+        worker.reap()
+
+    @contextlib.contextmanager
+    def _ending_all_on_error(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            self.close()
+            raise

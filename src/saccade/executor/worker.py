@@ -34,6 +34,19 @@ its worker.
 
 
 @dataclass(frozen=True)
+class Ready:
+    """What a worker says first: it has imported what it was to import, or has failed to, and waits for jobs.
+
+    Attributes
+    ----------
+    import_s : float
+        Seconds that those imports took.
+    """
+
+    import_s: float
+
+
+@dataclass(frozen=True)
 class Request:
     """A job on its way to the worker, its parts pickled, so that what cannot be unpickled fails one job only.
 
@@ -61,7 +74,9 @@ def main(preload: Iterable[str] = ()) -> None:
     messages: SimpleQueue[Any] = SimpleQueue()
     threading.Thread(target=_receive, args=(inbox, messages), daemon=True).start()
     worker = _Worker(messages, outbox)
+    start_s = time.perf_counter()
     worker.preload(preload)
+    _send(outbox, Ready(time.perf_counter() - start_s))
     while True:
         _send(outbox, worker.do(messages.get()))
 
