@@ -5,12 +5,17 @@ To hold a searcher to it, inherit from `SearcherContract` in a test module::
     class TestMySearcher(SearcherContract):
         def make(self, space, seed):
             return MySearcher(space, seed=seed)
+
+One that learns from scores inherits from `LearningSearcherContract`.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+import itertools
+import math
+import statistics
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import pytest
@@ -19,7 +24,7 @@ from hypothesis import strategies as st
 
 from contracts.space_strategies import FINITE_DICTS
 from saccade.errors import ExhaustedSearchSpaceError, SaccadeError, SpaceError
-from saccade.searcher import Searcher
+from saccade.searcher import RandomSearcher, Searcher
 from saccade.space import Bool, Categorical, Dict, Int, List, Real, canonical_key, grid
 
 ENDLESS = Dict(
@@ -113,6 +118,32 @@ class SearcherContract:
         with pytest.raises(ExhaustedSearchSpaceError):
             searcher.suggest()
 
+    def test_what_ended_elsewhere_is_not_suggested(self) -> None:
+        searcher = self.make(FINITE, 0)
+        known = [FINITE.default, {"a": "y", "b": True, "n": 1, "c": [5]}]
+        for index, config in enumerate(known):
+            assert searcher.on_end(config, has_failed=index == 0) is None
+        configs = [searcher.suggest() for _ in range(10)]
+        assert all(config not in configs for config in known)
+        with pytest.raises(ExhaustedSearchSpaceError):
+            searcher.suggest()
+
+    def test_a_finite_space_is_exhausted_while_results_come_in_and_trials_fail(self) -> None:
+        searcher = self.make(FINITE, 1)
+        running = []
+        keys = set()
+        for index in range(12):
+            running.append(searcher.suggest())
+            keys.add(canonical_key(running[-1]))
+            if len(running) == 3:
+                config = running.pop(0)
+                for epoch in range(index % 3):
+                    searcher.observe(config, epoch, index + epoch, 1.0)
+                searcher.on_end(config, has_failed=index % 3 == 0, is_complete=index % 3 == 1)
+        assert len(keys) == 12
+        with pytest.raises(ExhaustedSearchSpaceError, match="12 configurations"):
+            searcher.suggest()
+
     def test_observing_is_possible_at_every_epoch_and_changes_nothing_given(self) -> None:
         searcher = self.make(ENDLESS, 0)
         for _ in range(3):
@@ -142,3 +173,97 @@ class SearcherContract:
         with pytest.raises(SpaceError) as caught:
             self.make(space, 0)
         assert isinstance(caught.value, SaccadeError)
+
+
+QUADRATIC = Dict(x=Real(0, 1), lr=Real(1e-5, 1, log=True))
+CONDITIONAL = Dict(lr=Real(1e-5, 1, log=True), opt=Categorical("adam", {"name": "sgd", "momentum": Real(0, 1)}))
+
+
+def quadratic(config: Mapping[str, Any]) -> float:
+    """Return minus the squared distance from x = 0.7, lr = 0.01."""
+    return -((config["x"] - 0.7) ** 2) - (math.log10(config["lr"]) + 2) ** 2
+
+
+def conditional(config: Mapping[str, Any]) -> float:
+    """Return a score that is best for SGD, where there is a momentum to find."""
+    opt = config["opt"]
+    loss = 1 if opt == "adam" else 4 * (opt["momentum"] - 0.8) ** 2
+    return -loss - (math.log10(config["lr"]) + 2) ** 2
+
+
+def best_of(searcher: Searcher, score_of: Callable[[dict[str, Any]], float], num: int) -> float:
+    """Return the best score among that many suggestions."""
+    best = -math.inf
+    for _ in range(num):
+        config = searcher.suggest()
+        score = score_of(config)
+        best = max(best, score)
+        searcher.observe(config, 1, score, 1.0)
+        searcher.on_end(config, has_failed=False, is_complete=True)
+    return best
+
+
+class LearningSearcherContract(SearcherContract):
+    """What a searcher must do that learns; `seeds` says over how many searches a median is taken."""
+
+    seeds: Iterable[int] = range(15)
+
+    @pytest.mark.parametrize(("space", "score_of"), [(QUADRATIC, quadratic), (CONDITIONAL, conditional)])
+    def test_it_beats_random_draws(self, space: Dict, score_of: Callable[[dict[str, Any]], float]) -> None:
+        drawn = [best_of(RandomSearcher(space, seed=seed), score_of, 30) for seed in range(40)]
+        found = [best_of(self.make(space, seed), score_of, 30) for seed in self.seeds]
+        assert statistics.median(found) > statistics.median(drawn) / 2  # the scores are negative
+
+    def test_a_high_score_at_a_low_epoch_does_not_mislead(self) -> None:
+        # What ended after one epoch had higher scores than anything has later.
+        searcher = self.make({"x": Real(0, 1)}, 0)
+        for index in range(12):
+            x = 0.3 * index / 12
+            searcher.observe({"x": x}, 1, 5 + x, 1.0)
+            searcher.on_end({"x": x}, has_failed=False)
+            x = 0.4 + 0.6 * index / 12
+            for epoch in (1, 2, 3):
+                searcher.observe({"x": x}, epoch, epoch - abs(x - 0.7), 1.0)
+            searcher.on_end({"x": x}, has_failed=False, is_complete=True)
+        searcher.suggest()  # the defaults
+        suggested = []
+        for _ in range(9):
+            suggested.append(searcher.suggest()["x"])
+            searcher.on_end({"x": suggested[-1]}, has_failed=False)
+        assert abs(statistics.median(suggested) - 0.7) < 0.2
+
+    def test_failures_are_left_behind(self) -> None:
+        searcher = self.make({"x": Real(0, 1)}, 3)
+        suggested = []
+        for _ in range(40):
+            suggested.append(searcher.suggest()["x"])
+            if suggested[-1] > 0.5:
+                searcher.on_end({"x": suggested[-1]}, has_failed=True)
+            else:
+                searcher.observe({"x": suggested[-1]}, 1, -abs(suggested[-1] - 0.3), 1.0)
+                searcher.on_end({"x": suggested[-1]}, has_failed=False, is_complete=True)
+        assert sum(x > 0.5 for x in suggested[-15:]) < 5
+
+    def test_the_same_results_in_a_resumed_search_give_the_same_suggestions(self) -> None:
+        one, other = self.make(CONDITIONAL, 5), self.make(CONDITIONAL, 5)
+        source = RandomSearcher(CONDITIONAL, seed=1)
+        for _ in range(25):
+            config = source.suggest()
+            for searcher in (one, other):
+                searcher.observe(config, 1, conditional(config), 1.0)
+        suggested = [one.suggest() for _ in range(4)]
+        assert [other.suggest() for _ in range(4)] == suggested
+
+    def test_extreme_scores_do_no_harm(self) -> None:
+        searcher = self.make(QUADRATIC, 0)
+        scores = [math.nan, -math.inf, math.inf, 1e308, -1e308, 0.0, 5e-324, 1e308]
+        for index in range(24):
+            config = searcher.suggest()
+            assert config in QUADRATIC
+            searcher.observe(config, 1, scores[index % len(scores)], 1.0)
+
+    def test_trials_that_run_at_the_same_time_are_spread(self) -> None:
+        searcher = self.make(QUADRATIC, 2)
+        best_of(searcher, quadratic, 20)
+        xs = sorted(searcher.suggest()["x"] for _ in range(6))
+        assert all(high - low > 1e-6 for low, high in itertools.pairwise(xs))

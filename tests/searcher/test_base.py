@@ -5,7 +5,7 @@ import pytest
 from saccade.errors import SpaceError
 from saccade.searcher import Searcher
 from saccade.searcher.base import exhausted
-from saccade.space import Dict, Int
+from saccade.space import Dict, Int, Real
 
 
 class AlwaysDefault(Searcher):
@@ -18,6 +18,22 @@ def test_a_searcher_needs_no_more_than_suggest():
     assert (searcher.space, searcher.seed) == (Dict(depth=Int(2, 4), epochs=5), 0)
     assert searcher.suggest() == {"depth": 2, "epochs": 5}
     assert searcher.observe({"depth": 2, "epochs": 5}, epoch=1, score=0.5, cost=3.0) is None
+
+
+def test_an_own_searcher_may_take_starting_configurations():
+    class Halving(Searcher):
+        def suggest(self):
+            return self.next_start() or {"x": 0.5}
+
+    searcher = Halving({"x": Real(0, 1)}, starting_configs=[{"x": 1}, {"x": 1.0}, {}])
+    assert [searcher.suggest()["x"] for _ in range(3)] == [1.0, 0.0, 0.5]
+
+
+def test_a_starting_configuration_that_was_tried_is_left_out():
+    searcher = AlwaysDefault({"depth": Int(2, 4)}, starting_configs=[{"depth": 4}, {"depth": 3}])
+    assert searcher.on_end({"depth": 4}, has_failed=False) is None
+    assert searcher.next_start() == {"depth": 3}
+    assert searcher.next_start() is None
 
 
 def test_the_base_class_is_abstract():

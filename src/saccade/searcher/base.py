@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any
 
 from saccade.errors import ExhaustedSearchSpaceError, SpaceError
-from saccade.space import Dict
+from saccade.searcher.starting_configs import completed_configs
+from saccade.space import Dict, canonical_key
 
 
 class Searcher(ABC):
@@ -23,6 +25,10 @@ class Searcher(ABC):
         in each configuration.
     seed
         Seed of all random choices: the same seed and the same observations give the same suggestions.
+    starting_configs
+        Configurations to suggest first, in this order, before any of its own (``points_to_evaluate`` in Ray Tune,
+        ``enqueue_trial`` in Optuna). What they leave out has the default of the space. Repeats, and those that are
+        observed before their turn, are left out.
 
     Attributes
     ----------
@@ -30,14 +36,31 @@ class Searcher(ABC):
         What is searched.
     seed : int
         The seed.
+    seconds_left : float
+        Time left for training, which the study says before it asks; inf without a limit.
 
     Raises
     ------
     SpaceError
-        If `space` is neither, or cannot be.
+        If `space` is neither, or cannot be; or if a starting configuration is not in it.
+    UnknownNameError
+        If a starting configuration has a name that the space does not have.
+
+    Notes
+    -----
+    A class that inherits from this one offers `starting_configs` by taking that argument, handing it on to
+    ``super().__init__``, and asking `next_start` first in its `suggest`.
     """
 
-    def __init__(self, space: Dict | Mapping[Any, Any], *, seed: int = 0) -> None:
+    seconds_left: float = math.inf
+
+    def __init__(
+        self,
+        space: Dict | Mapping[Any, Any],
+        *,
+        seed: int = 0,
+        starting_configs: Sequence[Mapping[Any, Any]] | None = None,
+    ) -> None:
         if not isinstance(space, (Dict, Mapping)):
             raise SpaceError(
                 f"A searcher needs a space.Dict or a dict, but was given {space!r} ({type(space).__name__}). "
@@ -45,6 +68,8 @@ class Searcher(ABC):
             )
         self.space = space if isinstance(space, Dict) else Dict(space)
         self.seed = seed
+        self._starts: Iterator[dict[Any, Any]] = iter(completed_configs(self.space, starting_configs))
+        self._seen: set[Hashable] = set()
 
     @abstractmethod
     def suggest(self) -> dict[str, Any]:
@@ -78,6 +103,32 @@ class Searcher(ABC):
         cost
             Seconds that its training has taken so far.
         """
+
+    def on_end(self, config: Mapping[str, Any], *, has_failed: bool, is_complete: bool = False) -> None:  # noqa: ARG002
+        """Learn that a configuration is not running any more. This default learns only that it was tried.
+
+        Parameters
+        ----------
+        config
+            The configuration, which need not come from this searcher. It may run again later, when its trial was
+            paused.
+        has_failed
+            Whether its trial failed, so that it will have no (further) score.
+        is_complete
+            Whether it was trained to its own last epoch, so that its last score is the one that it keeps, also beside
+            those of configurations with more epochs. A paused or stopped one might have gone on.
+        """
+        self._is_new(config)
+
+    def next_start(self) -> dict[Any, Any] | None:
+        """Return the next of the starting configurations that is new, and take note of it; None when there is none."""
+        return next((config for config in self._starts if self._is_new(config)), None)
+
+    def _is_new(self, config: Mapping[Any, Any]) -> bool:
+        """Tell whether the configuration has not been seen before, and mark it as seen."""
+        num_seen = len(self._seen)
+        self._seen.add(canonical_key(dict(config)))
+        return len(self._seen) > num_seen
 
 
 def exhausted(num_configurations: int, what: str = "space") -> ExhaustedSearchSpaceError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 from saccade.errors import HyperparameterError
@@ -21,6 +21,8 @@ class GridSearcher(Searcher):
     ----------
     space, seed
         As in `Searcher`; nothing here is random.
+    starting_configs
+        Configurations to suggest first, as in `Searcher`; they need not be points of the grid.
     num_points
         How many points each `Real` and `Int` has, at least 1. Both bounds are among them (one point alone is
         the default); with ``log`` they are spaced log-evenly; an `Int` with no more values has all of them.
@@ -49,29 +51,30 @@ class GridSearcher(Searcher):
         space: Dict | Mapping[Any, Any],
         *,
         seed: int = 0,
+        starting_configs: Sequence[Mapping[Any, Any]] | None = None,
         num_points: int = 4,
         num_points_by_name: Mapping[str, int] | None = None,
     ) -> None:
-        super().__init__(space, seed=seed)
+        super().__init__(space, seed=seed, starting_configs=starting_configs)
         if num_points_by_name is not None and not isinstance(num_points_by_name, Mapping):
             raise HyperparameterError(
                 f"num_points_by_name is {num_points_by_name!r}; it must be a dict such as {{'lr': 3}}."
             )
         self._grid = grid(self.space, num_points, num_points_by_name)
         self._on_grid: set[Hashable] = set()
-        self._observed: set[Hashable] = set()
 
     def suggest(self) -> dict[str, Any]:
-        """Return the next configuration of the grid that has not been observed."""
+        """Return the next configuration of the grid that is new."""
+        start = self.next_start()
+        if start is not None:
+            return start
         for config in self._grid:
-            key = canonical_key(config)
-            # Two branches of a Categorical may share a configuration.
-            is_new = key not in self._on_grid
-            self._on_grid.add(key)
-            if is_new and key not in self._observed:
+            # A set, because two branches of a Categorical may share a configuration.
+            self._on_grid.add(canonical_key(config))
+            if self._is_new(config):
                 return dict(config)
         raise exhausted(len(self._on_grid), "grid")
 
     def observe(self, config: Mapping[str, Any], epoch: int, score: float, cost: float) -> None:  # noqa: ARG002
         """Remember not to propose this configuration again."""
-        self._observed.add(canonical_key(dict(config)))
+        self._is_new(config)

@@ -127,6 +127,10 @@ class LocalSearcher(Searcher):
         """Record the score as the reward, if no earlier epoch had a higher one."""
         self.update(config, **{self.reward_attr: max(score, self.get_reward(config))})
 
+    def on_end(self, config: Mapping[str, Any], *, has_failed: bool, is_complete: bool = False) -> None:  # noqa: ARG002
+        """Take note that the configuration was tried, so that it is not proposed."""
+        self._note(self._pickle_config(config))
+
     def _record(self, key: Hashable, reward: float) -> None:
         self._results[key] = reward
         self._note(key)

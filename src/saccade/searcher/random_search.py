@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from saccade.errors import ExhaustedSearchSpaceError
@@ -29,8 +30,10 @@ class RandomSearcher(Searcher):
     ----------
     space, seed
         As in `Searcher`.
+    starting_configs
+        Configurations to suggest first, as in `Searcher`.
     first_is_default
-        Propose the defaults of the space first.
+        Propose the defaults of the space first, after the starting configurations.
 
     References
     ----------
@@ -44,20 +47,26 @@ class RandomSearcher(Searcher):
     {'model': 'a', 'lr': 0.1, 'epochs': 5}
     """
 
-    def __init__(self, space: Dict | Mapping[Any, Any], *, seed: int = 0, first_is_default: bool = True) -> None:
-        super().__init__(space, seed=seed)
+    def __init__(
+        self,
+        space: Dict | Mapping[Any, Any],
+        *,
+        seed: int = 0,
+        starting_configs: Sequence[Mapping[Any, Any]] | None = None,
+        first_is_default: bool = True,
+    ) -> None:
+        super().__init__(space, seed=seed, starting_configs=starting_configs)
+        if first_is_default:
+            self._starts = itertools.chain(self._starts, [self.space.default])
         self._rng = as_generator(seed)
-        self._next_is_default = first_is_default
-        self._seen: set[Hashable] = set()
         self._rest: Iterator[dict[str, Any]] | None = None
 
     def suggest(self) -> dict[str, Any]:
         """Return a new configuration; once draws bring nothing new, one from the rest of a finite space."""
-        if self._next_is_default:
-            self._next_is_default = False
-            config = self.space.default
-            if self._is_new(config):
-                return config
+        start = self.next_start()
+        return self._draw_new() if start is None else start
+
+    def _draw_new(self) -> dict[str, Any]:
         if self._rest is None:
             drawn = self._draw()
             if drawn is not None:
@@ -71,13 +80,12 @@ class RandomSearcher(Searcher):
     def observe(self, config: Mapping[str, Any], epoch: int, score: float, cost: float) -> None:  # noqa: ARG002
         """Remember not to propose this configuration again."""
         if config in self.space:
-            self._seen.add(canonical_key(dict(config)))
+            self._is_new(config)
 
-    def _is_new(self, config: dict[str, Any]) -> bool:
-        """Tell whether the configuration is new, and mark it as seen."""
-        num_seen = len(self._seen)
-        self._seen.add(canonical_key(config))
-        return len(self._seen) > num_seen
+    def on_end(self, config: Mapping[str, Any], *, has_failed: bool, is_complete: bool = False) -> None:  # noqa: ARG002
+        """Remember not to propose this configuration again."""
+        if config in self.space:
+            self._is_new(config)
 
     def _draw(self) -> dict[str, Any] | None:
         """Draw until something new comes; None if a finite space brings nothing new for long."""

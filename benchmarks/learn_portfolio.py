@@ -1,0 +1,155 @@
+"""Learn the portfolio of the package from recorded fine-tuning runs.
+
+    python -m benchmarks.learn_portfolio --curves DIR [--out src/saccade/portfolio/portfolio.json]
+
+`learn` is what the benchmark of regret calls, too, with the data sets left out on which a portfolio is judged.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import sklearn
+from sklearn.ensemble import HistGradientBoostingRegressor
+
+from benchmarks.curves import Curves, CurvesDataset
+from saccade._version import __version__
+from saccade.portfolio import SHIPPED, Portfolio
+from saccade.portfolio.features import FAMILIES, FEATURES
+from saccade.portfolio.portfolio import with_epoch
+from saccade.portfolio.trees import Trees
+
+EPOCHS = (1, 2, 3, 5, 9, 15, 25, 50)
+"""Epochs of the curves that are learned from."""
+
+# How much a feature counts, in standard deviations, when configurations are compared; the others have 0.15.
+_WEIGHTS = {
+    "log_params": 1.0, "log_input": 0.6, "top1": 0.8, "pretraining": 0.4, "is_convolutional": 0.3,
+    "is_transformer": 0.5, "log_lr": 1.0, "log_batch": 0.6, "log_lr_comparable": 1.0, "log_lr_effective": 1.0,
+    "is_adaptive": 0.8, "is_plain_sgd": 0.6, "frozen_part": 0.8, "head_only": 0.6, "layer_decay": 0.4,
+    "warmup_epochs": 0.3, **{f"family_{name}": 0.35 for name in FAMILIES},
+    **{name: 0.0 for name in ("log_images", "log_classes", "log_images_per_class", "log_steps")},
+}  # fmt: skip
+_NUM_BAGS = 3
+
+
+def learn(curves: Curves, datasets: Sequence[CurvesDataset], skip_families: Sequence[str] = ()) -> Portfolio:
+    """Learn a portfolio from the runs on some data sets.
+
+    Parameters
+    ----------
+    curves
+        The recordings.
+    datasets
+        Those of them to learn from.
+    skip_families
+        Families of networks to leave out.
+    """
+    parts = [_rows(curves, dataset, skip_families) for dataset in datasets]
+    names = sorted({str(row["model"]) for _, row in curves.configs.iterrows()})
+    networks = [network for name in names if (network := _network(name)).family not in skip_families]
+    slope, intercept = np.polyfit([np.log10(n.num_params / 1e6) for n in networks], [n.top1 for n in networks], 1)
+    scores = np.concatenate([part["score_rows"] for part in parts]), np.concatenate([part["scores"] for part in parts])
+    weights = np.concatenate([np.full(len(part["scores"]), 1 / len(part["scores"])) for part in parts])
+    configs = np.concatenate([part["cost_rows"] for part in parts])
+    scale = configs.std(axis=0) + 1e-9
+    weight = np.array([_WEIGHTS.get(name, 0.15) for name in FEATURES])
+    cost = HistGradientBoostingRegressor(
+        max_iter=300, learning_rate=0.05, max_leaf_nodes=12, min_samples_leaf=10, random_state=0
+    ).fit(configs, np.concatenate([part["log_cost"] for part in parts]))
+    return Portfolio(
+        score=[_boosted(*scores, weights / weights.mean(), seed) for seed in range(_NUM_BAGS)],
+        cost=exported(cost),
+        top1_of_params=(float(intercept), float(slope)),
+        kernel_mean=configs.mean(axis=0),
+        kernel_scale=scale / np.maximum(weight, 1e-9),
+    )
+
+
+def _network(name: str) -> Any:
+    from benchmarks.curves import network_of
+
+    return network_of(name)
+
+
+def _rows(curves: Curves, dataset: CurvesDataset, skip_families: Sequence[str]) -> dict[str, np.ndarray]:
+    """Return what there is to learn from one data set."""
+    keys = [key for key in dataset.curves if curves.describe(key).network.family not in skip_families]
+    unlearned = Portfolio([], Trees(0, [], [], [], []), (0.5, 0.1), np.zeros(1), np.ones(1))
+    rows = unlearned.rows([curves.describe(key) for key in keys], dataset.data)
+    low, high = dataset.lowest, dataset.best
+    score_rows, scores = [], []
+    for epoch in EPOCHS:
+        long_enough = [index for index, key in enumerate(keys) if len(dataset.curves[key].scores) >= epoch]
+        score_rows.append(with_epoch(rows[long_enough], epoch))
+        best = [dataset.curves[keys[index]].scores[:epoch].max() for index in long_enough]
+        scores.append((np.array(best) - low) / (high - low))
+    epoch_s = np.array([dataset.curves[key].epoch_s.mean() for key in keys])
+    return {
+        "score_rows": np.concatenate(score_rows),
+        "scores": np.concatenate(scores),
+        "cost_rows": rows,
+        "log_cost": np.log(epoch_s / dataset.data.num_images),
+    }
+
+
+def _boosted(rows: np.ndarray, scores: np.ndarray, weights: np.ndarray, seed: int) -> Trees:
+    model = HistGradientBoostingRegressor(
+        max_iter=300, learning_rate=0.06, max_leaf_nodes=16, min_samples_leaf=15, l2_regularization=1.0,
+        max_features=0.4, random_state=seed,
+    )  # fmt: skip
+    return exported(model.fit(rows, scores, weights))
+
+
+def exported(model: HistGradientBoostingRegressor) -> Trees:
+    """Return a fitted model of scikit-learn's as plain arrays; see `Trees`."""
+    roots: list[int] = []
+    feature: list[int] = []
+    value: list[float] = []
+    right: list[int] = []
+
+    def add(nodes: np.ndarray, index: int) -> None:
+        node, place = nodes[index], len(feature)
+        feature.append(-1 if node["is_leaf"] else int(node["feature_idx"]))
+        value.append(float(node["value"] if node["is_leaf"] else node["num_threshold"]))
+        right.append(0)
+        if not node["is_leaf"]:
+            add(nodes, int(node["left"]))
+            right[place] = len(feature) - place
+            add(nodes, int(node["right"]))
+
+    for (predictor,) in model._predictors:
+        roots.append(len(feature))
+        add(predictor.nodes, 0)
+    return Trees(float(np.ravel(model._baseline_prediction)[0]), roots, feature, value, right)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Learn from all data sets, and write the portfolio."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--curves", type=Path, required=True, help="folder with curves.json, configs.csv, datasets.json")
+    parser.add_argument("--out", type=Path, default=SHIPPED)
+    options = parser.parse_args(arguments)
+    curves = Curves.read(options.curves)
+    portfolio = learn(curves, curves.datasets)
+    portfolio.provenance.update(
+        learned_from="Quick-Tune's Extended meta-dataset (Meta-Album images; Pineda Arango et al., ICLR 2024)",
+        datasets=[dataset.name for dataset in curves.datasets],
+        num_runs=sum(len(dataset.curves) for dataset in curves.datasets),
+        script="benchmarks/learn_portfolio.py",
+        date=date.today().isoformat(),
+        versions={"saccade": __version__, "scikit-learn": sklearn.__version__},
+    )
+    text = json.dumps(portfolio.to_json(), separators=(",", ":"))
+    options.out.write_text(text + "\n", encoding="utf-8")
+    print(f"{options.out}: {len(text) / 1e6:.2f} MB, {portfolio.provenance['num_runs']} runs")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,252 @@
+"""What the portfolio knows a configuration by: numbers that describe network, recipe and data, never a name alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+HYPERPARAMETERS: dict[str, Any] = {
+    "lr": 1e-3,
+    "batch_size": 16,
+    "opt": "adamw",
+    "momentum": 0.9,
+    "weight_decay": 1e-4,
+    "sched": "cosine",
+    "warmup_epochs": 0.0,
+    "layer_decay": 1.0,
+    "frozen_part": 0.0,
+    "head_only": False,
+    "mixup": 0.0,
+    "cutmix": 0.0,
+    "mix_prob": 1.0,
+    "smoothing": 0.0,
+    "drop": 0.0,
+    "clip_grad": None,
+    "augmentation": None,
+    "amp": False,
+    "betas": None,
+    "warmup_lr": 1e-5,
+    "decay_epochs": None,
+    "decay_rate": 0.1,
+    "plateau_patience": None,
+    "l2_sp": 0.0,
+    "delta": 0.0,
+    "bss": 0.0,
+    "co_tuning": 0.0,
+    "stochastic_norm": False,
+}
+"""The hyperparameters that are described, and what one counts as that is not given.
+
+`l2_sp`, `delta`, `bss`, `co_tuning` and `stochastic_norm` are regularisers of transfer learning that the recorded runs
+used; Saccade's recipes do not have them.
+"""
+
+_ADAPTIVE = ("adam", "adamw", "adamp", "lamb", "lion", "nadam", "nadamw", "radam", "adabelief", "rmsprop", "rmsproptf")
+_SCHEDULES = ("cosine", "step", "plateau")
+_AUGMENTATIONS = ("randaugment", "trivialaugment", "autoaugment")
+
+FAMILIES = (
+    "beit",
+    "convnext",
+    "deit",
+    "dla",
+    "edgenext",
+    "efficientnet",
+    "mobilevit",
+    "swin",
+    "volo",
+    "xcit",
+)
+"""Families of networks that were recorded; any other is described by the rest alone."""
+
+NETWORK_FEATURES = (
+    "log_params",
+    "log_input",
+    "top1",
+    "pretraining",
+    "is_convolutional",
+    "is_transformer",
+    *(f"family_{name}" for name in FAMILIES),
+)
+RECIPE_FEATURES = (
+    "log_lr",
+    "log_batch",
+    "log_lr_per_image",
+    "log_lr_comparable",
+    "log_lr_effective",
+    "is_adaptive",
+    "is_adamw",
+    "is_plain_sgd",
+    "log_weight_decay",
+    *(f"sched_{name}" for name in _SCHEDULES),
+    "warmup_epochs",
+    "layer_decay",
+    "frozen_part",
+    "head_only",
+    "mixup",
+    "cutmix",
+    "mix_prob",
+    "cutmix_prob",
+    "smoothing",
+    "drop",
+    "clipping",
+    *(f"augment_{name}" for name in _AUGMENTATIONS),
+    "amp",
+    "momentum",
+    "beta1",
+    "beta2",
+    "log_warmup_lr",
+    "decay_epochs",
+    "decay_rate",
+    "plateau_patience",
+    "log_l2_sp",
+    "log_delta",
+    "log_bss",
+    "co_tuning",
+    "stochastic_norm",
+)
+DATA_FEATURES = ("log_images", "log_classes", "log_images_per_class", "log_steps")
+FEATURES = (*NETWORK_FEATURES, *RECIPE_FEATURES, *DATA_FEATURES)
+"""The names of all features, in the order of their columns."""
+
+
+@dataclass(frozen=True)
+class NetworkDescription:
+    """What is known of a network before it is trained.
+
+    Attributes
+    ----------
+    num_params : float
+        Parameters, without those of the last layer or with them: only the magnitude counts.
+    input_size : int
+        Pixels of a side of its input.
+    top1 : float or None
+        Published ImageNet-1k accuracy, 0 to 1; None where it is not known.
+    pretraining : int
+        0 ImageNet-1k or nothing, 1 ImageNet-21k and its like, 2 web-scale or self-training.
+    kind : str
+        ``conv``, ``hybrid`` or ``transformer``.
+    family : str
+        One of `FAMILIES`, or another word.
+    """
+
+    num_params: float
+    input_size: int = 224
+    top1: float | None = None
+    pretraining: int = 0
+    kind: str = "conv"
+    family: str = ""
+
+
+@dataclass(frozen=True)
+class DatasetDescription:
+    """What is known of the images: how many there are to learn from, and of how many classes."""
+
+    num_images: int
+    num_classes: int
+
+
+@dataclass(frozen=True)
+class Description:
+    """A configuration as the portfolio sees it.
+
+    Attributes
+    ----------
+    network : NetworkDescription
+        The network.
+    hyperparameters : mapping
+        Values by the names in `HYPERPARAMETERS`; others are ignored.
+    num_epochs : int
+        The epochs that the configuration asks for.
+    """
+
+    network: NetworkDescription
+    hyperparameters: Mapping[str, Any] = field(default_factory=dict)
+    num_epochs: int = 50
+
+
+def features(description: Description, data: DatasetDescription, top1: float) -> np.ndarray:
+    """Return the features of a configuration on a data set.
+
+    Parameters
+    ----------
+    description, data
+        The configuration and the images.
+    top1
+        The network's ImageNet accuracy, published or guessed.
+
+    Returns
+    -------
+    ndarray of float64, shape (num_features,)
+        In the order of `FEATURES`.
+    """
+    recipe = {**HYPERPARAMETERS, **description.hyperparameters}
+    log_batch = math.log2(recipe["batch_size"])
+    row = [*_network(description.network, top1), *_recipe(recipe, log_batch), *_data(data, log_batch)]
+    return np.array(row, dtype=float)
+
+
+def _network(network: NetworkDescription, top1: float) -> list[float]:
+    return [
+        math.log10(max(network.num_params, 1e3) / 1e6),
+        math.log2(network.input_size / 224),
+        top1,
+        network.pretraining,
+        network.kind == "conv",
+        network.kind == "transformer",
+        *(network.family == name for name in FAMILIES),
+    ]
+
+
+def _recipe(recipe: Mapping[str, Any], log_batch: float) -> list[float]:
+    log_lr = math.log10(recipe["lr"])
+    opt = str(recipe["opt"]).lower()
+    is_adaptive = opt in _ADAPTIVE
+    momentum = recipe["momentum"] if opt in ("momentum", "nesterov", "sgd") else 0.0
+    sched, augmentation = str(recipe["sched"]), str(recipe["augmentation"])
+    mixes = recipe["mixup"] > 0 or recipe["cutmix"] > 0
+    clip = recipe["clip_grad"]
+    return [
+        log_lr,
+        log_batch,
+        log_lr - 0.15 * log_batch,
+        log_lr if is_adaptive else log_lr - 1.5,  # SGD wants rates about thirty times as high
+        log_lr - math.log10(max(1.0 - momentum, 1e-3)),
+        is_adaptive,
+        opt == "adamw",
+        not is_adaptive and momentum == 0,
+        math.log10(max(recipe["weight_decay"], 1e-6)),
+        *(sched == name for name in _SCHEDULES),
+        recipe["warmup_epochs"],
+        recipe["layer_decay"],
+        recipe["frozen_part"],
+        recipe["head_only"],
+        math.log1p(recipe["mixup"]),
+        math.log1p(recipe["cutmix"]),
+        recipe["mix_prob"] * mixes,
+        recipe["mix_prob"] * (recipe["cutmix"] > 0),
+        recipe["smoothing"],
+        recipe["drop"],
+        0.0 if not clip else 2.0 if clip <= 1 else 1.0,
+        *(augmentation == name for name in _AUGMENTATIONS),
+        bool(recipe["amp"]),
+        momentum,
+        *(recipe["betas"] or (0.9, 0.999)),
+        math.log10(max(recipe["warmup_lr"], 1e-7)),
+        recipe["decay_epochs"] or 200.0,
+        recipe["decay_rate"],
+        recipe["plateau_patience"] or 20.0,
+        *(math.log10(max(recipe[name], 1e-5)) for name in ("l2_sp", "delta", "bss")),
+        recipe["co_tuning"],
+        recipe["stochastic_norm"],
+    ]
+
+
+def _data(data: DatasetDescription, log_batch: float) -> list[float]:
+    log_images = math.log10(max(data.num_images, 1))
+    log_classes = math.log10(max(data.num_classes, 1))
+    return [log_images, log_classes, log_images - log_classes, log_images - log_batch * math.log10(2)]

@@ -1,0 +1,97 @@
+"""What an epoch costs: what was learned elsewhere, corrected by what was measured here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Sequence
+
+import numpy as np
+
+_ALIKE = 9.0
+"""How much more a measurement says about configurations of the same network than about others."""
+
+_PROBE_PART = 0.4
+"""What a probe of frozen features is taken to cost, in epochs: it goes forward once, and not back."""
+
+
+class EpochCosts:
+    """Seconds of an epoch, for each configuration.
+
+    Parameters
+    ----------
+    log_speed : float or None
+        Natural logarithm of the factor between this machine and that of the predictions; None is not known.
+
+    Examples
+    --------
+    >>> costs = EpochCosts(log_speed=0.0)
+    >>> costs.add(np.log([2.0, 4.0]), ["small", "large"])
+    >>> costs.observe(0, epoch=1, seconds=2.0)
+    >>> costs.seconds([0, 1], np.array([[3.0], [3.0]])).ravel().round(1)
+    array([ 4., 12.])
+    """
+
+    def __init__(self, log_speed: float | None = None) -> None:
+        self._prior = log_speed or 0.0
+        self._prior_weight = 1e-3 if log_speed is None else 1.0
+        self._predicted: list[float] = []
+        self._groups: list[Hashable] = []
+        self._measured: dict[int, tuple[int, float]] = {}  # configuration: epochs, seconds of one
+        self._probes: dict[int, float] = {}
+        self._sums: dict[Hashable, tuple[float, int]] = {}
+        self._has_probes = False
+
+    def add(self, log_epoch_s: Sequence[float] | np.ndarray, groups: Sequence[Hashable]) -> None:
+        """Take up configurations, numbered on from those before; those of a group cost about the same an image."""
+        self._predicted += [float(value) for value in log_epoch_s]
+        self._groups += list(groups)
+
+    def observe(self, number: int, epoch: int, seconds: float) -> None:
+        """Learn what a configuration has cost up to an epoch; epoch 0 is a probe of frozen features."""
+        if epoch < 1:
+            self._has_probes = True
+            self._probes[number] = seconds
+            return
+        epoch_s = max(seconds - self._probes.get(number, 0.0), 1e-6) / epoch
+        residual = math.log(epoch_s) - self._predicted[number]
+        group = self._groups[number]
+        total, num = self._sums.get(group, (0.0, 0))
+        if number in self._measured:
+            total, num = total - (math.log(self._measured[number][1]) - self._predicted[number]), num - 1
+        self._sums[group] = (total + residual, num + 1)
+        self._measured[number] = (epoch, epoch_s)
+
+    def epoch_s(self, numbers: Sequence[int]) -> np.ndarray:
+        """Return the seconds of an epoch, shape (num_configs,)."""
+        total = self._prior * self._prior_weight + sum(part for part, _ in self._sums.values())
+        weight = self._prior_weight + sum(num for _, num in self._sums.values())
+        known = []
+        for number in numbers:
+            if number in self._measured:
+                known.append(self._measured[number][1])
+                continue
+            own_total, own_num = self._sums.get(self._groups[number], (0.0, 0))
+            shift = (total + _ALIKE * own_total) / (weight + _ALIKE * own_num)
+            known.append(math.exp(min(self._predicted[number] + shift, 50.0)))
+        return np.array(known)
+
+    def seconds(self, numbers: Sequence[int], until_epochs: np.ndarray) -> np.ndarray:
+        """Return the seconds still to be spent to reach epochs.
+
+        Parameters
+        ----------
+        numbers
+            The configurations.
+        until_epochs : ndarray of float, shape (num_configs, num_epochs)
+            The epochs to reach.
+
+        Returns
+        -------
+        ndarray of float64, shape (num_configs, num_epochs)
+            Not positive for epochs that were trained already.
+        """
+        done = np.array([self._measured[number][0] if number in self._measured else 0 for number in numbers])
+        fresh = [self._has_probes and number not in self._measured and number not in self._probes for number in numbers]
+        start = np.where(fresh, _PROBE_PART, 0.0)
+        left: np.ndarray = (until_epochs - done[:, None] + start[:, None]) * self.epoch_s(numbers)[:, None]
+        return left
