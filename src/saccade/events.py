@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import numbers
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -90,6 +91,8 @@ class EpochDone(Event):
         Further figures by name.
     checkpoint : str or None
         A file from which training can continue after this epoch.
+    is_last : bool
+        Whether the trial's configuration asks for no more epochs, as far as whoever trains it knows.
 
     Raises
     ------
@@ -104,6 +107,7 @@ class EpochDone(Event):
     seconds: float = 0.0
     metrics: dict[str, float] = field(default_factory=dict)
     checkpoint: str | None = None
+    is_last: bool = False
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.score):
@@ -122,12 +126,23 @@ class JobDone(Event):
 
 @dataclass(frozen=True)
 class JobFailed(Event):
-    """A job raised, ran out of memory, diverged, or lost its worker."""
+    """A job raised, ran out of memory, diverged, or lost its worker.
+
+    Attributes
+    ----------
+    reason : str
+        One line.
+    traceback : str
+        Of the error, when there was one.
+    is_worker_lost : bool
+        Whether the worker crashed or was killed, which need not be the trial's fault.
+    """
 
     kind: ClassVar[str] = "job_failed"
     trial: int
     reason: str
     traceback: str = ""
+    is_worker_lost: bool = False
 
 
 @dataclass(frozen=True)
@@ -176,6 +191,86 @@ def from_json(record: dict[str, Any]) -> Event:
     return _KINDS[kind](**fields)
 
 
+class LineFile:
+    """A file that only grows, by whole lines, each of which is with the operating system when `append` returns.
+
+    So a process that is killed loses nothing that it wrote. A last line that a kill, or a full disk, cut short gives
+    way when the file is opened again, which `append` does by itself. The file stays open, because to open it for each
+    line takes longer than to write the line.
+
+    Parameters
+    ----------
+    path : Path
+        The file; it is created with its folder when the first line comes.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> file = LineFile(Path(tempfile.mkdtemp()) / "lines")
+    >>> file.append(b"one", b"two")
+    >>> list(file)
+    [b'one', b'two']
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        # A plain descriptor can be closed by `__del__`; a file object would warn that nobody had closed it.
+        self._descriptor: int | None = None
+
+    def append(self, *lines: bytes) -> None:
+        """Write lines, in one piece; they contain no line break."""
+        if self._descriptor is None:
+            self._descriptor = self._open()
+        rest = memoryview(b"".join(line + b"\n" for line in lines))
+        try:
+            while rest:
+                rest = rest[os.write(self._descriptor, rest) :]
+        except BaseException:
+            self.close()  # what was written in part is cut when the file is opened again
+            raise
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Read the whole lines that there are now, first to last."""
+        with self.path.open("rb") as file:
+            for line in file:
+                if line.endswith(b"\n"):
+                    yield line[:-1]
+
+    def close(self) -> None:
+        """Close the file, which Windows needs before it can be moved or removed; the next line opens it again."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def __del__(self) -> None:
+        self.close()
+
+    def _open(self) -> int:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a+b") as file:
+            _cut_torn_line(file)
+        return os.open(self.path, os.O_WRONLY | os.O_APPEND | getattr(os, "O_BINARY", 0))
+
+
+def _cut_torn_line(file: BinaryIO) -> None:
+    """Shorten a file to its last whole line."""
+    size = end = file.seek(0, os.SEEK_END)
+    while end:
+        start = max(0, end - _BLOCK)
+        file.seek(start)
+        newline = file.read(end - start).rfind(b"\n")
+        if newline >= 0:
+            end = start + newline + 1
+            break
+        end = start
+    if end < size:
+        file.truncate(end)
+
+
+_BLOCK = 65_536
+"""Bytes in which the end of a file is searched for a line break."""
+
+
 class EventLog:
     """An append-only log: one JSON object a line, flushed as it happens.
 
@@ -198,35 +293,23 @@ class EventLog:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._file = LineFile(path)
 
     def __call__(self, event: Event) -> None:
         """Write one event."""
-        if isinstance(event, Progressed):
-            return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        line = json.dumps({"time": round(time.time(), 3), **to_json(event)})
-        with self.path.open("ab") as file:
-            _cut_torn_line(self.path, file)
-            file.write(line.encode("ascii") + b"\n")
+        if not isinstance(event, Progressed):
+            line = json.dumps({"time": round(time.time(), 3), **to_json(event)})
+            self._file.append(line.encode("ascii"))
 
     def __iter__(self) -> Iterator[Event]:
         """Read the events back, oldest first."""
-        with self.path.open(encoding="utf-8") as file:
-            for line in file:
-                if line.endswith("\n"):
-                    yield from_json(json.loads(line))
+        self.close()
+        for line in self._file:
+            yield from_json(json.loads(line))
 
-
-def _cut_torn_line(path: Path, log: BinaryIO) -> None:
-    """Shorten the log, which is open at its end, to its last whole line."""
-    end = log.tell()
-    if not end:
-        return
-    with path.open("rb") as file:
-        file.seek(end - 1)
-        if file.read(1) != b"\n":
-            file.seek(0)
-            log.truncate(file.read().rfind(b"\n") + 1)
+    def close(self) -> None:
+        """Close the file; the next event opens it again."""
+        self._file.close()
 
 
 def _jsonable(value: Any) -> Any:

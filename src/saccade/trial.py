@@ -63,7 +63,18 @@ class Job:
 
 @dataclass
 class Trial:
-    """One configuration and all that is known of it."""
+    """One configuration and all that is known of it.
+
+    Examples
+    --------
+    >>> trial = Trial(0, {"lr": 0.1})
+    >>> trial.add(EpochDone(0, epoch=1, score=0.5, seconds=2.0))
+    True
+    >>> trial.add(EpochDone(0, epoch=1, score=0.6, seconds=3.0))
+    False
+    >>> trial.best_report.score, trial.seconds
+    (0.5, 5.0)
+    """
 
     number: int
     config: dict[str, Any]
@@ -72,11 +83,13 @@ class Trial:
     reports: list[EpochDone] = field(default_factory=list)
     failure: JobFailed | None = None
     note: str = ""
+    num_retries: int = 0
+    _tally: _Tally = field(default_factory=lambda: _Tally(), init=False, repr=False, compare=False)
 
     @property
     def best_report(self) -> EpochDone | None:
         """The report with the highest score, the earliest among equals; None before the first."""
-        return max(self.reports, key=lambda report: report.score, default=None)
+        return self._counted().best
 
     @property
     def num_epochs(self) -> int:
@@ -85,8 +98,53 @@ class Trial:
 
     @property
     def seconds(self) -> float:
-        """What the trial has cost so far."""
-        return sum(report.seconds for report in self.reports)
+        """What the trial has cost so far, epochs that had to be trained again included."""
+        return self._counted().seconds
+
+    def add(self, report: EpochDone) -> bool:
+        """Keep a report, and tell whether it is news.
+
+        An epoch that had to be trained again, as there was no checkpoint to continue from, is no news: only its
+        seconds count, unless its first report was dropped.
+        """
+        tally = self._counted()
+        is_news = report.epoch > tally.last_epoch
+        if self.reports and report.epoch <= self.reports[-1].epoch:
+            tally.seconds += report.seconds
+        else:
+            self.reports.append(report)
+        return is_news
+
+    def drop_after(self, epoch: int) -> None:
+        """Forget the reports of all later epochs, which are to be trained again; what they cost is not forgotten."""
+        tally = self._counted()
+        self.reports[:] = [report for report in self.reports if report.epoch <= epoch]
+        tally.num_reports = len(self.reports)
+        tally.best = max(self.reports, key=operator.attrgetter("score"), default=None)
+
+    def _counted(self) -> _Tally:
+        """Return the tally, all reports included: whoever asks after each report never makes it count them all."""
+        tally = self._tally
+        while tally.num_reports < len(self.reports):
+            tally.count(self.reports[tally.num_reports])
+        return tally
+
+
+@dataclass
+class _Tally:
+    """What is kept of the first `num_reports` reports of a trial."""
+
+    num_reports: int = 0
+    seconds: float = 0.0
+    best: EpochDone | None = None
+    last_epoch: int = -1  # a trial's first report may be of epoch 0, before any training
+
+    def count(self, report: EpochDone) -> None:
+        self.num_reports += 1
+        self.seconds += report.seconds
+        self.last_epoch = max(self.last_epoch, report.epoch)
+        if self.best is None or report.score > self.best.score:
+            self.best = report
 
 
 Reporter = Callable[[EpochDone], Decision]

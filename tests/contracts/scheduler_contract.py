@@ -12,22 +12,28 @@ The tests run whole studies with it, on simulated workers.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from contracts.simulated_executor import SimulatedExecutor
 from saccade.deadline import Deadline
-from saccade.events import EpochDone
+from saccade.events import EpochDone, Event
+from saccade.executor import Handler
 from saccade.scheduler import Scheduler
+from saccade.scheduler.entries import Entry, Reported
 from saccade.scheduler.study import Study
 from saccade.searcher import RandomSearcher
 from saccade.space import Int, Real
 from saccade.trial import Decision, Job, Status, Trial
 
 NUM_EPOCHS = 9
+
+INHERITED = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.differing_executors])
 
 
 class SchedulerContract:
@@ -38,20 +44,29 @@ class SchedulerContract:
         raise NotImplementedError
 
     def run(self, num_workers: int, **limits: Any) -> tuple[Study, WatchedExecutor]:
-        """Run a study of trials that last `NUM_EPOCHS`, a tenth of which fail in the middle."""
-        executor = WatchedExecutor(num_workers)
+        """Run a study of trials that last `NUM_EPOCHS`, a tenth of which fail in the middle.
+
+        A pause is not the end of a trial, unless the time is up.
+        """
+        executor = WatchedExecutor(num_workers, limits.pop("is_lost", lambda job, epoch: False))
         deadline = Deadline(limits.pop("time_limit_s", None), executor.clock)
         searcher = RandomSearcher(limits.pop("space", {"x": Real(0, 1)}), seed=limits.pop("seed", 0))
         study = Study(executor, searcher, self.make(), deadline=deadline, **limits)
         executor.study = study
         study.run()
+        for trial in study.trials:
+            if trial.status is Status.PAUSED:
+                assert limits.get("journal") or deadline.limit_s < math.inf
+                assert trial.reports[-1].checkpoint is not None
+            if trial.status is not Status.FAILED:
+                assert (trial.status is Status.COMPLETED) == (trial.num_epochs == NUM_EPOCHS)
         return study, executor
 
     def test_it_is_a_scheduler(self) -> None:
         assert isinstance(self.make(), Scheduler)
 
     @given(num_workers=st.integers(1, 4), num_trials=st.integers(2, 40), seed=st.integers(0, 2**32 - 1))
-    @settings(max_examples=25, deadline=None)
+    @INHERITED
     def test_a_search_begins_all_trials_and_leaves_none_running(
         self, num_workers: int, num_trials: int, seed: int
     ) -> None:
@@ -62,11 +77,26 @@ class SchedulerContract:
 
     @pytest.mark.parametrize("num_workers", [1, 3])
     def test_an_epoch_is_trained_once(self, num_workers: int) -> None:
-        study, _ = self.run(num_workers, num_trials=40)
+        study, executor = self.run(num_workers, num_trials=40)
         for trial in study.trials:
             epochs = [report.epoch for report in trial.reports]
             assert epochs == list(range(1, len(epochs) + 1))
             assert len(epochs) <= NUM_EPOCHS
+        assert len(executor.trained) == sum(len(trial.reports) for trial in study.trials)
+
+    @pytest.mark.parametrize("num_workers", [1, 8])
+    def test_a_worker_that_is_lost_costs_no_trial_and_no_epoch(self, num_workers: int) -> None:
+        lost = set()
+
+        def is_lost(job: Job, epoch: int) -> bool:
+            is_news = job.trial % 3 == 0 and epoch == 1 + job.trial % 5 and job.trial not in lost
+            lost.update([job.trial] if is_news else [])
+            return is_news
+
+        study, executor = self.run(num_workers, num_trials=30, is_lost=is_lost)
+        assert lost
+        assert all(trial.num_retries == (trial.number in lost) for trial in study.trials)
+        assert len(executor.trained) == len(set(executor.trained))
 
     @pytest.mark.parametrize("num_workers", [1, 3])
     def test_a_search_ends_when_the_space_does(self, num_workers: int) -> None:
@@ -79,6 +109,52 @@ class SchedulerContract:
         study, executor = self.run(num_workers, time_limit_s=100)
         assert 98 <= executor.now_s <= 101
         assert sum(trial.num_epochs for trial in study.trials) > 80 * num_workers
+
+    @given(
+        num_workers=st.sampled_from([1, 8]),
+        time_limit_s=st.floats(1, 60),
+        num_trials=st.none() | st.integers(1, 30),
+        seed=st.integers(0, 2**32 - 1),
+    )
+    @INHERITED
+    def test_no_time_is_wasted_while_there_is_something_to_do(
+        self, num_workers: int, time_limit_s: float, num_trials: int | None, seed: int
+    ) -> None:
+        study, executor = self.run(num_workers, time_limit_s=time_limit_s, num_trials=num_trials, seed=seed)
+        assert executor.now_s <= time_limit_s + 1
+        could_go_on = any(trial.status is Status.PAUSED for trial in study.trials) or num_trials is None
+        if could_go_on or len(study.trials) < num_trials:
+            assert executor.now_s >= time_limit_s - 1
+
+    @pytest.mark.parametrize("num_workers", [1, 8])
+    def test_a_run_that_was_killed_goes_on_without_training_anything_twice(
+        self, num_workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        for epoch in range(1, NUM_EPOCHS + 1):
+            (tmp_path / str(epoch)).touch()  # the checkpoints of simulated trials
+        journal = MemoryJournal()
+        self.run(num_workers, num_trials=25, journal=journal)
+        entries = journal.list
+        for num in range(1, len(entries), 5):
+            killed = MemoryJournal(entries[:num])
+            study, executor = self.run(num_workers, num_trials=25, journal=killed)
+            assert len(study.trials) == 25
+            assert all(trial.status is not Status.RUNNING for trial in study.trials)
+            before = [(entry.trial, entry.report.epoch) for entry in entries[:num] if isinstance(entry, Reported)]
+            for trial in study.trials:
+                trained = [epoch for number, epoch in before + executor.trained if number == trial.number]
+                # What fails when it is continued is begun anew, as its checkpoint may be to blame.
+                assert trained == list(range(1, trial.num_epochs + 1)) or trial.status is Status.FAILED
+
+    def test_a_finished_run_that_is_resumed_has_nothing_to_do(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        journal = MemoryJournal()
+        study, _ = self.run(2, num_trials=20, journal=journal)
+        again, executor = self.run(2, num_trials=20, journal=MemoryJournal(journal.list))
+        assert executor.jobs == []
+        assert again.trials == study.trials
 
     def test_some_trial_is_trained_to_its_end(self) -> None:
         study, _ = self.run(1, num_trials=30)
@@ -104,8 +180,17 @@ class WatchedExecutor(SimulatedExecutor):
 
     study: Study
 
-    def __init__(self, num_workers: int) -> None:
-        super().__init__(_scores, num_workers, epoch_s=1.0)
+    def __init__(self, num_workers: int, is_lost: Callable[[Job, int], bool] = lambda job, epoch: False) -> None:
+        super().__init__(_scores, num_workers, epoch_s=1.0, is_lost=is_lost)
+        self.trained: list[tuple[int, int]] = []
+
+    def run(self, handle: Handler) -> None:
+        def handle_watched(event: Event) -> Decision:
+            if isinstance(event, EpochDone):
+                self.trained.append((event.trial, event.epoch))
+            return handle(event)
+
+        super().run(handle_watched)
 
     def submit(self, job: Job) -> None:
         trial = self.study.trials[job.trial]
@@ -114,13 +199,28 @@ class WatchedExecutor(SimulatedExecutor):
         assert (job.config, job.folder) == (trial.config, trial.folder)
         assert job.checkpoint == (trial.reports[-1].checkpoint if trial.reports else None)
         assert job.until_epoch is None or job.until_epoch > trial.num_epochs
+        assert job.seconds_left >= 1.0 or not any(trial.reports for trial in self.study.trials)
         super().submit(job)
+
+
+class MemoryJournal:
+    """The journal of a study, in memory."""
+
+    def __init__(self, entries: list[Entry] | None = None) -> None:
+        self.list = list(entries or ())
+
+    def entries(self) -> Iterator[Entry]:
+        return iter(list(self.list))
+
+    def append(self, entry: Entry) -> None:
+        self.list.append(entry)
 
 
 class OneTrial:
     """The state of a study that can begin one trial."""
 
     seconds_left = math.inf
+    searcher = RandomSearcher({"x": Real(0, 1)})
 
     def __init__(self) -> None:
         self.trials: list[Trial] = []
@@ -130,6 +230,9 @@ class OneTrial:
             return None
         self.trials.append(Trial(0, {"x": 0.5}, "a folder"))
         return self.trials[0]
+
+    def has_time_for(self, trial: Trial) -> bool:
+        return True
 
 
 def _scores(config: dict[str, Any]) -> list[float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from saccade.errors import DivergedError
@@ -23,6 +24,8 @@ class SimulatedExecutor(Executor):
         How many jobs run at once.
     epoch_s
         Seconds that an epoch takes: a number, or a function of the configuration.
+    is_lost
+        Tells whether a job loses its worker in an epoch; it is asked before each epoch, from 1.
 
     Attributes
     ----------
@@ -39,7 +42,9 @@ class SimulatedExecutor(Executor):
         curve: Callable[[dict[str, Any]], list[float]],
         num_workers: int = 1,
         epoch_s: float | Callable[[Mapping[str, Any]], float] = 1.0,
+        is_lost: Callable[[Job, int], bool] = lambda job, epoch: False,
     ) -> None:
+        self._is_lost = is_lost
         self._curve, self._num_workers, self._epoch_s = curve, num_workers, epoch_s
         self.now_s = 0.0
         self.jobs: list[Job] = []
@@ -74,26 +79,32 @@ class SimulatedExecutor(Executor):
     def _train_epoch(self, running: _Running, handle: Handler) -> JobDone | JobFailed | None:
         job = running.job
         running.epoch += 1
+        if self._is_lost(job, running.epoch):
+            return JobFailed(job.trial, "the worker is gone", is_worker_lost=True)
         try:
             scores = self._curve(job.config)
-            event = EpochDone(
-                job.trial, running.epoch, scores[running.epoch - 1], running.epoch_s, {}, str(running.epoch)
-            )
+            is_last = running.epoch == len(scores)
+            score, checkpoint = scores[running.epoch - 1], self.checkpoint(job, running.epoch)
+            event = EpochDone(job.trial, running.epoch, score, running.epoch_s, {}, checkpoint, is_last)
         except (ValueError, DivergedError) as error:
             return JobFailed(job.trial, str(error), "the traceback")
         decision = handle(event)
         running.next_s += running.epoch_s
         if decision is not Decision.CONTINUE:
             return JobDone(job.trial, "paused" if decision is Decision.PAUSE else "stopped", "as decided")
-        if running.epoch >= min(job.until_epoch or math.inf, len(scores)):
+        if is_last or running.epoch >= (job.until_epoch or math.inf):
             return JobDone(job.trial)
-        if self.now_s - running.start_s >= job.seconds_left:
+        if job.seconds_left - (self.now_s - running.start_s) < running.epoch_s:
             return JobDone(job.trial, "stopped", "time limit")
         return None
+
+    def checkpoint(self, job: Job, epoch: int) -> str | None:
+        """Return what training continues from after an epoch: its number."""
+        return str(epoch)
 
 
 class _Running:
     def __init__(self, job: Job, epoch_s: float, now_s: float) -> None:
         self.job, self.epoch_s = job, epoch_s
         self.start_s, self.next_s = now_s, now_s + epoch_s
-        self.epoch = int(job.checkpoint or 0)
+        self.epoch = 0 if job.checkpoint is None else int(Path(job.checkpoint).name)

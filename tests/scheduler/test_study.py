@@ -8,33 +8,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contracts.simulated_executor import SimulatedExecutor
+from contracts.studies import make_study, simulated
 from saccade.deadline import Deadline
 from saccade.errors import SearchFailedError
 from saccade.events import EpochDone, EventLog, JobDone, JobFailed, TrialStarted, Warned
 from saccade.executor import InlineExecutor, ProcessExecutor
 from saccade.scheduler import FIFOScheduler
-from saccade.scheduler.study import NUM_FAILURES, Study
-from saccade.searcher import GridSearcher, RandomSearcher
+from saccade.scheduler.study import NUM_FAILURES
+from saccade.searcher import GridSearcher
 from saccade.space import Categorical, Int, Real
 from saccade.trial import Decision, FunctionTrainable, Job, Status, Trainable
 
 
-def make_study(space, function=None, executor=None, searcher=GridSearcher, scheduler=None, **options):
-    executor = executor or InlineExecutor(FunctionTrainable(function))
-    return Study(executor, searcher(space), scheduler or FIFOScheduler(), **options)
-
-
 def score_x(config, report):
     report(score=config["x"])
-
-
-def simulated(epoch_s=1.0, num_epochs=1, num_workers=1, limit_s=None, space=None, **options):
-    """Return a study of simulated trials that all score their `x`, with a searcher that never ends."""
-    executor = SimulatedExecutor(lambda config: [config["x"]] * num_epochs, num_workers, epoch_s)
-    deadline = Deadline(limit_s, executor.clock)
-    space = space or {"x": Real(0, 1)}
-    study = make_study(space, executor=executor, searcher=RandomSearcher, deadline=deadline, **options)
-    return study, executor
 
 
 def kinds(events):
@@ -426,3 +413,17 @@ def test_a_search_in_another_process_survives_crashes():
     assert [trial.status.value for trial in study.trials] == ["completed", "completed", "failed", "completed"]
     assert study.trials[2].failure.reason == "WorkerDiedError: the worker process ended with exit code 7"
     assert study.best_trial.number == 3
+
+
+@pytest.mark.parametrize("curve", [[0.1, 0.2], [0.1, math.nan]])
+def test_nothing_is_looked_for_among_all_trials(curve):
+    class Unsearched(list):
+        def __iter__(self):
+            raise AssertionError("all trials are gone through")
+
+    study, executor = simulated(num_trials=20)
+    study._trials = study._standings._trials = Unsearched()
+    executor._curve = lambda config: [config["x"], *curve] if config["x"] > 0.3 else [0.01]
+    study.run()
+    assert len(study.trials) == 20
+    assert study.best_trial is not None

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from saccade.events import EpochDone
+from saccade.searcher import Searcher
 from saccade.trial import Decision, Job, Trial
 
 
@@ -18,11 +19,18 @@ class StudyState(Protocol):
         """All trials so far, by number."""
 
     @property
+    def searcher(self) -> Searcher:
+        """Who proposes configurations; some know more than that."""
+
+    @property
     def seconds_left(self) -> float:
         """Seconds left for training; inf without a time limit."""
 
     def new_trial(self) -> Trial | None:
         """Begin a trial with a configuration of the searcher's; None when no more may be begun."""
+
+    def has_time_for(self, trial: Trial) -> bool:
+        """Tell whether the trial could train one more epoch and report it before the deadline and its own limit."""
 
 
 class Scheduler(ABC):
@@ -30,6 +38,9 @@ class Scheduler(ABC):
 
     ``tests/contracts/scheduler_contract.py`` holds what each scheduler must do.
     """
+
+    def on_start(self, state: StudyState) -> None:  # noqa: B027 (most need to know nothing before they are asked)
+        """Learn that the study begins to run; of a run that is resumed, all earlier reports have been told by now."""
 
     @abstractmethod
     def next_job(self, state: StudyState) -> Job | None:
@@ -41,4 +52,10 @@ class Scheduler(ABC):
 
     @abstractmethod
     def on_report(self, report: EpochDone) -> Decision:
-        """Return what the trial that reported is to do."""
+        """Return what the trial that reported is to do.
+
+        A run that is resumed tells the scheduler of all earlier reports first, and does not mind the answers.
+        """
+
+    def on_end(self, trial: Trial) -> None:  # noqa: B027 (most look at the trials when they are asked)
+        """Learn that a job of the trial has ended, and how: see ``trial.status``. This default learns nothing."""

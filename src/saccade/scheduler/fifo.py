@@ -2,19 +2,36 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 from saccade.events import EpochDone
 from saccade.scheduler.base import Scheduler, StudyState
-from saccade.trial import Decision, Job
+from saccade.trial import Decision, Job, Status, Trial
 
 
 class FIFOScheduler(Scheduler):
-    """Train each trial to the end of its recipe before the next one begins."""
+    """Train each trial to the end of its recipe before the next one begins.
+
+    It pauses none; those that are paused when it takes a search over are finished first.
+    """
+
+    def __init__(self) -> None:
+        self._paused: deque[int] = deque()
 
     def next_job(self, state: StudyState) -> Job | None:
-        """Return a new trial's only job."""
-        trial = state.new_trial()
-        return None if trial is None else Job(trial.number, trial.config, trial.folder)
+        """Return the rest of a paused trial, or a new trial's only job."""
+        while self._paused:
+            trial = state.trials[self._paused.popleft()]
+            if trial.status is Status.PAUSED and trial.reports and state.has_time_for(trial):
+                return Job(trial.number, trial.config, trial.folder, checkpoint=trial.reports[-1].checkpoint)
+        new = state.new_trial()
+        return None if new is None else Job(new.number, new.config, new.folder)
 
     def on_report(self, report: EpochDone) -> Decision:  # noqa: ARG002
         """Let every trial go on."""
         return Decision.CONTINUE
+
+    def on_end(self, trial: Trial) -> None:
+        """Remember a trial that is paused."""
+        if trial.status is Status.PAUSED:
+            self._paused.append(trial.number)

@@ -143,7 +143,8 @@ class Trainer:
         metrics = {**figures, "train_s": train_s, "val_s": self.val_s or 0.0}
         seconds = time.perf_counter() - start_s
         checkpoint = str(self.folder / LAST) if is_whole else None
-        return EpochDone(trial, self.num_epochs, score, seconds, metrics, checkpoint)
+        is_last = is_whole and self.num_epochs == self.recipe.epochs
+        return EpochDone(trial, self.num_epochs, score, seconds, metrics, checkpoint, is_last)
 
     def _train(self, deadline: Deadline) -> tuple[dict[str, float], bool]:
         """Take the steps of an epoch; stop early, after one step at least, when validation could come too late."""

@@ -1,0 +1,224 @@
+"""What coordination costs: studies of trials that do nothing, with journal and event log on.
+
+    python -m benchmarks.coordination [--trials 100 1000 10000] [--json OUT] [--ray]
+
+A *report* is all that the study does between a worker's report and its answer; a *proposal* is all that it does to find
+a worker's next job and to write it down, the searcher's suggestion included. Both are timed in the coordinating
+process. The last column is the time of the whole search by the number of its trials, with what executor and trainable
+take. Where it grows with the number of trials, coordination grows faster than linearly.
+
+The targets: at most 5 ms a report and 25 ms a proposal at 1,000 trials, and a search of ten times as many trials takes
+about ten times as long.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from saccade.errors import UnknownNameError
+from saccade.events import EpochDone, Event, EventLog, JobDone, JobFailed
+from saccade.executor import Executor, InlineExecutor, ProcessExecutor
+from saccade.scheduler import Study, make_scheduler
+from saccade.scheduler.journal import Journal
+from saccade.searcher import make_searcher
+from saccade.space import Categorical, Dict, Int, Real
+from saccade.trial import Decision, Job, Reporter, Trainable
+
+SPACE = Dict(
+    model=Categorical("resnet18", "mobilenetv3_small_100", "vit_tiny_patch16_224"),
+    lr=Real(1e-4, 1e-1, log=True),
+    weight_decay=Real(1e-6, 1e-1, log=True),
+    batch_size=Categorical(16, 32, 64),
+    warmup=Int(0, 3),
+    epochs=3,
+)
+EXECUTORS: dict[str, Callable[[Trainable], Executor]] = {"inline": InlineExecutor, "process": ProcessExecutor}
+MAX_PROCESS_TRIALS = 1000
+"""More trials would tell nothing new of a worker process: its share of the cost is the same for each trial."""
+
+
+class Nothing(Trainable):
+    """Reports three epochs without training any; the file that it names as a checkpoint is itself."""
+
+    def train(self, job: Job, report: Reporter) -> str:
+        """Report."""
+        epoch = int(Path(job.checkpoint).suffix[1:]) if job.checkpoint else 0
+        while epoch < min(job.until_epoch or 3, 3):
+            epoch += 1
+            score = job.config["lr"] * epoch
+            event = EpochDone(job.trial, epoch, score, 0.001, {"loss": 1.0}, f"{job.folder}/last.{epoch}", epoch == 3)
+            if report(event) is not Decision.CONTINUE:
+                return "told to end"
+        return ""
+
+
+@dataclass
+class Cost:
+    """What one search cost, in milliseconds."""
+
+    executor: str
+    searcher: str
+    scheduler: str
+    num_trials: int
+    num_reports: int
+    report_ms: float
+    report_p99_ms: float
+    proposal_ms: float
+    proposal_p99_ms: float
+    trial_ms: float
+
+
+class TimedStudy(Study):
+    """Keeps how long it takes to answer reports, and to find jobs."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.report_s: list[float] = []
+        self.proposal_s: list[float] = []
+
+    def _handle(self, event: Event) -> Decision:
+        start_s = time.perf_counter()
+        decision = super()._handle(event)
+        took_s = time.perf_counter() - start_s
+        if isinstance(event, EpochDone):
+            self.report_s.append(took_s)
+        elif isinstance(event, JobDone | JobFailed):
+            self.proposal_s.append(took_s)
+        return decision
+
+
+def measure(executor: str, searcher: str, scheduler: str, num_trials: int) -> Cost:
+    """Run one search."""
+    with tempfile.TemporaryDirectory() as name, EXECUTORS[executor](Nothing()) as workers:
+        folder = Path(name)
+        log = EventLog(folder / "events.jsonl")
+        with Journal(folder / "journal.log", SPACE) as journal:
+            study = TimedStudy(
+                workers,
+                make_searcher(searcher, SPACE),
+                make_scheduler(scheduler),
+                num_trials=num_trials,
+                folder=folder / "trials",
+                journal=journal,
+                listeners=[log],
+            )
+            start_s = time.perf_counter()
+            study.run()
+            took_s = time.perf_counter() - start_s
+        log.close()
+    assert len(study.trials) == num_trials
+    report_ms = [1000 * seconds for seconds in study.report_s]
+    proposal_ms = [1000 * seconds for seconds in study.proposal_s]
+    return Cost(
+        executor,
+        searcher,
+        scheduler,
+        num_trials,
+        len(report_ms),
+        statistics.fmean(report_ms),
+        statistics.quantiles(report_ms, n=100)[-1],
+        statistics.fmean(proposal_ms),
+        statistics.quantiles(proposal_ms, n=100)[-1],
+        1000 * took_s / num_trials,
+    )
+
+
+def measure_ray(num_trials: int = 8) -> float:
+    """Return the seconds that Ray Tune takes for a trial of an empty function, its start not counted."""
+    import ray
+    from ray import tune
+
+    def nothing(config: dict[str, Any]) -> dict[str, Any]:
+        return {"score": config["lr"]}
+
+    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    try:
+        with tempfile.TemporaryDirectory() as name:
+            run = tune.RunConfig(storage_path=name, verbose=0)
+            config = tune.TuneConfig(num_samples=num_trials, max_concurrent_trials=1)
+            start_s = time.perf_counter()
+            tune.Tuner(
+                nothing, param_space={"lr": tune.loguniform(1e-4, 1e-1)}, tune_config=config, run_config=run
+            ).fit()
+            return (time.perf_counter() - start_s) / num_trials
+    finally:
+        ray.shutdown()
+
+
+def print_costs(costs: list[Cost]) -> None:
+    """Show a table."""
+    heads = ["executor", "searcher", "scheduler", "trials", "ms/report", "p99", "ms/proposal", "p99", "ms/trial"]
+    print("".join(f"{head:>12}" for head in heads))
+    for cost in costs:
+        texts = [cost.executor, cost.searcher, cost.scheduler, str(cost.num_trials)]
+        figures = [cost.report_ms, cost.report_p99_ms, cost.proposal_ms, cost.proposal_p99_ms, cost.trial_ms]
+        print("".join(f"{text:>12}" for text in [*texts, *(f"{figure:.3f}" for figure in figures)]))
+
+
+def growth(costs: list[Cost]) -> dict[str, float]:
+    """Return how many times as much a trial costs in the longest search as in one of 1,000 trials, or the shortest."""
+    ratios = {}
+    for key in dict.fromkeys((cost.executor, cost.searcher, cost.scheduler) for cost in costs):
+        series = [cost for cost in costs if (cost.executor, cost.searcher, cost.scheduler) == key]
+        first = min(series, key=lambda cost: abs(cost.num_trials - 1000))
+        last = max(series, key=lambda cost: cost.num_trials)
+        if last.num_trials > first.num_trials:
+            ratios[" + ".join(key) + f", {first.num_trials} to {last.num_trials}"] = last.trial_ms / first.trial_ms
+    return ratios
+
+
+def main() -> None:
+    """Measure, print, and write what was measured."""
+    parser = argparse.ArgumentParser(description="What coordination costs, with trials that do nothing.")
+    parser.add_argument("--trials", type=int, nargs="+", default=[100, 1000, 10_000], help="numbers of trials")
+    parser.add_argument("--searcher", nargs="+", default=["random"])
+    parser.add_argument("--scheduler", nargs="+", default=["fifo", "asha"])
+    parser.add_argument("--executor", nargs="+", default=list(EXECUTORS), choices=list(EXECUTORS))
+    parser.add_argument("--json", type=Path, help="a file for the figures")
+    parser.add_argument("--ray", action="store_true", help="time Ray Tune as well, if it is installed")
+    given = parser.parse_args()
+    costs = []
+    for executor in given.executor:
+        for searcher in given.searcher:
+            for scheduler in filter(_is_known, given.scheduler):
+                for num_trials in given.trials:
+                    if executor != "process" or num_trials <= MAX_PROCESS_TRIALS:
+                        costs.append(measure(executor, searcher, scheduler, num_trials))
+    print_costs(costs)
+    ratios = growth(costs)
+    for name, ratio in ratios.items():
+        print(f"cost of a trial, {name}: {ratio:.2f} times as much (1 is linear growth of the whole)")
+    ray_s = measure_ray() if given.ray else None
+    if ray_s is not None:
+        print(f"Ray Tune on an empty function: {ray_s:.3f} s a trial")
+    if given.json:
+        result = {
+            "python": platform.python_version(),
+            "machine": platform.machine(),
+            "costs": [asdict(cost) for cost in costs],
+            "growth": ratios,
+            "ray_tune_s_per_trial": ray_s,
+        }
+        given.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+
+
+def _is_known(scheduler: str) -> bool:
+    try:
+        make_scheduler(scheduler)
+    except UnknownNameError as error:
+        print(error)
+        return False
+    return True
+
+
+if __name__ == "__main__":
+    main()

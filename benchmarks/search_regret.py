@@ -1,0 +1,242 @@
+"""Replay recorded learning curves through the study, and tell how far from the best a search is after some hours.
+
+    python -m benchmarks.search_regret --curves DIR [--searcher auto --scheduler auto] [--hours 1 4 16]
+                                       [--workers 1 8] [--seeds 20] [--peers] [--families] [--json OUT]
+
+Regret at T = (best accuracy of any epoch of any configuration - best seen by T) / (best - best of the lowest
+configuration); 1 when nothing has been seen. The mean over data sets and seeds is told, and beside it that of others
+in the same run. The portfolio never saw the data set it is judged on: it is learned anew from `--learn-from` (the
+same folder unless given) without that data set. `--families` leaves each family of networks out of the portfolio as
+well, and lets the search choose among that family and two others.
+
+What stands beside ours, on the same table of configurations, which they know by all columns:
+
+- random: random configurations, each trained to its end
+- random + asha: promotion, rungs 1, 3, 9, 27, 50
+- random + stopping: Ray Tune's ASHA, which stops trials for good at rungs 1, 4, 16 and never pauses them
+- tpe + hyperband: Optuna's TPE sampler and its HyperbandPruner, as Optuna runs them
+- dehb: differential evolution with Hyperband, where it is installed (``pip install dehb``)
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import regret_peers
+from benchmarks.curves import Curves, CurvesDataset
+from benchmarks.learn_portfolio import learn
+from benchmarks.pool import PoolSearcher, table_space
+from benchmarks.replay import ReplayExecutor
+from saccade.deadline import Deadline
+from saccade.errors import SearchFailedError
+from saccade.portfolio import Portfolio
+from saccade.scheduler import Scheduler, Study, make_scheduler
+from saccade.searcher import RandomSearcher, Searcher, make_searcher
+from saccade.searcher.auto import AutoSearcher
+from saccade.space import Categorical
+
+HOUR_S = 3600.0
+
+
+@dataclass(frozen=True)
+class Case:
+    """One search: a data set, a time limit, a number of workers and a seed."""
+
+    curves: Curves
+    dataset: CurvesDataset
+    portfolio: Portfolio
+    time_limit_s: float
+    num_workers: int
+    seed: int
+
+
+def search(case: Case, searcher: Callable[[Case], Searcher], scheduler: Callable[[], Scheduler]) -> float:
+    """Return the regret of a search by Saccade's study."""
+    executor = ReplayExecutor(lambda config: case.dataset.curves[config["config_id"]], case.num_workers)
+    deadline = Deadline(case.time_limit_s, executor.clock)
+    study = Study(executor, searcher(case), scheduler(), deadline=deadline)
+    try:
+        study.run()
+    except SearchFailedError:  # nothing was reported in time
+        return 1.0
+    return case.dataset.regret(max(report.score for trial in study.trials for report in trial.reports))
+
+
+def searcher_of(case: Case, name: str) -> Searcher:
+    """Return one of Saccade's searchers, for the recorded configurations."""
+    space = {"config_id": Categorical(*_shuffled(list(case.dataset.curves), case.seed))}
+    if name == "auto":
+        return AutoSearcher(
+            space,
+            seed=case.seed,
+            describe=lambda config: case.curves.describe(config["config_id"]),
+            data=case.dataset.data,
+            portfolio=case.portfolio,
+            log_speed=0.0,
+        )
+    if name == "random":
+        return RandomSearcher(space, seed=case.seed)
+    configs = case.curves.configs.loc[list(case.dataset.curves)]
+    return PoolSearcher(make_searcher(name, table_space(configs), case.seed), configs)
+
+
+def _shuffled(keys: list[str], seed: int) -> list[str]:
+    return [keys[index] for index in np.random.default_rng(seed).permutation(len(keys))]
+
+
+def methods(options: argparse.Namespace) -> dict[str, Callable[[Case], float]]:
+    """Return what is to be compared, by name."""
+    ours = f"{options.searcher} + {options.scheduler}"
+    found: dict[str, Callable[[Case], float]] = {
+        ours: partial(
+            search,
+            searcher=partial(searcher_of, name=options.searcher),
+            scheduler=partial(make_scheduler, options.scheduler),
+        )
+    }
+    if options.peers:
+        random = partial(searcher_of, name="random")
+        found["random"] = partial(search, searcher=random, scheduler=partial(make_scheduler, "fifo"))
+        asha = partial(make_scheduler, "asha", max_epochs=50)
+        found["random + asha"] = partial(search, searcher=random, scheduler=asha)
+        stopping = partial(make_scheduler, "asha", max_epochs=100, reduction_factor=4, type="stopping")
+        found["random + stopping"] = partial(search, searcher=random, scheduler=stopping)
+        found |= {name: partial(_peer, peer) for name, peer in regret_peers.available().items()}
+    return found
+
+
+def _peer(peer: regret_peers.Peer, case: Case) -> float:
+    if case.num_workers > 1:
+        return float("nan")  # its loop is for one worker
+    configs = case.curves.configs.loc[list(case.dataset.curves)]
+    return case.dataset.regret(peer(case.dataset, configs, case.time_limit_s, case.seed))
+
+
+def portfolios(curves: Curves, teachers: Curves, skip_families: Sequence[str] = ()) -> dict[str, Portfolio]:
+    """Return a portfolio for each data set that never saw it."""
+    learned: dict[frozenset[str], Portfolio] = {}
+    found = {}
+    for dataset in curves.datasets:
+        print(f"  learning for {dataset.name}", file=sys.stderr, end="\r", flush=True)
+        others = [other for other in teachers.datasets if other.name != dataset.name]
+        names = frozenset(other.name for other in others)
+        if names not in learned:
+            learned[names] = learn(teachers, others, skip_families)
+        found[dataset.name] = learned[names]
+    return found
+
+
+def compare(options: argparse.Namespace) -> dict[str, Any]:
+    """Run all searches; return the mean regrets by method, workers and hours."""
+    curves = Curves.read(options.curves)
+    teachers = Curves.read(options.learn_from) if options.learn_from else curves
+    if options.datasets:
+        curves = replace(curves, datasets=[each for each in curves.datasets if each.name in options.datasets])
+    found = portfolios(curves, teachers)
+    table: dict[str, Any] = {}
+    for name, method in methods(options).items():
+        for workers in options.workers:
+            for hours in options.hours:
+                start_s = time.perf_counter()
+                by_dataset = {
+                    dataset.name: float(
+                        np.mean(
+                            [
+                                method(Case(curves, dataset, found[dataset.name], hours * HOUR_S, workers, seed))
+                                for seed in range(options.seeds)
+                            ]
+                        )
+                    )
+                    for dataset in curves.datasets
+                }
+                mean = float(np.mean(list(by_dataset.values())))
+                table.setdefault(name, {}).setdefault(str(workers), {})[str(hours)] = {
+                    "regret": mean,
+                    "by_dataset": by_dataset,
+                }
+                print(
+                    f"  {name}, {workers} workers, {hours:g} h: {mean:.4f} ({time.perf_counter() - start_s:.0f} s)",
+                    file=sys.stderr,
+                    flush=True,
+                )
+    return table
+
+
+def leave_families_out(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the regrets of searches for networks whose family the portfolio has never seen."""
+    curves = Curves.read(options.curves)
+    family = {key: curves.describe(key).network.family for key in curves.configs.index}
+    table: dict[str, Any] = {}
+    random = partial(searcher_of, name="random")
+    for name in sorted(set(family.values())):
+        regrets: dict[str, list[float]] = {}
+        learned = portfolios(curves, curves, [name])
+        for dataset in curves.datasets:
+            runs = {key: curve for key, curve in dataset.curves.items() if family[key] == name}
+            if len(runs) < 8:
+                continue
+            case = Case(curves, replace(dataset, curves=runs), learned[dataset.name], options.hours[0] * HOUR_S, 1, 0)
+            auto = partial(searcher_of, name="auto")
+            regrets.setdefault("auto + auto", []).append(search(case, auto, partial(make_scheduler, "auto")))
+            asha = partial(make_scheduler, "asha", max_epochs=50)
+            several = [search(replace(case, seed=seed), random, asha) for seed in range(5)]
+            regrets.setdefault("random + asha", []).append(float(np.mean(several)))
+        if regrets:
+            table[name] = {method: float(np.mean(values)) for method, values in regrets.items()}
+            print(f"  without {name}: {table[name]}", file=sys.stderr, flush=True)
+    return table
+
+
+def _print(table: dict[str, Any], options: argparse.Namespace) -> None:
+    heads = [f"{hours:g} h" for hours in options.hours]
+    first = next(iter(table))
+    print(f"\nmean regret, {options.seeds} seeds (in brackets: times that of {first})")
+    print(f"{'':24} {'workers':>7} " + "".join(f"{head:>16}" for head in heads))
+    for name, by_workers in table.items():
+        for workers, by_hours in by_workers.items():
+            cells = []
+            for hours in by_hours:
+                regret, ours = by_hours[hours]["regret"], table[first][workers][hours]["regret"]
+                cells.append(f"{regret:.4f} ({regret / max(ours, 1e-9):.1f})".rjust(16))
+            print(f"{name:24} {workers:>7} " + "".join(cells))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Compare, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--curves", type=Path, required=True, help="folder with curves.json, configs.csv, datasets.json")
+    parser.add_argument("--learn-from", type=Path, help="folder of other curves to learn the portfolio from")
+    parser.add_argument("--searcher", default="auto")
+    parser.add_argument("--scheduler", default="auto")
+    parser.add_argument("--hours", type=float, nargs="+", default=[1.0, 4.0, 16.0])
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 8])
+    parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--datasets", nargs="+", help="names of some data sets; all unless given")
+    parser.add_argument("--peers", action="store_true", help="run the others, too")
+    parser.add_argument("--families", action="store_true", help="leave each family of networks out, instead")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args(arguments)
+    if options.families:
+        table = leave_families_out(options)
+        print(f"\nmean regret after {options.hours[0]:g} h among the networks of a family that was not learned from")
+        for name, row in table.items():
+            print(f"{name:16}" + "".join(f"{method:>16} {regret:.4f}" for method, regret in row.items()))
+    else:
+        table = compare(options)
+        _print(table, options)
+    if options.json:
+        options.json.write_text(json.dumps(table, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

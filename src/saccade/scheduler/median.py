@@ -1,0 +1,90 @@
+"""The median stopping rule: a trial that does worse than the average of most others is stopped."""
+
+from __future__ import annotations
+
+import math
+from bisect import insort
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from saccade.events import EpochDone
+from saccade.scheduler.fifo import FIFOScheduler
+from saccade.scheduler.options import whole_number
+from saccade.trial import Decision
+
+
+class MedianScheduler(FIFOScheduler):
+    """The median stopping rule (Golovin et al., Google Vizier: A Service for Black-Box Optimization, KDD 2017).
+
+    Trials are trained in the order in which they were proposed. One is stopped at an epoch when its best score so far
+    is below the median of the others' running averages: for each other trial that has come as far, the mean of its
+    scores up to this epoch. The rule needs no checkpoints, and no number of epochs: it compares curves of any length.
+
+    Reports before the first epoch, such as that of a linear probe, do not count. A trial's last epoch counts, but does
+    not stop it.
+
+    Parameters
+    ----------
+    grace_epochs : int
+        No trial is stopped before this epoch.
+    min_trials : int
+        No trial is stopped at an epoch that fewer others have reached.
+
+    Raises
+    ------
+    HyperparameterError
+        If a number cannot be.
+
+    Examples
+    --------
+    >>> scheduler = MedianScheduler(min_trials=2)
+    >>> [scheduler.on_report(EpochDone(trial, 1, score)).value for trial, score in enumerate([0.5, 0.3, 0.2, 0.4])]
+    ['continue', 'continue', 'stop', 'continue']
+    """
+
+    def __init__(self, grace_epochs: int = 1, min_trials: int = 5) -> None:
+        super().__init__()
+        self.grace_epochs = whole_number("grace_epochs", grace_epochs)
+        self.min_trials = whole_number("min_trials", min_trials)
+        self._curves: dict[int, _Curve] = defaultdict(_Curve)
+        self._averages: dict[int, list[float]] = defaultdict(list)  # for each epoch, in order
+
+    def on_report(self, report: EpochDone) -> Decision:
+        """Stop a trial whose best score is below the median of the others' averages."""
+        if report.epoch < 1:
+            return Decision.CONTINUE
+        curve, others = self._curves[report.trial], self._averages[report.epoch]
+        if report.epoch <= curve.epoch:
+            # A trial that was begun anew reports its first epochs again, and is not to be compared with itself.
+            return Decision.CONTINUE
+        curve.add(report.epoch, report.score)
+        is_early = report.epoch < self.grace_epochs or len(others) < self.min_trials
+        decision = Decision.CONTINUE
+        if not is_early and not report.is_last and curve.best < _median(others):
+            decision = Decision.STOP
+        insort(others, curve.average)
+        return decision
+
+
+@dataclass
+class _Curve:
+    """What is known of a trial's scores."""
+
+    epoch: int = 0
+    best: float = -math.inf
+    average: float = 0.0
+    num: int = 0
+
+    def add(self, epoch: int, score: float) -> None:
+        self.epoch, self.best, self.num = epoch, max(self.best, score), self.num + 1
+        # No sum is kept: it could become infinite where no score is.
+        self.average += score / self.num - self.average / self.num
+
+
+def _median(values: Sequence[float]) -> float:
+    """Return the median of numbers that are in order."""
+    middle = len(values) // 2
+    if len(values) % 2:
+        return values[middle]
+    return values[middle - 1] / 2 + values[middle] / 2

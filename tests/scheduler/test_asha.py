@@ -1,0 +1,483 @@
+from __future__ import annotations
+
+import math
+from collections import Counter
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from contracts.scheduler_contract import NUM_EPOCHS, MemoryJournal, OneTrial, SchedulerContract, WatchedExecutor
+from contracts.simulated_executor import SimulatedExecutor
+from saccade.errors import HyperparameterError, UnknownNameError
+from saccade.events import EpochDone
+from saccade.executor import InlineExecutor
+from saccade.scheduler import ASHAScheduler, Study
+from saccade.scheduler.entries import Begun, Ended, Reported, Started
+from saccade.searcher import GridSearcher, RandomSearcher
+from saccade.space import Categorical, Real
+from saccade.trial import Decision, FunctionTrainable, Job, Status, Trial
+
+
+class TestASHA(SchedulerContract):
+    def make(self):
+        return ASHAScheduler()
+
+    def test_most_trials_end_early_and_the_best_do_not(self):
+        study, _ = self.run(1, time_limit_s=300)
+        num_epochs = Counter(trial.num_epochs for trial in study.trials)
+        assert num_epochs[1] > num_epochs[3] > num_epochs[9] > 0
+        done = [trial.config["x"] for trial in study.trials if trial.status is Status.COMPLETED]
+        paused = [trial.config["x"] for trial in study.trials if trial.status is Status.PAUSED]
+        assert sorted(done)[len(done) // 2] > sorted(paused)[len(paused) * 3 // 4]
+
+    def test_when_no_more_can_be_begun_all_are_trained_to_their_ends_the_best_first(self):
+        study, executor = self.run(1, num_trials=12)
+        assert {trial.num_epochs for trial in study.trials} <= {3, NUM_EPOCHS}  # a few fail after 3
+        last = [job.trial for job in executor.jobs if job.until_epoch == NUM_EPOCHS]
+        assert len(last) >= 10
+        assert study.trials[last[-1]].config["x"] == min(study.trials[trial].config["x"] for trial in last)
+
+
+class TestASHAWithFewerEpochs(SchedulerContract):
+    def make(self):
+        return ASHAScheduler(max_epochs=20, grace_epochs=2, reduction_factor=2)
+
+
+class TestASHAFromEpochZero(SchedulerContract):
+    def make(self):
+        return ASHAScheduler(max_epochs=9, grace_epochs=0)
+
+
+class TestStopping(SchedulerContract):
+    def make(self):
+        return ASHAScheduler(type="stopping")
+
+    def test_no_trial_pauses_and_the_best_so_far_always_goes_on(self):
+        study, executor = self.run(1, num_trials=60)
+        assert len(executor.jobs) == 60
+        assert {trial.status for trial in study.trials} <= {Status.COMPLETED, Status.STOPPED, Status.FAILED}
+        best = -math.inf
+        for trial in study.trials:
+            if trial.config["x"] > best and trial.status is not Status.FAILED:
+                assert trial.status is Status.COMPLETED
+            best = max(best, trial.config["x"])
+
+
+class Promotions(ASHAScheduler):
+    """Compares each job with what the paper says, by looking at all trials."""
+
+    failures = 0
+
+    def next_job(self, state):
+        watched = Watched(state)
+        should = self.should_be_promoted(state.trials)
+        job = super().next_job(watched)
+        if should is not None:
+            assert (job.trial, job.until_epoch) == should
+            assert not watched.is_asked_for_a_trial
+        else:
+            assert watched.is_asked_for_a_trial
+        return job
+
+    def should_be_promoted(self, trials):
+        """Return the best paused trial of the highest rung that is among the best 1/η there, and its next rung."""
+        for rung, above in ((9, 27), (3, 9), (1, 3)):
+            reached = [trial for trial in trials if trial.num_epochs >= rung]
+            reached.sort(key=lambda trial: -trial.reports[rung - 1].score)
+            for trial in reached[: len(reached) // 3]:
+                if trial.num_epochs == rung and trial.status is Status.PAUSED:
+                    return trial.number, above
+        return None
+
+
+class Watched:
+    """The state of a study that knows whether it was asked for a new trial."""
+
+    is_asked_for_a_trial = False
+
+    def __init__(self, state):
+        self._state = state
+
+    def __getattr__(self, name):
+        return getattr(self._state, name)
+
+    def new_trial(self):
+        self.is_asked_for_a_trial = True
+        return self._state.new_trial()
+
+
+@given(
+    num_workers=st.sampled_from([1, 8]),
+    curves=st.lists(st.tuples(st.lists(st.integers(0, 9), min_size=27, max_size=27), st.integers(1, 60)), max_size=80),
+)
+@settings(max_examples=60, deadline=None)
+def test_a_trial_is_promoted_when_it_is_among_the_best_third_and_the_best_of_the_highest_rung(num_workers, curves):
+    def curve(config):
+        scores, fails_after = [*curves, ([1] * 27, 60)][config["n"]]
+        return [float(score) if epoch < fails_after else math.nan for epoch, score in enumerate(scores)]
+
+    executor = SimulatedExecutor(curve, num_workers)
+    study = Study(executor, GridSearcher({"n": Categorical(*range(len(curves) + 1))}), Promotions(max_epochs=27))
+    study.run()
+    for trial in study.trials:
+        assert (trial.num_epochs == 27) == (trial.status is not Status.FAILED)
+
+
+class State:
+    """A study without workers: jobs are done by calling `train`."""
+
+    seconds_left = math.inf
+
+    def __init__(self, scheduler, num_trials=10**9):
+        self.scheduler, self.num_trials = scheduler, num_trials
+        self.trials, self.without_time = [], set()
+
+    def new_trial(self):
+        if len(self.trials) >= self.num_trials:
+            return None
+        self.trials.append(Trial(len(self.trials), {}, "a folder"))
+        return self.trials[-1]
+
+    def has_time_for(self, trial):
+        return trial.number not in self.without_time
+
+    def next_job(self):
+        job = self.scheduler.next_job(self)
+        if job is not None:
+            self.trials[job.trial].status = Status.RUNNING
+        return job
+
+    def train(self, trial, scores, first_epoch=1, num_epochs=None, has_checkpoints=True):
+        """Report epochs until the trial is told to do something else; its last one is `num_epochs`."""
+        trial = self.trials[trial]
+        for epoch, score in enumerate(scores, start=first_epoch):
+            checkpoint = f"after {epoch}" if has_checkpoints else None
+            report = EpochDone(trial.number, epoch, score, 1.0, {}, checkpoint, is_last=epoch == num_epochs)
+            trial.reports.append(report)
+            decision = self.scheduler.on_report(report)
+            if decision is not Decision.CONTINUE:
+                break
+        if report.is_last:
+            decision = Decision.CONTINUE
+        statuses = {Decision.PAUSE: Status.PAUSED, Decision.STOP: Status.STOPPED, Decision.CONTINUE: Status.COMPLETED}
+        self.end(trial.number, statuses[decision])
+        return decision
+
+    def end(self, trial, status):
+        self.trials[trial].status = status
+        self.scheduler.on_end(self.trials[trial])
+
+    def begin(self, scores, **options):
+        """Begin a trial, and train it as far as it goes."""
+        job = self.next_job()
+        assert not self.trials[job.trial].reports
+        self.train(job.trial, scores, **options)
+
+
+class TestJobs:
+    def test_a_trial_continues_from_its_checkpoint_to_the_next_rung(self):
+        state = State(ASHAScheduler(reduction_factor=2))
+        state.begin([0.5])
+        assert state.next_job() == Job(1, {}, "a folder", 1, None)
+        state.train(1, [0.6])
+        assert state.next_job() == Job(1, {}, "a folder", 2, "after 1")
+
+    def test_a_job_has_no_end_before_a_trial_has_offered_a_checkpoint(self):
+        state = State(ASHAScheduler())
+        assert [state.next_job().until_epoch for _ in range(3)] == [None] * 3
+        state.train(2, [0.5])
+        assert state.next_job().until_epoch == 1
+
+    def test_the_highest_rung_comes_first(self):
+        state = State(ASHAScheduler(reduction_factor=2))
+        for _ in range(6):
+            state.next_job()
+        for trial in (0, 1, 2, 3):
+            state.train(trial, [0.1 * trial])
+        assert [state.next_job().trial for _ in range(2)] == [3, 2]
+        state.train(4, [0.8])
+        state.train(5, [0.9])
+        state.train(3, [0.3], first_epoch=2)
+        state.train(2, [0.4], first_epoch=2)
+        jobs = [state.next_job() for _ in range(3)]
+        assert [(job.trial, job.until_epoch) for job in jobs] == [(2, 4), (5, 2), (4, 2)]
+
+    def test_a_trial_without_time_is_not_started_and_is_in_nobodys_way(self):
+        state = State(ASHAScheduler(reduction_factor=2), num_trials=4)
+        for _ in range(4):
+            state.next_job()
+        for trial, score in enumerate((0.4, 0.3, 0.2, 0.1)):
+            state.train(trial, [score])
+        state.without_time = {0, 2}
+        assert [job and job.trial for job in (state.next_job(), state.next_job(), state.next_job())] == [1, 3, None]
+
+    def test_an_interrupted_trial_goes_on_to_the_next_rung_first(self):
+        state = State(ASHAScheduler())
+        for score in (0.9, 0.5, 0.5):
+            state.begin([score])
+        assert state.next_job().trial == 0
+        trial = state.trials[0]
+        trial.reports.append(EpochDone(0, 2, 0.9, 1.0, {}, "after 2"))
+        assert state.scheduler.on_report(trial.reports[-1]) is Decision.CONTINUE
+        state.end(0, Status.PAUSED)
+        assert state.next_job() == Job(0, {}, "a folder", 3, "after 2")
+        state.end(0, Status.PAUSED)
+        state.without_time = {0}
+        assert state.next_job().trial == 3
+
+    def test_a_promoted_trial_that_was_interrupted_before_a_report_goes_on_even_if_it_is_in_front_no_more(self):
+        state = State(ASHAScheduler())
+        for score in (0.9, 0.1, 0.2):
+            state.begin([score])
+        assert state.next_job().trial == 0
+        state.begin([0.95])
+        state.end(0, Status.PAUSED)
+        assert [state.next_job().trial for _ in range(2)] == [0, 3]
+
+    def test_a_trial_that_was_interrupted_before_its_first_report_is_begun_again(self):
+        state = State(ASHAScheduler())
+        state.next_job()
+        state.end(0, Status.PAUSED)
+        assert state.next_job() == Job(0, {}, "a folder", None, None)
+
+    def test_a_trial_that_fails_is_not_trained_further_and_keeps_its_place(self):
+        state = State(ASHAScheduler(), num_trials=6)
+        for score in (0.9, 0.1, 0.2):
+            state.begin([score])
+        assert state.next_job().trial == 0
+        state.end(0, Status.FAILED)
+        for score in (0.3, 0.4):
+            state.begin([score])
+        state.begin([0.1])
+        assert state.next_job().trial == 4
+
+    def test_a_job_that_begins_anew_pauses_at_the_rung_that_it_was_on_its_way_to(self):
+        state = State(ASHAScheduler())
+        for score in (0.9, 0.1, 0.2):
+            state.begin([score])
+        assert state.next_job().trial == 0
+        state.trials[0].reports.clear()
+        assert state.train(0, [0.8, 0.8, 0.7]) is Decision.PAUSE
+        assert [report.epoch for report in state.trials[0].reports] == [1, 2, 3]
+
+
+class TestReports:
+    @pytest.mark.parametrize("kind", ["promotion", "stopping"])
+    def test_a_trial_at_the_highest_rung_is_stopped(self, kind):
+        state = State(ASHAScheduler(max_epochs=3, grace_epochs=3, type=kind))
+        state.begin([0.1, 0.2, 0.3, 0.4])
+        assert (state.trials[0].status, state.trials[0].num_epochs) == (Status.STOPPED, 3)
+
+    def test_the_score_of_the_rungs_epoch_counts_not_the_best(self):
+        state = State(ASHAScheduler(grace_epochs=2, reduction_factor=2))
+        state.begin([0.9, 0.1])
+        state.begin([0.1, 0.2])
+        assert state.next_job().trial == 1
+
+    def test_a_report_before_the_first_epoch_is_not_compared(self):
+        state = State(ASHAScheduler(reduction_factor=2))
+        state.begin([0.9, 0.1], first_epoch=0)
+        state.begin([0.1, 0.2], first_epoch=0)
+        assert [trial.num_epochs for trial in state.trials] == [1, 1]
+        assert state.next_job().trial == 1
+
+    def test_a_report_before_the_first_epoch_is_the_lowest_rung_without_grace(self):
+        state = State(ASHAScheduler(grace_epochs=0, reduction_factor=2))
+        state.begin([0.4], first_epoch=0)
+        assert state.next_job().until_epoch == 1
+        state.train(1, [0.5], first_epoch=0)
+        assert [trial.num_epochs for trial in state.trials] == [0, 0]
+        assert state.next_job() == Job(1, {}, "a folder", 1, "after 0")
+
+    def test_trials_that_make_no_such_report_have_reached_that_rung_with_the_first_epoch(self):
+        state = State(ASHAScheduler(grace_epochs=0, reduction_factor=2))
+        state.begin([0.4])
+        state.begin([0.5])
+        assert [len(rung) for rung in state.scheduler.ladders[0].rungs[:2]] == [2, 2]
+        assert state.next_job() == Job(1, {}, "a folder", 2, "after 1")
+
+    def test_without_a_checkpoint_it_is_decided_at_once(self):
+        state = State(ASHAScheduler(reduction_factor=2))
+        for scores in ([0.5, 0.5, 0.5], [0.4], [0.6, 0.4], [0.6, 0.7, 0.8]):
+            state.begin(scores, has_checkpoints=False, num_epochs=3)
+        assert [trial.num_epochs for trial in state.trials] == [3, 1, 2, 3]
+        assert [trial.status.value for trial in state.trials] == ["completed", "stopped", "stopped", "completed"]
+
+    def test_a_trial_that_was_stopped_at_a_rung_does_not_climb_by_itself_later(self):
+        state = State(ASHAScheduler(reduction_factor=2, type="stopping"))
+        state.begin([0.5, 0.5, 0.5], num_epochs=3)
+        for score in (0.4, 0.1, 0.1):
+            state.begin([score])
+        state.next_job()
+        low, middle = state.scheduler.ladders[0].rungs[:2]
+        assert (len(low), low.is_in_front(1), len(middle)) == (4, True, 1)
+
+
+class TestTrialsOfDifferentLengths:
+    def test_one_that_ends_below_a_rung_stands_there_with_its_last_score(self):
+        state = State(ASHAScheduler(grace_epochs=4, reduction_factor=2))
+        state.begin([0.9, 0.5], num_epochs=2)
+        state.begin([0.4] * 4)
+        state.begin([0.45] * 4)
+        state.begin([0.1] * 4)  # two of four are in front: the first, and the third
+        assert state.next_job().trial == 2
+        assert state.next_job().trial == 4
+
+    def test_others_are_compared_with_it_on_the_rungs_above_as_long_as_it_is_in_front(self):
+        state = State(ASHAScheduler(reduction_factor=2))
+        state.begin([0.9], num_epochs=1)
+        state.begin([0.5])
+        state.next_job()
+        low, middle = state.scheduler.ladders[0].rungs[:2]
+        assert (len(low), len(middle)) == (2, 1)
+        state.train(2, [0.6])
+        state.begin([0.1])
+        assert state.next_job().trial == 2
+        state.train(2, [0.7], first_epoch=2)
+        state.next_job()
+        assert (len(middle), middle.score(0), middle.score(2)) == (2, 0.9, 0.7)
+        assert state.trials[2].status is Status.PAUSED  # one of two is in front, and it is the first
+
+    def test_one_that_ends_is_never_trained_again(self):
+        state = State(ASHAScheduler(), num_trials=9)
+        for number in range(9):
+            state.begin([number / 10], num_epochs=1)
+        assert state.next_job() is None
+
+    @given(
+        lengths=st.lists(st.integers(1, 30), min_size=1, max_size=60),
+        num_workers=st.sampled_from([1, 8]),
+        eta=st.integers(2, 4),
+    )
+    @settings(max_examples=40, deadline=None)
+    def test_all_are_trained_to_their_ends_in_the_end(self, lengths, num_workers, eta):
+        executor = SimulatedExecutor(lambda config: [config["n"] % 7 / 7] * lengths[config["n"]], num_workers)
+        searcher = GridSearcher({"n": Categorical(*range(len(lengths)))})
+        study = Study(executor, searcher, ASHAScheduler(reduction_factor=eta))
+        study.run()
+        assert [trial.num_epochs for trial in study.trials] == [lengths[trial.config["n"]] for trial in study.trials]
+
+
+class TestResume:
+    def resumed(self, scores, ended=()):
+        """Return a state that goes on after these reports of trials, those in `ended` being over."""
+        entries = []
+        for number, trial_scores in enumerate(scores):
+            entries += [Begun(number, {"x": number / 100}, ""), Started(number, 1)]
+            for epoch, score in enumerate(trial_scores, start=1):
+                if epoch in (2, 4):  # it was promoted from the rung before
+                    entries += [Ended(number, Status.PAUSED), Started(number, 3 * (epoch - 1))]
+                entries.append(Reported(EpochDone(number, epoch, score, 1.0, {}, str(epoch))))
+            entries.append(Ended(number, Status.COMPLETED if number in ended else Status.PAUSED))
+        scheduler = ASHAScheduler()
+        executor = WatchedExecutor(1)
+        study = Study(executor, RandomSearcher({"x": Real(0, 1)}), scheduler, journal=MemoryJournal(entries))
+        return study, scheduler
+
+    def test_it_goes_on_where_it_stood(self):
+        study, scheduler = self.resumed([[0.1], [0.3], [0.2], [0.1], [0.1]])
+        job = scheduler.next_job(study)
+        assert (job.trial, job.until_epoch, job.checkpoint) == (1, 3, "1")
+        assert scheduler.next_job(study).trial == 5
+
+    def test_what_was_promoted_is_not_promoted_again(self):
+        study, scheduler = self.resumed([[0.1], [0.3, 0.3, 0.3], [0.2]])
+        assert scheduler.next_job(study).trial == 3
+
+    def test_what_waits_on_a_rung_does_not_wait_on_those_below(self):
+        study, scheduler = self.resumed([[0.3], [0.9] * 3, [0.2], [0.1], [0.1], [0.1]])
+        assert [scheduler.next_job(study).trial for _ in range(2)] == [0, 6]
+
+    def test_what_stands_between_rungs_goes_on_first(self):
+        study, scheduler = self.resumed([[0.3], [0.1, 0.1], [0.2]])
+        jobs = [scheduler.next_job(study) for _ in range(2)]
+        assert [(job.trial, job.until_epoch, job.checkpoint) for job in jobs] == [(1, 3, "2"), (0, 3, "1")]
+
+    def test_what_has_ended_does_not_go_on(self):
+        study, scheduler = self.resumed([[0.3], [0.1], [0.2]], ended=[0])
+        assert scheduler.next_job(study).trial == 3
+
+
+class Many:
+    """Trials that may be looked up, but not gone through."""
+
+    def __init__(self):
+        self._trials, self.num_looked_up = [], 0
+
+    def __len__(self):
+        return len(self._trials)
+
+    def __getitem__(self, number):
+        self.num_looked_up += 1
+        return self._trials[number]
+
+    def append(self, trial):
+        self._trials.append(trial)
+
+    __iter__ = None
+
+
+def test_a_proposal_looks_at_few_trials_however_many_there_are():
+    state = State(ASHAScheduler(), num_trials=3000)
+    state.trials = Many()
+    num_jobs, most = 0, 0
+    while (job := state.scheduler.next_job(state)) is not None:
+        most = max(most, state.trials.num_looked_up)
+        trial = state.trials[job.trial]
+        first = trial.num_epochs + 1
+        num_jobs += 1
+        state.train(job.trial, [(job.trial * 7919 % 3001) / 3001] * 9, first_epoch=first, num_epochs=9)
+        state.trials.num_looked_up = 0
+    assert num_jobs == 3000 * 3
+    assert most <= 2
+
+
+def test_a_function_without_checkpoints_is_not_trained_twice():
+    calls = Counter()
+
+    def train(config, report):
+        for epoch in range(1, 10):
+            calls[config["n"], epoch] += 1
+            report(epoch=epoch, score=float(config["n"] * 7 % 20))
+
+    study = Study(
+        InlineExecutor(FunctionTrainable(train)), GridSearcher({"n": Categorical(*range(20))}), ASHAScheduler()
+    )
+    study.run()
+    assert set(calls.values()) == {1}
+    assert max(trial.num_epochs for trial in study.trials) == 9
+    assert Status.PAUSED not in {trial.status for trial in study.trials}
+
+
+class TestOptions:
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"grace_epochs": -1}, r"grace_epochs was given -1; expected a whole number, 0 or more: "),
+            ({"grace_epochs": 1.0}, "grace_epochs was given 1.0"),
+            ({"grace_epochs": True}, "grace_epochs was given True"),
+            ({"max_epochs": 0}, "max_epochs was given 0; expected a whole number, 1 or more"),
+            ({"max_epochs": "9"}, "max_epochs was given '9'"),
+            ({"max_epochs": 4, "grace_epochs": 5}, "max_epochs was given 4; expected a whole number, 5 or more"),
+            ({"reduction_factor": 1}, "reduction_factor was given 1; expected a number above 1, for instance 3"),
+            ({"reduction_factor": math.inf}, "reduction_factor was given inf"),
+            ({"reduction_factor": math.nan}, "reduction_factor was given nan"),
+            ({"reduction_factor": "3"}, "reduction_factor was given '3'"),
+            ({"reduction_factor": True}, "reduction_factor was given True"),
+        ],
+    )
+    def test_numbers_that_cannot_be(self, options, message):
+        with pytest.raises(HyperparameterError, match=message):
+            ASHAScheduler(**options)
+
+    @pytest.mark.parametrize(("kind", "advice"), [("promote", "'promotion'"), (None, "promotion, stopping")])
+    def test_a_type_that_does_not_exist(self, kind, advice):
+        with pytest.raises(UnknownNameError, match=rf"Unknown type of successive halving {kind!r}\..*{advice}"):
+            ASHAScheduler(type=kind)
+
+
+def test_the_first_job_is_that_of_a_new_trial():
+    scheduler, state = ASHAScheduler(), OneTrial()
+    assert scheduler.next_job(state) == Job(0, {"x": 0.5}, "a folder")
+    assert scheduler.next_job(state) is None

@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from contracts.scheduler_contract import SchedulerContract
+from contracts.simulated_executor import SimulatedExecutor
+from saccade.deadline import Deadline
+from saccade.portfolio import DatasetDescription, Description, NetworkDescription
+from saccade.scheduler import AutoScheduler, Study, make_scheduler
+from saccade.searcher import AutoSearcher, RandomSearcher
+from saccade.space import Real
+from saccade.trial import Status
+
+NUM_EPOCHS = 27
+
+
+class TestAutoSchedulerWithOtherSearchers(SchedulerContract):
+    def make(self):
+        return AutoScheduler()
+
+
+def curve(config):
+    """The height of a curve is in its configuration; all rise alike."""
+    return [config["x"] * (1 - 0.7**epoch) for epoch in range(1, NUM_EPOCHS + 1)]
+
+
+def run(time_limit_s=None, num_trials=None, num_workers=1, epoch_s=10.0):
+    executor = SimulatedExecutor(curve, num_workers, epoch_s)
+    searcher = AutoSearcher(
+        {"x": Real(0, 1)},
+        describe=lambda config: Description(NetworkDescription(1e7, top1=0.8), {}, NUM_EPOCHS),
+        data=DatasetDescription(1000, 10),
+        log_speed=math.log(10),
+    )
+    deadline = Deadline(time_limit_s, executor.clock)
+    study = Study(executor, searcher, AutoScheduler(), deadline=deadline, num_trials=num_trials)
+    study.run()
+    return study, executor
+
+
+@pytest.mark.parametrize("num_workers", [1, 4])
+def test_the_best_trials_are_trained_longest(num_workers):
+    study, _ = run(time_limit_s=4000, num_workers=num_workers)
+    by_height = sorted(study.trials, key=lambda trial: -trial.config["x"])
+    assert len(by_height) > 10
+    best, worst = by_height[: len(by_height) // 4], by_height[-len(by_height) // 4 :]
+    assert sum(trial.num_epochs for trial in best) / len(best) > 1.5 * sum(t.num_epochs for t in worst) / len(worst)
+
+
+@pytest.mark.parametrize("num_workers", [1, 4])
+def test_no_epoch_is_trained_twice_and_the_time_is_used(num_workers):
+    study, executor = run(time_limit_s=2000, num_workers=num_workers)
+    for trial in study.trials:
+        epochs = [report.epoch for report in trial.reports]
+        assert epochs == list(range(1, len(epochs) + 1))
+        assert trial.status in (Status.PAUSED, Status.COMPLETED, Status.STOPPED)
+    trained_s = sum(trial.num_epochs for trial in study.trials) * 10.0
+    assert trained_s >= 0.95 * 2000 * num_workers - 10.0 * num_workers
+    assert executor.now_s <= 2000 * 1.02
+
+
+def test_pausing_is_used():
+    study, executor = run(time_limit_s=4000)
+    assert any(job.checkpoint is not None for job in executor.jobs)
+    assert any(trial.status is Status.PAUSED for trial in study.trials)
+
+
+def test_the_number_of_trials_is_a_limit_and_all_of_them_are_trained():
+    study, _ = run(num_trials=5)
+    assert [trial.status for trial in study.trials] == [Status.COMPLETED] * 5
+
+
+def test_rungs_are_chosen_when_an_epoch_has_been_measured():
+    executor = SimulatedExecutor(curve, epoch_s=10.0)
+    scheduler = make_scheduler("auto", max_epochs=NUM_EPOCHS)
+    deadline = Deadline(3000, executor.clock)
+    study = Study(executor, RandomSearcher({"x": Real(0, 1)}), scheduler, deadline=deadline)
+    assert scheduler._asha is None
+    study.run()
+    assert scheduler._asha is not None
+    assert 0 < max(trial.num_epochs for trial in study.trials) <= NUM_EPOCHS
+    assert min(trial.num_epochs for trial in study.trials) < NUM_EPOCHS

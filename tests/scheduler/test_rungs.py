@@ -1,0 +1,217 @@
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from saccade.scheduler.rungs import Climber, Ladder, Rung, choose_rungs
+
+reduction_factors = st.floats(1.1, 8) | st.integers(2, 8)
+scores = st.lists(st.floats(-1e9, 1e9) | st.integers(-3, 3), max_size=40)
+
+
+class TestLadder:
+    @given(grace=st.integers(0, 20), eta=reduction_factors, more=st.integers(0, 200))
+    def test_epochs_grow_from_the_first_rung_to_the_last(self, grace, eta, more):
+        max_epochs = max(1, grace) + more
+        epochs = Ladder(grace, eta, max_epochs).epochs
+        assert (epochs[0], epochs[-1]) == (grace, max_epochs)
+        assert epochs == sorted(set(epochs))
+        trained = [epoch for epoch in epochs if epoch]
+        for lower, upper in itertools.pairwise(trained):
+            assert upper <= max(lower + 1, eta * lower + (1 + eta) / 2)
+
+    @pytest.mark.parametrize(
+        ("ladder", "epochs"),
+        [
+            (Ladder(1, 3, 27), [1, 3, 9, 27]),
+            (Ladder(1, 3, 28), [1, 3, 9, 27, 28]),
+            (Ladder(2, 4, 7), [2, 7]),
+            (Ladder(5, 3, 5), [5]),
+            (Ladder(0, 2, 8), [0, 1, 2, 4, 8]),
+            (Ladder(1, 1.5, 8), [1, 2, 3, 4, 5, 8]),
+            (Ladder(1, 1.01, 5), [1, 2, 3, 4, 5]),
+            (Ladder(0, 3, 9, num_skipped=2), [3, 9]),
+            (Ladder(1, 3, 9, num_skipped=10), [9]),
+        ],
+    )
+    def test_epochs(self, ladder, epochs):
+        assert ladder.epochs == epochs
+        assert [ladder.rung(level).epoch for level in range(len(epochs))] == epochs
+        assert ladder.rung(len(epochs)) is None
+        assert [rung.is_top for rung in ladder.rungs] == [False] * (len(epochs) - 1) + [True]
+
+    def test_without_an_end_it_grows_as_far_as_trials_climb(self):
+        ladder = Ladder(1, 3)
+        assert ladder.epochs == []
+        assert ladder.rung(3).epoch == 27
+        assert ladder.epochs == [1, 3, 9, 27]
+        assert not any(rung.is_top for rung in ladder.rungs)
+
+    @pytest.mark.parametrize(
+        ("ladder", "cost"),
+        [
+            (Ladder(1, 3, 9), 1 + 2 / 3 + 6 / 9),  # a third is trained 2 epochs more, a ninth 6 epochs more
+            (Ladder(3, 3, 9), 3 + 6 / 3),
+            (Ladder(9, 3, 9), 9),
+            (Ladder(4, 3), 4),
+        ],
+    )
+    def test_relative_cost(self, ladder, cost):
+        assert ladder.relative_cost == pytest.approx(cost)
+
+
+class TestRung:
+    @given(scores=scores, eta=reduction_factors)
+    @example(scores=[1.0] * 9, eta=3)
+    @example(scores=[1.0] * 33, eta=1.1)
+    def test_the_best_are_in_front_the_earlier_among_equals(self, scores, eta):
+        rung = Rung(1, eta)
+        for trial, score in enumerate(scores):
+            rung.enter(trial, score)
+        order = sorted(range(len(scores)), key=lambda trial: -scores[trial])
+        assert len(rung) == len(scores)
+        assert rung.num_in_front == math.floor(len(scores) / eta + 1e-9)
+        assert [trial for trial in order if rung.is_in_front(trial)] == order[: rung.num_in_front]
+        assert [trial for trial in order if rung.is_in_front(trial, at_least=2)] == order[: max(2, rung.num_in_front)]
+
+    @given(data=st.data(), scores=scores, eta=reduction_factors)
+    def test_the_best_that_wait_go_first_as_long_as_they_are_in_front(self, data, scores, eta):
+        rung, finished = Rung(1, eta), set()
+        for trial, score in enumerate(scores):
+            rung.enter(trial, score)
+        waiting = data.draw(st.sets(st.sampled_from(range(len(scores))))) if scores else set()
+        finished = set(range(len(scores))) - waiting
+        for trial in waiting:
+            rung.pause(trial)
+        for trial in finished:
+            rung.finish(trial)
+        order = sorted(range(len(scores)), key=lambda trial: -scores[trial])
+        front = order[: rung.num_in_front]
+        promoted = []
+        while rung.has_promotable():
+            assert rung.best_paused()[1] not in promoted
+            promoted.append(rung.pop_paused())
+        assert promoted == [trial for trial in front if trial in waiting]
+        gone = list(iter(rung.pop_finished_in_front, None))
+        assert gone == [trial for trial in front if trial in finished]
+        rest = [rung.pop_paused() for _ in range(len(waiting) - len(promoted))]
+        assert rest == [trial for trial in order if trial in waiting and trial not in front]
+        assert rung.best_paused() is None
+
+    def test_a_second_score_of_a_trial_is_not_minded(self):
+        rung = Rung(1, 2)
+        rung.enter(0, 0.5)
+        rung.enter(1, 0.7)
+        rung.enter(0, 0.9)
+        assert (len(rung), rung.score(0)) == (2, 0.5)
+        assert rung.is_in_front(1)
+        assert not rung.is_in_front(0)
+
+
+class TestClimber:
+    def test_it_stands_on_a_rung_only_as_long_as_it_is_not_trained(self):
+        climber = Climber(7, Ladder(1, 3))
+        seen = []
+        for epoch in range(1, 10):
+            climber.report(epoch, epoch / 10)
+            seen.append((climber.rung.epoch, climber.is_on_rung))
+        assert seen == [(1, True), (1, False), (3, True), *[(3, False)] * 5, (9, True)]
+        assert [rung.score(7) for rung in climber.ladder.rungs[:3]] == [0.1, 0.3, 0.9]
+        assert climber.next_rung.epoch == 27
+
+    def test_reports_that_skip_epochs_skip_no_rung(self):
+        climber = Climber(0, Ladder(1, 3))
+        climber.report(10, 0.5)
+        assert [rung.score(0) for rung in climber.ladder.rungs[:3]] == [0.5, 0.5, 0.5]
+        assert (climber.rung.epoch, climber.is_on_rung) == (9, True)
+
+    def test_epochs_that_are_reported_again_change_nothing(self):
+        climber = Climber(0, Ladder(1, 3))
+        for epoch in (1, 2, 3, 1, 2, 3):
+            climber.report(epoch, epoch / 10)
+        assert (climber.level, climber.is_on_rung) == (2, False)
+        assert [len(rung) for rung in climber.ladder.rungs] == [1, 1, 0]
+
+    def test_what_comes_before_the_first_rung_is_not_compared(self):
+        climber = Climber(0, Ladder(1, 3))
+        climber.report(0, 0.99)
+        assert (climber.level, climber.rung, climber.is_on_rung) == (0, None, False)
+        climber.report(1, 0.5)
+        assert climber.rung.score(0) == 0.5
+
+    def test_one_that_ends_stands_at_the_next_rung_with_its_last_score(self):
+        climber = Climber(0, Ladder(1, 3))
+        climber.report(1, 0.2)
+        climber.report(2, 0.1)
+        climber.end()
+        climber.end()
+        low, high = climber.ladder.rungs
+        assert (low.score(0), high.score(0)) == (0.2, 0.1)
+        for other in (1, 2, 3, 4, 5):
+            high.enter(other, 0.0)
+        assert [high.pop_finished_in_front() for _ in range(2)] == [0, None]
+
+    def test_one_that_goes_on_after_all_has_not_ended(self):
+        climber = Climber(0, Ladder(1, 3))
+        climber.report(1, 0.2)
+        climber.end()
+        climber.report(2, 0.3)
+        climber.end()
+        assert [rung.score(0) for rung in climber.ladder.rungs] == [0.2, 0.3]
+
+    def test_one_that_ends_on_a_rung_stands_there(self):
+        climber = Climber(0, Ladder(1, 3))
+        climber.report(1, 0.2)
+        climber.end()
+        assert climber.rung.epoch == 1
+        assert climber.rung.best_paused() is None
+
+    def test_one_that_ends_without_a_score_stands_nowhere(self):
+        climber = Climber(0, Ladder(1, 3))
+        climber.end()
+        assert climber.rung is None
+
+    def test_one_that_has_ended_climbs_with_the_score_that_it_had(self):
+        climber = Climber(0, Ladder(1, 3, 9))
+        climber.report(1, 0.2)
+        climber.end()
+        for _ in range(5):
+            climber.climb()
+        assert [rung.score(0) for rung in climber.ladder.rungs] == [0.2, 0.2, 0.2]
+        assert climber.next_rung is None
+
+
+class TestChooseRungs:
+    times = st.floats(0, 1e7) | st.just(math.inf)
+
+    @given(
+        max_epochs=st.integers(1, 500),
+        time_limit_s=times,
+        epoch_s=st.floats(1e-3, 1e5),
+        num_workers=st.integers(1, 64),
+        more=st.floats(1, 100),
+    )
+    def test_they_can_be_and_more_time_makes_them_later_and_harder(
+        self, max_epochs, time_limit_s, epoch_s, num_workers, more
+    ):
+        grace_epochs, eta = choose_rungs(max_epochs, time_limit_s, epoch_s, num_workers)
+        assert 1 <= grace_epochs <= max(1, min(max_epochs, time_limit_s / epoch_s) / 4)
+        assert 2 <= eta <= 4
+        longer = choose_rungs(max_epochs, more * time_limit_s, epoch_s, num_workers)
+        assert longer[0] >= grace_epochs
+        assert longer[1] >= eta
+
+    @given(max_epochs=st.integers(1, 500), num_epochs=st.floats(0, 5000), epoch_s=st.floats(1e-3, 1e5))
+    def test_only_the_number_of_epochs_that_fit_counts(self, max_epochs, num_epochs, epoch_s):
+        num_epochs = math.floor(num_epochs) + 0.5
+        assert choose_rungs(max_epochs, num_epochs * epoch_s, epoch_s) == choose_rungs(max_epochs, num_epochs, 1.0)
+
+    def test_with_little_time_every_second_trial_goes_on_from_the_first_epoch(self):
+        assert choose_rungs(max_epochs=50, time_limit_s=20, epoch_s=10) == (1, 2)
+
+    def test_epochs_that_cost_nothing(self):
+        assert choose_rungs(max_epochs=100, time_limit_s=20, epoch_s=0) == (4, 3)
