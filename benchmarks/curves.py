@@ -148,7 +148,7 @@ def _hyperparameters(row: dict[str, Any]) -> dict[str, Any]:
         "opt": row["opt"],
         "momentum": number["momentum"] if row["opt"] == "momentum" else 0.0,
         "weight_decay": number["weight_decay"],
-        "sched": "step" if sched == "multistep" else sched,
+        "sched": sched,
         "warmup_epochs": number["warmup_epochs"],
         "warmup_lr": number["warmup_lr"],
         "decay_epochs": number["decay_epochs"] if sched in ("step", "multistep") else None,

@@ -12,21 +12,17 @@ import json
 from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import sklearn
 from sklearn.ensemble import HistGradientBoostingRegressor
 
-from benchmarks.curves import Curves, CurvesDataset
+from benchmarks.curves import Curves, CurvesDataset, network_of
 from saccade._version import __version__
-from saccade.portfolio import SHIPPED, Portfolio
+from saccade.portfolio import EPOCHS, SHIPPED, Portfolio
 from saccade.portfolio.features import FAMILIES, FEATURES
 from saccade.portfolio.portfolio import with_epoch
 from saccade.portfolio.trees import Trees
-
-EPOCHS = (1, 2, 3, 5, 9, 15, 25, 50)
-"""Epochs of the curves that are learned from."""
 
 # How much a feature counts, in standard deviations, when configurations are compared; the others have 0.15.
 _WEIGHTS = {
@@ -34,7 +30,7 @@ _WEIGHTS = {
     "is_transformer": 0.5, "log_lr": 1.0, "log_batch": 0.6, "log_lr_comparable": 1.0, "log_lr_effective": 1.0,
     "is_adaptive": 0.8, "is_plain_sgd": 0.6, "frozen_part": 0.8, "head_only": 0.6, "layer_decay": 0.4,
     "warmup_epochs": 0.3, **{f"family_{name}": 0.35 for name in FAMILIES},
-    **{name: 0.0 for name in ("log_images", "log_classes", "log_images_per_class", "log_steps")},
+    **dict.fromkeys(("log_images", "log_classes", "log_images_per_class", "log_steps"), 0.0),
 }  # fmt: skip
 _NUM_BAGS = 3
 
@@ -53,7 +49,7 @@ def learn(curves: Curves, datasets: Sequence[CurvesDataset], skip_families: Sequ
     """
     parts = [_rows(curves, dataset, skip_families) for dataset in datasets]
     names = sorted({str(row["model"]) for _, row in curves.configs.iterrows()})
-    networks = [network for name in names if (network := _network(name)).family not in skip_families]
+    networks = [network for name in names if (network := network_of(name)).family not in skip_families]
     slope, intercept = np.polyfit([np.log10(n.num_params / 1e6) for n in networks], [n.top1 for n in networks], 1)
     scores = np.concatenate([part["score_rows"] for part in parts]), np.concatenate([part["scores"] for part in parts])
     weights = np.concatenate([np.full(len(part["scores"]), 1 / len(part["scores"])) for part in parts])
@@ -70,12 +66,6 @@ def learn(curves: Curves, datasets: Sequence[CurvesDataset], skip_families: Sequ
         kernel_mean=configs.mean(axis=0),
         kernel_scale=scale / np.maximum(weight, 1e-9),
     )
-
-
-def _network(name: str) -> Any:
-    from benchmarks.curves import network_of
-
-    return network_of(name)
 
 
 def _rows(curves: Curves, dataset: CurvesDataset, skip_families: Sequence[str]) -> dict[str, np.ndarray]:
@@ -133,7 +123,7 @@ def exported(model: HistGradientBoostingRegressor) -> Trees:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Learn from all data sets, and write the portfolio."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--curves", type=Path, required=True, help="folder with curves.json, configs.csv, datasets.json")
+    parser.add_argument("--curves", type=Path, required=True, help="folder with curves.json and its tables")
     parser.add_argument("--out", type=Path, default=SHIPPED)
     options = parser.parse_args(arguments)
     curves = Curves.read(options.curves)

@@ -1,4 +1,4 @@
-"""Workers that replay recorded learning curves on a simulated clock: days of search in seconds, by the very same study."""
+"""Workers that replay recorded learning curves on a simulated clock: days of search in seconds, by the same study."""
 
 from __future__ import annotations
 

@@ -214,7 +214,7 @@ def _print(table: dict[str, Any], options: argparse.Namespace) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Compare, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--curves", type=Path, required=True, help="folder with curves.json, configs.csv, datasets.json")
+    parser.add_argument("--curves", type=Path, required=True, help="folder with curves.json and its tables")
     parser.add_argument("--learn-from", type=Path, help="folder of other curves to learn the portfolio from")
     parser.add_argument("--searcher", default="auto")
     parser.add_argument("--scheduler", default="auto")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from dataclasses import FrozenInstanceError
 from pathlib import Path
@@ -19,6 +20,7 @@ from saccade.events import (
     EventLog,
     JobDone,
     JobFailed,
+    LineFile,
     Progressed,
     RunFinished,
     RunStarted,
@@ -49,9 +51,10 @@ EVENTS = st.one_of(
         _FLOATS,
         st.dictionaries(st.text(), _FLOATS),
         st.none() | st.text(),
+        st.booleans(),
     ),
     st.builds(JobDone, _COUNTS, st.sampled_from(["completed", "paused"]), st.text()),
-    st.builds(JobFailed, _COUNTS, st.text(), st.text()),
+    st.builds(JobFailed, _COUNTS, st.text(), st.text(), st.booleans()),
     st.builds(RunFinished, st.none() | _COUNTS, st.none() | _FLOATS, _FLOATS),
 )
 
@@ -170,3 +173,58 @@ def test_damage_in_the_middle_is_not_passed_over(log):
     log.path.write_bytes(b"{}}\n" + log.path.read_bytes())
     with pytest.raises(json.JSONDecodeError):
         list(log)
+
+
+def test_a_closed_log_is_opened_again_by_the_next_event(log):
+    for event in HISTORY:
+        log(event)
+        log.close()
+        log.close()
+    assert list(log) == HISTORY
+
+
+def test_two_logs_of_one_file_do_not_overwrite_each_other(log):
+    other = EventLog(log.path)
+    log(HISTORY[0])
+    other(HISTORY[1])
+    log(HISTORY[2])
+    assert list(log) == HISTORY[:3]
+
+
+class TestLineFile:
+    def test_a_torn_line_of_any_length_is_cut(self, tmp_path):
+        file = LineFile(tmp_path / "lines")
+        file.append(b"one", b"", b"three")
+        whole = file.path.read_bytes()
+        for rest in (b"x", b"x" * 65_535, b"x" * 65_536, b"x" * 200_000):
+            file.close()
+            file.path.write_bytes(whole + rest)
+            assert list(file) == [b"one", b"", b"three"]
+            file.append(b"more")
+            assert list(file) == [b"one", b"", b"three", b"more"]
+
+    def test_a_write_that_fails_half_way_leaves_no_half_line(self, tmp_path, monkeypatch):
+        file = LineFile(tmp_path / "lines")
+        file.append(b"one")
+
+        def full(descriptor, data):
+            if len(data) < 5:
+                raise OSError("no space left on the device")
+            return write(descriptor, data[:3])
+
+        write = os.write
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "write", full)
+            with pytest.raises(OSError, match="no space left"):
+                file.append(b"a longer line")
+        assert list(file) == [b"one"]
+        file.append(b"two")
+        assert list(file) == [b"one", b"two"]
+
+    def test_an_open_file_that_nobody_closes_is_no_fault(self, tmp_path):
+        file = LineFile(tmp_path / "lines")
+        file.append(b"one")
+        descriptor = file._descriptor
+        del file
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(descriptor)

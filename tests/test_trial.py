@@ -148,3 +148,34 @@ def test_decisions_and_trainables():
     assert [decision.value for decision in Decision] == ["continue", "pause", "stop"]
     with pytest.raises(TypeError, match="train"):
         Trainable()
+
+
+class TestReportsOfATrial:
+    def trial(self, *epochs):
+        trial = Trial(0, {})
+        for epoch, score in epochs:
+            assert trial.add(EpochDone(0, epoch, score, 1.0))
+        return trial
+
+    def test_the_first_may_be_of_epoch_0(self):
+        trial = self.trial((0, 0.5))
+        assert (trial.num_epochs, trial.best_report.epoch, trial.seconds) == (0, 0, 1.0)
+
+    def test_an_epoch_that_is_reported_again_costs_but_is_no_news(self):
+        trial = self.trial((0, 0.1), (1, 0.2), (2, 0.3))
+        assert [trial.add(EpochDone(0, epoch, 0.9, 1.0)) for epoch in (0, 1, 2, 3)] == [False, False, False, True]
+        assert [report.score for report in trial.reports] == [0.1, 0.2, 0.3, 0.9]
+        assert trial.seconds == 7.0
+
+    def test_reports_that_were_dropped_come_again_but_are_no_news(self):
+        trial = self.trial((1, 0.2), (2, 0.9), (3, 0.3))
+        trial.drop_after(1)
+        assert (trial.num_epochs, trial.best_report.score, trial.seconds) == (1, 0.2, 3.0)
+        assert [trial.add(EpochDone(0, epoch, 0.4, 1.0)) for epoch in (2, 3, 4)] == [False, False, True]
+        assert [report.score for report in trial.reports] == [0.2, 0.4, 0.4, 0.4]
+        assert (trial.best_report.epoch, trial.seconds) == (2, 6.0)
+
+    def test_all_can_be_dropped(self):
+        trial = self.trial((0, 0.2), (1, 0.9))
+        trial.drop_after(-1)
+        assert (trial.reports, trial.best_report, trial.num_epochs, trial.seconds) == ([], None, 0, 2.0)

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import operator
+import os
+import re
+import shutil
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from pathlib import Path
 from typing import Any
 
 from saccade.deadline import Deadline
+from saccade.errors import HyperparameterError, near_names
 from saccade.events import EpochDone, JobFailed
 
 
@@ -178,11 +184,15 @@ class FunctionTrainable(Trainable):
     Parameters
     ----------
     function : callable
-        ``function(config, report)``; it calls ``report(epoch=1, score=0.9)`` after each epoch. Without `epoch`,
-        reports are counted. Further keyword arguments are kept as metrics. The call does not return when the trial
-        is to end: because the study says so, or because another epoch as long as the last one would be too long.
+        ``function(config, report)``; it calls `report`, a `FunctionReporter`, after each epoch. The call does not
+        return when the trial is to end: because the study says so, or because another epoch as long as the last one
+        would be too long.
     score_name : str
         The keyword that holds the score.
+    is_minimized : bool
+        Whether a lower figure is better. The score is then the negative figure, which is kept as a metric as well.
+    max_epochs : int or None
+        The epoch after which every configuration is done; None leaves that to the function.
 
     Examples
     --------
@@ -191,49 +201,148 @@ class FunctionTrainable(Trainable):
     ''
     """
 
-    def __init__(self, function: Callable[..., Any], score_name: str = "score") -> None:
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        score_name: str = "score",
+        *,
+        is_minimized: bool = False,
+        max_epochs: int | None = None,
+    ) -> None:
         self.function = function
         self.score_name = score_name
+        self.is_minimized, self.max_epochs = is_minimized, max_epochs
 
     def train(self, job: Job, report: Reporter) -> str:
         """Call the function; it is left by an exception of ours when the trial is to end."""
-        reporter = _FunctionReporter(job, report, self.score_name)
-        try:
+        reporter = FunctionReporter(job, report, self.score_name, self.is_minimized, self.max_epochs)
+        with contextlib.suppress(_StopFunction):
             self.function(dict(job.config), reporter)
-        except _StopFunction as stop:
-            return str(stop)
-        return ""
+        return reporter.end or ""
+
+
+class MissingScoreError(HyperparameterError, TypeError):
+    """A function reported something, but not the score that it is tuned for."""
 
 
 class _StopFunction(BaseException):
     """Leaves a user's function from within its call of the reporter."""
 
 
-class _FunctionReporter:
-    def __init__(self, job: Job, report: Reporter, score_name: str) -> None:
-        self._job, self._report, self._score_name = job, report, score_name
-        self._epoch = 0
+SaveFunction = Callable[[Path], object]
+"""Writes what training can continue from into the folder that it is called with."""
+
+
+class FunctionReporter:
+    """What a function is handed besides its configuration: it reports by it, and continues by it.
+
+    ``report(epoch=3, accuracy=0.9)`` reports an epoch: without `epoch`, reports are counted; further keywords are kept
+    as metrics. With ``checkpoint=…`` training can be left there and continued later: a function that writes into the
+    folder it is called with, or a file or folder that is copied. A job that continues has `checkpoint` and
+    `last_epoch`; where these are not heeded, the next report is an error.
+
+    Attributes
+    ----------
+    trial : int
+        The trial's number.
+    last_epoch : int
+        The epoch after which training continues; 0 at the beginning.
+    end : str or None
+        Why the function was left, "" at the end of the job or of the configuration; None before.
+    """
+
+    def __init__(
+        self, job: Job, report: Reporter, score_name: str, is_minimized: bool = False, max_epochs: int | None = None
+    ) -> None:
+        self._job, self._report = job, report
+        self._score_name, self._is_minimized, self._max_epochs = score_name, is_minimized, max_epochs
+        self._checkpoint = None if job.checkpoint is None else Path(job.checkpoint)
+        self._has_asked = self._checkpoint is None
+        self.trial = job.trial
+        self.end: str | None = None
+        self.last_epoch = self._epoch = 0 if self._checkpoint is None else _epoch_of(self._checkpoint)
         self._deadline = Deadline(job.seconds_left)
         self._last_s = time.perf_counter()
 
-    def __call__(self, *, epoch: int | None = None, **figures: float) -> None:
-        if self._score_name not in figures:
-            raise TypeError(
-                f"report() was called with {sorted(figures)}, without the score {self._score_name!r}; "
-                f"write report(epoch=…, {self._score_name}=…)"
-            )
+    @property
+    def checkpoint(self) -> Path | None:
+        """The folder to continue from, which has what was saved after `last_epoch`; None at the beginning."""
+        self._has_asked = True
+        return self._checkpoint
+
+    @property
+    def has_reported(self) -> bool:
+        """Whether the function has reported an epoch in this job."""
+        return self._epoch > self.last_epoch
+
+    @property
+    def folder(self) -> Path:
+        """A folder of the trial's own, for what it likes to keep.
+
+        Raises
+        ------
+        HyperparameterError
+            When the study keeps no files.
+        """
+        if not self._job.folder:
+            raise HyperparameterError("this study keeps no files, so that its trials have no folders; give it a folder")
+        return Path(self._job.folder)
+
+    def __call__(
+        self,
+        *,
+        epoch: int | None = None,
+        checkpoint: SaveFunction | str | os.PathLike[str] | None = None,
+        **figures: float,
+    ) -> None:
+        """Report an epoch, and go on or be left."""
+        self.send(figures, epoch, checkpoint)
+
+    def send(
+        self,
+        figures: Mapping[str, float],
+        epoch: int | None = None,
+        checkpoint: SaveFunction | str | os.PathLike[str] | None = None,
+        *,
+        is_last: bool = False,
+    ) -> None:
+        """Report an epoch, figures with odd names too, and whether it is the configuration's last one."""
+        if self.end is not None:  # the function held on to our exception
+            raise _StopFunction
+        self._check(figures)
         self._epoch = self._next_epoch(epoch)
         metrics = {name: float(figure) for name, figure in figures.items()}
-        score = metrics.pop(self._score_name)
-        now_s = time.perf_counter()
-        event = EpochDone(self._job.trial, self._epoch, score, now_s - self._last_s, metrics)
-        if self._report(event) is not Decision.CONTINUE:
-            raise _StopFunction("stopped by the scheduler")
-        if self._job.until_epoch is not None and self._epoch >= self._job.until_epoch:
-            raise _StopFunction("")
-        if self._deadline.seconds_left() < event.seconds:
-            raise _StopFunction("time limit")
+        score = metrics[self._score_name] if self._is_minimized else metrics.pop(self._score_name)
+        saved = None if checkpoint is None else str(self._save(checkpoint))
+        is_last |= self._max_epochs is not None and self._epoch >= self._max_epochs
+        seconds = time.perf_counter() - self._last_s
+        score = -score if self._is_minimized else score
+        event = EpochDone(self.trial, self._epoch, score, seconds, metrics, saved, is_last)
+        self.end = self._end_after(event, self._report(event))
+        if self.end is not None:
+            raise _StopFunction
         self._last_s = time.perf_counter()
+
+    def _end_after(self, event: EpochDone, decision: Decision) -> str | None:
+        if decision is not Decision.CONTINUE:
+            return f"{'paused' if decision is Decision.PAUSE else 'stopped'} by the scheduler"
+        if event.is_last or (self._job.until_epoch is not None and event.epoch >= self._job.until_epoch):
+            return ""
+        return "time limit" if self._deadline.seconds_left() < event.seconds else None
+
+    def _check(self, figures: Mapping[str, float]) -> None:
+        if self._score_name not in figures:
+            near = near_names(self._score_name, figures, num=1)
+            raise MissingScoreError(
+                f"report() was called with {sorted(figures)}, without the score {self._score_name!r}; "
+                + (f"did you mean {near[0]!r}? " if near else "")
+                + f"write report(epoch=…, {self._score_name}=…)"
+            )
+        if not self._has_asked:
+            raise HyperparameterError(
+                f"the function saved a checkpoint after epoch {self.last_epoch} and was called again to continue, but "
+                "did not look at report.checkpoint. Load what is there, and begin with epoch report.last_epoch + 1"
+            )
 
     def _next_epoch(self, given: int | None) -> int:
         if given is None:
@@ -241,5 +350,54 @@ class _FunctionReporter:
         epoch = operator.index(given)
         if epoch <= self._epoch:
             wrong = f"after epoch {self._epoch}, but epochs go up" if self._epoch else "but epochs are counted from 1"
+            if self._epoch == self.last_epoch > 0:
+                wrong += "; this job continues after report.last_epoch"
             raise ValueError(f"report() was called with epoch={epoch} {wrong}")
         return epoch
+
+    def _save(self, checkpoint: SaveFunction | str | os.PathLike[str]) -> Path:
+        """Keep a checkpoint of this epoch in a place of its own, whole or not at all."""
+        root = self.folder / CHECKPOINTS
+        target, part = root / f"epoch_{self._epoch:04d}", root / "part"
+        _remove(part)
+        part.mkdir(parents=True)
+        if callable(checkpoint):
+            checkpoint(part)
+            if not any(part.iterdir()):
+                raise HyperparameterError("checkpoint=… wrote nothing into the folder that it was called with")
+        else:
+            _copy(Path(checkpoint), part, without=root)
+        _remove(target)
+        part.rename(target)
+        return target
+
+
+CHECKPOINTS = "checkpoints"
+"""Where a function's checkpoints lie in its trial's folder, each a folder named for its epoch."""
+
+
+def _epoch_of(checkpoint: Path) -> int:
+    found = re.fullmatch(r"epoch_(\d+)", checkpoint.name)
+    if found is None:
+        raise HyperparameterError(f"{checkpoint} is no checkpoint of a function; expected a folder such as epoch_0003")
+    return int(found[1])
+
+
+def _copy(source: Path, target: Path, without: Path) -> None:
+    """Copy a file, or what is in a folder, into a folder that exists."""
+    if source.is_dir():
+        ours = without.resolve()
+
+        def left_out(folder: str, names: list[str]) -> list[str]:
+            return [name for name in names if (Path(folder) / name).resolve() == ours]
+
+        shutil.copytree(source, target, dirs_exist_ok=True, ignore=left_out)
+    elif source.exists():
+        shutil.copy2(source, target / source.name)
+    else:
+        raise FileNotFoundError(f"report() was called with checkpoint={str(source)!r}, and there is no such file")
+
+
+def _remove(folder: Path) -> None:
+    if folder.exists():
+        shutil.rmtree(folder)

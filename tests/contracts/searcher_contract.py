@@ -233,16 +233,16 @@ class LearningSearcherContract(SearcherContract):
         assert abs(statistics.median(suggested) - 0.7) < 0.2
 
     def test_failures_are_left_behind(self) -> None:
-        searcher = self.make({"x": Real(0, 1)}, 3)
+        searcher = self.make({"x": Real(0, 1)}, 0)
         suggested = []
-        for _ in range(40):
+        for _ in range(30):
             suggested.append(searcher.suggest()["x"])
             if suggested[-1] > 0.5:
                 searcher.on_end({"x": suggested[-1]}, has_failed=True)
             else:
                 searcher.observe({"x": suggested[-1]}, 1, -abs(suggested[-1] - 0.3), 1.0)
                 searcher.on_end({"x": suggested[-1]}, has_failed=False, is_complete=True)
-        assert sum(x > 0.5 for x in suggested[-15:]) < 5
+        assert sum(x > 0.5 for x in suggested[10:]) < 7  # of 20; 10 by chance
 
     def test_the_same_results_in_a_resumed_search_give_the_same_suggestions(self) -> None:
         one, other = self.make(CONDITIONAL, 5), self.make(CONDITIONAL, 5)

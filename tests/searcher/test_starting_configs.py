@@ -40,11 +40,8 @@ def test_every_searcher_suggests_them_first_in_order_without_repeats(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_those_that_were_observed_are_left_out(name):
     space = {"a": Int(1, 6)}
-    searcher = (
-        make_searcher(name, space, starting_configs=[{"a": 5}, {"a": 3}, {"a": 4}], num_points=9)
-        if (name == "grid")
-        else make_searcher(name, space, starting_configs=[{"a": 5}, {"a": 3}, {"a": 4}])
-    )
+    options = {"num_points": 9} if name == "grid" else {}
+    searcher = make_searcher(name, space, starting_configs=[{"a": 5}, {"a": 3}, {"a": 4}], **options)
     searcher.observe({"a": 5}, 1, 0.5, 1.0)
     searcher.on_end({"a": 3}, has_failed=True)
     assert searcher.suggest() == {"a": 4}

@@ -46,7 +46,7 @@ used; Saccade's recipes do not have them.
 """
 
 _ADAPTIVE = ("adam", "adamw", "adamp", "lamb", "lion", "nadam", "nadamw", "radam", "adabelief", "rmsprop", "rmsproptf")
-_SCHEDULES = ("cosine", "step", "plateau")
+_SCHEDULES = ("cosine", "step", "multistep", "plateau")
 _AUGMENTATIONS = ("randaugment", "trivialaugment", "autoaugment")
 
 FAMILIES = (
@@ -79,7 +79,9 @@ RECIPE_FEATURES = (
     "log_lr_comparable",
     "log_lr_effective",
     "is_adaptive",
+    "is_adam",
     "is_adamw",
+    "is_adamp",
     "is_plain_sgd",
     "log_weight_decay",
     *(f"sched_{name}" for name in _SCHEDULES),
@@ -217,7 +219,7 @@ def _recipe(recipe: Mapping[str, Any], log_batch: float) -> list[float]:
         log_lr if is_adaptive else log_lr - 1.5,  # SGD wants rates about thirty times as high
         log_lr - math.log10(max(1.0 - momentum, 1e-3)),
         is_adaptive,
-        opt == "adamw",
+        *(opt == name for name in ("adam", "adamw", "adamp")),
         not is_adaptive and momentum == 0,
         math.log10(max(recipe["weight_decay"], 1e-6)),
         *(sched == name for name in _SCHEDULES),

@@ -33,9 +33,9 @@ class KernelSettings:
 
     scale_sd: float = 0.08
     offset_sd: float = 0.08
-    like_sd: float = 0.15
+    like_sd: float = 0.18
     like_length: float = 2.5
-    own_sd: float = 0.2
+    own_sd: float = 0.22
     epoch_length: float = 1.5
     noise_sd: float = 0.02
 
@@ -116,9 +116,7 @@ class Forecaster:
         """Learn the best score of a configuration up to an epoch."""
         self._observed.append((number, max(epoch, EARLIEST), score))
 
-    def forecast(
-        self, numbers: list[int], imagined: list[tuple[int, float, float]] | tuple[()] = ()
-    ) -> Forecast:
+    def forecast(self, numbers: list[int], imagined: list[tuple[int, float, float]] | tuple[()] = ()) -> Forecast:
         """Return the forecasts for some configurations.
 
         Parameters

@@ -18,7 +18,7 @@ from saccade.portfolio.trees import Trees
 SHIPPED = Path(__file__).with_name("portfolio.json")
 """The portfolio that comes with the package."""
 
-EPOCHS = (1, 3, 9, 25, 50)
+EPOCHS = (1, 2, 3, 5, 9, 15, 25, 50)
 """Epochs at which scores are predicted; between them they are interpolated in the logarithm."""
 
 
@@ -123,7 +123,8 @@ class Portfolio:
 
     def embed(self, descriptions: Sequence[Description], data: DatasetDescription) -> np.ndarray:
         """Return points whose distances tell how alike configurations are, shape (num_configs, num_features)."""
-        return (self.rows(descriptions, data) - self.kernel_mean) / self.kernel_scale
+        points: np.ndarray = (self.rows(descriptions, data) - self.kernel_mean) / self.kernel_scale
+        return points
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Portfolio:

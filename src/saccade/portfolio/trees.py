@@ -39,9 +39,7 @@ class Trees:
     array([-1.,  3.])
     """
 
-    def __init__(
-        self, baseline: float, roots: Any, feature: Any, value: Any, right: Any, scale: float = 1.0
-    ) -> None:
+    def __init__(self, baseline: float, roots: Any, feature: Any, value: Any, right: Any, scale: float = 1.0) -> None:
         self.baseline, self.scale = baseline, scale
         self.roots = np.asarray(roots, dtype=np.int32)
         self.feature = np.asarray(feature, dtype=np.int32)
@@ -67,7 +65,8 @@ class Trees:
             feature = self.feature[at]
             inner = feature >= 0
             if not inner.any():
-                return self.baseline + self.scale * self.value[at].sum(axis=1)
+                sums: np.ndarray = self.baseline + self.scale * self.value[at].sum(axis=1)
+                return sums
             goes_left = rows[lines, feature] <= self.value[at]
             at += np.where(inner, np.where(goes_left, 1, self.right[at]), 0).astype(np.int32)
 

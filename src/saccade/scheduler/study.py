@@ -152,10 +152,10 @@ class Study:
         SearchFailedError
             When trials were run and none of them has a score; it names the reasons.
         """
+        self.scheduler.on_start(self)
         if self._is_restored:
             self._is_restored = False
-            self.scheduler.on_start(self)
-        self._take_up_open_jobs()
+            self._take_up_open_jobs()
         self._submit_jobs()
         self.executor.run(self._handle)
         while self._again:

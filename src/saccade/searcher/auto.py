@@ -30,7 +30,7 @@ MAX_PAUSED = 64
 NUM_OFFSPRING = 8
 """How many variations of the best configurations join the pool after as many new trials."""
 
-WAITING_SHARE = 0.1
+WAITING_SHARE = 0.05
 """How much of the remaining time is added to the cost of each step, so that cheap steps do not count beyond measure."""
 
 
@@ -146,7 +146,8 @@ class AutoSearcher(Searcher):
         if item is None:
             raise exhausted(len(self._known))
         self._begin(item)
-        return copied(item.config)
+        config: dict[str, Any] = copied(item.config)
+        return config
 
     def advise(
         self,
