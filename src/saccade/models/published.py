@@ -65,7 +65,6 @@ PUBLISHED_TOP1: dict[str, float] = {
     "resnet152": 0.783,
     "resnext50_32x4d": 0.776,
     "seresnext50_32x4d": 0.813,
-    "squeezenet1_1": 0.582,
     "swin_tiny_patch4_window7_224": 0.814,
     "swin_small_patch4_window7_224": 0.832,
     "swin_base_patch4_window7_224": 0.852,
@@ -77,7 +76,6 @@ PUBLISHED_TOP1: dict[str, float] = {
     "vit_tiny_patch16_224": 0.755,
     "vit_small_patch16_224": 0.814,
     "vit_base_patch16_224": 0.845,
-    "xception": 0.791,
     "xcit_nano_12_p8_224": 0.739,
     "xcit_tiny_12_p8_224": 0.797,
 }
