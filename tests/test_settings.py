@@ -63,7 +63,7 @@ def test_unknown_names_are_refused_with_advice(arguments, message):
     ("kwargs", "message"),
     [
         ({"searcher": "randm"}, "Unknown searcher 'randm'. Did you mean 'random'?"),
-        ({"searcher": None}, "Unknown searcher None. Known: grid, random"),
+        ({"searcher": None}, "Unknown searcher None. Known: auto, bayes, "),
         ({"searcher": ["random"]}, r"Unknown searcher \['random'\]"),
         ({"searcher": RandomSearcher}, "Unknown searcher <class"),
         ({"scheduler": "fifa"}, "Unknown scheduler 'fifa'. Did you mean 'fifo'?"),
@@ -102,10 +102,22 @@ def test_numbers_from_one_on(name, value):
 
 
 @pytest.mark.parametrize("value", NO_WHOLE_NUMBERS)
-@pytest.mark.parametrize("name", ["random_state", "ngpus_per_trial"])
-def test_numbers_from_zero_on(name, value):
-    with pytest.raises(HyperparameterError, match=rf"{name} was given .*; expected a whole number, 0 or more"):
-        FitSettings.of({name: value})
+def test_numbers_from_zero_on(value):
+    with pytest.raises(HyperparameterError, match=r"random_state was given .*; expected a whole number, 0 or more"):
+        FitSettings.of({"random_state": value})
+
+
+@pytest.mark.parametrize("value", [True, np.bool_(True), "2", math.nan, math.inf, [2], -1, -0.5, 1.5])
+def test_what_is_no_number_of_gpus(value):
+    with pytest.raises(HyperparameterError, match=r"ngpus_per_trial was given .*; expected"):
+        FitSettings.of({"ngpus_per_trial": value})
+
+
+@pytest.mark.parametrize("value", [0, 0.5, 1, 2, 2.0, np.float32(0.5), np.int64(2)])
+def test_gpus_are_counted_in_whole_ones_or_parts_of_one(value):
+    num_gpus = FitSettings.of({"ngpus_per_trial": value}).ngpus_per_trial
+    assert num_gpus == value
+    assert type(num_gpus) is (float if value == 0.5 else int)
 
 
 @pytest.mark.parametrize("value", [0, 1, 0.0, 1.0, -0.1, math.nan, math.inf, True, "0.1", None, [0.1], 10**400])
@@ -181,5 +193,35 @@ def test_what_tunes_may_stand_beside_the_other_arguments():
 
 def test_scheduler_options_are_taken_and_those_that_do_not_exist_are_refused():
     assert FitSettings.of({"scheduler_options": {}}).tuning.scheduler_options == {}
-    with pytest.raises(UnknownArgumentError, match=r"scheduler_options was given \['max_t'\]; 'fifo' has no options"):
-        tuning(scheduler_options={"max_t": 3})
+    options = {"grace_epochs": 2, "reduction_factor": 4}
+    assert tuning(scheduler="asha", scheduler_options=options).scheduler_options == options
+    with pytest.raises(HyperparameterError, match=r"'asha' has no option 'grace_epoch'. Did you mean 'grace_epochs'"):
+        tuning(scheduler="asha", scheduler_options={"grace_epoch": 2})
+    with pytest.raises(HyperparameterError, match="The scheduler 'fifo' has no option 'max_t'"):
+        tuning(scheduler="fifo", scheduler_options={"max_t": 3})
+    with pytest.raises(HyperparameterError, match="reduction_factor was given 1"):
+        tuning(scheduler="hyperband", scheduler_options={"reduction_factor": 1})
+
+
+@pytest.mark.parametrize("name", ["bayesopt", "bayes", "skopt", "gp", "auto", "qmc"])
+def test_names_of_searchers(name):
+    assert tuning(searcher=name).searcher == name
+
+
+def test_starting_configurations():
+    starts = ({"lr": 0.1}, {"epochs": 2})
+    assert tuning(starting_configs=starts).starting_configs == list(starts)
+    assert tuning(starting_configs=None).starting_configs == []
+    for wrong in ({"lr": 0.1}, [0.1], "lr"):
+        with pytest.raises(HyperparameterError, match="starting_configs was given .*; expected a list of dicts"):
+            tuning(starting_configs=wrong)
+    with pytest.raises(HyperparameterError, match="starting_configs given twice"):
+        tuning(starting_configs=starts, searcher_options={"starting_configs": starts})
+
+
+def test_a_trials_own_time_limit():
+    assert tuning(trial_time_limit=np.float32(0.5)).trial_time_limit_s == 0.5
+    assert tuning(trial_time_limit=math.inf).trial_time_limit_s is None
+    for wrong in (0, "10m", True, math.nan):
+        with pytest.raises(HyperparameterError, match="trial_time_limit was given .* positive number of seconds"):
+            tuning(trial_time_limit=wrong)

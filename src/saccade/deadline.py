@@ -16,17 +16,23 @@ class Deadline:
         Seconds from now, any number; None means that there is no limit.
     clock : callable
         Returns seconds; only differences count. A simulated clock may be passed.
+    used_s : float
+        Seconds of the limit that were used up before the object was made, as by an earlier part of the same run.
 
     Examples
     --------
     >>> Deadline(None).seconds_left()
     inf
+    >>> Deadline(60, used_s=50).seconds_left() <= 10
+    True
     """
 
-    def __init__(self, limit_s: float | None, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, limit_s: float | None, clock: Callable[[], float] = time.monotonic, *, used_s: float = 0.0
+    ) -> None:
         self.limit_s = math.inf if limit_s is None else float(limit_s)
         self._clock = clock
-        self._start = clock()
+        self._start = clock() - used_s
 
     def elapsed_s(self) -> float:
         """Return the seconds since the start."""

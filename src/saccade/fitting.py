@@ -2,46 +2,48 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
-import torch
 
 from saccade.data.checks import CheckedPart, check_dataset
 from saccade.data.examples import Examples
 from saccade.deadline import Deadline
-from saccade.errors import DataError
+from saccade.errors import DataError, SaccadeError
 from saccade.events import Event, EventLog, Listener, RunFinished, RunStarted, Warned
-from saccade.executor import Executor, InlineExecutor, ProcessExecutor
+from saccade.finishing import FinishingReserve, SupersededWeights, keep_best, tidy_up
 from saccade.refitting import refit
 from saccade.report.progress import ProgressDisplay
-from saccade.report.summary import fit_summary, trial_rows
-from saccade.run_folder import CHECKS, EVENTS, REFIT, START, STORE, TRIALS, FitRequest, make_run_folder, write_request
-from saccade.saved import PREDICTOR_FOLDER, WEIGHTS, SavedPredictor
-from saccade.scheduler import make_scheduler
-from saccade.scheduler.study import Study
-from saccade.searcher import make_searcher
-from saccade.training.classifier import Blueprint
+from saccade.resuming import EarlierRun, check_split
+from saccade.run_folder import (
+    CHECKS,
+    EVENTS,
+    JOURNAL,
+    REFIT,
+    START,
+    STORE,
+    TRIALS,
+    FitRequest,
+    begin_run,
+    locked,
+    make_run_folder,
+)
+from saccade.saved import SavedPredictor
+from saccade.scheduler import Study
+from saccade.scheduler.journal import Journal
+from saccade.searching import check_search, make_image_executor, make_study
 from saccade.training.imbalance import check_imbalance
 from saccade.training.metrics import Metric, make_metric
 from saccade.training.networks import check_methods, check_networks, stored_channels, stored_side
-from saccade.training.own_parts import OwnPart
 from saccade.training.preparation import PreparedData, prepare_data
 from saccade.training.problem import Problem
 from saccade.training.substitutes import with_networks_at_hand
 from saccade.training.task import ImageTask
 from saccade.training.trainable import ImageTrainable
-from saccade.training.trainer import BEST, BLUEPRINT, LAST
-
-FINISHING_S = 0.5
-"""Seconds kept free for what comes after the search: copying the best weights and writing the predictor."""
-
-REFIT_PART = 0.55
-"""The part of a time limit that the search leaves to a refit on all images, which costs as much as the best trial."""
 
 DECODING_PART = 0.4
 """The part of a time limit after which decoding stops and training begins with the images that are ready."""
@@ -50,56 +52,91 @@ LEAST_DECODING_S = 1.0
 """Seconds that decoding has however short the limit is, so that there is always something to learn from."""
 
 
-def run_fit(request: FitRequest, deadline: Deadline) -> SavedPredictor:
+def run_fit(request: FitRequest, deadline: Deadline, earlier: EarlierRun | None = None) -> SavedPredictor:
     """Do what was asked, and return the predictor that was written to the run folder.
+
+    Parameters
+    ----------
+    request : FitRequest
+        What was asked.
+    deadline : Deadline
+        When it must be done.
+    earlier : EarlierRun or None
+        The run to go on with; None begins one.
 
     Raises
     ------
     SaccadeError
         Of many kinds, whenever no predictor can come of it.
     """
+    if earlier is not None:
+        request = earlier.taken_up(request)
+        if earlier.is_finished:
+            tidy_up(earlier.folder)
+            return earlier.saved(request)
     check_methods(request.space)
     weights = Path(request.settings.weights).expanduser() if request.settings.weights else None
     told = ""
-    if not request.is_model_named:
+    if not request.is_model_named and earlier is None:
         space, told = with_networks_at_hand(request.space, weights)
         request = replace(request, space=space)
     num_trials = request.num_trials
+    check_search(request)
     labels = request.train.labels
     assert labels is not None
     problem = Problem.of(labels, request.problem_type)
     check_networks(request.space, weights, problem.num_outputs)
     check_imbalance(request.space, labels, problem, request.train.class_names)
     metric_name = make_metric(request.eval_metric, problem).name
-    start = None if request.start is None else _weights_to_continue(request.start)
-    folder = make_run_folder(request.path)  # from here on there is something to lose
-    with ProgressDisplay(request.verbosity, metric_name) as display:
-        listeners: list[Listener] = [EventLog(folder / EVENTS), display]
+    folder = make_run_folder(request.path) if earlier is None else earlier.folder
+    with locked(folder), ProgressDisplay(request.verbosity, metric_name) as display:
+        if earlier is None:
+            begin_run(request, folder)  # from here on there is something to lose
+        else:
+            earlier.note(request)
+        log = EventLog(folder / EVENTS)
+        listeners: list[Listener] = [log, display]
 
         def tell(event: Event) -> None:
             for listener in listeners:
                 listener(event)
 
-        write_request(request, folder)
-        tell(RunStarted(str(folder), num_trials, request.time_limit_s))
-        if told:
-            tell(Warned(told))
-        executor = _make_executor(request, num_trials)
-        try:
-            with executor:
+        with contextlib.closing(log), _store_kept_for_resuming(folder):
+            tell(RunStarted(str(folder), num_trials, request.time_limit_s))
+            if told:
+                tell(Warned(told))
+            with make_image_executor(request, tell) as executor:
                 data = _prepare(request, folder, problem.num_outputs, deadline, tell)
                 metric = make_metric(request.eval_metric, data.problem)
-                task = replace(_task(request, data, metric, weights, tell), start=_placed(start, folder))
+                task = _task(request, folder, data, metric, weights)
                 executor.trainable = ImageTrainable(task)
-                study = _make_study(request, folder, executor, num_trials, deadline, listeners)
-                study.run()
-                is_refit = request.settings.refit_full and _refit(study, task, folder, deadline, tell)
-            saved = _keep_best(request, folder, study, data, metric, deadline, is_refit)
-        finally:
-            shutil.rmtree(folder / STORE, ignore_errors=True)
-        summary = saved.summary
-        tell(RunFinished(summary["best_trial"], summary["valid_score"], deadline.elapsed_s()))
+                reserve = FinishingReserve(deadline, _refit_ratio(request, data))
+                listeners.append(reserve)
+                with Journal(folder / JOURNAL, request.space) as journal:
+                    study = make_study(request, folder, task, executor, deadline, reserve.seconds, journal, listeners)
+                    reserve.recall(study)
+                    display.recall(study.trials)
+                    study.listeners.append(SupersededWeights(study))
+                    study.run()
+                until = Deadline(deadline.seconds_left() - reserve.finishing_s)
+                is_refit = request.settings.refit_full and _refit(study, task, folder, until, tell)
+            saved = keep_best(request, folder, study, data.problem, metric, deadline, is_refit)
+            tidy_up(folder)
+            summary = saved.summary
+            tell(RunFinished(summary["best_trial"], summary["valid_score"], deadline.elapsed_s()))
     return saved
+
+
+@contextlib.contextmanager
+def _store_kept_for_resuming(folder: Path) -> Iterator[None]:
+    """Remove the decoded images when a run cannot be done; one that is interrupted will want them again."""
+    for partial in folder.glob(f".{STORE}-*.partial"):  # of a process that was killed
+        shutil.rmtree(partial, ignore_errors=True)
+    try:
+        yield
+    except SaccadeError:
+        shutil.rmtree(folder / STORE, ignore_errors=True)
+        raise
 
 
 def _prepare(request: FitRequest, folder: Path, num_outputs: int, deadline: Deadline, tell: Listener) -> PreparedData:
@@ -116,6 +153,7 @@ def _prepare(request: FitRequest, folder: Path, num_outputs: int, deadline: Dead
         seconds_left=None if request.time_limit_s is None else _decoding_deadline(deadline).seconds_left,
         tell=tell,
     )
+    check_split(folder, data)
     _check_continues(request, data)
     _check_data(request, data, folder, tell)
     return data
@@ -146,12 +184,8 @@ def _decoding_deadline(deadline: Deadline) -> Deadline:
     return Deadline(max(left_s, LEAST_DECODING_S))
 
 
-def _task(request: FitRequest, data: PreparedData, metric: Metric, weights: Path | None, tell: Listener) -> ImageTask:
-    num_gpus = request.settings.ngpus_per_trial
-    if num_gpus and num_gpus > torch.cuda.device_count():
-        tell(Warned(f"ngpus_per_trial={num_gpus}, and this machine has {torch.cuda.device_count()} CUDA devices"))
-    elif num_gpus and num_gpus > 1:
-        tell(Warned(f"ngpus_per_trial={num_gpus}: a trial trains on one device"))
+def _task(request: FitRequest, folder: Path, data: PreparedData, metric: Metric, weights: Path | None) -> ImageTask:
+    start = folder / TRIALS / START
     return ImageTask(
         data.store,
         data.train,
@@ -159,55 +193,17 @@ def _task(request: FitRequest, data: PreparedData, metric: Metric, weights: Path
         data.problem,
         metric,
         weights,
-        device="cpu" if num_gpus == 0 else None,
+        device="cpu" if request.settings.ngpus_per_trial == 0 else None,
         num_threads=request.settings.nthreads_per_trial,
+        start=start if start.is_file() else None,
         class_names=request.train.class_names,
     )
 
 
-def _make_executor(request: FitRequest, num_trials: int | None) -> Executor:
-    """Return a worker process for a search, which a crash must not end; a lone trial needs none."""
-    name = request.settings.executor
-    if name == "inline" or (name == "auto" and num_trials == 1):
-        return InlineExecutor()
-    return ProcessExecutor(preload=("saccade.training.trainable",))
-
-
-def _make_study(
-    request: FitRequest,
-    folder: Path,
-    executor: Executor,
-    num_trials: int | None,
-    deadline: Deadline,
-    listeners: Iterable[Listener],
-) -> Study:
-    tuning = request.settings.tuning
-    seed = request.settings.random_state or 0
-    return Study(
-        executor,
-        make_searcher(tuning.searcher, request.space, seed, **tuning.searcher_options),
-        make_scheduler(tuning.scheduler),
-        num_trials=num_trials,
-        deadline=deadline,
-        reserve_s=FINISHING_S + REFIT_PART * (request.time_limit_s or 0.0) * request.settings.refit_full,
-        max_score=tuning.max_reward,
-        folder=folder / TRIALS,
-        listeners=listeners,
-    )
-
-
-def _weights_to_continue(start: SavedPredictor) -> bytes:
-    """Return the weights of a fitted predictor; its folder may be the one that this run replaces."""
-    return (start.folder / WEIGHTS).read_bytes()
-
-
-def _placed(start: bytes | None, folder: Path) -> Path | None:
-    if start is None:
-        return None
-    path = folder / TRIALS / START
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(start)
-    return path
+def _refit_ratio(request: FitRequest, data: PreparedData) -> float:
+    """Return how many times as many images a refit has as a trial; 0 when none is asked for."""
+    num_train = len(data.train.indices)
+    return (num_train + len(data.val.indices)) / num_train if request.settings.refit_full else 0.0
 
 
 def _check_continues(request: FitRequest, data: PreparedData) -> None:
@@ -220,39 +216,7 @@ def _check_continues(request: FitRequest, data: PreparedData) -> None:
         )
 
 
-def _refit(study: Study, task: ImageTask, folder: Path, deadline: Deadline, tell: Listener) -> bool:
+def _refit(study: Study, task: ImageTask, folder: Path, until: Deadline, tell: Listener) -> bool:
     best = study.best_trial
     assert best is not None  # Study.run raises when there is none
-    until = Deadline(deadline.seconds_left() - FINISHING_S)
     return refit(study.executor, task, best, folder / REFIT, until, tell)
-
-
-def _keep_best(
-    request: FitRequest,
-    folder: Path,
-    study: Study,
-    data: PreparedData,
-    metric: Metric,
-    deadline: Deadline,
-    is_refit: bool,
-) -> SavedPredictor:
-    best = study.best_trial
-    assert best is not None  # Study.run raises when there is none
-    saved = SavedPredictor(
-        folder=folder / PREDICTOR_FOLDER,
-        label=request.label,
-        problem=data.problem,
-        blueprint=Blueprint.from_json(json.loads((Path(best.folder) / BLUEPRINT).read_text())),
-        metric=metric.name,
-        eval_metric=request.eval_metric if isinstance(request.eval_metric, str) else None,  # code is never saved
-        class_names=request.train.class_names,
-        summary={**fit_summary(best, study.trials, metric.name, deadline.elapsed_s()), "refit_full": is_refit},
-        trials=trial_rows(study.trials),
-        net=net if isinstance(net := best.config.get("model"), OwnPart) else None,
-    )
-    saved.write((folder / REFIT if is_refit else Path(best.folder)) / BEST)
-    shutil.rmtree(folder / REFIT, ignore_errors=True)
-    (folder / TRIALS / START).unlink(missing_ok=True)
-    for trial in study.trials:  # nothing is left to continue from
-        (Path(trial.folder) / LAST).unlink(missing_ok=True)
-    return saved

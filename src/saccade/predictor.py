@@ -18,6 +18,7 @@ from saccade.models.catalogue import list_models
 from saccade.prediction import Compute, compute_in_batches, decoded, labels_by_name
 from saccade.presets import find_preset
 from saccade.report.summary import leaderboard
+from saccade.resuming import EarlierRun, read_request
 from saccade.run_folder import FitRequest
 from saccade.saved import SavedPredictor
 from saccade.settings import FitSettings, time_limit_s
@@ -144,21 +145,32 @@ class ImagePredictor:
         random_state : int or None, default 0
             Seed of the split, the search and the training; None draws one.
         hyperparameter_tune_kwargs : mapping or None
-            ``num_trials`` (None leaves it to the time limit and the size of the space), ``searcher`` (``random``,
-            ``grid``), ``scheduler`` (``fifo``), ``max_reward`` (a score that ends the search), ``searcher_options``.
+            ``num_trials`` (None leaves it to the time limit and the size of the space), ``searcher`` (``auto``,
+            ``random``, ``grid``, ``qmc``, ``tpe``, ``gp``, ``cmaes``, or a `Searcher`), ``scheduler`` (``auto``,
+            ``fifo``, ``asha``, ``hyperband``, ``median``, or a `Scheduler`), ``searcher_options`` and
+            ``scheduler_options``, ``starting_configs`` (configurations to try first), ``trial_time_limit`` (seconds of
+            training that one trial may have), ``max_reward`` (a score that ends the search).
         weights : path or None
             A file of pretrained weights, or a folder of such files.
-        nthreads_per_trial, ngpus_per_trial : int or None
-            CPU threads of a trial; 0 GPUs trains on the CPU.
+        nthreads_per_trial : int or None
+            CPU threads of a trial; without GPUs as many trials train at once as there are cores for. None trains one
+            at a time, on all cores.
+        ngpus_per_trial : float or None
+            GPUs of a trial: 0 trains on the CPU, 0.5 lets two trials share a GPU. None is one where there are any; as
+            many trials train at once as that leaves room for.
         refit_full : bool, default False
             After the search, train the best recipe once more on training and validation images together, under the time
             limit. `fit_summary` keeps the figures of the search, since no image is left to judge the result.
         warm_start : bool, default False
             Go on from this predictor's network and best hyperparameters instead of starting afresh; the classes must be
             the same.
+        resume : bool, default False
+            Go on with the run in the folder `path` where it was interrupted; all arguments are those of that run, but
+            for `time_limit` (of the whole run: the time of earlier sessions counts), `verbosity`, and where trials run.
+            A run that is finished is taken as it is; where there is none yet, one begins.
         executor : {"auto", "inline", "process"}
-            Where trials run: in this process, or in one of their own that may crash; by itself, a search takes the
-            second and a lone trial the first.
+            Where trials run: in this process, or in one of their own that may crash. By itself, a search takes the
+            second unless its start would cost too much of the time, and a lone trial the first.
 
         Returns
         -------
@@ -176,7 +188,10 @@ class ImagePredictor:
         """
         preset = find_preset(presets)
         limit_s = time_limit_s(time_limit, auto_s=preset.time_limit_s)
-        deadline = Deadline(limit_s)
+        earlier = self._earlier_run() if kwargs.get("resume") else None
+        deadline = Deadline(limit_s, used_s=earlier.used_s if earlier else 0.0)
+        if earlier is not None and kwargs.get("random_state", 0) is None:
+            kwargs["random_state"] = earlier.arguments["random_state"]  # what was drawn then
         settings = FitSettings.of(kwargs, preset.tune_kwargs)
         if hyperparameters is not None and not isinstance(hyperparameters, Mapping):
             raise HyperparameterError(
@@ -210,7 +225,52 @@ class ImagePredictor:
             start=start,
             is_model_named=bool(start) or "model" in hyperparameters,
         )
-        self._saved, self._classifier = run_fit(request, deadline), None
+        return self._fit(request, deadline, earlier)
+
+    @classmethod
+    def resume(
+        cls, path: str | Path, time_limit: float | str | None = "auto", verbosity: int | None = None
+    ) -> ImagePredictor:
+        """Go on with an interrupted run, with nothing but its folder.
+
+        Images and labels are found again by the paths that the run folder has. A run of images in memory, or with
+        objects of a program's own, cannot go on in this way; ``fit(…, resume=True)`` with the same arguments can.
+
+        Parameters
+        ----------
+        path : str or Path
+            The run folder.
+        time_limit : float, "auto" or None
+            Seconds for the whole run, those of earlier sessions included; "auto" is what was asked when it began.
+        verbosity : int or None
+            As in `ImagePredictor`; None is what it was.
+
+        Returns
+        -------
+        ImagePredictor
+            The predictor of the finished run.
+
+        Raises
+        ------
+        DataError, HyperparameterError
+            When the run cannot go on; the message says why, and what to do.
+        """
+        earlier = EarlierRun.find(Path(path))
+        if earlier is not None and earlier.is_finished:
+            return cls.load(path, *([] if verbosity is None else [verbosity]))
+        limit = time_limit if isinstance(time_limit, str) and time_limit == "auto" else time_limit_s(time_limit)
+        request = read_request(Path(path), limit, verbosity)
+        deadline = Deadline(request.time_limit_s, used_s=earlier.used_s if earlier else 0.0)
+        predictor = cls(request.label, request.problem_type, request.eval_metric, path, request.verbosity)
+        return predictor._fit(request, deadline, earlier)
+
+    def _earlier_run(self) -> EarlierRun | None:
+        if self._given_path is None:
+            raise HyperparameterError("resume=True needs the folder of the run: ImagePredictor(path=…)")
+        return EarlierRun.find(Path(self._given_path))
+
+    def _fit(self, request: FitRequest, deadline: Deadline, earlier: EarlierRun | None) -> ImagePredictor:
+        self._saved, self._classifier = run_fit(request, deadline, earlier), None
         self._path = self._saved.folder.parent
         return self
 

@@ -10,7 +10,7 @@ from saccade.events import EpochDone, Event, JobDone, JobFailed, Listener, Progr
 from saccade.executor import Executor
 from saccade.training.task import ImageTask
 from saccade.training.trainable import ImageTrainable
-from saccade.training.trainer import BEST
+from saccade.training.trial_files import weights_file
 from saccade.trial import Decision, Job, Trial
 
 
@@ -26,7 +26,7 @@ def refit(executor: Executor, task: ImageTask, best: Trial, folder: Path, deadli
     best : Trial
         Its configuration and its best epoch count.
     folder : Path
-        Where the weights go, as `BEST`.
+        Where the weights go; see `weights_file`.
     deadline : Deadline
         When it must be over. A refit that is not finished by then is of no use.
     tell : callable
@@ -60,7 +60,7 @@ def refit(executor: Executor, task: ImageTask, best: Trial, folder: Path, deadli
     )
     executor.run(handle)
     is_done = bool(done) and done[-1].epoch == num_epochs and done[-1].checkpoint is not None
-    if not is_done or not (folder / BEST).is_file():
+    if not is_done or not weights_file(folder, num_epochs).is_file():
         tell(Warned(f"no refit on all images ({'; '.join(problems) or 'it was not finished'}); the best trial is kept"))
         return False
     return True

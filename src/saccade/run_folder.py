@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import math
+import os
 import platform
+import re
 import shutil
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+import filelock
 import torch
 
 from saccade._version import __version__
 from saccade.config import FIT_TOML, FitConfig
 from saccade.data.examples import Examples
+from saccade.config.values import to_toml
 from saccade.errors import DataError, HyperparameterError, SpaceError
-from saccade.saved import SavedPredictor
+from saccade.run_data import fingerprint, write_run_data
+from saccade.saved import WEIGHTS, SavedPredictor
+from saccade.scheduler.json_values import to_json_value
 from saccade.settings import FitSettings
 from saccade.space import Dict
 from saccade.training.metrics import EvalMetric
@@ -26,9 +34,12 @@ from saccade.training.metrics import EvalMetric
 RUNS_FOLDER = "saccade_runs"
 """Where runs go that are given no path."""
 
-RUN, EVENTS, TRIALS, STORE, CHECKS, REFIT, START = (
+RUN, DATA, SPLIT, EVENTS, JOURNAL, TRIALS, STORE, CHECKS, REFIT, START = (
     "run.json",
+    "data.json",
+    "split.json",
     "events.jsonl",
+    "study/journal.log",
     "trials",
     "store",
     "checks.csv",
@@ -36,6 +47,12 @@ RUN, EVENTS, TRIALS, STORE, CHECKS, REFIT, START = (
     "start.safetensors",
 )
 """What a run folder holds besides the predictor."""
+
+STARTING, LOCK = ".starting", ".lock"
+"""A folder that is there while a run folder is being filled; the file by which a run that goes on is known."""
+
+MAY_CHANGE = ("time_limit", "verbosity", "executor", "nthreads_per_trial", "ngpus_per_trial")
+"""Arguments that say for how long, and where, trials are trained: a run may go on with others."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +112,7 @@ class FitRequest:
 
 
 def make_run_folder(given: Path | None) -> Path:
-    """Make the run folder; an earlier run in the given one is replaced, anything else there is left alone.
+    """Make the run folder, or see that the given one has nothing but an earlier run in it.
 
     Raises
     ------
@@ -104,12 +121,38 @@ def make_run_folder(given: Path | None) -> Path:
     """
     if given is None:
         return _folder_of_its_own(datetime.now().strftime("%Y-%m-%d_%H%M%S"))
-    if (given / RUN).is_file():
-        shutil.rmtree(given)
-    elif given.exists() and (not given.is_dir() or any(given.iterdir())):
+    if given.exists() and not is_run(given) and (not given.is_dir() or _others(given)):
         raise DataError(f"path={str(given)!r} exists and is no run folder; name an empty or a new folder")
     given.mkdir(parents=True, exist_ok=True)
     return given
+
+
+def is_run(folder: Path) -> bool:
+    """Tell whether a folder is a run's, even one that was killed while it was beginning."""
+    return (folder / RUN).is_file() or (folder / STARTING).is_dir()
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep a run folder for oneself; that ends with the process at the latest.
+
+    Raises
+    ------
+    DataError
+        When a run goes on in that folder.
+    """
+    lock = filelock.FileLock(folder / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        raise DataError(
+            f"a run goes on in {folder}, in another process or in this one; wait for its end, end it, or name another "
+            "folder"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _folder_of_its_own(stamp: str) -> Path:
@@ -124,10 +167,92 @@ def _folder_of_its_own(stamp: str) -> Path:
     raise AssertionError("unreachable")
 
 
-def write_request(request: FitRequest, folder: Path) -> None:
-    """Write down what was asked: for programs (`RUN`), and as the file that repeats the fit (`FIT_TOML`)."""
-    _write_run_file(request, folder)
-    _fit_config(request).write(folder / FIT_TOML)
+def begin_run(request: FitRequest, folder: Path) -> None:
+    """Put what was asked into a run folder, in place of an earlier run; after a kill it is there, or there is no run.
+
+    It is there for programs (`RUN`), with images and labels (`DATA`), and as the file that repeats the fit
+    (`FIT_TOML`).
+    """
+    start = None if request.start is None else (request.start.folder / WEIGHTS).read_bytes()  # it may be in the way
+    starting = folder / STARTING
+    starting.mkdir(exist_ok=True)
+    (folder / RUN).unlink(missing_ok=True)
+    for entry in [*_others(folder), *starting.iterdir()]:
+        shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+    if start is not None:
+        (folder / TRIALS).mkdir()
+        (folder / TRIALS / START).write_bytes(start)
+    write_run_data(starting / DATA, request.train, request.tuning)
+    _fit_config(request).write(starting / FIT_TOML)
+    _write_json(starting / RUN, _run_record(request))
+    for name in (DATA, FIT_TOML, RUN):
+        (starting / name).replace(folder / name)
+    starting.rmdir()
+
+
+def write_anew(path: Path, record: Mapping[str, Any]) -> None:
+    """Write a file of JSON in place of another, so that at any instant there is one or the other."""
+    temporary = path.with_name(f"{path.name}.part")
+    _write_json(temporary, record)
+    temporary.replace(path)
+
+
+def recorded_arguments(request: FitRequest) -> dict[str, Any]:
+    """Return what was asked, under the names of `ImagePredictor`'s arguments, as JSON.
+
+    Hyperparameters are in the language of `saccade.config.values`. Of what no file can hold there is the `repr`, as
+    `saccade.scheduler.json_values` writes it.
+    """
+    settings, tuning = request.settings, request.settings.tuning
+    arguments = {
+        "label": request.label,
+        "problem_type": request.problem_type,
+        "eval_metric": request.eval_metric,
+        "num_trials": tuning.num_trials,
+        "searcher": tuning.searcher,
+        "searcher_options": tuning.searcher_options,
+        "scheduler": tuning.scheduler,
+        "scheduler_options": tuning.scheduler_options,
+        "starting_configs": tuning.starting_configs,
+        "max_reward": tuning.max_reward,
+        "trial_time_limit": tuning.trial_time_limit,
+        "holdout_frac": settings.holdout_frac,
+        "random_state": settings.random_state,
+        "weights": None if settings.weights is None else str(Path(settings.weights).expanduser().absolute()),
+        "refit_full": settings.refit_full,
+        "warm_start": settings.warm_start,
+        "time_limit": request.time_limit_s,
+        "verbosity": request.verbosity,
+        "executor": settings.executor,
+        "nthreads_per_trial": settings.nthreads_per_trial,
+        "ngpus_per_trial": settings.ngpus_per_trial,
+    }
+    record = {name: _without_addresses(to_json_value(value, None)) for name, value in arguments.items()}
+    return {**record, "hyperparameters": {name: _in_toml(value) for name, value in request.space.data.items()}}
+
+
+def _in_toml(value: Any) -> Any:
+    try:
+        return to_toml(value)
+    except HyperparameterError:
+        return _without_addresses({"!lost": repr(value)})
+
+
+def _without_addresses(value: Any) -> Any:
+    """Return JSON without the places in memory that a `repr` may tell, which differ from process to process."""
+    return json.loads(re.sub(r" at 0x[0-9a-fA-F]+", "", json.dumps(value)))
+
+
+def _others(folder: Path) -> list[Path]:
+    return [entry for entry in folder.iterdir() if entry.name not in (LOCK, STARTING)]
+
+
+def _write_json(path: Path, record: Mapping[str, Any]) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        json.dump(record, file, indent=2, default=repr)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _fit_config(request: FitRequest) -> FitConfig:
@@ -141,6 +266,9 @@ def _fit_config(request: FitRequest) -> FitConfig:
         searcher=tuning.searcher,
         searcher_options=tuning.searcher_options or None,
         scheduler=tuning.scheduler,
+        scheduler_options=tuning.scheduler_options or None,
+        starting_configs=tuning.starting_configs or None,
+        trial_time_limit=tuning.trial_time_limit,
         max_reward=tuning.max_reward,
         holdout_frac=settings.holdout_frac,
         seed=settings.random_state,
@@ -162,19 +290,15 @@ def _space_to_json(space: Dict) -> Any:
         return repr(space)
 
 
-def _write_run_file(request: FitRequest, folder: Path) -> None:
-    """Write down what was asked, by whom (which versions), and when."""
-    record: dict[str, Any] = {
+def _run_record(request: FitRequest) -> dict[str, Any]:
+    """Return what was asked, by whom (which versions), and when."""
+    return {
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "versions": {"saccade": __version__, "torch": torch.__version__, "python": platform.python_version()},
         "platform": platform.platform(),
-        "label": request.label,
-        "problem_type": request.problem_type,
-        "eval_metric": request.eval_metric,
         "num_images": len(request.train) + len(request.tuning or ()),
+        "data": fingerprint(request.train, request.tuning),
         "time_limit_s": request.time_limit_s,
         "space": _space_to_json(request.space),
-        "settings": vars(request.settings),
+        "arguments": recorded_arguments(request),
     }
-    text = json.dumps(record, indent=2, default=repr) + "\n"
-    (folder / RUN).write_text(text, encoding="utf-8")

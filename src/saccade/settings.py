@@ -7,19 +7,18 @@ import math
 import numbers
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from saccade.errors import HyperparameterError, UnknownArgumentError, UnknownNameError
+from saccade.executor import ExecutorName, plan_workers
 from saccade.scheduler import Scheduler, make_scheduler
 from saccade.searcher import SEARCHERS, Searcher
 
 AUTO_TIME_LIMIT_S = 7200.0
 """What `time_limit="auto"` means."""
-
-ExecutorName = Literal["auto", "inline", "process"]
 
 
 @dataclass(frozen=True)
@@ -31,23 +30,27 @@ class TuneSettings:
     num_trials : int or None
         Trials at most; None leaves it to the time limit and the size of the space.
     searcher : str or Searcher
-        Who proposes configurations.
+        Who proposes configurations: a name in `saccade.searcher.SEARCHERS`, or a searcher.
     scheduler : str or Scheduler
-        Who decides what runs next.
+        Who decides what runs next: a name in `saccade.scheduler.SCHEDULERS`, or a scheduler.
     max_reward : float or None
         A score that ends the search.
-    searcher_options : dict
-        Further arguments of the searcher.
-    scheduler_options : dict
-        Further arguments of the scheduler; ``fifo`` has none.
+    searcher_options, scheduler_options : dict
+        Further arguments of the searcher and of the scheduler.
+    starting_configs : list of dict
+        Configurations to try first, in this order; what one of them leaves out has the default of its space.
+    trial_time_limit : float or None
+        Seconds of training that one trial may have.
     """
 
     num_trials: int | None = None
-    searcher: str | Searcher = "random"
-    scheduler: str | Scheduler = "fifo"
+    searcher: str | Searcher = "auto"
+    scheduler: str | Scheduler = "auto"
     max_reward: float | None = None
     searcher_options: dict[str, Any] = field(default_factory=dict)
     scheduler_options: dict[str, Any] = field(default_factory=dict)
+    starting_configs: list[dict[str, Any]] = field(default_factory=list)
+    trial_time_limit: float | None = None
 
     def __post_init__(self) -> None:
         if self.num_trials is not None:
@@ -56,15 +59,21 @@ class TuneSettings:
             if not _is_number(self.max_reward):
                 raise HyperparameterError(f"max_reward was given {self.max_reward!r}; expected a number or None")
             _set(self, "max_reward", float(self.max_reward))
-        make_scheduler(self.scheduler)
+        _set(self, "trial_time_limit", _seconds("trial_time_limit", self.trial_time_limit))
+        _set(self, "scheduler_options", _dictionary("scheduler_options", self.scheduler_options))
+        make_scheduler(self.scheduler, **self.scheduler_options)
         is_known = isinstance(self.searcher, str) and self.searcher in SEARCHERS
         if not is_known and not isinstance(self.searcher, Searcher):
             raise UnknownNameError.of("searcher", self.searcher, SEARCHERS)
         _set(self, "searcher_options", _dictionary("searcher_options", self.searcher_options))
-        if options := _dictionary("scheduler_options", self.scheduler_options):
-            raise UnknownArgumentError(
-                f"scheduler_options was given {sorted(options)}; {self.scheduler!r} has no options"
-            )
+        _set(self, "starting_configs", _dictionaries("starting_configs", self.starting_configs))
+        if self.starting_configs and "starting_configs" in self.searcher_options:
+            raise HyperparameterError("starting_configs given twice: as a key of its own and in searcher_options")
+
+    @property
+    def trial_time_limit_s(self) -> float | None:
+        """`trial_time_limit`, which is in seconds."""
+        return self.trial_time_limit
 
 
 @dataclass(frozen=True)
@@ -75,11 +84,12 @@ class FitSettings:
     random_state: int | None = 0
     hyperparameter_tune_kwargs: Mapping[str, Any] | None = None
     nthreads_per_trial: int | None = None
-    ngpus_per_trial: int | None = None
+    ngpus_per_trial: float | None = None
     weights: str | Path | None = None
     executor: ExecutorName = "auto"
     refit_full: bool = False
     warm_start: bool = False
+    resume: bool = False
 
     def __post_init__(self) -> None:
         if not _is_number(self.holdout_frac) or not 0 < self.holdout_frac < 1:
@@ -87,9 +97,11 @@ class FitSettings:
                 f"holdout_frac was given {self.holdout_frac!r}; expected a number between 0 and 1"
             )
         _set(self, "holdout_frac", float(self.holdout_frac))
-        for name, least in (("random_state", 0), ("nthreads_per_trial", 1), ("ngpus_per_trial", 0)):
+        for name, least in (("random_state", 0), ("nthreads_per_trial", 1)):
             if (value := getattr(self, name)) is not None:
                 _set(self, name, _whole(name, value, least))
+        if self.ngpus_per_trial is not None:
+            _set(self, "ngpus_per_trial", _num_gpus(self.ngpus_per_trial))
         if self.weights is not None and not isinstance(self.weights, str | os.PathLike):
             raise HyperparameterError(f"weights was given {self.weights!r}; expected a path or None")
         tuning = _dictionary("hyperparameter_tune_kwargs", self.hyperparameter_tune_kwargs)
@@ -145,15 +157,9 @@ def time_limit_s(time_limit: Any, auto_s: float | None = None) -> float | None:
     HyperparameterError
         When it is no positive number.
     """
-    if time_limit is None:
-        return None
     if isinstance(time_limit, str) and time_limit == "auto":
         return AUTO_TIME_LIMIT_S if auto_s is None else auto_s
-    if not _is_number(time_limit) or not time_limit > 0:
-        raise HyperparameterError(
-            f"time_limit was given {time_limit!r}; expected a positive number of seconds, 'auto' or None"
-        )
-    return float(time_limit) if math.isfinite(time_limit) else None
+    return _seconds("time_limit", time_limit, "'auto' or None")
 
 
 def check_names(kind: str, given: Mapping[str, Any], target: type, *more: str) -> None:
@@ -178,6 +184,32 @@ def _whole(name: str, value: Any, least: int = 1) -> int:
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or int(value) < least:
         raise HyperparameterError(f"{name} was given {value!r}; expected a whole number, {least} or more")
     return int(value)
+
+
+def _seconds(name: str, value: Any, others: str = "or None") -> float | None:
+    if value is None:
+        return None
+    if not _is_number(value) or not value > 0:
+        raise HyperparameterError(f"{name} was given {value!r}; expected a positive number of seconds, {others}")
+    return float(value) if math.isfinite(value) else None
+
+
+def _num_gpus(value: Any) -> float:
+    """Return a number of GPUs, or a part of one, in Python's own type."""
+    if not _is_number(value):
+        raise HyperparameterError(f"ngpus_per_trial was given {value!r}; expected 0, 0.5, 1, 2 or the like")
+    num = int(value) if float(value).is_integer() else float(value)
+    plan_workers(1, 0, ngpus_per_trial=num)  # which raises when there cannot be so many
+    return num
+
+
+def _dictionaries(name: str, value: Any) -> list[dict[str, Any]]:
+    if value is None:
+        return []
+    is_list = isinstance(value, Sequence) and not isinstance(value, str)
+    if not is_list or not all(isinstance(part, Mapping) for part in value):
+        raise HyperparameterError(f"{name} was given {value!r}; expected a list of dicts, such as [{{'lr': 0.01}}]")
+    return [dict(part) for part in value]
 
 
 def _dictionary(name: str, value: Any) -> dict[str, Any]:

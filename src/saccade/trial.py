@@ -193,6 +193,9 @@ class FunctionTrainable(Trainable):
         Whether a lower figure is better. The score is then the negative figure, which is kept as a metric as well.
     max_epochs : int or None
         The epoch after which every configuration is done; None leaves that to the function.
+    ends_without_checkpoint : bool
+        Whether a job ends at its `until_epoch` also where the function has not saved a checkpoint just then, and could
+        not be continued. If not, only the study's answer ends it there.
 
     Examples
     --------
@@ -208,14 +211,16 @@ class FunctionTrainable(Trainable):
         *,
         is_minimized: bool = False,
         max_epochs: int | None = None,
+        ends_without_checkpoint: bool = True,
     ) -> None:
         self.function = function
         self.score_name = score_name
         self.is_minimized, self.max_epochs = is_minimized, max_epochs
+        self.ends_without_checkpoint = ends_without_checkpoint
 
     def train(self, job: Job, report: Reporter) -> str:
         """Call the function; it is left by an exception of ours when the trial is to end."""
-        reporter = FunctionReporter(job, report, self.score_name, self.is_minimized, self.max_epochs)
+        reporter = FunctionReporter(job, report, self)
         with contextlib.suppress(_StopFunction):
             self.function(dict(job.config), reporter)
         return reporter.end or ""
@@ -229,8 +234,8 @@ class _StopFunction(BaseException):
     """Leaves a user's function from within its call of the reporter."""
 
 
-SaveFunction = Callable[[Path], object]
-"""Writes what training can continue from into the folder that it is called with."""
+Checkpoint = Callable[[Path], object] | str | os.PathLike[str]
+"""What training can continue from: a function that writes it into a folder, or the path of a file or folder."""
 
 
 class FunctionReporter:
@@ -251,16 +256,15 @@ class FunctionReporter:
         Why the function was left, "" at the end of the job or of the configuration; None before.
     """
 
-    def __init__(
-        self, job: Job, report: Reporter, score_name: str, is_minimized: bool = False, max_epochs: int | None = None
-    ) -> None:
-        self._job, self._report = job, report
-        self._score_name, self._is_minimized, self._max_epochs = score_name, is_minimized, max_epochs
+    def __init__(self, job: Job, report: Reporter, trainable: FunctionTrainable) -> None:
+        self._job, self._report, self._trainable = job, report, trainable
+        self._until_epoch = job.until_epoch
         self._checkpoint = None if job.checkpoint is None else Path(job.checkpoint)
         self._has_asked = self._checkpoint is None
         self.trial = job.trial
         self.end: str | None = None
-        self.last_epoch = self._epoch = 0 if self._checkpoint is None else _epoch_of(self._checkpoint)
+        self.last_epoch = 0 if self._checkpoint is None else _epoch_of(self._checkpoint)
+        self._epoch = self.last_epoch
         self._deadline = Deadline(job.seconds_left)
         self._last_s = time.perf_counter()
 
@@ -288,13 +292,7 @@ class FunctionReporter:
             raise HyperparameterError("this study keeps no files, so that its trials have no folders; give it a folder")
         return Path(self._job.folder)
 
-    def __call__(
-        self,
-        *,
-        epoch: int | None = None,
-        checkpoint: SaveFunction | str | os.PathLike[str] | None = None,
-        **figures: float,
-    ) -> None:
+    def __call__(self, *, epoch: int | None = None, checkpoint: Checkpoint | None = None, **figures: float) -> None:
         """Report an epoch, and go on or be left."""
         self.send(figures, epoch, checkpoint)
 
@@ -302,7 +300,7 @@ class FunctionReporter:
         self,
         figures: Mapping[str, float],
         epoch: int | None = None,
-        checkpoint: SaveFunction | str | os.PathLike[str] | None = None,
+        checkpoint: Checkpoint | None = None,
         *,
         is_last: bool = False,
     ) -> None:
@@ -312,11 +310,11 @@ class FunctionReporter:
         self._check(figures)
         self._epoch = self._next_epoch(epoch)
         metrics = {name: float(figure) for name, figure in figures.items()}
-        score = metrics[self._score_name] if self._is_minimized else metrics.pop(self._score_name)
+        name, max_epochs = self._trainable.score_name, self._trainable.max_epochs
+        score = -metrics[name] if self._trainable.is_minimized else metrics.pop(name)
         saved = None if checkpoint is None else str(self._save(checkpoint))
-        is_last |= self._max_epochs is not None and self._epoch >= self._max_epochs
+        is_last |= max_epochs is not None and self._epoch >= max_epochs
         seconds = time.perf_counter() - self._last_s
-        score = -score if self._is_minimized else score
         event = EpochDone(self.trial, self._epoch, score, seconds, metrics, saved, is_last)
         self.end = self._end_after(event, self._report(event))
         if self.end is not None:
@@ -326,21 +324,26 @@ class FunctionReporter:
     def _end_after(self, event: EpochDone, decision: Decision) -> str | None:
         if decision is not Decision.CONTINUE:
             return f"{'paused' if decision is Decision.PAUSE else 'stopped'} by the scheduler"
-        if event.is_last or (self._job.until_epoch is not None and event.epoch >= self._job.until_epoch):
+        if event.is_last:
             return ""
+        if self._until_epoch is not None and event.epoch >= self._until_epoch:
+            if event.checkpoint is not None or self._trainable.ends_without_checkpoint:
+                return ""
+            self._until_epoch = None
         return "time limit" if self._deadline.seconds_left() < event.seconds else None
 
     def _check(self, figures: Mapping[str, float]) -> None:
-        if self._score_name not in figures:
-            near = near_names(self._score_name, figures, num=1)
+        name = self._trainable.score_name
+        if name not in figures:
+            near = near_names(name, figures, num=1)
             raise MissingScoreError(
-                f"report() was called with {sorted(figures)}, without the score {self._score_name!r}; "
+                f"report() was called with {sorted(figures)}, without the score {name!r}; "
                 + (f"did you mean {near[0]!r}? " if near else "")
-                + f"write report(epoch=…, {self._score_name}=…)"
+                + f"write report(epoch=…, {name}=…)"
             )
         if not self._has_asked:
             raise HyperparameterError(
-                f"the function saved a checkpoint after epoch {self.last_epoch} and was called again to continue, but "
+                f"the function was called to continue after epoch {self.last_epoch}, where it saved a checkpoint, but "
                 "did not look at report.checkpoint. Load what is there, and begin with epoch report.last_epoch + 1"
             )
 
@@ -355,7 +358,7 @@ class FunctionReporter:
             raise ValueError(f"report() was called with epoch={epoch} {wrong}")
         return epoch
 
-    def _save(self, checkpoint: SaveFunction | str | os.PathLike[str]) -> Path:
+    def _save(self, checkpoint: Checkpoint) -> Path:
         """Keep a checkpoint of this epoch in a place of its own, whole or not at all."""
         root = self.folder / CHECKPOINTS
         target, part = root / f"epoch_{self._epoch:04d}", root / "part"

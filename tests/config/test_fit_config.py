@@ -22,7 +22,10 @@ ALL = FitConfig(
     preset="medium_quality",
     searcher="random",
     searcher_options={"seed": 1, "text": "a,b"},
-    scheduler="fifo",
+    scheduler="asha",
+    scheduler_options={"grace_epochs": 2, "type": "stopping"},
+    starting_configs=[{"model": "a,b", "lr": 1e-3, "scale": (0.5, 1.0)}, {"auto_augment": None}],
+    trial_time_limit=90.0,
     max_reward=1.0,
     holdout_frac=0.2,
     seed=7,
@@ -86,6 +89,19 @@ def test_values_are_in_the_language_of_the_options_or_plain_toml(tmp_path):
         "scale": (0.7, 1),
         "ratio": Categorical((0.5, 2.0), (1, 1)),
     }
+
+
+def test_a_trials_time_limit_is_a_number_or_a_duration(tmp_path):
+    assert FitConfig.read(written(tmp_path, 'trial_time_limit = "1h30m"')).trial_time_limit == 5400
+    assert FitConfig.read(written(tmp_path, "trial_time_limit = 90")).trial_time_limit == 90
+    with pytest.raises(HyperparameterError, match="'soon' is no duration"):
+        FitConfig.read(written(tmp_path, 'trial_time_limit = "soon"'))
+
+
+def test_starting_configurations_are_written_as_hyperparameters_are(tmp_path):
+    text = "starting_configs = [{lr = 0.1, scale = '(0.7,1)'}, {auto_augment = 'None', batch_size = 8}]"
+    config = FitConfig.read(written(tmp_path, text))
+    assert config.starting_configs == [{"lr": 0.1, "scale": (0.7, 1)}, {"auto_augment": None, "batch_size": 8}]
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,8 @@ from saccade.training.metrics import make_metric
 from saccade.training.recipe import Recipe
 from saccade.training.task import ImageTask
 from saccade.training.trainable import ImageTrainable
-from saccade.training.trainer import BEST, LAST, Trainer
+from saccade.training.trainer import Trainer
+from saccade.training.trial_files import state_file, weights_file
 from saccade.trial import Decision, Job, Trainable
 
 MakeTask = Callable[..., ImageTask]
@@ -73,7 +74,7 @@ def test_training_continues_from_a_checkpoint_with_the_same_numbers(
     for once, again in zip(whole, first + rest, strict=True):
         assert once.score == again.score
         assert once.metrics["train_loss"] == again.metrics["train_loss"]
-    states = [load_file(tmp_path / name / LAST) for name in ("whole", "parts")]
+    states = [load_file(state_file(tmp_path / name, 3)) for name in ("whole", "parts")]
     for name, tensor in states[0].items():
         assert torch.equal(tensor, states[1][name]), name
 
@@ -117,7 +118,7 @@ def test_best_weights_give_the_reported_score(make_task: MakeTask, tmp_path: Pat
     reports, _ = train(task, tmp_path / "trial", {**tiny, "epochs": 4})
     best = max(reports, key=lambda report: report.score)
     trainer = Trainer(task, Recipe.of(tiny), tmp_path / "again")
-    trainer.network.load_state_dict(load_file(tmp_path / "trial" / BEST))
+    trainer.network.load_state_dict(load_file(weights_file(tmp_path / "trial", best.epoch)))
     predictions = trainer.classifier.predict(trainer.val_batches)
     assert (predictions.argmax(1) == task.val.targets).mean() == best.score
 
@@ -137,7 +138,7 @@ def test_a_deadline_within_the_first_epoch_leaves_a_judged_network(
     assert len(reports) == 1
     assert reports[0].metrics["train_part"] < 1
     assert reports[0].checkpoint is None  # part of an epoch cannot be continued exactly
-    assert (tmp_path / "trial" / BEST).is_file()
+    assert weights_file(tmp_path / "trial", 1).is_file()
 
 
 def test_early_stopping_ends_a_trial(make_task: MakeTask, tmp_path: Path, tiny: dict[str, Any]) -> None:

@@ -20,6 +20,7 @@ from saccade.cli.fit import fit
 from saccade.cli.leaderboard import leaderboard
 from saccade.cli.models import models
 from saccade.cli.predict import predict
+from saccade.cli.resume import resume
 from saccade.errors import SaccadeError
 
 WRONG = 2
@@ -47,7 +48,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (demo, check, fit, leaderboard, evaluate, predict, models, doctor):
+for command in (demo, check, fit, resume, leaderboard, evaluate, predict, models, doctor):
     app.command()(command)
 
 

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from saccade.config import FitConfig
 
 _SAME_NAMES = (
-    *("num_trials", "searcher", "searcher_options", "scheduler", "max_reward"),
-    *("holdout_frac", "weights", "executor", "refit_full"),
+    *("num_trials", "searcher", "searcher_options", "scheduler", "scheduler_options", "starting_configs"),
+    *("trial_time_limit", "max_reward", "holdout_frac", "weights", "executor", "refit_full"),
 )
 _ARGUMENTS = {"preset": "presets", "seed": "random_state", "threads": "nthreads_per_trial", "gpus": "ngpus_per_trial"}
 """What `ImagePredictor.fit` calls these options."""
@@ -69,17 +69,22 @@ def fit(
         typer.Option(metavar="DIR|ZIP|URL", help="Where the images of a table are.  [default: beside it]"),
     ] = None,
     searcher: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Who proposes what to try.  [default: random]")
+        str | None, typer.Option(metavar="NAME", help="Who proposes what to try: random, tpe, gp, ….  [default: auto]")
     ] = None,
     scheduler: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Who decides what runs next.  [default: fifo]")
+        str | None, typer.Option(metavar="NAME", help="Who decides what runs next: fifo, asha, ….  [default: auto]")
+    ] = None,
+    trial_time_limit: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Training that one trial may have: 600, 90s, 10m.")
     ] = None,
     max_reward: Annotated[float | None, typer.Option(metavar="SCORE", help="A score that ends the search.")] = None,
     refit_full: Annotated[
         bool | None, typer.Option("--refit-full", help="Train the best once more, on all images.", show_default=False)
     ] = None,
     threads: Annotated[int | None, typer.Option(metavar="N", help="CPU threads of a trial.")] = None,
-    gpus: Annotated[int | None, typer.Option(metavar="N", help="0 trains on the CPU.")] = None,
+    gpus: Annotated[
+        float | None, typer.Option(metavar="N", help="GPUs of a trial: 0 trains on the CPU, 0.5 shares one.")
+    ] = None,
     executor: Annotated[
         str | None, typer.Option(metavar="NAME", help="Where trials run: inline or process.  [default: auto]")
     ] = None,
@@ -87,19 +92,22 @@ def fit(
         int | None,
         typer.Option(metavar="0-3", help="0 silent, 1 the result, 2 trials, 3 epochs.  [default: 2]"),
     ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in --out, where one was interrupted.")
+    ] = False,
 ) -> None:
     """Search networks and hyperparameters; keep the best.
 
     The run folder gets a file fit.toml that repeats the run: saccade fit --config RUN --out OTHER.
     """
-    given = {name: value for name, value in locals().items() if value is not None}
+    given = {name: value for name, value in locals().items() if value is not None and name != "resume"}
     asked = _asked(given)
     if asked.data is None:
         raise DataError(
             "there are no images: name a folder, an archive, a CSV file or an address, as in saccade fit pets.zip; or "
             "give a --config that has data = '…'"
         )
-    _fit(asked)
+    _fit(asked, resume)
 
 
 def _asked(given: dict[str, Any]) -> FitConfig:
@@ -116,7 +124,7 @@ def _asked(given: dict[str, Any]) -> FitConfig:
     return asked if asked.seed is not None else asked.model_copy(update={"seed": 0})
 
 
-def _fit(asked: FitConfig) -> None:
+def _fit(asked: FitConfig, resume: bool) -> None:
     from saccade.cli.inputs import TableColumns, read_splits  # torch is slow to import, and mistakes are told first
     from saccade.config import FIT_TOML
     from saccade.predictor import ImagePredictor
@@ -127,7 +135,7 @@ def _fit(asked: FitConfig) -> None:
     splits = read_splits(asked.data, TableColumns(asked.image_column or "image", label, asked.image_root))
     verbosity = 2 if asked.verbosity is None else asked.verbosity
     predictor = ImagePredictor(label, asked.problem_type, asked.metric, asked.out, verbosity)
-    predictor.fit(splits.train, splits.val, hyperparameters=asked.hyperparameters, **_arguments(asked))
+    predictor.fit(splits.train, splits.val, hyperparameters=asked.hyperparameters, resume=resume, **_arguments(asked))
     asked.elsewhere().write(Path(predictor.path) / FIT_TOML)
     if verbosity > 0:
         print_trials(output_console(), predictor.leaderboard())

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from saccade._version import __version__
 from saccade.config.toml import read_toml, toml_text
-from saccade.config.values import from_toml, parse_time_limit, to_toml
+from saccade.config.values import from_toml, parse_duration, parse_time_limit, to_toml
 from saccade.data.sources import is_url
 from saccade.errors import HyperparameterError, SaccadeError, UnknownNameError
 
@@ -53,13 +53,16 @@ class FitConfig(BaseModel):
     searcher: str | None = Field(None, description="who proposes configurations")
     searcher_options: dict[str, Any] | None = Field(None, description="further arguments of the searcher")
     scheduler: str | None = Field(None, description="who decides what runs next")
+    scheduler_options: dict[str, Any] | None = Field(None, description="further arguments of the scheduler")
+    starting_configs: list[dict[str, Any]] | None = Field(None, description="configurations to try first")
+    trial_time_limit: float | str | None = Field(None, description="training of one trial: seconds, or 10m")
     max_reward: float | None = Field(None, description="a score that ends the search")
     holdout_frac: float | None = Field(None, description="part of the images to hold out")
     seed: int | None = Field(None, description="seed of the split, the search and the training")
     refit_full: bool | None = Field(None, description="train the best once more, on all images")
     weights: str | None = Field(None, description="folder, or file, of pretrained weights")
     threads: int | None = Field(None, description="CPU threads of a trial")
-    gpus: int | None = Field(None, description="0 trains on the CPU")
+    gpus: int | float | None = Field(None, description="GPUs of a trial; 0 trains on the CPU, 0.5 shares one")
     executor: str | None = Field(None, description="auto, inline or process")
     verbosity: int | None = Field(None, ge=0, le=3, description="0 silent, 1 the result, 2 trials, 3 epochs")
     out: str | None = Field(None, description="the run folder")
@@ -70,6 +73,11 @@ class FitConfig(BaseModel):
     def _duration(cls, value: Any) -> Any:
         limit = parse_time_limit(value) if isinstance(value, str) else value
         return "none" if limit is None and value is not None else limit
+
+    @field_validator("trial_time_limit", mode="before")
+    @classmethod
+    def _trial_duration(cls, value: Any) -> Any:
+        return parse_duration(value, "--trial-time-limit") if isinstance(value, str) else value
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> FitConfig:
@@ -124,6 +132,8 @@ class FitConfig(BaseModel):
         """
         said = self._said()
         spaces, own_parts = _writable(said.pop("hyperparameters"), to_toml)
+        if "starting_configs" in said:
+            said["starting_configs"] = [_values_to_toml(config) for config in said["starting_configs"]]
         plain, unwritable = _writable(said, lambda value: value)
         remarks = [
             f"# {name} cannot be written: {_shown(value)}\n" for name, value in {**unwritable, **own_parts}.items()
@@ -170,7 +180,19 @@ def _with_one_table(values: dict[str, Any]) -> dict[str, Any]:
             if inner in hyperparameters:
                 raise HyperparameterError(f"hyperparameter {inner!r} is given twice")
             hyperparameters[inner] = from_toml(value)
+    if isinstance(starts := values.get("starting_configs"), list):
+        values["starting_configs"] = [_values_from_toml(config) for config in starts]
     return {**values, "hyperparameters": hyperparameters}
+
+
+def _values_from_toml(config: Any) -> Any:
+    """Return a starting configuration; its values are written as those of hyperparameters."""
+    return {name: from_toml(value) for name, value in config.items()} if isinstance(config, dict) else config
+
+
+def _values_to_toml(config: Mapping[str, Any]) -> dict[str, Any]:
+    forms, odd = _writable(config, to_toml)
+    return {**forms, **odd}  # what cannot be written is found so as part of the whole
 
 
 def _absolute(values: dict[str, Any], folder: Path) -> dict[str, Any]:

@@ -44,7 +44,7 @@ def toml_text(values: Mapping[str, Any]) -> str:
     Parameters
     ----------
     values : mapping
-        Text, numbers, truth values and lists of these, by name; and mappings of these, which become tables.
+        Text, numbers, truth values, and lists and mappings of these, by name; a mapping becomes a table.
 
     Raises
     ------
@@ -83,6 +83,9 @@ def _value(value: Any) -> str:
             return _text(value)
         case list() | tuple():
             return f"[{', '.join(map(_value, value))}]"
+        case Mapping() if all(isinstance(name, str) for name in value):
+            pairs = ", ".join(f"{_key(name)} = {_value(inner)}" for name, inner in value.items())
+            return f"{{{pairs}}}"
     raise HyperparameterError(f"{value!r} of type {type(value).__name__} has no place in a TOML file")
 
 

@@ -51,14 +51,30 @@ def parse_time_limit(text: str) -> float | str | None:
     given = text.strip().lower()
     if given in ("auto", "none"):
         return None if given == "none" else given
+    return parse_duration(text, "the time limit")
+
+
+def parse_duration(text: str, what: str) -> float:
+    """Return the seconds of a duration, such as ``90``, ``10m`` or ``1h30m``.
+
+    Raises
+    ------
+    HyperparameterError
+        When the text is none.
+
+    Examples
+    --------
+    >>> parse_duration("1.5m", "--trial-time-limit")
+    90.0
+    """
+    given = text.strip().lower()
     if _NUMBER.fullmatch(given):
         return float(given)
     parts = _DURATION.fullmatch(given)
     numbers = parts.groups() if parts and given else ()
     if not numbers or not all(_NUMBER.fullmatch(number) for number in numbers if number):
         raise HyperparameterError(
-            f"the time limit {text!r} is no duration; write seconds (600), a duration such as 90s, 10m or 1h30m, "
-            "or 'none'"
+            f"{what} {text!r} is no duration; write seconds (600), a duration such as 90s, 10m or 1h30m, or 'none'"
         )
     hours, minutes, seconds = (float(number or 0) for number in numbers)
     return hours * 3600 + minutes * 60 + seconds

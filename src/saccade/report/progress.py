@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
@@ -20,6 +21,7 @@ from saccade.events import (
     TrialStarted,
     Warned,
 )
+from saccade.trial import Trial
 
 
 class ProgressDisplay:
@@ -45,7 +47,7 @@ class ProgressDisplay:
         self._live = Progress(*columns, console=self.console, transient=True) if is_live else None
         self._bars: dict[object, TaskID] = {}
         self._best: dict[int, EpochDone] = {}
-        self._shown: dict[str, Any] = {}
+        self._num_epochs: dict[int, int] = {}  # that each trial asks for
 
     def __enter__(self) -> ProgressDisplay:  # noqa: PYI034  Self is newer than Python 3.10
         if self._live:
@@ -68,9 +70,7 @@ class ProgressDisplay:
             case Warned():
                 self._say(1, f"[yellow]warning:[/yellow] {escape(event.text)}")
             case TrialStarted():
-                self._shown = dict(event.config)
-                self._say(2, f"trial {event.trial}  [dim]{escape(_config(event.config))}[/dim]")
-                self._bar(event.trial, f"trial {event.trial}", 0, event.config.get("epochs") or 0)
+                self._trial_started(event)
             case EpochDone():
                 self._epoch(event)
             case JobDone():
@@ -85,18 +85,38 @@ class ProgressDisplay:
                 text = f"best: trial {event.best_trial}, {figure} on the validation images"
                 self._say(1, f"[bold]{text}[/bold]  [dim]{_seconds(event.seconds)} in all[/dim]")
 
+    def recall(self, trials: Sequence[Trial]) -> None:
+        """Take note of what earlier sessions of the same run have done."""
+        for trial in trials:
+            self._num_epochs[trial.number] = trial.config.get("epochs") or 0
+            if trial.best_report is not None:
+                self._best[trial.number] = trial.best_report
+        if self._best:
+            best = max(self._best.values(), key=lambda report: report.score)
+            num = "1 trial" if len(trials) == 1 else f"{len(trials)} trials"
+            self._say(2, f"going on after {num}, the best of which has {self._figure(best)}")
+
+    def _trial_started(self, event: TrialStarted) -> None:
+        is_new = event.trial not in self._num_epochs
+        self._num_epochs[event.trial] = event.config.get("epochs") or 0
+        what = escape(_config(event.config)) if is_new else "goes on"
+        self._say(2, f"trial {event.trial}  [dim]{what}[/dim]")
+        self._bar(event.trial, f"trial {event.trial}", 0, self._num_epochs[event.trial])
+
     def _epoch(self, event: EpochDone) -> None:
         best = self._best.get(event.trial)
         if best is None or event.score > best.score:
             self._best[event.trial] = event
-        self._bar(event.trial, f"trial {event.trial}", event.epoch, self._shown.get("epochs") or event.epoch)
-        self._say(3, f"  epoch {event.epoch}  {self._figure(event)}  [dim]{_seconds(event.seconds)}[/dim]")
+        name = f"trial {event.trial}"
+        self._bar(event.trial, name, event.epoch, self._num_epochs.get(event.trial) or event.epoch)
+        self._say(3, f"  {name}  epoch {event.epoch}  {self._figure(event)}  [dim]{_seconds(event.seconds)}[/dim]")
 
     def _job_done(self, event: JobDone) -> None:
         self._end_bar(event.trial)
         if best := self._best.get(event.trial):
-            reason = f"  [dim]{escape(event.reason)}[/dim]" if event.reason else ""
-            self._say(2, f"  {self._figure(best)} in epoch {best.epoch}{reason}")
+            reason = event.reason or ("paused" if event.status == "paused" else "")
+            why = f"  [dim]{escape(reason)}[/dim]" if reason else ""
+            self._say(2, f"  trial {event.trial}  {self._figure(best)} in epoch {best.epoch}{why}")
 
     def _figure(self, event: EpochDone) -> str:
         """Return the metric in its own sense: of an error, less is better, though its score is negative."""

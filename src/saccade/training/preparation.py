@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -51,6 +53,8 @@ def prepare_data(
 ) -> PreparedData:
     """Decode all images into a store in `folder`, and split off validation images where none are given.
 
+    A store of these images that is there already, as when a run goes on that was killed, is taken as it is.
+
     Parameters
     ----------
     train, tuning : Examples
@@ -79,7 +83,7 @@ def prepare_data(
     images, labels = _joined(train, tuning)
     asked = Problem.of(labels[: len(train)], problem_type)  # wrong labels are told before the long work
     weights = None if train.weights is None else _all_weights(train.weights, len(images))
-    store = ImageStore.build(
+    store = _store_there(folder, len(images), shorter_side, channels) or ImageStore.build(
         images,
         folder,
         shorter_side=shorter_side,
@@ -114,6 +118,18 @@ def prepare_data(
         for part in (in_train, in_val)
     )
     return PreparedData(store, train_split, val_split, problem)
+
+
+def _store_there(folder: Path, num_images: int, shorter_side: int, channels: int) -> ImageStore | None:
+    """Return the store in the folder if it is whole and of this kind; make room for another one if it is not."""
+    if not folder.exists():
+        return None
+    with contextlib.suppress(DataError):
+        store = ImageStore.open(folder)
+        if (len(store), store.shorter_side, store.channels) == (num_images, shorter_side, channels):
+            return store
+    shutil.rmtree(folder)
+    return None
 
 
 def _all_weights(column: pd.Series, num_images: int) -> np.ndarray:

@@ -31,11 +31,8 @@ from saccade.training.optimisation import LearningRate, Mixing, make_optimizer
 from saccade.training.probe import fit_head
 from saccade.training.recipe import Recipe
 from saccade.training.task import ImageTask
+from saccade.training.trial_files import BLUEPRINT, drop_files, state_file, weights_file
 from saccade.trial import Decision, Job, Reporter
-
-LAST, BEST, BLUEPRINT = "last.safetensors", "best.safetensors", "blueprint.json"
-"""Files in a trial's folder: the state to continue from, the weights of the best epoch, and of what network."""
-
 
 PROBE_PART = 0.6
 """The part of the time that is left in which a probe may look at images; what it has not seen by then is left out."""
@@ -55,7 +52,7 @@ class Trainer:
     recipe : Recipe
         How to train.
     folder : Path
-        Where the files `LAST` and `BEST` go.
+        Where the files of `saccade.training.trial_files` go.
     """
 
     def __init__(self, task: ImageTask, recipe: Recipe, folder: Path) -> None:
@@ -80,9 +77,11 @@ class Trainer:
         self.learning_rate = LearningRate(self.optimizer, recipe, len(self.train_batches))
         self.scaler = torch.amp.GradScaler(enabled=self.numerics.dtype is torch.float16)
         self.stopping = EarlyStopping(recipe)
+        self.stop_reason = ""
         self.num_epochs = 0
         self.is_probed = not (recipe.starts_pretrained and recipe.linear_probe) or task.start is not None
         self.best_score = -math.inf
+        self.best_epoch = 0
         self.val_s: float | None = None
 
     def run(self, job: Job, report: Reporter) -> str:
@@ -92,13 +91,13 @@ class Trainer:
         (self.folder / BLUEPRINT).write_text(json.dumps(self.classifier.blueprint.to_json(), indent=2) + "\n")
         with _memory_errors(self.recipe):
             for event, is_whole in self._reports(job, deadline):
-                if report(event) is not Decision.CONTINUE:
+                decision = report(event)
+                self._drop_superseded(event)  # the study has the report now
+                if decision is not Decision.CONTINUE:
                     return "stopped by the scheduler"
                 if not is_whole or deadline.seconds_left() <= (self.val_s or 0.0):
                     return "time limit"
-                if not self.task.is_refit and (reason := self.stopping.reason(event.score)):
-                    return reason
-        return ""
+        return self.stop_reason
 
     def _reports(self, job: Job, deadline: Deadline) -> Iterator[tuple[EpochDone, bool]]:
         """Do the probe and the epochs that are still to be done; tell of each whether it is whole."""
@@ -110,7 +109,7 @@ class Trainer:
                     self.ema.set(self.network)
                 yield self._judge(job.trial, deadline, start_s, figures, is_whole=True), True
         until = self.recipe.epochs if job.until_epoch is None else min(job.until_epoch, self.recipe.epochs)
-        while self.num_epochs < until:
+        while self.num_epochs < until and not self.stop_reason:
             start_s = time.perf_counter()
             figures, is_whole = self._train(deadline)
             self.num_epochs += 1
@@ -136,13 +135,15 @@ class Trainer:
         if not math.isfinite(score):
             raise DivergedError(f"{self.task.metric.name} on the validation images is {score}")
         if score > self.best_score or self.task.is_refit:
-            self.best_score = score
+            self.best_score, self.best_epoch = score, self.num_epochs
             self._save_weights()
+        if not self.task.is_refit:
+            self.stop_reason = self.stopping.reason(score)
         if is_whole:
-            save_state(self.folder / LAST, self.state_dict())
+            save_state(state_file(self.folder, self.num_epochs), self.state_dict())
         metrics = {**figures, "train_s": train_s, "val_s": self.val_s or 0.0}
         seconds = time.perf_counter() - start_s
-        checkpoint = str(self.folder / LAST) if is_whole else None
+        checkpoint = str(state_file(self.folder, self.num_epochs)) if is_whole else None
         is_last = is_whole and self.num_epochs == self.recipe.epochs
         return EpochDone(trial, self.num_epochs, score, seconds, metrics, checkpoint, is_last)
 
@@ -239,9 +240,16 @@ class Trainer:
     def _save_weights(self) -> None:
         network = self.network if self.ema is None else self.ema.module
         state = {name: tensor.contiguous().cpu() for name, tensor in network.state_dict().items()}
-        temporary = self.folder / (BEST + ".part")
+        path = weights_file(self.folder, self.num_epochs)
+        temporary = path.with_name(path.name + ".part")
         save_file(state, temporary)
-        temporary.replace(self.folder / BEST)
+        temporary.replace(path)
+
+    def _drop_superseded(self, report: EpochDone) -> None:
+        """Remove what the files that this report speaks of have superseded."""
+        drop_files(self.folder, "best", before_epoch=self.best_epoch)
+        if report.checkpoint is not None:
+            drop_files(self.folder, "last", before_epoch=report.epoch)
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that training must have to continue exactly."""
@@ -251,9 +259,11 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "stopping": self.stopping.state_dict(),
+            "stop_reason": self.stop_reason,
             "is_probed": self.is_probed,
             "num_epochs": self.num_epochs,
             "best_score": self.best_score,
+            "best_epoch": self.best_epoch,
         }
 
     def load_checkpoint(self, path: Path) -> None:
@@ -266,7 +276,8 @@ class Trainer:
         self.scaler.load_state_dict(state["scaler"])
         self.stopping.load_state_dict(state["stopping"])
         self.is_probed, self.num_epochs = state["is_probed"], state["num_epochs"]
-        self.best_score = state["best_score"]
+        self.best_score, self.best_epoch = state["best_score"], state["best_epoch"]
+        self.stop_reason = state["stop_reason"]
 
     def _train_transform(self) -> Transform:
         recipe, spec = self.recipe, self.classifier.blueprint.input

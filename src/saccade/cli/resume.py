@@ -1,0 +1,36 @@
+"""``saccade resume``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def resume(
+    run: Annotated[Path, typer.Argument(help="The run folder.")],
+    time_limit: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="For the whole run, earlier sessions included.  [default: as it was]"),
+    ] = None,
+    verbosity: Annotated[
+        int | None,
+        typer.Option(metavar="0-3", min=0, max=3, help="0 silent, 1 the result, 2 trials, 3 epochs."),
+    ] = None,
+) -> None:
+    """Go on with a run that was interrupted.
+
+    It needs nothing but the run folder, and the images where they were. Nothing is trained twice but the epoch that was
+    under way. A run that is finished is shown.
+    """
+    from saccade.config.values import parse_time_limit  # mistakes are told before torch is imported, which is slow
+
+    limit = "auto" if time_limit is None else parse_time_limit(time_limit)
+    from saccade.predictor import ImagePredictor
+    from saccade.report.tables import output_console, print_trials
+
+    predictor = ImagePredictor.resume(run, limit, verbosity)
+    if predictor.verbosity > 0:
+        print_trials(output_console(), predictor.leaderboard())
+    typer.echo(f"run {predictor.path}")

@@ -1,0 +1,46 @@
+"""The files in a trial's folder: weights and states by the epoch that they are of.
+
+A file is named after its epoch, and goes only when the study has taken note of a later one. So what the study knows of
+a trial can always be continued, or used, as it was, at whatever instant the process that trained it was killed.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Literal
+
+BLUEPRINT = "blueprint.json"
+"""The network without its weights."""
+
+Kind = Literal["last", "best"]
+
+_NAME = re.compile(r"(?P<kind>last|best)-(?P<epoch>\d+)\.safetensors")
+
+
+def state_file(folder: Path, epoch: int) -> Path:
+    """Return the file of all that training must have to continue after an epoch."""
+    return _file(folder, "last", epoch)
+
+
+def weights_file(folder: Path, epoch: int) -> Path:
+    """Return the file of the weights after an epoch that was the best so far.
+
+    Examples
+    --------
+    >>> weights_file(Path("trials/0007"), 3).name
+    'best-0003.safetensors'
+    """
+    return _file(folder, "best", epoch)
+
+
+def drop_files(folder: Path, kind: Kind, before_epoch: int | None = None) -> None:
+    """Remove a trial's files of a kind: those of earlier epochs, or all."""
+    for path in folder.glob(f"{kind}-*"):
+        name = _NAME.fullmatch(path.name)
+        if before_epoch is None or (name is not None and int(name["epoch"]) < before_epoch):
+            path.unlink(missing_ok=True)
+
+
+def _file(folder: Path, kind: Kind, epoch: int) -> Path:
+    return folder / f"{kind}-{epoch:04d}.safetensors"
