@@ -30,11 +30,13 @@ def test_the_public_names_are_exactly_these():
         "List",
         "Real",
         "SaccadeError",
+        "TuneResult",
         "__version__",
         "errors",
         "scheduler",
         "searcher",
         "space",
+        "tune",
     ]
 
 
@@ -56,6 +58,7 @@ def test_there_are_no_other_names():
         "import saccade as ag; ag.Dict(x=ag.Real(0, 1), n=ag.Categorical(1, 2)); ag.errors; dir(ag)",
         "import saccade.scheduler.study, saccade.settings, saccade.executor, saccade.scheduler, saccade.searcher",
         "import saccade.executor.worker",
+        "import saccade; saccade.tune",
     ],
 )
 def test_searching_needs_none_of_the_heavy_libraries(code):

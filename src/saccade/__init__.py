@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from saccade.data.dataset import ImageDataset
     from saccade.estimators import ImageClassifier, ImageRegressor
     from saccade.predictor import ImagePredictor
+    from saccade.tuning import TuneResult, tune
 
 __all__ = [
     "Bool",
@@ -32,11 +33,13 @@ __all__ = [
     "List",
     "Real",
     "SaccadeError",
+    "TuneResult",
     "__version__",
     "errors",
     "scheduler",
     "searcher",
     "space",
+    "tune",
 ]
 
 # Importing pandas or torch costs more than all the rest, so it waits until a name is used that needs it.
@@ -45,6 +48,8 @@ _LAZY = {
     "ImageDataset": "saccade.data.dataset",
     "ImagePredictor": "saccade.predictor",
     "ImageRegressor": "saccade.estimators",
+    "TuneResult": "saccade.tuning",
+    "tune": "saccade.tuning",
 }
 _LAZY_ROOMS = ("scheduler", "searcher")
 

@@ -94,7 +94,7 @@ class AutoScheduler(Scheduler):
         is_due = report.epoch >= self._targets.get(report.trial, 1)
         is_cheap = since_s * THINKING_PART >= self._thinking_s
         may_leave = report.epoch in HORIZONS or report.epoch == 0
-        if report.is_last or not (is_due or (is_cheap and may_leave)):
+        if report.is_last or report.checkpoint is None or not (is_due or (is_cheap and may_leave)):
             return Decision.CONTINUE
         return self._think_again(state, state.searcher, report)
 

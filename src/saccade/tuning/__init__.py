@@ -1,0 +1,10 @@
+"""Tuning any Python function that reports epochs, with the study that tunes networks."""
+
+from __future__ import annotations
+
+from saccade.trial import FunctionReporter
+from saccade.tuning.result import TrialResult, TuneResult
+from saccade.tuning.search import TuningInterrupted
+from saccade.tuning.tuner import tune
+
+__all__ = ["FunctionReporter", "TrialResult", "TuneResult", "TuningInterrupted", "tune"]

@@ -1,0 +1,184 @@
+"""The arguments of `tune`, checked before any work begins."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from saccade.errors import HyperparameterError, UnknownNameError
+from saccade.executor import Executor, WorkerSlot, local_slots, make_executor, num_usable_cpus
+from saccade.scheduler import SCHEDULERS, Scheduler, make_scheduler
+from saccade.searcher import GridSearcher, Searcher, make_searcher
+from saccade.space import Dict
+from saccade.space.constants import plain
+
+Mode = Literal["max", "min"]
+MODES = ("max", "min")
+EXECUTORS = ("auto", "inline", "process")
+RESERVED = ("epoch", "checkpoint")
+"""Keywords of a report that are no figures."""
+
+
+def check_metric(metric: Any, mode: Any) -> None:
+    """Check what is tuned for.
+
+    Raises
+    ------
+    HyperparameterError
+        When the metric is no name of a figure.
+    UnknownNameError
+        When there is no such mode.
+    """
+    if not isinstance(metric, str) or not metric or metric in RESERVED:
+        raise HyperparameterError(
+            f"metric is {metric!r}; it must be the keyword by which train_fn reports its score, such as 'accuracy' for "
+            "report(epoch=…, accuracy=…)"
+        )
+    if mode not in MODES:
+        raise UnknownNameError.of("mode", mode, MODES)
+
+
+def whole(name: str, value: Any) -> int | None:
+    """Return a whole number of at least 1, or None.
+
+    Raises
+    ------
+    HyperparameterError
+        When it is another thing.
+    """
+    number = plain(value)
+    if number is not None and (type(number) is not int or number < 1):
+        raise HyperparameterError(f"{name} is {value!r}; it must be a whole number of at least 1, or None")
+    return None if number is None else int(number)
+
+
+def seconds(name: str, value: Any) -> float | None:
+    """Return a number of seconds above 0, or None.
+
+    Raises
+    ------
+    HyperparameterError
+        When it is another thing.
+    """
+    number = plain(value)
+    is_number = isinstance(number, (int, float)) and not isinstance(number, bool)
+    if number is not None and not (is_number and number > 0):
+        raise HyperparameterError(f"{name} is {value!r}; it must be a number of seconds above 0, or None")
+    return None if number is None else float(number)
+
+
+def score(name: str, value: Any) -> float | None:
+    """Return a finite number, or None.
+
+    Raises
+    ------
+    HyperparameterError
+        When it is another thing.
+    """
+    number = plain(value)
+    is_number = isinstance(number, (int, float)) and not isinstance(number, bool)
+    if number is not None and not (is_number and math.isfinite(number)):
+        raise HyperparameterError(f"{name} is {value!r}; it must be a finite number, or None")
+    return None if number is None else float(number)
+
+
+def searcher_of(
+    searcher: str | Searcher,
+    space: Dict | Mapping[Any, Any],
+    seed: int,
+    options: Mapping[str, Any] | None,
+    starting_configs: Sequence[Mapping[Any, Any]] | None,
+) -> Searcher:
+    """Return the searcher that was named, or given.
+
+    Raises
+    ------
+    HyperparameterError
+        When a searcher was given that searches another space, or options that it does not have.
+    UnknownNameError
+        When there is no searcher of that name.
+    SpaceError
+        When a starting configuration is not in the space.
+    """
+    starts = {} if starting_configs is None else {"starting_configs": starting_configs}
+    made = make_searcher(searcher, space, seed, **{**(options or {}), **starts})
+    if isinstance(searcher, Searcher) and made.space != (space if isinstance(space, Dict) else Dict(space)):
+        raise HyperparameterError(
+            f"the {type(made).__name__} searches {made.space!r}, but space is {space!r}; make it with this space"
+        )
+    return made
+
+
+def scheduler_of(scheduler: str | Scheduler, max_epochs: int | None, options: Mapping[str, Any] | None) -> Scheduler:
+    """Return the scheduler that was named, or given; one that has a use for `max_epochs` is told of it.
+
+    Raises
+    ------
+    HyperparameterError
+        When it does not have such options.
+    UnknownNameError
+        When there is no scheduler of that name.
+    """
+    given = dict(options or {})
+    kind = SCHEDULERS.get(scheduler) if isinstance(scheduler, str) else None
+    if kind is not None and max_epochs is not None and "max_epochs" in inspect.signature(kind).parameters:
+        given.setdefault("max_epochs", max_epochs)
+    return make_scheduler(scheduler, **given)
+
+
+def check_ends(searcher: Searcher, num_trials: int | None, time_limit_s: float | None) -> None:
+    """Check that something ends the search.
+
+    Raises
+    ------
+    HyperparameterError
+        When nothing would.
+    """
+    is_finite = searcher.space.num_configurations < math.inf or isinstance(searcher, GridSearcher)
+    if num_trials is None and time_limit_s is None and not is_finite:
+        raise HyperparameterError(
+            "the search would never end: there is neither time_limit nor num_trials, and the space has infinitely many "
+            "configurations. Give time_limit=… (seconds), or num_trials=…"
+        )
+
+
+def executor_of(name: str, num_workers: Any, num_trials: int | None) -> Executor:
+    """Return where the function is called; its trainable is to be set.
+
+    One worker is this process unless asked otherwise: then what the function does to the caller's variables is seen,
+    it need not be pickled, and can be debugged.
+
+    Raises
+    ------
+    UnknownNameError
+        When there is no executor of that name.
+    HyperparameterError
+        When several workers are to be this process.
+    """
+    if name not in EXECUTORS:
+        raise UnknownNameError.of("executor", name, EXECUTORS)
+    num_workers = whole("num_workers", num_workers) or 1
+    num = min(num_workers, num_trials or num_workers)
+    if name == "inline" and num_workers > 1:
+        raise HyperparameterError(
+            f"executor='inline' calls train_fn in this process, which is one worker; num_workers is {num_workers}. "
+            "Leave one of them out"
+        )
+    if name == "auto":
+        name = "process" if num > 1 else "inline"
+    return make_executor(name, workers=slots(num))
+
+
+def slots(num_workers: int) -> list[WorkerSlot]:
+    """Divide this machine among so many workers; more of them than cores, who may wait for others, have a thread each.
+
+    Examples
+    --------
+    >>> len(slots(1000)), slots(1000)[0].num_threads
+    (1000, 1)
+    """
+    if num_workers > num_usable_cpus():
+        return [WorkerSlot(num_threads=1)] * num_workers
+    return local_slots(0, num_workers=num_workers)

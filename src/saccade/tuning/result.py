@@ -1,0 +1,240 @@
+"""What a search has found, in the words of the function that was tuned."""
+
+from __future__ import annotations
+
+import shutil
+import weakref
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from saccade.errors import SearchFailedError
+from saccade.scheduler.entries import moved, restore
+from saccade.scheduler.journal import Journal
+from saccade.space import Dict
+from saccade.space.constants import copied
+from saccade.trial import Status, Trial
+from saccade.tuning.checkpoints import best_checkpoint
+from saccade.tuning.folder import JOURNAL, TRIALS, read_about
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class TrialResult:
+    """One configuration, and what became of it.
+
+    Attributes
+    ----------
+    number : int
+        The trial's number, from 0.
+    config : dict
+        Its configuration.
+    status : str
+        ``"completed"``, ``"stopped"``, ``"paused"`` (it was not promising enough to go on, and might), ``"failed"``; in
+        a search that was interrupted also ``"running"``.
+    score : float or None
+        The best figure of the metric; None without a report.
+    best_epoch : int or None
+        The epoch in which it was reported.
+    num_epochs : int
+        Epochs trained.
+    seconds : float
+        What they took, epochs that had to be trained again included.
+    reports : list of dict
+        What was reported, epoch by epoch: ``epoch``, the metric, all other figures, and ``seconds``.
+    reason : str
+        Why it failed, or ended early.
+    traceback : str
+        Of the error that it failed by.
+    checkpoint : Path or None
+        The folder with the checkpoint of its best epoch, or of the best one that has one, if it is still there: of
+        trials that have ended, only the best few keep theirs.
+    folder : Path or None
+        Where it keeps its files.
+    """
+
+    number: int
+    config: dict[Any, Any]
+    status: str
+    score: float | None
+    best_epoch: int | None
+    num_epochs: int
+    seconds: float
+    reports: list[dict[str, Any]] = field(repr=False)
+    reason: str = ""
+    traceback: str = field(default="", repr=False)
+    checkpoint: Path | None = field(default=None, repr=False)
+    folder: Path | None = field(default=None, repr=False)
+
+    @classmethod
+    def of(cls, trial: Trial, metric: str, mode: str) -> TrialResult:
+        """Return what a study knows of a trial, with figures in the metric's own sense."""
+        sign = -1.0 if mode == "min" else 1.0
+        best, failure, checkpoint = trial.best_report, trial.failure, best_checkpoint(trial)
+        return cls(
+            trial.number,
+            copied(trial.config),
+            trial.status.value,
+            None if best is None else sign * best.score,
+            None if best is None else best.epoch,
+            trial.num_epochs,
+            trial.seconds,
+            [
+                {"epoch": each.epoch, metric: sign * each.score, **each.metrics, "seconds": each.seconds}
+                for each in trial.reports
+            ],
+            trial.note if failure is None else failure.reason,
+            "" if failure is None else failure.traceback,
+            None if checkpoint is None or not Path(checkpoint).exists() else Path(checkpoint),
+            Path(trial.folder) if trial.folder else None,
+        )
+
+
+class TuneResult:
+    """What `tune` has found.
+
+    Parameters
+    ----------
+    trials : sequence of TrialResult
+        All trials, by number.
+    metric : str
+        What was tuned for.
+    mode : {"max", "min"}
+        Whether higher or lower is better.
+    path : Path or None
+        The folder of the search; None when it kept no files for later.
+
+    Attributes
+    ----------
+    trials : list of TrialResult
+        All trials, by number.
+
+    Examples
+    --------
+    >>> trial = TrialResult(0, {"lr": 0.1}, "completed", 0.9, 3, 4, 8.0, reports=[])
+    >>> result = TuneResult([trial], "accuracy", "max")
+    >>> result.best_config, result.best_score
+    ({'lr': 0.1}, 0.9)
+    """
+
+    def __init__(self, trials: Sequence[TrialResult], metric: str, mode: str, path: Path | None = None) -> None:
+        self.trials = list(trials)
+        self.metric, self.mode, self.path = metric, mode, path
+
+    @classmethod
+    def load(cls, path: str | PathLike[str], space: Dict | Mapping[Any, Any] | None = None) -> TuneResult:
+        """Return what the search in a folder has found so far; it may still go on, or have been interrupted.
+
+        Parameters
+        ----------
+        path
+            The folder that `tune` was given.
+        space
+            What it searched; only needed where configurations hold objects that JSON lacks.
+
+        Raises
+        ------
+        HyperparameterError
+            When there is no search in that folder.
+        JournalError
+            When its journal cannot be read.
+        """
+        folder = Path(path).absolute()
+        about = read_about(folder)
+        trials: list[Trial] = []
+        entries = Journal(folder / JOURNAL, None if space is None else Dict(space)).entries()
+        for entry in moved(entries, lambda number: str(folder / TRIALS / f"{number:04d}")):
+            restore(entry, trials)
+        return cls.of(trials, about["metric"], about["mode"], folder)
+
+    @classmethod
+    def of(cls, trials: Sequence[Trial], metric: str, mode: str, path: Path | None) -> TuneResult:
+        """Return the result of a study with these trials."""
+        return cls([TrialResult.of(trial, metric, mode) for trial in trials], metric, mode, path)
+
+    @property
+    def best_trial(self) -> TrialResult:
+        """The trial with the best score that did not fail, the earliest among equals.
+
+        Raises
+        ------
+        SearchFailedError
+            When no trial has a score.
+        """
+        ranked = self._ranked()
+        if not ranked or not _counts(ranked[0]):
+            reasons = sorted({trial.reason for trial in self.trials if trial.reason})
+            why = f": {'; '.join(reasons)}" if reasons else ""
+            raise SearchFailedError(f"no trial of {len(self.trials)} has a score{why}")
+        return ranked[0]
+
+    @property
+    def best_config(self) -> dict[Any, Any]:
+        """The configuration of the best trial."""
+        return self.best_trial.config
+
+    @property
+    def best_score(self) -> float:
+        """The best figure of the metric, in its own sense."""
+        score = self.best_trial.score
+        assert score is not None
+        return score
+
+    @property
+    def best_checkpoint(self) -> Path | None:
+        """The folder with the checkpoint of the best trial's best epoch; None if it saved none.
+
+        When the search was given no path, it lasts as long as this object: copy what you want to keep.
+        """
+        return self.best_trial.checkpoint
+
+    def leaderboard(self) -> pd.DataFrame:
+        """Return a table of the trials, the best first, failed ones last.
+
+        Returns
+        -------
+        DataFrame
+            Columns ``trial``, ``status``, the metric, ``epochs_done``, ``best_epoch``, ``fit_time_s``, the
+            configuration (``config.NAME`` where a name is one of these), and ``reason`` (why a trial failed, or ended
+            early).
+        """
+        import pandas as pd  # lazily, as it is slow to import
+
+        table: pd.DataFrame = pd.DataFrame([self._row(trial) for trial in self._ranked()])
+        return table if len(table) else pd.DataFrame(columns=[*self._columns, "reason"])
+
+    def remove_at_end(self, folder: Path) -> None:
+        """Remove a folder when nobody has this result any more, or when the program ends."""
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+
+    def __repr__(self) -> str:
+        ranked = self._ranked()
+        best = f", best {self.metric} {ranked[0].score:.6g}" if ranked and _counts(ranked[0]) else ""
+        num = len(self.trials)
+        return f"<TuneResult of {num} {'trial' if num == 1 else 'trials'}{best}>"
+
+    @property
+    def _columns(self) -> tuple[str, ...]:
+        return ("trial", "status", self.metric, "epochs_done", "best_epoch", "fit_time_s")
+
+    def _row(self, trial: TrialResult) -> dict[Any, Any]:
+        figures = (trial.number, trial.status, trial.score, trial.num_epochs, trial.best_epoch, round(trial.seconds, 3))
+        taken = {*self._columns, "reason"}
+        config = {f"config.{name}" if name in taken else name: value for name, value in trial.config.items()}
+        return {**dict(zip(self._columns, figures, strict=True)), **config, "reason": trial.reason}
+
+    def _ranked(self) -> list[TrialResult]:
+        sign = 1.0 if self.mode == "min" else -1.0
+        return sorted(
+            self.trials,
+            key=lambda trial: (not _counts(trial), trial.score is None, sign * (trial.score or 0.0), trial.number),
+        )
+
+
+def _counts(trial: TrialResult) -> bool:
+    return trial.score is not None and trial.status != Status.FAILED.value

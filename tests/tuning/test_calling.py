@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import pytest
+
+from contracts.trainable_contract import Reports
+from saccade.errors import HyperparameterError
+from saccade.trial import FunctionTrainable, Job
+from saccade.tuning.calling import CalledFunction
+
+
+def scores(function, x=2.0):
+    reports = Reports()
+    FunctionTrainable(CalledFunction(function, "score")).train(Job(0, {"x": x}), reports)
+    return reports.reports
+
+
+class Model:
+    def fit(self, config, report):
+        report(score=config["x"])
+
+    def __call__(self, config):
+        return config["x"]
+
+
+def keyword_only(config, *, report):
+    report(score=config["x"])
+
+
+def with_a_default(config, reporter=None):
+    reporter(score=config["x"])
+
+
+def with_an_option(config, verbose=True):
+    assert verbose is True
+    return config["x"]
+
+
+def wrapped(*args):
+    config, report = args
+    report(score=config["x"])
+
+
+def named_otherwise(params, callback):
+    callback(score=params["x"])
+
+
+def three(config, report, factor):
+    report(score=config["x"] * factor / 2)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda config, report: report(score=config["x"]),
+        lambda config: config["x"],
+        lambda config: np.float32(config["x"]),
+        lambda config: {"score": config["x"], "loss": 0.5},
+        lambda config, report: config["x"],
+        Model().fit,
+        Model(),
+        keyword_only,
+        with_a_default,
+        with_an_option,
+        wrapped,
+        named_otherwise,
+        functools.partial(three, factor=2),
+    ],
+)
+def test_many_kinds_of_functions_can_be_tuned(function):
+    (report,) = scores(function)
+    assert (report.epoch, report.score) == (1, 2.0)
+
+
+def test_what_is_returned_is_the_only_and_last_report_if_there_was_none():
+    (report,) = scores(lambda config: {"score": 1, "loss": 0.5})
+    assert (report.score, report.metrics, report.is_last) == (1.0, {"loss": 0.5}, True)
+
+    def reporting(config, report):
+        report(score=1.0)
+        return 5.0
+
+    assert [report.score for report in scores(reporting)] == [1.0]
+
+
+def test_nothing_is_made_of_what_a_continued_job_returns(tmp_path):
+    def train(config, report):
+        if report.checkpoint is None:
+            report(score=1.0, checkpoint=lambda folder: (folder / "x").touch())
+        return 5.0
+
+    trainable, first, rest = FunctionTrainable(CalledFunction(train, "score")), Reports(), Reports()
+    trainable.train(Job(0, {}, str(tmp_path)), first)
+    trainable.train(Job(0, {}, str(tmp_path), checkpoint=first.reports[-1].checkpoint), rest)
+    assert (first.scores, rest.scores) == ([1.0], [])
+
+
+@pytest.mark.parametrize("returned", ["good", [1.0], (1.0, 2.0), object()])
+def test_what_is_no_score_is_refused(returned):
+    with pytest.raises(HyperparameterError, match="it must return its score, a number, or a dict of figures"):
+        scores(lambda config: returned)
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (3, r"train_fn is 3 \(int\)"),
+        (lambda: 1, r"cannot be called with a configuration and a reporter"),
+        (three, r"three\(.*factor.*\) cannot be called"),
+    ],
+)
+def test_what_cannot_be_called_is_refused_before_work_begins(function, message):
+    with pytest.raises(HyperparameterError, match=message):
+        CalledFunction(function, "score")
