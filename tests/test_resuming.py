@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,11 +18,12 @@ import pytest
 from safetensors.numpy import load_file
 
 import saccade as ag
-from saccade import ImagePredictor
+from saccade import ImagePredictor, fitting
 from saccade.errors import DataError, HyperparameterError, SearchFailedError
 from saccade.events import LineFile
 from saccade.resuming import EarlierRun, used_seconds
 from saccade.run_folder import locked
+from saccade.scheduler import Study
 
 MakeColours = Callable[..., pd.DataFrame]
 
@@ -264,6 +266,55 @@ def test_images_and_objects_that_no_file_holds_go_on_in_python_only(
         assert again.fit_summary()["num_trials"] == 3
 
 
+def test_ctrl_c_tells_how_to_go_on(
+    make_colours: MakeColours, search: dict[str, Any], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(self: Study) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Study, "run", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            predictor_of(tmp_path / "run", verbosity=1).fit(make_colours(8), **search)
+    assert f"interrupted; to go on: saccade resume {tmp_path / 'run'}" in capfd.readouterr().err
+    assert (tmp_path / "run" / "store" / "store.json").is_file()
+
+
+def test_a_refit_that_was_interrupted_is_done_anew(
+    make_colours: MakeColours, search: dict[str, Any], tmp_path: Path
+) -> None:
+    frame = make_colours(8)
+    whole = predictor_of(tmp_path / "whole").fit(frame, **search, refit_full=True)
+
+    def interrupted(*args: object) -> None:
+        (tmp_path / "run" / "refit").mkdir()
+        (tmp_path / "run" / "refit" / "best-0004.safetensors").write_text("half of it")
+        raise Killed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fitting, "refit", interrupted)
+        with pytest.raises(Killed):
+            predictor_of(tmp_path / "run").fit(frame, **search, refit_full=True)
+    resumed = ImagePredictor.resume(tmp_path / "run")
+    assert resumed.fit_summary()["refit_full"] is True
+    same_results(whole, resumed)
+
+
+def test_weights_that_somebody_removed_are_missed(
+    make_colours: MakeColours, search: dict[str, Any], tmp_path: Path
+) -> None:
+    frame = make_colours(8)
+    with pytest.MonkeyPatch.context() as patch:
+        killed_at(patch, NUM_WRITES, before=True)
+        with pytest.raises(Killed):
+            predictor_of(tmp_path / "run").fit(frame, **search)
+    shutil.rmtree(tmp_path / "run" / "predictor")
+    for path in (tmp_path / "run" / "trials").glob("*/best*"):
+        path.unlink()
+    with pytest.raises(DataError, match="the weights of the best trial; start the run anew"):
+        ImagePredictor.resume(tmp_path / "run")
+
+
 def test_a_folder_without_a_run_cannot_be_resumed(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is no run folder"):
         ImagePredictor.resume(tmp_path)
@@ -285,9 +336,7 @@ def test_a_run_that_is_going_on_is_neither_replaced_nor_resumed(
     assert first.predict(frame).notna().all()
 
 
-def test_the_time_of_earlier_sessions_counts(
-    make_colours: MakeColours, search: dict[str, Any], tmp_path: Path
-) -> None:
+def test_the_time_of_earlier_sessions_counts(make_colours: MakeColours, search: dict[str, Any], tmp_path: Path) -> None:
     frame = make_colours(8)
     with pytest.MonkeyPatch.context() as patch:
         killed_at(patch, 12, before=True)

@@ -213,7 +213,7 @@ def test_starting_configurations():
     assert tuning(starting_configs=starts).starting_configs == list(starts)
     assert tuning(starting_configs=None).starting_configs == []
     for wrong in ({"lr": 0.1}, [0.1], "lr"):
-        with pytest.raises(HyperparameterError, match="starting_configs was given .*; expected a list of dicts"):
+        with pytest.raises(HyperparameterError, match=r"starting_configs was given .*; expected a list of dicts"):
             tuning(starting_configs=wrong)
     with pytest.raises(HyperparameterError, match="starting_configs given twice"):
         tuning(starting_configs=starts, searcher_options={"starting_configs": starts})
@@ -223,5 +223,5 @@ def test_a_trials_own_time_limit():
     assert tuning(trial_time_limit=np.float32(0.5)).trial_time_limit_s == 0.5
     assert tuning(trial_time_limit=math.inf).trial_time_limit_s is None
     for wrong in (0, "10m", True, math.nan):
-        with pytest.raises(HyperparameterError, match="trial_time_limit was given .* positive number of seconds"):
+        with pytest.raises(HyperparameterError, match=r"trial_time_limit was given .* positive number of seconds"):
             tuning(trial_time_limit=wrong)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from saccade.deadline import Deadline
+from saccade.errors import DataError
 from saccade.events import EpochDone, Event, JobDone, JobFailed, TrialStarted
 from saccade.report.summary import fit_summary, trial_rows
 from saccade.run_folder import REFIT, START, STORE, TRIALS, FitRequest
@@ -143,7 +144,13 @@ def keep_best(
     deadline: Deadline,
     is_refit: bool,
 ) -> SavedPredictor:
-    """Write the predictor of the best trial into the run folder; after a kill it is whole, or not there."""
+    """Write the predictor of the best trial into the run folder; after a kill it is whole, or not there.
+
+    Raises
+    ------
+    DataError
+        When somebody has removed its weights.
+    """
     best = study.best_trial
     assert best is not None  # Study.run raises when there is none
     assert best.best_report is not None
@@ -162,9 +169,16 @@ def keep_best(
         trials=trial_rows(study.trials),
         net=net if isinstance(net := best.config.get("model"), OwnPart) else None,
     )
-    saved.write(weights_file(folder / REFIT if is_refit else trial_folder, epoch))
+    saved.write(_weights(folder / REFIT if is_refit else trial_folder, epoch))
     partial.rename(folder / PREDICTOR_FOLDER)
     return replace(saved, folder=folder / PREDICTOR_FOLDER)
+
+
+def _weights(folder: Path, epoch: int) -> Path:
+    for path in (weights_file(folder, epoch), folder / BEST):
+        if path.is_file():
+            return path
+    raise DataError(f"{weights_file(folder, epoch)} is gone, the weights of the best trial; start the run anew")
 
 
 def tidy_up(folder: Path) -> None:

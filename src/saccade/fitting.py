@@ -101,7 +101,7 @@ def run_fit(request: FitRequest, deadline: Deadline, earlier: EarlierRun | None 
             for listener in listeners:
                 listener(event)
 
-        with contextlib.closing(log), _store_kept_for_resuming(folder):
+        with contextlib.closing(log), _ready_to_resume(folder, tell):
             tell(RunStarted(str(folder), num_trials, request.time_limit_s))
             if told:
                 tell(Warned(told))
@@ -128,12 +128,15 @@ def run_fit(request: FitRequest, deadline: Deadline, earlier: EarlierRun | None 
 
 
 @contextlib.contextmanager
-def _store_kept_for_resuming(folder: Path) -> Iterator[None]:
+def _ready_to_resume(folder: Path, tell: Listener) -> Iterator[None]:
     """Remove the decoded images when a run cannot be done; one that is interrupted will want them again."""
     for partial in folder.glob(f".{STORE}-*.partial"):  # of a process that was killed
         shutil.rmtree(partial, ignore_errors=True)
     try:
         yield
+    except KeyboardInterrupt:
+        tell(Warned(f"interrupted; to go on: saccade resume {folder}"))
+        raise
     except SaccadeError:
         shutil.rmtree(folder / STORE, ignore_errors=True)
         raise
@@ -219,4 +222,5 @@ def _check_continues(request: FitRequest, data: PreparedData) -> None:
 def _refit(study: Study, task: ImageTask, folder: Path, until: Deadline, tell: Listener) -> bool:
     best = study.best_trial
     assert best is not None  # Study.run raises when there is none
+    shutil.rmtree(folder / REFIT, ignore_errors=True)  # of a process that was killed
     return refit(study.executor, task, best, folder / REFIT, until, tell)

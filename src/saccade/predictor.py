@@ -266,7 +266,7 @@ class ImagePredictor:
 
     def _earlier_run(self) -> EarlierRun | None:
         if self._given_path is None:
-            raise HyperparameterError("resume=True needs the folder of the run: ImagePredictor(path=…)")
+            raise HyperparameterError("resume=True needs the folder of the run: ImagePredictor(path=…), or --out")
         return EarlierRun.find(Path(self._given_path))
 
     def _fit(self, request: FitRequest, deadline: Deadline, earlier: EarlierRun | None) -> ImagePredictor:

@@ -21,8 +21,8 @@ import torch
 
 from saccade._version import __version__
 from saccade.config import FIT_TOML, FitConfig
-from saccade.data.examples import Examples
 from saccade.config.values import to_toml
+from saccade.data.examples import Examples
 from saccade.errors import DataError, HyperparameterError, SpaceError
 from saccade.run_data import fingerprint, write_run_data
 from saccade.saved import WEIGHTS, SavedPredictor

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -126,9 +127,10 @@ def _known_of_images(request: FitRequest, task: ImageTask) -> dict[str, Any]:
     """Return what the learned portfolio is told, where the search goes by it."""
     if _searcher_name(request) != "auto":
         return {}
+    device = choose_device(task.device)
     return {
-        "describe": describe_recipe,
+        "describe": partial(describe_recipe, weights=task.weights, device=device),
         "data": DatasetDescription(len(task.train.indices), task.problem.num_outputs),
         "score_range": score_range(task.metric, task.problem, task.train.targets),
-        "log_speed": measure_log_speed(choose_device(task.device), task.num_threads),
+        "log_speed": measure_log_speed(device, task.num_threads),
     }

@@ -18,6 +18,7 @@ from saccade.events import (
     Warned,
 )
 from saccade.report.progress import ProgressDisplay
+from saccade.trial import Trial
 
 STORY: list[Event] = [
     RunStarted("runs/[1]", 2, 90.0),
@@ -79,3 +80,31 @@ def test_limits_are_told_in_words(num_trials: int | None, words: str) -> None:
     console = Console(file=io.StringIO(), width=200)
     ProgressDisplay(2, "accuracy", console)(RunStarted("run", num_trials, None))
     assert f"(no time limit, {words}" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_trials_of_several_workers_and_sessions_are_told_apart() -> None:
+    console = Console(file=io.StringIO(), width=200, soft_wrap=True)
+    reports = [EpochDone(0, 1, -0.5, 3.0, {"rmse": 0.5}), EpochDone(0, 2, -0.7, 3.0, {"rmse": 0.7})]
+    display = ProgressDisplay(3, "rmse", console)
+    display.recall([])
+    display.recall([Trial(0, {"epochs": 9}, reports=reports), Trial(1, {"epochs": 9})])
+    for event in (
+        TrialStarted(0, {"lr": 0.1, "epochs": 9}),
+        TrialStarted(2, {"lr": 0.2, "epochs": 9}),
+        EpochDone(2, 1, -0.9, 3.0, {"rmse": 0.9}),
+        EpochDone(0, 3, -0.6, 3.0, {"rmse": 0.6}),
+        JobDone(0, "paused"),
+        JobDone(2, "stopped", "time limit"),
+        RunFinished(0, -0.5, 61.0),
+    ):
+        display(event)
+    assert console.file.getvalue().splitlines() == [  # type: ignore[attr-defined]
+        "going on after 2 trials, the best of which has rmse 0.5000",
+        "trial 0  goes on",
+        "trial 2  lr=0.2  epochs=9",
+        "  trial 2  epoch 1  rmse 0.9000  3.0 s",
+        "  trial 0  epoch 3  rmse 0.6000  3.0 s",
+        "  trial 0  rmse 0.5000 in epoch 1  paused",
+        "  trial 2  rmse 0.9000 in epoch 1  time limit",
+        "best: trial 0, rmse 0.5000 on the validation images  1 min 1 s in all",
+    ]

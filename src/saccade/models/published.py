@@ -57,9 +57,7 @@ convnextv2_tiny.fcmae_ft_in1k 83.46
 convnextv2_base.fcmae_ft_in22k_in1k 87.00
 convnextv2_base.fcmae_ft_in1k 85.47
 crossvit_9_240.in1k 73.96
-crossvit_small_240.in1k 81.02
 cspdarknet53.ra_in1k 80.06
-cspresnet50.ra_in1k 79.59
 darknet53.c2ns_in1k 80.54
 deit_tiny_patch16_224.fb_in1k 72.17
 deit_small_patch16_224.fb_in1k 79.84
@@ -71,11 +69,15 @@ deit_base_distilled_patch16_224.fb_in1k 83.39
 deit3_small_patch16_224.fb_in22k_ft_in1k 83.07
 deit3_small_patch16_224.fb_in1k 81.37
 deit3_small_patch16_384.fb_in22k_ft_in1k 84.82
+deit3_small_patch16_384.fb_in1k 83.43
 deit3_medium_patch16_224.fb_in22k_ft_in1k 84.55
+deit3_medium_patch16_224.fb_in1k 83.09
 deit3_base_patch16_224.fb_in22k_ft_in1k 85.70
 deit3_base_patch16_224.fb_in1k 83.79
 deit3_base_patch16_384.fb_in22k_ft_in1k 86.74
+deit3_base_patch16_384.fb_in1k 85.07
 deit3_large_patch16_224.fb_in22k_ft_in1k 86.98
+deit3_large_patch16_224.fb_in1k 84.78
 densenet121.ra_in1k 76.50
 densenet121.tv_in1k 74.76
 densenet161.tv_in1k 77.36
@@ -90,7 +92,6 @@ dla60x_c.in1k 67.90
 dla102.in1k 78.02
 dla169.in1k 78.71
 dpn68b.ra_in1k 79.36
-dpn92.mx_in1k 80.04
 edgenext_xx_small.in1k 71.88
 edgenext_x_small.in1k 75.69
 edgenext_small.usi_in1k 81.56
@@ -120,14 +121,10 @@ eva02_small_patch14_336.mim_in22k_ft_in1k 85.72
 eva02_base_patch14_448.mim_in22k_ft_in22k_in1k 88.69
 fbnetc_100.rmsp_in1k 75.13
 fbnetv3_b.ra2_in1k 79.14
-focalnet_tiny_srf.ms_in1k 82.13
 gcvit_xxtiny.in1k 79.73
-gernet_s.idstcv_in1k 76.91
 ghostnet_100.in1k 73.98
-hardcorenas_a.miil_green_in1k 75.93
 hrnet_w18.ms_aug_in1k 78.13
 hrnet_w18.ms_in1k 76.75
-hrnet_w18_small.ms_in1k 72.34
 hrnet_w32.ms_in1k 78.44
 hrnet_w48.ms_in1k 79.30
 inception_resnet_v2.tf_in1k 80.46
@@ -184,7 +181,6 @@ pit_xs_224.in1k 78.18
 pit_s_224.in1k 81.09
 pit_b_224.in1k 82.44
 poolformer_s12.sail_in1k 77.23
-poolformer_s24.sail_in1k 80.30
 pvt_v2_b0.in1k 70.66
 pvt_v2_b1.in1k 78.70
 pvt_v2_b2.in1k 82.09
@@ -215,8 +211,8 @@ regnety_160.deit_in1k 83.69
 repvgg_a2.rvgg_in1k 76.46
 repvgg_b0.rvgg_in1k 75.14
 res2net50_26w_4s.in1k 77.95
-resmlp_12_224.fb_distilled_in1k 77.95
-resmlp_24_224.fb_distilled_in1k 80.76
+resmlp_12_224.fb_in1k 76.65
+resmlp_24_224.fb_in1k 79.37
 resnest14d.gluon_in1k 75.51
 resnest26d.gluon_in1k 78.48
 resnest50d.in1k 80.96
@@ -253,18 +249,20 @@ resnet152.tv_in1k 78.32
 resnet152d.ra2_in1k 83.68
 resnetv2_50.a1h_in1k 81.40
 resnetv2_50x1_bit.goog_in21k_ft_in1k 80.34
+resnetv2_50x1_bit.goog_distilled_in1k 82.82
 resnetv2_101x1_bit.goog_in21k_ft_in1k 82.34
 resnext50_32x4d.a1h_in1k 82.01
 resnext50_32x4d.fb_swsl_ig1b_ft_in1k 82.17
 resnext50_32x4d.tv_in1k 77.62
 resnext101_32x8d.tv2_in1k 82.83
+resnext101_32x8d.tv_in1k 79.31
 resnext101_32x8d.fb_swsl_ig1b_ft_in1k 84.30
 rexnet_100.nav_in1k 77.86
 rexnet_150.nav_in1k 80.32
-selecsls60.in1k 77.98
 semnasnet_075.rmsp_in1k 72.99
 semnasnet_100.rmsp_in1k 75.45
 seresnet50.ra2_in1k 81.28
+seresnet50.a1_in1k 81.10
 seresnext50_32x4d.racm_in1k 82.20
 skresnet18.ra_in1k 73.04
 skresnet34.ra_in1k 76.91
@@ -311,13 +309,11 @@ tf_mobilenetv3_large_100.in1k 75.52
 tf_mobilenetv3_large_minimal_100.in1k 72.26
 tinynet_a.in1k 77.66
 tinynet_c.in1k 71.24
-tinynet_e.in1k 59.87
 tresnet_m.miil_in21k_ft_in1k 83.07
 twins_pcpvt_small.in1k 81.10
 twins_pcpvt_base.in1k 82.71
 twins_svt_small.in1k 81.68
 vgg11.tv_in1k 69.02
-vgg13.tv_in1k 69.93
 vgg16.tv_in1k 71.59
 vgg16_bn.tv_in1k 73.37
 vgg19.tv_in1k 72.38
@@ -348,17 +344,20 @@ volo_d5_512.sail_in1k 87.06
 wide_resnet50_2.racm_in1k 82.28
 wide_resnet50_2.tv_in1k 78.48
 xcit_nano_12_p16_224.fb_dist_in1k 72.31
+xcit_nano_12_p16_224.fb_in1k 69.96
 xcit_nano_12_p8_224.fb_dist_in1k 76.33
 xcit_nano_12_p8_224.fb_in1k 73.92
 xcit_nano_12_p8_384.fb_dist_in1k 77.82
 xcit_tiny_12_p16_224.fb_dist_in1k 78.57
+xcit_tiny_12_p16_224.fb_in1k 77.14
 xcit_tiny_12_p8_224.fb_dist_in1k 81.21
+xcit_tiny_12_p8_224.fb_in1k 79.69
 xcit_tiny_12_p8_384.fb_dist_in1k 82.39
 xcit_tiny_24_p8_384.fb_dist_in1k 83.75
 xcit_small_12_p8_384.fb_dist_in1k 85.08
 xcit_small_12_p16_224.fb_dist_in1k 83.33
-xception41.tf_in1k 78.50
-xception65.tf_in1k 79.56
+xcit_small_12_p16_224.fb_in1k 81.97
+xception65.ra3_in1k 83.18
 """
 
 PUBLISHED_TOP1: dict[str, float] = {

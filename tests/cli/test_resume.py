@@ -1,0 +1,87 @@
+"""``saccade resume``, and ``saccade fit --resume``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from saccade import ImagePredictor
+from saccade.config import FIT_TOML, FitConfig
+
+SMALL = ("--model", "test_resnet", "--set", "pretrained=False", "--set", "img_size=32", "--set", "batch_size=4")
+
+
+def interrupted(folder: Path) -> None:
+    """Take the end away from a finished run: its predictor, and the last words of journal and events."""
+    for name, num in (("study/journal.log", 3), ("events.jsonl", 2)):
+        lines = (folder / name).read_text().splitlines(keepends=True)
+        (folder / name).write_text("".join(lines[:-num]))
+    for path in (folder / "predictor").iterdir():
+        path.unlink()
+    (folder / "predictor").rmdir()
+
+
+def test_an_interrupted_run_is_finished_and_shown(saccade, splits, tmp_path):
+    run = tmp_path / "run"
+    first = saccade(
+        "fit", splits, *SMALL, "--set", "epochs=2", "--lr", "1e-3,1e-2", "--scheduler", "fifo", "--out", run
+    )
+    assert first.exit_code == 0, first.stderr
+    interrupted(run)
+    result = saccade("resume", run)
+    assert result.exit_code == 0, result.stderr
+    assert "completed" in result.stdout
+    assert result.stdout.endswith(f"run {run}\n")
+    assert len(ImagePredictor.load(run).leaderboard()) == 2
+    shown = saccade("resume", run, "--verbosity", "0")
+    assert (shown.exit_code, shown.stdout) == (0, f"run {run}\n")
+
+
+def test_the_time_limit_of_the_whole_run_can_be_changed(saccade, splits, tmp_path):
+    run = tmp_path / "run"
+    saccade("fit", splits, *SMALL, "--set", "epochs=1", "--out", run, "--time-limit", "5m")
+    interrupted(run)
+    assert saccade("resume", run, "--time-limit", "10m").exit_code == 0
+    record = json.loads((run / "run.json").read_text())
+    assert (record["time_limit_s"], record["arguments"]["time_limit"]) == (600, 600)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("nowhere",), "nowhere is no run folder"),
+        ((".",), "is no run folder"),
+        (("nowhere", "--time-limit", "soon"), "'soon' is no duration"),
+    ],
+)
+def test_what_cannot_go_on_is_told(saccade, arguments, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = saccade("resume", *arguments)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_fit_resume_begins_goes_on_and_shows(saccade, splits, tmp_path):
+    run = tmp_path / "run"
+    command = ("fit", splits, *SMALL, "--set", "epochs=2", "--trial-time-limit", "2m", "--out", run, "--resume")
+    assert saccade(*command).exit_code == 0
+    interrupted(run)
+    assert saccade(*command).exit_code == 0
+    again = saccade(*command)
+    assert again.exit_code == 0, again.stderr
+    assert "test top1" in again.stdout
+    config = FitConfig.read(run / FIT_TOML)
+    assert (config.data, config.trial_time_limit) == (str(splits), 120)
+    other = saccade(*command, "--set", "epochs=3")
+    assert other.exit_code == 2
+
+
+def test_another_fit_in_the_same_folder_is_told_by_its_options(saccade, splits, tmp_path):
+    run = tmp_path / "run"
+    saccade("fit", splits, *SMALL, "--set", "epochs=1", "--out", run)
+    other = saccade("fit", splits, *SMALL, "--set", "epochs=2", "--out", run, "--resume")
+    assert other.exit_code == 2
+    assert "epochs was 1 and is 2" in other.stderr
