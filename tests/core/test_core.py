@@ -47,6 +47,8 @@ def test_an_old_script_runs():
 
 def test_every_room_can_be_imported_first():
     rooms = "core", "core.space", "common.space", "scheduler.local_sequential", "scheduler", "searcher"
-    code = "import sys, importlib; importlib.import_module(sys.argv[1]); assert not {'torch', 'pandas'} & {*sys.modules}"
+    code = (
+        "import sys, importlib; importlib.import_module(sys.argv[1]); assert not {'torch', 'pandas'} & {*sys.modules}"
+    )
     for room in rooms:
         subprocess.run([sys.executable, "-c", code, f"saccade.{room}"], check=True)
