@@ -31,11 +31,20 @@ def colour_image(name: str, seed: int, side: int = 32) -> Image.Image:
 @pytest.fixture
 def make_colours(tmp_path: Path) -> Callable[..., pd.DataFrame]:
     """Write images of colours, and return a frame of their paths and labels."""
+    return _colour_maker(tmp_path)
 
+
+@pytest.fixture(scope="module")
+def make_colours_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., pd.DataFrame]:
+    """Do the same for what all tests of a file share."""
+    return _colour_maker(tmp_path_factory.mktemp("colours"))
+
+
+def _colour_maker(root: Path) -> Callable[..., pd.DataFrame]:
     def make(num: int = 8, names: tuple[str, ...] = ("blue", "red"), seed: int = 0) -> pd.DataFrame:
         rows = []
         for index, name in enumerate(names):
-            folder = tmp_path / f"colours_{seed}" / name
+            folder = root / f"colours_{seed}" / name
             folder.mkdir(parents=True, exist_ok=True)
             for number in range(num):
                 path = folder / f"{number:03}.png"

@@ -15,7 +15,9 @@ from saccade.data.examples import Examples
 from saccade.deadline import Deadline
 from saccade.errors import DataError, SaccadeError
 from saccade.events import Event, EventLog, Listener, RunFinished, RunStarted, Warned
-from saccade.finishing import FinishingReserve, SupersededWeights, keep_best, tidy_up
+from saccade.executor import Executor
+from saccade.finishing import FinishingReserve, SupersededWeights, best_trials, keep_best, tidy_up
+from saccade.objectives import check_score_name, cost_names
 from saccade.refitting import refit
 from saccade.report.progress import ProgressDisplay
 from saccade.resuming import EarlierRun, check_split
@@ -33,7 +35,6 @@ from saccade.run_folder import (
     make_run_folder,
 )
 from saccade.saved import SavedPredictor
-from saccade.scheduler import Study
 from saccade.scheduler.journal import Journal
 from saccade.searching import check_search, make_image_executor, make_study
 from saccade.training.imbalance import check_imbalance
@@ -44,6 +45,7 @@ from saccade.training.problem import Problem
 from saccade.training.substitutes import with_networks_at_hand
 from saccade.training.task import ImageTask
 from saccade.training.trainable import ImageTrainable
+from saccade.trial import Trial
 
 DECODING_PART = 0.4
 """The part of a time limit after which decoding stops and training begins with the images that are ready."""
@@ -80,7 +82,7 @@ def run_fit(request: FitRequest, deadline: Deadline, earlier: EarlierRun | None 
     if not request.is_model_named and earlier is None:
         space, told = with_networks_at_hand(request.space, weights)
         request = replace(request, space=space)
-    num_trials = request.num_trials
+    num_trials, objectives = request.num_trials, request.settings.tuning.objectives
     check_search(request)
     labels = request.train.labels
     assert labels is not None
@@ -88,6 +90,7 @@ def run_fit(request: FitRequest, deadline: Deadline, earlier: EarlierRun | None 
     check_networks(request.space, weights, problem.num_outputs)
     check_imbalance(request.space, labels, problem, request.train.class_names)
     metric_name = make_metric(request.eval_metric, problem).name
+    check_score_name(objectives, metric_name)
     folder = make_run_folder(request.path) if earlier is None else earlier.folder
     with locked(folder), ProgressDisplay(request.verbosity, metric_name) as display:
         if earlier is None:
@@ -110,16 +113,17 @@ def run_fit(request: FitRequest, deadline: Deadline, earlier: EarlierRun | None 
                 metric = make_metric(request.eval_metric, data.problem)
                 task = _task(request, folder, data, metric, weights)
                 executor.trainable = ImageTrainable(task)
-                reserve = FinishingReserve(deadline, _refit_ratio(request, data))
+                reserve = FinishingReserve(deadline, _refit_ratio(request, data), objectives)
                 listeners.append(reserve)
                 with Journal(folder / JOURNAL, request.space) as journal:
                     study = make_study(request, folder, task, executor, deadline, reserve.seconds, journal, listeners)
                     reserve.recall(study)
                     display.recall(study.trials)
-                    study.listeners.append(SupersededWeights(study))
+                    study.listeners.append(SupersededWeights(study, objectives))
                     study.run()
                 until = Deadline(deadline.seconds_left() - reserve.finishing_s)
-                is_refit = request.settings.refit_full and _refit(study, task, folder, until, tell)
+                best = best_trials(study, objectives)[0]
+                is_refit = request.settings.refit_full and _refit(study.executor, best, task, folder, until, tell)
             saved = keep_best(request, folder, study, data.problem, metric, deadline, is_refit)
             tidy_up(folder)
             summary = saved.summary
@@ -200,6 +204,7 @@ def _task(request: FitRequest, folder: Path, data: PreparedData, metric: Metric,
         num_threads=request.settings.nthreads_per_trial,
         start=start if start.is_file() else None,
         class_names=request.train.class_names,
+        costs=cost_names(request.settings.tuning.objectives),
     )
 
 
@@ -219,8 +224,6 @@ def _check_continues(request: FitRequest, data: PreparedData) -> None:
         )
 
 
-def _refit(study: Study, task: ImageTask, folder: Path, until: Deadline, tell: Listener) -> bool:
-    best = study.best_trial
-    assert best is not None  # Study.run raises when there is none
+def _refit(executor: Executor, best: Trial, task: ImageTask, folder: Path, until: Deadline, tell: Listener) -> bool:
     shutil.rmtree(folder / REFIT, ignore_errors=True)  # of a process that was killed
-    return refit(study.executor, task, best, folder / REFIT, until, tell)
+    return refit(executor, task, best, folder / REFIT, until, tell)

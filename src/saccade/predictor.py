@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from saccade.choosing import choose
 from saccade.data.dataset import ImageDataset
 from saccade.data.examples import Examples, read_examples, read_labelled_examples
 from saccade.deadline import Deadline
@@ -149,7 +150,9 @@ class ImagePredictor:
             ``random``, ``grid``, ``qmc``, ``tpe``, ``gp``, ``cmaes``, or a `Searcher`), ``scheduler`` (``auto``,
             ``fifo``, ``asha``, ``hyperband``, ``median``, or a `Scheduler`), ``searcher_options`` and
             ``scheduler_options``, ``starting_configs`` (configurations to try first), ``trial_time_limit`` (seconds of
-            training that one trial may have), ``max_reward`` (a score that ends the search).
+            training that one trial may have), ``max_reward`` (a score that ends the search), ``objectives`` (the score,
+            and what else counts: ``["accuracy", "latency"]``; also ``params`` and ``bytes``). These may also stand
+            beside the other arguments.
         weights : path or None
             A file of pretrained weights, or a folder of such files.
         nthreads_per_trial : int or None
@@ -386,6 +389,55 @@ class ImagePredictor:
         """Return a table of all trials, the best first, failed ones last and with their reasons."""
         return leaderboard(self._fitted().trials)
 
+    def choose(
+        self,
+        *,
+        max_latency_ms: float | None = None,
+        max_params: float | None = None,
+        max_bytes: float | None = None,
+        min_score: float | None = None,
+        net: Any = None,
+    ) -> ImagePredictor:
+        """Return the best predictor of the search that costs no more than it may.
+
+        The search must have been asked for what is limited here: ``fit(…, objectives=["accuracy", "latency"])``.
+
+        Parameters
+        ----------
+        max_latency_ms : float or None
+            Milliseconds for an image, as they were measured on the machine of the search.
+        max_params, max_bytes : float or None
+            Parameters of the network, and bytes of its weights.
+        min_score : float or None
+            The least score on the validation images. With it the cheapest such predictor is returned, in the order of
+            the objectives, instead of the best one.
+        net : torch.nn.Module, callable or None
+            As in `load`, for a network of your own after a predictor was loaded.
+
+        Returns
+        -------
+        ImagePredictor
+            Another one; this one stays as it is. `save` gives it a folder of its own.
+
+        Raises
+        ------
+        HyperparameterError
+            When there is no such predictor; the message tells what there is. Or when the search was not asked for that.
+
+        Examples
+        --------
+        >>> predictor.fit(train, objectives=["accuracy", "latency"])    # doctest: +SKIP
+        >>> quick = predictor.choose(max_latency_ms=5)                  # doctest: +SKIP
+        """
+        saved = self._fitted()
+        most = {"latency_ms": max_latency_ms, "num_params": max_params, "num_bytes": max_bytes}
+        found = saved.chosen(choose(saved.choices, most, min_score))
+        if found.blueprint.architecture is None and found.net is None:
+            found = found.with_network(net)
+        predictor = type(self)(saved.label, saved.problem.type, self.eval_metric, verbosity=self.verbosity)
+        predictor._saved, predictor._path = found, self._path
+        return predictor
+
     def save(self, path: str | Path | None = None) -> str:
         """Write the predictor to a folder of its own: safetensors and JSON, movable, loadable without a GPU.
 
@@ -400,10 +452,9 @@ class ImagePredictor:
             The folder.
         """
         saved = self._fitted()
-        if path is None:
-            return str(saved.folder)
-        self._saved = saved.copy_to(Path(path))
-        return str(path)
+        folder = saved.folder if path is None else Path(path)
+        self._saved = saved.copy_to(folder)
+        return str(folder)
 
     @classmethod
     def load(cls, path: str | Path, verbosity: int = 2, net: Any = None) -> ImagePredictor:

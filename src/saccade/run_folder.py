@@ -25,7 +25,7 @@ from saccade.config.values import to_toml
 from saccade.data.examples import Examples
 from saccade.errors import DataError, HyperparameterError, SpaceError
 from saccade.run_data import fingerprint, write_run_data
-from saccade.saved import WEIGHTS, SavedPredictor
+from saccade.saved import SavedPredictor
 from saccade.scheduler.json_values import to_json_value
 from saccade.settings import FitSettings
 from saccade.space import Dict
@@ -173,7 +173,7 @@ def begin_run(request: FitRequest, folder: Path) -> None:
     It is there for programs (`RUN`), with images and labels (`DATA`), and as the file that repeats the fit
     (`FIT_TOML`).
     """
-    start = None if request.start is None else (request.start.folder / WEIGHTS).read_bytes()  # it may be in the way
+    start = None if request.start is None else request.start.weights_path.read_bytes()  # it may be in the way
     starting = folder / STARTING
     starting.mkdir(exist_ok=True)
     (folder / RUN).unlink(missing_ok=True)
@@ -216,6 +216,7 @@ def recorded_arguments(request: FitRequest) -> dict[str, Any]:
         "starting_configs": tuning.starting_configs,
         "max_reward": tuning.max_reward,
         "trial_time_limit": tuning.trial_time_limit,
+        "objectives": tuning.objectives,
         "holdout_frac": settings.holdout_frac,
         "random_state": settings.random_state,
         "weights": None if settings.weights is None else str(Path(settings.weights).expanduser().absolute()),
@@ -269,6 +270,7 @@ def _fit_config(request: FitRequest) -> FitConfig:
         scheduler_options=tuning.scheduler_options or None,
         starting_configs=tuning.starting_configs or None,
         trial_time_limit=tuning.trial_time_limit,
+        objectives=tuning.objectives or None,
         max_reward=tuning.max_reward,
         holdout_frac=settings.holdout_frac,
         seed=settings.random_state,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,40 @@ DESCRIPTION, WEIGHTS = "predictor.json", "weights.safetensors"
 PREDICTOR_FOLDER = "predictor"
 """Where a run folder keeps its predictor."""
 
+CHOICES_FOLDER = "choices"
+"""Where it keeps the weights of what else may be chosen, named for their trials."""
+
 FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A trial on the Pareto front of a search with several objectives.
+
+    Attributes
+    ----------
+    trial : int
+        Its number.
+    costs : dict
+        What its network costs, by the name of the figure: ``latency_ms``, ``num_params``, ``num_bytes``.
+    blueprint : Blueprint
+        The network.
+    summary : dict
+        What is different in the summary of a predictor of this trial.
+    weights : str
+        The file in the predictor's folder.
+    """
+
+    trial: int
+    costs: dict[str, float]
+    blueprint: Blueprint
+    summary: dict[str, Any]
+    weights: str = WEIGHTS
+
+    @classmethod
+    def from_json(cls, record: dict[str, Any]) -> Choice:
+        """Return the choice whose `dataclasses.asdict` was written."""
+        return cls(**{**record, "blueprint": Blueprint.from_json(record["blueprint"])})
 
 
 @dataclass(frozen=True)
@@ -51,6 +85,10 @@ class SavedPredictor:
         Rows of the leaderboard.
     net : OwnPart or None
         The user's own network; it is never written, and `with_network` brings it back.
+    choices : list of Choice
+        What `ImagePredictor.choose` may choose from, the highest score first; empty where the score alone counts.
+    weights : str
+        The file of the weights in the folder.
     """
 
     folder: Path
@@ -63,6 +101,8 @@ class SavedPredictor:
     summary: dict[str, Any]
     trials: list[dict[str, Any]]
     net: OwnPart | None = None
+    choices: list[Choice] = field(default_factory=list)
+    weights: str = WEIGHTS
 
     @property
     def names_of_classes(self) -> list[str]:
@@ -72,10 +112,16 @@ class SavedPredictor:
             return [self.class_names[int(label)] for label in classes]
         return [str(label) for label in classes]
 
-    def write(self, weights: Path) -> None:
-        """Write the folder, with a copy of the file `weights`."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(weights, self.folder / WEIGHTS)
+    @property
+    def weights_path(self) -> Path:
+        """The file of the weights."""
+        return self.folder / self.weights
+
+    def write(self, weights: Mapping[str, Path]) -> None:
+        """Write the folder, with copies of the files of weights by the names that they have here."""
+        for name, path in weights.items():
+            (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, self.folder / name)
         record = {
             "format": FORMAT,
             "saccade": __version__,
@@ -87,6 +133,7 @@ class SavedPredictor:
             "class_names": self.class_names,
             "summary": self.summary,
             "trials": self.trials,
+            "choices": [asdict(choice) for choice in self.choices],
         }
         text = json.dumps(record, indent=2, default=repr) + "\n"
         (self.folder / DESCRIPTION).write_text(text, encoding="utf-8")
@@ -118,6 +165,7 @@ class SavedPredictor:
                 record["class_names"],
                 record["summary"],
                 record["trials"],
+                choices=[Choice.from_json(choice) for choice in record.get("choices", [])],
             )
         except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
             raise SavedPredictorError(f"{folder / DESCRIPTION} is damaged ({type(error).__name__}: {error})") from None
@@ -131,12 +179,29 @@ class SavedPredictor:
             When the folder holds something else.
         """
         if folder.resolve() == self.folder.resolve():
+            if self.weights != WEIGHTS:
+                raise SavedPredictorError(
+                    f"{folder} holds the predictor that this one was chosen from; name another folder"
+                )
             return self
         if folder.exists() and not (folder / DESCRIPTION).is_file() and (not folder.is_dir() or any(folder.iterdir())):
             raise SavedPredictorError(f"{folder} exists and is no saved predictor; name an empty or a new folder")
-        copy = replace(self, folder=folder)
-        copy.write(self.folder / WEIGHTS)
+        copy = replace(self, folder=folder, weights=WEIGHTS)
+        others = {choice.weights: self.folder / choice.weights for choice in self.choices}
+        copy.write({**others, WEIGHTS: self.weights_path})
         return copy
+
+    def chosen(self, choice: Choice) -> SavedPredictor:
+        """Return the predictor of another trial; its weights stay where they are until it is saved."""
+        model = choice.summary["best_config"].get("model")
+        return replace(
+            self,
+            blueprint=choice.blueprint,
+            summary={**self.summary, **choice.summary},
+            net=model if isinstance(model, OwnPart) else None,
+            choices=[],
+            weights=choice.weights,
+        )
 
     def with_network(self, net: Any) -> SavedPredictor:
         """Return the predictor with the network of the user's own that its weights belong to.
@@ -167,9 +232,9 @@ class SavedPredictor:
         """Build the network and load its weights onto the best device here, wherever they were trained."""
         classifier = empty_classifier(self.blueprint, self.problem, Numerics(choose_device()), self.net)
         try:
-            classifier.network.load_state_dict(load_file(self.folder / WEIGHTS))
+            classifier.network.load_state_dict(load_file(self.weights_path))
         except (OSError, SafetensorError, RuntimeError) as error:
-            raise SavedPredictorError(f"{self.folder / WEIGHTS} cannot be loaded: {error}") from None
+            raise SavedPredictorError(f"{self.weights_path} cannot be loaded: {error}") from None
         return classifier
 
 

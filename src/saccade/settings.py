@@ -14,6 +14,7 @@ from typing import Any, get_args
 
 from saccade.errors import HyperparameterError, UnknownArgumentError, UnknownNameError
 from saccade.executor import ExecutorName, plan_workers
+from saccade.objectives import check_objectives
 from saccade.scheduler import Scheduler, make_scheduler
 from saccade.searcher import SEARCHERS, Searcher
 
@@ -41,6 +42,8 @@ class TuneSettings:
         Configurations to try first, in this order; what one of them leaves out has the default of its space.
     trial_time_limit : float or None
         Seconds of training that one trial may have.
+    objectives : list of str
+        The score, and besides it what is to be small: ``latency``, ``params``, ``bytes``. Empty is the score alone.
     """
 
     num_trials: int | None = None
@@ -51,6 +54,7 @@ class TuneSettings:
     scheduler_options: dict[str, Any] = field(default_factory=dict)
     starting_configs: list[dict[str, Any]] = field(default_factory=list)
     trial_time_limit: float | None = None
+    objectives: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if self.num_trials is not None:
@@ -60,6 +64,7 @@ class TuneSettings:
                 raise HyperparameterError(f"max_reward was given {self.max_reward!r}; expected a number or None")
             _set(self, "max_reward", float(self.max_reward))
         _set(self, "trial_time_limit", _seconds("trial_time_limit", self.trial_time_limit))
+        _set(self, "objectives", check_objectives(self.objectives or []))
         _set(self, "scheduler_options", _dictionary("scheduler_options", self.scheduler_options))
         make_scheduler(self.scheduler, **self.scheduler_options)
         is_known = isinstance(self.searcher, str) and self.searcher in SEARCHERS

@@ -26,6 +26,7 @@ ALL = FitConfig(
     scheduler_options={"grace_epochs": 2, "type": "stopping"},
     starting_configs=[{"model": "a,b", "lr": 1e-3, "scale": (0.5, 1.0)}, {"auto_augment": None}],
     trial_time_limit=90.0,
+    objectives=["f1", "latency"],
     max_reward=1.0,
     holdout_frac=0.2,
     seed=7,

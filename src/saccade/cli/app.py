@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 
 from saccade._version import __version__
 from saccade.cli.check import check
+from saccade.cli.choose import choose
 from saccade.cli.demo import demo
 from saccade.cli.doctor import doctor
 from saccade.cli.evaluate import evaluate
@@ -48,7 +49,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (demo, check, fit, resume, leaderboard, evaluate, predict, models, doctor):
+for command in (demo, check, fit, resume, leaderboard, choose, evaluate, predict, models, doctor):
     app.command()(command)
 
 

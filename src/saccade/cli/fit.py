@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 _SAME_NAMES = (
     *("num_trials", "searcher", "searcher_options", "scheduler", "scheduler_options", "starting_configs"),
-    *("trial_time_limit", "max_reward", "holdout_frac", "weights", "executor", "refit_full"),
+    *("trial_time_limit", "max_reward", "holdout_frac", "weights", "executor", "refit_full", "objectives"),
 )
 _ARGUMENTS = {"preset": "presets", "seed": "random_state", "threads": "nthreads_per_trial", "gpus": "ngpus_per_trial"}
 """What `ImagePredictor.fit` calls these options."""
@@ -76,6 +76,10 @@ def fit(
     ] = None,
     trial_time_limit: Annotated[
         str | None, typer.Option(metavar="TIME", help="Training that one trial may have: 600, 90s, 10m.")
+    ] = None,
+    objectives: Annotated[
+        str | None,
+        typer.Option(metavar="NAME,NAME...", help="The score, and what is to be small: latency, params, bytes."),
     ] = None,
     max_reward: Annotated[float | None, typer.Option(metavar="SCORE", help="A score that ends the search.")] = None,
     refit_full: Annotated[

@@ -56,6 +56,7 @@ class FitConfig(BaseModel):
     scheduler_options: dict[str, Any] | None = Field(None, description="further arguments of the scheduler")
     starting_configs: list[dict[str, Any]] | None = Field(None, description="configurations to try first")
     trial_time_limit: float | str | None = Field(None, description="training of one trial: seconds, or 10m")
+    objectives: list[str] | str | None = Field(None, description="the score, and what is to be small: latency, params")
     max_reward: float | None = Field(None, description="a score that ends the search")
     holdout_frac: float | None = Field(None, description="part of the images to hold out")
     seed: int | None = Field(None, description="seed of the split, the search and the training")

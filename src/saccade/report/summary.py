@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -10,10 +10,32 @@ import pandas as pd
 from saccade.trial import Trial
 
 
-def trial_rows(trials: Sequence[Trial]) -> list[dict[str, Any]]:
-    """Return a row of JSON-able values for each trial, the best first, failed ones last."""
+def trial_rows(
+    trials: Sequence[Trial],
+    costs: Mapping[int, Mapping[str, float]] | None = None,
+    on_front: Collection[int] = (),
+) -> list[dict[str, Any]]:
+    """Return a row of JSON-able values for each trial, the best first, failed ones last.
+
+    Parameters
+    ----------
+    trials : sequence of Trial
+        All trials of a search.
+    costs : mapping or None
+        Where there are several objectives, what the network of each trial costs, by the trial's number.
+    on_front : collection of int
+        The trials than which no other is better in every objective.
+    """
     rows = [_row(trial) for trial in trials]
-    return sorted(rows, key=lambda row: (row["score_val"] is None, -(row["score_val"] or 0.0), row["trial"]))
+    if costs is not None:
+        for row in rows:
+            row["costs"] = dict(costs.get(row["trial"], {}))
+            row["on_front"] = row["trial"] in on_front
+
+    def place(row: dict[str, Any]) -> tuple[float, ...]:
+        return (row["score_val"] is None, -(row["score_val"] or 0.0), not row.get("on_front"), row["trial"])
+
+    return sorted(rows, key=place)
 
 
 def leaderboard(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
@@ -23,9 +45,14 @@ def leaderboard(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
     -------
     DataFrame
         Columns ``trial``, ``status``, ``score_val`` (higher is better), ``epochs_done``, ``best_epoch`` (0 is the
-        linear probe), ``fit_time_s``, the hyperparameters, and ``reason`` (why a trial failed, or stopped early).
+        linear probe), ``fit_time_s``, the hyperparameters, and ``reason`` (why a trial failed, or stopped early). Where
+        there are several objectives, also those of ``latency_ms`` (of an image), ``num_params`` and ``num_bytes`` that
+        were asked for, and ``on_front``: whether no other trial is better in one and at least as good in all.
     """
-    flat = [{**{key: row[key] for key in _COLUMNS}, **row["config"], "reason": row["reason"]} for row in rows]
+    flat = [
+        {**{key: row[key] for key in _COLUMNS}, **_objectives(row), **row["config"], "reason": row["reason"]}
+        for row in rows
+    ]
     table: pd.DataFrame = pd.DataFrame(flat)
     return table
 
@@ -41,7 +68,26 @@ def fit_summary(best: Trial, trials: Sequence[Trial], metric: str, total_s: floa
         ``eval_metric``, ``total_time``, ``best_config``, ``best_trial``, ``best_epoch``, ``num_trials``,
         ``fit_history``.
     """
-    report = best.best_report
+    figures = best_figures(best)
+    history = {
+        "best_reward": figures["valid_score"],
+        "best_config": best.config,
+        "total_time": total_s,
+        "reward_attr": "valid_reward",
+        "config_history": {str(trial.number): trial.config for trial in trials},
+    }
+    return {
+        **figures,
+        "eval_metric": metric,
+        "total_time": total_s,
+        "num_trials": len(trials),
+        "fit_history": history,
+    }
+
+
+def best_figures(trial: Trial) -> dict[str, Any]:
+    """Return what a summary says of the trial that it is about."""
+    report = trial.best_report
     assert report is not None
     figures = report.metrics
     if "subset_accuracy" in figures:
@@ -54,24 +100,17 @@ def fit_summary(best: Trial, trials: Sequence[Trial], metric: str, total_s: floa
         accuracies = {"train_acc": figures.get("train_acc"), "valid_acc": figures["top1"]}
     else:
         accuracies = {"train_loss": figures.get("train_loss"), "valid_rmse": figures.get("rmse")}
-    history = {
-        "best_reward": report.score,
-        "best_config": best.config,
-        "total_time": total_s,
-        "reward_attr": "valid_reward",
-        "config_history": {str(trial.number): trial.config for trial in trials},
-    }
     return {
         **accuracies,
         "valid_score": report.score,
-        "eval_metric": metric,
-        "total_time": total_s,
-        "best_config": best.config,
-        "best_trial": best.number,
+        "best_config": trial.config,
+        "best_trial": trial.number,
         "best_epoch": report.epoch,
-        "num_trials": len(trials),
-        "fit_history": history,
     }
+
+
+def _objectives(row: dict[str, Any]) -> dict[str, Any]:
+    return {**row["costs"], "on_front": row["on_front"]} if "costs" in row else {}
 
 
 _COLUMNS = ("trial", "status", "score_val", "epochs_done", "best_epoch", "fit_time_s")

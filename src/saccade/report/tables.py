@@ -18,9 +18,17 @@ _HEADS = {
     "epochs_done": "epochs done",
     "best_epoch": "best epoch",
     "fit_time_s": "seconds",
+    "latency_ms": "ms/image",
+    "num_params": "parameters",
+    "num_bytes": "bytes",
+    "on_front": "on front",
     "reason": "remark",
 }
-_ABOUT_TRIAL = ("trial", "status", "score_val", "epochs_done", "best_epoch", "fit_time_s", "reason")
+_COSTS = ("latency_ms", "num_params", "num_bytes")
+_ABOUT_TRIAL = (
+    *("trial", "status", "score_val", *_COSTS, "on_front", "epochs_done", "best_epoch", "fit_time_s"),
+    "reason",
+)
 
 
 def output_console() -> Console:
@@ -78,8 +86,13 @@ def _shared_hyperparameters(leaderboard: pd.DataFrame) -> dict[str, Any]:
 def _cell(name: str, value: Any) -> str:
     if value is None or (isinstance(value, float) and pd.isna(value)):
         return ""
+    if name == "on_front":
+        return "*" if value else ""
     if not isinstance(value, float):
         return str(value)
+    if name in ("num_params", "num_bytes"):
+        return f"{value:,.0f}"
     if name in ("epochs_done", "best_epoch"):  # whole numbers, which pandas made floats of where one is missing
         return f"{value:.0f}"
-    return f"{value:.4f}" if name == "score_val" else f"{value:.1f}" if name == "fit_time_s" else f"{value:.3g}"
+    digits = {"score_val": 4, "fit_time_s": 1, "latency_ms": 2}
+    return f"{value:.{digits[name]}f}" if name in digits else f"{value:.3g}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,6 +67,8 @@ class ImageTask:
         epoch count, and nothing stops early.
     class_names : list of str or None
         Names behind integer labels, under which recipes may weigh classes.
+    costs : list of str
+        Which of ``latency_ms``, ``num_params`` and ``num_bytes`` every report is to tell of the network.
     """
 
     store: ImageStore
@@ -79,3 +82,4 @@ class ImageTask:
     start: Path | None = None
     is_refit: bool = False
     class_names: list[str] | None = None
+    costs: Sequence[str] = ()

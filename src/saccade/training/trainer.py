@@ -27,6 +27,7 @@ from saccade.training.device import Numerics, choose_device
 from saccade.training.early_stopping import EarlyStopping
 from saccade.training.imbalance import balanced_sampling_weights, class_weights, loss_weights
 from saccade.training.metrics import held_out_figures
+from saccade.training.network_costs import network_costs
 from saccade.training.optimisation import LearningRate, Mixing, make_optimizer
 from saccade.training.probe import fit_head
 from saccade.training.recipe import Recipe
@@ -141,7 +142,8 @@ class Trainer:
             self.stop_reason = self.stopping.reason(score)
         if is_whole:
             save_state(state_file(self.folder, self.num_epochs), self.state_dict())
-        metrics = {**figures, "train_s": train_s, "val_s": self.val_s or 0.0}
+        costs = network_costs(self.classifier, self.task.costs)
+        metrics = {**figures, **costs, "train_s": train_s, "val_s": self.val_s or 0.0}
         seconds = time.perf_counter() - start_s
         checkpoint = str(state_file(self.folder, self.num_epochs)) if is_whole else None
         is_last = is_whole and self.num_epochs == self.recipe.epochs

@@ -1,0 +1,32 @@
+"""``saccade choose``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def choose(
+    run: Annotated[Path, typer.Argument(help="The run folder of a search with several --objectives.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the predictor is to be saved.")],
+    max_latency_ms: Annotated[
+        float | None, typer.Option(metavar="MS", help="Milliseconds for an image at most, as the search measured them.")
+    ] = None,
+    max_params: Annotated[float | None, typer.Option(metavar="N", help="Parameters at most.")] = None,
+    max_bytes: Annotated[float | None, typer.Option(metavar="N", help="Bytes of the weights at most.")] = None,
+    min_score: Annotated[
+        float | None, typer.Option(metavar="SCORE", help="The cheapest one with this score, instead of the best one.")
+    ] = None,
+) -> None:
+    """Save the best predictor of a search that costs no more than it may."""
+    from saccade.predictor import ImagePredictor  # torch is slow to import
+
+    chosen = ImagePredictor.load(run).choose(
+        max_latency_ms=max_latency_ms, max_params=max_params, max_bytes=max_bytes, min_score=min_score
+    )
+    chosen.save(out)
+    summary = chosen.fit_summary()
+    typer.echo(f"trial {summary['best_trial']} score {summary['valid_score']:.4f}")
+    typer.echo(f"predictor {out}")

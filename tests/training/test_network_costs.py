@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+import pytest
+
+from saccade.training.classifier import Classifier, new_classifier
+from saccade.training.device import Numerics, choose_device
+from saccade.training.network_costs import latency_ms, network_costs
+from saccade.training.problem import Problem
+from saccade.training.recipe import Recipe
+
+
+def classifier(img_size: int) -> Classifier:
+    recipe = Recipe(model="test_resnet", pretrained=False, img_size=img_size)
+    return new_classifier(recipe, Problem.of(["cat", "dog"]), Numerics(choose_device("cpu")))
+
+
+def test_larger_images_take_longer_and_a_network_is_measured_once() -> None:
+    small, large = latency_ms(classifier(32)), latency_ms(classifier(512))
+    assert 0 < small < large
+    assert latency_ms(classifier(32)) == small
+
+
+def test_costs_are_told_by_name() -> None:
+    network = classifier(32)
+    costs = network_costs(network, ["num_bytes", "num_params"])
+    assert list(costs) == ["num_bytes", "num_params"]
+    buffers = sum(buffer.numel() * buffer.element_size() for buffer in network.network.buffers())
+    assert costs["num_bytes"] == 4 * costs["num_params"] + buffers
+    assert network_costs(network, []) == {}
+    with pytest.raises(KeyError):
+        network_costs(network, ["weight"])
