@@ -164,11 +164,14 @@ class Description:
         Values by the names in `HYPERPARAMETERS`; others are ignored.
     num_epochs : int
         The epochs that the configuration asks for.
+    starts_with_probe : bool
+        Whether training begins with a probe of the network's frozen features, which is reported as epoch 0.
     """
 
     network: NetworkDescription
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
     num_epochs: int = 50
+    starts_with_probe: bool = False
 
 
 def features(description: Description, data: DatasetDescription, top1: float) -> np.ndarray:

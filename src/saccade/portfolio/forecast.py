@@ -112,6 +112,10 @@ class Forecaster:
         self._expected += list(np.asarray(expected, dtype=float))
         return list(range(first, len(self._points)))
 
+    def expect_more(self, number: int, more: np.ndarray) -> None:
+        """Add to the scores that are expected of a configuration, shape (num_epochs,)."""
+        self._expected[number] = self._expected[number] + more
+
     def observe(self, number: int, epoch: float, score: float) -> None:
         """Learn the best score of a configuration up to an epoch."""
         self._observed.append((number, max(epoch, EARLIEST), score))

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from saccade.errors import ExhaustedSearchSpaceError, SpaceError
-from saccade.portfolio import EPOCHS, DatasetDescription, Description, Forecaster, Portfolio
+from saccade.portfolio import EARLIEST, EPOCHS, DatasetDescription, Description, Forecaster, Portfolio
 from saccade.searcher.base import Searcher, exhausted
 from saccade.searcher.costs import EpochCosts
+from saccade.searcher.probes import INSIGHT, Probes
 from saccade.searcher.random_search import RandomSearcher
 from saccade.searcher.utility import expected_improvement
 from saccade.space import Dict, canonical_key, encode, from_optuna
@@ -43,7 +44,7 @@ class Advice:
     key : hashable or None
         `canonical_key` of the paused configuration to go on with; None is a new one, which `suggest` will return.
     until_epoch : int
-        How far to train it, as things stand.
+        How far to train it, as things stand; 0 is the probe that its training begins with.
     """
 
     key: Hashable | None
@@ -58,8 +59,11 @@ class _Item:
     config: dict[str, Any]
     number: int  # in the forecaster, and in the costs
     num_epochs: int
+    network: Hashable
+    has_probe: bool
     epoch: int = 0
     best: float = -math.inf
+    trained: float = -math.inf  # the best since training began from the probe
     is_running: bool = False
     has_ended: bool = False
     target: float = 1.0
@@ -126,7 +130,8 @@ class AutoSearcher(Searcher):
         self.describe, self.data = describe, data
         self.portfolio = portfolio or Portfolio.load()
         self.score_range = score_range
-        self.forecaster = Forecaster(HORIZONS)
+        self.forecaster = Forecaster((EARLIEST, *HORIZONS))
+        self.probes = Probes(HORIZONS)
         self.costs = EpochCosts(log_speed)
         self._source = RandomSearcher(self.space, seed=seed)
         self._rng = np.random.default_rng(seed)
@@ -202,8 +207,16 @@ class AutoSearcher(Searcher):
         item.best = max(item.best, self._normal(score))
         self._best = max(self._best, item.best)
         self.costs.observe(item.number, epoch, cost)
+        if epoch == 0 and item.has_probe:
+            more = self.probes.learn(item.network, item.best)
+            for each in (*self._known.values(), *self._pool.values()):
+                if each.network == item.network:
+                    self.forecaster.expect_more(each.number, more)
+        if epoch >= 1:
+            # The probe's score stays the best where training only hurts, and would hide it.
+            item.trained = max(item.trained, self._normal(score)) if item.has_probe else item.best
         if epoch in HORIZONS or epoch == 0:
-            self.forecaster.observe(item.number, epoch, item.best)
+            self.forecaster.observe(item.number, epoch, item.best if epoch == 0 else item.trained)
 
     def on_end(self, config: Mapping[str, Any], *, has_failed: bool, is_complete: bool = False) -> None:
         """Learn that a configuration is not running any more."""
@@ -212,8 +225,8 @@ class AutoSearcher(Searcher):
         self._running.pop(item.key, None)
         if has_failed:
             self.forecaster.observe(item.number, max(item.epoch, 1), max(item.best, 0.0))
-        elif is_complete and item.epoch not in HORIZONS and item.best > -math.inf:
-            self.forecaster.observe(item.number, item.epoch, item.best)
+        elif is_complete and item.epoch not in HORIZONS and item.trained > -math.inf:
+            self.forecaster.observe(item.number, item.epoch, item.trained)
 
     def begin_again(self, key: Hashable, until_epoch: int) -> None:
         """Take note that a paused configuration runs again."""
@@ -237,6 +250,7 @@ class AutoSearcher(Searcher):
         self._pool.pop(item.key, None)
         self._known[item.key] = self._running[item.key] = item
         item.is_running = True
+        self.probes.begin(item.network)
         self._num_begun += 1
 
     def _item_of(self, config: Mapping[str, Any]) -> _Item:
@@ -305,12 +319,15 @@ class AutoSearcher(Searcher):
         described = [self.describe(copied(config)) for config in configs]
         scores = self.portfolio.predict_scores(described, self.data)
         at = np.log(HORIZONS)
-        expected = np.stack([np.interp(at, np.log(EPOCHS), row) for row in scores])
+        curves = np.stack([np.interp(at, np.log(EPOCHS), row) for row in scores])
+        networks, have_probes = [each.network for each in described], [each.starts_with_probe for each in described]
+        from_probe = self.probes.expect(networks, curves)
+        expected = np.where(np.array(have_probes)[:, None], from_probe, np.concatenate([curves[:, :1], curves], axis=1))
         numbers = self.forecaster.add(self.portfolio.embed(described, self.data), expected)
-        self.costs.add(self.portfolio.predict_log_epoch_s(described, self.data), [item.network for item in described])
+        self.costs.add(self.portfolio.predict_log_epoch_s(described, self.data), networks, have_probes)
         return [
-            _Item(canonical_key(config), config, number, max(item.num_epochs, 1))
-            for config, number, item in zip(configs, numbers, described, strict=True)
+            _Item(canonical_key(config), config, number, max(each.num_epochs, 1), each.network, each.starts_with_probe)
+            for config, number, each in zip(configs, numbers, described, strict=True)
         ]
 
     def _best_step(self, items: list[_Item]) -> tuple[_Item, int] | None:
@@ -319,23 +336,32 @@ class AutoSearcher(Searcher):
             return None
         numbers = [item.number for item in items]
         forecast = self.forecaster.forecast(numbers, self._imagined())
-        horizons = np.array(HORIZONS, dtype=float)
-        done = np.array([item.epoch for item in items])[:, None]
+        horizons = np.array([0, *HORIZONS], dtype=float)
+        done = np.array([-1 if self._may_probe(item) else item.epoch for item in items])[:, None]
         ends = np.array([item.num_epochs for item in items])[:, None]
-        before = np.concatenate([[0.0], horizons[:-1]])[None]
+        before = np.concatenate([[-1.0], horizons[:-1]])[None]
         reach = np.minimum(horizons[None], ends)
         seconds = self.costs.seconds(numbers, reach)
         # The last horizon of a configuration is the first that is not before its end.
         possible = (reach > done) & (before < ends) & (seconds <= self.seconds_left)
         if not possible.any():
             return None
-        gain = expected_improvement(forecast.mean, forecast.sd, self._best)
+        have_probes = np.array([item.has_probe for item in items])[:, None]
+        sd = np.where(have_probes, self.probes.sureness * forecast.sd, forecast.sd)
+        gain = expected_improvement(forecast.mean, sd, self._best) * np.where(horizons == 0, INSIGHT, 1.0)
         cost = np.where(possible, seconds, 0.0) / self.seconds_left  # of time without end, any part is nothing
         worth = np.where(possible, gain / (cost + WAITING_SHARE), -1.0)
         for item, best in zip(items, worth.max(axis=1), strict=True):
             item.promise = float(best)
-        row, column = np.unravel_index(int(np.argmax(worth)), worth.shape)
+        row, column = (int(index) for index in np.unravel_index(int(np.argmax(worth)), worth.shape))
+        if column == 0:  # the probe is the same for all configurations of the network: what is to follow decides
+            network = items[row].network
+            alike = [index for index, item in enumerate(items) if possible[index, 0] and item.network == network]
+            row = alike[int(np.argmax((gain / (seconds + 1e-9))[alike, 1:].max(axis=1)))]
         return items[row], int(reach[row, column])
+
+    def _may_probe(self, item: _Item) -> bool:
+        return item.has_probe and item.key not in self._known and not self.probes.is_begun(item.network)
 
     def _imagined(self) -> list[tuple[int, float, float]]:
         """Return what running trials are assumed to reach: their forecast, so that others look elsewhere."""
@@ -344,7 +370,7 @@ class AutoSearcher(Searcher):
             return []
         means = self.forecaster.forecast([item.number for item in items]).mean
         return [
-            (item.number, item.target, float(np.interp(item.target, HORIZONS, mean)))
+            (item.number, item.target, float(np.interp(item.target, (EARLIEST, *HORIZONS), mean)))
             for item, mean in zip(items, means, strict=True)
         ]
 

@@ -38,11 +38,19 @@ class EpochCosts:
         self._groups: list[Hashable] = []
         self._measured: dict[int, tuple[int, float]] = {}  # configuration: epochs, seconds of one
         self._probes: dict[int, float] = {}
+        self._residuals: dict[int, float] = {}
         self._sums: dict[Hashable, tuple[float, int]] = {}
+        self._starts_with_probe: list[bool] = []
         self._has_probes = False
 
-    def add(self, log_epoch_s: Sequence[float] | np.ndarray, groups: Sequence[Hashable]) -> None:
+    def add(
+        self,
+        log_epoch_s: Sequence[float] | np.ndarray,
+        groups: Sequence[Hashable],
+        starts_with_probe: Sequence[bool] | None = None,
+    ) -> None:
         """Take up configurations, numbered on from those before; those of a group cost about the same an image."""
+        self._starts_with_probe += starts_with_probe or [False] * len(groups)
         self._predicted += [float(value) for value in log_epoch_s]
         self._groups += list(groups)
 
@@ -51,15 +59,16 @@ class EpochCosts:
         if epoch < 1:
             self._has_probes = True
             self._probes[number] = seconds
-            return
-        epoch_s = max(seconds - self._probes.get(number, 0.0), 1e-6) / epoch
+            epoch_s = max(seconds, 1e-6) / _PROBE_PART
+        else:
+            epoch_s = max(seconds - self._probes.get(number, 0.0), 1e-6) / epoch
+            self._measured[number] = (epoch, epoch_s)
         residual = math.log(epoch_s) - self._predicted[number]
-        group = self._groups[number]
-        total, num = self._sums.get(group, (0.0, 0))
-        if number in self._measured:
-            total, num = total - (math.log(self._measured[number][1]) - self._predicted[number]), num - 1
-        self._sums[group] = (total + residual, num + 1)
-        self._measured[number] = (epoch, epoch_s)
+        total, num = self._sums.get(self._groups[number], (0.0, 0))
+        if number in self._residuals:
+            total, num = total - self._residuals[number], num - 1
+        self._sums[self._groups[number]] = (total + residual, num + 1)
+        self._residuals[number] = residual
 
     def epoch_s(self, numbers: Sequence[int]) -> np.ndarray:
         """Return the seconds of an epoch, shape (num_configs,)."""
@@ -91,7 +100,12 @@ class EpochCosts:
             Not positive for epochs that were trained already.
         """
         done = np.array([self._measured[number][0] if number in self._measured else 0 for number in numbers])
-        fresh = [self._has_probes and number not in self._measured and number not in self._probes for number in numbers]
+        fresh = [
+            (self._has_probes or self._starts_with_probe[number])
+            and number not in self._measured
+            and number not in self._probes
+            for number in numbers
+        ]
         start = np.where(fresh, _PROBE_PART, 0.0)
         left: np.ndarray = (until_epochs - done[:, None] + start[:, None]) * self.epoch_s(numbers)[:, None]
         return left

@@ -93,7 +93,8 @@ def describe_recipe(
         "augmentation": _augmentation(recipe),
         "amp": Numerics.choose(device or choose_device(), recipe.amp).dtype is not torch.float32,
     }
-    return Description(_network(recipe, weights), hyperparameters, recipe.epochs)
+    starts_with_probe = recipe.starts_pretrained and recipe.linear_probe
+    return Description(_network(recipe, weights), hyperparameters, recipe.epochs, starts_with_probe)
 
 
 def _optimizer(opt: str | OwnPart) -> str:
