@@ -27,11 +27,11 @@ METHODS = {
     "random + asha": {"searcher": "random", "scheduler": "asha"},
 }
 NETWORKS = (
-    "mobilenetv1_100.tf_qat_in1k",
-    "mobilenetv2_035.keras_tm_in1k",
-    "mobilenetv2_100.tf2_ptq_in1k",
-    "regnetx_002.ptq_in1k",
-    "tf_mobilenetv3_small_100.tf_qat_in1k",
+    "mobilenetv1_100",
+    "mobilenetv2_035",
+    "mobilenetv2_100",
+    "regnetx_002",
+    "tf_mobilenetv3_small_100",
 )
 
 
@@ -44,7 +44,7 @@ def fit_once(data: Path, weights: Path, method: str, seed: int, time_limit_s: fl
     space = {
         "model": ag.Categorical(*NETWORKS),
         "lr": ag.Real(1e-4, 1e-2, log=True, default=1e-3),
-        "batch_size": ag.Categorical(8, 16, 32, default=16),
+        "batch_size": ag.Categorical(16, 8, 32),
         "weight_decay": ag.Real(1e-6, 1e-1, log=True, default=1e-2),
         "epochs": num_epochs,
     }

@@ -53,9 +53,9 @@ def test_with_little_time_every_network_is_probed_once_before_one_is_trained() -
     assert [epoch for _, epoch in steps[:3]] == [0, 0, 0]
 
 
-def test_after_the_probes_the_best_network_is_trained_first() -> None:
-    steps = search(searcher_of_probes(), 60.0, tuned=0.03)
-    assert {model for model, epoch in steps if epoch > 0} == {"net0"}
+def test_after_the_probes_the_best_network_is_trained_most() -> None:
+    trained = [model for model, epoch in search(searcher_of_probes(), 60.0, tuned=0.03) if epoch > 0]
+    assert trained.count("net0") > len(trained) / 2
 
 
 def test_a_training_that_only_hurts_is_left() -> None:

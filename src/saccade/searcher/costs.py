@@ -14,6 +14,10 @@ _PROBE_PART = 0.4
 """What a probe of frozen features is taken to cost, in epochs: it goes forward once, and not back."""
 
 
+_PROBE_AGAIN_PART = 0.1
+"""The same for a network that was probed before, whose features are kept."""
+
+
 class EpochCosts:
     """Seconds of an epoch, for each configuration.
 
@@ -42,6 +46,7 @@ class EpochCosts:
         self._sums: dict[Hashable, tuple[float, int]] = {}
         self._starts_with_probe: list[bool] = []
         self._has_probes = False
+        self._probed: set[Hashable] = set()
 
     def add(
         self,
@@ -59,6 +64,9 @@ class EpochCosts:
         if epoch < 1:
             self._has_probes = True
             self._probes[number] = seconds
+            if self._groups[number] in self._probed:
+                return  # it was quick because features were kept, and says nothing of an epoch
+            self._probed.add(self._groups[number])
             epoch_s = max(seconds, 1e-6) / _PROBE_PART
         else:
             epoch_s = max(seconds - self._probes.get(number, 0.0), 1e-6) / epoch
@@ -106,6 +114,7 @@ class EpochCosts:
             and number not in self._probes
             for number in numbers
         ]
-        start = np.where(fresh, _PROBE_PART, 0.0)
+        again = [self._groups[number] in self._probed for number in numbers]
+        start = np.where(fresh, np.where(again, _PROBE_AGAIN_PART, _PROBE_PART), 0.0)
         left: np.ndarray = (until_epochs - done[:, None] + start[:, None]) * self.epoch_s(numbers)[:, None]
         return left

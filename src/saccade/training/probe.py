@@ -15,7 +15,7 @@ import torch
 
 from saccade.data.batches import Images
 from saccade.training.classifier import Classifier
-from saccade.training.features import features_of
+from saccade.training.feature_cache import cached_features
 from saccade.training.problem import Problem
 from saccade.training.task import Split
 
@@ -65,7 +65,7 @@ def fit_head(
     if not isinstance(head, torch.nn.Linear):
         return {}
     chosen = np.random.default_rng(seed).permutation(len(train.indices))[:MAX_IMAGES]
-    features = features_of(classifier, classifier.batches(images, train.indices[chosen]), seconds_left)
+    features = cached_features(classifier, images, train.indices[chosen], seconds_left)
     chosen = chosen[: len(features)]
     scale = np.sqrt(np.mean(features**2)) or 1.0
     of_chosen = None if weights is None else weights[chosen]
@@ -77,7 +77,7 @@ def fit_head(
         head.weight.copy_(torch.as_tensor(weight / scale))
         if head.bias is not None:
             head.bias.copy_(torch.as_tensor(bias))
-        outputs = head(torch.as_tensor(features, device=head.weight.device)).cpu()
+        outputs = head(torch.tensor(features, device=head.weight.device)).cpu()
     return _figures(classifier.problem, outputs, torch.as_tensor(train.targets[chosen]), len(train.indices))
 
 
