@@ -37,7 +37,7 @@ def test_objectives_may_be_written_as_one_word() -> None:
 def test_the_score_is_called_by_its_name_or_score() -> None:
     check_score_name(["f1", "latency"], "f1")
     check_score_name(["score", "bytes"], "f1")
-    with pytest.raises(UnknownNameError, match=r"'latensy'. Did you mean 'latency'\? .*eval_metric, which is 'f1' here"):
+    with pytest.raises(UnknownNameError, match=r"Did you mean 'latency'\? .*eval_metric, which is 'f1' here"):
         check_score_name(["latensy", "bytes"], "f1")
 
 

@@ -12,6 +12,7 @@ SaccadeError
 │   ├── ArchiveError              an archive that is broken or unsafe to unpack
 │   ├── DownloadError             a file that could not be fetched (also OSError)
 │   └── ImageReadError            one image that cannot be decoded
+├── JournalError                  a study's journal that cannot be read or written (also ValueError)
 ├── SearchFailedError             no trial of a search succeeded (also RuntimeError)
 ├── DivergedError                 a loss that is no longer finite (also RuntimeError)
 ├── OutOfMemoryError              a trial that does not fit the device (also MemoryError)
@@ -92,6 +93,10 @@ class DownloadError(DataError, OSError):
 
 class ImageReadError(DataError):
     """One image that cannot be decoded; the message is the reason."""
+
+
+class JournalError(SaccadeError, ValueError):
+    """A journal that cannot be read, does not belong to a study of Saccade, or is being written by someone else."""
 
 
 class SearchFailedError(SaccadeError, RuntimeError):

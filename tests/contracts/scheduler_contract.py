@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -37,7 +37,18 @@ INHERITED = settings(max_examples=25, deadline=None, suppress_health_check=[Heal
 
 
 class SchedulerContract:
-    """The tests; `make` is to be overridden."""
+    """The tests; `make` is to be overridden.
+
+    Attributes
+    ----------
+    leaves_paused : bool
+        Whether a search without a time limit may end with trials that are paused.
+    goes_on_first : bool
+        Whether trials that a deadline has ended come before all others in a search with a later one.
+    """
+
+    leaves_paused: ClassVar[bool] = False
+    goes_on_first: ClassVar[bool] = True
 
     def make(self) -> Scheduler:
         """Return a new scheduler."""
@@ -46,7 +57,7 @@ class SchedulerContract:
     def run(self, num_workers: int, **limits: Any) -> tuple[Study, WatchedExecutor]:
         """Run a study of trials that last `NUM_EPOCHS`, a tenth of which fail in the middle.
 
-        A pause is not the end of a trial, unless the time is up.
+        A pause is not the end of a trial, unless the time is up or the scheduler says so.
         """
         executor = WatchedExecutor(num_workers, limits.pop("is_lost", lambda job, epoch: False))
         deadline = Deadline(limits.pop("time_limit_s", None), executor.clock)
@@ -56,7 +67,7 @@ class SchedulerContract:
         study.run()
         for trial in study.trials:
             if trial.status is Status.PAUSED:
-                assert limits.get("journal") or deadline.limit_s < math.inf
+                assert self.leaves_paused or limits.get("journal") or deadline.limit_s < math.inf
                 assert trial.reports[-1].checkpoint is not None
             if trial.status is not Status.FAILED:
                 assert (trial.status is Status.COMPLETED) == (trial.num_epochs == NUM_EPOCHS)
@@ -122,6 +133,7 @@ class SchedulerContract:
     ) -> None:
         study, executor = self.run(num_workers, time_limit_s=time_limit_s, num_trials=num_trials, seed=seed)
         assert executor.now_s <= time_limit_s + 1
+        # With a time limit even a scheduler that leaves trials paused goes on with them.
         could_go_on = any(trial.status is Status.PAUSED for trial in study.trials) or num_trials is None
         if could_go_on or len(study.trials) < num_trials:
             assert executor.now_s >= time_limit_s - 1
@@ -131,8 +143,7 @@ class SchedulerContract:
         self, num_workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.chdir(tmp_path)
-        for epoch in range(1, NUM_EPOCHS + 1):
-            (tmp_path / str(epoch)).touch()  # the checkpoints of simulated trials
+        _touch_checkpoints(tmp_path)
         journal = MemoryJournal()
         self.run(num_workers, num_trials=25, journal=journal)
         entries = journal.list
@@ -150,15 +161,43 @@ class SchedulerContract:
     def test_a_finished_run_that_is_resumed_has_nothing_to_do(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        monkeypatch.chdir(tmp_path)
+        _touch_checkpoints(tmp_path)
         journal = MemoryJournal()
         study, _ = self.run(2, num_trials=20, journal=journal)
         again, executor = self.run(2, num_trials=20, journal=MemoryJournal(journal.list))
         assert executor.jobs == []
         assert again.trials == study.trials
 
-    def test_some_trial_is_trained_to_its_end(self) -> None:
-        study, _ = self.run(1, num_trials=30)
+    @pytest.mark.parametrize("num_workers", [1, 3])
+    @pytest.mark.parametrize("num_trials", [1, 2, 5, 30])
+    def test_some_trial_is_trained_to_its_end(self, num_workers: int, num_trials: int) -> None:
+        study, _ = self.run(num_workers, num_trials=num_trials)
         assert max(trial.num_epochs for trial in study.trials) == NUM_EPOCHS
+
+    @pytest.mark.parametrize("num_workers", [1, 3])
+    def test_what_the_deadline_has_ended_goes_on_with_a_later_one(
+        self, num_workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        _touch_checkpoints(tmp_path)
+        num_ended = 0
+        for time_limit_s in range(7, 20):
+            journal = MemoryJournal()
+            study, _ = self.run(num_workers, num_trials=20, time_limit_s=time_limit_s, journal=journal)
+            ended = {trial.number for trial in study.trials if trial.note == "time limit"}
+            assert {study.trials[number].status for number in ended} <= {Status.PAUSED}
+            journal = MemoryJournal(journal.list)
+            again, executor = self.run(num_workers, num_trials=20, time_limit_s=500, journal=journal)
+            if self.goes_on_first:
+                assert {job.trial for job in executor.jobs[: len(ended)]} == ended
+            for number in ended:
+                has_failed = again.trials[number].status is Status.FAILED
+                assert has_failed or again.trials[number].num_epochs > study.trials[number].num_epochs
+            before = {(trial.number, report.epoch) for trial in study.trials for report in trial.reports}
+            assert not before & set(executor.trained)
+            num_ended += len(ended)
+        assert num_ended > 1
 
     def test_reports_are_answered_with_a_decision(self) -> None:
         state = OneTrial()
@@ -220,6 +259,7 @@ class OneTrial:
     """The state of a study that can begin one trial."""
 
     seconds_left = math.inf
+    num_workers = 1
     searcher = RandomSearcher({"x": Real(0, 1)})
 
     def __init__(self) -> None:
@@ -239,3 +279,9 @@ def _scores(config: dict[str, Any]) -> list[float]:
     x = config["x"]
     scores = [x * (1 - math.exp(-epoch)) for epoch in range(1, NUM_EPOCHS + 1)]
     return [*scores[:3], *([math.nan] if 0.4 < x < 0.5 else scores[3:])]
+
+
+def _touch_checkpoints(folder: Path) -> None:
+    """Make the files from which simulated trials continue."""
+    for epoch in range(1, NUM_EPOCHS + 1):
+        (folder / str(epoch)).touch()

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import math
+import tempfile
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 
 from contracts.scheduler_contract import NUM_EPOCHS, MemoryJournal, OneTrial, SchedulerContract, WatchedExecutor
 from contracts.simulated_executor import SimulatedExecutor
+from saccade.deadline import Deadline
 from saccade.errors import HyperparameterError, UnknownNameError
 from saccade.events import EpochDone
 from saccade.executor import InlineExecutor
@@ -20,6 +23,8 @@ from saccade.trial import Decision, FunctionTrainable, Job, Status, Trial
 
 
 class TestASHA(SchedulerContract):
+    leaves_paused = True
+
     def make(self):
         return ASHAScheduler()
 
@@ -31,20 +36,34 @@ class TestASHA(SchedulerContract):
         paused = [trial.config["x"] for trial in study.trials if trial.status is Status.PAUSED]
         assert sorted(done)[len(done) // 2] > sorted(paused)[len(paused) * 3 // 4]
 
-    def test_when_no_more_can_be_begun_all_are_trained_to_their_ends_the_best_first(self):
-        study, executor = self.run(1, num_trials=12)
+    @pytest.mark.parametrize("num_workers", [1, 4])
+    def test_without_a_time_limit_most_trials_stay_paused_when_no_more_can_be_begun(self, num_workers):
+        study, _ = self.run(num_workers, num_trials=27)
+        num_epochs = Counter(trial.num_epochs for trial in study.trials)
+        assert num_epochs[1] >= 12
+        assert 1 <= num_epochs[NUM_EPOCHS] <= 5
+        assert Counter(trial.status for trial in study.trials)[Status.PAUSED] >= 18
+        best = max((trial for trial in study.trials if trial.failure is None), key=lambda trial: trial.config["x"])
+        assert best.status is Status.COMPLETED
+
+    def test_with_a_time_limit_all_are_trained_to_their_ends_the_best_first(self):
+        study, executor = self.run(1, num_trials=12, time_limit_s=1000)
         assert {trial.num_epochs for trial in study.trials} <= {3, NUM_EPOCHS}  # a few fail after 3
-        last = [job.trial for job in executor.jobs if job.until_epoch == NUM_EPOCHS]
+        last = [job.trial for job in executor.jobs if job.checkpoint == "3"]
         assert len(last) >= 10
         assert study.trials[last[-1]].config["x"] == min(study.trials[trial].config["x"] for trial in last)
 
 
 class TestASHAWithFewerEpochs(SchedulerContract):
+    leaves_paused = True
+
     def make(self):
         return ASHAScheduler(max_epochs=20, grace_epochs=2, reduction_factor=2)
 
 
 class TestASHAFromEpochZero(SchedulerContract):
+    leaves_paused = True
+
     def make(self):
         return ASHAScheduler(max_epochs=9, grace_epochs=0)
 
@@ -74,21 +93,32 @@ class Promotions(ASHAScheduler):
         should = self.should_be_promoted(state.trials)
         job = super().next_job(watched)
         if should is not None:
-            assert (job.trial, job.until_epoch) == should
+            assert job.trial == should
             assert not watched.is_asked_for_a_trial
         else:
             assert watched.is_asked_for_a_trial
         return job
 
     def should_be_promoted(self, trials):
-        """Return the best paused trial of the highest rung that is among the best 1/η there, and its next rung."""
-        for rung, above in ((9, 27), (3, 9), (1, 3)):
+        """Return the best paused trial of the highest rung that is among the best 1/η there."""
+        for rung in (9, 3, 1):
             reached = [trial for trial in trials if trial.num_epochs >= rung]
             reached.sort(key=lambda trial: -trial.reports[rung - 1].score)
             for trial in reached[: len(reached) // 3]:
                 if trial.num_epochs == rung and trial.status is Status.PAUSED:
-                    return trial.number, above
+                    return trial.number
         return None
+
+    @staticmethod
+    def leading(trials):
+        """Return the numbers of paused trials that are the best of a rung, those aside that failed later."""
+        leaders = []
+        for rung in (1, 3, 9):
+            reached = [trial for trial in trials if trial.num_epochs >= rung and trial.status is not Status.FAILED]
+            leader = max(reached, key=lambda trial: trial.reports[rung - 1].score, default=None)
+            if leader is not None and (leader.status, leader.num_epochs) == (Status.PAUSED, rung):
+                leaders.append(leader.number)
+        return leaders
 
 
 class Watched:
@@ -110,27 +140,36 @@ class Watched:
 @given(
     num_workers=st.sampled_from([1, 8]),
     curves=st.lists(st.tuples(st.lists(st.integers(0, 9), min_size=27, max_size=27), st.integers(1, 60)), max_size=80),
+    has_time_limit=st.booleans(),
 )
-@settings(max_examples=60, deadline=None)
-def test_a_trial_is_promoted_when_it_is_among_the_best_third_and_the_best_of_the_highest_rung(num_workers, curves):
+@settings(max_examples=80, deadline=None)
+def test_a_trial_is_promoted_when_it_is_among_the_best_third_and_the_best_of_the_highest_rung(
+    num_workers, curves, has_time_limit
+):
     def curve(config):
         scores, fails_after = [*curves, ([1] * 27, 60)][config["n"]]
         return [float(score) if epoch < fails_after else math.nan for epoch, score in enumerate(scores)]
 
     executor = SimulatedExecutor(curve, num_workers)
-    study = Study(executor, GridSearcher({"n": Categorical(*range(len(curves) + 1))}), Promotions(max_epochs=27))
+    scheduler = Promotions(max_epochs=27)
+    deadline = Deadline(1e9 if has_time_limit else None, executor.clock)
+    searcher = GridSearcher({"n": Categorical(*range(len(curves) + 1))})
+    study = Study(executor, searcher, scheduler, deadline=deadline)
     study.run()
+    assert scheduler.should_be_promoted(study.trials) is None
+    assert scheduler.leading(study.trials) == []
     for trial in study.trials:
-        assert (trial.num_epochs == 27) == (trial.status is not Status.FAILED)
+        has_ended = trial.num_epochs == 27 or trial.status is Status.FAILED
+        assert has_ended if has_time_limit else has_ended == (trial.status is not Status.PAUSED)
 
 
 class State:
     """A study without workers: jobs are done by calling `train`."""
 
-    seconds_left = math.inf
+    num_workers = 1
 
-    def __init__(self, scheduler, num_trials=10**9):
-        self.scheduler, self.num_trials = scheduler, num_trials
+    def __init__(self, scheduler, num_trials=10**9, seconds_left=math.inf):
+        self.scheduler, self.num_trials, self.seconds_left = scheduler, num_trials, seconds_left
         self.trials, self.without_time = [], set()
 
     def new_trial(self):
@@ -179,15 +218,32 @@ class TestJobs:
     def test_a_trial_continues_from_its_checkpoint_to_the_next_rung(self):
         state = State(ASHAScheduler(reduction_factor=2))
         state.begin([0.5])
-        assert state.next_job() == Job(1, {}, "a folder", 1, None)
+        assert state.next_job() == Job(1, {}, "a folder", None, None)
         state.train(1, [0.6])
-        assert state.next_job() == Job(1, {}, "a folder", 2, "after 1")
+        assert state.next_job() == Job(1, {}, "a folder", None, "after 1")
+        assert state.train(1, [0.6, 0.6], first_epoch=2) is Decision.PAUSE
+        assert state.trials[1].num_epochs == 2
 
-    def test_a_job_has_no_end_before_a_trial_has_offered_a_checkpoint(self):
-        state = State(ASHAScheduler())
-        assert [state.next_job().until_epoch for _ in range(3)] == [None] * 3
-        state.train(2, [0.5])
-        assert state.next_job().until_epoch == 1
+    def test_no_job_ends_at_a_rung_by_itself(self):
+        state = State(ASHAScheduler(max_epochs=5, reduction_factor=2))
+        state.begin([0.5])
+        state.begin([0.6])
+        assert [state.next_job().until_epoch for _ in range(2)] == [5, 5]
+
+    def test_a_trial_with_a_checkpoint_now_and_then_is_not_complete_where_it_has_none(self):
+        def now_and_then(config, report):
+            for epoch in range(report.last_epoch + 1, 10):
+                save = (lambda folder: (folder / "x").touch()) if epoch % 3 else None
+                assert report.checkpoint is None or (report.checkpoint / "x").exists()
+                report(epoch=epoch, score=config["n"] * epoch, checkpoint=save)
+
+        executor = InlineExecutor(FunctionTrainable(now_and_then))
+        with tempfile.TemporaryDirectory() as folder:
+            searcher = GridSearcher({"n": Categorical(*range(12, 0, -1))})
+            study = Study(executor, searcher, ASHAScheduler(), folder=Path(folder))
+            study.run()
+        ends = [(trial.status.value, trial.num_epochs) for trial in study.trials]
+        assert ends == [("completed", 9), *[("stopped", 3)] * 3, *[("paused", 1)] * 8]
 
     def test_the_highest_rung_comes_first(self):
         state = State(ASHAScheduler(reduction_factor=2))
@@ -201,10 +257,10 @@ class TestJobs:
         state.train(3, [0.3], first_epoch=2)
         state.train(2, [0.4], first_epoch=2)
         jobs = [state.next_job() for _ in range(3)]
-        assert [(job.trial, job.until_epoch) for job in jobs] == [(2, 4), (5, 2), (4, 2)]
+        assert [(job.trial, job.checkpoint) for job in jobs] == [(2, "after 2"), (5, "after 1"), (4, "after 1")]
 
     def test_a_trial_without_time_is_not_started_and_is_in_nobodys_way(self):
-        state = State(ASHAScheduler(reduction_factor=2), num_trials=4)
+        state = State(ASHAScheduler(reduction_factor=2), num_trials=4, seconds_left=9.0)
         for _ in range(4):
             state.next_job()
         for trial, score in enumerate((0.4, 0.3, 0.2, 0.1)):
@@ -221,7 +277,7 @@ class TestJobs:
         trial.reports.append(EpochDone(0, 2, 0.9, 1.0, {}, "after 2"))
         assert state.scheduler.on_report(trial.reports[-1]) is Decision.CONTINUE
         state.end(0, Status.PAUSED)
-        assert state.next_job() == Job(0, {}, "a folder", 3, "after 2")
+        assert state.next_job() == Job(0, {}, "a folder", None, "after 2")
         state.end(0, Status.PAUSED)
         state.without_time = {0}
         assert state.next_job().trial == 3
@@ -285,17 +341,19 @@ class TestReports:
     def test_a_report_before_the_first_epoch_is_the_lowest_rung_without_grace(self):
         state = State(ASHAScheduler(grace_epochs=0, reduction_factor=2))
         state.begin([0.4], first_epoch=0)
-        assert state.next_job().until_epoch == 1
+        assert state.next_job().trial == 1
         state.train(1, [0.5], first_epoch=0)
         assert [trial.num_epochs for trial in state.trials] == [0, 0]
-        assert state.next_job() == Job(1, {}, "a folder", 1, "after 0")
+        assert state.next_job() == Job(1, {}, "a folder", None, "after 0")
+        assert state.train(1, [0.5, 0.5], first_epoch=1) is Decision.PAUSE
+        assert state.trials[1].num_epochs == 1
 
     def test_trials_that_make_no_such_report_have_reached_that_rung_with_the_first_epoch(self):
         state = State(ASHAScheduler(grace_epochs=0, reduction_factor=2))
         state.begin([0.4])
         state.begin([0.5])
         assert [len(rung) for rung in state.scheduler.ladders[0].rungs[:2]] == [2, 2]
-        assert state.next_job() == Job(1, {}, "a folder", 2, "after 1")
+        assert state.next_job() == Job(1, {}, "a folder", None, "after 1")
 
     def test_without_a_checkpoint_it_is_decided_at_once(self):
         state = State(ASHAScheduler(reduction_factor=2))
@@ -312,6 +370,58 @@ class TestReports:
         state.next_job()
         low, middle = state.scheduler.ladders[0].rungs[:2]
         assert (len(low), low.is_in_front(1), len(middle)) == (4, True, 1)
+
+
+class TestTheEnd:
+    def state(self, *scores, seconds_left=math.inf, **options):
+        """Return a state in which all trials wait at the first rung, and no more can be begun."""
+        state = State(ASHAScheduler(**options), num_trials=len(scores), seconds_left=seconds_left)
+        for _ in scores:
+            state.next_job()
+        for trial, score in enumerate(scores):
+            state.train(trial, [score])
+        return state
+
+    def test_what_is_not_in_front_stays_paused(self):
+        state = self.state(0.1, 0.3, 0.2, 0.0)
+        assert state.next_job().trial == 1
+        state.train(1, [0.3] * 8, first_epoch=2)
+        while (job := state.next_job()) is not None:
+            assert job.trial == 1
+            num_epochs = state.trials[1].num_epochs
+            state.train(1, [0.3] * (20 - num_epochs), first_epoch=num_epochs + 1, num_epochs=20)
+        assert [trial.num_epochs for trial in state.trials] == [1, 20, 1, 1]
+
+    def test_with_time_left_all_go_on(self):
+        state = self.state(0.1, 0.3, 0.2, 0.0, seconds_left=100.0)
+        assert [state.next_job().trial for _ in range(4)] == [1, 2, 0, 3]
+
+    def test_the_best_of_too_few_goes_on(self):
+        state = self.state(0.1, 0.2)
+        assert state.next_job().trial == 1
+        assert state.next_job() is None  # what runs may become better
+        state.train(1, [0.2] * 2, first_epoch=2)
+        assert state.next_job() == Job(1, {}, "a folder", None, "after 3")
+
+    def test_when_it_fails_the_next_one_does(self):
+        state = self.state(0.1, 0.2)
+        assert state.next_job().trial == 1
+        state.end(1, Status.FAILED)
+        assert state.next_job().trial == 0
+
+    def test_when_it_has_ended_none_does(self):
+        state = State(ASHAScheduler(), num_trials=2)
+        state.begin([0.2], num_epochs=1)
+        state.begin([0.1])
+        assert state.next_job() is None
+
+    def test_it_waits_for_those_that_an_earlier_process_was_training(self):
+        state = self.state(0.1, 0.2)
+        state.trials.append(Trial(2, {}, "a folder"))
+        state.scheduler.on_start(state)
+        assert state.next_job() is None
+        state.train(2, [0.3])
+        assert state.next_job().trial == 2
 
 
 class TestTrialsOfDifferentLengths:
@@ -351,10 +461,10 @@ class TestTrialsOfDifferentLengths:
         eta=st.integers(2, 4),
     )
     @settings(max_examples=40, deadline=None)
-    def test_all_are_trained_to_their_ends_in_the_end(self, lengths, num_workers, eta):
+    def test_all_are_trained_to_their_ends_if_there_is_time(self, lengths, num_workers, eta):
         executor = SimulatedExecutor(lambda config: [config["n"] % 7 / 7] * lengths[config["n"]], num_workers)
         searcher = GridSearcher({"n": Categorical(*range(len(lengths)))})
-        study = Study(executor, searcher, ASHAScheduler(reduction_factor=eta))
+        study = Study(executor, searcher, ASHAScheduler(reduction_factor=eta), deadline=Deadline(1e9, executor.clock))
         study.run()
         assert [trial.num_epochs for trial in study.trials] == [lengths[trial.config["n"]] for trial in study.trials]
 
@@ -378,7 +488,7 @@ class TestResume:
     def test_it_goes_on_where_it_stood(self):
         study, scheduler = self.resumed([[0.1], [0.3], [0.2], [0.1], [0.1]])
         job = scheduler.next_job(study)
-        assert (job.trial, job.until_epoch, job.checkpoint) == (1, 3, "1")
+        assert (job.trial, job.checkpoint) == (1, "1")
         assert scheduler.next_job(study).trial == 5
 
     def test_what_was_promoted_is_not_promoted_again(self):
@@ -392,7 +502,7 @@ class TestResume:
     def test_what_stands_between_rungs_goes_on_first(self):
         study, scheduler = self.resumed([[0.3], [0.1, 0.1], [0.2]])
         jobs = [scheduler.next_job(study) for _ in range(2)]
-        assert [(job.trial, job.until_epoch, job.checkpoint) for job in jobs] == [(1, 3, "2"), (0, 3, "1")]
+        assert [(job.trial, job.checkpoint) for job in jobs] == [(1, "2"), (0, "1")]
 
     def test_what_has_ended_does_not_go_on(self):
         study, scheduler = self.resumed([[0.3], [0.1], [0.2]], ended=[0])
@@ -419,7 +529,7 @@ class Many:
 
 
 def test_a_proposal_looks_at_few_trials_however_many_there_are():
-    state = State(ASHAScheduler(), num_trials=3000)
+    state = State(ASHAScheduler(), num_trials=3000, seconds_left=1e9)
     state.trials = Many()
     num_jobs, most = 0, 0
     while (job := state.scheduler.next_job(state)) is not None:

@@ -17,6 +17,9 @@ NUM_EPOCHS = 27
 
 
 class TestAutoSchedulerWithOtherSearchers(SchedulerContract):
+    leaves_paused = True
+    goes_on_first = False  # with more time there are other rungs
+
     def make(self):
         return AutoScheduler()
 
@@ -70,6 +73,15 @@ def test_pausing_is_used():
 def test_the_number_of_trials_is_a_limit_and_all_of_them_are_trained():
     study, _ = run(num_trials=5)
     assert [trial.status for trial in study.trials] == [Status.COMPLETED] * 5
+
+
+@pytest.mark.parametrize(("num_workers", "factor"), [(1, 2.0), (8, 3.0)])
+def test_rungs_are_chosen_for_as_many_workers_as_there_are(num_workers, factor):
+    executor = SimulatedExecutor(curve, num_workers, epoch_s=10.0)
+    scheduler = make_scheduler("auto", max_epochs=NUM_EPOCHS)
+    deadline = Deadline(600, executor.clock)  # for two whole trainings with one worker
+    Study(executor, RandomSearcher({"x": Real(0, 1)}), scheduler, deadline=deadline).run()
+    assert scheduler._asha.reduction_factor == factor
 
 
 def test_rungs_are_chosen_when_an_epoch_has_been_measured():

@@ -7,13 +7,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contracts.scheduler_contract import NUM_EPOCHS, SchedulerContract
+from contracts.simulated_executor import SimulatedExecutor
 from saccade.errors import HyperparameterError, UnknownNameError
 from saccade.events import EpochDone
-from saccade.scheduler import HyperbandScheduler
+from saccade.scheduler import HyperbandScheduler, Study
+from saccade.searcher import RandomSearcher
+from saccade.space import Real
 from saccade.trial import Decision, Status
 
 
 class TestHyperband(SchedulerContract):
+    leaves_paused = True
+
     def make(self):
         return HyperbandScheduler()
 
@@ -39,8 +44,20 @@ class TestHyperband(SchedulerContract):
 
 
 class TestHyperbandWithAnEnd(SchedulerContract):
+    leaves_paused = True
+
     def make(self):
         return HyperbandScheduler(max_epochs=NUM_EPOCHS, grace_epochs=0, reduction_factor=2)
+
+
+def test_without_a_time_limit_some_trial_of_each_bracket_comes_to_its_end_and_most_do_not():
+    scheduler = HyperbandScheduler(max_epochs=NUM_EPOCHS)
+    executor = SimulatedExecutor(lambda config: [config["x"]] * NUM_EPOCHS)
+    study = Study(executor, RandomSearcher({"x": Real(0, 1)}), scheduler, num_trials=30)
+    study.run()
+    ended = [scheduler.bracket(trial.number) for trial in study.trials if trial.status is Status.COMPLETED]
+    assert set(ended) == {0, 1, 2}
+    assert len(ended) < 15
 
 
 class TestStopping(SchedulerContract):

@@ -21,10 +21,11 @@ from optuna.trial import TrialState
 
 from contracts.simulated_executor import SimulatedExecutor
 from contracts.space_strategies import DICTS
+from saccade.errors import JournalError
 from saccade.events import EpochDone, JobFailed
 from saccade.scheduler import FIFOScheduler, journal
 from saccade.scheduler.entries import Begun, BegunAgain, Ended, Reported, Started, restore
-from saccade.scheduler.journal import Journal, JournalError
+from saccade.scheduler.journal import Journal
 from saccade.scheduler.study import Study
 from saccade.searcher import GridSearcher, RandomSearcher
 from saccade.space import Categorical, Dict, Int, Real

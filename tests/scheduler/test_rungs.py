@@ -102,6 +102,17 @@ class TestRung:
         assert rest == [trial for trial in order if trial in waiting and trial not in front]
         assert rung.best_paused() is None
 
+    @given(scores=scores, failed=st.sets(st.integers(0, 39)))
+    def test_the_best_that_has_not_failed_leads(self, scores, failed):
+        rung = Rung(1, 3)
+        for trial, score in enumerate(scores):
+            rung.enter(trial, score)
+            if trial in failed:
+                rung.fail(trial)
+        left = [trial for trial in range(len(scores)) if trial not in failed]
+        best = max(left, key=lambda trial: (scores[trial], -trial), default=None)
+        assert [trial for trial in range(len(scores)) if rung.leads(trial)] == ([] if best is None else [best])
+
     def test_a_second_score_of_a_trial_is_not_minded(self):
         rung = Rung(1, 2)
         rung.enter(0, 0.5)
@@ -174,6 +185,16 @@ class TestClimber:
         climber = Climber(0, Ladder(1, 3))
         climber.end()
         assert climber.rung is None
+
+    def test_one_that_fails_leads_on_no_rung_and_keeps_its_places(self):
+        ladder = Ladder(1, 3)
+        climbers = [Climber(trial, ladder) for trial in range(2)]
+        for epoch in (1, 3):
+            for climber, score in zip(climbers, (0.9, 0.1), strict=True):
+                climber.report(epoch, score)
+        climbers[0].fail()
+        assert [[rung.leads(trial) for trial in range(2)] for rung in ladder.rungs[:2]] == [[False, True]] * 2
+        assert [len(rung) for rung in ladder.rungs[:2]] == [2, 2]
 
     def test_one_that_has_ended_climbs_with_the_score_that_it_had(self):
         climber = Climber(0, Ladder(1, 3, 9))

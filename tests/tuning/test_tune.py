@@ -14,9 +14,8 @@ import pytest
 
 import saccade as ag
 from saccade import TuneResult, tune
-from saccade.errors import HyperparameterError, SearchFailedError, SpaceError, UnknownNameError
+from saccade.errors import HyperparameterError, JournalError, SearchFailedError, SpaceError, UnknownNameError
 from saccade.scheduler import FIFOScheduler
-from saccade.scheduler.journal import JournalError
 from saccade.searcher import GridSearcher, RandomSearcher
 from saccade.trial import MissingScoreError
 from saccade.tuning import TuningInterrupted
@@ -147,6 +146,15 @@ class TestCheckpoints:
         result = quiet(now_and_then, scheduler=scheduler, num_trials=12, searcher="random")
         assert all(trial.num_epochs == 30 for trial in result.trials if trial.status == "completed")
         assert result.trials[result.best_trial.number].num_epochs == 30
+
+    @pytest.mark.parametrize("scheduler", ["auto", "asha", "hyperband"])
+    def test_without_a_time_limit_most_trials_stay_paused_and_with_one_they_go_on(self, scheduler):
+        result = quiet(saving, scheduler=scheduler, num_trials=20, searcher="random")
+        statuses = [trial.status for trial in result.trials]
+        assert 1 <= statuses.count("completed") <= 12
+        assert statuses.count("completed") + statuses.count("paused") == 20
+        result = quiet(saving, scheduler=scheduler, num_trials=20, searcher="random", time_limit=600)
+        assert {trial.num_epochs for trial in result.trials} == {9}
 
     def test_without_a_path_they_live_as_long_as_the_result(self):
         result = quiet(saving)
@@ -362,6 +370,25 @@ class TestResume:
         more = quiet(counted, path=path, resume=True, num_trials=12)
         assert len(more.trials) == len(calls) == 12
         assert len({trial.config["x"] for trial in more.trials}) == 12
+
+    @pytest.mark.parametrize("scheduler", ["auto", "asha", "fifo"])
+    def test_more_time_goes_on_with_what_the_time_limit_ended(self, tmp_path, scheduler):
+        def slow(config, report):
+            for epoch in range(report.last_epoch + 1, 41):
+                assert report.checkpoint is None or report.last_epoch > 0
+                time.sleep(0.02)
+                with (report.folder / "trained").open("a") as file:
+                    file.write(f"{epoch}\n")
+                report(epoch=epoch, score=epoch, checkpoint=lambda folder: (folder / "x").touch())
+
+        how = {"path": tmp_path / "run", "scheduler": scheduler, "num_trials": 1}
+        (cut,) = quiet(slow, time_limit=0.5, **how).trials
+        assert cut.status == "paused"
+        assert cut.reason == "time limit" or scheduler != "fifo"  # others may just have paused it themselves
+        (whole,) = quiet(slow, time_limit=600, resume=True, **how).trials
+        assert whole.status == "completed"
+        assert trained(whole) == list(range(1, 41))
+        assert whole.num_epochs == 40 > cut.num_epochs
 
     def test_a_search_that_still_goes_on_is_not_resumed(self, tmp_path):
         def train(config):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+import math
 from typing import Literal, get_args
 
 from saccade.errors import UnknownNameError
@@ -25,8 +25,11 @@ class ASHAScheduler(Scheduler):
 
     What the paper leaves open is done so:
 
-    - When no new trial can be begun, but there is time, the paused trial with the best score is trained to its next
-      rung, and so on until all trials are at their ends. A worker has something to do while there are trials.
+    - When no new trial can be begun and none is to be promoted, the search ends, and what is paused stays paused. Only
+      the best trial of a rung then goes on even if it is one of fewer than η, so that some trial is trained to its end
+      however few there are.
+    - What is left of a time limit is not wasted: instead of that, the paused trial with the best score goes on to its
+      next rung, and so on until the time is up, or all trials are at their ends.
     - The score at a rung is that of the rung's epoch, not the best one so far. What is reported before the first rung,
       such as a linear probe's score as epoch 0, is not compared, unless `grace_epochs` is 0.
     - A trial that ends before its next rung, because its configuration asks for fewer epochs, stands there with its
@@ -96,21 +99,26 @@ class ASHAScheduler(Scheduler):
         self.type = type
         self.ladders = self._make_ladders()
         self._climbers: dict[int, Climber] = {}
-        self._interrupted: deque[int] = deque()
-        self._has_checkpoints = False
+        self._interrupted: dict[int, None] = {}  # in the order of their interruption
+        self._running: set[int] = set()
+
+    def on_start(self, state: StudyState) -> None:
+        """Learn which trials an earlier process was training; the study puts them before all others."""
+        self._running = {trial.number for trial in state.trials if trial.status is Status.RUNNING}
 
     def next_job(self, state: StudyState) -> Job | None:
         """Return the next job: of a trial that was interrupted, is promoted, is new, or is the best that waits."""
-        self._climb_finished()
-        trial = self._next_interrupted(state) or self._next_promoted(state)
-        trial = trial or state.new_trial() or self._next_best(state)
+        trial = self._next_interrupted(state) or self._next_promoted(state) or state.new_trial()
+        if trial is None:
+            trial = self._next_best(state) if state.seconds_left < math.inf else self._next_leader(state)
         return None if trial is None else self._job(trial)
 
     def on_report(self, report: EpochDone) -> Decision:
         """Let a trial go on to the next rung, and pause it there; stop it at the highest."""
         climber = self._climber(report.trial)
         climber.report(report.epoch, report.score)
-        self._has_checkpoints |= report.checkpoint is not None
+        self._interrupted.pop(report.trial, None)
+        self._climb_finished()
         if report.is_last:
             return Decision.CONTINUE
         if climber.next_rung is None:
@@ -126,14 +134,19 @@ class ASHAScheduler(Scheduler):
 
     def on_end(self, trial: Trial) -> None:
         """Keep a trial that is paused, or has ended, where it can be found again."""
+        self._running.discard(trial.number)
         climber = self._climber(trial.number)
         if trial.status is Status.PAUSED:
-            if not climber.is_on_rung or climber.rung is None:
-                self._interrupted.append(trial.number)
+            # Where no trial pauses at a rung, one that stands on it was told to go on, and was ended by something else.
+            if self.type == "stopping" or not climber.is_on_rung or climber.rung is None:
+                self._interrupted[trial.number] = None
             elif not climber.rung.is_top:
                 climber.rung.pause(trial.number)
         elif trial.status in (Status.COMPLETED, Status.STOPPED):
             climber.end()
+        elif trial.status is Status.FAILED:
+            climber.fail()
+        self._climb_finished()
 
     def _make_ladders(self) -> list[Ladder]:
         return [Ladder(self.grace_epochs, self.reduction_factor, self.max_epochs)]
@@ -148,7 +161,10 @@ class ASHAScheduler(Scheduler):
         return self._climbers[trial]
 
     def _climb_finished(self) -> None:
-        """Let trials that have ended take the places of those that are promoted, from the lowest rung up."""
+        """Let trials that have ended take the places of those that are promoted, from the lowest rung up.
+
+        It is done whenever something is learned, so that a search that is resumed comes to the same.
+        """
         for ladder in self.ladders:
             for rung in list(ladder.rungs):
                 while (number := rung.pop_finished_in_front()) is not None:
@@ -156,9 +172,10 @@ class ASHAScheduler(Scheduler):
 
     def _next_interrupted(self, state: StudyState) -> Trial | None:
         while self._interrupted:
-            trial = state.trials[self._interrupted.popleft()]
-            if self._can_train(trial, state) and not self._climbers[trial.number].is_on_rung:
-                return trial
+            number = next(iter(self._interrupted))
+            del self._interrupted[number]
+            if self._can_train(state.trials[number], state):
+                return state.trials[number]
         return None
 
     def _next_promoted(self, state: StudyState) -> Trial | None:
@@ -167,6 +184,17 @@ class ASHAScheduler(Scheduler):
             while rung.has_promotable():
                 if (trial := self._pop(rung, state)) is not None:
                     return trial
+        return None
+
+    def _next_leader(self, state: StudyState) -> Trial | None:
+        """Return the best trial of the highest rung that it waits at, unless one that still runs may become better."""
+        for ladder in self.ladders:
+            if any(self._climber(number).ladder is ladder for number in self._running):
+                continue
+            for rung in reversed(ladder.rungs):
+                while (place := rung.best_paused()) is not None and rung.leads(place[1]):
+                    if (trial := self._pop(rung, state)) is not None:
+                        return trial
         return None
 
     def _next_best(self, state: StudyState) -> Trial | None:
@@ -194,14 +222,8 @@ class ASHAScheduler(Scheduler):
         return trial.status is Status.PAUSED and state.has_time_for(trial)
 
     def _job(self, trial: Trial) -> Job:
-        """Return the job that trains a trial to its next rung."""
-        climber = self._climber(trial.number)
-        climber.is_on_rung = False
-        until_epoch, checkpoint = self.max_epochs, None
-        # A trial that offers no checkpoint may have to go on at the rung, so its job has no end there.
-        if self.type == "promotion" and self._has_checkpoints and climber.next_rung is not None:
-            # Where trials make no report before the first epoch, they reach a rung at epoch 0 with that epoch.
-            until_epoch = max(climber.next_rung.epoch, trial.num_epochs + 1)
-        if trial.reports:
-            checkpoint = trial.reports[-1].checkpoint
-        return Job(trial.number, trial.config, trial.folder, until_epoch, checkpoint)
+        """Return the job that trains a trial on; it is ended by a decision at a rung, where there is a checkpoint."""
+        self._climber(trial.number).is_on_rung = False
+        self._running.add(trial.number)
+        checkpoint = trial.reports[-1].checkpoint if trial.reports else None
+        return Job(trial.number, trial.config, trial.folder, self.max_epochs, checkpoint)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Hashable
+from dataclasses import replace
 
 from saccade.events import EpochDone
 from saccade.scheduler.asha import ASHAScheduler
@@ -103,7 +104,8 @@ class AutoScheduler(Scheduler):
         if self._asha is not None:
             self._asha.on_end(trial)
             return
-        self._before.append(trial)
+        if self._state is None or not isinstance(self._state.searcher, AutoSearcher):
+            self._before.append(replace(trial))  # with the status that it has now
         key = self._key(trial)
         self._paused.pop(key, None)
         if trial.status is Status.PAUSED:
@@ -173,11 +175,12 @@ class AutoScheduler(Scheduler):
         if not epoch_s:
             return None
         longest = DEFAULT_EPOCHS if self.max_epochs is None else self.max_epochs
-        grace_epochs, factor = choose_rungs(longest, state.seconds_left, epoch_s[0])
+        grace_epochs, factor = choose_rungs(longest, state.seconds_left, epoch_s[0], state.num_workers)
         asha = ASHAScheduler(self.max_epochs, min(grace_epochs, longest), factor)
         for each in self._before:
             if isinstance(each, EpochDone):
                 asha.on_report(each)
             else:
                 asha.on_end(each)
+        asha.on_start(state)
         return asha

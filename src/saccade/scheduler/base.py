@@ -26,6 +26,10 @@ class StudyState(Protocol):
     def seconds_left(self) -> float:
         """Seconds left for training; inf without a time limit."""
 
+    @property
+    def num_workers(self) -> int:
+        """How many trials are trained at once."""
+
     def new_trial(self) -> Trial | None:
         """Begin a trial with a configuration of the searcher's; None when no more may be begun."""
 

@@ -27,7 +27,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from saccade.errors import SaccadeError, SpaceError, UnknownNameError
+from saccade.errors import JournalError, SpaceError, UnknownNameError
 from saccade.events import EpochDone, JobFailed, LineFile
 from saccade.scheduler.entries import Begun, BegunAgain, Ended, Entry, Reported, Started, restore
 from saccade.scheduler.json_values import LostObjectError, from_json_value, to_json_value
@@ -47,10 +47,6 @@ _KEY = "saccade"
 _CREATE_STUDY, _CREATE_TRIAL, _SET_STATE_VALUES, _SET_INTERMEDIATE_VALUE, _SET_TRIAL_USER_ATTR = 0, 4, 6, 7, 8
 _MAXIMIZE = 2
 _RUNNING, _COMPLETE, _FAIL = 0, 1, 3
-
-
-class JournalError(SaccadeError, ValueError):
-    """A journal that cannot be read, does not belong to a study of Saccade, or is being written by someone else."""
 
 
 class Journal:

@@ -18,7 +18,7 @@ class OpenJob:
     Attributes
     ----------
     until_epoch : int or None
-        The epoch to which the trial is to be trained; None trains it to the end of its configuration.
+        The epoch at which the job ends; None trains the trial to the end of its configuration.
     checkpoint : str or None
         What it continues from, as far as this process began it.
     has_own_limit : bool
@@ -33,15 +33,20 @@ class OpenJob:
     last: Reported | None = None
 
     @property
+    def is_at_its_end(self) -> bool:
+        """Whether the trial has come as far as the job goes."""
+        return self.last is not None and self.until_epoch is not None and self.last.report.epoch >= self.until_epoch
+
+    @property
     def end(self) -> str | None:
         """How the job ends after its last report, in the words of `JobDone`; None if the trial was to go on."""
         if self.last is None:
             return None
-        if self.last.decision is not Decision.CONTINUE:
-            return "paused" if self.last.decision is Decision.PAUSE else "stopped"
-        report = self.last.report
-        is_there = self.until_epoch is not None and report.epoch >= self.until_epoch
-        return "completed" if report.is_last or is_there else None
+        if self.last.report.is_last:
+            return "completed"
+        if self.last.decision is Decision.STOP:
+            return "stopped"
+        return "paused" if self.last.decision is Decision.PAUSE or self.is_at_its_end else None
 
 
 class OpenJobs:

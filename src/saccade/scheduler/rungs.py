@@ -41,6 +41,7 @@ class Rung:
     def __init__(self, epoch: int, reduction_factor: float, *, is_top: bool = False) -> None:
         self.epoch, self.reduction_factor, self.is_top = epoch, reduction_factor, is_top
         self._scores: dict[int, float] = {}
+        self._failed: set[int] = set()
         self._places: list[_Place] = []
         self._paused: list[_Place] = []
         self._finished: list[_Place] = []
@@ -63,6 +64,14 @@ class Rung:
     def is_in_front(self, trial: int, *, at_least: int = 0) -> bool:
         """Tell whether a trial that has reached this rung is one of those in front, or of the `at_least` best."""
         return self._num_better((-self._scores[trial], trial)) < max(at_least, self.num_in_front)
+
+    def leads(self, trial: int) -> bool:
+        """Tell whether a trial that has reached this rung is the best of those that have not failed."""
+        return trial == next((other for _, other in self._places if other not in self._failed), None)
+
+    def fail(self, trial: int) -> None:
+        """Take note that a trial that has reached this rung has failed; it keeps its place."""
+        self._failed.add(trial)
 
     def _num_better(self, place: _Place) -> int:
         return bisect_left(self._places, place)
@@ -227,6 +236,12 @@ class Climber:
             self.next_rung.enter(self.trial, self.last_score)
             self.level, self.is_on_rung = self.level + 1, True
         self._finish_on_rung()
+
+    def fail(self) -> None:
+        """Lead nowhere any more."""
+        for level in range(self.level):
+            if (rung := self.ladder.rung(level)) is not None:
+                rung.fail(self.trial)
 
     def climb(self) -> None:
         """Stand at the next rung with the score that it had at this one: a trial that cannot be trained further."""

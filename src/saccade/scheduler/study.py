@@ -18,8 +18,9 @@ from saccade.scheduler.base import Scheduler
 from saccade.scheduler.budget import Budget, Reserve
 from saccade.scheduler.entries import Begun, BegunAgain, Ended, Entry, Reported, Started, moved, restore
 from saccade.scheduler.journal import Journal
-from saccade.scheduler.open_jobs import OpenJob, OpenJobs, SecondTry, has_checkpoint, has_readable_checkpoint
+from saccade.scheduler.open_jobs import OpenJobs, SecondTry, has_checkpoint, has_readable_checkpoint
 from saccade.scheduler.standings import NUM_FAILURES, Standings, all_failed
+from saccade.scheduler.verdicts import verdict
 from saccade.searcher import Searcher
 from saccade.space import canonical_key
 from saccade.space.constants import copied
@@ -30,16 +31,14 @@ __all__ = ["NUM_FAILURES", "NUM_RETRIES", "Study"]
 NUM_RETRIES = 1
 """How often a trial is tried again whose worker was lost."""
 
-TRIAL_TIME_LIMIT = "trial time limit"
-"""The note of a trial that was ended by its own limit, not by that of the search."""
-
 
 class Study:
     """One search: the only writer of its trials.
 
     With a journal that has entries already, the study goes on where the process that wrote them ended. Searcher and
     scheduler are told of all that was reported, in the order in which it was; trials that were running are trained
-    first, from their last checkpoints on, and no epoch that was reported is trained again if there is one.
+    first, from their last checkpoints on, and no epoch that was reported is trained again if there is one. A trial that
+    the deadline ended is paused if it can be continued, so that a study with a later deadline goes on with it.
 
     Parameters
     ----------
@@ -131,6 +130,11 @@ class Study:
     def seconds_left(self) -> float:
         """Seconds left for training; inf without a deadline."""
         return self.budget.seconds_left
+
+    @property
+    def num_workers(self) -> int:
+        """How many trials are trained at once."""
+        return self.executor.num_workers
 
     @property
     def best_trial(self) -> Trial | None:
@@ -308,30 +312,14 @@ class Study:
 
     def _end(self, event: JobDone | JobFailed) -> None:
         """Set how a job has ended, and tell everyone."""
-        trial, job = self._trials[event.trial], self._open[event.trial]
-        event = self._verdict(trial, job, event)
+        trial = self._trials[event.trial]
+        event = verdict(trial, self._open[event.trial], event, self.budget)
         if isinstance(event, JobFailed):
             self._conclude(Ended(event.trial, Status.FAILED, failure=event))
         else:
             score = None if trial.best_report is None else trial.best_report.score
             self._conclude(Ended(event.trial, Status(event.status), event.reason, best_score=score))
         self._tell(event)
-
-    def _verdict(self, trial: Trial, job: OpenJob, event: JobDone | JobFailed) -> JobDone | JobFailed:
-        """Return how a job has ended, which its worker cannot always know."""
-        if isinstance(event, JobFailed):
-            if not event.is_worker_lost or job.end is None:
-                return event
-            event = JobDone(event.trial, job.end)  # the worker died after the trial's work was done
-        if not trial.reports:
-            return JobFailed(event.trial, "it ended without a single report")
-        if trial.reports[-1].is_last:
-            return JobDone(event.trial)
-        if event.status == "paused" and not self.budget.has_own_time(trial):
-            return JobDone(event.trial, "stopped", TRIAL_TIME_LIMIT)
-        if event.reason == "time limit" and job.has_own_limit:
-            return replace(event, reason=TRIAL_TIME_LIMIT)
-        return event
 
     def _conclude(self, entry: Ended) -> None:
         """Bring a trial to its end, or to its pause."""

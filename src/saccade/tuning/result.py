@@ -35,8 +35,8 @@ class TrialResult:
     config : dict
         Its configuration.
     status : str
-        ``"completed"``, ``"stopped"``, ``"paused"`` (it was not promising enough to go on, and might), ``"failed"``; in
-        a search that was interrupted also ``"running"``.
+        ``"completed"``, ``"stopped"``, ``"paused"`` (it was not promising enough, or had no more time, and might go
+        on), ``"failed"``; in a search that was interrupted also ``"running"``.
     score : float or None
         The best figure of the metric; None without a report.
     best_epoch : int or None

@@ -64,7 +64,8 @@ def tune(
     they were; so they do after a crash, or when the search is resumed. ``checkpoint=`` is a function that writes into
     the folder that it is called with, or the path of a file or folder that is copied: either is kept whole or not at
     all, whatever the function overwrites next. Only the best checkpoints, and those that are needed to go on, stay on
-    disk. A function that offers none is never paused: an unpromising trial is stopped for good.
+    disk. A function that offers none is never paused: an unpromising trial is stopped for good. Without a time limit,
+    trials that do not promise enough stay paused in the end; with one, what is left of the time is used for them.
 
     A function of the configuration alone returns its score, or a dict of figures with the metric.
 
@@ -108,7 +109,8 @@ def tune(
         Where to keep the journal, which optuna-dashboard can show, the events, and the trials' files. With None nothing
         is kept but checkpoints, for as long as the result lives.
     resume
-        Go on with the search in `path`, which may have been killed at any instant; where there is none, begin it.
+        Go on with the search in `path`, which may have been killed at any instant; where there is none, begin it. With
+        a longer `time_limit`, trials that the last one ended go on from their checkpoints.
     seed
         Seed of the searcher.
     verbosity
@@ -157,9 +159,7 @@ def tune(
     arguments.check_ends(made_searcher, num_trials, time_limit)
     trial_time_limit = arguments.seconds("trial_time_limit", trial_time_limit)
     with arguments.executor_of(executor, num_workers, num_trials) as made_executor:
-        made_executor.trainable = FunctionTrainable(
-            called, metric, is_minimized=mode == "min", max_epochs=max_epochs, ends_without_checkpoint=False
-        )
+        made_executor.trainable = FunctionTrainable(called, metric, is_minimized=mode == "min", max_epochs=max_epochs)
         search = Search(
             made_executor,
             made_searcher,
