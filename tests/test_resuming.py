@@ -34,6 +34,13 @@ class Killed(BaseException):
     """Stands for the end of a process; nothing in the program expects it."""
 
 
+@pytest.fixture(autouse=True)
+def cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[Path]]:
+    """Return the stores that are kept for later runs."""
+    monkeypatch.setenv("SACCADE_CACHE", str(tmp_path / "cache"))
+    return lambda: sorted(summary.parent for summary in (tmp_path / "cache" / "stores").glob("*/store.json"))
+
+
 @pytest.fixture
 def search(tiny: dict[str, Any]) -> dict[str, Any]:
     """Arguments of a search whose trials are paused and promoted; it gives the same numbers each time."""
@@ -143,6 +150,7 @@ def test_images_are_decoded_once_unless_that_was_not_finished(
     make_colours: MakeColours, search: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     frame = make_colours(8)
+    monkeypatch.setenv("SACCADE_STORE_CACHE_GB", "0")
     with pytest.MonkeyPatch.context() as patch:
         killed_at(patch, 6, before=True)
         with pytest.raises(Killed):
@@ -152,6 +160,26 @@ def test_images_are_decoded_once_unless_that_was_not_finished(
     (tmp_path / "run" / "store" / "store.json").write_text("{")  # as if the disk had been full
     predictor_of(tmp_path / "run").fit(frame, **search, resume=True)
     assert not list((tmp_path / "run").glob("*store*"))
+
+
+def test_a_later_run_and_a_resumed_one_take_what_was_decoded_before(
+    make_colours: MakeColours, search: dict[str, Any], tmp_path: Path, cached: Callable[[], list[Path]]
+) -> None:
+    frame = make_colours(8)
+    first = predictor_of(tmp_path / "first").fit(frame, **search)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("saccade.data.store.decode_image", None)
+        second = predictor_of(tmp_path / "second").fit(frame, **search)
+        killed_at(patch, 20, before=True)
+        with pytest.raises(Killed):
+            predictor_of(tmp_path / "third").fit(frame, **search)
+    (store,) = cached()
+    shutil.rmtree(store)  # the cache was cleared in between
+    third = predictor_of(tmp_path / "third").fit(frame, **search, resume=True)
+    same_results(first, second)
+    same_results(first, third)
+    assert cached() == [store]
+    assert not list(tmp_path.glob("*/*store*/pixels.bin"))
 
 
 def test_resume_begins_a_run_where_there_is_none_and_takes_a_finished_one_as_it_is(
@@ -221,7 +249,6 @@ def test_a_split_that_is_no_longer_the_same_is_told(
         killed_at(patch, 9, before=True)
         with pytest.raises(Killed):
             predictor_of(tmp_path / "run").fit(frame, **search)
-    (tmp_path / "run" / "store" / "store.json").unlink()
     for path in frame["image"][:3]:
         Path(path).write_text("no image any more")
     with pytest.raises(DataError, match="Bring the files back"):
@@ -267,7 +294,11 @@ def test_images_and_objects_that_no_file_holds_go_on_in_python_only(
 
 
 def test_ctrl_c_tells_how_to_go_on(
-    make_colours: MakeColours, search: dict[str, Any], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    make_colours: MakeColours,
+    search: dict[str, Any],
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    cached: Callable[[], list[Path]],
 ) -> None:
     def interrupted(self: Study) -> None:
         raise KeyboardInterrupt
@@ -277,7 +308,7 @@ def test_ctrl_c_tells_how_to_go_on(
         with pytest.raises(KeyboardInterrupt):
             predictor_of(tmp_path / "run", verbosity=1).fit(make_colours(8), **search)
     assert f"interrupted; to go on: saccade resume {tmp_path / 'run'}" in capfd.readouterr().err
-    assert (tmp_path / "run" / "store" / "store.json").is_file()
+    assert len(cached()) == 1
 
 
 def test_a_refit_that_was_interrupted_is_done_anew(

@@ -1,51 +1,116 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torchvision.transforms import v2
+from torchvision.transforms import InterpolationMode, v2
 
 from saccade.data.augmentation import (
     Augmentation,
+    TrainingTransform,
     as_tensor,
     evaluation_transform,
     normalise,
     own_transform,
     policy,
-    training_transform,
+    random_box,
 )
 from saccade.errors import HyperparameterError, UnknownNameError
 
 SIDES = st.integers(1, 90)
 
 
+EVERYTHING = Augmentation(vflip=0.5, color_jitter=0.4, auto_augment="rand-m9-n2", re_prob=1.0)
+
+
+def noise(height: int, width: int, seed: int = 0, channels: int = 3) -> np.ndarray:
+    image = np.random.default_rng(seed).integers(0, 256, (height, width, channels), dtype=np.uint8)
+    image.flags.writeable = False  # as those of a store
+    return image
+
+
 @settings(max_examples=40)
 @given(height=SIDES, width=SIDES, side=st.integers(8, 48), seed=st.integers(0, 9))
 def test_images_of_any_shape_become_squares_of_bytes(height: int, width: int, side: int, seed: int) -> None:
-    image = as_tensor(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
-    everything = Augmentation(vflip=0.5, color_jitter=0.4, auto_augment="rand-m9-n2", re_prob=1.0)
-    for transform in (
-        training_transform(everything, side, "bicubic"),
-        training_transform(Augmentation(), side, "bilinear"),
-        evaluation_transform(side, 0.875, "bicubic"),
-        evaluation_transform(side, 1.15, "bicubic"),  # some of timm's networks want a border
-    ):
-        out = transform(image)
+    image = noise(height, width, seed)
+    made = [
+        TrainingTransform(EVERYTHING, side, "bicubic")(image, np.random.default_rng(seed)),
+        TrainingTransform(Augmentation(), side, "bilinear")(image, np.random.default_rng(seed)),
+        evaluation_transform(side, 0.875, "bicubic")(as_tensor(image)),
+        evaluation_transform(side, 1.15, "bicubic")(as_tensor(image)),  # some of timm's networks want a border
+    ]
+    for out in made:
         assert out.shape == (3, side, side)
         assert out.dtype is torch.uint8
 
 
-def test_the_same_seed_gives_the_same_image() -> None:
-    image = as_tensor(np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8))
-    transform = training_transform(Augmentation(auto_augment="trivialaugment", color_jitter=0.5), 24, "bilinear")
-    torch.manual_seed(3)
-    first = transform(image)
-    second = transform(image)
-    torch.manual_seed(3)
-    assert torch.equal(transform(image), first)
-    assert not torch.equal(first, second)
+@pytest.mark.parametrize("name", [None, "randaugment", "autoaugment", "trivialaugment", "augmix"])
+def test_all_that_is_random_comes_from_the_generator_that_is_given(name: str | None) -> None:
+    image = noise(40, 50)
+    transform = TrainingTransform(replace(EVERYTHING, auto_augment=name), 24, "bilinear")
+    state = torch.get_rng_state()
+    first = [transform(image, np.random.default_rng(seed)) for seed in range(8)]
+    torch.rand(3)  # whoever else draws makes no difference
+    assert all(torch.equal(transform(image, np.random.default_rng(seed)), first[seed]) for seed in range(8))
+    assert len({out.numpy().tobytes() for out in first}) == 8
+    torch.set_rng_state(state)
+    [transform(image, np.random.default_rng(seed)) for seed in range(8)]
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@settings(max_examples=100)
+@given(height=SIDES, width=SIDES, low=st.floats(0.01, 1), seed=st.integers(0, 9))
+def test_a_random_part_lies_inside_and_has_the_area_and_shape_that_are_asked_for(
+    height: int, width: int, low: float, seed: int
+) -> None:
+    top, left, box_height, box_width = random_box(height, width, (low, 1.0), (0.75, 4 / 3), np.random.default_rng(seed))
+    assert 0 <= top <= top + box_height <= height
+    assert 0 <= left <= left + box_width <= width
+    assert min(box_height, box_width) >= 1
+    if 30 < height == width:
+        assert box_height * box_width >= 0.85 * low * height * width  # sides are whole pixels
+        assert 0.7 <= box_width / box_height <= 1.43 or box_height * box_width < 100
+
+
+def test_parts_are_drawn_as_torchvision_draws_them() -> None:
+    ours = [random_box(100, 150, (0.35, 1.0), (0.75, 4 / 3), np.random.default_rng(seed)) for seed in range(4000)]
+    torch.manual_seed(0)
+    image = torch.zeros(3, 100, 150)
+    theirs = [v2.RandomResizedCrop.make_params(v2.RandomResizedCrop(8, (0.35, 1.0)), [image]) for _ in range(4000)]
+    keys = ("top", "left", "height", "width")
+    for number, key in enumerate(keys):
+        drawn, expected = [box[number] for box in ours], [box[key] for box in theirs]
+        assert abs(np.mean(drawn) - np.mean(expected)) < 0.05 * np.std(expected) * 2
+        assert 0.93 < np.std(drawn) / np.std(expected) < 1.07
+
+
+def test_flips_and_the_black_rectangle_are_as_likely_as_asked() -> None:
+    image = np.zeros((40, 40, 3), np.uint8)
+    image[:10, :10] = 200
+    whole = Augmentation(scale=(1.0, 1.0), ratio=(1.0, 1.0), hflip=0.3, vflip=0.6)
+    transform = TrainingTransform(whole, 40, "bilinear")
+    made = [transform(image, np.random.default_rng(seed)) for seed in range(1000)]
+    assert 0.25 < np.mean([bool(out[0, :, -5].any()) for out in made]) < 0.35
+    assert 0.55 < np.mean([bool(out[0, -5, :].any()) for out in made]) < 0.65
+    transform = TrainingTransform(replace(whole, hflip=0.0, vflip=0.0, re_prob=0.4), 40, "bilinear")
+    white = np.full((40, 40, 3), 255, np.uint8)
+    erased = [(transform(white, np.random.default_rng(seed)) == 0).float().mean().item() for seed in range(1000)]
+    assert 0.35 < np.mean(np.array(erased) > 0) < 0.45
+    assert max(erased) < 0.36
+    assert (white == 255).all()  # the image itself is left alone
+
+
+@settings(max_examples=40)
+@given(height=SIDES, width=SIDES, side=st.integers(8, 48), crop_pct=st.sampled_from([0.875, 1.0, 1.15]))
+def test_evaluation_is_that_of_torchvision(height: int, width: int, side: int, crop_pct: float) -> None:
+    image = as_tensor(noise(height, width))
+    theirs = v2.Compose([v2.Resize(round(side / crop_pct), InterpolationMode.BICUBIC), v2.CenterCrop(side)])(image)
+    ours = evaluation_transform(side, crop_pct, "bicubic")(image)
+    assert (ours.int() - theirs.int()).abs().max() <= 1  # on some processors torchvision resizes floats
 
 
 def test_evaluation_shows_the_central_square_upright() -> None:

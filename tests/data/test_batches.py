@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import threading
+import time
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from saccade.data.batches import Batches
+from saccade.data.augmentation import Augmentation, TrainingTransform
+from saccade.data.batches import AHEAD, Batches
 
 
 def batches(num: int, batch_size: int) -> Batches:
@@ -42,11 +46,93 @@ def test_in_order_is_in_order_and_shuffled_depends_on_the_seed() -> None:
     assert order(0) == order(0) != order(1)
 
 
-def test_an_error_in_a_thread_reaches_the_caller() -> None:
+def test_an_error_in_a_thread_reaches_the_caller_and_no_thread_stays() -> None:
     made = batches(4, 2)
     made.transform = lambda x: 1 / 0  # type: ignore[assignment,return-value]
-    with pytest.raises(ZeroDivisionError):
-        list(made.in_order())
+    for one_pass in (made.in_order(), made.shuffled()):
+        with pytest.raises(ZeroDivisionError):
+            list(one_pass)
+    assert not [thread for thread in threading.enumerate() if "saccade-batches" in thread.name]
+
+
+class Counted:
+    """Images that count how often they are asked for."""
+
+    def __init__(self) -> None:
+        self.num_loaded = 0
+
+    def __getitem__(self, index: int, /) -> np.ndarray:
+        self.num_loaded += 1
+        return np.random.default_rng(index).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+
+
+def varied(num: int, num_threads: int, **augmentation: object) -> Batches:
+    transform = TrainingTransform(Augmentation(**augmentation), 16, "bilinear")  # type: ignore[arg-type]
+    numbers = np.arange(num)
+    return Batches(Counted(), numbers, numbers, transform, 5, (0.5,) * 3, (0.5,) * 3, num_threads=num_threads)
+
+
+@pytest.mark.parametrize("policy", [None, "randaugment"])
+def test_a_random_pass_depends_on_the_seed_and_not_on_threads_or_on_who_else_draws(policy: str | None) -> None:
+    def one_pass(num_threads: int, *, draws: bool) -> list[torch.Tensor]:
+        torch.manual_seed(3)
+        images = []
+        for x, _ in varied(23, num_threads, auto_augment=policy, color_jitter=0.2).shuffled():
+            images += list(x)
+            if draws:
+                torch.rand(1)
+        return images
+
+    first = one_pass(1, draws=False)
+    for num_threads, draws in ((1, True), (2, False), (5, True)):
+        again = one_pass(num_threads, draws=draws)
+        assert all(torch.equal(one, other) for one, other in zip(first, again, strict=True))
+
+
+def test_each_pass_and_each_showing_of_an_image_is_varied_otherwise() -> None:
+    made = varied(1, 2)
+    shown = [next(iter(made.shuffled()))[0] for _ in range(6)]
+    assert len({x.numpy().tobytes() for x in shown}) == 6
+    made = varied(12, 2)
+    made.indices = np.zeros(12, np.int64)  # one image twelve times in a pass
+    assert len({image.numpy().tobytes() for x, _ in made.shuffled() for image in x}) == 12
+
+
+def test_only_some_batches_are_prepared_ahead_and_a_pass_may_be_left() -> None:
+    made = varied(100, 2)
+    assert isinstance(made.images, Counted)
+    one_pass = made.shuffled()
+    next(one_pass)
+    time.sleep(0.2)
+    assert made.images.num_loaded <= 5 * (AHEAD + 1)
+    del one_pass
+    assert not [thread for thread in threading.enumerate() if "saccade-batches" in thread.name]
+
+
+def test_the_seconds_that_were_waited_are_counted() -> None:
+    made = varied(20, 1)
+
+    def slow(x: torch.Tensor) -> torch.Tensor:
+        time.sleep(0.01)
+        return x[:, :8, :8]
+
+    made.transform = slow
+    list(made.in_order())
+    assert made.waited_s > 0.15
+    for _ in made.in_order():
+        time.sleep(0.1)  # while the next ones are prepared
+    assert made.waited_s < 0.15
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_images_may_have_other_channels(channels: int) -> None:
+    images = [np.full((20, 30, channels), 51, np.uint8)] * 3
+    transform = TrainingTransform(Augmentation(re_prob=0.5), 16, "bicubic")
+    numbers = np.arange(3)
+    made = Batches(images, numbers, numbers, transform, 2, (0.1,) * channels, (0.1,) * channels)
+    for x, _ in made.shuffled():
+        assert x.shape[1:] == (channels, 16, 16)
+        assert x.max() == pytest.approx(1.0, abs=1e-5)
 
 
 def test_weights_come_with_their_images() -> None:

@@ -1,22 +1,38 @@
-"""Batches of tensors from decoded images."""
+"""Batches of tensors from decoded images, prepared ahead of the arithmetic."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import contextlib
+import functools
+import itertools
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol
 
 import numpy as np
+import threadpoolctl  # type: ignore[import-untyped]
 import torch
 
-from saccade.data.augmentation import Transform, as_tensor, normalise
+from saccade.data.augmentation import TrainingTransform, Transform, as_tensor, normalise
+
+AHEAD = 2
+"""Batches that are prepared while one is used."""
+
+MOST_THREADS = 8
+"""Threads that prepare batches for a device with its own memory; a CPU wants only one beside its arithmetic."""
+
+Load = Callable[[int, int], torch.Tensor]
+"""The image of a row, as the so-and-so-many-th of its pass."""
 
 
 class Images(Protocol):
     """Decoded images by number: an `ImageStore`, or a list of arrays."""
 
     def __getitem__(self, index: int, /) -> np.ndarray:
-        """Return image `index`, uint8 of shape (height, width, channels)."""
+        """Return image `index`, uint8 of shape (height, width, channels); where `decodes` is true, decode it now."""
 
 
 class Batches:
@@ -33,8 +49,9 @@ class Batches:
         Which of them.
     targets : array, shape (num_images, ...)
         What to learn, in the order of `indices`.
-    transform : Transform
-        Makes all images the same size.
+    transform : Transform or TrainingTransform
+        Makes all images the same size. A `TrainingTransform` is for random passes, and works in threads; any other is
+        taken to draw from global generators, and works between the steps in a random pass.
     batch_size : int
         At most so many images in a batch.
     mean, std : tuple of float
@@ -45,6 +62,13 @@ class Batches:
         How much each image counts; with them, batches are ``(x, y, weights)``.
     draw : array or None, shape (num_images,)
         With what probability to draw each image, again and again, in a random pass; None takes each once.
+    num_threads : int or None
+        How many threads prepare batches; None chooses. The batches do not depend on it.
+
+    Attributes
+    ----------
+    waited_s : float
+        Seconds for which whoever takes the batches of the last pass has waited for them so far.
 
     Examples
     --------
@@ -60,13 +84,14 @@ class Batches:
         images: Images,
         indices: np.ndarray,
         targets: np.ndarray,
-        transform: Transform,
+        transform: Transform | TrainingTransform,
         batch_size: int,
         mean: tuple[float, ...],
         std: tuple[float, ...],
         device: torch.device | None = None,
         weights: np.ndarray | None = None,
         draw: np.ndarray | None = None,
+        num_threads: int | None = None,
     ) -> None:
         self.images, self.indices, self.transform = images, indices, transform
         self.targets = torch.from_numpy(np.asarray(targets))
@@ -74,6 +99,8 @@ class Batches:
         self.draw = None if draw is None else torch.from_numpy(draw)
         self.batch_size, self.mean, self.std = batch_size, mean, std
         self.device = device or torch.device("cpu")
+        self.num_threads = num_threads or self._suitable_threads()
+        self.waited_s = 0.0
 
     def __len__(self) -> int:
         return -(-len(self.indices) // self.batch_size)
@@ -84,30 +111,116 @@ class Batches:
         return len(self.indices)
 
     def shuffled(self) -> Iterator[tuple[torch.Tensor, ...]]:
-        """One pass in a random order of torch's global generator, which the transform draws from as well."""
+        """One pass in a random order, which depends on the state of torch's global generator alone."""
         num = len(self.indices)
         order = torch.randperm(num) if self.draw is None else torch.multinomial(self.draw, num, replacement=True)
-        for rows in np.array_split(order.numpy(), len(self)):
-            yield self._finish(rows, [self._load(row) for row in rows])
+        parts = np.array_split(order.numpy(), len(self))
+        if not isinstance(self.transform, TrainingTransform):
+            return self._timed(self._at_once(parts))
+        return self._timed(self._ahead(parts, functools.partial(self._varied, int(torch.randint(2**62, ())))))
 
     def in_order(self) -> Iterator[tuple[torch.Tensor, ...]]:
-        """One pass in order; the next batch is prepared by a thread while the caller uses this one."""
-        parts = np.array_split(np.arange(len(self.indices)), max(1, len(self)))
-        with ThreadPoolExecutor(2) as pool:
+        """One pass in order."""
+        return self._timed(
+            self._ahead(
+                np.array_split(np.arange(len(self.indices)), max(1, len(self))), lambda row, _: self._fixed(row)
+            )
+        )
 
-            def prepare(rows: np.ndarray) -> list[Future[torch.Tensor]]:
-                return [pool.submit(self._load, row) for row in rows]
+    def _suitable_threads(self) -> int:
+        share = torch.get_num_threads()  # what this trial may use of the machine
+        if getattr(self.images, "decodes", False):
+            return max(2, share)
+        return 1 if self.device.type == "cpu" else min(MOST_THREADS, share)
 
-            waiting = prepare(parts[0])
-            for rows, following in zip(parts, [*parts[1:], parts[0][:0]], strict=True):
-                ready, waiting = [future.result() for future in waiting], prepare(following)
-                yield self._finish(rows, ready)
+    def _varied(self, seed: int, row: int, number: int) -> torch.Tensor:
+        """Return an image as it is varied in the pass of that seed, whichever thread asks."""
+        assert isinstance(self.transform, TrainingTransform)
+        rng = np.random.Generator(np.random.Philox(key=[seed, number]))
+        return self.transform(self.images[int(self.indices[row])], rng)
 
-    def _load(self, row: int) -> torch.Tensor:
+    def _fixed(self, row: int) -> torch.Tensor:
+        assert not isinstance(self.transform, TrainingTransform)
         return self.transform(as_tensor(self.images[int(self.indices[row])]))
 
-    def _finish(self, rows: np.ndarray, images_CHW: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-        x_BCHW = torch.stack(list(images_CHW)).to(self.device, non_blocking=True)
+    def _at_once(self, parts: Sequence[np.ndarray]) -> Generator[tuple[torch.Tensor, ...]]:
+        """Prepare each batch when it is asked for."""
+        for rows in parts:
+            yield self._finish(rows, torch.stack([self._fixed(row) for row in rows]))
+
+    def _ahead(self, parts: Sequence[np.ndarray], load: Load) -> Generator[tuple[torch.Tensor, ...]]:
+        """Let threads prepare the batches that come next."""
+        pool = ThreadPoolExecutor(self.num_threads, "saccade-batches", initializer=_be_one_thread)
+        firsts = np.cumsum([0, *map(len, parts)]).tolist()
+        coming = (
+            _Pending(rows, first, load, pool, self.num_threads, self.device.type == "cuda")
+            for rows, first in zip(parts, firsts, strict=False)
+        )
+        try:
+            waiting = deque(itertools.islice(coming, AHEAD))
+            while waiting:
+                batch = waiting.popleft()
+                ready = self._finish(batch.rows, batch.images())
+                waiting.extend(itertools.islice(coming, 1))  # only now, so that its threads compete with nothing above
+                yield ready
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _timed(self, batches: Generator[tuple[torch.Tensor, ...]]) -> Iterator[tuple[torch.Tensor, ...]]:
+        """Pass batches on, and count the seconds until each was there."""
+        self.waited_s = 0.0
+        with contextlib.closing(batches):
+            while True:
+                start_s = time.perf_counter()
+                batch = next(batches, None)
+                self.waited_s += time.perf_counter() - start_s
+                if batch is None:
+                    return
+                yield batch
+
+    def _finish(self, rows: np.ndarray, x_BCHW: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        x_BCHW = x_BCHW.to(self.device, non_blocking=True)
         known = (self.targets,) if self.weights is None else (self.targets, self.weights)
         of_rows = [values[torch.from_numpy(rows)].to(self.device, non_blocking=True) for values in known]
         return normalise(x_BCHW, self.mean, self.std), *of_rows
+
+
+class _Pending:
+    """A batch whose images are being put into their places by threads."""
+
+    def __init__(
+        self, rows: np.ndarray, first: int, load: Load, pool: ThreadPoolExecutor, num_parts: int, is_pinned: bool
+    ) -> None:
+        self.rows = rows
+        self._first, self._load, self._is_pinned = first, load, is_pinned
+        self._lock = threading.Lock()
+        self._x_BHWC: torch.Tensor | None = None
+        parts = np.array_split(np.arange(len(rows)), min(num_parts, max(1, len(rows))))
+        self._parts: list[Future[None]] = [pool.submit(self._fill, part) for part in parts]
+
+    def images(self) -> torch.Tensor:
+        """Return the images, (batch, channels, height, width), when all are there."""
+        for part in self._parts:
+            part.result()
+        assert self._x_BHWC is not None
+        return self._x_BHWC.permute(0, 3, 1, 2)
+
+    def _fill(self, part: np.ndarray) -> None:
+        for place in part:
+            image_HWC = self._load(int(self.rows[place]), self._first + int(place)).permute(1, 2, 0)
+            with self._lock:
+                if self._x_BHWC is None:
+                    shape = (len(self.rows), *image_HWC.shape)
+                    self._x_BHWC = torch.empty(shape, dtype=image_HWC.dtype, pin_memory=self._is_pinned)
+            self._x_BHWC.numpy()[place] = image_HWC.numpy()
+
+
+@functools.cache
+def _thread_pools() -> threadpoolctl.ThreadpoolController:
+    return threadpoolctl.ThreadpoolController()
+
+
+def _be_one_thread() -> None:
+    """Keep torch from starting threads of its own in this one, which would fight those of the arithmetic for cores."""
+    torch.get_num_threads()  # torch sets the number when it is first used in a thread
+    _thread_pools().limit(limits=1, user_api="openmp")

@@ -130,15 +130,18 @@ class ScanRecorder:
         self._sizes[position] = (outcome.width, outcome.height)
         self._is_constant[position] = outcome.is_constant
 
+    def is_recorded(self, position: int) -> bool:
+        """Tell whether that image has been recorded."""
+        return bool(self._digests[position]) or position in self._errors
+
     def finish(self) -> Scan:
         """Return the scan."""
-        is_known = [bool(digest) or i in self._errors for i, digest in enumerate(self._digests)]
         return Scan(
             digests=self._digests,
             sizes=self._sizes,
             is_constant=self._is_constant,
             errors=dict(sorted(self._errors.items())),
-            skipped=[position for position, known in enumerate(is_known) if not known],
+            skipped=[position for position in range(len(self._digests)) if not self.is_recorded(position)],
             min_shorter_side=self._min_shorter_side,
         )
 
@@ -147,9 +150,12 @@ def scan_images(
     images: Sequence[ImageSource],
     *,
     min_shorter_side: int | None = None,
+    channels: int = 3,
     num_threads: int | None = None,
     deadline: SecondsLeft | None = None,
+    order: Iterable[int] | None = None,
     on_progress: Progress | None = None,
+    recorder: ScanRecorder | None = None,
 ) -> Scan:
     """Decode every image once and keep what the data checks need.
 
@@ -161,12 +167,18 @@ def scan_images(
         Paths, bytes, Pillow images or arrays, as `read_image` takes them.
     min_shorter_side
         Decode large JPEGs at a reduced scale down to this shorter side: faster, but see `Scan`.
+    channels
+        1 for grey, 3 for RGB, 4 for RGBA; see `decode_image`.
     num_threads
         Defaults to the number of usable cores.
     deadline
         Tells the seconds left; once it is 0 or less the rest is skipped.
+    order
+        In which order to decode; None for that of the images.
     on_progress
         Called with the number of images done and the number of all images.
+    recorder
+        What is known already of some of the images; they are not decoded again.
 
     Examples
     --------
@@ -178,14 +190,17 @@ def scan_images(
 
     def facts_at(position: int) -> ImageFacts | ImageReadError:
         try:
-            decoded = decode_image(images[position], min_shorter_side=min_shorter_side)
+            decoded = decode_image(images[position], min_shorter_side=min_shorter_side, channels=channels)
         except ImageReadError as error:
             return error
-        return ImageFacts.of(np.asarray(decoded.image), decoded.full_size)
+        pixels = np.asarray(decoded.image)
+        return ImageFacts.of(pixels[:, :, None] if pixels.ndim == 2 else pixels, decoded.full_size)
 
-    recorder = ScanRecorder(len(images), min_shorter_side)
-    with closing(map_in_threads(facts_at, range(len(images)), num_threads, deadline)) as outcomes:
-        for num_done, (position, outcome) in enumerate(outcomes, start=1):
+    recorder = recorder or ScanRecorder(len(images), min_shorter_side)
+    known = recorder.is_recorded
+    open_positions = [position for position in order or range(len(images)) if not known(position)]
+    with closing(map_in_threads(facts_at, open_positions, num_threads, deadline)) as outcomes:
+        for num_done, (position, outcome) in enumerate(outcomes, start=1 + len(images) - len(open_positions)):
             recorder.record(position, outcome)
             if on_progress is not None:
                 on_progress(num_done, len(images))

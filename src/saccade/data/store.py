@@ -15,7 +15,7 @@ import secrets
 import shutil
 import time
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -28,14 +28,32 @@ from saccade.data.decoding import DecodedImage, ImageSource, decode_image
 from saccade.data.scanning import ImageFacts, Progress, Scan, ScanRecorder, SecondsLeft, map_in_threads
 from saccade.errors import DataError, HyperparameterError, ImageReadError
 
-_FORMAT_VERSION = 2
+FORMAT_VERSION = 2
 _MAX_ELONGATION = 4  # the longer side is at most this many times the shorter side that was asked for
 _DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_FIRST_FORECAST = 64  # images after which it is first foretold how large a store will be
 _ABANDONED_AFTER_S = 600  # a build writes several times a second; one that has not for so long was killed
 
 PIXELS_FILE = "pixels.bin"  # the images one after the other, each (height, width, channels) uint8
 INDEX_FILE = "index.npz"  # where each lies, and what is known of it
 SUMMARY_FILE = "store.json"
+
+HasRoom = Callable[[int, int], bool]
+"""Asked while a store is built: whether there is room for so many bytes in all, of which so many are written."""
+
+
+class NoRoomError(DataError):
+    """There is no room for a store.
+
+    Attributes
+    ----------
+    recorder : ScanRecorder
+        What is known of the images that were decoded.
+    """
+
+    def __init__(self, message: str, recorder: ScanRecorder) -> None:
+        super().__init__(message)
+        self.recorder = recorder
 
 
 def stored_size(width: int, height: int, shorter_side: int | None) -> tuple[int, int]:
@@ -89,7 +107,7 @@ def _shrunk(decoded: DecodedImage, shorter_side: int | None) -> Image.Image:
 
 
 @dataclass(frozen=True, eq=False)
-class _Index:
+class Index:
     """Where the pixels of each image lie; `offsets` is -1 for an image that is not there."""
 
     offsets: npt.NDArray[np.int64]
@@ -97,7 +115,8 @@ class _Index:
     widths: npt.NDArray[np.int32]
 
     @classmethod
-    def empty(cls, num_images: int) -> _Index:
+    def empty(cls, num_images: int) -> Index:
+        """Return the index of a store without pixels."""
         zeros = np.zeros(num_images, dtype=np.int32)
         return cls(np.full(num_images, -1, dtype=np.int64), zeros, zeros.copy())
 
@@ -117,6 +136,10 @@ class ImageStore:
         1, 3 or 4.
     scan : Scan
         Size, digest and errors of each image, for the data checks and the split.
+    decodes : bool
+        Whether each access decodes an image, as in a store that keeps no pixels.
+    lease : object or None
+        Whatever is to live as long as this object, such as a mark that the folder is in use.
 
     Examples
     --------
@@ -128,11 +151,13 @@ class ImageStore:
     2 (10, 15, 3) [True, False] {1: 'not an image: cannot identify its format'}
     """
 
+    decodes = False
+
     def __init__(
         self,
         folder: Path,
         pixels: npt.NDArray[np.uint8],
-        index: _Index,
+        index: Index,
         scan: Scan,
         shorter_side: int | None,
         channels: int = 3,
@@ -141,6 +166,7 @@ class ImageStore:
         self.shorter_side = shorter_side
         self.channels = channels
         self.scan = scan
+        self.lease: object | None = None
         self._pixels = pixels
         self._index = index
 
@@ -156,6 +182,7 @@ class ImageStore:
         deadline: SecondsLeft | None = None,
         order: Iterable[int] | None = None,
         on_progress: Progress | None = None,
+        has_room: HasRoom | None = None,
     ) -> ImageStore:
         """Decode `images` into `folder`, which must not exist yet.
 
@@ -181,11 +208,16 @@ class ImageStore:
             sample.
         on_progress
             Called after each image with the number of images done and of all images.
+        has_room
+            Asked after 64 images and now and then, and at the end, whether there is room for as many bytes as the store
+            is going to have.
 
         Raises
         ------
+        NoRoomError
+            The disk is full, or `has_room` says so; nothing half-made is left.
         DataError
-            The folder exists already, or the disk is full; nothing half-made is left.
+            The folder exists already.
         HyperparameterError
             `shorter_side` is not positive, or `order` not a permutation.
         """
@@ -201,12 +233,12 @@ class ImageStore:
         writer = _StoreWriter(partial, images, shorter_side, channels)
         try:
             partial.mkdir()
-            writer.write_pixels(positions, num_threads, deadline, on_progress)
+            writer.write_pixels(positions, num_threads, deadline, on_progress, has_room)
             writer.write_index()
             _move_into_place(partial, folder)
         except OSError as error:
             if error.errno in _DISK_IS_FULL:
-                raise DataError(writer.disk_full_message(folder)) from error
+                raise writer.no_room(folder) from error
             raise
         finally:
             shutil.rmtree(partial, ignore_errors=True)  # it is no longer there once it was moved into place
@@ -295,7 +327,7 @@ class _StoreWriter:
         self._shorter_side = shorter_side
         self._channels = channels
         self._recorder = ScanRecorder(len(images), shorter_side)
-        self._index = _Index.empty(len(images))
+        self._index = Index.empty(len(images))
         self._num_bytes = 0
         self._num_done = 0
 
@@ -305,8 +337,10 @@ class _StoreWriter:
         num_threads: int | None,
         deadline: SecondsLeft | None,
         on_progress: Progress | None,
+        has_room: HasRoom | None,
     ) -> None:
         """Decode in threads, and append what comes out."""
+        next_forecast = _FIRST_FORECAST
         with (
             (self._folder / PIXELS_FILE).open("wb") as file,
             contextlib.closing(map_in_threads(self._decode, order, num_threads, deadline)) as outcomes,
@@ -319,6 +353,13 @@ class _StoreWriter:
                 self._num_done += 1
                 if on_progress is not None:
                     on_progress(self._num_done, len(self._images))
+                if has_room is not None and self._num_done in (next_forecast, len(self._images)):
+                    next_forecast *= 2
+                    if not has_room(self._foretold_bytes(), self._num_bytes):
+                        raise self.no_room(self._folder)
+
+    def _foretold_bytes(self) -> int:
+        return round(self._num_bytes / max(1, self._num_done) * len(self._images))
 
     def _decode(self, position: int) -> tuple[ImageFacts, npt.NDArray[np.uint8]] | ImageReadError:
         try:
@@ -352,7 +393,7 @@ class _StoreWriter:
             skipped=np.array(scan.skipped, dtype=np.int64),
         )
         summary = {
-            "format": _FORMAT_VERSION,
+            "format": FORMAT_VERSION,
             "num_images": len(scan),
             "num_bytes": self._num_bytes,
             "shorter_side": self._shorter_side,
@@ -362,15 +403,14 @@ class _StoreWriter:
         text = json.dumps(summary, indent=1, ensure_ascii=False)
         (self._folder / SUMMARY_FILE).write_text(text, encoding="utf-8")
 
-    def disk_full_message(self, folder: Path) -> str:
+    def no_room(self, folder: Path) -> NoRoomError:
         """Say how much was written, and how much would be needed."""
-        gigabytes = self._num_bytes / 1e9
-        needed = gigabytes / max(1, self._num_done) * len(self._images)
-        return (
-            f"No space left for the decoded images in {folder.parent}: {self._num_done} of "
-            f"{len(self._images)} images took {gigabytes:.2f} GB, so about {needed:.2f} GB are needed. "
+        message = (
+            f"No space left for the decoded images in {folder.parent}: {self._num_done} of {len(self._images)} images "
+            f"took {self._num_bytes / 1e9:.2f} GB, so about {self._foretold_bytes() / 1e9:.2f} GB are needed. "
             "Free some space, choose another folder or a smaller image size."
         )
+        return NoRoomError(message, self._recorder)
 
 
 def _checked_order(order: Iterable[int] | None, num_images: int) -> Sequence[int]:
@@ -403,12 +443,12 @@ def _move_into_place(partial: Path, folder: Path) -> None:
             raise
 
 
-def _read_index(folder: Path, summary: dict[str, Any]) -> tuple[_Index, Scan]:
-    if summary["format"] != _FORMAT_VERSION:
-        raise ValueError(f"its format is {summary['format']}, expected {_FORMAT_VERSION}")
+def _read_index(folder: Path, summary: dict[str, Any]) -> tuple[Index, Scan]:
+    if summary["format"] != FORMAT_VERSION:
+        raise ValueError(f"its format is {summary['format']}, expected {FORMAT_VERSION}")
     errors = {int(position): reason for position, reason in summary["errors"].items()}
     with np.load(folder / INDEX_FILE, allow_pickle=False) as arrays:
-        index = _Index(arrays["offsets"], arrays["heights"], arrays["widths"])
+        index = Index(arrays["offsets"], arrays["heights"], arrays["widths"])
         hexadecimal = arrays["digests"].tobytes().hex()
         scan = Scan(
             digests=[

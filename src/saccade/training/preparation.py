@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,6 +14,7 @@ import pandas as pd
 from saccade.data.examples import Examples, ImageLike
 from saccade.data.splitting import split_holdout
 from saccade.data.store import ImageStore
+from saccade.data.store_cache import decoded_images
 from saccade.errors import DataError
 from saccade.events import DataReady, Event, Progressed, Warned
 from saccade.training.imbalance import sample_weights
@@ -51,9 +50,10 @@ def prepare_data(
     seconds_left: Callable[[], float] | None,
     tell: Tell,
 ) -> PreparedData:
-    """Decode all images into a store in `folder`, and split off validation images where none are given.
+    """Decode all images into a store, and split off validation images where none are given.
 
-    A store of these images that is there already, as when a run goes on that was killed, is taken as it is.
+    A store of these images that is there already, in `folder` or in the cache that runs share, is taken as it is; see
+    `saccade.data.store_cache`.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ def prepare_data(
     problem_type : str or None
         As in `Problem.of`.
     folder : Path
-        Where the store goes.
+        Where the store goes when it is not one to share.
     shorter_side : int
         Pixels of the shorter side at which images are kept.
     channels : int
@@ -83,7 +83,7 @@ def prepare_data(
     images, labels = _joined(train, tuning)
     asked = Problem.of(labels[: len(train)], problem_type)  # wrong labels are told before the long work
     weights = None if train.weights is None else _all_weights(train.weights, len(images))
-    store = _store_there(folder, len(images), shorter_side, channels) or ImageStore.build(
+    store = decoded_images(
         images,
         folder,
         shorter_side=shorter_side,
@@ -91,6 +91,8 @@ def prepare_data(
         deadline=seconds_left,
         order=_fair_order(asked.strata(labels), random_state).tolist(),
         on_progress=lambda done, total: tell(Progressed("decoding images", done, total)),
+        on_wait=lambda: tell(Progressed("waiting for a run that decodes the same images", 0, len(images))),
+        warn=lambda text: tell(Warned(text)),
     )
     _warn_of_missing(store, images, folder.with_name(UNREADABLE), tell)
     usable = np.flatnonzero(store.readable)
@@ -118,18 +120,6 @@ def prepare_data(
         for part in (in_train, in_val)
     )
     return PreparedData(store, train_split, val_split, problem)
-
-
-def _store_there(folder: Path, num_images: int, shorter_side: int, channels: int) -> ImageStore | None:
-    """Return the store in the folder if it is whole and of this kind; make room for another one if it is not."""
-    if not folder.exists():
-        return None
-    with contextlib.suppress(DataError):
-        store = ImageStore.open(folder)
-        if (len(store), store.shorter_side, store.channels) == (num_images, shorter_side, channels):
-            return store
-    shutil.rmtree(folder)
-    return None
 
 
 def _all_weights(column: pd.Series, num_images: int) -> np.ndarray:

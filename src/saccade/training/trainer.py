@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from timm.utils import ModelEmaV3
 
-from saccade.data.augmentation import Augmentation, Transform, own_transform, training_transform
+from saccade.data.augmentation import Augmentation, TrainingTransform, Transform, own_transform
 from saccade.data.batches import Batches
 from saccade.deadline import Deadline
 from saccade.errors import DataError, DivergedError, OutOfMemoryError
@@ -206,6 +206,7 @@ class Trainer:
         figures = {
             "train_loss": sum_loss / num_images,
             "train_part": num_images / self.train_batches.num_images,
+            "data_s": self.train_batches.waited_s,
         }
         if self.task.problem.is_classification:
             figures["train_acc"] = sum_right / num_images
@@ -281,7 +282,7 @@ class Trainer:
         self.best_score, self.best_epoch = state["best_score"], state["best_epoch"]
         self.stop_reason = state["stop_reason"]
 
-    def _train_transform(self) -> Transform:
+    def _train_transform(self) -> Transform | TrainingTransform:
         recipe, spec = self.recipe, self.classifier.blueprint.input
         if recipe.train_transform is not None:
             return own_transform(recipe.train_transform.value, spec.img_size)
@@ -294,7 +295,7 @@ class Trainer:
             recipe.auto_augment,
             recipe.re_prob,
         )
-        return training_transform(augmentation, spec.img_size, spec.interpolation)
+        return TrainingTransform(augmentation, spec.img_size, spec.interpolation)
 
     def _train_batches(self) -> Batches:
         spec, train = self.classifier.blueprint.input, self.task.train
