@@ -62,9 +62,7 @@ def check_score_name(objectives: Sequence[str], metric: str) -> None:
     for name in objectives:
         if name not in (*COSTS, SCORE, metric):
             error = UnknownNameError.of("objective", name, [metric, SCORE, *COSTS])
-            raise UnknownNameError(
-                f"{error} Trials are judged by eval_metric, which is {metric!r} here"
-            )
+            raise UnknownNameError(f"{error} Trials are judged by eval_metric, which is {metric!r} here")
 
 
 def cost_names(objectives: Sequence[str]) -> list[str]:
