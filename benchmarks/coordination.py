@@ -4,8 +4,10 @@
 
 A *report* is all that the study does between a worker's report and its answer; a *proposal* is all that it does to find
 a worker's next job and to write it down, the searcher's suggestion included. Both are timed in the coordinating
-process. The last column is the time of the whole search by the number of its trials, with what executor and trainable
-take. Where it grows with the number of trials, coordination grows faster than linearly.
+process. `auto` is the searcher with the learned portfolio, which also thinks in reports, and has a day for the search;
+the Gaussian process is the slowest of the others. The last column is the time of the whole search by the number of its
+trials, with what executor and trainable take. Where it grows with the number of trials, coordination grows faster than
+linearly.
 
 The targets: at most 5 ms a report and 25 ms a proposal at 1,000 trials, and a search of ten times as many trials takes
 about ten times as long.
@@ -14,6 +16,7 @@ about ten times as long.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import platform
 import statistics
@@ -24,12 +27,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from saccade.deadline import Deadline
 from saccade.errors import UnknownNameError
 from saccade.events import EpochDone, Event, EventLog, JobDone, JobFailed
 from saccade.executor import Executor, InlineExecutor, ProcessExecutor
+from saccade.portfolio import DatasetDescription, Description, NetworkDescription
 from saccade.scheduler import Study, make_scheduler
 from saccade.scheduler.journal import Journal
-from saccade.searcher import make_searcher
+from saccade.searcher import Searcher, make_searcher
 from saccade.space import Categorical, Dict, Int, Real
 from saccade.trial import Decision, Job, Reporter, Trainable
 
@@ -42,8 +47,17 @@ SPACE = Dict(
     epochs=3,
 )
 EXECUTORS: dict[str, Callable[[Trainable], Executor]] = {"inline": InlineExecutor, "process": ProcessExecutor}
-MAX_PROCESS_TRIALS = 1000
-"""More trials would tell nothing new of a worker process: its share of the cost is the same for each trial."""
+PAIRS = [("random", "fifo"), ("random", "asha"), ("gp", "fifo"), ("auto", "auto")]
+"""Searchers and schedulers that are measured unless others are asked for."""
+
+MAX_TRIALS = 1000
+"""More would tell nothing new of a worker process, or of a model that sees a bounded number of trials."""
+
+NETWORKS = {
+    "resnet18": NetworkDescription(11.7e6, top1=0.70),
+    "mobilenetv3_small_100": NetworkDescription(2.5e6, top1=0.68),
+    "vit_tiny_patch16_224": NetworkDescription(5.7e6, top1=0.75, pretraining=1, kind="transformer"),
+}
 
 
 class Nothing(Trainable):
@@ -96,6 +110,13 @@ class TimedStudy(Study):
         return decision
 
 
+def _make_searcher(name: str) -> Searcher:
+    if name != "auto":
+        return make_searcher(name, SPACE)
+    describe = lambda config: Description(NETWORKS[config["model"]], config, config["epochs"])  # noqa: E731
+    return make_searcher(name, SPACE, describe=describe, data=DatasetDescription(2000, 10))
+
+
 def measure(executor: str, searcher: str, scheduler: str, num_trials: int) -> Cost:
     """Run one search."""
     with tempfile.TemporaryDirectory() as name, EXECUTORS[executor](Nothing()) as workers:
@@ -104,9 +125,10 @@ def measure(executor: str, searcher: str, scheduler: str, num_trials: int) -> Co
         with Journal(folder / "journal.log", SPACE) as journal:
             study = TimedStudy(
                 workers,
-                make_searcher(searcher, SPACE),
+                _make_searcher(searcher),
                 make_scheduler(scheduler),
                 num_trials=num_trials,
+                deadline=Deadline(86_400 if searcher == "auto" else None),
                 folder=folder / "trials",
                 journal=journal,
                 listeners=[log],
@@ -180,19 +202,22 @@ def main() -> None:
     """Measure, print, and write what was measured."""
     parser = argparse.ArgumentParser(description="What coordination costs, with trials that do nothing.")
     parser.add_argument("--trials", type=int, nargs="+", default=[100, 1000, 10_000], help="numbers of trials")
-    parser.add_argument("--searcher", nargs="+", default=["random"])
+    parser.add_argument("--searcher", nargs="+", help="each with each scheduler; some pairs unless given")
     parser.add_argument("--scheduler", nargs="+", default=["fifo", "asha"])
     parser.add_argument("--executor", nargs="+", default=list(EXECUTORS), choices=list(EXECUTORS))
     parser.add_argument("--json", type=Path, help="a file for the figures")
     parser.add_argument("--ray", action="store_true", help="time Ray Tune as well, if it is installed")
     given = parser.parse_args()
-    costs = []
-    for executor in given.executor:
-        for searcher in given.searcher:
-            for scheduler in filter(_is_known, given.scheduler):
-                for num_trials in given.trials:
-                    if executor != "process" or num_trials <= MAX_PROCESS_TRIALS:
-                        costs.append(measure(executor, searcher, scheduler, num_trials))
+    pairs = PAIRS
+    if given.searcher:
+        pairs = list(itertools.product(given.searcher, filter(_is_known, given.scheduler)))
+    costs = [
+        measure(executor, searcher, scheduler, num_trials)
+        for executor in given.executor
+        for searcher, scheduler in pairs
+        for num_trials in given.trials
+        if num_trials <= MAX_TRIALS or (executor != "process" and searcher != "gp")
+    ]
     print_costs(costs)
     ratios = growth(costs)
     for name, ratio in ratios.items():

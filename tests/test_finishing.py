@@ -13,7 +13,7 @@ from contracts.simulated_executor import SimulatedExecutor
 from saccade.deadline import Deadline
 from saccade.events import EpochDone, JobDone, TrialStarted
 from saccade.executor import InlineExecutor
-from saccade.finishing import LEAST_RESERVE_S, FinishingReserve, SupersededWeights, tidy_up
+from saccade.finishing import COMBINING_PART, LEAST_RESERVE_S, FinishingReserve, SupersededWeights, tidy_up
 from saccade.scheduler import ASHAScheduler, FIFOScheduler, Study
 from saccade.scheduler.journal import Journal
 from saccade.searcher import GridSearcher, RandomSearcher
@@ -168,10 +168,54 @@ def test_the_end_of_many_simulated_trials_is_quick(tmp_path: Path) -> None:
 def test_tidying_up_leaves_results_and_can_be_done_twice(tmp_path: Path) -> None:
     for name in ("trials/0000/last-0003.safetensors", "trials/0000/best-0002.safetensors", "trials/start.safetensors",
                  "trials/0000/best-0003.safetensors.part", "trials/0000/config.json", "store/pixels.bin",
+                 "trials/0000/best-0002.outputs.npy", "trials/0000/best-0003.outputs.npy.part",
                  "refit/best-0003.safetensors", "predictor/predictor.json"):  # fmt: skip
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     for _ in range(2):
         tidy_up(tmp_path)
         files = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file())
-        assert files == ["predictor/predictor.json", "trials/0000/best.safetensors", "trials/0000/config.json"]
+        best = ["trials/0000/best.outputs.npy", "trials/0000/best.safetensors"]
+        assert files == ["predictor/predictor.json", *best, "trials/0000/config.json"]
+
+
+@given(
+    limit_s=st.floats(1, 1e4),
+    trials=st.lists(st.tuples(st.integers(0, 8), st.floats(0.01, 50)), max_size=20),
+    max_members=st.integers(1, 6),
+)
+def test_soups_and_ensembles_have_a_small_part_of_the_time(limit_s, trials, max_members) -> None:
+    deadline = Deadline(limit_s, lambda: 0.0)
+    reserve = FinishingReserve(deadline, max_members=max_members, has_soups=True)
+    for number, (network, val_s) in enumerate(trials):
+        reserve(TrialStarted(number, {"model": f"net{network}"}))
+        reserve(EpochDone(number, 1, 0.5, val_s + 1, {"train_s": 1.0, "val_s": val_s}))
+    assert 0 <= reserve.combining_s <= COMBINING_PART * limit_s
+    assert reserve.seconds() == pytest.approx(reserve.finishing_s + reserve.combining_s)
+    if len(trials) < 2:
+        assert reserve.combining_s == 0
+
+
+def test_the_more_trials_of_a_network_the_longer_soups_take_up_to_a_limit() -> None:
+    reserve = FinishingReserve(Deadline(1e6, lambda: 0.0), has_soups=True)
+    kept = []
+    for number in range(5):
+        reserve(TrialStarted(number, {"model": "net"}))
+        reserve(EpochDone(number, 1, 0.5, 11.0, {"train_s": 1.0, "val_s": 10.0}))
+        kept.append(reserve.combining_s)
+    assert kept[0] < kept[1] < kept[2] == kept[3] == kept[4]
+    assert FinishingReserve(Deadline(1e6), has_soups=True).combining_s == 0
+
+
+def test_for_ensembles_and_soups_the_best_trials_of_the_best_networks_are_kept(tmp_path: Path) -> None:
+    scores = {"a": (1, 4, 3), "b": (9, 8, 7), "c": (5, 6, 2)}
+    space = {"model": Categorical(*scores), "x": Categorical(*range(1, 10))}
+    configs = [{"model": name, "x": score} for name, given_ in scores.items() for score in given_]
+    study = Study(
+        InlineExecutor(Writing()), GridSearcher(space, starting_configs=configs), FIFOScheduler(), num_trials=9,
+        folder=tmp_path / "trials",
+    )  # fmt: skip
+    study.listeners.append(SupersededWeights(study, num_networks=2, per_network=2))
+    study.run()
+    kept = [study.trials[int(name)].config for name, files in names(tmp_path / "trials").items() if files]
+    assert sorted((config["model"], config["x"]) for config in kept) == [("b", 8), ("b", 9), ("c", 5), ("c", 6)]

@@ -45,7 +45,7 @@ def test_numbers_of_numpy_become_pythons():
     ("arguments", "message"),
     [
         ({"holdout_fraction": 0.1}, "Unknown argument of fit() 'holdout_fraction'. Did you mean 'holdout_frac'?"),
-        ({"seed": 1}, "Unknown argument of fit() 'seed'. Known: executor, holdout_frac,"),
+        ({"seed": 1}, "Unknown argument of fit() 'seed'. Known: ensemble, executor, holdout_frac,"),
         (
             {"hyperparameter_tune_kwargs": {"num_trial": 3}},
             "Unknown key of hyperparameter_tune_kwargs 'num_trial'. Did you mean 'num_trials'?",
@@ -225,3 +225,27 @@ def test_a_trials_own_time_limit():
     for wrong in (0, "10m", True, math.nan):
         with pytest.raises(HyperparameterError, match=r"trial_time_limit was given .* positive number of seconds"):
             tuning(trial_time_limit=wrong)
+
+
+@pytest.mark.parametrize(("given", "members"), [("auto", 5), (True, 5), (False, 1), (1, 1), (3, 3), (np.int64(7), 7)])
+def test_how_many_networks_may_be_averaged(given, members):
+    settings = FitSettings.of({"ensemble": given})
+    assert settings.max_members == members
+    assert type(settings.ensemble) in (bool, int, str)
+
+
+@pytest.mark.parametrize("name", ["ensemble", "soup"])
+@pytest.mark.parametrize("value", [0, -1, 2.0, "yes", None, [2]])
+def test_what_says_nothing_of_averages_is_refused(name, value):
+    with pytest.raises(HyperparameterError, match=rf"{name} was given .*; expected"):
+        FitSettings.of({name: value})
+
+
+@pytest.mark.parametrize("besides", [{"refit_full": True}, {"objectives": ["accuracy", "latency"]}])
+def test_where_one_trial_alone_is_wanted_nothing_is_averaged(besides):
+    settings = FitSettings.of(besides)
+    assert (settings.max_members, settings.makes_soups) == (1, False)
+    assert FitSettings.of({**besides, "ensemble": False, "soup": False}).max_members == 1
+    for asked in ({"ensemble": 3}, {"soup": True}):
+        with pytest.raises(HyperparameterError, match=next(iter(asked))):
+            FitSettings.of({**besides, **asked})

@@ -5,24 +5,36 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from collections import defaultdict
 from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from saccade.deadline import Deadline
 from saccade.errors import DataError
 from saccade.events import EpochDone, Event, JobDone, JobFailed, TrialStarted
 from saccade.objectives import cost_names, pareto_front, same_costs, trial_costs
-from saccade.report.summary import best_figures, fit_summary, trial_rows
-from saccade.run_folder import REFIT, START, STORE, TRIALS, FitRequest
-from saccade.saved import CHOICES_FOLDER, PREDICTOR_FOLDER, WEIGHTS, Choice, SavedPredictor
+from saccade.report.summary import best_figures, combined_figures, fit_summary, trial_rows
+from saccade.run_folder import REFIT, SOUPS, START, STORE, TRIALS, FitRequest
+from saccade.saved import CHOICES_FOLDER, MEMBERS_FOLDER, PREDICTOR_FOLDER, WEIGHTS, Choice, Member, SavedPredictor
 from saccade.scheduler import Study
-from saccade.training.classifier import Blueprint
-from saccade.training.metrics import Metric
+from saccade.settings import FitSettings
+from saccade.training.candidates import (
+    Candidate,
+    Combination,
+    combine,
+    mean_predictions,
+    read_blueprint,
+    read_candidates,
+    read_predictions,
+)
 from saccade.training.own_parts import OwnPart
-from saccade.training.problem import Problem
-from saccade.training.trial_files import BLUEPRINT, drop_files, weights_file
+from saccade.training.task import ImageTask
+from saccade.training.trial_files import drop_files, outputs_file, weights_file
+from saccade.training.trust import Trust
 from saccade.trial import Status, Trial
 
 LEAST_RESERVE_S = 0.2
@@ -30,6 +42,18 @@ LEAST_RESERVE_S = 0.2
 
 BEST = "best.safetensors"
 """What the best weights of a trial are called once the search is over."""
+
+BEST_OUTPUTS = "best.outputs.npy"
+"""And what the network said of the validation images; see `saccade.training.trial_files.outputs_file`."""
+
+MOST_PER_NETWORK = 3
+"""Trials of one network that are kept for a soup."""
+
+SELECTION_S = 0.5
+"""Seconds in which an ensemble can be chosen; with more images there are fewer repeats, and less if time is short."""
+
+COMBINING_PART = 0.05
+"""The most of a time limit that is kept for soups and the choice of an ensemble."""
 
 
 class FinishingReserve:
@@ -48,12 +72,25 @@ class FinishingReserve:
         How many times as many images a refit has as a trial; 0 without a refit.
     objectives : sequence of str
         With costs among them, the weights of several trials are copied: of one for each network at most.
+    max_members : int
+        The most members of an ensemble, whose weights are copied.
+    has_soups : bool
+        Whether means of weights are tried, each of which must be judged.
     """
 
-    def __init__(self, deadline: Deadline, refit_ratio: float = 0.0, objectives: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        deadline: Deadline,
+        refit_ratio: float = 0.0,
+        objectives: Sequence[str] = (),
+        max_members: int = 1,
+        has_soups: bool = False,
+    ) -> None:
         self._deadline, self._refit_ratio = deadline, refit_ratio
-        self._networks: set[Hashable] | None = set() if cost_names(objectives) else None
-        self._write_s = self._setup_s = self._row_s = 0.0
+        self._has_costs = bool(cost_names(objectives))
+        self._max_members, self._has_soups = max_members, has_soups
+        self._networks: dict[Hashable, set[int]] = defaultdict(set)
+        self._write_s = self._setup_s = self._row_s = self._val_s = 0.0
         self._sent_s: dict[int, float] = {}
         self._seconds: dict[int, float] = {}  # of each trial so far
         self._best_score, self._best_s = -float("inf"), 0.0
@@ -62,21 +99,32 @@ class FinishingReserve:
     @property
     def finishing_s(self) -> float:
         """Seconds for what comes after search and refit."""
-        num_copies = 1 + len(self._networks or ())
+        most = len(self._networks) if self._has_costs else min(self._max_members, self._num_trials) - 1
+        num_copies = 1 + max(0, most)
         return LEAST_RESERVE_S + num_copies * self._write_s + self._num_trials * self._row_s
+
+    @property
+    def combining_s(self) -> float:
+        """Seconds for soups and the choice of an ensemble, which come before that."""
+        sizes = sorted((min(len(trials), MOST_PER_NETWORK) for trials in self._networks.values()), reverse=True)
+        groups = [size for size in sizes[: num_networks_kept(self._max_members)] if size > 1] if self._has_soups else []
+        # Where batch normalisation has statistics of its own, these take about as long as judging.
+        soups_s = sum(self._setup_s + (size - 1) * 2 * self._val_s for size in groups)
+        selection_s = SELECTION_S if self._max_members > 1 and self._num_trials > 1 else 0.0
+        return min(soups_s + selection_s, COMBINING_PART * self._deadline.limit_s)
 
     def seconds(self) -> float:
         """Return the seconds to keep."""
         ratio = self._refit_ratio
         if not ratio or self._deadline.seconds_left() == float("inf"):
-            return self.finishing_s
+            return self.finishing_s + self.combining_s
         left_s = max(0.0, self._deadline.seconds_left() - self.finishing_s - self._setup_s)
         return self.finishing_s + self._setup_s + ratio * (left_s + self._best_s) / (1 + ratio)
 
     def recall(self, study: Study) -> None:
         """Learn from what a study has in its journal."""
         for trial in study.trials:
-            self._note_network(trial.config)
+            self._networks[same_costs(trial.config)].add(trial.number)
             for report in trial.reports:
                 self(report)
 
@@ -86,20 +134,17 @@ class FinishingReserve:
             case TrialStarted():
                 self._sent_s[event.trial] = time.monotonic()
                 self._num_trials = max(self._num_trials, event.trial + 1)
-                self._note_network(event.config)
+                self._networks[same_costs(event.config)].add(event.trial)
             case EpochDone():
                 self._learn(event)
             case JobDone() if not self._row_s:
                 self._row_s = _row_seconds(event.trial)
 
-    def _note_network(self, config: dict[str, Any]) -> None:
-        if self._networks is not None:
-            self._networks.add(same_costs(config))
-
     def _learn(self, report: EpochDone) -> None:
         metrics = report.metrics
         if "train_s" in metrics and "val_s" in metrics:
             self._write_s = max(self._write_s, report.seconds - metrics["train_s"] - metrics["val_s"])
+            self._val_s = max(self._val_s, metrics["val_s"])
         if (sent_s := self._sent_s.pop(report.trial, None)) is not None:
             self._setup_s = max(self._setup_s, time.monotonic() - sent_s - report.seconds)
         trial_s = self._seconds[report.trial] = self._seconds.get(report.trial, 0.0) + report.seconds
@@ -112,7 +157,8 @@ class SupersededWeights:
 
     Listen with it to the events of a study. A trial that is running or paused keeps its files; of those that have
     ended, the best one keeps its weights, also while another that has not ended yet leads: that one may still fail.
-    Where costs are objectives too, that holds for each network, since only another network can cost less.
+    Where costs are objectives too, that holds for each network, since only another network can cost less. For an
+    ensemble the best trials of several networks are kept, and for soups several trials of each of these.
 
     Parameters
     ----------
@@ -120,12 +166,21 @@ class SupersededWeights:
         Trials that have ended already are tidied up at once.
     objectives : sequence of str
         As `saccade.objectives.check_objectives` returns them.
+    num_networks : int
+        Of how many networks trials are kept.
+    per_network : int
+        How many trials of each are kept.
     """
 
-    def __init__(self, study: Study, objectives: Sequence[str] = ()) -> None:
+    def __init__(
+        self, study: Study, objectives: Sequence[str] = (), num_networks: int = 1, per_network: int = 1
+    ) -> None:
         self._study = study
-        self._has_costs = bool(cost_names(objectives))
-        self._kept: dict[Hashable, Trial] = {}
+        has_costs = bool(cost_names(objectives))
+        self._is_one_for_all = not has_costs and num_networks == per_network == 1
+        self._num_networks = float("inf") if has_costs else num_networks
+        self._per_network = per_network
+        self._kept: dict[Hashable, list[Trial]] = {}  # the best first
         for trial in study.trials:
             self._settle(trial)
 
@@ -139,12 +194,16 @@ class SupersededWeights:
             return
         folder = Path(trial.folder)
         drop_files(folder, "last")
-        key = same_costs(trial.config) if self._has_costs else None
-        kept = self._kept.get(key)
-        loser: Trial | None = trial
-        if trial.status is not Status.FAILED and (kept is None or _rank(trial) > _rank(kept)):
-            loser, self._kept[key] = kept, trial
-        if loser is not None and loser is not self._kept.get(key):
+        if trial.status is Status.FAILED:
+            drop_files(folder, "best")
+            return
+        key = None if self._is_one_for_all else same_costs(trial.config)
+        group = [kept for kept in self._kept.get(key, []) if kept is not trial]
+        group = sorted([*group, trial], key=_rank, reverse=True)
+        self._kept[key], losers = group[: self._per_network], group[self._per_network :]
+        if len(self._kept) > self._num_networks:
+            losers += self._kept.pop(min(self._kept, key=lambda name: _rank(self._kept[name][0])))
+        for loser in losers:
             drop_files(Path(loser.folder), "best")
 
 
@@ -160,59 +219,141 @@ def best_trials(study: Study, objectives: Sequence[str]) -> list[Trial]:
     return [] if study.best_trial is None else [study.best_trial]
 
 
+def num_networks_kept(max_members: int) -> int:
+    """Return of how many networks trials are kept for an ensemble of so many members: one to spare."""
+    return max_members + 1 if max_members > 1 else 1
+
+
+def superseded_weights(study: Study, settings: FitSettings) -> SupersededWeights:
+    """Return what removes the files that neither the predictor nor what is combined for it can need."""
+    return SupersededWeights(
+        study,
+        settings.tuning.objectives,
+        num_networks_kept(settings.max_members),
+        MOST_PER_NETWORK if settings.makes_soups else 1,
+    )
+
+
 def keep_best(
     request: FitRequest,
     folder: Path,
     study: Study,
-    problem: Problem,
-    metric: Metric,
+    task: ImageTask,
     deadline: Deadline,
     is_refit: bool,
+    soups: Sequence[Candidate] = (),
+    until: Deadline | None = None,
 ) -> SavedPredictor:
     """Write the predictor of the best trial into the run folder; after a kill it is whole, or not there.
+
+    It may also be a soup, or an ensemble of trials and soups, where that is better.
+
+    Parameters
+    ----------
+    request, folder, study, task, deadline
+        What was asked, and what has come of it.
+    is_refit : bool
+        Whether the best trial's recipe was trained once more, on all images.
+    soups : sequence of Candidate
+        Means of weights that are better than each of their trials.
+    until : Deadline or None
+        When there must be no more thought of ensembles.
 
     Raises
     ------
     DataError
         When somebody has removed its weights.
     """
-    objectives = request.settings.tuning.objectives
+    objectives, metric = request.settings.tuning.objectives, task.metric
     kept = best_trials(study, objectives)
     best = kept[0]
     costs = trial_costs(study.trials, objectives) if cost_names(objectives) else None
-    weights = {_name_of_weights(trial, best): _weights(Path(trial.folder), trial) for trial in kept}
+    combination = _combination(request.settings, study, task, soups, until or deadline)
+    if combination is None:
+        weights = {_name_of_weights(trial, best): _weights(Path(trial.folder), trial) for trial in kept}
+        members: list[Member] = []
+        first, net = best, best.config.get("model")
+    else:
+        members = _members(combination)
+        weights = {member.weights: one.weights for member, one in zip(members, combination.members, strict=True)}
+        first = study.trials[members[0].trial]
+        net = next((one.own_network for one in combination.members if one.own_network), None)
+    trust = _trust(best, task) if combination is None else _trust_of(mean_predictions(combination), task)
     if is_refit:
         weights[WEIGHTS] = _weights(folder / REFIT, best)
     partial = folder / f".{PREDICTOR_FOLDER}"
     shutil.rmtree(partial, ignore_errors=True)
+    summary = fit_summary(first, study.trials, metric.name, deadline.elapsed_s())
+    summary |= {**trust.summary(task.problem, is_refit), "refit_full": is_refit}
     saved = SavedPredictor(
         folder=partial,
         label=request.label,
-        problem=problem,
-        blueprint=_blueprint(best),
+        problem=task.problem,
+        blueprint=read_blueprint(first),
         metric=metric.name,
         eval_metric=request.eval_metric if isinstance(request.eval_metric, str) else None,  # code is never saved
         class_names=request.train.class_names,
-        summary={**fit_summary(best, study.trials, metric.name, deadline.elapsed_s()), "refit_full": is_refit},
+        summary={**summary, **combined_figures(combination, len(study.trials))},
         trials=trial_rows(study.trials, costs, [trial.number for trial in kept]),
-        net=net if isinstance(net := best.config.get("model"), OwnPart) else None,
-        choices=[] if costs is None else [_choice(trial, costs[trial.number], best) for trial in kept],
+        net=net if isinstance(net, OwnPart) else None,
+        choices=[] if costs is None else [_choice(trial, costs[trial.number], best, task) for trial in kept],
+        members=members,
+        trust=trust,
     )
     saved.write(weights)
     partial.rename(folder / PREDICTOR_FOLDER)
     for trial in study.trials:
-        if trial is not best:
+        if trial is not first:
             drop_files(Path(trial.folder), "best")  # of those that are paused; or the predictor has them now
     return replace(saved, folder=folder / PREDICTOR_FOLDER)
 
 
-def _choice(trial: Trial, costs: dict[str, float], best: Trial) -> Choice:
-    summary = {**best_figures(trial), **({} if trial is best else {"refit_full": False})}
-    return Choice(trial.number, costs, _blueprint(trial), summary, _name_of_weights(trial, best))
+def _combination(
+    settings: FitSettings, study: Study, task: ImageTask, soups: Sequence[Candidate], until: Deadline
+) -> Combination | None:
+    """Return the best candidate or an ensemble; None where only the best trial is asked for, or can be judged."""
+    if settings.max_members == 1 and not settings.makes_soups:
+        return None
+    candidates = read_candidates(study.trials, task)
+    if not candidates or study.best_trial is None or candidates[0].trial != study.best_trial.number:
+        return None
+    seed = settings.random_state or 0
+    return combine([*candidates, *soups], task, settings.max_members, seed, until.seconds_left)
 
 
-def _blueprint(trial: Trial) -> Blueprint:
-    return Blueprint.from_json(json.loads((Path(trial.folder) / BLUEPRINT).read_text(encoding="utf-8")))
+def _members(combination: Combination) -> list[Member]:
+    return [
+        Member(
+            one.trial,
+            one.blueprint,
+            f"{MEMBERS_FOLDER}/{number:04d}.safetensors" if number else WEIGHTS,
+            weight,
+            list(one.soup),
+            one.config.get("amp"),
+        )
+        for number, (one, weight) in enumerate(zip(combination.members, combination.weights, strict=True))
+    ]
+
+
+def _choice(trial: Trial, costs: dict[str, float], best: Trial, task: ImageTask) -> Choice:
+    trust = _trust(trial, task)
+    summary = best_figures(trial) if trial is best else {**best_figures(trial), "refit_full": False}
+    summary |= {} if trial is best else trust.summary(task.problem)
+    return Choice(trial.number, costs, read_blueprint(trial), summary, _name_of_weights(trial, best), trust)
+
+
+def _trust(trial: Trial, task: ImageTask) -> Trust:
+    """Return what is known of a trial's certainty: nothing, where what it said of the held-out images was not kept."""
+    assert trial.best_report is not None
+    folder = Path(trial.folder)
+    for path in (outputs_file(folder, trial.best_report.epoch), folder / BEST_OUTPUTS):
+        if (predictions := read_predictions(path, task)) is not None:
+            return _trust_of(predictions, task)
+    return Trust()
+
+
+def _trust_of(predictions: np.ndarray, task: ImageTask) -> Trust:
+    return Trust.of(predictions, task.val.targets, task.problem, task.metric)
 
 
 def _name_of_weights(trial: Trial, best: Trial) -> str:
@@ -231,15 +372,16 @@ def _weights(folder: Path, trial: Trial) -> Path:
 
 def tidy_up(folder: Path) -> None:
     """Remove what a finished run leaves behind in its folder besides results; doing it twice does no harm."""
-    for name in (STORE, REFIT):
+    for name in (STORE, REFIT, SOUPS):
         shutil.rmtree(folder / name, ignore_errors=True)
     trials = folder / TRIALS
     (trials / START).unlink(missing_ok=True)
     for pattern in ("last-*", "*.part"):
         for path in trials.glob(f"*/{pattern}"):
             path.unlink(missing_ok=True)
-    for path in trials.glob("*/best-*"):
-        path.replace(path.with_name(BEST))
+    for name in (BEST, BEST_OUTPUTS):
+        for path in trials.glob(f"*/best-*{name.removeprefix('best')}"):
+            path.replace(path.with_name(name))
 
 
 def _row_seconds(trial: int) -> float:

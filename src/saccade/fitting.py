@@ -16,7 +16,14 @@ from saccade.deadline import Deadline
 from saccade.errors import DataError, SaccadeError
 from saccade.events import Event, EventLog, Listener, RunFinished, RunStarted, Warned
 from saccade.executor import Executor
-from saccade.finishing import FinishingReserve, SupersededWeights, best_trials, keep_best, tidy_up
+from saccade.finishing import (
+    MOST_PER_NETWORK,
+    FinishingReserve,
+    best_trials,
+    keep_best,
+    superseded_weights,
+    tidy_up,
+)
 from saccade.objectives import check_score_name, cost_names
 from saccade.refitting import refit
 from saccade.report.progress import ProgressDisplay
@@ -26,6 +33,7 @@ from saccade.run_folder import (
     EVENTS,
     JOURNAL,
     REFIT,
+    SOUPS,
     START,
     STORE,
     TRIALS,
@@ -35,8 +43,11 @@ from saccade.run_folder import (
     make_run_folder,
 )
 from saccade.saved import SavedPredictor
+from saccade.scheduler import Study
 from saccade.scheduler.journal import Journal
-from saccade.searching import check_search, make_image_executor, make_study
+from saccade.searching import check_search, is_gpu_wanted, make_image_executor, make_study
+from saccade.souping import make_soups, soup_groups
+from saccade.training.candidates import Candidate
 from saccade.training.imbalance import check_imbalance
 from saccade.training.metrics import Metric, make_metric
 from saccade.training.networks import check_methods, check_networks, stored_channels, stored_side
@@ -80,7 +91,13 @@ def run_fit(request: FitRequest, deadline: Deadline, earlier: EarlierRun | None 
     weights = Path(request.settings.weights).expanduser() if request.settings.weights else None
     told = ""
     if not request.is_model_named and earlier is None:
-        space, told = with_networks_at_hand(request.space, weights)
+        space, told = with_networks_at_hand(
+            request.space,
+            weights,
+            given=request.given,
+            num_images=len(request.train),
+            is_gpu=is_gpu_wanted(request.settings),
+        )
         request = replace(request, space=space)
     num_trials, objectives = request.num_trials, request.settings.tuning.objectives
     check_search(request)
@@ -113,18 +130,21 @@ def run_fit(request: FitRequest, deadline: Deadline, earlier: EarlierRun | None 
                 metric = make_metric(request.eval_metric, data.problem)
                 task = _task(request, folder, data, metric, weights)
                 executor.trainable = ImageTrainable(task)
-                reserve = FinishingReserve(deadline, _refit_ratio(request, data), objectives)
+                settings = request.settings
+                combining = settings.max_members, settings.makes_soups
+                reserve = FinishingReserve(deadline, _refit_ratio(request, data), objectives, *combining)
                 listeners.append(reserve)
                 with Journal(folder / JOURNAL, request.space) as journal:
                     study = make_study(request, folder, task, executor, deadline, reserve.seconds, journal, listeners)
                     reserve.recall(study)
                     display.recall(study.trials)
-                    study.listeners.append(SupersededWeights(study, objectives))
+                    study.listeners.append(superseded_weights(study, settings))
                     study.run()
                 until = Deadline(deadline.seconds_left() - reserve.finishing_s)
                 best = best_trials(study, objectives)[0]
-                is_refit = request.settings.refit_full and _refit(study.executor, best, task, folder, until, tell)
-            saved = keep_best(request, folder, study, data.problem, metric, deadline, is_refit)
+                is_refit = settings.refit_full and _refit(study.executor, best, task, folder, until, tell)
+                soups = _soups(request, study, task, folder, until, tell) if settings.makes_soups else []
+            saved = keep_best(request, folder, study, task, deadline, is_refit, soups, until)
             tidy_up(folder)
             summary = saved.summary
             tell(RunFinished(summary["best_trial"], summary["valid_score"], deadline.elapsed_s()))
@@ -227,3 +247,14 @@ def _check_continues(request: FitRequest, data: PreparedData) -> None:
 def _refit(executor: Executor, best: Trial, task: ImageTask, folder: Path, until: Deadline, tell: Listener) -> bool:
     shutil.rmtree(folder / REFIT, ignore_errors=True)  # of a process that was killed
     return refit(executor, task, best, folder / REFIT, until, tell)
+
+
+def _soups(
+    request: FitRequest, study: Study, task: ImageTask, folder: Path, until: Deadline, tell: Listener
+) -> list[Candidate]:
+    shutil.rmtree(folder / SOUPS, ignore_errors=True)  # of a process that was killed
+    has_one_start = request.settings.soup is True or task.start is not None
+    groups = soup_groups(study.trials, MOST_PER_NETWORK, is_any_start=has_one_start)
+    if request.settings.max_members == 1:
+        groups = [group for group in groups if group[0] is study.best_trial]
+    return make_soups(study.executor, task, groups, folder / SOUPS, until, tell)

@@ -16,6 +16,7 @@ from saccade.events import Progressed, Warned
 from saccade.report.progress import ProgressDisplay
 from saccade.saved import SavedPredictor
 from saccade.training.classifier import Classifier
+from saccade.training.doubt import Doubt
 
 Compute = Callable[..., np.ndarray]
 """``compute(classifier, batches, on_batch=…)``: a row for each image."""
@@ -61,14 +62,20 @@ def compute_in_batches(
             num_done += num_images
             display(Progressed("predicting", num_done, len(examples)))
 
-        rows = compute(classifier, classifier.batches(images, np.arange(len(examples))), on_batch=on_batch)
+        batches = classifier.batches(images, np.arange(len(examples)))
+        classifier.choose_inference(len(batches), batches.batch_size)
+        rows = compute(classifier, batches, on_batch=on_batch)
         if images.errors:
             _report_unreadable(examples, images.errors, display)
     return rows, images.errors
 
 
 def decoded(
-    saved: SavedPredictor, predictions: np.ndarray, errors: dict[int, str], index: pd.Index | None
+    saved: SavedPredictor,
+    predictions: np.ndarray,
+    errors: dict[int, str],
+    index: pd.Index | None,
+    doubt: Doubt | None = None,
 ) -> pd.Series | pd.DataFrame | np.ndarray:
     """Return predictions as labels as they were given, None where an image could not be read.
 
@@ -82,8 +89,12 @@ def decoded(
         As `compute_in_batches` returns them.
     index : pandas.Index or None
         The index of the result; None returns an array.
+    doubt : Doubt or None
+        When there is to be another value in the place of a label; None is never.
     """
-    labels = saved.problem.decode(predictions)
+    labels = saved.problem.decode(saved.trust.thresholds.decided(predictions))
+    if doubt is not None:
+        labels = doubt.mark(labels, predictions, saved.trust.conformal)
     if errors:
         labels = labels.astype(object)
         labels[list(errors)] = None
@@ -93,6 +104,32 @@ def decoded(
         columns: pd.DataFrame = pd.DataFrame(labels, index, columns=list(saved.problem.classes))
         return columns
     series: pd.Series = pd.Series(labels, index, name=str(saved.label))
+    return series
+
+
+def decoded_sets(
+    saved: SavedPredictor, predictions: np.ndarray, coverage: float, errors: dict[int, str], index: pd.Index | None
+) -> pd.Series | np.ndarray:
+    """Return a list of labels, or for regression an interval, for each image, None where it could not be read.
+
+    Parameters
+    ----------
+    saved, predictions, errors, index
+        As in `decoded`.
+    coverage : float
+        As in `saccade.training.conformal.Conformal.threshold`.
+    """
+    conformal, problem = saved.trust.conformal, saved.problem
+    sets = np.empty(len(predictions), object)
+    if problem.type == "regression":
+        sets[:] = conformal.intervals(predictions, coverage)
+    else:
+        for row, numbers in enumerate(conformal.label_sets(predictions, coverage)):
+            sets[row] = [problem.classes[number] for number in numbers]
+    sets[list(errors)] = None
+    if index is None:
+        return sets
+    series: pd.Series = pd.Series(sets, index, name=str(saved.label))
     return series
 
 

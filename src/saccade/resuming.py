@@ -88,9 +88,11 @@ class EarlierRun:
         DataError
             When the images or their labels differ.
         """
-        if not request.is_model_named and "model" in (known := self.arguments["hyperparameters"]):
-            # What stood in for networks without weights when the run began stands in for them now.
-            request = replace(request, space=Dict({**request.space.data, "model": from_toml(known["model"])}))
+        if not request.is_model_named:
+            # What was chosen for the user when the run began holds still, whatever would be chosen now.
+            known = self.arguments["hyperparameters"].items()
+            chosen = {name: from_toml(value) for name, value in known if name not in request.given}
+            request = replace(request, space=Dict({**request.space.data, **chosen}))
         now = json.loads(json.dumps(recorded_arguments(request)))
         before = {**self.arguments, **{name: now[name] for name in MAY_CHANGE}}
         if differing := _differences(before, now):
@@ -116,9 +118,9 @@ class EarlierRun:
     def saved(self, request: FitRequest) -> SavedPredictor:
         """Return the predictor of a run that is finished."""
         saved = SavedPredictor.read(self.folder)
-        if saved.blueprint.architecture is not None:
+        name = saved.own_network
+        if name is None:
             return saved
-        name = saved.summary["best_config"]["model"]
         own = [part for part in choices(request.space, "model") if isinstance(part, OwnPart) and repr(part) == name]
         return saved.with_network(own[0].value if own else None)
 

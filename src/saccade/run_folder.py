@@ -34,7 +34,7 @@ from saccade.training.metrics import EvalMetric
 RUNS_FOLDER = "saccade_runs"
 """Where runs go that are given no path."""
 
-RUN, DATA, SPLIT, EVENTS, JOURNAL, TRIALS, STORE, CHECKS, REFIT, START = (
+RUN, DATA, SPLIT, EVENTS, JOURNAL, TRIALS, STORE, CHECKS, REFIT, SOUPS, START = (
     "run.json",
     "data.json",
     "split.json",
@@ -44,6 +44,7 @@ RUN, DATA, SPLIT, EVENTS, JOURNAL, TRIALS, STORE, CHECKS, REFIT, START = (
     "store",
     "checks.csv",
     "refit",
+    "soups",
     "start.safetensors",
 )
 """What a run folder holds besides the predictor."""
@@ -77,6 +78,8 @@ class FitRequest:
         The predictor whose network is to be trained further.
     is_model_named : bool
         Whether the user chose the networks; if not, others may stand in where weights are missing.
+    given : frozenset of str
+        The hyperparameters that the user has given.
     """
 
     path: Path | None
@@ -91,6 +94,7 @@ class FitRequest:
     settings: FitSettings
     start: SavedPredictor | None = None
     is_model_named: bool = True
+    given: frozenset[str] = frozenset()
 
     @property
     def num_trials(self) -> int | None:
@@ -221,6 +225,8 @@ def recorded_arguments(request: FitRequest) -> dict[str, Any]:
         "random_state": settings.random_state,
         "weights": None if settings.weights is None else str(Path(settings.weights).expanduser().absolute()),
         "refit_full": settings.refit_full,
+        "ensemble": settings.ensemble,
+        "soup": settings.soup,
         "warm_start": settings.warm_start,
         "time_limit": request.time_limit_s,
         "verbosity": request.verbosity,
@@ -275,6 +281,8 @@ def _fit_config(request: FitRequest) -> FitConfig:
         holdout_frac=settings.holdout_frac,
         seed=settings.random_state,
         refit_full=settings.refit_full,
+        ensemble=settings.ensemble,
+        soup=settings.soup,
         weights=None if settings.weights is None else str(Path(settings.weights).absolute()),
         threads=settings.nthreads_per_trial,
         gpus=settings.ngpus_per_trial,

@@ -20,6 +20,7 @@ from saccade.scheduler import SCHEDULERS, Scheduler, Study, make_scheduler
 from saccade.scheduler.budget import Reserve
 from saccade.scheduler.journal import Journal
 from saccade.searcher import Searcher, make_searcher
+from saccade.settings import FitSettings
 from saccade.space import Dict
 from saccade.training.description import describe_recipe, measure_log_speed, score_range
 from saccade.training.device import choose_device
@@ -28,6 +29,11 @@ from saccade.training.task import ImageTask
 
 PRELOAD = ("saccade.training.trainable",)
 """What workers import while the images are prepared."""
+
+
+def is_gpu_wanted(settings: FitSettings) -> bool:
+    """Tell whether trials are to be trained on a GPU, and there is one."""
+    return settings.ngpus_per_trial != 0 and choose_device().type == "cuda"
 
 
 def check_search(request: FitRequest) -> None:

@@ -14,12 +14,15 @@ from typing import Any, get_args
 
 from saccade.errors import HyperparameterError, UnknownArgumentError, UnknownNameError
 from saccade.executor import ExecutorName, plan_workers
-from saccade.objectives import check_objectives
+from saccade.objectives import COSTS, check_objectives, cost_names
 from saccade.scheduler import Scheduler, make_scheduler
 from saccade.searcher import SEARCHERS, Searcher
 
 AUTO_TIME_LIMIT_S = 7200.0
 """What `time_limit="auto"` means."""
+
+AUTO_MEMBERS = 5
+"""The most networks of an ensemble when no number is asked for: each takes its time in every prediction."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,15 @@ class TuneSettings:
 
 @dataclass(frozen=True)
 class FitSettings:
-    """The keyword arguments of `ImagePredictor.fit`, under the same names."""
+    """The keyword arguments of `ImagePredictor.fit`, under the same names.
+
+    Attributes
+    ----------
+    ensemble : "auto", bool or int
+        Whether several networks may be averaged, or the most that may be: see `max_members`.
+    soup : "auto" or bool
+        Whether the weights of several trials of a network may be averaged: see `makes_soups`.
+    """
 
     holdout_frac: float = 0.1
     random_state: int | None = 0
@@ -95,6 +106,8 @@ class FitSettings:
     refit_full: bool = False
     warm_start: bool = False
     resume: bool = False
+    ensemble: bool | int | str = "auto"
+    soup: bool | str = "auto"
 
     def __post_init__(self) -> None:
         if not _is_number(self.holdout_frac) or not 0 < self.holdout_frac < 1:
@@ -114,6 +127,10 @@ class FitSettings:
         _ = self.tuning  # checked now, before any work
         if self.executor not in get_args(ExecutorName):
             raise UnknownNameError.of("executor", self.executor, get_args(ExecutorName))
+        _set(self, "ensemble", _most_members(self.ensemble))
+        _set(self, "soup", _auto_or_bool("soup", self.soup))
+        if asked := [name for name in ("ensemble", "soup") if getattr(self, name) not in ("auto", False)]:
+            self._check_combining(" and ".join(asked))
 
     @classmethod
     def of(cls, arguments: Mapping[str, Any], tune_defaults: Mapping[str, Any] | None = None) -> FitSettings:
@@ -145,6 +162,43 @@ class FitSettings:
         if settings.random_state is None:  # drawn here, so that the run tells what was drawn
             settings = replace(settings, random_state=secrets.randbelow(2**31))
         return settings
+
+    def _check_combining(self, asked: str) -> None:
+        """See that nothing is asked for besides that leaves a predictor with the best trial alone."""
+        if self.refit_full:
+            raise HyperparameterError(
+                f"refit_full=True trains the best trial alone on all images, so no image is left to choose by: leave "
+                f"{asked} or refit_full away"
+            )
+        if costs := [name for name in self.tuning.objectives if name in COSTS]:
+            raise HyperparameterError(
+                f"{asked} cannot be had with objectives={self.tuning.objectives}: these are for choosing among single "
+                f"networks by {' and '.join(costs)}"
+            )
+
+    @property
+    def max_members(self) -> int:
+        """The most networks whose predictions are averaged; 1 where the best one alone is wanted.
+
+        Examples
+        --------
+        >>> FitSettings().max_members, FitSettings(ensemble=False).max_members, FitSettings(ensemble=3).max_members
+        (5, 1, 3)
+        >>> FitSettings(refit_full=True).max_members
+        1
+        """
+        if self._is_single or self.ensemble is False:
+            return 1
+        return self.ensemble if type(self.ensemble) is int else AUTO_MEMBERS
+
+    @property
+    def makes_soups(self) -> bool:
+        """Whether means of the weights of several trials are tried."""
+        return not self._is_single and self.soup is not False
+
+    @property
+    def _is_single(self) -> bool:
+        return self.refit_full or bool(cost_names(self.tuning.objectives))
 
     @property
     def tuning(self) -> TuneSettings:
@@ -189,6 +243,20 @@ def _whole(name: str, value: Any, least: int = 1) -> int:
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or int(value) < least:
         raise HyperparameterError(f"{name} was given {value!r}; expected a whole number, {least} or more")
     return int(value)
+
+
+def _most_members(value: Any) -> bool | int | str:
+    """Return `ensemble` in Python's own types; 1 is the same as False."""
+    if isinstance(value, numbers.Integral) and not isinstance(value, bool):
+        num = _whole("ensemble", value)
+        return False if num == 1 else num
+    return _auto_or_bool("ensemble", value, ", or the most networks that may be averaged")
+
+
+def _auto_or_bool(name: str, value: Any, others: str = "") -> bool | str:
+    if isinstance(value, bool) or (isinstance(value, str) and value == "auto"):
+        return value
+    raise HyperparameterError(f"{name} was given {value!r}; expected 'auto', True or False{others}")
 
 
 def _seconds(name: str, value: Any, others: str = "or None") -> float | None:

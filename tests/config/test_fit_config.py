@@ -31,6 +31,8 @@ ALL = FitConfig(
     holdout_frac=0.2,
     seed=7,
     refit_full=True,
+    ensemble=3,
+    soup=True,
     weights="/weights",
     threads=1,
     gpus=0,
@@ -175,3 +177,9 @@ def test_what_no_file_can_hold_is_named_in_a_comment(tmp_path):
     read = FitConfig.read(tmp_path / FIT_TOML)
     assert (read.data, read.metric) == (None, None)
     assert read.hyperparameters == {"epochs": 2, "class_weight": {0: 1.0, 1: 2.5}}
+
+
+@pytest.mark.parametrize(("given", "meant"), [("auto", "auto"), ("none", False), ("true", True), ("4", 4), (4, 4)])
+def test_how_many_networks_are_averaged_is_a_number_or_a_word(given, meant):
+    assert FitConfig(ensemble=given).ensemble is meant or FitConfig(ensemble=given).ensemble == meant
+    assert type(FitConfig(ensemble=given).ensemble) is type(meant)

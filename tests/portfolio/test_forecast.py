@@ -33,6 +33,17 @@ def test_a_score_that_was_seen_is_forecast_where_it_was_seen(score):
 
 
 @given(score=st.floats(0.6, 1))
+def test_a_rough_score_counts_for_less(score):
+    means = []
+    for is_rough in (False, True):
+        forecaster, numbers = two(1.0)
+        forecaster.observe(numbers[0], 1, score, is_rough=is_rough)
+        means.append(forecaster.forecast(numbers).mean[0])
+    assert (means[0] > means[1]).all()
+    assert (means[1] > EXPECTED).all()
+
+
+@given(score=st.floats(0.6, 1))
 def test_surprise_carries_over_to_later_epochs_and_like_configurations_and_fades(score):
     forecaster, numbers = two(1.0)
     far = forecaster.add([[50.0]], [EXPECTED])
@@ -59,14 +70,14 @@ def test_what_is_seen_never_adds_uncertainty(scores, distance):
 def test_a_probe_of_frozen_features_counts_as_an_early_epoch():
     forecaster, numbers = two(9.0)
     forecaster.observe(numbers[0], 0, 0.9)
-    mean = forecaster.forecast(numbers).mean
-    assert mean[0, 0] > mean[1, 0] + 0.2
+    scores = forecaster.forecast(numbers).mean
+    assert scores[0, 0] > scores[1, 0] + 0.2
 
 
 def test_what_is_imagined_is_forgotten():
     forecaster, numbers = two(1.0)
     plain = forecaster.forecast(numbers).mean
-    imagined = forecaster.forecast(numbers, [(numbers[0], 9, 0.95)]).mean
+    imagined = forecaster.forecast(numbers, {numbers[0]: (9, 0.95)}).mean
     assert imagined[0, 3] > plain[0, 3]
     assert np.allclose(forecaster.forecast(numbers).mean, plain)
 
@@ -76,7 +87,7 @@ def test_of_many_observations_the_best_and_the_latest_are_used():
     numbers = forecaster.add(np.arange(100.0)[:, None], np.tile(EXPECTED, (100, 1)))
     for number in numbers:
         forecaster.observe(number, 1, 0.99 if number == 7 else 0.3)
-    used = [number for number, _, _ in forecaster._used()]
+    used = list(forecaster._used())
     assert len(used) == 10
     assert 7 in used
     assert 99 in used

@@ -70,9 +70,27 @@ def test_pausing_is_used():
     assert any(trial.status is Status.PAUSED for trial in study.trials)
 
 
-def test_the_number_of_trials_is_a_limit_and_all_of_them_are_trained():
-    study, _ = run(num_trials=5)
-    assert [trial.status for trial in study.trials] == [Status.COMPLETED] * 5
+@pytest.mark.parametrize("num_workers", [1, 4])
+def test_without_a_time_limit_one_of_the_trials_is_trained_to_its_end_and_most_are_not(num_workers):
+    study, _ = run(num_trials=12, num_workers=num_workers)
+    num_epochs = [trial.num_epochs for trial in study.trials]
+    assert len(num_epochs) == 12
+    assert max(num_epochs) == NUM_EPOCHS
+    assert sum(epochs < NUM_EPOCHS / 2 for epochs in num_epochs) >= 6
+    assert sum(num_epochs) < 12 * NUM_EPOCHS / 2
+    best = max(study.trials, key=lambda trial: trial.config["x"])
+    assert best.num_epochs == NUM_EPOCHS
+    assert not study.searcher._running
+
+
+def test_rungs_are_chosen_for_the_number_of_trials():
+    epochs = {}
+    for num_trials in (2, 9, 40):
+        executor = SimulatedExecutor(curve, epoch_s=10.0)
+        scheduler = make_scheduler("auto", max_epochs=NUM_EPOCHS)
+        Study(executor, RandomSearcher({"x": Real(0, 1)}), scheduler, num_trials=num_trials).run()
+        epochs[num_trials] = scheduler._asha.ladders[0].epochs
+    assert epochs == {2: [14, 27], 9: [3, 9, 27], 40: [1, 3, 9, 27]}
 
 
 @pytest.mark.parametrize(("num_workers", "factor"), [(1, 2.0), (8, 3.0)])

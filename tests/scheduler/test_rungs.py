@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from saccade.scheduler.rungs import Climber, Ladder, Rung, choose_rungs
+from saccade.scheduler.rungs import Climber, Ladder, Rung, choose_rungs, choose_rungs_for
 
 reduction_factors = st.floats(1.1, 8) | st.integers(2, 8)
 scores = st.lists(st.floats(-1e9, 1e9) | st.integers(-3, 3), max_size=40)
@@ -236,3 +236,13 @@ class TestChooseRungs:
 
     def test_epochs_that_cost_nothing(self):
         assert choose_rungs(max_epochs=100, time_limit_s=20, epoch_s=0) == (4, 3)
+
+
+@given(num_trials=st.integers(1, 2000), max_epochs=st.integers(1, 300))
+def test_rungs_for_a_number_of_trials_lead_from_all_of_them_to_a_few(num_trials, max_epochs):
+    grace_epochs, factor = choose_rungs_for(num_trials, max_epochs)
+    num_promotions = len(Ladder(grace_epochs, factor, max_epochs).epochs) - 1
+    assert 1 <= grace_epochs <= max_epochs
+    assert num_trials >= factor**num_promotions or num_trials == 1
+    # There are comparisons while there is something to choose from, and an epoch before the first of them.
+    assert grace_epochs == 1 or num_trials < factor ** (num_promotions + 1)

@@ -97,3 +97,13 @@ def test_images_in_a_list_may_change_and_are_looked_at_each_time(task: ImageTask
     for _ in range(2):
         cached_features(classifier(task), images, np.arange(4))
     assert len(num_passes) == 2
+
+
+def test_features_in_other_numerics_are_others(task: ImageTask, num_passes: list[int]) -> None:
+    network = classifier(task)
+    plain = cached_features(network, task.store, task.train.indices)
+    network.use(network.numerics, Numerics(choose_device("cpu"), torch.bfloat16))
+    half = cached_features(network, task.store, task.train.indices)
+    assert len(num_passes) == 2
+    assert not np.array_equal(half, plain)
+    assert np.allclose(half, plain, atol=0.1 * np.abs(plain).max())

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from saccade.training.classifier import Classifier, new_classifier
 from saccade.training.device import Numerics, choose_device
@@ -29,3 +30,14 @@ def test_costs_are_told_by_name() -> None:
     assert network_costs(network, []) == {}
     with pytest.raises(KeyError):
         network_costs(network, ["weight"])
+
+
+def test_latency_is_that_of_the_numerics_in_which_predictions_are_made() -> None:
+    formats: list[torch.dtype] = []
+    network = classifier(48)
+    network.network.get_classifier().register_forward_hook(lambda *given: formats.append(given[2].dtype))
+    half = Numerics(choose_device("cpu"), torch.bfloat16)
+    for inference in (network.numerics, half):
+        network.use(network.numerics, inference)
+        latency_ms(network)
+    assert set(formats) == {torch.float32, torch.bfloat16}

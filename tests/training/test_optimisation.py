@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -18,7 +20,7 @@ from saccade.training.recipe import Recipe
 def rates(**recipe: object) -> dict[str, set[float]]:
     network = build_network("test_resnet", 3, pretrained=False)
     optimizer = make_optimizer(network, Recipe.of({"lr": 1.0, "sched": "constant", "warmup_epochs": 0, **recipe}))
-    LearningRate(optimizer, Recipe.of({"lr": 1.0, "sched": "constant", "warmup_epochs": 0, **recipe}), 4).set(0)
+    LearningRate(optimizer, Recipe.of({"lr": 1.0, "sched": "constant", "warmup_epochs": 0, **recipe}), 4).step(0)
     head = {id(parameter) for parameter in network.get_classifier().parameters()}
     found: dict[str, set[float]] = {"head": set(), "body": set()}
     for group in optimizer.param_groups:
@@ -60,13 +62,43 @@ def test_rates_rise_first_and_never_exceed_the_given_one(sched: str) -> None:
     rate = LearningRate(optimizer, Recipe.of({"lr": 0.5, "sched": sched, "epochs": 4, "warmup_epochs": 1}), 10)
     seen = []
     for step in range(40):
-        rate.set(step)
+        rate.step(step)
         seen.append(optimizer.param_groups[0]["lr"])
     assert seen[0] < 0.1
     assert max(seen) <= 0.5
     assert seen[5] < seen[9]
     if sched in ("cosine", "poly", "tanh"):
         assert seen[-1] < 0.05
+
+
+def rates_over(num_steps: int, possible: Callable[[int], float]) -> list[float]:
+    """Return the rates of as many of 40 steps, whose schedule is a cosine."""
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.5)
+    rate = LearningRate(optimizer, Recipe.of({"lr": 0.5, "epochs": 4, "warmup_epochs": 0}), 10)
+    seen = []
+    for step in range(num_steps):
+        rate.step(step, possible(step))
+        seen.append(optimizer.param_groups[0]["lr"])
+    return seen
+
+
+def test_with_time_enough_the_deadline_changes_no_rate() -> None:
+    assert rates_over(40, lambda step: 60.0 - step) == rates_over(40, lambda _: math.inf)
+
+
+@given(num_steps=st.integers(3, 39), known_after=st.integers(0, 10))
+def test_the_rate_comes_down_where_the_deadline_cuts_a_trial_short(num_steps: int, known_after: int) -> None:
+    seen = rates_over(num_steps, lambda step: num_steps - step if step >= min(known_after, num_steps - 3) else math.inf)
+    assert seen[0] > 0.4
+    assert seen == sorted(seen, reverse=True)
+    assert seen[-1] < 0.25 * seen[0]
+
+
+def test_more_time_than_was_thought_is_used_at_lower_rates() -> None:
+    seen = rates_over(40, lambda step: 10.0 if step < 5 else 100.0)
+    assert seen == sorted(seen, reverse=True)
+    assert seen[20] < rates_over(40, lambda _: math.inf)[20]
+    assert seen[-1] < 0.01
 
 
 @given(num=st.integers(1, 9), mixup=st.sampled_from([0.0, 0.1, 0.4, 1.0]), seed=st.integers(0, 99))

@@ -241,3 +241,13 @@ def test_the_rarest_label_is_one_that_the_image_has(rows):
             assert counts[rarest] == counts[row > 0].min()
         else:
             assert rarest == 3
+
+
+@pytest.mark.parametrize("problem_type", ["multiclass", "multilabel", "regression"])
+@given(st.integers(1, 4), st.integers(0, 2**32 - 1), st.sampled_from([0.1, 3.0, 40.0]))
+def test_mean_outputs_mean_the_mean_prediction(problem_type: str, num: int, seed: int, scale: float) -> None:
+    classes = () if problem_type == "regression" else ("a", "b", "c")
+    problem = Problem(problem_type, classes, mean=4.0, std=2.0)
+    outputs = scale * torch.randn(num, 5, problem.num_outputs, generator=torch.Generator().manual_seed(seed))
+    expected = torch.stack([problem.activate(each) for each in outputs]).mean(0)
+    torch.testing.assert_close(problem.activate(problem.mean_outputs(*outputs)), expected, rtol=1e-4, atol=1e-5)

@@ -6,6 +6,7 @@ import pytest
 
 from saccade import Categorical
 from saccade.errors import WeightsNotFoundError
+from saccade.training.default_space import FROM_SCRATCH
 from saccade.training.recipe import recipe_space
 from saccade.training.substitutes import with_networks_at_hand
 
@@ -39,6 +40,17 @@ def test_random_weights_need_no_files() -> None:
     assert with_networks_at_hand(space, None) == (space, "")
 
 
-def test_without_any_weights_it_is_an_error_not_a_random_start() -> None:
+def test_without_any_weights_small_networks_start_from_random_ones_and_that_is_told() -> None:
+    space = recipe_space({"model": "resnet18", "lr": 0.1, "epochs": 2})
+    scratch, told = with_networks_at_hand(space, None, given={"lr", "epochs"})
+    assert scratch.data["pretrained"] is False
+    assert scratch.data["model"].data == FROM_SCRATCH
+    assert (scratch.data["lr"], scratch.data["epochs"]) == (0.1, 2)
+    assert told.startswith("NO PRETRAINED WEIGHTS")
+    assert "SACCADE_WEIGHTS" in told  # what to do about it
+
+
+def test_who_wants_pretrained_weights_does_not_get_random_ones() -> None:
+    space = recipe_space({"model": "resnet18", "pretrained": True})
     with pytest.raises(WeightsNotFoundError, match="pretrained=False"):
-        with_networks_at_hand(recipe_space({"model": "resnet18"}), None)
+        with_networks_at_hand(space, None, given={"pretrained"})

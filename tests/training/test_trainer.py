@@ -20,7 +20,7 @@ from saccade.training.recipe import Recipe
 from saccade.training.task import ImageTask
 from saccade.training.trainable import ImageTrainable
 from saccade.training.trainer import Trainer
-from saccade.training.trial_files import state_file, weights_file
+from saccade.training.trial_files import outputs_file, state_file, weights_file
 from saccade.trial import Decision, Job, Trainable
 
 MakeTask = Callable[..., ImageTask]
@@ -121,6 +121,32 @@ def test_best_weights_give_the_reported_score(make_task: MakeTask, tmp_path: Pat
     trainer.network.load_state_dict(load_file(weights_file(tmp_path / "trial", best.epoch)))
     predictions = trainer.classifier.predict(trainer.val_batches)
     assert (predictions.argmax(1) == task.val.targets).mean() == best.score
+
+
+@pytest.mark.parametrize("tta", [False, True])
+def test_the_outputs_behind_the_best_score_are_kept_beside_the_weights(
+    make_task: MakeTask, tmp_path: Path, tiny: dict[str, Any], tiny_weights: Path, tta: bool
+) -> None:
+    task, folder = make_task(weights=tiny_weights), tmp_path / "trial"
+    reports, _ = train(task, folder, {**tiny, "pretrained": True, "lr": 1e-9, "tta": tta}, until_epoch=1)
+    best = max(reports, key=lambda report: (report.score, -report.epoch))
+    assert sorted(path.name for path in folder.glob("*.npy")) == [outputs_file(folder, best.epoch).name]
+    outputs = np.load(outputs_file(folder, best.epoch))
+    assert outputs.shape == (len(task.val.targets), task.problem.num_outputs)
+    predictions = task.problem.activate(torch.from_numpy(outputs)).numpy()
+    assert task.metric(task.val.targets, predictions, task.problem) == best.score
+    trainer = Trainer(task, Recipe.of({**tiny, "tta": tta}), tmp_path / "again")
+    trainer.network.load_state_dict(load_file(weights_file(folder, best.epoch)))
+    np.testing.assert_allclose(predictions, trainer.classifier.predict(trainer.val_batches), atol=0.02)  # in 16 bits
+
+
+def test_a_refit_has_no_outputs_since_no_image_judges_it(
+    make_task: MakeTask, tmp_path: Path, tiny: dict[str, Any]
+) -> None:
+    task = make_task()
+    train(replace(task, train=task.train.joined(task.val), is_refit=True), tmp_path / "trial", tiny)
+    assert weights_file(tmp_path / "trial", 2).is_file()
+    assert not list(tmp_path.glob("trial/*.npy"))
 
 
 def test_a_learning_rate_of_nonsense_diverges_with_a_reason(

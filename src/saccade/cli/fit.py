@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 _SAME_NAMES = (
     *("num_trials", "searcher", "searcher_options", "scheduler", "scheduler_options", "starting_configs"),
     *("trial_time_limit", "max_reward", "holdout_frac", "weights", "executor", "refit_full", "objectives"),
+    *("ensemble", "soup"),
 )
 _ARGUMENTS = {"preset": "presets", "seed": "random_state", "threads": "nthreads_per_trial", "gpus": "ngpus_per_trial"}
 """What `ImagePredictor.fit` calls these options."""
@@ -84,6 +85,14 @@ def fit(
     max_reward: Annotated[float | None, typer.Option(metavar="SCORE", help="A score that ends the search.")] = None,
     refit_full: Annotated[
         bool | None, typer.Option("--refit-full", help="Train the best once more, on all images.", show_default=False)
+    ] = None,
+    ensemble: Annotated[
+        str | None,
+        typer.Option(metavar="N", help="Networks at most whose predictions are averaged, or none.  [default: 5]"),
+    ] = None,
+    soup: Annotated[
+        bool | None,
+        typer.Option("--soup/--no-soup", help="Average the weights of a network's trials.", show_default=False),
     ] = None,
     threads: Annotated[int | None, typer.Option(metavar="N", help="CPU threads of a trial.")] = None,
     gpus: Annotated[

@@ -61,6 +61,8 @@ class FitConfig(BaseModel):
     holdout_frac: float | None = Field(None, description="part of the images to hold out")
     seed: int | None = Field(None, description="seed of the split, the search and the training")
     refit_full: bool | None = Field(None, description="train the best once more, on all images")
+    ensemble: bool | int | str | None = Field(None, description="the most networks to average: auto, none or a number")
+    soup: bool | str | None = Field(None, description="average the weights of several trials: auto, true or false")
     weights: str | None = Field(None, description="folder, or file, of pretrained weights")
     threads: int | None = Field(None, description="CPU threads of a trial")
     gpus: int | float | None = Field(None, description="GPUs of a trial; 0 trains on the CPU, 0.5 shares one")
@@ -79,6 +81,13 @@ class FitConfig(BaseModel):
     @classmethod
     def _trial_duration(cls, value: Any) -> Any:
         return parse_duration(value, "--trial-time-limit") if isinstance(value, str) else value
+
+    @field_validator("ensemble", mode="before")
+    @classmethod
+    def _most_members(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        return {"none": False, "false": False, "true": True}.get(value, int(value) if value.isdecimal() else value)
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> FitConfig:

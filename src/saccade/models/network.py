@@ -17,6 +17,8 @@ from torch.nn.modules.module import register_module_module_registration_hook
 
 from saccade.errors import HyperparameterError, WeightsNotFoundError
 from saccade.models.catalogue import resolve_name, split_name
+from saccade.models.copies import Copies, file_version
+from saccade.models.random_start import NothingDrawn, StillRandomError
 from saccade.models.weights import find_weights, tensor_names
 
 __all__ = ["InputSpec", "build_network", "classifier_parameters", "network_input"]
@@ -98,6 +100,7 @@ def build_network(
     img_size: int | None = None,
     drop_rate: float | None = None,
     drop_path_rate: float | None = None,
+    random_start: bool = True,
 ) -> nn.Module:
     """Build a network whose body is pretrained and whose head is fresh.
 
@@ -120,6 +123,10 @@ def build_network(
     drop_rate, drop_path_rate : float, optional
         Dropout before the head, and stochastic depth, from 0 up to but not including 1. None leaves what the
         network has.
+    random_start : bool
+        False is quicker: nothing is drawn at random. The head is zero where the body is pretrained; without
+        pretraining nothing is of use before `load_state_dict`. A process keeps a few pretrained networks, and such a
+        one is then a copy.
 
     Returns
     -------
@@ -149,14 +156,28 @@ def build_network(
     options["num_classes"] = num_classes
     if pretrained:
         path = find_weights(name, file=weights_file, folder=weights_folder)
-        network = _create_from_file(_name_with_tag_of(path, timm_name), options, path)
-    else:
-        network = _create(timm_name, options)
+
+        def from_file() -> nn.Module:
+            network = _create_from_file(_name_with_tag_of(path, timm_name), options, path, random_start)
+            _check_use(network, timm_name, in_chans, img_size)
+            return network
+
+        if random_start:
+            return from_file()
+        return _COPIES.get((timm_name, *sorted(options.items()), img_size, *file_version(path)), from_file)
+    network = _create(timm_name, options) if random_start else _create_empty(timm_name, options)
+    _check_use(network, timm_name, in_chans, img_size)
+    return network
+
+
+_COPIES = Copies()
+
+
+def _check_use(network: nn.Module, timm_name: str, in_chans: int, img_size: int | None) -> None:
     if not classifier_parameters(network):
         raise HyperparameterError(f"{timm_name!r} has no classifier to train; choose another network.")
     if img_size is not None and img_size != network_input(timm_name).img_size:
         _check_takes_size(network, timm_name, in_chans, img_size)
-    return network
 
 
 def classifier_parameters(network: nn.Module) -> set[str]:
@@ -236,8 +257,45 @@ def _create(timm_name: str, options: dict[str, Any], **pretrained: Any) -> nn.Mo
     return network
 
 
-def _create_from_file(timm_name: str, options: dict[str, Any], path: Path) -> nn.Module:
+def _create_empty(timm_name: str, options: dict[str, Any]) -> nn.Module:
+    """Build a network whose weights mean nothing; what `load_state_dict` does not give is as ever."""
+    try:
+        with NothingDrawn() as nothing_drawn:
+            network = _create(timm_name, options)
+        loaded = network.state_dict().keys()
+        nothing_drawn.check((name, buffer) for name, buffer in network.named_buffers() if name not in loaded)
+    except StillRandomError:
+        return _create(timm_name, options)
+    return network
+
+
+def _create_from_file(timm_name: str, options: dict[str, Any], path: Path, random_start: bool) -> nn.Module:
     """Build a network and load a file into it by timm's rules; raise unless its whole body was there."""
+    if random_start:
+        return _created_from_file(timm_name, options, path)[0]
+    try:
+        with NothingDrawn() as nothing_drawn:
+            network, missing = _created_from_file(timm_name, options, path)
+        _check_drawn(network, missing, nothing_drawn)
+    except StillRandomError:
+        network, _ = _created_from_file(timm_name, options, path)
+    head = classifier_parameters(network)
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if name in head:
+                parameter.zero_()
+    return network
+
+
+def _check_drawn(network: nn.Module, missing: list[str], nothing_drawn: NothingDrawn) -> None:
+    """See that what the file did not give, the head apart, was not to be random."""
+    head, state = classifier_parameters(network), network.state_dict()
+    nothing_drawn.check((name, state[name]) for name in missing if name in state and name not in head)
+    nothing_drawn.check((name, buffer) for name, buffer in network.named_buffers() if name not in state)
+
+
+def _created_from_file(timm_name: str, options: dict[str, Any], path: Path) -> tuple[nn.Module, list[str]]:
+    """Build and load a network; return it, and what the file does not hold of it."""
     overlay = {
         "file": str(path),
         "custom_load": False,
@@ -247,7 +305,7 @@ def _create_from_file(timm_name: str, options: dict[str, Any], path: Path) -> nn
     with _watch_loading() as loaded:
         try:
             network = _create(timm_name, options, pretrained=True, pretrained_cfg_overlay=overlay)
-        except HyperparameterError:
+        except (HyperparameterError, StillRandomError):
             raise
         except Exception as error:
             # timm's checkpoint filters raise anything on a file of another network. Where not the file but an
@@ -264,7 +322,7 @@ def _create_from_file(timm_name: str, options: dict[str, Any], path: Path) -> nn
     config: Any = network.pretrained_cfg
     config["num_classes"] = timm.models.get_pretrained_cfg(timm_name).num_classes
     del config["file"]  # a path of this machine means nothing where the network goes
-    return network
+    return network, loaded[network][0]
 
 
 @contextmanager

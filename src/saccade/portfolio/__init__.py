@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from saccade.portfolio.features import DatasetDescription, Description, NetworkDescription
-from saccade.portfolio.forecast import EARLIEST, Forecast, Forecaster
+from saccade.portfolio.forecast import AFTER_PROBES, EARLIEST, Forecast, Forecaster
 from saccade.portfolio.portfolio import EPOCHS, SHIPPED, Portfolio
 
 __all__ = [
+    "AFTER_PROBES",
     "EARLIEST",
     "EPOCHS",
     "SHIPPED",

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from saccade.trial import Trial
+
+if TYPE_CHECKING:
+    from saccade.training.candidates import Combination
 
 
 def trial_rows(
@@ -90,23 +93,69 @@ def best_figures(trial: Trial) -> dict[str, Any]:
     report = trial.best_report
     assert report is not None
     figures = report.metrics
-    if "subset_accuracy" in figures:
-        accuracies = {
-            "train_acc": figures.get("train_acc"),
-            "valid_acc": figures["subset_accuracy"],
-            "valid_f1_micro": figures["f1_micro"],
-        }
-    elif "top1" in figures:
-        accuracies = {"train_acc": figures.get("train_acc"), "valid_acc": figures["top1"]}
-    else:
-        accuracies = {"train_loss": figures.get("train_loss"), "valid_rmse": figures.get("rmse")}
+    of_training = "train_acc" if {"subset_accuracy", "top1"} & figures.keys() else "train_loss"
     return {
-        **accuracies,
+        of_training: figures.get(of_training),
+        **_held_out(figures),
         "valid_score": report.score,
         "best_config": trial.config,
         "best_trial": trial.number,
         "best_epoch": report.epoch,
     }
+
+
+def combined_figures(combination: Combination | None, num_trials: int) -> dict[str, Any]:
+    """Return what a summary says of how a predictor was put together, and of what its validation figures are worth.
+
+    Parameters
+    ----------
+    combination : Combination or None
+        None is the best trial alone, without a look at what else there might have been.
+    num_trials : int
+        Of the search.
+
+    Returns
+    -------
+    dict
+        ``ensemble`` (a dict with ``trial``, ``model``, ``weight`` and ``soup`` for each member; empty for a single
+        network), ``soup`` (the trials whose weights a single network's are the mean of, or empty),
+        ``valid_score_how``, and ``cross_fitted_scores`` of the ``ensemble`` and the ``single`` network, where these
+        were compared. For an ensemble, or a soup, also its own validation figures.
+    """
+    how = f"on the validation images, by which the best of {num_trials} trials and its epoch were chosen"
+    if num_trials == 1:
+        how = "on the validation images, by which the epoch was chosen"
+    if combination is None:
+        return {"ensemble": [], "soup": [], "valid_score_how": how}
+    members, judgement = combination.members, combination.judgement
+    judged = {"valid_score": judgement.score, **_held_out(judgement.figures)}
+    ensemble, single = combination.ensemble, combination.single
+    scores = {} if not ensemble or not single else {"ensemble": ensemble.score, "single": single.score}
+    if len(members) == 1:
+        soup = list(members[0].soup)
+        if soup:
+            how = f"on the validation images, by which a soup of {len(soup)} trials was chosen"
+        return {
+            **(judged if soup else {}),
+            "ensemble": [],
+            "soup": soup,
+            "valid_score_how": how,
+            "cross_fitted_scores": scores,
+        }
+    rows = [
+        {"trial": one.trial, "model": one.config.get("model"), "weight": weight, "soup": list(one.soup)}
+        for one, weight in zip(members, combination.weights, strict=True)
+    ]
+    how = "cross-fitted: of ensembles that were chosen on four fifths of the validation images, on the last fifth"
+    return {**judged, "ensemble": rows, "soup": [], "valid_score_how": how, "cross_fitted_scores": scores}
+
+
+def _held_out(figures: Mapping[str, float]) -> dict[str, Any]:
+    if "subset_accuracy" in figures:
+        return {"valid_acc": figures["subset_accuracy"], "valid_f1_micro": figures["f1_micro"]}
+    if "top1" in figures:
+        return {"valid_acc": figures["top1"]}
+    return {"valid_rmse": figures.get("rmse")}
 
 
 def _objectives(row: dict[str, Any]) -> dict[str, Any]:

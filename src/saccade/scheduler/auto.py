@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Hashable
 from dataclasses import replace
@@ -9,7 +10,7 @@ from dataclasses import replace
 from saccade.events import EpochDone
 from saccade.scheduler.asha import ASHAScheduler
 from saccade.scheduler.base import Scheduler, StudyState
-from saccade.scheduler.rungs import choose_rungs
+from saccade.scheduler.rungs import choose_rungs, choose_rungs_for
 from saccade.searcher.auto import HORIZONS, Advice, AutoSearcher
 from saccade.space import canonical_key
 from saccade.trial import Decision, Job, Status, Trial
@@ -32,6 +33,9 @@ class AutoScheduler(Scheduler):
     the running trial, the paused ones and new ones will go on, and the step with the highest expected improvement for
     its cost comes next. So rungs and reduction factor follow from what the forecasts say of the time that remains.
     With any other searcher it is ASHA [2]_, with rungs chosen from the time limit and the measured cost of an epoch.
+
+    Without a time limit there is nothing to weigh cost against, so it is ASHA with every searcher: the rungs are chosen
+    from the number of trials and their epochs, most trials end paused, and one is trained to its end.
 
     Parameters
     ----------
@@ -72,15 +76,19 @@ class AutoScheduler(Scheduler):
         """Take up what a run that is resumed has left."""
         self._state = state
         self._paused = {self._key(trial): trial for trial in state.trials if trial.status is Status.PAUSED}
-        if not isinstance(state.searcher, AutoSearcher):
+        if math.isinf(state.seconds_left):
+            self._asha = self._told(self._ladder_for_trials(state), state)
+        elif not isinstance(state.searcher, AutoSearcher):
             self._asha = self._measured_ladder(state)
 
     def next_job(self, state: StudyState) -> Job | None:
         """Return the job that promises most."""
         self._state = state
+        if self._asha is not None:
+            return self._job_of_ladder(self._asha, state)
         if isinstance(state.searcher, AutoSearcher):
             return self._advised_job(state, state.searcher)
-        return self._first_job(state) if self._asha is None else self._asha.next_job(state)
+        return self._first_job(state)
 
     def on_report(self, report: EpochDone) -> Decision:
         """Let the trial go on while it promises most."""
@@ -110,6 +118,13 @@ class AutoScheduler(Scheduler):
         self._paused.pop(key, None)
         if trial.status is Status.PAUSED:
             self._paused[key] = trial
+
+    def _job_of_ladder(self, asha: ASHAScheduler, state: StudyState) -> Job | None:
+        job = asha.next_job(state)
+        if job is not None and job.checkpoint is not None and isinstance(state.searcher, AutoSearcher):
+            trial = state.trials[job.trial]
+            state.searcher.begin_again(self._key(trial), trial.num_epochs + 1)
+        return job
 
     def _advised_job(self, state: StudyState, searcher: AutoSearcher) -> Job | None:
         self._drop_unpromising(searcher)
@@ -176,7 +191,17 @@ class AutoScheduler(Scheduler):
             return None
         longest = DEFAULT_EPOCHS if self.max_epochs is None else self.max_epochs
         grace_epochs, factor = choose_rungs(longest, state.seconds_left, epoch_s[0], state.num_workers)
-        asha = ASHAScheduler(self.max_epochs, min(grace_epochs, longest), factor)
+        return self._told(ASHAScheduler(self.max_epochs, min(grace_epochs, longest), factor), state)
+
+    def _ladder_for_trials(self, state: StudyState) -> ASHAScheduler:
+        """Return ASHA with rungs for the number of trials."""
+        longest = self.max_epochs
+        if longest is None and isinstance(state.searcher, AutoSearcher):
+            longest = state.searcher.num_epochs
+        return ASHAScheduler(self.max_epochs, *choose_rungs_for(state.num_trials, longest or DEFAULT_EPOCHS))
+
+    def _told(self, asha: ASHAScheduler, state: StudyState) -> ASHAScheduler:
+        """Tell ASHA of what came before it."""
         for each in self._before:
             if isinstance(each, EpochDone):
                 asha.on_report(each)

@@ -27,6 +27,10 @@ class StudyState(Protocol):
         """Seconds left for training; inf without a time limit."""
 
     @property
+    def num_trials(self) -> float:
+        """How many trials may be begun in all; inf without a limit."""
+
+    @property
     def num_workers(self) -> int:
         """How many trials are trained at once."""
 

@@ -13,6 +13,8 @@ _Place = tuple[float, int]
 # What `choose_rungs` goes by, found by replaying the curves: from this many whole trainings on, one trial in 3 goes on
 # instead of one in 2; from this many on, the first comparison comes after this part of a training.
 _NUM_FOR_HARD_CHOICE, _NUM_FOR_LATE_GRACE, _LATE_GRACE = 4, 8, 0.04
+_NUM_TRIALS_FOR_HARD_CHOICE = 9
+"""With fewer trials there would not be two comparisons with one trial in 3."""
 
 
 class Rung:
@@ -286,3 +288,32 @@ def choose_rungs(max_epochs: int, time_limit_s: float, epoch_s: float, num_worke
     num_whole = num_workers * epochs_in_a_row / longest
     grace_epochs = max(1, int(longest * _LATE_GRACE)) if num_whole >= _NUM_FOR_LATE_GRACE else 1
     return grace_epochs, 3.0 if num_whole >= _NUM_FOR_HARD_CHOICE else 2.0
+
+
+def choose_rungs_for(num_trials: float, max_epochs: int) -> tuple[int, float]:
+    """Return `grace_epochs` and `reduction_factor` for a search of so many trials that has all the time that it wants.
+
+    There are as many comparisons as it takes to come from all trials to one, so that no epochs go into comparisons that
+    have nothing left to choose from: with few trials the first one is late.
+
+    Parameters
+    ----------
+    num_trials : float
+        How many trials there will be; inf is not known.
+    max_epochs : int
+        Epochs of a whole training.
+
+    Examples
+    --------
+    >>> choose_rungs_for(num_trials=20, max_epochs=50)
+    (6, 3.0)
+    >>> choose_rungs_for(num_trials=4, max_epochs=50)
+    (13, 2.0)
+    >>> choose_rungs_for(num_trials=1000, max_epochs=50)
+    (1, 3.0)
+    """
+    factor = 3 if num_trials >= _NUM_TRIALS_FOR_HARD_CHOICE else 2
+    grace_epochs, num_left = max_epochs, num_trials
+    while num_left >= factor and grace_epochs > 1:
+        grace_epochs, num_left = math.ceil(grace_epochs / factor), num_left / factor
+    return grace_epochs, float(factor)

@@ -103,7 +103,7 @@ class Study:
         listeners: Iterable[Listener] = (),
     ) -> None:
         self.executor, self.searcher, self.scheduler = executor, searcher, scheduler
-        self.num_trials = math.inf if num_trials is None else num_trials
+        self.num_trials: float = math.inf if num_trials is None else num_trials
         self.budget = Budget(deadline or Deadline(None), reserve_s, trial_time_limit_s)
         self.max_score = math.inf if max_score is None else max_score
         self.folder, self.journal = folder, journal

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from saccade.errors import ExhaustedSearchSpaceError, SpaceError
-from saccade.portfolio import EARLIEST, EPOCHS, DatasetDescription, Description, Forecaster, Portfolio
+from saccade.portfolio import AFTER_PROBES, EARLIEST, EPOCHS, DatasetDescription, Description, Forecaster, Portfolio
 from saccade.searcher.base import Searcher, exhausted
 from saccade.searcher.costs import EpochCosts
 from saccade.searcher.probes import INSIGHT, Probes
@@ -33,6 +33,23 @@ NUM_OFFSPRING = 8
 
 WAITING_SHARE = 0.05
 """How much of the remaining time is added to the cost of each step, so that cheap steps do not count beyond measure."""
+
+
+COST_POWER = 1.0
+
+
+PROBING_SHARE = 0.8
+"""Every network is probed before one is trained, where that takes no more than this of the remaining time."""
+
+PROBE_SHARE = 0.15
+"""The same for the next probe by itself, where there are too many networks."""
+
+AGAIN = 0.3
+"""What another training of a network is worth beside the first one of another: a mean of two that differ gains more."""
+
+
+COMMITMENT = 4.0
+"""What the rest of a training from a probe is worth beside others: what was gained so far shows at its end only."""
 
 
 @dataclass(frozen=True)
@@ -139,10 +156,16 @@ class AutoSearcher(Searcher):
         self._pool: dict[Hashable, _Item] = {}
         self._known: dict[Hashable, _Item] = {}  # all that were begun
         self._running: dict[Hashable, _Item] = {}
+        self._trained: set[Hashable] = set()
         self._chosen: _Item | None = None
         self._start: _Item | None = None
         self._best = 0.0
         self._num_begun = 0
+
+    @property
+    def num_epochs(self) -> int:
+        """The epochs of a whole training: those that the space's default asks for."""
+        return max(self.describe(copied(self.space.default)).num_epochs, 1)
 
     def suggest(self) -> dict[str, Any]:
         """Return the configuration that was last advised, or else the most promising new one."""
@@ -214,9 +237,12 @@ class AutoSearcher(Searcher):
                     self.forecaster.expect_more(each.number, more)
         if epoch >= 1:
             # The probe's score stays the best where training only hurts, and would hide it.
+            if item.has_probe:
+                self._trained.add(item.network)
             item.trained = max(item.trained, self._normal(score)) if item.has_probe else item.best
         if epoch in HORIZONS or epoch == 0:
-            self.forecaster.observe(item.number, epoch, item.best if epoch == 0 else item.trained)
+            is_rough = epoch == 1 and not item.has_probe
+            self.forecaster.observe(item.number, epoch, item.best if epoch == 0 else item.trained, is_rough=is_rough)
 
     def on_end(self, config: Mapping[str, Any], *, has_failed: bool, is_complete: bool = False) -> None:
         """Learn that a configuration is not running any more."""
@@ -321,8 +347,10 @@ class AutoSearcher(Searcher):
         at = np.log(HORIZONS)
         curves = np.stack([np.interp(at, np.log(EPOCHS), row) for row in scores])
         networks, have_probes = [each.network for each in described], [each.starts_with_probe for each in described]
-        from_probe = self.probes.expect(networks, curves)
+        from_probe = self.probes.expect(networks, curves, [max(each.num_epochs, 1) for each in described])
         expected = np.where(np.array(have_probes)[:, None], from_probe, np.concatenate([curves[:, :1], curves], axis=1))
+        if any(have_probes):
+            self.forecaster.settings = AFTER_PROBES
         numbers = self.forecaster.add(self.portfolio.embed(described, self.data), expected)
         self.costs.add(self.portfolio.predict_log_epoch_s(described, self.data), networks, have_probes)
         return [
@@ -338,7 +366,8 @@ class AutoSearcher(Searcher):
         forecast = self.forecaster.forecast(numbers, self._imagined())
         horizons = np.array([0, *HORIZONS], dtype=float)
         done = np.array([-1 if self._may_probe(item) else item.epoch for item in items])[:, None]
-        ends = np.array([item.num_epochs for item in items])[:, None]
+        whole = np.array([item.num_epochs for item in items])[:, None]
+        ends = self._ends(items)[:, None]
         before = np.concatenate([[-1.0], horizons[:-1]])[None]
         reach = np.minimum(horizons[None], ends)
         seconds = self.costs.seconds(numbers, reach)
@@ -346,11 +375,18 @@ class AutoSearcher(Searcher):
         possible = (reach > done) & (before < ends) & (seconds <= self.seconds_left)
         if not possible.any():
             return None
+        # A training that the deadline shortens ends as a whole one does, with its learning rate brought down.
+        final = np.minimum((horizons[None] < whole).sum(axis=1), len(horizons) - 1)[:, None]
+        at = np.where((horizons >= ends) & (ends < whole), final, np.arange(len(horizons)))
+        mean, sd = np.take_along_axis(forecast.mean, at, 1), np.take_along_axis(forecast.sd, at, 1)
         have_probes = np.array([item.has_probe for item in items])[:, None]
-        sd = np.where(have_probes, self.probes.sureness * forecast.sd, forecast.sd)
-        gain = expected_improvement(forecast.mean, sd, self._best) * np.where(horizons == 0, INSIGHT, 1.0)
+        sd = np.where(have_probes, self.probes.sureness * sd, sd)
+        gain = expected_improvement(mean, sd, self._best) * np.where(horizons == 0, INSIGHT, 1.0)
+        gain = gain * np.array([self._weight(item) for item in items])[:, None]
         cost = np.where(possible, seconds, 0.0) / self.seconds_left  # of time without end, any part is nothing
-        worth = np.where(possible, gain / (cost + WAITING_SHARE), -1.0)
+        worth = np.where(possible, gain / (cost + WAITING_SHARE) ** COST_POWER, -1.0)
+        if self._is_time_to_probe(items, seconds[:, 0], possible[:, 0]):
+            worth[:, 1:] = -1.0
         for item, best in zip(items, worth.max(axis=1), strict=True):
             item.promise = float(best)
         row, column = (int(index) for index in np.unravel_index(int(np.argmax(worth)), worth.shape))
@@ -360,19 +396,47 @@ class AutoSearcher(Searcher):
             row = alike[int(np.argmax((gain / (seconds + 1e-9))[alike, 1:].max(axis=1)))]
         return items[row], int(reach[row, column])
 
+    def _ends(self, items: list[_Item]) -> np.ndarray:
+        """Return the last epoch of each item: that of its recipe, or for real trainings the last that is in time."""
+        whole = np.array([item.num_epochs for item in items])
+        if not any(item.has_probe for item in items) or math.isinf(self.seconds_left):
+            return whole
+        numbers, done = [item.number for item in items], np.array([item.epoch for item in items])
+        start_s = self.costs.seconds(numbers, done[:, None].astype(float))[:, 0]
+        possible = done + (self.seconds_left - start_s) // self.costs.epoch_s(numbers)
+        in_time = np.clip(possible, done + 1, whole).astype(int)
+        return np.where([item.has_probe for item in items], in_time, whole)
+
+    def _is_time_to_probe(self, items: list[_Item], seconds: np.ndarray, possible: np.ndarray) -> bool:
+        """Tell whether the networks that were not probed yet can be, and most of the time be left for training."""
+        probes: dict[Hashable, float] = {}
+        for item, probe_s, is_possible in zip(items, seconds, possible, strict=True):
+            if is_possible:
+                probes[item.network] = min(float(probe_s), probes.get(item.network, math.inf))
+        if not probes:
+            return False
+        is_one_cheap = min(probes.values()) <= PROBE_SHARE * self.seconds_left
+        return is_one_cheap or sum(probes.values()) <= PROBING_SHARE * self.seconds_left
+
+    def _weight(self, item: _Item) -> float:
+        """Return by how much more, or less, a gain counts than by itself."""
+        if not item.has_probe:
+            return 1.0
+        return COMMITMENT if item.epoch > 0 else AGAIN if item.network in self._trained else 1.0
+
     def _may_probe(self, item: _Item) -> bool:
         return item.has_probe and item.key not in self._known and not self.probes.is_begun(item.network)
 
-    def _imagined(self) -> list[tuple[int, float, float]]:
+    def _imagined(self) -> dict[int, tuple[float, float]]:
         """Return what running trials are assumed to reach: their forecast, so that others look elsewhere."""
         items = [item for item in self._running.values() if item.epoch < item.target]
         if not items:
-            return []
-        means = self.forecaster.forecast([item.number for item in items]).mean
-        return [
-            (item.number, item.target, float(np.interp(item.target, (EARLIEST, *HORIZONS), mean)))
-            for item, mean in zip(items, means, strict=True)
-        ]
+            return {}
+        curves = self.forecaster.forecast([item.number for item in items]).mean
+        return {
+            item.number: (item.target, float(np.interp(item.target, (EARLIEST, *HORIZONS), curve)))
+            for item, curve in zip(items, curves, strict=True)
+        }
 
     def _horizon(self, item: _Item) -> int:
         found = self._best_step([item])

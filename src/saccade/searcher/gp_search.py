@@ -21,8 +21,12 @@ class GPSearcher(ModelSearcher):
 
     Optuna's ``GPSampler``: a Matérn kernel with a length scale for each parameter, and log expected improvement [1]_.
     With running configurations it is the expected improvement of the whole batch, over what they may turn out to be.
-    Of a conditional space the process sees all parameters, the inactive ones at their defaults. It learns most from
-    few trials, and takes longest: a few tenths of a second a proposal.
+    Of a conditional space the process sees all parameters, the inactive ones at their defaults.
+
+    It learns most from few trials. What a proposal costs grows with the cube of the number of configurations that the
+    process sees, so of many it sees a bounded number: the best 40, the latest 40 of the others, and 16 that are
+    running. The best proposal is searched for by draws and their variations (`saccade.searcher.gp_sampler`), since
+    Optuna's own search for it takes several times as long as all else.
 
     Parameters
     ----------
@@ -47,8 +51,8 @@ class GPSearcher(ModelSearcher):
     """
 
     # Its cost grows with the cube of what it sees.
-    _num_best = 50
-    _num_latest = 50
+    _num_best = 40
+    _num_latest = 40
     _num_pending = 16
 
     @property
@@ -56,11 +60,11 @@ class GPSearcher(ModelSearcher):
         return 2  # it would propose the same again, and takes long
 
     def _make_sampler(self, shown: list[FrozenTrial]) -> BaseSampler:  # noqa: ARG002
-        from optuna.samplers import GPSampler  # lazily: importing Optuna is slow, and it imports torch when asked
+        from saccade.searcher.gp_sampler import QuickGPSampler  # lazily: importing Optuna is slow, and torch with it
 
         # It warns that another package would make it faster, which is nothing for who only searches.
         logging.getLogger("optuna._gp.batched_lbfgsb").setLevel(logging.ERROR)
-        return GPSampler(seed=self._sampler_seed, n_startup_trials=1, warn_independent_sampling=False)
+        return QuickGPSampler(seed=self._sampler_seed, n_startup_trials=1, warn_independent_sampling=False)
 
     def _values(self, ranked: Sequence[Observation], epoch: float) -> Sequence[float]:
         merits = [item.merit(epoch) for item in ranked]

@@ -6,36 +6,39 @@ from collections.abc import Hashable, Sequence
 
 import numpy as np
 
-SURENESS = 0.4
+SURENESS = 0.12
 """How much less probes differ from what is expected of them than fine-tuned networks: they have no learning rate."""
 
-FORGOTTEN_AFTER_EPOCHS = 10.0
+FORGOTTEN_AFTER_EPOCHS = 50.0
 """Over how many epochs a training forgets that it began with a probe."""
 
 INSIGHT = 3.0
 """How many times as much a probe is worth as its own score: it also tells which network is worth training."""
 
-_SHIFT = 0.5
+_SHIFT = 0.8
 """How much of a probe's surprise is expected of the network's trainings; the forecaster adds about as much again."""
 
-_GOOD = 0.75
+_GOOD = 0.25
 """The share of a network's configurations that the expected probe is better than."""
+
+_DETOUR = 0.5
+"""By what part of its final gain a training falls below the probe at first, while the learning rate is high."""
 
 
 class Probes:
     """What to expect of probes, and which were begun; a network is probed once, whatever its hyperparameters.
 
     Frozen features of a pretrained network, with the best last layer for them, are about as good as the network would
-    be after a whole fine-tuning from a fresh last layer with good hyperparameters; a training that begins there is
-    about as good at once as its hyperparameters let it become.
+    be after a fine-tuning with poor hyperparameters. A training that begins there with good ones falls below that at
+    first, and wins most when the learning rate comes down at its end.
 
     Examples
     --------
-    >>> probes = Probes([1, 5, 50])
-    >>> probes.expect(["net"], np.array([[0.2, 0.5, 0.8]]))
-    array([[0.8, 0.8, 0.8, 0.8]])
-    >>> probes.learn("net", 0.9).round(3)
-    array([0.   , 0.045, 0.03 , 0.   ])
+    >>> probes = Probes([1, 3, 6])
+    >>> probes.expect(["net"] * 5, np.array([[0.5], [0.5], [0.5], [0.5], [0.7]]) * [0.8, 0.9, 1.0], [6] * 5)[-1]
+    array([0.5 , 0.45, 0.55, 0.7 ])
+    >>> probes.learn("net", 0.6).round(3)
+    array([0.   , 0.078, 0.075, 0.071])
 
     Parameters
     ----------
@@ -44,12 +47,13 @@ class Probes:
     """
 
     def __init__(self, epochs: Sequence[float]) -> None:
+        self._epochs = tuple(epochs)
         self._persistence = np.exp(-np.array([0.0, *epochs]) / FORGOTTEN_AFTER_EPOCHS)
         self._expected: dict[Hashable, float] = {}
         self._surprise: dict[Hashable, float] = {}
         self._begun: set[Hashable] = set()
 
-    def expect(self, networks: Sequence[Hashable], curves: np.ndarray) -> np.ndarray:
+    def expect(self, networks: Sequence[Hashable], curves: np.ndarray, num_epochs: Sequence[int]) -> np.ndarray:
         """Return learning curves for trainings that go on from a probe, the probe's score in front.
 
         Parameters
@@ -58,6 +62,8 @@ class Probes:
             Which network each curve is of.
         curves : ndarray of float64, shape (num_configs, num_epochs)
             Expected scores from a fresh last layer, at the epochs.
+        num_epochs
+            Of each whole training.
 
         Returns
         -------
@@ -68,7 +74,10 @@ class Probes:
             of_network = best[[each == network for each in networks]]
             self._expected.setdefault(network, float(np.quantile(of_network, _GOOD)))
         probes = np.array([[self._expected[network]] for network in networks])
-        expected = np.concatenate([probes, np.broadcast_to(best[:, None], curves.shape)], axis=1)
+        done = np.minimum(np.asarray(self._epochs) / np.asarray(num_epochs)[:, None], 1.0)
+        gain = best[:, None] - probes
+        trained = probes + np.where(gain > 0, (1 + _DETOUR) * done - _DETOUR, 1.0) * gain
+        expected = np.concatenate([probes, trained], axis=1)
         known = np.array([self._surprise.get(network, 0.0) for network in networks])
         shifted: np.ndarray = expected + known[:, None] * self._shift
         return shifted

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ def save_state(path: Path, state: Any) -> None:
     tensors: dict[str, torch.Tensor] = {}
     skeleton = json.dumps(_take_apart(state, tensors))
     temporary = path.with_name(path.name + ".part")
-    save_file(tensors, temporary, metadata={"state": skeleton})
+    save_file(_own_memory(tensors), temporary, metadata={"state": skeleton})
     temporary.replace(path)
 
 
@@ -37,10 +38,7 @@ def load_state(path: Path, device: torch.device | str = "cpu") -> Any:
 def _take_apart(state: Any, tensors: dict[str, torch.Tensor]) -> Any:
     match state:
         case torch.Tensor():
-            name = str(len(tensors))
-            # A copy: safetensors refuses tensors that share memory, or that are in another memory order.
-            tensors[name] = state.detach().clone(memory_format=torch.contiguous_format)
-            return {"tensor": name}
+            return _take_tensor(state.detach(), tensors)
         case dict():
             return {"items": [[key, _take_apart(value, tensors)] for key, value in state.items()]}
         case list() | tuple():
@@ -50,8 +48,35 @@ def _take_apart(state: Any, tensors: dict[str, torch.Tensor]) -> Any:
     raise TypeError(f"a state may hold tensors, numbers, strings, dicts and lists; this holds {type(state).__name__}")
 
 
+def _take_tensor(tensor: torch.Tensor, tensors: dict[str, torch.Tensor]) -> dict[str, Any]:
+    """Put a tensor among those for the file, without a copy where that can be, and return what stands for it.
+
+    To lay channels-last tensors out anew takes as long as to write them, so they are written in the order that they
+    have, and what training continues with has it as well.
+    """
+    name = str(len(tensors))
+    if tensor.ndim == 4 and not tensor.is_contiguous() and tensor.is_contiguous(memory_format=torch.channels_last):
+        tensors[name] = tensor.permute(0, 2, 3, 1)
+        return {"tensor": name, "order": "channels last"}
+    tensors[name] = tensor.contiguous()
+    return {"tensor": name}
+
+
+def _own_memory(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Copy what shares memory with others, or is a part of something larger: safetensors refuses these."""
+    places = Counter(tensor.untyped_storage().data_ptr() for tensor in tensors.values() if tensor.numel())
+    own = {}
+    for name, tensor in tensors.items():
+        storage = tensor.untyped_storage()
+        is_whole = storage.nbytes() == tensor.numel() * tensor.element_size()
+        own[name] = tensor if is_whole and places[storage.data_ptr()] <= 1 else tensor.clone()
+    return own
+
+
 def _put_together(skeleton: Any, tensor: Any) -> Any:
     match skeleton:
+        case {"tensor": name, "order": "channels last"}:
+            return tensor(name).permute(0, 3, 1, 2)
         case {"tensor": name}:
             return tensor(name)
         case {"items": items}:

@@ -15,6 +15,8 @@ from saccade.data.batches import Batches, Images
 from saccade.models.catalogue import resolve_name
 from saccade.models.network import InputSpec, build_network, classifier_parameters, network_input
 from saccade.training.device import Numerics
+from saccade.training.numerics import PREDICTION_PART, candidates, choose_numerics, structure_name
+from saccade.training.numerics_bench import Purpose, Workload
 from saccade.training.own_parts import OwnPart, build_own_network
 from saccade.training.problem import Problem
 from saccade.training.recipe import Recipe
@@ -111,10 +113,25 @@ class Classifier:
         With its weights.
     numerics : Numerics
         Where and how to compute.
+    amp : bool or None
+        Whether predictions are computed in 16 bits; None lets `choose_inference` measure.
+
+    Attributes
+    ----------
+    inference : Numerics
+        How predictions are computed: as `numerics` says, until `choose_inference` or `use` say otherwise.
     """
 
-    def __init__(self, blueprint: Blueprint, problem: Problem, network: torch.nn.Module, numerics: Numerics) -> None:
-        self.blueprint, self.problem, self.numerics = blueprint, problem, numerics
+    def __init__(
+        self,
+        blueprint: Blueprint,
+        problem: Problem,
+        network: torch.nn.Module,
+        numerics: Numerics,
+        amp: bool | None = None,
+    ) -> None:
+        self.blueprint, self.problem, self.amp = blueprint, problem, amp
+        self.numerics = self.inference = numerics
         self.network = numerics.place(network)
         spec = blueprint.input
         self.transform = evaluation_transform(spec.img_size, spec.crop_pct, spec.interpolation)
@@ -125,6 +142,38 @@ class Classifier:
         find = getattr(self.network, "get_classifier", None)
         head = find() if callable(find) else None
         return head if isinstance(head, torch.nn.Module) else None
+
+    def use(self, numerics: Numerics, inference: Numerics) -> None:
+        """Train by the one and predict by the other numerics from now on; they have the same memory order."""
+        self.numerics, self.inference = numerics, inference
+        numerics.place(self.network)
+
+    def choose_inference(self, num_batches: float, batch_size: int = 32) -> Numerics:
+        """Let predictions be computed in the fastest numerics, as remembered or measured, and return these.
+
+        The network is placed accordingly, so this is for one that is not trained further.
+
+        Parameters
+        ----------
+        num_batches : float
+            How many there will be; of many, `PREDICTION_PART` of their time goes into measuring.
+        batch_size : int
+            Images in each.
+        """
+        self.network.eval()
+        # Channels last is the faster order in inference, for all networks that were measured.
+        among = candidates(self.numerics.device, "inference", self.amp, channels_last=True)
+        chosen = choose_numerics(
+            self.network, self.workload("inference", batch_size), among, PREDICTION_PART * num_batches
+        )
+        self.use(chosen, chosen)
+        return chosen
+
+    def workload(self, purpose: Purpose, batch_size: int) -> Workload:
+        """Return what numerics are chosen for."""
+        side = self.blueprint.input.img_size
+        name = structure_name(self.network, self.blueprint.architecture, is_trained=purpose == "training")
+        return Workload(purpose, name, (batch_size, self.blueprint.in_chans, side, side))
 
     def batches(
         self, images: Images, indices: np.ndarray, targets: np.ndarray | None = None, batch_size: int = 32
@@ -154,10 +203,26 @@ class Classifier:
         on_batch : callable
             Told how many images each batch had.
         """
-        return np.concatenate(list(self._predictions(batches, network or self.network, seconds_left, on_batch)))
+        outputs = self.outputs(batches, network, seconds_left, on_batch)
+        return self.problem.activate(torch.from_numpy(outputs)).numpy()
+
+    def outputs(
+        self,
+        batches: Batches,
+        network: torch.nn.Module | None = None,
+        seconds_left: Callable[[], float] = lambda: 1.0,
+        on_batch: Callable[[int], None] = lambda _: None,
+    ) -> np.ndarray:
+        """Return what `Problem.activate` makes predictions of, float32 of shape (num_images, num_outputs).
+
+        That is what the network says; with `tta`, what it would have to say for the mean of its two predictions. The
+        parameters are those of `predict`.
+        """
+        with self.inference.threads():
+            return np.concatenate(list(self._outputs(batches, network or self.network, seconds_left, on_batch)))
 
     @torch.inference_mode()
-    def _predictions(
+    def _outputs(
         self,
         batches: Batches,
         network: torch.nn.Module,
@@ -166,20 +231,30 @@ class Classifier:
     ) -> Iterator[np.ndarray]:
         network.eval()
         for x_BCHW, _ in batches.in_order():
-            with self.numerics.autocast():
+            with self.inference.autocast():
                 outputs = network(x_BCHW)
                 mirrored = network(x_BCHW.flip(3)) if self.blueprint.tta else None
-            predictions = self.problem.activate(outputs)
-            if mirrored is not None:
-                predictions = (predictions + self.problem.activate(mirrored)) / 2
+            outputs = outputs.float() if mirrored is None else self.problem.mean_outputs(outputs, mirrored)
             on_batch(len(x_BCHW))
-            yield predictions.cpu().numpy()
+            yield outputs.cpu().numpy()
             if seconds_left() <= 0:
                 return
 
 
-def new_classifier(recipe: Recipe, problem: Problem, numerics: Numerics, weights: Path | None = None) -> Classifier:
-    """Build the recipe's network, pretrained if it says so, with a new last layer for the problem."""
+def new_classifier(
+    recipe: Recipe, problem: Problem, numerics: Numerics, weights: Path | None = None, *, is_loaded_next: bool = False
+) -> Classifier:
+    """Build the recipe's network, pretrained if it says so, with a new last layer for the problem.
+
+    Parameters
+    ----------
+    recipe, problem, numerics
+        What the network is, what its outputs mean, and where it is placed.
+    weights : Path or None
+        A file of pretrained weights, or a folder of them, for recipes that name none.
+    is_loaded_next : bool
+        Whether all weights are loaded into it next, so that it may be built without any.
+    """
     if isinstance(recipe.model, OwnPart):
         network = build_own_network(recipe.model, problem.num_outputs, recipe.in_chans, recipe.img_size)
     else:
@@ -194,6 +269,7 @@ def new_classifier(recipe: Recipe, problem: Problem, numerics: Numerics, weights
             drop_path_rate=recipe.drop_path,
             weights_file=where.get("file"),
             weights_folder=where.get("folder"),
+            random_start=not (recipe.starts_pretrained or is_loaded_next),  # the last layer starts from zero
         )
     if recipe.starts_pretrained:
         _quiet_head(network)
@@ -214,15 +290,24 @@ def _quiet_head(network: torch.nn.Module) -> None:
 
 
 def empty_classifier(
-    blueprint: Blueprint, problem: Problem, numerics: Numerics, own: OwnPart | None = None
+    blueprint: Blueprint,
+    problem: Problem,
+    numerics: Numerics,
+    own: OwnPart | None = None,
+    amp: bool | None = None,
 ) -> Classifier:
-    """Build a blueprint's network to load weights into; `own` is the network, where it is the user's own."""
+    """Build a blueprint's network to load all weights into; `own` is the network, where it is the user's own."""
     num_outputs, in_chans, img_size = problem.num_outputs, blueprint.in_chans, blueprint.img_size
     if blueprint.architecture is None:
         assert own is not None, "a network of the user's own can be built by the user only"
         network = build_own_network(own, num_outputs, in_chans, blueprint.input.img_size)
     else:
         network = build_network(
-            blueprint.architecture, num_outputs, pretrained=False, in_chans=in_chans, img_size=img_size
+            blueprint.architecture,
+            num_outputs,
+            pretrained=False,
+            in_chans=in_chans,
+            img_size=img_size,
+            random_start=False,
         )
-    return Classifier(blueprint, problem, network, numerics)
+    return Classifier(blueprint, problem, network, numerics, amp)

@@ -67,7 +67,7 @@ def cached_features(
 
 def _key(classifier: Classifier, indices: np.ndarray) -> bytes:
     """Return a digest of all that features depend on; of weights it takes milliseconds."""
-    digest = hashlib.blake2b(repr((classifier.blueprint, classifier.numerics)).encode(), digest_size=16)
+    digest = hashlib.blake2b(repr((classifier.blueprint, classifier.inference)).encode(), digest_size=16)
     digest.update(np.ascontiguousarray(indices).tobytes())
     head = classifier_parameters(classifier.network)
     for name, tensor in classifier.network.state_dict().items():

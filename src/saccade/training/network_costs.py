@@ -54,7 +54,7 @@ def latency_ms(classifier: Classifier) -> float:
     classifier : Classifier
         The network, which is in evaluation mode afterwards.
     """
-    key = (classifier.blueprint, repr(classifier.numerics), torch.get_num_threads())
+    key = (classifier.blueprint, repr(classifier.inference), torch.get_num_threads())
     if key not in _measured_ms:
         _measured_ms[key] = 1000 * _forward_s(classifier)
     return _measured_ms[key]
@@ -64,7 +64,7 @@ def latency_ms(classifier: Classifier) -> float:
 def _forward_s(classifier: Classifier) -> float:
     img_size = classifier.blueprint.input.img_size
     x_BCHW = torch.zeros(1, classifier.blueprint.in_chans, img_size, img_size, device=classifier.numerics.device)
-    x_BCHW = x_BCHW.contiguous(memory_format=torch.channels_last)
+    x_BCHW = x_BCHW.contiguous(memory_format=torch.channels_last)  # as batches are, whatever the network's order is
     classifier.network.eval()
     times: list[float] = []
     start_s = time.perf_counter()
@@ -72,7 +72,7 @@ def _forward_s(classifier: Classifier) -> float:
         len(times) <= _MAX_RUNS and time.perf_counter() - start_s < _MEASURED_S + times[0]
     ):
         run_start_s = time.perf_counter()
-        with classifier.numerics.autocast():
+        with classifier.inference.threads(), classifier.inference.autocast():
             outputs = classifier.network(x_BCHW)
         classifier.problem.activate(outputs).cpu()  # which waits for the device
         times.append(time.perf_counter() - run_start_s)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from typing import Any
 
 import torch
@@ -97,7 +98,10 @@ def _parameter_groups(network: torch.nn.Module, recipe: Recipe) -> list[dict[str
 
 
 class LearningRate:
-    """The learning rate as a function of the number of steps taken; it has no state to save.
+    """The learning rate over the steps of a trial; it comes down to its end also where a deadline cuts the trial short.
+
+    A trial that is stopped with its rate still high is worth much less than one that had as few steps from the start.
+    So the schedule goes on faster, from the step on at which it is seen that the rest of it will not be in time.
 
     Parameters
     ----------
@@ -107,11 +111,18 @@ class LearningRate:
         Which schedule.
     num_steps : int
         Steps in an epoch.
+
+    Attributes
+    ----------
+    place : float
+        How far the schedule has come, in steps of its whole length.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, recipe: Recipe, num_steps: int) -> None:
         # Warm-up must leave room for the schedule proper when an epoch or two is all there is.
         warmup_epochs = min(recipe.warmup_epochs, 0.25 * recipe.epochs)
+        self._num_steps = recipe.epochs * num_steps
+        self.place = 0.0
         self._schedule, _ = create_scheduler_v2(
             optimizer,
             sched=recipe.sched,
@@ -125,9 +136,19 @@ class LearningRate:
             updates_per_epoch=num_steps,
         )
 
-    def set(self, num_steps_taken: int) -> None:
-        """Set the rate for the next step."""
-        self._schedule.step_update(num_steps_taken)
+    def step(self, num_steps_taken: int, num_steps_possible: float = math.inf) -> None:
+        """Set the rate for the next step.
+
+        Parameters
+        ----------
+        num_steps_taken : int
+            Since the trial began.
+        num_steps_possible : float
+            Before the deadline, the next one included.
+        """
+        self._schedule.step_update(round(self.place))
+        num_left = max(1.0, min(self._num_steps - num_steps_taken, num_steps_possible))
+        self.place += (self._num_steps - self.place) / num_left
 
 
 class Mixing:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any, get_args
 
@@ -264,6 +265,24 @@ class Problem:
             dtype = torch.float32 if outputs.device.type == "mps" else torch.float64
             return outputs.to(dtype) * self.std + self.mean
         return outputs.float().sigmoid() if self.type == "multilabel" else outputs.float().softmax(1)
+
+    def mean_outputs(self, *outputs: torch.Tensor) -> torch.Tensor:
+        """Return outputs of which `activate` makes the mean of the predictions of several, in float32.
+
+        Examples
+        --------
+        >>> problem = Problem.of(["cat", "dog"])
+        >>> sure, unsure = torch.tensor([[0.9, 0.1]]).log(), torch.tensor([[0.5, 0.5]]).log()
+        >>> problem.activate(problem.mean_outputs(sure, unsure))
+        tensor([[0.7000, 0.3000]])
+        """
+        stacked = torch.stack([each.float() for each in outputs])
+        if self.type == "regression":
+            return stacked.mean(0)
+        if self.type == "multilabel":  # the logit of a mean, by the logarithms of both its sides
+            has, has_not = functional.logsigmoid(stacked), functional.logsigmoid(-stacked)
+            return has.logsumexp(0) - has_not.logsumexp(0)
+        return stacked.log_softmax(-1).logsumexp(0) - math.log(len(outputs))
 
     def num_right(self, outputs: torch.Tensor, targets: torch.Tensor) -> float:
         """Return how many images of a batch have the right class, or exactly the right labels; 0 for regression.

@@ -109,7 +109,9 @@ class Recipe(BaseModel):
     model_ema_decay: float = Field(0.9998, ge=0, lt=1, description="decay of that average, with warm-up")
     tta: bool = Field(False, description="judge the mean over an image and its mirror image")
 
-    amp: bool | None = Field(None, description="16-bit arithmetic; None is yes on a GPU that is good at it")
+    amp: bool | None = Field(None, description="16-bit arithmetic; None is what was measured to be the fastest")
+    channels_last: bool | None = Field(None, description="memory order; None is what was measured to be the fastest")
+    compile: bool | None = Field(None, description="torch.compile; None is in long trials on a GPU, if it is faster")
     seed: int = Field(0, ge=0, description="seed of everything that is random in a trial")
 
     early_stop_patience: int | None = Field(

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
-import torch
-
+from saccade.deadline import Deadline
+from saccade.training.device import cpu_threads
 from saccade.training.recipe import Recipe
 from saccade.training.task import ImageTask
 from saccade.training.trainer import Trainer
@@ -28,19 +27,10 @@ class ImageTrainable(Trainable):
 
     def train(self, job: Job, report: Reporter) -> str:
         """Train the job's recipe in the job's folder, from its checkpoint where it has one."""
-        with _threads(self.task.num_threads):
+        deadline = Deadline(job.seconds_left)
+        with cpu_threads(self.task.num_threads):
             trainer = Trainer(self.task, Recipe.of(job.config), Path(job.folder))
             if job.checkpoint is not None:
                 trainer.load_checkpoint(Path(job.checkpoint))
-            return trainer.run(job, report)
-
-
-@contextlib.contextmanager
-def _threads(num: int | None) -> Iterator[None]:
-    """Give torch so many threads for the while; None leaves it as it is."""
-    before = torch.get_num_threads()
-    try:
-        torch.set_num_threads(num or before)
-        yield
-    finally:
-        torch.set_num_threads(before)
+            trainer.choose_numerics(deadline.seconds_left())
+            return trainer.run(replace(job, seconds_left=deadline.seconds_left()), report)

@@ -8,6 +8,7 @@ import random
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +29,17 @@ from saccade.training.early_stopping import EarlyStopping
 from saccade.training.imbalance import balanced_sampling_weights, class_weights, loss_weights
 from saccade.training.metrics import held_out_figures
 from saccade.training.network_costs import network_costs
+from saccade.training.numerics_memory import processor
+from saccade.training.numerics_of_trials import choose_for_trial
 from saccade.training.optimisation import LearningRate, Mixing, make_optimizer
 from saccade.training.probe import fit_head
 from saccade.training.recipe import Recipe
 from saccade.training.task import ImageTask
-from saccade.training.trial_files import BLUEPRINT, drop_files, state_file, weights_file
+from saccade.training.trial_files import BLUEPRINT, drop_files, outputs_file, save_outputs, state_file, weights_file
 from saccade.trial import Decision, Job, Reporter
+
+LEAST_STEPS = 4
+"""Steps of an epoch after which it is known how long they take."""
 
 PROBE_PART = 0.6
 """The part of the time that is left in which a probe may look at images; what it has not seen by then is left out."""
@@ -59,9 +65,11 @@ class Trainer:
     def __init__(self, task: ImageTask, recipe: Recipe, folder: Path) -> None:
         self.task, self.recipe, self.folder = task, recipe, folder
         _seed(recipe.seed)
-        self.numerics = Numerics.choose(choose_device(task.device), recipe.amp)
+        numerics = Numerics.choose(choose_device(task.device), recipe.amp, recipe.channels_last, recipe.compile)
         start = {"pretrained": False, "weights": None} if task.start is not None else {}  # its weights replace all
-        self.classifier = new_classifier(recipe.model_copy(update=start), task.problem, self.numerics, task.weights)
+        self.classifier = new_classifier(
+            recipe.model_copy(update=start), task.problem, numerics, task.weights, is_loaded_next=task.start is not None
+        )
         self.network = self.classifier.network
         if task.start is not None:
             self.network.load_state_dict(load_file(task.start))
@@ -76,7 +84,8 @@ class Trainer:
         self.mixing = Mixing(recipe, task.problem) if recipe.mixup or recipe.cutmix else None
         self.optimizer = make_optimizer(self.network, recipe)
         self.learning_rate = LearningRate(self.optimizer, recipe, len(self.train_batches))
-        self.scaler = torch.amp.GradScaler(enabled=self.numerics.dtype is torch.float16)
+        self.scaler = torch.amp.GradScaler(enabled=numerics.dtype is torch.float16)
+        self.has_begun = False
         self.stopping = EarlyStopping(recipe)
         self.stop_reason = ""
         self.num_epochs = 0
@@ -84,6 +93,35 @@ class Trainer:
         self.best_score = -math.inf
         self.best_epoch = 0
         self.val_s: float | None = None
+        self.val_outputs: np.ndarray | None = None  # that the latest score was computed from
+
+    @property
+    def numerics(self) -> Numerics:
+        """How training is computed; validation is as `Classifier.inference` says."""
+        return self.classifier.numerics
+
+    def choose_numerics(self, seconds_left: float = math.inf) -> None:
+        """Take the fastest numerics for training and for validation: see `saccade.training.numerics`.
+
+        A trial that continues from a checkpoint of this machine goes on as it began.
+
+        Parameters
+        ----------
+        seconds_left : float
+            Until the deadline.
+        """
+        if self.has_begun:
+            return
+        self._train_mode()
+        num_steps = self.recipe.epochs * len(self.train_batches)
+        self._use(*choose_for_trial(self.classifier, self.recipe, num_steps, self.val_batches.batch_size, seconds_left))
+
+    def _use(self, training: Numerics, inference: Numerics) -> None:
+        self.has_begun = True
+        self.classifier.use(training, inference)
+        if self.ema is not None:
+            replace(training, compiled=False).place(self.ema.module)
+        self.scaler = torch.amp.GradScaler(enabled=training.dtype is torch.float16)
 
     def run(self, job: Job, report: Reporter) -> str:
         """Train until the job's or the recipe's last epoch, the deadline, or the study's word; return why it ended."""
@@ -112,7 +150,8 @@ class Trainer:
         until = self.recipe.epochs if job.until_epoch is None else min(job.until_epoch, self.recipe.epochs)
         while self.num_epochs < until and not self.stop_reason:
             start_s = time.perf_counter()
-            figures, is_whole = self._train(deadline)
+            with self.numerics.threads():
+                figures, is_whole = self._train(deadline)
             self.num_epochs += 1
             yield self._judge(job.trial, deadline, start_s, figures, is_whole), is_whole
 
@@ -157,7 +196,7 @@ class Trainer:
         sum_loss = sum_right = num_images = 0.0
         start_s = time.perf_counter()
         for step, (x_BCHW, y, *weights) in enumerate(self.train_batches.shuffled(), start=1):
-            self.learning_rate.set(first_step + step - 1)
+            self.learning_rate.step(first_step + step - 1, self._steps_possible(deadline, start_s, step - 1))
             loss, right = self._step(x_BCHW, y, *weights)
             if not math.isfinite(loss):
                 raise DivergedError(f"the loss became {loss} in step {step} of epoch {self.num_epochs + 1}")
@@ -169,6 +208,14 @@ class Trainer:
                 if deadline.seconds_left() < self._validation_s(per_image_s) + per_image_s * len(y):
                     return self._train_figures(sum_loss, sum_right, num_images), False
         return self._train_figures(sum_loss, sum_right, num_images), True
+
+    def _steps_possible(self, deadline: Deadline, start_s: float, num_steps: int) -> float:
+        """Return how many steps there is time for, going by the steps of this epoch."""
+        if num_steps < LEAST_STEPS:  # the first ones are slower than the others
+            return math.inf
+        step_s = (time.perf_counter() - start_s) / num_steps
+        val_s = self._validation_s(step_s / self.recipe.batch_size)
+        return (deadline.seconds_left() - val_s) / (step_s + val_s / len(self.train_batches))
 
     def _train_mode(self) -> None:
         self.network.train()
@@ -215,20 +262,22 @@ class Trainer:
     def _validate(self, deadline: Deadline) -> dict[str, float]:
         start_s = time.perf_counter()
         network = self.network if self.ema is None else self.ema.module
-        predictions = self.classifier.predict(self.val_batches, network, deadline.seconds_left)
+        self.val_outputs = self.classifier.outputs(self.val_batches, network, deadline.seconds_left)
         try:
-            figures = self._val_figures(predictions)
+            figures = self._val_figures(self.val_outputs)
         except DataError:
-            if len(predictions) == len(self.task.val.targets):
+            if len(self.val_outputs) == len(self.task.val.targets):
                 raise
             # What the deadline left of the images may lack a class, without which some metrics are not defined.
-            figures = self._val_figures(self.classifier.predict(self.val_batches, network))
+            self.val_outputs = self.classifier.outputs(self.val_batches, network)
+            figures = self._val_figures(self.val_outputs)
         self.val_s = time.perf_counter() - start_s
         return figures
 
-    def _val_figures(self, predictions: np.ndarray) -> dict[str, float]:
-        """Return the figures of as many validation images as there are predictions."""
-        metric, problem, targets = self.task.metric, self.task.problem, self.task.val.targets[: len(predictions)]
+    def _val_figures(self, outputs: np.ndarray) -> dict[str, float]:
+        """Return the figures of as many validation images as there are outputs."""
+        metric, problem, targets = self.task.metric, self.task.problem, self.task.val.targets[: len(outputs)]
+        predictions = problem.activate(torch.from_numpy(outputs)).numpy()
         return {
             **held_out_figures(targets, predictions, problem),
             metric.name: metric(targets, predictions, problem),
@@ -243,6 +292,8 @@ class Trainer:
     def _save_weights(self) -> None:
         network = self.network if self.ema is None else self.ema.module
         state = {name: tensor.contiguous().cpu() for name, tensor in network.state_dict().items()}
+        if self.val_outputs is not None and not self.task.is_refit:
+            save_outputs(outputs_file(self.folder, self.num_epochs), self.val_outputs)
         path = weights_file(self.folder, self.num_epochs)
         temporary = path.with_name(path.name + ".part")
         save_file(state, temporary)
@@ -257,12 +308,18 @@ class Trainer:
     def state_dict(self) -> dict[str, Any]:
         """Return all that training must have to continue exactly."""
         return {
+            "numerics": {
+                "processor": processor(self.numerics.device),
+                "training": self.classifier.numerics.to_json(),
+                "inference": self.classifier.inference.to_json(),
+            },
             "network": self.network.state_dict(),
             "ema": self.ema and self.ema.module.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "stopping": self.stopping.state_dict(),
             "stop_reason": self.stop_reason,
+            "learning_rate": self.learning_rate.place,
             "is_probed": self.is_probed,
             "num_epochs": self.num_epochs,
             "best_score": self.best_score,
@@ -271,13 +328,18 @@ class Trainer:
 
     def load_checkpoint(self, path: Path) -> None:
         """Continue from what `state_dict` held when the file was written."""
-        state = load_state(path, self.numerics.device)
+        device = self.numerics.device
+        state = load_state(path, device)
+        numerics = state.get("numerics", {})  # of another machine, they need not even exist here
+        if numerics.get("processor") == processor(device):
+            self._use(*(Numerics.from_json(numerics[purpose], device) for purpose in ("training", "inference")))
         self.network.load_state_dict(state["network"])
         if self.ema is not None:
             self.ema.module.load_state_dict(state["ema"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         self.stopping.load_state_dict(state["stopping"])
+        self.learning_rate.place = state["learning_rate"]
         self.is_probed, self.num_epochs = state["is_probed"], state["num_epochs"]
         self.best_score, self.best_epoch = state["best_score"], state["best_epoch"]
         self.stop_reason = state["stop_reason"]

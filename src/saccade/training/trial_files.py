@@ -1,4 +1,4 @@
-"""The files in a trial's folder: weights and states by the epoch that they are of.
+"""The files in a trial's folder: weights, outputs and states by the epoch that they are of.
 
 A file is named after its epoch, and goes only when the study has taken note of a later one. So what the study knows of
 a trial can always be continued, or used, as it was, at whatever instant the process that trained it was killed.
@@ -10,12 +10,14 @@ import re
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 BLUEPRINT = "blueprint.json"
 """The network without its weights."""
 
 Kind = Literal["last", "best"]
 
-_NAME = re.compile(r"(?P<kind>last|best)-(?P<epoch>\d+)\.safetensors")
+_NAME = re.compile(r"(?P<kind>last|best)-(?P<epoch>\d+)\.(safetensors|outputs\.npy)")
 
 
 def state_file(folder: Path, epoch: int) -> Path:
@@ -32,6 +34,29 @@ def weights_file(folder: Path, epoch: int) -> Path:
     'best-0003.safetensors'
     """
     return _file(folder, "best", epoch)
+
+
+def outputs_file(folder: Path, epoch: int) -> Path:
+    """Return the file of what the network said of the validation images after an epoch that was the best so far.
+
+    It holds an array, float32 of shape (num_valid, num_outputs): raw outputs, as `Problem.activate` takes them, of the
+    validation images in the order of their split; those that the score was computed from. (Where a deadline came in
+    between, that is only the first images.) It is there before the weights are.
+
+    Examples
+    --------
+    >>> outputs_file(Path("trials/0007"), 3).name
+    'best-0003.outputs.npy'
+    """
+    return folder / f"best-{epoch:04d}.outputs.npy"
+
+
+def save_outputs(path: Path, outputs: np.ndarray) -> None:
+    """Write outputs to a file that is whole, or not there."""
+    temporary = path.with_name(path.name + ".part")
+    with temporary.open("wb") as file:
+        np.save(file, outputs.astype(np.float32, copy=False), allow_pickle=False)
+    temporary.replace(path)
 
 
 def drop_files(folder: Path, kind: Kind, before_epoch: int | None = None) -> None:

@@ -1,0 +1,168 @@
+"""The arithmetic that a training cannot do without, and nothing else: what everything is measured against.
+
+Batches lie in memory already, as bytes. A step is to normalise a batch, forward, loss, backward, and the optimizer;
+judging is to normalise and forward. The numerics are the fastest, measured with all the time that this takes.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.photos import photos_of
+from saccade.data.augmentation import Augmentation, TrainingTransform, as_tensor, normalise
+from saccade.data.examples import read_labelled_examples
+from saccade.training.classifier import new_classifier
+from saccade.training.device import Numerics, choose_device
+from saccade.training.metrics import make_metric
+from saccade.training.networks import stored_side
+from saccade.training.numerics_of_trials import choose_for_trial
+from saccade.training.optimisation import make_optimizer
+from saccade.training.preparation import prepare_data
+from saccade.training.recipe import Recipe, recipe_space
+from saccade.training.task import ImageTask, Split
+
+VAL_BATCH_SIZE = 32
+_MANY_STEPS = 40_000  # enough to measure all numerics in whole batches, and too few to compile
+
+
+def make_task(
+    photos: str | Path,
+    config: Mapping[str, Any],
+    folder: Path,
+    num_images: int | None = None,
+    weights: str | None = None,
+) -> ImageTask:
+    """Return the task that a fit of these photos would train, its images decoded."""
+    space = recipe_space(config)
+    examples = read_labelled_examples(photos_of(photos, num_images), "label")
+    assert examples.labels is not None
+    data = prepare_data(
+        examples,
+        None,
+        None,
+        folder=folder / "store",
+        shorter_side=stored_side(space, examples.labels.nunique()),
+        holdout_frac=0.1,
+        random_state=0,
+        seconds_left=None,
+        tell=lambda _: None,
+    )
+    metric = make_metric(None, data.problem)
+    return ImageTask(data.store, data.train, data.val, data.problem, metric, None if weights is None else Path(weights))
+
+
+class Arithmetic:
+    """A network, its optimizer, and batches in memory.
+
+    Parameters
+    ----------
+    task : ImageTask
+        The images.
+    config : mapping
+        A recipe's hyperparameters.
+    """
+
+    def __init__(self, task: ImageTask, config: Mapping[str, Any]) -> None:
+        torch.manual_seed(0)
+        recipe = Recipe.of(config)
+        device = choose_device(task.device)
+        default = Numerics.choose(device, recipe.amp, recipe.channels_last)
+        self._classifier = classifier = new_classifier(recipe, task.problem, default, task.weights)
+        self._problem, self._spec = task.problem, classifier.blueprint.input
+        self.network = classifier.network.train()
+        self.training, self.inference = choose_for_trial(classifier, recipe, _MANY_STEPS, VAL_BATCH_SIZE)
+        classifier.use(self.training, self.inference)
+        self._optimizer = make_optimizer(self.network, recipe)
+        self._scaler = torch.amp.GradScaler(enabled=self.training.dtype is torch.float16)
+        vary = TrainingTransform(Augmentation(), self._spec.img_size, self._spec.interpolation)
+        rng = np.random.default_rng(0)
+        self.train_batches = _batches(task, task.train, lambda image: vary(image, rng), recipe.batch_size, device)
+        self.val_batches = _batches(
+            task, task.val, lambda image: classifier.transform(as_tensor(image)), VAL_BATCH_SIZE, device
+        )
+
+    def train_s(self) -> float:
+        """Return the seconds that a pass over the training images takes."""
+        self.network.train()
+        wait(self.training.device)
+        start_s = time.perf_counter()
+        for x_BCHW, y in self.train_batches:
+            self.step(x_BCHW, y)
+        wait(self.training.device)
+        return time.perf_counter() - start_s
+
+    def val_s(self) -> float:
+        """Return the seconds that it takes to judge the validation images."""
+        self.network.eval()
+        wait(self.training.device)
+        start_s = time.perf_counter()
+        for x_BCHW, _ in self.val_batches:
+            self.predict(x_BCHW)
+        wait(self.training.device)
+        return time.perf_counter() - start_s
+
+    def step(self, x_BCHW: torch.Tensor, y: torch.Tensor) -> None:
+        """Take a step with a batch of bytes."""
+        with self.training.autocast():
+            outputs = self.network(self._normalised(x_BCHW, self.training))
+        loss = self._problem.loss(outputs, y)
+        self._optimizer.zero_grad()
+        self._scaler.scale(loss).backward()
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+
+    @torch.inference_mode()
+    def predict(self, x_BCHW: torch.Tensor) -> torch.Tensor:
+        """Return the outputs of a batch of bytes."""
+        with self.inference.autocast():
+            outputs: torch.Tensor = self.network(self._normalised(x_BCHW, self.inference))
+        return outputs
+
+    def _normalised(self, x_BCHW: torch.Tensor, numerics: Numerics) -> torch.Tensor:
+        x_BCHW = normalise(x_BCHW, self._spec.mean, self._spec.std)
+        return x_BCHW.contiguous(memory_format=numerics.memory_format)
+
+
+def _batches(
+    task: ImageTask, split: Split, transform: Any, batch_size: int, device: torch.device
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Return bytes in the memory order in which batches come from a store, with targets."""
+    batches = []
+    for rows in np.array_split(np.arange(len(split.indices)), math.ceil(len(split.indices) / batch_size)):
+        images = [transform(task.store[int(split.indices[row])]).permute(1, 2, 0) for row in rows]
+        y = torch.from_numpy(split.targets[rows])
+        batches.append((torch.stack(images).permute(0, 3, 1, 2).to(device), y.to(device)))
+    return batches
+
+
+def wait(device: torch.device) -> None:
+    """Wait until a GPU has done what it was asked for."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def trials_s(pass_s: list[float], num_trials: int) -> float:
+    """Return the seconds of so many trials: the first as it was, and the others without what is done only once.
+
+    Parameters
+    ----------
+    pass_s : list of float
+        Of the passes of one trial, the first of a process.
+    num_trials : int
+        How many.
+
+    Examples
+    --------
+    >>> trials_s([3.0, 2.0, 2.0], 2)
+    13.0
+    """
+    later_s = statistics.median(pass_s[1:] or pass_s)
+    return sum(pass_s) + (num_trials - 1) * len(pass_s) * later_s

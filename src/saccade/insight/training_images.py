@@ -1,0 +1,141 @@
+"""The training images of a predictor as vectors: computed once, and kept beside its weights when they are small."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from saccade.data.examples import Examples
+from saccade.errors import DataError
+from saccade.insight.embeddings import EmbeddedImages, Features
+from saccade.run_data import read_run_data
+from saccade.run_folder import DATA
+from saccade.saved import SavedPredictor
+
+EMBEDDINGS = "embeddings.safetensors"
+"""The file in a predictor's folder: a vector of float16 for each training image, and its path and label."""
+
+MAX_BYTES = 64 * 2**20
+"""Of the vectors in that file; larger ones are computed again in each process."""
+
+_MOST_IN_MEMORY = 2
+_recent: OrderedDict[tuple[str, str], EmbeddedImages] = OrderedDict()
+
+
+def embedded_training_images(saved: SavedPredictor, features: Features) -> EmbeddedImages:
+    """Return the images that a predictor was fitted to, with their vectors.
+
+    They come from this process, from the predictor's folder, or from the images that the run folder names; then they
+    are kept for the next time.
+
+    Parameters
+    ----------
+    saved : SavedPredictor
+        The predictor.
+    features : callable
+        What its network makes of images.
+
+    Raises
+    ------
+    DataError
+        When it is not known which images they were: of a predictor that is no longer in its run folder, or was fitted
+        to images in memory.
+    """
+    file, key = saved.folder / EMBEDDINGS, _key(saved)
+    memory = (str(saved.folder.absolute()), key)
+    if memory in _recent:
+        _recent.move_to_end(memory)
+        return _recent[memory]
+    embedded = _read(file, key)
+    if embedded is None:
+        vectors = EmbeddedImages.of(_training_examples(saved), features)
+        embedded = EmbeddedImages(vectors.examples, vectors.vectors.astype(np.float16))
+        if embedded.vectors.nbytes <= MAX_BYTES:
+            _write(file, key, embedded)
+    _recent[memory] = embedded
+    while len(_recent) > _MOST_IN_MEMORY:
+        _recent.popitem(last=False)
+    return embedded
+
+
+def copy_embeddings(source: Path, folder: Path) -> None:
+    """Copy the file of vectors from one predictor's folder to another's, where there is one."""
+    if (source / EMBEDDINGS).is_file() and source.resolve() != folder.resolve():
+        shutil.copyfile(source / EMBEDDINGS, folder / EMBEDDINGS)
+
+
+def _training_examples(saved: SavedPredictor) -> Examples:
+    data = saved.folder.parent / DATA
+    if not data.is_file():
+        raise DataError(
+            f"{saved.folder} does not say which images it was fitted to, nor does a run folder around it; give them: "
+            "among=train"
+        )
+    try:
+        return read_run_data(data)[0]
+    except DataError as error:
+        reason = str(error).split(";")[0]
+        raise DataError(f"the training images cannot be found again: {reason}; give them: among=train") from None
+
+
+def _key(saved: SavedPredictor) -> str:
+    """Return a digest of what the vectors depend on."""
+    digest = hashlib.blake2b(json.dumps(saved.blueprint.to_json(), default=repr).encode(), digest_size=16)
+    with saved.weights_path.open("rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _write(file: Path, key: str, embedded: EmbeddedImages) -> None:
+    """Write the vectors; where a folder cannot be written to, they are not kept."""
+    examples = embedded.examples
+    record: dict[str, Any] = {
+        "images": [str(image) for image in examples.images],
+        "labels": None if examples.labels is None else _plain(examples.labels),
+        "class_names": examples.class_names,
+    }
+    partial = file.with_name(f"{file.name}.part")
+    try:
+        save_file(
+            {"vectors": np.ascontiguousarray(embedded.vectors)},
+            partial,
+            {"key": key, "examples": json.dumps(record, default=str)},
+        )
+        partial.replace(file)
+    except OSError:
+        partial.unlink(missing_ok=True)
+
+
+def _read(file: Path, key: str) -> EmbeddedImages | None:
+    """Return the vectors in a file; None where there are none, or they are of another network."""
+    if not file.is_file():
+        return None
+    try:
+        with safe_open(file, "numpy") as opened:
+            metadata = opened.metadata() or {}
+            if metadata.get("key") != key:
+                return None
+            record, vectors = json.loads(metadata["examples"]), opened.get_tensor("vectors")
+    except (SafetensorError, OSError, ValueError, KeyError):
+        return None  # damaged: they are computed again
+    images = record["images"]
+    labels = None if record["labels"] is None else pd.Series(record["labels"])
+    return EmbeddedImages(Examples(images, pd.RangeIndex(len(images)), labels, record["class_names"]), vectors)
+
+
+def _plain(labels: pd.Series | pd.DataFrame) -> list[Any]:
+    """Return labels as JSON has them; of several columns, the names of those that are 1."""
+    if isinstance(labels, pd.DataFrame):
+        return [[str(name) for name, has in row.items() if has] for row in labels.to_dict("records")]
+    values: list[Any] = labels.tolist()
+    return values

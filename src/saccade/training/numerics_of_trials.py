@@ -1,0 +1,50 @@
+"""The numerics of one trial: for its training, and for its validation."""
+
+from __future__ import annotations
+
+import math
+
+from saccade.training.classifier import Classifier
+from saccade.training.device import Numerics
+from saccade.training.numerics import INFERENCE_PART, TRAINING_PART, candidates, choose_numerics
+from saccade.training.recipe import Recipe
+
+FORWARD_PART = 1 / 3
+"""Of a training step's arithmetic, what a prediction of the same images takes."""
+
+
+def choose_for_trial(
+    classifier: Classifier, recipe: Recipe, num_steps: int, val_batch_size: int, seconds_left: float = math.inf
+) -> tuple[Numerics, Numerics]:
+    """Return the fastest numerics for training and for validation, in the same memory order.
+
+    Parameters
+    ----------
+    classifier : Classifier
+        Its network is in the mode that it will be trained in, and in evaluation mode afterwards.
+    recipe : Recipe
+        What it fixes is kept.
+    num_steps : int
+        Of training, that the trial is expected to take.
+    val_batch_size : int
+        Images in a batch of validation.
+    seconds_left : float
+        Until the deadline.
+    """
+    device, network = classifier.numerics.device, classifier.network
+    fixed = recipe.amp, recipe.channels_last, recipe.compile
+    training = choose_numerics(
+        network,
+        classifier.workload("training", recipe.batch_size),
+        candidates(device, "training", *fixed, num_steps=num_steps),
+        TRAINING_PART * num_steps,
+        seconds_left,
+    )
+    if training.compiled:
+        return training, training
+    # Another order would be laid out anew before and after each validation, and in what the optimizer keeps as well.
+    among = candidates(device, "inference", recipe.amp, training.channels_last, compiled=False)
+    num_forward = num_steps * recipe.batch_size / (FORWARD_PART * val_batch_size)
+    network.eval()
+    workload = classifier.workload("inference", val_batch_size)
+    return training, choose_numerics(network, workload, among, INFERENCE_PART * num_forward, seconds_left)

@@ -1,0 +1,213 @@
+"""From which probability on a label is given, where the metric does not reward the likeliest answer.
+
+F1 or balanced accuracy are highest at another threshold than .5 where classes are of unequal size. It is found on
+images that taught nothing, and what it is worth is cross-fitted: each image is judged with the thresholds that suit the
+folds that it is not in. Where that is no better, .5 stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from saccade.errors import DataError
+from saccade.training.calibration import fold_numbers
+from saccade.training.metrics import Metric
+from saccade.training.problem import Problem
+
+MIN_IMAGES = 5
+"""Held-out images with a label, and without it, that it takes to find the label's threshold."""
+
+_LOGITS = np.arange(-60, 61) / 10
+"""The thresholds that are tried, as logits: from .0025 to .9975."""
+
+Counts = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+"""Of true positives, false positives, false negatives and true negatives, at each threshold."""
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """From which probability on a label is given.
+
+    Attributes
+    ----------
+    values : tuple of float
+        For a binary problem that of the positive class; for multilabel ones that of each label. Empty where .5 counts.
+    figure_before, figure_after : float or None
+        The metric on the held-out images: at .5, and cross-fitted.
+    """
+
+    values: tuple[float, ...] = ()
+    figure_before: float | None = None
+    figure_after: float | None = None
+
+    def decided(self, probabilities: np.ndarray) -> np.ndarray:
+        """Return probabilities that are moved so that .5 is where each threshold was, for all that decides at .5.
+
+        Parameters
+        ----------
+        probabilities : ndarray, shape (num_images, num_classes)
+            Calibrated as those were that the thresholds were found on.
+
+        Examples
+        --------
+        >>> Thresholds((0.2,)).decided(np.array([[0.7, 0.3], [0.85, 0.15]])).argmax(1)
+        array([1, 0])
+        """
+        if not self.values:
+            return probabilities
+        p, t = probabilities.astype(np.float64), np.array(self.values)
+        is_binary = len(self.values) < p.shape[1]
+        if is_binary:
+            p = p[:, 1:]
+        has, has_not = p * (1 - t), (1 - p) * t
+        moved = has / (has + has_not)
+        if is_binary:
+            moved = np.hstack([1 - moved, moved])
+        decided: np.ndarray = moved.astype(probabilities.dtype)
+        return decided
+
+
+def fit_thresholds(
+    probabilities: np.ndarray, targets: np.ndarray, problem: Problem, metric: Metric, seed: int = 0
+) -> Thresholds:
+    """Find the thresholds that suit a metric.
+
+    Parameters
+    ----------
+    probabilities : ndarray, shape (num_images, num_classes)
+        Of images that the network did not learn from.
+    targets : ndarray, shape (num_images,) or (num_images, num_classes)
+        Their labels, as `Problem.encode` returned them.
+    problem : Problem
+        Binary or multilabel; others have no thresholds.
+    metric : Metric
+        F1, the Jaccard index, balanced accuracy, Matthews' or Cohen's coefficient, by name. All others, accuracy and
+        the area under the ROC curve among them, want .5 or do not care.
+    seed : int
+        Of the folds.
+    """
+    worth = (BINARY if problem.type == "binary" else MULTILABEL if problem.type == "multilabel" else {}).get(
+        metric.name
+    )
+    if worth is None:
+        return Thresholds()
+    has = targets[:, None] == 1 if problem.type == "binary" else targets > 0
+    p = probabilities[:, 1:] if problem.type == "binary" else probabilities
+    is_by_label = metric.name.endswith("_macro") and problem.type == "multilabel"
+    num_with = has.sum(0) if is_by_label else np.full(has.shape[1], has.sum())
+    num_all = len(has) if is_by_label else has.size
+    is_enough = (num_with >= MIN_IMAGES) & (num_all - num_with >= MIN_IMAGES)
+    if not is_enough.any() or len(has) < 2 * MIN_IMAGES:
+        return Thresholds()
+    folds = fold_numbers(len(has), np.random.default_rng(seed))
+    decided, logits = probabilities.copy(), []
+    for fold in range(folds.max() + 1):
+        is_in = folds == fold
+        logits.append(np.where(is_enough, _best_logits(p[~is_in], has[~is_in], worth, is_by_label), 0.0))
+        decided[is_in] = Thresholds(_as_values(logits[-1])).decided(probabilities[is_in])
+    try:
+        before, after = metric(targets, probabilities, problem), metric(targets, decided, problem)
+    except DataError:  # not defined on so few images
+        return Thresholds()
+    if not metric.score(after) > metric.score(before):
+        return Thresholds(figure_before=before, figure_after=before)
+    return Thresholds(_as_values(np.mean(logits, axis=0)), before, after)
+
+
+def _as_values(logits: np.ndarray) -> tuple[float, ...]:
+    return tuple((1 / (1 + np.exp(-logits))).tolist())
+
+
+def _best_logits(
+    p: np.ndarray, has: np.ndarray, worth: Callable[[Counts], np.ndarray], is_by_label: bool
+) -> np.ndarray:
+    """Return the best threshold as a logit for each label: its own, or one for all."""
+    counts = [_counts(p_of, has_of) for p_of, has_of in zip(p.T, has.T, strict=True)]
+    if not is_by_label:
+        tp, fp, fn, tn = np.sum(counts, axis=0)
+        return np.full(len(counts), _middle_of_best(worth((tp, fp, fn, tn))))
+    return np.array([_middle_of_best(worth(each)) for each in counts])
+
+
+def _counts(p: np.ndarray, has: np.ndarray) -> Counts:
+    """Count what is right and wrong at each of the thresholds."""
+    values = 1 / (1 + np.exp(-_LOGITS))
+    with_it, without = np.sort(p[has]), np.sort(p[~has])
+    fn, tn = np.searchsorted(with_it, values), np.searchsorted(without, values)  # at the threshold a label is given
+    return len(with_it) - fn, len(without) - tn, fn, tn
+
+
+def _middle_of_best(worth: np.ndarray) -> float:
+    """Return the middle of the best thresholds that is nearest to 0: between images rather than next to one."""
+    best = worth >= worth.max() - 1e-12
+    starts = np.flatnonzero(np.diff(best.astype(np.int8), prepend=0) == 1)
+    ends = np.flatnonzero(np.diff(best.astype(np.int8), append=0) == -1)
+    middles = (_LOGITS[starts] + _LOGITS[ends]) / 2
+    return float(middles[np.abs(middles).argmin()])
+
+
+def _part(share: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    parts: np.ndarray = np.divide(share, whole, out=np.zeros(len(share)), where=whole > 0)
+    return parts
+
+
+def _f1(counts: Counts) -> np.ndarray:
+    tp, fp, fn, _ = counts
+    return _part(2 * tp, 2 * tp + fp + fn)
+
+
+def _f1_of_both(counts: Counts) -> np.ndarray:
+    tp, fp, fn, tn = counts
+    both: np.ndarray = (_f1(counts) + _f1((tn, fn, fp, tp))) / 2
+    return both
+
+
+def _jaccard(counts: Counts) -> np.ndarray:
+    tp, fp, fn, _ = counts
+    return _part(tp, tp + fp + fn)
+
+
+def _balanced_accuracy(counts: Counts) -> np.ndarray:
+    tp, fp, fn, tn = counts
+    both: np.ndarray = (_part(tp, tp + fn) + _part(tn, tn + fp)) / 2
+    return both
+
+
+def _matthews(counts: Counts) -> np.ndarray:
+    tp, fp, fn, tn = (each.astype(np.float64) for each in counts)
+    return _part(tp * tn - fp * fn, np.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)))
+
+
+def _kappa(counts: Counts) -> np.ndarray:
+    tp, fp, fn, tn = (each.astype(np.float64) for each in counts)
+    return _part(2 * (tp * tn - fp * fn), (tp + fp) * (fp + tn) + (tp + fn) * (fn + tn))
+
+
+Worth = Callable[[Counts], np.ndarray]
+
+BINARY: dict[str, Worth] = {
+    "f1": _f1,
+    "f1_macro": _f1_of_both,
+    "jaccard": _jaccard,
+    "balanced_accuracy": _balanced_accuracy,
+    "matthews_corrcoef": _matthews,
+    "mcc": _matthews,
+    "quadratic_kappa": _kappa,
+}
+"""What a threshold of the positive class is worth to metrics of binary problems."""
+
+MULTILABEL: dict[str, Worth] = {
+    "f1_micro": _f1,
+    "f1_macro": _f1,
+    "f1_weighted": _f1,
+    "f1_samples": _f1,
+    "jaccard_micro": _jaccard,
+    "jaccard_macro": _jaccard,
+    "jaccard_weighted": _jaccard,
+    "jaccard_samples": _jaccard,
+}
+"""What a threshold is worth to metrics of multilabel problems: of each label, where the metric is a mean over labels
+(``…_macro``), else of all labels together."""

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from benchmarks.measuring import Meter, in_own_process, in_this_process, in_turns, run_command, table, write_json
+from benchmarks.startup import by_package
+
+
+def test_a_function_runs_alike_here_and_in_its_own_process() -> None:
+    said = "import time: 1500 | 4000 | größer.b\nimport time: 500 | 500 | größer"
+    for run in (in_own_process, in_this_process):
+        assert run(by_package, importtime=said) == {"größer": 0.002}
+
+
+def test_a_command_that_fails_tells_what_it_said() -> None:
+    with pytest.raises(RuntimeError, match=r"ended with 3.*no luck"):
+        run_command([sys.executable, "-c", "import sys; print('no luck', file=sys.stderr); sys.exit(3)"])
+
+
+def test_a_command_gets_variables_and_tells_what_it_took() -> None:
+    code = "import os; data = bytearray(100_000_000); print(os.environ['GIVEN'])"
+    ended = run_command([sys.executable, "-c", code], {"GIVEN": "here"})
+    assert ended.stdout == "here\n"
+    assert ended.peak_mb > 100
+    assert ended.cpu_s > 0
+
+
+def test_memory_of_a_block_is_seen_though_it_is_given_back() -> None:
+    with Meter(with_memory=True) as meter:
+        data = bytearray(b"x") * 80_000_000
+        del data
+        _ = sum(range(1_000_000))
+    assert meter.peak_mb >= meter.start_mb + 60
+    assert meter.wall_s > 0
+
+
+def test_everything_is_measured_in_turns() -> None:
+    calls: list[str] = []
+
+    def measure(name: str) -> dict[str, float]:
+        calls.append(name)
+        return {"wall_s": float(len(calls))}
+
+    found = in_turns(3, {"a": lambda: measure("a"), "b": lambda: measure("b")})
+    assert calls == ["a", "b"] * 3
+    assert found == {"a": {"wall_s": 3.0}, "b": {"wall_s": 4.0}}
+
+
+def test_columns_of_a_table_stand_below_each_other() -> None:
+    lines = table(["name", "x"], [["a long name", 1234.5], ["b", 0.00123]]).splitlines()
+    assert lines == ["name               x", "a long name    1,234", "b            0.00123"]
+
+
+def test_figures_are_written_with_machine_and_arguments(tmp_path: Path) -> None:
+    path = tmp_path / "out.json"
+    write_json(path, argparse.Namespace(json=path, rounds=2, data=Path("photos")), {"ratio": 1.5})
+    record = json.loads(path.read_text())
+    assert record["arguments"] == {"rounds": 2, "data": "photos"}
+    assert record["figures"] == {"ratio": 1.5}
+    assert record["num_cpus"] >= 1

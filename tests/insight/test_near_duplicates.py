@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from saccade.data.examples import Examples
+from saccade.errors import DataError, HyperparameterError
+from saccade.insight.embeddings import EmbeddedImages, unit_vectors
+from saccade.insight.near_duplicates import near_duplicates
+from saccade.insight.neighbours import nearest_images
+
+
+def picture(seed: int) -> Image.Image:
+    rng = np.random.default_rng(seed)
+    return Image.fromarray(rng.uniform(0, 255, (16, 16, 3)).astype(np.uint8)).resize((96, 96), 3)
+
+
+def embedded(images: list[Image.Image | str], vectors: list[list[float]], **more: object) -> EmbeddedImages:
+    index = pd.Index([f"row {number}" for number in range(len(images))])
+    return EmbeddedImages(Examples(list(images), index, **more), unit_vectors(np.array(vectors)))  # type: ignore[arg-type]
+
+
+def test_a_pair_needs_like_features_and_like_pixels() -> None:
+    images = embedded(
+        [picture(0), picture(1), picture(0).resize((60, 60)), picture(0).resize((50, 70))],
+        [[1, 0], [1, 0.01], [1, 0.02], [0, 1]],
+        labels=pd.Series(["cat", "cat", "dog", "cat"]),
+    )
+    found = near_duplicates(images)
+    assert found[["index", "other_index", "label", "other_label"]].to_numpy().tolist() == [
+        ["row 0", "row 2", "cat", "dog"]
+    ]
+    assert found["image"].tolist() == ["<image #0>"]
+    assert found["pixel_similarity"].item() > 0.9
+    assert not found["is_mirrored"].item()
+    everything = near_duplicates(images, threshold=-1)
+    assert len(everything) == 3
+
+
+def test_copies_are_looked_for_among_others_and_not_among_themselves() -> None:
+    train = embedded([picture(0), picture(1)], [[1, 0], [0, 1]])
+    test = embedded([picture(1).transpose(Image.Transpose.FLIP_LEFT_RIGHT), picture(2), picture(2)], [[0, 1]] * 3)
+    found = near_duplicates(test, train)
+    assert found[["index", "other_index", "is_mirrored"]].to_numpy().tolist() == [["row 0", "row 1", True]]
+    none = near_duplicates(embedded([picture(3)], [[1, 1]]), train)
+    assert len(none) == 0
+    assert list(none.columns) == list(found.columns)
+
+
+def test_images_that_are_gone_and_thresholds_that_cannot_be_are_told() -> None:
+    gone = embedded(["gone.jpg"], [[1, 0]])
+    with pytest.raises(DataError, match="cannot be read any more"):
+        near_duplicates(embedded([picture(0)], [[1, 0]]), gone)
+    for threshold in (2, "0.9", True):
+        with pytest.raises(HyperparameterError, match="a number from -1 to 1"):
+            near_duplicates(gone, threshold=threshold)  # type: ignore[arg-type]
+
+
+def test_the_nearest_images_come_in_order_and_with_their_labels() -> None:
+    among = embedded(["a.png", "b.png", "c.png"], [[1, 0], [1, 1], [0, 1]], labels=pd.Series([7, 8, 9]))
+    queries = embedded(["x.png", "broken.png"], [[1, 0.1], [np.nan, 0]])
+    found = nearest_images(queries, among, 2)
+    assert found[["query", "rank", "image", "label"]].to_numpy().tolist() == [
+        ["row 0", 1, "a.png", 7],
+        ["row 0", 2, "b.png", 8],
+    ]
+    assert found["similarity"].is_monotonic_decreasing
+    assert len(nearest_images(queries, among, 50)) == 3
+
+
+def test_several_columns_of_labels_become_lists() -> None:
+    labels = pd.DataFrame({"cat": [1, 0], "dog": [1, 1]})
+    among = embedded(["a.png", "b.png"], [[1, 0], [0, 1]], labels=labels)
+    assert nearest_images(among, among, 1)["label"].tolist() == [["cat", "dog"], ["dog"]]

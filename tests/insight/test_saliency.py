@@ -1,0 +1,223 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import timm
+import torch
+from torch import nn
+
+from saccade.errors import DataError, HyperparameterError, UnknownNameError
+from saccade.insight.saliency import saliency_maps, target_numbers
+from saccade.insight.spatial_layers import Layout, last_spatial_layer
+from saccade.models.network import InputSpec
+from saccade.training.classifier import Blueprint, Classifier
+from saccade.training.device import Numerics
+from saccade.training.problem import Problem
+
+SIDE, PATCH = 32, 8
+CHANCE = (PATCH / SIDE) ** 2
+
+FAMILIES: dict[str, dict[str, Any]] = {
+    "test_resnet": {},
+    "test_efficientnet": {},
+    "test_convnext": {},
+    "test_nfnet": {},
+    "test_mambaout": {},
+    "test_vit": {"img_size": SIDE, "patch_size": 4},
+    "swin_tiny_patch4_window7_224": {
+        "img_size": SIDE,
+        "patch_size": 2,
+        "window_size": 4,
+        "embed_dim": 24,
+        "depths": (1, 1),
+        "num_heads": (2, 4),
+    },
+    "deit_tiny_distilled_patch16_224": {"img_size": SIDE, "patch_size": 4, "depth": 2, "embed_dim": 24},
+    "cait_xxs24_224": {"img_size": SIDE, "patch_size": 4, "depth": 1, "embed_dim": 24, "num_heads": 2},
+}
+SLOW_FAMILIES = ("mobilenetv3_small_050", "regnetx_002", "pvt_v2_b0", "levit_128s", "maxvit_rmlp_pico_rw_256",
+                 "densenet121", "mixer_b32_224", "xcit_nano_12_p16_224", "edgenext_xx_small", "coat_tiny",
+                 "hiera_tiny_224", "volo_d1_224", "efficientformer_l1", "mobilevit_xxs", "tf_efficientnetv2_b0",
+                 "poolformer_s12", "beit_base_patch16_224", "eva02_tiny_patch14_224", "crossvit_tiny_240",
+                 "nest_tiny_jx", "twins_pcpvt_small", "vgg11", "tnt_s_legacy_patch16_224", "mvitv2_tiny")  # fmt: skip
+
+
+def patches(num: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Noise with a patch at a random place, whose colour is the class: images, classes, and top left corners."""
+    rng = np.random.default_rng(seed)
+    classes, corners = rng.integers(2, size=num), rng.integers(SIDE - PATCH + 1, size=(num, 2))
+    images = rng.integers(60, 120, (num, SIDE, SIDE, 3)).astype(np.uint8)
+    for image, number, (top, left) in zip(images, classes, corners, strict=True):
+        image[top : top + PATCH, left : left + PATCH] = (230, 60, 60) if number else (60, 60, 230)
+    return images, classes, corners
+
+
+def classifier_of(network: nn.Module, side: int = SIDE) -> Classifier:
+    spec = InputSpec(side, 1.0, "bilinear", (0.5,) * 3, (0.5,) * 3)
+    return Classifier(Blueprint("a_network", spec), Problem.of(["a", "b"]), network, Numerics(torch.device("cpu")))
+
+
+def trained(network: nn.Module, lr: float, num_epochs: int = 5) -> Classifier:
+    classifier = classifier_of(network)
+    images, classes, _ = patches(320, seed=0)
+    optimizer = torch.optim.AdamW(network.parameters(), lr)
+    batches = classifier.batches(list(images), np.arange(len(images)), classes, batch_size=32)
+    network.train()
+    for _ in range(num_epochs):
+        for x_BCHW, y in batches.in_order():
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(network(x_BCHW), y).backward()
+            optimizer.step()
+    return classifier
+
+
+def mass_on_patches(maps: np.ndarray, corners: np.ndarray) -> float:
+    """Return which part of the maps lies on the patches, `CHANCE` of an even map."""
+    on_patch = [
+        map_HW[top : top + PATCH, left : left + PATCH].sum() for map_HW, (top, left) in zip(maps, corners, strict=True)
+    ]
+    return float(np.mean(on_patch / np.maximum(maps.sum((1, 2)), 1e-9)))
+
+
+def multilayer_perceptron() -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(3 * SIDE**2, 32), nn.ReLU(), nn.Linear(32, 2))
+
+
+NETWORKS: dict[str, tuple[Callable[[], nn.Module], float]] = {
+    "convolutions": (lambda: timm.create_model("test_resnet", num_classes=2), 3e-3),
+    "transformer with a class token": (
+        lambda: timm.create_model("test_vit", num_classes=2, img_size=SIDE, patch_size=4, depth=2), 1e-3,
+    ),
+    "transformer without": (
+        lambda: timm.create_model(
+            "test_vit", num_classes=2, img_size=SIDE, patch_size=4, depth=2, global_pool="avg", class_token=False
+        ), 1e-3,
+    ),
+    "no places": (multilayer_perceptron, 1e-3),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=[pytest.mark.slow] * (kind == "transformer without")) for kind in NETWORKS]
+)
+def test_maps_lie_on_what_decides_the_class(kind: str) -> None:
+    torch.manual_seed(0)
+    make, lr = NETWORKS[kind]
+    classifier = trained(make(), lr)
+    images, classes, corners = patches(32, seed=1)
+    batches = classifier.batches(list(images), np.arange(len(images)))
+    predicted = classifier.predict(batches).argmax(1)
+    assert (predicted == classes).mean() > 0.9
+    maps = saliency_maps(classifier, batches)
+    assert maps.shape == (32, SIDE, SIDE)
+    assert maps.dtype == np.float32
+    assert maps.min() >= 0
+    assert maps.max() == 1
+    assert mass_on_patches(maps, corners) > 3 * CHANCE
+
+
+def run_all_methods(network: nn.Module, side: int) -> None:
+    """Predict, so that caches are filled, and see that each method gives maps that are not empty."""
+    classifier = classifier_of(network, side)
+    if isinstance(classifier.head, nn.Linear):
+        nn.init.normal_(classifier.head.weight, std=0.1)  # zero in some families
+    images = np.random.default_rng(0).integers(0, 255, (2, side, side, 3)).astype(np.uint8)
+    batches = classifier.batches(list(images), np.arange(2))
+    before = classifier.predict(batches)
+    state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    for method in ("auto", "hires_cam", "grad_cam"):
+        maps = saliency_maps(classifier, batches, method=method)
+        assert maps.shape == (2, side, side)
+        assert np.isfinite(maps).all()
+        assert method == "grad_cam" or (maps.max((1, 2)) == 1).all()
+    assert not any(module._forward_hooks for module in network.modules())
+    assert all(torch.equal(tensor, state[name]) for name, tensor in network.state_dict().items())
+    assert np.array_equal(classifier.predict(batches), before)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_networks_of_many_families_are_explained(name: str) -> None:
+    torch.manual_seed(0)
+    run_all_methods(timm.create_model(name, num_classes=2, **FAMILIES[name]), SIDE)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SLOW_FAMILIES)
+def test_networks_of_more_families_are_explained_at_their_own_size(name: str) -> None:
+    torch.manual_seed(0)
+    network = timm.create_model(name, num_classes=2)
+    run_all_methods(network, network.pretrained_cfg["input_size"][1])
+
+
+def test_the_layer_is_one_by_which_nothing_passes() -> None:
+    """In a residual block the last layer with places is the branch's; what is wanted is the sum's."""
+
+    class Residual(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.branch = nn.Conv2d(3, 8, 3, 2, 1), nn.Conv2d(8, 8, 3, padding=1)
+            self.head = nn.Linear(8, 2)
+
+        def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
+            x_BCHW = self.stem(x_BCHW)
+            return self.head((x_BCHW + self.branch(x_BCHW)).mean((2, 3)))
+
+    torch.manual_seed(0)
+    layer = last_spatial_layer(Residual().eval(), torch.rand(1, 3, SIDE, SIDE), lambda outputs: outputs[:, 0])
+    assert layer is not None
+    assert layer.name == "stem"
+
+
+def test_the_target_decides_what_is_explained() -> None:
+    torch.manual_seed(0)
+    classifier = classifier_of(timm.create_model("test_resnet", num_classes=2))
+    images, *_ = patches(3, seed=0)
+    batches = classifier.batches(list(images), np.arange(3), batch_size=2)
+    for_a, for_b = (saliency_maps(classifier, batches, np.full(3, number)) for number in (0, 1))
+    assert not np.allclose(for_a, for_b)
+    mixed = saliency_maps(classifier, batches, np.array([0, 0, 1]), "hires_cam")
+    whole = [saliency_maps(classifier, batches, np.full(3, number), "hires_cam") for number in (0, 1)]
+    assert np.allclose(mixed[:2], whole[0][:2], atol=1e-5)
+    assert np.allclose(mixed[2], whole[1][2], atol=1e-5)
+
+
+def test_a_network_without_places_says_so() -> None:
+    classifier = classifier_of(multilayer_perceptron())
+    images, *_ = patches(2, seed=0)
+    batches = classifier.batches(list(images), np.arange(2))
+    with pytest.raises(HyperparameterError, match="use method='smooth_grad'"):
+        saliency_maps(classifier, batches, method="grad_cam")
+    with pytest.raises(UnknownNameError, match="Did you mean 'grad_cam'"):
+        saliency_maps(classifier, batches, method="gradcam")
+
+
+def test_targets_are_labels_or_names_for_all_or_each() -> None:
+    problem = Problem.of([3, 5, 7])
+    names = ["cat", "cow", "dog"]
+    assert target_numbers(None, problem, names, 2) is None
+    for target in (5, "cow", [5, 5], np.array([5, 5]), ["cow", 5]):
+        found = target_numbers(target, problem, names, 2)
+        assert found is not None
+        assert found.tolist() == [1, 1]
+    with pytest.raises(UnknownNameError, match="Did you mean 'cow'"):
+        target_numbers("cows", problem, names, 2)
+    with pytest.raises(DataError, match="3 targets were given for 2 images"):
+        target_numbers([5, 5, 5], problem, names, 2)
+
+
+@pytest.mark.parametrize(
+    ("layout", "shape"),
+    [(Layout("NCHW", 3), (2, 5, 3, 3)), (Layout("NHWC", 3), (2, 3, 3, 5)), (Layout("tokens", 3, 2), (2, 11, 5))],
+)
+def test_maps_come_out_of_every_layout_in_the_same_order(layout: Layout, shape: tuple[int, ...]) -> None:
+    assert Layout.of(shape, 2, num_prefix=layout.num_prefix) == layout
+    expected = torch.rand(2, 5, 3, 3)
+    tensor = {
+        "NCHW": expected,
+        "NHWC": expected.permute(0, 2, 3, 1),
+        "tokens": torch.cat([torch.zeros(2, 2, 5), expected.flatten(2).transpose(1, 2)], 1),
+    }[layout.kind]
+    assert torch.equal(layout.as_maps(tensor), expected)

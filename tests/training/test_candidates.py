@@ -1,0 +1,110 @@
+"""The choice between one network, a soup and an ensemble, by made-up predictions."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from saccade.events import EpochDone, JobFailed
+from saccade.training.candidates import Candidate, combine, mean_predictions, ranked, read_predictions
+from saccade.training.metrics import make_metric
+from saccade.training.own_parts import OwnPart
+from saccade.training.problem import Problem
+from saccade.training.trial_files import save_outputs
+from saccade.trial import Status, Trial
+
+PROBLEM = Problem("multiclass", tuple("abcd"))
+NUM = 80
+TARGETS = np.arange(NUM) % 4
+
+
+def task(metric: str | None = None) -> Any:
+    return SimpleNamespace(val=SimpleNamespace(targets=TARGETS), problem=PROBLEM, metric=make_metric(metric, PROBLEM))
+
+
+def knows(images: np.ndarray, sure: float = 0.9) -> np.ndarray:
+    """Predictions of a model that knows these images, and of the others thinks that they are of the next class."""
+    right = np.where(images, sure, 0.25)[:, None]
+    others = (1 - right) / 3
+    return np.where(np.eye(4)[TARGETS] > 0, right, others) + 0.01 * np.eye(4)[(TARGETS + 1) % 4]
+
+
+def candidate(trial: int, predictions: np.ndarray, **changes: Any) -> Candidate:
+    own = changes.pop("own", None)
+    config = {"model": own or f"net{trial}"}
+    return replace(
+        Candidate(trial, config, None, Path(f"{trial}"), predictions / predictions.sum(1, keepdims=True)), **changes
+    )
+
+
+FIRST, SECOND, BOTH = np.arange(NUM) < NUM // 2, np.arange(NUM) >= NUM // 2, np.ones(NUM, bool)
+
+
+def test_what_completes_each_other_becomes_an_ensemble_judged_on_other_images() -> None:
+    found = combine([candidate(4, knows(FIRST)), candidate(2, knows(SECOND, 0.85))], task())
+    assert [one.trial for one in found.members] == [4, 2]
+    assert sum(found.weights) == pytest.approx(1)
+    assert found.ensemble is not None
+    assert found.single is not None
+    assert found.judgement == found.ensemble
+    assert found.ensemble.score > 0.9 > 0.6 > found.single.score
+    mean = mean_predictions(found)
+    parts = [weight * one.predictions for weight, one in zip(found.weights, found.members, strict=True)]
+    assert np.allclose(mean, sum(parts))
+
+
+def test_what_one_network_knows_alone_needs_no_other() -> None:
+    found = combine([candidate(0, knows(BOTH)), candidate(1, knows(FIRST))], task())
+    assert ([one.trial for one in found.members], found.weights) == ([0], [1.0])
+    assert found.judgement.score == 1
+
+
+@pytest.mark.parametrize("changes", [{"max_members": 1}, {"seconds_left": lambda: 0.0}])
+def test_no_ensemble_where_none_is_wanted_or_there_is_no_time(changes: dict[str, Any]) -> None:
+    found = combine([candidate(0, knows(FIRST)), candidate(1, knows(SECOND))], task(), **changes)
+    assert len(found.members) == 1
+    assert found.ensemble is None
+
+
+def test_of_equal_scores_the_one_that_is_surer_is_best() -> None:
+    found = combine([candidate(0, knows(BOTH, 0.6)), candidate(1, knows(BOTH, 0.9))], task(), max_members=1)
+    assert found.members[0].trial == 1
+
+
+def test_a_soup_takes_the_place_of_its_trial_where_it_is_better() -> None:
+    soup = candidate(0, knows(BOTH), soup=(0, 1))
+    found = combine([candidate(0, knows(FIRST)), candidate(1, knows(FIRST)), soup], task(), max_members=1)
+    assert found.members == [soup]
+
+
+def test_there_is_one_network_of_the_users_own_at_most() -> None:
+    mine, other = OwnPart(object), OwnPart(int)
+    half = candidate(0, knows(FIRST, 0.95), own=mine)
+    found = combine([half, candidate(1, knows(SECOND), own=other)], task())
+    assert found.members == [half]
+    found = combine([half, candidate(1, knows(SECOND), own=mine), candidate(2, knows(SECOND, 0.5))], task())
+    assert {one.own_network for one in found.members} <= {mine, None}
+    assert len(found.members) > 1
+
+
+def test_outputs_of_other_images_or_none_are_no_predictions(tmp_path: Path) -> None:
+    path = tmp_path / "some.npy"
+    assert read_predictions(path, task()) is None
+    save_outputs(path, np.zeros((NUM, 4)))
+    assert np.allclose(read_predictions(path, task()), 0.25)
+    path.write_bytes(path.read_bytes()[:-8])
+    assert read_predictions(path, task()) is None
+    for odd in (np.zeros((NUM - 1, 4)), np.zeros((NUM, 3)), np.full((NUM, 4), np.nan)):
+        save_outputs(path, odd)
+        assert read_predictions(path, task()) is None
+
+
+def test_failed_trials_have_no_rank() -> None:
+    trials = [Trial(number, {}, reports=[EpochDone(number, 1, score)]) for number, score in enumerate([0.5, 0.9, 0.5])]
+    trials[1].status, trials[1].failure = Status.FAILED, JobFailed(1, "it is gone")
+    assert [trial.number for trial in ranked([*trials, Trial(3, {})])] == [0, 2]

@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from saccade.events import EpochDone
+from saccade.training import classifier as classifier_module
+from saccade.training import numerics_of_trials, trainable, trainer
+from saccade.training.classifier import Classifier, new_classifier
+from saccade.training.device import Numerics
+from saccade.training.numerics_bench import Workload
+from saccade.training.numerics_of_trials import choose_for_trial
+from saccade.training.problem import Problem
+from saccade.training.recipe import Recipe
+from saccade.training.task import ImageTask
+from saccade.training.trainable import ImageTrainable
+from saccade.training.trainer import Trainer
+from saccade.trial import Decision, Job
+
+MakeTask = Callable[..., ImageTask]
+
+CPU = torch.device("cpu")
+HALF = Numerics(CPU, torch.bfloat16)
+CHANNELS_FIRST = Numerics(CPU, channels_last=False)
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Workload, list[Numerics], float, bool]]:
+    """Let the last candidate always be the fastest; return a list of what was asked."""
+    asked: list[tuple[Workload, list[Numerics], float, bool]] = []
+
+    def choose(network: nn.Module, workload: Workload, among: list[Numerics], num_steps: float, *_: Any) -> Numerics:
+        asked.append((workload, among, num_steps, network.training))
+        return among[-1]
+
+    for module in (numerics_of_trials, classifier_module):
+        monkeypatch.setattr(module, "choose_numerics", choose)
+    return asked
+
+
+def classifier(**recipe: Any) -> tuple[Classifier, Recipe]:
+    made = Recipe.of({"model": "test_resnet", "pretrained": False, "img_size": 32, "batch_size": 8, **recipe})
+    return new_classifier(made, Problem.of(["cat", "dog"]), Numerics.choose(CPU, made.amp, made.channels_last)), made
+
+
+def test_training_and_inference_are_chosen_apart_in_the_same_memory_order(asked: list[Any]) -> None:
+    network, recipe = classifier()
+    training, inference = choose_for_trial(network, recipe, 1000, 32)
+    assert [(workload.purpose, workload.shape, mode) for workload, _, _, mode in asked] == [
+        ("training", (8, 3, 32, 32), True),
+        ("inference", (32, 3, 32, 32), False),
+    ]
+    assert not training.channels_last
+    assert {numerics.channels_last for numerics in asked[1][1]} == {inference.channels_last} == {False}
+
+
+@pytest.mark.parametrize(
+    ("fixed", "expected"),
+    [
+        ({"amp": True}, (torch.bfloat16, False)),
+        ({"amp": False, "channels_last": True}, (torch.float32, True)),
+        ({"amp": True, "channels_last": False}, (torch.bfloat16, False)),
+    ],
+)
+def test_a_recipe_can_fix_the_numerics(asked: list[Any], fixed: dict[str, bool], expected: tuple[Any, bool]) -> None:
+    for chosen in choose_for_trial(*classifier(**fixed), 1000, 32):
+        assert (chosen.dtype, chosen.channels_last) == expected
+
+
+def test_longer_trials_may_measure_more(asked: list[Any]) -> None:
+    for num_steps in (100, 1000):
+        choose_for_trial(*classifier(), num_steps, 32)
+    assert [10 * steps for _, _, steps, _ in asked[:2]] == pytest.approx([steps for _, _, steps, _ in asked[2:]])
+
+
+def test_few_predictions_are_not_worth_much_measuring(asked: list[Any]) -> None:
+    network, _ = classifier()
+    for num_batches in (1, 100):
+        chosen = network.choose_inference(num_batches)
+        assert network.inference == network.numerics == chosen
+    assert asked[0][2] < 0.1 < asked[1][2]
+    assert not network.network.training
+
+
+def test_the_loss_and_all_that_is_kept_are_in_32_bits_whatever_the_arithmetic_is() -> None:
+    network, _ = classifier()
+    with HALF.autocast():
+        outputs = network.network(torch.randn(4, 3, 32, 32))
+    assert outputs.dtype is torch.bfloat16
+    loss = network.problem.loss(outputs, torch.tensor([0, 1, 1, 0]))
+    loss.backward()
+    kept = [*network.network.parameters(), *network.network.buffers(), loss]
+    kept += [parameter.grad for parameter in network.network.parameters() if parameter.grad is not None]
+    assert {tensor.dtype for tensor in kept if tensor.is_floating_point()} == {torch.float32}
+    assert any("running_var" in name for name, _ in network.network.named_buffers())
+
+
+@pytest.fixture
+def chosen(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Numerics, Numerics]]:
+    """Let trials choose what the list holds, which they take out."""
+    chosen: list[tuple[Numerics, Numerics]] = []
+    monkeypatch.setattr(trainer, "choose_for_trial", lambda *_: chosen.pop())
+    return chosen
+
+
+def run(task: ImageTask, folder: Path, recipe: dict[str, Any], **job: Any) -> list[EpochDone]:
+    reports: list[EpochDone] = []
+
+    def report(event: EpochDone) -> Decision:
+        reports.append(event)
+        return Decision.CONTINUE
+
+    ImageTrainable(task).train(Job(0, recipe, str(folder), **job), report)
+    return reports
+
+
+@pytest.mark.parametrize("ema", [False, True])
+def test_a_trial_goes_on_in_the_numerics_that_it_began_with(
+    make_task: MakeTask, tmp_path: Path, tiny: dict[str, Any], chosen: list[Any], ema: bool
+) -> None:
+    task, recipe = make_task(), {**tiny, "model_ema": ema}
+    numerics = replace(HALF, channels_last=False), CHANNELS_FIRST
+    chosen += [numerics, numerics]
+    whole = run(task, tmp_path / "whole", recipe)
+    first = run(task, tmp_path / "parts", recipe, until_epoch=1)
+    rest = run(task, tmp_path / "parts", recipe, checkpoint=first[-1].checkpoint)
+    assert not chosen
+    assert [report.metrics["train_loss"] for report in first + rest] == [r.metrics["train_loss"] for r in whole]
+    again = Trainer(task, Recipe.of(recipe), tmp_path / "parts")
+    again.load_checkpoint(Path(str(rest[-1].checkpoint)))
+    assert (again.numerics, again.classifier.inference) == numerics
+
+
+def test_on_another_machine_a_trial_chooses_anew(
+    make_task: MakeTask, tmp_path: Path, tiny: dict[str, Any], chosen: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = make_task()
+    chosen.append((HALF, HALF))
+    first = run(task, tmp_path / "trial", tiny, until_epoch=1)
+    monkeypatch.setattr(trainer, "processor", lambda device: "another")
+    chosen.append((CHANNELS_FIRST, CHANNELS_FIRST))
+    rest = run(task, tmp_path / "trial", tiny, checkpoint=first[-1].checkpoint)
+    assert not chosen
+    assert [report.epoch for report in rest] == [2]
+
+
+def test_the_time_of_measuring_is_part_of_the_job(
+    make_task: MakeTask, tmp_path: Path, tiny: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, float] = {}
+    now_s = 0.0
+
+    def choose(self: Trainer, seconds_left: float) -> None:
+        nonlocal now_s
+        seen["measuring"] = seconds_left
+        now_s += 3.0
+
+    monkeypatch.setattr(trainable, "Deadline", lambda limit_s: _Deadline(limit_s, lambda: now_s))
+    monkeypatch.setattr(Trainer, "choose_numerics", choose)
+    monkeypatch.setattr(Trainer, "run", lambda self, job, report: seen.update(training=job.seconds_left) or "")
+    run(make_task(), tmp_path / "trial", tiny, seconds_left=10.0)
+    assert seen == {"measuring": 10.0, "training": 7.0}
+
+
+class _Deadline:
+    def __init__(self, limit_s: float, now_s: Callable[[], float]) -> None:
+        self.limit_s, self.now_s = limit_s, now_s
+
+    def seconds_left(self) -> float:
+        return self.limit_s - self.now_s()
+
+
+def test_a_trial_of_a_few_steps_measures_nothing(
+    make_task: MakeTask, tmp_path: Path, tiny: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from saccade.training import numerics
+
+    monkeypatch.setattr(numerics, "Bench", None)  # which would fail
+    assert len(run(make_task(), tmp_path / "trial", tiny)) == tiny["epochs"]
