@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +123,7 @@ def test_what_cannot_be_promised_is_told_before_images_are_read(fitted: ImagePre
     ):
         with pytest.raises(DataError, match=r"99 validation images .* knows 36; up to 0\.972"):
             ask(coverage=0.99)
-        with pytest.raises(HyperparameterError, match="for 90 % give 0.9"):
+        with pytest.raises(HyperparameterError, match=r"for 90 % give 0\.9"):
             ask(coverage=90)
     with pytest.raises(HyperparameterError, match="give both"):
         fitted.predict("gone.png", min_proba=0.5)
@@ -191,7 +192,14 @@ def test_each_of_several_choices_is_calibrated_by_itself(make_colours: MakeColou
         assert chosen._saved is not None
         assert chosen.fit_summary()["temperature"] == chosen._saved.trust.calibration.temperature
         assert len(chosen._saved.trust.conformal.scores) == 24
-    with pytest.raises(HyperparameterError, match="multilabel"):
-        tags = make_colours(10).assign(label=[["a"], ["a", "b"]] * 10)
-        multi = ImagePredictor(path=tmp_path / "tags", verbosity=0).fit(tags, hyperparameters={**TINY, "epochs": 1})
-        multi.predict_set(tags)
+
+
+def test_many_labels_are_calibrated_but_have_no_sets(make_colours: MakeColours, tmp_path: Path) -> None:
+    tags = make_colours(20).assign(label=[["a"], ["a", "b"], ["b"], []] * 10)
+    predictor = ImagePredictor(path=tmp_path / "run", verbosity=0)
+    predictor.fit(tags, tags, hyperparameters={**TINY, "epochs": 1})
+    assert {"temperature", "ece_before", "ece_after"} <= predictor.fit_summary().keys()
+    assert predictor.fit_summary()["thresholds"].keys() == {"a", "b"}
+    for ask in (predictor.predict_set, partial(predictor.predict, unsure="?")):
+        with pytest.raises(HyperparameterError, match="multilabel"):
+            ask(tags)

@@ -247,10 +247,10 @@ def _whole(name: str, value: Any, least: int = 1) -> int:
 
 def _most_members(value: Any) -> bool | int | str:
     """Return `ensemble` in Python's own types; 1 is the same as False."""
-    if isinstance(value, numbers.Integral) and not isinstance(value, bool):
-        num = _whole("ensemble", value)
-        return False if num == 1 else num
-    return _auto_or_bool("ensemble", value, ", or the most networks that may be averaged")
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        return _auto_or_bool("ensemble", value, ", or the most networks that may be averaged")
+    num = _whole("ensemble", value)
+    return False if num == 1 else num
 
 
 def _auto_or_bool(name: str, value: Any, others: str = "") -> bool | str:

@@ -81,7 +81,9 @@ def test_what_was_never_wrong_may_be_wrong_still() -> None:
     problem = PROBLEMS["binary"]
     targets = np.arange(20) % 2
     right = np.eye(2)[targets]
-    assert evaluation(targets, right, right, problem, interval=0.95)["top1_interval"] == pytest.approx((0.8316, 1), abs=1e-4)
+    assert evaluation(targets, right, right, problem, interval=0.95)["top1_interval"] == pytest.approx(
+        (0.8316, 1), abs=1e-4
+    )
     wrong = evaluation(targets, right, right[:, ::-1], problem, interval=0.95)["top1_interval"]
     assert wrong == pytest.approx((0, 0.1684), abs=1e-4)
 

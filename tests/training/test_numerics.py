@@ -168,9 +168,11 @@ class FailingBench(FakeBench):
         return super().step(numerics)
 
 
-class FullBench(FakeBench):
+class BrokenBench(FakeBench):
+    error: Exception
+
     def step(self, numerics: Numerics) -> Result:
-        raise torch.OutOfMemoryError("no memory")
+        raise self.error
 
 
 def test_what_a_candidate_cannot_do_is_no_fault_of_the_trial(
@@ -179,8 +181,16 @@ def test_what_a_candidate_cannot_do_is_no_fault_of_the_trial(
     FakeBench.reset(cost_of({"bfloat16": 0.1, "channels first": 2.0, "fewer threads": 1.0}))
     monkeypatch.setattr(numerics_module, "Bench", FailingBench)
     assert choose(memory) == PLAIN
-    monkeypatch.setattr(numerics_module, "Bench", FullBench)
-    assert choose(NumericsMemory(memory.path.with_name("other"))) == PLAIN
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("no memory"), ValueError("more than 1 value per channel")])
+def test_a_fault_is_left_to_the_work_itself(
+    memory: NumericsMemory, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    monkeypatch.setattr(BrokenBench, "error", error, raising=False)
+    monkeypatch.setattr(numerics_module, "Bench", BrokenBench)
+    assert choose(memory) == PLAIN
+    assert not memory.path.exists()
 
 
 def test_the_default_is_the_first_candidate_and_what_is_fixed_is_fixed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -81,10 +81,16 @@ def test_a_head_of_zeros_does_not_hide_what_the_body_computes(network: nn.Module
     assert Bench(network, INFERENCE).step(PLAIN)[3].std() > 0
 
 
-def test_a_part_of_a_batch_has_at_least_one_image(network: nn.Module) -> None:
+def test_a_part_of_a_batch_has_at_least_two_images_where_the_batch_has(network: nn.Module) -> None:
     network.eval()
-    for part, num in ((1.0, 8), (0.5, 4), (0.25, 2), (0.01, 1)):
+    for part, num in ((1.0, 8), (0.5, 4), (0.25, 2), (0.01, 2)):
         assert len(Bench(network, INFERENCE, part).step(PLAIN)[3]) == num
+    assert len(Bench(network, replace(INFERENCE, shape=(1, 3, 32, 32)), 0.25).step(PLAIN)[3]) == 1
+
+
+def test_a_small_batch_can_be_measured_by_part_with_batch_statistics() -> None:
+    pooled = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.BatchNorm2d(4), nn.Flatten())
+    assert Bench(pooled, replace(TRAINING, shape=(4, 3, 32, 32)), 0.25).step(PLAIN)[2] > 0
 
 
 def test_a_compiled_network_is_measured_as_such_and_others_are_not(

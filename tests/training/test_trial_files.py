@@ -38,8 +38,8 @@ def test_outputs_are_written_whole_and_in_32_bits(tmp_path: Path) -> None:
 
 
 def test_all_of_a_kind_go_half_written_ones_too(tmp_path: Path) -> None:
-    for name in ("best-0001.safetensors", "best-0002.safetensors.part", "best-0002.outputs.npy.part", "best-0001.outputs.npy",
-                 "last-0003.safetensors", "best.safetensors"):  # fmt: skip
+    half = ("best-0002.safetensors.part", "best-0002.outputs.npy.part")
+    for name in (*half, "best-0001.safetensors", "best-0001.outputs.npy", "last-0003.safetensors", "best.safetensors"):
         (tmp_path / name).touch()
     drop_files(tmp_path, "best")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["best.safetensors", "last-0003.safetensors"]

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -91,9 +92,7 @@ class Conformal:
         >>> Conformal((0.9, 0.8, 0.7, 0.2)).threshold(0.8)           # the 4th of 4: ceil(5 * .8)
         0.2
         """
-        if isinstance(coverage, bool) or not isinstance(coverage, int | float) or not 0 < coverage < 1:
-            hint = f"; for {coverage} % give {coverage / 100:g}" if _is_percent(coverage) else ""
-            raise HyperparameterError(f"coverage was given {coverage!r}; expected a number between 0 and 1{hint}")
+        check_share("coverage", coverage)
         num = len(self.scores)
         rank = math.ceil((num + 1) * coverage - 1e-9)  # 10 * .9 may come out a bit more than 9
         if rank > num:
@@ -151,5 +150,23 @@ class Conformal:
         return cls(tuple(np.array(text.split(), np.float32).tolist()))
 
 
-def _is_percent(value: Any) -> bool:
-    return not isinstance(value, bool) and isinstance(value, int | float) and 1 < value < 100
+def check_share(name: str, value: Any, *, with_ends: bool = False) -> None:
+    """See that an argument is a number between 0 and 1.
+
+    Parameters
+    ----------
+    name, value
+        Of the argument.
+    with_ends : bool
+        Whether 0 and 1 will do.
+
+    Raises
+    ------
+    HyperparameterError
+        When it is none; of a percentage the message says what to give.
+    """
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    if is_number and (0 < value < 1 or (with_ends and value in (0, 1))):
+        return
+    hint = f"; for {value} % give {value / 100:g}" if is_number and 1 < value < 100 else ""
+    raise HyperparameterError(f"{name} was given {value!r}; expected a number between 0 and 1{hint}")

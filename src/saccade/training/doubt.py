@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from saccade.errors import HyperparameterError
-from saccade.training.conformal import Conformal
+from saccade.training.conformal import Conformal, check_share
 from saccade.training.problem import Problem
 
 COVERAGE = 0.9
@@ -55,10 +55,8 @@ class Doubt:
             return None
         if problem.type not in ("binary", "multiclass"):
             raise HyperparameterError(f"unsure=… is for one label an image, and this problem is {problem.type}")
-        if min_proba is not None and (
-            isinstance(min_proba, bool) or not isinstance(min_proba, int | float) or not 0 <= min_proba <= 1
-        ):
-            raise HyperparameterError(f"min_proba was given {min_proba!r}; expected a probability from 0 to 1")
+        if min_proba is not None:
+            check_share("min_proba", min_proba, with_ends=True)
         if coverage is None and min_proba is None:
             coverage = COVERAGE
         if coverage is not None:

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from saccade.errors import DataError, HyperparameterError
+from saccade.errors import DataError
 from saccade.training.calibration import calibration_error
+from saccade.training.conformal import check_share
 from saccade.training.metrics import Metric, held_out_figures, log_loss
 from saccade.training.problem import THRESHOLD, Problem
 
@@ -130,10 +131,8 @@ def check_interval(interval: float | None) -> None:
     HyperparameterError
         When it is none.
     """
-    if interval is not None and (
-        isinstance(interval, bool) or not isinstance(interval, int | float) or not 0 < interval < 1
-    ):
-        raise HyperparameterError(f"interval was given {interval!r}; expected a number between 0 and 1, such as 0.95")
+    if interval is not None:
+        check_share("interval", interval)
 
 
 def _details(targets: np.ndarray, probabilities: np.ndarray, problem: Problem) -> Figures:

@@ -18,6 +18,9 @@ DEFAULT_PENALTY = 20.0
 
 NUM_FOLDS = 3
 MAX_STEPS = 200
+LEAST_STEPS = 30
+"""Steps that are taken however short the time is: a head that was left after a few is neither good nor sure."""
+
 TOLERANCE = 3e-3
 """A fit ends when a step changes the outputs by less than this, in units of the outputs' own size."""
 
@@ -78,7 +81,7 @@ def fit_heads(
     weights : ndarray or None
         How much each image counts, of shape (num_images,) or, for several labels, (num_images, num_labels).
     seconds_left : callable
-        When it falls to 0, what has been found has to do.
+        When it falls to 0, there is no choosing, and no more steps than it takes.
     penalties : sequence of float
         To choose from; ascending.
     num_folds : int
@@ -107,7 +110,7 @@ def fit_heads(
     rows = _Rows.of(features, targets, problem, weights)
     most = max(1, MAX_COLUMNS // rows.num_outputs)
     num_folds = min(num_folds, most, len(features))
-    if num_folds < 2:
+    if num_folds < 2 or seconds_left() <= 0:
         return rows.fitted(DEFAULT_PENALTY, None, seconds_left)
     tried = _thinned(penalties, max(1, most // num_folds))
     fold = _folds(targets, problem, num_folds, seed)
@@ -201,7 +204,7 @@ class _Rows:
         step = 1 / (self.curvature + penalty)[..., None]
         found = torch.zeros(len(penalties), self.z.shape[1], self.num_outputs)
         ahead, momentum = found, torch.ones(len(penalties), 1, 1)
-        for _ in range(MAX_STEPS):
+        for number in range(1, MAX_STEPS + 1):
             slope = self._slope(self._outputs(ahead), seen) + penalty[..., None] * ahead
             new = ahead - step * slope
             moved = new - found
@@ -213,7 +216,7 @@ class _Rows:
             size = (self.curvature[:, None] * found.square()).sum((1, 2))
             if bool(((self.curvature[:, None] * moved.square()).sum((1, 2)) <= tolerance**2 * size).all()):
                 break
-            if seconds_left() <= 0:
+            if number >= LEAST_STEPS and seconds_left() <= 0:
                 break
         return found
 

@@ -76,7 +76,7 @@ class Bench:
         self._numerics: Numerics | None = None
         device = next(self._network.parameters()).device
         num, *sides = workload.shape
-        x_BCHW = torch.randn(max(1, round(num * part)), *sides).to(device)
+        x_BCHW = torch.randn(max(min(2, num), round(num * part)), *sides).to(device)  # one has no batch statistics
         self._x_BCHW = x_BCHW.contiguous(memory_format=torch.channels_last)  # as `Batches` are
         self._targets: torch.Tensor | None = None
         for module in self._network.modules():  # without dropout, so that all candidates compute the same
