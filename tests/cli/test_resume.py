@@ -11,6 +11,8 @@ from saccade import ImagePredictor
 from saccade.config import FIT_TOML, FitConfig
 
 SMALL = ("--model", "test_resnet", "--set", "pretrained=False", "--set", "img_size=32", "--set", "batch_size=4")
+# What goes into an ensemble or a soup is taken from the trials' folders, from which `interrupted` could not bring it back.
+ONE = ("--ensemble", "1", "--no-soup")
 
 
 def interrupted(folder: Path) -> None:
@@ -26,7 +28,7 @@ def interrupted(folder: Path) -> None:
 def test_an_interrupted_run_is_finished_and_shown(saccade, splits, tmp_path):
     run = tmp_path / "run"
     first = saccade(
-        "fit", splits, *SMALL, "--set", "epochs=2", "--lr", "1e-3,1e-2", "--scheduler", "fifo", "--out", run
+        "fit", splits, *SMALL, *ONE, "--set", "epochs=2", "--lr", "1e-3,1e-2", "--scheduler", "fifo", "--out", run
     )
     assert first.exit_code == 0, first.stderr
     interrupted(run)

@@ -128,11 +128,12 @@ def run_all_methods(network: nn.Module, side: int) -> None:
     batches = classifier.batches(list(images), np.arange(2))
     before = classifier.predict(batches)
     state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    by_means = saliency_maps(classifier, batches, method="grad_cam")  # empty where the mean gradients are against it
     for method in ("auto", "hires_cam", "grad_cam"):
         maps = saliency_maps(classifier, batches, method=method)
         assert maps.shape == (2, side, side)
         assert np.isfinite(maps).all()
-        assert method == "grad_cam" or (maps.max((1, 2)) == 1).all()
+        assert (maps.max((1, 2)) == 1).all() or (method != "hires_cam" and np.array_equal(maps, by_means))
     assert not any(module._forward_hooks for module in network.modules())
     assert all(torch.equal(tensor, state[name]) for name, tensor in network.state_dict().items())
     assert np.array_equal(classifier.predict(batches), before)
@@ -148,7 +149,7 @@ def test_networks_of_many_families_are_explained(name: str) -> None:
 @pytest.mark.parametrize("name", SLOW_FAMILIES)
 def test_networks_of_more_families_are_explained_at_their_own_size(name: str) -> None:
     torch.manual_seed(0)
-    network = timm.create_model(name, num_classes=2)
+    network = timm.create_model(name, num_classes=2, **({"depth": 2} if name.startswith("beit") else {}))
     run_all_methods(network, network.pretrained_cfg["input_size"][1])
 
 
