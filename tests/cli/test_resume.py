@@ -11,7 +11,7 @@ from saccade import ImagePredictor
 from saccade.config import FIT_TOML, FitConfig
 
 SMALL = ("--model", "test_resnet", "--set", "pretrained=False", "--set", "img_size=32", "--set", "batch_size=4")
-# What goes into an ensemble or a soup is taken from the trials' folders, from which `interrupted` could not bring it back.
+# What goes into an ensemble or a soup leaves the trials' folders, and `interrupted` could not bring it back.
 ONE = ("--ensemble", "1", "--no-soup")
 
 
