@@ -74,8 +74,8 @@ def test_fault_02_presets_none_works_nothing_leaks_and_dictionaries_are_left_alo
     assert (mine, tuning) == before
     assert config["best_config"]["early_stop_patience"] == 5
     assert "early_stop_patience" not in fit(presets=None).fit_summary()["best_config"]
-    find_preset("medium_quality").hyperparameters["model"] = "changed"
-    assert find_preset("medium_quality").hyperparameters["model"] != "changed"
+    find_preset("medium_quality").hyperparameters["early_stop_patience"] = "changed"
+    assert find_preset("medium_quality").hyperparameters["early_stop_patience"] != "changed"
 
 
 def test_fault_03_grid_and_fifo_work_and_unknown_searchers_are_errors(fit: Callable[..., ImagePredictor]) -> None:

@@ -24,6 +24,8 @@ from saccade.events import LineFile
 from saccade.resuming import EarlierRun, used_seconds
 from saccade.run_folder import locked
 from saccade.scheduler import Study
+from saccade.training.folds import FoldTrainable
+from saccade.trial import Job, Reporter
 
 MakeColours = Callable[..., pd.DataFrame]
 
@@ -463,3 +465,49 @@ def test_a_process_that_is_killed_again_and_again_gets_there(
     predictor = ImagePredictor.load(folder, verbosity=0)
     assert predictor.predict(str(tmp_path / "colours_0" / "red" / "000.png")).notna().all()
     assert len(predictor.leaderboard()) == 3
+
+
+@pytest.mark.parametrize("names", [("ensemble", "soup", "num_folds"), ("num_folds",)])
+def test_a_run_of_an_earlier_version_that_has_not_written_down_everything_goes_on(
+    make_colours: MakeColours, search: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    names: tuple[str, ...],
+) -> None:  # fmt: skip
+    frame = make_colours(8)
+    with monkeypatch.context() as patch:
+        patch.setattr(Study, "run", lambda self: (_ for _ in ()).throw(Killed))
+        with pytest.raises(Killed):
+            predictor_of(tmp_path / "run").fit(frame, **search)
+    path = tmp_path / "run" / "run.json"
+    record = json.loads(path.read_text())
+    for name in names:
+        del record["arguments"][name]
+    path.write_text(json.dumps(record))
+    with pytest.raises(HyperparameterError, match="num_folds was None and is 3"):
+        predictor_of(tmp_path / "run").fit(frame, **search, num_folds=3, resume=True)
+    assert predictor_of(tmp_path / "run").fit(frame, **search, resume=True).predict(frame).notna().all()
+    path.write_text(json.dumps(record))
+    assert ImagePredictor.resume(tmp_path / "run", verbosity=0).predict(frame).notna().all()
+
+
+def test_folds_that_were_interrupted_are_trained_anew(
+    make_colours: MakeColours, tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frame = make_colours(9)
+    arguments = {"hyperparameters": tiny, "executor": "inline", "nthreads_per_trial": 1, "num_folds": 3}
+    train, num = FoldTrainable.train, 0
+
+    def killed_in_the_second(self: FoldTrainable, job: Job, report: Reporter) -> str:
+        nonlocal num
+        num += 1
+        if num == 2:
+            raise Killed
+        return train(self, job, report)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FoldTrainable, "train", killed_in_the_second)
+        with pytest.raises(Killed):
+            predictor_of(tmp_path / "run").fit(frame, **arguments)
+    resumed = ImagePredictor.resume(tmp_path / "run", verbosity=0)
+    whole = predictor_of(tmp_path / "whole").fit(frame, **arguments)
+    assert resumed.fit_summary()["num_folds"] == whole.fit_summary()["num_folds"] == 3
+    same_results(resumed, whole)

@@ -249,3 +249,30 @@ def test_where_one_trial_alone_is_wanted_nothing_is_averaged(besides):
     for asked in ({"ensemble": 3}, {"soup": True}):
         with pytest.raises(HyperparameterError, match=next(iter(asked))):
             FitSettings.of({**besides, **asked})
+
+
+@pytest.mark.parametrize("value", [1, 0, -2, 2.5, True, "5"])
+def test_what_is_no_number_of_folds(value):
+    with pytest.raises(HyperparameterError, match=r"num_folds was given .* expected"):
+        FitSettings.of({"num_folds": value})
+
+
+@pytest.mark.parametrize(
+    ("besides", "message"),
+    [
+        ({"refit_full": True}, "already lets all images teach"),
+        ({"warm_start": True}, "has learned from images"),
+        ({"objectives": ["accuracy", "params"]}, "choosing among single networks"),
+        ({"ensemble": False, "soup": False}, "makes several networks"),
+        ({"ensemble": 3}, "num_folds=3, or ensemble=False"),
+    ],
+)
+def test_what_folds_cannot_be_had_with(besides, message):
+    with pytest.raises(HyperparameterError, match=message):
+        FitSettings.of({"num_folds": 5, **besides})
+
+
+def test_folds_end_in_an_ensemble_unless_one_network_or_a_soup_is_asked_for():
+    asked = [{}, {"ensemble": 5}, {"ensemble": False}, {"soup": True}, {"soup": False}]
+    soups = [FitSettings.of({"num_folds": np.int64(5), **besides}).makes_soup_of_folds for besides in asked]
+    assert soups == [False, False, True, True, False]

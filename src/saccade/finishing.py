@@ -16,9 +16,10 @@ import numpy as np
 from saccade.deadline import Deadline
 from saccade.errors import DataError
 from saccade.events import EpochDone, Event, JobDone, JobFailed, TrialStarted
+from saccade.folding import FoldCosts, Folded
 from saccade.objectives import cost_names, pareto_front, same_costs, trial_costs
 from saccade.report.summary import best_figures, combined_figures, fit_summary, trial_rows
-from saccade.run_folder import REFIT, SOUPS, START, STORE, TRIALS, FitRequest
+from saccade.run_folder import FOLDS, REFIT, SOUPS, START, STORE, TRIALS, FitRequest
 from saccade.saved import CHOICES_FOLDER, MEMBERS_FOLDER, PREDICTOR_FOLDER, WEIGHTS, Choice, Member, SavedPredictor
 from saccade.scheduler import Study
 from saccade.settings import FitSettings
@@ -76,6 +77,8 @@ class FinishingReserve:
         The most members of an ensemble, whose weights are copied.
     has_soups : bool
         Whether means of weights are tried, each of which must be judged.
+    folds : FoldCosts or None
+        What folds take, which are trained in the place of a refit.
     """
 
     def __init__(
@@ -85,8 +88,10 @@ class FinishingReserve:
         objectives: Sequence[str] = (),
         max_members: int = 1,
         has_soups: bool = False,
+        folds: FoldCosts | None = None,
     ) -> None:
-        self._deadline, self._refit_ratio = deadline, refit_ratio
+        self._deadline, self._folds = deadline, folds
+        self._refit_ratio = refit_ratio if folds is None else folds.ratio
         self._has_costs = bool(cost_names(objectives))
         self._max_members, self._has_soups = max_members, has_soups
         self._networks: dict[Hashable, set[int]] = defaultdict(set)
@@ -100,7 +105,7 @@ class FinishingReserve:
     def finishing_s(self) -> float:
         """Seconds for what comes after search and refit."""
         most = len(self._networks) if self._has_costs else min(self._max_members, self._num_trials) - 1
-        num_copies = 1 + max(0, most)
+        num_copies = max(1 + max(0, most), 0 if self._folds is None else self._folds.num_members)
         return LEAST_RESERVE_S + num_copies * self._write_s + self._num_trials * self._row_s
 
     @property
@@ -118,8 +123,11 @@ class FinishingReserve:
         ratio = self._refit_ratio
         if not ratio or self._deadline.seconds_left() == float("inf"):
             return self.finishing_s + self.combining_s
-        left_s = max(0.0, self._deadline.seconds_left() - self.finishing_s - self._setup_s)
-        return self.finishing_s + self._setup_s + ratio * (left_s + self._best_s) / (1 + ratio)
+        besides_s = self.finishing_s + self._setup_s
+        if self._folds is not None:
+            besides_s += (self._folds.num_rounds - 1) * self._setup_s + self._folds.num_judged * self._val_s
+        left_s = max(0.0, self._deadline.seconds_left() - besides_s)
+        return besides_s + ratio * (left_s + self._best_s) / (1 + ratio)
 
     def recall(self, study: Study) -> None:
         """Learn from what a study has in its journal."""
@@ -243,6 +251,7 @@ def keep_best(
     is_refit: bool,
     soups: Sequence[Candidate] = (),
     until: Deadline | None = None,
+    folded: Folded | None = None,
 ) -> SavedPredictor:
     """Write the predictor of the best trial into the run folder; after a kill it is whole, or not there.
 
@@ -258,6 +267,8 @@ def keep_best(
         Means of weights that are better than each of their trials.
     until : Deadline or None
         When there must be no more thought of ensembles.
+    folded : Folded or None
+        What came of folds; it takes the place of all else.
 
     Raises
     ------
@@ -268,7 +279,7 @@ def keep_best(
     kept = best_trials(study, objectives)
     best = kept[0]
     costs = trial_costs(study.trials, objectives) if cost_names(objectives) else None
-    combination = _combination(request.settings, study, task, soups, until or deadline)
+    combination = _combination(request.settings, study, task, soups, until or deadline, folded)
     if combination is None:
         weights = {_name_of_weights(trial, best): _weights(Path(trial.folder), trial) for trial in kept}
         members: list[Member] = []
@@ -278,13 +289,14 @@ def keep_best(
         weights = {member.weights: one.weights for member, one in zip(members, combination.members, strict=True)}
         first = study.trials[members[0].trial]
         net = next((one.own_network for one in combination.members if one.own_network), None)
-    trust = _trust(best, task) if combination is None else _trust_of(mean_predictions(combination), task)
+    trust = _trust(best, task) if combination is None else _trust_of_combination(combination, task, folded)
     if is_refit:
         weights[WEIGHTS] = _weights(folder / REFIT, best)
     partial = folder / f".{PREDICTOR_FOLDER}"
     shutil.rmtree(partial, ignore_errors=True)
     summary = fit_summary(first, study.trials, metric.name, deadline.elapsed_s())
     summary |= {**trust.summary(task.problem, is_refit), "refit_full": is_refit}
+    summary |= combined_figures(combination, len(study.trials)) if folded is None else folded.figures()
     saved = SavedPredictor(
         folder=partial,
         label=request.label,
@@ -293,7 +305,7 @@ def keep_best(
         metric=metric.name,
         eval_metric=request.eval_metric if isinstance(request.eval_metric, str) else None,  # code is never saved
         class_names=request.train.class_names,
-        summary={**summary, **combined_figures(combination, len(study.trials))},
+        summary=summary,
         trials=trial_rows(study.trials, costs, [trial.number for trial in kept]),
         net=net if isinstance(net, OwnPart) else None,
         choices=[] if costs is None else [_choice(trial, costs[trial.number], best, task) for trial in kept],
@@ -309,9 +321,16 @@ def keep_best(
 
 
 def _combination(
-    settings: FitSettings, study: Study, task: ImageTask, soups: Sequence[Candidate], until: Deadline
+    settings: FitSettings,
+    study: Study,
+    task: ImageTask,
+    soups: Sequence[Candidate],
+    until: Deadline,
+    folded: Folded | None,
 ) -> Combination | None:
     """Return the best candidate or an ensemble; None where only the best trial is asked for, or can be judged."""
+    if folded is not None:
+        return folded.combination
     if settings.max_members == 1 and not settings.makes_soups:
         return None
     candidates = read_candidates(study.trials, task)
@@ -352,6 +371,13 @@ def _trust(trial: Trial, task: ImageTask) -> Trust:
     return Trust()
 
 
+def _trust_of_combination(combination: Combination, task: ImageTask, folded: Folded | None) -> Trust:
+    """Return what is known of several networks; of those of folds, what each of them did on what was new to it."""
+    if folded is None:
+        return _trust_of(mean_predictions(combination), task)
+    return Trust.of(folded.predictions, folded.targets, task.problem, task.metric)
+
+
 def _trust_of(predictions: np.ndarray, task: ImageTask) -> Trust:
     return Trust.of(predictions, task.val.targets, task.problem, task.metric)
 
@@ -372,7 +398,7 @@ def _weights(folder: Path, trial: Trial) -> Path:
 
 def tidy_up(folder: Path) -> None:
     """Remove what a finished run leaves behind in its folder besides results; doing it twice does no harm."""
-    for name in (STORE, REFIT, SOUPS):
+    for name in (STORE, REFIT, SOUPS, FOLDS):
         shutil.rmtree(folder / name, ignore_errors=True)
     trials = folder / TRIALS
     (trials / START).unlink(missing_ok=True)

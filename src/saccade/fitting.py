@@ -24,6 +24,7 @@ from saccade.finishing import (
     superseded_weights,
     tidy_up,
 )
+from saccade.folding import Folded, Folding
 from saccade.objectives import check_score_name, cost_names
 from saccade.refitting import refit
 from saccade.report.progress import ProgressDisplay
@@ -31,6 +32,7 @@ from saccade.resuming import EarlierRun, check_split
 from saccade.run_folder import (
     CHECKS,
     EVENTS,
+    FOLDS,
     JOURNAL,
     REFIT,
     SOUPS,
@@ -131,7 +133,9 @@ def run_fit(request: FitRequest, deadline: Deadline, earlier: EarlierRun | None 
                 task = _task(request, folder, data, metric, weights)
                 executor.trainable = ImageTrainable(task)
                 settings = request.settings
-                combining = settings.max_members, settings.makes_soups
+                folding = _folding(request, task)
+                fold_costs = None if folding is None else folding.costs(executor.num_workers)
+                combining = settings.max_members, settings.makes_soups, fold_costs
                 reserve = FinishingReserve(deadline, _refit_ratio(request, data), objectives, *combining)
                 listeners.append(reserve)
                 with Journal(folder / JOURNAL, request.space) as journal:
@@ -143,8 +147,10 @@ def run_fit(request: FitRequest, deadline: Deadline, earlier: EarlierRun | None 
                 until = Deadline(deadline.seconds_left() - reserve.finishing_s)
                 best = best_trials(study, objectives)[0]
                 is_refit = settings.refit_full and _refit(study.executor, best, task, folder, until, tell)
-                soups = _soups(request, study, task, folder, until, tell) if settings.makes_soups else []
-            saved = keep_best(request, folder, study, task, deadline, is_refit, soups, until)
+                folded = None if folding is None else _fold(folding, study, best, folder, until, tell)
+                has_soups = settings.makes_soups and folded is None
+                soups = _soups(request, study, task, folder, until, tell) if has_soups else []
+            saved = keep_best(request, folder, study, task, deadline, is_refit, soups, until, folded)
             tidy_up(folder)
             summary = saved.summary
             tell(RunFinished(summary["best_trial"], summary["valid_score"], deadline.elapsed_s()))
@@ -247,6 +253,25 @@ def _check_continues(request: FitRequest, data: PreparedData) -> None:
 def _refit(executor: Executor, best: Trial, task: ImageTask, folder: Path, until: Deadline, tell: Listener) -> bool:
     shutil.rmtree(folder / REFIT, ignore_errors=True)  # of a process that was killed
     return refit(executor, task, best, folder / REFIT, until, tell)
+
+
+def _folding(request: FitRequest, task: ImageTask) -> Folding | None:
+    """Return the folds that were asked for; that there are too few images for them is told before the search."""
+    settings = request.settings
+    if settings.num_folds is None:
+        return None
+    return Folding(
+        task,
+        settings.num_folds,
+        settings.random_state or 0,
+        makes_soup=settings.makes_soup_of_folds,
+        is_single=settings.max_members == 1,
+    )
+
+
+def _fold(folding: Folding, study: Study, best: Trial, folder: Path, until: Deadline, tell: Listener) -> Folded | None:
+    shutil.rmtree(folder / FOLDS, ignore_errors=True)  # of a process that was killed
+    return folding.run(study.executor, best, folder / FOLDS, until, tell)
 
 
 def _soups(

@@ -2,46 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 
 from saccade.data.examples import Examples
 from saccade.data.labels import are_numbers_of_classes
 from saccade.data.on_demand import OnDemandImages
 from saccade.errors import DataError, ImageReadError
 from saccade.events import Progressed, Warned
+from saccade.models.network import InputSpec
 from saccade.report.progress import ProgressDisplay
 from saccade.saved import SavedPredictor
 from saccade.training.classifier import Classifier
 from saccade.training.doubt import Doubt
 
 Compute = Callable[..., np.ndarray]
-"""``compute(classifier, batches, on_batch=…)``: a row for each image."""
+"""``compute(classifier, batches)``, or ``compute(classifier, batches, on_batch=…)``: a row for each image."""
+
+BATCH_SIZE = 32
+"""Images that a network sees at once: enough for the arithmetic to be at its best, few enough to fit any memory."""
 
 
 def compute_in_batches(
-    classifier: Classifier, examples: Examples, compute: Compute, verbosity: int
-) -> tuple[np.ndarray, dict[int, str]]:
-    """Decode the images as they are needed, and return what `compute` makes of them.
+    classifiers: Sequence[Classifier], examples: Examples, compute: Compute, verbosity: int
+) -> tuple[list[np.ndarray], dict[int, str]]:
+    """Decode the images as they are needed, and return what `compute` makes of them with each network.
+
+    Threads decode the images that come next while the networks work on those before, and nothing but the results is
+    kept. Networks that want images of one size see each as it was decoded for the first of them; of several such
+    networks, all do a batch before the next one. Each computes in the numerics that were measured to be its fastest.
 
     Parameters
     ----------
-    classifier : Classifier
-        The fitted network.
+    classifiers : sequence of Classifier
+        The fitted networks, at least one.
     examples : Examples
         At least one image.
     compute : callable
-        What is wanted of each image.
+        What is wanted of each image. For several networks it is called batch by batch, so it may not depend on what
+        else is in a batch.
     verbosity : int
         2 shows progress on a terminal, 1 names unreadable images, 0 is silent.
 
     Returns
     -------
-    rows : ndarray, shape (num_images, ...)
-        The rows of unreadable images mean nothing.
+    rows : list of ndarray, each of shape (num_images, ...)
+        Of each network. The rows of unreadable images mean nothing.
     errors : dict
         Why an image cannot be read, by its number.
 
@@ -50,24 +60,75 @@ def compute_in_batches(
     ImageReadError
         When not a single image can be read.
     """
-    blueprint = classifier.blueprint
-    images = OnDemandImages(
-        examples.images, round(blueprint.input.img_size / blueprint.input.crop_pct), blueprint.in_chans
-    )
+    groups: dict[tuple[int, int], list[int]] = {}
+    for number, classifier in enumerate(classifiers):
+        spec = classifier.blueprint.input
+        decoded_as = round(spec.img_size / spec.crop_pct), classifier.blueprint.in_chans
+        groups.setdefault(decoded_as, []).append(number)
+    rows: dict[int, np.ndarray] = {}
+    errors: dict[int, str] = {}
+    num_done = 0
     with ProgressDisplay(verbosity, "") as display:
-        num_done = 0
 
         def on_batch(num_images: int) -> None:
             nonlocal num_done
             num_done += num_images
-            display(Progressed("predicting", num_done, len(examples)))
+            display(Progressed("predicting", num_done, len(groups) * len(examples)))
 
-        batches = classifier.batches(images, np.arange(len(examples)))
-        classifier.choose_inference(len(batches), batches.batch_size)
-        rows = compute(classifier, batches, on_batch=on_batch)
-        if images.errors:
-            _report_unreadable(examples, images.errors, display)
-    return rows, images.errors
+        for (shorter_side, channels), numbers in groups.items():
+            group = [classifiers[number] for number in numbers]
+            images = OnDemandImages(examples.images, shorter_side, channels, len(_inputs(group)))
+            rows |= zip(numbers, _rows_of_group(group, images, len(examples), compute, on_batch), strict=True)
+            errors = {**images.errors, **errors}
+        if errors:
+            _report_unreadable(examples, errors, display)
+    return [rows[number] for number in range(len(classifiers))], errors
+
+
+def _inputs(classifiers: Sequence[Classifier]) -> list[InputSpec]:
+    """Return the different ways in which networks see an image."""
+    return list(dict.fromkeys(classifier.blueprint.input for classifier in classifiers))
+
+
+def _rows_of_group(
+    classifiers: Sequence[Classifier],
+    images: OnDemandImages,
+    num_images: int,
+    compute: Compute,
+    on_batch: Callable[[int], None],
+) -> list[np.ndarray]:
+    """Return what `compute` makes of images that are decoded alike for all these networks."""
+    indices = np.arange(num_images)
+    batches_of = {
+        classifier.blueprint.input: classifier.batches(images, indices, batch_size=BATCH_SIZE)
+        for classifier in classifiers
+    }
+    for classifier in classifiers:
+        classifier.choose_inference(-(-num_images // BATCH_SIZE), BATCH_SIZE)
+    if len(classifiers) == 1:
+        return [compute(classifiers[0], *batches_of.values(), on_batch=on_batch)]
+    rows: list[np.ndarray] = []
+    first = 0
+    for together in zip(*(batches.in_order() for batches in batches_of.values()), strict=True):
+        batch_of = dict(zip(batches_of, map(_OneBatch, together), strict=True))
+        parts = [compute(classifier, batch_of[classifier.blueprint.input]) for classifier in classifiers]
+        rows = rows or [np.empty((num_images, *part.shape[1:]), part.dtype) for part in parts]
+        for all_rows, part in zip(rows, parts, strict=True):
+            all_rows[first : first + len(part)] = part
+        first += len(parts[0])
+        on_batch(len(parts[0]))
+    return rows
+
+
+class _OneBatch:
+    """Stands for `Batches` of which there is only one."""
+
+    def __init__(self, batch: tuple[torch.Tensor, ...]) -> None:
+        self._batch = batch
+
+    def in_order(self) -> Iterator[tuple[torch.Tensor, ...]]:
+        """One pass."""
+        yield self._batch
 
 
 def decoded(

@@ -12,6 +12,7 @@ from saccade.config.values import from_toml
 from saccade.errors import DataError, HyperparameterError
 from saccade.run_data import fingerprint, read_run_data
 from saccade.run_folder import (
+    ADDED,
     DATA,
     EVENTS,
     MAY_CHANGE,
@@ -70,8 +71,7 @@ class EarlierRun:
     @property
     def arguments(self) -> dict[str, Any]:
         """What was asked, as `recorded_arguments` has it."""
-        arguments: dict[str, Any] = self.record["arguments"]
-        return arguments
+        return {**ADDED, **self.record["arguments"]}
 
     @property
     def is_finished(self) -> bool:

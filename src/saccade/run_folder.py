@@ -34,7 +34,7 @@ from saccade.training.metrics import EvalMetric
 RUNS_FOLDER = "saccade_runs"
 """Where runs go that are given no path."""
 
-RUN, DATA, SPLIT, EVENTS, JOURNAL, TRIALS, STORE, CHECKS, REFIT, SOUPS, START = (
+RUN, DATA, SPLIT, EVENTS, JOURNAL, TRIALS, STORE, CHECKS, REFIT, SOUPS, FOLDS, START = (
     "run.json",
     "data.json",
     "split.json",
@@ -45,6 +45,7 @@ RUN, DATA, SPLIT, EVENTS, JOURNAL, TRIALS, STORE, CHECKS, REFIT, SOUPS, START = 
     "checks.csv",
     "refit",
     "soups",
+    "folds",
     "start.safetensors",
 )
 """What a run folder holds besides the predictor."""
@@ -54,6 +55,10 @@ STARTING, LOCK = ".starting", ".lock"
 
 MAY_CHANGE = ("time_limit", "verbosity", "executor", "nthreads_per_trial", "ngpus_per_trial")
 """Arguments that say for how long, and where, trials are trained: a run may go on with others."""
+
+
+ADDED: dict[str, Any] = {"ensemble": "auto", "soup": "auto", "num_folds": None}
+"""Arguments that runs of earlier versions have not written down, with what they may be taken for."""
 
 
 @dataclass(frozen=True)
@@ -227,6 +232,7 @@ def recorded_arguments(request: FitRequest) -> dict[str, Any]:
         "refit_full": settings.refit_full,
         "ensemble": settings.ensemble,
         "soup": settings.soup,
+        "num_folds": settings.num_folds,
         "warm_start": settings.warm_start,
         "time_limit": request.time_limit_s,
         "verbosity": request.verbosity,
@@ -283,6 +289,7 @@ def _fit_config(request: FitRequest) -> FitConfig:
         refit_full=settings.refit_full,
         ensemble=settings.ensemble,
         soup=settings.soup,
+        num_folds=settings.num_folds,
         weights=None if settings.weights is None else str(Path(settings.weights).absolute()),
         threads=settings.nthreads_per_trial,
         gpus=settings.ngpus_per_trial,

@@ -94,6 +94,8 @@ class FitSettings:
         Whether several networks may be averaged, or the most that may be: see `max_members`.
     soup : "auto" or bool
         Whether the weights of several trials of a network may be averaged: see `makes_soups`.
+    num_folds : int or None
+        Into how many folds the images are divided after the search, on each of which the best recipe is judged once.
     """
 
     holdout_frac: float = 0.1
@@ -108,6 +110,7 @@ class FitSettings:
     resume: bool = False
     ensemble: bool | int | str = "auto"
     soup: bool | str = "auto"
+    num_folds: int | None = None
 
     def __post_init__(self) -> None:
         if not _is_number(self.holdout_frac) or not 0 < self.holdout_frac < 1:
@@ -131,10 +134,26 @@ class FitSettings:
         _set(self, "soup", _auto_or_bool("soup", self.soup))
         if asked := [name for name in ("ensemble", "soup") if getattr(self, name) not in ("auto", False)]:
             self._check_combining(" and ".join(asked))
+        if self.num_folds is not None:
+            _set(self, "num_folds", _whole("num_folds", self.num_folds, 2))
+            self._check_folds()
 
     @classmethod
-    def of(cls, arguments: Mapping[str, Any], tune_defaults: Mapping[str, Any] | None = None) -> FitSettings:
+    def of(
+        cls,
+        arguments: Mapping[str, Any],
+        tune_defaults: Mapping[str, Any] | None = None,
+        defaults: Mapping[str, Any] | None = None,
+    ) -> FitSettings:
         """Return the settings with these arguments; those of `TuneSettings` may stand beside the others.
+
+        Parameters
+        ----------
+        arguments : mapping
+            What the user gives.
+        tune_defaults, defaults : mapping or None
+            What a preset gives, of `hyperparameter_tune_kwargs` and of the others. It holds where the user says
+            nothing, and nothing that contradicts it.
 
         Raises
         ------
@@ -158,7 +177,8 @@ class FitSettings:
         if twice := sorted(direct.keys() & nested.keys()):
             raise HyperparameterError(f"{', '.join(twice)} given twice: to fit() and in hyperparameter_tune_kwargs")
         tune_kwargs = {**(tune_defaults or {}), **nested, **direct}
-        settings = cls(**rest, hyperparameter_tune_kwargs=tune_kwargs)
+        besides = _besides(defaults or {}, rest, tune_kwargs)
+        settings = cls(**{**besides, **rest}, hyperparameter_tune_kwargs=tune_kwargs)
         if settings.random_state is None:  # drawn here, so that the run tells what was drawn
             settings = replace(settings, random_state=secrets.randbelow(2**31))
         return settings
@@ -175,6 +195,39 @@ class FitSettings:
                 f"{asked} cannot be had with objectives={self.tuning.objectives}: these are for choosing among single "
                 f"networks by {' and '.join(costs)}"
             )
+
+    def _check_folds(self) -> None:
+        """See that nothing is asked for besides that would make another predictor than the folds' networks."""
+        asked = f"num_folds={self.num_folds}"
+        if self.refit_full:
+            raise HyperparameterError(f"{asked} already lets all images teach; leave refit_full or num_folds away")
+        if self.warm_start:
+            raise HyperparameterError(
+                f"{asked} cannot be had with warm_start=True: the network that training goes on from has learned from "
+                "images that folds are to be judged by. Leave one of them away"
+            )
+        if cost_names(self.tuning.objectives):
+            raise HyperparameterError(
+                f"{asked} cannot be had with objectives={self.tuning.objectives}: these are for choosing among single "
+                "networks"
+            )
+        if self.max_members == 1 and not self.makes_soups:
+            raise HyperparameterError(
+                f"{asked} makes several networks, and ensemble=False, soup=False keeps one; leave one of them away"
+            )
+        if type(self.ensemble) is int and self.ensemble < (self.num_folds or 0):
+            raise HyperparameterError(
+                f"{asked} makes {self.num_folds} networks, and ensemble={self.ensemble} allows fewer; give "
+                f"num_folds={self.ensemble}, or ensemble=False for one network with the mean of their weights"
+            )
+
+    @property
+    def makes_soup_of_folds(self) -> bool:
+        """Whether the weights of the folds' networks are averaged: where one network is wanted, or a soup asked for.
+
+        By itself an ensemble is what folds end in: no image is left that could tell whether a soup is as good.
+        """
+        return self.makes_soups and (self.max_members == 1 or self.soup is True)
 
     @property
     def max_members(self) -> int:
@@ -206,6 +259,19 @@ class FitSettings:
         given = _dictionary("hyperparameter_tune_kwargs", self.hyperparameter_tune_kwargs)
         check_names("key of hyperparameter_tune_kwargs", given, TuneSettings)
         return TuneSettings(**given)
+
+
+def _besides(defaults: Mapping[str, Any], given: Mapping[str, Any], tune_kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what of the defaults can stand beside what is given."""
+    objectives = tune_kwargs.get("objectives")  # not checked yet
+    has_costs = isinstance(objectives, list | tuple) and any(name in COSTS for name in map(str, objectives))
+    wants_other = given.get("refit_full") or given.get("num_folds") or has_costs
+    return {
+        name: value
+        for name, value in defaults.items()
+        if not (wants_other and name in ("ensemble", "soup") and value is not False)
+        and not (given.get("num_folds") and name == "soup")
+    }
 
 
 def time_limit_s(time_limit: Any, auto_s: float | None = None) -> float | None:

@@ -33,6 +33,7 @@ ALL = FitConfig(
     refit_full=True,
     ensemble=3,
     soup=True,
+    num_folds=3,
     weights="/weights",
     threads=1,
     gpus=0,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _SAME_NAMES = (
     *("num_trials", "searcher", "searcher_options", "scheduler", "scheduler_options", "starting_configs"),
     *("trial_time_limit", "max_reward", "holdout_frac", "weights", "executor", "refit_full", "objectives"),
-    *("ensemble", "soup"),
+    *("ensemble", "soup", "num_folds"),
 )
 _ARGUMENTS = {"preset": "presets", "seed": "random_state", "threads": "nthreads_per_trial", "gpus": "ngpus_per_trial"}
 """What `ImagePredictor.fit` calls these options."""
@@ -40,7 +40,15 @@ def fit(
         typer.Option("--set", metavar="NAME=VALUE", help="Any hyperparameter: a value, a,b or low:high[:log]."),
     ] = None,
     num_trials: Annotated[int | None, typer.Option(metavar="N", help="Trials at most.")] = None,
-    preset: Annotated[str | None, typer.Option(metavar="NAME", help="What to search where nothing else says.")] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            "--preset",
+            "--presets",
+            metavar="NAME",
+            help="medium_quality, high_quality, best_quality or fast_inference: how much work it is worth.",
+        ),
+    ] = None,
     config: Annotated[
         str | None,
         typer.Option(metavar="FILE", help="A TOML file with these options, or a run folder, whose fit.toml is taken."),
@@ -93,6 +101,10 @@ def fit(
     soup: Annotated[
         bool | None,
         typer.Option("--soup/--no-soup", help="Average the weights of a network's trials.", show_default=False),
+    ] = None,
+    num_folds: Annotated[
+        int | None,
+        typer.Option(metavar="K", help="Train the best once for each of K folds, and average the networks."),
     ] = None,
     threads: Annotated[int | None, typer.Option(metavar="N", help="CPU threads of a trial.")] = None,
     gpus: Annotated[

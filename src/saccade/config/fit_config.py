@@ -63,6 +63,7 @@ class FitConfig(BaseModel):
     refit_full: bool | None = Field(None, description="train the best once more, on all images")
     ensemble: bool | int | str | None = Field(None, description="the most networks to average: auto, none or a number")
     soup: bool | str | None = Field(None, description="average the weights of several trials: auto, true or false")
+    num_folds: int | None = Field(None, description="folds that the best recipe is trained and judged on")
     weights: str | None = Field(None, description="folder, or file, of pretrained weights")
     threads: int | None = Field(None, description="CPU threads of a trial")
     gpus: int | float | None = Field(None, description="GPUs of a trial; 0 trains on the CPU, 0.5 shares one")

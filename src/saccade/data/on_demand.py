@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -27,16 +29,38 @@ class OnDemandImages:
         Pixels of the shorter side that are wanted.
     channels : int
         As in `read_as_stored`.
+    num_uses : int
+        How often each image is asked for. It is decoded at the first time, by whichever thread asks first, and kept
+        until the last; so where several ask for the images in about the same order, few are kept.
     """
 
     decodes = True
 
-    def __init__(self, images: Sequence[ImageLike], shorter_side: int, channels: int = 3) -> None:
-        self.images, self.shorter_side, self.channels = images, shorter_side, channels
+    def __init__(self, images: Sequence[ImageLike], shorter_side: int, channels: int = 3, num_uses: int = 1) -> None:
+        self.images, self.shorter_side, self.channels, self.num_uses = images, shorter_side, channels, num_uses
         self.errors: dict[int, str] = {}
+        self._lock = threading.Lock()
+        self._kept: dict[int, tuple[Future[np.ndarray], int]] = {}  # with how often each will still be asked for
 
     def __getitem__(self, index: int, /) -> np.ndarray:
         """Return image `index`, uint8 of shape (height, width, channels)."""
+        if self.num_uses == 1:
+            return self._decode(index)
+        with self._lock:
+            is_first = index not in self._kept
+            decoded, num_left = (Future(), self.num_uses) if is_first else self._kept[index]
+            if num_left > 1:
+                self._kept[index] = decoded, num_left - 1
+            else:
+                del self._kept[index]
+        if is_first:
+            try:
+                decoded.set_result(self._decode(index))
+            except BaseException as error:  # else the others would wait for ever
+                decoded.set_exception(error)
+        return decoded.result()
+
+    def _decode(self, index: int) -> np.ndarray:
         try:
             return read_as_stored(self.images[index], self.shorter_side, self.channels)
         except ImageReadError as error:
