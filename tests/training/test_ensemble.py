@@ -170,9 +170,22 @@ def test_of_equal_scores_the_smaller_loss_is_better():
     assert Judgement(0.8, 0.5).is_better_than(Judgement(0.8, 0.6))
     assert not Judgement(0.8, 0.6).is_better_than(Judgement(0.8, 0.6))
     tolerance = equal_scores_differ_by(100, PROBLEMS["binary"])
-    assert Judgement(0.80, 0.5).is_better_than(Judgement(0.804, 0.6), tolerance)
-    assert not Judgement(0.80, 0.5).is_better_than(Judgement(0.81, 0.6), tolerance)
+    assert Judgement(0.80, 0.5).is_better_than(Judgement(0.82, 0.6), tolerance)
+    assert not Judgement(0.80, 0.5).is_better_than(Judgement(0.83, 0.6), tolerance)
+    assert equal_scores_differ_by(10_000, PROBLEMS["binary"]) == pytest.approx(tolerance / 10)
     assert equal_scores_differ_by(100, PROBLEMS["regression"]) == 0
+
+
+def test_caution_that_a_temperature_mends_counts_for_nothing():
+    problem = PROBLEMS["binary"]
+    targets = np.arange(200) % 2
+    right = np.where(np.arange(200) < 180, 0.9, 0.1)
+    sure = np.where(targets[:, None] == [0, 1], right[:, None], 1 - right[:, None])
+    cautious = sure**0.3 / (sure**0.3).sum(1, keepdims=True)
+    metric = make_metric("accuracy", problem)
+    losses = [judge(rows, targets, problem, metric).loss for rows in (sure, cautious)]
+    assert mean_loss(cautious, targets, problem) > mean_loss(sure, targets, problem) + 0.05
+    assert losses[1] == pytest.approx(losses[0], abs=0.02)
 
 
 def test_a_cost_is_turned_so_that_higher_is_better():

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from saccade.errors import DataError
+from saccade.training.calibration import fit_calibration
 from saccade.training.metrics import Metric, held_out_figures
 from saccade.training.problem import Problem, rarest_labels
 
@@ -34,6 +35,9 @@ NUM_FOLDS, MOST_REPEATS = 5, 5
 
 LEAST_IMAGES = 10
 """On fewer held-out images nothing can be told."""
+
+DIFFERING_PART = 0.06
+"""The part of the images of which one way to predict is right and another wrong, about: chance is in these alone."""
 
 
 def select_weights(
@@ -110,7 +114,8 @@ class Judgement:
     score : float
         Of the metric, higher is better.
     loss : float
-        As `mean_loss`.
+        As `mean_loss`, of calibrated predictions: the mean of networks that are too cautious is more cautious still, which
+        a temperature mends.
     figures : dict
         As `held_out_figures`.
     """
@@ -134,16 +139,25 @@ def judge(predictions: np.ndarray, targets: np.ndarray, problem: Problem, metric
     DataError
         When the metric is not defined on these images.
     """
+    calibrated = predictions
+    if problem.is_classification:
+        calibrated = fit_calibration(predictions, targets, problem).apply(predictions, problem)
     return Judgement(
         metric.score(metric(targets, predictions, problem)),
-        mean_loss(predictions, targets, problem),
+        mean_loss(calibrated, targets, problem),
         held_out_figures(targets, predictions, problem),
     )
 
 
 def equal_scores_differ_by(num_images: int, problem: Problem) -> float:
-    """Return up to which difference scores count as equal: half an image, where images are right or wrong."""
-    return 0.5 / num_images if problem.is_classification else 0.0
+    """Return up to which difference scores count as equal: a standard error, where images are right or wrong.
+
+    Examples
+    --------
+    >>> [round(equal_scores_differ_by(num, Problem.of(["cat", "dog"])), 3) for num in (100, 10_000)]
+    [0.024, 0.002]
+    """
+    return math.sqrt(DIFFERING_PART / num_images) if problem.is_classification else 0.0
 
 
 def cross_fit(
