@@ -114,8 +114,8 @@ class Judgement:
     score : float
         Of the metric, higher is better.
     loss : float
-        As `mean_loss`, of calibrated predictions: the mean of networks that are too cautious is more cautious still, which
-        a temperature mends.
+        As `mean_loss`, of calibrated predictions: the mean of networks that are too cautious is more cautious still,
+        which a temperature mends.
     figures : dict
         As `held_out_figures`.
     """
