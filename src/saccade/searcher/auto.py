@@ -34,19 +34,17 @@ NUM_OFFSPRING = 8
 WAITING_SHARE = 0.05
 """How much of the remaining time is added to the cost of each step, so that cheap steps do not count beyond measure."""
 
-
-COST_POWER = 1.0
-
-
 PROBING_SHARE = 0.8
 """Every network is probed before one is trained, where that takes no more than this of the remaining time."""
 
-PROBE_SHARE = 0.15
-"""The same for the next probe by itself, where there are too many networks."""
+PROBE_SHARE = 0.3
+"""The same for the next probe by itself, where there are too many networks.
+
+The mean of several probes is worth more than a training that is cut short.
+"""
 
 AGAIN = 0.3
 """What another training of a network is worth beside the first one of another: a mean of two that differ gains more."""
-
 
 COMMITMENT = 4.0
 """What the rest of a training from a probe is worth beside others: what was gained so far shows at its end only."""
@@ -384,7 +382,7 @@ class AutoSearcher(Searcher):
         gain = expected_improvement(mean, sd, self._best) * np.where(horizons == 0, INSIGHT, 1.0)
         gain = gain * np.array([self._weight(item) for item in items])[:, None]
         cost = np.where(possible, seconds, 0.0) / self.seconds_left  # of time without end, any part is nothing
-        worth = np.where(possible, gain / (cost + WAITING_SHARE) ** COST_POWER, -1.0)
+        worth = np.where(possible, gain / (cost + WAITING_SHARE), -1.0)
         if self._is_time_to_probe(items, seconds[:, 0], possible[:, 0]):
             worth[:, 1:] = -1.0
         for item, best in zip(items, worth.max(axis=1), strict=True):
