@@ -3,7 +3,8 @@
 ``python -m benchmarks.real_search --data clothing10 --weights DIR`` fits each method with each seed in a process of its
 own, on two cores, and prints the accuracy on the test images with its spread over seeds. `DIR/train` and `DIR/test`
 hold a folder for each class. `--jobs` runs several fits at once, each on cores of its own; on a machine with no more
-than two cores, let nothing else run.
+than two cores, let nothing else run. The method `default` is a fit that is told the images, the weights and the time,
+and nothing else.
 """
 
 from __future__ import annotations
@@ -21,7 +22,11 @@ from pathlib import Path
 from queue import Queue
 from typing import Any
 
+DEFAULT = "default"
+"""The method that says nothing: networks, recipes and all else are what a fit without arguments chooses."""
+
 METHODS = {
+    DEFAULT: {},
     "auto": {},
     "random + fifo": {"searcher": "random", "scheduler": "fifo"},
     "random + asha": {"searcher": "random", "scheduler": "asha"},
@@ -41,13 +46,15 @@ def fit_once(data: Path, weights: Path, method: str, seed: int, time_limit_s: fl
     from saccade import ImageDataset, ImagePredictor
 
     train, test = ImageDataset.from_folder(data / "train"), ImageDataset.from_folder(data / "test")
-    space = {
+    space: dict[str, Any] | None = {
         "model": ag.Categorical(*NETWORKS),
         "lr": ag.Real(1e-4, 1e-2, log=True, default=1e-3),
         "batch_size": ag.Categorical(16, 8, 32),
         "weight_decay": ag.Real(1e-6, 1e-1, log=True, default=1e-2),
         "epochs": num_epochs,
     }
+    if method == DEFAULT:
+        space = None
     with tempfile.TemporaryDirectory() as folder:
         start_s = time.perf_counter()
         predictor = ImagePredictor(path=Path(folder) / "run", verbosity=0).fit(
@@ -56,7 +63,7 @@ def fit_once(data: Path, weights: Path, method: str, seed: int, time_limit_s: fl
             hyperparameters=space,
             weights=weights,
             random_state=seed,
-            ngpus_per_trial=0,
+            ngpus_per_trial=None if method == DEFAULT else 0,
             **METHODS[method],
         )
         wall_s = time.perf_counter() - start_s
