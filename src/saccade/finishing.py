@@ -33,8 +33,9 @@ from saccade.training.candidates import (
     read_predictions,
 )
 from saccade.training.own_parts import OwnPart
+from saccade.training.probe import FinalProbe, with_final_layer
 from saccade.training.task import ImageTask
-from saccade.training.trial_files import drop_files, outputs_file, weights_file
+from saccade.training.trial_files import drop_files, outputs_file, probe_file, weights_file
 from saccade.training.trust import Trust
 from saccade.trial import Status, Trial
 
@@ -280,13 +281,17 @@ def keep_best(
     best = kept[0]
     costs = trial_costs(study.trials, objectives) if cost_names(objectives) else None
     combination = _combination(request.settings, study, task, soups, until or deadline, folded)
+    layers = folder / REFIT / "layers"
     if combination is None:
-        weights = {_name_of_weights(trial, best): _weights(Path(trial.folder), trial) for trial in kept}
+        weights = {_name_of_weights(trial, best): _last_layer_of_all(trial, layers) for trial in kept}
         members: list[Member] = []
         first, net = best, best.config.get("model")
     else:
         members = _members(combination)
-        weights = {member.weights: one.weights for member, one in zip(members, combination.members, strict=True)}
+        weights = {
+            member.weights: with_final_layer(one.weights, one.probe, layers / f"{one.trial:04d}.safetensors")
+            for member, one in zip(members, combination.members, strict=True)
+        }
         first = study.trials[members[0].trial]
         net = next((one.own_network for one in combination.members if one.own_network), None)
     trust = _trust(best, task) if combination is None else _trust_of_combination(combination, task, folded)
@@ -382,6 +387,14 @@ def _trust_of(predictions: np.ndarray, task: ImageTask) -> Trust:
     return Trust.of(predictions, task.val.targets, task.problem, task.metric)
 
 
+def _last_layer_of_all(trial: Trial, layers: Path) -> Path:
+    """Return the file of a trial's best weights, with a last layer of all images if it was best before any training."""
+    assert trial.best_report is not None
+    folder = Path(trial.folder)
+    probe = FinalProbe.load(probe_file(folder)) if trial.best_report.epoch == 0 else None
+    return with_final_layer(_weights(folder, trial), probe, layers / f"{trial.number:04d}.safetensors")
+
+
 def _name_of_weights(trial: Trial, best: Trial) -> str:
     return WEIGHTS if trial is best else f"{CHOICES_FOLDER}/{trial.number:04d}.safetensors"
 
@@ -402,7 +415,7 @@ def tidy_up(folder: Path) -> None:
         shutil.rmtree(folder / name, ignore_errors=True)
     trials = folder / TRIALS
     (trials / START).unlink(missing_ok=True)
-    for pattern in ("last-*", "*.part"):
+    for pattern in ("last-*", "*.part", "*.probe.npz"):
         for path in trials.glob(f"*/{pattern}"):
             path.unlink(missing_ok=True)
     for name in (BEST, BEST_OUTPUTS):

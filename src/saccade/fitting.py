@@ -231,6 +231,7 @@ def _task(request: FitRequest, folder: Path, data: PreparedData, metric: Metric,
         start=start if start.is_file() else None,
         class_names=request.train.class_names,
         costs=cost_names(request.settings.tuning.objectives),
+        is_holdout=request.tuning is None,
     )
 
 

@@ -14,6 +14,7 @@ from saccade.events import EpochDone, JobFailed
 from saccade.training.candidates import Candidate, combine, mean_predictions, ranked, read_predictions
 from saccade.training.metrics import make_metric
 from saccade.training.own_parts import OwnPart
+from saccade.training.probe import FinalProbe
 from saccade.training.problem import Problem
 from saccade.training.trial_files import save_outputs
 from saccade.trial import Status, Trial
@@ -90,6 +91,41 @@ def test_there_is_one_network_of_the_users_own_at_most() -> None:
     found = combine([half, candidate(1, knows(SECOND), own=mine), candidate(2, knows(SECOND, 0.5))], task())
     assert {one.own_network for one in found.members} <= {mine, None}
     assert len(found.members) > 1
+
+
+def probe(trial: int, known: np.ndarray, rows: np.ndarray, unseen_known: np.ndarray) -> Candidate:
+    """A probe that knows these held-out images, and of the training images `unseen_known`."""
+    unseen = np.log(knows(unseen_known) / knows(unseen_known).sum(1, keepdims=True))
+    return candidate(trial, knows(known), probe=FinalProbe(rows, unseen[rows], "fc"))
+
+
+def probe_task() -> Any:
+    return SimpleNamespace(**{**vars(task()), "train": SimpleNamespace(targets=TARGETS)})
+
+
+def test_probes_are_weighed_by_training_images_that_they_have_not_learned_from() -> None:
+    rows, none = np.random.default_rng(0).permutation(NUM), np.zeros(NUM, bool)
+    # What they say of the held-out images is misleading, but those are few beside the training images.
+    first, second = probe(0, BOTH, rows, none), probe(1, FIRST, rows[::-1], BOTH)
+    found = combine([first, second], probe_task())
+    assert [one.trial for one in found.members] == [1]
+    assert found.judgement.score < 0.6  # told as it is on the held-out images
+
+    found = combine([probe(0, FIRST, rows, FIRST), probe(1, SECOND, rows, SECOND)], probe_task())
+    assert sorted(one.trial for one in found.members) == [0, 1]
+    assert found.ensemble is None
+    assert found.judgement.score > 0.9
+
+
+def test_a_mean_of_probes_and_a_trained_network_may_complete_each_other() -> None:
+    rows, thirds = np.arange(NUM), np.arange(NUM) * 3 // NUM
+    probes = [probe(number, thirds == number, rows, thirds == number) for number in (0, 1)]
+    trained = candidate(2, knows(thirds == 2, 0.85))
+    found = combine([trained, *probes], probe_task())
+    assert sorted(one.trial for one in found.members) == [0, 1, 2]
+    assert found.judgement == found.ensemble
+    assert sum(found.weights) == pytest.approx(1)
+    assert len(combine([trained, *probes], probe_task(), max_members=2).members) == 2
 
 
 def test_outputs_of_other_images_or_none_are_no_predictions(tmp_path: Path) -> None:

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from saccade.training.classifier import Classifier, new_classifier
 from saccade.training.device import Numerics
-from saccade.training.probe import fit_head
+from saccade.training.probe import FinalProbe, Probe, final_probe, fit_head, outputs_of_frozen, with_final_layer
 from saccade.training.recipe import Recipe
 from saccade.training.task import ImageTask, Split
 
@@ -28,9 +29,10 @@ def test_a_probe_tells_colours_apart_on_frozen_features(
     task = make_task(make_colours(12, names))
     probed = classifier(task, tiny_weights)
     body = {name: tensor.clone() for name, tensor in probed.network.state_dict().items() if not name.startswith("fc")}
-    figures = fit_head(probed, task.store, task.train, lambda: 1.0)
-    assert figures["train_acc"] > 0.9
-    assert figures["train_part"] == 1
+    probe = fit_head(probed, task.store, task.train, lambda: 1.0)
+    assert probe is not None
+    assert probe.figures["train_acc"] > 0.9
+    assert probe.figures["train_part"] == 1
     predictions = probed.predict(probed.batches(task.store, task.val.indices))
     assert (predictions.argmax(1) == task.val.targets).mean() > 0.9
     after = probed.network.state_dict()
@@ -58,7 +60,7 @@ def test_a_network_without_a_linear_head_is_not_probed(make_task: Callable[..., 
     task = make_task()
     probed = classifier(task, tiny_weights)
     probed.network.get_classifier = lambda: torch.nn.Conv2d(1, 1, 1)
-    assert not fit_head(probed, task.store, task.train, lambda: 1.0)
+    assert fit_head(probed, task.store, task.train, lambda: 1.0) is None
 
 
 def test_a_probe_of_lists_of_labels_fits_each_label(
@@ -100,3 +102,78 @@ def test_images_of_weight_0_teach_a_probe_nothing(
         assert fit_head(probed, task.store, split, lambda: 1.0, weights=given)
         heads.append(probed.predict(probed.batches(task.store, task.val.indices)))
     assert np.allclose(heads[0], heads[1], atol=0.05)
+
+
+def probed_classifier(task: ImageTask, weights: Path) -> tuple[Classifier, Probe]:
+    probed = classifier(task, weights)
+    probe = fit_head(probed, task.store, task.train, lambda: 1.0)
+    assert probe is not None
+    return probed, probe
+
+
+def test_outputs_by_kept_features_are_those_of_the_network(
+    make_task: Callable[..., ImageTask], tiny_weights: Path
+) -> None:
+    task = make_task()
+    probed, _ = probed_classifier(task, tiny_weights)
+    outputs = outputs_of_frozen(probed, task.store, task.val.indices, lambda: 1.0)
+    assert np.allclose(outputs, probed.outputs(probed.batches(task.store, task.val.indices)), atol=1e-4)
+
+
+def test_a_final_layer_has_learned_from_the_images_that_judged(
+    make_task: Callable[..., ImageTask], make_colours: Callable[..., Any], tiny_weights: Path, tmp_path: Path
+) -> None:
+    task = make_task(make_colours(12))
+    probed, probe = probed_classifier(task, tiny_weights)
+    final = final_probe(probed, task.store, task.train, task.val, probe, None)
+    assert final is not None
+    assert final.unseen.shape == (len(task.train.targets), task.problem.num_outputs)
+    final.save(tmp_path / "probe.npz")
+    read = FinalProbe.load(tmp_path / "probe.npz")
+    assert read is not None
+    assert read.layer == final.layer == "fc"
+    assert np.array_equal(read.rows, final.rows)
+
+    state = {name: tensor.contiguous() for name, tensor in probed.network.state_dict().items()}
+    save_file(state, tmp_path / "before.safetensors")
+    before, after = (
+        load_file(path)
+        for path in (
+            tmp_path / "before.safetensors",
+            with_final_layer(tmp_path / "before.safetensors", read, tmp_path / "new" / "after.safetensors"),
+        )
+    )
+    assert {name for name in before if not torch.equal(before[name], after[name])} == {"fc.weight", "fc.bias"}
+    every = task.train.joined(task.val)
+    fit_head(
+        probed, task.store, every, lambda: 1.0
+    )  # of all images, in another order, with a penalty of its own choice
+    probed.network.load_state_dict(after)
+    predictions = probed.predict(probed.batches(task.store, every.indices))
+    assert (predictions.argmax(1) == every.targets).mean() > 0.9
+
+
+def test_with_enough_training_images_the_others_go_on_judging_only(
+    make_task: Callable[..., ImageTask], tiny_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = make_task()
+    monkeypatch.setattr("saccade.training.probe.MAX_IMAGES", len(task.train.targets) - 2)
+    probed, probe = probed_classifier(task, tiny_weights)
+    for val in (task.val, None):
+        final = final_probe(probed, task.store, task.train, val, probe, None)
+        assert final is not None
+        assert final.weight is None
+        assert with_final_layer(tmp_path / "own.safetensors", final, tmp_path / "new") == tmp_path / "own.safetensors"
+
+
+def test_what_was_cut_short_is_no_probe(
+    make_task: Callable[..., ImageTask], tiny_weights: Path, tmp_path: Path
+) -> None:
+    task, path = make_task(), tmp_path / "probe.npz"
+    assert FinalProbe.load(path) is None
+    probed, probe = probed_classifier(task, tiny_weights)
+    final = final_probe(probed, task.store, task.train, None, probe, None)
+    assert final is not None
+    final.save(path)
+    path.write_bytes(path.read_bytes()[:-40])
+    assert FinalProbe.load(path) is None

@@ -106,7 +106,7 @@ def test_the_best_weights_are_those_of_the_best_epoch(
     make_task: MakeTask, tmp_path: Path, tiny: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scores = iter([0.5, 0.9, 0.7])
-    monkeypatch.setattr(Trainer, "_validate", lambda self, deadline: {"accuracy": next(scores)})
+    monkeypatch.setattr(Trainer, "_validate", lambda self, deadline, **how: {"accuracy": next(scores)})
     saved = []
     monkeypatch.setattr(Trainer, "_save_weights", lambda self: saved.append(self.num_epochs))
     train(make_task(), tmp_path / "trial", {**tiny, "epochs": 3})

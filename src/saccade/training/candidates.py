@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
+from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +25,10 @@ from saccade.training.ensemble import (
     weighted_mean,
 )
 from saccade.training.own_parts import OwnPart
+from saccade.training.probe import FinalProbe
 from saccade.training.problem import Problem
 from saccade.training.task import ImageTask
-from saccade.training.trial_files import BLUEPRINT, outputs_file, weights_file
+from saccade.training.trial_files import BLUEPRINT, outputs_file, probe_file, weights_file
 from saccade.trial import Status, Trial
 
 MOST_BYTES = 2**29
@@ -50,6 +53,8 @@ class Candidate:
         As `Problem.activate` returns them.
     soup : tuple of int
         The trials whose weights were averaged; empty for a trial's own.
+    probe : FinalProbe or None
+        Of a network that was best before any training: what its last layer says of images that it has not seen.
     """
 
     trial: int
@@ -58,6 +63,7 @@ class Candidate:
     weights: Path
     predictions: np.ndarray
     soup: tuple[int, ...] = ()
+    probe: FinalProbe | None = None
 
     @property
     def own_network(self) -> OwnPart | None:
@@ -124,7 +130,9 @@ def read_candidates(trials: Sequence[Trial], task: ImageTask) -> list[Candidate]
         num_bytes += predictions.nbytes
         if num_bytes > MOST_BYTES and candidates:
             break
-        candidates.append(Candidate(trial.number, trial.config, read_blueprint(trial), weights, predictions))
+        probe = FinalProbe.load(probe_file(folder)) if epoch == 0 else None
+        blueprint = read_blueprint(trial)
+        candidates.append(Candidate(trial.number, trial.config, blueprint, weights, predictions, probe=probe))
     return candidates
 
 
@@ -171,21 +179,88 @@ def combine(
     candidates = _with_one_own_network(candidates, best)
     if max_members == 1 or len(candidates) == 1:
         return alone
-    predictions = [one.predictions for one in candidates]
-    judged = cross_fit(predictions, targets, problem, metric, max_members, seed, seconds_left)
+    options = _options(candidates, task, max_members, seed)
+    predictions = [one.predictions for one in options]
+    judged = None
+    if len(options) > 1:
+        judged = cross_fit(predictions, targets, problem, metric, max_members, seed, seconds_left)
     if judged is None:
-        return alone
+        if len(options) == len(candidates):
+            return alone
+        return options[0].combination(judge(predictions[0], targets, problem, metric), task)  # the mean of probes
     ensemble, single = judged
-    alone = Combination(alone.members, alone.weights, alone.judgement, ensemble, single)
+    first = options[best_single(predictions, targets, problem, metric)]
     weights = select_weights(predictions, targets, problem, max_members, seed)
-    chosen = [number for number in range(len(candidates)) if weights[number]]
     is_better = ensemble.is_better_than(single, equal_scores_differ_by(len(targets), problem))
-    if len(chosen) == 1 or not is_better:
-        return alone
-    scores = {number: metric.score(metric(targets, predictions[number], problem)) for number in chosen}
-    chosen.sort(key=lambda number: (-scores[number], number))
-    members = [candidates[number] for number in chosen]
-    return Combination(members, [float(weights[number]) for number in chosen], ensemble, ensemble, single)
+    if np.count_nonzero(weights) == 1 or not is_better:
+        of_first = judge(first.predictions, targets, problem, metric)
+        return replace(first.combination(of_first, task), ensemble=ensemble, single=single)
+    mean = _mean_of(options, weights, max_members)
+    return replace(mean.combination(ensemble, task), ensemble=ensemble, single=single)
+
+
+@dataclass(frozen=True)
+class _Option:
+    """What an ensemble may be made of: a candidate, or the mean of several probes."""
+
+    members: dict[int, float]  # places among the candidates, with their weights
+    candidates: Sequence[Candidate]
+    predictions: np.ndarray
+
+    @classmethod
+    def of(cls, members: dict[int, float], candidates: Sequence[Candidate]) -> _Option:
+        """Return the option of these members, the heaviest weights of which count."""
+        mean = weighted_mean([candidates[place].predictions for place in members], list(members.values()))
+        return cls(members, candidates, mean)
+
+    def combination(self, judgement: Judgement, task: ImageTask) -> Combination:
+        """Return it as what a predictor is made of, the member with the highest score first."""
+        metric, targets = task.metric, task.val.targets
+        scores = {
+            place: metric.score(metric(targets, self.candidates[place].predictions, task.problem))
+            for place in self.members
+        }
+        places = sorted(self.members, key=lambda place: (-scores[place], place))
+        return Combination(
+            [self.candidates[place] for place in places], [self.members[place] for place in places], judgement
+        )
+
+
+def _options(candidates: Sequence[Candidate], task: ImageTask, max_members: int, seed: int) -> list[_Option]:
+    """Return the candidates, the probes among them as one: their weights come from training images unseen by each.
+
+    These are many more than the held-out images, so that chance has less to say; and the held-out images are then
+    there to judge.
+    """
+    probes = {place: one.probe for place, one in enumerate(candidates) if one.probe is not None}
+    common = _common_rows([probe.rows for probe in probes.values()])
+    if len(probes) < 2 or len(common) < len(task.val.targets):
+        return [_Option.of({place: 1.0}, candidates) for place in range(len(candidates))]
+    unseen = []
+    for probe in probes.values():
+        place_of = np.full(len(task.train.targets), -1)
+        place_of[probe.rows] = np.arange(len(probe.rows))
+        unseen.append(activated(probe.unseen[place_of[common]], task.problem))
+    weights = select_weights(unseen, task.train.targets[common], task.problem, max_members, seed)
+    mean = {place: float(weight) for place, weight in zip(probes, weights, strict=True) if weight}
+    others = [_Option.of({place: 1.0}, candidates) for place in range(len(candidates)) if place not in probes]
+    return [_Option.of(mean, candidates), *others]
+
+
+def _common_rows(rows: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the training images that all probes have seen, by their places."""
+    return functools.reduce(np.intersect1d, rows) if rows else np.zeros(0, np.int64)
+
+
+def _mean_of(options: Sequence[_Option], weights: np.ndarray, max_members: int) -> _Option:
+    """Return options together, but for the members that count least where there would be too many."""
+    total: dict[int, float] = defaultdict(float)
+    for option, weight in zip(options, weights.tolist(), strict=True):
+        for place, part in option.members.items():
+            total[place] += weight * part
+    kept = sorted((place for place in total if total[place]), key=lambda place: (-total[place], place))[:max_members]
+    whole = sum(total[place] for place in kept)
+    return _Option.of({place: total[place] / whole for place in kept}, options[0].candidates)
 
 
 def mean_predictions(combination: Combination) -> np.ndarray:

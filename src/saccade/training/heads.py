@@ -85,7 +85,7 @@ def fit_heads(
     penalties : sequence of float
         To choose from; ascending.
     num_folds : int
-        1 takes `DEFAULT_PENALTY` without choosing.
+        1 takes `DEFAULT_PENALTY` without choosing, or the only one in `penalties`.
     seed : int
         Draws the folds.
 
@@ -111,7 +111,7 @@ def fit_heads(
     most = max(1, MAX_COLUMNS // rows.num_outputs)
     num_folds = min(num_folds, most, len(features))
     if num_folds < 2 or seconds_left() <= 0:
-        return rows.fitted(DEFAULT_PENALTY, None, seconds_left)
+        return rows.fitted(penalties[0] if len(penalties) == 1 else DEFAULT_PENALTY, None, seconds_left)
     tried = _thinned(penalties, max(1, most // num_folds))
     fold = _folds(targets, problem, num_folds, seed)
     held_out = rows.held_out(tried, fold, seconds_left)

@@ -8,9 +8,13 @@ head (Kumar et al., "Fine-tuning can distort pretrained features and underperfor
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
+from safetensors.torch import load_file, save_file
 
 from saccade.data.batches import Images
 from saccade.training.classifier import Classifier
@@ -23,6 +27,28 @@ MAX_IMAGES = 4000
 """Images that a probe looks at; more make it slower than better."""
 
 
+@dataclass(frozen=True)
+class Probe:
+    """A last layer that was fitted to frozen features.
+
+    Attributes
+    ----------
+    figures : dict
+        ``train_loss``, ``train_part`` (of the images that were seen) and, for classes, ``train_acc``.
+    rows : ndarray of int64, shape (num_seen,)
+        Which training images were seen, by their place in the split.
+    penalty : float
+        See `saccade.training.heads.Head`.
+    unseen : ndarray of float32, shape (num_seen, num_outputs), or None
+        What a layer of that penalty says of each of them that has not learned from it; None without folds.
+    """
+
+    figures: dict[str, float]
+    rows: np.ndarray = field(repr=False)
+    penalty: float
+    unseen: np.ndarray | None = field(default=None, repr=False)
+
+
 def fit_head(
     classifier: Classifier,
     images: Images,
@@ -30,7 +56,7 @@ def fit_head(
     seconds_left: Callable[[], float],
     seed: int = 0,
     weights: np.ndarray | None = None,
-) -> dict[str, float]:
+) -> Probe | None:
     """Fit the network's last layer to the training images.
 
     Parameters
@@ -50,9 +76,8 @@ def fit_head(
 
     Returns
     -------
-    dict
-        ``train_loss``, ``train_part`` (of the images that were seen) and, for classes, ``train_acc``; empty where there
-        is no linear last layer, or nothing to tell apart.
+    Probe or None
+        None where there is no linear last layer, or nothing to tell apart.
 
     Notes
     -----
@@ -61,21 +86,135 @@ def fit_head(
     """
     head = classifier.head
     if not isinstance(head, torch.nn.Linear):
-        return {}
+        return None
     chosen = np.random.default_rng(seed).permutation(len(train.indices))[:MAX_IMAGES]
     features = cached_features(classifier, images, train.indices[chosen], seconds_left)
     chosen = chosen[: len(features)]
     of_chosen = None if weights is None else weights[chosen]
     targets = train.targets[chosen]
     if classifier.problem.type in ("binary", "multiclass") and len(np.unique(targets)) < 2:
-        return {}
+        return None
     fitted = fit_heads(features, targets, classifier.problem, of_chosen, seconds_left, seed=seed)
     with torch.no_grad():
         head.weight.copy_(torch.as_tensor(fitted.weight))
         if head.bias is not None:
             head.bias.copy_(torch.as_tensor(fitted.bias))
         outputs = head(torch.tensor(features, device=head.weight.device)).cpu()
-    return _figures(classifier.problem, outputs, torch.as_tensor(train.targets[chosen]), len(train.indices))
+    figures = _figures(classifier.problem, outputs, torch.as_tensor(targets), len(train.indices))
+    return Probe(figures, chosen, fitted.penalty, fitted.held_out)
+
+
+def outputs_of_frozen(
+    classifier: Classifier, images: Images, indices: np.ndarray, seconds_left: Callable[[], float]
+) -> np.ndarray:
+    """Return what `Classifier.outputs` would return, by features that are kept for the next trial of the network.
+
+    Parameters
+    ----------
+    classifier : Classifier
+        Probed, and not trained since.
+    images, indices, seconds_left
+        As in `saccade.training.feature_cache.cached_features`.
+    """
+    head = classifier.head
+    assert isinstance(head, torch.nn.Linear)
+    features = cached_features(classifier, images, indices, seconds_left)
+    with torch.inference_mode():
+        outputs: np.ndarray = head(torch.tensor(features, device=head.weight.device)).cpu().numpy()
+    return outputs
+
+
+@dataclass(frozen=True)
+class FinalProbe:
+    """What a probe knows that is of use at the end of a search, if the network has become no better by training.
+
+    Attributes
+    ----------
+    rows : ndarray of int64, shape (num_seen,)
+        Training images, by their place in the split.
+    unseen : ndarray of float32, shape (num_seen, num_outputs)
+        What a layer says of each of them that has not learned from it, as `Problem.activate` takes it.
+    layer : str
+        The name of the last layer in the network.
+    weight, bias : ndarray of float32, shape (num_outputs, num_features) and (num_outputs,), or None
+        One that has learned from the validation images as well; None where there are enough without.
+    """
+
+    rows: np.ndarray
+    unseen: np.ndarray
+    layer: str
+    weight: np.ndarray | None = None
+    bias: np.ndarray | None = None
+
+    def save(self, path: Path) -> None:
+        """Write a file that is whole, or not there."""
+        known = {name: value for name, value in vars(self).items() if value is not None}
+        temporary = path.with_name(path.name + ".part")
+        with temporary.open("wb") as file:
+            np.savez(file, **known)
+        temporary.replace(path)
+
+    @classmethod
+    def load(cls, path: Path) -> FinalProbe | None:
+        """Read what `save` wrote; None where there is none, or it was cut short."""
+        try:
+            with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+                return cls(**{name: file[name] for name in file.files} | {"layer": str(file["layer"])})
+        except (OSError, ValueError, TypeError, KeyError, EOFError, BadZipFile):
+            return None
+
+
+def with_final_layer(weights: Path, probe: FinalProbe | None, path: Path) -> Path:
+    """Return a file of a network's weights with the last layer that has learned from all images, if there is one.
+
+    Parameters
+    ----------
+    weights : Path
+        The file of the network's weights, probed and not trained.
+    probe : FinalProbe or None
+        Of that network.
+    path : Path
+        Where the file goes; otherwise `weights` is returned.
+    """
+    if probe is None or probe.weight is None or probe.bias is None:
+        return weights
+    layer = {"weight": torch.tensor(probe.weight).contiguous(), "bias": torch.tensor(probe.bias)}
+    state = load_file(weights)
+    named = {f"{probe.layer}.{name}": tensor for name, tensor in layer.items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(state | {name: tensor for name, tensor in named.items() if name in state}, path)
+    return path
+
+
+def final_probe(
+    classifier: Classifier, images: Images, train: Split, val: Split | None, probe: Probe, weights: np.ndarray | None
+) -> FinalProbe | None:
+    """Return what remains to be known of a probe, from features that are kept already.
+
+    Parameters
+    ----------
+    classifier, images, train
+        Those of the probe; the network is not changed.
+    val : Split or None
+        The images that judged the probe, for a last layer of them all. None is without.
+    probe : Probe
+        Its penalty is used again.
+    weights : ndarray or None
+        Of all images in the loss, those of `val` last.
+    """
+    if probe.unseen is None:
+        return None
+    layer = next(name for name, module in classifier.network.named_modules() if module is classifier.head)
+    if val is None or len(probe.rows) < len(train.indices):
+        return FinalProbe(probe.rows, probe.unseen, layer)
+    parts = [cached_features(classifier, images, indices) for indices in (train.indices[probe.rows], val.indices)]
+    targets = np.concatenate([train.targets[probe.rows], val.targets])
+    if weights is not None:
+        weights = np.concatenate([weights[probe.rows], weights[len(train.indices) :]])
+    head = fit_heads(
+        np.concatenate(parts), targets, classifier.problem, weights, penalties=(probe.penalty,), num_folds=1
+    )
+    return FinalProbe(probe.rows, probe.unseen, layer, head.weight, head.bias)
 
 
 def _figures(problem: Problem, outputs: torch.Tensor, targets: torch.Tensor, num_images: int) -> dict[str, float]:

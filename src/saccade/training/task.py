@@ -81,5 +81,6 @@ class ImageTask:
     num_threads: int | None = None
     start: Path | None = None
     is_refit: bool = False
+    is_holdout: bool = False
     class_names: list[str] | None = None
     costs: Sequence[str] = ()

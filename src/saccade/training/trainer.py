@@ -32,10 +32,18 @@ from saccade.training.network_costs import network_costs
 from saccade.training.numerics_memory import processor
 from saccade.training.numerics_of_trials import choose_for_trial
 from saccade.training.optimisation import LearningRate, Mixing, make_optimizer
-from saccade.training.probe import fit_head
+from saccade.training.probe import Probe, final_probe, fit_head, outputs_of_frozen
 from saccade.training.recipe import Recipe
 from saccade.training.task import ImageTask
-from saccade.training.trial_files import BLUEPRINT, drop_files, outputs_file, save_outputs, state_file, weights_file
+from saccade.training.trial_files import (
+    BLUEPRINT,
+    drop_files,
+    outputs_file,
+    probe_file,
+    save_outputs,
+    state_file,
+    weights_file,
+)
 from saccade.trial import Decision, Job, Reporter
 
 LEAST_STEPS = 4
@@ -143,10 +151,10 @@ class Trainer:
         if not self.is_probed:
             self.is_probed = True
             start_s = time.perf_counter()
-            if figures := self._fit_head(deadline):
+            if (probe := self._fit_head(deadline)) is not None:
                 if self.ema is not None:
                     self.ema.set(self.network)
-                yield self._judge(job.trial, deadline, start_s, figures, is_whole=True), True
+                yield self._judge(job.trial, deadline, start_s, probe.figures, is_whole=True, probe=probe), True
         until = self.recipe.epochs if job.until_epoch is None else min(job.until_epoch, self.recipe.epochs)
         while self.num_epochs < until and not self.stop_reason:
             start_s = time.perf_counter()
@@ -155,7 +163,7 @@ class Trainer:
             self.num_epochs += 1
             yield self._judge(job.trial, deadline, start_s, figures, is_whole), is_whole
 
-    def _fit_head(self, deadline: Deadline) -> dict[str, float]:
+    def _fit_head(self, deadline: Deadline) -> Probe | None:
         """Start the last layer from a linear probe, in which images count as they will in training."""
         train, by_image = self.task.train, self.task.train.weights
         if self.draw is not None:
@@ -165,24 +173,49 @@ class Trainer:
         until = Deadline(PROBE_PART * deadline.seconds_left())
         return fit_head(self.classifier, self.task.store, train, until.seconds_left, self.recipe.seed, weights)
 
+    def _keep_probe(self, probe: Probe, deadline: Deadline, taken_s: float) -> None:
+        """Save what a probe knows for the end of the search; with a last layer of all images where time allows."""
+        train, val = self.task.train, self.task.val
+        is_judged = self.val_outputs is not None and len(self.val_outputs) == len(val.targets)
+        # To fit a layer once more takes less than all that was done so far. Of drawn images nobody knows the shares.
+        may_learn = self.task.is_holdout and is_judged and self.draw is None and deadline.seconds_left() > taken_s
+        joined = train.joined(val)
+        weights = loss_weights(joined.targets, self.task.problem, self.class_weights, joined.weights)
+        final = final_probe(self.classifier, self.task.store, train, val if may_learn else None, probe, weights)
+        if final is not None:
+            final.save(probe_file(self.folder))
+
     def _judge(
-        self, trial: int, deadline: Deadline, start_s: float, figures: dict[str, float], is_whole: bool
+        self,
+        trial: int,
+        deadline: Deadline,
+        start_s: float,
+        figures: dict[str, float],
+        is_whole: bool,
+        probe: Probe | None = None,
     ) -> EpochDone:
         """Validate after an epoch, and save what must be saved; a part of an epoch cannot be continued exactly."""
         train_s = time.perf_counter() - start_s
-        figures = {**figures, **self._validate(deadline)}
+        val_start_s = time.perf_counter()
+        figures = {**figures, **self._validate(deadline, is_frozen=probe is not None)}
+        val_s = time.perf_counter() - val_start_s
+        self.val_s = val_s if probe is None else None  # by kept features it may have taken no time at all
         score = self.task.metric.score(figures[self.task.metric.name])
         if not math.isfinite(score):
             raise DivergedError(f"{self.task.metric.name} on the validation images is {score}")
         if score > self.best_score or self.task.is_refit:
             self.best_score, self.best_epoch = score, self.num_epochs
             self._save_weights()
+        if probe is not None and not self.task.is_refit:
+            kept_s = time.perf_counter()
+            self._keep_probe(probe, deadline, kept_s - start_s)
+            train_s += time.perf_counter() - kept_s
         if not self.task.is_refit:
             self.stop_reason = self.stopping.reason(score)
         if is_whole:
             save_state(state_file(self.folder, self.num_epochs), self.state_dict())
         costs = network_costs(self.classifier, self.task.costs)
-        metrics = {**figures, **costs, "train_s": train_s, "val_s": self.val_s or 0.0}
+        metrics = {**figures, **costs, "train_s": train_s, "val_s": val_s}
         seconds = time.perf_counter() - start_s
         checkpoint = str(state_file(self.folder, self.num_epochs)) if is_whole else None
         is_last = is_whole and self.num_epochs == self.recipe.epochs
@@ -259,10 +292,13 @@ class Trainer:
             figures["train_acc"] = sum_right / num_images
         return figures
 
-    def _validate(self, deadline: Deadline) -> dict[str, float]:
-        start_s = time.perf_counter()
+    def _validate(self, deadline: Deadline, *, is_frozen: bool = False) -> dict[str, float]:
         network = self.network if self.ema is None else self.ema.module
-        self.val_outputs = self.classifier.outputs(self.val_batches, network, deadline.seconds_left)
+        if is_frozen and not self.classifier.blueprint.tta:  # whose outputs are not those of one pass
+            val = self.task.val.indices
+            self.val_outputs = outputs_of_frozen(self.classifier, self.task.store, val, deadline.seconds_left)
+        else:
+            self.val_outputs = self.classifier.outputs(self.val_batches, network, deadline.seconds_left)
         try:
             figures = self._val_figures(self.val_outputs)
         except DataError:
@@ -271,7 +307,6 @@ class Trainer:
             # What the deadline left of the images may lack a class, without which some metrics are not defined.
             self.val_outputs = self.classifier.outputs(self.val_batches, network)
             figures = self._val_figures(self.val_outputs)
-        self.val_s = time.perf_counter() - start_s
         return figures
 
     def _val_figures(self, outputs: np.ndarray) -> dict[str, float]:

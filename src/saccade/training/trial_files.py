@@ -17,7 +17,7 @@ BLUEPRINT = "blueprint.json"
 
 Kind = Literal["last", "best"]
 
-_NAME = re.compile(r"(?P<kind>last|best)-(?P<epoch>\d+)\.(safetensors|outputs\.npy)")
+_NAME = re.compile(r"(?P<kind>last|best)-(?P<epoch>\d+)\.(safetensors|outputs\.npy|probe\.npz)")
 
 
 def state_file(folder: Path, epoch: int) -> Path:
@@ -49,6 +49,14 @@ def outputs_file(folder: Path, epoch: int) -> Path:
     'best-0003.outputs.npy'
     """
     return folder / f"best-{epoch:04d}.outputs.npy"
+
+
+def probe_file(folder: Path) -> Path:
+    """Return the file of what else a probe has found out: see `saccade.training.probe.FinalProbe`.
+
+    It is of the epoch 0, and goes when training has made the network better than the probe.
+    """
+    return folder / "best-0000.probe.npz"
 
 
 def save_outputs(path: Path, outputs: np.ndarray) -> None:
