@@ -55,6 +55,21 @@ def test_less_time_means_cheaper_networks():
     assert np.mean([size[hasty.suggest()["model"]] for _ in range(5)]) < np.mean(leisurely_sizes)
 
 
+def test_costs_follow_from_forward_passes_where_these_were_measured():
+    searcher = make(log_speed=1.0, forward_s={NETWORKS["small"]: 0.3, NETWORKS["good"]: 0.01})
+    searcher.suggest()
+    items = list(searcher._pool.values())
+    epoch_s = {name: [] for name in NETWORKS}
+    for item, seconds in zip(items, searcher.costs.epoch_s([item.number for item in items]), strict=True):
+        epoch_s[item.config["model"]].append(seconds)
+    assert np.median(epoch_s["small"]) == pytest.approx(3.5 * 0.3 * DATA.num_images, rel=0.2)
+    assert np.median(epoch_s["good"]) == pytest.approx(3.5 * 0.01 * DATA.num_images, rel=0.2)
+    plain = make(log_speed=1.0)
+    plain.suggest()
+    of_huge = [item.number for item in plain._pool.values() if item.config["model"] == "huge"]
+    assert np.median(epoch_s["huge"]) == pytest.approx(np.median(plain.costs.epoch_s(of_huge)), rel=0.2)
+
+
 def test_it_goes_on_with_what_did_well_and_not_with_what_did_badly():
     searcher = make()
     well, badly = searcher.suggest(), searcher.suggest()

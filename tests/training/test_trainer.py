@@ -54,6 +54,7 @@ def train(task: ImageTask, folder: Path, recipe: dict[str, Any], **job: Any) -> 
 
 VARIANTS = {
     "plain": {},
+    "growing images": {"first_img_size": 16},
     "ema": {"model_ema": True, "model_ema_decay": 0.9},
     "mixup on odd batches": {"mixup": 0.4, "cutmix": 1.0, "batch_size": 5},
     "sgd with augmentation": {"opt": "sgd", "momentum": 0.9, "auto_augment": "randaugment", "color_jitter": 0.3},
@@ -206,6 +207,29 @@ def test_batch_statistics_of_pretrained_networks_are_kept_when_batches_are_small
         not torch.equal(before[name], tensor) for name, tensor in trainer.network.named_buffers() if name in before
     )
     assert changed is not is_frozen
+
+
+def test_training_images_grow_and_are_judged_at_their_last_size(
+    make_task: MakeTask, tmp_path: Path, tiny: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sides: list[tuple[bool, int]] = []
+    trainer = Trainer(make_task(), Recipe.of({**tiny, "epochs": 3, "first_img_size": 16}), tmp_path)
+    trainer.network.register_forward_pre_hook(
+        lambda network, inputs: sides.append((network.training, inputs[0].shape[-1]))
+    )
+    trainer.run(Job(0, {}), lambda event: Decision.CONTINUE)
+    in_training = [side for is_training, side in sides if is_training]
+    assert in_training[0] == 16
+    assert in_training[-1] == 32
+    assert {side for is_training, side in sides if not is_training} == {32}
+    with pytest.raises(HyperparameterError, match=r"vit_tiny_patch16_224.*cannot take images of 64 pixels"):
+        Trainer(
+            make_task(),
+            Recipe.of({**tiny, "model": "vit_tiny_patch16_224", "img_size": 96, "first_img_size": 64}),
+            tmp_path,
+        )
+    with pytest.raises(HyperparameterError, match="first_img_size is for the usual augmentation"):
+        Recipe.of({**tiny, "first_img_size": 16, "train_transform": lambda x: x})
 
 
 def test_a_metric_that_part_of_the_images_leaves_undefined_is_judged_on_all(

@@ -177,7 +177,7 @@ def _check_use(network: nn.Module, timm_name: str, in_chans: int, img_size: int 
     if not classifier_parameters(network):
         raise HyperparameterError(f"{timm_name!r} has no classifier to train; choose another network.")
     if img_size is not None and img_size != network_input(timm_name).img_size:
-        _check_takes_size(network, timm_name, in_chans, img_size)
+        check_takes_size(network, timm_name, in_chans, img_size)
 
 
 def classifier_parameters(network: nn.Module) -> set[str]:
@@ -379,8 +379,14 @@ def _check_loaded(network: nn.Module, timm_name: str, path: Path, missing: list[
     )
 
 
-def _check_takes_size(network: nn.Module, timm_name: str, in_chans: int, img_size: int) -> None:
-    """Try one empty image: many networks show only then that a size does not suit their windows."""
+def check_takes_size(network: nn.Module, timm_name: str, in_chans: int, img_size: int) -> None:
+    """Try one empty image: many networks show only then that a size does not suit their windows.
+
+    Raises
+    ------
+    HyperparameterError
+        With sizes that would do.
+    """
     was_training = network.training
     network.eval()
     try:

@@ -46,6 +46,9 @@ The mean of several probes is worth more than a training that is cut short.
 AGAIN = 0.3
 """What another training of a network is worth beside the first one of another: a mean of two that differ gains more."""
 
+PASSES = 3.5
+"""Forward passes that a step of training takes as long as: itself, backward, and the optimizer."""
+
 COMMITMENT = 4.0
 """What the rest of a training from a probe is worth beside others: what was gained so far shows at its end only."""
 
@@ -107,6 +110,9 @@ class AutoSearcher(Searcher):
         None is the one that comes with the package.
     score_range : tuple of float
         The score of guessing, and the highest that there can be.
+    forward_s : mapping
+        Seconds that a forward pass of an image takes on this machine, by `Description.network`; costs of the networks
+        that are in it follow from these, those of others from the portfolio alone.
     log_speed : float or None
         Natural logarithm of how many times as long an epoch takes on this machine as on that of the recordings; None
         is not known, and is learned from the first report on.
@@ -140,6 +146,7 @@ class AutoSearcher(Searcher):
         portfolio: Portfolio | None = None,
         score_range: tuple[float, float] = (0.0, 1.0),
         log_speed: float | None = None,
+        forward_s: Mapping[Any, float] | None = None,
     ) -> None:
         super().__init__(space, seed=seed, starting_configs=starting_configs)
         self.describe, self.data = describe, data
@@ -148,6 +155,8 @@ class AutoSearcher(Searcher):
         self.forecaster = Forecaster((EARLIEST, *HORIZONS))
         self.probes = Probes(HORIZONS)
         self.costs = EpochCosts(log_speed)
+        self.forward_s = forward_s or {}
+        self._log_speed = log_speed or 0.0
         self._source = RandomSearcher(self.space, seed=seed)
         self._rng = np.random.default_rng(seed)
         self._items: dict[Hashable, _Item] = {}
@@ -350,11 +359,22 @@ class AutoSearcher(Searcher):
         if any(have_probes):
             self.forecaster.settings = AFTER_PROBES
         numbers = self.forecaster.add(self.portfolio.embed(described, self.data), expected)
-        self.costs.add(self.portfolio.predict_log_epoch_s(described, self.data), networks, have_probes)
+        self.costs.add(self._log_epoch_s(described), networks, have_probes)
         return [
             _Item(canonical_key(config), config, number, max(each.num_epochs, 1), each.network, each.starts_with_probe)
             for config, number, each in zip(configs, numbers, described, strict=True)
         ]
+
+    def _log_epoch_s(self, described: Sequence[Description]) -> np.ndarray:
+        """Return what an epoch is expected to cost where the runs were recorded, so that it costs here what it does."""
+        predicted = self.portfolio.predict_log_epoch_s(described, self.data)
+        networks = [each.network for each in described]
+        for network in set(networks) & self.forward_s.keys():
+            of_network = np.array([each == network for each in networks])
+            epoch_s = PASSES * self.forward_s[network] * self.data.num_images
+            # Only the differences between recipes of one network are the portfolio's.
+            predicted[of_network] += math.log(epoch_s) - self._log_speed - predicted[of_network].mean()
+        return predicted
 
     def _best_step(self, items: list[_Item]) -> tuple[_Item, int] | None:
         """Return the most promising item and how far to train it; None when none would report in time."""

@@ -97,6 +97,26 @@ def _parameter_groups(network: torch.nn.Module, recipe: Recipe) -> list[dict[str
     return split
 
 
+def side_in_epoch(epoch: int, num_epochs: int, first: int, last: int) -> int:
+    """Return how many pixels a side has in an epoch, counted from 0, of a training whose images grow.
+
+    Small images at first save time, and are a regularisation that lessens as training goes on (Tan and Le,
+    "EfficientNetV2: smaller models and faster training", ICML 2021). Sizes between are multiples of 32, which most
+    networks take.
+
+    Examples
+    --------
+    >>> [side_in_epoch(epoch, 5, 128, 224) for epoch in range(5)]
+    [128, 160, 192, 192, 224]
+    """
+    if epoch == 0 and num_epochs > 1:
+        return first
+    if epoch >= num_epochs - 1:
+        return last
+    side = 32 * round((first + (last - first) * epoch / (num_epochs - 1)) / 32)
+    return min(max(side, min(first, last)), max(first, last))
+
+
 class LearningRate:
     """The learning rate over the steps of a trial; it comes down to its end also where a deadline cuts the trial short.
 

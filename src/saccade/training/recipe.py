@@ -88,6 +88,9 @@ class Recipe(BaseModel):
 
     in_chans: Literal[1, 3, 4] = Field(3, description="channels: 1 grey, 3 RGB, 4 RGB and alpha or another band")
     img_size: int | None = Field(None, ge=8, description="pixels of a side; None is the network's own")
+    first_img_size: int | None = Field(
+        None, ge=8, description="pixels of a side in the first epoch, from which it grows to img_size by the last one"
+    )
     crop_pct: float | None = Field(None, gt=0, le=1, description="side of the central crop for judging")
     scale: tuple[float, float] = Field((0.35, 1.0), description="area of the random crop")
     ratio: tuple[float, float] = Field((3 / 4, 4 / 3), description="aspect ratio of the random crop")
@@ -159,6 +162,8 @@ class Recipe(BaseModel):
             raise ValueError("class_weight='balanced' and balanced_sampling balance twice; choose one of them")
         if self.in_chans == 4 and (self.color_jitter or self.auto_augment) and self.train_transform is None:
             raise ValueError("color_jitter and auto_augment change colours, and do not know a fourth channel")
+        if self.first_img_size is not None and self.train_transform is not None:
+            raise ValueError("first_img_size is for the usual augmentation; an own train_transform has one size")
         return self
 
     @property

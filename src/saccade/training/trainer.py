@@ -22,6 +22,7 @@ from saccade.data.batches import Batches
 from saccade.deadline import Deadline
 from saccade.errors import DataError, DivergedError, OutOfMemoryError
 from saccade.events import EpochDone
+from saccade.models.network import check_takes_size
 from saccade.training.checkpoint import load_state, save_state
 from saccade.training.classifier import new_classifier
 from saccade.training.device import Numerics, choose_device
@@ -31,7 +32,7 @@ from saccade.training.metrics import held_out_figures
 from saccade.training.network_costs import network_costs
 from saccade.training.numerics_memory import processor
 from saccade.training.numerics_of_trials import choose_for_trial
-from saccade.training.optimisation import LearningRate, Mixing, make_optimizer
+from saccade.training.optimisation import LearningRate, Mixing, make_optimizer, side_in_epoch
 from saccade.training.probe import Probe, final_probe, fit_head, outputs_of_frozen
 from saccade.training.recipe import Recipe
 from saccade.training.task import ImageTask
@@ -79,6 +80,9 @@ class Trainer:
             recipe.model_copy(update=start), task.problem, numerics, task.weights, is_loaded_next=task.start is not None
         )
         self.network = self.classifier.network
+        if recipe.first_img_size is not None:
+            name, in_chans = self.classifier.blueprint.name, recipe.in_chans
+            check_takes_size(self.network, name, in_chans, recipe.first_img_size)
         if task.start is not None:
             self.network.load_state_dict(load_file(task.start))
         self.ema = ModelEmaV3(self.network, recipe.model_ema_decay, use_warmup=True) if recipe.model_ema else None
@@ -225,6 +229,7 @@ class Trainer:
         """Take the steps of an epoch; stop early, after one step at least, when validation could come too late."""
         _seed(self.recipe.seed, self.num_epochs)
         self._train_mode()
+        self._resize_images()
         first_step = self.num_epochs * len(self.train_batches)
         sum_loss = sum_right = num_images = 0.0
         start_s = time.perf_counter()
@@ -249,6 +254,13 @@ class Trainer:
         step_s = (time.perf_counter() - start_s) / num_steps
         val_s = self._validation_s(step_s / self.recipe.batch_size)
         return (deadline.seconds_left() - val_s) / (step_s + val_s / len(self.train_batches))
+
+    def _resize_images(self) -> None:
+        """Set the size of the training images for this epoch, where it changes."""
+        first, transform = self.recipe.first_img_size, self.train_batches.transform
+        if first is not None and isinstance(transform, TrainingTransform):
+            last = self.classifier.blueprint.input.img_size
+            transform.img_size = side_in_epoch(self.num_epochs, self.recipe.epochs, first, last)
 
     def _train_mode(self) -> None:
         self.network.train()
