@@ -27,13 +27,14 @@ from saccade.training.candidates import (
     Candidate,
     Combination,
     combine,
+    final_weights,
     mean_predictions,
     read_blueprint,
     read_candidates,
     read_predictions,
 )
 from saccade.training.own_parts import OwnPart
-from saccade.training.probe import FinalProbe, with_final_layer
+from saccade.training.probe import FinalProbe
 from saccade.training.task import ImageTask
 from saccade.training.trial_files import drop_files, outputs_file, probe_file, weights_file
 from saccade.training.trust import Trust
@@ -167,7 +168,8 @@ class SupersededWeights:
     Listen with it to the events of a study. A trial that is running or paused keeps its files; of those that have
     ended, the best one keeps its weights, also while another that has not ended yet leads: that one may still fail.
     Where costs are objectives too, that holds for each network, since only another network can cost less. For an
-    ensemble the best trials of several networks are kept, and for soups several trials of each of these.
+    ensemble the best trials of several networks are kept, and for soups several trials of each of these. Of probes one
+    for each network is kept.
 
     Parameters
     ----------
@@ -190,6 +192,7 @@ class SupersededWeights:
         self._num_networks = float("inf") if has_costs else num_networks
         self._per_network = per_network
         self._kept: dict[Hashable, list[Trial]] = {}  # the best first
+        self._probed: dict[Hashable, int] = {}  # the trial whose probe is kept, by network
         for trial in study.trials:
             self._settle(trial)
 
@@ -206,6 +209,8 @@ class SupersededWeights:
         if trial.status is Status.FAILED:
             drop_files(folder, "best")
             return
+        if self._probed.setdefault(same_costs(trial.config), trial.number) != trial.number:
+            probe_file(folder).unlink(missing_ok=True)
         key = None if self._is_one_for_all else same_costs(trial.config)
         group = [kept for kept in self._kept.get(key, []) if kept is not trial]
         group = sorted([*group, trial], key=_rank, reverse=True)
@@ -283,13 +288,13 @@ def keep_best(
     combination = _combination(request.settings, study, task, soups, until or deadline, folded)
     layers = folder / REFIT / "layers"
     if combination is None:
-        weights = {_name_of_weights(trial, best): _last_layer_of_all(trial, layers) for trial in kept}
+        weights = {_name_of_weights(trial, best): _last_layer_of_all(trial, task, layers) for trial in kept}
         members: list[Member] = []
         first, net = best, best.config.get("model")
     else:
         members = _members(combination)
         weights = {
-            member.weights: with_final_layer(one.weights, one.probe, layers / f"{one.trial:04d}.safetensors")
+            member.weights: final_weights(one, task, layers)
             for member, one in zip(members, combination.members, strict=True)
         }
         first = study.trials[members[0].trial]
@@ -387,12 +392,14 @@ def _trust_of(predictions: np.ndarray, task: ImageTask) -> Trust:
     return Trust.of(predictions, task.val.targets, task.problem, task.metric)
 
 
-def _last_layer_of_all(trial: Trial, layers: Path) -> Path:
+def _last_layer_of_all(trial: Trial, task: ImageTask, layers: Path) -> Path:
     """Return the file of a trial's best weights, with a last layer of all images if it was best before any training."""
     assert trial.best_report is not None
-    folder = Path(trial.folder)
-    probe = FinalProbe.load(probe_file(folder)) if trial.best_report.epoch == 0 else None
-    return with_final_layer(_weights(folder, trial), probe, layers / f"{trial.number:04d}.safetensors")
+    weights = _weights(Path(trial.folder), trial)
+    probe = FinalProbe.load(probe_file(Path(trial.folder))) if trial.best_report.epoch == 0 else None
+    return final_weights(
+        Candidate(trial.number, trial.config, read_blueprint(trial), weights, np.zeros(0), probe=probe), task, layers
+    )
 
 
 def _name_of_weights(trial: Trial, best: Trial) -> str:
@@ -415,7 +422,7 @@ def tidy_up(folder: Path) -> None:
         shutil.rmtree(folder / name, ignore_errors=True)
     trials = folder / TRIALS
     (trials / START).unlink(missing_ok=True)
-    for pattern in ("last-*", "*.part", "*.probe.npz"):
+    for pattern in ("last-*", "*.part", "probe.npz"):
         for path in trials.glob(f"*/{pattern}"):
             path.unlink(missing_ok=True)
     for name in (BEST, BEST_OUTPUTS):

@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 
 from saccade.training.classifier import Classifier, new_classifier
 from saccade.training.device import Numerics
-from saccade.training.probe import FinalProbe, Probe, final_probe, fit_head, outputs_of_frozen, with_final_layer
+from saccade.training.probe import FinalProbe, Probe, final_probe, fit_head, outputs_of_frozen
 from saccade.training.recipe import Recipe
 from saccade.training.task import ImageTask, Split
 
@@ -120,50 +119,55 @@ def test_outputs_by_kept_features_are_those_of_the_network(
     assert np.allclose(outputs, probed.outputs(probed.batches(task.store, task.val.indices)), atol=1e-4)
 
 
-def test_a_final_layer_has_learned_from_the_images_that_judged(
+def final_of(probed: Classifier, task: ImageTask, probe: Probe, *, learns: bool = True) -> FinalProbe:
+    outputs = outputs_of_frozen(probed, task.store, task.val.indices, lambda: 1.0)
+    final = final_probe(probed, task.store, task.train, task.val, probe, outputs, learns_from_val=learns)
+    assert final is not None
+    return final
+
+
+def test_a_final_layer_may_have_learned_from_the_images_that_judged(
     make_task: Callable[..., ImageTask], make_colours: Callable[..., Any], tiny_weights: Path, tmp_path: Path
 ) -> None:
     task = make_task(make_colours(12))
     probed, probe = probed_classifier(task, tiny_weights)
-    final = final_probe(probed, task.store, task.train, task.val, probe, None)
-    assert final is not None
+    before = {name: tensor.contiguous() for name, tensor in probed.network.state_dict().items()}
+    final = final_of(probed, task, probe)
     assert final.unseen.shape == (len(task.train.targets), task.problem.num_outputs)
     final.save(tmp_path / "probe.npz")
     read = FinalProbe.load(tmp_path / "probe.npz")
     assert read is not None
     assert read.layer == final.layer == "fc"
     assert np.array_equal(read.rows, final.rows)
-
-    state = {name: tensor.contiguous() for name, tensor in probed.network.state_dict().items()}
-    save_file(state, tmp_path / "before.safetensors")
-    before, after = (
-        load_file(path)
-        for path in (
-            tmp_path / "before.safetensors",
-            with_final_layer(tmp_path / "before.safetensors", read, tmp_path / "new" / "after.safetensors"),
-        )
-    )
+    after = read.applied_to(before)
     assert {name for name in before if not torch.equal(before[name], after[name])} == {"fc.weight", "fc.bias"}
+    own = final_of(probed, task, probe, learns=False).applied_to(before)
+    assert all(torch.equal(before[name], own[name]) for name in before)
     every = task.train.joined(task.val)
-    fit_head(
-        probed, task.store, every, lambda: 1.0
-    )  # of all images, in another order, with a penalty of its own choice
     probed.network.load_state_dict(after)
     predictions = probed.predict(probed.batches(task.store, every.indices))
     assert (predictions.argmax(1) == every.targets).mean() > 0.9
 
 
 def test_with_enough_training_images_the_others_go_on_judging_only(
-    make_task: Callable[..., ImageTask], tiny_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_task: Callable[..., ImageTask], tiny_weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task = make_task()
     monkeypatch.setattr("saccade.training.probe.MAX_IMAGES", len(task.train.targets) - 2)
     probed, probe = probed_classifier(task, tiny_weights)
-    for val in (task.val, None):
-        final = final_probe(probed, task.store, task.train, val, probe, None)
-        assert final is not None
-        assert final.weight is None
-        assert with_final_layer(tmp_path / "own.safetensors", final, tmp_path / "new") == tmp_path / "own.safetensors"
+    before = probed.network.state_dict()["fc.weight"].clone()
+    assert np.array_equal(final_of(probed, task, probe).weight, before.numpy())
+
+
+def test_of_many_classes_the_outputs_of_fewer_images_are_kept(
+    make_task: Callable[..., ImageTask], tiny_weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = make_task()
+    monkeypatch.setattr("saccade.training.probe.MAX_NUMBERS", 8)
+    probed, probe = probed_classifier(task, tiny_weights)
+    final = final_of(probed, task, probe)
+    assert final.unseen.size == 8
+    assert len(final.rows) == len(final.unseen)
 
 
 def test_what_was_cut_short_is_no_probe(
@@ -172,8 +176,6 @@ def test_what_was_cut_short_is_no_probe(
     task, path = make_task(), tmp_path / "probe.npz"
     assert FinalProbe.load(path) is None
     probed, probe = probed_classifier(task, tiny_weights)
-    final = final_probe(probed, task.store, task.train, None, probe, None)
-    assert final is not None
-    final.save(path)
+    final_of(probed, task, probe).save(path)
     path.write_bytes(path.read_bytes()[:-40])
     assert FinalProbe.load(path) is None

@@ -37,7 +37,7 @@ WAITING_SHARE = 0.05
 PROBING_SHARE = 0.8
 """Every network is probed before one is trained, where that takes no more than this of the remaining time."""
 
-PROBE_SHARE = 0.3
+PROBE_SHARE = 0.5
 """The same for the next probe by itself, where there are too many networks.
 
 The mean of several probes is worth more than a training that is cut short.
@@ -49,8 +49,18 @@ AGAIN = 0.3
 PASSES = 3.5
 """Forward passes that a step of training takes as long as: itself, backward, and the optimizer."""
 
+SPEED_WEIGHT = 0.25
+"""How much of an observation the measured speed of the machine counts, where networks were timed as well: a first trial
+tells better what all else takes."""
+
 COMMITMENT = 4.0
 """What the rest of a training from a probe is worth beside others: what was gained so far shows at its end only."""
+
+LAST_COMMITMENT = 25.0
+"""The same where there is time for a few whole trainings only: one that is left will not be gone on with."""
+
+FEW_TRAININGS = 4.0
+"""How many whole trainings are few."""
 
 
 @dataclass(frozen=True)
@@ -154,7 +164,7 @@ class AutoSearcher(Searcher):
         self.score_range = score_range
         self.forecaster = Forecaster((EARLIEST, *HORIZONS))
         self.probes = Probes(HORIZONS)
-        self.costs = EpochCosts(log_speed)
+        self.costs = EpochCosts(log_speed, prior_weight=SPEED_WEIGHT if forward_s else 1.0)
         self.forward_s = forward_s or {}
         self._log_speed = log_speed or 0.0
         self._source = RandomSearcher(self.space, seed=seed)
@@ -400,7 +410,8 @@ class AutoSearcher(Searcher):
         have_probes = np.array([item.has_probe for item in items])[:, None]
         sd = np.where(have_probes, self.probes.sureness * sd, sd)
         gain = expected_improvement(mean, sd, self._best) * np.where(horizons == 0, INSIGHT, 1.0)
-        gain = gain * np.array([self._weight(item) for item in items])[:, None]
+        whole_s = self.costs.epoch_s(numbers) * whole[:, 0]
+        gain = gain * np.array([self._weight(*each) for each in zip(items, whole_s, strict=True)])[:, None]
         cost = np.where(possible, seconds, 0.0) / self.seconds_left  # of time without end, any part is nothing
         worth = np.where(possible, gain / (cost + WAITING_SHARE), -1.0)
         if self._is_time_to_probe(items, seconds[:, 0], possible[:, 0]):
@@ -436,11 +447,13 @@ class AutoSearcher(Searcher):
         is_one_cheap = min(probes.values()) <= PROBE_SHARE * self.seconds_left
         return is_one_cheap or sum(probes.values()) <= PROBING_SHARE * self.seconds_left
 
-    def _weight(self, item: _Item) -> float:
+    def _weight(self, item: _Item, whole_s: float) -> float:
         """Return by how much more, or less, a gain counts than by itself."""
         if not item.has_probe:
             return 1.0
-        return COMMITMENT if item.epoch > 0 else AGAIN if item.network in self._trained else 1.0
+        if item.epoch > 0:
+            return LAST_COMMITMENT if self.seconds_left < FEW_TRAININGS * whole_s else COMMITMENT
+        return AGAIN if item.network in self._trained else 1.0
 
     def _may_probe(self, item: _Item) -> bool:
         return item.has_probe and item.key not in self._known and not self.probes.is_begun(item.network)

@@ -10,7 +10,7 @@ import numpy as np
 _ALIKE = 9.0
 """How much more a measurement says about configurations of the same network than about others."""
 
-_PROBE_PART = 0.4
+_PROBE_PART = 0.3
 """What a probe of frozen features is taken to cost, in epochs: it goes forward once, and not back."""
 
 
@@ -25,6 +25,8 @@ class EpochCosts:
     ----------
     log_speed : float or None
         Natural logarithm of the factor between this machine and that of the predictions; None is not known.
+    prior_weight : float
+        How many configurations it counts as much as.
 
     Examples
     --------
@@ -35,9 +37,9 @@ class EpochCosts:
     array([ 4., 12.])
     """
 
-    def __init__(self, log_speed: float | None = None) -> None:
+    def __init__(self, log_speed: float | None = None, prior_weight: float = 1.0) -> None:
         self._prior = log_speed or 0.0
-        self._prior_weight = 1e-3 if log_speed is None else 1.0
+        self._prior_weight = 1e-3 if log_speed is None else prior_weight
         self._predicted: list[float] = []
         self._groups: list[Hashable] = []
         self._measured: dict[int, tuple[int, float]] = {}  # configuration: epochs, seconds of one

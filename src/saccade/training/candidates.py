@@ -13,8 +13,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file, save_file
 
-from saccade.training.classifier import Blueprint
+from saccade.training.classifier import Blueprint, new_classifier
+from saccade.training.device import Numerics
 from saccade.training.ensemble import (
     Judgement,
     best_single,
@@ -27,6 +29,7 @@ from saccade.training.ensemble import (
 from saccade.training.own_parts import OwnPart
 from saccade.training.probe import FinalProbe
 from saccade.training.problem import Problem
+from saccade.training.recipe import Recipe
 from saccade.training.task import ImageTask
 from saccade.training.trial_files import BLUEPRINT, outputs_file, probe_file, weights_file
 from saccade.trial import Status, Trial
@@ -47,20 +50,20 @@ class Candidate:
         The hyperparameters of that trial.
     blueprint : Blueprint
         The network.
-    weights : Path
-        The file of its weights.
+    weights : Path or None
+        The file of its weights; None for a probe, which is built again when it is wanted.
     predictions : ndarray, shape (num_images, num_outputs)
         As `Problem.activate` returns them.
     soup : tuple of int
         The trials whose weights were averaged; empty for a trial's own.
     probe : FinalProbe or None
-        Of a network that was best before any training: what its last layer says of images that it has not seen.
+        Of a network before any training: its last layer, and what that says of training images new to it.
     """
 
     trial: int
     config: dict[str, Any]
     blueprint: Blueprint
-    weights: Path
+    weights: Path | None
     predictions: np.ndarray
     soup: tuple[int, ...] = ()
     probe: FinalProbe | None = None
@@ -117,23 +120,69 @@ def activated(outputs: np.ndarray, problem: Problem) -> np.ndarray:
 
 
 def read_candidates(trials: Sequence[Trial], task: ImageTask) -> list[Candidate]:
-    """Return the trials whose weights, and outputs for all held-out images, are there; the highest score first."""
+    """Return what trials have left: their best weights, and the probe of each network, whatever training made of it.
+
+    Those are left out whose weights, or outputs for all held-out images, are not there. A trial with a higher score
+    comes before others.
+    """
     candidates: list[Candidate] = []
+    probed: set[str] = set()
     num_bytes = 0
     for trial in ranked(trials):
-        assert trial.best_report is not None
-        folder, epoch = Path(trial.folder), trial.best_report.epoch
-        weights = weights_file(folder, epoch)
-        predictions = read_predictions(outputs_file(folder, epoch), task) if weights.is_file() else None
-        if predictions is None:
-            continue
-        num_bytes += predictions.nbytes
-        if num_bytes > MOST_BYTES and candidates:
-            break
-        probe = FinalProbe.load(probe_file(folder)) if epoch == 0 else None
-        blueprint = read_blueprint(trial)
-        candidates.append(Candidate(trial.number, trial.config, blueprint, weights, predictions, probe=probe))
+        for candidate in (_probe_of(trial, task), _trained(trial, task)):
+            if candidate is None:
+                continue
+            if candidate.probe is not None:
+                key = _network_key(trial)
+                if key in probed:
+                    continue
+                probed.add(key)
+            num_bytes += candidate.predictions.nbytes
+            if num_bytes > MOST_BYTES and candidates:
+                return candidates
+            candidates.append(candidate)
     return candidates
+
+
+def _trained(trial: Trial, task: ImageTask) -> Candidate | None:
+    """Return the candidate of a trial's best epoch, unless that is its probe, and known as such."""
+    assert trial.best_report is not None
+    folder, epoch = Path(trial.folder), trial.best_report.epoch
+    weights = weights_file(folder, epoch)
+    if not weights.is_file() or (epoch == 0 and probe_file(folder).is_file()):
+        return None
+    predictions = read_predictions(outputs_file(folder, epoch), task)
+    return (
+        predictions
+        if predictions is None
+        else Candidate(trial.number, trial.config, read_blueprint(trial), weights, predictions)
+    )
+
+
+def _probe_of(trial: Trial, task: ImageTask) -> Candidate | None:
+    """Return the candidate of the probe with which a trial began."""
+    assert trial.best_report is not None
+    folder = Path(trial.folder)
+    probe = FinalProbe.load(probe_file(folder))
+    if probe is None or len(probe.outputs) != len(task.val.targets):
+        return None
+    weights = weights_file(folder, 0)
+    candidate = Candidate(
+        trial.number,
+        trial.config,
+        read_blueprint(trial),
+        weights if weights.is_file() else None,
+        activated(probe.outputs, task.problem),
+        probe=probe,
+    )
+    # A network of the user's own may not be the same when it is built again.
+    return None if candidate.weights is None and candidate.own_network is not None else candidate
+
+
+def _network_key(trial: Trial) -> str:
+    """Return what is the same for trials whose probes are the same."""
+    which = [trial.config.get(name) for name in ("model", "pretrained", "weights", "class_weight")]
+    return json.dumps([read_blueprint(trial).to_json(), *map(repr, which)])
 
 
 def ranked(trials: Sequence[Trial]) -> list[Trial]:
@@ -144,6 +193,34 @@ def ranked(trials: Sequence[Trial]) -> list[Trial]:
 
 def _score(trial: Trial) -> float:
     return -math.inf if trial.best_report is None else trial.best_report.score
+
+
+def final_weights(candidate: Candidate, task: ImageTask, folder: Path) -> Path:
+    """Return the file of the weights that a predictor gets of a candidate.
+
+    Parameters
+    ----------
+    candidate : Candidate
+        Of a probe, it is the pretrained network with its final last layer.
+    task : ImageTask
+        The task of the search.
+    folder : Path
+        Where that is written.
+    """
+    probe = candidate.probe
+    if probe is None:
+        assert candidate.weights is not None
+        return candidate.weights
+    if candidate.weights is not None:
+        state = load_file(candidate.weights)
+    else:
+        numerics = Numerics(torch.device("cpu"))
+        network = new_classifier(Recipe.of(candidate.config), task.problem, numerics, task.weights).network
+        state = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{candidate.trial:04d}.safetensors"
+    save_file(probe.applied_to(state), path)
+    return path
 
 
 def combine(

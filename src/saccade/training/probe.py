@@ -14,7 +14,6 @@ from zipfile import BadZipFile
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 
 from saccade.data.batches import Images
 from saccade.training.classifier import Classifier
@@ -25,6 +24,9 @@ from saccade.training.task import Split
 
 MAX_IMAGES = 4000
 """Images that a probe looks at; more make it slower than better."""
+
+MAX_NUMBERS = 500_000
+"""Outputs for training images that are kept of a probe; with many classes, those of fewer images."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,7 @@ def outputs_of_frozen(
 
 @dataclass(frozen=True)
 class FinalProbe:
-    """What a probe knows that is of use at the end of a search, if the network has become no better by training.
+    """All that there is to know of a probe at the end of a search, whatever has become of the network meanwhile.
 
     Attributes
     ----------
@@ -134,24 +136,26 @@ class FinalProbe:
         Training images, by their place in the split.
     unseen : ndarray of float32, shape (num_seen, num_outputs)
         What a layer says of each of them that has not learned from it, as `Problem.activate` takes it.
+    outputs : ndarray of float32, shape (num_val, num_outputs)
+        What the probe says of the validation images.
     layer : str
         The name of the last layer in the network.
-    weight, bias : ndarray of float32, shape (num_outputs, num_features) and (num_outputs,), or None
-        One that has learned from the validation images as well; None where there are enough without.
+    weight, bias : ndarray of float32, shape (num_outputs, num_features) and (num_outputs,)
+        Of the last layer for the predictor, which may have learned from the validation images as well.
     """
 
     rows: np.ndarray
     unseen: np.ndarray
+    outputs: np.ndarray
     layer: str
-    weight: np.ndarray | None = None
-    bias: np.ndarray | None = None
+    weight: np.ndarray
+    bias: np.ndarray
 
     def save(self, path: Path) -> None:
         """Write a file that is whole, or not there."""
-        known = {name: value for name, value in vars(self).items() if value is not None}
         temporary = path.with_name(path.name + ".part")
         with temporary.open("wb") as file:
-            np.savez(file, **known)
+            np.savez(file, **vars(self))
         temporary.replace(path)
 
     @classmethod
@@ -163,58 +167,62 @@ class FinalProbe:
         except (OSError, ValueError, TypeError, KeyError, EOFError, BadZipFile):
             return None
 
-
-def with_final_layer(weights: Path, probe: FinalProbe | None, path: Path) -> Path:
-    """Return a file of a network's weights with the last layer that has learned from all images, if there is one.
-
-    Parameters
-    ----------
-    weights : Path
-        The file of the network's weights, probed and not trained.
-    probe : FinalProbe or None
-        Of that network.
-    path : Path
-        Where the file goes; otherwise `weights` is returned.
-    """
-    if probe is None or probe.weight is None or probe.bias is None:
-        return weights
-    layer = {"weight": torch.tensor(probe.weight).contiguous(), "bias": torch.tensor(probe.bias)}
-    state = load_file(weights)
-    named = {f"{probe.layer}.{name}": tensor for name, tensor in layer.items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(state | {name: tensor for name, tensor in named.items() if name in state}, path)
-    return path
+    def applied_to(self, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Return the weights of a network with this last layer in the place of its own."""
+        layer = {"weight": torch.tensor(self.weight).contiguous(), "bias": torch.tensor(self.bias)}
+        named = {f"{self.layer}.{name}": tensor for name, tensor in layer.items()}
+        return state | {name: tensor for name, tensor in named.items() if name in state}
 
 
 def final_probe(
-    classifier: Classifier, images: Images, train: Split, val: Split | None, probe: Probe, weights: np.ndarray | None
+    classifier: Classifier,
+    images: Images,
+    train: Split,
+    val: Split,
+    probe: Probe,
+    outputs: np.ndarray,
+    *,
+    learns_from_val: bool,
+    weights: np.ndarray | None = None,
 ) -> FinalProbe | None:
-    """Return what remains to be known of a probe, from features that are kept already.
+    """Return what is to be known of a probe in the end, from features that are kept already.
 
     Parameters
     ----------
     classifier, images, train
         Those of the probe; the network is not changed.
-    val : Split or None
-        The images that judged the probe, for a last layer of them all. None is without.
+    val : Split
+        The images that judged the probe.
     probe : Probe
         Its penalty is used again.
+    outputs : ndarray
+        What it says of them.
+    learns_from_val : bool
+        Whether the last layer is to be fitted to all images. Where there are more than a probe looks at, it is not.
     weights : ndarray or None
         Of all images in the loss, those of `val` last.
+
+    Returns
+    -------
+    FinalProbe or None
+        None without folds, for which there were too few images, or too little time.
     """
-    if probe.unseen is None:
+    head = classifier.head
+    if probe.unseen is None or not isinstance(head, torch.nn.Linear):
         return None
-    layer = next(name for name, module in classifier.network.named_modules() if module is classifier.head)
-    if val is None or len(probe.rows) < len(train.indices):
-        return FinalProbe(probe.rows, probe.unseen, layer)
-    parts = [cached_features(classifier, images, indices) for indices in (train.indices[probe.rows], val.indices)]
-    targets = np.concatenate([train.targets[probe.rows], val.targets])
-    if weights is not None:
-        weights = np.concatenate([weights[probe.rows], weights[len(train.indices) :]])
-    head = fit_heads(
-        np.concatenate(parts), targets, classifier.problem, weights, penalties=(probe.penalty,), num_folds=1
-    )
-    return FinalProbe(probe.rows, probe.unseen, layer, head.weight, head.bias)
+    layer = next(name for name, module in classifier.network.named_modules() if module is head)
+    weight = head.weight.detach().float().cpu().numpy()
+    bias = np.zeros(len(weight), np.float32) if head.bias is None else head.bias.detach().float().cpu().numpy()
+    if learns_from_val and len(probe.rows) == len(train.indices):
+        parts = [cached_features(classifier, images, indices) for indices in (train.indices[probe.rows], val.indices)]
+        targets = np.concatenate([train.targets[probe.rows], val.targets])
+        if weights is not None:
+            weights = np.concatenate([weights[probe.rows], weights[len(train.indices) :]])
+        features, penalties = np.concatenate(parts), (probe.penalty,)
+        fitted = fit_heads(features, targets, classifier.problem, weights, penalties=penalties, num_folds=1)
+        weight, bias = fitted.weight, fitted.bias
+    most = max(1, MAX_NUMBERS // probe.unseen.shape[1])
+    return FinalProbe(probe.rows[:most], probe.unseen[:most], outputs, layer, weight, bias)
 
 
 def _figures(problem: Problem, outputs: torch.Tensor, targets: torch.Tensor, num_images: int) -> dict[str, float]:

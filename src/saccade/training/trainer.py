@@ -179,13 +179,16 @@ class Trainer:
 
     def _keep_probe(self, probe: Probe, deadline: Deadline, taken_s: float) -> None:
         """Save what a probe knows for the end of the search; with a last layer of all images where time allows."""
-        train, val = self.task.train, self.task.val
-        is_judged = self.val_outputs is not None and len(self.val_outputs) == len(val.targets)
+        train, val, outputs = self.task.train, self.task.val, self.val_outputs
+        if outputs is None or len(outputs) < len(val.targets):
+            return
         # To fit a layer once more takes less than all that was done so far. Of drawn images nobody knows the shares.
-        may_learn = self.task.is_holdout and is_judged and self.draw is None and deadline.seconds_left() > taken_s
-        joined = train.joined(val)
-        weights = loss_weights(joined.targets, self.task.problem, self.class_weights, joined.weights)
-        final = final_probe(self.classifier, self.task.store, train, val if may_learn else None, probe, weights)
+        learns = self.task.is_holdout and self.draw is None and deadline.seconds_left() > taken_s
+        every = train.joined(val)
+        weights = loss_weights(every.targets, self.task.problem, self.class_weights, every.weights)
+        final = final_probe(
+            self.classifier, self.task.store, train, val, probe, outputs, learns_from_val=learns, weights=weights
+        )
         if final is not None:
             final.save(probe_file(self.folder))
 

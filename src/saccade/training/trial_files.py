@@ -17,7 +17,7 @@ BLUEPRINT = "blueprint.json"
 
 Kind = Literal["last", "best"]
 
-_NAME = re.compile(r"(?P<kind>last|best)-(?P<epoch>\d+)\.(safetensors|outputs\.npy|probe\.npz)")
+_NAME = re.compile(r"(?P<kind>last|best)-(?P<epoch>\d+)\.(safetensors|outputs\.npy)")
 
 
 def state_file(folder: Path, epoch: int) -> Path:
@@ -52,11 +52,8 @@ def outputs_file(folder: Path, epoch: int) -> Path:
 
 
 def probe_file(folder: Path) -> Path:
-    """Return the file of what else a probe has found out: see `saccade.training.probe.FinalProbe`.
-
-    It is of the epoch 0, and goes when training has made the network better than the probe.
-    """
-    return folder / "best-0000.probe.npz"
+    """Return the file of what a probe has found out, which stays to the end: a `saccade.training.probe.FinalProbe`."""
+    return folder / "probe.npz"
 
 
 def save_outputs(path: Path, outputs: np.ndarray) -> None:

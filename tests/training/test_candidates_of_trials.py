@@ -1,0 +1,76 @@
+"""What trained networks leave behind for the end of a search: their weights, and the probes that they began with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+
+from saccade.events import EpochDone
+from saccade.training.candidates import final_weights, read_candidates
+from saccade.training.classifier import empty_classifier
+from saccade.training.device import Numerics
+from saccade.training.recipe import Recipe
+from saccade.training.task import ImageTask
+from saccade.training.trainer import Trainer
+from saccade.training.trial_files import drop_files
+from saccade.trial import Decision, Job, Trial
+
+CONFIG = {"model": "test_resnet", "img_size": 32, "epochs": 2, "lr": 1e-3}
+
+
+def trained(task: ImageTask, folder: Path, number: int = 0, **changes: Any) -> Trial:
+    """A trial whose last epoch is its best, whatever its scores were."""
+    trial = Trial(number, {**CONFIG, **changes}, str(folder / str(number)))
+
+    def report(event: EpochDone) -> Decision:
+        trial.add(replace(event, score=float(event.epoch)))
+        trainer.best_score = -1.0  # the next epoch is better
+        return Decision.CONTINUE
+
+    trainer = Trainer(task, Recipe.of(trial.config), Path(trial.folder))
+    trainer.run(Job(number, trial.config), report)
+    return trial
+
+
+def test_a_probe_outlives_the_training_that_made_the_network_better(
+    make_task: Callable[..., ImageTask], tiny_weights: Path, tmp_path: Path
+) -> None:
+    task = make_task(weights=tiny_weights)
+    trials = [trained(task, tmp_path), trained(task, tmp_path, 1)]
+    candidates = read_candidates(trials, task)
+    assert [(one.trial, one.probe is not None) for one in candidates] == [(0, True), (0, False), (1, False)]
+    probe, after, _ = candidates
+    assert probe.weights is None
+    path = final_weights(probe, task, tmp_path / "layers")
+    assert final_weights(after, task, tmp_path / "layers") == after.weights
+
+    classifier = empty_classifier(probe.blueprint, task.problem, Numerics(torch.device("cpu")))
+    classifier.network.load_state_dict(load_file(path))
+    predictions = classifier.predict(classifier.batches(task.store, task.val.indices))
+    assert np.allclose(predictions, probe.predictions, atol=1e-3)
+
+
+def test_a_trial_that_was_best_before_training_is_one_candidate(
+    make_task: Callable[..., ImageTask], tiny_weights: Path, tmp_path: Path
+) -> None:
+    task = make_task(weights=tiny_weights)
+    trial = trained(task, tmp_path)
+    trial.reports[:] = [replace(each, score=-each.score) for each in trial.reports]
+    trial = replace(trial, reports=trial.reports)
+    (candidate,) = read_candidates([trial], task)
+    assert candidate.probe is not None
+    drop_files(Path(trial.folder), "best")
+    (candidate,) = read_candidates([trial], task)
+    assert candidate.probe is not None
+
+
+def test_trainings_from_random_weights_have_no_probe(make_task: Callable[..., ImageTask], tmp_path: Path) -> None:
+    task = make_task()
+    candidates = read_candidates([trained(task, tmp_path, pretrained=False)], task)
+    assert [one.probe for one in candidates] == [None]
