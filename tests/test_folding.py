@@ -17,8 +17,8 @@ from saccade import ImagePredictor
 from saccade.deadline import Deadline
 from saccade.errors import DataError
 from saccade.events import EpochDone
-from saccade.finishing import FinishingReserve
 from saccade.folding import FoldCosts
+from saccade.reserve import FinishingReserve
 from saccade.saved import DESCRIPTION, SavedPredictor
 from saccade.training.ensemble import Judgement
 from saccade.training.folds import FoldTrainable

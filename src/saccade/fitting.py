@@ -16,18 +16,12 @@ from saccade.deadline import Deadline
 from saccade.errors import DataError, SaccadeError
 from saccade.events import Event, EventLog, Listener, RunFinished, RunStarted, Warned
 from saccade.executor import Executor
-from saccade.finishing import (
-    MOST_PER_NETWORK,
-    FinishingReserve,
-    best_trials,
-    keep_best,
-    superseded_weights,
-    tidy_up,
-)
+from saccade.finishing import best_trials, keep_best, tidy_up
 from saccade.folding import Folded, Folding
 from saccade.objectives import check_score_name, cost_names
 from saccade.refitting import refit
 from saccade.report.progress import ProgressDisplay
+from saccade.reserve import MOST_PER_NETWORK, FinishingReserve, superseded_weights
 from saccade.resuming import EarlierRun, check_split
 from saccade.run_folder import (
     CHECKS,
