@@ -91,21 +91,21 @@ def keep_best(
     if combination is None:
         weights = {_name_of_weights(trial, best): _last_layer_of_all(trial, task, layers) for trial in kept}
         members: list[Member] = []
-        first, net = best, best.config.get("model")
+        first, epoch, net = best, None, best.config.get("model")
     else:
         members = _members(combination)
         weights = {
             member.weights: final_weights(one, task, layers)
             for member, one in zip(members, combination.members, strict=True)
         }
-        first = study.trials[members[0].trial]
+        first, epoch = study.trials[members[0].trial], combination.members[0].epoch
         net = next((one.own_network for one in combination.members if one.own_network), None)
     trust = _trust(best, task) if combination is None else _trust_of_combination(combination, task, folded)
     if is_refit:
         weights[WEIGHTS] = _weights(folder / REFIT, best)
     partial = folder / f".{PREDICTOR_FOLDER}"
     shutil.rmtree(partial, ignore_errors=True)
-    summary = fit_summary(first, study.trials, metric.name, deadline.elapsed_s())
+    summary = fit_summary(first, study.trials, metric.name, deadline.elapsed_s(), epoch)
     summary |= {**trust.summary(task.problem, is_refit), "refit_full": is_refit}
     summary |= combined_figures(combination, len(study.trials)) if folded is None else folded.figures()
     saved = SavedPredictor(
@@ -223,7 +223,7 @@ def tidy_up(folder: Path) -> None:
         shutil.rmtree(folder / name, ignore_errors=True)
     trials = folder / TRIALS
     (trials / START).unlink(missing_ok=True)
-    for pattern in ("last-*", "*.part", "probe.npz"):
+    for pattern in ("last-*", "end-*", "*.part", "probe.npz"):
         for path in trials.glob(f"*/{pattern}"):
             path.unlink(missing_ok=True)
     for name in (BEST, BEST_OUTPUTS):

@@ -180,7 +180,7 @@ class SupersededWeights:
         folder = Path(trial.folder)
         drop_files(folder, "last")
         if trial.status is Status.FAILED:
-            drop_files(folder, "best")
+            _drop_weights(folder)
             return
         if self._probed.setdefault(same_costs(trial.config), trial.number) != trial.number:
             probe_file(folder).unlink(missing_ok=True)
@@ -191,7 +191,12 @@ class SupersededWeights:
         if len(self._kept) > self._num_networks:
             losers += self._kept.pop(min(self._kept, key=lambda name: _rank(self._kept[name][0])))
         for loser in losers:
-            drop_files(Path(loser.folder), "best")
+            _drop_weights(Path(loser.folder))
+
+
+def _drop_weights(folder: Path) -> None:
+    drop_files(folder, "best")
+    drop_files(folder, "end")
 
 
 def _rank(trial: Trial) -> tuple[float, int]:

@@ -18,7 +18,7 @@ from saccade.training.device import Numerics
 from saccade.training.recipe import Recipe
 from saccade.training.task import ImageTask
 from saccade.training.trainer import Trainer
-from saccade.training.trial_files import drop_files
+from saccade.training.trial_files import drop_files, end_files, last_end, outputs_file, save_outputs
 from saccade.trial import Decision, Job, Trial
 
 CONFIG = {"model": "test_resnet", "img_size": 32, "epochs": 2, "lr": 1e-3}
@@ -44,7 +44,11 @@ def test_a_probe_outlives_the_training_that_made_the_network_better(
     task = make_task(weights=tiny_weights)
     trials = [trained(task, tmp_path), trained(task, tmp_path, 1)]
     candidates = read_candidates(trials, task)
-    assert [(one.trial, one.probe is not None) for one in candidates] == [(0, True), (0, False), (1, False)]
+    assert [(one.trial, one.epoch, one.probe is not None) for one in candidates] == [
+        (0, 0, True),
+        (0, 2, False),
+        (1, 2, False),
+    ]
     probe, after, _ = candidates
     assert probe.weights is None
     path = final_weights(probe, task, tmp_path / "layers")
@@ -68,6 +72,29 @@ def test_a_trial_that_was_best_before_training_is_one_candidate(
     drop_files(Path(trial.folder), "best")
     (candidate,) = read_candidates([trial], task)
     assert candidate.probe is not None
+
+
+def test_the_end_of_a_training_is_taken_where_an_earlier_epoch_was_better_by_chance_alone(
+    make_task: Callable[..., ImageTask], tmp_path: Path
+) -> None:
+    task, folder = make_task(), tmp_path / "0"
+    trial = Trial(0, {**CONFIG, "pretrained": False, "epochs": 4}, str(folder))
+    trainer = Trainer(task, Recipe.of(trial.config), folder)
+
+    def report(event: EpochDone) -> Decision:
+        trial.add(replace(event, score=1.0 if event.epoch == 2 else 0.5))
+        trainer.best_score = 2.0 if event.epoch == 2 else -1.0 if event.epoch == 1 else trainer.best_score
+        return Decision.CONTINUE
+
+    trainer.run(Job(0, trial.config), report)
+    assert last_end(folder) == 4
+    right = np.where(np.eye(task.problem.num_outputs)[task.val.targets] > 0, 4.0, 0.0)
+    wrong = right[:, ::-1].copy()
+    save_outputs(outputs_file(folder, 2), right)
+    save_outputs(end_files(folder, 4)[1], 2 * right)  # as often right, and surer of it
+    assert [one.epoch for one in read_candidates([trial], task)] == [4]
+    save_outputs(end_files(folder, 4)[1], wrong)
+    assert [one.epoch for one in read_candidates([trial], task)] == [2]
 
 
 def test_trainings_from_random_weights_have_no_probe(make_task: Callable[..., ImageTask], tmp_path: Path) -> None:

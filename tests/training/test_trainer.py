@@ -109,9 +109,10 @@ def test_the_best_weights_are_those_of_the_best_epoch(
     scores = iter([0.5, 0.9, 0.7])
     monkeypatch.setattr(Trainer, "_validate", lambda self, deadline, **how: {"accuracy": next(scores)})
     saved = []
-    monkeypatch.setattr(Trainer, "_save_weights", lambda self: saved.append(self.num_epochs))
+    monkeypatch.setattr(Trainer, "_save_weights", lambda self, path, outputs: saved.append(path.name))
     train(make_task(), tmp_path / "trial", {**tiny, "epochs": 3})
-    assert saved == [1, 2]
+    # The learning rate has come down at the end of the last epoch, so that its weights are kept beside the best ones.
+    assert saved == ["best-0001.safetensors", "best-0002.safetensors", "end-0003.safetensors"]
 
 
 def test_best_weights_give_the_reported_score(make_task: MakeTask, tmp_path: Path, tiny: dict[str, Any]) -> None:

@@ -60,8 +60,10 @@ def leaderboard(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
     return table
 
 
-def fit_summary(best: Trial, trials: Sequence[Trial], metric: str, total_s: float) -> dict[str, Any]:
-    """Return the summary of a search, its figures those of the best trial's best epoch.
+def fit_summary(
+    best: Trial, trials: Sequence[Trial], metric: str, total_s: float, epoch: int | None = None
+) -> dict[str, Any]:
+    """Return the summary of a search, its figures those of the best trial's best epoch, or of another one.
 
     Returns
     -------
@@ -71,7 +73,7 @@ def fit_summary(best: Trial, trials: Sequence[Trial], metric: str, total_s: floa
         ``eval_metric``, ``total_time``, ``best_config``, ``best_trial``, ``best_epoch``, ``num_trials``,
         ``fit_history``.
     """
-    figures = best_figures(best)
+    figures = best_figures(best, epoch)
     history = {
         "best_reward": figures["valid_score"],
         "best_config": best.config,
@@ -88,9 +90,9 @@ def fit_summary(best: Trial, trials: Sequence[Trial], metric: str, total_s: floa
     }
 
 
-def best_figures(trial: Trial) -> dict[str, Any]:
-    """Return what a summary says of the trial that it is about."""
-    report = trial.best_report
+def best_figures(trial: Trial, epoch: int | None = None) -> dict[str, Any]:
+    """Return what a summary says of the trial that it is about: of its best epoch, unless another one is named."""
+    report = next((each for each in trial.reports if each.epoch == epoch), trial.best_report)
     assert report is not None
     figures = report.metrics
     of_training = "train_acc" if {"subset_accuracy", "top1"} & figures.keys() else "train_loss"

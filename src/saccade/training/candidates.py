@@ -31,7 +31,7 @@ from saccade.training.probe import FinalProbe
 from saccade.training.problem import Problem
 from saccade.training.recipe import Recipe
 from saccade.training.task import ImageTask
-from saccade.training.trial_files import BLUEPRINT, outputs_file, probe_file, weights_file
+from saccade.training.trial_files import BLUEPRINT, end_files, last_end, outputs_file, probe_file, weights_file
 from saccade.trial import Status, Trial
 
 MOST_BYTES = 2**29
@@ -56,6 +56,8 @@ class Candidate:
         As `Problem.activate` returns them.
     soup : tuple of int
         The trials whose weights were averaged; empty for a trial's own.
+    epoch : int or None
+        Of the trial, whose weights they are; None of a soup.
     probe : FinalProbe or None
         Of a network before any training: its last layer, and what that says of training images new to it.
     """
@@ -66,6 +68,7 @@ class Candidate:
     weights: Path | None
     predictions: np.ndarray
     soup: tuple[int, ...] = ()
+    epoch: int | None = None
     probe: FinalProbe | None = None
 
     @property
@@ -145,18 +148,28 @@ def read_candidates(trials: Sequence[Trial], task: ImageTask) -> list[Candidate]
 
 
 def _trained(trial: Trial, task: ImageTask) -> Candidate | None:
-    """Return the candidate of a trial's best epoch, unless that is its probe, and known as such."""
+    """Return the candidate of a trial's best epoch, or of its last one where that is as good; None of a mere probe."""
     assert trial.best_report is not None
     folder, epoch = Path(trial.folder), trial.best_report.epoch
-    weights = weights_file(folder, epoch)
-    if not weights.is_file() or (epoch == 0 and probe_file(folder).is_file()):
-        return None
-    predictions = read_predictions(outputs_file(folder, epoch), task)
-    return (
-        predictions
-        if predictions is None
-        else Candidate(trial.number, trial.config, read_blueprint(trial), weights, predictions)
+    is_probe = epoch == 0 and probe_file(folder).is_file()
+    best = None if is_probe else _saved(trial, epoch, weights_file(folder, epoch), outputs_file(folder, epoch), task)
+    last = last_end(folder)
+    end = None if last is None else _saved(trial, last, *end_files(folder, last), task)
+    if best is None or end is None:
+        return best or (end if is_probe else None)
+    judged_best, judged_end = (
+        judge(one.predictions, task.val.targets, task.problem, task.metric) for one in (best, end)
     )
+    tolerance = equal_scores_differ_by(len(task.val.targets), task.problem)
+    return end if judged_end.is_better_than(judged_best, tolerance) else best
+
+
+def _saved(trial: Trial, epoch: int, weights: Path, outputs: Path, task: ImageTask) -> Candidate | None:
+    """Return the candidate of an epoch; None where its files are not there."""
+    predictions = read_predictions(outputs, task) if weights.is_file() else None
+    if predictions is None:
+        return None
+    return Candidate(trial.number, trial.config, read_blueprint(trial), weights, predictions, epoch=epoch)
 
 
 def _probe_of(trial: Trial, task: ImageTask) -> Candidate | None:
@@ -173,6 +186,7 @@ def _probe_of(trial: Trial, task: ImageTask) -> Candidate | None:
         read_blueprint(trial),
         weights if weights.is_file() else None,
         activated(probe.outputs, task.problem),
+        epoch=0,
         probe=probe,
     )
     # A network of the user's own may not be the same when it is built again.

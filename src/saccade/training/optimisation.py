@@ -156,6 +156,11 @@ class LearningRate:
             updates_per_epoch=num_steps,
         )
 
+    @property
+    def progress(self) -> float:
+        """How far the schedule has come, from 0 to 1."""
+        return self.place / self._num_steps
+
     def step(self, num_steps_taken: int, num_steps_possible: float = math.inf) -> None:
         """Set the rate for the next step.
 

@@ -39,6 +39,7 @@ from saccade.training.task import ImageTask
 from saccade.training.trial_files import (
     BLUEPRINT,
     drop_files,
+    end_files,
     outputs_file,
     probe_file,
     save_outputs,
@@ -49,6 +50,9 @@ from saccade.trial import Decision, Job, Reporter
 
 LEAST_STEPS = 4
 """Steps of an epoch after which it is known how long they take."""
+
+NEAR_END = 0.9
+"""The part of the learning rate's schedule from which on a training is as good as at its end."""
 
 PROBE_PART = 0.6
 """The part of the time that is left in which a probe may look at images; what it has not seen by then is left out."""
@@ -212,7 +216,9 @@ class Trainer:
             raise DivergedError(f"{self.task.metric.name} on the validation images is {score}")
         if score > self.best_score or self.task.is_refit:
             self.best_score, self.best_epoch = score, self.num_epochs
-            self._save_weights()
+            self._save_weights(weights_file(self.folder, self.num_epochs), outputs_file(self.folder, self.num_epochs))
+        elif self.learning_rate.progress >= NEAR_END:
+            self._save_weights(*end_files(self.folder, self.num_epochs))
         if probe is not None and not self.task.is_refit:
             kept_s = time.perf_counter()
             self._keep_probe(probe, deadline, kept_s - start_s)
@@ -339,12 +345,11 @@ class Trainer:
             return self.val_s
         return 0.5 * train_per_image_s * self.val_batches.num_images  # backward costs twice as much as forward
 
-    def _save_weights(self) -> None:
+    def _save_weights(self, path: Path, outputs: Path) -> None:
         network = self.network if self.ema is None else self.ema.module
         state = {name: tensor.contiguous().cpu() for name, tensor in network.state_dict().items()}
         if self.val_outputs is not None and not self.task.is_refit:
-            save_outputs(outputs_file(self.folder, self.num_epochs), self.val_outputs)
-        path = weights_file(self.folder, self.num_epochs)
+            save_outputs(outputs, self.val_outputs)
         temporary = path.with_name(path.name + ".part")
         save_file(state, temporary)
         temporary.replace(path)
@@ -352,6 +357,7 @@ class Trainer:
     def _drop_superseded(self, report: EpochDone) -> None:
         """Remove what the files that this report speaks of have superseded."""
         drop_files(self.folder, "best", before_epoch=self.best_epoch)
+        drop_files(self.folder, "end", before_epoch=self.num_epochs)
         if report.checkpoint is not None:
             drop_files(self.folder, "last", before_epoch=report.epoch)
 

@@ -15,9 +15,9 @@ import numpy as np
 BLUEPRINT = "blueprint.json"
 """The network without its weights."""
 
-Kind = Literal["last", "best"]
+Kind = Literal["last", "best", "end"]
 
-_NAME = re.compile(r"(?P<kind>last|best)-(?P<epoch>\d+)\.(safetensors|outputs\.npy)")
+_NAME = re.compile(r"(?P<kind>last|best|end)-(?P<epoch>\d+)\.(safetensors|outputs\.npy)")
 
 
 def state_file(folder: Path, epoch: int) -> Path:
@@ -34,6 +34,20 @@ def weights_file(folder: Path, epoch: int) -> Path:
     'best-0003.safetensors'
     """
     return _file(folder, "best", epoch)
+
+
+def end_files(folder: Path, epoch: int) -> tuple[Path, Path]:
+    """Return the files of weights and outputs after an epoch at the end of the schedule that was not the best one.
+
+    On few validation images chance has its say in which epoch was the best, and a training is worth most at its end.
+    """
+    return _file(folder, "end", epoch), folder / f"end-{epoch:04d}.outputs.npy"
+
+
+def last_end(folder: Path) -> int | None:
+    """Return the last epoch of which there are `end_files`; None where there are none."""
+    names = [name for path in folder.glob("end-*.safetensors") if (name := _NAME.fullmatch(path.name))]
+    return max((int(name["epoch"]) for name in names), default=None)
 
 
 def outputs_file(folder: Path, epoch: int) -> Path:
