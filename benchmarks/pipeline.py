@@ -81,7 +81,7 @@ def _stages_of_data(paths: list[str], task: Any, config: Mapping[str, Any]) -> d
     from saccade.data.augmentation import Augmentation, TrainingTransform, as_tensor
     from saccade.data.batches import Batches
     from saccade.data.scanning import map_in_threads
-    from saccade.data.store import read_as_stored
+    from saccade.data.stored_form import read_as_stored
 
     store, indices = task.store, task.train.indices
     vary, rng = TrainingTransform(Augmentation(), config["img_size"], "bicubic"), np.random.default_rng(0)

@@ -16,6 +16,7 @@ SaccadeError
 ├── SearchFailedError             no trial of a search succeeded (also RuntimeError)
 ├── DivergedError                 a loss that is no longer finite (also RuntimeError)
 ├── OutOfMemoryError              a trial that does not fit the device (also MemoryError)
+├── DiskFullError                 a disk without room for what a run must write (also OSError)
 ├── WorkerDiedError               a worker process that ended in the middle of a job (also RuntimeError)
 ├── NotFittedError                a predictor asked before it was fitted (also ValueError, AttributeError)
 └── SavedPredictorError           a folder that holds no predictor that can be loaded (also ValueError)
@@ -109,6 +110,10 @@ class DivergedError(SaccadeError, RuntimeError):
 
 class OutOfMemoryError(SaccadeError, MemoryError):
     """A trial does not fit the memory of its device."""
+
+
+class DiskFullError(SaccadeError, OSError):
+    """A disk has no room for what a run must write."""
 
 
 class WorkerDiedError(SaccadeError, RuntimeError):

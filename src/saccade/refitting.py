@@ -59,7 +59,7 @@ def refit(executor: Executor, task: ImageTask, best: Trial, folder: Path, deadli
         Job(best.number, best.config, str(folder), until_epoch=num_epochs, seconds_left=deadline.seconds_left())
     )
     executor.run(handle)
-    is_done = bool(done) and done[-1].epoch == num_epochs and done[-1].checkpoint is not None
+    is_done = bool(done) and done[-1].epoch == num_epochs and done[-1].metrics["train_part"] == 1.0
     if not is_done or not weights_file(folder, num_epochs).is_file():
         tell(Warned(f"no refit on all images ({'; '.join(problems) or 'it was not finished'}); the best trial is kept"))
         return False

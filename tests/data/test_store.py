@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from saccade.data.decoding import read_image
-from saccade.data.store import ImageStore, read_as_stored, stored_size
+from saccade.data.store import ImageStore
+from saccade.data.stored_form import read_as_stored, stored_size
 from saccade.errors import DataError, HyperparameterError, ImageReadError
 
 

@@ -16,8 +16,9 @@ import pytest
 
 from saccade.data import store_cache
 from saccade.data.on_demand import StreamedStore
-from saccade.data.store import ImageStore, read_as_stored
+from saccade.data.store import ImageStore
 from saccade.data.store_cache import StoreCache, decoded_images
+from saccade.data.stored_form import read_as_stored
 from saccade.errors import HyperparameterError, ImageReadError
 
 posix_only = pytest.mark.skipif(sys.platform == "win32", reason="kills by signals")

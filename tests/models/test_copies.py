@@ -39,6 +39,31 @@ def test_what_is_larger_than_all_that_may_be_kept_drives_nothing_out() -> None:
     copies.get("small", lambda: nn.Identity()).weight  # noqa: B018
 
 
+def test_what_is_drawn_from_the_same_numbers_is_a_copy_and_leaves_the_same_numbers_behind() -> None:
+    copies, num_built = Copies(), 0
+
+    def build() -> nn.Module:
+        nonlocal num_built
+        num_built += 1
+        return nn.Linear(4, 4)
+
+    found = []
+    for seed in (0, 1, 0):
+        torch.manual_seed(seed)
+        found.append((copies.get_drawn("line", build).weight, torch.rand(1)))
+    assert num_built == 2
+    assert all(torch.equal(one, other) for one, other in zip(found[0], found[2], strict=True))
+    assert not torch.equal(found[0][0], found[1][0])
+    assert found[0][0] is not found[2][0]
+
+
+def test_what_is_too_large_to_keep_is_drawn_each_time() -> None:
+    copies = Copies(max_bytes=BYTES)
+    torch.manual_seed(0)
+    first, second = (copies.get_drawn("large", lambda: nn.Linear(50, 50)) for _ in range(2))
+    assert not torch.equal(first.weight, second.weight)
+
+
 def test_a_file_that_was_written_anew_is_another_version(tmp_path: Path) -> None:
     path = tmp_path / "weights"
     path.write_bytes(b"1234")

@@ -74,9 +74,15 @@ def test_a_recipe_can_fix_the_numerics(asked: list[Any], fixed: dict[str, bool],
 
 
 def test_longer_trials_may_measure_more(asked: list[Any]) -> None:
-    for num_steps in (100, 1000):
+    for num_steps in (1000, 10_000):
         choose_for_trial(*classifier(), num_steps, 32)
     assert [10 * steps for _, _, steps, _ in asked[:2]] == pytest.approx([steps for _, _, steps, _ in asked[2:]])
+
+
+def test_a_short_trial_may_measure_just_enough_for_a_quarter_of_a_batch(asked: list[Any]) -> None:
+    for num_steps in (5, 20, 40):
+        choose_for_trial(*classifier(), num_steps, 32)
+    assert [steps for _, _, steps, _ in asked[::2]] == [0.5, 1.5, 1.5]
 
 
 def test_few_predictions_are_not_worth_much_measuring(asked: list[Any]) -> None:
@@ -124,12 +130,12 @@ def run(task: ImageTask, folder: Path, recipe: dict[str, Any], **job: Any) -> li
 def test_a_trial_goes_on_in_the_numerics_that_it_began_with(
     make_task: MakeTask, tmp_path: Path, tiny: dict[str, Any], chosen: list[Any], ema: bool
 ) -> None:
-    task, recipe = make_task(), {**tiny, "model_ema": ema}
+    task, recipe = make_task(), {**tiny, "model_ema": ema, "epochs": 3}
     numerics = replace(HALF, channels_last=False), CHANNELS_FIRST
     chosen += [numerics, numerics]
-    whole = run(task, tmp_path / "whole", recipe)
+    whole = run(task, tmp_path / "whole", recipe, until_epoch=2)
     first = run(task, tmp_path / "parts", recipe, until_epoch=1)
-    rest = run(task, tmp_path / "parts", recipe, checkpoint=first[-1].checkpoint)
+    rest = run(task, tmp_path / "parts", recipe, checkpoint=first[-1].checkpoint, until_epoch=2)
     assert not chosen
     assert [report.metrics["train_loss"] for report in first + rest] == [r.metrics["train_loss"] for r in whole]
     again = Trainer(task, Recipe.of(recipe), tmp_path / "parts")

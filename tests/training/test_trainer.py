@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from contracts.trainable_contract import TrainableContract
-from saccade.errors import DataError, DivergedError, HyperparameterError, OutOfMemoryError
+from saccade.errors import DataError, DiskFullError, DivergedError, HyperparameterError, OutOfMemoryError
 from saccade.events import EpochDone
 from saccade.training import trainer as trainer_module
 from saccade.training.metrics import make_metric
@@ -67,10 +68,10 @@ VARIANTS = {
 def test_training_continues_from_a_checkpoint_with_the_same_numbers(
     make_task: MakeTask, tmp_path: Path, tiny: dict[str, Any], variant: str
 ) -> None:
-    task, recipe = make_task(), {**tiny, "epochs": 3, **VARIANTS[variant]}
-    whole, _ = train(task, tmp_path / "whole", recipe)
+    task, recipe = make_task(), {**tiny, "epochs": 4, **VARIANTS[variant]}
+    whole, _ = train(task, tmp_path / "whole", recipe, until_epoch=3)
     first, _ = train(task, tmp_path / "parts", recipe, until_epoch=1)
-    rest, _ = train(task, tmp_path / "parts", recipe, checkpoint=first[-1].checkpoint)
+    rest, _ = train(task, tmp_path / "parts", recipe, checkpoint=first[-1].checkpoint, until_epoch=3)
     assert [report.epoch for report in rest] == [2, 3]
     for once, again in zip(whole, first + rest, strict=True):
         assert once.score == again.score
@@ -78,6 +79,30 @@ def test_training_continues_from_a_checkpoint_with_the_same_numbers(
     states = [load_file(state_file(tmp_path / name, 3)) for name in ("whole", "parts")]
     for name, tensor in states[0].items():
         assert torch.equal(tensor, states[1][name]), name
+
+
+def test_after_the_last_epoch_there_is_no_state_since_nobody_continues(
+    make_task: MakeTask, tmp_path: Path, tiny: dict[str, Any]
+) -> None:
+    reports, _ = train(make_task(), tmp_path / "trial", tiny)
+    assert [(report.checkpoint is None, report.is_last) for report in reports] == [(False, False), (True, True)]
+    assert not list((tmp_path / "trial").glob("last-*"))
+    refit, _ = train(make_task(is_refit=True), tmp_path / "refit", {**tiny, "epochs": 3}, until_epoch=2)
+    assert [report.checkpoint for report in refit] == [None, None]
+    assert weights_file(tmp_path / "refit", 2).is_file()
+
+
+def test_a_full_disk_is_told_with_what_to_do(make_task: MakeTask, tmp_path: Path, tiny: dict[str, Any]) -> None:
+    resource = pytest.importorskip("resource", reason="only POSIX limits the size of files")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))  # the weights need more: as on a full disk
+    try:
+        with pytest.raises(DiskFullError, match=r"no space left for the weights of test_resnet in .*larger disk"):
+            train(make_task(), tmp_path / "trial", tiny)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
 
 
 def test_a_probed_trial_reports_epoch_0_and_continues_exactly(

@@ -58,6 +58,12 @@ class Augmentation:
     auto_augment: str | None = None
     re_prob: float = 0.0
 
+    @property
+    def varies(self) -> bool:
+        """Whether an image looks different from pass to pass."""
+        is_random = [self.scale != (1, 1), 0 < self.hflip < 1, 0 < self.vflip < 1]
+        return any(is_random) or bool(self.color_jitter or self.auto_augment or self.re_prob)
+
 
 class TrainingTransform:
     """Varies a training image at random, and makes it `img_size` by `img_size` pixels.

@@ -112,12 +112,16 @@ class Batches:
 
     def shuffled(self) -> Iterator[tuple[torch.Tensor, ...]]:
         """One pass in a random order, which depends on the state of torch's global generator alone."""
-        num = len(self.indices)
-        order = torch.randperm(num) if self.draw is None else torch.multinomial(self.draw, num, replacement=True)
-        parts = np.array_split(order.numpy(), len(self))
+        parts = self.shuffled_rows()
         if not isinstance(self.transform, TrainingTransform):
             return self._timed(self._at_once(parts))
         return self._timed(self._ahead(parts, functools.partial(self._varied, int(torch.randint(2**62, ())))))
+
+    def shuffled_rows(self) -> list[np.ndarray]:
+        """Return the rows of each batch of a pass in a random order."""
+        num = len(self.indices)
+        order = torch.randperm(num) if self.draw is None else torch.multinomial(self.draw, num, replacement=True)
+        return np.array_split(order.numpy(), len(self))
 
     def in_order(self) -> Iterator[tuple[torch.Tensor, ...]]:
         """One pass in order."""
@@ -126,6 +130,22 @@ class Batches:
                 np.array_split(np.arange(len(self.indices)), max(1, len(self))), lambda row, _: self._fixed(row)
             )
         )
+
+    def known_of(self, rows: np.ndarray) -> list[torch.Tensor]:
+        """Return what is known of some images besides their pixels: targets, and weights where there are any."""
+        known = (self.targets,) if self.weights is None else (self.targets, self.weights)
+        return [values[torch.from_numpy(rows)].to(self.device, non_blocking=True) for values in known]
+
+    def unvaried(self) -> Batches:
+        """Return batches whose pass in order shows the images as a `TrainingTransform` that varies nothing does."""
+        vary, rng = self.transform, np.random.default_rng(0)
+        assert isinstance(vary, TrainingTransform)
+
+        def fixed(x_CHW: torch.Tensor) -> torch.Tensor:
+            return vary(x_CHW.permute(1, 2, 0).numpy(), rng)
+
+        targets = self.targets.numpy()
+        return Batches(self.images, self.indices, targets, fixed, self.batch_size, self.mean, self.std, self.device)
 
     def _suitable_threads(self) -> int:
         share = torch.get_num_threads()  # what this trial may use of the machine
@@ -180,9 +200,7 @@ class Batches:
 
     def _finish(self, rows: np.ndarray, x_BCHW: torch.Tensor) -> tuple[torch.Tensor, ...]:
         x_BCHW = x_BCHW.to(self.device, non_blocking=True)
-        known = (self.targets,) if self.weights is None else (self.targets, self.weights)
-        of_rows = [values[torch.from_numpy(rows)].to(self.device, non_blocking=True) for values in known]
-        return normalise(x_BCHW, self.mean, self.std), *of_rows
+        return normalise(x_BCHW, self.mean, self.std), *self.known_of(rows)
 
 
 class _Pending:

@@ -13,7 +13,7 @@ import PIL
 from PIL import ExifTags, Image
 
 from saccade.data.decoding import ImageSource
-from saccade.data.store import FORMAT_VERSION
+from saccade.data.store_writing import FORMAT_VERSION
 
 
 def fingerprint(

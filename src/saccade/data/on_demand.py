@@ -14,7 +14,9 @@ import numpy.typing as npt
 from saccade.data.decoding import ImageSource
 from saccade.data.examples import ImageLike
 from saccade.data.scanning import Scan
-from saccade.data.store import ImageStore, Index, read_as_stored
+from saccade.data.store import ImageStore
+from saccade.data.store_writing import Index
+from saccade.data.stored_form import read_as_stored
 from saccade.errors import ImageReadError
 
 

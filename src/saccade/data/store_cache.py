@@ -28,7 +28,8 @@ from saccade.data.download import cache_folder
 from saccade.data.fingerprint import fingerprint
 from saccade.data.on_demand import StreamedStore
 from saccade.data.scanning import Progress, SecondsLeft, scan_images
-from saccade.data.store import SUMMARY_FILE, HasRoom, ImageStore, NoRoomError
+from saccade.data.store import ImageStore
+from saccade.data.store_writing import SUMMARY_FILE, HasRoom, NoRoomError
 from saccade.errors import DataError, HyperparameterError
 
 LIMIT_VARIABLE, KEY_VARIABLE = "SACCADE_STORE_CACHE_GB", "SACCADE_STORE_KEY"

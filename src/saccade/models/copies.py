@@ -1,4 +1,4 @@
-"""Pretrained networks that this process has built before, to be copied instead of read and built anew."""
+"""Networks that this process has built before, to be copied instead of read, or drawn at random, anew."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from pathlib import Path
 
+import torch
 from torch import nn
 
 MAX_BYTES = 256 * 1024**2
@@ -33,6 +34,7 @@ class Copies:
     def __init__(self, max_bytes: int = MAX_BYTES) -> None:
         self._max_bytes = max_bytes
         self._kept: OrderedDict[Hashable, nn.Module] = OrderedDict()
+        self._generators: dict[Hashable, torch.Tensor] = {}
         self._lock = threading.Lock()
 
     def get(self, key: Hashable, build: Callable[[], nn.Module]) -> nn.Module:
@@ -48,6 +50,23 @@ class Copies:
                 self._kept[key] = copy.deepcopy(network)
                 while sum(map(_num_bytes, self._kept.values())) > self._max_bytes:
                     self._kept.popitem(last=False)
+        return network
+
+    def get_drawn(self, key: Hashable, build: Callable[[], nn.Module]) -> nn.Module:
+        """Return what `build` makes of random numbers: a copy where torch's generator is as it once was before it.
+
+        The generator is left as building leaves it in either case.
+        """
+        key = (key, torch.get_rng_state().numpy().tobytes())
+
+        def drawn() -> nn.Module:
+            network = build()
+            self._generators[key] = torch.get_rng_state()
+            return network
+
+        network = self.get(key, drawn)
+        torch.set_rng_state(self._generators[key])
+        self._generators = {known: state for known, state in self._generators.items() if known in self._kept}
         return network
 
 

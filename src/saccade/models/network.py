@@ -125,8 +125,8 @@ def build_network(
         network has.
     random_start : bool
         False is quicker: nothing is drawn at random. The head is zero where the body is pretrained; without
-        pretraining nothing is of use before `load_state_dict`. A process keeps a few pretrained networks, and such a
-        one is then a copy.
+        pretraining nothing is of use before `load_state_dict`. A process keeps a few networks, and such a one is then
+        a copy; so is one that is drawn from the same random numbers.
 
     Returns
     -------
@@ -165,9 +165,15 @@ def build_network(
         if random_start:
             return from_file()
         return _COPIES.get((timm_name, *sorted(options.items()), img_size, *file_version(path)), from_file)
-    network = _create(timm_name, options) if random_start else _create_empty(timm_name, options)
-    _check_use(network, timm_name, in_chans, img_size)
-    return network
+
+    def from_nothing() -> nn.Module:
+        network = _create(timm_name, options) if random_start else _create_empty(timm_name, options)
+        _check_use(network, timm_name, in_chans, img_size)
+        return network
+
+    if not random_start:
+        return from_nothing()
+    return _COPIES.get_drawn((timm_name, *sorted(options.items()), img_size), from_nothing)
 
 
 _COPIES = Copies()

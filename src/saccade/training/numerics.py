@@ -5,9 +5,9 @@ about twice as fast on processors that have them, and depthwise convolutions slo
 each network, batch size, image size, device and number of threads, for training and for inference, on a copy of the
 network and with random numbers of its own: nothing that is trained changes by it.
 
-Measuring may take `TRAINING_PART` and `INFERENCE_PART` of the time of a trial, and `LIMIT_PART` of what is left until
-its deadline. Where that is too little, fewer images are taken, and below a quarter of a batch nothing is measured:
-`Numerics.choose` has the answer then.
+Measuring may take `TRAINING_PART` and `INFERENCE_PART` of the time of a trial, of a short one up to `SHORT_PART`, and
+`LIMIT_PART` of what is left until its deadline. Where that is too little, fewer images are taken, and below a quarter
+of a batch nothing is measured: `Numerics.choose` has the answer then.
 
 What was chosen is remembered (`saccade.training.numerics_memory`), so a seed gives the same numbers again on the same
 machine; only what was chosen by part of a batch is measured once more, by a trial that has the time for more. Between
@@ -35,6 +35,13 @@ TRAINING_PART = 0.025
 
 INFERENCE_PART = 0.0125
 """The same for inference, of a trial."""
+
+SHORT_PART = 0.1
+"""The same where that would be too little to measure anything: from 15 steps on a quarter of a batch is measured.
+
+On average that is won back at once, since the best numerics take a third to all of the time of the default ones; and
+the next trial, or run, has the choice for nothing.
+"""
 
 PREDICTION_PART = 0.05
 """The part of the batches of a prediction that measuring may take."""
@@ -202,6 +209,24 @@ def _remembered(record: dict[str, Any] | None, among: list[Numerics]) -> tuple[N
     except (KeyError, TypeError, ValueError):  # none, or of another version
         return None, 0.0
     return (numerics, part) if numerics in among else (None, 0.0)
+
+
+def num_steps_for_measuring(num_steps: float, part: float) -> float:
+    """Return how many of a trial's steps measuring may take.
+
+    Parameters
+    ----------
+    num_steps : float
+        Of the trial.
+    part : float
+        `TRAINING_PART` or `INFERENCE_PART`.
+
+    Examples
+    --------
+    >>> [round(num_steps_for_measuring(num_steps, 0.025), 3) for num_steps in (10, 20, 200)]
+    [1.0, 1.5, 5.0]
+    """
+    return max(part * num_steps, min(SHORT_PART * num_steps, LEAST_STEPS * PARTS[-1]))
 
 
 class _NoTimeError(Exception):

@@ -6,7 +6,13 @@ import math
 
 from saccade.training.classifier import Classifier
 from saccade.training.device import Numerics
-from saccade.training.numerics import INFERENCE_PART, TRAINING_PART, candidates, choose_numerics
+from saccade.training.numerics import (
+    INFERENCE_PART,
+    TRAINING_PART,
+    candidates,
+    choose_numerics,
+    num_steps_for_measuring,
+)
 from saccade.training.recipe import Recipe
 
 FORWARD_PART = 1 / 3
@@ -37,7 +43,7 @@ def choose_for_trial(
         network,
         classifier.workload("training", recipe.batch_size),
         candidates(device, "training", *fixed, num_steps=num_steps),
-        TRAINING_PART * num_steps,
+        num_steps_for_measuring(num_steps, TRAINING_PART),
         seconds_left,
     )
     if training.compiled:
@@ -47,4 +53,5 @@ def choose_for_trial(
     num_forward = num_steps * recipe.batch_size / (FORWARD_PART * val_batch_size)
     network.eval()
     workload = classifier.workload("inference", val_batch_size)
-    return training, choose_numerics(network, workload, among, INFERENCE_PART * num_forward, seconds_left)
+    num_measured = num_steps_for_measuring(num_forward, INFERENCE_PART)
+    return training, choose_numerics(network, workload, among, num_measured, seconds_left)

@@ -7,7 +7,6 @@ import math
 import random
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,13 +19,15 @@ from timm.utils import ModelEmaV3
 from saccade.data.augmentation import Augmentation, TrainingTransform, Transform, own_transform
 from saccade.data.batches import Batches
 from saccade.deadline import Deadline
-from saccade.errors import DataError, DivergedError, OutOfMemoryError
+from saccade.errors import DataError, DivergedError
 from saccade.events import EpochDone
 from saccade.models.network import check_takes_size
 from saccade.training.checkpoint import load_state, save_state
 from saccade.training.classifier import new_classifier
 from saccade.training.device import Numerics, choose_device
 from saccade.training.early_stopping import EarlyStopping
+from saccade.training.faults import explained_faults
+from saccade.training.frozen import FeatureBatches, KeptOutputs, feature_batches, freeze, is_body_fixed
 from saccade.training.imbalance import balanced_sampling_weights, class_weights, loss_weights
 from saccade.training.metrics import held_out_figures
 from saccade.training.network_costs import network_costs
@@ -89,6 +90,7 @@ class Trainer:
             check_takes_size(self.network, name, in_chans, recipe.first_img_size)
         if task.start is not None:
             self.network.load_state_dict(load_file(task.start))
+        freeze(self.network, recipe)
         self.ema = ModelEmaV3(self.network, recipe.model_ema_decay, use_warmup=True) if recipe.model_ema else None
         targets, problem = task.train.targets, task.problem
         self.class_weights = class_weights(recipe.class_weight, targets, problem, task.class_names)
@@ -97,6 +99,10 @@ class Trainer:
         self.val_batches = self.classifier.batches(
             task.store, task.val.indices, task.val.targets, max(32, recipe.batch_size)
         )
+        self._train_mode()
+        # Of a body that stays as it is, judging needs the outputs once; and so does training, where nothing varies.
+        self.kept = KeptOutputs(self.classifier) if is_body_fixed(self.network) else None
+        self.features: FeatureBatches | None = None
         self.mixing = Mixing(recipe, task.problem) if recipe.mixup or recipe.cutmix else None
         self.optimizer = make_optimizer(self.network, recipe)
         self.learning_rate = LearningRate(self.optimizer, recipe, len(self.train_batches))
@@ -144,7 +150,7 @@ class Trainer:
         deadline = Deadline(job.seconds_left)
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / BLUEPRINT).write_text(json.dumps(self.classifier.blueprint.to_json(), indent=2) + "\n")
-        with _memory_errors(self.recipe):
+        with explained_faults(self.recipe, self.folder):
             for event, is_whole in self._reports(job, deadline):
                 decision = report(event)
                 self._drop_superseded(event)  # the study has the report now
@@ -214,6 +220,7 @@ class Trainer:
         score = self.task.metric.score(figures[self.task.metric.name])
         if not math.isfinite(score):
             raise DivergedError(f"{self.task.metric.name} on the validation images is {score}")
+        is_last = is_whole and self.num_epochs == self.recipe.epochs
         if score > self.best_score or self.task.is_refit:
             self.best_score, self.best_epoch = score, self.num_epochs
             self._save_weights(weights_file(self.folder, self.num_epochs), outputs_file(self.folder, self.num_epochs))
@@ -225,13 +232,13 @@ class Trainer:
             train_s += time.perf_counter() - kept_s
         if not self.task.is_refit:
             self.stop_reason = self.stopping.reason(score)
-        if is_whole:
+        is_continued = is_whole and not is_last and not self.task.is_refit  # nobody asks for the state after the end
+        if is_continued:
             save_state(state_file(self.folder, self.num_epochs), self.state_dict())
         costs = network_costs(self.classifier, self.task.costs)
         metrics = {**figures, **costs, "train_s": train_s, "val_s": val_s}
         seconds = time.perf_counter() - start_s
-        checkpoint = str(state_file(self.folder, self.num_epochs)) if is_whole else None
-        is_last = is_whole and self.num_epochs == self.recipe.epochs
+        checkpoint = str(state_file(self.folder, self.num_epochs)) if is_continued else None
         return EpochDone(trial, self.num_epochs, score, seconds, metrics, checkpoint, is_last)
 
     def _train(self, deadline: Deadline) -> tuple[dict[str, float], bool]:
@@ -242,7 +249,7 @@ class Trainer:
         first_step = self.num_epochs * len(self.train_batches)
         sum_loss = sum_right = num_images = 0.0
         start_s = time.perf_counter()
-        for step, (x_BCHW, y, *weights) in enumerate(self.train_batches.shuffled(), start=1):
+        for step, (x_BCHW, y, *weights) in enumerate(self._inputs(deadline).shuffled(), start=1):
             self.learning_rate.step(first_step + step - 1, self._steps_possible(deadline, start_s, step - 1))
             loss, right = self._step(x_BCHW, y, *weights)
             if not math.isfinite(loss):
@@ -271,13 +278,19 @@ class Trainer:
             last = self.classifier.blueprint.input.img_size
             transform.img_size = side_in_epoch(self.num_epochs, self.recipe.epochs, first, last)
 
+    def _inputs(self, deadline: Deadline) -> Batches | FeatureBatches:
+        """Return what a pass goes over: training images, or what frozen layers make of them where that is always so."""
+        if self.kept is not None and self.mixing is None and self.features is None:
+            self.features = feature_batches(self.classifier, self.train_batches, deadline.seconds_left)
+            self._train_mode()
+        return self.features or self.train_batches
+
     def _train_mode(self) -> None:
         self.network.train()
         freeze = self.recipe.freeze_bn
-        if freeze is None:
-            freeze = (
-                self.recipe.starts_pretrained and self.recipe.batch_size < 32
-            )  # too few images for sound statistics
+        if freeze is None:  # too few images for sound statistics, or layers that are to stay as they are
+            is_still = self.recipe.batch_size < 32 or self.recipe.transfer_lr_mult == 0
+            freeze = self.recipe.starts_pretrained and is_still
         if freeze or self.recipe.batch_size == 1:  # one image has no statistics at all
             for module in self.network.modules():
                 if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
@@ -290,8 +303,9 @@ class Trainer:
         if self.mixing is not None:
             x_BCHW, targets, weights = self.mixing(x_BCHW, y, weights)
             smoothing = 0.0  # part of the mixed targets already
+        forward: Any = self.network if self.features is None else self.classifier.head
         with self.numerics.autocast():
-            outputs = self.network(x_BCHW)
+            outputs = forward(x_BCHW)
         by_class = None if self.class_weights is None else torch.as_tensor(self.class_weights, device=y.device)
         loss = self.task.problem.loss(outputs, targets, smoothing, by_class, weights)
         self.optimizer.zero_grad()
@@ -315,18 +329,19 @@ class Trainer:
 
     def _validate(self, deadline: Deadline, *, is_frozen: bool = False) -> dict[str, float]:
         network = self.network if self.ema is None else self.ema.module
+        outputs_of = self.classifier.outputs if self.kept is None else self.kept.outputs
         if is_frozen and not self.classifier.blueprint.tta:  # whose outputs are not those of one pass
             val = self.task.val.indices
             self.val_outputs = outputs_of_frozen(self.classifier, self.task.store, val, deadline.seconds_left)
         else:
-            self.val_outputs = self.classifier.outputs(self.val_batches, network, deadline.seconds_left)
+            self.val_outputs = outputs_of(self.val_batches, network, seconds_left=deadline.seconds_left)
         try:
             figures = self._val_figures(self.val_outputs)
         except DataError:
             if len(self.val_outputs) == len(self.task.val.targets):
                 raise
             # What the deadline left of the images may lack a class, without which some metrics are not defined.
-            self.val_outputs = self.classifier.outputs(self.val_batches, network)
+            self.val_outputs = outputs_of(self.val_batches, network)
             figures = self._val_figures(self.val_outputs)
         return figures
 
@@ -358,7 +373,7 @@ class Trainer:
         """Remove what the files that this report speaks of have superseded."""
         drop_files(self.folder, "best", before_epoch=self.best_epoch)
         drop_files(self.folder, "end", before_epoch=self.num_epochs)
-        if report.checkpoint is not None:
+        if report.checkpoint is not None or report.is_last:
             drop_files(self.folder, "last", before_epoch=report.epoch)
 
     def state_dict(self) -> dict[str, Any]:
@@ -437,18 +452,3 @@ def _seed(*parts: int) -> None:
     torch.manual_seed(seed)
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002
-
-
-@contextmanager
-def _memory_errors(recipe: Recipe) -> Iterator[None]:
-    """Turn the ways in which devices say that memory is short into one error that says what to do."""
-    try:
-        yield
-    except RuntimeError as error:
-        text = str(error).lower()
-        if not isinstance(error, torch.OutOfMemoryError) and not ("memory" in text and "alloc" in text):
-            raise
-        raise OutOfMemoryError(
-            f"{recipe.model} with batch_size={recipe.batch_size} does not fit the memory; "
-            f"choose a smaller batch_size, img_size or network ({text.splitlines()[0][:120]})"
-        ) from error
