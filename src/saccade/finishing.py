@@ -28,8 +28,8 @@ from saccade.training.candidates import (
     read_candidates,
     read_predictions,
 )
+from saccade.training.final_probe import FinalProbe
 from saccade.training.own_parts import OwnPart
-from saccade.training.probe import FinalProbe
 from saccade.training.task import ImageTask
 from saccade.training.trial_files import drop_files, outputs_file, probe_file, weights_file
 from saccade.training.trust import Trust

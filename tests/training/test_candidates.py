@@ -12,9 +12,9 @@ import pytest
 
 from saccade.events import EpochDone, JobFailed
 from saccade.training.candidates import Candidate, combine, mean_predictions, ranked, read_predictions
+from saccade.training.final_probe import FinalProbe
 from saccade.training.metrics import make_metric
 from saccade.training.own_parts import OwnPart
-from saccade.training.probe import FinalProbe
 from saccade.training.problem import Problem
 from saccade.training.trial_files import save_outputs
 from saccade.trial import Status, Trial

@@ -26,8 +26,8 @@ from saccade.training.ensemble import (
     select_weights,
     weighted_mean,
 )
+from saccade.training.final_probe import FinalProbe
 from saccade.training.own_parts import OwnPart
-from saccade.training.probe import FinalProbe
 from saccade.training.problem import Problem
 from saccade.training.recipe import Recipe
 from saccade.training.task import ImageTask

@@ -27,6 +27,7 @@ from saccade.training.classifier import new_classifier
 from saccade.training.device import Numerics, choose_device
 from saccade.training.early_stopping import EarlyStopping
 from saccade.training.faults import explained_faults
+from saccade.training.final_probe import keep_probe
 from saccade.training.frozen import FeatureBatches, KeptOutputs, feature_batches, freeze, is_body_fixed
 from saccade.training.imbalance import balanced_sampling_weights, class_weights, loss_weights
 from saccade.training.metrics import held_out_figures
@@ -34,7 +35,7 @@ from saccade.training.network_costs import network_costs
 from saccade.training.numerics_memory import processor
 from saccade.training.numerics_of_trials import choose_for_trial
 from saccade.training.optimisation import LearningRate, Mixing, make_optimizer, side_in_epoch
-from saccade.training.probe import Probe, final_probe, fit_head, outputs_of_frozen
+from saccade.training.probe import Probe, fit_head, outputs_of_frozen
 from saccade.training.recipe import Recipe
 from saccade.training.task import ImageTask
 from saccade.training.trial_files import (
@@ -42,7 +43,6 @@ from saccade.training.trial_files import (
     drop_files,
     end_files,
     outputs_file,
-    probe_file,
     save_outputs,
     state_file,
     weights_file,
@@ -187,21 +187,6 @@ class Trainer:
         until = Deadline(PROBE_PART * deadline.seconds_left())
         return fit_head(self.classifier, self.task.store, train, until.seconds_left, self.recipe.seed, weights)
 
-    def _keep_probe(self, probe: Probe, deadline: Deadline, taken_s: float) -> None:
-        """Save what a probe knows for the end of the search; with a last layer of all images where time allows."""
-        train, val, outputs = self.task.train, self.task.val, self.val_outputs
-        if outputs is None or len(outputs) < len(val.targets):
-            return
-        # To fit a layer once more takes less than all that was done so far. Of drawn images nobody knows the shares.
-        learns = self.task.is_holdout and self.draw is None and deadline.seconds_left() > taken_s
-        every = train.joined(val)
-        weights = loss_weights(every.targets, self.task.problem, self.class_weights, every.weights)
-        final = final_probe(
-            self.classifier, self.task.store, train, val, probe, outputs, learns_from_val=learns, weights=weights
-        )
-        if final is not None:
-            final.save(probe_file(self.folder))
-
     def _judge(
         self,
         trial: int,
@@ -228,7 +213,9 @@ class Trainer:
             self._save_weights(*end_files(self.folder, self.num_epochs))
         if probe is not None and not self.task.is_refit:
             kept_s = time.perf_counter()
-            self._keep_probe(probe, deadline, kept_s - start_s)
+            # Once more takes less than all that was done so far. Of drawn images nobody knows the shares.
+            learns = self.draw is None and deadline.seconds_left() > kept_s - start_s
+            keep_probe(self.classifier, self.task, probe, self.val_outputs, self.folder, self.class_weights, learns)
             train_s += time.perf_counter() - kept_s
         if not self.task.is_refit:
             self.stop_reason = self.stopping.reason(score)

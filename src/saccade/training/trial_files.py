@@ -66,7 +66,7 @@ def outputs_file(folder: Path, epoch: int) -> Path:
 
 
 def probe_file(folder: Path) -> Path:
-    """Return the file of what a probe has found out, which stays to the end: a `saccade.training.probe.FinalProbe`."""
+    """Return the file of what a probe has found out, to the end of the search: see `saccade.training.final_probe`."""
     return folder / "probe.npz"
 
 
