@@ -20,7 +20,7 @@ NUM_IMAGES = 4
 """Images in a forward pass that is timed."""
 
 NUM_RUNS = 3
-"""Passes that are timed; the quickest counts, because others may use the machine as well."""
+"""Passes that count; the quickest does, because others may use the machine as well."""
 
 LONGEST_S = 1.5
 """Seconds that all measuring may take."""
@@ -82,22 +82,28 @@ def forward_seconds(
                         random_start=False,
                     )
                     side = described.network.input_size
-                    found[described.network] = _forward_s(network, device, stored_channels(space), side) / NUM_IMAGES
+                    found[described.network] = _image_s(network, device, stored_channels(space), side, end_s)
     return found
 
 
 @torch.inference_mode()
-def _forward_s(network: nn.Module, device: torch.device, num_channels: int, side: int) -> float:
-    """Return the seconds of a pass; the network's weights are lost."""
+def _image_s(network: nn.Module, device: torch.device, num_channels: int, side: int, end_s: float) -> float:
+    """Return the seconds of an image in a pass; the network's weights are lost."""
     for tensor in (*network.parameters(), *network.buffers()):
         tensor.zero_()  # what it was built with may be any numbers, and very small ones are slow
     numerics = Numerics.choose(device, amp=is_half_native(device))
     network = numerics.place(network.eval())
     x_BCHW = torch.zeros(NUM_IMAGES, num_channels, side, side).contiguous(memory_format=numerics.memory_format)
-    times = []
-    for _ in range(1 + NUM_RUNS):
+
+    def timed(num_images: int) -> float:
         start_s = time.perf_counter()
         with numerics.autocast():
-            network(x_BCHW)
-        times.append(time.perf_counter() - start_s)
-    return min(times[1:])  # the first one also sets things up
+            network(x_BCHW[:num_images])
+        return (time.perf_counter() - start_s) / num_images
+
+    seconds = timed(1)  # this also sets things up, so it counts only where there is no time for another
+    for number in range(1 + NUM_RUNS):
+        if time.perf_counter() + NUM_IMAGES * seconds > end_s:
+            break
+        seconds = timed(NUM_IMAGES) if number < 2 else min(seconds, timed(NUM_IMAGES))
+    return seconds
