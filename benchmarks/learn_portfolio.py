@@ -33,6 +33,7 @@ _WEIGHTS = {
     **dict.fromkeys(("log_images", "log_classes", "log_images_per_class", "log_steps"), 0.0),
 }  # fmt: skip
 _NUM_BAGS = 3
+_NO_WEIGHT = 1e6
 # A run could take 16 hours, less its overhead, when the curves were recorded; what would take longer was cut short.
 _RECORDING_LIMIT_S = 0.85 * 16 * 3600.0
 
@@ -56,7 +57,8 @@ def learn(curves: Curves, datasets: Sequence[CurvesDataset], skip_families: Sequ
     scores = np.concatenate([part["score_rows"] for part in parts]), np.concatenate([part["scores"] for part in parts])
     weights = np.concatenate([np.full(len(part["scores"]), 1 / len(part["scores"])) for part in parts])
     configs = np.concatenate([part["cost_rows"] for part in parts])
-    scale = configs.std(axis=0) + 1e-9
+    # What was the same in all runs, such as a family that was left out, must not make a new network unlike all others.
+    scale = np.where(np.ptp(configs, axis=0) > 0, configs.std(axis=0), _NO_WEIGHT)
     weight = np.array([_WEIGHTS.get(name, 0.15) for name in FEATURES])
     cost = HistGradientBoostingRegressor(
         max_iter=300, learning_rate=0.05, max_leaf_nodes=12, min_samples_leaf=10, random_state=0
