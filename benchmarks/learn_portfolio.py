@@ -17,7 +17,7 @@ import numpy as np
 import sklearn
 from sklearn.ensemble import HistGradientBoostingRegressor
 
-from benchmarks.curves import Curves, CurvesDataset, network_of
+from benchmarks.curves import Curve, Curves, CurvesDataset, network_of
 from saccade._version import __version__
 from saccade.portfolio import EPOCHS, SHIPPED, Portfolio
 from saccade.portfolio.features import FAMILIES, FEATURES
@@ -33,6 +33,9 @@ _WEIGHTS = {
     **dict.fromkeys(("log_images", "log_classes", "log_images_per_class", "log_steps"), 0.0),
 }  # fmt: skip
 _NUM_BAGS = 3
+_NO_WEIGHT = 1e6
+# A run could take 16 hours, less its overhead, when the curves were recorded; what would take longer was cut short.
+_RECORDING_LIMIT_S = 0.85 * 16 * 3600.0
 
 
 def learn(curves: Curves, datasets: Sequence[CurvesDataset], skip_families: Sequence[str] = ()) -> Portfolio:
@@ -54,7 +57,8 @@ def learn(curves: Curves, datasets: Sequence[CurvesDataset], skip_families: Sequ
     scores = np.concatenate([part["score_rows"] for part in parts]), np.concatenate([part["scores"] for part in parts])
     weights = np.concatenate([np.full(len(part["scores"]), 1 / len(part["scores"])) for part in parts])
     configs = np.concatenate([part["cost_rows"] for part in parts])
-    scale = configs.std(axis=0) + 1e-9
+    # What was the same in all runs, such as a family that was left out, must not make a new network unlike all others.
+    scale = np.where(np.ptp(configs, axis=0) > 0, configs.std(axis=0), _NO_WEIGHT)
     weight = np.array([_WEIGHTS.get(name, 0.15) for name in FEATURES])
     cost = HistGradientBoostingRegressor(
         max_iter=300, learning_rate=0.05, max_leaf_nodes=12, min_samples_leaf=10, random_state=0
@@ -76,9 +80,9 @@ def _rows(curves: Curves, dataset: CurvesDataset, skip_families: Sequence[str]) 
     low, high = dataset.lowest, dataset.best
     score_rows, scores = [], []
     for epoch in EPOCHS:
-        long_enough = [index for index, key in enumerate(keys) if len(dataset.curves[key].scores) >= epoch]
-        score_rows.append(with_epoch(rows[long_enough], epoch))
-        best = [dataset.curves[keys[index]].scores[:epoch].max() for index in long_enough]
+        known = [index for index, key in enumerate(keys) if is_known_at(dataset.curves[key], epoch)]
+        score_rows.append(with_epoch(rows[known], epoch))
+        best = [dataset.curves[keys[index]].scores[:epoch].max() for index in known]
         scores.append((np.array(best) - low) / (high - low))
     epoch_s = np.array([dataset.curves[key].epoch_s.mean() for key in keys])
     return {
@@ -87,6 +91,17 @@ def _rows(curves: Curves, dataset: CurvesDataset, skip_families: Sequence[str]) 
         "cost_rows": rows,
         "log_cost": np.log(epoch_s / dataset.data.num_images),
     }
+
+
+def is_known_at(curve: Curve, epoch: int) -> bool:
+    """Tell whether it is known how good a run is after an epoch.
+
+    A run that ended by itself before that epoch, such as one that crashed, stays as good as it was: trees that did not
+    learn this took every third configuration for a good one, since of its kind only first epochs were recorded. What
+    would have come of a run that was cut short, for want of time, nobody knows.
+    """
+    was_cut = curve.epoch_s.sum() + 2 * curve.epoch_s.mean() > _RECORDING_LIMIT_S
+    return bool(len(curve.scores) >= epoch or not was_cut)
 
 
 def _boosted(rows: np.ndarray, scores: np.ndarray, weights: np.ndarray, seed: int) -> Trees:

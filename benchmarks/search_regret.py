@@ -1,13 +1,17 @@
 """Replay recorded learning curves through the study, and tell how far from the best a search is after some hours.
 
     python -m benchmarks.search_regret --curves DIR [--searcher auto --scheduler auto] [--hours 1 4 16]
-                                       [--workers 1 8] [--seeds 20] [--peers] [--families] [--json OUT]
+                                       [--workers 1 8] [--seeds 20] [--peers] [--families]
+                                       [--portfolios DIR] [--json OUT]
 
 Regret at T = (best accuracy of any epoch of any configuration - best seen by T) / (best - best of the lowest
 configuration); 1 when nothing has been seen. The mean over data sets and seeds is told, and beside it that of others
 in the same run. The portfolio never saw the data set it is judged on: it is learned anew from `--learn-from` (the
 same folder unless given) without that data set. `--families` leaves each family of networks out of the portfolio as
-well, and lets the search choose among that family and two others.
+well, and lets the search choose among the networks of that family.
+
+`--portfolios` names a folder that keeps what was learned, which is most of the work of a run without peers. It is for
+runs that are to be compared while the search is changed: empty it when what learns the portfolio changes.
 
 What stands beside ours, on the same table of configurations, which they know by all columns:
 
@@ -46,6 +50,9 @@ from saccade.searcher.auto import AutoSearcher
 from saccade.space import Categorical
 
 HOUR_S = 3600.0
+_NUM_FOLDS = 3
+# Of a family on a data set; among fewer there is nothing to choose.
+_LEAST_RUNS = 8
 
 
 @dataclass(frozen=True)
@@ -122,16 +129,26 @@ def _peer(peer: regret_peers.Peer, case: Case) -> float:
     return case.dataset.regret(peer(case.dataset, configs, case.time_limit_s, case.seed))
 
 
-def portfolios(curves: Curves, teachers: Curves, skip_families: Sequence[str] = ()) -> dict[str, Portfolio]:
-    """Return a portfolio for each data set that never saw it."""
+def portfolios(curves: Curves, teachers: Curves, kept: Path | None = None) -> dict[str, Portfolio]:
+    """Return a portfolio for each data set that never saw it; `kept` is a folder to find them in, and to keep them."""
     learned: dict[frozenset[str], Portfolio] = {}
     found = {}
     for dataset in curves.datasets:
-        print(f"  learning for {dataset.name}", file=sys.stderr, end="\r", flush=True)
         others = [other for other in teachers.datasets if other.name != dataset.name]
         names = frozenset(other.name for other in others)
+        file = (
+            None
+            if kept is None
+            else kept / f"without-{dataset.name if len(others) < len(teachers.datasets) else 'none'}.json"
+        )
+        if names not in learned and file is not None and file.exists():
+            learned[names] = Portfolio.load(file)
         if names not in learned:
-            learned[names] = learn(teachers, others, skip_families)
+            print(f"  learning for {dataset.name}", file=sys.stderr, end="\r", flush=True)
+            learned[names] = learn(teachers, others)
+            if file is not None:
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_text(json.dumps(learned[names].to_json()) + "\n", encoding="utf-8")
         found[dataset.name] = learned[names]
     return found
 
@@ -142,7 +159,7 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
     teachers = Curves.read(options.learn_from) if options.learn_from else curves
     if options.datasets:
         curves = replace(curves, datasets=[each for each in curves.datasets if each.name in options.datasets])
-    found = portfolios(curves, teachers)
+    found = portfolios(curves, teachers, options.portfolios)
     table: dict[str, Any] = {}
     for name, method in methods(options).items():
         for workers in options.workers:
@@ -173,28 +190,57 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def leave_families_out(options: argparse.Namespace) -> dict[str, Any]:
-    """Return the regrets of searches for networks whose family the portfolio has never seen."""
+    """Return the regrets of searches among networks of one family, which the portfolio has never seen, or has.
+
+    A portfolio for each data set and each family would take hours to learn, so each is learned from two thirds of the
+    data sets, and judged on the others.
+    """
     curves = Curves.read(options.curves)
     family = {key: curves.describe(key).network.family for key in curves.configs.index}
     table: dict[str, Any] = {}
-    random = partial(searcher_of, name="random")
+    hours = options.hours[0]
+    with_it = _learned_in_folds(curves)
     for name in sorted(set(family.values())):
         regrets: dict[str, list[float]] = {}
-        learned = portfolios(curves, curves, [name])
+        without_it = _learned_in_folds(curves, [name])
         for dataset in curves.datasets:
             runs = {key: curve for key, curve in dataset.curves.items() if family[key] == name}
-            if len(runs) < 8:
+            if len(runs) < _LEAST_RUNS:
                 continue
-            case = Case(curves, replace(dataset, curves=runs), learned[dataset.name], options.hours[0] * HOUR_S, 1, 0)
-            auto = partial(searcher_of, name="auto")
-            regrets.setdefault("auto + auto", []).append(search(case, auto, partial(make_scheduler, "auto")))
-            asha = partial(make_scheduler, "asha", max_epochs=50)
+            few = replace(dataset, curves=runs)
+            for method, found in {"unseen": without_it, "seen": with_it}.items():
+                case = Case(curves, few, found[dataset.name], hours * HOUR_S, 1, 0)
+                auto = partial(searcher_of, name="auto")
+                regrets.setdefault(method, []).append(search(case, auto, partial(make_scheduler, "auto")))
+            random, asha = partial(searcher_of, name="random"), partial(make_scheduler, "asha", max_epochs=50)
             several = [search(replace(case, seed=seed), random, asha) for seed in range(5)]
             regrets.setdefault("random + asha", []).append(float(np.mean(several)))
         if regrets:
             table[name] = {method: float(np.mean(values)) for method, values in regrets.items()}
-            print(f"  without {name}: {table[name]}", file=sys.stderr, flush=True)
+            table[name]["datasets"] = len(regrets["unseen"])
+            print(f"  {name}: {table[name]}", file=sys.stderr, flush=True)
     return table
+
+
+def _learned_in_folds(curves: Curves, skip_families: Sequence[str] = ()) -> dict[str, Portfolio]:
+    """Return a portfolio for each data set that was learned from two thirds of the data sets, not its own."""
+    found = {}
+    for fold in range(_NUM_FOLDS):
+        mine = curves.datasets[fold::_NUM_FOLDS]
+        names = {dataset.name for dataset in mine}
+        learned = learn(curves, [other for other in curves.datasets if other.name not in names], skip_families)
+        found.update(dict.fromkeys(names, learned))
+    return found
+
+
+def _print_families(table: dict[str, Any], hours: float) -> None:
+    print(f"\nmean regret after {hours:g} h among networks of a family whose like the portfolio has seen, or not")
+    columns = ["unseen", "seen", "random + asha", "datasets"]
+    print(f"{'':16}" + "".join(f"{column:>16}" for column in columns))
+    for name, row in table.items():
+        print(f"{name:16}" + "".join(f"{row[column]:>16.4g}" for column in columns))
+    means = [float(np.mean([row[column] for row in table.values()])) for column in columns[:-1]]
+    print(f"{'mean':16}" + "".join(f"{mean:>16.4g}" for mean in means))
 
 
 def _print(table: dict[str, Any], options: argparse.Namespace) -> None:
@@ -223,14 +269,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--datasets", nargs="+", help="names of some data sets; all unless given")
     parser.add_argument("--peers", action="store_true", help="run the others, too")
+    parser.add_argument("--portfolios", type=Path, help="folder to keep learned portfolios in, and to find them in")
     parser.add_argument("--families", action="store_true", help="leave each family of networks out, instead")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args(arguments)
     if options.families:
         table = leave_families_out(options)
-        print(f"\nmean regret after {options.hours[0]:g} h among the networks of a family that was not learned from")
-        for name, row in table.items():
-            print(f"{name:16}" + "".join(f"{method:>16} {regret:.4f}" for method, regret in row.items()))
+        _print_families(table, options.hours[0])
     else:
         table = compare(options)
         _print(table, options)

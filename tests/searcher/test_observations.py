@@ -96,3 +96,34 @@ def test_no_score_outranks_one_that_was_reached_at_a_higher_epoch(scores, num_ne
     assert len({item.number for item in [*ranked, *pending]}) == len(ranked) + len(pending) <= len(by_name)
     with_scores = [name for name in by_name if by_name[name] and kinds[name] != "failed"]
     assert sum(at == epoch for at in reached if at > -math.inf) >= min(num_needed, len(with_scores))
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["begin", "observe", "pause", "complete", "fail"]),
+            st.integers(0, 5),
+            st.integers(1, 4),
+            st.sampled_from([0.1, 0.2, 0.3, math.nan]),
+        ),
+        max_size=40,
+    )
+)
+def test_asking_in_between_changes_nothing(steps):
+    often, once = Observations(num_needed=2), Observations(num_needed=2)
+    for what, name, epoch, score in steps:
+        for observations in (often, once):
+            config = {"name": name}
+            if what == "begin":
+                observations.begin(config)
+            elif what == "observe":
+                observations.observe(config, epoch, score)
+            else:
+                observations.end(config, has_failed=what == "fail", is_complete=what == "complete")
+        often.standing()
+    asked, expected = often.standing(), once.standing()
+    assert asked.epoch == expected.epoch
+    assert [item.number for item in asked.ranked] == [item.number for item in expected.ranked]
+    assert [item.number for item in asked.pending] == [item.number for item in expected.pending]
+    numbers = [item.number for item in asked.ranked + asked.pending]
+    assert len(numbers) == len(set(numbers))

@@ -22,7 +22,7 @@ EVENTS = st.tuples(st.integers(0, 3), st.floats(), st.sampled_from(["run", "paus
 
 
 @pytest.mark.parametrize("make", [QMCSearcher, TPESearcher, CmaEsSearcher])
-@settings(suppress_health_check=list(HealthCheck))
+@settings(suppress_health_check=list(HealthCheck), deadline=None)  # Optuna is imported in the first one
 @given(space=DICTS | FINITE_DICTS, seed=st.integers(0, 2**64), events=st.lists(EVENTS, min_size=6, max_size=6))
 def test_any_space_and_any_course_of_events(make, space, seed, events):
     options = {} if make is QMCSearcher else {"num_startup_trials": 2}

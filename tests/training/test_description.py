@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import timm
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -51,12 +51,12 @@ class SGDLike(torch.optim.SGD):
     ("given_", "expected"),
     [
         ({"lr": 0.02, "batch_size": 8, "wd": 0.1}, {"lr": 0.02, "batch_size": 8, "weight_decay": 0.1}),
-        ({}, {"layer_decay": 0.75, "head_only": False, "amp": False, "augmentation": None, "sched": "cosine"}),
+        ({}, {"layer_decay": 0.75, "frozen_part": 0.0, "amp": False, "augmentation": None, "sched": "cosine"}),
         ({"pretrained": False}, {"layer_decay": 1.0}),
         ({"layer_decay": 0.9, "pretrained": False}, {"layer_decay": 0.9}),
-        ({"transfer_lr_mult": 0, "output_lr_mult": 10, "lr": 0.01}, {"head_only": True, "lr": 0.1}),
-        ({"transfer_lr_mult": 0, "output_lr_mult": 0, "lr": 0.01}, {"head_only": True, "lr": 0.01}),
-        ({"transfer_lr_mult": 0.1, "lr": 0.01}, {"head_only": False, "lr": 0.001}),
+        ({"transfer_lr_mult": 0, "output_lr_mult": 10, "lr": 0.01}, {"frozen_part": 1.0, "lr": 0.1}),
+        ({"transfer_lr_mult": 0, "output_lr_mult": 0, "lr": 0.01}, {"frozen_part": 1.0, "lr": 0.01}),
+        ({"transfer_lr_mult": 0.1, "lr": 0.01}, {"frozen_part": 0.0, "lr": 0.001}),
         ({"mixup": 0.2, "cutmix": 1.0, "smoothing": 0.1}, {"mixup": 0.2, "cutmix": 1.0, "mix_prob": 1.0}),
         ({"drop": 0.3, "clip_grad": 5.0, "amp": True}, {"drop": 0.3, "clip_grad": 5.0, "amp": True}),
         ({"auto_augment": "rand-m9-n2"}, {"augmentation": "randaugment"}),
@@ -102,6 +102,9 @@ def test_weights_of_the_recipe_come_before_those_of_the_task() -> None:
     transfer_lr_mult=st.floats(0, 2),
     mixup=st.floats(0, 1),
     auto_augment=st.sampled_from([None, "randaugment", "augmix", "autoaugment"]),
+)
+@example(
+    lr=0.5, epochs=1, opt="adamw", sched="cosine", momentum=0.0, transfer_lr_mult=5e-324, mixup=0.0, auto_augment=None
 )
 @settings(max_examples=60, deadline=None)
 def test_whatever_a_recipe_is_the_portfolio_can_take_it(**config: Any) -> None:

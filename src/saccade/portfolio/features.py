@@ -208,7 +208,7 @@ def _network(network: NetworkDescription, top1: float) -> list[float]:
 
 
 def _recipe(recipe: Mapping[str, Any], log_batch: float) -> list[float]:
-    log_lr = math.log10(recipe["lr"])
+    log_lr = math.log10(max(recipe["lr"], 1e-12))  # a factor of a rate may take it down to 0
     opt = str(recipe["opt"]).lower()
     is_adaptive = opt in _ADAPTIVE
     momentum = recipe["momentum"] if opt in ("momentum", "nesterov", "sgd") else 0.0

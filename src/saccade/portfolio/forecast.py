@@ -19,9 +19,8 @@ class KernelSettings:
     """Standard deviations and lengths of the forecaster's kernel; scores are between 0 and 1.
 
     The defaults maximise the marginal likelihood of the recorded curves of the configurations that the portfolio
-    expects most of, each data set under a portfolio that was learned from the others. Either half of the data sets
-    gives about the same, and makes the curves of the other half more likely by a third of a nat a score than the
-    numbers that were guessed before.
+    expects most of, each data set under a portfolio that was learned from the others
+    (``python -m benchmarks.fit_forecaster``). Either half of the data sets gives about the same.
 
     Attributes
     ----------
@@ -41,14 +40,14 @@ class KernelSettings:
         Of one after the first epoch from a fresh last layer, which tells more of the warm-up than of what will come.
     """
 
-    scale_sd: float = 0.15
-    offset_sd: float = 0.065
-    like_sd: float = 0.12
+    scale_sd: float = 0.2
+    offset_sd: float = 0.03
+    like_sd: float = 0.15
     like_length: float = 1.8
-    own_sd: float = 0.165
-    epoch_length: float = 6.2
+    own_sd: float = 0.175
+    epoch_length: float = 5.4
     noise_sd: float = 0.006
-    rough_sd: float = 0.14
+    rough_sd: float = 0.16
 
 
 AFTER_PROBES = KernelSettings(

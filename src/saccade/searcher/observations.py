@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import heapq
 import math
+from bisect import bisect_left, insort
+from collections import Counter
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -102,6 +103,14 @@ class Observations:
     def __init__(self, num_needed: int) -> None:
         self.num_needed = num_needed
         self._by_key: dict[Hashable, Observation] = {}
+        self._items: list[Observation] = []  # by number
+        self._running: dict[int, Observation] = {}
+        self._num_reached: Counter[float] = Counter()  # how many configurations have come to an epoch, and no further
+        # The order is kept from one proposal to the next, so that many configurations do not make one slow.
+        self._order: list[_Place] = []
+        self._place: dict[int, _Place] = {}
+        self._order_epoch = -math.inf
+        self._changed: set[int] = set()
 
     def __len__(self) -> int:
         return len(self._by_key)
@@ -110,6 +119,7 @@ class Observations:
         """Take note that a configuration was suggested."""
         observation = self._of(config)
         observation.is_running = True
+        self._running[observation.number] = observation
         return observation
 
     def observe(self, config: Mapping[str, Any], epoch: int, score: float) -> None:
@@ -117,40 +127,78 @@ class Observations:
         observation = self._of(config)
         observation.scores[epoch] = score
         if not observation.has_failed:
-            observation.last_epoch = max(observation.last_epoch, epoch)
+            self._reach(observation, max(observation.last_epoch, epoch))
 
     def end(self, config: Mapping[str, Any], *, has_failed: bool, is_complete: bool) -> None:
         """Take note that a configuration is not running any more."""
         observation = self._of(config)
         observation.is_running, observation.has_failed = False, has_failed
+        self._running.pop(observation.number, None)
         if has_failed:
-            observation.last_epoch = -math.inf
+            self._reach(observation, -math.inf)
         elif is_complete and observation.scores:
-            observation.last_epoch = math.inf
+            self._reach(observation, math.inf)
 
     @property
     def epoch(self) -> float:
         """The epoch whose scores count: inf if the last ones do, -inf while there is none."""
-        reached = [item.last_epoch for item in self._by_key.values() if item.last_epoch > -math.inf]
-        if not reached:
-            return -math.inf
-        # While there are fewer than are needed, the epoch that all of them reached.
-        return heapq.nlargest(min(self.num_needed, len(reached)), reached)[-1]
+        # While there are fewer than are needed, it is the epoch that all of them reached.
+        num_left = min(self.num_needed, sum(self._num_reached.values()))
+        for epoch in sorted(self._num_reached, reverse=True):
+            num_left -= self._num_reached[epoch]
+            if num_left <= 0:
+                return epoch
+        return -math.inf
 
     def standing(self) -> Standing:
         """Return which configurations have a place, and in which order."""
         epoch = self.epoch
-        ranked, pending = [], []
-        for item in self._by_key.values():
-            if item.has_failed or (item.scores and (not item.is_running or item.last_epoch >= epoch)):
-                ranked.append(item)
-            elif item.is_running:
-                pending.append(item)
-        ranked.sort(key=lambda item: item.merit(epoch), reverse=True)
+        if epoch == self._order_epoch:
+            for number in self._changed:
+                self._put(self._items[number], epoch)
+        else:
+            self._place = {item.number: _place(item, epoch) for item in self._items if _has_place(item, epoch)}
+            self._order, self._order_epoch = sorted(self._place.values()), epoch
+        self._changed.clear()
+        ranked = [self._items[number] for _, _, number in self._order]
+        pending = [item for number, item in sorted(self._running.items()) if number not in self._place]
         return Standing(epoch, ranked, pending)
 
+    def _put(self, item: Observation, epoch: float) -> None:
+        """Bring a configuration to its place, from where it was."""
+        if (old := self._place.pop(item.number, None)) is not None:
+            del self._order[bisect_left(self._order, old)]
+        if _has_place(item, epoch):
+            self._place[item.number] = _place(item, epoch)
+            insort(self._order, self._place[item.number])
+
+    def _reach(self, item: Observation, epoch: float) -> None:
+        """Take note of up to which epoch a configuration's score is known."""
+        for last, change in ((item.last_epoch, -1), (epoch, 1)):
+            if last > -math.inf:
+                self._num_reached[last] += change
+        if item.last_epoch > -math.inf and not self._num_reached[item.last_epoch]:
+            del self._num_reached[item.last_epoch]
+        item.last_epoch = epoch
+
     def _of(self, config: Mapping[str, Any]) -> Observation:
+        """Return what is known of a configuration, which is about to change."""
         key = canonical_key(dict(config))
         if key not in self._by_key:
             self._by_key[key] = Observation(len(self._by_key), copied(dict(config)))
+            self._items.append(self._by_key[key])
+        self._changed.add(self._by_key[key].number)
         return self._by_key[key]
+
+
+# What configurations are sorted by: the negative merit, and the number, so that the earliest is first among equals.
+_Place = tuple[float, float, int]
+
+
+def _place(item: Observation, epoch: float) -> _Place:
+    reached, score = item.merit(epoch)
+    return -reached, -score, item.number
+
+
+def _has_place(item: Observation, epoch: float) -> bool:
+    return item.has_failed or (bool(item.scores) and (not item.is_running or item.last_epoch >= epoch))

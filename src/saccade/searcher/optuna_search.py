@@ -5,6 +5,7 @@ Each is a `RandomSearcher` as long as its model knows too little, and again wher
 
 from __future__ import annotations
 
+import heapq
 import math
 import statistics
 import warnings
@@ -233,7 +234,7 @@ class ModelSearcher(OptunaSearcher):
         from optuna.trial import TrialState  # lazily: importing Optuna is slow
 
         num_best = self._num_best
-        others = sorted(standing.ranked[num_best:], key=lambda item: item.number)[-self._num_latest :]
+        others = heapq.nlargest(self._num_latest, standing.ranked[num_best:], key=lambda item: item.number)
         latest = {item.number for item in others}
         ranked = [item for place, item in enumerate(standing.ranked) if place < num_best or item.number in latest]
         shown = []

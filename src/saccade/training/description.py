@@ -83,7 +83,8 @@ def describe_recipe(
         "decay_epochs": max(1, recipe.epochs // 3) if recipe.sched == "step" else None,
         "plateau_patience": 10.0 if recipe.sched == "constant" else None,
         "layer_decay": _layer_decay(recipe),
-        "head_only": is_head_only,
+        # Recorded runs of the last layer alone ended after an epoch; those with all other layers frozen did not.
+        "frozen_part": 1.0 if is_head_only else 0.0,
         "mixup": recipe.mixup,
         "cutmix": recipe.cutmix,
         "mix_prob": 1.0,
