@@ -25,7 +25,7 @@ LEAST_RESERVE_S = 0.2
 MOST_PER_NETWORK = 3
 """Trials of one network that are kept for a soup."""
 
-SELECTION_S = 0.5
+SELECTION_S = 0.8
 """Seconds in which an ensemble can be chosen; with more images there are fewer repeats, and less if time is short."""
 
 COMBINING_PART = 0.05

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from saccade.events import EpochDone, JobFailed
+from saccade.report.summary import combined_figures
 from saccade.training.candidates import Candidate, combine, mean_predictions, ranked, read_predictions
 from saccade.training.final_probe import FinalProbe
 from saccade.training.metrics import make_metric
@@ -65,11 +66,18 @@ def test_what_one_network_knows_alone_needs_no_other() -> None:
     assert found.judgement.score == 1
 
 
-@pytest.mark.parametrize("changes", [{"max_members": 1}, {"seconds_left": lambda: 0.0}])
-def test_no_ensemble_where_none_is_wanted_or_there_is_no_time(changes: dict[str, Any]) -> None:
-    found = combine([candidate(0, knows(FIRST)), candidate(1, knows(SECOND))], task(), **changes)
+def test_no_ensemble_where_none_is_wanted() -> None:
+    found = combine([candidate(0, knows(FIRST)), candidate(1, knows(SECOND))], task(), max_members=1)
     assert len(found.members) == 1
     assert found.ensemble is None
+
+
+def test_without_time_an_ensemble_is_not_cross_fitted_and_says_so() -> None:
+    found = combine([candidate(0, knows(FIRST)), candidate(1, knows(SECOND))], task(), seconds_left=lambda: 0.0)
+    assert len(found.members) == 2
+    assert found.ensemble is None
+    assert found.is_judged_by_choice
+    assert "no time" in combined_figures(found, 2)["valid_score_how"]
 
 
 def test_of_equal_scores_the_one_that_is_surer_is_best() -> None:

@@ -149,7 +149,9 @@ def combined_figures(combination: Combination | None, num_trials: int) -> dict[s
         for one, weight in zip(members, combination.weights, strict=True)
     ]
     how = "cross-fitted: of ensembles that were chosen on four fifths of the validation images, on the last fifth"
-    if ensemble is None:
+    if combination.is_judged_by_choice:
+        how = "on the validation images, by which the ensemble was chosen; there was no time to cross-fit it"
+    elif ensemble is None:
         how = "on the validation images, which had no part in the choice of the ensemble"
     return {**judged, "ensemble": rows, "soup": [], "valid_score_how": how, "cross_fitted_scores": scores}
 

@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from saccade.training.classifier import Blueprint, new_classifier
 from saccade.training.device import Numerics
 from saccade.training.ensemble import (
+    LEAST_IMAGES,
     Judgement,
     best_single,
     cross_fit,
@@ -92,6 +93,8 @@ class Combination:
         What is to be said of it: cross-fitted for an ensemble; of a single candidate, what it does on all images.
     ensemble, single : Judgement or None
         What cross-fitting found of both, where there were several candidates.
+    is_judged_by_choice : bool
+        Whether there was no time for that, and the judgement is by the very images that chose the weights.
     """
 
     members: list[Candidate]
@@ -99,6 +102,7 @@ class Combination:
     judgement: Judgement
     ensemble: Judgement | None = None
     single: Judgement | None = None
+    is_judged_by_choice: bool = False
 
 
 def read_blueprint(trial: Trial) -> Blueprint:
@@ -257,7 +261,7 @@ def combine(
     seed : int
         See `saccade.training.ensemble.cross_fit`.
     seconds_left : callable
-        Without time there is no ensemble.
+        Without time an ensemble is not cross-fitted, and there is one without a comparison.
 
     Raises
     ------
@@ -272,16 +276,22 @@ def combine(
         return alone
     options = _options(candidates, task, max_members, seed)
     predictions = [one.predictions for one in options]
-    judged = None
-    if len(options) > 1:
-        judged = cross_fit(predictions, targets, problem, metric, max_members, seed, seconds_left)
-    if judged is None:
-        if len(options) == len(candidates):
-            return alone
+    if len(options) == 1:
         return options[0].combination(judge(predictions[0], targets, problem, metric), task)  # the mean of probes
+    if len(targets) < LEAST_IMAGES:  # by which nothing can be told
+        return (
+            alone
+            if len(options) == len(candidates)
+            else options[0].combination(judge(predictions[0], targets, problem, metric), task)
+        )
+    weights = select_weights(predictions, targets, problem, max_members, seed)
+    judged = cross_fit(predictions, targets, problem, metric, max_members, seed, seconds_left)
+    if judged is None:
+        mean = _mean_of(options, weights, max_members)
+        by_chosen = judge(mean.predictions, targets, problem, metric)
+        return replace(mean.combination(by_chosen, task), is_judged_by_choice=True)
     ensemble, single = judged
     first = options[best_single(predictions, targets, problem, metric)]
-    weights = select_weights(predictions, targets, problem, max_members, seed)
     is_better = ensemble.is_better_than(single, equal_scores_differ_by(len(targets), problem))
     if np.count_nonzero(weights) == 1 or not is_better:
         of_first = judge(first.predictions, targets, problem, metric)
