@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from saccade.events import EpochDone
-from saccade.training.candidates import final_weights, read_candidates
+from saccade.training.candidates import combine, final_weights, read_candidates
 from saccade.training.classifier import empty_classifier
 from saccade.training.device import Numerics
 from saccade.training.recipe import Recipe
@@ -75,9 +75,10 @@ def test_a_trial_that_was_best_before_training_is_one_candidate(
 
 
 def test_the_end_of_a_training_is_taken_where_an_earlier_epoch_was_better_by_chance_alone(
-    make_task: Callable[..., ImageTask], tmp_path: Path
+    make_task: Callable[..., ImageTask], make_colours: Callable[..., Any], tmp_path: Path
 ) -> None:
-    task, folder = make_task(), tmp_path / "0"
+    task, folder = make_task(make_colours(60)), tmp_path / "0"
+    assert len(task.val.targets) >= 10  # on fewer nothing can be told
     trial = Trial(0, {**CONFIG, "pretrained": False, "epochs": 4}, str(folder))
     trainer = Trainer(task, Recipe.of(trial.config), folder)
 
@@ -90,11 +91,21 @@ def test_the_end_of_a_training_is_taken_where_an_earlier_epoch_was_better_by_cha
     assert last_end(folder) == 4
     right = np.where(np.eye(task.problem.num_outputs)[task.val.targets] > 0, 4.0, 0.0)
     wrong = right[:, ::-1].copy()
-    save_outputs(outputs_file(folder, 2), right)
-    save_outputs(end_files(folder, 4)[1], 2 * right)  # as often right, and surer of it
-    assert [one.epoch for one in read_candidates([trial], task)] == [4]
+    right[0] = wrong[0]  # both are wrong once
+    unsure = right * np.where(np.arange(len(right)) == 0, 1.0, 0.1)[:, None]
+    save_outputs(outputs_file(folder, 2), unsure)
+    save_outputs(end_files(folder, 4)[1], right)  # as often right, and surer of that
+    other = replace(trained(task, tmp_path, 1, pretrained=False))
+
+    def taken() -> list[int | None]:
+        both = read_candidates([trial, other], task)
+        assert combine([one for one in both if one.trial == 0], task).members[0].epoch == 2  # what is judged alone
+        found = combine(both, task, seconds_left=lambda: 0.0)
+        return [one.epoch for one in found.members if one.trial == 0]
+
+    assert taken() == [4]
     save_outputs(end_files(folder, 4)[1], wrong)
-    assert [one.epoch for one in read_candidates([trial], task)] == [2]
+    assert taken() == [2]
 
 
 def test_trainings_from_random_weights_have_no_probe(make_task: Callable[..., ImageTask], tmp_path: Path) -> None:

@@ -59,6 +59,8 @@ class Candidate:
         The trials whose weights were averaged; empty for a trial's own.
     epoch : int or None
         Of the trial, whose weights they are; None of a soup.
+    is_end : bool
+        Whether that is the end of the schedule, and another epoch had the highest score.
     probe : FinalProbe or None
         Of a network before any training: its last layer, and what that says of training images new to it.
     """
@@ -70,6 +72,7 @@ class Candidate:
     predictions: np.ndarray
     soup: tuple[int, ...] = ()
     epoch: int | None = None
+    is_end: bool = False
     probe: FinalProbe | None = None
 
     @property
@@ -136,7 +139,7 @@ def read_candidates(trials: Sequence[Trial], task: ImageTask) -> list[Candidate]
     probed: set[str] = set()
     num_bytes = 0
     for trial in ranked(trials):
-        for candidate in (_probe_of(trial, task), _trained(trial, task)):
+        for candidate in (_probe_of(trial, task), *_trained(trial, task)):
             if candidate is None:
                 continue
             if candidate.probe is not None:
@@ -151,21 +154,16 @@ def read_candidates(trials: Sequence[Trial], task: ImageTask) -> list[Candidate]
     return candidates
 
 
-def _trained(trial: Trial, task: ImageTask) -> Candidate | None:
-    """Return the candidate of a trial's best epoch, or of its last one where that is as good; None of a mere probe."""
+def _trained(trial: Trial, task: ImageTask) -> list[Candidate | None]:
+    """Return the candidates of a trial's best epoch, unless that is the probe, and of the end of its schedule."""
     assert trial.best_report is not None
     folder, epoch = Path(trial.folder), trial.best_report.epoch
-    is_probe = epoch == 0 and probe_file(folder).is_file()
-    best = None if is_probe else _saved(trial, epoch, weights_file(folder, epoch), outputs_file(folder, epoch), task)
-    last = last_end(folder)
-    end = None if last is None else _saved(trial, last, *end_files(folder, last), task)
-    if best is None or end is None:
-        return best or (end if is_probe else None)
-    judged_best, judged_end = (
-        judge(one.predictions, task.val.targets, task.problem, task.metric) for one in (best, end)
-    )
-    tolerance = equal_scores_differ_by(len(task.val.targets), task.problem)
-    return end if judged_end.is_better_than(judged_best, tolerance) else best
+    found = []
+    if epoch > 0 or not probe_file(folder).is_file():
+        found.append(_saved(trial, epoch, weights_file(folder, epoch), outputs_file(folder, epoch), task))
+    if (last := last_end(folder)) is not None and (end := _saved(trial, last, *end_files(folder, last), task)):
+        found.append(replace(end, is_end=True))
+    return found
 
 
 def _saved(trial: Trial, epoch: int, weights: Path, outputs: Path, task: ImageTask) -> Candidate | None:
@@ -269,9 +267,10 @@ def combine(
         When the metric is not defined on the held-out images.
     """
     targets, problem, metric = task.val.targets, task.problem, task.metric
-    best = candidates[best_single([one.predictions for one in candidates], targets, problem, metric)]
+    singles = [one for one in candidates if not one.is_end]
+    best = singles[best_single([one.predictions for one in singles], targets, problem, metric)]
     alone = Combination([best], [1.0], judge(best.predictions, targets, problem, metric))
-    candidates = _with_one_own_network(candidates, best)
+    candidates = _one_of_each_training(_with_one_own_network(candidates, best), task)
     if max_members == 1 or len(candidates) == 1:
         return alone
     options = _options(candidates, task, max_members, seed)
@@ -291,13 +290,29 @@ def combine(
         by_chosen = judge(mean.predictions, targets, problem, metric)
         return replace(mean.combination(by_chosen, task), is_judged_by_choice=True)
     ensemble, single = judged
-    first = options[best_single(predictions, targets, problem, metric)]
-    is_better = ensemble.is_better_than(single, equal_scores_differ_by(len(targets), problem))
-    if np.count_nonzero(weights) == 1 or not is_better:
-        of_first = judge(first.predictions, targets, problem, metric)
-        return replace(first.combination(of_first, task), ensemble=ensemble, single=single)
-    mean = _mean_of(options, weights, max_members)
-    return replace(mean.combination(ensemble, task), ensemble=ensemble, single=single)
+    tolerance = equal_scores_differ_by(len(targets), problem)
+    if np.count_nonzero(weights) > 1 and ensemble.is_better_than(single, tolerance):
+        chosen = _mean_of(options, weights, max_members).combination(ensemble, task)
+    else:
+        of_first = judge(predictions[0], targets, problem, metric)
+        is_mean = len(options[0].members) > 1
+        use_mean = is_mean and of_first.is_better_than(alone.judgement, tolerance)
+        chosen = options[0].combination(of_first, task) if use_mean else alone
+    return replace(chosen, ensemble=ensemble, single=single)
+
+
+def _one_of_each_training(candidates: Sequence[Candidate], task: ImageTask) -> list[Candidate]:
+    """Leave out the end of a schedule, or the epoch that had the highest score where that was by chance alone."""
+    tolerance = equal_scores_differ_by(len(task.val.targets), task.problem)
+    left_out = []
+    for end in (one for one in candidates if one.is_end):
+        for best in candidates:
+            if best.trial == end.trial and best.probe is None and not best.soup and not best.is_end:
+                judged_end, judged_best = (
+                    judge(one.predictions, task.val.targets, task.problem, task.metric) for one in (end, best)
+                )
+                left_out.append(best if judged_end.is_better_than(judged_best, tolerance) else end)
+    return [one for one in candidates if not any(one is other for other in left_out)]
 
 
 @dataclass(frozen=True)
