@@ -18,7 +18,7 @@ demo: $(INSTALLED)  ## Search two small networks on handwritten digits, and show
 
 test: lint  ## Check the code, then run the tests
 	@echo "== pytest: tests, warnings are errors"
-	@$(BIN)/pytest
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile
 
 lint: $(INSTALLED)  ## Check style, types and layers
 	@echo "== ruff: formatting"
