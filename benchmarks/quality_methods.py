@@ -33,6 +33,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "freeze_bn": {"hyperparameters": {"freeze_bn": False}},
     "layer_decay": {"hyperparameters": {"layer_decay": 1.0}},
     "linear_probe": {"hyperparameters": {"linear_probe": False}},
+    "robust_loss": {"hyperparameters": {"robust_loss": 0.0}},
     "scheduler": {"scheduler": "fifo"},
     "searcher": {"searcher": "random"},
     "smoothing": {"hyperparameters": {"smoothing": 0.0}},
@@ -45,6 +46,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {
 ADDITIONS: dict[str, dict[str, Any]] = {
     "model_ema": {"hyperparameters": {"model_ema": True}},
     "num_folds": {"num_folds": 5},
+    "robust_training": {"hyperparameters": {"robust_loss": 0.7}},
     "tta": {"hyperparameters": {"tta": True}},
 }
 """What the default fit does not do, put in."""
