@@ -250,6 +250,9 @@ def _of_json(name: str, value: Any) -> Any:
 
 def probe_fit(data: str, time_limit_s: float, seed: int, files: list[str]) -> dict[str, Any]:
     """Fit a logistic regression to frozen features in this process, and judge it by the test images."""
+    import sklearn.linear_model  # noqa: F401  imports are on nobody's time
+    import timm  # noqa: F401
+
     from benchmarks.frozen_probe import FrozenNetwork, fit_probe
 
     paths, labels = _listed(Path(data) / "train")
