@@ -240,11 +240,12 @@ def _cell(value: Any) -> str:
     return str(value)
 
 
-def arguments_of(doc: str) -> argparse.ArgumentParser:
-    """Return a parser with what all benchmarks take; `doc` is the benchmark's."""
+def arguments_of(doc: str, *, has_rounds: bool = True) -> argparse.ArgumentParser:
+    """Return a parser with what all benchmarks take, ``--rounds`` only if there are any; `doc` is the benchmark's."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="a file for all figures")
-    parser.add_argument("--rounds", type=int, default=3, help="how often everything is measured")
+    if has_rounds:
+        parser.add_argument("--rounds", type=int, default=3, help="how often everything is measured")
     return parser
 
 
@@ -260,7 +261,16 @@ def write_json(path: Path | None, given: argparse.Namespace, figures: Any) -> No
         "arguments": {name: value for name, value in vars(given).items() if name != "json"},
         "figures": figures,
     }
-    path.write_text(json.dumps(record, indent=1, default=str) + "\n", encoding="utf-8")
+    part = path.with_name(f"{path.name}.part")  # so that there is always a whole file
+    part.write_text(json.dumps(record, indent=1, default=str) + "\n", encoding="utf-8")
+    part.replace(path)
+
+
+def read_figures(path: Path | None) -> Any:
+    """Return the figures that `write_json` wrote; None where there is no such file."""
+    if path is None or not path.is_file():
+        return None
+    return json.loads(path.read_text(encoding="utf-8"))["figures"]
 
 
 @contextlib.contextmanager

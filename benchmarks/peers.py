@@ -127,10 +127,21 @@ class Peer:
         RuntimeError
             When it fails.
         """
-        command = [self.python, self.script, "--data", data, "--weights", weights, "--network", given.network]
-        command += ["--epochs", str(given.epochs), "--batch-size", str(given.batch_size), "--lr", *map(str, given.lr)]
+        options = ["--data", data, "--weights", weights, "--network", given.network]
+        options += ["--epochs", given.epochs, "--batch-size", given.batch_size, "--lr", *given.lr]
         if self.name == "autogluon" and len(given.lr) > 1:
-            command += ["--num-trials", str(len(given.lr))]
+            options += ["--num-trials", len(given.lr)]
+        return self.run(options)
+
+    def run(self, options: Sequence[object]) -> dict[str, Any]:
+        """Run it once with these options, and return what it said last, and what it took.
+
+        Raises
+        ------
+        RuntimeError
+            When it fails.
+        """
+        command = [self.python, self.script, *map(str, options)]
         return _result(run_command(command, {"PYTHONPATH": "", "HF_HUB_OFFLINE": "1"}))
 
 

@@ -49,6 +49,7 @@ from saccade.training.metrics import Metric, make_metric
 from saccade.training.networks import check_methods, check_networks, stored_channels, stored_side
 from saccade.training.preparation import PreparedData, prepare_data
 from saccade.training.problem import Problem
+from saccade.training.robust import check_robust_loss
 from saccade.training.substitutes import with_networks_at_hand
 from saccade.training.task import ImageTask
 from saccade.training.trainable import ImageTrainable
@@ -102,6 +103,7 @@ def run_fit(request: FitRequest, deadline: Deadline, earlier: EarlierRun | None 
     problem = Problem.of(labels, request.problem_type)
     check_networks(request.space, weights, problem.num_outputs)
     check_imbalance(request.space, labels, problem, request.train.class_names)
+    check_robust_loss(request.space, problem)
     metric_name = make_metric(request.eval_metric, problem).name
     check_score_name(objectives, metric_name)
     folder = make_run_folder(request.path) if earlier is None else earlier.folder

@@ -61,14 +61,25 @@ def test_without_a_shorter_side_images_keep_their_size(tmp_path: Path) -> None:
 @given(st.integers(1, 5000), st.integers(1, 5000), st.integers(1, 600))
 def test_stored_size_keeps_its_promises(width: int, height: int, side: int) -> None:
     new_width, new_height = stored_size(width, height, side)
+    if max(width, height) > 3 * min(width, height):
+        assert new_width == new_height == min(side, max(width, height))
+        return
     assert 1 <= new_width <= width
     assert 1 <= new_height <= height
-    assert max(new_width, new_height) <= 4 * side
     assert min(new_width, new_height) <= side
-    if min(width, height) >= side and max(width, height) <= 4 * min(width, height):
+    if min(width, height) >= side:
         assert min(new_width, new_height) == side
     exact = min(1.0, new_width / width)
     assert abs(new_height - height * exact) <= 1 + height / width  # the aspect ratio, up to rounding
+
+
+def test_an_elongated_image_is_kept_from_end_to_end() -> None:
+    pixels = np.zeros((30, 200, 3), np.uint8)
+    pixels[:, :40, 0] = pixels[:, 160:, 2] = 255
+    stored = read_as_stored(Image.fromarray(pixels), 20)
+    assert stored.shape == (20, 20, 3)
+    assert stored[10, 1].tolist() == [255, 0, 0]
+    assert stored[10, 18].tolist() == [0, 0, 255]
 
 
 @pytest.mark.parametrize("shorter_side", [None, 40])

@@ -22,8 +22,10 @@ def spec(side: int, crop_pct: float) -> InputSpec:
 def test_a_map_covers_what_the_network_saw(width: int, height: int, crop_pct: float) -> None:
     placed = place_in_image(np.ones((16, 16), np.float32), (width, height), spec(16, crop_pct))
     assert placed.shape == (height, width)
-    seen = min(width, height) * 16 / round(16 / crop_pct)
-    expected = min(width, seen) * min(height, seen)
+    part = 16 / round(16 / crop_pct)
+    is_squeezed = max(width, height) > 3 * min(width, height)
+    seen_x, seen_y = (part * (length if is_squeezed else min(width, height)) for length in (width, height))
+    expected = min(width, seen_x) * min(height, seen_y)
     assert abs((placed > 0.5).sum() - expected) <= width + height + 4
 
 
@@ -34,6 +36,14 @@ def test_a_place_in_the_map_is_the_place_in_the_image() -> None:
     top, left = np.unravel_index(placed.argmax(), placed.shape)
     assert abs(top - 25) <= 5
     assert abs(left - (50 + 75)) <= 5
+
+
+def test_an_elongated_image_is_seen_from_end_to_end() -> None:
+    map_HW = np.zeros((10, 10), np.float32)
+    map_HW[2, 9] = 1
+    top, left = np.unravel_index(place_in_image(map_HW, (400, 100), spec(10, 1.0)).argmax(), (100, 400))
+    assert abs(top - 25) <= 5
+    assert abs(left - 380) <= 20
 
 
 def test_an_overlay_glows_where_the_map_is_large_and_is_grey_elsewhere() -> None:

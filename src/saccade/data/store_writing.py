@@ -17,7 +17,7 @@ from saccade.data.scanning import ImageFacts, Progress, ScanRecorder, SecondsLef
 from saccade.data.stored_form import pixels_of, shrunk
 from saccade.errors import DataError, ImageReadError
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 _FIRST_FORECAST = 64  # images after which it is first foretold how large a store will be
 
 PIXELS_FILE = "pixels.bin"  # the images one after the other, each (height, width, channels) uint8

@@ -8,25 +8,39 @@ from PIL import Image
 
 from saccade.data.decoding import DecodedImage, ImageSource, decode_image
 
-_MAX_ELONGATION = 4  # the longer side is at most this many times the shorter side that was asked for
+_MAX_ELONGATION = 3  # of an image that is longer, the central square that a network sees would be less than a third
 _GAP = 3.0  # shrinking in two steps, the second by at least so much, looks like shrinking in one (Pillow's manual)
 
 
 def stored_size(width: int, height: int, shorter_side: int | None) -> tuple[int, int]:
     """Return the width and height at which the store keeps an image.
 
-    The shorter side becomes `shorter_side` and the aspect ratio stays; nothing is enlarged, and the longer
-    side is at most 4 times `shorter_side`. None keeps the size.
+    The shorter side becomes `shorter_side` and the aspect ratio stays; nothing is enlarged. An elongated image is
+    squeezed into a square, so that a network sees all of it. None keeps the size.
 
     Examples
     --------
     >>> stored_size(1000, 500, 250), stored_size(100, 80, 250), stored_size(6000, 100, 50)
-    ((500, 250), (100, 80), (200, 3))
+    ((500, 250), (100, 80), (50, 50))
     """
     if shorter_side is None:
         return width, height
-    scale = min(1.0, shorter_side / min(width, height), _MAX_ELONGATION * shorter_side / max(width, height))
+    if is_elongated(width, height):
+        side = min(max(width, height), shorter_side)
+        return side, side
+    scale = min(1.0, shorter_side / min(width, height))
     return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def is_elongated(width: int, height: int) -> bool:
+    """Tell whether an image is so wide, or so high, that it is squeezed into a square.
+
+    Examples
+    --------
+    >>> is_elongated(300, 100), is_elongated(100, 301)
+    (False, True)
+    """
+    return max(width, height) > _MAX_ELONGATION * min(width, height)
 
 
 def read_as_stored(image: ImageSource, shorter_side: int | None, channels: int = 3) -> npt.NDArray[np.uint8]:

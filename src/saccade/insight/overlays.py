@@ -10,6 +10,7 @@ from PIL import Image
 
 from saccade.data.decoding import ImageSource, image_size, read_image
 from saccade.data.examples import Examples
+from saccade.data.stored_form import is_elongated
 from saccade.errors import DataError, UnknownNameError
 from saccade.models.network import InputSpec
 
@@ -78,7 +79,7 @@ def place_in_image(map_HW: np.ndarray, size: tuple[int, int], spec: InputSpec) -
     Parameters
     ----------
     map_HW : ndarray of float32, shape (img_size, img_size)
-        Of the central square that the network saw.
+        Of the central square that the network saw; of an elongated image, of its middle, squeezed into a square.
     size : (int, int)
         Width and height of the image in pixels.
     spec : InputSpec
@@ -96,12 +97,13 @@ def place_in_image(map_HW: np.ndarray, size: tuple[int, int], spec: InputSpec) -
     [5, 14]
     """
     width, height = size
-    scale = min(width, height) / round(spec.img_size / spec.crop_pct)  # pixels of the image for one of the map
+    sides = size if is_elongated(width, height) else (min(size), min(size))
+    scale_x, scale_y = (length / round(spec.img_size / spec.crop_pct) for length in sides)  # pixels for one of the map
     placed = np.zeros((height, width), np.float32)
-    (left, first_x, last_x), (top, first_y, last_y) = (
-        _seen_part(length, scale * len(map_HW)) for length in (width, height)
-    )
-    edges = np.array([first_x - left, first_y - top, last_x - left, last_y - top]) / scale
+    left, first_x, last_x = _seen_part(width, scale_x * len(map_HW))
+    top, first_y, last_y = _seen_part(height, scale_y * len(map_HW))
+    edges = np.array([first_x - left, first_y - top, last_x - left, last_y - top])
+    edges = edges / [scale_x, scale_y, scale_x, scale_y]
     x_1, y_1, x_2, y_2 = edges.clip(0, len(map_HW)).tolist()
     picture = Image.fromarray(np.asarray(map_HW, np.float32))
     resized = picture.resize((last_x - first_x, last_y - first_y), Image.Resampling.BILINEAR, (x_1, y_1, x_2, y_2))

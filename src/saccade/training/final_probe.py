@@ -12,9 +12,10 @@ import torch
 from saccade.data.batches import Images
 from saccade.training.classifier import Classifier
 from saccade.training.feature_cache import cached_features
-from saccade.training.heads import fit_heads
+from saccade.training.heads import NUM_FOLDS
 from saccade.training.imbalance import loss_weights
 from saccade.training.probe import Probe
+from saccade.training.robust import fit_robust_heads
 from saccade.training.task import ImageTask, Split
 from saccade.training.trial_files import probe_file
 
@@ -90,7 +91,7 @@ def final_probe(
     val : Split
         The images that judged the probe.
     probe : Probe
-        Its penalty is used again.
+        Its penalty is used again, and its doubts in labels.
     outputs : ndarray
         What it says of them.
     learns_from_val : bool
@@ -114,8 +115,16 @@ def final_probe(
         targets = np.concatenate([train.targets[probe.rows], val.targets])
         if weights is not None:
             weights = np.concatenate([weights[probe.rows], weights[len(train.indices) :]])
-        features, penalties = np.concatenate(parts), (probe.penalty,)
-        fitted = fit_heads(features, targets, classifier.problem, weights, penalties=penalties, num_folds=1)
+        q = probe.robust_loss
+        fitted, _ = fit_robust_heads(
+            np.concatenate(parts),
+            targets,
+            classifier.problem,
+            q,
+            weights,
+            penalties=(probe.penalty,),
+            num_folds=NUM_FOLDS if q else 1,
+        )
         weight, bias = fitted.weight, fitted.bias
     most = max(1, MAX_NUMBERS // probe.unseen.shape[1])
     return FinalProbe(probe.rows[:most], probe.unseen[:most], outputs, layer, weight, bias)

@@ -16,8 +16,8 @@ import torch
 from saccade.data.batches import Images
 from saccade.training.classifier import Classifier
 from saccade.training.feature_cache import cached_features
-from saccade.training.heads import fit_heads
 from saccade.training.problem import Problem
+from saccade.training.robust import fit_robust_heads
 from saccade.training.task import Split
 
 MAX_IMAGES = 4000
@@ -31,19 +31,23 @@ class Probe:
     Attributes
     ----------
     figures : dict
-        ``train_loss``, ``train_part`` (of the images that were seen) and, for classes, ``train_acc``.
+        ``train_loss``, ``train_part`` (of the images that were seen) and, for classes, ``train_acc``; ``robust_loss``
+        where labels were doubted.
     rows : ndarray of int64, shape (num_seen,)
         Which training images were seen, by their place in the split.
     penalty : float
         See `saccade.training.heads.Head`.
     unseen : ndarray of float32, shape (num_seen, num_outputs), or None
         What a layer of that penalty says of each of them that has not learned from it; None without folds.
+    robust_loss : float
+        How much labels were doubted: the q of `saccade.training.robust`.
     """
 
     figures: dict[str, float]
     rows: np.ndarray = field(repr=False)
     penalty: float
     unseen: np.ndarray | None = field(default=None, repr=False)
+    robust_loss: float = 0.0
 
 
 def fit_head(
@@ -53,6 +57,8 @@ def fit_head(
     seconds_left: Callable[[], float],
     seed: int = 0,
     weights: np.ndarray | None = None,
+    *,
+    robust_loss: float | None = 0.0,
 ) -> Probe | None:
     """Fit the network's last layer to the training images.
 
@@ -70,6 +76,8 @@ def fit_head(
         Draws the images.
     weights : ndarray or None
         Of all training images in the loss, as `saccade.training.imbalance.loss_weights` returned them.
+    robust_loss : float or None
+        See `saccade.training.robust.fit_robust_heads`.
 
     Returns
     -------
@@ -91,14 +99,16 @@ def fit_head(
     targets = train.targets[chosen]
     if classifier.problem.type in ("binary", "multiclass") and len(np.unique(targets)) < 2:
         return None
-    fitted = fit_heads(features, targets, classifier.problem, of_chosen, seconds_left, seed=seed)
+    fitted, q = fit_robust_heads(features, targets, classifier.problem, robust_loss, of_chosen, seconds_left, seed=seed)
     with torch.no_grad():
         head.weight.copy_(torch.as_tensor(fitted.weight))
         if head.bias is not None:
             head.bias.copy_(torch.as_tensor(fitted.bias))
         outputs = head(torch.tensor(features, device=head.weight.device)).cpu()
     figures = _figures(classifier.problem, outputs, torch.as_tensor(targets), len(train.indices))
-    return Probe(figures, chosen, fitted.penalty, fitted.held_out)
+    if q:
+        figures["robust_loss"] = q
+    return Probe(figures, chosen, fitted.penalty, fitted.held_out, q)
 
 
 def outputs_of_frozen(

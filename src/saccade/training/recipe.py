@@ -106,6 +106,9 @@ class Recipe(BaseModel):
     class_weight: Any = Field(None, description="weight of classes: 'balanced', or a dict from label to weight")
     balanced_sampling: bool = Field(False, description="draw training images of all classes equally often")
     smoothing: float = Field(0.0, ge=0, lt=1, description="label smoothing")
+    robust_loss: float | None = Field(
+        None, ge=0, le=1, description="for wrong labels: q of the generalised cross entropy; None lets a probe find out"
+    )
     drop: float = Field(0.0, ge=0, lt=1, description="dropout before the last layer")
     drop_path: float | None = Field(None, ge=0, lt=1, description="stochastic depth")
     model_ema: bool = Field(False, description="judge and keep a moving average of the weights")

@@ -37,6 +37,7 @@ from saccade.training.numerics_of_trials import choose_for_trial
 from saccade.training.optimisation import LearningRate, Mixing, make_optimizer, side_in_epoch
 from saccade.training.probe import Probe, fit_head, outputs_of_frozen
 from saccade.training.recipe import Recipe
+from saccade.training.robust import robust_loss
 from saccade.training.task import ImageTask
 from saccade.training.trial_files import (
     BLUEPRINT,
@@ -184,8 +185,9 @@ class Trainer:
             by_image = self.draw * len(self.draw) * (1.0 if by_image is None else by_image)
         weights = loss_weights(train.targets, self.task.problem, self.class_weights, by_image)
         # Fitting the layer and judging it take time as well, so looking at the images must end before the deadline.
-        until = Deadline(PROBE_PART * deadline.seconds_left())
-        return fit_head(self.classifier, self.task.store, train, until.seconds_left, self.recipe.seed, weights)
+        left = Deadline(PROBE_PART * deadline.seconds_left()).seconds_left
+        q, seed = self.recipe.robust_loss, self.recipe.seed
+        return fit_head(self.classifier, self.task.store, train, left, seed, weights, robust_loss=q)
 
     def _judge(
         self,
@@ -285,8 +287,7 @@ class Trainer:
 
     def _step(self, x_BCHW: torch.Tensor, y: torch.Tensor, weights: torch.Tensor | None = None) -> tuple[float, float]:
         """Take one step; return the loss and how many images were classified rightly before it."""
-        targets = y
-        smoothing = self.recipe.smoothing
+        targets, problem, smoothing = y, self.task.problem, self.recipe.smoothing
         if self.mixing is not None:
             x_BCHW, targets, weights = self.mixing(x_BCHW, y, weights)
             smoothing = 0.0  # part of the mixed targets already
@@ -294,7 +295,8 @@ class Trainer:
         with self.numerics.autocast():
             outputs = forward(x_BCHW)
         by_class = None if self.class_weights is None else torch.as_tensor(self.class_weights, device=y.device)
-        loss = self.task.problem.loss(outputs, targets, smoothing, by_class, weights)
+        q = self.recipe.robust_loss or 0.0
+        loss = robust_loss(problem, outputs, targets, q, smoothing, by_class, weights)
         self.optimizer.zero_grad()
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         if self.recipe.clip_grad:
@@ -302,7 +304,7 @@ class Trainer:
             torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.clip_grad)
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        return loss.item(), self.task.problem.num_right(outputs, y)
+        return loss.item(), problem.num_right(outputs, y)
 
     def _train_figures(self, sum_loss: float, sum_right: float, num_images: float) -> dict[str, float]:
         figures = {
