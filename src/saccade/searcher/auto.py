@@ -49,6 +49,9 @@ AGAIN = 0.3
 PASSES = 3.5
 """Forward passes that a step of training takes as long as: itself, backward, and the optimizer."""
 
+SHORTENING = 0.5
+"""The power of the part of its epochs that a training is left with, by which its gain over the probe is less."""
+
 SPEED_WEIGHT = 0.25
 """How much of an observation the measured speed of the machine counts, where networks were timed as well: a first trial
 tells better what all else takes."""
@@ -405,8 +408,11 @@ class AutoSearcher(Searcher):
             return None
         # A training that the deadline shortens ends as a whole one does, with its learning rate brought down.
         final = np.minimum((horizons[None] < whole).sum(axis=1), len(horizons) - 1)[:, None]
-        at = np.where((horizons >= ends) & (ends < whole), final, np.arange(len(horizons)))
+        is_short = (horizons >= ends) & (ends < whole)
+        at = np.where(is_short, final, np.arange(len(horizons)))
         mean, sd = np.take_along_axis(forecast.mean, at, 1), np.take_along_axis(forecast.sd, at, 1)
+        probe = forecast.mean[:, :1]
+        mean = np.where(is_short, probe + (mean - probe) * (ends / whole) ** SHORTENING, mean)
         have_probes = np.array([item.has_probe for item in items])[:, None]
         sd = np.where(have_probes, self.probes.sureness * sd, sd)
         gain = expected_improvement(mean, sd, self._best) * np.where(horizons == 0, INSIGHT, 1.0)
