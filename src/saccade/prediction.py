@@ -123,8 +123,6 @@ def _rows_of_group(
 class _OneBatch:
     """Stands for `Batches` of which there is only one."""
 
-    is_decoding, waited_s = False, 0.0
-
     def __init__(self, batch: tuple[torch.Tensor, ...]) -> None:
         self._batch = batch
 

@@ -110,11 +110,6 @@ class Batches:
         """Images in one pass."""
         return len(self.indices)
 
-    @property
-    def is_decoding(self) -> bool:
-        """Whether images are decoded when they are asked for."""
-        return bool(getattr(self.images, "decodes", False))
-
     def shuffled(self) -> Iterator[tuple[torch.Tensor, ...]]:
         """One pass in a random order, which depends on the state of torch's global generator alone."""
         parts = self.shuffled_rows()
@@ -154,7 +149,7 @@ class Batches:
 
     def _suitable_threads(self) -> int:
         share = torch.get_num_threads()  # what this trial may use of the machine
-        if self.is_decoding:
+        if getattr(self.images, "decodes", False):
             return max(2, share)
         return 1 if self.device.type == "cpu" else min(MOST_THREADS, share)
 

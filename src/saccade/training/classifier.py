@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -21,12 +20,6 @@ from saccade.training.numerics_bench import Purpose, Workload
 from saccade.training.own_parts import OwnPart, build_own_network
 from saccade.training.problem import Problem
 from saccade.training.recipe import Recipe
-
-LOOK_AT_BATCH = 5
-"""At which batch of images that are decoded meanwhile it is seen whether decoding is the bottleneck."""
-
-MOST_WAITING = 0.3
-"""The part of the time in which to wait for images, beyond which it is."""
 
 
 @dataclass(frozen=True)
@@ -237,10 +230,7 @@ class Classifier:
         on_batch: Callable[[int], None],
     ) -> Iterator[np.ndarray]:
         network.eval()
-        start_s = time.perf_counter()
-        for number, (x_BCHW, _) in enumerate(batches.in_order(), start=1):
-            if number == LOOK_AT_BATCH and self._is_decoding_slower(batches, time.perf_counter() - start_s):
-                torch.set_num_threads(1)  # until `outputs` puts it back
+        for x_BCHW, _ in batches.in_order():
             with self.inference.autocast():
                 outputs = network(x_BCHW)
                 mirrored = network(x_BCHW.flip(3)) if self.blueprint.tta else None
@@ -249,11 +239,6 @@ class Classifier:
             yield outputs.cpu().numpy()
             if seconds_left() <= 0:
                 return
-
-    def _is_decoding_slower(self, batches: Batches, seconds: float) -> bool:
-        """Say whether threads of the arithmetic, which wait busily for more of it, hinder those that decode."""
-        is_on_cpu = self.inference.device.type == "cpu"
-        return is_on_cpu and batches.is_decoding and batches.waited_s > MOST_WAITING * seconds
 
 
 def new_classifier(
