@@ -99,6 +99,9 @@ def parts_s(events: Path, called: float, returned: float) -> dict[str, float]:
 
 def remembered_numerics() -> dict[str, str]:
     """Return what the cache folder remembers, by purpose: of one network and size, its last choice."""
+    import torch
+
+    from saccade.training.device import Numerics
     from saccade.training.numerics_memory import MEMORY
 
     if not MEMORY.path.exists():
@@ -106,8 +109,7 @@ def remembered_numerics() -> dict[str, str]:
     choices = json.loads(MEMORY.path.read_text(encoding="utf-8"))["choices"]
     found = {}
     for key, choice in choices.items():
-        order = "channels last" if choice["channels_last"] else "channels first"
-        found[key.split(" |")[0]] = f"{choice['dtype']}, {order}" + ", compiled" * choice["compiled"]
+        found[key.split(" |")[0]] = str(Numerics.from_json(choice["numerics"], torch.device("cpu")))
     return found
 
 

@@ -6,9 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from benchmarks.arithmetic import trials_s
 
 from benchmarks import efficiency
+from saccade.training.device import Numerics
+from saccade.training.numerics_memory import NumericsMemory
 
 
 def test_ratios_and_where_the_time_went(
@@ -49,3 +52,11 @@ def test_parts_of_a_log_are_its_whole(tmp_path: Path) -> None:
 def test_the_first_pass_of_a_process_counts_once() -> None:
     assert trials_s([5.0, 2.0], 1) == 7.0
     assert trials_s([5.0, 2.0], 3) == 15.0
+
+
+def test_the_numerics_of_a_fit_are_read_from_what_it_remembers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SACCADE_CACHE", str(tmp_path))
+    assert efficiency.remembered_numerics() == {}
+    chosen = Numerics(torch.device("cpu"), torch.bfloat16)
+    NumericsMemory().put("training | resnet18 | 8x3x64x64", {"numerics": chosen.to_json(), "part": 1.0})
+    assert efficiency.remembered_numerics() == {"training": "bfloat16, channels last"}

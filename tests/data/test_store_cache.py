@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 
 from saccade.data import store_cache
+from saccade.data.decoded_images import decoded_images
 from saccade.data.on_demand import StreamedStore
 from saccade.data.store import ImageStore
-from saccade.data.store_cache import StoreCache, decoded_images
+from saccade.data.store_cache import StoreCache
 from saccade.data.stored_form import read_as_stored
 from saccade.errors import HyperparameterError, ImageReadError
 
@@ -219,7 +220,7 @@ FULL_DISK = """
 import resource, sys
 import numpy as np
 from pathlib import Path
-from saccade.data.store_cache import decoded_images
+from saccade.data.decoded_images import decoded_images
 images = [np.full((64, 64, 3), number, dtype=np.uint8) for number in range(50)]
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 store = decoded_images(images, Path(sys.argv[1]) / "store", shorter_side=None, warn=print)
@@ -240,7 +241,7 @@ BUILDING = """
 import sys
 import numpy as np
 from pathlib import Path
-from saccade.data.store_cache import decoded_images
+from saccade.data.decoded_images import decoded_images
 def wait(done, num_images):
     if done == 3:
         print("decoding", flush=True)

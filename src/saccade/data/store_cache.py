@@ -2,9 +2,7 @@
 
 A store is found again by the fingerprint of its images, so that a run on images that an earlier one has decoded begins
 at once. Stores are in the folder ``stores`` of `saccade.data.download.cache_folder`; to clear the cache, remove it.
-The environment variable ``SACCADE_STORE_CACHE_GB`` bounds it, and 0 switches it off: then images are decoded into the
-run folder, and removed when the run ends. ``SACCADE_STORE_KEY=content`` knows images by their bytes instead of by path,
-size and time of change.
+The environment variable ``SACCADE_STORE_CACHE_GB`` bounds it, and 0 switches it off.
 """
 
 from __future__ import annotations
@@ -15,97 +13,24 @@ import re
 import secrets
 import shutil
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import filelock
 
-from saccade.data.decoding import ImageSource
 from saccade.data.download import cache_folder
-from saccade.data.fingerprint import fingerprint
-from saccade.data.on_demand import StreamedStore
-from saccade.data.scanning import Progress, SecondsLeft, scan_images
+from saccade.data.scanning import SecondsLeft
 from saccade.data.store import ImageStore
-from saccade.data.store_writing import SUMMARY_FILE, HasRoom, NoRoomError
+from saccade.data.store_writing import SUMMARY_FILE, HasRoom
 from saccade.errors import DataError, HyperparameterError
 
-LIMIT_VARIABLE, KEY_VARIABLE = "SACCADE_STORE_CACHE_GB", "SACCADE_STORE_KEY"
+LIMIT_VARIABLE = "SACCADE_STORE_CACHE_GB"
 
 _MOST_BYTES, _PART_OF_FREE = 20_000_000_000, 0.2  # what the cache takes unless it is told otherwise
 _SPARED_BYTES, _SPARED_PART = 1_000_000_000, 0.02  # what is left free on a disk: the smaller of the two
 _PATIENCE = 0.5  # part of the time left for decoding in which to wait for another process that decodes the same
-
-
-def decoded_images(
-    images: Sequence[ImageSource],
-    folder: Path,
-    *,
-    shorter_side: int | None,
-    channels: int = 3,
-    deadline: SecondsLeft | None = None,
-    order: Iterable[int] | None = None,
-    on_progress: Progress | None = None,
-    on_wait: Callable[[], None] | None = None,
-    warn: Callable[[str], None] | None = None,
-) -> ImageStore:
-    """Return the images decoded: from `folder`, from the cache, or now.
-
-    Parameters
-    ----------
-    images, shorter_side, channels, deadline, order, on_progress
-        As in `ImageStore.build`.
-    folder : Path
-        Of this run alone. A store goes there that is not to be shared: one that the deadline has cut short, or any
-        while the cache is off. What is there already is taken if it fits.
-    on_wait : callable or None
-        Called when another process is decoding the same images, before waiting for it.
-    warn : callable or None
-        Told when there is no room for a store, and images are decoded each time instead.
-
-    Raises
-    ------
-    HyperparameterError
-        When an environment variable of this module holds no number.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> import numpy as np
-    >>> images = [np.zeros((20, 30, 3), dtype=np.uint8)]
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     os.environ[LIMIT_VARIABLE] = "0"
-    ...     store = decoded_images(images, Path(folder) / "store", shorter_side=10)
-    ...     print(store[0].shape, os.environ.pop(LIMIT_VARIABLE))
-    (10, 15, 3) 0
-    """
-    cache, order = StoreCache.from_environment(), None if order is None else list(order)
-    if (there := _store_there(folder, len(images), shorter_side, channels)) is not None:
-        return there
-    options: dict[str, Any] = {
-        "shorter_side": shorter_side, "channels": channels, "deadline": deadline, "order": order,
-        "on_progress": on_progress,
-    }  # fmt: skip
-
-    def build(folder: Path, has_room: HasRoom) -> ImageStore:
-        return ImageStore.build(images, folder, has_room=has_room, **options)
-
-    name_of = partial(
-        fingerprint, images, shorter_side, channels, by_content=os.environ.get(KEY_VARIABLE, "") == "content"
-    )
-    try:
-        if cache is not None:
-            with contextlib.suppress(OSError, NotImplementedError, filelock.Timeout):  # then for this run alone
-                return cache.get(name_of, build, folder, deadline, on_wait)
-    except NoRoomError as error:
-        if cache is not None and (cache.is_limit_own or _is_disk_full(error, cache.folder, folder.parent)):
-            return _streamed(images, error, options, warn)
-    try:
-        return build(folder, partial(_disk_has_room, folder.parent))
-    except NoRoomError as error:
-        return _streamed(images, error, options, warn)
 
 
 @dataclass(frozen=True)
@@ -267,7 +192,7 @@ class StoreCache:
             limit = self.limit_bytes
             if limit is None:
                 limit = int(min(_MOST_BYTES, _PART_OF_FREE * (disk.free + used + num_written)))
-            spare = num_bytes - num_written + _spared(disk.total) - disk.free
+            spare = num_bytes - num_written + spared_bytes(disk.total) - disk.free
             too_many = max(used + num_bytes - limit, spare)
             idle = [folder for folder in stores if not self._is_in_use(folder.name)]
             if num_bytes > limit or too_many > sum(stores[folder] for folder in idle):
@@ -363,43 +288,6 @@ def _num_bytes(folder: Path) -> int:
     return total
 
 
-def _spared(disk_bytes: int) -> int:
+def spared_bytes(disk_bytes: int) -> int:
+    """Return how much is left free on a disk of that size."""
     return int(min(_SPARED_BYTES, _SPARED_PART * disk_bytes))
-
-
-def _disk_has_room(folder: Path, num_bytes: int, num_written: int) -> bool:
-    disk = shutil.disk_usage(folder)
-    return num_bytes - num_written <= disk.free - _spared(disk.total)
-
-
-def _is_disk_full(error: NoRoomError, folder: Path, other: Path) -> bool:
-    """Tell whether there is no more room in the other folder either, because it is on the same full disk."""
-    return isinstance(error.__cause__, OSError) and other.exists() and folder.stat().st_dev == other.stat().st_dev
-
-
-def _store_there(folder: Path, num_images: int, shorter_side: int | None, channels: int) -> ImageStore | None:
-    """Return the store in the folder if it is whole and of this kind; make room for another one if it is not."""
-    if not folder.exists():
-        return None
-    with contextlib.suppress(DataError):
-        store = ImageStore.open(folder)
-        if (len(store), store.shorter_side, store.channels) == (num_images, shorter_side, channels):
-            return store
-    shutil.rmtree(folder)
-    return None
-
-
-def _streamed(
-    images: Sequence[ImageSource], error: NoRoomError, options: dict[str, Any], warn: Callable[[str], None] | None
-) -> StreamedStore:
-    """Look at the images that are still unknown, and decode them all again whenever they are wanted."""
-    if warn is not None:
-        warn(
-            f"{str(error).partition(' Free some space')[0]} Images are decoded anew in every epoch instead, which is "
-            f"slower. Free some space, name a folder on a larger disk by SACCADE_CACHE, allow more by "
-            f"{LIMIT_VARIABLE}, or choose a smaller img_size"
-        )
-    shorter_side, channels = options["shorter_side"], options["channels"]
-    known = {name: options[name] for name in ("channels", "deadline", "order", "on_progress")}
-    scan = scan_images(images, min_shorter_side=shorter_side, recorder=error.recorder, **known)
-    return StreamedStore(images, scan, shorter_side, channels)

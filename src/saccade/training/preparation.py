@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from saccade.data.decoded_images import decoded_images
 from saccade.data.examples import Examples, ImageLike
 from saccade.data.splitting import split_holdout
 from saccade.data.store import ImageStore
-from saccade.data.store_cache import decoded_images
 from saccade.errors import DataError
 from saccade.events import DataReady, Event, Progressed, Warned
 from saccade.training.imbalance import sample_weights
@@ -53,7 +53,7 @@ def prepare_data(
     """Decode all images into a store, and split off validation images where none are given.
 
     A store of these images that is there already, in `folder` or in the cache that runs share, is taken as it is; see
-    `saccade.data.store_cache`.
+    `saccade.data.decoded_images`.
 
     Parameters
     ----------
