@@ -29,7 +29,9 @@ def test_measuring_ends_in_time_and_leaves_the_threads_as_they_were() -> None:
     assert torch.get_num_threads() == before
 
 
-def test_of_own_networks_and_other_devices_nothing_is_measured() -> None:
-    space = recipe_space({"model": lambda num_classes: torch.nn.Linear(1, num_classes)})
-    assert forward_seconds(space, device=CPU, longest_s=60) == {}
-    assert forward_seconds(recipe_space({"model": "test_resnet"}), device=torch.device("meta"), longest_s=60) == {}
+def test_nothing_is_measured_on_other_devices_and_where_there_is_nothing_to_compare() -> None:
+    several = Categorical("test_resnet", "test_vit")
+    assert forward_seconds(recipe_space({"model": several}), device=torch.device("meta"), longest_s=60) == {}
+    assert forward_seconds(recipe_space({"model": "test_resnet"}), device=CPU, longest_s=60) == {}
+    mixed = Categorical("test_resnet", lambda num_classes: torch.nn.Linear(1, num_classes))
+    assert len(forward_seconds(recipe_space({"model": mixed}), device=CPU, num_threads=1, longest_s=60)) == 1

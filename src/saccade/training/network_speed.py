@@ -48,7 +48,8 @@ def forward_seconds(
     weights : Path or None
         As in `describe_recipe`.
     device : torch.device or None
-        None is the best there is. Of any but a CPU nothing is measured: the portfolio knows those.
+        None is the best there is. Of any but a CPU nothing is measured: the portfolio knows those. Nor is anything
+        where there is one network only, and nothing to compare.
     num_threads : int or None
         CPU threads of a trial; None leaves it to torch.
     longest_s : float
@@ -62,7 +63,8 @@ def forward_seconds(
     2
     """
     device = device or choose_device()
-    if device.type != "cpu":
+    num_networks = len(choices(space, "model")) * len(choices(space, "img_size"))
+    if device.type != "cpu" or num_networks < 2:
         return {}
     end_s = time.perf_counter() + longest_s
     found: dict[NetworkDescription, float] = {}
