@@ -23,7 +23,7 @@ from saccade.executor import (
     measure_costs,
 )
 from saccade.executor.choice import MAX_WORKER_SHARE, known_costs, measure_round_trip_s
-from saccade.trial import Decision, FunctionTrainable, Job
+from saccade.trial import Decision, FunctionTrainable, Job, Trainable
 
 CHEAP = WorkerCosts(start_s=0.0)
 DEAR = WorkerCosts(start_s=3.0, import_s=2.5, round_trip_s=0.01)
@@ -161,6 +161,24 @@ def test_a_worker_is_waited_for_when_there_is_time(seconds_left):
     with make_executor("auto", costs=CHEAP) as executor:
         assert run_pid(executor, seconds_left) != os.getpid()
         assert not executor.is_inline
+
+
+def test_the_time_spent_waiting_for_a_worker_is_the_jobs_own(slow_module):
+    """Otherwise a fit with one long job would end late by as much."""
+
+    class Remembering(Trainable):
+        def train(self, job, report):
+            self.seconds_left = job.seconds_left
+            return ""
+
+    trainable = Remembering()
+    seconds_left = 0.5 / MAX_WORKER_SHARE
+    with make_executor("auto", [slow_module], costs=CHEAP) as executor:
+        executor.trainable = trainable
+        executor.submit(Job(0, {}, seconds_left=seconds_left))
+        executor.run(lambda event: Decision.CONTINUE)
+        assert executor.is_inline
+    assert trainable.seconds_left <= seconds_left - 0.5
 
 
 def test_a_worker_is_kept_when_this_process_would_import_the_same(tmp_path, monkeypatch):

@@ -214,7 +214,9 @@ class AutoExecutor(Executor):
     def submit(self, job: Job) -> None:
         """Take up a job; the first one decides where all are done."""
         if self._chosen is None:
+            start_s = time.monotonic()
             self._chosen = self._choose(MAX_WORKER_SHARE * max(0.0, job.seconds_left))
+            job = replace(job, seconds_left=job.seconds_left - (time.monotonic() - start_s))  # what it waited counts
         self._chosen.submit(job)
 
     def run(self, handle: Handler) -> None:
