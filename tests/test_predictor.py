@@ -240,7 +240,8 @@ def test_the_same_seed_gives_the_same_numbers_inline_and_in_a_worker(
         predictor = ImagePredictor(path=tmp_path / name, verbosity=0)
         predictor.fit(
             frame, hyperparameters=space, executor=executor, random_state=7, nthreads_per_trial=1,
-            hyperparameter_tune_kwargs={"num_trials": 2},
+            # Two workers are given two configurations at once, so one that learns would propose others to them.
+            hyperparameter_tune_kwargs={"num_trials": 2, "searcher": "random"},
         )  # fmt: skip
         boards.append(predictor.leaderboard().drop(columns="fit_time_s"))
     pd.testing.assert_frame_equal(boards[0], boards[1])
