@@ -55,9 +55,10 @@ class Meter:
     wall_s, cpu_s : float
         Seconds by the clock, and of all cores together, with those of processes that ended meanwhile.
     start_mb, peak_mb : float
-        Megabytes of this process: at the start, and at most, so far as a look every few milliseconds shows.
+        Megabytes of this process: at the start, and at most. The kernel keeps the peak where it lets us set it back.
     start_own_mb, peak_own_mb : float
-        The same without mapped files, which the system takes back when it needs the room. 0 where only Linux tells.
+        The same without mapped files, which the system takes back when it needs the room; the peak is what a look every
+        few milliseconds shows. 0 where only Linux tells.
     """
 
     def __init__(self, *, with_memory: bool = False) -> None:
@@ -65,6 +66,7 @@ class Meter:
         self._watch: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> Self:
+        self._is_peak_kept = self._with_memory and _set_peak_back()
         self.start_mb, self.start_own_mb = self.peak_mb, self.peak_own_mb = memory_mb() if self._with_memory else (0, 0)
         if self._with_memory and sys.platform == "linux":
             command = [sys.executable, "-S", "-c", _WATCH, str(os.getpid())]
@@ -81,17 +83,33 @@ class Meter:
             self.peak_mb, self.peak_own_mb = (int(kilobytes) * 1024 / 1e6 for kilobytes in said.split())
         elif self._with_memory:
             self.peak_mb, _ = memory_mb()
+        if self._is_peak_kept:
+            self.peak_mb = max(self.peak_mb, _status_mb()["VmHWM"])
 
 
 def memory_mb() -> tuple[float, float]:
     """Return the megabytes of this process in memory, and those of them that are not of mapped files."""
     try:
-        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+        now_mb = _status_mb()
     except OSError:  # not Linux: the most there ever were
         unit = 1 if sys.platform == "darwin" else 1024
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6, 0.0
-    kilobytes = {name: rest.split()[0] for name, _, rest in (line.partition(":") for line in lines) if "kB" in rest}
-    return int(kilobytes["VmRSS"]) * 1024 / 1e6, int(kilobytes["RssAnon"]) * 1024 / 1e6
+    return now_mb["VmRSS"], now_mb["RssAnon"]
+
+
+def _status_mb() -> dict[str, float]:
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    rests = {name: rest for name, _, rest in (line.partition(":") for line in lines)}
+    return {name: int(rest.split()[0]) * 1024 / 1e6 for name, rest in rests.items() if rest.endswith(" kB")}
+
+
+def _set_peak_back() -> bool:
+    """Let the kernel's record of this process's most memory begin anew; False where it may not be."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    except OSError:
+        return False
+    return True
 
 
 def _cpu_s() -> float:
