@@ -344,7 +344,7 @@ def test_weights_that_somebody_removed_are_missed(
     shutil.rmtree(tmp_path / "run" / "predictor")
     for path in (tmp_path / "run" / "trials").glob("*/best*"):
         path.unlink()
-    with pytest.raises(DataError, match="the weights of trial 0, one of the best; start the run anew"):
+    with pytest.raises(DataError, match=r"the weights of trial \d, one of the best; start the run anew"):
         ImagePredictor.resume(tmp_path / "run")
 
 

@@ -33,7 +33,6 @@ HYPERPARAMETERS: dict[str, Any] = {
     "epochs": 5,
     "batch_size": 32,
     "img_size": SIDE,
-    "crop_pct": 1.0,
     "pretrained": False,
     "hflip": 0.0,  # a mirrored 2 is no 2
     "scale": (0.7, 1.0),  # nor is a quarter of a digit one

@@ -105,6 +105,7 @@ def _rows_of_group(
     }
     for classifier in classifiers:
         classifier.choose_inference(-(-num_images // BATCH_SIZE), BATCH_SIZE)
+        classifier.fuse()  # for one image as for many, so that it gets the same numbers
     if len(classifiers) == 1:
         return [compute(classifiers[0], *batches_of.values(), on_batch=on_batch)]
     rows: list[np.ndarray] = []

@@ -34,13 +34,14 @@ def test_weights_of_the_recipe_come_before_those_of_the_fit(tiny_weights: Path, 
 def test_images_are_stored_as_large_as_the_largest_recipe_needs() -> None:
     assert stored_side(recipe_space({"model": "test_resnet", "img_size": 32, "crop_pct": 1.0}), 2) == 32
     assert stored_side(recipe_space({"model": "test_resnet", "img_size": Int(32, 64), "crop_pct": 0.8}), 2) == 80
+    assert stored_side(recipe_space({"model": "resnet18", "crop_pct": None}), 2) == round(224 / 0.95)
     assert stored_side(recipe_space({"model": Categorical("resnet18", "inception_v3")}), 2) >= 299
 
 
 def test_own_networks_are_tried_before_the_search_and_say_which_images_they_want() -> None:
     own = recipe_space({"net": lambda num_classes: nn.Sequential(nn.Flatten(), nn.LazyLinear(num_classes))})
     check_networks(own, None, 3)
-    assert stored_side(own, 3) == 256  # 224 / 0.875
+    assert stored_side(own, 3) == 224
     with pytest.raises(HyperparameterError, match=r"\(1, 3\)"):
         check_networks(recipe_space({"net": nn.Flatten(), "img_size": 16}), None, 3)
     large = recipe_space({"net": lambda num_classes: build_network("inception_v3", num_classes, pretrained=False)})

@@ -11,11 +11,11 @@ from torch import nn
 
 from saccade.events import EpochDone
 from saccade.training import classifier as classifier_module
-from saccade.training import numerics_of_trials, trainable, trainer
+from saccade.training import numerics_of_trials, trainer
 from saccade.training.classifier import Classifier, new_classifier
 from saccade.training.device import Numerics
 from saccade.training.numerics_bench import Workload
-from saccade.training.numerics_of_trials import choose_for_trial
+from saccade.training.numerics_of_trials import choose_for_probe, choose_for_trial
 from saccade.training.problem import Problem
 from saccade.training.recipe import Recipe
 from saccade.training.task import ImageTask
@@ -159,19 +159,45 @@ def test_on_another_machine_a_trial_chooses_anew(
 def test_the_time_of_measuring_is_part_of_the_job(
     make_task: MakeTask, tmp_path: Path, tiny: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: dict[str, float] = {}
+    seen: list[float] = []
     now_s = 0.0
 
     def choose(self: Trainer, seconds_left: float) -> None:
         nonlocal now_s
-        seen["measuring"] = seconds_left
-        now_s += 3.0
+        seen.append(seconds_left)
+        now_s += 6.0
 
-    monkeypatch.setattr(trainable, "Deadline", lambda limit_s: _Deadline(limit_s, lambda: now_s))
+    monkeypatch.setattr(trainer, "Deadline", lambda limit_s: _Deadline(limit_s, lambda: now_s))
     monkeypatch.setattr(Trainer, "choose_numerics", choose)
-    monkeypatch.setattr(Trainer, "run", lambda self, job, report: seen.update(training=job.seconds_left) or "")
-    run(make_task(), tmp_path / "trial", tiny, seconds_left=10.0)
-    assert seen == {"measuring": 10.0, "training": 7.0}
+    reports = run(make_task(), tmp_path / "trial", {**tiny, "pretrained": False}, seconds_left=10.0)
+    assert seen == pytest.approx([10.0, 4.0], abs=2.0)  # what the network takes to be built comes off before
+    assert len(reports) == 2
+
+
+def test_what_is_fastest_for_training_is_not_asked_for_a_probe(
+    make_task: MakeTask,
+    tmp_path: Path,
+    tiny: dict[str, Any],
+    tiny_weights: Path,
+    chosen: list[Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(trainer, "choose_for_probe", lambda *_: HALF)
+    task, recipe = make_task(), {**tiny, "pretrained": True, "weights": str(tiny_weights)}
+    first = run(task, tmp_path / "trial", recipe, until_epoch=0)
+    assert [report.epoch for report in first] == [0]
+    chosen.append((CHANNELS_FIRST, CHANNELS_FIRST))
+    rest = run(task, tmp_path / "trial", recipe, checkpoint=first[-1].checkpoint, until_epoch=1)
+    assert [report.epoch for report in rest] == [1]
+    assert not chosen
+
+
+def test_a_probe_without_time_to_measure_is_computed_in_what_is_usually_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, recipe = classifier()
+    for is_native, dtype in ((True, torch.bfloat16), (False, torch.float32)):
+        monkeypatch.setattr(numerics_of_trials, "is_half_native", lambda _, is_native=is_native: is_native)
+        monkeypatch.setattr(numerics_of_trials, "candidates", lambda *_, **__: [Numerics(CPU), HALF])
+        assert choose_for_probe(made, recipe, 30, 31, seconds_left=1e-3).dtype is dtype
 
 
 class _Deadline:

@@ -98,7 +98,7 @@ def kitchen(make_task: MakeTask, tiny: dict[str, Any], tmp_path: Path) -> Kitche
 
 
 def test_what_makes_the_mean_better_goes_in_and_what_does_not_stays_out(kitchen: Kitchen) -> None:
-    one_side, garbage, other_side = kitchen.shifted(0.05), kitchen.shifted(3.0), kitchen.shifted(-0.05)
+    one_side, garbage, other_side = kitchen.shifted(0.1), kitchen.shifted(3.0), kitchen.shifted(-0.1)
     reports, folder = kitchen.cook(one_side, garbage, other_side)
     assert [report.metrics["is_better"] for report in reports] == [0, 1]
     assert json.loads((folder / RECORD).read_text())["trials"] == [10, 12]

@@ -422,6 +422,8 @@ class AutoSearcher(Searcher):
         worth = np.where(possible, gain / (cost + WAITING_SHARE), -1.0)
         if self._is_time_to_probe(items, seconds[:, 0], possible[:, 0]):
             worth[:, 1:] = -1.0
+            # A mean of several is worth more than any of them: the cheap ones first, so that there are many.
+            worth[:, 0] = np.where(possible[:, 0], 1 / (seconds[:, 0] + 1e-9), -1.0)
         for item, best in zip(items, worth.max(axis=1), strict=True):
             item.promise = float(best)
         row, column = (int(index) for index in np.unravel_index(int(np.argmax(worth)), worth.shape))

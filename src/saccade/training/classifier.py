@@ -13,6 +13,7 @@ import torch
 from saccade.data.augmentation import evaluation_transform
 from saccade.data.batches import Batches, Images
 from saccade.models.catalogue import resolve_name
+from saccade.models.fused import fused
 from saccade.models.network import InputSpec, build_network, classifier_parameters, network_input
 from saccade.training.device import Numerics
 from saccade.training.numerics import PREDICTION_PART, candidates, choose_numerics, structure_name
@@ -133,20 +134,38 @@ class Classifier:
         self.blueprint, self.problem, self.amp = blueprint, problem, amp
         self.numerics = self.inference = numerics
         self.network = numerics.place(network)
+        self._fused: torch.nn.Module | None = None
         spec = blueprint.input
         self.transform = evaluation_transform(spec.img_size, spec.crop_pct, spec.interpolation)
 
     @property
     def head(self) -> torch.nn.Module | None:
         """The last layer; None where the network has none, or several."""
-        find = getattr(self.network, "get_classifier", None)
-        head = find() if callable(find) else None
-        return head if isinstance(head, torch.nn.Module) else None
+        return head_of(self.network)
 
     def use(self, numerics: Numerics, inference: Numerics) -> None:
         """Train by the one and predict by the other numerics from now on; they have the same memory order."""
-        self.numerics, self.inference = numerics, inference
+        if (numerics, inference) != (self.numerics, self.inference):
+            self.numerics, self.inference, self._fused = numerics, inference, None
         numerics.place(self.network)
+
+    @property
+    def predicting(self) -> torch.nn.Module:
+        """What computes predictions: the network, or what `fuse` has made of it."""
+        return self._fused or self.network
+
+    def fuse(self) -> None:
+        """Let predictions be computed by a copy with fewer layers from now on: see `saccade.models.fused`.
+
+        This is for a network whose weights do not change; where they will, `unfuse` comes first.
+        """
+        if self._fused is None and not self.inference.compiled:
+            made = fused(self.network, self.blueprint.in_chans, self.blueprint.input.img_size)
+            self._fused = self.network if made is None else self.inference.place(made)
+
+    def unfuse(self) -> None:
+        """Let predictions be computed by the network itself again."""
+        self._fused = None
 
     def choose_inference(self, num_batches: float, batch_size: int = 32) -> Numerics:
         """Let predictions be computed in the fastest numerics, as remembered or measured, and return these.
@@ -219,7 +238,7 @@ class Classifier:
         parameters are those of `predict`.
         """
         with self.inference.threads():
-            return np.concatenate(list(self._outputs(batches, network or self.network, seconds_left, on_batch)))
+            return np.concatenate(list(self._outputs(batches, network or self.predicting, seconds_left, on_batch)))
 
     @torch.inference_mode()
     def _outputs(
@@ -239,6 +258,13 @@ class Classifier:
             yield outputs.cpu().numpy()
             if seconds_left() <= 0:
                 return
+
+
+def head_of(network: torch.nn.Module) -> torch.nn.Module | None:
+    """Return the last layer of a network; None where it has none, or several."""
+    find = getattr(network, "get_classifier", None)
+    head = find() if callable(find) else None
+    return head if isinstance(head, torch.nn.Module) else None
 
 
 def new_classifier(

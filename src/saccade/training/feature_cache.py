@@ -17,6 +17,9 @@ from saccade.training.features import features_of
 MAX_BYTES = 256 * 2**20
 """Of the features that are kept of one store; those that were used least recently go first."""
 
+LEAST_FUSED = 64
+"""Images for which it is worth to make a faster copy of the network."""
+
 _kept: WeakKeyDictionary[Images, OrderedDict[bytes, np.ndarray]] = WeakKeyDictionary()
 
 
@@ -56,7 +59,12 @@ def cached_features(
     if key in kept:
         kept.move_to_end(key)
         return kept[key]
-    features = features_of(classifier, classifier.batches(images, indices), seconds_left)
+    if len(indices) >= LEAST_FUSED:
+        classifier.fuse()
+    try:
+        features = features_of(classifier, classifier.batches(images, indices), seconds_left)
+    finally:
+        classifier.unfuse()  # its weights will change
     features.flags.writeable = False
     if len(features) == len(indices):
         kept[key] = features

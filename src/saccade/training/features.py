@@ -9,7 +9,7 @@ import torch
 
 from saccade.data.batches import Batches
 from saccade.errors import HyperparameterError
-from saccade.training.classifier import Classifier
+from saccade.training.classifier import Classifier, head_of
 
 
 def features_of(
@@ -34,7 +34,7 @@ def features_of(
     HyperparameterError
         When the network has no single last layer.
     """
-    head = classifier.head
+    head = head_of(classifier.predicting)
     if head is None:
         raise HyperparameterError(
             f"{classifier.blueprint.name} has no single last layer whose input could be taken as features"

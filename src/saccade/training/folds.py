@@ -151,7 +151,6 @@ class FoldTrainable(Trainable):
         order: FoldOrder = job.config["order"]
         with cpu_threads(self.task.num_threads):
             trainer = Trainer(self.of_fold(order.fold), Recipe.of(order.config), Path(job.folder))
-            trainer.choose_numerics(deadline.seconds_left())
             reason = trainer.run(replace(job, seconds_left=deadline.seconds_left()), report)
             if trainer.val_outputs is not None:
                 save_outputs(Path(job.folder) / OUTPUTS, trainer.val_outputs)

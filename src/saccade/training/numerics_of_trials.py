@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 
+import torch
+
 from saccade.training.classifier import Classifier
-from saccade.training.device import Numerics
+from saccade.training.device import Numerics, is_half_native
 from saccade.training.numerics import (
     INFERENCE_PART,
+    PREDICTION_PART,
     TRAINING_PART,
     candidates,
     choose_numerics,
@@ -55,3 +58,29 @@ def choose_for_trial(
     workload = classifier.workload("inference", val_batch_size)
     num_measured = num_steps_for_measuring(num_forward, INFERENCE_PART)
     return training, choose_numerics(network, workload, among, num_measured, seconds_left)
+
+
+def choose_for_probe(
+    classifier: Classifier, recipe: Recipe, num_batches: float, batch_size: int, seconds_left: float = math.inf
+) -> Numerics:
+    """Return the numerics for a network that is looked at, but not trained yet.
+
+    Where there is no time to measure, that is 16 bits on a processor that has them: for predictions these were faster
+    with every network that was measured, by 1.7 times or more.
+
+    Parameters
+    ----------
+    classifier, recipe, seconds_left
+        As in `choose_for_trial`.
+    num_batches : float
+        How many there will be.
+    batch_size : int
+        Images in each.
+    """
+    device, network = classifier.numerics.device, classifier.network
+    among = candidates(device, "inference", recipe.amp, classifier.numerics.channels_last, compiled=False)
+    if is_half_native(device):
+        among.sort(key=lambda numerics: numerics.dtype is torch.float32)
+    network.eval()
+    num_measured = num_steps_for_measuring(num_batches, PREDICTION_PART)
+    return choose_numerics(network, classifier.workload("inference", batch_size), among, num_measured, seconds_left)

@@ -91,7 +91,12 @@ class Recipe(BaseModel):
     first_img_size: int | None = Field(
         None, ge=8, description="pixels of a side in the first epoch, from which it grows to img_size by the last one"
     )
-    crop_pct: float | None = Field(None, gt=0, le=1, description="side of the central crop for judging")
+    crop_pct: float | None = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="side of the central crop for judging, of the shorter side; None is the network's own",
+    )
     scale: tuple[float, float] = Field((0.35, 1.0), description="area of the random crop")
     ratio: tuple[float, float] = Field((3 / 4, 4 / 3), description="aspect ratio of the random crop")
     hflip: float = Field(0.5, ge=0, le=1, description="probability of a left-right flip")

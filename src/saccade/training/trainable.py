@@ -32,5 +32,4 @@ class ImageTrainable(Trainable):
             trainer = Trainer(self.task, Recipe.of(job.config), Path(job.folder))
             if job.checkpoint is not None:
                 trainer.load_checkpoint(Path(job.checkpoint))
-            trainer.choose_numerics(deadline.seconds_left())
             return trainer.run(replace(job, seconds_left=deadline.seconds_left()), report)

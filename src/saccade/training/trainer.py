@@ -33,7 +33,7 @@ from saccade.training.imbalance import balanced_sampling_weights, class_weights,
 from saccade.training.metrics import held_out_figures
 from saccade.training.network_costs import network_costs
 from saccade.training.numerics_memory import processor
-from saccade.training.numerics_of_trials import choose_for_trial
+from saccade.training.numerics_of_trials import choose_for_probe, choose_for_trial
 from saccade.training.optimisation import LearningRate, Mixing, make_optimizer, side_in_epoch
 from saccade.training.probe import Probe, fit_head, outputs_of_frozen
 from saccade.training.recipe import Recipe
@@ -139,6 +139,13 @@ class Trainer:
         num_steps = self.recipe.epochs * len(self.train_batches)
         self._use(*choose_for_trial(self.classifier, self.recipe, num_steps, self.val_batches.batch_size, seconds_left))
 
+    def _choose_for_probe(self, seconds_left: float) -> None:
+        """Take the fastest numerics for predictions; what is the fastest for training can wait until there is some."""
+        size = self.val_batches.batch_size
+        num_batches = (len(self.task.train.indices) + len(self.task.val.indices)) / size
+        inference = choose_for_probe(self.classifier, self.recipe, num_batches, size, seconds_left)
+        self.classifier.use(self.numerics, inference)
+
     def _use(self, training: Numerics, inference: Numerics) -> None:
         self.has_begun = True
         self.classifier.use(training, inference)
@@ -165,6 +172,7 @@ class Trainer:
         """Do the probe and the epochs that are still to be done; tell of each whether it is whole."""
         if not self.is_probed:
             self.is_probed = True
+            self._choose_for_probe(deadline.seconds_left())
             start_s = time.perf_counter()
             if (probe := self._fit_head(deadline)) is not None:
                 if self.ema is not None:
@@ -172,6 +180,7 @@ class Trainer:
                 yield self._judge(job.trial, deadline, start_s, probe.figures, is_whole=True, probe=probe), True
         until = self.recipe.epochs if job.until_epoch is None else min(job.until_epoch, self.recipe.epochs)
         while self.num_epochs < until and not self.stop_reason:
+            self.choose_numerics(deadline.seconds_left())
             start_s = time.perf_counter()
             with self.numerics.threads():
                 figures, is_whole = self._train(deadline)
@@ -368,11 +377,7 @@ class Trainer:
     def state_dict(self) -> dict[str, Any]:
         """Return all that training must have to continue exactly."""
         return {
-            "numerics": {
-                "processor": processor(self.numerics.device),
-                "training": self.classifier.numerics.to_json(),
-                "inference": self.classifier.inference.to_json(),
-            },
+            "numerics": self._numerics_state() if self.has_begun else None,
             "network": self.network.state_dict(),
             "ema": self.ema and self.ema.module.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -386,11 +391,18 @@ class Trainer:
             "best_epoch": self.best_epoch,
         }
 
+    def _numerics_state(self) -> dict[str, Any]:
+        return {
+            "processor": processor(self.numerics.device),
+            "training": self.classifier.numerics.to_json(),
+            "inference": self.classifier.inference.to_json(),
+        }
+
     def load_checkpoint(self, path: Path) -> None:
         """Continue from what `state_dict` held when the file was written."""
         device = self.numerics.device
         state = load_state(path, device)
-        numerics = state.get("numerics", {})  # of another machine, they need not even exist here
+        numerics = state.get("numerics") or {}  # of another machine, they need not even exist here
         if numerics.get("processor") == processor(device):
             self._use(*(Numerics.from_json(numerics[purpose], device) for purpose in ("training", "inference")))
         self.network.load_state_dict(state["network"])
