@@ -101,3 +101,30 @@ def test_what_a_threshold_is_worth_is_what_scikit_learn_says() -> None:
 @pytest.mark.parametrize(("names", "problem"), [(BINARY, RARE), (MULTILABEL, TAGS)])
 def test_every_metric_with_thresholds_exists(names: dict[str, object], problem: Problem) -> None:
     assert [make_metric(name, problem).name for name in names] == list(names)
+
+
+def test_rare_classes_count_as_much_as_common_ones_for_balanced_accuracy() -> None:
+    problem = Problem("multiclass", ("a", "b", "c"))
+    metric = make_metric("balanced_accuracy", problem)
+
+    def drawn(num: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        rng = np.random.default_rng(seed)
+        logits = np.log([0.9, 0.08, 0.02]) + 1.5 * rng.normal(size=(num, 3))
+        p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+        return p.astype(np.float32), (rng.random((num, 1)) > p.cumsum(1)).sum(1).clip(max=2)
+
+    p, y = drawn(2000, 0)
+    found = fit_thresholds(p, y, problem, metric)
+    assert found.shares == pytest.approx(np.bincount(y) / len(y))
+    assert found.figure_after > found.figure_before == metric(y, p, problem)
+    others, labels = drawn(20_000, 1)
+    assert metric(labels, found.decided(others), problem) > metric(labels, others, problem) + 0.1
+    assert found.decided(others).sum(1) == pytest.approx(1, abs=1e-5)
+    assert fit_thresholds(p, y, problem, make_metric(None, problem)) == Thresholds()
+
+
+def test_classes_that_are_told_apart_need_no_shares() -> None:
+    problem = Problem("multiclass", ("a", "b", "c"))
+    y = np.array([0] * 20 + [1] * 5 + [2])
+    found = fit_thresholds(np.eye(3, dtype=np.float32)[y], y, problem, make_metric("balanced_accuracy", problem))
+    assert (found.shares, found.figure_before, found.figure_after) == ((), 1.0, 1.0)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -47,18 +48,16 @@ def fused(network: nn.Module, in_chans: int, side: int) -> nn.Module | None:
     Identity()
     """
     network.eval()
-    device = next(network.parameters()).device
-    noise = torch.Generator(device).manual_seed(0)
-    x_BCHW = torch.randn(NUM_IMAGES, in_chans, side, side, generator=noise, device=device)
+    x_BCHW = noise_for(network, in_chans, side)
     names = {module: name for name, module in network.named_modules()}
-    pairs, expected = _pairs(network, x_BCHW)
+    pairs, expected = followed_by_norm(network, x_BCHW)
     if not pairs:
         return None
     shared = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
     try:
         made = copy.deepcopy(network, shared)
-        for convolution, normalisation in pairs:
-            _fuse(made, names[convolution], names[normalisation])
+        for pair in pairs:
+            _fuse(made, names[pair.convolution], names[pair.normalisation])
         outputs = made(x_BCHW)
     except Exception:  # code of a network may look at the layers that are gone; as it was, it still works
         return None
@@ -66,20 +65,45 @@ def fused(network: nn.Module, in_chans: int, side: int) -> nn.Module | None:
     return made if bool(change <= MAX_CHANGE) else None
 
 
-def _pairs(network: nn.Module, x_BCHW: torch.Tensor) -> tuple[list[tuple[nn.Module, nn.Module]], torch.Tensor]:
-    """Return convolutions, each with the normalisation that takes its outputs, and what the network says."""
-    made_by: dict[int, tuple[nn.Module, torch.Tensor]] = {}  # the tensor is kept, so that no other gets its number
-    pairs: list[tuple[nn.Module, nn.Module]] = []
+def noise_for(network: nn.Module, in_chans: int, side: int) -> torch.Tensor:
+    """Return a few images of noise for a network, where it is."""
+    device = next(network.parameters()).device
+    generator = torch.Generator(device).manual_seed(0)
+    return torch.randn(NUM_IMAGES, in_chans, side, side, generator=generator, device=device)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A convolution, and the normalisation that takes its outputs.
+
+    Attributes
+    ----------
+    convolution, normalisation : torch.nn.Module
+        Modules of a network.
+    num_outputs : int
+        Numbers that the convolution makes of an image.
+    """
+
+    convolution: nn.Conv2d
+    normalisation: nn.BatchNorm2d
+    num_outputs: int
+
+
+def followed_by_norm(network: nn.Module, x_BCHW: torch.Tensor) -> tuple[list[Pair], torch.Tensor]:
+    """Return the pairs of a network, and what it says."""
+    made_by: dict[int, tuple[nn.Conv2d, torch.Tensor]] = {}  # the tensor is kept, so that no other gets its number
+    pairs: list[Pair] = []
     times: Counter[nn.Module] = Counter()
 
-    def after(module: nn.Module, _: Any, output: torch.Tensor) -> None:
+    def after(module: nn.Conv2d, _: Any, output: torch.Tensor) -> None:
         times[module] += 1
         made_by[id(output)] = module, output
 
-    def before(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+    def before(module: nn.BatchNorm2d, inputs: tuple[torch.Tensor, ...]) -> None:
         times[module] += 1
         if id(inputs[0]) in made_by:
-            pairs.append((made_by[id(inputs[0])][0], module))
+            convolution, made = made_by[id(inputs[0])]
+            pairs.append(Pair(convolution, module, made[0].numel()))
 
     handles = [m.register_forward_hook(after) for m in network.modules() if type(m) in _CONVOLUTIONS]
     handles += [
@@ -93,7 +117,7 @@ def _pairs(network: nn.Module, x_BCHW: torch.Tensor) -> tuple[list[tuple[nn.Modu
         for handle in handles:
             handle.remove()
     # What is used several times may stand between other layers each time.
-    return [pair for pair in pairs if all(times[module] == 1 for module in pair)], outputs
+    return [pair for pair in pairs if times[pair.convolution] == times[pair.normalisation] == 1], outputs
 
 
 def _fuse(network: nn.Module, convolution: str, normalisation: str) -> None:

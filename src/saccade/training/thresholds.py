@@ -1,14 +1,18 @@
-"""From which probability on a label is given, where the metric does not reward the likeliest answer.
+"""Which label is given, where the metric does not reward the likeliest answer.
 
 F1 or balanced accuracy are highest at another threshold than .5 where classes are of unequal size. It is found on
 images that taught nothing, and what it is worth is cross-fitted: each image is judged with the thresholds that suit the
 folds that it is not in. Where that is no better, .5 stays.
+
+Of several classes, balanced accuracy counts each alike, however rare it is; the best answer is then the class whose
+probability is largest beside the share of images that have it (Menon et al., "Long-tail learning via logit
+adjustment", ICLR 2021). Nothing but these shares is learned, so that nothing needs to be cross-fitted.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -29,10 +33,13 @@ Counts = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 @dataclass(frozen=True)
 class Thresholds:
-    """From which probability on a label is given.
+    """From which probability on a label is given, or beside what probabilities count.
 
     Attributes
     ----------
+    shares : tuple of float
+        Of a multiclass problem: the part of the images that each class has, where classes are to count alike; else
+        empty.
     values : tuple of float
         For a binary problem that of the positive class; for multilabel ones that of each label. Empty where .5 counts.
     figure_before, figure_after : float or None
@@ -42,9 +49,12 @@ class Thresholds:
     values: tuple[float, ...] = ()
     figure_before: float | None = None
     figure_after: float | None = None
+    shares: tuple[float, ...] = ()
 
     def decided(self, probabilities: np.ndarray) -> np.ndarray:
         """Return probabilities that are moved so that .5 is where each threshold was, for all that decides at .5.
+
+        With `shares`, those that there would be if all classes were equally frequent.
 
         Parameters
         ----------
@@ -56,6 +66,10 @@ class Thresholds:
         >>> Thresholds((0.2,)).decided(np.array([[0.7, 0.3], [0.85, 0.15]])).argmax(1)
         array([1, 0])
         """
+        if self.shares:
+            beside = probabilities.astype(np.float64) / np.array(self.shares)
+            alike: np.ndarray = (beside / beside.sum(1, keepdims=True)).astype(probabilities.dtype)
+            return alike
         if not self.values:
             return probabilities
         p, t = probabilities.astype(np.float64), np.array(self.values)
@@ -82,13 +96,15 @@ def fit_thresholds(
     targets : ndarray, shape (num_images,) or (num_images, num_classes)
         Their labels, as `Problem.encode` returned them.
     problem : Problem
-        Binary or multilabel; others have no thresholds.
+        Binary or multilabel; of several classes, the shares are taken for balanced accuracy.
     metric : Metric
         F1, the Jaccard index, balanced accuracy, Matthews' or Cohen's coefficient, by name. All others, accuracy and
         the area under the ROC curve among them, want .5 or do not care.
     seed : int
         Of the folds.
     """
+    if problem.type == "multiclass" and metric.name == "balanced_accuracy":
+        return _shares(probabilities, targets, problem, metric)
     worth = (BINARY if problem.type == "binary" else MULTILABEL if problem.type == "multilabel" else {}).get(
         metric.name
     )
@@ -115,6 +131,18 @@ def fit_thresholds(
     if not metric.score(after) > metric.score(before):
         return Thresholds(figure_before=before, figure_after=before)
     return Thresholds(_as_values(np.mean(logits, axis=0)), before, after)
+
+
+def _shares(probabilities: np.ndarray, targets: np.ndarray, problem: Problem, metric: Metric) -> Thresholds:
+    """Return the shares of classes, if it is better to count them alike; a class that is not there has one image."""
+    counts = np.maximum(np.bincount(targets, minlength=probabilities.shape[1]), 1)
+    found = Thresholds(shares=tuple((counts / counts.sum()).tolist()))
+    try:
+        before, after = (metric(targets, rows, problem) for rows in (probabilities, found.decided(probabilities)))
+    except DataError:  # not defined on so few images
+        return Thresholds()
+    is_better = metric.score(after) > metric.score(before)
+    return replace(found, figure_before=before, figure_after=after) if is_better else Thresholds((), before, before)
 
 
 def _as_values(logits: np.ndarray) -> tuple[float, ...]:

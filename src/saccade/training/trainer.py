@@ -21,6 +21,7 @@ from saccade.data.batches import Batches
 from saccade.deadline import Deadline
 from saccade.errors import DataError, DivergedError
 from saccade.events import EpochDone
+from saccade.models.frozen_norm import leave_norms_to_convolutions
 from saccade.models.network import check_takes_size
 from saccade.training.checkpoint import load_state, save_state
 from saccade.training.classifier import new_classifier
@@ -139,6 +140,12 @@ class Trainer:
         num_steps = self.recipe.epochs * len(self.train_batches)
         self._use(*choose_for_trial(self.classifier, self.recipe, num_steps, self.val_batches.batch_size, seconds_left))
 
+    def _lighten(self) -> None:
+        """Leave frozen batch normalisation to the convolutions; on CPUs it takes up to a fifth of a training step."""
+        spec, device = self.classifier.blueprint, self.numerics.device
+        if self.kept is None and device.type == "cpu" and not self.recipe.compile:
+            leave_norms_to_convolutions(self.network, self.recipe.batch_size, spec.in_chans, spec.input.img_size)
+
     def _choose_for_probe(self, seconds_left: float) -> None:
         """Take the fastest numerics for predictions; what is the fastest for training can wait until there is some."""
         size = self.val_batches.batch_size
@@ -179,6 +186,9 @@ class Trainer:
                     self.ema.set(self.network)
                 yield self._judge(job.trial, deadline, start_s, probe.figures, is_whole=True, probe=probe), True
         until = self.recipe.epochs if job.until_epoch is None else min(job.until_epoch, self.recipe.epochs)
+        if self.num_epochs < until:
+            self._train_mode()
+            self._lighten()
         while self.num_epochs < until and not self.stop_reason:
             self.choose_numerics(deadline.seconds_left())
             start_s = time.perf_counter()

@@ -65,7 +65,8 @@ class Trust:
         -------
         dict
             For classes ``temperature``, ``ece_before``, ``ece_after`` and ``calibrated_on``; where thresholds were
-            looked for, ``thresholds`` (by label) and ``valid_figure_at_thresholds``.
+            looked for, ``thresholds`` (by label) and ``valid_figure_at_thresholds``; where classes are to count alike,
+            ``divided_by_share`` (by label) in the place of the former.
         """
         if not problem.is_classification:
             return {}
@@ -76,7 +77,10 @@ class Trust:
             "ece_after": calibration.ece_after,
             "calibrated_on": _images(calibration.num_images, is_refit),
         }
-        if thresholds.figure_after is not None:
+        if thresholds.shares:
+            told["divided_by_share"] = dict(zip(map(str, problem.classes), thresholds.shares, strict=True))
+            told["valid_figure_at_thresholds"] = thresholds.figure_after
+        elif thresholds.figure_after is not None and problem.type != "multiclass":
             labels = problem.classes[1:] if problem.type == "binary" else problem.classes
             values = thresholds.values or [0.5] * len(labels)
             told["thresholds"] = {str(label): value for label, value in zip(labels, values, strict=True)}
@@ -99,7 +103,13 @@ class Trust:
         thresholds = record["thresholds"]
         return cls(
             Calibration(**record["calibration"]),
-            Thresholds(**{**thresholds, "values": tuple(thresholds["values"])}),
+            Thresholds(
+                **{
+                    **thresholds,
+                    "values": tuple(thresholds["values"]),
+                    "shares": tuple(thresholds.get("shares", ())),
+                }
+            ),
             Conformal.from_json(record["conformal"]),
         )
 
