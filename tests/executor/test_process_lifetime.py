@@ -110,7 +110,8 @@ def test_ctrl_c_ends_all_and_only_the_parent_complains(start_script):
     wait_until_all_sleep(process)
     os.killpg(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=10)
-    assert err.count("Traceback") == 1
+    # On a busy machine the parent may see a worker's pipe closed before its own interrupt, and tells of both together.
+    assert err.count("Traceback") - err.count("During handling of the above exception") == 1
     assert err.splitlines()[-1] == "KeyboardInterrupt"
     assert process.returncode == -signal.SIGINT
 
