@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from tests.models.test_fused import with_statistics
+from tests.models.test_fused import Shared, with_statistics
 from torch import nn
 
 from saccade.models.frozen_norm import leave_norms_to_convolutions
@@ -88,3 +88,13 @@ def test_where_there_is_more_to_scale_than_to_normalise_all_stays_as_it_is() -> 
     kinds = [type(module) for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
     assert kinds[0] is not nn.BatchNorm2d  # of many pixels
     assert kinds[-1] is nn.BatchNorm2d  # of 2 by 2
+
+
+def test_what_would_change_is_taken_back() -> None:
+    network = with_statistics(Shared()).eval()
+    x_BCHW = torch.randn(2, 3, 16, 16)
+    expected, kinds = network(x_BCHW), [type(module) for module in network.modules()]
+    assert not leave_norms_to_convolutions(network, 1000, 3, 16)
+    assert [type(module) for module in network.modules()] == kinds
+    assert torch.equal(network(x_BCHW), expected)
+    assert "norm_after" not in vars(network.once)

@@ -14,7 +14,7 @@ import torch
 from timm.layers import BatchNormAct2d
 from torch import nn
 
-from saccade.models.fused import MAX_CHANGE, followed_by_norm, noise_for
+from saccade.models.fused import Pair, followed_by_norm, is_alike, noise_for, scale_and_shift
 
 
 class _Scaling(nn.Conv2d):
@@ -26,13 +26,7 @@ class _Scaling(nn.Conv2d):
         (norm,) = self.norm_after
         if norm.training:
             return super().forward(x_BCHW)
-        assert norm.running_var is not None
-        assert norm.running_mean is not None
-        scale = (norm.running_var + norm.eps).rsqrt()
-        scale = scale if norm.weight is None else scale * norm.weight
-        shift = -norm.running_mean * scale
-        shift = shift if norm.bias is None else shift + norm.bias
-        shift = shift if self.bias is None else shift + self.bias * scale
+        scale, shift = scale_and_shift(self, norm)
         # What is in the instance's own dictionary is found before the parameters, by convolutions of any kind.
         own: dict[str, Any] = self.__dict__
         own["weight"], own["bias"] = self.weight * scale[:, None, None, None], shift
@@ -85,25 +79,37 @@ def leave_norms_to_convolutions(network: nn.Module, batch_size: int, in_chans: i
         return False
     modes = [(module, module.training) for module in network.modules()]
     x_BCHW = noise_for(network, in_chans, side)
-    changed: list[tuple[nn.Module, type]] = []
-    with torch.inference_mode():
-        network.eval()
-        try:
-            pairs, expected = followed_by_norm(network, x_BCHW)
-            for pair in pairs:
-                conv, norm = pair.convolution, pair.normalisation
-                pays = batch_size * pair.num_outputs >= LEAST_OUTPUTS * conv.weight.numel()
-                if norm in frozen and pays:
-                    changed += [(conv, type(conv)), (norm, type(norm))]
-                    vars(conv)["norm_after"] = (norm,)
-                    conv.__class__, norm.__class__ = _with(_Scaling, type(conv)), _with(_Left, type(norm))
-            change = (network(x_BCHW) - expected).abs().max() / expected.abs().max().clamp(min=1e-12)
-            is_same = bool(change <= MAX_CHANGE)
-        except Exception:  # code of a network may look at its layers; as it was, it still works
-            is_same = False
+    left: list[Pair] = []
+    try:
+        with torch.inference_mode():
+            pairs, expected = followed_by_norm(network.eval(), x_BCHW)
+            left = [pair for pair in pairs if pair.normalisation in frozen and _pays(pair, batch_size)]
+            for pair in left:
+                _leave(pair)
+            is_same = not left or is_alike(network(x_BCHW), expected)
+    except Exception:  # code of a network may look at its layers; as it was, it still works
+        is_same = False
+    finally:
+        for module, mode in modes:
+            module.training = mode
     if not is_same:
-        for module, kind in changed:
-            module.__class__ = kind
-    for module, mode in modes:
-        module.training = mode
-    return is_same and bool(changed)
+        for pair in left:
+            _take_back(pair)
+    return is_same and bool(left)
+
+
+def _pays(pair: Pair, batch_size: int) -> bool:
+    return batch_size * pair.num_outputs >= LEAST_OUTPUTS * pair.convolution.weight.numel()
+
+
+def _leave(pair: Pair) -> None:
+    conv, norm = pair.convolution, pair.normalisation
+    vars(conv)["norm_after"] = (norm,)
+    conv.__class__, norm.__class__ = _with(_Scaling, type(conv)), _with(_Left, type(norm))
+
+
+def _take_back(pair: Pair) -> None:
+    for module, mixin in ((pair.convolution, _Scaling), (pair.normalisation, _Left)):
+        if isinstance(module, mixin):
+            module.__class__ = type(module).__mro__[2]  # after the class that was made, and the mixin
+    vars(pair.convolution).pop("norm_after", None)

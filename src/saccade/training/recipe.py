@@ -95,7 +95,7 @@ class Recipe(BaseModel):
         1.0,
         gt=0,
         le=1,
-        description="side of the central crop for judging, of the shorter side; None is the network's own",
+        description="part of the shorter side that is seen in judging; None is what the network was made for",
     )
     scale: tuple[float, float] = Field((0.35, 1.0), description="area of the random crop")
     ratio: tuple[float, float] = Field((3 / 4, 4 / 3), description="aspect ratio of the random crop")

@@ -142,7 +142,7 @@ def _shares(probabilities: np.ndarray, targets: np.ndarray, problem: Problem, me
     except DataError:  # not defined on so few images
         return Thresholds()
     is_better = metric.score(after) > metric.score(before)
-    return replace(found, figure_before=before, figure_after=after) if is_better else Thresholds((), before, before)
+    return replace(found, figure_before=before, figure_after=after) if is_better else Thresholds()
 
 
 def _as_values(logits: np.ndarray) -> tuple[float, ...]:

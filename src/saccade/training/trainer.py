@@ -16,12 +16,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from timm.utils import ModelEmaV3
 
-from saccade.data.augmentation import Augmentation, TrainingTransform, Transform, own_transform
+from saccade.data.augmentation import TrainingTransform
 from saccade.data.batches import Batches
 from saccade.deadline import Deadline
 from saccade.errors import DataError, DivergedError
 from saccade.events import EpochDone
-from saccade.models.frozen_norm import leave_norms_to_convolutions
 from saccade.models.network import check_takes_size
 from saccade.training.checkpoint import load_state, save_state
 from saccade.training.classifier import new_classifier
@@ -33,13 +32,19 @@ from saccade.training.frozen import FeatureBatches, KeptOutputs, feature_batches
 from saccade.training.imbalance import balanced_sampling_weights, class_weights, loss_weights
 from saccade.training.metrics import held_out_figures
 from saccade.training.network_costs import network_costs
-from saccade.training.numerics_memory import processor
-from saccade.training.numerics_of_trials import choose_for_probe, choose_for_trial
+from saccade.training.numerics_of_trials import (
+    choose_for_probe,
+    choose_for_trial,
+    lighten,
+    numerics_of_state,
+    numerics_state,
+)
 from saccade.training.optimisation import LearningRate, Mixing, make_optimizer, side_in_epoch
 from saccade.training.probe import Probe, fit_head, outputs_of_frozen
 from saccade.training.recipe import Recipe
 from saccade.training.robust import robust_loss
 from saccade.training.task import ImageTask
+from saccade.training.train_batches import train_batches
 from saccade.training.trial_files import (
     BLUEPRINT,
     drop_files,
@@ -97,7 +102,8 @@ class Trainer:
         targets, problem = task.train.targets, task.problem
         self.class_weights = class_weights(recipe.class_weight, targets, problem, task.class_names)
         self.draw = balanced_sampling_weights(targets, problem) if recipe.balanced_sampling else None
-        self.train_batches = self._train_batches()
+        spec = self.classifier.blueprint.input
+        self.train_batches = train_batches(task, recipe, spec, numerics.device, self.draw)
         self.val_batches = self.classifier.batches(
             task.store, task.val.indices, task.val.targets, max(32, recipe.batch_size)
         )
@@ -134,17 +140,12 @@ class Trainer:
         seconds_left : float
             Until the deadline.
         """
-        if self.has_begun:
-            return
         self._train_mode()
-        num_steps = self.recipe.epochs * len(self.train_batches)
-        self._use(*choose_for_trial(self.classifier, self.recipe, num_steps, self.val_batches.batch_size, seconds_left))
-
-    def _lighten(self) -> None:
-        """Leave frozen batch normalisation to the convolutions; on CPUs it takes up to a fifth of a training step."""
-        spec, device = self.classifier.blueprint, self.numerics.device
-        if self.kept is None and device.type == "cpu" and not self.recipe.compile:
-            leave_norms_to_convolutions(self.network, self.recipe.batch_size, spec.in_chans, spec.input.img_size)
+        if self.kept is None:
+            lighten(self.classifier, self.recipe)
+        if not self.has_begun:
+            num_steps, size = self.recipe.epochs * len(self.train_batches), self.val_batches.batch_size
+            self._use(*choose_for_trial(self.classifier, self.recipe, num_steps, size, seconds_left))
 
     def _choose_for_probe(self, seconds_left: float) -> None:
         """Take the fastest numerics for predictions; what is the fastest for training can wait until there is some."""
@@ -186,11 +187,9 @@ class Trainer:
                     self.ema.set(self.network)
                 yield self._judge(job.trial, deadline, start_s, probe.figures, is_whole=True, probe=probe), True
         until = self.recipe.epochs if job.until_epoch is None else min(job.until_epoch, self.recipe.epochs)
-        if self.num_epochs < until:
-            self._train_mode()
-            self._lighten()
-        while self.num_epochs < until and not self.stop_reason:
+        if self.num_epochs < until and not self.stop_reason:
             self.choose_numerics(deadline.seconds_left())
+        while self.num_epochs < until and not self.stop_reason:
             start_s = time.perf_counter()
             with self.numerics.threads():
                 figures, is_whole = self._train(deadline)
@@ -387,7 +386,7 @@ class Trainer:
     def state_dict(self) -> dict[str, Any]:
         """Return all that training must have to continue exactly."""
         return {
-            "numerics": self._numerics_state() if self.has_begun else None,
+            "numerics": numerics_state(self.classifier) if self.has_begun else None,
             "network": self.network.state_dict(),
             "ema": self.ema and self.ema.module.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -401,20 +400,12 @@ class Trainer:
             "best_epoch": self.best_epoch,
         }
 
-    def _numerics_state(self) -> dict[str, Any]:
-        return {
-            "processor": processor(self.numerics.device),
-            "training": self.classifier.numerics.to_json(),
-            "inference": self.classifier.inference.to_json(),
-        }
-
     def load_checkpoint(self, path: Path) -> None:
         """Continue from what `state_dict` held when the file was written."""
         device = self.numerics.device
         state = load_state(path, device)
-        numerics = state.get("numerics") or {}  # of another machine, they need not even exist here
-        if numerics.get("processor") == processor(device):
-            self._use(*(Numerics.from_json(numerics[purpose], device) for purpose in ("training", "inference")))
+        if (numerics := numerics_of_state(state.get("numerics"), device)) is not None:
+            self._use(*numerics)
         self.network.load_state_dict(state["network"])
         if self.ema is not None:
             self.ema.module.load_state_dict(state["ema"])
@@ -425,36 +416,6 @@ class Trainer:
         self.is_probed, self.num_epochs = state["is_probed"], state["num_epochs"]
         self.best_score, self.best_epoch = state["best_score"], state["best_epoch"]
         self.stop_reason = state["stop_reason"]
-
-    def _train_transform(self) -> Transform | TrainingTransform:
-        recipe, spec = self.recipe, self.classifier.blueprint.input
-        if recipe.train_transform is not None:
-            return own_transform(recipe.train_transform.value, spec.img_size)
-        augmentation = Augmentation(
-            recipe.scale,
-            recipe.ratio,
-            recipe.hflip,
-            recipe.vflip,
-            recipe.color_jitter,
-            recipe.auto_augment,
-            recipe.re_prob,
-        )
-        return TrainingTransform(augmentation, spec.img_size, spec.interpolation)
-
-    def _train_batches(self) -> Batches:
-        spec, train = self.classifier.blueprint.input, self.task.train
-        return Batches(
-            self.task.store,
-            train.indices,
-            train.targets,
-            self._train_transform(),
-            self.recipe.batch_size,
-            spec.mean,
-            spec.std,
-            self.numerics.device,
-            train.weights,
-            self.draw,
-        )
 
 
 def _seed(*parts: int) -> None:

@@ -80,7 +80,7 @@ class Trust:
         if thresholds.shares:
             told["divided_by_share"] = dict(zip(map(str, problem.classes), thresholds.shares, strict=True))
             told["valid_figure_at_thresholds"] = thresholds.figure_after
-        elif thresholds.figure_after is not None and problem.type != "multiclass":
+        elif thresholds.figure_after is not None:
             labels = problem.classes[1:] if problem.type == "binary" else problem.classes
             values = thresholds.values or [0.5] * len(labels)
             told["thresholds"] = {str(label): value for label, value in zip(labels, values, strict=True)}
