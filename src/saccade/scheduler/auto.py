@@ -11,7 +11,8 @@ from saccade.events import EpochDone
 from saccade.scheduler.asha import ASHAScheduler
 from saccade.scheduler.base import Scheduler, StudyState
 from saccade.scheduler.rungs import choose_rungs, choose_rungs_for
-from saccade.searcher.auto import HORIZONS, Advice, AutoSearcher
+from saccade.searcher.auto import Advice, AutoSearcher
+from saccade.searcher.steps import HORIZONS
 from saccade.space import canonical_key
 from saccade.trial import Decision, Job, Status, Trial
 

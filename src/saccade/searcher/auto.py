@@ -13,14 +13,11 @@ from saccade.errors import ExhaustedSearchSpaceError, SpaceError
 from saccade.portfolio import AFTER_PROBES, EARLIEST, EPOCHS, DatasetDescription, Description, Forecaster, Portfolio
 from saccade.searcher.base import Searcher, exhausted
 from saccade.searcher.costs import EpochCosts
-from saccade.searcher.probes import INSIGHT, Probes
+from saccade.searcher.probes import Probes
 from saccade.searcher.random_search import RandomSearcher
-from saccade.searcher.utility import expected_improvement
+from saccade.searcher.steps import HORIZONS, Item, Steps
 from saccade.space import Dict, canonical_key, encode, from_optuna
 from saccade.space.constants import copied
-
-HORIZONS = (1, 2, 3, 4, 5, 7, 9, 12, 15, 20, 25, 30, 40, 50, 70, 100, 150, 200)
-"""Epochs at which learning curves are forecast, and at which a trial may be left for another."""
 
 POOL_SIZE = 256
 """How many configurations wait to be tried; more is slower and gains little."""
@@ -31,39 +28,12 @@ MAX_PAUSED = 64
 NUM_OFFSPRING = 8
 """How many variations of the best configurations join the pool after as many new trials."""
 
-WAITING_SHARE = 0.05
-"""How much of the remaining time is added to the cost of each step, so that cheap steps do not count beyond measure."""
-
-PROBING_SHARE = 0.8
-"""Every network is probed before one is trained, where that takes no more than this of the remaining time."""
-
-PROBE_SHARE = 0.5
-"""The same for the next probe by itself, where there are too many networks.
-
-The mean of several probes is worth more than a training that is cut short.
-"""
-
-AGAIN = 0.3
-"""What another training of a network is worth beside the first one of another: a mean of two that differ gains more."""
-
 PASSES = 3.5
 """Forward passes that a step of training takes as long as: itself, backward, and the optimizer."""
-
-SHORTENING = 0.5
-"""The power of the part of its epochs that a training is left with, by which its gain over the probe is less."""
 
 SPEED_WEIGHT = 0.25
 """How much of an observation the measured speed of the machine counts, where networks were timed as well: a first trial
 tells better what all else takes."""
-
-COMMITMENT = 4.0
-"""What the rest of a training from a probe is worth beside others: what was gained so far shows at its end only."""
-
-LAST_COMMITMENT = 25.0
-"""The same where there is time for a few whole trainings only: one that is left will not be gone on with."""
-
-FEW_TRAININGS = 4.0
-"""How many whole trainings are few."""
 
 
 @dataclass(frozen=True)
@@ -80,25 +50,6 @@ class Advice:
 
     key: Hashable | None
     until_epoch: int
-
-
-@dataclass(slots=True, eq=False)
-class _Item:
-    """A configuration that waits, runs, is paused or has ended."""
-
-    key: Hashable
-    config: dict[str, Any]
-    number: int  # in the forecaster, and in the costs
-    num_epochs: int
-    network: Hashable
-    has_probe: bool
-    epoch: int = 0
-    best: float = -math.inf
-    trained: float = -math.inf  # the best since training began from the probe
-    is_running: bool = False
-    has_ended: bool = False
-    target: float = 1.0
-    promise: float = 0.0
 
 
 class AutoSearcher(Searcher):
@@ -172,13 +123,13 @@ class AutoSearcher(Searcher):
         self._log_speed = log_speed or 0.0
         self._source = RandomSearcher(self.space, seed=seed)
         self._rng = np.random.default_rng(seed)
-        self._items: dict[Hashable, _Item] = {}
-        self._pool: dict[Hashable, _Item] = {}
-        self._known: dict[Hashable, _Item] = {}  # all that were begun
-        self._running: dict[Hashable, _Item] = {}
+        self._items: dict[Hashable, Item] = {}
+        self._pool: dict[Hashable, Item] = {}
+        self._known: dict[Hashable, Item] = {}  # all that were begun
+        self._running: dict[Hashable, Item] = {}
         self._trained: set[Hashable] = set()
-        self._chosen: _Item | None = None
-        self._start: _Item | None = None
+        self._chosen: Item | None = None
+        self._start: Item | None = None
         self._best = 0.0
         self._num_begun = 0
 
@@ -289,17 +240,17 @@ class AutoSearcher(Searcher):
         """Return what a configuration was worth when it was last considered; what never was comes first."""
         return self._known[key].promise if key in self._known else -math.inf
 
-    def _begin(self, item: _Item) -> None:
+    def _begin(self, item: Item) -> None:
         if item is self._start:
             self._start = None
         self._is_new(item.config)
         self._pool.pop(item.key, None)
         self._known[item.key] = self._running[item.key] = item
-        item.is_running = True
+        item.is_begun = item.is_running = True
         self.probes.begin(item.network)
         self._num_begun += 1
 
-    def _item_of(self, config: Mapping[str, Any]) -> _Item:
+    def _item_of(self, config: Mapping[str, Any]) -> Item:
         """Return what is known of a configuration, which may come from elsewhere."""
         key = canonical_key(dict(config))
         item = self._known.get(key) or self._pool.pop(key, None)
@@ -309,16 +260,17 @@ class AutoSearcher(Searcher):
             self._is_new(item.config)
             self._source.observe(item.config, 1, 0.0, 0.0)
             self._known[key] = item
+            item.is_begun = True
         return item
 
-    def _next_start(self) -> _Item | None:
+    def _next_start(self) -> Item | None:
         """Return the starting configuration whose turn it is, the same one until it is begun."""
         if self._start is None and (config := self.next_start()) is not None:
             self._source.observe(config, 1, 0.0, 0.0)
             self._start = self._pool.get(canonical_key(config)) or self._made([config])[0]
         return self._start
 
-    def _most_promising(self) -> _Item | None:
+    def _most_promising(self) -> Item | None:
         self._refill()
         found = self._best_step(list(self._pool.values()))
         if found is None and self._pool:  # nothing is expected to be ready in time: that which is soonest
@@ -358,7 +310,7 @@ class AutoSearcher(Searcher):
                 self._source.observe(config, 1, 0.0, 0.0)
         return children
 
-    def _made(self, configs: list[dict[str, Any]]) -> list[_Item]:
+    def _made(self, configs: list[dict[str, Any]]) -> list[Item]:
         """Return items for configurations, with what the portfolio expects of them."""
         if not configs:
             return []
@@ -374,7 +326,7 @@ class AutoSearcher(Searcher):
         numbers = self.forecaster.add(self.portfolio.embed(described, self.data), expected)
         self.costs.add(self._log_epoch_s(described), networks, have_probes)
         return [
-            _Item(canonical_key(config), config, number, max(each.num_epochs, 1), each.network, each.starts_with_probe)
+            Item(canonical_key(config), config, number, max(each.num_epochs, 1), each.network, each.starts_with_probe)
             for config, number, each in zip(configs, numbers, described, strict=True)
         ]
 
@@ -389,82 +341,10 @@ class AutoSearcher(Searcher):
             predicted[of_network] += math.log(epoch_s) - self._log_speed - predicted[of_network].mean()
         return predicted
 
-    def _best_step(self, items: list[_Item]) -> tuple[_Item, int] | None:
+    def _best_step(self, items: list[Item]) -> tuple[Item, int] | None:
         """Return the most promising item and how far to train it; None when none would report in time."""
-        if not items:
-            return None
-        numbers = [item.number for item in items]
-        forecast = self.forecaster.forecast(numbers, self._imagined())
-        horizons = np.array([0, *HORIZONS], dtype=float)
-        done = np.array([-1 if self._may_probe(item) else item.epoch for item in items])[:, None]
-        whole = np.array([item.num_epochs for item in items])[:, None]
-        ends = self._ends(items)[:, None]
-        before = np.concatenate([[-1.0], horizons[:-1]])[None]
-        reach = np.minimum(horizons[None], ends)
-        seconds = self.costs.seconds(numbers, reach)
-        # The last horizon of a configuration is the first that is not before its end.
-        possible = (reach > done) & (before < ends) & (seconds <= self.seconds_left)
-        if not possible.any():
-            return None
-        # A training that the deadline shortens ends as a whole one does, with its learning rate brought down.
-        final = np.minimum((horizons[None] < whole).sum(axis=1), len(horizons) - 1)[:, None]
-        is_short = (horizons >= ends) & (ends < whole)
-        at = np.where(is_short, final, np.arange(len(horizons)))
-        mean, sd = np.take_along_axis(forecast.mean, at, 1), np.take_along_axis(forecast.sd, at, 1)
-        probe = forecast.mean[:, :1]
-        mean = np.where(is_short, probe + (mean - probe) * (ends / whole) ** SHORTENING, mean)
-        have_probes = np.array([item.has_probe for item in items])[:, None]
-        sd = np.where(have_probes, self.probes.sureness * sd, sd)
-        gain = expected_improvement(mean, sd, self._best) * np.where(horizons == 0, INSIGHT, 1.0)
-        whole_s = self.costs.epoch_s(numbers) * whole[:, 0]
-        gain = gain * np.array([self._weight(*each) for each in zip(items, whole_s, strict=True)])[:, None]
-        cost = np.where(possible, seconds, 0.0) / self.seconds_left  # of time without end, any part is nothing
-        worth = np.where(possible, gain / (cost + WAITING_SHARE), -1.0)
-        if self._is_time_to_probe(items, seconds[:, 0], possible[:, 0]):
-            worth[:, 1:] = -1.0
-            # A mean of several is worth more than any of them: the cheap ones first, so that there are many.
-            worth[:, 0] = np.where(possible[:, 0], 1 / (seconds[:, 0] + 1e-9), -1.0)
-        for item, best in zip(items, worth.max(axis=1), strict=True):
-            item.promise = float(best)
-        row, column = (int(index) for index in np.unravel_index(int(np.argmax(worth)), worth.shape))
-        if column == 0:  # the probe is the same for all configurations of the network: what is to follow decides
-            network = items[row].network
-            alike = [index for index, item in enumerate(items) if possible[index, 0] and item.network == network]
-            row = alike[int(np.argmax((gain / (seconds + 1e-9))[alike, 1:].max(axis=1)))]
-        return items[row], int(reach[row, column])
-
-    def _ends(self, items: list[_Item]) -> np.ndarray:
-        """Return the last epoch of each item: that of its recipe, or for real trainings the last that is in time."""
-        whole = np.array([item.num_epochs for item in items])
-        if not any(item.has_probe for item in items) or math.isinf(self.seconds_left):
-            return whole
-        numbers, done = [item.number for item in items], np.array([item.epoch for item in items])
-        start_s = self.costs.seconds(numbers, done[:, None].astype(float))[:, 0]
-        possible = done + (self.seconds_left - start_s) // self.costs.epoch_s(numbers)
-        in_time = np.clip(possible, done + 1, whole).astype(int)
-        return np.where([item.has_probe for item in items], in_time, whole)
-
-    def _is_time_to_probe(self, items: list[_Item], seconds: np.ndarray, possible: np.ndarray) -> bool:
-        """Tell whether the networks that were not probed yet can be, and most of the time be left for training."""
-        probes: dict[Hashable, float] = {}
-        for item, probe_s, is_possible in zip(items, seconds, possible, strict=True):
-            if is_possible:
-                probes[item.network] = min(float(probe_s), probes.get(item.network, math.inf))
-        if not probes:
-            return False
-        is_one_cheap = min(probes.values()) <= PROBE_SHARE * self.seconds_left
-        return is_one_cheap or sum(probes.values()) <= PROBING_SHARE * self.seconds_left
-
-    def _weight(self, item: _Item, whole_s: float) -> float:
-        """Return by how much more, or less, a gain counts than by itself."""
-        if not item.has_probe:
-            return 1.0
-        if item.epoch > 0:
-            return LAST_COMMITMENT if self.seconds_left < FEW_TRAININGS * whole_s else COMMITMENT
-        return AGAIN if item.network in self._trained else 1.0
-
-    def _may_probe(self, item: _Item) -> bool:
-        return item.has_probe and item.key not in self._known and not self.probes.is_begun(item.network)
+        steps = Steps(self.forecaster, self.costs, self.probes, self._best, self._trained, self.seconds_left)
+        return steps.most_promising(items, self._imagined())
 
     def _imagined(self) -> dict[int, tuple[float, float]]:
         """Return what running trials are assumed to reach: their forecast, so that others look elsewhere."""
@@ -477,7 +357,7 @@ class AutoSearcher(Searcher):
             for item, curve in zip(items, curves, strict=True)
         }
 
-    def _horizon(self, item: _Item) -> int:
+    def _horizon(self, item: Item) -> int:
         found = self._best_step([item])
         return item.num_epochs if found is None else found[1]
 
