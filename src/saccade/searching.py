@@ -24,7 +24,7 @@ from saccade.settings import FitSettings
 from saccade.space import Dict
 from saccade.training.description import describe_recipe, measure_log_speed, score_range
 from saccade.training.device import choose_device
-from saccade.training.network_speed import LIMIT_PART, LONGEST_S, forward_seconds
+from saccade.training.network_speed import forward_seconds, longest_seconds
 from saccade.training.recipe import canonical, choices
 from saccade.training.task import ImageTask
 
@@ -136,7 +136,7 @@ def _known_of_images(request: FitRequest, task: ImageTask) -> dict[str, Any]:
         return {}
     device = choose_device(task.device)
     limit_s = math.inf if request.time_limit_s is None else request.time_limit_s
-    longest_s = min(LONGEST_S, LIMIT_PART * limit_s)
+    longest_s = longest_seconds(limit_s)
     return {
         "describe": partial(describe_recipe, weights=task.weights, device=device),
         "data": DatasetDescription(len(task.train.indices), task.problem.num_outputs),

@@ -59,7 +59,7 @@ def test_the_process_sees_a_bounded_number_of_configurations():
             searcher.observe(config, 1, 1.0 if index == 7 else config["x"] / 2, 1.0)
             searcher.on_end(config, has_failed=False, is_complete=True)
     shown = searcher._shown()
-    assert len(shown) == 40 + 40 + 16
+    assert len(shown) == 32 + 32 + 16
     assert {7, 399, 499} <= {trial.number for trial in shown}
 
 

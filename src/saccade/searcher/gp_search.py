@@ -24,7 +24,7 @@ class GPSearcher(ModelSearcher):
     Of a conditional space the process sees all parameters, the inactive ones at their defaults.
 
     It learns most from few trials. What a proposal costs grows with the cube of the number of configurations that the
-    process sees, so of many it sees a bounded number: the best 40, the latest 40 of the others, and 16 that are
+    process sees, so of many it sees a bounded number: the best 32, the latest 32 of the others, and 16 that are
     running. The best proposal is searched for by draws and their variations (`saccade.searcher.gp_sampler`), since
     Optuna's own search for it takes several times as long as all else.
 
@@ -51,8 +51,8 @@ class GPSearcher(ModelSearcher):
     """
 
     # Its cost grows with the cube of what it sees.
-    _num_best = 40
-    _num_latest = 40
+    _num_best = 32
+    _num_latest = 32
     _num_pending = 16
 
     @property

@@ -29,6 +29,9 @@ PROBE_SHARE = 0.5
 The mean of several probes is worth more than a training that is cut short.
 """
 
+GOODNESS = 4.0
+"""The power of a probe's expected score that is set against its cost, while networks are probed one after the other."""
+
 AGAIN = 0.3
 """What another training of a network is worth beside the first one of another: a mean of two that differ gains more."""
 
@@ -129,8 +132,10 @@ class Steps:
         worth = np.where(possible, gain / (cost + WAITING_SHARE), -1.0)
         if self._is_time_to_probe(items, seconds[:, 0], possible[:, 0]):
             worth[:, 1:] = -1.0
-            # A mean of several is worth more than any of them: the cheap ones first, so that there are many.
-            worth[:, 0] = np.where(possible[:, 0], 1 / (seconds[:, 0] + 1e-9), -1.0)
+            # A mean of several is worth more than any of them: the cheap ones first, so that there are many good ones.
+            worth[:, 0] = np.where(
+                possible[:, 0], forecast.mean[:, 0].clip(0.0) ** GOODNESS / (seconds[:, 0] + 1e-9), -1.0
+            )
         for item, best in zip(items, worth.max(axis=1), strict=True):
             item.promise = float(best)
         row, column = (int(index) for index in np.unravel_index(int(np.argmax(worth)), worth.shape))
