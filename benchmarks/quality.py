@@ -9,7 +9,7 @@ Each DIR has `train/` and `test/` with a folder for each class; `--weights` is a
 timm names its networks. The methods:
 
 - *saccade*: a fit that is told the images, the weights and the time limit, and nothing else;
-- *best_quality*: the preset of that name;
+- *fast_inference*, *medium_quality*, *high_quality*, *best_quality* and AutoGluon's three: the presets of these names;
 - *random*: a random search in the same space, each trial in full; the best trial is the predictor;
 - *probe*: frozen features and a logistic regression by scikit-learn; the network with the best cross-validation;
 - *fastai*: `benchmarks/fastai_fit.py`, a fine-tune of `--network` that is cut off at the limit;
@@ -22,9 +22,10 @@ what it costs. `--subset` makes hard sets of each DIR: `fewshot=IMAGES` a class,
 
 Every fit is a new process with empty caches, in turns. A figure is the mean over seeds ± its standard error, of test
 images and seeds together; *sd* is that of seeds alone. *optimism* is the validation score that the fit tells less the
-test score. *less than saccade* is the mean difference in accuracy to the default fit of the same seed, ± its standard
-error over seeds. With `--json` each fit is written when it is done, and those in the file already are not done again,
-but for those that failed. Two targets: an ECE of .03 at most; a standard deviation over seeds of .01 at 120 s.
+test score. *images/s* are files that are judged in a second, decoding included. *less than saccade* is the mean
+difference in accuracy to the default fit of the same seed, ± its standard error over seeds. With `--json` each fit is
+written when it is done, and those in the file already are not done again, but for those that failed. Two targets: an
+ECE of .03 at most; a standard deviation over seeds of .01 at 120 s.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ from benchmarks.quality_methods import (
     ADDITIONS,
     METHODS,
     PEERS,
+    PRESETS,
     Bench,
     Task,
     ablation,
@@ -53,7 +55,8 @@ from benchmarks.subsets import FULL, make_subset, parse_subset
 DEFAULT = "saccade"
 
 HEADS = (
-    "", "fits", "accuracy", "sd", "log-loss", "ECE", "validation", "optimism", "fit s", "wall s", "less than saccade",
+    "", "fits", "accuracy", "sd", "log-loss", "ECE", "validation", "optimism", "fit s", "wall s", "images/s",
+    "less than saccade",
 )  # fmt: skip
 
 KEY = ("data", "subset", "limit_s", "method", "seed", "told")
@@ -127,6 +130,7 @@ def rows_of(fits: Sequence[Fit]) -> list[list[str]]:
                 method, count, _mean(of, "top1"), f"{statistics.stdev(tops):.4f}" if len(tops) > 1 else "-",
                 _mean(of, "log_loss"), _mean(of, "ece"), _mean(of, "valid"), _mean(optimism, "optimism"),
                 _mean(of, "fit_s", 1), _mean(of, "wall_s", 1),
+                _mean(of, "images_per_s", 0),
                 "-" if method == DEFAULT or not less else _difference(less),
             ]
         )  # fmt: skip
@@ -186,7 +190,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--weights", type=Path, help="a folder of pretrained weights, safetensors")
     parser.add_argument("--limits", type=float, nargs="+", default=[30.0, 120.0, 300.0], help="seconds for a fit")
     parser.add_argument("--seeds", type=int, default=5, help="fits of each kind")
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=[m for m in METHODS if m != "best_quality"])
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=[m for m in METHODS if m not in PRESETS])
     parser.add_argument("--ablate", nargs="+", choices=[*ABLATIONS, *ADDITIONS], default=[], help="ingredients")
     parser.add_argument("--subset", type=_subset, nargs="+", default=[FULL], help="hard sets made of each data set")
     parser.add_argument(

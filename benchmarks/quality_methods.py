@@ -20,9 +20,15 @@ from benchmarks.subsets import images_by_class
 ONE_SIGMA = 0.6827
 """The confidence of an interval that is one standard error to both sides, where errors are normal."""
 
+PRESETS = (
+    "fast_inference", "medium_quality", "high_quality", "best_quality",
+    "medium_quality_faster_train", "medium_quality_faster_inference", "good_quality_fast_inference",
+)  # fmt: skip
+"""Those that have names; the last three are AutoGluon's."""
+
 OF_SACCADE: dict[str, dict[str, Any]] = {
     "saccade": {},
-    "best_quality": {"presets": "best_quality"},
+    **{name: {"presets": name} for name in PRESETS},
     "random": {"searcher": "random", "scheduler": "fifo", "ensemble": False, "soup": False},
 }
 """Arguments of a fit besides images, weights and the time: `random` is the best trial of a plain random search."""
@@ -54,7 +60,7 @@ ADDITIONS: dict[str, dict[str, Any]] = {
 PEERS = {"fastai": "fastai", "autogluon": "autogluon", "autogluon search": "autogluon", "handwritten": "handwritten"}
 """Scripts by method."""
 
-METHODS = ("saccade", "best_quality", "random", "probe", *PEERS)
+METHODS = ("saccade", *PRESETS, "random", "probe", *PEERS)
 
 SEARCH = ("--num-trials", 4, "--searcher", "bayes", "--scheduler", "ASHA", "--lr", 1e-4, 3e-4, 1e-3)
 """The search of AutoGluon's documentation, over learning rates around its default."""
@@ -228,10 +234,13 @@ def saccade_fit(
     predictor.fit(train, time_limit=time_limit_s, weights=weights, random_state=seed, **arguments)
     fit_s = time.perf_counter() - start_s
     summary = predictor.fit_summary()
+    start_s = time.perf_counter()
     told = predictor.evaluate(test, detailed=True, interval=ONE_SIGMA)
+    evaluate_s = time.perf_counter() - start_s
     return {
         **with_errors(told),
         "fit_s": fit_s,
+        "images_per_s": len(test) / evaluate_s,
         "valid": summary["valid_acc"],
         "model": str(summary["best_config"]["model"]),
         "num_networks": len(summary.get("ensemble") or [0]),

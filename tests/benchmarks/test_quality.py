@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from benchmarks.quality import rows_of
-from benchmarks.quality_methods import ADDITIONS, ablation, arguments_of, judged
+from benchmarks.quality_methods import ADDITIONS, PRESETS, ablation, arguments_of, judged
 from benchmarks.subsets import images_by_class, make_subset, parse_subset
 from PIL import Image
 
@@ -31,9 +31,18 @@ def test_fits_in_turns_beside_what_an_ingredient_costs_and_none_is_done_twice(
     arguments += ["--methods", "saccade", "probe"]
     found = run_benchmark(quality.main, *arguments)
     assert [fit["method"] for fit in found] == ["saccade"]
-    assert {"top1", "top1_se", "log_loss", "log_loss_se", "ece", "ece_se", "valid", "fit_s", "wall_s"} <= found[
-        0
-    ].keys()
+    assert {
+        "top1",
+        "top1_se",
+        "log_loss",
+        "log_loss_se",
+        "ece",
+        "ece_se",
+        "valid",
+        "fit_s",
+        "wall_s",
+        "images_per_s",
+    } <= found[0].keys()
     assert found[0]["fit_s"] < 4
     assert found[0]["model"] == "test_resnet"
     assert "probe is left out: it needs pretrained weights" in capsys.readouterr().out
@@ -114,6 +123,13 @@ def test_every_ingredient_is_an_argument_of_a_fit(name: str) -> None:
     Recipe.of(arguments.get("hyperparameters", {}))
     FitSettings.of({key: value for key, value in arguments.items() if key != "hyperparameters"})
     json.dumps(arguments)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_are_methods(name: str) -> None:
+    from saccade.presets import find_preset
+
+    assert find_preset(arguments_of(name)["presets"]) != find_preset(None)
 
 
 def test_subsets(tiny_photos: Path, tmp_path: Path) -> None:
