@@ -125,9 +125,8 @@ class FinishingReserve:
 
     def _learn(self, report: EpochDone) -> None:
         metrics = report.metrics
-        if "train_s" in metrics and "val_s" in metrics:
-            self._write_s = max(self._write_s, report.seconds - metrics["train_s"] - metrics["val_s"])
-            self._val_s = max(self._val_s, metrics["val_s"])
+        self._write_s = max(self._write_s, metrics.get("write_s", 0.0))
+        self._val_s = max(self._val_s, metrics.get("val_s", 0.0))
         if (sent_s := self._sent_s.pop(report.trial, None)) is not None:
             self._setup_s = max(self._setup_s, time.monotonic() - sent_s - report.seconds)
         trial_s = self._seconds[report.trial] = self._seconds.get(report.trial, 0.0) + report.seconds

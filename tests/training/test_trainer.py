@@ -13,15 +13,15 @@ import torch
 from safetensors.torch import load_file
 
 from contracts.trainable_contract import TrainableContract
-from saccade.errors import DataError, DiskFullError, DivergedError, HyperparameterError, OutOfMemoryError
+from saccade.errors import DiskFullError, DivergedError, HyperparameterError, OutOfMemoryError
 from saccade.events import EpochDone
 from saccade.training import trainer as trainer_module
-from saccade.training.metrics import make_metric
 from saccade.training.recipe import Recipe
 from saccade.training.task import ImageTask
 from saccade.training.trainable import ImageTrainable
 from saccade.training.trainer import Trainer
 from saccade.training.trial_files import outputs_file, state_file, weights_file
+from saccade.training.validation import Validation
 from saccade.trial import Decision, Job, Trainable
 
 MakeTask = Callable[..., ImageTask]
@@ -49,7 +49,7 @@ def train(task: ImageTask, folder: Path, recipe: dict[str, Any], **job: Any) -> 
 
     trainer = Trainer(task, Recipe.of(recipe), folder)
     if checkpoint := job.pop("checkpoint", None):
-        trainer.load_checkpoint(checkpoint)
+        trainer.load_checkpoint(Path(checkpoint))
     return reports, trainer.run(Job(0, recipe, **job), report)
 
 
@@ -132,9 +132,9 @@ def test_the_best_weights_are_those_of_the_best_epoch(
     make_task: MakeTask, tmp_path: Path, tiny: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scores = iter([0.5, 0.9, 0.7])
-    monkeypatch.setattr(Trainer, "_validate", lambda self, deadline, **how: {"accuracy": next(scores)})
+    monkeypatch.setattr(Validation, "figures", lambda self, *what, **how: {"accuracy": next(scores)})
     saved = []
-    monkeypatch.setattr(Trainer, "_save_weights", lambda self, path, outputs: saved.append(path.name))
+    monkeypatch.setattr(Trainer, "_keep", lambda self, weights, path, outputs: saved.append(path.name))
     train(make_task(), tmp_path / "trial", {**tiny, "epochs": 3})
     # The learning rate has come down at the end of the last epoch, so that its weights are kept beside the best ones.
     assert saved == ["best-0001.safetensors", "best-0002.safetensors", "end-0003.safetensors"]
@@ -146,7 +146,7 @@ def test_best_weights_give_the_reported_score(make_task: MakeTask, tmp_path: Pat
     best = max(reports, key=lambda report: report.score)
     trainer = Trainer(task, Recipe.of(tiny), tmp_path / "again")
     trainer.network.load_state_dict(load_file(weights_file(tmp_path / "trial", best.epoch)))
-    predictions = trainer.classifier.predict(trainer.val_batches)
+    predictions = trainer.classifier.predict(trainer.validation.batches)
     assert (predictions.argmax(1) == task.val.targets).mean() == best.score
 
 
@@ -164,7 +164,9 @@ def test_the_outputs_behind_the_best_score_are_kept_beside_the_weights(
     assert task.metric(task.val.targets, predictions, task.problem) == best.score
     trainer = Trainer(task, Recipe.of({**tiny, "tta": tta}), tmp_path / "again")
     trainer.network.load_state_dict(load_file(weights_file(folder, best.epoch)))
-    np.testing.assert_allclose(predictions, trainer.classifier.predict(trainer.val_batches), atol=0.02)  # in 16 bits
+    np.testing.assert_allclose(
+        predictions, trainer.classifier.predict(trainer.validation.batches), atol=0.02
+    )  # in 16 bits
 
 
 def test_a_refit_has_no_outputs_since_no_image_judges_it(
@@ -258,23 +260,6 @@ def test_training_images_grow_and_are_judged_at_their_last_size(
         Recipe.of({**tiny, "first_img_size": 16, "train_transform": lambda x: x})
 
 
-def test_a_metric_that_part_of_the_images_leaves_undefined_is_judged_on_all(
-    make_task: MakeTask, tmp_path: Path, tiny: dict[str, Any]
-) -> None:
-    task = make_task()
-    order = np.argsort(task.val.targets, kind="stable")  # the part that the deadline leaves is of one class
-    val = replace(task.val, indices=task.val.indices[order], targets=task.val.targets[order])
-    task = replace(task, val=val, metric=make_metric("roc_auc", task.problem))
-    trainer = Trainer(task, Recipe.of(tiny), tmp_path / "trial")
-    trainer.val_batches = trainer.classifier.batches(task.store, val.indices, val.targets, batch_size=2)
-    figures = trainer._validate(trainer_module.Deadline(1e-9))
-    assert figures == trainer._validate(trainer_module.Deadline(math.inf))
-    alone = replace(val, indices=val.indices[:2], targets=val.targets[:2])
-    trainer = Trainer(replace(task, val=alone), Recipe.of(tiny), tmp_path / "trial")
-    with pytest.raises(DataError, match="roc_auc"):  # nothing helps where all images are of one class
-        trainer._validate(trainer_module.Deadline(math.inf))
-
-
 @pytest.mark.parametrize("imbalance", [{"class_weight": {"red": 0}}, {"class_weight": {"red": 0}, "mixup": 0.5}])
 def test_a_class_of_weight_0_teaches_nothing(
     make_task: MakeTask, tmp_path: Path, tiny: dict[str, Any], imbalance: dict[str, Any]
@@ -284,7 +269,7 @@ def test_a_class_of_weight_0_teaches_nothing(
     assert trainer.class_weights is not None
     assert trainer.class_weights[1] == 0
     trainer.run(Job(0, {}), lambda event: Decision.CONTINUE)
-    assert (trainer.classifier.predict(trainer.val_batches).argmax(1) == 0).all()
+    assert (trainer.classifier.predict(trainer.validation.batches).argmax(1) == 0).all()
 
 
 def test_images_of_weight_0_teach_nothing(make_task: MakeTask, tmp_path: Path, tiny: dict[str, Any]) -> None:
@@ -293,7 +278,7 @@ def test_images_of_weight_0_teach_nothing(make_task: MakeTask, tmp_path: Path, t
     task = replace(task, train=replace(task.train, weights=weights))
     trainer = Trainer(task, Recipe.of({**tiny, "epochs": 8, "lr": 0.02}), tmp_path)
     trainer.run(Job(0, {}), lambda event: Decision.CONTINUE)
-    assert (trainer.classifier.predict(trainer.val_batches).argmax(1) == 1).all()
+    assert (trainer.classifier.predict(trainer.validation.batches).argmax(1) == 1).all()
 
 
 def test_balanced_sampling_shows_a_rare_class_as_often(

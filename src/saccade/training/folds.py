@@ -152,6 +152,6 @@ class FoldTrainable(Trainable):
         with cpu_threads(self.task.num_threads):
             trainer = Trainer(self.of_fold(order.fold), Recipe.of(order.config), Path(job.folder))
             reason = trainer.run(replace(job, seconds_left=deadline.seconds_left()), report)
-            if trainer.val_outputs is not None:
-                save_outputs(Path(job.folder) / OUTPUTS, trainer.val_outputs)
+            if trainer.validation.outputs is not None:
+                save_outputs(Path(job.folder) / OUTPUTS, trainer.validation.outputs)
         return reason

@@ -8,6 +8,7 @@ import random
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +20,18 @@ from timm.utils import ModelEmaV3
 from saccade.data.augmentation import TrainingTransform
 from saccade.data.batches import Batches
 from saccade.deadline import Deadline
-from saccade.errors import DataError, DivergedError
+from saccade.errors import DivergedError
 from saccade.events import EpochDone
 from saccade.models.network import check_takes_size
-from saccade.training.checkpoint import load_state, save_state
+from saccade.training.checkpoint import load_state, state_writer
 from saccade.training.classifier import new_classifier
 from saccade.training.device import Numerics, choose_device
+from saccade.training.drafts import Draft, Drafts
 from saccade.training.early_stopping import EarlyStopping
 from saccade.training.faults import explained_faults
 from saccade.training.final_probe import keep_probe
 from saccade.training.frozen import FeatureBatches, KeptOutputs, feature_batches, freeze, is_body_fixed
 from saccade.training.imbalance import balanced_sampling_weights, class_weights, loss_weights
-from saccade.training.metrics import held_out_figures
 from saccade.training.network_costs import network_costs
 from saccade.training.numerics_of_trials import (
     choose_for_probe,
@@ -40,7 +41,7 @@ from saccade.training.numerics_of_trials import (
     numerics_state,
 )
 from saccade.training.optimisation import LearningRate, Mixing, make_optimizer, side_in_epoch
-from saccade.training.probe import Probe, fit_head, outputs_of_frozen
+from saccade.training.probe import Probe, fit_head
 from saccade.training.recipe import Recipe
 from saccade.training.robust import robust_loss
 from saccade.training.task import ImageTask
@@ -49,11 +50,13 @@ from saccade.training.trial_files import (
     BLUEPRINT,
     drop_files,
     end_files,
+    judgement_file,
     outputs_file,
     save_outputs,
     state_file,
     weights_file,
 )
+from saccade.training.validation import Validation
 from saccade.trial import Decision, Job, Reporter
 
 LEAST_STEPS = 4
@@ -104,12 +107,10 @@ class Trainer:
         self.draw = balanced_sampling_weights(targets, problem) if recipe.balanced_sampling else None
         spec = self.classifier.blueprint.input
         self.train_batches = train_batches(task, recipe, spec, numerics.device, self.draw)
-        self.val_batches = self.classifier.batches(
-            task.store, task.val.indices, task.val.targets, max(32, recipe.batch_size)
-        )
         self._train_mode()
         # Of a body that stays as it is, judging needs the outputs once; and so does training, where nothing varies.
         self.kept = KeptOutputs(self.classifier) if is_body_fixed(self.network) else None
+        self.validation = Validation(self.classifier, task, max(32, recipe.batch_size), self.kept)
         self.features: FeatureBatches | None = None
         self.mixing = Mixing(recipe, task.problem) if recipe.mixup or recipe.cutmix else None
         self.optimizer = make_optimizer(self.network, recipe)
@@ -123,7 +124,6 @@ class Trainer:
         self.best_score = -math.inf
         self.best_epoch = 0
         self.val_s: float | None = None
-        self.val_outputs: np.ndarray | None = None  # that the latest score was computed from
 
     @property
     def numerics(self) -> Numerics:
@@ -144,12 +144,12 @@ class Trainer:
         if self.kept is None:
             lighten(self.classifier, self.recipe)
         if not self.has_begun:
-            num_steps, size = self.recipe.epochs * len(self.train_batches), self.val_batches.batch_size
+            num_steps, size = self.recipe.epochs * len(self.train_batches), self.validation.batches.batch_size
             self._use(*choose_for_trial(self.classifier, self.recipe, num_steps, size, seconds_left))
 
     def _choose_for_probe(self, seconds_left: float) -> None:
         """Take the fastest numerics for predictions; what is the fastest for training can wait until there is some."""
-        size = self.val_batches.batch_size
+        size = self.validation.batches.batch_size
         num_batches = (len(self.task.train.indices) + len(self.task.val.indices)) / size
         inference = choose_for_probe(self.classifier, self.recipe, num_batches, size, seconds_left)
         self.classifier.use(self.numerics, inference)
@@ -218,35 +218,43 @@ class Trainer:
     ) -> EpochDone:
         """Validate after an epoch, and save what must be saved; a part of an epoch cannot be continued exactly."""
         train_s = time.perf_counter() - start_s
-        val_start_s = time.perf_counter()
-        figures = {**figures, **self._validate(deadline, is_frozen=probe is not None)}
-        val_s = time.perf_counter() - val_start_s
-        self.val_s = val_s if probe is None else None  # by kept features it may have taken no time at all
+        is_last = is_whole and self.num_epochs == self.recipe.epochs
+        is_continued = is_whole and not is_last and not self.task.is_refit  # nobody asks for the state after the end
+        with Drafts(self.folder) as drafts:  # nothing of what is written changes while the network is judged
+            weights = drafts.begin("best", partial(save_file, self._weights()))
+            state = drafts.begin("last", state_writer(self.state_dict())) if is_continued else None
+            val_start_s = time.perf_counter()
+            figures = {**figures, **self.validation.figures(self._judged, deadline, is_frozen=probe is not None)}
+            val_s = time.perf_counter() - val_start_s
+            self.val_s = val_s if probe is None else None  # by kept features it may have taken no time at all
+            score = self._take_score(figures, weights)
+            if probe is not None and not self.task.is_refit:
+                kept_s = time.perf_counter()
+                # Once more takes less than all that was done so far. Of drawn images nobody knows the shares.
+                learns = self.draw is None and deadline.seconds_left() > kept_s - start_s
+                keep_probe(
+                    self.classifier, self.task, probe, self.validation.outputs, self.folder, self.class_weights, learns
+                )
+                train_s += time.perf_counter() - kept_s
+            checkpoint = None if state is None else self._keep_state(state)
+        costs = network_costs(self.classifier, self.task.costs)
+        metrics = {**figures, **costs, "train_s": train_s, "val_s": val_s, "write_s": drafts.seconds}
+        seconds = time.perf_counter() - start_s
+        return EpochDone(trial, self.num_epochs, score, seconds, metrics, checkpoint, is_last)
+
+    def _take_score(self, figures: dict[str, float], weights: Draft) -> float:
+        """Return the score, having kept the weights if they are worth it, and decided whether to go on."""
         score = self.task.metric.score(figures[self.task.metric.name])
         if not math.isfinite(score):
             raise DivergedError(f"{self.task.metric.name} on the validation images is {score}")
-        is_last = is_whole and self.num_epochs == self.recipe.epochs
         if score > self.best_score or self.task.is_refit:
             self.best_score, self.best_epoch = score, self.num_epochs
-            self._save_weights(weights_file(self.folder, self.num_epochs), outputs_file(self.folder, self.num_epochs))
+            self._keep(weights, weights_file(self.folder, self.num_epochs), outputs_file(self.folder, self.num_epochs))
         elif self.learning_rate.progress >= NEAR_END:
-            self._save_weights(*end_files(self.folder, self.num_epochs))
-        if probe is not None and not self.task.is_refit:
-            kept_s = time.perf_counter()
-            # Once more takes less than all that was done so far. Of drawn images nobody knows the shares.
-            learns = self.draw is None and deadline.seconds_left() > kept_s - start_s
-            keep_probe(self.classifier, self.task, probe, self.val_outputs, self.folder, self.class_weights, learns)
-            train_s += time.perf_counter() - kept_s
+            self._keep(weights, *end_files(self.folder, self.num_epochs))
         if not self.task.is_refit:
             self.stop_reason = self.stopping.reason(score)
-        is_continued = is_whole and not is_last and not self.task.is_refit  # nobody asks for the state after the end
-        if is_continued:
-            save_state(state_file(self.folder, self.num_epochs), self.state_dict())
-        costs = network_costs(self.classifier, self.task.costs)
-        metrics = {**figures, **costs, "train_s": train_s, "val_s": val_s}
-        seconds = time.perf_counter() - start_s
-        checkpoint = str(state_file(self.folder, self.num_epochs)) if is_continued else None
-        return EpochDone(trial, self.num_epochs, score, seconds, metrics, checkpoint, is_last)
+        return score
 
     def _train(self, deadline: Deadline) -> tuple[dict[str, float], bool]:
         """Take the steps of an epoch; stop early, after one step at least, when validation could come too late."""
@@ -334,47 +342,30 @@ class Trainer:
             figures["train_acc"] = sum_right / num_images
         return figures
 
-    def _validate(self, deadline: Deadline, *, is_frozen: bool = False) -> dict[str, float]:
-        network = self.network if self.ema is None else self.ema.module
-        outputs_of = self.classifier.outputs if self.kept is None else self.kept.outputs
-        if is_frozen and not self.classifier.blueprint.tta:  # whose outputs are not those of one pass
-            val = self.task.val.indices
-            self.val_outputs = outputs_of_frozen(self.classifier, self.task.store, val, deadline.seconds_left)
-        else:
-            self.val_outputs = outputs_of(self.val_batches, network, seconds_left=deadline.seconds_left)
-        try:
-            figures = self._val_figures(self.val_outputs)
-        except DataError:
-            if len(self.val_outputs) == len(self.task.val.targets):
-                raise
-            # What the deadline left of the images may lack a class, without which some metrics are not defined.
-            self.val_outputs = outputs_of(self.val_batches, network)
-            figures = self._val_figures(self.val_outputs)
-        return figures
-
-    def _val_figures(self, outputs: np.ndarray) -> dict[str, float]:
-        """Return the figures of as many validation images as there are outputs."""
-        metric, problem, targets = self.task.metric, self.task.problem, self.task.val.targets[: len(outputs)]
-        predictions = problem.activate(torch.from_numpy(outputs)).numpy()
-        return {
-            **held_out_figures(targets, predictions, problem),
-            metric.name: metric(targets, predictions, problem),
-        }
-
     def _validation_s(self, train_per_image_s: float) -> float:
         """Return how long validation will take: as long as last time, or guessed from training at first."""
         if self.val_s is not None:
             return self.val_s
-        return 0.5 * train_per_image_s * self.val_batches.num_images  # backward costs twice as much as forward
+        return 0.5 * train_per_image_s * self.validation.batches.num_images  # backward takes twice as long as forward
 
-    def _save_weights(self, path: Path, outputs: Path) -> None:
-        network = self.network if self.ema is None else self.ema.module
-        state = {name: tensor.contiguous().cpu() for name, tensor in network.state_dict().items()}
-        if self.val_outputs is not None and not self.task.is_refit:
-            save_outputs(outputs, self.val_outputs)
-        temporary = path.with_name(path.name + ".part")
-        save_file(state, temporary)
-        temporary.replace(path)
+    @property
+    def _judged(self) -> torch.nn.Module:
+        """The network that is judged, and whose weights are kept."""
+        return self.network if self.ema is None else self.ema.module
+
+    def _weights(self) -> dict[str, torch.Tensor]:
+        return {name: tensor.contiguous().cpu() for name, tensor in self._judged.state_dict().items()}
+
+    def _keep(self, weights: Draft, path: Path, outputs: Path) -> None:
+        if self.validation.outputs is not None and not self.task.is_refit:
+            save_outputs(outputs, self.validation.outputs)
+        weights.keep(path)
+
+    def _keep_state(self, state: Draft) -> str:
+        path = state_file(self.folder, self.num_epochs)
+        judgement_file(path).write_text(json.dumps(self.judged_state_dict()))
+        state.keep(path)
+        return str(path)
 
     def _drop_superseded(self, report: EpochDone) -> None:
         """Remove what the files that this report speaks of have superseded."""
@@ -384,26 +375,31 @@ class Trainer:
             drop_files(self.folder, "last", before_epoch=report.epoch)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all that training must have to continue exactly."""
+        """Return all that training must have to continue exactly, but for what `judged_state_dict` returns."""
         return {
             "numerics": numerics_state(self.classifier) if self.has_begun else None,
             "network": self.network.state_dict(),
             "ema": self.ema and self.ema.module.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
-            "stopping": self.stopping.state_dict(),
-            "stop_reason": self.stop_reason,
             "learning_rate": self.learning_rate.place,
             "is_probed": self.is_probed,
             "num_epochs": self.num_epochs,
+        }
+
+    def judged_state_dict(self) -> dict[str, Any]:
+        """Return what the latest epoch's judgement has changed."""
+        return {
+            "stopping": self.stopping.state_dict(),
+            "stop_reason": self.stop_reason,
             "best_score": self.best_score,
             "best_epoch": self.best_epoch,
         }
 
     def load_checkpoint(self, path: Path) -> None:
-        """Continue from what `state_dict` held when the file was written."""
+        """Continue from the state in a file, and from the judgement beside it."""
         device = self.numerics.device
-        state = load_state(path, device)
+        state = load_state(path, device) | json.loads(judgement_file(path).read_text())
         if (numerics := numerics_of_state(state.get("numerics"), device)) is not None:
             self._use(*numerics)
         self.network.load_state_dict(state["network"])

@@ -17,12 +17,23 @@ BLUEPRINT = "blueprint.json"
 
 Kind = Literal["last", "best", "end"]
 
-_NAME = re.compile(r"(?P<kind>last|best|end)-(?P<epoch>\d+)\.(safetensors|outputs\.npy)")
+_NAME = re.compile(r"(?P<kind>last|best|end)-(?P<epoch>\d+)\.(safetensors|outputs\.npy|json)")
 
 
 def state_file(folder: Path, epoch: int) -> Path:
     """Return the file of all that training must have to continue after an epoch."""
     return _file(folder, "last", epoch)
+
+
+def judgement_file(state: Path) -> Path:
+    """Return the file of what is known only when the epoch of a state has been judged; it is there before the state.
+
+    Examples
+    --------
+    >>> judgement_file(state_file(Path("trials/0007"), 3)).name
+    'last-0003.json'
+    """
+    return state.with_suffix(".json")
 
 
 def weights_file(folder: Path, epoch: int) -> Path:
