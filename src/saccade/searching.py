@@ -143,4 +143,5 @@ def _known_of_images(request: FitRequest, task: ImageTask) -> dict[str, Any]:
         "score_range": score_range(task.metric, task.problem, task.train.targets),
         "log_speed": measure_log_speed(device, task.num_threads),
         "forward_s": forward_seconds(request.space, task.weights, device, task.num_threads, longest_s),
+        "is_for_mean": request.settings.max_members > 1,
     }

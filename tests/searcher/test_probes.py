@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from saccade.portfolio import DatasetDescription, Description, NetworkDescription
@@ -12,11 +14,12 @@ SCORES = {"net0": 0.85, "net1": 0.80, "net2": 0.82, "net3": 0.79, "net4": 0.81}
 EPOCH_S = 10.0
 
 
-def searcher_of_probes() -> AutoSearcher:
+def searcher_of_probes(**options: Any) -> AutoSearcher:
     return AutoSearcher(
         {"model": Categorical(*NETWORKS), "lr": Real(1e-4, 1e-2, log=True)},
         describe=lambda config: Description(NETWORKS[config["model"]], {"lr": config["lr"]}, 5, starts_with_probe=True),
         data=DatasetDescription(num_images=1000, num_classes=10),
+        **options,
     )
 
 
@@ -25,8 +28,11 @@ def gain(tuned: float, epoch: int) -> float:
     return tuned if tuned < 0 and epoch else tuned * (1.5 * epoch / 5 - 0.5) if epoch else 0.0
 
 
-def search(searcher: AutoSearcher, seconds_left: float, tuned: float) -> list[tuple[str, int]]:
-    """Return what was trained up to which epoch; after 5 epochs a trial scores by `tuned` more than its probe."""
+def search(searcher: AutoSearcher, seconds_left: float, tuned: float, slow: float = 1.0) -> list[tuple[str, int]]:
+    """Return what was trained up to which epoch; after 5 epochs a trial scores by `tuned` more than its probe.
+
+    The network with the best probe takes `slow` times as long as others.
+    """
     steps: list[tuple[str, int]] = []
     paused: dict[object, tuple[dict[str, object], int]] = {}
     cost: dict[object, float] = {}
@@ -39,7 +45,7 @@ def search(searcher: AutoSearcher, seconds_left: float, tuned: float) -> list[tu
         key, model = canonical_key(config), str(config["model"])
         while epoch < max(advice.until_epoch, epoch + (epoch < 0)):
             epoch += 1
-            spent_s = EPOCH_S if epoch else 0.4 * EPOCH_S
+            spent_s = (EPOCH_S if epoch else 0.4 * EPOCH_S) * (slow if model == "net0" else 1.0)
             seconds_left -= spent_s
             cost[key] = cost.get(key, 0.0) + spent_s
             searcher.observe(config, epoch, SCORES[model] + gain(tuned, epoch), cost[key])
@@ -122,3 +128,14 @@ def test_another_training_of_a_network_comes_after_the_first_of_another_that_pro
 def test_a_training_that_has_begun_goes_on_to_its_end() -> None:
     trained = [(model, epoch) for model, epoch in search(searcher_of_probes(), 150.0, tuned=0.03) if epoch > 0]
     assert (trained[0][0], 5) in trained[:2]
+
+
+def test_where_a_mean_may_be_the_result_quick_networks_are_trained_before_a_slow_one_that_is_better() -> None:
+    speed = {network: 0.01 * (4.0 if name == "net0" else 1.0) for name, network in NETWORKS.items()}
+
+    def whole(**options: Any) -> list[str]:
+        steps = search(searcher_of_probes(forward_s=speed, **options), 300.0, tuned=0.03, slow=4.0)
+        return [model for model, epoch in steps if epoch == 5]
+
+    assert whole(is_for_mean=True)[:3].count("net0") == 0
+    assert len(whole(is_for_mean=True)) > len(whole())

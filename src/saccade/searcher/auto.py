@@ -80,6 +80,8 @@ class AutoSearcher(Searcher):
     log_speed : float or None
         Natural logarithm of how many times as long an epoch takes on this machine as on that of the recordings; None
         is not known, and is learned from the first report on.
+    is_for_mean : bool
+        Whether the mean of several networks may be the result: see `saccade.searcher.steps.Steps`.
 
     References
     ----------
@@ -111,6 +113,7 @@ class AutoSearcher(Searcher):
         score_range: tuple[float, float] = (0.0, 1.0),
         log_speed: float | None = None,
         forward_s: Mapping[Any, float] | None = None,
+        is_for_mean: bool = False,
     ) -> None:
         super().__init__(space, seed=seed, starting_configs=starting_configs)
         self.describe, self.data = describe, data
@@ -120,6 +123,7 @@ class AutoSearcher(Searcher):
         self.probes = Probes(HORIZONS)
         self.costs = EpochCosts(log_speed, prior_weight=SPEED_WEIGHT if forward_s else 1.0)
         self.forward_s = forward_s or {}
+        self.is_for_mean = is_for_mean
         self._log_speed = log_speed or 0.0
         self._source = RandomSearcher(self.space, seed=seed)
         self._rng = np.random.default_rng(seed)
@@ -343,7 +347,8 @@ class AutoSearcher(Searcher):
 
     def _best_step(self, items: list[Item]) -> tuple[Item, int] | None:
         """Return the most promising item and how far to train it; None when none would report in time."""
-        steps = Steps(self.forecaster, self.costs, self.probes, self._best, self._trained, self.seconds_left)
+        known = self.forecaster, self.costs, self.probes, self._best, self._trained
+        steps = Steps(*known, self.seconds_left, self.is_for_mean)
         return steps.most_promising(items, self._imagined())
 
     def _imagined(self) -> dict[int, tuple[float, float]]:

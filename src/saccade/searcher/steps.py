@@ -32,6 +32,9 @@ The mean of several probes is worth more than a training that is cut short.
 GOODNESS = 4.0
 """The power of a probe's expected score that is set against its cost, while networks are probed one after the other."""
 
+MEMBER_LAG = 0.05
+"""By how much less than the best score a network may reach, and still make a mean of networks better."""
+
 AGAIN = 0.3
 """What another training of a network is worth beside the first one of another: a mean of two that differ gains more."""
 
@@ -82,6 +85,10 @@ class Steps:
         The networks that were trained beyond their probes.
     seconds_left : float
         Time left for training.
+    is_for_mean : bool
+        Whether the mean of several networks may be the result. Then what a training adds to its own network's probe
+        counts, and not only what it adds to the best score: else the network with the best probe is trained first,
+        though it be the slowest, and the others not at all.
     """
 
     forecaster: Forecaster
@@ -90,6 +97,7 @@ class Steps:
     best: float
     trained: Collection[Hashable]
     seconds_left: float
+    is_for_mean: bool = False
 
     def most_promising(self, items: list[Item], imagined: Mapping[int, tuple[float, float]]) -> tuple[Item, int] | None:
         """Return the most promising item and how far to train it; None when none would report in time.
@@ -125,7 +133,7 @@ class Steps:
         mean = np.where(is_short, probe + (mean - probe) * (ends / whole) ** SHORTENING, mean)
         have_probes = np.array([item.has_probe for item in items])[:, None]
         sd = np.where(have_probes, self.probes.sureness * sd, sd)
-        gain = expected_improvement(mean, sd, self.best) * np.where(horizons == 0, INSIGHT, 1.0)
+        gain = expected_improvement(mean, sd, self._to_beat(items, probe)) * np.where(horizons == 0, INSIGHT, 1.0)
         whole_s = self.costs.epoch_s(numbers) * whole[:, 0]
         gain = gain * np.array([self._weight(*each) for each in zip(items, whole_s, strict=True)])[:, None]
         cost = np.where(possible, seconds, 0.0) / self.seconds_left  # of time without end, any part is nothing
@@ -144,6 +152,14 @@ class Steps:
             alike = [index for index, item in enumerate(items) if possible[index, 0] and item.network == network]
             row = alike[int(np.argmax((gain / (seconds + 1e-9))[alike, 1:].max(axis=1)))]
         return items[row], int(reach[row, column])
+
+    def _to_beat(self, items: list[Item], probe: np.ndarray) -> np.ndarray:
+        """Return the scores above which those of items are worth something, of shape (num_items, 1)."""
+        if not self.is_for_mean:
+            return np.full_like(probe, self.best)
+        of_member = np.clip(probe, self.best - MEMBER_LAG, self.best)
+        is_first = [item.has_probe and (item.epoch > 0 or item.network not in self.trained) for item in items]
+        return np.where(np.array(is_first)[:, None], of_member, self.best)
 
     def _ends(self, items: list[Item]) -> np.ndarray:
         """Return the last epoch of each item: that of its recipe, or for real trainings the last that is in time."""
