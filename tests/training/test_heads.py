@@ -114,6 +114,26 @@ def test_many_outputs_are_fitted_with_fewer_penalties() -> None:
     assert fit_heads(features, targets, classes(num_classes)).weight.shape == (num_classes, 4)
 
 
+def test_with_many_outputs_fewer_steps_come_to_the_same_head(monkeypatch: pytest.MonkeyPatch) -> None:
+    num_classes = heads.MANY_OUTPUTS + 20
+    features, targets = clouds(4 * num_classes, num_classes, 20, 1.0)
+    monkeypatch.setattr(heads, "TOLERANCE", 1e-5)
+    monkeypatch.setattr(heads, "LEAST_STEPS", 0)
+
+    def probabilities(num_steps: int, many: float = heads.MANY_OUTPUTS) -> np.ndarray:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(heads, "MAX_STEPS", num_steps)
+            patch.setattr(heads, "MANY_OUTPUTS", many)
+            head = fit_heads(features, targets, classes(num_classes), penalties=(5.0,), num_folds=1)
+        return np.asarray(torch.tensor(outputs(head, features)).softmax(1))
+
+    known = LogisticRegression(C=1 / 5, max_iter=5000, tol=1e-7)
+    expected = known.fit(centred(features), targets).predict_proba(centred(features))
+    np.testing.assert_allclose(probabilities(2000), expected, atol=0.01)
+    eased, cautious = (np.abs(probabilities(30, many) - expected).max() for many in (heads.MANY_OUTPUTS, np.inf))
+    assert eased < cautious / 2
+
+
 @pytest.mark.parametrize("num_images", [1, 2, 3])
 def test_a_few_images_are_enough(num_images: int) -> None:
     features, targets = clouds(num_images, 2, 4, 1.0)

@@ -27,6 +27,15 @@ TOLERANCE = 3e-3
 CHOOSING_TOLERANCE = 1e-2
 """The same while penalties are compared."""
 
+MANY_OUTPUTS = 100
+"""More than these, and steps of the length that is safe for any outputs are too short."""
+
+EASING = 0.9
+"""How much less curvature is assumed after each step."""
+
+ROUNDING = 1e-5
+"""By what part a sum of losses may be off."""
+
 MAX_COLUMNS = 500
 """Columns of all heads together; with many outputs, fewer penalties are tried."""
 
@@ -69,6 +78,7 @@ def fit_heads(
     The heads of all penalties and folds are columns of one problem. After a rotation of the features into their
     principal axes, Böhning's bound on the curvature of the logistic loss [1]_ is diagonal and the same for every fold,
     so that a step costs two matrix products and none can overshoot; Nesterov's momentum with restarts [2]_ hastens it.
+    With many outputs the bound is far too large, so that less is tried, and a step that overshoots is taken back [3]_.
 
     Parameters
     ----------
@@ -98,6 +108,8 @@ def fit_heads(
     .. [1] D. Böhning, "Multinomial logistic regression algorithm", Annals of the Institute of Statistical Mathematics
        44, 1992.
     .. [2] B. O'Donoghue and E. Candès, "Adaptive restart for accelerated gradient schemes", 2015.
+    .. [3] K. Scheinberg, D. Goldfarb and X. Bai, "Fast first-order methods for composite convex optimization with
+       backtracking", Foundations of Computational Mathematics 14, 2014.
 
     Examples
     --------
@@ -166,7 +178,7 @@ class _Rows:
         seen = torch.stack([(of_fold != number).float() for number in range(num_folds)])  # (num_folds, num_images)
         heads = torch.tensor(penalties, dtype=torch.float32).repeat_interleave(num_folds)
         found = self._solve(heads, seen.repeat(len(penalties), 1), CHOOSING_TOLERANCE, seconds_left)
-        outputs = self._outputs(found)
+        outputs = self.outputs_of(found)
         by_penalty = outputs.view(len(penalties), num_folds, len(fold), self.num_outputs)
         return by_penalty[:, of_fold, torch.arange(len(fold))]
 
@@ -180,6 +192,14 @@ class _Rows:
 
     def losses(self, outputs: torch.Tensor) -> torch.Tensor:
         """Return the mean loss of outputs of shape (num_heads, num_images, num_outputs)."""
+        return self._by_output(outputs).mean((1, 2))
+
+    def summed_losses(self, outputs: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
+        """Return the sum of the losses of the images that each head has `seen`, whose derivative is `slope`."""
+        return (self._by_output(outputs) * seen[..., None]).sum((1, 2))
+
+    def _by_output(self, outputs: torch.Tensor) -> torch.Tensor:
+        """Return weighted losses of shape (num_heads, num_images, k), k being 1 where an image has one loss."""
         if self.problem.type == "multilabel":
             loss = torch.nn.functional.binary_cross_entropy_with_logits(
                 outputs, self.targets.expand_as(outputs), reduction="none"
@@ -188,9 +208,9 @@ class _Rows:
             loss = -(self.targets * outputs.log_softmax(2)).sum(2, keepdim=True)
         else:
             loss = (outputs - self.targets).square()
-        return (self.weights * loss).mean((1, 2))
+        return self.weights * loss
 
-    def _outputs(self, found: torch.Tensor) -> torch.Tensor:
+    def outputs_of(self, found: torch.Tensor) -> torch.Tensor:
         """Return outputs of shape (num_heads, num_images, num_outputs)."""
         num_heads, _, num_outputs = found.shape
         flat = self.z @ found.permute(1, 0, 2).reshape(self.z.shape[1], -1)
@@ -200,27 +220,13 @@ class _Rows:
         self, penalties: torch.Tensor, seen: torch.Tensor, tolerance: float, seconds_left: Callable[[], float]
     ) -> torch.Tensor:
         """Return coefficients, (num_heads, 1 + rank, num_outputs), of heads that have `seen` some images each."""
-        penalty = penalties[:, None] * torch.cat([torch.zeros(1), torch.ones(self.z.shape[1] - 1)])
-        step = 1 / (self.curvature + penalty)[..., None]
-        found = torch.zeros(len(penalties), self.z.shape[1], self.num_outputs)
-        ahead, momentum = found, torch.ones(len(penalties), 1, 1)
+        descent = _Descent(self, penalties, seen)
         for number in range(1, MAX_STEPS + 1):
-            slope = self._slope(self._outputs(ahead), seen) + penalty[..., None] * ahead
-            new = ahead - step * slope
-            moved = new - found
-            # Momentum that points uphill is dropped, for each head by itself.
-            uphill = (slope * moved).sum((1, 2), keepdim=True) > 0
-            faster = torch.where(uphill, 1.0, (1 + (1 + 4 * momentum.square()).sqrt()) / 2)
-            pull = torch.where(uphill, 0.0, (momentum - 1) / faster)
-            found, ahead, momentum = new, new + pull * moved, faster
-            size = (self.curvature[:, None] * found.square()).sum((1, 2))
-            if bool(((self.curvature[:, None] * moved.square()).sum((1, 2)) <= tolerance**2 * size).all()):
+            if descent.step() <= tolerance or (number >= LEAST_STEPS and seconds_left() <= 0):
                 break
-            if number >= LEAST_STEPS and seconds_left() <= 0:
-                break
-        return found
+        return descent.found
 
-    def _slope(self, outputs: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
+    def slope(self, outputs: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
         """Return the derivative of the loss by the coefficients, of shape (num_heads, 1 + rank, num_outputs)."""
         if self.problem.type == "multilabel":
             outputs = outputs.sigmoid()
@@ -230,6 +236,69 @@ class _Rows:
         num_heads, num_images, num_outputs = errors.shape
         flat = self.z.T @ errors.permute(1, 0, 2).reshape(num_images, -1)
         return flat.view(-1, num_heads, num_outputs).permute(1, 0, 2)
+
+
+class _Descent:
+    """Nesterov's descent of many heads at once.
+
+    Böhning's bound on the curvature holds for whatever the outputs are, and is ten times too large for a hundred
+    classes, none of which is likely: steps would be as much too small. So with many outputs only a part of it is
+    assumed, for each head by itself: less after each step, and more when a step turns out to have been too long, which
+    is then not taken.
+
+    Parameters
+    ----------
+    rows : _Rows
+        The images.
+    penalties : Tensor, shape (num_heads,)
+        Of each head.
+    seen : Tensor, shape (num_heads, num_images)
+        1 where a head learns from an image, else 0.
+    """
+
+    def __init__(self, rows: _Rows, penalties: torch.Tensor, seen: torch.Tensor) -> None:
+        num_heads, num_columns = len(penalties), rows.z.shape[1]
+        self._rows, self._seen = rows, seen
+        self._penalty = (penalties[:, None] * torch.cat([torch.zeros(1), torch.ones(num_columns - 1)]))[..., None]
+        self._is_easing = rows.problem.is_classification and rows.num_outputs > MANY_OUTPUTS
+        self._part = torch.full((num_heads, 1, 1), 2 / rows.num_outputs if self._is_easing else 1.0)
+        self.found = torch.zeros(num_heads, num_columns, rows.num_outputs)
+        self._outputs = torch.zeros(num_heads, len(rows.z), rows.num_outputs)
+        self._ahead, self._outputs_ahead, self._momentum = self.found, self._outputs, torch.ones(num_heads, 1, 1)
+
+    def step(self) -> float:
+        """Take a step, and return by how much it changed the outputs of a head at most, in units of their size."""
+        rows = self._rows
+        curvature = self._part * rows.curvature[:, None]
+        slope = rows.slope(self._outputs_ahead, self._seen)
+        new = (curvature * self._ahead - slope) / (curvature + self._penalty)
+        outputs = rows.outputs_of(new)
+        is_taken = self._is_bounded(new - self._ahead, outputs, slope, curvature)
+        moved = new - self.found
+        # Momentum that points uphill is dropped, for each head by itself.
+        uphill = ((slope + self._penalty * self._ahead) * moved).sum((1, 2), keepdim=True) > 0
+        faster = torch.where(uphill, 1.0, (1 + (1 + 4 * self._momentum.square()).sqrt()) / 2)
+        pull = torch.where(uphill, 0.0, (self._momentum - 1) / faster)
+        self._ahead = torch.where(is_taken, new + pull * moved, self.found)
+        self._outputs_ahead = torch.where(is_taken, outputs + pull * (outputs - self._outputs), self._outputs)
+        self.found = torch.where(is_taken, new, self.found)
+        self._outputs = torch.where(is_taken, outputs, self._outputs)
+        self._momentum = torch.where(is_taken, faster, 1.0)
+        if self._is_easing:
+            self._part = torch.where(is_taken, self._part * EASING, self._part * 2).clamp(max=1.0)
+        size = (rows.curvature[:, None] * new.square()).sum((1, 2))
+        change = (rows.curvature[:, None] * moved.square()).sum((1, 2)) / size.clamp(min=1e-12)
+        return float(torch.where(is_taken.flatten(), change, torch.inf).max().sqrt())
+
+    def _is_bounded(
+        self, step: torch.Tensor, outputs: torch.Tensor, slope: torch.Tensor, curvature: torch.Tensor
+    ) -> torch.Tensor:
+        """Tell of each head, shape (num_heads, 1, 1), whether a step left the loss below what the curvature allows."""
+        if not self._is_easing:
+            return torch.ones_like(self._momentum, dtype=torch.bool)
+        before, after = (self._rows.summed_losses(each, self._seen) for each in (self._outputs_ahead, outputs))
+        most = before + (slope * step + 0.5 * curvature * step.square()).sum((1, 2))
+        return (after <= most + ROUNDING * before)[:, None, None]
 
 
 def _targets(targets: np.ndarray, problem: Problem) -> torch.Tensor:
