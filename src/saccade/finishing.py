@@ -22,13 +22,13 @@ from saccade.training.candidates import (
     Candidate,
     Combination,
     combine,
-    final_weights,
     mean_predictions,
     read_blueprint,
     read_candidates,
     read_predictions,
 )
 from saccade.training.final_probe import FinalProbe
+from saccade.training.members import calibrated, final_weights
 from saccade.training.own_parts import OwnPart
 from saccade.training.task import ImageTask
 from saccade.training.trial_files import drop_files, outputs_file, probe_file, weights_file
@@ -148,7 +148,7 @@ def _combination(
     if not candidates or study.best_trial is None or candidates[0].trial != study.best_trial.number:
         return None
     seed = settings.random_state or 0
-    return combine([*candidates, *soups], task, settings.max_members, seed, until.seconds_left)
+    return combine(calibrated([*candidates, *soups], task), task, settings.max_members, seed, until.seconds_left)
 
 
 def _members(combination: Combination) -> list[Member]:

@@ -12,9 +12,10 @@ import torch
 from safetensors.torch import load_file
 
 from saccade.events import EpochDone
-from saccade.training.candidates import combine, final_weights, read_candidates
+from saccade.training.candidates import combine, read_candidates
 from saccade.training.classifier import empty_classifier
 from saccade.training.device import Numerics
+from saccade.training.members import final_weights
 from saccade.training.recipe import Recipe
 from saccade.training.task import ImageTask
 from saccade.training.trainer import Trainer

@@ -13,10 +13,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 
-from saccade.training.classifier import Blueprint, new_classifier
-from saccade.training.device import Numerics
+from saccade.training.classifier import Blueprint
 from saccade.training.ensemble import (
     LEAST_IMAGES,
     Judgement,
@@ -30,13 +28,15 @@ from saccade.training.ensemble import (
 from saccade.training.final_probe import FinalProbe
 from saccade.training.own_parts import OwnPart
 from saccade.training.problem import Problem
-from saccade.training.recipe import Recipe
 from saccade.training.task import ImageTask
 from saccade.training.trial_files import BLUEPRINT, end_files, last_end, outputs_file, probe_file, weights_file
 from saccade.trial import Status, Trial
 
 MOST_BYTES = 2**29
 """Of all candidates' predictions together; those with lower scores are left out."""
+
+SINGLE_ERRORS = 2.0
+"""Standard errors by which a single network's score must be higher than an ensemble's to count as such."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,8 @@ class Candidate:
         Whether that is the end of the schedule, and another epoch had the highest score.
     probe : FinalProbe or None
         Of a network before any training: its last layer, and what that says of training images new to it.
+    temperature : float
+        What its outputs are to be divided by; the predictions are of these already.
     """
 
     trial: int
@@ -74,6 +76,7 @@ class Candidate:
     epoch: int | None = None
     is_end: bool = False
     probe: FinalProbe | None = None
+    temperature: float = 1.0
 
     @property
     def own_network(self) -> OwnPart | None:
@@ -211,34 +214,6 @@ def _score(trial: Trial) -> float:
     return -math.inf if trial.best_report is None else trial.best_report.score
 
 
-def final_weights(candidate: Candidate, task: ImageTask, folder: Path) -> Path:
-    """Return the file of the weights that a predictor gets of a candidate.
-
-    Parameters
-    ----------
-    candidate : Candidate
-        Of a probe, it is the pretrained network with its final last layer.
-    task : ImageTask
-        The task of the search.
-    folder : Path
-        Where that is written.
-    """
-    probe = candidate.probe
-    if probe is None:
-        assert candidate.weights is not None
-        return candidate.weights
-    if candidate.weights is not None:
-        state = load_file(candidate.weights)
-    else:
-        numerics = Numerics(torch.device("cpu"))
-        network = new_classifier(Recipe.of(candidate.config), task.problem, numerics, task.weights).network
-        state = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{candidate.trial:04d}.safetensors"
-    save_file(probe.applied_to(state), path)
-    return path
-
-
 def combine(
     candidates: Sequence[Candidate],
     task: ImageTask,
@@ -290,7 +265,8 @@ def combine(
         by_chosen = judge(mean.predictions, targets, problem, metric)
         return replace(mean.combination(by_chosen, task), is_judged_by_choice=True)
     ensemble, single = judged
-    tolerance = equal_scores_differ_by(len(targets), problem)
+    # Of single networks the luckiest epoch was taken, and soups by these very images.
+    tolerance = SINGLE_ERRORS * equal_scores_differ_by(len(targets), problem)
     if np.count_nonzero(weights) > 1 and ensemble.is_better_than(single, tolerance):
         chosen = _mean_of(options, weights, max_members).combination(ensemble, task)
     else:
