@@ -195,3 +195,17 @@ def test_a_cost_is_turned_so_that_higher_is_better():
     assert judged.score == pytest.approx(-np.sqrt(2))
     assert judged.figures["rmse"] == pytest.approx(np.sqrt(2))
     assert judged.loss == pytest.approx(0.5)
+
+
+def test_the_fewer_images_the_nearer_weights_are_to_equal_ones() -> None:
+    def weights(num_images: int) -> np.ndarray:
+        targets = np.arange(num_images) % 2
+        knows = np.where(np.eye(2)[targets] > 0, 0.9, 0.1)
+        knows_less = np.where(np.eye(2)[targets] > 0, 0.88, 0.12)  # and nothing that the first does not know
+        guesses = np.full((num_images, 2), 0.5)
+        return select_weights([knows, knows_less, guesses], targets, Problem.of(["a", "b"]))
+
+    few, many = weights(20), weights(20_000)
+    assert many[0] > 0.95
+    assert 0.3 < few[1] < few[0]
+    assert few[2] == many[2] == 0  # what is not sound has no equal part

@@ -4,8 +4,9 @@ The method is that of Caruana, Niculescu-Mizil, Crew and Ksikes, "Ensemble Selec
 2004): models are added one at a time, with replacement, whichever makes the mean best on held-out images; the start is
 the mean of the best few (sorted initialisation); and there are several such selections, each among a random part of
 the models (bagging). As every member costs time in every prediction, those that count most in these are the finalists
-of a last selection. What is made best is the loss of the problem, also where a metric such as the accuracy judges: on a
-hundred images that has a hundred steps, and chance would decide.
+of a last selection. By few images weights cannot be told from chance, so that they are drawn towards equal ones, the
+fewer images there are the more. What is made best is the loss of the problem, also where a metric such as the accuracy
+judges: on a hundred images that has a hundred steps, and chance would decide.
 """
 
 from __future__ import annotations
@@ -29,6 +30,12 @@ MOST_STEPS = 20
 
 LEAST_WEIGHT = 0.05
 """A member that counts less is not worth the time that it takes in every prediction."""
+
+SOUND_LOSS = 1.25
+"""How many times as large as the smallest loss that of a model may be which counts as much as others do, by itself."""
+
+AS_EQUAL = 200
+"""Images by whose say selected weights count as much as equal ones: of few, selection learns chance."""
 
 NUM_FOLDS, MOST_REPEATS = 5, 5
 """Parts of the held-out images in cross-fitting, and how often they are drawn anew where images are few."""
@@ -65,7 +72,7 @@ def select_weights(
     Returns
     -------
     ndarray of float64, shape (num_models,)
-        From 0 on, summing to 1. The mean with these weights has no larger loss on these images than any model alone.
+        From 0 on, summing to 1.
 
     Examples
     --------
@@ -299,7 +306,18 @@ def _select(parts: np.ndarray, problem: Problem, max_members: int, seed: int) ->
     kept = [number for number in finalists if number == order[0] or weights[number] >= LEAST_WEIGHT]
     weights[:] = 0
     weights[kept] = _hill_climb(parts[kept], problem)
-    return weights
+    return _towards_equal(weights, losses, parts.shape[1], max_members)
+
+
+def _towards_equal(weights: np.ndarray, losses: np.ndarray, num_images: int, max_members: int) -> np.ndarray:
+    """Return weights between these and equal ones of all sound models, the heaviest of which remain."""
+    is_sound = losses <= SOUND_LOSS * losses.min()
+    part = AS_EQUAL / (AS_EQUAL + num_images)
+    mixed: np.ndarray = (1 - part) * weights + part * is_sound / is_sound.sum()
+    left_out = np.lexsort([losses, -mixed])[max_members:]
+    mixed[left_out] = 0.0
+    mixed[mixed < LEAST_WEIGHT * mixed.sum()] = 0.0
+    return mixed / mixed.sum()
 
 
 def _hill_climb(parts: np.ndarray, problem: Problem) -> np.ndarray:
