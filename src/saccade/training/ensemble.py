@@ -72,7 +72,8 @@ def select_weights(
     Returns
     -------
     ndarray of float64, shape (num_models,)
-        From 0 on, summing to 1.
+        From 0 on, summing to 1. The mean with these weights has a loss of at most `SOUND_LOSS` times that of the best
+        model on these images.
 
     Examples
     --------
@@ -306,7 +307,9 @@ def _select(parts: np.ndarray, problem: Problem, max_members: int, seed: int) ->
     kept = [number for number in finalists if number == order[0] or weights[number] >= LEAST_WEIGHT]
     weights[:] = 0
     weights[kept] = _hill_climb(parts[kept], problem)
-    return _towards_equal(weights, losses, parts.shape[1], max_members)
+    mixed = _towards_equal(weights, losses, parts.shape[1], max_members)
+    loss_of_mean = _loss((mixed @ parts.reshape(num_models, -1)).reshape(1, *parts.shape[1:]), problem)
+    return mixed if loss_of_mean[0] <= SOUND_LOSS * losses.min() else weights
 
 
 def _towards_equal(weights: np.ndarray, losses: np.ndarray, num_images: int, max_members: int) -> np.ndarray:
