@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from saccade.training.ensemble import (
-    SOUND_LOSS,
     LEAST_IMAGES,
     LEAST_WEIGHT,
     NUM_FOLDS,
+    SOUND_LOSS,
     Judgement,
     best_single,
     cross_fit,
