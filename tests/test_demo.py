@@ -25,8 +25,10 @@ def test_a_small_demo_shows_trials_accuracy_and_the_pictures_path(tmp_path, caps
     assert f"test accuracy {figures['top1']:.4f}" in shown
     assert "completed" in shown
     assert str((tmp_path / "predictions.png").resolve()) in shown
-    with Image.open(tmp_path / "predictions.png") as picture:
-        assert picture.width > 500
+    assert str((tmp_path / "why.png").resolve()) in shown
+    for name in ("predictions.png", "why.png"):
+        with Image.open(tmp_path / name) as picture:
+            assert picture.width > 500
 
 
 @pytest.mark.slow

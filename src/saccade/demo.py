@@ -24,6 +24,12 @@ from saccade.space import Categorical
 SIDE, MARGIN = 32, 2
 """Pixels of a side of a digit, as it is written and as the networks see it, and of the empty border in it."""
 
+PREDICTIONS, WHY = "predictions.png", "why.png"
+"""The pictures: of some test images with what is predicted, and of where the network looks and what is alike."""
+
+NUM_REASONS = 6
+"""Images of the latter."""
+
 TIME_LIMIT_S = 300
 """The search takes a fraction of it, unless the machine is busy."""
 
@@ -43,12 +49,13 @@ HYPERPARAMETERS: dict[str, Any] = {
 def run_demo(
     out: Path, hyperparameters: Mapping[str, Any] = HYPERPARAMETERS, num_images: int | None = None
 ) -> dict[str, float]:
-    """Write the digits, search, test, and draw what the predictor does.
+    """Write the digits, search, test, and draw what the predictor does, and why.
 
     Parameters
     ----------
     out : Path
-        The folder for ``digits/`` (the images), ``run/`` (the run) and ``predictions.png`` (the picture).
+        The folder for ``digits/`` (the images), ``run/`` (the run), and the pictures
+        ``predictions.png`` and ``why.png``.
     hyperparameters : mapping
         What to search.
     num_images : int or None
@@ -74,8 +81,9 @@ def run_demo(
     )
     print_trials(console, predictor.leaderboard())
     figures = predictor.evaluate(test)
-    picture = draw_predictions(predictor, test, out / "predictions.png")
-    _tell(console, len(test), figures, picture, out, time.perf_counter() - start_s)
+    draw_predictions(predictor, test, out / PREDICTIONS)
+    predictor.why(test, num_images=NUM_REASONS).savefig(out / WHY)
+    _tell(console, len(test), figures, out, time.perf_counter() - start_s)
     return figures
 
 
@@ -120,11 +128,10 @@ def draw_predictions(predictor: ImagePredictor, test: ImageDataset, path: Path, 
     return path
 
 
-def _tell(
-    console: Console, num_test: int, figures: Mapping[str, float], picture: Path, out: Path, seconds: float
-) -> None:
+def _tell(console: Console, num_test: int, figures: Mapping[str, float], out: Path, seconds: float) -> None:
     image = min((out / "digits" / "test").glob("*/*.png"))
     console.print(f"[bold]test accuracy {figures['top1']:.4f}[/bold] on {num_test} images; {seconds:.0f} s in all")
-    console.print(f"sample predictions: {picture.resolve()}", soft_wrap=True)
+    console.print(f"sample predictions: {(out / PREDICTIONS).resolve()}", soft_wrap=True)
+    console.print(f"why, for some of them: {(out / WHY).resolve()}", soft_wrap=True)
     saccade = "saccade" if shutil.which("saccade") else f"{sys.executable} -m saccade"
     console.print(f"next, try for instance: {saccade} predict {out / 'run'} {image}", soft_wrap=True)

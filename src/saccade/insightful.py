@@ -9,16 +9,19 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from saccade.data.examples import ImageLike, read_examples, read_labelled_examples
+from saccade.data.examples import Examples, ImageLike, read_examples, read_labelled_examples
+from saccade.data.gallery import Gallery
 from saccade.fitted import FittedPredictor
 from saccade.insight.embeddings import EmbeddedImages
 from saccade.insight.label_issues import check_has_classes, label_issues
 from saccade.insight.near_duplicates import near_duplicates
 from saccade.insight.neighbours import nearest_images
 from saccade.insight.overlays import check_form, in_form
+from saccade.insight.reasons import Verdicts, check_numbers, neighbours_of, small_overlay
 from saccade.insight.saliency import check_method, saliency_maps, target_numbers
 from saccade.insight.training_images import embedded_training_images
 from saccade.prediction import labels_by_name
+from saccade.report.reasons import Reason, reasons_figure
 
 
 class InsightfulPredictor(FittedPredictor):
@@ -102,6 +105,101 @@ class InsightfulPredictor(FittedPredictor):
         """
         queries = self._embedded(data)
         return nearest_images(queries, self._training_images() if among is None else self._embedded(among), k)
+
+    def why(self, data: Any, k: int = 4, num_images: int = 12, among: Any = None) -> Gallery:
+        """Draw why images get their labels: where the network looks, and the training images that are most like them.
+
+        A row for each image: it, under what is predicted (in red, and with the true label, where that is known to be
+        wrong); the same image with the places that speak for the label; and the nearest training images, where ≠ stands
+        before the labels that are others than the predicted one.
+
+        Parameters
+        ----------
+        data
+            As in `predict`. Of more than `num_images` images, those of which it is most worth asking are drawn: the
+            mistakes, where labels are known, those of which the predictor is surest first, and then the images of which
+            it is least sure. For regression these are the largest errors, and without labels the first images.
+        k : int
+            How many training images for each, at most 50.
+        num_images : int
+            How many images at most; no more than 200.
+        among
+            As in `nearest`.
+
+        Returns
+        -------
+        Gallery
+            A `matplotlib.figure.Figure`; ``savefig`` writes it, and notebooks show it.
+
+        Raises
+        ------
+        HyperparameterError
+            When `k` or `num_images` is no such number.
+        DataError
+            When the training images cannot be found: as `nearest`.
+
+        Examples
+        --------
+        >>> predictor.why(test).savefig("why.png")                          # doctest: +SKIP
+        """
+        return reasons_figure(self.reasons(data, k, num_images, among))
+
+    def reasons(self, data: Any, k: int = 4, num_images: int = 12, among: Any = None) -> list[Reason]:
+        """Return what `why` draws: for each image what is predicted, an overlay, and the nearest training images.
+
+        Parameters
+        ----------
+        data, k, num_images, among
+            As in `why`.
+
+        Returns
+        -------
+        list of saccade.report.reasons.Reason
+            The rows of the picture. Those of images that cannot be read have no `predicted`.
+
+        Raises
+        ------
+        HyperparameterError, DataError
+            As `why`.
+
+        Examples
+        --------
+        >>> predictor.reasons("cat.jpg")[0].neighbours[0].label             # doctest: +SKIP
+        'cat'
+        """
+        saved = self._fitted()
+        check_numbers(k, num_images)
+        examples = read_examples(data, saved.label)
+        train = self._training_images() if among is None else self._embedded(among)
+        predictions, errors = self._predictions(examples)
+        verdicts = Verdicts.of(predictions, examples, saved)
+        rows = verdicts.rows_to_show(errors, num_images)
+        readable = [row for row in rows if row not in errors]
+        asked = Examples([examples.images[row] for row in readable], pd.RangeIndex(len(readable)))
+        targets = None if verdicts.targets is None else verdicts.targets[readable]
+        maps, _ = self._in_batches(asked, partial(saliency_maps, targets=targets))
+        near = neighbours_of(EmbeddedImages.of(asked, self._features), train, k, saved)
+        found = dict(zip(readable, zip(maps, near, strict=True), strict=True))
+        reasons = []
+        for row in rows:
+            image, true = examples.images[row], verdicts.true[row]
+            if row not in found:
+                reasons.append(Reason(image, None, true=true))
+                continue
+            map_HW, neighbours = found[row]
+            overlay = small_overlay(image, map_HW, saved.blueprint.input)
+            reasons.append(
+                Reason(
+                    image,
+                    verdicts.predicted[row],
+                    verdicts.probabilities[row],
+                    true,
+                    overlay,
+                    neighbours,
+                    is_number=not saved.problem.is_classification,
+                )
+            )
+        return reasons
 
     def near_duplicates(self, data: Any, among: Any = None, threshold: float | None = None) -> pd.DataFrame:
         """Return pairs of images that show the same picture: resized, encoded anew, cropped, mirrored or brightened.

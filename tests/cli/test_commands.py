@@ -15,7 +15,8 @@ HEAVY = ("torch", "timm", "torchvision", "pandas", "sklearn", "matplotlib", "opt
 
 
 def test_help_is_answered_without_heavy_libraries():
-    commands = ("demo", "check", "fit", "resume", "leaderboard", "choose", "evaluate", "predict", "models", "doctor")
+    commands = ("demo", "check", "fit", "resume", "leaderboard", "choose", "evaluate", "predict", "explain", "models")
+    commands += ("doctor",)
     program = (
         "import sys; from saccade.cli import app\n"
         f"for command in {commands}: app([command, '--help'], standalone_mode=False)\n"

@@ -122,3 +122,33 @@ def test_notebooks_get_a_png_file_without_pyplot():
 def test_arguments_that_cannot_be(arguments, said):
     with pytest.raises(DataError, match=said):
         draw_gallery(**{"images": [picture()], **arguments})
+
+
+def test_a_line_break_begins_another_line_of_a_title():
+    def figure_of(title):
+        return draw_gallery([picture((0, 0, 0))], titles=[title], resize=100, fontsize=12)
+
+    one, two = figure_of("wide"), figure_of("wide\nwide")
+    (axes,) = two.axes
+    assert axes.texts[0].get_text() == "wide\nwide"
+    assert axes.texts[0].get_fontsize() == 12
+    pixels = drawn(two)
+    taller = len(pixels) - len(drawn(one))
+    assert 15 <= taller <= 25
+    ink = (pixels[: len(pixels) - 112] < 200).any(axis=(1, 2))
+    assert not ink[:4].any()
+    assert not ink[-1:].any()
+    assert np.diff(ink.astype(int)).tolist().count(1) == 2
+    (axes,) = figure_of("x" * 300 + "\nshort").axes
+    cut, whole = axes.texts[0].get_text().split("\n")
+    assert cut.endswith("x…")
+    assert whole == "short"
+
+
+def test_a_place_may_stay_empty():
+    figure = draw_gallery([picture(RED), None, None, picture(BLUE)], titles=["a", "", "", "b"], ncol=2, resize=50)
+    assert [axes.texts[0].get_text() for axes in figure.axes] == ["a", "b"]
+    pixels = drawn(figure)
+    assert (pixels[: len(pixels) // 2, 74:] == 255).all()
+    assert (pixels[len(pixels) // 2 :, :74] == 255).all()
+    assert has_color(pixels[len(pixels) // 2 :, 74:], BLUE)

@@ -17,6 +17,7 @@ from saccade.cli.choose import choose
 from saccade.cli.demo import demo
 from saccade.cli.doctor import doctor
 from saccade.cli.evaluate import evaluate
+from saccade.cli.explain import explain
 from saccade.cli.fit import fit
 from saccade.cli.leaderboard import leaderboard
 from saccade.cli.models import models
@@ -49,7 +50,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (demo, check, fit, resume, leaderboard, choose, evaluate, predict, models, doctor):
+for command in (demo, check, fit, resume, leaderboard, choose, evaluate, predict, explain, models, doctor):
     app.command()(command)
 
 

@@ -9,7 +9,7 @@ import typer
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for the images, the run and the picture.")] = Path("saccade_demo"),
+    out: Annotated[Path, typer.Option(help="Folder for the images, the run and the pictures.")] = Path("saccade_demo"),
 ) -> None:
     """Search two small networks on handwritten digits."""
     from saccade.demo import run_demo  # torch is slow to import

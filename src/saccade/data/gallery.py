@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _PIXELS_PER_INCH = 100
 _POINTS_PER_INCH = 72
 _LETTER_WIDTH = 0.58  # of an average letter, as a share of the font's size
+_TITLE_HEIGHT, _LINE_HEIGHT, _ABOVE_TILE = 1.7, 1.2, 0.27  # of a title, each further line of it, and the space below
 _SMALLEST_FONT = 8.0  # points; longer titles are cut rather than set smaller
 _GAP = 12  # pixels between tiles and around all of them
 _BACKGROUND = "#ffffff"
@@ -40,7 +41,7 @@ class Gallery(Figure):
 
 
 def draw_gallery(
-    images: Sequence[ImageSource],
+    images: Sequence[ImageSource | None],
     titles: Sequence[str] | None = None,
     ncol: int = 4,
     resize: int = 224,
@@ -54,9 +55,11 @@ def draw_gallery(
     Parameters
     ----------
     images
-        Paths, bytes, Pillow images or arrays. One that cannot be read becomes a tile that says why.
+        Paths, bytes, Pillow images or arrays. One that cannot be read becomes a tile that says why; None leaves its
+        place empty.
     titles
-        A title for each image; None for no titles. They are set smaller, and at last cut, to fit their tiles.
+        A title for each image; None for no titles. A line break begins another line. They are set smaller, and at last
+        cut, to fit their tiles.
     ncol
         Number of columns, at least 1. Fewer images than that make a narrower picture.
     resize
@@ -89,42 +92,67 @@ def draw_gallery(
     ncol = min(ncol, len(images))
     nrow = -(-len(images) // ncol)
     fontsize, titles = _fitting(titles, fontsize, resize)
-    title_height = round(fontsize * 1.7 * _PIXELS_PER_INCH / _POINTS_PER_INCH) if titles else 0
+    num_lines = max((title.count("\n") + 1 for title in titles), default=0)
+    ems = _TITLE_HEIGHT + _LINE_HEIGHT * (num_lines - 1) if titles else 0.0
+    title_height = round(ems * fontsize * _PIXELS_PER_INCH / _POINTS_PER_INCH)
     width = _GAP + ncol * (resize + _GAP)
     height = _GAP + nrow * (title_height + resize + _GAP)
     size = (width / _PIXELS_PER_INCH, height / _PIXELS_PER_INCH)
     figure = Gallery(figsize=size, dpi=_PIXELS_PER_INCH, facecolor=_BACKGROUND)
     for position, image in enumerate(images):
+        if image is None:
+            continue
         row, column = divmod(position, ncol)
         left = _GAP + column * (resize + _GAP)
         bottom = height - (row + 1) * (title_height + resize + _GAP)
         axes = figure.add_axes((left / width, bottom / height, resize / width, resize / height))
         axes.set_axis_off()
-        try:
-            tile = _tile(read_image(image, min_shorter_side=resize), resize)
-        except ImageReadError as error:
-            tile = Image.new("RGB", (resize, resize), _TILE_COLOR)
-            _write_reason(axes, str(error), resize)
-        # One pixel of the tile is one pixel of the picture, so nothing is to be interpolated.
-        axes.imshow(np.asarray(tile), interpolation="nearest")
+        _draw_tile(axes, image, resize)
         if titles:
             color = title_colors[position] if title_colors else _TEXT_COLOR
-            above = 1 + 0.28 * title_height / resize
-            axes.text(
-                0.5,
-                above,
-                titles[position],
-                transform=axes.transAxes,
-                ha="center",
-                fontsize=fontsize,
-                color=color,
-                parse_math=False,  # a name with dollar signs is no formula
-            )
+            _write_title(axes, titles[position], fontsize, color, resize)
     return figure
 
 
+def _draw_tile(axes: Axes, image: ImageSource, side: int) -> None:
+    """Draw an image, or why it cannot be read."""
+    try:
+        tile = _tile(read_image(image, min_shorter_side=side), side)
+    except ImageReadError as error:
+        tile = Image.new("RGB", (side, side), _TILE_COLOR)
+        _write_reason(axes, str(error), side)
+    # One pixel of the tile is one pixel of the picture, so nothing is to be interpolated.
+    axes.imshow(np.asarray(tile), interpolation="nearest")
+
+
+def _write_title(axes: Axes, title: str, fontsize: float, color: str, side: int) -> None:
+    """Write a title over a tile; the last of its lines is next to the tile."""
+    axes.text(
+        0.5,
+        1 + _ABOVE_TILE * fontsize * _PIXELS_PER_INCH / _POINTS_PER_INCH / side,
+        title,
+        transform=axes.transAxes,
+        ha="center",
+        va="bottom",
+        fontsize=fontsize,
+        color=color,
+        parse_math=False,  # a name with dollar signs is no formula
+    )
+
+
+def letters_of_line(resize: int, fontsize: float = _SMALLEST_FONT) -> int:
+    """Return how many letters of a title fit over a tile of `resize` pixels; by default, in the smallest font.
+
+    Examples
+    --------
+    >>> letters_of_line(224), letters_of_line(224, fontsize=20)
+    (35, 14)
+    """
+    return max(4, round(resize * _POINTS_PER_INCH / _PIXELS_PER_INCH / (_LETTER_WIDTH * fontsize)))
+
+
 def _check_arguments(
-    images: Sequence[ImageSource],
+    images: Sequence[ImageSource | None],
     titles: Sequence[str] | None,
     ncol: int,
     resize: int,
@@ -145,12 +173,16 @@ def _fitting(titles: Sequence[str] | None, fontsize: float, resize: int) -> tupl
     """Return a font size at which all titles fit their tiles, and the titles, cut where there is none."""
     if not titles:
         return fontsize, []
-    lines = [" ".join(title.split()) for title in titles]
+    lines_of = [[" ".join(line.split()) for line in title.splitlines()] for title in titles]
+    longest = max((len(line) for lines in lines_of for line in lines), default=0)
     points = resize * _POINTS_PER_INCH / _PIXELS_PER_INCH
-    longest = max((len(line) for line in lines), default=0)
     fontsize = min(fontsize, max(_SMALLEST_FONT, points / (_LETTER_WIDTH * max(longest, 1))))
-    num_letters = max(4, round(points / (_LETTER_WIDTH * fontsize)))
-    return fontsize, [line if len(line) <= num_letters else line[: num_letters - 1] + "…" for line in lines]
+    num_letters = letters_of_line(resize, fontsize)
+    return fontsize, ["\n".join(_cut(line, num_letters) for line in lines) for lines in lines_of]
+
+
+def _cut(line: str, num_letters: int) -> str:
+    return line if len(line) <= num_letters else line[: num_letters - 1] + "…"
 
 
 def _tile(image: Image.Image, side: int) -> Image.Image:

@@ -1,0 +1,79 @@
+"""``saccade explain``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from saccade.cli.printing import printable
+from saccade.errors import DataError
+
+if TYPE_CHECKING:
+    from saccade.report.reasons import Reason
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".pdf", ".svg")
+"""Of pictures that can be written."""
+
+
+def explain(
+    run: Annotated[Path, typer.Argument(help="A run folder, or a saved predictor's.")],
+    images: Annotated[
+        list[str],
+        typer.Argument(metavar="IMAGE|DIR...", help="Files of images, and folders: all images below them are taken."),
+    ],
+    out: Annotated[
+        Path, typer.Option(metavar="FILE", help="The picture, by its name a PNG, JPEG, WebP, PDF or SVG file.")
+    ] = Path("why.png"),
+    k: Annotated[int, typer.Option("-k", metavar="NUM", help="Training images for each.")] = 4,
+    num_images: Annotated[
+        int, typer.Option(metavar="NUM", help="Images at most; of more, those of which the run is least sure.")
+    ] = 12,
+    among: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR|ZIP|URL",
+            help="The training images, in a folder for each class.  [default: those that the run was fitted to]",
+        ),
+    ] = None,
+) -> None:
+    """Draw why images get their labels: where the network looks, and the training images most like each.
+
+    Images that cannot be read are told as such; only when all of them cannot is that an error.
+    """
+    from saccade.cli.inputs import is_table, read_files, read_splits  # torch is slow to import
+    from saccade.predictor import ImagePredictor
+    from saccade.report.reasons import reasons_figure
+
+    if out.suffix.lower() not in SUFFIXES:
+        raise DataError(f"{out} cannot be written as a picture; give --out a name that ends in {', '.join(SUFFIXES)}")
+    if among is not None and is_table(among):
+        raise DataError(f"{among} is a table; give --among the training images in a folder for each class")
+    predictor = ImagePredictor.load(run)
+    files = read_files(images)
+    train = None if among is None else read_splits(among).train
+    out.parent.mkdir(parents=True, exist_ok=True)
+    reasons = predictor.reasons(files, k, num_images, train)
+    reasons_figure(reasons).savefig(out)
+    _show(reasons)
+    if len(reasons) < len(files):
+        typer.echo(f"{len(reasons)} of {len(files)} images; --num-images shows more")
+    typer.echo(f"written to {printable(str(out))}")
+
+
+def _show(reasons: Sequence[Reason]) -> None:
+    rows = [("image", "label", "probability", "nearest", "similarity"), *map(_row, reasons)]
+    widths = [max(len(row[column]) for row in rows) for column in range(5)]
+    for row in rows:
+        typer.echo("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _row(reason: Reason) -> tuple[str, str, str, str, str]:
+    from saccade.report.reasons import UNREADABLE  # matplotlib is slow to import
+
+    probability = "" if reason.probability is None else f"{reason.probability:.3f}"
+    nearest = next(iter(reason.neighbours), None)
+    label, similarity = ("", "") if nearest is None else (nearest.label or "", f"{nearest.similarity:.2f}")
+    return printable(str(reason.image)), reason.predicted or UNREADABLE, probability, label, similarity

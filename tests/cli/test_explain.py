@@ -1,0 +1,88 @@
+"""What `explain` prints and draws."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+from PIL import Image
+
+
+def rows_of(stdout: str) -> dict[str, list[str]]:
+    """The table, by the name of the file."""
+    head, *lines = stdout.splitlines()
+    assert head.split() == ["image", "label", "probability", "nearest", "similarity"]
+    cells = [line.split() for line in lines if not line.startswith("written") and "--num-images" not in line]
+    return {path.rsplit("/", 1)[-1]: rest for path, *rest in cells}
+
+
+def test_the_picture_is_written_and_what_is_in_it_is_told(saccade, fitted, splits, tmp_path):
+    out = tmp_path / "new" / "why.jpg"
+    shutil.copy(splits / "test" / "dark" / "0.png", tmp_path / "a.png")
+    (tmp_path / "z.png").write_text("no image")
+    bright = splits / "test" / "bright" / "1.png"
+    result = saccade("explain", fitted[0], tmp_path / "a.png", bright, tmp_path / "z.png", "--out", out, "-k", 2)
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.splitlines()[-1] == f"written to {out}"
+    rows = rows_of(result.stdout)
+    assert {name: (row[0], row[2]) for name, row in list(rows.items())[:2]} == {
+        "a.png": ("dark", "dark"),
+        "1.png": ("bright", "bright"),
+    }
+    assert all(0.5 < float(row[1]) <= 1 and -1 <= float(row[3]) <= 1 for row in list(rows.values())[:2])
+    assert rows["z.png"] == ["cannot", "be", "read"]
+    assert "not an image" in result.stderr
+    with Image.open(out) as picture:
+        assert (picture.format, picture.width) == ("JPEG", 12 + 4 * (144 + 12))
+
+
+def test_of_many_images_some_are_shown(saccade, fitted, splits, tmp_path):
+    images = splits / "test"
+    result = saccade("explain", fitted[0], images, "--num-images", 4, "-k", 1, "--out", tmp_path / "why.png")
+    assert result.exit_code == 0, result.stderr
+    assert "4 of 6 images; --num-images shows more" in result.stdout
+    assert len(result.stdout.splitlines()) == 1 + 4 + 2
+
+
+def test_training_images_may_be_named(saccade, fitted, splits, tmp_path):
+    moved = tmp_path / "moved"
+    shutil.copytree(fitted[0] / "predictor", moved)
+    (moved / "embeddings.safetensors").unlink(missing_ok=True)
+    image, out = splits / "test" / "dark" / "0.png", tmp_path / "why.png"
+    result = saccade("explain", moved, image, "--out", out)
+    assert result.exit_code == 2
+    assert "does not say which images it was fitted to" in result.stderr
+    assert not out.exists()
+    result = saccade("explain", moved, image, "--out", out, "--among", splits)
+    assert result.exit_code == 0, result.stderr
+    assert rows_of(result.stdout)["0.png"][2] == "dark"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--out", "why.xyz"), "why.xyz cannot be written as a picture"),
+        (("--out", "why"), "give --out a name that ends in .png"),
+        (("-k", "0"), "k must be a whole number from 1 to 50"),
+        (("--num-images", "100000"), "num_images must be a whole number from 1 to 200"),
+        (("--among", "labels.csv"), "labels.csv is a table"),
+        (("--among", "nowhere"), "nowhere"),
+        (("--out", "file/why.png"), "file"),
+        (("gone.png", "--out", "why.png"), "gone.png"),
+    ],
+)
+def test_what_cannot_be_is_a_sentence(saccade, fitted, splits, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    images = () if arguments[0] == "gone.png" else (splits / "test" / "dark" / "0.png",)
+    result = saccade("explain", fitted[0], *images, *arguments)
+    assert result.exit_code == 2
+    assert result.stderr.startswith("saccade: ")
+    assert message in result.stderr
+    assert not (tmp_path / "why.png").exists()
+
+
+def test_a_run_that_is_none_is_a_sentence(saccade, splits, tmp_path):
+    result = saccade("explain", tmp_path, splits / "test")
+    assert result.exit_code == 2
+    assert "holds no predictor.json" in result.stderr

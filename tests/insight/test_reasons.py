@@ -1,0 +1,155 @@
+"""What is said of images, of which it is worth asking why, and what they are like."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from saccade.data.examples import Examples
+from saccade.errors import HyperparameterError
+from saccade.insight.embeddings import EmbeddedImages
+from saccade.insight.reasons import Verdicts, check_numbers, label_names, neighbours_of, small_overlay
+from saccade.models.network import InputSpec
+from saccade.saved import SavedPredictor
+from saccade.training.problem import Problem
+from saccade.training.thresholds import Thresholds
+from saccade.training.trust import Trust
+
+PETS = ["cat", "cow", "dog"]
+
+
+def saved_for(labels: Any, class_names: list[str] | None = None, **trust: Any) -> SavedPredictor:
+    """A predictor of which nothing is asked but its problem."""
+    none: Any = None
+    return SavedPredictor(
+        Path(), "label", Problem.of(labels), none, "", None, class_names, {}, [], trust=Trust(**trust)
+    )
+
+
+def examples_of(labels: Any, class_names: list[str] | None = None) -> Examples:
+    return Examples([b""] * len(labels), pd.RangeIndex(len(labels)), labels, class_names)
+
+
+@pytest.mark.parametrize(
+    ("fitted", "labels", "class_names", "expected"),
+    [
+        (PETS, pd.Series(["dog", None, "cat"]), None, ["dog", None, "cat"]),
+        (PETS, pd.Series([2, 0]), ["ant", "bee", "cat"], ["cat", "ant"]),
+        ([5, 7], pd.Series([7, 5, 9]), None, ["7", "5", "9"]),
+        ([0.0, 1.0], pd.Series([1.0, np.nan]), None, ["1.0", None]),
+        ([["a", "b"], ["c"]], pd.Series([["c", "a"], {"b"}, [], None]), None, ["a, c", "b", "none", None]),
+        ([0.5, 1.5, 2.5], pd.Series([2.123456789, np.nan, 3]), None, ["2.12346", None, "3"]),
+        (PETS, pd.Series([["cat", "dog"], "cow"]), None, ["['cat', 'dog']", "cow"]),
+        (PETS, None, None, []),
+    ],
+)
+def test_labels_are_called_by_their_names(fitted, labels, class_names, expected):
+    assert label_names(labels, class_names, saved_for(fitted)) == expected
+
+
+def test_numbers_without_names_have_those_of_the_fit():
+    saved = saved_for([0, 1, 2], PETS)
+    assert label_names(pd.Series([2, 0]), None, saved) == ["dog", "cat"]
+    assert label_names(pd.Series([2, 0]), ["dog", "ant", "cat"], saved) == ["cat", "dog"]
+
+
+def test_columns_of_labels_are_lists_of_names():
+    frame = pd.DataFrame({"a": [1, 0, 1], "b": [1, 0, 0]})
+    saved = saved_for(frame)
+    assert label_names(frame.astype(bool), None, saved) == ["a, b", "none", "a"]
+    assert label_names(frame.where(frame["a"] == 1), None, saved) == ["a, b", None, "a"]
+    verdicts = Verdicts.of(np.array([[0.9, 0.4], [0.2, 0.6], [0.1, 0.3]]), examples_of(frame), saved)
+    assert verdicts.predicted == ["a", "b", "none"]
+    assert verdicts.is_wrong.tolist() == [True, True, True]
+    assert verdicts.weights == pytest.approx([0.6, 0.6, 0.7])
+    assert verdicts.targets is not None
+    assert verdicts.targets.tolist() == [0, 1, 1]
+
+
+def test_the_probability_is_that_of_the_label_that_is_given():
+    saved = saved_for(["no", "yes"], thresholds=Thresholds((0.2,)))
+    labels = pd.Series(["yes", "yes", None])
+    verdicts = Verdicts.of(np.array([[0.7, 0.3], [0.9, 0.1], [0.05, 0.95]]), examples_of(labels), saved)
+    assert verdicts.predicted == ["yes", "no", "yes"]
+    assert verdicts.probabilities == pytest.approx([0.3, 0.9, 0.95])
+    assert verdicts.is_wrong.tolist() == [False, True, False]
+    assert verdicts.true == ["yes", "yes", None]
+
+
+def test_the_largest_errors_of_values_come_first():
+    labels = pd.Series([1.0, 2.0, np.nan, 4.5])
+    predictions = np.array([[1.5], [2.0], [9.0], [1.5]])
+    verdicts = Verdicts.of(predictions, examples_of(labels), saved_for([0.5, 1.5, 2.25]))
+    assert verdicts.predicted == ["1.5", "2", "9", "1.5"]
+    assert verdicts.targets is None
+    assert verdicts.rows_to_show([], 3) == [3, 0, 1]
+    unknown = Verdicts.of(predictions, Examples([b""] * 4, pd.RangeIndex(4)), saved_for([0.5, 1.5, 2.25]))
+    assert unknown.rows_to_show([0], 2) == [1, 2]
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    images=st.lists(st.tuples(st.integers(0, 10), st.booleans(), st.booleans()), min_size=1, max_size=12),
+    num_images=st.integers(1, 12),
+)
+def test_mistakes_come_first_the_surest_before_the_others(images: list[tuple[int, bool, bool]], num_images: int):
+    sureness = np.array([sure / 10 for sure, _, _ in images])
+    is_wrong = np.array([wrong for _, wrong, _ in images])
+    unreadable = [row for row, (_, _, lost) in enumerate(images) if lost]
+    verdicts = Verdicts(["a"] * len(images), [None] * len(images), [None] * len(images), None, sureness, is_wrong)
+    shown = verdicts.rows_to_show(unreadable, num_images)
+    if len(images) <= num_images:
+        assert shown == list(range(len(images)))
+        return
+    assert len(set(shown)) == num_images
+    wrong = [row for row in range(len(images)) if row not in unreadable and is_wrong[row]]
+    right = [row for row in range(len(images)) if row not in unreadable and not is_wrong[row]]
+    expected = sorted(wrong, key=lambda row: -sureness[row]) + sorted(right, key=lambda row: sureness[row])
+    assert [row for row in shown if row not in unreadable] == expected[:num_images]
+    assert shown[: len(expected)] == expected[:num_images]
+
+
+def test_neighbours_have_their_images_and_names():
+    vectors = np.eye(3, dtype=np.float32)
+    among = EmbeddedImages(
+        Examples(["a.png", b"b", "c.png"], pd.RangeIndex(3), pd.Series([1, 0, 1]), ["x", "y"]), vectors
+    )
+    queries = EmbeddedImages(Examples([b""], pd.RangeIndex(1)), np.array([[0.0, 0.8, 0.6]], np.float32))
+    (near,) = neighbours_of(queries, among, 2, saved_for(["x", "y"]))
+    assert [(each.image, each.label) for each in near] == [(b"b", "x"), ("c.png", "y")]
+    assert [each.similarity for each in near] == pytest.approx([0.8, 0.6])
+    unlabelled = EmbeddedImages(Examples(["a.png", "b.png", "c.png"], pd.RangeIndex(3)), vectors * [[1], [1], [0]])
+    (near,) = neighbours_of(queries, unlabelled, 5, saved_for(["x", "y"]))
+    assert [(each.image, each.label) for each in near] == [("b.png", None), ("a.png", None)]
+
+
+def test_overlays_are_small_and_lie_where_the_map_is():
+    spec = InputSpec(8, 1.0, "bilinear", (0.5,), (0.5,))
+    map_HW = np.zeros((8, 8), np.float32)
+    map_HW[:, 6:] = 1
+    overlay = small_overlay(Image.new("RGB", (1200, 600), (90, 90, 90)), map_HW, spec)
+    assert overlay is not None
+    assert overlay.size == (256, 128)
+    change = np.abs(np.asarray(overlay).astype(int) - 90).sum(2).mean(0)
+    assert change[170:190].min() > 100
+    assert change[:140].max() == change[200:].max() == 0
+    picture = Image.new("RGB", (20, 30))
+    assert (small_overlay(picture, map_HW, spec) or picture).size == picture.size == (20, 30)
+    assert small_overlay(b"no image", map_HW, spec) is None
+    assert small_overlay(picture, 0 * map_HW, spec) is None
+
+
+@pytest.mark.parametrize("value", [0, -1, 1000, 2.0, True, "4", None])
+def test_numbers_of_images_that_make_no_picture_are_refused(value: Any):
+    check_numbers(1, np.int64(200))
+    with pytest.raises(HyperparameterError, match="k must be a whole number from 1 to 50"):
+        check_numbers(value, 12)
+    with pytest.raises(HyperparameterError, match="num_images must be a whole number from 1 to 200"):
+        check_numbers(4, value)
