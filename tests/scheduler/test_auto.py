@@ -1,17 +1,19 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import pytest
 
 from contracts.scheduler_contract import SchedulerContract
 from contracts.simulated_executor import SimulatedExecutor
 from saccade.deadline import Deadline
+from saccade.events import EpochDone
 from saccade.portfolio import DatasetDescription, Description, NetworkDescription
 from saccade.scheduler import AutoScheduler, Study, make_scheduler
 from saccade.searcher import AutoSearcher, RandomSearcher
 from saccade.space import Real
-from saccade.trial import Status
+from saccade.trial import Status, Trial
 
 NUM_EPOCHS = 27
 
@@ -68,6 +70,30 @@ def test_pausing_is_used():
     study, executor = run(time_limit_s=4000)
     assert any(job.checkpoint is not None for job in executor.jobs)
     assert any(trial.status is Status.PAUSED for trial in study.trials)
+
+
+def test_a_probe_that_is_known_already_is_no_occasion_to_leave(monkeypatch):
+    network = NetworkDescription(1e7, top1=0.8)
+    searcher = AutoSearcher(
+        {"x": Real(0, 1)},
+        describe=lambda config: Description(network, {}, 5, starts_with_probe=True),
+        data=DatasetDescription(1000, 10),
+    )
+    trials = []
+
+    def new_trial():
+        trials.append(Trial(len(trials), searcher.suggest(), ""))
+        return trials[-1]
+
+    state = SimpleNamespace(searcher=searcher, seconds_left=1000.0, trials=trials, new_trial=new_trial)
+    scheduler, thoughts = AutoScheduler(), []
+    monkeypatch.setattr(AutoScheduler, "_think_again", lambda self, *about: thoughts.append(about[-1].trial))
+    for number in range(2):
+        job = scheduler.next_job(state)
+        searcher.observe(job.config, 0, 0.8, 4.0)
+        scheduler.on_report(EpochDone(number, 0, 0.8, 4.0, checkpoint="a file"))
+        searcher.on_end(job.config, has_failed=False, is_complete=True)
+    assert thoughts == [0]  # the first was begun for its probe
 
 
 @pytest.mark.parametrize("num_workers", [1, 4])

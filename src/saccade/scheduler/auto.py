@@ -103,7 +103,8 @@ class AutoScheduler(Scheduler):
         since_s = self._since_s[report.trial] = self._since_s.get(report.trial, 0.0) + report.seconds
         is_due = report.epoch >= self._targets.get(report.trial, 1)
         is_cheap = since_s * THINKING_PART >= self._thinking_s
-        may_leave = report.epoch in HORIZONS or report.epoch == 0
+        # That a training begins with a probe tells nothing new, unless the probe was what it was begun for.
+        may_leave = report.epoch in HORIZONS
         if report.is_last or report.checkpoint is None or not (is_due or (is_cheap and may_leave)):
             return Decision.CONTINUE
         return self._think_again(state, state.searcher, report)
