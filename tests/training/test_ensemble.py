@@ -210,3 +210,14 @@ def test_the_fewer_images_the_nearer_weights_are_to_equal_ones() -> None:
     assert many[0] > 0.95
     assert 0.3 < few[1] < few[0]
     assert few[2] == many[2] == 0  # what is not sound has no equal part
+
+
+def test_of_few_images_an_ensemble_is_as_good_as_a_single_network_that_was_lucky() -> None:
+    ensemble, lucky = Judgement(0.88, 0.35), Judgement(0.91, 0.31)
+    problem = Problem.of(["a", "b"])
+    assert ensemble.is_as_good_as(lucky, 119, problem)
+    assert not ensemble.is_as_good_as(lucky, 10_000, problem)
+    assert not Judgement(0.88, 0.60).is_as_good_as(lucky, 119, problem)  # unsound whatever the score is
+    assert lucky.is_as_good_as(ensemble, 10_000, problem)
+    numbers = Problem.of([0.5, 1.25, 2.125])
+    assert not Judgement(-2.0, 4.0).is_as_good_as(Judgement(-1.9, 3.6), 119, numbers)

@@ -35,9 +35,6 @@ from saccade.trial import Status, Trial
 MOST_BYTES = 2**29
 """Of all candidates' predictions together; those with lower scores are left out."""
 
-SINGLE_ERRORS = 2.0
-"""Standard errors by which a single network's score must be higher than an ensemble's to count as such."""
-
 
 @dataclass(frozen=True)
 class Candidate:
@@ -265,14 +262,12 @@ def combine(
         by_chosen = judge(mean.predictions, targets, problem, metric)
         return replace(mean.combination(by_chosen, task), is_judged_by_choice=True)
     ensemble, single = judged
-    # Of single networks the luckiest epoch was taken, and soups by these very images.
-    tolerance = SINGLE_ERRORS * equal_scores_differ_by(len(targets), problem)
-    if np.count_nonzero(weights) > 1 and ensemble.is_better_than(single, tolerance):
+    if np.count_nonzero(weights) > 1 and ensemble.is_as_good_as(single, len(targets), problem):
         chosen = _mean_of(options, weights, max_members).combination(ensemble, task)
     else:
         of_first = judge(predictions[0], targets, problem, metric)
         is_mean = len(options[0].members) > 1
-        use_mean = is_mean and of_first.is_better_than(alone.judgement, tolerance)
+        use_mean = is_mean and of_first.is_as_good_as(alone.judgement, len(targets), problem)
         chosen = options[0].combination(of_first, task) if use_mean else alone
     return replace(chosen, ensemble=ensemble, single=single)
 

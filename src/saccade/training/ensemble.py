@@ -43,6 +43,12 @@ NUM_FOLDS, MOST_REPEATS = 5, 5
 LEAST_IMAGES = 10
 """On fewer held-out images nothing can be told."""
 
+CHANCE = 2.0
+"""Standard errors by which a single network must be better than an ensemble: of several, the luckiest is taken."""
+
+DIFFERING_LOSS = 1.0
+"""How much the losses of an image under two ways to predict differ, in units of the mean loss, about."""
+
 DIFFERING_PART = 0.06
 """The part of the images of which one way to predict is right and another wrong, about: chance is in these alone."""
 
@@ -137,6 +143,14 @@ class Judgement:
         if abs(self.score - other.score) <= tolerance:
             return self.loss < other.loss
         return self.score > other.score
+
+    def is_as_good_as(self, other: Judgement, num_images: int, problem: Problem) -> bool:
+        """Tell whether neither the score nor the loss is worse by more than chance on so many images explains."""
+        by_chance = CHANCE * equal_scores_differ_by(num_images, problem)
+        if other.score - self.score > by_chance:
+            return False
+        more = CHANCE * DIFFERING_LOSS / math.sqrt(num_images) if problem.is_classification else math.inf
+        return self.loss <= other.loss * (1 + more)
 
 
 def judge(predictions: np.ndarray, targets: np.ndarray, problem: Problem, metric: Metric) -> Judgement:
