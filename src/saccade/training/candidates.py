@@ -20,7 +20,6 @@ from saccade.training.ensemble import (
     Judgement,
     best_single,
     cross_fit,
-    equal_scores_differ_by,
     judge,
     select_weights,
     weighted_mean,
@@ -274,7 +273,7 @@ def combine(
 
 def _one_of_each_training(candidates: Sequence[Candidate], task: ImageTask) -> list[Candidate]:
     """Leave out the end of a schedule, or the epoch that had the highest score where that was by chance alone."""
-    tolerance = equal_scores_differ_by(len(task.val.targets), task.problem)
+    num_images = len(task.val.targets)
     left_out = []
     for end in (one for one in candidates if one.is_end):
         for best in candidates:
@@ -282,7 +281,8 @@ def _one_of_each_training(candidates: Sequence[Candidate], task: ImageTask) -> l
                 judged_end, judged_best = (
                     judge(one.predictions, task.val.targets, task.problem, task.metric) for one in (end, best)
                 )
-                left_out.append(best if judged_end.is_better_than(judged_best, tolerance) else end)
+                is_end_as_good = judged_end.is_as_good_as(judged_best, num_images, task.problem)
+                left_out.append(best if is_end_as_good else end)
     return [one for one in candidates if not any(one is other for other in left_out)]
 
 

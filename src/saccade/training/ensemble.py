@@ -31,8 +31,9 @@ MOST_STEPS = 20
 LEAST_WEIGHT = 0.05
 """A member that counts less is not worth the time that it takes in every prediction."""
 
-SOUND_LOSS = 1.25
-"""How many times as large as the smallest loss that of a model may be which counts as much as others do, by itself."""
+SOUND_LOSS, SOUND_BY_CHANCE = 1.25, 4.0
+"""How many times as large as the smallest loss that of a model may be which counts as much as others do, by itself; and
+how much more that is by chance, to be divided by the root of the number of images."""
 
 AS_EQUAL = 200
 """Images by whose say selected weights count as much as equal ones: of few, selection learns chance."""
@@ -78,7 +79,7 @@ def select_weights(
     Returns
     -------
     ndarray of float64, shape (num_models,)
-        From 0 on, summing to 1. The mean with these weights has a loss of at most `SOUND_LOSS` times that of the best
+        From 0 on, summing to 1. The mean with these weights has a loss of at most `sound_loss` times that of the best
         model on these images.
 
     Examples
@@ -323,12 +324,23 @@ def _select(parts: np.ndarray, problem: Problem, max_members: int, seed: int) ->
     weights[kept] = _hill_climb(parts[kept], problem)
     mixed = _towards_equal(weights, losses, parts.shape[1], max_members)
     loss_of_mean = _loss((mixed @ parts.reshape(num_models, -1)).reshape(1, *parts.shape[1:]), problem)
-    return mixed if loss_of_mean[0] <= SOUND_LOSS * losses.min() else weights
+    return mixed if loss_of_mean[0] <= sound_loss(parts.shape[1]) * losses.min() else weights
+
+
+def sound_loss(num_images: int) -> float:
+    """Return how many times as large as the smallest loss on so many images that of a sound model may be.
+
+    Examples
+    --------
+    >>> round(sound_loss(100), 2), round(sound_loss(10_000), 2)
+    (1.65, 1.29)
+    """
+    return SOUND_LOSS + SOUND_BY_CHANCE / math.sqrt(num_images)
 
 
 def _towards_equal(weights: np.ndarray, losses: np.ndarray, num_images: int, max_members: int) -> np.ndarray:
     """Return weights between these and equal ones of all sound models, the heaviest of which remain."""
-    is_sound = losses <= SOUND_LOSS * losses.min()
+    is_sound = losses <= sound_loss(num_images) * losses.min()
     part = AS_EQUAL / (AS_EQUAL + num_images)
     mixed: np.ndarray = (1 - part) * weights + part * is_sound / is_sound.sum()
     left_out = np.lexsort([losses, -mixed])[max_members:]
