@@ -5,15 +5,15 @@ from __future__ import annotations
 import numpy as np
 
 
-def expected_improvement(mean: np.ndarray, sd: np.ndarray, best: float) -> np.ndarray:
+def expected_improvement(mean: np.ndarray, sd: np.ndarray, best: float | np.ndarray) -> np.ndarray:
     """Return by how much a normally distributed score will exceed the best one, on average.
 
     Parameters
     ----------
     mean, sd : ndarray of float64
         Of the score; `sd` is positive.
-    best : float
-        The score to beat.
+    best : float or ndarray of float64
+        The score to beat, or that of each.
 
     Returns
     -------

@@ -346,7 +346,8 @@ def _towards_equal(weights: np.ndarray, losses: np.ndarray, num_images: int, max
     left_out = np.lexsort([losses, -mixed])[max_members:]
     mixed[left_out] = 0.0
     mixed[mixed < LEAST_WEIGHT * mixed.sum()] = 0.0
-    return mixed / mixed.sum()
+    mixed /= mixed.sum()
+    return mixed
 
 
 def _hill_climb(parts: np.ndarray, problem: Problem) -> np.ndarray:
