@@ -148,7 +148,13 @@ def _combination(
     if not candidates or study.best_trial is None or candidates[0].trial != study.best_trial.number:
         return None
     seed = settings.random_state or 0
-    return combine(calibrated([*candidates, *soups], task), task, settings.max_members, seed, until.seconds_left)
+    candidates += soups
+    of_members = calibrated(candidates, task)
+    found = combine(of_members, task, settings.max_members, seed, until.seconds_left)
+    if len(found.members) == 1:  # there is nothing that it is to be weighed against
+        (place,) = (place for place, one in enumerate(of_members) if one is found.members[0])
+        return replace(found, members=[candidates[place]])
+    return found
 
 
 def _members(combination: Combination) -> list[Member]:
