@@ -2,7 +2,8 @@
 
 With fixed statistics it is a factor and a shift of each channel, which the weights of the convolution can take in. What
 the network computes stays the same but for rounding, and a pass over all of its activations is saved after each
-convolution: on two cores small networks predict 1.3 to 1.7 times as fast.
+convolution: on two cores small networks predict 1.1 to 1.7 times as fast
+(``python -m benchmarks.normalisation``).
 """
 
 from __future__ import annotations

@@ -139,11 +139,9 @@ class Judgement:
     loss: float
     figures: dict[str, float] = field(default_factory=dict)
 
-    def is_better_than(self, other: Judgement, tolerance: float = 0.0) -> bool:
-        """Tell whether the score is higher, or differs by no more than the tolerance and the loss is smaller."""
-        if abs(self.score - other.score) <= tolerance:
-            return self.loss < other.loss
-        return self.score > other.score
+    def is_better_than(self, other: Judgement) -> bool:
+        """Tell whether the score is higher, or the same and the loss smaller."""
+        return (self.score, -self.loss) > (other.score, -other.loss)
 
     def is_as_good_as(self, other: Judgement, num_images: int, problem: Problem) -> bool:
         """Tell whether neither the score nor the loss is worse by more than chance on so many images explains."""
