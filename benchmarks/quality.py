@@ -21,11 +21,12 @@ what it costs. `--subset` makes hard sets of each DIR: `fewshot=IMAGES` a class,
 `noisy=SHARE` of wrong labels, `side=PIXELS`, or several with + between; each seed draws its own.
 
 Every fit is a new process with empty caches, in turns. A figure is the mean over seeds ± its standard error, of test
-images and seeds together; *sd* is that of seeds alone. *optimism* is the validation score that the fit tells less the
-test score. *images/s* are files that are judged in a second, decoding included. *less than saccade* is the mean
-difference in accuracy to the default fit of the same seed, ± its standard error over seeds. With `--json` each fit is
-written when it is done, and those in the file already are not done again, but for those that failed. Two targets: an
-ECE of .03 at most; a standard deviation over seeds of .01 at 120 s.
+images and seeds together; *sd* is that of seeds alone. *by chance* is what the ECE of so many images would be if all
+probabilities were right. *optimism* is the validation score that the fit tells less the test score. *images/s* are
+files that are judged in a second, decoding included. *less than saccade* is the mean difference in accuracy to the
+default fit of the same seed, ± its standard error over seeds. With `--json` each fit is written when it is done, and
+those in the file already are not done again, but for those that failed. Two targets: an ECE of .03 at most; a standard
+deviation over seeds of .01 at 120 s.
 """
 
 from __future__ import annotations
@@ -55,8 +56,8 @@ from benchmarks.subsets import FULL, make_subset, parse_subset
 DEFAULT = "saccade"
 
 HEADS = (
-    "", "fits", "accuracy", "sd", "log-loss", "ECE", "validation", "optimism", "fit s", "wall s", "images/s",
-    "less than saccade",
+    "", "fits", "accuracy", "sd", "log-loss", "ECE", "by chance", "validation", "optimism", "fit s", "wall s",
+    "images/s", "less than saccade",
 )  # fmt: skip
 
 KEY = ("data", "subset", "limit_s", "method", "seed", "told")
@@ -128,8 +129,8 @@ def rows_of(fits: Sequence[Fit]) -> list[list[str]]:
         rows.append(
             [
                 method, count, _mean(of, "top1"), f"{statistics.stdev(tops):.4f}" if len(tops) > 1 else "-",
-                _mean(of, "log_loss"), _mean(of, "ece"), _mean(of, "valid"), _mean(optimism, "optimism"),
-                _mean(of, "fit_s", 1), _mean(of, "wall_s", 1),
+                _mean(of, "log_loss"), _mean(of, "ece"), _mean(of, "ece_by_chance"),
+                _mean(of, "valid"), _mean(optimism, "optimism"), _mean(of, "fit_s", 1), _mean(of, "wall_s", 1),
                 _mean(of, "images_per_s", 0),
                 "-" if method == DEFAULT or not less else _difference(less),
             ]

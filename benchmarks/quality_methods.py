@@ -306,7 +306,7 @@ def with_errors(told: Mapping[str, Any]) -> dict[str, float]:
     for name in ("top1", "log_loss", "ece"):
         low, high = told[f"{name}_interval"]
         figures |= {name: float(told[name]), f"{name}_se": float(high - low) / 2}
-    return figures
+    return {**figures, "ece_by_chance": float(told["ece_by_chance"])}
 
 
 def weight_files(weights: Path | None) -> list[Path]:

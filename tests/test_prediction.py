@@ -135,9 +135,18 @@ def test_figures_come_with_intervals_where_they_are_asked_for(fitted: ImagePredi
     plain = fitted.evaluate(doubtful)
     told = fitted.evaluate(doubtful, interval=0.95, detailed=True)
     assert list(plain) == ["top1"]
-    assert list(told) == ["top1", "top1_interval", "log_loss", "log_loss_interval", "ece", "ece_interval"]
+    assert list(told) == [
+        "top1",
+        "top1_interval",
+        "log_loss",
+        "log_loss_interval",
+        "ece",
+        "ece_interval",
+        "ece_by_chance",
+    ]
     low, high = told["top1_interval"]
     assert low < plain["top1"] == told["top1"] < high
+    assert 0 < told["ece_by_chance"] < 1
     assert told == fitted.evaluate(doubtful, interval=0.95, detailed=True)
 
 

@@ -187,7 +187,8 @@ class FittedPredictor:
             The confidence of an interval for each figure, such as .95; None is without. Intervals are those of a
             bootstrap: how far the figure varies when images are drawn from these with replacement, 1,000 times.
         detailed : bool
-            Whether to tell ``log_loss`` and ``ece`` (the expected calibration error) as well; for regression ``mae``.
+            Whether to tell ``log_loss``, ``ece`` (the expected calibration error) and ``ece_by_chance`` (what that
+            would be on so many images if probabilities were right) as well; for regression ``mae``.
 
         Returns
         -------

@@ -38,6 +38,7 @@ def test_fits_in_turns_beside_what_an_ingredient_costs_and_none_is_done_twice(
         "log_loss_se",
         "ece",
         "ece_se",
+        "ece_by_chance",
         "valid",
         "fit_s",
         "wall_s",

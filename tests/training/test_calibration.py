@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from saccade.training import calibration as module
-from saccade.training.calibration import Calibration, calibration_error, fit_calibration, fold_numbers
+from saccade.training.calibration import Calibration, calibration_error, error_by_chance, fit_calibration, fold_numbers
 from saccade.training.metrics import log_loss
 from saccade.training.problem import Problem
 
@@ -145,3 +145,15 @@ def test_of_many_probabilities_a_sample_is_enough(monkeypatch: pytest.MonkeyPatc
     found = fit_calibration(activated(2 * logits, CLASSES), targets, CLASSES)
     assert found.num_images == 500
     assert found.temperature == pytest.approx(2, rel=0.2)
+
+
+def test_the_error_by_chance_is_that_of_labels_that_come_as_often_as_is_said() -> None:
+    rng = np.random.default_rng(0)
+    p = rng.dirichlet(np.ones(len(CLASSES.classes)), 300)
+    drawn = [np.array([rng.choice(len(row), p=row) for row in p]) for _ in range(50)]
+    errors = [calibration_error(p, targets, CLASSES) for targets in drawn]
+    assert error_by_chance(p, CLASSES) == pytest.approx(np.mean(errors), rel=0.15)
+    q = rng.random((300, TAGS.num_outputs))
+    errors = [calibration_error(q, (rng.random(q.shape) < q).astype(int), TAGS) for _ in range(50)]
+    assert error_by_chance(q, TAGS) == pytest.approx(np.mean(errors), rel=0.15)
+    assert error_by_chance(p[:30], CLASSES) > error_by_chance(p, CLASSES)

@@ -82,6 +82,22 @@ def test_more_images_are_seen_less_often(num_images: int, is_gpu: bool) -> None:
     assert num_epochs(num_images, False) <= num_epochs(num_images, True)
 
 
+@given(num_images=st.integers(1, 3000))
+def test_few_images_are_learned_slowly(num_images: int) -> None:
+    image = np.zeros((8, 8, 3), np.uint8)
+
+    def rate(num: int) -> Real:
+        found = default_space([image] * num, weights=None, is_gpu=False, time_limit_s=60)["lr"]
+        assert isinstance(found, Real)
+        return found
+
+    of_few, of_more = rate(num_images), rate(2 * num_images)
+    assert 0 < of_few.lower < of_few.default < of_few.upper
+    assert of_few.default <= of_more.default <= rate(3000).default == 1e-3
+    without_limit = default_space([image] * num_images, weights=None, is_gpu=False, time_limit_s=None)
+    assert without_limit["lr"] == of_few.default
+
+
 def test_without_weights_trainings_are_longer() -> None:
     scratch = scratch_space(1000, is_gpu=False)
     assert scratch["epochs"] > num_epochs(1000, is_gpu=False)

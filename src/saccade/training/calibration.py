@@ -29,6 +29,9 @@ PRIOR_STD = 0.5
 MAX_ELEMENTS = 2**19
 """Probabilities that are looked at. One number needs no more, and with 1,000 classes more would take seconds."""
 
+NUM_DRAWS = 50
+"""Times that labels are drawn to tell what is chance."""
+
 _BOUND = 3.0  # of the logarithm of a temperature, either way
 
 
@@ -137,7 +140,7 @@ def calibration_error(
     Images are put into bins of equal width by the probability of their likeliest class (Naeini et al., "Obtaining Well
     Calibrated Probabilities Using Bayesian Binning", AAAI 2015; Guo et al. 2017). For multilabel problems it is the
     mean over the labels, each with bins of its own probability (Kull et al., "Beyond temperature scaling", NeurIPS
-    2019). Of few images it is larger than 0 also where all is well: about .08 of 100, .025 of 1,000.
+    2019). Of few images it is larger than 0 also where all is well: see `error_by_chance`.
 
     Parameters
     ----------
@@ -156,6 +159,30 @@ def calibration_error(
         errors = [_binned_error(p, y, num_bins) for p, y in zip(probabilities.T, targets.T > 0, strict=True)]
         return float(np.mean(errors))
     return _binned_error(probabilities.max(1), probabilities.argmax(1) == targets, num_bins)
+
+
+def error_by_chance(probabilities: np.ndarray, problem: Problem, num_bins: int = NUM_BINS, seed: int = 0) -> float:
+    """Return what `calibration_error` would be, in the mean, if labels came as often as these probabilities say.
+
+    It falls as images become more; an error of this size says nothing against a predictor.
+
+    Parameters
+    ----------
+    probabilities, problem, num_bins
+        As in `calibration_error`.
+    seed : int
+        Of the labels, which are drawn `NUM_DRAWS` times.
+
+    Examples
+    --------
+    >>> problem = Problem.of(["cat", "dog"])
+    >>> [round(error_by_chance(np.array([[0.8, 0.2]] * num), problem), 2) for num in (10, 100, 10_000)]
+    [0.1, 0.03, 0.0]
+    """
+    rng = np.random.default_rng(seed)
+    columns = probabilities.T if problem.type == "multilabel" else probabilities.max(1)[None]
+    errors = [_binned_error(p, rng.random(len(p)) < p, num_bins) for _ in range(NUM_DRAWS) for p in columns]
+    return float(np.mean(errors))
 
 
 def fold_numbers(num_images: int, rng: np.random.Generator) -> np.ndarray:

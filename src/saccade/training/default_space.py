@@ -32,6 +32,12 @@ ON_GPU = (
 FROM_SCRATCH = ("resnet10t", "resnet18")
 """Networks that learn most from few images without pretrained weights."""
 
+MANY_IMAGES, LEAST_PART = 1000, 0.05
+"""Training images from which on learning rates are those of many, and the least part of these that few images get.
+
+A pretrained network that learns as fast from 200 images as from 1,000 forgets what it knew: it ends below its probe.
+"""
+
 LONG_SEARCH_S = 900.0
 """Time limit from which on longer trainings and stronger augmentation are tried as well."""
 
@@ -86,8 +92,11 @@ def default_space(
     }
     if (side := _small_side(images)) is not None:
         space["img_size"] = side
-    if time_limit_s is not None:
-        space["lr"] = Real(2e-4, 3e-3, log=True, default=1e-3)
+    part = min(1.0, max(LEAST_PART, len(images) / MANY_IMAGES))
+    if time_limit_s is None:
+        space["lr"] = _rounded(1e-3 * part)
+    else:
+        space["lr"] = Real(_rounded(2e-4 * part), _rounded(3e-3 * part), log=True, default=_rounded(1e-3 * part))
         space["weight_decay"] = Real(1e-5, 1e-1, log=True, default=1e-2)
     if time_limit_s is not None and time_limit_s >= LONG_SEARCH_S:
         space["epochs"] = Categorical(epochs, 3 * epochs)
@@ -120,6 +129,10 @@ def num_epochs(num_images: int, is_gpu: bool) -> int:
     """Return how many epochs make a few hundred steps on a CPU, and a few thousand on a GPU."""
     num_seen, most = (30_000, 40) if is_gpu else (6_000, 20)
     return min(most, max(3, math.ceil(num_seen / max(num_images, 1))))
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.2g}")
 
 
 def _small_side(images: Sequence[ImageSource]) -> int | None:

@@ -9,13 +9,16 @@ from typing import Any
 import numpy as np
 
 from saccade.errors import DataError
-from saccade.training.calibration import calibration_error
+from saccade.training.calibration import calibration_error, error_by_chance
 from saccade.training.conformal import check_share
 from saccade.training.metrics import Metric, held_out_figures, log_loss
 from saccade.training.problem import THRESHOLD, Problem
 
 NUM_RESAMPLES = 1000
 """Bootstrap samples of the images."""
+
+BY_CHANCE = "ece_by_chance"
+"""What the ``ece`` of so many images would be if all were well: it has no interval."""
 
 Figures = dict[str, float]
 
@@ -43,7 +46,7 @@ def evaluation(
     metric : Metric or None
         A figure besides those that are always told.
     detailed : bool
-        Whether to tell ``log_loss`` and ``ece`` as well; for regression ``mae``.
+        Whether to tell ``log_loss``, ``ece`` and ``ece_by_chance`` as well; for regression ``mae``.
     interval : float or None
         The confidence of intervals, such as .95; None is without.
 
@@ -141,6 +144,7 @@ def _details(targets: np.ndarray, probabilities: np.ndarray, problem: Problem) -
     return {
         "log_loss": log_loss(targets, probabilities, problem),
         "ece": calibration_error(probabilities, targets, problem),
+        BY_CHANCE: error_by_chance(probabilities, problem),
     }
 
 
@@ -191,4 +195,6 @@ def _widen_where_all_are_alike(
 
 
 def _with_interval(name: str, figure: float, intervals: dict[str, tuple[float, float]]) -> list[tuple[str, Any]]:
+    if name == BY_CHANCE:
+        return [(name, figure)]
     return [(name, figure), (f"{name}_interval", intervals.get(name, (math.nan, math.nan)))]
