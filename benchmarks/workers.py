@@ -4,9 +4,8 @@ python -m benchmarks.workers [--json OUT] [--rounds 2]
 
 - The way of a report through a worker process, beside a call in this process.
 - The start of a worker that imports torch, beside ``python -c "import torch"``.
-- A few small trainings of matrix products on workers that share two cores in several ways. The last two let threads
-  outnumber the cores, which plans for workers never do, and the very last leaves them as OpenMP has them by itself:
-  a thread that waits keeps its core busy.
+- A few small trainings of matrix products on workers that share two cores in several ways. The last one lets threads
+  outnumber the cores, which plans for workers never do. (How threads wait: `benchmarks.waiting`.)
 
 What is compared is measured in turns, and medians are told, because other programs may be at work.
 """
@@ -16,7 +15,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import os
 import platform
 import statistics
 import subprocess
@@ -41,11 +39,7 @@ SHARINGS = {
     "1 worker with 1 thread": [WorkerSlot("cpu", 1)],
     "2 workers with 1 thread": [WorkerSlot("cpu", 1)] * 2,
     "2 workers with 2 threads": [WorkerSlot("cpu", 2)] * 2,
-    "the same, busy waiting": [WorkerSlot("cpu", 2)] * 2,
 }
-
-SPIN_COUNT = "300000"
-"""What GNU's OpenMP takes by itself where threads do not outnumber the cores of their own process."""
 
 
 def main() -> None:
@@ -114,8 +108,6 @@ def trainings_s(num_rounds: int) -> dict[str, float]:
     with contextlib.ExitStack() as stack:
         measures = {}
         for name, slots in SHARINGS.items():
-            if name == "the same, busy waiting":
-                os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
             executor = stack.enter_context(ProcessExecutor(FunctionTrainable(multiply), ["torch"], slots))
             executor.wait_for_start()
             run_jobs(executor, len(slots))  # torch starts its threads at the first product

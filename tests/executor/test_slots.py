@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from saccade.errors import HyperparameterError
 from saccade.executor import WorkerSlot, local_slots, num_usable_cpus, plan_workers
-from saccade.executor.slots import SHORT_WAIT, THREAD_VARIABLES, WAIT_VARIABLES
+from saccade.executor.slots import THREAD_VARIABLES
 
 CPUS = st.integers(1, 96)
 GPUS = st.integers(0, 8)
@@ -187,13 +187,7 @@ def test_a_slot_leaves_alone_what_it_does_not_name():
 
 def test_threads_are_limited_for_all_libraries():
     environment = WorkerSlot(num_threads=3).environment({"OMP_NUM_THREADS": "64", "PATH": "x"})
-    assert environment == {"PATH": "x", **SHORT_WAIT, **dict.fromkeys(THREAD_VARIABLES, "3")}
-
-
-@pytest.mark.parametrize("name", WAIT_VARIABLES)
-def test_how_threads_wait_is_left_to_who_says_so(name):
-    environment = WorkerSlot(num_threads=2).environment({name: "7"})
-    assert environment == {name: "7", **dict.fromkeys(THREAD_VARIABLES, "2")}
+    assert environment == {"PATH": "x", **dict.fromkeys(THREAD_VARIABLES, "3")}
 
 
 @pytest.mark.parametrize(

@@ -21,16 +21,6 @@ THREAD_VARIABLES = (
 )
 """Where libraries for arithmetic look, once, when they are loaded."""
 
-WAIT_VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
-"""What says whether threads of OpenMP that wait for each other keep their cores busy with that."""
-
-SHORT_WAIT = {"GOMP_SPINCOUNT": "2000", "KMP_BLOCKTIME": "1"}
-"""How threads wait: they keep their cores for some dozens of microseconds (GNU) or a millisecond (LLVM), then sleep.
-
-To sleep at once makes each step of a network up to 2.5 times as long on a machine with nothing else to do, as layers
-are short and waking takes a while; to wait for as long as libraries do by themselves, on a machine that is busy.
-"""
-
 
 @dataclass(frozen=True)
 class WorkerSlot:
@@ -38,8 +28,7 @@ class WorkerSlot:
 
     It is put into the environment before the worker's interpreter starts, because libraries read it only once. Two
     workers that both take all cores for themselves do not share them: their threads wait for one another, and each
-    worker becomes many times slower. The same happens to a single worker when other programs are at work, so threads
-    that wait are told to sleep soon (`SHORT_WAIT`), unless the environment has its own say on that.
+    worker becomes many times slower. How threads wait is left to the libraries (`benchmarks/waiting.py`).
 
     Attributes
     ----------
@@ -89,8 +78,6 @@ class WorkerSlot:
         environment = dict(os.environ if base is None else base)
         if self.num_threads is not None:
             environment.update(dict.fromkeys(THREAD_VARIABLES, str(self.num_threads)))
-            if not any(name in environment for name in WAIT_VARIABLES):
-                environment.update(SHORT_WAIT)
         if self.device == "cpu":
             environment["CUDA_VISIBLE_DEVICES"] = "-1"  # an empty one would be no variable at all on Windows
         elif self.device is not None:
