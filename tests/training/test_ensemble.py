@@ -19,7 +19,6 @@ from saccade.training.ensemble import (
     judge,
     mean_loss,
     select_weights,
-    sound_loss,
     weighted_mean,
 )
 from saccade.training.metrics import make_metric
@@ -70,8 +69,10 @@ def test_an_ensemble_is_hardly_worse_than_any_model_where_it_was_chosen(kind, sk
     assert (weights >= 0).all()
     assert weights.sum() == pytest.approx(1)
     assert 1 <= (weights > 0).sum() <= max_members
-    best = min(mean_loss(rows, targets, problem) for rows in models)
-    assert mean_loss(weighted_mean(models, weights), targets, problem) <= sound_loss(num) * best + 1e-6
+    losses = np.array([[mean_loss(rows[[i]], targets[[i]], problem) for i in range(num)] for rows in models])
+    best = losses[losses.mean(1).argmin()]
+    by_chance = (losses - best).std(1).max() / np.sqrt(num)
+    assert mean_loss(weighted_mean(models, weights), targets, problem) <= best.mean() + 2 * by_chance + 1e-6
     assert (select_weights(models, targets, problem, max_members, seed) == weights).all()
 
 
@@ -199,18 +200,21 @@ def test_a_cost_is_turned_so_that_higher_is_better():
     assert judged.loss == pytest.approx(0.5)
 
 
-def test_the_fewer_images_the_nearer_weights_are_to_equal_ones() -> None:
+def test_the_fewer_images_the_nearer_weights_are_to_equal_ones_of_what_may_be_as_good() -> None:
     def weights(num_images: int) -> np.ndarray:
+        rng = np.random.default_rng(0)
         targets = np.arange(num_images) % 2
-        knows = np.where(np.eye(2)[targets] > 0, 0.9, 0.1)
-        knows_less = np.where(np.eye(2)[targets] > 0, 0.88, 0.12)  # and nothing that the first does not know
-        guesses = np.full((num_images, 2), 0.5)
-        return select_weights([knows, knows_less, guesses], targets, Problem.of(["a", "b"]))
+
+        def model(sure: float) -> np.ndarray:
+            right = np.clip(sure + 0.06 * rng.normal(size=num_images), 0.05, 0.95)
+            return np.where(np.eye(2)[targets] > 0, right[:, None], 1 - right[:, None])
+
+        return select_weights([model(0.9), model(0.88), model(0.5)], targets, Problem.of(["a", "b"]))
 
     few, many = weights(20), weights(20_000)
-    assert many[0] > 0.95
-    assert 0.3 < few[1] < few[0]
-    assert few[2] == many[2] == 0  # what is not sound has no equal part
+    assert many[1] < 0.5 * few[1]
+    assert 0.3 < few[1] < 0.6
+    assert few[2] == many[2] == 0  # by chance alone it would not be so much worse
 
 
 def test_of_few_images_an_ensemble_is_as_good_as_a_single_network_that_was_lucky() -> None:

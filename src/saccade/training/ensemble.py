@@ -5,7 +5,7 @@ The method is that of Caruana, Niculescu-Mizil, Crew and Ksikes, "Ensemble Selec
 the mean of the best few (sorted initialisation); and there are several such selections, each among a random part of
 the models (bagging). As every member costs time in every prediction, those that count most in these are the finalists
 of a last selection. By few images weights cannot be told from chance, so that they are drawn towards equal ones, the
-fewer images there are the more. What is made best is the loss of the problem, also where a metric such as the accuracy
+fewer images there are the more; but a model whose loss is larger than chance explains gets less. What is made best is the loss of the problem, also where a metric such as the accuracy
 judges: on a hundred images that has a hundred steps, and chance would decide.
 """
 
@@ -31,12 +31,8 @@ MOST_STEPS = 20
 LEAST_WEIGHT = 0.05
 """A member that counts less is not worth the time that it takes in every prediction."""
 
-SOUND_LOSS, SOUND_BY_CHANCE = 1.25, 4.0
-"""How many times as large as the smallest loss that of a model may be which counts as much as others do, by itself; and
-how much more that is by chance, to be divided by the root of the number of images."""
-
 AS_EQUAL = 200
-"""Images by whose say selected weights count as much as equal ones: of few, selection learns chance."""
+"""Images by whose say selected weights count as much as those by `_by_evidence`: of few, selection learns chance."""
 
 NUM_FOLDS, MOST_REPEATS = 5, 5
 """Parts of the held-out images in cross-fitting, and how often they are drawn anew where images are few."""
@@ -80,8 +76,7 @@ def select_weights(
     Returns
     -------
     ndarray of float64, shape (num_models,)
-        From 0 on, summing to 1. The mean with these weights has a loss of at most `sound_loss` times that of the best
-        model on these images.
+        From 0 on, summing to 1.
 
     Examples
     --------
@@ -293,8 +288,14 @@ def _parts(predictions: Sequence[np.ndarray], targets: np.ndarray, problem: Prob
 
 def _loss(parts: np.ndarray, problem: Problem) -> np.ndarray:
     """Return the losses, (num_models,), of parts (num_models, num_images, k)."""
+    mean: np.ndarray = _losses_of_images(parts, problem).mean(1)
+    return mean
+
+
+def _losses_of_images(parts: np.ndarray, problem: Problem) -> np.ndarray:
+    """Return the losses, (num_models, num_images), of parts (num_models, num_images, k)."""
     losses = parts**2 if problem.type == "regression" else -np.log(np.clip(parts, 1e-15, None))
-    mean: np.ndarray = losses.mean((1, 2))
+    mean: np.ndarray = losses.mean(2)
     return mean
 
 
@@ -321,32 +322,32 @@ def _select(parts: np.ndarray, problem: Problem, max_members: int, seed: int) ->
     kept = [number for number in finalists if number == order[0] or weights[number] >= LEAST_WEIGHT]
     weights[:] = 0
     weights[kept] = _hill_climb(parts[kept], problem)
-    mixed = _towards_equal(weights, losses, parts.shape[1], max_members)
-    loss_of_mean = _loss((mixed @ parts.reshape(num_models, -1)).reshape(1, *parts.shape[1:]), problem)
-    return mixed if loss_of_mean[0] <= sound_loss(parts.shape[1]) * losses.min() else weights
+    return _with_fewer(_drawn(weights, _by_evidence(parts, problem), parts.shape[1]), losses, max_members)
 
 
-def sound_loss(num_images: int) -> float:
-    """Return how many times as large as the smallest loss on so many images that of a sound model may be.
+def _by_evidence(parts: np.ndarray, problem: Problem) -> np.ndarray:
+    """Return weights that are equal as far as losses are: less by as many standard errors as a loss is larger."""
+    each = _losses_of_images(parts, problem)
+    more = each - each[each.mean(1).argmin()]
+    error = more.std(1) / math.sqrt(parts.shape[1])
+    num_errors = more.mean(1) / np.maximum(error, 1e-9)
+    worth: np.ndarray = np.exp(-(num_errors**2))
+    return worth / worth.sum()
 
-    Examples
-    --------
-    >>> round(sound_loss(100), 2), round(sound_loss(10_000), 2)
-    (1.65, 1.29)
-    """
-    return SOUND_LOSS + SOUND_BY_CHANCE / math.sqrt(num_images)
 
-
-def _towards_equal(weights: np.ndarray, losses: np.ndarray, num_images: int, max_members: int) -> np.ndarray:
-    """Return weights between these and equal ones of all sound models, the heaviest of which remain."""
-    is_sound = losses <= sound_loss(num_images) * losses.min()
+def _drawn(weights: np.ndarray, towards: np.ndarray, num_images: int) -> np.ndarray:
+    """Return weights between both, the fewer images there are the nearer to the second."""
     part = AS_EQUAL / (AS_EQUAL + num_images)
-    mixed: np.ndarray = (1 - part) * weights + part * is_sound / is_sound.sum()
-    left_out = np.lexsort([losses, -mixed])[max_members:]
-    mixed[left_out] = 0.0
-    mixed[mixed < LEAST_WEIGHT * mixed.sum()] = 0.0
-    mixed /= mixed.sum()
+    mixed: np.ndarray = (1 - part) * weights + part * towards
     return mixed
+
+
+def _with_fewer(weights: np.ndarray, losses: np.ndarray, max_members: int) -> np.ndarray:
+    """Return weights of so many models at most, none of which counts too little."""
+    left = weights.copy()
+    left[np.lexsort([losses, -weights])[max_members:]] = 0.0
+    left[left < LEAST_WEIGHT * left.sum()] = 0.0
+    return left / left.sum()
 
 
 def _hill_climb(parts: np.ndarray, problem: Problem) -> np.ndarray:
