@@ -5,8 +5,9 @@ The method is that of Caruana, Niculescu-Mizil, Crew and Ksikes, "Ensemble Selec
 the mean of the best few (sorted initialisation); and there are several such selections, each among a random part of
 the models (bagging). As every member costs time in every prediction, those that count most in these are the finalists
 of a last selection. By few images weights cannot be told from chance, so that they are drawn towards equal ones, the
-fewer images there are the more; but a model whose loss is larger than chance explains gets less. What is made best is the loss of the problem, also where a metric such as the accuracy
-judges: on a hundred images that has a hundred steps, and chance would decide.
+fewer images there are the more; but a model whose loss is larger than chance explains gets less. What is made best is
+the loss of the problem, also where a metric such as the accuracy judges: on a hundred images that has a hundred steps,
+and chance would decide.
 """
 
 from __future__ import annotations
