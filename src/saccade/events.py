@@ -75,6 +75,10 @@ class TrialStarted(Event):
     config: dict[str, Any]
 
 
+SURER_SCORE = "surer_score"
+"""The name in `EpochDone.metrics` of what searchers learn instead of the score."""
+
+
 @dataclass(frozen=True)
 class EpochDone(Event):
     """A trial has trained and judged one more epoch.
@@ -88,7 +92,7 @@ class EpochDone(Event):
     seconds : float
         What the epoch cost, waiting for data and validation included.
     metrics : dict
-        Further figures by name.
+        Further figures by name. One named `SURER_SCORE` is the same figure as the score, by more images.
     checkpoint : str or None
         A file from which training can continue after this epoch.
     is_last : bool

@@ -111,6 +111,22 @@ class TestLimits:
         assert (len(study.trials), executor.now_s) == (8, 2.0)
 
 
+def test_a_searcher_learns_the_surer_score_where_there_is_one_and_the_best_is_by_the_score():
+    def two_figures(config, report):
+        report(score=config["x"], surer_score=1 - config["x"])
+        report(score=config["x"])
+
+    class Observing(GridSearcher):
+        def observe(self, config, epoch, score, cost):
+            observed.append((config["x"], epoch, score))
+
+    observed = []
+    study = make_study({"x": Categorical(0.25, 0.75)}, two_figures, searcher=Observing)
+    study.run()
+    assert observed == [(0.25, 1, 0.75), (0.25, 2, 0.25), (0.75, 1, 0.25), (0.75, 2, 0.75)]
+    assert study.best_trial.config["x"] == 0.75
+
+
 class TestMaxScore:
     def test_it_ends_the_trial_and_the_search(self):
         def improving(config, report):

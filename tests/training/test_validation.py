@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,11 @@ import torch
 
 from saccade.deadline import Deadline
 from saccade.errors import DataError
+from saccade.events import SURER_SCORE
 from saccade.training.classifier import Classifier, new_classifier
 from saccade.training.device import Numerics
 from saccade.training.metrics import make_metric
+from saccade.training.probe import fit_head
 from saccade.training.recipe import Recipe
 from saccade.training.task import ImageTask
 from saccade.training.validation import Validation
@@ -53,3 +56,26 @@ def test_a_metric_that_part_of_the_images_leaves_undefined_is_judged_on_all(
     alone = replace(task.val, indices=task.val.indices[:2], targets=task.val.targets[:2])
     with pytest.raises(DataError, match="roc_auc"):  # nothing helps where all images are of one class
         Validation(classifier, replace(task, val=alone), 2).figures(classifier.network, Deadline(math.inf))
+
+
+def test_a_probe_is_judged_by_training_images_too_that_its_folds_did_not_know(
+    make_task: Any, make_colours: Any, tiny_weights: Path
+) -> None:
+    task = replace(make_task(make_colours(20)), is_holdout=True)
+    recipe = Recipe.of({"model": "test_resnet", "img_size": 32})
+    classifier = new_classifier(recipe, task.problem, Numerics(torch.device("cpu")), tiny_weights)
+    probe = fit_head(classifier, task.store, task.train, lambda: math.inf)
+    assert probe is not None
+    assert probe.unseen is not None
+    validation = Validation(classifier, task, batch_size=8)
+    assert validation.surer_score(probe) == {}  # it was not judged yet
+    validation.figures(classifier.network, Deadline(math.inf), is_frozen=True)
+    assert validation.outputs is not None
+    num_right = (probe.unseen.argmax(1) == task.train.targets[probe.rows]).sum()
+    num_right += (validation.outputs.argmax(1) == task.val.targets).sum()
+    expected = num_right / (len(probe.rows) + len(task.val.targets))
+    assert validation.surer_score(probe) == {SURER_SCORE: pytest.approx(expected)}
+    assert validation.surer_score(replace(probe, unseen=None)) == {}
+    given = Validation(classifier, replace(task, is_holdout=False), batch_size=8)
+    given.figures(classifier.network, Deadline(math.inf), is_frozen=True)
+    assert given.surer_score(probe) == {}

@@ -12,7 +12,7 @@ from typing import Any
 
 from saccade.deadline import Deadline
 from saccade.errors import ExhaustedSearchSpaceError
-from saccade.events import EpochDone, Event, JobDone, JobFailed, Listener, TrialStarted, Warned
+from saccade.events import SURER_SCORE, EpochDone, Event, JobDone, JobFailed, Listener, TrialStarted, Warned
 from saccade.executor import Executor
 from saccade.scheduler.base import Scheduler
 from saccade.scheduler.budget import Budget, Reserve
@@ -266,7 +266,8 @@ class Study:
             self._good_enough.add(trial.number)
         if not is_news:
             return Decision.CONTINUE
-        self.searcher.observe(trial.config, report.epoch, report.score, trial.seconds)
+        score = report.metrics.get(SURER_SCORE, report.score)
+        self.searcher.observe(trial.config, report.epoch, score, trial.seconds)
         return self.scheduler.on_report(report)
 
     def _is_tried_again(self, event: JobDone | JobFailed) -> bool:

@@ -227,6 +227,8 @@ class Trainer:
             figures = {**figures, **self.validation.figures(self._judged, deadline, is_frozen=probe is not None)}
             val_s = time.perf_counter() - val_start_s
             self.val_s = val_s if probe is None else None  # by kept features it may have taken no time at all
+            if probe is not None:
+                figures |= self.validation.surer_score(probe)
             score = self._take_score(figures, weights)
             if probe is not None and not self.task.is_refit:
                 kept_s = time.perf_counter()

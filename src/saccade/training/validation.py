@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 
 from saccade.deadline import Deadline
 from saccade.errors import DataError
+from saccade.events import SURER_SCORE
 from saccade.training.classifier import Classifier
 from saccade.training.frozen import KeptOutputs
 from saccade.training.metrics import held_out_figures
-from saccade.training.probe import outputs_of_frozen
+from saccade.training.probe import Probe, outputs_of_frozen
 from saccade.training.task import ImageTask
 
 
@@ -75,10 +78,42 @@ class Validation:
             self.outputs = outputs_of(self.batches, network)
             return self._figures(self.outputs)
 
+    def surer_score(self, probe: Probe) -> dict[str, float]:
+        """Return the score of a probe that was judged, by training images as well, of which its folds were ignorant.
+
+        There are ten times as many of them as a rule, so that it tells networks apart where the score does not. It is
+        somewhat lower, as layers of folds have learned from fewer images.
+
+        Parameters
+        ----------
+        probe : Probe
+            Whose outputs for the validation images are the latest.
+
+        Returns
+        -------
+        dict
+            By the name `SURER_SCORE`; empty without folds, or where the metric is not defined, or where the user gave
+            the validation images: they may be of another kind.
+        """
+        if probe.unseen is None or self.outputs is None or not self._task.is_holdout:
+            return {}
+        train, val, metric = self._task.train, self._task.val, self._task.metric
+        outputs = np.concatenate([probe.unseen, self.outputs])
+        targets = np.concatenate([train.targets[probe.rows], val.targets[: len(self.outputs)]])
+        try:
+            score = metric.score(metric(targets, self._activated(outputs), self._task.problem))
+        except DataError:
+            return {}
+        return {SURER_SCORE: score} if math.isfinite(score) else {}
+
+    def _activated(self, outputs: np.ndarray) -> np.ndarray:
+        predictions: np.ndarray = self._task.problem.activate(torch.from_numpy(outputs)).numpy()
+        return predictions
+
     def _figures(self, outputs: np.ndarray) -> dict[str, float]:
         """Return the figures of as many validation images as there are outputs."""
         metric, problem, targets = self._task.metric, self._task.problem, self._task.val.targets[: len(outputs)]
-        predictions = problem.activate(torch.from_numpy(outputs)).numpy()
+        predictions = self._activated(outputs)
         return {
             **held_out_figures(targets, predictions, problem),
             metric.name: metric(targets, predictions, problem),
