@@ -50,6 +50,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {
 """What takes an ingredient of the default fit out; of a searcher or scheduler, the plainest takes its place."""
 
 ADDITIONS: dict[str, dict[str, Any]] = {
+    "balanced_accuracy": {"eval_metric": "balanced_accuracy"},
     "model_ema": {"hyperparameters": {"model_ema": True}},
     "num_folds": {"num_folds": 5},
     "robust_training": {"hyperparameters": {"robust_loss": 0.7}},
@@ -229,7 +230,8 @@ def saccade_fit(
             **arguments,
             "hyperparameters": {name: _of_json(name, hyperparameters[name]) for name in hyperparameters},
         }
-    predictor = ImagePredictor(path=run, verbosity=0)
+    arguments = dict(arguments)
+    predictor = ImagePredictor(path=run, verbosity=0, eval_metric=arguments.pop("eval_metric", None))
     start_s = time.perf_counter()
     predictor.fit(train, time_limit=time_limit_s, weights=weights, random_state=seed, **arguments)
     fit_s = time.perf_counter() - start_s

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -28,8 +29,10 @@ from saccade.training.candidates import (
     read_predictions,
 )
 from saccade.training.final_probe import FinalProbe
+from saccade.training.imbalance import learned_shares
 from saccade.training.members import calibrated, final_weights
 from saccade.training.own_parts import OwnPart
+from saccade.training.recipe import Recipe
 from saccade.training.task import ImageTask
 from saccade.training.trial_files import drop_files, outputs_file, probe_file, weights_file
 from saccade.training.trust import Trust
@@ -184,19 +187,22 @@ def _trust(trial: Trial, task: ImageTask) -> Trust:
     folder = Path(trial.folder)
     for path in (outputs_file(folder, trial.best_report.epoch), folder / BEST_OUTPUTS):
         if (predictions := read_predictions(path, task)) is not None:
-            return _trust_of(predictions, task)
+            return _trust_of(predictions, task.val.targets, task, trial.config)
     return Trust()
 
 
 def _trust_of_combination(combination: Combination, task: ImageTask, folded: Folded | None) -> Trust:
     """Return what is known of several networks; of those of folds, what each of them did on what was new to it."""
+    config = combination.members[0].config
     if folded is None:
-        return _trust_of(mean_predictions(combination), task)
-    return Trust.of(folded.predictions, folded.targets, task.problem, task.metric)
+        return _trust_of(mean_predictions(combination), task.val.targets, task, config)
+    return _trust_of(folded.predictions, folded.targets, task, config)
 
 
-def _trust_of(predictions: np.ndarray, task: ImageTask) -> Trust:
-    return Trust.of(predictions, task.val.targets, task.problem, task.metric)
+def _trust_of(predictions: np.ndarray, targets: np.ndarray, task: ImageTask, config: dict[str, Any]) -> Trust:
+    train = task.train
+    shares = learned_shares(Recipe.of(config), train.targets, task.problem, task.class_names, train.weights)
+    return Trust.of(predictions, targets, task.problem, task.metric, shares)
 
 
 def _last_layer_of_all(trial: Trial, task: ImageTask, layers: Path) -> Path:

@@ -13,11 +13,12 @@ from saccade.training.imbalance import (
     balanced_sampling_weights,
     check_imbalance,
     class_weights,
+    learned_shares,
     loss_weights,
     sample_weights,
 )
 from saccade.training.problem import Problem
-from saccade.training.recipe import recipe_space
+from saccade.training.recipe import Recipe, recipe_space
 
 ABC = Problem.of(["a", "b", "c"])
 LISTS = Problem.of([["a"], ["b"], ["c"]])
@@ -159,3 +160,16 @@ def test_weights_of_a_search_space_are_checked_against_the_labels():
     numbers = [0.5, 1.25, 3.0]
     with pytest.raises(HyperparameterError, match="needs classes"):
         check_imbalance(recipe_space({"balanced_sampling": True}), numbers, Problem.of(numbers))
+
+
+def test_shares_are_those_of_what_counts_in_training() -> None:
+    problem = Problem.of(["a", "b", "c"])
+    targets = np.array([0] * 6 + [1] * 2)
+    plain = learned_shares(Recipe.of({}), targets, problem)
+    assert plain == pytest.approx(np.array([6, 2, 1]) / 9)  # one that does not come is taken for one image
+    weighted = learned_shares(Recipe.of({"class_weight": {"b": 3.0}}), targets, problem)
+    assert weighted == pytest.approx(np.array([6, 6, 1]) / 13)
+    assert learned_shares(Recipe.of({"balanced_sampling": True}), targets, problem) == pytest.approx(np.full(3, 1 / 3))
+    by_image = np.array([0.5] * 6 + [3.0] * 2)
+    assert learned_shares(Recipe.of({}), targets, problem, by_image=by_image) == pytest.approx(np.array([3, 6, 1]) / 10)
+    assert learned_shares(Recipe.of({}), np.ones((3, 2)), Problem("multilabel", ("x", "y"))) is None

@@ -123,8 +123,30 @@ def test_rare_classes_count_as_much_as_common_ones_for_balanced_accuracy() -> No
     assert fit_thresholds(p, y, problem, make_metric(None, problem)) == Thresholds()
 
 
-def test_classes_that_are_told_apart_need_no_shares() -> None:
+def test_shares_are_those_of_training_unless_held_out_images_speak_against_them() -> None:
     problem = Problem("multiclass", ("a", "b", "c"))
-    y = np.array([0] * 20 + [1] * 5 + [2])
     metric = make_metric("balanced_accuracy", problem)
-    assert fit_thresholds(np.eye(3, dtype=np.float32)[y], y, problem, metric) == Thresholds()
+    y = np.array([0] * 20 + [1] * 5 + [2])
+    right = np.full((26, 3), 0.015, np.float32)
+    right[np.arange(26), y] = 0.97
+    right[:2] = [0.6, 0.2, 0.2]
+    shares = np.array([0.7, 0.28, 0.02])
+    found = fit_thresholds(right, y, problem, metric, shares=shares)
+    assert found.shares == pytest.approx(shares)
+    assert found.figure_before == 1
+    for equal in (np.full(3, 1 / 3), np.array([0.333, 0.334, 0.333])):
+        assert fit_thresholds(right, y, problem, metric, shares=equal) == Thresholds()
+    assert found.decided(right)[:20].argmax(1).tolist() == [2] * 2 + [0] * 18
+    assert found.figure_after == pytest.approx((0.9 + 1 + 1) / 3)
+    many, labels = np.tile(right, (40, 1)), np.tile(y, 40)
+    assert fit_thresholds(many, labels, problem, metric, shares=shares) == Thresholds()
+
+
+def test_two_classes_are_divided_by_their_shares_where_a_threshold_cannot_be_found() -> None:
+    y = np.array([0] * 20 + [1] * 2)
+    p = np.stack([1 - 0.3 * y, 0.3 * y], 1).astype(np.float32)
+    metric = make_metric("balanced_accuracy", RARE)
+    assert fit_thresholds(p, y, RARE, metric) == Thresholds()
+    found = fit_thresholds(p, y, RARE, metric, shares=np.array([0.9, 0.1]))
+    assert (found.figure_before, found.figure_after) == (0.5, 1.0)
+    assert found.decided(p).argmax(1).tolist() == y.tolist()

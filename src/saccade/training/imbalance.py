@@ -17,7 +17,7 @@ from saccade.errors import DataError, HyperparameterError, UnknownNameError
 from saccade.space import Dict
 from saccade.training.labels import Label, Labels
 from saccade.training.problem import Problem, rarest_labels
-from saccade.training.recipe import choices
+from saccade.training.recipe import Recipe, choices
 
 ClassWeight = Literal["balanced"] | Mapping[Label, float] | None
 """How much classes count: by the inverse of their size, by a given weight, or all the same."""
@@ -146,6 +146,52 @@ def balanced_sampling_weights(targets: np.ndarray, problem: Problem) -> np.ndarr
     counts = np.bincount(classes)
     probabilities: np.ndarray = 1 / (np.count_nonzero(counts) * counts[classes])
     return probabilities
+
+
+def learned_shares(
+    recipe: Recipe,
+    targets: np.ndarray,
+    problem: Problem,
+    class_names: Sequence[str] | None = None,
+    by_image: np.ndarray | None = None,
+) -> np.ndarray | None:
+    """Return how often each class comes in training, as its images count there: what a network takes for granted.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        Its class weights, or balanced sampling.
+    targets : ndarray, shape (num_images,)
+        Of the training images, as `Problem.encode` returned them.
+    problem, class_names
+        As in `class_weights`.
+    by_image : ndarray or None
+        As `sample_weights` returned them.
+
+    Returns
+    -------
+    ndarray of float64, shape (num_classes,), or None
+        They sum to 1, and none is 0: a class that does not come is taken for one image. None where an image does not
+        have just one class.
+
+    Examples
+    --------
+    >>> problem, targets = Problem.of(["cat", "dog"]), np.array([0, 0, 0, 1])
+    >>> learned_shares(Recipe.of({}), targets, problem).tolist()
+    [0.75, 0.25]
+    >>> learned_shares(Recipe.of({"class_weight": "balanced"}), targets, problem).tolist()
+    [0.5, 0.5]
+    """
+    if problem.type not in ("binary", "multiclass"):
+        return None
+    num_classes = len(problem.classes)
+    if recipe.balanced_sampling:
+        return np.full(num_classes, 1 / num_classes)
+    counts = np.bincount(targets, by_image, num_classes).astype(np.float64)
+    counts[counts == 0] = 1.0
+    if (weights := class_weights(recipe.class_weight, targets, problem, class_names)) is not None:
+        counts *= np.where(weights > 0, weights, 1.0)
+    return counts / counts.sum()
 
 
 def sample_weights(column: Sequence[Any] | np.ndarray | pd.Series) -> np.ndarray:

@@ -5,12 +5,14 @@ images that taught nothing, and what it is worth is cross-fitted: each image is 
 folds that it is not in. Where that is no better, .5 stays.
 
 Of several classes, balanced accuracy counts each alike, however rare it is; the best answer is then the class whose
-probability is largest beside the share of images that have it (Menon et al., "Long-tail learning via logit
-adjustment", ICLR 2021). Nothing but these shares is learned, so that nothing needs to be cross-fitted.
+probability is largest beside the share of training images that have it (Menon et al., "Long-tail learning via logit
+adjustment", ICLR 2021). So probabilities are divided by these shares, unless held-out images say that it is worse by
+more than chance: of rare classes there are one or two of them.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -23,6 +25,12 @@ from saccade.training.problem import Problem
 
 MIN_IMAGES = 5
 """Held-out images with a label, and without it, that it takes to find the label's threshold."""
+
+EQUAL_SHARES = 0.01
+"""Shares of classes that differ by less than this part of them count as equal."""
+
+CHANCE = 2.0
+"""Standard errors by which classes that count alike must be worse, before they do not."""
 
 _LOGITS = np.arange(-60, 61) / 10
 """The thresholds that are tried, as logits: from .0025 to .9975."""
@@ -38,8 +46,7 @@ class Thresholds:
     Attributes
     ----------
     shares : tuple of float
-        Of a multiclass problem: the part of the images that each class has, where classes are to count alike; else
-        empty.
+        The part of the training images that each class has, where classes are to count alike; else empty.
     values : tuple of float
         For a binary problem that of the positive class; for multilabel ones that of each label. Empty where .5 counts.
     figure_before, figure_after : float or None
@@ -85,7 +92,12 @@ class Thresholds:
 
 
 def fit_thresholds(
-    probabilities: np.ndarray, targets: np.ndarray, problem: Problem, metric: Metric, seed: int = 0
+    probabilities: np.ndarray,
+    targets: np.ndarray,
+    problem: Problem,
+    metric: Metric,
+    seed: int = 0,
+    shares: np.ndarray | None = None,
 ) -> Thresholds:
     """Find the thresholds that suit a metric.
 
@@ -96,15 +108,18 @@ def fit_thresholds(
     targets : ndarray, shape (num_images,) or (num_images, num_classes)
         Their labels, as `Problem.encode` returned them.
     problem : Problem
-        Binary or multilabel; of several classes, the shares are taken for balanced accuracy.
+        Binary or multilabel; of several classes, the shares are taken for balanced accuracy, and of two where there are
+        too few images for a threshold.
     metric : Metric
         F1, the Jaccard index, balanced accuracy, Matthews' or Cohen's coefficient, by name. All others, accuracy and
         the area under the ROC curve among them, want .5 or do not care.
     seed : int
         Of the folds.
+    shares : ndarray or None
+        As `saccade.training.imbalance.learned_shares` returned them; None takes those of `targets`.
     """
     if problem.type == "multiclass" and metric.name == "balanced_accuracy":
-        return _shares(probabilities, targets, problem, metric)
+        return _by_shares(probabilities, targets, problem, metric, shares)
     worth = (BINARY if problem.type == "binary" else MULTILABEL if problem.type == "multilabel" else {}).get(
         metric.name
     )
@@ -117,7 +132,8 @@ def fit_thresholds(
     num_all = len(has) if is_by_label else has.size
     is_enough = (num_with >= MIN_IMAGES) & (num_all - num_with >= MIN_IMAGES)
     if not is_enough.any() or len(has) < 2 * MIN_IMAGES:
-        return Thresholds()
+        is_known = problem.type == "binary" and metric.name == "balanced_accuracy" and shares is not None
+        return _by_shares(probabilities, targets, problem, metric, shares) if is_known else Thresholds()
     folds = fold_numbers(len(has), np.random.default_rng(seed))
     decided, logits = probabilities.copy(), []
     for fold in range(folds.max() + 1):
@@ -133,16 +149,25 @@ def fit_thresholds(
     return Thresholds(_as_values(np.mean(logits, axis=0)), before, after)
 
 
-def _shares(probabilities: np.ndarray, targets: np.ndarray, problem: Problem, metric: Metric) -> Thresholds:
-    """Return the shares of classes, if it is better to count them alike; a class that is not there has one image."""
-    counts = np.maximum(np.bincount(targets, minlength=probabilities.shape[1]), 1)
-    found = Thresholds(shares=tuple((counts / counts.sum()).tolist()))
-    try:
-        before, after = (metric(targets, rows, problem) for rows in (probabilities, found.decided(probabilities)))
-    except DataError:  # not defined on so few images
+def _by_shares(
+    probabilities: np.ndarray, targets: np.ndarray, problem: Problem, metric: Metric, shares: np.ndarray | None
+) -> Thresholds:
+    """Return the shares of classes, unless it is worse by more than chance to count them alike."""
+    counts = np.bincount(targets, minlength=probabilities.shape[1])
+    if shares is None:  # a class that is not there has one image
+        shares = np.maximum(counts, 1) / np.maximum(counts, 1).sum()
+    if np.ptp(shares) < EQUAL_SHARES * shares.mean():
         return Thresholds()
-    is_better = metric.score(after) > metric.score(before)
-    return replace(found, figure_before=before, figure_after=after) if is_better else Thresholds()
+    found = Thresholds(shares=tuple(shares.tolist()))
+    decided = found.decided(probabilities)
+    try:
+        before, after = (metric(targets, rows, problem) for rows in (probabilities, decided))
+    except DataError:  # not defined on so few images
+        return found
+    gained = (decided.argmax(1) == targets).astype(float) - (probabilities.argmax(1) == targets)
+    by_chance = CHANCE * math.sqrt(float(((gained / counts[targets]) ** 2).sum())) / np.count_nonzero(counts)
+    is_worse = metric.score(before) - metric.score(after) > by_chance
+    return Thresholds() if is_worse else replace(found, figure_before=before, figure_after=after)
 
 
 def _as_values(logits: np.ndarray) -> tuple[float, ...]:

@@ -33,7 +33,14 @@ class Trust:
     conformal: Conformal = field(default_factory=Conformal)
 
     @classmethod
-    def of(cls, predictions: np.ndarray, targets: np.ndarray, problem: Problem, metric: Metric) -> Trust:
+    def of(
+        cls,
+        predictions: np.ndarray,
+        targets: np.ndarray,
+        problem: Problem,
+        metric: Metric,
+        shares: np.ndarray | None = None,
+    ) -> Trust:
         """Learn from held-out images.
 
         Parameters
@@ -46,6 +53,8 @@ class Trust:
             What both mean.
         metric : Metric
             That the user cares for.
+        shares : ndarray or None
+            As in `saccade.training.thresholds.fit_thresholds`.
         """
         targets = targets[: len(predictions)]
         if not len(predictions) or not np.isfinite(predictions).all():
@@ -54,7 +63,7 @@ class Trust:
         calibrated = calibration.apply(predictions, problem)
         return cls(
             calibration,
-            fit_thresholds(calibrated, targets, problem, metric),
+            fit_thresholds(calibrated, targets, problem, metric, shares=shares),
             Conformal.of(calibrated, targets, problem),
         )
 
