@@ -283,7 +283,8 @@ def _imbalance(images: _Images) -> Finding | None:
         "Strong imbalance",
         "warning",
         f"Class {largest} has {counts[largest]} training images, class {smallest} only {counts[smallest]}.",
-        "Judge by a metric that weighs classes alike (balanced accuracy), use class weights, or add images.",
+        'If rare classes are to count as much, judge by eval_metric="balanced_accuracy", by which labels are given then; '
+        "or use class weights, or add images.",
     )
 
 
