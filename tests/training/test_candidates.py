@@ -13,6 +13,7 @@ import pytest
 from saccade.events import EpochDone, JobFailed
 from saccade.report.summary import combined_figures
 from saccade.training.candidates import Candidate, combine, mean_predictions, ranked, read_predictions
+from saccade.training.ensemble import LEAST_IMAGES
 from saccade.training.final_probe import FinalProbe
 from saccade.training.metrics import make_metric
 from saccade.training.own_parts import OwnPart
@@ -135,6 +136,19 @@ def test_a_mean_of_probes_and_a_trained_network_may_complete_each_other() -> Non
     assert found.judgement == found.ensemble
     assert sum(found.weights) == pytest.approx(1)
     assert len(combine([trained, *probes], probe_task(), max_members=2).members) == 2
+
+
+def test_by_too_few_images_no_training_is_better_than_the_mean_of_probes() -> None:
+    def few(one: Candidate) -> Candidate:
+        return replace(one, predictions=one.predictions[: LEAST_IMAGES - 1])
+
+    rows, given = np.arange(NUM), probe_task()
+    candidates = [probe(0, FIRST, rows, FIRST), probe(1, FIRST, rows, SECOND), candidate(2, knows(BOTH))]
+    assert 2 in {one.trial for one in combine(candidates, given).members}
+    given.val.targets = TARGETS[: LEAST_IMAGES - 1]
+    found = combine([few(one) for one in candidates], given)
+    assert {one.trial for one in found.members} == {0, 1}
+    assert "had no part in the choice" in combined_figures(found, 3)["valid_score_how"]
 
 
 def test_outputs_of_other_images_or_none_are_no_predictions(tmp_path: Path) -> None:

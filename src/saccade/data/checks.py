@@ -283,7 +283,7 @@ def _imbalance(images: _Images) -> Finding | None:
         "Strong imbalance",
         "warning",
         f"Class {largest} has {counts[largest]} training images, class {smallest} only {counts[smallest]}.",
-        'If rare classes are to count as much, judge by eval_metric="balanced_accuracy", by which labels are given then; '
+        'If rare classes are to count as much, judge by eval_metric="balanced_accuracy", by which labels are given; '
         "or use class weights, or add images.",
     )
 
