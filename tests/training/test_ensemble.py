@@ -217,6 +217,16 @@ def test_the_fewer_images_the_nearer_weights_are_to_equal_ones_of_what_may_be_as
     assert few[2] == many[2] == 0  # by chance alone it would not be so much worse
 
 
+def test_a_mean_of_several_networks_counts_as_several_where_weights_are_drawn_to_equal_ones() -> None:
+    rng, targets = np.random.default_rng(0), np.arange(40) % 2
+    problem = PROBLEMS["binary"]
+    models = [model(problem, targets, rng, 2.0) for _ in range(2)]
+    alone, as_four = (select_weights(models, targets, problem, sizes=sizes) for sizes in (None, [4, 1]))
+    assert as_four[0] > alone[0]
+    assert as_four.sum() == pytest.approx(1)
+    assert (select_weights(models, targets, problem, sizes=[1, 1]) == alone).all()
+
+
 def test_of_few_images_an_ensemble_is_as_good_as_a_single_network_that_was_lucky() -> None:
     ensemble, lucky = Judgement(0.88, 0.35), Judgement(0.91, 0.31)
     problem = Problem.of(["a", "b"])

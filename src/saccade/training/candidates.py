@@ -254,8 +254,9 @@ def combine(
             if len(options) == len(candidates)
             else options[0].combination(judge(predictions[0], targets, problem, metric), task)
         )
-    weights = select_weights(predictions, targets, problem, max_members, seed)
-    judged = cross_fit(predictions, targets, problem, metric, max_members, seed, seconds_left)
+    sizes = [len(one.members) for one in options]
+    weights = select_weights(predictions, targets, problem, max_members, seed, sizes)
+    judged = cross_fit(predictions, targets, problem, metric, max_members, seed, seconds_left, sizes)
     if judged is None:
         mean = _mean_of(options, weights, max_members)
         by_chosen = judge(mean.predictions, targets, problem, metric)

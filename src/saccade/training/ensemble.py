@@ -5,7 +5,8 @@ The method is that of Caruana, Niculescu-Mizil, Crew and Ksikes, "Ensemble Selec
 the mean of the best few (sorted initialisation); and there are several such selections, each among a random part of
 the models (bagging). As every member costs time in every prediction, those that count most in these are the finalists
 of a last selection. By few images weights cannot be told from chance, so that they are drawn towards equal ones, the
-fewer images there are the more; but a model whose loss is larger than chance explains gets less. What is made best is
+fewer images there are the more; but a model whose loss is larger than chance explains gets less, and the mean of several
+networks as much as they would. What is made best is
 the loss of the problem, also where a metric such as the accuracy judges: on a hundred images that has a hundred steps,
 and chance would decide.
 """
@@ -58,6 +59,7 @@ def select_weights(
     problem: Problem,
     max_members: int = 5,
     seed: int = 0,
+    sizes: Sequence[int] | None = None,
 ) -> np.ndarray:
     """Return how much each model is to count, so that the loss of the weighted mean is small.
 
@@ -73,6 +75,9 @@ def select_weights(
         The most models with a weight.
     seed : int
         Of the parts of the models in bagging.
+    sizes : sequence of int or None
+        Of how many networks each model is the mean: weights that are drawn to equal ones are those of networks. None
+        is of one each.
 
     Returns
     -------
@@ -87,7 +92,7 @@ def select_weights(
     >>> select_weights([sure_of_cats, sure_of_dogs], np.array([0, 0, 1, 1]), problem).tolist()
     [0.5, 0.5]
     """
-    return _select(_parts(predictions, targets, problem), problem, max_members, seed)
+    return _select(_parts(predictions, targets, problem), problem, max_members, seed, sizes)
 
 
 def weighted_mean(predictions: Sequence[np.ndarray], weights: Sequence[float] | np.ndarray) -> np.ndarray:
@@ -186,6 +191,7 @@ def cross_fit(
     max_members: int = 5,
     seed: int = 0,
     seconds_left: Callable[[], float] = lambda: math.inf,
+    sizes: Sequence[int] | None = None,
 ) -> tuple[Judgement, Judgement] | None:
     """Judge two ways of choosing: an ensemble, and the best single model. Neither is judged on what it was chosen by.
 
@@ -195,7 +201,7 @@ def cross_fit(
 
     Parameters
     ----------
-    predictions, targets, problem, max_members, seed
+    predictions, targets, problem, max_members, seed, sizes
         As in `select_weights`.
     metric : Metric
         What chooses the single model, and judges both.
@@ -222,7 +228,7 @@ def cross_fit(
         ensemble, single = (np.zeros_like(predictions[0]) for _ in range(2))
         for fold in range(NUM_FOLDS):
             here, others = np.flatnonzero(folds == fold), np.flatnonzero(folds != fold)
-            weights = _select(parts[:, others], problem, max_members, seed)
+            weights = _select(parts[:, others], problem, max_members, seed, sizes)
             ensemble[here] = weighted_mean([rows[here] for rows in predictions], weights)
             best = best_single([rows[others] for rows in predictions], targets[others], problem, metric)
             single[here] = predictions[best][here]
@@ -300,7 +306,9 @@ def _losses_of_images(parts: np.ndarray, problem: Problem) -> np.ndarray:
     return mean
 
 
-def _select(parts: np.ndarray, problem: Problem, max_members: int, seed: int) -> np.ndarray:
+def _select(
+    parts: np.ndarray, problem: Problem, max_members: int, seed: int, sizes: Sequence[int] | None
+) -> np.ndarray:
     num_models = len(parts)
     losses = _loss(parts, problem)
     order = losses.argsort(kind="stable")
@@ -323,16 +331,16 @@ def _select(parts: np.ndarray, problem: Problem, max_members: int, seed: int) ->
     kept = [number for number in finalists if number == order[0] or weights[number] >= LEAST_WEIGHT]
     weights[:] = 0
     weights[kept] = _hill_climb(parts[kept], problem)
-    return _with_fewer(_drawn(weights, _by_evidence(parts, problem), parts.shape[1]), losses, max_members)
+    return _with_fewer(_drawn(weights, _by_evidence(parts, problem, sizes), parts.shape[1]), losses, max_members)
 
 
-def _by_evidence(parts: np.ndarray, problem: Problem) -> np.ndarray:
+def _by_evidence(parts: np.ndarray, problem: Problem, sizes: Sequence[int] | None) -> np.ndarray:
     """Return weights that are equal as far as losses are: less by as many standard errors as a loss is larger."""
     each = _losses_of_images(parts, problem)
     more = each - each[each.mean(1).argmin()]
     error = more.std(1) / math.sqrt(parts.shape[1])
     num_errors = more.mean(1) / np.maximum(error, 1e-9)
-    worth: np.ndarray = np.exp(-(num_errors**2))
+    worth: np.ndarray = np.exp(-(num_errors**2)) * (1 if sizes is None else np.array(sizes))
     return worth / worth.sum()
 
 
