@@ -5,10 +5,9 @@ The method is that of Caruana, Niculescu-Mizil, Crew and Ksikes, "Ensemble Selec
 the mean of the best few (sorted initialisation); and there are several such selections, each among a random part of
 the models (bagging). As every member costs time in every prediction, those that count most in these are the finalists
 of a last selection. By few images weights cannot be told from chance, so that they are drawn towards equal ones, the
-fewer images there are the more; but a model whose loss is larger than chance explains gets less, and the mean of several
-networks as much as they would. What is made best is
-the loss of the problem, also where a metric such as the accuracy judges: on a hundred images that has a hundred steps,
-and chance would decide.
+fewer images there are the more; but a model whose loss is larger than chance explains gets less, and the mean of
+several networks as much as they would. What is made best is the loss of the problem, also where a metric such as the
+accuracy judges: on a hundred images that has a hundred steps, and chance would decide.
 """
 
 from __future__ import annotations
@@ -341,7 +340,8 @@ def _by_evidence(parts: np.ndarray, problem: Problem, sizes: Sequence[int] | Non
     error = more.std(1) / math.sqrt(parts.shape[1])
     num_errors = more.mean(1) / np.maximum(error, 1e-9)
     worth: np.ndarray = np.exp(-(num_errors**2)) * (1 if sizes is None else np.array(sizes))
-    return worth / worth.sum()
+    worth /= worth.sum()
+    return worth
 
 
 def _drawn(weights: np.ndarray, towards: np.ndarray, num_images: int) -> np.ndarray:
@@ -353,10 +353,11 @@ def _drawn(weights: np.ndarray, towards: np.ndarray, num_images: int) -> np.ndar
 
 def _with_fewer(weights: np.ndarray, losses: np.ndarray, max_members: int) -> np.ndarray:
     """Return weights of so many models at most, none of which counts too little."""
-    left = weights.copy()
+    left: np.ndarray = weights.copy()
     left[np.lexsort([losses, -weights])[max_members:]] = 0.0
     left[left < LEAST_WEIGHT * left.sum()] = 0.0
-    return left / left.sum()
+    left /= left.sum()
+    return left
 
 
 def _hill_climb(parts: np.ndarray, problem: Problem) -> np.ndarray:

@@ -187,11 +187,12 @@ def learned_shares(
     num_classes = len(problem.classes)
     if recipe.balanced_sampling:
         return np.full(num_classes, 1 / num_classes)
-    counts = np.bincount(targets, by_image, num_classes).astype(np.float64)
+    counts: np.ndarray = np.bincount(targets, by_image, num_classes).astype(np.float64)
     counts[counts == 0] = 1.0
     if (weights := class_weights(recipe.class_weight, targets, problem, class_names)) is not None:
         counts *= np.where(weights > 0, weights, 1.0)
-    return counts / counts.sum()
+    counts /= counts.sum()
+    return counts
 
 
 def sample_weights(column: Sequence[Any] | np.ndarray | pd.Series) -> np.ndarray:
