@@ -179,7 +179,7 @@ def learned_shares(
     >>> problem, targets = Problem.of(["cat", "dog"]), np.array([0, 0, 0, 1])
     >>> learned_shares(Recipe.of({}), targets, problem).tolist()
     [0.75, 0.25]
-    >>> learned_shares(Recipe.of({"class_weight": "balanced"}), targets, problem).tolist()
+    >>> learned_shares(Recipe.of({"class_weight": "balanced"}), targets, problem).round(3).tolist()
     [0.5, 0.5]
     """
     if problem.type not in ("binary", "multiclass"):
