@@ -62,6 +62,15 @@ def test_a_long_search_tries_long_trainings_too() -> None:
     assert isinstance(long["epochs"], Categorical)
     assert short["epochs"] in long["epochs"].data
     assert isinstance(long["lr"], Real)
+    assert "scale" not in long  # the recipe's own, the strongest
+
+
+@pytest.mark.parametrize(("num", "least"), [(100, 0.35), (1000, 0.6), (5000, 0.9)])
+def test_the_shorter_a_training_the_less_images_are_varied(num: int, least: float) -> None:
+    image = np.zeros((8, 8, 3), np.uint8)
+    space = default_space([image] * num, weights=None, is_gpu=False, time_limit_s=60)
+    assert space["scale"] == (least, 1.0)
+    assert recipe_space(space).default["scale"] == (least, 1.0)
 
 
 @pytest.mark.parametrize(("side", "expected"), [(8, 64), (28, 128), (32, 128), (55, 224), (56, None), (400, None)])
