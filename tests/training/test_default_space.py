@@ -110,5 +110,6 @@ def test_few_images_are_learned_slowly(num_images: int) -> None:
 def test_without_weights_trainings_are_longer() -> None:
     scratch = scratch_space(1000, is_gpu=False)
     assert scratch["epochs"] > num_epochs(1000, is_gpu=False)
+    assert scratch_space(10_000, is_gpu=False)["scale"] == (0.35, 1.0)
     assert scratch["pretrained"] is False
     assert scratch["model"].data == FROM_SCRATCH

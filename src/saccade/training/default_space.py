@@ -117,10 +117,12 @@ def scratch_space(num_images: int, is_gpu: bool) -> dict[str, Any]:
     is_gpu : bool
         Whether they are trained on a GPU.
     """
+    epochs = 4 * num_epochs(num_images, is_gpu)
     return {
         "model": Categorical(*FROM_SCRATCH),
         "pretrained": False,
-        "epochs": 4 * num_epochs(num_images, is_gpu),
+        "epochs": epochs,
+        "scale": (least_area(epochs), 1.0),
         "lr": Real(5e-4, 5e-3, log=True, default=2e-3),
         "weight_decay": Real(1e-3, 1e-1, log=True, default=5e-2),
         "smoothing": 0.1,
