@@ -1,7 +1,8 @@
 """The arithmetic that a training cannot do without, and nothing else: what everything is measured against.
 
 Batches lie in memory already, as bytes. A step is to normalise a batch, forward, loss, backward, and the optimizer;
-judging is to normalise and forward. The numerics are the fastest, measured with all the time that this takes.
+judging is to normalise and forward. What the recipe does not train is not trained here either.
+The numerics are the fastest, measured with all the time that this takes.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ from saccade.data.augmentation import Augmentation, TrainingTransform, as_tensor
 from saccade.data.examples import read_labelled_examples
 from saccade.training.classifier import new_classifier
 from saccade.training.device import Numerics, choose_device
+from saccade.training.frozen import train_mode
 from saccade.training.metrics import make_metric
 from saccade.training.networks import stored_side
-from saccade.training.numerics_of_trials import choose_for_trial
+from saccade.training.numerics_of_trials import choose_for_trial, lighten
 from saccade.training.optimisation import make_optimizer
 from saccade.training.preparation import prepare_data
 from saccade.training.recipe import Recipe, recipe_space
@@ -77,10 +79,12 @@ class Arithmetic:
         default = Numerics.choose(device, recipe.amp, recipe.channels_last)
         self._classifier = classifier = new_classifier(recipe, task.problem, default, task.weights)
         self._problem, self._spec = task.problem, classifier.blueprint.input
-        self.network = classifier.network.train()
+        self.network, self._recipe = classifier.network, recipe
+        self._optimizer = make_optimizer(self.network, recipe)  # which says what is not trained
+        train_mode(self.network, recipe)
+        lighten(classifier, recipe)
         self.training, self.inference = choose_for_trial(classifier, recipe, _MANY_STEPS, VAL_BATCH_SIZE)
         classifier.use(self.training, self.inference)
-        self._optimizer = make_optimizer(self.network, recipe)
         self._scaler = torch.amp.GradScaler(enabled=self.training.dtype is torch.float16)
         vary = TrainingTransform(Augmentation(), self._spec.img_size, self._spec.interpolation)
         rng = np.random.default_rng(0)
@@ -91,7 +95,7 @@ class Arithmetic:
 
     def train_s(self) -> float:
         """Return the seconds that a pass over the training images takes."""
-        self.network.train()
+        train_mode(self.network, self._recipe)
         wait(self.training.device)
         start_s = time.perf_counter()
         for x_BCHW, y in self.train_batches:

@@ -37,6 +37,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "augmentation": {"hyperparameters": {"scale": (1.0, 1.0), "ratio": (1.0, 1.0), "hflip": 0.0}},
     "ensemble": {"ensemble": False},
     "freeze_bn": {"hyperparameters": {"freeze_bn": False}},
+    "frozen_layers": {"hyperparameters": {"layer_decay_no_opt_scale": 0.0}},
     "layer_decay": {"hyperparameters": {"layer_decay": 1.0}},
     "linear_probe": {"hyperparameters": {"linear_probe": False}},
     "robust_loss": {"hyperparameters": {"robust_loss": 0.0}},

@@ -202,7 +202,7 @@ def test_resume_begins_a_run_where_there_is_none_and_takes_a_finished_one_as_it_
     [
         ({"hyperparameters": {"epochs": 3}}, "epochs was 1 and is 3"),
         ({"hyperparameters": {"epochs": 1, "opt": "sgd"}}, "opt was not given and is 'sgd'"),
-        ({"holdout_frac": 0.4}, "holdout_frac was 0.1 and is 0.4"),
+        ({"holdout_frac": 0.4}, "holdout_frac was None and is 0.4"),
         ({"num_trials": 5}, "num_trials was None and is 5"),
         ({"random_state": 3}, "random_state was 0 and is 3"),
         ({"searcher": "tpe", "refit_full": True}, "refit_full was False and is True; searcher was 'auto' and is 'tpe'"),

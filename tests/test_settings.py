@@ -19,7 +19,7 @@ def tuning(**given):
 def test_what_is_not_given():
     settings = FitSettings.of({})
     assert settings == FitSettings()
-    assert (settings.holdout_frac, settings.random_state, settings.executor) == (0.1, 0, "auto")
+    assert (settings.holdout_frac, settings.random_state, settings.executor) == (None, 0, "auto")
     assert settings.tuning == TuneSettings()
     assert settings.tuning.num_trials is None
 

@@ -42,7 +42,7 @@ class _ImageEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has 
         presets: str | Sequence[str] | None = None,
         num_trials: int | None = None,
         searcher: str | Searcher | None = None,
-        holdout_frac: float = 0.1,
+        holdout_frac: float | None = None,
         eval_metric: EvalMetric = None,
         weights: str | Path | None = None,
         image_shape: tuple[int, ...] | None = None,
@@ -179,8 +179,8 @@ class ImageClassifier(ClassifierMixin, _ImageEstimator):  # type: ignore[misc]  
         Trials of one fit at most; None leaves it to the preset, the time limit and the size of the space.
     searcher : str, Searcher or None
         Who proposes configurations; None is ``random``.
-    holdout_frac : float
-        Part of the images to choose the best trial by, between 0 and 1.
+    holdout_frac : float or None
+        Part of the images to choose the best trial by, between 0 and 1; None is a tenth, or less of very many.
     eval_metric : str, callable or None
         The figure to choose it by; `score` stays the accuracy, as in all of scikit-learn's classifiers.
     weights : path or None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -44,6 +45,7 @@ from saccade.scheduler.journal import Journal
 from saccade.searching import check_search, is_gpu_wanted, make_image_executor, make_study
 from saccade.souping import make_soups, soup_groups
 from saccade.training.candidates import Candidate
+from saccade.training.data_budget import most_held_out, most_used
 from saccade.training.imbalance import check_imbalance
 from saccade.training.metrics import Metric, make_metric
 from saccade.training.networks import check_methods, check_networks, stored_channels, stored_side
@@ -55,7 +57,7 @@ from saccade.training.task import ImageTask
 from saccade.training.trainable import ImageTrainable
 from saccade.trial import Trial
 
-DECODING_PART = 0.4
+DECODING_PART = 0.2
 """The part of a time limit after which decoding stops and training begins with the images that are ready."""
 
 LEAST_DECODING_S = 1.0
@@ -170,6 +172,7 @@ def _ready_to_resume(folder: Path, tell: Listener) -> Iterator[None]:
 
 def _prepare(request: FitRequest, folder: Path, num_outputs: int, deadline: Deadline, tell: Listener) -> PreparedData:
     settings = request.settings
+    is_gpu = is_gpu_wanted(settings)
     data = prepare_data(
         request.train,
         request.tuning,
@@ -178,6 +181,8 @@ def _prepare(request: FitRequest, folder: Path, num_outputs: int, deadline: Dead
         shorter_side=stored_side(request.space, num_outputs),
         channels=stored_channels(request.space),
         holdout_frac=settings.holdout_frac,
+        most_held_out=most_held_out(request.time_limit_s, is_gpu, num_outputs),
+        most_images=math.inf if request.is_model_named else most_used(request.time_limit_s, is_gpu),
         random_state=settings.random_state,
         seconds_left=None if request.time_limit_s is None else _decoding_deadline(deadline).seconds_left,
         tell=tell,

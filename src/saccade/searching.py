@@ -25,6 +25,7 @@ from saccade.space import Dict
 from saccade.training.description import describe_recipe, measure_log_speed, score_range
 from saccade.training.device import choose_device
 from saccade.training.network_speed import forward_seconds, longest_seconds
+from saccade.training.probe import MAX_IMAGES
 from saccade.training.recipe import canonical, choices
 from saccade.training.task import ImageTask
 
@@ -49,8 +50,8 @@ def check_search(request: FitRequest) -> None:
     """
     make_image_scheduler(request)
     # What is made here for a look is never asked for anything, so it need not know networks, images or recorded runs.
-    is_auto = _searcher_name(request) == "auto"
-    _make_searcher(request, dict.fromkeys(("describe", "data", "portfolio"), object()) if is_auto else {})
+    unknown = {"describe": None, "data": DatasetDescription(1, 1), "portfolio": object()}
+    _make_searcher(request, unknown if _searcher_name(request) == "auto" else {})
 
 
 def make_image_scheduler(request: FitRequest) -> Scheduler:
@@ -139,9 +140,16 @@ def _known_of_images(request: FitRequest, task: ImageTask) -> dict[str, Any]:
     longest_s = longest_seconds(limit_s)
     return {
         "describe": partial(describe_recipe, weights=task.weights, device=device),
-        "data": DatasetDescription(len(task.train.indices), task.problem.num_outputs),
+        "data": DatasetDescription(_images_per_epoch(request, task), task.problem.num_outputs),
+        "num_probed": MAX_IMAGES,
         "score_range": score_range(task.metric, task.problem, task.train.targets),
         "log_speed": measure_log_speed(device, task.num_threads),
         "forward_s": forward_seconds(request.space, task.weights, device, task.num_threads, longest_s),
         "is_for_mean": request.settings.max_members > 1,
     }
+
+
+def _images_per_epoch(request: FitRequest, task: ImageTask) -> int:
+    """Return how many images an epoch has, in which costs are reckoned."""
+    num_images = len(task.train.indices)
+    return max(min(num_images, most or num_images) for most in choices(request.space, "images_per_epoch"))

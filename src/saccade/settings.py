@@ -98,7 +98,7 @@ class FitSettings:
         Into how many folds the images are divided after the search, on each of which the best recipe is judged once.
     """
 
-    holdout_frac: float = 0.1
+    holdout_frac: float | None = None
     random_state: int | None = 0
     hyperparameter_tune_kwargs: Mapping[str, Any] | None = None
     nthreads_per_trial: int | None = None
@@ -113,11 +113,12 @@ class FitSettings:
     num_folds: int | None = None
 
     def __post_init__(self) -> None:
-        if not _is_number(self.holdout_frac) or not 0 < self.holdout_frac < 1:
-            raise HyperparameterError(
-                f"holdout_frac was given {self.holdout_frac!r}; expected a number between 0 and 1"
-            )
-        _set(self, "holdout_frac", float(self.holdout_frac))
+        if self.holdout_frac is not None:
+            if not _is_number(self.holdout_frac) or not 0 < self.holdout_frac < 1:
+                raise HyperparameterError(
+                    f"holdout_frac was given {self.holdout_frac!r}; expected a number between 0 and 1, or None"
+                )
+            _set(self, "holdout_frac", float(self.holdout_frac))
         for name, least in (("random_state", 0), ("nthreads_per_trial", 1)):
             if (value := getattr(self, name)) is not None:
                 _set(self, name, _whole(name, value, least))

@@ -154,3 +154,23 @@ def test_images_are_drawn_by_their_probabilities_as_often_as_there_are_images() 
     assert len(drawn) == 200
     assert 70 < (drawn < 10).sum() < 130
     assert torch.cat([y for _, y in made.in_order()]).tolist() == indices.tolist()
+
+
+@settings(max_examples=50)
+@given(num=st.integers(1, 40), most=st.integers(1, 50), batch_size=st.integers(1, 50), seed=st.integers(0, 3))
+def test_passes_over_parts_show_each_image_once_before_any_comes_again(
+    num: int, most: int, batch_size: int, seed: int
+) -> None:
+    images, rows = [np.zeros((4, 4, 3), np.uint8)] * num, np.arange(num)
+    made = Batches(images, rows, rows, lambda x: x, batch_size, (0.0,) * 3, (1.0,) * 3, most_in_pass=most)
+    for turn in range(2):
+        torch.manual_seed(seed)  # of the order within a pass; which images are in it depends on its number alone
+        seen = []
+        for part in range(made.num_parts):
+            batches = made.shuffled_rows(turn * made.num_parts + part)
+            assert made.num_in_pass - 1 <= sum(map(len, batches)) <= made.num_in_pass <= most
+            assert len(batches) == len(made)
+            assert max(map(len, batches)) <= batch_size
+            seen += np.concatenate(batches).tolist()
+        assert sorted(seen) == rows.tolist()
+    assert made.num_images == len(list(torch.cat([y for _, y in made.in_order()]))) == num

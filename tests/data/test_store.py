@@ -161,6 +161,16 @@ def test_a_deadline_leaves_the_rest_out_in_the_given_order(tmp_path: Path) -> No
     assert ImageStore.open(tmp_path / "store").skipped == store.skipped
 
 
+def test_images_that_the_order_leaves_out_are_not_decoded(tmp_path: Path) -> None:
+    images, told = [noise(4, 4, seed) for seed in range(5)], []
+    store = ImageStore.build(
+        images, tmp_path / "store", shorter_side=None, order=[3, 1], on_progress=lambda *numbers: told.append(numbers)
+    )
+    assert (store.readable.tolist(), store.skipped) == ([False, True, False, True, False], [0, 2, 4])
+    assert np.array_equal(store[3], images[3])
+    assert told == [(1, 2), (2, 2)]
+
+
 def test_a_deadline_that_is_over_decodes_nothing(tmp_path: Path) -> None:
     store = ImageStore.build([noise(4, 4)] * 3, tmp_path / "store", shorter_side=None, deadline=lambda: -1.0)
     assert store.skipped == [0, 1, 2]
@@ -174,9 +184,9 @@ def test_progress_counts_up_to_all_images(tmp_path: Path) -> None:
     assert told == [(1, 2), (2, 2)]
 
 
-@pytest.mark.parametrize("order", [[0], [0, 0], [1, 2], [0, 1, 2]])
-def test_an_order_that_is_no_permutation_is_refused(order: list[int], tmp_path: Path) -> None:
-    with pytest.raises(HyperparameterError, match="each of the 2 positions once"):
+@pytest.mark.parametrize("order", [[0, 0], [1, 2], [0, 1, 2], [-1]])
+def test_an_order_of_other_images_or_one_twice_is_refused(order: list[int], tmp_path: Path) -> None:
+    with pytest.raises(HyperparameterError, match="positions of the 2 images, each once"):
         ImageStore.build([noise(4, 4)] * 2, tmp_path / "store", shorter_side=None, order=order)
 
 

@@ -73,6 +73,19 @@ def test_the_shorter_a_training_the_less_images_are_varied(num: int, least: floa
     assert recipe_space(space).default["scale"] == (least, 1.0)
 
 
+def test_of_many_images_an_epoch_is_a_part_as_large_as_the_time_allows() -> None:
+    image = np.zeros((8, 8, 3), np.uint8)
+    few = default_space([image] * 1000, weights=None, is_gpu=False, time_limit_s=120)
+    many = default_space([image] * 20_000, weights=None, is_gpu=False, time_limit_s=120)
+    longer = default_space([image] * 20_000, weights=None, is_gpu=False, time_limit_s=600)
+    assert "images_per_epoch" not in few
+    assert many["images_per_epoch"] == longer["images_per_epoch"] == 4000
+    assert (many["epochs"], longer["epochs"]) == (3, 9)
+    assert many["scale"] == (0.9, 1.0)  # each is seen once
+    assert "images_per_epoch" not in default_space([image] * 20_000, weights=None, is_gpu=True, time_limit_s=600)
+    assert "images_per_epoch" not in default_space([image] * 20_000, weights=None, is_gpu=False, time_limit_s=None)
+
+
 @pytest.mark.parametrize(("side", "expected"), [(8, 64), (28, 128), (32, 128), (55, 224), (56, None), (400, None)])
 def test_small_images_get_inputs_of_their_own_size(side: int, expected: int | None) -> None:
     space = default_space(pictures(side), weights=None, is_gpu=False, time_limit_s=60)

@@ -42,6 +42,25 @@ def test_layers_decay_from_the_head_down_and_only_by_default_when_pretrained() -
     assert max(rates()["body"]) == 0.75
 
 
+def test_layers_that_would_hardly_learn_are_not_trained_unless_the_user_sets_a_decay() -> None:
+    def trained(**recipe: object) -> tuple[dict[str, float], set[str]]:
+        network = build_network("mobilenetv3_small_050", 3, pretrained=False)
+        optimizer = make_optimizer(network, Recipe.of(recipe))
+        names = {id(parameter): name for name, parameter in network.named_parameters()}
+        factors = {names[id(each)]: group["lr_scale"] for group in optimizer.param_groups for each in group["params"]}
+        return factors, {name for name, parameter in network.named_parameters() if parameter.requires_grad}
+
+    factors, names = trained()
+    assert names == factors.keys()
+    every, all_names = trained(layer_decay_no_opt_scale=0)
+    assert factors == {name: factor for name, factor in every.items() if factor >= 0.1}
+    assert 0 < len(factors) < len(every) == len(all_names)
+    assert len(trained(layer_decay=0.5)[0]) == len(trained(pretrained=False)[0]) == len(every)
+    assert trained(layer_decay=0.5, layer_decay_no_opt_scale=0.2)[0].keys() == {
+        name for name, factor in trained(layer_decay=0.5)[0].items() if factor >= 0.2
+    }
+
+
 @pytest.mark.parametrize("opt", ["sgd", "adamw", "lamb", "nadam", "lion", "lookahead_adam", "SGD"])
 def test_optimizers_are_timms(opt: str) -> None:
     assert isinstance(

@@ -11,7 +11,7 @@ import pytest
 
 from saccade.data.examples import read_labelled_examples
 from saccade.errors import DataError
-from saccade.events import DataReady, Event, Warned
+from saccade.events import DataReady, Event, Progressed, Warned
 from saccade.training.preparation import UNREADABLE, PreparedData, prepare_data
 
 MakeColours = Callable[..., pd.DataFrame]
@@ -123,3 +123,22 @@ def test_when_time_runs_out_the_decoded_part_is_fair_and_the_rest_is_told(
     assert set(counts.index) == {"blue", "green", "red"}
     assert counts.max() - counts.min() <= 2
     assert any("no time to decode" in event.text for event in events if isinstance(event, Warned))
+
+
+def test_of_many_images_few_judge_unless_the_user_says_how_many(make_colours: MakeColours, prepare: Any) -> None:
+    frame = make_colours(30)
+    for frac, most, num_val in ((None, 4, 4), (None, 100, 6), (None, None, 6), (0.25, 4, 15)):
+        data, _ = prepare(frame, holdout_frac=frac, most_held_out=most)
+        assert len(data.val.indices) == num_val
+        assert len(data.train.indices) + num_val == 60
+
+
+def test_no_more_images_are_decoded_than_there_is_use_for(make_colours: MakeColours, prepare: Any) -> None:
+    frame = make_colours(30)
+    data, events = prepare(frame, most_images=20.0)
+    used = np.concatenate([data.train.indices, data.val.indices])
+    assert len(used) == 20
+    assert sorted(frame["label"].iloc[used].value_counts()) == [10, 10]  # a fair sample
+    (warning,) = [event.text for event in events if isinstance(event, Warned)]
+    assert warning.startswith("60 images are more than can be learned from in the time limit; 20 of them are used")
+    assert [event.total for event in events if isinstance(event, Progressed)][-1] == 20

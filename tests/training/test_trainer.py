@@ -16,6 +16,7 @@ from contracts.trainable_contract import TrainableContract
 from saccade.errors import DiskFullError, DivergedError, HyperparameterError, OutOfMemoryError
 from saccade.events import EpochDone
 from saccade.training import trainer as trainer_module
+from saccade.training.probe import IMAGES_OF_CLASS
 from saccade.training.recipe import Recipe
 from saccade.training.task import ImageTask
 from saccade.training.trainable import ImageTrainable
@@ -61,6 +62,7 @@ VARIANTS = {
     "sgd with augmentation": {"opt": "sgd", "momentum": 0.9, "auto_augment": "randaugment", "color_jitter": 0.3},
     "dropout and clipping": {"drop": 0.3, "clip_grad": 1.0, "smoothing": 0.1, "re_prob": 0.5, "vflip": 0.5},
     "bfloat16": {"amp": True},
+    "parts of the images": {"images_per_epoch": 5, "batch_size": 3},
 }
 
 
@@ -235,6 +237,25 @@ def test_batch_statistics_of_pretrained_networks_are_kept_when_batches_are_small
         not torch.equal(before[name], tensor) for name, tensor in trainer.network.named_buffers() if name in before
     )
     assert changed is not is_frozen
+
+
+def test_an_epoch_of_a_part_goes_over_other_images_each_time(
+    make_task: MakeTask, tmp_path: Path, tiny: dict[str, Any], tiny_weights: Path
+) -> None:
+    task = make_task(weights=tiny_weights)
+    num = len(task.train.indices)
+    most = num // 2 + 1
+    parts = {"epochs": 2, "batch_size": 4, "images_per_epoch": most}
+    recipe = Recipe.of({**tiny, "pretrained": True, "linear_probe": True, **parts})
+    trainer, asked = Trainer(task, recipe, tmp_path), []
+    vary = trainer.train_batches._varied
+    trainer.train_batches._varied = lambda seed, row, number: asked.append(row) or vary(seed, row, number)  # type: ignore[method-assign,func-returns-value]
+    reports: list[EpochDone] = []
+    trainer.run(Job(0, {}), lambda event: reports.append(event) or Decision.CONTINUE)  # type: ignore[func-returns-value]
+    assert sorted(asked) == list(range(num))
+    probe, *epochs = reports
+    assert probe.metrics["train_part"] == pytest.approx(IMAGES_OF_CLASS * 2 / num)  # more than an epoch has
+    assert [report.metrics["train_part"] for report in epochs] == [1.0, 1.0]
 
 
 def test_training_images_grow_and_are_judged_at_their_last_size(

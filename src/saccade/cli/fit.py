@@ -60,7 +60,10 @@ def fit(
     seed: Annotated[int | None, typer.Option(metavar="N", help="Seed of all that is random.  [default: 0]")] = None,
     holdout_frac: Annotated[
         float | None,
-        typer.Option(metavar="PART", help="Images held out to judge trials, where there is no val/.  [default: 0.1]"),
+        typer.Option(
+            metavar="PART",
+            help="Images held out to judge trials, where there is no val/.  [default: 0.1, or less of very many]",
+        ),
     ] = None,
     metric: Annotated[
         str | None, typer.Option(metavar="NAME", help="The figure that chooses.  [default: accuracy, or rmse]")

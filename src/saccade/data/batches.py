@@ -64,6 +64,9 @@ class Batches:
         With what probability to draw each image, again and again, in a random pass; None takes each once.
     num_threads : int or None
         How many threads prepare batches; None chooses. The batches do not depend on it.
+    most_in_pass : int or None
+        At most so many images in a random pass; the next passes go over others, until all have had their turn. None is
+        all of them.
 
     Attributes
     ----------
@@ -92,6 +95,7 @@ class Batches:
         weights: np.ndarray | None = None,
         draw: np.ndarray | None = None,
         num_threads: int | None = None,
+        most_in_pass: int | None = None,
     ) -> None:
         self.images, self.indices, self.transform = images, indices, transform
         self.targets = torch.from_numpy(np.asarray(targets))
@@ -100,34 +104,46 @@ class Batches:
         self.batch_size, self.mean, self.std = batch_size, mean, std
         self.device = device or torch.device("cpu")
         self.num_threads = num_threads or self._suitable_threads()
+        self.num_parts = -(-len(indices) // (most_in_pass or len(indices))) if len(indices) else 1
         self.waited_s = 0.0
 
     def __len__(self) -> int:
-        return -(-len(self.indices) // self.batch_size)
+        return -(-self.num_in_pass // self.batch_size)
 
     @property
     def num_images(self) -> int:
-        """Images in one pass."""
+        """All images, which are those of a pass in order."""
         return len(self.indices)
 
-    def shuffled(self) -> Iterator[tuple[torch.Tensor, ...]]:
-        """One pass in a random order, which depends on the state of torch's global generator alone."""
-        parts = self.shuffled_rows()
+    @property
+    def num_in_pass(self) -> int:
+        """Images in a random pass; in some there may be one less."""
+        return -(-len(self.indices) // self.num_parts)
+
+    def shuffled(self, number: int = 0) -> Iterator[tuple[torch.Tensor, ...]]:
+        """One pass in a random order, which depends on the state of torch's global generator, and on its number."""
+        parts = self.shuffled_rows(number)
         if not isinstance(self.transform, TrainingTransform):
             return self._timed(self._at_once(parts))
         return self._timed(self._ahead(parts, functools.partial(self._varied, int(torch.randint(2**62, ())))))
 
-    def shuffled_rows(self) -> list[np.ndarray]:
-        """Return the rows of each batch of a pass in a random order."""
-        num = len(self.indices)
-        order = torch.randperm(num) if self.draw is None else torch.multinomial(self.draw, num, replacement=True)
-        return np.array_split(order.numpy(), len(self))
+    def shuffled_rows(self, number: int = 0) -> list[np.ndarray]:
+        """Return the rows of each batch of the pass of that number, in a random order."""
+        if self.draw is not None:
+            drawn = torch.multinomial(self.draw, self.num_in_pass, replacement=True).numpy()
+        elif self.num_parts == 1:
+            drawn = torch.randperm(len(self.indices)).numpy()
+        else:  # by their own seed, so that passes that follow each other go over different images
+            turn, part = divmod(number, self.num_parts)
+            drawn = np.random.default_rng(turn).permutation(len(self.indices))[part :: self.num_parts]
+        return np.array_split(drawn, len(self))
 
     def in_order(self) -> Iterator[tuple[torch.Tensor, ...]]:
         """One pass in order."""
         return self._timed(
             self._ahead(
-                np.array_split(np.arange(len(self.indices)), max(1, len(self))), lambda row, _: self._fixed(row)
+                np.array_split(np.arange(self.num_images), max(1, -(-self.num_images // self.batch_size))),
+                lambda row, _: self._fixed(row),
             )
         )
 

@@ -76,7 +76,7 @@ class Scan:
     errors
         Position -> why that image cannot be read.
     skipped
-        Positions that a deadline left out, ascending.
+        Positions that the order or a deadline left out, ascending.
     min_shorter_side
         To which size large JPEGs were decoded (None: full). Digests of such JPEGs can be compared only
         between scans that have this in common, and only with those of other JPEGs.
@@ -174,9 +174,9 @@ def scan_images(
     deadline
         Tells the seconds left; once it is 0 or less the rest is skipped.
     order
-        In which order to decode; None for that of the images.
+        Which images to decode, and in which order; None is all of them.
     on_progress
-        Called with the number of images done and the number of all images.
+        Called with the number of images done and of those to do.
     recorder
         What is known already of some of the images; they are not decoded again.
 
@@ -198,12 +198,13 @@ def scan_images(
 
     recorder = recorder or ScanRecorder(len(images), min_shorter_side)
     known = recorder.is_recorded
-    open_positions = [position for position in order or range(len(images)) if not known(position)]
+    wanted = range(len(images)) if order is None else list(order)
+    open_positions = [position for position in wanted if not known(position)]
     with closing(map_in_threads(facts_at, open_positions, num_threads, deadline)) as outcomes:
-        for num_done, (position, outcome) in enumerate(outcomes, start=1 + len(images) - len(open_positions)):
+        for num_done, (position, outcome) in enumerate(outcomes, start=1 + len(wanted) - len(open_positions)):
             recorder.record(position, outcome)
             if on_progress is not None:
-                on_progress(num_done, len(images))
+                on_progress(num_done, len(wanted))
     return recorder.finish()
 
 

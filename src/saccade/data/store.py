@@ -122,10 +122,10 @@ class ImageStore:
         deadline
             Tells the seconds left; once it is 0 or less the rest is left out and listed in `skipped`.
         order
-            In which order to decode: all positions, each once. With a shuffled order a deadline leaves a fair
-            sample.
+            Which images to decode, and in which order, each once; None is all of them. Those left out are listed in
+            `skipped`. With a shuffled order a deadline leaves a fair sample.
         on_progress
-            Called after each image with the number of images done and of all images.
+            Called after each image with the number of images done and of those to do.
         has_room
             Asked after 64 images and now and then, and at the end, whether there is room for as many bytes as the store
             is going to have.
@@ -137,7 +137,7 @@ class ImageStore:
         DataError
             The folder exists already.
         HyperparameterError
-            `shorter_side` is not positive, or `order` not a permutation.
+            `shorter_side` is not positive, or `order` names an image twice, or one that is not there.
         """
         folder = Path(folder).absolute()
         positions = _checked_order(order, len(images))
@@ -227,7 +227,7 @@ class ImageStore:
 
     @property
     def skipped(self) -> list[int]:
-        """Positions of the images that the deadline left out, ascending."""
+        """Positions of the images that the order or the deadline left out, ascending."""
         return self.scan.skipped
 
     @property
@@ -240,9 +240,11 @@ def _checked_order(order: Iterable[int] | None, num_images: int) -> Sequence[int
     if order is None:
         return range(num_images)
     positions = [int(position) for position in order]
-    if sorted(positions) != list(range(num_images)):
+    known = set(positions)
+    if len(known) < len(positions) or not known <= set(range(num_images)):
         raise HyperparameterError(
-            f"order must hold each of the {num_images} positions once, got {len(positions)} positions."
+            f"order must hold positions of the {num_images} images, each once; got {len(positions)}, "
+            f"{len(known & set(range(num_images)))} of them different and there."
         )
     return positions
 

@@ -67,6 +67,7 @@ class StoreWriter:
         self._channels = channels
         self._recorder = ScanRecorder(len(images), shorter_side)
         self._index = Index.empty(len(images))
+        self._num_wanted = len(images)
         self._num_bytes = 0
         self._num_done = 0
 
@@ -80,6 +81,7 @@ class StoreWriter:
     ) -> None:
         """Decode in threads, and append what comes out."""
         next_forecast = _FIRST_FORECAST
+        self._num_wanted = len(order)
         with (
             (self._folder / PIXELS_FILE).open("wb") as file,
             contextlib.closing(map_in_threads(self._decode, order, num_threads, deadline)) as outcomes,
@@ -91,14 +93,14 @@ class StoreWriter:
                     self._append(file, position, *outcome)
                 self._num_done += 1
                 if on_progress is not None:
-                    on_progress(self._num_done, len(self._images))
-                if has_room is not None and self._num_done in (next_forecast, len(self._images)):
+                    on_progress(self._num_done, self._num_wanted)
+                if has_room is not None and self._num_done in (next_forecast, self._num_wanted):
                     next_forecast *= 2
                     if not has_room(self._foretold_bytes(), self._num_bytes):
                         raise self.no_room(self._folder)
 
     def _foretold_bytes(self) -> int:
-        return round(self._num_bytes / max(1, self._num_done) * len(self._images))
+        return round(self._num_bytes / max(1, self._num_done) * self._num_wanted)
 
     def _decode(self, position: int) -> tuple[ImageFacts, npt.NDArray[np.uint8]] | ImageReadError:
         try:
@@ -143,7 +145,7 @@ class StoreWriter:
     def no_room(self, folder: Path) -> NoRoomError:
         """Say how much was written, and how much would be needed."""
         message = (
-            f"No space left for the decoded images in {folder.parent}: {self._num_done} of {len(self._images)} images "
+            f"No space left for the decoded images in {folder.parent}: {self._num_done} of {self._num_wanted} images "
             f"took {self._num_bytes / 1e9:.2f} GB, so about {self._foretold_bytes() / 1e9:.2f} GB are needed. "
             "Free some space, choose another folder or a smaller image size."
         )

@@ -28,8 +28,11 @@ MAX_PAUSED = 64
 NUM_OFFSPRING = 8
 """How many variations of the best configurations join the pool after as many new trials."""
 
-PASSES = 3.5
-"""Forward passes that a step of training takes as long as: itself, backward, and the optimizer."""
+PASSES, PASSES_OF_PRETRAINED = 3.5, 2.3
+"""Forward passes that a step of training takes as long as: itself, backward, and the optimizer.
+
+Of pretrained networks the first layers are not trained, in which most of backward would go.
+"""
 
 SPEED_WEIGHT = 0.25
 """How much of an observation the measured speed of the machine counts, where networks were timed as well: a first trial
@@ -82,6 +85,8 @@ class AutoSearcher(Searcher):
         is not known, and is learned from the first report on.
     is_for_mean : bool
         Whether the mean of several networks may be the result: see `saccade.searcher.steps.Steps`.
+    num_probed : float
+        The most images that a probe looks at.
 
     References
     ----------
@@ -114,6 +119,7 @@ class AutoSearcher(Searcher):
         log_speed: float | None = None,
         forward_s: Mapping[Any, float] | None = None,
         is_for_mean: bool = False,
+        num_probed: float = math.inf,
     ) -> None:
         super().__init__(space, seed=seed, starting_configs=starting_configs)
         self.describe, self.data = describe, data
@@ -121,7 +127,11 @@ class AutoSearcher(Searcher):
         self.score_range = score_range
         self.forecaster = Forecaster((EARLIEST, *HORIZONS))
         self.probes = Probes(HORIZONS)
-        self.costs = EpochCosts(log_speed, prior_weight=SPEED_WEIGHT if forward_s else 1.0)
+        self.costs = EpochCosts(
+            log_speed,
+            prior_weight=SPEED_WEIGHT if forward_s else 1.0,
+            probed_part=min(1.0, num_probed / max(data.num_images, 1)),
+        )
         self.forward_s = forward_s or {}
         self.is_for_mean = is_for_mean
         self._log_speed = log_speed or 0.0
@@ -337,10 +347,13 @@ class AutoSearcher(Searcher):
     def _log_epoch_s(self, described: Sequence[Description]) -> np.ndarray:
         """Return what an epoch is expected to cost where the runs were recorded, so that it costs here what it does."""
         predicted = self.portfolio.predict_log_epoch_s(described, self.data)
-        networks = [each.network for each in described]
-        for network in set(networks) & self.forward_s.keys():
-            of_network = np.array([each == network for each in networks])
-            epoch_s = PASSES * self.forward_s[network] * self.data.num_images
+        kinds = [(each.network, each.starts_with_probe) for each in described]
+        for network, is_pretrained in set(kinds):
+            if network not in self.forward_s:
+                continue
+            of_network = np.array([each == (network, is_pretrained) for each in kinds])
+            passes = PASSES_OF_PRETRAINED if is_pretrained else PASSES
+            epoch_s = passes * self.forward_s[network] * self.data.num_images
             # Only the differences between recipes of one network are the portfolio's.
             predicted[of_network] += math.log(epoch_s) - self._log_speed - predicted[of_network].mean()
         return predicted

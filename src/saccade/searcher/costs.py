@@ -10,11 +10,11 @@ import numpy as np
 _ALIKE = 9.0
 """How much more a measurement says about configurations of the same network than about others."""
 
-_PROBE_PART = 0.3
-"""What a probe of frozen features is taken to cost, in epochs: it goes forward once, and not back."""
+_PROBE_PART = 0.5
+"""What a probe of frozen features is taken to cost, in epochs: it goes forward once, and fits last layers."""
 
 
-_PROBE_AGAIN_PART = 0.1
+_PROBE_AGAIN_PART = 0.15
 """The same for a network that was probed before, whose features are kept."""
 
 
@@ -27,6 +27,8 @@ class EpochCosts:
         Natural logarithm of the factor between this machine and that of the predictions; None is not known.
     prior_weight : float
         How many configurations it counts as much as.
+    probed_part : float
+        The part of an epoch's images that a probe looks at.
 
     Examples
     --------
@@ -37,8 +39,9 @@ class EpochCosts:
     array([ 4., 12.])
     """
 
-    def __init__(self, log_speed: float | None = None, prior_weight: float = 1.0) -> None:
+    def __init__(self, log_speed: float | None = None, prior_weight: float = 1.0, probed_part: float = 1.0) -> None:
         self._prior = log_speed or 0.0
+        self._probe_part, self._probe_again_part = _PROBE_PART * probed_part, _PROBE_AGAIN_PART * probed_part
         self._prior_weight = 1e-3 if log_speed is None else prior_weight
         self._predicted: list[float] = []
         self._groups: list[Hashable] = []
@@ -69,7 +72,7 @@ class EpochCosts:
             if self._groups[number] in self._probed:
                 return  # it was quick because features were kept, and says nothing of an epoch
             self._probed.add(self._groups[number])
-            epoch_s = max(seconds, 1e-6) / _PROBE_PART
+            epoch_s = max(seconds, 1e-6) / self._probe_part
         else:
             epoch_s = max(seconds - self._probes.get(number, 0.0), 1e-6) / epoch
             self._measured[number] = (epoch, epoch_s)
@@ -117,6 +120,6 @@ class EpochCosts:
             for number in numbers
         ]
         again = [self._groups[number] in self._probed for number in numbers]
-        start = np.where(fresh, np.where(again, _PROBE_AGAIN_PART, _PROBE_PART), 0.0)
+        start = np.where(fresh, np.where(again, self._probe_again_part, self._probe_part), 0.0)
         left: np.ndarray = (until_epochs - done[:, None] + start[:, None]) * self.epoch_s(numbers)[:, None]
         return left

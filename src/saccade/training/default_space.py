@@ -16,6 +16,7 @@ from saccade.data.decoding import ImageSource, image_size
 from saccade.errors import ImageReadError
 from saccade.models.weights import networks_in_folder
 from saccade.space import Categorical, Real
+from saccade.training.data_budget import images_per_epoch, most_used, num_epochs_of_many
 
 MAX_NETWORKS = 6
 """Networks of a local folder that are searched; those with the largest files come first."""
@@ -83,13 +84,22 @@ def default_space(
     >>> space["img_size"], space["epochs"]
     (128, 20)
     """
-    epochs = num_epochs(len(images), is_gpu)
+    num_images = min(len(images), most_used(time_limit_s, is_gpu))
+    in_epoch = images_per_epoch(num_images, time_limit_s, is_gpu)
+    if in_epoch is None:
+        epochs = num_passes = num_epochs(len(images), is_gpu)
+    else:
+        assert time_limit_s is not None
+        epochs = num_epochs_of_many(num_images, in_epoch, time_limit_s, is_gpu)
+        num_passes = math.ceil(epochs * in_epoch / num_images)
     space: dict[str, Any] = {
         "model": Categorical(*default_networks(weights, is_gpu)),
         "epochs": epochs,
         "batch_size": 32 if is_gpu else 16,
         "smoothing": 0.1,
     }
+    if in_epoch is not None:
+        space["images_per_epoch"] = in_epoch
     if (side := _small_side(images)) is not None:
         space["img_size"] = side
     part = min(1.0, max(LEAST_PART, len(images) / MANY_IMAGES))
@@ -100,7 +110,7 @@ def default_space(
         space["weight_decay"] = Real(1e-5, 1e-1, log=True, default=1e-2)
     is_long = time_limit_s is not None and time_limit_s >= LONG_SEARCH_S
     if not is_long:
-        space["scale"] = (least_area(epochs), 1.0)
+        space["scale"] = (least_area(num_passes), 1.0)
     else:
         space["epochs"] = Categorical(epochs, 3 * epochs)
         space["auto_augment"] = Categorical(None, "randaugment")

@@ -12,10 +12,10 @@ import torch
 from saccade.data.batches import Images
 from saccade.training.classifier import Classifier
 from saccade.training.feature_cache import cached_features
-from saccade.training.heads import NUM_FOLDS
+from saccade.training.heads import fit_heads
 from saccade.training.imbalance import loss_weights
 from saccade.training.probe import Probe
-from saccade.training.robust import fit_robust_heads
+from saccade.training.robust import belief_weights
 from saccade.training.task import ImageTask, Split
 from saccade.training.trial_files import probe_file
 
@@ -115,15 +115,11 @@ def final_probe(
         targets = np.concatenate([train.targets[probe.rows], val.targets])
         if weights is not None:
             weights = np.concatenate([weights[probe.rows], weights[len(train.indices) :]])
-        q = probe.robust_loss
-        fitted, _ = fit_robust_heads(
-            np.concatenate(parts),
-            targets,
-            classifier.problem,
-            q,
-            weights,
-            penalties=(probe.penalty,),
-            num_folds=NUM_FOLDS if q else 1,
+        if q := probe.robust_loss:  # none of these layers had learned from what it is asked about
+            said = np.concatenate([probe.unseen, outputs])
+            weights = belief_weights(said, targets, classifier.problem, q, weights)
+        fitted = fit_heads(
+            np.concatenate(parts), targets, classifier.problem, weights, penalties=(probe.penalty,), num_folds=1
         )
         weight, bias = fitted.weight, fitted.bias
     most = max(1, MAX_NUMBERS // probe.unseen.shape[1])

@@ -33,6 +33,18 @@ def freeze(network: nn.Module, recipe: Recipe) -> None:
             parameter.requires_grad_(factors[name in head] > 0)
 
 
+def train_mode(network: nn.Module, recipe: Recipe) -> None:
+    """Put a network into the mode in which the recipe trains it: batch statistics may have to stay as they are."""
+    network.train()
+    freeze = recipe.freeze_bn
+    if freeze is None:  # too few images for sound statistics, or layers that are to stay as they are
+        freeze = recipe.starts_pretrained and (recipe.batch_size < 32 or recipe.transfer_lr_mult == 0)
+    if freeze or recipe.batch_size == 1:  # one image has no statistics at all
+        for module in network.modules():
+            if isinstance(module, _BatchNorm):
+                module.eval()
+
+
 def is_body_fixed(network: nn.Module) -> bool:
     """Say whether all layers but the last one are as they will be to the end: neither weights nor statistics change.
 
@@ -115,9 +127,9 @@ class FeatureBatches:
         self._features = torch.from_numpy(features).to(batches.device)
         self.waited_s = 0.0
 
-    def shuffled(self) -> Iterator[tuple[torch.Tensor, ...]]:
+    def shuffled(self, number: int = 0) -> Iterator[tuple[torch.Tensor, ...]]:
         """One pass in a random order."""
-        for rows in self._batches.shuffled_rows():
+        for rows in self._batches.shuffled_rows(number):
             yield self._features[torch.from_numpy(rows).to(self._features.device)], *self._batches.known_of(rows)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -119,16 +119,43 @@ def fit_heads(
     >>> head.weight.shape
     (3, 8)
     """
-    rows = _Rows.of(features, targets, problem, weights)
-    most = max(1, MAX_COLUMNS // rows.num_outputs)
-    num_folds = min(num_folds, most, len(features))
-    if num_folds < 2 or seconds_left() <= 0:
-        return rows.fitted(penalties[0] if len(penalties) == 1 else DEFAULT_PENALTY, None, seconds_left)
-    tried = _thinned(penalties, max(1, most // num_folds))
-    fold = _folds(targets, problem, num_folds, seed)
-    held_out = rows.held_out(tried, fold, seconds_left)
-    best = int(torch.argmin(rows.losses(held_out)))
-    return rows.fitted(tried[best], held_out[best], seconds_left)
+    fitter = HeadFitter(features, targets, problem)
+    return fitter.fit(weights, seconds_left, penalties=penalties, num_folds=num_folds, seed=seed)
+
+
+class HeadFitter:
+    """Fits heads to the same features by several weights of the images, and finds their principal axes once.
+
+    Parameters
+    ----------
+    features, targets, problem
+        As in `fit_heads`.
+    """
+
+    def __init__(self, features: np.ndarray, targets: np.ndarray, problem: Problem) -> None:
+        self._targets = targets
+        self._rows = _Rows.of(features, targets, problem)
+
+    def fit(
+        self,
+        weights: np.ndarray | None = None,
+        seconds_left: Callable[[], float] = lambda: 1.0,
+        *,
+        penalties: Sequence[float] = PENALTIES,
+        num_folds: int = NUM_FOLDS,
+        seed: int = 0,
+    ) -> Head:
+        """Return what `fit_heads` does."""
+        rows = self._rows.weighted(weights)
+        most = max(1, MAX_COLUMNS // rows.num_outputs)
+        num_folds = min(num_folds, most, len(self._targets))
+        if num_folds < 2 or seconds_left() <= 0:
+            return rows.fitted(penalties[0] if len(penalties) == 1 else DEFAULT_PENALTY, None, seconds_left)
+        tried = _thinned(penalties, max(1, most // num_folds))
+        fold = _folds(self._targets, rows.problem, num_folds, seed)
+        held_out = rows.held_out(tried, fold, seconds_left)
+        best = int(torch.argmin(rows.losses(held_out)))
+        return rows.fitted(tried[best], held_out[best], seconds_left)
 
 
 @dataclass(frozen=True)
@@ -141,11 +168,11 @@ class _Rows:
     z: torch.Tensor  # (num_images, 1 + rank), the first column of ones
     curvature: torch.Tensor  # (1 + rank,), a bound on what each direction adds to the second derivative
     targets: torch.Tensor  # (num_images, num_outputs)
-    weights: torch.Tensor  # (num_images, num_outputs) or (num_images, 1)
     problem: Problem
+    weights: torch.Tensor  # (num_images, num_outputs) or (num_images, 1)
 
     @classmethod
-    def of(cls, features: np.ndarray, targets: np.ndarray, problem: Problem, weights: np.ndarray | None) -> _Rows:
+    def of(cls, features: np.ndarray, targets: np.ndarray, problem: Problem) -> _Rows:
         x = torch.tensor(features, dtype=torch.float32)
         mean = x.mean(0)
         x = x - mean
@@ -160,12 +187,18 @@ class _Rows:
             kept = values > 1e-6 * values[-1].clamp(min=1e-12)
             axes = vectors[:, kept].float()
         z = torch.cat([torch.ones(len(x), 1), x @ axes], 1)
-        by_image = torch.ones(len(x), 1) if weights is None else torch.tensor(weights, dtype=torch.float32)
-        by_image = by_image[:, None] if by_image.ndim == 1 else by_image
         bound = {"multiclass": 0.5, "binary": 0.5, "multilabel": 0.25}.get(problem.type, 1.0)
         # Columns are orthogonal but for what rounding leaves, for which the factor has room.
-        curvature = 1.01 * bound * float(by_image.max()) * z.square().sum(0)
-        return cls(axes, mean, scale, z, curvature, _targets(targets, problem), by_image, problem)
+        curvature = 1.01 * bound * z.square().sum(0)
+        return cls(axes, mean, scale, z, curvature, _targets(targets, problem), problem, torch.ones(len(x), 1))
+
+    def weighted(self, weights: np.ndarray | None) -> _Rows:
+        """Return rows that count by these weights, in the place of equal ones."""
+        if weights is None:
+            return self
+        by_image = torch.tensor(weights, dtype=torch.float32)
+        by_image = by_image[:, None] if by_image.ndim == 1 else by_image
+        return replace(self, weights=by_image, curvature=self.curvature * float(by_image.max()))
 
     @property
     def num_outputs(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,9 @@ from saccade.events import DataReady, Event, Progressed, Warned
 from saccade.training.imbalance import sample_weights
 from saccade.training.problem import Problem
 from saccade.training.task import Split
+
+HOLDOUT_FRAC = 0.1
+"""The part of the images that is held out where nobody says."""
 
 UNREADABLE = "unreadable.csv"
 """Lists the images that cannot be read, in the run folder, where they are too many to show."""
@@ -45,7 +49,9 @@ def prepare_data(
     folder: Path,
     shorter_side: int,
     channels: int = 3,
-    holdout_frac: float,
+    holdout_frac: float | None,
+    most_held_out: int | None = None,
+    most_images: float = math.inf,
     random_state: int | None,
     seconds_left: Callable[[], float] | None,
     tell: Tell,
@@ -68,7 +74,11 @@ def prepare_data(
     channels : int
         Of each pixel: 1 for grey, 3 for RGB, 4 for RGBA.
     holdout_frac, random_state
-        Part of the images to hold out, and its seed.
+        Part of the images to hold out, and its seed. None is `HOLDOUT_FRAC`, but no more than `most_held_out`.
+    most_held_out : int or None
+        None is any number.
+    most_images : float
+        More than so many are not decoded, unless a store has them already: a fair sample is.
     seconds_left : callable or None
         Decoding stops when it falls to 0, and the images that are left are not used.
     tell : callable
@@ -83,18 +93,21 @@ def prepare_data(
     images, labels = _joined(train, tuning)
     asked = Problem.of(labels[: len(train)], problem_type)  # wrong labels are told before the long work
     weights = None if train.weights is None else _all_weights(train.weights, len(images))
+    order = _fair_order(asked.strata(labels), random_state).tolist()
+    if most_images < len(order):
+        order = order[: int(most_images)]
     store = decoded_images(
         images,
         folder,
         shorter_side=shorter_side,
         channels=channels,
         deadline=seconds_left,
-        order=_fair_order(asked.strata(labels), random_state).tolist(),
+        order=order,
         on_progress=lambda done, total: tell(Progressed("decoding images", done, total)),
         on_wait=lambda: tell(Progressed("waiting for a run that decodes the same images", 0, len(images))),
         warn=lambda text: tell(Warned(text)),
     )
-    _warn_of_missing(store, images, folder.with_name(UNREADABLE), tell)
+    _warn_of_missing(store, images, folder.with_name(UNREADABLE), tell, len(order))
     usable = np.flatnonzero(store.readable)
     in_train, in_val = usable[usable < len(train)], usable[usable >= len(train)]
     if not len(in_train):
@@ -105,7 +118,7 @@ def prepare_data(
     if tuning is None:
         chosen, held_out = split_holdout(
             problem.strata(labels.iloc[in_train]),
-            holdout_frac,
+            _part_held_out(holdout_frac, most_held_out, len(in_train)),
             random_state,
             groups=np.asarray(store.digests)[in_train],
             stratify=problem.is_classification,
@@ -120,6 +133,12 @@ def prepare_data(
         for part in (in_train, in_val)
     )
     return PreparedData(store, train_split, val_split, problem)
+
+
+def _part_held_out(asked: float | None, most: int | None, num_images: int) -> float:
+    if asked is not None:
+        return asked
+    return HOLDOUT_FRAC if most is None else min(HOLDOUT_FRAC, most / num_images)
 
 
 def _all_weights(column: pd.Series, num_images: int) -> np.ndarray:
@@ -145,7 +164,7 @@ def _fair_order(classes: np.ndarray, random_state: int | None) -> np.ndarray:
 
 
 def _warn_of_missing(
-    store: ImageStore, images: Sequence[ImageLike], listing: Path, tell: Tell, num_shown: int = 20
+    store: ImageStore, images: Sequence[ImageLike], listing: Path, tell: Tell, num_asked: int, num_shown: int = 20
 ) -> None:
     """Name each unreadable image once with its reason; say how many the time limit left out."""
     if store.errors:
@@ -157,13 +176,13 @@ def _warn_of_missing(
             more = [f"  … and {len(lines) - num_shown} more, all of them listed in {listing}"]
         head = f"{len(lines)} of {len(images)} images cannot be read and are left out:"
         tell(Warned("\n".join([head, *lines[:num_shown], *more])))
-    if len(store.skipped):
-        tell(
-            Warned(
-                f"the time limit left no time to decode {len(store.skipped)} of {len(images)} images; "
-                "they are not used. Give a longer time_limit"
-            )
-        )
+    if not store.skipped:
+        return
+    if len(images) - len(store.skipped) >= num_asked:
+        what = f"{len(images)} images are more than can be learned from in the time limit; {num_asked} of them are used"
+    else:
+        what = f"the time limit left no time to decode {len(store.skipped)} of {len(images)} images; they are not used"
+    tell(Warned(f"{what}. Give a longer time_limit"))
 
 
 def _name(image: ImageLike, index: int) -> str:

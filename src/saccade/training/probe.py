@@ -17,11 +17,15 @@ from saccade.data.batches import Images
 from saccade.training.classifier import Classifier
 from saccade.training.feature_cache import cached_features
 from saccade.training.problem import Problem
+from saccade.training.recipe import Recipe
 from saccade.training.robust import fit_robust_heads
 from saccade.training.task import Split
 
 MAX_IMAGES = 4000
 """Images that a probe looks at; more make it slower than better."""
+
+IMAGES_OF_CLASS = 5
+"""As many for each class it looks at as well where an epoch has fewer."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,7 @@ def fit_head(
     weights: np.ndarray | None = None,
     *,
     robust_loss: float | None = 0.0,
+    most_images: int | None = None,
 ) -> Probe | None:
     """Fit the network's last layer to the training images.
 
@@ -69,7 +74,7 @@ def fit_head(
     images : Images
         Decoded images.
     train : Split
-        Which of them to learn from; at most `MAX_IMAGES`, drawn by `seed`.
+        Which of them to learn from.
     seconds_left : callable
         When it falls to 0, the images seen so far have to do.
     seed : int
@@ -78,6 +83,8 @@ def fit_head(
         Of all training images in the loss, as `saccade.training.imbalance.loss_weights` returned them.
     robust_loss : float or None
         See `saccade.training.robust.fit_robust_heads`.
+    most_images : int or None
+        At most so many are looked at, drawn by `seed`; None is `MAX_IMAGES`.
 
     Returns
     -------
@@ -92,7 +99,7 @@ def fit_head(
     head = classifier.head
     if not isinstance(head, torch.nn.Linear):
         return None
-    chosen = np.random.default_rng(seed).permutation(len(train.indices))[:MAX_IMAGES]
+    chosen = np.random.default_rng(seed).permutation(len(train.indices))[: most_images or MAX_IMAGES]
     features = cached_features(classifier, images, train.indices[chosen], seconds_left)
     chosen = chosen[: len(features)]
     of_chosen = None if weights is None else weights[chosen]
@@ -109,6 +116,11 @@ def fit_head(
     if q:
         figures["robust_loss"] = q
     return Probe(figures, chosen, fitted.penalty, fitted.held_out, q)
+
+
+def most_probed(recipe: Recipe, num_outputs: int) -> int:
+    """Return how many images a probe looks at, where there are more: as many as an epoch has, or some of each class."""
+    return min(MAX_IMAGES, max(recipe.images_per_epoch or MAX_IMAGES, IMAGES_OF_CLASS * num_outputs))
 
 
 def outputs_of_frozen(

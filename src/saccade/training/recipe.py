@@ -62,6 +62,9 @@ class Recipe(BaseModel):
     weights: str | None = Field(None, description="file of pretrained weights, or a folder of such files")
 
     epochs: int = Field(5, ge=1, description="passes over the training images")
+    images_per_epoch: int | None = Field(
+        None, ge=1, description="images in an epoch, where there are more; each epoch goes over others. None is all"
+    )
     batch_size: int = Field(16, ge=1, description="images a step")
     lr: float = Field(1e-3, gt=0, description="learning rate")
     opt: str | OwnPart = Field("adamw", description="optimizer, by timm's name, or an own class")
@@ -77,6 +80,12 @@ class Recipe(BaseModel):
         gt=0,
         le=1,
         description="factor on the learning rate from layer to layer; None is 0.75 when pretrained, or 1",
+    )
+    layer_decay_no_opt_scale: float | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        description="layers of a smaller factor are not trained, to save time; None is 0.1 where layer_decay is None",
     )
     transfer_lr_mult: float = Field(1.0, ge=0, description="factor on the learning rate of the pretrained layers")
     output_lr_mult: float = Field(1.0, ge=0, description="factor on the learning rate of the new last layer")

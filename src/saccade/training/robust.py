@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from saccade.errors import HyperparameterError
 from saccade.space import Dict
-from saccade.training.heads import NUM_FOLDS, PENALTIES, Head, fit_heads
+from saccade.training.heads import NUM_FOLDS, PENALTIES, Head, HeadFitter
 from saccade.training.problem import Problem
 from saccade.training.recipe import choices
 
@@ -83,7 +83,9 @@ def _power_loss(log_p: torch.Tensor, q: float) -> torch.Tensor:
     return -torch.expm1(q * log_p) / q
 
 
-def belief_weights(held_out: np.ndarray, targets: np.ndarray, problem: Problem, q: float) -> np.ndarray:
+def belief_weights(
+    held_out: np.ndarray, targets: np.ndarray, problem: Problem, q: float, weights: np.ndarray | None = None
+) -> np.ndarray:
     """Return how much each image counts in a cross entropy whose gradient is that of the generalised one.
 
     Parameters
@@ -96,11 +98,13 @@ def belief_weights(held_out: np.ndarray, targets: np.ndarray, problem: Problem, 
         Of classes.
     q : float
         As in `robust_loss`.
+    weights : ndarray or None, shape (num_images,) or (num_images, num_labels)
+        How much each would count if it were believed.
 
     Returns
     -------
     ndarray of float32, shape (num_images,), or (num_images, num_classes) for multilabel problems
-        Their mean is 1.
+        Without `weights`, their mean is 1.
 
     Examples
     --------
@@ -113,8 +117,9 @@ def belief_weights(held_out: np.ndarray, targets: np.ndarray, problem: Problem, 
         believed = np.where(targets > 0, probabilities, 1 - probabilities)
     else:
         believed = probabilities[np.arange(len(targets)), targets]
-    weights = believed**q
-    return np.asarray(weights / weights.mean(), np.float32)
+    doubted = believed**q
+    doubted = doubted / doubted.mean()
+    return np.asarray(doubted if weights is None else (doubted.T * weights.T).T, np.float32)
 
 
 def fit_robust_heads(
@@ -146,9 +151,8 @@ def fit_robust_heads(
     Head, float
         The head, and the q that it was fitted with.
     """
-    first = fit_heads(
-        features, targets, problem, weights, seconds_left, penalties=penalties, num_folds=num_folds, seed=seed
-    )
+    fitter = HeadFitter(features, targets, problem)
+    first = fitter.fit(weights, seconds_left, penalties=penalties, num_folds=num_folds, seed=seed)
     has_to_look = q is None
     if q is None:
         q = AUTO_Q if look_wrong(first.held_out, targets, problem) else 0.0
@@ -156,11 +160,8 @@ def fit_robust_heads(
     for _ in range(NUM_ROUNDS if q else 0):
         if head.held_out is None or seconds_left() <= 0:
             break
-        believed = belief_weights(head.held_out, targets, problem, q)
-        by_both = believed if weights is None else (believed.T * np.asarray(weights).T).T
-        head = fit_heads(
-            features, targets, problem, by_both, seconds_left, penalties=(head.penalty,), num_folds=num_folds, seed=seed
-        )
+        believed = belief_weights(head.held_out, targets, problem, q, weights)
+        head = fitter.fit(believed, seconds_left, penalties=(head.penalty,), num_folds=num_folds, seed=seed)
     if head is first or (has_to_look and not _is_right_more_often(head, first, targets)):
         return first, 0.0
     return head, q

@@ -65,7 +65,8 @@ def with_networks_at_hand(
 def _from_scratch(
     space: Dict, given: Collection[str], num_images: int, is_gpu: bool, reason: WeightsNotFoundError
 ) -> tuple[Dict, str]:
-    scratch = {name: value for name, value in scratch_space(num_images, is_gpu).items() if name not in given}
+    in_epoch = space.data.get("images_per_epoch") or num_images
+    scratch = {name: value for name, value in scratch_space(in_epoch, is_gpu).items() if name not in given}
     told = (
         "NO PRETRAINED WEIGHTS: this fit trains small networks from random weights, which needs many more images and "
         f"hours to be any good. {reason}"

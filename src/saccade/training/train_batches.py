@@ -43,6 +43,7 @@ def train_batches(
         device,
         train.weights,
         draw,
+        most_in_pass=recipe.images_per_epoch,
     )
 
 

@@ -30,7 +30,7 @@ from saccade.training.drafts import Draft, Drafts
 from saccade.training.early_stopping import EarlyStopping
 from saccade.training.faults import explained_faults
 from saccade.training.final_probe import keep_probe
-from saccade.training.frozen import FeatureBatches, KeptOutputs, feature_batches, freeze, is_body_fixed
+from saccade.training.frozen import FeatureBatches, KeptOutputs, feature_batches, freeze, is_body_fixed, train_mode
 from saccade.training.imbalance import balanced_sampling_weights, class_weights, loss_weights
 from saccade.training.network_costs import network_costs
 from saccade.training.numerics_of_trials import (
@@ -41,7 +41,7 @@ from saccade.training.numerics_of_trials import (
     numerics_state,
 )
 from saccade.training.optimisation import LearningRate, Mixing, make_optimizer, side_in_epoch
-from saccade.training.probe import Probe, fit_head
+from saccade.training.probe import Probe, fit_head, most_probed
 from saccade.training.recipe import Recipe
 from saccade.training.robust import robust_loss
 from saccade.training.task import ImageTask
@@ -107,7 +107,7 @@ class Trainer:
         self.draw = balanced_sampling_weights(targets, problem) if recipe.balanced_sampling else None
         spec = self.classifier.blueprint.input
         self.train_batches = train_batches(task, recipe, spec, numerics.device, self.draw)
-        self._train_mode()
+        train_mode(self.network, self.recipe)
         # Of a body that stays as it is, judging needs the outputs once; and so does training, where nothing varies.
         self.kept = KeptOutputs(self.classifier) if is_body_fixed(self.network) else None
         self.validation = Validation(self.classifier, task, max(32, recipe.batch_size), self.kept)
@@ -140,7 +140,7 @@ class Trainer:
         seconds_left : float
             Until the deadline.
         """
-        self._train_mode()
+        train_mode(self.network, self.recipe)
         if self.kept is None:
             lighten(self.classifier, self.recipe)
         if not self.has_begun:
@@ -150,8 +150,10 @@ class Trainer:
     def _choose_for_probe(self, seconds_left: float) -> None:
         """Take the fastest numerics for predictions; what is the fastest for training can wait until there is some."""
         size = self.validation.batches.batch_size
-        num_batches = (len(self.task.train.indices) + len(self.task.val.indices)) / size
-        inference = choose_for_probe(self.classifier, self.recipe, num_batches, size, seconds_left)
+        num_images = min(len(self.task.train.indices), most_probed(self.recipe, self.task.problem.num_outputs)) + len(
+            self.task.val.indices
+        )
+        inference = choose_for_probe(self.classifier, self.recipe, num_images / size, size, seconds_left)
         self.classifier.use(self.numerics, inference)
 
     def _use(self, training: Numerics, inference: Numerics) -> None:
@@ -204,8 +206,11 @@ class Trainer:
         weights = loss_weights(train.targets, self.task.problem, self.class_weights, by_image)
         # Fitting the layer and judging it take time as well, so looking at the images must end before the deadline.
         left = Deadline(PROBE_PART * deadline.seconds_left()).seconds_left
-        q, seed = self.recipe.robust_loss, self.recipe.seed
-        return fit_head(self.classifier, self.task.store, train, left, seed, weights, robust_loss=q)
+        recipe = self.recipe
+        q, most = recipe.robust_loss, most_probed(recipe, self.task.problem.num_outputs)
+        return fit_head(
+            self.classifier, self.task.store, train, left, recipe.seed, weights, robust_loss=q, most_images=most
+        )
 
     def _judge(
         self,
@@ -261,12 +266,12 @@ class Trainer:
     def _train(self, deadline: Deadline) -> tuple[dict[str, float], bool]:
         """Take the steps of an epoch; stop early, after one step at least, when validation could come too late."""
         _seed(self.recipe.seed, self.num_epochs)
-        self._train_mode()
+        train_mode(self.network, self.recipe)
         self._resize_images()
         first_step = self.num_epochs * len(self.train_batches)
         sum_loss = sum_right = num_images = 0.0
         start_s = time.perf_counter()
-        for step, (x_BCHW, y, *weights) in enumerate(self._inputs(deadline).shuffled(), start=1):
+        for step, (x_BCHW, y, *weights) in enumerate(self._inputs(deadline).shuffled(self.num_epochs), start=1):
             self.learning_rate.step(first_step + step - 1, self._steps_possible(deadline, start_s, step - 1))
             loss, right = self._step(x_BCHW, y, *weights)
             if not math.isfinite(loss):
@@ -277,7 +282,8 @@ class Trainer:
             if step < len(self.train_batches):
                 per_image_s = (time.perf_counter() - start_s) / num_images
                 if deadline.seconds_left() < self._validation_s(per_image_s) + per_image_s * len(y):
-                    return self._train_figures(sum_loss, sum_right, num_images), False
+                    part = num_images / self.train_batches.num_in_pass
+                    return self._train_figures(sum_loss, sum_right, num_images, part), False
         return self._train_figures(sum_loss, sum_right, num_images), True
 
     def _steps_possible(self, deadline: Deadline, start_s: float, num_steps: int) -> float:
@@ -299,19 +305,8 @@ class Trainer:
         """Return what a pass goes over: training images, or what frozen layers make of them where that is always so."""
         if self.kept is not None and self.mixing is None and self.features is None:
             self.features = feature_batches(self.classifier, self.train_batches, deadline.seconds_left)
-            self._train_mode()
+            train_mode(self.network, self.recipe)
         return self.features or self.train_batches
-
-    def _train_mode(self) -> None:
-        self.network.train()
-        freeze = self.recipe.freeze_bn
-        if freeze is None:  # too few images for sound statistics, or layers that are to stay as they are
-            is_still = self.recipe.batch_size < 32 or self.recipe.transfer_lr_mult == 0
-            freeze = self.recipe.starts_pretrained and is_still
-        if freeze or self.recipe.batch_size == 1:  # one image has no statistics at all
-            for module in self.network.modules():
-                if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
-                    module.eval()
 
     def _step(self, x_BCHW: torch.Tensor, y: torch.Tensor, weights: torch.Tensor | None = None) -> tuple[float, float]:
         """Take one step; return the loss and how many images were classified rightly before it."""
@@ -334,10 +329,12 @@ class Trainer:
         self.scaler.update()
         return loss.item(), problem.num_right(outputs, y)
 
-    def _train_figures(self, sum_loss: float, sum_right: float, num_images: float) -> dict[str, float]:
+    def _train_figures(
+        self, sum_loss: float, sum_right: float, num_images: float, part: float = 1.0
+    ) -> dict[str, float]:
         figures = {
             "train_loss": sum_loss / num_images,
-            "train_part": num_images / self.train_batches.num_images,
+            "train_part": part,
             "data_s": self.train_batches.waited_s,
         }
         if self.task.problem.is_classification:
