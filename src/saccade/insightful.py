@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from PIL import Image
 
 from saccade.data.examples import Examples, ImageLike, read_examples, read_labelled_examples
-from saccade.data.gallery import Gallery
 from saccade.fitted import FittedPredictor
 from saccade.insight.embeddings import EmbeddedImages
 from saccade.insight.label_issues import check_has_classes, label_issues
@@ -22,6 +21,9 @@ from saccade.insight.saliency import check_method, saliency_maps, target_numbers
 from saccade.insight.training_images import embedded_training_images
 from saccade.prediction import labels_by_name
 from saccade.report.reasons import Reason, reasons_figure
+
+if TYPE_CHECKING:
+    from saccade.data.gallery import Gallery
 
 
 class InsightfulPredictor(FittedPredictor):

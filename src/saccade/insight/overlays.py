@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-import matplotlib as mpl
 import numpy as np
 from PIL import Image
 
@@ -144,6 +143,8 @@ def draw_overlay(image: ImageSource, map_HW: np.ndarray) -> Image.Image:
     >>> draw_overlay(grey, np.eye(6, 9)).size
     (9, 6)
     """
+    import matplotlib as mpl  # slow to import
+
     if map_HW.ndim != 2:
         raise DataError(f"a map of shape {map_HW.shape} was given; expected (height, width)")
     picture = read_image(image)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +10,11 @@ from typing import Any
 import timm
 import torch
 from torch import nn
-from torch.nn.modules.module import register_module_module_registration_hook
 
 from saccade.errors import HyperparameterError, WeightsNotFoundError
 from saccade.models.catalogue import resolve_name, split_name
 from saccade.models.copies import Copies, file_version
+from saccade.models.loading import watch_loading
 from saccade.models.random_start import NothingDrawn, StillRandomError
 from saccade.models.weights import find_weights, tensor_names
 
@@ -308,7 +305,7 @@ def _created_from_file(timm_name: str, options: dict[str, Any], path: Path) -> t
         # As if the file's head had no classes, so that timm drops it also where the number of classes agrees.
         "num_classes": 0,
     }
-    with _watch_loading() as loaded:
+    with watch_loading() as loaded:
         try:
             network = _create(timm_name, options, pretrained=True, pretrained_cfg_overlay=overlay)
         except (HyperparameterError, StillRandomError):
@@ -329,38 +326,6 @@ def _created_from_file(timm_name: str, options: dict[str, Any], path: Path) -> t
     config["num_classes"] = timm.models.get_pretrained_cfg(timm_name).num_classes
     del config["file"]  # a path of this machine means nothing where the network goes
     return network, loaded[network][0]
-
-
-@contextmanager
-def _watch_loading() -> Iterator[dict[nn.Module, tuple[list[str], list[str]]]]:
-    """Note which keys were missing, and which had no place, when modules that are built meanwhile are loaded.
-
-    timm loads a file leniently as soon as its head is not wanted, and only logs what was missing. The keys
-    are those after timm's checkpoint filters, which may rename all that is in the file.
-    """
-    loaded: dict[nn.Module, tuple[list[str], list[str]]] = {}
-    handles: dict[nn.Module, Any] = {}
-
-    def note(module: nn.Module, incompatible: Any) -> None:
-        loaded[module] = (incompatible.missing_keys, incompatible.unexpected_keys)
-
-    def watch(module: nn.Module, _name: str, _submodule: nn.Module | None) -> None:
-        if module not in handles:
-            handles[module] = module.register_load_state_dict_post_hook(note)  # type: ignore[no-untyped-call]
-
-    def is_news(record: logging.LogRecord) -> bool:
-        return not record.getMessage().startswith("Unexpected keys")  # every one of them; `_check_loaded` counts
-
-    log = logging.getLogger("timm.models._builder")
-    log.addFilter(is_news)
-    registration = register_module_module_registration_hook(watch)
-    try:
-        yield loaded
-    finally:
-        registration.remove()
-        log.removeFilter(is_news)
-        for handle in handles.values():
-            handle.remove()
 
 
 def _check_loaded(network: nn.Module, timm_name: str, path: Path, missing: list[str], unused: list[str]) -> None:

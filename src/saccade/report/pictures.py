@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from saccade.data.gallery import Gallery, draw_gallery
 from saccade.errors import DataError
 
 if TYPE_CHECKING:
     from saccade.data.decoding import ImageSource
+    from saccade.data.gallery import Gallery
 
 RIGHT, WRONG = "#4a4a4a", "#d0021b"
 """Colours of titles; wrong ones name the true label as well, so nothing is said by colour alone."""
@@ -55,6 +55,8 @@ def predictions_figure(
     >>> [axes.texts[0].get_text() for axes in figure.axes]
     ['cat · 90%', 'dog · 60%, is cat']
     """
+    from saccade.data.gallery import draw_gallery  # matplotlib is slow to import
+
     for name, values in (("predicted", predicted), ("true", true), ("probabilities", probabilities)):
         if len(values) != len(images):
             raise DataError(f"{len(values)} values of {name} for {len(images)} images; expected one for each.")

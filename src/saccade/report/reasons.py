@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from saccade.data.gallery import Gallery, draw_gallery, letters_of_line
 from saccade.report.pictures import RIGHT, WRONG
 
 if TYPE_CHECKING:
     from saccade.data.decoding import ImageSource
+    from saccade.data.gallery import Gallery
 
 OTHER = "#a85400"
 """Colour of the titles of training images that have another label; these begin with `OTHER_SIGN` as well."""
@@ -123,6 +123,8 @@ def reasons_figure(reasons: Sequence[Reason], tile: int = 144) -> Gallery:
     >>> [axes.texts[0].get_text().splitlines() for axes in reasons_figure([reason]).axes]
     [['cat · 61%', 'is dog'], ['≠ dog', 'similarity 0.93'], ['cat', 'similarity 0.90']]
     """
+    from saccade.data.gallery import draw_gallery, letters_of_line  # matplotlib is slow to import
+
     has_overlays = any(reason.overlay is not None for reason in reasons)
     rows = [list(_tiles(reason, letters_of_line(tile), has_overlays=has_overlays)) for reason in reasons]
     num_columns = max(map(len, rows), default=1)
