@@ -116,8 +116,8 @@ def test_measuring_costs_no_more_than_it_may(
     if num_steps < LEAST_STEPS / 4:
         assert not FakeBench.steps
         return
-    # What is begun is ended: a candidate's first step and the one that counts.
-    last_s = (SLOW_START + 1) * FakeBench.parts[0] * max(cost_s(numerics) for numerics in FakeBench.steps)
+    # What is begun is ended: a first step of a candidate and one that counts, and another of it and of the best before.
+    last_s = (SLOW_START + 3) * FakeBench.parts[0] * max(cost_s(numerics) for numerics in FakeBench.steps)
     assert FakeBench.now_s <= min(num_steps * cost_s(PLAIN), LIMIT_PART * limit_s) + last_s
 
 
@@ -127,6 +127,18 @@ def test_what_computes_something_else_is_never_chosen(
 ) -> None:
     FakeBench.reset(cost_of(factors), unsound)
     assert choose(NumericsMemory(tmp_path_factory.mktemp("memory") / "numerics.json")) not in unsound
+
+
+@pytest.mark.parametrize("num_steps", [1.5, 3.0, 6.0, 100.0])
+def test_a_step_that_another_program_slows_does_not_choose(memory: NumericsMemory, num_steps: float) -> None:
+    slow_steps = {1}  # the one of the default that counts
+
+    def cost_s(numerics: Numerics) -> float:
+        is_slowed = numerics == PLAIN and len(FakeBench.steps) in slow_steps
+        return 3.0 if is_slowed else 1.5 if numerics.dtype is torch.bfloat16 else 1.0
+
+    FakeBench.reset(cost_s)
+    assert choose(memory, num_steps, among=ALL[:2]) == PLAIN
 
 
 def test_a_choice_is_remembered_by_this_process_and_by_the_next(memory: NumericsMemory) -> None:
