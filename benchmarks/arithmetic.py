@@ -116,7 +116,7 @@ class Arithmetic:
     def step(self, x_BCHW: torch.Tensor, y: torch.Tensor) -> None:
         """Take a step with a batch of bytes."""
         with self.training.autocast():
-            outputs = self.network(self._normalised(x_BCHW, self.training))
+            outputs = self.network(self._normalised(x_BCHW))
         loss = self._problem.loss(outputs, y)
         self._optimizer.zero_grad()
         self._scaler.scale(loss).backward()
@@ -127,12 +127,11 @@ class Arithmetic:
     def predict(self, x_BCHW: torch.Tensor) -> torch.Tensor:
         """Return the outputs of a batch of bytes."""
         with self.inference.autocast():
-            outputs: torch.Tensor = self.network(self._normalised(x_BCHW, self.inference))
+            outputs: torch.Tensor = self.network(self._normalised(x_BCHW))
         return outputs
 
-    def _normalised(self, x_BCHW: torch.Tensor, numerics: Numerics) -> torch.Tensor:
-        x_BCHW = normalise(x_BCHW, self._spec.mean, self._spec.std)
-        return x_BCHW.contiguous(memory_format=numerics.memory_format)
+    def _normalised(self, x_BCHW: torch.Tensor) -> torch.Tensor:
+        return normalise(x_BCHW, self._spec.mean, self._spec.std)
 
 
 def _batches(
