@@ -385,6 +385,20 @@ def test_the_time_of_earlier_sessions_counts(make_colours: MakeColours, search: 
     assert json.loads((tmp_path / "run" / "run.json").read_text())["arguments"]["time_limit"] == 900
 
 
+def test_with_a_longer_limit_the_same_images_judge(
+    make_colours: MakeColours, search: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frame, folder = make_colours(20), tmp_path / "run"
+    monkeypatch.setattr("saccade.fitting.most_held_out", lambda limit_s, *_: 2 if limit_s < 1000 else 4)
+    with pytest.MonkeyPatch.context() as patch:
+        killed_at(patch, 12, before=True)
+        with pytest.raises(Killed):
+            predictor_of(folder).fit(frame, **search, time_limit=900)
+    resumed = predictor_of(folder).fit(frame, **search, time_limit=2000, resume=True)
+    assert {event["num_val"] for event in events(folder, "data_ready")} == {2}
+    assert len(resumed.leaderboard()) == 3
+
+
 def test_seconds_are_counted_from_the_first_to_the_last_word_of_each_session(tmp_path: Path) -> None:
     log = tmp_path / "events.jsonl"
     assert used_seconds(log) == 0

@@ -23,7 +23,7 @@ from saccade.objectives import check_score_name, cost_names
 from saccade.refitting import refit
 from saccade.report.progress import ProgressDisplay
 from saccade.reserve import MOST_PER_NETWORK, FinishingReserve, superseded_weights
-from saccade.resuming import EarlierRun, check_split
+from saccade.resuming import EarlierRun, check_split, most_held_out_before
 from saccade.run_folder import (
     CHECKS,
     EVENTS,
@@ -173,6 +173,7 @@ def _ready_to_resume(folder: Path, tell: Listener) -> Iterator[None]:
 def _prepare(request: FitRequest, folder: Path, num_outputs: int, deadline: Deadline, tell: Listener) -> PreparedData:
     settings = request.settings
     is_gpu = is_gpu_wanted(settings)
+    most = most_held_out_before(folder) or most_held_out(request.time_limit_s, is_gpu, num_outputs)
     data = prepare_data(
         request.train,
         request.tuning,
@@ -181,13 +182,13 @@ def _prepare(request: FitRequest, folder: Path, num_outputs: int, deadline: Dead
         shorter_side=stored_side(request.space, num_outputs),
         channels=stored_channels(request.space),
         holdout_frac=settings.holdout_frac,
-        most_held_out=most_held_out(request.time_limit_s, is_gpu, num_outputs),
+        most_held_out=most,
         most_images=math.inf if request.is_model_named else most_used(request.time_limit_s, is_gpu),
         random_state=settings.random_state,
         seconds_left=None if request.time_limit_s is None else _decoding_deadline(deadline).seconds_left,
         tell=tell,
     )
-    check_split(folder, data)
+    check_split(folder, data, most)
     _check_continues(request, data)
     _check_data(request, data, folder, tell)
     return data

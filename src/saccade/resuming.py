@@ -189,8 +189,23 @@ def used_seconds(events: Path) -> float:
     return used_s + last_s - first_s
 
 
-def check_split(folder: Path, data: PreparedData) -> None:
+def most_held_out_before(folder: Path) -> int | None:
+    """Return how many images might judge when a run was split, which was by its time limit then; None is unknown."""
+    path = folder / SPLIT
+    return json.loads(path.read_text(encoding="utf-8")).get("most_held_out") if path.is_file() else None
+
+
+def check_split(folder: Path, data: PreparedData, most_held_out: int) -> None:
     """Write down which images judge and which teach; or see that these are the same as when the run began.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the run.
+    data : PreparedData
+        Its split.
+    most_held_out : int
+        Written down for `most_held_out_before`.
 
     Raises
     ------
@@ -202,8 +217,8 @@ def check_split(folder: Path, data: PreparedData) -> None:
     now = {"num_train": len(data.train.indices), "num_val": len(data.val.indices), "digest": digest.hexdigest()}
     path = folder / SPLIT
     if not path.is_file():
-        write_anew(path, now)
-    elif (before := json.loads(path.read_text(encoding="utf-8"))) != now:
+        write_anew(path, {**now, "most_held_out": most_held_out})
+    elif {**(before := json.loads(path.read_text(encoding="utf-8"))), **now} != before:
         raise DataError(
             f"the run in {folder} cannot go on: it had {before['num_train']} images to learn from and "
             f"{before['num_val']} to be judged by, and now others, or in another order, can be read "
