@@ -120,7 +120,7 @@ def test_gpus_are_counted_in_whole_ones_or_parts_of_one(value):
     assert type(num_gpus) is (float if value == 0.5 else int)
 
 
-@pytest.mark.parametrize("value", [0, 1, 0.0, 1.0, -0.1, math.nan, math.inf, True, "0.1", None, [0.1], 10**400])
+@pytest.mark.parametrize("value", [0, 1, 0.0, 1.0, -0.1, math.nan, math.inf, True, "0.1", [0.1], 10**400])
 def test_the_holdout_is_a_part(value):
     with pytest.raises(HyperparameterError, match=r"holdout_frac was given .*; expected a number between 0 and 1"):
         FitSettings.of({"holdout_frac": value})

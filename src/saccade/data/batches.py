@@ -70,6 +70,8 @@ class Batches:
 
     Attributes
     ----------
+    num_parts : int
+        Into how many passes the images are divided; 1 without `most_in_pass`.
     waited_s : float
         Seconds for which whoever takes the batches of the last pass has waited for them so far.
 
