@@ -129,8 +129,7 @@ class ImagePredictor(InsightfulPredictor):
         hyperparameters : mapping or None
             Values, or spaces of values, by name; see `saccade.training.recipe.Recipe` for all of them.
         holdout_frac : float or None, default None
-            Part of `train_data` to hold out, between 0 and 1; stratified. None is a tenth, but of many images no more
-            than judge soundly: 500 to 5,000, by the time limit.
+            Part of `train_data` to hold out, stratified; None is a tenth, of many images 500 to 5,000 at most.
         random_state : int or None, default 0
             Seed of the split, the search and the training; None draws one.
         hyperparameter_tune_kwargs : mapping or None
