@@ -24,6 +24,7 @@ from saccade.training.device import Numerics, choose_device
 from saccade.training.frozen import train_mode
 from saccade.training.optimisation import LAYER_DECAY, make_optimizer
 from saccade.training.recipe import Recipe
+from saccade.training.streams import Forward
 
 NETWORKS = ("mobilenetv2_100", "mobilenetv3_small_100", "regnetx_002", "resnet18", "vit_tiny_patch16_224")
 NUM_IMAGES = 16
@@ -45,9 +46,9 @@ class Step:
 
     def timed(self, numerics: Numerics) -> dict[str, float]:
         """Take the step, and return its seconds."""
+        forward = Forward(self._network, numerics)
         with Meter() as meter:
-            with numerics.autocast():
-                outputs = self._network(self._x_BCHW)
+            outputs = forward(self._x_BCHW)
             self._optimizer.zero_grad()
             functional.cross_entropy(outputs.float(), self._y).backward()
             self._optimizer.step()

@@ -8,7 +8,6 @@ convolution: on two cores small networks predict 1.1 to 1.7 times as fast
 
 from __future__ import annotations
 
-import copy
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +15,8 @@ from typing import Any
 import torch
 from timm.layers import BatchNormAct2d, Conv2dSame
 from torch import nn
+
+from saccade.models.twins import twin_of
 
 MAX_CHANGE = 1e-3
 """By how much outputs may change, as a part of the largest: more is not rounding."""
@@ -54,9 +55,8 @@ def fused(network: nn.Module, in_chans: int, side: int) -> nn.Module | None:
     pairs, expected = followed_by_norm(network, x_BCHW)
     if not pairs:
         return None
-    shared = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
     try:
-        made = copy.deepcopy(network, shared)
+        made = twin_of(network)
         for pair in pairs:
             _fuse(made, names[pair.convolution], names[pair.normalisation])
         outputs = made(x_BCHW)

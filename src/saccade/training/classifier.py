@@ -21,6 +21,7 @@ from saccade.training.numerics_bench import Purpose, Workload
 from saccade.training.own_parts import OwnPart, build_own_network
 from saccade.training.problem import Problem
 from saccade.training.recipe import Recipe
+from saccade.training.streams import Forward, computes_by_image
 
 
 @dataclass(frozen=True)
@@ -143,6 +144,12 @@ class Classifier:
         """The last layer; None where the network has none, or several."""
         return head_of(self.network)
 
+    @property
+    def computes_by_image(self) -> bool:
+        """Whether a batch's images do not depend on each other; of own networks in training, nobody knows."""
+        is_known = self.blueprint.architecture is not None or not self.network.training
+        return is_known and computes_by_image(self.network)
+
     def use(self, numerics: Numerics, inference: Numerics) -> None:
         """Train by the one and predict by the other numerics from now on; they have the same memory order."""
         if (numerics, inference) != (self.numerics, self.inference):
@@ -181,7 +188,8 @@ class Classifier:
         """
         self.network.eval()
         # Channels last is the faster order in inference, for all networks that were measured.
-        among = candidates(self.numerics.device, "inference", self.amp, channels_last=True)
+        by_image = self.computes_by_image
+        among = candidates(self.numerics.device, "inference", self.amp, channels_last=True, by_image=by_image)
         chosen = choose_numerics(
             self.network, self.workload("inference", batch_size), among, PREDICTION_PART * num_batches
         )
@@ -231,14 +239,22 @@ class Classifier:
         network: torch.nn.Module | None = None,
         seconds_left: Callable[[], float] = lambda: 1.0,
         on_batch: Callable[[int], None] = lambda _: None,
+        on_more: Callable[[np.ndarray], None] = lambda _: None,
     ) -> np.ndarray:
         """Return what `Problem.activate` makes predictions of, float32 of shape (num_images, num_outputs).
 
-        That is what the network says; with `tta`, what it would have to say for the mean of its two predictions. The
-        parameters are those of `predict`.
+        That is what the network says; with `tta`, what it would have to say for the mean of its two predictions.
+
+        Parameters
+        ----------
+        batches, network, seconds_left, on_batch
+            As in `predict`.
+        on_more : callable
+            Told what else the network says to a batch, where it says two things.
         """
+        passes = self._outputs(batches, network or self.predicting, seconds_left, on_batch, on_more)
         with self.inference.threads():
-            return np.concatenate(list(self._outputs(batches, network or self.predicting, seconds_left, on_batch)))
+            return np.concatenate(list(passes))
 
     @torch.inference_mode()
     def _outputs(
@@ -247,17 +263,23 @@ class Classifier:
         network: torch.nn.Module,
         seconds_left: Callable[[], float],
         on_batch: Callable[[int], None],
+        on_more: Callable[[np.ndarray], None],
     ) -> Iterator[np.ndarray]:
-        network.eval()
+        forward = Forward(network.eval(), self.inference)
         for x_BCHW, _ in batches.in_order():
-            with self.inference.autocast():
-                outputs = network(x_BCHW)
-                mirrored = network(x_BCHW.flip(3)) if self.blueprint.tta else None
-            outputs = outputs.float() if mirrored is None else self.problem.mean_outputs(outputs, mirrored)
+            outputs, *more = _as_tuple(forward(x_BCHW))
+            if self.blueprint.tta:
+                outputs = self.problem.mean_outputs(outputs, _as_tuple(forward(x_BCHW.flip(3)))[0])
+            for said in more:
+                on_more(said.cpu().numpy())
             on_batch(len(x_BCHW))
-            yield outputs.cpu().numpy()
+            yield outputs.float().cpu().numpy()
             if seconds_left() <= 0:
                 return
+
+
+def _as_tuple(said: torch.Tensor | tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+    return said if isinstance(said, tuple) else (said,)
 
 
 def head_of(network: torch.nn.Module) -> torch.nn.Module | None:

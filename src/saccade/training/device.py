@@ -61,6 +61,9 @@ class Numerics:
         Whether networks are compiled by `torch.compile`.
     num_threads : int or None
         CPU threads; None is all that there are, or that a trial may have.
+    num_streams : int
+        Parts of a batch that are computed side by side, each by its share of the threads: see
+        `saccade.training.streams`.
 
     Examples
     --------
@@ -73,6 +76,7 @@ class Numerics:
     channels_last: bool = True
     compiled: bool = False
     num_threads: int | None = None
+    num_streams: int = 1
 
     @classmethod
     def choose(
@@ -98,7 +102,8 @@ class Numerics:
     def __str__(self) -> str:
         parts = [str(self.dtype).removeprefix("torch."), "channels last" if self.channels_last else "channels first"]
         parts += ["compiled"] * self.compiled
-        return ", ".join(parts if self.num_threads is None else [*parts, f"{self.num_threads} threads"])
+        parts += [] if self.num_threads is None else [f"{self.num_threads} threads"]
+        return ", ".join(parts if self.num_streams == 1 else [*parts, f"{self.num_streams} streams"])
 
     @property
     def memory_format(self) -> torch.memory_format:

@@ -34,20 +34,55 @@ def features_of(
     HyperparameterError
         When the network has no single last layer.
     """
-    head = head_of(classifier.predicting)
+    return outputs_and_features(classifier, batches, classifier.predicting, seconds_left, on_batch)[1]
+
+
+def outputs_and_features(
+    classifier: Classifier,
+    batches: Batches,
+    network: torch.nn.Module,
+    seconds_left: Callable[[], float] = lambda: 1.0,
+    on_batch: Callable[[int], None] = lambda _: None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return what `Classifier.outputs` does, and the features of the same images; the parameters are those of both.
+
+    Of an image and its mirror image, the features are those of the image.
+
+    Raises
+    ------
+    HyperparameterError
+        When the network has no single last layer.
+    """
+    head = head_of(network)
     if head is None:
         raise HyperparameterError(
             f"{classifier.blueprint.name} has no single last layer whose input could be taken as features"
         )
-    seen: list[np.ndarray] = []
-    is_own_pass = classifier.blueprint.tta  # of an image and its mirror image, only the first pass counts
-
-    def keep(_: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-        seen.append(inputs[0].float().flatten(1).cpu().numpy())
-
-    hook = head.register_forward_pre_hook(keep)
+    telling = _TellingFeatures(network)
+    hook = head.register_forward_pre_hook(telling.note)
+    features: list[np.ndarray] = []
     try:
-        classifier.predict(batches, seconds_left=seconds_left, on_batch=on_batch)
+        outputs = classifier.outputs(batches, telling, seconds_left, on_batch, features.append)
     finally:
         hook.remove()
-    return np.concatenate(seen[:: 2 if is_own_pass else 1])
+    return outputs, np.concatenate(features)
+
+
+class _TellingFeatures(torch.nn.Module):
+    """A network that tells what reaches its last layer, besides what it says.
+
+    A method is what takes note of it, since a copy of this has a method, and notes, of its own.
+    """
+
+    def __init__(self, network: torch.nn.Module) -> None:
+        super().__init__()
+        self._network = network
+        self._noted: torch.Tensor | None = None
+
+    def note(self, _: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        self._noted = inputs[0]
+
+    def forward(self, x_BCHW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        outputs = self._network(x_BCHW)
+        assert self._noted is not None
+        return outputs, self._noted.float().flatten(1)

@@ -17,8 +17,9 @@ from saccade.data.augmentation import TrainingTransform
 from saccade.data.batches import Batches
 from saccade.models.network import classifier_parameters
 from saccade.training.classifier import Classifier
-from saccade.training.features import features_of
+from saccade.training.features import features_of, outputs_and_features
 from saccade.training.recipe import Recipe
+from saccade.training.streams import draws
 
 MAX_BYTES = 256 * 2**20
 """Of outputs that are kept of one set of images; more are computed anew."""
@@ -94,14 +95,9 @@ class KeptOutputs:
             return self._by_head(network, self._features)
         if not is_head_the_end(self._classifier):
             return self._classifier.outputs(batches, network, seconds_left)
-        seen: list[torch.Tensor] = []
-        hook = _head_of(network).register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach()))
-        try:
-            outputs = self._classifier.outputs(batches, network, seconds_left)
-        finally:
-            hook.remove()
-        if len(outputs) == batches.num_images and sum(part.nbytes for part in seen) <= MAX_BYTES:
-            self._features = torch.cat(seen)
+        outputs, features = outputs_and_features(self._classifier, batches, network, seconds_left)
+        if len(outputs) == batches.num_images and features.nbytes <= MAX_BYTES:
+            self._features = torch.from_numpy(features).to(batches.device)
         return outputs
 
     @torch.inference_mode()
@@ -149,7 +145,7 @@ def feature_batches(
     """
     vary, network = batches.transform, classifier.network
     is_fixed = isinstance(vary, TrainingTransform) and not vary.augmentation.varies and is_body_fixed(network)
-    if not is_fixed or _draws(network) or not is_head_the_end(classifier):
+    if not is_fixed or draws(network.modules()) or not is_head_the_end(classifier):
         return None
     assert isinstance(classifier.head, nn.Linear)
     if 4 * batches.num_images * classifier.head.in_features > MAX_BYTES:
@@ -181,9 +177,3 @@ def is_head_the_end(classifier: Classifier) -> bool:
 def _head_of(network: nn.Module) -> nn.Module:
     head: nn.Module = network.get_classifier()  # type: ignore[operator]
     return head
-
-
-def _draws(network: nn.Module) -> bool:
-    """Say whether a network drops something at random when it is trained."""
-    rates = (getattr(module, name, None) for module in network.modules() for name in ("p", "drop_prob", "drop_rate"))
-    return any(isinstance(rate, float) and rate > 0 for rate in rates)

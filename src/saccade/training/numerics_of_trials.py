@@ -48,16 +48,17 @@ def choose_for_trial(
     training = choose_numerics(
         network,
         classifier.workload("training", recipe.batch_size),
-        candidates(device, "training", *fixed, num_steps=num_steps),
+        candidates(device, "training", *fixed, num_steps=num_steps, by_image=classifier.computes_by_image),
         num_steps_for_measuring(num_steps, TRAINING_PART),
         seconds_left,
     )
     if training.compiled:
         return training, training
     # Another order would be laid out anew before and after each validation, and in what the optimizer keeps as well.
-    among = candidates(device, "inference", recipe.amp, training.channels_last, compiled=False)
-    num_forward = num_steps * recipe.batch_size / (FORWARD_PART * val_batch_size)
     network.eval()
+    by_image = classifier.computes_by_image
+    among = candidates(device, "inference", recipe.amp, training.channels_last, compiled=False, by_image=by_image)
+    num_forward = num_steps * recipe.batch_size / (FORWARD_PART * val_batch_size)
     workload = classifier.workload("inference", val_batch_size)
     num_measured = num_steps_for_measuring(num_forward, INFERENCE_PART)
     return training, choose_numerics(network, workload, among, num_measured, seconds_left)
@@ -81,10 +82,11 @@ def choose_for_probe(
         Images in each.
     """
     device, network = classifier.numerics.device, classifier.network
-    among = candidates(device, "inference", recipe.amp, classifier.numerics.channels_last, compiled=False)
+    network.eval()
+    order, by_image = classifier.numerics.channels_last, classifier.computes_by_image
+    among = candidates(device, "inference", recipe.amp, order, compiled=False, by_image=by_image)
     if is_half_native(device):
         among.sort(key=lambda numerics: numerics.dtype is torch.float32)
-    network.eval()
     num_measured = num_steps_for_measuring(num_batches, PREDICTION_PART)
     return choose_numerics(network, classifier.workload("inference", batch_size), among, num_measured, seconds_left)
 

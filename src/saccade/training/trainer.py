@@ -44,6 +44,7 @@ from saccade.training.optimisation import LearningRate, Mixing, make_optimizer, 
 from saccade.training.probe import Probe, fit_head, most_probed
 from saccade.training.recipe import Recipe
 from saccade.training.robust import robust_loss
+from saccade.training.streams import Forward
 from saccade.training.task import ImageTask
 from saccade.training.train_batches import train_batches
 from saccade.training.trial_files import (
@@ -271,9 +272,11 @@ class Trainer:
         first_step = self.num_epochs * len(self.train_batches)
         sum_loss = sum_right = num_images = 0.0
         start_s = time.perf_counter()
-        for step, (x_BCHW, y, *weights) in enumerate(self._inputs(deadline).shuffled(self.num_epochs), start=1):
+        inputs = self._inputs(deadline)
+        forward = self._forward()
+        for step, (x_BCHW, y, *weights) in enumerate(inputs.shuffled(self.num_epochs), start=1):
             self.learning_rate.step(first_step + step - 1, self._steps_possible(deadline, start_s, step - 1))
-            loss, right = self._step(x_BCHW, y, *weights)
+            loss, right = self._step(forward, x_BCHW, y, *weights)
             if not math.isfinite(loss):
                 raise DivergedError(f"the loss became {loss} in step {step} of epoch {self.num_epochs + 1}")
             if self.ema is not None:
@@ -308,15 +311,22 @@ class Trainer:
             train_mode(self.network, self.recipe)
         return self.features or self.train_batches
 
-    def _step(self, x_BCHW: torch.Tensor, y: torch.Tensor, weights: torch.Tensor | None = None) -> tuple[float, float]:
+    def _forward(self) -> Forward:
+        """Return what an epoch's inputs go through."""
+        if self.features is None:
+            return Forward(self.network, self.numerics)
+        assert self.classifier.head is not None, "features are those before the last layer"
+        return Forward(self.classifier.head, replace(self.numerics, num_streams=1))
+
+    def _step(
+        self, forward: Forward, x_BCHW: torch.Tensor, y: torch.Tensor, weights: torch.Tensor | None = None
+    ) -> tuple[float, float]:
         """Take one step; return the loss and how many images were classified rightly before it."""
         targets, problem, smoothing = y, self.task.problem, self.recipe.smoothing
         if self.mixing is not None:
             x_BCHW, targets, weights = self.mixing(x_BCHW, y, weights)
             smoothing = 0.0  # part of the mixed targets already
-        forward: Any = self.network if self.features is None else self.classifier.head
-        with self.numerics.autocast():
-            outputs = forward(x_BCHW)
+        outputs = forward(x_BCHW)
         by_class = None if self.class_weights is None else torch.as_tensor(self.class_weights, device=y.device)
         q = self.recipe.robust_loss or 0.0
         loss = robust_loss(problem, outputs, targets, q, smoothing, by_class, weights)
