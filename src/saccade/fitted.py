@@ -226,7 +226,8 @@ class FittedPredictor:
             lists the members (``trial``, ``model``, ``weight``, ``soup``) where there are several networks; then
             ``valid_score`` and the accuracies are the ensemble's, and ``best_trial`` is its first member.
             ``valid_score_how`` says how they were found, and ``cross_fitted_scores`` how ensembles and single networks
-            compare on images by which they were not chosen.
+            compare on images by which they were not chosen. ``temperature`` and ``logit_adjustment`` say how
+            probabilities are calibrated; accuracies are those of before.
         """
         return dict(self._fitted().summary)
 

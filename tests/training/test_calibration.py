@@ -58,8 +58,8 @@ def test_what_is_told_of_afterwards_is_cross_fitted(monkeypatch: pytest.MonkeyPa
     """With labels that have nothing to do with certainty, only an error on the images of the fit would be small."""
     logits, targets = draw(CLASSES, 40, seed=3)
     probabilities = activated(logits, CLASSES)
-    temperatures = iter([1.0, 2.0, 3.0, 4.0, 5.0, 9.0])
-    monkeypatch.setattr(module, "_likeliest", lambda *_: next(temperatures))
+    calibrations = map(Calibration, [1.0, 2.0, 3.0, 4.0, 5.0, 9.0])
+    monkeypatch.setattr(module, "_likeliest", lambda *_: next(calibrations))
     found = fit_calibration(probabilities, targets, CLASSES, seed=1)
     assert found.temperature == 9.0
     folds = fold_numbers(40, np.random.default_rng(1))
@@ -67,6 +67,65 @@ def test_what_is_told_of_afterwards_is_cross_fitted(monkeypatch: pytest.MonkeyPa
     for fold in range(5):
         after[folds == fold] = Calibration(fold + 1.0).apply(probabilities[folds == fold], CLASSES)
     assert found.ece_after == calibration_error(after, targets, CLASSES)
+
+
+SHARES = np.array([0.7, 0.2, 0.07, 0.03])
+
+
+def draw_too_frequent(num: int, power: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities in which frequent classes have too much, by a power of their shares; and targets."""
+    rng = np.random.default_rng(seed)
+    right = softmax(2 * rng.normal(size=(num, 4)) + np.log(SHARES))
+    targets = (right.cumsum(1) > rng.random((num, 1))).argmax(1)
+    return softmax(np.log(right) + power * np.log(SHARES)), targets
+
+
+@pytest.mark.parametrize("power", [0.0, 0.4, 1.0])
+def test_what_frequent_classes_have_too_much_is_found(power: float) -> None:
+    probabilities, targets = draw_too_frequent(5000, power)
+    found = fit_calibration(probabilities, targets, CLASSES, shares=SHARES)
+    assert found.logit_adjustment == pytest.approx(power, abs=0.15)
+    assert found.temperature == pytest.approx(1.0, abs=0.1)
+    calibrated = found.apply(probabilities, CLASSES)
+    before = log_loss(targets, probabilities, CLASSES)
+    assert log_loss(targets, calibrated, CLASSES) < before + 1e-3
+    np.testing.assert_allclose(calibrated.mean(0), np.bincount(targets) / 5000, atol=0.02)
+    assert found.shares_left is not None
+    alike = calibrated / found.shares_left  # divided by all of the shares, the likeliest class is the same
+    np.testing.assert_array_equal(alike.argmax(1), (probabilities / SHARES).argmax(1))
+    assert fit_calibration(probabilities, targets, CLASSES).shares == ()
+
+
+def test_few_images_say_little_of_shares_and_equal_ones_nothing() -> None:
+    probabilities, targets = draw_too_frequent(5, 0.0)
+    assert fit_calibration(probabilities, targets, CLASSES, shares=SHARES).logit_adjustment == pytest.approx(
+        module.ADJUSTMENT, abs=0.3
+    )
+    equal = fit_calibration(probabilities, targets, CLASSES, shares=np.full(4, 0.25))
+    assert (equal.logit_adjustment, equal.shares, equal.shares_left) == (0.0, (), None)
+
+
+@given(arrays(np.float64, (7, 4), elements=st.floats(0, 1)), st.floats(0, 1.5))
+def test_adjusted_probabilities_are_probabilities(numbers: np.ndarray, power: float) -> None:
+    probabilities = softmax(20 * numbers).astype(np.float32)
+    adjusted = Calibration(1.0, logit_adjustment=power, shares=tuple(SHARES)).apply(probabilities, CLASSES)
+    assert adjusted.dtype == np.float32
+    np.testing.assert_allclose(adjusted.sum(1), 1, rtol=1e-5)
+    assert (adjusted[:, 3] >= probabilities[:, 3] - 1e-6).all()  # the rarest class never loses
+
+
+@pytest.mark.parametrize("problem", [CLASSES, TAGS], ids=lambda problem: problem.type)
+def test_slopes_are_those_of_the_loss(problem: Problem) -> None:
+    logits, targets = draw(problem, 30)
+    shift = np.log(SHARES) if problem is CLASSES else 0.0
+
+    def loss(scale: float, power: float) -> float:
+        return module._loss_and_slopes(logits - power * shift, targets, problem, scale)[0]
+
+    _, by_scale, by_class = module._loss_and_slopes(logits - 0.3 * shift, targets, problem, 0.8)
+    assert by_scale == pytest.approx((loss(0.8 + 1e-5, 0.3) - loss(0.8 - 1e-5, 0.3)) / 2e-5, rel=1e-5)
+    by_power = (loss(0.8, 0.3 + 1e-5) - loss(0.8, 0.3 - 1e-5)) / 2e-5
+    assert -np.sum(by_class * shift) == pytest.approx(by_power, rel=1e-5, abs=1e-6)
 
 
 def test_few_images_move_the_temperature_little() -> None:

@@ -42,6 +42,22 @@ def test_what_is_learned_is_written_and_read_exactly(problem: Problem, name: str
 
 def test_a_predictor_of_old_knows_nothing() -> None:
     assert Trust.from_json({}) == Trust()
+    record = Trust().to_json()
+    del record["calibration"]["shares"], record["calibration"]["logit_adjustment"]
+    assert Trust.from_json(record) == Trust()
+
+
+def test_balanced_accuracy_divides_by_what_calibration_has_left_of_shares() -> None:
+    problem = Problem("multiclass", ("a", "b", "c"))
+    shares = np.array([0.6, 0.3, 0.1])
+    predictions, targets = draw(problem, 500)
+    predictions = predictions * shares
+    predictions /= predictions.sum(1, keepdims=True)
+    trust = Trust.of(predictions, targets, problem, make_metric("balanced_accuracy", problem), shares)
+    assert 0 < trust.calibration.logit_adjustment < 1
+    assert trust.thresholds.shares == pytest.approx(trust.calibration.shares_left)
+    assert Trust.from_json(json.loads(json.dumps(trust.to_json()))) == trust
+    assert trust.summary(problem)["logit_adjustment"] == trust.calibration.logit_adjustment
 
 
 def test_the_summary_tells_what_was_found_and_on_which_images() -> None:

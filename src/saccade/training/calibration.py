@@ -5,13 +5,19 @@ trained with mixup or label smoothing too little, and in both cases one number p
 divided by a temperature before they become probabilities (Guo et al., "On Calibration of Modern Neural Networks",
 ICML 2017). The order of the classes stays as it is, so accuracy does as well.
 
+Where classes are of unequal size there is a second number. What a network knows of a rare class are a few images, which
+it has learned by heart, and of new ones it is less sure: frequent classes get more than their due. So probabilities are
+divided by a power of the classes' shares of the training images (the logit adjustment of Menon et al., "Long-tail
+learning via logit adjustment", ICLR 2021). They use it so that classes count alike; here it is as large as held-out
+images, of the same shares as in training, find it right.
+
 All of this works on probabilities, whatever they come from: one network, or the mean of several.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -26,13 +32,23 @@ NUM_FOLDS = 5
 PRIOR_STD = 0.5
 """What is known of the logarithm of a temperature beforehand: about 0, give or take this."""
 
+ADJUSTMENT = 0.6
+"""What is known of the power of shares beforehand: about what suited images of the same shares best, .4 to .9."""
+
+ADJUSTMENT_STD = 0.25
+"""How sure that is."""
+
+EQUAL_SHARES = 0.01
+"""Shares of classes that differ by less than this part of them count as equal."""
+
 MAX_ELEMENTS = 2**19
-"""Probabilities that are looked at. One number needs no more, and with 1,000 classes more would take seconds."""
+"""Probabilities that are looked at. Two numbers need no more, and with 1,000 classes more would take seconds."""
 
 NUM_DRAWS = 50
 """Times that labels are drawn to tell what is chance."""
 
 _BOUND = 3.0  # of the logarithm of a temperature, either way
+_MOST_ADJUSTED = 1.5
 
 
 @dataclass(frozen=True)
@@ -48,12 +64,28 @@ class Calibration:
         on the other folds; None where there were no such images.
     num_images : int
         How many images that was found on.
+    logit_adjustment : float
+        The power of the classes' shares by which probabilities are divided; 0 changes nothing, and 1 makes classes
+        count alike.
+    shares : tuple of float
+        The part of the training images that each class has; empty where these do not count.
     """
 
     temperature: float = 1.0
     ece_before: float | None = None
     ece_after: float | None = None
     num_images: int = 0
+    logit_adjustment: float = 0.0
+    shares: tuple[float, ...] = ()
+
+    @property
+    def shares_left(self) -> np.ndarray | None:
+        """How much more the frequent classes still get when all is applied; None where shares do not count."""
+        if not self.shares:
+            return None
+        left: np.ndarray = np.array(self.shares) ** ((1 - self.logit_adjustment) / self.temperature)
+        left /= left.sum()
+        return left
 
     def apply(self, probabilities: np.ndarray, problem: Problem) -> np.ndarray:
         """Return calibrated probabilities.
@@ -63,12 +95,12 @@ class Calibration:
         probabilities : ndarray, shape (num_images, num_classes)
             As `Problem.activate` returned them.
         problem : Problem
-            For regression, and with a temperature of 1, all stays as it is.
+            For regression, all stays as it is.
 
         Returns
         -------
         ndarray, shape (num_images, num_classes)
-            In the dtype of `probabilities`; the likeliest class is the same.
+            In the dtype of `probabilities`; the likeliest class is the same, but for classes of unequal size.
 
         Examples
         --------
@@ -76,20 +108,29 @@ class Calibration:
         >>> Calibration(temperature=2.0).apply(np.array([[0.9, 0.1]]), problem).round(3)
         array([[0.75, 0.25]])
         """
-        if self.temperature == 1 or not problem.is_classification:
+        if (self.temperature == 1 and not self.shares) or not problem.is_classification:
             return probabilities
-        logits = _logits(probabilities, problem) / self.temperature
-        calibrated = np.exp(-np.logaddexp(0, -logits)) if problem.type == "multilabel" else _softmax(logits)
+        logits = _logits(probabilities, problem)
+        if self.shares:
+            logits -= self.logit_adjustment * np.log(self.shares)
+        logits /= self.temperature
+        calibrated = _sigmoid(logits) if problem.type == "multilabel" else _softmax(logits)
         return calibrated.astype(probabilities.dtype)
 
 
-def fit_calibration(probabilities: np.ndarray, targets: np.ndarray, problem: Problem, seed: int = 0) -> Calibration:
-    """Find the temperature under which held-out labels are likeliest.
+def fit_calibration(
+    probabilities: np.ndarray,
+    targets: np.ndarray,
+    problem: Problem,
+    seed: int = 0,
+    shares: np.ndarray | None = None,
+) -> Calibration:
+    """Find the temperature, and the power of shares, under which held-out labels are likeliest.
 
     With few images likelihood says little, and where all of them are right it even asks for a temperature of 0. So the
     logarithm of the temperature has a normal prior around 0, of standard deviation `PRIOR_STD`: it decides with ten
-    images and is forgotten with hundreds. The calibration error "after" is cross-fitted: each image is judged with the
-    temperature that fits the folds that it is not in.
+    images and is forgotten with hundreds. That of the power is around `ADJUSTMENT`. The calibration error "after" is
+    cross-fitted: each image is judged with what fits the folds that it is not in.
 
     Parameters
     ----------
@@ -101,6 +142,8 @@ def fit_calibration(probabilities: np.ndarray, targets: np.ndarray, problem: Pro
         What both mean; for regression there is nothing to calibrate.
     seed : int
         Of the folds.
+    shares : ndarray or None
+        As `saccade.training.imbalance.learned_shares` returned them; None adjusts nothing, nor do equal ones.
 
     Examples
     --------
@@ -117,18 +160,20 @@ def fit_calibration(probabilities: np.ndarray, targets: np.ndarray, problem: Pro
     if (most := max(200, MAX_ELEMENTS // len(problem.classes))) < len(targets):
         rows = rng.permutation(len(targets))[:most]
         probabilities, targets = probabilities[rows], targets[rows]
+    if shares is not None and np.ptp(shares) < EQUAL_SHARES * shares.mean():
+        shares = None
     logits = _logits(probabilities, problem)
     folds = fold_numbers(len(targets), rng)
     after = probabilities.copy()
     for fold in range(folds.max() + 1):
         is_in = folds == fold
-        of_others = Calibration(_likeliest(logits[~is_in], targets[~is_in], problem))
+        of_others = _likeliest(logits[~is_in], targets[~is_in], problem, shares)
         after[is_in] = of_others.apply(probabilities[is_in], problem)
-    return Calibration(
-        _likeliest(logits, targets, problem),
-        calibration_error(probabilities, targets, problem),
-        calibration_error(after, targets, problem),
-        len(targets),
+    return replace(
+        _likeliest(logits, targets, problem, shares),
+        ece_before=calibration_error(probabilities, targets, problem),
+        ece_after=calibration_error(after, targets, problem),
+        num_images=len(targets),
     )
 
 
@@ -208,27 +253,52 @@ def _logits(probabilities: np.ndarray, problem: Problem) -> np.ndarray:
     return shifted
 
 
+def _sigmoid(logits: np.ndarray) -> np.ndarray:
+    probabilities: np.ndarray = np.exp(-np.logaddexp(0, -logits))
+    return probabilities
+
+
 def _softmax(logits: np.ndarray) -> np.ndarray:
     weights = np.exp(logits - logits.max(1, keepdims=True))
     probabilities: np.ndarray = weights / weights.sum(1, keepdims=True)
     return probabilities
 
 
-def _loss(logits: np.ndarray, targets: np.ndarray, problem: Problem, scale: float) -> float:
-    """Return the sum of the negative logarithms of what is given to the labels by outputs times `scale`."""
+def _loss_and_slopes(
+    logits: np.ndarray, targets: np.ndarray, problem: Problem, scale: float
+) -> tuple[float, float, np.ndarray]:
+    """Return the sum of the negative logarithms of what labels are given by outputs times `scale`.
+
+    And how it changes with the scale, and with each class's outputs.
+    """
     if problem.type == "multilabel":
-        return float(np.logaddexp(0.0, np.where(targets > 0, -scale, scale) * logits).sum())
-    right = logits[np.arange(len(targets)), targets]
-    return float(np.log(np.exp(scale * logits).sum(1)).sum() - scale * right.sum())  # the largest of a row is 0
+        sign = np.where(targets > 0, -1.0, 1.0)
+        loss, slopes = np.logaddexp(0.0, scale * sign * logits).sum(), sign * _sigmoid(scale * sign * logits)
+    else:
+        right = np.arange(len(targets)), targets
+        slopes = _softmax(scale * logits)
+        loss = -np.log(np.maximum(slopes[right], np.finfo(np.float64).tiny)).sum()
+        slopes[right] -= 1.0
+    return float(loss), float((slopes * logits).sum()), scale * slopes.sum(0)
 
 
-def _likeliest(logits: np.ndarray, targets: np.ndarray, problem: Problem) -> float:
+def _likeliest(logits: np.ndarray, targets: np.ndarray, problem: Problem, shares: np.ndarray | None) -> Calibration:
     # It takes a while to import, which predictions need not spend.
-    from scipy.optimize import minimize_scalar  # type: ignore[import-untyped]
+    from scipy.optimize import minimize  # type: ignore[import-untyped]
 
-    def cost(log_temperature: float) -> float:
-        prior = log_temperature**2 / (2 * PRIOR_STD**2)
-        return _loss(logits, targets, problem, math.exp(-log_temperature)) + prior
+    logs = 0.0 if shares is None else np.log(shares)
 
-    found = minimize_scalar(cost, bounds=(-_BOUND, _BOUND), method="bounded", options={"xatol": 1e-3})
-    return math.exp(float(found.x))
+    def cost(found: np.ndarray) -> tuple[float, np.ndarray]:
+        log_temperature, power = found
+        scale = math.exp(-log_temperature)
+        loss, by_scale, by_class = _loss_and_slopes(logits - power * logs, targets, problem, scale)
+        loss += log_temperature**2 / (2 * PRIOR_STD**2) + (power - start[1]) ** 2 / (2 * ADJUSTMENT_STD**2)
+        slopes = log_temperature / PRIOR_STD**2 - scale * by_scale, (power - start[1]) / ADJUSTMENT_STD**2
+        return loss, np.array([slopes[0], slopes[1] - np.sum(by_class * logs)])
+
+    start = np.array([0.0, 0.0 if shares is None else ADJUSTMENT])
+    bounds = [(-_BOUND, _BOUND), (0.0, 0.0 if shares is None else _MOST_ADJUSTED)]
+    log_temperature, power = minimize(cost, start, method="L-BFGS-B", jac=True, bounds=bounds).x.tolist()
+    if shares is None:
+        return Calibration(math.exp(log_temperature))
+    return Calibration(math.exp(log_temperature), logit_adjustment=power, shares=tuple(shares.tolist()))

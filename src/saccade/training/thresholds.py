@@ -19,15 +19,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from saccade.errors import DataError
-from saccade.training.calibration import fold_numbers
+from saccade.training.calibration import EQUAL_SHARES, fold_numbers
 from saccade.training.metrics import Metric
 from saccade.training.problem import Problem
 
 MIN_IMAGES = 5
 """Held-out images with a label, and without it, that it takes to find the label's threshold."""
-
-EQUAL_SHARES = 0.01
-"""Shares of classes that differ by less than this part of them count as equal."""
 
 CHANCE = 2.0
 """Standard errors by which classes that count alike must be worse, before they do not."""
@@ -116,7 +113,8 @@ def fit_thresholds(
     seed : int
         Of the folds.
     shares : ndarray or None
-        As `saccade.training.imbalance.learned_shares` returned them; None takes those of `targets`.
+        As `saccade.training.imbalance.learned_shares` returned them, or what `Calibration.shares_left` leaves of them;
+        None takes those of `targets`.
     """
     if problem.type == "multiclass" and metric.name == "balanced_accuracy":
         return _by_shares(probabilities, targets, problem, metric, shares)

@@ -54,13 +54,15 @@ class Trust:
         metric : Metric
             That the user cares for.
         shares : ndarray or None
-            As in `saccade.training.thresholds.fit_thresholds`.
+            As `saccade.training.imbalance.learned_shares` returned them.
         """
         targets = targets[: len(predictions)]
         if not len(predictions) or not np.isfinite(predictions).all():
             return cls()
-        calibration = fit_calibration(predictions, targets, problem)
+        calibration = fit_calibration(predictions, targets, problem, shares=shares)
         calibrated = calibration.apply(predictions, problem)
+        if (left := calibration.shares_left) is not None:
+            shares = left
         return cls(
             calibration,
             fit_thresholds(calibrated, targets, problem, metric, shares=shares),
@@ -73,15 +75,16 @@ class Trust:
         Returns
         -------
         dict
-            For classes ``temperature``, ``ece_before``, ``ece_after`` and ``calibrated_on``; where thresholds were
-            looked for, ``thresholds`` (by label) and ``valid_figure_at_thresholds``; where classes are to count alike,
-            ``divided_by_share`` (by label) in the place of the former.
+            For classes ``temperature``, ``logit_adjustment``, ``ece_before``, ``ece_after`` and ``calibrated_on``;
+            where thresholds were looked for, ``thresholds`` (by label) and ``valid_figure_at_thresholds``; where
+            classes are to count alike, ``divided_by_share`` (by label) in the place of the former.
         """
         if not problem.is_classification:
             return {}
         calibration, thresholds = self.calibration, self.thresholds
         told: dict[str, Any] = {
             "temperature": calibration.temperature,
+            "logit_adjustment": calibration.logit_adjustment,
             "ece_before": calibration.ece_before,
             "ece_after": calibration.ece_after,
             "calibrated_on": _images(calibration.num_images, is_refit),
@@ -109,9 +112,9 @@ class Trust:
         """Return what `to_json` wrote; of a predictor from before there was such a thing, that nothing is known."""
         if not record:
             return cls()
-        thresholds = record["thresholds"]
+        calibration, thresholds = record["calibration"], record["thresholds"]
         return cls(
-            Calibration(**record["calibration"]),
+            Calibration(**{**calibration, "shares": tuple(calibration.get("shares", ()))}),
             Thresholds(
                 **{
                     **thresholds,
