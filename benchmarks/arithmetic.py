@@ -29,6 +29,7 @@ from saccade.training.numerics_of_trials import choose_for_trial, lighten
 from saccade.training.optimisation import make_optimizer
 from saccade.training.preparation import prepare_data
 from saccade.training.recipe import Recipe, recipe_space
+from saccade.training.streams import Forward
 from saccade.training.task import ImageTask, Split
 
 VAL_BATCH_SIZE = 32
@@ -93,9 +94,18 @@ class Arithmetic:
             task, task.val, lambda image: classifier.transform(as_tensor(image)), VAL_BATCH_SIZE, device
         )
 
+    def begin_training(self) -> None:
+        """Put the network into the mode for `step`."""
+        train_mode(self.network, self._recipe)
+        self._forward = Forward(self.network, self.training)
+
+    def begin_predicting(self) -> None:
+        """Put the network into the mode for `predict`."""
+        self._forward = Forward(self.network.eval(), self.inference)
+
     def train_s(self) -> float:
         """Return the seconds that a pass over the training images takes."""
-        train_mode(self.network, self._recipe)
+        self.begin_training()
         wait(self.training.device)
         start_s = time.perf_counter()
         for x_BCHW, y in self.train_batches:
@@ -105,7 +115,7 @@ class Arithmetic:
 
     def val_s(self) -> float:
         """Return the seconds that it takes to judge the validation images."""
-        self.network.eval()
+        self.begin_predicting()
         wait(self.training.device)
         start_s = time.perf_counter()
         for x_BCHW, _ in self.val_batches:
@@ -114,9 +124,8 @@ class Arithmetic:
         return time.perf_counter() - start_s
 
     def step(self, x_BCHW: torch.Tensor, y: torch.Tensor) -> None:
-        """Take a step with a batch of bytes."""
-        with self.training.autocast():
-            outputs = self.network(self._normalised(x_BCHW))
+        """Take a step with a batch of bytes, after `begin_training`."""
+        outputs = self._forward(self._normalised(x_BCHW))
         loss = self._problem.loss(outputs, y)
         self._optimizer.zero_grad()
         self._scaler.scale(loss).backward()
@@ -125,9 +134,8 @@ class Arithmetic:
 
     @torch.inference_mode()
     def predict(self, x_BCHW: torch.Tensor) -> torch.Tensor:
-        """Return the outputs of a batch of bytes."""
-        with self.inference.autocast():
-            outputs: torch.Tensor = self.network(self._normalised(x_BCHW))
+        """Return the outputs of a batch of bytes, after `begin_predicting`."""
+        outputs: torch.Tensor = self._forward(self._normalised(x_BCHW))
         return outputs
 
     def _normalised(self, x_BCHW: torch.Tensor) -> torch.Tensor:

@@ -122,14 +122,14 @@ def _stages_of_network(arithmetic: Any) -> dict[str, Callable[[], int]]:
     device = arithmetic.training.device
 
     def train() -> int:
-        arithmetic.network.train()
+        arithmetic.begin_training()
         x_BCHW, y = arithmetic.train_batches[0]
         arithmetic.step(x_BCHW, y)
         wait(device)
         return len(x_BCHW)
 
     def predict() -> int:
-        arithmetic.network.eval()
+        arithmetic.begin_predicting()
         x_BCHW, _ = arithmetic.val_batches[0]
         arithmetic.predict(x_BCHW)
         wait(device)
