@@ -86,6 +86,7 @@ class Arithmetic:
         lighten(classifier, recipe)
         self.training, self.inference = choose_for_trial(classifier, recipe, _MANY_STEPS, VAL_BATCH_SIZE)
         classifier.use(self.training, self.inference)
+        self._is_training: bool | None = None
         self._scaler = torch.amp.GradScaler(enabled=self.training.dtype is torch.float16)
         vary = TrainingTransform(Augmentation(), self._spec.img_size, self._spec.interpolation)
         rng = np.random.default_rng(0)
@@ -95,13 +96,15 @@ class Arithmetic:
         )
 
     def begin_training(self) -> None:
-        """Put the network into the mode for `step`."""
-        train_mode(self.network, self._recipe)
-        self._forward = Forward(self.network, self.training)
+        """Put the network into the mode for `step`, if it is not in it."""
+        if self._is_training is not True:
+            train_mode(self.network, self._recipe)
+            self._forward, self._is_training = Forward(self.network, self.training), True
 
     def begin_predicting(self) -> None:
-        """Put the network into the mode for `predict`."""
-        self._forward = Forward(self.network.eval(), self.inference)
+        """Put the network into the mode for `predict`, if it is not in it."""
+        if self._is_training is not False:
+            self._forward, self._is_training = Forward(self.network.eval(), self.inference), False
 
     def train_s(self) -> float:
         """Return the seconds that a pass over the training images takes."""
