@@ -200,8 +200,9 @@ def _trust_of_combination(combination: Combination, task: ImageTask, folded: Fol
 
 
 def _trust_of(predictions: np.ndarray, targets: np.ndarray, task: ImageTask, config: dict[str, Any]) -> Trust:
-    train = task.train
-    shares = learned_shares(Recipe.of(config), train.targets, task.problem, task.class_names, train.weights)
+    # A class with more held-out images has fewer training images by chance: of all together, shares owe it nothing.
+    images = task.train.joined(task.val) if task.is_holdout else task.train
+    shares = learned_shares(Recipe.of(config), images.targets, task.problem, task.class_names, images.weights)
     return Trust.of(predictions, targets, task.problem, task.metric, shares)
 
 

@@ -65,6 +65,8 @@ class ImageTask:
     is_refit : bool
         Whether the validation images are among the training images: then they judge nothing, the weights of the last
         epoch count, and nothing stops early.
+    is_holdout : bool
+        Whether the validation images were drawn from the images that were given to learn from.
     class_names : list of str or None
         Names behind integer labels, under which recipes may weigh classes.
     costs : list of str
