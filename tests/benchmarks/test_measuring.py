@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import mmap
 import os
 import sys
 import time
@@ -33,11 +34,16 @@ def test_a_command_gets_variables_and_tells_what_it_took() -> None:
     assert ended.cpu_s > 0
 
 
+def new_memory(num_bytes: int) -> mmap.mmap:
+    """Return memory that the process did not have, whatever it has left of earlier work, every page of it in use."""
+    memory = mmap.mmap(-1, num_bytes) if sys.platform == "win32" else mmap.mmap(-1, num_bytes, mmap.MAP_PRIVATE)
+    memory[::1024] = b"x" * len(range(0, num_bytes, 1024))
+    return memory
+
+
 def test_memory_of_a_block_is_seen_though_it_is_given_back() -> None:
-    with Meter(with_memory=True) as meter:
-        data = bytearray(b"x") * 80_000_000
+    with Meter(with_memory=True) as meter, new_memory(80_000_000):
         time.sleep(0.5)  # a busy machine lets the watching process wait
-        del data
     assert meter.peak_mb >= meter.start_mb + 60
     assert meter.peak_own_mb >= meter.start_own_mb + 60 or sys.platform != "linux"
     assert meter.wall_s > 0
@@ -49,11 +55,9 @@ def test_a_peak_is_that_of_the_block_alone_however_short(monkeypatch: pytest.Mon
         pytest.skip("the kernel does not let its record be set back")
     too_late = "import sys; print(flush=True); sys.stdin.read(); print(0, 0)"
     monkeypatch.setattr(measuring, "_WATCH", too_late)
-    before = bytearray(b"x") * 200_000_000
-    del before
+    new_memory(200_000_000).close()
     with Meter(with_memory=True) as meter:
-        data = bytearray(b"x") * 80_000_000
-        del data
+        new_memory(80_000_000).close()
     assert meter.start_mb + 60 <= meter.peak_mb <= meter.start_mb + 120
 
 
