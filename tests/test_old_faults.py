@@ -174,11 +174,11 @@ def test_fault_09_learning_rate_multipliers_and_ema_are_used(
     recipe = {**tiny, "pretrained": True, "transfer_lr_mult": 0.0, "output_lr_mult": 2.0, "freeze_bn": True}
     trainer = Trainer(make_task(weights=tiny_weights), Recipe.of({**recipe, "model_ema": True}), tmp_path)
     before = {name: tensor.clone() for name, tensor in trainer.network.state_dict().items()}
-    trainer._train(trainer_deadline())
+    trainer.steps.take_epoch(trainer_deadline())
     changed = {name for name, tensor in trainer.network.state_dict().items() if not torch.equal(before[name], tensor)}
     assert changed == {"fc.weight", "fc.bias"}
-    assert trainer.ema is not None
-    averaged = trainer.ema.module.get_classifier().weight
+    assert trainer.steps.ema is not None
+    averaged = trainer.steps.ema.module.get_classifier().weight
     assert not torch.equal(averaged, trainer.network.get_classifier().weight)
     assert not torch.equal(averaged, before["fc.weight"])
 

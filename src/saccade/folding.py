@@ -203,7 +203,7 @@ class Folding:
         trial_s = sum(report.seconds for report in best.reports if report.epoch <= num_epochs)
         costs = self.costs(executor.num_workers)
         expected_s = trial_s * costs.ratio / costs.num_rounds / MARGIN
-        num_done = 0
+        num_done: dict[int, int] = {}  # of each fold, the probe included
         problems: list[str] = []
 
         def submit() -> None:
@@ -220,14 +220,14 @@ class Folding:
                 started_s[fold] = deadline.elapsed_s()
                 place, left_s = str(_folder(folder, fold)), deadline.seconds_left()
                 order = FoldOrder(fold, config)
-                executor.submit(Job(fold, {"order": order}, place, until_epoch=num_epochs, seconds_left=left_s))
+                job = Job(fold, {"order": order}, place, num_epochs, seconds_left=left_s, compared_epochs=())
+                executor.submit(job)
 
         def handle(event: Event) -> Decision:
-            nonlocal num_done
             match event:
-                case EpochDone():
-                    num_done += 1
-                    tell(Progressed("training on folds", num_done, self.num_folds * (num_epochs + 1)))
+                case EpochDone(trial=fold, epoch=epoch):
+                    num_done[fold] = epoch + 1
+                    tell(Progressed("training on folds", sum(num_done.values()), self.num_folds * (num_epochs + 1)))
                 case JobFailed(trial=fold, reason=reason):
                     problems.append(f"fold {fold + 1}: {reason}")
                 case JobDone(trial=fold):

@@ -56,7 +56,14 @@ def refit(executor: Executor, task: ImageTask, best: Trial, folder: Path, deadli
         return Decision.CONTINUE
 
     executor.submit(
-        Job(best.number, best.config, str(folder), until_epoch=num_epochs, seconds_left=deadline.seconds_left())
+        Job(
+            best.number,
+            best.config,
+            str(folder),
+            until_epoch=num_epochs,
+            seconds_left=deadline.seconds_left(),
+            compared_epochs=(),
+        )
     )
     executor.run(handle)
     is_done = bool(done) and done[-1].epoch == num_epochs and done[-1].metrics["train_part"] == 1.0

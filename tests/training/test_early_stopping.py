@@ -8,7 +8,7 @@ from saccade.training.recipe import Recipe
 
 def stopped_after(scores: list[float], **recipe: object) -> int | None:
     stopping = EarlyStopping(Recipe.of(recipe))
-    return next((number for number, score in enumerate(scores, 1) if stopping.reason(score)), None)
+    return next((number for number, score in enumerate(scores, 1) if stopping.reason(score, number)), None)
 
 
 @pytest.mark.parametrize(
@@ -27,12 +27,18 @@ def test_it_stops_when_the_recipe_says_so(recipe: dict[str, object], scores: lis
     assert stopped_after(scores, **recipe) == expected
 
 
+def test_patience_counts_epochs_that_were_not_judged() -> None:
+    stopping = EarlyStopping(Recipe.of({"early_stop_patience": 4}))
+    reasons = [stopping.reason(score, epoch) for epoch, score in {3: 0.5, 6: 0.4, 9: 0.3}.items()]
+    assert reasons == ["", "", "early stop: no improvement in 6 epochs"]
+
+
 def test_its_state_continues() -> None:
     recipe = Recipe.of({"early_stop_patience": 1})
     first, second = EarlyStopping(recipe), EarlyStopping(recipe)
     second.load_state_dict(first.state_dict())
     assert second.best == first.best
-    first.reason(0.5)
-    first.reason(0.4)
+    first.reason(0.5, 1)
+    first.reason(0.4, 2)
     second.load_state_dict(first.state_dict())
-    assert second.reason(0.3)
+    assert second.reason(0.3, 3)

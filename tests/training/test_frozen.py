@@ -74,7 +74,7 @@ def test_what_is_kept_gives_what_computing_it_anew_gives(
     # In 16 bits, which may have been measured to be faster, the two would differ by rounding.
     recipe = {**tiny, **FROZEN, **STILL, "model_ema": True, "model_ema_decay": 0.5, "amp": False}
     kept = Trained(task, recipe, tmp_path / "kept")
-    monkeypatch.setattr("saccade.training.trainer.is_body_fixed", lambda network: False)
+    monkeypatch.setattr("saccade.training.steps.is_body_fixed", lambda network: False)
     anew = Trained(task, recipe, tmp_path / "anew")
     assert anew.num_seen[True] == 3 * len(task.train.indices)
     for one, other in zip(kept.reports, anew.reports, strict=True):
@@ -91,7 +91,7 @@ def test_a_body_that_changes_is_asked_each_time(
     task: ImageTask, tmp_path: Path, tiny: dict[str, Any], changes: dict[str, Any]
 ) -> None:
     trainer = Trainer(task, Recipe.of({**tiny, **FROZEN, **STILL, **changes}), tmp_path)
-    assert trainer.kept is None
+    assert trainer.steps.kept is None
 
 
 @pytest.mark.parametrize(
@@ -101,8 +101,8 @@ def test_training_that_varies_sees_all_images_anew(
     task: ImageTask, tmp_path: Path, tiny: dict[str, Any], changes: dict[str, Any]
 ) -> None:
     trainer = Trainer(task, Recipe.of({**tiny, **FROZEN, **changes}), tmp_path)
-    trainer._train(Deadline(None))
-    assert trainer.features is None
+    trainer.steps.take_epoch(Deadline(None))
+    assert trainer.steps._features is None
     assert trainer.network.training
 
 

@@ -18,6 +18,7 @@ from saccade.events import EpochDone
 from saccade.training import trainer as trainer_module
 from saccade.training.probe import IMAGES_OF_CLASS
 from saccade.training.recipe import Recipe
+from saccade.training.steps import Steps
 from saccade.training.task import ImageTask
 from saccade.training.trainable import ImageTrainable
 from saccade.training.trainer import Trainer
@@ -81,6 +82,31 @@ def test_training_continues_from_a_checkpoint_with_the_same_numbers(
     states = [load_file(state_file(tmp_path / name, 3)) for name in ("whole", "parts")]
     for name, tensor in states[0].items():
         assert torch.equal(tensor, states[1][name]), name
+
+
+def test_epochs_that_nobody_needs_are_not_judged_and_training_is_the_same(
+    make_task: MakeTask, tmp_path: Path, tiny: dict[str, Any]
+) -> None:
+    task, recipe = make_task(), {**tiny, "epochs": 7, "sched": "constant"}
+    whole, _ = train(task, tmp_path / "whole", recipe, until_epoch=6)
+    some, _ = train(task, tmp_path / "some", {**recipe, "val_interval": 4}, until_epoch=6, compared_epochs=(1,))
+    assert [report.epoch for report in some] == [1, 4, 6]
+    assert [report.score for report in some] == [whole[epoch - 1].score for epoch in (1, 4, 6)]
+    assert [report.metrics["train_loss"] for report in some] == [
+        whole[epoch - 1].metrics["train_loss"] for epoch in (1, 4, 6)
+    ]
+    assert some[1].metrics["train_s"] > some[1].metrics["data_s"] > 0
+    rest, reason = train(task, tmp_path / "some", {**recipe, "val_interval": 9}, checkpoint=some[-1].checkpoint)
+    assert ([report.epoch for report in rest], rest[-1].is_last, reason) == ([7], True, "")
+
+
+def test_the_last_epoch_that_there_is_time_for_is_judged(
+    make_task: MakeTask, tmp_path: Path, tiny: dict[str, Any]
+) -> None:
+    recipe = {**tiny, "epochs": 10**6, "val_interval": 10**6}
+    reports, reason = train(make_task(), tmp_path / "trial", recipe, seconds_left=2.0)
+    assert reason == "time limit"
+    assert weights_file(tmp_path / "trial", max(reports, key=lambda report: report.score).epoch).is_file()
 
 
 def test_after_the_last_epoch_there_is_no_state_since_nobody_continues(
@@ -207,11 +233,11 @@ def test_early_stopping_ends_a_trial(make_task: MakeTask, tmp_path: Path, tiny: 
 def test_short_memory_says_what_to_change(
     make_task: MakeTask, tmp_path: Path, tiny: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def allocate(self: Trainer, *batch: torch.Tensor) -> tuple[float, float]:
+    def allocate(self: Steps, *batch: torch.Tensor) -> tuple[float, float]:
         torch.empty(2**60)  # the allocator itself raises
         return 0.0, 0.0
 
-    monkeypatch.setattr(Trainer, "_step", allocate)
+    monkeypatch.setattr(Steps, "_step", allocate)
     with pytest.raises(OutOfMemoryError, match=r"batch_size=8 does not fit .* smaller batch_size"):
         train(make_task(), tmp_path / "trial", tiny)
 
@@ -232,7 +258,7 @@ def test_batch_statistics_of_pretrained_networks_are_kept_when_batches_are_small
     recipe = Recipe.of({**tiny, "pretrained": True, "batch_size": batch_size})
     trainer = Trainer(make_task(weights=tiny_weights), recipe, tmp_path)
     before = {name: tensor.clone() for name, tensor in trainer.network.named_buffers() if "running_mean" in name}
-    trainer._train(trainer_module.Deadline(math.inf))
+    trainer.steps.take_epoch(trainer_module.Deadline(math.inf))
     changed = any(
         not torch.equal(before[name], tensor) for name, tensor in trainer.network.named_buffers() if name in before
     )
@@ -248,8 +274,8 @@ def test_an_epoch_of_a_part_goes_over_other_images_each_time(
     parts = {"epochs": 2, "batch_size": 4, "images_per_epoch": most}
     recipe = Recipe.of({**tiny, "pretrained": True, "linear_probe": True, **parts})
     trainer, asked = Trainer(task, recipe, tmp_path), []
-    vary = trainer.train_batches._varied
-    trainer.train_batches._varied = lambda seed, row, number: asked.append(row) or vary(seed, row, number)  # type: ignore[method-assign,func-returns-value]
+    vary = trainer.steps.batches._varied
+    trainer.steps.batches._varied = lambda seed, row, number: asked.append(row) or vary(seed, row, number)  # type: ignore[method-assign,func-returns-value]
     reports: list[EpochDone] = []
     trainer.run(Job(0, {}), lambda event: reports.append(event) or Decision.CONTINUE)  # type: ignore[func-returns-value]
     assert sorted(asked) == list(range(num))
@@ -287,8 +313,8 @@ def test_a_class_of_weight_0_teaches_nothing(
 ) -> None:
     task = make_task()
     trainer = Trainer(task, Recipe.of({**tiny, "epochs": 8, "lr": 0.02, **imbalance}), tmp_path)
-    assert trainer.class_weights is not None
-    assert trainer.class_weights[1] == 0
+    assert trainer.steps.class_weights is not None
+    assert trainer.steps.class_weights[1] == 0
     trainer.run(Job(0, {}), lambda event: Decision.CONTINUE)
     assert (trainer.classifier.predict(trainer.validation.batches).argmax(1) == 0).all()
 
@@ -309,6 +335,6 @@ def test_balanced_sampling_shows_a_rare_class_as_often(
     frame = frame[(frame["label"] == "blue") | (np.arange(len(frame)) % 8 == 0)]
     trainer = Trainer(make_task(frame), Recipe.of({**tiny, "balanced_sampling": True}), tmp_path)
     torch.manual_seed(0)
-    shown = torch.cat([y for _ in range(10) for _, y in trainer.train_batches.shuffled()])
+    shown = torch.cat([y for _ in range(10) for _, y in trainer.steps.batches.shuffled()])
     assert 0.4 < shown.float().mean() < 0.6
     assert trainer.task.train.targets.mean() < 0.2

@@ -219,7 +219,9 @@ class Study:
             self._open[job.trial].checkpoint = job.checkpoint
             self._open[job.trial].has_own_limit = seconds_left < self.seconds_left
             self._tell(TrialStarted(job.trial, job.config))
-            self.executor.submit(replace(job, config=copied(job.config), seconds_left=seconds_left))
+            compared = self.scheduler.compared_epochs(trial)
+            job = replace(job, config=copied(job.config), seconds_left=seconds_left, compared_epochs=compared)
+            self.executor.submit(job)
 
     def _next_job(self) -> Job | None:
         while self._again:

@@ -18,13 +18,16 @@ class EarlyStopping:
         self.max_value = math.inf if recipe.early_stop_max_value is None else recipe.early_stop_max_value
         self.best = -math.inf if recipe.early_stop_baseline is None else recipe.early_stop_baseline
         self.num_waited = 0
+        self._last_epoch = 0
 
-    def reason(self, score: float) -> str:
-        """Return why to stop after an epoch with this score; "" to go on."""
+    def reason(self, score: float, epoch: int) -> str:
+        """Return why to stop after this epoch, which has this score, and may not be the next one; "" to go on."""
+        num_since = max(1, epoch - self._last_epoch)  # the probe, which is epoch 0, counts as one
+        self._last_epoch = epoch
         if score > self.best + self.min_delta:
             self.best, self.num_waited = score, 0
         else:
-            self.num_waited += 1
+            self.num_waited += num_since
         if score >= self.max_value:
             return f"early stop: the score reached {self.max_value}"
         if self.num_waited > self.patience:
@@ -33,9 +36,11 @@ class EarlyStopping:
 
     def state_dict(self) -> dict[str, Any]:
         """Return what `load_state_dict` reads; no best score yet is None, as JSON knows no infinity."""
-        return {"best": self.best if math.isfinite(self.best) else None, "num_waited": self.num_waited}
+        best = self.best if math.isfinite(self.best) else None
+        return {"best": best, "num_waited": self.num_waited, "last_epoch": self._last_epoch}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from an earlier state."""
         self.best = -math.inf if state["best"] is None else state["best"]
         self.num_waited = state["num_waited"]
+        self._last_epoch = state.get("last_epoch", 0)

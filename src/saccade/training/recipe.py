@@ -65,6 +65,12 @@ class Recipe(BaseModel):
     images_per_epoch: int | None = Field(
         None, ge=1, description="images in an epoch, where there are more; each epoch goes over others. None is all"
     )
+    val_interval: int | None = Field(
+        None,
+        ge=1,
+        description="epochs from one judgement to the next; others are judged, and can be continued from, where the "
+        "scheduler compares trials, and at the end. None is each, or fewer of many validation images",
+    )
     batch_size: int = Field(16, ge=1, description="images a step")
     lr: float = Field(1e-3, gt=0, description="learning rate")
     opt: str | OwnPart = Field("adamw", description="optimizer, by timm's name, or an own class")
