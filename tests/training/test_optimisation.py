@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from typing import Any
@@ -173,3 +174,30 @@ def test_factors_of_the_last_layer_need_to_know_it() -> None:
     assert {group["lr_scale"] for group in make_optimizer(network, Recipe.of(recipe)).param_groups} == {1.0}
     with pytest.raises(HyperparameterError, match="own network Sequential nobody knows"):
         make_optimizer(network, Recipe.of({**recipe, "transfer_lr_mult": 0.1}))
+
+
+@pytest.mark.parametrize("name", ["adamw", "adam", "sgd", "momentum", "adagrad", "lookahead_adamw"])
+def test_a_step_that_is_taken_at_once_changes_weights_as_one_in_parts(name: str) -> None:
+    torch.manual_seed(0)
+    network = build_network("test_resnet", 3, pretrained=False).train()
+    other = copy.deepcopy(network)
+    optimizer, plain = (
+        make_optimizer(network, Recipe.of({"opt": name})),
+        make_optimizer(other, Recipe.of({"opt": name})),
+    )
+    assert all(group["fused"] for group in plain.param_groups)
+    for group in plain.param_groups:
+        group["fused"] = False
+    x_BCHW = torch.randn(4, 3, 32, 32)
+    for _ in range(3):
+        for one, each in ((network, optimizer), (other, plain)):
+            each.zero_grad()
+            one(x_BCHW).square().sum().backward()
+            each.step()
+    for parameter, like in zip(network.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(parameter, like, rtol=1e-3, atol=1e-5)
+
+
+def test_optimizers_that_have_no_such_step_are_made_all_the_same() -> None:
+    network = build_network("test_resnet", 3, pretrained=False)
+    assert "fused" not in make_optimizer(network, Recipe.of({"opt": "lamb"})).defaults

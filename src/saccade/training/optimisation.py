@@ -8,7 +8,13 @@ from typing import Any
 
 import torch
 from timm.data import Mixup
-from timm.optim import create_optimizer_v2, list_optimizers, param_groups_layer_decay, param_groups_weight_decay
+from timm.optim import (
+    create_optimizer_v2,
+    get_optimizer_class,
+    list_optimizers,
+    param_groups_layer_decay,
+    param_groups_weight_decay,
+)
 from timm.scheduler import create_scheduler_v2
 
 from saccade.errors import HyperparameterError, UnknownNameError
@@ -43,14 +49,22 @@ def make_optimizer(network: torch.nn.Module, recipe: Recipe) -> torch.optim.Opti
     if isinstance(recipe.opt, OwnPart):
         return _own_optimizer(recipe.opt, _parameter_groups(network, recipe), recipe)
     check_optimizer(recipe.opt)
+    device = next(network.parameters()).device
     optimizer: torch.optim.Optimizer = create_optimizer_v2(
         _parameter_groups(network, recipe),
         opt=recipe.opt,
         lr=recipe.lr,
         momentum=recipe.momentum,
         weight_decay=0.0,
+        **({"fused": True} if _can_be_fused(recipe.opt, device) else {}),
     )
     return optimizer
+
+
+def _can_be_fused(name: str, device: torch.device) -> bool:
+    """Say whether torch can do at once all that an optimizer does to a weight, which takes a third to a half as long."""
+    kind = get_optimizer_class(name.lower().removeprefix("lookahead_"), bind_defaults=False)
+    return device.type in ("cpu", "cuda") and "fused" in inspect.signature(kind).parameters
 
 
 def check_optimizer(name: str) -> None:
