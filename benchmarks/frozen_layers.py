@@ -31,13 +31,13 @@ NUM_IMAGES = 16
 
 
 class Step:
-    """A training step of a network whose layers of a smaller factor are not trained."""
+    """A training step with its `optimizer`; layers of a smaller factor are not trained."""
 
     def __init__(self, name: str, side: int, factor: float) -> None:
         recipe = Recipe(layer_decay=LAYER_DECAY, layer_decay_no_opt_scale=factor, freeze_bn=True, lr=1e-5)
         device = choose_device()
         network = build_network(name, 10, pretrained=False).to(device, memory_format=torch.channels_last)
-        self._network, self._optimizer = network, make_optimizer(network, recipe)
+        self._network, self.optimizer = network, make_optimizer(network, recipe)
         train_mode(network, recipe)
         leave_norms_to_convolutions(network, NUM_IMAGES, 3, side)
         noise = torch.randn(NUM_IMAGES, 3, side, side, device=device)
@@ -49,9 +49,9 @@ class Step:
         forward = Forward(self._network, numerics)
         with Meter() as meter:
             outputs = forward(self._x_BCHW)
-            self._optimizer.zero_grad()
+            self.optimizer.zero_grad()
             functional.cross_entropy(outputs.float(), self._y).backward()
-            self._optimizer.step()
+            self.optimizer.step()
             wait(numerics.device)
         return {"wall_s": meter.wall_s}
 

@@ -62,7 +62,7 @@ def make_optimizer(network: torch.nn.Module, recipe: Recipe) -> torch.optim.Opti
 
 
 def _can_be_fused(name: str, device: torch.device) -> bool:
-    """Say whether torch can do at once all that an optimizer does to a weight, which takes a third to a half as long."""
+    """Say whether torch can do at once all that an optimizer does to a weight (`benchmarks.fused_steps`)."""
     kind = get_optimizer_class(name.lower().removeprefix("lookahead_"), bind_defaults=False)
     return device.type in ("cpu", "cuda") and "fused" in inspect.signature(kind).parameters
 

@@ -1,0 +1,75 @@
+"""What it brings that an optimizer does all that it does to a weight at once.
+
+    python -m benchmarks.fused_steps [--networks mobilenetv2_100 …] [--sizes 224 64] [--rounds 5] [--json OUT]
+
+Milliseconds of a training step with AdamW (see `frozen_layers`), its operations on each weight one after the other, and
+at once (torch's ``fused``); and of the optimizer's part alone. Each step is in the faster of 32 and 16 bits, all
+are measured in turns.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from benchmarks.arithmetic import wait
+from benchmarks.frozen_layers import NETWORKS, Step
+from benchmarks.measuring import Meter, arguments_of, in_turns, table, write_json
+from saccade.training.device import Numerics, choose_device
+from saccade.training.optimisation import NO_OPT_SCALE
+
+WAYS = ("in turn", "at once")
+
+
+def made(name: str, side: int, way: str) -> Step:
+    """Return a step whose optimizer goes about it in one of the ways."""
+    step = Step(name, side, NO_OPT_SCALE)
+    for group in step.optimizer.param_groups:
+        group["fused"] = way == "at once"
+    return step
+
+
+def _optimizer_alone(step: Step) -> dict[str, float]:
+    with Meter() as meter:
+        step.optimizer.step()
+        wait(choose_device())
+    return {"wall_s": meter.wall_s}
+
+
+def measure(name: str, side: int, num_rounds: int) -> dict[str, dict[str, float]]:
+    """Return the milliseconds of a whole step, and of the optimizer's part of it, by the way."""
+    numerics = [Numerics.choose(choose_device(), amp=amp) for amp in (False, True)]
+    steps = {way: made(name, side, way) for way in WAYS}
+    timed = {
+        f"step {way} {each}": lambda step=step, each=each: step.timed(each)  # type: ignore[misc]
+        for way, step in steps.items()
+        for each in numerics
+    }
+    in_turns(1, timed)  # sets things up, gradients among them
+    timed |= {f"optimizer {way}": lambda step=step: _optimizer_alone(step) for way, step in steps.items()}  # type: ignore[misc]
+    seconds = in_turns(num_rounds, timed)
+    whole = {way: 1000 * min(seconds[f"step {way} {each}"]["wall_s"] for each in numerics) for way in WAYS}
+    return {"step": whole, "optimizer": {way: 1000 * seconds[f"optimizer {way}"]["wall_s"] for way in WAYS}}
+
+
+def rows_of(figures: dict[str, dict[str, dict[str, float]]]) -> list[list[Any]]:
+    """Return a row for each network and size: milliseconds by the way, and how many times as fast the second is."""
+    return [
+        [name, *(value for ms in found.values() for value in (*ms.values(), ms[WAYS[0]] / ms[WAYS[1]]))]
+        for name, found in figures.items()
+    ]
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Measure, and print the table."""
+    parser = arguments_of(__doc__ or "")
+    parser.add_argument("--networks", nargs="+", default=NETWORKS, help="timm's names")
+    parser.add_argument("--sizes", nargs="+", type=int, default=[224, 64], help="pixels of a side")
+    given = parser.parse_args(argv)
+    cases = [(name, side) for name in given.networks for side in given.sizes if side == 224 or "vit" not in name]
+    figures = {f"{name}, {side}": measure(name, side, given.rounds) for name, side in cases}
+    write_json(given.json, given, figures)
+    print(table(["ms", *WAYS, "times", *(f"optimizer {way}" for way in WAYS), "times"], rows_of(figures)))
+
+
+if __name__ == "__main__":
+    main()
