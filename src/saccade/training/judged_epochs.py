@@ -38,8 +38,7 @@ def judged_epochs(
     """
     interval = recipe.val_interval
     if interval is None:
-        has_choice = compared is not None and recipe.early_stop_patience in (None, -1)
-        has_choice = has_choice and recipe.early_stop_max_value is None
-        interval = max(1, math.ceil(JUDGING_PART / MOST_PART * num_val / num_train)) if has_choice else 1
+        needs_all = compared is None or recipe.stops_by_score
+        interval = 1 if needs_all else max(1, math.ceil(JUDGING_PART / MOST_PART * num_val / num_train))
     needed = frozenset(compared or ())
     return lambda epoch: epoch % interval == 0 or epoch in needed
