@@ -16,5 +16,5 @@ def test_each_factor_is_measured_and_fewer_layers_are_trained_the_larger_it_is(
     assert all(step_ms > 0 for step_ms in figures["test_resnet, 64"].values())
     (row,) = frozen_layers.rows_of({"a network": {"0.0": 4.0, "0.5": 3.0}})
     assert row == ["a network", 4.0, 3.0, 0.75]
-    trained = [len(frozen_layers.Step("test_resnet", 64, factor)._optimizer.param_groups) for factor in (0.0, 0.5)]
+    trained = [len(frozen_layers.Step("test_resnet", 64, factor).optimizer.param_groups) for factor in (0.0, 0.5)]
     assert trained[0] > trained[1]
