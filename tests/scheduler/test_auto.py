@@ -12,6 +12,7 @@ from saccade.events import EpochDone
 from saccade.portfolio import DatasetDescription, Description, NetworkDescription
 from saccade.scheduler import AutoScheduler, Study, make_scheduler
 from saccade.searcher import AutoSearcher, RandomSearcher
+from saccade.searcher.steps import HORIZONS
 from saccade.space import Real
 from saccade.trial import Status, Trial
 
@@ -31,8 +32,8 @@ def curve(config):
     return [config["x"] * (1 - 0.7**epoch) for epoch in range(1, NUM_EPOCHS + 1)]
 
 
-def run(time_limit_s=None, num_trials=None, num_workers=1, epoch_s=10.0):
-    executor = SimulatedExecutor(curve, num_workers, epoch_s)
+def run(time_limit_s=None, num_trials=None, num_workers=1, epoch_s=10.0, **options):
+    executor = SimulatedExecutor(curve, num_workers, epoch_s, **options)
     searcher = AutoSearcher(
         {"x": Real(0, 1)},
         describe=lambda config: Description(NetworkDescription(1e7, top1=0.8), {}, NUM_EPOCHS),
@@ -45,9 +46,11 @@ def run(time_limit_s=None, num_trials=None, num_workers=1, epoch_s=10.0):
     return study, executor
 
 
-@pytest.mark.parametrize("num_workers", [1, 4])
-def test_the_best_trials_are_trained_longest(num_workers):
-    study, _ = run(time_limit_s=4000, num_workers=num_workers)
+@pytest.mark.parametrize(("num_workers", "reports_all"), [(1, True), (4, True), (1, False)])
+def test_the_best_trials_are_trained_longest(num_workers, reports_all):
+    study, executor = run(time_limit_s=4000, num_workers=num_workers, reports_all=reports_all)
+    assert all(job.compared_epochs == HORIZONS for job in executor.jobs)
+    assert reports_all or max(len(trial.reports) for trial in study.trials) < NUM_EPOCHS - 5
     by_height = sorted(study.trials, key=lambda trial: -trial.config["x"])
     assert len(by_height) > 10
     best, worst = by_height[: len(by_height) // 4], by_height[-len(by_height) // 4 :]

@@ -33,6 +33,13 @@ def test_patience_counts_epochs_that_were_not_judged() -> None:
     assert reasons == ["", "", "early stop: no improvement in 6 epochs"]
 
 
+def test_a_state_of_an_earlier_version_continues() -> None:
+    stopping = EarlyStopping(Recipe.of({"early_stop_patience": 2}))
+    stopping.load_state_dict({"best": 0.5, "num_waited": 1})
+    assert not stopping.reason(0.4, 6)
+    assert stopping.reason(0.4, 7)
+
+
 def test_its_state_continues() -> None:
     recipe = Recipe.of({"early_stop_patience": 1})
     first, second = EarlyStopping(recipe), EarlyStopping(recipe)

@@ -122,14 +122,16 @@ def random_box(
     >>> random_box(10, 20, (1.0, 1.0), (2.0, 2.0), np.random.default_rng(0))
     (0, 0, 10, 20)
     """
-    shapes = np.exp(rng.uniform(math.log(ratio[0]), math.log(ratio[1]), _ATTEMPTS)).tolist()
-    areas = rng.uniform(scale[0], scale[1], _ATTEMPTS).tolist()
-    for shape, area in zip(shapes, areas, strict=True):
-        box_width = round(math.sqrt(area * height * width * shape))
-        box_height = round(math.sqrt(area * height * width / shape))
+    least, range_of_logs = math.log(ratio[0]), math.log(ratio[1] / ratio[0])
+    for _ in range(_ATTEMPTS):
+        # All at once, as a call takes longer than what is drawn.
+        for_shape, for_area, for_top, for_left = rng.random(4).tolist()
+        shape = math.exp(least + range_of_logs * for_shape)
+        area = (scale[0] + (scale[1] - scale[0]) * for_area) * height * width
+        box_width, box_height = round(math.sqrt(area * shape)), round(math.sqrt(area / shape))
         if 0 < box_width <= width and 0 < box_height <= height:
-            top = int(rng.integers(height - box_height + 1))
-            return top, int(rng.integers(width - box_width + 1)), box_height, box_width
+            top, left = int(for_top * (height - box_height + 1)), int(for_left * (width - box_width + 1))
+            return top, left, box_height, box_width
     shape = min(max(width / height, ratio[0]), ratio[1])  # the largest box in the middle
     box_width, box_height = min(width, round(height * shape)), min(height, round(width / shape))
     box_width, box_height = max(1, box_width), max(1, box_height)
@@ -149,7 +151,7 @@ def _mirrored(x_CHW: torch.Tensor) -> torch.Tensor:
     """Mirror left and right, a few rows at a time: of more elements torch would bring its own threads to a thread."""
     num_rows = max(1, _SERIAL_ELEMENTS // (x_CHW.shape[0] * x_CHW.shape[2]))
     parts = [part.permute(1, 2, 0).flip(1) for part in torch.split(x_CHW, num_rows, dim=1)]
-    return torch.cat(parts).permute(2, 0, 1)
+    return (parts[0] if len(parts) == 1 else torch.cat(parts)).permute(2, 0, 1)
 
 
 def _jittered(x_CHW: torch.Tensor, strength: float, rng: np.random.Generator) -> torch.Tensor:

@@ -18,11 +18,11 @@ class EarlyStopping:
         self.max_value = math.inf if recipe.early_stop_max_value is None else recipe.early_stop_max_value
         self.best = -math.inf if recipe.early_stop_baseline is None else recipe.early_stop_baseline
         self.num_waited = 0
-        self._last_epoch = 0
+        self._last_epoch: int | None = None
 
     def reason(self, score: float, epoch: int) -> str:
         """Return why to stop after this epoch, which has this score, and may not be the next one; "" to go on."""
-        num_since = max(1, epoch - self._last_epoch)  # the probe, which is epoch 0, counts as one
+        num_since = 1 if self._last_epoch is None else epoch - self._last_epoch
         self._last_epoch = epoch
         if score > self.best + self.min_delta:
             self.best, self.num_waited = score, 0
@@ -43,4 +43,4 @@ class EarlyStopping:
         """Go on from an earlier state."""
         self.best = -math.inf if state["best"] is None else state["best"]
         self.num_waited = state["num_waited"]
-        self._last_epoch = state.get("last_epoch", 0)
+        self._last_epoch = state.get("last_epoch")  # earlier versions judged each epoch
