@@ -9,12 +9,13 @@ are measured in turns.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 from benchmarks.arithmetic import wait
-from benchmarks.frozen_layers import NETWORKS, Step
-from benchmarks.measuring import Meter, arguments_of, in_turns, table, write_json
-from saccade.training.device import Numerics, choose_device
+from benchmarks.frozen_layers import NETWORKS, Step, milliseconds
+from benchmarks.measuring import Meter, arguments_of, table, write_json
+from saccade.training.device import Numerics
 from saccade.training.optimisation import NO_OPT_SCALE
 
 WAYS = ("in turn", "at once")
@@ -28,27 +29,18 @@ def made(name: str, side: int, way: str) -> Step:
     return step
 
 
-def _optimizer_alone(step: Step) -> dict[str, float]:
-    with Meter() as meter:
-        step.optimizer.step()
-        wait(choose_device())
-    return {"wall_s": meter.wall_s}
-
-
 def measure(name: str, side: int, num_rounds: int) -> dict[str, dict[str, float]]:
     """Return the milliseconds of a whole step, and of the optimizer's part of it, by the way."""
-    numerics = [Numerics.choose(choose_device(), amp=amp) for amp in (False, True)]
     steps = {way: made(name, side, way) for way in WAYS}
-    timed = {
-        f"step {way} {each}": lambda step=step, each=each: step.timed(each)  # type: ignore[misc]
-        for way, step in steps.items()
-        for each in numerics
-    }
-    in_turns(1, timed)  # sets things up, gradients among them
-    timed |= {f"optimizer {way}": lambda step=step: _optimizer_alone(step) for way, step in steps.items()}  # type: ignore[misc]
-    seconds = in_turns(num_rounds, timed)
-    whole = {way: 1000 * min(seconds[f"step {way} {each}"]["wall_s"] for each in numerics) for way in WAYS}
-    return {"step": whole, "optimizer": {way: 1000 * seconds[f"optimizer {way}"]["wall_s"] for way in WAYS}}
+
+    def alone(way: str, numerics: Numerics) -> dict[str, float]:
+        with Meter() as meter:
+            steps[way].optimizer.step()  # with gradients that the whole step has left
+            wait(numerics.device)
+        return {"wall_s": meter.wall_s}
+
+    found = {"step": milliseconds({way: step.timed for way, step in steps.items()}, num_rounds)}
+    return found | {"optimizer": milliseconds({way: functools.partial(alone, way) for way in WAYS}, num_rounds)}
 
 
 def rows_of(figures: dict[str, dict[str, dict[str, float]]]) -> list[list[Any]]:

@@ -17,8 +17,8 @@ from typing import Any
 import torch
 
 from benchmarks.arithmetic import wait
-from benchmarks.frozen_layers import NETWORKS, NUM_IMAGES, Step
-from benchmarks.measuring import Meter, arguments_of, in_turns, table, write_json
+from benchmarks.frozen_layers import NETWORKS, NUM_IMAGES, Step, milliseconds
+from benchmarks.measuring import Meter, arguments_of, table, write_json
 from saccade.models.fused import fused
 from saccade.models.network import build_network
 from saccade.training.device import Numerics, choose_device
@@ -52,25 +52,13 @@ def measure(name: str, side: int, nums_streams: list[int], num_rounds: int) -> d
         "train": Step(name, side, NO_OPT_SCALE).timed,
         "predict": Prediction(name, side).timed,
     }
-    numerics = {
-        f"{num} {amp}": replace(Numerics.choose(choose_device(), amp), num_streams=num)
-        for num in nums_streams
-        for amp in (False, True)
-    }
-    timed = {
-        f"{work} {each}": lambda run=run, each=each: run(numerics[each])  # type: ignore[misc]
+    by_num = {
+        f"{work} {num}": lambda numerics, run=run, num=num: run(replace(numerics, num_streams=num))  # type: ignore[misc]
         for work, run in works.items()
-        for each in numerics
+        for num in nums_streams
     }
-    in_turns(1, timed)  # sets things up
-    seconds = in_turns(num_rounds, timed)
-    return {
-        work: {
-            str(num): 1000 * min(seconds[f"{work} {num} {amp}"]["wall_s"] for amp in (False, True))
-            for num in nums_streams
-        }
-        for work in works
-    }
+    found = milliseconds(by_num, num_rounds)
+    return {work: {str(num): found[f"{work} {num}"] for num in nums_streams} for work in works}
 
 
 def rows_of(figures: dict[str, dict[str, dict[str, float]]]) -> list[list[Any]]:

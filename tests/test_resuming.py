@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,8 +24,6 @@ from saccade.training.folds import FoldTrainable
 from saccade.trial import Job, Reporter
 
 MakeColours = Callable[..., pd.DataFrame]
-
-posix_only = pytest.mark.skipif(sys.platform == "win32", reason="kills by signals")
 
 
 class Killed(BaseException):
@@ -436,49 +430,6 @@ def test_a_warm_start_goes_on_from_the_weights_that_the_run_folder_keeps(
     for name in (name for name in before if name.endswith("weight")):
         assert np.allclose(before[name], after[name], atol=1e-6), name
     assert not (tmp_path / "run" / "trials" / "start.safetensors").exists()
-
-
-def wait_for(folder: Path, kind: str, num: int, process: subprocess.Popen[bytes]) -> None:
-    while process.poll() is None:
-        if (folder / "events.jsonl").is_file() and len(whole_events(folder, kind)) >= num:
-            return
-        time.sleep(0.005)
-    raise AssertionError("it ended before")
-
-
-def whole_events(folder: Path, kind: str) -> list[dict[str, Any]]:
-    text = (folder / "events.jsonl").read_bytes()
-    found = [json.loads(line) for line in text[: text.rfind(b"\n") + 1].splitlines()]
-    return [event for event in found if event["kind"] == kind]
-
-
-@posix_only
-@pytest.mark.slow
-@pytest.mark.parametrize("executor", ["inline", "process"])
-def test_a_process_that_is_killed_again_and_again_gets_there(
-    make_colours: MakeColours, tmp_path: Path, executor: str
-) -> None:
-    make_colours(30)
-    folder = tmp_path / "run"
-    small = [f"--set={setting}" for setting in ("pretrained=False", "img_size=32", "batch_size=4", "epochs=5")]
-    fit = ["fit", str(tmp_path / "colours_0"), "--model", "test_resnet", "--lr", "1e-3,1e-2,1e-1", *small]
-    fit += ["--out", str(folder), "--executor", executor, "--verbosity", "0", "--time-limit", "10m"]
-    commands = [fit, *[["resume", str(folder)]] * 4]
-    for command, (kind, num) in zip(
-        commands, [("run_started", 1), ("trial_started", 1), ("epoch_done", 3), ("job_done", 2)], strict=False
-    ):
-        process = subprocess.Popen([sys.executable, "-m", "saccade", *command])
-        wait_for(folder, kind, num, process)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        assert not (folder / "predictor").exists()
-    done = subprocess.run([sys.executable, "-m", "saccade", *commands[-1]], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.endswith(f"run {folder}\n")
-    assert len(epochs(folder)) == len(set(epochs(folder)))
-    predictor = ImagePredictor.load(folder, verbosity=0)
-    assert predictor.predict(str(tmp_path / "colours_0" / "red" / "000.png")).notna().all()
-    assert len(predictor.leaderboard()) == 3
 
 
 @pytest.mark.parametrize("names", [("ensemble", "soup", "num_folds"), ("num_folds",)])

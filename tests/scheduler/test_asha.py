@@ -9,17 +9,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contracts.scheduler_contract import NUM_EPOCHS, MemoryJournal, OneTrial, SchedulerContract, WatchedExecutor
+from contracts.scheduler_contract import NUM_EPOCHS, OneTrial, SchedulerContract
 from contracts.simulated_executor import SimulatedExecutor
+from contracts.study_by_hand import StudyByHand
 from saccade.deadline import Deadline
 from saccade.errors import HyperparameterError, UnknownNameError
 from saccade.events import EpochDone
 from saccade.executor import InlineExecutor
 from saccade.scheduler import ASHAScheduler, Study
-from saccade.scheduler.entries import Begun, Ended, Reported, Started
-from saccade.searcher import GridSearcher, RandomSearcher
-from saccade.space import Categorical, Real
-from saccade.trial import Decision, FunctionTrainable, Job, Status, Trial
+from saccade.searcher import GridSearcher
+from saccade.space import Categorical
+from saccade.trial import Decision, FunctionTrainable, Job, Status
 
 
 class TestASHA(SchedulerContract):
@@ -163,60 +163,9 @@ def test_a_trial_is_promoted_when_it_is_among_the_best_third_and_the_best_of_the
         assert has_ended if has_time_limit else has_ended == (trial.status is not Status.PAUSED)
 
 
-class State:
-    """A study without workers: jobs are done by calling `train`."""
-
-    num_workers = 1
-
-    def __init__(self, scheduler, num_trials=10**9, seconds_left=math.inf):
-        self.scheduler, self.num_trials, self.seconds_left = scheduler, num_trials, seconds_left
-        self.trials, self.without_time = [], set()
-
-    def new_trial(self):
-        if len(self.trials) >= self.num_trials:
-            return None
-        self.trials.append(Trial(len(self.trials), {}, "a folder"))
-        return self.trials[-1]
-
-    def has_time_for(self, trial):
-        return trial.number not in self.without_time
-
-    def next_job(self):
-        job = self.scheduler.next_job(self)
-        if job is not None:
-            self.trials[job.trial].status = Status.RUNNING
-        return job
-
-    def train(self, trial, scores, first_epoch=1, num_epochs=None, has_checkpoints=True):
-        """Report epochs until the trial is told to do something else; its last one is `num_epochs`."""
-        trial = self.trials[trial]
-        for epoch, score in enumerate(scores, start=first_epoch):
-            checkpoint = f"after {epoch}" if has_checkpoints else None
-            report = EpochDone(trial.number, epoch, score, 1.0, {}, checkpoint, is_last=epoch == num_epochs)
-            trial.reports.append(report)
-            decision = self.scheduler.on_report(report)
-            if decision is not Decision.CONTINUE:
-                break
-        if report.is_last:
-            decision = Decision.CONTINUE
-        statuses = {Decision.PAUSE: Status.PAUSED, Decision.STOP: Status.STOPPED, Decision.CONTINUE: Status.COMPLETED}
-        self.end(trial.number, statuses[decision])
-        return decision
-
-    def end(self, trial, status):
-        self.trials[trial].status = status
-        self.scheduler.on_end(self.trials[trial])
-
-    def begin(self, scores, **options):
-        """Begin a trial, and train it as far as it goes."""
-        job = self.next_job()
-        assert not self.trials[job.trial].reports
-        self.train(job.trial, scores, **options)
-
-
 class TestJobs:
     def test_a_trial_continues_from_its_checkpoint_to_the_next_rung(self):
-        state = State(ASHAScheduler(reduction_factor=2))
+        state = StudyByHand(ASHAScheduler(reduction_factor=2))
         state.begin([0.5])
         assert state.next_job() == Job(1, {}, "a folder", None, None)
         state.train(1, [0.6])
@@ -225,7 +174,7 @@ class TestJobs:
         assert state.trials[1].num_epochs == 2
 
     def test_no_job_ends_at_a_rung_by_itself(self):
-        state = State(ASHAScheduler(max_epochs=5, reduction_factor=2))
+        state = StudyByHand(ASHAScheduler(max_epochs=5, reduction_factor=2))
         state.begin([0.5])
         state.begin([0.6])
         assert [state.next_job().until_epoch for _ in range(2)] == [5, 5]
@@ -246,7 +195,7 @@ class TestJobs:
         assert ends == [("completed", 9), *[("stopped", 3)] * 3, *[("paused", 1)] * 8]
 
     def test_the_highest_rung_comes_first(self):
-        state = State(ASHAScheduler(reduction_factor=2))
+        state = StudyByHand(ASHAScheduler(reduction_factor=2))
         for _ in range(6):
             state.next_job()
         for trial in (0, 1, 2, 3):
@@ -260,7 +209,7 @@ class TestJobs:
         assert [(job.trial, job.checkpoint) for job in jobs] == [(2, "after 2"), (5, "after 1"), (4, "after 1")]
 
     def test_a_trial_without_time_is_not_started_and_is_in_nobodys_way(self):
-        state = State(ASHAScheduler(reduction_factor=2), num_trials=4, seconds_left=9.0)
+        state = StudyByHand(ASHAScheduler(reduction_factor=2), num_trials=4, seconds_left=9.0)
         for _ in range(4):
             state.next_job()
         for trial, score in enumerate((0.4, 0.3, 0.2, 0.1)):
@@ -269,7 +218,7 @@ class TestJobs:
         assert [job and job.trial for job in (state.next_job(), state.next_job(), state.next_job())] == [1, 3, None]
 
     def test_an_interrupted_trial_goes_on_to_the_next_rung_first(self):
-        state = State(ASHAScheduler())
+        state = StudyByHand(ASHAScheduler())
         for score in (0.9, 0.5, 0.5):
             state.begin([score])
         assert state.next_job().trial == 0
@@ -283,7 +232,7 @@ class TestJobs:
         assert state.next_job().trial == 3
 
     def test_a_promoted_trial_that_was_interrupted_before_a_report_goes_on_even_if_it_is_in_front_no_more(self):
-        state = State(ASHAScheduler())
+        state = StudyByHand(ASHAScheduler())
         for score in (0.9, 0.1, 0.2):
             state.begin([score])
         assert state.next_job().trial == 0
@@ -292,13 +241,13 @@ class TestJobs:
         assert [state.next_job().trial for _ in range(2)] == [0, 3]
 
     def test_a_trial_that_was_interrupted_before_its_first_report_is_begun_again(self):
-        state = State(ASHAScheduler())
+        state = StudyByHand(ASHAScheduler())
         state.next_job()
         state.end(0, Status.PAUSED)
         assert state.next_job() == Job(0, {}, "a folder", None, None)
 
     def test_a_trial_that_fails_is_not_trained_further_and_keeps_its_place(self):
-        state = State(ASHAScheduler(), num_trials=6)
+        state = StudyByHand(ASHAScheduler(), num_trials=6)
         for score in (0.9, 0.1, 0.2):
             state.begin([score])
         assert state.next_job().trial == 0
@@ -309,7 +258,7 @@ class TestJobs:
         assert state.next_job().trial == 4
 
     def test_a_job_that_begins_anew_pauses_at_the_rung_that_it_was_on_its_way_to(self):
-        state = State(ASHAScheduler())
+        state = StudyByHand(ASHAScheduler())
         for score in (0.9, 0.1, 0.2):
             state.begin([score])
         assert state.next_job().trial == 0
@@ -321,25 +270,25 @@ class TestJobs:
 class TestReports:
     @pytest.mark.parametrize("kind", ["promotion", "stopping"])
     def test_a_trial_at_the_highest_rung_is_stopped(self, kind):
-        state = State(ASHAScheduler(max_epochs=3, grace_epochs=3, type=kind))
+        state = StudyByHand(ASHAScheduler(max_epochs=3, grace_epochs=3, type=kind))
         state.begin([0.1, 0.2, 0.3, 0.4])
         assert (state.trials[0].status, state.trials[0].num_epochs) == (Status.STOPPED, 3)
 
     def test_the_score_of_the_rungs_epoch_counts_not_the_best(self):
-        state = State(ASHAScheduler(grace_epochs=2, reduction_factor=2))
+        state = StudyByHand(ASHAScheduler(grace_epochs=2, reduction_factor=2))
         state.begin([0.9, 0.1])
         state.begin([0.1, 0.2])
         assert state.next_job().trial == 1
 
     def test_a_report_before_the_first_epoch_is_not_compared(self):
-        state = State(ASHAScheduler(reduction_factor=2))
+        state = StudyByHand(ASHAScheduler(reduction_factor=2))
         state.begin([0.9, 0.1], first_epoch=0)
         state.begin([0.1, 0.2], first_epoch=0)
         assert [trial.num_epochs for trial in state.trials] == [1, 1]
         assert state.next_job().trial == 1
 
     def test_a_report_before_the_first_epoch_is_the_lowest_rung_without_grace(self):
-        state = State(ASHAScheduler(grace_epochs=0, reduction_factor=2))
+        state = StudyByHand(ASHAScheduler(grace_epochs=0, reduction_factor=2))
         state.begin([0.4], first_epoch=0)
         assert state.next_job().trial == 1
         state.train(1, [0.5], first_epoch=0)
@@ -349,164 +298,27 @@ class TestReports:
         assert state.trials[1].num_epochs == 1
 
     def test_trials_that_make_no_such_report_have_reached_that_rung_with_the_first_epoch(self):
-        state = State(ASHAScheduler(grace_epochs=0, reduction_factor=2))
+        state = StudyByHand(ASHAScheduler(grace_epochs=0, reduction_factor=2))
         state.begin([0.4])
         state.begin([0.5])
         assert [len(rung) for rung in state.scheduler.ladders[0].rungs[:2]] == [2, 2]
         assert state.next_job() == Job(1, {}, "a folder", None, "after 1")
 
     def test_without_a_checkpoint_it_is_decided_at_once(self):
-        state = State(ASHAScheduler(reduction_factor=2))
+        state = StudyByHand(ASHAScheduler(reduction_factor=2))
         for scores in ([0.5, 0.5, 0.5], [0.4], [0.6, 0.4], [0.6, 0.7, 0.8]):
             state.begin(scores, has_checkpoints=False, num_epochs=3)
         assert [trial.num_epochs for trial in state.trials] == [3, 1, 2, 3]
         assert [trial.status.value for trial in state.trials] == ["completed", "stopped", "stopped", "completed"]
 
     def test_a_trial_that_was_stopped_at_a_rung_does_not_climb_by_itself_later(self):
-        state = State(ASHAScheduler(reduction_factor=2, type="stopping"))
+        state = StudyByHand(ASHAScheduler(reduction_factor=2, type="stopping"))
         state.begin([0.5, 0.5, 0.5], num_epochs=3)
         for score in (0.4, 0.1, 0.1):
             state.begin([score])
         state.next_job()
         low, middle = state.scheduler.ladders[0].rungs[:2]
         assert (len(low), low.is_in_front(1), len(middle)) == (4, True, 1)
-
-
-class TestTheEnd:
-    def state(self, *scores, seconds_left=math.inf, **options):
-        """Return a state in which all trials wait at the first rung, and no more can be begun."""
-        state = State(ASHAScheduler(**options), num_trials=len(scores), seconds_left=seconds_left)
-        for _ in scores:
-            state.next_job()
-        for trial, score in enumerate(scores):
-            state.train(trial, [score])
-        return state
-
-    def test_what_is_not_in_front_stays_paused(self):
-        state = self.state(0.1, 0.3, 0.2, 0.0)
-        assert state.next_job().trial == 1
-        state.train(1, [0.3] * 8, first_epoch=2)
-        while (job := state.next_job()) is not None:
-            assert job.trial == 1
-            num_epochs = state.trials[1].num_epochs
-            state.train(1, [0.3] * (20 - num_epochs), first_epoch=num_epochs + 1, num_epochs=20)
-        assert [trial.num_epochs for trial in state.trials] == [1, 20, 1, 1]
-
-    def test_with_time_left_all_go_on(self):
-        state = self.state(0.1, 0.3, 0.2, 0.0, seconds_left=100.0)
-        assert [state.next_job().trial for _ in range(4)] == [1, 2, 0, 3]
-
-    def test_the_best_of_too_few_goes_on(self):
-        state = self.state(0.1, 0.2)
-        assert state.next_job().trial == 1
-        assert state.next_job() is None  # what runs may become better
-        state.train(1, [0.2] * 2, first_epoch=2)
-        assert state.next_job() == Job(1, {}, "a folder", None, "after 3")
-
-    def test_when_it_fails_the_next_one_does(self):
-        state = self.state(0.1, 0.2)
-        assert state.next_job().trial == 1
-        state.end(1, Status.FAILED)
-        assert state.next_job().trial == 0
-
-    def test_when_it_has_ended_none_does(self):
-        state = State(ASHAScheduler(), num_trials=2)
-        state.begin([0.2], num_epochs=1)
-        state.begin([0.1])
-        assert state.next_job() is None
-
-    def test_it_waits_for_those_that_an_earlier_process_was_training(self):
-        state = self.state(0.1, 0.2)
-        state.trials.append(Trial(2, {}, "a folder"))
-        state.scheduler.on_start(state)
-        assert state.next_job() is None
-        state.train(2, [0.3])
-        assert state.next_job().trial == 2
-
-
-class TestTrialsOfDifferentLengths:
-    def test_one_that_ends_below_a_rung_stands_there_with_its_last_score(self):
-        state = State(ASHAScheduler(grace_epochs=4, reduction_factor=2))
-        state.begin([0.9, 0.5], num_epochs=2)
-        state.begin([0.4] * 4)
-        state.begin([0.45] * 4)
-        state.begin([0.1] * 4)  # two of four are in front: the first, and the third
-        assert state.next_job().trial == 2
-        assert state.next_job().trial == 4
-
-    def test_others_are_compared_with_it_on_the_rungs_above_as_long_as_it_is_in_front(self):
-        state = State(ASHAScheduler(reduction_factor=2))
-        state.begin([0.9], num_epochs=1)
-        state.begin([0.5])
-        state.next_job()
-        low, middle = state.scheduler.ladders[0].rungs[:2]
-        assert (len(low), len(middle)) == (2, 1)
-        state.train(2, [0.6])
-        state.begin([0.1])
-        assert state.next_job().trial == 2
-        state.train(2, [0.7], first_epoch=2)
-        state.next_job()
-        assert (len(middle), middle.score(0), middle.score(2)) == (2, 0.9, 0.7)
-        assert state.trials[2].status is Status.PAUSED  # one of two is in front, and it is the first
-
-    def test_one_that_ends_is_never_trained_again(self):
-        state = State(ASHAScheduler(), num_trials=9)
-        for number in range(9):
-            state.begin([number / 10], num_epochs=1)
-        assert state.next_job() is None
-
-    @given(
-        lengths=st.lists(st.integers(1, 30), min_size=1, max_size=60),
-        num_workers=st.sampled_from([1, 8]),
-        eta=st.integers(2, 4),
-    )
-    @settings(max_examples=40, deadline=None)
-    def test_all_are_trained_to_their_ends_if_there_is_time(self, lengths, num_workers, eta):
-        executor = SimulatedExecutor(lambda config: [config["n"] % 7 / 7] * lengths[config["n"]], num_workers)
-        searcher = GridSearcher({"n": Categorical(*range(len(lengths)))})
-        study = Study(executor, searcher, ASHAScheduler(reduction_factor=eta), deadline=Deadline(1e9, executor.clock))
-        study.run()
-        assert [trial.num_epochs for trial in study.trials] == [lengths[trial.config["n"]] for trial in study.trials]
-
-
-class TestResume:
-    def resumed(self, scores, ended=()):
-        """Return a state that goes on after these reports of trials, those in `ended` being over."""
-        entries = []
-        for number, trial_scores in enumerate(scores):
-            entries += [Begun(number, {"x": number / 100}, ""), Started(number, 1)]
-            for epoch, score in enumerate(trial_scores, start=1):
-                if epoch in (2, 4):  # it was promoted from the rung before
-                    entries += [Ended(number, Status.PAUSED), Started(number, 3 * (epoch - 1))]
-                entries.append(Reported(EpochDone(number, epoch, score, 1.0, {}, str(epoch))))
-            entries.append(Ended(number, Status.COMPLETED if number in ended else Status.PAUSED))
-        scheduler = ASHAScheduler()
-        executor = WatchedExecutor(1)
-        study = Study(executor, RandomSearcher({"x": Real(0, 1)}), scheduler, journal=MemoryJournal(entries))
-        return study, scheduler
-
-    def test_it_goes_on_where_it_stood(self):
-        study, scheduler = self.resumed([[0.1], [0.3], [0.2], [0.1], [0.1]])
-        job = scheduler.next_job(study)
-        assert (job.trial, job.checkpoint) == (1, "1")
-        assert scheduler.next_job(study).trial == 5
-
-    def test_what_was_promoted_is_not_promoted_again(self):
-        study, scheduler = self.resumed([[0.1], [0.3, 0.3, 0.3], [0.2]])
-        assert scheduler.next_job(study).trial == 3
-
-    def test_what_waits_on_a_rung_does_not_wait_on_those_below(self):
-        study, scheduler = self.resumed([[0.3], [0.9] * 3, [0.2], [0.1], [0.1], [0.1]])
-        assert [scheduler.next_job(study).trial for _ in range(2)] == [0, 6]
-
-    def test_what_stands_between_rungs_goes_on_first(self):
-        study, scheduler = self.resumed([[0.3], [0.1, 0.1], [0.2]])
-        jobs = [scheduler.next_job(study) for _ in range(2)]
-        assert [(job.trial, job.checkpoint) for job in jobs] == [(1, "2"), (0, "1")]
-
-    def test_what_has_ended_does_not_go_on(self):
-        study, scheduler = self.resumed([[0.3], [0.1], [0.2]], ended=[0])
-        assert scheduler.next_job(study).trial == 3
 
 
 class Many:
@@ -529,7 +341,7 @@ class Many:
 
 
 def test_a_proposal_looks_at_few_trials_however_many_there_are():
-    state = State(ASHAScheduler(), num_trials=3000, seconds_left=1e9)
+    state = StudyByHand(ASHAScheduler(), num_trials=3000, seconds_left=1e9)
     state.trials = Many()
     num_jobs, most = 0, 0
     while (job := state.scheduler.next_job(state)) is not None:
