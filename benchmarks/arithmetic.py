@@ -20,17 +20,17 @@ import torch
 from benchmarks.photos import photos_of
 from saccade.data.augmentation import Augmentation, TrainingTransform, as_tensor, normalise
 from saccade.data.examples import read_labelled_examples
-from saccade.training.classifier import new_classifier
-from saccade.training.device import Numerics, choose_device
-from saccade.training.frozen import train_mode
-from saccade.training.metrics import make_metric
-from saccade.training.networks import stored_side
-from saccade.training.numerics_of_trials import choose_for_trial, lighten
-from saccade.training.optimisation import make_optimizer
-from saccade.training.preparation import prepare_data
-from saccade.training.recipe import Recipe, recipe_space
-from saccade.training.streams import Forward
+from saccade.fit.preparation import prepare_data
+from saccade.numerics.device import Numerics, choose_device
+from saccade.numerics.streams import Forward
+from saccade.tasks.metrics import make_metric
+from saccade.training.recipes.building import new_classifier
+from saccade.training.recipes.networks import stored_side
+from saccade.training.recipes.optimisation import make_optimizer
+from saccade.training.recipes.recipe import Recipe, recipe_space
 from saccade.training.task import ImageTask, Split
+from saccade.training.trial.frozen import train_mode
+from saccade.training.trial.numerics import choose_for_trial, lighten
 
 VAL_BATCH_SIZE = 32
 _MANY_STEPS = 40_000  # enough to measure all numerics in whole batches, and too few to compile

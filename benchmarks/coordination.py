@@ -29,16 +29,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from saccade.autosearch.features import DatasetDescription, Description, NetworkDescription
 from saccade.deadline import Deadline
 from saccade.errors import UnknownNameError
 from saccade.events import EpochDone, Event, EventLog, JobDone, JobFailed
 from saccade.executor import Executor, InlineExecutor, ProcessExecutor
-from saccade.portfolio import DatasetDescription, Description, NetworkDescription
-from saccade.scheduler import Study, make_scheduler
-from saccade.scheduler.journal import Journal
-from saccade.searcher import Searcher, make_searcher
+from saccade.scheduler import make_scheduler
+from saccade.searcher import make_searcher
+from saccade.searcher.base import Searcher
 from saccade.space import Categorical, Dict, Int, Real
-from saccade.trial import Decision, Job, Reporter, Trainable
+from saccade.study.journal import Journal
+from saccade.study.study import Study
+from saccade.study.trial import Decision, Job, Reporter, Trainable
 
 SPACE = Dict(
     model=Categorical("resnet18", "mobilenetv3_small_100", "vit_tiny_patch16_224"),

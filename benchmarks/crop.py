@@ -18,14 +18,14 @@ import torch
 
 from benchmarks.measuring import table, write_json
 from saccade import ImageDataset
-from saccade.data.decoded_images import decoded_images
+from saccade.data.store.decoded_images import decoded_images
+from saccade.inference.features import features_of
 from saccade.models.weights import networks_in_folder
-from saccade.training.classifier import new_classifier
-from saccade.training.device import Numerics, choose_device
-from saccade.training.features import features_of
-from saccade.training.heads import fit_heads
-from saccade.training.problem import Problem
-from saccade.training.recipe import Recipe
+from saccade.numerics.device import Numerics, choose_device
+from saccade.tasks.problem import Problem
+from saccade.training.probes.heads import fit_heads
+from saccade.training.recipes.building import new_classifier
+from saccade.training.recipes.recipe import Recipe
 
 MEAN = "mean of all"
 

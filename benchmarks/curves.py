@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from saccade.portfolio import DatasetDescription, Description, NetworkDescription
+from saccade.autosearch.features import DatasetDescription, Description, NetworkDescription
 
 # Parameters in millions, input size, ImageNet-1k top-1 accuracy in percent, pretraining, kind, family: as published
 # with timm's weights of these names.

@@ -2,7 +2,7 @@
 
     python -m benchmarks.fit_forecaster --curves DIR [--portfolios DIR] [--configs 30]
 
-The standard deviations and lengths of `saccade.portfolio.forecast.KernelSettings` are chosen so that the recorded
+The standard deviations and lengths of `saccade.autosearch.forecast.KernelSettings` are chosen so that the recorded
 curves of those configurations that the portfolio expects most of become most likely: each data set under a portfolio
 that was learned from the others. They are fitted to all data sets, and to either half; those of one half are judged on
 the other. What is told is the negative logarithm of the likelihood for each score, in nats: less is better.
@@ -20,8 +20,8 @@ from scipy.optimize import minimize
 
 from benchmarks.curves import Curves, CurvesDataset
 from benchmarks.search_regret import portfolios
-from saccade.portfolio import EPOCHS, Portfolio
-from saccade.portfolio.forecast import KernelSettings
+from saccade.autosearch.forecast import KernelSettings
+from saccade.autosearch.portfolio import EPOCHS, Portfolio
 
 NAMES = [field.name for field in fields(KernelSettings)]
 SEEN_EPOCHS = (1, 2, 4, 9, 25, 50)

@@ -21,11 +21,11 @@ from benchmarks.arithmetic import wait
 from benchmarks.measuring import Meter, arguments_of, in_turns, table, write_json
 from saccade.models.frozen_norm import leave_norms_to_convolutions
 from saccade.models.network import build_network
-from saccade.training.device import Numerics, choose_device
-from saccade.training.frozen import train_mode
-from saccade.training.optimisation import LAYER_DECAY, make_optimizer
-from saccade.training.recipe import Recipe
-from saccade.training.streams import Forward
+from saccade.numerics.device import Numerics, choose_device
+from saccade.numerics.streams import Forward
+from saccade.training.recipes.optimisation import LAYER_DECAY, make_optimizer
+from saccade.training.recipes.recipe import Recipe
+from saccade.training.trial.frozen import train_mode
 
 NETWORKS = ("mobilenetv2_100", "mobilenetv3_small_100", "regnetx_002", "resnet18", "vit_tiny_patch16_224")
 NUM_IMAGES = 16

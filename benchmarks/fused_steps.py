@@ -15,8 +15,8 @@ from typing import Any
 from benchmarks.arithmetic import wait
 from benchmarks.frozen_layers import NETWORKS, Step, milliseconds
 from benchmarks.measuring import Meter, arguments_of, table, write_json
-from saccade.training.device import Numerics
-from saccade.training.optimisation import NO_OPT_SCALE
+from saccade.numerics.device import Numerics
+from saccade.training.recipes.optimisation import NO_OPT_SCALE
 
 WAYS = ("in turn", "at once")
 

@@ -19,10 +19,9 @@ from sklearn.ensemble import HistGradientBoostingRegressor
 
 from benchmarks.curves import Curve, Curves, CurvesDataset, network_of
 from saccade._version import __version__
-from saccade.portfolio import EPOCHS, SHIPPED, Portfolio
-from saccade.portfolio.features import FAMILIES, FEATURES
-from saccade.portfolio.portfolio import with_epoch
-from saccade.portfolio.trees import Trees
+from saccade.autosearch.features import FAMILIES, FEATURES
+from saccade.autosearch.portfolio import EPOCHS, SHIPPED, Portfolio, with_epoch
+from saccade.autosearch.trees import Trees
 
 # How much a feature counts, in standard deviations, when configurations are compared; the others have 0.15.
 _WEIGHTS = {

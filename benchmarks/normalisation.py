@@ -19,10 +19,10 @@ from torch.nn import functional
 
 from benchmarks.arithmetic import wait
 from benchmarks.measuring import Meter, arguments_of, in_turns, table, write_json
+from saccade.models.batch_norm_folding import fused
 from saccade.models.frozen_norm import leave_norms_to_convolutions
-from saccade.models.fused import fused
 from saccade.models.network import build_network
-from saccade.training.device import Numerics, choose_device
+from saccade.numerics.device import Numerics, choose_device
 
 NETWORKS = ("mobilenetv2_100", "mobilenetv3_small_100", "regnetx_002", "resnet18")
 NUM_PREDICTED, NUM_TRAINED = 32, 16

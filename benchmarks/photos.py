@@ -50,7 +50,7 @@ def make_photos(
 
 def photos_of(folder: str | Path, num_images: int | None = None) -> ImageDataset:
     """Return the photos below `folder`, or below its ``train``, at most so many, drawn at random."""
-    from saccade import ImageDataset  # pandas takes a while to import
+    from saccade import ImageDataset
 
     folder = Path(folder)
     dataset = ImageDataset.from_folder(folder / "train" if (folder / "train").is_dir() else folder)

@@ -81,7 +81,7 @@ def _stages_of_data(paths: list[str], task: Any, config: Mapping[str, Any]) -> d
     from saccade.data.augmentation import Augmentation, TrainingTransform, as_tensor
     from saccade.data.batches import Batches
     from saccade.data.scanning import map_in_threads
-    from saccade.data.stored_form import read_as_stored
+    from saccade.data.store.stored_form import read_as_stored
 
     store, indices = task.store, task.train.indices
     vary, rng = TrainingTransform(Augmentation(), config["img_size"], "bicubic"), np.random.default_rng(0)
@@ -155,8 +155,8 @@ def _prediction(photos: str, paths: list[str], config: dict[str, Any], folder: P
 def _waiting(task: Any, config: dict[str, Any], folder: Path) -> float:
     """Return which part of the training of a real trial's last epoch it waited for data."""
     from saccade.events import EpochDone
-    from saccade.training.trainable import ImageTrainable
-    from saccade.trial import Decision, Job
+    from saccade.study.trial import Decision, Job
+    from saccade.training.trial.trainable import ImageTrainable
 
     reports: list[EpochDone] = []
 

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from saccade.searcher import Searcher
-from saccade.searcher.base import exhausted
+from saccade.searcher.base import Searcher, exhausted
 from saccade.space import Categorical, Dict
 
 

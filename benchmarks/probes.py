@@ -24,9 +24,9 @@ from benchmarks.crop import features
 from benchmarks.measuring import table, write_json
 from saccade import ImageDataset
 from saccade.models.weights import networks_in_folder
-from saccade.training.heads import fit_heads
-from saccade.training.metrics import log_loss
-from saccade.training.problem import Problem
+from saccade.tasks.metrics import log_loss
+from saccade.tasks.problem import Problem
+from saccade.training.probes.heads import fit_heads
 
 NUM_NEIGHBOURS = 10
 PART = 0.2

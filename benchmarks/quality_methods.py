@@ -286,8 +286,8 @@ def judged(probabilities: np.ndarray, classes: np.ndarray, labels: np.ndarray) -
     labels : ndarray of str, shape (num_images,)
         The right ones.
     """
-    from saccade.training.evaluation import evaluation
-    from saccade.training.problem import Problem
+    from saccade.inference.evaluation import evaluation
+    from saccade.tasks.problem import Problem
 
     problem = Problem.of(sorted({*classes.tolist(), *labels.tolist()}))
     columns = [list(problem.classes).index(name) for name in classes.tolist()]

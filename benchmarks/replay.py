@@ -9,7 +9,7 @@ from typing import Any
 from benchmarks.curves import Curve
 from saccade.events import EpochDone, JobDone
 from saccade.executor import Executor, Handler
-from saccade.trial import Decision, Job
+from saccade.study.trial import Decision, Job
 
 
 class ReplayExecutor(Executor):

@@ -65,7 +65,7 @@ def _labels(_folder: Path, num_files: int, _scratch: Path) -> Callable[[], Any]:
     import numpy as np
     import pandas as pd
 
-    from saccade.training.problem import Problem
+    from saccade.tasks.problem import Problem
 
     labels = pd.Series([f"class {number}" for number in np.arange(num_files) % NUM_CLASSES], dtype=object)
 
@@ -77,7 +77,7 @@ def _labels(_folder: Path, num_files: int, _scratch: Path) -> Callable[[], Any]:
 
 
 def _fingerprint(folder: Path, num_files: int, _scratch: Path) -> Callable[[], Any]:
-    from saccade.data.fingerprint import fingerprint
+    from saccade.data.store.fingerprint import fingerprint
 
     paths = _paths(folder, num_files)
     return lambda: fingerprint(paths, 256, 3)
@@ -87,7 +87,7 @@ def _run_data(folder: Path, num_files: int, scratch: Path) -> Callable[[], Any]:
     import pandas as pd
 
     from saccade.data.examples import Examples
-    from saccade.run_data import fingerprint, read_run_data, write_run_data
+    from saccade.fit.run_data import fingerprint, read_run_data, write_run_data
 
     labels = pd.Series([number % NUM_CLASSES for number in range(num_files)])
     examples = Examples(list(_paths(folder, num_files)), pd.RangeIndex(num_files), labels)
@@ -114,7 +114,7 @@ def _prepare(folder: Path, num_files: int, scratch: Path) -> Callable[[], Any]:
     import pandas as pd
 
     from saccade.data.examples import Examples
-    from saccade.training.preparation import prepare_data
+    from saccade.fit.preparation import prepare_data
 
     labels = pd.Series([number // _PER_FOLDER % NUM_CLASSES for number in range(num_files)])
     examples = Examples(list(_paths(folder, num_files)), pd.RangeIndex(num_files), labels)

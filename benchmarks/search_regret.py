@@ -41,13 +41,16 @@ from benchmarks.curves import Curves, CurvesDataset
 from benchmarks.learn_portfolio import learn
 from benchmarks.pool import PoolSearcher, table_space
 from benchmarks.replay import ReplayExecutor
+from saccade.autosearch.portfolio import Portfolio
+from saccade.autosearch.searcher import AutoSearcher
 from saccade.deadline import Deadline
 from saccade.errors import SearchFailedError
-from saccade.portfolio import Portfolio
-from saccade.scheduler import Scheduler, Study, make_scheduler
-from saccade.searcher import RandomSearcher, Searcher, make_searcher
-from saccade.searcher.auto import AutoSearcher
+from saccade.scheduler import make_scheduler
+from saccade.scheduler.base import Scheduler
+from saccade.searcher import RandomSearcher, make_searcher
+from saccade.searcher.base import Searcher
 from saccade.space import Categorical
+from saccade.study.study import Study
 
 HOUR_S = 3600.0
 _NUM_FOLDS = 3

@@ -19,11 +19,11 @@ import torch
 from benchmarks.arithmetic import wait
 from benchmarks.frozen_layers import NETWORKS, NUM_IMAGES, Step, milliseconds
 from benchmarks.measuring import Meter, arguments_of, table, write_json
-from saccade.models.fused import fused
+from saccade.models.batch_norm_folding import fused
 from saccade.models.network import build_network
-from saccade.training.device import Numerics, choose_device
-from saccade.training.optimisation import NO_OPT_SCALE
-from saccade.training.streams import Forward
+from saccade.numerics.device import Numerics, choose_device
+from saccade.numerics.streams import Forward
+from saccade.training.recipes.optimisation import NO_OPT_SCALE
 
 
 class Prediction:

@@ -25,9 +25,10 @@ import optuna
 from benchmarks.curves import Curve
 from benchmarks.replay import ReplayExecutor
 from saccade.deadline import Deadline
-from saccade.scheduler import Study, make_scheduler
+from saccade.scheduler import make_scheduler
 from saccade.searcher import make_searcher
 from saccade.space import Real
+from saccade.study.study import Study
 
 NUM_EPOCHS = 27
 BUDGETS = (4, 16, 64)

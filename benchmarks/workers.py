@@ -27,7 +27,8 @@ from typing import Any
 
 from saccade.executor import InlineExecutor, ProcessExecutor, WorkerSlot, num_usable_cpus
 from saccade.executor.choice import measure_round_trip_s
-from saccade.trial import Decision, FunctionTrainable, Job
+from saccade.study.function import FunctionTrainable
+from saccade.study.trial import Decision, Job
 
 NUM_JOBS = 4
 

@@ -13,8 +13,8 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from saccade.data.examples import read_labelled_examples
-from saccade.training.metrics import make_metric
-from saccade.training.preparation import prepare_data
+from saccade.fit.preparation import prepare_data
+from saccade.tasks.metrics import make_metric
 from saccade.training.task import ImageTask
 
 pytest.register_assert_rewrite("contracts")

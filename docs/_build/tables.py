@@ -11,7 +11,7 @@ from typing import Any, get_args, get_origin
 
 from saccade.models.aliases import ALIASES as NETWORKS
 from saccade.models.aliases import UNAVAILABLE
-from saccade.training.recipe import ALIASES, Recipe
+from saccade.training.recipes.recipe import ALIASES, Recipe
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:

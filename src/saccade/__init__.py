@@ -17,8 +17,8 @@ from saccade.space import Bool, Categorical, Dict, Int, List, Real
 if TYPE_CHECKING:
     from saccade import scheduler, searcher
     from saccade.data.dataset import ImageDataset
-    from saccade.estimators import ImageClassifier, ImageRegressor
     from saccade.predictor import ImagePredictor
+    from saccade.predictor.estimators import ImageClassifier, ImageRegressor
     from saccade.tuning import TuneResult, tune
 
 __all__ = [
@@ -44,10 +44,10 @@ __all__ = [
 
 # Importing pandas or torch costs more than all the rest, so it waits until a name is used that needs it.
 _LAZY = {
-    "ImageClassifier": "saccade.estimators",
+    "ImageClassifier": "saccade.predictor.estimators",
     "ImageDataset": "saccade.data.dataset",
-    "ImagePredictor": "saccade.predictor",
-    "ImageRegressor": "saccade.estimators",
+    "ImagePredictor": "saccade.predictor.predictor",
+    "ImageRegressor": "saccade.predictor.estimators",
     "TuneResult": "saccade.tuning",
     "tune": "saccade.tuning",
 }

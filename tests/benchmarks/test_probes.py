@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import probes
-from saccade.training.problem import Problem
+from saccade.tasks.problem import Problem
 
 
 def test_each_way_to_probe_is_judged_by_other_images(

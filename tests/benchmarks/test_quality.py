@@ -117,8 +117,8 @@ def test_probabilities_of_anyone_are_judged_alike() -> None:
 
 @pytest.mark.parametrize("name", [*quality.ABLATIONS, *ADDITIONS])
 def test_every_ingredient_is_an_argument_of_a_fit(name: str) -> None:
-    from saccade.settings import FitSettings
-    from saccade.training.recipe import Recipe
+    from saccade.fit.settings import FitSettings
+    from saccade.training.recipes.recipe import Recipe
 
     arguments = arguments_of(ablation(name))
     Recipe.of(arguments.get("hyperparameters", {}))
@@ -129,7 +129,7 @@ def test_every_ingredient_is_an_argument_of_a_fit(name: str) -> None:
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_presets_are_methods(name: str) -> None:
-    from saccade.presets import find_preset
+    from saccade.fit.presets import find_preset
 
     assert find_preset(arguments_of(name)["presets"]) != find_preset(None)
 

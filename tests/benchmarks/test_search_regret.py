@@ -9,7 +9,7 @@ from benchmarks.curves import Curve, Curves
 from benchmarks.learn_portfolio import is_known_at, learn
 
 from benchmarks import fit_forecaster, search_regret
-from saccade.portfolio import Description
+from saccade.autosearch.features import Description
 
 COLUMNS = {
     "lr": 1e-3, "batch_size": 32, "opt": "adamw", "momentum": 0.9, "weight_decay": 0.01, "sched": "cosine",

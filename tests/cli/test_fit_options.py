@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from saccade import ImagePredictor
-from saccade.config import FIT_TOML, FitConfig
+from saccade.fit.config_file import FIT_TOML, FitConfig
 from saccade.space import Categorical, Real
 
 TINY = ("--model", "test_resnet", "--set", "pretrained=False", "--set", "img_size=32")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from saccade import ImagePredictor
-from saccade.config import FIT_TOML, FitConfig
+from saccade.fit.config_file import FIT_TOML, FitConfig
 
 SMALL = ("--model", "test_resnet", "--set", "pretrained=False", "--set", "img_size=32", "--set", "batch_size=4")
 # What goes into an ensemble or a soup leaves the trials' folders, and `interrupted` could not bring it back.

@@ -25,7 +25,7 @@ import pytest
 
 from saccade.events import EpochDone, Event, JobDone, JobFailed
 from saccade.executor import Executor
-from saccade.trial import Decision, Job, Reporter, Trainable
+from saccade.study.trial import Decision, Job, Reporter, Trainable
 
 
 class Counting(Trainable):

@@ -24,12 +24,12 @@ from contracts.simulated_executor import SimulatedExecutor
 from saccade.deadline import Deadline
 from saccade.events import EpochDone, Event
 from saccade.executor import Handler
-from saccade.scheduler import Scheduler
-from saccade.scheduler.entries import Entry, Reported
-from saccade.scheduler.study import Study
+from saccade.scheduler.base import Scheduler
 from saccade.searcher import RandomSearcher
 from saccade.space import Int, Real
-from saccade.trial import Decision, Job, Status, Trial
+from saccade.study.entries import Entry, Reported
+from saccade.study.study import Study
+from saccade.study.trial import Decision, Job, Status, Trial
 
 NUM_EPOCHS = 9
 

@@ -24,7 +24,8 @@ from hypothesis import strategies as st
 
 from contracts.space_strategies import FINITE_DICTS
 from saccade.errors import ExhaustedSearchSpaceError, SaccadeError, SpaceError
-from saccade.searcher import RandomSearcher, Searcher
+from saccade.searcher import RandomSearcher
+from saccade.searcher.base import Searcher
 from saccade.space import Bool, Categorical, Dict, Int, List, Real, canonical_key, grid
 
 ENDLESS = Dict(

@@ -10,7 +10,7 @@ from typing import Any
 from saccade.errors import DivergedError
 from saccade.events import EpochDone, JobDone, JobFailed
 from saccade.executor import Executor, Handler
-from saccade.trial import Decision, Job
+from saccade.study.trial import Decision, Job
 
 
 class SimulatedExecutor(Executor):

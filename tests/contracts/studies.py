@@ -6,10 +6,10 @@ from contracts.simulated_executor import SimulatedExecutor
 from saccade.deadline import Deadline
 from saccade.executor import InlineExecutor
 from saccade.scheduler import FIFOScheduler
-from saccade.scheduler.study import Study
 from saccade.searcher import GridSearcher, RandomSearcher
 from saccade.space import Real
-from saccade.trial import FunctionTrainable
+from saccade.study.function import FunctionTrainable
+from saccade.study.study import Study
 
 
 def make_study(space, function=None, executor=None, searcher=GridSearcher, scheduler=None, **options):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from saccade.events import EpochDone
-from saccade.trial import Decision, Status, Trial
+from saccade.study.trial import Decision, Status, Trial
 
 
 class StudyByHand:

@@ -22,7 +22,7 @@ import cloudpickle
 import pytest
 
 from saccade.events import EpochDone
-from saccade.trial import Decision, Job, Trainable
+from saccade.study.trial import Decision, Job, Trainable
 
 
 class TrainableContract:

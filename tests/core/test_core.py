@@ -24,7 +24,7 @@ def test_the_old_paths_lead_to_the_same_classes():
     for searcher in (LocalGridSearcher, LocalRandomSearcher, LocalSearcher):
         assert searcher is getattr(saccade.searcher, searcher.__name__) is getattr(ag.searcher, searcher.__name__)
     assert LocalSequentialScheduler is AgainLocalSequentialScheduler is ag.scheduler.LocalSequentialScheduler
-    assert LocalSequentialScheduler is saccade.scheduler.LocalSequentialScheduler
+    assert LocalSequentialScheduler is saccade.compat.local_sequential.LocalSequentialScheduler
     assert issubclass(ExhaustedSearchSpaceError, AssertionError)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from saccade.data import download
+from saccade.data.sources import download
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ from PIL import Image
 
 from saccade.data.checks import CheckedPart, check_dataset
 from saccade.data.scanning import scan_images
-from saccade.data.store import ImageStore
+from saccade.data.store.store import ImageStore
 from saccade.errors import DataError
 
 

@@ -19,8 +19,8 @@ import pytest
 from typer.testing import CliRunner
 
 from saccade.cli import app
-from saccade.config import FitConfig
-from saccade.training.recipe import recipe_space
+from saccade.fit.config_file import FitConfig
+from saccade.training.recipes.recipe import recipe_space
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = sorted(path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md"))

@@ -11,7 +11,7 @@ import pytest
 
 from contracts.executor_contract import run_all
 from saccade.executor import ProcessExecutor
-from saccade.trial import FunctionTrainable
+from saccade.study.function import FunctionTrainable
 
 
 @pytest.fixture(autouse=True)

@@ -23,7 +23,8 @@ from saccade.executor import (
     measure_costs,
 )
 from saccade.executor.choice import MAX_WORKER_SHARE, known_costs, measure_round_trip_s
-from saccade.trial import Decision, FunctionTrainable, Job, Trainable
+from saccade.study.function import FunctionTrainable
+from saccade.study.trial import Decision, Job, Trainable
 
 CHEAP = WorkerCosts(start_s=0.0)
 DEAR = WorkerCosts(start_s=3.0, import_s=2.5, round_trip_s=0.01)

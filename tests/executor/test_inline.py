@@ -7,7 +7,8 @@ import pytest
 from contracts.executor_contract import Counting, ExecutorContract, run_all
 from saccade.events import EpochDone, JobFailed
 from saccade.executor import InlineExecutor
-from saccade.trial import FunctionTrainable, Job, Trainable
+from saccade.study.function import FunctionTrainable
+from saccade.study.trial import Job, Trainable
 
 
 class TestInlineExecutor(ExecutorContract):

@@ -11,7 +11,8 @@ from contracts.executor_contract import Counting, ExecutorContract, Recorder, ru
 from saccade.errors import HyperparameterError
 from saccade.events import EpochDone, JobDone, JobFailed
 from saccade.executor import ProcessExecutor, WorkerSlot
-from saccade.trial import Decision, FunctionTrainable, Job, Trainable
+from saccade.study.function import FunctionTrainable
+from saccade.study.trial import Decision, Job, Trainable
 
 posix_only = pytest.mark.skipif(os.name != "posix", reason="has no fork, or no such signals")
 

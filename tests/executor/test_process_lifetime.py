@@ -19,7 +19,8 @@ NUM_WORKERS = 3
 SLEEPING_SCRIPT = """
 import time
 from saccade.executor import ProcessExecutor, WorkerSlot
-from saccade.trial import Decision, FunctionTrainable, Job
+from saccade.study.trial import Decision, Job
+from saccade.study.function import FunctionTrainable
 
 def sleep(config, report):
     report(score=1.0)
@@ -47,8 +48,8 @@ from saccade.executor import ProcessExecutor
 from saccade.scheduler import FIFOScheduler
 from saccade.searcher import GridSearcher
 from saccade.space import Categorical
-from saccade.scheduler.study import Study
-from saccade.trial import FunctionTrainable
+from saccade.study.study import Study
+from saccade.study.function import FunctionTrainable
 
 print("top level")
 OFFSET = 10
@@ -89,7 +90,7 @@ print("closed")
 def test_a_worker_ends_with_a_parent_that_forgot_it(start_script):
     process = start_script("""
 from saccade.executor import ProcessExecutor
-executor = ProcessExecutor(preload=("saccade.scheduler.study",))
+executor = ProcessExecutor(preload=("saccade.study.study",))
 print("forgotten")
 """)
     out, _ = process.communicate(timeout=30)
@@ -153,7 +154,7 @@ def test_workers_that_are_still_starting_end_with_their_parent(start_script):
     process = start_script("""
 import time
 from saccade.executor import ProcessExecutor, WorkerSlot
-executor = ProcessExecutor(preload=("saccade.scheduler.study",), workers=[WorkerSlot()] * 3)
+executor = ProcessExecutor(preload=("saccade.study.study",), workers=[WorkerSlot()] * 3)
 print("made", flush=True)
 time.sleep(60)
 """)
@@ -168,7 +169,8 @@ def test_no_child_is_left_of_workers_that_died_were_killed_or_closed(start_scrip
     process = start_script("""
 import os
 from saccade.executor import ProcessExecutor, WorkerSlot
-from saccade.trial import FunctionTrainable, Job
+from saccade.study.function import FunctionTrainable
+from saccade.study.trial import Job
 
 def train(config, report):
     report(score=1.0)
@@ -197,7 +199,8 @@ import sys
 assert sys.__stderr__ is None
 from contextlib import redirect_stdout
 from saccade.executor import ProcessExecutor
-from saccade.trial import Decision, FunctionTrainable, Job
+from saccade.study.trial import Decision, Job
+from saccade.study.function import FunctionTrainable
 executor = ProcessExecutor(FunctionTrainable(lambda config, report: (print("lost"), report(score=1.0))))
 executor.submit(Job(0, {}))
 with executor:

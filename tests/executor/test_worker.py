@@ -8,7 +8,7 @@ import threading
 from contracts.executor_contract import Counting, Echo, run_all
 from saccade.events import EpochDone, JobDone
 from saccade.executor import ProcessExecutor
-from saccade.trial import Decision, Job
+from saccade.study.trial import Decision, Job
 
 
 def report_one(config, report):

@@ -12,7 +12,8 @@ from contracts.executor_contract import run_all
 from saccade.events import EpochDone, JobFailed
 from saccade.executor import ProcessExecutor
 from saccade.executor.worker_process import ending
-from saccade.trial import FunctionTrainable, Trainable
+from saccade.study.function import FunctionTrainable
+from saccade.study.trial import Trainable
 
 posix_only = pytest.mark.skipif(os.name != "posix", reason="has no fork, or no such signals")
 

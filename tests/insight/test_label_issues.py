@@ -10,7 +10,7 @@ from saccade.data.examples import Examples
 from saccade.errors import DataError
 from saccade.insight.embeddings import EmbeddedImages, unit_vectors
 from saccade.insight.label_issues import confident_joint, doubtful, label_issues, out_of_fold_probabilities
-from saccade.training.problem import Problem
+from saccade.tasks.problem import Problem
 
 
 def blobs(num_classes: int, num: int, seed: int, spread: float = 0.15) -> tuple[np.ndarray, np.ndarray]:

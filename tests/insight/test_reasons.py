@@ -14,13 +14,13 @@ from PIL import Image
 
 from saccade.data.examples import Examples
 from saccade.errors import HyperparameterError
+from saccade.inference.postprocessing import Trust
+from saccade.inference.saved import SavedPredictor
+from saccade.inference.thresholds import Thresholds
 from saccade.insight.embeddings import EmbeddedImages
 from saccade.insight.reasons import Verdicts, check_numbers, label_names, neighbours_of, small_overlay
 from saccade.models.network import InputSpec
-from saccade.saved import SavedPredictor
-from saccade.training.problem import Problem
-from saccade.training.thresholds import Thresholds
-from saccade.training.trust import Trust
+from saccade.tasks.problem import Problem
 
 PETS = ["cat", "cow", "dog"]
 

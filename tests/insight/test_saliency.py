@@ -10,12 +10,12 @@ import torch
 from torch import nn
 
 from saccade.errors import DataError, HyperparameterError, UnknownNameError
+from saccade.inference.classifier import Blueprint, Classifier
 from saccade.insight.saliency import saliency_maps, target_numbers
 from saccade.insight.spatial_layers import Layout, last_spatial_layer
 from saccade.models.network import InputSpec
-from saccade.training.classifier import Blueprint, Classifier
-from saccade.training.device import Numerics
-from saccade.training.problem import Problem
+from saccade.numerics.device import Numerics
+from saccade.tasks.problem import Problem
 
 SIDE, PATCH = 32, 8
 CHANCE = (PATCH / SIDE) ** 2

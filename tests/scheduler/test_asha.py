@@ -16,10 +16,12 @@ from saccade.deadline import Deadline
 from saccade.errors import HyperparameterError, UnknownNameError
 from saccade.events import EpochDone
 from saccade.executor import InlineExecutor
-from saccade.scheduler import ASHAScheduler, Study
+from saccade.scheduler import ASHAScheduler
 from saccade.searcher import GridSearcher
 from saccade.space import Categorical
-from saccade.trial import Decision, FunctionTrainable, Job, Status
+from saccade.study.function import FunctionTrainable
+from saccade.study.study import Study
+from saccade.study.trial import Decision, Job, Status
 
 
 class TestASHA(SchedulerContract):

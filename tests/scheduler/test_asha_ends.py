@@ -10,11 +10,12 @@ from contracts.simulated_executor import SimulatedExecutor
 from contracts.study_by_hand import StudyByHand
 from saccade.deadline import Deadline
 from saccade.events import EpochDone
-from saccade.scheduler import ASHAScheduler, Study
-from saccade.scheduler.entries import Begun, Ended, Reported, Started
+from saccade.scheduler import ASHAScheduler
 from saccade.searcher import GridSearcher, RandomSearcher
 from saccade.space import Categorical, Real
-from saccade.trial import Job, Status, Trial
+from saccade.study.entries import Begun, Ended, Reported, Started
+from saccade.study.study import Study
+from saccade.study.trial import Job, Status, Trial
 
 
 class TestTheEnd:

@@ -3,7 +3,7 @@ from __future__ import annotations
 from contracts.scheduler_contract import NUM_EPOCHS, OneTrial, SchedulerContract
 from saccade.events import EpochDone
 from saccade.scheduler import FIFOScheduler
-from saccade.trial import Decision, Job, Status
+from saccade.study.trial import Decision, Job, Status
 
 
 class TestFIFOScheduler(SchedulerContract):

@@ -10,10 +10,11 @@ from contracts.scheduler_contract import NUM_EPOCHS, SchedulerContract
 from contracts.simulated_executor import SimulatedExecutor
 from saccade.errors import HyperparameterError, UnknownNameError
 from saccade.events import EpochDone
-from saccade.scheduler import HyperbandScheduler, Study
+from saccade.scheduler import HyperbandScheduler
 from saccade.searcher import RandomSearcher
 from saccade.space import Real
-from saccade.trial import Decision, Status
+from saccade.study.study import Study
+from saccade.study.trial import Decision, Status
 
 
 class TestHyperband(SchedulerContract):

@@ -9,9 +9,9 @@ from saccade.scheduler import (
     FIFOScheduler,
     HyperbandScheduler,
     MedianScheduler,
-    Scheduler,
     make_scheduler,
 )
+from saccade.scheduler.base import Scheduler
 
 KNOWN = f"Known: {', '.join(sorted(SCHEDULERS))}."
 

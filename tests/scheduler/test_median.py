@@ -10,7 +10,7 @@ from contracts.scheduler_contract import NUM_EPOCHS, SchedulerContract
 from saccade.errors import HyperparameterError
 from saccade.events import EpochDone
 from saccade.scheduler import MedianScheduler
-from saccade.trial import Decision, Status
+from saccade.study.trial import Decision, Status
 
 
 class TestMedian(SchedulerContract):

@@ -3,8 +3,7 @@ from __future__ import annotations
 import pytest
 
 from saccade.errors import SpaceError
-from saccade.searcher import Searcher
-from saccade.searcher.base import exhausted
+from saccade.searcher.base import Searcher, exhausted
 from saccade.space import Dict, Int, Real
 
 

@@ -9,6 +9,7 @@ from sklearn.utils.class_weight import compute_class_weight
 
 from saccade import Categorical
 from saccade.errors import DataError, HyperparameterError, UnknownNameError
+from saccade.tasks.problem import Problem
 from saccade.training.imbalance import (
     balanced_sampling_weights,
     check_imbalance,
@@ -17,8 +18,7 @@ from saccade.training.imbalance import (
     loss_weights,
     sample_weights,
 )
-from saccade.training.problem import Problem
-from saccade.training.recipe import Recipe, recipe_space
+from saccade.training.recipes.recipe import Recipe, recipe_space
 
 ABC = Problem.of(["a", "b", "c"])
 LISTS = Problem.of([["a"], ["b"], ["c"]])

@@ -7,7 +7,8 @@ import pytest
 
 from contracts.trainable_contract import Reports
 from saccade.errors import HyperparameterError
-from saccade.trial import FunctionTrainable, Job
+from saccade.study.function import FunctionTrainable
+from saccade.study.trial import Job
 from saccade.tuning.calling import CalledFunction
 
 

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from saccade.events import EpochDone, JobDone, JobFailed, TrialStarted
-from saccade.trial import CHECKPOINTS, Status, Trial
+from saccade.study.function import CHECKPOINTS
+from saccade.study.trial import Status, Trial
 from saccade.tuning.checkpoints import NUM_BEST, CheckpointKeeper, best_checkpoint
 
 

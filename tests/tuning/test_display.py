@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from saccade.events import EpochDone, JobDone, JobFailed, RunFinished, RunStarted, TrialStarted, Warned
-from saccade.trial import Trial
+from saccade.study.trial import Trial
 from saccade.tuning.display import TuneDisplay
 
 EVENTS = [

@@ -4,7 +4,7 @@ import pytest
 
 from saccade.errors import HyperparameterError, SearchFailedError
 from saccade.events import EpochDone, JobFailed
-from saccade.trial import Status, Trial
+from saccade.study.trial import Status, Trial
 from saccade.tuning import TrialResult, TuneResult
 
 

@@ -17,7 +17,7 @@ from saccade import TuneResult, tune
 from saccade.errors import HyperparameterError, JournalError, SearchFailedError, SpaceError, UnknownNameError
 from saccade.scheduler import FIFOScheduler
 from saccade.searcher import GridSearcher, RandomSearcher
-from saccade.trial import MissingScoreError
+from saccade.study.function import MissingScoreError
 from saccade.tuning import TuningInterrupted
 
 SPACE = {"x": ag.Real(0, 1)}

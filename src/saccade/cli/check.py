@@ -45,7 +45,7 @@ def check(
     Such as files that cannot be read, copies, one image in training and test images, and tiny classes. The exit code is
     1 when something is an error, because scores would mislead; 0 when there are only warnings or nothing.
     """
-    from saccade.cli.inputs import TableColumns  # pandas is slow to import
+    from saccade.cli.inputs import TableColumns
 
     parts = _read(data, TableColumns(image_column, label, image_root))
     root = _common_folder(parts)
@@ -62,7 +62,7 @@ def check(
 
 def _read(data: str, columns: TableColumns) -> dict[str, ImageDataset]:
     """Return the parts that there are, by name; images that lie in no class's folder have no labels."""
-    from saccade.cli.inputs import is_table, read_splits  # pandas is slow to import
+    from saccade.cli.inputs import is_table, read_splits
     from saccade.data.dataset import ImageDataset
 
     try:
@@ -76,7 +76,7 @@ def _read(data: str, columns: TableColumns) -> dict[str, ImageDataset]:
 
 
 def _show(report: CheckReport) -> None:
-    from saccade.report.tables import output_console  # pandas is slow to import
+    from saccade.report.tables import output_console
 
     console = output_console()
     checked = ", ".join(f"{num} in {part}" for part, num in report.num_images.items())
@@ -112,7 +112,7 @@ def _check(parts: dict[str, ImageDataset], root: str) -> CheckReport:
 
 
 def _is_regression(train: ImageDataset) -> bool:
-    from saccade.training.labels import infer_problem_type, plain_labels  # pandas is slow to import
+    from saccade.tasks.labels import infer_problem_type, plain_labels
 
     if train.label_column not in train:
         return False

@@ -21,7 +21,7 @@ def choose(
     ] = None,
 ) -> None:
     """Save the best predictor of a search that costs no more than it may."""
-    from saccade.predictor import ImagePredictor  # torch is slow to import
+    from saccade.predictor import ImagePredictor
 
     chosen = ImagePredictor.load(run).choose(
         max_latency_ms=max_latency_ms, max_params=max_params, max_bytes=max_bytes, min_score=min_score

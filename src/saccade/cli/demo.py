@@ -12,6 +12,6 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder for the images, the run and the pictures.")] = Path("saccade_demo"),
 ) -> None:
     """Search two small networks on handwritten digits."""
-    from saccade.demo import run_demo  # torch is slow to import
+    from saccade.apps.demo import run_demo
 
     run_demo(out)

@@ -13,8 +13,8 @@ def doctor() -> None:
 
     The exit code is 1 when there is a problem that a fit would fail of.
     """
+    from saccade.apps.doctor import examine
     from saccade.cli.printing import print_remark
-    from saccade.doctor import examine  # torch is slow to import
     from saccade.report.tables import output_console
 
     console = output_console()

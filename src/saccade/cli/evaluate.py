@@ -26,7 +26,7 @@ def evaluate(
     ] = None,
 ) -> None:
     """Show how well a run does on labelled images."""
-    from saccade.cli.inputs import TableColumns, read_test_images  # torch is slow to import
+    from saccade.cli.inputs import TableColumns, read_test_images
     from saccade.predictor import ImagePredictor
 
     predictor = ImagePredictor.load(run)

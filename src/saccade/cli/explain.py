@@ -43,7 +43,7 @@ def explain(
 
     Images that cannot be read are told as such; only when all of them cannot is that an error.
     """
-    from saccade.cli.inputs import is_table, read_files, read_splits  # torch is slow to import
+    from saccade.cli.inputs import is_table, read_files, read_splits
     from saccade.predictor import ImagePredictor
     from saccade.report.reasons import reasons_figure
 
@@ -71,7 +71,7 @@ def _show(reasons: Sequence[Reason]) -> None:
 
 
 def _row(reason: Reason) -> tuple[str, str, str, str, str]:
-    from saccade.report.reasons import UNREADABLE  # matplotlib is slow to import
+    from saccade.report.reasons import UNREADABLE
 
     probability = "" if reason.probability is None else f"{reason.probability:.3f}"
     nearest = next(iter(reason.neighbours), None)

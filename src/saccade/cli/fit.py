@@ -10,7 +10,7 @@ import typer
 from saccade.errors import DataError
 
 if TYPE_CHECKING:
-    from saccade.config import FitConfig
+    from saccade.fit.config_file import FitConfig
 
 _SAME_NAMES = (
     *("num_trials", "searcher", "searcher_options", "scheduler", "scheduler_options", "starting_configs"),
@@ -140,9 +140,9 @@ def fit(
 
 def _asked(given: dict[str, Any]) -> FitConfig:
     """Return what the options say, and for the rest what the file says that they name."""
-    from saccade.config import FitConfig  # pydantic is slow to import
-    from saccade.config.values import parse_hyperparameters
-    from saccade.data.sources import local_file
+    from saccade.data.sources.sources import local_file
+    from saccade.fit.config_file import FitConfig
+    from saccade.fit.values import parse_hyperparameters
 
     named = {name: given.pop(name, None) for name in ("model", "lr")}
     hyperparameters = parse_hyperparameters(given.pop("settings", []), **named)
@@ -153,8 +153,8 @@ def _asked(given: dict[str, Any]) -> FitConfig:
 
 
 def _fit(asked: FitConfig, resume: bool) -> None:
-    from saccade.cli.inputs import TableColumns, read_splits  # torch is slow to import, and mistakes are told first
-    from saccade.config import FIT_TOML
+    from saccade.cli.inputs import TableColumns, read_splits
+    from saccade.fit.config_file import FIT_TOML
     from saccade.predictor import ImagePredictor
     from saccade.report.tables import output_console, print_trials
 

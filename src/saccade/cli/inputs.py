@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from saccade.data.dataset import ImageDataset
-from saccade.data.folders import descend, find_images, folder_names
-from saccade.data.sources import is_url, local_file, local_path
+from saccade.data.sources.folders import descend, find_images, folder_names
+from saccade.data.sources.sources import is_url, local_file, local_path
 from saccade.errors import DataError, UnknownNameError
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ def models(
     pattern: Annotated[str | None, typer.Argument(help="Part of a name, or a pattern such as 'resnet*'.")] = None,
 ) -> None:
     """List the networks that can be searched."""
-    from saccade.models.catalogue import list_models  # torch is slow to import
+    from saccade.models.catalogue import list_models
 
     names = list_models(pattern)
     if not names:

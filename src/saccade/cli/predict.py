@@ -59,7 +59,7 @@ def predict(
 
 def _answer(predictor: ImagePredictor, probabilities: np.ndarray) -> tuple[str | None, str]:
     """Return the name of the likeliest class, or of all labels that an image has, and how likely that is."""
-    from saccade.training.problem import THRESHOLD  # torch is slow to import
+    from saccade.tasks.problem import THRESHOLD
 
     if (probabilities != probabilities).any():  # NaN
         return None, ""

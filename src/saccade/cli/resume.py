@@ -24,7 +24,7 @@ def resume(
     It needs nothing but the run folder, and the images where they were. Nothing is trained twice but the epoch that was
     under way. A run that is finished is shown.
     """
-    from saccade.config.values import parse_time_limit  # mistakes are told before torch is imported, which is slow
+    from saccade.fit.values import parse_time_limit
 
     limit = "auto" if time_limit is None else parse_time_limit(time_limit)
     from saccade.predictor import ImagePredictor

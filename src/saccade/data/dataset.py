@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from saccade.data.folders import descend, folder_names, has_files, images_by_class
-from saccade.data.huggingface import read_rows
-from saccade.data.inputs import as_frame, as_images, check_column, image_folder, named_images
 from saccade.data.labels import checked_classes
-from saccade.data.sources import local_file, local_path
+from saccade.data.sources.folders import descend, folder_names, has_files, images_by_class
+from saccade.data.sources.huggingface import read_rows
+from saccade.data.sources.inputs import as_frame, as_images, check_column, image_folder, named_images
+from saccade.data.sources.sources import local_file, local_path
 from saccade.data.table import ImageTable
 from saccade.errors import DataError
 

@@ -144,7 +144,7 @@ class ImageTable(pd.DataFrame):
             Findings with a code (IMG001 …), the files, and what to do; `to_frame` gives a table, `render` one for the
             terminal.
         """
-        from saccade.data.checks import CheckedPart, check_dataset  # lazily: not every table is checked
+        from saccade.data.checks import CheckedPart, check_dataset
         from saccade.data.scanning import scan_images
 
         images = list(self[self.image_column])
@@ -199,7 +199,7 @@ class ImageTable(pd.DataFrame):
         >>> len(dataset.show_images().axes)
         1
         """
-        from saccade.data.gallery import draw_gallery  # matplotlib is slow to import
+        from saccade.data.gallery import draw_gallery
 
         positions = self._sample(nsample, shuffle, random_state) if indices is None else np.asarray(indices, dtype=int)
         outside = positions[(positions < -len(self)) | (positions >= len(self))]
@@ -243,7 +243,7 @@ class ImageTable(pd.DataFrame):
         >>> tuple(x_CHW.shape), label
         ((3, 24, 32), 0)
         """
-        from saccade.data.torch_dataset import TorchImages  # torch is slow to import
+        from saccade.data.torch_dataset import TorchImages
 
         images = self[self.image_column].tolist()
         if self.label_column not in self.columns:

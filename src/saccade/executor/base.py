@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from saccade.events import EpochDone, Event, JobDone, JobFailed
-from saccade.trial import Decision, Job, Reporter, Trainable
+from saccade.study.trial import Decision, Job, Reporter, Trainable
 
 if TYPE_CHECKING:
     from typing_extensions import Self

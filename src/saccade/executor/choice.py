@@ -17,7 +17,7 @@ from saccade.executor.base import Executor, Handler
 from saccade.executor.inline import InlineExecutor
 from saccade.executor.process import ProcessExecutor
 from saccade.executor.slots import WorkerSlot
-from saccade.trial import Decision, Job, Reporter, Trainable
+from saccade.study.trial import Decision, Job, Reporter, Trainable
 
 ExecutorName = Literal["auto", "inline", "process"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from saccade.events import JobDone, JobFailed
 from saccade.executor.base import Handler, OneWorkerExecutor, run_job
-from saccade.trial import Job, Trainable
+from saccade.study.trial import Job, Trainable
 
 
 class InlineExecutor(OneWorkerExecutor):
@@ -17,7 +17,8 @@ class InlineExecutor(OneWorkerExecutor):
 
     Examples
     --------
-    >>> from saccade.trial import Decision, FunctionTrainable
+    >>> from saccade.study.trial import Decision
+    >>> from saccade.study.function import FunctionTrainable
     >>> executor = InlineExecutor(FunctionTrainable(lambda config, report: report(score=config["x"])))
     >>> executor.submit(Job(trial=0, config={"x": 0.5}))
     >>> ends = []

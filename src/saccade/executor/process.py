@@ -16,7 +16,7 @@ from saccade.executor.base import Executor, Handler, failed, reason_of
 from saccade.executor.slots import WorkerSlot
 from saccade.executor.worker import Request
 from saccade.executor.worker_process import Startup, WorkerProcess
-from saccade.trial import Job, Trainable
+from saccade.study.trial import Job, Trainable
 
 if TYPE_CHECKING:
     from saccade.executor.worker_process import Messages

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 
 from saccade.events import EpochDone, JobDone, JobFailed
 from saccade.executor.base import failed, run_job
-from saccade.trial import Decision, Job, Trainable
+from saccade.study.trial import Decision, Job, Trainable
 
 PROGRAM = """\
 import sys

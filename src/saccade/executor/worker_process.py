@@ -17,7 +17,7 @@ from saccade.errors import WorkerDiedError
 from saccade.events import Event
 from saccade.executor.slots import WorkerSlot
 from saccade.executor.worker import PROGRAM, Ready
-from saccade.trial import Job, Trainable
+from saccade.study.trial import Job, Trainable
 
 if TYPE_CHECKING:
     Messages = SimpleQueue[tuple["WorkerProcess", Event | WorkerDiedError]]

@@ -17,7 +17,7 @@ import pandas as pd
 from saccade.errors import DataError
 from saccade.insight.embeddings import EmbeddedImages
 from saccade.insight.near_duplicates import shown
-from saccade.training.problem import Problem
+from saccade.tasks.problem import Problem
 
 NUM_FOLDS = 5
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from saccade.data.decoding import ImageSource, image_size, read_image
 from saccade.data.examples import Examples
-from saccade.data.stored_form import is_elongated
+from saccade.data.store.stored_form import is_elongated
 from saccade.errors import DataError, UnknownNameError
 from saccade.models.network import InputSpec
 

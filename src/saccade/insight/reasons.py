@@ -14,12 +14,12 @@ from saccade.data.decoding import read_image
 from saccade.data.examples import Examples, ImageLike
 from saccade.data.labels import are_numbers_of_classes
 from saccade.errors import HyperparameterError, ImageReadError
+from saccade.inference.saved import SavedPredictor
 from saccade.insight.embeddings import EmbeddedImages, nearest_rows
 from saccade.insight.overlays import draw_overlay, place_in_image
 from saccade.models.network import InputSpec
 from saccade.report.reasons import Neighbour
-from saccade.saved import SavedPredictor
-from saccade.training.problem import THRESHOLD
+from saccade.tasks.problem import THRESHOLD
 
 MOST_IMAGES, MOST_NEIGHBOURS = 200, 50
 """Of one picture; matplotlib draws none of more than 65,535 pixels a side."""

@@ -28,9 +28,9 @@ import torch
 
 from saccade.data.batches import Batches
 from saccade.errors import DataError, HyperparameterError, UnknownNameError
+from saccade.inference.classifier import Classifier
 from saccade.insight.spatial_layers import Score, SpatialLayer, last_spatial_layer
-from saccade.training.classifier import Classifier
-from saccade.training.problem import Problem
+from saccade.tasks.problem import Problem
 
 Method = Literal["auto", "grad_cam", "hires_cam", "smooth_grad"]
 

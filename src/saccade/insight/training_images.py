@@ -16,10 +16,10 @@ from safetensors.numpy import save_file
 
 from saccade.data.examples import Examples
 from saccade.errors import DataError
+from saccade.fit.run_data import read_run_data
+from saccade.fit.run_folder import DATA
+from saccade.inference.saved import SavedPredictor
 from saccade.insight.embeddings import EmbeddedImages, Features
-from saccade.run_data import read_run_data
-from saccade.run_folder import DATA
-from saccade.saved import SavedPredictor
 
 EMBEDDINGS = "embeddings.safetensors"
 """The file in a predictor's folder: a vector of float16 for each training image, and its path and label."""

@@ -14,7 +14,7 @@ import torch
 from timm.layers import BatchNormAct2d
 from torch import nn
 
-from saccade.models.fused import Pair, followed_by_norm, is_alike, noise_for, scale_and_shift
+from saccade.models.batch_norm_folding import Pair, followed_by_norm, is_alike, noise_for, scale_and_shift
 
 
 class _Scaling(nn.Conv2d):

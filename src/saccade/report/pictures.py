@@ -55,7 +55,7 @@ def predictions_figure(
     >>> [axes.texts[0].get_text() for axes in figure.axes]
     ['cat · 90%', 'dog · 60%, is cat']
     """
-    from saccade.data.gallery import draw_gallery  # matplotlib is slow to import
+    from saccade.data.gallery import draw_gallery
 
     for name, values in (("predicted", predicted), ("true", true), ("probabilities", probabilities)):
         if len(values) != len(images):

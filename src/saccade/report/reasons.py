@@ -123,7 +123,7 @@ def reasons_figure(reasons: Sequence[Reason], tile: int = 144) -> Gallery:
     >>> [axes.texts[0].get_text().splitlines() for axes in reasons_figure([reason]).axes]
     [['cat · 61%', 'is dog'], ['≠ dog', 'similarity 0.93'], ['cat', 'similarity 0.90']]
     """
-    from saccade.data.gallery import draw_gallery, letters_of_line  # matplotlib is slow to import
+    from saccade.data.gallery import draw_gallery, letters_of_line
 
     has_overlays = any(reason.overlay is not None for reason in reasons)
     rows = [list(_tiles(reason, letters_of_line(tile), has_overlays=has_overlays)) for reason in reasons]

@@ -10,7 +10,7 @@ from saccade.events import EpochDone
 from saccade.scheduler.base import Scheduler, StudyState
 from saccade.scheduler.options import reduction_factor_of, whole_number
 from saccade.scheduler.rungs import Climber, Ladder, Rung
-from saccade.trial import Decision, Job, Status, Trial
+from saccade.study.trial import Decision, Job, Status, Trial
 
 HalvingType = Literal["promotion", "stopping"]
 
@@ -66,9 +66,9 @@ class ASHAScheduler(Scheduler):
 
     Examples
     --------
-    >>> from saccade.trial import FunctionTrainable
+    >>> from saccade.study.function import FunctionTrainable
     >>> from saccade.executor import InlineExecutor
-    >>> from saccade.scheduler import Study
+    >>> from saccade.study.study import Study
     >>> from saccade.searcher import GridSearcher
     >>> from saccade.space import Categorical
     >>> def train(config, report):

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from saccade.events import EpochDone
-from saccade.searcher import Searcher
-from saccade.trial import Decision, Job, Trial
+from saccade.searcher.base import Searcher
+from saccade.study.trial import Decision, Job, Trial
 
 
 class StudyState(Protocol):

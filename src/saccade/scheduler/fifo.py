@@ -6,7 +6,7 @@ from collections import deque
 
 from saccade.events import EpochDone
 from saccade.scheduler.base import Scheduler, StudyState
-from saccade.trial import Decision, Job, Status, Trial
+from saccade.study.trial import Decision, Job, Status, Trial
 
 
 class FIFOScheduler(Scheduler):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from saccade.events import EpochDone
 from saccade.scheduler.fifo import FIFOScheduler
 from saccade.scheduler.options import whole_number
-from saccade.trial import Decision, Trial
+from saccade.study.trial import Decision, Trial
 
 
 class MedianScheduler(FIFOScheduler):

@@ -14,32 +14,25 @@
 
 from __future__ import annotations
 
-import inspect
+import importlib
 from collections.abc import Mapping
 from typing import Any
 
-from saccade.errors import HyperparameterError, UnknownNameError, near_names
-from saccade.searcher.auto import Advice, AutoSearcher
 from saccade.searcher.base import Searcher
 from saccade.searcher.cmaes_search import CmaEsSearcher
 from saccade.searcher.gp_search import GPSearcher
 from saccade.searcher.grid_search import GridSearcher
-from saccade.searcher.local import LocalGridSearcher, LocalRandomSearcher, LocalSearcher
 from saccade.searcher.qmc_search import QMCSearcher
 from saccade.searcher.random_search import RandomSearcher
 from saccade.searcher.tpe_search import TPESearcher
 from saccade.space import Dict
+from saccade.study.registry import Registry
 
 __all__ = [
     "SEARCHERS",
-    "Advice",
-    "AutoSearcher",
     "CmaEsSearcher",
     "GPSearcher",
     "GridSearcher",
-    "LocalGridSearcher",
-    "LocalRandomSearcher",
-    "LocalSearcher",
     "QMCSearcher",
     "RandomSearcher",
     "Searcher",
@@ -47,19 +40,38 @@ __all__ = [
     "make_searcher",
 ]
 
-SEARCHERS: dict[str, type[Searcher]] = {
-    "random": RandomSearcher,
-    "grid": GridSearcher,
-    "qmc": QMCSearcher,
-    "tpe": TPESearcher,
-    "gp": GPSearcher,
-    "cmaes": CmaEsSearcher,
-    "auto": AutoSearcher,
-    # The names that the API which Saccade revives had for them.
-    "bayesopt": GPSearcher,
-    "bayes": GPSearcher,
-    "skopt": TPESearcher,
+SEARCHERS: Registry[Searcher] = Registry(
+    "searcher",
+    Searcher,  # type: ignore[type-abstract]
+    {
+        "random": "saccade.searcher.random_search:RandomSearcher",
+        "grid": "saccade.searcher.grid_search:GridSearcher",
+        "qmc": "saccade.searcher.qmc_search:QMCSearcher",
+        "tpe": "saccade.searcher.tpe_search:TPESearcher",
+        "gp": "saccade.searcher.gp_search:GPSearcher",
+        "cmaes": "saccade.searcher.cmaes_search:CmaEsSearcher",
+        "auto": "saccade.autosearch.searcher:AutoSearcher",
+        # Names of AutoGluon.
+        "bayesopt": "saccade.searcher.gp_search:GPSearcher",
+        "bayes": "saccade.searcher.gp_search:GPSearcher",
+        "skopt": "saccade.searcher.tpe_search:TPESearcher",
+    },
+)
+
+
+# Public names whose modules import this one.
+_LAZY = {
+    "AutoSearcher": "saccade.autosearch.searcher",
+    "LocalGridSearcher": "saccade.compat.local_searchers",
+    "LocalRandomSearcher": "saccade.compat.local_searchers",
+    "LocalSearcher": "saccade.compat.local_searchers",
 }
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_LAZY[name]), name)
 
 
 def make_searcher(name: str | Searcher, space: Dict | Mapping[Any, Any], seed: int = 0, **options: Any) -> Searcher:
@@ -94,24 +106,8 @@ def make_searcher(name: str | Searcher, space: Dict | Mapping[Any, Any], seed: i
     >>> make_searcher("tpe", Dict(depth=Int(1, 9)), starting_configs=[{"depth": 5}]).suggest()
     {'depth': 5}
     """
+    if name == "auto" and "describe" not in options:
+        name = "tpe"
     if isinstance(name, Searcher):
-        if options:
-            raise HyperparameterError(
-                f"The options {sorted(options)} came with a {type(name).__name__} that is made already. "
-                "Give them where it is made, or name the searcher."
-            )
-        return name
-    if name not in SEARCHERS:
-        raise UnknownNameError.of("searcher", name, SEARCHERS)
-    searcher = SEARCHERS[name]
-    if searcher is AutoSearcher and "describe" not in options:
-        searcher = TPESearcher
-    known = [option for option in inspect.signature(searcher).parameters if option not in ("space", "seed")]
-    for option in options:
-        if option not in known:
-            near = near_names(option, known)
-            advice = f"Did you mean {near[0]!r}? " if near else ""
-            raise HyperparameterError(
-                f"The searcher {name!r} has no option {option!r}. {advice}Its options: {', '.join(known)}."
-            )
-    return searcher(space, seed=seed, **options)
+        return SEARCHERS.make(name, **options)
+    return SEARCHERS.make(name, space, hidden=("space", "seed"), seed=seed, **options)

@@ -61,7 +61,7 @@ class CmaEsSearcher(ModelSearcher):
 
     def _numeric(self, trial: FrozenTrial) -> FrozenTrial:
         """Return the trial without its choices."""
-        from saccade.searcher.optuna_study import frozen_trial  # lazily: importing Optuna is slow
+        from saccade.searcher.optuna_study import frozen_trial
 
         names = [name for name in trial.params if not isinstance(self._parameters[name], (Categorical, Bool))]
         params = {name: trial.params[name] for name in names}

@@ -60,7 +60,7 @@ class GPSearcher(ModelSearcher):
         return 2  # it would propose the same again, and takes long
 
     def _make_sampler(self, shown: list[FrozenTrial]) -> BaseSampler:  # noqa: ARG002
-        from saccade.searcher.gp_sampler import QuickGPSampler  # lazily: importing Optuna is slow, and torch with it
+        from saccade.searcher.gp_sampler import QuickGPSampler
 
         # It warns that another package would make it faster, which is nothing for who only searches.
         logging.getLogger("optuna._gp.batched_lbfgsb").setLevel(logging.ERROR)

@@ -159,7 +159,7 @@ class OptunaSearcher(RandomSearcher):
 
     def _frozen(self, number: int, config: Mapping[str, Any]) -> FrozenTrial:
         """Return a trial of Optuna's with all parameters."""
-        from saccade.searcher.optuna_study import frozen_trial  # lazily: importing Optuna is slow
+        from saccade.searcher.optuna_study import frozen_trial
 
         return frozen_trial(number, self._all_params(config), self._all_distributions(), {})
 

@@ -60,7 +60,7 @@ class TPESearcher(ModelSearcher):
         return config
 
     def _frozen(self, number: int, config: Mapping[str, Any]) -> FrozenTrial:
-        from saccade.searcher.optuna_study import frozen_trial  # lazily: importing Optuna is slow
+        from saccade.searcher.optuna_study import frozen_trial
 
         if not self._distributions:
             self._distributions = {name: parameter.to_optuna() for name, parameter in self._parameters.items()}

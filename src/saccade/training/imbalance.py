@@ -15,9 +15,9 @@ import pandas as pd
 
 from saccade.errors import DataError, HyperparameterError, UnknownNameError
 from saccade.space import Dict
-from saccade.training.labels import Label, Labels
-from saccade.training.problem import Problem, rarest_labels
-from saccade.training.recipe import Recipe, choices
+from saccade.tasks.labels import Label, Labels
+from saccade.tasks.problem import Problem, rarest_labels
+from saccade.training.recipes.recipe import Recipe, choices
 
 ClassWeight = Literal["balanced"] | Mapping[Label, float] | None
 """How much classes count: by the inverse of their size, by a given weight, or all the same."""

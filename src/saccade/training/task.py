@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from saccade.data.store import ImageStore
-from saccade.training.metrics import Metric
-from saccade.training.problem import Problem
+from saccade.data.store.store import ImageStore
+from saccade.tasks.metrics import Metric
+from saccade.tasks.problem import Problem
 
 
 @dataclass(frozen=True)

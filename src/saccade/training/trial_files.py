@@ -77,7 +77,7 @@ def outputs_file(folder: Path, epoch: int) -> Path:
 
 
 def probe_file(folder: Path) -> Path:
-    """Return the file of what a probe has found out, to the end of the search: see `saccade.training.final_probe`."""
+    """Return the file with the results of the linear probe: see `saccade.training.probes.final_probe`."""
     return folder / "probe.npz"
 
 

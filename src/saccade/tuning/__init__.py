@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from saccade.trial import FunctionReporter
+from saccade.study.function import FunctionReporter
 from saccade.tuning.result import TrialResult, TuneResult
 from saccade.tuning.search import TuningInterrupted
 from saccade.tuning.tuner import tune

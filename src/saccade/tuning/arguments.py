@@ -9,8 +9,10 @@ from typing import Any, Literal
 
 from saccade.errors import HyperparameterError, UnknownNameError
 from saccade.executor import Executor, WorkerSlot, local_slots, make_executor, num_usable_cpus
-from saccade.scheduler import SCHEDULERS, Scheduler, make_scheduler
-from saccade.searcher import GridSearcher, Searcher, make_searcher
+from saccade.scheduler import SCHEDULERS, make_scheduler
+from saccade.scheduler.base import Scheduler
+from saccade.searcher import GridSearcher, make_searcher
+from saccade.searcher.base import Searcher
 from saccade.space import Dict
 from saccade.space.constants import plain
 

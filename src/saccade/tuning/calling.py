@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from saccade.errors import HyperparameterError
 from saccade.space.constants import plain
-from saccade.trial import FunctionReporter
+from saccade.study.function import FunctionReporter
 
 NAMES = ("report", "reporter")
 """What a parameter may be called that gets the reporter, though it has a default or takes a keyword only."""
@@ -34,7 +34,8 @@ class CalledFunction:
 
     Examples
     --------
-    >>> from saccade.trial import Decision, FunctionTrainable, Job
+    >>> from saccade.study.trial import Decision, Job
+    >>> from saccade.study.function import FunctionTrainable
     >>> called = CalledFunction(lambda config: config["x"] ** 2, "score")
     >>> scores = []
     >>> _ = FunctionTrainable(called).train(Job(0, {"x": 3}), lambda report: scores.append(report.score))

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from saccade.events import EpochDone, Event, JobDone, JobFailed, TrialStarted
-from saccade.trial import CHECKPOINTS, Status, Trial
+from saccade.study.function import CHECKPOINTS
+from saccade.study.trial import Status, Trial
 
 NUM_BEST = 3
 """Of so many of the trials that have ended, the best ones, the checkpoint of the best epoch is kept."""

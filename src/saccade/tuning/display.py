@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from saccade.events import EpochDone, Event, JobDone, JobFailed, RunFinished, RunStarted, TrialStarted, Warned
-from saccade.trial import Trial
+from saccade.study.trial import Trial
 
 
 class TuneDisplay:

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from saccade.errors import SearchFailedError
-from saccade.scheduler.entries import moved, restore
-from saccade.scheduler.journal import Journal
 from saccade.space import Dict
 from saccade.space.constants import copied
-from saccade.trial import Status, Trial
+from saccade.study.entries import moved, restore
+from saccade.study.journal import Journal
+from saccade.study.trial import Status, Trial
 from saccade.tuning.checkpoints import best_checkpoint
 from saccade.tuning.folder import JOURNAL, TRIALS, read_about
 

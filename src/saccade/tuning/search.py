@@ -11,10 +11,11 @@ from pathlib import Path
 from saccade.deadline import Deadline
 from saccade.events import Event, EventLog, JobFailed, Listener, RunFinished, RunStarted, Warned
 from saccade.executor import Executor
-from saccade.scheduler import Scheduler, Study
-from saccade.scheduler.journal import Journal
-from saccade.searcher import Searcher
-from saccade.trial import MissingScoreError
+from saccade.scheduler.base import Scheduler
+from saccade.searcher.base import Searcher
+from saccade.study.function import MissingScoreError
+from saccade.study.journal import Journal
+from saccade.study.study import Study
 from saccade.tuning.checkpoints import CheckpointKeeper
 from saccade.tuning.display import TuneDisplay
 from saccade.tuning.folder import EVENTS, JOURNAL, TRIALS, open_folder, seconds_spent

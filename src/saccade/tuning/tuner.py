@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from saccade.deadline import Deadline
 from saccade.errors import HyperparameterError
 from saccade.executor import ExecutorName
-from saccade.scheduler import Scheduler
-from saccade.searcher import Searcher
+from saccade.scheduler.base import Scheduler
+from saccade.searcher.base import Searcher
 from saccade.space import Dict
-from saccade.trial import FunctionTrainable
+from saccade.study.function import FunctionTrainable
 from saccade.tuning import arguments
 from saccade.tuning.calling import CalledFunction
 from saccade.tuning.result import TuneResult

@@ -1,5 +1,5 @@
 """The path ``autogluon.core.scheduler.seq_scheduler``; see `saccade.scheduler`."""
 
-from saccade.scheduler import LocalSequentialScheduler
+from saccade.compat.local_sequential import LocalSequentialScheduler
 
 __all__ = ["LocalSequentialScheduler"]

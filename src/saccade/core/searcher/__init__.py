@@ -1,5 +1,5 @@
 """The path ``autogluon.core.searcher``; see `saccade.searcher`."""
 
-from saccade.searcher import LocalGridSearcher, LocalRandomSearcher, LocalSearcher
+from saccade.compat.local_searchers import LocalGridSearcher, LocalRandomSearcher, LocalSearcher
 
 __all__ = ["LocalGridSearcher", "LocalRandomSearcher", "LocalSearcher"]

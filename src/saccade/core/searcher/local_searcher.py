@@ -1,5 +1,5 @@
 """The path ``autogluon.core.searcher.local_searcher``; see `saccade.searcher`."""
 
-from saccade.searcher import LocalSearcher
+from saccade.compat.local_searchers import LocalSearcher
 
 __all__ = ["LocalSearcher"]

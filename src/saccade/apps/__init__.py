@@ -1,0 +1,1 @@
+"""Programs behind commands that need more than a call of the predictor."""

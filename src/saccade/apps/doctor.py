@@ -1,0 +1,304 @@
+"""What this machine can do: one fact for each thing that a fit depends on, and what to do where one is missing."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Literal
+
+import httpx
+import torch
+from huggingface_hub import constants
+from PIL import features
+from rich.filesize import decimal
+
+from saccade._version import __version__
+from saccade.data.scanning import num_usable_cores
+from saccade.data.sources.download import cache_folder
+from saccade.errors import SaccadeError
+from saccade.fit.run_folder import RUNS_FOLDER
+from saccade.models.catalogue import resolve_name
+from saccade.models.hub import hub_cache_folder, hub_endpoint
+from saccade.models.network import build_network
+from saccade.models.weights import SUFFIX, WEIGHTS_FOLDER_VARIABLE, tensor_names
+from saccade.numerics.device import Numerics, choose_device
+
+Verdict = Literal["OK", "note", "problem"]
+
+LEAST_DISK_BYTES = 2_000_000_000
+LEAST_MEMORY_BYTES = 2_000_000_000
+PROBE_TIMEOUT_S = 3.0
+TIMED_NETWORK, TIMED_BATCH, TIMED_SIDE = "resnet18", 4, 64
+"""A training step that takes some hundredths of a second on a laptop, and tells what its arithmetic is worth."""
+
+MOST_TIMED_STEPS, TIMING_S = 5, 0.5
+"""When the timing of one number format ends."""
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One thing that a fit depends on.
+
+    Attributes
+    ----------
+    name : str
+        The thing, in a word or two.
+    text : str
+        How it stands.
+    verdict : {"OK", "note", "problem"}
+        "note": a fit works, but something may be missing or slow; "problem": a fit would fail.
+    advice : str
+        What to do; empty where all is well.
+    """
+
+    name: str
+    text: str
+    verdict: Verdict = "OK"
+    advice: str = ""
+
+
+def examine() -> Iterator[Fact]:
+    """Yield the facts one by one; all of them take a few seconds, most of which the import of torch has taken before.
+
+    Examples
+    --------
+    >>> next(examine()).name
+    'Saccade'
+    """
+    yield _versions()
+    yield _device()
+    yield _processor()
+    yield _memory()
+    yield _arithmetic()
+    yield _disk("cache", cache_folder(), "set SACCADE_CACHE to a folder elsewhere")
+    yield _disk("runs", Path.cwd() / RUNS_FOLDER, "change to another folder, or name one by fit --out")
+    yield _weights()
+    yield _hub()
+    yield _image_formats()
+    if extras := _extras():
+        yield extras
+
+
+def _versions() -> Fact:
+    versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("torch", "timm", "optuna"))
+    return Fact("Saccade", f"{__version__} with {versions}, Python {platform.python_version()}")
+
+
+def _device() -> Fact:
+    device = choose_device()
+    bits = {torch.bfloat16: "bfloat16", torch.float16: "float16", torch.float32: "float32"}
+    numerics = bits[Numerics.choose(device, None).dtype]
+    if device.type == "cuda":
+        properties = [torch.cuda.get_device_properties(number) for number in range(torch.cuda.device_count())]
+        named = ", ".join(f"{gpu.name} ({decimal(gpu.total_memory)})" for gpu in properties)
+        return Fact("device", f"{named}; trains in {numerics}")
+    if device.type == "mps":
+        return Fact("device", f"Apple GPU (MPS); trains in {numerics}")
+    if shutil.which("nvidia-smi"):
+        advice = "torch does not see the NVIDIA GPU: install torch for its driver, see pytorch.org/get-started"
+        return Fact("device", f"CPU, although there is an NVIDIA driver; trains in {numerics}", "note", advice)
+    advice = "choose small networks, such as mobilenetv3_small_100, and give enough --time-limit"
+    return Fact("device", f"CPU, no GPU; trains in {numerics}", "note", advice)
+
+
+def _processor() -> Fact:
+    num_cores, num_threads = num_usable_cores(), torch.get_num_threads()
+    text = f"{_count(num_cores, 'core')}, {_count(num_threads, 'thread')} for arithmetic, {_capability()}"
+    if num_threads > num_cores:
+        advice = f"threads wait for each other: set OMP_NUM_THREADS={num_cores}, or fit --threads {num_cores}"
+        return Fact("processor", text, "note", advice)
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    if load > num_cores:
+        advice = "other programs are at work: trials will be slower than they need be"
+        return Fact("processor", f"{text}, load {load:.1f}", "note", advice)
+    return Fact("processor", text)
+
+
+def _capability() -> str:
+    capability = torch.backends.cpu.get_cpu_capability()
+    return "no vector instructions" if capability == "DEFAULT" else capability
+
+
+def _memory() -> Fact:
+    free, total = available_memory_bytes(), _total_memory_bytes()
+    if free is None:
+        return Fact("memory", "unknown" if total is None else f"{decimal(total)} in all")
+    text = f"{decimal(free)} free" + ("" if total is None else f" of {decimal(total)}")
+    if free < LEAST_MEMORY_BYTES:
+        return Fact("memory", text, "note", "end other programs, or choose a small batch_size and img_size")
+    return Fact("memory", text)
+
+
+def available_memory_bytes() -> int | None:
+    """Return how much memory a new program could have, within the limit of a container; None where nobody says."""
+    free = [bytes_ for bytes_ in (_free_in_container(), _free_in_system()) if bytes_ is not None]
+    return min(free) if free else None
+
+
+def _free_in_system() -> int | None:
+    try:
+        facts = Path("/proc/meminfo").read_text(encoding="ascii")
+    except OSError:  # only Linux has it
+        return None
+    found = re.search(r"MemAvailable:\s+(\d+) kB", facts)
+    return int(found[1]) * 1024 if found else None
+
+
+def _free_in_container() -> int | None:
+    try:
+        limit, used = (Path(f"/sys/fs/cgroup/memory.{name}").read_text().strip() for name in ("max", "current"))
+    except OSError:
+        return None
+    return max(0, int(limit) - int(used)) if limit.isdigit() and used.isdigit() else None
+
+
+def _total_memory_bytes() -> int | None:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # Windows has no sysconf
+        return None
+
+
+def _arithmetic() -> Fact:
+    """Time a training step in the formats that the device may train in."""
+    device = choose_device()
+    half = torch.float16 if device.type == "mps" else torch.bfloat16
+    try:
+        plain_s = _step_s(Numerics(device))
+        half_s = _step_s(Numerics(device, half))
+    except RuntimeError as error:  # torch's, which may be about anything
+        reason = str(error).strip().partition("\n")[0]
+        return Fact("arithmetic", f"a training step failed: {reason}", "problem", "install torch for this machine")
+    name = str(half).removeprefix("torch.")
+    text = f"a step of {TIMED_NETWORK} takes {plain_s * 1000:.0f} ms in float32, {half_s * 1000:.0f} ms in {name}"
+    if half_s < plain_s / 1.25 and Numerics.choose(device, None).dtype is torch.float32:
+        return Fact("arithmetic", text, advice=f"{name} is faster here: try fit --set amp=True")
+    return Fact("arithmetic", text)
+
+
+def _step_s(numerics: Numerics) -> float:
+    """Return the seconds of one training step, the first one, which sets things up, left out."""
+    network = numerics.place(build_network(TIMED_NETWORK, 10, pretrained=False))
+    images = torch.zeros(TIMED_BATCH, 3, TIMED_SIDE, TIMED_SIDE, device=numerics.device)
+    images = images.contiguous(memory_format=torch.channels_last)
+
+    def step() -> None:
+        with numerics.autocast():
+            loss = network(images).float().square().mean()
+        loss.backward()
+        loss.item()  # waits until the device is done
+
+    until_s = time.perf_counter() + TIMING_S
+    step()
+    times_s: list[float] = []
+    while not times_s or (len(times_s) < MOST_TIMED_STEPS and time.perf_counter() < until_s):
+        start_s = time.perf_counter()
+        step()
+        times_s.append(time.perf_counter() - start_s)
+    return min(times_s)  # the one that other programs disturbed least
+
+
+def _disk(name: str, folder: Path, advice: str) -> Fact:
+    """Look at the disk of a folder, or of the nearest one above it that exists."""
+    nearest = next(path for path in (folder, *folder.parents) if path.exists())
+    if not nearest.is_dir():
+        return Fact(name, f"{folder} cannot be made: {nearest} is a file", "problem", advice)
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        return Fact(name, f"{folder} cannot be written", "problem", advice)
+    free = shutil.disk_usage(nearest).free
+    text = f"{folder}, {decimal(free)} free"
+    return Fact(name, text) if free >= LEAST_DISK_BYTES else Fact(name, text, "note", f"make room, or {advice}")
+
+
+def _weights() -> Fact:
+    given = os.environ.get(WEIGHTS_FOLDER_VARIABLE)
+    if not given:
+        cached = sorted(hub_cache_folder().glob("models--timm--*"))
+        advice = f"without a network, set {WEIGHTS_FOLDER_VARIABLE} to a folder of files <network>{SUFFIX}"
+        text = f"no folder of one's own ({WEIGHTS_FOLDER_VARIABLE}); {len(cached)} in the hub's cache"
+        return Fact("weights", text, "OK" if cached else "note", "" if cached else advice)
+    folder = Path(given).expanduser()
+    if not folder.is_dir():
+        advice = f"set {WEIGHTS_FOLDER_VARIABLE} to a folder of {SUFFIX} files, or unset it"
+        return Fact("weights", f"{folder} is no folder ({WEIGHTS_FOLDER_VARIABLE})", "problem", advice)
+    files = sorted(folder.glob(f"*{SUFFIX}"))
+    odd = [file.name for file in files if not is_usable(file)]
+    text = f"{folder} ({WEIGHTS_FOLDER_VARIABLE}): {len(files) - len(odd)} of {_count(len(files), 'file')} can be used"
+    if odd:
+        shown = ", ".join(odd[:3]) + (", …" if len(odd) > 3 else "")
+        advice = f"these are damaged, or not named after a network, as resnet18{SUFFIX} is: {shown}"
+        return Fact("weights", text, "note", advice)
+    return Fact("weights", text) if files else Fact("weights", text, "note", f"put files <network>{SUFFIX} there")
+
+
+def is_usable(file: Path) -> bool:
+    """Tell whether a file of weights is named after a network and can be read."""
+    try:
+        resolve_name(file.name.removesuffix(SUFFIX).partition(".")[0])
+        tensor_names(file)
+    except SaccadeError:
+        return False
+    return True
+
+
+def _hub() -> Fact:
+    endpoint = hub_endpoint()
+    if constants.HF_HUB_OFFLINE:
+        return Fact("hub", "not asked, because HF_HUB_OFFLINE is set", "note", "unset it to download weights")
+    try:
+        status = httpx.head(endpoint, timeout=PROBE_TIMEOUT_S, follow_redirects=True).status_code
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        advice = "pretrained weights must come from a folder (fit --weights), or use --set pretrained=False"
+        return Fact("hub", f"{endpoint} cannot be reached: {reason}", "note", advice)
+    if status >= 400:
+        return Fact("hub", f"{endpoint} answers HTTP {status}", "note", "look at HF_ENDPOINT and the proxy's settings")
+    return Fact("hub", f"{endpoint} can be reached")
+
+
+def _image_formats() -> Fact:
+    formats = {"jpg": "JPEG", "zlib": "PNG", "webp": "WebP", "avif": "AVIF", "libtiff": "TIFF", "jpg_2000": "JPEG 2000"}
+    lacking = [name for feature, name in formats.items() if not _has_feature(feature)]
+    text = f"Pillow {metadata.version('pillow')} reads " + ", ".join(n for n in formats.values() if n not in lacking)
+    if not lacking:
+        return Fact("images", text)
+    return Fact("images", text, "note", f"for {', '.join(lacking)}, install another build of Pillow")
+
+
+def _has_feature(name: str) -> bool:
+    # Older versions of Pillow do not know newer features.
+    return name in features.modules | features.codecs and bool(features.check(name))
+
+
+def _extras() -> Fact | None:
+    """Tell which of the package's optional requirements, other than the developers', are there."""
+    missing: dict[str, list[str]] = {}
+    for requirement in metadata.requires("saccade") or ():
+        found = re.fullmatch(r"\s*([\w.-]+)[^;]*;.*extra\s*==\s*['\"]([\w-]+)['\"].*", requirement)
+        if found and found[2] not in ("dev", "docs"):
+            missing.setdefault(found[2], []).extend([found[1]] * (not _is_installed(found[1])))
+    if not missing:
+        return None
+    text = ", ".join(f"{extra} {'is missing' if names else 'is there'}" for extra, names in missing.items())
+    wanted = [extra for extra, names in missing.items() if names]
+    advice = f"where you want them: pip install 'saccade[{','.join(wanted)}]'" if wanted else ""
+    return Fact("extras", text, "OK", advice)
+
+
+def _is_installed(distribution: str) -> bool:
+    try:
+        metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _count(num: int, thing: str) -> str:
+    return f"{num} {thing}{'' if num == 1 else 's'}"

@@ -1,0 +1,221 @@
+"""What can be said of a network before it is trained, for those who choose among networks."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import timm
+import torch
+from torch import nn
+
+from saccade.autosearch.features import FAMILIES, NetworkDescription
+from saccade.models.catalogue import resolve_name, split_name
+from saccade.models.network import network_input
+from saccade.models.published import published_top1
+from saccade.models.weights import WEIGHTS_FOLDER_VARIABLE, find_weights, networks_in_folder
+
+__all__ = ["describe_module", "describe_network", "kind_of", "num_parameters"]
+
+# Parts of pretraining tags: of ImageNet-21k and its subsets, and of web-scale collections or self-training.
+_LARGE = re.compile(r"inw?(21|22|12)k")
+_WEB_SCALE = re.compile(
+    r"(^|_)ns_|jft|laion|clip|openai|datacomp|dfn|webli|dino|swag|seer|lvd|ssl|swsl|wsl|yfcc|ig1b|m30m|m38m|merged|sa1b"
+    r"|apple_pt|bamboo|cc12m|deepseek|gemma|ogvl|pali|qwen|radio|sat493m"
+)
+
+# Modules that mix places of an image by queries and keys, by the names of their classes. Squeeze-and-excitation and
+# its kin, which weigh channels or places of a convolution, and attention that only pools at the end, are none.
+_ATTENTION = re.compile(r"attn|attention|^xca$|^litemla$|lambda_?layer", re.IGNORECASE)
+_NO_ATTENTION = re.compile(r"split|selective|pool|flatten|^(channel|spatial)attn|^spatialattention", re.IGNORECASE)
+
+# From this many convolutions outside attention blocks for each attention on, they are more than a stem.
+_CONVOLUTIONS_OF_HYBRIDS = 0.4
+
+
+def describe_network(
+    name: str, *, pretrained: bool = True, img_size: int | None = None, weights: str | Path | None = None
+) -> NetworkDescription:
+    """Describe a network by its name; no weights are read or downloaded, and each network is only looked at once.
+
+    Parameters
+    ----------
+    name : str
+        A name that `resolve_name` knows.
+    pretrained : bool
+        Whether it starts from pretrained weights. If not, its accuracy is still that of the architecture, which
+        ranks architectures all the same.
+    img_size : int or None
+        Pixels of a side of the images; None is the network's own.
+    weights : path or None
+        A file of pretrained weights or a folder of them, as for `find_weights`: the tag in a file's name tells what
+        they have learned from.
+
+    Returns
+    -------
+    NetworkDescription
+        Parameters are counted with a last layer of 1000 classes, as they are published. The accuracy is None where
+        `published_top1` has none.
+
+    Raises
+    ------
+    UnknownModelError
+        If there is no such network.
+    WeightsNotFoundError
+        If a folder of weights does not exist, or the network's file in it is damaged.
+
+    Examples
+    --------
+    >>> network = describe_network("resnet18.tv_in1k")
+    >>> round(network.num_params / 1e6, 1), network.input_size, network.top1, network.kind
+    (11.7, 224, 0.6976, 'conv')
+    """
+    # The environment may name a folder, so a description is only remembered for as long as that says the same.
+    folder = os.environ.get(WEIGHTS_FOLDER_VARIABLE)
+    return _describe(name, pretrained, img_size, None if weights is None else str(weights), folder)
+
+
+def describe_module(
+    network: nn.Module, *, pretrained: bool = False, img_size: int | None = None, name: str = ""
+) -> NetworkDescription:
+    """Describe a network that was built already.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        One of timm's is recognised, and described as by its name.
+    pretrained : bool
+        Whether its weights are worth keeping.
+    img_size : int or None
+        Pixels of a side of the images; None is what the network says, or 224.
+    name : str
+        What to call its family, when it is none of timm's.
+
+    Examples
+    --------
+    >>> describe_module(nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten()), img_size=32).num_params
+    224.0
+    """
+    config = getattr(network, "pretrained_cfg", None) or {}
+    architecture, tag = str(config.get("architecture") or ""), str(config.get("tag") or "")
+    return NetworkDescription(
+        num_params=float(num_parameters(network)),
+        input_size=img_size or network_input(network).img_size,
+        top1=published_top1(architecture, tag or None) if architecture else None,
+        pretraining=_pretraining(tag) if pretrained else 0,
+        kind=kind_of(network),
+        family=_family(architecture) if architecture else name,
+    )
+
+
+def num_parameters(network: nn.Module) -> int:
+    """Return how many parameters a network has."""
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def kind_of(network: nn.Module) -> str:
+    """Return ``conv``, ``transformer`` or ``hybrid``, by the modules that a network is made of.
+
+    A network without attention is ``conv``, unless it has no convolution either but that which cuts the image into
+    patches (an MLP-Mixer): those go with the transformers. One with attention is ``hybrid`` when the convolutions
+    outside its attention blocks are too many for a stem.
+
+    Examples
+    --------
+    >>> kind_of(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU()))
+    'conv'
+    """
+    attentions = list(_outermost_attentions(network))
+    # Convolutions beside attention in one block, such as XCiT's local interaction, belong to the block.
+    blocks = tuple(f"{name.rpartition('.')[0]}." for name in attentions if "." in name)
+    inside = (*blocks, *(f"{name}." for name in attentions))
+    spatial = [name for name, module in network.named_modules() if _is_spatial(module)]
+    num_convolutions = sum(not name.startswith(inside) for name in spatial)
+    if not attentions:
+        cuts_patches = any(isinstance(module, nn.Conv2d) and _is_patch(module) for module in network.modules())
+        return "transformer" if cuts_patches and not spatial else "conv"
+    return "hybrid" if num_convolutions > _CONVOLUTIONS_OF_HYBRIDS * len(attentions) else "transformer"
+
+
+def _outermost_attentions(network: nn.Module) -> Iterator[str]:
+    """Yield the names of the modules that are attention, but not of those inside them."""
+    found: tuple[str, ...] = ()
+    for name, module in network.named_modules():
+        words = type(module).__name__
+        if _ATTENTION.search(words) and not _NO_ATTENTION.search(words) and not name.startswith(found):
+            found = (*found, f"{name}.") if name else found
+            yield name
+
+
+def _is_spatial(module: nn.Module) -> bool:
+    return isinstance(module, nn.Conv2d) and max(module.kernel_size) > 1 and not _is_patch(module)
+
+
+def _is_patch(module: nn.Conv2d) -> bool:
+    """Tell whether a convolution looks at each place once, which cuts an image into patches or merges them."""
+    return max(module.kernel_size) > 1 and tuple(module.kernel_size) == tuple(module.stride)
+
+
+@cache
+def _describe(
+    name: str, pretrained: bool, img_size: int | None, weights: str | None, folder: str | None
+) -> NetworkDescription:
+    full = resolve_name(name)
+    architecture, tag = split_name(full)
+    if pretrained:
+        tag = tag or _tag_of_file(architecture, weights or folder) or _default_tag(architecture)
+    num_params, kind = _size_and_kind(architecture)
+    known = f"{architecture}.{tag}" if tag in _known_tags(architecture) else full
+    return NetworkDescription(
+        num_params=float(num_params),
+        input_size=img_size or network_input(known).img_size,
+        top1=published_top1(architecture, tag),
+        pretraining=_pretraining(tag or "") if pretrained else 0,
+        kind=kind,
+        family=_family(architecture),
+    )
+
+
+@cache
+def _size_and_kind(architecture: str) -> tuple[int, str]:
+    with torch.device("meta"):  # shapes without memory, and without the time to draw random weights
+        network = timm.create_model(architecture, pretrained=False, num_classes=1000)
+    return num_parameters(network), kind_of(network)
+
+
+def _tag_of_file(architecture: str, weights: str | None) -> str | None:
+    """Return the tag in the name of the file that would be loaded, where that is a local one."""
+    if weights is None:
+        return None
+    path = Path(weights).expanduser()
+    if path.is_dir():
+        if architecture not in networks_in_folder(path):
+            return None
+        path = find_weights(architecture, folder=path)
+    named, tag = split_name(path.name.removesuffix(path.suffix))
+    return tag if named == architecture else None
+
+
+def _known_tags(architecture: str) -> list[str]:
+    return [split_name(name)[1] or "" for name in timm.models.get_arch_pretrained_cfgs(architecture)]
+
+
+def _default_tag(architecture: str) -> str | None:
+    config = timm.models.get_pretrained_cfg(architecture)
+    return config.tag or None if config is not None else None
+
+
+def _pretraining(tag: str) -> int:
+    return 2 if _WEB_SCALE.search(tag) else 1 if _LARGE.search(tag) else 0
+
+
+def _family(architecture: str) -> str:
+    """Return the family's name: one that the portfolio knows, or the letters that the name begins with."""
+    for family in FAMILIES:
+        if any(part.startswith(family) for part in architecture.split("_")):
+            return family
+    letters = re.match(r"[a-z]+", architecture.removeprefix("tf_"))
+    return letters.group() if letters else architecture

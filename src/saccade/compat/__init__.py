@@ -1,0 +1,1 @@
+"""Classes that only AutoGluon's API has."""

@@ -1,0 +1,352 @@
+"""Generic tuning as in the API that Saccade revives: any Python function, one trial after the other."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import math
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from saccade.compat.local_searchers import LocalGridSearcher, LocalRandomSearcher, LocalSearcher
+from saccade.compat.tuned_function import Arguments, TunedFunction
+from saccade.deadline import Deadline
+from saccade.errors import HyperparameterError, SearchFailedError, UnknownArgumentError
+from saccade.events import Event, JobFailed, TrialStarted, Warned
+from saccade.executor import InlineExecutor
+from saccade.scheduler.fifo import FIFOScheduler
+from saccade.searcher import make_searcher
+from saccade.searcher.base import Searcher
+from saccade.space import Dict
+from saccade.space.constants import copied, plain
+from saccade.study.study import Study
+from saccade.study.trial import Trial
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+    from matplotlib.figure import Figure
+
+_log = logging.getLogger(__name__)
+
+_LOCAL_SEARCHERS: dict[str, type[LocalSearcher]] = {
+    "auto": LocalRandomSearcher,
+    "random": LocalRandomSearcher,
+    "local_random": LocalRandomSearcher,
+    "grid": LocalGridSearcher,
+    "local_grid": LocalGridSearcher,
+}
+
+# Arguments of old scripts that said how to run trials elsewhere, or how to show them.
+_WITHOUT_EFFECT = (
+    "delay_get_config",
+    "dist_ip_addrs",
+    "resume",
+    "training_history_callback",
+    "training_history_callback_delta_secs",
+    "visualizer",
+)
+
+
+class StoppingCriterionError(HyperparameterError, AssertionError):
+    """A search that would never end; an ``AssertionError`` as well, as in the API that Saccade revives."""
+
+
+class LocalSequentialScheduler:
+    """Tunes any Python function: runs it with one configuration after the other, in this process.
+
+    A trial that raises does not end the search, unless the first ten all do, for one and the same reason: its traceback
+    is logged at once, and kept in `training_history`. The reward of a trial is the highest one that it reports.
+
+    Parameters
+    ----------
+    train_fn : callable
+        ``train_fn(args, reporter)``. `args` is a dict of the configuration, whose values are attributes as well
+        (``args.lr``), with the number of the trial as `task_id`. It calls ``reporter(epoch=1, reward=0.9)`` after each
+        epoch; further figures are kept as they are, and `epoch` may be left out. The call does not return when the
+        trial is to end, because `max_reward` is reached, or because another epoch as long as the last one would not
+        end in time.
+    search_space : saccade.space.Dict or mapping
+        Names with spaces and constants.
+    train_fn_kwargs : mapping or None
+        Further keyword arguments of `train_fn`.
+    searcher : str or Searcher
+        ``"random"`` (``"auto"`` is the same), ``"grid"``, a name that `saccade.searcher.make_searcher` knows, or a
+        searcher.
+    reward_attr : str
+        The keyword of the reporter that holds the reward; higher is better.
+    resource : mapping or None
+        Has no effect: trials run in this process, with all that it has.
+    search_options : mapping or None
+        Further arguments of the searcher that is named.
+    time_attr : str
+        The keyword of the reporter that training curves are drawn over.
+    num_trials : int or None
+        How many trials to run at most.
+    time_out : float or None
+        Seconds that the search may take.
+    max_reward : float or None
+        The search ends when a trial reports at least this reward; None searches on.
+    checkpoint : object
+        Has no effect but a warning: nothing is saved.
+    **options
+        Arguments that old scripts give and that have no effect here; each is warned of.
+
+    Attributes
+    ----------
+    training_history : dict of int to list of dict
+        What each trial reported, by its number: the figures, with ``trial``, ``time_this_iter`` and
+        ``time_since_start`` (seconds). A trial that failed has a last entry with its ``traceback``.
+    config_history : dict of int to dict
+        The configurations by number of trial.
+    study : saccade.study.study.Study or None
+        The last search; None before the first.
+
+    Raises
+    ------
+    StoppingCriterionError
+        If neither `num_trials` nor `time_out` is given.
+    HyperparameterError
+        If one of them cannot be.
+    UnknownNameError
+        If there is no such searcher, search option or argument.
+
+    Examples
+    --------
+    >>> from saccade.space import Real
+    >>> def train_fn(args, reporter):
+    ...     reporter(epoch=1, reward=1 - (args.x - 0.5) ** 2)
+    >>> scheduler = LocalSequentialScheduler(train_fn, {"x": Real(0, 1)}, searcher="grid", num_trials=3)
+    >>> scheduler.run()
+    >>> scheduler.get_best_config()
+    {'x': 0.3333333333333333}
+    """
+
+    def __init__(
+        self,
+        train_fn: Callable[..., Any],
+        search_space: Dict | Mapping[Any, Any],
+        train_fn_kwargs: Mapping[str, Any] | None = None,
+        searcher: str | Searcher = "auto",
+        reward_attr: str = "reward",
+        resource: Mapping[str, Any] | None = None,
+        *,
+        search_options: Mapping[str, Any] | None = None,
+        time_attr: str = "epoch",
+        num_trials: int | None = None,
+        time_out: float | None = None,
+        max_reward: float | None = None,
+        checkpoint: object = None,
+        **options: Any,
+    ) -> None:
+        _check_limits(num_trials, time_out)
+        _check_options(options if checkpoint is None else {**options, "checkpoint": checkpoint})
+        self.train_fn = train_fn
+        self.train_fn_kwargs = dict(train_fn_kwargs or {})
+        self.search_space = search_space
+        self.searcher = _make_searcher(searcher, search_space, reward_attr, dict(search_options or {}))
+        self.reward_attr, self.time_attr = reward_attr, time_attr
+        self.resource = resource
+        self.num_trials, self.time_out, self.max_reward = num_trials, time_out, max_reward
+        self.training_history: dict[int, list[dict[str, Any]]] = {}
+        self.config_history: dict[int, dict[Any, Any]] = {}
+        self.study: Study | None = None
+
+    def run(self) -> None:
+        """Search until the trials, the time or the space are used up, or a reward is high enough.
+
+        Each call begins a new search, in which the searcher knows what it learned before.
+
+        Raises
+        ------
+        SearchFailedError
+            If every trial raised; it names the reasons, and has the first traceback.
+        """
+        self.training_history, self.config_history = {}, {}
+        trainable = TunedFunction(self._call, self.reward_attr, self.training_history)
+        self.study = Study(
+            InlineExecutor(trainable),
+            self.searcher,
+            FIFOScheduler(),
+            num_trials=self.num_trials,
+            deadline=Deadline(self.time_out),
+            max_score=self.max_reward,
+            listeners=[self._listen],
+        )
+        try:
+            self.study.run()
+        except SearchFailedError as failed:
+            # To the study a trial without a report has failed; here it has no reward, and that is all.
+            if all(trial.failure and trial.failure.traceback for trial in self.study.trials):
+                raise
+            _log.warning("No trial has a reward. %s", failed)
+
+    def run_with_config(self, config: Mapping[Any, Any]) -> Any:
+        """Call the function once with a configuration, outside the search, and return what it returns.
+
+        Its reports go nowhere, and what it raises is not held back.
+        """
+        return self._call(Arguments(copied(dict(config))), lambda **figures: None)  # noqa: ARG005
+
+    def join_jobs(self, timeout: float | None = None) -> None:
+        """Return at once: when `run` has returned, all trials have ended."""
+
+    def get_best_task_id(self) -> int | None:
+        """Return the number of the trial with the highest reward; None if no trial has one."""
+        best = self._best_trial
+        return None if best is None else best.number
+
+    def get_best_config(self) -> dict[Any, Any]:
+        """Return the configuration of the trial with the highest reward; {} if no trial has one."""
+        best = self._best_trial
+        config: dict[Any, Any] = {} if best is None else copied(best.config)
+        return config
+
+    def get_best_reward(self) -> float:
+        """Return the highest reward; -inf if no trial has one."""
+        best = self._best_trial
+        return -math.inf if best is None or best.best_report is None else best.best_report.score
+
+    def get_training_curves(
+        self, filename: str | PathLike[str] | None = None, plot: bool = False, use_legend: bool = True
+    ) -> Figure | None:
+        """Draw the reward of each trial over its epochs.
+
+        Parameters
+        ----------
+        filename
+            Where to write the picture, in the format that the name's ending says; None writes none.
+        plot
+            Show the picture: in a window, or in the notebook.
+        use_legend
+            Name the curves.
+
+        Returns
+        -------
+        matplotlib.figure.Figure or None
+            The figure; None if it was shown, so that a notebook does not show it twice.
+        """
+        if plot:
+            from matplotlib import pyplot  # lazily, as it is slow to import; and only here, as it has global state
+        from matplotlib.figure import Figure  # lazily
+
+        figure: Figure = pyplot.figure(layout="constrained") if plot else Figure(layout="constrained")
+        self._draw_curves(figure, use_legend)
+        if filename is not None:
+            figure.savefig(filename)
+        if not plot:
+            return figure
+        pyplot.show()
+        pyplot.close(figure)
+        return None
+
+    @staticmethod
+    def get_average_trial_time_(
+        i: int, avg_trial_run_time: float | None, trial_start_time: float, time_end: float
+    ) -> float:
+        """Return the mean time of trials after trial number `i`, from 0, which ran between the two times (seconds).
+
+        Examples
+        --------
+        >>> LocalSequentialScheduler.get_average_trial_time_(1, 2.0, trial_start_time=100, time_end=104)
+        3.0
+        """
+        trial_time = time_end - trial_start_time
+        return trial_time if i == 0 or avg_trial_run_time is None else (avg_trial_run_time * i + trial_time) / (i + 1)
+
+    @staticmethod
+    def has_enough_time_for_trial_(
+        time_out: float,
+        time_start: float,
+        trial_start_time: float,  # noqa: ARG004
+        trial_end_time: float,
+        avg_trial_run_time: float | None,
+        fill_factor: float = 0.95,
+    ) -> bool:
+        """Tell whether another trial of average length would end in time.
+
+        `run` has no use for it: a trial is ended in time, so that one that is cut short counts as well.
+
+        Parameters
+        ----------
+        time_out
+            Seconds that the search may take.
+        time_start, trial_start_time, trial_end_time
+            When the search began, and the last trial began and ended.
+        avg_trial_run_time
+            Mean seconds of a trial; None if it is not known.
+        fill_factor
+            The share of that mean for which there must be time.
+        """
+        time_left = time_start + time_out - trial_end_time
+        return time_left > (avg_trial_run_time or 0.0) * fill_factor
+
+    @property
+    def _best_trial(self) -> Trial | None:
+        return None if self.study is None else self.study.best_trial
+
+    def _draw_curves(self, figure: Figure, use_legend: bool) -> None:
+        axes = figure.add_subplot(xlabel=self.time_attr, ylabel=self.reward_attr)
+        for number, history in self.training_history.items():
+            reports = [report for report in history if self.reward_attr in report]
+            times = [report.get(self.time_attr, count) for count, report in enumerate(reports, start=1)]
+            axes.plot(times, [report[self.reward_attr] for report in reports], ".-", label=f"task {number}")
+        if use_legend and axes.lines:
+            axes.legend()
+
+    def _call(self, args: Arguments, reporter: Callable[..., None]) -> Any:
+        try:
+            inspect.signature(self.train_fn).bind(args, reporter=reporter, **self.train_fn_kwargs)
+        except TypeError:  # it has another name for the reporter
+            return self.train_fn(args, reporter, **self.train_fn_kwargs)
+        return self.train_fn(args, reporter=reporter, **self.train_fn_kwargs)
+
+    def _listen(self, event: Event) -> None:
+        searcher = self.searcher if isinstance(self.searcher, LocalSearcher) else None
+        match event:
+            case TrialStarted():
+                self.config_history[event.trial] = copied(event.config)
+                if searcher:
+                    searcher.register_pending(event.config)
+            case JobFailed():
+                if searcher:
+                    searcher.evaluation_failed(self.config_history[event.trial])
+                if event.traceback:
+                    self.training_history[event.trial].append({"trial": event.trial, "traceback": event.traceback})
+                    _log.warning("Trial %d failed: %s\n%s", event.trial, event.reason, event.traceback.rstrip())
+                else:
+                    example = f"reporter(epoch=…, {self.reward_attr}=…)"
+                    _log.warning("Trial %d has no reward: train_fn did not call %s.", event.trial, example)
+            case Warned():
+                _log.warning("%s", event.text)
+
+
+def _make_searcher(
+    searcher: str | Searcher, space: Dict | Mapping[Any, Any], reward_attr: str, options: dict[str, Any]
+) -> Searcher:
+    if not isinstance(searcher, str) or searcher not in _LOCAL_SEARCHERS:
+        return make_searcher(searcher, space, **options)
+    local = _LOCAL_SEARCHERS[searcher]
+    known = set(inspect.signature(local).parameters) - {"search_space", "reward_attr"}
+    for option in options:
+        if option not in known:
+            raise UnknownArgumentError.of(f"search option of {local.__name__}", option, known)
+    made: LocalSearcher = local(space, reward_attr=reward_attr, **options)
+    return made
+
+
+def _check_limits(num_trials: Any, time_out: Any) -> None:
+    if num_trials is None and time_out is None:
+        raise StoppingCriterionError("Need stopping criterion: Either num_trials or time_out")
+    if num_trials is not None and (type(plain(num_trials)) is not int or num_trials < 1):
+        raise HyperparameterError(f"num_trials is {num_trials!r}; it must be a whole number of at least 1, or None.")
+    if time_out is not None and not (isinstance(plain(time_out), (int, float)) and time_out > 0):
+        raise HyperparameterError(f"time_out is {time_out!r}; it must be a number of seconds above 0, or None.")
+
+
+def _check_options(options: Mapping[str, Any]) -> None:
+    known = set(inspect.signature(LocalSequentialScheduler).parameters) - {"options"}
+    for name in options:
+        if name not in known and name not in _WITHOUT_EFFECT:
+            raise UnknownArgumentError.of("argument", name, known)
+        _log.warning("LocalSequentialScheduler: %s has no effect.", name)

@@ -1,0 +1,1 @@
+"""Decoded images: in memory-mapped files, on demand, and the cache of them."""

@@ -1,0 +1,119 @@
+"""Images that are decoded when they are asked for: for prediction, and where there is no room for a store."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from saccade.data.decoding import ImageSource
+from saccade.data.examples import ImageLike
+from saccade.data.scanning import Scan
+from saccade.data.store.store import ImageStore
+from saccade.data.store.store_writing import Index
+from saccade.data.store.stored_form import read_as_stored
+from saccade.errors import ImageReadError
+
+
+class OnDemandImages:
+    """Decodes image `i` at each ``images[i]``; what cannot be read is black, and noted in `errors`.
+
+    Parameters
+    ----------
+    images : sequence
+        Paths, bytes or pictures.
+    shorter_side : int
+        Pixels of the shorter side that are wanted.
+    channels : int
+        As in `read_as_stored`.
+    num_uses : int
+        How often each image is asked for. It is decoded at the first time, by whichever thread asks first, and kept
+        until the last; so where several ask for the images in about the same order, few are kept.
+    """
+
+    decodes = True
+
+    def __init__(self, images: Sequence[ImageLike], shorter_side: int, channels: int = 3, num_uses: int = 1) -> None:
+        self.images, self.shorter_side, self.channels, self.num_uses = images, shorter_side, channels, num_uses
+        self.errors: dict[int, str] = {}
+        self._lock = threading.Lock()
+        self._kept: dict[int, tuple[Future[np.ndarray], int]] = {}  # with how often each will still be asked for
+
+    def __getitem__(self, index: int, /) -> np.ndarray:
+        """Return image `index`, uint8 of shape (height, width, channels)."""
+        if self.num_uses == 1:
+            return self._decode(index)
+        with self._lock:
+            is_first = index not in self._kept
+            decoded, num_left = (Future(), self.num_uses) if is_first else self._kept[index]
+            if num_left > 1:
+                self._kept[index] = decoded, num_left - 1
+            else:
+                del self._kept[index]
+        if is_first:
+            try:
+                decoded.set_result(self._decode(index))
+            except BaseException as error:  # else the others would wait for ever
+                decoded.set_exception(error)
+        return decoded.result()
+
+    def _decode(self, index: int) -> np.ndarray:
+        try:
+            return read_as_stored(self.images[index], self.shorter_side, self.channels)
+        except ImageReadError as error:
+            self.errors[index] = str(error)
+            return np.zeros((8, 8, self.channels), np.uint8)
+
+
+class StreamedStore(ImageStore):
+    """Stands for a store where there is no room for one: it keeps no pixels, and decodes an image each time.
+
+    Parameters
+    ----------
+    images : sequence
+        Paths, bytes, Pillow images or arrays.
+    scan : Scan
+        What is known of each.
+    shorter_side : int or None
+        As in `ImageStore.build`.
+    channels : int
+        Likewise.
+
+    Examples
+    --------
+    >>> from saccade.data.scanning import scan_images
+    >>> images = [np.zeros((20, 30, 3), dtype=np.uint8)]
+    >>> store = StreamedStore(images, scan_images(images), shorter_side=10)
+    >>> store[0].shape, store.num_bytes
+    ((10, 15, 3), 0)
+    """
+
+    decodes = True
+
+    def __init__(self, images: Sequence[ImageSource], scan: Scan, shorter_side: int | None, channels: int = 3) -> None:
+        super().__init__(Path(), np.zeros(0, np.uint8), Index.empty(len(images)), scan, shorter_side, channels)
+        self._images = images
+        self._readable = scan.readable
+
+    def __getitem__(self, position: int) -> npt.NDArray[np.uint8]:
+        """Decode one image to (H, W, channels) uint8; raises ImageReadError if it cannot be."""
+        position = range(len(self))[position]
+        if not self._readable[position]:
+            return super().__getitem__(position)  # which tells why
+        return read_as_stored(self._images[position], self.shorter_side, self.channels)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return StreamedStore, (self._images, self.scan, self.shorter_side, self.channels)
+
+    def __repr__(self) -> str:
+        return f"StreamedStore(num_images={len(self)}, shorter_side={self.shorter_side})"
+
+    @property
+    def readable(self) -> npt.NDArray[np.bool_]:
+        """(N,) bool: whether each image can be decoded."""
+        return self._readable

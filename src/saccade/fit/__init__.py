@@ -1,0 +1,1 @@
+"""One fit: its options, run folder, data preparation, search and result."""

@@ -1,0 +1,144 @@
+"""The images and labels of a run, kept in its folder by their paths, so that it can go on without whoever began it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from saccade.data.examples import Examples, ImageLike
+from saccade.errors import DataError
+from saccade.study.json_values import LostObjectError, from_json_value, to_json_value
+
+_PARTS = ("train", "tuning")
+_SAMPLE_BYTES = 65_536
+
+
+def write_run_data(path: Path, train: Examples, tuning: Examples | None) -> None:
+    """Write paths and labels to a file of JSON; of images that are in no files, that they are not.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    train, tuning : Examples
+        Labelled images.
+    """
+    parts = dict(zip(_PARTS, (train, tuning), strict=True))
+    odd = [image for part in parts.values() if part is not None for image in part.images if not _is_path(image)]
+    record: dict[str, Any]
+    if odd:
+        record = {"not_kept": f"{len(odd)} images are no files, but of type {type(odd[0]).__name__}"}
+    else:
+        record = {name: None if part is None else _part_to_json(part) for name, part in parts.items()}
+    path.write_text(json.dumps(record), encoding="ascii")
+
+
+def read_run_data(path: Path) -> tuple[Examples, Examples | None]:
+    """Return what `write_run_data` was given, its paths absolute.
+
+    Raises
+    ------
+    DataError
+        When the images or the labels were not such as a file can hold, or the file is not there or damaged.
+    """
+    advice = "continue the run in Python by ImagePredictor(path=…).fit(…, resume=True) with the same arguments"
+    try:
+        record = json.loads(path.read_text(encoding="ascii"))
+        if "not_kept" in record:
+            raise DataError(f"{path.parent} does not hold its images ({record['not_kept']}); {advice}")
+        train, tuning = (None if record[name] is None else _part_from_json(record[name]) for name in _PARTS)
+    except LostObjectError as lost:
+        raise DataError(f"{path.parent} does not hold its labels (one is {lost}); {advice}") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{path} cannot be read ({type(error).__name__}: {error}); {advice}") from None
+    assert train is not None
+    return train, tuning
+
+
+def fingerprint(train: Examples, tuning: Examples | None) -> str:
+    """Return a digest of paths, labels and weights, in their order; of images in memory, of a part of their pixels.
+
+    Examples
+    --------
+    >>> examples = Examples(["a.png"], pd.RangeIndex(1), pd.Series([1]))
+    >>> fingerprint(examples, None) == fingerprint(Examples(["a.png"], pd.RangeIndex(1), pd.Series(["1"])), None)
+    False
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for part in (train, tuning):
+        if part is None:
+            digest.update(b"none")
+            continue
+        for image in part.images:
+            for piece in _image_bytes(image):
+                digest.update(piece)
+            digest.update(b"\0")
+        rest = [_labels_to_json(part.labels), part.class_names, _labels_to_json(part.weights)]
+        digest.update(json.dumps(rest).encode("ascii"))
+    return digest.hexdigest()
+
+
+def _is_path(image: ImageLike) -> bool:
+    return isinstance(image, str | Path)
+
+
+def _image_bytes(image: ImageLike) -> Iterator[bytes]:
+    if isinstance(image, str | Path):
+        yield str(Path(image).absolute()).encode("utf-8", "surrogatepass")
+    elif isinstance(image, bytes):
+        yield from (str(len(image)).encode(), image[:_SAMPLE_BYTES], image[-_SAMPLE_BYTES:])
+    else:
+        shape = image.size if isinstance(image, Image.Image) else image.shape
+        flat = np.asarray(image).reshape(-1)
+        yield repr(shape).encode()
+        yield flat[:: max(1, len(flat) // _SAMPLE_BYTES)].tobytes()
+
+
+def _part_to_json(part: Examples) -> dict[str, Any]:
+    return {
+        "images": [str(Path(str(image)).absolute()) for image in part.images],
+        "labels": _labels_to_json(part.labels),
+        "class_names": part.class_names,
+        "weights": _labels_to_json(part.weights),
+    }
+
+
+def _part_from_json(record: dict[str, Any]) -> Examples:
+    images = list(record["images"])
+    return Examples(
+        images,
+        pd.RangeIndex(len(images)),
+        _labels_from_json(record["labels"]),
+        record["class_names"],
+        _labels_from_json(record["weights"]),
+    )
+
+
+def _labels_to_json(labels: pd.Series | pd.DataFrame | None) -> Any:
+    if labels is None:
+        return None
+    if isinstance(labels, pd.DataFrame):
+        return {"columns": [[to_json_value(name, None), _labels_to_json(column)] for name, column in labels.items()]}
+    return {"dtype": str(labels.dtype), "values": to_json_value(labels.tolist(), None)}
+
+
+def _labels_from_json(record: Any) -> Any:
+    if record is None:
+        return None
+    if "columns" in record:
+        columns = [(from_json_value(name, None), _labels_from_json(column)) for name, column in record["columns"]]
+        return pd.DataFrame(dict(columns))
+    values = from_json_value(record["values"], None)
+    try:
+        return pd.Series(values, dtype=record["dtype"])
+    except TypeError:  # a type that has no name to make it by; the values are the same
+        return pd.Series(values, dtype=object)

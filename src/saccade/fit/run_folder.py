@@ -1,0 +1,321 @@
+"""What was asked of a fit, and the run folder that keeps it."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import math
+import os
+import platform
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import filelock
+import torch
+
+from saccade._version import __version__
+from saccade.data.examples import Examples
+from saccade.errors import DataError, HyperparameterError, SpaceError
+from saccade.fit.config_file import FIT_TOML, FitConfig
+from saccade.fit.run_data import fingerprint, write_run_data
+from saccade.fit.settings import FitSettings
+from saccade.fit.values import to_toml
+from saccade.inference.saved import SavedPredictor
+from saccade.space import Dict
+from saccade.study.json_values import to_json_value
+from saccade.tasks.metrics import EvalMetric
+
+RUNS_FOLDER = "saccade_runs"
+"""Where runs go that are given no path."""
+
+RUN, DATA, SPLIT, EVENTS, JOURNAL, TRIALS, STORE, CHECKS, REFIT, SOUPS, FOLDS, START = (
+    "run.json",
+    "data.json",
+    "split.json",
+    "events.jsonl",
+    "study/journal.log",
+    "trials",
+    "store",
+    "checks.csv",
+    "refit",
+    "soups",
+    "folds",
+    "start.safetensors",
+)
+"""What a run folder holds besides the predictor."""
+
+STARTING, LOCK = ".starting", ".lock"
+"""A folder that is there while a run folder is being filled; the file by which a run that goes on is known."""
+
+MAY_CHANGE = ("time_limit", "verbosity", "executor", "nthreads_per_trial", "ngpus_per_trial")
+"""Arguments that say for how long, and where, trials are trained: a run may go on with others."""
+
+
+ADDED: dict[str, Any] = {"ensemble": "auto", "soup": "auto", "num_folds": None}
+"""Arguments that runs of earlier versions have not written down, with what they may be taken for."""
+
+
+@dataclass(frozen=True)
+class FitRequest:
+    """All that was asked of a fit, checked.
+
+    Attributes
+    ----------
+    path : Path or None
+        The run folder; None makes a new one in `RUNS_FOLDER`.
+    label, problem_type, eval_metric, verbosity
+        As in `ImagePredictor`.
+    train, tuning : Examples
+        Labelled images.
+    space : Dict
+        The hyperparameters.
+    time_limit_s : float or None
+        For everything.
+    settings : FitSettings
+        All other arguments.
+    start : SavedPredictor or None
+        The predictor whose network is to be trained further.
+    is_model_named : bool
+        Whether the user chose the networks; if not, others may stand in where weights are missing.
+    given : frozenset of str
+        The hyperparameters that the user has given.
+    """
+
+    path: Path | None
+    label: str | list[str]
+    problem_type: str | None
+    eval_metric: EvalMetric
+    verbosity: int
+    train: Examples
+    tuning: Examples | None
+    space: Dict
+    time_limit_s: float | None
+    settings: FitSettings
+    start: SavedPredictor | None = None
+    is_model_named: bool = True
+    given: frozenset[str] = frozenset()
+
+    @property
+    def num_trials(self) -> int | None:
+        """How many trials at most; None leaves it to the clock.
+
+        Raises
+        ------
+        HyperparameterError
+            When nothing would ever end the search.
+        """
+        num_trials = self.settings.tuning.num_trials
+        limits = (num_trials, self.time_limit_s)
+        if limits == (None, None) and self.space.num_configurations == math.inf:
+            raise HyperparameterError(
+                "the search would never end: time_limit is None, there is no num_trials, and the space has infinitely "
+                "many configurations. Give time_limit=…, or hyperparameter_tune_kwargs={'num_trials': …}"
+            )
+        return 1 if self.space.num_configurations == 1 else num_trials
+
+
+def make_run_folder(given: Path | None) -> Path:
+    """Make the run folder, or see that the given one has nothing but an earlier run in it.
+
+    Raises
+    ------
+    DataError
+        When the folder holds something that is no run.
+    """
+    if given is None:
+        return _folder_of_its_own(datetime.now().strftime("%Y-%m-%d_%H%M%S"))
+    if given.exists() and not is_run(given) and (not given.is_dir() or _others(given)):
+        raise DataError(f"path={str(given)!r} exists and is no run folder; name an empty or a new folder")
+    given.mkdir(parents=True, exist_ok=True)
+    return given
+
+
+def is_run(folder: Path) -> bool:
+    """Tell whether a folder is a run's, even one that was killed while it was beginning."""
+    return (folder / RUN).is_file() or (folder / STARTING).is_dir()
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep a run folder for oneself; that ends with the process at the latest.
+
+    Raises
+    ------
+    DataError
+        When a run goes on in that folder.
+    """
+    lock = filelock.FileLock(folder / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        raise DataError(
+            f"a run goes on in {folder}, in another process or in this one; wait for its end, end it, or name another "
+            "folder"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _folder_of_its_own(stamp: str) -> Path:
+    """Make a folder that no other run has, even one that starts in the same second."""
+    for number in itertools.count():
+        folder = Path(RUNS_FOLDER) / (f"{stamp}_{number}" if number else stamp)
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return folder
+    raise AssertionError("unreachable")
+
+
+def begin_run(request: FitRequest, folder: Path) -> None:
+    """Put what was asked into a run folder, in place of an earlier run; after a kill it is there, or there is no run.
+
+    It is there for programs (`RUN`), with images and labels (`DATA`), and as the file that repeats the fit
+    (`FIT_TOML`).
+    """
+    start = None if request.start is None else request.start.weights_path.read_bytes()  # it may be in the way
+    starting = folder / STARTING
+    starting.mkdir(exist_ok=True)
+    (folder / RUN).unlink(missing_ok=True)
+    for entry in [*_others(folder), *starting.iterdir()]:
+        shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+    if start is not None:
+        (folder / TRIALS).mkdir()
+        (folder / TRIALS / START).write_bytes(start)
+    write_run_data(starting / DATA, request.train, request.tuning)
+    _fit_config(request).write(starting / FIT_TOML)
+    _write_json(starting / RUN, _run_record(request))
+    for name in (DATA, FIT_TOML, RUN):
+        (starting / name).replace(folder / name)
+    starting.rmdir()
+
+
+def write_anew(path: Path, record: Mapping[str, Any]) -> None:
+    """Write a file of JSON in place of another, so that at any instant there is one or the other."""
+    temporary = path.with_name(f"{path.name}.part")
+    _write_json(temporary, record)
+    temporary.replace(path)
+
+
+def recorded_arguments(request: FitRequest) -> dict[str, Any]:
+    """Return what was asked, under the names of `ImagePredictor`'s arguments, as JSON.
+
+    Hyperparameters are in the language of `saccade.fit.values`. Of what no file can hold there is the `repr`, as
+    `saccade.study.json_values` writes it.
+    """
+    settings, tuning = request.settings, request.settings.tuning
+    arguments = {
+        "label": request.label,
+        "problem_type": request.problem_type,
+        "eval_metric": request.eval_metric,
+        "num_trials": tuning.num_trials,
+        "searcher": tuning.searcher,
+        "searcher_options": tuning.searcher_options,
+        "scheduler": tuning.scheduler,
+        "scheduler_options": tuning.scheduler_options,
+        "starting_configs": tuning.starting_configs,
+        "max_reward": tuning.max_reward,
+        "trial_time_limit": tuning.trial_time_limit,
+        "objectives": tuning.objectives,
+        "holdout_frac": settings.holdout_frac,
+        "random_state": settings.random_state,
+        "weights": None if settings.weights is None else str(Path(settings.weights).expanduser().absolute()),
+        "refit_full": settings.refit_full,
+        "ensemble": settings.ensemble,
+        "soup": settings.soup,
+        "num_folds": settings.num_folds,
+        "warm_start": settings.warm_start,
+        "time_limit": request.time_limit_s,
+        "verbosity": request.verbosity,
+        "executor": settings.executor,
+        "nthreads_per_trial": settings.nthreads_per_trial,
+        "ngpus_per_trial": settings.ngpus_per_trial,
+    }
+    record = {name: _without_addresses(to_json_value(value, None)) for name, value in arguments.items()}
+    return {**record, "hyperparameters": {name: _in_toml(value) for name, value in request.space.data.items()}}
+
+
+def _in_toml(value: Any) -> Any:
+    try:
+        return to_toml(value)
+    except HyperparameterError:
+        return _without_addresses({"!lost": repr(value)})
+
+
+def _without_addresses(value: Any) -> Any:
+    """Return JSON without the places in memory that a `repr` may tell, which differ from process to process."""
+    return json.loads(re.sub(r" at 0x[0-9a-fA-F]+", "", json.dumps(value)))
+
+
+def _others(folder: Path) -> list[Path]:
+    return [entry for entry in folder.iterdir() if entry.name not in (LOCK, STARTING)]
+
+
+def _write_json(path: Path, record: Mapping[str, Any]) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        json.dump(record, file, indent=2, default=repr)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _fit_config(request: FitRequest) -> FitConfig:
+    settings, tuning = request.settings, request.settings.tuning
+    return FitConfig.model_construct(  # not checked again: what no file can hold becomes a comment in it
+        label=request.label,
+        problem_type=request.problem_type,
+        metric=request.eval_metric,
+        time_limit="none" if request.time_limit_s is None else request.time_limit_s,
+        num_trials=tuning.num_trials,
+        searcher=tuning.searcher,
+        searcher_options=tuning.searcher_options or None,
+        scheduler=tuning.scheduler,
+        scheduler_options=tuning.scheduler_options or None,
+        starting_configs=tuning.starting_configs or None,
+        trial_time_limit=tuning.trial_time_limit,
+        objectives=tuning.objectives or None,
+        max_reward=tuning.max_reward,
+        holdout_frac=settings.holdout_frac,
+        seed=settings.random_state,
+        refit_full=settings.refit_full,
+        ensemble=settings.ensemble,
+        soup=settings.soup,
+        num_folds=settings.num_folds,
+        weights=None if settings.weights is None else str(Path(settings.weights).absolute()),
+        threads=settings.nthreads_per_trial,
+        gpus=settings.ngpus_per_trial,
+        executor=settings.executor,
+        verbosity=request.verbosity,
+        hyperparameters=dict(request.space.data),
+    )
+
+
+def _space_to_json(space: Dict) -> Any:
+    """Return the space's JSON form, or its print-out, where objects of the user's own have none."""
+    try:
+        return space.to_json()
+    except SpaceError:
+        return repr(space)
+
+
+def _run_record(request: FitRequest) -> dict[str, Any]:
+    """Return what was asked, by whom (which versions), and when."""
+    return {
+        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "versions": {"saccade": __version__, "torch": torch.__version__, "python": platform.python_version()},
+        "platform": platform.platform(),
+        "num_images": len(request.train) + len(request.tuning or ()),
+        "data": fingerprint(request.train, request.tuning),
+        "time_limit_s": request.time_limit_s,
+        "space": _space_to_json(request.space),
+        "arguments": recorded_arguments(request),
+    }

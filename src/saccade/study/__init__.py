@@ -1,0 +1,1 @@
+"""The study: trials, jobs, their life, and the journal from which they are restored."""

@@ -1,0 +1,86 @@
+"""The best trial and the failed ones, kept up as a search goes on, so that nobody has to look through all trials."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+
+from saccade.errors import SearchFailedError
+from saccade.study.trial import Status, Trial
+
+NUM_FAILURES = 10
+"""When this many trials have failed, all that there were and all for the same reason, no more are begun."""
+
+
+class Standings:
+    """Which trial leads, and which have failed; it looks at the trials as they are when it is asked.
+
+    Parameters
+    ----------
+    trials : list of Trial
+        The trials of a study by number; the study adds to it.
+
+    Examples
+    --------
+    >>> from saccade.events import EpochDone
+    >>> trials = [Trial(0, {}), Trial(1, {})]
+    >>> standings = Standings(trials)
+    >>> for number, score in [(0, 0.7), (1, 0.9)]:
+    ...     _ = trials[number].add(EpochDone(number, 1, score))
+    ...     standings.scored(trials[number])
+    >>> standings.best.number
+    1
+    """
+
+    def __init__(self, trials: Sequence[Trial]) -> None:
+        self._trials = trials
+        # The best score comes first, the earlier trial among equals. What is no longer true is dropped when it is met.
+        self._scores: list[tuple[float, int]] = []
+        self._reasons: set[str] = set()
+        self._num_failed = 0
+
+    @property
+    def best(self) -> Trial | None:
+        """The trial with the highest score that did not fail, the earliest among equals; None without one."""
+        while self._scores:
+            negative_score, number = self._scores[0]
+            trial = self._trials[number]
+            best = trial.best_report
+            if trial.status is not Status.FAILED and best is not None and -best.score == negative_score:
+                return trial
+            heapq.heappop(self._scores)
+        return None
+
+    @property
+    def is_hopeless(self) -> bool:
+        """Whether all trials have failed, and enough of them, for one and the same reason."""
+        num = len(self._trials)
+        return num >= NUM_FAILURES and num == self._num_failed and len(self._reasons) == 1
+
+    def scored(self, trial: Trial) -> None:
+        """Take note of a trial that has reported."""
+        if trial.best_report is not None and trial.best_report is trial.reports[-1]:
+            heapq.heappush(self._scores, (-trial.best_report.score, trial.number))
+
+    def failed(self, trial: Trial) -> None:
+        """Take note of a trial that has failed."""
+        assert trial.failure is not None
+        self._num_failed += 1
+        self._reasons.add(trial.failure.reason)
+
+
+def all_failed(trials: Sequence[Trial], *, is_given_up: bool) -> SearchFailedError:
+    """Return the error that names the reasons for which trials failed, and shows the first traceback."""
+    failures = [trial.failure for trial in trials if trial.failure is not None]
+    if not failures:
+        return SearchFailedError(f"The time was up before any of {len(trials)} trials had a score; allow more time.")
+    reasons = list(dict.fromkeys(failure.reason for failure in failures))
+    num = "The only trial" if len(failures) == 1 else f"All {len(failures)} trials"
+    if is_given_up:
+        num = f"The search was given up after {len(failures)} trials, which all"
+    if len(reasons) == 1:
+        message = f"{num} failed: {reasons[0]}"
+    else:
+        message = f"{num} failed, for {len(reasons)} reasons:\n" + "\n".join(f"  - {reason}" for reason in reasons)
+    first = failures[0].traceback.strip()
+    return SearchFailedError(f"{message}\n\nThe first one's traceback:\n{first}" if first else message)

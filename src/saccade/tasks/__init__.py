@@ -1,0 +1,1 @@
+"""Problem types: labels, targets, losses, decisions and metrics."""

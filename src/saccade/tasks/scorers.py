@@ -1,0 +1,281 @@
+"""scikit-learn's metrics, asked through its scorers; only imported when such a metric is wanted."""
+
+from __future__ import annotations
+
+import functools
+import math
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import sklearn
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+from sklearn.metrics import cohen_kappa_score, get_scorer, get_scorer_names, make_scorer
+
+from saccade.errors import UnknownNameError, near_names
+from saccade.tasks.labels import Label
+from saccade.tasks.problem import THRESHOLD, Problem
+
+ALIASES = {
+    "acc": "accuracy",
+    "top1": "accuracy",
+    "mcc": "matthews_corrcoef",
+    "rmse": "root_mean_squared_error",
+    "mse": "mean_squared_error",
+    "mae": "mean_absolute_error",
+    "mape": "mean_absolute_percentage_error",
+}
+"""Short names, AutoGluon's among them."""
+
+CLUSTERING = frozenset(
+    {
+        "adjusted_mutual_info_score",
+        "adjusted_rand_score",
+        "completeness_score",
+        "fowlkes_mallows_score",
+        "homogeneity_score",
+        "mutual_info_score",
+        "normalized_mutual_info_score",
+        "rand_score",
+        "v_measure_score",
+    }
+)
+"""Scorers of clusterings, which do not care for the names of classes."""
+
+REGRESSION = frozenset(
+    {
+        "d2_absolute_error_score",
+        "explained_variance",
+        "neg_max_error",
+        "neg_mean_absolute_error",
+        "neg_mean_absolute_percentage_error",
+        "neg_mean_gamma_deviance",
+        "neg_mean_poisson_deviance",
+        "neg_mean_squared_error",
+        "neg_mean_squared_log_error",
+        "neg_median_absolute_error",
+        "neg_root_mean_squared_error",
+        "neg_root_mean_squared_log_error",
+        "r2",
+    }
+)
+"""Scorers of numbers; they would take class numbers for such."""
+
+ONE_CLASS = frozenset({"d2_brier_score", "d2_log_loss_score", "neg_brier_score", "neg_log_loss"})
+"""Scorers of probabilities that sum to 1."""
+
+ALL_CLASSES = frozenset(
+    {
+        *ONE_CLASS,
+        "quadratic_kappa",
+        "roc_auc_ovo",
+        "roc_auc_ovo_weighted",
+        "roc_auc_ovr",
+        "roc_auc_ovr_weighted",
+        "top_k_accuracy",
+    }
+)
+"""Scorers that have to be told of classes that no validation image has."""
+
+COMMON = {
+    "binary": ("accuracy", "balanced_accuracy", "f1", "roc_auc", "average_precision", "log_loss", "mcc"),
+    "multiclass": ("accuracy", "balanced_accuracy", "f1_macro", "roc_auc_ovr", "log_loss", "mcc", "quadratic_kappa"),
+    "multilabel": ("f1_micro", "f1_macro", "f1_samples", "average_precision", "roc_auc", "log_loss", "accuracy"),
+    "regression": ("rmse", "mae", "mape", "r2", "median_absolute_error"),
+}
+"""What to suggest where no name is near."""
+
+
+class _Precomputed(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
+    """An estimator that is handed predictions in the place of images, and hands them on."""
+
+    def __init__(self, problem: Problem, classes: np.ndarray | None = None) -> None:
+        self.problem, self.classes = problem, classes
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return True
+
+
+class _PrecomputedNumbers(RegressorMixin, _Precomputed):  # type: ignore[misc]
+    def predict(self, predictions: np.ndarray) -> np.ndarray:
+        return predictions[:, 0].astype(np.float64)
+
+
+class _PrecomputedClasses(ClassifierMixin, _Precomputed):  # type: ignore[misc]
+    @property
+    def classes_(self) -> np.ndarray | None:
+        return self.classes
+
+    def predict(self, predictions: np.ndarray) -> np.ndarray:
+        assert self.classes is not None
+        labels: np.ndarray = self.classes[predictions.argmax(1)]
+        return labels
+
+    def predict_proba(self, predictions: np.ndarray) -> np.ndarray:
+        probabilities = predictions.astype(np.float64)
+        sums: np.ndarray = probabilities / probabilities.sum(1, keepdims=True)  # 32 bits do not sum to 1 exactly
+        return sums
+
+    def decision_function(self, predictions: np.ndarray) -> np.ndarray:
+        logs = np.log(np.clip(predictions.astype(np.float64), 1e-300, None))
+        scores: np.ndarray = logs[:, 1] - logs[:, 0] if len(self.problem.classes) == 2 else logs
+        return scores
+
+
+class _PrecomputedLabels(ClassifierMixin, _Precomputed):  # type: ignore[misc]
+    @property
+    def classes_(self) -> list[np.ndarray]:
+        return [np.array([0, 1])] * len(self.problem.classes)
+
+    def predict(self, predictions: np.ndarray) -> np.ndarray:
+        labels: np.ndarray = (predictions >= THRESHOLD).astype(np.int64)
+        return labels
+
+    def predict_proba(self, predictions: np.ndarray) -> np.ndarray:
+        return predictions.astype(np.float64)
+
+    decision_function = predict_proba
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """A scorer of scikit-learn as a metric's function.
+
+    Attributes
+    ----------
+    scorer : callable
+        ``f(estimator, X, y)``.
+    sign : int
+        -1 turns what is greater when better into what is less when better.
+    sees_given_labels : bool
+        Whether it sees labels as they were given, rather than the numbers of classes.
+    needs_all_classes : bool
+        Whether it has to be told of classes that no image has.
+    """
+
+    scorer: Callable[..., float]
+    sign: int = 1
+    sees_given_labels: bool = False
+    needs_all_classes: bool = False
+
+    def __call__(self, targets: np.ndarray, predictions: np.ndarray, problem: Problem) -> float:
+        """Return the figure.
+
+        Raises
+        ------
+        ValueError
+            When scikit-learn says so, or finds the figure undefined.
+        """
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")  # an epoch's figure is no place for them, unless it is undefined
+            figure = self._score(targets, predictions, problem)
+        if not math.isfinite(figure):
+            raise ValueError("; ".join(dict.fromkeys(str(warning.message) for warning in caught)) or f"it is {figure}")
+        return self.sign * figure
+
+    def _score(self, targets: np.ndarray, predictions: np.ndarray, problem: Problem) -> float:
+        if problem.type == "regression":
+            numbers = targets.astype(np.float64) * problem.std + problem.mean
+            return float(self.scorer(_PrecomputedNumbers(problem), predictions, numbers))
+        if problem.type == "multilabel":
+            labels = (targets > 0).astype(np.int64)
+            return float(self.scorer(_PrecomputedLabels(problem), predictions, labels))
+        class_numbers = np.arange(len(problem.classes))
+        classes = problem.class_array if self.sees_given_labels else class_numbers
+        estimator = _PrecomputedClasses(problem, classes)
+        if not self.needs_all_classes:
+            return float(self.scorer(estimator, predictions, classes[targets]))
+        with sklearn.config_context(enable_metadata_routing=True):  # lets a scorer pass on keyword arguments
+            return float(self.scorer(estimator, predictions, classes[targets], labels=class_numbers))
+
+
+def named_scorer(name: str, problem: Problem, also_known: Sequence[str] = ()) -> Scorer:
+    """Return scikit-learn's scorer of this name, or of one that a short name stands for.
+
+    Parameters
+    ----------
+    name : str
+        One of `scorer_names`.
+    problem : Problem
+        What is to be judged.
+    also_known : sequence of str
+        Further names to suggest.
+
+    Raises
+    ------
+    UnknownNameError
+        When there is none, or it does not suit the problem.
+    """
+    reason = _why_unsuitable(name, problem)
+    if not reason:
+        return _scorer(name)
+    suitable = {*also_known, *(other for other in scorer_names() if not _why_unsuitable(other, problem))}
+    if name not in scorer_names():
+        hint = "See sklearn.metrics.get_scorer_names() for all, or give a function f(y_true, y_pred)."
+        common = f"Common ones: {', '.join(COMMON[problem.type])}."
+        hint = hint if near_names(name, suitable) else f"{common} {hint}"
+        raise UnknownNameError.of(f"eval_metric for {problem.type} problems", name, suitable, hint)
+    near = _kin(name, suitable) or near_names(name, suitable) or _kin(name.rpartition("_")[0], suitable)
+    advice = f"did you mean {' or '.join(map(repr, near))}?" if near else f"try {', '.join(COMMON[problem.type])}"
+    raise UnknownNameError(f"eval_metric={name!r} does not suit {problem.type} problems ({reason}); {advice}")
+
+
+def _kin(stem: str, names: Iterable[str]) -> list[str]:
+    """Return the names that are this one with an addition, as ``f1_macro`` is of ``f1``."""
+    return [name for name in sorted(names) if stem and name.startswith(f"{stem}_")]
+
+
+@functools.cache
+def scorer_names() -> tuple[str, ...]:
+    """Return all names that `named_scorer` knows, for whatever problem."""
+    names = get_scorer_names()
+    costs = [name.removeprefix("neg_") for name in names if name.startswith("neg_")]
+    return tuple(sorted({*names, *costs, *ALIASES, "quadratic_kappa"}))
+
+
+def _scorer(name: str) -> Scorer:
+    name = ALIASES.get(name, name)
+    if name == "quadratic_kappa":
+        return Scorer(make_scorer(cohen_kappa_score, weights="quadratic"), needs_all_classes=True)
+    sign = 1 if name in get_scorer_names() else -1
+    full_name = name if sign > 0 else f"neg_{name}"
+    return Scorer(get_scorer(full_name), sign, needs_all_classes=full_name in ALL_CLASSES)
+
+
+def _why_unsuitable(name: str, problem: Problem) -> str:
+    """Return why a metric cannot judge such problems: by its kind, or found by trying it on a few made-up images."""
+    if name not in scorer_names():
+        return "there is no such metric"
+    full_name = ALIASES.get(name, name)
+    names = {full_name, f"neg_{full_name}"}
+    if names & CLUSTERING:
+        return "it judges clusterings"
+    if problem.is_classification and names & REGRESSION:
+        return "it judges numbers"
+    if problem.type == "multilabel" and names & ONE_CLASS:
+        return "it judges probabilities of which an image's sum to 1"
+    if problem.type == "binary" and full_name == "top_k_accuracy":
+        return "it counts an image as right when its class is among the two likeliest"
+    try:
+        _scorer(name)(*_made_up(problem.type, problem.classes[:3]))
+    except Exception as error:  # whatever scikit-learn raises is the reason
+        return str(error).split(". ")[0].strip(" .") if problem.is_classification else "it judges classes"
+    return ""
+
+
+def _made_up(problem_type: Any, classes: tuple[Label, ...]) -> tuple[np.ndarray, np.ndarray, Problem]:
+    """Return targets and predictions, some of them wrong, of a small problem of this type."""
+    if problem_type == "regression":
+        targets = np.array([1.25, 2.5, 3.75, 4.5])
+        return targets, targets[:, None] + 0.1, Problem("regression")
+    num = len(classes)
+    if problem_type == "multilabel":
+        targets = np.vstack([np.eye(num), 1 - np.eye(num), np.eye(num)])
+        right = np.vstack([np.eye(num), 1 - np.eye(num), 1 - np.eye(num)])
+        return targets, right * 0.8 + 0.1, Problem("multilabel", classes)
+    targets = np.tile(np.arange(num), 3)
+    guesses = np.concatenate([targets[: 2 * num], np.roll(np.arange(num), 1)])
+    predictions = np.eye(num)[guesses] * 0.7 + 0.3 / num
+    return targets, predictions, Problem(problem_type, classes)

@@ -1,0 +1,1 @@
+"""Linear probes: a classifier layer fitted to frozen features."""

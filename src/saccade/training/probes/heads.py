@@ -1,0 +1,358 @@
+"""Many linear heads on the same features, fitted at once: every penalty and every fold is one more column."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from saccade.tasks.problem import Problem
+
+PENALTIES = (1.0, 5.0, 25.0, 125.0)
+"""Weights of the squared coefficients beside the sum of the images' losses, for features of a mean square of 1."""
+
+DEFAULT_PENALTY = 20.0
+"""Where there is neither time nor data to choose."""
+
+NUM_FOLDS = 3
+MAX_STEPS = 200
+LEAST_STEPS = 30
+"""Steps that are taken however short the time is: a head that was left after a few is neither good nor sure."""
+
+TOLERANCE = 3e-3
+"""A fit ends when a step changes the outputs by less than this, in units of the outputs' own size."""
+
+CHOOSING_TOLERANCE = 1e-2
+"""The same while penalties are compared."""
+
+MANY_OUTPUTS = 100
+"""More than these, and steps of the length that is safe for any outputs are too short."""
+
+EASING = 0.9
+"""How much less curvature is assumed after each step."""
+
+ROUNDING = 1e-5
+"""By what part a sum of losses may be off."""
+
+MAX_COLUMNS = 500
+"""Columns of all heads together; with many outputs, fewer penalties are tried."""
+
+
+@dataclass(frozen=True)
+class Head:
+    """A linear layer that was fitted.
+
+    Attributes
+    ----------
+    weight : ndarray of float32, shape (num_outputs, num_features)
+        Its coefficients.
+    bias : ndarray of float32, shape (num_outputs,)
+        Its intercepts.
+    penalty : float
+        The one that was chosen.
+    held_out : ndarray of float32, shape (num_images, num_outputs), or None
+        Outputs for each image of a head of that penalty that has not seen it; None where no folds were fitted.
+    """
+
+    weight: np.ndarray
+    bias: np.ndarray
+    penalty: float
+    held_out: np.ndarray | None = None
+
+
+def fit_heads(
+    features: np.ndarray,
+    targets: np.ndarray,
+    problem: Problem,
+    weights: np.ndarray | None = None,
+    seconds_left: Callable[[], float] = lambda: 1.0,
+    *,
+    penalties: Sequence[float] = PENALTIES,
+    num_folds: int = NUM_FOLDS,
+    seed: int = 0,
+) -> Head:
+    """Fit a linear head whose penalty is chosen by cross-validation: logistic, or least squares for regression.
+
+    The heads of all penalties and folds are columns of one problem. After a rotation of the features into their
+    principal axes, Böhning's bound on the curvature of the logistic loss [1]_ is diagonal and the same for every fold,
+    so that a step costs two matrix products and none can overshoot; Nesterov's momentum with restarts [2]_ hastens it.
+    With many outputs the bound is far too large, so that less is tried, and a step that overshoots is taken back [3]_.
+
+    Parameters
+    ----------
+    features : ndarray of float32, shape (num_images, num_features)
+        Any scale.
+    targets : ndarray
+        What `Problem.encode` returns, a row for each image.
+    problem : Problem
+        What is predicted. A multilabel problem is a logistic regression for each label.
+    weights : ndarray or None
+        How much each image counts, of shape (num_images,) or, for several labels, (num_images, num_labels).
+    seconds_left : callable
+        When it falls to 0, there is no choosing, and no more steps than it takes.
+    penalties : sequence of float
+        To choose from; ascending.
+    num_folds : int
+        1 takes `DEFAULT_PENALTY` without choosing, or the only one in `penalties`.
+    seed : int
+        Draws the folds.
+
+    Returns
+    -------
+    Head
+
+    References
+    ----------
+    .. [1] D. Böhning, "Multinomial logistic regression algorithm", Annals of the Institute of Statistical Mathematics
+       44, 1992.
+    .. [2] B. O'Donoghue and E. Candès, "Adaptive restart for accelerated gradient schemes", 2015.
+    .. [3] K. Scheinberg, D. Goldfarb and X. Bai, "Fast first-order methods for composite convex optimization with
+       backtracking", Foundations of Computational Mathematics 14, 2014.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> targets = np.arange(60) % 3
+    >>> head = fit_heads(rng.normal(size=(60, 8)) + 2 * np.eye(8)[targets], targets, Problem.of(list("abc") * 20))
+    >>> head.weight.shape
+    (3, 8)
+    """
+    fitter = HeadFitter(features, targets, problem)
+    return fitter.fit(weights, seconds_left, penalties=penalties, num_folds=num_folds, seed=seed)
+
+
+class HeadFitter:
+    """Fits heads to the same features by several weights of the images, and finds their principal axes once.
+
+    Parameters
+    ----------
+    features, targets, problem
+        As in `fit_heads`.
+    """
+
+    def __init__(self, features: np.ndarray, targets: np.ndarray, problem: Problem) -> None:
+        self._targets = targets
+        self._rows = _Rows.of(features, targets, problem)
+
+    def fit(
+        self,
+        weights: np.ndarray | None = None,
+        seconds_left: Callable[[], float] = lambda: 1.0,
+        *,
+        penalties: Sequence[float] = PENALTIES,
+        num_folds: int = NUM_FOLDS,
+        seed: int = 0,
+    ) -> Head:
+        """Return what `fit_heads` does."""
+        rows = self._rows.weighted(weights)
+        most = max(1, MAX_COLUMNS // rows.num_outputs)
+        num_folds = min(num_folds, most, len(self._targets))
+        if num_folds < 2 or seconds_left() <= 0:
+            return rows.fitted(penalties[0] if len(penalties) == 1 else DEFAULT_PENALTY, None, seconds_left)
+        tried = _thinned(penalties, max(1, most // num_folds))
+        fold = _folds(self._targets, rows.problem, num_folds, seed)
+        held_out = rows.held_out(tried, fold, seconds_left)
+        best = int(torch.argmin(rows.losses(held_out)))
+        return rows.fitted(tried[best], held_out[best], seconds_left)
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """The images in the principal axes of their features."""
+
+    axes: torch.Tensor  # (num_features, rank)
+    mean: torch.Tensor  # (num_features,)
+    scale: float
+    z: torch.Tensor  # (num_images, 1 + rank), the first column of ones
+    curvature: torch.Tensor  # (1 + rank,), a bound on what each direction adds to the second derivative
+    targets: torch.Tensor  # (num_images, num_outputs)
+    problem: Problem
+    weights: torch.Tensor  # (num_images, num_outputs) or (num_images, 1)
+
+    @classmethod
+    def of(cls, features: np.ndarray, targets: np.ndarray, problem: Problem) -> _Rows:
+        x = torch.tensor(features, dtype=torch.float32)
+        mean = x.mean(0)
+        x = x - mean
+        scale = float(x.square().mean().sqrt()) or 1.0
+        x = x / scale
+        if len(x) < x.shape[1]:  # the smaller of the two Gram matrices has the same eigenvalues
+            values, vectors = torch.linalg.eigh((x @ x.T).double())
+            kept = values > 1e-6 * values[-1].clamp(min=1e-12)
+            axes = (x.T @ vectors[:, kept].float()) / values[kept].sqrt().float()
+        else:
+            values, vectors = torch.linalg.eigh((x.T @ x).double())
+            kept = values > 1e-6 * values[-1].clamp(min=1e-12)
+            axes = vectors[:, kept].float()
+        z = torch.cat([torch.ones(len(x), 1), x @ axes], 1)
+        bound = {"multiclass": 0.5, "binary": 0.5, "multilabel": 0.25}.get(problem.type, 1.0)
+        # Columns are orthogonal but for what rounding leaves, for which the factor has room.
+        curvature = 1.01 * bound * z.square().sum(0)
+        return cls(axes, mean, scale, z, curvature, _targets(targets, problem), problem, torch.ones(len(x), 1))
+
+    def weighted(self, weights: np.ndarray | None) -> _Rows:
+        """Return rows that count by these weights, in the place of equal ones."""
+        if weights is None:
+            return self
+        by_image = torch.tensor(weights, dtype=torch.float32)
+        by_image = by_image[:, None] if by_image.ndim == 1 else by_image
+        return replace(self, weights=by_image, curvature=self.curvature * float(by_image.max()))
+
+    @property
+    def num_outputs(self) -> int:
+        return self.targets.shape[1]
+
+    def held_out(self, penalties: Sequence[float], fold: np.ndarray, seconds_left: Callable[[], float]) -> torch.Tensor:
+        """Return outputs of shape (num_penalties, num_images, num_outputs) of heads that have not seen the image."""
+        num_folds = int(fold.max()) + 1
+        of_fold = torch.as_tensor(fold)
+        seen = torch.stack([(of_fold != number).float() for number in range(num_folds)])  # (num_folds, num_images)
+        heads = torch.tensor(penalties, dtype=torch.float32).repeat_interleave(num_folds)
+        found = self._solve(heads, seen.repeat(len(penalties), 1), CHOOSING_TOLERANCE, seconds_left)
+        outputs = self.outputs_of(found)
+        by_penalty = outputs.view(len(penalties), num_folds, len(fold), self.num_outputs)
+        return by_penalty[:, of_fold, torch.arange(len(fold))]
+
+    def fitted(self, penalty: float, held_out: torch.Tensor | None, seconds_left: Callable[[], float]) -> Head:
+        """Return the head of all images."""
+        (found,) = self._solve(torch.tensor([penalty]), torch.ones(1, len(self.z)), TOLERANCE, seconds_left)
+        weight = (self.axes @ found[1:]).T / self.scale
+        bias = found[0] - weight @ self.mean
+        out = None if held_out is None else held_out.numpy()
+        return Head(weight.numpy(), bias.numpy(), penalty, out)
+
+    def losses(self, outputs: torch.Tensor) -> torch.Tensor:
+        """Return the mean loss of outputs of shape (num_heads, num_images, num_outputs)."""
+        return self._by_output(outputs).mean((1, 2))
+
+    def summed_losses(self, outputs: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
+        """Return the sum of the losses of the images that each head has `seen`, whose derivative is `slope`."""
+        return (self._by_output(outputs) * seen[..., None]).sum((1, 2))
+
+    def _by_output(self, outputs: torch.Tensor) -> torch.Tensor:
+        """Return weighted losses of shape (num_heads, num_images, k), k being 1 where an image has one loss."""
+        if self.problem.type == "multilabel":
+            loss = torch.nn.functional.binary_cross_entropy_with_logits(
+                outputs, self.targets.expand_as(outputs), reduction="none"
+            )
+        elif self.problem.is_classification:
+            loss = -(self.targets * outputs.log_softmax(2)).sum(2, keepdim=True)
+        else:
+            loss = (outputs - self.targets).square()
+        return self.weights * loss
+
+    def outputs_of(self, found: torch.Tensor) -> torch.Tensor:
+        """Return outputs of shape (num_heads, num_images, num_outputs)."""
+        num_heads, _, num_outputs = found.shape
+        flat = self.z @ found.permute(1, 0, 2).reshape(self.z.shape[1], -1)
+        return flat.view(-1, num_heads, num_outputs).permute(1, 0, 2)
+
+    def _solve(
+        self, penalties: torch.Tensor, seen: torch.Tensor, tolerance: float, seconds_left: Callable[[], float]
+    ) -> torch.Tensor:
+        """Return coefficients, (num_heads, 1 + rank, num_outputs), of heads that have `seen` some images each."""
+        descent = _Descent(self, penalties, seen)
+        for number in range(1, MAX_STEPS + 1):
+            if descent.step() <= tolerance or (number >= LEAST_STEPS and seconds_left() <= 0):
+                break
+        return descent.found
+
+    def slope(self, outputs: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
+        """Return the derivative of the loss by the coefficients, of shape (num_heads, 1 + rank, num_outputs)."""
+        if self.problem.type == "multilabel":
+            outputs = outputs.sigmoid()
+        elif self.problem.is_classification:
+            outputs = outputs.softmax(2)
+        errors = (outputs - self.targets) * self.weights * seen[..., None]
+        num_heads, num_images, num_outputs = errors.shape
+        flat = self.z.T @ errors.permute(1, 0, 2).reshape(num_images, -1)
+        return flat.view(-1, num_heads, num_outputs).permute(1, 0, 2)
+
+
+class _Descent:
+    """Nesterov's descent of many heads at once.
+
+    Böhning's bound on the curvature holds for whatever the outputs are, and is ten times too large for a hundred
+    classes, none of which is likely: steps would be as much too small. So with many outputs only a part of it is
+    assumed, for each head by itself: less after each step, and more when a step turns out to have been too long, which
+    is then not taken.
+
+    Parameters
+    ----------
+    rows : _Rows
+        The images.
+    penalties : Tensor, shape (num_heads,)
+        Of each head.
+    seen : Tensor, shape (num_heads, num_images)
+        1 where a head learns from an image, else 0.
+    """
+
+    def __init__(self, rows: _Rows, penalties: torch.Tensor, seen: torch.Tensor) -> None:
+        num_heads, num_columns = len(penalties), rows.z.shape[1]
+        self._rows, self._seen = rows, seen
+        self._penalty = (penalties[:, None] * torch.cat([torch.zeros(1), torch.ones(num_columns - 1)]))[..., None]
+        self._is_easing = rows.problem.is_classification and rows.num_outputs > MANY_OUTPUTS
+        self._part = torch.full((num_heads, 1, 1), 2 / rows.num_outputs if self._is_easing else 1.0)
+        self.found = torch.zeros(num_heads, num_columns, rows.num_outputs)
+        self._outputs = torch.zeros(num_heads, len(rows.z), rows.num_outputs)
+        self._ahead, self._outputs_ahead, self._momentum = self.found, self._outputs, torch.ones(num_heads, 1, 1)
+
+    def step(self) -> float:
+        """Take a step, and return by how much it changed the outputs of a head at most, in units of their size."""
+        rows = self._rows
+        curvature = self._part * rows.curvature[:, None]
+        slope = rows.slope(self._outputs_ahead, self._seen)
+        new = (curvature * self._ahead - slope) / (curvature + self._penalty)
+        outputs = rows.outputs_of(new)
+        is_taken = self._is_bounded(new - self._ahead, outputs, slope, curvature)
+        moved = new - self.found
+        # Momentum that points uphill is dropped, for each head by itself.
+        uphill = ((slope + self._penalty * self._ahead) * moved).sum((1, 2), keepdim=True) > 0
+        faster = torch.where(uphill, 1.0, (1 + (1 + 4 * self._momentum.square()).sqrt()) / 2)
+        pull = torch.where(uphill, 0.0, (self._momentum - 1) / faster)
+        self._ahead = torch.where(is_taken, new + pull * moved, self.found)
+        self._outputs_ahead = torch.where(is_taken, outputs + pull * (outputs - self._outputs), self._outputs)
+        self.found = torch.where(is_taken, new, self.found)
+        self._outputs = torch.where(is_taken, outputs, self._outputs)
+        self._momentum = torch.where(is_taken, faster, 1.0)
+        if self._is_easing:
+            self._part = torch.where(is_taken, self._part * EASING, self._part * 2).clamp(max=1.0)
+        size = (rows.curvature[:, None] * new.square()).sum((1, 2))
+        change = (rows.curvature[:, None] * moved.square()).sum((1, 2)) / size.clamp(min=1e-12)
+        return float(torch.where(is_taken.flatten(), change, torch.inf).max().sqrt())
+
+    def _is_bounded(
+        self, step: torch.Tensor, outputs: torch.Tensor, slope: torch.Tensor, curvature: torch.Tensor
+    ) -> torch.Tensor:
+        """Tell of each head, shape (num_heads, 1, 1), whether a step left the loss below what the curvature allows."""
+        if not self._is_easing:
+            return torch.ones_like(self._momentum, dtype=torch.bool)
+        before, after = (self._rows.summed_losses(each, self._seen) for each in (self._outputs_ahead, outputs))
+        most = before + (slope * step + 0.5 * curvature * step.square()).sum((1, 2))
+        return (after <= most + ROUNDING * before)[:, None, None]
+
+
+def _targets(targets: np.ndarray, problem: Problem) -> torch.Tensor:
+    if problem.type in ("binary", "multiclass"):
+        return torch.eye(problem.num_outputs)[torch.as_tensor(np.asarray(targets, np.int64))]
+    return torch.as_tensor(np.asarray(targets, np.float32)).view(len(targets), -1)
+
+
+def _folds(targets: np.ndarray, problem: Problem, num_folds: int, seed: int) -> np.ndarray:
+    """Return the fold of each image; each class is spread evenly over the folds."""
+    order = np.random.default_rng(seed).permutation(len(targets))
+    if problem.type in ("binary", "multiclass"):
+        order = order[np.argsort(np.asarray(targets)[order], kind="stable")]
+    fold = np.empty(len(targets), np.int64)
+    fold[order] = np.arange(len(targets)) % num_folds
+    return fold
+
+
+def _thinned(penalties: Sequence[float], most: int) -> list[float]:
+    """Return at most so many penalties, spread over all of them."""
+    if len(penalties) <= most:
+        return list(penalties)
+    places = np.linspace(0, len(penalties) - 1, most + 2)[1:-1]
+    return [penalties[round(place)] for place in places]

@@ -1,0 +1,1 @@
+"""Recipes: the hyperparameters of one trial, their defaults, and the network that they describe."""

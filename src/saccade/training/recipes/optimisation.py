@@ -1,0 +1,238 @@
+"""Optimizer, learning rate and soft targets of one trial, from timm."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from typing import Any
+
+import torch
+from timm.data import Mixup
+from timm.optim import (
+    create_optimizer_v2,
+    get_optimizer_class,
+    list_optimizers,
+    param_groups_layer_decay,
+    param_groups_weight_decay,
+)
+from timm.scheduler import create_scheduler_v2
+
+from saccade.errors import HyperparameterError, UnknownNameError
+from saccade.models.custom import OwnPart
+from saccade.models.network import classifier_parameters
+from saccade.tasks.problem import Problem
+from saccade.training.recipes.recipe import Recipe
+
+LAYER_DECAY = 0.75
+"""Of pretrained networks: by what factor the learning rate of each layer is less than that of the one after it."""
+
+NO_OPT_SCALE = 0.1
+"""Factor below which layers are not trained at all.
+
+They would hardly change, and most of a step's time goes into them: they see the largest images. Without their gradients
+a step takes .4 to .9 of the time, by the network, and short trainings end as good (benchmarks/RESULTS.md).
+"""
+
+
+def make_optimizer(network: torch.nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """Return the recipe's optimizer, each layer with its own factor on the learning rate.
+
+    Layers that the recipe does not train are marked as such in the network.
+
+    Raises
+    ------
+    UnknownNameError
+        When timm has no optimizer of that name.
+    HyperparameterError
+        When an own class makes no optimizer; or when a factor is for the last layer and nobody knows which that is.
+    """
+    if isinstance(recipe.opt, OwnPart):
+        return _own_optimizer(recipe.opt, _parameter_groups(network, recipe), recipe)
+    check_optimizer(recipe.opt)
+    device = next(network.parameters()).device
+    optimizer: torch.optim.Optimizer = create_optimizer_v2(
+        _parameter_groups(network, recipe),
+        opt=recipe.opt,
+        lr=recipe.lr,
+        momentum=recipe.momentum,
+        weight_decay=0.0,
+        **({"fused": True} if _can_be_fused(recipe.opt, device) else {}),
+    )
+    return optimizer
+
+
+def _can_be_fused(name: str, device: torch.device) -> bool:
+    """Say whether torch can do at once all that an optimizer does to a weight (`benchmarks.fused_steps`)."""
+    kind = get_optimizer_class(name.lower().removeprefix("lookahead_"), bind_defaults=False)
+    return device.type in ("cpu", "cuda") and "fused" in inspect.signature(kind).parameters
+
+
+def check_optimizer(name: str) -> None:
+    """See that timm has an optimizer of that name.
+
+    Raises
+    ------
+    UnknownNameError
+        When it has none.
+    """
+    known = list_optimizers(exclude_filters=["fused*", "bnb*"])
+    if name.lower().removeprefix("lookahead_") not in known:
+        raise UnknownNameError.of("optimizer", name, known)
+
+
+def _own_optimizer(own: OwnPart, groups: list[dict[str, Any]], recipe: Recipe) -> torch.optim.Optimizer:
+    parameters = inspect.signature(own.value).parameters
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    given = {"lr": recipe.lr, "momentum": recipe.momentum, "weight_decay": recipe.weight_decay}
+    taken = {name: value for name, value in given.items() if name in parameters or (takes_any and name == "lr")}
+    # The groups hold rate and decay as well, and what they hold comes before an optimizer's defaults.
+    optimizer = own.value([{**group, "lr": recipe.lr} for group in groups], **taken)
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise HyperparameterError(
+            f"the own optimizer {own!r} made {optimizer!r:.100} of type {type(optimizer).__name__}; expected a "
+            "subclass of torch.optim.Optimizer"
+        )
+    return optimizer
+
+
+def _parameter_groups(network: torch.nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
+    """Return timm's layer-wise groups, split once more into the new last layer and the rest."""
+    head = classifier_parameters(network)
+    if not head and (recipe.transfer_lr_mult, recipe.output_lr_mult) != (1.0, 1.0):
+        raise HyperparameterError(
+            "transfer_lr_mult and output_lr_mult tell the last layer from the others, and of the own network "
+            f"{recipe.model!r} nobody knows which that is: give it a method get_classifier(), or leave them at 1"
+        )
+    options: dict[str, Any] = {
+        "weight_decay": recipe.weight_decay,
+        "no_weight_decay_list": getattr(network, "no_weight_decay", set)(),
+    }
+    layer_decay = recipe.layer_decay or (LAYER_DECAY if recipe.starts_pretrained and head else 1.0)
+    least = recipe.layer_decay_no_opt_scale
+    if least is None:
+        least = NO_OPT_SCALE if recipe.layer_decay is None else 0.0
+    groups: list[dict[str, Any]]
+    if layer_decay == 1.0:
+        groups = [{"lr_scale": 1.0, **group} for group in param_groups_weight_decay(network, **options)]
+    else:
+        groups = param_groups_layer_decay(network, layer_decay=layer_decay, no_opt_scale=least or None, **options)
+    in_head = {id(parameter) for name, parameter in network.named_parameters() if name in head}
+    split = []
+    for group in groups:
+        for is_head, factor in ((False, recipe.transfer_lr_mult), (True, recipe.output_lr_mult)):
+            members = [parameter for parameter in group["params"] if (id(parameter) in in_head) is is_head]
+            if members:
+                split.append({**group, "params": members, "lr_scale": group["lr_scale"] * factor})
+    return split
+
+
+def side_in_epoch(epoch: int, num_epochs: int, first: int, last: int) -> int:
+    """Return how many pixels a side has in an epoch, counted from 0, of a training whose images grow.
+
+    Small images at first save time, and are a regularisation that lessens as training goes on (Tan and Le,
+    "EfficientNetV2: smaller models and faster training", ICML 2021). Sizes between are multiples of 32, which most
+    networks take.
+
+    Examples
+    --------
+    >>> [side_in_epoch(epoch, 5, 128, 224) for epoch in range(5)]
+    [128, 160, 192, 192, 224]
+    """
+    if epoch == 0 and num_epochs > 1:
+        return first
+    if epoch >= num_epochs - 1:
+        return last
+    side = 32 * round((first + (last - first) * epoch / (num_epochs - 1)) / 32)
+    return min(max(side, min(first, last)), max(first, last))
+
+
+class LearningRate:
+    """The learning rate over the steps of a trial; it comes down to its end also where a deadline cuts the trial short.
+
+    A trial that is stopped with its rate still high is worth much less than one that had as few steps from the start.
+    So the schedule goes on faster, from the step on at which it is seen that the rest of it will not be in time.
+
+    Parameters
+    ----------
+    optimizer : torch.optim.Optimizer
+        Its groups' rates are set.
+    recipe : Recipe
+        Which schedule.
+    num_steps : int
+        Steps in an epoch.
+
+    Attributes
+    ----------
+    place : float
+        How far the schedule has come, in steps of its whole length.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, recipe: Recipe, num_steps: int) -> None:
+        # Warm-up must leave room for the schedule proper when an epoch or two is all there is.
+        warmup_epochs = min(recipe.warmup_epochs, 0.25 * recipe.epochs)
+        self._num_steps = recipe.epochs * num_steps
+        self.place = 0.0
+        self._schedule, _ = create_scheduler_v2(
+            optimizer,
+            sched=recipe.sched,
+            num_epochs=recipe.epochs,
+            decay_epochs=max(1, recipe.epochs // 3),
+            decay_rate=1.0 if recipe.sched == "poly" else 0.1,  # a power there, a factor elsewhere
+            min_lr=recipe.min_lr,
+            warmup_lr=recipe.lr / 100,
+            warmup_epochs=warmup_epochs,
+            step_on_epochs=False,
+            updates_per_epoch=num_steps,
+        )
+
+    @property
+    def progress(self) -> float:
+        """How far the schedule has come, from 0 to 1."""
+        return self.place / self._num_steps
+
+    def step(self, num_steps_taken: int, num_steps_possible: float = math.inf) -> None:
+        """Set the rate for the next step.
+
+        Parameters
+        ----------
+        num_steps_taken : int
+            Since the trial began.
+        num_steps_possible : float
+            Before the deadline, the next one included.
+        """
+        self._schedule.step_update(round(self.place))
+        num_left = max(1.0, min(self._num_steps - num_steps_taken, num_steps_possible))
+        self.place += (self._num_steps - self.place) / num_left
+
+
+class Mixing:
+    """Mixup and CutMix of a batch, for batches of any size.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        How much.
+    problem : Problem
+        What the targets mean.
+    """
+
+    def __init__(self, recipe: Recipe, problem: Problem) -> None:
+        if not problem.is_classification:
+            raise HyperparameterError("mixup and cutmix mix classes; set them to 0 for regression")
+        self._problem, self._smoothing = problem, recipe.smoothing
+        self._mixup = Mixup(mixup_alpha=recipe.mixup, cutmix_alpha=recipe.cutmix, label_smoothing=0.0)
+
+    def __call__(
+        self, x_BCHW: torch.Tensor, y: torch.Tensor, weights: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """Return mixed images, class probabilities of shape (batch, classes), and mixed weights where there are any."""
+        num = len(x_BCHW)
+        if num % 2:  # timm pairs the images of a batch, so an odd one takes a partner for the while
+            x_BCHW, y = torch.cat([x_BCHW, x_BCHW[:1]]), torch.cat([y, y[:1]])
+            weights = None if weights is None else torch.cat([weights, weights[:1]])
+        # Mixing row numbers as if they were classes tells how much of each image is in each.
+        self._mixup.num_classes = len(x_BCHW)
+        x_mixed, parts = self._mixup(x_BCHW, torch.arange(len(x_BCHW), device=y.device))
+        y_mixed = parts.float() @ self._problem.soft_targets(y, self._smoothing)
+        mixed_weights = None if weights is None else (parts.float() @ weights)[:num]
+        return x_mixed[:num], y_mixed[:num], mixed_weights

@@ -1,0 +1,303 @@
+"""The recipe of one trial: every hyperparameter with its type, range, default and older names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from saccade.errors import HyperparameterError, near_names
+from saccade.models.custom import OwnPart, with_own_parts
+from saccade.space import Categorical, Dict, Int, Real, Space
+from saccade.space.constants import plain
+
+ALIASES: dict[str, str] = {
+    "net": "model",
+    "transform": "train_transform",
+    "optimizer": "opt",
+    "wd": "weight_decay",
+    "learning_rate": "lr",
+    "num_epochs": "epochs",
+    "input_size": "img_size",
+    "label_smoothing": "smoothing",
+    "ema": "model_ema",
+    "ema_decay": "model_ema_decay",
+    "reprob": "re_prob",
+    "layer_decay_rate": "layer_decay",
+}
+"""Other names that a hyperparameter goes by."""
+
+
+class Recipe(BaseModel):
+    """Everything that decides how one network is trained. Names and meanings are timm's where timm has them.
+
+    Three parts may be the user's own; they reach the worker by cloudpickle, scripts included:
+
+    - ``model``: a `torch.nn.Module`, of which each trial trains a copy, or a function or class ``f(num_classes)`` that
+      makes one. It brings its own weights (``weights``, ``drop`` and ``drop_path`` concern timm's networks), sees
+      images of 224 pixels unless ``img_size`` says otherwise, and counts as pretrained when ``pretrained=True`` is
+      said. As no code is saved with a predictor, it is named again to load one: ``ImagePredictor.load(path, net=…)``.
+    - ``opt``: a class of optimizers, called with groups of parameters and those of ``lr``, ``momentum`` and
+      ``weight_decay`` that it takes.
+    - ``train_transform``: called with a training image, uint8 RGB of shape (3, height, width) (or as many channels as
+      ``in_chans``) whose shorter side is ``img_size / crop_pct`` or less. It takes the place of all augmentation, must
+      return ``img_size`` by ``img_size`` pixels, uint8 or floats from 0 to 1, and not normalise them. Images are judged
+      and predicted by the usual crop, because a transform cannot be saved with a predictor.
+
+    Examples
+    --------
+    >>> Recipe.of({"model": "resnet18", "optimizer": "sgd", "epochs": 3}).opt
+    'sgd'
+    """
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False, arbitrary_types_allowed=True
+    )
+
+    model: str | OwnPart = Field("resnet18", description="network: a timm name, one of GluonCV's, or an own one")
+    pretrained: bool = Field(True, description="start from pretrained weights")
+    weights: str | None = Field(None, description="file of pretrained weights, or a folder of such files")
+
+    epochs: int = Field(5, ge=1, description="passes over the training images")
+    images_per_epoch: int | None = Field(
+        None, ge=1, description="images in an epoch, where there are more; each epoch goes over others. None is all"
+    )
+    val_interval: int | None = Field(
+        None,
+        ge=1,
+        description="epochs from one validation to the next, besides those that the scheduler compares and the last "
+        "one; None is 1, or more of many validation images",
+    )
+    batch_size: int = Field(16, ge=1, description="images a step")
+    lr: float = Field(1e-3, gt=0, description="learning rate")
+    opt: str | OwnPart = Field("adamw", description="optimizer, by timm's name, or an own class")
+    weight_decay: float = Field(1e-4, ge=0, description="weight decay; not on biases and normalisation")
+    momentum: float = Field(0.9, ge=0, lt=1, description="momentum, for optimizers that have it")
+    sched: Literal["cosine", "step", "poly", "tanh", "constant"] = Field(
+        "cosine", description="schedule of the learning rate"
+    )
+    warmup_epochs: float = Field(0.2, ge=0, description="epochs over which the learning rate rises")
+    min_lr: float = Field(0.0, ge=0, description="learning rate at the end of the schedule")
+    layer_decay: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="factor on the learning rate from layer to layer; None is 0.75 when pretrained, or 1",
+    )
+    layer_decay_no_opt_scale: float | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        description="layers of a smaller factor are not trained, to save time; None is 0.1 where layer_decay is None",
+    )
+    transfer_lr_mult: float = Field(1.0, ge=0, description="factor on the learning rate of the pretrained layers")
+    output_lr_mult: float = Field(1.0, ge=0, description="factor on the learning rate of the new last layer")
+    linear_probe: bool = Field(True, description="fit the new last layer to frozen features first; needs pretrained")
+    freeze_bn: bool | None = Field(
+        None, description="keep pretrained batch statistics; None is yes for batches of less than 32 images"
+    )
+    clip_grad: float | None = Field(None, gt=0, description="largest norm of the gradient")
+
+    in_chans: Literal[1, 3, 4] = Field(3, description="channels: 1 grey, 3 RGB, 4 RGB and alpha or another band")
+    img_size: int | None = Field(None, ge=8, description="pixels of a side; None is the network's own")
+    first_img_size: int | None = Field(
+        None, ge=8, description="pixels of a side in the first epoch, from which it grows to img_size by the last one"
+    )
+    crop_pct: float | None = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="part of the shorter side that is seen in judging; None is what the network was made for",
+    )
+    scale: tuple[float, float] = Field((0.35, 1.0), description="area of the random crop")
+    ratio: tuple[float, float] = Field((3 / 4, 4 / 3), description="aspect ratio of the random crop")
+    hflip: float = Field(0.5, ge=0, le=1, description="probability of a left-right flip")
+    vflip: float = Field(0.0, ge=0, le=1, description="probability of an upside-down flip")
+    color_jitter: float = Field(0.0, ge=0, description="strength of random colour changes")
+    auto_augment: str | None = Field(None, description="randaugment, autoaugment, trivialaugment or augmix")
+    re_prob: float = Field(0.0, ge=0, le=1, description="probability of erasing a rectangle")
+    train_transform: OwnPart | None = Field(None, description="own transform in place of all augmentation")
+    mixup: float = Field(0.0, ge=0, description="mixup alpha")
+    cutmix: float = Field(0.0, ge=0, description="cutmix alpha")
+
+    class_weight: Any = Field(None, description="weight of classes: 'balanced', or a dict from label to weight")
+    balanced_sampling: bool = Field(False, description="draw training images of all classes equally often")
+    smoothing: float = Field(0.0, ge=0, lt=1, description="label smoothing")
+    robust_loss: float | None = Field(
+        None, ge=0, le=1, description="for wrong labels: q of the generalised cross entropy; None lets a probe find out"
+    )
+    drop: float = Field(0.0, ge=0, lt=1, description="dropout before the last layer")
+    drop_path: float | None = Field(None, ge=0, lt=1, description="stochastic depth")
+    model_ema: bool = Field(False, description="judge and keep a moving average of the weights")
+    model_ema_decay: float = Field(0.9998, ge=0, lt=1, description="decay of that average, with warm-up")
+    tta: bool = Field(False, description="judge the mean over an image and its mirror image")
+
+    amp: bool | None = Field(None, description="16-bit arithmetic; None is what was measured to be the fastest")
+    channels_last: bool | None = Field(None, description="memory order; None is what was measured to be the fastest")
+    compile: bool | None = Field(None, description="torch.compile; None is in long trials on a GPU, if it is faster")
+    seed: int = Field(0, ge=0, description="seed of everything that is random in a trial")
+
+    early_stop_patience: int | None = Field(
+        None, description="epochs without improvement before stopping; -1 or None never"
+    )
+    early_stop_min_delta: float = Field(0.0, ge=0, description="what counts as improvement")
+    early_stop_baseline: float | None = Field(None, description="a score that must be beaten to count")
+    early_stop_max_value: float | None = Field(None, description="a score that is good enough to stop at")
+
+    @field_validator("model", mode="before")
+    @classmethod
+    def _network(cls, value: Any) -> Any:
+        value = with_own_parts({"model": value})["model"]
+        if not isinstance(value, str | OwnPart):
+            raise ValueError("expected a name, a torch.nn.Module, or a function f(num_classes) that makes one")
+        return value
+
+    @field_validator("opt", mode="before")
+    @classmethod
+    def _optimizer(cls, value: Any) -> Any:
+        value = with_own_parts({"opt": value})["opt"]
+        if not isinstance(value, str | OwnPart):
+            has_network = isinstance(value, torch.optim.Optimizer)
+            raise ValueError(f"expected timm's name or a class{', not an optimizer of some network' * has_network}")
+        return value
+
+    @field_validator("train_transform", mode="before")
+    @classmethod
+    def _transform(cls, value: Any) -> Any:
+        value = with_own_parts({"train_transform": value})["train_transform"]
+        if not isinstance(value, OwnPart | None):
+            raise ValueError("expected a transform, which is called with a tensor of uint8, or None")
+        return value
+
+    @field_validator("class_weight", mode="before")
+    @classmethod
+    def _class_weight(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping | None) and not (isinstance(value, str) and value == "balanced"):
+            raise ValueError("expected 'balanced', a dict from label to weight, or None")
+        return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Recipe:
+        if self.balanced_sampling and self.class_weight == "balanced":
+            raise ValueError("class_weight='balanced' and balanced_sampling balance twice; choose one of them")
+        if self.in_chans == 4 and (self.color_jitter or self.auto_augment) and self.train_transform is None:
+            raise ValueError("color_jitter and auto_augment change colours, and do not know a fourth channel")
+        if self.first_img_size is not None and self.train_transform is not None:
+            raise ValueError("first_img_size is for the usual augmentation; an own train_transform has one size")
+        return self
+
+    @property
+    def starts_pretrained(self) -> bool:
+        """Whether the first weights are worth keeping; of an own network nobody knows but who says so."""
+        return self.pretrained and (isinstance(self.model, str) or "pretrained" in self.model_fields_set)
+
+    @property
+    def stops_by_score(self) -> bool:
+        """Whether its scores may end a trial before its last epoch."""
+        has_patience = self.early_stop_patience is not None and self.early_stop_patience >= 0
+        return has_patience or self.early_stop_max_value is not None
+
+    @field_validator("scale", "ratio")
+    @classmethod
+    def _ordered(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not 0 < value[0] <= value[1]:
+            raise ValueError("expected two numbers, 0 < lower <= upper")
+        return value
+
+    @classmethod
+    def of(cls, hyperparameters: Mapping[str, Any]) -> Recipe:
+        """Return the recipe with these hyperparameters, under their own or older names; defaults for the others.
+
+        Raises
+        ------
+        HyperparameterError
+            For an unknown name (with a suggestion), a name given twice, or a value out of range.
+        """
+        try:
+            return cls(**canonical(hyperparameters))
+        except ValidationError as error:
+            problems = [_problem(dict(detail)) for detail in error.errors(include_url=False)]
+            raise HyperparameterError("; ".join(problems)) from None
+
+
+def canonical(hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the hyperparameters under the names that `Recipe` has.
+
+    Raises
+    ------
+    HyperparameterError
+        For an unknown name, or one that is given twice under different names.
+    """
+    renamed: dict[str, Any] = {}
+    for given, value in hyperparameters.items():
+        name = ALIASES.get(given, given)
+        if name not in Recipe.model_fields:
+            near = near_names(str(given), [*Recipe.model_fields, *ALIASES])
+            advice = (
+                f"did you mean {' or '.join(map(repr, near))}?" if near else f"known: {', '.join(Recipe.model_fields)}"
+            )
+            raise HyperparameterError(f"unknown hyperparameter {given!r}; {advice}")
+        if name in renamed:
+            raise HyperparameterError(f"hyperparameter {name!r} is given twice, once as {given!r}")
+        renamed[name] = str(value) if isinstance(value, Path) else value
+    if "class_weight" in renamed:
+        renamed["class_weight"] = _with_plain_labels(renamed["class_weight"])
+    return with_own_parts(renamed)
+
+
+def _with_plain_labels(class_weight: Any) -> Any:
+    """Return class weights whose labels are Python's own numbers and text, as JSON wants its keys."""
+    match class_weight:
+        case Categorical():
+            return Categorical(*(_with_plain_labels(choice) for choice in class_weight.data))
+        case Mapping():
+            return {plain(label): plain(weight) for label, weight in class_weight.items()}
+    return class_weight
+
+
+def recipe_space(hyperparameters: Mapping[str, Any]) -> Dict:
+    """Return the search space of these hyperparameters, each of its edges checked against the recipe.
+
+    Raises
+    ------
+    HyperparameterError
+        When a choice or a bound of the space could not be a recipe.
+    """
+    space = Dict(canonical(hyperparameters))
+    plain = {name: value for name, value in hyperparameters.items() if not isinstance(value, Space)}
+    Recipe.of(plain)
+    for name, value in hyperparameters.items():
+        for edge in edges_of(value):
+            Recipe.of({**plain, name: edge})
+    return space
+
+
+def edges_of(value: Any) -> list[Any]:
+    """Return all choices, or both bounds, of a hyperparameter's space; of a constant, nothing."""
+    match value:
+        case Categorical():
+            return [edge for choice in value.data for edge in (edges_of(choice) or [choice])]
+        case Real() | Int():
+            return [value.lower, value.upper]
+        case Space():
+            return [value.default]
+    return []
+
+
+def choices(space: Dict, name: str) -> list[Any]:
+    """Return what a hyperparameter can be in a search space: all choices, both bounds, or its one value."""
+    value = space.data.get(name, Recipe.model_fields[name].default)
+    return edges_of(value) or [value]
+
+
+def _problem(detail: dict[str, Any]) -> str:
+    text = str(detail["msg"]).removeprefix("Value error, ")
+    if not detail["loc"]:  # about several hyperparameters
+        return text
+    name = ".".join(str(part) for part in detail["loc"])
+    field = Recipe.model_fields.get(str(detail["loc"][0]))
+    what = f" ({field.description})" if field and field.description else ""
+    return f"hyperparameter {name!r}{what} was given {detail['input']!r}: {text[0].lower()}{text[1:]}"

@@ -1,0 +1,36 @@
+"""The demo, in small and as it is."""
+
+from __future__ import annotations
+
+import pytest
+from PIL import Image
+
+from saccade.apps.demo import HYPERPARAMETERS, run_demo, write_digits
+from saccade.data.dataset import ImageDataset
+
+
+def test_the_digits_are_split_by_class(tmp_path):
+    assert write_digits(tmp_path, num_images=200) == 200
+    train, _, test = ImageDataset.from_folders(tmp_path)
+    assert (len(train), len(test)) == (150, 50)
+    assert train.classes == [str(digit) for digit in range(10)]
+    with Image.open(train["image"].iloc[0]) as image:
+        assert image.size == (32, 32)
+
+
+def test_a_small_demo_shows_trials_accuracy_and_the_pictures_path(tmp_path, capsys):
+    small = {**HYPERPARAMETERS, "model": "test_resnet", "lr": 1e-2, "epochs": 1}
+    figures = run_demo(tmp_path, small, num_images=120)
+    shown = capsys.readouterr().out
+    assert f"test accuracy {figures['top1']:.4f}" in shown
+    assert "completed" in shown
+    assert str((tmp_path / "predictions.png").resolve()) in shown
+    assert str((tmp_path / "why.png").resolve()) in shown
+    for name in ("predictions.png", "why.png"):
+        with Image.open(tmp_path / name) as picture:
+            assert picture.width > 500
+
+
+@pytest.mark.slow
+def test_the_smaller_network_alone_reaches_the_accuracy_that_is_promised(tmp_path):
+    assert run_demo(tmp_path, {**HYPERPARAMETERS, "model": "test_resnet", "lr": 1e-2})["top1"] >= 0.95

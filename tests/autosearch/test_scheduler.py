@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+
+import pytest
+
+from contracts.scheduler_contract import SchedulerContract
+from contracts.simulated_executor import SimulatedExecutor
+from saccade.autosearch.features import DatasetDescription, Description, NetworkDescription
+from saccade.autosearch.scheduler import AutoScheduler
+from saccade.autosearch.searcher import AutoSearcher
+from saccade.autosearch.steps import HORIZONS
+from saccade.deadline import Deadline
+from saccade.events import EpochDone
+from saccade.scheduler import make_scheduler
+from saccade.searcher import RandomSearcher
+from saccade.space import Real
+from saccade.study.study import Study
+from saccade.study.trial import Status, Trial
+
+NUM_EPOCHS = 27
+
+
+class TestAutoSchedulerWithOtherSearchers(SchedulerContract):
+    leaves_paused = True
+    goes_on_first = False  # with more time there are other rungs
+
+    def make(self):
+        return AutoScheduler()
+
+
+def curve(config):
+    """The height of a curve is in its configuration; all rise alike."""
+    return [config["x"] * (1 - 0.7**epoch) for epoch in range(1, NUM_EPOCHS + 1)]
+
+
+def run(time_limit_s=None, num_trials=None, num_workers=1, epoch_s=10.0, **options):
+    executor = SimulatedExecutor(curve, num_workers, epoch_s, **options)
+    searcher = AutoSearcher(
+        {"x": Real(0, 1)},
+        describe=lambda config: Description(NetworkDescription(1e7, top1=0.8), {}, NUM_EPOCHS),
+        data=DatasetDescription(1000, 10),
+        log_speed=math.log(10),
+    )
+    deadline = Deadline(time_limit_s, executor.clock)
+    study = Study(executor, searcher, AutoScheduler(), deadline=deadline, num_trials=num_trials)
+    study.run()
+    return study, executor
+
+
+@pytest.mark.parametrize(("num_workers", "reports_all"), [(1, True), (4, True), (1, False)])
+def test_the_best_trials_are_trained_longest(num_workers, reports_all):
+    study, executor = run(time_limit_s=4000, num_workers=num_workers, reports_all=reports_all)
+    assert all(job.compared_epochs == HORIZONS for job in executor.jobs)
+    assert reports_all or max(len(trial.reports) for trial in study.trials) < NUM_EPOCHS - 5
+    by_height = sorted(study.trials, key=lambda trial: -trial.config["x"])
+    assert len(by_height) > 10
+    best, worst = by_height[: len(by_height) // 4], by_height[-len(by_height) // 4 :]
+    assert sum(trial.num_epochs for trial in best) / len(best) > 1.5 * sum(t.num_epochs for t in worst) / len(worst)
+
+
+@pytest.mark.parametrize("num_workers", [1, 4])
+def test_no_epoch_is_trained_twice_and_the_time_is_used(num_workers):
+    study, executor = run(time_limit_s=2000, num_workers=num_workers)
+    for trial in study.trials:
+        epochs = [report.epoch for report in trial.reports]
+        assert epochs == list(range(1, len(epochs) + 1))
+        assert trial.status in (Status.PAUSED, Status.COMPLETED, Status.STOPPED)
+    trained_s = sum(trial.num_epochs for trial in study.trials) * 10.0
+    assert trained_s >= 0.95 * 2000 * num_workers - 10.0 * num_workers
+    assert executor.now_s <= 2000 * 1.02
+
+
+def test_pausing_is_used():
+    study, executor = run(time_limit_s=4000)
+    assert any(job.checkpoint is not None for job in executor.jobs)
+    assert any(trial.status is Status.PAUSED for trial in study.trials)
+
+
+def test_a_probe_that_is_known_already_is_no_occasion_to_leave(monkeypatch):
+    network = NetworkDescription(1e7, top1=0.8)
+    searcher = AutoSearcher(
+        {"x": Real(0, 1)},
+        describe=lambda config: Description(network, {}, 5, starts_with_probe=True),
+        data=DatasetDescription(1000, 10),
+    )
+    trials = []
+
+    def new_trial():
+        trials.append(Trial(len(trials), searcher.suggest(), ""))
+        return trials[-1]
+
+    state = SimpleNamespace(searcher=searcher, seconds_left=1000.0, trials=trials, new_trial=new_trial)
+    scheduler, thoughts = AutoScheduler(), []
+    monkeypatch.setattr(AutoScheduler, "_think_again", lambda self, *about: thoughts.append(about[-1].trial))
+    for number in range(2):
+        job = scheduler.next_job(state)
+        searcher.observe(job.config, 0, 0.8, 4.0)
+        scheduler.on_report(EpochDone(number, 0, 0.8, 4.0, checkpoint="a file"))
+        searcher.on_end(job.config, has_failed=False, is_complete=True)
+    assert thoughts == [0]  # the first was begun for its probe
+
+
+@pytest.mark.parametrize("num_workers", [1, 4])
+def test_without_a_time_limit_one_of_the_trials_is_trained_to_its_end_and_most_are_not(num_workers):
+    study, _ = run(num_trials=12, num_workers=num_workers)
+    num_epochs = [trial.num_epochs for trial in study.trials]
+    assert len(num_epochs) == 12
+    assert max(num_epochs) == NUM_EPOCHS
+    assert sum(epochs < NUM_EPOCHS / 2 for epochs in num_epochs) >= 6
+    assert sum(num_epochs) < 12 * NUM_EPOCHS / 2
+    best = max(study.trials, key=lambda trial: trial.config["x"])
+    assert best.num_epochs == NUM_EPOCHS
+    assert not study.searcher._running
+
+
+def test_rungs_are_chosen_for_the_number_of_trials():
+    epochs = {}
+    for num_trials in (2, 9, 40):
+        executor = SimulatedExecutor(curve, epoch_s=10.0)
+        scheduler = make_scheduler("auto", max_epochs=NUM_EPOCHS)
+        Study(executor, RandomSearcher({"x": Real(0, 1)}), scheduler, num_trials=num_trials).run()
+        epochs[num_trials] = scheduler._asha.ladders[0].epochs
+    assert epochs == {2: [14, 27], 9: [3, 9, 27], 40: [1, 3, 9, 27]}
+
+
+@pytest.mark.parametrize(("num_workers", "factor"), [(1, 2.0), (8, 3.0)])
+def test_rungs_are_chosen_for_as_many_workers_as_there_are(num_workers, factor):
+    executor = SimulatedExecutor(curve, num_workers, epoch_s=10.0)
+    scheduler = make_scheduler("auto", max_epochs=NUM_EPOCHS)
+    deadline = Deadline(600, executor.clock)  # for two whole trainings with one worker
+    Study(executor, RandomSearcher({"x": Real(0, 1)}), scheduler, deadline=deadline).run()
+    assert scheduler._asha.reduction_factor == factor
+
+
+def test_rungs_are_chosen_when_an_epoch_has_been_measured():
+    executor = SimulatedExecutor(curve, epoch_s=10.0)
+    scheduler = make_scheduler("auto", max_epochs=NUM_EPOCHS)
+    deadline = Deadline(3000, executor.clock)
+    study = Study(executor, RandomSearcher({"x": Real(0, 1)}), scheduler, deadline=deadline)
+    assert scheduler._asha is None
+    study.run()
+    assert scheduler._asha is not None
+    assert 0 < max(trial.num_epochs for trial in study.trials) <= NUM_EPOCHS
+    assert min(trial.num_epochs for trial in study.trials) < NUM_EPOCHS

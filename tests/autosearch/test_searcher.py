@@ -1,0 +1,186 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from contracts.searcher_contract import SearcherContract
+from saccade.autosearch.features import DatasetDescription, Description, NetworkDescription
+from saccade.autosearch.searcher import AutoSearcher
+from saccade.searcher import TPESearcher, make_searcher
+from saccade.space import Categorical, Int, Real, canonical_key
+
+DATA = DatasetDescription(num_images=1000, num_classes=10)
+NETWORKS = {
+    "small": NetworkDescription(1e6, top1=0.65),
+    "good": NetworkDescription(20e6, top1=0.85, kind="transformer"),
+    "huge": NetworkDescription(300e6, 512, top1=0.87, kind="transformer"),
+}
+
+
+def make(space=None, **options):
+    space = space or {"model": Categorical(*NETWORKS), "lr": Real(1e-6, 1.0, log=True)}
+
+    def describe(config):
+        network = NETWORKS.get(config.get("model"), NETWORKS["small"]) if isinstance(config, dict) else None
+        return Description(network, {"lr": config["lr"]} if isinstance(config.get("lr"), float) else {}, num_epochs=9)
+
+    return AutoSearcher(space, describe=describe, data=DATA, **options)
+
+
+class TestAutoSearcher(SearcherContract):
+    def make(self, space, seed):
+        describe = lambda config: Description(NETWORKS["small"], {}, num_epochs=9)  # noqa: E731
+        return AutoSearcher(space, seed=seed, describe=describe, data=DATA)
+
+
+def train(searcher, config, epochs, score, epoch_s=1.0):
+    for epoch in range(1, epochs + 1):
+        searcher.observe(config, epoch, score * (1 - 0.5**epoch), epoch * epoch_s)
+
+
+def test_the_first_proposals_are_sound_learning_rates():
+    searcher = make()
+    rates = [searcher.suggest()["lr"] for _ in range(5)]
+    assert all(1e-5 < rate < 0.1 for rate in rates)
+
+
+def test_less_time_means_cheaper_networks():
+    searcher, hasty = make(log_speed=3.0), make(log_speed=3.0)
+    hasty.seconds_left = 100.0
+    size = {name: network.num_params for name, network in NETWORKS.items()}
+    leisurely_sizes = [size[searcher.suggest()["model"]] for _ in range(5)]
+    assert np.mean([size[hasty.suggest()["model"]] for _ in range(5)]) < np.mean(leisurely_sizes)
+
+
+def test_costs_follow_from_forward_passes_where_these_were_measured():
+    searcher = make(log_speed=1.0, forward_s={NETWORKS["small"]: 0.3, NETWORKS["good"]: 0.01})
+    searcher.suggest()
+    items = list(searcher._pool.values())
+    epoch_s = {name: [] for name in NETWORKS}
+    for item, seconds in zip(items, searcher.costs.epoch_s([item.number for item in items]), strict=True):
+        epoch_s[item.config["model"]].append(seconds)
+    assert np.median(epoch_s["small"]) == pytest.approx(3.5 * 0.3 * DATA.num_images, rel=0.2)
+    assert np.median(epoch_s["good"]) == pytest.approx(3.5 * 0.01 * DATA.num_images, rel=0.2)
+    plain = make(log_speed=1.0)
+    plain.suggest()
+    of_huge = [item.number for item in plain._pool.values() if item.config["model"] == "huge"]
+    assert np.median(epoch_s["huge"]) == pytest.approx(np.median(plain.costs.epoch_s(of_huge)), rel=0.2)
+
+
+def test_it_goes_on_with_what_did_well_and_not_with_what_did_badly():
+    searcher = make()
+    well, badly = searcher.suggest(), searcher.suggest()
+    for config, score in ((well, 0.95), (badly, 0.05)):
+        train(searcher, config, 3, score)
+        searcher.on_end(config, has_failed=False)
+    keys = [canonical_key(well), canonical_key(badly)]
+    advice = searcher.advise(keys, can_begin=False)
+    assert advice is not None
+    assert advice.key == keys[0]
+    assert 3 < advice.until_epoch <= 9
+
+
+def test_nothing_is_advised_that_would_be_late():
+    searcher = make()
+    config = searcher.suggest()
+    train(searcher, config, 1, 0.5, epoch_s=60.0)
+    searcher.on_end(config, has_failed=False)
+    assert searcher.advise([canonical_key(config)], seconds_left=59.0, can_begin=False) is None
+    advice = searcher.advise([canonical_key(config)], seconds_left=61.0, can_begin=False)
+    assert advice is not None
+    assert advice.until_epoch == 2
+
+
+def test_what_is_advised_is_suggested_next():
+    searcher = make()
+    advice = searcher.advise([])
+    assert advice is not None
+    assert advice.key is None
+    chosen = searcher._chosen.config
+    assert searcher.suggest() == chosen
+
+
+def test_starting_configurations_come_first_and_are_not_lost_by_asking_twice():
+    start = {"model": "huge", "lr": 0.5}
+    searcher = make(starting_configs=[start])
+    for _ in range(3):
+        assert searcher.advise([]).key is None
+    assert searcher.suggest() == start
+    assert searcher.suggest() != start
+
+
+def test_running_trials_spread_the_proposals():
+    """Proposals that know of each other differ more than the first ones of the pool's order would."""
+    searcher = make()
+    points = searcher.portfolio.embed([searcher.describe(searcher.suggest()) for _ in range(6)], DATA)
+    distances = np.linalg.norm(points[:, None] - points[None], axis=-1)
+    assert distances[np.triu_indices(6, 1)].min() > 0
+    assert len(searcher._running) == 6
+
+
+def test_after_the_head_start_variations_of_the_best_are_candidates():
+    """The best rate is one that the portfolio does not expect; the search finds its neighbourhood all the same."""
+    searcher = make({"lr": Real(1e-6, 1.0, log=True)}, seed=3)
+    rates = []
+    for _ in range(40):
+        config = searcher.suggest()
+        rates.append(config["lr"])
+        score = math.exp(-((math.log10(config["lr"]) + 1.0) ** 2))
+        for epoch in (1, 3, 9):
+            searcher.observe(config, epoch, score, float(epoch))
+        searcher.on_end(config, has_failed=False, is_complete=True)
+    near = [abs(math.log10(rate) + 1) < 0.7 for rate in rates]
+    assert np.mean(near[20:]) > np.mean(near[:8])
+
+
+@given(seed=st.integers(0, 2**32 - 1), low=st.floats(-10, 0), width=st.floats(0.1, 10))
+@settings(max_examples=10, deadline=None)
+def test_scores_of_any_range_mean_the_same(seed, low, width):
+    one, other = make(seed=seed), make(seed=seed, score_range=(low, low + width))
+    for index in range(4):
+        config = one.suggest()
+        assert other.suggest() == config
+        one.observe(config, 1, index / 5, 1.0)
+        other.observe(config, 1, low + width * index / 5, 1.0)
+
+
+def test_more_is_known_of_configurations_than_their_names():
+    """A network that no recorded run had is proposed by what describes it."""
+    NETWORKS["never seen"] = NetworkDescription(25e6, top1=0.86, kind="transformer", family="brandnew")
+    try:
+        searcher = make({"model": Categorical("small", "never seen"), "lr": 1e-4})
+        assert searcher.suggest()["model"] == "never seen"
+    finally:
+        del NETWORKS["never seen"]
+
+
+def test_without_a_description_auto_is_tpe():
+    assert isinstance(make_searcher("auto", {"x": Int(0, 9)}), TPESearcher)
+    describe = lambda config: Description(NETWORKS["small"])  # noqa: E731
+    assert isinstance(make_searcher("auto", {"x": Int(0, 9)}, describe=describe, data=DATA), AutoSearcher)
+
+
+def test_a_failed_configuration_counts_as_bad():
+    searcher = make()
+    config = searcher.suggest()
+    item = searcher._known[canonical_key(config)]
+    before = searcher.forecaster.forecast([item.number]).mean[0, -1]
+    searcher.on_end(config, has_failed=True)
+    assert item.has_ended
+    assert searcher.forecaster.forecast([item.number]).mean[0, -1] < before
+
+
+@pytest.mark.parametrize("num", [300])
+def test_a_proposal_does_not_slow_down_with_the_number_of_trials(num):
+    """The forecaster uses a bounded number of observations, and the pool a bounded number of candidates."""
+    searcher = make()
+    for index in range(num):
+        config = searcher.suggest()
+        searcher.observe(config, 1, (index % 10) / 10, 1.0)
+        searcher.on_end(config, has_failed=False)
+    assert len(searcher.forecaster._used()) <= searcher.forecaster.max_observations
+    assert len(searcher._pool) <= 256 + 8

@@ -1,0 +1,287 @@
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+import timm
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from saccade.autosearch import task_description as description
+from saccade.autosearch.features import FEATURES, HYPERPARAMETERS, DatasetDescription, Description, features
+from saccade.autosearch.network_description import describe_network
+from saccade.autosearch.portfolio import Portfolio
+from saccade.autosearch.task_description import describe_recipe, measure_log_speed, score_range
+from saccade.errors import HyperparameterError, UnknownModelError, UnknownNameError
+from saccade.tasks.metrics import make_metric
+from saccade.tasks.problem import Problem
+from saccade.tasks.scorers import scorer_names
+
+CPU = torch.device("cpu")
+
+
+class Own(nn.Linear):
+    """A network of one's own, whose copies and instances are counted."""
+
+    num_made = 0
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(3, num_classes)
+        Own.num_made += 1
+
+
+class PickyMeta(type):
+    __hash__ = None  # type: ignore[assignment]
+
+
+class Picky(Own, metaclass=PickyMeta):
+    """A class that cannot be hashed."""
+
+
+class SGDLike(torch.optim.SGD):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("given_", "expected"),
+    [
+        ({"lr": 0.02, "batch_size": 8, "wd": 0.1}, {"lr": 0.02, "batch_size": 8, "weight_decay": 0.1}),
+        ({}, {"layer_decay": 0.75, "frozen_part": 0.0, "amp": False, "augmentation": None, "sched": "cosine"}),
+        ({"pretrained": False}, {"layer_decay": 1.0}),
+        ({"layer_decay": 0.9, "pretrained": False}, {"layer_decay": 0.9}),
+        ({"transfer_lr_mult": 0, "output_lr_mult": 10, "lr": 0.01}, {"frozen_part": 1.0, "lr": 0.1}),
+        ({"transfer_lr_mult": 0, "output_lr_mult": 0, "lr": 0.01}, {"frozen_part": 1.0, "lr": 0.01}),
+        ({"transfer_lr_mult": 0.1, "lr": 0.01}, {"frozen_part": 0.0, "lr": 0.001}),
+        ({"mixup": 0.2, "cutmix": 1.0, "smoothing": 0.1}, {"mixup": 0.2, "cutmix": 1.0, "mix_prob": 1.0}),
+        ({"drop": 0.3, "clip_grad": 5.0, "amp": True}, {"drop": 0.3, "clip_grad": 5.0, "amp": True}),
+        ({"auto_augment": "rand-m9-n2"}, {"augmentation": "randaugment"}),
+        ({"auto_augment": "trivialaugment"}, {"augmentation": "trivialaugment"}),
+        ({"auto_augment": "autoaugment", "train_transform": nn.Identity()}, {"augmentation": None}),
+        ({"sched": "step", "epochs": 30}, {"sched": "step", "decay_epochs": 10}),
+        ({"sched": "poly"}, {"sched": "cosine"}),
+        ({"sched": "constant"}, {"sched": "plateau", "decay_epochs": None}),
+        ({"warmup_epochs": 5, "epochs": 4}, {"warmup_epochs": 1.0}),
+        ({"opt": "Lookahead_AdamW"}, {"opt": "adamw"}),
+        ({"opt": "sgd", "momentum": 0.8}, {"opt": "momentum", "momentum": 0.8}),
+        ({"opt": SGDLike}, {"opt": "momentum"}),
+        ({"opt": torch.optim.Adam}, {"opt": "adam"}),
+        ({"opt": "adafactor"}, {"opt": "adamw"}),
+    ],
+)
+def test_a_recipe_is_described_as_what_it_does(given_: dict[str, Any], expected: dict[str, Any]) -> None:
+    described = describe_recipe(given_, device=CPU).hyperparameters
+    assert {name: described[name] for name in expected} == pytest.approx(expected)
+    assert set(described) <= set(HYPERPARAMETERS)
+
+
+def test_network_and_epochs_are_the_recipes() -> None:
+    described = describe_recipe({"net": "resnet18_v1b", "epochs": 7, "img_size": 64, "pretrained": False})
+    assert described.num_epochs == 7
+    assert described.network == describe_network("resnet18", img_size=64, pretrained=False)
+
+
+def test_weights_of_the_recipe_come_before_those_of_the_task() -> None:
+    described = [
+        describe_recipe({"model": "resnet18", "weights": file}, weights="resnet18.laion.safetensors").network
+        for file in (None, "resnet18.my_in21k.safetensors")
+    ]
+    assert [network.pretraining for network in described] == [2, 1]
+
+
+@given(
+    lr=st.floats(1e-6, 10),
+    epochs=st.integers(1, 300),
+    opt=st.sampled_from(["adamw", "sgd", "momentum", "lion", "rmsprop", "lamb", "muon", "lookahead_radam", SGDLike]),
+    sched=st.sampled_from(["cosine", "step", "poly", "tanh", "constant"]),
+    momentum=st.floats(0, 0.99),
+    transfer_lr_mult=st.floats(0, 2),
+    mixup=st.floats(0, 1),
+    auto_augment=st.sampled_from([None, "randaugment", "augmix", "autoaugment"]),
+)
+@example(
+    lr=0.5, epochs=1, opt="adamw", sched="cosine", momentum=0.0, transfer_lr_mult=5e-324, mixup=0.0, auto_augment=None
+)
+@settings(max_examples=60, deadline=None)
+def test_whatever_a_recipe_is_the_portfolio_can_take_it(**config: Any) -> None:
+    described = describe_recipe({"model": "resnet18", **config})
+    row = features(described, DatasetDescription(1000, 10), 0.7)
+    assert row.shape == (len(FEATURES),)
+    assert np.isfinite(row).all()
+
+
+def test_what_is_no_recipe_is_an_error() -> None:
+    with pytest.raises(HyperparameterError, match="did you mean 'lr'"):
+        describe_recipe({"lrr": 0.1})
+    with pytest.raises(UnknownModelError):
+        describe_recipe({"model": "no_such_network"})
+
+
+@pytest.mark.parametrize("model", [Own, Own(4), lambda num_classes: Own(num_classes), Picky])
+def test_networks_of_ones_own_are_counted(model: Any) -> None:
+    described = describe_recipe({"model": model, "img_size": 32})
+    assert described.network.num_params in (4 * 4, 4 * 10)
+    assert (described.network.input_size, described.network.top1) == (32, None)
+    assert described.hyperparameters["layer_decay"] == 1.0
+    assert np.isfinite(Portfolio.load().predict_scores([described], DatasetDescription(100, 2))).all()
+
+
+def test_a_network_of_ones_own_is_made_once_and_moves_no_random_numbers() -> None:
+    description._describe_own.cache_clear()
+    Own.num_made, state = 0, torch.get_rng_state()
+    for lr in (0.1, 0.2, 0.3):
+        describe_recipe({"model": Own, "lr": lr})
+    assert Own.num_made == 1
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_a_hundred_recipes_cost_less_than_building_one_network() -> None:
+    describe_network("resnet50")
+    description._describe_own.cache_clear()
+    start_s = time.perf_counter()
+    for lr in range(1, 101):
+        describe_recipe({"model": "resnet50", "lr": lr / 100, "epochs": 5})
+    describing_s = time.perf_counter() - start_s
+    start_s = time.perf_counter()
+    describe_recipe({"model": lambda _: timm.create_model("resnet50")})
+    assert describing_s < time.perf_counter() - start_s
+
+
+def problem_of(problem_type: str, num: int, seed: int) -> tuple[Problem, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    if problem_type == "regression":
+        labels = rng.normal(50, 7, num) + 100
+        problem = Problem.of(labels, "regression")
+    elif problem_type == "multilabel":
+        labels = [["a"], ["b", "c"], [], *([c for c in "abc" if rng.random() < 0.4] for _ in range(num))]
+        problem = Problem.of(labels)
+    else:
+        classes = ["no", "yes"] if problem_type == "binary" else [f"class {i}" for i in range(7)]
+        labels = [*classes, *rng.choice(classes, num)]
+        problem = Problem.of(labels, problem_type)
+    return problem, problem.encode(labels)
+
+
+def metrics_of(problem_type: str) -> list[str]:
+    problem, _ = problem_of(problem_type, 10, 0)
+    names = []
+    for name in ["top5", "f1_micro", "subset_accuracy", "rmse", *scorer_names()]:
+        try:
+            make_metric(name, problem)
+        except UnknownNameError:
+            continue
+        names.append(name)
+    return names
+
+
+@pytest.mark.parametrize("problem_type", ["binary", "multiclass", "multilabel", "regression"])
+def test_every_metric_has_a_range(problem_type: str) -> None:
+    problem, targets = problem_of(problem_type, 200, seed=1)
+    names = metrics_of(problem_type)
+    assert len(names) > 9
+    for name in names:
+        metric = make_metric(name, problem)
+        low, high = score_range(metric, problem, targets)
+        assert math.isfinite(low)
+        assert math.isfinite(high)
+        assert low < high, name
+        is_cost = not metric.greater_is_better or name.startswith("neg_")
+        if "samples" in name:  # images without labels count as wrong there, whatever is predicted
+            assert 0.5 < high <= 1
+        else:
+            assert high == pytest.approx(0.0 if is_cost else 1.0, abs=1e-6), name
+
+
+@given(
+    problem_type=st.sampled_from(["binary", "multiclass", "multilabel", "regression"]),
+    num=st.integers(3, 60),
+    seed=st.integers(0, 100),
+)
+@settings(max_examples=40, deadline=None)
+def test_guessing_is_below_the_best_whatever_the_labels(problem_type: str, num: int, seed: int) -> None:
+    problem, targets = problem_of(problem_type, num, seed)
+    for name in (None, *{"regression": ["mae", "r2"]}.get(problem_type, ["log_loss", "accuracy", "f1_macro"])):
+        low, high = score_range(make_metric(name, problem), problem, targets)
+        assert -math.inf < low < high < math.inf
+
+
+def test_the_range_of_accuracy_begins_at_the_most_frequent_class() -> None:
+    problem = Problem.of(list("abcd"))
+    even, odd = np.array([0, 1, 2, 3]), np.array([0, 0, 0, 1, 2, 3])
+    assert score_range(make_metric("accuracy", problem), problem, even) == (0.25, 1.0)
+    assert score_range(make_metric("accuracy", problem), problem, odd) == (0.5, 1.0)
+    low, high = score_range(make_metric("log_loss", problem), problem, even)
+    assert low == pytest.approx(-math.log(4))
+    assert high == pytest.approx(0, abs=1e-12)
+
+
+@given(mean=st.floats(-1e3, 1e3), std=st.floats(1e-2, 1e3))
+@settings(max_examples=40, deadline=None)
+def test_guessing_numbers_errs_by_their_spread_wherever_they_lie(mean: float, std: float) -> None:
+    labels = mean + std * np.array([-1.0, 1.0] * 20)
+    problem = Problem.of(labels, "regression")
+    low, high = score_range(make_metric("rmse", problem), problem, problem.encode(labels))
+    assert low == pytest.approx(-labels.std(), rel=1e-3)
+    assert high == pytest.approx(0.0, abs=1e-3 * std)
+    assert score_range(make_metric("r2", problem), problem, problem.encode(labels)) == pytest.approx((0, 1), abs=1e-5)
+
+
+def test_many_images_are_judged_by_some_of_them_with_every_class() -> None:
+    problem = Problem.of([str(number) for number in range(9)])
+    targets = np.concatenate([np.zeros(50_000, np.int64), np.arange(9)])
+    seen = []
+
+    def remember(y_true: np.ndarray, y_pred: np.ndarray) -> float:
+        seen.append(y_true)
+        return float((y_true == y_pred).mean())
+
+    low, high = score_range(make_metric(remember, problem), problem, targets)
+    assert 0.98 < low < high == 1.0
+    assert all(len(labels) < 5000 and len(set(labels)) == 9 for labels in seen)
+
+
+def test_a_metric_of_ones_own_that_refuses_has_a_range() -> None:
+    def refuse(y_true: np.ndarray, y_pred: np.ndarray) -> float:
+        raise ValueError("no")
+
+    problem = Problem.of([0, 1], "binary")
+    assert score_range(make_metric(refuse, problem), problem, np.array([0, 1, 1])) == (0.0, 1.0)
+
+
+def test_a_metric_that_guessing_wins_still_has_a_range() -> None:
+    problem = Problem.of([0, 1], "binary")
+    low, high = score_range(make_metric(lambda y_true, y_pred: 3.0, problem), problem, np.array([0, 1, 1]))
+    assert (low, high) == (2.0, 3.0)
+
+
+def test_the_speed_is_that_of_a_step_and_leaves_threads_and_random_numbers_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    num_threads, state, seen = torch.get_num_threads(), torch.get_rng_state(), []
+
+    def step_s(device: torch.device) -> float:
+        seen.append(torch.get_num_threads())
+        return step(device)
+
+    step = description._step_s
+    monkeypatch.setattr(description, "_step_s", step_s)
+    assert math.isfinite(measure_log_speed("cpu", num_threads=1))
+    assert seen == [1]
+    assert torch.get_num_threads() == num_threads
+    assert torch.equal(state, torch.get_rng_state())
+    monkeypatch.setattr(description, "_step_s", lambda _: 2 * description.RECORDED_STEP_S)
+    assert measure_log_speed(CPU) == pytest.approx(math.log(2))
+
+
+def test_the_recorded_step_stands_for_what_the_portfolio_predicts() -> None:
+    # A CPU that trains 45 images of 224 pixels a second with mobilenetv2_100 takes 1 / 45 / 14.4 s for one of the 8
+    # images of a step; of the portfolio's seconds that must make 45 images a second again, give or take a factor of 2.
+    log_speed = math.log(8 / 45 / 14.4 / description.RECORDED_STEP_S)
+    data = DatasetDescription(1192, 10)
+    described: Description = describe_recipe({"model": "mobilenetv2_100"}, device=CPU)
+    (log_epoch_s,) = Portfolio.load().predict_log_epoch_s([described], data)
+    assert 45 / 2 < 1192 / math.exp(log_epoch_s + log_speed) < 45 * 2

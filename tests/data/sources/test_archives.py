@@ -1,0 +1,346 @@
+from __future__ import annotations
+
+import io
+import os
+import random
+import shutil
+import stat
+import sys
+import tarfile
+import time
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from saccade.data.sources import archives
+from saccade.data.sources.archives import unpack
+from saccade.errors import ArchiveError
+
+TREE = {
+    "boots/1.jpg": b"one",
+    "boots/deep/2.jpg": b"two" * 5000,
+    "Schuhe für Zoë/靴.png": b"three",
+    "empty.txt": b"",
+}
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    folder = tmp_path / "tree"
+    for name, content in TREE.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    (folder / "no files").mkdir()
+    return folder
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    return tmp_path / "cache"
+
+
+def in_cache(cache: Path) -> list[Path]:
+    return [path for path in cache.iterdir() if path.suffix != ".lock"]
+
+
+def content_of(folder: Path) -> dict[str, bytes]:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+def write_zip(path: Path, *members: tuple[str | zipfile.ZipInfo, bytes | str]) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members:
+            archive.writestr(name, content)
+    return path
+
+
+def zip_member(name: str, mode: int) -> zipfile.ZipInfo:
+    info = zipfile.ZipInfo(name)
+    info.create_system = 3  # Unix
+    info.external_attr = (mode | 0o777) << 16
+    return info
+
+
+def write_tar(path: Path, *members: tuple[tarfile.TarInfo, bytes]) -> Path:
+    with tarfile.open(path, "w") as archive:
+        for info, content in members:
+            archive.addfile(info, io.BytesIO(content))
+    return path
+
+
+def tar_member(name: str, kind: bytes = tarfile.REGTYPE, link: str = "", size: int = 0) -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname, info.size = kind, link, size
+    return info
+
+
+def assert_refused(archive: Path, cache: Path, *words: str) -> None:
+    """It is refused in words, and nothing of it remains, in the cache or beside it."""
+    beside = set(archive.parent.iterdir())
+    with pytest.raises(ArchiveError) as caught:
+        unpack(archive, cache)
+    for word in (str(archive), *words):
+        assert word in str(caught.value)
+    assert in_cache(cache) == []
+    assert set(archive.parent.iterdir()) - beside <= {cache}
+
+
+def test_a_zip_file_is_unpacked_as_it_was(tree, cache, make_zip):
+    assert content_of(unpack(make_zip(tree, tree.parent / "a.zip"), cache)) == TREE
+
+
+@pytest.mark.parametrize("kind", ["", "gz", "bz2", "xz"])
+def test_a_tar_file_is_unpacked_as_it_was_whatever_its_name(tree, cache, make_tar, kind):
+    folder = unpack(make_tar(tree, tree.parent / "a.data", f"w:{kind}"), cache)
+    assert content_of(folder) == TREE
+    assert (folder / "no files").is_dir()
+
+
+def test_an_archive_is_unpacked_once(tree, cache, make_zip):
+    archive = make_zip(tree, tree.parent / "a.zip")
+    folder = unpack(archive, cache)
+    (folder / "boots" / "1.jpg").unlink()
+    assert unpack(archive, cache) == folder
+    assert not (folder / "boots" / "1.jpg").exists()
+    assert in_cache(cache) == [folder]
+
+
+def test_a_changed_archive_is_unpacked_anew(tree, cache, make_zip):
+    archive = make_zip(tree, tree.parent / "a.zip")
+    old = unpack(archive, cache)
+    (tree / "boots" / "1.jpg").write_bytes(b"ONE")
+    make_zip(tree, archive)
+    os.utime(archive, (time.time() + 5,) * 2)
+    new = unpack(archive, cache)
+    assert (old / "boots" / "1.jpg").read_bytes() == b"one"
+    assert (new / "boots" / "1.jpg").read_bytes() == b"ONE"
+
+
+def test_archives_of_the_same_name_do_not_mix(tree, cache, make_zip):
+    (tree.parent / "other").mkdir()
+    one = unpack(make_zip(tree / "boots", tree.parent / "a.zip"), cache)
+    two = unpack(make_zip(tree, tree.parent / "other" / "a.zip"), cache)
+    assert one != two
+
+
+def test_many_at_once_get_the_same_complete_folder(tree, cache, make_tar):
+    archive = make_tar(tree, tree.parent / "a.tgz", "w:gz")
+    with ThreadPoolExecutor(8) as pool:
+        folders = set(pool.map(unpack, [archive] * 8, [cache] * 8))
+    assert in_cache(cache) == [*folders]
+    assert content_of(folders.pop()) == TREE
+
+
+def test_what_a_killed_process_left_is_cleared_away(tree, cache, make_zip):
+    archive = make_zip(tree, tree.parent / "a.zip")
+    folder = unpack(archive, cache)
+    shutil.rmtree(folder)
+    folder.with_name(f"{folder.name}.part").mkdir()
+    (folder.with_name(f"{folder.name}.part") / "half").touch()
+    assert content_of(unpack(archive, cache)) == TREE
+    assert in_cache(cache) == [folder]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such permissions")
+def test_what_is_unpacked_can_be_read_whatever_the_archive_says(tmp_path, cache):
+    folder = unpack(write_zip(tmp_path / "a.zip", (zip_member("a.jpg", stat.S_IFREG), b"x")), cache)
+    assert not stat.S_IMODE((folder / "a.jpg").stat().st_mode) & 0o111
+
+
+def test_litter_of_macos_is_left_out(tmp_path, cache):
+    archive = write_zip(tmp_path / "a.zip", ("cat/1.jpg", b"x"), ("__MACOSX/cat/._1.jpg", b"y"))
+    assert content_of(unpack(archive, cache)) == {"cat/1.jpg": b"x"}
+
+
+def test_backslashes_of_windows_are_folders(tmp_path, cache):
+    archive = write_zip(tmp_path / "a.zip", ("cat\\1.jpg", b"x"))
+    assert content_of(unpack(archive, cache)) == {"cat/1.jpg": b"x"}
+
+
+def test_utf8_names_that_are_not_marked_as_such(tmp_path, cache):
+    archive = tmp_path / "a.zip"
+    write_zip(archive, ("Zoë.jpg", b"x"))
+    data = bytearray(archive.read_bytes())
+    for signature, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        at = data.index(signature) + offset
+        data[at : at + 2] = b"\0\0"  # the flags, of which one says that the name is UTF-8
+    archive.write_bytes(data)
+    assert content_of(unpack(archive, cache)) == {"Zoë.jpg": b"x"}
+
+
+@pytest.mark.parametrize("name", ["../evil.txt", "a/../../evil.txt", "/tmp/evil.txt", "C:/evil.txt", "..\\evil.txt"])
+def test_a_zip_member_that_would_land_outside_is_refused(tmp_path, cache, name):
+    archive = write_zip(tmp_path / "a.zip", ("good.txt", b"x"), (name, b"evil"))
+    assert_refused(archive, cache, "evil.txt", "outside")
+
+
+@pytest.mark.parametrize("name", ["../evil.txt", "a/../../evil.txt", "/evil.txt", ".."])
+def test_a_tar_member_that_would_land_outside_is_refused(tmp_path, cache, name):
+    archive = write_tar(tmp_path / "a.tar", (tar_member("good"), b""), (tar_member(name, size=1), b"x"))
+    assert_refused(archive, cache, repr(name), "outside")
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE], ids=["symbolic", "hard"])
+@pytest.mark.parametrize("target", ["/etc/passwd", "../secret", "a/../../secret"])
+def test_a_tar_link_that_leads_outside_is_refused(tmp_path, cache, kind, target):
+    (tmp_path / "secret").write_text("s")
+    archive = write_tar(tmp_path / "a.tar", (tar_member("link", kind, target), b""))
+    assert_refused(archive, cache, "'link'", "outside")
+
+
+@pytest.mark.parametrize("target", ["/etc/passwd", "../../secret"])
+def test_a_zip_link_that_leads_outside_is_refused(tmp_path, cache, target):
+    archive = write_zip(tmp_path / "a.zip", (zip_member("a/link", stat.S_IFLNK), target))
+    assert_refused(archive, cache, "'a/link'", "outside")
+
+
+def test_no_file_is_written_through_a_link(tmp_path, cache):
+    """The classical escape: a link to a folder, then a file "in" that link."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    for target in (str(outside), "../outside", "inner"):
+        archive = write_tar(
+            tmp_path / "a.tar",
+            (tar_member("inner", tarfile.DIRTYPE), b""),
+            (tar_member("link", tarfile.SYMTYPE, target), b""),
+            (tar_member("link/evil.txt", size=4), b"evil"),
+        )
+        assert_refused(archive, cache, "link")
+    assert list(outside.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", [tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE])
+def test_a_device_in_a_tar_file_is_refused(tmp_path, cache, kind):
+    assert_refused(write_tar(tmp_path / "a.tar", (tar_member("dev", kind), b"")), cache, "'dev'", "device")
+
+
+def test_a_device_in_a_zip_file_is_refused(tmp_path, cache):
+    archive = write_zip(tmp_path / "a.zip", (zip_member("dev", stat.S_IFCHR), b""))
+    assert_refused(archive, cache, "'dev'", "device")
+
+
+def test_links_inside_become_copies(tmp_path, cache):
+    archive = write_tar(
+        tmp_path / "a.tar",
+        (tar_member("b/early.jpg", tarfile.SYMTYPE, "../a/1.jpg"), b""),
+        (tar_member("a/1.jpg", size=3), b"one"),
+        (tar_member("b/2.jpg", tarfile.LNKTYPE, "a/1.jpg"), b""),
+        (tar_member("c/3.jpg", tarfile.SYMTYPE, "../b/2.jpg"), b""),
+    )
+    folder = unpack(archive, cache)
+    assert content_of(folder) == dict.fromkeys(["a/1.jpg", "b/early.jpg", "b/2.jpg", "c/3.jpg"], b"one")
+    assert not any(path.is_symlink() for path in folder.rglob("*"))
+
+
+def test_zip_links_inside_become_copies(tmp_path, cache):
+    archive = write_zip(tmp_path / "a.zip", ("a/1.jpg", b"one"), (zip_member("b/2.jpg", stat.S_IFLNK), "../a/1.jpg"))
+    assert content_of(unpack(archive, cache)) == {"a/1.jpg": b"one", "b/2.jpg": b"one"}
+
+
+@pytest.mark.parametrize("target", ["gone", "b", "a"], ids=["dangling", "loop", "itself"])
+def test_links_to_nothing_are_refused(tmp_path, cache, target):
+    archive = write_tar(
+        tmp_path / "a.tar",
+        (tar_member("a", tarfile.SYMTYPE, target), b""),
+        (tar_member("b", tarfile.SYMTYPE, "a"), b""),
+    )
+    assert_refused(archive, cache, "link")
+
+
+def test_a_member_below_a_file_is_refused(tmp_path, cache):
+    assert_refused(write_zip(tmp_path / "a.zip", ("a", b"x"), ("a/b", b"y")), cache, "'a/b'")
+    assert_refused(write_zip(tmp_path / "a.zip", ("a/b", b"y"), ("a", b"x")), cache, "'a'")
+
+
+def test_more_than_the_disk_can_hold_is_refused(tmp_path, cache):
+    archive = tmp_path / "bomb.tar"
+    with archive.open("wb") as file:
+        file.write(tar_member("a.bin", size=1 << 60).tobuf(format=tarfile.GNU_FORMAT))
+        file.write(bytes(10_240))
+    assert_refused(archive, cache, "free", "1.2 EB", "SACCADE_CACHE")
+
+
+def test_an_encrypted_zip_file_is_refused(tmp_path, cache):
+    archive = write_zip(tmp_path / "a.zip", ("a.jpg", b"x"))
+    data = bytearray(archive.read_bytes())
+    for signature, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        data[data.index(signature) + offset] |= 1  # the flag of an encrypted member
+    archive.write_bytes(data)
+    assert_refused(archive, cache, "encrypted")
+
+
+@pytest.mark.parametrize("content", [b"", b"<!DOCTYPE html><p>Please log in</p>", b"PK\x03\x04 and no more"])
+def test_what_is_no_archive_is_refused(tmp_path, cache, content):
+    archive = tmp_path / "a.zip"
+    archive.write_bytes(content)
+    assert_refused(archive, cache, "no zip or tar file", repr(content[:24]))
+
+
+def test_a_damaged_zip_file_is_refused(tmp_path, cache):
+    archive = tmp_path / "a.zip"
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("a.bin", random.Random(0).randbytes(5000))
+    data = bytearray(archive.read_bytes())
+    data[1000:1010] = bytes(10)
+    archive.write_bytes(data)
+    assert_refused(archive, cache, "broken")
+
+
+@pytest.mark.parametrize("kind", ["", "gz", "bz2", "xz"])
+@pytest.mark.parametrize("kept", [0.3, 0.5, 0.9])
+def test_a_tar_file_that_was_cut_is_refused(tmp_path, cache, make_tar, kind, kept):
+    for number in range(30):
+        (tmp_path / "in").mkdir(exist_ok=True)
+        (tmp_path / "in" / f"{number}.bin").write_bytes(random.Random(number).randbytes(1500))
+    archive = make_tar(tmp_path / "in", tmp_path / "a.tar", f"w:{kind}")
+    data = archive.read_bytes()[: 30 * 2048] if not kind else archive.read_bytes()
+    archive.write_bytes(data[: int(len(data) * kept)])
+    assert_refused(archive, cache)
+
+
+def test_a_tar_file_that_was_cut_between_two_members_is_refused(tmp_path, cache):
+    archive = write_tar(tmp_path / "a.tar", *((tar_member(name, size=512), bytes(512)) for name in "abc"))
+    archive.write_bytes(archive.read_bytes()[:2048])
+    assert_refused(archive, cache, "too early")
+
+
+def test_a_large_archive_says_that_it_is_unpacked(tree, cache, make_zip, capsys, monkeypatch):
+    archive = make_zip(tree, tree.parent / "a.zip")
+    unpack(archive, cache / "1")
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(archives, "_LONG_ARCHIVE_BYTES", 1)
+    unpack(archive, cache / "2")
+    assert capsys.readouterr().err.startswith("Unpacking a.zip (")
+    unpack(archive, cache / "3", quiet=True)
+    assert capsys.readouterr().err == ""
+
+
+@given(
+    names=st.lists(
+        st.lists(st.sampled_from(["a", "b", ".", "..", "/", "\\", "C:", "é"]), min_size=1, max_size=8).map("".join),
+        max_size=6,
+    ),
+    links=st.lists(st.text(st.sampled_from("ab./"), min_size=1, max_size=6), max_size=3),
+)
+@settings(max_examples=150, deadline=None)
+def test_no_archive_writes_outside_its_folder(tmp_path_factory, names, links):
+    base = tmp_path_factory.mktemp("fuzz", numbered=True)
+    inside = base / "work" / "cache"
+    inside.parent.mkdir()
+    members = [(tar_member(name, size=1), b"x") for name in names]
+    members += [(tar_member(f"a{at}", tarfile.SYMTYPE, target), b"") for at, target in enumerate(links)]
+    write_tar(base / "work" / "a.tar", *members)
+    try:
+        folder = unpack(base / "work" / "a.tar", inside)
+    except ArchiveError:
+        assert in_cache(inside) == []
+    else:
+        assert in_cache(inside) == [folder]
+        assert all(path.resolve().is_relative_to(folder) for path in folder.rglob("*"))
+    assert {path.name for path in base.iterdir()} == {"work"}
+    assert {path.name for path in inside.parent.iterdir()} == {"a.tar", "cache"}

@@ -1,0 +1,230 @@
+from __future__ import annotations
+
+import hashlib
+import socket
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from saccade.data.sources.download import cache_folder, fetch
+from saccade.errors import DataError, DownloadError
+
+CONTENT = bytes(range(256)) * 2000
+DIGEST = hashlib.sha256(CONTENT).hexdigest()
+
+
+@pytest.fixture
+def server(file_server):
+    file_server.files["/a%20file.zip"] = CONTENT
+    return file_server
+
+
+@pytest.fixture
+def url(server):
+    return server.url("/a%20file.zip")
+
+
+def leftovers(cache: Path) -> list[str]:
+    return [path.name for path in cache.rglob("*") if path.is_file() and path.name != "lock"]
+
+
+def test_a_file_is_fetched_once_and_keeps_its_name(server, url, own_cache):
+    first, second = fetch(url), fetch(url)
+    assert first == second
+    assert first.name == "a file.zip"
+    assert first.is_relative_to(own_cache)
+    assert first.read_bytes() == CONTENT
+    assert len(server.requests) == 1
+    assert leftovers(own_cache) == ["a file.zip"]
+
+
+def test_files_of_the_same_name_are_kept_apart(server):
+    server.files |= {"/one/a.bin": b"one", "/two/a.bin": b"two", "/three/a.bin?v=2": b"three"}
+    contents = [fetch(server.url(path)).read_bytes() for path in ("/one/a.bin", "/two/a.bin", "/three/a.bin?v=2")]
+    assert contents == [b"one", b"two", b"three"]
+
+
+def test_a_cache_of_ones_own(url, tmp_path, own_cache):
+    assert fetch(url, cache=tmp_path / "mine").is_relative_to(tmp_path / "mine")
+    assert not own_cache.exists()
+
+
+def test_a_broken_connection_is_resumed_where_it_broke(server, url):
+    server.breaks.extend([100_000, 200_000])
+    assert fetch(url, sha256=DIGEST).read_bytes() == CONTENT
+    assert [request.get("Range") for request in server.requests] == [None, "bytes=100000-", "bytes=300000-"]
+    assert {request.get("If-Range") for request in server.requests} == {None, '"v1"'}
+
+
+def test_a_transfer_is_resumed_by_a_later_call(server, url):
+    server.breaks.extend([100_000, 0, 0, 0])
+    with pytest.raises(DownloadError):
+        fetch(url)
+    assert fetch(url).read_bytes() == CONTENT
+    assert server.requests[-1]["Range"] == "bytes=100000-"
+
+
+def test_each_attempt_that_gets_further_is_worth_another(server, url):
+    server.breaks.extend([50_000] * 8)
+    assert fetch(url).read_bytes() == CONTENT
+    assert len(server.requests) == 9
+
+
+def test_a_file_that_changed_meanwhile_is_fetched_from_the_start(server, url):
+    server.breaks.extend([100_000, 0, 0, 0])
+    with pytest.raises(DownloadError):
+        fetch(url)
+    server.headers["ETag"] = '"v2"'
+    server.files["/a%20file.zip"] = b"another content"
+    assert fetch(url).read_bytes() == b"another content"
+
+
+@pytest.mark.parametrize("headers", [{}, {"ETag": 'W/"weak"'}], ids=["no validator", "weak validator"])
+def test_without_a_strong_validator_nothing_is_resumed(server, url, headers):
+    server.headers = headers
+    server.breaks.append(100_000)
+    assert fetch(url).read_bytes() == CONTENT
+    assert [request.get("Range") for request in server.requests] == [None, None]
+
+
+def test_a_server_without_ranges_starts_over(server, url):
+    server.has_ranges = False
+    server.breaks.append(100_000)
+    assert fetch(url, sha256=DIGEST).read_bytes() == CONTENT
+    assert [request.get("Range") for request in server.requests] == [None, "bytes=100000-"]
+
+
+def test_a_part_that_is_whole_already_is_not_glued_to_another(server, url, own_cache):
+    server.breaks.append(0)
+    path = fetch(url)
+    path.rename(path.with_name("a file.zip.part"))
+    path.with_name("a file.zip.part.version").write_text('"v1"', encoding="utf-8")
+    assert fetch(url).read_bytes() == CONTENT
+
+
+def test_a_server_that_does_not_tell_the_length(server, url):
+    server.sends_length = False
+    assert fetch(url).read_bytes() == CONTENT
+
+
+def test_a_busy_server_is_asked_again(server, url):
+    server.statuses.extend([503, 429])
+    assert fetch(url).read_bytes() == CONTENT
+    assert len(server.requests) == 3
+
+
+def test_a_connection_that_always_breaks_is_given_up(server, url, own_cache):
+    server.breaks.extend([0] * 20)
+    with pytest.raises(DownloadError, match="cannot be fetched"):
+        fetch(url)
+    assert len(server.requests) == 4
+    assert "a file.zip" not in leftovers(own_cache)
+
+
+@pytest.mark.parametrize(("status", "said"), [(404, "no such file"), (403, "login"), (401, "login"), (410, "410")])
+def test_a_refusal_is_final_and_says_why(server, url, status, said, own_cache):
+    server.statuses.append(status)
+    with pytest.raises(DownloadError, match=said) as caught:
+        fetch(url)
+    assert url in str(caught.value)
+    assert str(status) in str(caught.value)
+    assert len(server.requests) == 1
+    assert leftovers(own_cache) == []
+
+
+def test_a_wrong_checksum_names_both_digests_and_leaves_nothing(url, own_cache):
+    wrong = "0" * 64
+    with pytest.raises(DownloadError) as caught:
+        fetch(url, sha256=wrong)
+    assert wrong in str(caught.value)
+    assert DIGEST in str(caught.value)
+    assert leftovers(own_cache) == []
+
+
+def test_a_checksum_may_be_in_capitals(url):
+    assert fetch(url, sha256=DIGEST.upper()).read_bytes() == CONTENT
+
+
+def test_a_cached_file_with_another_checksum_is_fetched_anew(server, url):
+    fetch(url).write_bytes(b"damaged on the disk")
+    assert fetch(url, sha256=DIGEST).read_bytes() == CONTENT
+    assert len(server.requests) == 2
+
+
+def test_many_at_once_fetch_once(server, url):
+    with ThreadPoolExecutor(8) as pool:
+        paths = set(pool.map(fetch, [url] * 8))
+    assert len(paths) == 1
+    assert paths.pop().read_bytes() == CONTENT
+    assert len(server.requests) == 1
+
+
+def test_a_refused_connection_says_so(file_server):
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+    with pytest.raises(DownloadError, match="refused the connection"):
+        fetch(f"http://127.0.0.1:{port}/a.zip")
+
+
+def test_an_unknown_host_says_so(file_server):
+    with pytest.raises(DownloadError, match=r"'no-such-host\.invalid' cannot be looked up"):
+        fetch("http://no-such-host.invalid/a.zip")
+
+
+def test_a_download_error_is_a_data_error_and_an_os_error():
+    assert issubclass(DownloadError, DataError)
+    assert issubclass(DownloadError, OSError)
+
+
+def test_a_file_address_is_not_copied(tmp_path, own_cache):
+    path = tmp_path / "é 1.bin"
+    path.write_bytes(CONTENT)
+    assert fetch(path.as_uri(), sha256=DIGEST) == path
+    assert not own_cache.exists()
+    with pytest.raises(DownloadError, match=DIGEST):
+        fetch(path.as_uri(), sha256="0" * 64)
+    assert path.exists()
+
+
+@pytest.mark.parametrize("url", ["s3://bucket/a.zip", "ftp://host/a.zip", "file://host/a.zip", "file:///no/such.zip"])
+def test_addresses_that_cannot_be(url):
+    with pytest.raises(DownloadError, match=url):
+        fetch(url)
+
+
+def test_plain_lines_say_what_happens_unless_quiet(server, url, tmp_path, capsys):
+    fetch(url, quiet=True)
+    assert capsys.readouterr() == ("", "")
+    fetch(url, cache=tmp_path / "other")
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err == "Fetching a file.zip from 127.0.0.1 (512.0 kB)\n"
+
+
+def test_the_cache_folder_follows_the_environment(monkeypatch, tmp_path):
+    monkeypatch.setenv("SACCADE_CACHE", str(tmp_path / "x"))
+    assert cache_folder() == tmp_path / "x"
+    monkeypatch.delenv("SACCADE_CACHE")
+    assert "saccade" in str(cache_folder())
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="XDG is for other systems")
+def test_the_cache_folder_follows_xdg(monkeypatch, tmp_path):
+    monkeypatch.delenv("SACCADE_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_folder() == tmp_path / "saccade"
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
+    assert cache_folder() == Path.home() / ".cache" / "saccade"
+
+
+def test_a_terminal_gets_a_progress_bar(url, monkeypatch, capsys):
+    monkeypatch.setenv("FORCE_COLOR", "1")  # makes rich take standard error for a terminal
+    monkeypatch.setenv("TERM", "xterm")
+    fetch(url)
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert "\x1b[" in output.err
+    assert "512.0/512.0 kB" in output.err

@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from saccade.data.sources.folders import IMAGE_EXTENSIONS, descend, extensions, find_images, has_files, images_by_class
+from saccade.errors import DataError
+
+needs_links = pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege on Windows")
+
+
+def touch(root: Path, *names: str) -> Path:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    return root
+
+
+def names_of(images: list[str], root: Path) -> list[str]:
+    return [Path(image).relative_to(root).as_posix() for image in images]
+
+
+def test_images_are_found_at_any_depth_in_a_fixed_order(tmp_path):
+    touch(tmp_path, "b.jpg", "a/z.png", "a/b/1.webp", "c/1.TIF", "a/notes.txt")
+    assert names_of(find_images(tmp_path), tmp_path) == ["a/b/1.webp", "a/z.png", "b.jpg", "c/1.TIF"]
+
+
+def test_hidden_files_and_litter_are_left_out(tmp_path):
+    touch(tmp_path, "1.jpg", "._1.jpg", ".DS_Store", ".hidden/2.jpg", "__MACOSX/3.jpg")
+    assert names_of(find_images(tmp_path), tmp_path) == ["1.jpg"]
+
+
+@pytest.mark.parametrize("exts", [".bmp", "BMP", ["bmp"], (".Bmp",), {"bmp"}])
+def test_extensions_can_be_written_in_any_way(tmp_path, exts):
+    touch(tmp_path, "1.jpg", "2.BMP")
+    assert names_of(find_images(tmp_path, exts), tmp_path) == ["2.BMP"]
+
+
+def test_no_extensions_at_all_is_an_error():
+    with pytest.raises(DataError, match="exts is empty"):
+        extensions([])
+
+
+def test_pillow_can_open_whatever_is_taken_for_an_image():
+    from PIL import Image, features
+
+    openable = {extension for extension, name in Image.registered_extensions().items() if name in Image.OPEN}
+    missing = set(IMAGE_EXTENSIONS) - openable
+    assert missing <= (set() if features.check("avif") else {".avif"})
+
+
+@needs_links
+def test_links_are_followed_but_never_in_a_circle(tmp_path):
+    touch(tmp_path, "in/a/1.jpg", "in/b/2.jpg", "elsewhere/3.jpg")
+    root = tmp_path / "in"
+    (root / "a" / "up").symlink_to(root)
+    (root / "a" / "here").symlink_to(root / "a")
+    (root / "a" / "itself").symlink_to("itself")
+    (root / "a" / "nowhere.jpg").symlink_to("gone.jpg")
+    (root / "a" / "file.jpg").symlink_to(root / "b" / "2.jpg")
+    (root / "b" / "out").symlink_to(tmp_path / "elsewhere")
+    assert names_of(find_images(root), root) == ["a/1.jpg", "a/file.jpg", "b/2.jpg", "b/out/3.jpg"]
+
+
+@needs_links
+def test_folders_that_link_to_each_other_come_to_an_end(tmp_path):
+    touch(tmp_path, "a/1.jpg", "b/2.jpg")
+    (tmp_path / "a" / "to_b").symlink_to(tmp_path / "b")
+    (tmp_path / "b" / "to_a").symlink_to(tmp_path / "a")
+    found = images_by_class(tmp_path)
+    assert names_of(found["a"], tmp_path) == ["a/1.jpg", "a/to_b/2.jpg"]
+    assert names_of(found["b"], tmp_path) == ["b/2.jpg", "b/to_a/1.jpg"]
+
+
+def test_a_folder_without_images_is_no_class(tmp_path):
+    touch(tmp_path, "cat/1.jpg", "dog/deep/er/2.jpg", "empty/.gitkeep", "texts/1.txt", "loose.jpg")
+    found = images_by_class(tmp_path)
+    assert {name: len(images) for name, images in found.items()} == {"cat": 1, "dog": 1}
+
+
+def test_without_images_the_error_says_what_is_there_instead(tmp_path):
+    touch(tmp_path, "a/1.heic", "a/2.heic", "a/3.txt", "a/Makefile")
+    with pytest.raises(DataError) as caught:
+        images_by_class(tmp_path, ".jpg")
+    for words in (str(tmp_path), ".jpg", "2 .heic", "1 .txt", "1 no extension", "exts="):
+        assert words in str(caught.value)
+
+
+def test_an_empty_folder_says_so(tmp_path):
+    with pytest.raises(DataError, match="there are no files in it"):
+        images_by_class(tmp_path)
+
+
+def test_images_outside_class_folders_get_advice(tmp_path):
+    touch(tmp_path, "1.jpg", "2.jpg", "notes/a.txt")
+    with pytest.raises(DataError, match=r"its 2 images lie directly in it.*no_class=True"):
+        images_by_class(tmp_path)
+
+
+def test_wrapping_folders_are_stepped_into(tmp_path):
+    touch(tmp_path, "pets/data/cat/1.jpg", "pets/data/dog/1.jpg", "pets/README.md", "pets/.git/x")
+    assert descend(tmp_path) == tmp_path / "pets" / "data"
+
+
+def test_a_class_is_not_stepped_into(tmp_path):
+    touch(tmp_path, "cat/1.jpg")
+    assert descend(tmp_path) == tmp_path
+
+
+def test_a_wanted_folder_is_not_stepped_into(tmp_path):
+    touch(tmp_path, "x/train/cat/1.jpg", "x/train/dog/1.jpg")
+    assert descend(tmp_path, ["train"]) == tmp_path / "x"
+    assert descend(tmp_path) == tmp_path / "x" / "train"
+
+
+def test_hidden_files_do_not_count_as_files(tmp_path):
+    touch(tmp_path, "a/.gitkeep")
+    assert not has_files(tmp_path)
+    assert not has_files(tmp_path / "gone")
+    touch(tmp_path, "a/b/c.txt")
+    assert has_files(tmp_path)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
+def test_names_that_are_not_unicode_are_found(tmp_path):
+    try:
+        touch(tmp_path, os.fsdecode(b"\xff.jpg"))
+    except OSError:
+        pytest.skip("this file system takes only Unicode")
+    assert os.fsencode(find_images(tmp_path)[0]).endswith(b"\xff.jpg")
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "JPEG2000"])
+@pytest.mark.parametrize("name", ["no_extension", "photo.dat"])
+def test_an_image_under_another_extension_is_known_by_how_it_begins(tmp_path, kind, name):
+    Image.new("RGB", (9, 9)).save(tmp_path / name, kind)
+    (tmp_path / "notes.txt").write_text("no image")
+    (tmp_path / "empty").touch()
+    assert [Path(image).name for image in find_images(tmp_path)] == [name]
+    assert find_images(tmp_path, ".png") == []

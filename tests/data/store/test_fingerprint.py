@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from saccade.data.store.fingerprint import fingerprint
+
+BLACK = np.zeros((4, 6, 3), np.uint8)
+
+
+def test_equal_images_have_equal_fingerprints_and_all_that_counts_makes_another(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(b"first")
+    picture = Image.fromarray(BLACK)
+    cases: list[tuple[list[Any], int, int]] = [
+        ([path], 8, 3), ([path], 9, 3), ([path], 8, 1), ([path, path], 8, 3), ([], 8, 3),
+        ([b"first"], 8, 3), ([b"firs", b"t"], 8, 3), ([BLACK], 8, 3), ([BLACK.reshape(6, 4, 3)], 8, 3),
+        ([BLACK > 0], 8, 3), ([picture], 8, 3), ([picture.resize((4, 6))], 8, 3), ([picture.convert("L")], 8, 3),
+        ([tmp_path / "nowhere.png"], 8, 3), ([tmp_path], 8, 3), ([3], 8, 3), ([BLACK[:0]], 8, 3),
+    ]  # fmt: skip
+    names = [fingerprint(*case) for case in cases]
+    assert len(set(names)) == len(cases)
+    assert names == [fingerprint(*case) for case in cases]
+    assert fingerprint([str(path)], 8, 3) == names[0]
+
+
+def test_a_file_that_changes_has_another_fingerprint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(b"first")
+    before = fingerprint([path], 8, 3)
+    monkeypatch.chdir(tmp_path)
+    assert fingerprint(["a.png"], 8, 3) == before
+    facts = path.stat()
+    os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns + 1))
+    touched = fingerprint([path], 8, 3)
+    path.write_bytes(b"longer")
+    os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    assert len({before, touched, fingerprint([path], 8, 3)}) == 3
+
+
+def test_by_content_neither_place_nor_time_counts(tmp_path: Path) -> None:
+    names = []
+    for number, content in enumerate([b"first", b"first", b"other"]):
+        path = tmp_path / f"{number}.png"
+        path.write_bytes(content)
+        names.append(fingerprint([path], 8, 3, by_content=True))
+    assert names[0] == names[1] != names[2]
+
+
+def test_colours_of_a_palette_and_transparency_count() -> None:
+    first = Image.new("P", (2, 2))
+    first.putpalette([1, 2, 3])
+    second = first.copy()
+    second.putpalette([3, 2, 1])
+    third = first.copy()
+    third.info["transparency"] = 0
+    assert len({fingerprint([image], 8, 3) for image in (first, second, third)}) == 3

@@ -1,0 +1,186 @@
+"""A whole fit in a file: reading, writing, and options that win over it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from saccade.errors import DataError, HyperparameterError, SaccadeError, SpaceError, UnknownNameError
+from saccade.fit.config_file import FIT_TOML, FitConfig
+from saccade.space import Categorical, Int, Real
+
+ALL = FitConfig(
+    data="/images/pets.zip",
+    image_column="path",
+    label="kind",
+    image_root="/images",
+    problem_type="multiclass",
+    metric="f1",
+    time_limit=600.0,
+    num_trials=3,
+    preset="medium_quality",
+    searcher="random",
+    searcher_options={"seed": 1, "text": "a,b"},
+    scheduler="asha",
+    scheduler_options={"grace_epochs": 2, "type": "stopping"},
+    starting_configs=[{"model": "a,b", "lr": 1e-3, "scale": (0.5, 1.0)}, {"auto_augment": None}],
+    trial_time_limit=90.0,
+    objectives=["f1", "latency"],
+    max_reward=1.0,
+    holdout_frac=0.2,
+    seed=7,
+    refit_full=True,
+    ensemble=3,
+    soup=True,
+    num_folds=3,
+    weights="/weights",
+    threads=1,
+    gpus=0,
+    executor="inline",
+    verbosity=3,
+    out="/runs/1",
+    hyperparameters={
+        "model": Categorical("resnet18", "a,b"),
+        "lr": Real(1e-4, 1e-1, log=True),
+        "batch_size": Int(8, 64, default=16),
+        "auto_augment": None,
+        "opt": "None",
+        "scale": (0.5, 1.0),
+    },
+)
+
+
+def written(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "some.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_a_configuration_with_all_that_there_is_is_read_back(tmp_path):
+    assert None not in ALL.model_dump().values()  # nothing has been forgotten above
+    ALL.write(tmp_path / FIT_TOML)
+    assert FitConfig.read(tmp_path / FIT_TOML) == ALL
+    assert FitConfig.read(tmp_path) == ALL  # a run folder stands for its file
+
+
+def test_what_was_not_said_is_not_written(tmp_path):
+    FitConfig(data="/pets").write(tmp_path / FIT_TOML)
+    lines = (tmp_path / FIT_TOML).read_text().splitlines()
+    assert [line for line in lines if line and not line.startswith("#")] == ['data = "/pets"']
+
+
+def test_values_are_in_the_language_of_the_options_or_plain_toml(tmp_path):
+    text = """
+        time_limit = "10m"
+        lr = "1e-4:1e-1:log"
+        model = ["resnet18", "vgg11"]
+        [set]
+        epochs = 5
+        batch_size = "16,32"
+        pretrained = false
+        scale = "(0.7,1)"
+        ratio = [[0.5, 2.0], "(1,1)"]
+    """
+    config = FitConfig.read(written(tmp_path, text))
+    assert config.time_limit == 600
+    assert config.hyperparameters == {
+        "lr": Real(1e-4, 1e-1, log=True),
+        "model": Categorical("resnet18", "vgg11"),
+        "epochs": 5,
+        "batch_size": Categorical(16, 32),
+        "pretrained": False,
+        "scale": (0.7, 1),
+        "ratio": Categorical((0.5, 2.0), (1, 1)),
+    }
+
+
+def test_a_trials_time_limit_is_a_number_or_a_duration(tmp_path):
+    assert FitConfig.read(written(tmp_path, 'trial_time_limit = "1h30m"')).trial_time_limit == 5400
+    assert FitConfig.read(written(tmp_path, "trial_time_limit = 90")).trial_time_limit == 90
+    with pytest.raises(HyperparameterError, match="'soon' is no duration"):
+        FitConfig.read(written(tmp_path, 'trial_time_limit = "soon"'))
+
+
+def test_starting_configurations_are_written_as_hyperparameters_are(tmp_path):
+    text = "starting_configs = [{lr = 0.1, scale = '(0.7,1)'}, {auto_augment = 'None', batch_size = 8}]"
+    config = FitConfig.read(written(tmp_path, text))
+    assert config.starting_configs == [{"lr": 0.1, "scale": (0.7, 1)}, {"auto_augment": None, "batch_size": 8}]
+
+
+@pytest.mark.parametrize(
+    ("limit", "meaning"), [('"none"', "none"), ('"auto"', "auto"), ("90", 90), ("1.5", 1.5), ('"1h30m"', 5400)]
+)
+def test_time_limits_are_numbers_durations_or_words(tmp_path, limit, meaning):
+    assert FitConfig.read(written(tmp_path, f"time_limit = {limit}")).time_limit == meaning
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "message"),
+    [
+        ("time_limt = 3", UnknownNameError, "Did you mean 'time_limit'"),
+        ("[hyperparametrs]\nepochs = 3", UnknownNameError, "Did you mean 'hyperparameters'"),
+        ("num_trials = '3'", HyperparameterError, "'num_trials'.*'3'"),
+        ("num_trials = true", HyperparameterError, "'num_trials'"),
+        ("seed = 1.5", HyperparameterError, "'seed'"),
+        ("data = 3", HyperparameterError, "'data'"),
+        ("weights = 3", HyperparameterError, "'weights'"),
+        ("verbosity = 7", HyperparameterError, "'verbosity'"),
+        ("time_limit = 'soon'", HyperparameterError, "'soon' is no duration"),
+        ("time_limit = [1]", HyperparameterError, "'time_limit'"),
+        ("lr = '1:0.1'", SpaceError, r"Real\(0\.1, 1\.0\)"),
+        ("lr = 2020-01-01", HyperparameterError, "no value"),
+        ("lr = []", SpaceError, "no values"),
+        ("model = {a = 1}", HyperparameterError, "no value"),
+        ("set = ['epochs=3']", HyperparameterError, "expected a table"),
+        ("lr = 1\n[set]\nlr = 2", HyperparameterError, "'lr' is given twice"),
+        ("lr = ", DataError, "no TOML"),
+    ],
+)
+def test_mistakes_are_told_with_the_name_of_the_file(tmp_path, text, error, message):
+    with pytest.raises(error, match=message) as caught:
+        FitConfig.read(written(tmp_path, text))
+    assert str(caught.value).startswith(str(tmp_path / "some.toml"))
+    assert isinstance(caught.value, SaccadeError)
+
+
+def test_paths_are_relative_to_the_file_and_addresses_are_not_paths(tmp_path):
+    (tmp_path / "folder").mkdir()
+    config = FitConfig.read(written(tmp_path / "folder", "data = '../pets'\nweights = '/w'\nout = 'runs/1'"))
+    assert config.data == str(tmp_path / "pets")
+    assert config.weights == str(Path("/w"))
+    assert config.out == str(tmp_path / "folder" / "runs" / "1")
+    assert FitConfig.read(written(tmp_path, "data = 'https://h/p.zip'")).data == "https://h/p.zip"
+
+
+def test_what_is_said_here_wins_and_the_rest_is_taken_over():
+    here = FitConfig(num_trials=5, hyperparameters={"learning_rate": 0.1})
+    both = here.over(FitConfig(num_trials=3, seed=1, hyperparameters={"lr": Real(0.1, 1), "epochs": 2}))
+    assert (both.num_trials, both.seed) == (5, 1)
+    assert both.hyperparameters == {"lr": 0.1, "epochs": 2}  # the same hyperparameter under two names
+
+
+def test_elsewhere_paths_hold_and_the_run_folder_is_another(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = FitConfig(data="pets", weights="w", out="run").elsewhere()
+    assert (config.data, config.weights, config.out) == (str(tmp_path / "pets"), str(tmp_path / "w"), None)
+
+
+def test_what_no_file_can_hold_is_named_in_a_comment(tmp_path):
+    own = FitConfig.model_construct(
+        data="caf\udce9", metric=len, hyperparameters={"model": object(), "epochs": 2, "class_weight": {0: 1.0, 1: 2.5}}
+    )
+    own.write(tmp_path / FIT_TOML)
+    text = (tmp_path / FIT_TOML).read_text()
+    assert "# model cannot be written: <object" in text
+    assert "# metric cannot be written: <built-in function len>" in text
+    assert "# data cannot be written: 'caf\\udce9'" in text
+    read = FitConfig.read(tmp_path / FIT_TOML)
+    assert (read.data, read.metric) == (None, None)
+    assert read.hyperparameters == {"epochs": 2, "class_weight": {0: 1.0, 1: 2.5}}
+
+
+@pytest.mark.parametrize(("given", "meant"), [("auto", "auto"), ("none", False), ("true", True), ("4", 4), (4, 4)])
+def test_how_many_networks_are_averaged_is_a_number_or_a_word(given, meant):
+    assert FitConfig(ensemble=given).ensemble is meant or FitConfig(ensemble=given).ensemble == meant
+    assert type(FitConfig(ensemble=given).ensemble) is type(meant)

@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from saccade.data.examples import read_labelled_examples
+from saccade.errors import DataError
+from saccade.events import DataReady, Event, Progressed, Warned
+from saccade.fit.preparation import UNREADABLE, PreparedData, prepare_data
+
+MakeColours = Callable[..., pd.DataFrame]
+
+
+@pytest.fixture
+def prepare(tmp_path: Path) -> Callable[..., tuple[PreparedData, list[Event]]]:
+    def prepare(
+        frame: pd.DataFrame, tuning: pd.DataFrame | None = None, **changes: Any
+    ) -> tuple[PreparedData, list[Event]]:
+        events: list[Event] = []
+        options = {
+            "folder": tmp_path / f"store_{len(list(tmp_path.glob('store_*')))}",
+            "shorter_side": 32,
+            "holdout_frac": 0.25,
+            "random_state": 0,
+            "seconds_left": None,
+            "tell": events.append,
+            **changes,
+        }
+        examples = [None if part is None else read_labelled_examples(part, "label") for part in (frame, tuning)]
+        return prepare_data(*examples, None, **options), events  # type: ignore[arg-type]
+
+    return prepare
+
+
+def labels_of(data: PreparedData, part: str) -> list[Any]:
+    return data.problem.class_array[getattr(data, part).targets].tolist()
+
+
+def test_the_split_is_stratified_and_seeded(make_colours: MakeColours, prepare: Any) -> None:
+    frame = make_colours(8, ("blue", "green", "red"))
+    data, events = prepare(frame)
+    assert sorted(labels_of(data, "val")) == ["blue"] * 2 + ["green"] * 2 + ["red"] * 2
+    assert not set(data.train.indices) & set(data.val.indices)
+    assert len(data.train.indices) + len(data.val.indices) == len(frame)
+    same, other = prepare(frame)[0], prepare(frame, random_state=1)[0]
+    assert np.array_equal(same.val.indices, data.val.indices)
+    assert set(other.val.indices) != set(data.val.indices)
+    ready = next(event for event in events if isinstance(event, DataReady))
+    assert (ready.num_train, ready.num_val, ready.num_classes, ready.num_unreadable) == (18, 6, 3, 0)
+
+
+def test_tuning_data_judge_and_nothing_is_held_out(make_colours: MakeColours, prepare: Any) -> None:
+    data, _ = prepare(make_colours(5), make_colours(3, seed=1))
+    assert len(data.train.indices) == 10
+    assert sorted(data.val.indices) == list(range(10, 16))
+
+
+def test_unreadable_images_are_left_out_and_named_once_with_their_reason(
+    make_colours: MakeColours, prepare: Any, tmp_path: Path
+) -> None:
+    frame = make_colours(8)
+    Path(frame["image"][3]).write_text("no image")
+    Path(frame["image"][9]).write_bytes(b"")
+    data, events = prepare(frame)
+    warnings = [event.text for event in events if isinstance(event, Warned)]
+    assert len(warnings) == 1
+    assert "2 of 16 images cannot be read" in warnings[0]
+    assert warnings[0].count(frame["image"][3]) == 1
+    assert f"{frame['image'][9]}: file is empty" in warnings[0]
+    assert not {3, 9} & {*data.train.indices, *data.val.indices}
+
+
+def test_many_unreadable_images_are_listed_in_a_file(make_colours: MakeColours, prepare: Any, tmp_path: Path) -> None:
+    frame = make_colours(30)
+    for path in frame["image"][:25]:
+        Path(path).write_text("no image")
+    _, events = prepare(frame)
+    listed = pd.read_csv(tmp_path / UNREADABLE)
+    assert list(listed["image"]) == list(frame["image"][:25])
+    assert f"5 more, all of them listed in {tmp_path / UNREADABLE}" in next(
+        e.text for e in events if isinstance(e, Warned)
+    )
+
+
+def test_a_class_without_readable_images_is_no_class(make_colours: MakeColours, prepare: Any) -> None:
+    frame = make_colours(6, ("blue", "green", "red"))
+    for path in frame.loc[frame["label"] == "green", "image"]:
+        Path(path).write_text("no image")
+    assert prepare(frame)[0].problem.classes == ("blue", "red")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda frame: frame[frame["label"] == "red"], "1 class"),
+        (lambda frame: frame.assign(label=None), "missing"),
+        (lambda frame: frame.assign(image="nowhere.png"), "none of the 16 training images can be read"),
+        (lambda frame: frame[:0], "no images"),
+    ],
+)
+def test_data_that_cannot_be_learned_from_are_clear_errors(
+    make_colours: MakeColours, prepare: Any, change: Callable[[pd.DataFrame], pd.DataFrame], message: str
+) -> None:
+    with pytest.raises(DataError, match=message):
+        prepare(change(make_colours(8)))
+
+
+def test_when_time_runs_out_the_decoded_part_is_fair_and_the_rest_is_told(
+    make_colours: MakeColours, prepare: Any
+) -> None:
+    frame = make_colours(40, ("blue", "green", "red"))
+    left = iter([1.0] * 30 + [-1.0] * 1000)
+    data, events = prepare(frame, seconds_left=lambda: next(left, -math.inf))
+    used = labels_of(data, "train") + labels_of(data, "val")
+    assert len(used) < 60
+    counts = pd.Series(used).value_counts()
+    assert set(counts.index) == {"blue", "green", "red"}
+    assert counts.max() - counts.min() <= 2
+    assert any("no time to decode" in event.text for event in events if isinstance(event, Warned))
+
+
+def test_of_many_images_few_judge_unless_the_user_says_how_many(make_colours: MakeColours, prepare: Any) -> None:
+    frame = make_colours(30)
+    for frac, most, num_val in ((None, 4, 4), (None, 100, 6), (None, None, 6), (0.25, 4, 15)):
+        data, _ = prepare(frame, holdout_frac=frac, most_held_out=most)
+        assert len(data.val.indices) == num_val
+        assert len(data.train.indices) + num_val == 60
+
+
+def test_no_more_images_are_decoded_than_there_is_use_for(make_colours: MakeColours, prepare: Any) -> None:
+    frame = make_colours(30)
+    data, events = prepare(frame, most_images=20.0)
+    used = np.concatenate([data.train.indices, data.val.indices])
+    assert len(used) == 20
+    assert sorted(frame["label"].iloc[used].value_counts()) == [10, 10]  # a fair sample
+    (warning,) = [event.text for event in events if isinstance(event, Warned)]
+    assert warning.startswith("60 images are more than can be learned from in the time limit; 20 of them are used")
+    assert [event.total for event in events if isinstance(event, Progressed)][-1] == 20

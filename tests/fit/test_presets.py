@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from saccade import ImagePredictor
+from saccade.errors import HyperparameterError, UnknownNameError
+from saccade.fit.presets import SMALL_NETWORKS, Preset, find_preset, small_networks
+from saccade.fit.settings import FitSettings
+from saccade.models.catalogue import resolve_name
+from saccade.training.recipes.recipe import edges_of, recipe_space
+
+OLD = [
+    "best_quality",
+    "good_quality_fast_inference",
+    "medium_quality_faster_train",
+    "medium_quality_faster_inference",
+]
+NEW = ["medium_quality", "high_quality", "best_quality", "fast_inference"]
+
+
+@pytest.mark.parametrize("name", sorted({*OLD, *NEW}))
+@pytest.mark.parametrize("limit_s", [None, 60.0])
+def test_every_preset_is_a_fit_that_can_be(name: str, limit_s: float | None) -> None:
+    preset = find_preset(name, limit_s)
+    space = recipe_space(preset.hyperparameters)
+    if "model" in preset.hyperparameters:
+        for model in edges_of(space["model"]) or [space["model"]]:
+            resolve_name(model)
+    FitSettings.of({}, preset.tune_kwargs, preset.settings)
+    assert preset.time_limit_s
+    assert name in NEW or "model" in preset.hyperparameters
+
+
+@pytest.mark.parametrize("name", OLD)
+def test_autogluons_presets_are_what_they_were(name: str) -> None:
+    epochs, num_trials, hours = {
+        "best_quality": (200, 1024, 12),
+        "good_quality_fast_inference": (150, 512, 8),
+        "medium_quality_faster_train": (50, 1, 1),
+        "medium_quality_faster_inference": (50, 32, 2),
+    }[name]
+    preset = find_preset(name)
+    assert preset.hyperparameters["epochs"] == epochs
+    assert preset.tune_kwargs == {"num_trials": num_trials}
+    assert preset.time_limit_s == 3600 * hours
+
+
+def test_networks_are_named_by_nobody_where_the_time_is_short() -> None:
+    for name in NEW:
+        assert "model" not in find_preset(name, 600).hyperparameters
+    assert "model" in find_preset("best_quality", 2 * 3600).hyperparameters
+
+
+def test_better_presets_allow_more_networks() -> None:
+    settings = [FitSettings.of({}, None, find_preset(name).settings) for name in NEW]
+    assert [one.max_members for one in settings] == [1, 3, 5, 1]
+    assert [one.makes_soups for one in settings] == [False, True, True, True]
+
+
+@pytest.mark.parametrize("besides", [{"refit_full": True}, {"objectives": ["accuracy", "params"]}, {"num_folds": 9}])
+def test_what_the_user_gives_wins_over_what_a_preset_says_of_averages(besides: dict[str, Any]) -> None:
+    settings = FitSettings.of(besides, None, find_preset("best_quality").settings)
+    assert (settings.ensemble, settings.soup) == ("auto", "auto")
+    assert FitSettings.of({"ensemble": 2}, None, find_preset("best_quality").settings).max_members == 2
+    alone = FitSettings.of({"num_folds": 3}, None, find_preset("fast_inference").settings)
+    assert alone.max_members == 1
+    assert alone.makes_soup_of_folds
+
+
+def test_small_networks_are_those_with_the_smallest_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SACCADE_WEIGHTS", raising=False)
+    assert small_networks(None) == list(SMALL_NETWORKS)
+    for size, name in enumerate(["resnet18", "test_vit", "resnet50", "mobilenetv2_100"]):
+        (tmp_path / f"{name}.safetensors").write_bytes(bytes(size))
+    assert small_networks(tmp_path) == ["resnet18", "test_vit", "resnet50"]
+
+
+def test_a_preset_searches_what_is_at_hand_and_ends_in_what_it_says(
+    make_colours: Callable[..., pd.DataFrame], tiny_weights: Path, tmp_path: Path
+) -> None:
+    predictor = ImagePredictor(path=tmp_path / "run", verbosity=0)
+    few = {"img_size": 32, "epochs": 1, "batch_size": 8}
+    predictor.fit(
+        make_colours(10), presets="fast_inference", hyperparameters=few, weights=tiny_weights, num_trials=2,
+        time_limit=60, executor="inline",
+    )  # fmt: skip
+    asked = json.loads((tmp_path / "run" / "run.json").read_text())["arguments"]
+    assert (asked["ensemble"], asked["soup"], asked["num_trials"]) == (False, "auto", 2)
+    assert set(predictor.leaderboard()["model"]) == {"test_resnet"}
+    assert predictor.fit_summary()["ensemble"] == []
+
+
+def test_of_several_presets_the_later_ones_count() -> None:
+    both = find_preset(["best_quality", "medium_quality_faster_train"])
+    assert both.hyperparameters["epochs"] == 50
+    assert both.tune_kwargs == {"num_trials": 1}
+    assert both.time_limit_s == 3600
+
+
+def test_none_and_dictionaries() -> None:
+    assert find_preset(None) == Preset()
+    assert find_preset({"lr": 0.1}) == Preset({"lr": 0.1})
+    both = find_preset(["fast_inference", "high_quality"])
+    assert both.settings == {"ensemble": 3}
+    assert both.has_small_networks
+
+
+def test_a_misspelt_preset_gets_a_suggestion() -> None:
+    with pytest.raises(UnknownNameError, match="'best_quality'"):
+        find_preset("best_qualty")
+    with pytest.raises(HyperparameterError, match="presets was given 3"):
+        find_preset(3)  # type: ignore[arg-type]

@@ -1,0 +1,479 @@
+"""Runs that are interrupted, at every instant that makes a difference, and go on."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from safetensors.numpy import load_file
+
+import saccade as ag
+from saccade import ImagePredictor
+from saccade.fit import fitting
+from saccade.errors import DataError, HyperparameterError, SearchFailedError
+from saccade.events import LineFile
+from saccade.fit.resuming import EarlierRun, used_seconds
+from saccade.fit.run_folder import locked
+from saccade.selection.folds import FoldTrainable
+from saccade.study.study import Study
+from saccade.study.trial import Job, Reporter
+
+MakeColours = Callable[..., pd.DataFrame]
+
+
+class Killed(BaseException):
+    """Stands for the end of a process; nothing in the program expects it."""
+
+
+@pytest.fixture(autouse=True)
+def cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[Path]]:
+    """Return the stores that are kept for later runs."""
+    monkeypatch.setenv("SACCADE_CACHE", str(tmp_path / "cache"))
+    return lambda: sorted(summary.parent for summary in (tmp_path / "cache" / "stores").glob("*/store.json"))
+
+
+@pytest.fixture
+def search(tiny: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of a search whose trials are paused and promoted; it gives the same numbers each time."""
+    return {
+        "hyperparameters": {**tiny, "epochs": 4, "lr": ag.Real(1e-4, 1e-1, log=True)},
+        "hyperparameter_tune_kwargs": {"num_trials": 3, "searcher": "random", "scheduler": "asha"},
+        "executor": "inline",
+        "nthreads_per_trial": 1,
+    }
+
+
+def predictor_of(folder: Path, verbosity: int = 0) -> ImagePredictor:
+    return ImagePredictor(path=folder, verbosity=verbosity)
+
+
+def events(folder: Path, kind: str) -> list[dict[str, Any]]:
+    lines = (folder / "events.jsonl").read_text().splitlines()
+    return [event for event in map(json.loads, lines) if event["kind"] == kind]
+
+
+def epochs(folder: Path) -> list[tuple[int, int]]:
+    return [(event["trial"], event["epoch"]) for event in events(folder, "epoch_done")]
+
+
+def killed_at(monkeypatch: pytest.MonkeyPatch, write: int, *, before: bool) -> None:
+    """Let the process end at a write to journal or events, before it or after it."""
+    append, num = LineFile.append, 0
+
+    def counting(self: LineFile, *lines: bytes) -> None:
+        nonlocal num
+        num += 1
+        if num == write and before:
+            raise Killed
+        append(self, *lines)
+        if num == write:
+            raise Killed
+
+    monkeypatch.setattr(LineFile, "append", counting)
+
+
+def same_results(one: ImagePredictor, other: ImagePredictor) -> None:
+    boards = [predictor.leaderboard().drop(columns="fit_time_s") for predictor in (one, other)]
+    pd.testing.assert_frame_equal(*boards)
+    weights = [load_file(Path(predictor.path) / "predictor" / "weights.safetensors") for predictor in (one, other)]
+    assert all(np.array_equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+NUM_WRITES = 67
+"""Lines that the search above writes to its journal and to its events."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
+def test_a_run_that_is_killed_at_any_write_ends_as_if_it_had_not_been(
+    make_colours: MakeColours, search: dict[str, Any], tmp_path: Path, before: bool
+) -> None:
+    frame = make_colours(8)
+    whole = predictor_of(tmp_path / "whole").fit(frame, **search)
+    for write in range(1, NUM_WRITES + 1, 5):
+        folder = tmp_path / f"killed_{write}"
+        with pytest.MonkeyPatch.context() as patch:
+            killed_at(patch, write, before=before)
+            try:
+                predictor_of(folder).fit(frame, **search)
+            except Killed:
+                assert not (folder / "predictor").exists() or write > NUM_WRITES - 3
+        resumed = predictor_of(folder).fit(frame, **search, resume=True)
+        same_results(whole, resumed)
+        done = epochs(folder)
+        assert len(done) - len(set(done)) == 0
+        assert not (folder / "store").exists()
+        assert not list(folder.glob("trials/*/last-*"))
+
+
+def test_the_number_of_writes_is_what_the_test_above_believes(
+    make_colours: MakeColours, search: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append, num = LineFile.append, 0
+
+    def counting(self: LineFile, *lines: bytes) -> None:
+        nonlocal num
+        num += 1
+        append(self, *lines)
+
+    monkeypatch.setattr(LineFile, "append", counting)
+    predictor_of(tmp_path / "run").fit(make_colours(8), **search)
+    assert num == NUM_WRITES
+
+
+def test_a_run_goes_on_from_nothing_but_its_folder(
+    make_colours: MakeColours, search: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frame, tuning = make_colours(8), make_colours(4, seed=1)
+    whole = predictor_of(tmp_path / "whole").fit(frame, tuning, **search)
+    with pytest.MonkeyPatch.context() as patch:
+        killed_at(patch, 20, before=True)
+        with pytest.raises(Killed):
+            predictor_of(tmp_path / "run").fit(frame, tuning, **search)
+    monkeypatch.chdir(tmp_path)  # relative paths may lead elsewhere now
+    resumed = ImagePredictor.resume("run")
+    same_results(whole, resumed)
+    assert resumed.predict(frame).notna().all()
+    assert (resumed.verbosity, resumed.path) == (0, "run")
+
+
+def test_images_are_decoded_once_unless_that_was_not_finished(
+    make_colours: MakeColours, search: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frame = make_colours(8)
+    monkeypatch.setenv("SACCADE_STORE_CACHE_GB", "0")
+    with pytest.MonkeyPatch.context() as patch:
+        killed_at(patch, 6, before=True)
+        with pytest.raises(Killed):
+            predictor_of(tmp_path / "run").fit(frame, **search)
+    assert (tmp_path / "run" / "store" / "store.json").is_file()
+    (tmp_path / "run" / ".store-12345678.partial").mkdir()
+    (tmp_path / "run" / "store" / "store.json").write_text("{")  # as if the disk had been full
+    predictor_of(tmp_path / "run").fit(frame, **search, resume=True)
+    assert not list((tmp_path / "run").glob("*store*"))
+
+
+def test_a_later_run_and_a_resumed_one_take_what_was_decoded_before(
+    make_colours: MakeColours, search: dict[str, Any], tmp_path: Path, cached: Callable[[], list[Path]]
+) -> None:
+    frame = make_colours(8)
+    first = predictor_of(tmp_path / "first").fit(frame, **search)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("saccade.data.store.store_writing.decode_image", None)
+        second = predictor_of(tmp_path / "second").fit(frame, **search)
+        killed_at(patch, 20, before=True)
+        with pytest.raises(Killed):
+            predictor_of(tmp_path / "third").fit(frame, **search)
+    (store,) = cached()
+    shutil.rmtree(store)  # the cache was cleared in between
+    third = predictor_of(tmp_path / "third").fit(frame, **search, resume=True)
+    same_results(first, second)
+    same_results(first, third)
+    assert cached() == [store]
+    assert not list(tmp_path.glob("*/*store*/pixels.bin"))
+
+
+def test_resume_begins_a_run_where_there_is_none_and_takes_a_finished_one_as_it_is(
+    make_colours: MakeColours, tiny: dict[str, Any], tmp_path: Path
+) -> None:
+    frame = make_colours(8)
+    first = predictor_of(tmp_path / "run").fit(frame, hyperparameters=tiny, resume=True)
+    again = predictor_of(tmp_path / "run").fit(frame, hyperparameters=tiny, resume=True, time_limit=1e-6)
+    assert again.fit_summary() == first.fit_summary()
+    assert len(events(tmp_path / "run", "run_started")) == 1
+    assert ImagePredictor.resume(tmp_path / "run").predict(frame).notna().all()
+    with pytest.raises(HyperparameterError, match=r"resume=True needs the folder of the run"):
+        ImagePredictor(verbosity=0).fit(frame, hyperparameters=tiny, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"hyperparameters": {"epochs": 3}}, "epochs was 1 and is 3"),
+        ({"hyperparameters": {"epochs": 1, "opt": "sgd"}}, "opt was not given and is 'sgd'"),
+        ({"holdout_frac": 0.4}, "holdout_frac was None and is 0.4"),
+        ({"num_trials": 5}, "num_trials was None and is 5"),
+        ({"random_state": 3}, "random_state was 0 and is 3"),
+        ({"searcher": "tpe", "refit_full": True}, "refit_full was False and is True; searcher was 'auto' and is 'tpe'"),
+    ],
+)
+def test_another_run_is_not_gone_on_with(
+    make_colours: MakeColours, tiny: dict[str, Any], tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    frame = make_colours(8)
+    asked = {**tiny, "epochs": 1}
+    predictor_of(tmp_path / "run").fit(frame, hyperparameters=asked)
+    changed = {**changes, "hyperparameters": {**asked, **changes.get("hyperparameters", {})}}
+    with pytest.raises(HyperparameterError) as caught:
+        predictor_of(tmp_path / "run").fit(frame, resume=True, **changed)
+    assert message in str(caught.value)
+    assert "time_limit" in str(caught.value)  # which may differ
+
+
+def test_what_merely_says_how_long_and_where_may_differ(
+    make_colours: MakeColours, tiny: dict[str, Any], tmp_path: Path
+) -> None:
+    frame = make_colours(8)
+    predictor_of(tmp_path / "run").fit(frame, hyperparameters=tiny)
+    again = predictor_of(tmp_path / "run", verbosity=1)
+    again.fit(
+        frame, hyperparameters=tiny, resume=True, time_limit=77, executor="process", nthreads_per_trial=1,
+        ngpus_per_trial=0,
+    )  # fmt: skip
+    assert again.fit_summary()["num_trials"] == 1
+
+
+def test_other_images_or_labels_are_told(make_colours: MakeColours, tiny: dict[str, Any], tmp_path: Path) -> None:
+    frame = make_colours(8)
+    predictor_of(tmp_path / "run").fit(frame, hyperparameters=tiny)
+    relabelled = frame.assign(label=frame["label"][::-1].to_numpy())
+    for other in (frame.iloc[:-1], relabelled):
+        with pytest.raises(DataError, match="other images or labels"):
+            predictor_of(tmp_path / "run").fit(other, hyperparameters=tiny, resume=True)
+
+
+def test_a_split_that_is_no_longer_the_same_is_told(
+    make_colours: MakeColours, search: dict[str, Any], tmp_path: Path
+) -> None:
+    frame = make_colours(8)
+    with pytest.MonkeyPatch.context() as patch:
+        killed_at(patch, 9, before=True)
+        with pytest.raises(Killed):
+            predictor_of(tmp_path / "run").fit(frame, **search)
+    for path in frame["image"][:3]:
+        Path(path).write_text("no image any more")
+    with pytest.raises(DataError, match="Bring the files back"):
+        predictor_of(tmp_path / "run").fit(frame, **search, resume=True)
+
+
+def test_a_seed_that_was_drawn_is_taken_again(
+    make_colours: MakeColours, search: dict[str, Any], tmp_path: Path
+) -> None:
+    frame = make_colours(8)
+    with pytest.MonkeyPatch.context() as patch:
+        killed_at(patch, 9, before=True)
+        with pytest.raises(Killed):
+            predictor_of(tmp_path / "run").fit(frame, **search, random_state=None)
+    seed = json.loads((tmp_path / "run" / "run.json").read_text())["arguments"]["random_state"]
+    resumed = predictor_of(tmp_path / "run").fit(frame, **search, random_state=None, resume=True)
+    assert resumed.fit_summary()["best_config"]["seed"] == seed
+
+
+def test_images_and_objects_that_no_file_holds_go_on_in_python_only(
+    make_colours: MakeColours, search: dict[str, Any], tmp_path: Path
+) -> None:
+    frame = make_colours(8)
+    images = frame.assign(image=[Path(path).read_bytes() for path in frame["image"]])
+
+    def accuracy(true: np.ndarray, predicted: np.ndarray) -> float:
+        return float((true == predicted).mean())
+
+    cases: list[tuple[str, pd.DataFrame, dict[str, Any], type[Exception], str]] = [
+        ("bytes", images, {}, DataError, "16 images are no files, but of type bytes"),
+        ("metric", frame, {"eval_metric": accuracy}, HyperparameterError, "an object of a program's own.*accuracy"),
+    ]
+    for name, data, arguments, error, message in cases:
+        with pytest.MonkeyPatch.context() as patch:
+            killed_at(patch, 12, before=False)
+            with pytest.raises(Killed):
+                ImagePredictor(path=tmp_path / name, verbosity=0, **arguments).fit(data, **search)
+        with pytest.raises(error, match=message):
+            ImagePredictor.resume(tmp_path / name)
+        again = ImagePredictor(path=tmp_path / name, verbosity=0, **arguments).fit(data, **search, resume=True)
+        assert len(epochs(tmp_path / name)) == len(set(epochs(tmp_path / name)))
+        assert again.fit_summary()["num_trials"] == 3
+
+
+def test_ctrl_c_tells_how_to_go_on(
+    make_colours: MakeColours,
+    search: dict[str, Any],
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    cached: Callable[[], list[Path]],
+) -> None:
+    def interrupted(self: Study) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Study, "run", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            predictor_of(tmp_path / "run", verbosity=1).fit(make_colours(8), **search)
+    assert f"interrupted; to go on: saccade resume {tmp_path / 'run'}" in capfd.readouterr().err
+    assert len(cached()) == 1
+
+
+def test_a_refit_that_was_interrupted_is_done_anew(
+    make_colours: MakeColours, search: dict[str, Any], tmp_path: Path
+) -> None:
+    frame = make_colours(8)
+    whole = predictor_of(tmp_path / "whole").fit(frame, **search, refit_full=True)
+
+    def interrupted(*args: object) -> None:
+        (tmp_path / "run" / "refit").mkdir()
+        (tmp_path / "run" / "refit" / "best-0004.safetensors").write_text("half of it")
+        raise Killed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fitting, "refit", interrupted)
+        with pytest.raises(Killed):
+            predictor_of(tmp_path / "run").fit(frame, **search, refit_full=True)
+    resumed = ImagePredictor.resume(tmp_path / "run")
+    assert resumed.fit_summary()["refit_full"] is True
+    same_results(whole, resumed)
+
+
+def test_weights_that_somebody_removed_are_missed(
+    make_colours: MakeColours, search: dict[str, Any], tmp_path: Path
+) -> None:
+    frame = make_colours(8)
+    with pytest.MonkeyPatch.context() as patch:
+        killed_at(patch, NUM_WRITES, before=True)
+        with pytest.raises(Killed):
+            predictor_of(tmp_path / "run").fit(frame, **search)
+    shutil.rmtree(tmp_path / "run" / "predictor")
+    for path in (tmp_path / "run" / "trials").glob("*/best*"):
+        path.unlink()
+    with pytest.raises(DataError, match=r"the weights of trial \d, one of the best; start the run anew"):
+        ImagePredictor.resume(tmp_path / "run")
+
+
+def test_a_folder_without_a_run_cannot_be_resumed(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="is no run folder"):
+        ImagePredictor.resume(tmp_path)
+    (tmp_path / ".starting").mkdir()
+    with pytest.raises(DataError, match="ended before it began"):
+        ImagePredictor.resume(tmp_path)
+    (tmp_path / "run.json").write_text("{}")
+    with pytest.raises(DataError, match="start anew"):
+        ImagePredictor.resume(tmp_path)
+
+
+def test_a_run_that_is_going_on_is_neither_replaced_nor_resumed(
+    make_colours: MakeColours, tiny: dict[str, Any], tmp_path: Path
+) -> None:
+    frame = make_colours(8)
+    first = predictor_of(tmp_path / "run").fit(frame, hyperparameters=tiny)
+    with locked(tmp_path / "run"), pytest.raises(DataError, match="a run goes on in"):
+        predictor_of(tmp_path / "run").fit(frame, hyperparameters={**tiny, "epochs": 1})
+    assert first.predict(frame).notna().all()
+
+
+def test_the_time_of_earlier_sessions_counts(make_colours: MakeColours, search: dict[str, Any], tmp_path: Path) -> None:
+    frame = make_colours(8)
+    with pytest.MonkeyPatch.context() as patch:
+        killed_at(patch, 12, before=True)
+        with pytest.raises(Killed):
+            predictor_of(tmp_path / "run").fit(frame, **search, time_limit=1000)
+    log = tmp_path / "run" / "events.jsonl"
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    lines[-1]["time"] = lines[0]["time"] + 990
+    log.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    resumed = predictor_of(tmp_path / "run").fit(frame, **search, time_limit=900, resume=True)
+    assert len(resumed.leaderboard()) < 3
+    assert 990 < resumed.fit_summary()["total_time"] < 1100
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["arguments"]["time_limit"] == 900
+
+
+def test_with_a_longer_limit_the_same_images_judge(
+    make_colours: MakeColours, search: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frame, folder = make_colours(20), tmp_path / "run"
+    monkeypatch.setattr("saccade.fit.fitting.most_held_out", lambda limit_s, *_: 2 if limit_s < 1000 else 4)
+    with pytest.MonkeyPatch.context() as patch:
+        killed_at(patch, 12, before=True)
+        with pytest.raises(Killed):
+            predictor_of(folder).fit(frame, **search, time_limit=900)
+    resumed = predictor_of(folder).fit(frame, **search, time_limit=2000, resume=True)
+    assert {event["num_val"] for event in events(folder, "data_ready")} == {2}
+    assert len(resumed.leaderboard()) == 3
+
+
+def test_seconds_are_counted_from_the_first_to_the_last_word_of_each_session(tmp_path: Path) -> None:
+    log = tmp_path / "events.jsonl"
+    assert used_seconds(log) == 0
+    moments = [("run_started", 100.0), ("epoch_done", 130.5), ("run_started", 1000.0), ("epoch_done", 1010.0)]
+    text = "".join(json.dumps({"time": moment, "kind": kind}) + "\n" for kind, moment in moments)
+    log.write_text(text + '{"time": 5000')
+    assert used_seconds(log) == 40.5
+
+
+def test_a_run_all_of_whose_trials_failed_is_no_predictor(
+    make_colours: MakeColours, tiny: dict[str, Any], tmp_path: Path
+) -> None:
+    frame, asked = make_colours(8), {**tiny, "opt": "sgd", "lr": 1e30, "warmup_epochs": 0}
+    for resume in (False, True):
+        with pytest.raises(SearchFailedError, match="The only trial failed"):
+            predictor_of(tmp_path / "run").fit(frame, hyperparameters=asked, resume=resume)
+    assert not (tmp_path / "run" / "store").exists()
+    run = EarlierRun.find(tmp_path / "run")
+    assert run is not None
+    assert not run.is_finished
+
+
+def test_a_warm_start_goes_on_from_the_weights_that_the_run_folder_keeps(
+    make_colours: MakeColours, tiny: dict[str, Any], tmp_path: Path
+) -> None:
+    frame = make_colours(8)
+    first = predictor_of(tmp_path / "run").fit(frame, hyperparameters={**tiny, "epochs": 6})
+    before = load_file(Path(first.path) / "predictor" / "weights.safetensors")
+    with pytest.MonkeyPatch.context() as patch:
+        killed_at(patch, 5, before=True)
+        with pytest.raises(Killed):
+            first.fit(frame, hyperparameters={"epochs": 1, "lr": 1e-12}, warm_start=True)
+    resumed = ImagePredictor.resume(tmp_path / "run")
+    after = load_file(Path(resumed.path) / "predictor" / "weights.safetensors")
+    for name in (name for name in before if name.endswith("weight")):
+        assert np.allclose(before[name], after[name], atol=1e-6), name
+    assert not (tmp_path / "run" / "trials" / "start.safetensors").exists()
+
+
+@pytest.mark.parametrize("names", [("ensemble", "soup", "num_folds"), ("num_folds",)])
+def test_a_run_of_an_earlier_version_that_has_not_written_down_everything_goes_on(
+    make_colours: MakeColours, search: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    names: tuple[str, ...],
+) -> None:  # fmt: skip
+    frame = make_colours(8)
+    with monkeypatch.context() as patch:
+        patch.setattr(Study, "run", lambda self: (_ for _ in ()).throw(Killed))
+        with pytest.raises(Killed):
+            predictor_of(tmp_path / "run").fit(frame, **search)
+    path = tmp_path / "run" / "run.json"
+    record = json.loads(path.read_text())
+    for name in names:
+        del record["arguments"][name]
+    path.write_text(json.dumps(record))
+    with pytest.raises(HyperparameterError, match="num_folds was None and is 3"):
+        predictor_of(tmp_path / "run").fit(frame, **search, num_folds=3, resume=True)
+    assert predictor_of(tmp_path / "run").fit(frame, **search, resume=True).predict(frame).notna().all()
+    path.write_text(json.dumps(record))
+    assert ImagePredictor.resume(tmp_path / "run", verbosity=0).predict(frame).notna().all()
+
+
+def test_folds_that_were_interrupted_are_trained_anew(
+    make_colours: MakeColours, tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frame = make_colours(9)
+    arguments = {"hyperparameters": tiny, "executor": "inline", "nthreads_per_trial": 1, "num_folds": 3}
+    train, num = FoldTrainable.train, 0
+
+    def killed_in_the_second(self: FoldTrainable, job: Job, report: Reporter) -> str:
+        nonlocal num
+        num += 1
+        if num == 2:
+            raise Killed
+        return train(self, job, report)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FoldTrainable, "train", killed_in_the_second)
+        with pytest.raises(Killed):
+            predictor_of(tmp_path / "run").fit(frame, **arguments)
+    resumed = ImagePredictor.resume(tmp_path / "run", verbosity=0)
+    whole = predictor_of(tmp_path / "whole").fit(frame, **arguments)
+    assert resumed.fit_summary()["num_folds"] == whole.fit_summary()["num_folds"] == 3
+    same_results(resumed, whole)

@@ -1,0 +1,155 @@
+"""What the study of a fit is made of."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from torch import nn
+
+import saccade as ag
+from saccade import ImagePredictor
+from saccade.autosearch.scheduler import AutoScheduler
+from saccade.autosearch.searcher import AutoSearcher
+from saccade.data.examples import read_labelled_examples
+from saccade.errors import HyperparameterError, SpaceError, UnknownNameError
+from saccade.events import Event
+from saccade.executor import InlineExecutor, num_usable_cpus
+from saccade.fit.run_folder import FitRequest
+from saccade.fit.searching import check_search, make_image_executor, make_image_scheduler, make_image_searcher
+from saccade.fit.settings import FitSettings
+from saccade.scheduler import ASHAScheduler, FIFOScheduler, HyperbandScheduler
+from saccade.searcher import GPSearcher, GridSearcher, RandomSearcher, TPESearcher
+from saccade.study.journal import Journal
+from saccade.training.recipes.recipe import recipe_space
+
+MakeColours = Callable[..., pd.DataFrame]
+
+
+@pytest.fixture
+def request_of(make_colours: MakeColours, tiny: dict[str, Any]) -> Callable[..., FitRequest]:
+    examples = read_labelled_examples(make_colours(8), "label")
+
+    def make(hyperparameters: dict[str, Any] | None = None, **arguments: Any) -> FitRequest:
+        space = recipe_space({**tiny, "lr": ag.Real(1e-4, 1e-1, log=True), **(hyperparameters or {})})
+        settings = FitSettings.of(arguments)
+        return FitRequest(None, "label", None, None, 0, examples, None, space, 60.0, settings)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("auto", AutoSearcher), ("random", RandomSearcher), ("bayesopt", GPSearcher), ("skopt", TPESearcher)],
+)
+def test_searchers_by_name(request_of: Callable[..., FitRequest], make_task: Any, name: str, kind: type) -> None:
+    request = request_of(searcher=name, starting_configs=[{"learning_rate": 0.01}])
+    check_search(request)
+    searcher = make_image_searcher(request, make_task())
+    assert type(searcher) is kind
+    assert searcher.suggest()["lr"] == 0.01
+
+
+def test_own_networks_are_searched_as_well(request_of: Callable[..., FitRequest], make_task: Any) -> None:
+    def net(num_classes: int) -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, num_classes))
+
+    searcher = make_image_searcher(request_of({"model": ag.Categorical(net, "test_resnet")}), make_task())
+    configs = [searcher.suggest() for _ in range(20)]
+    assert len({str(config["model"]) for config in configs}) == 2
+
+
+def test_one_configuration_needs_no_search(request_of: Callable[..., FitRequest], make_task: Any) -> None:
+    request = request_of({"lr": 0.01})
+    assert type(make_image_scheduler(request)) is FIFOScheduler
+    assert type(make_image_searcher(request, make_task())) is RandomSearcher
+    assert type(make_image_scheduler(request_of())) is AutoScheduler
+
+
+@pytest.mark.parametrize(("epochs", "longest"), [(7, 7), (ag.Int(2, 9), 9), (ag.Categorical(3, 12, 5), 12)])
+@pytest.mark.parametrize(
+    ("name", "kind"), [("asha", ASHAScheduler), ("hyperband", HyperbandScheduler), ("auto", AutoScheduler)]
+)
+def test_the_longest_training_is_known_to_schedulers(
+    request_of: Callable[..., FitRequest], name: str, kind: type, epochs: Any, longest: int
+) -> None:
+    scheduler = make_image_scheduler(request_of({"epochs": epochs}, scheduler=name))
+    assert type(scheduler) is kind
+    assert scheduler.max_epochs == longest  # type: ignore[attr-defined]
+    given = make_image_scheduler(request_of({"epochs": epochs}, scheduler=name, scheduler_options={"max_epochs": 4}))
+    assert given.max_epochs == 4  # type: ignore[attr-defined]
+
+
+def test_ready_searchers_and_schedulers_are_taken(request_of: Callable[..., FitRequest], make_task: Any) -> None:
+    searcher, scheduler = GridSearcher({"lr": 0.1}), FIFOScheduler()
+    request = request_of(searcher=searcher, scheduler=scheduler)
+    assert make_image_searcher(request, make_task()) is searcher
+    assert make_image_scheduler(request) is scheduler
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"searcher": "tpe", "searcher_options": {"num_point": 3}}, HyperparameterError, "no option 'num_point'"),
+        ({"searcher": "grid", "searcher_options": {"num_point": 3}}, HyperparameterError, "Did you mean 'num_points'"),
+        ({"searcher_options": {"score_rang": (0, 1)}}, HyperparameterError, "Did you mean 'score_range'"),
+        ({"starting_configs": [{"lr": 3.0}]}, SpaceError, r"starting_configs\[0\]\['lr'\] is 3.0"),
+        ({"starting_configs": [{"opt": "sgd"}]}, UnknownNameError, "Unknown hyperparameter 'opt'"),
+        ({"starting_configs": [{"lrr": 1}]}, HyperparameterError, "did you mean 'lr'"),
+        ({"scheduler": "asha", "scheduler_options": {"grace_epochs": 50}}, HyperparameterError, "max_epochs"),
+    ],
+)
+def test_what_cannot_be_is_told_before_anything_is_done(
+    make_colours: MakeColours, tiny: dict[str, Any], tmp_path: Path, arguments: dict[str, Any],
+    error: type[Exception], message: str,
+) -> None:  # fmt: skip
+    space = {**tiny, "lr": ag.Real(1e-4, 1e-1, log=True)}
+    with pytest.raises(error, match=message):
+        ImagePredictor(path=tmp_path / "run", verbosity=0).fit(
+            make_colours(8), hyperparameters=space, hyperparameter_tune_kwargs=arguments
+        )
+    assert not (tmp_path / "run").exists()
+
+
+def test_there_are_no_more_workers_than_trials(request_of: Callable[..., FitRequest]) -> None:
+    told: list[Event] = []
+    with make_image_executor(request_of(num_trials=1), told.append) as executor:
+        assert isinstance(executor, InlineExecutor)
+    space = {"lr": ag.Categorical(0.1, 0.01)}
+    with make_image_executor(request_of(space, nthreads_per_trial=1, ngpus_per_trial=0), told.append) as executor:
+        assert executor.num_workers == min(2, num_usable_cpus())
+    assert told == []
+    with make_image_executor(request_of(nthreads_per_trial=10_000, ngpus_per_trial=0), told.append) as executor:
+        assert executor.num_workers == 1
+    assert len(told) == 1
+
+
+@pytest.mark.parametrize("arguments", [{"num_trials": 4}, {"num_trials": 4, "nthreads_per_trial": 1}])
+def test_two_workers_share_one_store_and_one_journal(
+    make_colours: MakeColours, tiny: dict[str, Any], tmp_path: Path, arguments: dict[str, Any]
+) -> None:
+    space = {**tiny, "lr": ag.Real(1e-4, 1e-1, log=True), "epochs": 3}
+    predictor = ImagePredictor(path=tmp_path / "run", verbosity=0).fit(
+        make_colours(10), hyperparameters=space, executor="process", **arguments
+    )
+    trials = Journal.load(tmp_path / "run" / "study" / "journal.log")
+    assert [trial.number for trial in trials] == [0, 1, 2, 3]
+    board = predictor.leaderboard().sort_values("trial")
+    assert [trial.best_report.score for trial in trials if trial.best_report] == board["score_val"].tolist()
+    weights = list((tmp_path / "run" / "trials").glob("*/best*"))
+    best = json.loads((tmp_path / "run" / "predictor" / "predictor.json").read_text())["summary"]["best_trial"]
+    assert tmp_path / "run" / "trials" / f"{best:04d}" / "best.safetensors" in weights
+    assert all(trials[int(path.parent.name)].status.value in ("completed", "paused", "stopped") for path in weights)
+
+
+def test_a_trials_own_time_limit_ends_it(make_colours: MakeColours, tiny: dict[str, Any], tmp_path: Path) -> None:
+    predictor = ImagePredictor(path=tmp_path / "run", verbosity=0).fit(
+        make_colours(10), hyperparameters={**tiny, "epochs": 100_000}, trial_time_limit=0.5
+    )
+    row = predictor.leaderboard().iloc[0]
+    assert (row["status"], row["reason"]) == ("stopped", "trial time limit")
+    assert row["fit_time_s"] < 100

@@ -1,0 +1,278 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from saccade.errors import HyperparameterError, UnknownArgumentError, UnknownNameError
+from saccade.fit.settings import AUTO_TIME_LIMIT_S, FitSettings, TuneSettings, time_limit_s
+from saccade.scheduler import FIFOScheduler
+from saccade.searcher import RandomSearcher
+
+
+def tuning(**given):
+    return FitSettings.of({"hyperparameter_tune_kwargs": given}).tuning
+
+
+def test_what_is_not_given():
+    settings = FitSettings.of({})
+    assert settings == FitSettings()
+    assert (settings.holdout_frac, settings.random_state, settings.executor) == (None, 0, "auto")
+    assert settings.tuning == TuneSettings()
+    assert settings.tuning.num_trials is None
+
+
+def test_what_is_given():
+    settings = FitSettings.of(
+        {"holdout_frac": 0.25, "random_state": 7, "nthreads_per_trial": 2, "ngpus_per_trial": 0, "weights": Path("w")}
+    )
+    assert (settings.holdout_frac, settings.random_state) == (0.25, 7)
+    assert (settings.nthreads_per_trial, settings.ngpus_per_trial, settings.weights) == (2, 0, Path("w"))
+    kwargs = {"num_trials": 3, "searcher": "grid", "scheduler": "local", "max_reward": 1}
+    assert tuning(**kwargs) == TuneSettings(3, "grid", "local", 1.0)
+
+
+def test_numbers_of_numpy_become_pythons():
+    settings = FitSettings.of({"holdout_frac": np.float32(0.25), "random_state": np.int64(7)})
+    assert (type(settings.holdout_frac), type(settings.random_state)) == (float, int)
+    tuned = tuning(num_trials=np.uint8(3), max_reward=np.float32(0.5))
+    assert (type(tuned.num_trials), type(tuned.max_reward)) == (int, float)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"holdout_fraction": 0.1}, "Unknown argument of fit() 'holdout_fraction'. Did you mean 'holdout_frac'?"),
+        ({"seed": 1}, "Unknown argument of fit() 'seed'. Known: ensemble, executor, holdout_frac,"),
+        (
+            {"hyperparameter_tune_kwargs": {"num_trial": 3}},
+            "Unknown key of hyperparameter_tune_kwargs 'num_trial'. Did you mean 'num_trials'?",
+        ),
+        ({"hyperparameter_tune_kwargs": {3: 3}}, "Unknown key of hyperparameter_tune_kwargs 3. Known: max_reward,"),
+    ],
+)
+def test_unknown_names_are_refused_with_advice(arguments, message):
+    with pytest.raises(UnknownArgumentError) as caught:
+        FitSettings.of(arguments)
+    assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"searcher": "randm"}, "Unknown searcher 'randm'. Did you mean 'random'?"),
+        ({"searcher": None}, "Unknown searcher None. Known: auto, bayes, "),
+        ({"searcher": ["random"]}, r"Unknown searcher \['random'\]"),
+        ({"searcher": RandomSearcher}, "Unknown searcher <class"),
+        ({"scheduler": "fifa"}, "Unknown scheduler 'fifa'. Did you mean 'fifo'?"),
+        ({"scheduler": 5}, "Unknown scheduler 5"),
+    ],
+)
+def test_unknown_searchers_and_schedulers_are_refused(kwargs, message):
+    with pytest.raises(UnknownNameError, match=message):
+        tuning(**kwargs)
+
+
+@pytest.mark.parametrize("executor", ["proces", None, ["inline"]])
+def test_unknown_executors_are_refused(executor):
+    with pytest.raises(UnknownNameError, match="Unknown executor"):
+        FitSettings.of({"executor": executor})
+
+
+def test_ready_searchers_and_schedulers_are_taken():
+    searcher, scheduler = RandomSearcher({"x": 1}), FIFOScheduler()
+    tuned = tuning(searcher=searcher, scheduler=scheduler)
+    assert (tuned.searcher, tuned.scheduler) == (searcher, scheduler)
+
+
+NO_WHOLE_NUMBERS = [True, np.bool_(True), 2.0, "2", math.nan, [2], -1]
+
+
+@pytest.mark.parametrize("value", [*NO_WHOLE_NUMBERS, 0, None])
+@pytest.mark.parametrize("name", ["num_trials", "nthreads_per_trial"])
+def test_numbers_from_one_on(name, value):
+    arguments = {"hyperparameter_tune_kwargs": {name: value}} if name == "num_trials" else {name: value}
+    if value is None:
+        FitSettings.of(arguments)
+        return
+    with pytest.raises(HyperparameterError, match=rf"{name} was given .*; expected a whole number, 1 or more"):
+        FitSettings.of(arguments)
+
+
+@pytest.mark.parametrize("value", NO_WHOLE_NUMBERS)
+def test_numbers_from_zero_on(value):
+    with pytest.raises(HyperparameterError, match=r"random_state was given .*; expected a whole number, 0 or more"):
+        FitSettings.of({"random_state": value})
+
+
+@pytest.mark.parametrize("value", [True, np.bool_(True), "2", math.nan, math.inf, [2], -1, -0.5, 1.5])
+def test_what_is_no_number_of_gpus(value):
+    with pytest.raises(HyperparameterError, match=r"ngpus_per_trial was given .*; expected"):
+        FitSettings.of({"ngpus_per_trial": value})
+
+
+@pytest.mark.parametrize("value", [0, 0.5, 1, 2, 2.0, np.float32(0.5), np.int64(2)])
+def test_gpus_are_counted_in_whole_ones_or_parts_of_one(value):
+    num_gpus = FitSettings.of({"ngpus_per_trial": value}).ngpus_per_trial
+    assert num_gpus == value
+    assert type(num_gpus) is (float if value == 0.5 else int)
+
+
+@pytest.mark.parametrize("value", [0, 1, 0.0, 1.0, -0.1, math.nan, math.inf, True, "0.1", [0.1], 10**400])
+def test_the_holdout_is_a_part(value):
+    with pytest.raises(HyperparameterError, match=r"holdout_frac was given .*; expected a number between 0 and 1"):
+        FitSettings.of({"holdout_frac": value})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"hyperparameter_tune_kwargs": "auto"}, "hyperparameter_tune_kwargs was given 'auto'; expected a dict"),
+        ({"hyperparameter_tune_kwargs": []}, r"hyperparameter_tune_kwargs was given \[\]; expected a dict"),
+        ({"hyperparameter_tune_kwargs": {"max_reward": "0.9"}}, "max_reward was given '0.9'; expected a number"),
+        ({"hyperparameter_tune_kwargs": {"max_reward": math.nan}}, "max_reward was given nan"),
+        ({"hyperparameter_tune_kwargs": {"max_reward": True}}, "max_reward was given True"),
+        ({"hyperparameter_tune_kwargs": {"searcher_options": 3}}, "searcher_options was given 3; expected a dict"),
+        ({"weights": 5}, "weights was given 5; expected a path or None"),
+    ],
+)
+def test_other_values_of_the_wrong_type_are_refused(arguments, message):
+    with pytest.raises(HyperparameterError, match=message):
+        FitSettings.of(arguments)
+
+
+def test_the_callers_dictionaries_are_left_alone():
+    options = {"first_is_default": False}
+    kwargs = {"num_trials": np.int64(3), "searcher_options": options}
+    settings = FitSettings.of({"hyperparameter_tune_kwargs": kwargs})
+    settings.tuning.searcher_options["more"] = 1
+    assert (kwargs, options) == (
+        {"num_trials": 3, "searcher_options": options},
+        {"first_is_default": False},
+    )
+    assert type(kwargs["num_trials"]) is np.int64
+    assert FitSettings.of({"hyperparameter_tune_kwargs": None}).tuning == TuneSettings()
+
+
+def test_without_a_seed_one_is_drawn_and_kept():
+    seeds = {FitSettings.of({"random_state": None}).random_state for _ in range(20)}
+    assert len(seeds) > 10
+    assert all(0 <= seed < 2**31 for seed in seeds)
+
+
+@pytest.mark.parametrize(
+    ("given", "seconds"),
+    [
+        (None, None),
+        ("auto", AUTO_TIME_LIMIT_S),
+        (600, 600.0),
+        (0.5, 0.5),
+        (np.float32(2), 2.0),
+        (np.int64(2), 2.0),
+        (math.inf, None),
+    ],
+)
+def test_time_limits(given, seconds):
+    assert time_limit_s(given) == seconds
+
+
+@pytest.mark.parametrize("given", [0, -1, math.nan, -math.inf, True, "600", "Auto", [600], 10**400])
+def test_other_time_limits_are_refused(given):
+    with pytest.raises(HyperparameterError, match=r"time_limit was given .*; expected a positive number of seconds"):
+        time_limit_s(given)
+
+
+def test_what_tunes_may_stand_beside_the_other_arguments():
+    settings = FitSettings.of({"num_trials": 3, "hyperparameter_tune_kwargs": {"searcher": "grid"}})
+    assert (settings.tuning.num_trials, settings.tuning.searcher) == (3, "grid")
+    with pytest.raises(HyperparameterError, match="num_trials given twice"):
+        FitSettings.of({"num_trials": 3, "hyperparameter_tune_kwargs": {"num_trials": 3}})
+
+
+def test_scheduler_options_are_taken_and_those_that_do_not_exist_are_refused():
+    assert FitSettings.of({"scheduler_options": {}}).tuning.scheduler_options == {}
+    options = {"grace_epochs": 2, "reduction_factor": 4}
+    assert tuning(scheduler="asha", scheduler_options=options).scheduler_options == options
+    with pytest.raises(HyperparameterError, match=r"'asha' has no option 'grace_epoch'. Did you mean 'grace_epochs'"):
+        tuning(scheduler="asha", scheduler_options={"grace_epoch": 2})
+    with pytest.raises(HyperparameterError, match="The scheduler 'fifo' has no option 'max_t'"):
+        tuning(scheduler="fifo", scheduler_options={"max_t": 3})
+    with pytest.raises(HyperparameterError, match="reduction_factor was given 1"):
+        tuning(scheduler="hyperband", scheduler_options={"reduction_factor": 1})
+
+
+@pytest.mark.parametrize("name", ["bayesopt", "bayes", "skopt", "gp", "auto", "qmc"])
+def test_names_of_searchers(name):
+    assert tuning(searcher=name).searcher == name
+
+
+def test_starting_configurations():
+    starts = ({"lr": 0.1}, {"epochs": 2})
+    assert tuning(starting_configs=starts).starting_configs == list(starts)
+    assert tuning(starting_configs=None).starting_configs == []
+    for wrong in ({"lr": 0.1}, [0.1], "lr"):
+        with pytest.raises(HyperparameterError, match=r"starting_configs was given .*; expected a list of dicts"):
+            tuning(starting_configs=wrong)
+    with pytest.raises(HyperparameterError, match="starting_configs given twice"):
+        tuning(starting_configs=starts, searcher_options={"starting_configs": starts})
+
+
+def test_a_trials_own_time_limit():
+    assert tuning(trial_time_limit=np.float32(0.5)).trial_time_limit_s == 0.5
+    assert tuning(trial_time_limit=math.inf).trial_time_limit_s is None
+    for wrong in (0, "10m", True, math.nan):
+        with pytest.raises(HyperparameterError, match=r"trial_time_limit was given .* positive number of seconds"):
+            tuning(trial_time_limit=wrong)
+
+
+@pytest.mark.parametrize(("given", "members"), [("auto", 5), (True, 5), (False, 1), (1, 1), (3, 3), (np.int64(7), 7)])
+def test_how_many_networks_may_be_averaged(given, members):
+    settings = FitSettings.of({"ensemble": given})
+    assert settings.max_members == members
+    assert type(settings.ensemble) in (bool, int, str)
+
+
+@pytest.mark.parametrize("name", ["ensemble", "soup"])
+@pytest.mark.parametrize("value", [0, -1, 2.0, "yes", None, [2]])
+def test_what_says_nothing_of_averages_is_refused(name, value):
+    with pytest.raises(HyperparameterError, match=rf"{name} was given .*; expected"):
+        FitSettings.of({name: value})
+
+
+@pytest.mark.parametrize("besides", [{"refit_full": True}, {"objectives": ["accuracy", "latency"]}])
+def test_where_one_trial_alone_is_wanted_nothing_is_averaged(besides):
+    settings = FitSettings.of(besides)
+    assert (settings.max_members, settings.makes_soups) == (1, False)
+    assert FitSettings.of({**besides, "ensemble": False, "soup": False}).max_members == 1
+    for asked in ({"ensemble": 3}, {"soup": True}):
+        with pytest.raises(HyperparameterError, match=next(iter(asked))):
+            FitSettings.of({**besides, **asked})
+
+
+@pytest.mark.parametrize("value", [1, 0, -2, 2.5, True, "5"])
+def test_what_is_no_number_of_folds(value):
+    with pytest.raises(HyperparameterError, match=r"num_folds was given .* expected"):
+        FitSettings.of({"num_folds": value})
+
+
+@pytest.mark.parametrize(
+    ("besides", "message"),
+    [
+        ({"refit_full": True}, "already lets all images teach"),
+        ({"warm_start": True}, "has learned from images"),
+        ({"objectives": ["accuracy", "params"]}, "choosing among single networks"),
+        ({"ensemble": False, "soup": False}, "makes several networks"),
+        ({"ensemble": 3}, "num_folds=3, or ensemble=False"),
+    ],
+)
+def test_what_folds_cannot_be_had_with(besides, message):
+    with pytest.raises(HyperparameterError, match=message):
+        FitSettings.of({"num_folds": 5, **besides})
+
+
+def test_folds_end_in_an_ensemble_unless_one_network_or_a_soup_is_asked_for():
+    asked = [{}, {"ensemble": 5}, {"ensemble": False}, {"soup": True}, {"soup": False}]
+    soups = [FitSettings.of({"num_folds": np.int64(5), **besides}).makes_soup_of_folds for besides in asked]
+    assert soups == [False, False, True, True, False]

@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from saccade.errors import HyperparameterError
+from saccade.inference import evaluation as module
+from saccade.inference.evaluation import bootstrap_intervals, evaluation
+from saccade.tasks.metrics import held_out_figures, log_loss, make_metric
+from saccade.tasks.problem import Problem
+
+PROBLEMS = {
+    "binary": Problem("binary", ("a", "b")),
+    "multiclass": Problem("multiclass", tuple("abcdefg")),
+    "multilabel": Problem("multilabel", ("a", "b", "c")),
+    "regression": Problem("regression", mean=3.0, std=2.0),
+}
+METRICS = {"binary": "f1", "multiclass": "f1_macro", "multilabel": "f1_samples", "regression": "r2"}
+
+
+def draw(problem: Problem, num: int = 150, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    if problem.type == "regression":
+        targets = rng.normal(size=num).astype(np.float32)
+        return targets, (targets + 0.5 * rng.normal(size=num))[:, None] * problem.std + problem.mean
+    if problem.type == "multilabel":
+        targets = rng.integers(0, 2, (num, 3)).astype(np.float32)
+        return targets, np.clip(0.2 + 0.6 * targets + 0.3 * rng.normal(size=targets.shape), 0.01, 0.99)
+    targets = rng.integers(0, problem.num_outputs, num)
+    seen = np.where(rng.random(num) < 0.6, targets, 0)
+    p = rng.dirichlet(np.ones(problem.num_outputs), num) + 0.15 * np.eye(problem.num_outputs)[seen]
+    return targets, p / p.sum(1, keepdims=True)
+
+
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_intervals_are_those_of_a_plain_bootstrap(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "NUM_RESAMPLES", 60)
+    problem = PROBLEMS[name]
+    targets, p = draw(problem)
+    metric = make_metric(METRICS[name], problem)
+    told = evaluation(targets, p, p, problem, metric, detailed=True, interval=0.8)
+    plain = evaluation(targets, p, p, problem, metric, detailed=True)
+    assert {figure: told[figure] for figure in plain} == plain
+    if problem.is_classification:  # of what is chance there is no interval
+        assert plain.pop(module.BY_CHANCE) == told.pop(module.BY_CHANCE) > 0
+    assert list(told) == [key for figure in plain for key in (figure, f"{figure}_interval")]
+    rng = np.random.default_rng(0)
+    samples = [rng.integers(len(targets), size=len(targets)) for _ in range(60)]
+    again = [evaluation(targets[s], p[s], p[s], problem, metric, detailed=True) for s in samples]
+    for figure in plain:
+        expected = np.quantile([each[figure] for each in again], [0.1, 0.9])
+        np.testing.assert_allclose(told[f"{figure}_interval"], expected, rtol=1e-6)
+
+
+def test_by_itself_only_the_usual_figures_are_told() -> None:
+    for problem in PROBLEMS.values():
+        targets, p = draw(problem)
+        assert evaluation(targets, p, p, problem) == held_out_figures(targets, p, problem)
+
+
+def test_labels_are_judged_by_what_was_decided_and_probabilities_by_what_was_said() -> None:
+    problem = PROBLEMS["binary"]
+    targets, p = draw(problem)
+    told = evaluation(targets, p, p[:, ::-1], problem, detailed=True)
+    assert told["top1"] == (p.argmax(1) != targets).mean()
+    assert told["log_loss"] == log_loss(targets, p, problem)
+
+
+def test_nineteen_of_twenty_intervals_hold_what_is_true() -> None:
+    problem, held = PROBLEMS["binary"], 0
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        targets = rng.integers(0, 2, 100)
+        p = np.eye(2)[np.where(rng.random(100) < 0.8, targets, 1 - targets)]
+        low, high = evaluation(targets, p, p, problem, interval=0.95)["top1_interval"]
+        held += low <= 0.8 <= high
+    assert held >= 50  # of 57 expected; fewer have a probability below .001
+
+
+def test_what_was_never_wrong_may_be_wrong_still() -> None:
+    problem = PROBLEMS["binary"]
+    targets = np.arange(20) % 2
+    right = np.eye(2)[targets]
+    assert evaluation(targets, right, right, problem, interval=0.95)["top1_interval"] == pytest.approx(
+        (0.8316, 1), abs=1e-4
+    )
+    wrong = evaluation(targets, right, right[:, ::-1], problem, interval=0.95)["top1_interval"]
+    assert wrong == pytest.approx((0, 0.1684), abs=1e-4)
+
+
+def test_samples_without_a_class_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "NUM_RESAMPLES", 50)
+    problem = PROBLEMS["binary"]
+    targets, p = draw(problem, 60)
+    targets[:] = np.arange(60) == 7  # a sample has it in two of three cases
+    told = evaluation(targets, p, p, problem, make_metric("roc_auc", problem), interval=0.9)
+    low, high = told["roc_auc_interval"]
+    assert 0 <= low <= told["roc_auc"] <= high <= 1
+    assert bootstrap_intervals(lambda rows: {}, 5, 0.9) == {}
+
+
+def test_a_figure_that_no_sample_has_is_nan(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "bootstrap_intervals", lambda *_: {})
+    problem = PROBLEMS["multiclass"]
+    targets, p = draw(problem)
+    assert all(math.isnan(end) for end in evaluation(targets, p, p, problem, interval=0.9)["top5_interval"])
+
+
+@pytest.mark.parametrize("interval", [0, 1, 95, True, "0.95"])
+def test_the_confidence_is_a_share(interval: object) -> None:
+    problem = PROBLEMS["binary"]
+    with pytest.raises(HyperparameterError, match="interval was given"):
+        evaluation(*draw(problem), draw(problem)[1], problem, interval=interval)

@@ -1,0 +1,258 @@
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from saccade.models.network import build_network
+from saccade.numerics import choice as numerics_module
+from saccade.numerics.bench import Result, Workload
+from saccade.numerics.choice import LEAST_GAIN, LEAST_STEPS, LIMIT_PART, candidates, choose_numerics, structure_name
+from saccade.numerics.device import Numerics
+from saccade.numerics.memory import NumericsMemory
+
+CPU = torch.device("cpu")
+PLAIN = Numerics(CPU)
+ALL = [
+    Numerics(CPU, dtype, channels_last, num_threads=num_threads)
+    for num_threads, channels_last, dtype in itertools.product(
+        (None, 2), (True, False), (torch.float32, torch.bfloat16)
+    )
+]
+WORKLOAD = Workload("training", "a network", (16, 3, 8, 8))
+SLOW_START = 2.0
+"""How many times as long the first step of a candidate takes."""
+
+Cost = Callable[[Numerics], float]
+
+
+class FakeBench:
+    """A bench whose steps take what they are told to, on a clock of its own."""
+
+    cost_s: Cost
+    unsound: frozenset[Numerics]
+    now_s: float
+    steps: list[Numerics]
+    parts: list[float]
+
+    @classmethod
+    def reset(cls, cost_s: Cost, unsound: frozenset[Numerics] = frozenset()) -> None:
+        cls.cost_s, cls.unsound, cls.now_s, cls.steps, cls.parts = staticmethod(cost_s), unsound, 0.0, [], []
+
+    def __init__(self, network: nn.Module, workload: Workload, part: float) -> None:
+        self.part = part
+        FakeBench.parts.append(part)
+
+    def step(self, numerics: Numerics) -> Result:
+        seconds = self.cost_s(numerics) * self.part
+        FakeBench.now_s += seconds * (1.0 if numerics in self.steps else SLOW_START)
+        self.steps.append(numerics)
+        loss = math.nan if numerics in self.unsound else 1.0
+        return seconds, loss, 1.0, torch.ones(2)
+
+    def clear(self) -> None:
+        """Do nothing."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _fake_bench() -> object:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(numerics_module, "Bench", FakeBench)
+        patch.setattr(numerics_module, "time", SimpleNamespace(perf_counter=lambda: FakeBench.now_s))
+        yield
+
+
+@pytest.fixture
+def memory(tmp_path: Path) -> NumericsMemory:
+    return NumericsMemory(tmp_path / "numerics.json")
+
+
+def choose(
+    memory: NumericsMemory, num_steps: float = 1000.0, seconds_left: float = math.inf, among: list[Numerics] = ALL
+) -> Numerics:
+    return choose_numerics(nn.Identity(), WORKLOAD, among, num_steps, seconds_left, memory)
+
+
+FACTORS = st.fixed_dictionaries({name: st.floats(0.2, 5.0) for name in ("bfloat16", "channels first", "fewer threads")})
+
+
+def cost_of(factors: dict[str, float]) -> Cost:
+    def cost_s(numerics: Numerics) -> float:
+        return (
+            (factors["bfloat16"] if numerics.dtype is torch.bfloat16 else 1.0)
+            * (1.0 if numerics.channels_last else factors["channels first"])
+            * (1.0 if numerics.num_threads is None else factors["fewer threads"])
+        )
+
+    return cost_s
+
+
+@given(factors=FACTORS)
+def test_the_fastest_is_found_but_for_noise(
+    tmp_path_factory: pytest.TempPathFactory, factors: dict[str, float]
+) -> None:
+    cost_s = cost_of(factors)
+    FakeBench.reset(cost_s)
+    chosen = choose(NumericsMemory(tmp_path_factory.mktemp("memory") / "numerics.json"))
+    assert cost_s(chosen) <= 1.001 * LEAST_GAIN**3 * min(map(cost_s, ALL))
+    assert chosen == PLAIN or cost_s(PLAIN) >= LEAST_GAIN * cost_s(chosen)
+
+
+@given(factors=FACTORS, num_steps=st.floats(0.0, 100.0), limit_s=st.floats(0.0, 1000.0) | st.just(math.inf))
+def test_measuring_costs_no_more_than_it_may(
+    tmp_path_factory: pytest.TempPathFactory, factors: dict[str, float], num_steps: float, limit_s: float
+) -> None:
+    cost_s = cost_of(factors)
+    FakeBench.reset(cost_s)
+    choose(NumericsMemory(tmp_path_factory.mktemp("memory") / "numerics.json"), num_steps, limit_s)
+    if num_steps < LEAST_STEPS / 4:
+        assert not FakeBench.steps
+        return
+    # What is begun is ended: a first step of a candidate and one that counts, and another of it and of the best before.
+    last_s = (SLOW_START + 3) * FakeBench.parts[0] * max(cost_s(numerics) for numerics in FakeBench.steps)
+    assert FakeBench.now_s <= min(num_steps * cost_s(PLAIN), LIMIT_PART * limit_s) + last_s
+
+
+@given(factors=FACTORS, unsound=st.frozensets(st.sampled_from(ALL[1:])))
+def test_what_computes_something_else_is_never_chosen(
+    tmp_path_factory: pytest.TempPathFactory, factors: dict[str, float], unsound: frozenset[Numerics]
+) -> None:
+    FakeBench.reset(cost_of(factors), unsound)
+    assert choose(NumericsMemory(tmp_path_factory.mktemp("memory") / "numerics.json")) not in unsound
+
+
+@pytest.mark.parametrize("num_steps", [1.5, 3.0, 6.0, 100.0])
+def test_a_step_that_another_program_slows_does_not_choose(memory: NumericsMemory, num_steps: float) -> None:
+    slow_steps = {1}  # the one of the default that counts
+
+    def cost_s(numerics: Numerics) -> float:
+        is_slowed = numerics == PLAIN and len(FakeBench.steps) in slow_steps
+        return 3.0 if is_slowed else 1.5 if numerics.dtype is torch.bfloat16 else 1.0
+
+    FakeBench.reset(cost_s)
+    assert choose(memory, num_steps, among=ALL[:2]) == PLAIN
+
+
+def test_a_choice_is_remembered_by_this_process_and_by_the_next(memory: NumericsMemory) -> None:
+    FakeBench.reset(cost_of({"bfloat16": 0.4, "channels first": 2.0, "fewer threads": 1.0}))
+    chosen = choose(memory)
+    assert chosen == Numerics(CPU, torch.bfloat16)
+    num_steps = len(FakeBench.steps)
+    assert choose(memory, num_steps=0.0, seconds_left=0.0) == chosen
+    assert choose(NumericsMemory(memory.path)) == chosen
+    assert len(FakeBench.steps) == num_steps
+    assert choose(memory, num_steps=0.0, among=ALL[:2]) == PLAIN  # another question, of which nothing is known
+
+
+def test_a_choice_by_part_of_a_batch_is_made_anew_when_there_is_time_for_more(memory: NumericsMemory) -> None:
+    FakeBench.reset(cost_of({"bfloat16": 0.4, "channels first": 2.0, "fewer threads": 1.0}))
+    for num_steps in (2.0, 2.5, 3.0, 1.5, 100.0, 5.0):
+        choose(memory, num_steps)
+    assert FakeBench.parts == [0.25, 0.5, 1.0]
+
+
+def test_without_time_until_the_deadline_the_default_is_taken_and_not_remembered(memory: NumericsMemory) -> None:
+    FakeBench.reset(cost_of({"bfloat16": 0.4, "channels first": 2.0, "fewer threads": 1.0}))
+    assert choose(memory, seconds_left=10.0) == PLAIN
+    assert not memory.path.exists()
+    assert choose(memory) != PLAIN
+
+
+def test_what_is_remembered_in_words_of_another_version_is_measured_anew(memory: NumericsMemory) -> None:
+    FakeBench.reset(cost_of({"bfloat16": 0.4, "channels first": 2.0, "fewer threads": 1.0}))
+    for record in ({"dtype": "float8"}, {"numerics": {"dtype": "float8"}, "part": 1.0}, {"numerics": 3, "part": "x"}):
+        memory.put(WORKLOAD.key(ALL), record)
+        assert choose(memory).dtype is torch.bfloat16
+
+
+class FailingBench(FakeBench):
+    def step(self, numerics: Numerics) -> Result:
+        if numerics.dtype is torch.bfloat16:
+            raise TypeError("a network of the user's own that knows no such numbers")
+        return super().step(numerics)
+
+
+class BrokenBench(FakeBench):
+    error: Exception
+
+    def step(self, numerics: Numerics) -> Result:
+        raise self.error
+
+
+def test_what_a_candidate_cannot_do_is_no_fault_of_the_trial(
+    memory: NumericsMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    FakeBench.reset(cost_of({"bfloat16": 0.1, "channels first": 2.0, "fewer threads": 1.0}))
+    monkeypatch.setattr(numerics_module, "Bench", FailingBench)
+    assert choose(memory) == PLAIN
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("no memory"), ValueError("more than 1 value per channel")])
+def test_a_fault_is_left_to_the_work_itself(
+    memory: NumericsMemory, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    monkeypatch.setattr(BrokenBench, "error", error, raising=False)
+    monkeypatch.setattr(numerics_module, "Bench", BrokenBench)
+    assert choose(memory) == PLAIN
+    assert not memory.path.exists()
+
+
+def test_the_default_is_the_first_candidate_and_what_is_fixed_is_fixed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(numerics_module, "is_half_native", lambda device: True)
+    for amp, channels_last, purpose in itertools.product(
+        (None, True, False), (None, True, False), ("training", "inference")
+    ):
+        found = candidates(CPU, purpose, amp, channels_last)  # type: ignore[arg-type]
+        assert found[0] == Numerics.choose(CPU, amp, channels_last)
+        assert len(set(found)) == len(found)
+        assert {n.dtype for n in found} == {
+            None: {torch.float32, torch.bfloat16},
+            True: {torch.bfloat16},
+            False: {torch.float32},
+        }[amp]
+        assert {n.channels_last for n in found} == ({True, False} if channels_last is None else {channels_last})
+        assert not any(n.compiled for n in found)
+
+
+def test_16_bits_are_no_candidate_where_they_are_emulated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(numerics_module, "is_half_native", lambda device: False)
+    assert {n.dtype for n in candidates(CPU, "training")} == {torch.float32}
+
+
+def test_fewer_threads_are_tried_where_there_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    for num, expected in ((2, {None}), (16, {None, 8})):
+        monkeypatch.setattr(torch, "get_num_threads", lambda num=num: num)
+        assert {n.num_threads for n in candidates(CPU, "training")} == expected
+
+
+@pytest.mark.parametrize(("num_threads", "expected"), [(1, {1}), (2, {1, 2}), (16, {1, 2, 8})])
+def test_streams_are_tried_where_images_do_not_depend_on_each_other(
+    monkeypatch: pytest.MonkeyPatch, num_threads: int, expected: set[int]
+) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: num_threads)
+    assert {n.num_streams for n in candidates(CPU, "training", by_image=True)} == expected
+    assert {n.num_streams for n in candidates(CPU, "training")} == {1}
+    assert {n.num_streams for n in candidates(CPU, "training", compiled=True, by_image=True)} == {1}
+    assert {n.num_streams for n in candidates(torch.device("cuda"), "training", by_image=True)} == {1}
+
+
+def test_a_network_is_named_for_its_structure_and_for_what_is_trained() -> None:
+    def layers(width: int = 4) -> nn.Module:
+        return nn.Sequential(nn.Linear(3, width), nn.ReLU(), nn.Linear(width, 2))
+
+    assert structure_name(layers()) == structure_name(layers())
+    assert structure_name(layers()) != structure_name(layers(5))
+    frozen = layers()
+    frozen[0].requires_grad_(False)
+    assert structure_name(frozen) != structure_name(layers())
+    assert structure_name(frozen, is_trained=False) == structure_name(layers(), is_trained=False)
+    timm_network = build_network("test_resnet", 2, pretrained=False)
+    assert structure_name(timm_network, "test_resnet").startswith("test_resnet ")

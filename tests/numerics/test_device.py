@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from saccade.numerics.device import Numerics, choose_device, cpu_threads
+
+
+def test_a_named_device_is_taken() -> None:
+    assert choose_device("cpu") == torch.device("cpu")
+
+
+def test_a_cpu_computes_in_32_bits_unless_told_otherwise() -> None:
+    cpu = torch.device("cpu")
+    assert Numerics.choose(cpu, None).dtype is torch.float32
+    assert Numerics.choose(cpu, False).dtype is torch.float32
+    assert Numerics.choose(cpu, True).dtype is torch.bfloat16
+
+
+def test_a_network_is_placed_channels_last() -> None:
+    layer = Numerics(torch.device("cpu")).place(torch.nn.Conv2d(3, 4, 3))
+    assert layer.weight.is_contiguous(memory_format=torch.channels_last)
+
+
+@given(
+    dtype=st.sampled_from([torch.float32, torch.bfloat16, torch.float16]),
+    channels_last=st.booleans(),
+    compiled=st.booleans(),
+    num_threads=st.none() | st.integers(1, 64),
+)
+def test_numerics_come_back_from_json(
+    dtype: torch.dtype, channels_last: bool, compiled: bool, num_threads: int | None
+) -> None:
+    numerics = Numerics(torch.device("cpu"), dtype, channels_last, compiled, num_threads)
+    record = json.loads(json.dumps(numerics.to_json()))
+    assert Numerics.from_json(record, torch.device("cpu")) == numerics
+    assert Numerics.from_json(record, torch.device("cuda")).device.type == "cuda"
+
+
+@pytest.mark.parametrize("record", [{}, {"dtype": "float8"}, {"dtype": "float32", "speed": 3}, None])
+def test_what_is_no_record_of_numerics_is_an_error(record: Any) -> None:
+    with pytest.raises((KeyError, TypeError)):
+        Numerics.from_json(record, torch.device("cpu"))
+
+
+def test_fixed_numerics_are_taken() -> None:
+    cpu = torch.device("cpu")
+    assert not Numerics.choose(cpu, None, channels_last=False).channels_last
+    assert Numerics.choose(cpu, None, compiled=True).compiled
+
+
+def test_a_network_can_be_placed_again_in_another_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[torch.nn.Module] = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: compiled.append(self))
+    layer = Numerics(torch.device("cpu")).place(torch.nn.Conv2d(3, 4, 3))
+    assert Numerics(torch.device("cpu"), channels_last=False).place(layer) is layer
+    assert layer.weight.is_contiguous()
+    assert not compiled
+    Numerics(torch.device("cpu"), compiled=True).place(layer)
+    assert compiled == [layer]
+
+
+def test_threads_are_those_that_are_meant_and_no_more_than_there_are() -> None:
+    before = torch.get_num_threads()
+    with cpu_threads(3):
+        for num, expected in ((None, 3), (2, 2), (64, 3)):
+            with Numerics(torch.device("cpu"), num_threads=num).threads():
+                assert torch.get_num_threads() == expected
+        with cpu_threads(None):
+            assert torch.get_num_threads() == 3
+    assert torch.get_num_threads() == before

@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from saccade import Categorical, ImagePredictor
+from saccade.errors import HyperparameterError, SavedPredictorError, UnknownNameError
+from saccade.inference.saved import Choice
+from saccade.predictor.choosing import choose
+
+MakeColours = Callable[..., pd.DataFrame]
+
+
+def choice(trial: int, score: float, **costs: float) -> Choice:
+    return Choice(trial, costs, None, {"valid_score": score})  # type: ignore[arg-type]  # no network is built
+
+
+FRONT = [choice(3, 0.9, latency_ms=9.0, num_params=5e6), choice(1, 0.8, latency_ms=4.0, num_params=6e6)]
+
+
+def test_the_best_within_the_limits_or_the_cheapest_that_is_good_enough() -> None:
+    assert choose(FRONT, {}).trial == 3
+    assert choose(FRONT, {"latency_ms": 5.0}).trial == 1
+    assert choose(FRONT, {"latency_ms": 9.0}).trial == 3
+    assert choose(FRONT, {"latency_ms": None}, min_score=0.75).trial == 1
+    assert choose(FRONT, {"num_params": 5.5e6}, min_score=0.75).trial == 3
+
+
+@pytest.mark.parametrize(
+    ("limits", "min_score", "message"),
+    [
+        ({"latency_ms": 1.0}, None, r"(?s)no trial is within.*trial 3: score 0.9000, latency_ms 9.*trial 1"),
+        ({}, 0.95, "no trial is within"),
+        ({"num_bytes": 1.0}, None, r"not asked for it.*\['accuracy', 'latency', 'params', 'bytes'\]"),
+        ({"latency_ms": "fast"}, None, "latency_ms was given 'fast'; expected a number"),
+        ({"latency_ms": math.nan}, None, "expected a number"),
+    ],
+)
+def test_what_cannot_be_chosen(limits: dict[str, Any], min_score: float | None, message: str) -> None:
+    with pytest.raises(HyperparameterError, match=message):
+        choose(FRONT, limits, min_score)
+
+
+@pytest.fixture(scope="module")
+def data(make_colours_once: MakeColours) -> pd.DataFrame:
+    return make_colours_once(10, ("blue", "green", "red"))
+
+
+@pytest.fixture(scope="module")
+def fitted(data: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> ImagePredictor:
+    space = {"model": Categorical("test_resnet", "test_vit"), "lr": Categorical(1e-3, 1e-2), "epochs": 2}
+    space |= {"pretrained": False, "img_size": 160, "batch_size": 8}
+    return ImagePredictor(path=tmp_path_factory.mktemp("choosing") / "run", verbosity=0).fit(
+        data, hyperparameters=space, objectives=["accuracy", "latency", "params", "bytes"], searcher="grid"
+    )
+
+
+def test_the_leaderboard_tells_costs_and_the_front(fitted: ImagePredictor) -> None:
+    board = fitted.leaderboard()
+    assert len(board[["model", "latency_ms", "num_params", "num_bytes"]].drop_duplicates()) == 2
+    params = dict(zip(board["model"], board["num_params"], strict=True))
+    assert params["test_resnet"] != params["test_vit"]
+    assert (board["num_bytes"] >= 4 * board["num_params"]).all()
+    assert (board["latency_ms"] > 0).all()
+    assert board["on_front"].iloc[0]
+    smallest = board[board["num_params"] == board["num_params"].min()]
+    assert smallest["on_front"].sum() == 1
+
+
+def test_another_predictor_is_chosen_saved_and_loaded(
+    fitted: ImagePredictor, data: pd.DataFrame, tmp_path: Path
+) -> None:
+    board = fitted.leaderboard()
+    small = board["num_params"].min()
+    chosen = fitted.choose(max_params=small)
+    row = board[(board["num_params"] == small) & board["on_front"]].iloc[0]
+    summary = chosen.fit_summary()
+    assert (summary["best_trial"], summary["best_config"]["model"]) == (row["trial"], row["model"])
+    assert summary["valid_score"] == row["score_val"]
+    assert chosen.predict_proba(data).shape == (len(data), 3)
+    chosen.save(tmp_path / "small")
+    loaded = ImagePredictor.load(tmp_path / "small", verbosity=0)
+    pd.testing.assert_frame_equal(loaded.predict_proba(data), chosen.predict_proba(data))
+    assert loaded.fit_summary() == summary
+    with pytest.raises(HyperparameterError, match="nothing to choose from"):
+        loaded.choose()
+
+
+def test_a_copy_of_the_predictor_can_be_chosen_from(fitted: ImagePredictor, data: pd.DataFrame, tmp_path: Path) -> None:
+    before = fitted.choose(max_params=fitted.leaderboard()["num_params"].min()).predict_proba(data)
+    copy = ImagePredictor.load(fitted.path, verbosity=0)
+    copy.save(tmp_path / "copy")
+    moved = ImagePredictor.load(tmp_path / "copy", verbosity=0)
+    again = moved.choose(max_params=fitted.leaderboard()["num_params"].min()).predict_proba(data)
+    pd.testing.assert_frame_equal(again, before)
+
+
+def test_a_chosen_predictor_needs_a_folder_of_its_own(fitted: ImagePredictor) -> None:
+    board = fitted.leaderboard()
+    chosen = fitted.choose(max_params=board["num_params"].min())
+    if chosen.fit_summary()["best_trial"] == board["trial"].iloc[0]:  # it is the one that the folder holds
+        assert chosen.save() == str(Path(fitted.path) / "predictor")
+    else:
+        with pytest.raises(SavedPredictorError, match="name another folder"):
+            chosen.save()
+
+
+def test_only_the_front_is_kept_on_disk(fitted: ImagePredictor) -> None:
+    files = [path.relative_to(fitted.path).as_posix() for path in Path(fitted.path).rglob("*.safetensors")]
+    board = fitted.leaderboard()
+    assert len(files) == 1 + board["on_front"].sum()  # the best one's is in its trial's folder too
+
+
+def test_with_one_objective_there_is_nothing_to_choose(
+    make_colours_once: MakeColours, tiny: dict[str, Any], tmp_path: Path
+) -> None:
+    predictor = ImagePredictor(path=tmp_path / "run", verbosity=0)
+    with pytest.raises(UnknownNameError, match=r"'f1'.*eval_metric, which is 'accuracy' here"):
+        predictor.fit(make_colours_once(4), hyperparameters=tiny, objectives=["f1", "latency"])
+    assert not (tmp_path / "run" / "run.json").exists()
+    predictor.fit(make_colours_once(4), hyperparameters=tiny)
+    assert "on_front" not in predictor.leaderboard()
+    with pytest.raises(HyperparameterError, match=r"Search with objectives=\['accuracy', 'latency'\]"):
+        predictor.choose()
+    with pytest.raises(HyperparameterError, match="was not asked for it"):
+        predictor.choose(max_latency_ms=3)

@@ -1,0 +1,200 @@
+"""Fits that end in several networks, or in the mean of the weights of several trials."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from saccade import ImagePredictor
+from saccade.errors import SavedPredictorError
+from saccade.inference.postprocessing import Trust
+from saccade.inference.saved import DESCRIPTION, SavedPredictor
+from saccade.selection import candidates
+from saccade.selection.ensemble import Judgement
+from saccade.selection.soup import SoupTrainable
+from saccade.space import Categorical
+from saccade.study.trial import Job, Reporter
+
+MakeColours = Callable[..., pd.DataFrame]
+
+
+@pytest.fixture(scope="module")
+def frame(make_colours_once: MakeColours) -> pd.DataFrame:
+    """Colours that are hard to tell apart, so that no network knows everything."""
+    frame = make_colours_once(30, ("blue", "green", "red"), seed=7)
+    rng = np.random.default_rng(0)
+    for path in frame["image"]:
+        pixels = np.asarray(Image.open(path), np.float64)
+        noise = rng.normal(0, 60, 3) + rng.normal(0, 40, pixels.shape)
+        Image.fromarray(np.clip(128 + 0.3 * (pixels - 128) + noise, 0, 255).astype(np.uint8)).save(path)
+    return frame
+
+
+@pytest.fixture(scope="module")
+def run(frame: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> ImagePredictor:
+    """A search whose two trials, it is said, are better together; `tests/training` sees when that is true."""
+    space = {
+        "model": Categorical("test_resnet", "test_vit"),
+        "pretrained": False,
+        "img_size": 32,
+        "batch_size": 16,
+        "epochs": 1,
+        "lr": 3e-3,
+    }
+    predictor = ImagePredictor(path=tmp_path_factory.mktemp("ensemble") / "run", verbosity=0)
+    with pytest.MonkeyPatch.context() as patch:
+        judged = Judgement(0.75, 0.5, {"top1": 0.75}), Judgement(0.5, 0.5, {"top1": 0.5})
+        patch.setattr(candidates, "cross_fit", lambda *_: judged)
+        patch.setattr(candidates, "select_weights", lambda *_: np.array([0.375, 0.625]))
+        return predictor.fit(
+            frame, hyperparameters=space, holdout_frac=0.4, searcher="grid", scheduler="fifo", executor="inline"
+        )
+
+
+def files(folder: str | Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in Path(folder).rglob("*") if path.is_file())
+
+
+def test_a_search_may_end_in_an_ensemble_and_says_so(run: ImagePredictor) -> None:
+    summary = run.fit_summary()
+    members = summary["ensemble"]
+    assert {member["model"] for member in members} == {"test_resnet", "test_vit"}
+    assert [member["weight"] for member in members] == [0.375, 0.625]  # the one with the higher score is first
+    assert summary["best_trial"] == members[0]["trial"] == run.leaderboard()["trial"][0]
+    assert summary["valid_score_how"].startswith("cross-fitted")
+    assert summary["cross_fitted_scores"] == {"ensemble": 0.75, "single": 0.5}
+    assert (summary["valid_score"], summary["valid_acc"]) == (0.75, 0.75)
+    assert files(Path(run.path) / "predictor") == ["members/0001.safetensors", DESCRIPTION, "weights.safetensors"]
+    assert len(list(Path(run.path).glob("trials/*/best*.safetensors"))) == 1
+    assert not (Path(run.path) / "soups").exists()
+
+
+def test_an_ensemble_predicts_the_weighted_mean_of_its_members(run: ImagePredictor, frame: pd.DataFrame) -> None:
+    saved = replace(SavedPredictor.read(run.path), trust=Trust())  # calibrated only after that
+
+    def predicted(of: SavedPredictor) -> np.ndarray:
+        predictor = ImagePredictor(verbosity=0)
+        predictor._saved = of
+        return predictor.predict_proba(frame, as_pandas=False)
+
+    each = [
+        predicted(
+            replace(saved, blueprint=member.blueprint, weights=member.weights, members=[replace(member, weight=1.0)])
+        )
+        for member in saved.members
+    ]
+    together = predicted(saved)
+    expected = sum(member.weight * rows for member, rows in zip(saved.members, each, strict=True))
+    assert np.allclose(together, expected, atol=1e-6)
+    assert not np.allclose(together, each[0], atol=1e-3)
+    probabilities = run.predict_proba(frame, as_pandas=False)
+    assert (run.predict(frame).to_numpy() == np.array(run.classes)[probabilities.argmax(1)]).all()
+
+
+def test_features_are_those_of_the_first_member(run: ImagePredictor, frame: pd.DataFrame) -> None:
+    saved = SavedPredictor.read(run.path)
+    one = ImagePredictor(verbosity=0)
+    one._saved = replace(saved, members=[replace(saved.members[0], weight=1.0)])
+    features = run.predict_feature(frame.iloc[:4], as_pandas=False)
+    assert np.allclose(features, one.predict_feature(frame.iloc[:4], as_pandas=False), atol=1e-5)
+
+
+def test_an_ensemble_is_saved_copied_and_loaded_whole(run: ImagePredictor, frame: pd.DataFrame, tmp_path: Path) -> None:
+    expected = run.predict_proba(frame.iloc[:8])
+    first = ImagePredictor.load(run.path, verbosity=0)
+    first.save(tmp_path / "copy")
+    second = ImagePredictor.load(tmp_path / "copy", verbosity=0)
+    second.save(tmp_path / "copy of the copy")
+    for predictor in (first, second, ImagePredictor.load(tmp_path / "copy of the copy", verbosity=0)):
+        pd.testing.assert_frame_equal(predictor.predict_proba(frame.iloc[:8]), expected)
+        assert predictor.fit_summary()["ensemble"] == run.fit_summary()["ensemble"]
+    assert files(tmp_path / "copy") == files(tmp_path / "copy of the copy")
+    (tmp_path / "copy" / "members" / "0001.safetensors").unlink()
+    with pytest.raises(SavedPredictorError, match=r"0001\.safetensors cannot be loaded"):
+        ImagePredictor.load(tmp_path / "copy", verbosity=0).predict(frame.iloc[:2])
+
+
+def test_an_older_version_is_told_that_it_cannot_read_an_ensemble_and_reads_a_single_network(
+    run: ImagePredictor, tmp_path: Path
+) -> None:
+    record = json.loads((Path(run.path) / "predictor" / DESCRIPTION).read_text())
+    assert record["format"] == 2
+    saved = SavedPredictor.read(run.path)
+    single = replace(saved, members=[])
+    assert [member.weight for member in single.members] == [1.0]
+    single.copy_to(tmp_path / "single")
+    path = tmp_path / "single" / DESCRIPTION
+    record = json.loads(path.read_text())
+    assert record["format"] == 1
+    del record["members"]  # as older versions wrote it
+    path.write_text(json.dumps(record))
+    again = SavedPredictor.read(tmp_path / "single")
+    assert again.members == single.members
+    assert again.classifier().blueprint == saved.blueprint
+
+
+def test_one_network_is_kept_when_that_is_asked_for(frame: pd.DataFrame, tiny: dict[str, Any], tmp_path: Path) -> None:
+    space = {**tiny, "epochs": 1, "lr": Categorical(1e-3, 3e-3)}
+    predictor = ImagePredictor(eval_metric="log_loss", path=tmp_path / "run", verbosity=0)
+    predictor.fit(
+        frame, hyperparameters=space, ensemble=False, soup=False, holdout_frac=0.4, searcher="grid", executor="inline"
+    )
+    summary = predictor.fit_summary()
+    assert (summary["ensemble"], summary["soup"]) == ([], [])
+    assert summary["valid_score"] == predictor.leaderboard()["score_val"].max()
+    assert "chosen" in summary["valid_score_how"]
+    assert files(Path(predictor.path) / "predictor") == [DESCRIPTION, "weights.safetensors"]
+
+
+def test_trials_of_one_pretrained_network_are_tried_as_a_soup(
+    frame: pd.DataFrame, tiny: dict[str, Any], tmp_path: Path, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends: list[tuple[int, str]] = []
+    cook = SoupTrainable.train
+
+    def train(self: SoupTrainable, job: Job, report: Reporter) -> str:
+        order = cloudpickle.loads(cloudpickle.dumps(job.config))["order"]  # as it would reach a worker
+        ends.append((len(order.ingredients), cook(self, job, report)))
+        return ends[-1][1]
+
+    monkeypatch.setattr(SoupTrainable, "train", train)
+    space = {**tiny, "pretrained": True, "linear_probe": False, "epochs": 1, "lr": Categorical(1e-3, 3e-3)}
+    predictor = ImagePredictor(eval_metric="log_loss", path=tmp_path / "run", verbosity=0)
+    predictor.fit(
+        frame, hyperparameters=space, ensemble=False, holdout_frac=0.4, searcher="grid", scheduler="fifo",
+        executor="inline", weights=tiny_weights,
+    )  # fmt: skip
+    assert ends == [(2, "")]
+    assert predictor.fit_summary()["valid_score"] >= predictor.leaderboard()["score_val"].max() - 1e-6
+    assert not (Path(predictor.path) / "soups").exists()
+
+
+def test_a_soup_that_is_better_becomes_the_predictor(
+    frame: pd.DataFrame, tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether it is better is decided here; `tests/training/test_soup.py` sees that it is decided rightly."""
+    scores = iter(range(9))
+    monkeypatch.setattr(SoupTrainable, "_judge", lambda self, predictions: Judgement(next(scores), 0.0))
+    monkeypatch.setattr(candidates, "best_single", lambda predictions, *_: len(predictions) - 1)
+    space = {**tiny, "epochs": 1, "lr": Categorical(1e-3, 3e-3)}
+    predictor = ImagePredictor(path=tmp_path / "run", verbosity=0)
+    predictor.fit(
+        frame, hyperparameters=space, ensemble=False, soup=True, holdout_frac=0.4, searcher="grid", scheduler="fifo",
+        executor="inline",
+    )  # fmt: skip
+    summary = predictor.fit_summary()
+    assert sorted(summary["soup"]) == [0, 1]
+    assert summary["best_trial"] == summary["soup"][0]
+    assert "soup of 2 trials" in summary["valid_score_how"]
+    assert files(Path(predictor.path) / "predictor") == [DESCRIPTION, "weights.safetensors"]
+    assert SavedPredictor.read(predictor.path).members[0].soup == summary["soup"]
+    assert ImagePredictor.load(predictor.path, verbosity=0).predict(frame).notna().all()

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from saccade.errors import HyperparameterError, UnknownNameError
+from saccade.events import EpochDone, JobFailed
+from saccade.study.objectives import check_objectives, check_score_name, pareto_front, same_costs, trial_costs
+from saccade.study.trial import Status, Trial
+
+
+def trial(number: int, model: str, score: float, **costs: float) -> Trial:
+    return Trial(number, {"model": model, "lr": number}, reports=[EpochDone(number, 1, score, metrics=costs)])
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["latency"], r"all about costs; name the score too: \['accuracy', 'latency'\]"),
+        (["accuracy", "latency", "latency"], "each name once"),
+        (["accuracy", "f1", "latency"], "expected one score"),
+        (3, "expected a list such as"),
+        ([1, 2], "expected a list such as"),
+    ],
+)
+def test_what_is_no_list_of_objectives(given: object, message: str) -> None:
+    with pytest.raises(HyperparameterError, match=message):
+        check_objectives(given)
+
+
+def test_objectives_may_be_written_as_one_word() -> None:
+    assert check_objectives("accuracy, latency") == ["accuracy", "latency"]
+    assert check_objectives([]) == []
+
+
+def test_the_score_is_called_by_its_name_or_score() -> None:
+    check_score_name(["f1", "latency"], "f1")
+    check_score_name(["score", "bytes"], "f1")
+    with pytest.raises(UnknownNameError, match=r"Did you mean 'latency'\? .*eval_metric, which is 'f1' here"):
+        check_score_name(["latensy", "bytes"], "f1")
+
+
+def test_a_network_takes_as_long_as_its_quickest_measurement() -> None:
+    trials = [
+        trial(0, "a", 0.5, latency_ms=5.0),
+        trial(1, "a", 0.6, latency_ms=3.0),
+        trial(2, "b", 0.4, latency_ms=4.0),
+        Trial(3, {"model": "a"}),
+    ]
+    costs = trial_costs(trials, ["accuracy", "latency"])
+    assert {number: cost["latency_ms"] for number, cost in costs.items()} == {0: 3.0, 1: 3.0, 2: 4.0}
+    assert [each.number for each in pareto_front(trials, ["accuracy", "latency"])] == [1]
+
+
+def test_hyperparameters_of_training_do_not_change_what_a_network_costs() -> None:
+    assert same_costs({"model": "a", "lr": 1}) == same_costs({"model": "a", "lr": 2})
+    assert same_costs({"model": "a", "img_size": 32}) != same_costs({"model": "a", "img_size": 64})
+
+
+def test_failed_trials_are_not_chosen_from() -> None:
+    failed = trial(0, "a", 0.9, num_params=1.0)
+    failed.status, failed.failure = Status.FAILED, JobFailed(0, "no", "")
+    assert [
+        each.number for each in pareto_front([failed, trial(1, "b", 0.1, num_params=9.0)], ["score", "params"])
+    ] == [1]
+
+
+def test_of_equal_trials_the_earliest_is_on_the_front() -> None:
+    trials = [trial(number, "a", 0.5, num_params=1.0) for number in range(3)]
+    assert [each.number for each in pareto_front(trials, ["score", "params"])] == [0]
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=20))
+def test_nobody_is_better_than_the_front_and_all_others_are_beaten(values: list[tuple[int, int, int]]) -> None:
+    trials = [
+        trial(number, f"net{number}", score, num_params=params, num_bytes=size)
+        for number, (score, params, size) in enumerate(values)
+    ]
+    front = {each.number for each in pareto_front(trials, ["score", "params", "bytes"])}
+
+    def beats(one: int, other: int) -> bool:
+        (score, *costs), (other_score, *other_costs) = values[one], values[other]
+        no_worse = score >= other_score and all(a <= b for a, b in zip(costs, other_costs, strict=True))
+        return no_worse and (values[one] != values[other] or one < other)
+
+    for number in range(len(values)):
+        assert (number in front) == (not any(beats(other, number) for other in range(len(values))))

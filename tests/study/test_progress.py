@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from saccade.events import (
+    DataReady,
+    EpochDone,
+    Event,
+    JobDone,
+    JobFailed,
+    Progressed,
+    RunFinished,
+    RunStarted,
+    TrialStarted,
+    Warned,
+)
+from saccade.study.progress import ProgressDisplay
+from saccade.study.trial import Trial
+
+STORY: list[Event] = [
+    RunStarted("runs/[1]", 2, 90.0),
+    Warned("one image cannot be read"),
+    Progressed("decoding images", 4, 4),
+    DataReady(10, 2, 3, 1, 0.5),
+    TrialStarted(0, {"model": "resnet18", "lr": 0.001, "epochs": 2}),
+    EpochDone(0, 1, -0.5, 3.0, {"rmse": 0.5}),
+    EpochDone(0, 2, -0.75, 3.0, {"rmse": 0.75}),
+    JobDone(0),
+    TrialStarted(1, {"model": "resnet34", "epochs": 2}),
+    JobFailed(1, "OutOfMemoryError: too large", "Traceback: here"),
+    RunFinished(0, -0.5, 61.0),
+]
+
+
+def shown(verbosity: int, *, terminal: bool = False) -> str:
+    console = Console(file=io.StringIO(), force_terminal=terminal, width=100, soft_wrap=True)
+    with ProgressDisplay(verbosity, "rmse", console) as display:
+        for event in STORY:
+            display(event)
+    text = console.file.getvalue()
+    assert isinstance(text, str)
+    return text
+
+
+def test_silence() -> None:
+    assert shown(0) == shown(0, terminal=True) == ""
+
+
+def test_warnings_failures_and_the_result_are_shown_first() -> None:
+    lines = shown(1).splitlines()
+    assert lines == [
+        "warning: one image cannot be read",
+        "trial 1  failed: OutOfMemoryError: too large",
+        "best: trial 0, rmse 0.5000 on the validation images  1 min 1 s in all",
+    ]
+
+
+def test_then_trials_then_epochs_and_tracebacks() -> None:
+    trials, epochs = shown(2), shown(3)
+    assert "saccade run in runs/[1]  (time limit 1 min 30 s, 2 trials)" in trials
+    assert "10 images to learn from, 2 to be judged by, 3 classes" in trials
+    assert "trial 0  model=resnet18  lr=0.001  epochs=2" in trials
+    assert "rmse 0.5000 in epoch 1" in trials
+    assert "Traceback" not in trials
+    assert "epoch 2  rmse 0.7500  3.0 s" in epochs
+    assert "Traceback: here" in epochs
+
+
+def test_a_terminal_gets_bars_that_are_gone_in_the_end() -> None:
+    text = shown(2, terminal=True)
+    assert "\x1b[" in text
+    assert "rmse 0.5000 in epoch 1" in text
+
+
+@pytest.mark.parametrize(("num_trials", "words"), [(1, "1 trial)"), (None, "as many trials as it allows)")])
+def test_limits_are_told_in_words(num_trials: int | None, words: str) -> None:
+    console = Console(file=io.StringIO(), width=200)
+    ProgressDisplay(2, "accuracy", console)(RunStarted("run", num_trials, None))
+    assert f"(no time limit, {words}" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_trials_of_several_workers_and_sessions_are_told_apart() -> None:
+    console = Console(file=io.StringIO(), width=200, soft_wrap=True)
+    reports = [EpochDone(0, 1, -0.5, 3.0, {"rmse": 0.5}), EpochDone(0, 2, -0.7, 3.0, {"rmse": 0.7})]
+    display = ProgressDisplay(3, "rmse", console)
+    display.recall([])
+    display.recall([Trial(0, {"epochs": 9}, reports=reports), Trial(1, {"epochs": 9})])
+    for event in (
+        TrialStarted(0, {"lr": 0.1, "epochs": 9}),
+        TrialStarted(2, {"lr": 0.2, "epochs": 9}),
+        EpochDone(2, 1, -0.9, 3.0, {"rmse": 0.9}),
+        EpochDone(0, 3, -0.6, 3.0, {"rmse": 0.6}),
+        JobDone(0, "paused"),
+        JobDone(2, "stopped", "time limit"),
+        RunFinished(0, -0.5, 61.0),
+    ):
+        display(event)
+    assert console.file.getvalue().splitlines() == [  # type: ignore[attr-defined]
+        "going on after 2 trials, the best of which has rmse 0.5000",
+        "trial 0  goes on",
+        "trial 2  lr=0.2  epochs=9",
+        "  trial 2  epoch 1  rmse 0.9000  3.0 s",
+        "  trial 0  epoch 3  rmse 0.6000  3.0 s",
+        "  trial 0  rmse 0.5000 in epoch 1  paused",
+        "  trial 2  rmse 0.9000 in epoch 1  time limit",
+        "best: trial 0, rmse 0.5000 on the validation images  1 min 1 s in all",
+    ]

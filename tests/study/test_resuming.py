@@ -1,0 +1,369 @@
+"""Studies that are interrupted, at any event or by a kill at any instant, and go on."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from contracts.simulated_executor import SimulatedExecutor
+from saccade.deadline import Deadline
+from saccade.errors import SearchFailedError
+from saccade.events import JobFailed, TrialStarted, Warned
+from saccade.scheduler import FIFOScheduler, make_scheduler
+from saccade.searcher import RandomSearcher
+from saccade.space import Categorical, Dict, Real
+from saccade.study.journal import Journal
+from saccade.study.study import Study
+from saccade.study.trial import Decision, Status
+
+SPACE = Dict(x=Real(0, 1), epochs=Categorical(1, 4, 9))
+NUM_TRIALS = 12
+
+
+class Stop(BaseException):
+    pass
+
+
+class Files(SimulatedExecutor):
+    """Simulated workers whose checkpoints are files."""
+
+    def __init__(self, num_workers=1, **options):
+        super().__init__(self.scores, num_workers, **options)
+        self.trained = Counter()
+
+    @staticmethod
+    def scores(config):
+        if 0.4 < config["x"] < 0.5:
+            raise ValueError("that is no good")
+        return [config["x"] * epoch for epoch in range(1, config["epochs"] + 1)]
+
+    def checkpoint(self, job, epoch):
+        self.trained[job.trial, epoch] += 1
+        path = Path(job.folder) / str(epoch)
+        path.touch()
+        return str(path)
+
+
+class Picky(Files):
+    """Workers that cannot continue from a file in which there is something."""
+
+    def _train_epoch(self, running, handle):
+        if running.job.checkpoint and Path(running.job.checkpoint).read_text():
+            return JobFailed(running.job.trial, "ValueError: no checkpoint")
+        return super()._train_epoch(running, handle)
+
+
+class Interruption:
+    """Ends a search at one of its events."""
+
+    def __init__(self, num_events):
+        self.num_left = num_events
+
+    def __call__(self, event):
+        self.num_left -= 1
+        if self.num_left == 0:
+            raise Stop
+
+
+def run(folder, num_events=None, scheduler="fifo", executor=None, **options):
+    """Go on with the search in a folder, until the interruption if there is one; return the study."""
+    executor = executor or Files()
+    listeners = [*options.pop("listeners", []), *([Interruption(num_events)] if num_events else [])]
+    with Journal(folder / "journal.log", SPACE) as journal:
+        study = Study(
+            executor,
+            options.pop("searcher", None) or RandomSearcher(SPACE, seed=3),
+            make_scheduler(scheduler),
+            folder=folder / "trials",
+            journal=journal,
+            listeners=listeners,
+            **{"num_trials": NUM_TRIALS, **options},
+        )
+        with contextlib.suppress(Stop):
+            study.run()
+    return study
+
+
+def outcome(trials):
+    return [
+        (trial.number, trial.config, trial.status, [(report.epoch, report.score) for report in trial.reports])
+        for trial in trials
+    ]
+
+
+@pytest.mark.parametrize("scheduler", ["fifo", "median", "asha", "hyperband"])
+class TestAnyEvent:
+    def test_the_result_is_that_of_a_search_without_interruptions(self, tmp_path_factory, scheduler):
+        whole = run(tmp_path_factory.mktemp("whole"), scheduler=scheduler)
+
+        @given(lives=st.lists(st.integers(1, 40), max_size=12))
+        @settings(max_examples=30, deadline=None)
+        def check(lives):
+            folder, executor = tmp_path_factory.mktemp("parts"), Files()
+            for num_events in lives:
+                run(folder, num_events, scheduler, executor)
+                executor._running.clear()
+            study = run(folder, None, scheduler, executor)
+            assert outcome(study.trials) == outcome(whole.trials)
+            assert study.best_trial.number == whole.best_trial.number
+            assert set(executor.trained.values()) == {1}
+            assert outcome(Journal.load(folder / "journal.log")) == outcome(whole.trials)
+
+        check()
+
+    @given(data=st.data(), num_workers=st.integers(2, 4))
+    @settings(max_examples=30, deadline=None)
+    def test_several_workers_train_nothing_twice_and_all_that_there_is(
+        self, tmp_path_factory, scheduler, data, num_workers
+    ):
+        folder, executor = tmp_path_factory.mktemp("parts"), Files(num_workers)
+        for num_events in data.draw(st.lists(st.integers(1, 40), max_size=6)):
+            run(folder, num_events, scheduler, executor)
+            executor._running.clear()
+        study = run(folder, None, scheduler, executor)
+        assert [trial.number for trial in study.trials] == list(range(NUM_TRIALS))
+        assert len({trial.config["x"] for trial in study.trials}) == NUM_TRIALS
+        assert set(executor.trained.values()) == {1}
+        for trial in study.trials:
+            assert trial.status is not Status.RUNNING
+            assert trial.status is not Status.PAUSED or scheduler in ("asha", "hyperband")
+            assert [report.epoch for report in trial.reports] == list(range(1, trial.num_epochs + 1))
+
+    def test_a_finished_search_that_is_resumed_does_nothing(self, tmp_path, scheduler):
+        before = outcome(run(tmp_path, scheduler=scheduler).trials)
+        size = (tmp_path / "journal.log").stat().st_size
+        executor = Files()
+        study = run(tmp_path, scheduler=scheduler, executor=executor)
+        assert executor.jobs == []
+        assert outcome(study.trials) == before
+        assert (tmp_path / "journal.log").stat().st_size == size
+
+    def test_more_trials_can_be_asked_for(self, tmp_path, scheduler):
+        before = outcome(run(tmp_path, scheduler=scheduler, num_trials=5).trials)
+        study = run(tmp_path, scheduler=scheduler, num_trials=9)
+        assert [trial.number for trial in study.trials] == list(range(9))
+        assert [config for _, config, *_ in before] == [trial.config for trial in study.trials[:5]]
+        assert len({trial.folder for trial in study.trials}) == 9
+
+
+class TestWhatIsTold:
+    def test_searcher_and_scheduler_learn_everything_in_order(self, tmp_path):
+        told = []
+
+        class Learning(RandomSearcher):
+            def observe(self, config, epoch, score, cost):
+                told.append(("observe", config["x"], epoch, score, cost))
+                super().observe(config, epoch, score, cost)
+
+            def on_end(self, config, *, has_failed, is_complete=False):
+                told.append(("on_end", config["x"], has_failed, is_complete))
+
+        class Following(FIFOScheduler):
+            def on_report(self, report):
+                told.append(("on_report", report.trial, report.epoch))
+                return super().on_report(report)
+
+            def on_end(self, trial):
+                told.append(("scheduler.on_end", trial.number, trial.status, trial.num_epochs))
+                super().on_end(trial)
+
+        run(tmp_path, 30, searcher=Learning(SPACE, seed=3), scheduler=Following())
+        first, told = told, []
+        run(tmp_path, 1, searcher=Learning(SPACE, seed=3), scheduler=Following())
+        assert len(first) > 20
+        assert told[: len(first)] == first
+
+    def test_the_jobs_of_earlier_processes_come_first(self, tmp_path):
+        run(tmp_path, 12, executor=Files(3))
+        events = []
+        run(tmp_path, executor=Files(3), listeners=[events.append])
+        started = [event.trial for event in events if isinstance(event, TrialStarted)]
+        running = {trial.number for trial in Journal.load(tmp_path / "journal.log")} - set(started)
+        assert started == sorted(started)
+        assert len(set(started)) == len(started) == NUM_TRIALS - len(running)
+
+    def test_the_best_score_of_an_earlier_process_is_good_enough(self, tmp_path):
+        best = run(tmp_path, num_trials=6).best_trial.best_report.score
+        executor = Files()
+        study = run(tmp_path, executor=executor, max_score=best)
+        assert executor.jobs == []
+        assert len(study.trials) == 6
+
+    def test_failures_of_earlier_processes_count(self, tmp_path):
+        class Failing(Files):
+            @staticmethod
+            def scores(config):
+                raise ValueError("always")
+
+        for _ in range(2):
+            with pytest.raises(SearchFailedError, match="given up after 10 trials"):
+                run(tmp_path, executor=Failing())
+
+
+class TestCheckpoints:
+    def interrupted(self, tmp_path, executor=None):
+        """Interrupt the search in the fourth epoch of a trial; return its number."""
+        for num_events in range(4, 200):
+            folder = tmp_path / str(num_events)
+            study = run(folder, num_events, executor=executor() if executor else None)
+            if study.trials[-1].num_epochs == 4 and study.trials[-1].config["epochs"] == 9:
+                return folder, study.trials[-1]
+        raise AssertionError
+
+    def test_training_continues_from_the_last(self, tmp_path):
+        folder, trial = self.interrupted(tmp_path)
+        executor = Files()
+        run(folder, executor=executor)
+        assert executor.jobs[0].checkpoint == trial.reports[-1].checkpoint
+        assert executor.jobs[0].config == trial.config
+
+    def test_one_that_is_gone_is_told_and_the_one_before_it_is_taken(self, tmp_path):
+        folder, trial = self.interrupted(tmp_path)
+        Path(trial.reports[-1].checkpoint).unlink()
+        events, executor = [], Files()
+        study = run(folder, executor=executor, listeners=[events.append])
+        assert executor.jobs[0].checkpoint == trial.reports[-2].checkpoint
+        assert events[0] == Warned(
+            f"The last checkpoint of trial {trial.number} is gone: {trial.reports[-1].checkpoint}"
+        )
+        assert [report.epoch for report in study.trials[trial.number].reports] == list(range(1, 10))
+
+    def test_without_any_the_trial_is_begun_anew_with_its_number_folder_and_configuration(self, tmp_path):
+        folder, trial = self.interrupted(tmp_path)
+        for report in trial.reports:
+            Path(report.checkpoint).unlink()
+        executor = Files()
+        study = run(folder, executor=executor)
+        job, again = executor.jobs[0], study.trials[trial.number]
+        assert (job.trial, job.config, job.folder, job.checkpoint) == (trial.number, trial.config, trial.folder, None)
+        assert [report.epoch for report in again.reports] == list(range(1, 10))
+        assert again.seconds == 9.0 + 4.0
+
+    def test_one_that_cannot_be_read_makes_the_trial_begin_anew(self, tmp_path):
+        folder, trial = self.interrupted(tmp_path)
+        Path(trial.reports[-1].checkpoint).write_text("garbage")
+        events, executor = [], Picky()
+        study = run(folder, executor=executor, listeners=[events.append])
+        assert [job.checkpoint is None for job in executor.jobs[:2]] == [False, True]
+        (warning,) = [event for event in events if isinstance(event, Warned)]
+        assert "is begun anew, as it could not be continued from" in warning.text
+        assert warning.text.endswith("ValueError: no checkpoint")
+        assert study.trials[trial.number].status is Status.COMPLETED
+        assert outcome(study.trials) == outcome(run(tmp_path / "whole").trials)
+
+    def test_so_does_one_of_a_paused_trial(self, tmp_path):
+        study = run(tmp_path, scheduler=Halving())
+        trial = next(trial for trial in study.trials if trial.status is Status.PAUSED)
+        Path(trial.reports[-1].checkpoint).write_text("garbage")
+        executor = Picky()
+        again = run(tmp_path, executor=executor).trials[trial.number]
+        assert [job.checkpoint is None for job in executor.jobs if job.trial == trial.number] == [False, True]
+        assert again.status is Status.COMPLETED
+
+    def test_a_failure_after_a_report_is_a_failure(self, tmp_path):
+        class Failing(Files):
+            def _train_epoch(self, running, handle):
+                if running.epoch == 6:
+                    return JobFailed(running.job.trial, "ValueError: in the middle")
+                return super()._train_epoch(running, handle)
+
+        folder, trial = self.interrupted(tmp_path)
+        executor = Failing()
+        study = run(folder, executor=executor)
+        assert [job.trial for job in executor.jobs].count(trial.number) == 1
+        assert study.trials[trial.number].failure.reason == "ValueError: in the middle"
+        assert study.trials[trial.number].num_epochs == 6
+
+    def test_a_trial_whose_folder_was_not_made_yet_gets_it(self, tmp_path):
+        run(tmp_path, 1)
+        folder = tmp_path / "trials" / "0000"
+        (folder / "config.json").unlink()
+        folder.rmdir()
+        study = run(tmp_path)
+        assert json.loads((folder / "config.json").read_text()) == study.trials[0].config
+
+    def test_a_paused_trial_keeps_its_reports_when_its_checkpoint_is_gone(self, tmp_path):
+        study = run(tmp_path, scheduler=Halving())
+        paused = [trial for trial in study.trials if trial.status is Status.PAUSED and trial.config["epochs"] == 9]
+        number, x = paused[0].number, paused[0].config["x"]
+        Path(paused[0].reports[-1].checkpoint).unlink()
+        executor = Files()
+        again = run(tmp_path, executor=executor).trials[number]
+        assert [job.checkpoint for job in executor.jobs if job.trial == number] == [None]
+        assert [(report.epoch, report.score) for report in again.reports] == [
+            (epoch, x * epoch) for epoch in range(1, 10)
+        ]
+        assert again.seconds == 9.0 + 1.0
+
+    def test_a_run_that_was_moved_goes_on_where_it_is(self, tmp_path):
+        folder, trial = self.interrupted(tmp_path)
+        new = folder.rename(tmp_path / "elsewhere")
+        executor = Files()
+        study = run(new, executor=executor)
+        assert executor.jobs[0].checkpoint == str(new / "trials" / f"{trial.number:04d}" / "4")
+        assert all(Path(trial.folder).parent == new / "trials" for trial in study.trials)
+
+    def test_trials_without_checkpoints_are_begun_anew(self, tmp_path):
+        class Without(Files):
+            def checkpoint(self, job, epoch):
+                super().checkpoint(job, epoch)
+                return
+
+        folder, trial = self.interrupted(tmp_path, Without)
+        executor = Without()
+        study = run(folder, executor=executor)
+        assert executor.jobs[0].trial == trial.number
+        assert outcome(study.trials) == outcome(run(tmp_path / "whole").trials)
+        assert set(executor.trained.values()) == {1}
+
+
+class Halving(FIFOScheduler):
+    """Pauses every trial after its first epoch, and leaves it there."""
+
+    def next_job(self, state):
+        self._paused.clear()
+        return super().next_job(state)
+
+    def on_report(self, report):
+        return Decision.PAUSE
+
+
+class TestTime:
+    def test_without_time_what_was_running_is_left_paused_with_its_reports(self, tmp_path):
+        for num_events in range(1, 25):
+            folder = tmp_path / str(num_events)
+            before = run(folder, num_events)
+            executor = Files()
+            if before.best_trial is None:
+                continue
+            study = run(folder, executor=executor, deadline=Deadline(0.0, executor.clock))
+            assert executor.jobs == []
+            assert all(trial.status is not Status.RUNNING for trial in study.trials)
+            assert outcome(study.trials)[:-1] == outcome(before.trials)[:-1]
+            assert study.trials[-1].reports == before.trials[-1].reports
+            later = run(folder)
+            assert outcome(later.trials) == outcome(run(tmp_path / f"{num_events} whole").trials)
+
+    def test_one_trial_is_trained_even_without_time_so_that_there_is_a_result(self, tmp_path):
+        run(tmp_path, 1)
+        executor = Files()
+        study = run(tmp_path, executor=executor, deadline=Deadline(0.0, executor.clock))
+        assert len(executor.jobs) == 1
+        assert study.best_trial.number == 0
+
+
+def test_paused_trials_are_finished_before_new_ones_by_a_scheduler_that_pauses_none(tmp_path):
+    before = run(tmp_path, scheduler=Halving())
+    paused = [trial.number for trial in before.trials if trial.status is Status.PAUSED]
+    assert len(paused) > 3
+    executor = Files()
+    study = run(tmp_path, executor=executor, num_trials=NUM_TRIALS + 3)
+    assert [job.trial for job in executor.jobs] == [*paused, NUM_TRIALS, NUM_TRIALS + 1, NUM_TRIALS + 2]
+    assert set(executor.trained.values()) == {1}
+    assert all(trial.status in (Status.COMPLETED, Status.FAILED) for trial in study.trials)

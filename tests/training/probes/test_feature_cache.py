@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from saccade.inference.classifier import Classifier
+from saccade.inference.features import features_of
+from saccade.numerics.device import Numerics, choose_device
+from saccade.training.probes import feature_cache
+from saccade.training.probes.feature_cache import cached_features
+from saccade.training.recipes.building import new_classifier
+from saccade.training.recipes.recipe import Recipe
+from saccade.training.task import ImageTask
+
+
+@pytest.fixture
+def task(make_task: Callable[..., ImageTask]) -> ImageTask:
+    return make_task()
+
+
+@pytest.fixture
+def num_passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return a list that grows with every pass over images."""
+    passes: list[int] = []
+
+    def counted(*arguments: object) -> np.ndarray:
+        passes.append(1)
+        return features_of(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(feature_cache, "features_of", counted)
+    return passes
+
+
+def classifier(task: ImageTask, seed: int = 0, img_size: int = 32) -> Classifier:
+    torch.manual_seed(seed)
+    recipe = Recipe(model="test_resnet", pretrained=False, img_size=img_size)
+    return new_classifier(recipe, task.problem, Numerics(choose_device("cpu")))
+
+
+def test_the_same_network_on_the_same_images_is_not_asked_again(task: ImageTask, num_passes: list[int]) -> None:
+    first = cached_features(classifier(task), task.store, task.train.indices)
+    other_head = classifier(task)
+    with torch.no_grad():
+        other_head.network.get_classifier().weight.add_(1.0)
+    again = cached_features(other_head, task.store, task.train.indices)
+    assert len(num_passes) == 1
+    assert again is first
+    assert not first.flags.writeable
+    expected = features_of(classifier(task), classifier(task).batches(task.store, task.train.indices))
+    assert np.array_equal(first, expected)
+
+
+def test_other_weights_sizes_or_images_are_something_else(task: ImageTask, num_passes: list[int]) -> None:
+    all_ = task.train.indices
+    for each in (
+        (classifier(task), all_),
+        (classifier(task, seed=1), all_),
+        (classifier(task, img_size=64), all_),
+        (classifier(task), all_[1:]),
+    ):
+        cached_features(each[0], task.store, each[1])
+    assert len(num_passes) == 4
+
+
+def test_a_part_of_the_images_is_not_kept(task: ImageTask, num_passes: list[int]) -> None:
+    indices = np.tile(task.train.indices, 10)
+    assert len(cached_features(classifier(task), task.store, indices, lambda: 0.0)) < len(indices)
+    assert len(cached_features(classifier(task), task.store, indices)) == len(indices)
+    assert len(num_passes) == 2
+
+
+def test_what_was_used_least_recently_goes_first(task: ImageTask, num_passes: list[int]) -> None:
+    networks = [classifier(task, seed=seed) for seed in range(3)]
+    num_bytes = cached_features(networks[0], task.store, task.train.indices).nbytes
+    for network in (networks[1], networks[0], networks[2], networks[0]):
+        cached_features(network, task.store, task.train.indices, max_bytes=2 * num_bytes)
+    assert len(num_passes) == 3
+    cached_features(networks[1], task.store, task.train.indices)
+    assert len(num_passes) == 4
+
+
+def test_features_go_with_their_images(make_task: Callable[..., ImageTask]) -> None:
+    task = make_task()
+    before = len(feature_cache._kept)
+    cached_features(classifier(task), task.store, task.train.indices)
+    assert len(feature_cache._kept) == before + 1
+    del task
+    gc.collect()
+    assert len(feature_cache._kept) <= before
+
+
+def test_images_in_a_list_may_change_and_are_looked_at_each_time(task: ImageTask, num_passes: list[int]) -> None:
+    images = [np.zeros((40, 40, 3), np.uint8)] * 4
+    for _ in range(2):
+        cached_features(classifier(task), images, np.arange(4))
+    assert len(num_passes) == 2
+
+
+def test_features_in_other_numerics_are_others(task: ImageTask, num_passes: list[int]) -> None:
+    network = classifier(task)
+    plain = cached_features(network, task.store, task.train.indices)
+    network.use(network.numerics, Numerics(choose_device("cpu"), torch.bfloat16))
+    half = cached_features(network, task.store, task.train.indices)
+    assert len(num_passes) == 2
+    assert not np.array_equal(half, plain)
+    assert np.allclose(half, plain, atol=0.1 * np.abs(plain).max())

@@ -1,0 +1,340 @@
+from __future__ import annotations
+
+import math
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from contracts.trainable_contract import TrainableContract
+from saccade.errors import DiskFullError, DivergedError, HyperparameterError, OutOfMemoryError
+from saccade.events import EpochDone
+from saccade.study.trial import Decision, Job, Trainable
+from saccade.training.probes.probe import IMAGES_OF_CLASS
+from saccade.training.recipes.recipe import Recipe
+from saccade.training.task import ImageTask
+from saccade.training.trial import trainer as trainer_module
+from saccade.training.trial.steps import Steps
+from saccade.training.trial.trainable import ImageTrainable
+from saccade.training.trial.trainer import Trainer
+from saccade.training.trial.validation import Validation
+from saccade.training.trial_files import outputs_file, state_file, weights_file
+
+MakeTask = Callable[..., ImageTask]
+
+
+class TestImageTrainable(TrainableContract):
+    config: ClassVar = {"model": "test_resnet", "pretrained": False, "img_size": 32, "epochs": 3, "lr": 1e-3}
+    num_epochs = 3
+    broken_config: ClassVar = {**config, "opt": "no such optimizer"}
+
+    @pytest.fixture(autouse=True)
+    def _task(self, make_task: MakeTask) -> None:
+        self.task = make_task()
+
+    def make(self, tmp_path: Path) -> Trainable:
+        return ImageTrainable(self.task)
+
+
+def train(task: ImageTask, folder: Path, recipe: dict[str, Any], **job: Any) -> tuple[list[EpochDone], str]:
+    reports: list[EpochDone] = []
+
+    def report(event: EpochDone) -> Decision:
+        reports.append(event)
+        return Decision.CONTINUE
+
+    trainer = Trainer(task, Recipe.of(recipe), folder)
+    if checkpoint := job.pop("checkpoint", None):
+        trainer.load_checkpoint(Path(checkpoint))
+    return reports, trainer.run(Job(0, recipe, **job), report)
+
+
+VARIANTS = {
+    "plain": {},
+    "growing images": {"first_img_size": 16},
+    "ema": {"model_ema": True, "model_ema_decay": 0.9},
+    "mixup on odd batches": {"mixup": 0.4, "cutmix": 1.0, "batch_size": 5},
+    "sgd with augmentation": {"opt": "sgd", "momentum": 0.9, "auto_augment": "randaugment", "color_jitter": 0.3},
+    "dropout and clipping": {"drop": 0.3, "clip_grad": 1.0, "smoothing": 0.1, "re_prob": 0.5, "vflip": 0.5},
+    "bfloat16": {"amp": True},
+    "parts of the images": {"images_per_epoch": 5, "batch_size": 3},
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_training_continues_from_a_checkpoint_with_the_same_numbers(
+    make_task: MakeTask, tmp_path: Path, tiny: dict[str, Any], variant: str
+) -> None:
+    task, recipe = make_task(), {**tiny, "epochs": 4, **VARIANTS[variant]}
+    whole, _ = train(task, tmp_path / "whole", recipe, until_epoch=3)
+    first, _ = train(task, tmp_path / "parts", recipe, until_epoch=1)
+    rest, _ = train(task, tmp_path / "parts", recipe, checkpoint=first[-1].checkpoint, until_epoch=3)
+    assert [report.epoch for report in rest] == [2, 3]
+    for once, again in zip(whole, first + rest, strict=True):
+        assert once.score == again.score
+        assert once.metrics["train_loss"] == again.metrics["train_loss"]
+    states = [load_file(state_file(tmp_path / name, 3)) for name in ("whole", "parts")]
+    for name, tensor in states[0].items():
+        assert torch.equal(tensor, states[1][name]), name
+
+
+def test_epochs_that_nobody_needs_are_not_judged_and_training_is_the_same(
+    make_task: MakeTask, tmp_path: Path, tiny: dict[str, Any]
+) -> None:
+    task, recipe = make_task(), {**tiny, "epochs": 7, "sched": "constant"}
+    whole, _ = train(task, tmp_path / "whole", recipe, until_epoch=6)
+    some, _ = train(task, tmp_path / "some", {**recipe, "val_interval": 4}, until_epoch=6, compared_epochs=(1,))
+    assert [report.epoch for report in some] == [1, 4, 6]
+    assert [report.score for report in some] == [whole[epoch - 1].score for epoch in (1, 4, 6)]
+    assert [report.metrics["train_loss"] for report in some] == [
+        whole[epoch - 1].metrics["train_loss"] for epoch in (1, 4, 6)
+    ]
+    assert some[1].metrics["train_s"] > some[1].metrics["data_s"] > 0
+    rest, reason = train(task, tmp_path / "some", {**recipe, "val_interval": 9}, checkpoint=some[-1].checkpoint)
+    assert ([report.epoch for report in rest], rest[-1].is_last, reason) == ([7], True, "")
+
+
+def test_the_last_epoch_that_there_is_time_for_is_judged(
+    make_task: MakeTask, tmp_path: Path, tiny: dict[str, Any]
+) -> None:
+    recipe = {**tiny, "epochs": 10**6, "val_interval": 10**6}
+    reports, reason = train(make_task(), tmp_path / "trial", recipe, seconds_left=2.0)
+    assert reason == "time limit"
+    assert weights_file(tmp_path / "trial", max(reports, key=lambda report: report.score).epoch).is_file()
+
+
+def test_after_the_last_epoch_there_is_no_state_since_nobody_continues(
+    make_task: MakeTask, tmp_path: Path, tiny: dict[str, Any]
+) -> None:
+    reports, _ = train(make_task(), tmp_path / "trial", tiny)
+    assert [(report.checkpoint is None, report.is_last) for report in reports] == [(False, False), (True, True)]
+    assert not list((tmp_path / "trial").glob("last-*"))
+    refit, _ = train(make_task(is_refit=True), tmp_path / "refit", {**tiny, "epochs": 3}, until_epoch=2)
+    assert [report.checkpoint for report in refit] == [None, None]
+    assert weights_file(tmp_path / "refit", 2).is_file()
+
+
+def test_a_full_disk_is_told_with_what_to_do(make_task: MakeTask, tmp_path: Path, tiny: dict[str, Any]) -> None:
+    resource = pytest.importorskip("resource", reason="only POSIX limits the size of files")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))  # the weights need more: as on a full disk
+    try:
+        with pytest.raises(DiskFullError, match=r"no space left for the weights of test_resnet in .*larger disk"):
+            train(make_task(), tmp_path / "trial", tiny)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+
+
+def test_a_probed_trial_reports_epoch_0_and_continues_exactly(
+    make_task: MakeTask, tmp_path: Path, tiny: dict[str, Any], tiny_weights: Path
+) -> None:
+    task, recipe = make_task(weights=tiny_weights), {**tiny, "pretrained": True}
+    whole, _ = train(task, tmp_path / "whole", recipe)
+    assert [report.epoch for report in whole] == [0, 1, 2]
+    assert all(0 <= report.metrics["train_acc"] <= 1 for report in whole)
+    first, _ = train(task, tmp_path / "parts", recipe, until_epoch=0)
+    assert [report.epoch for report in first] == [0]
+    rest, _ = train(task, tmp_path / "parts", recipe, checkpoint=first[-1].checkpoint)
+    assert [report.score for report in whole] == [report.score for report in first + rest]
+
+
+def test_without_the_probe_the_head_starts_from_zero_and_epoch_1_is_first(
+    make_task: MakeTask, tmp_path: Path, tiny: dict[str, Any], tiny_weights: Path
+) -> None:
+    recipe = {**tiny, "pretrained": True, "linear_probe": False}
+    trainer = Trainer(make_task(weights=tiny_weights), Recipe.of(recipe), tmp_path / "trial")
+    assert not trainer.network.get_classifier().weight.any()
+    reports, _ = train(make_task(weights=tiny_weights), tmp_path / "trial", recipe)
+    assert [report.epoch for report in reports] == [1, 2]
+
+
+def test_the_best_weights_are_those_of_the_best_epoch(
+    make_task: MakeTask, tmp_path: Path, tiny: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = iter([0.5, 0.9, 0.7])
+    monkeypatch.setattr(Validation, "figures", lambda self, *what, **how: {"accuracy": next(scores)})
+    saved = []
+    monkeypatch.setattr(Trainer, "_keep", lambda self, weights, path, outputs: saved.append(path.name))
+    train(make_task(), tmp_path / "trial", {**tiny, "epochs": 3})
+    # The learning rate has come down at the end of the last epoch, so that its weights are kept beside the best ones.
+    assert saved == ["best-0001.safetensors", "best-0002.safetensors", "end-0003.safetensors"]
+
+
+def test_best_weights_give_the_reported_score(make_task: MakeTask, tmp_path: Path, tiny: dict[str, Any]) -> None:
+    task = make_task()
+    reports, _ = train(task, tmp_path / "trial", {**tiny, "epochs": 4})
+    best = max(reports, key=lambda report: report.score)
+    trainer = Trainer(task, Recipe.of(tiny), tmp_path / "again")
+    trainer.network.load_state_dict(load_file(weights_file(tmp_path / "trial", best.epoch)))
+    predictions = trainer.classifier.predict(trainer.validation.batches)
+    assert (predictions.argmax(1) == task.val.targets).mean() == best.score
+
+
+@pytest.mark.parametrize("tta", [False, True])
+def test_the_outputs_behind_the_best_score_are_kept_beside_the_weights(
+    make_task: MakeTask, tmp_path: Path, tiny: dict[str, Any], tiny_weights: Path, tta: bool
+) -> None:
+    task, folder = make_task(weights=tiny_weights), tmp_path / "trial"
+    reports, _ = train(task, folder, {**tiny, "pretrained": True, "lr": 1e-9, "tta": tta}, until_epoch=1)
+    best = max(reports, key=lambda report: (report.score, -report.epoch))
+    assert sorted(path.name for path in folder.glob("*.npy")) == [outputs_file(folder, best.epoch).name]
+    outputs = np.load(outputs_file(folder, best.epoch))
+    assert outputs.shape == (len(task.val.targets), task.problem.num_outputs)
+    predictions = task.problem.activate(torch.from_numpy(outputs)).numpy()
+    assert task.metric(task.val.targets, predictions, task.problem) == best.score
+    trainer = Trainer(task, Recipe.of({**tiny, "tta": tta}), tmp_path / "again")
+    trainer.network.load_state_dict(load_file(weights_file(folder, best.epoch)))
+    np.testing.assert_allclose(
+        predictions, trainer.classifier.predict(trainer.validation.batches), atol=0.02
+    )  # in 16 bits
+
+
+def test_a_refit_has_no_outputs_since_no_image_judges_it(
+    make_task: MakeTask, tmp_path: Path, tiny: dict[str, Any]
+) -> None:
+    task = make_task()
+    train(replace(task, train=task.train.joined(task.val), is_refit=True), tmp_path / "trial", tiny)
+    assert weights_file(tmp_path / "trial", 2).is_file()
+    assert not list(tmp_path.glob("trial/*.npy"))
+
+
+def test_a_learning_rate_of_nonsense_diverges_with_a_reason(
+    make_task: MakeTask, tmp_path: Path, tiny: dict[str, Any]
+) -> None:
+    with pytest.raises(DivergedError, match=r"the loss became (nan|inf)"):
+        train(make_task(), tmp_path / "trial", {**tiny, "opt": "sgd", "lr": 1e30, "warmup_epochs": 0, "epochs": 3})
+
+
+def test_a_deadline_within_the_first_epoch_leaves_a_judged_network(
+    make_task: MakeTask, tmp_path: Path, tiny: dict[str, Any]
+) -> None:
+    reports, reason = train(make_task(), tmp_path / "trial", {**tiny, "batch_size": 1}, seconds_left=1e-6)
+    assert reason == "time limit"
+    assert len(reports) == 1
+    assert reports[0].metrics["train_part"] < 1
+    assert reports[0].checkpoint is None  # part of an epoch cannot be continued exactly
+    assert weights_file(tmp_path / "trial", 1).is_file()
+
+
+def test_early_stopping_ends_a_trial(make_task: MakeTask, tmp_path: Path, tiny: dict[str, Any]) -> None:
+    reports, reason = train(make_task(), tmp_path / "trial", {**tiny, "epochs": 50, "early_stop_max_value": 0.5})
+    assert "early stop" in reason
+    assert len(reports) < 50
+
+
+def test_short_memory_says_what_to_change(
+    make_task: MakeTask, tmp_path: Path, tiny: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def allocate(self: Steps, *batch: torch.Tensor) -> tuple[float, float]:
+        torch.empty(2**60)  # the allocator itself raises
+        return 0.0, 0.0
+
+    monkeypatch.setattr(Steps, "_step", allocate)
+    with pytest.raises(OutOfMemoryError, match=r"batch_size=8 does not fit .* smaller batch_size"):
+        train(make_task(), tmp_path / "trial", tiny)
+
+
+def test_mixup_is_refused_for_regression(
+    make_task: MakeTask, tmp_path: Path, tiny: dict[str, Any], make_colours
+) -> None:
+    frame = make_colours(10)
+    frame["label"] = [0.5 + index for index in range(len(frame))]
+    with pytest.raises(HyperparameterError, match="mixup"):
+        Trainer(make_task(frame), Recipe.of({**tiny, "mixup": 0.2}), tmp_path)
+
+
+@pytest.mark.parametrize(("batch_size", "is_frozen"), [(8, True), (64, False)])
+def test_batch_statistics_of_pretrained_networks_are_kept_when_batches_are_small(
+    make_task: MakeTask, tmp_path: Path, tiny: dict[str, Any], tiny_weights: Path, batch_size: int, is_frozen: bool
+) -> None:
+    recipe = Recipe.of({**tiny, "pretrained": True, "batch_size": batch_size})
+    trainer = Trainer(make_task(weights=tiny_weights), recipe, tmp_path)
+    before = {name: tensor.clone() for name, tensor in trainer.network.named_buffers() if "running_mean" in name}
+    trainer.steps.take_epoch(trainer_module.Deadline(math.inf))
+    changed = any(
+        not torch.equal(before[name], tensor) for name, tensor in trainer.network.named_buffers() if name in before
+    )
+    assert changed is not is_frozen
+
+
+def test_an_epoch_of_a_part_goes_over_other_images_each_time(
+    make_task: MakeTask, tmp_path: Path, tiny: dict[str, Any], tiny_weights: Path
+) -> None:
+    task = make_task(weights=tiny_weights)
+    num = len(task.train.indices)
+    most = num // 2 + 1
+    parts = {"epochs": 2, "batch_size": 4, "images_per_epoch": most}
+    recipe = Recipe.of({**tiny, "pretrained": True, "linear_probe": True, **parts})
+    trainer, asked = Trainer(task, recipe, tmp_path), []
+    vary = trainer.steps.batches._varied
+    trainer.steps.batches._varied = lambda seed, row, number: asked.append(row) or vary(seed, row, number)  # type: ignore[method-assign,func-returns-value]
+    reports: list[EpochDone] = []
+    trainer.run(Job(0, {}), lambda event: reports.append(event) or Decision.CONTINUE)  # type: ignore[func-returns-value]
+    assert sorted(asked) == list(range(num))
+    probe, *epochs = reports
+    assert probe.metrics["train_part"] == pytest.approx(IMAGES_OF_CLASS * 2 / num)  # more than an epoch has
+    assert [report.metrics["train_part"] for report in epochs] == [1.0, 1.0]
+
+
+def test_training_images_grow_and_are_judged_at_their_last_size(
+    make_task: MakeTask, tmp_path: Path, tiny: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sides: list[tuple[bool, int]] = []
+    trainer = Trainer(make_task(), Recipe.of({**tiny, "epochs": 3, "first_img_size": 16}), tmp_path)
+    trainer.network.register_forward_pre_hook(
+        lambda network, inputs: sides.append((network.training, inputs[0].shape[-1]))
+    )
+    trainer.run(Job(0, {}), lambda event: Decision.CONTINUE)
+    in_training = [side for is_training, side in sides if is_training]
+    assert in_training[0] == 16
+    assert in_training[-1] == 32
+    assert {side for is_training, side in sides if not is_training} == {32}
+    with pytest.raises(HyperparameterError, match=r"vit_tiny_patch16_224.*cannot take images of 64 pixels"):
+        Trainer(
+            make_task(),
+            Recipe.of({**tiny, "model": "vit_tiny_patch16_224", "img_size": 96, "first_img_size": 64}),
+            tmp_path,
+        )
+    with pytest.raises(HyperparameterError, match="first_img_size is for the usual augmentation"):
+        Recipe.of({**tiny, "first_img_size": 16, "train_transform": lambda x: x})
+
+
+@pytest.mark.parametrize("imbalance", [{"class_weight": {"red": 0}}, {"class_weight": {"red": 0}, "mixup": 0.5}])
+def test_a_class_of_weight_0_teaches_nothing(
+    make_task: MakeTask, tmp_path: Path, tiny: dict[str, Any], imbalance: dict[str, Any]
+) -> None:
+    task = make_task()
+    trainer = Trainer(task, Recipe.of({**tiny, "epochs": 8, "lr": 0.02, **imbalance}), tmp_path)
+    assert trainer.steps.class_weights is not None
+    assert trainer.steps.class_weights[1] == 0
+    trainer.run(Job(0, {}), lambda event: Decision.CONTINUE)
+    assert (trainer.classifier.predict(trainer.validation.batches).argmax(1) == 0).all()
+
+
+def test_images_of_weight_0_teach_nothing(make_task: MakeTask, tmp_path: Path, tiny: dict[str, Any]) -> None:
+    task = make_task()
+    weights = np.where(task.train.targets == 1, 2.0, 0.0).astype(np.float32)
+    task = replace(task, train=replace(task.train, weights=weights))
+    trainer = Trainer(task, Recipe.of({**tiny, "epochs": 8, "lr": 0.02}), tmp_path)
+    trainer.run(Job(0, {}), lambda event: Decision.CONTINUE)
+    assert (trainer.classifier.predict(trainer.validation.batches).argmax(1) == 1).all()
+
+
+def test_balanced_sampling_shows_a_rare_class_as_often(
+    make_task: MakeTask, make_colours: Any, tmp_path: Path, tiny: dict[str, Any]
+) -> None:
+    frame = make_colours(40)
+    frame = frame[(frame["label"] == "blue") | (np.arange(len(frame)) % 8 == 0)]
+    trainer = Trainer(make_task(frame), Recipe.of({**tiny, "balanced_sampling": True}), tmp_path)
+    torch.manual_seed(0)
+    shown = torch.cat([y for _ in range(10) for _, y in trainer.steps.batches.shuffled()])
+    assert 0.4 < shown.float().mean() < 0.6
+    assert trainer.task.train.targets.mean() < 0.2
