@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from tests.models.test_fused import Shared, with_statistics
+from tests.models.test_batch_norm_folding import Shared, with_statistics
 from torch import nn
 
 from saccade.models.frozen_norm import leave_norms_to_convolutions
