@@ -12,8 +12,6 @@ import numpy as np
 
 from saccade.deadline import Deadline
 from saccade.errors import DataError
-from saccade.fit.run_folder import FOLDS, REFIT, SOUPS, START, STORE, TRIALS, FitRequest
-from saccade.fit.settings import FitSettings
 from saccade.inference.postprocessing import Trust
 from saccade.inference.saved import (
     CHOICES_FOLDER,
@@ -60,45 +58,61 @@ def best_trials(study: Study, objectives: Sequence[str]) -> list[Trial]:
     return [] if study.best_trial is None else [study.best_trial]
 
 
-def keep_best(
-    request: FitRequest,
+def save_predictor(
     folder: Path,
     study: Study,
     task: ImageTask,
     deadline: Deadline,
-    is_refit: bool,
-    soups: Sequence[Candidate] = (),
-    until: Deadline | None = None,
+    *,
+    label: str | list[str],
+    eval_metric: str | None,
+    objectives: Sequence[str],
+    max_members: int,
+    seed: int,
+    selection_deadline: Deadline,
+    refit_folder: Path | None = None,
     folded: Folded | None = None,
 ) -> SavedPredictor:
-    """Write the predictor of the best trial into the run folder; after a kill it is whole, or not there.
-
-    It may also be a soup, or an ensemble of trials and soups, where that is better.
+    """Write the predictor of a finished search into the run folder, in one atomic rename.
 
     Parameters
     ----------
-    request, folder, study, task, deadline
-        What was asked, and what has come of it.
-    is_refit : bool
-        Whether the best trial's recipe was trained once more, on all images.
-    soups : sequence of Candidate
-        Means of weights that are better than each of their trials.
-    until : Deadline or None
-        When there must be no more thought of ensembles.
+    folder : Path
+        The run folder.
+    study, task : Study, ImageTask
+        The finished search.
+    deadline : Deadline
+        Of the fit; its elapsed time goes into the summary.
+    label : str or list of str
+        The label column, or several.
+    eval_metric : str or None
+        The name under which the user asked for the metric; None for the default, and for a function.
+    objectives : sequence of str
+        As `saccade.study.objectives.check_objectives` returns them.
+    max_members : int
+        The most networks whose predictions are averaged.
+    seed : int
+        Of cross-fitting.
+    selection_deadline : Deadline
+        Cross-fitting of an ensemble ends by then.
+    refit_folder : Path or None
+        Where the best trial's recipe was trained once more on all images; None without a refit.
     folded : Folded or None
-        What came of folds; it takes the place of all else.
+        The networks of folds; they replace the trials' networks.
 
     Raises
     ------
     DataError
-        When somebody has removed its weights.
+        If the weights of a selected trial are missing.
     """
-    objectives, metric = request.settings.tuning.objectives, task.metric
+    metric = task.metric
     kept = best_trials(study, objectives)
     best = kept[0]
     costs = trial_costs(study.trials, objectives) if cost_names(objectives) else None
-    combination = _combination(request.settings, study, task, soups, until or deadline, folded)
-    layers = folder / REFIT / "layers"
+    combination = _combination(study, task, max_members, seed, selection_deadline, folded)
+    partial = folder / f".{PREDICTOR_FOLDER}"
+    shutil.rmtree(partial, ignore_errors=True)
+    layers = partial / "final"  # weights that no trial has written
     if combination is None:
         weights = {_name_of_weights(trial, best): _last_layer_of_all(trial, task, layers) for trial in kept}
         members: list[Member] = []
@@ -112,21 +126,20 @@ def keep_best(
         first, epoch = study.trials[members[0].trial], combination.members[0].epoch
         net = next((one.own_network for one in combination.members if one.own_network), None)
     trust = _trust(best, task) if combination is None else _trust_of_combination(combination, task, folded)
-    if is_refit:
-        weights[WEIGHTS] = _weights(folder / REFIT, best)
-    partial = folder / f".{PREDICTOR_FOLDER}"
-    shutil.rmtree(partial, ignore_errors=True)
+    is_refit = refit_folder is not None
+    if refit_folder is not None:
+        weights[WEIGHTS] = _weights(refit_folder, best)
     summary = fit_summary(first, study.trials, metric.name, deadline.elapsed_s(), epoch)
     summary |= {**trust.summary(task.problem, is_refit), "refit_full": is_refit}
     summary |= combined_figures(combination, len(study.trials)) if folded is None else folded.figures()
     saved = SavedPredictor(
         folder=partial,
-        label=request.label,
+        label=label,
         problem=task.problem,
         blueprint=read_blueprint(first),
         metric=metric.name,
-        eval_metric=request.eval_metric if isinstance(request.eval_metric, str) else None,  # code is never saved
-        class_names=request.train.class_names,
+        eval_metric=eval_metric,
+        class_names=task.class_names,
         summary=summary,
         trials=trial_rows(study.trials, costs, [trial.number for trial in kept]),
         net=net if isinstance(net, OwnPart) else None,
@@ -135,6 +148,7 @@ def keep_best(
         trust=trust,
     )
     saved.write(weights)
+    shutil.rmtree(layers, ignore_errors=True)
     partial.rename(folder / PREDICTOR_FOLDER)
     for trial in study.trials:
         if trial is not first:
@@ -143,25 +157,23 @@ def keep_best(
 
 
 def _combination(
-    settings: FitSettings,
     study: Study,
     task: ImageTask,
-    soups: Sequence[Candidate],
-    until: Deadline,
+    max_members: int,
+    seed: int,
+    deadline: Deadline,
     folded: Folded | None,
 ) -> Combination | None:
     """Return the best candidate or an ensemble; None where only the best trial is asked for, or can be judged."""
     if folded is not None:
         return folded.combination
-    if settings.max_members == 1 and not settings.makes_soups:
+    if max_members == 1:
         return None
     candidates = read_candidates(study.trials, task)
     if not candidates or study.best_trial is None or candidates[0].trial != study.best_trial.number:
         return None
-    seed = settings.random_state or 0
-    candidates += soups
     of_members = calibrated(candidates, task)
-    found = combine(of_members, task, settings.max_members, seed, until.seconds_left)
+    found = combine(of_members, task, max_members, seed, deadline.seconds_left)
     if len(found.members) == 1:  # there is nothing that it is to be weighed against
         (place,) = (place for place, one in enumerate(of_members) if one is found.members[0])
         return replace(found, members=[candidates[place]])
@@ -175,8 +187,7 @@ def _members(combination: Combination) -> list[Member]:
             one.blueprint,
             f"{MEMBERS_FOLDER}/{number:04d}.safetensors" if number else WEIGHTS,
             weight,
-            list(one.soup),
-            one.config.get("amp"),
+            amp=one.config.get("amp"),
         )
         for number, (one, weight) in enumerate(zip(combination.members, combination.weights, strict=True))
     ]
@@ -236,17 +247,3 @@ def _weights(folder: Path, trial: Trial) -> Path:
         if path.is_file():
             return path
     raise DataError(f"{expected} is gone, the weights of trial {trial.number}, one of the best; start the run anew")
-
-
-def tidy_up(folder: Path) -> None:
-    """Remove what a finished run leaves behind in its folder besides results; doing it twice does no harm."""
-    for name in (STORE, REFIT, SOUPS, FOLDS):
-        shutil.rmtree(folder / name, ignore_errors=True)
-    trials = folder / TRIALS
-    (trials / START).unlink(missing_ok=True)
-    for pattern in ("last-*", "end-*", "*.part", "probe.npz"):
-        for path in trials.glob(f"*/{pattern}"):
-            path.unlink(missing_ok=True)
-    for name in (BEST, BEST_OUTPUTS):
-        for path in trials.glob(f"*/best-*{name.removeprefix('best')}"):
-            path.replace(path.with_name(name))

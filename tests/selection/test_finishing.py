@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from saccade.fit.finishing import _trust_of, tidy_up
+from saccade.fit.run_folder import tidy_up
+from saccade.selection.finishing import _trust_of
 from saccade.training.task import Split
 
 
