@@ -37,7 +37,7 @@ from saccade.fit.run_folder import (
 )
 from saccade.fit.searching import check_search, is_gpu_wanted, make_image_executor, make_study
 from saccade.inference.saved import SavedPredictor
-from saccade.selection.finishing import best_trials, save_predictor
+from saccade.selection.finishing import best_trials, choose_combination, write_predictor
 from saccade.selection.folding import Folded, Folding
 from saccade.selection.refitting import refit
 from saccade.study.journal import Journal
@@ -144,19 +144,23 @@ def run_fit(request: FitRequest, deadline: Deadline, earlier: EarlierRun | None 
                 best = best_trials(study, objectives)[0]
                 is_refit = settings.refit_full and _refit(study.executor, best, task, folder, until, tell)
                 folded = None if folding is None else _fold(folding, study, best, folder, until, tell)
-            saved = save_predictor(
+            combination = None if folded is None else folded.combination
+            if folded is None and settings.max_members > 1:
+                seed = settings.random_state or 0
+                combination = choose_combination(study, task, until, max_members=settings.max_members, seed=seed)
+            saved = write_predictor(
                 folder,
                 study,
                 task,
-                deadline,
+                combination,
+                folded,
                 label=request.label,
-                eval_metric=request.eval_metric if isinstance(request.eval_metric, str) else None,  # no code is saved
+                eval_metric=request.eval_metric if isinstance(request.eval_metric, str) else None,
+                class_names=request.train.class_names,
                 objectives=objectives,
-                max_members=settings.max_members,
-                seed=settings.random_state or 0,
-                selection_deadline=until,
                 refit_folder=folder / REFIT if is_refit else None,
-                folded=folded,
+                layers=folder / REFIT / "layers",
+                seconds={"total": deadline.elapsed_s()},
             )
             tidy_up(folder)
             summary = saved.summary

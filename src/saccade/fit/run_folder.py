@@ -200,7 +200,7 @@ def begin_run(request: FitRequest, folder: Path) -> None:
 
 
 def tidy_up(folder: Path) -> None:
-    """Remove from the folder of a finished run what only the run needed; a second call changes nothing."""
+    """Remove the files that only the run itself needed; calling it twice does no harm."""
     for name in (STORE, REFIT, FOLDS):
         shutil.rmtree(folder / name, ignore_errors=True)
     trials = folder / TRIALS
