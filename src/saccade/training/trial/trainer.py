@@ -168,7 +168,7 @@ class Trainer:
         if self.num_epochs < until and not self.stop_reason:
             self.choose_numerics(deadline.seconds_left())
         num_train, num_val = self.steps.batches.num_in_pass, self.validation.batches.num_images
-        is_judged = judged_epochs(self.recipe, num_train, num_val, job.compared_epochs)
+        is_judged = judged_epochs(self.recipe, num_train, num_val, None)
         while self.num_epochs < until and not self.stop_reason:
             start_s = time.perf_counter()
             with self.numerics.threads():
