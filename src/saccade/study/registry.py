@@ -99,7 +99,7 @@ class Registry(Mapping[str, "type[T]"], Generic[T]):
         made = self[given]
         known = [name for name in inspect.signature(made).parameters if name not in arguments]
         for option in options:
-            if option not in (*known, *hidden):
+            if option not in known:
                 near = near_names(option, known)
                 advice = f"Did you mean {near[0]!r}? " if near else ""
                 theirs = f"Its options: {', '.join(known)}." if known else "It has none."
