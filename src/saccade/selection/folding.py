@@ -220,7 +220,7 @@ class Folding:
                 started_s[fold] = deadline.elapsed_s()
                 place, left_s = str(_folder(folder, fold)), deadline.seconds_left()
                 order = FoldOrder(fold, config)
-                job = Job(fold, {"order": order}, place, num_epochs, seconds_left=left_s, compared_epochs=())
+                job = Job(fold, {"order": order}, place, num_epochs, seconds_left=left_s)
                 executor.submit(job)
 
         def handle(event: Event) -> Decision:
