@@ -61,7 +61,6 @@ def best_trials(study: Study, objectives: Sequence[str]) -> list[Trial]:
 def choose_combination(
     study: Study,
     task: ImageTask,
-    soups: Sequence[Candidate],
     deadline: Deadline,
     *,
     max_members: int,
@@ -75,8 +74,6 @@ def choose_combination(
         The finished search.
     task : ImageTask
         The task of its trials.
-    soups : sequence of Candidate
-        Averaged weights that score better than each of their trials.
     deadline : Deadline
         When the choice must be made.
     max_members : int
@@ -92,7 +89,6 @@ def choose_combination(
     candidates = read_candidates(study.trials, task)
     if not candidates or study.best_trial is None or candidates[0].trial != study.best_trial.number:
         return None
-    candidates += soups
     members = calibrated(candidates, task)
     found = combine(members, task, max_members, seed, deadline.seconds_left)
     if len(found.members) == 1:  # Calibration matters to the weights of an ensemble only.
@@ -202,8 +198,7 @@ def _members(combination: Combination) -> list[Member]:
             one.blueprint,
             f"{MEMBERS_FOLDER}/{number:04d}.safetensors" if number else WEIGHTS,
             weight,
-            list(one.soup),
-            one.config.get("amp"),
+            amp=one.config.get("amp"),
         )
         for number, (one, weight) in enumerate(zip(combination.members, combination.weights, strict=True))
     ]

@@ -121,33 +121,23 @@ def combined_figures(combination: Combination | None, num_trials: int) -> dict[s
     Returns
     -------
     dict
-        ``ensemble`` (a dict with ``trial``, ``model``, ``weight`` and ``soup`` for each member; empty for a single
-        network), ``soup`` (the trials whose weights a single network's are the mean of, or empty),
+        ``ensemble`` (a dict with ``trial``, ``model`` and ``weight`` for each member; empty for a single network),
         ``valid_score_how``, and ``cross_fitted_scores`` of the ``ensemble`` and the ``single`` network, where these
-        were compared. For an ensemble, or a soup, also its own validation figures.
+        were compared. For an ensemble, also its own validation figures.
     """
     how = f"on the validation images, by which the best of {num_trials} trials and its epoch were chosen"
     if num_trials == 1:
         how = "on the validation images, by which the epoch was chosen"
     if combination is None:
-        return {"ensemble": [], "soup": [], "valid_score_how": how}
+        return {"ensemble": [], "valid_score_how": how}
     members, judgement = combination.members, combination.judgement
     judged = {"valid_score": judgement.score, **_held_out(judgement.figures)}
     ensemble, single = combination.ensemble, combination.single
     scores = {} if not ensemble or not single else {"ensemble": ensemble.score, "single": single.score}
     if len(members) == 1:
-        soup = list(members[0].soup)
-        if soup:
-            how = f"on the validation images, by which a soup of {len(soup)} trials was chosen"
-        return {
-            **(judged if soup else {}),
-            "ensemble": [],
-            "soup": soup,
-            "valid_score_how": how,
-            "cross_fitted_scores": scores,
-        }
+        return {"ensemble": [], "valid_score_how": how, "cross_fitted_scores": scores}
     rows = [
-        {"trial": one.trial, "model": one.config.get("model"), "weight": weight, "soup": list(one.soup)}
+        {"trial": one.trial, "model": one.config.get("model"), "weight": weight}
         for one, weight in zip(members, combination.weights, strict=True)
     ]
     how = "cross-fitted: of ensembles that were chosen on four fifths of the validation images, on the last fifth"
@@ -155,7 +145,7 @@ def combined_figures(combination: Combination | None, num_trials: int) -> dict[s
         how = "on the validation images, by which the ensemble was chosen; there was no time to cross-fit it"
     elif ensemble is None:
         how = "on the validation images, which had no part in the choice of the ensemble"
-    return {**judged, "ensemble": rows, "soup": [], "valid_score_how": how, "cross_fitted_scores": scores}
+    return {**judged, "ensemble": rows, "valid_score_how": how, "cross_fitted_scores": scores}
 
 
 def _held_out(figures: Mapping[str, float]) -> dict[str, Any]:
