@@ -18,7 +18,7 @@ from saccade.deadline import Deadline
 from saccade.errors import DataError
 from saccade.events import EpochDone
 from saccade.fit.reserve import FinishingReserve
-from saccade.inference.saved import DESCRIPTION, SavedPredictor
+from saccade.inference.saved import DESCRIPTION
 from saccade.selection.folds import OUTPUTS, TRAIN_ONLY, FoldCosts, FoldTrainable, fold_numbers, subset
 from saccade.study.trial import Decision, Job, Reporter
 from saccade.tasks.problem import Problem
@@ -35,8 +35,6 @@ def warnings_of(predictor: ImagePredictor) -> list[str]:
 
 def files(folder: str | Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in Path(folder).rglob("*") if path.is_file())
-
-
 
 
 @given(
@@ -189,9 +187,7 @@ def test_too_few_images_are_an_error_before_the_search(
     assert not list((tmp_path / "run").glob("trials/*/best*"))
 
 
-def test_regression_is_evaluated_out_of_fold(
-    make_colours: MakeColours, tiny: dict[str, Any], tmp_path: Path
-) -> None:
+def test_regression_is_evaluated_out_of_fold(make_colours: MakeColours, tiny: dict[str, Any], tmp_path: Path) -> None:
     frame = make_colours(8).assign(label=np.linspace(-1.0, 1.0, 16))
     predictor = ImagePredictor(problem_type="regression", path=tmp_path / "run", verbosity=0)
     predictor.fit(frame, hyperparameters=tiny, num_folds=2, executor="inline")
