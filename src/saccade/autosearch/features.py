@@ -1,4 +1,4 @@
-"""What the portfolio knows a configuration by: numbers that describe network, recipe and data, never a name alone."""
+"""Features of a configuration for the portfolio: numbers that describe network, recipe and data."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ HYPERPARAMETERS: dict[str, Any] = {
     "co_tuning": 0.0,
     "stochastic_norm": False,
 }
-"""The hyperparameters that are described, and what one counts as that is not given.
+"""The hyperparameters among the features, with their defaults.
 
-`l2_sp`, `delta`, `bss`, `co_tuning` and `stochastic_norm` are regularisers of transfer learning that the recorded runs
-used; Saccade's recipes do not have them.
+`l2_sp`, `delta`, `bss`, `co_tuning` and `stochastic_norm` are regularisers of transfer learning in the recorded runs;
+Saccade's recipes do not have them.
 """
 
 _ADAPTIVE = ("adam", "adamw", "adamp", "lamb", "lion", "nadam", "nadamw", "radam", "adabelief", "rmsprop", "rmsproptf")
@@ -61,7 +61,7 @@ FAMILIES = (
     "volo",
     "xcit",
 )
-"""Families of networks that were recorded; any other is described by the rest alone."""
+"""Families of the recorded networks; other families have no feature of their own."""
 
 NETWORK_FEATURES = (
     "log_params",
@@ -118,22 +118,22 @@ FEATURES = (*NETWORK_FEATURES, *RECIPE_FEATURES, *DATA_FEATURES)
 
 @dataclass(frozen=True)
 class NetworkDescription:
-    """What is known of a network before it is trained.
+    """Features of a network before training.
 
     Attributes
     ----------
     num_params : float
-        Parameters, without those of the last layer or with them: only the magnitude counts.
+        Parameters; whether those of the classifier layer are included does not matter.
     input_size : int
-        Pixels of a side of its input.
+        Side of its input in pixels.
     top1 : float or None
-        Published ImageNet-1k accuracy, 0 to 1; None where it is not known.
+        Published ImageNet-1k accuracy, 0 to 1; None if unknown.
     pretraining : int
-        0 ImageNet-1k or nothing, 1 ImageNet-21k and its like, 2 web-scale or self-training.
+        0 ImageNet-1k or none, 1 ImageNet-21k or similar, 2 web-scale or self-training.
     kind : str
         ``conv``, ``hybrid`` or ``transformer``.
     family : str
-        One of `FAMILIES`, or another word.
+        One of `FAMILIES`, or another name.
     """
 
     num_params: float
@@ -146,7 +146,7 @@ class NetworkDescription:
 
 @dataclass(frozen=True)
 class DatasetDescription:
-    """What is known of the images: how many there are to learn from, and of how many classes."""
+    """The number of training images, and of classes."""
 
     num_images: int
     num_classes: int
@@ -154,7 +154,7 @@ class DatasetDescription:
 
 @dataclass(frozen=True)
 class Description:
-    """A configuration as the portfolio sees it.
+    """The description of a configuration, from which its features are computed.
 
     Attributes
     ----------
@@ -163,9 +163,9 @@ class Description:
     hyperparameters : mapping
         Values by the names in `HYPERPARAMETERS`; others are ignored.
     num_epochs : int
-        The epochs that the configuration asks for.
+        The epochs of the configuration.
     starts_with_probe : bool
-        Whether training begins with a probe of the network's frozen features, which is reported as epoch 0.
+        Whether training starts from a linear probe, which is reported as epoch 0.
     """
 
     network: NetworkDescription
@@ -182,7 +182,7 @@ def features(description: Description, data: DatasetDescription, top1: float) ->
     description, data
         The configuration and the images.
     top1
-        The network's ImageNet accuracy, published or guessed.
+        The network's ImageNet accuracy, published or predicted.
 
     Returns
     -------
@@ -208,7 +208,7 @@ def _network(network: NetworkDescription, top1: float) -> list[float]:
 
 
 def _recipe(recipe: Mapping[str, Any], log_batch: float) -> list[float]:
-    log_lr = math.log10(max(recipe["lr"], 1e-12))  # a factor of a rate may take it down to 0
+    log_lr = math.log10(max(recipe["lr"], 1e-12))  # a factor on the rate may be 0
     opt = str(recipe["opt"]).lower()
     is_adaptive = opt in _ADAPTIVE
     momentum = recipe["momentum"] if opt in ("momentum", "nesterov", "sgd") else 0.0
@@ -219,7 +219,7 @@ def _recipe(recipe: Mapping[str, Any], log_batch: float) -> list[float]:
         log_lr,
         log_batch,
         log_lr - 0.15 * log_batch,
-        log_lr if is_adaptive else log_lr - 1.5,  # SGD wants rates about thirty times as high
+        log_lr if is_adaptive else log_lr - 1.5,  # SGD needs rates about thirty times as high
         log_lr - math.log10(max(1.0 - momentum, 1e-3)),
         is_adaptive,
         *(opt == name for name in ("adam", "adamw", "adamp")),
