@@ -49,7 +49,7 @@ def test_an_instance_is_returned_and_a_registered_class_gets_the_arguments_that_
     monkeypatch.setitem(globals(), "Own", Own)
     assert make_executor("own", preload=["json"], time_limit_s=3.0).time_limit_s == 3.0
     with pytest.raises(HyperparameterError, match=r"no option 'num_gpus'"):
-        EXECUTORS.make("own", num_gpus=3)
+        EXECUTORS.make("own", {"num_gpus": 3})
 
 
 class Closing(InlineExecutor):

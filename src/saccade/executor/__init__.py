@@ -115,7 +115,7 @@ def make_executor(
         "time_limit_s": time_limit_s,
     }
     known = inspect.signature(EXECUTORS[given]).parameters
-    return EXECUTORS.make(given, **{name: value for name, value in options.items() if name in known})
+    return EXECUTORS.make(given, arguments={name: value for name, value in options.items() if name in known})
 
 
 @contextlib.contextmanager

@@ -72,17 +72,19 @@ class Registry(Mapping[str, "Callable[..., T]"], Generic[T]):
 
         return entry_points(group=f"saccade.{self.kind}s")
 
-    def make(self, given: str | T, *arguments: Any, hidden: tuple[str, ...] = (), **options: Any) -> T:
+    def make(
+        self, given: str | T, options: Mapping[str, Any] | None = None, arguments: Mapping[str, Any] | None = None
+    ) -> T:
         """Return an instance: the given one, or a new one of the class of that name.
 
         Parameters
         ----------
         given : str or instance
             A name of the registry; or an instance of `base`, which is returned as it is.
-        *arguments, **options
-            Arguments of the class.
-        hidden : tuple of str
-            Parameters of the class that are not options.
+        options : mapping or None
+            Keyword arguments that the user gave; their names are checked.
+        arguments : mapping or None
+            Further keyword arguments of the class, which are not options of the user.
 
         Raises
         ------
@@ -91,6 +93,7 @@ class Registry(Mapping[str, "Callable[..., T]"], Generic[T]):
         HyperparameterError
             If the class has no such option, or if an instance is given together with options.
         """
+        options, arguments = options or {}, arguments or {}
         if isinstance(given, self.base):
             if options:
                 raise HyperparameterError(
@@ -102,11 +105,11 @@ class Registry(Mapping[str, "Callable[..., T]"], Generic[T]):
             hint = f"Pass one of these names, or an instance of {self.base.__module__}.{self.base.__qualname__}."
             raise UnknownNameError.of(self.kind, given, self, hint)
         made = self[given]
-        known = [name for name in inspect.signature(made).parameters if name not in hidden]
+        known = [name for name in inspect.signature(made).parameters if name not in arguments]
         for option in options:
-            if option not in known and option not in hidden:
+            if option not in known:
                 near = near_names(option, known)
                 advice = f"Did you mean {near[0]!r}? " if near else ""
                 theirs = f"Its options: {', '.join(known)}." if known else "It has no options."
                 raise HyperparameterError(f"The {self.kind} {given!r} has no option {option!r}. {advice}{theirs}")
-        return made(*arguments, **options)
+        return made(**arguments, **options)
