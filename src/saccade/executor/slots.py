@@ -172,7 +172,7 @@ def plan_workers(
             )
         if ngpus_per_trial > 1 and ngpus_per_trial != int(ngpus_per_trial):
             raise HyperparameterError(
-                f"ngpus_per_trial was given {ngpus_per_trial!r}; expected a whole number, or up to 1 a fraction of a GPU"
+                f"ngpus_per_trial was given {ngpus_per_trial!r}; expected a whole number, or a fraction up to 1"
             )
     warn = warn or (lambda _: None)
     if nthreads_per_trial is not None and nthreads_per_trial > num_cpus:
