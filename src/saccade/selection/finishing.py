@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -114,7 +114,7 @@ def write_predictor(
     objectives: Sequence[str] = (),
     refit_folder: Path | None = None,
     layers: Path,
-    seconds: Mapping[str, float],
+    seconds: Callable[[], Mapping[str, float]],
 ) -> SavedPredictor:
     """Write the predictor into the run folder; after a kill it is complete, or absent.
 
@@ -136,8 +136,8 @@ def write_predictor(
         Where the weights of the best trial's refit are; None without a refit.
     layers : Path
         Where new classifier layers are written, which are fitted to all images.
-    seconds : mapping
-        Seconds by phase of the run, with their ``total``.
+    seconds : callable
+        Returns the seconds of each phase of the run so far, with their ``total``.
 
     Raises
     ------
@@ -165,7 +165,7 @@ def write_predictor(
     if refit_folder is not None:
         weights[WEIGHTS] = _weights(refit_folder, best)
     summary = {
-        **fit_summary(first, study.trials, task.metric.name, seconds, epoch),
+        **fit_summary(first, study.trials, task.metric.name, seconds(), epoch),
         **trust.summary(task.problem, is_refit),
         "refit_full": is_refit,
         **(combined_figures(combination, len(study.trials)) if folded is None else folded.figures()),
