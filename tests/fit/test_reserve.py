@@ -99,7 +99,7 @@ def test_the_end_of_many_simulated_trials_is_quick(tmp_path: Path) -> None:
     assert len(study.trials) == 50
 
 
-def test_for_ensembles_and_soups_the_best_trials_of_the_best_networks_are_kept(tmp_path: Path) -> None:
+def test_for_an_ensemble_the_best_trials_of_the_best_networks_are_kept(tmp_path: Path) -> None:
     scores = {"a": (1, 4, 3), "b": (9, 8, 7), "c": (5, 6, 2)}
     space = {"model": Categorical(*scores), "x": Categorical(*range(1, 10))}
     configs = [{"model": name, "x": score} for name, given_ in scores.items() for score in given_]
@@ -107,7 +107,7 @@ def test_for_ensembles_and_soups_the_best_trials_of_the_best_networks_are_kept(t
         InlineExecutor(Writing()), GridSearcher(space, starting_configs=configs), FIFOScheduler(), num_trials=9,
         folder=tmp_path / "trials",
     )  # fmt: skip
-    study.listeners.append(SupersededWeights(study, num_networks=2, per_network=2))
+    study.listeners.append(SupersededWeights(study, num_networks=2))
     study.run()
     kept = [study.trials[int(name)].config for name, files in names(tmp_path / "trials").items() if files]
-    assert sorted((config["model"], config["x"]) for config in kept) == [("b", 8), ("b", 9), ("c", 5), ("c", 6)]
+    assert sorted((config["model"], config["x"]) for config in kept) == [("b", 9), ("c", 6)]

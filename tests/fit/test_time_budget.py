@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 
 from saccade.deadline import Deadline
 from saccade.events import EpochDone, Event, JobDone, PhaseDone, TrialStarted
-from saccade.fit.time_budget import COMBINING_FRACTION, LEAST_FINISHING_S, FinishingReserve, TimeBudget
+from saccade.fit.time_budget import LEAST_FINISHING_S, SELECTION_FRACTION, FinishingReserve, TimeBudget
 
 
 @given(
     used_s=st.floats(0, 100),
     phases=st.lists(
-        st.tuples(st.sampled_from(["decoding", "search", "soups", "selection", "finishing"]), st.floats(0, 100)),
+        st.tuples(st.sampled_from(["decoding", "search", "folds", "selection", "finishing"]), st.floats(0, 100)),
         max_size=8,
     ),
     num_workers=st.integers(1, 4),
@@ -127,24 +127,13 @@ def test_what_passes_before_a_first_epoch_is_kept_for_a_refit() -> None:
     trials=st.lists(st.tuples(st.integers(0, 8), st.floats(0.01, 50)), max_size=20),
     max_members=st.integers(1, 6),
 )
-def test_soups_and_ensembles_have_a_small_part_of_the_time(limit_s, trials, max_members) -> None:
+def test_ensemble_selection_has_a_small_part_of_the_time(limit_s, trials, max_members) -> None:
     deadline = Deadline(limit_s, lambda: 0.0)
-    reserve = FinishingReserve(deadline, max_members=max_members, has_soups=True)
+    reserve = FinishingReserve(deadline, max_members=max_members)
     for number, (network, val_s) in enumerate(trials):
         reserve(TrialStarted(number, {"model": f"net{network}"}))
         reserve(EpochDone(number, 1, 0.5, val_s + 1, {"val_s": val_s}))
-    assert 0 <= reserve.combining_s <= COMBINING_FRACTION * limit_s
-    assert reserve.seconds() == pytest.approx(reserve.finishing_s + reserve.combining_s)
+    assert 0 <= reserve.selection_s <= SELECTION_FRACTION * limit_s
+    assert reserve.seconds() == pytest.approx(reserve.finishing_s + reserve.selection_s)
     if len(trials) < 2:
-        assert reserve.combining_s == 0
-
-
-def test_the_more_trials_of_a_network_the_longer_soups_take_up_to_a_limit() -> None:
-    reserve = FinishingReserve(Deadline(1e6, lambda: 0.0), has_soups=True)
-    kept = []
-    for number in range(5):
-        reserve(TrialStarted(number, {"model": "net"}))
-        reserve(EpochDone(number, 1, 0.5, 11.0, {"val_s": 10.0}))
-        kept.append(reserve.combining_s)
-    assert kept[0] < kept[1] < kept[2] == kept[3] == kept[4]
-    assert FinishingReserve(Deadline(1e6), has_soups=True).combining_s == 0
+        assert reserve.selection_s == 0

@@ -16,7 +16,6 @@ from saccade.data.examples import Examples
 from saccade.deadline import Deadline
 from saccade.errors import DataError, SaccadeError
 from saccade.events import Event, EventLog, Listener, RunFinished, RunStarted, Warned
-from saccade.executor import Executor
 from saccade.fit.preparation import PreparedData, prepare_data
 from saccade.fit.reserve import superseded_weights
 from saccade.fit.resuming import EarlierRun, check_split, most_held_out_before
@@ -26,7 +25,6 @@ from saccade.fit.run_folder import (
     FOLDS,
     JOURNAL,
     REFIT,
-    SOUPS,
     START,
     STORE,
     TRIALS,
@@ -37,17 +35,13 @@ from saccade.fit.run_folder import (
     tidy_up,
 )
 from saccade.fit.searching import check_search, is_gpu_wanted, make_image_executor, make_study
-from saccade.fit.time_budget import TRIALS_PER_NETWORK, FinishingReserve, TimeBudget
+from saccade.fit.time_budget import FinishingReserve, TimeBudget
 from saccade.inference.saved import SavedPredictor
-from saccade.selection.candidates import Candidate
-from saccade.selection.finishing import best_trials, choose_combination, write_predictor
-from saccade.selection.folding import Folded, Folding
-from saccade.selection.refitting import refit
-from saccade.selection.souping import make_soups, soup_groups
+from saccade.selection.finishing import select_networks, write_predictor
+from saccade.selection.folds import CrossValidation
 from saccade.study.journal import Journal
 from saccade.study.objectives import check_score_name, cost_names
 from saccade.study.progress import ProgressDisplay
-from saccade.study.study import Study
 from saccade.tasks.metrics import make_metric
 from saccade.tasks.problem import Problem
 from saccade.training.imbalance import check_imbalance
@@ -109,18 +103,41 @@ def run_fit(request: FitRequest, deadline: Deadline, earlier: EarlierRun | None 
                 budget.begin("decoding")
                 data = _prepare(request, folder, problem.num_outputs, budget, tell)
                 task = _make_task(request, folder, data)
+                cross_validation = None
+                if settings.num_folds is not None:
+                    cross_validation = CrossValidation(task, settings.num_folds, settings.random_state or 0)
 
                 budget.begin("search", executor.num_workers)
-                folding = _make_folding(request, task)
-                study = _search(request, folder, task, executor, folding, budget, display, listeners)
-                until = budget.selection_deadline
-                refit_folder, folded, soups = _train_again(request, folder, study, task, folding, until, budget)
+                executor.trainable = ImageTrainable(task)
+                num_train = len(task.train.indices)
+                budget.reserve = FinishingReserve(
+                    deadline,
+                    refit_ratio=(num_train + len(task.val.indices)) / num_train if settings.refit_full else 0.0,
+                    objectives=objectives,
+                    max_members=settings.max_members,
+                    folds=None if cross_validation is None else cross_validation.costs(executor.num_workers),
+                )
+                with Journal(folder / JOURNAL, request.space) as journal:
+                    reserve_s = budget.reserve.seconds
+                    study = make_study(request, folder, task, executor, deadline, reserve_s, journal, listeners)
+                    budget.reserve.recall(study)
+                    display.recall(study.trials)
+                    study.listeners.append(superseded_weights(study, settings))
+                    study.run()
 
-            budget.begin("selection")
-            combination = None if folded is None else folded.combination
-            if folded is None and (settings.max_members > 1 or settings.makes_soups):
-                seed = settings.random_state or 0
-                combination = choose_combination(study, task, soups, until, max_members=settings.max_members, seed=seed)
+                budget.begin("refit" if settings.refit_full else "folds" if cross_validation else "selection")
+                combination = select_networks(
+                    study,
+                    task,
+                    budget.selection_deadline,
+                    tell,
+                    objectives=objectives,
+                    max_members=settings.max_members,
+                    seed=settings.random_state or 0,
+                    cross_validation=cross_validation,
+                    folds_folder=folder / FOLDS,
+                    refit_folder=folder / REFIT if settings.refit_full else None,
+                )
 
             budget.begin("finishing")
             saved = write_predictor(
@@ -128,13 +145,10 @@ def run_fit(request: FitRequest, deadline: Deadline, earlier: EarlierRun | None 
                 study,
                 task,
                 combination,
-                folded,
                 label=request.label,
                 eval_metric=request.eval_metric if isinstance(request.eval_metric, str) else None,
                 class_names=request.train.class_names,
                 objectives=objectives,
-                refit_folder=refit_folder,
-                layers=folder / REFIT / "layers",
                 seconds=budget.seconds,
             )
             tidy_up(folder)
@@ -246,84 +260,3 @@ def _make_task(request: FitRequest, folder: Path, data: PreparedData) -> ImageTa
         costs=cost_names(request.settings.tuning.objectives),
         is_holdout=request.tuning is None,
     )
-
-
-def _make_folding(request: FitRequest, task: ImageTask) -> Folding | None:
-    settings = request.settings
-    if settings.num_folds is None:
-        return None
-    return Folding(
-        task,
-        settings.num_folds,
-        settings.random_state or 0,
-        makes_soup=settings.makes_soup_of_folds,
-        is_single=settings.max_members == 1,
-    )
-
-
-def _search(
-    request: FitRequest,
-    folder: Path,
-    task: ImageTask,
-    executor: Executor,
-    folding: Folding | None,
-    budget: TimeBudget,
-    display: ProgressDisplay,
-    listeners: list[Listener],
-) -> Study:
-    """Search, or continue the search of the run folder, until the time or the trials are used up."""
-    settings, num_train = request.settings, len(task.train.indices)
-    executor.trainable = ImageTrainable(task)
-    budget.reserve = FinishingReserve(
-        budget.deadline,
-        refit_ratio=(num_train + len(task.val.indices)) / num_train if settings.refit_full else 0.0,
-        objectives=settings.tuning.objectives,
-        max_members=settings.max_members,
-        has_soups=settings.makes_soups,
-        folds=None if folding is None else folding.costs(executor.num_workers),
-    )
-    with Journal(folder / JOURNAL, request.space) as journal:
-        study = make_study(request, folder, task, executor, budget.deadline, budget.reserve.seconds, journal, listeners)
-        budget.reserve.recall(study)
-        display.recall(study.trials)
-        study.listeners.append(superseded_weights(study, settings))
-        study.run()
-    return study
-
-
-def _train_again(
-    request: FitRequest,
-    folder: Path,
-    study: Study,
-    task: ImageTask,
-    folding: Folding | None,
-    until: Deadline,
-    budget: TimeBudget,
-) -> tuple[Path | None, Folded | None, list[Candidate]]:
-    """Refit the best trial, cross-validate it, or average weights, as requested; return what could be finished."""
-    settings, tell = request.settings, budget.tell
-    best = best_trials(study, settings.tuning.objectives)[0]
-    if settings.refit_full:
-        budget.begin("refit")
-        is_refit = refit(study.executor, task, best, _empty(folder / REFIT), until, tell)
-        return (folder / REFIT if is_refit else None), None, []
-    if folding is not None:
-        budget.begin("folds")
-        folded = folding.run(study.executor, best, _empty(folder / FOLDS), until, tell)
-        if folded is not None:
-            return None, folded, []
-    if not settings.makes_soups:
-        return None, None, []
-    budget.begin("soups")
-    # Weights can be averaged if training started from the same weights.
-    is_any_start = settings.soup is True or task.start is not None
-    groups = soup_groups(study.trials, TRIALS_PER_NETWORK, is_any_start=is_any_start)
-    if settings.max_members == 1:
-        groups = [group for group in groups if group[0] is study.best_trial]
-    return None, None, make_soups(study.executor, task, groups, _empty(folder / SOUPS), until, tell)
-
-
-def _empty(folder: Path) -> Path:
-    """Remove a folder that a killed process may have left, and return its path."""
-    shutil.rmtree(folder, ignore_errors=True)
-    return folder

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from saccade.events import Event, JobDone, JobFailed
 from saccade.fit.settings import FitSettings
-from saccade.fit.time_budget import TRIALS_PER_NETWORK, num_networks_kept
+from saccade.fit.time_budget import num_networks_kept
 from saccade.study.objectives import cost_names, same_costs
 from saccade.study.study import Study
 from saccade.study.trial import Status, Trial
@@ -20,8 +20,7 @@ class SupersededWeights:
     Listen with it to the events of a study. A trial that is running or paused keeps its files; of those that have
     ended, the best one keeps its weights, also while another that has not ended yet leads: that one may still fail.
     Where costs are objectives too, that holds for each network, since only another network can cost less. For an
-    ensemble the best trials of several networks are kept, and for soups several trials of each of these. Of probes one
-    for each network is kept.
+    ensemble the best trial of each of several networks is kept. Of probes one for each network is kept.
 
     Parameters
     ----------
@@ -30,20 +29,14 @@ class SupersededWeights:
     objectives : sequence of str
         As `saccade.study.objectives.check_objectives` returns them.
     num_networks : int
-        Of how many networks trials are kept.
-    per_network : int
-        How many trials of each are kept.
+        Of how many networks the best trial is kept.
     """
 
-    def __init__(
-        self, study: Study, objectives: Sequence[str] = (), num_networks: int = 1, per_network: int = 1
-    ) -> None:
+    def __init__(self, study: Study, objectives: Sequence[str] = (), num_networks: int = 1) -> None:
         self._study = study
         has_costs = bool(cost_names(objectives))
-        self._is_one_for_all = not has_costs and num_networks == per_network == 1
         self._num_networks = float("inf") if has_costs else num_networks
-        self._per_network = per_network
-        self._kept: dict[Hashable, list[Trial]] = {}  # the best first
+        self._kept: dict[Hashable, Trial] = {}  # the best trial of each network
         self._probed: dict[Hashable, int] = {}  # the trial whose probe is kept, by network
         for trial in study.trials:
             self._settle(trial)
@@ -63,12 +56,12 @@ class SupersededWeights:
             return
         if self._probed.setdefault(same_costs(trial.config), trial.number) != trial.number:
             probe_file(folder).unlink(missing_ok=True)
-        key = None if self._is_one_for_all else same_costs(trial.config)
-        group = [kept for kept in self._kept.get(key, []) if kept is not trial]
-        group = sorted([*group, trial], key=_rank, reverse=True)
-        self._kept[key], losers = group[: self._per_network], group[self._per_network :]
+        key = None if self._num_networks == 1 else same_costs(trial.config)
+        before = self._kept.get(key, trial)
+        self._kept[key] = max(before, trial, key=_rank)
+        losers = [] if before is trial else [min(before, trial, key=_rank)]
         if len(self._kept) > self._num_networks:
-            losers += self._kept.pop(min(self._kept, key=lambda name: _rank(self._kept[name][0])))
+            losers.append(self._kept.pop(min(self._kept, key=lambda name: _rank(self._kept[name]))))
         for loser in losers:
             _drop_weights(Path(loser.folder))
 
@@ -85,9 +78,4 @@ def _rank(trial: Trial) -> tuple[float, int]:
 
 def superseded_weights(study: Study, settings: FitSettings) -> SupersededWeights:
     """Return what removes the files that neither the predictor nor what is combined for it can need."""
-    return SupersededWeights(
-        study,
-        settings.tuning.objectives,
-        num_networks_kept(settings.max_members),
-        TRIALS_PER_NETWORK if settings.makes_soups else 1,
-    )
+    return SupersededWeights(study, settings.tuning.objectives, num_networks_kept(settings.max_members))

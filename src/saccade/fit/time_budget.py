@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import json
 import time
-from collections import defaultdict
 from collections.abc import Hashable, Sequence
 from typing import Any, Literal
 
 from saccade.deadline import Deadline
 from saccade.events import EpochDone, Event, JobDone, Listener, PhaseDone, TrialStarted
-from saccade.selection.folding import FoldCosts
+from saccade.selection.folds import FoldCosts
 from saccade.selection.summary import trial_rows
 from saccade.study.objectives import cost_names, same_costs
 from saccade.study.study import Study
 from saccade.study.trial import Trial
 
-Phase = Literal["preparing", "decoding", "search", "refit", "folds", "soups", "selection", "finishing"]
+Phase = Literal["preparing", "decoding", "search", "refit", "folds", "selection", "finishing"]
 
 DECODING_FRACTION, LEAST_DECODING_S = 0.2, 1.0
 """Decoding stops after this fraction of the limit, but not before so many seconds: some images must be there."""
@@ -25,14 +24,11 @@ SPEED_FRACTION, SHORT_SPEED_FRACTION, FEW_NETWORKS_S, LONGEST_SPEED_S = 0.04, 0.
 """Measuring the speed of networks takes up to 4 % of the limit, at most 2 s; on a short limit up to 8 %, at most 0.8 s,
 in which a few small networks can be timed on two cores."""
 
-COMBINING_FRACTION, SELECTION_S = 0.05, 0.8
-"""Soups and the choice of an ensemble together take at most 5 % of the limit; the choice takes up to 0.8 s of it."""
+SELECTION_FRACTION, SELECTION_S = 0.05, 0.8
+"""The choice of an ensemble takes up to 0.8 s, and at most 5 % of the limit."""
 
 LEAST_FINISHING_S = 0.2
 """Seconds to stop workers, to remove files and to write the summary, which are too short to be measured."""
-
-TRIALS_PER_NETWORK = 3
-"""Trials of one network whose weights are kept for a soup."""
 
 
 def num_networks_kept(max_members: int) -> int:
@@ -95,7 +91,7 @@ class TimeBudget:
 
     @property
     def selection_deadline(self) -> Deadline:
-        """When a refit, folds, soups and the choice of an ensemble must be done, so that time is left to finish."""
+        """When a refit, folds and the choice of an ensemble must be done, so that time is left to finish."""
         return Deadline(self.deadline.seconds_left() - self.reserve.finishing_s)
 
     def begin(self, phase: Phase, num_workers: int = 1) -> None:
@@ -158,8 +154,6 @@ class FinishingReserve:
         With costs among them, the weights of one trial for each network are copied.
     max_members : int
         The most members of an ensemble, whose weights are copied.
-    has_soups : bool
-        Whether weights are averaged, and the averages evaluated.
     folds : FoldCosts or None
         The costs of cross-validation, which takes the place of a refit.
     """
@@ -170,15 +164,14 @@ class FinishingReserve:
         refit_ratio: float = 0.0,
         objectives: Sequence[str] = (),
         max_members: int = 1,
-        has_soups: bool = False,
         folds: FoldCosts | None = None,
     ) -> None:
         self._deadline, self._folds = deadline, folds
         self._refit_ratio = refit_ratio if folds is None else folds.ratio
         self._has_costs = bool(cost_names(objectives))
-        self._max_members, self._has_soups = max_members, has_soups
-        self._networks: dict[Hashable, set[int]] = defaultdict(set)
-        self._write_s = self._setup_s = self._row_s = self._val_s = 0.0
+        self._max_members = max_members
+        self._networks: set[Hashable] = set()
+        self._write_s = self._setup_s = self._row_s = 0.0
         self._sent_s: dict[int, float] = {}  # when the running job of a trial was submitted
         self._seconds: dict[int, float] = {}  # of each trial so far
         self._best_score, self._best_s = -float("inf"), 0.0
@@ -192,23 +185,20 @@ class FinishingReserve:
         return LEAST_FINISHING_S + num_copies * self._write_s + self._num_trials * self._row_s
 
     @property
-    def combining_s(self) -> float:
-        """Seconds for soups and for the choice of an ensemble, which come before that."""
-        sizes = sorted((min(len(trials), TRIALS_PER_NETWORK) for trials in self._networks.values()), reverse=True)
-        groups = [size for size in sizes[: num_networks_kept(self._max_members)] if size > 1] if self._has_soups else []
-        # Statistics of batch norm are recomputed for averaged weights, which takes about as long as the validation.
-        soups_s = sum(self._setup_s + (size - 1) * 2 * self._val_s for size in groups)
-        selection_s = SELECTION_S if self._max_members > 1 and self._num_trials > 1 else 0.0
-        return min(soups_s + selection_s, COMBINING_FRACTION * self._deadline.limit_s)
+    def selection_s(self) -> float:
+        """Seconds for the choice of an ensemble, which comes before that."""
+        if self._max_members == 1 or self._num_trials < 2:
+            return 0.0
+        return min(SELECTION_S, SELECTION_FRACTION * self._deadline.limit_s)
 
     def seconds(self) -> float:
         """Return the seconds to reserve."""
         ratio = self._refit_ratio
         if not ratio or self._deadline.seconds_left() == float("inf"):
-            return self.finishing_s + self.combining_s
+            return self.finishing_s + self.selection_s
         fixed_s = self.finishing_s + self._setup_s
         if self._folds is not None:
-            fixed_s += (self._folds.num_rounds - 1) * self._setup_s + self._folds.num_judged * self._val_s
+            fixed_s += (self._folds.num_rounds - 1) * self._setup_s
         # The time t that a trial may still take satisfies t + ratio * (best_s + t) = left_s.
         left_s = max(0.0, self._deadline.seconds_left() - fixed_s)
         return fixed_s + ratio * (left_s + self._best_s) / (1 + ratio)
@@ -216,7 +206,7 @@ class FinishingReserve:
     def recall(self, study: Study) -> None:
         """Measure by the reports of earlier processes, which the study was restored from."""
         for trial in study.trials:
-            self._networks[same_costs(trial.config)].add(trial.number)
+            self._networks.add(same_costs(trial.config))
             for report in trial.reports:
                 self(report)
 
@@ -226,10 +216,9 @@ class FinishingReserve:
             case TrialStarted():
                 self._sent_s[event.trial] = time.monotonic()
                 self._num_trials = max(self._num_trials, event.trial + 1)
-                self._networks[same_costs(event.config)].add(event.trial)
+                self._networks.add(same_costs(event.config))
             case EpochDone():
                 self._write_s = max(self._write_s, event.metrics.get("write_s", 0.0))
-                self._val_s = max(self._val_s, event.metrics.get("val_s", 0.0))
                 if (sent_s := self._sent_s.pop(event.trial, None)) is not None:
                     self._setup_s = max(self._setup_s, time.monotonic() - sent_s - event.seconds)
                 trial_s = self._seconds[event.trial] = self._seconds.get(event.trial, 0.0) + event.seconds
