@@ -16,6 +16,7 @@ from saccade.data.examples import Examples
 from saccade.deadline import Deadline
 from saccade.errors import DataError, SaccadeError
 from saccade.events import Event, EventLog, Listener, RunFinished, RunStarted, Warned
+from saccade.executor import use_executor
 from saccade.fit.preparation import PreparedData, prepare_data
 from saccade.fit.reserve import superseded_weights
 from saccade.fit.resuming import EarlierRun, check_split, most_held_out_before
@@ -99,7 +100,8 @@ def run_fit(request: FitRequest, deadline: Deadline, earlier: EarlierRun | None 
             tell(RunStarted(str(folder), request.num_trials, request.time_limit_s))
             if warning:
                 tell(Warned(warning))
-            with make_image_executor(request, tell) as executor:  # Workers start while images are decoded.
+            # Workers start while images are decoded.
+            with use_executor(settings.executor, make_image_executor(request, tell)) as executor:
                 budget.begin("decoding")
                 data = _prepare(request, folder, problem.num_outputs, budget, tell)
                 task = _make_task(request, folder, data)
