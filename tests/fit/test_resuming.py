@@ -15,9 +15,9 @@ from safetensors.numpy import load_file
 
 import saccade as ag
 from saccade import ImagePredictor
-from saccade.fit import fitting
 from saccade.errors import DataError, HyperparameterError, SearchFailedError
 from saccade.events import LineFile
+from saccade.fit import fitting
 from saccade.fit.resuming import EarlierRun, used_seconds
 from saccade.fit.run_folder import locked
 from saccade.selection.folds import FoldTrainable

@@ -198,12 +198,12 @@ def _check_data(request: FitRequest, data: PreparedData, folder: Path, tell: Lis
     """Check the images for what could spoil the result; a table of all findings goes into the run folder."""
 
     def part(examples: Examples, start: int) -> CheckedPart:
-        has_classes = data.problem.type in ("binary", "multiclass")
-        labels = examples.labels if has_classes and isinstance(examples.labels, pd.Series) else None
+        has_one_class = data.problem.has_one_class
+        labels = examples.labels if has_one_class and isinstance(examples.labels, pd.Series) else None
         return CheckedPart(examples.images, labels, data.store.scan.take(range(start, start + len(examples))))
 
     tuning = None if request.tuning is None else part(request.tuning, len(request.train))
-    report = check_dataset(part(request.train, 0), tuning, is_regression=data.problem.type == "regression")
+    report = check_dataset(part(request.train, 0), tuning, is_regression=not data.problem.has_classes)
     if report.findings:
         report.to_frame().to_csv(folder / CHECKS, index=False)
     # Unreadable images have been named already, and duplicates do no harm: the split keeps them together.

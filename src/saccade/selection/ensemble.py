@@ -21,8 +21,8 @@ import numpy as np
 from saccade.errors import DataError
 from saccade.inference.average import weighted_mean
 from saccade.inference.calibration import fit_calibration
-from saccade.tasks.metrics import Metric, held_out_figures
-from saccade.tasks.problem import Problem, rarest_labels
+from saccade.tasks.metrics import Metric, summary_metrics
+from saccade.tasks.problem import Problem
 
 NUM_BAGS, BAG_PART, LEAST_BAG = 12, 0.5, 6
 """Selections among parts of the models, the part that each sees, and the fewest models that it sees."""
@@ -112,7 +112,7 @@ class Judgement:
         As `mean_loss`, of calibrated predictions: the mean of networks that are too cautious is more cautious still,
         which a temperature mends.
     figures : dict
-        As `held_out_figures`.
+        As `summary_metrics`.
     """
 
     score: float
@@ -128,7 +128,7 @@ class Judgement:
         by_chance = CHANCE * equal_scores_differ_by(num_images, problem)
         if other.score - self.score > by_chance:
             return False
-        more = CHANCE * DIFFERING_LOSS / math.sqrt(num_images) if problem.is_classification else math.inf
+        more = CHANCE * DIFFERING_LOSS / math.sqrt(num_images) if problem.has_classes else math.inf
         return self.loss <= other.loss * (1 + more)
 
 
@@ -140,13 +140,11 @@ def judge(predictions: np.ndarray, targets: np.ndarray, problem: Problem, metric
     DataError
         When the metric is not defined on these images.
     """
-    calibrated = predictions
-    if problem.is_classification:
-        calibrated = fit_calibration(predictions, targets, problem).apply(predictions, problem)
+    calibrated = fit_calibration(predictions, targets, problem).apply(predictions, problem)
     return Judgement(
         metric.score(metric(targets, predictions, problem)),
         mean_loss(calibrated, targets, problem),
-        held_out_figures(targets, predictions, problem),
+        summary_metrics(targets, predictions, problem),
     )
 
 
@@ -158,7 +156,7 @@ def equal_scores_differ_by(num_images: int, problem: Problem) -> float:
     >>> [round(equal_scores_differ_by(num, Problem.of(["cat", "dog"])), 3) for num in (100, 10_000)]
     [0.024, 0.002]
     """
-    return math.sqrt(DIFFERING_PART / num_images) if problem.is_classification else 0.0
+    return math.sqrt(DIFFERING_PART / num_images) if problem.has_classes else 0.0
 
 
 def cross_fit(
@@ -238,10 +236,7 @@ def num_repeats(num_images: int) -> int:
 
 def draw_folds(targets: np.ndarray, problem: Problem, rng: np.random.Generator) -> np.ndarray:
     """Return a number below `NUM_FOLDS` for each image; each part has its share of each class, however rare it is."""
-    strata = np.zeros(len(targets))
-    if problem.is_classification:
-        strata = rarest_labels(targets) if problem.type == "multilabel" else targets
-    order = np.lexsort([rng.random(len(targets)), strata])
+    order = np.lexsort([rng.random(len(targets)), problem.strata(targets)])
     folds = np.empty(len(targets), np.int64)
     folds[order] = np.arange(len(targets)) % NUM_FOLDS
     return folds
@@ -264,11 +259,7 @@ def _parts(predictions: Sequence[np.ndarray], targets: np.ndarray, problem: Prob
     That is the probability that it gave to what is right, or the error of its number. These of a weighted mean of
     models are the weighted mean of theirs, so selection needs nothing else of a thousand classes.
     """
-    if problem.type == "regression":
-        return np.stack([(rows - problem.mean) / problem.std - targets[:, None] for rows in predictions]).astype(float)
-    if problem.type == "multilabel":
-        return np.stack([np.where(targets > 0, rows, 1 - rows) for rows in predictions]).astype(float)
-    return np.stack([rows[np.arange(len(targets)), targets][:, None] for rows in predictions]).astype(float)
+    return np.stack([problem.loss_terms(rows, targets) for rows in predictions])
 
 
 def _loss(parts: np.ndarray, problem: Problem) -> np.ndarray:
@@ -279,9 +270,7 @@ def _loss(parts: np.ndarray, problem: Problem) -> np.ndarray:
 
 def _losses_of_images(parts: np.ndarray, problem: Problem) -> np.ndarray:
     """Return the losses, (num_models, num_images), of parts (num_models, num_images, k)."""
-    losses = parts**2 if problem.type == "regression" else -np.log(np.clip(parts, 1e-15, None))
-    mean: np.ndarray = losses.mean(2)
-    return mean
+    return problem.term_losses(parts)
 
 
 def _select(

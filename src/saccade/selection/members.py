@@ -36,7 +36,7 @@ def calibrated(candidates: Sequence[Candidate], task: ImageTask) -> list[Candida
     task : ImageTask
         The task of the search.
     """
-    if not task.problem.is_classification:
+    if not task.problem.has_classes:
         return list(candidates)
     return [_of_probe(one, task) if one.probe is not None else _of_trained(one, task) for one in candidates]
 
