@@ -767,7 +767,8 @@ class Multilabel(Classification):
 
     def confidences(self, probabilities: np.ndarray) -> np.ndarray:
         """Return the probability of each label."""
-        return probabilities.T
+        columns: np.ndarray = probabilities.T
+        return columns
 
     def outcomes(self, probabilities: np.ndarray, targets: np.ndarray) -> np.ndarray:
         """Return whether images have each label."""
