@@ -16,6 +16,7 @@ from saccade.data.examples import Examples
 from saccade.deadline import Deadline
 from saccade.errors import DataError, SaccadeError
 from saccade.events import Event, EventLog, Listener, RunFinished, RunStarted, Warned
+from saccade.executor import use_executor
 from saccade.fit.preparation import PreparedData, prepare_data
 from saccade.fit.reserve import FinishingReserve, superseded_weights
 from saccade.fit.resuming import EarlierRun, check_split, most_held_out_before
@@ -119,7 +120,7 @@ def run_fit(request: FitRequest, deadline: Deadline, earlier: EarlierRun | None 
             tell(RunStarted(str(folder), num_trials, request.time_limit_s))
             if told:
                 tell(Warned(told))
-            with make_image_executor(request, tell) as executor:
+            with use_executor(request.settings.executor, make_image_executor(request, tell)) as executor:
                 data = _prepare(request, folder, problem.num_outputs, deadline, tell)
                 metric = make_metric(request.eval_metric, data.problem)
                 task = _task(request, folder, data, metric, weights)
