@@ -231,12 +231,12 @@ def _check_images(request: FitRequest, data: PreparedData, folder: Path, tell: L
     """Check the images for problems that impair training, and write all findings to a table in the run folder."""
 
     def part(examples: Examples, start: int) -> CheckedPart:
-        has_classes = data.problem.type in ("binary", "multiclass")
-        labels = examples.labels if has_classes and isinstance(examples.labels, pd.Series) else None
+        has_one_class = data.problem.has_one_class
+        labels = examples.labels if has_one_class and isinstance(examples.labels, pd.Series) else None
         return CheckedPart(examples.images, labels, data.store.scan.take(range(start, start + len(examples))))
 
     tuning = None if request.tuning is None else part(request.tuning, len(request.train))
-    report = check_dataset(part(request.train, 0), tuning, is_regression=data.problem.type == "regression")
+    report = check_dataset(part(request.train, 0), tuning, is_regression=not data.problem.has_classes)
     if report.findings:
         report.to_frame().to_csv(folder / CHECKS, index=False)
     # Unreadable images are reported by `prepare_data`. Duplicates do no harm: the split keeps them together.
