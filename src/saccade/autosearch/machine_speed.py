@@ -34,12 +34,6 @@ NUM_IMAGES, NUM_RUNS = 4, 3
 LONGEST_S = 2.0
 """The most seconds for all forward passes."""
 
-LIMIT_PART, SHORT_LIMIT_PART = 0.04, 0.08
-"""The part of a time limit for forward passes; the second holds up to `FEW_NETWORKS_S`."""
-
-FEW_NETWORKS_S = 0.8
-"""Seconds in which a few small networks can be timed on two cores."""
-
 
 def measure_log_speed(device: torch.device | str = "cpu", num_threads: int | None = None) -> float:
     """Return the natural logarithm of the duration of training here, relative to the machine of the recordings.
@@ -103,18 +97,6 @@ def _typical_network() -> nn.Module:
 def _convolution(num_in: int, num_out: int, kernel: int, stride: int = 1, groups: int = 1) -> list[nn.Module]:
     convolution = nn.Conv2d(num_in, num_out, kernel, stride, kernel // 2, groups=groups, bias=False)
     return [convolution, nn.BatchNorm2d(num_out), nn.ReLU6()]
-
-
-def longest_seconds(limit_s: float) -> float:
-    """Return the seconds of a time limit that forward passes may take.
-
-    Examples
-    --------
-    >>> [longest_seconds(limit_s) for limit_s in (5.0, 10.0, 30.0, 600.0)]
-    [0.4, 0.8, 1.2, 2.0]
-    """
-    at_least_s = min(SHORT_LIMIT_PART * limit_s, FEW_NETWORKS_S)
-    return min(LONGEST_S, max(LIMIT_PART * limit_s, at_least_s))
 
 
 def forward_seconds(

@@ -156,10 +156,11 @@ def score_range(metric: Metric, problem: Problem, targets: np.ndarray) -> tuple[
     (0.25, 1.0)
     """
     some = _some_images(targets, problem)
-    best = _score(metric, some, _perfect_predictions(some, problem), problem)
+    best = _score(metric, some, problem.perfect_predictions(some), problem)
     if best is None:
         best = 1.0 if metric.greater_is_better and not metric.name.startswith("neg_") else 0.0
-    low = _score(metric, some, _constant_predictions(targets, len(some), problem), problem)
+    constant = np.tile(problem.constant_prediction(targets), (len(some), 1))
+    low = _score(metric, some, constant, problem)
     if low is None or best - low <= 1e-6 * max(1.0, abs(best)):
         low = best - 1.0
     return low, best
@@ -181,27 +182,6 @@ def _some_images(targets: np.ndarray, problem: Problem) -> np.ndarray:
     if len(targets) <= MAX_IMAGES:
         return targets
     chosen = np.random.default_rng(0).choice(len(targets), MAX_IMAGES, replace=False)
-    if problem.type in ("binary", "multiclass") and problem.num_outputs <= MAX_IMAGES:
+    if problem.has_one_class and problem.num_outputs <= MAX_IMAGES:
         chosen = np.union1d(chosen, np.unique(targets, return_index=True)[1])
     return targets[chosen]
-
-
-def _constant_predictions(targets: np.ndarray, num_images: int, problem: Problem) -> np.ndarray:
-    """Return the same prediction for each image, shape (num_images, num_outputs)."""
-    if problem.type == "regression":
-        constant = np.array([targets.astype(np.float64).mean() * problem.std + problem.mean])
-    elif problem.type == "multilabel":
-        constant = (targets > 0).mean(axis=0)
-    else:
-        constant = np.bincount(targets, minlength=problem.num_outputs) / len(targets)
-    return np.tile(constant, (num_images, 1))
-
-
-def _perfect_predictions(targets: np.ndarray, problem: Problem) -> np.ndarray:
-    """Return predictions without errors, shape (num_images, num_outputs)."""
-    if problem.type == "regression":
-        return targets.astype(np.float64)[:, None] * problem.std + problem.mean
-    if problem.type == "multilabel":
-        return (targets > 0).astype(np.float64)
-    right: np.ndarray = (targets[:, None] == np.arange(problem.num_outputs)).astype(np.float64)
-    return right
