@@ -71,7 +71,7 @@ def test_it_survives_json():
 
 def test_a_portfolio_for_other_features_is_refused():
     record = {**Portfolio.load().to_json(), "features": ["lr"]}
-    with pytest.raises(ValueError, match="learn it anew"):
+    with pytest.raises(ValueError, match="Learn it again"):
         Portfolio.from_json(record)
 
 

@@ -266,7 +266,8 @@ class AutoSearch(Searcher, Scheduler):
         found = self._best_step([*(self._pool.values() if can_begin else ()), *waiting])
         if found is None:
             return None
-        item, item.target = found
+        item, until = found
+        item.target = until
         if item.key not in self._known:
             self._chosen = item
             return Advice(None, item.target)
@@ -353,8 +354,10 @@ class AutoSearch(Searcher, Scheduler):
         numbers = self.forecaster.add(self.portfolio.embed(described, self.data), expected)
         self.costs.add(self._log_epoch_s(described), networks, have_probes)
         return [
-            Item(canonical_key(config), config, *rest)
-            for config, *rest in zip(configs, numbers, num_epochs, networks, have_probes, strict=True)
+            Item(canonical_key(config), config, number, epochs, network, has_probe)
+            for config, number, epochs, network, has_probe in zip(
+                configs, numbers, num_epochs, networks, have_probes, strict=True
+            )
         ]
 
     def _log_epoch_s(self, described: Sequence[Description]) -> np.ndarray:
@@ -429,12 +432,14 @@ class AutoSearch(Searcher, Scheduler):
             advice = self._timed_advice(paused, state.seconds_left, can_begin=can_begin)
             if advice is None:
                 # The first trial is started however short the time is, so that there is a result.
-                trial = state.new_trial() if can_begin and not state.trials else None
-                return None if trial is None else Job(trial.number, trial.config, trial.folder)
+                first = state.new_trial() if can_begin and not state.trials else None
+                return None if first is None else Job(first.number, first.config, first.folder)
             if advice.key is None:
-                if (trial := state.new_trial()) is None:  # no more trials are allowed, or there is no time for one
+                new = state.new_trial()
+                if new is None:  # no more trials are allowed, or there is no time for one
                     can_begin = False
                     continue
+                trial = new
                 if canonical_key(trial.config) not in self._known:
                     raise HyperparameterError(
                         "AutoSearch schedules its own suggestions only. Pass the same instance as searcher and as "
