@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from saccade.events import EpochDone, JobFailed
-from saccade.models.custom import OwnPart
+from saccade.models.custom import CustomObject
 from saccade.selection.candidates import Candidate, combine, mean_predictions, ranked, read_predictions
 from saccade.selection.ensemble import LEAST_IMAGES
 from saccade.selection.summary import combined_figures
@@ -87,7 +87,7 @@ def test_of_equal_scores_the_one_that_is_surer_is_best() -> None:
 
 
 def test_there_is_one_network_of_the_users_own_at_most() -> None:
-    mine, other = OwnPart(object), OwnPart(int)
+    mine, other = CustomObject(object), CustomObject(int)
     half = candidate(0, knows(FIRST, 0.95), own=mine)
     found = combine([half, candidate(1, knows(SECOND), own=other)], task())
     assert found.members == [half]

@@ -49,11 +49,10 @@ from saccade.tasks.metrics import Metric, make_metric
 from saccade.tasks.problem import Problem
 from saccade.training.imbalance import check_imbalance
 from saccade.training.probes.robust import check_robust_loss
-from saccade.training.recipes.data_budget import most_held_out, most_used
-from saccade.training.recipes.fallback_models import with_networks_at_hand
-from saccade.training.recipes.networks import check_methods, check_networks, stored_channels, stored_side
+from saccade.training.recipes.building import check_methods, check_networks, stored_channels, stored_side
+from saccade.training.recipes.default_space import fall_back_to_available_models, max_held_out, max_used
 from saccade.training.task import ImageTask
-from saccade.training.trial.trainable import ImageTrainable
+from saccade.training.trial.trainer import ImageTrainable
 
 DECODING_PART = 0.2
 """The part of a time limit after which decoding stops and training begins with the images that are ready."""
@@ -88,7 +87,7 @@ def run_fit(request: FitRequest, deadline: Deadline, earlier: EarlierRun | None 
     weights = Path(request.settings.weights).expanduser() if request.settings.weights else None
     told = ""
     if not request.is_model_named and earlier is None:
-        space, told = with_networks_at_hand(
+        space, told = fall_back_to_available_models(
             request.space,
             weights,
             given=request.given,
@@ -186,7 +185,7 @@ def _ready_to_resume(folder: Path, tell: Listener) -> Iterator[None]:
 def _prepare(request: FitRequest, folder: Path, num_outputs: int, deadline: Deadline, tell: Listener) -> PreparedData:
     settings = request.settings
     is_gpu = is_gpu_wanted(settings)
-    most = most_held_out_before(folder) or most_held_out(request.time_limit_s, is_gpu, num_outputs)
+    most = most_held_out_before(folder) or max_held_out(request.time_limit_s, is_gpu, num_outputs)
     data = prepare_data(
         request.train,
         request.tuning,
@@ -195,8 +194,8 @@ def _prepare(request: FitRequest, folder: Path, num_outputs: int, deadline: Dead
         shorter_side=stored_side(request.space, num_outputs),
         channels=stored_channels(request.space),
         holdout_frac=settings.holdout_frac,
-        most_held_out=most,
-        most_images=math.inf if request.is_model_named else most_used(request.time_limit_s, is_gpu),
+        max_held_out=most,
+        most_images=math.inf if request.is_model_named else max_used(request.time_limit_s, is_gpu),
         random_state=settings.random_state,
         seconds_left=None if request.time_limit_s is None else _decoding_deadline(deadline).seconds_left,
         tell=tell,

@@ -16,7 +16,7 @@ import torch
 
 from saccade.inference.average import weighted_mean
 from saccade.inference.classifier import Blueprint
-from saccade.models.custom import OwnPart
+from saccade.models.custom import CustomObject
 from saccade.selection.ensemble import LEAST_IMAGES, Judgement, best_single, cross_fit, judge, select_weights
 from saccade.study.trial import Status, Trial
 from saccade.tasks.problem import Problem
@@ -65,10 +65,10 @@ class Candidate:
     temperature: float = 1.0
 
     @property
-    def own_network(self) -> OwnPart | None:
+    def own_network(self) -> CustomObject | None:
         """The network of the user's own, if it is one."""
         model = self.config.get("model")
-        return model if isinstance(model, OwnPart) else None
+        return model if isinstance(model, CustomObject) else None
 
 
 @dataclass(frozen=True)

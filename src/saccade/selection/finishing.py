@@ -22,7 +22,7 @@ from saccade.inference.saved import (
     Member,
     SavedPredictor,
 )
-from saccade.models.custom import OwnPart
+from saccade.models.custom import CustomObject
 from saccade.selection.candidates import (
     Candidate,
     Combination,
@@ -38,7 +38,7 @@ from saccade.selection.summary import best_figures, combined_figures, fit_summar
 from saccade.study.objectives import cost_names, pareto_front, trial_costs
 from saccade.study.study import Study
 from saccade.study.trial import Trial
-from saccade.training.imbalance import learned_shares
+from saccade.training.imbalance import class_priors
 from saccade.training.probes.final_probe import FinalProbe
 from saccade.training.recipes.recipe import Recipe
 from saccade.training.task import ImageTask
@@ -178,7 +178,7 @@ def write_predictor(
         class_names=class_names,
         summary=summary,
         trials=trial_rows(study.trials, costs, [trial.number for trial in kept]),
-        net=net if isinstance(net, OwnPart) else None,
+        net=net if isinstance(net, CustomObject) else None,
         choices=[] if costs is None else [_choice(trial, costs[trial.number], best, task) for trial in kept],
         members=members,
         trust=trust,
@@ -232,7 +232,7 @@ def _trust_of_combination(combination: Combination, task: ImageTask, folded: Fol
 def _trust_of(predictions: np.ndarray, targets: np.ndarray, task: ImageTask, config: dict[str, Any]) -> Trust:
     # A class with more held-out images has fewer training images by chance: of all together, shares owe it nothing.
     images = task.train.joined(task.val) if task.is_holdout else task.train
-    shares = learned_shares(Recipe.of(config), images.targets, task.problem, task.class_names, images.weights)
+    shares = class_priors(Recipe.of(config), images.targets, task.problem, task.class_names, images.weights)
     return Trust.of(predictions, targets, task.problem, task.metric, shares)
 
 

@@ -10,7 +10,7 @@ from saccade.events import EpochDone, Event, JobDone, JobFailed, Listener, Progr
 from saccade.executor import Executor
 from saccade.study.trial import Decision, Job, Trial
 from saccade.training.task import ImageTask
-from saccade.training.trial.trainable import ImageTrainable
+from saccade.training.trial.trainer import ImageTrainable
 from saccade.training.trial_files import weights_file
 
 
