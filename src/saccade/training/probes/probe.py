@@ -114,7 +114,7 @@ def fit_head(
     features = cached_features(classifier, images, train.indices[rows], seconds_left)
     rows = rows[: len(features)]
     targets = train.targets[rows]
-    if problem.type in ("binary", "multiclass") and len(np.unique(targets)) < 2:
+    if problem.has_one_class and len(np.unique(targets)) < 2:
         return None
     row_weights = None if weights is None else weights[rows]
     fitted, q = fit_robust_heads(features, targets, problem, robust_loss, row_weights, seconds_left, seed=seed)
@@ -125,7 +125,7 @@ def fit_head(
         outputs = head(torch.tensor(features, device=head.weight.device)).cpu()
     y = torch.as_tensor(targets)
     metrics = {"train_loss": problem.loss(outputs, y).item(), "train_part": len(targets) / len(train.indices)}
-    if problem.is_classification:
+    if problem.has_classes:
         metrics["train_acc"] = problem.num_right(outputs, y) / len(targets)
     if q:
         metrics["robust_loss"] = q

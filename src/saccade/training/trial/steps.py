@@ -20,7 +20,6 @@ from saccade.errors import DivergedError
 from saccade.inference.classifier import Classifier
 from saccade.numerics.device import Numerics
 from saccade.training.imbalance import balanced_sampling_weights, class_weights
-from saccade.training.probes.robust import robust_loss
 from saccade.training.recipes.optimisation import LearningRate, Mixing, side_in_epoch
 from saccade.training.recipes.recipe import Recipe
 from saccade.training.task import ImageTask
@@ -155,7 +154,7 @@ class Steps:
                 break
         part = 1.0 if is_whole else num_images / self.batches.num_in_pass
         metrics = {"train_loss": sum_loss / num_images, "train_part": part, "data_s": self.batches.waited_s}
-        if self.problem.is_classification:
+        if self.problem.has_classes:
             metrics["train_acc"] = num_right / num_images
         return metrics, is_whole
 
@@ -181,7 +180,7 @@ class Steps:
             outputs = network(x)
         by_class = None if self.class_weights is None else torch.as_tensor(self.class_weights, device=y.device)
         q = self.recipe.robust_loss or 0.0
-        loss = robust_loss(problem, outputs, targets, q, smoothing, by_class, weights)
+        loss = problem.loss(outputs, targets, smoothing, by_class, weights, q)
         self.optimizer.zero_grad()
         self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         if self.recipe.clip_grad:
