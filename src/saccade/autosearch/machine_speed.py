@@ -14,7 +14,7 @@ from saccade.autosearch.recipe_description import describe_recipe
 from saccade.models.network import build_network
 from saccade.numerics.device import Numerics, choose_device, cpu_threads, is_half_native
 from saccade.space import Dict
-from saccade.training.recipes.networks import stored_channels
+from saccade.training.recipes.building import stored_channels
 from saccade.training.recipes.recipe import choices
 
 RECORDED_STEP_S = 0.0034

@@ -42,7 +42,7 @@ AUTO: Registry[Searcher] = Registry(
 )
 """The searcher "auto" of fits; the one of `saccade.searcher` has no portfolio."""
 
-PRELOAD = ("saccade.training.trial.trainable",)
+PRELOAD = ("saccade.training.trial.trainer",)
 """What workers import while the images are prepared."""
 
 
