@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 
-import httpx
+import httpx2
 import huggingface_hub
 from huggingface_hub import constants
 from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
@@ -115,8 +115,8 @@ def _probe(file: HubFile, endpoint: str) -> None:
     url = huggingface_hub.hf_hub_url(file.repo_id, file.filename, revision=file.revision, endpoint=endpoint)
     try:
         # Redirects (to the hub's storage) are an answer, not followed: huggingface_hub deals with them.
-        response = httpx.head(url, headers=build_hf_headers(library_name="saccade"), timeout=PROBE_TIMEOUT_S)
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        response = httpx2.head(url, headers=build_hf_headers(library_name="saccade"), timeout=PROBE_TIMEOUT_S)
+    except (httpx2.HTTPError, httpx2.InvalidURL) as error:
         raise WeightsNotFoundError(f"cannot be reached: {_first_line(error)}") from error
     status = response.status_code
     if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
