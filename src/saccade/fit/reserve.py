@@ -11,7 +11,7 @@ from typing import Any
 from saccade.deadline import Deadline
 from saccade.events import EpochDone, Event, JobDone, JobFailed, TrialStarted
 from saccade.fit.settings import FitSettings
-from saccade.selection.folding import FoldCosts
+from saccade.selection.folds import FoldCosts
 from saccade.selection.summary import trial_rows
 from saccade.study.objectives import cost_names, same_costs
 from saccade.study.study import Study

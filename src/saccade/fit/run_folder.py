@@ -27,7 +27,7 @@ from saccade.fit.run_data import fingerprint, write_run_data
 from saccade.fit.settings import FitSettings
 from saccade.fit.values import to_toml
 from saccade.inference.saved import SavedPredictor
-from saccade.selection.finishing import BEST, BEST_OUTPUTS
+from saccade.selection.candidates import BEST, BEST_OUTPUTS
 from saccade.space import Dict
 from saccade.study.json_values import to_json_value
 from saccade.tasks.metrics import EvalMetric

@@ -159,7 +159,7 @@ class ImagePredictor(InsightfulPredictor):
             After the search, divide all images into this many folds, 2 or more, and train the best recipe once for each
             fold on the other folds, under the time limit. The predictions of these networks are averaged, so
             ``ensemble=False`` is not supported together with it. Each image is evaluated by the one network that was
-            not trained on it, and `fit_summary` has that score. For small data: see `saccade.selection.folding`. If
+            not trained on it, and `fit_summary` has that score. For small data: see `saccade.selection.folds`. If
             time is short, a warning says so, and the best of the search is kept.
         warm_start : bool, default False
             Go on from this predictor's network and best hyperparameters instead of starting afresh; the classes must be
