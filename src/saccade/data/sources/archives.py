@@ -108,7 +108,9 @@ def _extract(archive: Path, folder: Path, *, quiet: bool) -> None:
         except ArchiveError as error:
             raise ArchiveError(f"{archive} cannot be unpacked: {error}") from error
         except tarfile.FilterError as error:
-            raise ArchiveError(f"{archive} cannot be unpacked: {error}. Get it from a source that you trust.") from error
+            raise ArchiveError(
+                f"{archive} cannot be unpacked: {error}. Get it from a source that you trust."
+            ) from error
         except _BROKEN as error:
             raise ArchiveError(broken.format(error)) from error
         except NotImplementedError as error:  # zipfile, for a rare compression method
@@ -117,7 +119,9 @@ def _extract(archive: Path, folder: Path, *, quiet: bool) -> None:
             raise ArchiveError(broken.format(f"a link without its target: {error}")) from error
         except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
             name = Path(str(error.filename)).relative_to(folder)
-            raise ArchiveError(f"{archive} cannot be unpacked: its member '{name}' is both a file and a folder.") from error
+            raise ArchiveError(
+                f"{archive} cannot be unpacked: its member '{name}' is both a file and a folder."
+            ) from error
         except OSError as error:
             if error.errno is not None:  # of the operating system: a full disk, a folder without write permission
                 raise
@@ -155,7 +159,9 @@ def _zip_members(file: BinaryIO, folder: Path) -> _Members:
                     name = name.encode("cp437").decode("utf-8")
             path = PurePosixPath(name.replace("\\", "/"))
             if path.is_absolute() or ".." in path.parts or re.match(r"[A-Za-z]:", str(path)):
-                raise ArchiveError(f"its member {name!r} would land outside the folder. Get it from a source that you trust.")
+                raise ArchiveError(
+                    f"its member {name!r} would land outside the folder. Get it from a source that you trust."
+                )
             kind = stat.S_IFMT(info.external_attr >> 16)
             if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
                 raise ArchiveError(f"its member {name!r} is a link, a device or a pipe, not a file. {_UNPACK_YOURSELF}")
