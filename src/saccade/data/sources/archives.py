@@ -26,14 +26,14 @@ _LONG_ARCHIVE_BYTES = 20_000_000  # smaller archives are unpacked before a progr
 _TAR_BLOCK_BYTES = 512
 _LITTER = "__MACOSX"
 _BROKEN = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError)
-_UNPACK_YOURSELF = "Unpack it yourself and pass the folder."
+_UNPACK_YOURSELF = "If you trust it, unpack it yourself and pass the folder."
 
 
 def unpack(archive: Path, cache: Path, *, quiet: bool = False) -> Path:
     """Unpack a zip or tar archive into a folder of its own below `cache`, once.
 
-    The folder appears complete or not at all, even if the process is killed or two processes unpack the same archive. Its
-    name depends on the archive's path, size and modification time, so a changed archive is unpacked again.
+    The folder appears complete or not at all, even if the process is killed or two processes unpack the same
+    archive. Its name depends on the archive's path, size and modification time, so a changed archive is unpacked again.
 
     Parameters
     ----------
@@ -101,27 +101,17 @@ def _extract(archive: Path, folder: Path, *, quiet: bool) -> None:
                 if num_written > num_free_bytes:
                     raise ArchiveError(
                         f"its content is {decimal(num_written)} or more, and only {decimal(num_free_bytes)} "
-                        f"are free in {folder.parent}. Set SACCADE_CACHE to a folder on a larger disk."
+                        f"are free in {folder.parent}; set SACCADE_CACHE to a folder on a larger disk"
                     )
                 write()
                 show(file.tell())
-        except ArchiveError as error:
-            raise ArchiveError(f"{archive} cannot be unpacked: {error}") from error
-        except tarfile.FilterError as error:
-            raise ArchiveError(
-                f"{archive} cannot be unpacked: {error}. Get it from a source that you trust."
-            ) from error
-        except _BROKEN as error:
-            raise ArchiveError(broken.format(error)) from error
-        except NotImplementedError as error:  # zipfile, for a rare compression method
+        except (ArchiveError, tarfile.FilterError, NotImplementedError) as error:  # the last: a rare compression method
             raise ArchiveError(f"{archive} cannot be unpacked: {error}. {_UNPACK_YOURSELF}") from error
-        except KeyError as error:  # tarfile, for a hard link to a member that does not exist
-            raise ArchiveError(broken.format(f"a link without its target: {error}")) from error
+        except (*_BROKEN, KeyError) as error:  # KeyError: a hard link to a member that does not exist
+            raise ArchiveError(broken.format(error)) from error
         except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
             name = Path(str(error.filename)).relative_to(folder)
-            raise ArchiveError(
-                f"{archive} cannot be unpacked: its member '{name}' is both a file and a folder."
-            ) from error
+            raise ArchiveError(broken.format(f"its member '{name}' is both a file and a folder")) from error
         except OSError as error:
             if error.errno is not None:  # of the operating system: a full disk, a folder without write permission
                 raise
@@ -141,9 +131,7 @@ def _members(file: BinaryIO, folder: Path) -> _Members:
         tar = tarfile.open(fileobj=file, mode="r:*")  # noqa: SIM115 (closed below)
     except (*_BROKEN, OSError) as error:
         file.seek(0)
-        raise ArchiveError(
-            f"it is not a zip or tar file; it begins with {file.read(24)!r}. Was it copied or downloaded completely?"
-        ) from error
+        raise ArchiveError(f"it is not a zip or tar file; it begins with {file.read(24)!r}") from error
     with tar:
         yield from _tar_members(tar, folder)
 
@@ -153,18 +141,16 @@ def _zip_members(file: BinaryIO, folder: Path) -> _Members:
         for info in archive.infolist():
             name = info.filename
             if info.flag_bits & 0x1:
-                raise ArchiveError(f"it is encrypted (its member {name!r} is). {_UNPACK_YOURSELF}")
+                raise ArchiveError(f"it is encrypted (its member {name!r} is)")
             if not info.flag_bits & 0x800:  # without this flag, zipfile reads names as code page 437
                 with contextlib.suppress(UnicodeError):
                     name = name.encode("cp437").decode("utf-8")
             path = PurePosixPath(name.replace("\\", "/"))
             if path.is_absolute() or ".." in path.parts or re.match(r"[A-Za-z]:", str(path)):
-                raise ArchiveError(
-                    f"its member {name!r} would land outside the folder. Get it from a source that you trust."
-                )
+                raise ArchiveError(f"its member {name!r} would land outside the folder")
             kind = stat.S_IFMT(info.external_attr >> 16)
             if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-                raise ArchiveError(f"its member {name!r} is a link, a device or a pipe, not a file. {_UNPACK_YOURSELF}")
+                raise ArchiveError(f"its member {name!r} is a link, a device or a pipe, not a file")
             if _LITTER in path.parts:
                 continue
 
@@ -181,7 +167,7 @@ def _zip_members(file: BinaryIO, folder: Path) -> _Members:
 
 def _tar_members(tar: tarfile.TarFile, folder: Path) -> _Members:
     if not hasattr(tarfile, "data_filter"):  # Python before 3.10.12 and 3.11.4
-        raise ArchiveError(f"this version of Python has no safe way to do that; use 3.12 or later. {_UNPACK_YOURSELF}")
+        raise ArchiveError(f"this version of Python has no safe way to unpack it; use 3.12 or later")
     for info in tar:
         if _LITTER in PurePosixPath(info.name).parts:
             continue
