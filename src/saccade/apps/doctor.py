@@ -25,9 +25,8 @@ from saccade.data.sources.download import cache_folder
 from saccade.errors import SaccadeError
 from saccade.fit.run_folder import RUNS_FOLDER
 from saccade.models.catalogue import resolve_name
-from saccade.models.hub import hub_cache_folder, hub_endpoint
 from saccade.models.network import build_network
-from saccade.models.weights import SUFFIX, WEIGHTS_FOLDER_VARIABLE, tensor_names
+from saccade.models.weights import SUFFIX, WEIGHTS_FOLDER_VARIABLE, hub_cache_folder, hub_endpoint, tensor_names
 from saccade.numerics.device import Numerics, choose_device
 
 Verdict = Literal["OK", "note", "problem"]
