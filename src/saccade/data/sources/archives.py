@@ -167,7 +167,7 @@ def _zip_members(file: BinaryIO, folder: Path) -> _Members:
 
 def _tar_members(tar: tarfile.TarFile, folder: Path) -> _Members:
     if not hasattr(tarfile, "data_filter"):  # Python before 3.10.12 and 3.11.4
-        raise ArchiveError(f"this version of Python has no safe way to unpack it; use 3.12 or later")
+        raise ArchiveError("this version of Python has no safe way to unpack it; use 3.12 or later")
     for info in tar:
         if _LITTER in PurePosixPath(info.name).parts:
             continue
