@@ -111,7 +111,7 @@ def test_numbers_have_no_balance():
     targets = np.zeros(3, np.float32)
     with pytest.raises(HyperparameterError, match="class_weight requires classes"):
         class_weights("balanced", targets, NUMBERS)
-    with pytest.raises(HyperparameterError, match="balanced sampling requires classes"):
+    with pytest.raises(HyperparameterError, match="balanced_sampling requires classes"):
         balanced_sampling_weights(targets, NUMBERS)
 
 
