@@ -13,7 +13,7 @@ import numpy as np
 from saccade.deadline import Deadline
 from saccade.errors import DataError
 from saccade.fit.run_folder import FOLDS, REFIT, SOUPS, START, STORE, TRIALS, FitRequest
-from saccade.fit.settings import FitSettings
+from saccade.fit.options import FitOptions
 from saccade.inference.postprocessing import Trust
 from saccade.inference.saved import (
     CHOICES_FOLDER,
@@ -93,7 +93,7 @@ def keep_best(
     DataError
         When somebody has removed its weights.
     """
-    objectives, metric = request.settings.tuning.objectives, task.metric
+    objectives, metric = request.settings.objectives, task.metric
     kept = best_trials(study, objectives)
     best = kept[0]
     costs = trial_costs(study.trials, objectives) if cost_names(objectives) else None
@@ -143,7 +143,7 @@ def keep_best(
 
 
 def _combination(
-    settings: FitSettings,
+    settings: FitOptions,
     study: Study,
     task: ImageTask,
     soups: Sequence[Candidate],

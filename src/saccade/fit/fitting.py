@@ -98,7 +98,7 @@ def run_fit(request: FitRequest, deadline: Deadline, earlier: EarlierRun | None 
             is_gpu=is_gpu_wanted(request.settings),
         )
         request = replace(request, space=space)
-    num_trials, objectives = request.num_trials, request.settings.tuning.objectives
+    num_trials, objectives = request.num_trials, request.settings.objectives
     check_search(request)
     labels = request.train.labels
     assert labels is not None
@@ -232,7 +232,7 @@ def _task(request: FitRequest, folder: Path, data: PreparedData, metric: Metric,
         num_threads=request.settings.nthreads_per_trial,
         start=start if start.is_file() else None,
         class_names=request.train.class_names,
-        costs=cost_names(request.settings.tuning.objectives),
+        costs=cost_names(request.settings.objectives),
         is_holdout=request.tuning is None,
     )
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from saccade.deadline import Deadline
 from saccade.events import EpochDone, Event, JobDone, JobFailed, TrialStarted
-from saccade.fit.settings import FitSettings
+from saccade.fit.options import FitOptions
 from saccade.selection.folding import FoldCosts
 from saccade.selection.summary import trial_rows
 from saccade.study.objectives import cost_names, same_costs
@@ -208,11 +208,11 @@ def num_networks_kept(max_members: int) -> int:
     return max_members + 1 if max_members > 1 else 1
 
 
-def superseded_weights(study: Study, settings: FitSettings) -> SupersededWeights:
+def superseded_weights(study: Study, settings: FitOptions) -> SupersededWeights:
     """Return what removes the files that neither the predictor nor what is combined for it can need."""
     return SupersededWeights(
         study,
-        settings.tuning.objectives,
+        settings.objectives,
         num_networks_kept(settings.max_members),
         MOST_PER_NETWORK if settings.makes_soups else 1,
     )

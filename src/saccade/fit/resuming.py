@@ -12,7 +12,6 @@ from saccade.errors import DataError, HyperparameterError
 from saccade.fit.preparation import PreparedData
 from saccade.fit.run_data import fingerprint, read_run_data
 from saccade.fit.run_folder import (
-    ADDED,
     DATA,
     EVENTS,
     MAY_CHANGE,
@@ -23,7 +22,7 @@ from saccade.fit.run_folder import (
     recorded_arguments,
     write_anew,
 )
-from saccade.fit.settings import FitSettings
+from saccade.fit.options import FitOptions
 from saccade.fit.values import from_toml
 from saccade.inference.saved import DESCRIPTION, PREDICTOR_FOLDER, SavedPredictor
 from saccade.models.custom import OwnPart
@@ -71,7 +70,7 @@ class EarlierRun:
     @property
     def arguments(self) -> dict[str, Any]:
         """What was asked, as `recorded_arguments` has it."""
-        return {**ADDED, **self.record["arguments"]}
+        return {**FitOptions().to_json(), **self.record["arguments"]}
 
     @property
     def is_finished(self) -> bool:
@@ -168,7 +167,7 @@ def read_request(folder: Path, time_limit_s: float | str | None, verbosity: int 
         tuning=tuning,
         space=space,
         time_limit_s=limit_s if isinstance(time_limit_s, str) else time_limit_s,
-        settings=FitSettings.of({**arguments, "resume": True}),
+        settings=FitOptions.of({**arguments, "resume": True}),
     )
 
 

@@ -18,7 +18,7 @@ from saccade.deadline import Deadline
 from saccade.events import Listener, Warned
 from saccade.executor import Executor, local_slots, make_executor
 from saccade.fit.run_folder import TRIALS, FitRequest
-from saccade.fit.settings import FitSettings
+from saccade.fit.options import FitOptions
 from saccade.numerics.device import choose_device
 from saccade.scheduler import SCHEDULERS, make_scheduler
 from saccade.scheduler.base import Scheduler
@@ -36,7 +36,7 @@ PRELOAD = ("saccade.training.trial.trainable",)
 """What workers import while the images are prepared."""
 
 
-def is_gpu_wanted(settings: FitSettings) -> bool:
+def is_gpu_wanted(settings: FitOptions) -> bool:
     """Tell whether trials are to be trained on a GPU, and there is one."""
     return settings.ngpus_per_trial != 0 and choose_device().type == "cuda"
 
@@ -59,8 +59,8 @@ def check_search(request: FitRequest) -> None:
 
 def make_image_scheduler(request: FitRequest) -> Scheduler:
     """Return the scheduler that was asked for; it knows of the longest training unless the user says otherwise."""
-    tuning = request.settings.tuning
-    name, options = tuning.scheduler, dict(tuning.scheduler_options)
+    settings = request.settings
+    name, options = settings.scheduler, dict(settings.scheduler_options)
     if name == "auto" and request.space.num_configurations == 1:
         name = "fifo"
     if isinstance(name, str) and "max_epochs" in inspect.signature(SCHEDULERS[name]).parameters:
@@ -112,8 +112,8 @@ def make_study(
         num_trials=request.num_trials,
         deadline=deadline,
         reserve_s=reserve_s,
-        trial_time_limit_s=request.settings.tuning.trial_time_limit_s,
-        max_score=request.settings.tuning.max_reward,
+        trial_time_limit_s=request.settings.trial_time_limit,
+        max_score=request.settings.max_reward,
         folder=folder / TRIALS,
         journal=journal,
         listeners=listeners,
@@ -121,16 +121,16 @@ def make_study(
 
 
 def _searcher_name(request: FitRequest) -> str | Searcher:
-    name = request.settings.tuning.searcher
+    name = request.settings.searcher
     return "random" if name == "auto" and request.space.num_configurations == 1 else name
 
 
 def _make_searcher(request: FitRequest, known: dict[str, Any]) -> Searcher:
-    tuning = request.settings.tuning
-    options = {**known, **tuning.searcher_options}
-    if tuning.starting_configs:
-        options["starting_configs"] = [canonical(config) for config in tuning.starting_configs]
-    seed = request.settings.random_state or 0
+    settings = request.settings
+    options = {**known, **settings.searcher_options}
+    if settings.starting_configs:
+        options["starting_configs"] = [canonical(config) for config in settings.starting_configs]
+    seed = settings.random_state or 0
     return make_searcher(_searcher_name(request), request.space, seed, **options)
 
 
