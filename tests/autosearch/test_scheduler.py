@@ -10,7 +10,6 @@ from contracts.simulated_executor import SimulatedExecutor
 from saccade.autosearch.features import DatasetDescription, Description, NetworkDescription
 from saccade.autosearch.scheduler import AutoScheduler
 from saccade.autosearch.searcher import AutoSearcher
-from saccade.autosearch.steps import HORIZONS
 from saccade.deadline import Deadline
 from saccade.events import EpochDone
 from saccade.scheduler import make_scheduler
@@ -49,11 +48,9 @@ def run(time_limit_s=None, num_trials=None, num_workers=1, epoch_s=10.0, **optio
     return study, executor
 
 
-@pytest.mark.parametrize(("num_workers", "reports_all"), [(1, True), (4, True), (1, False)])
-def test_the_best_trials_are_trained_longest(num_workers, reports_all):
-    study, executor = run(time_limit_s=4000, num_workers=num_workers, reports_all=reports_all)
-    assert all(job.compared_epochs == HORIZONS for job in executor.jobs)
-    assert reports_all or max(len(trial.reports) for trial in study.trials) < NUM_EPOCHS - 5
+@pytest.mark.parametrize("num_workers", [1, 4])
+def test_the_best_trials_are_trained_longest(num_workers):
+    study, _ = run(time_limit_s=4000, num_workers=num_workers)
     by_height = sorted(study.trials, key=lambda trial: -trial.config["x"])
     assert len(by_height) > 10
     best, worst = by_height[: len(by_height) // 4], by_height[-len(by_height) // 4 :]

@@ -59,8 +59,7 @@ class SchedulerContract:
 
         A pause is not the end of a trial, unless the time is up or the scheduler says so.
         """
-        is_lost, reports_all = limits.pop("is_lost", lambda job, epoch: False), limits.pop("reports_all", True)
-        executor = WatchedExecutor(num_workers, is_lost, reports_all=reports_all)
+        executor = WatchedExecutor(num_workers, limits.pop("is_lost", lambda job, epoch: False))
         deadline = Deadline(limits.pop("time_limit_s", None), executor.clock)
         searcher = RandomSearcher(limits.pop("space", {"x": Real(0, 1)}), seed=limits.pop("seed", 0))
         study = Study(executor, searcher, self.make(), deadline=deadline, **limits)
@@ -95,20 +94,6 @@ class SchedulerContract:
             assert epochs == list(range(1, len(epochs) + 1))
             assert len(epochs) <= NUM_EPOCHS
         assert len(executor.trained) == sum(len(trial.reports) for trial in study.trials)
-
-    @given(num_workers=st.integers(1, 4), num_trials=st.integers(2, 40), seed=st.integers(0, 2**32 - 1))
-    @INHERITED
-    def test_epochs_that_it_does_not_compare_need_not_be_reported(
-        self, num_workers: int, num_trials: int, seed: int
-    ) -> None:
-        every, needed = (
-            self.run(num_workers, num_trials=num_trials, seed=seed, reports_all=reports_all)[0].trials
-            for reports_all in (True, False)
-        )
-        for trial, other in zip(every, needed, strict=True):
-            assert (trial.config, trial.status) == (other.config, other.status)
-            if trial.status is not Status.FAILED:  # of which nobody knows what it did since its last report
-                assert (trial.num_epochs, trial.seconds) == (other.num_epochs, pytest.approx(other.seconds))
 
     @pytest.mark.parametrize("num_workers", [1, 8])
     def test_a_worker_that_is_lost_costs_no_trial_and_no_epoch(self, num_workers: int) -> None:
@@ -234,14 +219,8 @@ class WatchedExecutor(SimulatedExecutor):
 
     study: Study
 
-    def __init__(
-        self,
-        num_workers: int,
-        is_lost: Callable[[Job, int], bool] = lambda job, epoch: False,
-        *,
-        reports_all: bool = True,
-    ) -> None:
-        super().__init__(_scores, num_workers, epoch_s=1.0, is_lost=is_lost, reports_all=reports_all)
+    def __init__(self, num_workers: int, is_lost: Callable[[Job, int], bool] = lambda job, epoch: False) -> None:
+        super().__init__(_scores, num_workers, epoch_s=1.0, is_lost=is_lost)
         self.trained: list[tuple[int, int]] = []
 
     def run(self, handle: Handler) -> None:

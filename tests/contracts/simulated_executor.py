@@ -26,8 +26,6 @@ class SimulatedExecutor(Executor):
         Seconds that an epoch takes: a number, or a function of the configuration.
     is_lost
         Tells whether a job loses its worker in an epoch; it is asked before each epoch, from 1.
-    reports_all
-        Whether every epoch is reported, or those only that the job says and the last.
 
     Attributes
     ----------
@@ -45,10 +43,8 @@ class SimulatedExecutor(Executor):
         num_workers: int = 1,
         epoch_s: float | Callable[[Mapping[str, Any]], float] = 1.0,
         is_lost: Callable[[Job, int], bool] = lambda job, epoch: False,
-        *,
-        reports_all: bool = True,
     ) -> None:
-        self._is_lost, self._reports_all = is_lost, reports_all
+        self._is_lost = is_lost
         self._curve, self._num_workers, self._epoch_s = curve, num_workers, epoch_s
         self.now_s = 0.0
         self.jobs: list[Job] = []
@@ -89,17 +85,14 @@ class SimulatedExecutor(Executor):
             scores = self._curve(job.config)
             is_last = running.epoch == len(scores)
             score, checkpoint = scores[running.epoch - 1], self.checkpoint(job, running.epoch)
-            running.unreported_s += running.epoch_s
-            event = EpochDone(job.trial, running.epoch, score, running.unreported_s, {}, checkpoint, is_last)
+            event = EpochDone(job.trial, running.epoch, score, running.epoch_s, {}, checkpoint, is_last)
         except (ValueError, DivergedError) as error:
             return JobFailed(job.trial, str(error), "the traceback")
         is_end = is_last or running.epoch >= (job.until_epoch or math.inf)
         running.next_s += running.epoch_s
-        if is_end or self._reports_all or job.compared_epochs is None or running.epoch in job.compared_epochs:
-            running.unreported_s = 0.0
-            decision = handle(event)
-            if decision is not Decision.CONTINUE:
-                return JobDone(job.trial, "paused" if decision is Decision.PAUSE else "stopped", "as decided")
+        decision = handle(event)
+        if decision is not Decision.CONTINUE:
+            return JobDone(job.trial, "paused" if decision is Decision.PAUSE else "stopped", "as decided")
         if is_end:
             return JobDone(job.trial)
         if job.seconds_left - (self.now_s - running.start_s) < running.epoch_s:
@@ -115,5 +108,4 @@ class _Running:
     def __init__(self, job: Job, epoch_s: float, now_s: float) -> None:
         self.job, self.epoch_s = job, epoch_s
         self.start_s, self.next_s = now_s, now_s + epoch_s
-        self.unreported_s = 0.0
         self.epoch = 0 if job.checkpoint is None else int(Path(job.checkpoint).name)

@@ -19,9 +19,9 @@ from saccade.data.examples import read_labelled_examples
 from saccade.errors import HyperparameterError, SpaceError, UnknownNameError
 from saccade.events import Event
 from saccade.executor import InlineExecutor, num_usable_cpus
+from saccade.fit.options import FitOptions
 from saccade.fit.run_folder import FitRequest
 from saccade.fit.searching import check_search, make_image_executor, make_image_scheduler, make_image_searcher
-from saccade.fit.options import FitOptions
 from saccade.scheduler import ASHAScheduler, FIFOScheduler, HyperbandScheduler
 from saccade.searcher import GPSearcher, GridSearcher, RandomSearcher, TPESearcher
 from saccade.study.journal import Journal

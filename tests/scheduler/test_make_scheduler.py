@@ -94,7 +94,7 @@ def test_an_option_that_cannot_be():
 
 
 def test_options_of_a_scheduler_that_is_made_already():
-    with pytest.raises(HyperparameterError, match=r"\['max_epochs'\] came with a FIFOScheduler that is made already"):
+    with pytest.raises(HyperparameterError, match=r"\['max_epochs'\] came with an instance of FIFOScheduler"):
         make_scheduler(FIFOScheduler(), max_epochs=3)
 
 

@@ -1,4 +1,4 @@
-"""The choice between one network, a soup and an ensemble, by made-up predictions."""
+"""The choice between one network and an ensemble, by made-up predictions."""
 
 from __future__ import annotations
 
@@ -84,12 +84,6 @@ def test_without_time_an_ensemble_is_not_cross_fitted_and_says_so() -> None:
 def test_of_equal_scores_the_one_that_is_surer_is_best() -> None:
     found = combine([candidate(0, knows(BOTH, 0.6)), candidate(1, knows(BOTH, 0.9))], task(), max_members=1)
     assert found.members[0].trial == 1
-
-
-def test_a_soup_takes_the_place_of_its_trial_where_it_is_better() -> None:
-    soup = candidate(0, knows(BOTH), soup=(0, 1))
-    found = combine([candidate(0, knows(FIRST)), candidate(1, knows(FIRST)), soup], task(), max_members=1)
-    assert found.members == [soup]
 
 
 def test_there_is_one_network_of_the_users_own_at_most() -> None:

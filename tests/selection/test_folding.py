@@ -18,11 +18,9 @@ from saccade.deadline import Deadline
 from saccade.errors import DataError
 from saccade.events import EpochDone
 from saccade.fit.reserve import FinishingReserve
-from saccade.inference.saved import DESCRIPTION, SavedPredictor
-from saccade.selection.ensemble import Judgement
+from saccade.inference.saved import DESCRIPTION
 from saccade.selection.folding import FoldCosts
 from saccade.selection.folds import FoldTrainable
-from saccade.selection.soup import SoupTrainable
 from saccade.study.trial import Job, Reporter
 
 MakeColours = Callable[..., pd.DataFrame]
@@ -60,27 +58,6 @@ def test_the_networks_of_folds_are_averaged_and_every_image_judges(
     pd.testing.assert_frame_equal(ImagePredictor.load(predictor.path, verbosity=0).predict_proba(frame), probabilities)
     assert len(predictor.leaderboard()) == 1
     assert predictor.predict_set(frame.iloc[:3], coverage=0.9).map(len).ge(1).all()  # 36 images are enough for that
-
-
-@pytest.mark.parametrize("is_better", [True, False])
-def test_one_network_of_folds_is_a_soup_of_them_or_the_best_of_the_search(
-    make_colours: MakeColours, tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_better: bool
-) -> None:
-    scores = iter(range(9) if is_better else range(9, 0, -1))
-    monkeypatch.setattr(SoupTrainable, "_judge", lambda self, predictions: Judgement(next(scores), 0.0))
-    predictor = ImagePredictor(path=tmp_path / "run", verbosity=0)
-    predictor.fit(make_colours(9), hyperparameters=tiny, num_folds=3, ensemble=False, executor="inline")
-    summary = predictor.fit_summary()
-    assert files(Path(predictor.path) / "predictor") == [DESCRIPTION, "weights.safetensors"]
-    assert (summary["ensemble"], summary["soup"]) == ([], [])
-    if is_better:
-        assert summary["folds_in_soup"] == [0, 1, 2]
-        assert "mean of the weights of 3 of them, and was not judged itself" in summary["valid_score_how"]
-        assert SavedPredictor.read(predictor.path).members[0].soup == [0, 1, 2]
-        assert ImagePredictor.load(predictor.path, verbosity=0).predict(make_colours(9)).notna().all()
-    else:
-        assert "num_folds" not in summary
-        assert any("is no better than they are" in text for text in warnings_of(predictor))
 
 
 def test_folds_for_which_there_is_no_time_are_told_and_the_search_counts(
@@ -138,18 +115,17 @@ def test_numbers_are_judged_out_of_fold_as_well(
     workers=st.integers(1, 8),
 )
 def test_folds_take_as_long_as_their_images_say(num_train, num_val, num_folds, workers) -> None:
-    costs = FoldCosts.of(num_train, num_val, num_folds, workers, makes_soup=False)
+    costs = FoldCosts.of(num_train, num_val, num_folds, workers)
     assert costs.num_rounds * workers >= num_folds > (costs.num_rounds - 1) * workers
-    more = FoldCosts.of(num_train, num_val, num_folds + 1, 1, makes_soup=True)
-    assert more.ratio > FoldCosts.of(num_train, num_val, num_folds, 1, makes_soup=True).ratio > 0
-    assert more.num_judged > costs.num_judged == 0
+    more = FoldCosts.of(num_train, num_val, num_folds + 1, 1)
+    assert more.ratio > FoldCosts.of(num_train, num_val, num_folds, 1).ratio > 0
 
 
 @given(limit_s=st.floats(100, 1e4), trial_s=st.floats(0.1, 10), num_folds=st.integers(2, 10))
 def test_a_trial_that_takes_all_the_time_it_is_given_leaves_that_of_its_folds(limit_s, trial_s, num_folds) -> None:
     now_s = 0.0
     deadline = Deadline(limit_s, lambda: now_s)
-    costs = FoldCosts.of(90, 10, num_folds, 1, makes_soup=False)
+    costs = FoldCosts.of(90, 10, num_folds, 1)
     reserve = FinishingReserve(deadline, folds=costs)
     reserve(EpochDone(0, 1, 0.5, trial_s, {"train_s": trial_s, "val_s": 0.0}))
     now_s = trial_s

@@ -91,13 +91,6 @@ class AutoScheduler(Scheduler):
             return self._advised_job(state, state.searcher)
         return self._first_job(state)
 
-    def compared_epochs(self, trial: Trial) -> tuple[int, ...] | None:
-        """Return the epochs that are forecast, or ASHA's rungs; None while an epoch is still to be measured."""
-        if self._asha is not None:
-            return self._asha.compared_epochs(trial)
-        has_forecasts = self._state is not None and isinstance(self._state.searcher, AutoSearcher)
-        return HORIZONS if has_forecasts else None
-
     def on_report(self, report: EpochDone) -> Decision:
         """Let the trial go on while it promises most."""
         if self._asha is not None:

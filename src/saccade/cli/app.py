@@ -55,17 +55,25 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for command in (demo, check):
-    app.command()(command)
+
+def _fit_stub() -> None:
+    """Stand for ``saccade fit`` in the list of commands: its options are made only when it runs."""
 
 
-@app.command("fit", help=fit.__doc__)
-def _fit() -> None:
-    """Stand for the command in the list of commands: its options are made only when it runs (`_Commands`)."""
-
-
-for command in (resume, leaderboard, choose, evaluate, predict, explain, models, doctor):
-    app.command()(command)
+for name, command in {
+    "demo": demo,
+    "check": check,
+    "fit": _fit_stub,
+    "resume": resume,
+    "leaderboard": leaderboard,
+    "choose": choose,
+    "evaluate": evaluate,
+    "predict": predict,
+    "explain": explain,
+    "models": models,
+    "doctor": doctor,
+}.items():
+    app.command(name, help=fit.__doc__ if command is _fit_stub else None)(command)
 
 
 def _show_version(is_wanted: bool) -> None:

@@ -58,8 +58,8 @@ def fit(
             asked = asked.over(FitConfig.read(local_file(config)))
         if asked.data is None:
             raise DataError(
-                "No images were given. Pass a folder, an archive, a CSV file or a URL, as in saccade fit pets.zip, or a "
-                "--config file with data = '…'"
+                "No images were given. Pass a folder, an archive, a CSV file or a URL, as in saccade fit pets.zip, or "
+                "a --config file with data = '…'"
             )
         _fit(asked, asked.data)
     except SaccadeError as error:
@@ -101,7 +101,7 @@ def fit_command() -> Any:
             flags[0] += f"/--no-{flags[0][2:]}"
         shown = f"  [default: {default}]" if option.metavar and default not in (None, []) else ""
         declared = typer.Option(*flags, metavar=option.metavar or None, help=option.summary + shown, show_default=False)
-        annotation = Annotated[str | None if option.metavar else bool | None, declared]
+        annotation: Any = Annotated[(str if option.metavar else bool) | None, declared]
         parameters.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation))
 
     def command(**given: Any) -> None:
@@ -127,8 +127,8 @@ def _in_cli_words(message: str) -> str:
 
     Examples
     --------
-    >>> _in_cli_words("refit_full=True is not supported together with ensemble=3, soup=False.")
-    '--refit-full is not supported together with --ensemble 3, --no-soup.'
+    >>> _in_cli_words("refit_full=True is not supported together with ensemble=3.")
+    '--refit-full is not supported together with --ensemble 3.'
     """
     from saccade.fit.config_file import FitConfig
     from saccade.fit.options import options_of

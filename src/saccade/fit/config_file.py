@@ -13,9 +13,8 @@ import tomli_w
 from pydantic import Field
 
 from saccade._version import __version__
-from saccade.data.sources.sources import is_url
 from saccade.errors import DataError, HyperparameterError, SaccadeError, UnknownNameError
-from saccade.fit.options import FitOptions, Kind, Option, option_flag, options_of
+from saccade.fit.options import REMOVED, FitOptions, Kind, Option, option_flag, options_of
 from saccade.fit.values import from_toml, parse_constant, to_toml
 
 if sys.version_info >= (3, 11):
@@ -46,7 +45,11 @@ class FitConfig(FitOptions):
 
     data: Annotated[
         str | None,
-        Option("Folder with a subfolder per class, archive or CSV file of images, or its URL.", is_path=True, is_in_cli=False),
+        Option(
+            "Folder with a subfolder per class, archive or CSV file of images, or its URL.",
+            is_path=True,
+            is_in_cli=False,
+        ),
     ] = None
     label: Annotated[str, Option("Label column of a table.", metavar="COLUMN")] = "label"
     image_column: Annotated[str, Option("Image column of a table.", metavar="COLUMN")] = "image"
@@ -102,8 +105,12 @@ class FitConfig(FitOptions):
             raise DataError(f"{file} is not a TOML file: {error}") from None
         try:
             values = _with_one_table(values)
-            names = {flag: name for name, option in options_of(cls) if option.is_in_file for flag in option.flags or (name,)}
+            names = {
+                flag: name for name, option in options_of(cls) if option.is_in_file for flag in option.flags or (name,)
+            }
             for flag in values:
+                if flag in REMOVED:
+                    raise UnknownNameError(REMOVED[flag])
                 if flag not in names:
                     raise UnknownNameError.of("key", flag, [*names, *_OTHER_NAMES, *_SHORT_CUTS])
             arguments = {names[flag]: value for flag, value in values.items()}
@@ -163,6 +170,8 @@ class FitConfig(FitOptions):
 
     def with_absolute_paths(self, folder: Path) -> FitConfig:
         """Return the same fit with absolute paths; relative ones are relative to `folder`."""
+        from saccade.data.sources.sources import is_url  # imports pandas
+
         paths = {
             name: os.path.normpath(folder / Path(value).expanduser())
             for name, option in options_of(type(self))

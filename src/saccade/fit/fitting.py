@@ -17,9 +17,8 @@ from saccade.deadline import Deadline
 from saccade.errors import DataError, SaccadeError
 from saccade.events import Event, EventLog, Listener, RunFinished, RunStarted, Warned
 from saccade.executor import Executor
-from saccade.fit.finishing import best_trials, keep_best, tidy_up
 from saccade.fit.preparation import PreparedData, prepare_data
-from saccade.fit.reserve import MOST_PER_NETWORK, FinishingReserve, superseded_weights
+from saccade.fit.reserve import FinishingReserve, superseded_weights
 from saccade.fit.resuming import EarlierRun, check_split, most_held_out_before
 from saccade.fit.run_folder import (
     CHECKS,
@@ -27,7 +26,6 @@ from saccade.fit.run_folder import (
     FOLDS,
     JOURNAL,
     REFIT,
-    SOUPS,
     START,
     STORE,
     TRIALS,
@@ -35,13 +33,13 @@ from saccade.fit.run_folder import (
     begin_run,
     locked,
     make_run_folder,
+    tidy_up,
 )
 from saccade.fit.searching import check_search, is_gpu_wanted, make_image_executor, make_study
 from saccade.inference.saved import SavedPredictor
-from saccade.selection.candidates import Candidate
+from saccade.selection.finishing import best_trials, choose_combination, write_predictor
 from saccade.selection.folding import Folded, Folding
 from saccade.selection.refitting import refit
-from saccade.selection.souping import make_soups, soup_groups
 from saccade.study.journal import Journal
 from saccade.study.objectives import check_score_name, cost_names
 from saccade.study.progress import ProgressDisplay
@@ -133,8 +131,8 @@ def run_fit(request: FitRequest, deadline: Deadline, earlier: EarlierRun | None 
                 settings = request.settings
                 folding = _folding(request, task)
                 fold_costs = None if folding is None else folding.costs(executor.num_workers)
-                combining = settings.max_members, settings.makes_soups, fold_costs
-                reserve = FinishingReserve(deadline, _refit_ratio(request, data), objectives, *combining)
+                ratio = _refit_ratio(request, data)
+                reserve = FinishingReserve(deadline, ratio, objectives, settings.max_members, fold_costs)
                 listeners.append(reserve)
                 with Journal(folder / JOURNAL, request.space) as journal:
                     study = make_study(request, folder, task, executor, deadline, reserve.seconds, journal, listeners)
@@ -146,9 +144,24 @@ def run_fit(request: FitRequest, deadline: Deadline, earlier: EarlierRun | None 
                 best = best_trials(study, objectives)[0]
                 is_refit = settings.refit_full and _refit(study.executor, best, task, folder, until, tell)
                 folded = None if folding is None else _fold(folding, study, best, folder, until, tell)
-                has_soups = settings.makes_soups and folded is None
-                soups = _soups(request, study, task, folder, until, tell) if has_soups else []
-            saved = keep_best(request, folder, study, task, deadline, is_refit, soups, until, folded)
+            combination = None if folded is None else folded.combination
+            if folded is None and settings.max_members > 1:
+                seed = settings.random_state or 0
+                combination = choose_combination(study, task, until, max_members=settings.max_members, seed=seed)
+            saved = write_predictor(
+                folder,
+                study,
+                task,
+                combination,
+                folded,
+                label=request.label,
+                eval_metric=request.eval_metric if isinstance(request.eval_metric, str) else None,
+                class_names=request.train.class_names,
+                objectives=objectives,
+                refit_folder=folder / REFIT if is_refit else None,
+                layers=folder / REFIT / "layers",
+                seconds={"total": deadline.elapsed_s()},
+            )
             tidy_up(folder)
             summary = saved.summary
             tell(RunFinished(summary["best_trial"], summary["valid_score"], deadline.elapsed_s()))
@@ -263,26 +276,9 @@ def _folding(request: FitRequest, task: ImageTask) -> Folding | None:
     settings = request.settings
     if settings.num_folds is None:
         return None
-    return Folding(
-        task,
-        settings.num_folds,
-        settings.random_state or 0,
-        makes_soup=settings.makes_soup_of_folds,
-        is_single=settings.max_members == 1,
-    )
+    return Folding(task, settings.num_folds, settings.random_state or 0)
 
 
 def _fold(folding: Folding, study: Study, best: Trial, folder: Path, until: Deadline, tell: Listener) -> Folded | None:
     shutil.rmtree(folder / FOLDS, ignore_errors=True)  # of a process that was killed
     return folding.run(study.executor, best, folder / FOLDS, until, tell)
-
-
-def _soups(
-    request: FitRequest, study: Study, task: ImageTask, folder: Path, until: Deadline, tell: Listener
-) -> list[Candidate]:
-    shutil.rmtree(folder / SOUPS, ignore_errors=True)  # of a process that was killed
-    has_one_start = request.settings.soup is True or task.start is not None
-    groups = soup_groups(study.trials, MOST_PER_NETWORK, is_any_start=has_one_start)
-    if request.settings.max_members == 1:
-        groups = [group for group in groups if group[0] is study.best_trial]
-    return make_soups(study.executor, task, groups, folder / SOUPS, until, tell)

@@ -1,8 +1,8 @@
 """Presets: names for sets of hyperparameters and fit options. Arguments of the user take precedence.
 
-- ``medium_quality``, ``high_quality``, ``best_quality`` and ``fast_inference`` choose how much work to invest in training
-  and in prediction. They search the networks that are available and that suit the time limit, as without a preset
-  (`saccade.training.recipes.default_space`).
+- ``medium_quality``, ``high_quality``, ``best_quality`` and ``fast_inference`` choose how much work to invest in
+  training and in prediction. They search the networks that are available and that suit the time limit, as without a
+  preset (`saccade.training.recipes.default_space`).
 - ``good_quality_fast_inference``, ``medium_quality_faster_train``, ``medium_quality_faster_inference``, and
   ``best_quality`` with an hour or more, are AutoGluon's, with its networks and ranges. If none of these weights are
   available, other networks replace them (`saccade.training.recipes.fallback_models`).
@@ -53,11 +53,11 @@ class Preset:
 
 PRESETS: dict[str, Preset] = {
     "medium_quality": Preset(
-        {"time_limit": _HOUR_S / 6, "num_trials": 8, "ensemble": False, "soup": False}, {"early_stop_patience": 5}
+        {"time_limit": _HOUR_S / 6, "num_trials": 8, "ensemble": False}, {"early_stop_patience": 5}
     ),
     "high_quality": Preset({"time_limit": _HOUR_S, "ensemble": 3}, {"early_stop_patience": 10}),
     "best_quality": Preset(
-        {"time_limit": 12 * _HOUR_S, "num_trials": 1024, "ensemble": 5, "soup": True},
+        {"time_limit": 12 * _HOUR_S, "num_trials": 1024, "ensemble": 5},
         {
             "model": Categorical("swin_base_patch4_window7_224", "convnext_base", "twins_pcpvt_base", "resnet101d"),
             "lr": Real(1e-5, 1e-2, default=1e-4, log=True),

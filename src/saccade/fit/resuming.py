@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from saccade.errors import DataError, HyperparameterError
+from saccade.fit.options import REMOVED, FitOptions
 from saccade.fit.preparation import PreparedData
 from saccade.fit.run_data import fingerprint, read_run_data
 from saccade.fit.run_folder import (
@@ -22,7 +23,6 @@ from saccade.fit.run_folder import (
     recorded_arguments,
     write_anew,
 )
-from saccade.fit.options import FitOptions
 from saccade.fit.values import from_toml
 from saccade.inference.saved import DESCRIPTION, PREDICTOR_FOLDER, SavedPredictor
 from saccade.models.custom import OwnPart
@@ -70,7 +70,8 @@ class EarlierRun:
     @property
     def arguments(self) -> dict[str, Any]:
         """What was asked, as `recorded_arguments` has it."""
-        return {**FitOptions().to_json(), **self.record["arguments"]}
+        recorded = {name: value for name, value in self.record["arguments"].items() if name not in REMOVED}
+        return {**FitOptions().to_json(), **recorded}
 
     @property
     def is_finished(self) -> bool:

@@ -23,10 +23,11 @@ from saccade._version import __version__
 from saccade.data.examples import Examples
 from saccade.errors import DataError, HyperparameterError, SpaceError
 from saccade.fit.config_file import FIT_TOML, FitConfig
-from saccade.fit.run_data import fingerprint, write_run_data
 from saccade.fit.options import FitOptions, options_of
+from saccade.fit.run_data import fingerprint, write_run_data
 from saccade.fit.values import to_toml
 from saccade.inference.saved import SavedPredictor
+from saccade.selection.finishing import BEST, BEST_OUTPUTS
 from saccade.space import Dict
 from saccade.study.json_values import to_json_value
 from saccade.tasks.metrics import EvalMetric
@@ -34,7 +35,7 @@ from saccade.tasks.metrics import EvalMetric
 RUNS_FOLDER = "saccade_runs"
 """Where runs go that are given no path."""
 
-RUN, DATA, SPLIT, EVENTS, JOURNAL, TRIALS, STORE, CHECKS, REFIT, SOUPS, FOLDS, START = (
+RUN, DATA, SPLIT, EVENTS, JOURNAL, TRIALS, STORE, CHECKS, REFIT, FOLDS, START = (
     "run.json",
     "data.json",
     "split.json",
@@ -44,7 +45,6 @@ RUN, DATA, SPLIT, EVENTS, JOURNAL, TRIALS, STORE, CHECKS, REFIT, SOUPS, FOLDS, S
     "store",
     "checks.csv",
     "refit",
-    "soups",
     "folds",
     "start.safetensors",
 )
@@ -195,6 +195,20 @@ def begin_run(request: FitRequest, folder: Path) -> None:
     starting.rmdir()
 
 
+def tidy_up(folder: Path) -> None:
+    """Remove the files that only the run itself needed; calling it twice does no harm."""
+    for name in (STORE, REFIT, FOLDS):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    trials = folder / TRIALS
+    (trials / START).unlink(missing_ok=True)
+    for pattern in ("last-*", "end-*", "*.part", "probe.npz"):
+        for path in trials.glob(f"*/{pattern}"):
+            path.unlink(missing_ok=True)
+    for name in (BEST, BEST_OUTPUTS):
+        for path in trials.glob(f"*/best-*{name.removeprefix('best')}"):
+            path.replace(path.with_name(name))
+
+
 def write_anew(path: Path, record: Mapping[str, Any]) -> None:
     """Write a file of JSON in place of another, so that at any instant there is one or the other."""
     temporary = path.with_name(f"{path.name}.part")
@@ -245,16 +259,17 @@ def _write_json(path: Path, record: Mapping[str, Any]) -> None:
 
 
 def _fit_config(request: FitRequest) -> FitConfig:
-    options = {name: getattr(request.settings, name) for name in FitOptions.model_fields}
-    return FitConfig.model_construct(  # not checked again: what no file can hold becomes a comment in it
-        **{name: value for name, value in options.items() if value is not None and value != [] and value != {}},
-        label=request.label,
-        problem_type=request.problem_type,
-        eval_metric=request.eval_metric,
-        time_limit=request.time_limit_s,
-        verbosity=request.verbosity,
-        hyperparameters=dict(request.space.data),
-    )
+    values = {
+        **{name: getattr(request.settings, name) for name in FitOptions.model_fields},
+        "label": request.label,
+        "problem_type": request.problem_type,
+        "eval_metric": request.eval_metric,
+        "time_limit": request.time_limit_s,
+        "verbosity": request.verbosity,
+        "hyperparameters": dict(request.space.data),
+    }
+    given = {name: value for name, value in values.items() if value not in (None, [], {}) or name == "time_limit"}
+    return FitConfig.model_construct(**given)  # not checked again: what no file can hold becomes a comment in it
 
 
 def _space_to_json(space: Dict) -> Any:

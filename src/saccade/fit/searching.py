@@ -17,8 +17,8 @@ from saccade.autosearch.task_description import describe_recipe, measure_log_spe
 from saccade.deadline import Deadline
 from saccade.events import Listener, Warned
 from saccade.executor import Executor, local_slots, make_executor
-from saccade.fit.run_folder import TRIALS, FitRequest
 from saccade.fit.options import FitOptions
+from saccade.fit.run_folder import TRIALS, FitRequest
 from saccade.numerics.device import choose_device
 from saccade.scheduler import SCHEDULERS, make_scheduler
 from saccade.scheduler.base import Scheduler

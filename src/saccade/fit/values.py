@@ -54,7 +54,9 @@ def parse_duration(text: str) -> float:
     parts = _DURATION.fullmatch(given)
     numbers = parts.groups() if parts and given else ()
     if not numbers or not all(_NUMBER.fullmatch(number) for number in numbers if number):
-        raise HyperparameterError(f"{text!r} is not a duration; write seconds (600), or a duration such as 90s, 10m or 1h30m")
+        raise HyperparameterError(
+            f"{text!r} is not a duration; write seconds (600), or a duration such as 90s, 10m or 1h30m"
+        )
     hours, minutes, seconds = (float(number or 0) for number in numbers)
     return hours * 3600 + minutes * 60 + seconds
 
@@ -232,6 +234,7 @@ def _range(text: str) -> Real | Int:
 
 
 def parse_constant(text: str) -> Any:
+    """Return the number, truth value, None, tuple or text that a text stands for."""
     first, last = text[0], text[-1]
     if len(text) > 1 and first in "'\"" and last == first:
         return text[1:-1]

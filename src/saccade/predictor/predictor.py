@@ -14,11 +14,11 @@ from saccade.data.examples import Examples, read_labelled_examples
 from saccade.deadline import Deadline
 from saccade.errors import HyperparameterError
 from saccade.fit.fitting import run_fit
+from saccade.fit.options import FitOptions, document_options
 from saccade.fit.presets import find_preset, small_networks
 from saccade.fit.resuming import EarlierRun, read_request
 from saccade.fit.run_folder import FitRequest
 from saccade.fit.searching import is_gpu_wanted
-from saccade.fit.options import FitOptions, document_options
 from saccade.inference.saved import SavedPredictor
 from saccade.insight.training_images import copy_embeddings
 from saccade.models.catalogue import list_models

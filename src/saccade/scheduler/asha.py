@@ -113,11 +113,6 @@ class ASHAScheduler(Scheduler):
             trial = self._next_best(state) if state.seconds_left < math.inf else self._next_leader(state)
         return None if trial is None else self._job(trial)
 
-    def compared_epochs(self, trial: Trial) -> tuple[int, ...] | None:
-        """Return the rungs of the trial's ladder; None where it has no end."""
-        ladder = self._ladder(trial.number)
-        return None if ladder.max_epochs is None else tuple(ladder.epochs)
-
     def on_report(self, report: EpochDone) -> Decision:
         """Let a trial go on to the next rung, and pause it there; stop it at the highest."""
         climber = self._climber(report.trial)

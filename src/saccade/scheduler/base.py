@@ -58,10 +58,6 @@ class Scheduler(ABC):
         the job's `seconds_left`.
         """
 
-    def compared_epochs(self, trial: Trial) -> tuple[int, ...] | None:  # noqa: ARG002
-        """Return the epochs of a trial whose scores are needed for a decision; None, as by default, is all of them."""
-        return None
-
     @abstractmethod
     def on_report(self, report: EpochDone) -> Decision:
         """Return what the trial that reported is to do.

@@ -27,10 +27,6 @@ class FIFOScheduler(Scheduler):
         new = state.new_trial()
         return None if new is None else Job(new.number, new.config, new.folder)
 
-    def compared_epochs(self, trial: Trial) -> tuple[int, ...] | None:  # noqa: ARG002
-        """Return none: nothing is decided by scores."""
-        return ()
-
     def on_report(self, report: EpochDone) -> Decision:  # noqa: ARG002
         """Let every trial go on."""
         return Decision.CONTINUE

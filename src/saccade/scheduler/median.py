@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from saccade.events import EpochDone
 from saccade.scheduler.fifo import FIFOScheduler
 from saccade.scheduler.options import whole_number
-from saccade.study.trial import Decision, Trial
+from saccade.study.trial import Decision
 
 
 class MedianScheduler(FIFOScheduler):
@@ -49,10 +49,6 @@ class MedianScheduler(FIFOScheduler):
         self.min_trials = whole_number("min_trials", min_trials)
         self._curves: dict[int, _Curve] = defaultdict(_Curve)
         self._averages: dict[int, list[float]] = defaultdict(list)  # for each epoch, in order
-
-    def compared_epochs(self, trial: Trial) -> None:  # noqa: ARG002
-        """Return None: every epoch is compared."""
-        return
 
     def on_report(self, report: EpochDone) -> Decision:
         """Stop a trial whose best score is below the median of the others' averages."""

@@ -1,4 +1,4 @@
-"""What a final predictor may be made of: trials, and soups of them, with what they say of the held-out images."""
+"""What a final predictor may be made of: trials, with what they say of the held-out images."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Candidate:
     Attributes
     ----------
     trial : int
-        Its number; of a soup, that of the best trial in it.
+        Its number.
     config : dict
         The hyperparameters of that trial.
     blueprint : Blueprint
@@ -44,10 +44,8 @@ class Candidate:
         The file of its weights; None for a probe, which is built again when it is wanted.
     predictions : ndarray, shape (num_images, num_outputs)
         As `Problem.activate` returns them.
-    soup : tuple of int
-        The trials whose weights were averaged; empty for a trial's own.
     epoch : int or None
-        Of the trial, whose weights they are; None of a soup.
+        The epoch of the weights.
     is_end : bool
         Whether that is the end of the schedule, and another epoch had the highest score.
     probe : FinalProbe or None
@@ -61,7 +59,6 @@ class Candidate:
     blueprint: Blueprint
     weights: Path | None
     predictions: np.ndarray
-    soup: tuple[int, ...] = ()
     epoch: int | None = None
     is_end: bool = False
     probe: FinalProbe | None = None
@@ -271,7 +268,7 @@ def _one_of_each_training(candidates: Sequence[Candidate], task: ImageTask) -> l
     left_out = []
     for end in (one for one in candidates if one.is_end):
         for best in candidates:
-            if best.trial == end.trial and best.probe is None and not best.soup and not best.is_end:
+            if best.trial == end.trial and best.probe is None and not best.is_end:
                 judged_end, judged_best = (
                     judge(one.predictions, task.val.targets, task.problem, task.metric) for one in (end, best)
                 )

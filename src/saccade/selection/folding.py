@@ -1,12 +1,11 @@
 """The best recipe once for each of several folds: their networks are the predictor, and every image judges it.
 
 With few images, a tenth of them is too few to judge by, and to learn without them costs as much. With folds all of them
-do both. The networks are averaged; or their weights are, which predicts as fast as one network, where one is asked for.
+do both. The predictions of the networks are averaged.
 """
 
 from __future__ import annotations
 
-import json
 import math
 from collections import deque
 from collections.abc import Sequence
@@ -20,12 +19,9 @@ from saccade.deadline import Deadline
 from saccade.errors import DataError
 from saccade.events import EpochDone, Event, JobDone, JobFailed, Listener, Progressed, Warned
 from saccade.executor import Executor
-from saccade.models.custom import OwnPart
 from saccade.selection.candidates import Candidate, Combination, read_blueprint, read_predictions
 from saccade.selection.ensemble import judge
 from saccade.selection.folds import OUTPUTS, TEACHES_ALWAYS, FoldOrder, FoldTrainable, fold_numbers, part_of
-from saccade.selection.soup import OUTPUTS as SOUP_OUTPUTS
-from saccade.selection.soup import RECORD, WEIGHTS, Ingredient, SoupOrder, SoupTrainable
 from saccade.selection.summary import combined_figures
 from saccade.study.trial import Decision, Job, Trial
 from saccade.training.task import ImageTask
@@ -48,19 +44,16 @@ class FoldCosts:
         How many times as long as the best trial, up to its best epoch.
     num_rounds : int
         How many trainings there are one after the other, each of which must be set up.
-    num_judged : float
-        How many validations of a trial the choice of a soup takes.
     num_members : int
         Files of weights that are copied.
     """
 
     ratio: float
     num_rounds: int
-    num_judged: float
     num_members: int
 
     @classmethod
-    def of(cls, num_train: int, num_val: int, num_folds: int, num_workers: int, *, makes_soup: bool) -> FoldCosts:
+    def of(cls, num_train: int, num_val: int, num_folds: int, num_workers: int) -> FoldCosts:
         """Return the costs.
 
         Parameters
@@ -69,12 +62,10 @@ class FoldCosts:
             Images that a trial of the search learns from, and is judged by.
         num_folds, num_workers : int
             How many trainings there are, and how many of them at once.
-        makes_soup : bool
-            Whether means of weights are judged afterwards.
 
         Examples
         --------
-        >>> costs = FoldCosts.of(90, 10, num_folds=5, num_workers=2, makes_soup=False)
+        >>> costs = FoldCosts.of(90, 10, num_folds=5, num_workers=2)
         >>> costs.num_rounds, round(costs.ratio, 1)
         (3, 3.1)
         """
@@ -82,9 +73,7 @@ class FoldCosts:
         num_rounds = math.ceil(num_folds / max(1, num_workers))
         of_fold = num_images * (num_folds - 1 + JUDGING_PART) / num_folds
         ratio = MARGIN * num_rounds * of_fold / (num_train + JUDGING_PART * num_val)
-        # Where batch normalisation has statistics of its own, these take about as long as judging.
-        num_judged = 2 * (num_folds - 1) * num_images / num_val if makes_soup else 0.0
-        return cls(ratio, num_rounds, num_judged, num_folds)
+        return cls(ratio, num_rounds, num_folds)
 
 
 @dataclass(frozen=True)
@@ -94,20 +83,17 @@ class Folded:
     Attributes
     ----------
     combination : Combination
-        The networks, each of which counts as much as the others; or a soup of theirs.
+        The networks, each of which counts as much as the others.
     predictions, targets : ndarray, shape (num_images, num_outputs), and as `Problem.encode` returns them
         Of each image, what the network said of it that had not learned from it; and what is right.
     num_folds : int
         How many.
-    soup : list of int
-        The folds whose networks' weights were averaged; empty for an ensemble.
     """
 
     combination: Combination
     predictions: np.ndarray
     targets: np.ndarray
     num_folds: int
-    soup: list[int]
 
     def figures(self) -> dict[str, Any]:
         """Return what a summary says of it, over what it says of the best trial."""
@@ -115,15 +101,12 @@ class Folded:
             f"out of fold: each of {len(self.targets)} images by that one of {self.num_folds} networks that had not "
             "learned from it"
         )
-        if self.soup:
-            how += f"; the predictor is a mean of the weights of {len(self.soup)} of them, and was not judged itself"
         figures = combined_figures(self.combination, self.num_folds)
         rows = [{**row, "fold": number} for number, row in enumerate(figures["ensemble"])]
-        own = {"ensemble": rows, "soup": [], "valid_score_how": how, "num_folds": self.num_folds}
+        own = {"ensemble": rows, "valid_score_how": how, "num_folds": self.num_folds}
         return {
             **figures,
             **own,
-            "folds_in_soup": self.soup,
             "calibrated_on": f"{len(self.targets)} images, out of fold",
         }
 
@@ -137,8 +120,6 @@ class Folding:
         The task of the search, whose training and validation images are divided together.
     num_folds, seed : int
         How many folds, and the seed of the draw.
-    makes_soup, is_single : bool
-        Whether a mean of the networks' weights is tried; whether nothing but that, one network, will do.
 
     Raises
     ------
@@ -146,17 +127,16 @@ class Folding:
         When there are too few images.
     """
 
-    def __init__(self, task: ImageTask, num_folds: int, seed: int, *, makes_soup: bool, is_single: bool) -> None:
+    def __init__(self, task: ImageTask, num_folds: int, seed: int) -> None:
         every = task.train.joined(task.val)
         digests = np.asarray(task.store.digests)[every.indices].tolist()
         self.task, self.num_folds = replace(task, train=every), num_folds
-        self.makes_soup, self.is_single = makes_soup, is_single
         self.folds = fold_numbers(every.targets, task.problem, digests, num_folds, seed)
         self._num_train, self._num_val = len(task.train.indices), len(task.val.indices)
 
     def costs(self, num_workers: int) -> FoldCosts:
         """Return what it takes with so many workers."""
-        return FoldCosts.of(self._num_train, self._num_val, self.num_folds, num_workers, makes_soup=self.makes_soup)
+        return FoldCosts.of(self._num_train, self._num_val, self.num_folds, num_workers)
 
     def run(self, executor: Executor, best: Trial, folder: Path, deadline: Deadline, tell: Listener) -> Folded | None:
         """Train a network for each fold up to the best trial's best epoch, its schedule as long as that.
@@ -184,7 +164,7 @@ class Folding:
         if not problem and len(outputs) < self.num_folds:
             problem = f"{len(outputs)} of {self.num_folds} were finished"
         try:
-            folded = None if problem else self._folded(executor, best, folder, outputs, deadline, tell)
+            folded = None if problem else self._folded(best, folder, outputs)
         except DataError as error:  # the metric is not defined on these images
             folded, problem = None, str(error)
         if problem:
@@ -220,7 +200,7 @@ class Folding:
                 started_s[fold] = deadline.elapsed_s()
                 place, left_s = str(_folder(folder, fold)), deadline.seconds_left()
                 order = FoldOrder(fold, config)
-                job = Job(fold, {"order": order}, place, num_epochs, seconds_left=left_s, compared_epochs=())
+                job = Job(fold, {"order": order}, place, num_epochs, seconds_left=left_s)
                 executor.submit(job)
 
         def handle(event: Event) -> Decision:
@@ -251,15 +231,7 @@ class Folding:
                 found.append(np.load(place / OUTPUTS, allow_pickle=False))
         return found
 
-    def _folded(
-        self,
-        executor: Executor,
-        best: Trial,
-        folder: Path,
-        outputs: Sequence[np.ndarray],
-        deadline: Deadline,
-        tell: Listener,
-    ) -> Folded | None:
+    def _folded(self, best: Trial, folder: Path, outputs: Sequence[np.ndarray]) -> Folded:
         assert best.best_report is not None
         every, is_judged = self.task.train, self.folds != TEACHES_ALWAYS
         rows = np.zeros((len(every.indices), self.task.problem.num_outputs), np.float32)
@@ -274,59 +246,8 @@ class Folding:
         files = [weights_file(_folder(folder, fold), best.best_report.epoch) for fold in range(self.num_folds)]
         blueprint = read_blueprint(best)
         members = [Candidate(best.number, best.config, blueprint, file, predictions) for file in files]
-        soup: list[int] = []
-        if self.makes_soup:
-            soup = _soup(executor, task, best, files, folder, deadline, tell)
-            if soup:
-                members = [replace(members[0], weights=folder / "soup" / WEIGHTS, soup=tuple(soup))]
-            elif self.is_single:
-                tell(
-                    Warned(
-                        "the mean of the weights of the folds' networks is no better than they are, and one network "
-                        "was asked for (ensemble=False); the best of the search is kept"
-                    )
-                )
-                return None
         combination = Combination(members, [1 / len(members)] * len(members), judgement)
-        return Folded(combination, predictions, judged.targets, self.num_folds, soup)
-
-
-def _soup(
-    executor: Executor,
-    task: ImageTask,
-    best: Trial,
-    files: Sequence[Path],
-    folder: Path,
-    deadline: Deadline,
-    tell: Listener,
-) -> list[int]:
-    """Make a greedy soup of the folds' networks; return the folds in it, none where it is no better than they are.
-
-    A soup has learned from all images, each of them by all networks but one, so it should do better on them than these
-    did on images that were new to them. Where it does not, the networks have nothing in common. That is all that this
-    tells, so no figure of the soup is reported.
-    """
-    ingredients = [
-        Ingredient(fold, file, folder / OUTPUTS if fold == 0 else file.parent / OUTPUTS)
-        for fold, file in enumerate(files)
-    ]
-    own = model if isinstance(model := best.config.get("model"), OwnPart) else None
-    val_s = max(report.metrics.get("val_s", 0.0) for report in best.reports)
-    order = SoupOrder(ingredients, read_blueprint(best), own, best.config.get("amp"), val_s)
-    place = folder / "soup"
-    executor.trainable = SoupTrainable(task)
-
-    def handle(event: Event) -> Decision:
-        if isinstance(event, JobFailed):
-            tell(Warned(f"no soup of the folds' networks: {event.reason}"))
-        return Decision.CONTINUE
-
-    executor.submit(Job(0, {"order": order}, str(place), seconds_left=deadline.seconds_left()))
-    executor.run(handle)
-    if not (place / RECORD).is_file() or read_predictions(place / SOUP_OUTPUTS, task) is None:
-        return []
-    folds: list[int] = json.loads((place / RECORD).read_text(encoding="utf-8"))["trials"]
-    return folds
+        return Folded(combination, predictions, judged.targets, self.num_folds)
 
 
 def _folder(folder: Path, fold: int) -> Path:

@@ -105,6 +105,6 @@ def final_weights(candidate: Candidate, task: ImageTask, folder: Path) -> Path:
             for key in {f"{name}.weight", f"{name}.bias"} & state.keys():
                 state[key] = state[key] / candidate.temperature
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{candidate.trial:04d}-{candidate.epoch if candidate.epoch is not None else 'soup'}.safetensors"
+    path = folder / f"{candidate.trial:04d}-{candidate.epoch}.safetensors"
     save_file(state, path)
     return path

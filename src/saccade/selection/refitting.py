@@ -62,7 +62,6 @@ def refit(executor: Executor, task: ImageTask, best: Trial, folder: Path, deadli
             str(folder),
             until_epoch=num_epochs,
             seconds_left=deadline.seconds_left(),
-            compared_epochs=(),
         )
     )
     executor.run(handle)

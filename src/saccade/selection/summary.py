@@ -61,7 +61,7 @@ def leaderboard(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
 
 
 def fit_summary(
-    best: Trial, trials: Sequence[Trial], metric: str, total_s: float, epoch: int | None = None
+    best: Trial, trials: Sequence[Trial], metric: str, seconds: Mapping[str, float], epoch: int | None = None
 ) -> dict[str, Any]:
     """Return the summary of a search, its figures those of the best trial's best epoch, or of another one.
 
@@ -70,21 +70,23 @@ def fit_summary(
     dict
         ``train_acc`` and ``valid_acc`` (for multilabel problems of images whose labels are all right, and
         ``valid_f1_micro``; for regression ``train_loss`` and ``valid_rmse``), ``valid_score``,
-        ``eval_metric``, ``total_time``, ``best_config``, ``best_trial``, ``best_epoch``, ``num_trials``,
+        ``eval_metric``, ``total_time``, ``seconds`` (by phase, with their ``total``),
+        ``best_config``, ``best_trial``, ``best_epoch``, ``num_trials``,
         ``fit_history``.
     """
     figures = best_figures(best, epoch)
     history = {
         "best_reward": figures["valid_score"],
         "best_config": best.config,
-        "total_time": total_s,
+        "total_time": seconds["total"],
         "reward_attr": "valid_reward",
         "config_history": {str(trial.number): trial.config for trial in trials},
     }
     return {
         **figures,
         "eval_metric": metric,
-        "total_time": total_s,
+        "total_time": seconds["total"],
+        "seconds": dict(seconds),
         "num_trials": len(trials),
         "fit_history": history,
     }
@@ -119,33 +121,23 @@ def combined_figures(combination: Combination | None, num_trials: int) -> dict[s
     Returns
     -------
     dict
-        ``ensemble`` (a dict with ``trial``, ``model``, ``weight`` and ``soup`` for each member; empty for a single
-        network), ``soup`` (the trials whose weights a single network's are the mean of, or empty),
+        ``ensemble`` (a dict with ``trial``, ``model`` and ``weight`` for each member; empty for a single network),
         ``valid_score_how``, and ``cross_fitted_scores`` of the ``ensemble`` and the ``single`` network, where these
-        were compared. For an ensemble, or a soup, also its own validation figures.
+        were compared. For an ensemble, also its own validation figures.
     """
     how = f"on the validation images, by which the best of {num_trials} trials and its epoch were chosen"
     if num_trials == 1:
         how = "on the validation images, by which the epoch was chosen"
     if combination is None:
-        return {"ensemble": [], "soup": [], "valid_score_how": how}
+        return {"ensemble": [], "valid_score_how": how}
     members, judgement = combination.members, combination.judgement
     judged = {"valid_score": judgement.score, **_held_out(judgement.figures)}
     ensemble, single = combination.ensemble, combination.single
     scores = {} if not ensemble or not single else {"ensemble": ensemble.score, "single": single.score}
     if len(members) == 1:
-        soup = list(members[0].soup)
-        if soup:
-            how = f"on the validation images, by which a soup of {len(soup)} trials was chosen"
-        return {
-            **(judged if soup else {}),
-            "ensemble": [],
-            "soup": soup,
-            "valid_score_how": how,
-            "cross_fitted_scores": scores,
-        }
+        return {"ensemble": [], "valid_score_how": how, "cross_fitted_scores": scores}
     rows = [
-        {"trial": one.trial, "model": one.config.get("model"), "weight": weight, "soup": list(one.soup)}
+        {"trial": one.trial, "model": one.config.get("model"), "weight": weight}
         for one, weight in zip(members, combination.weights, strict=True)
     ]
     how = "cross-fitted: of ensembles that were chosen on four fifths of the validation images, on the last fifth"
@@ -153,7 +145,7 @@ def combined_figures(combination: Combination | None, num_trials: int) -> dict[s
         how = "on the validation images, by which the ensemble was chosen; there was no time to cross-fit it"
     elif ensemble is None:
         how = "on the validation images, which had no part in the choice of the ensemble"
-    return {**judged, "ensemble": rows, "soup": [], "valid_score_how": how, "cross_fitted_scores": scores}
+    return {**judged, "ensemble": rows, "valid_score_how": how, "cross_fitted_scores": scores}
 
 
 def _held_out(figures: Mapping[str, float]) -> dict[str, Any]:

@@ -221,8 +221,7 @@ class Study:
             self._open[job.trial].checkpoint = job.checkpoint
             self._open[job.trial].has_own_limit = seconds_left < self.seconds_left
             self._tell(TrialStarted(job.trial, job.config))
-            compared = self.scheduler.compared_epochs(trial)
-            job = replace(job, config=copied(job.config), seconds_left=seconds_left, compared_epochs=compared)
+            job = replace(job, config=copied(job.config), seconds_left=seconds_left)
             self.executor.submit(job)
 
     def _next_job(self) -> Job | None:

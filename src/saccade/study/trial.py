@@ -50,9 +50,6 @@ class Job:
     seconds_left : float
         Time for the job from the moment a worker takes it up; inf without a limit, and 0 or less when the time is up
         already.
-    compared_epochs : tuple of int or None
-        The epochs whose scores the scheduler needs; None is all of them. What trains may leave out the reports of
-        others, but for that of the last one.
     """
 
     trial: int
@@ -61,7 +58,6 @@ class Job:
     until_epoch: int | None = None
     checkpoint: str | None = None
     seconds_left: float = float("inf")
-    compared_epochs: tuple[int, ...] | None = None
 
 
 @dataclass
@@ -162,7 +158,7 @@ class Trainable(ABC):
 
     @abstractmethod
     def train(self, job: Job, report: Reporter) -> str:
-        """Train, report each epoch, or those that ``job.compared_epochs`` says and the last, and obey the answer.
+        """Train, report epochs and at least the last one of the job, and obey the answer.
 
         Training ends when `report` answers anything but CONTINUE, when ``job.until_epoch`` is reached, when
         ``job.seconds_left`` is spent (but not before the first report, so that there is a result), or at the end of
