@@ -67,6 +67,24 @@ class Progressed(Event):
 
 
 @dataclass(frozen=True)
+class PhaseDone(Event):
+    """A phase of a run has ended.
+
+    Attributes
+    ----------
+    phase : str
+        Its name, such as ``"decoding"``.
+    start_s, seconds : float
+        Seconds of the run at which it began, and its duration.
+    """
+
+    kind: ClassVar[str] = "phase_done"
+    phase: str
+    start_s: float
+    seconds: float
+
+
+@dataclass(frozen=True)
 class TrialStarted(Event):
     """A job of trial number `trial` was handed to a worker."""
 
@@ -147,6 +165,22 @@ class JobFailed(Event):
     reason: str
     traceback: str = ""
     is_worker_lost: bool = False
+
+
+@dataclass(frozen=True)
+class WorkerJoined(Event):
+    """An executor has one more worker; `num_workers` is the new number."""
+
+    kind: ClassVar[str] = "worker_joined"
+    num_workers: int
+
+
+@dataclass(frozen=True)
+class WorkerLost(Event):
+    """An executor has lost a worker for good; `num_workers` is the new number. A job that it had fails separately."""
+
+    kind: ClassVar[str] = "worker_lost"
+    num_workers: int
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ import saccade as ag
 from saccade import ImagePredictor
 from saccade.errors import DataError, HyperparameterError, SearchFailedError
 from saccade.events import LineFile
-from saccade.fit import fitting
 from saccade.fit.resuming import EarlierRun, used_seconds
 from saccade.fit.run_folder import locked
+from saccade.selection import finishing
 from saccade.selection.folds import FoldTrainable
 from saccade.study.study import Study
 from saccade.study.trial import Job, Reporter
@@ -85,7 +85,7 @@ def same_results(one: ImagePredictor, other: ImagePredictor) -> None:
     assert all(np.array_equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
-NUM_WRITES = 67
+NUM_WRITES = 71
 """Lines that the search above writes to its journal and to its events."""
 
 
@@ -304,7 +304,7 @@ def test_ctrl_c_tells_how_to_go_on(
         patch.setattr(Study, "run", interrupted)
         with pytest.raises(KeyboardInterrupt):
             predictor_of(tmp_path / "run", verbosity=1).fit(make_colours(8), **search)
-    assert f"interrupted; to go on: saccade resume {tmp_path / 'run'}" in capfd.readouterr().err
+    assert f"interrupted; to resume: saccade resume {tmp_path / 'run'}" in capfd.readouterr().err
     assert len(cached()) == 1
 
 
@@ -320,7 +320,7 @@ def test_a_refit_that_was_interrupted_is_done_anew(
         raise Killed
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fitting, "refit", interrupted)
+        patch.setattr(finishing, "refit", interrupted)
         with pytest.raises(Killed):
             predictor_of(tmp_path / "run").fit(frame, **search, refit_full=True)
     resumed = ImagePredictor.resume(tmp_path / "run")
@@ -339,7 +339,7 @@ def test_weights_that_somebody_removed_are_missed(
     shutil.rmtree(tmp_path / "run" / "predictor")
     for path in (tmp_path / "run" / "trials").glob("*/best*"):
         path.unlink()
-    with pytest.raises(DataError, match=r"the weights of trial \d, one of the best; start the run anew"):
+    with pytest.raises(DataError, match=r"the weights of trial \d, one of the best trials, is missing"):
         ImagePredictor.resume(tmp_path / "run")
 
 
@@ -376,7 +376,12 @@ def test_the_time_of_earlier_sessions_counts(make_colours: MakeColours, search: 
     log.write_text("".join(json.dumps(line) + "\n" for line in lines))
     resumed = predictor_of(tmp_path / "run").fit(frame, **search, time_limit=900, resume=True)
     assert len(resumed.leaderboard()) < 3
-    assert 990 < resumed.fit_summary()["total_time"] < 1100
+    seconds = resumed.fit_summary()["seconds"]
+    total_s = seconds.pop("total")
+    assert 990 < total_s == resumed.fit_summary()["total_time"] < 1100
+    assert seconds["earlier"] >= 990
+    assert {"preparing", "decoding", "selection", "finishing"} <= seconds.keys()
+    assert sum(seconds.values()) == pytest.approx(total_s)
     assert json.loads((tmp_path / "run" / "run.json").read_text())["arguments"]["time_limit"] == 900
 
 

@@ -17,8 +17,8 @@ from saccade import ImagePredictor
 from saccade.errors import SavedPredictorError
 from saccade.inference.postprocessing import Trust
 from saccade.inference.saved import DESCRIPTION, SavedPredictor
-from saccade.selection import candidates
-from saccade.selection.ensemble import Judgement
+from saccade.selection import combination
+from saccade.selection.ensemble import Evaluation
 from saccade.space import Categorical
 
 MakeColours = Callable[..., pd.DataFrame]
@@ -49,9 +49,9 @@ def run(frame: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> ImageP
     }
     predictor = ImagePredictor(path=tmp_path_factory.mktemp("ensemble") / "run", verbosity=0)
     with pytest.MonkeyPatch.context() as patch:
-        judged = Judgement(0.75, 0.5, {"top1": 0.75}), Judgement(0.5, 0.5, {"top1": 0.5})
-        patch.setattr(candidates, "cross_fit", lambda *_: judged)
-        patch.setattr(candidates, "select_weights", lambda *_: np.array([0.375, 0.625]))
+        evaluations = Evaluation(0.75, 0.5, {"top1": 0.75}), Evaluation(0.5, 0.5, {"top1": 0.5})
+        patch.setattr(combination, "cross_fit", lambda *_: evaluations)
+        patch.setattr(combination, "select_weights", lambda *_: np.array([0.375, 0.625]))
         return predictor.fit(
             frame, hyperparameters=space, holdout_frac=0.4, searcher="grid", scheduler="fifo", executor="inline"
         )

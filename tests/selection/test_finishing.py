@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from saccade.selection.finishing import _trust_of
+from saccade.selection.finishing import _trust
+from saccade.tasks.problem import Multiclass
 from saccade.training.task import Split
 
 
@@ -17,12 +18,12 @@ def test_classes_of_equal_size_stay_equal_whichever_images_are_held_out(make_tas
     targets = np.repeat([0, 1, 2], 4)
     is_held_out = np.array([1, 1, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0], bool)
     train, val = (Split(np.flatnonzero(rows), targets[rows]) for rows in (~is_held_out, is_held_out))
-    task = replace(task, train=train, val=val)
+    task = replace(task, train=train, val=val, problem=Multiclass(("a", "b", "c")))
     predictions = np.full((len(val.targets), 3), 1 / 3, np.float32)
 
     def shares(is_holdout: bool) -> tuple[float, ...]:
         told = replace(task, is_holdout=is_holdout)
-        return _trust_of(predictions, val.targets, told, {}).calibration.shares
+        return _trust(predictions, val.targets, told, {}).calibration.shares
 
     assert shares(is_holdout=True) == ()
     assert shares(is_holdout=False) == (1 / 8, 3 / 8, 4 / 8)

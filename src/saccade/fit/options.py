@@ -30,7 +30,7 @@ from pydantic import (
 )
 
 from saccade.errors import HyperparameterError, SaccadeError, UnknownArgumentError, UnknownNameError
-from saccade.executor import ExecutorName, plan_workers
+from saccade.executor import EXECUTORS, Executor, plan_workers
 from saccade.fit.values import parse_constant, parse_duration
 from saccade.scheduler import SCHEDULERS, make_scheduler
 from saccade.scheduler.base import Scheduler
@@ -134,11 +134,11 @@ def _num_networks(text: str) -> Any:
     return False if text.strip().lower() == "none" else parse_constant(text)
 
 
-def _named(kind: str, names: Collection[str], base: type | None = None) -> BeforeValidator:
+def _named(kind: str, names: Collection[str], base: type) -> BeforeValidator:
     """Check that a value is one of the names, or an instance of the base class."""
 
     def check(value: Any) -> Any:
-        if not (isinstance(value, str) and value in names) and not (base and isinstance(value, base)):
+        if not (isinstance(value, str) and value in names) and not isinstance(value, base):
             raise UnknownNameError.of(kind, value, names)
         return value
 
@@ -314,7 +314,7 @@ class FitOptions(BaseModel):
         Option(
             "After the search, train the best configuration once per fold of all images, and average the networks.",
             "The time limit includes it; ``ensemble=False`` is not supported together with it. `fit_summary` has the "
-            "out-of-fold score. Useful for small data: see `saccade.selection.folding`. If time is short, a warning "
+            "out-of-fold score. Useful for small data: see `saccade.selection.folds`. If time is short, a warning "
             "says so, and the best trial is kept.",
             metavar="K",
         ),
@@ -343,8 +343,8 @@ class FitOptions(BaseModel):
         ),
     ] = None
     executor: Annotated[
-        str,
-        _named("executor", get_args(ExecutorName)),
+        str | Executor,
+        _named("executor", EXECUTORS, Executor),
         Option(
             "Where trials run: inline (in this process), process (in one that may crash) or auto.",
             '"auto" takes a process for a search, unless its start would take too much of the time limit.',

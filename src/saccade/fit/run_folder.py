@@ -27,7 +27,7 @@ from saccade.fit.options import FitOptions, options_of
 from saccade.fit.run_data import fingerprint, write_run_data
 from saccade.fit.values import to_toml
 from saccade.inference.saved import SavedPredictor
-from saccade.selection.finishing import BEST, BEST_OUTPUTS
+from saccade.selection.candidates import BEST, BEST_OUTPUTS
 from saccade.space import Dict
 from saccade.study.json_values import to_json_value
 from saccade.tasks.metrics import EvalMetric
@@ -96,6 +96,11 @@ class FitRequest:
     start: SavedPredictor | None = None
     is_model_named: bool = True
     given: frozenset[str] = frozenset()
+
+    @property
+    def weights(self) -> Path | None:
+        """The folder or file of pretrained weights; None for downloads."""
+        return Path(self.settings.weights).expanduser() if self.settings.weights else None
 
     @property
     def num_trials(self) -> int | None:

@@ -12,13 +12,14 @@ from typing import Any
 import torch
 
 from saccade.autosearch.features import DatasetDescription
-from saccade.autosearch.network_speed import forward_seconds, longest_seconds
+from saccade.autosearch.network_speed import forward_seconds
 from saccade.autosearch.task_description import describe_recipe, measure_log_speed, score_range
 from saccade.deadline import Deadline
 from saccade.events import Listener, Warned
 from saccade.executor import Executor, local_slots, make_executor
 from saccade.fit.options import FitOptions
 from saccade.fit.run_folder import TRIALS, FitRequest
+from saccade.fit.time_budget import speed_limit_s
 from saccade.numerics.device import choose_device
 from saccade.scheduler import SCHEDULERS, make_scheduler
 from saccade.scheduler.base import Scheduler
@@ -89,9 +90,9 @@ def make_image_executor(request: FitRequest, tell: Listener) -> Executor:
         settings.nthreads_per_trial,
         settings.ngpus_per_trial,
         num_trials=num_trials,
-        tell=lambda text: tell(Warned(text)),
+        warn=lambda text: tell(Warned(text)),
     )
-    return make_executor(settings.executor, PRELOAD, slots, num_trials=num_trials, search_s=request.time_limit_s)
+    return make_executor(settings.executor, PRELOAD, slots, num_trials=num_trials, time_limit_s=request.time_limit_s)
 
 
 def make_study(
@@ -113,6 +114,8 @@ def make_study(
         deadline=deadline,
         reserve_s=reserve_s,
         trial_time_limit_s=request.settings.trial_time_limit,
+        # A network's first epoch ends by itself when time is up, but may need this long for imports and validation.
+        first_report_grace_s=max(60.0, request.time_limit_s or 0.0),
         max_score=request.settings.max_reward,
         folder=folder / TRIALS,
         journal=journal,
@@ -140,7 +143,7 @@ def _known_of_images(request: FitRequest, task: ImageTask) -> dict[str, Any]:
         return {}
     device = choose_device(task.device)
     limit_s = math.inf if request.time_limit_s is None else request.time_limit_s
-    longest_s = longest_seconds(limit_s)
+    longest_s = speed_limit_s(limit_s)
     return {
         "describe": partial(describe_recipe, weights=task.weights, device=device),
         "data": DatasetDescription(_images_per_epoch(request, task), task.problem.num_outputs),
