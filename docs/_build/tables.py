@@ -11,8 +11,8 @@ from typing import Any, get_args, get_origin
 
 from saccade.fit.config_file import FitConfig
 from saccade.fit.options import option_flag, option_rows, options_of
-from saccade.models.aliases import ALIASES as NETWORKS
-from saccade.models.aliases import UNAVAILABLE
+from saccade.models.catalogue import ALIASES as NETWORKS
+from saccade.models.catalogue import UNAVAILABLE
 from saccade.training.recipes.recipe import ALIASES, Recipe
 
 

@@ -5,7 +5,7 @@
   preset (`saccade.training.recipes.default_space`).
 - ``good_quality_fast_inference``, ``medium_quality_faster_train``, ``medium_quality_faster_inference``, and
   ``best_quality`` with an hour or more, are AutoGluon's, with its networks and ranges. If none of these weights are
-  available, other networks replace them (`saccade.training.recipes.fallback_models`).
+  available, other networks replace them (`saccade.training.recipes.default_space`).
 """
 
 from __future__ import annotations
