@@ -10,7 +10,7 @@ import os
 from http import HTTPStatus
 from pathlib import Path
 
-import httpx
+import httpx2
 import huggingface_hub
 import timm
 from huggingface_hub import constants
@@ -199,8 +199,8 @@ def _unavailable(repo_id: str, filename: str, revision: str, file: str) -> str:
     url = huggingface_hub.hf_hub_url(repo_id, filename, revision=revision, endpoint=hub_endpoint())
     try:
         # Redirects (to the hub's storage) count as an answer; huggingface_hub follows them.
-        response = httpx.head(url, headers=build_hf_headers(library_name="saccade"), timeout=HUB_TIMEOUT_S)
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        response = httpx2.head(url, headers=build_hf_headers(library_name="saccade"), timeout=HUB_TIMEOUT_S)
+    except (httpx2.HTTPError, httpx2.InvalidURL) as error:
         return f"cannot be reached: {_first_line(error)}"
     status = response.status_code
     if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
