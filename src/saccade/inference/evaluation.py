@@ -1,4 +1,4 @@
-"""Figures on labelled images, and how sure they are."""
+"""Metrics on labelled images, with bootstrap confidence intervals."""
 
 from __future__ import annotations
 
@@ -7,10 +7,14 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
+from saccade.data.examples import Examples
+from saccade.data.labels import are_numbers_of_classes
 from saccade.errors import DataError
 from saccade.inference.calibration import calibration_error, error_by_chance
-from saccade.inference.conformal import check_share
+from saccade.inference.postprocessing import check_fraction
+from saccade.inference.saved import SavedPredictor
 from saccade.tasks.metrics import Metric, held_out_figures, log_loss
 from saccade.tasks.problem import THRESHOLD, Problem
 
@@ -18,15 +22,15 @@ NUM_RESAMPLES = 1000
 """Bootstrap samples of the images."""
 
 BY_CHANCE = "ece_by_chance"
-"""What the ``ece`` of so many images would be if all were well: it has no interval."""
+"""The ``ece`` that perfect probabilities would have on so many images. It has no interval."""
 
-Figures = dict[str, float]
+Scores = dict[str, float]
 
 
 def evaluation(
     targets: np.ndarray,
     probabilities: np.ndarray,
-    decided: np.ndarray,
+    adjusted: np.ndarray,
     problem: Problem,
     metric: Metric | None = None,
     *,
@@ -39,70 +43,70 @@ def evaluation(
     ----------
     targets : ndarray, shape (num_images,) or (num_images, num_classes)
         As `Problem.encode` returned them.
-    probabilities, decided : ndarray, shape (num_images, num_outputs)
-        Predictions; and the same after `Thresholds.decided`.
+    probabilities, adjusted : ndarray, shape (num_images, num_outputs)
+        `Predictions.values` and `Predictions.adjusted`.
     problem : Problem
-        What these mean.
+        The meaning of both.
     metric : Metric or None
-        A figure besides those that are always told.
+        A further metric.
     detailed : bool
-        Whether to tell ``log_loss``, ``ece`` and ``ece_by_chance`` as well; for regression ``mae``.
+        Whether to return ``log_loss``, ``ece`` and ``ece_by_chance``, or ``mae`` for regression, as well.
     interval : float or None
-        The confidence of intervals, such as .95; None is without.
+        Confidence of the intervals, such as .95; None computes none.
 
     Raises
     ------
     DataError
-        When the metric is not defined on these images.
+        If the metric is not defined on these images.
     """
     check_interval(interval)
-    told: dict[str, Any] = held_out_figures(targets, decided, problem)
+    scores: dict[str, Any] = held_out_figures(targets, adjusted, problem)
     if detailed:
-        told |= _details(targets, probabilities, problem)
+        scores |= _details(targets, probabilities, problem)
     if metric is not None:
-        told[metric.name] = metric(targets, decided, problem)
+        scores[metric.name] = metric(targets, adjusted, problem)
     if interval is None or not len(targets):
-        return told
-    means = _values_of_images(targets, probabilities, decided, problem)
+        return scores
+    means = _values_of_images(targets, probabilities, adjusted, problem)
 
-    def figures(rows: np.ndarray) -> Figures:
-        again = {name: float(values[rows].mean()) for name, values in means.items() if name in told}
+    def resampled(rows: np.ndarray) -> Scores:
+        again = {name: float(values[rows].mean()) for name, values in means.items() if name in scores}
         if "rmse" in again:
             again["rmse"] = math.sqrt(again["rmse"])
         if problem.type == "multilabel":
-            again["f1_micro"] = held_out_figures(targets[rows], decided[rows], problem)["f1_micro"]
-        if "ece" in told:
+            again["f1_micro"] = held_out_figures(targets[rows], adjusted[rows], problem)["f1_micro"]
+        if "ece" in scores:
             again["ece"] = calibration_error(probabilities[rows], targets[rows], problem)
         if metric is not None and metric.name not in again:
-            again[metric.name] = metric(targets[rows], decided[rows], problem)
+            again[metric.name] = metric(targets[rows], adjusted[rows], problem)
         return again
 
-    intervals = bootstrap_intervals(figures, len(targets), interval)
-    _widen_where_all_are_alike(told, intervals, len(targets), interval)
-    return {key: value for name in told for key, value in _with_interval(name, told[name], intervals)}
+    intervals = bootstrap_intervals(resampled, len(targets), interval)
+    _set_exact_intervals(scores, intervals, len(targets), interval)
+    return {key: value for name in scores for key, value in _with_interval(name, scores[name], intervals)}
 
 
 def bootstrap_intervals(
-    figures: Callable[[np.ndarray], Figures], num_images: int, interval: float, seed: int = 0
+    scores_of: Callable[[np.ndarray], Scores], num_images: int, interval: float, seed: int = 0
 ) -> dict[str, tuple[float, float]]:
-    """Return the percentile bootstrap's intervals of figures (Efron and Tibshirani 1993).
+    """Return percentile bootstrap intervals of metrics (Efron and Tibshirani 1993).
 
     Parameters
     ----------
-    figures : callable
-        From the numbers of images, some of them several times, to figures by name. Where it raises a `DataError`, as
-        without any image of a class, the sample is left out.
+    scores_of : callable
+        From the numbers of images, with repetitions, to metrics by name. A sample for which it raises a `DataError`,
+        such as one that lacks a class, is skipped.
     num_images : int
-        How many there are to draw from.
+        Number of images to draw from.
     interval : float
-        The confidence, between 0 and 1.
+        Confidence, between 0 and 1.
     seed : int
-        Of the samples; the same images give the same interval.
+        Of the samples.
 
     Returns
     -------
     dict
-        Lower and upper end by name. Empty when no sample has figures.
+        Lower and upper end by name. Empty if every sample was skipped.
 
     Examples
     --------
@@ -112,10 +116,10 @@ def bootstrap_intervals(
     True
     """
     rng = np.random.default_rng(seed)
-    samples: list[Figures] = []
+    samples: list[Scores] = []
     for _ in range(NUM_RESAMPLES):
         try:
-            samples.append(figures(rng.integers(num_images, size=num_images)))
+            samples.append(scores_of(rng.integers(num_images, size=num_images)))
         except DataError:
             continue
     ends = [(1 - interval) / 2, (1 + interval) / 2]
@@ -127,18 +131,12 @@ def bootstrap_intervals(
 
 
 def check_interval(interval: float | None) -> None:
-    """See that an interval's confidence is one.
-
-    Raises
-    ------
-    HyperparameterError
-        When it is none.
-    """
+    """Raise a `HyperparameterError` if the confidence of an interval is invalid."""
     if interval is not None:
-        check_share("interval", interval)
+        check_fraction("interval", interval)
 
 
-def _details(targets: np.ndarray, probabilities: np.ndarray, problem: Problem) -> Figures:
+def _details(targets: np.ndarray, probabilities: np.ndarray, problem: Problem) -> Scores:
     if problem.type == "regression":
         return {"mae": float(_distances(targets, probabilities, problem).mean())}
     return {
@@ -149,23 +147,23 @@ def _details(targets: np.ndarray, probabilities: np.ndarray, problem: Problem) -
 
 
 def _values_of_images(
-    targets: np.ndarray, probabilities: np.ndarray, decided: np.ndarray, problem: Problem
+    targets: np.ndarray, probabilities: np.ndarray, adjusted: np.ndarray, problem: Problem
 ) -> dict[str, np.ndarray]:
-    """Return values of each image whose mean is a figure (its square for ``rmse``), so that it need not be found anew.
+    """Return values of each image whose mean is a metric (the square of ``rmse``), so that resampling is cheap.
 
-    The same figure under another name, ``accuracy`` for ``top1``, is among them.
+    Aliases, such as ``accuracy`` for ``top1``, are included.
     """
     if problem.type == "regression":
         distances = _distances(targets, probabilities, problem)
         return {"rmse": distances**2, "mae": distances}
     if problem.type == "multilabel":
-        is_right = ((decided >= THRESHOLD) == (targets > 0)).all(1)
+        is_right = ((adjusted >= THRESHOLD) == (targets > 0)).all(1)
         given = np.where(targets > 0, probabilities, 1 - probabilities)
         return dict.fromkeys(("subset_accuracy", "accuracy"), is_right) | {"log_loss": _losses(given).mean(1)}
     right = np.arange(len(targets)), targets
-    is_right = decided.argmax(1) == targets
-    # As in `top5`: how many are likelier. Where there are no more than five classes it is not told.
-    is_among_5 = (decided > decided[right][:, None]).sum(1) < 5
+    is_right = adjusted.argmax(1) == targets
+    # As in `top5`: fewer than 5 classes are more probable. With up to 5 classes it is not reported.
+    is_among_5 = (adjusted > adjusted[right][:, None]).sum(1) < 5
     return {"top1": is_right, "accuracy": is_right, "top5": is_among_5, "log_loss": _losses(probabilities[right])}
 
 
@@ -179,22 +177,45 @@ def _distances(targets: np.ndarray, numbers: np.ndarray, problem: Problem) -> np
     return distances
 
 
-def _widen_where_all_are_alike(
-    told: Figures, intervals: dict[str, tuple[float, float]], num_images: int, interval: float
+def _set_exact_intervals(
+    scores: Scores, intervals: dict[str, tuple[float, float]], num_images: int, interval: float
 ) -> None:
-    """Give the exact interval to a share of all images, or of none (Clopper and Pearson 1934).
-
-    A bootstrap sees only what was seen: of a network that was right on all of 20 images, it says that it always is.
-    """
+    """Set the exact interval of an accuracy of 0 or 1 (Clopper and Pearson 1934), for which the bootstrap has width 0."""
     reach = ((1 - interval) / 2) ** (1 / num_images)
-    for name in told.keys() & {"top1", "top5", "subset_accuracy", "accuracy"}:
-        if told[name] == 1:
+    for name in scores.keys() & {"top1", "top5", "subset_accuracy", "accuracy"}:
+        if scores[name] == 1:
             intervals[name] = (reach, 1.0)
-        elif told[name] == 0:
+        elif scores[name] == 0:
             intervals[name] = (0.0, 1 - reach)
 
 
-def _with_interval(name: str, figure: float, intervals: dict[str, tuple[float, float]]) -> list[tuple[str, Any]]:
+def _with_interval(name: str, score: float, intervals: dict[str, tuple[float, float]]) -> list[tuple[str, Any]]:
     if name == BY_CHANCE:
-        return [(name, figure)]
-    return [(name, figure), (f"{name}_interval", intervals.get(name, (math.nan, math.nan)))]
+        return [(name, score)]
+    return [(name, score), (f"{name}_interval", intervals.get(name, (math.nan, math.nan)))]
+
+
+def labels_by_name(examples: Examples, saved: SavedPredictor) -> pd.Series | pd.DataFrame:
+    """Return labels in the classes of a predictor, matched by the names of the classes.
+
+    A data set of folders numbers its classes, and another one may number them differently. A table has the names, or
+    values, themselves. Labels without names are compared as they are.
+
+    Raises
+    ------
+    DataError
+        If a data set has classes that are not among the training classes, and the training data had names too.
+    """
+    labels, names = examples.labels, examples.class_names
+    assert labels is not None
+    if isinstance(labels, pd.DataFrame) or saved.problem.type not in ("binary", "multiclass"):
+        return labels
+    label_of = dict(zip(saved.names_of_classes, saved.problem.classes, strict=True))
+    is_numbered = bool(names) and are_numbers_of_classes(labels, names)
+    named = labels.map(dict(enumerate(names or ()))) if is_numbered else labels
+    if is_numbered and saved.class_names:
+        unknown = [name for name in dict.fromkeys(named) if name not in label_of]
+        if unknown:
+            raise DataError(f"classes {unknown} are not among the training classes: {list(label_of)}")
+    is_known = named.map(lambda name: isinstance(name, str) and name in label_of)
+    return named.map(label_of) if is_known.all() else labels

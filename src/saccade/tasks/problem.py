@@ -295,6 +295,18 @@ class Problem:
             return ((outputs >= 0) == (targets > 0)).all(1).sum().item()
         return (outputs.argmax(1) == targets).sum().item()
 
+    def given_labels(self, probabilities: torch.Tensor) -> torch.Tensor:
+        """Return which labels each image gets, bool of shape (num_images, num_classes).
+
+        Parameters
+        ----------
+        probabilities : torch.Tensor, shape (num_images, num_classes)
+            The largest one gives the label; for multilabel problems, those from `THRESHOLD` on give labels.
+        """
+        if self.type == "multilabel":
+            return probabilities >= THRESHOLD
+        return functional.one_hot(probabilities.argmax(1), len(self.classes)).bool()
+
     def decode(self, predictions: np.ndarray) -> np.ndarray:
         """Return labels, as they were given, from what `activate` returned.
 
