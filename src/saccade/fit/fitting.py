@@ -17,7 +17,6 @@ from saccade.deadline import Deadline
 from saccade.errors import DataError, SaccadeError
 from saccade.events import Event, EventLog, Listener, RunFinished, RunStarted, Warned
 from saccade.executor import Executor
-from saccade.fit.finishing import best_trials, keep_best, tidy_up
 from saccade.fit.preparation import PreparedData, prepare_data
 from saccade.fit.reserve import MOST_PER_NETWORK, FinishingReserve, superseded_weights
 from saccade.fit.resuming import EarlierRun, check_split, most_held_out_before
@@ -35,10 +34,12 @@ from saccade.fit.run_folder import (
     begin_run,
     locked,
     make_run_folder,
+    tidy_up,
 )
 from saccade.fit.searching import check_search, is_gpu_wanted, make_image_executor, make_study
 from saccade.inference.saved import SavedPredictor
 from saccade.selection.candidates import Candidate
+from saccade.selection.finishing import best_trials, choose_combination, write_predictor
 from saccade.selection.folding import Folded, Folding
 from saccade.selection.refitting import refit
 from saccade.selection.souping import make_soups, soup_groups
@@ -148,7 +149,24 @@ def run_fit(request: FitRequest, deadline: Deadline, earlier: EarlierRun | None 
                 folded = None if folding is None else _fold(folding, study, best, folder, until, tell)
                 has_soups = settings.makes_soups and folded is None
                 soups = _soups(request, study, task, folder, until, tell) if has_soups else []
-            saved = keep_best(request, folder, study, task, deadline, is_refit, soups, until, folded)
+            combination = None if folded is None else folded.combination
+            if folded is None and (settings.max_members > 1 or settings.makes_soups):
+                seed = settings.random_state or 0
+                combination = choose_combination(study, task, soups, until, max_members=settings.max_members, seed=seed)
+            saved = write_predictor(
+                folder,
+                study,
+                task,
+                combination,
+                folded,
+                label=request.label,
+                eval_metric=request.eval_metric if isinstance(request.eval_metric, str) else None,
+                class_names=request.train.class_names,
+                objectives=objectives,
+                refit_folder=folder / REFIT if is_refit else None,
+                layers=folder / REFIT / "layers",
+                seconds={"total": deadline.elapsed_s()},
+            )
             tidy_up(folder)
             summary = saved.summary
             tell(RunFinished(summary["best_trial"], summary["valid_score"], deadline.elapsed_s()))

@@ -27,6 +27,7 @@ from saccade.fit.run_data import fingerprint, write_run_data
 from saccade.fit.settings import FitSettings
 from saccade.fit.values import to_toml
 from saccade.inference.saved import SavedPredictor
+from saccade.selection.finishing import BEST, BEST_OUTPUTS
 from saccade.space import Dict
 from saccade.study.json_values import to_json_value
 from saccade.tasks.metrics import EvalMetric
@@ -197,6 +198,20 @@ def begin_run(request: FitRequest, folder: Path) -> None:
     for name in (DATA, FIT_TOML, RUN):
         (starting / name).replace(folder / name)
     starting.rmdir()
+
+
+def tidy_up(folder: Path) -> None:
+    """Remove the files that only the run itself needed; calling it twice does no harm."""
+    for name in (STORE, REFIT, SOUPS, FOLDS):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    trials = folder / TRIALS
+    (trials / START).unlink(missing_ok=True)
+    for pattern in ("last-*", "end-*", "*.part", "probe.npz"):
+        for path in trials.glob(f"*/{pattern}"):
+            path.unlink(missing_ok=True)
+    for name in (BEST, BEST_OUTPUTS):
+        for path in trials.glob(f"*/best-*{name.removeprefix('best')}"):
+            path.replace(path.with_name(name))
 
 
 def write_anew(path: Path, record: Mapping[str, Any]) -> None:

@@ -61,7 +61,7 @@ def leaderboard(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
 
 
 def fit_summary(
-    best: Trial, trials: Sequence[Trial], metric: str, total_s: float, epoch: int | None = None
+    best: Trial, trials: Sequence[Trial], metric: str, seconds: Mapping[str, float], epoch: int | None = None
 ) -> dict[str, Any]:
     """Return the summary of a search, its figures those of the best trial's best epoch, or of another one.
 
@@ -70,21 +70,23 @@ def fit_summary(
     dict
         ``train_acc`` and ``valid_acc`` (for multilabel problems of images whose labels are all right, and
         ``valid_f1_micro``; for regression ``train_loss`` and ``valid_rmse``), ``valid_score``,
-        ``eval_metric``, ``total_time``, ``best_config``, ``best_trial``, ``best_epoch``, ``num_trials``,
+        ``eval_metric``, ``total_time``, ``seconds`` (by phase, with their ``total``),
+        ``best_config``, ``best_trial``, ``best_epoch``, ``num_trials``,
         ``fit_history``.
     """
     figures = best_figures(best, epoch)
     history = {
         "best_reward": figures["valid_score"],
         "best_config": best.config,
-        "total_time": total_s,
+        "total_time": seconds["total"],
         "reward_attr": "valid_reward",
         "config_history": {str(trial.number): trial.config for trial in trials},
     }
     return {
         **figures,
         "eval_metric": metric,
-        "total_time": total_s,
+        "total_time": seconds["total"],
+        "seconds": dict(seconds),
         "num_trials": len(trials),
         "fit_history": history,
     }

@@ -65,17 +65,19 @@ class Registry(Mapping[str, "type[T]"], Generic[T]):
         points = (point.name for point in entry_points(group=f"saccade.{self.kind}s"))
         return list(dict.fromkeys([*self._builtin, *points]))
 
-    def make(self, given: str | T, *arguments: Any, hidden: tuple[str, ...] = (), **options: Any) -> T:
+    def make(
+        self, given: str | T, options: Mapping[str, Any] | None = None, arguments: Mapping[str, Any] | None = None
+    ) -> T:
         """Return an instance: the one that was given, or a new one of the class of that name.
 
         Parameters
         ----------
         given : str or instance
             A name of the registry, or an instance, which is returned as it is.
-        *arguments, **options
-            Arguments of the class.
-        hidden : tuple of str
-            Parameters of the class that are not options.
+        options : mapping or None
+            Keyword arguments that the user gave; their names are checked.
+        arguments : mapping or None
+            Further keyword arguments of the class, which are no options of the user's.
 
         Raises
         ------
@@ -84,6 +86,7 @@ class Registry(Mapping[str, "type[T]"], Generic[T]):
         HyperparameterError
             If the class has no such option, or if an instance comes with options.
         """
+        options, arguments = options or {}, arguments or {}
         if isinstance(given, self.base):
             if options:
                 raise HyperparameterError(
@@ -94,11 +97,11 @@ class Registry(Mapping[str, "type[T]"], Generic[T]):
         if not isinstance(given, str):
             raise UnknownNameError.of(self.kind, given, self)
         made = self[given]
-        known = [name for name in inspect.signature(made).parameters if name not in hidden]
+        known = [name for name in inspect.signature(made).parameters if name not in arguments]
         for option in options:
             if option not in known:
                 near = near_names(option, known)
                 advice = f"Did you mean {near[0]!r}? " if near else ""
                 theirs = f"Its options: {', '.join(known)}." if known else "It has none."
                 raise HyperparameterError(f"The {self.kind} {given!r} has no option {option!r}. {advice}{theirs}")
-        return made(*arguments, **options)
+        return made(**arguments, **options)

@@ -1,9 +1,9 @@
-"""The end of a fit: the predictor that comes of a search."""
+"""The end of a fit: choose the networks of the predictor, and write it to disk."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,6 @@ import numpy as np
 
 from saccade.deadline import Deadline
 from saccade.errors import DataError
-from saccade.fit.run_folder import FOLDS, REFIT, SOUPS, START, STORE, TRIALS, FitRequest
-from saccade.fit.settings import FitSettings
 from saccade.inference.postprocessing import Trust
 from saccade.inference.saved import (
     CHOICES_FOLDER,
@@ -46,63 +44,114 @@ from saccade.training.recipes.recipe import Recipe
 from saccade.training.task import ImageTask
 from saccade.training.trial_files import drop_files, outputs_file, probe_file, weights_file
 
-BEST = "best.safetensors"
-"""What the best weights of a trial are called once the search is over."""
-
-BEST_OUTPUTS = "best.outputs.npy"
-"""And what the network said of the validation images; see `saccade.training.trial_files.outputs_file`."""
+BEST, BEST_OUTPUTS = "best.safetensors", "best.outputs.npy"
+"""Names of a trial's best weights and of their raw outputs for the validation images, once the search is over."""
 
 
 def best_trials(study: Study, objectives: Sequence[str]) -> list[Trial]:
-    """Return the trials whose weights a predictor is to have, the best one first: more than one if costs count."""
+    """Return the trials whose weights the predictor keeps, the best first.
+
+    With costs among the objectives, these are the trials of the Pareto front; otherwise the best trial alone.
+    """
     if cost_names(objectives):
         return pareto_front(study.trials, objectives)
     return [] if study.best_trial is None else [study.best_trial]
 
 
-def keep_best(
-    request: FitRequest,
-    folder: Path,
+def choose_combination(
     study: Study,
     task: ImageTask,
+    soups: Sequence[Candidate],
     deadline: Deadline,
-    is_refit: bool,
-    soups: Sequence[Candidate] = (),
-    until: Deadline | None = None,
-    folded: Folded | None = None,
-) -> SavedPredictor:
-    """Write the predictor of the best trial into the run folder; after a kill it is whole, or not there.
-
-    It may also be a soup, or an ensemble of trials and soups, where that is better.
+    *,
+    max_members: int,
+    seed: int,
+) -> Combination | None:
+    """Return the best candidate, or an ensemble of candidates where that is better.
 
     Parameters
     ----------
-    request, folder, study, task, deadline
-        What was asked, and what has come of it.
-    is_refit : bool
-        Whether the best trial's recipe was trained once more, on all images.
+    study : Study
+        The finished search.
+    task : ImageTask
+        The task of its trials.
     soups : sequence of Candidate
-        Means of weights that are better than each of their trials.
-    until : Deadline or None
-        When there must be no more thought of ensembles.
+        Averaged weights that score better than each of their trials.
+    deadline : Deadline
+        When the choice must be made.
+    max_members : int
+        The most networks of an ensemble.
+    seed : int
+        Of the cross-fitting.
+
+    Returns
+    -------
+    Combination or None
+        None where the outputs of the best trial were not kept, so that nothing can be compared with it.
+    """
+    candidates = read_candidates(study.trials, task)
+    if not candidates or study.best_trial is None or candidates[0].trial != study.best_trial.number:
+        return None
+    candidates += soups
+    members = calibrated(candidates, task)
+    found = combine(members, task, max_members, seed, deadline.seconds_left)
+    if len(found.members) == 1:  # Calibration matters to the weights of an ensemble only.
+        (place,) = (place for place, one in enumerate(members) if one is found.members[0])
+        return replace(found, members=[candidates[place]])
+    return found
+
+
+def write_predictor(
+    folder: Path,
+    study: Study,
+    task: ImageTask,
+    combination: Combination | None = None,
+    folded: Folded | None = None,
+    *,
+    label: str | list[str],
+    eval_metric: str | None,
+    class_names: list[str] | None,
+    objectives: Sequence[str] = (),
+    refit_folder: Path | None = None,
+    layers: Path,
+    seconds: Mapping[str, float],
+) -> SavedPredictor:
+    """Write the predictor into the run folder; after a kill it is complete, or absent.
+
+    Parameters
+    ----------
+    folder : Path
+        The run folder.
+    study, task
+        The finished search, and the task of its trials.
+    combination : Combination or None
+        The networks that are kept; None is the best trial, or with costs among the objectives, the Pareto front.
     folded : Folded or None
-        What came of folds; it takes the place of all else.
+        The result of cross-validation, if `combination` comes from there.
+    label, eval_metric, class_names
+        As in `SavedPredictor`.
+    objectives : sequence of str
+        As `saccade.study.objectives.check_objectives` returns them.
+    refit_folder : Path or None
+        Where the weights of the best trial's refit are; None without a refit.
+    layers : Path
+        Where new classifier layers are written, which are fitted to all images.
+    seconds : mapping
+        Seconds by phase of the run, with their ``total``.
 
     Raises
     ------
     DataError
-        When somebody has removed its weights.
+        If the weights of one of the best trials are missing.
     """
-    objectives, metric = request.settings.tuning.objectives, task.metric
     kept = best_trials(study, objectives)
     best = kept[0]
     costs = trial_costs(study.trials, objectives) if cost_names(objectives) else None
-    combination = _combination(request.settings, study, task, soups, until or deadline, folded)
-    layers = folder / REFIT / "layers"
     if combination is None:
         weights = {_name_of_weights(trial, best): _last_layer_of_all(trial, task, layers) for trial in kept}
         members: list[Member] = []
         first, epoch, net = best, None, best.config.get("model")
+        trust = _trust(best, task)
     else:
         members = _members(combination)
         weights = {
@@ -111,22 +160,26 @@ def keep_best(
         }
         first, epoch = study.trials[members[0].trial], combination.members[0].epoch
         net = next((one.own_network for one in combination.members if one.own_network), None)
-    trust = _trust(best, task) if combination is None else _trust_of_combination(combination, task, folded)
-    if is_refit:
-        weights[WEIGHTS] = _weights(folder / REFIT, best)
+        trust = _trust_of_combination(combination, task, folded)
+    is_refit = refit_folder is not None
+    if refit_folder is not None:
+        weights[WEIGHTS] = _weights(refit_folder, best)
+    summary = {
+        **fit_summary(first, study.trials, task.metric.name, seconds, epoch),
+        **trust.summary(task.problem, is_refit),
+        "refit_full": is_refit,
+        **(combined_figures(combination, len(study.trials)) if folded is None else folded.figures()),
+    }
     partial = folder / f".{PREDICTOR_FOLDER}"
     shutil.rmtree(partial, ignore_errors=True)
-    summary = fit_summary(first, study.trials, metric.name, deadline.elapsed_s(), epoch)
-    summary |= {**trust.summary(task.problem, is_refit), "refit_full": is_refit}
-    summary |= combined_figures(combination, len(study.trials)) if folded is None else folded.figures()
     saved = SavedPredictor(
         folder=partial,
-        label=request.label,
+        label=label,
         problem=task.problem,
         blueprint=read_blueprint(first),
-        metric=metric.name,
-        eval_metric=request.eval_metric if isinstance(request.eval_metric, str) else None,  # code is never saved
-        class_names=request.train.class_names,
+        metric=task.metric.name,
+        eval_metric=eval_metric,
+        class_names=class_names,
         summary=summary,
         trials=trial_rows(study.trials, costs, [trial.number for trial in kept]),
         net=net if isinstance(net, OwnPart) else None,
@@ -138,34 +191,8 @@ def keep_best(
     partial.rename(folder / PREDICTOR_FOLDER)
     for trial in study.trials:
         if trial is not first:
-            drop_files(Path(trial.folder), "best")  # of those that are paused; or the predictor has them now
+            drop_files(Path(trial.folder), "best")  # Paused trials still have theirs; the predictor has its own copies.
     return replace(saved, folder=folder / PREDICTOR_FOLDER)
-
-
-def _combination(
-    settings: FitSettings,
-    study: Study,
-    task: ImageTask,
-    soups: Sequence[Candidate],
-    until: Deadline,
-    folded: Folded | None,
-) -> Combination | None:
-    """Return the best candidate or an ensemble; None where only the best trial is asked for, or can be judged."""
-    if folded is not None:
-        return folded.combination
-    if settings.max_members == 1 and not settings.makes_soups:
-        return None
-    candidates = read_candidates(study.trials, task)
-    if not candidates or study.best_trial is None or candidates[0].trial != study.best_trial.number:
-        return None
-    seed = settings.random_state or 0
-    candidates += soups
-    of_members = calibrated(candidates, task)
-    found = combine(of_members, task, settings.max_members, seed, until.seconds_left)
-    if len(found.members) == 1:  # there is nothing that it is to be weighed against
-        (place,) = (place for place, one in enumerate(of_members) if one is found.members[0])
-        return replace(found, members=[candidates[place]])
-    return found
 
 
 def _members(combination: Combination) -> list[Member]:
@@ -236,17 +263,3 @@ def _weights(folder: Path, trial: Trial) -> Path:
         if path.is_file():
             return path
     raise DataError(f"{expected} is gone, the weights of trial {trial.number}, one of the best; start the run anew")
-
-
-def tidy_up(folder: Path) -> None:
-    """Remove what a finished run leaves behind in its folder besides results; doing it twice does no harm."""
-    for name in (STORE, REFIT, SOUPS, FOLDS):
-        shutil.rmtree(folder / name, ignore_errors=True)
-    trials = folder / TRIALS
-    (trials / START).unlink(missing_ok=True)
-    for pattern in ("last-*", "end-*", "*.part", "probe.npz"):
-        for path in trials.glob(f"*/{pattern}"):
-            path.unlink(missing_ok=True)
-    for name in (BEST, BEST_OUTPUTS):
-        for path in trials.glob(f"*/best-*{name.removeprefix('best')}"):
-            path.replace(path.with_name(name))
