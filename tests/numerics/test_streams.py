@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from timm.layers import DropPath
 from torch import nn
 
-from saccade.inference.features import features_of
+from saccade.inference.classifier import features_of
 from saccade.models.network import build_network
 from saccade.numerics.device import Numerics
 from saccade.numerics.streams import Forward, computes_by_image, nums_of_streams

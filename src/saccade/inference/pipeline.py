@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -135,6 +136,8 @@ class Predictions:
 
     Attributes
     ----------
+    problem : Problem
+        The meaning of the values.
     values : ndarray, shape (num_images, num_outputs)
         Calibrated probabilities of the classes; for regression the number, in the labels' unit. NaN for images that
         cannot be read.
@@ -145,30 +148,31 @@ class Predictions:
         The classes that each image gets; empty for regression and for images that cannot be read.
     labels : ndarray, shape (num_images,) or (num_images, num_classes)
         Labels as `Problem.decode` returns them, without abstention; None for images that cannot be read.
-    sets : ndarray of object, shape (num_images,), or None
-        If a coverage was asked for: lists of labels, the most probable first, or intervals. None for images that cannot
-        be read.
+    sets : ndarray of object, shape (num_images,)
+        Lists of labels, the most probable first, or intervals for regression. None without a coverage, and for images
+        that cannot be read.
     abstained : ndarray of bool, shape (num_images,)
         Whether the `AbstentionRule` applies; all False without one.
     errors : dict
         The reason why an image cannot be read, by its number.
     """
 
+    problem: Problem
     values: np.ndarray
     adjusted: np.ndarray
     given: list[list[int]]
     labels: np.ndarray
-    sets: np.ndarray | None
+    sets: np.ndarray
     abstained: np.ndarray
     errors: dict[int, str]
 
     @property
     def label_probabilities(self) -> list[float | None]:
-        """The calibrated probability of the label that is given; None unless an image has exactly one label."""
-        return [
-            float(row[classes[0]]) if len(classes) == 1 else None
-            for row, classes in zip(self.values, self.given, strict=True)
-        ]
+        """The calibrated probability of each image's label; None for problems without one label per image."""
+        if self.problem.type not in ("binary", "multiclass"):
+            return [None] * len(self.values)
+        pairs = zip(self.values, self.given, strict=True)
+        return [float(row[classes[0]]) if classes else None for row, classes in pairs]
 
     @property
     def main_class(self) -> np.ndarray:
@@ -242,36 +246,13 @@ class InferencePipeline:
             As `saccade.inference.postprocessing.Conformal.check`, before any image is read.
         """
         saved = self.saved
-        problem, postprocessing = saved.problem, saved.postprocessing
         if coverage is not None:
-            postprocessing.conformal.check(problem, coverage)
-        if len(images):
-            of_members, errors = self.run(images, _activated, len(saved.members), verbosity)
-        else:
-            of_members, errors = [np.zeros((0, problem.num_outputs), np.float32)] * len(saved.members), {}
-        weights = [member.weight for member in saved.members]
-        head = PredictionHead(weights, problem, postprocessing, coverage)
-        found = head(*map(torch.from_numpy, of_members))
-        predictions, adjusted, given, set_mask = (tensor.numpy() for tensor in found)
-        abstained = np.zeros(len(images), np.bool_)
-        if abstention is not None:
-            abstained = abstention.applies(found.predictions, found.given, postprocessing.conformal).numpy()
-        sets = None
-        if coverage is not None and not problem.is_classification:
-            sets = _objects(postprocessing.conformal.intervals(predictions, coverage))
-        elif coverage is not None:
-            order = np.argsort(-predictions, axis=1, kind="stable")
-            sets = _objects([[problem.classes[k] for k in row if mask[k]] for row, mask in zip(order, set_mask, strict=True)])
-        labels = problem.decode(given.astype(np.float32) if problem.is_classification else predictions)
-        classes = [np.flatnonzero(row).tolist() if problem.is_classification else [] for row in given]
-        if errors:
-            rows, labels = list(errors), labels.astype(object)
-            labels[rows] = None
-            predictions[rows], adjusted[rows], abstained[rows] = np.nan, np.nan, False
-            classes = [[] if number in errors else row for number, row in enumerate(classes)]
-            if sets is not None:
-                sets[rows] = None
-        return Predictions(predictions, adjusted, classes, labels, sets, abstained, errors)
+            saved.postprocessing.conformal.check(saved.problem, coverage)
+        if not len(images):
+            of_members = [np.zeros((0, saved.problem.num_outputs), np.float32)] * len(saved.members)
+            return postprocess(saved, of_members, {}, coverage, abstention)
+        of_members, errors = self.run(images, _activated, len(saved.members), verbosity)
+        return postprocess(saved, of_members, errors, coverage, abstention)
 
     def features(self, images: Sequence[ImageLike], verbosity: int = 0) -> tuple[np.ndarray, dict[int, str]]:
         """Return the input of the first member's classifier layer for each image.
@@ -431,6 +412,49 @@ class InferencePipeline:
         if record.get("folds_batch_norm", True):
             classifier.fuse()
         return classifier
+
+
+def postprocess(
+    saved: SavedPredictor,
+    of_members: Sequence[np.ndarray],
+    errors: Mapping[int, str] = MappingProxyType({}),
+    coverage: float | None = None,
+    abstention: AbstentionRule | None = None,
+) -> Predictions:
+    """Return labels, sets and abstentions, given the predictions of each member.
+
+    Parameters
+    ----------
+    saved : SavedPredictor
+        The problem, the weights of the members, and the postprocessing.
+    of_members : sequence of ndarray, each of shape (num_images, num_outputs)
+        Activated outputs: probabilities, or numbers.
+    errors, coverage, abstention
+        As in `Predictions` and `InferencePipeline.predict`.
+    """
+    problem, postprocessing = saved.problem, saved.postprocessing
+    head = PredictionHead([member.weight for member in saved.members], problem, postprocessing, coverage)
+    found = head(*map(torch.from_numpy, of_members))
+    values, adjusted, given, set_mask = (tensor.numpy() for tensor in found)
+    abstained = np.zeros(len(values), np.bool_)
+    if abstention is not None:
+        abstained = abstention.applies(found.predictions, found.given, postprocessing.conformal).numpy()
+    sets: list[Any] = [None] * len(values)
+    if problem.is_classification:
+        labels, classes = problem.decode(given.astype(np.float32)), [np.flatnonzero(row).tolist() for row in given]
+        if coverage is not None:
+            order = np.argsort(-values, axis=1, kind="stable")
+            sets = [[problem.classes[k] for k in row if mask[k]] for row, mask in zip(order, set_mask, strict=True)]
+    else:
+        labels, classes = problem.decode(values), [[]] * len(values)
+        if coverage is not None:
+            sets = postprocessing.conformal.intervals(values, coverage)
+    if errors:
+        rows, labels = list(errors), labels.astype(object)
+        values[rows], adjusted[rows], labels[rows], abstained[rows] = np.nan, np.nan, None, False
+        classes, sets = ([[] if k in errors else row for k, row in enumerate(classes)],
+                         [None if k in errors else row for k, row in enumerate(sets)])  # fmt: skip
+    return Predictions(problem, values, adjusted, classes, labels, _objects(sets), abstained, dict(errors))
 
 
 @torch.inference_mode()

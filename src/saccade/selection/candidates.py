@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from saccade.inference.average import weighted_mean
+from saccade.inference.postprocessing import weighted_mean
 from saccade.inference.classifier import Blueprint
 from saccade.models.custom import OwnPart
 from saccade.selection.ensemble import LEAST_IMAGES, Judgement, best_single, cross_fit, judge, select_weights

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from saccade.errors import DataError
-from saccade.inference.average import weighted_mean
+from saccade.inference.postprocessing import weighted_mean
 from saccade.inference.calibration import fit_calibration
 from saccade.tasks.metrics import Metric, held_out_figures
 from saccade.tasks.problem import Problem, rarest_labels

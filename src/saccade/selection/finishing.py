@@ -12,7 +12,7 @@ import numpy as np
 
 from saccade.deadline import Deadline
 from saccade.errors import DataError
-from saccade.inference.postprocessing import Trust
+from saccade.inference.postprocessing import Postprocessing
 from saccade.inference.saved import (
     CHOICES_FOLDER,
     MEMBERS_FOLDER,
@@ -149,9 +149,9 @@ def write_predictor(
     costs = trial_costs(study.trials, objectives) if cost_names(objectives) else None
     if combination is None:
         weights = {_name_of_weights(trial, best): _last_layer_of_all(trial, task, layers) for trial in kept}
-        members: list[Member] = []
+        members = [Member(best.number, read_blueprint(best), amp=best.config.get("amp"))]
         first, epoch, net = best, None, best.config.get("model")
-        trust = _trust(best, task)
+        postprocessing = _postprocessing(best, task)
     else:
         members = _members(combination)
         weights = {
@@ -160,13 +160,13 @@ def write_predictor(
         }
         first, epoch = study.trials[members[0].trial], combination.members[0].epoch
         net = next((one.own_network for one in combination.members if one.own_network), None)
-        trust = _trust_of_combination(combination, task, folded)
+        postprocessing = _postprocessing_of_combination(combination, task, folded)
     is_refit = refit_folder is not None
     if refit_folder is not None:
         weights[WEIGHTS] = _weights(refit_folder, best)
     summary = {
         **fit_summary(first, study.trials, task.metric.name, seconds, epoch),
-        **trust.summary(task.problem, is_refit),
+        **postprocessing.summary(task.problem, is_refit),
         "refit_full": is_refit,
         **(combined_figures(combination, len(study.trials)) if folded is None else folded.figures()),
     }
@@ -176,7 +176,6 @@ def write_predictor(
         folder=partial,
         label=label,
         problem=task.problem,
-        blueprint=read_blueprint(first),
         metric=task.metric.name,
         eval_metric=eval_metric,
         class_names=class_names,
@@ -185,7 +184,7 @@ def write_predictor(
         net=net if isinstance(net, OwnPart) else None,
         choices=[] if costs is None else [_choice(trial, costs[trial.number], best, task) for trial in kept],
         members=members,
-        trust=trust,
+        postprocessing=postprocessing,
     )
     saved.write(weights)
     partial.rename(folder / PREDICTOR_FOLDER)
@@ -210,35 +209,38 @@ def _members(combination: Combination) -> list[Member]:
 
 
 def _choice(trial: Trial, costs: dict[str, float], best: Trial, task: ImageTask) -> Choice:
-    trust = _trust(trial, task)
+    postprocessing = _postprocessing(trial, task)
     summary = best_figures(trial) if trial is best else {**best_figures(trial), "refit_full": False}
-    summary |= {} if trial is best else trust.summary(task.problem)
-    return Choice(trial.number, costs, read_blueprint(trial), summary, _name_of_weights(trial, best), trust)
+    summary |= {} if trial is best else postprocessing.summary(task.problem)
+    weights = _name_of_weights(trial, best)
+    return Choice(trial.number, costs, read_blueprint(trial), summary, weights, postprocessing)
 
 
-def _trust(trial: Trial, task: ImageTask) -> Trust:
-    """Return what is known of a trial's certainty: nothing, where what it said of the held-out images was not kept."""
+def _postprocessing(trial: Trial, task: ImageTask) -> Postprocessing:
+    """Fit the postprocessing of a trial; if its outputs for the held-out images are missing, it changes nothing."""
     assert trial.best_report is not None
     folder = Path(trial.folder)
     for path in (outputs_file(folder, trial.best_report.epoch), folder / BEST_OUTPUTS):
         if (predictions := read_predictions(path, task)) is not None:
-            return _trust_of(predictions, task.val.targets, task, trial.config)
-    return Trust()
+            return _postprocessing_of(predictions, task.val.targets, task, trial.config)
+    return Postprocessing()
 
 
-def _trust_of_combination(combination: Combination, task: ImageTask, folded: Folded | None) -> Trust:
-    """Return what is known of several networks; of those of folds, what each of them did on what was new to it."""
+def _postprocessing_of_combination(combination: Combination, task: ImageTask, folded: Folded | None) -> Postprocessing:
+    """Fit the postprocessing of several networks; for those of folds, to their out-of-fold predictions."""
     config = combination.members[0].config
     if folded is None:
-        return _trust_of(mean_predictions(combination), task.val.targets, task, config)
-    return _trust_of(folded.predictions, folded.targets, task, config)
+        return _postprocessing_of(mean_predictions(combination), task.val.targets, task, config)
+    return _postprocessing_of(folded.predictions, folded.targets, task, config)
 
 
-def _trust_of(predictions: np.ndarray, targets: np.ndarray, task: ImageTask, config: dict[str, Any]) -> Trust:
-    # A class with more held-out images has fewer training images by chance: of all together, shares owe it nothing.
+def _postprocessing_of(
+    predictions: np.ndarray, targets: np.ndarray, task: ImageTask, config: dict[str, Any]
+) -> Postprocessing:
+    # Over training and held-out images together, as the split changes the frequencies of each by chance.
     images = task.train.joined(task.val) if task.is_holdout else task.train
     shares = learned_shares(Recipe.of(config), images.targets, task.problem, task.class_names, images.weights)
-    return Trust.of(predictions, targets, task.problem, task.metric, shares)
+    return Postprocessing.fit(predictions, targets, task.problem, task.metric, shares)
 
 
 def _last_layer_of_all(trial: Trial, task: ImageTask, layers: Path) -> Path:

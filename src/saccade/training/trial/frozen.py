@@ -16,7 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from saccade.data.augmentation import TrainingTransform
 from saccade.data.batches import Batches
 from saccade.inference.classifier import Classifier
-from saccade.inference.features import features_of, outputs_and_features
+from saccade.inference.classifier import features_of, outputs_and_features
 from saccade.models.network import classifier_parameters
 from saccade.numerics.streams import draws
 from saccade.training.recipes.recipe import Recipe
