@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torchvision.transforms import InterpolationMode, v2
+from torchvision.transforms import v2
 
 from saccade.data.augmentation import (
     Augmentation,

@@ -10,8 +10,7 @@ import pytest
 
 from saccade import Categorical, ImagePredictor
 from saccade.errors import HyperparameterError, SavedPredictorError, UnknownNameError
-from saccade.inference.saved import Choice
-from saccade.inference.saved import choose
+from saccade.inference.saved import Choice, choose
 
 MakeColours = Callable[..., pd.DataFrame]
 

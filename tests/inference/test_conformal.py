@@ -77,7 +77,7 @@ def test_threshold_is_the_quantile_of_the_coverage(num: int, coverage: float, se
     scores = np.sort(np.random.default_rng(seed).random(num).astype(np.float32))[::-1]
     conformal = Conformal(tuple(scores.tolist()))
     if num < coverage / (1 - coverage) - 1e-6:
-        with pytest.raises(DataError, match="at least .* validation images"):
+        with pytest.raises(DataError, match=r"at least .* validation images"):
             conformal.threshold(coverage)
     elif num > coverage / (1 - coverage) + 1e-6:
         num_within = (scores >= conformal.threshold(coverage)).sum()

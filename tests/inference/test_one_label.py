@@ -64,7 +64,9 @@ def case(request: Any, make_colours_once: MakeColours, tmp_path_factory: pytest.
         prior = tuple((np.array([0.7, 0.2, 0.1]) if num_classes == 3 else np.array([0.8, 0.2])).tolist())
         calibration = Calibration(1.7, class_prior=() if kind == "multilabel" else prior, logit_adjustment=0.5)
         calibrated = replace(saved.postprocessing, calibration=calibration, thresholds=Thresholds())
-        proba = InferencePipeline(replace(saved, postprocessing=calibrated)).predict(frame["image"].tolist()).values
+        proba = (
+            InferencePipeline(replace(saved, postprocessing=calibrated)).predict(frame["image"].tolist()).predictions
+        )
         median = np.median(proba, axis=0)
         values = {"binary": (median[1].item(),), "multilabel": tuple(median.tolist())}.get(kind, ())
         class_prior = tuple((median / median.sum()).tolist()) if kind == "multiclass" else ()

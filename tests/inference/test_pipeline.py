@@ -170,9 +170,7 @@ def test_regression_has_intervals(make_colours: MakeColours, tmp_path: Path) -> 
         predictor.predict(frame, unsure=0)
 
 
-def test_thresholds_decide_the_label(
-    make_colours: MakeColours, tmp_path: Path
-) -> None:
+def test_thresholds_decide_the_label(make_colours: MakeColours, tmp_path: Path) -> None:
     train, tuning = make_colours(12), make_colours(20, seed=3)
     mixed = tuning.index[::4]
     tuning.loc[mixed, "label"] = tuning.loc[mixed, "label"].map({"blue": "red", "red": "blue"})
@@ -257,7 +255,9 @@ def test_the_module_predicts_the_same_from_pixels(fitted: ImagePredictor, doubtf
         with torch.inference_mode():
             found = module(images)
         np.testing.assert_allclose(found.predictions, fitted.predict_proba(doubtful, as_pandas=False), atol=1e-5)
-        assert found.given.int().argmax(1).tolist() == [fitted.classes.index(label) for label in fitted.predict(doubtful)]
+        assert found.given.int().argmax(1).tolist() == [
+            fitted.classes.index(label) for label in fitted.predict(doubtful)
+        ]
         assert found.set_mask.sum(1).tolist() == [len(labels) for labels in sets]
 
 

@@ -14,8 +14,8 @@ from PIL import Image
 
 from saccade.data.examples import Examples
 from saccade.errors import HyperparameterError
-from saccade.inference.postprocessing import Postprocessing
 from saccade.inference.pipeline import postprocess
+from saccade.inference.postprocessing import Postprocessing
 from saccade.inference.saved import Member, SavedPredictor
 from saccade.inference.thresholds import Thresholds
 from saccade.insight.embeddings import EmbeddedImages
@@ -30,7 +30,15 @@ def saved_for(labels: Any, class_names: list[str] | None = None, **postprocessin
     """A predictor of which nothing is asked but its problem."""
     none: Any = None
     return SavedPredictor(
-        Path(), "label", Problem.of(labels), "", None, class_names, {}, [], [Member(0, none)],
+        Path(),
+        "label",
+        Problem.of(labels),
+        "",
+        None,
+        class_names,
+        {},
+        [],
+        [Member(0, none)],
         postprocessing=Postprocessing(**postprocessing),
     )
 
@@ -108,7 +116,9 @@ def test_mistakes_come_first_the_surest_before_the_others(images: list[tuple[int
     sureness = np.array([sure / 10 for sure, _, _ in images])
     is_wrong = np.array([wrong for _, wrong, _ in images])
     unreadable = [row for row, (_, _, lost) in enumerate(images) if lost]
-    verdicts = Verdicts(["a"] * len(images), [None] * len(images), [None] * len(images), np.zeros(0), sureness, is_wrong)
+    verdicts = Verdicts(
+        ["a"] * len(images), [None] * len(images), [None] * len(images), np.zeros(0), sureness, is_wrong
+    )
     shown = verdicts.rows_to_show(unreadable, num_images)
     if len(images) <= num_images:
         assert shown == list(range(len(images)))

@@ -44,7 +44,7 @@ def predict(
         _print_lines(files, names, found)
         return
     labels: list[Any] = names
-    columns = {f"p_{name}": column for name, column in zip(predictor.class_names, found.values.T, strict=False)}
+    columns = {f"p_{name}": column for name, column in zip(predictor.class_names, found.predictions.T, strict=False)}
     if not predictor.classes:
         labels, columns = found.labels.tolist(), {}
     _write(csv, {"image": files, "label": labels, **columns})
@@ -57,7 +57,7 @@ def predict(
 def _label_names(predictor: ImagePredictor, found: Predictions) -> list[str | None]:
     """Return the name of each image's label, the names of several joined by commas, or its number."""
     if not predictor.classes:
-        names = [f"{value:.6g}" for value in found.values[:, 0]]
+        names = [f"{value:.6g}" for value in found.predictions[:, 0]]
     else:
         names = [",".join(predictor.class_names[number] for number in classes) for classes in found.given]
     return [None if number in found.errors else name for number, name in enumerate(names)]

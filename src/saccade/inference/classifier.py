@@ -18,7 +18,6 @@ from saccade.models.network import InputSpec, build_network
 from saccade.numerics.bench import Purpose, Workload
 from saccade.numerics.choice import PREDICTION_PART, candidates, choose_numerics, structure_name
 from saccade.numerics.device import Numerics
-from saccade.numerics.streams import computes_by_image
 from saccade.tasks.problem import Problem
 
 
@@ -31,7 +30,7 @@ class Blueprint:
     architecture : str or None
         timm's name; None for a network of the user's own.
     input : InputSpec
-        Size, crop, interpolation and normalisation of the input; it has as many channels as `InputSpec.mean` has values.
+        Size, crop, interpolation and normalisation of the input; `InputSpec.mean` has a value for each channel.
     img_size : int or None
         The image size that the network was built for; None for the architecture's default.
     tta : bool
@@ -109,12 +108,6 @@ class Classifier:
         """The classifier layer; None if the network has none, or several."""
         return head_of(self.network)
 
-    @property
-    def computes_by_image(self) -> bool:
-        """Whether the outputs of an image do not depend on the rest of its batch; False for own networks in training."""
-        is_known = self.blueprint.architecture is not None or not self.network.training
-        return is_known and computes_by_image(self.network)
-
     def use(self, numerics: Numerics, inference: Numerics) -> None:
         """Set the numerics of training and of predictions, which have the same memory format."""
         if (numerics, inference) != (self.numerics, self.inference):
@@ -153,8 +146,7 @@ class Classifier:
         """
         self.network.eval()
         # Channels last was the faster memory format in inference for all networks that were measured.
-        by_image = self.computes_by_image
-        among = candidates(self.numerics.device, "inference", self.amp, channels_last=True, by_image=by_image)
+        among = candidates(self.numerics.device, "inference", self.amp, channels_last=True)
         chosen = choose_numerics(
             self.network, self.workload("inference", batch_size), among, PREDICTION_PART * num_batches
         )
@@ -267,9 +259,7 @@ def outputs_and_features(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return outputs and features of all images, as `Classifier.outputs` and `Classifier.outputs_and_features` do."""
     network.eval()
-    passes = _passes(
-        batches, lambda x_BCHW: classifier.outputs_and_features(x_BCHW, network), seconds_left, on_batch
-    )
+    passes = _passes(batches, lambda x_BCHW: classifier.outputs_and_features(x_BCHW, network), seconds_left, on_batch)
     with classifier.inference.threads():
         outputs, features = zip(*passes, strict=True)
     return np.concatenate(outputs), np.concatenate(features)

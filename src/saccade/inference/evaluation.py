@@ -44,7 +44,7 @@ def evaluation(
     targets : ndarray, shape (num_images,) or (num_images, num_classes)
         As `Problem.encode` returned them.
     probabilities, adjusted : ndarray, shape (num_images, num_outputs)
-        `Predictions.values` and `Predictions.adjusted`.
+        `Predictions.predictions` and `Predictions.adjusted`.
     problem : Problem
         The meaning of both.
     metric : Metric or None
@@ -180,7 +180,7 @@ def _distances(targets: np.ndarray, numbers: np.ndarray, problem: Problem) -> np
 def _set_exact_intervals(
     scores: Scores, intervals: dict[str, tuple[float, float]], num_images: int, interval: float
 ) -> None:
-    """Set the exact interval of an accuracy of 0 or 1 (Clopper and Pearson 1934), for which the bootstrap has width 0."""
+    """Set the exact interval of an accuracy of 0 or 1 (Clopper and Pearson 1934), where bootstraps have width 0."""
     reach = ((1 - interval) / 2) ** (1 / num_images)
     for name in scores.keys() & {"top1", "top5", "subset_accuracy", "accuracy"}:
         if scores[name] == 1:

@@ -42,7 +42,7 @@ class TensorPredictions(NamedTuple):
     predictions : torch.Tensor, shape (num_images, num_outputs)
         Calibrated probabilities of the classes; for regression the number, in the labels' unit.
     adjusted : torch.Tensor, shape (num_images, num_outputs)
-        Probabilities after class prior and thresholds, to which the usual rule applies; for regression as `predictions`.
+        Probabilities after class prior and thresholds, to which the usual rule applies; for regression `predictions`.
     given : torch.Tensor, bool, shape (num_images, num_outputs)
         Which labels each image gets; for regression all True.
     set_mask : torch.Tensor, bool, shape (num_images, num_outputs)
@@ -74,7 +74,12 @@ class PredictionHead(nn.Module):
         self, weights: Sequence[float], problem: Problem, postprocessing: Postprocessing, coverage: float | None = None
     ) -> None:
         super().__init__()
-        self.weights, self.problem, self.postprocessing, self.coverage = list(weights), problem, postprocessing, coverage
+        self.weights, self.problem, self.postprocessing, self.coverage = (
+            list(weights),
+            problem,
+            postprocessing,
+            coverage,
+        )
 
     def forward(self, *of_members: torch.Tensor) -> TensorPredictions:
         """Return predictions of `Problem.activate`d outputs, each of shape (num_images, num_outputs)."""
@@ -138,7 +143,7 @@ class Predictions:
     ----------
     problem : Problem
         The meaning of the values.
-    values : ndarray, shape (num_images, num_outputs)
+    predictions : ndarray, shape (num_images, num_outputs)
         Calibrated probabilities of the classes; for regression the number, in the labels' unit. NaN for images that
         cannot be read.
     adjusted : ndarray, shape (num_images, num_outputs)
@@ -158,7 +163,7 @@ class Predictions:
     """
 
     problem: Problem
-    values: np.ndarray
+    predictions: np.ndarray
     adjusted: np.ndarray
     given: list[list[int]]
     labels: np.ndarray
@@ -170,8 +175,8 @@ class Predictions:
     def label_probabilities(self) -> list[float | None]:
         """The calibrated probability of each image's label; None for problems without one label per image."""
         if self.problem.type not in ("binary", "multiclass"):
-            return [None] * len(self.values)
-        pairs = zip(self.values, self.given, strict=True)
+            return [None] * len(self.predictions)
+        pairs = zip(self.predictions, self.given, strict=True)
         return [float(row[classes[0]]) if classes else None for row, classes in pairs]
 
     @property
@@ -366,8 +371,8 @@ class InferencePipeline:
 
         Precision, memory format and batch norm folding of each network are written to `SavedPredictor.numerics`;
         `SavedPredictor.write` saves them. Before, and on other kinds of device, predictions are computed in float32 on
-        a CPU and in 16 bits on a GPU, unless the recipe fixes the precision. Predictions never measure by themselves, so
-        that one image gets the same numbers as many.
+        a CPU and in 16 bits on a GPU, unless the recipe fixes the precision. Predictions never measure, so that one
+        image gets the same numbers as many.
         """
         with self._lock:
             records = []
@@ -375,11 +380,13 @@ class InferencePipeline:
                 member.unfuse()
                 numerics = member.choose_inference(MEASURED_BATCHES, BATCH_SIZE)
                 member.fuse()
-                records.append({
-                    "dtype": numerics.to_json()["dtype"],
-                    "channels_last": numerics.channels_last,
-                    "folds_batch_norm": member.predicting is not member.network,
-                })
+                records.append(
+                    {
+                        "dtype": numerics.to_json()["dtype"],
+                        "channels_last": numerics.channels_last,
+                        "folds_batch_norm": member.predicting is not member.network,
+                    }
+                )
                 side = member.blueprint.input.img_size
                 x_BCHW = torch.zeros(BATCH_SIZE, member.blueprint.in_chans, side, side, device=self.device)
                 member.forward(x_BCHW.contiguous(memory_format=torch.channels_last))

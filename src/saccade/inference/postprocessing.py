@@ -348,7 +348,7 @@ class Postprocessing:
         """Return what `to_json` wrote, also under the names of formats 1 and 2; an empty record changes nothing."""
         if not record:
             return cls()
-        parts = [
+        parts: list[dict[str, Any]] = [
             {_NEW_NAMES.get(name, name): tuple(value) if isinstance(value, list) else value for name, value in part}
             for part in (record["calibration"].items(), record["thresholds"].items())
         ]

@@ -43,7 +43,7 @@ class Member:
     Attributes
     ----------
     trial : int
-        The trial that trained it; of a soup, the one with the highest score.
+        The trial that trained it.
     blueprint : Blueprint
         Architecture and input format.
     weights : str
@@ -51,7 +51,7 @@ class Member:
     weight : float
         Weight of its predictions, positive; those of all members sum to 1.
     soup : list of int
-        The trials whose weights were averaged; empty if it is no soup.
+        In predictors of earlier versions, the trials whose weights were averaged; otherwise empty.
     amp : bool or None
         As in `saccade.training.recipes.recipe.Recipe`.
     """
@@ -314,11 +314,6 @@ class SavedPredictor:
         files = [*(choice.weights for choice in self.choices), *(member.weights for member in others)]
         copy.write({**{name: self.folder / name for name in files}, WEIGHTS: self.weights_path})
         return copy
-
-    def files(self) -> list[str]:
-        """Return the names of all files of the predictor, relative to its folder."""
-        weights = [one.weights for one in (*self.members, *self.choices)]
-        return list(dict.fromkeys([DESCRIPTION, *weights]))
 
     def chosen(self, choice: Choice) -> SavedPredictor:
         """Return the predictor of one of the `choices`; its weights stay in this folder until it is saved."""

@@ -182,9 +182,7 @@ def _sigmoid(logits: np.ndarray) -> tuple[float, ...]:
     return tuple((1 / (1 + np.exp(-logits))).tolist())
 
 
-def _best_logits(
-    p: np.ndarray, is_positive: np.ndarray, criterion: Criterion, is_by_label: bool
-) -> np.ndarray:
+def _best_logits(p: np.ndarray, is_positive: np.ndarray, criterion: Criterion, is_by_label: bool) -> np.ndarray:
     """Return the best threshold as a logit for each label: its own, or one for all labels."""
     counts = [_counts(*columns) for columns in zip(p.T, is_positive.T, strict=True)]
     if not is_by_label:

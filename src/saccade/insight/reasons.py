@@ -78,7 +78,7 @@ class Verdicts:
         true = label_names(examples.labels, examples.class_names, saved)
         true = true if examples.labels is not None else [None] * len(examples)
         if not saved.problem.is_classification:
-            return cls._of_values(predictions.values[:, 0], true)
+            return cls._of_values(predictions.predictions[:, 0], true)
         names = saved.names_of_classes
         predicted = [_listed([names[number] for number in classes]) for classes in predictions.given]
         if saved.problem.type == "multilabel":

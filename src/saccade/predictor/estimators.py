@@ -225,8 +225,8 @@ class ImageClassifier(ClassifierMixin, _ImageEstimator):  # type: ignore[misc]  
     - an array of shape (n, height, width) or (n, height, width, channels), of 1, 3 or 4 channels;
     - a table of numbers, each row of which is a flattened image, as in `sklearn.datasets.load_digits`.
 
-    Numbers of type uint8 and bool are used unchanged. Others are scaled by the range of the images in `fit`: from [0, 1]
-    if all were in it, from [0, 255] if all were uint8, else from the smallest to the largest.
+    Numbers of type uint8 and bool are used unchanged. Others are scaled by the range of the images in `fit`: from
+    [0, 1] if all were in it, from [0, 255] if all were uint8, else from the smallest to the largest.
 
     A pickle contains the predictor's files, which are safetensors and JSON, and can be loaded on any machine; it is as
     large as the weights. As with all pickles, load only what you trust. Loading what `predictor_.save` wrote is safe.
@@ -289,7 +289,7 @@ class ImageClassifier(ClassifierMixin, _ImageEstimator):  # type: ignore[misc]  
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Return calibrated probabilities, float32 of shape (num_images, num_classes); raises as `predict`."""
-        return self._predictions(X).values
+        return self._predictions(X).predictions
 
 
 class ImageRegressor(RegressorMixin, _ImageEstimator):  # type: ignore[misc]  # scikit-learn has no types
@@ -329,7 +329,7 @@ class ImageRegressor(RegressorMixin, _ImageEstimator):  # type: ignore[misc]  # 
 
     def predict(self, X: Any) -> np.ndarray:
         """Return the number of each image, float64 of shape (num_images,); raises as `ImageClassifier.predict`."""
-        return np.asarray(self._predictions(X).values[:, 0], np.float64)
+        return np.asarray(self._predictions(X).predictions[:, 0], np.float64)
 
 
 def _labels(estimator: object, y: Any) -> np.ndarray:

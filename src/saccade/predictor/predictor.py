@@ -175,16 +175,12 @@ class ImagePredictor:
             The most networks whose predictions are averaged, where that is better: see `saccade.selection.ensemble`. By
             itself, and with True, up to 5; False, or 1, keeps one network, which predicts faster. With `refit_full`, or
             costs among the `objectives`, there is one network.
-        soup : "auto" or bool, default "auto"
-            Whether the weights of trials of one network are averaged, where that is better: see
-            `saccade.selection.soup`. That costs no time in prediction. By itself it is tried with networks that began
-            from the same pretrained weights; True tries it with all.
         num_folds : int or None, default None
-            After the search, divide all images into so many folds, 2 or more, and train the best recipe once for each
-            of them on the others, under the time limit. These networks are averaged; with ``ensemble=False`` their
-            weights are. Every image judges the one network that has not learned from it, and `fit_summary` has that
-            score. For small data: see `saccade.selection.folding`. If time is short, a warning says so, and the
-            search's best is kept.
+            After the search, divide all images into this many folds, 2 or more, and train the best recipe once for each
+            fold on the other folds, under the time limit. The predictions of these networks are averaged, so
+            ``ensemble=False`` is not supported together with it. Each image is evaluated by the one network that was
+            not trained on it, and `fit_summary` has that score. For small data: see `saccade.selection.folds`. If
+            time is short, a warning says so, and the best of the search is kept.
         warm_start : bool, default False
             Go on from this predictor's network and best hyperparameters instead of starting afresh; the classes must be
             the same.
@@ -287,7 +283,7 @@ class ImagePredictor:
         """
         earlier = EarlierRun.find(Path(path))
         if earlier is not None and earlier.is_finished:
-            return cls.load(path, *([] if verbosity is None else [verbosity]))
+            return cls.load(path) if verbosity is None else cls.load(path, verbosity)
         limit = time_limit if isinstance(time_limit, str) and time_limit == "auto" else time_limit_s(time_limit)
         request = read_request(Path(path), limit, verbosity)
         deadline = Deadline(request.time_limit_s, used_s=earlier.used_s if earlier else 0.0)
@@ -407,8 +403,8 @@ class ImagePredictor:
         """Return a set of labels for each image, which contains the right one with a given probability.
 
         The coverage holds for images from the distribution of the validation images, whatever the network: see
-        `saccade.inference.postprocessing.Conformal`. After `refit_full` it holds approximately, since the sets are those
-        of the network of the search.
+        `saccade.inference.postprocessing.Conformal`. After `refit_full` it holds approximately, as the sets
+        are those of the network of the search.
 
         Parameters
         ----------
@@ -462,7 +458,7 @@ class ImagePredictor:
         if not saved.problem.is_classification:
             return self.predict(data, as_pandas)
         examples = read_examples(data, saved.label)
-        probabilities = self._predict(examples).values
+        probabilities = self._predict(examples).predictions
         if not as_pandas:
             return probabilities
         table: pd.DataFrame = pd.DataFrame(probabilities, examples.index, columns=self.classes)
@@ -523,10 +519,9 @@ class ImagePredictor:
         found = self._predict(examples)
         rows = np.setdiff1d(np.arange(len(examples)), list(found.errors))
         metric = None if self.eval_metric is None else make_metric(self.eval_metric, saved.problem)
-        return evaluation(
-            saved.problem.encode(labels.iloc[rows]), found.values[rows], found.adjusted[rows], saved.problem, metric,
-            detailed=detailed, interval=interval,
-        )  # fmt: skip
+        predictions, adjusted = found.predictions[rows], found.adjusted[rows]
+        targets = saved.problem.encode(labels.iloc[rows])
+        return evaluation(targets, predictions, adjusted, saved.problem, metric, detailed=detailed, interval=interval)
 
     def fit_summary(self) -> dict[str, Any]:
         """Return the metrics of the best trial and the history of the search.
@@ -536,7 +531,7 @@ class ImagePredictor:
         dict
             ``train_acc``, ``valid_acc``, ``total_time`` (seconds), ``best_config``, ``fit_history`` and more; the
             accuracies are those of the best epoch of the best trial, whose weights this predictor has. ``ensemble``
-            lists the members (``trial``, ``model``, ``weight``, ``soup``) of an ensemble; then ``valid_score`` and the
+            lists the members (``trial``, ``model``, ``weight``) of an ensemble; then ``valid_score`` and the
             accuracies are the ensemble's, and ``best_trial`` is its first member. ``valid_score_how`` describes how
             they were estimated, and ``cross_fitted_scores`` compares ensembles and single networks by cross-fitting.
             ``temperature`` and ``logit_adjustment`` are those of the calibration; accuracies are without it.
@@ -624,8 +619,8 @@ class ImagePredictor:
         """Draw why images get their labels: the places that the network looks at, and the most similar training images.
 
         There is a row for each image: the image with its predicted label (in red, and with the true label, if it is
-        wrong); its saliency overlay; and the most similar training images, whose label is marked by ≠ if it differs from
-        the predicted one.
+        wrong); its saliency overlay; and the most similar training images, whose label is marked by ≠ if it is not the
+        predicted one.
 
         Parameters
         ----------

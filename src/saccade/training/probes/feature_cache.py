@@ -10,8 +10,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from saccade.data.batches import Images
-from saccade.inference.classifier import Classifier
-from saccade.inference.classifier import features_of
+from saccade.inference.classifier import Classifier, features_of
 from saccade.models.network import classifier_parameters
 
 MAX_BYTES = 256 * 2**20
