@@ -14,9 +14,9 @@ from scipy.stats import betabinom, binom
 from saccade.errors import DataError, HyperparameterError
 from saccade.inference import postprocessing as module
 from saccade.inference.postprocessing import AbstentionRule, Conformal
-from saccade.tasks.problem import Problem
+from saccade.tasks.problem import Multiclass, Multilabel, Problem, Regression
 
-CLASSES = Problem("multiclass", tuple("abcdef"))
+CLASSES = Multiclass(tuple("abcdef"))
 NUM_REPEATS = 400
 
 
@@ -57,7 +57,7 @@ def test_sets_have_the_requested_coverage(num: int, coverage: float) -> None:
 
 @pytest.mark.parametrize("coverage", [0.8, 0.95])
 def test_intervals_have_the_requested_coverage(coverage: float) -> None:
-    problem = Problem("regression", mean=20.0, std=5.0)
+    problem = Regression(mean=20.0, std=5.0)
     num_held_out, num_others, covered = 60, 50, []
     for seed in range(NUM_REPEATS):
         rng = np.random.default_rng(seed)
@@ -65,7 +65,8 @@ def test_intervals_have_the_requested_coverage(coverage: float) -> None:
         numbers = (truth + rng.standard_t(2, len(truth)) * 3 + 1)[:, None]
         targets = ((truth - problem.mean) / problem.std).astype(np.float32)
         conformal = Conformal.fit(numbers[:num_held_out], targets[:num_held_out], problem)
-        ends = np.array(conformal.intervals(numbers[num_held_out:], coverage))
+        others = numbers[num_held_out:]
+        ends = np.array(problem.prediction_sets(others, others == others, conformal.threshold(coverage)))
         covered.append(((ends[:, 0] <= truth[num_held_out:]) & (truth[num_held_out:] <= ends[:, 1])).sum())
     rank = math.ceil((num_held_out + 1) * coverage - 1e-9)
     law = betabinom(num_others, rank, num_held_out + 1 - rank)
@@ -141,13 +142,13 @@ def test_a_sample_of_many_scores_is_kept(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_multilabel_problems_have_no_sets() -> None:
-    problem = Problem("multilabel", ("a", "b"))
+    problem = Multilabel(("a", "b"))
     assert Conformal.fit(np.ones((20, 2)), np.ones((20, 2)), problem) == Conformal()
     with pytest.raises(HyperparameterError, match="multilabel"):
         Conformal().check(problem, 0.9)
 
 
-ANIMALS = Problem("multiclass", ("cat", "dog", "horse"))
+ANIMALS = Multiclass(("cat", "dog", "horse"))
 HELD_OUT = Conformal((*[0.9] * 17, 0.4, 0.3))
 P = np.array([[0.95, 0.03, 0.02], [0.55, 0.42, 0.03], [0.35, 0.33, 0.32]])
 
@@ -183,8 +184,8 @@ def test_a_given_label_that_is_not_the_most_probable_is_uncertain() -> None:
         (("?", None, 90), ANIMALS, "min_proba was given 90"),
         (("?", None, True), ANIMALS, "min_proba was given True"),
         (("?", 90, None), ANIMALS, "for 90 % give 0.9"),
-        (("?", None, None), Problem("multilabel", ("a", "b")), "multilabel"),
-        (("?", None, 0.5), Problem("regression"), "regression"),
+        (("?", None, None), Multilabel(("a", "b")), "multilabel"),
+        (("?", None, 0.5), Regression(), "regression"),
     ],
 )
 def test_invalid_rules_are_errors(asked: tuple[Any, Any, Any], problem: Problem, message: str) -> None:

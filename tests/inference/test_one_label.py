@@ -60,14 +60,12 @@ def case(request: Any, make_colours_once: MakeColours, tmp_path_factory: pytest.
     # Calibration and thresholds of their own, strong enough to change labels of this barely trained network.
     saved = predictor.pipeline.saved
     num_classes = saved.problem.num_outputs
-    if saved.problem.is_classification:
+    if saved.problem.has_classes:
         prior = tuple((np.array([0.7, 0.2, 0.1]) if num_classes == 3 else np.array([0.8, 0.2])).tolist())
         calibration = Calibration(1.7, class_prior=() if kind == "multilabel" else prior, logit_adjustment=0.5)
         calibrated = replace(saved.postprocessing, calibration=calibration, thresholds=Thresholds())
-        proba = (
-            InferencePipeline(replace(saved, postprocessing=calibrated)).predict(frame["image"].tolist()).predictions
-        )
-        median = np.median(proba, axis=0)
+        found = InferencePipeline(replace(saved, postprocessing=calibrated)).predict(frame["image"].tolist())
+        median = np.median(found.predictions, axis=0)
         values = {"binary": (median[1].item(),), "multilabel": tuple(median.tolist())}.get(kind, ())
         class_prior = tuple((median / median.sum()).tolist()) if kind == "multiclass" else ()
         thresholds = Thresholds(values, class_prior=class_prior)
@@ -80,7 +78,7 @@ def case(request: Any, make_colours_once: MakeColours, tmp_path_factory: pytest.
 def test_labels_differ_from_the_usual_rule(case: Case) -> None:
     """Otherwise the tests below would prove nothing."""
     problem = case.predictor.pipeline.saved.problem
-    if problem.is_classification:
+    if problem.has_classes:
         plain = problem.decode(case.predictor.predict_proba(case.images, as_pandas=False)).tolist()
         assert 0 < sum(a != b for a, b in zip(plain, case.labels, strict=True)) < len(plain)
 
@@ -88,10 +86,10 @@ def test_labels_differ_from_the_usual_rule(case: Case) -> None:
 def test_probabilities_and_the_decision_rule(case: Case) -> None:
     saved = case.predictor.pipeline.saved
     values = case.predictor.predict_proba(case.images, as_pandas=False)
-    if not saved.problem.is_classification:
+    if not saved.problem.has_classes:
         assert values.tolist() == case.labels
         return
-    _, given = saved.postprocessing.decide(torch.from_numpy(values), saved.problem)
+    given = saved.problem.given_labels(saved.postprocessing.thresholds.adjust(torch.from_numpy(values)))
     assert saved.problem.decode(given.numpy().astype(np.float32)).tolist() == case.labels
 
 
@@ -109,11 +107,11 @@ def test_command_line_and_its_table(case: Case, tmp_path: Path) -> None:
 
 def test_scikit_learn_estimators(case: Case) -> None:
     problem = case.predictor.pipeline.saved.problem
-    if problem.type == "multilabel":
+    if problem.has_classes and not problem.has_one_class:
         pytest.skip("the estimators take one label per image")
-    estimator = ImageClassifier() if problem.is_classification else ImageRegressor()
+    estimator = ImageClassifier() if problem.has_classes else ImageRegressor()
     estimator.predictor_, estimator.pixel_range_ = case.predictor, None
-    if problem.is_classification:
+    if problem.has_classes:
         estimator.classes_ = np.array(case.predictor.classes)
     assert estimator.predict(case.paths).tolist() == case.labels
 
@@ -124,7 +122,7 @@ def test_explanations_are_of_the_label(case: Case) -> None:
     assert [reason.predicted for reason in reasons] == [
         case.named(label).replace(",", ", ") or "none" for label in case.labels[:6]
     ]
-    if case.predictor.pipeline.saved.problem.type in ("binary", "multiclass"):
+    if case.predictor.pipeline.saved.problem.has_one_class:
         by_label = case.predictor.explain(images, method="smooth_grad", target=case.labels[:6])
         np.testing.assert_array_equal(case.predictor.explain(images, method="smooth_grad"), by_label)
 
@@ -138,17 +136,17 @@ def test_evaluation_implies_the_labels(case: Case) -> None:
 
 def test_sets_contain_the_label_and_certain_labels_are_alone_in_theirs(case: Case) -> None:
     problem = case.predictor.pipeline.saved.problem
-    if problem.type == "multilabel":
+    if problem.has_classes and not problem.has_one_class:
         pytest.skip("multilabel problems have no sets")
     for coverage in (0.5, 0.9):
         sets = case.predictor.predict_set(case.images, coverage=coverage)
-        if problem.type == "regression":
+        if not problem.has_classes:
             assert [(low + high) / 2 for low, high in sets] == pytest.approx(case.labels)
             continue
         assert all(label in labels for label, labels in zip(case.labels, sets, strict=True))
         asked = case.predictor.predict(case.images, unsure="?", coverage=coverage).tolist()
         assert asked == [label if len(s) == 1 else "?" for label, s in zip(case.labels, sets, strict=True)]
-    if problem.is_classification:
+    if problem.has_classes:
         proba = case.predictor.predict_proba(case.images)
         of_label = [proba[label].iloc[row] for row, label in enumerate(case.labels)]
         asked = case.predictor.predict(case.images, unsure="?", min_proba=0.5).tolist()
@@ -165,7 +163,7 @@ def test_tensor_module(case: Case) -> None:
     problem = case.predictor.to("cpu").pipeline.saved.problem
     with torch.inference_mode():
         found = case.predictor.pipeline.module()(pixels)
-    if problem.is_classification:
+    if problem.has_classes:
         assert problem.decode(found.given.numpy().astype(np.float32)).tolist() == case.labels
     else:
         np.testing.assert_allclose(found.predictions[:, 0].numpy(), case.labels, rtol=1e-5)

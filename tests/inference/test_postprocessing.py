@@ -7,7 +7,7 @@ import pytest
 
 from saccade.inference.postprocessing import Postprocessing
 from saccade.tasks.metrics import make_metric
-from saccade.tasks.problem import Problem
+from saccade.tasks.problem import Binary, Multiclass, Multilabel, Problem, Regression
 
 
 def draw(problem: Problem, num: int = 200, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -24,10 +24,10 @@ def draw(problem: Problem, num: int = 200, seed: int = 0) -> tuple[np.ndarray, n
 
 
 PROBLEMS = [
-    (Problem("binary", ("no", "yes")), "f1"),
-    (Problem("multiclass", (1, 2, 3)), None),
-    (Problem("multilabel", ("a", "b")), None),
-    (Problem("regression", mean=10.0, std=3.0), None),
+    (Binary(("no", "yes")), "f1"),
+    (Multiclass((1, 2, 3)), None),
+    (Multilabel(("a", "b")), None),
+    (Regression(mean=10.0, std=3.0), None),
 ]
 
 
@@ -58,7 +58,7 @@ def test_names_of_formats_1_and_2_are_read() -> None:
 
 
 def test_balanced_accuracy_divides_by_the_prior_that_calibration_left() -> None:
-    problem = Problem("multiclass", ("a", "b", "c"))
+    problem = Multiclass(("a", "b", "c"))
     shares = np.array([0.6, 0.3, 0.1])
     predictions, targets = draw(problem, 500)
     predictions = predictions * shares

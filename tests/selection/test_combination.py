@@ -17,11 +17,11 @@ from saccade.selection.combination import combine
 from saccade.selection.ensemble import MIN_IMAGES
 from saccade.study.trial import Status, Trial
 from saccade.tasks.metrics import make_metric
-from saccade.tasks.problem import Problem
+from saccade.tasks.problem import Multiclass
 from saccade.training.probes.final_probe import FinalProbe
 from saccade.training.trial_files import save_outputs
 
-PROBLEM = Problem("multiclass", tuple("abcd"))
+PROBLEM = Multiclass(tuple("abcd"))
 NUM = 80
 TARGETS = np.arange(NUM) % 4
 

@@ -58,7 +58,7 @@ def test_how_a_job_has_ended(event, how, expected):
 
 def test_a_trial_without_a_report_has_failed():
     budget = Budget(Deadline(None), 0.0, None)
-    assert verdict(Trial(0, {}), OpenJob(), CUT, budget) == JobFailed(0, "it ended without a single report")
+    assert verdict(Trial(0, {}), OpenJob(), CUT, budget) == JobFailed(0, "it ended without a single report: time limit")
 
 
 class Steps(FIFOScheduler):

@@ -9,7 +9,7 @@ from sklearn.utils.class_weight import compute_class_weight
 
 from saccade import Categorical
 from saccade.errors import DataError, HyperparameterError, UnknownNameError
-from saccade.tasks.problem import Problem
+from saccade.tasks.problem import Multilabel, Problem
 from saccade.training.imbalance import (
     balanced_sampling_weights,
     check_imbalance,
@@ -172,4 +172,4 @@ def test_shares_are_those_of_what_counts_in_training() -> None:
     assert learned_shares(Recipe.of({"balanced_sampling": True}), targets, problem) == pytest.approx(np.full(3, 1 / 3))
     by_image = np.array([0.5] * 6 + [3.0] * 2)
     assert learned_shares(Recipe.of({}), targets, problem, by_image=by_image) == pytest.approx(np.array([3, 6, 1]) / 10)
-    assert learned_shares(Recipe.of({}), np.ones((3, 2)), Problem("multilabel", ("x", "y"))) is None
+    assert learned_shares(Recipe.of({}), np.ones((3, 2)), Multilabel(("x", "y"))) is None

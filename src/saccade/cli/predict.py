@@ -12,7 +12,6 @@ from saccade.cli.printing import printable
 
 if TYPE_CHECKING:
     from saccade.inference.pipeline import Predictions
-    from saccade.predictor import ImagePredictor
 
 UNREADABLE = "cannot be read"
 """Printed instead of a class; a warning contains the reason."""
@@ -39,7 +38,7 @@ def predict(
     predictor = ImagePredictor.load(run, verbosity=2 if csv else 1)
     files = read_files(images)
     found = predictor.pipeline.predict(files, verbosity=predictor.verbosity)
-    names = _label_names(predictor, found)
+    names = [None if each is None else ",".join(each) for each in found.names(predictor.class_names)]
     if csv is None:
         _print_lines(files, names, found)
         return
@@ -52,15 +51,6 @@ def predict(
     parts = [f"{UNREADABLE if name is None else name} ({num})" for name, num in counts.most_common()]
     typer.echo(f"{len(names)} image{'s' * (len(names) != 1)}: {', '.join(parts)}")
     typer.echo(f"written to {printable(str(csv))}")
-
-
-def _label_names(predictor: ImagePredictor, found: Predictions) -> list[str | None]:
-    """Return the name of each image's label, the names of several joined by commas, or its number."""
-    if not predictor.classes:
-        names = [f"{value:.6g}" for value in found.predictions[:, 0]]
-    else:
-        names = [",".join(predictor.class_names[number] for number in classes) for classes in found.given]
-    return [None if number in found.errors else name for number, name in enumerate(names)]
 
 
 def _print_lines(files: list[str], names: list[str | None], found: Predictions) -> None:

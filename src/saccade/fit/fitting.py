@@ -16,6 +16,7 @@ from saccade.data.examples import Examples
 from saccade.deadline import Deadline
 from saccade.errors import DataError, SaccadeError
 from saccade.events import Event, EventLog, Listener, RunFinished, RunStarted, Warned
+from saccade.executor import use_executor
 from saccade.fit.preparation import PreparedData, prepare_data
 from saccade.fit.reserve import FinishingReserve, superseded_weights
 from saccade.fit.resuming import EarlierRun, check_split, most_held_out_before
@@ -119,7 +120,7 @@ def run_fit(request: FitRequest, deadline: Deadline, earlier: EarlierRun | None 
             tell(RunStarted(str(folder), num_trials, request.time_limit_s))
             if told:
                 tell(Warned(told))
-            with make_image_executor(request, tell) as executor:
+            with use_executor(request.settings.executor, make_image_executor(request, tell)) as executor:
                 data = _prepare(request, folder, problem.num_outputs, deadline, tell)
                 metric = make_metric(request.eval_metric, data.problem)
                 task = _task(request, folder, data, metric, weights)
@@ -211,12 +212,12 @@ def _check_data(request: FitRequest, data: PreparedData, folder: Path, tell: Lis
     """Check the images for what could spoil the result; a table of all findings goes into the run folder."""
 
     def part(examples: Examples, start: int) -> CheckedPart:
-        has_classes = data.problem.type in ("binary", "multiclass")
-        labels = examples.labels if has_classes and isinstance(examples.labels, pd.Series) else None
+        has_one_class = data.problem.has_one_class
+        labels = examples.labels if has_one_class and isinstance(examples.labels, pd.Series) else None
         return CheckedPart(examples.images, labels, data.store.scan.take(range(start, start + len(examples))))
 
     tuning = None if request.tuning is None else part(request.tuning, len(request.train))
-    report = check_dataset(part(request.train, 0), tuning, is_regression=data.problem.type == "regression")
+    report = check_dataset(part(request.train, 0), tuning, is_regression=not data.problem.has_classes)
     if report.findings:
         report.to_frame().to_csv(folder / CHECKS, index=False)
     # Unreadable images have been named already, and duplicates do no harm: the split keeps them together.

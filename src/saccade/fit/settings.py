@@ -10,10 +10,10 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from saccade.errors import HyperparameterError, UnknownArgumentError, UnknownNameError
-from saccade.executor import ExecutorName, plan_workers
+from saccade.executor import EXECUTORS, Executor, plan_workers
 from saccade.scheduler import make_scheduler
 from saccade.scheduler.base import Scheduler
 from saccade.searcher import SEARCHERS
@@ -111,7 +111,7 @@ class FitSettings:
     nthreads_per_trial: int | None = None
     ngpus_per_trial: float | None = None
     weights: str | Path | None = None
-    executor: ExecutorName = "auto"
+    executor: str | Executor = "auto"
     refit_full: bool = False
     warm_start: bool = False
     resume: bool = False
@@ -135,8 +135,8 @@ class FitSettings:
         tuning = _dictionary("hyperparameter_tune_kwargs", self.hyperparameter_tune_kwargs)
         _set(self, "hyperparameter_tune_kwargs", tuning)
         _ = self.tuning  # checked now, before any work
-        if self.executor not in get_args(ExecutorName):
-            raise UnknownNameError.of("executor", self.executor, get_args(ExecutorName))
+        if not isinstance(self.executor, Executor) and self.executor not in EXECUTORS:
+            raise UnknownNameError.of("executor", self.executor, EXECUTORS)
         _set(self, "ensemble", _most_members(self.ensemble))
         if self.ensemble not in ("auto", False):
             self._check_ensemble()

@@ -91,15 +91,13 @@ class Calibration:
         problem : Problem
             The meaning of the columns.
         """
-        if (self.temperature == 1 and not self.class_prior) or not problem.is_classification:
+        if (self.temperature == 1 and not self.class_prior) or not problem.has_classes:
             return probabilities
-        logits = _logits(probabilities, problem)
+        logits = problem.logits(probabilities)
         if self.class_prior:
             prior = torch.tensor(self.class_prior, dtype=torch.float64, device=probabilities.device)
             logits = logits - self.logit_adjustment * prior.log()
-        logits = logits / self.temperature
-        calibrated = logits.sigmoid() if problem.type == "multilabel" else logits.softmax(1)
-        return calibrated.to(probabilities.dtype)
+        return problem.probabilities(logits / self.temperature).to(probabilities.dtype)
 
     def apply(self, probabilities: np.ndarray, problem: Problem) -> np.ndarray:
         """Return what `calibrate` does, for arrays.
@@ -149,14 +147,14 @@ def fit_calibration(
     [[0.75, 0.25]]
     """
     rng = np.random.default_rng(seed)
-    if not problem.is_classification or len(targets) < 2:
+    if not problem.has_classes or len(targets) < 2:
         return Calibration()
     if (most := max(200, MAX_ELEMENTS // len(problem.classes))) < len(targets):
         rows = rng.permutation(len(targets))[:most]
         probabilities, targets = probabilities[rows], targets[rows]
     if class_prior is not None and np.ptp(class_prior) < EQUAL_CLASSES * class_prior.mean():
         class_prior = None
-    logits = _logits(torch.from_numpy(probabilities), problem).numpy()
+    logits = problem.logits(torch.from_numpy(probabilities)).numpy()
     folds = fold_numbers(len(targets), rng)
     after = probabilities.copy()
     for fold in range(folds.max() + 1):
@@ -194,10 +192,8 @@ def calibration_error(
     >>> round(calibration_error(np.array([[0.8, 0.2]] * 2), np.array([0, 1]), problem), 3)  # confidence .8, accuracy .5
     0.3
     """
-    if problem.type == "multilabel":
-        errors = [_binned_error(p, y, num_bins) for p, y in zip(probabilities.T, targets.T > 0, strict=True)]
-        return float(np.mean(errors))
-    return _binned_error(probabilities.max(1), probabilities.argmax(1) == targets, num_bins)
+    pairs = zip(problem.confidences(probabilities), problem.outcomes(probabilities, targets), strict=True)
+    return float(np.mean([_binned_error(p, is_right, num_bins) for p, is_right in pairs]))
 
 
 def error_by_chance(probabilities: np.ndarray, problem: Problem, num_bins: int = NUM_BINS, seed: int = 0) -> float:
@@ -219,7 +215,7 @@ def error_by_chance(probabilities: np.ndarray, problem: Problem, num_bins: int =
     [0.11, 0.04, 0.0]
     """
     rng = np.random.default_rng(seed)
-    columns = probabilities.T if problem.type == "multilabel" else probabilities.max(1)[None]
+    columns = problem.confidences(probabilities)
     errors = [_binned_error(p, rng.random(len(p)) < p, num_bins) for _ in range(NUM_DRAWS) for p in columns]
     return float(np.mean(errors))
 
@@ -235,15 +231,6 @@ def _binned_error(confidence: np.ndarray, is_right: np.ndarray, num_bins: int) -
     return float(np.abs(gaps).sum() / len(confidence))
 
 
-def _logits(probabilities: torch.Tensor, problem: Problem) -> torch.Tensor:
-    """Return float64 outputs with these probabilities; finite where float32 was rounded to 0 or 1."""
-    p = probabilities.double()
-    logs = p.clamp_min(torch.finfo(torch.float32).tiny).log()
-    if problem.type == "multilabel":
-        return logs - (1 - p).clamp_min(torch.finfo(torch.float32).eps / 4).log()
-    return logs - logs.amax(1, keepdim=True)
-
-
 def _loss_and_gradients(
     logits: np.ndarray, targets: np.ndarray, problem: Problem, scale: float
 ) -> tuple[float, float, np.ndarray]:
@@ -251,17 +238,10 @@ def _loss_and_gradients(
 
     The gradients are those by the scale, and by a shift of each class's outputs.
     """
-    if problem.type == "multilabel":
-        sign = np.where(targets > 0, -1.0, 1.0)
-        margins = scale * sign * logits
-        loss, gradient = np.logaddexp(0.0, margins).sum(), sign * np.exp(-np.logaddexp(0, -margins))
-    else:
-        right = np.arange(len(targets)), targets
-        exponentials = np.exp(scale * (logits - logits.max(1, keepdims=True)))
-        gradient = exponentials / exponentials.sum(1, keepdims=True)
-        loss = -np.log(np.maximum(gradient[right], np.finfo(np.float64).tiny)).sum()
-        gradient[right] -= 1.0
-    return float(loss), float((gradient * logits).sum()), scale * gradient.sum(0)
+    outputs, soft = torch.from_numpy(scale * logits), problem.soft_targets(torch.from_numpy(targets)).double()
+    gradient = problem.output_gradient(outputs, soft).numpy()
+    loss = problem.output_losses(outputs, soft).sum().item()
+    return loss, float((gradient * logits).sum()), scale * gradient.sum(0)
 
 
 def _most_probable(

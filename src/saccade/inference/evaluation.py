@@ -15,8 +15,8 @@ from saccade.errors import DataError
 from saccade.inference.calibration import calibration_error, error_by_chance
 from saccade.inference.postprocessing import check_fraction
 from saccade.inference.saved import SavedPredictor
-from saccade.tasks.metrics import Metric, held_out_figures, log_loss
-from saccade.tasks.problem import THRESHOLD, Problem
+from saccade.tasks.metrics import MeanOver, Metric, built_in_metrics
+from saccade.tasks.problem import Problem
 
 NUM_RESAMPLES = 1000
 """Bootstrap samples of the images."""
@@ -60,25 +60,35 @@ def evaluation(
         If the metric is not defined on these images.
     """
     check_interval(interval)
-    scores: dict[str, Any] = held_out_figures(targets, adjusted, problem)
+    # Each metric with the predictions that it is computed from: details refer to unadjusted probabilities.
+    metrics = {name: (each, adjusted) for name, each in built_in_metrics(problem, "always").items()}
     if detailed:
-        scores |= _details(targets, probabilities, problem)
+        metrics |= {name: (each, probabilities) for name, each in built_in_metrics(problem, "detailed").items()}
+    scores: dict[str, Any] = {name: each.function(targets, given, problem) for name, (each, given) in metrics.items()}
+    if detailed and problem.has_classes:
+        scores["ece"] = calibration_error(probabilities, targets, problem)
+        scores[BY_CHANCE] = error_by_chance(probabilities, problem)
     if metric is not None:
+        metrics[metric.name] = metric, adjusted
         scores[metric.name] = metric(targets, adjusted, problem)
     if interval is None or not len(targets):
         return scores
-    means = _values_of_images(targets, probabilities, adjusted, problem)
+    # Metrics that are means over images are resampled by their values of each image, which is cheap.
+    values_of = {
+        name: each.function.values(targets, given, problem)
+        for name, (each, given) in metrics.items()
+        if isinstance(each.function, MeanOver)
+    }
 
     def resampled(rows: np.ndarray) -> Scores:
-        again = {name: float(values[rows].mean()) for name, values in means.items() if name in scores}
-        if "rmse" in again:
-            again["rmse"] = math.sqrt(again["rmse"])
-        if problem.type == "multilabel":
-            again["f1_micro"] = held_out_figures(targets[rows], adjusted[rows], problem)["f1_micro"]
+        again = {}
+        for name, (each, given) in metrics.items():
+            if isinstance(each.function, MeanOver):
+                again[name] = each.function.of_values(values_of[name][rows])
+            else:
+                again[name] = each(targets[rows], given[rows], problem)
         if "ece" in scores:
             again["ece"] = calibration_error(probabilities[rows], targets[rows], problem)
-        if metric is not None and metric.name not in again:
-            again[metric.name] = metric(targets[rows], adjusted[rows], problem)
         return again
 
     intervals = bootstrap_intervals(resampled, len(targets), interval)
@@ -136,47 +146,6 @@ def check_interval(interval: float | None) -> None:
         check_fraction("interval", interval)
 
 
-def _details(targets: np.ndarray, probabilities: np.ndarray, problem: Problem) -> Scores:
-    if problem.type == "regression":
-        return {"mae": float(_distances(targets, probabilities, problem).mean())}
-    return {
-        "log_loss": log_loss(targets, probabilities, problem),
-        "ece": calibration_error(probabilities, targets, problem),
-        BY_CHANCE: error_by_chance(probabilities, problem),
-    }
-
-
-def _values_of_images(
-    targets: np.ndarray, probabilities: np.ndarray, adjusted: np.ndarray, problem: Problem
-) -> dict[str, np.ndarray]:
-    """Return values of each image whose mean is a metric (the square of ``rmse``), so that resampling is cheap.
-
-    Aliases, such as ``accuracy`` for ``top1``, are included.
-    """
-    if problem.type == "regression":
-        distances = _distances(targets, probabilities, problem)
-        return {"rmse": distances**2, "mae": distances}
-    if problem.type == "multilabel":
-        is_right = ((adjusted >= THRESHOLD) == (targets > 0)).all(1)
-        given = np.where(targets > 0, probabilities, 1 - probabilities)
-        return dict.fromkeys(("subset_accuracy", "accuracy"), is_right) | {"log_loss": _losses(given).mean(1)}
-    right = np.arange(len(targets)), targets
-    is_right = adjusted.argmax(1) == targets
-    # As in `top5`: fewer than 5 classes are more probable. With up to 5 classes it is not reported.
-    is_among_5 = (adjusted > adjusted[right][:, None]).sum(1) < 5
-    return {"top1": is_right, "accuracy": is_right, "top5": is_among_5, "log_loss": _losses(probabilities[right])}
-
-
-def _losses(given: np.ndarray) -> np.ndarray:
-    losses: np.ndarray = -np.log(np.clip(given, 1e-15, None))
-    return losses
-
-
-def _distances(targets: np.ndarray, numbers: np.ndarray, problem: Problem) -> np.ndarray:
-    distances: np.ndarray = np.abs((numbers[:, 0] - problem.mean) / problem.std - targets) * problem.std
-    return distances
-
-
 def _set_exact_intervals(
     scores: Scores, intervals: dict[str, tuple[float, float]], num_images: int, interval: float
 ) -> None:
@@ -208,7 +177,7 @@ def labels_by_name(examples: Examples, saved: SavedPredictor) -> pd.Series | pd.
     """
     labels, names = examples.labels, examples.class_names
     assert labels is not None
-    if isinstance(labels, pd.DataFrame) or saved.problem.type not in ("binary", "multiclass"):
+    if isinstance(labels, pd.DataFrame) or not saved.problem.has_one_class:
         return labels
     label_of = dict(zip(saved.names_of_classes, saved.problem.classes, strict=True))
     is_numbered = bool(names) and are_numbers_of_classes(labels, names)

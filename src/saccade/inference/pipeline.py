@@ -84,15 +84,12 @@ class PredictionHead(nn.Module):
     def forward(self, *of_members: torch.Tensor) -> TensorPredictions:
         """Return predictions of `Problem.activate`d outputs, each of shape (num_images, num_outputs)."""
         mean = mean_of_members(of_members, self.weights)
-        if not self.problem.is_classification:
-            everything = torch.ones_like(mean, dtype=torch.bool)
-            return TensorPredictions(mean, mean, everything, everything)
-        probabilities = self.postprocessing.calibration.calibrate(mean, self.problem)
-        adjusted, given = self.postprocessing.decide(probabilities, self.problem)
-        if self.coverage is None:
-            return TensorPredictions(probabilities, adjusted, given, given)
-        sets = self.postprocessing.conformal.label_sets(probabilities, given, self.coverage)
-        return TensorPredictions(probabilities, adjusted, given, sets)
+        predictions = self.postprocessing.calibration.calibrate(mean, self.problem)
+        adjusted = self.postprocessing.thresholds.adjust(predictions)
+        given = sets = self.problem.given_labels(adjusted)
+        if self.coverage is not None and self.problem.has_classes:
+            sets = self.postprocessing.conformal.label_sets(predictions, given, self.coverage)
+        return TensorPredictions(predictions, adjusted, given, sets)
 
 
 class PredictionModule(nn.Module):
@@ -149,8 +146,8 @@ class Predictions:
     adjusted : ndarray, shape (num_images, num_outputs)
         Probabilities after class prior and thresholds: the usual rule, the largest one or those from 0.5 on, applies to
         them. For regression the numbers.
-    given : list of list of int
-        The classes that each image gets; empty for regression and for images that cannot be read.
+    decisions : ndarray, shape (num_images, num_outputs)
+        `adjusted` for the labels that are given, 0 for others; `Problem.decode` and `Problem.names` read it.
     labels : ndarray, shape (num_images,) or (num_images, num_classes)
         Labels as `Problem.decode` returns them, without abstention; None for images that cannot be read.
     sets : ndarray of object, shape (num_images,)
@@ -165,19 +162,24 @@ class Predictions:
     problem: Problem
     predictions: np.ndarray
     adjusted: np.ndarray
-    given: list[list[int]]
+    decisions: np.ndarray
     labels: np.ndarray
     sets: np.ndarray
     abstained: np.ndarray
     errors: dict[int, str]
 
+    def names(self, class_names: Sequence[str]) -> list[list[str] | None]:
+        """Return the names of each image's labels, or its number as text; None for images that cannot be read."""
+        names = self.problem.names(self.decisions, class_names)
+        return [None if row in self.errors else name for row, name in enumerate(names)]
+
     @property
     def label_probabilities(self) -> list[float | None]:
         """The calibrated probability of each image's label; None for problems without one label per image."""
-        if self.problem.type not in ("binary", "multiclass"):
+        if not self.problem.has_one_class:
             return [None] * len(self.predictions)
-        pairs = zip(self.predictions, self.given, strict=True)
-        return [float(row[classes[0]]) if classes else None for row, classes in pairs]
+        probabilities = self.problem.confidence(self.predictions, self.decisions).tolist()
+        return [None if row in self.errors else p for row, p in enumerate(probabilities)]
 
     @property
     def main_class(self) -> np.ndarray:
@@ -442,26 +444,21 @@ def postprocess(
     problem, postprocessing = saved.problem, saved.postprocessing
     head = PredictionHead([member.weight for member in saved.members], problem, postprocessing, coverage)
     found = head(*map(torch.from_numpy, of_members))
-    values, adjusted, given, set_mask = (tensor.numpy() for tensor in found)
-    abstained = np.zeros(len(values), np.bool_)
+    predictions, adjusted, given, set_mask = (tensor.numpy() for tensor in found)
+    decisions = np.where(given, adjusted, 0)
+    labels, abstained = problem.decode(decisions), np.zeros(len(predictions), np.bool_)
     if abstention is not None:
         abstained = abstention.applies(found.predictions, found.given, postprocessing.conformal).numpy()
-    sets: list[Any] = [None] * len(values)
-    if problem.is_classification:
-        labels, classes = problem.decode(given.astype(np.float32)), [np.flatnonzero(row).tolist() for row in given]
-        if coverage is not None:
-            order = np.argsort(-values, axis=1, kind="stable")
-            sets = [[problem.classes[k] for k in row if mask[k]] for row, mask in zip(order, set_mask, strict=True)]
-    else:
-        labels, classes = problem.decode(values), [[]] * len(values)
-        if coverage is not None:
-            sets = postprocessing.conformal.intervals(values, coverage)
+    sets = np.full(len(predictions), None, object)
+    if coverage is not None:
+        threshold = postprocessing.conformal.threshold(coverage)
+        for row, one in enumerate(problem.prediction_sets(predictions, set_mask, threshold)):
+            sets[row] = one
     if errors:
         rows, labels = list(errors), labels.astype(object)
-        values[rows], adjusted[rows], labels[rows], abstained[rows] = np.nan, np.nan, None, False
-        classes, sets = ([[] if k in errors else row for k, row in enumerate(classes)],
-                         [None if k in errors else row for k, row in enumerate(sets)])  # fmt: skip
-    return Predictions(problem, values, adjusted, classes, labels, _objects(sets), abstained, dict(errors))
+        predictions[rows], adjusted[rows] = np.nan, np.nan
+        labels[rows], sets[rows], abstained[rows] = None, None, False
+    return Predictions(problem, predictions, adjusted, decisions, labels, sets, abstained, dict(errors))
 
 
 @torch.inference_mode()
@@ -474,14 +471,6 @@ def _activated(classifier: Classifier, x_BCHW: torch.Tensor) -> np.ndarray:
 def _features(classifier: Classifier, x_BCHW: torch.Tensor) -> np.ndarray:
     features: np.ndarray = classifier.outputs_and_features(x_BCHW)[1].cpu().numpy()
     return features
-
-
-def _objects(values: Sequence[Any]) -> np.ndarray:
-    """Return an array of objects, also of lists of equal length."""
-    objects = np.empty(len(values), object)
-    for number, value in enumerate(values):
-        objects[number] = value
-    return objects
 
 
 def _device_of(device: str | torch.device | None) -> torch.device:

@@ -59,23 +59,15 @@ class Conformal:
         seed : int
             Of the sample.
         """
-        if problem.type == "multilabel":
-            return cls()
-        if problem.type == "regression":
-            scores = -np.abs(predictions[:, 0] - (targets.astype(np.float64) * problem.std + problem.mean))
-        else:
-            scores = predictions[np.arange(len(targets)), targets]
+        scores = problem.conformity(predictions, targets)
         if len(scores) > MAX_SCORES:
             scores = np.random.default_rng(seed).choice(scores, MAX_SCORES, replace=False)
         return cls(tuple(np.sort(scores.astype(np.float32))[::-1].tolist()))
 
     def check(self, problem: Problem, coverage: float) -> None:
         """Raise an error if sets of this coverage are not available: as `threshold`, and for multilabel problems."""
-        if problem.type == "multilabel":
-            raise HyperparameterError(
-                "sets of labels are for problems with one label per image, and this problem is multilabel: use "
-                "predict, which returns a set of labels, or predict_proba"
-            )
+        if problem.has_classes:
+            problem.require_one_class("a set of labels")
         self.threshold(coverage)
 
     def threshold(self, coverage: float) -> float:
@@ -120,7 +112,7 @@ class Conformal:
         probabilities : torch.Tensor, shape (num_images, num_classes)
             Calibrated.
         given : torch.Tensor, bool, shape (num_images, num_classes)
-            The label that is given to each image: see `Postprocessing.decide`.
+            The label that is given to each image: see `Problem.given_labels`.
         coverage : float
             As in `threshold`.
 
@@ -132,19 +124,6 @@ class Conformal:
         [[0, 1, 1], [1, 0, 0]]
         """
         return (probabilities.float() >= self.threshold(coverage)) | given
-
-    def intervals(self, numbers: np.ndarray, coverage: float) -> list[tuple[float, float]]:
-        """Return the interval around each predicted number that contains the right one with this probability.
-
-        Parameters
-        ----------
-        numbers : ndarray, shape (num_images, 1)
-            Predictions.
-        coverage : float
-            As in `threshold`.
-        """
-        reach = -self.threshold(coverage)
-        return [(float(number - reach), float(number + reach)) for number in numbers[:, 0]]
 
     def to_json(self) -> str:
         """Return the scores as one line, without loss."""
@@ -194,10 +173,7 @@ class AbstentionRule:
                     f"{name} defines when a label is unsure; pass unsure=… too, the value to return for such images"
                 )
             return None
-        if problem.type not in ("binary", "multiclass"):
-            raise HyperparameterError(
-                f"unsure=… is for problems with one label per image, and this problem is {problem.type}"
-            )
+        problem.require_one_class("unsure=…")
         if min_proba is not None:
             check_fraction("min_proba", min_proba, with_ends=True)
         if coverage is None and min_proba is None:
@@ -285,26 +261,6 @@ class Postprocessing:
             Conformal.fit(calibrated, targets, problem),
         )
 
-    def decide(self, probabilities: torch.Tensor, problem: Problem) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return adjusted probabilities and the labels that are given; the only rule from probabilities to labels.
-
-        Parameters
-        ----------
-        probabilities : torch.Tensor, shape (num_images, num_classes)
-            Calibrated.
-        problem : Problem
-            A classification problem.
-
-        Returns
-        -------
-        adjusted : torch.Tensor, shape (num_images, num_classes)
-            As `Thresholds.adjust` returns them.
-        given : torch.Tensor, bool, shape (num_images, num_classes)
-            Which labels each image gets: exactly one, or for multilabel problems any number.
-        """
-        adjusted = self.thresholds.adjust(probabilities)
-        return adjusted, problem.given_labels(adjusted)
-
     def summary(self, problem: Problem, is_refit: bool = False) -> dict[str, Any]:
         """Return the entries of `ImagePredictor.fit_summary` about it.
 
@@ -315,7 +271,7 @@ class Postprocessing:
             ``calibrated_on``; if thresholds were searched, ``thresholds`` by label and ``valid_figure_at_thresholds``;
             if classes are balanced, ``divided_by_share`` by label instead of ``thresholds``.
         """
-        if not problem.is_classification:
+        if not problem.has_classes:
             return {}
         calibration, thresholds = self.calibration, self.thresholds
         summary: dict[str, Any] = {
@@ -329,7 +285,7 @@ class Postprocessing:
             summary["divided_by_share"] = dict(zip(map(str, problem.classes), thresholds.class_prior, strict=True))
             summary["valid_figure_at_thresholds"] = thresholds.metric_after
         elif thresholds.metric_after is not None:
-            labels = problem.classes[1:] if problem.type == "binary" else problem.classes
+            labels = problem.threshold_classes
             values = thresholds.values or [0.5] * len(labels)
             summary["thresholds"] = {str(label): value for label, value in zip(labels, values, strict=True)}
             summary["valid_figure_at_thresholds"] = thresholds.metric_after

@@ -123,21 +123,20 @@ def fit_thresholds(
     class_prior : ndarray or None, shape (num_classes,)
         Class frequencies of the training images, or `Calibration.remaining_prior`; None takes those of `targets`.
     """
-    if problem.type == "multiclass" and metric.name == "balanced_accuracy":
-        return _with_prior(probabilities, targets, problem, metric, class_prior)
-    criterion = (BINARY if problem.type == "binary" else MULTILABEL if problem.type == "multilabel" else {}).get(
-        metric.name
-    )
+    p = problem.threshold_columns(probabilities)
+    if p is None:
+        is_balanced = problem.has_one_class and metric.name == "balanced_accuracy"
+        return _with_prior(probabilities, targets, problem, metric, class_prior) if is_balanced else Thresholds()
+    criterion = (BINARY if problem.has_one_class else MULTILABEL).get(metric.name)
     if criterion is None:
         return Thresholds()
-    is_positive = targets[:, None] == 1 if problem.type == "binary" else targets > 0
-    p = probabilities[:, 1:] if problem.type == "binary" else probabilities
-    is_by_label = metric.name.endswith("_macro") and problem.type == "multilabel"
+    is_positive = targets.reshape(p.shape) > 0
+    is_by_label = metric.name.endswith("_macro") and not problem.has_one_class
     num_positive = is_positive.sum(0) if is_by_label else np.full(is_positive.shape[1], is_positive.sum())
     num_all = len(is_positive) if is_by_label else is_positive.size
     is_enough = (num_positive >= MIN_IMAGES) & (num_all - num_positive >= MIN_IMAGES)
     if not is_enough.any() or len(is_positive) < 2 * MIN_IMAGES:
-        has_prior = problem.type == "binary" and metric.name == "balanced_accuracy" and class_prior is not None
+        has_prior = metric.name == "balanced_accuracy" and class_prior is not None
         return _with_prior(probabilities, targets, problem, metric, class_prior) if has_prior else Thresholds()
     folds = fold_numbers(len(is_positive), np.random.default_rng(seed))
     adjusted, logits = probabilities.copy(), []

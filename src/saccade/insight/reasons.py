@@ -77,17 +77,12 @@ class Verdicts:
         """Return the names of the labels that a predictor gives to images, and of their true labels."""
         true = label_names(examples.labels, examples.class_names, saved)
         true = true if examples.labels is not None else [None] * len(examples)
-        if not saved.problem.is_classification:
+        if not saved.problem.has_classes:
             return cls._of_values(predictions.predictions[:, 0], true)
-        names = saved.names_of_classes
-        predicted = [_listed([names[number] for number in classes]) for classes in predictions.given]
-        if saved.problem.type == "multilabel":
-            probabilities: list[float | None] = [None] * len(examples)
-            adjusted = np.nan_to_num(predictions.adjusted)
-            sureness = np.maximum(adjusted, 1 - adjusted).min(1)  # of the least certain label
-        else:
-            probabilities = predictions.label_probabilities
-            sureness = np.array([p or 0.0 for p in probabilities])
+        predicted = [_listed(names or []) for names in predictions.names(saved.names_of_classes)]
+        probabilities = predictions.label_probabilities
+        confidence = saved.problem.confidence(predictions.predictions, predictions.adjusted)
+        sureness = np.nan_to_num(confidence)
         is_wrong = [truth is not None and truth != name for truth, name in zip(true, predicted, strict=True)]
         return cls(
             predicted, true, probabilities, predictions.main_class, sureness.astype(np.float64),
@@ -174,7 +169,7 @@ def find_reasons(
                 true,
                 small_overlay(image, map_HW, saved.blueprint.input),
                 neighbours,
-                is_number=not saved.problem.is_classification,
+                is_number=not saved.problem.has_classes,
             )
         )
     return reasons
@@ -204,10 +199,10 @@ def label_names(
         columns = [str(name) for name in labels.columns]
         rows = zip((labels == 1).to_numpy(bool), labels.isna().any(axis=1), strict=True)
         return [None if lacks else _listed([columns[number] for number in np.flatnonzero(row)]) for row, lacks in rows]
-    if problem.type == "multilabel":
-        return [_listed_labels(value, name_of) for value in labels]
-    if not problem.is_classification:
+    if not problem.has_classes:
         return [None if pd.isna(value) else _value(value) for value in pd.to_numeric(labels, errors="coerce")]
+    if not problem.has_one_class:
+        return [_listed_labels(value, name_of) for value in labels]
     if class_names is not None and are_numbers_of_classes(labels, class_names):
         name_of = dict(enumerate(class_names))
     return [_name(value, name_of) for value in labels]

@@ -455,7 +455,7 @@ class ImagePredictor:
             One column for each class, named by its label; NaN for images that cannot be read.
         """
         saved = self._saved
-        if not saved.problem.is_classification:
+        if not saved.problem.has_classes:
             return self.predict(data, as_pandas)
         examples = read_examples(data, saved.label)
         probabilities = self._predict(examples).predictions

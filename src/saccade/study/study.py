@@ -12,7 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 from saccade.deadline import Deadline
 from saccade.errors import ExhaustedSearchSpaceError
-from saccade.events import SURER_SCORE, EpochDone, Event, JobDone, JobFailed, Listener, TrialStarted, Warned
+from saccade.events import (
+    SURER_SCORE,
+    EpochDone,
+    Event,
+    JobDone,
+    JobFailed,
+    Listener,
+    TrialStarted,
+    Warned,
+    WorkerJoined,
+)
 from saccade.space import canonical_key
 from saccade.space.constants import copied
 from saccade.study.budget import Budget, Reserve
@@ -21,7 +31,7 @@ from saccade.study.journal import Journal
 from saccade.study.open_jobs import OpenJobs, SecondTry, has_checkpoint, has_readable_checkpoint
 from saccade.study.standings import NUM_FAILURES, Standings, all_failed
 from saccade.study.trial import Decision, Job, Status, Trial
-from saccade.study.verdicts import verdict
+from saccade.study.verdicts import TIME_LIMIT, verdict
 
 if TYPE_CHECKING:
     from saccade.executor import Executor
@@ -29,6 +39,9 @@ if TYPE_CHECKING:
     from saccade.searcher.base import Searcher
 
 __all__ = ["NUM_FAILURES", "NUM_RETRIES", "Study"]
+
+GRACE_S, GRACE_PART = 3.0, 0.05
+"""Seconds, or the part of the limit, for which a job may still run after the end of training; then it is cancelled."""
 
 NUM_RETRIES = 1
 """How often a trial is tried again whose worker was lost."""
@@ -56,6 +69,9 @@ class Study:
         them, from what has been measured by then.
     trial_time_limit_s : float or None
         Seconds of training that one trial may have, in all of its jobs.
+    first_report_grace_s : float or None
+        Seconds after the deadline at which jobs are cancelled while no trial has a score yet. None is the time that
+        jobs have after the end of training when there is one: `GRACE_S`, or `GRACE_PART` of the limit if that is more.
     max_score : float or None
         A score that is good enough: the search ends when a trial reaches it; other trials stop at their next report.
     folder : Path or None
@@ -99,6 +115,7 @@ class Study:
         deadline: Deadline | None = None,
         reserve_s: Reserve = 0.0,
         trial_time_limit_s: float | None = None,
+        first_report_grace_s: float | None = None,
         max_score: float | None = None,
         folder: Path | None = None,
         journal: Journal | None = None,
@@ -107,6 +124,9 @@ class Study:
         self.executor, self.searcher, self.scheduler = executor, searcher, scheduler
         self.num_trials: float = math.inf if num_trials is None else num_trials
         self.budget = Budget(deadline or Deadline(None), reserve_s, trial_time_limit_s)
+        limit_s = self.budget.deadline.limit_s
+        self._grace_s = max(GRACE_S, GRACE_PART * limit_s) if limit_s < math.inf else GRACE_S
+        self._first_report_grace_s = self._grace_s if first_report_grace_s is None else first_report_grace_s
         self.max_score = math.inf if max_score is None else max_score
         self.folder, self.journal = folder, journal
         self.listeners = list(listeners)
@@ -163,12 +183,33 @@ class Study:
             self._is_restored = False
             self._take_up_open_jobs()
         self._submit_jobs()
-        self.executor.run(self._handle)
+        self._run_jobs()
         while self._again:
             self._leave(self._again.popleft())
         if self._trials and self.best_trial is None:
             is_given_up = self._standings.is_hopeless and len(self._trials) < self.num_trials
             raise all_failed(self._trials, is_given_up=is_given_up)
+
+    def _run_jobs(self) -> None:
+        """Run jobs to their ends; when time is up, cancel those that hang or whose epoch takes too long.
+
+        An executor that cannot cancel a job is waited for.
+        """
+        deadline = self.budget.deadline
+        # If preparation took all the time, the first job still gets its grace.
+        first_report_limit_s = max(deadline.limit_s, deadline.elapsed_s()) + self._first_report_grace_s
+        while True:
+            if self.best_trial is not None:
+                timeout_s = self.seconds_left + self._grace_s
+            else:
+                timeout_s = first_report_limit_s - deadline.elapsed_s()
+            if timeout_s <= 0:
+                for number, _ in self._open:
+                    self.executor.cancel(number, TIME_LIMIT)
+                timeout_s = math.inf
+            self.executor.run(self._handle, timeout_s)
+            if self.executor.num_free >= self.executor.num_workers:
+                return
 
     def new_trial(self) -> Trial | None:
         """Begin a trial with the searcher's next configuration; None when no more may be begun."""
@@ -246,6 +287,9 @@ class Study:
             case JobDone() | JobFailed():
                 if not self._is_tried_again(event):
                     self._end(event)
+                self._submit_jobs()
+            case WorkerJoined():
+                self._tell(event)
                 self._submit_jobs()
             case _:
                 self._tell(event)

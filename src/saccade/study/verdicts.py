@@ -52,7 +52,8 @@ def verdict(trial: Trial, job: OpenJob, event: JobDone | JobFailed, budget: Budg
             return event
         event = JobDone(event.trial, job.end)  # the worker died after the trial's work was done
     if not trial.reports:
-        return JobFailed(event.trial, "it ended without a single report")
+        cause = f": {event.reason}" if event.reason else ""
+        return JobFailed(event.trial, f"it ended without a single report{cause}")
     if trial.reports[-1].is_last:
         return JobDone(event.trial)
     if event.status == "completed" and job.is_at_its_end:

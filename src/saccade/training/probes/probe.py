@@ -104,7 +104,7 @@ def fit_head(
     chosen = chosen[: len(features)]
     of_chosen = None if weights is None else weights[chosen]
     targets = train.targets[chosen]
-    if classifier.problem.type in ("binary", "multiclass") and len(np.unique(targets)) < 2:
+    if classifier.problem.has_one_class and len(np.unique(targets)) < 2:
         return None
     fitted, q = fit_robust_heads(features, targets, classifier.problem, robust_loss, of_chosen, seconds_left, seed=seed)
     with torch.no_grad():
@@ -145,6 +145,6 @@ def outputs_of_frozen(
 
 def _figures(problem: Problem, outputs: torch.Tensor, targets: torch.Tensor, num_images: int) -> dict[str, float]:
     figures = {"train_loss": problem.loss(outputs, targets).item(), "train_part": len(targets) / num_images}
-    if problem.is_classification:
+    if problem.has_classes:
         figures["train_acc"] = problem.num_right(outputs, targets) / len(targets)
     return figures

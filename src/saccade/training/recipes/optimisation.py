@@ -217,8 +217,7 @@ class Mixing:
     """
 
     def __init__(self, recipe: Recipe, problem: Problem) -> None:
-        if not problem.is_classification:
-            raise HyperparameterError("mixup and cutmix mix classes; set them to 0 for regression")
+        problem.require_classes("mixup or cutmix")
         self._problem, self._smoothing = problem, recipe.smoothing
         self._mixup = Mixup(mixup_alpha=recipe.mixup, cutmix_alpha=recipe.cutmix, label_smoothing=0.0)
 

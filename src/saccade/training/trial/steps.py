@@ -20,7 +20,6 @@ from saccade.errors import DivergedError
 from saccade.inference.classifier import Classifier
 from saccade.numerics.device import Numerics
 from saccade.training.imbalance import balanced_sampling_weights, class_weights
-from saccade.training.probes.robust import robust_loss
 from saccade.training.recipes.optimisation import LearningRate, Mixing, make_optimizer, side_in_epoch
 from saccade.training.recipes.recipe import Recipe
 from saccade.training.task import ImageTask
@@ -188,7 +187,7 @@ class Steps:
             outputs = network(x_BCHW)
         by_class = None if self.class_weights is None else torch.as_tensor(self.class_weights, device=y.device)
         q = self.recipe.robust_loss or 0.0
-        loss = robust_loss(problem, outputs, targets, q, smoothing, by_class, weights)
+        loss = problem.loss(outputs, targets, smoothing, by_class, weights, q)
         self.optimizer.zero_grad()
         self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         if self.recipe.clip_grad:
@@ -200,7 +199,7 @@ class Steps:
 
     def _figures(self, sum_loss: float, sum_right: float, num_images: float, part: float = 1.0) -> dict[str, float]:
         figures = {"train_loss": sum_loss / num_images, "train_part": part, "data_s": self.batches.waited_s}
-        if self.problem.is_classification:
+        if self.problem.has_classes:
             figures["train_acc"] = sum_right / num_images
         return figures
 

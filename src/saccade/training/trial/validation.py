@@ -11,7 +11,7 @@ from saccade.deadline import Deadline
 from saccade.errors import DataError
 from saccade.events import SURER_SCORE
 from saccade.inference.classifier import Classifier
-from saccade.tasks.metrics import held_out_figures
+from saccade.tasks.metrics import summary_metrics
 from saccade.training.probes.probe import Probe, outputs_of_frozen
 from saccade.training.task import ImageTask
 from saccade.training.trial.frozen import KeptOutputs
@@ -115,6 +115,6 @@ class Validation:
         metric, problem, targets = self._task.metric, self._task.problem, self._task.val.targets[: len(outputs)]
         predictions = self._activated(outputs)
         return {
-            **held_out_figures(targets, predictions, problem),
+            **summary_metrics(targets, predictions, problem),
             metric.name: metric(targets, predictions, problem),
         }
