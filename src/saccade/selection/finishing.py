@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -126,7 +126,7 @@ def write_predictor(
     eval_metric: str | None,
     class_names: list[str] | None,
     objectives: Sequence[str] = (),
-    seconds: Mapping[str, float],
+    seconds: Callable[[], Mapping[str, float]],
 ) -> SavedPredictor:
     """Write the predictor into the run folder; after a kill it is complete, or absent.
 
@@ -142,8 +142,8 @@ def write_predictor(
         As in `SavedPredictor`.
     objectives : sequence of str
         With costs among them, the other trials of the Pareto front are saved as well.
-    seconds : mapping
-        Seconds by phase of the run, with their ``total``.
+    seconds : callable
+        Returns the seconds of each phase of the run so far, with their ``total``.
 
     Raises
     ------
@@ -177,7 +177,7 @@ def write_predictor(
         eval_metric=eval_metric,
         class_names=class_names,
         summary={
-            **fit_summary(best, study.trials, task.metric.name, seconds, first.epoch),
+            **fit_summary(best, study.trials, task.metric.name, seconds(), first.epoch),
             **postprocessing.summary(task.problem, combination.is_refit),
             **selection_summary(combination, len(study.trials)),
         },
