@@ -59,9 +59,9 @@ def test_ece_after_is_cross_fitted(monkeypatch: pytest.MonkeyPatch) -> None:
     probabilities = activated(logits, CLASSES)
     calibrations = map(Calibration, [1.0, 2.0, 3.0, 4.0, 5.0, 9.0])
     monkeypatch.setattr(module, "_most_probable", lambda *_: next(calibrations))
-    found = fit_calibration(probabilities, targets, CLASSES, seed=1)
+    found = fit_calibration(probabilities, targets, CLASSES)
     assert found.temperature == 9.0
-    folds = fold_numbers(40, np.random.default_rng(1))
+    folds = fold_numbers(40, np.random.default_rng(0))
     after = np.empty_like(probabilities)
     for fold in range(5):
         after[folds == fold] = Calibration(fold + 1.0).apply(probabilities[folds == fold], CLASSES)

@@ -115,7 +115,6 @@ def fit_calibration(
     probabilities: np.ndarray,
     targets: np.ndarray,
     problem: Problem,
-    seed: int = 0,
     class_prior: np.ndarray | None = None,
 ) -> Calibration:
     """Return the calibration of maximum posterior probability, given held-out labels.
@@ -132,8 +131,6 @@ def fit_calibration(
         Their labels, as `Problem.encode` returned them.
     problem : Problem
         The meaning of both. Regression is not calibrated.
-    seed : int
-        Of the folds.
     class_prior : ndarray or None, shape (num_classes,)
         Class frequencies of the training images. None, or equal frequencies, give no logit adjustment.
 
@@ -146,7 +143,7 @@ def fit_calibration(
     >>> calibration.apply(overconfident[:1], problem).round(2).tolist()
     [[0.75, 0.25]]
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     if not problem.has_classes or len(targets) < 2:
         return Calibration()
     if (most := max(200, MAX_ELEMENTS // len(problem.classes))) < len(targets):
@@ -169,9 +166,7 @@ def fit_calibration(
     )
 
 
-def calibration_error(
-    probabilities: np.ndarray, targets: np.ndarray, problem: Problem, num_bins: int = NUM_BINS
-) -> float:
+def calibration_error(probabilities: np.ndarray, targets: np.ndarray, problem: Problem) -> float:
     """Return the expected calibration error (ECE): the mean difference of confidence and accuracy.
 
     Images are binned by the probability of their most probable class, in bins of equal width (Naeini et al., "Obtaining
@@ -183,8 +178,6 @@ def calibration_error(
     ----------
     probabilities, targets, problem
         As in `fit_calibration`.
-    num_bins : int
-        Number of bins.
 
     Examples
     --------
@@ -193,20 +186,14 @@ def calibration_error(
     0.3
     """
     pairs = zip(problem.confidences(probabilities), problem.outcomes(probabilities, targets), strict=True)
-    return float(np.mean([_binned_error(p, is_right, num_bins) for p, is_right in pairs]))
+    return float(np.mean([_binned_error(p, is_right) for p, is_right in pairs]))
 
 
-def error_by_chance(probabilities: np.ndarray, problem: Problem, num_bins: int = NUM_BINS, seed: int = 0) -> float:
+def error_by_chance(probabilities: np.ndarray, problem: Problem) -> float:
     """Return the expected value of `calibration_error` if these probabilities were exactly right.
 
-    It decreases with the number of images. A calibration error of this size is no evidence of miscalibration.
-
-    Parameters
-    ----------
-    probabilities, problem, num_bins
-        As in `calibration_error`.
-    seed : int
-        Of the labels, which are drawn `NUM_DRAWS` times.
+    It decreases with the number of images. A calibration error of this size is no evidence of miscalibration. Labels
+    are drawn `NUM_DRAWS` times.
 
     Examples
     --------
@@ -214,9 +201,9 @@ def error_by_chance(probabilities: np.ndarray, problem: Problem, num_bins: int =
     >>> [round(error_by_chance(np.array([[0.8, 0.2]] * num), problem), 2) for num in (10, 100, 10_000)]
     [0.11, 0.04, 0.0]
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     columns = problem.confidences(probabilities)
-    errors = [_binned_error(p, rng.random(len(p)) < p, num_bins) for _ in range(NUM_DRAWS) for p in columns]
+    errors = [_binned_error(p, rng.random(len(p)) < p) for _ in range(NUM_DRAWS) for p in columns]
     return float(np.mean(errors))
 
 
@@ -225,9 +212,9 @@ def fold_numbers(num_images: int, rng: np.random.Generator) -> np.ndarray:
     return rng.permutation(num_images) % min(NUM_FOLDS, num_images)
 
 
-def _binned_error(confidence: np.ndarray, is_right: np.ndarray, num_bins: int) -> float:
-    bins = np.clip(np.ceil(confidence * num_bins).astype(np.int64) - 1, 0, num_bins - 1)
-    gaps = np.bincount(bins, confidence.astype(np.float64) - is_right, num_bins)
+def _binned_error(confidence: np.ndarray, is_right: np.ndarray) -> float:
+    bins = np.clip(np.ceil(confidence * NUM_BINS).astype(np.int64) - 1, 0, NUM_BINS - 1)
+    gaps = np.bincount(bins, confidence.astype(np.float64) - is_right, NUM_BINS)
     return float(np.abs(gaps).sum() / len(confidence))
 
 

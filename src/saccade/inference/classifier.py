@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -16,9 +16,12 @@ from saccade.models.batch_norm_folding import fused
 from saccade.models.custom import OwnPart, build_own_network
 from saccade.models.network import InputSpec, build_network
 from saccade.numerics.bench import Purpose, Workload
-from saccade.numerics.choice import PREDICTION_PART, candidates, choose_numerics, structure_name
+from saccade.numerics.choice import candidates, choose_numerics, structure_name
 from saccade.numerics.device import Numerics
 from saccade.tasks.problem import Problem
+
+MEASURED_STEPS = 50
+"""Batches that `Classifier.choose_inference` may spend on measuring."""
 
 
 @dataclass(frozen=True)
@@ -132,24 +135,15 @@ class Classifier:
         """Predict with the network itself again."""
         self._folded = None
 
-    def choose_inference(self, num_batches: float, batch_size: int = 32) -> Numerics:
+    def choose_inference(self, batch_size: int) -> Numerics:
         """Use the fastest numerics for predictions, as measured now or earlier on this machine, and return them.
 
         The network is placed accordingly, so it must not be trained further.
-
-        Parameters
-        ----------
-        num_batches : float
-            Number of batches to come; measuring takes up to `PREDICTION_PART` of their time.
-        batch_size : int
-            Images in each.
         """
         self.network.eval()
         # Channels last was the faster memory format in inference for all networks that were measured.
         among = candidates(self.numerics.device, "inference", self.amp, channels_last=True)
-        chosen = choose_numerics(
-            self.network, self.workload("inference", batch_size), among, PREDICTION_PART * num_batches
-        )
+        chosen = choose_numerics(self.network, self.workload("inference", batch_size), among, MEASURED_STEPS)
         self.use(chosen, chosen)
         return chosen
 
@@ -213,14 +207,17 @@ class Classifier:
             hook.remove()
         return outputs, inputs[0].float().flatten(1)
 
-    def predict(
+    def predict(self, batches: Batches) -> np.ndarray:
+        """Return probabilities, or numbers for regression, of shape (num_images, num_outputs)."""
+        return self.problem.activate(torch.from_numpy(self.outputs(batches))).numpy()
+
+    def outputs(
         self,
         batches: Batches,
         network: torch.nn.Module | None = None,
         seconds_left: Callable[[], float] = lambda: 1.0,
-        on_batch: Callable[[int], None] = lambda _: None,
     ) -> np.ndarray:
-        """Return probabilities, or numbers for regression, of shape (num_images, num_outputs).
+        """Return what `forward` does for each image, float32 of shape (num_images, num_outputs).
 
         Parameters
         ----------
@@ -230,24 +227,10 @@ class Classifier:
             As in `forward`.
         seconds_left : callable
             When it returns 0 or less, the remaining batches are skipped; the first batch never is.
-        on_batch : callable
-            Called with the number of images of each batch.
         """
-        outputs = self.outputs(batches, network, seconds_left, on_batch)
-        return self.problem.activate(torch.from_numpy(outputs)).numpy()
-
-    def outputs(
-        self,
-        batches: Batches,
-        network: torch.nn.Module | None = None,
-        seconds_left: Callable[[], float] = lambda: 1.0,
-        on_batch: Callable[[int], None] = lambda _: None,
-    ) -> np.ndarray:
-        """Return what `forward` does for each image, float32 of shape (num_images, num_outputs); as `predict`."""
         network = (network or self.predicting).eval()
-        passes = _passes(batches, lambda x_BCHW: (self.forward(x_BCHW, network),), seconds_left, on_batch)
-        with self.inference.threads():
-            return np.concatenate([outputs for (outputs,) in passes])
+        (outputs,) = _over(batches, lambda x_BCHW: (self.forward(x_BCHW, network),), self.inference, seconds_left)
+        return outputs
 
 
 def outputs_and_features(
@@ -255,38 +238,36 @@ def outputs_and_features(
     batches: Batches,
     network: torch.nn.Module,
     seconds_left: Callable[[], float] = lambda: 1.0,
-    on_batch: Callable[[int], None] = lambda _: None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return outputs and features of all images, as `Classifier.outputs` and `Classifier.outputs_and_features` do."""
     network.eval()
-    passes = _passes(batches, lambda x_BCHW: classifier.outputs_and_features(x_BCHW, network), seconds_left, on_batch)
-    with classifier.inference.threads():
-        outputs, features = zip(*passes, strict=True)
-    return np.concatenate(outputs), np.concatenate(features)
+    outputs, features = _over(
+        batches, lambda x_BCHW: classifier.outputs_and_features(x_BCHW, network), classifier.inference, seconds_left
+    )
+    return outputs, features
 
 
 def features_of(
-    classifier: Classifier,
-    batches: Batches,
-    seconds_left: Callable[[], float] = lambda: 1.0,
-    on_batch: Callable[[int], None] = lambda _: None,
+    classifier: Classifier, batches: Batches, seconds_left: Callable[[], float] = lambda: 1.0
 ) -> np.ndarray:
     """Return the features of all images, float32 of shape (num_images, num_features)."""
-    return outputs_and_features(classifier, batches, classifier.predicting, seconds_left, on_batch)[1]
+    return outputs_and_features(classifier, batches, classifier.predicting, seconds_left)[1]
 
 
-def _passes(
+def _over(
     batches: Batches,
     compute: Callable[[torch.Tensor], tuple[torch.Tensor, ...]],
+    numerics: Numerics,
     seconds_left: Callable[[], float],
-    on_batch: Callable[[int], None],
-) -> Iterator[tuple[np.ndarray, ...]]:
-    for x_BCHW, *_ in batches.in_order():
-        arrays = tuple(tensor.cpu().numpy() for tensor in compute(x_BCHW))
-        on_batch(len(x_BCHW))
-        yield arrays
-        if seconds_left() <= 0:
-            return
+) -> list[np.ndarray]:
+    """Compute tensors of each batch, until no time is left, and concatenate each of them."""
+    parts: list[tuple[np.ndarray, ...]] = []
+    with numerics.threads():
+        for x_BCHW, *_ in batches.in_order():
+            parts.append(tuple(tensor.cpu().numpy() for tensor in compute(x_BCHW)))
+            if seconds_left() <= 0:
+                break
+    return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
 
 
 def _first(outputs: torch.Tensor | tuple[torch.Tensor, ...]) -> torch.Tensor:

@@ -59,7 +59,8 @@ def evaluation(
     DataError
         If the metric is not defined on these images.
     """
-    check_interval(interval)
+    if interval is not None:
+        check_fraction("interval", interval)
     # Each metric with the predictions that it is computed from: details refer to unadjusted probabilities.
     metrics = {name: (each, adjusted) for name, each in built_in_metrics(problem, "always").items()}
     if detailed:
@@ -97,7 +98,7 @@ def evaluation(
 
 
 def bootstrap_intervals(
-    scores_of: Callable[[np.ndarray], Scores], num_images: int, interval: float, seed: int = 0
+    scores_of: Callable[[np.ndarray], Scores], num_images: int, interval: float
 ) -> dict[str, tuple[float, float]]:
     """Return percentile bootstrap intervals of metrics (Efron and Tibshirani 1993).
 
@@ -110,8 +111,6 @@ def bootstrap_intervals(
         Number of images to draw from.
     interval : float
         Confidence, between 0 and 1.
-    seed : int
-        Of the samples.
 
     Returns
     -------
@@ -125,7 +124,7 @@ def bootstrap_intervals(
     >>> low < 49.5 < high
     True
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     samples: list[Scores] = []
     for _ in range(NUM_RESAMPLES):
         try:
@@ -138,12 +137,6 @@ def bootstrap_intervals(
         low, high = np.quantile([sample[name] for sample in samples], ends).tolist()
         intervals[name] = (low, high)
     return intervals
-
-
-def check_interval(interval: float | None) -> None:
-    """Raise a `HyperparameterError` if the confidence of an interval is invalid."""
-    if interval is not None:
-        check_fraction("interval", interval)
 
 
 def _set_exact_intervals(

@@ -27,9 +27,6 @@ from saccade.tasks.problem import Problem
 BATCH_SIZE = 32
 """Images in a batch: enough for full throughput, and few enough for any memory."""
 
-MEASURED_BATCHES = 1000
-"""Batches of prediction for which `InferencePipeline.warm_up` measures numerics: enough to measure whole batches."""
-
 Compute = Callable[[Classifier, torch.Tensor], np.ndarray]
 """From a network and a batch of its preprocessed images, of shape (N, C, S, S), to one row for each image."""
 
@@ -380,7 +377,7 @@ class InferencePipeline:
             records = []
             for member in self._loaded():
                 member.unfuse()
-                numerics = member.choose_inference(MEASURED_BATCHES, BATCH_SIZE)
+                numerics = member.choose_inference(BATCH_SIZE)
                 member.fuse()
                 records.append(
                     {

@@ -45,7 +45,7 @@ class Conformal:
     scores: tuple[float, ...] = ()
 
     @classmethod
-    def fit(cls, predictions: np.ndarray, targets: np.ndarray, problem: Problem, seed: int = 0) -> Conformal:
+    def fit(cls, predictions: np.ndarray, targets: np.ndarray, problem: Problem) -> Conformal:
         """Return the scores of held-out images, of a random sample of `MAX_SCORES` if there are more.
 
         Parameters
@@ -56,12 +56,10 @@ class Conformal:
             As `Problem.encode` returned them.
         problem : Problem
             The meaning of both. Multilabel problems have no scores.
-        seed : int
-            Of the sample.
         """
         scores = problem.conformity(predictions, targets)
         if len(scores) > MAX_SCORES:
-            scores = np.random.default_rng(seed).choice(scores, MAX_SCORES, replace=False)
+            scores = np.random.default_rng(0).choice(scores, MAX_SCORES, replace=False)
         return cls(tuple(np.sort(scores.astype(np.float32))[::-1].tolist()))
 
     def check(self, problem: Problem, coverage: float) -> None:

@@ -101,7 +101,6 @@ def fit_thresholds(
     targets: np.ndarray,
     problem: Problem,
     metric: Metric,
-    seed: int = 0,
     class_prior: np.ndarray | None = None,
 ) -> Thresholds:
     """Find the thresholds that maximise a metric.
@@ -118,8 +117,6 @@ def fit_thresholds(
     metric : Metric
         F1, the Jaccard index, balanced accuracy, Matthews' correlation or Cohen's kappa. Other metrics, such as
         accuracy and the area under the ROC curve, are highest at 0.5 or do not depend on the threshold.
-    seed : int
-        Of the folds.
     class_prior : ndarray or None, shape (num_classes,)
         Class frequencies of the training images, or `Calibration.remaining_prior`; None takes those of `targets`.
     """
@@ -138,7 +135,7 @@ def fit_thresholds(
     if not is_enough.any() or len(is_positive) < 2 * MIN_IMAGES:
         has_prior = metric.name == "balanced_accuracy" and class_prior is not None
         return _with_prior(probabilities, targets, problem, metric, class_prior) if has_prior else Thresholds()
-    folds = fold_numbers(len(is_positive), np.random.default_rng(seed))
+    folds = fold_numbers(len(is_positive), np.random.default_rng(0))
     adjusted, logits = probabilities.copy(), []
     for fold in range(folds.max() + 1):
         is_in = folds == fold

@@ -22,9 +22,9 @@ from saccade.fit.resuming import EarlierRun, read_request
 from saccade.fit.run_folder import FitRequest
 from saccade.fit.searching import is_gpu_wanted
 from saccade.fit.settings import FitSettings, time_limit_s
-from saccade.inference.evaluation import check_interval, evaluation, labels_by_name
+from saccade.inference.evaluation import evaluation, labels_by_name
 from saccade.inference.pipeline import InferencePipeline, Predictions
-from saccade.inference.postprocessing import AbstentionRule
+from saccade.inference.postprocessing import AbstentionRule, check_fraction
 from saccade.inference.saved import SavedPredictor, choose
 from saccade.insight.embeddings import EmbeddedImages
 from saccade.insight.label_issues import check_has_classes, label_issues
@@ -512,7 +512,8 @@ class ImagePredictor:
         >>> predictor.evaluate(test, interval=0.95)                         # doctest: +SKIP
         {'top1': 0.94, 'top1_interval': (0.91, 0.96)}
         """
-        check_interval(interval)
+        if interval is not None:
+            check_fraction("interval", interval)
         saved = self._saved
         examples = read_labelled_examples(data, saved.label)
         labels = labels_by_name(examples, saved)
