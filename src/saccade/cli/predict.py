@@ -42,11 +42,10 @@ def predict(
     if csv is None:
         _print_lines(files, names, found)
         return
-    labels: list[Any] = names
-    columns = {f"p_{name}": column for name, column in zip(predictor.class_names, found.predictions.T, strict=False)}
-    if not predictor.classes:
-        labels, columns = found.labels.tolist(), {}
-    _write(csv, {"image": files, "label": labels, **columns})
+    columns: dict[str, Any] = {"image": files, "label": names if predictor.classes else found.labels}
+    if predictor.classes:
+        columns |= {f"p_{name}": p for name, p in zip(predictor.class_names, found.predictions.T, strict=True)}
+    _write(csv, columns)
     counts = Counter("read" if name is not None and not predictor.classes else name for name in names)
     parts = [f"{UNREADABLE if name is None else name} ({num})" for name, num in counts.most_common()]
     typer.echo(f"{len(names)} image{'s' * (len(names) != 1)}: {', '.join(parts)}")
