@@ -389,7 +389,7 @@ def test_with_a_longer_limit_the_same_images_judge(
     make_colours: MakeColours, search: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     frame, folder = make_colours(20), tmp_path / "run"
-    monkeypatch.setattr("saccade.fit.fitting.most_held_out", lambda limit_s, *_: 2 if limit_s < 1000 else 4)
+    monkeypatch.setattr("saccade.fit.fitting.max_held_out", lambda limit_s, *_: 2 if limit_s < 1000 else 4)
     with pytest.MonkeyPatch.context() as patch:
         killed_at(patch, 12, before=True)
         with pytest.raises(Killed):

@@ -13,7 +13,7 @@ from saccade.autosearch.task_description import describe_recipe
 from saccade.models.network import build_network
 from saccade.numerics.device import Numerics, choose_device, cpu_threads, is_half_native
 from saccade.space import Dict
-from saccade.training.recipes.networks import stored_channels
+from saccade.training.recipes.building import stored_channels
 from saccade.training.recipes.recipe import choices
 
 NUM_IMAGES = 4

@@ -16,7 +16,7 @@ from torch import nn
 
 from saccade.autosearch.features import Description, NetworkDescription
 from saccade.autosearch.network_description import describe_module, describe_network
-from saccade.models.custom import OwnPart
+from saccade.models.custom import CustomObject
 from saccade.numerics.device import Numerics, choose_device
 from saccade.tasks.metrics import Metric
 from saccade.tasks.problem import Problem
@@ -98,7 +98,7 @@ def describe_recipe(
     return Description(_network(recipe, weights), hyperparameters, recipe.epochs, starts_with_probe)
 
 
-def _optimizer(opt: str | OwnPart) -> str:
+def _optimizer(opt: str | CustomObject) -> str:
     """Return the recorded optimizer that one is most like; of an unknown one, AdamW, as most of timm's decay so."""
     name = (opt if isinstance(opt, str) else repr(opt)).lower().removeprefix("lookahead_")
     if name.startswith(_LIKE_SGD):
@@ -129,7 +129,7 @@ def _network(recipe: Recipe, weights: str | Path | None) -> NetworkDescription:
 
 
 @lru_cache(maxsize=32)
-def _describe_own(own: OwnPart, pretrained: bool, img_size: int | None) -> NetworkDescription:
+def _describe_own(own: CustomObject, pretrained: bool, img_size: int | None) -> NetworkDescription:
     """Describe a network of the user's own; a function that makes one is called once, for any number of classes."""
     network = own.value
     if not isinstance(network, nn.Module):

@@ -47,11 +47,10 @@ from saccade.tasks.metrics import make_metric
 from saccade.tasks.problem import Problem
 from saccade.training.imbalance import check_imbalance
 from saccade.training.probes.robust import check_robust_loss
-from saccade.training.recipes.data_budget import most_held_out, most_used
-from saccade.training.recipes.fallback_models import with_networks_at_hand
-from saccade.training.recipes.networks import check_methods, check_networks, stored_channels, stored_side
+from saccade.training.recipes.building import check_methods, check_networks, stored_channels, stored_side
+from saccade.training.recipes.default_space import fall_back_to_available_models, max_held_out, max_used
 from saccade.training.task import ImageTask
-from saccade.training.trial.trainable import ImageTrainable
+from saccade.training.trial.trainer import ImageTrainable
 
 
 def run_fit(request: FitRequest, deadline: Deadline, earlier: EarlierRun | None = None) -> SavedPredictor:
@@ -163,7 +162,7 @@ def _checked(request: FitRequest, *, may_replace_networks: bool) -> tuple[FitReq
     check_methods(request.space)
     weights, warning = request.weights, ""
     if may_replace_networks and not request.is_model_named:
-        space, warning = with_networks_at_hand(
+        space, warning = fall_back_to_available_models(
             request.space,
             weights,
             given=request.given,
@@ -201,7 +200,7 @@ def _prepare(request: FitRequest, folder: Path, num_outputs: int, budget: TimeBu
     """Decode and split the images, and check them."""
     settings, limit_s = request.settings, request.time_limit_s
     is_gpu = is_gpu_wanted(settings)
-    most = most_held_out_before(folder) or most_held_out(limit_s, is_gpu, num_outputs)
+    most = most_held_out_before(folder) or max_held_out(limit_s, is_gpu, num_outputs)
     data = prepare_data(
         request.train,
         request.tuning,
@@ -210,8 +209,8 @@ def _prepare(request: FitRequest, folder: Path, num_outputs: int, budget: TimeBu
         shorter_side=stored_side(request.space, num_outputs),
         channels=stored_channels(request.space),
         holdout_frac=settings.holdout_frac,
-        most_held_out=most,
-        most_images=math.inf if request.is_model_named else most_used(limit_s, is_gpu),
+        max_held_out=most,
+        most_images=math.inf if request.is_model_named else max_used(limit_s, is_gpu),
         random_state=settings.random_state,
         seconds_left=None if limit_s is None else budget.decoding_deadline.seconds_left,
         tell=tell,

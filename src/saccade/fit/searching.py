@@ -33,7 +33,7 @@ from saccade.training.probes.probe import MAX_IMAGES
 from saccade.training.recipes.recipe import canonical, choices
 from saccade.training.task import ImageTask
 
-PRELOAD = ("saccade.training.trial.trainable",)
+PRELOAD = ("saccade.training.trial.trainer",)
 """What workers import while the images are prepared."""
 
 

@@ -12,11 +12,10 @@ import torch
 from saccade.data.batches import Batches, Images
 from saccade.errors import HyperparameterError
 from saccade.inference.preprocessing import Preprocess
-from saccade.models.batch_norm_folding import fused
-from saccade.models.custom import OwnPart, build_own_network
+from saccade.models.batch_norm_folding import fold_batch_norm
+from saccade.models.custom import CustomObject, build_custom_network
 from saccade.models.network import InputSpec, build_network
-from saccade.numerics.bench import Purpose, Workload
-from saccade.numerics.choice import candidates, choose_numerics, structure_name
+from saccade.numerics.choice import Purpose, Workload, candidates, choose_numerics, structure_name
 from saccade.numerics.device import Numerics
 from saccade.tasks.problem import Problem
 
@@ -128,7 +127,7 @@ class Classifier:
         Call `unfuse` before the weights change.
         """
         if self._folded is None and not self.inference.compiled:
-            folded = fused(self.network, self.blueprint.in_chans, self.blueprint.input.img_size)
+            folded = fold_batch_norm(self.network, self.blueprint.in_chans, self.blueprint.input.img_size)
             self._folded = self.network if folded is None else self.inference.place(folded)
 
     def unfuse(self) -> None:
@@ -285,14 +284,14 @@ def empty_classifier(
     blueprint: Blueprint,
     problem: Problem,
     numerics: Numerics,
-    own: OwnPart | None = None,
+    own: CustomObject | None = None,
     amp: bool | None = None,
 ) -> Classifier:
     """Build a blueprint's network, into which all weights are to be loaded; `own` is a network of the user's own."""
     num_outputs, in_chans, img_size = problem.num_outputs, blueprint.in_chans, blueprint.img_size
     if blueprint.architecture is None:
         assert own is not None, "a network of the user's own is required"
-        network = build_own_network(own, num_outputs, in_chans, blueprint.input.img_size)
+        network = build_custom_network(own, num_outputs, in_chans, blueprint.input.img_size)
     else:
         network = build_network(
             blueprint.architecture,

@@ -16,7 +16,7 @@ from saccade._version import __version__
 from saccade.errors import HyperparameterError, SavedPredictorError
 from saccade.inference.classifier import Blueprint, Classifier, empty_classifier
 from saccade.inference.postprocessing import Postprocessing
-from saccade.models.custom import OwnPart
+from saccade.models.custom import CustomObject
 from saccade.numerics.device import Numerics
 from saccade.study.objectives import COSTS
 from saccade.tasks.problem import Problem
@@ -184,7 +184,7 @@ class SavedPredictor:
     members : list of Member
         The networks whose predictions are averaged, at least one, the one with the highest score first. Features and
         explanations are those of the first one.
-    net : OwnPart or None
+    net : CustomObject or None
         The network of the user's own. It is never written; `with_network` sets it after loading.
     choices : list of Choice
         The Pareto front for `ImagePredictor.choose`, the highest score first; empty for searches with one objective.
@@ -204,7 +204,7 @@ class SavedPredictor:
     summary: dict[str, Any]
     trials: list[dict[str, Any]]
     members: list[Member]
-    net: OwnPart | None = None
+    net: CustomObject | None = None
     choices: list[Choice] = field(default_factory=list)
     postprocessing: Postprocessing = field(default_factory=Postprocessing)
     numerics: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
@@ -321,7 +321,7 @@ class SavedPredictor:
         return replace(
             self,
             summary={**self.summary, **choice.summary},
-            net=model if isinstance(model, OwnPart) else None,
+            net=model if isinstance(model, CustomObject) else None,
             choices=[],
             members=[Member(choice.trial, choice.blueprint, choice.weights, amp=amp)],
             postprocessing=choice.postprocessing,
@@ -349,7 +349,7 @@ class SavedPredictor:
                 "load it by ImagePredictor.load(path, net=…) with the same module, or with the function or class that "
                 f"makes it of the number of classes{given}"
             )
-        own = OwnPart(net)
+        own = CustomObject(net)
         if self.blueprint.architecture is not None:  # another member is the user's own network
             return replace(self, net=own)
         config = {**self.summary["best_config"], "model": own}
