@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 
 from contracts.simulated_executor import SimulatedExecutor
 from saccade.deadline import Deadline
-from saccade.events import EpochDone, JobDone, TrialStarted
+from saccade.events import EpochDone, JobDone, JobStarted, TrialCreated
 from saccade.executor import InlineExecutor
 from saccade.fit.reserve import COMBINING_PART, LEAST_RESERVE_S, FinishingReserve, SupersededWeights
 from saccade.scheduler import ASHAScheduler, FIFOScheduler
 from saccade.searcher import GridSearcher, RandomSearcher
 from saccade.space import Categorical, Dict, Real
-from saccade.study.journal import Journal
+from saccade.study.event_log import EventLog
 from saccade.study.study import Study
 from saccade.study.trial import Decision, Job, Reporter, Trainable
 from saccade.training.trial_files import state_file, weights_file
@@ -38,7 +38,7 @@ def test_the_slowest_checkpoint_so_far_is_what_writing_may_take() -> None:
 def test_a_summary_takes_longer_the_more_trials_there_are() -> None:
     few, many = FinishingReserve(Deadline(None)), FinishingReserve(Deadline(None))
     for reserve, num in ((few, 10), (many, 100_000)):
-        reserve(TrialStarted(num - 1, {}))
+        reserve(TrialCreated(num - 1, {}))
         reserve(JobDone(num - 1))
     assert many.seconds() > few.seconds() > LEAST_RESERVE_S
 
@@ -76,8 +76,8 @@ def test_without_a_time_limit_nothing_is_divided() -> None:
 def test_what_passes_before_a_first_epoch_is_kept_for_a_refit() -> None:
     now_s = 0.0
     plain, slow = (FinishingReserve(Deadline(100, lambda: now_s), 1.0) for _ in range(2))
-    plain(TrialStarted(0, {}))
-    slow(TrialStarted(0, {}))
+    plain(JobStarted(0))
+    slow(JobStarted(0))
     plain(EpochDone(0, 1, 0.5, 1.0))  # it says that it has taken longer than it was away
     slow(EpochDone(0, 1, 0.5, 0.0))
     assert plain._setup_s == 0
@@ -136,10 +136,10 @@ def test_the_second_best_is_kept_until_the_leader_has_ended_well(tmp_path: Path)
 def test_paused_trials_keep_what_they_go_on_with_also_when_a_study_goes_on(tmp_path: Path) -> None:
     space = Dict(x=Real(1, 2))
     for num_trials in (6, 9):
-        with Journal(tmp_path / "journal.log", space) as journal:
+        with EventLog(tmp_path / "events.jsonl", space) as log:
             study = Study(
                 InlineExecutor(Writing()), RandomSearcher(space), ASHAScheduler(max_epochs=4), num_trials=num_trials,
-                folder=tmp_path / "trials", journal=journal, max_score=1.99,
+                folder=tmp_path / "trials", log=log, max_score=1.99,
             )  # fmt: skip
             superseded = SupersededWeights(study)
             study.listeners.append(superseded)
@@ -175,7 +175,7 @@ def test_soups_and_ensembles_have_a_small_part_of_the_time(limit_s, trials, max_
     deadline = Deadline(limit_s, lambda: 0.0)
     reserve = FinishingReserve(deadline, max_members=max_members, has_soups=True)
     for number, (network, val_s) in enumerate(trials):
-        reserve(TrialStarted(number, {"model": f"net{network}"}))
+        reserve(TrialCreated(number, {"model": f"net{network}"}))
         reserve(EpochDone(number, 1, 0.5, val_s + 1, {"val_s": val_s}))
     assert 0 <= reserve.combining_s <= COMBINING_PART * limit_s
     assert reserve.seconds() == pytest.approx(reserve.finishing_s + reserve.combining_s)
@@ -187,7 +187,7 @@ def test_the_more_trials_of_a_network_the_longer_soups_take_up_to_a_limit() -> N
     reserve = FinishingReserve(Deadline(1e6, lambda: 0.0), has_soups=True)
     kept = []
     for number in range(5):
-        reserve(TrialStarted(number, {"model": "net"}))
+        reserve(TrialCreated(number, {"model": "net"}))
         reserve(EpochDone(number, 1, 0.5, 11.0, {"val_s": 10.0}))
         kept.append(reserve.combining_s)
     assert kept[0] < kept[1] < kept[2] == kept[3] == kept[4]

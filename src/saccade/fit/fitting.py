@@ -15,7 +15,7 @@ from saccade.data.checks import CheckedPart, check_dataset
 from saccade.data.examples import Examples
 from saccade.deadline import Deadline
 from saccade.errors import DataError, SaccadeError
-from saccade.events import Event, EventLog, Listener, RunFinished, RunStarted, Warned
+from saccade.events import Event, Listener, RunFinished, RunStarted, Warned
 from saccade.executor import Executor
 from saccade.fit.finishing import best_trials, keep_best, tidy_up
 from saccade.fit.preparation import PreparedData, prepare_data
@@ -42,8 +42,9 @@ from saccade.selection.candidates import Candidate
 from saccade.selection.folding import Folded, Folding
 from saccade.selection.refitting import refit
 from saccade.selection.souping import make_soups, soup_groups
-from saccade.study.journal import Journal
+from saccade.study.event_log import EventLog
 from saccade.study.objectives import check_score_name, cost_names
+from saccade.study.optuna_tracker import OptunaTracker
 from saccade.study.progress import ProgressDisplay
 from saccade.study.study import Study
 from saccade.study.trial import Trial
@@ -114,14 +115,15 @@ def run_fit(request: FitRequest, deadline: Deadline, earlier: EarlierRun | None 
             begin_run(request, folder)  # from here on there is something to lose
         else:
             earlier.note(request)
-        log = EventLog(folder / EVENTS)
-        listeners: list[Listener] = [log, display]
+        log = EventLog(folder / EVENTS, request.space)
+        listeners: list[Listener] = [display]
 
         def tell(event: Event) -> None:
+            log(event)
             for listener in listeners:
                 listener(event)
 
-        with contextlib.closing(log), _ready_to_resume(folder, tell):
+        with log, _ready_to_resume(folder, tell):
             tell(RunStarted(str(folder), num_trials, request.time_limit_s))
             if told:
                 tell(Warned(told))
@@ -136,11 +138,12 @@ def run_fit(request: FitRequest, deadline: Deadline, earlier: EarlierRun | None 
                 combining = settings.max_members, settings.makes_soups, fold_costs
                 reserve = FinishingReserve(deadline, _refit_ratio(request, data), objectives, *combining)
                 listeners.append(reserve)
-                with Journal(folder / JOURNAL, request.space) as journal:
-                    study = make_study(request, folder, task, executor, deadline, reserve.seconds, journal, listeners)
-                    reserve.recall(study)
-                    display.recall(study.trials)
-                    study.listeners.append(superseded_weights(study, settings))
+                study = make_study(request, folder, task, executor, deadline, reserve.seconds, log, listeners)
+                reserve.recall(study)
+                display.recall(study.trials)
+                study.listeners.append(superseded_weights(study, settings))
+                with OptunaTracker(folder / JOURNAL, study.trials, request.space) as tracker:
+                    study.listeners.append(tracker)
                     study.run()
                 until = Deadline(deadline.seconds_left() - reserve.finishing_s)
                 best = best_trials(study, objectives)[0]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from saccade.deadline import Deadline
-from saccade.events import EpochDone, Event, JobDone, JobFailed, TrialStarted
+from saccade.events import EpochDone, Event, JobDone, JobFailed, JobStarted, TrialCreated
 from saccade.fit.settings import FitSettings
 from saccade.selection.folding import FoldCosts
 from saccade.selection.summary import trial_rows
@@ -114,10 +114,11 @@ class FinishingReserve:
     def __call__(self, event: Event) -> None:
         """Learn from an event."""
         match event:
-            case TrialStarted():
-                self._sent_s[event.trial] = time.monotonic()
+            case TrialCreated():
                 self._num_trials = max(self._num_trials, event.trial + 1)
                 self._networks[same_costs(event.config)].add(event.trial)
+            case JobStarted():
+                self._sent_s[event.trial] = time.monotonic()
             case EpochDone():
                 self._learn(event)
             case JobDone() if not self._row_s:

@@ -222,7 +222,7 @@ class Trainer:
             val_s = time.perf_counter() - val_start_s
             self.val_s = val_s if probe is None else None  # by kept features it may have taken no time at all
             if probe is not None:
-                figures |= self.validation.surer_score(probe)
+                figures |= self.validation.cv_score(probe)
             score = self._take_score(figures, weights)
             if probe is not None and not self.task.is_refit:
                 kept_s = time.perf_counter()
@@ -266,7 +266,7 @@ class Trainer:
         path = state_file(self.folder, self.num_epochs)
         judgement_file(path).write_text(json.dumps(self.judged_state_dict()))
         state.keep(path)
-        return str(path)
+        return path.name
 
     def _drop_superseded(self, report: EpochDone) -> None:
         """Remove what the files that this report speaks of have superseded."""
