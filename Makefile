@@ -4,14 +4,17 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+LOWEST := .venv-lowest
+# What touches libraries most: networks, training, search, data, files, and a whole fit.
+LOWEST_TESTS := tests/models tests/training tests/searcher tests/data tests/fit tests/space
 # The theme would advertise its successor at each build.
 MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint docs format clean
+.PHONY: help demo test test-lowest lint docs format clean
 
 help:  ## Show what can be made
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(INSTALLED)  ## Search two small networks on handwritten digits, and show the result
 	@$(BIN)/saccade demo
@@ -19,6 +22,14 @@ demo: $(INSTALLED)  ## Search two small networks on handwritten digits, and show
 test: lint  ## Check the code, then run the tests
 	@echo "== pytest: tests, warnings are errors"
 	@OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile
+
+test-lowest:  ## Run a short suite with the lowest versions that pyproject.toml allows
+	@rm -rf $(LOWEST)
+	@$(PYTHON) -m venv $(LOWEST)
+	@$(LOWEST)/bin/python -m pip install --quiet uv
+	@$(LOWEST)/bin/uv pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct --editable ".[dev]"
+	@OMP_NUM_THREADS=1 $(LOWEST)/bin/pytest -q -n 2 --dist loadfile -o filterwarnings= $(LOWEST_TESTS)
+	@rm -rf $(LOWEST)
 
 lint: $(INSTALLED)  ## Check style, types and layers
 	@echo "== ruff: formatting"
@@ -44,9 +55,10 @@ clean:  ## Remove caches, builds and the demo's output; .venv and saccade_runs s
 	rm -rf build dist site saccade_demo .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find src tests -name __pycache__ -prune -exec rm -rf {} +
 
-# The stamp is older than pyproject.toml when what is to be installed has changed.
-$(INSTALLED): pyproject.toml
-	@echo "Installing into $(VENV); the first time, PyTorch makes this a matter of minutes."
+# The stamp is older than these files when what must be installed has changed.
+$(INSTALLED): pyproject.toml constraints.txt
+	@echo "Installing into $(VENV)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet uv
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable ".[dev]"
 	@touch $@

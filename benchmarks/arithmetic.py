@@ -22,7 +22,6 @@ from saccade.data.augmentation import Augmentation, TrainingTransform, as_tensor
 from saccade.data.examples import read_labelled_examples
 from saccade.fit.preparation import prepare_data
 from saccade.numerics.device import Numerics, choose_device
-from saccade.numerics.streams import Forward
 from saccade.tasks.metrics import make_metric
 from saccade.training.recipes.building import new_classifier
 from saccade.training.recipes.networks import stored_side
@@ -30,7 +29,7 @@ from saccade.training.recipes.optimisation import make_optimizer
 from saccade.training.recipes.recipe import Recipe, recipe_space
 from saccade.training.task import ImageTask, Split
 from saccade.training.trial.frozen import train_mode
-from saccade.training.trial.numerics import choose_for_trial, lighten
+from saccade.training.trial.numerics import choose_for_trial
 
 VAL_BATCH_SIZE = 32
 _MANY_STEPS = 40_000  # enough to measure all numerics in whole batches, and too few to compile
@@ -83,7 +82,6 @@ class Arithmetic:
         self.network, self._recipe = classifier.network, recipe
         self._optimizer = make_optimizer(self.network, recipe)  # which says what is not trained
         train_mode(self.network, recipe)
-        lighten(classifier, recipe)
         self.training, self.inference = choose_for_trial(classifier, recipe, _MANY_STEPS, VAL_BATCH_SIZE)
         classifier.use(self.training, self.inference)
         self._is_training: bool | None = None
@@ -99,12 +97,13 @@ class Arithmetic:
         """Put the network into the mode for `step`, if it is not in it."""
         if self._is_training is not True:
             train_mode(self.network, self._recipe)
-            self._forward, self._is_training = Forward(self.network, self.training), True
+            self._is_training = True
 
     def begin_predicting(self) -> None:
         """Put the network into the mode for `predict`, if it is not in it."""
         if self._is_training is not False:
-            self._forward, self._is_training = Forward(self.network.eval(), self.inference), False
+            self.network.eval()
+            self._is_training = False
 
     def train_s(self) -> float:
         """Return the seconds that a pass over the training images takes."""
@@ -128,7 +127,8 @@ class Arithmetic:
 
     def step(self, x_BCHW: torch.Tensor, y: torch.Tensor) -> None:
         """Take a step with a batch of bytes, after `begin_training`."""
-        outputs = self._forward(self._normalised(x_BCHW))
+        with self.training.autocast():
+            outputs = self.network(self._normalised(x_BCHW))
         loss = self._problem.loss(outputs, y)
         self._optimizer.zero_grad()
         self._scaler.scale(loss).backward()
@@ -138,7 +138,8 @@ class Arithmetic:
     @torch.inference_mode()
     def predict(self, x_BCHW: torch.Tensor) -> torch.Tensor:
         """Return the outputs of a batch of bytes, after `begin_predicting`."""
-        outputs: torch.Tensor = self._forward(self._normalised(x_BCHW))
+        with self.inference.autocast():
+            outputs: torch.Tensor = self.network(self._normalised(x_BCHW))
         return outputs
 
     def _normalised(self, x_BCHW: torch.Tensor) -> torch.Tensor:

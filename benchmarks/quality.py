@@ -1,7 +1,7 @@
 """How good a classifier is after so many seconds: Saccade beside others, with the same weights, images and time.
 
     python -m benchmarks.quality --data DIR [DIR …] [--weights DIR] [--limits 30 120 300] [--seeds 5] [--json OUT]
-                                 [--methods saccade random probe …] [--ablate soup ensemble …]
+                                 [--methods saccade random probe …] [--ablate layer_decay ensemble …]
                                  [--subset full fewshot=5 …]
                                  [--peers DIR --autogluon-python AG/bin/python --fastai-python FA/bin/python]
 

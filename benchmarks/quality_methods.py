@@ -29,7 +29,7 @@ PRESETS = (
 OF_SACCADE: dict[str, dict[str, Any]] = {
     "saccade": {},
     **{name: {"presets": name} for name in PRESETS},
-    "random": {"searcher": "random", "scheduler": "fifo", "ensemble": False, "soup": False},
+    "random": {"searcher": "random", "scheduler": "fifo", "ensemble": False},
 }
 """Arguments of a fit besides images, weights and the time: `random` is the best trial of a plain random search."""
 
@@ -44,7 +44,6 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "scheduler": {"scheduler": "fifo"},
     "searcher": {"searcher": "random"},
     "smoothing": {"hyperparameters": {"smoothing": 0.0}},
-    "soup": {"soup": False},
     "warmup": {"hyperparameters": {"warmup_epochs": 0.0}},
     "weight_decay": {"hyperparameters": {"weight_decay": 0.0}},
 }
@@ -194,12 +193,12 @@ class Bench:
 
 
 def arguments_of(method: str) -> dict[str, Any]:
-    """Return what a fit of Saccade is given; ``saccade - soup`` is the default without, ``saccade + tta`` with.
+    """Return what a fit of Saccade is given; ``saccade - ensemble`` is the default without, ``saccade + tta`` with.
 
     Examples
     --------
-    >>> arguments_of("saccade - soup"), arguments_of("saccade")
-    ({'soup': False}, {})
+    >>> arguments_of("saccade - ensemble"), arguments_of("saccade")
+    ({'ensemble': False}, {})
     """
     for sign, table in ((" - ", ABLATIONS), (" + ", ADDITIONS)):
         _, found, name = method.partition(sign)
@@ -213,8 +212,8 @@ def ablation(name: str) -> str:
 
     Examples
     --------
-    >>> ablation("soup"), ablation("num_folds")
-    ('saccade - soup', 'saccade + num_folds')
+    >>> ablation("ensemble"), ablation("num_folds")
+    ('saccade - ensemble', 'saccade + num_folds')
     """
     return f"saccade {'-' if name in ABLATIONS else '+'} {name}"
 

@@ -55,7 +55,7 @@ class ReplayExecutor(Executor):
         """Take up a job."""
         self._running.append(_Running(job, self.curve_of(job.config), self.now_s))
 
-    def run(self, handle: Handler) -> None:
+    def run(self, handle: Handler, timeout_s: float = math.inf) -> None:  # noqa: ARG002 (no simulated job hangs)
         """Replay until no job is left."""
         while self._running:
             running = min(self._running, key=lambda other: other.next_s)  # the earliest submitted among equals

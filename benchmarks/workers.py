@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import json
 import platform
 import statistics
@@ -25,8 +26,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from saccade.executor import InlineExecutor, ProcessExecutor, WorkerSlot, num_usable_cpus
-from saccade.executor.choice import measure_round_trip_s
+from saccade.events import EpochDone, Event
+from saccade.executor import Executor, InlineExecutor, ProcessExecutor, WorkerSlot, num_usable_cpus
 from saccade.study.function import FunctionTrainable
 from saccade.study.trial import Decision, Job
 
@@ -68,10 +69,29 @@ def round_trips_s(num_rounds: int) -> dict[str, float]:
         return medians_s(
             num_rounds,
             {
-                "in this process": lambda: measure_round_trip_s(inline),
-                "through a worker": lambda: measure_round_trip_s(process),
+                "in this process": lambda: round_trip_s(inline),
+                "through a worker": lambda: round_trip_s(process),
             },
         )
+
+
+def round_trip_s(executor: Executor, num_reports: int = 200) -> float:
+    """Return the median of the seconds between two reports of a function that does nothing else."""
+    times_s: list[float] = []
+
+    def handle(event: Event) -> Decision:
+        if isinstance(event, EpochDone):
+            times_s.append(time.perf_counter())
+        return Decision.CONTINUE
+
+    def train(config: Mapping[str, Any], report: Callable[..., None]) -> None:
+        for _ in range(config["num_reports"]):
+            report(score=0.0)
+
+    executor.trainable = FunctionTrainable(train)
+    executor.submit(Job(0, {"num_reports": num_reports + 1}))
+    executor.run(handle)
+    return statistics.median(later - earlier for earlier, later in itertools.pairwise(times_s))
 
 
 def starts_s(num_rounds: int) -> dict[str, float]:
@@ -86,10 +106,10 @@ def starts_s(num_rounds: int) -> dict[str, float]:
             return time.perf_counter() - start_s
 
     def worker() -> float:
+        start_s = time.perf_counter()
         with ProcessExecutor(preload=["torch"]) as executor:
             executor.wait_for_start()
-            assert executor.startup is not None
-            return executor.startup.start_s
+            return time.perf_counter() - start_s
 
     bare()  # from here on the files are in memory
     return medians_s(num_rounds, {"bare interpreter": bare, "worker": worker})

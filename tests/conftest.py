@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import settings
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -18,6 +19,10 @@ from saccade.tasks.metrics import make_metric
 from saccade.training.task import ImageTask
 
 pytest.register_assert_rewrite("contracts")
+
+# A busy machine may take any time for an example.
+settings.register_profile("saccade", deadline=None)
+settings.load_profile("saccade")
 
 COLOURS = {"blue": (40, 60, 220), "green": (40, 200, 60), "red": (220, 50, 40), "yellow": (220, 210, 40)}
 

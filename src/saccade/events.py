@@ -198,6 +198,22 @@ class JobFailed(Event):
 
 
 @dataclass(frozen=True)
+class WorkerJoined(Event):
+    """An executor has one more worker; `num_workers` is the new number."""
+
+    kind: ClassVar[str] = "worker_joined"
+    num_workers: int
+
+
+@dataclass(frozen=True)
+class WorkerLost(Event):
+    """An executor has lost a worker for good; `num_workers` is the new number. A job that it had fails separately."""
+
+    kind: ClassVar[str] = "worker_lost"
+    num_workers: int
+
+
+@dataclass(frozen=True)
 class RunFinished(Event):
     """The run has ended; `best_trial` is None if no trial succeeded."""
 

@@ -47,9 +47,9 @@ def test_fits_in_turns_beside_what_an_ingredient_costs_and_none_is_done_twice(
     assert found[0]["fit_s"] < 4
     assert found[0]["model"] == "test_resnet"
     assert "probe is left out: it needs pretrained weights" in capsys.readouterr().out
-    again = run_benchmark(quality.main, *arguments, "--ablate", "soup")
+    again = run_benchmark(quality.main, *arguments, "--ablate", "ensemble")
     assert again[0] == found[0]
-    assert [fit["method"] for fit in again] == ["saccade", "saccade - soup"]
+    assert [fit["method"] for fit in again] == ["saccade", "saccade - ensemble"]
     said = capsys.readouterr().out
     assert said.count("after") == 1  # fits that were done now
     assert "less than saccade" in said

@@ -11,8 +11,8 @@ from saccade import ImagePredictor
 from saccade.fit.config_file import FIT_TOML, FitConfig
 
 SMALL = ("--model", "test_resnet", "--set", "pretrained=False", "--set", "img_size=32", "--set", "batch_size=4")
-# What goes into an ensemble or a soup leaves the trials' folders, and `interrupted` could not bring it back.
-ONE = ("--ensemble", "1", "--no-soup")
+# What goes into an ensemble leaves the trials' folders, and `interrupted` could not bring it back.
+ONE = ("--ensemble", "1")
 
 
 def interrupted(folder: Path) -> None:

@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import json
 import math
+import signal
 import sys
 import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -95,6 +96,19 @@ class Meeting(Trainable):
         return ""
 
 
+class Hanging(Trainable):
+    """Never returns, and ignores SIGTERM if the configuration says so; with ``num_epochs`` in it, reports and ends."""
+
+    def train(self, job: Job, report: Reporter) -> str:
+        if "num_epochs" in job.config:
+            return Counting().train(job, report)
+        if job.config.get("ignores_sigterm"):
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        Path(job.config["file"]).touch()
+        while True:
+            time.sleep(1)
+
+
 class Recorder:
     """A handler that keeps all events, answers reports as told, and submits further jobs when one ends."""
 
@@ -127,7 +141,15 @@ def run_all(executor: Executor, *configs: dict[str, Any], decisions: Iterable[De
 
 
 class ExecutorContract:
-    """The tests; `make` is to be overridden."""
+    """The tests; override `make`.
+
+    Attributes
+    ----------
+    can_cancel : bool
+        Whether the executor can end a job that hangs.
+    """
+
+    can_cancel: ClassVar[bool] = True
 
     def make(self, trainable: Trainable | None) -> Executor:
         """Return a new executor."""
@@ -277,6 +299,31 @@ class ExecutorContract:
 
             executor.run(handle)
         assert seen == {threading.get_ident()}
+
+    def test_a_job_that_is_not_there_cannot_be_cancelled(self) -> None:
+        with self.make(Counting()) as executor:
+            assert not executor.cancel(0)
+            run_all(executor, {})
+            assert not executor.cancel(0)
+
+    @pytest.mark.parametrize("ignores_sigterm", [False, True])
+    def test_a_job_that_hangs_is_cancelled_after_the_timeout(self, tmp_path: Path, ignores_sigterm: bool) -> None:
+        if not self.can_cancel:
+            pytest.skip("can_cancel is False")
+        file = tmp_path / "began"
+        with self.make(Hanging()) as executor:
+            executor.submit(Job(0, {"file": str(file), "ignores_sigterm": ignores_sigterm}))
+            recorder = Recorder(executor)
+            while not file.exists():
+                executor.run(recorder, timeout_s=0.1)
+            assert recorder.events == []
+            assert executor.num_free == executor.num_workers - 1
+            assert executor.cancel(0, "time limit")
+            executor.run(recorder)
+            assert recorder.events == [JobDone(0, "stopped", "time limit")]
+            assert executor.num_free == executor.num_workers
+            after = run_all(executor, {"num_epochs": 1})
+        assert after.events[-1] == JobDone(0)
 
     def test_the_trainable_may_come_late_and_change(self) -> None:
         with self.make(None) as executor:

@@ -222,13 +222,13 @@ class WatchedExecutor(SimulatedExecutor):
         super().__init__(_scores, num_workers, epoch_s=1.0, is_lost=is_lost)
         self.trained: list[tuple[int, int]] = []
 
-    def run(self, handle: Handler) -> None:
+    def run(self, handle: Handler, timeout_s: float = math.inf) -> None:
         def handle_watched(event: Event) -> Decision:
             if isinstance(event, EpochDone):
                 self.trained.append((event.trial, event.epoch))
             return handle(event)
 
-        super().run(handle_watched)
+        super().run(handle_watched, timeout_s)
 
     def submit(self, job: Job) -> None:
         trial = self.study.trials[job.trial]

@@ -67,14 +67,28 @@ class SimulatedExecutor(Executor):
         epoch_s = self._epoch_s(job.config) if callable(self._epoch_s) else self._epoch_s
         self._running.append(_Running(job, epoch_s, self.now_s))
 
-    def run(self, handle: Handler) -> None:
+    def run(self, handle: Handler, timeout_s: float = math.inf) -> None:
+        end_s = self.now_s + timeout_s
         while self._running:
             running = min(self._running, key=lambda other: other.next_s)  # the earliest submitted among equals
-            self.now_s = running.next_s
+            if running.next_s > end_s:
+                self.now_s = max(self.now_s, end_s)
+                return
+            self.now_s = max(self.now_s, running.next_s)
+            if running.cancelled is not None:
+                self._running.remove(running)
+                handle(JobDone(running.job.trial, "stopped", running.cancelled))
+                continue
             end = self._train_epoch(running, handle)
             if end is not None:
                 self._running.remove(running)
                 handle(end)
+
+    def cancel(self, trial: int, reason: str = "cancelled") -> bool:
+        found = [running for running in self._running if running.job.trial == trial]
+        for running in found:
+            running.cancelled, running.next_s = reason, self.now_s
+        return bool(found)
 
     def _train_epoch(self, running: _Running, handle: Handler) -> JobDone | JobFailed | None:
         job = running.job
@@ -108,4 +122,5 @@ class _Running:
     def __init__(self, job: Job, epoch_s: float, now_s: float) -> None:
         self.job, self.epoch_s = job, epoch_s
         self.start_s, self.next_s = now_s, now_s + epoch_s
+        self.cancelled: str | None = None
         self.epoch = 0 if job.checkpoint is None else int(Path(job.checkpoint).name)

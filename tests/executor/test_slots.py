@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections import Counter
 
 import pytest
@@ -17,10 +18,10 @@ MAYBE = st.none() | st.integers(1, 40)
 GPUS_PER_TRIAL = st.none() | st.sampled_from([0, 0.1, 0.25, 1 / 3, 0.5, 0.7, 1, 1.0, 2, 3, 16]) | st.floats(0.001, 1)
 
 
-def told_by(*args, **options):
-    told = []
-    slots = plan_workers(*args, tell=told.append, **options)
-    return slots, told
+def warnings_of(*args, **options):
+    warnings = []
+    plan_workers(*args, warn=warnings.append, **options)
+    return warnings
 
 
 @given(CPUS, GPUS, MAYBE, GPUS_PER_TRIAL, MAYBE, MAYBE, MAYBE)
@@ -58,12 +59,12 @@ def test_gpus_are_never_oversubscribed(cpus, gpus, nthreads, ngpus, workers):
 
 
 @given(CPUS, GPUS, MAYBE, GPUS_PER_TRIAL)
-def test_only_what_was_asked_for_and_is_not_there_is_told(cpus, gpus, nthreads, ngpus):
-    _, told = told_by(cpus, gpus, nthreads, ngpus)
+def test_only_requests_beyond_the_machine_are_warned_of(cpus, gpus, nthreads, ngpus):
+    warnings = warnings_of(cpus, gpus, nthreads, ngpus)
     if ngpus is None and (nthreads or 1) * max(gpus, 1) <= cpus:
-        assert told == []
+        assert warnings == []
     if (ngpus or 0) > gpus or (nthreads or 0) > cpus:
-        assert told
+        assert warnings
 
 
 @pytest.mark.parametrize(
@@ -102,38 +103,38 @@ def test_plans(machine, asked, plan):
         ((2, 0), {"num_workers": 2}, []),
         ((8, 2), {"num_workers": 1}, []),
         ((8, 0), {"nthreads_per_trial": 1, "num_trials": 3}, []),
-        ((2, 0), {"num_workers": 3}, ["2 workers instead of 3: 2 cores may be used"]),
+        ((2, 0), {"num_workers": 3}, ["2 workers instead of 3: 2 usable cores"]),
         (
             (4, 0),
             {"num_workers": 3, "nthreads_per_trial": 2},
-            ["2 workers instead of 3: 4 cores may be used, for 2 threads a trial"],
+            ["2 workers instead of 3: 4 usable cores, 2 threads per trial"],
         ),
-        ((1, 2), {}, ["1 worker instead of 2: 1 core and 2 GPUs may be used"]),
-        ((8, 1), {"num_workers": 2}, ["1 worker instead of 2: 8 cores and 1 GPU may be used"]),
+        ((1, 2), {}, ["1 worker instead of 2: 1 usable core and 2 GPUs"]),
+        ((8, 1), {"num_workers": 2}, ["1 worker instead of 2: 8 usable cores and 1 GPU"]),
         (
             (4, 0),
             {"nthreads_per_trial": 8},
-            ["nthreads_per_trial=8 is more than the 4 cores that may be used: one worker, slower than with 4 threads"],
+            ["nthreads_per_trial=8 exceeds the 4 usable cores: one worker, slower than with 4 threads"],
         ),
         (
             (8, 2),
             {"ngpus_per_trial": 2},
-            ["ngpus_per_trial=2: a trial trains on one of its 2, and the rest stays free"],
+            ["ngpus_per_trial=2: a trial trains on one of its 2; the others stay idle"],
         ),
         (
             (2, 0),
             {"ngpus_per_trial": 0.5},
-            ["ngpus_per_trial=0.5, and this machine has 0 CUDA devices: trials train without"],
+            ["ngpus_per_trial=0.5, but this machine has 0 CUDA devices: trials train on the CPU"],
         ),
         (
             (2, 1),
             {"ngpus_per_trial": 2},
-            ["ngpus_per_trial=2, and this machine has 1 CUDA device: a trial has all of it"],
+            ["ngpus_per_trial=2, but this machine has 1 CUDA device: a trial gets all of them"],
         ),
     ],
 )
-def test_what_is_reduced_is_told_with_its_reason(machine, asked, lines):
-    assert told_by(*machine, **asked)[1] == lines
+def test_a_reduced_number_is_warned_of_with_its_reason(machine, asked, lines):
+    assert warnings_of(*machine, **asked) == lines
 
 
 @pytest.mark.parametrize(
@@ -208,16 +209,89 @@ def test_a_worker_sees_its_gpu_only(device, shown, visible):
 
 
 def test_a_gpu_that_is_not_shown_is_an_error():
-    with pytest.raises(HyperparameterError, match="'cuda:2', but CUDA_VISIBLE_DEVICES='5,7' shows 2"):
+    with pytest.raises(HyperparameterError, match="'cuda:2', but CUDA_VISIBLE_DEVICES='5,7' lists 2"):
         WorkerSlot("cuda:2").environment({"CUDA_VISIBLE_DEVICES": "5,7"})
 
 
 @pytest.mark.parametrize("device", ["cuda", "gpu:0", "cuda:-1", "mps", ""])
 def test_a_slot_has_a_device_that_can_be_kept_for_it(device):
-    with pytest.raises(HyperparameterError, match="a worker's device was given as"):
+    with pytest.raises(HyperparameterError, match="The device of a worker is"):
         WorkerSlot(device)
 
 
 def test_a_slot_has_a_thread_at_least():
     with pytest.raises(HyperparameterError, match="num_threads was given 0"):
         WorkerSlot(num_threads=0)
+
+
+@pytest.fixture
+def many_cores(monkeypatch):
+    """Let this process be bound to eight cores."""
+    monkeypatch.setattr(os, "process_cpu_count", lambda: 8, raising=False)
+
+
+def make_root(tmp_path, groups, files):
+    for name, text in {"proc/self/cgroup": groups, **files}.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return tmp_path
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="processes are not bound to cores here")
+def test_only_the_cores_that_the_process_is_bound_to_count():
+    bound_to = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(bound_to)})
+        assert num_usable_cpus() == 1
+    finally:
+        os.sched_setaffinity(0, bound_to)
+
+
+@pytest.mark.parametrize(("count", "num"), [(6, 6), (None, 1)])
+def test_newer_pythons_count_for_themselves(monkeypatch, tmp_path, count, num):
+    monkeypatch.setattr(os, "process_cpu_count", lambda: count, raising=False)
+    assert num_usable_cpus(tmp_path) == num
+
+
+@pytest.mark.parametrize(
+    ("limit", "num"),
+    [
+        ("200000 100000", 2),
+        ("max 100000", 8),
+        ("350000 100000", 3),
+        ("50000 100000", 1),
+        ("9900000 100000", 8),
+        ("", 8),
+    ],
+)
+def test_the_limit_of_a_control_group_counts(many_cores, tmp_path, limit, num):
+    root = make_root(tmp_path, "0::/\n", {"sys/fs/cgroup/cpu.max": limit})
+    assert num_usable_cpus(root) == num
+
+
+def test_the_limits_of_groups_around_the_group_count_too(many_cores, tmp_path):
+    files = {
+        "sys/fs/cgroup/user/cpu.max": "300000 100000\n",
+        "sys/fs/cgroup/user/job/cpu.max": "max 100000\n",
+        "sys/fs/cgroup/other/cpu.max": "100000 100000\n",
+    }
+    assert num_usable_cpus(make_root(tmp_path, "0::/user/job\n", files)) == 3
+
+
+@pytest.mark.parametrize(("quota", "num"), [("400000", 4), ("-1", 8)])
+@pytest.mark.parametrize("mount", ["cpu,cpuacct", "cpu"])
+def test_older_control_groups_count(many_cores, tmp_path, quota, num, mount):
+    files = {
+        f"sys/fs/cgroup/{mount}/box/cpu.cfs_quota_us": quota,
+        f"sys/fs/cgroup/{mount}/box/cpu.cfs_period_us": "100000",
+        "sys/fs/cgroup/memory/box/cpu.cfs_quota_us": "100000",
+        "sys/fs/cgroup/memory/box/cpu.cfs_period_us": "100000",
+    }
+    root = make_root(tmp_path, f"5:memory:/box\n4:{mount}:/box\n1:name=systemd:/\n", files)
+    assert num_usable_cpus(root) == num
+
+
+def test_within_a_container_the_group_has_another_path_than_outside(many_cores, tmp_path):
+    root = make_root(tmp_path, "0::/../docker/3f2a\n", {"sys/fs/cgroup/cpu.max": "200000 100000"})
+    assert num_usable_cpus(root) == 2

@@ -11,7 +11,7 @@ import pytest
 from contracts.executor_contract import run_all
 from saccade.events import EpochDone, JobFailed
 from saccade.executor import ProcessExecutor
-from saccade.executor.worker_process import ending
+from saccade.executor.process import exit_text
 from saccade.study.function import FunctionTrainable
 from saccade.study.trial import Trainable
 
@@ -55,7 +55,7 @@ def test_the_death_of_a_worker_shows_even_while_a_child_of_it_holds_the_pipe(tmp
     ],
 )
 def test_how_a_process_ended(code, text):
-    assert ending(code) == text
+    assert exit_text(code) == text
 
 
 def test_two_executors_do_not_keep_each_others_workers(start_script):
@@ -90,5 +90,5 @@ class Odd(Trainable):
 def test_a_worker_whose_messages_cannot_be_read_is_lost():
     with ProcessExecutor(Odd()) as executor:
         (failure,) = run_all(executor, {}).events
-    reason = "WorkerDiedError: the worker process closed its channel, or sent what cannot be read"
+    reason = "WorkerDiedError: the worker process closed its channel or sent an unreadable message"
     assert failure == JobFailed(0, reason, is_worker_lost=True)

@@ -32,7 +32,6 @@ ALL = FitConfig(
     seed=7,
     refit_full=True,
     ensemble=3,
-    soup=True,
     num_folds=3,
     weights="/weights",
     threads=1,

@@ -60,17 +60,15 @@ def test_networks_are_named_by_nobody_where_the_time_is_short() -> None:
 def test_better_presets_allow_more_networks() -> None:
     settings = [FitSettings.of({}, None, find_preset(name).settings) for name in NEW]
     assert [one.max_members for one in settings] == [1, 3, 5, 1]
-    assert [one.makes_soups for one in settings] == [False, True, True, True]
 
 
 @pytest.mark.parametrize("besides", [{"refit_full": True}, {"objectives": ["accuracy", "params"]}, {"num_folds": 9}])
 def test_what_the_user_gives_wins_over_what_a_preset_says_of_averages(besides: dict[str, Any]) -> None:
     settings = FitSettings.of(besides, None, find_preset("best_quality").settings)
-    assert (settings.ensemble, settings.soup) == ("auto", "auto")
+    assert settings.ensemble == "auto"
     assert FitSettings.of({"ensemble": 2}, None, find_preset("best_quality").settings).max_members == 2
-    alone = FitSettings.of({"num_folds": 3}, None, find_preset("fast_inference").settings)
-    assert alone.max_members == 1
-    assert alone.makes_soup_of_folds
+    folds = FitSettings.of({"num_folds": 3}, None, find_preset("fast_inference").settings)
+    assert folds.ensemble == "auto"
 
 
 def test_small_networks_are_those_with_the_smallest_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,7 +89,7 @@ def test_a_preset_searches_what_is_at_hand_and_ends_in_what_it_says(
         time_limit=60, executor="inline",
     )  # fmt: skip
     asked = json.loads((tmp_path / "run" / "run.json").read_text())["arguments"]
-    assert (asked["ensemble"], asked["soup"], asked["num_trials"]) == (False, "auto", 2)
+    assert (asked["ensemble"], asked["num_trials"]) == (False, 2)
     assert set(predictor.leaderboard()["model"]) == {"test_resnet"}
     assert predictor.fit_summary()["ensemble"] == []
 

@@ -171,9 +171,9 @@ def test_the_end_of_many_simulated_trials_is_quick(tmp_path: Path) -> None:
     trials=st.lists(st.tuples(st.integers(0, 8), st.floats(0.01, 50)), max_size=20),
     max_members=st.integers(1, 6),
 )
-def test_soups_and_ensembles_have_a_small_part_of_the_time(limit_s, trials, max_members) -> None:
+def test_ensemble_selection_has_a_small_part_of_the_time(limit_s, trials, max_members) -> None:
     deadline = Deadline(limit_s, lambda: 0.0)
-    reserve = FinishingReserve(deadline, max_members=max_members, has_soups=True)
+    reserve = FinishingReserve(deadline, max_members=max_members)
     for number, (network, val_s) in enumerate(trials):
         reserve(TrialCreated(number, {"model": f"net{network}"}))
         reserve(EpochDone(number, 1, 0.5, val_s + 1, {"val_s": val_s}))
@@ -183,18 +183,7 @@ def test_soups_and_ensembles_have_a_small_part_of_the_time(limit_s, trials, max_
         assert reserve.combining_s == 0
 
 
-def test_the_more_trials_of_a_network_the_longer_soups_take_up_to_a_limit() -> None:
-    reserve = FinishingReserve(Deadline(1e6, lambda: 0.0), has_soups=True)
-    kept = []
-    for number in range(5):
-        reserve(TrialCreated(number, {"model": "net"}))
-        reserve(EpochDone(number, 1, 0.5, 11.0, {"val_s": 10.0}))
-        kept.append(reserve.combining_s)
-    assert kept[0] < kept[1] < kept[2] == kept[3] == kept[4]
-    assert FinishingReserve(Deadline(1e6), has_soups=True).combining_s == 0
-
-
-def test_for_ensembles_and_soups_the_best_trials_of_the_best_networks_are_kept(tmp_path: Path) -> None:
+def test_for_an_ensemble_the_best_trials_of_the_best_networks_are_kept(tmp_path: Path) -> None:
     scores = {"a": (1, 4, 3), "b": (9, 8, 7), "c": (5, 6, 2)}
     space = {"model": Categorical(*scores), "x": Categorical(*range(1, 10))}
     configs = [{"model": name, "x": score} for name, given_ in scores.items() for score in given_]
@@ -202,7 +191,7 @@ def test_for_ensembles_and_soups_the_best_trials_of_the_best_networks_are_kept(t
         InlineExecutor(Writing()), GridSearcher(space, starting_configs=configs), FIFOScheduler(), num_trials=9,
         folder=tmp_path / "trials",
     )  # fmt: skip
-    study.listeners.append(SupersededWeights(study, num_networks=2, per_network=2))
+    study.listeners.append(SupersededWeights(study, num_networks=2))
     study.run()
     kept = [study.trials[int(name)].config for name, files in names(tmp_path / "trials").items() if files]
-    assert sorted((config["model"], config["x"]) for config in kept) == [("b", 8), ("b", 9), ("c", 5), ("c", 6)]
+    assert sorted((config["model"], config["x"]) for config in kept) == [("b", 9), ("c", 6)]

@@ -17,9 +17,9 @@ import saccade as ag
 from saccade import ImagePredictor
 from saccade.errors import DataError, HyperparameterError, SearchFailedError
 from saccade.events import Event
-from saccade.fit import fitting
 from saccade.fit.resuming import EarlierRun
 from saccade.fit.run_folder import locked
+from saccade.selection import finishing
 from saccade.selection.folds import FoldTrainable
 from saccade.study.event_log import EventLog
 from saccade.study.study import Study
@@ -321,7 +321,7 @@ def test_a_refit_that_was_interrupted_is_done_anew(
         raise Killed
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fitting, "refit", interrupted)
+        patch.setattr(finishing, "refit", interrupted)
         with pytest.raises(Killed):
             predictor_of(tmp_path / "run").fit(frame, **search, refit_full=True)
     resumed = ImagePredictor.resume(tmp_path / "run")
@@ -340,7 +340,7 @@ def test_weights_that_somebody_removed_are_missed(
     shutil.rmtree(tmp_path / "run" / "predictor")
     for path in (tmp_path / "run" / "trials").glob("*/best*"):
         path.unlink()
-    with pytest.raises(DataError, match=r"the weights of trial \d, one of the best; start the run anew"):
+    with pytest.raises(DataError, match=r"the weights of trial \d, one of the best trials, is missing"):
         ImagePredictor.resume(tmp_path / "run")
 
 
@@ -425,7 +425,7 @@ def test_a_warm_start_goes_on_from_the_weights_that_the_run_folder_keeps(
     assert not (tmp_path / "run" / "trials" / "start.safetensors").exists()
 
 
-@pytest.mark.parametrize("names", [("ensemble", "soup", "num_folds"), ("num_folds",)])
+@pytest.mark.parametrize("names", [("ensemble", "num_folds"), ("num_folds",)])
 def test_a_run_of_an_earlier_version_that_has_not_written_down_everything_goes_on(
     make_colours: MakeColours, search: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     names: tuple[str, ...],
@@ -439,6 +439,7 @@ def test_a_run_of_an_earlier_version_that_has_not_written_down_everything_goes_o
     record = json.loads(path.read_text())
     for name in names:
         del record["arguments"][name]
+    record["arguments"]["soup"] = "auto"  # an option that was removed
     path.write_text(json.dumps(record))
     with pytest.raises(HyperparameterError, match="num_folds was None and is 3"):
         predictor_of(tmp_path / "run").fit(frame, **search, num_folds=3, resume=True)

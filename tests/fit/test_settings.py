@@ -234,21 +234,24 @@ def test_how_many_networks_may_be_averaged(given, members):
     assert type(settings.ensemble) in (bool, int, str)
 
 
-@pytest.mark.parametrize("name", ["ensemble", "soup"])
 @pytest.mark.parametrize("value", [0, -1, 2.0, "yes", None, [2]])
-def test_what_says_nothing_of_averages_is_refused(name, value):
-    with pytest.raises(HyperparameterError, match=rf"{name} was given .*; expected"):
-        FitSettings.of({name: value})
+def test_invalid_ensemble_sizes_are_refused(value):
+    with pytest.raises(HyperparameterError, match=r"ensemble was given .*; expected"):
+        FitSettings.of({"ensemble": value})
+
+
+def test_the_removed_soup_option_is_refused_with_the_reason():
+    with pytest.raises(UnknownArgumentError, match=r"soup= was removed: .* Leave it out"):
+        FitSettings.of({"soup": True})
 
 
 @pytest.mark.parametrize("besides", [{"refit_full": True}, {"objectives": ["accuracy", "latency"]}])
 def test_where_one_trial_alone_is_wanted_nothing_is_averaged(besides):
     settings = FitSettings.of(besides)
-    assert (settings.max_members, settings.makes_soups) == (1, False)
-    assert FitSettings.of({**besides, "ensemble": False, "soup": False}).max_members == 1
-    for asked in ({"ensemble": 3}, {"soup": True}):
-        with pytest.raises(HyperparameterError, match=next(iter(asked))):
-            FitSettings.of({**besides, **asked})
+    assert settings.max_members == 1
+    assert FitSettings.of({**besides, "ensemble": False}).max_members == 1
+    with pytest.raises(HyperparameterError, match="ensemble"):
+        FitSettings.of({**besides, "ensemble": 3})
 
 
 @pytest.mark.parametrize("value", [1, 0, -2, 2.5, True, "5"])
@@ -263,16 +266,10 @@ def test_what_is_no_number_of_folds(value):
         ({"refit_full": True}, "already lets all images teach"),
         ({"warm_start": True}, "has learned from images"),
         ({"objectives": ["accuracy", "params"]}, "choosing among single networks"),
-        ({"ensemble": False, "soup": False}, "makes several networks"),
-        ({"ensemble": 3}, "num_folds=3, or ensemble=False"),
+        ({"ensemble": False}, "ensemble=False keeps one"),
+        ({"ensemble": 3}, "num_folds=3, or leave out"),
     ],
 )
 def test_what_folds_cannot_be_had_with(besides, message):
     with pytest.raises(HyperparameterError, match=message):
         FitSettings.of({"num_folds": 5, **besides})
-
-
-def test_folds_end_in_an_ensemble_unless_one_network_or_a_soup_is_asked_for():
-    asked = [{}, {"ensemble": 5}, {"ensemble": False}, {"soup": True}, {"soup": False}]
-    soups = [FitSettings.of({"num_folds": np.int64(5), **besides}).makes_soup_of_folds for besides in asked]
-    assert soups == [False, False, True, True, False]

@@ -233,17 +233,6 @@ def test_fewer_threads_are_tried_where_there_are_many(monkeypatch: pytest.Monkey
         assert {n.num_threads for n in candidates(CPU, "training")} == expected
 
 
-@pytest.mark.parametrize(("num_threads", "expected"), [(1, {1}), (2, {1, 2}), (16, {1, 2, 8})])
-def test_streams_are_tried_where_images_do_not_depend_on_each_other(
-    monkeypatch: pytest.MonkeyPatch, num_threads: int, expected: set[int]
-) -> None:
-    monkeypatch.setattr(torch, "get_num_threads", lambda: num_threads)
-    assert {n.num_streams for n in candidates(CPU, "training", by_image=True)} == expected
-    assert {n.num_streams for n in candidates(CPU, "training")} == {1}
-    assert {n.num_streams for n in candidates(CPU, "training", compiled=True, by_image=True)} == {1}
-    assert {n.num_streams for n in candidates(torch.device("cuda"), "training", by_image=True)} == {1}
-
-
 def test_a_network_is_named_for_its_structure_and_for_what_is_trained() -> None:
     def layers(width: int = 4) -> nn.Module:
         return nn.Sequential(nn.Linear(3, width), nn.ReLU(), nn.Linear(width, 2))

@@ -1,4 +1,4 @@
-"""Fits that end in several networks, or in the mean of the weights of several trials."""
+"""Fits that end in an ensemble of several networks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import cloudpickle
 import numpy as np
 import pandas as pd
 import pytest
@@ -18,11 +17,9 @@ from saccade import ImagePredictor
 from saccade.errors import SavedPredictorError
 from saccade.inference.postprocessing import Trust
 from saccade.inference.saved import DESCRIPTION, SavedPredictor
-from saccade.selection import candidates
-from saccade.selection.ensemble import Judgement
-from saccade.selection.soup import SoupTrainable
+from saccade.selection import combination
+from saccade.selection.ensemble import Evaluation
 from saccade.space import Categorical
-from saccade.study.trial import Job, Reporter
 
 MakeColours = Callable[..., pd.DataFrame]
 
@@ -52,9 +49,9 @@ def run(frame: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> ImageP
     }
     predictor = ImagePredictor(path=tmp_path_factory.mktemp("ensemble") / "run", verbosity=0)
     with pytest.MonkeyPatch.context() as patch:
-        judged = Judgement(0.75, 0.5, {"top1": 0.75}), Judgement(0.5, 0.5, {"top1": 0.5})
-        patch.setattr(candidates, "cross_fit", lambda *_: judged)
-        patch.setattr(candidates, "select_weights", lambda *_: np.array([0.375, 0.625]))
+        evaluations = Evaluation(0.75, 0.5, {"top1": 0.75}), Evaluation(0.5, 0.5, {"top1": 0.5})
+        patch.setattr(combination, "cross_fit", lambda *_: evaluations)
+        patch.setattr(combination, "select_weights", lambda *_: np.array([0.375, 0.625]))
         return predictor.fit(
             frame, hyperparameters=space, holdout_frac=0.4, searcher="grid", scheduler="fifo", executor="inline"
         )
@@ -75,7 +72,6 @@ def test_a_search_may_end_in_an_ensemble_and_says_so(run: ImagePredictor) -> Non
     assert (summary["valid_score"], summary["valid_acc"]) == (0.75, 0.75)
     assert files(Path(run.path) / "predictor") == ["members/0001.safetensors", DESCRIPTION, "weights.safetensors"]
     assert len(list(Path(run.path).glob("trials/*/best*.safetensors"))) == 1
-    assert not (Path(run.path) / "soups").exists()
 
 
 def test_an_ensemble_predicts_the_weighted_mean_of_its_members(run: ImagePredictor, frame: pd.DataFrame) -> None:
@@ -145,56 +141,22 @@ def test_an_older_version_is_told_that_it_cannot_read_an_ensemble_and_reads_a_si
 def test_one_network_is_kept_when_that_is_asked_for(frame: pd.DataFrame, tiny: dict[str, Any], tmp_path: Path) -> None:
     space = {**tiny, "epochs": 1, "lr": Categorical(1e-3, 3e-3)}
     predictor = ImagePredictor(eval_metric="log_loss", path=tmp_path / "run", verbosity=0)
-    predictor.fit(
-        frame, hyperparameters=space, ensemble=False, soup=False, holdout_frac=0.4, searcher="grid", executor="inline"
-    )
+    predictor.fit(frame, hyperparameters=space, ensemble=False, holdout_frac=0.4, searcher="grid", executor="inline")
     summary = predictor.fit_summary()
-    assert (summary["ensemble"], summary["soup"]) == ([], [])
+    assert summary["ensemble"] == []
     assert summary["valid_score"] == predictor.leaderboard()["score_val"].max()
     assert "chosen" in summary["valid_score_how"]
     assert files(Path(predictor.path) / "predictor") == [DESCRIPTION, "weights.safetensors"]
 
 
-def test_trials_of_one_pretrained_network_are_tried_as_a_soup(
-    frame: pd.DataFrame, tiny: dict[str, Any], tmp_path: Path, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_predictor_of_an_earlier_version_with_a_soup_is_loaded(
+    run: ImagePredictor, frame: pd.DataFrame, tmp_path: Path
 ) -> None:
-    ends: list[tuple[int, str]] = []
-    cook = SoupTrainable.train
-
-    def train(self: SoupTrainable, job: Job, report: Reporter) -> str:
-        order = cloudpickle.loads(cloudpickle.dumps(job.config))["order"]  # as it would reach a worker
-        ends.append((len(order.ingredients), cook(self, job, report)))
-        return ends[-1][1]
-
-    monkeypatch.setattr(SoupTrainable, "train", train)
-    space = {**tiny, "pretrained": True, "linear_probe": False, "epochs": 1, "lr": Categorical(1e-3, 3e-3)}
-    predictor = ImagePredictor(eval_metric="log_loss", path=tmp_path / "run", verbosity=0)
-    predictor.fit(
-        frame, hyperparameters=space, ensemble=False, holdout_frac=0.4, searcher="grid", scheduler="fifo",
-        executor="inline", weights=tiny_weights,
-    )  # fmt: skip
-    assert ends == [(2, "")]
-    assert predictor.fit_summary()["valid_score"] >= predictor.leaderboard()["score_val"].max() - 1e-6
-    assert not (Path(predictor.path) / "soups").exists()
-
-
-def test_a_soup_that_is_better_becomes_the_predictor(
-    frame: pd.DataFrame, tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Whether it is better is decided here; `tests/training/test_soup.py` sees that it is decided rightly."""
-    scores = iter(range(9))
-    monkeypatch.setattr(SoupTrainable, "_judge", lambda self, predictions: Judgement(next(scores), 0.0))
-    monkeypatch.setattr(candidates, "best_single", lambda predictions, *_: len(predictions) - 1)
-    space = {**tiny, "epochs": 1, "lr": Categorical(1e-3, 3e-3)}
-    predictor = ImagePredictor(path=tmp_path / "run", verbosity=0)
-    predictor.fit(
-        frame, hyperparameters=space, ensemble=False, soup=True, holdout_frac=0.4, searcher="grid", scheduler="fifo",
-        executor="inline",
-    )  # fmt: skip
-    summary = predictor.fit_summary()
-    assert sorted(summary["soup"]) == [0, 1]
-    assert summary["best_trial"] == summary["soup"][0]
-    assert "soup of 2 trials" in summary["valid_score_how"]
-    assert files(Path(predictor.path) / "predictor") == [DESCRIPTION, "weights.safetensors"]
-    assert SavedPredictor.read(predictor.path).members[0].soup == summary["soup"]
-    assert ImagePredictor.load(predictor.path, verbosity=0).predict(frame).notna().all()
+    """A soup was an ordinary file of weights, with the numbers of the averaged trials in ``soup``."""
+    run.save(tmp_path / "soup")
+    path = tmp_path / "soup" / DESCRIPTION
+    record = json.loads(path.read_text())
+    record["members"][0]["soup"] = [0, 1]
+    path.write_text(json.dumps(record))
+    loaded = ImagePredictor.load(tmp_path / "soup", verbosity=0)
+    pd.testing.assert_frame_equal(loaded.predict_proba(frame), run.predict_proba(frame))

@@ -49,7 +49,9 @@ def test_seed_and_options_are_passed_on():
 def test_a_searcher_passes_through():
     searcher = GridSearcher(SPACE)
     assert make_searcher(searcher, SPACE) is searcher
-    with pytest.raises(HyperparameterError, match=r"\['num_points'\] came with a GridSearcher"):
+    with pytest.raises(
+        HyperparameterError, match=r"\['num_points'\] were given together with an instance of GridSearcher"
+    ):
         make_searcher(searcher, SPACE, num_points=3)
 
 

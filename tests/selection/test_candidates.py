@@ -1,169 +1,163 @@
-"""The choice between one network, a soup and an ensemble, by made-up predictions."""
+"""The candidates that trials leave on the disk, and the weights that they write."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
-from saccade.events import EpochDone, JobFailed
-from saccade.models.custom import OwnPart
-from saccade.selection.candidates import Candidate, combine, mean_predictions, ranked, read_predictions
-from saccade.selection.ensemble import LEAST_IMAGES
-from saccade.selection.summary import combined_figures
-from saccade.study.trial import Status, Trial
-from saccade.tasks.metrics import make_metric
-from saccade.tasks.problem import Problem
-from saccade.training.probes.final_probe import FinalProbe
-from saccade.training.trial_files import save_outputs
+from saccade.events import EpochDone
+from saccade.inference.classifier import empty_classifier
+from saccade.numerics.device import Numerics
+from saccade.selection import candidates as candidates_module
+from saccade.selection.candidates import Candidate, ProbeCandidate, TrainedCandidate, activate, read_candidates
+from saccade.selection.combination import combine
+from saccade.study.trial import Decision, Job, Trial
+from saccade.training.recipes.recipe import Recipe
+from saccade.training.task import ImageTask
+from saccade.training.trial.trainer import Trainer
+from saccade.training.trial_files import drop_files, end_files, last_end, outputs_file, save_outputs
 
-PROBLEM = Problem("multiclass", tuple("abcd"))
-NUM = 80
-TARGETS = np.arange(NUM) % 4
-
-
-def task(metric: str | None = None) -> Any:
-    return SimpleNamespace(val=SimpleNamespace(targets=TARGETS), problem=PROBLEM, metric=make_metric(metric, PROBLEM))
+CONFIG = {"model": "test_resnet", "img_size": 32, "epochs": 2, "lr": 1e-3}
 
 
-def knows(images: np.ndarray, sure: float = 0.9) -> np.ndarray:
-    """Predictions of a model that knows these images, and of the others thinks that they are of the next class."""
-    right = np.where(images, sure, 0.25)[:, None]
-    others = (1 - right) / 3
-    return np.where(np.eye(4)[TARGETS] > 0, right, others) + 0.01 * np.eye(4)[(TARGETS + 1) % 4]
+def trained(task: ImageTask, folder: Path, number: int = 0, **changes: Any) -> Trial:
+    """Return a trial whose last epoch is its best, whatever its scores were."""
+    trial = Trial(number, {**CONFIG, **changes}, str(folder / str(number)))
+
+    def report(event: EpochDone) -> Decision:
+        trial.add(replace(event, score=float(event.epoch)))
+        trainer.best_score = -1.0  # the next epoch is better
+        return Decision.CONTINUE
+
+    trainer = Trainer(task, Recipe.of(trial.config), Path(trial.folder))
+    trainer.run(Job(number, trial.config), report)
+    return trial
 
 
-def candidate(trial: int, predictions: np.ndarray, **changes: Any) -> Candidate:
-    own = changes.pop("own", None)
-    config = {"model": own or f"net{trial}"}
-    return replace(
-        Candidate(trial, config, None, Path(f"{trial}"), predictions / predictions.sum(1, keepdims=True)), **changes
-    )
+def predictions_by(candidate: Candidate, task: ImageTask, folder: Path) -> np.ndarray:
+    """Return the predictions of a network with the weights that the candidate writes."""
+    candidate.write_weights(folder / "written.safetensors", task)
+    classifier = empty_classifier(candidate.blueprint, task.problem, Numerics(torch.device("cpu")))
+    classifier.network.load_state_dict(load_file(folder / "written.safetensors"))
+    return classifier.predict(classifier.batches(task.store, task.val.indices))
 
 
-FIRST, SECOND, BOTH = np.arange(NUM) < NUM // 2, np.arange(NUM) >= NUM // 2, np.ones(NUM, bool)
+def test_a_probe_stays_a_candidate_after_training(
+    make_task: Callable[..., ImageTask], tiny_weights: Path, tmp_path: Path
+) -> None:
+    task = make_task(weights=tiny_weights)
+    trials = [trained(task, tmp_path), trained(task, tmp_path, 1)]
+    candidates = read_candidates(trials, task)
+    assert [(one.trial, one.epoch, isinstance(one, ProbeCandidate)) for one in candidates] == [
+        (0, 0, True),
+        (0, 2, False),
+        (1, 2, False),
+    ]
+    probe, after, _ = candidates
+    assert probe.weights is None
+    after.write_weights(tmp_path / "after", task)
+    assert (tmp_path / "after").read_bytes() == after.weights.read_bytes()
+    assert np.allclose(predictions_by(probe, task, tmp_path), probe.predictions, atol=1e-3)
 
 
-def test_what_completes_each_other_becomes_an_ensemble_judged_on_other_images() -> None:
-    found = combine([candidate(4, knows(FIRST)), candidate(2, knows(SECOND, 0.85))], task())
-    assert [one.trial for one in found.members] == [4, 2]
-    assert sum(found.weights) == pytest.approx(1)
-    assert found.ensemble is not None
-    assert found.single is not None
-    assert found.judgement == found.ensemble
-    assert found.ensemble.score > 0.9 > 0.6 > found.single.score
-    mean = mean_predictions(found)
-    parts = [weight * one.predictions for weight, one in zip(found.weights, found.members, strict=True)]
-    assert np.allclose(mean, sum(parts))
+def test_a_trial_whose_best_epoch_is_the_probe_is_one_candidate(
+    make_task: Callable[..., ImageTask], tiny_weights: Path, tmp_path: Path
+) -> None:
+    task = make_task(weights=tiny_weights)
+    trial = trained(task, tmp_path)
+    trial.reports[:] = [replace(each, score=-each.score) for each in trial.reports]
+    trial = replace(trial, reports=trial.reports)
+    (candidate,) = read_candidates([trial], task)
+    assert isinstance(candidate, ProbeCandidate)
+    drop_files(Path(trial.folder), "best")
+    (candidate,) = read_candidates([trial], task)
+    assert isinstance(candidate, ProbeCandidate)
 
 
-def test_what_one_network_knows_alone_needs_no_other() -> None:
-    found = combine([candidate(0, knows(BOTH)), candidate(1, knows(FIRST))], task())
-    assert ([one.trial for one in found.members], found.weights) == ([0], [1.0])
-    assert found.judgement.score == 1
+def test_the_end_of_the_schedule_is_kept_unless_an_earlier_epoch_was_significantly_better(
+    make_task: Callable[..., ImageTask], make_colours: Callable[..., Any], tmp_path: Path
+) -> None:
+    task, folder = make_task(make_colours(60)), tmp_path / "0"
+    assert len(task.val.targets) >= 10
+    trial = Trial(0, {**CONFIG, "pretrained": False, "epochs": 4}, str(folder))
+    trainer = Trainer(task, Recipe.of(trial.config), folder)
+
+    def report(event: EpochDone) -> Decision:
+        trial.add(replace(event, score=1.0 if event.epoch == 2 else 0.5))
+        trainer.best_score = 2.0 if event.epoch == 2 else -1.0 if event.epoch == 1 else trainer.best_score
+        return Decision.CONTINUE
+
+    trainer.run(Job(0, trial.config), report)
+    assert last_end(folder) == 4
+    right = np.where(np.eye(task.problem.num_outputs)[task.val.targets] > 0, 4.0, 0.0)
+    wrong = right[:, ::-1].copy()
+    right[0] = wrong[0]  # both are wrong once
+    unsure = right * np.where(np.arange(len(right)) == 0, 1.0, 0.1)[:, None]
+    save_outputs(outputs_file(folder, 2), unsure)
+    save_outputs(end_files(folder, 4)[1], right)  # as often right, and more confident
+    other = replace(trained(task, tmp_path, 1, pretrained=False))
+
+    def taken() -> list[int | None]:
+        both = read_candidates([trial, other], task)
+        assert combine([one for one in both if one.trial == 0], task).members[0].epoch == 2
+        found = combine(both, task, seconds_left=lambda: 0.0)
+        return [one.epoch for one in found.members if one.trial == 0]
+
+    assert taken() == [4]
+    save_outputs(end_files(folder, 4)[1], wrong)
+    assert taken() == [2]
 
 
-def test_no_ensemble_where_none_is_wanted() -> None:
-    found = combine([candidate(0, knows(FIRST)), candidate(1, knows(SECOND))], task(), max_members=1)
-    assert len(found.members) == 1
-    assert found.ensemble is None
+def test_trainings_from_random_weights_have_no_probe(make_task: Callable[..., ImageTask], tmp_path: Path) -> None:
+    task = make_task()
+    candidates = read_candidates([trained(task, tmp_path, pretrained=False)], task)
+    assert [type(one) for one in candidates] == [TrainedCandidate]
 
 
-def test_without_time_an_ensemble_is_not_cross_fitted_and_says_so() -> None:
-    found = combine([candidate(0, knows(FIRST)), candidate(1, knows(SECOND))], task(), seconds_left=lambda: 0.0)
-    assert len(found.members) == 2
-    assert found.ensemble is None
-    assert found.is_judged_by_choice
-    assert "no time" in combined_figures(found, 2)["valid_score_how"]
+def test_written_weights_give_the_calibrated_predictions(
+    make_task: Callable[..., ImageTask], tiny_weights: Path, tmp_path: Path
+) -> None:
+    task = make_task(weights=tiny_weights)
+    before = read_candidates([trained(task, tmp_path, lr=1e-2, smoothing=0.3)], task)
+    after = [one.calibrated(task) for one in before]
+    assert [type(one) for one in after] == [ProbeCandidate, TrainedCandidate]
+    for one, other in zip(before, after, strict=True):
+        assert not np.allclose(one.predictions, other.predictions, atol=1e-5)
+        assert (one.predictions.argmax(1) == other.predictions.argmax(1)).all()
+    assert after[1].temperature != 1
+    np.testing.assert_allclose(predictions_by(after[1], task, tmp_path), after[1].predictions, atol=0.02)
+    np.testing.assert_allclose(activate(after[0].probe.outputs, task.problem), after[0].predictions, atol=1e-5)
 
 
-def test_of_equal_scores_the_one_that_is_surer_is_best() -> None:
-    found = combine([candidate(0, knows(BOTH, 0.6)), candidate(1, knows(BOTH, 0.9))], task(), max_members=1)
-    assert found.members[0].trial == 1
+def test_networks_that_cannot_absorb_a_temperature_are_not_calibrated(
+    make_task: Callable[..., ImageTask], tiny_weights: Path, tmp_path: Path
+) -> None:
+    task = make_task(weights=tiny_weights)
+    with_tta = read_candidates([trained(task, tmp_path / "tta", tta=True)], task)
+    assert [one.calibrated(task) for one in with_tta] == with_tta
+    _, one = read_candidates([trained(task, tmp_path)], task)
+    unknown = replace(one, blueprint=replace(one.blueprint, architecture=None))
+    assert unknown.calibrated(task) is unknown
+    other = tmp_path / "other.safetensors"  # its classifier has more than weights and a bias
+    save_file({**load_file(one.weights), "fc.scale": torch.ones(1)}, other)
+    odd = replace(one, weights=other)
+    assert odd.calibrated(task) is odd
 
 
-def test_a_soup_takes_the_place_of_its_trial_where_it_is_better() -> None:
-    soup = candidate(0, knows(BOTH), soup=(0, 1))
-    found = combine([candidate(0, knows(FIRST)), candidate(1, knows(FIRST)), soup], task(), max_members=1)
-    assert found.members == [soup]
+def test_calibration_gives_an_underconfident_better_network_its_weight(monkeypatch: pytest.MonkeyPatch) -> None:
+    from selection.test_combination import TARGETS, candidate, right_on, task
 
-
-def test_there_is_one_network_of_the_users_own_at_most() -> None:
-    mine, other = OwnPart(object), OwnPart(int)
-    half = candidate(0, knows(FIRST, 0.95), own=mine)
-    found = combine([half, candidate(1, knows(SECOND), own=other)], task())
-    assert found.members == [half]
-    found = combine([half, candidate(1, knows(SECOND), own=mine), candidate(2, knows(SECOND, 0.5))], task())
-    assert {one.own_network for one in found.members} <= {mine, None}
-    assert len(found.members) > 1
-
-
-def probe(trial: int, known: np.ndarray, rows: np.ndarray, unseen_known: np.ndarray) -> Candidate:
-    """A probe that knows these held-out images, and of the training images `unseen_known`."""
-    unseen = np.log(knows(unseen_known) / knows(unseen_known).sum(1, keepdims=True))
-    layer = np.zeros((4, 3), np.float32), np.zeros(4, np.float32)
-    return candidate(trial, knows(known), probe=FinalProbe(rows, unseen[rows], np.zeros(0), "fc", *layer))
-
-
-def probe_task() -> Any:
-    return SimpleNamespace(**{**vars(task()), "train": SimpleNamespace(targets=TARGETS)})
-
-
-def test_probes_are_weighed_by_training_images_that_they_have_not_learned_from() -> None:
-    rows, none = np.random.default_rng(0).permutation(NUM), np.zeros(NUM, bool)
-    # What they say of the held-out images is misleading, but those are few beside the training images.
-    first, second = probe(0, BOTH, rows, none), probe(1, FIRST, rows[::-1], BOTH)
-    found = combine([first, second], probe_task())
-    assert [one.trial for one in found.members] == [1]
-    assert found.judgement.score < 0.6  # told as it is on the held-out images
-
-    found = combine([probe(0, FIRST, rows, FIRST), probe(1, SECOND, rows, SECOND)], probe_task())
-    assert sorted(one.trial for one in found.members) == [0, 1]
-    assert found.ensemble is None
-    assert found.judgement.score > 0.9
-
-
-def test_a_mean_of_probes_and_a_trained_network_may_complete_each_other() -> None:
-    rows, thirds = np.arange(NUM), np.arange(NUM) * 3 // NUM
-    probes = [probe(number, thirds == number, rows, thirds == number) for number in (0, 1)]
-    trained = candidate(2, knows(thirds == 2, 0.85))
-    found = combine([trained, *probes], probe_task())
-    assert sorted(one.trial for one in found.members) == [0, 1, 2]
-    assert found.judgement == found.ensemble
-    assert sum(found.weights) == pytest.approx(1)
-    assert len(combine([trained, *probes], probe_task(), max_members=2).members) == 2
-
-
-def test_by_too_few_images_no_training_is_better_than_the_mean_of_probes() -> None:
-    def few(one: Candidate) -> Candidate:
-        return replace(one, predictions=one.predictions[: LEAST_IMAGES - 1])
-
-    rows, given = np.arange(NUM), probe_task()
-    candidates = [probe(0, FIRST, rows, FIRST), probe(1, FIRST, rows, SECOND), candidate(2, knows(BOTH))]
-    assert 2 in {one.trial for one in combine(candidates, given).members}
-    given.val.targets = TARGETS[: LEAST_IMAGES - 1]
-    found = combine([few(one) for one in candidates], given)
-    assert {one.trial for one in found.members} == {0, 1}
-    assert "had no part in the choice" in combined_figures(found, 3)["valid_score_how"]
-
-
-def test_outputs_of_other_images_or_none_are_no_predictions(tmp_path: Path) -> None:
-    path = tmp_path / "some.npy"
-    assert read_predictions(path, task()) is None
-    save_outputs(path, np.zeros((NUM, 4)))
-    assert np.allclose(read_predictions(path, task()), 0.25)
-    path.write_bytes(path.read_bytes()[:-8])
-    assert read_predictions(path, task()) is None
-    for odd in (np.zeros((NUM - 1, 4)), np.zeros((NUM, 3)), np.full((NUM, 4), np.nan)):
-        save_outputs(path, odd)
-        assert read_predictions(path, task()) is None
-
-
-def test_failed_trials_have_no_rank() -> None:
-    trials = [Trial(number, {}, reports=[EpochDone(number, 1, score)]) for number, score in enumerate([0.5, 0.9, 0.5])]
-    trials[1].status, trials[1].failure = Status.FAILED, JobFailed(1, "it is gone")
-    assert [trial.number for trial in ranked([*trials, Trial(3, {})])] == [0, 2]
+    where = np.arange(len(TARGETS))
+    both = [candidate(0, right_on(where % 10 < 7, 0.99)), candidate(1, right_on(where % 10 > 0, 0.4))]
+    monkeypatch.setattr(candidates_module, "_linear_classifiers", lambda *_: ["fc"])
+    calibrated = [one.calibrated(task()) for one in both]
+    found = combine(calibrated, task())
+    assert {one.trial: weight for one, weight in zip(found.members, found.weights, strict=True)}[1] > 0.5
+    assert calibrated[1].temperature < 0.5

@@ -1,4 +1,4 @@
-"""How much each of several networks is to count, chosen and judged on made-up predictions."""
+"""Ensemble weights and their evaluation, on synthetic predictions."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from hypothesis import strategies as st
 
 from saccade.inference.average import weighted_mean
 from saccade.selection.ensemble import (
-    LEAST_IMAGES,
-    LEAST_WEIGHT,
+    MIN_IMAGES,
+    MIN_WEIGHT,
     NUM_FOLDS,
-    Judgement,
+    Evaluation,
     best_single,
     cross_fit,
     draw_folds,
-    equal_scores_differ_by,
-    judge,
+    evaluate,
     mean_loss,
     select_weights,
+    standard_error,
 )
 from saccade.tasks.metrics import make_metric
 from saccade.tasks.problem import Problem
@@ -41,7 +41,7 @@ def targets_of(problem: Problem, num: int, rng: np.random.Generator) -> np.ndarr
 
 
 def model(problem: Problem, targets: np.ndarray, rng: np.random.Generator, skill: float) -> np.ndarray:
-    """Predictions that know the targets the better the larger the skill; with none, nothing but noise."""
+    """Return predictions that agree with the targets by skill; 0 is noise."""
     noise = rng.normal(size=(len(targets), problem.num_outputs))
     if problem.type == "regression":
         return ((skill * targets[:, None] + noise) / (skill + 1)) * problem.std + problem.mean
@@ -60,7 +60,7 @@ def model(problem: Problem, targets: np.ndarray, rng: np.random.Generator, skill
     st.integers(1, 6),
     st.integers(0, 2**16),
 )
-def test_an_ensemble_is_hardly_worse_than_any_model_where_it_was_chosen(kind, skills, num, max_members, seed):
+def test_an_ensemble_is_at_most_insignificantly_worse_than_the_best_model(kind, skills, num, max_members, seed):
     problem, rng = PROBLEMS[kind], np.random.default_rng(seed)
     targets = targets_of(problem, num, rng)
     models = [model(problem, targets, rng, skill) for skill in skills]
@@ -76,7 +76,7 @@ def test_an_ensemble_is_hardly_worse_than_any_model_where_it_was_chosen(kind, sk
     assert (select_weights(models, targets, problem, max_members, seed) == weights).all()
 
 
-def test_models_that_complete_each_other_are_found_among_many():
+def test_complementary_models_are_selected_among_many():
     rng = np.random.default_rng(0)
     problem = PROBLEMS["multiclass"]
     targets = rng.integers(0, 4, 200)
@@ -91,7 +91,7 @@ def test_models_that_complete_each_other_are_found_among_many():
     assert ensemble.score > single.score + 0.1
 
 
-def test_a_model_that_is_good_enough_alone_stays_alone():
+def test_a_perfect_model_gets_all_the_weight():
     rng = np.random.default_rng(1)
     problem = PROBLEMS["multiclass"]
     targets = rng.integers(0, 4, 100)
@@ -99,39 +99,39 @@ def test_a_model_that_is_good_enough_alone_stays_alone():
     assert select_weights(models, targets, problem).tolist() == [0, 1, 0]
 
 
-def test_no_member_counts_too_little_to_be_worth_its_time():
+def test_no_member_has_a_negligible_weight():
     rng = np.random.default_rng(2)
     problem = PROBLEMS["regression"]
     targets = targets_of(problem, 300, rng)
     models = [model(problem, targets, rng, 1.0) for _ in range(12)]
     weights = select_weights(models, targets, problem, 12)
-    assert weights[weights > 0].min() >= LEAST_WEIGHT / 2
+    assert weights[weights > 0].min() >= MIN_WEIGHT / 2
     assert (weights > 0).sum() > 3
 
 
-def test_figures_of_noise_are_not_flattered_by_choosing():
-    """The best of many that guess is right too often on the images that chose it, and not on others."""
+def test_cross_fitted_scores_of_noise_are_not_optimistic():
+    """The best of many random models scores too high on the images that selected it."""
     problem = PROBLEMS["multiclass"]
     metric, num = make_metric(None, problem), 60
-    flattered, honest = [], []
+    optimistic, honest = [], []
     for seed in range(12):
         rng = np.random.default_rng(seed)
         targets = rng.integers(0, 4, num)
         models = [model(problem, targets, rng, 0.0) for _ in range(15)]
-        flattered.append(max(metric(targets, rows, problem) for rows in models))
-        honest.append([judgement.score for judgement in cross_fit(models, targets, problem, metric, seed=seed)])
-    assert np.mean(flattered) > 0.25 + 2 / np.sqrt(12 * num)
+        optimistic.append(max(metric(targets, rows, problem) for rows in models))
+        honest.append([one.score for one in cross_fit(models, targets, problem, metric, seed=seed)])
+    assert np.mean(optimistic) > 0.25 + 2 / np.sqrt(12 * num)
     for mean in np.mean(honest, axis=0):
         assert abs(mean - 0.25) < 4 * np.sqrt(0.25 * 0.75 / (12 * num))
 
 
-def test_too_few_images_or_no_time_tell_nothing():
+def test_too_few_images_or_no_time_give_no_evaluation():
     problem, rng = PROBLEMS["binary"], np.random.default_rng(0)
-    for num, seconds, is_told in [(LEAST_IMAGES - 1, 9.0, False), (LEAST_IMAGES, 9.0, True), (50, 0.0, False)]:
+    for num, seconds, is_evaluated in [(MIN_IMAGES - 1, 9.0, False), (MIN_IMAGES, 9.0, True), (50, 0.0, False)]:
         targets = np.arange(num) % 2
         models = [model(problem, targets, rng, 1.0) for _ in range(2)]
-        judged = cross_fit(models, targets, problem, make_metric(None, problem), seconds_left=lambda s=seconds: s)
-        assert (judged is not None) is is_told
+        found = cross_fit(models, targets, problem, make_metric(None, problem), seconds_left=lambda s=seconds: s)
+        assert (found is not None) is is_evaluated
 
 
 def test_repeats_end_when_time_is_short():
@@ -150,7 +150,7 @@ def test_repeats_end_when_time_is_short():
 
 
 @given(st.sampled_from(sorted(PROBLEMS)), st.integers(10, 80), st.integers(0, 99))
-def test_parts_are_of_equal_size_and_each_has_its_share_of_a_class(kind, num, seed):
+def test_folds_have_equal_sizes_and_are_stratified(kind, num, seed):
     problem, rng = PROBLEMS[kind], np.random.default_rng(seed)
     targets = targets_of(problem, num, rng)
     folds = draw_folds(targets, problem, rng)
@@ -160,47 +160,41 @@ def test_parts_are_of_equal_size_and_each_has_its_share_of_a_class(kind, num, se
             assert np.ptp(np.bincount(folds[targets == number], minlength=NUM_FOLDS)) <= 1
 
 
-def test_a_metric_that_a_part_cannot_tell_leaves_the_choice_to_the_loss():
+def test_where_the_metric_is_undefined_the_loss_selects():
     problem, rng = PROBLEMS["binary"], np.random.default_rng(0)
     one_class = np.zeros(8, int)
     models = [model(problem, one_class, rng, skill) for skill in (0.0, 5.0)]
     assert best_single(models, one_class, problem, make_metric("roc_auc", problem)) == 1
 
 
-def test_of_equal_scores_the_smaller_loss_is_better():
-    assert Judgement(0.8, 1.0).is_better_than(Judgement(0.7, 0.1))
-    assert Judgement(0.8, 0.5).is_better_than(Judgement(0.8, 0.6))
-    assert not Judgement(0.8, 0.6).is_better_than(Judgement(0.8, 0.6))
+def test_the_standard_error_falls_with_the_number_of_images():
+    of_few = standard_error(100, PROBLEMS["binary"])
+    assert standard_error(10_000, PROBLEMS["binary"]) == pytest.approx(of_few / 10)
+    assert standard_error(100, PROBLEMS["regression"]) == 0
 
 
-def test_the_more_images_the_smaller_a_difference_is_no_chance():
-    of_few = equal_scores_differ_by(100, PROBLEMS["binary"])
-    assert equal_scores_differ_by(10_000, PROBLEMS["binary"]) == pytest.approx(of_few / 10)
-    assert equal_scores_differ_by(100, PROBLEMS["regression"]) == 0
-
-
-def test_caution_that_a_temperature_mends_counts_for_nothing():
+def test_underconfidence_does_not_increase_the_loss_of_an_evaluation():
     problem = PROBLEMS["binary"]
     targets = np.arange(200) % 2
     right = np.where(np.arange(200) < 180, 0.9, 0.1)
     sure = np.where(targets[:, None] == [0, 1], right[:, None], 1 - right[:, None])
     cautious = sure**0.3 / (sure**0.3).sum(1, keepdims=True)
     metric = make_metric("accuracy", problem)
-    losses = [judge(rows, targets, problem, metric).loss for rows in (sure, cautious)]
+    losses = [evaluate(rows, targets, problem, metric).loss for rows in (sure, cautious)]
     assert mean_loss(cautious, targets, problem) > mean_loss(sure, targets, problem) + 0.05
     assert losses[1] == pytest.approx(losses[0], abs=0.02)
 
 
-def test_a_cost_is_turned_so_that_higher_is_better():
+def test_the_score_of_an_error_metric_is_negated():
     problem = PROBLEMS["regression"]
     targets = np.array([0.0, 1.0], np.float32)
-    judged = judge(np.array([[5.0], [9.0]]), targets, problem, make_metric(None, problem))
-    assert judged.score == pytest.approx(-np.sqrt(2))
-    assert judged.figures["rmse"] == pytest.approx(np.sqrt(2))
-    assert judged.loss == pytest.approx(0.5)
+    found = evaluate(np.array([[5.0], [9.0]]), targets, problem, make_metric(None, problem))
+    assert found.score == pytest.approx(-np.sqrt(2))
+    assert found.metrics["rmse"] == pytest.approx(np.sqrt(2))
+    assert found.loss == pytest.approx(0.5)
 
 
-def test_the_fewer_images_the_nearer_weights_are_to_equal_ones_of_what_may_be_as_good() -> None:
+def test_on_few_images_weights_of_comparable_models_are_nearly_equal() -> None:
     def weights(num_images: int) -> np.ndarray:
         rng = np.random.default_rng(0)
         targets = np.arange(num_images) % 2
@@ -214,10 +208,10 @@ def test_the_fewer_images_the_nearer_weights_are_to_equal_ones_of_what_may_be_as
     few, many = weights(20), weights(20_000)
     assert many[1] < 0.5 * few[1]
     assert 0.3 < few[1] < 0.6
-    assert few[2] == many[2] == 0  # by chance alone it would not be so much worse
+    assert few[2] == many[2] == 0  # significantly worse
 
 
-def test_a_mean_of_several_networks_counts_as_several_where_weights_are_drawn_to_equal_ones() -> None:
+def test_a_mean_of_several_networks_counts_as_several_in_shrinkage() -> None:
     rng, targets = np.random.default_rng(0), np.arange(40) % 2
     problem = PROBLEMS["binary"]
     models = [model(problem, targets, rng, 2.0) for _ in range(2)]
@@ -227,12 +221,12 @@ def test_a_mean_of_several_networks_counts_as_several_where_weights_are_drawn_to
     assert (select_weights(models, targets, problem, sizes=[1, 1]) == alone).all()
 
 
-def test_of_few_images_an_ensemble_is_as_good_as_a_single_network_that_was_lucky() -> None:
-    ensemble, lucky = Judgement(0.88, 0.35), Judgement(0.91, 0.31)
+def test_on_few_images_small_differences_are_not_significant() -> None:
+    ensemble, lucky = Evaluation(0.88, 0.35), Evaluation(0.91, 0.31)
     problem = Problem.of(["a", "b"])
     assert ensemble.is_as_good_as(lucky, 119, problem)
     assert not ensemble.is_as_good_as(lucky, 10_000, problem)
-    assert not Judgement(0.88, 0.60).is_as_good_as(lucky, 119, problem)  # unsound whatever the score is
+    assert not Evaluation(0.88, 0.60).is_as_good_as(lucky, 119, problem)  # the loss is too large
     assert lucky.is_as_good_as(ensemble, 10_000, problem)
     numbers = Problem.of([0.5, 1.25, 2.125])
-    assert not Judgement(-2.0, 4.0).is_as_good_as(Judgement(-1.9, 3.6), 119, numbers)
+    assert not Evaluation(-2.0, 4.0).is_as_good_as(Evaluation(-1.9, 3.6), 119, numbers)

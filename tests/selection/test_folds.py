@@ -1,24 +1,40 @@
-"""Which image is in which fold, and that no network is judged by what it has learned from."""
+"""The folds of images, and fits that end in a network for each fold."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from saccade import ImagePredictor
+from saccade.deadline import Deadline
 from saccade.errors import DataError
 from saccade.events import EpochDone
-from saccade.selection.folds import OUTPUTS, TEACHES_ALWAYS, FoldOrder, FoldTrainable, fold_numbers, part_of
-from saccade.study.trial import Decision, Job
+from saccade.fit.reserve import FinishingReserve
+from saccade.inference.saved import DESCRIPTION
+from saccade.selection.folds import OUTPUTS, TRAIN_ONLY, FoldCosts, FoldTrainable, fold_numbers, subset
+from saccade.study.trial import Decision, Job, Reporter
 from saccade.tasks.problem import Problem
 from saccade.training.task import ImageTask, Split
 
 TWO = Problem.of(["cat", "dog"])
+MakeColours = Callable[..., pd.DataFrame]
+
+
+def warnings_of(predictor: ImagePredictor) -> list[str]:
+    lines = (Path(predictor.path) / "events.jsonl").read_text().splitlines()
+    return [event["text"] for event in map(json.loads, lines) if event["kind"] == "warned"]
+
+
+def files(folder: str | Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in Path(folder).rglob("*") if path.is_file())
 
 
 @given(
@@ -27,7 +43,7 @@ TWO = Problem.of(["cat", "dog"])
     num_folds=st.integers(2, 4),
     seed=st.integers(0, 9),
 )
-def test_folds_are_fair_and_keep_equal_images_together(classes, equals, num_folds, seed) -> None:
+def test_folds_are_stratified_and_keep_equal_images_together(classes, equals, num_folds, seed) -> None:
     # Equal images have equal labels here.
     groups = [f"{kind} {number % equals}" for number, kind in enumerate(classes)]
     targets, problem = np.array(classes), Problem.of(["a", "b", "c", "d"])
@@ -37,20 +53,20 @@ def test_folds_are_fair_and_keep_equal_images_together(classes, equals, num_fold
         several = [kind for kind in set(classes) if len({g for g in groups if g.startswith(str(kind))}) > 1]
         assert len({group for group in groups if int(group[0]) in several}) < num_folds + len(set(classes))
         return
-    assert set(folds) - {TEACHES_ALWAYS} == set(range(num_folds))
+    assert set(folds) - {TRAIN_ONLY} == set(range(num_folds))
     for group in set(groups):
         assert len({fold for fold, other in zip(folds, groups, strict=True) if other == group}) == 1
     for kind in set(classes):
         of_kind = {group: fold for group, fold, other in zip(groups, folds, classes, strict=True) if other == kind}
         counts = np.bincount([fold for fold in of_kind.values() if fold >= 0], minlength=num_folds)
         if len(of_kind) == 1:
-            assert set(of_kind.values()) == {TEACHES_ALWAYS}
+            assert set(of_kind.values()) == {TRAIN_ONLY}
         else:
             assert counts.max() - counts.min() <= 1
-            assert counts.max() < len(of_kind)  # each network learns from some of each class
+            assert counts.max() < len(of_kind)  # each training set has the class
 
 
-def test_the_same_seed_draws_the_same_folds_and_unknown_images_are_alone() -> None:
+def test_the_same_seed_draws_the_same_folds() -> None:
     targets = np.arange(40) % 2
     draws = [fold_numbers(targets, TWO, [""] * 40, 5, seed).tolist() for seed in (0, 0, 1)]
     assert draws[0] == draws[1] != draws[2]
@@ -69,33 +85,33 @@ def test_other_problems(problem: Problem, targets: np.ndarray) -> None:
     assert np.bincount(folds).tolist() == [3, 3, 3]
 
 
-def test_too_many_folds_are_told() -> None:
-    with pytest.raises(DataError, match="num_folds=5 are too many for 4 different images"):
+def test_too_many_folds_are_an_error() -> None:
+    with pytest.raises(DataError, match="num_folds=5 is too many for 4 different images"):
         fold_numbers(np.array([0, 0, 1, 1, 1]), TWO, ["a", "b", "c", "d", "d"], 5)
 
 
-def test_a_part_has_the_weights_of_its_images() -> None:
+def test_a_subset_has_the_weights_of_its_images() -> None:
     split = Split(np.arange(4), np.array([0, 1, 0, 1]), np.array([1, 2, 3, 4], np.float32))
-    part = part_of(split, np.array([True, False, False, True]))
+    part = subset(split, np.array([True, False, False, True]))
     assert (part.indices.tolist(), part.targets.tolist()) == ([0, 3], [0, 1])
     assert part.weights is not None
     assert part.weights.tolist() == [1, 4]
 
 
-def test_no_network_is_judged_by_images_that_it_has_learned_from(
+def test_no_network_is_evaluated_on_its_training_images(
     make_task: Callable[..., ImageTask], tiny: dict[str, Any], tmp_path: Path
 ) -> None:
     task = make_task()
     folds = fold_numbers(task.train.targets, task.problem, [""] * len(task.train.indices), 3)
     trainable = FoldTrainable(task, folds)
-    judged: list[int] = []
+    evaluated: list[int] = []
     for fold in range(3):
-        of_fold = trainable.of_fold(fold)
+        of_fold = trainable.task_of(fold)
         assert not set(of_fold.train.indices) & set(of_fold.val.indices)
         assert sorted([*of_fold.train.indices, *of_fold.val.indices]) == sorted(task.train.indices)
         assert of_fold.is_refit  # so that its images choose nothing
-        judged += of_fold.val.indices.tolist()
-    assert sorted(judged) == sorted(task.train.indices)
+        evaluated += of_fold.val.indices.tolist()
+    assert sorted(evaluated) == sorted(task.train.indices)
 
     reports: list[EpochDone] = []
 
@@ -103,7 +119,105 @@ def test_no_network_is_judged_by_images_that_it_has_learned_from(
         reports.append(event)
         return Decision.CONTINUE
 
-    job = Job(1, {"order": FoldOrder(1, {**tiny, "epochs": 3})}, str(tmp_path / "fold"), until_epoch=2)
+    job = Job(1, {"fold": 1, "config": {**tiny, "epochs": 3}}, str(tmp_path / "fold"), until_epoch=2)
     trainable.train(job, report)
     assert [event.epoch for event in reports] == [1, 2]
     assert np.load(tmp_path / "fold" / OUTPUTS).shape == ((folds == 1).sum(), 2)
+
+
+@pytest.mark.parametrize("executor", ["inline", "process"])
+def test_the_networks_of_folds_are_averaged_and_every_image_evaluates(
+    make_colours: MakeColours, tiny: dict[str, Any], tmp_path: Path, executor: str
+) -> None:
+    frame = make_colours(12, ("blue", "green", "red"))
+    predictor = ImagePredictor(path=tmp_path / "run", verbosity=0)
+    predictor.fit(frame, hyperparameters=tiny, num_folds=3, executor=executor, nthreads_per_trial=1)
+    summary = predictor.fit_summary()
+    assert summary["num_folds"] == 3
+    assert [member["fold"] for member in summary["ensemble"]] == [0, 1, 2]
+    assert [member["weight"] for member in summary["ensemble"]] == [1 / 3] * 3
+    assert "out of fold: each of 36 images" in summary["valid_score_how"]
+    assert summary["calibrated_on"] == "36 images, out of fold"
+    assert round(36 * summary["valid_acc"], 6).is_integer()  # a share of all of them
+    members = [f"members/{number:04d}.safetensors" for number in (1, 2)]
+    assert files(Path(predictor.path) / "predictor") == [*members, DESCRIPTION, "weights.safetensors"]
+    contents = {(Path(predictor.path) / "predictor" / name).read_bytes() for name in [*members, "weights.safetensors"]}
+    assert len(contents) == 3  # they have learned from different images
+    assert not (Path(predictor.path) / "folds").exists()
+    probabilities = predictor.predict_proba(frame)
+    pd.testing.assert_frame_equal(ImagePredictor.load(predictor.path, verbosity=0).predict_proba(frame), probabilities)
+    assert len(predictor.leaderboard()) == 1
+    assert predictor.predict_set(frame.iloc[:3], coverage=0.9).map(len).ge(1).all()  # 36 images are enough for that
+
+
+def test_without_time_for_folds_the_best_of_the_search_is_kept(
+    make_colours: MakeColours, tiny: dict[str, Any], tmp_path: Path
+) -> None:
+    frame = make_colours(40)
+    predictor = ImagePredictor(path=tmp_path / "run", verbosity=0)
+    slow = {**tiny, "batch_size": 1, "epochs": 1000}
+    predictor.fit(frame, time_limit=0.5, hyperparameters=slow, num_folds=10, executor="inline")
+    assert any("no 10 folds (" in text and "best of the search is kept" in text for text in warnings_of(predictor))
+    assert "num_folds" not in predictor.fit_summary()
+    assert predictor.predict(frame).notna().all()
+
+
+def test_after_a_failed_fold_the_best_of_the_search_is_kept(
+    make_colours: MakeColours, tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[int] = []
+
+    def fail(self: FoldTrainable, job: Job, report: Reporter) -> str:
+        begun.append(job.trial)
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(FoldTrainable, "train", fail)
+    predictor = ImagePredictor(path=tmp_path / "run", verbosity=0)
+    predictor.fit(make_colours(8), hyperparameters=tiny, num_folds=4, executor="inline")
+    assert any("no 4 folds (fold 1: MemoryError: no room)" in text for text in warnings_of(predictor))
+    assert begun == [0]
+    assert "validation images" in predictor.fit_summary()["valid_score_how"]
+
+
+def test_too_few_images_are_an_error_before_the_search(
+    make_colours: MakeColours, tiny: dict[str, Any], tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match="num_folds=50 is too many for 16"):
+        ImagePredictor(path=tmp_path / "run", verbosity=0).fit(make_colours(8), hyperparameters=tiny, num_folds=50)
+    assert not list((tmp_path / "run").glob("trials/*/best*"))
+
+
+def test_regression_is_evaluated_out_of_fold(make_colours: MakeColours, tiny: dict[str, Any], tmp_path: Path) -> None:
+    frame = make_colours(8).assign(label=np.linspace(-1.0, 1.0, 16))
+    predictor = ImagePredictor(problem_type="regression", path=tmp_path / "run", verbosity=0)
+    predictor.fit(frame, hyperparameters=tiny, num_folds=2, executor="inline")
+    summary = predictor.fit_summary()
+    assert summary["valid_rmse"] == -summary["valid_score"]
+    assert len(summary["ensemble"]) == 2
+
+
+@given(
+    num_train=st.integers(10, 10_000),
+    num_val=st.integers(2, 2000),
+    num_folds=st.integers(2, 20),
+    workers=st.integers(1, 8),
+)
+def test_the_costs_of_folds_grow_with_their_number(num_train, num_val, num_folds, workers) -> None:
+    costs = FoldCosts.of(num_train, num_val, num_folds, workers)
+    assert costs.num_rounds * workers >= num_folds > (costs.num_rounds - 1) * workers
+    more = FoldCosts.of(num_train, num_val, num_folds + 1, 1)
+    assert more.ratio > FoldCosts.of(num_train, num_val, num_folds, 1).ratio > 0
+
+
+@given(limit_s=st.floats(100, 1e4), trial_s=st.floats(0.1, 10), num_folds=st.integers(2, 10))
+def test_the_reserve_leaves_time_for_folds_after_the_longest_trial(limit_s, trial_s, num_folds) -> None:
+    now_s = 0.0
+    deadline = Deadline(limit_s, lambda: now_s)
+    costs = FoldCosts.of(90, 10, num_folds, 1)
+    reserve = FinishingReserve(deadline, folds=costs)
+    reserve(EpochDone(0, 1, 0.5, trial_s, {"train_s": trial_s, "val_s": 0.0}))
+    now_s = trial_s
+    given_s = deadline.seconds_left() - reserve.seconds()
+    left_s = deadline.seconds_left() - given_s
+    if given_s > 0:
+        assert left_s >= costs.ratio * (trial_s + given_s) - 1e-6 * limit_s

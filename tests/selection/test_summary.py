@@ -55,7 +55,7 @@ def test_the_leaderboard_has_a_column_for_each_hyperparameter() -> None:
 
 def test_the_summary_is_that_of_the_best_epoch() -> None:
     best = trial(1, 0.2, 0.9, 0.3)
-    summary = fit_summary(best, [trial(0, 0.1), best], "accuracy", 12.5)
+    summary = fit_summary(best, [trial(0, 0.1), best], "accuracy", {"training": 12.0, "total": 12.5})
     assert (summary["train_acc"], summary["valid_acc"], summary["total_time"]) == (0.5, 0.9, 12.5)
     assert (summary["best_trial"], summary["best_epoch"], summary["num_trials"]) == (1, 2, 2)
     assert summary["fit_history"]["best_reward"] == 0.9

@@ -270,7 +270,7 @@ class TestLostWorkers:
     )
     def test_one_whose_work_was_done_needs_no_second_try(self, decision, is_last, status):
         class Dying(SimulatedExecutor):
-            def run(self, handle):
+            def run(self, handle, timeout_s=math.inf):
                 while self._running:
                     job = self._running[0].job
                     assert handle(EpochDone(job.trial, 1, 0.5, 1.0, {}, "1", is_last)) is decision

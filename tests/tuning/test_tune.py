@@ -175,7 +175,11 @@ class TestArguments:
             ({"max_epochs": 1.5}, HyperparameterError, "max_epochs is 1.5"),
             ({"target_score": math.nan}, HyperparameterError, "target_score is nan"),
             ({"num_workers": 0}, HyperparameterError, "num_workers is 0"),
-            ({"num_workers": 2, "executor": "inline"}, HyperparameterError, "which is one worker; num_workers is 2"),
+            (
+                {"num_workers": 2, "executor": "inline"},
+                HyperparameterError,
+                "num_workers is 2, but .* which is one worker",
+            ),
             ({"executor": "proces"}, UnknownNameError, "Did you mean 'process'"),
             ({"mode": "maximise"}, UnknownNameError, "Unknown mode 'maximise'"),
             ({"metric": "epoch"}, HyperparameterError, "metric is 'epoch'"),

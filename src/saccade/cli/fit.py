@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _SAME_NAMES = (
     *("num_trials", "searcher", "searcher_options", "scheduler", "scheduler_options", "starting_configs"),
     *("trial_time_limit", "max_reward", "holdout_frac", "weights", "executor", "refit_full", "objectives"),
-    *("ensemble", "soup", "num_folds"),
+    *("ensemble", "num_folds"),
 )
 _ARGUMENTS = {"preset": "presets", "seed": "random_state", "threads": "nthreads_per_trial", "gpus": "ngpus_per_trial"}
 """What `ImagePredictor.fit` calls these options."""
@@ -100,10 +100,6 @@ def fit(
     ensemble: Annotated[
         str | None,
         typer.Option(metavar="N", help="Networks at most whose predictions are averaged, or none.  [default: 5]"),
-    ] = None,
-    soup: Annotated[
-        bool | None,
-        typer.Option("--soup/--no-soup", help="Average the weights of a network's trials.", show_default=False),
     ] = None,
     num_folds: Annotated[
         int | None,

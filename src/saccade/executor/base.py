@@ -1,7 +1,8 @@
-"""The seam between a study and the workers that do its jobs."""
+"""The seam between a study and the workers that run its jobs."""
 
 from __future__ import annotations
 
+import math
 import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -15,22 +16,27 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 Handler = Callable[[Event], Decision]
-"""Called with every event of a job; what it returns for `EpochDone` is the decision for that trial."""
+"""Called with every event of a job; its return value for `EpochDone` is the decision for that trial."""
 
 
 class Executor(ABC):
-    """Runs jobs on one or more warm workers.
+    """Runs jobs on one or more workers that stay alive between jobs.
 
-    `submit` hands over jobs, at most as many as `num_free` says; `run` works until no job is left, and calls the
-    handler with each event, in the calling thread, one event at a time. The handler may submit more jobs when one has
-    ended, which is the case when `JobDone` or `JobFailed` has come; `JobFailed.is_worker_lost` tells that its worker
-    crashed, which costs no other job. Use it as a context manager: leaving it ends the workers.
-    ``tests/contracts/executor_contract.py`` holds what each executor must do.
+    `submit` takes at most `num_free` jobs. `run` works until no job is left and calls the handler with each event, in
+    the calling thread, one event at a time. The handler may submit more jobs after `JobDone`, `JobFailed` and
+    `WorkerJoined`. ``JobFailed.is_worker_lost`` marks a job whose worker crashed; other jobs are not affected.
+
+    The number of workers may change while `run` works: pass `WorkerJoined` or `WorkerLost` to the handler after each
+    change. An executor that waits for its first worker does so in `run`, which a study calls with or without a job.
+
+    Use an executor as a context manager: leaving it ends the workers. Test a new executor with
+    `saccade.testing.ExecutorContract`. An executor that is registered by name (entry point group
+    ``saccade.executors``) gets those arguments of `make_executor` that its constructor has a parameter for.
 
     Attributes
     ----------
     trainable : Trainable or None
-        What is trained; it must be set before the first job.
+        What is trained; set it before the first job.
     """
 
     trainable: Trainable | None
@@ -38,26 +44,47 @@ class Executor(ABC):
     @property
     @abstractmethod
     def num_workers(self) -> int:
-        """How many jobs can run at once."""
+        """Number of jobs that can run at once."""
 
     @property
     @abstractmethod
     def num_free(self) -> int:
-        """How many more jobs may be submitted now."""
+        """Number of jobs that may be submitted now."""
 
     @abstractmethod
     def submit(self, job: Job) -> None:
-        """Take up a job; its configuration belongs to whoever trains it."""
+        """Accept a job; its configuration may be changed by the trainable."""
 
     @abstractmethod
-    def run(self, handle: Handler) -> None:
-        """Work until no job is left.
+    def run(self, handle: Handler, timeout_s: float = math.inf) -> None:
+        """Work until no job is left or until the timeout, whichever comes first.
 
-        What the handler raises is no failure of a trial: it ends the run, and comes out of it.
+        Jobs keep running after a timeout; call `run` again to receive their events. An exception of the handler is
+        not a failure of a trial: it ends the run and is raised.
+
+        Parameters
+        ----------
+        handle : callable
+            Receives the events.
+        timeout_s : float
+            Seconds after which to return although jobs are running. An executor that runs jobs in the calling thread
+            cannot return before they end.
         """
 
-    def close(self) -> None:  # noqa: B027 (an executor without workers of its own has none to end)
-        """End the workers, whatever they are doing; the next job finds new ones."""
+    def cancel(self, trial: int, reason: str = "cancelled") -> bool:  # noqa: ARG002
+        """End the job of a trial, if necessary by killing its worker.
+
+        The next `run` passes ``JobDone(trial, "stopped", reason)`` to the handler, and no other event of that job.
+
+        Returns
+        -------
+        bool
+            False if there is no such job or if it cannot be ended, as by default; it then continues.
+        """
+        return False
+
+    def close(self) -> None:  # noqa: B027 (an executor without workers of its own has nothing to end)
+        """End the workers, whatever they are doing; the next job starts new ones."""
 
     def __enter__(self) -> Self:
         return self
@@ -68,13 +95,26 @@ class Executor(ABC):
         self.close()
 
 
-class OneWorkerExecutor(Executor):
-    """An executor with one worker; to inherit from it is to say how one job is done.
+class InlineExecutor(Executor):
+    """Runs jobs in the calling thread, one after the other: nothing to start, nothing to send.
+
+    A job that hangs cannot be ended from outside, so a deadline is only checked when the job reports. A crash of the
+    trained function ends the process.
 
     Parameters
     ----------
     trainable : Trainable or None
         What is trained; may be set later, before the first job.
+
+    Examples
+    --------
+    >>> from saccade.study.function import FunctionTrainable
+    >>> executor = InlineExecutor(FunctionTrainable(lambda config, report: report(score=config["x"])))
+    >>> executor.submit(Job(trial=0, config={"x": 0.5}))
+    >>> events = []
+    >>> executor.run(lambda event: events.append(event) or Decision.CONTINUE)
+    >>> events[0].score, events[1].status
+    (0.5, 'completed')
     """
 
     def __init__(self, trainable: Trainable | None = None) -> None:
@@ -93,28 +133,24 @@ class OneWorkerExecutor(Executor):
 
     def submit(self, job: Job) -> None:
         """Keep the job for `run`."""
-        assert self._job is None, "the one worker has a job; see num_free"
+        assert self._job is None, "the worker already has a job; see num_free"
         self._job = job
 
-    def run(self, handle: Handler) -> None:
-        """Do the job, and those that the handler adds."""
+    def run(self, handle: Handler, timeout_s: float = math.inf) -> None:  # noqa: ARG002
+        """Run the job, and those that the handler submits; the timeout has no effect."""
         while self._job is not None:
             assert self.trainable is not None, "set the executor's trainable before the first job"
             try:
-                end = self._do(self.trainable, self._job, handle)
+                end = run_job(self.trainable, self._job, handle)
             finally:
                 self._job = None
             handle(end)
 
-    @abstractmethod
-    def _do(self, trainable: Trainable, job: Job, handle: Handler) -> JobDone | JobFailed:
-        """Do one job, pass on what it reports, and return how it ended."""
-
 
 def run_job(trainable: Trainable, job: Job, report: Reporter) -> JobDone | JobFailed:
-    """Run one job to its end; whatever the trainable raises becomes a failed job with its traceback.
+    """Run one job to its end; an exception of the trainable becomes a failed job with its traceback.
 
-    What `report` raises is no fault of the trainable, and is passed on, whatever the trainable makes of it.
+    An exception of `report` is not the fault of the trainable. It is raised, even if the trainable suppresses it.
     """
     decision = Decision.CONTINUE
     report_errors: list[BaseException] = []
@@ -147,7 +183,7 @@ def failed(trial: int, error: BaseException) -> JobFailed:
 
 
 def reason_of(error: BaseException) -> str:
-    r"""Return the one line that says what was wrong.
+    r"""Return the type and message of an error in one line.
 
     Examples
     --------

@@ -1,9 +1,15 @@
-"""Jobs in processes of their own: a crash there costs one job, not the run."""
+"""Jobs in worker processes: a crash there costs one job, not the run."""
 
 from __future__ import annotations
 
 import contextlib
+import math
+import pickle
 import queue
+import signal
+import subprocess
+import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -14,24 +20,35 @@ from saccade.errors import HyperparameterError, WorkerDiedError
 from saccade.events import EpochDone, Event, JobDone, JobFailed
 from saccade.executor.base import Executor, Handler, failed, reason_of
 from saccade.executor.slots import WorkerSlot
-from saccade.executor.worker import Request
-from saccade.executor.worker_process import Startup, WorkerProcess
+from saccade.executor.worker import PROGRAM, Ready, Request
 from saccade.study.trial import Job, Trainable
 
 if TYPE_CHECKING:
-    from saccade.executor.worker_process import Messages
+    Messages = queue.SimpleQueue[tuple["WorkerProcess", Event | WorkerDiedError]]
 
 _WAKE_UP_S = 0.5
-"""How long a wait for messages is deaf to Ctrl-C on Windows."""
+"""Longest wait for messages in one call; on Windows, Ctrl-C is only noticed between such calls."""
+
+_TERMINATE_S = 1.0
+"""Time for a cancelled worker between SIGTERM and SIGKILL; one that is stopped (SIGSTOP) reacts to the latter only."""
+
+_EXIT_S = 10.0
+"""Time that a worker has to exit after it closed its channel."""
+
+_GARBLED_S = 1.0
+"""The same after an unreadable message, which is usually half a message of a worker that died."""
+
+_DRAIN_S = 0.5
+"""Time for reading the last messages of a dead worker; a process that it forked may hold its channel open for ever."""
 
 
 class ProcessExecutor(Executor):
-    """Warm worker processes that import their libraries once and live through many jobs.
+    """Warm worker processes that import their libraries once and run many jobs.
 
     Each is a fresh interpreter on every platform: the user's main script is not imported again, so scripts need
-    no ``if __name__ == "__main__"``. All are started when the object is made, so that they can import while the caller
-    still prepares. One that dies fails its job and is replaced when its place is needed; the others do not notice.
-    They end with the executor, and with the process that made it, however that ends.
+    no ``if __name__ == "__main__"``. All are started when the object is made, so that they import while the caller
+    still prepares. A worker that dies fails its job and is replaced when its slot is needed; the others continue.
+    The workers end with the executor, and with the process that made it, however that ends.
 
     Parameters
     ----------
@@ -39,10 +56,10 @@ class ProcessExecutor(Executor):
         What is trained; may be set later, before the first job. It is pickled once, by cloudpickle, and sent to each
         worker once.
     preload : sequence of str
-        Modules that the workers import at once. When that fails, so does every job, with that reason.
+        Modules that the workers import at once. If that fails, every job fails with that reason.
     workers : sequence of WorkerSlot
-        A slot for each worker, as `plan_workers` returns; no more than there will be jobs. By default one worker that
-        is given nothing in particular.
+        A slot for each worker, as `plan_workers` returns; no more than there will be jobs. By default one worker with
+        default resources.
 
     Raises
     ------
@@ -59,11 +76,12 @@ class ProcessExecutor(Executor):
         self.trainable = trainable
         self._preload, self._slots = tuple(preload), tuple(workers)
         if not self._slots:
-            raise HyperparameterError("workers was given no slots; expected one at least, as plan_workers() returns")
+            raise HyperparameterError("workers is empty; pass at least one slot, as plan_workers() returns")
         self._messages: Messages = queue.SimpleQueue()
+        self._cancelled: list[JobDone] = []
         self._pickled: tuple[Trainable, bytes] | None = None
         self._workers: list[WorkerProcess | None] = [None] * len(self._slots)
-        with self._ending_all_on_error():
+        with self._closing_on_error():
             for place in range(len(self._slots)):
                 self._start(place)
 
@@ -78,28 +96,21 @@ class ProcessExecutor(Executor):
         return len(self._free_places())
 
     @property
-    def startup(self) -> Startup | None:
-        """How long the slowest worker took to start; None while none is ready."""
-        startups = [worker.startup for worker in self._workers if worker is not None and worker.startup is not None]
-        return max(startups, key=lambda startup: startup.start_s, default=None)
+    def num_ready(self) -> int:
+        """Workers that have started and finished their imports."""
+        return sum(worker is not None and worker.is_ready for worker in self._workers)
 
     def wait_for_start(self, timeout_s: float | None = None) -> bool:
-        """Wait until all workers are ready, or have died in trying, and tell whether that was in time.
-
-        Parameters
-        ----------
-        timeout_s
-            Seconds; None waits as long as it takes.
-        """
+        """Wait until all workers are ready or dead; return whether that happened before the timeout in seconds."""
         end_s = None if timeout_s is None else time.monotonic() + timeout_s
         return all(
-            worker.wait_for_start(None if end_s is None else max(0.0, end_s - time.monotonic()))
+            worker.ready_or_dead.wait(None if end_s is None else max(0.0, end_s - time.monotonic()))
             for worker in self._workers
             if worker is not None
         )
 
     def submit(self, job: Job) -> None:
-        """Send the job to a free worker, a warm one where there is one. What cannot be sent is a failed job."""
+        """Send the job to a free worker, preferably a warm one. A job that cannot be pickled fails."""
         places = self._free_places()
         assert places, "every worker has a job; see num_free"
         assert self.trainable is not None, "set the executor's trainable before the first job"
@@ -108,14 +119,42 @@ class ProcessExecutor(Executor):
         if worker is None or not worker.is_alive:
             worker = self._start(place)
         worker.job = job
-        with self._ending_all_on_error():  # Ctrl-C may leave half a message with the worker
-            self._send(worker, job, self.trainable)
+        with self._closing_on_error():  # Ctrl-C may interrupt a message halfway
+            sent_s = time.monotonic()
+            try:
+                pickled = None if worker.trainable is self.trainable else self._pickle(self.trainable)
+                request = Request(job.trial, cloudpickle.dumps(job), pickled, sent_s)
+            except Exception as error:
+                self._messages.put((worker, failed(job.trial, error)))
+                return
+            worker.send(request)
+            worker.trainable = self.trainable
 
-    def run(self, handle: Handler) -> None:
-        """Pass on what the workers say, one event after the other, until no job is left."""
-        with self._ending_all_on_error():  # of the handler, or Ctrl-C; the workers are in the middle of their jobs
-            while self.num_free < self.num_workers:
-                self._pass_on(*self._receive(), handle)
+    def run(self, handle: Handler, timeout_s: float = math.inf) -> None:
+        """Pass on the workers' messages, one after the other, until no job is left or until the timeout."""
+        end_s = time.monotonic() + timeout_s
+        with self._closing_on_error():  # of the handler, or Ctrl-C; the workers are in the middle of their jobs
+            while self._cancelled or self.num_free < self.num_workers:
+                if self._cancelled:
+                    handle(self._cancelled.pop(0))
+                    continue
+                try:
+                    worker, message = self._messages.get(timeout=min(_WAKE_UP_S, max(0.0, end_s - time.monotonic())))
+                except queue.Empty:
+                    if time.monotonic() >= end_s:
+                        return
+                    continue
+                self._pass_on(worker, message, handle)
+
+    def cancel(self, trial: int, reason: str = "cancelled") -> bool:
+        """Terminate the worker that runs the job; kill it if it does not exit within a second."""
+        for worker in self._workers:
+            if worker is not None and worker.job is not None and worker.job.trial == trial:
+                worker.terminate()
+                self._remove(worker)
+                self._cancelled.append(JobDone(trial, "stopped", reason))
+                return True
+        return False
 
     def close(self) -> None:
         """End the workers at once; their jobs are forgotten."""
@@ -123,11 +162,12 @@ class ProcessExecutor(Executor):
         for worker in workers:
             worker.kill()
         self._workers = [None] * len(self._slots)
+        self._cancelled.clear()
         for worker in workers:
             worker.reap()
 
     def _pass_on(self, worker: WorkerProcess, message: Event | WorkerDiedError, handle: Handler) -> None:
-        if worker not in self._workers:  # it was ended, and another has its place
+        if worker not in self._workers:  # it was ended, and another one has its slot
             return
         if isinstance(message, WorkerDiedError):
             job = worker.job
@@ -141,22 +181,6 @@ class ProcessExecutor(Executor):
         if isinstance(message, EpochDone):
             worker.send(decision)
 
-    def _receive(self) -> tuple[WorkerProcess, Event | WorkerDiedError]:
-        while True:
-            with contextlib.suppress(queue.Empty):
-                return self._messages.get(timeout=_WAKE_UP_S)
-
-    def _send(self, worker: WorkerProcess, job: Job, trainable: Trainable) -> None:
-        sent_s = time.monotonic()
-        try:
-            pickled = None if worker.trainable is trainable else self._pickle(trainable)
-            request = Request(job.trial, cloudpickle.dumps(job), pickled, sent_s)
-        except Exception as error:
-            self._messages.put((worker, failed(job.trial, error)))
-            return
-        worker.send(request)
-        worker.trainable = trainable
-
     def _pickle(self, trainable: Trainable) -> bytes:
         if self._pickled is None or self._pickled[0] is not trainable:
             self._pickled = trainable, cloudpickle.dumps(trainable)
@@ -166,11 +190,11 @@ class ProcessExecutor(Executor):
         return [place for place, worker in enumerate(self._workers) if worker is None or worker.job is None]
 
     def _coldness(self, place: int) -> int:
-        """Rank a place by what a job would have to wait for there: nothing, the rest of a start, a whole start."""
+        """Rank a slot by what a job would wait for there: nothing, the rest of a start, a whole start."""
         worker = self._workers[place]
         if worker is None or not worker.is_alive:
             return 2
-        return 0 if worker.startup else 1
+        return 0 if worker.is_ready else 1
 
     def _start(self, place: int) -> WorkerProcess:
         if (dead := self._workers[place]) is not None:
@@ -184,9 +208,131 @@ class ProcessExecutor(Executor):
         worker.reap()
 
     @contextlib.contextmanager
-    def _ending_all_on_error(self) -> Iterator[None]:
+    def _closing_on_error(self) -> Iterator[None]:
         try:
             yield
         except BaseException:
             self.close()
             raise
+
+
+class WorkerProcess:
+    """The parent's side of one worker: its process, and pickles to and from it through its standard input and output.
+
+    One thread reads its messages, another one waits for its exit, which becomes the last message in the same queue.
+    So nobody polls workers, and the death of one does not affect the others.
+
+    Parameters
+    ----------
+    preload : tuple of str
+        Modules that it imports first.
+    slot : WorkerSlot
+        Its part of the machine.
+    messages : queue.SimpleQueue
+        Receives its events, and in the end a `WorkerDiedError`, each together with this object.
+
+    Attributes
+    ----------
+    job : Job or None
+        The job that it runs.
+    trainable : Trainable or None
+        The trainable that was sent last.
+    is_ready : bool
+        Whether it has finished its imports.
+    """
+
+    def __init__(self, preload: tuple[str, ...], slot: WorkerSlot, messages: Messages) -> None:
+        self.job: Job | None = None
+        self.trainable: Trainable | None = None
+        self.is_ready = False
+        self.ready_or_dead = threading.Event()
+        self._messages = messages
+        self._is_garbled = False
+        path = [folder for folder in sys.path if isinstance(folder, str)]
+        self._process = subprocess.Popen(  # noqa: S603
+            [sys.executable, "-c", PROGRAM.format(path=path, preload=preload)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL if sys.__stderr__ is None else None,
+            env=slot.environment(),
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._watcher = threading.Thread(target=self._watch, daemon=True)
+        self._reader.start()
+        self._watcher.start()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the process runs."""
+        return self._process.poll() is None
+
+    def send(self, message: object) -> None:
+        """Send a message; an error is ignored, since the death of the worker is reported anyway."""
+        assert self._process.stdin is not None
+        with contextlib.suppress(OSError):
+            pickle.dump(message, self._process.stdin)
+            self._process.stdin.flush()
+
+    def terminate(self) -> None:
+        """Ask the process to exit, and give it `_TERMINATE_S` for that."""
+        self._process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(_TERMINATE_S)
+
+    def kill(self) -> None:
+        """End the process, whatever it is doing. To end many quickly, kill all before the first `reap`."""
+        self._process.kill()
+
+    def reap(self) -> None:
+        """Wait for the exit of the killed process, and release its pipes and threads."""
+        self._process.wait()
+        assert self._process.stdin is not None
+        with contextlib.suppress(OSError):  # bytes that were to be flushed to a dead process
+            self._process.stdin.close()
+        self._watcher.join()
+        self._reader.join(_DRAIN_S)
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        with self._process.stdout as outlet:
+            try:
+                while True:
+                    message = pickle.load(outlet)  # noqa: S301  written by our own worker
+                    if isinstance(message, Ready):
+                        self.is_ready = True
+                        self.ready_or_dead.set()
+                    else:
+                        self._messages.put((self, message))
+            except Exception as error:  # usually the end of the pipe
+                try:
+                    self._process.wait(_EXIT_S if isinstance(error, EOFError | OSError) else _GARBLED_S)
+                except subprocess.TimeoutExpired:
+                    self._is_garbled = True
+                    self._process.kill()
+
+    def _watch(self) -> None:
+        code = self._process.wait()
+        self._reader.join(_DRAIN_S)
+        how = "closed its channel or sent an unreadable message" if self._is_garbled else exit_text(code)
+        self._messages.put((self, WorkerDiedError(f"the worker process {how}")))
+        self.ready_or_dead.set()
+
+
+def exit_text(code: int) -> str:
+    """Describe an exit code.
+
+    Examples
+    --------
+    >>> exit_text(3)
+    'ended with exit code 3'
+    >>> exit_text(0xC0000005)
+    'ended with exit code 3221225477 (0xC0000005)'
+    """
+    if code >= 0:
+        return f"ended with exit code {code}" + (f" (0x{code:08X})" if code > 255 else "")
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = str(-code)
+    hint = " (the system ends processes this way when memory runs out)" if name == "SIGKILL" else ""
+    return f"was killed by signal {name}{hint}"

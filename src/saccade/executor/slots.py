@@ -1,4 +1,4 @@
-"""What each worker is given of the machine: a device, and a number of threads."""
+"""Dividing a machine among workers: usable cores, devices and threads for each."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import math
 import numbers
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 
 from saccade.errors import HyperparameterError
-from saccade.executor.cores import num_usable_cpus
 
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
@@ -19,24 +19,23 @@ THREAD_VARIABLES = (
     "VECLIB_MAXIMUM_THREADS",
     "NUMEXPR_NUM_THREADS",
 )
-"""Where libraries for arithmetic look, once, when they are loaded."""
+"""Environment variables that numeric libraries read once, when they are loaded."""
 
 
 @dataclass(frozen=True)
 class WorkerSlot:
     """A worker's part of the machine.
 
-    It is put into the environment before the worker's interpreter starts, because libraries read it only once. Two
-    workers that both take all cores for themselves do not share them: their threads wait for one another, and each
-    worker becomes many times slower. How threads wait is left to the libraries (`benchmarks/waiting.py`).
+    The environment of the worker's interpreter holds it, because libraries read it only once. Two workers whose threads
+    outnumber the cores become many times slower, because threads wait for one another (`benchmarks/waiting.py`).
 
     Attributes
     ----------
     device : str or None
-        ``"cuda:1"`` as this process counts, ``"cpu"`` to hide all GPUs, or None to leave the choice to the worker:
-        Apple's MPS, of which there is one and which needs no name, or the CPU.
+        ``"cuda:1"`` as numbered in this process, ``"cpu"`` to hide all GPUs, or None to let the worker choose: Apple's
+        MPS, which needs no number, or the CPU.
     num_threads : int or None
-        Threads for arithmetic; None leaves that to the libraries.
+        Threads for numeric libraries; None is their own default.
 
     Examples
     --------
@@ -51,14 +50,14 @@ class WorkerSlot:
     def __post_init__(self) -> None:
         if self.device is not None and not re.fullmatch(r"cpu|cuda:\d+", self.device):
             raise HyperparameterError(
-                f"a worker's device was given as {self.device!r}; expected 'cpu', 'cuda:0', 'cuda:1' …, or None"
+                f"The device of a worker is {self.device!r}; expected 'cpu', 'cuda:0', 'cuda:1' …, or None."
             )
         if self.num_threads is not None:
             _check_whole("num_threads", self.num_threads, 1)
 
     @property
     def local_device(self) -> str | None:
-        """The device's name within the worker, which sees no other GPU than its own."""
+        """Name of the device within the worker, which sees only its own GPU."""
         return "cuda:0" if self.device and self.device != "cpu" else self.device
 
     def environment(self, base: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -67,27 +66,27 @@ class WorkerSlot:
         Parameters
         ----------
         base
-            What it is added to; by default this process's own. When that shows some GPUs only, the slot's device is
-            counted among those.
+            The environment to extend; by default that of this process. If its CUDA_VISIBLE_DEVICES lists GPUs, the
+            slot's device is an index into that list.
 
         Raises
         ------
         HyperparameterError
-            When the base does not show so many GPUs.
+            If the list has fewer GPUs.
         """
         environment = dict(os.environ if base is None else base)
         if self.num_threads is not None:
             environment.update(dict.fromkeys(THREAD_VARIABLES, str(self.num_threads)))
         if self.device == "cpu":
-            environment["CUDA_VISIBLE_DEVICES"] = "-1"  # an empty one would be no variable at all on Windows
+            environment["CUDA_VISIBLE_DEVICES"] = "-1"  # Windows treats an empty variable as absent
         elif self.device is not None:
             number = int(self.device.removeprefix("cuda:"))
             shown = environment.get("CUDA_VISIBLE_DEVICES")
             names = [str(number)] * (number + 1) if shown is None else [name.strip() for name in shown.split(",")]
             if number >= len(names):
                 raise HyperparameterError(
-                    f"a worker's device was given as {self.device!r}, but CUDA_VISIBLE_DEVICES={shown!r} shows "
-                    f"{len(names)}; name one of those, or unset the variable"
+                    f"The device of a worker is {self.device!r}, but CUDA_VISIBLE_DEVICES={shown!r} lists "
+                    f"{len(names)}. Choose one of those, or unset the variable."
                 )
             environment["CUDA_VISIBLE_DEVICES"] = names[number]
         return environment
@@ -102,37 +101,36 @@ def plan_workers(
     *,
     num_trials: int | None = None,
     max_threads: int | None = None,
-    tell: Callable[[str], object] | None = None,
+    warn: Callable[[str], object] | None = None,
 ) -> list[WorkerSlot]:
     """Divide a machine among workers.
 
-    With nothing asked for, there is a worker for each GPU, or without a GPU one worker that has all cores. The workers'
-    threads are never more than the cores, unless `nthreads_per_trial` alone is more than that.
+    The default is one worker for each GPU, or without a GPU one worker with all cores. The threads of all workers are
+    never more than the cores, unless `nthreads_per_trial` alone is more than that.
 
-    What cannot be at all, such as ``ngpus_per_trial=1.5``, is an error. What merely this machine does not have is
-    reduced to what it has, and `tell` is called with the reason: a script written for a large machine shall run on a
-    small one too, only slower.
+    An impossible number, such as ``ngpus_per_trial=1.5``, is an error. A number that exceeds this machine is reduced,
+    and `warn` is called with the reason: a script written for a large machine also runs on a small one, only slower.
 
     Parameters
     ----------
     num_cpus
-        Cores that may be used; see `num_usable_cpus`.
+        Usable cores; see `num_usable_cpus`.
     num_gpus
-        CUDA devices. Apple's MPS is not counted: workers find it by themselves.
+        CUDA devices. Apple's MPS does not count: workers find it by themselves.
     nthreads_per_trial
-        Threads for a trial. Without GPUs there are as many workers as this leaves room for. More threads than cores
-        are given to one worker, as asked. None divides the cores evenly.
+        Threads of a trial. Without GPUs there are as many workers as the cores allow. One worker gets more threads
+        than cores if asked for. None divides the cores evenly.
     ngpus_per_trial
-        GPUs for a trial; None is 1 where there are any. 0 trains on the CPU. A fraction lets trials share a GPU: 0.5
-        makes two workers for each. With 2 a trial still trains on one device, but the second one is kept free for it.
+        GPUs of a trial; None is 1 if there are any. 0 trains on the CPU. A fraction lets trials share a GPU: 0.5
+        makes two workers for each. With 2, a trial trains on one device and the second one stays idle.
     num_workers
-        How many workers are wanted; None is as many as described above.
+        Requested number of workers; None is the default above.
     num_trials
-        How many trials there will be; no more workers than that are planned, so that none starts for nothing.
+        Upper bound of the number of workers.
     max_threads
-        Threads for a worker at most, where `nthreads_per_trial` does not say; for what is in ``OMP_NUM_THREADS``.
-    tell
-        Called with a line for each request that was reduced.
+        Upper bound of a worker's threads if `nthreads_per_trial` is None; for the value of ``OMP_NUM_THREADS``.
+    warn
+        Called with a line for each number that was reduced.
 
     Returns
     -------
@@ -142,7 +140,7 @@ def plan_workers(
     Raises
     ------
     HyperparameterError
-        For a number that is out of range.
+        If a number is out of range.
 
     Examples
     --------
@@ -152,28 +150,47 @@ def plan_workers(
     [1, 1]
     >>> [slot.device for slot in plan_workers(16, 2, ngpus_per_trial=0.5)]
     ['cuda:0', 'cuda:1', 'cuda:0', 'cuda:1']
-    >>> plan_workers(4, 0, nthreads_per_trial=8, tell=print)
-    nthreads_per_trial=8 is more than the 4 cores that may be used: one worker, slower than with 4 threads
+    >>> plan_workers(4, 0, nthreads_per_trial=8, warn=print)
+    nthreads_per_trial=8 exceeds the 4 usable cores: one worker, slower than with 4 threads
     [WorkerSlot(device=None, num_threads=8)]
     """
-    _check(num_cpus, num_gpus, nthreads_per_trial, ngpus_per_trial, num_workers, num_trials, max_threads)
-    tell = tell or _ignore
+    _check_whole("num_cpus", num_cpus, 1)
+    _check_whole("num_gpus", num_gpus, 0)
+    for name, number in (
+        ("nthreads_per_trial", nthreads_per_trial),
+        ("num_workers", num_workers),
+        ("num_trials", num_trials),
+        ("max_threads", max_threads),
+    ):
+        if number is not None:
+            _check_whole(name, number, 1)
+    if ngpus_per_trial is not None:
+        is_number = isinstance(ngpus_per_trial, int | float) and not isinstance(ngpus_per_trial, bool)
+        if not is_number or not (ngpus_per_trial == 0 or 1e-3 <= ngpus_per_trial < math.inf):
+            raise HyperparameterError(
+                f"ngpus_per_trial was given {ngpus_per_trial!r}; expected 0, 0.5, 1, 2 or the like"
+            )
+        if ngpus_per_trial > 1 and ngpus_per_trial != int(ngpus_per_trial):
+            raise HyperparameterError(
+                f"ngpus_per_trial was given {ngpus_per_trial!r}; expected a whole number, or a fraction up to 1"
+            )
+    warn = warn or (lambda _: None)
     if nthreads_per_trial is not None and nthreads_per_trial > num_cpus:
-        tell(
-            f"nthreads_per_trial={nthreads_per_trial} is more than the {_count(num_cpus, 'core')} that may be used: "
+        warn(
+            f"nthreads_per_trial={nthreads_per_trial} exceeds the {_count(num_cpus, 'usable core')}: "
             f"one worker, slower than with {_count(num_cpus, 'thread')}"
         )
-    num_by_gpu, gpu_step = _gpu_places(num_gpus, ngpus_per_trial, tell)
+    num_by_gpu, gpu_step = _gpu_places(num_gpus, ngpus_per_trial, warn)
     num_by_cpu = max(1, num_cpus // (nthreads_per_trial or 1))
     num_places = min(num_by_gpu, num_by_cpu)
     wanted = num_workers or (num_by_gpu if gpu_step else num_by_cpu if nthreads_per_trial else 1)
     wanted = min(wanted, num_trials or math.inf)
     if wanted > num_places and (num_workers or gpu_step):
-        threads = f", for {_count(nthreads_per_trial, 'thread')} a trial" if nthreads_per_trial else ""
+        threads = f", {_count(nthreads_per_trial, 'thread')} per trial" if nthreads_per_trial else ""
         gpus = f" and {_count(num_gpus, 'GPU')}" if num_by_gpu < math.inf else ""
-        tell(
+        warn(
             f"{_count(num_places, 'worker')} instead of {_number(wanted)}: "
-            f"{_count(num_cpus, 'core')}{gpus} may be used{threads}"
+            f"{_count(num_cpus, 'usable core')}{gpus}{threads}"
         )
     num = int(min(wanted, num_places))
     if nthreads_per_trial is not None:
@@ -192,11 +209,11 @@ def local_slots(
     num_workers: int | None = None,
     *,
     num_trials: int | None = None,
-    tell: Callable[[str], object] | None = None,
+    warn: Callable[[str], object] | None = None,
 ) -> list[WorkerSlot]:
     """Divide this machine among workers; see `plan_workers`.
 
-    A number in ``OMP_NUM_THREADS`` is obeyed where `nthreads_per_trial` is not given.
+    Without `nthreads_per_trial`, ``OMP_NUM_THREADS`` is the upper bound of a worker's threads.
     """
     given = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()  # a list has a number for each nesting level
     return plan_workers(
@@ -207,65 +224,31 @@ def local_slots(
         num_workers,
         num_trials=num_trials,
         max_threads=int(given) if given.isdecimal() and int(given) else None,
-        tell=tell,
+        warn=warn,
     )
 
 
-def _gpu_places(num_gpus: int, per_trial: float | None, tell: Callable[[str], object]) -> tuple[float, int]:
-    """Return for how many workers there are GPUs, and how far their GPUs are apart; (inf, 0) for the CPU."""
+def _gpu_places(num_gpus: int, per_trial: float | None, warn: Callable[[str], object]) -> tuple[float, int]:
+    """Return the number of workers that the GPUs allow, and the GPUs between two workers; (inf, 0) on the CPU."""
     if per_trial == 0:
         return math.inf, 0
     if per_trial is not None and per_trial > num_gpus:
-        instead = "a trial has all of it" if num_gpus else "trials train without"
-        tell(f"ngpus_per_trial={_number(per_trial)}, and this machine has {_count(num_gpus, 'CUDA device')}: {instead}")
+        instead = "a trial gets all of them" if num_gpus else "trials train on the CPU"
+        warn(f"ngpus_per_trial={_number(per_trial)}, but this machine has {_count(num_gpus, 'CUDA device')}: {instead}")
     if num_gpus == 0:
         return math.inf, 0
     if per_trial is None or per_trial <= 1:
-        num_sharing = math.floor(1 / (per_trial or 1) + 1e-9)  # 1 / 0.1 and the like must not fall short
+        num_sharing = math.floor(1 / (per_trial or 1) + 1e-9)  # 1e-9: rounding of 1 / 0.1 must not lose a worker
         return num_gpus * num_sharing, 1
     step = min(int(per_trial), num_gpus)
     if step > 1:
-        tell(f"ngpus_per_trial={_number(per_trial)}: a trial trains on one of its {step}, and the rest stays free")
+        warn(f"ngpus_per_trial={_number(per_trial)}: a trial trains on one of its {step}; the others stay idle")
     return num_gpus // step, step
-
-
-def _check(
-    num_cpus: int,
-    num_gpus: int,
-    nthreads_per_trial: int | None,
-    ngpus_per_trial: float | None,
-    num_workers: int | None,
-    num_trials: int | None,
-    max_threads: int | None,
-) -> None:
-    _check_whole("num_cpus", num_cpus, 1)
-    _check_whole("num_gpus", num_gpus, 0)
-    for name, number in (
-        ("nthreads_per_trial", nthreads_per_trial),
-        ("num_workers", num_workers),
-        ("num_trials", num_trials),
-        ("max_threads", max_threads),
-    ):
-        if number is not None:
-            _check_whole(name, number, 1)
-    if ngpus_per_trial is None:
-        return
-    is_number = isinstance(ngpus_per_trial, int | float) and not isinstance(ngpus_per_trial, bool)
-    if not is_number or not (ngpus_per_trial == 0 or 1e-3 <= ngpus_per_trial < math.inf):
-        raise HyperparameterError(f"ngpus_per_trial was given {ngpus_per_trial!r}; expected 0, 0.5, 1, 2 or the like")
-    if ngpus_per_trial > 1 and ngpus_per_trial != int(ngpus_per_trial):
-        raise HyperparameterError(
-            f"ngpus_per_trial was given {ngpus_per_trial!r}; expected a whole number, or a part of one GPU up to 1"
-        )
 
 
 def _check_whole(name: str, value: object, least: int) -> None:
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or int(value) < least:
         raise HyperparameterError(f"{name} was given {value!r}; expected a whole number, {least} or more")
-
-
-def _ignore(text: str) -> None:
-    """Tell nobody."""
 
 
 def _count(num: float, what: str) -> str:
@@ -274,3 +257,62 @@ def _count(num: float, what: str) -> str:
 
 def _number(num: float) -> str:
     return f"{num:g}"
+
+
+def num_usable_cpus(root: Path = Path("/")) -> int:
+    """Return how many cores this process may keep busy, at least 1.
+
+    The minimum of the machine's cores, the process's affinity, and on Linux the CPU quotas of its control groups, as
+    in a container. Fractions are rounded down, since one thread too many costs more than it gains.
+
+    Parameters
+    ----------
+    root
+        The folder of ``proc`` and ``sys``.
+
+    Examples
+    --------
+    >>> 1 <= num_usable_cpus() <= os.cpu_count()
+    True
+    """
+    count = getattr(os, "process_cpu_count", None)  # Python 3.13; it obeys PYTHON_CPU_COUNT as well
+    if count is not None:
+        num = count() or 1
+    elif hasattr(os, "sched_getaffinity"):
+        num = len(os.sched_getaffinity(0))
+    else:
+        num = os.cpu_count() or 1
+    return max(1, int(min(num, *_quotas(root))))
+
+
+def _quotas(root: Path) -> Iterator[float]:
+    """Yield infinity, and the CPU quota in cores of each control group around this process."""
+    yield math.inf
+    try:
+        groups = (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines()
+    except OSError:  # not Linux
+        return
+    for group in groups:
+        _, controllers, path = group.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        for mount in (controllers, "cpu") if controllers else ("", "unified"):
+            # Each folder from the mount down to the group limits; in a container only some of them exist.
+            folder = root / "sys/fs/cgroup" / mount
+            yield _quota(folder)
+            for part in PurePosixPath(path).parts:
+                if part not in ("/", ".."):
+                    folder = folder / part
+                    yield _quota(folder)
+
+
+def _quota(folder: Path) -> float:
+    try:
+        if (folder / "cpu.max").exists():  # version 2: "200000 100000", or "max 100000"
+            quota, period = (folder / "cpu.max").read_text(encoding="utf-8").split()
+        else:  # version 1, where -1 is no limit
+            quota = (folder / "cpu.cfs_quota_us").read_text(encoding="utf-8")
+            period = (folder / "cpu.cfs_period_us").read_text(encoding="utf-8")
+        return float(quota) / float(period) if float(quota) > 0 else math.inf
+    except (OSError, ValueError):  # no such group here, or no limit
+        return math.inf

@@ -1,4 +1,4 @@
-"""The worker's side of `ProcessExecutor`: takes one job after the other until its parent goes away."""
+"""The worker's side of `ProcessExecutor`: runs one job after the other until its parent exits."""
 
 from __future__ import annotations
 
@@ -28,27 +28,17 @@ main({preload!a})
 """What a worker's interpreter runs.
 
 It finds modules where its parent does, the folder of the user's script included, and nowhere else: not in the working
-folder, where ``python -m`` would look first. Ctrl-C reaches the whole process group; the parent decides what becomes of
-its worker.
+folder, where ``python -m`` would look first. Ctrl-C reaches the whole process group; only the parent reacts to it.
 """
 
 
-@dataclass(frozen=True)
 class Ready:
-    """What a worker says first: it has imported what it was to import, or has failed to, and waits for jobs.
-
-    Attributes
-    ----------
-    import_s : float
-        Seconds that those imports took.
-    """
-
-    import_s: float
+    """A worker's first message: its imports are done or have failed, and it waits for jobs."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """A job on its way to the worker, its parts pickled, so that what cannot be unpickled fails one job only.
+    """A job on its way to the worker. Its parts are pickled, so that unpickling errors fail one job only.
 
     Attributes
     ----------
@@ -69,56 +59,46 @@ class Request:
 
 
 def main(preload: Iterable[str] = ()) -> None:
-    """Import modules, then serve jobs until the parent ends this process or goes away itself."""
+    """Import modules, then run jobs until the parent ends this process or exits itself."""
     inbox, outbox = _take_channel()
     messages: SimpleQueue[Any] = SimpleQueue()
     threading.Thread(target=_receive, args=(inbox, messages), daemon=True).start()
-    worker = _Worker(messages, outbox)
-    start_s = time.perf_counter()
-    worker.preload(preload)
-    _send(outbox, Ready(time.perf_counter() - start_s))
-    while True:
-        _send(outbox, worker.do(messages.get()))
+    preload_error: BaseException | None = None
+    try:
+        for module in preload:
+            importlib.import_module(module)
+    except BaseException as error:  # there is no job yet that could fail with it
+        preload_error = error
+    _send(outbox, Ready())
 
-
-class _Worker:
-    def __init__(self, messages: SimpleQueue[Any], outbox: BinaryIO) -> None:
-        self._messages, self._outbox = messages, outbox
-        self._pickled = b""
-        self._trainable: Trainable | None = None
-        self._preload_error: BaseException | None = None
-
-    def preload(self, modules: Iterable[str]) -> None:
-        """Import modules; what that raises is kept for the jobs, since nobody listens before."""
-        try:
-            for module in modules:
-                importlib.import_module(module)
-        except BaseException as error:
-            self._preload_error = error
-
-    def do(self, request: Request) -> JobDone | JobFailed:
-        try:
-            if self._preload_error is not None:
-                raise self._preload_error
-            if request.trainable is not None:
-                self._pickled, self._trainable = request.trainable, None
-            if self._trainable is None:
-                self._trainable = pickle.loads(self._pickled)  # noqa: S301  written by our own parent
-            job: Job = pickle.loads(request.job)  # noqa: S301  written by our own parent
-            waited_s = time.monotonic() - request.sent_s
-            return run_job(self._trainable, replace(job, seconds_left=job.seconds_left - waited_s), self._report)
-        except BaseException as error:  # no Ctrl-C comes here; see `PROGRAM`
-            return failed(request.trial, error)
-
-    def _report(self, event: EpochDone) -> Decision:
-        _send(self._outbox, event)
-        decision = self._messages.get()
+    def report(event: EpochDone) -> Decision:
+        _send(outbox, event)
+        decision = messages.get()
         assert isinstance(decision, Decision)
         return decision
 
+    pickled, trainable = b"", None
+    while True:
+        request: Request = messages.get()
+        end: JobDone | JobFailed
+        try:
+            if preload_error is not None:
+                raise preload_error
+            if request.trainable is not None:
+                pickled, trainable = request.trainable, None
+            if trainable is None:  # a new one, or one that could not be unpickled for the job before
+                loaded: Trainable = pickle.loads(pickled)  # noqa: S301  written by our own parent
+                trainable = loaded
+            job: Job = pickle.loads(request.job)  # noqa: S301  written by our own parent
+            waited_s = time.monotonic() - request.sent_s
+            end = run_job(trainable, replace(job, seconds_left=job.seconds_left - waited_s), report)
+        except BaseException as error:  # Ctrl-C is ignored here; see `PROGRAM`
+            end = failed(request.trial, error)
+        _send(outbox, end)
+
 
 def _receive(inbox: BinaryIO, messages: SimpleQueue[Any]) -> None:
-    """Pass on what comes; without a parent end at once, even in the middle of an epoch."""
+    """Put messages into the queue; exit when the parent is gone, even in the middle of an epoch."""
     try:
         while True:
             messages.put(pickle.load(inbox))  # noqa: S301  written by our own parent
@@ -127,15 +107,15 @@ def _receive(inbox: BinaryIO, messages: SimpleQueue[Any]) -> None:
 
 
 def _send(outbox: BinaryIO, message: object) -> None:
-    outbox.write(pickle.dumps(message))  # in one piece: half a pickle would garble all that follow
+    outbox.write(pickle.dumps(message))  # pickled as a whole first: half a pickle would garble all that follow
     outbox.flush()
 
 
 def _take_channel() -> tuple[BinaryIO, BinaryIO]:
-    """Keep the pipes from and to the parent for messages.
+    """Reserve the pipes from and to the parent for messages.
 
-    For everyone else standard input is empty, and what is printed goes to standard error, whoever prints it: Python,
-    a library in C, or another process.
+    For everything else standard input is empty and standard output goes to standard error, whether Python, a C library
+    or a child process writes it.
     """
     inbox = os.fdopen(os.dup(0), "rb")
     outbox = os.fdopen(os.dup(1), "wb")

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from saccade._version import __version__
 from saccade.data.sources.sources import is_url
 from saccade.errors import HyperparameterError, SaccadeError, UnknownNameError
+from saccade.fit.settings import REMOVED
 from saccade.fit.toml import read_toml, toml_text
 from saccade.fit.values import from_toml, parse_duration, parse_time_limit, to_toml
 
@@ -62,7 +63,6 @@ class FitConfig(BaseModel):
     seed: int | None = Field(None, description="seed of the split, the search and the training")
     refit_full: bool | None = Field(None, description="train the best once more, on all images")
     ensemble: bool | int | str | None = Field(None, description="the most networks to average: auto, none or a number")
-    soup: bool | str | None = Field(None, description="average the weights of several trials: auto, true or false")
     num_folds: int | None = Field(None, description="folds that the best recipe is trained and judged on")
     weights: str | None = Field(None, description="folder, or file, of pretrained weights")
     threads: int | None = Field(None, description="CPU threads of a trial")
@@ -102,6 +102,8 @@ class FitConfig(BaseModel):
             For a value that cannot be.
         """
         for name in values:
+            if name in REMOVED:
+                raise UnknownNameError(REMOVED[name])
             if name not in cls.model_fields:
                 raise UnknownNameError.of("key", name, [*cls.model_fields, *_OTHER_NAMES, *_SHORT_CUTS])
         try:

@@ -16,10 +16,9 @@ from saccade.data.examples import Examples
 from saccade.deadline import Deadline
 from saccade.errors import DataError, SaccadeError
 from saccade.events import Event, Listener, RunFinished, RunStarted, Warned
-from saccade.executor import Executor
-from saccade.fit.finishing import best_trials, keep_best, tidy_up
+from saccade.executor import use_executor
 from saccade.fit.preparation import PreparedData, prepare_data
-from saccade.fit.reserve import MOST_PER_NETWORK, FinishingReserve, superseded_weights
+from saccade.fit.reserve import FinishingReserve, superseded_weights
 from saccade.fit.resuming import EarlierRun, check_split, most_held_out_before
 from saccade.fit.run_folder import (
     CHECKS,
@@ -27,7 +26,6 @@ from saccade.fit.run_folder import (
     FOLDS,
     JOURNAL,
     REFIT,
-    SOUPS,
     START,
     STORE,
     TRIALS,
@@ -35,19 +33,16 @@ from saccade.fit.run_folder import (
     begin_run,
     locked,
     make_run_folder,
+    tidy_up,
 )
 from saccade.fit.searching import check_search, is_gpu_wanted, make_image_executor, make_study
 from saccade.inference.saved import SavedPredictor
-from saccade.selection.candidates import Candidate
-from saccade.selection.folding import Folded, Folding
-from saccade.selection.refitting import refit
-from saccade.selection.souping import make_soups, soup_groups
+from saccade.selection.finishing import select_networks, write_predictor
+from saccade.selection.folds import CrossValidation
 from saccade.study.event_log import EventLog
 from saccade.study.objectives import check_score_name, cost_names
 from saccade.study.optuna_tracker import OptunaTracker
 from saccade.study.progress import ProgressDisplay
-from saccade.study.study import Study
-from saccade.study.trial import Trial
 from saccade.tasks.metrics import Metric, make_metric
 from saccade.tasks.problem import Problem
 from saccade.training.imbalance import check_imbalance
@@ -127,16 +122,18 @@ def run_fit(request: FitRequest, deadline: Deadline, earlier: EarlierRun | None 
             tell(RunStarted(str(folder), num_trials, request.time_limit_s))
             if told:
                 tell(Warned(told))
-            with make_image_executor(request, tell) as executor:
+            with use_executor(request.settings.executor, make_image_executor(request, tell)) as executor:
                 data = _prepare(request, folder, problem.num_outputs, deadline, tell)
                 metric = make_metric(request.eval_metric, data.problem)
                 task = _task(request, folder, data, metric, weights)
                 executor.trainable = ImageTrainable(task)
                 settings = request.settings
-                folding = _folding(request, task)
-                fold_costs = None if folding is None else folding.costs(executor.num_workers)
-                combining = settings.max_members, settings.makes_soups, fold_costs
-                reserve = FinishingReserve(deadline, _refit_ratio(request, data), objectives, *combining)
+                cross_validation = None
+                if settings.num_folds is not None:  # too few images are an error before the search
+                    cross_validation = CrossValidation(task, settings.num_folds, settings.random_state or 0)
+                fold_costs = None if cross_validation is None else cross_validation.costs(executor.num_workers)
+                ratio = _refit_ratio(request, data)
+                reserve = FinishingReserve(deadline, ratio, objectives, settings.max_members, fold_costs)
                 listeners.append(reserve)
                 study = make_study(request, folder, task, executor, deadline, reserve.seconds, log, listeners)
                 reserve.recall(study)
@@ -146,12 +143,29 @@ def run_fit(request: FitRequest, deadline: Deadline, earlier: EarlierRun | None 
                     study.listeners.append(tracker)
                     study.run()
                 until = Deadline(deadline.seconds_left() - reserve.finishing_s)
-                best = best_trials(study, objectives)[0]
-                is_refit = settings.refit_full and _refit(study.executor, best, task, folder, until, tell)
-                folded = None if folding is None else _fold(folding, study, best, folder, until, tell)
-                has_soups = settings.makes_soups and folded is None
-                soups = _soups(request, study, task, folder, until, tell) if has_soups else []
-            saved = keep_best(request, folder, study, task, deadline, is_refit, soups, until, folded)
+                combination = select_networks(
+                    study,
+                    task,
+                    until,
+                    tell,
+                    objectives=objectives,
+                    max_members=settings.max_members,
+                    seed=settings.random_state or 0,
+                    cross_validation=cross_validation,
+                    folds_folder=folder / FOLDS,
+                    refit_folder=folder / REFIT if settings.refit_full else None,
+                )
+            saved = write_predictor(
+                folder,
+                study,
+                task,
+                combination,
+                label=request.label,
+                eval_metric=request.eval_metric if isinstance(request.eval_metric, str) else None,
+                class_names=request.train.class_names,
+                objectives=objectives,
+                seconds={"total": deadline.elapsed_s()},
+            )
             tidy_up(folder)
             summary = saved.summary
             tell(RunFinished(summary["best_trial"], summary["valid_score"], deadline.elapsed_s()))
@@ -254,38 +268,3 @@ def _check_continues(request: FitRequest, data: PreparedData) -> None:
             f"warm_start=True goes on with a predictor of the classes {list(start.problem.classes)}; the training "
             f"images have {list(data.problem.classes)}. Leave warm_start away to start afresh"
         )
-
-
-def _refit(executor: Executor, best: Trial, task: ImageTask, folder: Path, until: Deadline, tell: Listener) -> bool:
-    shutil.rmtree(folder / REFIT, ignore_errors=True)  # of a process that was killed
-    return refit(executor, task, best, folder / REFIT, until, tell)
-
-
-def _folding(request: FitRequest, task: ImageTask) -> Folding | None:
-    """Return the folds that were asked for; that there are too few images for them is told before the search."""
-    settings = request.settings
-    if settings.num_folds is None:
-        return None
-    return Folding(
-        task,
-        settings.num_folds,
-        settings.random_state or 0,
-        makes_soup=settings.makes_soup_of_folds,
-        is_single=settings.max_members == 1,
-    )
-
-
-def _fold(folding: Folding, study: Study, best: Trial, folder: Path, until: Deadline, tell: Listener) -> Folded | None:
-    shutil.rmtree(folder / FOLDS, ignore_errors=True)  # of a process that was killed
-    return folding.run(study.executor, best, folder / FOLDS, until, tell)
-
-
-def _soups(
-    request: FitRequest, study: Study, task: ImageTask, folder: Path, until: Deadline, tell: Listener
-) -> list[Candidate]:
-    shutil.rmtree(folder / SOUPS, ignore_errors=True)  # of a process that was killed
-    has_one_start = request.settings.soup is True or task.start is not None
-    groups = soup_groups(study.trials, MOST_PER_NETWORK, is_any_start=has_one_start)
-    if request.settings.max_members == 1:
-        groups = [group for group in groups if group[0] is study.best_trial]
-    return make_soups(study.executor, task, groups, folder / SOUPS, until, tell)

@@ -73,9 +73,7 @@ class Preset:
 def _presets(limit_s: float) -> dict[str, Preset]:
     """Make all presets anew for a time limit, so that nobody can change them for others."""
     return {
-        "medium_quality": Preset(
-            {"early_stop_patience": 5}, {"num_trials": 8}, _HOUR_S / 6, {"ensemble": False, "soup": False}
-        ),
+        "medium_quality": Preset({"early_stop_patience": 5}, {"num_trials": 8}, _HOUR_S / 6, {"ensemble": False}),
         "high_quality": Preset({"early_stop_patience": 10}, {}, _HOUR_S, {"ensemble": 3}),
         "best_quality": _best(limit_s),
         "fast_inference": Preset({}, {}, _HOUR_S, {"ensemble": False}, has_small_networks=True),
@@ -92,7 +90,7 @@ def _best(limit_s: float) -> Preset:
         "early_stop_patience": 50,
     }
     is_long = limit_s >= LARGE_NETWORKS_S
-    return Preset(large if is_long else {}, {"num_trials": 1024}, 12 * _HOUR_S, {"ensemble": 5, "soup": True})
+    return Preset(large if is_long else {}, {"num_trials": 1024}, 12 * _HOUR_S, {"ensemble": 5})
 
 
 def _of_autogluon() -> dict[str, Preset]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections import defaultdict
 from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 from saccade.deadline import Deadline
 from saccade.events import EpochDone, Event, JobDone, JobFailed, JobStarted, TrialCreated
 from saccade.fit.settings import FitSettings
-from saccade.selection.folding import FoldCosts
+from saccade.selection.folds import FoldCosts
 from saccade.selection.summary import trial_rows
 from saccade.study.objectives import cost_names, same_costs
 from saccade.study.study import Study
@@ -22,14 +21,11 @@ from saccade.training.trial_files import drop_files, probe_file
 LEAST_RESERVE_S = 0.2
 """Seconds for what is too small to be measured: to end workers, to remove files, to write a summary."""
 
-MOST_PER_NETWORK = 3
-"""Trials of one network that are kept for a soup."""
-
 SELECTION_S = 0.8
 """Seconds in which an ensemble can be chosen; with more images there are fewer repeats, and less if time is short."""
 
 COMBINING_PART = 0.05
-"""The most of a time limit that is kept for soups and the choice of an ensemble."""
+"""The most of a time limit that is kept for the selection of an ensemble."""
 
 
 class FinishingReserve:
@@ -50,8 +46,6 @@ class FinishingReserve:
         With costs among them, the weights of several trials are copied: of one for each network at most.
     max_members : int
         The most members of an ensemble, whose weights are copied.
-    has_soups : bool
-        Whether means of weights are tried, each of which must be judged.
     folds : FoldCosts or None
         What folds take, which are trained in the place of a refit.
     """
@@ -62,15 +56,14 @@ class FinishingReserve:
         refit_ratio: float = 0.0,
         objectives: Sequence[str] = (),
         max_members: int = 1,
-        has_soups: bool = False,
         folds: FoldCosts | None = None,
     ) -> None:
         self._deadline, self._folds = deadline, folds
         self._refit_ratio = refit_ratio if folds is None else folds.ratio
         self._has_costs = bool(cost_names(objectives))
-        self._max_members, self._has_soups = max_members, has_soups
-        self._networks: dict[Hashable, set[int]] = defaultdict(set)
-        self._write_s = self._setup_s = self._row_s = self._val_s = 0.0
+        self._max_members = max_members
+        self._networks: set[Hashable] = set()
+        self._write_s = self._setup_s = self._row_s = 0.0
         self._sent_s: dict[int, float] = {}
         self._seconds: dict[int, float] = {}  # of each trial so far
         self._best_score, self._best_s = -float("inf"), 0.0
@@ -85,13 +78,10 @@ class FinishingReserve:
 
     @property
     def combining_s(self) -> float:
-        """Seconds for soups and the choice of an ensemble, which come before that."""
-        sizes = sorted((min(len(trials), MOST_PER_NETWORK) for trials in self._networks.values()), reverse=True)
-        groups = [size for size in sizes[: num_networks_kept(self._max_members)] if size > 1] if self._has_soups else []
-        # Where batch normalisation has statistics of its own, these take about as long as judging.
-        soups_s = sum(self._setup_s + (size - 1) * 2 * self._val_s for size in groups)
-        selection_s = SELECTION_S if self._max_members > 1 and self._num_trials > 1 else 0.0
-        return min(soups_s + selection_s, COMBINING_PART * self._deadline.limit_s)
+        """Seconds for the selection of an ensemble, which precedes `finishing_s`."""
+        if self._max_members == 1 or self._num_trials < 2:
+            return 0.0
+        return min(SELECTION_S, COMBINING_PART * self._deadline.limit_s)
 
     def seconds(self) -> float:
         """Return the seconds to keep."""
@@ -100,14 +90,14 @@ class FinishingReserve:
             return self.finishing_s + self.combining_s
         besides_s = self.finishing_s + self._setup_s
         if self._folds is not None:
-            besides_s += (self._folds.num_rounds - 1) * self._setup_s + self._folds.num_judged * self._val_s
+            besides_s += (self._folds.num_rounds - 1) * self._setup_s
         left_s = max(0.0, self._deadline.seconds_left() - besides_s)
         return besides_s + ratio * (left_s + self._best_s) / (1 + ratio)
 
     def recall(self, study: Study) -> None:
         """Learn from what a study has in its journal."""
         for trial in study.trials:
-            self._networks[same_costs(trial.config)].add(trial.number)
+            self._networks.add(same_costs(trial.config))
             for report in trial.reports:
                 self(report)
 
@@ -116,7 +106,7 @@ class FinishingReserve:
         match event:
             case TrialCreated():
                 self._num_trials = max(self._num_trials, event.trial + 1)
-                self._networks[same_costs(event.config)].add(event.trial)
+                self._networks.add(same_costs(event.config))
             case JobStarted():
                 self._sent_s[event.trial] = time.monotonic()
             case EpochDone():
@@ -127,7 +117,6 @@ class FinishingReserve:
     def _learn(self, report: EpochDone) -> None:
         metrics = report.metrics
         self._write_s = max(self._write_s, metrics.get("write_s", 0.0))
-        self._val_s = max(self._val_s, metrics.get("val_s", 0.0))
         if (sent_s := self._sent_s.pop(report.trial, None)) is not None:
             self._setup_s = max(self._setup_s, time.monotonic() - sent_s - report.seconds)
         trial_s = self._seconds[report.trial] = self._seconds.get(report.trial, 0.0) + report.seconds
@@ -141,8 +130,7 @@ class SupersededWeights:
     Listen with it to the events of a study. A trial that is running or paused keeps its files; of those that have
     ended, the best one keeps its weights, also while another that has not ended yet leads: that one may still fail.
     Where costs are objectives too, that holds for each network, since only another network can cost less. For an
-    ensemble the best trials of several networks are kept, and for soups several trials of each of these. Of probes one
-    for each network is kept.
+    ensemble the best trial of each of several networks is kept. Of probes one for each network is kept.
 
     Parameters
     ----------
@@ -151,20 +139,14 @@ class SupersededWeights:
     objectives : sequence of str
         As `saccade.study.objectives.check_objectives` returns them.
     num_networks : int
-        Of how many networks trials are kept.
-    per_network : int
-        How many trials of each are kept.
+        Of how many networks the best trial is kept.
     """
 
-    def __init__(
-        self, study: Study, objectives: Sequence[str] = (), num_networks: int = 1, per_network: int = 1
-    ) -> None:
+    def __init__(self, study: Study, objectives: Sequence[str] = (), num_networks: int = 1) -> None:
         self._study = study
         has_costs = bool(cost_names(objectives))
-        self._is_one_for_all = not has_costs and num_networks == per_network == 1
         self._num_networks = float("inf") if has_costs else num_networks
-        self._per_network = per_network
-        self._kept: dict[Hashable, list[Trial]] = {}  # the best first
+        self._kept: dict[Hashable, Trial] = {}  # the best trial of each network
         self._probed: dict[Hashable, int] = {}  # the trial whose probe is kept, by network
         for trial in study.trials:
             self._settle(trial)
@@ -184,12 +166,12 @@ class SupersededWeights:
             return
         if self._probed.setdefault(same_costs(trial.config), trial.number) != trial.number:
             probe_file(folder).unlink(missing_ok=True)
-        key = None if self._is_one_for_all else same_costs(trial.config)
-        group = [kept for kept in self._kept.get(key, []) if kept is not trial]
-        group = sorted([*group, trial], key=_rank, reverse=True)
-        self._kept[key], losers = group[: self._per_network], group[self._per_network :]
+        key = None if self._num_networks == 1 else same_costs(trial.config)
+        before = self._kept.get(key, trial)
+        self._kept[key] = max(before, trial, key=_rank)
+        losers = [] if before is trial else [min(before, trial, key=_rank)]
         if len(self._kept) > self._num_networks:
-            losers += self._kept.pop(min(self._kept, key=lambda name: _rank(self._kept[name][0])))
+            losers.append(self._kept.pop(min(self._kept, key=lambda name: _rank(self._kept[name]))))
         for loser in losers:
             _drop_weights(Path(loser.folder))
 
@@ -211,12 +193,7 @@ def num_networks_kept(max_members: int) -> int:
 
 def superseded_weights(study: Study, settings: FitSettings) -> SupersededWeights:
     """Return what removes the files that neither the predictor nor what is combined for it can need."""
-    return SupersededWeights(
-        study,
-        settings.tuning.objectives,
-        num_networks_kept(settings.max_members),
-        MOST_PER_NETWORK if settings.makes_soups else 1,
-    )
+    return SupersededWeights(study, settings.tuning.objectives, num_networks_kept(settings.max_members))
 
 
 def _row_seconds(trial: int) -> float:

@@ -23,7 +23,7 @@ from saccade.fit.run_folder import (
     recorded_arguments,
     write_anew,
 )
-from saccade.fit.settings import FitSettings
+from saccade.fit.settings import REMOVED, FitSettings
 from saccade.fit.values import from_toml
 from saccade.inference.saved import DESCRIPTION, PREDICTOR_FOLDER, SavedPredictor
 from saccade.models.custom import OwnPart
@@ -72,7 +72,8 @@ class EarlierRun:
     @property
     def arguments(self) -> dict[str, Any]:
         """What was asked, as `recorded_arguments` has it."""
-        return {**ADDED, **self.record["arguments"]}
+        recorded = {name: value for name, value in self.record["arguments"].items() if name not in REMOVED}
+        return {**ADDED, **recorded}
 
     @property
     def is_finished(self) -> bool:

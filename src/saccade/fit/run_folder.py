@@ -27,6 +27,7 @@ from saccade.fit.run_data import fingerprint, write_run_data
 from saccade.fit.settings import FitSettings
 from saccade.fit.values import to_toml
 from saccade.inference.saved import SavedPredictor
+from saccade.selection.candidates import BEST, BEST_OUTPUTS
 from saccade.space import Dict
 from saccade.study.json_values import to_json_value
 from saccade.tasks.metrics import EvalMetric
@@ -34,7 +35,7 @@ from saccade.tasks.metrics import EvalMetric
 RUNS_FOLDER = "saccade_runs"
 """Where runs go that are given no path."""
 
-RUN, DATA, SPLIT, EVENTS, JOURNAL, TRIALS, STORE, CHECKS, REFIT, SOUPS, FOLDS, START = (
+RUN, DATA, SPLIT, EVENTS, JOURNAL, TRIALS, STORE, CHECKS, REFIT, FOLDS, START = (
     "run.json",
     "data.json",
     "split.json",
@@ -44,7 +45,6 @@ RUN, DATA, SPLIT, EVENTS, JOURNAL, TRIALS, STORE, CHECKS, REFIT, SOUPS, FOLDS, S
     "store",
     "checks.csv",
     "refit",
-    "soups",
     "folds",
     "start.safetensors",
 )
@@ -57,7 +57,7 @@ MAY_CHANGE = ("time_limit", "verbosity", "executor", "nthreads_per_trial", "ngpu
 """Arguments that say for how long, and where, trials are trained: a run may go on with others."""
 
 
-ADDED: dict[str, Any] = {"ensemble": "auto", "soup": "auto", "num_folds": None}
+ADDED: dict[str, Any] = {"ensemble": "auto", "num_folds": None}
 """Arguments that runs of earlier versions have not written down, with what they may be taken for."""
 
 
@@ -199,6 +199,20 @@ def begin_run(request: FitRequest, folder: Path) -> None:
     starting.rmdir()
 
 
+def tidy_up(folder: Path) -> None:
+    """Remove the files that only the run itself needed; calling it twice does no harm."""
+    for name in (STORE, REFIT, FOLDS):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    trials = folder / TRIALS
+    (trials / START).unlink(missing_ok=True)
+    for pattern in ("last-*", "end-*", "*.part", "probe.npz"):
+        for path in trials.glob(f"*/{pattern}"):
+            path.unlink(missing_ok=True)
+    for name in (BEST, BEST_OUTPUTS):
+        for path in trials.glob(f"*/best-*{name.removeprefix('best')}"):
+            path.replace(path.with_name(name))
+
+
 def write_anew(path: Path, record: Mapping[str, Any]) -> None:
     """Write a file of JSON in place of another, so that at any instant there is one or the other."""
     temporary = path.with_name(f"{path.name}.part")
@@ -231,7 +245,6 @@ def recorded_arguments(request: FitRequest) -> dict[str, Any]:
         "weights": None if settings.weights is None else str(Path(settings.weights).expanduser().absolute()),
         "refit_full": settings.refit_full,
         "ensemble": settings.ensemble,
-        "soup": settings.soup,
         "num_folds": settings.num_folds,
         "warm_start": settings.warm_start,
         "time_limit": request.time_limit_s,
@@ -288,7 +301,6 @@ def _fit_config(request: FitRequest) -> FitConfig:
         seed=settings.random_state,
         refit_full=settings.refit_full,
         ensemble=settings.ensemble,
-        soup=settings.soup,
         num_folds=settings.num_folds,
         weights=None if settings.weights is None else str(Path(settings.weights).absolute()),
         threads=settings.nthreads_per_trial,

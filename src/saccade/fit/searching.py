@@ -89,9 +89,9 @@ def make_image_executor(request: FitRequest, tell: Listener) -> Executor:
         settings.nthreads_per_trial,
         settings.ngpus_per_trial,
         num_trials=num_trials,
-        tell=lambda text: tell(Warned(text)),
+        warn=lambda text: tell(Warned(text)),
     )
-    return make_executor(settings.executor, PRELOAD, slots, num_trials=num_trials, search_s=request.time_limit_s)
+    return make_executor(settings.executor, PRELOAD, slots, num_trials=num_trials, time_limit_s=request.time_limit_s)
 
 
 def make_study(
@@ -113,6 +113,8 @@ def make_study(
         deadline=deadline,
         reserve_s=reserve_s,
         trial_time_limit_s=request.settings.tuning.trial_time_limit_s,
+        # A network's first epoch ends by itself when time is up, but may need this long for imports and validation.
+        first_report_grace_s=max(60.0, request.time_limit_s or 0.0),
         max_score=request.settings.tuning.max_reward,
         folder=folder / TRIALS,
         log=log,

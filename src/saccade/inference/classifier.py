@@ -17,7 +17,6 @@ from saccade.models.network import InputSpec, build_network
 from saccade.numerics.bench import Purpose, Workload
 from saccade.numerics.choice import PREDICTION_PART, candidates, choose_numerics, structure_name
 from saccade.numerics.device import Numerics
-from saccade.numerics.streams import Forward, computes_by_image
 from saccade.tasks.problem import Problem
 
 
@@ -109,12 +108,6 @@ class Classifier:
         """The last layer; None where the network has none, or several."""
         return head_of(self.network)
 
-    @property
-    def computes_by_image(self) -> bool:
-        """Whether a batch's images do not depend on each other; of own networks in training, nobody knows."""
-        is_known = self.blueprint.architecture is not None or not self.network.training
-        return is_known and computes_by_image(self.network)
-
     def use(self, numerics: Numerics, inference: Numerics) -> None:
         """Train by the one and predict by the other numerics from now on; they have the same memory order."""
         if (numerics, inference) != (self.numerics, self.inference):
@@ -153,8 +146,7 @@ class Classifier:
         """
         self.network.eval()
         # Channels last is the faster order in inference, for all networks that were measured.
-        by_image = self.computes_by_image
-        among = candidates(self.numerics.device, "inference", self.amp, channels_last=True, by_image=by_image)
+        among = candidates(self.numerics.device, "inference", self.amp, channels_last=True)
         chosen = choose_numerics(
             self.network, self.workload("inference", batch_size), among, PREDICTION_PART * num_batches
         )
@@ -230,11 +222,12 @@ class Classifier:
         on_batch: Callable[[int], None],
         on_more: Callable[[np.ndarray], None],
     ) -> Iterator[np.ndarray]:
-        forward = Forward(network.eval(), self.inference)
+        network.eval()
         for x_BCHW, _ in batches.in_order():
-            outputs, *more = _as_tuple(forward(x_BCHW))
-            if self.blueprint.tta:
-                outputs = self.problem.mean_outputs(outputs, _as_tuple(forward(x_BCHW.flip(3)))[0])
+            with self.inference.autocast():
+                outputs, *more = _as_tuple(network(x_BCHW))
+                if self.blueprint.tta:
+                    outputs = self.problem.mean_outputs(outputs, _as_tuple(network(x_BCHW.flip(3)))[0])
             for said in more:
                 on_more(said.cpu().numpy())
             on_batch(len(x_BCHW))

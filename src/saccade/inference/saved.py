@@ -43,7 +43,7 @@ class Member:
     Attributes
     ----------
     trial : int
-        The trial that trained it; of a soup, the one with the highest score in it.
+        The trial that trained it.
     blueprint : Blueprint
         What it is.
     weights : str
@@ -51,7 +51,7 @@ class Member:
     weight : float
         How much its predictions count: more than 0; those of all members sum to 1.
     soup : list of int
-        The trials whose weights were averaged; empty for a trial's own weights.
+        In predictors of earlier versions, the trials whose weights were averaged; otherwise empty.
     amp : bool or None
         As in `saccade.training.recipes.recipe.Recipe`.
     """

@@ -29,7 +29,6 @@ from torch import nn
 from saccade.numerics.bench import Bench, Purpose, Result, Workload, is_sound
 from saccade.numerics.device import Numerics, half_precision, is_half_native
 from saccade.numerics.memory import MEMORY, NumericsMemory
-from saccade.numerics.streams import nums_of_streams
 
 TRAINING_PART = 0.025
 """The part of the steps of a trial that measuring for training may take: once, for all trials that are like it."""
@@ -74,7 +73,7 @@ COMPILE_S = 60.0
 LONG_STEPS = 50_000
 """Steps of a trial from which on compiling is a candidate at all: it costs as much again when a trial continues."""
 
-STAGES = ("dtype", "channels_last", "num_threads", "num_streams", "compiled")
+STAGES = ("dtype", "channels_last", "num_threads", "compiled")
 """What is tried one after the other, each with the best of those before."""
 
 
@@ -113,7 +112,6 @@ def candidates(
     compiled: bool | None = None,
     *,
     num_steps: float = 0,
-    by_image: bool = False,
 ) -> list[Numerics]:
     """Return what there is to choose from, the default first; what an argument fixes is the same in all.
 
@@ -125,8 +123,6 @@ def candidates(
         float16 is no candidate for inference by itself: without gradients to scale, nobody sees what overflows.
     num_steps
         Of the whole work: compiling is a candidate on a GPU when these are many.
-    by_image
-        Whether the network computes each image by itself, so that several streams are candidates on a CPU.
 
     Examples
     --------
@@ -146,9 +142,6 @@ def candidates(
         found += [replace(numerics, channels_last=False) for numerics in found]
     if device.type == "cpu" and (num_threads := torch.get_num_threads()) >= MANY_THREADS:
         found += [replace(numerics, num_threads=num_threads // 2) for numerics in found]
-    if device.type == "cpu" and by_image and not default.compiled:
-        nums = nums_of_streams(torch.get_num_threads())
-        found += [replace(numerics, num_streams=num) for num in nums for numerics in found]
     if compiled is None and device.type == "cuda" and num_steps >= LONG_STEPS:
         found += [replace(numerics, compiled=True) for numerics in found]
     return found

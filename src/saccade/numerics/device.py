@@ -61,9 +61,6 @@ class Numerics:
         Whether networks are compiled by `torch.compile`.
     num_threads : int or None
         CPU threads; None is all that there are, or that a trial may have.
-    num_streams : int
-        Parts of a batch that are computed side by side, each by its share of the threads: see
-        `saccade.numerics.streams`.
 
     Examples
     --------
@@ -76,7 +73,6 @@ class Numerics:
     channels_last: bool = True
     compiled: bool = False
     num_threads: int | None = None
-    num_streams: int = 1
 
     @classmethod
     def choose(
@@ -103,7 +99,7 @@ class Numerics:
         parts = [str(self.dtype).removeprefix("torch."), "channels last" if self.channels_last else "channels first"]
         parts += ["compiled"] * self.compiled
         parts += [] if self.num_threads is None else [f"{self.num_threads} threads"]
-        return ", ".join(parts if self.num_streams == 1 else [*parts, f"{self.num_streams} streams"])
+        return ", ".join(parts)
 
     @property
     def memory_format(self) -> torch.memory_format:

@@ -223,7 +223,7 @@ class FittedPredictor:
         dict
             ``train_acc``, ``valid_acc``, ``total_time`` (seconds), ``best_config``, ``fit_history`` and more; the
             accuracies are those of the best epoch of the best trial, whose weights this predictor has. ``ensemble``
-            lists the members (``trial``, ``model``, ``weight``, ``soup``) where there are several networks; then
+            lists the members (``trial``, ``model``, ``weight``) where there are several networks; then
             ``valid_score`` and the accuracies are the ensemble's, and ``best_trial`` is its first member.
             ``valid_score_how`` says how they were found, and ``cross_fitted_scores`` how ensembles and single networks
             compare on images by which they were not chosen. ``temperature`` and ``logit_adjustment`` say how

@@ -155,16 +155,12 @@ class ImagePredictor(InsightfulPredictor):
             The most networks whose predictions are averaged, where that is better: see `saccade.selection.ensemble`. By
             itself, and with True, up to 5; False, or 1, keeps one network, which predicts faster. With `refit_full`, or
             costs among the `objectives`, there is one network.
-        soup : "auto" or bool, default "auto"
-            Whether the weights of trials of one network are averaged, where that is better: see
-            `saccade.selection.soup`. That costs no time in prediction. By itself it is tried with networks that began
-            from the same pretrained weights; True tries it with all.
         num_folds : int or None, default None
-            After the search, divide all images into so many folds, 2 or more, and train the best recipe once for each
-            of them on the others, under the time limit. These networks are averaged; with ``ensemble=False`` their
-            weights are. Every image judges the one network that has not learned from it, and `fit_summary` has that
-            score. For small data: see `saccade.selection.folding`. If time is short, a warning says so, and the
-            search's best is kept.
+            After the search, divide all images into this many folds, 2 or more, and train the best recipe once for each
+            fold on the other folds, under the time limit. The predictions of these networks are averaged, so
+            ``ensemble=False`` is not supported together with it. Each image is evaluated by the one network that was
+            not trained on it, and `fit_summary` has that score. For small data: see `saccade.selection.folds`. If
+            time is short, a warning says so, and the best of the search is kept.
         warm_start : bool, default False
             Go on from this predictor's network and best hyperparameters instead of starting afresh; the classes must be
             the same.

@@ -75,4 +75,4 @@ def make_scheduler(name: str | Scheduler, **options: Any) -> Scheduler:
     >>> make_scheduler("asha", max_epochs=9, reduction_factor=2).ladders[0].epochs
     [1, 2, 4, 8, 9]
     """
-    return SCHEDULERS.make(name, **options)
+    return SCHEDULERS.make(name, options)

@@ -109,5 +109,5 @@ def make_searcher(name: str | Searcher, space: Dict | Mapping[Any, Any], seed: i
     if name == "auto" and "describe" not in options:
         name = "tpe"
     if isinstance(name, Searcher):
-        return SEARCHERS.make(name, **options)
-    return SEARCHERS.make(name, space, hidden=("space", "seed"), seed=seed, **options)
+        return SEARCHERS.make(name, options)
+    return SEARCHERS.make(name, options, {"space": space, "seed": seed})

@@ -1,1 +1,1 @@
-"""From finished trials to a predictor: candidates, ensembles, soups, folds, refit."""
+"""From finished trials to a predictor: candidates, ensembles, folds, refit."""

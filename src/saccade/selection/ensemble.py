@@ -1,13 +1,14 @@
-"""Ensemble selection: how much each of several networks is to count in a weighted mean of their predictions.
+"""Ensemble selection: the weights of several networks in a weighted mean of their predictions.
 
 The method is that of Caruana, Niculescu-Mizil, Crew and Ksikes, "Ensemble Selection from Libraries of Models" (ICML
-2004): models are added one at a time, with replacement, whichever makes the mean best on held-out images; the start is
-the mean of the best few (sorted initialisation); and there are several such selections, each among a random part of
-the models (bagging). As every member costs time in every prediction, those that count most in these are the finalists
-of a last selection. By few images weights cannot be told from chance, so that they are drawn towards equal ones, the
-fewer images there are the more; but a model whose loss is larger than chance explains gets less, and the mean of
-several networks as much as they would. What is made best is the loss of the problem, also where a metric such as the
-accuracy judges: on a hundred images that has a hundred steps, and chance would decide.
+2004). Models are added one at a time, with replacement, whichever improves the mean most on held-out images. The start
+is the mean of the best few (sorted initialisation). Several selections each use a random subset of the models
+(bagging), and the models with the largest weights enter a last selection, since each member costs time in every
+prediction.
+
+On few images selected weights overfit, so they are shrunk towards equal weights of all models whose loss is not
+significantly larger. Selection minimises the loss of the problem, even if a metric such as accuracy evaluates the
+result: on a hundred images accuracy has only a hundred steps.
 """
 
 from __future__ import annotations
@@ -24,33 +25,103 @@ from saccade.inference.calibration import fit_calibration
 from saccade.tasks.metrics import Metric, held_out_figures
 from saccade.tasks.problem import Problem, rarest_labels
 
-NUM_BAGS, BAG_PART, LEAST_BAG = 12, 0.5, 6
-"""Selections among parts of the models, the part that each sees, and the fewest models that it sees."""
+NUM_BAGS, BAG_PART, MIN_BAG_SIZE = 12, 0.5, 6
+"""Selections on subsets of the models, the part of the models in each, and the fewest models in it."""
 
-MOST_STEPS = 20
-"""Models that are added to the first ones, those that are added again included."""
+MAX_STEPS = 20
+"""Models that are added to the initial ones, repetitions included."""
 
-LEAST_WEIGHT = 0.05
-"""A member that counts less is not worth the time that it takes in every prediction."""
+MIN_WEIGHT = 0.05
+"""A member with a smaller weight is not worth its time in every prediction."""
 
-AS_EQUAL = 200
-"""Images by whose say selected weights count as much as those by `_by_evidence`: of few, selection learns chance."""
+SHRINKAGE_IMAGES = 200
+"""With this many images selected weights and those of `_weights_by_evidence` count half each."""
 
-NUM_FOLDS, MOST_REPEATS = 5, 5
-"""Parts of the held-out images in cross-fitting, and how often they are drawn anew where images are few."""
+NUM_FOLDS, MAX_REPEATS = 5, 5
+"""Folds of cross-fitting, and the most repetitions with other folds."""
 
-LEAST_IMAGES = 30
-"""On fewer held-out images nothing can be told: an accuracy of .8 has a standard error of .07 there, and of several
-trainings the luckiest would be taken."""
+MIN_IMAGES = 30
+"""Fewer held-out images are not used to select a training: an accuracy of .8 has a standard error of .07 on 30."""
 
-CHANCE = 2.0
-"""Standard errors by which a single network must be better than an ensemble: of several, the luckiest is taken."""
+NUM_ERRORS = 2.0
+"""Standard errors by which a single network must beat an ensemble: of several networks the luckiest is the best."""
 
-DIFFERING_LOSS = 1.0
-"""How much the losses of an image under two ways to predict differ, in units of the mean loss, about."""
+LOSS_SPREAD = 1.0
+"""Typical standard deviation of an image's loss difference between two predictors, in units of the mean loss."""
 
-DIFFERING_PART = 0.06
-"""The part of the images of which one way to predict is right and another wrong, about: chance is in these alone."""
+DISAGREEMENT = 0.06
+"""Typical part of the images that exactly one of two predictors classifies correctly."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores of predictions for held-out images.
+
+    Attributes
+    ----------
+    score : float
+        Of the metric; higher is better.
+    loss : float
+        As `mean_loss`, after calibration: the mean of underconfident networks is even less confident, which a
+        temperature corrects.
+    metrics : dict
+        As `held_out_figures` returns them.
+    """
+
+    score: float
+    loss: float
+    metrics: dict[str, float] = field(default_factory=dict)
+
+    def is_as_good_as(self, other: Evaluation, num_images: int, problem: Problem) -> bool:
+        """Return whether neither the score nor the loss is significantly worse on this many images."""
+        if other.score - self.score > NUM_ERRORS * standard_error(num_images, problem):
+            return False
+        tolerance = NUM_ERRORS * LOSS_SPREAD / math.sqrt(num_images) if problem.is_classification else math.inf
+        return self.loss <= other.loss * (1 + tolerance)
+
+
+def evaluate(predictions: np.ndarray, targets: np.ndarray, problem: Problem, metric: Metric) -> Evaluation:
+    """Evaluate predictions for held-out images.
+
+    Raises
+    ------
+    DataError
+        If the metric is not defined on these images.
+    """
+    calibrated = predictions
+    if problem.is_classification:
+        calibrated = fit_calibration(predictions, targets, problem).apply(predictions, problem)
+    return Evaluation(
+        metric.score(metric(targets, predictions, problem)),
+        mean_loss(calibrated, targets, problem),
+        held_out_figures(targets, predictions, problem),
+    )
+
+
+def standard_error(num_images: int, problem: Problem) -> float:
+    """Return the standard error of the difference of two scores; 0 for regression.
+
+    Examples
+    --------
+    >>> [round(standard_error(num, Problem.of(["cat", "dog"])), 3) for num in (100, 10_000)]
+    [0.024, 0.002]
+    """
+    return math.sqrt(DISAGREEMENT / num_images) if problem.is_classification else 0.0
+
+
+def mean_loss(predictions: np.ndarray, targets: np.ndarray, problem: Problem) -> float:
+    """Return the loss of the problem: the log-loss, or the mean squared error of standardised numbers."""
+    return float(_losses(_loss_terms([predictions], targets, problem), problem).mean())
+
+
+def best_single(predictions: Sequence[np.ndarray], targets: np.ndarray, problem: Problem, metric: Metric) -> int:
+    """Return the index of the model with the highest score, with the smallest loss among equals."""
+    losses = _losses(_loss_terms(predictions, targets, problem), problem).mean(1)
+    try:
+        scores = [metric.score(metric(targets, rows, problem)) for rows in predictions]
+    except DataError:  # the metric needs a class that is missing here
+        return int(losses.argmin())
+    return max(range(len(predictions)), key=lambda number: (scores[number], -losses[number]))
 
 
 def select_weights(
@@ -61,104 +132,37 @@ def select_weights(
     seed: int = 0,
     sizes: Sequence[int] | None = None,
 ) -> np.ndarray:
-    """Return how much each model is to count, so that the loss of the weighted mean is small.
+    """Return the weights of models in a weighted mean with a small loss.
 
     Parameters
     ----------
     predictions : sequence of ndarray, each of shape (num_images, num_outputs)
-        Probabilities, or numbers for regression, as `Problem.activate` returns them, of each model.
+        Of each model, as `Problem.activate` returns them: probabilities, or numbers for regression.
     targets : ndarray, shape (num_images,) or (num_images, num_classes)
         As `Problem.encode` returns them.
     problem : Problem
-        What both mean.
+        The problem.
     max_members : int
-        The most models with a weight.
+        The most models with a positive weight.
     seed : int
-        Of the parts of the models in bagging.
+        Seed of the subsets in bagging.
     sizes : sequence of int or None
-        Of how many networks each model is the mean: weights that are drawn to equal ones are those of networks. None
-        is of one each.
+        The number of networks that each model averages, which have equal weights in shrinkage; None is one each.
 
     Returns
     -------
     ndarray of float64, shape (num_models,)
-        From 0 on, summing to 1.
+        Not negative; the sum is 1.
 
     Examples
     --------
     >>> problem = Problem.of(["cat", "dog"])
-    >>> sure_of_cats = np.array([[0.9, 0.1], [0.9, 0.1], [0.6, 0.4], [0.6, 0.4]])
-    >>> sure_of_dogs = sure_of_cats[::-1, ::-1]
-    >>> select_weights([sure_of_cats, sure_of_dogs], np.array([0, 0, 1, 1]), problem).tolist()
+    >>> good_at_cats = np.array([[0.9, 0.1], [0.9, 0.1], [0.6, 0.4], [0.6, 0.4]])
+    >>> good_at_dogs = good_at_cats[::-1, ::-1]
+    >>> select_weights([good_at_cats, good_at_dogs], np.array([0, 0, 1, 1]), problem).tolist()
     [0.5, 0.5]
     """
-    return _select(_parts(predictions, targets, problem), problem, max_members, seed, sizes)
-
-
-def mean_loss(predictions: np.ndarray, targets: np.ndarray, problem: Problem) -> float:
-    """Return the loss of the problem: the log-loss, or the mean squared error of standardised numbers."""
-    return float(_loss(_parts([predictions], targets, problem), problem)[0])
-
-
-@dataclass(frozen=True)
-class Judgement:
-    """What cross-fitting finds of a way to predict; means over draws of the parts.
-
-    Attributes
-    ----------
-    score : float
-        Of the metric, higher is better.
-    loss : float
-        As `mean_loss`, of calibrated predictions: the mean of networks that are too cautious is more cautious still,
-        which a temperature mends.
-    figures : dict
-        As `held_out_figures`.
-    """
-
-    score: float
-    loss: float
-    figures: dict[str, float] = field(default_factory=dict)
-
-    def is_better_than(self, other: Judgement) -> bool:
-        """Tell whether the score is higher, or the same and the loss smaller."""
-        return (self.score, -self.loss) > (other.score, -other.loss)
-
-    def is_as_good_as(self, other: Judgement, num_images: int, problem: Problem) -> bool:
-        """Tell whether neither the score nor the loss is worse by more than chance on so many images explains."""
-        by_chance = CHANCE * equal_scores_differ_by(num_images, problem)
-        if other.score - self.score > by_chance:
-            return False
-        more = CHANCE * DIFFERING_LOSS / math.sqrt(num_images) if problem.is_classification else math.inf
-        return self.loss <= other.loss * (1 + more)
-
-
-def judge(predictions: np.ndarray, targets: np.ndarray, problem: Problem, metric: Metric) -> Judgement:
-    """Return the judgement of predictions that owe nothing to these images, or are to be compared with such.
-
-    Raises
-    ------
-    DataError
-        When the metric is not defined on these images.
-    """
-    calibrated = predictions
-    if problem.is_classification:
-        calibrated = fit_calibration(predictions, targets, problem).apply(predictions, problem)
-    return Judgement(
-        metric.score(metric(targets, predictions, problem)),
-        mean_loss(calibrated, targets, problem),
-        held_out_figures(targets, predictions, problem),
-    )
-
-
-def equal_scores_differ_by(num_images: int, problem: Problem) -> float:
-    """Return up to which difference scores count as equal: a standard error, where images are right or wrong.
-
-    Examples
-    --------
-    >>> [round(equal_scores_differ_by(num, Problem.of(["cat", "dog"])), 3) for num in (100, 10_000)]
-    [0.024, 0.002]
-    """
-    return math.sqrt(DIFFERING_PART / num_images) if problem.is_classification else 0.0
+    return _select(_loss_terms(predictions, targets, problem), problem, max_members, seed, sizes)
 
 
 def cross_fit(
@@ -170,74 +174,64 @@ def cross_fit(
     seed: int = 0,
     seconds_left: Callable[[], float] = lambda: math.inf,
     sizes: Sequence[int] | None = None,
-) -> tuple[Judgement, Judgement] | None:
-    """Judge two ways of choosing: an ensemble, and the best single model. Neither is judged on what it was chosen by.
+) -> tuple[Evaluation, Evaluation] | None:
+    """Evaluate two ways to select: an ensemble, and the best single model.
 
-    The images are divided into `NUM_FOLDS` parts, each with its share of the classes. On all but one the choice is
-    made, and on that one it predicts; so every image has a prediction that owes nothing to its label, but for what
-    training owes to it (the epoch at which each model was best). Where images are few, parts are drawn several times.
+    The images are divided into `NUM_FOLDS` stratified folds. Selection on the other folds predicts each fold, so every
+    image has a prediction that is independent of its label (except for the choice of each model's best epoch). On few
+    images this is repeated with other folds.
 
     Parameters
     ----------
     predictions, targets, problem, max_members, seed, sizes
         As in `select_weights`.
     metric : Metric
-        What chooses the single model, and judges both.
+        Selects the single model, and evaluates both.
     seconds_left : callable
-        When less is left than another draw takes, there is none.
+        There is no further repetition if less time is left than one takes.
 
     Returns
     -------
-    tuple of Judgement, or None
-        Of the ensemble, and of the single model; None when there are fewer than `LEAST_IMAGES` images, or no time.
+    tuple of Evaluation, or None
+        Of the ensemble and of the single model; None with fewer than `MIN_IMAGES` images, or without time.
     """
     num_images = len(targets)
-    if num_images < LEAST_IMAGES or seconds_left() <= 0:
+    if num_images < MIN_IMAGES or seconds_left() <= 0:
         return None
-    parts = _parts(predictions, targets, problem)
+    terms = _loss_terms(predictions, targets, problem)
     rng = np.random.default_rng(seed)
-    ensembles: list[Judgement] = []
-    singles: list[Judgement] = []
+    ensembles: list[Evaluation] = []
+    singles: list[Evaluation] = []
     start_s = seconds_left()
-    for draw in range(num_repeats(num_images)):
-        if draw and (start_s - seconds_left()) / draw > seconds_left():
+    for repeat in range(num_repeats(num_images)):
+        if repeat and (start_s - seconds_left()) / repeat > seconds_left():
             break
         folds = draw_folds(targets, problem, rng)
         ensemble, single = (np.zeros_like(predictions[0]) for _ in range(2))
         for fold in range(NUM_FOLDS):
             here, others = np.flatnonzero(folds == fold), np.flatnonzero(folds != fold)
-            weights = _select(parts[:, others], problem, max_members, seed, sizes)
+            weights = _select(terms[:, others], problem, max_members, seed, sizes)
             ensemble[here] = weighted_mean([rows[here] for rows in predictions], weights)
             best = best_single([rows[others] for rows in predictions], targets[others], problem, metric)
             single[here] = predictions[best][here]
-        ensembles.append(judge(ensemble, targets, problem, metric))
-        singles.append(judge(single, targets, problem, metric))
+        ensembles.append(evaluate(ensemble, targets, problem, metric))
+        singles.append(evaluate(single, targets, problem, metric))
     return _mean(ensembles), _mean(singles)
 
 
-def best_single(predictions: Sequence[np.ndarray], targets: np.ndarray, problem: Problem, metric: Metric) -> int:
-    """Return the number of the model with the highest score, with the smallest loss among equals."""
-    losses = _loss(_parts(predictions, targets, problem), problem)
-    try:
-        scores = [metric.score(metric(targets, rows, problem)) for rows in predictions]
-    except DataError:  # a class is missing here, without which the metric is not defined
-        return int(losses.argmin())
-    return max(range(len(predictions)), key=lambda number: (scores[number], -losses[number]))
-
-
 def num_repeats(num_images: int) -> int:
-    """Return how often parts are drawn: the fewer the images, the more a figure depends on the draw.
+    """Return the repetitions of cross-fitting: the fewer the images, the more a score depends on the folds.
 
     Examples
     --------
     >>> num_repeats(100), num_repeats(1000), num_repeats(100_000)
     (5, 2, 1)
     """
-    return max(1, min(MOST_REPEATS, 2000 // num_images))
+    return max(1, min(MAX_REPEATS, 2000 // num_images))
 
 
 def draw_folds(targets: np.ndarray, problem: Problem, rng: np.random.Generator) -> np.ndarray:
-    """Return a number below `NUM_FOLDS` for each image; each part has its share of each class, however rare it is."""
+    """Return the fold of each image, from 0 to `NUM_FOLDS` - 1, stratified by class."""
     strata = np.zeros(len(targets))
     if problem.is_classification:
         strata = rarest_labels(targets) if problem.type == "multilabel" else targets
@@ -247,22 +241,20 @@ def draw_folds(targets: np.ndarray, problem: Problem, rng: np.random.Generator) 
     return folds
 
 
-def _mean(judgements: Sequence[Judgement]) -> Judgement:
-    def mean(values: list[float]) -> float:
-        return float(np.mean(values))
-
-    return Judgement(
-        mean([judgement.score for judgement in judgements]),
-        mean([judgement.loss for judgement in judgements]),
-        {name: mean([judgement.figures[name] for judgement in judgements]) for name in judgements[0].figures},
+def _mean(evaluations: Sequence[Evaluation]) -> Evaluation:
+    names = evaluations[0].metrics
+    return Evaluation(
+        float(np.mean([one.score for one in evaluations])),
+        float(np.mean([one.loss for one in evaluations])),
+        {name: float(np.mean([one.metrics[name] for one in evaluations])) for name in names},
     )
 
 
-def _parts(predictions: Sequence[np.ndarray], targets: np.ndarray, problem: Problem) -> np.ndarray:
-    """Return of what a model predicts the part that its loss depends on, (num_models, num_images, k).
+def _loss_terms(predictions: Sequence[np.ndarray], targets: np.ndarray, problem: Problem) -> np.ndarray:
+    """Return what the loss depends on, shape (num_models, num_images, k): the target's probability, or the error.
 
-    That is the probability that it gave to what is right, or the error of its number. These of a weighted mean of
-    models are the weighted mean of theirs, so selection needs nothing else of a thousand classes.
+    These terms of a weighted mean of models are the weighted mean of the models' terms, so that selection needs one
+    column instead of one for each class.
     """
     if problem.type == "regression":
         return np.stack([(rows - problem.mean) / problem.std - targets[:, None] for rows in predictions]).astype(float)
@@ -271,87 +263,80 @@ def _parts(predictions: Sequence[np.ndarray], targets: np.ndarray, problem: Prob
     return np.stack([rows[np.arange(len(targets)), targets][:, None] for rows in predictions]).astype(float)
 
 
-def _loss(parts: np.ndarray, problem: Problem) -> np.ndarray:
-    """Return the losses, (num_models,), of parts (num_models, num_images, k)."""
-    mean: np.ndarray = _losses_of_images(parts, problem).mean(1)
-    return mean
-
-
-def _losses_of_images(parts: np.ndarray, problem: Problem) -> np.ndarray:
-    """Return the losses, (num_models, num_images), of parts (num_models, num_images, k)."""
-    losses = parts**2 if problem.type == "regression" else -np.log(np.clip(parts, 1e-15, None))
+def _losses(terms: np.ndarray, problem: Problem) -> np.ndarray:
+    """Return the loss of each model for each image, shape (num_models, num_images)."""
+    losses = terms**2 if problem.type == "regression" else -np.log(np.clip(terms, 1e-15, None))
     mean: np.ndarray = losses.mean(2)
     return mean
 
 
 def _select(
-    parts: np.ndarray, problem: Problem, max_members: int, seed: int, sizes: Sequence[int] | None
+    terms: np.ndarray, problem: Problem, max_members: int, seed: int, sizes: Sequence[int] | None
 ) -> np.ndarray:
-    num_models = len(parts)
-    losses = _loss(parts, problem)
+    num_models, num_images = terms.shape[:2]
+    of_images = _losses(terms, problem)
+    losses = of_images.mean(1)
     order = losses.argsort(kind="stable")
     if num_models == 1 or max_members == 1:
         best_only: np.ndarray = np.eye(num_models)[order[0]]
         return best_only
-    bag_size = max(min(LEAST_BAG, num_models), math.ceil(BAG_PART * num_models))
+
+    # Bagging: the mean weight of each model over selections from random subsets, which all contain the best model.
+    bag_size = max(min(MIN_BAG_SIZE, num_models), math.ceil(BAG_PART * num_models))
     rng = np.random.default_rng(seed)
     sums, num_bags = np.zeros(num_models), np.zeros(num_models)
     for _ in range(NUM_BAGS if bag_size < num_models else 1):
-        drawn = {order[0], *rng.permutation(order[1:])[: bag_size - 1]}  # the best is in every bag
+        drawn = {order[0], *rng.permutation(order[1:])[: bag_size - 1]}
         bag = [number for number in order if number in drawn]
-        sums[bag] += _hill_climb(parts[bag], problem)
+        sums[bag] += _hill_climb(terms[bag], problem)
         num_bags[bag] += 1
-    worth = sums / np.maximum(num_bags, 1)
-    worth[order[0]] = np.inf
-    finalists = [number for number in order if number in set((-worth).argsort(kind="stable")[:max_members])]
+    mean_weight = sums / np.maximum(num_bags, 1)
+    mean_weight[order[0]] = np.inf
+
+    # The last selections: among the models with the largest mean weights, then without negligible members.
+    finalists = [number for number in order if number in set((-mean_weight).argsort(kind="stable")[:max_members])]
     weights = np.zeros(num_models)
-    weights[finalists] = _hill_climb(parts[finalists], problem)
-    kept = [number for number in finalists if number == order[0] or weights[number] >= LEAST_WEIGHT]
+    weights[finalists] = _hill_climb(terms[finalists], problem)
+    kept = [number for number in finalists if number == order[0] or weights[number] >= MIN_WEIGHT]
     weights[:] = 0
-    weights[kept] = _hill_climb(parts[kept], problem)
-    return _with_fewer(_drawn(weights, _by_evidence(parts, problem, sizes), parts.shape[1]), losses, max_members)
+    weights[kept] = _hill_climb(terms[kept], problem)
+
+    # Shrink towards the weights by evidence, the more the fewer images there are.
+    part = SHRINKAGE_IMAGES / (SHRINKAGE_IMAGES + num_images)
+    shrunk: np.ndarray = (1 - part) * weights + part * _weights_by_evidence(of_images, sizes)
+    shrunk[np.lexsort([losses, -shrunk])[max_members:]] = 0.0
+    shrunk[shrunk < MIN_WEIGHT * shrunk.sum()] = 0.0
+    shrunk /= shrunk.sum()
+    return shrunk
 
 
-def _by_evidence(parts: np.ndarray, problem: Problem, sizes: Sequence[int] | None) -> np.ndarray:
-    """Return weights that are equal as far as losses are: less by as many standard errors as a loss is larger."""
-    each = _losses_of_images(parts, problem)
-    more = each - each[each.mean(1).argmin()]
-    error = more.std(1) / math.sqrt(parts.shape[1])
-    num_errors = more.mean(1) / np.maximum(error, 1e-9)
-    worth: np.ndarray = np.exp(-(num_errors**2)) * (1 if sizes is None else np.array(sizes))
-    worth /= worth.sum()
-    return worth
+def _weights_by_evidence(losses: np.ndarray, sizes: Sequence[int] | None) -> np.ndarray:
+    """Return equal weights of models that are about as good; a significantly larger loss gets exp(-z²) of that.
+
+    Here z is the number of standard errors by which the loss, shape (num_models, num_images), exceeds the smallest.
+    """
+    excess = losses - losses[losses.mean(1).argmin()]
+    error = excess.std(1) / math.sqrt(losses.shape[1])
+    z = excess.mean(1) / np.maximum(error, 1e-9)
+    weights: np.ndarray = np.exp(-(z**2)) * (1 if sizes is None else np.array(sizes))
+    weights /= weights.sum()
+    return weights
 
 
-def _drawn(weights: np.ndarray, towards: np.ndarray, num_images: int) -> np.ndarray:
-    """Return weights between both, the fewer images there are the nearer to the second."""
-    part = AS_EQUAL / (AS_EQUAL + num_images)
-    mixed: np.ndarray = (1 - part) * weights + part * towards
-    return mixed
-
-
-def _with_fewer(weights: np.ndarray, losses: np.ndarray, max_members: int) -> np.ndarray:
-    """Return weights of so many models at most, none of which counts too little."""
-    left: np.ndarray = weights.copy()
-    left[np.lexsort([losses, -weights])[max_members:]] = 0.0
-    left[left < LEAST_WEIGHT * left.sum()] = 0.0
-    left /= left.sum()
-    return left
-
-
-def _hill_climb(parts: np.ndarray, problem: Problem) -> np.ndarray:
-    """Return the weights of one selection among models that are sorted, the best one first."""
-    num_models = len(parts)
-    means = parts.cumsum(0) / np.arange(1, num_models + 1)[:, None, None]
-    of_first = _loss(means, problem)
+def _hill_climb(terms: np.ndarray, problem: Problem) -> np.ndarray:
+    """Return the weights of one greedy selection among models that are sorted by their loss."""
+    num_models = len(terms)
+    # Sorted initialisation: as many of the best models as have the mean with the smallest loss.
+    means = terms.cumsum(0) / np.arange(1, num_models + 1)[:, None, None]
+    of_first = _losses(means, problem).mean(1)
     num_first = int(of_first.argmin()) + 1
     counts = (np.arange(num_models) < num_first).astype(float)
-    total, least, best = parts[:num_first].sum(0), of_first[num_first - 1], counts.copy()
-    for num in range(num_first, num_first + MOST_STEPS):
-        losses = _loss((total + parts) / (num + 1), problem)
+    total, least, best = terms[:num_first].sum(0), of_first[num_first - 1], counts.copy()
+    for num in range(num_first, num_first + MAX_STEPS):
+        losses = _losses((total + terms) / (num + 1), problem).mean(1)
         added = int(losses.argmin())
         counts[added] += 1
-        total = total + parts[added]
+        total = total + terms[added]
         if losses[added] < least:
             least, best = losses[added], counts.copy()
     weights: np.ndarray = best / best.sum()

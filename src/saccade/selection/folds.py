@@ -1,63 +1,112 @@
-"""Folds: every image is judged once, by a network that has learned from the images of all other folds.
+"""Cross-validation of the best recipe: a network for each fold, trained on the other folds.
 
-This is k-fold cross-validation (Stone, "Cross-Validatory Choice and Assessment of Statistical Predictions", 1974). What
-a network says of the images of its fold owes nothing to them: not its weights, nor the epoch at which training ends.
+With few images a tenth of them is too small a validation set, and to train without them costs as much. In k-fold
+cross-validation (Stone, "Cross-Validatory Choice and Assessment of Statistical Predictions", 1974) all images serve
+both purposes. The predictions of the networks are averaged. Each image has an out-of-fold prediction, by the network
+that was not trained on it: neither its weights nor the length of its training depend on that image.
 """
 
 from __future__ import annotations
 
+import math
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from saccade.deadline import Deadline
 from saccade.errors import DataError
+from saccade.events import EpochDone, Event, JobDone, JobFailed, Listener, Progressed, Warned
+from saccade.executor import Executor
 from saccade.numerics.device import cpu_threads
-from saccade.study.trial import Job, Reporter, Trainable
+from saccade.selection.candidates import TrainedCandidate, activate, read_blueprint, read_predictions
+from saccade.selection.combination import Combination
+from saccade.selection.ensemble import evaluate
+from saccade.study.trial import Decision, Job, Reporter, Trainable, Trial
 from saccade.tasks.metrics import make_metric
 from saccade.tasks.problem import Problem, rarest_labels
 from saccade.training.recipes.recipe import Recipe
 from saccade.training.task import ImageTask, Split
 from saccade.training.trial.trainer import Trainer
-from saccade.training.trial_files import save_outputs
+from saccade.training.trial_files import save_outputs, weights_file
 
 OUTPUTS = "fold.outputs.npy"
-"""The file of what a fold's network says of the images of its fold; as in `saccade.training.trial_files`."""
+"""The file of a network's raw outputs for the images of its fold; see `saccade.training.trial_files`."""
 
-TEACHES_ALWAYS = -1
-"""The number of images that are in no fold: without them a class might have no image to learn from."""
+TRAIN_ONLY = -1
+"""The fold of images that are in every training set: without them a class might be missing in one."""
+
+VALIDATION_COST = 1 / 3
+"""Time of validation on an image, in units of training on one: forward without backward."""
+
+MARGIN = 1.1
+"""Factor on the time that folds are expected to take."""
+
+
+@dataclass(frozen=True)
+class FoldCosts:
+    """The time of training on folds, relative to the best trial.
+
+    Attributes
+    ----------
+    ratio : float
+        Time of all folds in units of the best trial's time up to its best epoch.
+    num_rounds : int
+        Trainings one after the other on one worker, each with its own setup.
+    num_members : int
+        Files of weights in the predictor.
+    """
+
+    ratio: float
+    num_rounds: int
+    num_members: int
+
+    @classmethod
+    def of(cls, num_train: int, num_val: int, num_folds: int, num_workers: int) -> FoldCosts:
+        """Return the costs of `num_folds` trainings on `num_workers` workers.
+
+        `num_train` and `num_val` are the training and validation images of a trial.
+
+        Examples
+        --------
+        >>> costs = FoldCosts.of(90, 10, num_folds=5, num_workers=2)
+        >>> costs.num_rounds, round(costs.ratio, 1)
+        (3, 3.1)
+        """
+        num_rounds = math.ceil(num_folds / max(1, num_workers))
+        of_fold = (num_train + num_val) * (num_folds - 1 + VALIDATION_COST) / num_folds
+        return cls(MARGIN * num_rounds * of_fold / (num_train + VALIDATION_COST * num_val), num_rounds, num_folds)
 
 
 def fold_numbers(
     targets: np.ndarray, problem: Problem, groups: Sequence[str], num_folds: int, seed: int = 0
 ) -> np.ndarray:
-    """Return the fold of each image; each fold has its share of each class, and equal images are in the same one.
+    """Return the fold of each image: stratified by class, with equal images in the same fold.
 
     Parameters
     ----------
     targets : ndarray, shape (num_images,) or (num_images, num_classes)
         As `Problem.encode` returns them.
     problem : Problem
-        What they mean.
+        The problem.
     groups : sequence of str
         The same for equal images, such as `ImageStore.digests`; an empty one is a group of its own.
     num_folds : int
-        How many.
+        The number of folds.
     seed : int
-        Of the draw.
+        Seed of the draw.
 
     Returns
     -------
     ndarray of int64, shape (num_images,)
-        From 0 on; `TEACHES_ALWAYS` for images of a class that has no second one.
+        From 0 on; `TRAIN_ONLY` for the only image of a class.
 
     Raises
     ------
     DataError
-        When there are too few images for so many folds.
+        If there are too few images.
 
     Examples
     --------
@@ -76,50 +125,26 @@ def fold_numbers(
     of_groups[order] = np.arange(len(first)) % num_folds
     if problem.is_classification:
         _, stratum_of, counts = np.unique(strata, return_inverse=True, return_counts=True)
-        of_groups[counts[stratum_of] == 1] = TEACHES_ALWAYS
-    if len(np.setdiff1d(of_groups, [TEACHES_ALWAYS])) < num_folds:
+        of_groups[counts[stratum_of] == 1] = TRAIN_ONLY
+    if len(np.setdiff1d(of_groups, [TRAIN_ONLY])) < num_folds:
         raise DataError(
-            f"num_folds={num_folds} are too many for {len(first)} different images: each fold must have one, of a "
-            "class that has another. Give fewer folds, or leave num_folds away"
+            f"num_folds={num_folds} is too many for {len(first)} different images: each fold requires an image of a "
+            "class that has another one. Pass a smaller number, or leave out num_folds"
         )
     return of_groups[group_of]
 
 
-def part_of(split: Split, is_chosen: np.ndarray) -> Split:
-    """Return some images of a split.
-
-    Parameters
-    ----------
-    split : Split
-        All images.
-    is_chosen : ndarray of bool, shape (num_images,)
-        Which of them.
-    """
+def subset(split: Split, is_chosen: np.ndarray) -> Split:
+    """Return the images of a split where `is_chosen`, bool of shape (num_images,), is true."""
     weights = None if split.weights is None else split.weights[is_chosen]
     return Split(split.indices[is_chosen], split.targets[is_chosen], weights)
 
 
-@dataclass(frozen=True)
-class FoldOrder:
-    """What is to be trained on all folds but one.
-
-    Attributes
-    ----------
-    fold : int
-        The fold that is left out.
-    config : dict
-        The hyperparameters.
-    """
-
-    fold: int
-    config: dict[str, Any]
-
-
 class FoldTrainable(Trainable):
-    """Trains networks each on all folds but one: one job, one fold.
+    """Trains networks on all folds but one: one job for each fold.
 
-    The configuration of a job is ``{"order": FoldOrder(…)}``. Its folder gets the files of a trial, and `OUTPUTS` when
-    the job is done. The last epoch of a job counts, whatever it does on the fold that is left out.
+    The configuration of a job is ``{"fold": int, "config": dict}``. Its folder gets the files of a trial, and `OUTPUTS`
+    when the job is done. The weights of the job's last epoch count, whatever its score.
 
     Parameters
     ----------
@@ -132,26 +157,163 @@ class FoldTrainable(Trainable):
     def __init__(self, task: ImageTask, folds: np.ndarray) -> None:
         self.task, self.folds = task, folds
 
-    def of_fold(self, fold: int) -> ImageTask:
-        """Return the task of learning from all folds but one, which judges."""
+    def task_of(self, fold: int) -> ImageTask:
+        """Return the task of training without a fold, which is the validation set."""
         is_left_out = self.folds == fold
-        # As in a refit, nothing may be chosen by the images that judge. The figure of a fold is of no use, and some
-        # metrics are not defined on so few images, so it is the one that always is.
         return replace(
             self.task,
-            train=part_of(self.task.train, ~is_left_out),
-            val=part_of(self.task.train, is_left_out),
+            train=subset(self.task.train, ~is_left_out),
+            val=subset(self.task.train, is_left_out),
+            # The score of one fold is not used, and some metrics are not defined on so few images.
             metric=make_metric(None, self.task.problem),
-            is_refit=True,
+            is_refit=True,  # nothing may be selected on the images that evaluate
         )
 
     def train(self, job: Job, report: Reporter) -> str:
-        """Train one network up to the job's last epoch, and write what it says of the fold that it has not seen."""
+        """Train one network up to the job's last epoch, and write its outputs for the fold that was left out."""
         deadline = Deadline(job.seconds_left)
-        order: FoldOrder = job.config["order"]
         with cpu_threads(self.task.num_threads):
-            trainer = Trainer(self.of_fold(order.fold), Recipe.of(order.config), Path(job.folder))
+            trainer = Trainer(self.task_of(job.config["fold"]), Recipe.of(job.config["config"]), Path(job.folder))
             reason = trainer.run(replace(job, seconds_left=deadline.seconds_left()), report)
             if trainer.validation.outputs is not None:
                 save_outputs(Path(job.folder) / OUTPUTS, trainer.validation.outputs)
         return reason
+
+
+class CrossValidation:
+    """Trains the best trial's recipe on folds.
+
+    Parameters
+    ----------
+    task : ImageTask
+        The task of the search, whose training and validation images are divided together.
+    num_folds, seed : int
+        The number of folds, and the seed of the draw.
+
+    Raises
+    ------
+    DataError
+        If there are too few images.
+    """
+
+    def __init__(self, task: ImageTask, num_folds: int, seed: int) -> None:
+        every = task.train.joined(task.val)
+        digests = np.asarray(task.store.digests)[every.indices].tolist()
+        self.num_folds = num_folds
+        self.folds = fold_numbers(every.targets, task.problem, digests, num_folds, seed)
+        self.trainable = FoldTrainable(replace(task, train=every), self.folds)
+        self._num_train, self._num_val = len(task.train.indices), len(task.val.indices)
+
+    def costs(self, num_workers: int) -> FoldCosts:
+        """Return the time that this many workers need."""
+        return FoldCosts.of(self._num_train, self._num_val, self.num_folds, num_workers)
+
+    def run(
+        self, executor: Executor, best: Trial, folder: Path, deadline: Deadline, tell: Listener
+    ) -> Combination | None:
+        """Train a network for each fold up to the best trial's best epoch, with a schedule of that length.
+
+        Parameters
+        ----------
+        executor : Executor
+            Without running jobs.
+        best : Trial
+            Its configuration and its best epoch are used.
+        folder : Path
+            For the files of the folds.
+        deadline : Deadline
+            The end of training. Unless all folds are complete by then, there is no result.
+        tell : callable
+            Receives progress, and a warning with the reason if there is no result.
+
+        Returns
+        -------
+        Combination or None
+            The networks of the folds with equal weights; None if there is no result.
+        """
+        found, problem = None, self._train(executor, best, folder, deadline, tell)
+        if not problem:
+            try:
+                found = self._combination(best, folder)
+                problem = "" if found else "not all of them were finished"
+            except DataError as error:  # the metric is not defined on these images
+                problem = str(error)
+        if problem:
+            tell(Warned(f"no {self.num_folds} folds ({problem}); the best of the search is kept"))
+        return found
+
+    def _train(self, executor: Executor, best: Trial, folder: Path, deadline: Deadline, tell: Listener) -> str:
+        """Train all folds; return the reason if that failed."""
+        assert best.best_report is not None
+        num_epochs = best.best_report.epoch
+        config = {**best.config, "epochs": max(1, num_epochs)}
+        executor.trainable = self.trainable
+        waiting = deque(range(self.num_folds))
+        started_s: dict[int, float] = {}
+        taken_s: list[float] = []
+        trial_s = sum(report.seconds for report in best.reports if report.epoch <= num_epochs)
+        costs = self.costs(executor.num_workers)
+        expected_s = trial_s * costs.ratio / costs.num_rounds / MARGIN
+        num_done: dict[int, int] = {}  # epochs of each fold, the probe included
+        problems: list[str] = []
+
+        def submit() -> None:
+            while waiting and executor.num_free and not problems:
+                num_rounds = math.ceil(len(waiting) / executor.num_workers)
+                need_s = num_rounds * max(taken_s, default=expected_s)
+                if need_s > deadline.seconds_left():
+                    problems.append(
+                        f"{len(waiting)} of them take about {need_s:.1f} s, and "
+                        f"{max(0.0, deadline.seconds_left()):.1f} s are left; increase time_limit"
+                    )
+                    return
+                fold = waiting.popleft()
+                started_s[fold] = deadline.elapsed_s()
+                of_fold, left_s = {"fold": fold, "config": config}, deadline.seconds_left()
+                executor.submit(Job(fold, of_fold, str(_folder(folder, fold)), num_epochs, seconds_left=left_s))
+
+        def handle(event: Event) -> Decision:
+            match event:
+                case EpochDone(trial=fold, epoch=epoch):
+                    num_done[fold] = epoch + 1
+                    tell(Progressed("training on folds", sum(num_done.values()), self.num_folds * (num_epochs + 1)))
+                case JobFailed(trial=fold, reason=reason):
+                    problems.append(f"fold {fold + 1}: {reason}")
+                case JobDone(trial=fold):
+                    taken_s.append(deadline.elapsed_s() - started_s[fold])
+                    submit()
+            return Decision.STOP if problems else Decision.CONTINUE
+
+        submit()
+        if started_s:
+            executor.run(handle)
+        return problems[0] if problems else ""
+
+    def _combination(self, best: Trial, folder: Path) -> Combination | None:
+        """Return the networks of all folds with their out-of-fold predictions; None unless all were finished."""
+        assert best.best_report is not None
+        task, epoch = self.trainable.task, best.best_report.epoch
+        outputs = np.zeros((len(task.train.indices), task.problem.num_outputs), np.float32)
+        files = [weights_file(_folder(folder, fold), epoch) for fold in range(self.num_folds)]
+        for fold, file in enumerate(files):
+            path = file.with_name(OUTPUTS)
+            if not file.is_file() or read_predictions(path, self.trainable.task_of(fold)) is None:
+                return None
+            outputs[self.folds == fold] = np.load(path, allow_pickle=False)
+        is_evaluated = self.folds != TRAIN_ONLY
+        predictions, targets = activate(outputs[is_evaluated], task.problem), task.train.targets[is_evaluated]
+        own = best.number, best.config, read_blueprint(best), predictions, epoch
+        return Combination(
+            [TrainedCandidate(*own, file) for file in files],
+            [1 / self.num_folds] * self.num_folds,
+            predictions,
+            targets,
+            f"out of fold: each of {len(targets)} images by the one of {self.num_folds} networks that was not trained "
+            "on it",
+            evaluate(predictions, targets, task.problem, task.metric),
+            num_folds=self.num_folds,
+        )
+
+
+def _folder(folder: Path, fold: int) -> Path:
+    return folder / f"{fold:04d}"

@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Iterator, Mapping
-from importlib.metadata import entry_points
-from typing import Any, Generic, TypeVar, cast
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from saccade.errors import HyperparameterError, UnknownNameError, near_names
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 T = TypeVar("T")
 
 
-class Registry(Mapping[str, "type[T]"], Generic[T]):
-    """The classes of one seam by name. A class is imported when it is first looked up.
+class Registry(Mapping[str, "Callable[..., T]"], Generic[T]):
+    """The classes of one seam by name, or functions that return an instance. Each is imported on its first lookup.
 
     Parameters
     ----------
     kind : str
-        What the classes are, for messages: ``"searcher"``.
+        Name of the seam, for messages and the entry point group: ``"searcher"``.
     base : type
-        The class that all of them inherit from.
+        The base class of all instances.
     builtin : mapping of str to str
-        Where each class of Saccade is defined, as ``"module:name"``.
+        The classes of Saccade by name, as ``"module:name"``.
 
     Notes
     -----
@@ -32,7 +34,7 @@ class Registry(Mapping[str, "type[T]"], Generic[T]):
         [project.entry-points."saccade.searchers"]
         mine = "my_package:MySearcher"
 
-    Names of Saccade take precedence.
+    Names are case-sensitive; those of Saccade take precedence.
 
     Examples
     --------
@@ -44,12 +46,13 @@ class Registry(Mapping[str, "type[T]"], Generic[T]):
     def __init__(self, kind: str, base: type[T], builtin: Mapping[str, str]) -> None:
         self.kind, self.base, self._builtin = kind, base, dict(builtin)
 
-    def __getitem__(self, name: str) -> type[T]:
+    def __getitem__(self, name: str) -> Callable[..., T]:
         if name in self._builtin:
             module, _, attribute = self._builtin[name].partition(":")
-            return cast("type[T]", getattr(importlib.import_module(module), attribute))
-        for point in entry_points(group=f"saccade.{self.kind}s", name=name):
-            return cast("type[T]", point.load())
+            return cast("Callable[..., T]", getattr(importlib.import_module(module), attribute))
+        for point in self._entry_points():
+            if point.name == name:
+                return cast("Callable[..., T]", point.load())
         raise UnknownNameError.of(self.kind, name, self)
 
     def __contains__(self, name: object) -> bool:
@@ -62,43 +65,51 @@ class Registry(Mapping[str, "type[T]"], Generic[T]):
         return len(self._names())
 
     def _names(self) -> list[str]:
-        points = (point.name for point in entry_points(group=f"saccade.{self.kind}s"))
-        return list(dict.fromkeys([*self._builtin, *points]))
+        return list(dict.fromkeys([*self._builtin, *(point.name for point in self._entry_points())]))
 
-    def make(self, given: str | T, *arguments: Any, hidden: tuple[str, ...] = (), **options: Any) -> T:
-        """Return an instance: the one that was given, or a new one of the class of that name.
+    def _entry_points(self) -> Iterable[EntryPoint]:
+        from importlib.metadata import entry_points  # lazily: the import takes longer than all of this module
+
+        return entry_points(group=f"saccade.{self.kind}s")
+
+    def make(
+        self, given: str | T, options: Mapping[str, Any] | None = None, arguments: Mapping[str, Any] | None = None
+    ) -> T:
+        """Return an instance: the given one, or a new one of the class of that name.
 
         Parameters
         ----------
         given : str or instance
-            A name of the registry, or an instance, which is returned as it is.
-        *arguments, **options
-            Arguments of the class.
-        hidden : tuple of str
-            Parameters of the class that are not options.
+            A name of the registry; or an instance of `base`, which is returned as it is.
+        options : mapping or None
+            Keyword arguments that the user gave; their names are checked.
+        arguments : mapping or None
+            Further keyword arguments of the class, which are not options of the user.
 
         Raises
         ------
         UnknownNameError
-            If there is no class of that name.
+            If there is no class of that name, or if `given` is neither a name nor an instance.
         HyperparameterError
-            If the class has no such option, or if an instance comes with options.
+            If the class has no such option, or if an instance is given together with options.
         """
+        options, arguments = options or {}, arguments or {}
         if isinstance(given, self.base):
             if options:
                 raise HyperparameterError(
-                    f"The options {sorted(options)} came with an instance of {type(given).__name__}. "
-                    f"Pass them to its constructor, or name the {self.kind}."
+                    f"The options {sorted(options)} were given together with an instance of {type(given).__name__}. "
+                    f"Pass them to its constructor, or give the {self.kind} by name."
                 )
             return given
         if not isinstance(given, str):
-            raise UnknownNameError.of(self.kind, given, self)
+            hint = f"Pass one of these names, or an instance of {self.base.__module__}.{self.base.__qualname__}."
+            raise UnknownNameError.of(self.kind, given, self, hint)
         made = self[given]
-        known = [name for name in inspect.signature(made).parameters if name not in hidden]
+        known = [name for name in inspect.signature(made).parameters if name not in arguments]
         for option in options:
             if option not in known:
                 near = near_names(option, known)
                 advice = f"Did you mean {near[0]!r}? " if near else ""
-                theirs = f"Its options: {', '.join(known)}." if known else "It has none."
+                theirs = f"Its options: {', '.join(known)}." if known else "It has no options."
                 raise HyperparameterError(f"The {self.kind} {given!r} has no option {option!r}. {advice}{theirs}")
-        return made(*arguments, **options)
+        return made(**arguments, **options)

@@ -24,12 +24,13 @@ from saccade.events import (
     TrialCreated,
     TrialRestarted,
     Warned,
+    WorkerJoined,
 )
 from saccade.space import canonical_key
 from saccade.space.constants import copied
 from saccade.study.budget import Budget, Reserve
 from saccade.study.event_log import EventLog
-from saccade.study.life import NO_REPORT, NUM_RETRIES, Action, Cause, Fact, StudyRecord, cause_of, find_end
+from saccade.study.life import NO_REPORT, NUM_RETRIES, TIME_LIMIT, Action, Cause, Fact, StudyRecord, cause_of, find_end
 from saccade.study.standings import NUM_FAILURES, Standings, all_failed
 from saccade.study.trial import Decision, Job, Status, Trial
 
@@ -39,6 +40,9 @@ if TYPE_CHECKING:
     from saccade.searcher.base import Searcher
 
 __all__ = ["NUM_FAILURES", "NUM_RETRIES", "Study"]
+
+GRACE_S, GRACE_PART = 3.0, 0.05
+"""Seconds, or the part of the limit, for which a job may still run after the end of training; then it is cancelled."""
 
 
 @dataclass
@@ -81,6 +85,9 @@ class Study:
         measured so far.
     trial_time_limit_s : float or None
         Seconds of training for one trial, over all of its jobs.
+    first_report_grace_s : float or None
+        Seconds after the deadline at which jobs are cancelled while no trial has a score yet. None is the time that
+        jobs have after the end of training if there is a score: `GRACE_S`, or `GRACE_PART` of the limit if that is more.
     max_score : float or None
         The search ends when a trial reaches this score; other trials stop at their next report.
     folder : Path or None
@@ -124,6 +131,7 @@ class Study:
         deadline: Deadline | None = None,
         reserve_s: Reserve = 0.0,
         trial_time_limit_s: float | None = None,
+        first_report_grace_s: float | None = None,
         max_score: float | None = None,
         folder: Path | None = None,
         log: EventLog | None = None,
@@ -132,6 +140,9 @@ class Study:
         self.executor, self.searcher, self.scheduler = executor, searcher, scheduler
         self.num_trials: float = math.inf if num_trials is None else num_trials
         self.budget = Budget(deadline or Deadline(None), reserve_s, trial_time_limit_s)
+        limit_s = self.budget.deadline.limit_s
+        self._grace_s = max(GRACE_S, GRACE_PART * limit_s) if limit_s < math.inf else GRACE_S
+        self._first_report_grace_s = self._grace_s if first_report_grace_s is None else first_report_grace_s
         self.max_score = math.inf if max_score is None else max_score
         self.log, self.listeners = log, list(listeners)
         self.is_exhausted = False
@@ -187,12 +198,33 @@ class Study:
             self._has_open_jobs = False
             self._resume_open_jobs()
         self._submit_jobs()
-        self.executor.run(self._handle)
+        self._run_jobs()
         while self._retries:
             self._drop_retry(self._retries.popleft())
         if self.trials and self.best_trial is None:
             is_given_up = self._standings.is_hopeless and len(self.trials) < self.num_trials
             raise all_failed(self.trials, is_given_up=is_given_up)
+
+    def _run_jobs(self) -> None:
+        """Run jobs to their ends; when time is up, cancel those that hang or whose epoch takes too long.
+
+        An executor that cannot cancel a job is waited for.
+        """
+        deadline = self.budget.deadline
+        # If preparation took all the time, the first job still gets its grace.
+        first_report_limit_s = max(deadline.limit_s, deadline.elapsed_s()) + self._first_report_grace_s
+        while True:
+            if self.best_trial is not None:
+                timeout_s = self.seconds_left + self._grace_s
+            else:
+                timeout_s = first_report_limit_s - deadline.elapsed_s()
+            if timeout_s <= 0:
+                for number in list(self._record.jobs):
+                    self.executor.cancel(number, TIME_LIMIT)
+                timeout_s = math.inf
+            self.executor.run(self._handle, timeout_s)
+            if self.executor.num_free >= self.executor.num_workers:
+                return
 
     def new_trial(self) -> Trial | None:
         """Create a trial with the searcher's next configuration; None if there may be no more trials."""
@@ -267,6 +299,9 @@ class Study:
                 return self._take_report(event)
             case JobDone() | JobFailed():
                 self._end_job(self.trials[event.trial], cause_of(event), event)
+                self._submit_jobs()
+            case WorkerJoined():
+                self._happened(event)
                 self._submit_jobs()
             case _:
                 self._happened(event)

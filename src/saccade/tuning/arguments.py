@@ -146,31 +146,33 @@ def check_ends(searcher: Searcher, num_trials: int | None, time_limit_s: float |
         )
 
 
-def executor_of(name: str, num_workers: Any, num_trials: int | None) -> Executor:
-    """Return where the function is called; its trainable is to be set.
+def executor_of(executor: str | Executor, num_workers: Any, num_trials: int | None) -> Executor:
+    """Return the executor that calls the function; its trainable is to be set.
 
-    One worker is this process unless asked otherwise: then what the function does to the caller's variables is seen,
-    it need not be pickled, and can be debugged.
+    ``"auto"`` with one worker is this process, also with a time limit: changes that the function makes to the caller's
+    variables are visible, it need not be pickled, and it can be debugged.
 
     Raises
     ------
     UnknownNameError
-        When there is no executor of that name.
+        If there is no executor of that name.
     HyperparameterError
-        When several workers are to be this process.
+        If `num_workers` is given together with ``"inline"`` or with an instance.
     """
-    if name not in EXECUTORS:
-        raise UnknownNameError.of("executor", name, EXECUTORS)
     num_workers = whole("num_workers", num_workers) or 1
-    num = min(num_workers, num_trials or num_workers)
-    if name == "inline" and num_workers > 1:
+    if num_workers > 1 and not isinstance(executor, str):
         raise HyperparameterError(
-            f"executor='inline' calls train_fn in this process, which is one worker; num_workers is {num_workers}. "
-            "Leave one of them out"
+            f"num_workers is {num_workers}, but executor is an instance with its own workers. Leave one of them out."
         )
-    if name == "auto":
-        name = "process" if num > 1 else "inline"
-    return make_executor(name, workers=slots(num))
+    if num_workers > 1 and executor == "inline":
+        raise HyperparameterError(
+            f"num_workers is {num_workers}, but executor='inline' calls train_fn in this process, which is one worker. "
+            "Leave one of them out."
+        )
+    num = min(num_workers, num_trials or num_workers)
+    if executor == "auto":
+        executor = "process" if num > 1 else "inline"
+    return make_executor(executor, workers=slots(num), num_trials=num_trials)
 
 
 def slots(num_workers: int) -> list[WorkerSlot]:

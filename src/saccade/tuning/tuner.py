@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from saccade.deadline import Deadline
 from saccade.errors import HyperparameterError
-from saccade.executor import ExecutorName
+from saccade.executor import Executor, use_executor
 from saccade.scheduler.base import Scheduler
 from saccade.searcher.base import Searcher
 from saccade.space import Dict
@@ -39,7 +39,7 @@ def tune(
     searcher_options: Mapping[str, Any] | None = None,
     scheduler_options: Mapping[str, Any] | None = None,
     num_workers: int = 1,
-    executor: ExecutorName = "auto",
+    executor: str | Executor = "auto",
     path: str | PathLike[str] | None = None,
     resume: bool = False,
     seed: int = 0,
@@ -103,8 +103,9 @@ def tune(
     num_workers
         How many trials run at once. Several run in worker processes, to which the function is sent by cloudpickle.
     executor
-        ``"inline"`` calls the function in this process; ``"process"`` in worker processes, so that a crash costs one
-        trial; ``"auto"`` is inline for one worker.
+        Where the function is called. ``"inline"`` is this process. ``"process"`` is worker processes: a crash costs one
+        trial, and a call that hangs is ended after the time limit, which ``"inline"`` cannot do. ``"auto"`` is inline
+        for one worker. Or another name in `saccade.executor.EXECUTORS`, or an `Executor`, whose workers stay alive.
     path
         Where to keep the journal, which optuna-dashboard can show, the events, and the trials' files. With None nothing
         is kept but checkpoints, for as long as the result lives.
@@ -158,7 +159,7 @@ def tune(
     made_scheduler = arguments.scheduler_of(scheduler, max_epochs, scheduler_options)
     arguments.check_ends(made_searcher, num_trials, time_limit)
     trial_time_limit = arguments.seconds("trial_time_limit", trial_time_limit)
-    with arguments.executor_of(executor, num_workers, num_trials) as made_executor:
+    with use_executor(executor, arguments.executor_of(executor, num_workers, num_trials)) as made_executor:
         made_executor.trainable = FunctionTrainable(called, metric, is_minimized=mode == "min", max_epochs=max_epochs)
         search = Search(
             made_executor,

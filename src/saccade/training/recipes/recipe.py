@@ -65,11 +65,8 @@ class Recipe(BaseModel):
     images_per_epoch: int | None = Field(
         None, ge=1, description="images in an epoch, where there are more; each epoch goes over others. None is all"
     )
-    val_interval: int | None = Field(
-        None,
-        ge=1,
-        description="epochs from one validation to the next, besides those that the scheduler compares and the last "
-        "one; None is 1, or more of many validation images",
+    val_interval: int = Field(
+        1, ge=1, description="epochs from one validation to the next; the last epoch is always validated"
     )
     batch_size: int = Field(16, ge=1, description="images a step")
     lr: float = Field(1e-3, gt=0, description="learning rate")
@@ -193,12 +190,6 @@ class Recipe(BaseModel):
     def starts_pretrained(self) -> bool:
         """Whether the first weights are worth keeping; of an own network nobody knows but who says so."""
         return self.pretrained and (isinstance(self.model, str) or "pretrained" in self.model_fields_set)
-
-    @property
-    def stops_by_score(self) -> bool:
-        """Whether its scores may end a trial before its last epoch."""
-        has_patience = self.early_stop_patience is not None and self.early_stop_patience >= 0
-        return has_patience or self.early_stop_max_value is not None
 
     @field_validator("scale", "ratio")
     @classmethod

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,20 +22,11 @@ def save_state(path: Path, state: Any) -> None:
     state : nested dict or list
         Keys are strings or integers.
     """
-    write = state_writer(state)
-    temporary = path.with_name(path.name + ".part")
-    write(temporary)
-    temporary.replace(path)
-
-
-def state_writer(state: Any) -> Callable[[Path], None]:
-    """Return what writes a state to a path, and does not mind if numbers in it change before.
-
-    Tensors may not: they are not copied where that can be.
-    """
     tensors: dict[str, torch.Tensor] = {}
     skeleton = json.dumps(_take_apart(state, tensors))
-    return partial(save_file, _own_memory(tensors), metadata={"state": skeleton})
+    temporary = path.with_name(path.name + ".part")
+    save_file(_own_memory(tensors), temporary, metadata={"state": skeleton})
+    temporary.replace(path)
 
 
 def load_state(path: Path, device: torch.device | str = "cpu") -> Any:

@@ -6,7 +6,7 @@ image that is seen again as it was, such as one of those that judge, is computed
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import torch
@@ -18,7 +18,6 @@ from saccade.data.batches import Batches
 from saccade.inference.classifier import Classifier
 from saccade.inference.features import features_of, outputs_and_features
 from saccade.models.network import classifier_parameters
-from saccade.numerics.streams import draws
 from saccade.training.recipes.recipe import Recipe
 
 MAX_BYTES = 256 * 2**20
@@ -152,6 +151,12 @@ def feature_batches(
         return None
     features = features_of(classifier, batches.unvaried(), seconds_left)
     return FeatureBatches(batches, features) if len(features) == batches.num_images else None
+
+
+def draws(modules: Iterable[nn.Module]) -> bool:
+    """Return whether any of the modules drops values at random in training."""
+    rates = (getattr(module, name, None) for module in modules for name in ("p", "drop_prob", "drop_rate"))
+    return any(isinstance(rate, float) and rate > 0 for rate in rates)
 
 
 def is_head_the_end(classifier: Classifier) -> bool:

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 
 from saccade.inference.classifier import Classifier
-from saccade.models.frozen_norm import leave_norms_to_convolutions
 from saccade.numerics.choice import (
     INFERENCE_PART,
     PREDICTION_PART,
@@ -48,7 +47,7 @@ def choose_for_trial(
     training = choose_numerics(
         network,
         classifier.workload("training", recipe.batch_size),
-        candidates(device, "training", *fixed, num_steps=num_steps, by_image=classifier.computes_by_image),
+        candidates(device, "training", *fixed, num_steps=num_steps),
         num_steps_for_measuring(num_steps, TRAINING_PART),
         seconds_left,
     )
@@ -56,8 +55,7 @@ def choose_for_trial(
         return training, training
     # Another order would be laid out anew before and after each validation, and in what the optimizer keeps as well.
     network.eval()
-    by_image = classifier.computes_by_image
-    among = candidates(device, "inference", recipe.amp, training.channels_last, compiled=False, by_image=by_image)
+    among = candidates(device, "inference", recipe.amp, training.channels_last, compiled=False)
     num_forward = num_steps * recipe.batch_size / (FORWARD_PART * val_batch_size)
     workload = classifier.workload("inference", val_batch_size)
     num_measured = num_steps_for_measuring(num_forward, INFERENCE_PART)
@@ -83,28 +81,12 @@ def choose_for_probe(
     """
     device, network = classifier.numerics.device, classifier.network
     network.eval()
-    order, by_image = classifier.numerics.channels_last, classifier.computes_by_image
-    among = candidates(device, "inference", recipe.amp, order, compiled=False, by_image=by_image)
+    order = classifier.numerics.channels_last
+    among = candidates(device, "inference", recipe.amp, order, compiled=False)
     if is_half_native(device):
         among.sort(key=lambda numerics: numerics.dtype is torch.float32)
     num_measured = num_steps_for_measuring(num_batches, PREDICTION_PART)
     return choose_numerics(network, classifier.workload("inference", batch_size), among, num_measured, seconds_left)
-
-
-def lighten(classifier: Classifier, recipe: Recipe) -> None:
-    """Leave frozen batch normalisation to the convolutions; on CPUs it takes up to a fifth of a training step.
-
-    Parameters
-    ----------
-    classifier : Classifier
-        Its network is in the mode that it will be trained in.
-    recipe : Recipe
-        How it will be.
-    """
-    blueprint, device = classifier.blueprint, classifier.numerics.device
-    if device.type == "cpu" and not recipe.compile:
-        side = blueprint.input.img_size
-        leave_norms_to_convolutions(classifier.network, recipe.batch_size, blueprint.in_chans, side)
 
 
 def numerics_state(classifier: Classifier) -> dict[str, Any]:

@@ -19,7 +19,6 @@ from saccade.deadline import Deadline
 from saccade.errors import DivergedError
 from saccade.inference.classifier import Classifier
 from saccade.numerics.device import Numerics
-from saccade.numerics.streams import Forward
 from saccade.training.imbalance import balanced_sampling_weights, class_weights
 from saccade.training.probes.robust import robust_loss
 from saccade.training.recipes.optimisation import LearningRate, Mixing, make_optimizer, side_in_epoch
@@ -135,11 +134,12 @@ class Steps:
         sum_loss = sum_right = num_images = 0.0
         start_s = time.perf_counter()
         inputs = self._inputs(deadline)
-        forward = self._forward()
+        network = self.network if self._features is None else self.classifier.head
+        assert network is not None, "cached features are the inputs of a classifier layer"
         for step, (x_BCHW, y, *weights) in enumerate(inputs.shuffled(number), start=1):
             possible = self._steps_possible(deadline, start_s, step - 1, validation_s)
             self.learning_rate.step(number * num_steps + step - 1, possible)
-            loss, right = self._step(forward, x_BCHW, y, *weights)
+            loss, right = self._step(network, x_BCHW, y, *weights)
             if not math.isfinite(loss):
                 raise DivergedError(f"the loss became {loss} in step {step} of epoch {number + 1}")
             if self.ema is not None:
@@ -176,23 +176,16 @@ class Steps:
             train_mode(self.network, self.recipe)
         return self._features or self.batches
 
-    def _forward(self) -> Forward:
-        """Return what an epoch's inputs go through."""
-        numerics = self.classifier.numerics
-        if self._features is None:
-            return Forward(self.network, numerics)
-        assert self.classifier.head is not None, "features are those before the last layer"
-        return Forward(self.classifier.head, replace(numerics, num_streams=1))
-
     def _step(
-        self, forward: Forward, x_BCHW: torch.Tensor, y: torch.Tensor, weights: torch.Tensor | None = None
+        self, network: torch.nn.Module, x_BCHW: torch.Tensor, y: torch.Tensor, weights: torch.Tensor | None = None
     ) -> tuple[float, float]:
         """Take one step; return the loss and how many images were classified rightly before it."""
         targets, problem, smoothing = y, self.problem, self.recipe.smoothing
         if self.mixing is not None:
             x_BCHW, targets, weights = self.mixing(x_BCHW, y, weights)
             smoothing = 0.0  # part of the mixed targets already
-        outputs = forward(x_BCHW)
+        with self.classifier.numerics.autocast():
+            outputs = network(x_BCHW)
         by_class = None if self.class_weights is None else torch.as_tensor(self.class_weights, device=y.device)
         q = self.recipe.robust_loss or 0.0
         loss = robust_loss(problem, outputs, targets, q, smoothing, by_class, weights)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +23,14 @@ from saccade.training.probes.probe import Probe, fit_head, most_probed
 from saccade.training.recipes.building import new_classifier
 from saccade.training.recipes.recipe import Recipe
 from saccade.training.task import ImageTask
-from saccade.training.trial.checkpoint import load_state, state_writer
-from saccade.training.trial.drafts import Draft, Drafts
+from saccade.training.trial.checkpoint import load_state, save_state
 from saccade.training.trial.early_stopping import EarlyStopping
 from saccade.training.trial.failures import explained_faults
 from saccade.training.trial.frozen import train_mode
-from saccade.training.trial.judged_epochs import judged_epochs
 from saccade.training.trial.network_costs import network_costs
 from saccade.training.trial.numerics import (
     choose_for_probe,
     choose_for_trial,
-    lighten,
     numerics_of_state,
     numerics_state,
 )
@@ -44,7 +40,6 @@ from saccade.training.trial_files import (
     BLUEPRINT,
     drop_files,
     end_files,
-    judgement_file,
     outputs_file,
     save_outputs,
     state_file,
@@ -119,8 +114,6 @@ class Trainer:
             Until the deadline.
         """
         train_mode(self.network, self.recipe)
-        if self.steps.kept is None:
-            lighten(self.classifier, self.recipe)
         if not self.has_begun:
             num_steps, size = self.recipe.epochs * len(self.steps.batches), self.validation.batches.batch_size
             self._use(*choose_for_trial(self.classifier, self.recipe, num_steps, size, seconds_left))
@@ -155,7 +148,7 @@ class Trainer:
         return self.stop_reason
 
     def _reports(self, job: Job, deadline: Deadline) -> Iterator[tuple[EpochDone, bool]]:
-        """Do the probe and the epochs that are still to be done; tell of each whether it is whole."""
+        """Fit the probe and train the remaining epochs; yield each report, and whether its epoch is whole."""
         if not self.is_probed:
             self.is_probed = True
             self._choose_for_probe(deadline.seconds_left())
@@ -163,29 +156,28 @@ class Trainer:
             if (probe := self._fit_head(deadline)) is not None:
                 if self.steps.ema is not None:
                     self.steps.ema.set(self.network)
-                yield self._judge(job.trial, deadline, start_s, probe.figures, is_whole=True, probe=probe), True
-        until = self.recipe.epochs if job.until_epoch is None else min(job.until_epoch, self.recipe.epochs)
-        if self.num_epochs < until and not self.stop_reason:
+                yield self._validate(job.trial, deadline, start_s, probe.figures, is_whole=True, probe=probe), True
+        last_epoch = self.recipe.epochs if job.until_epoch is None else min(job.until_epoch, self.recipe.epochs)
+        if self.num_epochs < last_epoch and not self.stop_reason:
             self.choose_numerics(deadline.seconds_left())
-        num_train, num_val = self.steps.batches.num_in_pass, self.validation.batches.num_images
-        is_judged = judged_epochs(self.recipe, num_train, num_val, None)
-        while self.num_epochs < until and not self.stop_reason:
+        while self.num_epochs < last_epoch and not self.stop_reason:
             start_s = time.perf_counter()
             with self.numerics.threads():
-                figures, is_whole = self._train(deadline, lambda epoch: epoch == until or is_judged(epoch))
-            yield self._judge(job.trial, deadline, start_s, figures, is_whole), is_whole
+                metrics, is_whole = self._train(deadline, last_epoch)
+            yield self._validate(job.trial, deadline, start_s, metrics, is_whole), is_whole
 
-    def _train(self, deadline: Deadline, is_judged: Callable[[int], bool]) -> tuple[dict[str, float], bool]:
-        """Train to the next epoch that is to be judged, or to one after which there may be no time for another."""
+    def _train(self, deadline: Deadline, last_epoch: int) -> tuple[dict[str, float], bool]:
+        """Train to the next epoch to validate: by `val_interval`, the last one, or the last before the deadline."""
         data_s = 0.0
         while True:
             start_s = time.perf_counter()
-            figures, is_whole = self.steps.take_epoch(deadline, self._validation_s)
-            data_s += figures["data_s"]
+            metrics, is_whole = self.steps.take_epoch(deadline, self._validation_s)
+            data_s += metrics["data_s"]
             epoch_s = time.perf_counter() - start_s
             next_s = epoch_s + self._validation_s(epoch_s / self.steps.batches.num_in_pass)
-            if not is_whole or is_judged(self.num_epochs) or deadline.seconds_left() < next_s:
-                return {**figures, "data_s": data_s}, is_whole
+            is_validated = self.num_epochs % self.recipe.val_interval == 0 or self.num_epochs == last_epoch
+            if not is_whole or is_validated or deadline.seconds_left() < next_s:
+                return {**metrics, "data_s": data_s}, is_whole
 
     def _fit_head(self, deadline: Deadline) -> Probe | None:
         """Start the last layer from a linear probe, in which images count as they will in training."""
@@ -201,72 +193,69 @@ class Trainer:
             self.classifier, self.task.store, train, left, recipe.seed, weights, robust_loss=q, most_images=most
         )
 
-    def _judge(
+    def _validate(
         self,
         trial: int,
         deadline: Deadline,
         start_s: float,
-        figures: dict[str, float],
+        metrics: dict[str, float],
         is_whole: bool,
         probe: Probe | None = None,
     ) -> EpochDone:
-        """Validate after an epoch, and save what must be saved; a part of an epoch cannot be continued exactly."""
+        """Validate after an epoch, and write weights and checkpoint; part of an epoch cannot be resumed exactly."""
         train_s = time.perf_counter() - start_s
-        is_last = is_whole and self.num_epochs == self.recipe.epochs
-        is_continued = is_whole and not is_last and not self.task.is_refit  # nobody asks for the state after the end
-        with Drafts(self.folder) as drafts:  # nothing of what is written changes while the network is judged
-            weights = drafts.begin("best", partial(save_file, self.steps.weights()))
-            state = drafts.begin("last", state_writer(self.state_dict())) if is_continued else None
-            val_start_s = time.perf_counter()
-            figures = {**figures, **self.validation.figures(self.steps.judged, deadline, is_frozen=probe is not None)}
-            val_s = time.perf_counter() - val_start_s
-            self.val_s = val_s if probe is None else None  # by kept features it may have taken no time at all
-            if probe is not None:
-                figures |= self.validation.cv_score(probe)
-            score = self._take_score(figures, weights)
-            if probe is not None and not self.task.is_refit:
-                kept_s = time.perf_counter()
-                # Once more takes less than all that was done so far. Of drawn images nobody knows the shares.
-                learns = self.steps.draw is None and deadline.seconds_left() > kept_s - start_s
-                outputs, by_class = self.validation.outputs, self.steps.class_weights
-                keep_probe(self.classifier, self.task, probe, outputs, self.folder, by_class, learns)
-                train_s += time.perf_counter() - kept_s
-            checkpoint = None if state is None else self._keep_state(state)
-        costs = network_costs(self.classifier, self.task.costs)
-        metrics = {**figures, **costs, "train_s": train_s, "val_s": val_s, "write_s": drafts.seconds}
-        seconds = time.perf_counter() - start_s
-        return EpochDone(trial, self.num_epochs, score, seconds, metrics, checkpoint, is_last)
-
-    def _take_score(self, figures: dict[str, float], weights: Draft) -> float:
-        """Return the score, having kept the weights if they are worth it, and decided whether to go on."""
-        score, epoch = self.task.metric.score(figures[self.task.metric.name]), self.num_epochs
+        val_start_s = time.perf_counter()
+        metrics = {**metrics, **self.validation.figures(self.steps.judged, deadline, is_frozen=probe is not None)}
+        val_s = time.perf_counter() - val_start_s
+        self.val_s = val_s if probe is None else None  # cached features may have taken no time at all
+        if probe is not None:
+            metrics |= self.validation.cv_score(probe)
+        score, epoch = self.task.metric.score(metrics[self.task.metric.name]), self.num_epochs
         if not math.isfinite(score):
             raise DivergedError(f"{self.task.metric.name} on the validation images is {score}")
-        if score > self.best_score or self.task.is_refit:
+        is_last = is_whole and epoch == self.recipe.epochs
+        is_best = score > self.best_score or self.task.is_refit
+        if is_best:
             self.best_score, self.best_epoch = score, epoch
-            self._keep(weights, weights_file(self.folder, epoch), outputs_file(self.folder, epoch))
-        elif self.steps.learning_rate.progress >= NEAR_END:
-            self._keep(weights, *end_files(self.folder, epoch))
         if not self.task.is_refit:
             self.stop_reason = self.stopping.reason(score, epoch)
-        return score
+        if probe is not None and not self.task.is_refit:
+            kept_s = time.perf_counter()
+            # One more fit takes less time than all before. With drawn images the class priors are not known.
+            learns = self.steps.draw is None and deadline.seconds_left() > kept_s - start_s
+            outputs, by_class = self.validation.outputs, self.steps.class_weights
+            keep_probe(self.classifier, self.task, probe, outputs, self.folder, by_class, learns)
+            train_s += time.perf_counter() - kept_s
+        # Everything is on disk before the report, so that the study never names a file that does not exist.
+        write_start_s = time.perf_counter()
+        if is_best:
+            self._write_weights(weights_file(self.folder, epoch), outputs_file(self.folder, epoch))
+        elif self.steps.learning_rate.progress >= NEAR_END:
+            self._write_weights(*end_files(self.folder, epoch))
+        checkpoint = None
+        if is_whole and not is_last and not self.task.is_refit:  # nothing resumes after the end
+            path = state_file(self.folder, epoch)
+            save_state(path, self.state_dict())
+            checkpoint = path.name
+        write_s = time.perf_counter() - write_start_s
+        costs = network_costs(self.classifier, self.task.costs)
+        metrics = {**metrics, **costs, "train_s": train_s, "val_s": val_s, "write_s": write_s}
+        seconds = time.perf_counter() - start_s
+        return EpochDone(trial, epoch, score, seconds, metrics, checkpoint, is_last)
 
     def _validation_s(self, train_per_image_s: float) -> float:
-        """Return how long validation will take: as long as last time, or guessed from training at first."""
+        """Return how long validation takes: as long as last time, or an estimate from training at first."""
         if self.val_s is not None:
             return self.val_s
         return 0.5 * train_per_image_s * self.validation.batches.num_images  # backward takes twice as long as forward
 
-    def _keep(self, weights: Draft, path: Path, outputs: Path) -> None:
+    def _write_weights(self, path: Path, outputs: Path) -> None:
+        """Write the outputs for the validation images, then the weights; each file is complete or absent."""
         if self.validation.outputs is not None and not self.task.is_refit:
             save_outputs(outputs, self.validation.outputs)
-        weights.keep(path)
-
-    def _keep_state(self, state: Draft) -> str:
-        path = state_file(self.folder, self.num_epochs)
-        judgement_file(path).write_text(json.dumps(self.judged_state_dict()))
-        state.keep(path)
-        return path.name
+        temporary = path.with_name(path.name + ".part")
+        save_file(self.steps.weights(), temporary)
+        temporary.replace(path)
 
     def _drop_superseded(self, report: EpochDone) -> None:
         """Remove what the files that this report speaks of have superseded."""
@@ -276,26 +265,21 @@ class Trainer:
             drop_files(self.folder, "last", before_epoch=report.epoch)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all that training must have to continue exactly, but for what `judged_state_dict` returns."""
+        """Return everything that exact resumption needs."""
         return {
             "numerics": numerics_state(self.classifier) if self.has_begun else None,
             "is_probed": self.is_probed,
-            **self.steps.state_dict(),
-        }
-
-    def judged_state_dict(self) -> dict[str, Any]:
-        """Return what the latest epoch's judgement has changed."""
-        return {
             "stopping": self.stopping.state_dict(),
             "stop_reason": self.stop_reason,
             "best_score": self.best_score,
             "best_epoch": self.best_epoch,
+            **self.steps.state_dict(),
         }
 
     def load_checkpoint(self, path: Path) -> None:
-        """Continue from the state in a file, and from the judgement beside it."""
+        """Resume from a checkpoint file."""
         device = self.numerics.device
-        state = load_state(path, device) | json.loads(judgement_file(path).read_text())
+        state = load_state(path, device)
         if (numerics := numerics_of_state(state.get("numerics"), device)) is not None:
             self._use(*numerics)
         self.steps.load_state_dict(state)

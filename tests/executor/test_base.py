@@ -12,6 +12,8 @@ from saccade.study.trial import Job, Trainable
 
 
 class TestInlineExecutor(ExecutorContract):
+    can_cancel = False
+
     def make(self, trainable):
         return InlineExecutor(trainable)
 
@@ -58,5 +60,6 @@ def test_misuse_is_refused():
     executor.submit(Job(0, {}))
     with pytest.raises(AssertionError, match="see num_free"):
         executor.submit(Job(1, {}))
+    assert not executor.cancel(0)
     with pytest.raises(AssertionError, match="set the executor's trainable"):
         executor.run(lambda event: None)

@@ -1,0 +1,204 @@
+"""The networks that a predictor is made of: one candidate, or an ensemble where cross-fitting finds it better."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from saccade.inference.average import weighted_mean
+from saccade.selection.candidates import Candidate, ProbeCandidate, TrainedCandidate, activate
+from saccade.selection.ensemble import MIN_IMAGES, Evaluation, best_single, cross_fit, evaluate, select_weights
+from saccade.training.task import ImageTask
+
+
+@dataclass(frozen=True, eq=False)
+class Combination:
+    """The members of a predictor.
+
+    Attributes
+    ----------
+    members : list of Candidate
+        The one with the highest score first.
+    weights : list of float
+        Their weights in the mean of predictions; the sum is 1.
+    predictions : ndarray, shape (num_images, num_outputs)
+        For held-out images, to which calibration and thresholds are fitted.
+    targets : ndarray
+        The targets of these images.
+    score_how : str
+        How its scores were measured; empty for a single network, with the scores of its epoch.
+    evaluation : Evaluation or None
+        Its scores, unless they are those of its epoch.
+    cross_fitted_scores : dict
+        Scores of the ``ensemble`` and of the ``single`` network, if they were compared.
+    num_folds : int
+        How many folds the networks come from; 0 if they come from trials.
+    is_refit : bool
+        Whether the network was trained on the validation images, after the search.
+    """
+
+    members: list[Candidate]
+    weights: list[float]
+    predictions: np.ndarray
+    targets: np.ndarray
+    score_how: str = ""
+    evaluation: Evaluation | None = None
+    cross_fitted_scores: dict[str, float] | None = None
+    num_folds: int = 0
+    is_refit: bool = False
+
+    @classmethod
+    def single(cls, candidate: Candidate, task: ImageTask) -> Combination:
+        """Return the combination of one candidate."""
+        return cls([candidate], [1.0], candidate.predictions, task.val.targets)
+
+
+@dataclass(frozen=True, eq=False)
+class _Model:
+    """A model in ensemble selection: a candidate, or the mean of several probes."""
+
+    weights: dict[int, float]  # by index of the candidate
+    predictions: np.ndarray
+
+    @classmethod
+    def of(cls, weights: dict[int, float], candidates: Sequence[Candidate]) -> _Model:
+        rows = [candidates[index].predictions for index in weights]
+        return cls(weights, weighted_mean(rows, list(weights.values())))
+
+
+def combine(
+    candidates: Sequence[Candidate],
+    task: ImageTask,
+    max_members: int = 5,
+    seed: int = 0,
+    seconds_left: Callable[[], float] = lambda: math.inf,
+) -> Combination:
+    """Return the best candidate, or an ensemble unless cross-fitting finds it worse.
+
+    Parameters
+    ----------
+    candidates : sequence of Candidate
+        At least one that is not the end of a schedule.
+    task : ImageTask
+        The validation images and the metric.
+    max_members : int
+        The most members of an ensemble; 1 is the best candidate alone.
+    seed : int
+        As in `saccade.selection.ensemble.cross_fit`.
+    seconds_left : callable
+        Without time the ensemble is not cross-fitted, and not compared with the best candidate.
+
+    Raises
+    ------
+    DataError
+        If the metric is not defined on the validation images.
+    """
+    targets, problem, metric = task.val.targets, task.problem, task.metric
+
+    given = targets, problem, metric
+
+    def combined(
+        model: _Model, how: str, evaluation: Evaluation | None = None, scores: dict[str, float] | None = None
+    ) -> Combination:
+        of_members = {
+            index: metric.score(metric(targets, candidates[index].predictions, problem)) for index in model.weights
+        }
+        order = sorted(model.weights, key=lambda index: (-of_members[index], index))
+        members, weights = [candidates[index] for index in order], [model.weights[index] for index in order]
+        if len(members) == 1:
+            return replace(Combination.single(members[0], task), cross_fitted_scores=scores)
+        predictions = weighted_mean([one.predictions for one in members], weights)
+        evaluation = evaluation or evaluate(model.predictions, *given)
+        return Combination(members, weights, predictions, targets, how, evaluation, scores)
+
+    singles = [one for one in candidates if not _is_schedule_end(one)]
+    best = singles[best_single([one.predictions for one in singles], *given)]
+    alone = Combination.single(best, task)
+    # A predictor is loaded with at most one network of the user's own.
+    own = next((one.own_network for one in [best, *candidates] if one.own_network is not None), None)
+    candidates = [one for one in candidates if one.own_network in (None, own)]
+    candidates = _one_of_each_training(candidates, task)
+    if max_members == 1 or len(candidates) == 1:
+        return alone
+    models = _models(candidates, task, max_members, seed)
+    has_probes_mean = len(models) < len(candidates)
+    independent = "on the validation images, which were not used to select the ensemble"
+    if len(models) == 1:  # the mean of probes
+        return combined(models[0], independent)
+    if len(targets) < MIN_IMAGES:
+        return combined(models[0], independent) if has_probes_mean else alone
+
+    predictions, sizes = [one.predictions for one in models], [len(one.weights) for one in models]
+    weights = select_weights(predictions, targets, problem, max_members, seed, sizes)
+    mean = _mean_of(models, weights, candidates, max_members)
+    evaluations = cross_fit(predictions, *given, max_members, seed, seconds_left, sizes)
+    if evaluations is None:
+        return combined(mean, "on the validation images that selected the ensemble; no time was left to cross-fit it")
+    ensemble, single = evaluations
+    scores = {"ensemble": ensemble.score, "single": single.score}
+    if np.count_nonzero(weights) > 1 and ensemble.is_as_good_as(single, len(targets), problem):
+        how = "cross-fitted: ensembles selected on four fifths of the validation images, evaluated on the last fifth"
+        return combined(mean, how, ensemble, scores)
+    if len(models[0].weights) > 1:
+        of_best, of_probes = (evaluate(rows, *given) for rows in (best.predictions, predictions[0]))
+        if of_probes.is_as_good_as(of_best, len(targets), problem):
+            return combined(models[0], independent, of_probes, scores)
+    return replace(alone, cross_fitted_scores=scores)
+
+
+def _is_schedule_end(candidate: Candidate) -> bool:
+    return isinstance(candidate, TrainedCandidate) and candidate.is_schedule_end
+
+
+def _one_of_each_training(candidates: Sequence[Candidate], task: ImageTask) -> list[Candidate]:
+    """Keep of each trial the end of its schedule, or the best epoch where that is significantly better."""
+    left_out: list[Candidate] = []
+    for end in (one for one in candidates if _is_schedule_end(one)):
+        for best in candidates:
+            if best.trial == end.trial and isinstance(best, TrainedCandidate) and not best.is_schedule_end:
+                of_end, of_best = (
+                    evaluate(one.predictions, task.val.targets, task.problem, task.metric) for one in (end, best)
+                )
+                is_end_kept = of_end.is_as_good_as(of_best, len(task.val.targets), task.problem)
+                left_out.append(best if is_end_kept else end)
+    return [one for one in candidates if not any(one is other for other in left_out)]
+
+
+def _models(candidates: Sequence[Candidate], task: ImageTask, max_members: int, seed: int) -> list[_Model]:
+    """Return one model for each candidate, but one for all probes, the first.
+
+    The weights of probes are selected on their out-of-fold predictions for training images. These are many more than
+    the validation images, which are then independent of the selection.
+    """
+    probes = {index: one.probe for index, one in enumerate(candidates) if isinstance(one, ProbeCandidate)}
+    rows = [probe.rows for probe in probes.values()]
+    common = functools.reduce(np.intersect1d, rows) if rows else np.zeros(0, np.int64)
+    if len(probes) < 2 or len(common) < len(task.val.targets):
+        return [_Model.of({index: 1.0}, candidates) for index in range(len(candidates))]
+    unseen = []
+    for probe in probes.values():
+        place_of = np.full(len(task.train.targets), -1)
+        place_of[probe.rows] = np.arange(len(probe.rows))
+        unseen.append(activate(probe.unseen[place_of[common]], task.problem))
+    weights = select_weights(unseen, task.train.targets[common], task.problem, max_members, seed)
+    mean = {index: float(weight) for index, weight in zip(probes, weights, strict=True) if weight}
+    others = [_Model.of({index: 1.0}, candidates) for index in range(len(candidates)) if index not in probes]
+    return [_Model.of(mean, candidates), *others]
+
+
+def _mean_of(
+    models: Sequence[_Model], weights: np.ndarray, candidates: Sequence[Candidate], max_members: int
+) -> _Model:
+    """Return the weighted mean of models, with at most `max_members` candidates."""
+    total: dict[int, float] = defaultdict(float)
+    for model, weight in zip(models, weights.tolist(), strict=True):
+        for index, part in model.weights.items():
+            total[index] += weight * part
+    kept = sorted((index for index in total if total[index]), key=lambda index: (-total[index], index))[:max_members]
+    whole = sum(total[index] for index in kept)
+    return _Model.of({index: total[index] / whole for index in kept}, candidates)

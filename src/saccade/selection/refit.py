@@ -1,0 +1,67 @@
+"""Training of the best recipe once more, on training and validation images together."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from saccade.deadline import Deadline
+from saccade.events import EpochDone, Event, JobDone, JobFailed, Listener, Progressed, Warned
+from saccade.executor import Executor
+from saccade.selection.candidates import Candidate, TrainedCandidate
+from saccade.study.trial import Decision, Job
+from saccade.training.task import ImageTask
+from saccade.training.trial.trainable import ImageTrainable
+from saccade.training.trial_files import weights_file
+
+
+def refit(
+    executor: Executor, task: ImageTask, best: Candidate, folder: Path, deadline: Deadline, tell: Listener
+) -> Candidate | None:
+    """Train a candidate's recipe up to its epoch on training and validation images together.
+
+    Parameters
+    ----------
+    executor : Executor
+        Without running jobs.
+    task : ImageTask
+        The task of the search.
+    best : Candidate
+        Its configuration and epoch are used.
+    folder : Path
+        For the weights.
+    deadline : Deadline
+        The end of training. Unless the refit is complete by then, there is no result.
+    tell : callable
+        Receives progress, and a warning with the reason if there is no result.
+
+    Returns
+    -------
+    Candidate or None
+        The new network, with the predictions of `best`, since no image is left to evaluate it. None if there is no
+        result.
+    """
+    executor.trainable = ImageTrainable(replace(task, train=task.train.joined(task.val), is_refit=True))
+    done: list[EpochDone] = []
+    problems: list[str] = []
+
+    def handle(event: Event) -> Decision:
+        match event:
+            case EpochDone():
+                done.append(event)
+                tell(Progressed("refit on all images", event.epoch, best.epoch))
+            case JobDone(reason=reason) if reason:
+                problems.append(reason)
+            case JobFailed(reason=reason):
+                problems.append(reason)
+        return Decision.CONTINUE
+
+    job = Job(best.trial, best.config, str(folder), best.epoch, seconds_left=deadline.seconds_left())
+    executor.submit(job)
+    executor.run(handle)
+    weights = weights_file(folder, best.epoch)
+    is_done = bool(done) and done[-1].epoch == best.epoch and done[-1].metrics["train_part"] == 1.0
+    if not is_done or not weights.is_file():
+        tell(Warned(f"no refit on all images ({'; '.join(problems) or 'it was not finished'}); the best trial is kept"))
+        return None
+    return TrainedCandidate(best.trial, best.config, best.blueprint, best.predictions, best.epoch, weights)

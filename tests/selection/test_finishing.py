@@ -1,0 +1,28 @@
+"""The end of a fit, on made-up folders and predictions."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from saccade.selection.finishing import _trust
+from saccade.training.task import Split
+
+
+def test_classes_of_equal_size_stay_equal_whichever_images_are_held_out(make_task: Any) -> None:
+    """The class that an image was held out from has fewer to learn from, and more to be judged by: by chance alone."""
+    task = make_task()
+    targets = np.repeat([0, 1, 2], 4)
+    is_held_out = np.array([1, 1, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0], bool)
+    train, val = (Split(np.flatnonzero(rows), targets[rows]) for rows in (~is_held_out, is_held_out))
+    task = replace(task, train=train, val=val)
+    predictions = np.full((len(val.targets), 3), 1 / 3, np.float32)
+
+    def shares(is_holdout: bool) -> tuple[float, ...]:
+        told = replace(task, is_holdout=is_holdout)
+        return _trust(predictions, val.targets, told, {}).calibration.shares
+
+    assert shares(is_holdout=True) == ()
+    assert shares(is_holdout=False) == (1 / 8, 3 / 8, 4 / 8)
