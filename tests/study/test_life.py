@@ -34,7 +34,7 @@ class Scripted(Executor):
         self.jobs.append(job)
         self.waiting.append(job)
 
-    def run(self, handle):
+    def run(self, handle, timeout_s=None):
         while self.waiting:
             *reports, end = self.scripts.pop(0)
             for report in reports:

@@ -87,7 +87,7 @@ class Study:
         Seconds of training for one trial, over all of its jobs.
     first_report_grace_s : float or None
         Seconds after the deadline at which jobs are cancelled while no trial has a score yet. None is the time that
-        jobs have after the end of training if there is a score: `GRACE_S`, or `GRACE_PART` of the limit if that is more.
+        jobs have after the end of training otherwise: `GRACE_S`, or `GRACE_PART` of the limit if that is more.
     max_score : float or None
         The search ends when a trial reaches this score; other trials stop at their next report.
     folder : Path or None
