@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from saccade.scheduler.rungs import TrialProgress, Bracket, Rung, choose_rungs, choose_rungs_for
+from saccade.scheduler.rungs import Bracket, Rung, TrialProgress, choose_rungs, choose_rungs_for
 
 reduction_factors = st.floats(1.1, 8) | st.integers(2, 8)
 scores = st.lists(st.floats(-1e9, 1e9) | st.integers(-3, 3), max_size=40)

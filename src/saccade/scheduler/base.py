@@ -48,7 +48,7 @@ class Scheduler(ABC):
     """
 
     def on_start(self, state: StudyState) -> None:  # noqa: B027  optional
-        """Called when the study starts to run; in a resumed run, after `on_report` for all earlier reports."""
+        """React to the start of the study; in a resumed run, after `on_report` for all earlier reports."""
 
     @abstractmethod
     def next_job(self, state: StudyState) -> Job | None:
@@ -66,4 +66,4 @@ class Scheduler(ABC):
         """
 
     def on_end(self, trial: Trial) -> None:  # noqa: B027  optional
-        """Called when a job of the trial has ended, with the new ``trial.status``."""
+        """React to the end of a job of the trial, which has its new ``trial.status``."""
