@@ -241,8 +241,11 @@ class Study:
                 self._happened(Warned(f"{exhausted} The search ends after {num} {'trial' if num == 1 else 'trials'}."))
             return None
         # The log comes first: a folder without an event would be in the way of the next trial with this number.
-        self._happened(TrialCreated(len(self.trials), config))
+        created = TrialCreated(len(self.trials), config)
+        self._apply(created)
+        self._write(created)
         _make_folder(self.trials[-1])
+        self._tell(created)
         return self.trials[-1]
 
     def _suggest(self) -> dict[str, Any]:

@@ -92,8 +92,8 @@ class Validation:
         Returns
         -------
         dict
-            By the name `CV_SCORE`; empty without folds, where the metric is undefined, or if the user gave the validation
-            images, which may differ from the training images.
+            By the name `CV_SCORE`; empty without folds, where the metric is undefined, or if the user gave the
+            validation images, which may differ from the training images.
         """
         if probe.held_out is None or self.outputs is None or not self._task.is_holdout:
             return {}
