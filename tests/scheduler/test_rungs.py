@@ -13,7 +13,7 @@ reduction_factors = st.floats(1.1, 8) | st.integers(2, 8)
 scores = st.lists(st.floats(-1e9, 1e9) | st.integers(-3, 3), max_size=40)
 
 
-class TestLadder:
+class TestBracket:
     @given(grace=st.integers(0, 20), eta=reduction_factors, more=st.integers(0, 200))
     def test_epochs_grow_from_the_first_rung_to_the_last(self, grace, eta, more):
         max_epochs = max(1, grace) + more
@@ -123,7 +123,7 @@ class TestRung:
         assert not rung.in_top_fraction(0)
 
 
-class TestClimber:
+class TestTrialProgress:
     def test_it_stands_on_a_rung_only_as_long_as_it_is_not_trained(self):
         progress = TrialProgress(7, Bracket(1, 3))
         seen = []

@@ -131,7 +131,7 @@ class ASHAScheduler(Scheduler):
         progress.is_over = True
         return Decision.STOP
 
-    def on_end(self, trial: Trial) -> None:
+    def on_job_end(self, trial: Trial) -> None:
         """Add a trial that is paused, or has ended, to its rung."""
         self._running.discard(trial.number)
         progress = self._progress_of(trial.number)

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from saccade.events import EpochDone
-from saccade.searcher.base import Searcher
 from saccade.study.trial import Decision, Job, Trial
 
 
@@ -17,10 +16,6 @@ class StudyState(Protocol):
     @property
     def trials(self) -> Sequence[Trial]:
         """All trials so far, by number."""
-
-    @property
-    def searcher(self) -> Searcher:
-        """The search algorithm."""
 
     @property
     def seconds_left(self) -> float:
@@ -65,5 +60,5 @@ class Scheduler(ABC):
         In a resumed run, this is called for all earlier reports first, and the return values are ignored.
         """
 
-    def on_end(self, trial: Trial) -> None:  # noqa: B027  optional
+    def on_job_end(self, trial: Trial) -> None:  # noqa: B027  optional
         """React to the end of a job of the trial, which has its new ``trial.status``."""

@@ -31,7 +31,7 @@ class FIFOScheduler(Scheduler):
         """Continue."""
         return Decision.CONTINUE
 
-    def on_end(self, trial: Trial) -> None:
+    def on_job_end(self, trial: Trial) -> None:
         """Queue a trial that is paused."""
         if trial.status is Status.PAUSED:
             self._paused.append(trial.number)
