@@ -104,7 +104,7 @@ def test_warm_start_requires_the_same_classes_and_network_and_a_fitted_predictor
     with pytest.raises(NotFittedError):
         predictor.fit(make_colours(8), hyperparameters=tiny, warm_start=True)
     predictor.fit(make_colours(8), hyperparameters=tiny)
-    with pytest.raises(HyperparameterError, match="goes on with the network 'test_resnet'"):
+    with pytest.raises(HyperparameterError, match="network 'test_resnet'"):
         predictor.fit(make_colours(8), hyperparameters={"model": "test_vit"}, warm_start=True)
-    with pytest.raises(DataError, match="Leave warm_start away"):
+    with pytest.raises(DataError, match="warm_start"):
         predictor.fit(make_colours(8, ("green", "red"), seed=1), warm_start=True)
