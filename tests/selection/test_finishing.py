@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from saccade.selection.finishing import _trust
+from saccade.selection.finishing import _postprocessing
 from saccade.tasks.problem import Multiclass
 from saccade.training.task import Split
 
@@ -21,9 +21,9 @@ def test_classes_of_equal_size_stay_equal_whichever_images_are_held_out(make_tas
     task = replace(task, train=train, val=val, problem=Multiclass(("a", "b", "c")))
     predictions = np.full((len(val.targets), 3), 1 / 3, np.float32)
 
-    def shares(is_holdout: bool) -> tuple[float, ...]:
+    def class_prior(is_holdout: bool) -> tuple[float, ...]:
         given = replace(task, is_holdout=is_holdout)
-        return _trust(predictions, val.targets, given, {}).calibration.shares
+        return _postprocessing(predictions, val.targets, given, {}).calibration.class_prior
 
-    assert shares(is_holdout=True) == ()
-    assert shares(is_holdout=False) == (1 / 8, 3 / 8, 4 / 8)
+    assert class_prior(is_holdout=True) == ()
+    assert class_prior(is_holdout=False) == (1 / 8, 3 / 8, 4 / 8)
