@@ -4,12 +4,13 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from saccade.data.splitting import split_folds
 from saccade.inference import calibration as module
-from saccade.inference.calibration import Calibration, calibration_error, error_by_chance, fit_calibration, fold_numbers
+from saccade.inference.calibration import Calibration, calibration_error, error_by_chance, fit_calibration
 from saccade.tasks.problem import Binary, Multiclass, Multilabel, Problem, Regression
 
 CLASSES = Multiclass(("a", "b", "c", "d"))
@@ -61,7 +62,7 @@ def test_what_is_told_of_afterwards_is_cross_fitted(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(module, "_likeliest", lambda *_: next(calibrations))
     found = fit_calibration(probabilities, targets, CLASSES, seed=1)
     assert found.temperature == 9.0
-    folds = fold_numbers(40, np.random.default_rng(1))
+    folds = split_folds(np.zeros(40), 5, np.random.default_rng(1))
     after = np.empty_like(probabilities)
     for fold in range(5):
         after[folds == fold] = Calibration(fold + 1.0).apply(probabilities[folds == fold], CLASSES)
@@ -168,15 +169,6 @@ def test_numbers_and_a_lone_image_are_left_as_they_are() -> None:
     assert fit_calibration(numbers, np.array([0.0, 1.0]), problem) == Calibration()
     assert Calibration(2.0).apply(numbers, problem) is numbers
     assert fit_calibration(np.array([[0.5, 0.5, 0, 0]]), np.array([0]), CLASSES) == Calibration()
-
-
-@settings(max_examples=30)
-@given(st.integers(1, 200), st.integers(0, 2**32 - 1))
-def test_folds_are_of_equal_size(num: int, seed: int) -> None:
-    sizes = np.bincount(fold_numbers(num, np.random.default_rng(seed)))
-    assert sizes.sum() == num
-    assert sizes.max() - sizes.min() <= 1
-    assert len(sizes) == min(5, num)
 
 
 def test_the_calibration_error_is_that_of_a_plain_loop() -> None:

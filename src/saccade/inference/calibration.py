@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from saccade.data.splitting import split_folds
 from saccade.tasks.problem import Problem
 
 NUM_BINS = 15
@@ -163,7 +164,7 @@ def fit_calibration(
     if shares is not None and np.ptp(shares) < EQUAL_SHARES * shares.mean():
         shares = None
     logits = problem.logits(probabilities)
-    folds = fold_numbers(len(targets), rng)
+    folds = split_folds(np.zeros(len(targets)), min(NUM_FOLDS, len(targets)), rng)
     after = probabilities.copy()
     for fold in range(folds.max() + 1):
         is_in = folds == fold
@@ -226,11 +227,6 @@ def error_by_chance(probabilities: np.ndarray, problem: Problem, num_bins: int =
     columns = problem.confidences(probabilities)
     errors = [_binned_error(p, rng.random(len(p)) < p, num_bins) for _ in range(NUM_DRAWS) for p in columns]
     return float(np.mean(errors))
-
-
-def fold_numbers(num_images: int, rng: np.random.Generator) -> np.ndarray:
-    """Return a fold for each image, 0 to `NUM_FOLDS` - 1, at random and of equal size but for one image."""
-    return rng.permutation(num_images) % min(NUM_FOLDS, num_images)
 
 
 def _binned_error(certainty: np.ndarray, is_right: np.ndarray, num_bins: int) -> float:

@@ -18,8 +18,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from saccade.data.splitting import split_folds
 from saccade.errors import DataError
-from saccade.inference.calibration import EQUAL_SHARES, fold_numbers
+from saccade.inference.calibration import EQUAL_SHARES, NUM_FOLDS
 from saccade.tasks.metrics import Metric
 from saccade.tasks.problem import Problem
 
@@ -131,7 +132,7 @@ def fit_thresholds(
     if not is_enough.any() or len(has) < 2 * MIN_IMAGES:
         is_known = metric.name == "balanced_accuracy" and shares is not None
         return _by_shares(probabilities, targets, problem, metric, shares) if is_known else Thresholds()
-    folds = fold_numbers(len(has), np.random.default_rng(seed))
+    folds = split_folds(np.zeros(len(has)), min(NUM_FOLDS, len(has)), np.random.default_rng(seed))
     decided, logits = probabilities.copy(), []
     for fold in range(folds.max() + 1):
         is_in = folds == fold
