@@ -132,7 +132,8 @@ def split_parts(
         num_left = np.array([sizes[own].sum() - (limit < len(own)) for own, limit in zip(left, limits, strict=True)])
         quotas = _quotas(num_images, fraction, np.where(limits > 0, num_left, 0), rng, cover_classes)
         for stratum in np.flatnonzero(quotas):
-            taken, num_wanted = [], quotas[stratum]
+            taken: list[int] = []
+            num_wanted = quotas[stratum]
             for group in left[stratum]:  # whole groups, without exceeding the quota if possible
                 if num_wanted <= 0 or len(taken) == limits[stratum]:
                     break
