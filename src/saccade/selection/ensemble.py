@@ -21,8 +21,8 @@ import numpy as np
 
 from saccade.data.splitting import split_folds
 from saccade.errors import DataError
-from saccade.inference.average import weighted_mean
 from saccade.inference.calibration import fit_calibration
+from saccade.inference.postprocessing import weighted_mean
 from saccade.tasks.metrics import Metric, summary_metrics
 from saccade.tasks.problem import Problem
 
