@@ -129,7 +129,7 @@ def test_columns_that_are_not_there_are_told_with_the_option_that_names_them(sac
     assert "'image'" in result.stderr
     assert "--image-column" in result.stderr
     result = saccade("fit", csv, "--image-column", "path", "--label", "kinds", "--out", tmp_path / "run")
-    assert "Did you mean 'kind'? Name it by --label." in result.stderr
+    assert "Did you mean 'kind'? Pass it as --label." in result.stderr
     assert result.exit_code == 2
 
 

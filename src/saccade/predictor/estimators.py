@@ -1,7 +1,6 @@
-"""`ImageClassifier` and `ImageRegressor`: the predictor as scikit-learn's own tools want it.
+"""`ImageClassifier` and `ImageRegressor`: `ImagePredictor` with the interface of scikit-learn.
 
-They take part in `Pipeline`, `GridSearchCV`, `cross_val_score`, `clone` and pickling. What they do is done by
-`ImagePredictor`; what is here is how scikit-learn hands over images, labels and arguments.
+They work in `Pipeline`, `GridSearchCV`, `cross_val_score`, `clone` and pickling.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ _NESTED = "hyperparameters__"
 
 
 class _ImageEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
-    """What both estimators share: arguments, images, and where the fitted predictor is kept."""
+    """Base class of both estimators: arguments, images, and the fitted predictor."""
 
     def __init__(
         self,
@@ -87,7 +86,7 @@ class _ImageEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has 
         return tags
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return a state that needs no folder: in place of the predictor, the bytes of its files."""
+        """Return a state with the bytes of the predictor's files in place of the predictor."""
         state: dict[str, Any] = dict(super().__getstate__())
         if predictor := state.pop("predictor_", None):
             state["predictor_files"] = {file.name: file.read_bytes() for file in Path(predictor.save()).iterdir()}
@@ -104,9 +103,9 @@ class _ImageEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has 
             self.predictor_ = self._load(folder)
 
     def _load(self, folder: Path) -> ImagePredictor:
-        """Return the predictor in a folder, which goes when the predictor does."""
+        """Return the predictor in a temporary folder, which is removed together with the predictor."""
         predictor = ImagePredictor.load(folder, self.verbosity)
-        predictor.eval_metric = self.eval_metric  # a function of one's own is in no file
+        predictor.eval_metric = self.eval_metric  # files cannot hold a function of the user
         weakref.finalize(predictor, shutil.rmtree, folder, ignore_errors=True)
         return predictor
 
@@ -114,7 +113,7 @@ class _ImageEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has 
         images = self._images(X, reset=True)
         check_consistent_length(images, labels)
         if len(images) < 2:
-            raise DataError("X holds 1 sample; expected 2 at least, to learn from one and judge by the other")
+            raise DataError("X has 1 sample; expected 2 or more, one for training and one for validation")
         pixel_range = pixel_range_of(images)
         column = _column([as_uint8(image, pixel_range) for image in images])
         with self._run_folder() as run:
@@ -145,13 +144,13 @@ class _ImageEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has 
             **(self.fit_options or {}),
         }
 
-    def _pictures(self, X: Any) -> list[ImageLike]:
-        """Return images that can be predicted."""
+    def _prepared_images(self, X: Any) -> list[ImageLike]:
+        """Return images in the form that `ImagePredictor` takes."""
         check_is_fitted(self, "predictor_")
         return [as_uint8(image, self.pixel_range_) for image in self._images(X, reset=False)]
 
     def _images(self, X: Any, reset: bool) -> list[ImageLike]:
-        """Return paths, bytes, pictures, or arrays whose numbers are of any scale."""
+        """Return paths, bytes, Pillow images, or arrays of any scale."""
         images = image_list(X)
         if images is None:
             return list(self._lay_out(validate_data(self, X, reset=reset)))
@@ -165,37 +164,36 @@ class _ImageEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has 
 
 
 class ImageClassifier(ClassifierMixin, _ImageEstimator):  # type: ignore[misc]  # scikit-learn has no types
-    """Finds the best image classifier that a time limit can buy; an estimator of scikit-learn's kind.
+    """Find the best image classifier within a time limit; a scikit-learn estimator.
 
     Parameters
     ----------
     time_limit : float, "auto" or None
-        Seconds of one fit, of which cross-validation makes many. "auto" is 7200, or the preset's; None is no limit.
+        Seconds of one fit; cross-validation runs many fits. "auto" is 7200, or the preset's; None is no limit.
     hyperparameters : mapping or None
-        As in `ImagePredictor.fit`. In `set_params` and `GridSearchCV`, ``hyperparameters__lr`` is one of them alone.
+        As in `ImagePredictor.fit`. In `set_params` and `GridSearchCV`, ``hyperparameters__lr`` is a single one.
     presets : str, list of str or None
         As in `ImagePredictor.fit`.
     num_trials : int or None
-        Trials of one fit at most; None leaves it to the preset, the time limit and the size of the space.
+        Maximum number of trials of one fit. None: the preset, the time limit and the size of the space decide.
     searcher : str, Searcher or None
-        Who proposes configurations; None is ``random``.
+        Search algorithm; None is the preset's, or ``auto``.
     holdout_frac : float or None
-        Part of the images to choose the best trial by, between 0 and 1; None is a tenth, or less of very many.
+        Fraction of the images that validates trials; None is a tenth, or less of very many.
     eval_metric : str, callable or None
-        The figure to choose it by; `score` stays the accuracy, as in all of scikit-learn's classifiers.
+        Metric used for model selection; `score` is the accuracy, as in all classifiers of scikit-learn.
     weights : path or None
         A file of pretrained weights, or a folder of such files.
     image_shape : tuple of int or None
-        The shape, (height, width) or (height, width, channels), of images that come as rows of a table. None: they are
-        squares.
+        The shape, (height, width) or (height, width, channels), of images given as rows of a table; None is square.
     random_state : int, RandomState or None
         Seed of the split, the search and the training; None draws one.
     path : str, Path or None
-        The run folder, which each fit replaces; None is a temporary one. Leave it None where fits run in parallel.
+        The run folder, which each fit replaces; None is a temporary one. Keep None if fits run in parallel.
     verbosity : int
         As in `ImagePredictor`.
     fit_options : mapping or None
-        Further arguments of `ImagePredictor.fit`: ``scheduler``, ``executor``, ``ngpus_per_trial`` and others.
+        Other options of `ImagePredictor.fit`: ``scheduler``, ``executor``, ``ngpus_per_trial`` and so on.
 
     Attributes
     ----------
@@ -204,9 +202,9 @@ class ImageClassifier(ClassifierMixin, _ImageEstimator):  # type: ignore[misc]  
     predictor_ : ImagePredictor
         The fitted predictor, with its `leaderboard` and `fit_summary`. It owns a temporary folder; `save` keeps it.
     pixel_range_ : tuple of float or None
-        The numbers that are black and white; None where images were no arrays.
+        The values of black and white; None if the images were not arrays.
     n_features_in_ : int
-        Numbers in a row; only where images came as rows of a table.
+        Numbers in a row; only if images were rows of a table.
 
     Notes
     -----
@@ -216,11 +214,11 @@ class ImageClassifier(ClassifierMixin, _ImageEstimator):  # type: ignore[misc]  
     - an array of shape (n, height, width) or (n, height, width, channels), of 1, 3 or 4 channels;
     - a table of numbers, each row of which is a flattened image, as in `sklearn.datasets.load_digits`.
 
-    Numbers of type uint8 and bool are taken as they are. Others are scaled by what was seen in `fit`: from [0, 1] where
-    all were in it, and from [0, 255] where all were uint8, else from the smallest to the largest.
+    Values of type uint8 and bool are not scaled. Others are scaled by the range in `fit`: [0, 1] if all were in it,
+    [0, 255] if all were uint8, else from the smallest to the largest.
 
-    A pickle holds the predictor's own files, which are safetensors and JSON, and can be loaded on any machine; it is as
-    large as the weights. As with all pickles, load only what you trust; `predictor_.save` needs no trust.
+    A pickle contains the predictor's files (safetensors and JSON) and can be loaded on any machine. Load only pickles
+    that you trust; folders by `predictor_.save` are safe.
 
     Examples
     --------
@@ -233,7 +231,7 @@ class ImageClassifier(ClassifierMixin, _ImageEstimator):  # type: ignore[misc]  
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
-        tags.classifier_tags.poor_score = True  # on the generated tables that this tag is about; they are no pictures
+        tags.classifier_tags.poor_score = True  # on generated tables, which are not images
         return tags
 
     def fit(self, X: Any, y: Any) -> ImageClassifier:
@@ -254,7 +252,7 @@ class ImageClassifier(ClassifierMixin, _ImageEstimator):  # type: ignore[misc]  
         Raises
         ------
         DataError, HyperparameterError, UnknownNameError
-            When an argument is wrong; nothing has been trained then.
+            If an argument is invalid; nothing has been trained then.
         """
         labels = _labels(self, y)
         check_classification_targets(labels)
@@ -266,12 +264,12 @@ class ImageClassifier(ClassifierMixin, _ImageEstimator):  # type: ignore[misc]  
         return self
 
     def predict(self, X: Any) -> np.ndarray:
-        """Return the likeliest label of each image, as an array of shape (num_images,).
+        """Return the most probable label of each image, as an array of shape (num_images,).
 
         Raises
         ------
         ImageReadError
-            When one of the images cannot be read.
+            If an image cannot be read.
         sklearn.exceptions.NotFittedError
             Before `fit`.
         """
@@ -281,16 +279,16 @@ class ImageClassifier(ClassifierMixin, _ImageEstimator):  # type: ignore[misc]  
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Return the probabilities of the classes, float32 of shape (num_images, num_classes); else as `predict`."""
-        images = self._pictures(X)
+        images = self._prepared_images(X)
         probabilities = np.asarray(self.predictor_.predict_proba(images, as_pandas=False))
         _refuse_unreadable(images, np.isnan(probabilities[:, 0]))
         return probabilities
 
 
 class ImageRegressor(RegressorMixin, _ImageEstimator):  # type: ignore[misc]  # scikit-learn has no types
-    """Finds the best network that a time limit can buy to tell a number from an image.
+    """Find the best network within a time limit that predicts a number from an image; a scikit-learn estimator.
 
-    It is an estimator of scikit-learn's kind. Parameters, attributes (but for ``classes_``) and the forms of images are
+    Parameters, attributes (but for ``classes_``) and the forms of images are
     those of `ImageClassifier`; `score` is R², and `eval_metric` is ``rmse`` by itself.
 
     Examples
@@ -303,7 +301,7 @@ class ImageRegressor(RegressorMixin, _ImageEstimator):  # type: ignore[misc]  # 
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
-        tags.regressor_tags.poor_score = True  # on the generated tables that this tag is about; they are no pictures
+        tags.regressor_tags.poor_score = True  # on generated tables, which are not images
         return tags
 
     def fit(self, X: Any, y: Any) -> ImageRegressor:
@@ -318,13 +316,13 @@ class ImageRegressor(RegressorMixin, _ImageEstimator):  # type: ignore[misc]  # 
         try:
             numbers = labels.astype(np.float64)
         except (TypeError, ValueError) as error:
-            raise DataError(f"y must be numbers, one for each image; {error}") from None
+            raise DataError(f"y must be one number per image; {error}") from None
         self._fit(X, numbers, "regression")
         return self
 
     def predict(self, X: Any) -> np.ndarray:
         """Return the number of each image, as an array of shape (num_images,); raises as the classifier's does."""
-        images = self._pictures(X)
+        images = self._prepared_images(X)
         numbers = self.predictor_.predict(images, as_pandas=False)
         _refuse_unreadable(images, np.asarray(pd.isna(numbers)))
         return np.asarray(numbers, np.float64)
