@@ -74,7 +74,7 @@ def test_docstring():
 
 @pytest.mark.parametrize("value", [0, "many", 1.5, True])
 def test_wrong_values(value):
-    with pytest.raises(HyperparameterError, match="num_restarts was given .*; expected a whole number, 1"):
+    with pytest.raises(HyperparameterError, match=r"num_restarts was given .*; expected a whole number, 1"):
         MoreOptions.of({"num_restarts": value})
     with pytest.raises(HyperparameterError, match="--restarts was given"):
         MoreOptions.of({"num_restarts": value}, label=lambda _: "--restarts")
