@@ -187,7 +187,7 @@ class FitOptions(BaseModel):
     time_limit: Annotated[
         Seconds | Literal["auto"] | None,
         Option(
-            "Time for everything, from this call to its return.",
+            "Limit for the total time: seconds; on the command line also 90s, 10m, 1h30m or none.",
             '"auto" is the preset\'s limit, or 7200 s; None is no limit. Even a very short limit gives a predictor.',
             metavar="TIME",
             is_in_record=False,
