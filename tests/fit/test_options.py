@@ -137,7 +137,7 @@ def test_invalid_holdout_fractions(value):
         ({"hyperparameter_tune_kwargs": {"max_reward": math.nan}}, "max_reward was given nan"),
         ({"hyperparameter_tune_kwargs": {"max_reward": True}}, "max_reward was given True"),
         ({"hyperparameter_tune_kwargs": {"searcher_options": 3}}, "searcher_options was given 3; expected a dict"),
-        ({"weights": 5}, "weights was given 5; expected a path or None"),
+        ({"weights": 5}, "weights was given 5; expected a path, or None"),
     ],
 )
 def test_values_of_the_wrong_type_are_refused(arguments, message):
