@@ -15,7 +15,7 @@ from saccade import __version__
 HEAVY = ("torch", "timm", "torchvision", "pandas", "sklearn", "matplotlib", "optuna")
 
 
-def test_help_is_answered_without_heavy_libraries():
+def test_help_needs_no_heavy_libraries():
     commands = ("demo", "check", "fit", "resume", "leaderboard", "choose", "evaluate", "predict", "explain", "models")
     commands += ("doctor",)
     program = (
@@ -52,7 +52,7 @@ def test_an_error_of_a_real_process_is_a_paragraph_and_exit_code_2(tmp_path):
         (("--model", "resnet999"), "Unknown network 'resnet999'"),
     ],
 )
-def test_a_fit_that_cannot_be_says_why(saccade, splits, arguments, message, tmp_path):
+def test_an_invalid_fit_is_refused_with_a_reason(saccade, splits, arguments, message, tmp_path):
     result = saccade("fit", splits, *arguments, "--out", tmp_path / "run")
     assert result.exit_code == 2
     assert result.stderr.startswith("saccade: ")
@@ -68,7 +68,7 @@ def test_an_error_of_the_system_is_a_paragraph_too(saccade, splits, tmp_path):
     assert "Traceback" not in result.stderr
 
 
-def test_a_search_whose_trials_all_fail_tells_the_reason_without_a_traceback(saccade, splits, tmp_path):
+def test_a_failed_search_shows_the_reason_without_a_traceback(saccade, splits, tmp_path):
     small = ("--model", "test_resnet", "--set", "pretrained=False", "--set", "img_size=32")
     run = tmp_path / "run"
     result = saccade("fit", splits, *small, "--set", "opt=nonsense", "--num-trials", "1", "--out", run)

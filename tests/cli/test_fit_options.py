@@ -44,7 +44,7 @@ def test_a_run_writes_the_file_that_repeats_it(saccade, splits, tmp_path, monkey
     assert (tmp_path / "again" / FIT_TOML).read_text() == (tmp_path / "first" / FIT_TOML).read_text()
 
 
-def test_the_file_says_what_was_asked(fitted, splits):
+def test_the_file_has_the_given_options(fitted, splits):
     run, _ = fitted
     config = FitConfig.read(run)
     assert config.data == str(splits)
@@ -52,7 +52,7 @@ def test_the_file_says_what_was_asked(fitted, splits):
     assert config.hyperparameters["model"] == "test_resnet"
 
 
-def test_options_win_over_the_file_one_hyperparameter_at_a_time(saccade, splits, tmp_path):
+def test_options_take_precedence_over_the_file_by_hyperparameter(saccade, splits, tmp_path):
     (tmp_path / "data").symlink_to(splits)
     (tmp_path / "my.toml").write_text(
         """
@@ -79,7 +79,7 @@ def test_options_win_over_the_file_one_hyperparameter_at_a_time(saccade, splits,
     assert "learning_rate" not in config.hyperparameters
 
 
-def test_a_preset_is_told_to_the_search_and_to_the_file(saccade, splits, tmp_path):
+def test_a_preset_reaches_the_search_and_the_file(saccade, splits, tmp_path):
     few = ("--set", "batch_size=8", "--num-trials", "1", "--time-limit", "1m")
     result = saccade("fit", splits, *SMALL, *few, "--preset", "medium_quality", "--out", tmp_path / "run")
     assert result.exit_code == 0, result.stderr
@@ -90,7 +90,7 @@ def test_a_preset_is_told_to_the_search_and_to_the_file(saccade, splits, tmp_pat
     assert "Did you mean 'medium_quality'" in wrong.stderr
 
 
-def test_a_table_is_learned_from_and_tested_on_by_the_names_of_classes(saccade, splits, tmp_path, fitted):
+def test_tables_of_images(saccade, splits, tmp_path, fitted):
     columns = ("--image-column", "path", "--label", "kind")
     train = table_of(splits, "train", splits / "train.csv", splits)  # paths are relative to the file
     test = table_of(splits, "test", tmp_path / "test.csv", splits)
@@ -115,7 +115,7 @@ def test_a_table_is_learned_from_and_tested_on_by_the_names_of_classes(saccade, 
         (("nowhere",), "There is no 'nowhere'"),
     ],
 )
-def test_what_cannot_be_asked_is_told(saccade, arguments, message, tmp_path, monkeypatch):
+def test_invalid_options_are_refused(saccade, arguments, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     result = saccade("fit", *arguments)
     assert result.exit_code == 2
@@ -123,17 +123,17 @@ def test_what_cannot_be_asked_is_told(saccade, arguments, message, tmp_path, mon
     assert list(tmp_path.iterdir()) == []
 
 
-def test_columns_that_are_not_there_are_told_with_the_option_that_names_them(saccade, splits, tmp_path):
+def test_a_missing_column_is_reported_with_its_option(saccade, splits, tmp_path):
     csv = table_of(splits, "train", tmp_path / "train.csv")
     result = saccade("fit", csv, "--out", tmp_path / "run")
     assert "'image'" in result.stderr
     assert "--image-column" in result.stderr
     result = saccade("fit", csv, "--image-column", "path", "--label", "kinds", "--out", tmp_path / "run")
-    assert "Did you mean 'kind'? Name it by --label." in result.stderr
+    assert "Did you mean 'kind'? Pass it as --label." in result.stderr
     assert result.exit_code == 2
 
 
-def test_mistakes_in_options_are_told_without_heavy_libraries():
+def test_errors_in_options_need_no_heavy_libraries():
     program = (
         "import sys; from saccade.cli import app; code = 0\n"
         "try: app(['fit', 'x', '--lr', '1:0.1'])\n"

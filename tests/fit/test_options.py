@@ -1,3 +1,5 @@
+"""The options of a fit: types, ranges, combinations, and errors."""
+
 from __future__ import annotations
 
 import math
@@ -16,7 +18,7 @@ def tuning(**given):
     return FitOptions.of({"hyperparameter_tune_kwargs": given})
 
 
-def test_what_is_not_given():
+def test_defaults():
     settings = FitOptions.of({})
     assert settings == FitOptions()
     assert (settings.holdout_frac, settings.random_state, settings.executor) == (None, 0, "auto")
@@ -24,7 +26,7 @@ def test_what_is_not_given():
     assert settings.num_trials is None
 
 
-def test_what_is_given():
+def test_given_values():
     settings = FitOptions.of(
         {"holdout_frac": 0.25, "random_state": 7, "nthreads_per_trial": 2, "ngpus_per_trial": 0, "weights": Path("w")}
     )
@@ -34,7 +36,7 @@ def test_what_is_given():
     assert tuning(**kwargs).given == {**kwargs, "max_reward": 1.0}
 
 
-def test_numbers_of_numpy_become_pythons():
+def test_numpy_numbers_become_python_numbers():
     settings = FitOptions.of({"holdout_frac": np.float32(0.25), "random_state": np.int64(7)})
     assert (type(settings.holdout_frac), type(settings.random_state)) == (float, int)
     tuned = tuning(num_trials=np.uint8(3), max_reward=np.float32(0.5))
@@ -53,7 +55,7 @@ def test_numbers_of_numpy_become_pythons():
         ({"hyperparameter_tune_kwargs": {3: 3}}, "Unknown key of hyperparameter_tune_kwargs 3. Known: max_reward,"),
     ],
 )
-def test_unknown_names_are_refused_with_advice(arguments, message):
+def test_unknown_names_are_refused_with_a_suggestion(arguments, message):
     with pytest.raises(UnknownArgumentError) as caught:
         FitOptions.of(arguments)
     assert str(caught.value).startswith(message)
@@ -81,18 +83,18 @@ def test_unknown_executors_are_refused(executor):
         FitOptions.of({"executor": executor})
 
 
-def test_ready_searchers_and_schedulers_are_taken():
+def test_instances_of_searchers_and_schedulers():
     searcher, scheduler = RandomSearcher({"x": 1}), FIFOScheduler()
     tuned = tuning(searcher=searcher, scheduler=scheduler)
     assert (tuned.searcher, tuned.scheduler) == (searcher, scheduler)
 
 
-NO_WHOLE_NUMBERS = [True, np.bool_(True), 2.0, "2", math.nan, [2], -1]
+NOT_WHOLE_NUMBERS = [True, np.bool_(True), 2.0, "2", math.nan, [2], -1]
 
 
-@pytest.mark.parametrize("value", [*NO_WHOLE_NUMBERS, 0, None])
+@pytest.mark.parametrize("value", [*NOT_WHOLE_NUMBERS, 0, None])
 @pytest.mark.parametrize("name", ["num_trials", "nthreads_per_trial"])
-def test_numbers_from_one_on(name, value):
+def test_counts(name, value):
     arguments = {"hyperparameter_tune_kwargs": {name: value}} if name == "num_trials" else {name: value}
     if value is None:
         FitOptions.of(arguments)
@@ -101,27 +103,27 @@ def test_numbers_from_one_on(name, value):
         FitOptions.of(arguments)
 
 
-@pytest.mark.parametrize("value", NO_WHOLE_NUMBERS)
-def test_numbers_from_zero_on(value):
+@pytest.mark.parametrize("value", NOT_WHOLE_NUMBERS)
+def test_seeds(value):
     with pytest.raises(HyperparameterError, match=r"random_state was given .*; expected a whole number, 0 or more"):
         FitOptions.of({"random_state": value})
 
 
 @pytest.mark.parametrize("value", [True, np.bool_(True), "2", math.nan, math.inf, [2], -1, -0.5, 1.5])
-def test_what_is_no_number_of_gpus(value):
+def test_invalid_numbers_of_gpus(value):
     with pytest.raises(HyperparameterError, match=r"ngpus_per_trial was given .*; expected"):
         FitOptions.of({"ngpus_per_trial": value})
 
 
 @pytest.mark.parametrize("value", [0, 0.5, 1, 2, 2.0, np.float32(0.5), np.int64(2)])
-def test_gpus_are_counted_in_whole_ones_or_parts_of_one(value):
+def test_numbers_of_gpus(value):
     num_gpus = FitOptions.of({"ngpus_per_trial": value}).ngpus_per_trial
     assert num_gpus == value
     assert type(num_gpus) is (float if value == 0.5 else int)
 
 
 @pytest.mark.parametrize("value", [0, 1, 0.0, 1.0, -0.1, math.nan, math.inf, True, "0.1", [0.1], 10**400])
-def test_the_holdout_is_a_part(value):
+def test_invalid_holdout_fractions(value):
     with pytest.raises(HyperparameterError, match=r"holdout_frac was given .*; expected a number between 0 and 1"):
         FitOptions.of({"holdout_frac": value})
 
@@ -135,15 +137,15 @@ def test_the_holdout_is_a_part(value):
         ({"hyperparameter_tune_kwargs": {"max_reward": math.nan}}, "max_reward was given nan"),
         ({"hyperparameter_tune_kwargs": {"max_reward": True}}, "max_reward was given True"),
         ({"hyperparameter_tune_kwargs": {"searcher_options": 3}}, "searcher_options was given 3; expected a dict"),
-        ({"weights": 5}, "weights was given 5; expected a path or None"),
+        ({"weights": 5}, "weights was given 5; expected a path, or None"),
     ],
 )
-def test_other_values_of_the_wrong_type_are_refused(arguments, message):
+def test_values_of_the_wrong_type_are_refused(arguments, message):
     with pytest.raises(HyperparameterError, match=message):
         FitOptions.of(arguments)
 
 
-def test_the_callers_dictionaries_are_left_alone():
+def test_the_callers_dictionaries_are_not_changed():
     options = {"first_is_default": False}
     kwargs = {"num_trials": np.int64(3), "searcher_options": options}
     settings = FitOptions.of({"hyperparameter_tune_kwargs": kwargs})
@@ -156,7 +158,7 @@ def test_the_callers_dictionaries_are_left_alone():
     assert FitOptions.of({"hyperparameter_tune_kwargs": None}) == FitOptions()
 
 
-def test_without_a_seed_one_is_drawn_and_kept():
+def test_without_a_seed_one_is_drawn():
     seeds = {FitOptions.of({"random_state": None}).random_state for _ in range(20)}
     assert len(seeds) > 10
     assert all(0 <= seed < 2**31 for seed in seeds)
@@ -179,19 +181,19 @@ def test_time_limits(given, seconds):
 
 
 @pytest.mark.parametrize("given", [0, -1, math.nan, -math.inf, True, "600", "Auto", [600], 10**400])
-def test_other_time_limits_are_refused(given):
+def test_invalid_time_limits(given):
     with pytest.raises(HyperparameterError, match=r"time_limit was given .*; expected a positive number of seconds"):
         FitOptions.of({"time_limit": given})
 
 
-def test_what_tunes_may_stand_beside_the_other_arguments():
+def test_options_of_the_search_may_be_nested_or_flat():
     settings = FitOptions.of({"num_trials": 3, "hyperparameter_tune_kwargs": {"searcher": "grid"}})
     assert (settings.num_trials, settings.searcher) == (3, "grid")
     with pytest.raises(HyperparameterError, match="num_trials given twice"):
         FitOptions.of({"num_trials": 3, "hyperparameter_tune_kwargs": {"num_trials": 3}})
 
 
-def test_scheduler_options_are_taken_and_those_that_do_not_exist_are_refused():
+def test_scheduler_options():
     assert FitOptions.of({"scheduler_options": {}}).scheduler_options == {}
     options = {"grace_epochs": 2, "reduction_factor": 4}
     assert tuning(scheduler="asha", scheduler_options=options).scheduler_options == options
@@ -219,7 +221,7 @@ def test_starting_configurations():
         tuning(starting_configs=starts, searcher_options={"starting_configs": starts})
 
 
-def test_a_trials_own_time_limit():
+def test_trial_time_limits():
     assert tuning(trial_time_limit=np.float32(0.5)).trial_time_limit == 0.5
     assert tuning(trial_time_limit=math.inf).trial_time_limit is None
     for wrong in (0, "10m", True, math.nan):
@@ -228,7 +230,7 @@ def test_a_trials_own_time_limit():
 
 
 @pytest.mark.parametrize(("given", "members"), [("auto", 5), (True, 5), (False, 1), (1, 1), (3, 3), (np.int64(7), 7)])
-def test_how_many_networks_may_be_averaged(given, members):
+def test_ensemble_sizes(given, members):
     settings = FitOptions.of({"ensemble": given})
     assert settings.max_members == members
     assert type(settings.ensemble) in (bool, int, str)
@@ -254,13 +256,13 @@ def test_a_single_network_is_not_averaged(others):
 
 
 @pytest.mark.parametrize("value", [1, 0, -2, 2.5, True, "5"])
-def test_what_is_no_number_of_folds(value):
+def test_invalid_numbers_of_folds(value):
     with pytest.raises(HyperparameterError, match=r"num_folds was given .* expected"):
         FitOptions.of({"num_folds": value})
 
 
 @pytest.mark.parametrize(
-    ("besides", "message"),
+    ("others", "message"),
     [
         ({"refit_full": True}, "already trains on all images"),
         ({"warm_start": True}, "was trained on images"),
@@ -269,6 +271,6 @@ def test_what_is_no_number_of_folds(value):
         ({"ensemble": 3}, "num_folds=3, or remove"),
     ],
 )
-def test_what_folds_cannot_be_had_with(besides, message):
+def test_options_that_folds_do_not_support(others, message):
     with pytest.raises(HyperparameterError, match=message):
-        FitOptions.of({"num_folds": 5, **besides})
+        FitOptions.of({"num_folds": 5, **others})

@@ -26,7 +26,7 @@ NEW = ["medium_quality", "high_quality", "best_quality", "fast_inference"]
 
 @pytest.mark.parametrize("name", sorted({*OLD, *NEW}))
 @pytest.mark.parametrize("limit_s", [None, 60.0])
-def test_every_preset_is_a_fit_that_can_be(name: str, limit_s: float | None) -> None:
+def test_every_preset_is_valid(name: str, limit_s: float | None) -> None:
     preset = find_preset(name, limit_s)
     space = recipe_space(preset.hyperparameters)
     if "model" in preset.hyperparameters:
@@ -51,7 +51,7 @@ def test_autogluons_presets_are_what_they_were(name: str) -> None:
     assert preset.options["time_limit"] == 3600 * hours
 
 
-def test_networks_are_named_by_nobody_where_the_time_is_short() -> None:
+def test_no_networks_are_named_if_time_is_short() -> None:
     for name in NEW:
         assert "model" not in find_preset(name, 600).hyperparameters
     assert "model" in find_preset("best_quality", 2 * 3600).hyperparameters
@@ -63,7 +63,7 @@ def test_better_presets_allow_more_networks() -> None:
 
 
 @pytest.mark.parametrize("besides", [{"refit_full": True}, {"objectives": ["accuracy", "params"]}, {"num_folds": 9}])
-def test_what_the_user_gives_wins_over_what_a_preset_says_of_averages(besides: dict[str, Any]) -> None:
+def test_options_of_the_user_take_precedence_over_the_ensemble_of_a_preset(besides: dict[str, Any]) -> None:
     settings = FitOptions.of(besides).with_defaults(find_preset("best_quality").options)
     assert settings.ensemble == "auto"
     assert FitOptions.of({"ensemble": 2}).with_defaults(find_preset("best_quality").options).max_members == 2
@@ -79,7 +79,7 @@ def test_small_networks_are_those_with_the_smallest_files(tmp_path: Path, monkey
     assert small_networks(tmp_path) == ["resnet18", "test_vit", "resnet50"]
 
 
-def test_a_preset_searches_what_is_at_hand_and_ends_in_what_it_says(
+def test_a_preset_searches_available_networks(
     make_colours: Callable[..., pd.DataFrame], tiny_weights: Path, tmp_path: Path
 ) -> None:
     predictor = ImagePredictor(path=tmp_path / "run", verbosity=0)
@@ -94,7 +94,7 @@ def test_a_preset_searches_what_is_at_hand_and_ends_in_what_it_says(
     assert predictor.fit_summary()["ensemble"] == []
 
 
-def test_of_several_presets_the_later_ones_count() -> None:
+def test_later_presets_take_precedence() -> None:
     both = find_preset(["best_quality", "medium_quality_faster_train"])
     assert both.hyperparameters["epochs"] == 50
     assert both.options["num_trials"] == 1

@@ -28,12 +28,12 @@ from saccade.space.constants import canonical_key
         (" 10M ", 600.0),
     ],
 )
-def test_a_time_limit_is_read_in_all_its_forms(text, limit):
+def test_durations(text, limit):
     assert parse_duration(text) == limit
 
 
 @pytest.mark.parametrize("text", ["", " ", "soon", "10x", "m", "1m1h", "1..5h", ".h", "-5m", "1h30"])
-def test_what_is_no_duration_is_refused_with_examples(text):
+def test_invalid_durations_are_refused_with_examples(text):
     with pytest.raises(HyperparameterError, match="1h30m"):
         parse_duration(text)
 
@@ -65,7 +65,7 @@ def test_a_duration_is_the_sum_of_its_parts(hours, minutes, seconds):
         ("()", ()),
     ],
 )
-def test_a_constant_has_the_type_it_looks_like(text, value):
+def test_constants(text, value):
     parsed = parse_space(text)
     assert parsed == value
     assert type(parsed) is type(value)
@@ -85,7 +85,7 @@ def test_a_constant_has_the_type_it_looks_like(text, value):
         ("1:2.5", Real(1, 2.5)),
     ],
 )
-def test_choices_and_ranges_become_spaces(text, space):
+def test_spaces(text, space):
     assert parse_space(text) == space
 
 
@@ -96,17 +96,17 @@ def test_every_number_survives_being_written(number):
 
 
 @pytest.mark.parametrize("text", ["", "a,", ",a", "a,,b", "1:x", "1:2:lin", "1:2:log:3", "1:", "(1,2", "'a", "(1,)"])
-def test_what_is_no_value_is_refused(text):
+def test_invalid_values_are_refused(text):
     with pytest.raises(HyperparameterError):
         parse_space(text)
 
 
-def test_a_range_upside_down_is_refused_with_the_right_way_up():
+def test_reversed_ranges_are_refused_with_a_correction():
     with pytest.raises(SpaceError, match=r"Real\(0\.1, 0\.5\)"):
         parse_space("0.5:0.1")
 
 
-def test_options_left_out_are_no_hyperparameters():
+def test_omitted_options_are_not_hyperparameters():
     assert parse_hyperparameters(["epochs=5", " opt =sgd"], model="a,b", lr=None) == {
         "model": Categorical("a", "b"),
         "epochs": 5,
@@ -123,7 +123,7 @@ def test_options_left_out_are_no_hyperparameters():
         (["model=a"], {"model": "b"}, "'model' is given twice"),
     ],
 )
-def test_settings_that_make_no_sense_are_refused(settings, named, message):
+def test_invalid_settings_are_refused(settings, named, message):
     with pytest.raises(HyperparameterError, match=message):
         parse_hyperparameters(settings, **named)
 
@@ -158,7 +158,7 @@ def test_spaces_and_dicts_can_be_written_as_in_python(value):
         "Real(**{})",
     ],
 )
-def test_python_that_makes_no_space_is_refused(text):
+def test_invalid_python_is_refused(text):
     with pytest.raises((HyperparameterError, SpaceError)):
         parse_space(text)
 
@@ -181,7 +181,7 @@ CHOICES = st.lists(st.one_of(CONSTANTS, RANGES), min_size=2, unique_by=canonical
 
 
 @given(st.one_of(CONSTANTS, RANGES, CHOICES))
-def test_what_is_written_for_a_file_is_read_back_equal(value):
+def test_values_are_read_back_equal(value):
     assert canonical_key(from_toml(to_toml(value))) == canonical_key(value)
 
 
@@ -196,6 +196,6 @@ def test_any_text_is_read_back_equal_or_refused(text):
 
 
 @pytest.mark.parametrize("value", [object(), len, Categorical("a", object())])
-def test_objects_of_ones_own_cannot_be_written(value):
+def test_objects_of_the_user_cannot_be_written(value):
     with pytest.raises(HyperparameterError, match="cannot be written"):
         to_toml(value)

@@ -1,4 +1,4 @@
-"""The demo: from nothing to a classifier of handwritten digits, on any machine and without a network."""
+"""The demo: a classifier of handwritten digits, on any machine and without internet access."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from saccade.report.tables import output_console, print_trials
 from saccade.space import Categorical
 
 SIDE, MARGIN = 32, 2
-"""Pixels of a side of a digit, as it is written and as the networks see it, and of the empty border in it."""
+"""Pixels of a side of an image, and of its empty border."""
 
 PREDICTIONS, WHY = "predictions.png", "why.png"
-"""The pictures: of some test images with what is predicted, and of where the network looks and what is alike."""
+"""The figures: test images with predictions; saliency and similar training images."""
 
 NUM_REASONS = 6
-"""Images of the latter."""
+"""Images in the second figure."""
 
 TIME_LIMIT_S = 300
 """The search takes a fraction of it, unless the machine is busy."""
@@ -40,8 +40,8 @@ HYPERPARAMETERS: dict[str, Any] = {
     "batch_size": 32,
     "img_size": SIDE,
     "pretrained": False,
-    "hflip": 0.0,  # a mirrored 2 is no 2
-    "scale": (0.7, 1.0),  # nor is a quarter of a digit one
+    "hflip": 0.0,  # a mirrored 2 is not a 2
+    "scale": (0.7, 1.0),  # a small crop may not show the digit
 }
 """Two small residual networks with random weights, each at two learning rates."""
 
@@ -49,7 +49,7 @@ HYPERPARAMETERS: dict[str, Any] = {
 def run_demo(
     out: Path, hyperparameters: Mapping[str, Any] = HYPERPARAMETERS, num_images: int | None = None
 ) -> dict[str, float]:
-    """Write the digits, search, test, and draw what the predictor does, and why.
+    """Write the digits, search, evaluate on the test set, and draw predictions and explanations.
 
     Parameters
     ----------
@@ -57,14 +57,14 @@ def run_demo(
         The folder for ``digits/`` (the images), ``run/`` (the run), and the pictures
         ``predictions.png`` and ``why.png``.
     hyperparameters : mapping
-        What to search.
+        Search space.
     num_images : int or None
-        Take only so many of the images; None takes all 1797.
+        Number of images to use; None uses all 1797.
 
     Returns
     -------
     dict
-        The figures on the test images, as `ImagePredictor.evaluate` returns them.
+        Scores on the test images, as `ImagePredictor.evaluate` returns them.
     """
     console = output_console()
     start_s = time.perf_counter()
@@ -77,14 +77,14 @@ def run_demo(
         time_limit=TIME_LIMIT_S,
         hyperparameters=hyperparameters,
         hyperparameter_tune_kwargs={"searcher": "grid", "scheduler": "fifo"},  # all four, to the end
-        nthreads_per_trial=1,  # such small networks gain nothing from more; so two cores train two trials at once
+        nthreads_per_trial=1,  # so two cores train two trials at once
     )
     print_trials(console, predictor.leaderboard())
-    figures = predictor.evaluate(test)
+    scores = predictor.evaluate(test)
     draw_predictions(predictor, test, out / PREDICTIONS)
     predictor.why(test, num_images=NUM_REASONS).savefig(out / WHY)
-    _tell(console, len(test), figures, out, time.perf_counter() - start_s)
-    return figures
+    _print_results(console, len(test), scores, out, time.perf_counter() - start_s)
+    return scores
 
 
 def write_digits(folder: Path, num_images: int | None = None) -> int:
@@ -93,7 +93,7 @@ def write_digits(folder: Path, num_images: int | None = None) -> int:
     Returns
     -------
     int
-        How many.
+        Number of images.
     """
     digits = load_digits()
     pixels_NHW, labels = digits.images[:num_images], digits.target[:num_images]
@@ -110,9 +110,9 @@ def write_digits(folder: Path, num_images: int | None = None) -> int:
 
 
 def draw_predictions(predictor: ImagePredictor, test: ImageDataset, path: Path, num_images: int = 24) -> Path:
-    """Draw some of the test images with what the predictor says, and return the picture's path.
+    """Draw some of the test images with their predictions, and return the path of the figure.
 
-    Half of the images are those it is least sure of, where the mistakes are; half are drawn at random.
+    Half of the images are those with the lowest confidence; half are drawn at random.
     """
     found = predictor.pipeline.predict(test["image"].tolist())
     confidence = np.array(found.label_probabilities)
@@ -128,9 +128,9 @@ def draw_predictions(predictor: ImagePredictor, test: ImageDataset, path: Path, 
     return path
 
 
-def _tell(console: Console, num_test: int, figures: Mapping[str, float], out: Path, seconds: float) -> None:
+def _print_results(console: Console, num_test: int, scores: Mapping[str, float], out: Path, seconds: float) -> None:
     image = min((out / "digits" / "test").glob("*/*.png"))
-    console.print(f"[bold]test accuracy {figures['top1']:.4f}[/bold] on {num_test} images; {seconds:.0f} s in all")
+    console.print(f"[bold]test accuracy {scores['top1']:.4f}[/bold] on {num_test} images; {seconds:.0f} s in all")
     console.print(f"sample predictions: {(out / PREDICTIONS).resolve()}", soft_wrap=True)
     console.print(f"why, for some of them: {(out / WHY).resolve()}", soft_wrap=True)
     saccade = "saccade" if shutil.which("saccade") else f"{sys.executable} -m saccade"

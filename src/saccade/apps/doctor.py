@@ -1,4 +1,4 @@
-"""What this machine can do: one fact for each thing that a fit depends on, and what to do where one is missing."""
+"""Checks of this machine: one fact for each thing that a fit depends on, with advice."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ LEAST_DISK_BYTES = 2_000_000_000
 LEAST_MEMORY_BYTES = 2_000_000_000
 PROBE_TIMEOUT_S = 3.0
 TIMED_NETWORK, TIMED_BATCH, TIMED_SIDE = "resnet18", 4, 64
-"""A training step that takes some hundredths of a second on a laptop, and tells what its arithmetic is worth."""
+"""A training step that takes some hundredths of a second on a laptop."""
 
 MOST_TIMED_STEPS, TIMING_S = 5, 0.5
-"""When the timing of one number format ends."""
+"""Limits of the timing of one number format."""
 
 
 @dataclass(frozen=True)
@@ -48,13 +48,13 @@ class Fact:
     Attributes
     ----------
     name : str
-        The thing, in a word or two.
+        Name, in a word or two.
     text : str
-        How it stands.
+        Result of the check.
     verdict : {"OK", "note", "problem"}
         "note": a fit works, but something may be missing or slow; "problem": a fit would fail.
     advice : str
-        What to do; empty where all is well.
+        What to do; empty if all is well.
     """
 
     name: str
@@ -64,7 +64,7 @@ class Fact:
 
 
 def examine() -> Iterator[Fact]:
-    """Yield the facts one by one; all of them take a few seconds, most of which the import of torch has taken before.
+    """Yield the facts; all of them take a few seconds.
 
     Examples
     --------
@@ -77,7 +77,7 @@ def examine() -> Iterator[Fact]:
     yield _memory()
     yield _arithmetic()
     yield _disk("cache", cache_folder(), "set SACCADE_CACHE to a folder elsewhere")
-    yield _disk("runs", Path.cwd() / RUNS_FOLDER, "change to another folder, or name one by fit --out")
+    yield _disk("runs", Path.cwd() / RUNS_FOLDER, "change to another folder, or pass one to fit --out")
     yield _weights()
     yield _hub()
     yield _image_formats()
@@ -115,7 +115,7 @@ def _processor() -> Fact:
         return Fact("processor", text, "note", advice)
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     if load > num_cores:
-        advice = "other programs are at work: trials will be slower than they need be"
+        advice = "other programs use the processor: trials will be slower"
         return Fact("processor", f"{text}, load {load:.1f}", "note", advice)
     return Fact("processor", text)
 
@@ -131,12 +131,12 @@ def _memory() -> Fact:
         return Fact("memory", "unknown" if total is None else f"{decimal(total)} in all")
     text = f"{decimal(free)} free" + ("" if total is None else f" of {decimal(total)}")
     if free < LEAST_MEMORY_BYTES:
-        return Fact("memory", text, "note", "end other programs, or choose a small batch_size and img_size")
+        return Fact("memory", text, "note", "stop other programs, or choose a small batch_size and img_size")
     return Fact("memory", text)
 
 
 def available_memory_bytes() -> int | None:
-    """Return how much memory a new program could have, within the limit of a container; None where nobody says."""
+    """Return the available memory, within the limit of a container; None if it is unknown."""
     free = [bytes_ for bytes_ in (_free_in_container(), _free_in_system()) if bytes_ is not None]
     return min(free) if free else None
 

@@ -1,7 +1,7 @@
-"""The list of commands, and how their errors are shown.
+"""The commands, and how their errors are shown.
 
-A command is a function in a file of its own beside this one. It imports pandas and torch only when it runs, so that
-help and mistakes are answered at once.
+Each command is a function in a file of its own. It imports pandas and torch when it runs, so that help and errors in
+arguments appear at once.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from saccade.cli.resume import resume
 from saccade.errors import SaccadeError
 
 WRONG = 2
-"""Exit code of a command that could not do what it was asked."""
+"""Exit code of a command that failed."""
 
 
 class _Commands(TyperGroup):
@@ -39,7 +39,7 @@ class _Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
-        except BrokenPipeError:  # whoever read the output has seen enough
+        except BrokenPipeError:  # the reader of the output has closed it
             raise
         except (SaccadeError, OSError) as error:
             typer.echo(f"saccade: {_first_paragraph(error)}", err=True)
@@ -97,5 +97,5 @@ def main() -> None:
 
 
 def _first_paragraph(error: Exception) -> str:
-    """Return what the error says to a person; a trial's traceback may follow, which is in the run's events too."""
+    """Return the message without the traceback of a trial, which is in the run's events as well."""
     return str(error).split("\n\n", 1)[0]

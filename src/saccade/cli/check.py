@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from saccade.data.findings import CheckReport
 
 MISLEADING = 1
-"""Exit code when something was found that makes results wrong rather than poor."""
+"""Exit code if a finding makes scores misleading."""
 
 
 NUM_FILES_SHOWN = 3
-"""Of each finding; a table (--csv) has all of them."""
+"""Files shown for each finding; the table of --csv has all of them."""
 
 
 def check(
@@ -32,18 +32,18 @@ def check(
             help="Images in a folder for each class; train/, val/, test/ with such folders; a table; or loose images.",
         ),
     ],
-    csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a table with a line for each image.")] = None,
-    label: Annotated[str, typer.Option(metavar="COLUMN", help="Labels in a table.")] = "label",
-    image_column: Annotated[str, typer.Option(metavar="COLUMN", help="Images in a table.")] = "image",
+    csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a table of flagged images.")] = None,
+    label: Annotated[str, typer.Option(metavar="COLUMN", help="Label column of a table.")] = "label",
+    image_column: Annotated[str, typer.Option(metavar="COLUMN", help="Image column of a table.")] = "image",
     image_root: Annotated[
         str | None,
-        typer.Option(metavar="DIR|ZIP|URL", help="Where the images of a table are.  [default: beside it]"),
+        typer.Option(metavar="DIR|ZIP|URL", help="Folder, archive or URL of a table's images."),
     ] = None,
 ) -> None:
-    """Look for images that would spoil a search.
+    """Check images for problems.
 
-    Such as files that cannot be read, copies, one image in training and test images, and tiny classes. The exit code is
-    1 when something is an error, because scores would mislead; 0 when there are only warnings or nothing.
+    It finds unreadable files, duplicates, images in both the training and the test set, and tiny classes. The exit code
+    is 1 if a finding is an error, because scores would be misleading, else 0.
     """
     from saccade.cli.inputs import TableColumns
 
@@ -61,7 +61,7 @@ def check(
 
 
 def _read(data: str, columns: TableColumns) -> dict[str, ImageDataset]:
-    """Return the parts that there are, by name; images that lie in no class's folder have no labels."""
+    """Return the images of each split; images outside of class folders have no labels."""
     from saccade.cli.inputs import is_table, read_splits
     from saccade.data.dataset import ImageDataset
 
@@ -70,7 +70,7 @@ def _read(data: str, columns: TableColumns) -> dict[str, ImageDataset]:
     except DataError:
         if is_table(data):
             raise
-        # Where there are no images at all, this tells so.
+        # Raises an error if there are no images at all.
         return {"train": ImageDataset.from_folder(data, no_class=True)}
     return {name: part for name, part in splits._asdict().items() if part is not None}
 
@@ -91,7 +91,7 @@ def _show(report: CheckReport) -> None:
 
 
 def _check(parts: dict[str, ImageDataset], root: str) -> CheckReport:
-    """Read all images, with a bar on a terminal, and check them; files are called by their path from `root`."""
+    """Read all images, with a progress bar on a terminal, and check them; file names are relative to `root`."""
     from rich.console import Console  # slow to import, all of them
     from rich.progress import Progress
 
@@ -120,7 +120,7 @@ def _is_regression(train: ImageDataset) -> bool:
 
 
 def _common_folder(parts: dict[str, ImageDataset]) -> str:
-    """Return the folder that all images are in, so that the rest of their paths is short."""
+    """Return the common folder of all images, which findings leave out of file names."""
     images = (image for part in parts.values() for image in part[part.image_column])
     folders = {str(Path(image).absolute().parent) for image in images if isinstance(image, str)}
     return os.path.commonpath(folders) if folders else ""

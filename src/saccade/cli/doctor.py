@@ -5,13 +5,13 @@ from __future__ import annotations
 import typer
 
 PROBLEM = 1
-"""Exit code when something is wrong that a fit would fail of."""
+"""Exit code if a fit would fail."""
 
 
 def doctor() -> None:
-    """Tell what this machine can do, and what to do where something is missing.
+    """Check this machine: device, memory, disk, weights, image formats.
 
-    The exit code is 1 when there is a problem that a fit would fail of.
+    The exit code is 1 if there is a problem that would make a fit fail.
     """
     from saccade.apps.doctor import examine
     from saccade.cli.printing import print_remark

@@ -13,6 +13,7 @@ from saccade.errors import DataError, SaccadeError
 
 if TYPE_CHECKING:
     from saccade.fit.config_file import FitConfig
+    from saccade.fit.options import FitOptions
 
 Data = Annotated[
     str | None,
@@ -89,30 +90,37 @@ def _fit(asked: FitConfig, data: str) -> None:
 def fit_command() -> Any:
     """Return the command, with a command-line option for each field of `FitConfig`; that imports pydantic."""
     from saccade.fit.config_file import FitConfig
-    from saccade.fit.options import options_of
-
-    parameters = list(inspect.signature(fit, eval_str=True).parameters.values())[:-1]
-    for name, option in options_of(FitConfig):
-        if not option.is_in_cli:
-            continue
-        default = FitConfig.model_fields[name].get_default(call_default_factory=True)
-        flags = [f"--{flag.replace('_', '-')}" for flag in option.flags or (name,)]
-        if not option.metavar and default is not False:
-            flags[0] += f"/--no-{flags[0][2:]}"
-        shown = f"  [default: {default}]" if option.metavar and default not in (None, []) else ""
-        declared = typer.Option(*flags, metavar=option.metavar or None, help=option.summary + shown, show_default=False)
-        annotation: Any = Annotated[(str if option.metavar else bool) | None, declared]
-        parameters.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation))
 
     def command(**given: Any) -> None:
         fit(**given)
 
+    parameters = [*list(inspect.signature(fit, eval_str=True).parameters.values())[:-1], *option_parameters(FitConfig)]
     command.__doc__ = fit.__doc__
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # Typer reads it
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     app = typer.Typer(add_completion=False, rich_markup_mode=None)
     app.command("fit")(command)
     return typer.main.get_command(app)
+
+
+def option_parameters(model: type[FitOptions]) -> list[inspect.Parameter]:
+    """Return a parameter for each option of the command line, as Typer reads them from a signature.
+
+    Values are text, since the model parses and checks them; an option without a metavar is a flag.
+    """
+    from saccade.fit.options import options_of
+
+    parameters = []
+    for name, option in options_of(model):
+        if not option.is_in_cli:
+            continue
+        default = model.model_fields[name].get_default(call_default_factory=True)
+        shown = f"  [default: {default}]" if option.metavar and default not in (None, []) else ""
+        flags = [f"--{flag.replace('_', '-')}" for flag in option.flags or (name,)]
+        declared = typer.Option(*flags, metavar=option.metavar or None, help=option.summary + shown, show_default=False)
+        annotation: Any = Annotated[(str if option.metavar else bool) | None, declared]
+        parameters.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation))
+    return parameters
 
 
 def _flag(name: str) -> str:
@@ -139,8 +147,8 @@ def _in_cli_words(message: str) -> str:
         name, value = found.groups()
         if name not in options or not options[name].is_in_cli:
             return found[0]
-        if not options[name].metavar and value in ("True", "False"):
-            return _flag(name) if value == "True" else _flag(name).replace("--", "--no-", 1)
+        if value == "True" and not options[name].metavar:
+            return _flag(name)
         return f"{_flag(name)} {'none' if value in ('None', 'False') else value}"
 
     return re.sub(r"\b([a-z_]+)=([\w…]+|'[^']*'|\[[^\]]*\])", written, message)

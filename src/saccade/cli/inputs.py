@@ -1,27 +1,24 @@
-"""Images as people keep them: folders of classes, splits that hold classes, tables of paths."""
+"""Labelled images of the command line: folders of classes, folders of splits, and tables of paths."""
 
 from __future__ import annotations
 
 import csv
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from saccade.data.dataset import ImageDataset
 from saccade.data.sources.folders import descend, find_images, folder_names
 from saccade.data.sources.sources import is_url, local_file, local_path
 from saccade.errors import DataError, UnknownNameError
 
-if TYPE_CHECKING:
-    pass
-
 TRAIN, TEST = "train", "test"
 VAL_NAMES = ("val", "valid", "validation", "dev")
-"""What the folder of images that judge trials is called."""
+"""Names of the folder of validation images."""
 
 
 class Splits(NamedTuple):
-    """Labelled images to learn from, to judge trials by, and to test on; None where the data has no such folder."""
+    """Training, validation and test images; None if the data has no such folder."""
 
     train: ImageDataset
     val: ImageDataset | None
@@ -30,14 +27,14 @@ class Splits(NamedTuple):
 
 @dataclass(frozen=True)
 class TableColumns:
-    """Where a CSV file has its images and labels.
+    """The columns of a CSV file.
 
     Attributes
     ----------
     image, label : str
-        The names of the columns.
+        Names of the columns.
     root : str or None
-        What relative paths are relative to; None is the folder that the file is in.
+        Folder, archive or URL of relative paths; None is the folder of the file.
     """
 
     image: str = "image"
@@ -46,12 +43,12 @@ class TableColumns:
 
 
 def read_splits(source: str, columns: TableColumns | None = None) -> Splits:
-    """Read a folder, archive or address that holds classes, or train/ and perhaps val/ and test/, or a CSV file.
+    """Read a CSV file, or a folder, archive or URL of classes, or of train/ and optionally val/ and test/.
 
     Raises
     ------
     DataError
-        When there are no images in such folders, or no such column in the CSV file.
+        If there are no images in such folders, or no such column in the CSV file.
     """
     if is_table(source):
         return Splits(_read_table(source, columns or TableColumns()), None, None)
@@ -64,28 +61,28 @@ def read_splits(source: str, columns: TableColumns | None = None) -> Splits:
 
 
 def read_test_images(source: str, columns: TableColumns | None = None) -> ImageDataset:
-    """Read the images to test on: all of a folder of classes or a CSV file, or those in test/ where there are splits.
+    """Read test images: those in test/ if the data has splits, else all images.
 
     Raises
     ------
     DataError
-        When there are no images in such folders, or splits without test/.
+        If there are no images in such folders, or splits without test/.
     """
     splits = read_splits(source, columns)
     if splits.test is not None:
         return splits.test
     if not is_table(source) and _holds_splits(source):
-        raise DataError(f"{source} holds train/ but no test/; name the folder of classes to test on")
+        raise DataError(f"{source} contains train/ but no test/; pass the folder of classes to test on")
     return splits.train
 
 
 def read_files(sources: list[str]) -> list[str]:
-    """Return the files that were named, and all images below the folders that were.
+    """Return the given files, and all images below the given folders.
 
     Raises
     ------
     DataError
-        When a folder has no images.
+        If a folder has no images.
     """
     files: list[str] = []
     for source in sources:
@@ -94,12 +91,12 @@ def read_files(sources: list[str]) -> list[str]:
         elif found := find_images(Path(source)):
             files += found
         else:
-            raise DataError(f"There are no images in {source}, nor in the folders below it.")
+            raise DataError(f"There are no images in {source} or its subfolders.")
     return files
 
 
 def is_table(source: str) -> bool:
-    """Tell a CSV file, or the address of one, from folders and archives.
+    """Return whether the source is a CSV or TSV file, or the URL of one.
 
     Examples
     --------
@@ -116,7 +113,7 @@ def _read_table(source: str, columns: TableColumns) -> ImageDataset:
         header = next(csv.reader(lines, delimiter="\t" if file.suffix.lower() == ".tsv" else ","), [])
     for column, option in ((columns.image, "--image-column"), (columns.label, "--label")):
         if header and column not in header:
-            raise DataError(str(UnknownNameError.of(f"column of {file.name}", column, header, f"Name it by {option}.")))
+            raise DataError(str(UnknownNameError.of(f"column of {file.name}", column, header, f"Pass it as {option}.")))
     root = columns.root if columns.root is not None else Path.cwd() if is_url(source) else file.parent
     return ImageDataset.from_csv(file, root=root, image_column=columns.image, label_column=columns.label)
 
@@ -126,6 +123,6 @@ def _inside(source: str) -> Path:
 
 
 def _holds_splits(source: str) -> bool:
-    """Tell splits from classes, one of which may be called train: splits come in company, or alone."""
+    """Return whether the folders are splits. A class may be called train as well: then there are other classes."""
     names = folder_names(_inside(source))
     return TRAIN in names and (len(names) == 1 or not {*VAL_NAMES, TEST}.isdisjoint(names))

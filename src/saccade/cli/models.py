@@ -17,6 +17,6 @@ def models(
 
     names = list_models(pattern)
     if not names:
-        raise UnknownModelError(f"No network's name matches {pattern!r}; `saccade models` lists all of them.")
+        raise UnknownModelError(f"No network name matches {pattern!r}; `saccade models` lists all names.")
     for name in names:
         typer.echo(name)

@@ -1,4 +1,4 @@
-"""Remarks for people to read: a coloured word, a name, what is to be said, and what to do about it."""
+"""Findings on the console: a coloured severity, a name, the text, and advice."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ _LEAST_WIDTH = 30
 
 
 def print_remark(console: Console, word: str, name: str, texts: Sequence[str], advice: str = "") -> None:
-    """Print a remark, broken into lines where the console ends.
+    """Print a finding, wrapped at the width of the console.
 
     Parameters
     ----------
     console : rich.console.Console
-        Where to.
+        Where to print.
     word : str
-        OK, info, note, warning, problem or error; it decides on the colour.
+        OK, info, note, warning, problem or error; it sets the colour.
     name : str
-        What the remark is about.
+        Name of the finding.
     texts : sequence of str
-        What there is to say; each begins on a line of its own.
+        Paragraphs, each on lines of its own.
     advice : str
-        What to do; it comes last.
+        What to do; printed last.
     """
     from rich.text import Text  # slow to import
 
@@ -41,7 +41,7 @@ def print_remark(console: Console, word: str, name: str, texts: Sequence[str], a
 
 
 def printable(text: str) -> str:
-    r"""Return text in which the bytes of file names that are no text are question marks.
+    r"""Return text with question marks for the bytes of file names that are not valid text.
 
     Examples
     --------
@@ -52,5 +52,5 @@ def printable(text: str) -> str:
 
 
 def _wrapped(text: str, width: int) -> list[str]:
-    # A path is to be copied in one piece.
+    # Paths stay in one piece, so that they can be copied.
     return textwrap.wrap(printable(text), width, break_on_hyphens=False, break_long_words=False)

@@ -12,17 +12,17 @@ def resume(
     run: Annotated[Path, typer.Argument(help="The run folder.")],
     time_limit: Annotated[
         str | None,
-        typer.Option(metavar="TIME", help="For the whole run, earlier sessions included.  [default: as it was]"),
+        typer.Option(metavar="TIME", help="Time for the whole run, earlier sessions included.  [default: unchanged]"),
     ] = None,
     verbosity: Annotated[
         int | None,
-        typer.Option(metavar="0-3", min=0, max=3, help="0 silent, 1 the result, 2 trials, 3 epochs."),
+        typer.Option(metavar="0-3", min=0, max=3, help="0 silent, 1 result, 2 trials, 3 epochs."),
     ] = None,
 ) -> None:
-    """Go on with a run that was interrupted.
+    """Resume an interrupted run.
 
-    It needs nothing but the run folder, and the images where they were. Nothing is trained twice but the epoch that was
-    under way. A run that is finished is shown.
+    It needs the run folder, and the images in their places. Only the interrupted epoch is trained again. A finished run
+    is shown.
     """
     from saccade.fit.options import FitOptions
 

@@ -187,7 +187,7 @@ class FitOptions(BaseModel):
     time_limit: Annotated[
         Seconds | Literal["auto"] | None,
         Option(
-            "Time for everything, from this call to its return.",
+            "Limit for the total time: seconds; on the command line also 90s, 10m, 1h30m or none.",
             '"auto" is the preset\'s limit, or 7200 s; None is no limit. Even a very short limit gives a predictor.',
             metavar="TIME",
             is_in_record=False,
@@ -549,7 +549,7 @@ class FitOptions(BaseModel):
             if option.is_path and value is not None:
                 value = str(Path(value).expanduser().absolute())
             if option.is_in_record:
-                record[name] = to_json_value(value, None)
+                record[name] = to_json_value(value)
         return record
 
     @classmethod
@@ -561,7 +561,7 @@ class FitOptions(BaseModel):
         LostObjectError
             If the record has only the ``repr`` of an object.
         """
-        return cls.of({name: from_json_value(value, None) for name, value in record.items()})
+        return cls.of({name: from_json_value(value) for name, value in record.items()})
 
     @classmethod
     def expected(cls, name: str, is_text: bool = False) -> str:
@@ -570,7 +570,7 @@ class FitOptions(BaseModel):
         Examples
         --------
         >>> FitOptions.expected("time_limit"), FitOptions.expected("holdout_frac")
-        ("a positive number of seconds, 'auto' or None", 'a number between 0 and 1 or None')
+        ("a positive number of seconds, 'auto', or None", 'a number between 0 and 1, or None')
         """
         field = cls.model_fields[name]
         texts: list[str] = []
@@ -582,7 +582,8 @@ class FitOptions(BaseModel):
                 texts += [choice if is_text else repr(choice) for choice in get_args(part)]
             else:
                 texts.append({NoneType: "none" if is_text else "None", str: "text"}.get(part, part.__name__))
-        return _joined(list(dict.fromkeys(texts)))
+        texts = list(dict.fromkeys(texts))
+        return ", or ".join([", ".join(texts[:-1]), texts[-1]] if texts[1:] else texts)
 
     @classmethod
     def parse(cls, name: str, text: str) -> Any:

@@ -5,14 +5,14 @@
 ``resnet18,vgg11``             a choice
 ``1e-4:1e-1``                  a range of real numbers
 ``8:64``                       a range of whole numbers
-``1e-4:1e-1:log``              a range that is searched on a logarithmic scale
-``(0.7,1)``                    a constant tuple; brackets keep their commas
-``'1,2'``                      in quotes, text as it stands
-``Int(8, 64, default=16)``     a space as Python has it
-``{'cat': 2.0, 'dog': 1.0}``   a dict as Python has it
+``1e-4:1e-1:log``              a range on a logarithmic scale
+``(0.7,1)``                    a constant tuple
+``'1,2'``                      text in quotes
+``Int(8, 64, default=16)``     a space in Python's syntax
+``{'cat': 2.0, 'dog': 1.0}``   a dict in Python's syntax
 =============================  ================================================
 
-In TOML a number is a number, text is of this language, and an array is a choice.
+In TOML, numbers are numbers, texts are in this language, and arrays are choices.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from saccade.space import Bool, Categorical, Dict, Int, List, Real, Space
 from saccade.space.constants import canonical_key
 
 _SPACES: dict[str, type[Space]] = {kind.__name__: kind for kind in (Real, Int, Bool, Categorical, List, Dict)}
-_AS_IN_PYTHON = re.compile(rf"({'|'.join(_SPACES)})\(.*\)|\{{.*\}}", re.DOTALL)
+_PYTHON = re.compile(rf"({'|'.join(_SPACES)})\(.*\)|\{{.*\}}", re.DOTALL)
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
 _WHOLE_NUMBER = re.compile(r"[+-]?\d+")
 _DURATION = re.compile(r"(?:([\d.]+) *h)? *(?:([\d.]+) *m(?:in)?)? *(?:([\d.]+) *s)?")
@@ -62,14 +62,14 @@ def parse_duration(text: str) -> float:
 
 
 def parse_hyperparameters(settings: Sequence[str], **named: str | None) -> dict[str, Any]:
-    """Return hyperparameters from ``name=value`` texts and from options of their own, which may be None.
+    """Return hyperparameters from ``name=value`` texts and from named options, which may be None.
 
     Raises
     ------
     HyperparameterError
-        When a text is no setting, a value cannot be read, or a name is given twice.
+        If a text is not ``name=value``, a value is invalid, or a name is given twice.
     SpaceError
-        When a range or a choice cannot be.
+        If a range or a choice is invalid.
 
     Examples
     --------
@@ -81,22 +81,22 @@ def parse_hyperparameters(settings: Sequence[str], **named: str | None) -> dict[
         name, equals, text = setting.partition("=")
         name = name.strip()
         if not equals or not name:
-            raise HyperparameterError(f"--set {setting!r} is no setting; write it as name=value, such as epochs=5")
+            raise HyperparameterError(f"--set was given {setting!r}; expected name=value, such as epochs=5")
         if name in hyperparameters:
-            raise HyperparameterError(f"hyperparameter {name!r} is given twice; for a choice, write {name}=a,b")
+            raise HyperparameterError(f"hyperparameter {name!r} is given twice; write {name}=a,b for a choice")
         hyperparameters[name] = parse_space(text)
     return hyperparameters
 
 
 def parse_space(text: str) -> Any:
-    """Return the constant, choice or range that the text stands for.
+    """Return the constant, choice or range that a text stands for.
 
     Raises
     ------
     HyperparameterError
-        When it stands for none.
+        If the text is invalid.
     SpaceError
-        When the range or choice cannot be, such as one whose lower bound is above the upper.
+        If the range or choice is invalid, such as a lower bound above the upper one.
 
     Examples
     --------
@@ -111,8 +111,8 @@ def parse_space(text: str) -> Any:
     if len(pieces) > 1:
         return Categorical(*(parse_space(piece) for piece in pieces))
     piece = pieces[0]
-    if _AS_IN_PYTHON.fullmatch(piece):
-        return _as_in_python(piece)
+    if _PYTHON.fullmatch(piece):
+        return _from_python(piece)
     if ":" in piece and _NUMBER.fullmatch(piece.split(":")[0].strip()):
         return _range(piece)
     return parse_constant(piece)
@@ -138,17 +138,17 @@ def from_toml(value: Any) -> Any:
     if isinstance(value, bool | int | float):
         return value
     raise HyperparameterError(
-        f"{value!r} is no value of a hyperparameter; write a number, text such as '1e-4:1e-1:log', or an array"
+        f"{value!r} is not a value of a hyperparameter; write a number, text such as '1e-4:1e-1:log', or an array"
     )
 
 
 def to_toml(value: Any) -> Any:
-    """Return what a TOML file can hold, text or a number or an array, and of which `from_toml` makes `value` again.
+    """Return the form in a TOML file, of which `from_toml` makes `value` again.
 
     Raises
     ------
     HyperparameterError
-        When nothing does, as for an object of one's own.
+        If there is none, as for objects of the user.
 
     Examples
     --------
@@ -159,7 +159,7 @@ def to_toml(value: Any) -> Any:
     for form in forms:
         try:
             read = from_toml(form)
-        except (SyntaxError, ValueError):  # that was not the way to write it
+        except (SyntaxError, ValueError):  # try the next form
             continue
         if canonical_key(read) == canonical_key(value):
             return form
@@ -167,7 +167,7 @@ def to_toml(value: Any) -> Any:
 
 
 def _forms(value: Any) -> list[Any]:
-    """Return ways to write a value, the plainest first."""
+    """Return forms of a value to try, the plainest first."""
     if isinstance(value, bool | int | float):
         return [value]
     if isinstance(value, str):
@@ -179,8 +179,8 @@ def _forms(value: Any) -> list[Any]:
     return forms
 
 
-def _as_in_python(text: str) -> Any:
-    """Return the space or dict that a Python expression makes; it may hold nothing but spaces and literals."""
+def _from_python(text: str) -> Any:
+    """Return the space or dict of a Python expression, which may contain only spaces and literals."""
 
     def made(node: ast.expr) -> Any:
         match node:
@@ -198,36 +198,36 @@ def _as_in_python(text: str) -> Any:
     except (SyntaxError, TypeError, ValueError) as error:
         if isinstance(error, HyperparameterError | SpaceError):
             raise
-        raise HyperparameterError(f"the value {text!r} cannot be read as Python has it: {error}") from None
+        raise HyperparameterError(f"the value {text!r} is not a valid Python expression: {error}") from None
 
 
 def _split(text: str) -> list[str]:
-    """Split at the commas that are not within brackets or quotes."""
-    pieces, waiting_for = [""], [""]
+    """Split at commas outside of brackets and quotes."""
+    pieces, closings = [""], [""]
     for character in text:
-        if character == "," and waiting_for == [""]:
+        if character == "," and closings == [""]:
             pieces.append("")
             continue
         pieces[-1] += character
-        if character == waiting_for[-1]:
-            waiting_for.pop()
-        elif waiting_for[-1] not in ("'", '"'):
+        if character == closings[-1]:
+            closings.pop()
+        elif closings[-1] not in ("'", '"'):
             if character in _CLOSING:
-                waiting_for.append(_CLOSING[character])
+                closings.append(_CLOSING[character])
             elif character in "'\"" and not pieces[-1][:-1].strip(" (["):
-                waiting_for.append(character)
+                closings.append(character)
     pieces = [piece.strip() for piece in pieces]
-    if waiting_for != [""]:
-        raise HyperparameterError(f"the value {text!r} has no closing {waiting_for[-1]}")
+    if closings != [""]:
+        raise HyperparameterError(f"the value {text!r} has no closing {closings[-1]}")
     if not all(pieces):
-        raise HyperparameterError(f"the value {text!r} has an empty part; write '' for empty text, or a,b for a choice")
+        raise HyperparameterError(f"the value {text!r} has an empty part; write '' for empty text, a,b for a choice")
     return pieces
 
 
 def _range(text: str) -> Real | Int:
     lower, upper, *scale = (part.strip() for part in text.split(":"))
     if not _NUMBER.fullmatch(upper) or scale not in ([], ["log"]):
-        raise HyperparameterError(f"the range {text!r} is wrong; write lower:upper or lower:upper:log, with numbers")
+        raise HyperparameterError(f"the range {text!r} is invalid; write lower:upper or lower:upper:log, with numbers")
     if _WHOLE_NUMBER.fullmatch(lower) and _WHOLE_NUMBER.fullmatch(upper):
         return Int(int(lower), int(upper), log=bool(scale))
     return Real(float(lower), float(upper), log=bool(scale))

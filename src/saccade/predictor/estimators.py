@@ -284,7 +284,8 @@ class ImageClassifier(ClassifierMixin, _ImageEstimator):  # type: ignore[misc]  
         sklearn.exceptions.NotFittedError
             Before `fit`.
         """
-        labels: np.ndarray = self.classes_[self._predictions(X).main_class]
+        classes = self._predictions(X).main_class
+        labels: np.ndarray = self.classes_[classes]
         return labels
 
     def predict_proba(self, X: Any) -> np.ndarray:
