@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from typing import Literal, get_args
 
+from saccade.checks import whole_number
 from saccade.errors import UnknownNameError
 from saccade.events import EpochDone
 from saccade.scheduler.base import Scheduler, StudyState
-from saccade.scheduler.options import reduction_factor_of, whole_number
+from saccade.scheduler.options import reduction_factor_of
 from saccade.scheduler.rungs import Climber, Ladder, Rung
 from saccade.study.trial import Decision, Job, Status, Trial
 
@@ -88,11 +89,11 @@ class ASHAScheduler(Scheduler):
         reduction_factor: float = 3,
         type: HalvingType = "promotion",  # noqa: A002 (the name that the API that Saccade revives has for it)
     ) -> None:
-        self.grace_epochs = whole_number("grace_epochs", grace_epochs, 0, "the epoch of the first comparison")
+        self.grace_epochs = whole_number("grace_epochs", grace_epochs, 0, meaning="the epoch of the first comparison")
         self.max_epochs = max_epochs
         if max_epochs is not None:
             meaning = "the epoch of the last comparison, not before the first"
-            self.max_epochs = whole_number("max_epochs", max_epochs, max(1, self.grace_epochs), meaning)
+            self.max_epochs = whole_number("max_epochs", max_epochs, max(1, self.grace_epochs), meaning=meaning)
         self.reduction_factor = reduction_factor_of(reduction_factor)
         if type not in get_args(HalvingType):
             raise UnknownNameError.of("type of successive halving", type, get_args(HalvingType))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from saccade.checks import whole_number
 from saccade.scheduler.asha import ASHAScheduler, HalvingType
-from saccade.scheduler.options import whole_number
 from saccade.scheduler.rungs import Ladder
 
 

@@ -8,9 +8,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from saccade.checks import whole_number
 from saccade.events import EpochDone
 from saccade.scheduler.fifo import FIFOScheduler
-from saccade.scheduler.options import whole_number
 from saccade.study.trial import Decision
 
 
