@@ -10,12 +10,12 @@ from saccade.errors import HyperparameterError
 
 
 def reduction_factor_of(value: Any) -> float:
-    """Return η of successive halving as Python's own number.
+    """Return η of successive halving as a float.
 
     Raises
     ------
     HyperparameterError
-        If it is no number above 1.
+        If it is not a finite number above 1.
     """
     is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
     if not is_number or not 1 < value < math.inf:
