@@ -12,7 +12,7 @@ from contracts.simulated_executor import SimulatedExecutor
 from contracts.studies import make_study, simulated
 from saccade.deadline import Deadline
 from saccade.errors import SearchFailedError
-from saccade.events import EpochDone, JobDone, JobFailed, TrialStarted, Warned
+from saccade.events import EpochDone, JobDone, JobFailed, JobStarted, Warned
 from saccade.scheduler import FIFOScheduler
 from saccade.searcher import GridSearcher
 from saccade.space import Categorical
@@ -69,7 +69,7 @@ class TestPromotion:
         assert [trial.status for trial in study.trials] == [Status.COMPLETED] * 2
         assert [[report.epoch for report in trial.reports] for trial in study.trials] == [[1, 2, 3, 4, 5]] * 2
         assert executor.now_s == 10
-        assert [event.trial for event in events if isinstance(event, TrialStarted)] == [0, 1] * 4
+        assert [event.trial for event in events if isinstance(event, JobStarted)] == [0, 1] * 4
         assert [event.status for event in events if isinstance(event, JobDone)] == ["paused"] * 6 + ["completed"] * 2
 
     def test_the_last_epoch_completes_a_trial_whatever_the_scheduler_says(self):
@@ -212,7 +212,7 @@ class TestLostWorkers:
         assert [report.epoch for report in study.trials[1].reports] == [1, 2, 3, 4]
         assert [trial.num_retries for trial in study.trials] == [0, 1, 0]
         assert [event for event in events if isinstance(event, Warned | JobFailed)] == [
-            Warned("Trial 1 is tried once more, from epoch 3 on: the worker is gone")
+            Warned("Trial 1 is retried from epoch 3: the worker is gone")
         ]
 
     def test_the_second_loss_is_a_failure_with_its_reason(self):
@@ -231,7 +231,7 @@ class TestLostWorkers:
         heard = []
         study, _, events = self.study((0, 3), executor=WithoutCheckpoints, searcher=Hearing)
         study.run()
-        assert Warned("Trial 0 is tried once more, from the beginning on: the worker is gone") in events
+        assert Warned("Trial 0 is retried from the beginning: the worker is gone") in events
         assert [report.epoch for report in study.trials[0].reports] == [1, 2, 3, 4]
         assert heard == [(x, epoch) for x in (1.0, 2.0, 3.0) for epoch in (1, 2, 3, 4)]
         assert study.trials[0].seconds == 6.0

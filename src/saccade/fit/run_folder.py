@@ -258,7 +258,7 @@ def recorded_arguments(request: FitRequest) -> dict[str, Any]:
         "nthreads_per_trial": settings.nthreads_per_trial,
         "ngpus_per_trial": settings.ngpus_per_trial,
     }
-    record = {name: _without_addresses(to_json_value(value, None)) for name, value in arguments.items()}
+    record = {name: _without_addresses(to_json_value(value)) for name, value in arguments.items()}
     return {**record, "hyperparameters": {name: _in_toml(value) for name, value in request.space.data.items()}}
 
 

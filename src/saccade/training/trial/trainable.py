@@ -31,5 +31,5 @@ class ImageTrainable(Trainable):
         with cpu_threads(self.task.num_threads):
             trainer = Trainer(self.task, Recipe.of(job.config), Path(job.folder))
             if job.checkpoint is not None:
-                trainer.load_checkpoint(Path(job.checkpoint))
+                trainer.load_checkpoint(Path(job.folder, job.checkpoint))
             return trainer.run(replace(job, seconds_left=deadline.seconds_left()), report)

@@ -209,7 +209,7 @@ class Trainer:
         val_s = time.perf_counter() - val_start_s
         self.val_s = val_s if probe is None else None  # cached features may have taken no time at all
         if probe is not None:
-            metrics |= self.validation.surer_score(probe)
+            metrics |= self.validation.cv_score(probe)
         score, epoch = self.task.metric.score(metrics[self.task.metric.name]), self.num_epochs
         if not math.isfinite(score):
             raise DivergedError(f"{self.task.metric.name} on the validation images is {score}")
@@ -234,8 +234,9 @@ class Trainer:
             self._write_weights(*end_files(self.folder, epoch))
         checkpoint = None
         if is_whole and not is_last and not self.task.is_refit:  # nothing resumes after the end
-            checkpoint = str(state_file(self.folder, epoch))
-            save_state(Path(checkpoint), self.state_dict())
+            path = state_file(self.folder, epoch)
+            save_state(path, self.state_dict())
+            checkpoint = path.name
         write_s = time.perf_counter() - write_start_s
         costs = network_costs(self.classifier, self.task.costs)
         metrics = {**metrics, **costs, "train_s": train_s, "val_s": val_s, "write_s": write_s}

@@ -9,7 +9,7 @@ import torch
 
 from saccade.deadline import Deadline
 from saccade.errors import DataError
-from saccade.events import SURER_SCORE
+from saccade.events import CV_SCORE
 from saccade.inference.classifier import Classifier
 from saccade.tasks.metrics import summary_metrics
 from saccade.training.probes.probe import Probe, outputs_of_frozen
@@ -78,7 +78,7 @@ class Validation:
             self.outputs = outputs_of(self.batches, network)
             return self._figures(self.outputs)
 
-    def surer_score(self, probe: Probe) -> dict[str, float]:
+    def cv_score(self, probe: Probe) -> dict[str, float]:
         """Return the score of a probe that was judged, by training images as well, of which its folds were ignorant.
 
         There are ten times as many of them as a rule, so that it tells networks apart where the score does not. It is
@@ -92,7 +92,7 @@ class Validation:
         Returns
         -------
         dict
-            By the name `SURER_SCORE`; empty without folds, or where the metric is not defined, or where the user gave
+            By the name `CV_SCORE`; empty without folds, or where the metric is not defined, or where the user gave
             the validation images: they may be of another kind.
         """
         if probe.unseen is None or self.outputs is None or not self._task.is_holdout:
@@ -104,7 +104,7 @@ class Validation:
             score = metric.score(metric(targets, self._activated(outputs), self._task.problem))
         except DataError:
             return {}
-        return {SURER_SCORE: score} if math.isfinite(score) else {}
+        return {CV_SCORE: score} if math.isfinite(score) else {}
 
     def _activated(self, outputs: np.ndarray) -> np.ndarray:
         predictions: np.ndarray = self._task.problem.activate(torch.from_numpy(outputs)).numpy()
