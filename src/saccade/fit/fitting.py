@@ -22,7 +22,6 @@ from saccade.fit.reserve import superseded_weights
 from saccade.fit.resuming import EarlierRun, check_split, most_held_out_before
 from saccade.fit.run_folder import (
     CHECKS,
-    EVENTS,
     FOLDS,
     JOURNAL,
     REFIT,
@@ -40,7 +39,6 @@ from saccade.fit.time_budget import FinishingReserve, TimeBudget
 from saccade.inference.saved import SavedPredictor
 from saccade.selection.finishing import select_networks, write_predictor
 from saccade.selection.folds import CrossValidation
-from saccade.study.event_log import EventLog
 from saccade.study.objectives import check_score_name, cost_names
 from saccade.study.optuna_tracker import OptunaTracker
 from saccade.study.progress import ProgressDisplay
@@ -89,6 +87,7 @@ def run_fit(request: FitRequest, deadline: Deadline, earlier: EarlierRun | None 
             begin_run(request, folder)  # An interruption can be resumed from here on.
         else:
             earlier.note(request)
+        log = EventLog(folder / EVENTS, request.space)
         listeners: list[Listener] = [display]
 
         def tell(event: Event) -> None:
