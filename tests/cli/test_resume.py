@@ -18,7 +18,8 @@ ONE = ("--ensemble", "1")
 def interrupted(folder: Path) -> None:
     """Take the end away from a finished run: its predictor, and the last events."""
     lines = (folder / "events.jsonl").read_text().splitlines(keepends=True)
-    (folder / "events.jsonl").write_text("".join(lines[:-3]))
+    last_end = max(number for number, line in enumerate(lines) if json.loads(line)["kind"] == "job_done")
+    (folder / "events.jsonl").write_text("".join(lines[:last_end]))
     for path in (folder / "predictor").iterdir():
         path.unlink()
     (folder / "predictor").rmdir()
@@ -54,7 +55,7 @@ def test_the_time_limit_of_the_whole_run_can_be_changed(saccade, splits, tmp_pat
     [
         (("nowhere",), "nowhere is no run folder"),
         ((".",), "is no run folder"),
-        (("nowhere", "--time-limit", "soon"), "'soon' is no duration"),
+        (("nowhere", "--time-limit", "soon"), "--time-limit was given 'soon'"),
     ],
 )
 def test_what_cannot_go_on_is_told(saccade, arguments, message, tmp_path, monkeypatch):

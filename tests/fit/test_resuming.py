@@ -16,7 +16,6 @@ from safetensors.numpy import load_file
 import saccade as ag
 from saccade import ImagePredictor
 from saccade.errors import DataError, HyperparameterError, SearchFailedError
-from saccade.events import Event
 from saccade.fit.resuming import EarlierRun
 from saccade.selection import finishing
 from saccade.selection.folds import FoldTrainable
@@ -65,18 +64,18 @@ def epochs(folder: Path) -> list[tuple[int, int]]:
 
 def killed_at(monkeypatch: pytest.MonkeyPatch, write: int, *, before: bool) -> None:
     """Let the process end at a write to the event log, before it or after it."""
-    append, num = EventLog.__call__, 0
+    append, num = EventLog._write, 0
 
-    def counting(self: EventLog, event: Event) -> None:
+    def counting(self: EventLog, record: dict[str, Any]) -> None:
         nonlocal num
         num += 1
         if num == write and before:
             raise Killed
-        append(self, event)
+        append(self, record)
         if num == write:
             raise Killed
 
-    monkeypatch.setattr(EventLog, "__call__", counting)
+    monkeypatch.setattr(EventLog, "_write", counting)
 
 
 def same_results(one: ImagePredictor, other: ImagePredictor) -> None:
@@ -86,7 +85,7 @@ def same_results(one: ImagePredictor, other: ImagePredictor) -> None:
     assert all(np.array_equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
-NUM_WRITES = 71
+NUM_WRITES = 41
 """Events of the search above."""
 
 
@@ -116,14 +115,14 @@ def test_a_run_that_is_killed_at_any_write_ends_as_if_it_had_not_been(
 def test_the_number_of_writes_is_what_the_test_above_believes(
     make_colours: MakeColours, search: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    append, num = EventLog.__call__, 0
+    append, num = EventLog._write, 0
 
-    def counting(self: EventLog, event: Event) -> None:
+    def counting(self: EventLog, record: dict[str, Any]) -> None:
         nonlocal num
         num += 1
-        append(self, event)
+        append(self, record)
 
-    monkeypatch.setattr(EventLog, "__call__", counting)
+    monkeypatch.setattr(EventLog, "_write", counting)
     predictor_of(tmp_path / "run").fit(make_colours(8), **search)
     assert num == NUM_WRITES
 
@@ -391,7 +390,7 @@ def test_with_a_longer_limit_the_same_images_judge(
     make_colours: MakeColours, search: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     frame, folder = make_colours(20), tmp_path / "run"
-    monkeypatch.setattr("saccade.fit.fitting.most_held_out", lambda limit_s, *_: 2 if limit_s < 1000 else 4)
+    monkeypatch.setattr("saccade.fit.fitting.max_held_out", lambda limit_s, *_: 2 if limit_s < 1000 else 4)
     with pytest.MonkeyPatch.context() as patch:
         killed_at(patch, 12, before=True)
         with pytest.raises(Killed):

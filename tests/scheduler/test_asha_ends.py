@@ -84,7 +84,7 @@ class TestTrialsOfDifferentLengths:
         state.begin([0.9], num_epochs=1)
         state.begin([0.5])
         state.next_job()
-        low, middle = state.scheduler.ladders[0].rungs[:2]
+        low, middle = state.scheduler.brackets[0].rungs[:2]
         assert (len(low), len(middle)) == (2, 1)
         state.train(2, [0.6])
         state.begin([0.1])

@@ -6,6 +6,7 @@ import itertools
 
 import pytest
 
+from contracts.scheduler_contract import MemoryLog
 from contracts.studies import make_study
 from saccade.deadline import Deadline
 from saccade.errors import SearchFailedError
@@ -34,7 +35,7 @@ class Scripted(Executor):
         self.jobs.append(job)
         self.waiting.append(job)
 
-    def run(self, handle):
+    def run(self, handle, timeout_s=None):
         while self.waiting:
             *reports, end = self.scripts.pop(0)
             for report in reports:
@@ -117,23 +118,10 @@ CASES = {
 }  # fmt: skip
 
 
-class Log:
-    """An event log in memory."""
-
-    def __init__(self, events):
-        self.events = list(events)
-
-    def __iter__(self):
-        return iter(list(self.events))
-
-    def __call__(self, event):
-        self.events.append(event)
-
-
 def run(case, folder):
     """Run the study of a case; return its trial, executor and log."""
     scripts, options, status, *_ = CASES[case]
-    executor, log = Scripted(*scripts), Log(options.get("log", []))
+    executor, log = Scripted(*scripts), MemoryLog(options.get("log", []))
     if log.events:
         (folder / "0000").mkdir()
         (folder / "0000" / "saved").touch()
@@ -192,7 +180,7 @@ def test_some_row_fits_whatever_the_facts_and_no_job_is_retried_that_was_done(ca
 
 
 def test_a_job_without_time_or_a_report_stays_open_for_a_later_process(tmp_path):
-    log = Log([TrialCreated(0, {"x": 1}), JobStarted(0), TrialCreated(1, {"x": 2}), JobStarted(1)])
+    log = MemoryLog([TrialCreated(0, {"x": 1}), JobStarted(0), TrialCreated(1, {"x": 2}), JobStarted(1)])
     log.events += [EpochDone(1, 1, 0.5, 2.0), JobDone(1)]
     executor = Scripted()
     made = make_study({"x": 1}, executor=executor, deadline=Deadline(1.0, lambda: 0.0), log=log, folder=tmp_path)

@@ -238,7 +238,7 @@ class TestFailures:
             quiet(lambda config: config["y"])
 
     def test_a_function_that_tells_nothing(self):
-        with pytest.raises(SearchFailedError, match="it ended without a single report"):
+        with pytest.raises(SearchFailedError, match="the job ended without a report"):
             quiet(lambda config, report: None)
 
     def test_nan_is_one(self):

@@ -48,11 +48,10 @@ from saccade.tasks.metrics import make_metric
 from saccade.tasks.problem import Problem
 from saccade.training.imbalance import check_imbalance
 from saccade.training.probes.robust import check_robust_loss
-from saccade.training.recipes.data_budget import most_held_out, most_used
-from saccade.training.recipes.fallback_models import with_networks_at_hand
-from saccade.training.recipes.networks import check_methods, check_networks, stored_channels, stored_side
+from saccade.training.recipes.building import check_methods, check_networks, stored_channels, stored_side
+from saccade.training.recipes.default_space import fall_back_to_available_models, max_held_out, max_used
 from saccade.training.task import ImageTask
-from saccade.training.trial.trainable import ImageTrainable
+from saccade.training.trial.trainer import ImageTrainable
 
 
 def run_fit(request: FitRequest, deadline: Deadline, earlier: EarlierRun | None = None) -> SavedPredictor:
@@ -81,7 +80,7 @@ def run_fit(request: FitRequest, deadline: Deadline, earlier: EarlierRun | None 
     assert request.train.labels is not None
     problem = Problem.of(request.train.labels, request.problem_type)
     metric_name = make_metric(request.eval_metric, problem).name
-    settings, objectives = request.settings, request.settings.tuning.objectives
+    settings, objectives = request.settings, request.settings.objectives
     check_score_name(objectives, metric_name)
     folder = make_run_folder(request.path) if earlier is None else earlier.folder
     with locked(folder), ProgressDisplay(request.verbosity, metric_name) as display:
@@ -102,8 +101,8 @@ def run_fit(request: FitRequest, deadline: Deadline, earlier: EarlierRun | None 
                 listener(event)
 
         budget = TimeBudget(deadline, earlier.used_s if earlier else 0.0, tell)
-        listeners.append(budget)
         with log, _ready_to_resume(folder, tell):
+            listeners.insert(0, budget)
             tell(RunStarted(str(folder), request.num_trials, request.time_limit_s))
             if warning:
                 tell(Warned(warning))
@@ -171,7 +170,7 @@ def _checked(request: FitRequest, *, may_replace_networks: bool) -> tuple[FitReq
     check_methods(request.space)
     weights, warning = request.weights, ""
     if may_replace_networks and not request.is_model_named:
-        space, warning = with_networks_at_hand(
+        space, warning = fall_back_to_available_models(
             request.space,
             weights,
             given=request.given,
@@ -209,7 +208,7 @@ def _prepare(request: FitRequest, folder: Path, num_outputs: int, budget: TimeBu
     """Decode and split the images, and check them."""
     settings, limit_s = request.settings, request.time_limit_s
     is_gpu = is_gpu_wanted(settings)
-    most = most_held_out_before(folder) or most_held_out(limit_s, is_gpu, num_outputs)
+    most = most_held_out_before(folder) or max_held_out(limit_s, is_gpu, num_outputs)
     data = prepare_data(
         request.train,
         request.tuning,
@@ -218,8 +217,8 @@ def _prepare(request: FitRequest, folder: Path, num_outputs: int, budget: TimeBu
         shorter_side=stored_side(request.space, num_outputs),
         channels=stored_channels(request.space),
         holdout_frac=settings.holdout_frac,
-        most_held_out=most,
-        most_images=math.inf if request.is_model_named else most_used(limit_s, is_gpu),
+        max_held_out=most,
+        most_images=math.inf if request.is_model_named else max_used(limit_s, is_gpu),
         random_state=settings.random_state,
         seconds_left=None if limit_s is None else budget.decoding_deadline.seconds_left,
         tell=tell,
@@ -267,6 +266,6 @@ def _make_task(request: FitRequest, folder: Path, data: PreparedData) -> ImageTa
         num_threads=request.settings.nthreads_per_trial,
         start=start if start.is_file() else None,
         class_names=request.train.class_names,
-        costs=cost_names(request.settings.tuning.objectives),
+        costs=cost_names(request.settings.objectives),
         is_holdout=request.tuning is None,
     )

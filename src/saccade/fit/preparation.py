@@ -50,7 +50,7 @@ def prepare_data(
     shorter_side: int,
     channels: int = 3,
     holdout_frac: float | None,
-    most_held_out: int | None = None,
+    max_held_out: int | None = None,
     most_images: float = math.inf,
     random_state: int | None,
     seconds_left: Callable[[], float] | None,
@@ -74,8 +74,8 @@ def prepare_data(
     channels : int
         Of each pixel: 1 for grey, 3 for RGB, 4 for RGBA.
     holdout_frac, random_state
-        Part of the images to hold out, and its seed. None is `HOLDOUT_FRAC`, but no more than `most_held_out`.
-    most_held_out : int or None
+        Part of the images to hold out, and its seed. None is `HOLDOUT_FRAC`, but no more than `max_held_out`.
+    max_held_out : int or None
         None is any number.
     most_images : float
         More than so many are not decoded, unless a store has them already: a fair sample is.
@@ -118,7 +118,7 @@ def prepare_data(
     if tuning is None:
         chosen, held_out = split_holdout(
             problem.strata(problem.encode(labels.iloc[in_train])),
-            _part_held_out(holdout_frac, most_held_out, len(in_train)),
+            _part_held_out(holdout_frac, max_held_out, len(in_train)),
             random_state,
             groups=np.asarray(store.digests)[in_train],
         )

@@ -11,10 +11,10 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from saccade.errors import DataError, HyperparameterError
+from saccade.fit.options import REMOVED, FitOptions
 from saccade.fit.preparation import PreparedData
 from saccade.fit.run_data import fingerprint, read_run_data
 from saccade.fit.run_folder import (
-    ADDED,
     DATA,
     EVENTS,
     MAY_CHANGE,
@@ -24,10 +24,9 @@ from saccade.fit.run_folder import (
     is_run,
     recorded_arguments,
 )
-from saccade.fit.settings import REMOVED, FitSettings
 from saccade.fit.values import from_toml
 from saccade.inference.saved import DESCRIPTION, PREDICTOR_FOLDER, SavedPredictor
-from saccade.models.custom import OwnPart
+from saccade.models.custom import CustomObject
 from saccade.space import Dict
 from saccade.study.event_log import EventLog
 from saccade.study.json_values import LostObjectError, from_json_value
@@ -55,7 +54,7 @@ class _SplitRecord(BaseModel):
     num_train: int
     num_val: int
     digest: str
-    most_held_out: int | None = None
+    max_held_out: int | None = None
 
 
 @dataclass(frozen=True)
@@ -93,8 +92,8 @@ class EarlierRun:
             first = error.errors(include_url=False)[0]
             where = ".".join(map(str, first["loc"]))
             raise DataError(
-                f"{folder / RUN} is invalid ({where + ': ' if where else ''}{first['msg']}). Restore a copy, or start a "
-                "new run"
+                f"{folder / RUN} is invalid ({where + ': ' if where else ''}{first['msg']}). Restore a copy, or "
+                "start a new run"
             ) from None
         return cls(folder, record, EventLog(folder / EVENTS).seconds_used())
 
@@ -102,7 +101,7 @@ class EarlierRun:
     def arguments(self) -> dict[str, Any]:
         """What was asked, as `recorded_arguments` has it."""
         recorded = {name: value for name, value in self.record["arguments"].items() if name not in REMOVED}
-        return {**ADDED, **recorded}
+        return {**FitOptions().to_json(), **recorded}
 
     @property
     def is_finished(self) -> bool:
@@ -154,7 +153,9 @@ class EarlierRun:
         name = saved.own_network
         if name is None:
             return saved
-        own = [part for part in choices(request.space, "model") if isinstance(part, OwnPart) and repr(part) == name]
+        own = [
+            part for part in choices(request.space, "model") if isinstance(part, CustomObject) and repr(part) == name
+        ]
         return saved.with_network(own[0].value if own else None)
 
 
@@ -201,17 +202,17 @@ def read_request(folder: Path, time_limit_s: float | str | None, verbosity: int 
         tuning=tuning,
         space=space,
         time_limit_s=limit_s if isinstance(time_limit_s, str) else time_limit_s,
-        settings=FitSettings.of({**arguments, "resume": True}),
+        settings=FitOptions.of({**arguments, "resume": True}),
     )
 
 
 def most_held_out_before(folder: Path) -> int | None:
     """Return the limit on validation images under which an earlier process split the data; None if there was none."""
     split = _read_split(folder / SPLIT)
-    return None if split is None else split.most_held_out
+    return None if split is None else split.max_held_out
 
 
-def check_split(folder: Path, data: PreparedData, most_held_out: int) -> None:
+def check_split(folder: Path, data: PreparedData, max_held_out: int) -> None:
     """Record the split of a new run; for a resumed run check that it is the same, so that scores can be compared.
 
     Parameters
@@ -220,7 +221,7 @@ def check_split(folder: Path, data: PreparedData, most_held_out: int) -> None:
         The run folder.
     data : PreparedData
         Its training and validation images.
-    most_held_out : int
+    max_held_out : int
         Recorded for `most_held_out_before`.
 
     Raises
@@ -234,16 +235,16 @@ def check_split(folder: Path, data: PreparedData, most_held_out: int) -> None:
         num_train=len(data.train.indices),
         num_val=len(data.val.indices),
         digest=digest.hexdigest(),
-        most_held_out=most_held_out,
+        max_held_out=max_held_out,
     )
     before = _read_split(folder / SPLIT)
     if before is None:
         write_json_atomically(folder / SPLIT, now.model_dump())
     elif (before.num_train, before.num_val, before.digest) != (now.num_train, now.num_val, now.digest):
         raise DataError(
-            f"The run in {folder} cannot be resumed: it had {before.num_train} training and {before.num_val} validation "
-            f"images; now other images can be read ({now.num_train} and {now.num_val}). Bring the files back, or start "
-            "a new run"
+            f"The run in {folder} cannot be resumed: it had {before.num_train} training and {before.num_val} "
+            f"validation images; now other images can be read ({now.num_train} and {now.num_val}). "
+            "Bring the files back, or start a new run"
         )
 
 

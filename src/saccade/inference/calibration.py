@@ -143,7 +143,7 @@ def fit_calibration(
     seed : int
         Of the folds.
     shares : ndarray or None
-        As `saccade.training.imbalance.learned_shares` returned them; None adjusts nothing, nor do equal ones.
+        As `saccade.training.imbalance.class_priors` returned them; None adjusts nothing, nor do equal ones.
 
     Examples
     --------

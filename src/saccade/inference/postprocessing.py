@@ -54,7 +54,7 @@ class Trust:
         metric : Metric
             That the user cares for.
         shares : ndarray or None
-            As `saccade.training.imbalance.learned_shares` returned them.
+            As `saccade.training.imbalance.class_priors` returned them.
         """
         targets = targets[: len(predictions)]
         if not len(predictions) or not np.isfinite(predictions).all():

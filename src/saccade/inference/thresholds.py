@@ -113,7 +113,7 @@ def fit_thresholds(
     seed : int
         Of the folds.
     shares : ndarray or None
-        As `saccade.training.imbalance.learned_shares` returned them, or what `Calibration.shares_left` leaves of them;
+        As `saccade.training.imbalance.class_priors` returned them, or what `Calibration.shares_left` leaves of them;
         None takes those of `targets`.
     """
     p = problem.threshold_columns(probabilities)

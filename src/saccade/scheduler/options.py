@@ -1,4 +1,4 @@
-"""The options of schedulers, checked."""
+"""Checks of the options of schedulers."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from saccade.errors import HyperparameterError
 
 
 def whole_number(name: str, value: Any, least: int = 1, what: str = "") -> int:
-    """Return a whole number that is large enough as Python's own.
+    """Return an integer as Python's int.
 
     Raises
     ------
     HyperparameterError
-        If it is none; the message ends with `what` the number means.
+        If it is not an integer of at least `least`; the message ends with `what`, the meaning of the number.
     """
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
         raise HyperparameterError(
@@ -25,12 +25,12 @@ def whole_number(name: str, value: Any, least: int = 1, what: str = "") -> int:
 
 
 def reduction_factor_of(value: Any) -> float:
-    """Return η of successive halving as Python's own number.
+    """Return η of successive halving as a float.
 
     Raises
     ------
     HyperparameterError
-        If it is no number above 1.
+        If it is not a finite number above 1.
     """
     is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
     if not is_number or not 1 < value < math.inf:

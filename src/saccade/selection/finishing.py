@@ -30,7 +30,7 @@ from saccade.selection.summary import fit_summary, selection_summary, trial_rows
 from saccade.study.objectives import cost_names, pareto_front, trial_costs
 from saccade.study.study import Study
 from saccade.study.trial import Trial
-from saccade.training.imbalance import learned_shares
+from saccade.training.imbalance import class_priors
 from saccade.training.recipes.recipe import Recipe
 from saccade.training.task import ImageTask
 from saccade.training.trial_files import drop_files
@@ -214,5 +214,5 @@ def _trust(predictions: np.ndarray, targets: np.ndarray, task: ImageTask, config
     # A class has fewer training images if more of its images were held out by chance. So the class prior is that of
     # all images together.
     images = task.train.joined(task.val) if task.is_holdout else task.train
-    shares = learned_shares(Recipe.of(config), images.targets, task.problem, task.class_names, images.weights)
+    shares = class_priors(Recipe.of(config), images.targets, task.problem, task.class_names, images.weights)
     return Trust.of(predictions, targets, task.problem, task.metric, shares)

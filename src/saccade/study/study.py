@@ -87,7 +87,7 @@ class Study:
         Seconds of training for one trial, over all of its jobs.
     first_report_grace_s : float or None
         Seconds after the deadline at which jobs are cancelled while no trial has a score yet. None is the time that
-        jobs have after the end of training if there is a score: `GRACE_S`, or `GRACE_PART` of the limit if that is more.
+        jobs have after the end of training otherwise: `GRACE_S`, or `GRACE_PART` of the limit if that is more.
     max_score : float or None
         The search ends when a trial reaches this score; other trials stop at their next report.
     folder : Path or None
@@ -241,8 +241,11 @@ class Study:
                 self._happened(Warned(f"{exhausted} The search ends after {num} {'trial' if num == 1 else 'trials'}."))
             return None
         # The log comes first: a folder without an event would be in the way of the next trial with this number.
-        self._happened(TrialCreated(len(self.trials), config))
+        created = TrialCreated(len(self.trials), config)
+        self._apply(created)
+        self._write(created)
         _make_folder(self.trials[-1])
+        self._tell(created)
         return self.trials[-1]
 
     def _suggest(self) -> dict[str, Any]:
@@ -408,7 +411,7 @@ class Study:
                 if has_failed:
                     self._standings.failed(trial)
                     self._good_enough.discard(trial.number)
-                self.scheduler.on_end(trial)
+                self.scheduler.on_job_end(trial)
                 is_complete = trial.status is Status.COMPLETED
                 self.searcher.on_end(trial.config, has_failed=has_failed, is_complete=is_complete)
         return Decision.CONTINUE

@@ -131,7 +131,7 @@ def balanced_sampling_weights(targets: np.ndarray, problem: Problem) -> np.ndarr
     return probabilities
 
 
-def learned_shares(
+def class_priors(
     recipe: Recipe,
     targets: np.ndarray,
     problem: Problem,
@@ -160,9 +160,9 @@ def learned_shares(
     Examples
     --------
     >>> problem, targets = Problem.of(["cat", "dog"]), np.array([0, 0, 0, 1])
-    >>> learned_shares(Recipe.of({}), targets, problem).tolist()
+    >>> class_priors(Recipe.of({}), targets, problem).tolist()
     [0.75, 0.25]
-    >>> learned_shares(Recipe.of({"class_weight": "balanced"}), targets, problem).round(3).tolist()
+    >>> class_priors(Recipe.of({"class_weight": "balanced"}), targets, problem).round(3).tolist()
     [0.5, 0.5]
     """
     if not problem.has_one_class:

@@ -116,7 +116,7 @@ def test_labels_that_an_image_has_and_has_not_are_believed_apart() -> None:
 
 def test_numbers_have_no_wrong_classes(make_colours: Callable[..., Any]) -> None:
     frame = make_colours(4).assign(label=[0.5 + number for number in range(8)])
-    with pytest.raises(HyperparameterError, match="robust_loss is for wrong labels of classes"):
+    with pytest.raises(HyperparameterError, match="robust_loss requires classes"):
         ImagePredictor(problem_type="regression").fit(
             frame, hyperparameters={"model": "test_resnet", "pretrained": False, "robust_loss": 0.7}
         )
