@@ -54,7 +54,7 @@ def test_other_things_are_left_alone(tmp_path):
     ("changes", "message"),
     [
         ({"metric": "loss"}, "contains a search with metric=score, but metric is loss"),
-        ({"mode": "min"}, "contains a search with mode=max, and now mode is min"),
+        ({"mode": "min"}, "contains a search with mode=max, but mode is min"),
         ({"space": Dict(x=Real(0, 2))}, "contains a search with space="),
     ],
 )
