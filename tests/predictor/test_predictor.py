@@ -138,9 +138,9 @@ def test_saving_never_overwrites_something_else(fitted: ImagePredictor, tmp_path
 
 def test_loading_runs_no_code_and_says_what_is_wrong(fitted: ImagePredictor, tmp_path: Path) -> None:
     saved = Path(fitted.save(tmp_path / "saved"))
-    with pytest.raises(SavedPredictorError, match="is no folder"):
+    with pytest.raises(SavedPredictorError, match="is not a folder"):
         ImagePredictor.load(tmp_path / "nowhere")
-    with pytest.raises(SavedPredictorError, match=r"holds no predictor\.json"):
+    with pytest.raises(SavedPredictorError, match=r"contains no predictor\.json"):
         ImagePredictor.load(tmp_path)
     (saved / "weights.safetensors").write_bytes(b"\x80\x04cos\nsystem\n")
     with pytest.raises(SavedPredictorError, match="cannot be loaded"):
