@@ -42,6 +42,7 @@ from saccade.selection.folds import CrossValidation
 from saccade.study.journal import Journal
 from saccade.study.objectives import check_score_name, cost_names
 from saccade.study.progress import ProgressDisplay
+from saccade.study.trackers import connected
 from saccade.tasks.metrics import Metric, make_metric
 from saccade.tasks.problem import Problem
 from saccade.training.imbalance import check_imbalance
@@ -104,13 +105,17 @@ def run_fit(request: FitRequest, deadline: Deadline, earlier: EarlierRun | None 
     metric_name = make_metric(request.eval_metric, problem).name
     check_score_name(objectives, metric_name)
     folder = make_run_folder(request.path) if earlier is None else earlier.folder
-    with locked(folder), ProgressDisplay(request.verbosity, metric_name) as display:
+    with (
+        locked(folder),
+        connected(request.settings.callbacks or ()) as trackers,
+        ProgressDisplay(request.verbosity, metric_name) as display,
+    ):
         if earlier is None:
             begin_run(request, folder)  # from here on there is something to lose
         else:
             earlier.note(request)
         log = EventLog(folder / EVENTS)
-        listeners: list[Listener] = [log, display]
+        listeners: list[Listener] = [log, display, *trackers]
 
         def tell(event: Event) -> None:
             for listener in listeners:

@@ -249,7 +249,7 @@ def recorded_arguments(request: FitRequest) -> dict[str, Any]:
         "warm_start": settings.warm_start,
         "time_limit": request.time_limit_s,
         "verbosity": request.verbosity,
-        "executor": settings.executor,
+        "executor": settings.executor if isinstance(settings.executor, str) else "auto",
         "nthreads_per_trial": settings.nthreads_per_trial,
         "ngpus_per_trial": settings.ngpus_per_trial,
     }
@@ -305,7 +305,7 @@ def _fit_config(request: FitRequest) -> FitConfig:
         weights=None if settings.weights is None else str(Path(settings.weights).absolute()),
         threads=settings.nthreads_per_trial,
         gpus=settings.ngpus_per_trial,
-        executor=settings.executor,
+        executor=settings.executor if isinstance(settings.executor, str) else "auto",
         verbosity=request.verbosity,
         hyperparameters=dict(request.space.data),
     )

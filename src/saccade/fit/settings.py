@@ -19,6 +19,7 @@ from saccade.scheduler.base import Scheduler
 from saccade.searcher import SEARCHERS
 from saccade.searcher.base import Searcher
 from saccade.study.objectives import COSTS, check_objectives, cost_names
+from saccade.study.trackers import Callback, check_callbacks
 
 AUTO_TIME_LIMIT_S = 7200.0
 """What `time_limit="auto"` means."""
@@ -117,6 +118,7 @@ class FitSettings:
     resume: bool = False
     ensemble: bool | int | str = "auto"
     num_folds: int | None = None
+    callbacks: Sequence[Callback] | None = None
 
     def __post_init__(self) -> None:
         if self.holdout_frac is not None:
@@ -137,6 +139,7 @@ class FitSettings:
         _ = self.tuning  # checked now, before any work
         if not isinstance(self.executor, Executor) and self.executor not in EXECUTORS:
             raise UnknownNameError.of("executor", self.executor, EXECUTORS)
+        _set(self, "callbacks", check_callbacks(self.callbacks))
         _set(self, "ensemble", _most_members(self.ensemble))
         if self.ensemble not in ("auto", False):
             self._check_ensemble()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,6 +61,7 @@ class Search:
     path: Path | None
     resume: bool
     verbosity: int
+    trackers: Sequence[Listener] = ()
 
     def run(self, deadline: Deadline) -> TuneResult:
         """Search, in a folder that is removed with the result if none was named."""
@@ -98,7 +100,7 @@ class Search:
             max_score=None if self.target_score is None else self._sign * self.target_score,
             folder=folder / TRIALS,
             journal=journal,
-            listeners=[*listeners, display],
+            listeners=[*listeners, display, *self.trackers],
         )
         told = list(study.listeners)
 
