@@ -23,8 +23,7 @@ from saccade.data.examples import read_labelled_examples
 from saccade.fit.preparation import prepare_data
 from saccade.numerics.device import Numerics, choose_device
 from saccade.tasks.metrics import make_metric
-from saccade.training.recipes.building import new_classifier
-from saccade.training.recipes.networks import stored_side
+from saccade.training.recipes.building import new_classifier, stored_side
 from saccade.training.recipes.optimisation import make_optimizer
 from saccade.training.recipes.recipe import Recipe, recipe_space
 from saccade.training.task import ImageTask, Split

@@ -101,8 +101,8 @@ def remembered_numerics() -> dict[str, str]:
     """Return what the cache folder remembers, by purpose: of one network and size, its last choice."""
     import torch
 
+    from saccade.numerics.choice import MEMORY
     from saccade.numerics.device import Numerics
-    from saccade.numerics.memory import MEMORY
 
     if not MEMORY.path.exists():
         return {}

@@ -17,7 +17,7 @@ from torch import nn
 
 from benchmarks.arithmetic import wait
 from benchmarks.measuring import Meter, arguments_of, in_turns, table, write_json
-from saccade.models.batch_norm_folding import fused
+from saccade.models.batch_norm_folding import fold_batch_norm
 from saccade.models.network import build_network
 from saccade.numerics.device import Numerics, choose_device
 
@@ -29,7 +29,7 @@ def measure(name: str, side: int, num_rounds: int) -> dict[str, float | None]:
     """Return images per second of a network before and after folding; None after where nothing can be folded."""
     device = choose_device()
     network = build_network(name, 10, pretrained=False).to(device, memory_format=torch.channels_last).eval()
-    networks = {"before": copy.deepcopy(network), "after": fused(network, 3, side)}
+    networks = {"before": copy.deepcopy(network), "after": fold_batch_norm(network, 3, side)}
     numerics = [Numerics.choose(device, amp=amp) for amp in (False, True)]
     timed = {
         f"{what} {each}": _timed(one, side, each)

@@ -156,7 +156,7 @@ def _waiting(task: Any, config: dict[str, Any], folder: Path) -> float:
     """Return which part of the training of a real trial's last epoch it waited for data."""
     from saccade.events import EpochDone
     from saccade.study.trial import Decision, Job
-    from saccade.training.trial.trainable import ImageTrainable
+    from saccade.training.trial.trainer import ImageTrainable
 
     reports: list[EpochDone] = []
 

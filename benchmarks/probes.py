@@ -24,7 +24,6 @@ from benchmarks.crop import features
 from benchmarks.measuring import table, write_json
 from saccade import ImageDataset
 from saccade.models.weights import networks_in_folder
-from saccade.tasks.metrics import log_loss
 from saccade.tasks.problem import Problem
 from saccade.training.probes.heads import fit_heads
 
@@ -109,8 +108,8 @@ def _judged(
     return {
         "single": float(np.mean([(rows.argmax(1) == asked_targets).mean() for rows in said])),
         "mean": float((mean.argmax(1) == asked_targets).mean()),
-        "single_log_loss": float(np.mean([log_loss(asked_targets, rows, problem) for rows in said])),
-        "mean_log_loss": log_loss(asked_targets, mean, problem),
+        "single_log_loss": float(np.mean([problem.image_losses(rows, asked_targets).mean() for rows in said])),
+        "mean_log_loss": problem.image_losses(mean, asked_targets).mean(),
         "fit_s": fit_s,
     }
 

@@ -9,8 +9,8 @@ import re
 from collections.abc import Callable
 from typing import Any, get_args, get_origin
 
-from saccade.models.aliases import ALIASES as NETWORKS
-from saccade.models.aliases import UNAVAILABLE
+from saccade.models.catalogue import ALIASES as NETWORKS
+from saccade.models.catalogue import UNAVAILABLE
 from saccade.training.recipes.recipe import ALIASES, Recipe
 
 

@@ -67,6 +67,24 @@ class Progressed(Event):
 
 
 @dataclass(frozen=True)
+class PhaseDone(Event):
+    """A phase of a run has ended.
+
+    Attributes
+    ----------
+    phase : str
+        Its name, such as ``"decoding"``.
+    start_s, seconds : float
+        Seconds of the run at which it began, and its duration.
+    """
+
+    kind: ClassVar[str] = "phase_done"
+    phase: str
+    start_s: float
+    seconds: float
+
+
+@dataclass(frozen=True)
 class TrialStarted(Event):
     """A job of trial number `trial` was handed to a worker."""
 

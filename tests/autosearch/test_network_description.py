@@ -13,7 +13,7 @@ from torch import nn
 from saccade.autosearch import network_description as description
 from saccade.autosearch.network_description import describe_module, describe_network, kind_of
 from saccade.errors import UnknownModelError, WeightsNotFoundError
-from saccade.models.published import PUBLISHED_TOP1, published_top1
+from saccade.models.catalogue import published_table, published_top1
 
 # What the portfolio was told of the networks of its recordings: name, parameters in millions, input size, top-1 in
 # percent, pretraining, kind, family.
@@ -175,18 +175,18 @@ def test_an_unknown_network_is_an_error() -> None:
 
 
 def test_published_accuracies_are_of_networks_and_weights_that_exist() -> None:
-    names = {name for name in PUBLISHED_TOP1 if "." in name}
+    names = {name for name in published_table() if "." in name}
     assert len({name.partition(".")[0] for name in names}) > 200
     assert names <= set(timm.list_pretrained())
-    assert all(timm.is_model(name) for name in PUBLISHED_TOP1.keys() - names)
-    assert all(0.5 < top1 < 0.9 for top1 in PUBLISHED_TOP1.values())
+    assert all(timm.is_model(name) for name in published_table().keys() - names)
+    assert all(0.5 < top1 < 0.9 for top1 in published_table().values())
 
 
-@given(name=st.sampled_from(sorted(PUBLISHED_TOP1)))
+@given(name=st.sampled_from(sorted(published_table())))
 @settings(max_examples=60, deadline=None)
 def test_a_published_accuracy_is_found_with_and_without_its_tag(name: str) -> None:
     architecture, _, tag = name.partition(".")
-    assert published_top1(architecture, tag or "of_others") == PUBLISHED_TOP1[name]
+    assert published_top1(architecture, tag or "of_others") == published_table()[name]
     assert published_top1(architecture) is not None
 
 

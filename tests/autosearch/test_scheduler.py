@@ -5,8 +5,6 @@ from types import SimpleNamespace
 
 import pytest
 
-from contracts.scheduler_contract import SchedulerContract
-from contracts.simulated_executor import SimulatedExecutor
 from saccade.autosearch.features import DatasetDescription, Description, NetworkDescription
 from saccade.autosearch.scheduler import AutoScheduler
 from saccade.autosearch.searcher import AutoSearcher
@@ -17,6 +15,8 @@ from saccade.searcher import RandomSearcher
 from saccade.space import Real
 from saccade.study.study import Study
 from saccade.study.trial import Status, Trial
+from saccade.testing.scheduler_contract import SchedulerContract
+from saccade.testing.simulated_executor import SimulatedExecutor
 
 NUM_EPOCHS = 27
 

@@ -10,8 +10,8 @@ import torch
 from benchmarks.arithmetic import trials_s
 
 from benchmarks import efficiency
+from saccade.numerics.choice import NumericsMemory
 from saccade.numerics.device import Numerics
-from saccade.numerics.memory import NumericsMemory
 
 
 def test_ratios_and_where_the_time_went(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 
@@ -128,6 +129,7 @@ def test_leaderboard_shows_the_trials(saccade, fitted):
     result = saccade("leaderboard", run)
     assert result.exit_code == 0
     assert "test_resnet" in result.stdout
+    assert re.fullmatch(r"\d+\.\d s: .*training \d+\.\d.*", result.stdout.splitlines()[-1])
 
 
 def test_models_lists_names_that_match(saccade):

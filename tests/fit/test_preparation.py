@@ -128,7 +128,7 @@ def test_when_time_runs_out_the_decoded_part_is_fair_and_the_rest_is_told(
 def test_of_many_images_few_judge_unless_the_user_says_how_many(make_colours: MakeColours, prepare: Any) -> None:
     frame = make_colours(30)
     for frac, most, num_val in ((None, 4, 4), (None, 100, 6), (None, None, 6), (0.25, 4, 15)):
-        data, _ = prepare(frame, holdout_frac=frac, most_held_out=most)
+        data, _ = prepare(frame, holdout_frac=frac, max_held_out=most)
         assert len(data.val.indices) == num_val
         assert len(data.train.indices) + num_val == 60
 

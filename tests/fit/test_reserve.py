@@ -1,87 +1,20 @@
-"""The time that is kept for the end of a fit, and the files that are kept for it."""
+"""The files that are kept for the end of a fit."""
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
-import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
-from contracts.simulated_executor import SimulatedExecutor
-from saccade.deadline import Deadline
-from saccade.events import EpochDone, JobDone, TrialStarted
+from saccade.events import EpochDone
 from saccade.executor import InlineExecutor
-from saccade.fit.reserve import COMBINING_PART, LEAST_RESERVE_S, FinishingReserve, SupersededWeights
+from saccade.fit.reserve import SupersededWeights
 from saccade.scheduler import ASHAScheduler, FIFOScheduler
 from saccade.searcher import GridSearcher, RandomSearcher
 from saccade.space import Categorical, Dict, Real
 from saccade.study.journal import Journal
 from saccade.study.study import Study
 from saccade.study.trial import Decision, Job, Reporter, Trainable
+from saccade.testing.simulated_executor import SimulatedExecutor
 from saccade.training.trial_files import state_file, weights_file
-
-
-def report(trial: int, epoch: int, score: float, seconds: float, write_s: float = 0.0) -> EpochDone:
-    return EpochDone(trial, epoch, score, seconds, {"train_s": seconds - 0.1, "val_s": 0.1, "write_s": write_s})
-
-
-def test_the_slowest_checkpoint_so_far_is_what_writing_may_take() -> None:
-    reserve = FinishingReserve(Deadline(None))
-    assert reserve.seconds() == LEAST_RESERVE_S
-    for number, write_s in enumerate([0.5, 3.0, 1.0]):
-        reserve(report(number, 1, 0.5, 10.0, write_s))
-    assert reserve.seconds() == pytest.approx(LEAST_RESERVE_S + 3.0)
-
-
-def test_a_summary_takes_longer_the_more_trials_there_are() -> None:
-    few, many = FinishingReserve(Deadline(None)), FinishingReserve(Deadline(None))
-    for reserve, num in ((few, 10), (many, 100_000)):
-        reserve(TrialStarted(num - 1, {}))
-        reserve(JobDone(num - 1))
-    assert many.seconds() > few.seconds() > LEAST_RESERVE_S
-
-
-@given(
-    limit_s=st.floats(10, 1e5),
-    ratio=st.floats(1.0, 2.0),
-    epochs_s=st.lists(st.tuples(st.floats(0.1, 50), st.floats(0, 1)), max_size=10),
-)
-def test_a_trial_that_takes_all_the_time_it_is_given_can_be_done_once_more(limit_s, ratio, epochs_s) -> None:
-    """Whether it is new, or the best so far that goes on."""
-    now_s = 0.0
-    deadline = Deadline(limit_s, lambda: now_s)
-    reserve = FinishingReserve(deadline, ratio)
-    best_score, best_s = -math.inf, 0.0
-    for trial, (seconds, score) in enumerate(epochs_s):
-        now_s += seconds
-        reserve(EpochDone(trial, 1, score, seconds))
-        if score > best_score:
-            best_score, best_s = score, seconds
-    given_s = deadline.seconds_left() - reserve.seconds()
-    if given_s > 0:
-        left_s = deadline.seconds_left() - given_s
-        assert left_s >= ratio * (best_s + given_s) - 1e-6 * limit_s
-        # Nor is more kept than that.
-        assert left_s <= ratio * (best_s + given_s) + reserve.finishing_s + 1e-6 * limit_s
-
-
-def test_without_a_time_limit_nothing_is_divided() -> None:
-    reserve = FinishingReserve(Deadline(None), 1.1)
-    reserve(report(0, 1, 0.5, 1000.0))
-    assert reserve.seconds() < 1
-
-
-def test_what_passes_before_a_first_epoch_is_kept_for_a_refit() -> None:
-    now_s = 0.0
-    plain, slow = (FinishingReserve(Deadline(100, lambda: now_s), 1.0) for _ in range(2))
-    plain(TrialStarted(0, {}))
-    slow(TrialStarted(0, {}))
-    plain(EpochDone(0, 1, 0.5, 1.0))  # it says that it has taken longer than it was away
-    slow(EpochDone(0, 1, 0.5, 0.0))
-    assert plain._setup_s == 0
-    assert slow._setup_s > 0
 
 
 class Writing(Trainable):
@@ -164,23 +97,6 @@ def test_the_end_of_many_simulated_trials_is_quick(tmp_path: Path) -> None:
     study.listeners.append(SupersededWeights(study))  # there are no folders at all
     study.run()
     assert len(study.trials) == 50
-
-
-@given(
-    limit_s=st.floats(1, 1e4),
-    trials=st.lists(st.tuples(st.integers(0, 8), st.floats(0.01, 50)), max_size=20),
-    max_members=st.integers(1, 6),
-)
-def test_ensemble_selection_has_a_small_part_of_the_time(limit_s, trials, max_members) -> None:
-    deadline = Deadline(limit_s, lambda: 0.0)
-    reserve = FinishingReserve(deadline, max_members=max_members)
-    for number, (network, val_s) in enumerate(trials):
-        reserve(TrialStarted(number, {"model": f"net{network}"}))
-        reserve(EpochDone(number, 1, 0.5, val_s + 1, {"val_s": val_s}))
-    assert 0 <= reserve.combining_s <= COMBINING_PART * limit_s
-    assert reserve.seconds() == pytest.approx(reserve.finishing_s + reserve.combining_s)
-    if len(trials) < 2:
-        assert reserve.combining_s == 0
 
 
 def test_for_an_ensemble_the_best_trials_of_the_best_networks_are_kept(tmp_path: Path) -> None:

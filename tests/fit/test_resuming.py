@@ -85,7 +85,7 @@ def same_results(one: ImagePredictor, other: ImagePredictor) -> None:
     assert all(np.array_equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
-NUM_WRITES = 67
+NUM_WRITES = 71
 """Lines that the search above writes to its journal and to its events."""
 
 
@@ -304,7 +304,7 @@ def test_ctrl_c_tells_how_to_go_on(
         patch.setattr(Study, "run", interrupted)
         with pytest.raises(KeyboardInterrupt):
             predictor_of(tmp_path / "run", verbosity=1).fit(make_colours(8), **search)
-    assert f"interrupted; to go on: saccade resume {tmp_path / 'run'}" in capfd.readouterr().err
+    assert f"interrupted; to resume: saccade resume {tmp_path / 'run'}" in capfd.readouterr().err
     assert len(cached()) == 1
 
 
@@ -376,7 +376,12 @@ def test_the_time_of_earlier_sessions_counts(make_colours: MakeColours, search: 
     log.write_text("".join(json.dumps(line) + "\n" for line in lines))
     resumed = predictor_of(tmp_path / "run").fit(frame, **search, time_limit=900, resume=True)
     assert len(resumed.leaderboard()) < 3
-    assert 990 < resumed.fit_summary()["total_time"] < 1100
+    seconds = resumed.fit_summary()["seconds"]
+    total_s = seconds.pop("total")
+    assert 990 < total_s == resumed.fit_summary()["total_time"] < 1100
+    assert seconds["earlier"] >= 990
+    assert {"preparing", "decoding", "selection", "finishing"} <= seconds.keys()
+    assert sum(seconds.values()) == pytest.approx(total_s)
     assert json.loads((tmp_path / "run" / "run.json").read_text())["arguments"]["time_limit"] == 900
 
 
@@ -384,7 +389,7 @@ def test_with_a_longer_limit_the_same_images_judge(
     make_colours: MakeColours, search: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     frame, folder = make_colours(20), tmp_path / "run"
-    monkeypatch.setattr("saccade.fit.fitting.most_held_out", lambda limit_s, *_: 2 if limit_s < 1000 else 4)
+    monkeypatch.setattr("saccade.fit.fitting.max_held_out", lambda limit_s, *_: 2 if limit_s < 1000 else 4)
     with pytest.MonkeyPatch.context() as patch:
         killed_at(patch, 12, before=True)
         with pytest.raises(Killed):

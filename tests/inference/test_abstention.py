@@ -8,9 +8,9 @@ import pytest
 from saccade.errors import DataError, HyperparameterError
 from saccade.inference.abstention import Doubt
 from saccade.inference.conformal import Conformal
-from saccade.tasks.problem import Problem
+from saccade.tasks.problem import Multiclass, Multilabel, Problem, Regression
 
-ANIMALS = Problem("multiclass", ("cat", "dog", "horse"))
+ANIMALS = Multiclass(("cat", "dog", "horse"))
 HELD_OUT = Conformal((*[0.9] * 17, 0.4, 0.3))
 P = np.array([[0.95, 0.03, 0.02], [0.55, 0.42, 0.03], [0.35, 0.33, 0.32]])
 
@@ -48,8 +48,8 @@ def test_any_value_may_stand_for_a_doubt() -> None:
         (("?", None, 90), ANIMALS, "min_proba was given 90"),
         (("?", None, True), ANIMALS, "min_proba was given True"),
         (("?", 90, None), ANIMALS, "for 90 % give 0.9"),
-        (("?", None, None), Problem("multilabel", ("a", "b")), "multilabel"),
-        (("?", None, 0.5), Problem("regression"), "regression"),
+        (("?", None, None), Multilabel(("a", "b")), "multilabel"),
+        (("?", None, 0.5), Regression(), "regression"),
     ],
 )
 def test_what_makes_no_sense_is_refused(asked: tuple[Any, Any, Any], problem: Problem, told: str) -> None:

@@ -10,11 +10,10 @@ from hypothesis.extra.numpy import arrays
 
 from saccade.inference import calibration as module
 from saccade.inference.calibration import Calibration, calibration_error, error_by_chance, fit_calibration, fold_numbers
-from saccade.tasks.metrics import log_loss
-from saccade.tasks.problem import Problem
+from saccade.tasks.problem import Binary, Multiclass, Multilabel, Problem, Regression
 
-CLASSES = Problem("multiclass", ("a", "b", "c", "d"))
-TAGS = Problem("multilabel", ("a", "b", "c"))
+CLASSES = Multiclass(("a", "b", "c", "d"))
+TAGS = Multilabel(("a", "b", "c"))
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
@@ -36,7 +35,7 @@ def activated(logits: np.ndarray, problem: Problem) -> np.ndarray:
     return p.astype(np.float32)
 
 
-@pytest.mark.parametrize("problem", [CLASSES, TAGS, Problem("binary", ("a", "b"))], ids=lambda problem: problem.type)
+@pytest.mark.parametrize("problem", [CLASSES, TAGS, Binary(("a", "b"))], ids=lambda problem: problem.type)
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.5])
 def test_the_temperature_is_found_again_and_helps_on_other_images(problem: Problem, temperature: float) -> None:
     logits, targets = draw(problem, 3000)
@@ -47,8 +46,8 @@ def test_the_temperature_is_found_again_and_helps_on_other_images(problem: Probl
     assert found.num_images == 1500
     calibrated = found.apply(probabilities[there], problem)
     assert calibration_error(calibrated, targets[there], problem) < 0.05
-    before = log_loss(targets[there], probabilities[there], problem)
-    assert log_loss(targets[there], calibrated, problem) < before + 5e-3
+    before = problem.image_losses(probabilities[there], targets[there]).mean()
+    assert problem.image_losses(calibrated, targets[there]).mean() < before + 5e-3
     assert found.ece_after == pytest.approx(calibration_error(calibrated, targets[there], problem), abs=0.03)
     if temperature != 1:
         assert found.ece_before > 2 * found.ece_after
@@ -87,8 +86,8 @@ def test_what_frequent_classes_have_too_much_is_found(power: float) -> None:
     assert found.logit_adjustment == pytest.approx(power, abs=0.15)
     assert found.temperature == pytest.approx(1.0, abs=0.1)
     calibrated = found.apply(probabilities, CLASSES)
-    before = log_loss(targets, probabilities, CLASSES)
-    assert log_loss(targets, calibrated, CLASSES) < before + 1e-3
+    before = CLASSES.image_losses(probabilities, targets).mean()
+    assert CLASSES.image_losses(calibrated, targets).mean() < before + 1e-3
     np.testing.assert_allclose(calibrated.mean(0), np.bincount(targets) / 5000, atol=0.02)
     assert found.shares_left is not None
     alike = calibrated / found.shares_left  # divided by all of the shares, the likeliest class is the same
@@ -165,7 +164,7 @@ def test_certainty_beyond_32_bits_stays_finite() -> None:
 
 
 def test_numbers_and_a_lone_image_are_left_as_they_are() -> None:
-    numbers, problem = np.array([[1.0], [2.0]]), Problem("regression", mean=1.0, std=2.0)
+    numbers, problem = np.array([[1.0], [2.0]]), Regression(mean=1.0, std=2.0)
     assert fit_calibration(numbers, np.array([0.0, 1.0]), problem) == Calibration()
     assert Calibration(2.0).apply(numbers, problem) is numbers
     assert fit_calibration(np.array([[0.5, 0.5, 0, 0]]), np.array([0]), CLASSES) == Calibration()

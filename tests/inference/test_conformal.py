@@ -12,9 +12,9 @@ from scipy.stats import betabinom, binom
 from saccade.errors import DataError, HyperparameterError
 from saccade.inference import conformal as module
 from saccade.inference.conformal import Conformal
-from saccade.tasks.problem import Problem
+from saccade.tasks.problem import Multiclass, Multilabel, Regression
 
-CLASSES = Problem("multiclass", tuple("abcdef"))
+CLASSES = Multiclass(tuple("abcdef"))
 NUM_REPEATS = 400
 
 
@@ -49,7 +49,7 @@ def test_sets_hold_the_right_label_as_often_as_asked(num: int, coverage: float) 
 
 @pytest.mark.parametrize("coverage", [0.8, 0.95])
 def test_intervals_hold_the_right_number_as_often_as_asked(coverage: float) -> None:
-    problem = Problem("regression", mean=20.0, std=5.0)
+    problem = Regression(mean=20.0, std=5.0)
     num_held_out, num_others, covered = 60, 50, []
     for seed in range(NUM_REPEATS):
         rng = np.random.default_rng(seed)
@@ -127,7 +127,7 @@ def test_of_many_images_a_sample_is_kept(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_many_labels_have_no_sets() -> None:
-    problem = Problem("multilabel", ("a", "b"))
+    problem = Multilabel(("a", "b"))
     assert Conformal.of(np.ones((20, 2)), np.ones((20, 2)), problem) == Conformal()
     with pytest.raises(HyperparameterError, match="multilabel"):
         Conformal().check(problem, 0.9)

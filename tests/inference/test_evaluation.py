@@ -8,14 +8,14 @@ import pytest
 from saccade.errors import HyperparameterError
 from saccade.inference import evaluation as module
 from saccade.inference.evaluation import bootstrap_intervals, evaluation
-from saccade.tasks.metrics import held_out_figures, log_loss, make_metric
-from saccade.tasks.problem import Problem
+from saccade.tasks.metrics import make_metric, summary_metrics
+from saccade.tasks.problem import Binary, Multiclass, Multilabel, Problem, Regression
 
 PROBLEMS = {
-    "binary": Problem("binary", ("a", "b")),
-    "multiclass": Problem("multiclass", tuple("abcdefg")),
-    "multilabel": Problem("multilabel", ("a", "b", "c")),
-    "regression": Problem("regression", mean=3.0, std=2.0),
+    "binary": Binary(("a", "b")),
+    "multiclass": Multiclass(tuple("abcdefg")),
+    "multilabel": Multilabel(("a", "b", "c")),
+    "regression": Regression(mean=3.0, std=2.0),
 }
 METRICS = {"binary": "f1", "multiclass": "f1_macro", "multilabel": "f1_samples", "regression": "r2"}
 
@@ -43,7 +43,7 @@ def test_intervals_are_those_of_a_plain_bootstrap(name: str, monkeypatch: pytest
     told = evaluation(targets, p, p, problem, metric, detailed=True, interval=0.8)
     plain = evaluation(targets, p, p, problem, metric, detailed=True)
     assert {figure: told[figure] for figure in plain} == plain
-    if problem.is_classification:  # of what is chance there is no interval
+    if problem.has_classes:  # of what is chance there is no interval
         assert plain.pop(module.BY_CHANCE) == told.pop(module.BY_CHANCE) > 0
     assert list(told) == [key for figure in plain for key in (figure, f"{figure}_interval")]
     rng = np.random.default_rng(0)
@@ -57,7 +57,7 @@ def test_intervals_are_those_of_a_plain_bootstrap(name: str, monkeypatch: pytest
 def test_by_itself_only_the_usual_figures_are_told() -> None:
     for problem in PROBLEMS.values():
         targets, p = draw(problem)
-        assert evaluation(targets, p, p, problem) == held_out_figures(targets, p, problem)
+        assert evaluation(targets, p, p, problem) == summary_metrics(targets, p, problem)
 
 
 def test_labels_are_judged_by_what_was_decided_and_probabilities_by_what_was_said() -> None:
@@ -65,7 +65,7 @@ def test_labels_are_judged_by_what_was_decided_and_probabilities_by_what_was_sai
     targets, p = draw(problem)
     told = evaluation(targets, p, p[:, ::-1], problem, detailed=True)
     assert told["top1"] == (p.argmax(1) != targets).mean()
-    assert told["log_loss"] == log_loss(targets, p, problem)
+    assert told["log_loss"] == problem.image_losses(p, targets).mean()
 
 
 def test_nineteen_of_twenty_intervals_hold_what_is_true() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from saccade.inference.postprocessing import Trust
 from saccade.tasks.metrics import make_metric
-from saccade.tasks.problem import Problem
+from saccade.tasks.problem import Binary, Multiclass, Multilabel, Problem, Regression
 
 
 def draw(problem: Problem, num: int = 200, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -24,10 +24,10 @@ def draw(problem: Problem, num: int = 200, seed: int = 0) -> tuple[np.ndarray, n
 
 
 PROBLEMS = [
-    (Problem("binary", ("no", "yes")), "f1"),
-    (Problem("multiclass", (1, 2, 3)), None),
-    (Problem("multilabel", ("a", "b")), None),
-    (Problem("regression", mean=10.0, std=3.0), None),
+    (Binary(("no", "yes")), "f1"),
+    (Multiclass((1, 2, 3)), None),
+    (Multilabel(("a", "b")), None),
+    (Regression(mean=10.0, std=3.0), None),
 ]
 
 
@@ -48,7 +48,7 @@ def test_a_predictor_of_old_knows_nothing() -> None:
 
 
 def test_balanced_accuracy_divides_by_what_calibration_has_left_of_shares() -> None:
-    problem = Problem("multiclass", ("a", "b", "c"))
+    problem = Multiclass(("a", "b", "c"))
     shares = np.array([0.6, 0.3, 0.1])
     predictions, targets = draw(problem, 500)
     predictions = predictions * shares

@@ -6,10 +6,10 @@ from sklearn import metrics as sklearn_metrics
 
 from saccade.inference.thresholds import BINARY, MULTILABEL, Thresholds, fit_thresholds
 from saccade.tasks.metrics import make_metric
-from saccade.tasks.problem import Problem
+from saccade.tasks.problem import Binary, Multiclass, Multilabel, Problem
 
-RARE = Problem("binary", ("no", "yes"))
-TAGS = Problem("multilabel", ("a", "b", "c"))
+RARE = Binary(("no", "yes"))
+TAGS = Multilabel(("a", "b", "c"))
 
 
 def draw(num: int, seed: int, base: float = -3.0) -> tuple[np.ndarray, np.ndarray]:
@@ -57,7 +57,7 @@ def test_too_few_images_with_a_label_leave_it_at_one_half() -> None:
     assert fit_thresholds(p, y, RARE, make_metric("f1", RARE)) == Thresholds()
     tags = np.hstack([p[:, 1:], draw(200, 1)[0][:, 1:]])
     has = np.stack([y, draw(200, 1)[1]], 1).astype(np.float32)
-    problem = Problem("multilabel", ("rare", "common"))
+    problem = Multilabel(("rare", "common"))
     values = fit_thresholds(tags, has, problem, make_metric("f1_macro", problem)).values
     assert values[0] == 0.5
     assert values[1] < 0.5
@@ -104,7 +104,7 @@ def test_every_metric_with_thresholds_exists(names: dict[str, object], problem: 
 
 
 def test_rare_classes_count_as_much_as_common_ones_for_balanced_accuracy() -> None:
-    problem = Problem("multiclass", ("a", "b", "c"))
+    problem = Multiclass(("a", "b", "c"))
     metric = make_metric("balanced_accuracy", problem)
 
     def drawn(num: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -124,7 +124,7 @@ def test_rare_classes_count_as_much_as_common_ones_for_balanced_accuracy() -> No
 
 
 def test_shares_are_those_of_training_unless_held_out_images_speak_against_them() -> None:
-    problem = Problem("multiclass", ("a", "b", "c"))
+    problem = Multiclass(("a", "b", "c"))
     metric = make_metric("balanced_accuracy", problem)
     y = np.array([0] * 20 + [1] * 5 + [2])
     right = np.full((26, 3), 0.015, np.float32)

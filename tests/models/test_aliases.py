@@ -4,7 +4,7 @@ import pytest
 import timm
 import torch
 
-from saccade.models.aliases import ALIASES, UNAVAILABLE
+from saccade.models.catalogue import ALIASES, UNAVAILABLE
 
 
 @pytest.mark.parametrize("old_name", sorted(ALIASES))

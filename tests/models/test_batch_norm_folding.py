@@ -5,7 +5,7 @@ import torch
 from timm.layers import BatchNormAct2d
 from torch import nn
 
-from saccade.models.batch_norm_folding import fused
+from saccade.models.batch_norm_folding import fold_batch_norm
 from saccade.models.network import build_network
 
 
@@ -30,7 +30,7 @@ def num_normalisations(network: nn.Module) -> int:
 def test_a_fused_network_says_the_same_with_no_normalisation_left(name: str) -> None:
     network = with_statistics(build_network(name, 3, pretrained=False))
     before = {key: value.clone() for key, value in network.state_dict().items()}
-    made = fused(network, 3, 64)
+    made = fold_batch_norm(network, 3, 64)
     assert made is not None
     assert num_normalisations(made) == 0 < num_normalisations(network)
     x_BCHW = torch.randn(3, 3, 64, 64)
@@ -42,7 +42,7 @@ def test_a_fused_network_says_the_same_with_no_normalisation_left(name: str) -> 
 
 
 def test_a_network_without_normalisation_stays_as_it_is() -> None:
-    assert fused(build_network("test_vit", 3, pretrained=False), 3, 160) is None
+    assert fold_batch_norm(build_network("test_vit", 3, pretrained=False), 3, 160) is None
 
 
 class Shared(nn.Module):
@@ -61,7 +61,7 @@ class Shared(nn.Module):
 
 
 def test_what_is_used_otherwise_too_is_not_fused() -> None:
-    assert fused(with_statistics(Shared()), 3, 16) is None
+    assert fold_batch_norm(with_statistics(Shared()), 3, 16) is None
 
 
 class Looks(nn.Sequential):
@@ -74,12 +74,12 @@ class Looks(nn.Sequential):
 
 def test_a_network_that_misses_its_layers_is_left_alone() -> None:
     network = with_statistics(Looks(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)))
-    assert fused(network, 3, 16) is None
+    assert fold_batch_norm(network, 3, 16) is None
     assert network(torch.zeros(1, 3, 16, 16)).shape == (1, 4)
 
 
 def test_fusing_draws_nothing_from_the_common_random_numbers() -> None:
     network = build_network("test_resnet", 2, pretrained=False, in_chans=1)
     state = torch.get_rng_state()
-    assert fused(network, 1, 32) is not None
+    assert fold_batch_norm(network, 1, 32) is not None
     assert torch.equal(torch.get_rng_state(), state)  # what a trial draws does not depend on it

@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from saccade.errors import UnknownModelError
-from saccade.models.aliases import ALIASES, UNAVAILABLE
-from saccade.models.catalogue import list_models, resolve_name, split_name
+from saccade.models.catalogue import ALIASES, UNAVAILABLE, list_models, resolve_name, split_name
 
 # The names that LEGACY_API.md spells out.
 WELL_KNOWN = [
@@ -111,9 +110,9 @@ def test_misspelt_names_get_near_ones(misspelt: str, near: str) -> None:
 
 @pytest.mark.parametrize("name", ["squeezenet1.1", "SqueezeNet1.1", "squeezenet1_1", "googlenet", "resnet50_v1"])
 def test_networks_that_timm_lacks_are_refused_with_near_ones(name: str) -> None:
-    with pytest.raises(UnknownModelError, match="timm has no network that is the same") as refused:
+    with pytest.raises(UnknownModelError, match="timm lacks GluonCV") as refused:
         resolve_name(name)
-    near = str(refused.value).split("Near ones: ")[1].rstrip(".").replace("'", "").split(" or ")
+    near = str(refused.value).split("Similar ones: ")[1].rstrip(".").replace("'", "").split(" or ")
     assert all(timm.is_model(near_name) for near_name in near)
 
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from saccade import Categorical
 from saccade.errors import HyperparameterError
-from saccade.models.custom import OwnPart, build_own_network, with_own_parts
+from saccade.models.custom import CustomObject, build_custom_network, wrap_custom_objects
 from saccade.space.constants import canonical_key
 from saccade.training.recipes.recipe import Recipe, recipe_space
 
@@ -41,25 +41,25 @@ def wide(num_classes: int) -> nn.Module:
     ],
 )
 def test_own_parts_print_as_a_short_name(part: Any, name: str) -> None:
-    assert repr(OwnPart(part)) == name
+    assert repr(CustomObject(part)) == name
 
 
 def test_choices_of_own_parts_are_a_space_that_prints_short() -> None:
     space = recipe_space({"net": Categorical(Net, "test_resnet", wide), "optimizer": torch.optim.SGD})
     assert repr(space) == "Dict(model=Categorical(Net, 'test_resnet', wide), opt=SGD)"
     assert space.sample(0).keys() == {"model", "opt"}
-    assert canonical_key(OwnPart(Net)) == canonical_key(OwnPart(Net)) != canonical_key(OwnPart(wide))
+    assert canonical_key(CustomObject(Net)) == canonical_key(CustomObject(Net)) != canonical_key(CustomObject(wide))
 
 
 def test_only_callables_are_wrapped_and_only_once() -> None:
-    wrapped = with_own_parts({"model": Net, "opt": "sgd", "train_transform": None, "lr": 0.1})
-    assert wrapped == {"model": OwnPart(Net), "opt": "sgd", "train_transform": None, "lr": 0.1}
-    assert with_own_parts(wrapped) == wrapped
+    wrapped = wrap_custom_objects({"model": Net, "opt": "sgd", "train_transform": None, "lr": 0.1})
+    assert wrapped == {"model": CustomObject(Net), "opt": "sgd", "train_transform": None, "lr": 0.1}
+    assert wrap_custom_objects(wrapped) == wrapped
 
 
 @pytest.mark.parametrize("own", [Net, wide, functools.partial(Net, width=2)])
 def test_a_factory_makes_a_network_of_as_many_outputs(own: Any) -> None:
-    network = build_own_network(OwnPart(own), 5, img_size=16)
+    network = build_custom_network(CustomObject(own), 5, img_size=16)
     assert network.last.out_features == 5
     assert network.training
     assert not network.norm.running_mean.any()  # the black image left no trace
@@ -67,7 +67,7 @@ def test_a_factory_makes_a_network_of_as_many_outputs(own: Any) -> None:
 
 def test_a_module_is_copied_for_each_trial() -> None:
     net = Net(3)
-    first, second = (build_own_network(OwnPart(net), 3, img_size=16) for _ in range(2))
+    first, second = (build_custom_network(CustomObject(net), 3, img_size=16) for _ in range(2))
     assert first is not net
     with torch.no_grad():
         first.last.weight.zero_()
@@ -78,14 +78,14 @@ def test_a_module_is_copied_for_each_trial() -> None:
 @pytest.mark.parametrize(
     ("own", "message"),
     [
-        (Net(7), r"own network Net turns one image of 16 x 16 pixels into \(1, 7\); expected .* \(1, 3\)"),
+        (Net(7), r"custom network Net turns one image of 16 x 16 pixels into \(1, 7\); expected .* \(1, 3\)"),
         (nn.Conv2d(3, 3, 3), r"into \(1, 3, 14, 14\)"),
         (lambda num_classes: num_classes, r"made 3 of type int; expected a function f\(num_classes\)"),
     ],
 )
 def test_what_is_no_network_of_these_outputs_is_a_clear_error(own: Any, message: str) -> None:
     with pytest.raises(HyperparameterError, match=message):
-        build_own_network(OwnPart(own), 3, img_size=16)
+        build_custom_network(CustomObject(own), 3, img_size=16)
 
 
 @pytest.mark.parametrize(

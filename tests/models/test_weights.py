@@ -97,7 +97,7 @@ def test_the_error_lists_what_was_tried_and_what_to_do(tmp_path: Path) -> None:
 
 
 def test_networks_that_were_never_pretrained_are_not_looked_for_on_the_hub(hub: Any) -> None:
-    with pytest.raises(WeightsNotFoundError, match="timm knows no pretrained weights of mobilenetv2_035"):
+    with pytest.raises(WeightsNotFoundError, match="timm lists no pretrained weights for mobilenetv2_035"):
         find_weights("mobilenetv2_035")
     assert hub.requests == []
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,10 +15,18 @@ from torch import nn
 
 from saccade.models.network import build_network
 from saccade.numerics import choice as numerics_module
-from saccade.numerics.bench import Result, Workload
-from saccade.numerics.choice import LEAST_GAIN, LEAST_STEPS, LIMIT_PART, candidates, choose_numerics, structure_name
+from saccade.numerics.choice import (
+    LEAST_GAIN,
+    LEAST_STEPS,
+    LIMIT_PART,
+    NumericsMemory,
+    Result,
+    Workload,
+    candidates,
+    choose_numerics,
+    structure_name,
+)
 from saccade.numerics.device import Numerics
-from saccade.numerics.memory import NumericsMemory
 
 CPU = torch.device("cpu")
 PLAIN = Numerics(CPU)
@@ -47,9 +56,9 @@ class FakeBench:
     def reset(cls, cost_s: Cost, unsound: frozenset[Numerics] = frozenset()) -> None:
         cls.cost_s, cls.unsound, cls.now_s, cls.steps, cls.parts = staticmethod(cost_s), unsound, 0.0, [], []
 
-    def __init__(self, network: nn.Module, workload: Workload, part: float) -> None:
-        self.part = part
-        FakeBench.parts.append(part)
+    def __init__(self, network: nn.Module, is_training: bool, shape: tuple[int, ...]) -> None:
+        self.part = shape[0] / WORKLOAD.shape[0]
+        FakeBench.parts.append(self.part)
 
     def step(self, numerics: Numerics) -> Result:
         seconds = self.cost_s(numerics) * self.part
@@ -245,3 +254,17 @@ def test_a_network_is_named_for_its_structure_and_for_what_is_trained() -> None:
     assert structure_name(frozen, is_trained=False) == structure_name(layers(), is_trained=False)
     timm_network = build_network("test_resnet", 2, pretrained=False)
     assert structure_name(timm_network, "test_resnet").startswith("test_resnet ")
+
+
+def test_the_key_of_a_choice_contains_everything_that_matters() -> None:
+    inference = replace(WORKLOAD, purpose="inference")
+    others = [replace(WORKLOAD, network="other"), replace(WORKLOAD, shape=(4, 3, 8, 8))]
+    keys = {work.key(among) for work in (WORKLOAD, inference, *others) for among in (ALL[:1], ALL[:2])}
+    assert len(keys) == 8
+
+
+def test_part_of_a_batch_has_at_least_two_images_for_batch_statistics(memory: NumericsMemory) -> None:
+    FakeBench.reset(lambda numerics: 1.0)
+    for num, expected in ((4, 2), (2, 2), (1, 1)):
+        choose_numerics(nn.Identity(), replace(WORKLOAD, shape=(num, 3, 8, 8)), ALL, 2.0, math.inf, memory)
+        assert FakeBench.parts[-1] * 16 == expected

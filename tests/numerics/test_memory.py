@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from saccade.data.sources.download import cache_folder
-from saccade.numerics import memory as numerics_memory
-from saccade.numerics.memory import MEMORY, NumericsMemory, machine, processor
+from saccade.numerics.choice import MEMORY, NumericsMemory, machine, processor
 
 CHOICES = st.dictionaries(st.text(max_size=5), st.dictionaries(st.text(max_size=3), st.integers()), max_size=5)
 
@@ -31,7 +30,7 @@ def test_choices_come_back_in_later_processes(
 
 
 def test_the_oldest_choices_go_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(numerics_memory, "MAX_CHOICES", 2)
+    monkeypatch.setattr(NumericsMemory, "MAX_CHOICES", 2)
     memory = NumericsMemory(tmp_path / "numerics.json")
     for key in ("a", "b", "a", "c"):
         memory.put(key, {})

@@ -11,17 +11,17 @@ import numpy as np
 import pytest
 
 from saccade.events import EpochDone, JobFailed
-from saccade.models.custom import OwnPart
+from saccade.models.custom import CustomObject
 from saccade.selection.candidates import Candidate, ProbeCandidate, TrainedCandidate, ranked, read_predictions
 from saccade.selection.combination import combine
 from saccade.selection.ensemble import MIN_IMAGES
 from saccade.study.trial import Status, Trial
 from saccade.tasks.metrics import make_metric
-from saccade.tasks.problem import Problem
+from saccade.tasks.problem import Multiclass
 from saccade.training.probes.final_probe import FinalProbe
 from saccade.training.trial_files import save_outputs
 
-PROBLEM = Problem("multiclass", tuple("abcd"))
+PROBLEM = Multiclass(tuple("abcd"))
 NUM = 80
 TARGETS = np.arange(NUM) % 4
 
@@ -37,7 +37,7 @@ def right_on(images: np.ndarray, sure: float = 0.9) -> np.ndarray:
     return np.where(np.eye(4)[TARGETS] > 0, right, others) + 0.01 * np.eye(4)[(TARGETS + 1) % 4]
 
 
-def candidate(trial: int, predictions: np.ndarray, own: OwnPart | None = None) -> TrainedCandidate:
+def candidate(trial: int, predictions: np.ndarray, own: CustomObject | None = None) -> TrainedCandidate:
     config = {"model": own or f"net{trial}"}
     normalised = predictions / predictions.sum(1, keepdims=True)
     return TrainedCandidate(trial, config, SimpleNamespace(tta=False), normalised, 1, Path(f"{trial}"))
@@ -83,7 +83,7 @@ def test_among_equal_scores_the_smaller_loss_is_best() -> None:
 
 
 def test_an_ensemble_has_at_most_one_network_of_the_users_own() -> None:
-    mine, other = OwnPart(object), OwnPart(int)
+    mine, other = CustomObject(object), CustomObject(int)
     half = candidate(0, right_on(FIRST, 0.95), own=mine)
     found = combine([half, candidate(1, right_on(SECOND), own=other)], task())
     assert found.members == [half]

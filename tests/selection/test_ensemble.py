@@ -22,13 +22,13 @@ from saccade.selection.ensemble import (
     standard_error,
 )
 from saccade.tasks.metrics import make_metric
-from saccade.tasks.problem import Problem
+from saccade.tasks.problem import Binary, Multiclass, Multilabel, Problem, Regression
 
 PROBLEMS = {
-    "multiclass": Problem("multiclass", tuple("abcd")),
-    "binary": Problem("binary", ("no", "yes")),
-    "multilabel": Problem("multilabel", tuple("abc")),
-    "regression": Problem("regression", (), 5.0, 2.0),
+    "multiclass": Multiclass(tuple("abcd")),
+    "binary": Binary(("no", "yes")),
+    "multilabel": Multilabel(tuple("abc")),
+    "regression": Regression(5.0, 2.0),
 }
 
 

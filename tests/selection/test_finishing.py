@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from saccade.selection.finishing import _trust
+from saccade.tasks.problem import Multiclass
 from saccade.training.task import Split
 
 
@@ -17,7 +18,7 @@ def test_classes_of_equal_size_stay_equal_whichever_images_are_held_out(make_tas
     targets = np.repeat([0, 1, 2], 4)
     is_held_out = np.array([1, 1, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0], bool)
     train, val = (Split(np.flatnonzero(rows), targets[rows]) for rows in (~is_held_out, is_held_out))
-    task = replace(task, train=train, val=val)
+    task = replace(task, train=train, val=val, problem=Multiclass(("a", "b", "c")))
     predictions = np.full((len(val.targets), 3), 1 / 3, np.float32)
 
     def shares(is_holdout: bool) -> tuple[float, ...]:

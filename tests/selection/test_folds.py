@@ -17,7 +17,7 @@ from saccade import ImagePredictor
 from saccade.deadline import Deadline
 from saccade.errors import DataError
 from saccade.events import EpochDone
-from saccade.fit.reserve import FinishingReserve
+from saccade.fit.time_budget import FinishingReserve
 from saccade.inference.saved import DESCRIPTION
 from saccade.selection.folds import OUTPUTS, TRAIN_ONLY, FoldCosts, FoldTrainable, fold_numbers, subset
 from saccade.study.trial import Decision, Job, Reporter

@@ -19,8 +19,6 @@ from optuna.storages.journal._storage import JournalOperation
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
-from contracts.simulated_executor import SimulatedExecutor
-from contracts.space_strategies import DICTS
 from saccade.errors import JournalError
 from saccade.events import EpochDone, JobFailed
 from saccade.scheduler import FIFOScheduler
@@ -31,6 +29,8 @@ from saccade.study.entries import Begun, BegunAgain, Ended, Reported, Started, r
 from saccade.study.journal import Journal
 from saccade.study.study import Study
 from saccade.study.trial import Decision, Status
+from saccade.testing.simulated_executor import SimulatedExecutor
+from saccade.testing.space_strategies import DICTS
 
 SPACE = Dict(
     model=Categorical("a", Dict(name="b", depth=Int(1, 9)), None),

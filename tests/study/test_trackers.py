@@ -8,6 +8,7 @@ from saccade.events import RunFinished, RunStarted, Warned
 from saccade.space import Categorical
 from saccade.study import trackers
 from saccade.study.trackers import TRACKERS, Tracker, check_callbacks, connected
+from saccade.testing import TrackerContract
 
 
 class Keeping(Tracker):
@@ -19,6 +20,11 @@ class Keeping(Tracker):
 
     def close(self):
         self.num_closed += 1
+
+
+class TestKeeping(TrackerContract):
+    def make(self, tmp_path):
+        return Keeping()
 
 
 class Broken(Keeping):
@@ -47,7 +53,7 @@ def test_trackers_functions_and_names_receive_every_event(monkeypatch):
 
 def test_an_exception_of_a_tracker_is_one_warning_and_the_run_continues():
     broken, other = Broken(), Keeping()
-    with pytest.warns(UserWarning) as caught:
+    with pytest.warns(UserWarning, match="The tracker") as caught:
         result = search(broken, other)
     (warning,) = [str(one.message) for one in caught]
     assert warning == "The tracker Broken raised ValueError: no connection. It receives no more events."
@@ -64,10 +70,13 @@ def test_an_exception_of_a_function_or_of_close_is_a_warning():
     def fails(event):
         raise KeyError("x")
 
-    with pytest.warns(UserWarning) as caught, connected([FailsToClose(), fails]) as listeners:
-        for _ in range(2):
-            for listener in listeners:
+    def follow():
+        with connected([FailsToClose(), fails]) as listeners:
+            for listener in listeners * 2:
                 listener(Warned("text"))
+
+    with pytest.warns(UserWarning, match="The tracker") as caught:
+        follow()
     assert [str(one.message).partition(". ")[0] for one in caught] == [
         "The tracker fails raised KeyError: 'x'",
         "The tracker FailsToClose raised OSError: disk full",

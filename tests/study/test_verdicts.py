@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import pytest
 
-from contracts.simulated_executor import SimulatedExecutor
 from contracts.studies import make_study
 from saccade.deadline import Deadline
 from saccade.events import EpochDone, JobDone, JobFailed
@@ -14,6 +13,7 @@ from saccade.study.entries import Reported
 from saccade.study.open_jobs import OpenJob
 from saccade.study.trial import Decision, Job, Status, Trial
 from saccade.study.verdicts import TIME_LIMIT, TRIAL_TIME_LIMIT, verdict
+from saccade.testing.simulated_executor import SimulatedExecutor
 
 
 def end(event, decision=Decision.CONTINUE, until_epoch=None, own_limit_s=None, has_own_limit=False, **report):

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from sklearn import metrics as sk
 
 from saccade.errors import DataError, HyperparameterError, UnknownNameError
-from saccade.tasks.metrics import Metric, held_out_figures, is_metric_name, make_metric
+from saccade.tasks.metrics import Metric, is_metric_name, make_metric, summary_metrics
 from saccade.tasks.problem import Problem
 
 BINARY = Problem.of(["cat", "dog"])
@@ -89,7 +89,7 @@ def test_no_labels_where_there_are_none_score_0():
 )
 def test_held_out_figures_say_something_of_every_problem(problem, figures):
     targets, predictions = judged(problem)
-    held_out = held_out_figures(targets, predictions, problem)
+    held_out = summary_metrics(targets, predictions, problem)
     assert set(held_out) == figures
     assert all(0 < value < 1 for value in held_out.values())
 

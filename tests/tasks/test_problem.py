@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from saccade.errors import DataError, UnknownNameError
-from saccade.tasks.problem import Problem, rarest_labels
+from saccade.errors import DataError, HyperparameterError, UnknownNameError
+from saccade.tasks.problem import Binary, Multiclass, Multilabel, Problem, Regression
 
 KINDS = {
     "text": (st.text(max_size=5), ["object", "string", "category"]),
@@ -125,7 +125,7 @@ def test_numbers_that_vary_little_around_a_large_mean_are_told_apart():
         (pd.DataFrame({"a": [0, 1], "b": [1, 0]}), "binary", "several columns of labels are for"),
         (["a b", "c"], "multilabel", "needs a list of labels"),
         ([["a"], []], None, "1 label: .*binary problem"),
-        (pd.DataFrame({"a": [0, 1]}), None, "two at least"),
+        (pd.DataFrame({"a": [0, 1]}), None, "at least two"),
         (pd.DataFrame([[0, 1]], columns=["a", "a"]), None, "different names"),
     ],
 )
@@ -224,10 +224,11 @@ def test_probabilities_sum_to_1_only_where_an_image_has_one_class():
 
 
 def test_strata_are_classes_or_rarest_labels():
-    assert Problem.of(["a", "b", "c"]).strata(["c", "a"]).tolist() == [2, 0]
+    assert Problem.of(["a", "b", "c"]).strata(np.array([2, 0])).tolist() == [2, 0]
     rows = [["a"], ["a", "b"], ["a"], []]
-    assert Problem.of(rows).strata(rows).tolist() == [0, 1, 0, 2]
-    assert Problem.of([0.5, 1.0, 1.25]).strata([1.0, 0.5]).tolist() == [0, 0]
+    lists = Problem.of(rows)
+    assert lists.strata(lists.encode(rows)).tolist() == [0, 1, 0, 2]
+    assert Problem.of([0.5, 1.0, 1.25]).strata(np.array([0.5, -0.5])).tolist() == [0, 0]
 
 
 @settings(deadline=None)
@@ -235,7 +236,7 @@ def test_strata_are_classes_or_rarest_labels():
 def test_the_rarest_label_is_one_that_the_image_has(rows):
     targets = np.array(rows, np.float32)
     counts = targets.sum(0)
-    for row, rarest in zip(targets, rarest_labels(targets), strict=True):
+    for row, rarest in zip(targets, Multilabel(("a", "b", "c")).strata(targets), strict=True):
         if row.any():
             assert row[rarest] == 1
             assert counts[rarest] == counts[row > 0].min()
@@ -243,11 +244,72 @@ def test_the_rarest_label_is_one_that_the_image_has(rows):
             assert rarest == 3
 
 
-@pytest.mark.parametrize("problem_type", ["multiclass", "multilabel", "regression"])
+@pytest.mark.parametrize("problem", [Multiclass(("a", "b", "c")), Multilabel(("a", "b", "c")), Regression(4.0, 2.0)])
+@settings(deadline=None)
 @given(st.integers(1, 4), st.integers(0, 2**32 - 1), st.sampled_from([0.1, 3.0, 40.0]))
-def test_mean_outputs_mean_the_mean_prediction(problem_type: str, num: int, seed: int, scale: float) -> None:
-    classes = () if problem_type == "regression" else ("a", "b", "c")
-    problem = Problem(problem_type, classes, mean=4.0, std=2.0)
+def test_mean_outputs_give_the_mean_prediction(problem: Problem, num: int, seed: int, scale: float) -> None:
     outputs = scale * torch.randn(num, 5, problem.num_outputs, generator=torch.Generator().manual_seed(seed))
     expected = torch.stack([problem.activate(each) for each in outputs]).mean(0)
     torch.testing.assert_close(problem.activate(problem.mean_outputs(*outputs)), expected, rtol=1e-4, atol=1e-5)
+
+
+PROBLEMS = [
+    Binary(("a", "b")),
+    Multiclass(("a", "b", "c")),
+    Multilabel(("a", "b", "c"), "int64"),
+    Regression(4.0, 2.0),
+]
+
+
+def targets_of(problem: Problem, num: int = 30) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    if not problem.has_classes:
+        return rng.normal(size=num).astype(np.float32)
+    if not problem.has_one_class:
+        return rng.integers(0, 2, (num, len(problem.classes))).astype(np.float32)
+    return rng.integers(0, len(problem.classes), num)
+
+
+@pytest.mark.parametrize("problem", PROBLEMS, ids=lambda problem: problem.type)
+def test_a_problem_is_restored_from_json_of_any_version(problem: Problem) -> None:
+    record = json.loads(json.dumps(problem.to_json()))
+    assert Problem.from_json(record) == problem
+    of_all_types = {"classes": [], "mean": 0.0, "std": 1.0, "column_dtype": None}  # as it was saved before
+    assert Problem.from_json({**of_all_types, **record}) == problem
+
+
+@pytest.mark.parametrize("problem", PROBLEMS, ids=lambda problem: problem.type)
+def test_perfect_predictions_are_right_and_have_no_loss(problem: Problem) -> None:
+    targets = targets_of(problem)
+    perfect = problem.perfect_predictions(targets)
+    assert problem.are_right(perfect, targets).all()
+    assert problem.image_losses(perfect, targets) == pytest.approx(0, abs=1e-12)
+    assert problem.true_labels(targets).tolist() == problem.predicted_labels(perfect).tolist()
+
+
+@pytest.mark.parametrize("problem", PROBLEMS, ids=lambda problem: problem.type)
+def test_the_gradient_is_proportional_to_that_of_the_loss(problem: Problem) -> None:
+    soft = problem.soft_targets(torch.from_numpy(targets_of(problem)))
+    outputs = outputs_of(problem, len(soft)).requires_grad_()
+    problem.output_losses(outputs, soft).sum().backward()
+    assert outputs.grad is not None
+    factor = 1 if problem.has_classes else 2  # the derivative of a square
+    torch.testing.assert_close(outputs.grad, factor * problem.output_gradient(outputs.detach(), soft))
+
+
+@pytest.mark.parametrize("problem", PROBLEMS[:3], ids=lambda problem: problem.type)
+def test_logits_give_the_probabilities_back(problem: Problem) -> None:
+    probabilities = problem.activate(5 * outputs_of(problem)).numpy()
+    assert problem.probabilities(problem.logits(probabilities)) == pytest.approx(probabilities, abs=1e-6)
+    extreme = problem.perfect_predictions(targets_of(problem))
+    assert np.isfinite(problem.logits(extreme)).all()
+
+
+def test_what_requires_classes_is_refused_where_there_are_none() -> None:
+    for problem in PROBLEMS[:3]:
+        problem.require_classes("mixup")
+    with pytest.raises(HyperparameterError, match="mixup requires classes, but this is a regression problem"):
+        PROBLEMS[3].require_classes("mixup")
+    for problem in PROBLEMS[2:]:
+        with pytest.raises(HyperparameterError, match="exactly one class per image"):
+            problem.require_one_class("a set of labels")

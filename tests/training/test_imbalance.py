@@ -9,12 +9,12 @@ from sklearn.utils.class_weight import compute_class_weight
 
 from saccade import Categorical
 from saccade.errors import DataError, HyperparameterError, UnknownNameError
-from saccade.tasks.problem import Problem
+from saccade.tasks.problem import Multilabel, Problem
 from saccade.training.imbalance import (
     balanced_sampling_weights,
     check_imbalance,
+    class_priors,
     class_weights,
-    learned_shares,
     loss_weights,
     sample_weights,
 )
@@ -165,11 +165,11 @@ def test_weights_of_a_search_space_are_checked_against_the_labels():
 def test_shares_are_those_of_what_counts_in_training() -> None:
     problem = Problem.of(["a", "b", "c"])
     targets = np.array([0] * 6 + [1] * 2)
-    plain = learned_shares(Recipe.of({}), targets, problem)
+    plain = class_priors(Recipe.of({}), targets, problem)
     assert plain == pytest.approx(np.array([6, 2, 1]) / 9)  # one that does not come is taken for one image
-    weighted = learned_shares(Recipe.of({"class_weight": {"b": 3.0}}), targets, problem)
+    weighted = class_priors(Recipe.of({"class_weight": {"b": 3.0}}), targets, problem)
     assert weighted == pytest.approx(np.array([6, 6, 1]) / 13)
-    assert learned_shares(Recipe.of({"balanced_sampling": True}), targets, problem) == pytest.approx(np.full(3, 1 / 3))
+    assert class_priors(Recipe.of({"balanced_sampling": True}), targets, problem) == pytest.approx(np.full(3, 1 / 3))
     by_image = np.array([0.5] * 6 + [3.0] * 2)
-    assert learned_shares(Recipe.of({}), targets, problem, by_image=by_image) == pytest.approx(np.array([3, 6, 1]) / 10)
-    assert learned_shares(Recipe.of({}), np.ones((3, 2)), Problem("multilabel", ("x", "y"))) is None
+    assert class_priors(Recipe.of({}), targets, problem, by_image=by_image) == pytest.approx(np.array([3, 6, 1]) / 10)
+    assert class_priors(Recipe.of({}), np.ones((3, 2)), Multilabel(("x", "y"))) is None

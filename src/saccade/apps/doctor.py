@@ -13,7 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
-import httpx
+import httpx2
 import torch
 from huggingface_hub import constants
 from PIL import features
@@ -25,9 +25,8 @@ from saccade.data.sources.download import cache_folder
 from saccade.errors import SaccadeError
 from saccade.fit.run_folder import RUNS_FOLDER
 from saccade.models.catalogue import resolve_name
-from saccade.models.hub import hub_cache_folder, hub_endpoint
 from saccade.models.network import build_network
-from saccade.models.weights import SUFFIX, WEIGHTS_FOLDER_VARIABLE, tensor_names
+from saccade.models.weights import SUFFIX, WEIGHTS_FOLDER_VARIABLE, hub_cache_folder, hub_endpoint, tensor_names
 from saccade.numerics.device import Numerics, choose_device
 
 Verdict = Literal["OK", "note", "problem"]
@@ -253,8 +252,8 @@ def _hub() -> Fact:
     if constants.HF_HUB_OFFLINE:
         return Fact("hub", "not asked, because HF_HUB_OFFLINE is set", "note", "unset it to download weights")
     try:
-        status = httpx.head(endpoint, timeout=PROBE_TIMEOUT_S, follow_redirects=True).status_code
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        status = httpx2.head(endpoint, timeout=PROBE_TIMEOUT_S, follow_redirects=True).status_code
+    except (httpx2.HTTPError, httpx2.InvalidURL) as error:
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         advice = "pretrained weights must come from a folder (fit --weights), or use --set pretrained=False"
         return Fact("hub", f"{endpoint} cannot be reached: {reason}", "note", advice)

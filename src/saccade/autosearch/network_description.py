@@ -13,9 +13,8 @@ import torch
 from torch import nn
 
 from saccade.autosearch.features import FAMILIES, NetworkDescription
-from saccade.models.catalogue import resolve_name, split_name
+from saccade.models.catalogue import published_top1, resolve_name, split_name
 from saccade.models.network import network_input
-from saccade.models.published import published_top1
 from saccade.models.weights import WEIGHTS_FOLDER_VARIABLE, find_weights, networks_in_folder
 
 __all__ = ["describe_module", "describe_network", "kind_of", "num_parameters"]

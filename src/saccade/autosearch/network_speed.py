@@ -13,7 +13,7 @@ from saccade.autosearch.task_description import describe_recipe
 from saccade.models.network import build_network
 from saccade.numerics.device import Numerics, choose_device, cpu_threads, is_half_native
 from saccade.space import Dict
-from saccade.training.recipes.networks import stored_channels
+from saccade.training.recipes.building import stored_channels
 from saccade.training.recipes.recipe import choices
 
 NUM_IMAGES = 4
@@ -24,24 +24,6 @@ NUM_RUNS = 3
 
 LONGEST_S = 2.0
 """Seconds that all measuring may take."""
-
-LIMIT_PART, SHORT_LIMIT_PART = 0.04, 0.08
-"""The part of a time limit that it may take, and up to which it is taken where a few networks need so long."""
-
-FEW_NETWORKS_S = 0.8
-"""Seconds in which a few small networks can be timed on two cores."""
-
-
-def longest_seconds(limit_s: float) -> float:
-    """Return how many seconds of a time limit measuring may take.
-
-    Examples
-    --------
-    >>> [longest_seconds(limit_s) for limit_s in (5.0, 10.0, 30.0, 600.0)]
-    [0.4, 0.8, 1.2, 2.0]
-    """
-    at_least_s = min(SHORT_LIMIT_PART * limit_s, FEW_NETWORKS_S)
-    return min(LONGEST_S, max(LIMIT_PART * limit_s, at_least_s))
 
 
 def forward_seconds(

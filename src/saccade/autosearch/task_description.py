@@ -16,7 +16,7 @@ from torch import nn
 
 from saccade.autosearch.features import Description, NetworkDescription
 from saccade.autosearch.network_description import describe_module, describe_network
-from saccade.models.custom import OwnPart
+from saccade.models.custom import CustomObject
 from saccade.numerics.device import Numerics, choose_device
 from saccade.tasks.metrics import Metric
 from saccade.tasks.problem import Problem
@@ -98,7 +98,7 @@ def describe_recipe(
     return Description(_network(recipe, weights), hyperparameters, recipe.epochs, starts_with_probe)
 
 
-def _optimizer(opt: str | OwnPart) -> str:
+def _optimizer(opt: str | CustomObject) -> str:
     """Return the recorded optimizer that one is most like; of an unknown one, AdamW, as most of timm's decay so."""
     name = (opt if isinstance(opt, str) else repr(opt)).lower().removeprefix("lookahead_")
     if name.startswith(_LIKE_SGD):
@@ -129,7 +129,7 @@ def _network(recipe: Recipe, weights: str | Path | None) -> NetworkDescription:
 
 
 @lru_cache(maxsize=32)
-def _describe_own(own: OwnPart, pretrained: bool, img_size: int | None) -> NetworkDescription:
+def _describe_own(own: CustomObject, pretrained: bool, img_size: int | None) -> NetworkDescription:
     """Describe a network of the user's own; a function that makes one is called once, for any number of classes."""
     network = own.value
     if not isinstance(network, nn.Module):
@@ -167,7 +167,7 @@ def score_range(metric: Metric, problem: Problem, targets: np.ndarray) -> tuple[
     (0.25, 1.0)
     """
     some = _some_images(targets, problem)
-    guess, right = _guesses(targets, len(some), problem), _right_predictions(some, problem)
+    guess, right = _guesses(targets, len(some), problem), problem.perfect_predictions(some)
     best = _score(metric, some, right, problem)
     if best is None:
         best = 1.0 if metric.greater_is_better and not metric.name.startswith("neg_") else 0.0
@@ -193,30 +193,14 @@ def _some_images(targets: np.ndarray, problem: Problem) -> np.ndarray:
     if len(targets) <= _MAX_GUESSES:
         return targets
     chosen = np.random.default_rng(0).choice(len(targets), _MAX_GUESSES, replace=False)
-    if problem.type in ("binary", "multiclass") and problem.num_outputs <= _MAX_GUESSES:
+    if problem.has_one_class and problem.num_outputs <= _MAX_GUESSES:
         chosen = np.union1d(chosen, np.unique(targets, return_index=True)[1])
     return targets[chosen]
 
 
 def _guesses(targets: np.ndarray, num_images: int, problem: Problem) -> np.ndarray:
     """Return the same prediction for each of some images, as `Problem.activate` would: (num_images, num_outputs)."""
-    if problem.type == "regression":
-        guess = np.array([targets.astype(np.float64).mean() * problem.std + problem.mean])
-    elif problem.type == "multilabel":
-        guess = (targets > 0).mean(axis=0)
-    else:
-        guess = np.bincount(targets, minlength=problem.num_outputs) / len(targets)
-    return np.tile(guess, (num_images, 1))
-
-
-def _right_predictions(targets: np.ndarray, problem: Problem) -> np.ndarray:
-    """Return the predictions that are all right, of shape (num_images, num_outputs)."""
-    if problem.type == "regression":
-        return targets.astype(np.float64)[:, None] * problem.std + problem.mean
-    if problem.type == "multilabel":
-        return (targets > 0).astype(np.float64)
-    right: np.ndarray = (targets[:, None] == np.arange(problem.num_outputs)).astype(np.float64)
-    return right
+    return np.tile(problem.constant_prediction(targets), (num_images, 1))
 
 
 def measure_log_speed(device: torch.device | str = "cpu", num_threads: int | None = None) -> float:

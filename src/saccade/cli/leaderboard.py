@@ -11,8 +11,11 @@ import typer
 def leaderboard(
     run: Annotated[Path, typer.Argument(help="A run folder, or a saved predictor's.")],
 ) -> None:
-    """Show the trials of a run, the best first."""
+    """Show the trials of a run, the best first, and where its time went."""
     from saccade.predictor import ImagePredictor
-    from saccade.report.tables import output_console, print_trials
+    from saccade.report.tables import output_console, print_trials, seconds_line
 
-    print_trials(output_console(), ImagePredictor.load(run).leaderboard())
+    predictor = ImagePredictor.load(run)
+    print_trials(output_console(), predictor.leaderboard())
+    if seconds := predictor.fit_summary().get("seconds"):  # predictors of earlier versions have none
+        typer.echo(seconds_line(seconds))

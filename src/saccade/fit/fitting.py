@@ -1,4 +1,4 @@
-"""The story of one fit: check, decode and split, search, and keep the best as a predictor on disk."""
+"""One fit from start to end: check the arguments, decode and split, search, combine, write the predictor."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from saccade.errors import DataError, SaccadeError
 from saccade.events import Event, EventLog, Listener, RunFinished, RunStarted, Warned
 from saccade.executor import use_executor
 from saccade.fit.preparation import PreparedData, prepare_data
-from saccade.fit.reserve import FinishingReserve, superseded_weights
+from saccade.fit.reserve import superseded_weights
 from saccade.fit.resuming import EarlierRun, check_split, most_held_out_before
 from saccade.fit.run_folder import (
     CHECKS,
@@ -36,6 +36,7 @@ from saccade.fit.run_folder import (
     tidy_up,
 )
 from saccade.fit.searching import check_search, is_gpu_wanted, make_image_executor, make_study
+from saccade.fit.time_budget import FinishingReserve, TimeBudget
 from saccade.inference.saved import SavedPredictor
 from saccade.selection.finishing import select_networks, write_predictor
 from saccade.selection.folds import CrossValidation
@@ -43,66 +44,43 @@ from saccade.study.journal import Journal
 from saccade.study.objectives import check_score_name, cost_names
 from saccade.study.progress import ProgressDisplay
 from saccade.study.trackers import connected
-from saccade.tasks.metrics import Metric, make_metric
+from saccade.tasks.metrics import make_metric
 from saccade.tasks.problem import Problem
 from saccade.training.imbalance import check_imbalance
 from saccade.training.probes.robust import check_robust_loss
-from saccade.training.recipes.data_budget import most_held_out, most_used
-from saccade.training.recipes.fallback_models import with_networks_at_hand
-from saccade.training.recipes.networks import check_methods, check_networks, stored_channels, stored_side
+from saccade.training.recipes.building import check_methods, check_networks, stored_channels, stored_side
+from saccade.training.recipes.default_space import fall_back_to_available_models, max_held_out, max_used
 from saccade.training.task import ImageTask
-from saccade.training.trial.trainable import ImageTrainable
-
-DECODING_PART = 0.2
-"""The part of a time limit after which decoding stops and training begins with the images that are ready."""
-
-LEAST_DECODING_S = 1.0
-"""Seconds that decoding has however short the limit is, so that there is always something to learn from."""
+from saccade.training.trial.trainer import ImageTrainable
 
 
 def run_fit(request: FitRequest, deadline: Deadline, earlier: EarlierRun | None = None) -> SavedPredictor:
-    """Do what was asked, and return the predictor that was written to the run folder.
+    """Run a fit, and return the predictor that it has written to the run folder.
 
     Parameters
     ----------
     request : FitRequest
-        What was asked.
+        The arguments of the fit.
     deadline : Deadline
-        When it must be done.
+        Of the whole fit.
     earlier : EarlierRun or None
-        The run to go on with; None begins one.
+        The run to resume; None starts a new one.
 
     Raises
     ------
     SaccadeError
-        Of many kinds, whenever no predictor can come of it.
+        If the arguments or the data are invalid, or if no trial succeeds.
     """
     if earlier is not None:
         request = earlier.taken_up(request)
         if earlier.is_finished:
             tidy_up(earlier.folder)
             return earlier.saved(request)
-    check_methods(request.space)
-    weights = Path(request.settings.weights).expanduser() if request.settings.weights else None
-    told = ""
-    if not request.is_model_named and earlier is None:
-        space, told = with_networks_at_hand(
-            request.space,
-            weights,
-            given=request.given,
-            num_images=len(request.train),
-            is_gpu=is_gpu_wanted(request.settings),
-        )
-        request = replace(request, space=space)
-    num_trials, objectives = request.num_trials, request.settings.tuning.objectives
-    check_search(request)
-    labels = request.train.labels
-    assert labels is not None
-    problem = Problem.of(labels, request.problem_type)
-    check_networks(request.space, weights, problem.num_outputs)
-    check_imbalance(request.space, labels, problem, request.train.class_names)
-    check_robust_loss(request.space, problem)
+    request, warning = _checked(request, may_replace_networks=earlier is None)
+    assert request.train.labels is not None
+    problem = Problem.of(request.train.labels, request.problem_type)
     metric_name = make_metric(request.eval_metric, problem).name
+    settings, objectives = request.settings, request.settings.tuning.objectives
     check_score_name(objectives, metric_name)
     folder = make_run_folder(request.path) if earlier is None else earlier.folder
     with (
@@ -111,44 +89,53 @@ def run_fit(request: FitRequest, deadline: Deadline, earlier: EarlierRun | None 
         ProgressDisplay(request.verbosity, metric_name) as display,
     ):
         if earlier is None:
-            begin_run(request, folder)  # from here on there is something to lose
+            begin_run(request, folder)  # An interruption can be resumed from here on.
         else:
             earlier.note(request)
-        log = EventLog(folder / EVENTS)
-        listeners: list[Listener] = [log, display, *trackers]
+        listeners: list[Listener] = [display, *trackers]
 
         def tell(event: Event) -> None:
             for listener in listeners:
                 listener(event)
 
-        with contextlib.closing(log), _ready_to_resume(folder, tell):
-            tell(RunStarted(str(folder), num_trials, request.time_limit_s))
-            if told:
-                tell(Warned(told))
-            with use_executor(request.settings.executor, make_image_executor(request, tell)) as executor:
-                data = _prepare(request, folder, problem.num_outputs, deadline, tell)
-                metric = make_metric(request.eval_metric, data.problem)
-                task = _task(request, folder, data, metric, weights)
-                executor.trainable = ImageTrainable(task)
-                settings = request.settings
+        budget = TimeBudget(deadline, earlier.used_s if earlier else 0.0, tell)
+        with contextlib.closing(EventLog(folder / EVENTS)) as log, _ready_to_resume(folder, tell):
+            listeners[:0] = [log, budget]
+            tell(RunStarted(str(folder), request.num_trials, request.time_limit_s))
+            if warning:
+                tell(Warned(warning))
+            # Workers start while images are decoded.
+            with use_executor(settings.executor, make_image_executor(request, tell)) as executor:
+                budget.begin("decoding")
+                data = _prepare(request, folder, problem.num_outputs, budget, tell)
+                task = _make_task(request, folder, data)
                 cross_validation = None
-                if settings.num_folds is not None:  # too few images are an error before the search
+                if settings.num_folds is not None:
                     cross_validation = CrossValidation(task, settings.num_folds, settings.random_state or 0)
-                fold_costs = None if cross_validation is None else cross_validation.costs(executor.num_workers)
-                ratio = _refit_ratio(request, data)
-                reserve = FinishingReserve(deadline, ratio, objectives, settings.max_members, fold_costs)
-                listeners.append(reserve)
+
+                budget.begin("search", executor.num_workers)
+                executor.trainable = ImageTrainable(task)
+                num_train = len(task.train.indices)
+                budget.reserve = FinishingReserve(
+                    deadline,
+                    refit_ratio=(num_train + len(task.val.indices)) / num_train if settings.refit_full else 0.0,
+                    objectives=objectives,
+                    max_members=settings.max_members,
+                    folds=None if cross_validation is None else cross_validation.costs(executor.num_workers),
+                )
                 with Journal(folder / JOURNAL, request.space) as journal:
-                    study = make_study(request, folder, task, executor, deadline, reserve.seconds, journal, listeners)
-                    reserve.recall(study)
+                    reserve_s = budget.reserve.seconds
+                    study = make_study(request, folder, task, executor, deadline, reserve_s, journal, listeners)
+                    budget.reserve.recall(study)
                     display.recall(study.trials)
                     study.listeners.append(superseded_weights(study, settings))
                     study.run()
-                until = Deadline(deadline.seconds_left() - reserve.finishing_s)
+
+                budget.begin("refit" if settings.refit_full else "folds" if cross_validation else "selection")
                 combination = select_networks(
                     study,
                     task,
-                    until,
+                    budget.selection_deadline,
                     tell,
                     objectives=objectives,
                     max_members=settings.max_members,
@@ -157,6 +144,8 @@ def run_fit(request: FitRequest, deadline: Deadline, earlier: EarlierRun | None 
                     folds_folder=folder / FOLDS,
                     refit_folder=folder / REFIT if settings.refit_full else None,
                 )
+
+            budget.begin("finishing")
             saved = write_predictor(
                 folder,
                 study,
@@ -166,33 +155,57 @@ def run_fit(request: FitRequest, deadline: Deadline, earlier: EarlierRun | None 
                 eval_metric=request.eval_metric if isinstance(request.eval_metric, str) else None,
                 class_names=request.train.class_names,
                 objectives=objectives,
-                seconds={"total": deadline.elapsed_s()},
+                seconds=budget.seconds,
             )
             tidy_up(folder)
-            summary = saved.summary
-            tell(RunFinished(summary["best_trial"], summary["valid_score"], deadline.elapsed_s()))
+            tell(RunFinished(saved.summary["best_trial"], saved.summary["valid_score"], deadline.elapsed_s()))
     return saved
+
+
+def _checked(request: FitRequest, *, may_replace_networks: bool) -> tuple[FitRequest, str]:
+    """Check the arguments against each other; return them with the networks to search, and a warning or ""."""
+    check_methods(request.space)
+    weights, warning = request.weights, ""
+    if may_replace_networks and not request.is_model_named:
+        space, warning = fall_back_to_available_models(
+            request.space,
+            weights,
+            given=request.given,
+            num_images=len(request.train),
+            is_gpu=is_gpu_wanted(request.settings),
+        )
+        request = replace(request, space=space)
+    _ = request.num_trials  # raises if nothing ends the search
+    check_search(request)
+    labels = request.train.labels
+    assert labels is not None
+    problem = Problem.of(labels, request.problem_type)
+    check_networks(request.space, weights, problem.num_outputs)
+    check_imbalance(request.space, labels, problem, request.train.class_names)
+    check_robust_loss(request.space, problem)
+    return request, warning
 
 
 @contextlib.contextmanager
 def _ready_to_resume(folder: Path, tell: Listener) -> Iterator[None]:
-    """Remove the decoded images when a run cannot be done; one that is interrupted will want them again."""
+    """Remove the decoded images if the fit fails; keep them if it is interrupted, to be used when it is resumed."""
     for partial in folder.glob(f".{STORE}-*.partial"):  # of a process that was killed
         shutil.rmtree(partial, ignore_errors=True)
     try:
         yield
     except KeyboardInterrupt:
-        tell(Warned(f"interrupted; to go on: saccade resume {folder}"))
+        tell(Warned(f"interrupted; to resume: saccade resume {folder}"))
         raise
     except SaccadeError:
         shutil.rmtree(folder / STORE, ignore_errors=True)
         raise
 
 
-def _prepare(request: FitRequest, folder: Path, num_outputs: int, deadline: Deadline, tell: Listener) -> PreparedData:
-    settings = request.settings
+def _prepare(request: FitRequest, folder: Path, num_outputs: int, budget: TimeBudget, tell: Listener) -> PreparedData:
+    """Decode and split the images, and check them."""
+    settings, limit_s = request.settings, request.time_limit_s
     is_gpu = is_gpu_wanted(settings)
-    most = most_held_out_before(folder) or most_held_out(request.time_limit_s, is_gpu, num_outputs)
+    most = most_held_out_before(folder) or max_held_out(limit_s, is_gpu, num_outputs)
     data = prepare_data(
         request.train,
         request.tuning,
@@ -201,52 +214,51 @@ def _prepare(request: FitRequest, folder: Path, num_outputs: int, deadline: Dead
         shorter_side=stored_side(request.space, num_outputs),
         channels=stored_channels(request.space),
         holdout_frac=settings.holdout_frac,
-        most_held_out=most,
-        most_images=math.inf if request.is_model_named else most_used(request.time_limit_s, is_gpu),
+        max_held_out=most,
+        most_images=math.inf if request.is_model_named else max_used(limit_s, is_gpu),
         random_state=settings.random_state,
-        seconds_left=None if request.time_limit_s is None else _decoding_deadline(deadline).seconds_left,
+        seconds_left=None if limit_s is None else budget.decoding_deadline.seconds_left,
         tell=tell,
     )
     check_split(folder, data, most)
-    _check_continues(request, data)
-    _check_data(request, data, folder, tell)
+    start = request.start
+    if start is not None and start.problem.classes != data.problem.classes:
+        raise DataError(
+            f"warm_start=True continues the training of a predictor of the classes {list(start.problem.classes)}; the "
+            f"training images have {list(data.problem.classes)}. Leave out warm_start to start from pretrained weights"
+        )
+    _check_images(request, data, folder, tell)
     return data
 
 
-def _check_data(request: FitRequest, data: PreparedData, folder: Path, tell: Listener) -> None:
-    """Check the images for what could spoil the result; a table of all findings goes into the run folder."""
+def _check_images(request: FitRequest, data: PreparedData, folder: Path, tell: Listener) -> None:
+    """Check the images for problems that impair training, and write all findings to a table in the run folder."""
 
     def part(examples: Examples, start: int) -> CheckedPart:
-        has_classes = data.problem.type in ("binary", "multiclass")
-        labels = examples.labels if has_classes and isinstance(examples.labels, pd.Series) else None
+        has_one_class = data.problem.has_one_class
+        labels = examples.labels if has_one_class and isinstance(examples.labels, pd.Series) else None
         return CheckedPart(examples.images, labels, data.store.scan.take(range(start, start + len(examples))))
 
     tuning = None if request.tuning is None else part(request.tuning, len(request.train))
-    report = check_dataset(part(request.train, 0), tuning, is_regression=data.problem.type == "regression")
+    report = check_dataset(part(request.train, 0), tuning, is_regression=not data.problem.has_classes)
     if report.findings:
         report.to_frame().to_csv(folder / CHECKS, index=False)
-    # Unreadable images have been named already, and duplicates do no harm: the split keeps them together.
+    # Unreadable images are reported by `prepare_data`. Duplicates do no harm: the split keeps them together.
     serious = [finding for finding in report.findings if finding.code not in ("IMG001", "IMG002")]
     if serious:
         lines = [f"  {finding.code} {finding.title}: {finding.message} {finding.what_to_do}" for finding in serious]
-        tell(Warned("\n".join([f"the images want a look (all findings are in {folder / CHECKS}):", *lines])))
+        tell(Warned("\n".join([f"Data checks found problems (see {folder / CHECKS}):", *lines])))
 
 
-def _decoding_deadline(deadline: Deadline) -> Deadline:
-    """Return when decoding must stop: a part of the limit, but never so early that nothing could be decoded."""
-    left_s = DECODING_PART * deadline.limit_s - deadline.elapsed_s()
-    return Deadline(max(left_s, LEAST_DECODING_S))
-
-
-def _task(request: FitRequest, folder: Path, data: PreparedData, metric: Metric, weights: Path | None) -> ImageTask:
+def _make_task(request: FitRequest, folder: Path, data: PreparedData) -> ImageTask:
     start = folder / TRIALS / START
     return ImageTask(
         data.store,
         data.train,
         data.val,
         data.problem,
-        metric,
-        weights,
+        make_metric(request.eval_metric, data.problem),
+        request.weights,
         device="cpu" if request.settings.ngpus_per_trial == 0 else None,
         num_threads=request.settings.nthreads_per_trial,
         start=start if start.is_file() else None,
@@ -254,19 +266,3 @@ def _task(request: FitRequest, folder: Path, data: PreparedData, metric: Metric,
         costs=cost_names(request.settings.tuning.objectives),
         is_holdout=request.tuning is None,
     )
-
-
-def _refit_ratio(request: FitRequest, data: PreparedData) -> float:
-    """Return how many times as many images a refit has as a trial; 0 when none is asked for."""
-    num_train = len(data.train.indices)
-    return (num_train + len(data.val.indices)) / num_train if request.settings.refit_full else 0.0
-
-
-def _check_continues(request: FitRequest, data: PreparedData) -> None:
-    """See that a network that is trained further still has the same classes to tell apart."""
-    start = request.start
-    if start is not None and start.problem.classes != data.problem.classes:
-        raise DataError(
-            f"warm_start=True goes on with a predictor of the classes {list(start.problem.classes)}; the training "
-            f"images have {list(data.problem.classes)}. Leave warm_start away to start afresh"
-        )

@@ -50,7 +50,7 @@ def prepare_data(
     shorter_side: int,
     channels: int = 3,
     holdout_frac: float | None,
-    most_held_out: int | None = None,
+    max_held_out: int | None = None,
     most_images: float = math.inf,
     random_state: int | None,
     seconds_left: Callable[[], float] | None,
@@ -74,8 +74,8 @@ def prepare_data(
     channels : int
         Of each pixel: 1 for grey, 3 for RGB, 4 for RGBA.
     holdout_frac, random_state
-        Part of the images to hold out, and its seed. None is `HOLDOUT_FRAC`, but no more than `most_held_out`.
-    most_held_out : int or None
+        Part of the images to hold out, and its seed. None is `HOLDOUT_FRAC`, but no more than `max_held_out`.
+    max_held_out : int or None
         None is any number.
     most_images : float
         More than so many are not decoded, unless a store has them already: a fair sample is.
@@ -93,7 +93,7 @@ def prepare_data(
     images, labels = _joined(train, tuning)
     asked = Problem.of(labels[: len(train)], problem_type)  # wrong labels are told before the long work
     weights = None if train.weights is None else _all_weights(train.weights, len(images))
-    order = _fair_order(asked.strata(labels), random_state).tolist()
+    order = _fair_order(asked.strata(asked.encode(labels)), random_state).tolist()
     if most_images < len(order):
         order = order[: int(most_images)]
     store = decoded_images(
@@ -117,11 +117,10 @@ def prepare_data(
     problem = Problem.of(labels.iloc[in_train], problem_type)
     if tuning is None:
         chosen, held_out = split_holdout(
-            problem.strata(labels.iloc[in_train]),
-            _part_held_out(holdout_frac, most_held_out, len(in_train)),
+            problem.strata(problem.encode(labels.iloc[in_train])),
+            _part_held_out(holdout_frac, max_held_out, len(in_train)),
             random_state,
             groups=np.asarray(store.digests)[in_train],
-            stratify=problem.is_classification,
         )
         in_train, in_val = in_train[chosen], in_train[held_out]
     # Shuffled, so that a judgement cut short by the time limit rests on a fair sample.

@@ -8,7 +8,7 @@ What the user gives besides a preset wins over it. Two kinds are told apart:
   large ones.
 - ``good_quality_fast_inference``, ``medium_quality_faster_train``, ``medium_quality_faster_inference``, and
   ``best_quality`` with its hours, are AutoGluon's, with the networks and ranges that they had there. Where the weights
-  of all of these are missing, other networks stand in (`saccade.training.recipes.fallback_models`).
+  of all of these are missing, other networks stand in (`saccade.training.recipes.default_space`).
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ from saccade.fit.run_folder import (
 from saccade.fit.settings import REMOVED, FitSettings
 from saccade.fit.values import from_toml
 from saccade.inference.saved import DESCRIPTION, PREDICTOR_FOLDER, SavedPredictor
-from saccade.models.custom import OwnPart
+from saccade.models.custom import CustomObject
 from saccade.space import Dict
 from saccade.study.json_values import LostObjectError, from_json_value
 from saccade.training.recipes.recipe import canonical, choices
@@ -122,7 +122,9 @@ class EarlierRun:
         name = saved.own_network
         if name is None:
             return saved
-        own = [part for part in choices(request.space, "model") if isinstance(part, OwnPart) and repr(part) == name]
+        own = [
+            part for part in choices(request.space, "model") if isinstance(part, CustomObject) and repr(part) == name
+        ]
         return saved.with_network(own[0].value if own else None)
 
 
@@ -193,10 +195,10 @@ def used_seconds(events: Path) -> float:
 def most_held_out_before(folder: Path) -> int | None:
     """Return how many images might judge when a run was split, which was by its time limit then; None is unknown."""
     path = folder / SPLIT
-    return json.loads(path.read_text(encoding="utf-8")).get("most_held_out") if path.is_file() else None
+    return json.loads(path.read_text(encoding="utf-8")).get("max_held_out") if path.is_file() else None
 
 
-def check_split(folder: Path, data: PreparedData, most_held_out: int) -> None:
+def check_split(folder: Path, data: PreparedData, max_held_out: int) -> None:
     """Write down which images judge and which teach; or see that these are the same as when the run began.
 
     Parameters
@@ -205,7 +207,7 @@ def check_split(folder: Path, data: PreparedData, most_held_out: int) -> None:
         Of the run.
     data : PreparedData
         Its split.
-    most_held_out : int
+    max_held_out : int
         Written down for `most_held_out_before`.
 
     Raises
@@ -218,7 +220,7 @@ def check_split(folder: Path, data: PreparedData, most_held_out: int) -> None:
     now = {"num_train": len(data.train.indices), "num_val": len(data.val.indices), "digest": digest.hexdigest()}
     path = folder / SPLIT
     if not path.is_file():
-        write_anew(path, {**now, "most_held_out": most_held_out})
+        write_anew(path, {**now, "max_held_out": max_held_out})
     elif {**(before := json.loads(path.read_text(encoding="utf-8"))), **now} != before:
         raise DataError(
             f"the run in {folder} cannot go on: it had {before['num_train']} images to learn from and "

@@ -102,6 +102,11 @@ class FitRequest:
     given: frozenset[str] = frozenset()
 
     @property
+    def weights(self) -> Path | None:
+        """The folder or file of pretrained weights; None for downloads."""
+        return Path(self.settings.weights).expanduser() if self.settings.weights else None
+
+    @property
     def num_trials(self) -> int | None:
         """How many trials at most; None leaves it to the clock.
 

@@ -12,13 +12,14 @@ from typing import Any
 import torch
 
 from saccade.autosearch.features import DatasetDescription
-from saccade.autosearch.network_speed import forward_seconds, longest_seconds
+from saccade.autosearch.network_speed import forward_seconds
 from saccade.autosearch.task_description import describe_recipe, measure_log_speed, score_range
 from saccade.deadline import Deadline
 from saccade.events import Listener, Warned
 from saccade.executor import Executor, local_slots, make_executor
 from saccade.fit.run_folder import TRIALS, FitRequest
 from saccade.fit.settings import FitSettings
+from saccade.fit.time_budget import speed_limit_s
 from saccade.numerics.device import choose_device
 from saccade.scheduler import SCHEDULERS, make_scheduler
 from saccade.scheduler.base import Scheduler
@@ -32,7 +33,7 @@ from saccade.training.probes.probe import MAX_IMAGES
 from saccade.training.recipes.recipe import canonical, choices
 from saccade.training.task import ImageTask
 
-PRELOAD = ("saccade.training.trial.trainable",)
+PRELOAD = ("saccade.training.trial.trainer",)
 """What workers import while the images are prepared."""
 
 
@@ -142,7 +143,7 @@ def _known_of_images(request: FitRequest, task: ImageTask) -> dict[str, Any]:
         return {}
     device = choose_device(task.device)
     limit_s = math.inf if request.time_limit_s is None else request.time_limit_s
-    longest_s = longest_seconds(limit_s)
+    longest_s = speed_limit_s(limit_s)
     return {
         "describe": partial(describe_recipe, weights=task.weights, device=device),
         "data": DatasetDescription(_images_per_epoch(request, task), task.problem.num_outputs),

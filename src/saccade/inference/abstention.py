@@ -53,8 +53,7 @@ class Doubt:
                     f"{name} says when a label is unsure, and unsure=… what to return then; give both"
                 )
             return None
-        if problem.type not in ("binary", "multiclass"):
-            raise HyperparameterError(f"unsure=… is for one label an image, and this problem is {problem.type}")
+        problem.require_one_class("unsure=…")
         if min_proba is not None:
             check_share("min_proba", min_proba, with_ends=True)
         if coverage is None and min_proba is None:

@@ -20,6 +20,7 @@ import math
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 
 from saccade.tasks.problem import Problem
 
@@ -108,14 +109,13 @@ class Calibration:
         >>> Calibration(temperature=2.0).apply(np.array([[0.9, 0.1]]), problem).round(3)
         array([[0.75, 0.25]])
         """
-        if (self.temperature == 1 and not self.shares) or not problem.is_classification:
+        if (self.temperature == 1 and not self.shares) or not problem.has_classes:
             return probabilities
-        logits = _logits(probabilities, problem)
+        logits = problem.logits(probabilities)
         if self.shares:
             logits -= self.logit_adjustment * np.log(self.shares)
         logits /= self.temperature
-        calibrated = _sigmoid(logits) if problem.type == "multilabel" else _softmax(logits)
-        return calibrated.astype(probabilities.dtype)
+        return problem.probabilities(logits).astype(probabilities.dtype)
 
 
 def fit_calibration(
@@ -143,7 +143,7 @@ def fit_calibration(
     seed : int
         Of the folds.
     shares : ndarray or None
-        As `saccade.training.imbalance.learned_shares` returned them; None adjusts nothing, nor do equal ones.
+        As `saccade.training.imbalance.class_priors` returned them; None adjusts nothing, nor do equal ones.
 
     Examples
     --------
@@ -155,14 +155,14 @@ def fit_calibration(
     [[0.75, 0.25]]
     """
     rng = np.random.default_rng(seed)
-    if not problem.is_classification or len(targets) < 2:
+    if not problem.has_classes or len(targets) < 2:
         return Calibration()
     if (most := max(200, MAX_ELEMENTS // len(problem.classes))) < len(targets):
         rows = rng.permutation(len(targets))[:most]
         probabilities, targets = probabilities[rows], targets[rows]
     if shares is not None and np.ptp(shares) < EQUAL_SHARES * shares.mean():
         shares = None
-    logits = _logits(probabilities, problem)
+    logits = problem.logits(probabilities)
     folds = fold_numbers(len(targets), rng)
     after = probabilities.copy()
     for fold in range(folds.max() + 1):
@@ -200,10 +200,8 @@ def calibration_error(
     >>> round(calibration_error(np.array([[0.8, 0.2]] * 2), np.array([0, 1]), problem), 3)  # .8 certain, .5 right
     0.3
     """
-    if problem.type == "multilabel":
-        errors = [_binned_error(p, y, num_bins) for p, y in zip(probabilities.T, targets.T > 0, strict=True)]
-        return float(np.mean(errors))
-    return _binned_error(probabilities.max(1), probabilities.argmax(1) == targets, num_bins)
+    pairs = zip(problem.confidences(probabilities), problem.outcomes(probabilities, targets), strict=True)
+    return float(np.mean([_binned_error(p, is_right, num_bins) for p, is_right in pairs]))
 
 
 def error_by_chance(probabilities: np.ndarray, problem: Problem, num_bins: int = NUM_BINS, seed: int = 0) -> float:
@@ -225,7 +223,7 @@ def error_by_chance(probabilities: np.ndarray, problem: Problem, num_bins: int =
     [0.11, 0.04, 0.0]
     """
     rng = np.random.default_rng(seed)
-    columns = probabilities.T if problem.type == "multilabel" else probabilities.max(1)[None]
+    columns = problem.confidences(probabilities)
     errors = [_binned_error(p, rng.random(len(p)) < p, num_bins) for _ in range(NUM_DRAWS) for p in columns]
     return float(np.mean(errors))
 
@@ -241,29 +239,6 @@ def _binned_error(certainty: np.ndarray, is_right: np.ndarray, num_bins: int) ->
     return float(np.abs(gaps).sum() / len(certainty))
 
 
-def _logits(probabilities: np.ndarray, problem: Problem) -> np.ndarray:
-    """Return outputs that mean these probabilities, in 64 bits and finite where 32 bits were rounded to 0 or 1."""
-    tiny = float(np.finfo(np.float32).tiny)
-    p = probabilities.astype(np.float64)
-    logs: np.ndarray = np.log(np.maximum(p, tiny))
-    if problem.type == "multilabel":
-        logits: np.ndarray = logs - np.log(np.maximum(1 - p, np.finfo(np.float32).eps / 4))
-        return logits
-    shifted: np.ndarray = logs - logs.max(1, keepdims=True)
-    return shifted
-
-
-def _sigmoid(logits: np.ndarray) -> np.ndarray:
-    probabilities: np.ndarray = np.exp(-np.logaddexp(0, -logits))
-    return probabilities
-
-
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    weights = np.exp(logits - logits.max(1, keepdims=True))
-    probabilities: np.ndarray = weights / weights.sum(1, keepdims=True)
-    return probabilities
-
-
 def _loss_and_slopes(
     logits: np.ndarray, targets: np.ndarray, problem: Problem, scale: float
 ) -> tuple[float, float, np.ndarray]:
@@ -271,15 +246,10 @@ def _loss_and_slopes(
 
     And how it changes with the scale, and with each class's outputs.
     """
-    if problem.type == "multilabel":
-        sign = np.where(targets > 0, -1.0, 1.0)
-        loss, slopes = np.logaddexp(0.0, scale * sign * logits).sum(), sign * _sigmoid(scale * sign * logits)
-    else:
-        right = np.arange(len(targets)), targets
-        slopes = _softmax(scale * logits)
-        loss = -np.log(np.maximum(slopes[right], np.finfo(np.float64).tiny)).sum()
-        slopes[right] -= 1.0
-    return float(loss), float((slopes * logits).sum()), scale * slopes.sum(0)
+    outputs, soft = torch.from_numpy(scale * logits), problem.soft_targets(torch.from_numpy(targets)).double()
+    slopes = problem.output_gradient(outputs, soft).numpy()
+    loss = problem.output_losses(outputs, soft).sum().item()
+    return loss, float((slopes * logits).sum()), scale * slopes.sum(0)
 
 
 def _likeliest(logits: np.ndarray, targets: np.ndarray, problem: Problem, shares: np.ndarray | None) -> Calibration:

@@ -11,11 +11,10 @@ import torch
 
 from saccade.data.augmentation import evaluation_transform
 from saccade.data.batches import Batches, Images
-from saccade.models.batch_norm_folding import fused
-from saccade.models.custom import OwnPart, build_own_network
+from saccade.models.batch_norm_folding import fold_batch_norm
+from saccade.models.custom import CustomObject, build_custom_network
 from saccade.models.network import InputSpec, build_network
-from saccade.numerics.bench import Purpose, Workload
-from saccade.numerics.choice import PREDICTION_PART, candidates, choose_numerics, structure_name
+from saccade.numerics.choice import PREDICTION_PART, Purpose, Workload, candidates, choose_numerics, structure_name
 from saccade.numerics.device import Numerics
 from saccade.tasks.problem import Problem
 
@@ -125,7 +124,7 @@ class Classifier:
         This is for a network whose weights do not change; where they will, `unfuse` comes first.
         """
         if self._fused is None and not self.inference.compiled:
-            made = fused(self.network, self.blueprint.in_chans, self.blueprint.input.img_size)
+            made = fold_batch_norm(self.network, self.blueprint.in_chans, self.blueprint.input.img_size)
             self._fused = self.network if made is None else self.inference.place(made)
 
     def unfuse(self) -> None:
@@ -251,14 +250,14 @@ def empty_classifier(
     blueprint: Blueprint,
     problem: Problem,
     numerics: Numerics,
-    own: OwnPart | None = None,
+    own: CustomObject | None = None,
     amp: bool | None = None,
 ) -> Classifier:
     """Build a blueprint's network to load all weights into; `own` is the network, where it is the user's own."""
     num_outputs, in_chans, img_size = problem.num_outputs, blueprint.in_chans, blueprint.img_size
     if blueprint.architecture is None:
         assert own is not None, "a network of the user's own can be built by the user only"
-        network = build_own_network(own, num_outputs, in_chans, blueprint.input.img_size)
+        network = build_custom_network(own, num_outputs, in_chans, blueprint.input.img_size)
     else:
         network = build_network(
             blueprint.architecture,

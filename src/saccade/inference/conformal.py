@@ -53,23 +53,15 @@ class Conformal:
         seed : int
             Of the sample.
         """
-        if problem.type == "multilabel":
-            return cls()
-        if problem.type == "regression":
-            scores = -np.abs(predictions[:, 0] - (targets.astype(np.float64) * problem.std + problem.mean))
-        else:
-            scores = predictions[np.arange(len(targets)), targets]
+        scores = problem.conformity(predictions, targets)
         if len(scores) > MAX_SCORES:
             scores = np.random.default_rng(seed).choice(scores, MAX_SCORES, replace=False)
         return cls(tuple(np.sort(scores.astype(np.float32))[::-1].tolist()))
 
     def check(self, problem: Problem, coverage: float) -> None:
         """See that sets of this coverage can be had; raises as `threshold`, and for multilabel problems."""
-        if problem.type == "multilabel":
-            raise HyperparameterError(
-                "sets of labels are for one label an image, and this problem is multilabel: there predict returns a "
-                "set already, and predict_proba a calibrated probability of each label"
-            )
+        if problem.has_classes:
+            problem.require_one_class("a set of labels")
         self.threshold(coverage)
 
     def threshold(self, coverage: float) -> float:

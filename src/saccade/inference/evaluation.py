@@ -11,8 +11,8 @@ import numpy as np
 from saccade.errors import DataError
 from saccade.inference.calibration import calibration_error, error_by_chance
 from saccade.inference.conformal import check_share
-from saccade.tasks.metrics import Metric, held_out_figures, log_loss
-from saccade.tasks.problem import THRESHOLD, Problem
+from saccade.tasks.metrics import MeanOver, Metric, built_in_metrics
+from saccade.tasks.problem import Problem
 
 NUM_RESAMPLES = 1000
 """Bootstrap samples of the images."""
@@ -56,25 +56,34 @@ def evaluation(
         When the metric is not defined on these images.
     """
     check_interval(interval)
-    told: dict[str, Any] = held_out_figures(targets, decided, problem)
+    # Each metric with the predictions that it is computed from: details refer to probabilities as they are.
+    metrics = {name: (each, decided) for name, each in built_in_metrics(problem, "always").items()}
     if detailed:
-        told |= _details(targets, probabilities, problem)
+        metrics |= {name: (each, probabilities) for name, each in built_in_metrics(problem, "detailed").items()}
+    told: dict[str, Any] = {name: each.function(targets, given, problem) for name, (each, given) in metrics.items()}
+    if detailed and problem.has_classes:
+        told["ece"] = calibration_error(probabilities, targets, problem)
+        told[BY_CHANCE] = error_by_chance(probabilities, problem)
     if metric is not None:
+        metrics[metric.name] = metric, decided
         told[metric.name] = metric(targets, decided, problem)
     if interval is None or not len(targets):
         return told
-    means = _values_of_images(targets, probabilities, decided, problem)
+    values_of = {
+        name: each.function.values(targets, given, problem)
+        for name, (each, given) in metrics.items()
+        if isinstance(each.function, MeanOver)
+    }
 
     def figures(rows: np.ndarray) -> Figures:
-        again = {name: float(values[rows].mean()) for name, values in means.items() if name in told}
-        if "rmse" in again:
-            again["rmse"] = math.sqrt(again["rmse"])
-        if problem.type == "multilabel":
-            again["f1_micro"] = held_out_figures(targets[rows], decided[rows], problem)["f1_micro"]
+        again = {}
+        for name, (each, given) in metrics.items():
+            if isinstance(each.function, MeanOver):
+                again[name] = each.function.of_values(values_of[name][rows])
+            else:
+                again[name] = each(targets[rows], given[rows], problem)
         if "ece" in told:
             again["ece"] = calibration_error(probabilities[rows], targets[rows], problem)
-        if metric is not None and metric.name not in again:
-            again[metric.name] = metric(targets[rows], decided[rows], problem)
         return again
 
     intervals = bootstrap_intervals(figures, len(targets), interval)
@@ -136,47 +145,6 @@ def check_interval(interval: float | None) -> None:
     """
     if interval is not None:
         check_share("interval", interval)
-
-
-def _details(targets: np.ndarray, probabilities: np.ndarray, problem: Problem) -> Figures:
-    if problem.type == "regression":
-        return {"mae": float(_distances(targets, probabilities, problem).mean())}
-    return {
-        "log_loss": log_loss(targets, probabilities, problem),
-        "ece": calibration_error(probabilities, targets, problem),
-        BY_CHANCE: error_by_chance(probabilities, problem),
-    }
-
-
-def _values_of_images(
-    targets: np.ndarray, probabilities: np.ndarray, decided: np.ndarray, problem: Problem
-) -> dict[str, np.ndarray]:
-    """Return values of each image whose mean is a figure (its square for ``rmse``), so that it need not be found anew.
-
-    The same figure under another name, ``accuracy`` for ``top1``, is among them.
-    """
-    if problem.type == "regression":
-        distances = _distances(targets, probabilities, problem)
-        return {"rmse": distances**2, "mae": distances}
-    if problem.type == "multilabel":
-        is_right = ((decided >= THRESHOLD) == (targets > 0)).all(1)
-        given = np.where(targets > 0, probabilities, 1 - probabilities)
-        return dict.fromkeys(("subset_accuracy", "accuracy"), is_right) | {"log_loss": _losses(given).mean(1)}
-    right = np.arange(len(targets)), targets
-    is_right = decided.argmax(1) == targets
-    # As in `top5`: how many are likelier. Where there are no more than five classes it is not told.
-    is_among_5 = (decided > decided[right][:, None]).sum(1) < 5
-    return {"top1": is_right, "accuracy": is_right, "top5": is_among_5, "log_loss": _losses(probabilities[right])}
-
-
-def _losses(given: np.ndarray) -> np.ndarray:
-    losses: np.ndarray = -np.log(np.clip(given, 1e-15, None))
-    return losses
-
-
-def _distances(targets: np.ndarray, numbers: np.ndarray, problem: Problem) -> np.ndarray:
-    distances: np.ndarray = np.abs((numbers[:, 0] - problem.mean) / problem.std - targets) * problem.std
-    return distances
 
 
 def _widen_where_all_are_alike(

@@ -54,7 +54,7 @@ class Trust:
         metric : Metric
             That the user cares for.
         shares : ndarray or None
-            As `saccade.training.imbalance.learned_shares` returned them.
+            As `saccade.training.imbalance.class_priors` returned them.
         """
         targets = targets[: len(predictions)]
         if not len(predictions) or not np.isfinite(predictions).all():
@@ -79,7 +79,7 @@ class Trust:
             where thresholds were looked for, ``thresholds`` (by label) and ``valid_figure_at_thresholds``; where
             classes are to count alike, ``divided_by_share`` (by label) in the place of the former.
         """
-        if not problem.is_classification:
+        if not problem.has_classes:
             return {}
         calibration, thresholds = self.calibration, self.thresholds
         told: dict[str, Any] = {
@@ -93,7 +93,7 @@ class Trust:
             told["divided_by_share"] = dict(zip(map(str, problem.classes), thresholds.shares, strict=True))
             told["valid_figure_at_thresholds"] = thresholds.figure_after
         elif thresholds.figure_after is not None:
-            labels = problem.classes[1:] if problem.type == "binary" else problem.classes
+            labels = problem.threshold_classes
             values = thresholds.values or [0.5] * len(labels)
             told["thresholds"] = {str(label): value for label, value in zip(labels, values, strict=True)}
             told["valid_figure_at_thresholds"] = thresholds.figure_after

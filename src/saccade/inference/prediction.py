@@ -183,11 +183,8 @@ def decoded_sets(
     """
     conformal, problem = saved.trust.conformal, saved.problem
     sets = np.empty(len(predictions), object)
-    if problem.type == "regression":
-        sets[:] = conformal.intervals(predictions, coverage)
-    else:
-        for row, numbers in enumerate(conformal.label_sets(predictions, coverage)):
-            sets[row] = [problem.classes[number] for number in numbers]
+    for row, one in enumerate(problem.prediction_sets(predictions, conformal.threshold(coverage))):
+        sets[row] = one
     sets[list(errors)] = None
     if index is None:
         return sets
@@ -208,7 +205,7 @@ def labels_by_name(examples: Examples, saved: SavedPredictor) -> pd.Series | pd.
     """
     labels, names = examples.labels, examples.class_names
     assert labels is not None
-    if isinstance(labels, pd.DataFrame) or saved.problem.type not in ("binary", "multiclass"):
+    if isinstance(labels, pd.DataFrame) or not saved.problem.has_one_class:
         return labels
     label_of = dict(zip(saved.names_of_classes, saved.problem.classes, strict=True))
     is_numbered = bool(names) and are_numbers_of_classes(labels, names)

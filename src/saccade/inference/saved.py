@@ -18,7 +18,7 @@ from saccade.errors import SavedPredictorError
 from saccade.inference.average import weighted_mean
 from saccade.inference.classifier import Blueprint, Classifier, empty_classifier
 from saccade.inference.postprocessing import Trust
-from saccade.models.custom import OwnPart
+from saccade.models.custom import CustomObject
 from saccade.numerics.device import Numerics, choose_device
 from saccade.tasks.problem import Problem
 
@@ -131,7 +131,7 @@ class SavedPredictor:
         What `ImagePredictor.fit_summary` returns.
     trials : list of dict
         Rows of the leaderboard.
-    net : OwnPart or None
+    net : CustomObject or None
         The user's own network; it is never written, and `with_network` brings it back.
     choices : list of Choice
         What `ImagePredictor.choose` may choose from, the highest score first; empty where the score alone counts.
@@ -154,7 +154,7 @@ class SavedPredictor:
     class_names: list[str] | None
     summary: dict[str, Any]
     trials: list[dict[str, Any]]
-    net: OwnPart | None = None
+    net: CustomObject | None = None
     choices: list[Choice] = field(default_factory=list)
     weights: str = WEIGHTS
     members: list[Member] = field(default_factory=list)
@@ -270,7 +270,7 @@ class SavedPredictor:
             self,
             blueprint=choice.blueprint,
             summary={**self.summary, **choice.summary},
-            net=model if isinstance(model, OwnPart) else None,
+            net=model if isinstance(model, CustomObject) else None,
             choices=[],
             weights=choice.weights,
             members=[],
@@ -298,7 +298,7 @@ class SavedPredictor:
                 "saved with a predictor; load it by ImagePredictor.load(path, net=…) with the same module, or with the "
                 f"function or class that makes it of the number of classes{given}"
             )
-        own = OwnPart(net)
+        own = CustomObject(net)
         if self.blueprint.architecture is not None:  # it is another member
             return replace(self, net=own)
         config = {**self.summary["best_config"], "model": own}

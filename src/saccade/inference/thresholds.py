@@ -113,24 +113,23 @@ def fit_thresholds(
     seed : int
         Of the folds.
     shares : ndarray or None
-        As `saccade.training.imbalance.learned_shares` returned them, or what `Calibration.shares_left` leaves of them;
+        As `saccade.training.imbalance.class_priors` returned them, or what `Calibration.shares_left` leaves of them;
         None takes those of `targets`.
     """
-    if problem.type == "multiclass" and metric.name == "balanced_accuracy":
-        return _by_shares(probabilities, targets, problem, metric, shares)
-    worth = (BINARY if problem.type == "binary" else MULTILABEL if problem.type == "multilabel" else {}).get(
-        metric.name
-    )
+    p = problem.threshold_columns(probabilities)
+    if p is None:
+        is_balanced = problem.has_one_class and metric.name == "balanced_accuracy"
+        return _by_shares(probabilities, targets, problem, metric, shares) if is_balanced else Thresholds()
+    worth = (BINARY if problem.has_one_class else MULTILABEL).get(metric.name)
     if worth is None:
         return Thresholds()
-    has = targets[:, None] == 1 if problem.type == "binary" else targets > 0
-    p = probabilities[:, 1:] if problem.type == "binary" else probabilities
-    is_by_label = metric.name.endswith("_macro") and problem.type == "multilabel"
+    has = targets.reshape(p.shape) > 0
+    is_by_label = metric.name.endswith("_macro") and not problem.has_one_class
     num_with = has.sum(0) if is_by_label else np.full(has.shape[1], has.sum())
     num_all = len(has) if is_by_label else has.size
     is_enough = (num_with >= MIN_IMAGES) & (num_all - num_with >= MIN_IMAGES)
     if not is_enough.any() or len(has) < 2 * MIN_IMAGES:
-        is_known = problem.type == "binary" and metric.name == "balanced_accuracy" and shares is not None
+        is_known = metric.name == "balanced_accuracy" and shares is not None
         return _by_shares(probabilities, targets, problem, metric, shares) if is_known else Thresholds()
     folds = fold_numbers(len(has), np.random.default_rng(seed))
     decided, logits = probabilities.copy(), []

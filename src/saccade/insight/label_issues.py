@@ -152,7 +152,7 @@ def check_has_classes(problem: Problem) -> None:
     DataError
         When images may have several labels, or labels are numbers.
     """
-    if problem.type not in ("binary", "multiclass"):
+    if not problem.has_one_class:
         raise DataError(f"label issues are found where each image has one class; this is a {problem.type} problem")
 
 

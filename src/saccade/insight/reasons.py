@@ -19,7 +19,6 @@ from saccade.insight.embeddings import EmbeddedImages, nearest_rows
 from saccade.insight.overlays import draw_overlay, place_in_image
 from saccade.models.network import InputSpec
 from saccade.report.reasons import Neighbour
-from saccade.tasks.problem import THRESHOLD
 
 MOST_IMAGES, MOST_NEIGHBOURS = 200, 50
 """Of one picture; matplotlib draws none of more than 65,535 pixels a side."""
@@ -76,19 +75,13 @@ class Verdicts:
         """Return what is said of the images, of which `predictions` are the numbers, (num_images, num_outputs)."""
         true = label_names(examples.labels, examples.class_names, saved)
         true = true if examples.labels is not None else [None] * len(examples)
-        if not saved.problem.is_classification:
+        if not saved.problem.has_classes:
             return cls._of_values(predictions[:, 0], true)
         decided = saved.trust.thresholds.decided(predictions)
         targets = decided.argmax(1)
-        names = saved.names_of_classes
-        if saved.problem.type == "multilabel":
-            predicted = [_listed([names[number] for number in np.flatnonzero(row)]) for row in decided >= THRESHOLD]
-            probabilities: list[float | None] = [None] * len(examples)
-            sureness = np.maximum(decided, 1 - decided).min(1)  # of the label that is least sure
-        else:
-            predicted = [names[number] for number in targets]
-            sureness = predictions[np.arange(len(targets)), targets]
-            probabilities = sureness.tolist()
+        predicted = [_listed(names) for names in saved.problem.names(decided, saved.names_of_classes)]
+        sureness = saved.problem.confidence(predictions, decided)
+        probabilities = sureness.tolist() if saved.problem.has_one_class else [None] * len(examples)
         is_wrong = [truth is not None and truth != name for truth, name in zip(true, predicted, strict=True)]
         return cls(predicted, true, probabilities, targets, sureness.astype(np.float64), np.array(is_wrong, np.bool_))
 
@@ -145,10 +138,10 @@ def label_names(
         columns = [str(name) for name in labels.columns]
         rows = zip((labels == 1).to_numpy(bool), labels.isna().any(axis=1), strict=True)
         return [None if lacks else _listed([columns[number] for number in np.flatnonzero(row)]) for row, lacks in rows]
-    if problem.type == "multilabel":
-        return [_listed_labels(value, name_of) for value in labels]
-    if not problem.is_classification:
+    if not problem.has_classes:
         return [None if pd.isna(value) else _value(value) for value in pd.to_numeric(labels, errors="coerce")]
+    if not problem.has_one_class:
+        return [_listed_labels(value, name_of) for value in labels]
     if class_names is not None and are_numbers_of_classes(labels, class_names):
         name_of = dict(enumerate(class_names))
     return [_name(value, name_of) for value in labels]

@@ -1,32 +1,49 @@
-"""The catalogue of networks: which names exist, and which timm network a name means."""
+"""The catalogue of networks: names, their timm architectures, and published accuracies."""
 
 from __future__ import annotations
 
+import csv
 import difflib
 import fnmatch
+import json
+from functools import cache
+from importlib.resources import files
 
 import timm
 
 from saccade.errors import UnknownModelError, near_names
-from saccade.models.aliases import ALIASES, UNAVAILABLE
 
-__all__ = ["list_models", "resolve_name", "split_name"]
+__all__ = ["ALIASES", "UNAVAILABLE", "list_models", "published_top1", "resolve_name", "split_name"]
+
+_TABLES = files("saccade.models") / "tables"
+_GLUONCV = json.loads((_TABLES / "gluoncv_names.json").read_text(encoding="utf-8"))
+
+ALIASES: dict[str, str] = {old: name for group in _GLUONCV["same"] for old, name in group["names"].items()}
+"""timm's architecture for each name of GluonCV's model zoo whose published network timm has.
+
+Differences that leave the layout alone (a bias in the classifier, rounding of channel numbers, ReLU or ReLU6 in
+MobileNet v1) do not count. Names that both libraries spell alike, such as ``densenet121``, need no entry.
+"""
+
+UNAVAILABLE: dict[str, tuple[str, ...]] = {
+    old: tuple(near) for group in _GLUONCV["near"] for old, near in group["names"].items()
+}
+"""Similar networks of timm for each name of GluonCV's model zoo that timm lacks."""
 
 
 def list_models(pattern: str | None = None) -> list[str]:
-    """List the names of networks: timm's architectures and the old names that mean one of them.
+    """List the names of networks: timm's architectures and GluonCV's names for them.
 
     Parameters
     ----------
     pattern : str, optional
-        A shell pattern (``"resnet*"``) or, without any of ``*?[``, a part of the name (``"mobilenetv3"``).
-        Upper and lower case are the same.
+        A shell pattern (``"resnet*"``) or, without any of ``*?[``, part of the name (``"mobilenetv3"``). Case does
+        not matter.
 
     Returns
     -------
     list of str
-        Sorted names, each of which can be trained. Pretraining tags (the part after the point in
-        ``resnet18.a1_in1k``) are left out.
+        Sorted names without pretraining tags (the part after the point in ``resnet18.a1_in1k``).
 
     Examples
     --------
@@ -43,30 +60,27 @@ def list_models(pattern: str | None = None) -> list[str]:
 
 
 def resolve_name(name: str) -> str:
-    """Find the timm network that a name means.
+    """Return the timm network for a name.
 
     Parameters
     ----------
     name : str
-        A timm name with or without a pretraining tag, one that timm itself has renamed, or a GluonCV name.
-        Upper and lower case are the same.
+        A timm name with or without a pretraining tag, a former timm name, or a GluonCV name. Case does not matter.
 
     Returns
     -------
     str
-        ``architecture`` or ``architecture.tag``; a tag is there only where the name asked for one.
+        ``architecture``, or ``architecture.tag`` if the name contains a tag.
 
     Raises
     ------
     UnknownModelError
-        If there is no such network, or timm knows no such tag of it; the message names near ones.
+        If there is no such network or no such tag of it; the message lists similar ones.
 
     Examples
     --------
-    >>> resolve_name("resnet50_v1d")
-    'resnet50d'
-    >>> resolve_name("ResNet18.a1_in1k")
-    'resnet18.a1_in1k'
+    >>> resolve_name("resnet50_v1d"), resolve_name("ResNet18.a1_in1k")
+    ('resnet50d', 'resnet18.a1_in1k')
     """
     if not isinstance(name, str):
         raise UnknownModelError(
@@ -74,22 +88,33 @@ def resolve_name(name: str) -> str:
         )
     lower = name.strip().lower()
     _check_available(name, lower)
-    # An old name may hold a point itself (mobilenet1.0): look whole names up before splitting tags off.
-    whole = _current_name(lower)
-    if whole is not None:
-        return whole
+    # GluonCV names may contain a point (mobilenet1.0), so the whole name is looked up before a tag is split off.
+    if (current := _current_name(lower)) is not None:
+        return current
     head, _, tag = lower.partition(".")
     _check_available(name, head)
-    current = _current_name(head)
-    if current is None:
-        raise _unknown(name, head)
+    if (current := _current_name(head)) is None:
+        known = list_models()
+        alike = [each for each in known if _squash(each).startswith(_squash(head))] if len(head) > 3 else []
+        similar = near_names(head, alike) or sorted(alike, key=len)[:3] or near_names(head, known)
+        advice = f"Did you mean {' or '.join(map(repr, similar))}? " if similar else ""
+        raise UnknownModelError(f"Unknown network {name!r}. {advice}list_models() gives all names.")
     architecture = split_name(current)[0]
-    _check_tag(name, architecture, tag)
+    all_tags = [split_name(each)[1] for each in timm.models.get_arch_pretrained_cfgs(architecture)]
+    tags = [each for each in all_tags if each]
+    if tag not in tags:
+        close = difflib.get_close_matches(tag, tags, n=1)
+        advice = f" Did you mean '{architecture}.{close[0]}'?" if close else ""
+        listed = f"Known tags: {', '.join(tags)}." if tags else "It has no tags."
+        raise UnknownModelError(
+            f"Unknown pretraining tag {tag!r} in {name!r}: timm's {architecture!r} has no such weights."
+            f"{advice} {listed} Leave the tag out to use any file of {architecture!r} in a folder of weights."
+        )
     return f"{architecture}.{tag}"
 
 
 def split_name(timm_name: str) -> tuple[str, str | None]:
-    """Split ``architecture.tag`` into its two parts; the tag is None where there is none.
+    """Split ``architecture.tag``; the tag is None if there is none.
 
     Examples
     --------
@@ -100,9 +125,45 @@ def split_name(timm_name: str) -> tuple[str, str | None]:
     return architecture, tag or None
 
 
+def published_top1(architecture: str, tag: str | None = None) -> float | None:
+    """Return the published top-1 accuracy of a network on ImageNet-1k, from 0 to 1; None if it is not in the table.
+
+    The sources of ``tables/imagenet_top1.csv`` are timm's ``results/results-imagenet.csv`` at commit 0173a139 (at the
+    test size of each file of weights), timm's README for recipe ``ra4``, and Google's TF-Slim models for names without
+    a tag.
+
+    Parameters
+    ----------
+    architecture : str
+        timm's name without a tag.
+    tag : str or None
+        Tag of the weights. If the table lacks it, the accuracy of other weights of the architecture is returned.
+
+    Examples
+    --------
+    >>> published_top1("resnet18", "tv_in1k"), published_top1("resnet18")
+    (0.6976, 0.7316)
+    """
+    config = timm.models.get_pretrained_cfg(architecture)
+    names = [f"{architecture}.{config.tag if config is not None else None}", architecture]
+    if tag is not None:
+        # Weights of unknown origin are closer to the original ones than to those of the longest training since.
+        names = [f"{architecture}.{tag}", *reversed(names)]
+    table = published_table()
+    others = [name for name in table if split_name(name)[0] == architecture]
+    return next((table[name] for name in [*names, *others] if name in table), None)
+
+
+@cache
+def published_table() -> dict[str, float]:
+    """Return published top-1 accuracies, 0 to 1, by timm's name with tag."""
+    lines = (_TABLES / "imagenet_top1.csv").read_text(encoding="utf-8").splitlines()
+    return {row["weights"]: round(float(row["top1_percent"]) / 100, 4) for row in csv.DictReader(lines)}
+
+
 def _current_name(lower: str) -> str | None:
-    """Give today's timm name for a lower-case name without a user's tag, or None."""
-    if lower in ALIASES:  # first: GluonCV and old timm both had an 'xception', and only GluonCV's has weights
+    """Return timm's current name for a lower-case name without a tag, or None."""
+    if lower in ALIASES:  # first: GluonCV and former timm both had an 'xception', and only GluonCV's has weights
         return ALIASES[lower]
     renamed = timm.models.get_deprecated_models()
     if lower in renamed:
@@ -110,36 +171,12 @@ def _current_name(lower: str) -> str | None:
     return lower if "." not in lower and timm.is_model(lower) else None
 
 
-def _check_tag(name: str, architecture: str, tag: str) -> None:
-    """Raise unless timm knows the tag of the architecture."""
-    known = [split_name(known)[1] for known in timm.models.get_arch_pretrained_cfgs(architecture)]
-    tags = [known_tag for known_tag in known if known_tag]
-    if tag in tags:
-        return
-    near = difflib.get_close_matches(tag, tags, n=1)
-    advice = f" Did you mean '{architecture}.{near[0]}'?" if near else ""
-    listed = f"Known tags: {', '.join(tags)}." if tags else "It has no tags."
-    raise UnknownModelError(
-        f"Unknown pretraining tag {tag!r} in {name!r}: timm's {architecture!r} has no such weights."
-        f"{advice} {listed} Leave the tag out to use any file of {architecture!r} in a folder of weights."
-    )
-
-
 def _check_available(name: str, lower: str) -> None:
-    """Raise, with near networks, if the name is one of a GluonCV network that timm does not have."""
+    """Raise if the name is one of a GluonCV network that timm lacks."""
     for unavailable, near in UNAVAILABLE.items():
         if _squash(lower) == _squash(unavailable):  # squeezenet1_1 is squeezenet1.1
-            listed = " or ".join(repr(near_name) for near_name in near)
-            raise UnknownModelError(f"timm has no network that is the same as GluonCV's {name!r}. Near ones: {listed}.")
-
-
-def _unknown(name: str, lower: str) -> UnknownModelError:
-    """Build the error for an unknown name: suggest names that begin alike, or near ones."""
-    names = list_models()
-    alike = [known for known in names if _squash(known).startswith(_squash(lower))] if len(lower) > 3 else []
-    near = near_names(lower, alike) or sorted(alike, key=len)[:3] or near_names(lower, names)
-    advice = f"Did you mean {' or '.join(repr(near_name) for near_name in near)}? " if near else ""
-    return UnknownModelError(f"Unknown network {name!r}. {advice}list_models() gives all names.")
+            listed = " or ".join(map(repr, near))
+            raise UnknownModelError(f"timm lacks GluonCV's network {name!r}. Similar ones: {listed}.")
 
 
 def _squash(name: str) -> str:

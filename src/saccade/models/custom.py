@@ -1,4 +1,4 @@
-"""Parts of the user's own in a recipe: a network, an optimizer, a transform."""
+"""Custom networks, optimizers and transforms as hyperparameters."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from saccade.errors import HyperparameterError
 from saccade.models.network import network_input
 from saccade.space import Categorical, Space
 
-OWN_PARTS = ("model", "opt", "train_transform")
-"""The hyperparameters that may be objects of the user's own."""
+CUSTOM_OBJECTS = ("model", "opt", "train_transform")
+"""Hyperparameters that may be custom objects."""
 
 
 @dataclass(frozen=True, repr=False)
-class OwnPart:
-    """An object of the user's own as a hyperparameter; it prints as a short name wherever configurations are shown.
+class CustomObject:
+    """A custom object as a hyperparameter; it prints as a short name where configurations are shown.
 
     Attributes
     ----------
@@ -30,60 +30,62 @@ class OwnPart:
 
     Examples
     --------
-    >>> OwnPart(nn.Flatten()), OwnPart(nn.Linear)
+    >>> CustomObject(nn.Flatten()), CustomObject(nn.Linear)
     (Flatten, Linear)
     """
 
     value: Any
 
     def __repr__(self) -> str:
-        part = self.value
-        while isinstance(part, functools.partial):
-            part = part.func
-        return getattr(part, "__name__", None) or type(part).__name__
+        value = self.value
+        while isinstance(value, functools.partial):
+            value = value.func
+        return getattr(value, "__name__", None) or type(value).__name__
 
 
-def with_own_parts(hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the hyperparameters, each object of the user's own (also as a choice) as an `OwnPart`."""
-    return {name: _wrapped(value) if name in OWN_PARTS else value for name, value in hyperparameters.items()}
+def wrap_custom_objects(hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the hyperparameters with each custom object, also among choices, wrapped as a `CustomObject`."""
+    return {name: _wrapped(value) if name in CUSTOM_OBJECTS else value for name, value in hyperparameters.items()}
 
 
 def _wrapped(value: Any) -> Any:
     if isinstance(value, Categorical):
         return Categorical(*(_wrapped(choice) for choice in value.data))
-    is_own = callable(value) and not isinstance(value, OwnPart | Space)
-    return OwnPart(value) if is_own else value
+    is_custom = callable(value) and not isinstance(value, CustomObject | Space)
+    return CustomObject(value) if is_custom else value
 
 
-def build_own_network(own: OwnPart, num_outputs: int, in_chans: int = 3, img_size: int | None = None) -> nn.Module:
-    """Return a network of the user's own, its outputs counted on one black image.
+def build_custom_network(
+    custom: CustomObject, num_outputs: int, in_chans: int = 3, img_size: int | None = None
+) -> nn.Module:
+    """Build a custom network, and check its output shape on one black image.
 
     Parameters
     ----------
-    own : OwnPart
-        A module, which is copied; or a function or class that makes one of the number of outputs.
+    custom : CustomObject
+        A module, which is copied, or a function or class that makes one from the number of outputs.
     num_outputs : int
-        How many outputs are wanted.
+        Expected number of outputs.
     in_chans, img_size : int
-        Channels and side of the images; None is 224, or what a network of timm's wants.
+        Channels and side of the images in pixels; None is 224, or the pretraining size of a timm network.
 
     Raises
     ------
     HyperparameterError
-        When no module comes of it, or it does not give as many outputs.
+        If the object does not make a module, or its outputs do not have shape (1, num_outputs).
 
     Examples
     --------
     >>> def make(num_classes):
     ...     return nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, num_classes))
-    >>> build_own_network(OwnPart(make), 5, img_size=8)[1].out_features
+    >>> build_custom_network(CustomObject(make), 5, img_size=8)[1].out_features
     5
     """
-    network = copy.deepcopy(own.value) if isinstance(own.value, nn.Module) else own.value(num_outputs)
+    network = copy.deepcopy(custom.value) if isinstance(custom.value, nn.Module) else custom.value(num_outputs)
     if not isinstance(network, nn.Module):
         raise HyperparameterError(
-            f"the own network {own!r} made {network!r:.100} of type {type(network).__name__}; expected a function "
-            "f(num_classes) that returns a torch.nn.Module"
+            f"The custom network {custom!r} made {network!r:.100} of type {type(network).__name__}; expected a "
+            "function f(num_classes) that returns a torch.nn.Module."
         )
     side = img_size or network_input(network).img_size
     was_training, device = network.training, next((p.device for p in network.parameters()), torch.device("cpu"))
@@ -94,8 +96,7 @@ def build_own_network(own: OwnPart, num_outputs: int, in_chans: int = 3, img_siz
     if not isinstance(outputs, torch.Tensor) or outputs.shape != (1, num_outputs):
         given = tuple(outputs.shape) if isinstance(outputs, torch.Tensor) else type(outputs).__name__
         raise HyperparameterError(
-            f"the own network {own!r} turns one image of {side} x {side} pixels into {given}; expected a tensor of "
-            f"shape (1, {num_outputs}), which is a row of {num_outputs} outputs. Give a function f(num_classes) that "
-            "makes the network to measure"
+            f"The custom network {custom!r} turns one image of {side} x {side} pixels into {given}; expected a tensor "
+            f"of shape (1, {num_outputs}). Pass a function f(num_classes) that makes a network with that many outputs."
         )
     return network

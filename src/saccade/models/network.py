@@ -1,4 +1,4 @@
-"""Build a network with the weights and the head that a task needs, and say what images it expects."""
+"""Build a timm network with pretrained weights and a new classifier layer."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from torch import nn
 
 from saccade.errors import HyperparameterError, WeightsNotFoundError
 from saccade.models.catalogue import resolve_name, split_name
-from saccade.models.copies import Copies, file_version
-from saccade.models.loading import watch_loading
-from saccade.models.random_start import NothingDrawn, StillRandomError
+from saccade.models.loading import RandomValuesNeededError, SkipInit, watch_loading
 from saccade.models.weights import find_weights, tensor_names
 
 __all__ = ["InputSpec", "build_network", "classifier_parameters", "network_input"]
 
-# A file many of whose tensors have no place in the network belongs to another, usually a deeper one.
-# (Some right files hold a few: the auxiliary head of inception_v3, say.)
 MAX_UNUSED_TENSORS = 0.1
+"""Fraction of a file's tensors that the network may not use; more belong to another, usually a deeper network.
+
+Some correct files contain a few, such as the auxiliary classifier of inception_v3.
+"""
 
 
 @dataclass(frozen=True)
@@ -34,12 +34,12 @@ class InputSpec:
     img_size : int
         Height and width in pixels (the height, for the few networks whose images are not square).
     crop_pct : float
-        At prediction, an image is resized to ``img_size / crop_pct`` before its centre is cut out. Of a few
-        networks it is above 1: their images are padded.
+        In evaluation, an image is resized to ``img_size / crop_pct`` before its centre is cut out. Above 1, which few
+        networks have, images are padded.
     interpolation : str
-        How it is resized: ``"bicubic"`` or ``"bilinear"``.
+        ``"bicubic"`` or ``"bilinear"``.
     mean, std : tuple of float
-        Per channel, for values from 0 to 1: the network sees ``(value - mean) / std``.
+        Per channel, for values from 0 to 1: the network's input is ``(value - mean) / std``.
     """
 
     img_size: int
@@ -50,13 +50,13 @@ class InputSpec:
 
 
 def network_input(network: str | nn.Module) -> InputSpec:
-    """Say what images a network was pretrained on.
+    """Return the image size, crop and normalisation that a network was pretrained with.
 
     Parameters
     ----------
     network : str or torch.nn.Module
-        A name that `resolve_name` knows, for which nothing is built (without a tag, timm's default one
-        counts); or a network from `build_network`, for which the tag of its weights counts.
+        A name that `resolve_name` accepts (nothing is built; without a tag, timm's default one counts), or a network
+        from `build_network`, for which the tag of its weights counts.
 
     Returns
     -------
@@ -99,31 +99,29 @@ def build_network(
     drop_path_rate: float | None = None,
     random_start: bool = True,
 ) -> nn.Module:
-    """Build a network whose body is pretrained and whose head is fresh.
+    """Build a network with a pretrained backbone and a new classifier layer.
 
     Parameters
     ----------
     name : str
-        A name that `resolve_name` knows.
+        A name that `resolve_name` accepts.
     num_classes : int
-        Outputs of the head, at least 1; 1 is regression. The head always starts from random weights, also
-        where the file's head has as many outputs.
+        Outputs, at least 1; 1 is regression. The classifier layer is never taken from the file, even if it has as many
+        outputs.
     pretrained : bool
-        Whether to load weights; False starts from random ones and looks for no file.
+        Whether to load weights; False initialises all weights at random.
     weights_file, weights_folder : path, optional
-        Where to find them: see `find_weights`. Half precision is turned into float32.
+        See `find_weights`. Half precision is converted to float32.
     in_chans : int
         Channels of the images. The first convolution of pretrained weights is adapted from 3.
     img_size : int, optional
-        Height and width of the images in pixels. Networks that are built for one size (most transformers) are
-        built for this one, and their position embeddings resized.
+        Height and width of the images in pixels. Networks of one size (most transformers) are built for this one, and
+        their position embeddings resized.
     drop_rate, drop_path_rate : float, optional
-        Dropout before the head, and stochastic depth, from 0 up to but not including 1. None leaves what the
-        network has.
+        Dropout before the classifier layer, and stochastic depth, 0 <= rate < 1. None keeps the network's default.
     random_start : bool
-        False is quicker: nothing is drawn at random. The head is zero where the body is pretrained; without
-        pretraining nothing is of use before `load_state_dict`. A process keeps a few networks, and such a one is then
-        a copy; so is one that is drawn from the same random numbers.
+        False saves time by not drawing random weights. The classifier layer of a pretrained network is then zero;
+        without pretraining, call ``load_state_dict`` before anything else.
 
     Returns
     -------
@@ -135,9 +133,9 @@ def build_network(
     UnknownModelError
         If there is no such network.
     WeightsNotFoundError
-        If there are no weights, or the file's do not fit the network. It never falls back to random ones.
+        If there are no weights, or the file does not fit the network; random weights are never a fallback.
     HyperparameterError
-        If an option has an impossible value, or the network cannot take it.
+        If an option is invalid, or the network does not support it.
 
     Examples
     --------
@@ -146,55 +144,47 @@ def build_network(
     (2, 10)
     """
     timm_name = resolve_name(name)
-    _check_options(num_classes, in_chans, img_size, drop_rate, drop_path_rate)
+    _check_options(
+        {"num_classes": num_classes, "in_chans": in_chans, "img_size": img_size},
+        {"drop_rate": drop_rate, "drop_path_rate": drop_path_rate},
+    )
     if weights_file is not None and not pretrained:
         raise HyperparameterError(f"Got pretrained=False and the weights file {str(weights_file)!r}; give one of them.")
-    options = _timm_options(timm_name, in_chans, img_size, drop_rate, drop_path_rate)
-    options["num_classes"] = num_classes
+
+    # timm gets only the options that were asked for, because not every network has every option.
+    config = timm.models.get_pretrained_cfg(timm_name)
+    options: dict[str, Any] = {"num_classes": num_classes, "drop_rate": drop_rate, "drop_path_rate": drop_path_rate}
+    options["in_chans"] = in_chans if in_chans != 3 else None
+    # Networks without a fixed input size accept any size, and have no such option.
+    options["img_size"] = img_size if config is not None and config.fixed_input_size else None
+    options = {option: value for option, value in options.items() if value is not None}
+
     if pretrained:
         path = find_weights(name, file=weights_file, folder=weights_folder)
-
-        def from_file() -> nn.Module:
-            network = _create_from_file(_name_with_tag_of(path, timm_name), options, path, random_start)
-            _check_use(network, timm_name, in_chans, img_size)
-            return network
-
-        if random_start:
-            return from_file()
-        return _COPIES.get((timm_name, *sorted(options.items()), img_size, *file_version(path)), from_file)
-
-    def from_nothing() -> nn.Module:
-        network = _create(timm_name, options) if random_start else _create_empty(timm_name, options)
-        _check_use(network, timm_name, in_chans, img_size)
-        return network
-
-    if not random_start:
-        return from_nothing()
-    return _COPIES.get_drawn((timm_name, *sorted(options.items()), img_size), from_nothing)
-
-
-_COPIES = Copies()
-
-
-def _check_use(network: nn.Module, timm_name: str, in_chans: int, img_size: int | None) -> None:
+        network = _create_from_file(_name_with_tag_of(path, timm_name), options, path, random_start)
+    elif random_start:
+        network = _create(timm_name, options)
+    else:
+        network = _create_empty(timm_name, options)
     if not classifier_parameters(network):
         raise HyperparameterError(f"{timm_name!r} has no classifier to train; choose another network.")
     if img_size is not None and img_size != network_input(timm_name).img_size:
         check_takes_size(network, timm_name, in_chans, img_size)
+    return network
 
 
 def classifier_parameters(network: nn.Module) -> set[str]:
-    """Name the parameters of a network's head; all others are its body.
+    """Return the names of the parameters of a network's classifier layer, or layers.
 
     Parameters
     ----------
     network : torch.nn.Module
-        A timm network. Of other modules no head is known.
+        A timm network, or a module with a method ``get_classifier``.
 
     Returns
     -------
     set of str
-        Names as in ``network.named_parameters()``; empty where no head is known.
+        Names as in ``network.named_parameters()``; empty for other modules.
 
     Examples
     --------
@@ -215,34 +205,14 @@ def classifier_parameters(network: nn.Module) -> set[str]:
     }
 
 
-def _check_options(
-    num_classes: int,
-    in_chans: int,
-    img_size: int | None,
-    drop_rate: float | None,
-    drop_path_rate: float | None,
-) -> None:
-    for option, value in (("num_classes", num_classes), ("in_chans", in_chans), ("img_size", img_size)):
+def _check_options(numbers: dict[str, int | None], rates: dict[str, float | None]) -> None:
+    for option, value in numbers.items():
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
             raise HyperparameterError(f"{option} must be a whole number of at least 1; got {value!r}.")
-    for option, rate in (("drop_rate", drop_rate), ("drop_path_rate", drop_path_rate)):
-        if rate is None:
-            continue
-        if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 <= rate < 1:
+    for option, rate in rates.items():
+        is_number = isinstance(rate, (int, float)) and not isinstance(rate, bool)
+        if rate is not None and not (is_number and 0 <= rate < 1):
             raise HyperparameterError(f"{option} must be a number from 0 up to but not including 1; got {rate!r}.")
-
-
-def _timm_options(
-    timm_name: str, in_chans: int, img_size: int | None, drop_rate: float | None, drop_path_rate: float | None
-) -> dict[str, Any]:
-    """Choose what to pass to timm: only what was asked for, as not every network knows every option."""
-    options: dict[str, Any] = {"drop_rate": drop_rate, "drop_path_rate": drop_path_rate}
-    if in_chans != 3:
-        options["in_chans"] = in_chans
-    config = timm.models.get_pretrained_cfg(timm_name)
-    if config is not None and config.fixed_input_size:  # the others take images of any size, and no such option
-        options["img_size"] = img_size
-    return {option: value for option, value in options.items() if value is not None}
 
 
 def _create(timm_name: str, options: dict[str, Any], **pretrained: Any) -> nn.Module:
@@ -261,27 +231,30 @@ def _create(timm_name: str, options: dict[str, Any], **pretrained: Any) -> nn.Mo
 
 
 def _create_empty(timm_name: str, options: dict[str, Any]) -> nn.Module:
-    """Build a network whose weights mean nothing; what `load_state_dict` does not give is as ever."""
+    """Build a network for `load_state_dict`; only what that does not replace is initialised properly."""
     try:
-        with NothingDrawn() as nothing_drawn:
+        with SkipInit() as skipped:
             network = _create(timm_name, options)
-        loaded = network.state_dict().keys()
-        nothing_drawn.check((name, buffer) for name, buffer in network.named_buffers() if name not in loaded)
-    except StillRandomError:
-        return _create(timm_name, options)
+        state = network.state_dict()
+        skipped.check((name, buffer) for name, buffer in network.named_buffers() if name not in state)
+    except RandomValuesNeededError:
+        network = _create(timm_name, options)
     return network
 
 
 def _create_from_file(timm_name: str, options: dict[str, Any], path: Path, random_start: bool) -> nn.Module:
-    """Build a network and load a file into it by timm's rules; raise unless its whole body was there."""
+    """Build a network and load a file by timm's rules; raise unless the file contains the whole backbone."""
     if random_start:
-        return _created_from_file(timm_name, options, path)[0]
+        return _load(timm_name, options, path)[0]
     try:
-        with NothingDrawn() as nothing_drawn:
-            network, missing = _created_from_file(timm_name, options, path)
-        _check_drawn(network, missing, nothing_drawn)
-    except StillRandomError:
-        network, _ = _created_from_file(timm_name, options, path)
+        with SkipInit() as skipped:
+            network, missing = _load(timm_name, options, path)
+        # Whatever the file lacks, apart from the classifier layer, must not have been random.
+        head, state = classifier_parameters(network), network.state_dict()
+        skipped.check((name, state[name]) for name in missing if name in state and name not in head)
+        skipped.check((name, buffer) for name, buffer in network.named_buffers() if name not in state)
+    except RandomValuesNeededError:
+        network, _ = _load(timm_name, options, path)
     head = classifier_parameters(network)
     with torch.no_grad():
         for name, parameter in network.named_parameters():
@@ -290,29 +263,22 @@ def _create_from_file(timm_name: str, options: dict[str, Any], path: Path, rando
     return network
 
 
-def _check_drawn(network: nn.Module, missing: list[str], nothing_drawn: NothingDrawn) -> None:
-    """See that what the file did not give, the head apart, was not to be random."""
-    head, state = classifier_parameters(network), network.state_dict()
-    nothing_drawn.check((name, state[name]) for name in missing if name in state and name not in head)
-    nothing_drawn.check((name, buffer) for name, buffer in network.named_buffers() if name not in state)
-
-
-def _created_from_file(timm_name: str, options: dict[str, Any], path: Path) -> tuple[nn.Module, list[str]]:
-    """Build and load a network; return it, and what the file does not hold of it."""
+def _load(timm_name: str, options: dict[str, Any], path: Path) -> tuple[nn.Module, list[str]]:
+    """Build and load a network; return it and the names of its tensors that the file lacks."""
     overlay = {
         "file": str(path),
         "custom_load": False,
-        # As if the file's head had no classes, so that timm drops it also where the number of classes agrees.
+        # As if the file's classifier had no classes, so that timm drops it even if the number of classes agrees.
         "num_classes": 0,
     }
     with watch_loading() as loaded:
         try:
             network = _create(timm_name, options, pretrained=True, pretrained_cfg_overlay=overlay)
-        except (HyperparameterError, StillRandomError):
+        except (HyperparameterError, RandomValuesNeededError):
             raise
         except Exception as error:
-            # timm's checkpoint filters raise anything on a file of another network. Where not the file but an
-            # option is at fault, building without the file raises that.
+            # timm's checkpoint filters raise any exception on a file of another network. If an option is invalid
+            # instead, building without the file raises the error of that option.
             _create(timm_name, options)
             reason = " ".join(str(error).split())
             raise WeightsNotFoundError(
@@ -321,18 +287,19 @@ def _created_from_file(timm_name: str, options: dict[str, Any], path: Path) -> t
             ) from error
     if network not in loaded:
         raise WeightsNotFoundError(f"timm built {timm_name!r} without loading the weights {str(path)!r}.")
-    _check_loaded(network, timm_name, path, *loaded[network])
+    missing, unused = loaded[network]
+    _check_loaded(network, timm_name, path, missing, unused)
     config: Any = network.pretrained_cfg
     config["num_classes"] = timm.models.get_pretrained_cfg(timm_name).num_classes
-    del config["file"]  # a path of this machine means nothing where the network goes
-    return network, loaded[network][0]
+    del config["file"]  # a path of this machine is useless elsewhere
+    return network, missing
 
 
 def _check_loaded(network: nn.Module, timm_name: str, path: Path, missing: list[str], unused: list[str]) -> None:
-    """Raise if part of the network's body was not in the file, or much of the file not in the network."""
+    """Raise if the file lacks part of the backbone, or if the network does not use much of the file."""
     state, in_file = network.state_dict(), tensor_names(path)
     prefixes = [f"{name}." for name in _classifier_names(network)]
-    # Weights from self-supervised training may lack all of the head, with the norm beside the classifier.
+    # Weights from self-supervised training may lack the whole head, including the norm before the classifier.
     if not any(key.startswith(tuple(prefixes)) for key in in_file):
         prefixes += [f"{prefix[:-1].rpartition('.')[0]}." for prefix in prefixes if prefix.count(".") > 1]
     head = classifier_parameters(network)
@@ -351,12 +318,12 @@ def _check_loaded(network: nn.Module, timm_name: str, path: Path, missing: list[
 
 
 def check_takes_size(network: nn.Module, timm_name: str, in_chans: int, img_size: int) -> None:
-    """Try one empty image: many networks show only then that a size does not suit their windows.
+    """Check an image size by a forward pass of one empty image; many networks do not reject it earlier.
 
     Raises
     ------
     HyperparameterError
-        With sizes that would do.
+        With sizes that are possible.
     """
     was_training = network.training
     network.eval()
@@ -379,7 +346,7 @@ def _wrong_size(timm_name: str, img_size: int, error: Exception) -> Hyperparamet
 
 
 def _name_with_tag_of(path: Path, timm_name: str) -> str:
-    """Add the tag in a file's name if timm knows it and no other was asked for: the input size follows it."""
+    """Add the tag in a file's name if timm has it and no other was asked for; it determines the input size."""
     architecture, tag = split_name(timm_name)
     named = path.name.removesuffix(".safetensors")
     known = timm.models.get_arch_pretrained_cfgs(architecture)
@@ -387,7 +354,7 @@ def _name_with_tag_of(path: Path, timm_name: str) -> str:
 
 
 def _classifier_names(network: nn.Module) -> tuple[str, ...]:
-    """Name the modules that timm's configuration calls the classifier."""
+    """Return the names of the modules that timm's configuration calls the classifier."""
     named = getattr(network, "pretrained_cfg", {}).get("classifier") or ()
     return (named,) if isinstance(named, str) else tuple(named)
 

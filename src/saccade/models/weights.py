@@ -1,39 +1,48 @@
-"""Where pretrained weights come from: a named file, a local folder, the hub's cache, the hub."""
+"""Find pretrained weights: a file, a local folder, the cache of the Hugging Face hub, or the hub itself.
+
+``HF_ENDPOINT``, ``HF_HUB_CACHE``, ``HF_HOME``, ``HF_HUB_OFFLINE`` and ``HF_TOKEN`` are read at each call;
+huggingface_hub reads most of them once, at import.
+"""
 
 from __future__ import annotations
 
 import os
+from http import HTTPStatus
 from pathlib import Path
 
+import httpx2
+import huggingface_hub
 import timm
+from huggingface_hub import constants
+from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 from safetensors import SafetensorError, safe_open
 
 from saccade.errors import WeightsNotFoundError
 from saccade.models.catalogue import resolve_name, split_name
-from saccade.models.hub import HubFile, download, find_cached, hub_cache_folder, hub_endpoint
 
-__all__ = ["WEIGHTS_FOLDER_VARIABLE", "find_weights", "networks_in_folder", "tensor_names"]
+__all__ = ["WEIGHTS_FOLDER_VARIABLE", "find_weights", "hub_cache_folder", "hub_endpoint", "networks_in_folder"]
 
 WEIGHTS_FOLDER_VARIABLE = "SACCADE_WEIGHTS"
 SUFFIX = ".safetensors"
+HUB_TIMEOUT_S = 5.0
 
 
 def find_weights(name: str, *, file: str | Path | None = None, folder: str | Path | None = None) -> Path:
     """Find the pretrained weights of a network.
 
-    They are looked for in this order, and the first that is found is taken:
+    The first match is returned:
 
     1. `file`, if given, and nothing else;
-    2. `folder`, or else the folder that the environment variable ``SACCADE_WEIGHTS`` names, which holds files
-       ``<architecture>.safetensors`` or ``<architecture>.<tag>.safetensors``. With a tag in `name`, the file
-       of that tag, then the one without a tag; otherwise timm's default tag, no tag, any other by name;
+    2. in `folder`, or else the folder named by the environment variable ``SACCADE_WEIGHTS``, a file
+       ``<architecture>.<tag>.safetensors`` or ``<architecture>.safetensors``. With a tag in `name`, the file with that
+       tag comes first, then the one without a tag; otherwise timm's default tag, no tag, any other tag by name;
     3. the cache of the Hugging Face hub on this machine;
     4. the hub.
 
     Parameters
     ----------
     name : str
-        A name that `resolve_name` knows.
+        A name that `resolve_name` accepts.
     file : path, optional
         A safetensors file.
     folder : path, optional
@@ -42,24 +51,30 @@ def find_weights(name: str, *, file: str | Path | None = None, folder: str | Pat
     Returns
     -------
     pathlib.Path
-        A safetensors file that can be read. (Pickle files, which can run code, are never used.)
+        A readable safetensors file. Pickle files, which can run code, are never used.
 
     Raises
     ------
     UnknownModelError
         If there is no such network.
     WeightsNotFoundError
-        If the weights cannot be had: the message lists what was tried and what to do.
+        If no weights are available; the message lists what was tried and what to do.
     """
     timm_name = resolve_name(name)
     if file is not None:
-        return _named_file(Path(file).expanduser())
+        path = Path(file).expanduser()
+        if not path.is_file():
+            kind = "is a folder" if path.is_dir() else "does not exist"
+            raise WeightsNotFoundError(f"The weights file {str(path)!r} {kind}; expected a {SUFFIX} file.")
+        if path.suffix != SUFFIX:  # timm would open it as a pickle
+            raise WeightsNotFoundError(f"The weights file {str(path)!r} is not a {SUFFIX} file, the only kind used.")
+        tensor_names(path)
+        return path
     tried: list[str] = []
-    for search in (_search_folder, _search_hub):
-        found = search(timm_name, folder, tried)
-        if found is not None:
-            tensor_names(found)
-            return found
+    found = _search_folder(timm_name, folder, tried) or _search_hub(timm_name, tried)
+    if found is not None:
+        tensor_names(found)
+        return found
     meant = "" if name == timm_name else f" ({timm_name})"
     places = "\n".join(f"  - {place}" for place in tried)
     raise WeightsNotFoundError(
@@ -70,17 +85,17 @@ def find_weights(name: str, *, file: str | Path | None = None, folder: str | Pat
 
 
 def networks_in_folder(folder: str | Path | None = None) -> list[str]:
-    """Return the networks that a local folder has weights for, those with the largest files first.
+    """Return the architectures for which a local folder has weights, those with the largest files first.
 
     Parameters
     ----------
     folder : path, optional
-        The folder; None is the one that the environment variable ``SACCADE_WEIGHTS`` names, if any.
+        The folder; None is the one named by the environment variable ``SACCADE_WEIGHTS``, if any.
 
     Returns
     -------
     list of str
-        Architectures that timm knows; empty without a folder.
+        timm's names; empty without a folder.
     """
     given = folder if folder is not None else os.environ.get(WEIGHTS_FOLDER_VARIABLE)
     if not given or not Path(given).expanduser().is_dir():
@@ -108,23 +123,11 @@ def tensor_names(path: Path) -> list[str]:
         ) from error
 
 
-def _named_file(path: Path) -> Path:
-    if not path.is_file():
-        kind = "is a folder" if path.is_dir() else "does not exist"
-        raise WeightsNotFoundError(f"The weights file {str(path)!r} {kind}; expected a {SUFFIX} file.")
-    if path.suffix != SUFFIX:  # timm would open it as a pickle
-        raise WeightsNotFoundError(f"The weights file {str(path)!r} is not a {SUFFIX} file, the only kind used.")
-    tensor_names(path)
-    return path
-
-
 def _search_folder(timm_name: str, given: str | Path | None, tried: list[str]) -> Path | None:
-    """Look into the local folder; where nothing fits, add to `tried` why."""
+    """Look into the local folder; without a match, add the reason to `tried`."""
     source = "the given folder"
     if given is None:
-        # Read at each call, so that a program can set it after importing Saccade.
-        given = os.environ.get(WEIGHTS_FOLDER_VARIABLE) or None
-        source = WEIGHTS_FOLDER_VARIABLE
+        given, source = os.environ.get(WEIGHTS_FOLDER_VARIABLE) or None, WEIGHTS_FOLDER_VARIABLE
     if given is None:
         tried.append(f"a local folder: none given, and {WEIGHTS_FOLDER_VARIABLE} is not set")
         return None
@@ -133,48 +136,94 @@ def _search_folder(timm_name: str, given: str | Path | None, tried: list[str]) -
         kind = "is not a folder" if folder.exists() else "does not exist"
         raise WeightsNotFoundError(f"The folder of weights {str(folder)!r} ({source}) {kind}.")
     architecture, tag = split_name(timm_name)
-    candidates = _candidates(folder, architecture, tag)
-    for candidate in candidates:
-        if candidate.is_file():
-            return candidate
+    untagged = folder / f"{architecture}{SUFFIX}"
+    if tag is not None:
+        candidates = [folder / f"{architecture}.{tag}{SUFFIX}", untagged]
+    else:
+        config = timm.models.get_pretrained_cfg(architecture)
+        default = [folder / f"{architecture}.{config.tag}{SUFFIX}"] if config is not None and config.tag else []
+        candidates = [*default, untagged, *sorted(folder.glob(f"{architecture}.*{SUFFIX}"))]
+    if (found := next((path for path in candidates if path.is_file()), None)) is not None:
+        return found
     wanted = " or ".join(dict.fromkeys(candidate.name for candidate in candidates))
-    if tag is None:
-        wanted += f" or any {architecture}.<tag>{SUFFIX}"
+    wanted += f" or any {architecture}.<tag>{SUFFIX}" if tag is None else ""
     tried.append(f"the folder {str(folder)!r} ({source}): no {wanted}")
     return None
 
 
-def _candidates(folder: Path, architecture: str, tag: str | None) -> list[Path]:
-    """List the files of a folder that would do, best first; those with a fixed name need not exist."""
-    untagged = folder / f"{architecture}{SUFFIX}"
-    if tag is not None:
-        return [folder / f"{architecture}.{tag}{SUFFIX}", untagged]
-    config = timm.models.get_pretrained_cfg(architecture)
-    default = [folder / f"{architecture}.{config.tag}{SUFFIX}"] if config is not None and config.tag else []
-    others = sorted(folder.glob(f"{architecture}.*{SUFFIX}"))
-    return [*default, untagged, *others]
-
-
-def _search_hub(timm_name: str, _: str | Path | None, tried: list[str]) -> Path | None:
-    """Look into the hub's cache, then ask the hub; where nothing is had, add to `tried` why."""
+def _search_hub(timm_name: str, tried: list[str]) -> Path | None:
+    """Look into the hub's cache, then ask the hub; without a match, add the reasons to `tried`."""
     config = timm.models.get_pretrained_cfg(timm_name)
     hub_id = config.hf_hub_id if config is not None else None
     if not hub_id:
         url = config.url if config is not None else None
         detail = f"only a pickle file, which Saccade does not load ({url})" if url else "no pretrained weights"
-        tried.append(f"the Hugging Face hub: timm knows {detail} of {timm_name}")
+        tried.append(f"the Hugging Face hub: timm lists {detail} for {timm_name}")
         return None
     repo_id, _, revision = hub_id.partition("@")
     named = config.hf_hub_filename or ""
-    file = HubFile(
-        repo_id, named if named.endswith(SUFFIX) else f"model{SUFFIX}", revision=revision or HubFile.revision
-    )
-    cached = find_cached(file)
-    if cached is not None:
-        return cached
+    filename, revision = named if named.endswith(SUFFIX) else f"model{SUFFIX}", revision or "main"
+    cached = huggingface_hub.try_to_load_from_cache(repo_id, filename, cache_dir=hub_cache_folder(), revision=revision)
+    if isinstance(cached, str):
+        return Path(cached)
+    file = f"{repo_id}{'' if revision == 'main' else f'@{revision}'}/{filename}"
     tried.append(f"the Hugging Face cache {str(hub_cache_folder())!r}: {file} is not there")
+    reason = _unavailable(repo_id, filename, revision, file)
+    if not reason:
+        try:
+            return Path(
+                huggingface_hub.hf_hub_download(
+                    repo_id,
+                    filename,
+                    revision=revision,
+                    cache_dir=hub_cache_folder(),
+                    endpoint=hub_endpoint(),
+                    etag_timeout=HUB_TIMEOUT_S,
+                    library_name="saccade",
+                )
+            )
+        except Exception as error:  # the errors of huggingface_hub and of its transports have no common root
+            reason = f"the download of {file} failed: {_first_line(error)}"
+    tried.append(f"the Hugging Face hub {hub_endpoint()}: {reason}")
+    return None
+
+
+def _unavailable(repo_id: str, filename: str, revision: str, file: str) -> str:
+    """Return why a file cannot be downloaded, or "".
+
+    One request with a short time limit, because huggingface_hub retries for minutes when there is no network.
+    """
+    # huggingface_hub refuses to work if this variable was set when it was imported.
+    if os.environ.get("HF_HUB_OFFLINE", "").upper() in constants.ENV_VARS_TRUE_VALUES or constants.HF_HUB_OFFLINE:
+        return "not asked, because HF_HUB_OFFLINE is set"
+    url = huggingface_hub.hf_hub_url(repo_id, filename, revision=revision, endpoint=hub_endpoint())
     try:
-        return download(file)
-    except WeightsNotFoundError as error:
-        tried.append(f"the Hugging Face hub {hub_endpoint()}: {error}")
-        return None
+        # Redirects (to the hub's storage) count as an answer; huggingface_hub follows them.
+        response = httpx2.head(url, headers=build_hf_headers(library_name="saccade"), timeout=HUB_TIMEOUT_S)
+    except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+        return f"cannot be reached: {_first_line(error)}"
+    status = response.status_code
+    if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+        return f"refuses {file} (HTTP {status}): the repository is private, gated or missing, or HF_TOKEN is wrong"
+    if status == HTTPStatus.NOT_FOUND:
+        return f"does not have {file} (HTTP {status})"
+    return f"answers HTTP {status} when asked for {file}" if status >= HTTPStatus.BAD_REQUEST else ""
+
+
+def hub_endpoint() -> str:
+    """Return the address of the hub: ``HF_ENDPOINT``, or huggingface_hub's default."""
+    return (os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
+
+
+def hub_cache_folder() -> Path:
+    """Return the folder of the hub's cache: ``HF_HUB_CACHE``, ``HF_HOME``/hub, or huggingface_hub's default."""
+    if cache := os.environ.get("HF_HUB_CACHE"):
+        return Path(cache).expanduser()
+    if home := os.environ.get("HF_HOME"):
+        return Path(home).expanduser() / "hub"
+    return Path(constants.HF_HUB_CACHE)
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

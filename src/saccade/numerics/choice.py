@@ -1,93 +1,120 @@
-"""Numerics chosen by measuring: a few steps of each candidate, and the fastest whose loss is sound.
+"""Choose numerics by measuring: a few steps of each candidate; the fastest one with correct results wins.
 
-No number format and no memory order is the fastest for every network: 16 bits make dense convolutions and attention
-about twice as fast on processors that have them, and depthwise convolutions slower in training. So it is measured, for
-each network, batch size, image size, device and number of threads, for training and for inference, on a copy of the
-network and with random numbers of its own: nothing that is trained changes by it.
+No number format or memory format is the fastest for every network: 16 bits make dense convolutions and attention about
+twice as fast on processors that support them, and depthwise convolutions slower in training. So each combination of
+network, batch size, image size, device and number of threads is measured once, on a copy of the network with noise.
 
-Measuring may take `TRAINING_PART` and `INFERENCE_PART` of the time of a trial, of a short one up to `SHORT_PART`, and
-`LIMIT_PART` of what is left until its deadline. Where that is too little, fewer images are taken, and below a quarter
-of a batch nothing is measured: `Numerics.choose` has the answer then.
-
-What was chosen is remembered (`saccade.numerics.memory`), so a seed gives the same numbers again on the same
-machine; only what was chosen by part of a batch is measured once more, by a trial that has the time for more. Between
-two machines, or after the cache folder was emptied, the last digits may differ; hyperparameters ``amp`` and
-``channels_last`` fix the choice where that matters.
+Choices are stored in ``numerics.json`` in the cache folder, so a seed gives the same numbers again on the same machine.
+Another machine, or an emptied cache, may change the last digits; hyperparameters ``amp`` and ``channels_last`` fix the
+choice where that matters.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import json
 import math
+import os
+import platform
+import tempfile
 import time
-from dataclasses import replace
-from typing import Any
+import warnings
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
-from saccade.numerics.bench import Bench, Purpose, Result, Workload, is_sound
+from saccade.data.sources.download import cache_folder
+from saccade.numerics.bench import Bench, Result, is_sound
 from saccade.numerics.device import Numerics, half_precision, is_half_native
-from saccade.numerics.memory import MEMORY, NumericsMemory
 
 TRAINING_PART = 0.025
-"""The part of the steps of a trial that measuring for training may take: once, for all trials that are like it."""
+"""Fraction of a trial's training steps that measuring may take, once for all similar trials."""
 
 INFERENCE_PART = 0.0125
-"""The same for inference, of a trial."""
+"""The same for validation."""
 
 SHORT_PART = 0.1
-"""The same where that would be too little to measure anything: from 15 steps on a quarter of a batch is measured.
+"""The same for short trials, where it would be too little to measure anything.
 
-On average that is won back at once, since the best numerics take a third to all of the time of the default ones; and
-the next trial, or run, has the choice for nothing.
+On average the trial gains it back: the best numerics take a third to all of the time of the default.
 """
 
 PREDICTION_PART = 0.05
-"""The part of the batches of a prediction that measuring may take."""
+"""Fraction of the batches of a prediction that measuring may take."""
 
 LIMIT_PART = 0.04
-"""The part of the time until a deadline that measuring may take."""
+"""Fraction of the time until a deadline that measuring may take."""
 
 PARTS = (1.0, 0.5, 0.25)
 """Parts of a batch that are measured; the ratio of two candidates depends little on it."""
 
 LEAST_STEPS = 6
-"""Two candidates, each with a step that counts and one that sets things up, which takes up to twice as long."""
+"""Steps of two candidates: a timed one each, and a warm-up that takes up to twice as long."""
 
 ROUNDS = 3
-"""Steps that count, of each candidate, where there is time for them."""
+"""Timed steps of each candidate, if there is time."""
 
 LEAST_GAIN = 1.05
-"""How many times as fast as those before it in the list a candidate must be: noise shall not choose among equals."""
+"""How many times as fast a candidate must be as those before it in the list, so that noise does not decide."""
 
 HOPELESS = 1.3
-"""How many times as long as the best a candidate may take to be measured further."""
+"""A candidate that takes this many times as long as the best is not measured further."""
 
 MANY_THREADS = 4
-"""CPU threads from which on fewer are tried as well: small networks are faster without waiting for so many."""
+"""CPU threads from which half as many are a candidate: small networks lose time synchronising threads."""
 
 COMPILE_S = 60.0
-"""About what `torch.compile` takes; where measuring may not take so long, it is not tried."""
+"""Typical time of `torch.compile`; compiling is not a candidate if measuring may not take as long."""
 
 LONG_STEPS = 50_000
-"""Steps of a trial from which on compiling is a candidate at all: it costs as much again when a trial continues."""
+"""Steps of a trial from which compiling is a candidate: every resumption compiles again."""
 
 STAGES = ("dtype", "channels_last", "num_threads", "compiled")
-"""What is tried one after the other, each with the best of those before."""
+"""Fields of `Numerics` in the order in which they are varied, each from the best so far."""
+
+Purpose = Literal["training", "inference"]
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What numerics are chosen for.
+
+    Attributes
+    ----------
+    purpose : str
+        ``"training"`` or ``"inference"``.
+    network : str
+        Identifies the architecture: timm's name, or `structure_name`.
+    shape : tuple of int
+        Of a batch: (images, channels, height, width).
+    """
+
+    purpose: Purpose
+    network: str
+    shape: tuple[int, int, int, int]
+
+    def key(self, among: list[Numerics]) -> str:
+        """Return the key of a choice among these candidates on this machine."""
+        shape, listed = "x".join(map(str, self.shape)), "; ".join(map(str, among))
+        return f"{self.purpose} | {self.network} | {shape} | {machine(among[0].device)} | {listed}"
 
 
 def structure_name(network: nn.Module, name: str | None = None, *, is_trained: bool = True) -> str:
-    """Return a name for a network's arithmetic: its name where it has one, and what of it is trained.
+    """Return a name for a network's arithmetic: its architecture, and how much of it is trained.
 
     Parameters
     ----------
     network : torch.nn.Module
-        With the parameters that are not trained marked as such.
+        Frozen parameters have ``requires_grad=False``.
     name : str or None
-        timm's; None makes one of the modules and shapes.
+        timm's name; None hashes the modules and shapes.
     is_trained : bool
-        Whether it matters what of it is trained.
+        Whether the number of trained parameters matters.
 
     Examples
     --------
@@ -113,16 +140,16 @@ def candidates(
     *,
     num_steps: float = 0,
 ) -> list[Numerics]:
-    """Return what there is to choose from, the default first; what an argument fixes is the same in all.
+    """Return the candidates, the default first; arguments that are not None fix a property of all.
 
     Parameters
     ----------
     device, amp, channels_last, compiled
         As in `Numerics.choose`.
     purpose
-        float16 is no candidate for inference by itself: without gradients to scale, nobody sees what overflows.
+        float16 is never chosen for inference, where no gradient scaler would detect an overflow.
     num_steps
-        Of the whole work: compiling is a candidate on a GPU when these are many.
+        Of the whole work; compiling is a candidate on a GPU from `LONG_STEPS`.
 
     Examples
     --------
@@ -133,10 +160,8 @@ def candidates(
     dtypes = [default.dtype]
     if amp is None and is_half_native(device):
         half = half_precision(device)
-        if purpose == "training" or half is torch.bfloat16:
-            dtypes = list(dict.fromkeys([default.dtype, torch.float32, half]))
-        else:
-            dtypes = [torch.float32]
+        is_allowed = purpose == "training" or half is torch.bfloat16
+        dtypes = list(dict.fromkeys([default.dtype, torch.float32, half])) if is_allowed else [torch.float32]
     found = [replace(default, dtype=dtype) for dtype in dtypes]
     if channels_last is None:
         found += [replace(numerics, channels_last=False) for numerics in found]
@@ -147,6 +172,90 @@ def candidates(
     return found
 
 
+def num_steps_for_measuring(num_steps: float, part: float) -> float:
+    """Return how many of `num_steps` steps measuring may take; `part` is `TRAINING_PART` or `INFERENCE_PART`.
+
+    Examples
+    --------
+    >>> [round(num_steps_for_measuring(num_steps, 0.025), 3) for num_steps in (10, 20, 200)]
+    [1.0, 1.5, 5.0]
+    """
+    return max(part * num_steps, min(SHORT_PART * num_steps, LEAST_STEPS * PARTS[-1]))
+
+
+class NumericsMemory:
+    """Choices by their key, in this process and in a JSON file.
+
+    A file that cannot be read or written, or an entry lost to another process, only costs another measurement.
+
+    Parameters
+    ----------
+    path : Path or None
+        The file; None is ``numerics.json`` in the cache folder (``$SACCADE_CACHE``, or the platform's default).
+
+    Examples
+    --------
+    >>> memory = NumericsMemory(Path(tempfile.mkdtemp()) / "numerics.json")
+    >>> memory.put("training | resnet18", {"dtype": "float32"})
+    >>> NumericsMemory(memory.path).get("training | resnet18")
+    {'dtype': 'float32'}
+    """
+
+    MAX_CHOICES = 1000
+
+    def __init__(self, path: Path | None = None) -> None:
+        self._path = path
+        self._known: dict[tuple[Path, str], dict[str, Any]] = {}
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return cache_folder() / "numerics.json" if self._path is None else self._path
+
+    def get(self, key: str) -> dict[str, Any] | None:
+        """Return the choice of this key, if there is one."""
+        if (self.path, key) not in self._known and (choice := self._read().get(key)) is not None:
+            self._known[self.path, key] = choice
+        return self._known.get((self.path, key))
+
+    def put(self, key: str, choice: dict[str, Any]) -> None:
+        """Add a choice, and replace the file atomically."""
+        self._known[self.path, key] = choice
+        choices = self._read()
+        choices.pop(key, None)  # the newest is last
+        choices = dict([*choices.items(), (key, choice)][-self.MAX_CHOICES :])
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor, temporary = tempfile.mkstemp(dir=self.path.parent, prefix=f".{self.path.name}.")
+            try:
+                with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                    json.dump({"choices": choices}, file, indent=1)
+                Path(temporary).replace(self.path)
+            finally:
+                Path(temporary).unlink(missing_ok=True)
+        except OSError:  # a full disk or a read-only folder: this process has the choice all the same
+            return
+
+    def _read(self) -> dict[str, dict[str, Any]]:
+        try:
+            choices = json.loads(self.path.read_text(encoding="utf-8"))["choices"]
+            if isinstance(choices, dict) and all(isinstance(choice, dict) for choice in choices.values()):
+                return choices
+            fault = "it has no choices"
+        except OSError:  # there is no file yet
+            return {}
+        except (ValueError, KeyError, TypeError) as error:
+            fault = f"{type(error).__name__}: {error}"
+        warnings.warn(f"{self.path} is damaged and will be replaced ({fault})", stacklevel=3)
+        with contextlib.suppress(OSError):
+            self.path.unlink(missing_ok=True)  # so that there is one warning
+        return {}
+
+
+MEMORY = NumericsMemory()
+"""Of this process; a worker shares it among its trials."""
+
+
 def choose_numerics(
     network: nn.Module,
     workload: Workload,
@@ -155,22 +264,23 @@ def choose_numerics(
     seconds_left: float = math.inf,
     memory: NumericsMemory = MEMORY,
 ) -> Numerics:
-    """Return the fastest of some candidates: as remembered, or as measured when there is time for that.
+    """Return the fastest of the candidates: the stored choice, or a measured one if there is time.
 
     Parameters
     ----------
     network : torch.nn.Module
-        On its device, its modules in the modes (training or not) that they will have. It is not changed.
+        On its device, its modules in training or evaluation mode as in the work itself. It is not changed.
     workload : Workload
-        What it is to do.
+        Purpose and shape of a batch.
     among : list of Numerics
         From `candidates`; the first is the default.
     num_steps : float
-        How many steps of the workload's batch measuring may take.
+        How many steps of the workload measuring may take. If that is too little, fewer images are used; below a
+        quarter of a batch nothing is measured. A choice by part of a batch is measured again when there is more time.
     seconds_left : float
-        Until a deadline: where the first step says that measuring would take more than `LIMIT_PART` of this, it ends.
+        Until a deadline, of which measuring may take `LIMIT_PART`.
     memory : NumericsMemory
-        Where choices are looked up and kept.
+        Where choices are stored.
 
     Returns
     -------
@@ -181,149 +291,148 @@ def choose_numerics(
         return among[0]
     key = workload.key(among)
     part = next((part for part in PARTS if num_steps >= LEAST_STEPS * part), 0.0)
-    remembered, measured_part = _remembered(memory.get(key), among)
-    if remembered is not None and measured_part >= part:
-        return remembered
+    record = memory.get(key) or {}
+    try:
+        stored, stored_part = Numerics.from_json(record["numerics"], among[0].device), float(record["part"])
+    except (KeyError, TypeError, ValueError, AttributeError):  # nothing, or a record of another version
+        stored, stored_part = None, 0.0
+    if stored in among and stored_part >= part:
+        assert stored is not None
+        return stored
     if not part:
         return among[0]
     device = among[0].device
+    num, *sides = workload.shape
+    shape = (max(min(2, num), round(num * part)), *sides)  # one image has no batch statistics
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(0)
-        bench = Bench(network, workload, part)
-        rounds = _Rounds(bench, num_steps / part, seconds_left)
+        bench = Bench(network, workload.purpose == "training", shape)  # type: ignore[arg-type]
+        measurement = _Measurement(bench, num_steps / part, LIMIT_PART * seconds_left)
         try:
-            chosen = _fastest(rounds, among)
-        except Exception:  # no time; or a fault, such as a lack of memory, that is told best by the work itself
+            chosen = measurement.fastest(among)
+        except Exception:  # no time; or an error such as too little memory, which the work itself reports better
             return among[0]
         finally:
             bench.clear()
-    memory.put(key, {"numerics": chosen.to_json(), "part": part, "step_ms": rounds.step_ms()})
+    memory.put(key, {"numerics": chosen.to_json(), "part": part, "step_ms": measurement.step_ms()})
     return chosen
 
 
-def _remembered(record: dict[str, Any] | None, among: list[Numerics]) -> tuple[Numerics | None, float]:
-    """Return the candidate that a record is of, and by which part of a batch it was chosen."""
-    try:
-        numerics = Numerics.from_json((record or {})["numerics"], among[0].device)
-        part = float((record or {})["part"])
-    except (KeyError, TypeError, ValueError):  # none, or of another version
-        return None, 0.0
-    return (numerics, part) if numerics in among else (None, 0.0)
+class _NoTimeError(Exception):
+    """Measuring would take too long."""
 
 
-def num_steps_for_measuring(num_steps: float, part: float) -> float:
-    """Return how many of a trial's steps measuring may take.
+class _Measurement:
+    """Times of candidates, which are measured in turns until the time is used up.
 
     Parameters
     ----------
-    num_steps : float
-        Of the trial.
-    part : float
-        `TRAINING_PART` or `INFERENCE_PART`.
-
-    Examples
-    --------
-    >>> [round(num_steps_for_measuring(num_steps, 0.025), 3) for num_steps in (10, 20, 200)]
-    [1.0, 1.5, 5.0]
+    bench : Bench
+        Takes the steps.
+    max_steps : float
+        Time limit in steps of the fastest candidate.
+    limit_s : float
+        Time limit in seconds.
     """
-    return max(part * num_steps, min(SHORT_PART * num_steps, LEAST_STEPS * PARTS[-1]))
 
-
-class _NoTimeError(Exception):
-    """Measuring would take too much of the time that is left."""
-
-
-def _fastest(rounds: _Rounds, among: list[Numerics]) -> Numerics:
-    """Measure candidates stage by stage: those that differ from the best so far in one thing alone."""
-    # 32 bits are what the others are compared with, so they come first.
-    plain = replace(among[0], dtype=torch.float32)
-    rounds.begin(plain if plain in among else among[0])
-    for stage in STAGES:
-        best = rounds.best(among)
-        others = [n for n in among if n != best and replace(n, **{stage: getattr(best, stage)}) == best]
-        if stage != "compiled" or rounds.seconds_for_more() >= COMPILE_S:
-            rounds.measure(others)
-    return rounds.best(among)
-
-
-class _Rounds:
-    """Times of candidates, measured one after the other and again, until the time for it is over."""
-
-    def __init__(self, bench: Bench, max_steps: float, seconds_left: float) -> None:
-        self._bench, self._max_steps = bench, max_steps
-        self._seconds_left = seconds_left
-        self._times_s: dict[Numerics, list[float]] = {}
-        self._reference: Result | None = None
+    def __init__(self, bench: Bench, max_steps: float, limit_s: float) -> None:
+        self._bench, self._max_steps, self._limit_s = bench, max_steps, limit_s
+        self._step_s: dict[Numerics, float] = {}  # the fastest step of each
         self._spent_s = 0.0
 
-    def best(self, among: list[Numerics]) -> Numerics:
-        """Return the first of those measured that is about as fast as the fastest."""
-        fast_enough_s = LEAST_GAIN * self._fastest_s()
-        return next(n for n in among if n in self._times_s and self._step_s(n) < fast_enough_s)
-
     def step_ms(self) -> dict[str, float]:
-        """Return what a step takes, by the names of the candidates."""
-        return {str(numerics): round(1000 * self._step_s(numerics), 3) for numerics in self._times_s}
+        """Return the milliseconds of a step by candidate."""
+        return {str(numerics): round(1000 * step_s, 3) for numerics, step_s in self._step_s.items()}
 
-    def begin(self, reference: Numerics) -> None:
-        """Measure what the others are compared with.
+    def fastest(self, among: list[Numerics]) -> Numerics:
+        """Vary one property after the other, each from the best candidate so far.
 
         Raises
         ------
         _NoTimeError
-            When there is no time for any other.
+            If there is no time for a second candidate.
         """
-        self._reference = self._timed(reference)
-        if LEAST_STEPS / 2 * self._spent_s > LIMIT_PART * self._seconds_left:
+        # All others are compared with float32.
+        float32 = replace(among[0], dtype=torch.float32)
+        first = float32 if float32 in among else among[0]
+        reference = self._take_step(first)
+        if LEAST_STEPS / 2 * self._spent_s > self._limit_s:
             raise _NoTimeError
-        self._times_s[reference] = [self._timed(reference)[0]]
+        self._time(first)
         if not self._has_time(2):
             raise _NoTimeError
+        for stage in STAGES:
+            best = self._best(among)
+            others = [each for each in among if each != best and replace(each, **{stage: getattr(best, stage)}) == best]
+            if stage != "compiled" or self._left_s() >= COMPILE_S:
+                self._measure(others, reference)
+        return self._best(among)
 
-    def measure(self, candidates: list[Numerics]) -> None:
-        """Time some candidates beside those known; leave out those that are not sound, and soon those that are slow."""
-        sound = [numerics for numerics in candidates if self._has_time(2) and self._is_sound(numerics)]
-        known = list(self._times_s) if sound else []
-        best_before = min(self._times_s, key=self._step_s)
-        for number in range(ROUNDS):
-            for numerics in sound + (known if number else []):
-                if number and (self._is_hopeless(numerics) or not self._has_time(1)):
-                    continue
-                self._time(numerics)
-        # Another program may have slowed just the step of what was the best, and a wrong choice would be remembered.
-        if (best := min(self._times_s, key=self._step_s)) != best_before:
-            self._time(best_before)
+    def _measure(self, others: list[Numerics], reference: Result) -> None:
+        """Time more candidates; leave out those with wrong results, and early those that are slow."""
+        sound = [each for each in others if self._has_time(2) and self._is_sound(each, reference)]
+        known = list(self._step_s) if sound else []
+        before = min(self._step_s, key=self._step_s.__getitem__)
+        for round_ in range(ROUNDS):
+            for each in sound if round_ == 0 else sound + known:
+                is_hopeless = round_ > 0 and self._step_s[each] > HOPELESS * min(self._step_s.values())
+                if round_ == 0 or (not is_hopeless and self._has_time(1)):
+                    self._time(each)
+        # Another program may have slowed just the steps of the former best, and the choice would be stored.
+        if (best := min(self._step_s, key=self._step_s.__getitem__)) != before:
+            self._time(before)
             self._time(best)
 
-    def seconds_for_more(self) -> float:
-        """Return how many seconds measuring may go on; the faster the best is, the fewer."""
-        return min(self._max_steps * self._fastest_s(), LIMIT_PART * self._seconds_left) - self._spent_s
+    def _best(self, among: list[Numerics]) -> Numerics:
+        """Return the first candidate in the list that is about as fast as the fastest."""
+        most_s = LEAST_GAIN * min(self._step_s.values())
+        return next(each for each in among if each in self._step_s and self._step_s[each] < most_s)
 
-    def _step_s(self, numerics: Numerics) -> float:
-        return min(self._times_s[numerics])
-
-    def _fastest_s(self) -> float:
-        return min(map(min, self._times_s.values()))
+    def _left_s(self) -> float:
+        return min(self._max_steps * min(self._step_s.values()), self._limit_s) - self._spent_s
 
     def _has_time(self, num_steps: int) -> bool:
-        return num_steps * self._fastest_s() <= self.seconds_for_more()
+        return num_steps * min(self._step_s.values()) <= self._left_s()
 
-    def _is_hopeless(self, numerics: Numerics) -> bool:
-        return self._step_s(numerics) > HOPELESS * self._fastest_s()
+    def _is_sound(self, numerics: Numerics, reference: Result) -> bool:
+        """Take a warm-up step, and return whether its results are those of the reference."""
+        try:
+            return is_sound(self._take_step(numerics), reference)
+        except Exception:  # no kernel for this format, no memory, or an error of a custom network
+            return False
 
     def _time(self, numerics: Numerics) -> None:
-        self._times_s.setdefault(numerics, []).append(self._timed(numerics)[0])
+        self._step_s[numerics] = min(self._take_step(numerics)[0], self._step_s.get(numerics, math.inf))
 
-    def _timed(self, numerics: Numerics) -> Result:
+    def _take_step(self, numerics: Numerics) -> Result:
         start_s = time.perf_counter()
         result = self._bench.step(numerics)
         self._spent_s += time.perf_counter() - start_s
         return result
 
-    def _is_sound(self, numerics: Numerics) -> bool:
-        """Take a first step; return whether what it computes is as good as in 32 bits."""
-        assert self._reference is not None
-        try:
-            return is_sound(self._timed(numerics), self._reference)
-        except Exception:  # no kernel for this format, no memory, or what a network of the user's own says to it
-            return False
+
+def machine(device: torch.device) -> str:
+    """Return what determines speed here: the processor, the number of threads, and torch's version.
+
+    Examples
+    --------
+    >>> machine(torch.device("cpu")).endswith(f"torch {torch.__version__}")
+    True
+    """
+    threads = f"{torch.get_num_threads()} threads | " if device.type == "cpu" else ""
+    return f"{processor(device)} | {threads}torch {torch.__version__}"
+
+
+def processor(device: torch.device) -> str:
+    """Return the name of a device's hardware."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type} {_cpu()}"
+
+
+@cache
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:  # only Linux has it
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0] if names else platform.machine()} {torch.backends.cpu.get_cpu_capability()}"

@@ -144,7 +144,7 @@ class FittedPredictor:
             see `saccade.inference.calibration`.
         """
         saved = self._fitted()
-        if not saved.problem.is_classification:
+        if not saved.problem.has_classes:
             return self.predict(data, as_pandas)
         examples = read_examples(data, saved.label)
         probabilities, errors = self._predictions(examples)

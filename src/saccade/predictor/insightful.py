@@ -198,7 +198,7 @@ class InsightfulPredictor(FittedPredictor):
                     true,
                     overlay,
                     neighbours,
-                    is_number=not saved.problem.is_classification,
+                    is_number=not saved.problem.has_classes,
                 )
             )
         return reasons

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -51,6 +52,23 @@ def print_trials(console: Console, leaderboard: pd.DataFrame) -> None:
     console.print(trials_table(leaderboard.drop(columns=list(shared))))
     if shared:
         console.print(Text(f"all trials: {', '.join(f'{name}={value}' for name, value in shared.items())}\n"))
+
+
+def seconds_line(seconds: Mapping[str, float]) -> str:
+    """Return where the time of a fit went; phases that round to 0.0 s are left out.
+
+    Parameters
+    ----------
+    seconds : mapping of str to float
+        ``fit_summary()["seconds"]``: seconds by phase, and their ``total``.
+
+    Examples
+    --------
+    >>> seconds_line({"decoding": 3.14, "training": 41.2, "selection": 0.01, "total": 44.35})
+    '44.4 s: decoding 3.1, training 41.2'
+    """
+    parts = [f"{name} {value:.1f}" for name, value in seconds.items() if name != "total" and value >= 0.05]
+    return f"{seconds['total']:.1f} s: {', '.join(parts)}"
 
 
 def trials_table(leaderboard: pd.DataFrame) -> Table:

@@ -15,7 +15,7 @@ from saccade.space import Dict, canonical_key
 class Searcher(ABC):
     """Proposes configurations, and may learn from how they did.
 
-    A searcher knows nothing of images, clocks or workers. ``tests/contracts/searcher_contract.py`` holds
+    A searcher knows nothing of images, clocks or workers. `saccade.testing.SearcherContract` holds
     what each must do.
 
     Parameters

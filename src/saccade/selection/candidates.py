@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from saccade.errors import DataError
 from saccade.inference.calibration import Calibration, fit_calibration
 from saccade.inference.classifier import Blueprint
-from saccade.models.custom import OwnPart
+from saccade.models.custom import CustomObject
 from saccade.numerics.device import Numerics
 from saccade.study.trial import Status, Trial
 from saccade.tasks.problem import Problem
@@ -61,10 +61,10 @@ class Candidate(ABC):
     epoch: int
 
     @property
-    def own_network(self) -> OwnPart | None:
+    def own_network(self) -> CustomObject | None:
         """The user's own network, if it is one."""
         model = self.config.get("model")
-        return model if isinstance(model, OwnPart) else None
+        return model if isinstance(model, CustomObject) else None
 
     @abstractmethod
     def write_weights(self, path: Path, task: ImageTask) -> None:
@@ -189,7 +189,7 @@ def _candidates_of(trial: Trial, task: ImageTask) -> Iterator[Candidate]:
     if probe is not None and len(probe.outputs) == len(task.val.targets):
         weights = file if (file := weights_file(folder, 0)).is_file() else None
         # A function of the user's may build another network the next time, so its weights must be there.
-        if weights is not None or not isinstance(trial.config.get("model"), OwnPart):
+        if weights is not None or not isinstance(trial.config.get("model"), CustomObject):
             predictions = activate(probe.outputs, task.problem)
             yield ProbeCandidate(trial.number, trial.config, read_blueprint(trial), predictions, 0, probe, weights)
     saved = []

@@ -22,8 +22,8 @@ import numpy as np
 from saccade.errors import DataError
 from saccade.inference.average import weighted_mean
 from saccade.inference.calibration import fit_calibration
-from saccade.tasks.metrics import Metric, held_out_figures
-from saccade.tasks.problem import Problem, rarest_labels
+from saccade.tasks.metrics import Metric, summary_metrics
+from saccade.tasks.problem import Problem
 
 NUM_BAGS, BAG_PART, MIN_BAG_SIZE = 12, 0.5, 6
 """Selections on subsets of the models, the part of the models in each, and the fewest models in it."""
@@ -65,7 +65,7 @@ class Evaluation:
         As `mean_loss`, after calibration: the mean of underconfident networks is even less confident, which a
         temperature corrects.
     metrics : dict
-        As `held_out_figures` returns them.
+        As `summary_metrics` returns them.
     """
 
     score: float
@@ -76,7 +76,7 @@ class Evaluation:
         """Return whether neither the score nor the loss is significantly worse on this many images."""
         if other.score - self.score > NUM_ERRORS * standard_error(num_images, problem):
             return False
-        tolerance = NUM_ERRORS * LOSS_SPREAD / math.sqrt(num_images) if problem.is_classification else math.inf
+        tolerance = NUM_ERRORS * LOSS_SPREAD / math.sqrt(num_images) if problem.has_classes else math.inf
         return self.loss <= other.loss * (1 + tolerance)
 
 
@@ -88,13 +88,11 @@ def evaluate(predictions: np.ndarray, targets: np.ndarray, problem: Problem, met
     DataError
         If the metric is not defined on these images.
     """
-    calibrated = predictions
-    if problem.is_classification:
-        calibrated = fit_calibration(predictions, targets, problem).apply(predictions, problem)
+    calibrated = fit_calibration(predictions, targets, problem).apply(predictions, problem)
     return Evaluation(
         metric.score(metric(targets, predictions, problem)),
         mean_loss(calibrated, targets, problem),
-        held_out_figures(targets, predictions, problem),
+        summary_metrics(targets, predictions, problem),
     )
 
 
@@ -106,7 +104,7 @@ def standard_error(num_images: int, problem: Problem) -> float:
     >>> [round(standard_error(num, Problem.of(["cat", "dog"])), 3) for num in (100, 10_000)]
     [0.024, 0.002]
     """
-    return math.sqrt(DISAGREEMENT / num_images) if problem.is_classification else 0.0
+    return math.sqrt(DISAGREEMENT / num_images) if problem.has_classes else 0.0
 
 
 def mean_loss(predictions: np.ndarray, targets: np.ndarray, problem: Problem) -> float:
@@ -232,10 +230,7 @@ def num_repeats(num_images: int) -> int:
 
 def draw_folds(targets: np.ndarray, problem: Problem, rng: np.random.Generator) -> np.ndarray:
     """Return the fold of each image, from 0 to `NUM_FOLDS` - 1, stratified by class."""
-    strata = np.zeros(len(targets))
-    if problem.is_classification:
-        strata = rarest_labels(targets) if problem.type == "multilabel" else targets
-    order = np.lexsort([rng.random(len(targets)), strata])
+    order = np.lexsort([rng.random(len(targets)), problem.strata(targets)])
     folds = np.empty(len(targets), np.int64)
     folds[order] = np.arange(len(targets)) % NUM_FOLDS
     return folds
@@ -256,18 +251,12 @@ def _loss_terms(predictions: Sequence[np.ndarray], targets: np.ndarray, problem:
     These terms of a weighted mean of models are the weighted mean of the models' terms, so that selection needs one
     column instead of one for each class.
     """
-    if problem.type == "regression":
-        return np.stack([(rows - problem.mean) / problem.std - targets[:, None] for rows in predictions]).astype(float)
-    if problem.type == "multilabel":
-        return np.stack([np.where(targets > 0, rows, 1 - rows) for rows in predictions]).astype(float)
-    return np.stack([rows[np.arange(len(targets)), targets][:, None] for rows in predictions]).astype(float)
+    return np.stack([problem.loss_terms(rows, targets) for rows in predictions])
 
 
 def _losses(terms: np.ndarray, problem: Problem) -> np.ndarray:
     """Return the loss of each model for each image, shape (num_models, num_images)."""
-    losses = terms**2 if problem.type == "regression" else -np.log(np.clip(terms, 1e-15, None))
-    mean: np.ndarray = losses.mean(2)
-    return mean
+    return problem.term_losses(terms)
 
 
 def _select(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from saccade.selection.summary import fit_summary, selection_summary, trial_rows
 from saccade.study.objectives import cost_names, pareto_front, trial_costs
 from saccade.study.study import Study
 from saccade.study.trial import Trial
-from saccade.training.imbalance import learned_shares
+from saccade.training.imbalance import class_priors
 from saccade.training.recipes.recipe import Recipe
 from saccade.training.task import ImageTask
 from saccade.training.trial_files import drop_files
@@ -89,7 +89,7 @@ def select_networks(
         candidates = read_candidates(study.trials, task)
         # Unless the best trial is a candidate, nothing can be compared with it.
         if candidates and study.best_trial is not None and candidates[0].trial == study.best_trial.number:
-            calibrated = [one.calibrated(task) for one in candidates] if task.problem.is_classification else candidates
+            calibrated = [one.calibrated(task) for one in candidates] if task.problem.has_classes else candidates
             found = combine(calibrated, task, max_members, seed, deadline.seconds_left)
             if len(found.members) > 1:
                 return found
@@ -126,7 +126,7 @@ def write_predictor(
     eval_metric: str | None,
     class_names: list[str] | None,
     objectives: Sequence[str] = (),
-    seconds: Mapping[str, float],
+    seconds: Callable[[], Mapping[str, float]],
 ) -> SavedPredictor:
     """Write the predictor into the run folder; after a kill it is complete, or absent.
 
@@ -142,8 +142,8 @@ def write_predictor(
         As in `SavedPredictor`.
     objectives : sequence of str
         With costs among them, the other trials of the Pareto front are saved as well.
-    seconds : mapping
-        Seconds by phase of the run, with their ``total``.
+    seconds : callable
+        Returns the seconds of each phase of the run so far, with their ``total``.
 
     Raises
     ------
@@ -178,7 +178,7 @@ def write_predictor(
         eval_metric=eval_metric,
         class_names=class_names,
         summary={
-            **fit_summary(best, study.trials, task.metric.name, seconds, first.epoch),
+            **fit_summary(best, study.trials, task.metric.name, seconds(), first.epoch),
             **trust.summary(task.problem, combination.is_refit),
             **selection_summary(combination, len(study.trials)),
         },
@@ -214,5 +214,5 @@ def _trust(predictions: np.ndarray, targets: np.ndarray, task: ImageTask, config
     # A class has fewer training images if more of its images were held out by chance. So the class prior is that of
     # all images together.
     images = task.train.joined(task.val) if task.is_holdout else task.train
-    shares = learned_shares(Recipe.of(config), images.targets, task.problem, task.class_names, images.weights)
+    shares = class_priors(Recipe.of(config), images.targets, task.problem, task.class_names, images.weights)
     return Trust.of(predictions, targets, task.problem, task.metric, shares)

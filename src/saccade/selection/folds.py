@@ -26,7 +26,7 @@ from saccade.selection.combination import Combination
 from saccade.selection.ensemble import evaluate
 from saccade.study.trial import Decision, Job, Reporter, Trainable, Trial
 from saccade.tasks.metrics import make_metric
-from saccade.tasks.problem import Problem, rarest_labels
+from saccade.tasks.problem import Problem
 from saccade.training.recipes.recipe import Recipe
 from saccade.training.task import ImageTask, Split
 from saccade.training.trial.trainer import Trainer
@@ -117,13 +117,11 @@ def fold_numbers(
     """
     keys = np.array([key or f"alone {number}" for number, key in enumerate(groups)])
     _, first, group_of = np.unique(keys, return_index=True, return_inverse=True)
-    strata = np.zeros(len(first), np.int64)
-    if problem.is_classification:
-        strata = (rarest_labels(targets) if problem.type == "multilabel" else targets)[first].astype(np.int64)
+    strata = problem.strata(targets)[first].astype(np.int64)
     order = np.lexsort([np.random.default_rng(seed).random(len(first)), strata])
     of_groups = np.empty(len(first), np.int64)
     of_groups[order] = np.arange(len(first)) % num_folds
-    if problem.is_classification:
+    if problem.has_classes:
         _, stratum_of, counts = np.unique(strata, return_inverse=True, return_counts=True)
         of_groups[counts[stratum_of] == 1] = TRAIN_ONLY
     if len(np.setdiff1d(of_groups, [TRAIN_ONLY])) < num_folds:

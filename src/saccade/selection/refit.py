@@ -11,7 +11,7 @@ from saccade.executor import Executor
 from saccade.selection.candidates import Candidate, TrainedCandidate
 from saccade.study.trial import Decision, Job
 from saccade.training.task import ImageTask
-from saccade.training.trial.trainable import ImageTrainable
+from saccade.training.trial.trainer import ImageTrainable
 from saccade.training.trial_files import weights_file
 
 

@@ -8,13 +8,13 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
 from saccade.errors import DataError, HyperparameterError
 from saccade.tasks.labels import some
-from saccade.tasks.problem import THRESHOLD, Problem
+from saccade.tasks.problem import Classification, Multilabel, Problem, Regression, SingleLabel
 
 Function = Callable[[np.ndarray, np.ndarray, Problem], float]
 """From encoded targets and activated predictions, as `Problem` makes them, to a figure."""
@@ -83,71 +83,131 @@ class Metric:
         return figure if self.greater_is_better else -figure
 
 
-def accuracy(targets: np.ndarray, predictions: np.ndarray, problem: Problem) -> float:
-    """Return the part of the images whose likeliest class is right, or whose labels are all right."""
-    if problem.type == "multilabel":
-        return float(((predictions >= THRESHOLD) == (targets > 0)).all(1).mean())
-    return float((predictions.argmax(1) == targets).mean())
+@dataclass(frozen=True)
+class MeanOver:
+    """A metric function that is the mean of one value per image, or the root of that mean.
 
-
-def top5(targets: np.ndarray, predictions: np.ndarray, problem: Problem) -> float:  # noqa: ARG001
-    """Return the part of the images whose class is among the five likeliest of more than five."""
-    likeliest = np.argpartition(-predictions, 5, axis=1)[:, :5]
-    return float((likeliest == targets[:, None]).any(1).mean())
-
-
-def log_loss(targets: np.ndarray, predictions: np.ndarray, problem: Problem) -> float:
-    """Return the mean negative logarithm of the probability that was given to what is right.
-
-    For multilabel problems that is the mean over images and labels.
+    The bootstrap of `saccade.inference.evaluation` resamples the values instead of calling the function again.
     """
-    if problem.type == "multilabel":
-        right = np.where(targets > 0, predictions, 1 - predictions)
-    else:
-        right = predictions[np.arange(len(targets)), targets]
-    return float(-np.log(np.clip(right, 1e-15, None)).mean())
+
+    values: Callable[[np.ndarray, np.ndarray, Problem], np.ndarray]
+    sign: int = 1
+    is_root: bool = False
+
+    def __call__(self, targets: np.ndarray, predictions: np.ndarray, problem: Problem) -> float:
+        """Return the metric."""
+        return self.of_values(self.values(targets, predictions, problem))
+
+    def of_values(self, values: np.ndarray) -> float:
+        """Return the metric of some images from the values of these."""
+        mean = float(values.mean())
+        return self.sign * (math.sqrt(mean) if self.is_root else mean)
 
 
-def neg_log_loss(targets: np.ndarray, predictions: np.ndarray, problem: Problem) -> float:
-    """Return `log_loss` with the other sign, which is scikit-learn's."""
-    return -log_loss(targets, predictions, problem)
+def _are_right(targets: np.ndarray, predictions: np.ndarray, problem: Problem) -> np.ndarray:
+    return problem.are_right(predictions, targets)
 
 
-def f1_micro(targets: np.ndarray, predictions: np.ndarray, problem: Problem) -> float:  # noqa: ARG001
-    """Return the harmonic mean of precision and recall over all labels of all images; 0 when there are none at all."""
-    given, right = predictions >= THRESHOLD, targets > 0
+def _are_in_top5(targets: np.ndarray, predictions: np.ndarray, problem: Problem) -> np.ndarray:  # noqa: ARG001
+    likeliest = np.argpartition(-predictions, 5, axis=1)[:, :5]
+    in_top5: np.ndarray = (likeliest == targets[:, None]).any(1)
+    return in_top5
+
+
+def _log_losses(targets: np.ndarray, predictions: np.ndarray, problem: Problem) -> np.ndarray:
+    return problem.image_losses(predictions, targets)
+
+
+def _f1_micro(targets: np.ndarray, predictions: np.ndarray, problem: Problem) -> float:
+    """Return the F1 score over all labels of all images; 0 when there are no labels at all."""
+    given, right = problem.predicted_labels(predictions) > 0, targets > 0
     return float(2 * (given & right).sum() / max(1, given.sum() + right.sum()))
 
 
-def rmse(targets: np.ndarray, predictions: np.ndarray, problem: Problem) -> float:
-    """Return the root of the mean squared error, in the labels' units."""
-    errors = (predictions[:, 0] - problem.mean) / problem.std - targets
-    return float(np.sqrt((errors**2).mean()) * problem.std)
+def _absolute_errors(targets: np.ndarray, predictions: np.ndarray, problem: Problem) -> np.ndarray:
+    distances: np.ndarray = np.abs(predictions[:, 0] - problem.true_labels(targets))
+    return distances
 
 
-_CLASSES = {
-    "accuracy": Metric("accuracy", accuracy),
-    "log_loss": Metric("log_loss", log_loss, greater_is_better=False),
-    "neg_log_loss": Metric("neg_log_loss", neg_log_loss),
-}
-_MULTILABEL = {
-    "f1_micro": Metric("f1_micro", f1_micro),
-    **_CLASSES,
-    "subset_accuracy": Metric("subset_accuracy", accuracy),
-}
-_REGRESSION = {"rmse": Metric("rmse", rmse, greater_is_better=False)}
-
-_RESERVED = {"top1", "top5", *_MULTILABEL, *_REGRESSION}
-"""Keys of figures that are not to be taken for somebody's own metric of that name."""
+def _squared_errors(targets: np.ndarray, predictions: np.ndarray, problem: Problem) -> np.ndarray:
+    return _absolute_errors(targets, predictions, problem) ** 2
 
 
-def _always_known(problem: Problem) -> dict[str, Metric]:
-    """Return the metrics that need no scikit-learn, the default first."""
-    if problem.type == "multilabel":
-        return _MULTILABEL
-    if problem.type == "regression":
-        return _REGRESSION
-    return {**_CLASSES, "top5": Metric("top5", top5)} if len(problem.classes) > 5 else _CLASSES
+@dataclass(frozen=True)
+class BuiltIn:
+    """A metric that needs no scikit-learn, with the problems it suits.
+
+    Attributes
+    ----------
+    metric : Metric
+        The metric.
+    suits : type or tuple of types
+        Problems it is defined for.
+    reported : {"always", "detailed", None}
+        Whether `ImagePredictor.evaluate` and the training log report it always, in detailed evaluations, or only when
+        it is the `eval_metric`.
+    min_classes : int
+        Fewest classes for which it makes sense.
+    """
+
+    metric: Metric
+    suits: type[Problem] | tuple[type[Problem], ...]
+    reported: Literal["always", "detailed"] | None = None
+    min_classes: int = 0
+
+
+# To add a metric of scikit-learn, do nothing: all are found by name. To add another one, add a row.
+BUILT_IN = (
+    BuiltIn(Metric("top1", MeanOver(_are_right)), SingleLabel, "always"),
+    BuiltIn(Metric("top5", MeanOver(_are_in_top5)), SingleLabel, "always", min_classes=6),
+    BuiltIn(Metric("f1_micro", _f1_micro), Multilabel, "always"),
+    BuiltIn(Metric("subset_accuracy", MeanOver(_are_right)), Multilabel, "always"),
+    BuiltIn(Metric("rmse", MeanOver(_squared_errors, is_root=True), greater_is_better=False), Regression, "always"),
+    BuiltIn(Metric("mae", MeanOver(_absolute_errors), greater_is_better=False), Regression, "detailed"),
+    BuiltIn(Metric("log_loss", MeanOver(_log_losses), greater_is_better=False), Classification, "detailed"),
+    BuiltIn(Metric("accuracy", MeanOver(_are_right)), Classification),
+    BuiltIn(Metric("neg_log_loss", MeanOver(_log_losses, sign=-1)), Classification),
+)
+"""All built-in metrics, in the order in which they are reported."""
+
+_RESERVED = {row.metric.name for row in BUILT_IN}  # a user's own metric of this name gets another one
+
+
+def built_in_metrics(problem: Problem, reported: str | None = None) -> dict[str, Metric]:
+    """Return the built-in metrics of a problem by name.
+
+    Parameters
+    ----------
+    problem : Problem
+        The problem.
+    reported : {"always", "detailed", None}
+        Only those that are reported so; None is all.
+
+    Examples
+    --------
+    >>> list(built_in_metrics(Problem.of(["cat", "dog"]), "always"))
+    ['top1']
+    """
+    return {
+        row.metric.name: row.metric
+        for row in BUILT_IN
+        if isinstance(problem, row.suits)
+        and len(problem.classes) >= row.min_classes
+        and reported in (None, row.reported)
+    }
+
+
+def summary_metrics(targets: np.ndarray, predictions: np.ndarray, problem: Problem) -> dict[str, float]:
+    """Return the metrics that are always reported.
+
+    Returns
+    -------
+    dict
+        ``top1`` (accuracy), and ``top5`` if there are more than five classes; for multilabel problems ``f1_micro``
+        and ``subset_accuracy`` (images whose labels are all right); for regression ``rmse``.
+    """
+    metrics = built_in_metrics(problem, "always")
+    return {name: float(metric.function(targets, predictions, problem)) for name, metric in metrics.items()}
 
 
 def make_metric(eval_metric: EvalMetric, problem: Problem) -> Metric:
@@ -184,9 +244,9 @@ def make_metric(eval_metric: EvalMetric, problem: Problem) -> Metric:
     >>> make_metric("balanced_accuracy", problem)(np.array([0, 1]), np.array([[0.9, 0.1], [0.6, 0.4]]), problem)
     0.5
     """
-    known = _always_known(problem)
+    known = built_in_metrics(problem)
     if eval_metric is None:
-        return next(iter(known.values()))
+        return known[problem.default_metric]
     if isinstance(eval_metric, str):
         if eval_metric in known:
             return known[eval_metric]
@@ -212,7 +272,7 @@ def is_metric_name(name: str, problem: Problem) -> bool:
     >>> is_metric_name("log_loss", problem), is_metric_name("my_metric", problem)
     (True, False)
     """
-    if name in _always_known(problem):
+    if name in built_in_metrics(problem):
         return True
     from saccade.tasks.scorers import scorer_names
 
@@ -226,24 +286,7 @@ class _OwnFunction:
     function: Callable[[np.ndarray, np.ndarray], float]
 
     def __call__(self, targets: np.ndarray, predictions: np.ndarray, problem: Problem) -> float:
-        return self.function(true_labels(targets, problem), predicted_labels(predictions, problem))
-
-
-def true_labels(targets: np.ndarray, problem: Problem) -> np.ndarray:
-    """Return targets as labels: classes as they were given, 0 and 1 for multilabel problems, or numbers."""
-    if problem.type == "regression":
-        return targets.astype(np.float64) * problem.std + problem.mean
-    if problem.type == "multilabel":
-        return (targets > 0).astype(np.int64)
-    labels: np.ndarray = problem.class_array[targets]
-    return labels
-
-
-def predicted_labels(predictions: np.ndarray, problem: Problem) -> np.ndarray:
-    """Return predictions as labels, in the form of `true_labels`."""
-    if problem.type == "multilabel":
-        return (predictions >= THRESHOLD).astype(np.int64)
-    return problem.decode(predictions)
+        return self.function(problem.true_labels(targets), problem.predicted_labels(predictions))
 
 
 def _own_metric(function: Callable[..., float], problem: Problem) -> Metric:
@@ -288,37 +331,7 @@ def _readable_name(function: Any) -> str:
 
 
 def _absent(targets: np.ndarray, problem: Problem) -> str:
-    """Say which classes a metric could have missed."""
-    if problem.type == "regression":
-        return ""
-    if problem.type == "multilabel":
-        num_with = (targets > 0).sum(0)
-        absent = (num_with == 0) | (num_with == len(targets))
-        what = "; none or all of them have the labels"
-    else:
-        absent = np.bincount(targets, minlength=len(problem.classes)) == 0
-        what = "; none of them is of the classes"
-    named = [label for label, is_absent in zip(problem.classes, absent, strict=True) if is_absent]
-    return f"{what} {some(named)}" if named else ""
-
-
-def held_out_figures(targets: np.ndarray, predictions: np.ndarray, problem: Problem) -> dict[str, float]:
-    """Return what `ImagePredictor.evaluate` always tells.
-
-    Returns
-    -------
-    dict
-        ``top1`` (accuracy), and ``top5`` where there are more than five classes; for multilabel problems ``f1_micro``
-        and ``subset_accuracy`` (images whose labels are all right); for regression ``rmse``.
-    """
-    if problem.type == "regression":
-        return {"rmse": rmse(targets, predictions, problem)}
-    if problem.type == "multilabel":
-        return {
-            "f1_micro": f1_micro(targets, predictions, problem),
-            "subset_accuracy": accuracy(targets, predictions, problem),
-        }
-    figures = {"top1": accuracy(targets, predictions, problem)}
-    if len(problem.classes) > 5:
-        figures["top5"] = top5(targets, predictions, problem)
-    return figures
+    """Name the classes whose absence may be why a metric is not defined."""
+    absent = problem.absent_classes(targets)
+    what = "none of them is of the classes" if problem.has_one_class else "none or all of them have the labels"
+    return f"; {what} {some(absent)}" if absent else ""

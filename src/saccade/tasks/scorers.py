@@ -6,8 +6,7 @@ import functools
 import math
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 import sklearn
@@ -15,8 +14,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.metrics import cohen_kappa_score, get_scorer, get_scorer_names, make_scorer
 
 from saccade.errors import UnknownNameError, near_names
-from saccade.tasks.labels import Label
-from saccade.tasks.problem import THRESHOLD, Problem
+from saccade.tasks.problem import THRESHOLD, Problem, Regression
 
 ALIASES = {
     "acc": "accuracy",
@@ -78,14 +76,6 @@ ALL_CLASSES = frozenset(
     }
 )
 """Scorers that have to be told of classes that no validation image has."""
-
-COMMON = {
-    "binary": ("accuracy", "balanced_accuracy", "f1", "roc_auc", "average_precision", "log_loss", "mcc"),
-    "multiclass": ("accuracy", "balanced_accuracy", "f1_macro", "roc_auc_ovr", "log_loss", "mcc", "quadratic_kappa"),
-    "multilabel": ("f1_micro", "f1_macro", "f1_samples", "average_precision", "roc_auc", "log_loss", "accuracy"),
-    "regression": ("rmse", "mae", "mape", "r2", "median_absolute_error"),
-}
-"""What to suggest where no name is near."""
 
 
 class _Precomputed(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
@@ -176,12 +166,9 @@ class Scorer:
         return self.sign * figure
 
     def _score(self, targets: np.ndarray, predictions: np.ndarray, problem: Problem) -> float:
-        if problem.type == "regression":
-            numbers = targets.astype(np.float64) * problem.std + problem.mean
-            return float(self.scorer(_PrecomputedNumbers(problem), predictions, numbers))
-        if problem.type == "multilabel":
-            labels = (targets > 0).astype(np.int64)
-            return float(self.scorer(_PrecomputedLabels(problem), predictions, labels))
+        if not problem.has_one_class:
+            estimator = (_PrecomputedLabels if problem.has_classes else _PrecomputedNumbers)(problem)
+            return float(self.scorer(estimator, predictions, problem.true_labels(targets)))
         class_numbers = np.arange(len(problem.classes))
         classes = problem.class_array if self.sees_given_labels else class_numbers
         estimator = _PrecomputedClasses(problem, classes)
@@ -214,11 +201,11 @@ def named_scorer(name: str, problem: Problem, also_known: Sequence[str] = ()) ->
     suitable = {*also_known, *(other for other in scorer_names() if not _why_unsuitable(other, problem))}
     if name not in scorer_names():
         hint = "See sklearn.metrics.get_scorer_names() for all, or give a function f(y_true, y_pred)."
-        common = f"Common ones: {', '.join(COMMON[problem.type])}."
+        common = f"Common ones: {', '.join(problem.common_metrics)}."
         hint = hint if near_names(name, suitable) else f"{common} {hint}"
         raise UnknownNameError.of(f"eval_metric for {problem.type} problems", name, suitable, hint)
     near = _kin(name, suitable) or near_names(name, suitable) or _kin(name.rpartition("_")[0], suitable)
-    advice = f"did you mean {' or '.join(map(repr, near))}?" if near else f"try {', '.join(COMMON[problem.type])}"
+    advice = f"did you mean {' or '.join(map(repr, near))}?" if near else f"try {', '.join(problem.common_metrics)}"
     raise UnknownNameError(f"eval_metric={name!r} does not suit {problem.type} problems ({reason}); {advice}")
 
 
@@ -252,30 +239,30 @@ def _why_unsuitable(name: str, problem: Problem) -> str:
     names = {full_name, f"neg_{full_name}"}
     if names & CLUSTERING:
         return "it judges clusterings"
-    if problem.is_classification and names & REGRESSION:
+    if problem.has_classes and names & REGRESSION:
         return "it judges numbers"
-    if problem.type == "multilabel" and names & ONE_CLASS:
+    if not problem.has_one_class and names & ONE_CLASS:
         return "it judges probabilities of which an image's sum to 1"
-    if problem.type == "binary" and full_name == "top_k_accuracy":
+    if len(problem.classes) == 2 and full_name == "top_k_accuracy":
         return "it counts an image as right when its class is among the two likeliest"
     try:
-        _scorer(name)(*_made_up(problem.type, problem.classes[:3]))
+        _scorer(name)(*_made_up(problem))
     except Exception as error:  # whatever scikit-learn raises is the reason
-        return str(error).split(". ")[0].strip(" .") if problem.is_classification else "it judges classes"
+        return str(error).split(". ")[0].strip(" .") if problem.has_classes else "it judges classes"
     return ""
 
 
-def _made_up(problem_type: Any, classes: tuple[Label, ...]) -> tuple[np.ndarray, np.ndarray, Problem]:
+def _made_up(problem: Problem) -> tuple[np.ndarray, np.ndarray, Problem]:
     """Return targets and predictions, some of them wrong, of a small problem of this type."""
-    if problem_type == "regression":
+    if not problem.has_classes:
         targets = np.array([1.25, 2.5, 3.75, 4.5])
-        return targets, targets[:, None] + 0.1, Problem("regression")
-    num = len(classes)
-    if problem_type == "multilabel":
+        return targets, targets[:, None] + 0.1, Regression()
+    num = min(3, len(problem.classes))
+    small = replace(problem, classes=problem.classes[:num])  # type: ignore[type-var]  # a dataclass
+    if not problem.has_one_class:
         targets = np.vstack([np.eye(num), 1 - np.eye(num), np.eye(num)])
         right = np.vstack([np.eye(num), 1 - np.eye(num), 1 - np.eye(num)])
-        return targets, right * 0.8 + 0.1, Problem("multilabel", classes)
+        return targets, right * 0.8 + 0.1, small
     targets = np.tile(np.arange(num), 3)
     guesses = np.concatenate([targets[: 2 * num], np.roll(np.arange(num), 1)])
-    predictions = np.eye(num)[guesses] * 0.7 + 0.3 / num
-    return targets, predictions, Problem(problem_type, classes)
+    return targets, np.eye(num)[guesses] * 0.7 + 0.3 / num, small

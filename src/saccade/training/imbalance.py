@@ -16,7 +16,7 @@ import pandas as pd
 from saccade.errors import DataError, HyperparameterError, UnknownNameError
 from saccade.space import Dict
 from saccade.tasks.labels import Label, Labels
-from saccade.tasks.problem import Problem, rarest_labels
+from saccade.tasks.problem import Problem
 from saccade.training.recipes.recipe import Recipe, choices
 
 ClassWeight = Literal["balanced"] | Mapping[Label, float] | None
@@ -62,35 +62,18 @@ def class_weights(
     """
     if spec is None:
         return None
-    _needs_classes("class_weight", problem)
+    problem.require_classes("class_weight")
     if isinstance(spec, Mapping):
         weights = _given_weights(spec, problem, class_names)
     elif spec == "balanced":
-        weights = _balanced_weights(targets, problem)
+        weights = problem.balanced_weights(targets)
     elif isinstance(spec, str):  # what a type checker would have found, people do
         raise UnknownNameError.of("class_weight", spec, ["balanced"], "Or give a dict from label to weight.")
     else:
         raise HyperparameterError(
             f"class_weight was given {spec!r}; expected 'balanced', a dict from label to weight, or None"
         )
-    if problem.type != "multilabel":
-        mean = weights[targets].mean()
-        if mean == 0:
-            raise HyperparameterError(f"class_weight={spec!r} gives no training image a weight above 0")
-        weights = weights / mean
-    return np.asarray(weights, np.float32)
-
-
-def _balanced_weights(targets: np.ndarray, problem: Problem) -> np.ndarray:
-    if problem.type == "multilabel":
-        num_with = targets.sum(0, dtype=np.float64)
-        num_without = len(targets) - num_with
-        # A label that no image has, or every one, leaves nothing to balance.
-        weighable = (num_with > 0) & (num_without > 0)
-        weights: np.ndarray = np.divide(num_without, num_with, out=np.ones_like(num_with), where=weighable)
-        return weights
-    counts = np.bincount(targets, minlength=len(problem.classes))
-    return len(targets) / np.maximum(counts, 1)
+    return np.asarray(problem.normalised_weights(weights, targets), np.float32)
 
 
 def _given_weights(spec: Mapping[Label, Any], problem: Problem, class_names: Sequence[str] | None) -> np.ndarray:
@@ -141,14 +124,14 @@ def balanced_sampling_weights(targets: np.ndarray, problem: Problem) -> np.ndarr
     >>> balanced_sampling_weights(np.array([0, 0, 1]), problem).tolist()
     [0.25, 0.25, 0.5]
     """
-    _needs_classes("balanced sampling", problem)
-    classes = rarest_labels(targets) if problem.type == "multilabel" else targets
+    problem.require_classes("balanced_sampling")
+    classes = problem.strata(targets)
     counts = np.bincount(classes)
     probabilities: np.ndarray = 1 / (np.count_nonzero(counts) * counts[classes])
     return probabilities
 
 
-def learned_shares(
+def class_priors(
     recipe: Recipe,
     targets: np.ndarray,
     problem: Problem,
@@ -177,12 +160,12 @@ def learned_shares(
     Examples
     --------
     >>> problem, targets = Problem.of(["cat", "dog"]), np.array([0, 0, 0, 1])
-    >>> learned_shares(Recipe.of({}), targets, problem).tolist()
+    >>> class_priors(Recipe.of({}), targets, problem).tolist()
     [0.75, 0.25]
-    >>> learned_shares(Recipe.of({"class_weight": "balanced"}), targets, problem).round(3).tolist()
+    >>> class_priors(Recipe.of({"class_weight": "balanced"}), targets, problem).round(3).tolist()
     [0.5, 0.5]
     """
-    if problem.type not in ("binary", "multiclass"):
+    if not problem.has_one_class:
         return None
     num_classes = len(problem.classes)
     if recipe.balanced_sampling:
@@ -248,7 +231,7 @@ def loss_weights(
         return None
     weights = np.ones(targets.shape, np.float32)
     if by_class is not None:
-        weights = np.where(targets > 0, by_class, weights) if problem.type == "multilabel" else by_class[targets]
+        weights = problem.image_weights(by_class, targets)
     return weights if by_image is None else (weights.T * by_image).T
 
 
@@ -265,8 +248,3 @@ def check_imbalance(space: Dict, labels: Labels, problem: Problem, class_names: 
         class_weights(spec, targets, problem, class_names)
     if any(choices(space, "balanced_sampling")):
         balanced_sampling_weights(targets, problem)
-
-
-def _needs_classes(what: str, problem: Problem) -> None:
-    if not problem.is_classification:
-        raise HyperparameterError(f"{what} needs classes, and this is a regression problem; weigh images instead")

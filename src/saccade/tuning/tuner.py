@@ -109,8 +109,8 @@ def tune(
         trial, and a call that hangs is ended after the time limit, which ``"inline"`` cannot do. ``"auto"`` is inline
         for one worker. Or another name in `saccade.executor.EXECUTORS`, or an `Executor`, whose workers stay alive.
     callbacks
-        Receive every event of the search: trackers, functions of one event, or names in `saccade.study.trackers.TRACKERS`.
-        An exception of one is a warning and does not end the search.
+        Trackers, functions of one event, or names in `saccade.study.trackers.TRACKERS`. They receive every event of the
+        search. An exception of one is a warning and does not end the search.
     path
         Where to keep the journal, which optuna-dashboard can show, the events, and the trials' files. With None nothing
         is kept but checkpoints, for as long as the result lives.

@@ -11,7 +11,7 @@ import torch
 
 from saccade.inference.classifier import Classifier
 from saccade.numerics.device import Numerics
-from saccade.training.probes.final_probe import FinalProbe, final_probe, keep_probe
+from saccade.training.probes.final_probe import FinalProbe, keep_probe
 from saccade.training.probes.probe import Probe, fit_head, outputs_of_frozen
 from saccade.training.recipes.building import new_classifier
 from saccade.training.recipes.recipe import Recipe
@@ -29,29 +29,28 @@ def probed_classifier(task: ImageTask, weights: Path) -> tuple[Classifier, Probe
     return probed, probe
 
 
-def final_of(probed: Classifier, task: ImageTask, probe: Probe, *, learns: bool = True) -> FinalProbe:
+def final_of(probed: Classifier, task: ImageTask, probe: Probe, folder: Path, *, refits: bool = True) -> FinalProbe:
     outputs = outputs_of_frozen(probed, task.store, task.val.indices, lambda: 1.0)
-    final = final_probe(probed, task.store, task.train, task.val, probe, outputs, learns_from_val=learns)
+    final = keep_probe(probed, replace(task, is_holdout=True), probe, outputs, folder, refits=refits)
     assert final is not None
     return final
 
 
-def test_a_final_layer_may_have_learned_from_the_images_that_judged(
+def test_the_saved_layer_is_fitted_to_the_validation_images_as_well(
     make_task: Callable[..., ImageTask], make_colours: Callable[..., Any], tiny_weights: Path, tmp_path: Path
 ) -> None:
     task = make_task(make_colours(12))
     probed, probe = probed_classifier(task, tiny_weights)
     before = {name: tensor.contiguous() for name, tensor in probed.network.state_dict().items()}
-    final = final_of(probed, task, probe)
+    final = final_of(probed, task, probe, tmp_path)
     assert final.unseen.shape == (len(task.train.targets), task.problem.num_outputs)
-    final.save(tmp_path / "probe.npz")
-    read = FinalProbe.load(tmp_path / "probe.npz")
+    read = FinalProbe.load(probe_file(tmp_path))
     assert read is not None
     assert read.layer == final.layer == "fc"
     assert np.array_equal(read.rows, final.rows)
     after = read.applied_to(before)
     assert {name for name in before if not torch.equal(before[name], after[name])} == {"fc.weight", "fc.bias"}
-    own = final_of(probed, task, probe, learns=False).applied_to(before)
+    own = final_of(probed, task, probe, tmp_path, refits=False).applied_to(before)
     assert all(torch.equal(before[name], own[name]) for name in before)
     every = task.train.joined(task.val)
     probed.network.load_state_dict(after)
@@ -59,39 +58,39 @@ def test_a_final_layer_may_have_learned_from_the_images_that_judged(
     assert (predictions.argmax(1) == every.targets).mean() > 0.9
 
 
-def test_with_enough_training_images_the_others_go_on_judging_only(
-    make_task: Callable[..., ImageTask], tiny_weights: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_probe_of_part_of_the_training_images_is_not_refitted(
+    make_task: Callable[..., ImageTask], tiny_weights: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     task = make_task()
     monkeypatch.setattr("saccade.training.probes.probe.MAX_IMAGES", len(task.train.targets) - 2)
     probed, probe = probed_classifier(task, tiny_weights)
     before = probed.network.state_dict()["fc.weight"].clone()
-    assert np.array_equal(final_of(probed, task, probe).weight, before.numpy())
+    assert np.array_equal(final_of(probed, task, probe, tmp_path).weight, before.numpy())
 
 
-def test_of_many_classes_the_outputs_of_fewer_images_are_kept(
-    make_task: Callable[..., ImageTask], tiny_weights: Path, monkeypatch: pytest.MonkeyPatch
+def test_with_many_classes_the_outputs_of_fewer_images_are_saved(
+    make_task: Callable[..., ImageTask], tiny_weights: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     task = make_task()
     monkeypatch.setattr("saccade.training.probes.final_probe.MAX_NUMBERS", 8)
     probed, probe = probed_classifier(task, tiny_weights)
-    final = final_of(probed, task, probe)
+    final = final_of(probed, task, probe, tmp_path)
     assert final.unseen.size == 8
     assert len(final.rows) == len(final.unseen)
 
 
-def test_what_was_cut_short_is_no_probe(
+def test_an_incomplete_file_is_not_loaded(
     make_task: Callable[..., ImageTask], tiny_weights: Path, tmp_path: Path
 ) -> None:
     task, path = make_task(), tmp_path / "probe.npz"
     assert FinalProbe.load(path) is None
     probed, probe = probed_classifier(task, tiny_weights)
-    final_of(probed, task, probe).save(path)
+    final_of(probed, task, probe, tmp_path).save(path)
     path.write_bytes(path.read_bytes()[:-40])
     assert FinalProbe.load(path) is None
 
 
-def test_images_that_the_user_set_apart_teach_nothing(
+def test_validation_images_of_the_user_are_not_fitted_to(
     make_task: Callable[..., ImageTask], tiny_weights: Path, tmp_path: Path
 ) -> None:
     task = replace(make_task(), is_holdout=False)

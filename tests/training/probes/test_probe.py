@@ -31,8 +31,8 @@ def test_a_probe_tells_colours_apart_on_frozen_features(
     body = {name: tensor.clone() for name, tensor in probed.network.state_dict().items() if not name.startswith("fc")}
     probe = fit_head(probed, task.store, task.train, lambda: 1.0)
     assert probe is not None
-    assert probe.figures["train_acc"] > 0.9
-    assert probe.figures["train_part"] == 1
+    assert probe.metrics["train_acc"] > 0.9
+    assert probe.metrics["train_part"] == 1
     predictions = probed.predict(probed.batches(task.store, task.val.indices))
     assert (predictions.argmax(1) == task.val.targets).mean() > 0.9
     after = probed.network.state_dict()

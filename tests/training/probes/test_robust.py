@@ -11,7 +11,7 @@ from sklearn.datasets import load_digits
 from saccade import ImagePredictor
 from saccade.errors import HyperparameterError
 from saccade.tasks.problem import Problem
-from saccade.training.probes.robust import AUTO_Q, belief_weights, fit_robust_heads, robust_loss
+from saccade.training.probes.robust import AUTO_Q, belief_weights, fit_robust_heads
 
 DIGITS = Problem.of(list(range(10)))
 
@@ -38,7 +38,7 @@ def test_a_network_learns_more_from_wrong_labels_with_it() -> None:
         for _ in range(60):
             for rows in torch.randperm(len(x)).split(64):
                 optimizer.zero_grad()
-                robust_loss(DIGITS, network(x[rows]), y[rows], q).backward()
+                DIGITS.loss(network(x[rows]), y[rows], q=q).backward()
                 optimizer.step()
         return float((network(x_test).argmax(1) == y_test).float().mean())
 
@@ -82,8 +82,8 @@ def test_it_is_cross_entropy_where_q_is_nearly_0(labels: list[Any]) -> None:
     outputs, by_class = torch.randn(3, problem.num_outputs), torch.rand(problem.num_outputs)
     arguments = (0.1, by_class, torch.tensor([1.0, 2.0, 0.5]))
     exact = problem.loss(outputs, targets, *arguments)
-    assert robust_loss(problem, outputs, targets, 0.0, *arguments) == exact
-    assert robust_loss(problem, outputs, targets, 1e-4, *arguments).item() == pytest.approx(exact.item(), rel=1e-3)
+    assert problem.loss(outputs, targets, *arguments, q=0.0) == exact
+    assert problem.loss(outputs, targets, *arguments, q=1e-4).item() == pytest.approx(exact.item(), rel=1e-3)
 
 
 def test_a_gradient_is_that_of_cross_entropy_times_a_power_of_the_probability() -> None:
@@ -92,7 +92,7 @@ def test_a_gradient_is_that_of_cross_entropy_times_a_power_of_the_probability() 
 
     def gradient(q: float) -> torch.Tensor:
         given = outputs.clone().requires_grad_()
-        robust_loss(problem, given, targets, q).backward()
+        problem.loss(given, targets, q=q).backward()
         assert given.grad is not None
         return given.grad
 
@@ -103,8 +103,8 @@ def test_a_gradient_is_that_of_cross_entropy_times_a_power_of_the_probability() 
 def test_mixed_targets_are_what_their_parts_are() -> None:
     outputs = torch.tensor([[1.0, -1.0]])
     problem = Problem.of(["a", "b"])
-    first, second = (robust_loss(problem, outputs, torch.tensor([number]), 0.5).item() for number in (0, 1))
-    mixed = robust_loss(problem, outputs, torch.tensor([[0.3, 0.7]]), 0.5).item()
+    first, second = (problem.loss(outputs, torch.tensor([number]), q=0.5).item() for number in (0, 1))
+    mixed = problem.loss(outputs, torch.tensor([[0.3, 0.7]]), q=0.5).item()
     assert mixed == pytest.approx(0.3 * first + 0.7 * second)
 
 
@@ -116,7 +116,7 @@ def test_labels_that_an_image_has_and_has_not_are_believed_apart() -> None:
 
 def test_numbers_have_no_wrong_classes(make_colours: Callable[..., Any]) -> None:
     frame = make_colours(4).assign(label=[0.5 + number for number in range(8)])
-    with pytest.raises(HyperparameterError, match="robust_loss is for wrong labels of classes"):
+    with pytest.raises(HyperparameterError, match="robust_loss requires classes"):
         ImagePredictor(problem_type="regression").fit(
             frame, hyperparameters={"model": "test_resnet", "pretrained": False, "robust_loss": 0.7}
         )

@@ -8,7 +8,7 @@ from torch import nn
 from saccade import Categorical, Int
 from saccade.errors import HyperparameterError, UnknownModelError, WeightsNotFoundError
 from saccade.models.network import build_network
-from saccade.training.recipes.networks import check_networks, stored_channels, stored_side
+from saccade.training.recipes.building import check_networks, stored_channels, stored_side
 from saccade.training.recipes.recipe import recipe_space
 
 

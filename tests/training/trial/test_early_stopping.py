@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from saccade.training.recipes.recipe import Recipe
-from saccade.training.trial.early_stopping import EarlyStopping
+from saccade.training.trial.trainer import EarlyStopping
 
 
 def stopped_after(scores: list[float], **recipe: object) -> int | None:
@@ -31,13 +31,6 @@ def test_patience_counts_epochs_that_were_not_judged() -> None:
     stopping = EarlyStopping(Recipe.of({"early_stop_patience": 4}))
     reasons = [stopping.reason(score, epoch) for epoch, score in {3: 0.5, 6: 0.4, 9: 0.3}.items()]
     assert reasons == ["", "", "early stop: no improvement in 6 epochs"]
-
-
-def test_a_state_of_an_earlier_version_continues() -> None:
-    stopping = EarlyStopping(Recipe.of({"early_stop_patience": 2}))
-    stopping.load_state_dict({"best": 0.5, "num_waited": 1})
-    assert not stopping.reason(0.4, 6)
-    assert stopping.reason(0.4, 7)
 
 
 def test_its_state_continues() -> None:

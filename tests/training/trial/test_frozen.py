@@ -15,7 +15,7 @@ from saccade.events import EpochDone
 from saccade.study.trial import Decision, Job
 from saccade.training.recipes.recipe import Recipe
 from saccade.training.task import ImageTask
-from saccade.training.trial.frozen import KeptOutputs, freeze, is_body_fixed, is_head_the_end
+from saccade.training.trial.frozen import KeptOutputs, ends_with_head, freeze, is_backbone_fixed
 from saccade.training.trial.trainer import Trainer
 
 STILL = {"scale": (1.0, 1.0), "hflip": 0.0}
@@ -74,7 +74,7 @@ def test_what_is_kept_gives_what_computing_it_anew_gives(
     # In 16 bits, which may have been measured to be faster, the two would differ by rounding.
     recipe = {**tiny, **FROZEN, **STILL, "model_ema": True, "model_ema_decay": 0.5, "amp": False}
     kept = Trained(task, recipe, tmp_path / "kept")
-    monkeypatch.setattr("saccade.training.trial.steps.is_body_fixed", lambda network: False)
+    monkeypatch.setattr("saccade.training.trial.steps.is_backbone_fixed", lambda network: False)
     anew = Trained(task, recipe, tmp_path / "anew")
     assert anew.num_seen[True] == 3 * len(task.train.indices)
     for one, other in zip(kept.reports, anew.reports, strict=True):
@@ -120,13 +120,13 @@ def test_a_network_that_does_more_after_its_last_layer_has_no_head_at_its_end(
     task: ImageTask, tmp_path: Path, tiny: dict[str, Any]
 ) -> None:
     trainer = Trainer(task, Recipe.of({**tiny, **FROZEN}), tmp_path)
-    assert is_head_the_end(trainer.classifier)
+    assert ends_with_head(trainer.classifier)
     trainer.network.register_forward_hook(lambda _, __, outputs: outputs + 1)
-    assert not is_head_the_end(trainer.classifier)
+    assert not ends_with_head(trainer.classifier)
 
 
 def test_a_recipe_without_any_learning_rate_freezes_nothing(tiny: dict[str, Any]) -> None:
     network = torch.nn.Sequential(torch.nn.Linear(2, 2))
     freeze(network, Recipe.of({**tiny, "transfer_lr_mult": 0.0}))
     assert all(parameter.requires_grad for parameter in network.parameters())
-    assert not is_body_fixed(network)  # nobody knows its last layer
+    assert not is_backbone_fixed(network)  # nobody knows its last layer

@@ -12,7 +12,7 @@ from torch import nn
 from saccade.events import EpochDone
 from saccade.inference import classifier as classifier_module
 from saccade.inference.classifier import Classifier
-from saccade.numerics.bench import Workload
+from saccade.numerics.choice import Workload
 from saccade.numerics.device import Numerics
 from saccade.study.trial import Decision, Job
 from saccade.tasks.problem import Problem
@@ -22,8 +22,7 @@ from saccade.training.task import ImageTask
 from saccade.training.trial import numerics as numerics_of_trials
 from saccade.training.trial import trainer
 from saccade.training.trial.numerics import choose_for_probe, choose_for_trial
-from saccade.training.trial.trainable import ImageTrainable
-from saccade.training.trial.trainer import Trainer
+from saccade.training.trial.trainer import ImageTrainable, Trainer
 
 MakeTask = Callable[..., ImageTask]
 

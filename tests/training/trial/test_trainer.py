@@ -12,17 +12,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from contracts.trainable_contract import TrainableContract
 from saccade.errors import DiskFullError, DivergedError, HyperparameterError, OutOfMemoryError
 from saccade.events import EpochDone
 from saccade.study.trial import Decision, Job, Trainable
+from saccade.testing.trainable_contract import TrainableContract
 from saccade.training.probes.probe import IMAGES_OF_CLASS
 from saccade.training.recipes.recipe import Recipe
 from saccade.training.task import ImageTask
 from saccade.training.trial import trainer as trainer_module
 from saccade.training.trial.steps import Steps
-from saccade.training.trial.trainable import ImageTrainable
-from saccade.training.trial.trainer import Trainer
+from saccade.training.trial.trainer import ImageTrainable, Trainer
 from saccade.training.trial.validation import Validation
 from saccade.training.trial_files import outputs_file, state_file, weights_file
 
@@ -159,7 +158,7 @@ def test_the_best_weights_are_those_of_the_best_epoch(
     make_task: MakeTask, tmp_path: Path, tiny: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scores = iter([0.5, 0.9, 0.7])
-    monkeypatch.setattr(Validation, "figures", lambda self, *what, **how: {"accuracy": next(scores)})
+    monkeypatch.setattr(Validation, "metrics", lambda self, *what, **how: {"accuracy": next(scores)})
     saved = []
     monkeypatch.setattr(Trainer, "_write_weights", lambda self, path, outputs: saved.append(path.name))
     train(make_task(), tmp_path / "trial", {**tiny, "epochs": 3})

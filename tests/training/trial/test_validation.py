@@ -37,11 +37,11 @@ def classifier_for(task: ImageTask, tiny: dict[str, Any]) -> Classifier:
 def test_figures_are_of_the_images_that_the_deadline_leaves(by_class: ImageTask, tiny: dict[str, Any]) -> None:
     classifier = classifier_for(by_class, tiny)
     validation = Validation(classifier, by_class, batch_size=2)
-    figures = validation.figures(classifier.network, Deadline(math.inf))
+    figures = validation.metrics(classifier.network, Deadline(math.inf))
     outputs = validation.outputs
     assert outputs is not None
     assert figures["accuracy"] == (outputs.argmax(1) == by_class.val.targets).mean()
-    validation.figures(classifier.network, Deadline(1e-9))
+    validation.metrics(classifier.network, Deadline(1e-9))
     assert validation.outputs is not None
     np.testing.assert_allclose(validation.outputs, outputs[:2], rtol=1e-4, atol=1e-5)
 
@@ -52,11 +52,11 @@ def test_a_metric_that_part_of_the_images_leaves_undefined_is_judged_on_all(
     task = replace(by_class, metric=make_metric("roc_auc", by_class.problem))
     classifier = classifier_for(task, tiny)
     validation = Validation(classifier, task, batch_size=2)
-    figures = validation.figures(classifier.network, Deadline(1e-9))  # leaves images of one class
-    assert figures == validation.figures(classifier.network, Deadline(math.inf))
+    figures = validation.metrics(classifier.network, Deadline(1e-9))  # leaves images of one class
+    assert figures == validation.metrics(classifier.network, Deadline(math.inf))
     alone = replace(task.val, indices=task.val.indices[:2], targets=task.val.targets[:2])
     with pytest.raises(DataError, match="roc_auc"):  # nothing helps where all images are of one class
-        Validation(classifier, replace(task, val=alone), 2).figures(classifier.network, Deadline(math.inf))
+        Validation(classifier, replace(task, val=alone), 2).metrics(classifier.network, Deadline(math.inf))
 
 
 def test_a_probe_is_judged_by_training_images_too_that_its_folds_did_not_know(
@@ -67,16 +67,16 @@ def test_a_probe_is_judged_by_training_images_too_that_its_folds_did_not_know(
     classifier = new_classifier(recipe, task.problem, Numerics(torch.device("cpu")), tiny_weights)
     probe = fit_head(classifier, task.store, task.train, lambda: math.inf)
     assert probe is not None
-    assert probe.unseen is not None
+    assert probe.held_out is not None
     validation = Validation(classifier, task, batch_size=8)
-    assert validation.surer_score(probe) == {}  # it was not judged yet
-    validation.figures(classifier.network, Deadline(math.inf), is_frozen=True)
+    assert validation.cv_score(probe) == {}  # it was not judged yet
+    validation.metrics(classifier.network, Deadline(math.inf), is_probe=True)
     assert validation.outputs is not None
-    num_right = (probe.unseen.argmax(1) == task.train.targets[probe.rows]).sum()
+    num_right = (probe.held_out.argmax(1) == task.train.targets[probe.rows]).sum()
     num_right += (validation.outputs.argmax(1) == task.val.targets).sum()
     expected = num_right / (len(probe.rows) + len(task.val.targets))
-    assert validation.surer_score(probe) == {SURER_SCORE: pytest.approx(expected)}
-    assert validation.surer_score(replace(probe, unseen=None)) == {}
+    assert validation.cv_score(probe) == {SURER_SCORE: pytest.approx(expected)}
+    assert validation.cv_score(replace(probe, held_out=None)) == {}
     given = Validation(classifier, replace(task, is_holdout=False), batch_size=8)
-    given.figures(classifier.network, Deadline(math.inf), is_frozen=True)
-    assert given.surer_score(probe) == {}
+    given.metrics(classifier.network, Deadline(math.inf), is_probe=True)
+    assert given.cv_score(probe) == {}

@@ -14,14 +14,14 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 from urllib.request import url2pathname
 
-import httpx
+import httpx2
 from filelock import FileLock
 
 from saccade.data.sources.progress import transfer_progress
 from saccade.errors import DownloadError
 
 BACKOFF_S = (0.5, 1.0, 2.0)  # pauses between attempts that got no further; after the last one we give up
-_TIMEOUT = httpx.Timeout(30.0, connect=10.0)
+_TIMEOUT = httpx2.Timeout(30.0, connect=10.0)
 _BLOCK_BYTES = 1 << 18
 _BUSY_STATUSES = (408, 429, 500, 502, 503, 504)
 
@@ -157,14 +157,14 @@ def _download(url: str, part: Path, *, quiet: bool) -> None:
     while True:
         try:
             _attempt(url, part, quiet=quiet)
-        except (httpx.TransportError, _TryAgainError) as error:
+        except (httpx2.TransportError, _TryAgainError) as error:
             if _size(part) > farthest:
                 failures, farthest = 0, _size(part)
-            if failures == len(BACKOFF_S) or isinstance(error, httpx.UnsupportedProtocol):
+            if failures == len(BACKOFF_S) or isinstance(error, httpx2.UnsupportedProtocol):
                 raise DownloadError(f"{url} cannot be fetched: {_reason(url, error)}") from error
             time.sleep(BACKOFF_S[failures])
             failures += 1
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             raise DownloadError(f"{url} cannot be fetched: {_reason(url, error)}") from error
         else:
             return
@@ -177,9 +177,9 @@ def _attempt(url: str, part: Path, *, quiet: bool) -> None:
     headers = {"Accept-Encoding": "identity"}
     if num_kept:
         headers |= {"Range": f"bytes={num_kept}-", "If-Range": validator}
-    with httpx.stream("GET", url, headers=headers, follow_redirects=True, timeout=_TIMEOUT) as response:
+    with httpx2.stream("GET", url, headers=headers, follow_redirects=True, timeout=_TIMEOUT) as response:
         _check_status(url, response, part)
-        if response.status_code != httpx.codes.PARTIAL_CONTENT:
+        if response.status_code != 206:
             num_kept = 0
         elif not response.headers.get("Content-Range", "").startswith(f"bytes {num_kept}-"):
             part.unlink()
@@ -201,13 +201,13 @@ def _attempt(url: str, part: Path, *, quiet: bool) -> None:
             raise _TryAgainError(f"{response.num_bytes_downloaded} bytes came instead of {length}")
 
 
-def _check_status(url: str, response: httpx.Response, part: Path) -> None:
+def _check_status(url: str, response: httpx2.Response, part: Path) -> None:
     """Raise what fits an answer other than "here it is"."""
     status = response.status_code
-    if status in (httpx.codes.OK, httpx.codes.PARTIAL_CONTENT):
+    if status in (200, 206):
         return
     said = f"the server answered {status} {response.reason_phrase}".rstrip()
-    if status == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE and part.exists():
+    if status == 416 and part.exists():
         part.unlink()
         raise _TryAgainError(said)
     if status in _BUSY_STATUSES:
@@ -229,7 +229,7 @@ def _validator_file(part: Path) -> Path:
     return part.with_name(f"{part.name}.version")
 
 
-def _validator(response: httpx.Response) -> str:
+def _validator(response: httpx2.Response) -> str:
     """Return the mark of the answer's version, or nothing where it cannot be continued (RFC 9110, 13.1.5)."""
     etag: str = response.headers.get("ETag", "")
     if "Content-Encoding" in response.headers:
@@ -263,6 +263,6 @@ def _reason(url: str, error: Exception) -> str:
             return f"{host!r} refused the connection. Is the address right, with its port?"
         if isinstance(cause, ssl.SSLError):
             return f"no secure connection to {host!r}: {cause}."
-        if isinstance(cause, httpx.TimeoutException):
+        if isinstance(cause, httpx2.TimeoutException):
             return f"{host!r} did not answer in time."
     return f"{str(error) or type(error).__name__}."

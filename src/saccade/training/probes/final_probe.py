@@ -1,4 +1,4 @@
-"""What remains of a probe at the end of a search, whatever training has made of its network meanwhile."""
+"""The probe of a trial on disk, for the end of the search, whatever training has made of its network meanwhile."""
 
 from __future__ import annotations
 
@@ -9,36 +9,34 @@ from zipfile import BadZipFile
 import numpy as np
 import torch
 
-from saccade.data.batches import Images
 from saccade.inference.classifier import Classifier
 from saccade.training.imbalance import loss_weights
-from saccade.training.probes.feature_cache import cached_features
 from saccade.training.probes.heads import fit_heads
-from saccade.training.probes.probe import Probe
+from saccade.training.probes.probe import Probe, cached_features
 from saccade.training.probes.robust import belief_weights
-from saccade.training.task import ImageTask, Split
+from saccade.training.task import ImageTask
 from saccade.training.trial_files import probe_file
 
 MAX_NUMBERS = 500_000
-"""Outputs for training images that are kept of a probe; with many classes, those of fewer images."""
+"""Out-of-fold outputs that are saved; with many classes, those of fewer images."""
 
 
 @dataclass(frozen=True)
 class FinalProbe:
-    """All that there is to know of a probe at the end of a search, whatever has become of the network meanwhile.
+    """A probe with its predictions.
 
     Attributes
     ----------
-    rows : ndarray of int64, shape (num_seen,)
-        Training images, by their place in the split.
-    unseen : ndarray of float32, shape (num_seen, num_outputs)
-        What a layer says of each of them that has not learned from it, as `Problem.activate` takes it.
+    rows : ndarray of int64, shape (num_images,)
+        The training images of the probe, as positions in the split.
+    unseen : ndarray of float32, shape (num_images, num_outputs)
+        Out-of-fold outputs for these images.
     outputs : ndarray of float32, shape (num_val, num_outputs)
-        What the probe says of the validation images.
+        Outputs for the validation images.
     layer : str
-        The name of the last layer in the network.
+        Name of the classifier layer in the network.
     weight, bias : ndarray of float32, shape (num_outputs, num_features) and (num_outputs,)
-        Of the last layer for the predictor, which may have learned from the validation images as well.
+        Of the classifier layer for the predictor, which may be fitted to the validation images as well.
     """
 
     rows: np.ndarray
@@ -49,7 +47,7 @@ class FinalProbe:
     bias: np.ndarray
 
     def save(self, path: Path) -> None:
-        """Write a file that is whole, or not there."""
+        """Write a file that is complete or absent."""
         temporary = path.with_name(path.name + ".part")
         with temporary.open("wb") as file:
             np.savez(file, **vars(self))
@@ -57,7 +55,7 @@ class FinalProbe:
 
     @classmethod
     def load(cls, path: Path) -> FinalProbe | None:
-        """Read what `save` wrote; None where there is none, or it was cut short."""
+        """Read what `save` wrote; None if the file is missing or incomplete."""
         try:
             with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
                 return cls(**{name: file[name] for name in file.files} | {"layer": str(file["layer"])})
@@ -65,65 +63,10 @@ class FinalProbe:
             return None
 
     def applied_to(self, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Return the weights of a network with this last layer in the place of its own."""
+        """Return the weights of a network with this classifier layer in place of its own."""
         layer = {"weight": torch.tensor(self.weight).contiguous(), "bias": torch.tensor(self.bias)}
         named = {f"{self.layer}.{name}": tensor for name, tensor in layer.items()}
         return state | {name: tensor for name, tensor in named.items() if name in state}
-
-
-def final_probe(
-    classifier: Classifier,
-    images: Images,
-    train: Split,
-    val: Split,
-    probe: Probe,
-    outputs: np.ndarray,
-    *,
-    learns_from_val: bool,
-    weights: np.ndarray | None = None,
-) -> FinalProbe | None:
-    """Return what is to be known of a probe in the end, from features that are kept already.
-
-    Parameters
-    ----------
-    classifier, images, train
-        Those of the probe; the network is not changed.
-    val : Split
-        The images that judged the probe.
-    probe : Probe
-        Its penalty is used again, and its doubts in labels.
-    outputs : ndarray
-        What it says of them.
-    learns_from_val : bool
-        Whether the last layer is to be fitted to all images. Where there are more than a probe looks at, it is not.
-    weights : ndarray or None
-        Of all images in the loss, those of `val` last.
-
-    Returns
-    -------
-    FinalProbe or None
-        None without folds, for which there were too few images, or too little time.
-    """
-    head = classifier.head
-    if probe.unseen is None or not isinstance(head, torch.nn.Linear):
-        return None
-    layer = next(name for name, module in classifier.network.named_modules() if module is head)
-    weight = head.weight.detach().float().cpu().numpy()
-    bias = np.zeros(len(weight), np.float32) if head.bias is None else head.bias.detach().float().cpu().numpy()
-    if learns_from_val and len(probe.rows) == len(train.indices):
-        parts = [cached_features(classifier, images, indices) for indices in (train.indices[probe.rows], val.indices)]
-        targets = np.concatenate([train.targets[probe.rows], val.targets])
-        if weights is not None:
-            weights = np.concatenate([weights[probe.rows], weights[len(train.indices) :]])
-        if q := probe.robust_loss:  # none of these layers had learned from what it is asked about
-            said = np.concatenate([probe.unseen, outputs])
-            weights = belief_weights(said, targets, classifier.problem, q, weights)
-        fitted = fit_heads(
-            np.concatenate(parts), targets, classifier.problem, weights, penalties=(probe.penalty,), num_folds=1
-        )
-        weight, bias = fitted.weight, fitted.bias
-    most = max(1, MAX_NUMBERS // probe.unseen.shape[1])
-    return FinalProbe(probe.rows[:most], probe.unseen[:most], outputs, layer, weight, bias)
 
 
 def keep_probe(
@@ -133,35 +76,56 @@ def keep_probe(
     outputs: np.ndarray | None,
     folder: Path,
     class_weights: np.ndarray | None = None,
-    learns_from_val: bool = True,
-) -> None:
-    """Save a probe in its trial's folder for the end of the search, unless it was cut short.
+    refits: bool = True,
+) -> FinalProbe | None:
+    """Save a probe in its trial's folder, unless its features or its validation were incomplete.
 
     Parameters
     ----------
-    classifier, probe, learns_from_val
-        As in `final_probe`; of validation images that the user gave as such nothing is learned.
+    classifier : Classifier
+        With the probe as its classifier layer; it is not changed.
     task : ImageTask
-        The task of the search.
+        Training and validation images.
+    probe : Probe
+        Its penalty is used again, and the weights of images by how far their labels are believed.
     outputs : ndarray or None
-        What the probe says of the validation images.
+        Of the probe for the validation images.
     folder : Path
         Of the trial.
     class_weights : ndarray or None
-        As `saccade.training.imbalance.class_weights` returned them.
+        From `saccade.training.imbalance.class_weights`.
+    refits : bool
+        Whether to fit the layer to the validation images as well. This is not done if the user gave them, or if the
+        probe did not use all training images.
+
+    Returns
+    -------
+    FinalProbe or None
+        What was saved.
     """
-    if outputs is None or len(outputs) < len(task.val.targets):
-        return
-    every = task.train.joined(task.val)
-    final = final_probe(
-        classifier,
-        task.store,
-        task.train,
-        task.val,
-        probe,
-        outputs,
-        learns_from_val=learns_from_val and task.is_holdout,
-        weights=loss_weights(every.targets, task.problem, class_weights, every.weights),
-    )
-    if final is not None:
-        final.save(probe_file(folder))
+    head, train, val = classifier.head, task.train, task.val
+    if outputs is None or len(outputs) < len(val.targets):
+        return None
+    if probe.held_out is None or not isinstance(head, torch.nn.Linear):
+        return None
+    layer = next(name for name, module in classifier.network.named_modules() if module is head)
+    weight = head.weight.detach().float().cpu().numpy()
+    bias = np.zeros(len(weight), np.float32) if head.bias is None else head.bias.detach().float().cpu().numpy()
+    if refits and task.is_holdout and len(probe.rows) == len(train.indices):
+        both = train.joined(val)
+        rows = np.concatenate([probe.rows, len(train.indices) + np.arange(len(val.indices))])
+        features = np.concatenate(
+            [cached_features(classifier, task.store, each) for each in (train.indices[probe.rows], val.indices)]
+        )
+        targets = both.targets[rows]
+        weights = loss_weights(both.targets, task.problem, class_weights, both.weights)
+        weights = None if weights is None else weights[rows]
+        if q := probe.robust_loss:  # the outputs of each image come from a layer that was not fitted to it
+            held_out = np.concatenate([probe.held_out, outputs])
+            weights = belief_weights(held_out, targets, task.problem, q, weights)
+        fitted = fit_heads(features, targets, task.problem, weights, penalties=(probe.penalty,), num_folds=1)
+        weight, bias = fitted.weight, fitted.bias
+    num = max(1, MAX_NUMBERS // probe.held_out.shape[1])
+    final = FinalProbe(probe.rows[:num], probe.held_out[:num], outputs, layer, weight, bias)
+    final.save(probe_file(folder))
+    return final

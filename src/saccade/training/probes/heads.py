@@ -187,10 +187,18 @@ class _Rows:
             kept = values > 1e-6 * values[-1].clamp(min=1e-12)
             axes = vectors[:, kept].float()
         z = torch.cat([torch.ones(len(x), 1), x @ axes], 1)
-        bound = {"multiclass": 0.5, "binary": 0.5, "multilabel": 0.25}.get(problem.type, 1.0)
         # Columns are orthogonal but for what rounding leaves, for which the factor has room.
-        curvature = 1.01 * bound * z.square().sum(0)
-        return cls(axes, mean, scale, z, curvature, _targets(targets, problem), problem, torch.ones(len(x), 1))
+        curvature = 1.01 * problem.curvature_bound * z.square().sum(0)
+        return cls(
+            axes,
+            mean,
+            scale,
+            z,
+            curvature,
+            problem.soft_targets(torch.as_tensor(targets)),
+            problem,
+            torch.ones(len(x), 1),
+        )
 
     def weighted(self, weights: np.ndarray | None) -> _Rows:
         """Return rows that count by these weights, in the place of equal ones."""
@@ -233,15 +241,7 @@ class _Rows:
 
     def _by_output(self, outputs: torch.Tensor) -> torch.Tensor:
         """Return weighted losses of shape (num_heads, num_images, k), k being 1 where an image has one loss."""
-        if self.problem.type == "multilabel":
-            loss = torch.nn.functional.binary_cross_entropy_with_logits(
-                outputs, self.targets.expand_as(outputs), reduction="none"
-            )
-        elif self.problem.is_classification:
-            loss = -(self.targets * outputs.log_softmax(2)).sum(2, keepdim=True)
-        else:
-            loss = (outputs - self.targets).square()
-        return self.weights * loss
+        return self.weights * self.problem.output_losses(outputs, self.targets)
 
     def outputs_of(self, found: torch.Tensor) -> torch.Tensor:
         """Return outputs of shape (num_heads, num_images, num_outputs)."""
@@ -261,11 +261,7 @@ class _Rows:
 
     def slope(self, outputs: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
         """Return the derivative of the loss by the coefficients, of shape (num_heads, 1 + rank, num_outputs)."""
-        if self.problem.type == "multilabel":
-            outputs = outputs.sigmoid()
-        elif self.problem.is_classification:
-            outputs = outputs.softmax(2)
-        errors = (outputs - self.targets) * self.weights * seen[..., None]
+        errors = self.problem.output_gradient(outputs, self.targets) * self.weights * seen[..., None]
         num_heads, num_images, num_outputs = errors.shape
         flat = self.z.T @ errors.permute(1, 0, 2).reshape(num_images, -1)
         return flat.view(-1, num_heads, num_outputs).permute(1, 0, 2)
@@ -293,7 +289,7 @@ class _Descent:
         num_heads, num_columns = len(penalties), rows.z.shape[1]
         self._rows, self._seen = rows, seen
         self._penalty = (penalties[:, None] * torch.cat([torch.zeros(1), torch.ones(num_columns - 1)]))[..., None]
-        self._is_easing = rows.problem.is_classification and rows.num_outputs > MANY_OUTPUTS
+        self._is_easing = rows.num_outputs > MANY_OUTPUTS
         self._part = torch.full((num_heads, 1, 1), 2 / rows.num_outputs if self._is_easing else 1.0)
         self.found = torch.zeros(num_heads, num_columns, rows.num_outputs)
         self._outputs = torch.zeros(num_heads, len(rows.z), rows.num_outputs)
@@ -334,16 +330,10 @@ class _Descent:
         return (after <= most + ROUNDING * before)[:, None, None]
 
 
-def _targets(targets: np.ndarray, problem: Problem) -> torch.Tensor:
-    if problem.type in ("binary", "multiclass"):
-        return torch.eye(problem.num_outputs)[torch.as_tensor(np.asarray(targets, np.int64))]
-    return torch.as_tensor(np.asarray(targets, np.float32)).view(len(targets), -1)
-
-
 def _folds(targets: np.ndarray, problem: Problem, num_folds: int, seed: int) -> np.ndarray:
     """Return the fold of each image; each class is spread evenly over the folds."""
     order = np.random.default_rng(seed).permutation(len(targets))
-    if problem.type in ("binary", "multiclass"):
+    if problem.has_one_class:
         order = order[np.argsort(np.asarray(targets)[order], kind="stable")]
     fold = np.empty(len(targets), np.int64)
     fold[order] = np.arange(len(targets)) % num_folds

@@ -1,56 +1,67 @@
-"""Linear probe: the last layer fitted to frozen features before anything else learns.
+"""Linear probe: the classifier layer is fitted to frozen features before any training.
 
-A logistic regression on the features of a pretrained network takes one pass over the images and no back-propagation,
-and is often most of what a short training can win. Fine-tuning that starts from it does not have to unlearn a random
-head (Kumar et al., "Fine-tuning can distort pretrained features and underperform out-of-distribution", ICLR 2022).
+Logistic regression on the features of a pretrained network takes one forward pass, and often gives most of what a short
+training can gain. Fine-tuning that starts from it does not have to undo a random classifier layer (Kumar et al.,
+"Fine-tuning can distort pretrained features and underperform out-of-distribution", ICLR 2022).
 """
 
 from __future__ import annotations
 
+import hashlib
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 
 from saccade.data.batches import Images
 from saccade.inference.classifier import Classifier
-from saccade.tasks.problem import Problem
-from saccade.training.probes.feature_cache import cached_features
+from saccade.inference.features import features_of
+from saccade.models.network import classifier_parameters
 from saccade.training.probes.robust import fit_robust_heads
 from saccade.training.recipes.recipe import Recipe
 from saccade.training.task import Split
 
 MAX_IMAGES = 4000
-"""Images that a probe looks at; more make it slower than better."""
+"""Images of a probe; more make it slower rather than better."""
 
 IMAGES_OF_CLASS = 5
-"""As many for each class it looks at as well where an epoch has fewer."""
+"""Images per class that a probe uses even if an epoch has fewer."""
+
+MAX_BYTES = 256 * 2**20
+"""Cached features of one image store; the least recently used are dropped first."""
+
+LEAST_FOLDED = 64
+"""Images from which batch norm folding saves more time than it takes."""
+
+_cache: WeakKeyDictionary[Images, OrderedDict[bytes, np.ndarray]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
 class Probe:
-    """A last layer that was fitted to frozen features.
+    """A classifier layer that was fitted to frozen features.
 
     Attributes
     ----------
-    figures : dict
-        ``train_loss``, ``train_part`` (of the images that were seen) and, for classes, ``train_acc``; ``robust_loss``
-        where labels were doubted.
-    rows : ndarray of int64, shape (num_seen,)
-        Which training images were seen, by their place in the split.
+    metrics : dict
+        ``train_loss``, ``train_part`` (fraction of the training images) and, for classification, ``train_acc``;
+        ``robust_loss`` if it is not 0.
+    rows : ndarray of int64, shape (num_images,)
+        The training images of the probe, as positions in the split.
     penalty : float
         See `saccade.training.probes.heads.Head`.
-    unseen : ndarray of float32, shape (num_seen, num_outputs), or None
-        What a layer of that penalty says of each of them that has not learned from it; None without folds.
+    held_out : ndarray of float32, shape (num_images, num_outputs), or None
+        Out-of-fold outputs for these images with that penalty; None without folds.
     robust_loss : float
-        How much labels were doubted: the q of `saccade.training.probes.robust`.
+        The q of `saccade.training.probes.robust`.
     """
 
-    figures: dict[str, float]
+    metrics: dict[str, float]
     rows: np.ndarray = field(repr=False)
     penalty: float
-    unseen: np.ndarray | None = field(default=None, repr=False)
+    held_out: np.ndarray | None = field(default=None, repr=False)
     robust_loss: float = 0.0
 
 
@@ -63,77 +74,78 @@ def fit_head(
     weights: np.ndarray | None = None,
     *,
     robust_loss: float | None = 0.0,
-    most_images: int | None = None,
+    max_images: int | None = None,
 ) -> Probe | None:
-    """Fit the network's last layer to the training images.
+    """Fit the network's classifier layer to the training images.
 
     Parameters
     ----------
     classifier : Classifier
-        Its network's last layer is changed, when that is linear.
+        Its classifier layer is changed if it is linear.
     images : Images
         Decoded images.
     train : Split
-        Which of them to learn from.
+        The training images among them.
     seconds_left : callable
-        When it falls to 0, the images seen so far have to do.
+        If it falls to 0, the images seen so far are enough.
     seed : int
-        Draws the images.
+        Draws the images and the folds.
     weights : ndarray or None
-        Of all training images in the loss, as `saccade.training.imbalance.loss_weights` returned them.
+        Of all training images in the loss, from `saccade.training.imbalance.loss_weights`.
     robust_loss : float or None
         See `saccade.training.probes.robust.fit_robust_heads`.
-    most_images : int or None
-        At most so many are looked at, drawn by `seed`; None is `MAX_IMAGES`.
+    max_images : int or None
+        Most images to use; None is `MAX_IMAGES`.
 
     Returns
     -------
     Probe or None
-        None where there is no linear last layer, or nothing to tell apart.
+        None without a linear classifier layer, or if all images have one class.
 
     Notes
     -----
-    A multilabel problem is a logistic regression for each label, regression is ridge regression; the penalty is chosen
-    by cross-validation: see `saccade.training.probes.heads.fit_heads`.
+    A multilabel problem is one logistic regression per label, regression is ridge regression; the penalty is chosen by
+    cross-validation: see `saccade.training.probes.heads.fit_heads`.
     """
-    head = classifier.head
+    head, problem = classifier.head, classifier.problem
     if not isinstance(head, torch.nn.Linear):
         return None
-    chosen = np.random.default_rng(seed).permutation(len(train.indices))[: most_images or MAX_IMAGES]
-    features = cached_features(classifier, images, train.indices[chosen], seconds_left)
-    chosen = chosen[: len(features)]
-    of_chosen = None if weights is None else weights[chosen]
-    targets = train.targets[chosen]
-    if classifier.problem.type in ("binary", "multiclass") and len(np.unique(targets)) < 2:
+    rows = np.random.default_rng(seed).permutation(len(train.indices))[: max_images or MAX_IMAGES]
+    features = cached_features(classifier, images, train.indices[rows], seconds_left)
+    rows = rows[: len(features)]
+    targets = train.targets[rows]
+    if problem.has_one_class and len(np.unique(targets)) < 2:
         return None
-    fitted, q = fit_robust_heads(features, targets, classifier.problem, robust_loss, of_chosen, seconds_left, seed=seed)
+    row_weights = None if weights is None else weights[rows]
+    fitted, q = fit_robust_heads(features, targets, problem, robust_loss, row_weights, seconds_left, seed=seed)
     with torch.no_grad():
         head.weight.copy_(torch.as_tensor(fitted.weight))
         if head.bias is not None:
             head.bias.copy_(torch.as_tensor(fitted.bias))
         outputs = head(torch.tensor(features, device=head.weight.device)).cpu()
-    figures = _figures(classifier.problem, outputs, torch.as_tensor(targets), len(train.indices))
+    y = torch.as_tensor(targets)
+    metrics = {"train_loss": problem.loss(outputs, y).item(), "train_part": len(targets) / len(train.indices)}
+    if problem.has_classes:
+        metrics["train_acc"] = problem.num_right(outputs, y) / len(targets)
     if q:
-        figures["robust_loss"] = q
-    return Probe(figures, chosen, fitted.penalty, fitted.held_out, q)
+        metrics["robust_loss"] = q
+    return Probe(metrics, rows, fitted.penalty, fitted.held_out, q)
 
 
-def most_probed(recipe: Recipe, num_outputs: int) -> int:
-    """Return how many images a probe looks at, where there are more: as many as an epoch has, or some of each class."""
+def max_probe_images(recipe: Recipe, num_outputs: int) -> int:
+    """Return the most images of a probe: as many as an epoch has, or a few per class, up to `MAX_IMAGES`."""
     return min(MAX_IMAGES, max(recipe.images_per_epoch or MAX_IMAGES, IMAGES_OF_CLASS * num_outputs))
 
 
 def outputs_of_frozen(
     classifier: Classifier, images: Images, indices: np.ndarray, seconds_left: Callable[[], float]
 ) -> np.ndarray:
-    """Return what `Classifier.outputs` would return, by features that are kept for the next trial of the network.
+    """Return `Classifier.outputs` of a network with a probed head and an unchanged backbone, from cached features.
 
     Parameters
     ----------
-    classifier : Classifier
-        Probed, and not trained since.
-    images, indices, seconds_left
-        As in `saccade.training.probes.feature_cache.cached_features`.
+    classifier, images, indices, seconds_left
+        As in `cached_features`.
     """
     head = classifier.head
     assert isinstance(head, torch.nn.Linear)
@@ -143,8 +155,63 @@ def outputs_of_frozen(
     return outputs
 
 
-def _figures(problem: Problem, outputs: torch.Tensor, targets: torch.Tensor, num_images: int) -> dict[str, float]:
-    figures = {"train_loss": problem.loss(outputs, targets).item(), "train_part": len(targets) / num_images}
-    if problem.is_classification:
-        figures["train_acc"] = problem.num_right(outputs, targets) / len(targets)
-    return figures
+def cached_features(
+    classifier: Classifier,
+    images: Images,
+    indices: np.ndarray,
+    seconds_left: Callable[[], float] = lambda: 1.0,
+    *,
+    max_bytes: int = MAX_BYTES,
+) -> np.ndarray:
+    """Return the features of some images; this process computes them once per backbone.
+
+    Parameters
+    ----------
+    classifier : Classifier
+        Its backbone is identified by a digest of its weights.
+    images : Images
+        Decoded images that do not change. The cache is dropped with them.
+    indices : ndarray of int, shape (num_images,)
+        Images in `images`.
+    seconds_left : callable
+        If it falls to 0, the features of the first images are returned, and not cached.
+    max_bytes : int
+        Size of the cache.
+
+    Returns
+    -------
+    ndarray of float32, shape (num_images, num_features)
+        Read-only.
+    """
+    key = _digest(classifier, indices)
+    try:
+        cached = _cache.setdefault(images, OrderedDict())
+    except TypeError:  # a list, for example, which may change
+        cached = OrderedDict()
+    if key in cached:
+        cached.move_to_end(key)
+        return cached[key]
+    if len(indices) >= LEAST_FOLDED:
+        classifier.fuse()
+    try:
+        features = features_of(classifier, classifier.batches(images, indices), seconds_left)
+    finally:
+        classifier.unfuse()  # training will change its weights
+    features.flags.writeable = False
+    if len(features) == len(indices):
+        cached[key] = features
+        while sum(each.nbytes for each in cached.values()) > max_bytes:
+            cached.popitem(last=False)
+    return features
+
+
+def _digest(classifier: Classifier, indices: np.ndarray) -> bytes:
+    """Return a digest of everything that features depend on; for the weights it takes milliseconds."""
+    digest = hashlib.blake2b(repr((classifier.blueprint, classifier.inference)).encode(), digest_size=16)
+    digest.update(np.ascontiguousarray(indices).tobytes())
+    head = classifier_parameters(classifier.network)
+    for name, tensor in classifier.network.state_dict().items():
+        if name not in head:
+            digest.update(name.encode())
+            digest.update(np.ascontiguousarray(tensor.cpu().numpy()).data)
+    return digest.digest()

@@ -12,9 +12,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from torch.nn import functional
 
-from saccade.errors import HyperparameterError
 from saccade.space import Dict
 from saccade.tasks.problem import Problem
 from saccade.training.probes.heads import NUM_FOLDS, PENALTIES, Head, HeadFitter
@@ -33,56 +31,6 @@ NUM_ERRORS = 2.0
 """Standard errors by which it must be better to doubt labels."""
 
 
-def robust_loss(
-    problem: Problem,
-    outputs: torch.Tensor,
-    targets: torch.Tensor,
-    q: float,
-    smoothing: float = 0.0,
-    class_weights: torch.Tensor | None = None,
-    sample_weights: torch.Tensor | None = None,
-) -> torch.Tensor:
-    """Return the mean generalised cross entropy of a batch.
-
-    Parameters
-    ----------
-    problem : Problem
-        Of classes; for multilabel problems each label is a choice between two classes.
-    outputs, targets, smoothing, class_weights, sample_weights
-        As in `Problem.loss`.
-    q : float
-        How little wrong labels count, from 0, which is cross entropy, to 1.
-
-    Returns
-    -------
-    Tensor, shape ()
-
-    Examples
-    --------
-    >>> problem = Problem.of(["cat", "dog"])
-    >>> believed, disbelieved = torch.tensor([[3.0, 0.0]]), torch.tensor([[0.0, 3.0]])
-    >>> [round(robust_loss(problem, each, torch.tensor([0]), 0.7).item(), 2) for each in (believed, disbelieved)]
-    [0.05, 1.26]
-    """
-    if not q:
-        return problem.loss(outputs, targets, smoothing, class_weights, sample_weights)
-    outputs = outputs.float()
-    is_mixed = targets.is_floating_point() and problem.type != "multilabel"
-    soft = targets if is_mixed else problem.soft_targets(targets, smoothing)
-    if problem.type == "multilabel":
-        has = soft * _power_loss(functional.logsigmoid(outputs), q)
-        has_not = (1 - soft) * _power_loss(functional.logsigmoid(-outputs), q)
-        losses = ((has if class_weights is None else has * class_weights) + has_not).mean(1)
-    else:
-        by_class = soft if class_weights is None else soft * class_weights
-        losses = (by_class * _power_loss(outputs.log_softmax(1), q)).sum(1)
-    return (losses if sample_weights is None else losses * sample_weights).mean()
-
-
-def _power_loss(log_p: torch.Tensor, q: float) -> torch.Tensor:
-    return -torch.expm1(q * log_p) / q
-
-
 def belief_weights(
     held_out: np.ndarray, targets: np.ndarray, problem: Problem, q: float, weights: np.ndarray | None = None
 ) -> np.ndarray:
@@ -97,7 +45,7 @@ def belief_weights(
     problem : Problem
         Of classes.
     q : float
-        As in `robust_loss`.
+        As in `Problem.loss`.
     weights : ndarray or None, shape (num_images,) or (num_images, num_labels)
         How much each would count if it were believed.
 
@@ -113,11 +61,8 @@ def belief_weights(
     array([1.76, 0.24], dtype=float32)
     """
     probabilities = problem.activate(torch.as_tensor(held_out)).numpy()
-    if problem.type == "multilabel":
-        believed = np.where(targets > 0, probabilities, 1 - probabilities)
-    else:
-        believed = probabilities[np.arange(len(targets)), targets]
-    doubted = believed**q
+    believed = problem.loss_terms(probabilities, targets)
+    doubted = (believed[:, 0] if problem.has_one_class else believed) ** q
     doubted = doubted / doubted.mean()
     return np.asarray(doubted if weights is None else (doubted.T * weights.T).T, np.float32)
 
@@ -139,7 +84,7 @@ def fit_robust_heads(
     Parameters
     ----------
     q : float or None
-        As in `robust_loss`; 0 leaves it at one fit. None is `AUTO_Q` if labels `look_wrong` and heads that doubt them
+        As in `Problem.loss`; 0 leaves it at one fit. None is `AUTO_Q` if labels `look_wrong` and heads that doubt them
         are right more often about images that they have not seen, by more than chance (`NUM_ERRORS`); else 0. Labels
         that are wrong at random lower the accuracy of all heads alike, so that it tells the better one all the same
         (Ghosh et al., "Making risk minimization tolerant to label noise", Neurocomputing 2015).
@@ -185,7 +130,7 @@ def look_wrong(held_out: np.ndarray | None, targets: np.ndarray, problem: Proble
     >>> look_wrong(held_out, targets, problem)
     True
     """
-    if held_out is None or problem.type not in ("binary", "multiclass"):
+    if held_out is None or not problem.has_one_class:
         return False
     probabilities = problem.activate(torch.as_tensor(held_out)).numpy()
     given = probabilities[np.arange(len(targets)), targets] < IMPOSSIBLE
@@ -209,7 +154,5 @@ def check_robust_loss(space: Dict, problem: Problem) -> None:
     HyperparameterError
         When it does for a regression problem.
     """
-    if not problem.is_classification and any(choices(space, "robust_loss")):
-        raise HyperparameterError(
-            "robust_loss is for wrong labels of classes, and this is a regression problem; leave it away"
-        )
+    if any(choices(space, "robust_loss")):
+        problem.require_classes("robust_loss")

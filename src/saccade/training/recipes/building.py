@@ -1,4 +1,4 @@
-"""Build the network of a recipe."""
+"""Build the network of a recipe, and check the networks and methods of a search space before the search."""
 
 from __future__ import annotations
 
@@ -8,63 +8,36 @@ from typing import Any
 
 import torch
 
+from saccade.data.augmentation import policy
+from saccade.errors import HyperparameterError
 from saccade.inference.classifier import Blueprint, Classifier
 from saccade.models.catalogue import resolve_name
-from saccade.models.custom import OwnPart, build_own_network
-from saccade.models.network import build_network, classifier_parameters, network_input
+from saccade.models.custom import CustomObject, build_custom_network
+from saccade.models.network import InputSpec, build_network, classifier_parameters, network_input
+from saccade.models.weights import find_weights
 from saccade.numerics.device import Numerics
+from saccade.space import Dict
 from saccade.tasks.problem import Problem
-from saccade.training.recipes.recipe import Recipe
-
-
-def blueprint_of(network: torch.nn.Module, recipe: Recipe) -> Blueprint:
-    """Return the blueprint of the recipe's network: what its weights were trained to see, unless told otherwise."""
-    spec = network_input(network)
-    spec = replace(
-        spec,
-        img_size=recipe.img_size or spec.img_size,
-        crop_pct=recipe.crop_pct or spec.crop_pct,
-        mean=_for_channels(spec.mean, recipe.in_chans),
-        std=_for_channels(spec.std, recipe.in_chans),
-    )
-    if isinstance(recipe.model, OwnPart):
-        return Blueprint(None, spec, recipe.img_size, recipe.tta, repr(recipe.model))
-    return Blueprint(resolve_name(recipe.model), spec, recipe.img_size, recipe.tta)
-
-
-def _for_channels(values: tuple[float, ...], in_chans: int) -> tuple[float, ...]:
-    """Return the figures of so many channels from those of a network's own, as timm adapts its first layer."""
-    if len(values) == in_chans:
-        return values
-    if in_chans == 1:
-        return (sum(values) / len(values),)
-    return tuple(values[channel % len(values)] for channel in range(in_chans))
-
-
-def weights_options(recipe: Recipe, weights: Path | None) -> dict[str, Any]:
-    """Return where `build_network` and `find_weights` are to look for weights: the recipe's word counts first."""
-    where = Path(recipe.weights).expanduser() if recipe.weights else weights
-    if where is None or not recipe.pretrained:
-        return {}
-    return {"folder": where} if where.is_dir() else {"file": where}
+from saccade.training.recipes.optimisation import check_optimizer
+from saccade.training.recipes.recipe import Recipe, choices
 
 
 def new_classifier(
     recipe: Recipe, problem: Problem, numerics: Numerics, weights: Path | None = None, *, is_loaded_next: bool = False
 ) -> Classifier:
-    """Build the recipe's network, pretrained if it says so, with a new last layer for the problem.
+    """Build the recipe's network, pretrained if the recipe says so, with a new classifier layer.
 
     Parameters
     ----------
     recipe, problem, numerics
-        What the network is, what its outputs mean, and where it is placed.
+        Network, meaning of its outputs, and device.
     weights : Path or None
-        A file of pretrained weights, or a folder of them, for recipes that name none.
+        A file of pretrained weights, or a folder of them, for recipes without their own.
     is_loaded_next : bool
-        Whether all weights are loaded into it next, so that it may be built without any.
+        Whether the caller loads all weights next, so that none need be initialised.
     """
-    if isinstance(recipe.model, OwnPart):
-        network = build_own_network(recipe.model, problem.num_outputs, recipe.in_chans, recipe.img_size)
+    if isinstance(recipe.model, CustomObject):
+        network = build_custom_network(recipe.model, problem.num_outputs, recipe.in_chans, recipe.img_size)
     else:
         where = weights_options(recipe, weights)
         network = build_network(
@@ -77,21 +50,118 @@ def new_classifier(
             drop_path_rate=recipe.drop_path,
             weights_file=where.get("file"),
             weights_folder=where.get("folder"),
-            random_start=not (recipe.starts_pretrained or is_loaded_next),  # the last layer starts from zero
+            random_start=not (recipe.starts_pretrained or is_loaded_next),
         )
     if recipe.starts_pretrained:
-        _quiet_head(network)
+        # The classifier layer starts from zero. Some of timm's start so large for few classes that the first gradients
+        # undo the pretraining (compare Kumar et al., "Fine-tuning can distort pretrained features", 2022).
+        head = classifier_parameters(network)
+        with torch.no_grad():
+            for name, parameter in network.named_parameters():
+                if name in head:
+                    parameter.zero_()
     return Classifier(blueprint_of(network, recipe), problem, network, numerics)
 
 
-@torch.no_grad()
-def _quiet_head(network: torch.nn.Module) -> None:
-    """Start the new last layer from zero, so that its first gradients do not shake what was pretrained.
+def blueprint_of(network: torch.nn.Module, recipe: Recipe) -> Blueprint:
+    """Return the blueprint of the recipe's network; the recipe overrides the input of the pretraining."""
+    spec = network_input(network)
+    spec = replace(
+        spec,
+        img_size=recipe.img_size or spec.img_size,
+        crop_pct=recipe.crop_pct or spec.crop_pct,
+        mean=_for_channels(spec.mean, recipe.in_chans),
+        std=_for_channels(spec.std, recipe.in_chans),
+    )
+    if isinstance(recipe.model, CustomObject):
+        return Blueprint(None, spec, recipe.img_size, recipe.tta, repr(recipe.model))
+    return Blueprint(resolve_name(recipe.model), spec, recipe.img_size, recipe.tta)
 
-    Some of timm's heads start so large for few classes that the first steps undo the pretraining; from zero, the head
-    learns first and the rest follows (compare Kumar et al., "Fine-tuning can distort pretrained features", 2022).
+
+def _for_channels(values: tuple[float, ...], in_chans: int) -> tuple[float, ...]:
+    """Return means or deviations for another number of channels, as timm adapts the first layer."""
+    if len(values) == in_chans:
+        return values
+    if in_chans == 1:
+        return (sum(values) / len(values),)
+    return tuple(values[channel % len(values)] for channel in range(in_chans))
+
+
+def weights_options(recipe: Recipe, weights: Path | None) -> dict[str, Any]:
+    """Return the arguments ``file`` or ``folder`` of `find_weights`; those of the recipe come first."""
+    where = Path(recipe.weights).expanduser() if recipe.weights else weights
+    if where is None or not recipe.pretrained:
+        return {}
+    return {"folder": where} if where.is_dir() else {"file": where}
+
+
+def check_networks(space: Dict, weights: Path | None, num_outputs: int) -> None:
+    """Check that every network of a search space exists, and that its pretrained weights are available.
+
+    Raises
+    ------
+    UnknownModelError, WeightsNotFoundError
+        With what to do.
+    HyperparameterError
+        If a custom network does not return `num_outputs` outputs.
     """
-    head = classifier_parameters(network)
-    for name, parameter in network.named_parameters():
-        if name in head:
-            parameter.zero_()
+    for model in choices(space, "model"):
+        if isinstance(model, CustomObject):
+            for img_size in choices(space, "img_size"):
+                build_custom_network(model, num_outputs, stored_channels(space), img_size)
+            continue
+        resolve_name(model)
+        for pretrained in choices(space, "pretrained"):
+            for file in choices(space, "weights"):
+                if pretrained:
+                    find_weights(model, **weights_options(Recipe.of({"model": model, "weights": file}), weights))
+
+
+def check_methods(space: Dict) -> None:
+    """Check that every optimizer and augmentation policy of a search space exists.
+
+    Raises
+    ------
+    UnknownNameError
+        With similar names.
+    """
+    for opt in choices(space, "opt"):
+        if isinstance(opt, str):
+            check_optimizer(opt)
+    for name in choices(space, "auto_augment"):
+        if name is not None:
+            policy(name)
+
+
+def stored_side(space: Dict, num_outputs: int) -> int:
+    """Return the shorter side in pixels that stored images need for all networks of a search space."""
+    sides = []
+    for model in choices(space, "model"):
+        spec = _input_of(model, num_outputs)
+        for img_size in choices(space, "img_size"):
+            for crop_pct in choices(space, "crop_pct"):
+                sides.append(round((img_size or spec.img_size) / (crop_pct or spec.crop_pct)))
+    return max(sides)
+
+
+def stored_channels(space: Dict) -> int:
+    """Return the number of channels that stored images need.
+
+    Raises
+    ------
+    HyperparameterError
+        If trials would need different numbers.
+    """
+    channels = choices(space, "in_chans")
+    if len(set(channels)) > 1:
+        raise HyperparameterError(
+            f"in_chans was given {channels}; expected one number, because images are decoded once for all trials"
+        )
+    return int(channels[0])
+
+
+def _input_of(model: str | CustomObject, num_outputs: int) -> InputSpec:
+    if isinstance(model, str):
+        return network_input(resolve_name(model))
+    network = model.value if isinstance(model.value, torch.nn.Module) else model.value(num_outputs)
+    return network_input(network)

@@ -1,22 +1,24 @@
-"""What a search tries where the user names no network: networks that can be had here, and recipes that suit the images.
+"""What a search tries if the user names no network, and how many images it uses within the time limit.
 
-The recipes were found on photographs and small grey pictures with small networks on two cores: a few hundred steps
-whose learning rate comes down to nothing are worth more than many that are cut off, and label smoothing helps them.
+The defaults were found on photographs and small grey images with small networks on two cores: a few hundred steps whose
+learning-rate schedule ends are worth more than many that are cut off, and label smoothing helps them. Rates are those
+of small networks on two cores, which train on 80 photographs or 200 small images per second.
 """
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 from saccade.data.decoding import ImageSource, image_size
-from saccade.errors import ImageReadError
-from saccade.models.weights import networks_in_folder
-from saccade.space import Categorical, Real
-from saccade.training.recipes.data_budget import images_per_epoch, most_used, num_epochs_of_many
+from saccade.errors import ImageReadError, WeightsNotFoundError
+from saccade.models.weights import find_weights, networks_in_folder
+from saccade.space import Categorical, Dict, Real
+from saccade.training.recipes.building import weights_options
+from saccade.training.recipes.recipe import Recipe, choices, recipe_space
 
 MAX_NETWORKS = 6
 """Networks of a local folder that are searched; those with the largest files come first."""
@@ -28,36 +30,58 @@ ON_GPU = (
     "beitv2_base_patch16_224.in1k_ft_in22k_in1k",
     "convnext_base.fb_in22k_ft_in1k",
 )
-"""Networks whose weights are taken from the hub, or from its cache, where there is no local folder."""
+"""Networks whose weights come from the hub or its cache if there is no local folder."""
 
 FROM_SCRATCH = ("resnet10t", "resnet18")
-"""Networks that learn most from few images without pretrained weights."""
+"""The best networks for few images without pretrained weights."""
 
 MANY_IMAGES, LEAST_PART = 1000, 0.05
-"""Training images from which on learning rates are those of many, and the least part of these that few images get.
+"""With fewer training images, learning rates are scaled down in proportion, at most to this fraction.
 
-A pretrained network that learns as fast from 200 images as from 1,000 forgets what it knew: it ends below its probe.
+A pretrained network that changes as fast with 200 images as with 1,000 ends below its linear probe.
 """
 
 LONG_SEARCH_S = 900.0
-"""Time limit from which on longer trainings and stronger augmentation are tried as well."""
+"""Time limit from which longer training and stronger augmentation are tried as well."""
 
 SMALL_SIDE = 56
-"""Pixels of the shorter side below which a network gets fewer pixels than it was made for."""
+"""Shorter side in pixels below which the input is smaller than the network's own size."""
 
 NUM_MEASURED = 32
-"""Images whose size is looked at."""
+"""Images whose size is read."""
+
+PROBED, SECONDS_PER_PROBE = 4000, 120.0
+"""An epoch has at most this many images for each so many seconds of the limit, so that several networks are probed."""
+
+LEAST_IN_EPOCH = 1500
+LEAST_SPLIT = 1.5
+"""Images are divided into smaller epochs if there are this many times as many as an epoch should have."""
+
+USED_PER_SECOND = 200.0
+"""Images per second of the time limit beyond which nothing more is used."""
+
+TRAINED_PER_SECOND = 60.0
+"""Images per second of the time limit that one trial trains on: about half of what there is time for."""
+
+LEAST_EPOCHS, MAX_PASSES = 3, 3
+
+HELD_OUT_PER_SECOND = 4.0
+LEAST_HELD_OUT, MAX_HELD_OUT, HELD_OUT_PER_CLASS = 500, 5000, 2
+"""Bounds of the validation set; 5,000 images give an accuracy within half a percentage point."""
+
+GPU_FACTOR = 20.0
+"""Speed of a GPU relative to two cores."""
 
 
 def default_networks(weights: Path | None, is_gpu: bool) -> list[str]:
-    """Return the networks to search: those of the local folder of weights, or else well-known ones of the hub.
+    """Return the networks to search: those of the local folder of weights, or else common ones from the hub.
 
     Parameters
     ----------
     weights : Path or None
-        A folder of weights, or one file; None is the folder that ``SACCADE_WEIGHTS`` names, if any.
+        A folder of weights, or one file; None is the folder named by ``SACCADE_WEIGHTS``, if any.
     is_gpu : bool
-        Whether they are trained on a GPU.
+        Whether training runs on a GPU.
     """
     return networks_in_folder(weights)[:MAX_NETWORKS] or list(ON_GPU if is_gpu else ON_CPU)
 
@@ -65,16 +89,16 @@ def default_networks(weights: Path | None, is_gpu: bool) -> list[str]:
 def default_space(
     images: Sequence[ImageSource], *, weights: Path | None, is_gpu: bool, time_limit_s: float | None
 ) -> dict[str, Any]:
-    """Return hyperparameters and spaces for a fit that names no network.
+    """Return hyperparameters and spaces for a fit without named networks.
 
     Parameters
     ----------
     images : sequence of image
-        The training images; the sizes of a few are looked at.
+        The training images, of which a few are measured.
     weights, is_gpu
         As in `default_networks`.
     time_limit_s : float or None
-        Of the fit. None makes the space finite, so that the search ends by itself.
+        Of the fit. With None the space is finite, so that the search ends.
 
     Examples
     --------
@@ -84,13 +108,13 @@ def default_space(
     >>> space["img_size"], space["epochs"]
     (128, 20)
     """
-    num_images = min(len(images), most_used(time_limit_s, is_gpu))
+    num_images = min(len(images), max_used(time_limit_s, is_gpu))
     in_epoch = images_per_epoch(num_images, time_limit_s, is_gpu)
     if in_epoch is None:
         epochs = num_passes = num_epochs(len(images), is_gpu)
     else:
         assert time_limit_s is not None
-        epochs = num_epochs_of_many(num_images, in_epoch, time_limit_s, is_gpu)
+        epochs = num_short_epochs(num_images, in_epoch, time_limit_s, is_gpu)
         num_passes = math.ceil(epochs * in_epoch / num_images)
     space: dict[str, Any] = {
         "model": Categorical(*default_networks(weights, is_gpu)),
@@ -118,14 +142,14 @@ def default_space(
 
 
 def scratch_space(num_images: int, is_gpu: bool) -> dict[str, Any]:
-    """Return what takes the place of the default where there are no pretrained weights at all.
+    """Return hyperparameters and spaces for training small networks from random weights.
 
     Parameters
     ----------
     num_images : int
         Training images.
     is_gpu : bool
-        Whether they are trained on a GPU.
+        Whether training runs on a GPU.
     """
     epochs = 4 * num_epochs(num_images, is_gpu)
     return {
@@ -141,7 +165,7 @@ def scratch_space(num_images: int, is_gpu: bool) -> dict[str, Any]:
 
 
 def num_epochs(num_images: int, is_gpu: bool) -> int:
-    """Return how many epochs make a few hundred steps on a CPU, and a few thousand on a GPU."""
+    """Return the epochs of a few hundred steps on a CPU, or a few thousand on a GPU."""
     num_seen, most = (30_000, 40) if is_gpu else (6_000, 20)
     return min(most, max(3, math.ceil(num_seen / max(num_images, 1))))
 
@@ -151,7 +175,7 @@ def _rounded(value: float) -> float:
 
 
 def least_area(epochs: int) -> float:
-    """Return the smallest area of the random crop: what is seen a few times only is not to be varied much.
+    """Return the smallest area of the random crop: the fewer epochs, the weaker the augmentation.
 
     Examples
     --------
@@ -162,7 +186,7 @@ def least_area(epochs: int) -> float:
 
 
 def _small_side(images: Sequence[ImageSource]) -> int | None:
-    """Return the input size for small images: about four times their own; None where the network's own is right."""
+    """Return the input size for small images, about four times their own; None for larger ones."""
     sides = []
     for image in images[:: max(1, len(images) // NUM_MEASURED)]:
         try:
@@ -172,3 +196,141 @@ def _small_side(images: Sequence[ImageSource]) -> int | None:
     if not sides or (side := statistics.median(sides)) >= SMALL_SIDE:
         return None
     return max(64, 32 * math.ceil(4 * side / 32))
+
+
+def max_used(limit_s: float | None, is_gpu: bool) -> float:
+    """Return the most images that a fit with default networks uses.
+
+    Parameters
+    ----------
+    limit_s : float or None
+        Its time limit, if any.
+    is_gpu : bool
+        Whether training runs on a GPU.
+
+    Examples
+    --------
+    >>> max_used(60.0, is_gpu=False), max_used(None, is_gpu=False)
+    (12000, inf)
+    """
+    return math.inf if limit_s is None else math.ceil(USED_PER_SECOND * limit_s * (GPU_FACTOR if is_gpu else 1.0))
+
+
+def images_per_epoch(num_images: float, limit_s: float | None, is_gpu: bool) -> int | None:
+    """Return the images of an epoch, so that several epochs are possible; None is all of them.
+
+    Parameters
+    ----------
+    num_images : int
+        Training images.
+    limit_s, is_gpu
+        As in `max_used`.
+
+    Examples
+    --------
+    >>> images_per_epoch(100_000, 60.0, is_gpu=False), images_per_epoch(2000, 60.0, is_gpu=False)
+    (2000, None)
+    """
+    if limit_s is None:
+        return None
+    factor = GPU_FACTOR if is_gpu else 1.0
+    num = round(factor * max(LEAST_IN_EPOCH, min(PROBED, PROBED * limit_s / SECONDS_PER_PROBE)))
+    return num if num_images >= LEAST_SPLIT * num else None
+
+
+def num_short_epochs(num_images: float, in_epoch: int, limit_s: float, is_gpu: bool) -> int:
+    """Return the epochs of a trial whose epochs do not cover all images.
+
+    Parameters
+    ----------
+    num_images : float
+        All training images that are used.
+    in_epoch : int
+        From `images_per_epoch`.
+    limit_s, is_gpu
+        As in `max_used`.
+
+    Examples
+    --------
+    >>> [num_short_epochs(200 * limit_s, 4000, limit_s, is_gpu=False) for limit_s in (120, 600, 3600)]
+    [3, 9, 54]
+    """
+    num_trained = TRAINED_PER_SECOND * limit_s * (GPU_FACTOR if is_gpu else 1.0)
+    return max(LEAST_EPOCHS, round(min(num_trained, MAX_PASSES * num_images) / in_epoch))
+
+
+def max_held_out(limit_s: float | None, is_gpu: bool, num_classes: int = 1) -> int:
+    """Return the most images to hold out by default, so that validation takes a small part of the time.
+
+    Parameters
+    ----------
+    limit_s, is_gpu
+        As in `max_used`.
+    num_classes : int
+        Each class gets two images at least.
+
+    Examples
+    --------
+    >>> [max_held_out(limit_s, is_gpu=False) for limit_s in (60.0, 300.0, None)]
+    [500, 1200, 5000]
+    """
+    num = MAX_HELD_OUT
+    if limit_s is not None:
+        rate = HELD_OUT_PER_SECOND * (GPU_FACTOR if is_gpu else 1.0)
+        num = min(max(round(rate * limit_s), LEAST_HELD_OUT), MAX_HELD_OUT)
+    return max(num, HELD_OUT_PER_CLASS * num_classes)
+
+
+def fall_back_to_available_models(
+    space: Dict, weights: Path | None, *, given: Collection[str] = (), num_images: int = 1000, is_gpu: bool = False
+) -> tuple[Dict, str]:
+    """Return the space with only those networks whose weights are available, and a message for the user.
+
+    Without any, the networks of the local folder of weights replace them; without these, small networks with random
+    weights. The space does not change if training starts from random weights anyway.
+
+    Parameters
+    ----------
+    space : Dict
+        Its networks were not named by the user.
+    weights : Path or None
+        A folder of weights, or one file.
+    given : collection of str
+        Hyperparameters of the user, which do not change.
+    num_images, is_gpu
+        As in `scratch_space`.
+
+    Raises
+    ------
+    WeightsNotFoundError
+        If no weights are available, and the user asked for pretrained ones.
+    """
+    if True not in choices(space, "pretrained"):
+        return space, ""
+    names: list[str] = choices(space, "model")
+    missing: dict[str, WeightsNotFoundError] = {}
+    for name in names:
+        try:
+            find_weights(name, **weights_options(Recipe.of({"model": name}), weights))
+        except WeightsNotFoundError as error:
+            missing[name] = error
+    if not missing:
+        return space, ""
+    available = [name for name in names if name not in missing] or networks_in_folder(weights)[:MAX_NETWORKS]
+    if available:
+        model = available[0] if len(available) == 1 else Categorical(*available)
+        message = (
+            f"No pretrained weights are available for {', '.join(missing)}; this fit uses {', '.join(available)} "
+            "instead. Name networks by hyperparameters={'model': …}."
+        )
+        return Dict({**space.data, "model": model}), message
+    reason = next(iter(missing.values()))
+    if "pretrained" in given:
+        raise reason
+    in_epoch = space.data.get("images_per_epoch") or num_images
+    scratch = {name: value for name, value in scratch_space(in_epoch, is_gpu).items() if name not in given}
+    message = (
+        "NO PRETRAINED WEIGHTS: this fit trains small networks from random weights, which needs many more images and "
+        f"hours to reach a good accuracy. {reason}"
+    )
+    return recipe_space({**{str(name): value for name, value in space.data.items()}, **scratch}), message

@@ -18,7 +18,7 @@ from timm.optim import (
 from timm.scheduler import create_scheduler_v2
 
 from saccade.errors import HyperparameterError, UnknownNameError
-from saccade.models.custom import OwnPart
+from saccade.models.custom import CustomObject
 from saccade.models.network import classifier_parameters
 from saccade.tasks.problem import Problem
 from saccade.training.recipes.recipe import Recipe
@@ -46,7 +46,7 @@ def make_optimizer(network: torch.nn.Module, recipe: Recipe) -> torch.optim.Opti
     HyperparameterError
         When an own class makes no optimizer; or when a factor is for the last layer and nobody knows which that is.
     """
-    if isinstance(recipe.opt, OwnPart):
+    if isinstance(recipe.opt, CustomObject):
         return _own_optimizer(recipe.opt, _parameter_groups(network, recipe), recipe)
     check_optimizer(recipe.opt)
     device = next(network.parameters()).device
@@ -80,7 +80,7 @@ def check_optimizer(name: str) -> None:
         raise UnknownNameError.of("optimizer", name, known)
 
 
-def _own_optimizer(own: OwnPart, groups: list[dict[str, Any]], recipe: Recipe) -> torch.optim.Optimizer:
+def _own_optimizer(own: CustomObject, groups: list[dict[str, Any]], recipe: Recipe) -> torch.optim.Optimizer:
     parameters = inspect.signature(own.value).parameters
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     given = {"lr": recipe.lr, "momentum": recipe.momentum, "weight_decay": recipe.weight_decay}
@@ -217,8 +217,7 @@ class Mixing:
     """
 
     def __init__(self, recipe: Recipe, problem: Problem) -> None:
-        if not problem.is_classification:
-            raise HyperparameterError("mixup and cutmix mix classes; set them to 0 for regression")
+        problem.require_classes("mixup or cutmix")
         self._problem, self._smoothing = problem, recipe.smoothing
         self._mixup = Mixup(mixup_alpha=recipe.mixup, cutmix_alpha=recipe.cutmix, label_smoothing=0.0)
 

@@ -10,7 +10,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from saccade.errors import HyperparameterError, near_names
-from saccade.models.custom import OwnPart, with_own_parts
+from saccade.models.custom import CustomObject, wrap_custom_objects
 from saccade.space import Categorical, Dict, Int, Real, Space
 from saccade.space.constants import plain
 
@@ -57,7 +57,7 @@ class Recipe(BaseModel):
         extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False, arbitrary_types_allowed=True
     )
 
-    model: str | OwnPart = Field("resnet18", description="network: a timm name, one of GluonCV's, or an own one")
+    model: str | CustomObject = Field("resnet18", description="network: a timm name, one of GluonCV's, or an own one")
     pretrained: bool = Field(True, description="start from pretrained weights")
     weights: str | None = Field(None, description="file of pretrained weights, or a folder of such files")
 
@@ -70,7 +70,7 @@ class Recipe(BaseModel):
     )
     batch_size: int = Field(16, ge=1, description="images a step")
     lr: float = Field(1e-3, gt=0, description="learning rate")
-    opt: str | OwnPart = Field("adamw", description="optimizer, by timm's name, or an own class")
+    opt: str | CustomObject = Field("adamw", description="optimizer, by timm's name, or an own class")
     weight_decay: float = Field(1e-4, ge=0, description="weight decay; not on biases and normalisation")
     momentum: float = Field(0.9, ge=0, lt=1, description="momentum, for optimizers that have it")
     sched: Literal["cosine", "step", "poly", "tanh", "constant"] = Field(
@@ -116,7 +116,7 @@ class Recipe(BaseModel):
     color_jitter: float = Field(0.0, ge=0, description="strength of random colour changes")
     auto_augment: str | None = Field(None, description="randaugment, autoaugment, trivialaugment or augmix")
     re_prob: float = Field(0.0, ge=0, le=1, description="probability of erasing a rectangle")
-    train_transform: OwnPart | None = Field(None, description="own transform in place of all augmentation")
+    train_transform: CustomObject | None = Field(None, description="own transform in place of all augmentation")
     mixup: float = Field(0.0, ge=0, description="mixup alpha")
     cutmix: float = Field(0.0, ge=0, description="cutmix alpha")
 
@@ -147,16 +147,16 @@ class Recipe(BaseModel):
     @field_validator("model", mode="before")
     @classmethod
     def _network(cls, value: Any) -> Any:
-        value = with_own_parts({"model": value})["model"]
-        if not isinstance(value, str | OwnPart):
+        value = wrap_custom_objects({"model": value})["model"]
+        if not isinstance(value, str | CustomObject):
             raise ValueError("expected a name, a torch.nn.Module, or a function f(num_classes) that makes one")
         return value
 
     @field_validator("opt", mode="before")
     @classmethod
     def _optimizer(cls, value: Any) -> Any:
-        value = with_own_parts({"opt": value})["opt"]
-        if not isinstance(value, str | OwnPart):
+        value = wrap_custom_objects({"opt": value})["opt"]
+        if not isinstance(value, str | CustomObject):
             has_network = isinstance(value, torch.optim.Optimizer)
             raise ValueError(f"expected timm's name or a class{', not an optimizer of some network' * has_network}")
         return value
@@ -164,8 +164,8 @@ class Recipe(BaseModel):
     @field_validator("train_transform", mode="before")
     @classmethod
     def _transform(cls, value: Any) -> Any:
-        value = with_own_parts({"train_transform": value})["train_transform"]
-        if not isinstance(value, OwnPart | None):
+        value = wrap_custom_objects({"train_transform": value})["train_transform"]
+        if not isinstance(value, CustomObject | None):
             raise ValueError("expected a transform, which is called with a tensor of uint8, or None")
         return value
 
@@ -236,7 +236,7 @@ def canonical(hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
         renamed[name] = str(value) if isinstance(value, Path) else value
     if "class_weight" in renamed:
         renamed["class_weight"] = _with_plain_labels(renamed["class_weight"])
-    return with_own_parts(renamed)
+    return wrap_custom_objects(renamed)
 
 
 def _with_plain_labels(class_weight: Any) -> Any:

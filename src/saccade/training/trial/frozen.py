@@ -1,12 +1,12 @@
-"""Layers that a recipe keeps as they are: not run backward, nor forward twice where their outputs can be kept.
+"""Frozen layers: no backward pass through them, and no second forward pass where their outputs can be cached.
 
-With ``transfer_lr_mult=0`` only the last layer learns. Nothing goes back through the others, and what these make of an
-image that is seen again as it was, such as one of those that judge, is computed once.
+With ``transfer_lr_mult=0`` only the classifier layer is trained. Features of images that are the same in every pass,
+such as the validation images, are computed once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -15,17 +15,17 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from saccade.data.augmentation import TrainingTransform
 from saccade.data.batches import Batches
-from saccade.inference.classifier import Classifier
+from saccade.inference.classifier import Classifier, head_of
 from saccade.inference.features import features_of, outputs_and_features
 from saccade.models.network import classifier_parameters
 from saccade.training.recipes.recipe import Recipe
 
 MAX_BYTES = 256 * 2**20
-"""Of outputs that are kept of one set of images; more are computed anew."""
+"""Largest cached features of one set of images."""
 
 
 def freeze(network: nn.Module, recipe: Recipe) -> None:
-    """Mark as not trained what the recipe gives no learning rate: all layers but the last, or the last."""
+    """Freeze what has no learning rate in the recipe: the backbone or the classifier layer."""
     head = classifier_parameters(network)
     factors = {True: recipe.output_lr_mult, False: recipe.transfer_lr_mult}
     if head and any(factors.values()):
@@ -34,19 +34,19 @@ def freeze(network: nn.Module, recipe: Recipe) -> None:
 
 
 def train_mode(network: nn.Module, recipe: Recipe) -> None:
-    """Put a network into the mode in which the recipe trains it: batch statistics may have to stay as they are."""
+    """Put a network into the mode in which the recipe trains it; batch statistics may have to stay fixed."""
     network.train()
-    freeze = recipe.freeze_bn
-    if freeze is None:  # too few images for sound statistics, or layers that are to stay as they are
-        freeze = recipe.starts_pretrained and (recipe.batch_size < 32 or recipe.transfer_lr_mult == 0)
-    if freeze or recipe.batch_size == 1:  # one image has no statistics at all
+    freeze_bn = recipe.freeze_bn
+    if freeze_bn is None:  # too few images for good statistics, or a frozen backbone
+        freeze_bn = recipe.starts_pretrained and (recipe.batch_size < 32 or recipe.transfer_lr_mult == 0)
+    if freeze_bn or recipe.batch_size == 1:  # one image has no statistics at all
         for module in network.modules():
             if isinstance(module, _BatchNorm):
                 module.eval()
 
 
-def is_body_fixed(network: nn.Module) -> bool:
-    """Say whether all layers but the last one are as they will be to the end: neither weights nor statistics change.
+def is_backbone_fixed(network: nn.Module) -> bool:
+    """Return whether training changes neither weights nor batch statistics of the backbone.
 
     Parameters
     ----------
@@ -58,22 +58,22 @@ def is_body_fixed(network: nn.Module) -> bool:
     >>> from saccade.models.network import build_network
     >>> network = build_network("test_resnet", 3, pretrained=False)
     >>> freeze(network, Recipe(transfer_lr_mult=0.0))
-    >>> is_body_fixed(network), is_body_fixed(network.eval())
+    >>> is_backbone_fixed(network), is_backbone_fixed(network.eval())
     (False, True)
     """
     head = classifier_parameters(network)
-    learns = any(parameter.requires_grad for name, parameter in network.named_parameters() if name not in head)
-    counts = any(isinstance(module, _BatchNorm) and module.training for module in network.modules())
-    return bool(head) and not learns and not counts
+    is_trained = any(parameter.requires_grad for name, parameter in network.named_parameters() if name not in head)
+    updates_statistics = any(isinstance(module, _BatchNorm) and module.training for module in network.modules())
+    return bool(head) and not is_trained and not updates_statistics
 
 
 class KeptOutputs:
-    """What a fixed body makes of the images of `Batches` that are the same in every pass.
+    """Cached features of a fixed backbone for `Batches` that are the same in every pass.
 
     Parameters
     ----------
     classifier : Classifier
-        Its network has a body that is fixed.
+        Its network has a fixed backbone.
     """
 
     def __init__(self, classifier: Classifier) -> None:
@@ -83,31 +83,29 @@ class KeptOutputs:
     def outputs(
         self, batches: Batches, network: nn.Module, seconds_left: Callable[[], float] = lambda: 1.0
     ) -> np.ndarray:
-        """Return what `Classifier.outputs` does, by the last layer alone when all else is known.
+        """Return `Classifier.outputs`, from the classifier layer alone if the features are cached.
 
         Parameters
         ----------
         batches, network, seconds_left
-            As there; `network` has the body of the classifier's.
+            As in `Classifier.outputs`; `network` has the backbone of the classifier's network.
         """
         if self._features is not None:
-            return self._by_head(network, self._features)
-        if not is_head_the_end(self._classifier):
+            head = head_of(network)
+            assert head is not None
+            with torch.inference_mode(), self._classifier.inference.autocast():
+                cached: np.ndarray = head(self._features).float().cpu().numpy()
+            return cached
+        if not ends_with_head(self._classifier):
             return self._classifier.outputs(batches, network, seconds_left)
         outputs, features = outputs_and_features(self._classifier, batches, network, seconds_left)
         if len(outputs) == batches.num_images and features.nbytes <= MAX_BYTES:
             self._features = torch.from_numpy(features).to(batches.device)
         return outputs
 
-    @torch.inference_mode()
-    def _by_head(self, network: nn.Module, features: torch.Tensor) -> np.ndarray:
-        with self._classifier.inference.autocast():
-            outputs: np.ndarray = _head_of(network)(features).float().cpu().numpy()
-        return outputs
-
 
 class FeatureBatches:
-    """Batches of what a fixed body makes of training images that nothing varies, in the place of the images.
+    """Batches of features of a fixed backbone in place of training images.
 
     Parameters
     ----------
@@ -123,7 +121,7 @@ class FeatureBatches:
         self.waited_s = 0.0
 
     def shuffled(self, number: int = 0) -> Iterator[tuple[torch.Tensor, ...]]:
-        """One pass in a random order."""
+        """Yield one pass in a random order."""
         for rows in self._batches.shuffled_rows(number):
             yield self._features[torch.from_numpy(rows).to(self._features.device)], *self._batches.known_of(rows)
 
@@ -131,7 +129,7 @@ class FeatureBatches:
 def feature_batches(
     classifier: Classifier, batches: Batches, seconds_left: Callable[[], float] = lambda: 1.0
 ) -> FeatureBatches | None:
-    """Return batches of features; None where a pass varies images or features, or there is no time for it.
+    """Return batches of features; None if augmentation or dropout varies them, or if time is too short.
 
     Parameters
     ----------
@@ -140,11 +138,13 @@ def feature_batches(
     batches : Batches
         Of the training images.
     seconds_left : callable
-        When it falls to 0, there are none.
+        No features are returned if it falls to 0.
     """
-    vary, network = batches.transform, classifier.network
-    is_fixed = isinstance(vary, TrainingTransform) and not vary.augmentation.varies and is_body_fixed(network)
-    if not is_fixed or draws(network.modules()) or not is_head_the_end(classifier):
+    transform, network = batches.transform, classifier.network
+    is_fixed = isinstance(transform, TrainingTransform) and not transform.augmentation.varies
+    rates = (getattr(each, name, None) for each in network.modules() for name in ("p", "drop_prob", "drop_rate"))
+    has_dropout = any(isinstance(rate, float) and rate > 0 for rate in rates)
+    if not is_fixed or has_dropout or not is_backbone_fixed(network) or not ends_with_head(classifier):
         return None
     assert isinstance(classifier.head, nn.Linear)
     if 4 * batches.num_images * classifier.head.in_features > MAX_BYTES:
@@ -153,21 +153,15 @@ def feature_batches(
     return FeatureBatches(batches, features) if len(features) == batches.num_images else None
 
 
-def draws(modules: Iterable[nn.Module]) -> bool:
-    """Return whether any of the modules drops values at random in training."""
-    rates = (getattr(module, name, None) for module in modules for name in ("p", "drop_prob", "drop_rate"))
-    return any(isinstance(rate, float) and rate > 0 for rate in rates)
-
-
-def is_head_the_end(classifier: Classifier) -> bool:
-    """Say whether a network's outputs are those of a linear last layer, of one pass."""
+def ends_with_head(classifier: Classifier) -> bool:
+    """Return whether a network's outputs are those of a linear classifier layer in one pass."""
     head, network = classifier.head, classifier.network
     if not isinstance(head, nn.Linear) or classifier.blueprint.tta:
         return False
     side = classifier.blueprint.input.img_size
-    said: list[torch.Tensor] = []
+    head_outputs: list[torch.Tensor] = []
     modes = [(module, module.training) for module in network.modules()]
-    hook = head.register_forward_hook(lambda _, __, outputs: said.append(outputs))
+    hook = head.register_forward_hook(lambda _, __, outputs: head_outputs.append(outputs))
     try:
         with torch.inference_mode():
             x_BCHW = torch.zeros(1, classifier.blueprint.in_chans, side, side, device=head.weight.device)
@@ -176,9 +170,4 @@ def is_head_the_end(classifier: Classifier) -> bool:
         hook.remove()
         for module, mode in modes:
             module.training = mode
-    return len(said) == 1 and isinstance(outputs, torch.Tensor) and torch.equal(said[0], outputs)
-
-
-def _head_of(network: nn.Module) -> nn.Module:
-    head: nn.Module = network.get_classifier()  # type: ignore[operator]
-    return head
+    return len(head_outputs) == 1 and isinstance(outputs, torch.Tensor) and torch.equal(head_outputs[0], outputs)

@@ -1,10 +1,10 @@
-"""What a network costs whoever uses it: time for an image on this machine, parameters, bytes."""
+"""Costs of using a network: latency on this machine, number of parameters, bytes of the weights."""
 
 from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 
@@ -12,11 +12,11 @@ from saccade.inference.classifier import Blueprint, Classifier
 
 _MEASURED_S, _MAX_RUNS, _MIN_RUNS = 0.3, 30, 3
 
-_measured_ms: dict[tuple[Blueprint, str, int], float] = {}
+_latencies_ms: dict[tuple[Blueprint, str, int], float] = {}
 
 
 def network_costs(classifier: Classifier, names: Sequence[str]) -> dict[str, float]:
-    """Return some of the figures ``latency_ms`` (of an image), ``num_params`` and ``num_bytes`` (of the weights).
+    """Return costs by name: ``latency_ms`` (of one image), ``num_params`` and ``num_bytes`` (of the weights).
 
     Examples
     --------
@@ -29,58 +29,47 @@ def network_costs(classifier: Classifier, names: Sequence[str]) -> dict[str, flo
     >>> network_costs(classifier, ["num_params"])
     {'num_params': 372882.0}
     """
-    return {name: _FIGURES[name](classifier) for name in names}
+    costs = {}
+    for name in names:
+        if name == "latency_ms":
+            costs[name] = latency_ms(classifier)
+        elif name == "num_params":
+            costs[name] = float(sum(parameter.numel() for parameter in classifier.network.parameters()))
+        elif name == "num_bytes":
+            costs[name] = float(sum(t.numel() * t.element_size() for t in classifier.network.state_dict().values()))
+        else:
+            raise ValueError(f"unknown cost {name!r}; expected latency_ms, num_params or num_bytes")
+    return costs
 
 
-def num_params(classifier: Classifier) -> float:
-    """Return how many parameters the network has."""
-    return float(sum(parameter.numel() for parameter in classifier.network.parameters()))
-
-
-def num_bytes(classifier: Classifier) -> float:
-    """Return how many bytes its weights take."""
-    state = classifier.network.state_dict()
-    return float(sum(tensor.numel() * tensor.element_size() for tensor in state.values()))
-
-
+@torch.inference_mode()
 def latency_ms(classifier: Classifier) -> float:
-    """Return the milliseconds that a network takes for one image, decoding not included.
+    """Return the milliseconds of predicting one image, decoding excluded.
 
-    It is the median of some forward passes of a single image, in the numbers in which predictions are made. A network
-    is measured once in a process: its weights do not matter.
+    The median of several forward passes in the numerics of inference. It does not depend on the weights, so each
+    architecture is measured once per process.
 
     Parameters
     ----------
     classifier : Classifier
-        The network, which is in evaluation mode afterwards.
+        Its network is in evaluation mode afterwards.
     """
     key = (classifier.blueprint, repr(classifier.inference), torch.get_num_threads())
-    if key not in _measured_ms:
-        _measured_ms[key] = 1000 * _forward_s(classifier)
-    return _measured_ms[key]
-
-
-@torch.inference_mode()
-def _forward_s(classifier: Classifier) -> float:
-    img_size = classifier.blueprint.input.img_size
-    x_BCHW = torch.zeros(1, classifier.blueprint.in_chans, img_size, img_size, device=classifier.numerics.device)
-    x_BCHW = x_BCHW.contiguous(memory_format=torch.channels_last)  # as batches are, whatever the network's order is
+    if key in _latencies_ms:
+        return _latencies_ms[key]
+    side = classifier.blueprint.input.img_size
+    x_BCHW = torch.zeros(1, classifier.blueprint.in_chans, side, side, device=classifier.numerics.device)
+    x_BCHW = x_BCHW.contiguous(memory_format=torch.channels_last)  # as batches are, in any memory format
     classifier.network.eval()
-    times: list[float] = []
+    times_s: list[float] = []
     start_s = time.perf_counter()
-    while len(times) <= _MIN_RUNS or (
-        len(times) <= _MAX_RUNS and time.perf_counter() - start_s < _MEASURED_S + times[0]
+    while len(times_s) <= _MIN_RUNS or (
+        len(times_s) <= _MAX_RUNS and time.perf_counter() - start_s < _MEASURED_S + times_s[0]
     ):
         run_start_s = time.perf_counter()
         with classifier.inference.threads(), classifier.inference.autocast():
             outputs = classifier.network(x_BCHW)
-        classifier.problem.activate(outputs).cpu()  # which waits for the device
-        times.append(time.perf_counter() - run_start_s)
-    return statistics.median(times[1:])  # the first one also sets things up
-
-
-_FIGURES: dict[str, Callable[[Classifier], float]] = {
-    "latency_ms": latency_ms,
-    "num_params": num_params,
-    "num_bytes": num_bytes,
-}
+        classifier.problem.activate(outputs).cpu()  # waits for the device
+        times_s.append(time.perf_counter() - run_start_s)
+    _latencies_ms[key] = 1000 * statistics.median(times_s[1:])  # the first run includes a warm-up
+    return _latencies_ms[key]

@@ -15,28 +15,28 @@ from saccade.numerics.choice import (
     candidates,
     choose_numerics,
     num_steps_for_measuring,
+    processor,
 )
 from saccade.numerics.device import Numerics, is_half_native
-from saccade.numerics.memory import processor
 from saccade.training.recipes.recipe import Recipe
 
 FORWARD_PART = 1 / 3
-"""Of a training step's arithmetic, what a prediction of the same images takes."""
+"""Arithmetic of a forward pass relative to a training step of the same images."""
 
 
 def choose_for_trial(
     classifier: Classifier, recipe: Recipe, num_steps: int, val_batch_size: int, seconds_left: float = math.inf
 ) -> tuple[Numerics, Numerics]:
-    """Return the fastest numerics for training and for validation, in the same memory order.
+    """Return the fastest numerics for training and for validation, with the same memory format.
 
     Parameters
     ----------
     classifier : Classifier
-        Its network is in the mode that it will be trained in, and in evaluation mode afterwards.
+        Its network is in the mode in which it is trained, and in evaluation mode afterwards.
     recipe : Recipe
-        What it fixes is kept.
+        Its ``amp``, ``channels_last`` and ``compile`` are respected.
     num_steps : int
-        Of training, that the trial is expected to take.
+        Expected training steps of the trial.
     val_batch_size : int
         Images in a batch of validation.
     seconds_left : float
@@ -53,44 +53,46 @@ def choose_for_trial(
     )
     if training.compiled:
         return training, training
-    # Another order would be laid out anew before and after each validation, and in what the optimizer keeps as well.
-    network.eval()
-    among = candidates(device, "inference", recipe.amp, training.channels_last, compiled=False)
+    # With another memory format, weights and optimizer state would be converted before and after each validation.
     num_forward = num_steps * recipe.batch_size / (FORWARD_PART * val_batch_size)
-    workload = classifier.workload("inference", val_batch_size)
-    num_measured = num_steps_for_measuring(num_forward, INFERENCE_PART)
-    return training, choose_numerics(network, workload, among, num_measured, seconds_left)
+    inference = choose_numerics(
+        network.eval(),
+        classifier.workload("inference", val_batch_size),
+        candidates(device, "inference", recipe.amp, training.channels_last, compiled=False),
+        num_steps_for_measuring(num_forward, INFERENCE_PART),
+        seconds_left,
+    )
+    return training, inference
 
 
 def choose_for_probe(
     classifier: Classifier, recipe: Recipe, num_batches: float, batch_size: int, seconds_left: float = math.inf
 ) -> Numerics:
-    """Return the numerics for a network that is looked at, but not trained yet.
+    """Return numerics for inference with a network that is not trained yet.
 
-    Where there is no time to measure, that is 16 bits on a processor that has them: for predictions these were faster
-    with every network that was measured, by 1.7 times or more.
+    Without time to measure, these are 16 bits on a processor that supports them: every measured network predicted
+    faster with them, by 1.7 times or more.
 
     Parameters
     ----------
     classifier, recipe, seconds_left
         As in `choose_for_trial`.
     num_batches : float
-        How many there will be.
+        Batches to predict.
     batch_size : int
         Images in each.
     """
-    device, network = classifier.numerics.device, classifier.network
-    network.eval()
-    order = classifier.numerics.channels_last
-    among = candidates(device, "inference", recipe.amp, order, compiled=False)
+    device = classifier.numerics.device
+    among = candidates(device, "inference", recipe.amp, classifier.numerics.channels_last, compiled=False)
     if is_half_native(device):
         among.sort(key=lambda numerics: numerics.dtype is torch.float32)
-    num_measured = num_steps_for_measuring(num_batches, PREDICTION_PART)
-    return choose_numerics(network, classifier.workload("inference", batch_size), among, num_measured, seconds_left)
+    num_steps = num_steps_for_measuring(num_batches, PREDICTION_PART)
+    workload = classifier.workload("inference", batch_size)
+    return choose_numerics(classifier.network.eval(), workload, among, num_steps, seconds_left)
 
 
 def numerics_state(classifier: Classifier) -> dict[str, Any]:
-    """Return what `numerics_of_state` reads, as JSON has it."""
+    """Return the numerics for a checkpoint."""
     return {
         "processor": processor(classifier.numerics.device),
         "training": classifier.numerics.to_json(),
@@ -99,9 +101,9 @@ def numerics_state(classifier: Classifier) -> dict[str, Any]:
 
 
 def numerics_of_state(state: dict[str, Any] | None, device: torch.device) -> tuple[Numerics, Numerics] | None:
-    """Return the numerics of training and of validation in a checkpoint.
+    """Return the numerics of training and validation in a checkpoint.
 
-    None where there were none yet, or those of another machine, which need not even exist here.
+    None if there are none, or if they are those of another processor, which may not even exist here.
     """
     if state is None or state["processor"] != processor(device):
         return None

@@ -1,39 +1,39 @@
-"""One trial: a recipe, epoch after epoch, judged when somebody needs it, and then ready to continue."""
+"""One trial: train a recipe epoch by epoch, validate, write weights and checkpoints, and report."""
 
 from __future__ import annotations
 
+import errno
 import json
 import math
+import re
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from saccade.deadline import Deadline
-from saccade.errors import DivergedError
+from saccade.errors import DiskFullError, DivergedError, OutOfMemoryError
 from saccade.events import EpochDone
 from saccade.models.network import check_takes_size
-from saccade.numerics.device import Numerics, choose_device
-from saccade.study.trial import Decision, Job, Reporter
+from saccade.numerics.device import Numerics, choose_device, cpu_threads
+from saccade.study.trial import Decision, Job, Reporter, Trainable
 from saccade.training.imbalance import loss_weights
 from saccade.training.probes.final_probe import keep_probe
-from saccade.training.probes.probe import Probe, fit_head, most_probed
+from saccade.training.probes.probe import Probe, fit_head, max_probe_images
 from saccade.training.recipes.building import new_classifier
+from saccade.training.recipes.optimisation import make_optimizer
 from saccade.training.recipes.recipe import Recipe
 from saccade.training.task import ImageTask
 from saccade.training.trial.checkpoint import load_state, save_state
-from saccade.training.trial.early_stopping import EarlyStopping
-from saccade.training.trial.failures import explained_faults
-from saccade.training.trial.frozen import train_mode
+from saccade.training.trial.frozen import freeze, train_mode
 from saccade.training.trial.network_costs import network_costs
-from saccade.training.trial.numerics import (
-    choose_for_probe,
-    choose_for_trial,
-    numerics_of_state,
-    numerics_state,
-)
+from saccade.training.trial.numerics import choose_for_probe, choose_for_trial, numerics_of_state, numerics_state
 from saccade.training.trial.steps import Steps, seed_generators
 from saccade.training.trial.validation import Validation
 from saccade.training.trial_files import (
@@ -47,35 +47,58 @@ from saccade.training.trial_files import (
 )
 
 NEAR_END = 0.9
-"""The part of the learning rate's schedule from which on a training is as good as at its end."""
+"""Progress of the learning-rate schedule from which weights are written even if they are not the best so far."""
 
 PROBE_PART = 0.6
-"""The part of the time that is left in which a probe may look at images; what it has not seen by then is left out."""
+"""Fraction of the remaining time in which a probe may extract features; images it has not seen by then are left out."""
+
+
+class ImageTrainable(Trainable):
+    """Trains networks of one task.
+
+    Parameters
+    ----------
+    task : ImageTask
+        Images, problem and metric.
+    """
+
+    def __init__(self, task: ImageTask) -> None:
+        self.task = task
+
+    def train(self, job: Job, report: Reporter) -> str:
+        """Train the job's recipe in the job's folder, from its checkpoint if there is one."""
+        deadline = Deadline(job.seconds_left)
+        with cpu_threads(self.task.num_threads):
+            trainer = Trainer(self.task, Recipe.of(job.config), Path(job.folder))
+            if job.checkpoint is not None:
+                trainer.load_checkpoint(Path(job.checkpoint))
+            return trainer.run(replace(job, seconds_left=deadline.seconds_left()), report)
 
 
 class Trainer:
     """Trains one network by one recipe.
 
-    An epoch is a function of the state before it (see `saccade.training.trial.steps.Steps`), so that training that
-    continues from a checkpoint gives the same numbers as training that never stopped.
+    An epoch is a function of the state before it (see `saccade.training.trial.steps.Steps`), so a resumed trial gives
+    the same numbers as one that never stopped.
 
     Parameters
     ----------
     task : ImageTask
-        The images and what is asked of them.
+        Images, problem and metric.
     recipe : Recipe
-        How to train.
+        Hyperparameters.
     folder : Path
-        Where the files of `saccade.training.trial_files` go.
+        Where the files of `saccade.training.trial_files` are written.
     """
 
     def __init__(self, task: ImageTask, recipe: Recipe, folder: Path) -> None:
         self.task, self.recipe, self.folder = task, recipe, folder
         seed_generators(recipe.seed)
         numerics = Numerics.choose(choose_device(task.device), recipe.amp, recipe.channels_last, recipe.compile)
-        start = {"pretrained": False, "weights": None} if task.start is not None else {}  # its weights replace all
+        # With start weights, which replace all others, pretrained ones are not read.
+        source = recipe if task.start is None else recipe.model_copy(update={"pretrained": False, "weights": None})
         self.classifier = new_classifier(
-            recipe.model_copy(update=start), task.problem, numerics, task.weights, is_loaded_next=task.start is not None
+            source, task.problem, numerics, task.weights, is_loaded_next=task.start is not None
         )
         self.network = self.classifier.network
         if recipe.first_img_size is not None:
@@ -83,9 +106,10 @@ class Trainer:
             check_takes_size(self.network, name, in_chans, recipe.first_img_size)
         if task.start is not None:
             self.network.load_state_dict(load_file(task.start))
-        self.steps = Steps(self.classifier, task, recipe)
+        freeze(self.network, recipe)
+        self.steps = Steps(self.classifier, task, recipe, make_optimizer(self.network, recipe))
         self.validation = Validation(self.classifier, task, max(32, recipe.batch_size), self.steps.kept)
-        self.has_begun = False
+        self.has_numerics = False
         self.stopping = EarlyStopping(recipe)
         self.stop_reason = ""
         self.is_probed = not (recipe.starts_pretrained and recipe.linear_probe) or task.start is not None
@@ -95,18 +119,16 @@ class Trainer:
 
     @property
     def numerics(self) -> Numerics:
-        """How training is computed; validation is as `Classifier.inference` says."""
+        """Numerics of training; those of validation are `Classifier.inference`."""
         return self.classifier.numerics
 
     @property
     def num_epochs(self) -> int:
-        """Epochs that were trained so far."""
+        """Epochs trained so far."""
         return self.steps.num_epochs
 
     def choose_numerics(self, seconds_left: float = math.inf) -> None:
-        """Take the fastest numerics for training and for validation: see `saccade.numerics.choice`.
-
-        A trial that continues from a checkpoint of this machine goes on as it began.
+        """Choose the fastest numerics for training and validation; a trial resumed on the same machine keeps its own.
 
         Parameters
         ----------
@@ -114,33 +136,28 @@ class Trainer:
             Until the deadline.
         """
         train_mode(self.network, self.recipe)
-        if not self.has_begun:
+        if not self.has_numerics:
             num_steps, size = self.recipe.epochs * len(self.steps.batches), self.validation.batches.batch_size
             self._use(*choose_for_trial(self.classifier, self.recipe, num_steps, size, seconds_left))
 
-    def _choose_for_probe(self, seconds_left: float) -> None:
-        """Take the fastest numerics for predictions; what is the fastest for training can wait until there is some."""
-        size = self.validation.batches.batch_size
-        num_images = min(len(self.task.train.indices), most_probed(self.recipe, self.task.problem.num_outputs)) + len(
-            self.task.val.indices
-        )
-        inference = choose_for_probe(self.classifier, self.recipe, num_images / size, size, seconds_left)
-        self.classifier.use(self.numerics, inference)
-
     def _use(self, training: Numerics, inference: Numerics) -> None:
-        self.has_begun = True
+        self.has_numerics = True
         self.classifier.use(training, inference)
         self.steps.use(training)
 
     def run(self, job: Job, report: Reporter) -> str:
-        """Train until the job's or the recipe's last epoch, the deadline, or the study's word; return why it ended."""
+        """Train until the job's or the recipe's last epoch, the deadline, or a decision to stop; return the reason."""
         deadline = Deadline(job.seconds_left)
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / BLUEPRINT).write_text(json.dumps(self.classifier.blueprint.to_json(), indent=2) + "\n")
-        with explained_faults(self.recipe, self.folder):
+        with explained_failures(self.recipe, self.folder):
             for event, is_whole in self._reports(job, deadline):
                 decision = report(event)
-                self._drop_superseded(event)  # the study has the report now
+                # The study has recorded the report, so files that it replaces are not needed any more.
+                drop_files(self.folder, "best", before_epoch=self.best_epoch)
+                drop_files(self.folder, "end", before_epoch=self.num_epochs)
+                if event.checkpoint is not None or event.is_last:
+                    drop_files(self.folder, "last", before_epoch=event.epoch)
                 if decision is not Decision.CONTINUE:
                     return "stopped by the scheduler"
                 if not is_whole or deadline.seconds_left() <= (self.val_s or 0.0):
@@ -153,10 +170,10 @@ class Trainer:
             self.is_probed = True
             self._choose_for_probe(deadline.seconds_left())
             start_s = time.perf_counter()
-            if (probe := self._fit_head(deadline)) is not None:
+            if (probe := self._fit_probe(deadline)) is not None:
                 if self.steps.ema is not None:
                     self.steps.ema.set(self.network)
-                yield self._validate(job.trial, deadline, start_s, probe.figures, is_whole=True, probe=probe), True
+                yield self._validate(job.trial, deadline, start_s, probe.metrics, is_whole=True, probe=probe), True
         last_epoch = self.recipe.epochs if job.until_epoch is None else min(job.until_epoch, self.recipe.epochs)
         if self.num_epochs < last_epoch and not self.stop_reason:
             self.choose_numerics(deadline.seconds_left())
@@ -165,6 +182,35 @@ class Trainer:
             with self.numerics.threads():
                 metrics, is_whole = self._train(deadline, last_epoch)
             yield self._validate(job.trial, deadline, start_s, metrics, is_whole), is_whole
+
+    def _choose_for_probe(self, seconds_left: float) -> None:
+        """Choose numerics for inference; those for training are chosen only if there will be any."""
+        size, num_train = self.validation.batches.batch_size, len(self.task.train.indices)
+        num_images = min(num_train, max_probe_images(self.recipe, self.task.problem.num_outputs))
+        num_batches = (num_images + len(self.task.val.indices)) / size
+        inference = choose_for_probe(self.classifier, self.recipe, num_batches, size, seconds_left)
+        self.classifier.use(self.numerics, inference)
+
+    def _fit_probe(self, deadline: Deadline) -> Probe | None:
+        """Fit the classifier layer to frozen features, with the image weights of training."""
+        train, recipe = self.task.train, self.recipe
+        image_weights = train.weights
+        if (draw := self.steps.draw) is not None:
+            image_weights = draw * len(draw) * (1.0 if image_weights is None else image_weights)
+        weights = loss_weights(train.targets, self.task.problem, self.steps.class_weights, image_weights)
+        # Fitting and validating the layer take time as well, so features must be complete before the deadline.
+        left = Deadline(PROBE_PART * deadline.seconds_left()).seconds_left
+        num_images = max_probe_images(recipe, self.task.problem.num_outputs)
+        return fit_head(
+            self.classifier,
+            self.task.store,
+            train,
+            left,
+            recipe.seed,
+            weights,
+            robust_loss=recipe.robust_loss,
+            max_images=num_images,
+        )
 
     def _train(self, deadline: Deadline, last_epoch: int) -> tuple[dict[str, float], bool]:
         """Train to the next epoch to validate: by `val_interval`, the last one, or the last before the deadline."""
@@ -179,20 +225,6 @@ class Trainer:
             if not is_whole or is_validated or deadline.seconds_left() < next_s:
                 return {**metrics, "data_s": data_s}, is_whole
 
-    def _fit_head(self, deadline: Deadline) -> Probe | None:
-        """Start the last layer from a linear probe, in which images count as they will in training."""
-        train, by_image = self.task.train, self.task.train.weights
-        if (draw := self.steps.draw) is not None:
-            by_image = draw * len(draw) * (1.0 if by_image is None else by_image)
-        weights = loss_weights(train.targets, self.task.problem, self.steps.class_weights, by_image)
-        # Fitting the layer and judging it take time as well, so looking at the images must end before the deadline.
-        left = Deadline(PROBE_PART * deadline.seconds_left()).seconds_left
-        recipe = self.recipe
-        q, most = recipe.robust_loss, most_probed(recipe, self.task.problem.num_outputs)
-        return fit_head(
-            self.classifier, self.task.store, train, left, recipe.seed, weights, robust_loss=q, most_images=most
-        )
-
     def _validate(
         self,
         trial: int,
@@ -205,35 +237,35 @@ class Trainer:
         """Validate after an epoch, and write weights and checkpoint; part of an epoch cannot be resumed exactly."""
         train_s = time.perf_counter() - start_s
         val_start_s = time.perf_counter()
-        metrics = {**metrics, **self.validation.figures(self.steps.judged, deadline, is_frozen=probe is not None)}
+        metrics = {**metrics, **self.validation.metrics(self.steps.averaged, deadline, is_probe=probe is not None)}
         val_s = time.perf_counter() - val_start_s
         self.val_s = val_s if probe is None else None  # cached features may have taken no time at all
         if probe is not None:
-            metrics |= self.validation.surer_score(probe)
+            metrics |= self.validation.cv_score(probe)
         score, epoch = self.task.metric.score(metrics[self.task.metric.name]), self.num_epochs
         if not math.isfinite(score):
             raise DivergedError(f"{self.task.metric.name} on the validation images is {score}")
-        is_last = is_whole and epoch == self.recipe.epochs
         is_best = score > self.best_score or self.task.is_refit
         if is_best:
             self.best_score, self.best_epoch = score, epoch
         if not self.task.is_refit:
             self.stop_reason = self.stopping.reason(score, epoch)
         if probe is not None and not self.task.is_refit:
-            kept_s = time.perf_counter()
-            # One more fit takes less time than all before. With drawn images the class priors are not known.
-            learns = self.steps.draw is None and deadline.seconds_left() > kept_s - start_s
+            keep_start_s = time.perf_counter()
+            # One more fit takes less time than everything before. Class priors of drawn images are not those of labels.
+            refits = self.steps.draw is None and deadline.seconds_left() > keep_start_s - start_s
             outputs, by_class = self.validation.outputs, self.steps.class_weights
-            keep_probe(self.classifier, self.task, probe, outputs, self.folder, by_class, learns)
-            train_s += time.perf_counter() - kept_s
-        # Everything is on disk before the report, so that the study never names a file that does not exist.
+            keep_probe(self.classifier, self.task, probe, outputs, self.folder, by_class, refits)
+            train_s += time.perf_counter() - keep_start_s
+        # Everything is on disk before the report, so the study never names a file that does not exist.
         write_start_s = time.perf_counter()
         if is_best:
             self._write_weights(weights_file(self.folder, epoch), outputs_file(self.folder, epoch))
         elif self.steps.learning_rate.progress >= NEAR_END:
             self._write_weights(*end_files(self.folder, epoch))
+        is_last = is_whole and epoch == self.recipe.epochs
         checkpoint = None
-        if is_whole and not is_last and not self.task.is_refit:  # nothing resumes after the end
+        if is_whole and not is_last and not self.task.is_refit:  # after its end a trial is never resumed
             checkpoint = str(state_file(self.folder, epoch))
             save_state(Path(checkpoint), self.state_dict())
         write_s = time.perf_counter() - write_start_s
@@ -256,17 +288,10 @@ class Trainer:
         save_file(self.steps.weights(), temporary)
         temporary.replace(path)
 
-    def _drop_superseded(self, report: EpochDone) -> None:
-        """Remove what the files that this report speaks of have superseded."""
-        drop_files(self.folder, "best", before_epoch=self.best_epoch)
-        drop_files(self.folder, "end", before_epoch=self.num_epochs)
-        if report.checkpoint is not None or report.is_last:
-            drop_files(self.folder, "last", before_epoch=report.epoch)
-
     def state_dict(self) -> dict[str, Any]:
         """Return everything that exact resumption needs."""
         return {
-            "numerics": numerics_state(self.classifier) if self.has_begun else None,
+            "numerics": numerics_state(self.classifier) if self.has_numerics else None,
             "is_probed": self.is_probed,
             "stopping": self.stopping.state_dict(),
             "stop_reason": self.stop_reason,
@@ -279,10 +304,105 @@ class Trainer:
         """Resume from a checkpoint file."""
         device = self.numerics.device
         state = load_state(path, device)
-        if (numerics := numerics_of_state(state.get("numerics"), device)) is not None:
+        if (numerics := numerics_of_state(state["numerics"], device)) is not None:
             self._use(*numerics)
         self.steps.load_state_dict(state)
         self.stopping.load_state_dict(state["stopping"])
         self.is_probed = state["is_probed"]
         self.best_score, self.best_epoch = state["best_score"], state["best_epoch"]
         self.stop_reason = state["stop_reason"]
+
+
+class EarlyStopping:
+    """Early stopping by the `early_stop_*` hyperparameters of a recipe."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        patience = recipe.early_stop_patience
+        self.patience = math.inf if patience is None or patience < 0 else patience
+        self.min_delta = recipe.early_stop_min_delta
+        self.max_value = math.inf if recipe.early_stop_max_value is None else recipe.early_stop_max_value
+        self.best = -math.inf if recipe.early_stop_baseline is None else recipe.early_stop_baseline
+        self.num_waited = 0
+        self._last_epoch: int | None = None
+
+    def reason(self, score: float, epoch: int) -> str:
+        """Return why to stop after this epoch, or ""; epochs without validation count as epochs without improvement."""
+        num_since = 1 if self._last_epoch is None else epoch - self._last_epoch
+        self._last_epoch = epoch
+        if score > self.best + self.min_delta:
+            self.best, self.num_waited = score, 0
+        else:
+            self.num_waited += num_since
+        if score >= self.max_value:
+            return f"early stop: the score reached {self.max_value}"
+        if self.num_waited > self.patience:
+            return f"early stop: no improvement in {self.num_waited} epochs"
+        return ""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state for `load_state_dict`; JSON has no infinity, so no best score is None."""
+        best = self.best if math.isfinite(self.best) else None
+        return {"best": best, "num_waited": self.num_waited, "last_epoch": self._last_epoch}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Resume from a state."""
+        self.best = -math.inf if state["best"] is None else state["best"]
+        self.num_waited, self._last_epoch = state["num_waited"], state["last_epoch"]
+
+
+@contextmanager
+def explained_failures(recipe: Recipe, folder: Path) -> Iterator[None]:
+    """Turn the errors of a full disk or a full memory into one exception each, with what to do.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        What is trained in this context.
+    folder : Path
+        Where its files are written.
+
+    Raises
+    ------
+    OutOfMemoryError, DiskFullError
+    """
+    try:
+        yield
+    except (RuntimeError, OSError, SafetensorError) as error:
+        if is_disk_full(error):
+            raise DiskFullError(
+                f"There is no space left for the weights of {recipe.model} in {folder}. Free some space, or fit with a "
+                "path on a larger disk."
+            ) from error
+        if is_memory_full(error):
+            raise OutOfMemoryError(
+                f"{recipe.model} with batch_size={recipe.batch_size} does not fit into memory. Choose a smaller "
+                f"batch_size, img_size or network ({str(error).lower().splitlines()[0][:120]})."
+            ) from error
+        raise
+
+
+def is_disk_full(error: Exception) -> bool:
+    """Return whether a file could not be written for lack of space or quota.
+
+    Examples
+    --------
+    >>> is_disk_full(OSError(errno.ENOSPC, "No space left on device")), is_disk_full(OSError("no such file"))
+    (True, False)
+    """
+    code = error.errno if isinstance(error, OSError) else None
+    if isinstance(error, SafetensorError) and (found := re.search(r"os error (\d+)", str(error))):
+        code = int(found[1])
+    return code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def is_memory_full(error: Exception) -> bool:
+    """Return whether a device had too little memory; for CPUs only the message says so.
+
+    Examples
+    --------
+    >>> is_memory_full(RuntimeError("DefaultCPUAllocator: can't allocate memory")), is_memory_full(RuntimeError("?"))
+    (True, False)
+    """
+    text = str(error).lower()
+    is_allocation = isinstance(error, RuntimeError) and "memory" in text and "alloc" in text
+    return isinstance(error, torch.OutOfMemoryError) or is_allocation

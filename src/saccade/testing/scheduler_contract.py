@@ -1,6 +1,6 @@
-"""What every scheduler must do.
+"""Tests that every scheduler must pass.
 
-To hold a scheduler to it, inherit from `SchedulerContract` in a test module::
+To test a scheduler, inherit from `SchedulerContract` in a test module::
 
     class TestMyScheduler(SchedulerContract):
         def make(self):
@@ -20,7 +20,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from contracts.simulated_executor import SimulatedExecutor
 from saccade.deadline import Deadline
 from saccade.events import EpochDone, Event
 from saccade.executor import Handler
@@ -30,6 +29,7 @@ from saccade.space import Int, Real
 from saccade.study.entries import Entry, Reported
 from saccade.study.study import Study
 from saccade.study.trial import Decision, Job, Status, Trial
+from saccade.testing.simulated_executor import SimulatedExecutor
 
 NUM_EPOCHS = 9
 
@@ -37,7 +37,7 @@ INHERITED = settings(max_examples=25, deadline=None, suppress_health_check=[Heal
 
 
 class SchedulerContract:
-    """The tests; `make` is to be overridden.
+    """The tests; override `make`.
 
     Attributes
     ----------

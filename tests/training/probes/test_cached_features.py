@@ -10,8 +10,8 @@ import torch
 from saccade.inference.classifier import Classifier
 from saccade.inference.features import features_of
 from saccade.numerics.device import Numerics, choose_device
-from saccade.training.probes import feature_cache
-from saccade.training.probes.feature_cache import cached_features
+from saccade.training.probes import probe as probe_module
+from saccade.training.probes.probe import cached_features
 from saccade.training.recipes.building import new_classifier
 from saccade.training.recipes.recipe import Recipe
 from saccade.training.task import ImageTask
@@ -31,7 +31,7 @@ def num_passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         passes.append(1)
         return features_of(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(feature_cache, "features_of", counted)
+    monkeypatch.setattr(probe_module, "features_of", counted)
     return passes
 
 
@@ -85,12 +85,12 @@ def test_what_was_used_least_recently_goes_first(task: ImageTask, num_passes: li
 
 def test_features_go_with_their_images(make_task: Callable[..., ImageTask]) -> None:
     task = make_task()
-    before = len(feature_cache._kept)
+    before = len(probe_module._cache)
     cached_features(classifier(task), task.store, task.train.indices)
-    assert len(feature_cache._kept) == before + 1
+    assert len(probe_module._cache) == before + 1
     del task
     gc.collect()
-    assert len(feature_cache._kept) <= before
+    assert len(probe_module._cache) <= before
 
 
 def test_images_in_a_list_may_change_and_are_looked_at_each_time(task: ImageTask, num_passes: list[int]) -> None:

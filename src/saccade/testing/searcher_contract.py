@@ -1,12 +1,12 @@
-"""What every searcher must do.
+"""Tests that every searcher must pass.
 
-To hold a searcher to it, inherit from `SearcherContract` in a test module::
+To test a searcher, inherit from `SearcherContract` in a test module::
 
     class TestMySearcher(SearcherContract):
         def make(self, space, seed):
             return MySearcher(space, seed=seed)
 
-One that learns from scores inherits from `LearningSearcherContract`.
+For a searcher that uses scores, inherit from `LearningSearcherContract`.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from contracts.space_strategies import FINITE_DICTS
 from saccade.errors import ExhaustedSearchSpaceError, SaccadeError, SpaceError
 from saccade.searcher import RandomSearcher
 from saccade.searcher.base import Searcher
 from saccade.space import Bool, Categorical, Dict, Int, List, Real, canonical_key, grid
+from saccade.testing.space_strategies import FINITE_DICTS
 
 ENDLESS = Dict(
     {
@@ -41,7 +41,7 @@ FINITE = Dict(a=Categorical("x", "y", None), b=Bool(), n=Int(1, 2), c=[5])  # 12
 
 
 class SearcherContract:
-    """The tests; `make` is to be overridden."""
+    """The tests; override `make`."""
 
     def make(self, space: Dict | Mapping[Any, Any], seed: int) -> Searcher:
         """Return a new searcher for the space."""
@@ -205,7 +205,7 @@ def best_of(searcher: Searcher, score_of: Callable[[dict[str, Any]], float], num
 
 
 class LearningSearcherContract(SearcherContract):
-    """What a searcher must do that learns; `seeds` says over how many searches a median is taken."""
+    """Tests for searchers that use scores; `seeds` are those of the searches whose median is compared."""
 
     seeds: Iterable[int] = range(15)
 

@@ -3,7 +3,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import timm
@@ -13,8 +12,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from saccade.models import network as network_module
+from saccade.models.loading import MAX_CALLS, RandomValuesNeededError, SkipInit
 from saccade.models.network import build_network, classifier_parameters
-from saccade.models.random_start import MAX_CALLS, NothingDrawn, StillRandomError
 
 NETWORKS = ["test_resnet", "test_vit", "test_convnext", "test_efficientnet"]
 
@@ -29,23 +28,23 @@ DRAWS: list[Callable[[torch.Tensor], torch.Tensor]] = [
 def test_what_layers_draw_is_zero_and_takes_no_random_number(draw: Callable[[torch.Tensor], torch.Tensor]) -> None:
     weight = nn.Parameter(torch.ones(3, 4))
     state = torch.get_rng_state()
-    with NothingDrawn() as nothing_drawn, torch.no_grad():
+    with SkipInit() as skipped, torch.no_grad():
         draw(weight)
     assert not weight.any()
     assert torch.equal(torch.get_rng_state(), state)
-    with pytest.raises(StillRandomError, match="weight"):
-        nothing_drawn.check([("weight", weight)])
+    with pytest.raises(RandomValuesNeededError, match="weight"):
+        skipped.check([("weight", weight)])
 
 
 def test_other_ways_to_fill_and_other_threads_are_as_ever() -> None:
-    with NothingDrawn() as nothing_drawn:
+    with SkipInit() as skipped:
         kept = [nn.init.ones_(torch.empty(2)), nn.init.constant_(torch.empty(2), 3.0), nn.init.eye_(torch.empty(2, 2))]
         kept.append(torch.randn(2))
         thread = threading.Thread(target=lambda: kept.append(torch.zeros(2).uniform_(1, 2)))
         thread.start()
         thread.join()
     assert all(tensor.any() for tensor in kept)
-    nothing_drawn.check(("kept", tensor) for tensor in kept)
+    skipped.check(("kept", tensor) for tensor in kept)
     assert torch.zeros(2).uniform_(1, 2).all()
 
 
@@ -54,7 +53,7 @@ def test_who_draws_until_the_numbers_suit_is_told_that_there_are_none() -> None:
         for _ in range(MAX_CALLS + 1):
             tensor.normal_()
 
-    with pytest.raises(StillRandomError, match="waits"), NothingDrawn():
+    with pytest.raises(RandomValuesNeededError, match="draws until"), SkipInit():
         wait(torch.empty(2))
 
 
@@ -99,36 +98,3 @@ def test_a_network_with_random_numbers_that_no_file_holds_is_built_as_ever(monke
     network = build_network("test_resnet", 3, pretrained=False, random_start=False)
     assert network.get_buffer("noise").any()
     assert network.get_parameter("fc.weight").any()
-
-
-def test_pretrained_weights_are_read_once_and_every_trial_has_its_own(
-    write_weights: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    read: list[Path] = []
-    create = network_module._created_from_file
-
-    def counted(timm_name: str, options: dict[str, Any], path: Path) -> tuple[nn.Module, list[str]]:
-        read.append(path)
-        return create(timm_name, options, path)
-
-    monkeypatch.setattr(network_module, "_created_from_file", counted)
-    file = write_weights("test_resnet")
-
-    def build(num_classes: int = 3) -> nn.Module:
-        return build_network("test_resnet", num_classes, weights_file=file, random_start=False)
-
-    first = build()
-    with torch.no_grad():
-        for parameter in first.parameters():
-            parameter.fill_(7.0)
-    first.eval()
-    second = build()
-    assert len(read) == 1
-    assert second.training
-    assert not any((parameter == 7.0).all() for parameter in second.parameters())
-    build(num_classes=5)
-    assert len(read) == 2
-    write_weights("test_resnet")  # other random ones, in the same place
-    third = build()
-    assert len(read) == 3
-    assert not torch.equal(next(third.parameters()), next(second.parameters()))

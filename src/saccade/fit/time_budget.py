@@ -1,0 +1,237 @@
+"""The time budget of a fit: its limit divided into phases, the seconds of each, and the reserve for what ends it."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Hashable, Sequence
+from typing import Any, Literal
+
+from saccade.deadline import Deadline
+from saccade.events import EpochDone, Event, JobDone, Listener, PhaseDone, TrialStarted
+from saccade.selection.folds import FoldCosts
+from saccade.selection.summary import trial_rows
+from saccade.study.objectives import cost_names, same_costs
+from saccade.study.study import Study
+from saccade.study.trial import Trial
+
+Phase = Literal["preparing", "decoding", "search", "refit", "folds", "selection", "finishing"]
+
+DECODING_FRACTION, LEAST_DECODING_S = 0.2, 1.0
+"""Decoding stops after this fraction of the limit, but not before so many seconds: some images must be there."""
+
+SPEED_FRACTION, SHORT_SPEED_FRACTION, FEW_NETWORKS_S, LONGEST_SPEED_S = 0.04, 0.08, 0.8, 2.0
+"""Measuring the speed of networks takes up to 4 % of the limit, at most 2 s; on a short limit up to 8 %, at most 0.8 s,
+in which a few small networks can be timed on two cores."""
+
+SELECTION_FRACTION, SELECTION_S = 0.05, 0.8
+"""The choice of an ensemble takes up to 0.8 s, and at most 5 % of the limit."""
+
+LEAST_FINISHING_S = 0.2
+"""Seconds to stop workers, to remove files and to write the summary, which are too short to be measured."""
+
+
+def num_networks_kept(max_members: int) -> int:
+    """Return of how many networks trials are kept for an ensemble of up to `max_members`: one to spare."""
+    return max_members + 1 if max_members > 1 else 1
+
+
+def speed_limit_s(limit_s: float) -> float:
+    """Return how many seconds of a time limit the measurement of networks' speed may take.
+
+    Examples
+    --------
+    >>> [speed_limit_s(limit_s) for limit_s in (5.0, 10.0, 30.0, 600.0)]
+    [0.4, 0.8, 1.2, 2.0]
+    """
+    least_s = min(SHORT_SPEED_FRACTION * limit_s, FEW_NETWORKS_S)
+    return min(LONGEST_SPEED_S, max(SPEED_FRACTION * limit_s, least_s))
+
+
+class TimeBudget:
+    """Divides the time limit of a fit into phases, and measures how long each takes.
+
+    It listens to the events of the run. The phases of a fit follow one another: `begin` ends one and begins the next.
+
+    Parameters
+    ----------
+    deadline : Deadline
+        Of the run. Its clock includes the time of earlier processes.
+    used_s : float
+        Seconds that earlier processes of the same run used.
+    tell : callable
+        Gets a `PhaseDone` when a phase ends.
+
+    Examples
+    --------
+    >>> now_s = 0.0
+    >>> budget = TimeBudget(Deadline(60, lambda: now_s), 0.0, [].append)
+    >>> now_s = 3.0
+    >>> budget.begin("search", num_workers=2)
+    >>> budget(EpochDone(0, 1, 0.9, 8.0, {"train_s": 6.0, "val_s": 2.0}))
+    >>> now_s = 10.0
+    >>> budget.seconds()
+    {'preparing': 3.0, 'training': 3.0, 'validation': 1.0, 'overhead': 3.0, 'total': 10.0}
+    """
+
+    def __init__(self, deadline: Deadline, used_s: float, tell: Listener) -> None:
+        self.deadline, self.tell = deadline, tell
+        self.reserve = FinishingReserve(deadline)
+        self._phase: Phase = "preparing"
+        self._start_s = used_s
+        self._seconds: dict[str, float] = {"earlier": used_s}
+        self._worker_s: dict[str, float] = dict.fromkeys(("probes", "training", "validation"), 0.0)
+        self._num_workers = 1
+
+    @property
+    def decoding_deadline(self) -> Deadline:
+        """When decoding must stop."""
+        left_s = DECODING_FRACTION * self.deadline.limit_s - self.deadline.elapsed_s()
+        return Deadline(max(left_s, LEAST_DECODING_S))
+
+    @property
+    def selection_deadline(self) -> Deadline:
+        """When a refit, folds and the choice of an ensemble must be done, so that time is left to finish."""
+        return Deadline(self.deadline.seconds_left() - self.reserve.finishing_s)
+
+    def begin(self, phase: Phase, num_workers: int = 1) -> None:
+        """End the current phase, and begin the next; the search names its number of workers."""
+        now_s = self.deadline.elapsed_s()
+        self.tell(PhaseDone(self._phase, self._start_s, now_s - self._start_s))
+        self._seconds[self._phase] = self._seconds.get(self._phase, 0.0) + now_s - self._start_s
+        self._phase, self._start_s = phase, now_s
+        if phase == "search":
+            self._num_workers = num_workers
+
+    def __call__(self, event: Event) -> None:
+        """Measure the search and what must be reserved after it, by an event."""
+        self.reserve(event)
+        if isinstance(event, EpochDone) and self._phase == "search":
+            if event.epoch == 0:  # the linear probe
+                self._worker_s["probes"] += event.seconds
+            else:
+                self._worker_s["training"] += event.metrics.get("train_s", 0.0)
+                self._worker_s["validation"] += event.metrics.get("val_s", 0.0)
+
+    def seconds(self) -> dict[str, float]:
+        """Return the seconds of each phase so far; they add up to the last one, ``total``.
+
+        Returns
+        -------
+        dict
+            ``earlier`` is the time of earlier processes of the run. The search is divided into ``probes`` (linear
+            probes), ``training``, ``validation`` and ``overhead``: searcher and scheduler, the set-up of trials,
+            checkpoints, and idle workers. With several workers, these are averages over them. Phases that did not take
+            place are left out.
+        """
+        total_s = self.deadline.elapsed_s()
+        seconds = dict(self._seconds)
+        seconds[self._phase] = seconds.get(self._phase, 0.0) + total_s - self._start_s
+        found: dict[str, float] = {}
+        for phase, phase_s in seconds.items():
+            if phase == "search":
+                parts_s = {name: worker_s / self._num_workers for name, worker_s in self._worker_s.items()}
+                found |= {**parts_s, "overhead": phase_s - sum(parts_s.values())}
+            else:
+                found[phase] = phase_s
+        return {**{name: value for name, value in found.items() if value}, "total": total_s}
+
+
+class FinishingReserve:
+    """The seconds before the deadline at which training must end, by what the run has measured so far.
+
+    Copying the best weights takes no longer than writing a checkpoint, which contains them. A refit takes as long as
+    the best trial up to its best epoch, times the ratio of their images. Because any trial may become the best, each
+    gets only so much time that its own refit still fits into the limit.
+
+    Parameters
+    ----------
+    deadline : Deadline
+        Of the run.
+    refit_ratio : float
+        How many times as many images a refit has as a trial; 0 without a refit.
+    objectives : sequence of str
+        With costs among them, the weights of one trial for each network are copied.
+    max_members : int
+        The most members of an ensemble, whose weights are copied.
+    folds : FoldCosts or None
+        The costs of cross-validation, which takes the place of a refit.
+    """
+
+    def __init__(
+        self,
+        deadline: Deadline,
+        refit_ratio: float = 0.0,
+        objectives: Sequence[str] = (),
+        max_members: int = 1,
+        folds: FoldCosts | None = None,
+    ) -> None:
+        self._deadline, self._folds = deadline, folds
+        self._refit_ratio = refit_ratio if folds is None else folds.ratio
+        self._has_costs = bool(cost_names(objectives))
+        self._max_members = max_members
+        self._networks: set[Hashable] = set()
+        self._write_s = self._setup_s = self._row_s = 0.0
+        self._sent_s: dict[int, float] = {}  # when the running job of a trial was submitted
+        self._seconds: dict[int, float] = {}  # of each trial so far
+        self._best_score, self._best_s = -float("inf"), 0.0
+        self._num_trials = 0
+
+    @property
+    def finishing_s(self) -> float:
+        """Seconds for what follows search and refit."""
+        num_others = len(self._networks) if self._has_costs else min(self._max_members, self._num_trials) - 1
+        num_copies = max(1 + max(0, num_others), 0 if self._folds is None else self._folds.num_members)
+        return LEAST_FINISHING_S + num_copies * self._write_s + self._num_trials * self._row_s
+
+    @property
+    def selection_s(self) -> float:
+        """Seconds for the choice of an ensemble, which comes before that."""
+        if self._max_members == 1 or self._num_trials < 2:
+            return 0.0
+        return min(SELECTION_S, SELECTION_FRACTION * self._deadline.limit_s)
+
+    def seconds(self) -> float:
+        """Return the seconds to reserve."""
+        ratio = self._refit_ratio
+        if not ratio or self._deadline.seconds_left() == float("inf"):
+            return self.finishing_s + self.selection_s
+        fixed_s = self.finishing_s + self._setup_s
+        if self._folds is not None:
+            fixed_s += (self._folds.num_rounds - 1) * self._setup_s
+        # The time t that a trial may still take satisfies t + ratio * (best_s + t) = left_s.
+        left_s = max(0.0, self._deadline.seconds_left() - fixed_s)
+        return fixed_s + ratio * (left_s + self._best_s) / (1 + ratio)
+
+    def recall(self, study: Study) -> None:
+        """Measure by the reports of earlier processes, which the study was restored from."""
+        for trial in study.trials:
+            self._networks.add(same_costs(trial.config))
+            for report in trial.reports:
+                self(report)
+
+    def __call__(self, event: Event) -> None:
+        """Measure by an event."""
+        match event:
+            case TrialStarted():
+                self._sent_s[event.trial] = time.monotonic()
+                self._num_trials = max(self._num_trials, event.trial + 1)
+                self._networks.add(same_costs(event.config))
+            case EpochDone():
+                self._write_s = max(self._write_s, event.metrics.get("write_s", 0.0))
+                if (sent_s := self._sent_s.pop(event.trial, None)) is not None:
+                    self._setup_s = max(self._setup_s, time.monotonic() - sent_s - event.seconds)
+                trial_s = self._seconds[event.trial] = self._seconds.get(event.trial, 0.0) + event.seconds
+                if event.score > self._best_score:
+                    self._best_score, self._best_s = event.score, trial_s
+            case JobDone() if not self._row_s:
+                self._row_s = _summary_row_s(event.trial)
+
+
+def _summary_row_s(trial: int) -> float:
+    """Return how long it takes to write the row of a trial in the summary."""
+    config: dict[str, Any] = {"a hyperparameter": 0.1234567}
+    example = Trial(trial, config, reports=[EpochDone(trial, 1, 0.5)])
+    start_s = time.perf_counter()
+    json.dumps([trial_rows([example]), example.config], indent=2, default=repr)
+    return time.perf_counter() - start_s
