@@ -259,7 +259,7 @@ class AutoSearcher(Searcher):
     def _begin(self, item: Item) -> None:
         if item is self._start:
             self._start = None
-        self._is_new(item.config)
+        self.is_new(item.config)
         self._pool.pop(item.key, None)
         self._known[item.key] = self._running[item.key] = item
         item.is_begun = item.is_running = True
@@ -273,7 +273,7 @@ class AutoSearcher(Searcher):
         if item is None:
             (item,) = self._made([copied(dict(config))])
         if key not in self._known:
-            self._is_new(item.config)
+            self.is_new(item.config)
             self._source.observe(item.config, 1, 0.0, 0.0)
             self._known[key] = item
             item.is_begun = True

@@ -44,7 +44,7 @@ class StudyState(Protocol):
 class Scheduler(ABC):
     """Decides which job runs next, and what a trial does after a report.
 
-    `saccade.testing.SchedulerContract` holds what each scheduler must do.
+    Test a new one with `saccade.testing.SchedulerContract`.
     """
 
     def on_start(self, state: StudyState) -> None:  # noqa: B027 (most need to know nothing before they are asked)

@@ -15,8 +15,7 @@ from saccade.space import Dict, canonical_key
 class Searcher(ABC):
     """Proposes configurations, and may learn from how they did.
 
-    A searcher knows nothing of images, clocks or workers. `saccade.testing.SearcherContract` holds
-    what each must do.
+    It does not depend on images, clocks or workers.
 
     Parameters
     ----------
@@ -48,8 +47,10 @@ class Searcher(ABC):
 
     Notes
     -----
-    A class that inherits from this one offers `starting_configs` by taking that argument, handing it on to
-    ``super().__init__``, and asking `next_start` first in its `suggest`.
+    To offer `starting_configs`, pass the argument to ``super().__init__`` and call `next_start` first in `suggest`.
+    `is_new` helps to suggest nothing twice. Test a new searcher with `saccade.testing.SearcherContract`. One that is
+    registered by name (entry point group ``saccade.searchers``) is created with the keywords ``space`` and ``seed``;
+    the user's ``searcher_options`` are its other parameters.
     """
 
     seconds_left: float = math.inf
@@ -118,14 +119,14 @@ class Searcher(ABC):
             Whether it was trained to its own last epoch, so that its last score is the one that it keeps, also beside
             those of configurations with more epochs. A paused or stopped one might have gone on.
         """
-        self._is_new(config)
+        self.is_new(config)
 
     def next_start(self) -> dict[Any, Any] | None:
         """Return the next of the starting configurations that is new, and take note of it; None when there is none."""
-        return next((config for config in self._starts if self._is_new(config)), None)
+        return next((config for config in self._starts if self.is_new(config)), None)
 
-    def _is_new(self, config: Mapping[Any, Any]) -> bool:
-        """Tell whether the configuration has not been seen before, and mark it as seen."""
+    def is_new(self, config: Mapping[Any, Any]) -> bool:
+        """Return whether the configuration is seen for the first time, and mark it as seen."""
         num_seen = len(self._seen)
         self._seen.add(canonical_key(dict(config)))
         return len(self._seen) > num_seen

@@ -71,10 +71,10 @@ class GridSearcher(Searcher):
         for config in self._grid:
             # A set, because two branches of a Categorical may share a configuration.
             self._on_grid.add(canonical_key(config))
-            if self._is_new(config):
+            if self.is_new(config):
                 return dict(config)
         raise exhausted(len(self._on_grid), "grid")
 
     def observe(self, config: Mapping[str, Any], epoch: int, score: float, cost: float) -> None:  # noqa: ARG002
         """Remember not to propose this configuration again."""
-        self._is_new(config)
+        self.is_new(config)

@@ -100,7 +100,7 @@ class OptunaSearcher(RandomSearcher):
             # In spaces at the edge of what floats can hold a sampler meets infinities, and goes on with them.
             with np.errstate(all="ignore"):
                 config = self._ask(study, shown)
-            if self._is_new(config):
+            if self.is_new(config):
                 self._accept(study.asked)
                 return config
             repeats_left -= 1

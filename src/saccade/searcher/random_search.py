@@ -35,6 +35,11 @@ class RandomSearcher(Searcher):
     first_is_default
         Propose the defaults of the space first, after the starting configurations.
 
+    Attributes
+    ----------
+    rng : numpy.random.Generator
+        Source of all random numbers.
+
     References
     ----------
     .. [1] J. Bergstra and Y. Bengio, "Random search for hyper-parameter optimization", JMLR 13, 2012.
@@ -58,7 +63,7 @@ class RandomSearcher(Searcher):
         super().__init__(space, seed=seed, starting_configs=starting_configs)
         if first_is_default:
             self._starts = itertools.chain(self._starts, [self.space.default])
-        self._rng = as_generator(seed)
+        self.rng = as_generator(seed)
         self._rest: Iterator[dict[str, Any]] | None = None
 
     def suggest(self) -> dict[str, Any]:
@@ -73,27 +78,27 @@ class RandomSearcher(Searcher):
                 return drawn
             self._rest = self._remaining()
         for config in self._rest:
-            if self._is_new(config):
+            if self.is_new(config):
                 return config
         raise exhausted(len(self._seen))
 
     def observe(self, config: Mapping[str, Any], epoch: int, score: float, cost: float) -> None:  # noqa: ARG002
         """Remember not to propose this configuration again."""
         if config in self.space:
-            self._is_new(config)
+            self.is_new(config)
 
     def on_end(self, config: Mapping[str, Any], *, has_failed: bool, is_complete: bool = False) -> None:  # noqa: ARG002
         """Remember not to propose this configuration again."""
         if config in self.space:
-            self._is_new(config)
+            self.is_new(config)
 
     def _draw(self) -> dict[str, Any] | None:
         """Draw until something new comes; None if a finite space brings nothing new for long."""
         endless = math.isinf(self.space.num_configurations)
         max_repeats = _MAX_REPEATS_ENDLESS if endless else _MAX_REPEATS
         for _ in range(max_repeats):
-            config = self.space.sample(self._rng)
-            if self._is_new(config):
+            config = self.space.sample(self.rng)
+            if self.is_new(config):
                 return config
         if not endless:
             return None
@@ -107,4 +112,4 @@ class RandomSearcher(Searcher):
         if self.space.num_configurations > _MAX_SHUFFLED:
             return configs
         unseen = [config for config in configs if canonical_key(config) not in self._seen]
-        return (unseen[index] for index in self._rng.permutation(len(unseen)))
+        return (unseen[index] for index in self.rng.permutation(len(unseen)))

@@ -153,7 +153,7 @@ class Trainable(ABC):
     """Something that can be trained an epoch at a time: images, any function, a replay of recorded curves.
 
     It is sent once to each worker and lives through many jobs, so it may keep warm what jobs share.
-    `saccade.testing.TrainableContract` holds what each trainable must do.
+    Test a new one with `saccade.testing.TrainableContract`.
     """
 
     @abstractmethod
