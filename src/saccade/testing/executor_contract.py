@@ -41,7 +41,7 @@ class Counting(Trainable):
             event = EpochDone(job.trial, epoch, epoch / 10, metrics={"num_jobs": self.num_jobs})
             if report(event) is not Decision.CONTINUE:
                 return "told to end"
-        return job.config.get("reason", "")
+        return str(job.config.get("reason", ""))
 
 
 class Echo(Trainable):
@@ -114,7 +114,7 @@ class Recorder:
 
     def __init__(self, executor: Executor, jobs: Iterable[Job] = (), decisions: Iterable[Decision] = ()) -> None:
         self._executor, self._jobs, self._decisions = executor, list(jobs), list(decisions)
-        self.events: list[Event] = []
+        self.events: list[Any] = []
         self._submit()
 
     def __call__(self, event: Event) -> Decision:
@@ -124,8 +124,8 @@ class Recorder:
             return Decision.CONTINUE
         return self._decisions.pop(0) if self._decisions else Decision.CONTINUE
 
-    def of_trial(self, trial: int) -> list[Event]:
-        return [event for event in self.events if event.trial == trial]  # type: ignore[attr-defined]
+    def of_trial(self, trial: int) -> list[Any]:
+        return [event for event in self.events if event.trial == trial]
 
     def _submit(self) -> None:
         while self._jobs and self._executor.num_free:

@@ -134,8 +134,8 @@ class SchedulerContract:
         study, executor = self.run(num_workers, time_limit_s=time_limit_s, num_trials=num_trials, seed=seed)
         assert executor.now_s <= time_limit_s + 1
         # With a time limit even a scheduler that leaves trials paused goes on with them.
-        could_go_on = any(trial.status is Status.PAUSED for trial in study.trials) or num_trials is None
-        if could_go_on or len(study.trials) < num_trials:
+        has_paused = any(trial.status is Status.PAUSED for trial in study.trials)
+        if has_paused or num_trials is None or len(study.trials) < num_trials:
             assert executor.now_s >= time_limit_s - 1
 
     @pytest.mark.parametrize("num_workers", [1, 8])
@@ -259,6 +259,7 @@ class OneTrial:
     """The state of a study that can begin one trial."""
 
     seconds_left = math.inf
+    num_trials = math.inf
     num_workers = 1
     searcher = RandomSearcher({"x": Real(0, 1)})
 

@@ -123,7 +123,7 @@ class SearcherContract:
         searcher = self.make(FINITE, 0)
         known = [FINITE.default, {"a": "y", "b": True, "n": 1, "c": [5]}]
         for index, config in enumerate(known):
-            assert searcher.on_end(config, has_failed=index == 0) is None
+            searcher.on_end(config, has_failed=index == 0)
         configs = [searcher.suggest() for _ in range(10)]
         assert all(config not in configs for config in known)
         with pytest.raises(ExhaustedSearchSpaceError):
@@ -151,7 +151,7 @@ class SearcherContract:
             config = searcher.suggest()
             before = copy.deepcopy(config)
             for epoch, score in enumerate([0.1, 0.9, 0.4], start=1):
-                assert searcher.observe(config, epoch, score, 1.5 * epoch) is None
+                searcher.observe(config, epoch, score, 1.5 * epoch)
             assert config == before
 
     def test_a_suggestion_belongs_to_the_caller(self) -> None:
@@ -182,7 +182,7 @@ CONDITIONAL = Dict(lr=Real(1e-5, 1, log=True), opt=Categorical("adam", {"name": 
 
 def quadratic(config: Mapping[str, Any]) -> float:
     """Return minus the squared distance from x = 0.7, lr = 0.01."""
-    return -((config["x"] - 0.7) ** 2) - (math.log10(config["lr"]) + 2) ** 2
+    return float(-((config["x"] - 0.7) ** 2) - (math.log10(config["lr"]) + 2) ** 2)
 
 
 def conditional(config: Mapping[str, Any]) -> float:
