@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from saccade.autosearch.features import DatasetDescription, Description, NetworkDescription
+from saccade.autosearch.search import AutoSearch
 from saccade.deadline import Deadline
 from saccade.errors import UnknownNameError
 from saccade.events import EpochDone, Event, EventLog, JobDone, JobFailed
@@ -128,7 +129,7 @@ def _make_searcher(name: str) -> Searcher:
     if name != "auto":
         return make_searcher(name.removesuffix("-any"), SPACE)
     describe = lambda config: Description(NETWORKS[config["model"]], config, config["epochs"])  # noqa: E731
-    return make_searcher(name, SPACE, describe=describe, data=DatasetDescription(2000, 10))
+    return AutoSearch(SPACE, describe=describe, data=DatasetDescription(2000, 10))
 
 
 def measure(executor: str, searcher: str, scheduler: str, num_trials: int) -> Cost:
@@ -139,11 +140,13 @@ def measure(executor: str, searcher: str, scheduler: str, num_trials: int) -> Co
         def run() -> tuple[TimedStudy, float]:
             log = EventLog(folder / "events.jsonl")
             start_s = time.perf_counter()
+            made = _make_searcher(searcher)
+            is_auto = isinstance(made, AutoSearch) and scheduler == "auto"  # one object, as in a fit
             with Journal(folder / "journal.log", SPACE) as journal:
                 study = TimedStudy(
                     workers,
-                    _make_searcher(searcher),
-                    make_scheduler(scheduler),
+                    made,
+                    made if is_auto else make_scheduler(scheduler),
                     num_trials=num_trials,
                     deadline=Deadline(86_400 if searcher == "auto" else None),
                     folder=folder / "trials",

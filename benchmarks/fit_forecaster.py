@@ -72,7 +72,7 @@ def loss(logs: np.ndarray, parts: Sequence[Scores]) -> float:
     total = 0.0
     for part in parts:
         near_OO = np.exp(-np.abs(part.when[:, None] - part.when[None]) / cfg.epoch_length)
-        like_OO = cfg.like_sd**2 * np.exp(-0.5 * part.squares / cfg.like_length**2)
+        like_OO = cfg.similar_sd**2 * np.exp(-0.5 * part.squares / cfg.similar_length**2)
         own_OO = cfg.own_sd**2 * (part.number[:, None] == part.number[None])
         kernel_OO = cfg.scale_sd**2 * np.outer(part.expected, part.expected) + cfg.offset_sd**2
         kernel_OO += near_OO * (like_OO + own_OO)

@@ -20,8 +20,7 @@ from sklearn.ensemble import HistGradientBoostingRegressor
 from benchmarks.curves import Curve, Curves, CurvesDataset, network_of
 from saccade._version import __version__
 from saccade.autosearch.features import FAMILIES, FEATURES
-from saccade.autosearch.portfolio import EPOCHS, SHIPPED, Portfolio, with_epoch
-from saccade.autosearch.trees import Trees
+from saccade.autosearch.portfolio import EPOCHS, SHIPPED, Portfolio, Trees, with_epoch
 
 # How much a feature counts, in standard deviations, when configurations are compared; the others have 0.15.
 _WEIGHTS = {

@@ -42,10 +42,10 @@ from benchmarks.learn_portfolio import learn
 from benchmarks.pool import PoolSearcher, table_space
 from benchmarks.replay import ReplayExecutor
 from saccade.autosearch.portfolio import Portfolio
-from saccade.autosearch.searcher import AutoSearcher
+from saccade.autosearch.search import AutoSearch
 from saccade.deadline import Deadline
 from saccade.errors import SearchFailedError
-from saccade.scheduler import make_scheduler
+from saccade.scheduler import AutoScheduler, make_scheduler
 from saccade.scheduler.base import Scheduler
 from saccade.searcher import RandomSearcher, make_searcher
 from saccade.searcher.base import Searcher
@@ -71,10 +71,13 @@ class Case:
 
 
 def search(case: Case, searcher: Callable[[Case], Searcher], scheduler: Callable[[], Scheduler]) -> float:
-    """Return the regret of a search by Saccade's study."""
+    """Return the regret of a search by Saccade's study; `AutoSearch` and "auto" are one object, as in a fit."""
     executor = ReplayExecutor(lambda config: case.dataset.curves[config["config_id"]], case.num_workers)
     deadline = Deadline(case.time_limit_s, executor.clock)
-    study = Study(executor, searcher(case), scheduler(), deadline=deadline)
+    made, schedules = searcher(case), scheduler()
+    if isinstance(made, AutoSearch) and isinstance(schedules, AutoScheduler):
+        schedules = made
+    study = Study(executor, made, schedules, deadline=deadline)
     try:
         study.run()
     except SearchFailedError:  # nothing was reported in time
@@ -86,7 +89,7 @@ def searcher_of(case: Case, name: str) -> Searcher:
     """Return one of Saccade's searchers, for the recorded configurations."""
     space = {"config_id": Categorical(*_shuffled(list(case.dataset.curves), case.seed))}
     if name == "auto":
-        return AutoSearcher(
+        return AutoSearch(
             space,
             seed=case.seed,
             describe=lambda config: case.curves.describe(config["config_id"]),

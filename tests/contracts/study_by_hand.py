@@ -50,7 +50,7 @@ class StudyByHand:
 
     def end(self, trial, status):
         self.trials[trial].status = status
-        self.scheduler.on_end(self.trials[trial])
+        self.scheduler.on_job_end(self.trials[trial])
 
     def begin(self, scores, **options):
         """Begin a trial, and train it as far as it goes."""

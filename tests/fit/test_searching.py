@@ -13,17 +13,16 @@ from torch import nn
 
 import saccade as ag
 from saccade import ImagePredictor
-from saccade.autosearch.scheduler import AutoScheduler
-from saccade.autosearch.searcher import AutoSearcher
+from saccade.autosearch.search import AutoSearch
 from saccade.data.examples import read_labelled_examples
 from saccade.errors import HyperparameterError, SpaceError, UnknownNameError
 from saccade.events import Event
 from saccade.executor import InlineExecutor, num_usable_cpus
 from saccade.fit.run_folder import FitRequest
-from saccade.fit.searching import check_search, make_image_executor, make_image_scheduler, make_image_searcher
+from saccade.fit.searching import check_search, describe_search, make_image_executor, make_image_search
 from saccade.fit.settings import FitSettings
 from saccade.predictor.estimators import ImageClassifier
-from saccade.scheduler import ASHAScheduler, FIFOScheduler, HyperbandScheduler
+from saccade.scheduler import ASHAScheduler, AutoScheduler, FIFOScheduler, HyperbandScheduler
 from saccade.searcher import GPSearcher, GridSearcher, RandomSearcher, TPESearcher
 from saccade.study.journal import Journal
 from saccade.study.trackers import Tracker
@@ -46,13 +45,14 @@ def request_of(make_colours: MakeColours, tiny: dict[str, Any]) -> Callable[...,
 
 @pytest.mark.parametrize(
     ("name", "kind"),
-    [("auto", AutoSearcher), ("random", RandomSearcher), ("bayesopt", GPSearcher), ("skopt", TPESearcher)],
+    [("auto", AutoSearch), ("random", RandomSearcher), ("bayesopt", GPSearcher), ("skopt", TPESearcher)],
 )
 def test_searchers_by_name(request_of: Callable[..., FitRequest], make_task: Any, name: str, kind: type) -> None:
     request = request_of(searcher=name, starting_configs=[{"learning_rate": 0.01}])
     check_search(request)
-    searcher = make_image_searcher(request, make_task())
+    searcher, scheduler = make_image_search(request, describe_search(request, make_task()))
     assert type(searcher) is kind
+    assert (scheduler is searcher) is (name == "auto")
     assert searcher.suggest()["lr"] == 0.01
 
 
@@ -60,16 +60,16 @@ def test_own_networks_are_searched_as_well(request_of: Callable[..., FitRequest]
     def net(num_classes: int) -> nn.Module:
         return nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, num_classes))
 
-    searcher = make_image_searcher(request_of({"model": ag.Categorical(net, "test_resnet")}), make_task())
+    request = request_of({"model": ag.Categorical(net, "test_resnet")})
+    searcher, _ = make_image_search(request, describe_search(request, make_task()))
     configs = [searcher.suggest() for _ in range(20)]
     assert len({str(config["model"]) for config in configs}) == 2
 
 
 def test_one_configuration_needs_no_search(request_of: Callable[..., FitRequest], make_task: Any) -> None:
     request = request_of({"lr": 0.01})
-    assert type(make_image_scheduler(request)) is FIFOScheduler
-    assert type(make_image_searcher(request, make_task())) is RandomSearcher
-    assert type(make_image_scheduler(request_of())) is AutoScheduler
+    searcher, scheduler = make_image_search(request, describe_search(request, make_task()))
+    assert (type(searcher), type(scheduler)) == (RandomSearcher, FIFOScheduler)
 
 
 @pytest.mark.parametrize(("epochs", "longest"), [(7, 7), (ag.Int(2, 9), 9), (ag.Categorical(3, 12, 5), 12)])
@@ -79,18 +79,18 @@ def test_one_configuration_needs_no_search(request_of: Callable[..., FitRequest]
 def test_the_longest_training_is_known_to_schedulers(
     request_of: Callable[..., FitRequest], name: str, kind: type, epochs: Any, longest: int
 ) -> None:
-    scheduler = make_image_scheduler(request_of({"epochs": epochs}, scheduler=name))
+    _, scheduler = make_image_search(request_of({"epochs": epochs}, searcher="random", scheduler=name), {})
     assert type(scheduler) is kind
     assert scheduler.max_epochs == longest  # type: ignore[attr-defined]
-    given = make_image_scheduler(request_of({"epochs": epochs}, scheduler=name, scheduler_options={"max_epochs": 4}))
+    options = {"scheduler": name, "scheduler_options": {"max_epochs": 4}}
+    _, given = make_image_search(request_of({"epochs": epochs}, searcher="random", **options), {})
     assert given.max_epochs == 4  # type: ignore[attr-defined]
 
 
 def test_ready_searchers_and_schedulers_are_taken(request_of: Callable[..., FitRequest], make_task: Any) -> None:
     searcher, scheduler = GridSearcher({"lr": 0.1}), FIFOScheduler()
     request = request_of(searcher=searcher, scheduler=scheduler)
-    assert make_image_searcher(request, make_task()) is searcher
-    assert make_image_scheduler(request) is scheduler
+    assert make_image_search(request, describe_search(request, make_task())) == (searcher, scheduler)
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ class Promoting(FIFOScheduler):
     def on_report(self, report):
         return Decision.PAUSE if report.epoch & (report.epoch - 1) == 0 else Decision.CONTINUE
 
-    def on_end(self, trial):
+    def on_job_end(self, trial):
         self.ends.append((trial.number, trial.status, trial.num_epochs))
 
 
@@ -281,7 +281,7 @@ class TestLostWorkers:
             def on_report(self, report):
                 return decision
 
-            def on_end(self, trial):
+            def on_job_end(self, trial):
                 pass
 
         executor = Dying(lambda config: [])

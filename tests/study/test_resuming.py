@@ -169,9 +169,9 @@ class TestWhatIsTold:
                 told.append(("on_report", report.trial, report.epoch))
                 return super().on_report(report)
 
-            def on_end(self, trial):
-                told.append(("scheduler.on_end", trial.number, trial.status, trial.num_epochs))
-                super().on_end(trial)
+            def on_job_end(self, trial):
+                told.append(("scheduler.on_job_end", trial.number, trial.status, trial.num_epochs))
+                super().on_job_end(trial)
 
         run(tmp_path, 30, searcher=Learning(SPACE, seed=3), scheduler=Following())
         first, told = told, []

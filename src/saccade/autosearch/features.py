@@ -1,4 +1,4 @@
-"""What the portfolio knows a configuration by: numbers that describe network, recipe and data, never a name alone."""
+"""Features of a configuration for the portfolio: numbers that describe network, recipe and data."""
 
 from __future__ import annotations
 
@@ -39,77 +39,32 @@ HYPERPARAMETERS: dict[str, Any] = {
     "co_tuning": 0.0,
     "stochastic_norm": False,
 }
-"""The hyperparameters that are described, and what one counts as that is not given.
+"""The hyperparameters among the features, with their defaults.
 
-`l2_sp`, `delta`, `bss`, `co_tuning` and `stochastic_norm` are regularisers of transfer learning that the recorded runs
-used; Saccade's recipes do not have them.
+`l2_sp`, `delta`, `bss`, `co_tuning` and `stochastic_norm` are regularisers of transfer learning in the recorded runs;
+Saccade's recipes do not have them.
 """
 
 _ADAPTIVE = ("adam", "adamw", "adamp", "lamb", "lion", "nadam", "nadamw", "radam", "adabelief", "rmsprop", "rmsproptf")
 _SCHEDULES = ("cosine", "step", "multistep", "plateau")
 _AUGMENTATIONS = ("randaugment", "trivialaugment", "autoaugment")
 
-FAMILIES = (
-    "beit",
-    "convnext",
-    "deit",
-    "dla",
-    "edgenext",
-    "efficientnet",
-    "mobilevit",
-    "swin",
-    "volo",
-    "xcit",
-)
-"""Families of networks that were recorded; any other is described by the rest alone."""
+FAMILIES = ("beit", "convnext", "deit", "dla", "edgenext", "efficientnet", "mobilevit", "swin", "volo", "xcit")
+"""Families of the recorded networks; other families have no feature of their own."""
 
 NETWORK_FEATURES = (
-    "log_params",
-    "log_input",
-    "top1",
-    "pretraining",
-    "is_convolutional",
-    "is_transformer",
+    *("log_params", "log_input", "top1", "pretraining", "is_convolutional", "is_transformer"),
     *(f"family_{name}" for name in FAMILIES),
 )
 RECIPE_FEATURES = (
-    "log_lr",
-    "log_batch",
-    "log_lr_per_image",
-    "log_lr_comparable",
-    "log_lr_effective",
-    "is_adaptive",
-    "is_adam",
-    "is_adamw",
-    "is_adamp",
-    "is_plain_sgd",
-    "log_weight_decay",
+    *("log_lr", "log_batch", "log_lr_per_image", "log_lr_comparable", "log_lr_effective"),
+    *("is_adaptive", "is_adam", "is_adamw", "is_adamp", "is_plain_sgd", "log_weight_decay"),
     *(f"sched_{name}" for name in _SCHEDULES),
-    "warmup_epochs",
-    "layer_decay",
-    "frozen_part",
-    "head_only",
-    "mixup",
-    "cutmix",
-    "mix_prob",
-    "cutmix_prob",
-    "smoothing",
-    "drop",
-    "clipping",
+    *("warmup_epochs", "layer_decay", "frozen_part", "head_only"),
+    *("mixup", "cutmix", "mix_prob", "cutmix_prob", "smoothing", "drop", "clipping"),
     *(f"augment_{name}" for name in _AUGMENTATIONS),
-    "amp",
-    "momentum",
-    "beta1",
-    "beta2",
-    "log_warmup_lr",
-    "decay_epochs",
-    "decay_rate",
-    "plateau_patience",
-    "log_l2_sp",
-    "log_delta",
-    "log_bss",
-    "co_tuning",
-    "stochastic_norm",
+    *("amp", "momentum", "beta1", "beta2", "log_warmup_lr", "decay_epochs", "decay_rate", "plateau_patience"),
+    *("log_l2_sp", "log_delta", "log_bss", "co_tuning", "stochastic_norm"),
 )
 DATA_FEATURES = ("log_images", "log_classes", "log_images_per_class", "log_steps")
 FEATURES = (*NETWORK_FEATURES, *RECIPE_FEATURES, *DATA_FEATURES)
@@ -118,22 +73,22 @@ FEATURES = (*NETWORK_FEATURES, *RECIPE_FEATURES, *DATA_FEATURES)
 
 @dataclass(frozen=True)
 class NetworkDescription:
-    """What is known of a network before it is trained.
+    """Features of a network before training.
 
     Attributes
     ----------
     num_params : float
-        Parameters, without those of the last layer or with them: only the magnitude counts.
+        Parameters; whether those of the classifier layer are included does not matter.
     input_size : int
-        Pixels of a side of its input.
+        Side of its input in pixels.
     top1 : float or None
-        Published ImageNet-1k accuracy, 0 to 1; None where it is not known.
+        Published ImageNet-1k accuracy, 0 to 1; None if unknown.
     pretraining : int
-        0 ImageNet-1k or nothing, 1 ImageNet-21k and its like, 2 web-scale or self-training.
+        0 ImageNet-1k or none, 1 ImageNet-21k or similar, 2 web-scale or self-training.
     kind : str
         ``conv``, ``hybrid`` or ``transformer``.
     family : str
-        One of `FAMILIES`, or another word.
+        One of `FAMILIES`, or another name.
     """
 
     num_params: float
@@ -146,7 +101,7 @@ class NetworkDescription:
 
 @dataclass(frozen=True)
 class DatasetDescription:
-    """What is known of the images: how many there are to learn from, and of how many classes."""
+    """The number of training images, and of classes."""
 
     num_images: int
     num_classes: int
@@ -154,7 +109,7 @@ class DatasetDescription:
 
 @dataclass(frozen=True)
 class Description:
-    """A configuration as the portfolio sees it.
+    """The description of a configuration, from which its features are computed.
 
     Attributes
     ----------
@@ -163,9 +118,9 @@ class Description:
     hyperparameters : mapping
         Values by the names in `HYPERPARAMETERS`; others are ignored.
     num_epochs : int
-        The epochs that the configuration asks for.
+        The epochs of the configuration.
     starts_with_probe : bool
-        Whether training begins with a probe of the network's frozen features, which is reported as epoch 0.
+        Whether training starts from a linear probe, which is reported as epoch 0.
     """
 
     network: NetworkDescription
@@ -182,21 +137,24 @@ def features(description: Description, data: DatasetDescription, top1: float) ->
     description, data
         The configuration and the images.
     top1
-        The network's ImageNet accuracy, published or guessed.
+        The network's ImageNet accuracy, published or predicted.
 
     Returns
     -------
     ndarray of float64, shape (num_features,)
         In the order of `FEATURES`.
     """
-    recipe = {**HYPERPARAMETERS, **description.hyperparameters}
+    network, recipe = description.network, {**HYPERPARAMETERS, **description.hyperparameters}
+    log_lr = math.log10(max(recipe["lr"], 1e-12))  # a factor on the rate may be 0
     log_batch = math.log2(recipe["batch_size"])
-    row = [*_network(description.network, top1), *_recipe(recipe, log_batch), *_data(data, log_batch)]
-    return np.array(row, dtype=float)
-
-
-def _network(network: NetworkDescription, top1: float) -> list[float]:
-    return [
+    opt, sched, augmentation = str(recipe["opt"]).lower(), str(recipe["sched"]), str(recipe["augmentation"])
+    is_adaptive = opt in _ADAPTIVE
+    momentum = recipe["momentum"] if opt in ("momentum", "nesterov", "sgd") else 0.0
+    mixes = recipe["mixup"] > 0 or recipe["cutmix"] > 0
+    clip = recipe["clip_grad"]
+    log_images, log_classes = (math.log10(max(num, 1)) for num in (data.num_images, data.num_classes))
+    row = [
+        # The network
         math.log10(max(network.num_params, 1e3) / 1e6),
         math.log2(network.input_size / 224),
         top1,
@@ -204,32 +162,18 @@ def _network(network: NetworkDescription, top1: float) -> list[float]:
         network.kind == "conv",
         network.kind == "transformer",
         *(network.family == name for name in FAMILIES),
-    ]
-
-
-def _recipe(recipe: Mapping[str, Any], log_batch: float) -> list[float]:
-    log_lr = math.log10(max(recipe["lr"], 1e-12))  # a factor of a rate may take it down to 0
-    opt = str(recipe["opt"]).lower()
-    is_adaptive = opt in _ADAPTIVE
-    momentum = recipe["momentum"] if opt in ("momentum", "nesterov", "sgd") else 0.0
-    sched, augmentation = str(recipe["sched"]), str(recipe["augmentation"])
-    mixes = recipe["mixup"] > 0 or recipe["cutmix"] > 0
-    clip = recipe["clip_grad"]
-    return [
+        # The recipe
         log_lr,
         log_batch,
         log_lr - 0.15 * log_batch,
-        log_lr if is_adaptive else log_lr - 1.5,  # SGD wants rates about thirty times as high
+        log_lr if is_adaptive else log_lr - 1.5,  # SGD needs rates about thirty times as high
         log_lr - math.log10(max(1.0 - momentum, 1e-3)),
         is_adaptive,
         *(opt == name for name in ("adam", "adamw", "adamp")),
         not is_adaptive and momentum == 0,
         math.log10(max(recipe["weight_decay"], 1e-6)),
         *(sched == name for name in _SCHEDULES),
-        recipe["warmup_epochs"],
-        recipe["layer_decay"],
-        recipe["frozen_part"],
-        recipe["head_only"],
+        *(recipe[name] for name in ("warmup_epochs", "layer_decay", "frozen_part", "head_only")),
         math.log1p(recipe["mixup"]),
         math.log1p(recipe["cutmix"]),
         recipe["mix_prob"] * mixes,
@@ -248,10 +192,10 @@ def _recipe(recipe: Mapping[str, Any], log_batch: float) -> list[float]:
         *(math.log10(max(recipe[name], 1e-5)) for name in ("l2_sp", "delta", "bss")),
         recipe["co_tuning"],
         recipe["stochastic_norm"],
+        # The data set
+        log_images,
+        log_classes,
+        log_images - log_classes,
+        log_images - log_batch * math.log10(2),
     ]
-
-
-def _data(data: DatasetDescription, log_batch: float) -> list[float]:
-    log_images = math.log10(max(data.num_images, 1))
-    log_classes = math.log10(max(data.num_classes, 1))
-    return [log_images, log_classes, log_images - log_classes, log_images - log_batch * math.log10(2)]
+    return np.array(row, dtype=float)

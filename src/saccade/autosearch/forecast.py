@@ -1,4 +1,4 @@
-"""Forecasts of learning curves: what was expected of each configuration, corrected by what the search has seen."""
+"""Forecasts of learning curves: expected curves, corrected by observed scores with a Gaussian process."""
 
 from __future__ import annotations
 
@@ -11,39 +11,38 @@ from dataclasses import dataclass
 import numpy as np
 
 EARLIEST = 0.5
-"""The epoch that a report of epoch 0, a probe of frozen features, counts as."""
+"""The epoch that epoch 0, a linear probe, counts as."""
 
 
 @dataclass(frozen=True)
 class KernelSettings:
-    """Standard deviations and lengths of the forecaster's kernel; scores are between 0 and 1.
+    """Standard deviations and lengths of the forecaster's kernel, for scores between 0 and 1.
 
-    The defaults maximise the marginal likelihood of the recorded curves of the configurations that the portfolio
-    expects most of, each data set under a portfolio that was learned from the others
-    (``python -m benchmarks.fit_forecaster``). Either half of the data sets gives about the same.
+    The defaults maximise the marginal likelihood of recorded curves (``python -m benchmarks.fit_forecaster``), for each
+    data set with a portfolio learned from the others.
 
     Attributes
     ----------
     scale_sd : float
-        By how much all scores of the data set may be higher or lower than expected, in proportion.
+        Of a factor on all expected scores of the data set.
     offset_sd : float
-        The same as an equal amount for all.
-    like_sd, like_length : float
-        How far like configurations differ from what is expected, together; and what is alike.
+        Of a constant added to all of them.
+    similar_sd, similar_length : float
+        Of deviations that similar configurations share, and the length of their squared-exponential kernel.
     own_sd : float
-        How far a configuration differs from what is expected, by itself.
+        Of deviations of single configurations.
     epoch_length : float
-        Over which ratio of epochs (its natural logarithm) such differences persist.
+        Length over which deviations persist, in the natural logarithm of the epoch.
     noise_sd : float
-        Of a score that was seen.
+        Of an observed score.
     rough_sd : float
-        Of one after the first epoch from a fresh last layer, which tells more of the warm-up than of what will come.
+        Additional, of a score after the first epoch from a new classifier layer, which depends on the warm-up.
     """
 
     scale_sd: float = 0.2
     offset_sd: float = 0.03
-    like_sd: float = 0.15
-    like_length: float = 1.8
+    similar_sd: float = 0.15
+    similar_length: float = 1.8
     own_sd: float = 0.175
     epoch_length: float = 5.4
     noise_sd: float = 0.006
@@ -51,14 +50,14 @@ class KernelSettings:
 
 
 AFTER_PROBES = KernelSettings(
-    scale_sd=0.08, offset_sd=0.08, like_sd=0.18, like_length=2.5, own_sd=0.22, epoch_length=1.5, noise_sd=0.02
+    scale_sd=0.08, offset_sd=0.08, similar_sd=0.18, similar_length=2.5, own_sd=0.22, epoch_length=1.5, noise_sd=0.02
 )
-"""For trainings that begin with a probe of frozen features: there were none among those that were recorded."""
+"""For trainings that start from a linear probe; the recordings have none, so these are not fitted."""
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """Scores to come.
+    """Forecast scores.
 
     Attributes
     ----------
@@ -71,23 +70,22 @@ class Forecast:
 
 
 class Forecaster:
-    """A Gaussian process over what scores differ by from what was expected of them.
+    """A Gaussian process over the deviations of scores from their expectations.
 
-    Differences persist along a learning curve, as in freeze-thaw optimisation [1]_; they are shared by configurations
-    that are alike; and in part by all, since no two data sets are equally hard.
+    Deviations persist along a learning curve, as in freeze-thaw optimisation [1]_. Similar configurations share them,
+    and in part all configurations do, since data sets differ in difficulty.
 
-    Of a configuration only the latest score is used: as differences persist like a Markov process, it tells nearly all
-    that the earlier ones do. Cost grows with the cube of `max_observations`, not with the length of the search: beyond
-    that number of configurations only the best and the latest are used.
+    Only the latest score of a configuration is used. Deviations persist like a Markov process, so earlier scores add
+    little. The cost is cubic in `max_observations`; with more configurations only the best and the latest are used.
 
     Parameters
     ----------
     epochs : sequence of float
-        Where forecasts are made, ascending.
+        The epochs of forecasts, ascending.
     settings : KernelSettings or None
         The kernel.
     max_observations : int
-        How many observations are used at most.
+        The most observations that are used.
 
     References
     ----------
@@ -114,30 +112,30 @@ class Forecaster:
         self.max_observations = max_observations
         self._points: list[np.ndarray] = []
         self._expected: list[np.ndarray] = []
-        self._observed: dict[int, tuple[float, float]] = {}  # configuration: epoch and score, the latest last
-        self._rough: set[int] = set()  # configurations whose score is that of a first epoch
+        self._observed: dict[int, tuple[float, float]] = {}  # epoch and score by configuration, the latest last
+        self._rough: set[int] = set()  # configurations with the score of a first epoch
 
     def add(self, points: np.ndarray | list[list[float]], expected: np.ndarray | list[list[float]]) -> list[int]:
-        """Take up configurations, and return their numbers.
+        """Add configurations, and return their numbers.
 
         Parameters
         ----------
         points : array of float, shape (num_configs, num_dimensions)
-            Their distances tell how alike they are.
+            Similar configurations have small distances.
         expected : array of float, shape (num_configs, num_epochs)
-            The scores expected of them at `epochs`.
+            Their expected scores at `epochs`.
         """
         first = len(self._points)
         self._points += list(np.asarray(points, dtype=float))
         self._expected += list(np.asarray(expected, dtype=float))
         return list(range(first, len(self._points)))
 
-    def expect_more(self, number: int, more: np.ndarray) -> None:
-        """Add to the scores that are expected of a configuration, shape (num_epochs,)."""
-        self._expected[number] = self._expected[number] + more
+    def shift_expected(self, number: int, change: np.ndarray) -> None:
+        """Add to the expected scores of a configuration, shape (num_epochs,)."""
+        self._expected[number] = self._expected[number] + change
 
     def observe(self, number: int, epoch: float, score: float, *, is_rough: bool = False) -> None:
-        """Learn a configuration's best score up to an epoch; `is_rough` after the first from a fresh last layer."""
+        """Use a configuration's best score up to an epoch; see `KernelSettings.rough_sd` for `is_rough`."""
         self._observed.pop(number, None)
         self._observed[number] = (max(epoch, EARLIEST), score)
         (self._rough.add if is_rough else self._rough.discard)(number)
@@ -150,11 +148,11 @@ class Forecaster:
         numbers
             The configurations.
         imagined
-            Scores that are only assumed, in place of what was seen: epoch and score by configuration.
+            Assumed epoch and score by configuration, which replace observed ones.
         """
         cfg = self.settings
         expected_NE = np.stack([self._expected[number] for number in numbers])
-        prior_NE = (cfg.scale_sd * expected_NE) ** 2 + cfg.offset_sd**2 + cfg.like_sd**2 + cfg.own_sd**2
+        prior_NE = (cfg.scale_sd * expected_NE) ** 2 + cfg.offset_sd**2 + cfg.similar_sd**2 + cfg.own_sd**2
         observed = self._used() | dict(imagined or {})
         if not observed:
             return Forecast(expected_NE, np.sqrt(prior_NE))
@@ -162,38 +160,41 @@ class Forecaster:
         epochs_O = np.array([max(epoch, EARLIEST) for epoch, _ in observed.values()])
         when_O = np.log(epochs_O)
         expected_O = np.array([self._expected_at(number, epoch) for number, epoch in zip(who_O, epochs_O, strict=True)])
-        surprise_O = np.array([score for _, score in observed.values()]) - expected_O
+        deviation_O = np.array([score for _, score in observed.values()]) - expected_O
         is_rough_O = np.isin(who_O, list(self._rough)) & (epochs_O <= 1)
 
+        # Covariance of the observations O; deviations persist along the logarithm of the epoch.
         points_O = np.stack([self._points[number] for number in who_O])
         own_OO = cfg.own_sd**2 * (who_O[:, None] == who_O[None])
         near_OO = np.exp(-np.abs(when_O[:, None] - when_O[None]) / cfg.epoch_length)
         kernel_OO = cfg.scale_sd**2 * np.outer(expected_O, expected_O) + cfg.offset_sd**2
-        kernel_OO += near_OO * (self._like(points_O, points_O) + own_OO)
+        kernel_OO += near_OO * (self._similar(points_O, points_O) + own_OO)
         kernel_OO[np.diag_indices(len(who_O))] += cfg.noise_sd**2 + cfg.rough_sd**2 * is_rough_O
         inverse_OO = np.linalg.inv(np.linalg.cholesky(kernel_OO))
 
+        # Covariance of the forecasts at configurations N and epochs E with the observations, and the posterior.
         points_N = np.stack([self._points[number] for number in numbers])
-        shared_NO = self._like(points_N, points_O) + cfg.own_sd**2 * (np.array(numbers)[:, None] == who_O[None])
+        shared_NO = self._similar(points_N, points_O) + cfg.own_sd**2 * (np.array(numbers)[:, None] == who_O[None])
         near_EO = np.exp(-np.abs(np.log(self.epochs)[:, None] - when_O[None]) / cfg.epoch_length)
         kernel_NEO = (cfg.scale_sd**2 * expected_NE)[..., None] * expected_O + cfg.offset_sd**2
         kernel_NEO += shared_NO[:, None, :] * near_EO[None]
         whitened = kernel_NEO.reshape(-1, len(who_O)) @ inverse_OO.T
-        mean_NE = expected_NE + (whitened @ (inverse_OO @ surprise_O)).reshape(expected_NE.shape)
+        mean_NE = expected_NE + (whitened @ (inverse_OO @ deviation_O)).reshape(expected_NE.shape)
         variance_NE = prior_NE - np.einsum("ij,ij->i", whitened, whitened).reshape(expected_NE.shape)
         return Forecast(mean_NE, np.sqrt(np.maximum(variance_NE, 1e-6)))
 
-    def _like(self, these: np.ndarray, those: np.ndarray) -> np.ndarray:
-        """Return the covariance of what like configurations have in common."""
+    def _similar(self, these: np.ndarray, those: np.ndarray) -> np.ndarray:
+        """Return the covariance of the deviations that similar configurations share."""
         squares = (these**2).sum(axis=1)[:, None] + (those**2).sum(axis=1)[None] - 2 * these @ those.T
-        like: np.ndarray = self.settings.like_sd**2 * np.exp(-0.5 * squares / self.settings.like_length**2)
-        return like
+        cfg = self.settings
+        covariance: np.ndarray = cfg.similar_sd**2 * np.exp(-0.5 * squares / cfg.similar_length**2)
+        return covariance
 
     def _expected_at(self, number: int, epoch: float) -> float:
         return float(np.interp(math.log(max(epoch, EARLIEST)), np.log(self.epochs), self._expected[number]))
 
     def _used(self) -> dict[int, tuple[float, float]]:
-        """Return the observations to use: all, or the latest and the best."""
+        """Return the observations to use: all, or the best and the latest."""
         if len(self._observed) <= self.max_observations:
             return dict(self._observed)
         half = self.max_observations // 2

@@ -1,4 +1,4 @@
-"""What can be said of a network before it is trained, for those who choose among networks."""
+"""Descriptions of networks before training: size, input, accuracy, pretraining and kind."""
 
 from __future__ import annotations
 
@@ -17,8 +17,6 @@ from saccade.models.catalogue import published_top1, resolve_name, split_name
 from saccade.models.network import network_input
 from saccade.models.weights import WEIGHTS_FOLDER_VARIABLE, find_weights, networks_in_folder
 
-__all__ = ["describe_module", "describe_network", "kind_of", "num_parameters"]
-
 # Parts of pretraining tags: of ImageNet-21k and its subsets, and of web-scale collections or self-training.
 _LARGE = re.compile(r"inw?(21|22|12)k")
 _WEB_SCALE = re.compile(
@@ -26,38 +24,38 @@ _WEB_SCALE = re.compile(
     r"|apple_pt|bamboo|cc12m|deepseek|gemma|ogvl|pali|qwen|radio|sat493m"
 )
 
-# Modules that mix places of an image by queries and keys, by the names of their classes. Squeeze-and-excitation and
-# its kin, which weigh channels or places of a convolution, and attention that only pools at the end, are none.
+# Class names of attention modules, with queries and keys. Squeeze-and-excitation, spatial gates and attention pooling
+# are not attention in this sense.
 _ATTENTION = re.compile(r"attn|attention|^xca$|^litemla$|lambda_?layer", re.IGNORECASE)
 _NO_ATTENTION = re.compile(r"split|selective|pool|flatten|^(channel|spatial)attn|^spatialattention", re.IGNORECASE)
 
-# From this many convolutions outside attention blocks for each attention on, they are more than a stem.
+# With at least this many convolutions outside attention blocks per attention module, a network is a hybrid.
 _CONVOLUTIONS_OF_HYBRIDS = 0.4
 
 
 def describe_network(
     name: str, *, pretrained: bool = True, img_size: int | None = None, weights: str | Path | None = None
 ) -> NetworkDescription:
-    """Describe a network by its name; no weights are read or downloaded, and each network is only looked at once.
+    """Describe a network by its name. No weights are read or downloaded, and each network is built once.
 
     Parameters
     ----------
     name : str
         A name that `resolve_name` knows.
     pretrained : bool
-        Whether it starts from pretrained weights. If not, its accuracy is still that of the architecture, which
-        ranks architectures all the same.
+        Whether it starts from pretrained weights. If not, its accuracy is still the published one, which ranks
+        architectures as well.
     img_size : int or None
-        Pixels of a side of the images; None is the network's own.
+        Side of the images in pixels; None is the network's own.
     weights : path or None
-        A file of pretrained weights or a folder of them, as for `find_weights`: the tag in a file's name tells what
-        they have learned from.
+        A file of pretrained weights or a folder of them, as for `find_weights`. The tag in a file's name is that of its
+        pretraining.
 
     Returns
     -------
     NetworkDescription
-        Parameters are counted with a last layer of 1000 classes, as they are published. The accuracy is None where
-        `published_top1` has none.
+        Parameters include a classifier layer of 1000 classes, as published. The accuracy is None if `published_top1`
+        has none.
 
     Raises
     ------
@@ -72,7 +70,7 @@ def describe_network(
     >>> round(network.num_params / 1e6, 1), network.input_size, network.top1, network.kind
     (11.7, 224, 0.6976, 'conv')
     """
-    # The environment may name a folder, so a description is only remembered for as long as that says the same.
+    # The environment variable may name a folder of weights, so it is part of the cache key.
     folder = os.environ.get(WEIGHTS_FOLDER_VARIABLE)
     return _describe(name, pretrained, img_size, None if weights is None else str(weights), folder)
 
@@ -85,13 +83,13 @@ def describe_module(
     Parameters
     ----------
     network : torch.nn.Module
-        One of timm's is recognised, and described as by its name.
+        A network of timm has the published accuracy and pretraining of its name.
     pretrained : bool
-        Whether its weights are worth keeping.
+        Whether it has pretrained weights.
     img_size : int or None
-        Pixels of a side of the images; None is what the network says, or 224.
+        Side of the images in pixels; None is that of the network's configuration, or 224.
     name : str
-        What to call its family, when it is none of timm's.
+        Its family if it is not a network of timm.
 
     Examples
     --------
@@ -111,16 +109,15 @@ def describe_module(
 
 
 def num_parameters(network: nn.Module) -> int:
-    """Return how many parameters a network has."""
+    """Return the number of parameters of a network."""
     return sum(parameter.numel() for parameter in network.parameters())
 
 
 def kind_of(network: nn.Module) -> str:
-    """Return ``conv``, ``transformer`` or ``hybrid``, by the modules that a network is made of.
+    """Return ``conv``, ``transformer`` or ``hybrid``, by the modules of a network.
 
-    A network without attention is ``conv``, unless it has no convolution either but that which cuts the image into
-    patches (an MLP-Mixer): those go with the transformers. One with attention is ``hybrid`` when the convolutions
-    outside its attention blocks are too many for a stem.
+    A network without attention is ``conv``; one whose only convolution makes patches (MLP-Mixer) is ``transformer``. A
+    network with attention is ``hybrid`` if it has more convolutions outside its attention blocks than a stem.
 
     Examples
     --------
@@ -154,7 +151,7 @@ def _is_spatial(module: nn.Module) -> bool:
 
 
 def _is_patch(module: nn.Conv2d) -> bool:
-    """Tell whether a convolution looks at each place once, which cuts an image into patches or merges them."""
+    """Return whether a convolution has no overlap, so that it makes or merges patches."""
     return max(module.kernel_size) > 1 and tuple(module.kernel_size) == tuple(module.stride)
 
 
@@ -180,13 +177,13 @@ def _describe(
 
 @cache
 def _size_and_kind(architecture: str) -> tuple[int, str]:
-    with torch.device("meta"):  # shapes without memory, and without the time to draw random weights
+    with torch.device("meta"):  # shapes only: no memory, and no time for random weights
         network = timm.create_model(architecture, pretrained=False, num_classes=1000)
     return num_parameters(network), kind_of(network)
 
 
 def _tag_of_file(architecture: str, weights: str | None) -> str | None:
-    """Return the tag in the name of the file that would be loaded, where that is a local one."""
+    """Return the tag in the name of the local file that would be loaded; None without one."""
     if weights is None:
         return None
     path = Path(weights).expanduser()
@@ -212,7 +209,7 @@ def _pretraining(tag: str) -> int:
 
 
 def _family(architecture: str) -> str:
-    """Return the family's name: one that the portfolio knows, or the letters that the name begins with."""
+    """Return the family: one of `FAMILIES`, or the first letters of the name."""
     for family in FAMILIES:
         if any(part.startswith(family) for part in architecture.split("_")):
             return family

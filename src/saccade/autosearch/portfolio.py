@@ -1,4 +1,4 @@
-"""The learned portfolio: what recorded fine-tuning runs tell of configurations that nobody has tried yet."""
+"""The learned portfolio: predictions of learning curves and costs, learned from recorded fine-tuning runs."""
 
 from __future__ import annotations
 
@@ -13,37 +13,114 @@ from typing import Any
 import numpy as np
 
 from saccade.autosearch.features import FEATURES, DatasetDescription, Description, NetworkDescription, features
-from saccade.autosearch.trees import Trees
 
 SHIPPED = Path(__file__).with_name("portfolio.json")
 """The portfolio that comes with the package."""
 
 EPOCHS = (1, 2, 3, 5, 9, 15, 25, 50)
-"""Epochs at which scores are predicted; between them they are interpolated in the logarithm."""
+"""Epochs at which scores are predicted; the search interpolates in the logarithm of the epoch."""
+
+
+class Trees:
+    """A sum of small regression trees, evaluated with NumPy alone.
+
+    The nodes of all trees are in flat arrays, each tree in pre-order, so that a left child follows its parent.
+
+    Parameters
+    ----------
+    baseline : float
+        The start of the sum.
+    roots : sequence of int, shape (num_trees,)
+        The index of the root of each tree.
+    feature : sequence of int, shape (num_nodes,)
+        The column that a node compares; -1 for a leaf.
+    value : sequence of float, shape (num_nodes,)
+        The threshold of a node, with ``x <= value`` on the left; the value of a leaf.
+    right : sequence of int, shape (num_nodes,)
+        The offset of the right child; 0 for a leaf.
+    scale : float
+        Factor on the sum of the leaves.
+
+    References
+    ----------
+    .. [1] J. H. Friedman, "Greedy function approximation: a gradient boosting machine", Annals of Statistics 29, 2001.
+
+    Examples
+    --------
+    >>> stump = Trees(1.0, roots=[0], feature=[0, -1, -1], value=[0.5, -2.0, 2.0], right=[2, 0, 0])
+    >>> stump.predict(np.array([[0.0], [1.0]]))
+    array([-1.,  3.])
+    """
+
+    def __init__(self, baseline: float, roots: Any, feature: Any, value: Any, right: Any, scale: float = 1.0) -> None:
+        self.baseline, self.scale = baseline, scale
+        self.roots = np.asarray(roots, dtype=np.int32)
+        self.feature = np.asarray(feature, dtype=np.int32)
+        self.value = np.asarray(value, dtype=float)
+        self.right = np.asarray(right, dtype=np.int32)
+
+    def predict(self, rows: np.ndarray) -> np.ndarray:
+        """Return the prediction for each row.
+
+        Parameters
+        ----------
+        rows : ndarray of float, shape (num_rows, num_features)
+            Without NaN.
+
+        Returns
+        -------
+        ndarray of float64, shape (num_rows,)
+            The sums.
+        """
+        at = np.broadcast_to(self.roots, (len(rows), len(self.roots))).copy()
+        lines = np.arange(len(rows))[:, None]
+        while True:
+            feature = self.feature[at]
+            inner = feature >= 0
+            if not inner.any():
+                sums: np.ndarray = self.baseline + self.scale * self.value[at].sum(axis=1)
+                return sums
+            goes_left = rows[lines, feature] <= self.value[at]
+            at += np.where(inner, np.where(goes_left, 1, self.right[at]), 0).astype(np.int32)
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Trees:
+        """Return the trees that `to_json` wrote."""
+        return cls(**record)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a dictionary that JSON can hold."""
+        return {
+            "baseline": float(self.baseline),
+            "scale": float(self.scale),
+            "roots": self.roots.tolist(),
+            "feature": self.feature.tolist(),
+            "value": [float(f"{value:.4g}") for value in self.value],
+            "right": self.right.tolist(),
+        }
 
 
 @dataclass(frozen=True)
 class Portfolio:
-    """Predicts how good a configuration will be after each epoch, and what an epoch of it will cost.
+    """Predict the scores of a configuration after each epoch, and the seconds of an epoch.
 
-    It was learned by ``python -m benchmarks.learn_portfolio`` from recorded learning curves [1]_, and knows
-    configurations by what describes them (see `saccade.autosearch.features`), so that it has a word on networks that it
-    has never seen.
+    ``python -m benchmarks.learn_portfolio`` learns it from recorded learning curves [1]_. Configurations are described
+    by numbers (see `saccade.autosearch.features`), so that it predicts for networks without recordings, too.
 
     Parameters
     ----------
     score : list of Trees
-        Their mean is the best score up to an epoch, where 0 is the worst configuration of a data set and 1 the best.
+        Their mean is the best score up to an epoch; 0 is the worst configuration of a data set, and 1 the best.
         The columns are `FEATURES`, the logarithm to base 2 of the epoch, and that to base 10 of the steps up to it.
     cost : Trees
         The natural logarithm of the seconds of an epoch for each training image, on the machine of the recordings.
     top1_of_params : tuple of float
-        Intercept and slope of the usual ImageNet accuracy over the logarithm to base 10 of a million parameters, for
-        networks whose own is not known.
+        Intercept and slope of ImageNet accuracy over the logarithm to base 10 of millions of parameters, for networks
+        without published accuracy.
     kernel_mean, kernel_scale : ndarray of float64, shape (num_features,)
-        What to subtract from features, and to divide them by, before distances between configurations are taken.
+        Mean and scale that standardise features for distances between configurations.
     provenance : dict
-        What it was learned from, with which script and versions.
+        The recordings, script and versions that it was learned with.
 
     References
     ----------
@@ -71,7 +148,7 @@ class Portfolio:
     @staticmethod
     @cache
     def load(path: Path = SHIPPED) -> Portfolio:
-        """Read a portfolio; each file once."""
+        """Read a portfolio; each file is read once."""
         return Portfolio.from_json(json.loads(path.read_text(encoding="utf-8")))
 
     def rows(self, descriptions: Sequence[Description], data: DatasetDescription) -> np.ndarray:
@@ -80,14 +157,14 @@ class Portfolio:
         return np.stack(rows) if rows else np.empty((0, len(FEATURES)))
 
     def top1(self, network: NetworkDescription) -> float:
-        """Return the network's ImageNet accuracy, 0 to 1: the published one, or what is usual for its size."""
+        """Return the network's ImageNet accuracy, 0 to 1: the published one, or one predicted from its size."""
         if network.top1 is not None:
             return network.top1
         intercept, slope = self.top1_of_params
         return min(max(intercept + slope * math.log10(max(network.num_params, 1e3) / 1e6), 0.4), 0.9)
 
     def predict_scores(self, descriptions: Sequence[Description], data: DatasetDescription) -> np.ndarray:
-        """Return the scores to be expected.
+        """Return expected scores.
 
         Parameters
         ----------
@@ -99,7 +176,7 @@ class Portfolio:
         Returns
         -------
         ndarray of float64, shape (num_configs, num_epochs)
-            The best score up to each of `EPOCHS`; 1 is the best that any configuration would reach, 0 the worst.
+            The best score up to each of `EPOCHS`; 1 is the best configuration, and 0 the worst.
         """
         rows = self.rows(descriptions, data)
         columns = []
@@ -110,19 +187,19 @@ class Portfolio:
         return scores
 
     def predict_log_epoch_s(self, descriptions: Sequence[Description], data: DatasetDescription) -> np.ndarray:
-        """Return the natural logarithm of the seconds of an epoch, as if on the machine of the recordings.
+        """Return the natural logarithm of the seconds of an epoch on the machine of the recordings.
 
         Returns
         -------
         ndarray of float64, shape (num_configs,)
-            To be shifted by what this machine differs.
+            Logarithms of seconds.
         """
         shift = math.log(max(data.num_images, 1))
         log_s: np.ndarray = self.cost.predict(self.rows(descriptions, data)) + shift
         return log_s
 
     def embed(self, descriptions: Sequence[Description], data: DatasetDescription) -> np.ndarray:
-        """Return points whose distances tell how alike configurations are, shape (num_configs, num_features)."""
+        """Return standardised features, shape (num_configs, num_features), whose distances measure similarity."""
         points: np.ndarray = (self.rows(descriptions, data) - self.kernel_mean) / self.kernel_scale
         return points
 
@@ -133,10 +210,10 @@ class Portfolio:
         Raises
         ------
         ValueError
-            When it was learned for other features than this version has.
+            If it was learned with other features.
         """
         if tuple(record["features"]) != FEATURES:
-            raise ValueError("the portfolio was learned for other features; learn it anew with this version")
+            raise ValueError("The portfolio was learned with other features. Learn it again with this version")
         return cls(
             score=[Trees.from_json(trees) for trees in record["score"]],
             cost=Trees.from_json(record["cost"]),
@@ -160,18 +237,18 @@ class Portfolio:
 
 
 def with_epoch(rows: np.ndarray, epoch: float) -> np.ndarray:
-    """Return rows of features with the two columns that tell the epoch.
+    """Return rows of features with two more columns, for the epoch.
 
     Parameters
     ----------
     rows : ndarray of float64, shape (num_rows, num_features)
-        The last feature is the logarithm of the steps of an epoch.
+        The last feature is the logarithm to base 10 of the steps of an epoch.
     epoch : float
         At least 1.
 
     Returns
     -------
     ndarray of float64, shape (num_rows, num_features + 2)
-        The rows.
+        With the logarithms of the epoch (base 2) and of all steps (base 10).
     """
     return np.column_stack([rows, np.full(len(rows), math.log2(epoch)), rows[:, -1] + math.log10(epoch)])

@@ -1,4 +1,4 @@
-"""What the next step of each configuration is worth, under the time that remains."""
+"""The value of the next step of each configuration, in relation to its cost and the remaining time."""
 
 from __future__ import annotations
 
@@ -11,185 +11,220 @@ import numpy as np
 
 from saccade.autosearch.costs import EpochCosts
 from saccade.autosearch.forecast import Forecaster
-from saccade.autosearch.probe_scores import INSIGHT, Probes
-from saccade.autosearch.utility import expected_improvement
+from saccade.autosearch.probes import PROBE_VALUE, Probes
 
 HORIZONS = (1, 2, 3, 4, 5, 7, 9, 12, 15, 20, 25, 30, 40, 50, 70, 100, 150, 200)
-"""Epochs at which learning curves are forecast, and at which a trial may be left for another."""
+"""Epochs at which learning curves are forecast, and at which a trial may pause for another."""
 
-WAITING_SHARE = 0.05
-"""How much of the remaining time is added to the cost of each step, so that cheap steps do not count beyond measure."""
+FIXED_COST = 0.05
+"""Part of the remaining time that is added to the cost of each step, so that cheap steps do not always win."""
 
-PROBING_SHARE = 0.8
-"""Every network is probed before one is trained, where that takes no more than this of the remaining time."""
+ALL_PROBES_PART = 0.8
+"""All networks are probed before one is trained, if that takes at most this part of the remaining time."""
 
-PROBE_SHARE = 0.5
-"""The same for the next probe by itself, where there are too many networks.
+NEXT_PROBE_PART = 0.5
+"""With too many networks for that, the next one is probed if that takes at most this part of the remaining time.
 
-The mean of several probes is worth more than a training that is cut short.
+The mean of several probes is better than one training that is cut short.
 """
 
-GOODNESS = 4.0
-"""The power of a probe's expected score that is set against its cost, while networks are probed one after the other."""
+PROBE_SCORE_POWER = 4.0
+"""Probes are ordered by expected score to this power, per second."""
 
 MEMBER_LAG = 0.05
-"""By how much less than the best score a network may reach, and still make a mean of networks better."""
+"""A network whose score is below the best by at most this may still improve an ensemble."""
 
 AGAIN = 0.3
-"""What another training of a network is worth beside the first one of another: a mean of two that differ gains more."""
+"""Factor on the gain of a further training of a network: a mean of two different networks gains more."""
 
-SHORTENING = 0.5
-"""The power of the part of its epochs that a training is left with, by which its gain over the probe is less."""
+SHORTENING_POWER = 0.5
+"""A training that the deadline shortens keeps this power of the part of its epochs as its gain over the probe."""
 
 COMMITMENT = 4.0
-"""What the rest of a training from a probe is worth beside others: what was gained so far shows at its end only."""
+"""Factor on the gain of continuing a training that started from a probe: its gain shows at the end of the schedule."""
 
 LAST_COMMITMENT = 25.0
-"""The same where there is time for a few whole trainings only: one that is left will not be gone on with."""
+"""The same if the remaining time is short: a paused training would not be continued."""
 
 FEW_TRAININGS = 4.0
-"""How many whole trainings are few."""
+"""The remaining time is short if it allows fewer whole trainings than this."""
 
 
 @dataclass(slots=True, eq=False)
 class Item:
-    """A configuration that waits, runs, is paused or has ended."""
+    """A configuration: in the pool, running, paused or ended."""
 
     key: Hashable
     config: dict[str, Any]
-    number: int  # in the forecaster, and in the costs
+    number: int  # in the forecaster and in the costs
     num_epochs: int
     network: Hashable
     has_probe: bool
     epoch: int = 0
     best: float = -math.inf
-    trained: float = -math.inf  # the best since training began from the probe
+    trained: float = -math.inf  # the best score after the probe
     is_begun: bool = False
-    is_running: bool = False
-    has_ended: bool = False
-    target: float = 1.0
-    promise: float = 0.0
+    target: int = 1  # the epoch to train to
+    expected_gain: float = 0.0  # per cost, when it was last considered
+    unconsidered_s: float = 0.0  # training since it was last considered while running
 
 
-@dataclass(frozen=True)
-class Steps:
-    """Weighs steps against each other: their expected improvement over the best score, by what they cost.
+def expected_improvement(mean: np.ndarray, sd: np.ndarray, best: float | np.ndarray) -> np.ndarray:
+    """Return by how much a normally distributed score exceeds the best one, on average (0 where it does not).
 
-    Attributes
+    Parameters
     ----------
+    mean, sd : ndarray of float64
+        Of the score; `sd` is positive.
+    best : float or ndarray of float64
+        The score to exceed.
+
+    Returns
+    -------
+    ndarray of float64
+        At least 0, of the same shape.
+
+    References
+    ----------
+    .. [1] D. R. Jones, M. Schonlau and W. J. Welch, "Efficient global optimization of expensive black-box functions",
+       Journal of Global Optimization 13, 1998.
+
+    Examples
+    --------
+    >>> expected_improvement(np.array([0.5, 0.7]), np.array([0.1, 0.1]), best=0.6).round(3)
+    array([0.008, 0.108])
+    """
+    z = (mean - best) / sd
+    density = np.exp(-0.5 * z**2) / np.sqrt(2 * np.pi)
+    # The normal distribution function to 1e-7 (Abramowitz and Stegun, Handbook of Mathematical Functions, 26.2.17):
+    # the import of SciPy takes longer than a step of a search.
+    t = 1 / (1 + 0.2316419 * np.abs(z))
+    series = t * (0.319381530 + t * (-0.356563782 + t * (1.781477937 + t * (-1.821255978 + t * 1.330274429))))
+    tail = density * series
+    improvement: np.ndarray = np.maximum(sd * (z * np.where(z >= 0, 1 - tail, tail) + density), 0.0)
+    return improvement
+
+
+def best_step(
+    items: list[Item],
+    imagined: Mapping[int, tuple[float, float]],
+    *,
+    forecaster: Forecaster,
+    costs: EpochCosts,
+    probes: Probes,
+    best: float,
+    trained: Collection[Hashable],
+    seconds_left: float,
+    is_for_mean: bool,
+) -> tuple[Item, int] | None:
+    """Return the item with the largest expected gain per cost, and the epoch to train it to.
+
+    The expected gain of each considered item is stored in it.
+
+    Parameters
+    ----------
+    items : list of Item
+        New configurations, and paused ones.
+    imagined : mapping
+        Assumed scores of running trials, as in `Forecaster.forecast`.
     forecaster, costs, probes
-        What is expected of configurations, in scores and in seconds.
+        Expected scores and seconds.
     best : float
-        The best score so far, from 0 to 1.
+        The best score, from 0 to 1.
     trained : collection
         The networks that were trained beyond their probes.
     seconds_left : float
         Time left for training.
     is_for_mean : bool
-        Whether the mean of several networks may be the result. Then what a training adds to its own network's probe
-        counts, and not only what it adds to the best score: else the network with the best probe is trained first,
-        though it be the slowest, and the others not at all.
+        Whether an ensemble may be the result. Then the gain of a training is measured from its own network's probe.
+        Otherwise the network with the best probe is trained first, however slow it is, and the others not at all.
+
+    Returns
+    -------
+    tuple of Item and int, or None
+        None if no step would report in time.
     """
+    if not items:
+        return None
+    numbers = [item.number for item in items]
+    have_probes = np.array([item.has_probe for item in items])
+    may_probe = np.array([item.has_probe and not item.is_begun and not probes.is_begun(item.network) for item in items])
+    forecast = forecaster.forecast(numbers, imagined)
 
-    forecaster: Forecaster
-    costs: EpochCosts
-    probes: Probes
-    best: float
-    trained: Collection[Hashable]
-    seconds_left: float
-    is_for_mean: bool = False
+    # Where each step can lead: column 0 is the probe, the others are the horizons, the last of them the item's end.
+    horizons = np.array([0, *HORIZONS], dtype=float)
+    done = np.where(may_probe, -1, [item.epoch for item in items])[:, None]
+    whole = np.array([item.num_epochs for item in items])[:, None]
+    ends = _ends(items, costs, seconds_left)[:, None]
+    before = np.concatenate([[-1.0], horizons[:-1]])[None]
+    reach = np.minimum(horizons[None], ends)
+    seconds = costs.seconds(numbers, reach)
+    possible = (reach > done) & (before < ends) & (seconds <= seconds_left)
+    if not possible.any():
+        return None
 
-    def most_promising(self, items: list[Item], imagined: Mapping[int, tuple[float, float]]) -> tuple[Item, int] | None:
-        """Return the most promising item and how far to train it; None when none would report in time.
+    # Expected scores. A training that the deadline shortens still ends its schedule, so its score is that of a whole
+    # one, with a smaller gain over the probe.
+    final = np.minimum((horizons[None] < whole).sum(axis=1), len(horizons) - 1)[:, None]
+    is_short = (horizons >= ends) & (ends < whole)
+    at = np.where(is_short, final, np.arange(len(horizons)))
+    mean, sd = np.take_along_axis(forecast.mean, at, 1), np.take_along_axis(forecast.sd, at, 1)
+    probe = forecast.mean[:, :1]
+    mean = np.where(is_short, probe + (mean - probe) * (ends / whole) ** SHORTENING_POWER, mean)
+    sd = np.where(have_probes[:, None], probes.sd_factors * sd, sd)
 
-        Parameters
-        ----------
-        items : list of Item
-            That may be begun, or gone on with.
-        imagined : mapping
-            What running trials are assumed to reach, as `Forecaster.forecast` takes it.
-        """
-        if not items:
-            return None
-        numbers = [item.number for item in items]
-        forecast = self.forecaster.forecast(numbers, imagined)
-        horizons = np.array([0, *HORIZONS], dtype=float)
-        done = np.array([-1 if self._may_probe(item) else item.epoch for item in items])[:, None]
-        whole = np.array([item.num_epochs for item in items])[:, None]
-        ends = self._ends(items)[:, None]
-        before = np.concatenate([[-1.0], horizons[:-1]])[None]
-        reach = np.minimum(horizons[None], ends)
-        seconds = self.costs.seconds(numbers, reach)
-        # The last horizon of a configuration is the first that is not before its end.
-        possible = (reach > done) & (before < ends) & (seconds <= self.seconds_left)
-        if not possible.any():
-            return None
-        # A training that the deadline shortens ends as a whole one does, with its learning rate brought down.
-        final = np.minimum((horizons[None] < whole).sum(axis=1), len(horizons) - 1)[:, None]
-        is_short = (horizons >= ends) & (ends < whole)
-        at = np.where(is_short, final, np.arange(len(horizons)))
-        mean, sd = np.take_along_axis(forecast.mean, at, 1), np.take_along_axis(forecast.sd, at, 1)
-        probe = forecast.mean[:, :1]
-        mean = np.where(is_short, probe + (mean - probe) * (ends / whole) ** SHORTENING, mean)
-        have_probes = np.array([item.has_probe for item in items])[:, None]
-        sd = np.where(have_probes, self.probes.sureness * sd, sd)
-        gain = expected_improvement(mean, sd, self._to_beat(items, probe)) * np.where(horizons == 0, INSIGHT, 1.0)
-        whole_s = self.costs.epoch_s(numbers) * whole[:, 0]
-        gain = gain * np.array([self._weight(*each) for each in zip(items, whole_s, strict=True)])[:, None]
-        cost = np.where(possible, seconds, 0.0) / self.seconds_left  # of time without end, any part is nothing
-        worth = np.where(possible, gain / (cost + WAITING_SHARE), -1.0)
-        if self._is_time_to_probe(items, seconds[:, 0], possible[:, 0]):
-            worth[:, 1:] = -1.0
-            # A mean of several is worth more than any of them: the cheap ones first, so that there are many good ones.
-            worth[:, 0] = np.where(
-                possible[:, 0], forecast.mean[:, 0].clip(0.0) ** GOODNESS / (seconds[:, 0] + 1e-9), -1.0
-            )
-        for item, best in zip(items, worth.max(axis=1), strict=True):
-            item.promise = float(best)
-        row, column = (int(index) for index in np.unravel_index(int(np.argmax(worth)), worth.shape))
-        if column == 0:  # the probe is the same for all configurations of the network: what is to follow decides
-            network = items[row].network
-            alike = [index for index, item in enumerate(items) if possible[index, 0] and item.network == network]
-            row = alike[int(np.argmax((gain / (seconds + 1e-9))[alike, 1:].max(axis=1)))]
-        return items[row], int(reach[row, column])
+    # Gains over the score to exceed, with factors for commitment and for networks that were trained before.
+    to_exceed = np.full_like(probe, best)
+    if is_for_mean:
+        is_first = [item.has_probe and (item.epoch > 0 or item.network not in trained) for item in items]
+        to_exceed = np.where(np.array(is_first)[:, None], np.clip(probe, best - MEMBER_LAG, best), best)
+    gain = expected_improvement(mean, sd, to_exceed) * np.where(horizons == 0, PROBE_VALUE, 1.0)
+    whole_s = costs.epoch_s(numbers) * whole[:, 0]
+    committed = np.where(seconds_left < FEW_TRAININGS * whole_s, LAST_COMMITMENT, COMMITMENT)
+    again = np.where([item.network in trained for item in items], AGAIN, 1.0)
+    factor = np.where(np.array([item.epoch for item in items]) > 0, committed, again)
+    gain = gain * np.where(have_probes, factor, 1.0)[:, None]
 
-    def _to_beat(self, items: list[Item], probe: np.ndarray) -> np.ndarray:
-        """Return the scores above which those of items are worth something, of shape (num_items, 1)."""
-        if not self.is_for_mean:
-            return np.full_like(probe, self.best)
-        of_member = np.clip(probe, self.best - MEMBER_LAG, self.best)
-        is_first = [item.has_probe and (item.epoch > 0 or item.network not in self.trained) for item in items]
-        return np.where(np.array(is_first)[:, None], of_member, self.best)
+    # Without a time limit every cost is 0 in relation to the remaining time.
+    cost = np.where(possible, seconds, 0.0) / seconds_left
+    worth = np.where(possible, gain / (cost + FIXED_COST), -1.0)
 
-    def _ends(self, items: list[Item]) -> np.ndarray:
-        """Return the last epoch of each item: that of its recipe, or for real trainings the last that is in time."""
-        whole = np.array([item.num_epochs for item in items])
-        if not any(item.has_probe for item in items) or math.isinf(self.seconds_left):
-            return whole
-        numbers, done = [item.number for item in items], np.array([item.epoch for item in items])
-        start_s = self.costs.seconds(numbers, done[:, None].astype(float))[:, 0]
-        possible = done + (self.seconds_left - start_s) // self.costs.epoch_s(numbers)
-        in_time = np.clip(possible, done + 1, whole).astype(int)
-        return np.where([item.has_probe for item in items], in_time, whole)
+    # Probes first, if there is time for them: cheap ones before others, for a mean of many good networks.
+    if _is_time_to_probe(items, seconds[:, 0], possible[:, 0], seconds_left):
+        per_second = forecast.mean[:, 0].clip(0.0) ** PROBE_SCORE_POWER / (seconds[:, 0] + 1e-9)
+        worth[:, 0] = np.where(possible[:, 0], per_second, -1.0)
+        worth[:, 1:] = -1.0
 
-    def _is_time_to_probe(self, items: list[Item], seconds: np.ndarray, possible: np.ndarray) -> bool:
-        """Tell whether the networks that were not probed yet can be, and most of the time be left for training."""
-        probes: dict[Hashable, float] = {}
-        for item, probe_s, is_possible in zip(items, seconds, possible, strict=True):
-            if is_possible:
-                probes[item.network] = min(float(probe_s), probes.get(item.network, math.inf))
-        if not probes:
-            return False
-        is_one_cheap = min(probes.values()) <= PROBE_SHARE * self.seconds_left
-        return is_one_cheap or sum(probes.values()) <= PROBING_SHARE * self.seconds_left
+    for item, largest in zip(items, worth.max(axis=1), strict=True):
+        item.expected_gain = float(largest)
+    row, column = (int(index) for index in np.unravel_index(int(np.argmax(worth)), worth.shape))
+    if column == 0:
+        # All configurations of the network have the same probe. The one with the best training after it is chosen.
+        network = items[row].network
+        alike = [index for index, item in enumerate(items) if possible[index, 0] and item.network == network]
+        row = alike[int(np.argmax((gain / (seconds + 1e-9))[alike, 1:].max(axis=1)))]
+    return items[row], int(reach[row, column])
 
-    def _weight(self, item: Item, whole_s: float) -> float:
-        """Return by how much more, or less, a gain counts than by itself."""
-        if not item.has_probe:
-            return 1.0
-        if item.epoch > 0:
-            return LAST_COMMITMENT if self.seconds_left < FEW_TRAININGS * whole_s else COMMITMENT
-        return AGAIN if item.network in self.trained else 1.0
 
-    def _may_probe(self, item: Item) -> bool:
-        return item.has_probe and not item.is_begun and not self.probes.is_begun(item.network)
+def _is_time_to_probe(items: list[Item], seconds: np.ndarray, possible: np.ndarray, seconds_left: float) -> bool:
+    """Return whether networks can be probed and enough time be left for training."""
+    probe_s: dict[Hashable, float] = {}
+    for item, of_item_s, is_possible in zip(items, seconds, possible, strict=True):
+        if is_possible:
+            probe_s[item.network] = min(float(of_item_s), probe_s.get(item.network, math.inf))
+    if not probe_s:
+        return False
+    is_next_cheap = min(probe_s.values()) <= NEXT_PROBE_PART * seconds_left
+    return is_next_cheap or sum(probe_s.values()) <= ALL_PROBES_PART * seconds_left
+
+
+def _ends(items: list[Item], costs: EpochCosts, seconds_left: float) -> np.ndarray:
+    """Return the last epoch of each item: that of its recipe, or the last one in time after a probe."""
+    whole = np.array([item.num_epochs for item in items])
+    if not any(item.has_probe for item in items) or math.isinf(seconds_left):
+        return whole
+    numbers, done = [item.number for item in items], np.array([item.epoch for item in items])
+    start_s = costs.seconds(numbers, done[:, None].astype(float))[:, 0]
+    possible = done + (seconds_left - start_s) // costs.epoch_s(numbers)
+    in_time = np.clip(possible, done + 1, whole).astype(int)
+    return np.where([item.has_probe for item in items], in_time, whole)

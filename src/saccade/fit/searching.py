@@ -12,8 +12,9 @@ from typing import Any
 import torch
 
 from saccade.autosearch.features import DatasetDescription
-from saccade.autosearch.network_speed import forward_seconds
-from saccade.autosearch.task_description import describe_recipe, measure_log_speed, score_range
+from saccade.autosearch.machine_speed import forward_seconds, measure_log_speed
+from saccade.autosearch.recipe_description import describe_recipe, score_range
+from saccade.autosearch.search import AutoSearch
 from saccade.deadline import Deadline
 from saccade.events import Listener, Warned
 from saccade.executor import Executor, local_slots, make_executor
@@ -28,10 +29,18 @@ from saccade.searcher.base import Searcher
 from saccade.space import Dict
 from saccade.study.budget import Reserve
 from saccade.study.journal import Journal
+from saccade.study.registry import Registry
 from saccade.study.study import Study
 from saccade.training.probes.probe import MAX_IMAGES
 from saccade.training.recipes.recipe import canonical, choices
 from saccade.training.task import ImageTask
+
+AUTO: Registry[Searcher] = Registry(
+    "searcher",
+    Searcher,  # type: ignore[type-abstract]
+    {"auto": "saccade.autosearch.search:AutoSearch"},
+)
+"""The searcher "auto" of fits; the one of `saccade.searcher` has no portfolio."""
 
 PRELOAD = ("saccade.training.trial.trainer",)
 """What workers import while the images are prepared."""
@@ -43,40 +52,54 @@ def is_gpu_wanted(settings: FitSettings) -> bool:
 
 
 def check_search(request: FitRequest) -> None:
-    """See that searcher and scheduler can be made as they are asked for, before any work begins.
+    """Make searcher and scheduler, so that invalid options are errors before any work begins.
 
     Raises
     ------
     HyperparameterError
-        For an option that does not exist or cannot be.
+        For an option that does not exist, or has an invalid value.
     SpaceError, UnknownNameError
         For a starting configuration that is not in the space.
     """
-    make_image_scheduler(request)
-    # What is made here for a look is never asked for anything, so it need not know networks, images or recorded runs.
-    unknown = {"describe": None, "data": DatasetDescription(1, 1), "portfolio": object()}
-    _make_searcher(request, unknown if _searcher_name(request) == "auto" else {})
+    # Auto search reads its description of networks and images only when it is asked for a configuration.
+    make_image_search(request, {"describe": None, "data": DatasetDescription(1, 1), "portfolio": object()})
 
 
-def make_image_scheduler(request: FitRequest) -> Scheduler:
-    """Return the scheduler that was asked for; it knows of the longest training unless the user says otherwise."""
+def make_image_search(request: FitRequest, described: dict[str, Any]) -> tuple[Searcher, Scheduler]:
+    """Return the searcher and the scheduler of a fit; for "auto" and "auto" both are one `AutoSearch`.
+
+    Parameters
+    ----------
+    request : FitRequest
+        The checked arguments.
+    described : dict
+        Arguments of `AutoSearch` besides the user's options; see `describe_search`.
+    """
     tuning = request.settings.tuning
-    name, options = tuning.scheduler, dict(tuning.scheduler_options)
-    if name == "auto" and request.space.num_configurations == 1:
-        name = "fifo"
-    if isinstance(name, str) and "max_epochs" in inspect.signature(SCHEDULERS[name]).parameters:
+    searcher, scheduler = tuning.searcher, tuning.scheduler
+    if request.space.num_configurations == 1:  # there is nothing to search
+        searcher = "random" if searcher == "auto" else searcher
+        scheduler = "fifo" if scheduler == "auto" else scheduler
+    given, seed = dict(tuning.searcher_options), request.settings.random_state or 0
+    if tuning.starting_configs:
+        given["starting_configs"] = [canonical(config) for config in tuning.starting_configs]
+    options = dict(tuning.scheduler_options)
+    if isinstance(scheduler, str) and "max_epochs" in inspect.signature(SCHEDULERS[scheduler]).parameters:
         options.setdefault("max_epochs", longest_training(request.space))
-    return make_scheduler(name, **options)
+
+    if searcher != "auto":
+        return make_searcher(searcher, request.space, seed, **given), make_scheduler(scheduler, **options)
+    auto = AUTO.make("auto", {**described, **given}, {"space": request.space, "seed": seed})
+    assert isinstance(auto, AutoSearch)
+    if scheduler != "auto":
+        return auto, make_scheduler(scheduler, **options)
+    auto.max_epochs = options["max_epochs"]
+    return auto, auto
 
 
 def longest_training(space: Dict) -> int:
-    """Return the most epochs that a configuration of the space may ask for."""
+    """Return the most epochs of a configuration in the space."""
     return int(max(choices(space, "epochs")))
-
-
-def make_image_searcher(request: FitRequest, task: ImageTask) -> Searcher:
-    """Return the searcher that was asked for; ``auto`` gets to know networks and images."""
-    return _make_searcher(request, _known_of_images(request, task))
 
 
 def make_image_executor(request: FitRequest, tell: Listener) -> Executor:
@@ -105,11 +128,12 @@ def make_study(
     journal: Journal,
     listeners: Iterable[Listener],
 ) -> Study:
-    """Return the study of a fit; it goes on where its journal ends."""
+    """Return the study of a fit; it continues where its journal ends."""
+    searcher, scheduler = make_image_search(request, describe_search(request, task))
     return Study(
         executor,
-        make_image_searcher(request, task),
-        make_image_scheduler(request),
+        searcher,
+        scheduler,
         num_trials=request.num_trials,
         deadline=deadline,
         reserve_s=reserve_s,
@@ -123,23 +147,12 @@ def make_study(
     )
 
 
-def _searcher_name(request: FitRequest) -> str | Searcher:
-    name = request.settings.tuning.searcher
-    return "random" if name == "auto" and request.space.num_configurations == 1 else name
+def describe_search(request: FitRequest, task: ImageTask) -> dict[str, Any]:
+    """Return the arguments of `AutoSearch` that describe networks, images, metric and machine.
 
-
-def _make_searcher(request: FitRequest, known: dict[str, Any]) -> Searcher:
-    tuning = request.settings.tuning
-    options = {**known, **tuning.searcher_options}
-    if tuning.starting_configs:
-        options["starting_configs"] = [canonical(config) for config in tuning.starting_configs]
-    seed = request.settings.random_state or 0
-    return make_searcher(_searcher_name(request), request.space, seed, **options)
-
-
-def _known_of_images(request: FitRequest, task: ImageTask) -> dict[str, Any]:
-    """Return what the learned portfolio is told, where the search goes by it."""
-    if _searcher_name(request) != "auto":
+    They are empty with another searcher, since the speed of the machine takes seconds to measure.
+    """
+    if request.settings.tuning.searcher != "auto" or request.space.num_configurations == 1:
         return {}
     device = choose_device(task.device)
     limit_s = math.inf if request.time_limit_s is None else request.time_limit_s

@@ -9,6 +9,7 @@ import importlib
 from typing import Any
 
 from saccade.scheduler.asha import ASHAScheduler
+from saccade.scheduler.auto import AutoScheduler
 from saccade.scheduler.base import Scheduler, StudyState
 from saccade.scheduler.fifo import FIFOScheduler
 from saccade.scheduler.hyperband import HyperbandScheduler
@@ -18,6 +19,7 @@ from saccade.study.registry import Registry
 __all__ = [
     "SCHEDULERS",
     "ASHAScheduler",
+    "AutoScheduler",
     "FIFOScheduler",
     "HyperbandScheduler",
     "MedianScheduler",
@@ -33,7 +35,7 @@ SCHEDULERS: Registry[Scheduler] = Registry(
         "fifo": "saccade.scheduler.fifo:FIFOScheduler",
         "local": "saccade.scheduler.fifo:FIFOScheduler",  # AutoGluon's name
         "asha": "saccade.scheduler.asha:ASHAScheduler",
-        "auto": "saccade.autosearch.scheduler:AutoScheduler",
+        "auto": "saccade.scheduler.auto:AutoScheduler",
         "hyperband": "saccade.scheduler.hyperband:HyperbandScheduler",
         "median": "saccade.scheduler.median:MedianScheduler",
     },
@@ -42,7 +44,6 @@ SCHEDULERS: Registry[Scheduler] = Registry(
 
 # Public names whose modules import this one.
 _LAZY = {
-    "AutoScheduler": "saccade.autosearch.scheduler",
     "LocalSequentialScheduler": "saccade.compat.local_sequential",
 }
 

@@ -132,7 +132,7 @@ class ASHAScheduler(Scheduler):
         climber.is_over = True
         return Decision.STOP
 
-    def on_end(self, trial: Trial) -> None:
+    def on_job_end(self, trial: Trial) -> None:
         """Keep a trial that is paused, or has ended, where it can be found again."""
         self._running.discard(trial.number)
         climber = self._climber(trial.number)

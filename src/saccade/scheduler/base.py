@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from saccade.events import EpochDone
-from saccade.searcher.base import Searcher
 from saccade.study.trial import Decision, Job, Trial
 
 
@@ -17,10 +16,6 @@ class StudyState(Protocol):
     @property
     def trials(self) -> Sequence[Trial]:
         """All trials so far, by number."""
-
-    @property
-    def searcher(self) -> Searcher:
-        """Who proposes configurations; some know more than that."""
 
     @property
     def seconds_left(self) -> float:
@@ -65,5 +60,5 @@ class Scheduler(ABC):
         A run that is resumed tells the scheduler of all earlier reports first, and does not mind the answers.
         """
 
-    def on_end(self, trial: Trial) -> None:  # noqa: B027 (most look at the trials when they are asked)
+    def on_job_end(self, trial: Trial) -> None:  # noqa: B027 (most look at the trials when they are asked)
         """Learn that a job of the trial has ended, and how: see ``trial.status``. This default learns nothing."""

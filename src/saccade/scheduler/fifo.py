@@ -31,7 +31,7 @@ class FIFOScheduler(Scheduler):
         """Let every trial go on."""
         return Decision.CONTINUE
 
-    def on_end(self, trial: Trial) -> None:
+    def on_job_end(self, trial: Trial) -> None:
         """Remember a trial that is paused."""
         if trial.status is Status.PAUSED:
             self._paused.append(trial.number)

@@ -50,7 +50,7 @@ SEARCHERS: Registry[Searcher] = Registry(
         "tpe": "saccade.searcher.tpe_search:TPESearcher",
         "gp": "saccade.searcher.gp_search:GPSearcher",
         "cmaes": "saccade.searcher.cmaes_search:CmaEsSearcher",
-        "auto": "saccade.autosearch.searcher:AutoSearcher",
+        "auto": "saccade.searcher.tpe_search:TPESearcher",  # of images: saccade.autosearch
         # Names of AutoGluon.
         "bayesopt": "saccade.searcher.gp_search:GPSearcher",
         "bayes": "saccade.searcher.gp_search:GPSearcher",
@@ -61,7 +61,7 @@ SEARCHERS: Registry[Searcher] = Registry(
 
 # Public names whose modules import this one.
 _LAZY = {
-    "AutoSearcher": "saccade.autosearch.searcher",
+    "AutoSearcher": "saccade.autosearch.search",
     "LocalGridSearcher": "saccade.compat.local_searchers",
     "LocalRandomSearcher": "saccade.compat.local_searchers",
     "LocalSearcher": "saccade.compat.local_searchers",
@@ -80,8 +80,8 @@ def make_searcher(name: str | Searcher, space: Dict | Mapping[Any, Any], seed: i
     Parameters
     ----------
     name
-        A key of `SEARCHERS`; or a searcher, which is returned as it is. Where nobody says how to `describe` a
-        configuration to the learned portfolio, ``auto`` is ``tpe``.
+        A key of `SEARCHERS`; or a searcher, which is returned as it is. ``auto`` is ``tpe``; in fits of images it is
+        `saccade.autosearch.search.AutoSearch`.
     space
         What to search, as in `Searcher`.
     seed
@@ -106,8 +106,6 @@ def make_searcher(name: str | Searcher, space: Dict | Mapping[Any, Any], seed: i
     >>> make_searcher("tpe", Dict(depth=Int(1, 9)), starting_configs=[{"depth": 5}]).suggest()
     {'depth': 5}
     """
-    if name == "auto" and "describe" not in options:
-        name = "tpe"
     if isinstance(name, Searcher):
         return SEARCHERS.make(name, options)
     return SEARCHERS.make(name, options, {"space": space, "seed": seed})

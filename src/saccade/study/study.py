@@ -381,7 +381,7 @@ class Study:
         if has_failed:
             self._standings.failed(trial)
             self._good_enough.discard(trial.number)
-        self.scheduler.on_end(trial)
+        self.scheduler.on_job_end(trial)
         self.searcher.on_end(trial.config, has_failed=has_failed, is_complete=trial.status is Status.COMPLETED)
 
     def _record(self, entry: Entry) -> None:

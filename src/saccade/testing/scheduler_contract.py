@@ -261,7 +261,6 @@ class OneTrial:
     seconds_left = math.inf
     num_trials = math.inf
     num_workers = 1
-    searcher = RandomSearcher({"x": Real(0, 1)})
 
     def __init__(self) -> None:
         self.trials: list[Trial] = []

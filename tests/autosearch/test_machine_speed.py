@@ -1,9 +1,16 @@
 from __future__ import annotations
 
+import math
+
+import pytest
 import torch
 
 from saccade import Categorical
-from saccade.autosearch.network_speed import forward_seconds
+from saccade.autosearch import machine_speed
+from saccade.autosearch.features import DatasetDescription, Description
+from saccade.autosearch.machine_speed import forward_seconds, measure_log_speed
+from saccade.autosearch.portfolio import Portfolio
+from saccade.autosearch.recipe_description import describe_recipe
 from saccade.training.recipes.recipe import recipe_space
 
 CPU = torch.device("cpu")
@@ -35,3 +42,32 @@ def test_nothing_is_measured_on_other_devices_and_where_there_is_nothing_to_comp
     assert forward_seconds(recipe_space({"model": "test_resnet"}), device=CPU, longest_s=60) == {}
     mixed = Categorical("test_resnet", lambda num_classes: torch.nn.Linear(1, num_classes))
     assert len(forward_seconds(recipe_space({"model": mixed}), device=CPU, num_threads=1, longest_s=60)) == 1
+
+
+def test_the_speed_is_that_of_a_step_and_leaves_threads_and_random_numbers_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    num_threads, state, seen = torch.get_num_threads(), torch.get_rng_state(), []
+
+    def step_s(device: torch.device) -> float:
+        seen.append(torch.get_num_threads())
+        return step(device)
+
+    step = machine_speed._step_s
+    monkeypatch.setattr(machine_speed, "_step_s", step_s)
+    assert math.isfinite(measure_log_speed("cpu", num_threads=1))
+    assert seen == [1]
+    assert torch.get_num_threads() == num_threads
+    assert torch.equal(state, torch.get_rng_state())
+    monkeypatch.setattr(machine_speed, "_step_s", lambda _: 2 * machine_speed.RECORDED_STEP_S)
+    assert measure_log_speed(CPU) == pytest.approx(math.log(2))
+
+
+def test_the_recorded_step_stands_for_what_the_portfolio_predicts() -> None:
+    # A CPU that trains 45 images of 224 pixels a second with mobilenetv2_100 takes 1 / 45 / 14.4 s for one of the 8
+    # images of a step; of the portfolio's seconds that must make 45 images a second again, give or take a factor of 2.
+    log_speed = math.log(8 / 45 / 14.4 / machine_speed.RECORDED_STEP_S)
+    data = DatasetDescription(1192, 10)
+    described: Description = describe_recipe({"model": "mobilenetv2_100"}, device=CPU)
+    (log_epoch_s,) = Portfolio.load().predict_log_epoch_s([described], data)
+    assert 45 / 2 < 1192 / math.exp(log_epoch_s + log_speed) < 45 * 2

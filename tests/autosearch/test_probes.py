@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 
 from saccade.autosearch.features import DatasetDescription, Description, NetworkDescription
-from saccade.autosearch.probe_scores import Probes
-from saccade.autosearch.searcher import AutoSearcher
+from saccade.autosearch.probes import Probes
+from saccade.autosearch.search import AutoSearch
 from saccade.space import Categorical, Real, canonical_key
 
 NETWORKS = {f"net{index}": NetworkDescription((2 + index) * 1e6, top1=0.66 + 0.02 * index) for index in range(5)}
@@ -14,8 +14,8 @@ SCORES = {"net0": 0.85, "net1": 0.80, "net2": 0.82, "net3": 0.79, "net4": 0.81}
 EPOCH_S = 10.0
 
 
-def searcher_of_probes(**options: Any) -> AutoSearcher:
-    return AutoSearcher(
+def searcher_of_probes(**options: Any) -> AutoSearch:
+    return AutoSearch(
         {"model": Categorical(*NETWORKS), "lr": Real(1e-4, 1e-2, log=True)},
         describe=lambda config: Description(NETWORKS[config["model"]], {"lr": config["lr"]}, 5, starts_with_probe=True),
         data=DatasetDescription(num_images=1000, num_classes=10),
@@ -28,7 +28,7 @@ def gain(tuned: float, epoch: int) -> float:
     return tuned if tuned < 0 and epoch else tuned * (1.5 * epoch / 5 - 0.5) if epoch else 0.0
 
 
-def search(searcher: AutoSearcher, seconds_left: float, tuned: float, slow: float = 1.0) -> list[tuple[str, int]]:
+def search(searcher: AutoSearch, seconds_left: float, tuned: float, slow: float = 1.0) -> list[tuple[str, int]]:
     """Return what was trained up to which epoch; after 5 epochs a trial scores by `tuned` more than its probe.
 
     The network with the best probe takes `slow` times as long as others.
@@ -41,7 +41,7 @@ def search(searcher: AutoSearcher, seconds_left: float, tuned: float, slow: floa
             config, epoch = searcher.suggest(), -1
         else:
             config, epoch = paused.pop(advice.key)
-            searcher.begin_again(advice.key, advice.until_epoch)
+            searcher.resume(advice.key, advice.until_epoch)
         key, model = canonical_key(config), str(config["model"])
         while epoch < max(advice.until_epoch, epoch + (epoch < 0)):
             epoch += 1
@@ -69,7 +69,7 @@ def test_after_the_probes_the_best_network_is_trained_most() -> None:
     assert max(trained)[1] == "net0"
 
 
-def test_a_training_that_only_hurts_is_left() -> None:
+def test_a_training_that_only_hurts_is_paused() -> None:
     searcher = searcher_of_probes()
     steps = search(searcher, 300.0, tuned=-0.3)
     longest = {model: max(epoch for each, epoch in steps if each == model) for model, _ in steps}
@@ -78,7 +78,7 @@ def test_a_training_that_only_hurts_is_left() -> None:
 
 
 def test_without_a_probe_nothing_is_stopped_before_the_first_epoch() -> None:
-    searcher = AutoSearcher(
+    searcher = AutoSearch(
         {"model": Categorical(*NETWORKS), "lr": Real(1e-4, 1e-2, log=True)},
         describe=lambda config: Description(NETWORKS[config["model"]], {"lr": config["lr"]}, 5),
         data=DatasetDescription(num_images=1000, num_classes=10),
@@ -90,47 +90,47 @@ def test_without_a_probe_nothing_is_stopped_before_the_first_epoch() -> None:
         searcher.suggest()
 
 
-def test_bad_hyperparameters_do_not_change_what_is_expected_of_a_probe() -> None:
+def test_poor_hyperparameters_do_not_change_the_expected_probe() -> None:
     curves = np.array([[0.2, 0.5, 0.8], [0.1, 0.1, 0.1], [0.3, 0.6, 0.7]])
     probes = Probes([1, 5, 50])
-    expected = probes.expect(["a", "a", "b"], curves, [50, 50, 50])
+    expected = probes.expected_curves(["a", "a", "b"], curves, [50, 50, 50])
     assert expected[0, 0] == expected[1, 0] > 0.1
     assert expected[2, 0] == 0.7
     assert expected[1, 1:].tolist() == [0.1] * 3
-    assert probes.expect(["a"], curves[1:2], [50])[0, 0] == expected[0, 0]
+    assert probes.expected_curves(["a"], curves[1:2], [50])[0, 0] == expected[0, 0]
 
 
-def test_a_probe_better_than_expected_lets_more_be_expected_of_all_trainings_of_its_network() -> None:
+def test_a_better_probe_than_expected_raises_all_curves_of_its_network() -> None:
     curves = np.array([[0.2, 0.5, 0.8], [0.1, 0.1, 0.1]])
     probes = Probes([1, 5, 50])
-    before = probes.expect(["a", "b"], curves, [50, 50])
-    more = probes.learn("a", before[0, 0] + 0.1)
+    before = probes.expected_curves(["a", "b"], curves, [50, 50])
+    more = probes.observe("a", before[0, 0] + 0.1)
     assert more[0] == 0
     assert 0.1 > more[1] > more[2] > more[3] > 0
-    after = probes.expect(["a", "b"], curves, [50, 50])
+    after = probes.expected_curves(["a", "b"], curves, [50, 50])
     assert np.allclose(after - before, [more, np.zeros(4)])
-    assert np.allclose(probes.learn("a", before[0, 0] + 0.1), 0)  # it is known already
+    assert np.allclose(probes.observe("a", before[0, 0] + 0.1), 0)  # nothing new
 
 
-def test_the_longer_a_training_the_less_its_probe_says() -> None:
-    factors = Probes([1, 5, 50]).sureness
+def test_the_effect_of_a_probe_fades_with_training() -> None:
+    factors = Probes([1, 5, 50]).sd_factors
     assert (np.diff(factors) > 0).all()
     assert 0 < factors[0] < 0.5
     assert factors[-1] > 0.6
 
 
-def test_another_training_of_a_network_comes_after_the_first_of_another_that_promises_about_as_much() -> None:
+def test_a_first_training_of_a_network_comes_before_another_one_of_a_trained_network() -> None:
     steps = search(searcher_of_probes(), 400.0, tuned=0.03)
     whole = [model for model, epoch in steps if epoch == 5]
     assert len(set(whole[:3])) == 3
 
 
-def test_a_training_that_has_begun_goes_on_to_its_end() -> None:
+def test_a_training_that_has_started_continues_to_its_end() -> None:
     trained = [(model, epoch) for model, epoch in search(searcher_of_probes(), 150.0, tuned=0.03) if epoch > 0]
     assert (trained[0][0], 5) in trained[:2]
 
 
-def test_where_a_mean_may_be_the_result_quick_networks_are_trained_before_a_slow_one_that_is_better() -> None:
+def test_for_an_ensemble_fast_networks_are_trained_before_a_slow_better_one() -> None:
     speed = {network: 0.01 * (4.0 if name == "net0" else 1.0) for name, network in NETWORKS.items()}
 
     def whole(**options: Any) -> list[str]:

@@ -12,11 +12,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from saccade.autosearch import task_description as description
-from saccade.autosearch.features import FEATURES, HYPERPARAMETERS, DatasetDescription, Description, features
+from saccade.autosearch import recipe_description as description
+from saccade.autosearch.features import FEATURES, HYPERPARAMETERS, DatasetDescription, features
 from saccade.autosearch.network_description import describe_network
 from saccade.autosearch.portfolio import Portfolio
-from saccade.autosearch.task_description import describe_recipe, measure_log_speed, score_range
+from saccade.autosearch.recipe_description import describe_recipe, score_range
 from saccade.errors import HyperparameterError, UnknownModelError, UnknownNameError
 from saccade.tasks.metrics import make_metric
 from saccade.tasks.problem import Problem
@@ -107,14 +107,14 @@ def test_weights_of_the_recipe_come_before_those_of_the_task() -> None:
     lr=0.5, epochs=1, opt="adamw", sched="cosine", momentum=0.0, transfer_lr_mult=5e-324, mixup=0.0, auto_augment=None
 )
 @settings(max_examples=60, deadline=None)
-def test_whatever_a_recipe_is_the_portfolio_can_take_it(**config: Any) -> None:
+def test_every_recipe_has_finite_features(**config: Any) -> None:
     described = describe_recipe({"model": "resnet18", **config})
     row = features(described, DatasetDescription(1000, 10), 0.7)
     assert row.shape == (len(FEATURES),)
     assert np.isfinite(row).all()
 
 
-def test_what_is_no_recipe_is_an_error() -> None:
+def test_an_invalid_recipe_is_an_error() -> None:
     with pytest.raises(HyperparameterError, match="did you mean 'lr'"):
         describe_recipe({"lrr": 0.1})
     with pytest.raises(UnknownModelError):
@@ -122,7 +122,7 @@ def test_what_is_no_recipe_is_an_error() -> None:
 
 
 @pytest.mark.parametrize("model", [Own, Own(4), lambda num_classes: Own(num_classes), Picky])
-def test_networks_of_ones_own_are_counted(model: Any) -> None:
+def test_own_networks_are_described(model: Any) -> None:
     described = describe_recipe({"model": model, "img_size": 32})
     assert described.network.num_params in (4 * 4, 4 * 10)
     assert (described.network.input_size, described.network.top1) == (32, None)
@@ -130,7 +130,7 @@ def test_networks_of_ones_own_are_counted(model: Any) -> None:
     assert np.isfinite(Portfolio.load().predict_scores([described], DatasetDescription(100, 2))).all()
 
 
-def test_a_network_of_ones_own_is_made_once_and_moves_no_random_numbers() -> None:
+def test_an_own_network_is_built_once_and_leaves_random_numbers_alone() -> None:
     description._describe_own.cache_clear()
     Own.num_made, state = 0, torch.get_rng_state()
     for lr in (0.1, 0.2, 0.3):
@@ -202,7 +202,7 @@ def test_every_metric_has_a_range(problem_type: str) -> None:
     seed=st.integers(0, 100),
 )
 @settings(max_examples=40, deadline=None)
-def test_guessing_is_below_the_best_whatever_the_labels(problem_type: str, num: int, seed: int) -> None:
+def test_constant_predictions_score_below_the_best(problem_type: str, num: int, seed: int) -> None:
     problem, targets = problem_of(problem_type, num, seed)
     for name in (None, *{"regression": ["mae", "r2"]}.get(problem_type, ["log_loss", "accuracy", "f1_macro"])):
         low, high = score_range(make_metric(name, problem), problem, targets)
@@ -221,7 +221,7 @@ def test_the_range_of_accuracy_begins_at_the_most_frequent_class() -> None:
 
 @given(mean=st.floats(-1e3, 1e3), std=st.floats(1e-2, 1e3))
 @settings(max_examples=40, deadline=None)
-def test_guessing_numbers_errs_by_their_spread_wherever_they_lie(mean: float, std: float) -> None:
+def test_the_constant_prediction_of_numbers_errs_by_their_deviation(mean: float, std: float) -> None:
     labels = mean + std * np.array([-1.0, 1.0] * 20)
     problem = Problem.of(labels, "regression")
     low, high = score_range(make_metric("rmse", problem), problem, problem.encode(labels))
@@ -230,7 +230,7 @@ def test_guessing_numbers_errs_by_their_spread_wherever_they_lie(mean: float, st
     assert score_range(make_metric("r2", problem), problem, problem.encode(labels)) == pytest.approx((0, 1), abs=1e-5)
 
 
-def test_many_images_are_judged_by_some_of_them_with_every_class() -> None:
+def test_a_subset_of_many_images_has_every_class() -> None:
     problem = Problem.of([str(number) for number in range(9)])
     targets = np.concatenate([np.zeros(50_000, np.int64), np.arange(9)])
     seen = []
@@ -244,7 +244,7 @@ def test_many_images_are_judged_by_some_of_them_with_every_class() -> None:
     assert all(len(labels) < 5000 and len(set(labels)) == 9 for labels in seen)
 
 
-def test_a_metric_of_ones_own_that_refuses_has_a_range() -> None:
+def test_an_own_metric_that_fails_has_a_range() -> None:
     def refuse(y_true: np.ndarray, y_pred: np.ndarray) -> float:
         raise ValueError("no")
 
@@ -252,36 +252,7 @@ def test_a_metric_of_ones_own_that_refuses_has_a_range() -> None:
     assert score_range(make_metric(refuse, problem), problem, np.array([0, 1, 1])) == (0.0, 1.0)
 
 
-def test_a_metric_that_guessing_wins_still_has_a_range() -> None:
+def test_a_metric_that_constant_predictions_maximise_has_a_range() -> None:
     problem = Problem.of([0, 1], "binary")
     low, high = score_range(make_metric(lambda y_true, y_pred: 3.0, problem), problem, np.array([0, 1, 1]))
     assert (low, high) == (2.0, 3.0)
-
-
-def test_the_speed_is_that_of_a_step_and_leaves_threads_and_random_numbers_alone(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    num_threads, state, seen = torch.get_num_threads(), torch.get_rng_state(), []
-
-    def step_s(device: torch.device) -> float:
-        seen.append(torch.get_num_threads())
-        return step(device)
-
-    step = description._step_s
-    monkeypatch.setattr(description, "_step_s", step_s)
-    assert math.isfinite(measure_log_speed("cpu", num_threads=1))
-    assert seen == [1]
-    assert torch.get_num_threads() == num_threads
-    assert torch.equal(state, torch.get_rng_state())
-    monkeypatch.setattr(description, "_step_s", lambda _: 2 * description.RECORDED_STEP_S)
-    assert measure_log_speed(CPU) == pytest.approx(math.log(2))
-
-
-def test_the_recorded_step_stands_for_what_the_portfolio_predicts() -> None:
-    # A CPU that trains 45 images of 224 pixels a second with mobilenetv2_100 takes 1 / 45 / 14.4 s for one of the 8
-    # images of a step; of the portfolio's seconds that must make 45 images a second again, give or take a factor of 2.
-    log_speed = math.log(8 / 45 / 14.4 / description.RECORDED_STEP_S)
-    data = DatasetDescription(1192, 10)
-    described: Description = describe_recipe({"model": "mobilenetv2_100"}, device=CPU)
-    (log_epoch_s,) = Portfolio.load().predict_log_epoch_s([described], data)
-    assert 45 / 2 < 1192 / math.exp(log_epoch_s + log_speed) < 45 * 2

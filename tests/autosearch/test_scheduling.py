@@ -6,27 +6,17 @@ from types import SimpleNamespace
 import pytest
 
 from saccade.autosearch.features import DatasetDescription, Description, NetworkDescription
-from saccade.autosearch.scheduler import AutoScheduler
-from saccade.autosearch.searcher import AutoSearcher
+from saccade.autosearch.search import AutoSearch
 from saccade.deadline import Deadline
+from saccade.errors import HyperparameterError
 from saccade.events import EpochDone
-from saccade.scheduler import make_scheduler
 from saccade.searcher import RandomSearcher
 from saccade.space import Real
 from saccade.study.study import Study
 from saccade.study.trial import Status, Trial
-from saccade.testing.scheduler_contract import SchedulerContract
 from saccade.testing.simulated_executor import SimulatedExecutor
 
 NUM_EPOCHS = 27
-
-
-class TestAutoSchedulerWithOtherSearchers(SchedulerContract):
-    leaves_paused = True
-    goes_on_first = False  # with more time there are other rungs
-
-    def make(self):
-        return AutoScheduler()
 
 
 def curve(config):
@@ -36,14 +26,14 @@ def curve(config):
 
 def run(time_limit_s=None, num_trials=None, num_workers=1, epoch_s=10.0, **options):
     executor = SimulatedExecutor(curve, num_workers, epoch_s, **options)
-    searcher = AutoSearcher(
+    searcher = AutoSearch(
         {"x": Real(0, 1)},
         describe=lambda config: Description(NetworkDescription(1e7, top1=0.8), {}, NUM_EPOCHS),
         data=DatasetDescription(1000, 10),
         log_speed=math.log(10),
     )
     deadline = Deadline(time_limit_s, executor.clock)
-    study = Study(executor, searcher, AutoScheduler(), deadline=deadline, num_trials=num_trials)
+    study = Study(executor, searcher, searcher, deadline=deadline, num_trials=num_trials)
     study.run()
     return study, executor
 
@@ -75,9 +65,9 @@ def test_pausing_is_used():
     assert any(trial.status is Status.PAUSED for trial in study.trials)
 
 
-def test_a_probe_that_is_known_already_is_no_occasion_to_leave(monkeypatch):
+def test_the_start_of_a_training_with_a_known_probe_is_not_reconsidered(monkeypatch):
     network = NetworkDescription(1e7, top1=0.8)
-    searcher = AutoSearcher(
+    search = AutoSearch(
         {"x": Real(0, 1)},
         describe=lambda config: Description(network, {}, 5, starts_with_probe=True),
         data=DatasetDescription(1000, 10),
@@ -85,18 +75,28 @@ def test_a_probe_that_is_known_already_is_no_occasion_to_leave(monkeypatch):
     trials = []
 
     def new_trial():
-        trials.append(Trial(len(trials), searcher.suggest(), ""))
+        trials.append(Trial(len(trials), search.suggest(), ""))
         return trials[-1]
 
-    state = SimpleNamespace(searcher=searcher, seconds_left=1000.0, trials=trials, new_trial=new_trial)
-    scheduler, thoughts = AutoScheduler(), []
-    monkeypatch.setattr(AutoScheduler, "_think_again", lambda self, *about: thoughts.append(about[-1].trial))
+    state = SimpleNamespace(seconds_left=1000.0, trials=trials, new_trial=new_trial)
+    search.on_start(state)
+    reconsidered = []
+    monkeypatch.setattr(AutoSearch, "_reconsider", lambda self, *about: reconsidered.append(about[-1].trial))
     for number in range(2):
-        job = scheduler.next_job(state)
-        searcher.observe(job.config, 0, 0.8, 4.0)
-        scheduler.on_report(EpochDone(number, 0, 0.8, 4.0, checkpoint="a file"))
-        searcher.on_end(job.config, has_failed=False, is_complete=True)
-    assert thoughts == [0]  # the first was begun for its probe
+        job = search.next_job(state)
+        search.observe(job.config, 0, 0.8, 4.0)
+        search.on_report(EpochDone(number, 0, 0.8, 4.0, checkpoint="a file"))
+        search.on_end(job.config, has_failed=False, is_complete=True)
+    assert reconsidered == [0]  # the first was started for its probe
+
+
+def test_trials_of_another_searcher_are_refused():
+    executor = SimulatedExecutor(curve, 1, 10.0)
+    describe = lambda config: Description(NetworkDescription(1e7), {}, NUM_EPOCHS)  # noqa: E731
+    search = AutoSearch({"x": Real(0, 1)}, describe=describe, data=DatasetDescription(1000, 10))
+    study = Study(executor, RandomSearcher({"x": Real(0, 1)}), search, deadline=Deadline(1000, executor.clock))
+    with pytest.raises(HyperparameterError, match="Pass the same instance as searcher"):
+        study.run()
 
 
 @pytest.mark.parametrize("num_workers", [1, 4])
@@ -110,34 +110,3 @@ def test_without_a_time_limit_one_of_the_trials_is_trained_to_its_end_and_most_a
     best = max(study.trials, key=lambda trial: trial.config["x"])
     assert best.num_epochs == NUM_EPOCHS
     assert not study.searcher._running
-
-
-def test_rungs_are_chosen_for_the_number_of_trials():
-    epochs = {}
-    for num_trials in (2, 9, 40):
-        executor = SimulatedExecutor(curve, epoch_s=10.0)
-        scheduler = make_scheduler("auto", max_epochs=NUM_EPOCHS)
-        Study(executor, RandomSearcher({"x": Real(0, 1)}), scheduler, num_trials=num_trials).run()
-        epochs[num_trials] = scheduler._asha.ladders[0].epochs
-    assert epochs == {2: [14, 27], 9: [3, 9, 27], 40: [1, 3, 9, 27]}
-
-
-@pytest.mark.parametrize(("num_workers", "factor"), [(1, 2.0), (8, 3.0)])
-def test_rungs_are_chosen_for_as_many_workers_as_there_are(num_workers, factor):
-    executor = SimulatedExecutor(curve, num_workers, epoch_s=10.0)
-    scheduler = make_scheduler("auto", max_epochs=NUM_EPOCHS)
-    deadline = Deadline(600, executor.clock)  # for two whole trainings with one worker
-    Study(executor, RandomSearcher({"x": Real(0, 1)}), scheduler, deadline=deadline).run()
-    assert scheduler._asha.reduction_factor == factor
-
-
-def test_rungs_are_chosen_when_an_epoch_has_been_measured():
-    executor = SimulatedExecutor(curve, epoch_s=10.0)
-    scheduler = make_scheduler("auto", max_epochs=NUM_EPOCHS)
-    deadline = Deadline(3000, executor.clock)
-    study = Study(executor, RandomSearcher({"x": Real(0, 1)}), scheduler, deadline=deadline)
-    assert scheduler._asha is None
-    study.run()
-    assert scheduler._asha is not None
-    assert 0 < max(trial.num_epochs for trial in study.trials) <= NUM_EPOCHS
-    assert min(trial.num_epochs for trial in study.trials) < NUM_EPOCHS

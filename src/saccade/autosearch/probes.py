@@ -1,0 +1,103 @@
+"""Expected scores of linear probes, and of trainings that start from them."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+
+import numpy as np
+
+PROBE_SD = 0.12
+"""Standard deviation of a probe's score, relative to that of a fine-tuned network: a probe has no learning rate."""
+
+PERSISTENCE_EPOCHS = 50.0
+"""Epochs of training over which the effect of the probe falls to 1/e."""
+
+PROBE_VALUE = 3.0
+"""Factor on the expected improvement of a probe: its score also shows which network is worth training."""
+
+SURPRISE_PART = 0.8
+"""Part of a probe's unexpected score that is expected of the network's trainings; the forecaster adds about as much."""
+
+PROBE_QUANTILE = 0.25
+"""A probe is expected to score like this quantile of the network's configurations."""
+
+DROP_PART = 0.5
+"""A training first drops below the probe by this part of its final gain, while the learning rate is high."""
+
+
+class Probes:
+    """Expected scores of linear probes, and the networks that were probed; each network is probed once.
+
+    A linear probe of a pretrained network scores about like a fine-tuning with poor hyperparameters. A training that
+    starts from the probe first drops below it, and gains most when the learning rate falls at the end of its schedule.
+
+    Parameters
+    ----------
+    epochs : sequence of float
+        The epochs of learning curves, ascending.
+
+    Examples
+    --------
+    >>> probes = Probes([1, 3, 6])
+    >>> curves = np.array([[0.5], [0.5], [0.5], [0.5], [0.7]]) * [0.8, 0.9, 1.0]
+    >>> probes.expected_curves(["net"] * 5, curves, [6] * 5)[-1]
+    array([0.5 , 0.45, 0.55, 0.7 ])
+    >>> probes.observe("net", 0.6).round(3)
+    array([0.   , 0.078, 0.075, 0.071])
+    """
+
+    def __init__(self, epochs: Sequence[float]) -> None:
+        self._epochs = np.asarray(epochs)
+        persistence = np.exp(-np.array([0.0, *epochs]) / PERSISTENCE_EPOCHS)
+        # Factors on the standard deviations of forecasts for trainings from a probe, at epoch 0 and at `epochs`.
+        self.sd_factors = 1 - (1 - PROBE_SD) * persistence
+        self._shift = SURPRISE_PART * np.where(np.arange(len(persistence)) > 0, persistence, 0.0)
+        self._expected: dict[Hashable, float] = {}
+        self._surprise: dict[Hashable, float] = {}
+        self._begun: set[Hashable] = set()
+
+    def expected_curves(
+        self, networks: Sequence[Hashable], curves: np.ndarray, num_epochs: Sequence[int]
+    ) -> np.ndarray:
+        """Return the learning curves of trainings that start from a probe, with the probe's score first.
+
+        Parameters
+        ----------
+        networks
+            The network of each curve.
+        curves : ndarray of float64, shape (num_configs, num_epochs)
+            Expected scores of trainings from a new classifier layer.
+        num_epochs
+            Epochs of each whole training.
+
+        Returns
+        -------
+        ndarray of float64, shape (num_configs, 1 + num_epochs)
+        """
+        best = curves.max(axis=1)
+        for network in dict.fromkeys(networks):
+            of_network = best[[each == network for each in networks]]
+            self._expected.setdefault(network, float(np.quantile(of_network, PROBE_QUANTILE)))
+        probes = np.array([[self._expected[network]] for network in networks])
+        done = np.minimum(self._epochs / np.asarray(num_epochs)[:, None], 1.0)
+        gain = best[:, None] - probes
+        # A gain starts at -DROP_PART of it and grows linearly to all of it; a loss is there from the first epoch on.
+        trained = probes + np.where(gain > 0, (1 + DROP_PART) * done - DROP_PART, 1.0) * gain
+        surprise = np.array([self._surprise.get(network, 0.0) for network in networks])
+        expected: np.ndarray = np.concatenate([probes, trained], axis=1) + surprise[:, None] * self._shift
+        return expected
+
+    def observe(self, network: Hashable, score: float) -> np.ndarray:
+        """Use a probe's score; return the change of the expected curves of its network, shape (1 + num_epochs,)."""
+        surprise = score - self._expected.get(network, score)
+        change: np.ndarray = (surprise - self._surprise.get(network, 0.0)) * self._shift
+        self._surprise[network] = surprise
+        return change
+
+    def begin(self, network: Hashable) -> None:
+        """Mark a network's probe as started."""
+        self._begun.add(network)
+
+    def is_begun(self, network: Hashable) -> bool:
+        """Return whether the network's probe was started."""
+        return network in self._begun
