@@ -56,7 +56,7 @@ def test_there_are_no_other_names():
     [
         "import saccade",
         "import saccade as ag; ag.Dict(x=ag.Real(0, 1), n=ag.Categorical(1, 2)); ag.errors; dir(ag)",
-        "import saccade.study.study, saccade.fit.settings, saccade.executor, saccade.scheduler, saccade.searcher",
+        "import saccade.study.study, saccade.fit.options, saccade.executor, saccade.scheduler, saccade.searcher",
         "import saccade.executor.worker",
         "import saccade; saccade.tune",
     ],

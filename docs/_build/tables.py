@@ -9,6 +9,8 @@ import re
 from collections.abc import Callable
 from typing import Any, get_args, get_origin
 
+from saccade.fit.config_file import FitConfig
+from saccade.fit.options import option_flag, option_rows, options_of
 from saccade.models.catalogue import ALIASES as NETWORKS
 from saccade.models.catalogue import UNAVAILABLE
 from saccade.training.recipes.recipe import ALIASES, Recipe
@@ -36,6 +38,25 @@ def _hyperparameters() -> str:
             for name, field in Recipe.model_fields.items()
         ],
     )
+
+
+def _fit_options() -> str:
+    return _table(
+        ("name", "type", "default", "what it is"),
+        [
+            (f"`{name}`", _in_cell(kind), _in_cell(f"`{default}`"), _in_cell(text))
+            for name, kind, default, text in option_rows()
+        ],
+    )
+
+
+def _cli_options() -> str:
+    rows = [
+        (f"`--{option_flag(FitConfig, name).replace('_', '-')}`", _in_cell(option.summary))
+        for name, option in options_of(FitConfig)
+        if option.is_in_cli
+    ]
+    return _table(("option of `fit`", "what it is"), rows)
 
 
 def _networks() -> str:
@@ -75,6 +96,8 @@ def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 
 
 _TABLES: dict[str, Callable[[], str]] = {
+    "cli_options": _cli_options,
+    "fit_options": _fit_options,
     "hyperparameters": _hyperparameters,
     "networks": _networks,
     "networks_without_equal": _networks_without_equal,

@@ -117,13 +117,13 @@ def test_probabilities_of_anyone_are_judged_alike() -> None:
 
 @pytest.mark.parametrize("name", [*quality.ABLATIONS, *ADDITIONS])
 def test_every_ingredient_is_an_argument_of_a_fit(name: str) -> None:
-    from saccade.fit.settings import FitSettings
+    from saccade.fit.options import FitOptions
     from saccade.training.recipes.recipe import Recipe
 
     arguments = arguments_of(ablation(name))
     Recipe.of(arguments.get("hyperparameters", {}))
     of_predictor = {"hyperparameters", "eval_metric"}
-    FitSettings.of({key: value for key, value in arguments.items() if key not in of_predictor})
+    FitOptions.of({key: value for key, value in arguments.items() if key not in of_predictor})
     json.dumps(arguments)
 
 

@@ -48,7 +48,7 @@ def test_the_file_says_what_was_asked(fitted, splits):
     run, _ = fitted
     config = FitConfig.read(run)
     assert config.data == str(splits)
-    assert (config.time_limit, config.seed, config.out) == (300, 0, None)
+    assert (config.time_limit, config.random_state, config.path) == (300, 0, None)
     assert config.hyperparameters["model"] == "test_resnet"
 
 
@@ -72,7 +72,7 @@ def test_options_win_over_the_file_one_hyperparameter_at_a_time(saccade, splits,
     result = saccade("fit", "--config", tmp_path / "my.toml", "--lr", "0.01,0.02", "--set", "epochs=1", "--seed", "4")
     assert result.exit_code == 0, result.stderr
     config = FitConfig.read(tmp_path / "run")
-    assert (config.num_trials, config.seed, config.verbosity) == (2, 4, 0)
+    assert (config.num_trials, config.random_state, config.verbosity) == (2, 4, 0)
     assert config.hyperparameters["lr"] == Categorical(0.01, 0.02)
     assert config.hyperparameters["epochs"] == 1
     assert config.hyperparameters["img_size"] == 32
@@ -83,7 +83,7 @@ def test_a_preset_is_told_to_the_search_and_to_the_file(saccade, splits, tmp_pat
     few = ("--set", "batch_size=8", "--num-trials", "1", "--time-limit", "1m")
     result = saccade("fit", splits, *SMALL, *few, "--preset", "medium_quality", "--out", tmp_path / "run")
     assert result.exit_code == 0, result.stderr
-    assert FitConfig.read(tmp_path / "run").preset == "medium_quality"
+    assert FitConfig.read(tmp_path / "run").presets == "medium_quality"
     assert leaderboard(tmp_path / "run")["early_stop_patience"].tolist() == [5]  # only the preset says so
     wrong = saccade("fit", splits, "--preset", "medum_quality", "--out", tmp_path / "wrong")
     assert wrong.exit_code == 2
@@ -108,10 +108,10 @@ def test_a_table_is_learned_from_and_tested_on_by_the_names_of_classes(saccade, 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "there are no images: name a folder"),
+        ((), "Pass a folder"),
         (("--config", "nowhere.toml"), "There is no 'nowhere.toml'"),
         (("--config", "."), FIT_TOML),
-        (("x", "--verbosity", "7"), "'verbosity'"),
+        (("x", "--verbosity", "7"), "--verbosity was given '7'; expected 0, 1, 2 or 3"),
         (("nowhere",), "There is no 'nowhere'"),
     ],
 )
@@ -158,9 +158,8 @@ def test_a_whole_fit_from_a_file_in_a_real_process(splits, tmp_path):
         },
         num_trials=1,
         executor="inline",
-        out="run",
     ).write(tmp_path / "my.toml")
-    command = [sys.executable, "-m", "saccade", "fit", "--config", "my.toml"]
+    command = [sys.executable, "-m", "saccade", "fit", "--config", "my.toml", "--out", "run"]
     run = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert (run.returncode, "Traceback" in run.stderr) == (0, False), run.stderr
-    assert run.stdout.splitlines()[-1] == f"run {tmp_path / 'run'}"
+    assert run.stdout.splitlines()[-1] == "run run"

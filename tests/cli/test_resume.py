@@ -55,7 +55,7 @@ def test_the_time_limit_of_the_whole_run_can_be_changed(saccade, splits, tmp_pat
     [
         (("nowhere",), "nowhere is no run folder"),
         ((".",), "is no run folder"),
-        (("nowhere", "--time-limit", "soon"), "'soon' is no duration"),
+        (("nowhere", "--time-limit", "soon"), "--time-limit was given 'soon'"),
     ],
 )
 def test_what_cannot_go_on_is_told(saccade, arguments, message, tmp_path, monkeypatch):

@@ -10,8 +10,8 @@ import pytest
 
 from saccade import ImagePredictor
 from saccade.errors import HyperparameterError, UnknownNameError
+from saccade.fit.options import FitOptions
 from saccade.fit.presets import SMALL_NETWORKS, Preset, find_preset, small_networks
-from saccade.fit.settings import FitSettings
 from saccade.models.catalogue import resolve_name
 from saccade.training.recipes.recipe import edges_of, recipe_space
 
@@ -32,8 +32,8 @@ def test_every_preset_is_a_fit_that_can_be(name: str, limit_s: float | None) -> 
     if "model" in preset.hyperparameters:
         for model in edges_of(space["model"]) or [space["model"]]:
             resolve_name(model)
-    FitSettings.of({}, preset.tune_kwargs, preset.settings)
-    assert preset.time_limit_s
+    FitOptions().with_defaults(preset.options)
+    assert preset.options["time_limit"]
     assert name in NEW or "model" in preset.hyperparameters
 
 
@@ -47,8 +47,8 @@ def test_autogluons_presets_are_what_they_were(name: str) -> None:
     }[name]
     preset = find_preset(name)
     assert preset.hyperparameters["epochs"] == epochs
-    assert preset.tune_kwargs == {"num_trials": num_trials}
-    assert preset.time_limit_s == 3600 * hours
+    assert preset.options["num_trials"] == num_trials
+    assert preset.options["time_limit"] == 3600 * hours
 
 
 def test_networks_are_named_by_nobody_where_the_time_is_short() -> None:
@@ -58,17 +58,17 @@ def test_networks_are_named_by_nobody_where_the_time_is_short() -> None:
 
 
 def test_better_presets_allow_more_networks() -> None:
-    settings = [FitSettings.of({}, None, find_preset(name).settings) for name in NEW]
+    settings = [FitOptions().with_defaults(find_preset(name).options) for name in NEW]
     assert [one.max_members for one in settings] == [1, 3, 5, 1]
 
 
 @pytest.mark.parametrize("besides", [{"refit_full": True}, {"objectives": ["accuracy", "params"]}, {"num_folds": 9}])
 def test_what_the_user_gives_wins_over_what_a_preset_says_of_averages(besides: dict[str, Any]) -> None:
-    settings = FitSettings.of(besides, None, find_preset("best_quality").settings)
+    settings = FitOptions.of(besides).with_defaults(find_preset("best_quality").options)
     assert settings.ensemble == "auto"
-    assert FitSettings.of({"ensemble": 2}, None, find_preset("best_quality").settings).max_members == 2
-    folds = FitSettings.of({"num_folds": 3}, None, find_preset("fast_inference").settings)
-    assert folds.ensemble == "auto"
+    assert FitOptions.of({"ensemble": 2}).with_defaults(find_preset("best_quality").options).max_members == 2
+    alone = FitOptions.of({"num_folds": 3}).with_defaults(find_preset("fast_inference").options)
+    assert alone.ensemble == "auto"
 
 
 def test_small_networks_are_those_with_the_smallest_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,15 +97,15 @@ def test_a_preset_searches_what_is_at_hand_and_ends_in_what_it_says(
 def test_of_several_presets_the_later_ones_count() -> None:
     both = find_preset(["best_quality", "medium_quality_faster_train"])
     assert both.hyperparameters["epochs"] == 50
-    assert both.tune_kwargs == {"num_trials": 1}
-    assert both.time_limit_s == 3600
+    assert both.options["num_trials"] == 1
+    assert both.options["time_limit"] == 3600
 
 
 def test_none_and_dictionaries() -> None:
     assert find_preset(None) == Preset()
-    assert find_preset({"lr": 0.1}) == Preset({"lr": 0.1})
+    assert find_preset({"lr": 0.1}) == Preset(hyperparameters={"lr": 0.1})
     both = find_preset(["fast_inference", "high_quality"])
-    assert both.settings == {"ensemble": 3}
+    assert both.options["ensemble"] == 3
     assert both.has_small_networks
 
 

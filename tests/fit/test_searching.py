@@ -18,9 +18,9 @@ from saccade.data.examples import read_labelled_examples
 from saccade.errors import HyperparameterError, SpaceError, UnknownNameError
 from saccade.events import Event
 from saccade.executor import InlineExecutor, num_usable_cpus
+from saccade.fit.options import FitOptions
 from saccade.fit.run_folder import FitRequest
 from saccade.fit.searching import check_search, describe_search, make_image_executor, make_image_search
-from saccade.fit.settings import FitSettings
 from saccade.predictor.estimators import ImageClassifier
 from saccade.scheduler import ASHAScheduler, AutoScheduler, FIFOScheduler, HyperbandScheduler
 from saccade.searcher import GPSearcher, GridSearcher, RandomSearcher, TPESearcher
@@ -37,7 +37,7 @@ def request_of(make_colours: MakeColours, tiny: dict[str, Any]) -> Callable[...,
 
     def make(hyperparameters: dict[str, Any] | None = None, **arguments: Any) -> FitRequest:
         space = recipe_space({**tiny, "lr": ag.Real(1e-4, 1e-1, log=True), **(hyperparameters or {})})
-        settings = FitSettings.of(arguments)
+        settings = FitOptions.of(arguments)
         return FitRequest(None, "label", None, None, 0, examples, None, space, 60.0, settings)
 
     return make

@@ -18,7 +18,7 @@ from saccade.cli.demo import demo
 from saccade.cli.doctor import doctor
 from saccade.cli.evaluate import evaluate
 from saccade.cli.explain import explain
-from saccade.cli.fit import fit
+from saccade.cli.fit import fit, fit_command
 from saccade.cli.leaderboard import leaderboard
 from saccade.cli.models import models
 from saccade.cli.predict import predict
@@ -30,7 +30,11 @@ WRONG = 2
 
 
 class _Commands(TyperGroup):
-    """Commands whose errors are read by people: a paragraph on standard error instead of a traceback."""
+    """Commands whose errors are a paragraph on standard error instead of a traceback."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, fit_command() if name == "fit" else command, rest
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -50,8 +54,26 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (demo, check, fit, resume, leaderboard, choose, evaluate, predict, explain, models, doctor):
-    app.command()(command)
+
+
+def _fit_stub() -> None:
+    """Stand for ``saccade fit`` in the list of commands: its options are made only when it runs."""
+
+
+for name, command in {
+    "demo": demo,
+    "check": check,
+    "fit": _fit_stub,
+    "resume": resume,
+    "leaderboard": leaderboard,
+    "choose": choose,
+    "evaluate": evaluate,
+    "predict": predict,
+    "explain": explain,
+    "models": models,
+    "doctor": doctor,
+}.items():
+    app.command(name, help=fit.__doc__ if command is _fit_stub else None)(command)
 
 
 def _show_version(is_wanted: bool) -> None:

@@ -24,9 +24,10 @@ def resume(
     It needs nothing but the run folder, and the images where they were. Nothing is trained twice but the epoch that was
     under way. A run that is finished is shown.
     """
-    from saccade.fit.values import parse_time_limit
+    from saccade.fit.options import FitOptions
 
-    limit = "auto" if time_limit is None else parse_time_limit(time_limit)
+    given = {} if time_limit is None else {"time_limit": time_limit}
+    limit = FitOptions.of(given, label=lambda _: "--time-limit").time_limit
     from saccade.predictor import ImagePredictor
     from saccade.report.tables import output_console, print_trials
 

@@ -13,7 +13,7 @@ import contextlib
 import inspect
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from typing import Any
 
 from saccade.executor.base import Executor, Handler, InlineExecutor, run_job
 from saccade.executor.process import ProcessExecutor
@@ -45,8 +45,6 @@ EXECUTORS: Registry[Executor] = Registry(
         "process": "saccade.executor:ProcessExecutor",
     },
 )
-
-ExecutorName = Literal["auto", "inline", "process"]
 
 INLINE_BELOW_S = 90.0
 """Shorter searches run inline: a worker takes about 4 s to import torch (`benchmarks.workers`), 5 % of 80 s."""

@@ -80,12 +80,12 @@ def run_fit(request: FitRequest, deadline: Deadline, earlier: EarlierRun | None 
     assert request.train.labels is not None
     problem = Problem.of(request.train.labels, request.problem_type)
     metric_name = make_metric(request.eval_metric, problem).name
-    settings, objectives = request.settings, request.settings.tuning.objectives
+    settings, objectives = request.settings, request.settings.objectives
     check_score_name(objectives, metric_name)
     folder = make_run_folder(request.path) if earlier is None else earlier.folder
     with (
         locked(folder),
-        connected(request.settings.callbacks or ()) as trackers,
+        connected(request.settings.callbacks) as trackers,
         ProgressDisplay(request.verbosity, metric_name) as display,
     ):
         if earlier is None:
@@ -263,6 +263,6 @@ def _make_task(request: FitRequest, folder: Path, data: PreparedData) -> ImageTa
         num_threads=request.settings.nthreads_per_trial,
         start=start if start.is_file() else None,
         class_names=request.train.class_names,
-        costs=cost_names(request.settings.tuning.objectives),
+        costs=cost_names(request.settings.objectives),
         is_holdout=request.tuning is None,
     )

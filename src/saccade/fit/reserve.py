@@ -6,7 +6,7 @@ from collections.abc import Hashable, Sequence
 from pathlib import Path
 
 from saccade.events import Event, JobDone, JobFailed
-from saccade.fit.settings import FitSettings
+from saccade.fit.options import FitOptions
 from saccade.fit.time_budget import num_networks_kept
 from saccade.study.objectives import cost_names, same_costs
 from saccade.study.study import Study
@@ -76,6 +76,6 @@ def _rank(trial: Trial) -> tuple[float, int]:
     return (-float("inf") if trial.best_report is None else trial.best_report.score, -trial.number)
 
 
-def superseded_weights(study: Study, settings: FitSettings) -> SupersededWeights:
+def superseded_weights(study: Study, settings: FitOptions) -> SupersededWeights:
     """Return what removes the files that neither the predictor nor what is combined for it can need."""
-    return SupersededWeights(study, settings.tuning.objectives, num_networks_kept(settings.max_members))
+    return SupersededWeights(study, settings.objectives, num_networks_kept(settings.max_members))

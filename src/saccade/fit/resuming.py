@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from saccade.errors import DataError, HyperparameterError
+from saccade.fit.options import REMOVED, FitOptions
 from saccade.fit.preparation import PreparedData
 from saccade.fit.run_data import fingerprint, read_run_data
 from saccade.fit.run_folder import (
-    ADDED,
     DATA,
     EVENTS,
     MAY_CHANGE,
@@ -23,7 +23,6 @@ from saccade.fit.run_folder import (
     recorded_arguments,
     write_anew,
 )
-from saccade.fit.settings import REMOVED, FitSettings
 from saccade.fit.values import from_toml
 from saccade.inference.saved import DESCRIPTION, PREDICTOR_FOLDER, SavedPredictor
 from saccade.models.custom import CustomObject
@@ -72,7 +71,7 @@ class EarlierRun:
     def arguments(self) -> dict[str, Any]:
         """What was asked, as `recorded_arguments` has it."""
         recorded = {name: value for name, value in self.record["arguments"].items() if name not in REMOVED}
-        return {**ADDED, **recorded}
+        return {**FitOptions().to_json(), **recorded}
 
     @property
     def is_finished(self) -> bool:
@@ -171,7 +170,7 @@ def read_request(folder: Path, time_limit_s: float | str | None, verbosity: int 
         tuning=tuning,
         space=space,
         time_limit_s=limit_s if isinstance(time_limit_s, str) else time_limit_s,
-        settings=FitSettings.of({**arguments, "resume": True}),
+        settings=FitOptions.of({**arguments, "resume": True}),
     )
 
 

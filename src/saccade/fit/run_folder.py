@@ -23,8 +23,8 @@ from saccade._version import __version__
 from saccade.data.examples import Examples
 from saccade.errors import DataError, HyperparameterError, SpaceError
 from saccade.fit.config_file import FIT_TOML, FitConfig
+from saccade.fit.options import FitOptions, options_of
 from saccade.fit.run_data import fingerprint, write_run_data
-from saccade.fit.settings import FitSettings
 from saccade.fit.values import to_toml
 from saccade.inference.saved import SavedPredictor
 from saccade.selection.candidates import BEST, BEST_OUTPUTS
@@ -53,12 +53,8 @@ RUN, DATA, SPLIT, EVENTS, JOURNAL, TRIALS, STORE, CHECKS, REFIT, FOLDS, START = 
 STARTING, LOCK = ".starting", ".lock"
 """A folder that is there while a run folder is being filled; the file by which a run that goes on is known."""
 
-MAY_CHANGE = ("time_limit", "verbosity", "executor", "nthreads_per_trial", "ngpus_per_trial")
+MAY_CHANGE = ("time_limit", "verbosity", *(name for name, option in options_of(FitOptions) if option.may_change))
 """Arguments that say for how long, and where, trials are trained: a run may go on with others."""
-
-
-ADDED: dict[str, Any] = {"ensemble": "auto", "num_folds": None}
-"""Arguments that runs of earlier versions have not written down, with what they may be taken for."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +73,7 @@ class FitRequest:
         The hyperparameters.
     time_limit_s : float or None
         For everything.
-    settings : FitSettings
+    settings : FitOptions
         All other arguments.
     start : SavedPredictor or None
         The predictor whose network is to be trained further.
@@ -96,7 +92,7 @@ class FitRequest:
     tuning: Examples | None
     space: Dict
     time_limit_s: float | None
-    settings: FitSettings
+    settings: FitOptions
     start: SavedPredictor | None = None
     is_model_named: bool = True
     given: frozenset[str] = frozenset()
@@ -115,7 +111,7 @@ class FitRequest:
         HyperparameterError
             When nothing would ever end the search.
         """
-        num_trials = self.settings.tuning.num_trials
+        num_trials = self.settings.num_trials
         limits = (num_trials, self.time_limit_s)
         if limits == (None, None) and self.space.num_configurations == math.inf:
             raise HyperparameterError(
@@ -231,34 +227,15 @@ def recorded_arguments(request: FitRequest) -> dict[str, Any]:
     Hyperparameters are in the language of `saccade.fit.values`. Of what no file can hold there is the `repr`, as
     `saccade.study.json_values` writes it.
     """
-    settings, tuning = request.settings, request.settings.tuning
     arguments = {
         "label": request.label,
         "problem_type": request.problem_type,
         "eval_metric": request.eval_metric,
-        "num_trials": tuning.num_trials,
-        "searcher": tuning.searcher,
-        "searcher_options": tuning.searcher_options,
-        "scheduler": tuning.scheduler,
-        "scheduler_options": tuning.scheduler_options,
-        "starting_configs": tuning.starting_configs,
-        "max_reward": tuning.max_reward,
-        "trial_time_limit": tuning.trial_time_limit,
-        "objectives": tuning.objectives,
-        "holdout_frac": settings.holdout_frac,
-        "random_state": settings.random_state,
-        "weights": None if settings.weights is None else str(Path(settings.weights).expanduser().absolute()),
-        "refit_full": settings.refit_full,
-        "ensemble": settings.ensemble,
-        "num_folds": settings.num_folds,
-        "warm_start": settings.warm_start,
         "time_limit": request.time_limit_s,
         "verbosity": request.verbosity,
-        "executor": settings.executor if isinstance(settings.executor, str) else "auto",
-        "nthreads_per_trial": settings.nthreads_per_trial,
-        "ngpus_per_trial": settings.ngpus_per_trial,
     }
-    record = {name: _without_addresses(to_json_value(value, None)) for name, value in arguments.items()}
+    record = {name: to_json_value(value, None) for name, value in arguments.items()}
+    record = _without_addresses({**record, **request.settings.to_json()})
     return {**record, "hyperparameters": {name: _in_toml(value) for name, value in request.space.data.items()}}
 
 
@@ -287,33 +264,17 @@ def _write_json(path: Path, record: Mapping[str, Any]) -> None:
 
 
 def _fit_config(request: FitRequest) -> FitConfig:
-    settings, tuning = request.settings, request.settings.tuning
-    return FitConfig.model_construct(  # not checked again: what no file can hold becomes a comment in it
-        label=request.label,
-        problem_type=request.problem_type,
-        metric=request.eval_metric,
-        time_limit="none" if request.time_limit_s is None else request.time_limit_s,
-        num_trials=tuning.num_trials,
-        searcher=tuning.searcher,
-        searcher_options=tuning.searcher_options or None,
-        scheduler=tuning.scheduler,
-        scheduler_options=tuning.scheduler_options or None,
-        starting_configs=tuning.starting_configs or None,
-        trial_time_limit=tuning.trial_time_limit,
-        objectives=tuning.objectives or None,
-        max_reward=tuning.max_reward,
-        holdout_frac=settings.holdout_frac,
-        seed=settings.random_state,
-        refit_full=settings.refit_full,
-        ensemble=settings.ensemble,
-        num_folds=settings.num_folds,
-        weights=None if settings.weights is None else str(Path(settings.weights).absolute()),
-        threads=settings.nthreads_per_trial,
-        gpus=settings.ngpus_per_trial,
-        executor=settings.executor if isinstance(settings.executor, str) else "auto",
-        verbosity=request.verbosity,
-        hyperparameters=dict(request.space.data),
-    )
+    values = {
+        **{name: getattr(request.settings, name) for name in FitOptions.model_fields},
+        "label": request.label,
+        "problem_type": request.problem_type,
+        "eval_metric": request.eval_metric,
+        "time_limit": request.time_limit_s,
+        "verbosity": request.verbosity,
+        "hyperparameters": dict(request.space.data),
+    }
+    given = {name: value for name, value in values.items() if value not in (None, [], {}) or name == "time_limit"}
+    return FitConfig.model_construct(**given)  # not checked again: what no file can hold becomes a comment in it
 
 
 def _space_to_json(space: Dict) -> Any:

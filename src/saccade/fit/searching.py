@@ -18,8 +18,8 @@ from saccade.autosearch.search import AutoSearch
 from saccade.deadline import Deadline
 from saccade.events import Listener, Warned
 from saccade.executor import Executor, local_slots, make_executor
+from saccade.fit.options import FitOptions
 from saccade.fit.run_folder import TRIALS, FitRequest
-from saccade.fit.settings import FitSettings
 from saccade.fit.time_budget import speed_limit_s
 from saccade.numerics.device import choose_device
 from saccade.scheduler import SCHEDULERS, make_scheduler
@@ -46,7 +46,7 @@ PRELOAD = ("saccade.training.trial.trainer",)
 """What workers import while the images are prepared."""
 
 
-def is_gpu_wanted(settings: FitSettings) -> bool:
+def is_gpu_wanted(settings: FitOptions) -> bool:
     """Tell whether trials are to be trained on a GPU, and there is one."""
     return settings.ngpus_per_trial != 0 and choose_device().type == "cuda"
 
@@ -75,15 +75,15 @@ def make_image_search(request: FitRequest, described: dict[str, Any]) -> tuple[S
     described : dict
         Arguments of `AutoSearch` besides the user's options; see `describe_search`.
     """
-    tuning = request.settings.tuning
-    searcher, scheduler = tuning.searcher, tuning.scheduler
+    settings = request.settings
+    searcher, scheduler = settings.searcher, settings.scheduler
     if request.space.num_configurations == 1:  # there is nothing to search
         searcher = "random" if searcher == "auto" else searcher
         scheduler = "fifo" if scheduler == "auto" else scheduler
-    given, seed = dict(tuning.searcher_options), request.settings.random_state or 0
-    if tuning.starting_configs:
-        given["starting_configs"] = [canonical(config) for config in tuning.starting_configs]
-    options = dict(tuning.scheduler_options)
+    given, seed = dict(settings.searcher_options), settings.random_state or 0
+    if settings.starting_configs:
+        given["starting_configs"] = [canonical(config) for config in settings.starting_configs]
+    options = dict(settings.scheduler_options)
     if isinstance(scheduler, str) and "max_epochs" in inspect.signature(SCHEDULERS[scheduler]).parameters:
         options.setdefault("max_epochs", longest_training(request.space))
 
@@ -137,10 +137,10 @@ def make_study(
         num_trials=request.num_trials,
         deadline=deadline,
         reserve_s=reserve_s,
-        trial_time_limit_s=request.settings.tuning.trial_time_limit_s,
+        trial_time_limit_s=request.settings.trial_time_limit,
         # A network's first epoch ends by itself when time is up, but may need this long for imports and validation.
         first_report_grace_s=max(60.0, request.time_limit_s or 0.0),
-        max_score=request.settings.tuning.max_reward,
+        max_score=request.settings.max_reward,
         folder=folder / TRIALS,
         journal=journal,
         listeners=listeners,
@@ -152,7 +152,7 @@ def describe_search(request: FitRequest, task: ImageTask) -> dict[str, Any]:
 
     They are empty with another searcher, since the speed of the machine takes seconds to measure.
     """
-    if request.settings.tuning.searcher != "auto" or request.space.num_configurations == 1:
+    if request.settings.searcher != "auto" or request.space.num_configurations == 1:
         return {}
     device = choose_device(task.device)
     limit_s = math.inf if request.time_limit_s is None else request.time_limit_s

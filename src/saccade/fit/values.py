@@ -35,37 +35,18 @@ _WORDS = {"true": True, "false": False, "none": None}
 _CLOSING = {"(": ")", "[": "]", "{": "}"}
 
 
-def parse_time_limit(text: str) -> float | str | None:
-    """Return a time limit as `ImagePredictor.fit` takes it: seconds, "auto", or None for no limit.
+def parse_duration(text: str) -> float:
+    """Return the seconds of a duration.
 
     Raises
     ------
     HyperparameterError
-        When the text is no duration.
+        If the text is not a duration.
 
     Examples
     --------
-    >>> parse_time_limit("90"), parse_time_limit("10m"), parse_time_limit("1h30m"), parse_time_limit("none")
-    (90.0, 600.0, 5400.0, None)
-    """
-    given = text.strip().lower()
-    if given in ("auto", "none"):
-        return None if given == "none" else given
-    return parse_duration(text, "the time limit")
-
-
-def parse_duration(text: str, what: str) -> float:
-    """Return the seconds of a duration, such as ``90``, ``10m`` or ``1h30m``.
-
-    Raises
-    ------
-    HyperparameterError
-        When the text is none.
-
-    Examples
-    --------
-    >>> parse_duration("1.5m", "--trial-time-limit")
-    90.0
+    >>> [parse_duration(text) for text in ("90", "10m", "1h30m", "1.5 min")]
+    [90.0, 600.0, 5400.0, 90.0]
     """
     given = text.strip().lower()
     if _NUMBER.fullmatch(given):
@@ -74,7 +55,7 @@ def parse_duration(text: str, what: str) -> float:
     numbers = parts.groups() if parts and given else ()
     if not numbers or not all(_NUMBER.fullmatch(number) for number in numbers if number):
         raise HyperparameterError(
-            f"{what} {text!r} is no duration; write seconds (600), a duration such as 90s, 10m or 1h30m, or 'none'"
+            f"{text!r} is not a duration; write seconds (600), or a duration such as 90s, 10m or 1h30m"
         )
     hours, minutes, seconds = (float(number or 0) for number in numbers)
     return hours * 3600 + minutes * 60 + seconds
@@ -134,7 +115,7 @@ def parse_space(text: str) -> Any:
         return _as_in_python(piece)
     if ":" in piece and _NUMBER.fullmatch(piece.split(":")[0].strip()):
         return _range(piece)
-    return _constant(piece)
+    return parse_constant(piece)
 
 
 def from_toml(value: Any) -> Any:
@@ -252,13 +233,14 @@ def _range(text: str) -> Real | Int:
     return Real(float(lower), float(upper), log=bool(scale))
 
 
-def _constant(text: str) -> Any:
+def parse_constant(text: str) -> Any:
+    """Return the number, truth value, None, tuple or text that a text stands for."""
     first, last = text[0], text[-1]
     if len(text) > 1 and first in "'\"" and last == first:
         return text[1:-1]
     if first in "([" and _CLOSING[first] == last:
         inside = text[1:-1].strip()
-        return tuple(_constant(piece) for piece in _split(inside)) if inside else ()
+        return tuple(parse_constant(piece) for piece in _split(inside)) if inside else ()
     if _WHOLE_NUMBER.fullmatch(text):
         return int(text)
     if _NUMBER.fullmatch(text):

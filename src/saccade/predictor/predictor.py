@@ -14,11 +14,11 @@ from saccade.data.examples import Examples, read_labelled_examples
 from saccade.deadline import Deadline
 from saccade.errors import HyperparameterError
 from saccade.fit.fitting import run_fit
+from saccade.fit.options import FitOptions, document_options
 from saccade.fit.presets import find_preset, small_networks
 from saccade.fit.resuming import EarlierRun, read_request
 from saccade.fit.run_folder import FitRequest
 from saccade.fit.searching import is_gpu_wanted
-from saccade.fit.settings import FitSettings, time_limit_s
 from saccade.inference.saved import SavedPredictor
 from saccade.insight.training_images import copy_embeddings
 from saccade.models.catalogue import list_models
@@ -103,6 +103,7 @@ class ImagePredictor(InsightfulPredictor):
         """Return the names of all networks, or of those that match a pattern such as ``"*mobilenet*"``."""
         return list_models(pattern)
 
+    @document_options
     def fit(
         self,
         train_data: pd.DataFrame,
@@ -119,58 +120,10 @@ class ImagePredictor(InsightfulPredictor):
         train_data : ImageDataset or DataFrame
             A column of images (paths or bytes) and one of labels.
         tuning_data : ImageDataset or DataFrame or None
-            Images that judge the trials; None holds out a part of `train_data`.
-        time_limit : float, "auto" or None
-            Seconds for everything, from this call to its return; "auto" is 7200, None is no limit. However short, it
-            leaves a predictor that can be used.
-        presets : str, list of str or None
-            ``medium_quality``, ``high_quality``, ``best_quality``, ``fast_inference`` and others of
-            `saccade.fit.presets`; other arguments take precedence over them.
-        hyperparameters : mapping or None
-            Values, or spaces of values, by name; see `saccade.training.recipes.recipe.Recipe` for all of them.
-        holdout_frac : float or None, default None
-            Part of `train_data` to hold out, stratified; None is a tenth, of many images 500 to 5,000 at most.
-        random_state : int or None, default 0
-            Seed of the split, the search and the training; None draws one.
-        hyperparameter_tune_kwargs : mapping or None
-            ``num_trials`` (None leaves it to the time limit and the size of the space), ``searcher`` (``auto``,
-            ``random``, ``grid``, ``qmc``, ``tpe``, ``gp``, ``cmaes``, or a `Searcher`), ``scheduler`` (``auto``,
-            ``fifo``, ``asha``, ``hyperband``, ``median``, or a `Scheduler`), ``searcher_options`` and
-            ``scheduler_options``, ``starting_configs`` (configurations to try first), ``trial_time_limit`` (seconds of
-            training that one trial may have), ``max_reward`` (a score that ends the search), ``objectives`` (the score,
-            and what else counts: ``["accuracy", "latency"]``; also ``params`` and ``bytes``). These may also stand
-            beside the other arguments.
-        weights : path or None
-            A file of pretrained weights, or a folder of such files.
-        nthreads_per_trial : int or None
-            CPU threads of a trial; without GPUs as many trials train at once as there are cores for. None trains one
-            at a time, on all cores.
-        ngpus_per_trial : float or None
-            GPUs of a trial: 0 trains on the CPU, 0.5 lets two trials share a GPU. None is one where there are any; as
-            many trials train at once as that leaves room for.
-        refit_full : bool, default False
-            After the search, train the best recipe once more on training and validation images together, under the time
-            limit. `fit_summary` keeps the figures of the search, since no image is left to judge the result.
-        ensemble : "auto", bool or int, default "auto"
-            The most networks whose predictions are averaged, where that is better: see `saccade.selection.ensemble`. By
-            itself, and with True, up to 5; False, or 1, keeps one network, which predicts faster. With `refit_full`, or
-            costs among the `objectives`, there is one network.
-        num_folds : int or None, default None
-            After the search, divide all images into this many folds, 2 or more, and train the best recipe once for each
-            fold on the other folds, under the time limit. The predictions of these networks are averaged, so
-            ``ensemble=False`` is not supported together with it. Each image is evaluated by the one network that was
-            not trained on it, and `fit_summary` has that score. For small data: see `saccade.selection.folds`. If
-            time is short, a warning says so, and the best of the search is kept.
-        warm_start : bool, default False
-            Go on from this predictor's network and best hyperparameters instead of starting afresh; the classes must be
-            the same.
-        resume : bool, default False
-            Go on with the run in the folder `path` where it was interrupted; all arguments are those of that run, but
-            for `time_limit` (of the whole run: the time of earlier sessions counts), `verbosity`, and where trials run.
-            A run that is finished is taken as it is; where there is none yet, one begins.
-        executor : {"auto", "inline", "process"}
-            Where trials run: in this process, or in one of their own that may crash. By itself, a search takes the
-            second unless its start would cost too much of the time, and a lone trial the first.
+            Validation images; None holds out a fraction of `train_data`.
+        **kwargs
+            The other options of `saccade.fit.options.FitOptions`. `hyperparameter_tune_kwargs` may hold the options of
+            the search in a dict of their own.
 
         Returns
         -------
@@ -186,20 +139,17 @@ class ImagePredictor(InsightfulPredictor):
         SearchFailedError
             When every trial failed; the message says why.
         """
-        is_auto = isinstance(time_limit, str) and time_limit == "auto"
-        preset = find_preset(presets, None if is_auto or time_limit is None else time_limit_s(time_limit))
-        limit_s = time_limit_s(time_limit, auto_s=preset.time_limit_s)
         earlier = self._earlier_run() if kwargs.get("resume") else None
-        deadline = Deadline(limit_s, used_s=earlier.used_s if earlier else 0.0)
         if earlier is not None and kwargs.get("random_state", 0) is None:
-            kwargs["random_state"] = earlier.arguments["random_state"]  # what was drawn then
-        settings = FitSettings.of(kwargs, preset.tune_kwargs, preset.settings)
-        if hyperparameters is not None and not isinstance(hyperparameters, Mapping):
-            raise HyperparameterError(
-                f"hyperparameters was given {hyperparameters!r}; expected a dict: {{'model': 'resnet18', 'lr': 1e-3}}"
-            )
+            kwargs["random_state"] = earlier.arguments["random_state"]  # drawn when the run began
+        named = {"time_limit": time_limit, "presets": presets, "hyperparameters": hyperparameters}
+        settings = FitOptions.of({**named, **kwargs})
+        preset = find_preset(presets, None if settings.time_limit == "auto" else settings.time_limit)
+        settings = settings.with_defaults(preset.options)
+        limit_s = settings.limit_s
+        deadline = Deadline(limit_s, used_s=earlier.used_s if earlier else 0.0)
         start = self._fitted() if settings.warm_start else None
-        hyperparameters = canonical(hyperparameters or {})
+        hyperparameters = canonical(settings.hyperparameters)
         if start and hyperparameters.get("model", started := start.summary["best_config"]["model"]) != started:
             raise HyperparameterError(
                 f"warm_start=True goes on with the network {started!r}; leave model={hyperparameters['model']!r} away"
@@ -264,7 +214,7 @@ class ImagePredictor(InsightfulPredictor):
         earlier = EarlierRun.find(Path(path))
         if earlier is not None and earlier.is_finished:
             return cls.load(path, *([] if verbosity is None else [verbosity]))
-        limit = time_limit if isinstance(time_limit, str) and time_limit == "auto" else time_limit_s(time_limit)
+        limit = FitOptions.of({"time_limit": time_limit}).time_limit
         request = read_request(Path(path), limit, verbosity)
         deadline = Deadline(request.time_limit_s, used_s=earlier.used_s if earlier else 0.0)
         predictor = cls(request.label, request.problem_type, request.eval_metric, path, request.verbosity)
@@ -378,7 +328,7 @@ class ImagePredictor(InsightfulPredictor):
 
 def _default_hyperparameters(
     train: Examples,
-    settings: FitSettings,
+    settings: FitOptions,
     limit_s: float | None,
     is_named: bool,
     given: AbstractSet[str],

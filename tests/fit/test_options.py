@@ -7,35 +7,35 @@ import numpy as np
 import pytest
 
 from saccade.errors import HyperparameterError, UnknownArgumentError, UnknownNameError
-from saccade.fit.settings import AUTO_TIME_LIMIT_S, FitSettings, TuneSettings, time_limit_s
+from saccade.fit.options import AUTO_TIME_LIMIT_S, FitOptions
 from saccade.scheduler import FIFOScheduler
 from saccade.searcher import RandomSearcher
 
 
 def tuning(**given):
-    return FitSettings.of({"hyperparameter_tune_kwargs": given}).tuning
+    return FitOptions.of({"hyperparameter_tune_kwargs": given})
 
 
 def test_what_is_not_given():
-    settings = FitSettings.of({})
-    assert settings == FitSettings()
+    settings = FitOptions.of({})
+    assert settings == FitOptions()
     assert (settings.holdout_frac, settings.random_state, settings.executor) == (None, 0, "auto")
-    assert settings.tuning == TuneSettings()
-    assert settings.tuning.num_trials is None
+    assert settings == FitOptions()
+    assert settings.num_trials is None
 
 
 def test_what_is_given():
-    settings = FitSettings.of(
+    settings = FitOptions.of(
         {"holdout_frac": 0.25, "random_state": 7, "nthreads_per_trial": 2, "ngpus_per_trial": 0, "weights": Path("w")}
     )
     assert (settings.holdout_frac, settings.random_state) == (0.25, 7)
     assert (settings.nthreads_per_trial, settings.ngpus_per_trial, settings.weights) == (2, 0, Path("w"))
     kwargs = {"num_trials": 3, "searcher": "grid", "scheduler": "local", "max_reward": 1}
-    assert tuning(**kwargs) == TuneSettings(3, "grid", "local", 1.0)
+    assert tuning(**kwargs).given == {**kwargs, "max_reward": 1.0}
 
 
 def test_numbers_of_numpy_become_pythons():
-    settings = FitSettings.of({"holdout_frac": np.float32(0.25), "random_state": np.int64(7)})
+    settings = FitOptions.of({"holdout_frac": np.float32(0.25), "random_state": np.int64(7)})
     assert (type(settings.holdout_frac), type(settings.random_state)) == (float, int)
     tuned = tuning(num_trials=np.uint8(3), max_reward=np.float32(0.5))
     assert (type(tuned.num_trials), type(tuned.max_reward)) == (int, float)
@@ -55,7 +55,7 @@ def test_numbers_of_numpy_become_pythons():
 )
 def test_unknown_names_are_refused_with_advice(arguments, message):
     with pytest.raises(UnknownArgumentError) as caught:
-        FitSettings.of(arguments)
+        FitOptions.of(arguments)
     assert str(caught.value).startswith(message)
 
 
@@ -78,7 +78,7 @@ def test_unknown_searchers_and_schedulers_are_refused(kwargs, message):
 @pytest.mark.parametrize("executor", ["proces", None, ["inline"]])
 def test_unknown_executors_are_refused(executor):
     with pytest.raises(UnknownNameError, match="Unknown executor"):
-        FitSettings.of({"executor": executor})
+        FitOptions.of({"executor": executor})
 
 
 def test_ready_searchers_and_schedulers_are_taken():
@@ -95,27 +95,27 @@ NO_WHOLE_NUMBERS = [True, np.bool_(True), 2.0, "2", math.nan, [2], -1]
 def test_numbers_from_one_on(name, value):
     arguments = {"hyperparameter_tune_kwargs": {name: value}} if name == "num_trials" else {name: value}
     if value is None:
-        FitSettings.of(arguments)
+        FitOptions.of(arguments)
         return
     with pytest.raises(HyperparameterError, match=rf"{name} was given .*; expected a whole number, 1 or more"):
-        FitSettings.of(arguments)
+        FitOptions.of(arguments)
 
 
 @pytest.mark.parametrize("value", NO_WHOLE_NUMBERS)
 def test_numbers_from_zero_on(value):
     with pytest.raises(HyperparameterError, match=r"random_state was given .*; expected a whole number, 0 or more"):
-        FitSettings.of({"random_state": value})
+        FitOptions.of({"random_state": value})
 
 
 @pytest.mark.parametrize("value", [True, np.bool_(True), "2", math.nan, math.inf, [2], -1, -0.5, 1.5])
 def test_what_is_no_number_of_gpus(value):
     with pytest.raises(HyperparameterError, match=r"ngpus_per_trial was given .*; expected"):
-        FitSettings.of({"ngpus_per_trial": value})
+        FitOptions.of({"ngpus_per_trial": value})
 
 
 @pytest.mark.parametrize("value", [0, 0.5, 1, 2, 2.0, np.float32(0.5), np.int64(2)])
 def test_gpus_are_counted_in_whole_ones_or_parts_of_one(value):
-    num_gpus = FitSettings.of({"ngpus_per_trial": value}).ngpus_per_trial
+    num_gpus = FitOptions.of({"ngpus_per_trial": value}).ngpus_per_trial
     assert num_gpus == value
     assert type(num_gpus) is (float if value == 0.5 else int)
 
@@ -123,7 +123,7 @@ def test_gpus_are_counted_in_whole_ones_or_parts_of_one(value):
 @pytest.mark.parametrize("value", [0, 1, 0.0, 1.0, -0.1, math.nan, math.inf, True, "0.1", [0.1], 10**400])
 def test_the_holdout_is_a_part(value):
     with pytest.raises(HyperparameterError, match=r"holdout_frac was given .*; expected a number between 0 and 1"):
-        FitSettings.of({"holdout_frac": value})
+        FitOptions.of({"holdout_frac": value})
 
 
 @pytest.mark.parametrize(
@@ -140,24 +140,24 @@ def test_the_holdout_is_a_part(value):
 )
 def test_other_values_of_the_wrong_type_are_refused(arguments, message):
     with pytest.raises(HyperparameterError, match=message):
-        FitSettings.of(arguments)
+        FitOptions.of(arguments)
 
 
 def test_the_callers_dictionaries_are_left_alone():
     options = {"first_is_default": False}
     kwargs = {"num_trials": np.int64(3), "searcher_options": options}
-    settings = FitSettings.of({"hyperparameter_tune_kwargs": kwargs})
-    settings.tuning.searcher_options["more"] = 1
+    settings = FitOptions.of({"hyperparameter_tune_kwargs": kwargs})
+    settings.searcher_options["more"] = 1
     assert (kwargs, options) == (
         {"num_trials": 3, "searcher_options": options},
         {"first_is_default": False},
     )
     assert type(kwargs["num_trials"]) is np.int64
-    assert FitSettings.of({"hyperparameter_tune_kwargs": None}).tuning == TuneSettings()
+    assert FitOptions.of({"hyperparameter_tune_kwargs": None}) == FitOptions()
 
 
 def test_without_a_seed_one_is_drawn_and_kept():
-    seeds = {FitSettings.of({"random_state": None}).random_state for _ in range(20)}
+    seeds = {FitOptions.of({"random_state": None}).random_state for _ in range(20)}
     assert len(seeds) > 10
     assert all(0 <= seed < 2**31 for seed in seeds)
 
@@ -175,24 +175,24 @@ def test_without_a_seed_one_is_drawn_and_kept():
     ],
 )
 def test_time_limits(given, seconds):
-    assert time_limit_s(given) == seconds
+    assert FitOptions.of({"time_limit": given}).limit_s == seconds
 
 
 @pytest.mark.parametrize("given", [0, -1, math.nan, -math.inf, True, "600", "Auto", [600], 10**400])
 def test_other_time_limits_are_refused(given):
     with pytest.raises(HyperparameterError, match=r"time_limit was given .*; expected a positive number of seconds"):
-        time_limit_s(given)
+        FitOptions.of({"time_limit": given})
 
 
 def test_what_tunes_may_stand_beside_the_other_arguments():
-    settings = FitSettings.of({"num_trials": 3, "hyperparameter_tune_kwargs": {"searcher": "grid"}})
-    assert (settings.tuning.num_trials, settings.tuning.searcher) == (3, "grid")
+    settings = FitOptions.of({"num_trials": 3, "hyperparameter_tune_kwargs": {"searcher": "grid"}})
+    assert (settings.num_trials, settings.searcher) == (3, "grid")
     with pytest.raises(HyperparameterError, match="num_trials given twice"):
-        FitSettings.of({"num_trials": 3, "hyperparameter_tune_kwargs": {"num_trials": 3}})
+        FitOptions.of({"num_trials": 3, "hyperparameter_tune_kwargs": {"num_trials": 3}})
 
 
 def test_scheduler_options_are_taken_and_those_that_do_not_exist_are_refused():
-    assert FitSettings.of({"scheduler_options": {}}).tuning.scheduler_options == {}
+    assert FitOptions.of({"scheduler_options": {}}).scheduler_options == {}
     options = {"grace_epochs": 2, "reduction_factor": 4}
     assert tuning(scheduler="asha", scheduler_options=options).scheduler_options == options
     with pytest.raises(HyperparameterError, match=r"'asha' has no option 'grace_epoch'. Did you mean 'grace_epochs'"):
@@ -220,8 +220,8 @@ def test_starting_configurations():
 
 
 def test_a_trials_own_time_limit():
-    assert tuning(trial_time_limit=np.float32(0.5)).trial_time_limit_s == 0.5
-    assert tuning(trial_time_limit=math.inf).trial_time_limit_s is None
+    assert tuning(trial_time_limit=np.float32(0.5)).trial_time_limit == 0.5
+    assert tuning(trial_time_limit=math.inf).trial_time_limit is None
     for wrong in (0, "10m", True, math.nan):
         with pytest.raises(HyperparameterError, match=r"trial_time_limit was given .* positive number of seconds"):
             tuning(trial_time_limit=wrong)
@@ -229,7 +229,7 @@ def test_a_trials_own_time_limit():
 
 @pytest.mark.parametrize(("given", "members"), [("auto", 5), (True, 5), (False, 1), (1, 1), (3, 3), (np.int64(7), 7)])
 def test_how_many_networks_may_be_averaged(given, members):
-    settings = FitSettings.of({"ensemble": given})
+    settings = FitOptions.of({"ensemble": given})
     assert settings.max_members == members
     assert type(settings.ensemble) in (bool, int, str)
 
@@ -237,39 +237,38 @@ def test_how_many_networks_may_be_averaged(given, members):
 @pytest.mark.parametrize("value", [0, -1, 2.0, "yes", None, [2]])
 def test_invalid_ensemble_sizes_are_refused(value):
     with pytest.raises(HyperparameterError, match=r"ensemble was given .*; expected"):
-        FitSettings.of({"ensemble": value})
+        FitOptions.of({"ensemble": value})
 
 
 def test_the_removed_soup_option_is_refused_with_the_reason():
     with pytest.raises(UnknownArgumentError, match=r"soup= was removed: .* Leave it out"):
-        FitSettings.of({"soup": True})
+        FitOptions.of({"soup": True})
 
 
-@pytest.mark.parametrize("besides", [{"refit_full": True}, {"objectives": ["accuracy", "latency"]}])
-def test_where_one_trial_alone_is_wanted_nothing_is_averaged(besides):
-    settings = FitSettings.of(besides)
-    assert settings.max_members == 1
-    assert FitSettings.of({**besides, "ensemble": False}).max_members == 1
+@pytest.mark.parametrize("others", [{"refit_full": True}, {"objectives": ["accuracy", "latency"]}])
+def test_a_single_network_is_not_averaged(others):
+    assert FitOptions.of(others).max_members == 1
+    assert FitOptions.of({**others, "ensemble": False}).max_members == 1
     with pytest.raises(HyperparameterError, match="ensemble"):
-        FitSettings.of({**besides, "ensemble": 3})
+        FitOptions.of({**others, "ensemble": 3})
 
 
 @pytest.mark.parametrize("value", [1, 0, -2, 2.5, True, "5"])
 def test_what_is_no_number_of_folds(value):
     with pytest.raises(HyperparameterError, match=r"num_folds was given .* expected"):
-        FitSettings.of({"num_folds": value})
+        FitOptions.of({"num_folds": value})
 
 
 @pytest.mark.parametrize(
     ("besides", "message"),
     [
-        ({"refit_full": True}, "already lets all images teach"),
-        ({"warm_start": True}, "has learned from images"),
-        ({"objectives": ["accuracy", "params"]}, "choosing among single networks"),
+        ({"refit_full": True}, "already trains on all images"),
+        ({"warm_start": True}, "was trained on images"),
+        ({"objectives": ["accuracy", "params"]}, "select among single networks"),
         ({"ensemble": False}, "ensemble=False keeps one"),
-        ({"ensemble": 3}, "num_folds=3, or leave out"),
+        ({"ensemble": 3}, "num_folds=3, or remove"),
     ],
 )
 def test_what_folds_cannot_be_had_with(besides, message):
     with pytest.raises(HyperparameterError, match=message):
-        FitSettings.of({"num_folds": 5, **besides})
+        FitOptions.of({"num_folds": 5, **besides})
