@@ -19,7 +19,7 @@ import torch
 from benchmarks.measuring import table, write_json
 from saccade import ImageDataset
 from saccade.data.store.decoded_images import decoded_images
-from saccade.inference.features import features_of
+from saccade.inference.classifier import features_of
 from saccade.models.weights import networks_in_folder
 from saccade.numerics.device import Numerics, choose_device
 from saccade.tasks.problem import Problem

@@ -38,7 +38,7 @@ def test_an_error_of_a_real_process_is_a_paragraph_and_exit_code_2(tmp_path):
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     assert run.returncode == 2
     assert run.stdout == ""
-    assert run.stderr.startswith(f"saccade: {tmp_path} holds no predictor.json")
+    assert run.stderr.startswith(f"saccade: {tmp_path} contains no predictor.json")
     assert "Traceback" not in run.stderr
 
 

@@ -85,4 +85,4 @@ def test_what_cannot_be_is_a_sentence(saccade, fitted, splits, tmp_path, monkeyp
 def test_a_run_that_is_none_is_a_sentence(saccade, splits, tmp_path):
     result = saccade("explain", tmp_path, splits / "test")
     assert result.exit_code == 2
-    assert "holds no predictor.json" in result.stderr
+    assert "contains no predictor.json" in result.stderr

@@ -22,7 +22,7 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def draw(problem: Problem, num: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Logits that are right about how sure they are, and targets drawn by them."""
+    """Calibrated logits, and targets drawn by them."""
     rng = np.random.default_rng(seed)
     logits = 2 * rng.normal(size=(num, problem.num_outputs))
     if problem.type == "multilabel":
@@ -37,9 +37,9 @@ def activated(logits: np.ndarray, problem: Problem) -> np.ndarray:
 
 @pytest.mark.parametrize("problem", [CLASSES, TAGS, Binary(("a", "b"))], ids=lambda problem: problem.type)
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.5])
-def test_the_temperature_is_found_again_and_helps_on_other_images(problem: Problem, temperature: float) -> None:
+def test_temperature_is_recovered_and_calibrates_new_images(problem: Problem, temperature: float) -> None:
     logits, targets = draw(problem, 3000)
-    probabilities = activated(logits * temperature, problem)  # so much too sure
+    probabilities = activated(logits * temperature, problem)  # overconfident by this factor
     here, there = slice(None, 1500), slice(1500, None)
     found = fit_calibration(probabilities[here], targets[here], problem)
     assert found.temperature == pytest.approx(temperature, rel=0.12)
@@ -53,82 +53,82 @@ def test_the_temperature_is_found_again_and_helps_on_other_images(problem: Probl
         assert found.ece_before > 2 * found.ece_after
 
 
-def test_what_is_told_of_afterwards_is_cross_fitted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With labels that have nothing to do with certainty, only an error on the images of the fit would be small."""
+def test_ece_after_is_cross_fitted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each fold must be calibrated by its own call."""
     logits, targets = draw(CLASSES, 40, seed=3)
     probabilities = activated(logits, CLASSES)
     calibrations = map(Calibration, [1.0, 2.0, 3.0, 4.0, 5.0, 9.0])
-    monkeypatch.setattr(module, "_likeliest", lambda *_: next(calibrations))
-    found = fit_calibration(probabilities, targets, CLASSES, seed=1)
+    monkeypatch.setattr(module, "_most_probable", lambda *_: next(calibrations))
+    found = fit_calibration(probabilities, targets, CLASSES)
     assert found.temperature == 9.0
-    folds = fold_numbers(40, np.random.default_rng(1))
+    folds = fold_numbers(40, np.random.default_rng(0))
     after = np.empty_like(probabilities)
     for fold in range(5):
         after[folds == fold] = Calibration(fold + 1.0).apply(probabilities[folds == fold], CLASSES)
     assert found.ece_after == calibration_error(after, targets, CLASSES)
 
 
-SHARES = np.array([0.7, 0.2, 0.07, 0.03])
+PRIOR = np.array([0.7, 0.2, 0.07, 0.03])
 
 
 def draw_too_frequent(num: int, power: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Probabilities in which frequent classes have too much, by a power of their shares; and targets."""
+    """Probabilities that are too high for frequent classes, by a power of the prior; and targets."""
     rng = np.random.default_rng(seed)
-    right = softmax(2 * rng.normal(size=(num, 4)) + np.log(SHARES))
+    right = softmax(2 * rng.normal(size=(num, 4)) + np.log(PRIOR))
     targets = (right.cumsum(1) > rng.random((num, 1))).argmax(1)
-    return softmax(np.log(right) + power * np.log(SHARES)), targets
+    return softmax(np.log(right) + power * np.log(PRIOR)), targets
 
 
 @pytest.mark.parametrize("power", [0.0, 0.4, 1.0])
-def test_what_frequent_classes_have_too_much_is_found(power: float) -> None:
+def test_logit_adjustment_is_recovered(power: float) -> None:
     probabilities, targets = draw_too_frequent(5000, power)
-    found = fit_calibration(probabilities, targets, CLASSES, shares=SHARES)
+    found = fit_calibration(probabilities, targets, CLASSES, class_prior=PRIOR)
     assert found.logit_adjustment == pytest.approx(power, abs=0.15)
     assert found.temperature == pytest.approx(1.0, abs=0.1)
     calibrated = found.apply(probabilities, CLASSES)
     before = CLASSES.image_losses(probabilities, targets).mean()
     assert CLASSES.image_losses(calibrated, targets).mean() < before + 1e-3
     np.testing.assert_allclose(calibrated.mean(0), np.bincount(targets) / 5000, atol=0.02)
-    assert found.shares_left is not None
-    alike = calibrated / found.shares_left  # divided by all of the shares, the likeliest class is the same
-    np.testing.assert_array_equal(alike.argmax(1), (probabilities / SHARES).argmax(1))
-    assert fit_calibration(probabilities, targets, CLASSES).shares == ()
+    assert found.remaining_prior is not None
+    alike = calibrated / found.remaining_prior  # all of the prior is removed in both
+    np.testing.assert_array_equal(alike.argmax(1), (probabilities / PRIOR).argmax(1))
+    assert fit_calibration(probabilities, targets, CLASSES).class_prior == ()
 
 
-def test_few_images_say_little_of_shares_and_equal_ones_nothing() -> None:
+def test_logit_adjustment_stays_near_its_prior_with_few_images_and_is_0_for_equal_classes() -> None:
     probabilities, targets = draw_too_frequent(5, 0.0)
-    assert fit_calibration(probabilities, targets, CLASSES, shares=SHARES).logit_adjustment == pytest.approx(
+    assert fit_calibration(probabilities, targets, CLASSES, class_prior=PRIOR).logit_adjustment == pytest.approx(
         module.ADJUSTMENT, abs=0.3
     )
-    equal = fit_calibration(probabilities, targets, CLASSES, shares=np.full(4, 0.25))
-    assert (equal.logit_adjustment, equal.shares, equal.shares_left) == (0.0, (), None)
+    equal = fit_calibration(probabilities, targets, CLASSES, class_prior=np.full(4, 0.25))
+    assert (equal.logit_adjustment, equal.class_prior, equal.remaining_prior) == (0.0, (), None)
 
 
 @given(arrays(np.float64, (7, 4), elements=st.floats(0, 1)), st.floats(0, 1.5))
-def test_adjusted_probabilities_are_probabilities(numbers: np.ndarray, power: float) -> None:
+def test_adjusted_probabilities_sum_to_1(numbers: np.ndarray, power: float) -> None:
     probabilities = softmax(20 * numbers).astype(np.float32)
-    adjusted = Calibration(1.0, logit_adjustment=power, shares=tuple(SHARES)).apply(probabilities, CLASSES)
+    adjusted = Calibration(1.0, logit_adjustment=power, class_prior=tuple(PRIOR)).apply(probabilities, CLASSES)
     assert adjusted.dtype == np.float32
     np.testing.assert_allclose(adjusted.sum(1), 1, rtol=1e-5)
-    assert (adjusted[:, 3] >= probabilities[:, 3] - 1e-6).all()  # the rarest class never loses
+    assert (adjusted[:, 3] >= probabilities[:, 3] - 1e-6).all()  # the rarest class never gets less
 
 
 @pytest.mark.parametrize("problem", [CLASSES, TAGS], ids=lambda problem: problem.type)
-def test_slopes_are_those_of_the_loss(problem: Problem) -> None:
+def test_gradients_equal_finite_differences(problem: Problem) -> None:
     logits, targets = draw(problem, 30)
-    shift = np.log(SHARES) if problem is CLASSES else 0.0
+    shift = np.log(PRIOR) if problem is CLASSES else 0.0
 
     def loss(scale: float, power: float) -> float:
-        return module._loss_and_slopes(logits - power * shift, targets, problem, scale)[0]
+        return module._loss_and_gradients(logits - power * shift, targets, problem, scale)[0]
 
-    _, by_scale, by_class = module._loss_and_slopes(logits - 0.3 * shift, targets, problem, 0.8)
+    _, by_scale, by_class = module._loss_and_gradients(logits - 0.3 * shift, targets, problem, 0.8)
     assert by_scale == pytest.approx((loss(0.8 + 1e-5, 0.3) - loss(0.8 - 1e-5, 0.3)) / 2e-5, rel=1e-5)
     by_power = (loss(0.8, 0.3 + 1e-5) - loss(0.8, 0.3 - 1e-5)) / 2e-5
     assert -np.sum(by_class * shift) == pytest.approx(by_power, rel=1e-5, abs=1e-6)
 
 
-def test_few_images_move_the_temperature_little() -> None:
-    """All of ten images are right: the likeliest temperature is 0, and nobody should believe it."""
+def test_temperature_stays_near_1_with_few_images() -> None:
+    """If all of ten images are right, the maximum likelihood is at temperature 0."""
     probabilities = np.tile(np.array([0.9, 0.06, 0.03, 0.01], np.float32), (10, 1))
     few = fit_calibration(probabilities, np.zeros(10, np.int64), CLASSES).temperature
     many = fit_calibration(np.tile(probabilities, (200, 1)), np.zeros(2000, np.int64), CLASSES).temperature
@@ -140,7 +140,7 @@ def test_few_images_move_the_temperature_little() -> None:
     arrays(np.float32, (5, 4), elements=st.floats(0, 1, width=32)).filter(lambda p: p.sum(1).min() > 0.01),
     st.floats(0.05, 20),
 )
-def test_the_order_of_classes_stays(weights: np.ndarray, temperature: float) -> None:
+def test_temperature_keeps_the_order_of_classes(weights: np.ndarray, temperature: float) -> None:
     probabilities = (weights / weights.sum(1, keepdims=True)).astype(np.float32)
     calibrated = Calibration(temperature).apply(probabilities, CLASSES)
     assert calibrated.dtype == np.float32
@@ -152,7 +152,7 @@ def test_the_order_of_classes_stays(weights: np.ndarray, temperature: float) -> 
     np.testing.assert_array_equal((tags >= 0.5)[is_clear], (probabilities[:, :3] >= 0.5)[is_clear])
 
 
-def test_certainty_beyond_32_bits_stays_finite() -> None:
+def test_probabilities_of_0_and_1_stay_finite() -> None:
     sure = np.array([[1, 0, 0, 0]], np.float32)
     calibrated = Calibration(3.0).apply(sure, CLASSES)
     assert np.isfinite(calibrated).all()
@@ -160,13 +160,13 @@ def test_certainty_beyond_32_bits_stays_finite() -> None:
     assert np.isfinite(Calibration(3.0).apply(np.array([[1, 0, 0.5]], np.float32), TAGS)).all()
     found = fit_calibration(np.tile(sure, (30, 1)), np.arange(30) % 4, CLASSES)
     assert math.isfinite(found.temperature)
-    assert found.temperature > 10  # sure, and as often wrong as by chance
+    assert found.temperature > 10  # confident, and right by chance only
 
 
-def test_numbers_and_a_lone_image_are_left_as_they_are() -> None:
+def test_regression_and_a_single_image_are_not_calibrated() -> None:
     numbers, problem = np.array([[1.0], [2.0]]), Regression(mean=1.0, std=2.0)
     assert fit_calibration(numbers, np.array([0.0, 1.0]), problem) == Calibration()
-    assert Calibration(2.0).apply(numbers, problem) is numbers
+    np.testing.assert_array_equal(Calibration(2.0).apply(numbers, problem), numbers)
     assert fit_calibration(np.array([[0.5, 0.5, 0, 0]]), np.array([0]), CLASSES) == Calibration()
 
 
@@ -179,7 +179,7 @@ def test_folds_are_of_equal_size(num: int, seed: int) -> None:
     assert len(sizes) == min(5, num)
 
 
-def test_the_calibration_error_is_that_of_a_plain_loop() -> None:
+def test_calibration_error_equals_a_plain_loop() -> None:
     logits, targets = draw(CLASSES, 200)
     p = activated(logits, CLASSES)
     certainty, is_right, error = p.max(1), p.argmax(1) == targets, 0.0
@@ -197,7 +197,7 @@ def test_the_calibration_error_is_that_of_a_plain_loop() -> None:
     assert calibration_error(q, has, TAGS) == pytest.approx(np.mean(errors), abs=1e-6)
 
 
-def test_of_many_probabilities_a_sample_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sample_of_many_probabilities_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_ELEMENTS", 4 * 500)
     logits, targets = draw(CLASSES, 2000)
     found = fit_calibration(activated(2 * logits, CLASSES), targets, CLASSES)
@@ -205,7 +205,7 @@ def test_of_many_probabilities_a_sample_is_enough(monkeypatch: pytest.MonkeyPatc
     assert found.temperature == pytest.approx(2, rel=0.2)
 
 
-def test_the_error_by_chance_is_that_of_labels_that_come_as_often_as_is_said() -> None:
+def test_error_by_chance_equals_the_error_of_labels_drawn_by_the_probabilities() -> None:
     rng = np.random.default_rng(0)
     p = rng.dirichlet(np.ones(len(CLASSES.classes)), 300)
     drawn = [np.array([rng.choice(len(row), p=row) for row in p]) for _ in range(50)]

@@ -14,8 +14,9 @@ from PIL import Image
 
 from saccade.data.examples import Examples
 from saccade.errors import HyperparameterError
-from saccade.inference.postprocessing import Trust
-from saccade.inference.saved import SavedPredictor
+from saccade.inference.pipeline import postprocess
+from saccade.inference.postprocessing import Postprocessing
+from saccade.inference.saved import Member, SavedPredictor
 from saccade.inference.thresholds import Thresholds
 from saccade.insight.embeddings import EmbeddedImages
 from saccade.insight.reasons import Verdicts, check_numbers, label_names, neighbours_of, small_overlay
@@ -25,12 +26,25 @@ from saccade.tasks.problem import Problem
 PETS = ["cat", "cow", "dog"]
 
 
-def saved_for(labels: Any, class_names: list[str] | None = None, **trust: Any) -> SavedPredictor:
+def saved_for(labels: Any, class_names: list[str] | None = None, **postprocessing: Any) -> SavedPredictor:
     """A predictor of which nothing is asked but its problem."""
     none: Any = None
     return SavedPredictor(
-        Path(), "label", Problem.of(labels), none, "", None, class_names, {}, [], trust=Trust(**trust)
+        Path(),
+        "label",
+        Problem.of(labels),
+        "",
+        None,
+        class_names,
+        {},
+        [],
+        [Member(0, none)],
+        postprocessing=Postprocessing(**postprocessing),
     )
+
+
+def verdicts_of(predictions: np.ndarray, examples: Examples, saved: SavedPredictor) -> Verdicts:
+    return Verdicts.of(postprocess(saved, [predictions]), examples, saved)
 
 
 def examples_of(labels: Any, class_names: list[str] | None = None) -> Examples:
@@ -65,18 +79,17 @@ def test_columns_of_labels_are_lists_of_names():
     saved = saved_for(frame)
     assert label_names(frame.astype(bool), None, saved) == ["a, b", "none", "a"]
     assert label_names(frame.where(frame["a"] == 1), None, saved) == ["a, b", None, "a"]
-    verdicts = Verdicts.of(np.array([[0.9, 0.4], [0.2, 0.6], [0.1, 0.3]]), examples_of(frame), saved)
+    verdicts = verdicts_of(np.array([[0.9, 0.4], [0.2, 0.6], [0.1, 0.3]]), examples_of(frame), saved)
     assert verdicts.predicted == ["a", "b", "none"]
     assert verdicts.is_wrong.tolist() == [True, True, True]
     assert verdicts.weights == pytest.approx([0.6, 0.6, 0.7])
-    assert verdicts.targets is not None
     assert verdicts.targets.tolist() == [0, 1, 1]
 
 
 def test_the_probability_is_that_of_the_label_that_is_given():
     saved = saved_for(["no", "yes"], thresholds=Thresholds((0.2,)))
     labels = pd.Series(["yes", "yes", None])
-    verdicts = Verdicts.of(np.array([[0.7, 0.3], [0.9, 0.1], [0.05, 0.95]]), examples_of(labels), saved)
+    verdicts = verdicts_of(np.array([[0.7, 0.3], [0.9, 0.1], [0.05, 0.95]]), examples_of(labels), saved)
     assert verdicts.predicted == ["yes", "no", "yes"]
     assert verdicts.probabilities == pytest.approx([0.3, 0.9, 0.95])
     assert verdicts.is_wrong.tolist() == [False, True, False]
@@ -86,11 +99,11 @@ def test_the_probability_is_that_of_the_label_that_is_given():
 def test_the_largest_errors_of_values_come_first():
     labels = pd.Series([1.0, 2.0, np.nan, 4.5])
     predictions = np.array([[1.5], [2.0], [9.0], [1.5]])
-    verdicts = Verdicts.of(predictions, examples_of(labels), saved_for([0.5, 1.5, 2.25]))
+    verdicts = verdicts_of(predictions, examples_of(labels), saved_for([0.5, 1.5, 2.25]))
     assert verdicts.predicted == ["1.5", "2", "9", "1.5"]
-    assert verdicts.targets is None
+    assert verdicts.targets.tolist() == [0] * 4
     assert verdicts.rows_to_show([], 3) == [3, 0, 1]
-    unknown = Verdicts.of(predictions, Examples([b""] * 4, pd.RangeIndex(4)), saved_for([0.5, 1.5, 2.25]))
+    unknown = verdicts_of(predictions, Examples([b""] * 4, pd.RangeIndex(4)), saved_for([0.5, 1.5, 2.25]))
     assert unknown.rows_to_show([0], 2) == [1, 2]
 
 
@@ -103,7 +116,9 @@ def test_mistakes_come_first_the_surest_before_the_others(images: list[tuple[int
     sureness = np.array([sure / 10 for sure, _, _ in images])
     is_wrong = np.array([wrong for _, wrong, _ in images])
     unreadable = [row for row, (_, _, lost) in enumerate(images) if lost]
-    verdicts = Verdicts(["a"] * len(images), [None] * len(images), [None] * len(images), None, sureness, is_wrong)
+    verdicts = Verdicts(
+        ["a"] * len(images), [None] * len(images), [None] * len(images), np.zeros(0), sureness, is_wrong
+    )
     shown = verdicts.rows_to_show(unreadable, num_images)
     if len(images) <= num_images:
         assert shown == list(range(len(images)))

@@ -9,9 +9,10 @@ import timm
 import torch
 from torch import nn
 
+from saccade.data.batches import Batches
 from saccade.errors import DataError, HyperparameterError, UnknownNameError
 from saccade.inference.classifier import Blueprint, Classifier
-from saccade.insight.saliency import saliency_maps, target_numbers
+from saccade.insight.saliency import SaliencyMapper, target_numbers
 from saccade.insight.spatial_layers import Layout, last_spatial_layer
 from saccade.models.network import InputSpec
 from saccade.numerics.device import Numerics
@@ -72,6 +73,14 @@ def trained(network: nn.Module, lr: float, num_epochs: int = 5) -> Classifier:
             nn.functional.cross_entropy(network(x_BCHW), y).backward()
             optimizer.step()
     return classifier
+
+
+def saliency_maps(
+    classifier: Classifier, batches: Batches, targets: np.ndarray | None = None, method: str = "auto"
+) -> np.ndarray:
+    """Maps of all images, of the predicted classes if there are no targets."""
+    mapper = SaliencyMapper(classifier.predict(batches).argmax(1) if targets is None else targets, method)
+    return np.concatenate([mapper(classifier, x_BCHW) for x_BCHW, *_ in batches.in_order()])
 
 
 def mass_on_patches(maps: np.ndarray, corners: np.ndarray) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,9 +14,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from saccade import ImagePredictor
+from saccade import ImageClassifier, ImagePredictor
 from saccade.errors import SavedPredictorError
-from saccade.inference.postprocessing import Trust
+from saccade.inference.pipeline import InferencePipeline
+from saccade.inference.postprocessing import Postprocessing
 from saccade.inference.saved import DESCRIPTION, SavedPredictor
 from saccade.selection import combination
 from saccade.selection.ensemble import Evaluation
@@ -75,19 +77,14 @@ def test_a_search_may_end_in_an_ensemble_and_says_so(run: ImagePredictor) -> Non
 
 
 def test_an_ensemble_predicts_the_weighted_mean_of_its_members(run: ImagePredictor, frame: pd.DataFrame) -> None:
-    saved = replace(SavedPredictor.read(run.path), trust=Trust())  # calibrated only after that
+    saved = replace(SavedPredictor.read(run.path), postprocessing=Postprocessing())  # calibrated only after that
 
     def predicted(of: SavedPredictor) -> np.ndarray:
         predictor = ImagePredictor(verbosity=0)
-        predictor._saved = of
+        predictor._pipeline = InferencePipeline(of)
         return predictor.predict_proba(frame, as_pandas=False)
 
-    each = [
-        predicted(
-            replace(saved, blueprint=member.blueprint, weights=member.weights, members=[replace(member, weight=1.0)])
-        )
-        for member in saved.members
-    ]
+    each = [predicted(replace(saved, members=[replace(member, weight=1.0)])) for member in saved.members]
     together = predicted(saved)
     expected = sum(member.weight * rows for member, rows in zip(saved.members, each, strict=True))
     assert np.allclose(together, expected, atol=1e-6)
@@ -99,7 +96,7 @@ def test_an_ensemble_predicts_the_weighted_mean_of_its_members(run: ImagePredict
 def test_features_are_those_of_the_first_member(run: ImagePredictor, frame: pd.DataFrame) -> None:
     saved = SavedPredictor.read(run.path)
     one = ImagePredictor(verbosity=0)
-    one._saved = replace(saved, members=[replace(saved.members[0], weight=1.0)])
+    one._pipeline = InferencePipeline(replace(saved, members=[replace(saved.members[0], weight=1.0)]))
     features = run.predict_feature(frame.iloc[:4], as_pandas=False)
     assert np.allclose(features, one.predict_feature(frame.iloc[:4], as_pandas=False), atol=1e-5)
 
@@ -119,23 +116,37 @@ def test_an_ensemble_is_saved_copied_and_loaded_whole(run: ImagePredictor, frame
         ImagePredictor.load(tmp_path / "copy", verbosity=0).predict(frame.iloc[:2])
 
 
-def test_an_older_version_is_told_that_it_cannot_read_an_ensemble_and_reads_a_single_network(
-    run: ImagePredictor, tmp_path: Path
+@pytest.mark.parametrize("has_predicted", [False, True])
+def test_an_estimator_of_an_ensemble_can_be_pickled(
+    run: ImagePredictor, frame: pd.DataFrame, tmp_path: Path, has_predicted: bool
 ) -> None:
-    record = json.loads((Path(run.path) / "predictor" / DESCRIPTION).read_text())
-    assert record["format"] == 2
-    saved = SavedPredictor.read(run.path)
-    single = replace(saved, members=[])
-    assert [member.weight for member in single.members] == [1.0]
-    single.copy_to(tmp_path / "single")
-    path = tmp_path / "single" / DESCRIPTION
+    estimator = ImageClassifier()
+    estimator.predictor_, estimator.pixel_range_ = ImagePredictor.load(run.path, verbosity=0), None
+    estimator.classes_ = np.array(run.classes)
+    paths = frame["image"].tolist()[:8]
+    if has_predicted:
+        estimator.predict(paths)
+    again = pickle.loads(pickle.dumps(estimator))
+    assert again.predictor_.path != run.path
+    np.testing.assert_array_equal(again.predict_proba(paths), run.predict_proba(paths, as_pandas=False))
+
+
+def test_predictors_of_formats_1_and_2_are_read(run: ImagePredictor, frame: pd.DataFrame, tmp_path: Path) -> None:
+    run.save(tmp_path / "saved")
+    path = tmp_path / "saved" / DESCRIPTION
     record = json.loads(path.read_text())
-    assert record["format"] == 1
-    del record["members"]  # as older versions wrote it
-    path.write_text(json.dumps(record))
-    again = SavedPredictor.read(tmp_path / "single")
-    assert again.members == single.members
-    assert again.classifier().blueprint == saved.blueprint
+    assert record["format"] == 3
+    record["trust"] = record.pop("postprocessing")
+    record["blueprint"] = record["members"][0]["blueprint"]
+    del record["numerics"]
+    path.write_text(json.dumps({**record, "format": 2}))
+    expected = run.predict_proba(frame.iloc[:4])
+    pd.testing.assert_frame_equal(ImagePredictor.load(path.parent, verbosity=0).predict_proba(frame.iloc[:4]), expected)
+    del record["trust"], record["members"]
+    path.write_text(json.dumps({**record, "format": 1}))
+    single = SavedPredictor.read(path.parent)
+    assert [(member.weight, member.blueprint) for member in single.members] == [(1.0, run.pipeline.saved.blueprint)]
+    assert single.postprocessing == Postprocessing()
 
 
 def test_one_network_is_kept_when_that_is_asked_for(frame: pd.DataFrame, tiny: dict[str, Any], tmp_path: Path) -> None:

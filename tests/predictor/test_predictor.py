@@ -138,9 +138,9 @@ def test_saving_never_overwrites_something_else(fitted: ImagePredictor, tmp_path
 
 def test_loading_runs_no_code_and_says_what_is_wrong(fitted: ImagePredictor, tmp_path: Path) -> None:
     saved = Path(fitted.save(tmp_path / "saved"))
-    with pytest.raises(SavedPredictorError, match="is no folder"):
+    with pytest.raises(SavedPredictorError, match="is not a folder"):
         ImagePredictor.load(tmp_path / "nowhere")
-    with pytest.raises(SavedPredictorError, match=r"holds no predictor\.json"):
+    with pytest.raises(SavedPredictorError, match=r"contains no predictor\.json"):
         ImagePredictor.load(tmp_path)
     (saved / "weights.safetensors").write_bytes(b"\x80\x04cos\nsystem\n")
     with pytest.raises(SavedPredictorError, match="cannot be loaded"):
@@ -335,6 +335,7 @@ def test_a_run_folder_tells_what_happened(fitted: ImagePredictor) -> None:
     run = json.loads((folder / "run.json").read_text())
     assert ag.space.from_json(run["space"]).default["model"] == "test_resnet"
     kinds = [json.loads(line)["kind"] for line in (folder / "events.jsonl").read_text().splitlines()]
+    kinds = [kind for kind in kinds if kind != "phase_done"]
     assert kinds == ["run_started", "data_ready", "trial_started", *["epoch_done"] * 4, "job_done", "run_finished"]
     assert json.loads((folder / "trials" / "0000" / "config.json").read_text())["epochs"] == 4
     assert not (folder / "store").exists()

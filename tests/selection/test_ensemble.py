@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from saccade.inference.average import weighted_mean
+from saccade.inference.postprocessing import weighted_mean
 from saccade.selection.ensemble import (
     MIN_IMAGES,
     MIN_WEIGHT,

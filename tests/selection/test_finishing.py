@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from saccade.selection.finishing import _trust
+from saccade.selection.finishing import _postprocessing
 from saccade.tasks.problem import Multiclass
 from saccade.training.task import Split
 
@@ -23,7 +23,7 @@ def test_classes_of_equal_size_stay_equal_whichever_images_are_held_out(make_tas
 
     def shares(is_holdout: bool) -> tuple[float, ...]:
         told = replace(task, is_holdout=is_holdout)
-        return _trust(predictions, val.targets, told, {}).calibration.shares
+        return _postprocessing(predictions, val.targets, told, {}).calibration.class_prior
 
     assert shares(is_holdout=True) == ()
     assert shares(is_holdout=False) == (1 / 8, 3 / 8, 4 / 8)

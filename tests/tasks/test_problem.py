@@ -300,9 +300,11 @@ def test_the_gradient_is_proportional_to_that_of_the_loss(problem: Problem) -> N
 @pytest.mark.parametrize("problem", PROBLEMS[:3], ids=lambda problem: problem.type)
 def test_logits_give_the_probabilities_back(problem: Problem) -> None:
     probabilities = problem.activate(5 * outputs_of(problem)).numpy()
-    assert problem.probabilities(problem.logits(probabilities)) == pytest.approx(probabilities, abs=1e-6)
+    assert problem.probabilities(problem.logits(torch.from_numpy(probabilities))).numpy() == pytest.approx(
+        probabilities, abs=1e-6
+    )
     extreme = problem.perfect_predictions(targets_of(problem))
-    assert np.isfinite(problem.logits(extreme)).all()
+    assert problem.logits(torch.from_numpy(extreme)).isfinite().all()
 
 
 def test_what_requires_classes_is_refused_where_there_are_none() -> None:

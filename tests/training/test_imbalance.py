@@ -109,9 +109,9 @@ def test_balanced_sampling_draws_images_for_their_rarest_label():
 
 def test_numbers_have_no_balance():
     targets = np.zeros(3, np.float32)
-    with pytest.raises(HyperparameterError, match="class_weight needs classes"):
+    with pytest.raises(HyperparameterError, match="class_weight requires classes"):
         class_weights("balanced", targets, NUMBERS)
-    with pytest.raises(HyperparameterError, match="balanced sampling needs classes"):
+    with pytest.raises(HyperparameterError, match="balanced_sampling requires classes"):
         balanced_sampling_weights(targets, NUMBERS)
 
 
@@ -158,7 +158,7 @@ def test_weights_of_a_search_space_are_checked_against_the_labels():
     with pytest.raises(UnknownNameError, match="'dog'"):
         check_imbalance(recipe_space({"class_weight": Categorical(None, {"dgo": 2.0})}), labels, problem, names)
     numbers = [0.5, 1.25, 3.0]
-    with pytest.raises(HyperparameterError, match="needs classes"):
+    with pytest.raises(HyperparameterError, match="requires classes"):
         check_imbalance(recipe_space({"balanced_sampling": True}), numbers, Problem.of(numbers))
 
 

@@ -114,16 +114,16 @@ def draw_predictions(predictor: ImagePredictor, test: ImageDataset, path: Path, 
 
     Half of the images are those it is least sure of, where the mistakes are; half are drawn at random.
     """
-    probabilities = np.asarray(predictor.predict_proba(test))
-    surest = probabilities.max(axis=1)
-    by_doubt = np.argsort(surest, kind="stable")
-    rest = np.random.default_rng(0).permutation(by_doubt[num_images // 2 :])
-    shown = np.concatenate([by_doubt[: num_images // 2], rest])[:num_images]
+    found = predictor.pipeline.predict(test["image"].tolist())
+    confidence = np.array(found.label_probabilities)
+    by_confidence = np.argsort(confidence, kind="stable")
+    rest = np.random.default_rng(0).permutation(by_confidence[num_images // 2 :])
+    shown = np.concatenate([by_confidence[: num_images // 2], rest])[:num_images]
     names = np.asarray(test.classes)
-    predicted = names[np.asarray(predictor.classes)[probabilities.argmax(axis=1)]]
+    predicted = names[np.asarray(predictor.classes)[found.main_class]]
     true = names[test["label"].to_numpy()]
     images = test["image"].to_numpy()
-    figure = predictions_figure(images[shown].tolist(), predicted[shown], true[shown], surest[shown].tolist())
+    figure = predictions_figure(images[shown].tolist(), predicted[shown], true[shown], confidence[shown].tolist())
     figure.savefig(path)
     return path
 

@@ -233,26 +233,6 @@ def own_transform(transform: Callable[[torch.Tensor], torch.Tensor], img_size: i
     return checked
 
 
-def evaluation_transform(img_size: int, crop_pct: float, interpolation: str) -> Transform:
-    """Return the fixed transform for judging: shorter side to ``img_size / crop_pct``, then the central square.
-
-    Examples
-    --------
-    >>> evaluation_transform(16, 0.8, "bicubic")(torch.zeros(3, 30, 40, dtype=torch.uint8)).shape
-    torch.Size([3, 16, 16])
-    """
-    side = round(img_size / crop_pct)
-
-    def transform(x_CHW: torch.Tensor) -> torch.Tensor:
-        _, height, width = x_CHW.shape
-        longer = int(side * max(height, width) / min(height, width))  # as torchvision counts
-        size = (side, longer) if height <= width else (longer, side)
-        cropped: torch.Tensor = functional.center_crop(_resized(x_CHW, *size, interpolation), [img_size, img_size])
-        return cropped
-
-    return transform
-
-
 def policy(name: str) -> Transform:
     """Return the automatic augmentation policy of that name.
 

@@ -1,40 +1,44 @@
-"""A network with everything that is needed to use it: its input, its problem, its device."""
+"""A network with its input format, its problem and its numerics, and how it predicts."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
-from saccade.data.augmentation import evaluation_transform
 from saccade.data.batches import Batches, Images
+from saccade.errors import HyperparameterError
+from saccade.inference.preprocessing import Preprocess
 from saccade.models.batch_norm_folding import fold_batch_norm
 from saccade.models.custom import CustomObject, build_custom_network
 from saccade.models.network import InputSpec, build_network
-from saccade.numerics.choice import PREDICTION_PART, Purpose, Workload, candidates, choose_numerics, structure_name
+from saccade.numerics.choice import Purpose, Workload, candidates, choose_numerics, structure_name
 from saccade.numerics.device import Numerics
 from saccade.tasks.problem import Problem
+
+MEASURED_STEPS = 50
+"""Batches that `Classifier.choose_inference` may spend on measuring."""
 
 
 @dataclass(frozen=True)
 class Blueprint:
-    """What a network is, without its weights; as JSON it is how a predictor is saved.
+    """The architecture and input format of a network, without its weights.
 
     Attributes
     ----------
     architecture : str or None
         timm's name; None for a network of the user's own.
     input : InputSpec
-        Size, crop, interpolation and normalisation of what it sees; its means tell the number of channels.
+        Size, crop, interpolation and normalisation of the input; `InputSpec.mean` has a value for each channel.
     img_size : int or None
-        The image size that the network was built for, when it is not its own.
+        The image size that the network was built for; None for the architecture's default.
     tta : bool
-        Whether predictions are the mean over an image and its mirror image.
+        Whether predictions are averaged over an image and its mirror image (test-time augmentation).
     own : str or None
-        What the user's own network is called.
+        The name of a network of the user's own.
     """
 
     architecture: str | None
@@ -45,12 +49,12 @@ class Blueprint:
 
     @property
     def name(self) -> str:
-        """Of the network, for messages."""
+        """The network's name, for messages."""
         return self.architecture or self.own or ""
 
     @property
     def in_chans(self) -> int:
-        """Channels of an image."""
+        """Number of channels of an image."""
         return len(self.input.mean)
 
     def to_json(self) -> dict[str, Any]:
@@ -66,25 +70,25 @@ class Blueprint:
 
 
 class Classifier:
-    """A network that is asked for predictions.
+    """A network that predicts, during training and after it.
 
     Parameters
     ----------
     blueprint : Blueprint
-        What the network is.
+        The architecture and input format.
     problem : Problem
-        What its outputs mean.
+        The meaning of the outputs.
     network : torch.nn.Module
-        With its weights.
+        With its weights. It is moved to the device of `numerics`.
     numerics : Numerics
-        Where and how to compute.
+        Device, precision and memory format.
     amp : bool or None
         Whether predictions are computed in 16 bits; None lets `choose_inference` measure.
 
     Attributes
     ----------
     inference : Numerics
-        How predictions are computed: as `numerics` says, until `choose_inference` or `use` say otherwise.
+        The numerics of predictions: `numerics`, until `choose_inference` or `use` change them.
     """
 
     def __init__(
@@ -98,62 +102,52 @@ class Classifier:
         self.blueprint, self.problem, self.amp = blueprint, problem, amp
         self.numerics = self.inference = numerics
         self.network = numerics.place(network)
-        self._fused: torch.nn.Module | None = None
-        spec = blueprint.input
-        self.transform = evaluation_transform(spec.img_size, spec.crop_pct, spec.interpolation)
+        self.preprocess = Preprocess(blueprint.input)
+        self._folded: torch.nn.Module | None = None
 
     @property
     def head(self) -> torch.nn.Module | None:
-        """The last layer; None where the network has none, or several."""
+        """The classifier layer; None if the network has none, or several."""
         return head_of(self.network)
 
     def use(self, numerics: Numerics, inference: Numerics) -> None:
-        """Train by the one and predict by the other numerics from now on; they have the same memory order."""
+        """Set the numerics of training and of predictions, which have the same memory format."""
         if (numerics, inference) != (self.numerics, self.inference):
-            self.numerics, self.inference, self._fused = numerics, inference, None
+            self.numerics, self.inference, self._folded = numerics, inference, None
         numerics.place(self.network)
 
     @property
     def predicting(self) -> torch.nn.Module:
-        """What computes predictions: the network, or what `fuse` has made of it."""
-        return self._fused or self.network
+        """The network that predicts: the network itself, or its copy with folded batch norm."""
+        return self._folded or self.network
 
     def fuse(self) -> None:
-        """Let predictions be computed by a copy with fewer layers from now on: see `saccade.models.batch_norm_folding`.
+        """Fold batch norm for predictions, where that changes no output (`saccade.models.batch_norm_folding`).
 
-        This is for a network whose weights do not change; where they will, `unfuse` comes first.
+        Call `unfuse` before the weights change.
         """
-        if self._fused is None and not self.inference.compiled:
-            made = fold_batch_norm(self.network, self.blueprint.in_chans, self.blueprint.input.img_size)
-            self._fused = self.network if made is None else self.inference.place(made)
+        if self._folded is None and not self.inference.compiled:
+            folded = fold_batch_norm(self.network, self.blueprint.in_chans, self.blueprint.input.img_size)
+            self._folded = self.network if folded is None else self.inference.place(folded)
 
     def unfuse(self) -> None:
-        """Let predictions be computed by the network itself again."""
-        self._fused = None
+        """Predict with the network itself again."""
+        self._folded = None
 
-    def choose_inference(self, num_batches: float, batch_size: int = 32) -> Numerics:
-        """Let predictions be computed in the fastest numerics, as remembered or measured, and return these.
+    def choose_inference(self, batch_size: int) -> Numerics:
+        """Use the fastest numerics for predictions, as measured now or earlier on this machine, and return them.
 
-        The network is placed accordingly, so this is for one that is not trained further.
-
-        Parameters
-        ----------
-        num_batches : float
-            How many there will be; of many, `PREDICTION_PART` of their time goes into measuring.
-        batch_size : int
-            Images in each.
+        The network is placed accordingly, so it must not be trained further.
         """
         self.network.eval()
-        # Channels last is the faster order in inference, for all networks that were measured.
+        # Channels last was the faster memory format in inference for all networks that were measured.
         among = candidates(self.numerics.device, "inference", self.amp, channels_last=True)
-        chosen = choose_numerics(
-            self.network, self.workload("inference", batch_size), among, PREDICTION_PART * num_batches
-        )
+        chosen = choose_numerics(self.network, self.workload("inference", batch_size), among, MEASURED_STEPS)
         self.use(chosen, chosen)
         return chosen
 
     def workload(self, purpose: Purpose, batch_size: int) -> Workload:
-        """Return what numerics are chosen for."""
+        """Return the workload for which numerics are chosen."""
         side = self.blueprint.input.img_size
         name = structure_name(self.network, self.blueprint.architecture, is_trained=purpose == "training")
         return Workload(purpose, name, (batch_size, self.blueprint.in_chans, side, side))
@@ -161,86 +155,126 @@ class Classifier:
     def batches(
         self, images: Images, indices: np.ndarray, targets: np.ndarray | None = None, batch_size: int = 32
     ) -> Batches:
-        """Return batches of images as the network wants to see them when it is judged."""
+        """Return batches of images, preprocessed for prediction."""
         spec, device = self.blueprint.input, self.numerics.device
         targets = np.zeros(len(indices), np.int64) if targets is None else targets
-        return Batches(images, indices, targets, self.transform, batch_size, spec.mean, spec.std, device)
+        transform = self.preprocess.resize_and_crop
+        return Batches(images, indices, targets, transform, batch_size, spec.mean, spec.std, device)
 
-    def predict(
-        self,
-        batches: Batches,
-        network: torch.nn.Module | None = None,
-        seconds_left: Callable[[], float] = lambda: 1.0,
-        on_batch: Callable[[int], None] = lambda _: None,
-    ) -> np.ndarray:
-        """Return probabilities, or numbers for regression, of shape (num_images, num_outputs).
+    @torch.inference_mode()
+    def forward(self, x_BCHW: torch.Tensor, network: torch.nn.Module | None = None) -> torch.Tensor:
+        """Return the outputs for a batch, before `Problem.activate`; with test-time augmentation their mean.
 
         Parameters
         ----------
-        batches : Batches
-            The images.
+        x_BCHW : torch.Tensor, float32, shape (batch, channels, img_size, img_size)
+            Preprocessed images.
         network : torch.nn.Module or None
-            Another network of the same blueprint, such as an average of weights.
-        seconds_left : callable
-            When it falls to 0 the rest of the images is left out, but for the first batch.
-        on_batch : callable
-            Told how many images each batch had.
+            Another network of the same blueprint, in evaluation mode, such as an average of weights.
         """
-        outputs = self.outputs(batches, network, seconds_left, on_batch)
-        return self.problem.activate(torch.from_numpy(outputs)).numpy()
+        network = network or self.predicting
+        with self.inference.autocast():
+            outputs = _first(network(x_BCHW))
+            if self.blueprint.tta:
+                outputs = self.problem.mean_outputs(outputs, _first(network(x_BCHW.flip(3))))
+        return outputs.float()
+
+    @torch.inference_mode()
+    def outputs_and_features(
+        self, x_BCHW: torch.Tensor, network: torch.nn.Module | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return what `forward` does, and the input of the classifier layer, float32 of shape (batch, num_features).
+
+        The features are those of the image, not of its mirror image. Other threads must not use the network meanwhile.
+
+        Raises
+        ------
+        HyperparameterError
+            If the network has no single classifier layer.
+        """
+        network = network or self.predicting
+        head = head_of(network)
+        if head is None:
+            raise HyperparameterError(
+                f"{self.blueprint.name} has no single classifier layer, so its features are not available"
+            )
+        inputs: list[torch.Tensor] = []
+        hook = head.register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
+        try:
+            outputs = self.forward(x_BCHW, network)
+        finally:
+            hook.remove()
+        return outputs, inputs[0].float().flatten(1)
+
+    def predict(self, batches: Batches) -> np.ndarray:
+        """Return probabilities, or numbers for regression, of shape (num_images, num_outputs)."""
+        return self.problem.activate(torch.from_numpy(self.outputs(batches))).numpy()
 
     def outputs(
         self,
         batches: Batches,
         network: torch.nn.Module | None = None,
         seconds_left: Callable[[], float] = lambda: 1.0,
-        on_batch: Callable[[int], None] = lambda _: None,
-        on_more: Callable[[np.ndarray], None] = lambda _: None,
     ) -> np.ndarray:
-        """Return what `Problem.activate` makes predictions of, float32 of shape (num_images, num_outputs).
-
-        That is what the network says; with `tta`, what it would have to say for the mean of its two predictions.
+        """Return what `forward` does for each image, float32 of shape (num_images, num_outputs).
 
         Parameters
         ----------
-        batches, network, seconds_left, on_batch
-            As in `predict`.
-        on_more : callable
-            Told what else the network says to a batch, where it says two things.
+        batches : Batches
+            The images.
+        network : torch.nn.Module or None
+            As in `forward`.
+        seconds_left : callable
+            When it returns 0 or less, the remaining batches are skipped; the first batch never is.
         """
-        passes = self._outputs(batches, network or self.predicting, seconds_left, on_batch, on_more)
-        with self.inference.threads():
-            return np.concatenate(list(passes))
+        network = (network or self.predicting).eval()
+        (outputs,) = _over(batches, lambda x_BCHW: (self.forward(x_BCHW, network),), self.inference, seconds_left)
+        return outputs
 
-    @torch.inference_mode()
-    def _outputs(
-        self,
-        batches: Batches,
-        network: torch.nn.Module,
-        seconds_left: Callable[[], float],
-        on_batch: Callable[[int], None],
-        on_more: Callable[[np.ndarray], None],
-    ) -> Iterator[np.ndarray]:
-        network.eval()
-        for x_BCHW, _ in batches.in_order():
-            with self.inference.autocast():
-                outputs, *more = _as_tuple(network(x_BCHW))
-                if self.blueprint.tta:
-                    outputs = self.problem.mean_outputs(outputs, _as_tuple(network(x_BCHW.flip(3)))[0])
-            for said in more:
-                on_more(said.cpu().numpy())
-            on_batch(len(x_BCHW))
-            yield outputs.float().cpu().numpy()
+
+def outputs_and_features(
+    classifier: Classifier,
+    batches: Batches,
+    network: torch.nn.Module,
+    seconds_left: Callable[[], float] = lambda: 1.0,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return outputs and features of all images, as `Classifier.outputs` and `Classifier.outputs_and_features` do."""
+    network.eval()
+    outputs, features = _over(
+        batches, lambda x_BCHW: classifier.outputs_and_features(x_BCHW, network), classifier.inference, seconds_left
+    )
+    return outputs, features
+
+
+def features_of(
+    classifier: Classifier, batches: Batches, seconds_left: Callable[[], float] = lambda: 1.0
+) -> np.ndarray:
+    """Return the features of all images, float32 of shape (num_images, num_features)."""
+    return outputs_and_features(classifier, batches, classifier.predicting, seconds_left)[1]
+
+
+def _over(
+    batches: Batches,
+    compute: Callable[[torch.Tensor], tuple[torch.Tensor, ...]],
+    numerics: Numerics,
+    seconds_left: Callable[[], float],
+) -> list[np.ndarray]:
+    """Compute tensors of each batch, until no time is left, and concatenate each of them."""
+    parts: list[tuple[np.ndarray, ...]] = []
+    with numerics.threads():
+        for x_BCHW, *_ in batches.in_order():
+            parts.append(tuple(tensor.cpu().numpy() for tensor in compute(x_BCHW)))
             if seconds_left() <= 0:
-                return
+                break
+    return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
 
 
-def _as_tuple(said: torch.Tensor | tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-    return said if isinstance(said, tuple) else (said,)
+def _first(outputs: torch.Tensor | tuple[torch.Tensor, ...]) -> torch.Tensor:
+    return outputs if isinstance(outputs, torch.Tensor) else outputs[0]  # some networks add an auxiliary head
 
 
 def head_of(network: torch.nn.Module) -> torch.nn.Module | None:
-    """Return the last layer of a network; None where it has none, or several."""
+    """Return the classifier layer of a network; None if it has none, or several."""
     find = getattr(network, "get_classifier", None)
     head = find() if callable(find) else None
     return head if isinstance(head, torch.nn.Module) else None
@@ -253,10 +287,10 @@ def empty_classifier(
     own: CustomObject | None = None,
     amp: bool | None = None,
 ) -> Classifier:
-    """Build a blueprint's network to load all weights into; `own` is the network, where it is the user's own."""
+    """Build a blueprint's network, into which all weights are to be loaded; `own` is a network of the user's own."""
     num_outputs, in_chans, img_size = problem.num_outputs, blueprint.in_chans, blueprint.img_size
     if blueprint.architecture is None:
-        assert own is not None, "a network of the user's own can be built by the user only"
+        assert own is not None, "a network of the user's own is required"
         network = build_custom_network(own, num_outputs, in_chans, blueprint.input.img_size)
     else:
         network = build_network(

@@ -1,4 +1,4 @@
-"""Figures on labelled images, and how sure they are."""
+"""Metrics on labelled images, with bootstrap confidence intervals."""
 
 from __future__ import annotations
 
@@ -7,10 +7,14 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
+from saccade.data.examples import Examples
+from saccade.data.labels import are_numbers_of_classes
 from saccade.errors import DataError
 from saccade.inference.calibration import calibration_error, error_by_chance
-from saccade.inference.conformal import check_share
+from saccade.inference.postprocessing import check_fraction
+from saccade.inference.saved import SavedPredictor
 from saccade.tasks.metrics import MeanOver, Metric, built_in_metrics
 from saccade.tasks.problem import Problem
 
@@ -18,15 +22,15 @@ NUM_RESAMPLES = 1000
 """Bootstrap samples of the images."""
 
 BY_CHANCE = "ece_by_chance"
-"""What the ``ece`` of so many images would be if all were well: it has no interval."""
+"""The ``ece`` that perfect probabilities would have on so many images. It has no interval."""
 
-Figures = dict[str, float]
+Scores = dict[str, float]
 
 
 def evaluation(
     targets: np.ndarray,
     probabilities: np.ndarray,
-    decided: np.ndarray,
+    adjusted: np.ndarray,
     problem: Problem,
     metric: Metric | None = None,
     *,
@@ -39,79 +43,79 @@ def evaluation(
     ----------
     targets : ndarray, shape (num_images,) or (num_images, num_classes)
         As `Problem.encode` returned them.
-    probabilities, decided : ndarray, shape (num_images, num_outputs)
-        Predictions; and the same after `Thresholds.decided`.
+    probabilities, adjusted : ndarray, shape (num_images, num_outputs)
+        `Predictions.predictions` and `Predictions.adjusted`.
     problem : Problem
-        What these mean.
+        The meaning of both.
     metric : Metric or None
-        A figure besides those that are always told.
+        A further metric.
     detailed : bool
-        Whether to tell ``log_loss``, ``ece`` and ``ece_by_chance`` as well; for regression ``mae``.
+        Whether to return ``log_loss``, ``ece`` and ``ece_by_chance``, or ``mae`` for regression, as well.
     interval : float or None
-        The confidence of intervals, such as .95; None is without.
+        Confidence of the intervals, such as .95; None computes none.
 
     Raises
     ------
     DataError
-        When the metric is not defined on these images.
+        If the metric is not defined on these images.
     """
-    check_interval(interval)
-    # Each metric with the predictions that it is computed from: details refer to probabilities as they are.
-    metrics = {name: (each, decided) for name, each in built_in_metrics(problem, "always").items()}
+    if interval is not None:
+        check_fraction("interval", interval)
+    # Each metric with the predictions that it is computed from: details refer to unadjusted probabilities.
+    metrics = {name: (each, adjusted) for name, each in built_in_metrics(problem, "always").items()}
     if detailed:
         metrics |= {name: (each, probabilities) for name, each in built_in_metrics(problem, "detailed").items()}
-    told: dict[str, Any] = {name: each.function(targets, given, problem) for name, (each, given) in metrics.items()}
+    scores: dict[str, Any] = {name: each.function(targets, given, problem) for name, (each, given) in metrics.items()}
     if detailed and problem.has_classes:
-        told["ece"] = calibration_error(probabilities, targets, problem)
-        told[BY_CHANCE] = error_by_chance(probabilities, problem)
+        scores["ece"] = calibration_error(probabilities, targets, problem)
+        scores[BY_CHANCE] = error_by_chance(probabilities, problem)
     if metric is not None:
-        metrics[metric.name] = metric, decided
-        told[metric.name] = metric(targets, decided, problem)
+        metrics[metric.name] = metric, adjusted
+        scores[metric.name] = metric(targets, adjusted, problem)
     if interval is None or not len(targets):
-        return told
+        return scores
+    # Metrics that are means over images are resampled by their values of each image, which is cheap.
     values_of = {
         name: each.function.values(targets, given, problem)
         for name, (each, given) in metrics.items()
         if isinstance(each.function, MeanOver)
     }
 
-    def figures(rows: np.ndarray) -> Figures:
+    def resampled(rows: np.ndarray) -> Scores:
         again = {}
         for name, (each, given) in metrics.items():
             if isinstance(each.function, MeanOver):
                 again[name] = each.function.of_values(values_of[name][rows])
             else:
                 again[name] = each(targets[rows], given[rows], problem)
-        if "ece" in told:
+        if "ece" in scores:
             again["ece"] = calibration_error(probabilities[rows], targets[rows], problem)
         return again
 
-    intervals = bootstrap_intervals(figures, len(targets), interval)
-    _widen_where_all_are_alike(told, intervals, len(targets), interval)
-    return {key: value for name in told for key, value in _with_interval(name, told[name], intervals)}
+    intervals = bootstrap_intervals(resampled, len(targets), interval)
+    _set_exact_intervals(scores, intervals, len(targets), interval)
+    return {key: value for name in scores for key, value in _with_interval(name, scores[name], intervals)}
 
 
 def bootstrap_intervals(
-    figures: Callable[[np.ndarray], Figures], num_images: int, interval: float, seed: int = 0
+    scores_of: Callable[[np.ndarray], Scores], num_images: int, interval: float
 ) -> dict[str, tuple[float, float]]:
-    """Return the percentile bootstrap's intervals of figures (Efron and Tibshirani 1993).
+    """Return percentile bootstrap intervals of metrics (Efron and Tibshirani 1993).
 
     Parameters
     ----------
-    figures : callable
-        From the numbers of images, some of them several times, to figures by name. Where it raises a `DataError`, as
-        without any image of a class, the sample is left out.
+    scores_of : callable
+        From the numbers of images, with repetitions, to metrics by name. A sample for which it raises a `DataError`,
+        such as one that lacks a class, is skipped.
     num_images : int
-        How many there are to draw from.
+        Number of images to draw from.
     interval : float
-        The confidence, between 0 and 1.
-    seed : int
-        Of the samples; the same images give the same interval.
+        Confidence, between 0 and 1.
 
     Returns
     -------
     dict
-        Lower and upper end by name. Empty when no sample has figures.
+        Lower and upper end by name. Empty if every sample was skipped.
 
     Examples
     --------
@@ -120,11 +124,11 @@ def bootstrap_intervals(
     >>> low < 49.5 < high
     True
     """
-    rng = np.random.default_rng(seed)
-    samples: list[Figures] = []
+    rng = np.random.default_rng(0)
+    samples: list[Scores] = []
     for _ in range(NUM_RESAMPLES):
         try:
-            samples.append(figures(rng.integers(num_images, size=num_images)))
+            samples.append(scores_of(rng.integers(num_images, size=num_images)))
         except DataError:
             continue
     ends = [(1 - interval) / 2, (1 + interval) / 2]
@@ -135,34 +139,45 @@ def bootstrap_intervals(
     return intervals
 
 
-def check_interval(interval: float | None) -> None:
-    """See that an interval's confidence is one.
-
-    Raises
-    ------
-    HyperparameterError
-        When it is none.
-    """
-    if interval is not None:
-        check_share("interval", interval)
-
-
-def _widen_where_all_are_alike(
-    told: Figures, intervals: dict[str, tuple[float, float]], num_images: int, interval: float
+def _set_exact_intervals(
+    scores: Scores, intervals: dict[str, tuple[float, float]], num_images: int, interval: float
 ) -> None:
-    """Give the exact interval to a share of all images, or of none (Clopper and Pearson 1934).
-
-    A bootstrap sees only what was seen: of a network that was right on all of 20 images, it says that it always is.
-    """
+    """Set the exact interval of an accuracy of 0 or 1 (Clopper and Pearson 1934), where bootstraps have width 0."""
     reach = ((1 - interval) / 2) ** (1 / num_images)
-    for name in told.keys() & {"top1", "top5", "subset_accuracy", "accuracy"}:
-        if told[name] == 1:
+    for name in scores.keys() & {"top1", "top5", "subset_accuracy", "accuracy"}:
+        if scores[name] == 1:
             intervals[name] = (reach, 1.0)
-        elif told[name] == 0:
+        elif scores[name] == 0:
             intervals[name] = (0.0, 1 - reach)
 
 
-def _with_interval(name: str, figure: float, intervals: dict[str, tuple[float, float]]) -> list[tuple[str, Any]]:
+def _with_interval(name: str, score: float, intervals: dict[str, tuple[float, float]]) -> list[tuple[str, Any]]:
     if name == BY_CHANCE:
-        return [(name, figure)]
-    return [(name, figure), (f"{name}_interval", intervals.get(name, (math.nan, math.nan)))]
+        return [(name, score)]
+    return [(name, score), (f"{name}_interval", intervals.get(name, (math.nan, math.nan)))]
+
+
+def labels_by_name(examples: Examples, saved: SavedPredictor) -> pd.Series | pd.DataFrame:
+    """Return labels in the classes of a predictor, matched by the names of the classes.
+
+    A data set of folders numbers its classes, and another one may number them differently. A table has the names, or
+    values, themselves. Labels without names are compared as they are.
+
+    Raises
+    ------
+    DataError
+        If a data set has classes that are not among the training classes, and the training data had names too.
+    """
+    labels, names = examples.labels, examples.class_names
+    assert labels is not None
+    if isinstance(labels, pd.DataFrame) or not saved.problem.has_one_class:
+        return labels
+    label_of = dict(zip(saved.names_of_classes, saved.problem.classes, strict=True))
+    is_numbered = bool(names) and are_numbers_of_classes(labels, names)
+    named = labels.map(dict(enumerate(names or ()))) if is_numbered else labels
+    if is_numbered and saved.class_names:
+        unknown = [name for name in dict.fromkeys(named) if name not in label_of]
+        if unknown:
+            raise DataError(f"classes {unknown} are not among the training classes: {list(label_of)}")
+    is_known = named.map(lambda name: isinstance(name, str) and name in label_of)
+    return named.map(label_of) if is_known.all() else labels

@@ -1,31 +1,221 @@
-"""What a predictor knows of its own certainty, from images that it did not learn from."""
+"""From the mean prediction of a predictor's networks to labels: calibration, thresholds, conformal sets, abstention."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from numbers import Real
 from typing import Any
 
 import numpy as np
+import torch
 
+from saccade.errors import DataError, HyperparameterError
 from saccade.inference.calibration import NUM_FOLDS, Calibration, fit_calibration
-from saccade.inference.conformal import Conformal
 from saccade.inference.thresholds import Thresholds, fit_thresholds
 from saccade.tasks.metrics import Metric
 from saccade.tasks.problem import Problem
 
+MAX_SCORES = 4000
+"""Conformal scores that are kept; more would hardly reduce the variance of the coverage."""
+
+COVERAGE = 0.9
+"""Default coverage of the sets by which an `AbstentionRule` decides."""
+
 
 @dataclass(frozen=True)
-class Trust:
-    """All that is between what a network says and what a user is told.
+class Conformal:
+    """Split conformal prediction: sets that contain the right label with a given probability.
+
+    A set contains all labels whose probability is at least a threshold, a quantile of the probabilities that held-out
+    images have for their right labels. So it contains the right label with the coverage that was asked for, whatever
+    the network, if new images come from the distribution of the held-out ones (Vovk et al., "Algorithmic Learning in a
+    Random World", 2005). Of all sets with this guarantee, those by one threshold are the smallest on average (Sadinle,
+    Lei and Wasserman, "Least Ambiguous Set-Valued Classifiers with Bounded Error Levels", JASA 2019). Adaptive sets
+    (Romano et al., NeurIPS 2020; Angelopoulos et al., ICLR 2021) were larger in our measurements.
+
+    Attributes
+    ----------
+    scores : tuple of float
+        The conformity score of each held-out image, in float32, descending: the probability of its label; for
+        regression the negative distance between label and prediction, in the labels' unit.
+    """
+
+    scores: tuple[float, ...] = ()
+
+    @classmethod
+    def fit(cls, predictions: np.ndarray, targets: np.ndarray, problem: Problem) -> Conformal:
+        """Return the scores of held-out images, of a random sample of `MAX_SCORES` if there are more.
+
+        Parameters
+        ----------
+        predictions : ndarray, shape (num_images, num_outputs)
+            Calibrated probabilities, or numbers.
+        targets : ndarray, shape (num_images,)
+            As `Problem.encode` returned them.
+        problem : Problem
+            The meaning of both. Multilabel problems have no scores.
+        """
+        scores = problem.conformity(predictions, targets)
+        if len(scores) > MAX_SCORES:
+            scores = np.random.default_rng(0).choice(scores, MAX_SCORES, replace=False)
+        return cls(tuple(np.sort(scores.astype(np.float32))[::-1].tolist()))
+
+    def check(self, problem: Problem, coverage: float) -> None:
+        """Raise an error if sets of this coverage are not available: as `threshold`, and for multilabel problems."""
+        if problem.has_classes:
+            problem.require_one_class("a set of labels")
+        self.threshold(coverage)
+
+    def threshold(self, coverage: float) -> float:
+        """Return the score from which on a label is in the set.
+
+        Parameters
+        ----------
+        coverage : float
+            Probability that a set contains the right label, between 0 and 1.
+
+        Raises
+        ------
+        HyperparameterError
+            If the coverage is invalid.
+        DataError
+            If there are fewer than ``coverage / (1 - coverage)`` held-out images.
+
+        Examples
+        --------
+        >>> Conformal((0.9, 0.8, 0.7, 0.2)).threshold(0.8)           # the 4th of 4: ceil(5 * .8)
+        0.2
+        """
+        check_fraction("coverage", coverage)
+        num = len(self.scores)
+        rank = math.ceil((num + 1) * coverage - 1e-9)  # 10 * .9 is rounded up in floating point
+        if rank > num:
+            least = math.ceil(coverage / (1 - coverage) - 1e-9)
+            most = f", which suffice up to {math.floor(1000 * num / (num + 1)) / 1000:g}" if num else ""
+            raise DataError(
+                f"coverage {coverage:g} requires at least {least} validation images; this predictor has {num}{most}. "
+                "Fit with more of them (tuning_data, holdout_frac), or pass a smaller coverage"
+            )
+        return self.scores[rank - 1]
+
+    def label_sets(self, probabilities: torch.Tensor, given: torch.Tensor, coverage: float) -> torch.Tensor:
+        """Return which labels are in each image's set, bool of shape (num_images, num_classes).
+
+        The label that is given is always in its set, so that no set is empty. That can only raise the coverage.
+
+        Parameters
+        ----------
+        probabilities : torch.Tensor, shape (num_images, num_classes)
+            Calibrated.
+        given : torch.Tensor, bool, shape (num_images, num_classes)
+            The label that is given to each image: see `Problem.given_labels`.
+        coverage : float
+            As in `threshold`.
+
+        Examples
+        --------
+        >>> probabilities = torch.tensor([[0.05, 0.7, 0.25], [0.9, 0.09, 0.01]])
+        >>> given = torch.nn.functional.one_hot(probabilities.argmax(1), 3).bool()
+        >>> Conformal((0.9, 0.8, 0.7, 0.2)).label_sets(probabilities, given, coverage=0.8).int().tolist()
+        [[0, 1, 1], [1, 0, 0]]
+        """
+        return (probabilities.float() >= self.threshold(coverage)) | given
+
+    def to_json(self) -> str:
+        """Return the scores as one line, without loss."""
+        return " ".join(map(str, np.array(self.scores, np.float32)))
+
+    @classmethod
+    def from_json(cls, text: str) -> Conformal:
+        """Return what `to_json` wrote."""
+        return cls(tuple(np.array(text.split(), np.float32).tolist()))
+
+
+@dataclass(frozen=True)
+class AbstentionRule:
+    """When a label is too uncertain to be given, and which value replaces it.
+
+    Attributes
+    ----------
+    value
+        The replacement.
+    coverage : float or None
+        Abstain if the conformal set of this coverage contains more than one label.
+    min_proba : float or None
+        Abstain if the label's probability is lower.
+    """
+
+    value: Any
+    coverage: float | None = COVERAGE
+    min_proba: float | None = None
+
+    @classmethod
+    def of(
+        cls, value: Any, coverage: float | None, min_proba: float | None, problem: Problem, conformal: Conformal
+    ) -> AbstentionRule | None:
+        """Return the rule that the arguments of `ImagePredictor.predict` define; None without a value.
+
+        Raises
+        ------
+        HyperparameterError
+            If an argument is invalid, or the problem has not one label per image.
+        DataError
+            If there are too few held-out images for the coverage.
+        """
+        if value is None:
+            if coverage is not None or min_proba is not None:
+                name = "min_proba" if coverage is None else "coverage"
+                raise HyperparameterError(
+                    f"{name} defines when a label is unsure; pass unsure=… too, the value to return for such images"
+                )
+            return None
+        problem.require_one_class("unsure=…")
+        if min_proba is not None:
+            check_fraction("min_proba", min_proba, with_ends=True)
+        if coverage is None and min_proba is None:
+            coverage = COVERAGE
+        if coverage is not None:
+            conformal.check(problem, coverage)
+        return cls(value, coverage, min_proba)
+
+    def applies(self, probabilities: torch.Tensor, given: torch.Tensor, conformal: Conformal) -> torch.Tensor:
+        """Return whether to abstain, bool of shape (num_images,).
+
+        Parameters
+        ----------
+        probabilities, given
+            As in `Conformal.label_sets`.
+        conformal : Conformal
+            The sets.
+
+        Examples
+        --------
+        >>> probabilities, given = torch.tensor([[0.9, 0.1], [0.6, 0.4]]), torch.tensor([[True, False]] * 2)
+        >>> AbstentionRule("?", None, min_proba=0.8).applies(probabilities, given, Conformal()).tolist()
+        [False, True]
+        """
+        abstains = torch.zeros(len(probabilities), dtype=torch.bool, device=probabilities.device)
+        if self.min_proba is not None:
+            abstains |= (probabilities * given).sum(1) < self.min_proba
+        if self.coverage is not None:
+            abstains |= conformal.label_sets(probabilities, given, self.coverage).sum(1) > 1
+        return abstains
+
+
+@dataclass(frozen=True)
+class Postprocessing:
+    """All steps from the mean prediction of the networks to a label, fitted on held-out images.
 
     Attributes
     ----------
     calibration : Calibration
-        Makes probabilities mean what they say.
+        Corrects probabilities.
     thresholds : Thresholds
-        From which of these on a label is given, where the metric wants another one than .5.
+        The decision rule, if the metric needs another one than the most probable label.
     conformal : Conformal
-        Which labels a set must hold for a coverage.
+        Scores for sets of labels.
     """
 
     calibration: Calibration = field(default_factory=Calibration)
@@ -33,71 +223,71 @@ class Trust:
     conformal: Conformal = field(default_factory=Conformal)
 
     @classmethod
-    def of(
+    def fit(
         cls,
         predictions: np.ndarray,
         targets: np.ndarray,
         problem: Problem,
         metric: Metric,
-        shares: np.ndarray | None = None,
-    ) -> Trust:
-        """Learn from held-out images.
+        class_prior: np.ndarray | None = None,
+    ) -> Postprocessing:
+        """Fit all steps to held-out images.
 
         Parameters
         ----------
         predictions : ndarray, shape (num_images, num_outputs)
-            As the predictor makes them of new images, before any calibration: probabilities, or numbers.
+            Mean predictions of the networks: uncalibrated probabilities, or numbers.
         targets : ndarray, shape (num_images,) or (num_images, num_classes)
-            As `Problem.encode` returned them. If there are more of them than predictions, the first ones count.
+            As `Problem.encode` returned them. If there are more of them than predictions, the first ones are used.
         problem : Problem
-            What both mean.
+            The meaning of both.
         metric : Metric
-            That the user cares for.
-        shares : ndarray or None
-            As `saccade.training.imbalance.class_priors` returned them.
+            What thresholds maximise.
+        class_prior : ndarray or None, shape (num_classes,)
+            Class frequencies of the training images; None adjusts nothing.
         """
         targets = targets[: len(predictions)]
         if not len(predictions) or not np.isfinite(predictions).all():
             return cls()
-        calibration = fit_calibration(predictions, targets, problem, shares=shares)
+        calibration = fit_calibration(predictions, targets, problem, class_prior=class_prior)
         calibrated = calibration.apply(predictions, problem)
-        if (left := calibration.shares_left) is not None:
-            shares = left
+        if (remaining := calibration.remaining_prior) is not None:
+            class_prior = remaining
         return cls(
             calibration,
-            fit_thresholds(calibrated, targets, problem, metric, shares=shares),
-            Conformal.of(calibrated, targets, problem),
+            fit_thresholds(calibrated, targets, problem, metric, class_prior=class_prior),
+            Conformal.fit(calibrated, targets, problem),
         )
 
     def summary(self, problem: Problem, is_refit: bool = False) -> dict[str, Any]:
-        """Return what `ImagePredictor.fit_summary` tells of it.
+        """Return the entries of `ImagePredictor.fit_summary` about it.
 
         Returns
         -------
         dict
-            For classes ``temperature``, ``logit_adjustment``, ``ece_before``, ``ece_after`` and ``calibrated_on``;
-            where thresholds were looked for, ``thresholds`` (by label) and ``valid_figure_at_thresholds``; where
-            classes are to count alike, ``divided_by_share`` (by label) in the place of the former.
+            For classification ``temperature``, ``logit_adjustment``, ``ece_before``, ``ece_after`` and
+            ``calibrated_on``; if thresholds were searched, ``thresholds`` by label and ``valid_figure_at_thresholds``;
+            if classes are balanced, ``divided_by_share`` by label instead of ``thresholds``.
         """
         if not problem.has_classes:
             return {}
         calibration, thresholds = self.calibration, self.thresholds
-        told: dict[str, Any] = {
+        summary: dict[str, Any] = {
             "temperature": calibration.temperature,
             "logit_adjustment": calibration.logit_adjustment,
             "ece_before": calibration.ece_before,
             "ece_after": calibration.ece_after,
             "calibrated_on": _images(calibration.num_images, is_refit),
         }
-        if thresholds.shares:
-            told["divided_by_share"] = dict(zip(map(str, problem.classes), thresholds.shares, strict=True))
-            told["valid_figure_at_thresholds"] = thresholds.figure_after
-        elif thresholds.figure_after is not None:
+        if thresholds.class_prior:
+            summary["divided_by_share"] = dict(zip(map(str, problem.classes), thresholds.class_prior, strict=True))
+            summary["valid_figure_at_thresholds"] = thresholds.metric_after
+        elif thresholds.metric_after is not None:
             labels = problem.threshold_classes
             values = thresholds.values or [0.5] * len(labels)
-            told["thresholds"] = {str(label): value for label, value in zip(labels, values, strict=True)}
-            told["valid_figure_at_thresholds"] = thresholds.figure_after
-        return told
+            summary["thresholds"] = {str(label): value for label, value in zip(labels, values, strict=True)}
+            summary["valid_figure_at_thresholds"] = thresholds.metric_after
+        return summary
 
     def to_json(self) -> dict[str, Any]:
         """Return what `from_json` reads."""
@@ -108,26 +298,68 @@ class Trust:
         }
 
     @classmethod
-    def from_json(cls, record: dict[str, Any]) -> Trust:
-        """Return what `to_json` wrote; of a predictor from before there was such a thing, that nothing is known."""
+    def from_json(cls, record: dict[str, Any]) -> Postprocessing:
+        """Return what `to_json` wrote, also under the names of formats 1 and 2; an empty record changes nothing."""
         if not record:
             return cls()
-        calibration, thresholds = record["calibration"], record["thresholds"]
-        return cls(
-            Calibration(**{**calibration, "shares": tuple(calibration.get("shares", ()))}),
-            Thresholds(
-                **{
-                    **thresholds,
-                    "values": tuple(thresholds["values"]),
-                    "shares": tuple(thresholds.get("shares", ())),
-                }
-            ),
-            Conformal.from_json(record["conformal"]),
-        )
+        parts: list[dict[str, Any]] = [
+            {_NEW_NAMES.get(name, name): tuple(value) if isinstance(value, list) else value for name, value in part}
+            for part in (record["calibration"].items(), record["thresholds"].items())
+        ]
+        return cls(Calibration(**parts[0]), Thresholds(**parts[1]), Conformal.from_json(record["conformal"]))
+
+
+_NEW_NAMES = {"shares": "class_prior", "figure_before": "metric_before", "figure_after": "metric_after"}
+
+
+def weighted_mean(predictions: Sequence[np.ndarray], weights: Sequence[float] | np.ndarray) -> np.ndarray:
+    """Return the weighted mean of several networks' predictions; the weights sum to 1.
+
+    Returns
+    -------
+    ndarray
+        With the shape and dtype of the first network's predictions; it is computed in float64.
+
+    Examples
+    --------
+    >>> weighted_mean([np.array([[1.0, 0.0]]), np.array([[0.0, 1.0]])], [0.75, 0.25]).tolist()
+    [[0.75, 0.25]]
+    """
+    return mean_of_members([torch.from_numpy(rows) for rows in predictions], [float(w) for w in weights]).numpy()
+
+
+def mean_of_members(predictions: Sequence[torch.Tensor], weights: Sequence[float]) -> torch.Tensor:
+    """Return what `weighted_mean` does, for tensors."""
+    if len(predictions) == 1:
+        return predictions[0]
+    terms = [weight * rows.double() for rows, weight in zip(predictions, weights, strict=True) if weight]
+    return torch.stack(terms).sum(0).to(predictions[0].dtype)
+
+
+def check_fraction(name: str, value: Any, *, with_ends: bool = False) -> None:
+    """Check that an argument is a number between 0 and 1.
+
+    Parameters
+    ----------
+    name, value
+        Of the argument.
+    with_ends : bool
+        Whether 0 and 1 are valid.
+
+    Raises
+    ------
+    HyperparameterError
+        If it is not; for a percentage the message contains the right value.
+    """
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    if is_number and (0 < value < 1 or (with_ends and value in (0, 1))):
+        return
+    hint = f"; for {value} % give {value / 100:g}" if is_number and 1 < value < 100 else ""
+    raise HyperparameterError(f"{name} was given {value!r}; expected a number between 0 and 1{hint}")
 
 
 def _images(num: int, is_refit: bool) -> str:
     if not num:
-        return "no images: there were too few, or what the network said of them was not kept"
-    of_whom = " of the search, before the refit" if is_refit else ""
-    return f"{num} validation images{of_whom}; ece_after is cross-fitted in {min(NUM_FOLDS, num)} folds"
+        return "no images: there were too few, or the outputs for them were not saved"
+    of_search = " of the search, before the refit" if is_refit else ""
+    return f"{num} validation images{of_search}; ece_after is cross-fitted in {min(NUM_FOLDS, num)} folds"

@@ -1,4 +1,4 @@
-"""A predictor on disk: one folder of safetensors and JSON, movable, loadable anywhere, and never any code."""
+"""A predictor on disk: a movable folder of safetensors and JSON that contains no code."""
 
 from __future__ import annotations
 
@@ -9,31 +9,31 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from saccade._version import __version__
-from saccade.errors import SavedPredictorError
-from saccade.inference.average import weighted_mean
+from saccade.errors import HyperparameterError, SavedPredictorError
 from saccade.inference.classifier import Blueprint, Classifier, empty_classifier
-from saccade.inference.postprocessing import Trust
+from saccade.inference.postprocessing import Postprocessing
 from saccade.models.custom import CustomObject
-from saccade.numerics.device import Numerics, choose_device
+from saccade.numerics.device import Numerics
+from saccade.study.objectives import COSTS
 from saccade.tasks.problem import Problem
 
 DESCRIPTION, WEIGHTS = "predictor.json", "weights.safetensors"
 PREDICTOR_FOLDER = "predictor"
-"""Where a run folder keeps its predictor."""
+"""The folder of the predictor in a run folder."""
 
 CHOICES_FOLDER = "choices"
-"""Where it keeps the weights of what else may be chosen, named for their trials."""
+"""The folder, in a predictor's, with the weights of the other trials that may be chosen."""
 
 MEMBERS_FOLDER = "members"
-"""Where it keeps the weights of the members of an ensemble, but for the first."""
+"""The folder, in a predictor's, with the weights of the members of an ensemble after the first."""
 
-FORMAT = 2
-"""The newest format that is read. A predictor of one network is written in format 1, which lacks nothing of it."""
+FORMAT = 3
+"""Version of `DESCRIPTION`. Formats 1 and 2 repeat the first member's blueprint at the top level, have "trust" in the
+place of "postprocessing", and no numerics; 1 may lack both "trust" and "members"."""
 
 
 @dataclass(frozen=True)
@@ -45,11 +45,11 @@ class Member:
     trial : int
         The trial that trained it.
     blueprint : Blueprint
-        What it is.
+        Architecture and input format.
     weights : str
-        The file of its weights in the predictor's folder.
+        The file of its weights, relative to the predictor's folder.
     weight : float
-        How much its predictions count: more than 0; those of all members sum to 1.
+        Weight of its predictions, positive; those of all members sum to 1.
     soup : list of int
         In predictors of earlier versions, the trials whose weights were averaged; otherwise empty.
     amp : bool or None
@@ -78,14 +78,14 @@ class Choice:
     trial : int
         Its number.
     costs : dict
-        What its network costs, by the name of the figure: ``latency_ms``, ``num_params``, ``num_bytes``.
+        The costs of its network by name: ``latency_ms``, ``num_params``, ``num_bytes``.
     blueprint : Blueprint
-        The network.
+        Its network.
     summary : dict
-        What is different in the summary of a predictor of this trial.
+        The entries of `ImagePredictor.fit_summary` that differ for this trial.
     weights : str
-        The file in the predictor's folder.
-    trust : Trust
+        The file of its weights, relative to the predictor's folder.
+    postprocessing : Postprocessing
         As in `SavedPredictor`.
     """
 
@@ -94,127 +94,177 @@ class Choice:
     blueprint: Blueprint
     summary: dict[str, Any]
     weights: str = WEIGHTS
-    trust: Trust = field(default_factory=Trust)
+    postprocessing: Postprocessing = field(default_factory=Postprocessing)
 
     def to_json(self) -> dict[str, Any]:
         """Return what `from_json` reads."""
-        return {**asdict(self), "trust": self.trust.to_json()}
+        return {**asdict(self), "postprocessing": self.postprocessing.to_json()}
 
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> Choice:
-        """Return the choice that `to_json` wrote."""
-        blueprint, trust = Blueprint.from_json(record["blueprint"]), Trust.from_json(record.get("trust", {}))
-        return cls(**{**record, "blueprint": blueprint, "trust": trust})
+        """Return the choice that `to_json` wrote, in any format."""
+        record = dict(record)
+        blueprint, postprocessing = Blueprint.from_json(record.pop("blueprint")), _postprocessing_of(record)
+        return cls(**record, blueprint=blueprint, postprocessing=postprocessing)
+
+
+def choose(choices: Sequence[Choice], limits: Mapping[str, float | None], min_score: float | None = None) -> Choice:
+    """Return the choice with the highest score within cost limits, or the cheapest one with a minimum score.
+
+    Parameters
+    ----------
+    choices : sequence of Choice
+        A Pareto front.
+    limits : mapping
+        The maximum of each cost by name; None is no limit.
+    min_score : float or None
+        The minimum score. If given, the cheapest choice is returned instead of the one with the highest score.
+
+    Raises
+    ------
+    HyperparameterError
+        If a limit is not a number, its cost is not an objective of the search, or no choice is within the limits.
+    """
+    limits = {name: limit for name, limit in limits.items() if limit is not None}
+    for name, limit in [*limits.items(), *([] if min_score is None else [("min_score", min_score)])]:
+        if isinstance(limit, bool) or not isinstance(limit, int | float) or limit != limit:
+            raise HyperparameterError(f"{name} was given {limit!r}; expected a number")
+    known = list(choices[0].costs) if choices else []
+    if missing := [name for name in limits if name not in known]:
+        objective_of = {cost: objective for objective, cost in COSTS.items()}
+        raise HyperparameterError(
+            f"{', '.join(missing)} is not an objective of this search. Search with "
+            f"objectives={['accuracy', *[objective_of[name] for name in (*known, *missing)]]}"
+        )
+    if not choices:
+        raise HyperparameterError(
+            "there is nothing to choose from: the search had one objective. Search with "
+            "objectives=['accuracy', 'latency']"
+        )
+    fitting = [
+        choice
+        for choice in choices
+        if all(choice.costs[name] <= limit for name, limit in limits.items() if limit is not None)
+        and (min_score is None or choice.summary["valid_score"] >= min_score)
+    ]
+    if not fitting:
+        listed = "\n".join(
+            f"  trial {choice.trial}: score {choice.summary['valid_score']:.4f}, "
+            + ", ".join(f"{name} {cost:,.4g}" for name, cost in choice.costs.items())
+            for choice in choices
+        )
+        raise HyperparameterError(f"no trial is within these limits; the choices are:\n{listed}")
+    if min_score is not None:
+        return min(fitting, key=lambda choice: tuple(choice.costs.values()))
+    return max(fitting, key=lambda choice: choice.summary["valid_score"])
 
 
 @dataclass(frozen=True)
 class SavedPredictor:
-    """What a fitted predictor consists of; the weights stay on disk until they are used.
+    """The contents of a predictor's folder; the weights stay on disk until they are used.
 
     Attributes
     ----------
     folder : Path
-        The folder with the files `DESCRIPTION` and `WEIGHTS`.
+        The folder with the file `DESCRIPTION` and the files of weights.
     label : str or list of str
-        The label column's name, or several, each of 0 and 1.
+        The label column's name, or the names of several columns of 0 and 1.
     problem : Problem
-        What is predicted.
-    blueprint : Blueprint
-        The network.
+        The problem type and its classes.
     metric : str
-        The name of the figure that chose it.
+        The metric used for model selection.
     eval_metric : str or None
-        The name under which the user asked for it; None for the default, and for a function of the user's own.
+        Its name as the user gave it; None for the default, and for a function.
     class_names : list of str or None
-        Names behind integer labels, as the training data gave them.
+        Names of integer labels, as the training data had them.
     summary : dict
         What `ImagePredictor.fit_summary` returns.
     trials : list of dict
         Rows of the leaderboard.
-    net : CustomObject or None
-        The user's own network; it is never written, and `with_network` brings it back.
-    choices : list of Choice
-        What `ImagePredictor.choose` may choose from, the highest score first; empty where the score alone counts.
-    weights : str
-        The file of the weights in the folder.
     members : list of Member
-        The networks whose predictions are averaged, the one with the highest score first; `blueprint` and `weights` are
-        those of this one, which stands for all where one network is needed, as for features. Usually it is the only
-        one.
-    trust : Trust
-        What corrects the mean of their predictions, and tells how sure it is.
+        The networks whose predictions are averaged, at least one, the one with the highest score first. Features and
+        explanations are those of the first one.
+    net : CustomObject or None
+        The network of the user's own. It is never written; `with_network` sets it after loading.
+    choices : list of Choice
+        The Pareto front for `ImagePredictor.choose`, the highest score first; empty for searches with one objective.
+    postprocessing : Postprocessing
+        The steps from the mean of the members' predictions to labels.
+    numerics : dict
+        For each kind of device (``"cpu"``, ``"cuda"``, ``"mps"``) for which `InferencePipeline.warm_up` was called: the
+        numerics of each member.
     """
 
     folder: Path
     label: str | list[str]
     problem: Problem
-    blueprint: Blueprint
     metric: str
     eval_metric: str | None
     class_names: list[str] | None
     summary: dict[str, Any]
     trials: list[dict[str, Any]]
+    members: list[Member]
     net: CustomObject | None = None
     choices: list[Choice] = field(default_factory=list)
-    weights: str = WEIGHTS
-    members: list[Member] = field(default_factory=list)
-    trust: Trust = field(default_factory=Trust)
+    postprocessing: Postprocessing = field(default_factory=Postprocessing)
+    numerics: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        if not self.members:
-            amp = self.summary.get("best_config", {}).get("amp")
-            only = Member(self.summary.get("best_trial", 0), self.blueprint, self.weights, amp=amp)
-            object.__setattr__(self, "members", [only])
+    @property
+    def blueprint(self) -> Blueprint:
+        """The blueprint of the first member."""
+        return self.members[0].blueprint
+
+    @property
+    def weights_path(self) -> Path:
+        """The file of the first member's weights."""
+        return self.folder / self.members[0].weights
 
     @property
     def own_network(self) -> str | None:
-        """What the network of the user's own among the members is called; None where there is none."""
+        """The name of the user's own network among the members; None if there is none."""
         return next((member.blueprint.own for member in self.members if member.blueprint.architecture is None), None)
 
     @property
     def names_of_classes(self) -> list[str]:
-        """The name of each class: its folder's, where labels are numbers; else the label as text."""
+        """The name of each class: its folder's name for numbered classes, else the label as text."""
         classes = self.problem.classes
         if self.class_names and all(isinstance(label, int) for label in classes):
             return [self.class_names[int(label)] for label in classes]
         return [str(label) for label in classes]
 
-    @property
-    def weights_path(self) -> Path:
-        """The file of the weights."""
-        return self.folder / self.weights
-
     def write(self, weights: Mapping[str, Path]) -> None:
-        """Write the folder, with copies of the files of weights by the names that they have here."""
+        """Write the folder; `weights` maps names of files in it to the files that are copied there."""
+        self.folder.mkdir(parents=True, exist_ok=True)
         for name, path in weights.items():
             (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, self.folder / name)
         record = {
-            "format": FORMAT if len(self.members) > 1 else 1,
+            "format": FORMAT,
             "saccade": __version__,
             "label": self.label,
             "problem": self.problem.to_json(),
-            "blueprint": self.blueprint.to_json(),
             "metric": self.metric,
             "eval_metric": self.eval_metric,
             "class_names": self.class_names,
             "summary": self.summary,
             "trials": self.trials,
-            "choices": [choice.to_json() for choice in self.choices],
             "members": [asdict(member) for member in self.members],
-            "trust": self.trust.to_json(),
+            "choices": [choice.to_json() for choice in self.choices],
+            "postprocessing": self.postprocessing.to_json(),
+            "numerics": self.numerics,
         }
-        text = json.dumps(record, indent=2, default=repr) + "\n"
-        (self.folder / DESCRIPTION).write_text(text, encoding="utf-8")
+        partial = self.folder / f"{DESCRIPTION}.part"
+        partial.write_text(json.dumps(record, indent=2, default=repr) + "\n", encoding="utf-8")
+        partial.replace(self.folder / DESCRIPTION)
 
     @classmethod
     def read(cls, path: str | Path) -> SavedPredictor:
-        """Read a saved predictor's folder, or the one in a run folder.
+        """Read a predictor's folder, or the predictor of a run folder.
 
         Raises
         ------
         SavedPredictorError
-            When there is none, or it is damaged, or of a newer format.
+            If there is none, it is damaged, or its format is newer.
         """
         folder = _predictor_folder(Path(path))
         try:
@@ -228,118 +278,91 @@ class SavedPredictor:
                 folder,
                 record["label"],
                 Problem.from_json(record["problem"]),
-                Blueprint.from_json(record["blueprint"]),
                 record["metric"],
                 record["eval_metric"],
                 record["class_names"],
                 record["summary"],
                 record["trials"],
+                [Member.from_json(member) for member in record.get("members") or [_only_member(record)]],
                 choices=[Choice.from_json(choice) for choice in record.get("choices", [])],
-                members=[Member.from_json(member) for member in record.get("members", [])],
-                trust=Trust.from_json(record.get("trust", {})),
+                postprocessing=_postprocessing_of(record),
+                numerics=record.get("numerics", {}),
             )
         except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
             raise SavedPredictorError(f"{folder / DESCRIPTION} is damaged ({type(error).__name__}: {error})") from None
 
     def copy_to(self, folder: Path) -> SavedPredictor:
-        """Write another copy, and return it.
+        """Write a copy to another folder and return it; in the predictor's own folder, update the numerics.
 
         Raises
         ------
         SavedPredictorError
-            When the folder holds something else.
+            If the folder contains something else.
         """
+        first, *others = self.members
         if folder.resolve() == self.folder.resolve():
-            if self.weights != WEIGHTS:
+            if first.weights != WEIGHTS:
                 raise SavedPredictorError(
-                    f"{folder} holds the predictor that this one was chosen from; name another folder"
+                    f"{folder} contains the predictor that this one was chosen from; pass another folder"
                 )
+            if SavedPredictor.read(folder).numerics != self.numerics:
+                self.write({})
             return self
         if folder.exists() and not (folder / DESCRIPTION).is_file() and (not folder.is_dir() or any(folder.iterdir())):
-            raise SavedPredictorError(f"{folder} exists and is no saved predictor; name an empty or a new folder")
-        first, *others = self.members
-        copy = replace(self, folder=folder, weights=WEIGHTS, members=[replace(first, weights=WEIGHTS), *others])
+            raise SavedPredictorError(f"{folder} exists and is no saved predictor; pass an empty or a new folder")
+        copy = replace(self, folder=folder, members=[replace(first, weights=WEIGHTS), *others])
         files = [*(choice.weights for choice in self.choices), *(member.weights for member in others)]
         copy.write({**{name: self.folder / name for name in files}, WEIGHTS: self.weights_path})
         return copy
 
     def chosen(self, choice: Choice) -> SavedPredictor:
-        """Return the predictor of another trial; its weights stay where they are until it is saved."""
-        model = choice.summary["best_config"].get("model")
+        """Return the predictor of one of the `choices`; its weights stay in this folder until it is saved."""
+        model, amp = (choice.summary["best_config"].get(name) for name in ("model", "amp"))
         return replace(
             self,
-            blueprint=choice.blueprint,
             summary={**self.summary, **choice.summary},
             net=model if isinstance(model, CustomObject) else None,
             choices=[],
-            weights=choice.weights,
-            members=[],
-            trust=choice.trust,
+            members=[Member(choice.trial, choice.blueprint, choice.weights, amp=amp)],
+            postprocessing=choice.postprocessing,
+            numerics={},
         )
 
     def with_network(self, net: Any) -> SavedPredictor:
-        """Return the predictor with the network of the user's own that its weights belong to.
+        """Return the predictor with the user's own network, whose weights it contains.
 
         Raises
         ------
         SavedPredictorError
-            When it needs one and gets none, or gets one that it does not need.
+            If it requires a network and `net` is none, or the other way round.
         """
         if self.own_network is None:
             if net is not None:
                 raise SavedPredictorError(
-                    f"{self.folder} holds the network {self.blueprint.architecture!r}; load it without net=…"
+                    f"{self.folder} contains the network {self.blueprint.architecture!r}; load it without net=…"
                 )
             return self
         if not callable(net):
             given = "" if net is None else f", not net={net!r:.60}"
             raise SavedPredictorError(
-                f"{self.folder} holds the weights of a network of your own, {self.own_network!r}, and no code is "
-                "saved with a predictor; load it by ImagePredictor.load(path, net=…) with the same module, or with the "
-                f"function or class that makes it of the number of classes{given}"
+                f"{self.folder} contains the weights of a network of your own, {self.own_network!r}, but no code; "
+                "load it by ImagePredictor.load(path, net=…) with the same module, or with the function or class that "
+                f"makes it of the number of classes{given}"
             )
         own = CustomObject(net)
-        if self.blueprint.architecture is not None:  # it is another member
+        if self.blueprint.architecture is not None:  # another member is the user's own network
             return replace(self, net=own)
         config = {**self.summary["best_config"], "model": own}
         return replace(self, net=own, summary={**self.summary, "best_config": config})
 
-    def classifier(self) -> Classifier:
-        """Build the network, the first of several, with its weights on the best device here, wherever it was trained.
+    def classifier(self, member: Member, numerics: Numerics) -> Classifier:
+        """Build the network of a member with its weights.
 
         Raises
         ------
         SavedPredictorError
-            When its weights cannot be loaded.
+            If its weights cannot be loaded.
         """
-        return self._classifier(self.members[0])
-
-    def classifiers(self) -> list[Classifier]:
-        """Do the same for all members; `averaged` makes one prediction of theirs."""
-        return [self._classifier(member) for member in self.members]
-
-    def predictions(self, of_members: Sequence[np.ndarray]) -> np.ndarray:
-        """Return what this predictor says, of what its members do: their weighted mean, calibrated.
-
-        Parameters
-        ----------
-        of_members : sequence of ndarray, each of shape (num_images, num_outputs)
-            In the order of `members`.
-        """
-        return self.trust.calibration.apply(self.averaged(of_members), self.problem)
-
-    def averaged(self, predictions: Sequence[np.ndarray]) -> np.ndarray:
-        """Return the weighted mean of what the members predict: of probabilities, or of numbers.
-
-        Parameters
-        ----------
-        predictions : sequence of ndarray, each of shape (num_images, num_outputs)
-            In the order of `members`.
-        """
-        return weighted_mean(predictions, [member.weight for member in self.members])
-
-    def _classifier(self, member: Member) -> Classifier:
-        numerics = Numerics(choose_device())
         classifier = empty_classifier(member.blueprint, self.problem, numerics, self.net, member.amp)
         path = self.folder / member.weights
         try:
@@ -349,11 +372,24 @@ class SavedPredictor:
         return classifier
 
 
+def _only_member(record: dict[str, Any]) -> dict[str, Any]:
+    """Return the member of a predictor of format 1 that has no list of members."""
+    summary = record["summary"]
+    amp = summary.get("best_config", {}).get("amp")
+    return {"trial": summary.get("best_trial", 0), "blueprint": record["blueprint"], "amp": amp}
+
+
+def _postprocessing_of(record: dict[str, Any]) -> Postprocessing:
+    """Take the postprocessing out of a record; it is called "trust" in formats 1 and 2."""
+    old = record.pop("trust", {})
+    return Postprocessing.from_json(record.pop("postprocessing", old))
+
+
 def _predictor_folder(path: Path) -> Path:
     for folder in (path, path / PREDICTOR_FOLDER):
         if (folder / DESCRIPTION).is_file():
             return folder
-    what = "is no folder" if not path.is_dir() else f"holds no {DESCRIPTION}"
+    reason = "is not a folder" if not path.is_dir() else f"contains no {DESCRIPTION}"
     raise SavedPredictorError(
-        f"{path} {what}; expected a folder made by ImagePredictor.save(), or a run folder of a fit that has finished"
+        f"{path} {reason}; expected a folder made by ImagePredictor.save(), or the run folder of a completed fit"
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,11 +14,13 @@ from saccade.data.decoding import read_image
 from saccade.data.examples import Examples, ImageLike
 from saccade.data.labels import are_numbers_of_classes
 from saccade.errors import HyperparameterError, ImageReadError
+from saccade.inference.pipeline import InferencePipeline, Predictions
 from saccade.inference.saved import SavedPredictor
 from saccade.insight.embeddings import EmbeddedImages, nearest_rows
 from saccade.insight.overlays import draw_overlay, place_in_image
+from saccade.insight.saliency import SaliencyMapper
 from saccade.models.network import InputSpec
-from saccade.report.reasons import Neighbour
+from saccade.report.reasons import Neighbour, Reason
 
 MOST_IMAGES, MOST_NEIGHBOURS = 200, 50
 """Of one picture; matplotlib draws none of more than 65,535 pixels a side."""
@@ -55,8 +57,8 @@ class Verdicts:
         The same of the true labels; None where they are not known.
     probabilities : list of float or None
         Of the label that is given; None for several labels, and values.
-    targets : ndarray of int, shape (num_images,), or None
-        The number of the label that is given, or the likeliest of several; None for values.
+    targets : ndarray of int, shape (num_images,)
+        The output to explain: the label that is given, or the most probable of several; 0 for values.
     weights : ndarray of float64, shape (num_images,)
         How sure the predictor is; how large the error of a value is.
     is_wrong : ndarray of bool, shape (num_images,)
@@ -66,32 +68,35 @@ class Verdicts:
     predicted: list[str]
     true: list[str | None]
     probabilities: list[float | None]
-    targets: np.ndarray | None
+    targets: np.ndarray
     weights: np.ndarray
     is_wrong: np.ndarray
 
     @classmethod
-    def of(cls, predictions: np.ndarray, examples: Examples, saved: SavedPredictor) -> Verdicts:
-        """Return what is said of the images, of which `predictions` are the numbers, (num_images, num_outputs)."""
+    def of(cls, predictions: Predictions, examples: Examples, saved: SavedPredictor) -> Verdicts:
+        """Return the names of the labels that a predictor gives to images, and of their true labels."""
         true = label_names(examples.labels, examples.class_names, saved)
         true = true if examples.labels is not None else [None] * len(examples)
         if not saved.problem.has_classes:
-            return cls._of_values(predictions[:, 0], true)
-        decided = saved.trust.thresholds.decided(predictions)
-        targets = decided.argmax(1)
-        predicted = [_listed(names) for names in saved.problem.names(decided, saved.names_of_classes)]
-        sureness = saved.problem.confidence(predictions, decided)
-        probabilities = sureness.tolist() if saved.problem.has_one_class else [None] * len(examples)
+            return cls._of_values(predictions.predictions[:, 0], true)
+        predicted = [_listed(names or []) for names in predictions.names(saved.names_of_classes)]
+        probabilities = predictions.label_probabilities
+        confidence = saved.problem.confidence(predictions.predictions, predictions.adjusted)
+        sureness = np.nan_to_num(confidence)
         is_wrong = [truth is not None and truth != name for truth, name in zip(true, predicted, strict=True)]
-        return cls(predicted, true, probabilities, targets, sureness.astype(np.float64), np.array(is_wrong, np.bool_))
+        return cls(
+            predicted, true, probabilities, predictions.main_class, sureness.astype(np.float64),
+            np.array(is_wrong, np.bool_),
+        )  # fmt: skip
 
     @classmethod
     def _of_values(cls, values: np.ndarray, true: list[str | None]) -> Verdicts:
         is_known = np.array([truth is not None for truth in true], np.bool_)
-        pairs = zip(values.tolist(), true, strict=True)
+        pairs = zip(np.nan_to_num(values).tolist(), true, strict=True)
         errors = [0.0 if truth is None else abs(value - float(truth)) for value, truth in pairs]
         names = [_value(value) for value in values]
-        return cls(names, true, [None] * len(true), None, np.array(errors, np.float64), is_known)
+        targets = np.zeros(len(values), np.int64)
+        return cls(names, true, [None] * len(true), targets, np.array(errors, np.float64), is_known)
 
     def rows_to_show(self, unreadable: Iterable[int], num_images: int) -> list[int]:
         """Return the numbers of the images of which it is most worth asking why; all, and as they are, if so few.
@@ -102,7 +107,7 @@ class Verdicts:
         Examples
         --------
         >>> sure, is_wrong = np.array([0.9, 0.6, 0.8, 0.95]), np.array([False, True, False, True])
-        >>> verdicts = Verdicts(list("aaaa"), list("abab"), [None] * 4, None, sure, is_wrong)
+        >>> verdicts = Verdicts(list("aaaa"), list("abab"), [None] * 4, np.zeros(4, int), sure, is_wrong)
         >>> verdicts.rows_to_show([], 3), verdicts.rows_to_show([3], 3), verdicts.rows_to_show([], 4)
         ([3, 1, 2], [1, 2, 0], [0, 1, 2, 3])
         """
@@ -112,6 +117,62 @@ class Verdicts:
         group[list(unreadable)] = 2
         order = np.lexsort((np.where(self.is_wrong, -self.weights, self.weights), group))
         return [int(row) for row in order[:num_images]]
+
+
+def find_reasons(
+    pipeline: InferencePipeline,
+    examples: Examples,
+    train: EmbeddedImages,
+    k: int,
+    num_images: int,
+    embed: Callable[[Examples], EmbeddedImages],
+    verbosity: int,
+) -> list[Reason]:
+    """Return the label, the overlay and the nearest training images of those images that are most worth explaining.
+
+    Parameters
+    ----------
+    pipeline : InferencePipeline
+        Predicts the images.
+    examples : Examples
+        The images.
+    train : EmbeddedImages
+        The training images.
+    k, num_images : int
+        Training images for each image, and the maximum number of images.
+    embed : callable
+        Returns images with their features.
+    verbosity : int
+        As in `InferencePipeline.predict`.
+    """
+    saved = pipeline.saved
+    predictions = pipeline.predict(examples.images, verbosity=verbosity)
+    verdicts = Verdicts.of(predictions, examples, saved)
+    rows = verdicts.rows_to_show(predictions.errors, num_images)
+    readable = [row for row in rows if row not in predictions.errors]
+    asked = Examples([examples.images[row] for row in readable], pd.RangeIndex(len(readable)))
+    (maps,), _ = pipeline.run(asked.images, SaliencyMapper(verdicts.targets[readable]), 1, verbosity)
+    near = neighbours_of(embed(asked), train, k, saved)
+    found = dict(zip(readable, zip(maps, near, strict=True), strict=True))
+    reasons = []
+    for row in rows:
+        image, true = examples.images[row], verdicts.true[row]
+        if row not in found:
+            reasons.append(Reason(image, None, true=true))
+            continue
+        map_HW, neighbours = found[row]
+        reasons.append(
+            Reason(
+                image,
+                verdicts.predicted[row],
+                verdicts.probabilities[row],
+                true,
+                small_overlay(image, map_HW, saved.blueprint.input),
+                neighbours,
+                is_number=not saved.problem.has_classes,
+            )
+        )
+    return reasons
 
 
 def label_names(

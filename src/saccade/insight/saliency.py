@@ -26,7 +26,6 @@ import numpy as np
 import pandas as pd
 import torch
 
-from saccade.data.batches import Batches
 from saccade.errors import DataError, HyperparameterError, UnknownNameError
 from saccade.inference.classifier import Classifier
 from saccade.insight.spatial_layers import Score, SpatialLayer, last_spatial_layer
@@ -106,54 +105,53 @@ def target_numbers(target: Any, problem: Problem, names: Sequence[str], num_imag
     return np.array([number_of[label] for label in labels], np.int64)
 
 
-def saliency_maps(
-    classifier: Classifier,
-    batches: Batches,
-    targets: np.ndarray | None = None,
-    method: str = "auto",
-    on_batch: Callable[[int], None] = lambda _: None,
-) -> np.ndarray:
-    """Return a map for each image of what speaks for an output of the network.
+class SaliencyMapper:
+    """Computes a saliency map for each image: which places increase an output of the network.
+
+    The first batch decides which method "auto" is.
 
     Parameters
     ----------
-    classifier : Classifier
-        Its network, of any kind.
-    batches : Batches
-        The images.
-    targets : ndarray of int, shape (num_images,), or None
-        Which output is to be explained for each image; None is the largest one.
+    targets : ndarray of int, shape (num_images,)
+        The output to explain for each image, in the order in which the images come.
     method : {"auto", "grad_cam", "hires_cam", "smooth_grad"}
-        "auto" is one that suits the network.
-    on_batch : callable
-        Told how many images each batch had.
-
-    Returns
-    -------
-    ndarray of float32, shape (num_images, height, width)
-        From 0 to 1 in each image, of the image as the network saw it. All 0 where nothing speaks for the output.
+        "auto" chooses one that suits the network.
 
     Raises
     ------
     UnknownNameError
-        When there is no such method.
-    HyperparameterError
-        When the method does not suit the network.
+        If there is no such method.
     """
-    check_method(method)
-    network = classifier.network.eval()
-    network.train().eval()  # some layers drop here what predictions left behind, of which there are no gradients
-    mapped: _Mapped | None = None
-    maps: list[np.ndarray] = []
-    num_done = 0
-    for x_BCHW, *_ in batches.in_order():
-        of_batch = None if targets is None else targets[num_done : num_done + len(x_BCHW)]
-        num_done += len(x_BCHW)
-        score = _score_of(network, x_BCHW, of_batch)
-        mapped = mapped or _chosen(method, network, classifier.blueprint.name, x_BCHW, score)
-        maps.append(_scaled(mapped(x_BCHW, score)).cpu().numpy())
-        on_batch(len(x_BCHW))
-    return np.concatenate(maps)
+
+    def __init__(self, targets: np.ndarray, method: str = "auto") -> None:
+        check_method(method)
+        self._targets, self._method = targets, method
+        self._mapped: _Mapped | None = None
+        self._num_done = 0
+
+    def __call__(self, classifier: Classifier, x_BCHW: torch.Tensor) -> np.ndarray:
+        """Return the maps of the next batch, float32 of shape (batch, height, width), as the network sees the images.
+
+        Their values are from 0 to 1; 1 is the maximum of each image. A map is 0 if no place increases the output.
+
+        Raises
+        ------
+        HyperparameterError
+            If the method does not suit the network.
+        """
+        network = classifier.network.eval()
+        network.train().eval()  # some layers drop tensors here that predictions have cached without gradients
+        targets = self._targets[self._num_done : self._num_done + len(x_BCHW)]
+        self._num_done += len(x_BCHW)
+        chosen = torch.from_numpy(np.asarray(targets, np.int64)).to(x_BCHW.device)
+
+        def score(outputs: torch.Tensor) -> torch.Tensor:
+            return outputs.float().gather(1, chosen[: len(outputs), None])[:, 0]
+
+        if self._mapped is None:
+            self._mapped = _chosen(self._method, network, classifier.blueprint.name, x_BCHW, score)
+        maps: np.ndarray = _scaled(self._mapped(x_BCHW, score)).cpu().numpy()
+        return maps
 
 
 _Mapped = Callable[[torch.Tensor, Score], torch.Tensor]
@@ -196,16 +194,6 @@ def _drop_without(network: torch.nn.Module, x_BCHW: torch.Tensor, score: Score, 
         kept_B1HW = torch.nn.functional.interpolate(kept_B1HW, tuple(x_BCHW.shape[2:]))
         without += float(score(network.forward(kept_B1HW * x_BCHW + (1 - kept_B1HW) * mean_BC11)).mean())
     return whole - without / len(BLOTTED_PARTS)
-
-
-def _score_of(network: torch.nn.Module, x_BCHW: torch.Tensor, targets: np.ndarray | None) -> Score:
-    """Return what is to be explained of a batch: one output of each image."""
-    if targets is None:
-        with torch.no_grad():
-            chosen = network.forward(x_BCHW).argmax(1)
-    else:
-        chosen = torch.from_numpy(np.asarray(targets, np.int64)).to(x_BCHW.device)
-    return lambda outputs: outputs.float().gather(1, chosen[: len(outputs), None])[:, 0]
 
 
 def _activation_maps(

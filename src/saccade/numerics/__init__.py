@@ -1,1 +1,1 @@
-"""Where and how a network is computed: device, precision, memory format, compilation."""
+"""Device, precision, memory format and compilation of a network."""

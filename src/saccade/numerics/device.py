@@ -1,4 +1,4 @@
-"""Which device, and which number format and memory order on it."""
+"""Devices, and the number format and memory format on them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torc
 
 
 def choose_device(name: str | None = None) -> torch.device:
-    """Return the device of that name, or the best one here: CUDA, then Apple's MPS, then the CPU."""
+    """Return the device of that name, or the best available: CUDA, then Apple's MPS, then the CPU."""
     if name is not None:
         return torch.device(name)
     if torch.cuda.is_available():
@@ -24,19 +24,19 @@ def choose_device(name: str | None = None) -> torch.device:
 
 
 def half_precision(device: torch.device) -> torch.dtype:
-    """Return the 16-bit format of a device: bfloat16, or float16 on GPUs that only emulate the former."""
+    """Return the 16-bit format of a device: bfloat16, or float16 on GPUs that only emulate bfloat16."""
     if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
         return torch.float16
     return torch.bfloat16
 
 
 def is_half_native(device: torch.device) -> bool:
-    """Say whether a device computes in 16 bits itself, so that it is worth trying; others only emulate it."""
+    """Return whether a device supports 16-bit arithmetic in hardware."""
     if device.type == "cuda":
         return True
     if device.type != "cpu":
         return False
-    # torch has no public question for this; without an answer, no.
+    # torch has no public function for this; where these are missing, the answer is no.
     checks = [getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")]
     if any(check() for check in checks if check is not None):
         return True
@@ -47,20 +47,20 @@ def is_half_native(device: torch.device) -> bool:
 
 @dataclass(frozen=True)
 class Numerics:
-    """The number format and memory order of the arithmetic; weights, batch statistics and losses stay in 32 bits.
+    """Number format and memory format of the arithmetic; weights, batch statistics and losses stay in float32.
 
     Attributes
     ----------
     device : torch.device
-        Where the arithmetic is done.
+        The device.
     dtype : torch.dtype
-        float32, bfloat16 or float16; float16 needs its gradients scaled.
+        float32, bfloat16 or float16; float16 requires gradient scaling.
     channels_last : bool
-        Whether the channels of a pixel lie side by side, in images and in the weights of convolutions.
+        Memory format of images and of the weights of convolutions.
     compiled : bool
         Whether networks are compiled by `torch.compile`.
     num_threads : int or None
-        CPU threads; None is all that there are, or that a trial may have.
+        CPU threads; None is all that a trial may use.
 
     Examples
     --------
@@ -78,16 +78,16 @@ class Numerics:
     def choose(
         cls, device: torch.device, amp: bool | None, channels_last: bool | None = None, compiled: bool | None = None
     ) -> Numerics:
-        """Return what is used on `device` where nothing was measured, or is fixed by the arguments that are not None.
+        """Return the default numerics of a device; arguments that are not None override it.
 
         Parameters
         ----------
         device
-            Where the arithmetic is done.
+            The device.
         amp
             16 bits or not; None is yes on a CUDA device.
         channels_last
-            None is yes: it was the faster order for nearly every network measured on CPUs, and is on GPUs with 16 bits.
+            None is yes: it was faster for nearly every network measured on CPUs, and is on GPUs with 16 bits.
         compiled
             None is no.
         """
@@ -103,47 +103,47 @@ class Numerics:
 
     @property
     def memory_format(self) -> torch.memory_format:
-        """The memory order as torch names it."""
+        """Torch's memory format."""
         return torch.channels_last if self.channels_last else torch.contiguous_format
 
     def autocast(self) -> contextlib.AbstractContextManager[object]:
-        """Return the context in which forward passes run."""
+        """Return the context of forward passes."""
         if self.dtype is torch.float32:
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, self.dtype)
 
     def threads(self) -> contextlib.AbstractContextManager[None]:
-        """Return the context in which torch has the threads that are meant, so far as it may have them."""
+        """Return a context with this number of threads, limited by the current one."""
         return cpu_threads(self.num_threads and min(self.num_threads, torch.get_num_threads()))
 
     def place(self, network: torch.nn.Module) -> torch.nn.Module:
-        """Move a network to the device, in the memory order; it is changed, and returned."""
+        """Move a network to the device and memory format, in place; return it."""
         network = network.to(self.device).to(memory_format=self.memory_format)
         if self.compiled:
             network.compile()
         return network
 
     def to_json(self) -> dict[str, Any]:
-        """Return all but the device, for `from_json`."""
+        """Return a record without the device, for `from_json`."""
         fields = asdict(self)
         del fields["device"]
         return {**fields, "dtype": str(self.dtype).removeprefix("torch.")}
 
     @classmethod
     def from_json(cls, record: dict[str, Any], device: torch.device) -> Numerics:
-        """Return what `to_json` wrote, on a device.
+        """Return the numerics of a record on a device.
 
         Raises
         ------
         KeyError, TypeError
-            When it is no such record.
+            If it is not a record of `to_json`.
         """
         return cls(device, **{**record, "dtype": _DTYPES[record["dtype"]]})
 
 
 @contextlib.contextmanager
 def cpu_threads(num: int | None) -> Iterator[None]:
-    """Give torch so many threads for the while; None leaves it as it is."""
+    """Context in which torch uses this number of threads; None changes nothing."""
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(num or before)

@@ -1,7 +1,6 @@
-"""`ImageClassifier` and `ImageRegressor`: the predictor as scikit-learn's own tools want it.
+"""`ImageClassifier` and `ImageRegressor`: scikit-learn estimators around `ImagePredictor`.
 
-They take part in `Pipeline`, `GridSearchCV`, `cross_val_score`, `clone` and pickling. What they do is done by
-`ImagePredictor`; what is here is how scikit-learn hands over images, labels and arguments.
+They work with `Pipeline`, `GridSearchCV`, `cross_val_score`, `clone` and pickle.
 """
 
 from __future__ import annotations
@@ -21,10 +20,10 @@ from sklearn.utils import assert_all_finite, check_consistent_length, column_or_
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from saccade.data.decoding import read_image
 from saccade.data.examples import ImageLike
 from saccade.data.sources.arrays import as_uint8, image_list, pixel_range_of, rows_as_images
 from saccade.errors import DataError, ImageReadError
+from saccade.inference.pipeline import Predictions
 from saccade.predictor import ImagePredictor
 from saccade.searcher.base import Searcher
 from saccade.tasks.metrics import EvalMetric
@@ -33,7 +32,7 @@ _NESTED = "hyperparameters__"
 
 
 class _ImageEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
-    """What both estimators share: arguments, images, and where the fitted predictor is kept."""
+    """Arguments, images, and storage of the fitted predictor, for both estimators."""
 
     def __init__(
         self,
@@ -87,10 +86,12 @@ class _ImageEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has 
         return tags
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return a state that needs no folder: in place of the predictor, the bytes of its files."""
+        """Return a state that refers to no folder: it contains the bytes of the predictor's files."""
         state: dict[str, Any] = dict(super().__getstate__())
         if predictor := state.pop("predictor_", None):
-            state["predictor_files"] = {file.name: file.read_bytes() for file in Path(predictor.save()).iterdir()}
+            folder = Path(predictor.save())
+            files = [path for path in folder.rglob("*") if path.is_file()]
+            state["predictor_files"] = {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -100,13 +101,14 @@ class _ImageEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has 
         if files is not None:
             folder = _new_folder()
             for name, content in files.items():
+                (folder / name).parent.mkdir(exist_ok=True)
                 (folder / name).write_bytes(content)
             self.predictor_ = self._load(folder)
 
     def _load(self, folder: Path) -> ImagePredictor:
-        """Return the predictor in a folder, which goes when the predictor does."""
+        """Return the predictor in a folder, which is removed together with the predictor."""
         predictor = ImagePredictor.load(folder, self.verbosity)
-        predictor.eval_metric = self.eval_metric  # a function of one's own is in no file
+        predictor.eval_metric = self.eval_metric  # a function is not saved
         weakref.finalize(predictor, shutil.rmtree, folder, ignore_errors=True)
         return predictor
 
@@ -114,7 +116,7 @@ class _ImageEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has 
         images = self._images(X, reset=True)
         check_consistent_length(images, labels)
         if len(images) < 2:
-            raise DataError("X holds 1 sample; expected 2 at least, to learn from one and judge by the other")
+            raise DataError("X has 1 sample; expected at least 2, for training and validation")
         pixel_range = pixel_range_of(images)
         column = _column([as_uint8(image, pixel_range) for image in images])
         with self._run_folder() as run:
@@ -145,17 +147,24 @@ class _ImageEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has 
             **(self.fit_options or {}),
         }
 
-    def _pictures(self, X: Any) -> list[ImageLike]:
-        """Return images that can be predicted."""
+    def _predictions(self, X: Any) -> Predictions:
+        """Predict images; one that cannot be read is an error, as scikit-learn's metrics require all predictions."""
         check_is_fitted(self, "predictor_")
-        return [as_uint8(image, self.pixel_range_) for image in self._images(X, reset=False)]
+        images = [as_uint8(image, self.pixel_range_) for image in self._images(X, reset=False)]
+        found = self.predictor_.pipeline.predict(images, verbosity=self.verbosity)
+        if found.errors:
+            first, reason = min(found.errors.items())
+            name = str(image) if isinstance(image := images[first], str | Path) else f"X[{first}]"
+            more = f"; {len(found.errors) - 1} more cannot be read either" if len(found.errors) > 1 else ""
+            raise ImageReadError(f"{name} cannot be read: {reason}{more}; leave out unreadable images")
+        return found
 
     def _images(self, X: Any, reset: bool) -> list[ImageLike]:
-        """Return paths, bytes, pictures, or arrays whose numbers are of any scale."""
+        """Return paths, bytes, pictures, or arrays of numbers of any scale."""
         images = image_list(X)
         if images is None:
             return list(self._lay_out(validate_data(self, X, reset=reset)))
-        if reset:  # there are no columns; an earlier fit may have had some
+        if reset:  # an earlier fit may have had columns
             for name in {"n_features_in_", "feature_names_in_"} & vars(self).keys():
                 delattr(self, name)
         return images
@@ -165,33 +174,33 @@ class _ImageEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has 
 
 
 class ImageClassifier(ClassifierMixin, _ImageEstimator):  # type: ignore[misc]  # scikit-learn has no types
-    """Finds the best image classifier that a time limit can buy; an estimator of scikit-learn's kind.
+    """A scikit-learn classifier that finds the best image classifier within a time limit.
 
     Parameters
     ----------
     time_limit : float, "auto" or None
-        Seconds of one fit, of which cross-validation makes many. "auto" is 7200, or the preset's; None is no limit.
+        Seconds of one fit; cross-validation makes many fits. "auto" is 7200, or the preset's; None is no limit.
     hyperparameters : mapping or None
-        As in `ImagePredictor.fit`. In `set_params` and `GridSearchCV`, ``hyperparameters__lr`` is one of them alone.
+        As in `ImagePredictor.fit`. In `set_params` and `GridSearchCV`, ``hyperparameters__lr`` is a single one.
     presets : str, list of str or None
         As in `ImagePredictor.fit`.
     num_trials : int or None
-        Trials of one fit at most; None leaves it to the preset, the time limit and the size of the space.
+        Maximum number of trials of one fit; None depends on the preset, the time limit and the size of the space.
     searcher : str, Searcher or None
-        Who proposes configurations; None is ``random``.
+        The search algorithm; None is ``random``.
     holdout_frac : float or None
-        Part of the images to choose the best trial by, between 0 and 1; None is a tenth, or less of very many.
+        Fraction of the images in the validation set, between 0 and 1; None is a tenth, or less of very many.
     eval_metric : str, callable or None
-        The figure to choose it by; `score` stays the accuracy, as in all of scikit-learn's classifiers.
+        The metric used for model selection; `score` is the accuracy, as in all scikit-learn classifiers.
     weights : path or None
         A file of pretrained weights, or a folder of such files.
     image_shape : tuple of int or None
-        The shape, (height, width) or (height, width, channels), of images that come as rows of a table. None: they are
-        squares.
+        The shape, (height, width) or (height, width, channels), of images that are rows of a table. None means
+        that they are square.
     random_state : int, RandomState or None
         Seed of the split, the search and the training; None draws one.
     path : str, Path or None
-        The run folder, which each fit replaces; None is a temporary one. Leave it None where fits run in parallel.
+        The run folder, which each fit replaces; None is a temporary one. Use None if fits run in parallel.
     verbosity : int
         As in `ImagePredictor`.
     fit_options : mapping or None
@@ -204,9 +213,9 @@ class ImageClassifier(ClassifierMixin, _ImageEstimator):  # type: ignore[misc]  
     predictor_ : ImagePredictor
         The fitted predictor, with its `leaderboard` and `fit_summary`. It owns a temporary folder; `save` keeps it.
     pixel_range_ : tuple of float or None
-        The numbers that are black and white; None where images were no arrays.
+        The numbers of black and white; None if the images were not arrays.
     n_features_in_ : int
-        Numbers in a row; only where images came as rows of a table.
+        Numbers in a row; only if the images were rows of a table.
 
     Notes
     -----
@@ -216,11 +225,11 @@ class ImageClassifier(ClassifierMixin, _ImageEstimator):  # type: ignore[misc]  
     - an array of shape (n, height, width) or (n, height, width, channels), of 1, 3 or 4 channels;
     - a table of numbers, each row of which is a flattened image, as in `sklearn.datasets.load_digits`.
 
-    Numbers of type uint8 and bool are taken as they are. Others are scaled by what was seen in `fit`: from [0, 1] where
-    all were in it, and from [0, 255] where all were uint8, else from the smallest to the largest.
+    Numbers of type uint8 and bool are used unchanged. Others are scaled by the range of the images in `fit`: from
+    [0, 1] if all were in it, from [0, 255] if all were uint8, else from the smallest to the largest.
 
-    A pickle holds the predictor's own files, which are safetensors and JSON, and can be loaded on any machine; it is as
-    large as the weights. As with all pickles, load only what you trust; `predictor_.save` needs no trust.
+    A pickle contains the predictor's files, which are safetensors and JSON, and can be loaded on any machine; it is as
+    large as the weights. As with all pickles, load only what you trust. Loading what `predictor_.save` wrote is safe.
 
     Examples
     --------
@@ -233,7 +242,7 @@ class ImageClassifier(ClassifierMixin, _ImageEstimator):  # type: ignore[misc]  
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
-        tags.classifier_tags.poor_score = True  # on the generated tables that this tag is about; they are no pictures
+        tags.classifier_tags.poor_score = True  # on generated tables, which are not pictures
         return tags
 
     def fit(self, X: Any, y: Any) -> ImageClassifier:
@@ -244,7 +253,7 @@ class ImageClassifier(ClassifierMixin, _ImageEstimator):  # type: ignore[misc]  
         X : array-like
             Images: see the notes of the class.
         y : array-like, shape (num_images,)
-            One label an image: text, numbers or truth values.
+            One label per image: text, numbers or booleans.
 
         Returns
         -------
@@ -254,44 +263,40 @@ class ImageClassifier(ClassifierMixin, _ImageEstimator):  # type: ignore[misc]  
         Raises
         ------
         DataError, HyperparameterError, UnknownNameError
-            When an argument is wrong; nothing has been trained then.
+            If an argument is invalid; nothing was trained then.
         """
         labels = _labels(self, y)
         check_classification_targets(labels)
         distinct = np.unique(labels)
         self._fit(X, labels, "binary" if len(distinct) == 2 else "multiclass")
-        # All images of a class may have been unreadable.
+        # A class is missing if all of its images are unreadable.
         known = set(self.predictor_.classes)
         self.classes_ = distinct[[label in known for label in distinct.tolist()]]
         return self
 
     def predict(self, X: Any) -> np.ndarray:
-        """Return the likeliest label of each image, as an array of shape (num_images,).
+        """Return the label of each image, as an array of shape (num_images,).
 
         Raises
         ------
         ImageReadError
-            When one of the images cannot be read.
+            If one of the images cannot be read.
         sklearn.exceptions.NotFittedError
             Before `fit`.
         """
-        probabilities = self.predict_proba(X)
-        labels: np.ndarray = self.classes_[probabilities.argmax(1)]
+        labels: np.ndarray = self.classes_[self._predictions(X).main_class]
         return labels
 
     def predict_proba(self, X: Any) -> np.ndarray:
-        """Return the probabilities of the classes, float32 of shape (num_images, num_classes); else as `predict`."""
-        images = self._pictures(X)
-        probabilities = np.asarray(self.predictor_.predict_proba(images, as_pandas=False))
-        _refuse_unreadable(images, np.isnan(probabilities[:, 0]))
-        return probabilities
+        """Return calibrated probabilities, float32 of shape (num_images, num_classes); raises as `predict`."""
+        return self._predictions(X).predictions
 
 
 class ImageRegressor(RegressorMixin, _ImageEstimator):  # type: ignore[misc]  # scikit-learn has no types
-    """Finds the best network that a time limit can buy to tell a number from an image.
+    """A scikit-learn regressor that finds the best network to predict numbers from images within a time limit.
 
-    It is an estimator of scikit-learn's kind. Parameters, attributes (but for ``classes_``) and the forms of images are
-    those of `ImageClassifier`; `score` is R², and `eval_metric` is ``rmse`` by itself.
+    Parameters, attributes (except ``classes_``) and the forms of images are those of `ImageClassifier`; `score` is R²,
+    and the default `eval_metric` is ``rmse``.
 
     Examples
     --------
@@ -303,11 +308,11 @@ class ImageRegressor(RegressorMixin, _ImageEstimator):  # type: ignore[misc]  # 
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
-        tags.regressor_tags.poor_score = True  # on the generated tables that this tag is about; they are no pictures
+        tags.regressor_tags.poor_score = True  # on generated tables, which are not pictures
         return tags
 
     def fit(self, X: Any, y: Any) -> ImageRegressor:
-        """Search networks and hyperparameters, and keep the best; `y` is one number an image, else as the classifier.
+        """Search networks and hyperparameters, and keep the best; `y` is one number an image, as `ImageClassifier.fit`.
 
         Returns
         -------
@@ -323,11 +328,8 @@ class ImageRegressor(RegressorMixin, _ImageEstimator):  # type: ignore[misc]  # 
         return self
 
     def predict(self, X: Any) -> np.ndarray:
-        """Return the number of each image, as an array of shape (num_images,); raises as the classifier's does."""
-        images = self._pictures(X)
-        numbers = self.predictor_.predict(images, as_pandas=False)
-        _refuse_unreadable(images, np.asarray(pd.isna(numbers)))
-        return np.asarray(numbers, np.float64)
+        """Return the number of each image, float64 of shape (num_images,); raises as `ImageClassifier.predict`."""
+        return np.asarray(self._predictions(X).predictions[:, 0], np.float64)
 
 
 def _labels(estimator: object, y: Any) -> np.ndarray:
@@ -340,30 +342,11 @@ def _labels(estimator: object, y: Any) -> np.ndarray:
 
 
 def _column(images: Sequence[ImageLike]) -> np.ndarray:
-    """Return images as an array of objects, which NumPy would not make of arrays by itself."""
+    """Return images as an array of objects; NumPy would stack arrays of equal shape."""
     column = np.empty(len(images), object)
     for index, image in enumerate(images):
         column[index] = image
     return column
-
-
-def _refuse_unreadable(images: Sequence[ImageLike], is_unreadable: np.ndarray) -> None:
-    """Raise for images that got no prediction: scikit-learn's metrics want one for each."""
-    indices = np.flatnonzero(is_unreadable)
-    if not len(indices):
-        return
-    first = images[indices[0]]
-    name = str(first) if isinstance(first, str | Path) else f"X[{indices[0]}]"
-    more = f"; nor can {len(indices) - 1} more" if len(indices) > 1 else ""
-    raise ImageReadError(f"{name} cannot be read: {_reason(first)}{more}; leave out what cannot be read")
-
-
-def _reason(image: ImageLike) -> str:
-    try:
-        read_image(image)
-    except ImageReadError as error:
-        return str(error)
-    return "not when it was predicted, though it can be now"
 
 
 def _new_folder() -> Path:

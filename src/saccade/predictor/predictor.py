@@ -5,33 +5,51 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
+import torch
+from PIL import Image
 
 from saccade.data.dataset import ImageDataset
-from saccade.data.examples import Examples, read_labelled_examples
+from saccade.data.examples import Examples, ImageLike, read_examples, read_labelled_examples
 from saccade.deadline import Deadline
-from saccade.errors import HyperparameterError
+from saccade.errors import HyperparameterError, NotFittedError
 from saccade.fit.fitting import run_fit
 from saccade.fit.options import FitOptions, document_options
 from saccade.fit.presets import find_preset, small_networks
 from saccade.fit.resuming import EarlierRun, read_request
 from saccade.fit.run_folder import FitRequest
 from saccade.fit.searching import is_gpu_wanted
-from saccade.inference.saved import SavedPredictor
-from saccade.insight.training_images import copy_embeddings
+from saccade.inference.evaluation import evaluation, labels_by_name
+from saccade.inference.pipeline import InferencePipeline, Predictions
+from saccade.inference.postprocessing import AbstentionRule, check_fraction
+from saccade.inference.saved import SavedPredictor, choose
+from saccade.insight.embeddings import EmbeddedImages
+from saccade.insight.label_issues import check_has_classes, label_issues
+from saccade.insight.near_duplicates import near_duplicates
+from saccade.insight.neighbours import nearest_images
+from saccade.insight.overlays import check_form, in_form
+from saccade.insight.reasons import check_numbers, find_reasons
+from saccade.insight.saliency import SaliencyMapper, check_method, target_numbers
+from saccade.insight.training_images import copy_embeddings, embedded_training_images
 from saccade.models.catalogue import list_models
-from saccade.predictor.choosing import choose
-from saccade.predictor.insightful import InsightfulPredictor
+from saccade.report.reasons import Reason, reasons_figure
+from saccade.selection.summary import leaderboard
 from saccade.space import Categorical
-from saccade.tasks.metrics import EvalMetric
+from saccade.tasks.metrics import EvalMetric, make_metric
 from saccade.training.recipes.default_space import default_space
 from saccade.training.recipes.recipe import canonical, recipe_space
 
+if TYPE_CHECKING:
+    from saccade.data.gallery import Gallery
 
-class ImagePredictor(InsightfulPredictor):
-    """Finds the best image classifier that a time limit can buy, and is that classifier.
+
+class ImagePredictor:
+    """Finds the best image classifier within a time limit, and predicts with it.
+
+    Threads may share a fitted predictor. A pickle of it refers to its folder; to move a predictor, use `save`.
 
     Parameters
     ----------
@@ -39,18 +57,18 @@ class ImagePredictor(InsightfulPredictor):
         The label column's name. Several names are columns of 0 and 1, one for each label that an image may have: a
         multilabel problem, for which `predict` returns a DataFrame of these columns.
     problem_type : {"binary", "multiclass", "multilabel", "regression"} or None
-        None: seen from the labels; see `saccade.tasks.labels.infer_problem_type`.
+        None infers it from the labels: see `saccade.tasks.labels.infer_problem_type`.
     eval_metric : str, callable or None
-        The figure on the validation images that chooses: scikit-learn's by name, a function ``f(y_true, y_pred)``, or a
-        scorer; see `saccade.tasks.metrics.make_metric`. None is ``accuracy``; ``f1_micro`` for multilabel problems,
-        ``rmse`` for regression.
+        The metric used for model selection: scikit-learn's by name, a function ``f(y_true, y_pred)``, or a scorer; see
+        `saccade.tasks.metrics.make_metric`. None is ``accuracy``; ``f1_micro`` for multilabel problems, ``rmse`` for
+        regression.
     path : str, Path or None
         The run folder; None makes a new one in ``saccade_runs``.
     verbosity : int
         0 is silent; 1 shows warnings and the result; 2 shows trials; 3 shows every epoch.
     sample_weight : str or None
-        The name of a column of the training data that says how much each image counts in the loss: numbers, 0 or more.
-        The figures on the validation images are not weighted.
+        The name of a column of the training data with the weight of each image in the loss, 0 or more. Metrics on the
+        validation images are not weighted.
 
     Examples
     --------
@@ -71,12 +89,14 @@ class ImagePredictor(InsightfulPredictor):
         verbosity: int = 2,
         sample_weight: str | None = None,
     ) -> None:
-        super().__init__(eval_metric, verbosity)
         self.label = label
         self.problem_type = problem_type
+        self.eval_metric = eval_metric
+        self.verbosity = verbosity
         self.sample_weight = sample_weight
         self._given_path = path
         self._path = None if path is None else Path(path)
+        self._pipeline: InferencePipeline | None = None
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:  # noqa: ARG002  scikit-learn's signature
         """Return the arguments that this predictor was made with, as scikit-learn's estimators do."""
@@ -148,7 +168,7 @@ class ImagePredictor(InsightfulPredictor):
         settings = settings.with_defaults(preset.options)
         limit_s = settings.limit_s
         deadline = Deadline(limit_s, used_s=earlier.used_s if earlier else 0.0)
-        start = self._fitted() if settings.warm_start else None
+        start = self._saved if settings.warm_start else None
         hyperparameters = canonical(settings.hyperparameters)
         if start and hyperparameters.get("model", started := start.summary["best_config"]["model"]) != started:
             raise HyperparameterError(
@@ -213,7 +233,7 @@ class ImagePredictor(InsightfulPredictor):
         """
         earlier = EarlierRun.find(Path(path))
         if earlier is not None and earlier.is_finished:
-            return cls.load(path, *([] if verbosity is None else [verbosity]))
+            return cls.load(path) if verbosity is None else cls.load(path, verbosity)
         limit = FitOptions.of({"time_limit": time_limit}).time_limit
         request = read_request(Path(path), limit, verbosity)
         deadline = Deadline(request.time_limit_s, used_s=earlier.used_s if earlier else 0.0)
@@ -226,9 +246,460 @@ class ImagePredictor(InsightfulPredictor):
         return EarlierRun.find(Path(self._given_path))
 
     def _fit(self, request: FitRequest, deadline: Deadline, earlier: EarlierRun | None) -> ImagePredictor:
-        self._saved, self._classifiers = run_fit(request, deadline, earlier), None
-        self._path = self._saved.folder.parent
+        self._pipeline = InferencePipeline(run_fit(request, deadline, earlier))
+        self._path = self._pipeline.saved.folder.parent
         return self
+
+    @property
+    def classes(self) -> list[Any]:
+        """The labels that can be predicted, in the order of the columns of `predict_proba`."""
+        return list(self._saved.problem.classes)
+
+    @property
+    def class_names(self) -> list[str]:
+        """The names of `classes`: folder names for numbered classes, else the labels as text."""
+        return self._saved.names_of_classes
+
+    @property
+    def device(self) -> torch.device:
+        """Where predictions are computed; `to` and `load` set it."""
+        return self.pipeline.device
+
+    def to(self, device: str | torch.device | None) -> ImagePredictor:
+        """Compute predictions on another device from now on, and return this predictor.
+
+        Parameters
+        ----------
+        device : str, torch.device or None
+            ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``; None is the best device available.
+
+        Raises
+        ------
+        HyperparameterError
+            If the device is invalid or not available.
+        """
+        self.pipeline.to(device)
+        return self
+
+    def warm_up(self) -> ImagePredictor:
+        """Load the networks now, measure their fastest numerics on this machine, fix them, and return this predictor.
+
+        `save` writes the numerics (precision, memory format, batch norm folding) with the predictor, for this kind of
+        device. Without it, predictions are computed in float32 on a CPU and in 16 bits on a GPU.
+
+        Examples
+        --------
+        >>> predictor.warm_up().save()                                      # doctest: +SKIP
+        """
+        self.pipeline.warm_up()
+        return self
+
+    def predict(
+        self,
+        data: Any,
+        as_pandas: bool = True,
+        *,
+        unsure: Any = None,
+        coverage: float | None = None,
+        min_proba: float | None = None,
+    ) -> pd.Series | pd.DataFrame | np.ndarray:
+        """Return the label of each image, or its number for regression.
+
+        Parameters
+        ----------
+        data : path, bytes, picture, list of these, DataFrame or ImageDataset
+            One image or many.
+        as_pandas : bool
+            False returns an array.
+        unsure : label or None
+            The value to return instead of an uncertain label, such as ``"ask a person"``. None returns all labels. Only
+            for problems with one label per image.
+        coverage : float or None
+            An image is unsure if its `predict_set` of this coverage contains more than one label. None is .9, unless
+            `min_proba` is given.
+        min_proba : float or None
+            An image is unsure if the calibrated probability of its label is lower.
+
+        Returns
+        -------
+        Series, shape (num_images,); or DataFrame, shape (num_images, num_labels), if labels are several columns
+            Labels as they were given to `fit`, with the index of `data`. None for images that cannot be read, which a
+            warning lists.
+
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+        ImageReadError
+            If no image can be read.
+        HyperparameterError, DataError
+            If `unsure`, `coverage` or `min_proba` is invalid; as in `predict_set`.
+        """
+        saved = self._saved
+        rule = AbstentionRule.of(unsure, coverage, min_proba, saved.problem, saved.postprocessing.conformal)
+        examples = read_examples(data, saved.label)
+        found = self._predict(examples, abstention=rule)
+        labels = found.labels
+        if rule is not None:
+            labels = labels.astype(object)
+            for row in np.flatnonzero(found.abstained):
+                labels[row] = rule.value
+        if as_pandas and labels.ndim == 2:
+            columns: pd.DataFrame = pd.DataFrame(labels, examples.index, columns=self.classes)
+            return columns
+        return self._series(labels, examples.index) if as_pandas else labels
+
+    def predict_set(self, data: Any, coverage: float = 0.9, as_pandas: bool = True) -> pd.Series | np.ndarray:
+        """Return a set of labels for each image, which contains the right one with a given probability.
+
+        The coverage holds for images from the distribution of the validation images, whatever the network: see
+        `saccade.inference.postprocessing.Conformal`. After `refit_full` it holds approximately, as the sets
+        are those of the network of the search.
+
+        Parameters
+        ----------
+        data, as_pandas
+            As in `predict`.
+        coverage : float
+            Probability that a set contains the right label, between 0 and 1.
+
+        Returns
+        -------
+        Series of lists, shape (num_images,)
+            Labels, the most probable first, and always the one that `predict` returns; for regression the lower and
+            upper end of an interval, as a tuple. None for images that cannot be read.
+
+        Raises
+        ------
+        HyperparameterError
+            If the coverage is invalid, or the problem is multilabel.
+        DataError
+            If there were too few validation images for the coverage.
+
+        Examples
+        --------
+        >>> predictor.predict_set("pet.jpg", coverage=0.95)                 # doctest: +SKIP
+        0    [cat, dog]
+        Name: label, dtype: object
+        """
+        saved = self._saved
+        saved.postprocessing.conformal.check(saved.problem, coverage)  # before the images are looked up
+        examples = read_examples(data, saved.label)
+        sets = self._predict(examples, coverage=coverage).sets
+        return self._series(sets, examples.index) if as_pandas else sets
+
+    def predict_proba(self, data: Any, as_pandas: bool = True) -> pd.DataFrame | pd.Series | np.ndarray:
+        """Return the probability of each class for each image; for regression, what `predict` returns.
+
+        Probabilities are calibrated (`saccade.inference.calibration`). `predict` decides by them and by the thresholds
+        that suit the `eval_metric`, so that its label need not be the most probable one.
+
+        Parameters
+        ----------
+        data, as_pandas
+            As in `predict`.
+
+        Returns
+        -------
+        DataFrame, shape (num_images, num_classes)
+            One column for each class, named by its label; NaN for images that cannot be read.
+        """
+        saved = self._saved
+        if not saved.problem.has_classes:
+            return self.predict(data, as_pandas)
+        examples = read_examples(data, saved.label)
+        probabilities = self._predict(examples).predictions
+        if not as_pandas:
+            return probabilities
+        table: pd.DataFrame = pd.DataFrame(probabilities, examples.index, columns=self.classes)
+        return table
+
+    def predict_feature(self, data: Any, as_pandas: bool = True) -> pd.DataFrame | np.ndarray:
+        """Return the input of the network's classifier layer for each image; of an ensemble, of its first network.
+
+        Parameters
+        ----------
+        data, as_pandas
+            As in `predict`.
+
+        Returns
+        -------
+        DataFrame, shape (num_images, 1)
+            A column ``image_feature`` of float32 vectors, NaN for images that cannot be read. With ``as_pandas=False``
+            an array of shape (num_images, num_features).
+        """
+        examples = read_examples(data, self._saved.label)
+        features, _ = self.pipeline.features(examples.images, self.verbosity)
+        if not as_pandas:
+            return features
+        table: pd.DataFrame = pd.DataFrame({"image_feature": list(features)}, index=examples.index)
+        return table
+
+    def evaluate(self, data: pd.DataFrame, *, interval: float | None = None, detailed: bool = False) -> dict[str, Any]:
+        """Return metrics on labelled images. Images that cannot be read are skipped, and a warning lists them.
+
+        Parameters
+        ----------
+        data : ImageDataset or DataFrame
+            Images with labels.
+        interval : float or None
+            Confidence of an interval for each metric, such as .95; None computes none. Intervals are those of a
+            bootstrap with 1,000 resamples of the images.
+        detailed : bool
+            Whether to return ``log_loss``, ``ece`` (the expected calibration error) and ``ece_by_chance`` (the one of
+            perfect probabilities on so many images), or ``mae`` for regression, as well.
+
+        Returns
+        -------
+        dict
+            ``top1``; ``top5`` for more than five classes; for multilabel problems ``f1_micro`` and ``subset_accuracy``;
+            for regression ``rmse``. With an `eval_metric`, that as well (a function is not saved with a predictor).
+            With `interval`, also its lower and upper end, named ``top1_interval``; NaN if the metric is not defined in
+            any resample.
+
+        Examples
+        --------
+        >>> predictor.evaluate(test, interval=0.95)                         # doctest: +SKIP
+        {'top1': 0.94, 'top1_interval': (0.91, 0.96)}
+        """
+        if interval is not None:
+            check_fraction("interval", interval)
+        saved = self._saved
+        examples = read_labelled_examples(data, saved.label)
+        labels = labels_by_name(examples, saved)
+        found = self._predict(examples)
+        rows = np.setdiff1d(np.arange(len(examples)), list(found.errors))
+        metric = None if self.eval_metric is None else make_metric(self.eval_metric, saved.problem)
+        predictions, adjusted = found.predictions[rows], found.adjusted[rows]
+        targets = saved.problem.encode(labels.iloc[rows])
+        return evaluation(targets, predictions, adjusted, saved.problem, metric, detailed=detailed, interval=interval)
+
+    def fit_summary(self) -> dict[str, Any]:
+        """Return the metrics of the best trial and the history of the search.
+
+        Returns
+        -------
+        dict
+            ``train_acc``, ``valid_acc``, ``total_time`` (seconds), ``best_config``, ``fit_history`` and more; the
+            accuracies are those of the best epoch of the best trial, whose weights this predictor has. ``ensemble``
+            lists the members (``trial``, ``model``, ``weight``) of an ensemble; then ``valid_score`` and the
+            accuracies are the ensemble's, and ``best_trial`` is its first member. ``valid_score_how`` describes how
+            they were estimated, and ``cross_fitted_scores`` compares ensembles and single networks by cross-fitting.
+            ``temperature`` and ``logit_adjustment`` are those of the calibration; accuracies are without it.
+        """
+        return dict(self._saved.summary)
+
+    def leaderboard(self) -> pd.DataFrame:
+        """Return a table of all trials, the best first, failed ones last and with their reasons."""
+        return leaderboard(self._saved.trials)
+
+    def explain(
+        self, data: Any, method: str = "auto", target: Any = None, form: str = "network"
+    ) -> np.ndarray | list[np.ndarray | None] | list[Image.Image | None]:
+        """Return saliency maps: which places of each image increase the score of a label.
+
+        Of an ensemble, the first member is explained, which has the highest score.
+
+        Parameters
+        ----------
+        data
+            As in `predict`.
+        method : {"auto", "grad_cam", "hires_cam", "smooth_grad"}
+            See `saccade.insight.saliency`; "auto" suits every network.
+        target : label, sequence of labels or None
+            The label to explain: one for all images, or one for each. None is the label that `predict` returns, and for
+            multilabel problems the most probable one.
+        form : {"network", "image", "overlay"}
+            "network" returns maps of the network's input, the central crop of the image; "image" maps of the whole
+            image, 0 outside of the crop; "overlay" pictures of these over the images.
+
+        Returns
+        -------
+        ndarray of float32, shape (num_images, height, width)
+            From 0 to 1 in each image; NaN for those that cannot be read. For the other forms a list with an array of
+            shape (height, width), or a Pillow image, for each image; None for those that cannot be read.
+
+        Raises
+        ------
+        UnknownNameError
+            If there is no such method, target or form.
+        HyperparameterError
+            If the method does not suit the network.
+
+        Examples
+        --------
+        >>> predictor.explain("cat.jpg", form="overlay")[0].save("why.png")    # doctest: +SKIP
+        """
+        pipeline, saved = self.pipeline, self._saved
+        check_method(method)
+        check_form(form)
+        examples = read_examples(data, saved.label)
+        targets = target_numbers(target, saved.problem, saved.names_of_classes, len(examples))
+        if targets is None:
+            targets = pipeline.predict(examples.images).main_class
+        (maps,), errors = pipeline.run(examples.images, SaliencyMapper(targets, method), 1, self.verbosity)
+        return in_form(form, maps, examples, errors, saved.blueprint.input)
+
+    def nearest(self, data: Any, k: int = 5, among: Any = None) -> pd.DataFrame:
+        """Return the training images that are most similar to each image, by the network's features.
+
+        Parameters
+        ----------
+        data
+            As in `predict`.
+        k : int
+            Number of training images for each image.
+        among : ImageDataset, DataFrame, list or None
+            Images to search instead. None is the training images, which are looked up in the run folder at the first
+            call; their features are then saved with the predictor if they take no more than 64 MB.
+
+        Returns
+        -------
+        DataFrame
+            ``query`` (from the index of `data`), ``rank`` from 1, ``image``, ``label`` and ``similarity``, the cosine
+            of the features. Images that cannot be read have no rows.
+
+        Raises
+        ------
+        DataError
+            If `among` is required: see `saccade.insight.training_images`.
+        """
+        return nearest_images(self._embedded(data), self._training_images(among), k)
+
+    def why(self, data: Any, k: int = 4, num_images: int = 12, among: Any = None) -> Gallery:
+        """Draw why images get their labels: the places that the network looks at, and the most similar training images.
+
+        There is a row for each image: the image with its predicted label (in red, and with the true label, if it is
+        wrong); its saliency overlay; and the most similar training images, whose label is marked by ≠ if it is not the
+        predicted one.
+
+        Parameters
+        ----------
+        data
+            As in `predict`. Of more than `num_images` images, the most interesting are drawn: first the mistakes, if
+            labels are known, those with the highest confidence first, then the images with the lowest confidence. For
+            regression these are the largest errors, and without labels the first images.
+        k : int
+            Number of training images for each image, at most 50.
+        num_images : int
+            Maximum number of images, at most 200.
+        among
+            As in `nearest`.
+
+        Returns
+        -------
+        Gallery
+            A `matplotlib.figure.Figure`; ``savefig`` writes it, and notebooks show it.
+
+        Raises
+        ------
+        HyperparameterError
+            If `k` or `num_images` is invalid.
+        DataError
+            If the training images are not found: as `nearest`.
+
+        Examples
+        --------
+        >>> predictor.why(test).savefig("why.png")                          # doctest: +SKIP
+        """
+        return reasons_figure(self.reasons(data, k, num_images, among))
+
+    def reasons(self, data: Any, k: int = 4, num_images: int = 12, among: Any = None) -> list[Reason]:
+        """Return what `why` draws: for each image the label, an overlay, and the most similar training images.
+
+        Parameters
+        ----------
+        data, k, num_images, among
+            As in `why`.
+
+        Returns
+        -------
+        list of saccade.report.reasons.Reason
+            The rows of the picture. Those of images that cannot be read have no `predicted`.
+
+        Raises
+        ------
+        HyperparameterError, DataError
+            As `why`.
+
+        Examples
+        --------
+        >>> predictor.reasons("cat.jpg")[0].neighbours[0].label             # doctest: +SKIP
+        'cat'
+        """
+        pipeline = self.pipeline
+        check_numbers(k, num_images)
+        examples, train = read_examples(data, self._saved.label), self._training_images(among)
+        return find_reasons(pipeline, examples, train, k, num_images, self._embedded_examples, self.verbosity)
+
+    def near_duplicates(self, data: Any, among: Any = None, threshold: float | None = None) -> pd.DataFrame:
+        """Return pairs of images that show the same picture: resized, encoded anew, cropped, mirrored or brightened.
+
+        Parameters
+        ----------
+        data
+            As in `predict`.
+        among
+            Images in which copies are searched; None is `data` itself.
+        threshold : float or None
+            See `saccade.insight.near_duplicates.near_duplicates`.
+
+        Returns
+        -------
+        DataFrame
+            A row for each pair: ``index``, ``image``, ``other_index``, ``other_image``, ``similarity``,
+            ``pixel_similarity``, ``is_mirrored``, and ``label`` and ``other_label`` if they are known.
+        """
+        return near_duplicates(self._embedded(data), None if among is None else self._embedded(among), threshold)
+
+    def find_leaks(self, test: Any, among: Any = None, threshold: float | None = None) -> pd.DataFrame:
+        """Return the test images that are, or nearly are, training images, so that metrics on them are too good.
+
+        Parameters
+        ----------
+        test
+            As in `predict`.
+        among
+            The training images; None looks them up as `nearest` does.
+        threshold : float or None
+            As in `near_duplicates`.
+
+        Returns
+        -------
+        DataFrame
+            As `near_duplicates` returns it; the other image of each pair is the training image.
+        """
+        train = self._training_images(among)
+        return near_duplicates(self._embedded(test), train, threshold)
+
+    def label_issues(self, data: Any = None) -> pd.DataFrame:
+        """Return the images whose label is probably wrong, the least probable labels first.
+
+        They are found by logistic regressions on the network's features, cross-validated over the images; see
+        `saccade.insight.label_issues`.
+
+        Parameters
+        ----------
+        data : ImageDataset, DataFrame or None
+            Labelled images; None is the training images, looked up as `nearest` does.
+
+        Returns
+        -------
+        DataFrame
+            With the index of `data`: ``image``, ``label``, ``suggested_label``, ``self_confidence`` and ``rank``.
+
+        Raises
+        ------
+        DataError
+            For multilabel problems and regression; or if the training images are not found.
+        """
+        saved = self._saved
+        check_has_classes(saved.problem)
+        if data is None:
+            images = self._training_images(None)
+        else:
+            images = self._embedded_examples(read_labelled_examples(data, saved.label))
+        return label_issues(images, labels_by_name(images.examples, saved), saved.problem)
 
     def choose(
         self,
@@ -239,19 +710,19 @@ class ImagePredictor(InsightfulPredictor):
         min_score: float | None = None,
         net: Any = None,
     ) -> ImagePredictor:
-        """Return the best predictor of the search that costs no more than it may.
+        """Return the best predictor of the search within some limits of its costs.
 
-        The search must have been asked for what is limited here: ``fit(…, objectives=["accuracy", "latency"])``.
+        A cost can be limited if it was an objective: ``fit(…, objectives=["accuracy", "latency"])``.
 
         Parameters
         ----------
         max_latency_ms : float or None
-            Milliseconds for an image, as they were measured on the machine of the search.
+            Milliseconds for an image, as measured on the machine of the search.
         max_params, max_bytes : float or None
             Parameters of the network, and bytes of its weights.
         min_score : float or None
-            The least score on the validation images. With it the cheapest such predictor is returned, in the order of
-            the objectives, instead of the best one.
+            The minimum score on the validation images. With it, the cheapest such predictor is returned, in the order
+            of the objectives, instead of the best one.
         net : torch.nn.Module, callable or None
             As in `load`, for a network of your own after a predictor was loaded.
 
@@ -263,20 +734,20 @@ class ImagePredictor(InsightfulPredictor):
         Raises
         ------
         HyperparameterError
-            When there is no such predictor; the message tells what there is. Or when the search was not asked for that.
+            If there is no such predictor; the message lists the choices. Or if a limited cost was no objective.
 
         Examples
         --------
         >>> predictor.fit(train, objectives=["accuracy", "latency"])    # doctest: +SKIP
         >>> quick = predictor.choose(max_latency_ms=5)                  # doctest: +SKIP
         """
-        saved = self._fitted()
-        most = {"latency_ms": max_latency_ms, "num_params": max_params, "num_bytes": max_bytes}
-        found = saved.chosen(choose(saved.choices, most, min_score))
+        saved = self._saved
+        limits = {"latency_ms": max_latency_ms, "num_params": max_params, "num_bytes": max_bytes}
+        found = saved.chosen(choose(saved.choices, limits, min_score))
         if found.blueprint.architecture is None and found.net is None:
             found = found.with_network(net)
         predictor = type(self)(saved.label, saved.problem.type, self.eval_metric, verbosity=self.verbosity)
-        predictor._saved, predictor._path = found, self._path
+        predictor._pipeline, predictor._path = InferencePipeline(found, self.device), self._path
         return predictor
 
     def save(self, path: str | Path | None = None) -> str:
@@ -285,21 +756,23 @@ class ImagePredictor(InsightfulPredictor):
         Parameters
         ----------
         path : str, Path or None
-            The folder, which must not hold anything else; None keeps the one in the run folder.
+            The folder, which must not contain anything else; None keeps the one in the run folder.
 
         Returns
         -------
         str
             The folder.
         """
-        saved = self._fitted()
+        pipeline, saved = self.pipeline, self._saved
         folder = saved.folder if path is None else Path(path)
-        self._saved = saved.copy_to(folder)
+        pipeline.saved = saved.copy_to(folder)
         copy_embeddings(saved.folder, folder)
         return str(folder)
 
     @classmethod
-    def load(cls, path: str | Path, verbosity: int = 2, net: Any = None) -> ImagePredictor:
+    def load(
+        cls, path: str | Path, verbosity: int = 2, net: Any = None, device: str | torch.device | None = None
+    ) -> ImagePredictor:
         """Load a predictor from a folder made by `save`, or from a whole run folder.
 
         No code from the folder is run.
@@ -311,19 +784,56 @@ class ImagePredictor(InsightfulPredictor):
         verbosity : int
             As in `ImagePredictor`.
         net : torch.nn.Module, callable or None
-            The network, where it was one of your own: the module, or the function or class that makes it of the number
-            of classes. Its weights come from the folder.
+            The network, if it is one of your own: the module, or the function or class that makes it of the number of
+            classes. Its weights come from the folder.
+        device : str, torch.device or None
+            Where predictions are computed, as in `to`.
 
         Raises
         ------
         SavedPredictorError
-            When there is no predictor there, it is damaged, or its network is not the one in `net`.
+            If there is no predictor, it is damaged, or its network is not the one in `net`.
+        HyperparameterError
+            If the device is invalid or not available.
         """
-        saved = SavedPredictor.read(path).with_network(net)
+        pipeline = InferencePipeline(SavedPredictor.read(path).with_network(net), device)
+        if net is not None:
+            pipeline.module()  # raises an error now if it is another network
+        saved = pipeline.saved
         predictor = cls(saved.label, saved.problem.type, saved.eval_metric, verbosity=verbosity)
-        predictor._saved, predictor._path = saved, Path(path)
-        predictor._classifiers = None if net is None else saved.classifiers()  # a wrong network is told now
+        predictor._pipeline, predictor._path = pipeline, Path(path)
         return predictor
+
+    @property
+    def pipeline(self) -> InferencePipeline:
+        """The inference pipeline of the fitted predictor, by which all predictions are computed."""
+        if self._pipeline is None:
+            raise NotFittedError("this predictor has not been fitted; call fit(…) first, or ImagePredictor.load(path)")
+        return self._pipeline
+
+    @property
+    def _saved(self) -> SavedPredictor:
+        return self.pipeline.saved
+
+    def _predict(self, examples: Examples, **options: Any) -> Predictions:
+        return self.pipeline.predict(examples.images, verbosity=self.verbosity, **options)
+
+    def _series(self, values: np.ndarray, index: pd.Index) -> pd.Series:
+        series: pd.Series = pd.Series(values, index, name=str(self._saved.label))
+        return series
+
+    def _embedded(self, data: Any) -> EmbeddedImages:
+        return self._embedded_examples(read_examples(data, self._saved.label))
+
+    def _embedded_examples(self, examples: Examples) -> EmbeddedImages:
+        return EmbeddedImages.of(examples, self._features)
+
+    def _training_images(self, among: Any) -> EmbeddedImages:
+        """Return `among`, or the training images of the fit, with their features."""
+        return embedded_training_images(self._saved, self._features) if among is None else self._embedded(among)
+
+    def _features(self, images: list[ImageLike]) -> np.ndarray:
+        return self.pipeline.features(images, self.verbosity)[0]
 
 
 def _default_hyperparameters(

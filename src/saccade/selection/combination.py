@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from saccade.inference.average import weighted_mean
+from saccade.inference.postprocessing import weighted_mean
 from saccade.selection.candidates import Candidate, ProbeCandidate, TrainedCandidate, activate
 from saccade.selection.ensemble import MIN_IMAGES, Evaluation, best_single, cross_fit, evaluate, select_weights
 from saccade.training.task import ImageTask

@@ -20,8 +20,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from saccade.errors import DataError
-from saccade.inference.average import weighted_mean
 from saccade.inference.calibration import fit_calibration
+from saccade.inference.postprocessing import weighted_mean
 from saccade.tasks.metrics import Metric, summary_metrics
 from saccade.tasks.problem import Problem
 

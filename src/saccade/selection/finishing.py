@@ -12,7 +12,7 @@ import numpy as np
 
 from saccade.deadline import Deadline
 from saccade.events import Listener
-from saccade.inference.postprocessing import Trust
+from saccade.inference.postprocessing import Postprocessing
 from saccade.inference.saved import (
     CHOICES_FOLDER,
     MEMBERS_FOLDER,
@@ -168,25 +168,24 @@ def write_predictor(
         for trial in front:
             choices.append(_choice(trial, costs[trial.number], task, partial, is_best=trial is best))
 
-    trust = _trust(combination.predictions, combination.targets, task, first.config)
+    postprocessing = _postprocessing(combination.predictions, combination.targets, task, first.config)
     saved = SavedPredictor(
         folder=partial,
         label=label,
         problem=task.problem,
-        blueprint=first.blueprint,
         metric=task.metric.name,
         eval_metric=eval_metric,
         class_names=class_names,
         summary={
             **fit_summary(best, study.trials, task.metric.name, seconds(), first.epoch),
-            **trust.summary(task.problem, combination.is_refit),
+            **postprocessing.summary(task.problem, combination.is_refit),
             **selection_summary(combination, len(study.trials)),
         },
         trials=trial_rows(study.trials, costs, [trial.number for trial in front]),
         net=next((one.own_network for one in combination.members if one.own_network), None),
         choices=choices,
         members=members,
-        trust=trust,
+        postprocessing=postprocessing,
     )
     saved.write({})
     partial.rename(folder / PREDICTOR_FOLDER)
@@ -199,20 +198,22 @@ def write_predictor(
 def _choice(trial: Trial, costs: dict[str, float], task: ImageTask, folder: Path, *, is_best: bool) -> Choice:
     """Return a trial of the Pareto front as a choice; its weights are written unless they are the predictor's."""
     candidate = best_epoch(trial, task)
-    trust = _trust(candidate.predictions, task.val.targets, task, trial.config)
+    postprocessing = _postprocessing(candidate.predictions, task.val.targets, task, trial.config)
     summary, name = trial_summary(trial), WEIGHTS
     if not is_best:
-        summary |= {"refit_full": False, **trust.summary(task.problem)}
+        summary |= {"refit_full": False, **postprocessing.summary(task.problem)}
         name = f"{CHOICES_FOLDER}/{trial.number:04d}.safetensors"
         (folder / name).parent.mkdir(exist_ok=True)
         candidate.write_weights(folder / name, task)
-    return Choice(trial.number, costs, candidate.blueprint, summary, name, trust)
+    return Choice(trial.number, costs, candidate.blueprint, summary, name, postprocessing)
 
 
-def _trust(predictions: np.ndarray, targets: np.ndarray, task: ImageTask, config: dict[str, Any]) -> Trust:
+def _postprocessing(
+    predictions: np.ndarray, targets: np.ndarray, task: ImageTask, config: dict[str, Any]
+) -> Postprocessing:
     """Return calibration and thresholds, fitted to predictions for held-out images; none without predictions."""
     # A class has fewer training images if more of its images were held out by chance. So the class prior is that of
     # all images together.
     images = task.train.joined(task.val) if task.is_holdout else task.train
-    shares = class_priors(Recipe.of(config), images.targets, task.problem, task.class_names, images.weights)
-    return Trust.of(predictions, targets, task.problem, task.metric, shares)
+    class_prior = class_priors(Recipe.of(config), images.targets, task.problem, task.class_names, images.weights)
+    return Postprocessing.fit(predictions, targets, task.problem, task.metric, class_prior)

@@ -354,13 +354,20 @@ class Problem(ABC):
 
     # Calibration, thresholds, conformal sets
 
-    def logits(self, probabilities: np.ndarray) -> np.ndarray:
+    def logits(self, probabilities: torch.Tensor) -> torch.Tensor:
         """Return outputs that give these probabilities, in float64, finite even if a probability is 0 or 1."""
         raise self._has_no_classes("calibration")
 
-    def probabilities(self, logits: np.ndarray) -> np.ndarray:
+    def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
         """Return the probabilities of these outputs, in the dtype of `logits`."""
-        return self._expected(torch.from_numpy(logits)).numpy()
+        return self._expected(logits)
+
+    def given_labels(self, probabilities: torch.Tensor) -> torch.Tensor:
+        """Return which labels each image gets, bool of the shape of `probabilities`; for regression all True.
+
+        The largest probability gives the label; for multilabel problems, those from `THRESHOLD` on give labels.
+        """
+        return torch.ones_like(probabilities, dtype=torch.bool)
 
     def confidences(self, probabilities: np.ndarray) -> np.ndarray:
         """Return the confidences that calibration refers to, of shape (k, num_images).
@@ -394,14 +401,22 @@ class Problem(ABC):
         return self.loss_terms(predictions, targets)[:, 0]
 
     @abstractmethod
-    def prediction_sets(self, predictions: np.ndarray, min_conformity: float) -> list[Any]:
-        """Return what conforms to each prediction at least so well.
+    def prediction_sets(self, predictions: np.ndarray, in_set: np.ndarray, min_conformity: float) -> list[Any]:
+        """Return the conformal set of each image.
+
+        Parameters
+        ----------
+        predictions : ndarray, shape (num_images, num_outputs)
+            Calibrated probabilities, or numbers.
+        in_set : ndarray of bool, shape (num_images, num_outputs)
+            Which labels are in the set.
+        min_conformity : float
+            The `conformity` from which on a number is in the set.
 
         Returns
         -------
         list
-            A list of labels for each image, the likeliest first and never empty; for regression an interval
-            ``(low, high)``.
+            A list of labels for each image, the most probable first; for regression an interval ``(low, high)``.
         """
 
 
@@ -542,11 +557,14 @@ class SingleLabel(Classification):
         right: np.ndarray = predictions.argmax(1) == targets
         return right
 
-    def logits(self, probabilities: np.ndarray) -> np.ndarray:
+    def logits(self, probabilities: torch.Tensor) -> torch.Tensor:
         """Return logarithms, of which the largest of each image is 0."""
-        logs = np.log(np.maximum(probabilities.astype(np.float64), np.finfo(np.float32).tiny))
-        shifted: np.ndarray = logs - logs.max(1, keepdims=True)
-        return shifted
+        logs = probabilities.double().clamp_min(torch.finfo(torch.float32).tiny).log()
+        return logs - logs.amax(1, keepdim=True)
+
+    def given_labels(self, probabilities: torch.Tensor) -> torch.Tensor:
+        """Return True for the most probable class of each image."""
+        return functional.one_hot(probabilities.argmax(1), len(self.classes)).bool()
 
     def confidences(self, probabilities: np.ndarray) -> np.ndarray:
         """Return the probability of the likeliest class."""
@@ -557,12 +575,10 @@ class SingleLabel(Classification):
         """Return whether the likeliest class is the true one."""
         return self.are_right(probabilities, targets)[None]
 
-    def prediction_sets(self, predictions: np.ndarray, min_conformity: float) -> list[Any]:
-        """Return the classes with at least this probability, the likeliest first; always the likeliest one."""
+    def prediction_sets(self, predictions: np.ndarray, in_set: np.ndarray, min_conformity: float) -> list[Any]:
+        """Return the classes in the set, the most probable first."""
         order = np.argsort(-predictions, axis=1, kind="stable")
-        sizes = (predictions.astype(np.float32) >= np.float32(min_conformity)).sum(1)
-        rows = zip(order, sizes, strict=True)
-        return [[self.classes[number] for number in row[: max(1, size)]] for row, size in rows]
+        return [[self.classes[k] for k in row if mask[k]] for row, mask in zip(order, in_set, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -758,12 +774,14 @@ class Multilabel(Classification):
         right: np.ndarray = ((predictions >= THRESHOLD) == (targets > 0)).all(1)
         return right
 
-    def logits(self, probabilities: np.ndarray) -> np.ndarray:
+    def logits(self, probabilities: torch.Tensor) -> torch.Tensor:
         """Return the logit of each probability."""
-        p = probabilities.astype(np.float64)
-        logits: np.ndarray = np.log(np.maximum(p, np.finfo(np.float32).tiny))
-        logits -= np.log(np.maximum(1 - p, np.finfo(np.float32).eps / 4))
-        return logits
+        p, least = probabilities.double(), torch.finfo(torch.float32)
+        return p.clamp_min(least.tiny).log() - (1 - p).clamp_min(least.eps / 4).log()
+
+    def given_labels(self, probabilities: torch.Tensor) -> torch.Tensor:
+        """Return True for probabilities from `THRESHOLD` on."""
+        return probabilities >= THRESHOLD
 
     def confidences(self, probabilities: np.ndarray) -> np.ndarray:
         """Return the probability of each label."""
@@ -790,7 +808,7 @@ class Multilabel(Classification):
             "labels already, and predict_proba a calibrated probability of each label"
         )
 
-    def prediction_sets(self, predictions: np.ndarray, min_conformity: float) -> list[Any]:
+    def prediction_sets(self, predictions: np.ndarray, in_set: np.ndarray, min_conformity: float) -> list[Any]:
         """Raise a HyperparameterError: `decode` returns a set already."""
         self.require_one_class("a set of labels")
         return []
@@ -918,7 +936,7 @@ class Regression(Problem):
         conformity: np.ndarray = -np.abs(predictions[:, 0] - self.true_labels(targets))
         return conformity
 
-    def prediction_sets(self, predictions: np.ndarray, min_conformity: float) -> list[Any]:
+    def prediction_sets(self, predictions: np.ndarray, in_set: np.ndarray, min_conformity: float) -> list[Any]:
         """Return intervals around the predicted numbers."""
         return [(float(number + min_conformity), float(number - min_conformity)) for number in predictions[:, 0]]
 

@@ -1,7 +1,7 @@
-"""Classes of unequal size: weights in the loss, and a fair share in the batches.
+"""Imbalanced classes: class weights, balanced sampling and sample weights.
 
-Two ways to the same end, to be used one at a time: a weight makes an image of a small class count more, balanced
-sampling shows it more often. The third, a weight for each image, is the user's own word.
+Class weights scale the loss of a class; balanced sampling draws images of rare classes more often. Use one of them.
+Sample weights, one per image, come from the user.
 """
 
 from __future__ import annotations
@@ -20,37 +20,37 @@ from saccade.tasks.problem import Problem
 from saccade.training.recipes.recipe import Recipe, choices
 
 ClassWeight = Literal["balanced"] | Mapping[Label, float] | None
-"""How much classes count: by the inverse of their size, by a given weight, or all the same."""
+"""Class weights: inverse class frequencies, a weight per label, or none."""
 
 
 def class_weights(
     spec: ClassWeight | str, targets: np.ndarray, problem: Problem, class_names: Sequence[str] | None = None
 ) -> np.ndarray | None:
-    """Return the weights of the classes in `Problem.loss`.
+    """Return class weights for `Problem.loss`.
 
     Parameters
     ----------
     spec : "balanced", mapping or None
-        ``balanced`` weighs each class by the inverse of its number of images, as scikit-learn does. A mapping gives
-        weights, 0 or more, by label; labels that it leaves out have weight 1.
+        ``balanced`` is the inverse of the number of images, as in scikit-learn. A mapping gives weights, 0 or more, by
+        label; other labels have weight 1.
     targets : ndarray
-        Of the training images, as `Problem.encode` returned them.
+        Of the training images, from `Problem.encode`.
     problem : Problem
-        Whose classes they are.
+        With classes.
     class_names : sequence of str or None
-        Names behind the labels 0, 1, …, under which a mapping may give weights as well.
+        Names of the labels 0, 1, …, which a mapping may use as well.
 
     Returns
     -------
     ndarray of float32, shape (num_classes,), or None
-        Their mean over the training images is 1, so that a learning rate keeps its meaning; None without `spec`. For
-        multilabel problems, the weight of having the label against not having it: number of images without it by
-        number of images with it, or what the mapping says.
+        Their mean over the training images is 1, so that the best learning rate stays the same; None without `spec`.
+        For multilabel problems, the weight of positive against negative: number of negative over number of positive
+        images, or the weight in the mapping.
 
     Raises
     ------
     HyperparameterError
-        For a regression problem, or for weights that cannot be.
+        For a regression problem, or for invalid weights.
     UnknownNameError
         For a label that does not exist.
 
@@ -67,7 +67,7 @@ def class_weights(
         weights = _given_weights(spec, problem, class_names)
     elif spec == "balanced":
         weights = problem.balanced_weights(targets)
-    elif isinstance(spec, str):  # what a type checker would have found, people do
+    elif isinstance(spec, str):
         raise UnknownNameError.of("class_weight", spec, ["balanced"], "Or give a dict from label to weight.")
     else:
         raise HyperparameterError(
@@ -92,26 +92,26 @@ def _given_weights(spec: Mapping[Label, Any], problem: Problem, class_names: Seq
 
 
 def _type_hint(label: object, known: Mapping[Any, int]) -> str:
-    """Say so when a label differs from a known one by its type alone, as '1' from 1."""
+    """Return a hint if a label differs from a known one only by its type, as '1' from 1."""
     same = [name for name in known if str(name) == str(label)]
     return f"The label is {same[0]!r} of type {type(same[0]).__name__}." if same else ""
 
 
 def balanced_sampling_weights(targets: np.ndarray, problem: Problem) -> np.ndarray:
-    """Return the probabilities with which to draw training images so that each class comes equally often.
+    """Return the probability of drawing each training image so that all classes are equally frequent.
 
     Parameters
     ----------
     targets : ndarray
-        Of the training images, as `Problem.encode` returned them.
+        Of the training images, from `Problem.encode`.
     problem : Problem
-        Whose classes they are.
+        With classes.
 
     Returns
     -------
     ndarray of float64, shape (num_images,)
-        They sum to 1; for ``torch.multinomial(torch.from_numpy(weights), num_images, replacement=True)``. An image of
-        a multilabel problem is drawn for its rarest label; images without labels count as a class.
+        They sum to 1. In multilabel problems the class of an image is its rarest label; images without labels are a
+        class of their own.
 
     Raises
     ------
@@ -138,24 +138,24 @@ def class_priors(
     class_names: Sequence[str] | None = None,
     by_image: np.ndarray | None = None,
 ) -> np.ndarray | None:
-    """Return how often each class comes in training, as its images count there: what a network takes for granted.
+    """Return the class priors of training: class frequencies, weighted as in the loss.
 
     Parameters
     ----------
     recipe : Recipe
         Its class weights, or balanced sampling.
     targets : ndarray, shape (num_images,)
-        Of the training images, as `Problem.encode` returned them.
+        Of the training images, from `Problem.encode`.
     problem, class_names
         As in `class_weights`.
     by_image : ndarray or None
-        As `sample_weights` returned them.
+        From `sample_weights`.
 
     Returns
     -------
     ndarray of float64, shape (num_classes,), or None
-        They sum to 1, and none is 0: a class that does not come is taken for one image. None where an image does not
-        have just one class.
+        They sum to 1, and none is 0: a class without images counts as one image. None for problems without exactly one
+        class per image.
 
     Examples
     --------
@@ -179,7 +179,7 @@ def class_priors(
 
 
 def sample_weights(column: Sequence[Any] | np.ndarray | pd.Series) -> np.ndarray:
-    """Return a column of weights, one for each training image, as `Problem.loss` takes them.
+    """Return sample weights for `Problem.loss` from a column with one weight per training image.
 
     Parameters
     ----------
@@ -189,12 +189,12 @@ def sample_weights(column: Sequence[Any] | np.ndarray | pd.Series) -> np.ndarray
     Returns
     -------
     ndarray of float32, shape (num_images,)
-        Their mean is 1, so that a learning rate keeps its meaning.
+        Their mean is 1, so that the best learning rate stays the same.
 
     Raises
     ------
     DataError
-        When weights are missing, negative, infinite, no numbers, or all 0.
+        If weights are missing, negative, infinite, not numbers, or all 0.
 
     Examples
     --------
@@ -213,19 +213,19 @@ def sample_weights(column: Sequence[Any] | np.ndarray | pd.Series) -> np.ndarray
             f"{row} ({weights[row]}); expected numbers, 0 or more"
         )
     if not weights.sum() > 0:
-        raise DataError("all sample weights are 0; there is nothing to learn from")
+        raise DataError("all sample weights are 0; expected at least one above 0")
     return np.asarray(weights / weights.mean(), np.float32)
 
 
 def loss_weights(
     targets: np.ndarray, problem: Problem, by_class: np.ndarray | None, by_image: np.ndarray | None
 ) -> np.ndarray | None:
-    """Return the weight of each image in the loss, of those of its class and its own.
+    """Return the weight of each image in the loss: class weight times sample weight.
 
     Returns
     -------
     ndarray of shape (num_images,), or (num_images, num_classes) for multilabel problems, or None
-        None when all count the same.
+        None if all are equal.
     """
     if by_class is None and by_image is None:
         return None
@@ -236,12 +236,12 @@ def loss_weights(
 
 
 def check_imbalance(space: Dict, labels: Labels, problem: Problem, class_names: Sequence[str] | None = None) -> None:
-    """See that all the class weights of a search space, and its balanced sampling, suit the labels.
+    """Check the class weights and the balanced sampling of a search space.
 
     Raises
     ------
     HyperparameterError, UnknownNameError
-        As `class_weights` and `balanced_sampling_weights` raise them.
+        As in `class_weights` and `balanced_sampling_weights`.
     """
     targets = problem.encode(labels)
     for spec in choices(space, "class_weight"):

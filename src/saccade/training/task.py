@@ -1,4 +1,4 @@
-"""The task that all trials of a search share: which images to learn from, which to be judged by, and how."""
+"""The task that all trials of a search share: training and validation images, problem and metric."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from saccade.tasks.problem import Problem
 
 @dataclass(frozen=True)
 class Split:
-    """Some images of a store with their targets.
+    """Images of a store with their targets.
 
     Attributes
     ----------
     indices : ndarray of int64, shape (num_images,)
-        Their numbers in the store.
+        Positions in the store.
     targets : ndarray, shape (num_images,)
-        Their labels, encoded by the problem.
+        Labels, encoded by the problem.
     weights : ndarray of float32 or None, shape (num_images,)
-        How much they count in training, from `saccade.training.imbalance.sample_weights`.
+        Sample weights, from `saccade.training.imbalance.sample_weights`.
     """
 
     indices: np.ndarray
@@ -32,7 +32,7 @@ class Split:
     weights: np.ndarray | None = None
 
     def joined(self, other: Split) -> Split:
-        """Return the images of both."""
+        """Return the images of both splits; weights only if both have them."""
         weights = None
         if self.weights is not None and other.weights is not None:
             weights = np.concatenate([self.weights, other.weights])
@@ -42,35 +42,35 @@ class Split:
 
 @dataclass(frozen=True)
 class ImageTask:
-    """What a worker has to know besides a configuration.
+    """Everything that a worker needs besides a configuration.
 
     Attributes
     ----------
     store : ImageStore
         The decoded images.
     train, val : Split
-        Images to learn from and to be judged by.
+        Training and validation images.
     problem : Problem
-        What is predicted.
+        Problem type and classes.
     metric : Metric
-        The figure that judges.
+        Metric used for model selection.
     weights : Path or None
-        A file of pretrained weights or a folder of them, for recipes that name none.
+        A file of pretrained weights or a folder of them, for recipes without their own.
     device : str or None
-        torch's name of the device; None is the best there is.
+        torch's name of the device; None is the best available.
     num_threads : int or None
-        CPU threads for one trial; None leaves it to torch.
+        CPU threads of one trial; None is torch's default.
     start : Path or None
-        Weights of a fitted network, its last layer included, from which all trials continue.
+        Weights of a fitted network, including its classifier layer, from which all trials start.
     is_refit : bool
-        Whether the validation images are among the training images: then they judge nothing, the weights of the last
-        epoch count, and nothing stops early.
+        Whether the validation images are among the training images. Then the weights of the last epoch are used, and
+        there is no early stopping.
     is_holdout : bool
-        Whether the validation images were drawn from the images that were given to learn from.
+        Whether the validation images were split off the training images, rather than given by the user.
     class_names : list of str or None
-        Names behind integer labels, under which recipes may weigh classes.
+        Names of integer labels, which class weights may use.
     costs : list of str
-        Which of ``latency_ms``, ``num_params`` and ``num_bytes`` every report is to tell of the network.
+        Costs in every report, among ``latency_ms``, ``num_params`` and ``num_bytes``.
     """
 
     store: ImageStore

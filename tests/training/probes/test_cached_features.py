@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from saccade.inference.classifier import Classifier
-from saccade.inference.features import features_of
+from saccade.inference.classifier import Classifier, features_of
 from saccade.numerics.device import Numerics, choose_device
 from saccade.training.probes import probe as probe_module
 from saccade.training.probes.probe import cached_features

@@ -172,7 +172,7 @@ def test_factors_of_the_last_layer_need_to_know_it() -> None:
     network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3, 2))
     recipe = {"net": network, "pretrained": True}
     assert {group["lr_scale"] for group in make_optimizer(network, Recipe.of(recipe)).param_groups} == {1.0}
-    with pytest.raises(HyperparameterError, match="own network Sequential nobody knows"):
+    with pytest.raises(HyperparameterError, match="custom network Sequential"):
         make_optimizer(network, Recipe.of({**recipe, "transfer_lr_mult": 0.1}))
 
 

@@ -86,15 +86,6 @@ def test_a_short_trial_may_measure_just_enough_for_a_quarter_of_a_batch(asked: l
     assert [steps for _, _, steps, _ in asked[::2]] == [0.5, 1.5, 1.5]
 
 
-def test_few_predictions_are_not_worth_much_measuring(asked: list[Any]) -> None:
-    network, _ = classifier()
-    for num_batches in (1, 100):
-        chosen = network.choose_inference(num_batches)
-        assert network.inference == network.numerics == chosen
-    assert asked[0][2] < 0.1 < asked[1][2]
-    assert not network.network.training
-
-
 def test_the_loss_and_all_that_is_kept_are_in_32_bits_whatever_the_arithmetic_is() -> None:
     network, _ = classifier()
     with HALF.autocast():

@@ -301,7 +301,7 @@ def test_training_images_grow_and_are_judged_at_their_last_size(
             Recipe.of({**tiny, "model": "vit_tiny_patch16_224", "img_size": 96, "first_img_size": 64}),
             tmp_path,
         )
-    with pytest.raises(HyperparameterError, match="first_img_size is for the usual augmentation"):
+    with pytest.raises(HyperparameterError, match="first_img_size requires the built-in augmentation"):
         Recipe.of({**tiny, "first_img_size": 16, "train_transform": lambda x: x})
 
 

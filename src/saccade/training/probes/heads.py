@@ -1,4 +1,4 @@
-"""Many linear heads on the same features, fitted at once: every penalty and every fold is one more column."""
+"""Fit linear classifier layers to frozen features; all penalties and folds are fitted at once, as more columns."""
 
 from __future__ import annotations
 
@@ -11,49 +11,49 @@ import torch
 from saccade.tasks.problem import Problem
 
 PENALTIES = (1.0, 5.0, 25.0, 125.0)
-"""Weights of the squared coefficients beside the sum of the images' losses, for features of a mean square of 1."""
+"""Weights of the squared coefficients relative to the sum of the losses, for features with a mean square of 1."""
 
 DEFAULT_PENALTY = 20.0
-"""Where there is neither time nor data to choose."""
+"""Used without time or data for cross-validation."""
 
 NUM_FOLDS = 3
 MAX_STEPS = 200
 LEAST_STEPS = 30
-"""Steps that are taken however short the time is: a head that was left after a few is neither good nor sure."""
+"""Steps that are taken even after the deadline; after fewer a head is neither accurate nor confident."""
 
 TOLERANCE = 3e-3
-"""A fit ends when a step changes the outputs by less than this, in units of the outputs' own size."""
+"""A fit has converged when a step changes the outputs by less than this, relative to their size."""
 
 CHOOSING_TOLERANCE = 1e-2
-"""The same while penalties are compared."""
+"""The same in cross-validation."""
 
 MANY_OUTPUTS = 100
-"""More than these, and steps of the length that is safe for any outputs are too short."""
+"""Number of outputs above which steps that are safe for any outputs are too short."""
 
 EASING = 0.9
-"""How much less curvature is assumed after each step."""
+"""Factor on the assumed curvature after each step."""
 
 ROUNDING = 1e-5
-"""By what part a sum of losses may be off."""
+"""Relative error of a sum of losses in float32, with a margin."""
 
 MAX_COLUMNS = 500
-"""Columns of all heads together; with many outputs, fewer penalties are tried."""
+"""Most columns of all heads together; with many outputs, fewer penalties are tried."""
 
 
 @dataclass(frozen=True)
 class Head:
-    """A linear layer that was fitted.
+    """A fitted linear layer.
 
     Attributes
     ----------
     weight : ndarray of float32, shape (num_outputs, num_features)
-        Its coefficients.
+        Coefficients.
     bias : ndarray of float32, shape (num_outputs,)
-        Its intercepts.
+        Intercepts.
     penalty : float
-        The one that was chosen.
+        The chosen one.
     held_out : ndarray of float32, shape (num_images, num_outputs), or None
-        Outputs for each image of a head of that penalty that has not seen it; None where no folds were fitted.
+        Out-of-fold outputs for each image with that penalty; None without folds.
     """
 
     weight: np.ndarray
@@ -73,29 +73,29 @@ def fit_heads(
     num_folds: int = NUM_FOLDS,
     seed: int = 0,
 ) -> Head:
-    """Fit a linear head whose penalty is chosen by cross-validation: logistic, or least squares for regression.
+    """Fit a linear head, with the penalty chosen by cross-validation: logistic, or least squares for regression.
 
     The heads of all penalties and folds are columns of one problem. After a rotation of the features into their
-    principal axes, Böhning's bound on the curvature of the logistic loss [1]_ is diagonal and the same for every fold,
-    so that a step costs two matrix products and none can overshoot; Nesterov's momentum with restarts [2]_ hastens it.
-    With many outputs the bound is far too large, so that less is tried, and a step that overshoots is taken back [3]_.
+    principal axes, Böhning's bound on the curvature of the logistic loss [1]_ is diagonal and the same for every fold.
+    So a step costs two matrix products and cannot overshoot; Nesterov's momentum with restarts [2]_ accelerates it.
+    With many outputs the bound is far too large, so smaller curvatures are tried with backtracking [3]_.
 
     Parameters
     ----------
     features : ndarray of float32, shape (num_images, num_features)
         Any scale.
     targets : ndarray
-        What `Problem.encode` returns, a row for each image.
+        From `Problem.encode`, one row per image.
     problem : Problem
-        What is predicted. A multilabel problem is a logistic regression for each label.
+        A multilabel problem is one logistic regression per label.
     weights : ndarray or None
-        How much each image counts, of shape (num_images,) or, for several labels, (num_images, num_labels).
+        Weights of the images, of shape (num_images,) or, for multilabel problems, (num_images, num_labels).
     seconds_left : callable
-        When it falls to 0, there is no choosing, and no more steps than it takes.
+        If it falls to 0, there is no cross-validation, and no step beyond `LEAST_STEPS`.
     penalties : sequence of float
-        To choose from; ascending.
+        Candidates, ascending.
     num_folds : int
-        1 takes `DEFAULT_PENALTY` without choosing, or the only one in `penalties`.
+        1 uses `DEFAULT_PENALTY`, or the only one in `penalties`, without cross-validation.
     seed : int
         Draws the folds.
 
@@ -124,7 +124,7 @@ def fit_heads(
 
 
 class HeadFitter:
-    """Fits heads to the same features by several weights of the images, and finds their principal axes once.
+    """Fits heads to the same features with several image weights; the principal axes are computed once.
 
     Parameters
     ----------
@@ -145,7 +145,7 @@ class HeadFitter:
         num_folds: int = NUM_FOLDS,
         seed: int = 0,
     ) -> Head:
-        """Return what `fit_heads` does."""
+        """As `fit_heads`."""
         rows = self._rows.weighted(weights)
         most = max(1, MAX_COLUMNS // rows.num_outputs)
         num_folds = min(num_folds, most, len(self._targets))
@@ -160,13 +160,13 @@ class HeadFitter:
 
 @dataclass(frozen=True)
 class _Rows:
-    """The images in the principal axes of their features."""
+    """Images in the coordinates of their features' principal axes."""
 
     axes: torch.Tensor  # (num_features, rank)
     mean: torch.Tensor  # (num_features,)
     scale: float
     z: torch.Tensor  # (num_images, 1 + rank), the first column of ones
-    curvature: torch.Tensor  # (1 + rank,), a bound on what each direction adds to the second derivative
+    curvature: torch.Tensor  # (1 + rank,), bound on the second derivative in each direction
     targets: torch.Tensor  # (num_images, num_outputs)
     problem: Problem
     weights: torch.Tensor  # (num_images, num_outputs) or (num_images, 1)
@@ -178,7 +178,8 @@ class _Rows:
         x = x - mean
         scale = float(x.square().mean().sqrt()) or 1.0
         x = x / scale
-        if len(x) < x.shape[1]:  # the smaller of the two Gram matrices has the same eigenvalues
+        # Principal axes from the smaller of the two Gram matrices, which have the same eigenvalues.
+        if len(x) < x.shape[1]:
             values, vectors = torch.linalg.eigh((x @ x.T).double())
             kept = values > 1e-6 * values[-1].clamp(min=1e-12)
             axes = (x.T @ vectors[:, kept].float()) / values[kept].sqrt().float()
@@ -187,7 +188,7 @@ class _Rows:
             kept = values > 1e-6 * values[-1].clamp(min=1e-12)
             axes = vectors[:, kept].float()
         z = torch.cat([torch.ones(len(x), 1), x @ axes], 1)
-        # Columns are orthogonal but for what rounding leaves, for which the factor has room.
+        # Columns are orthogonal, so the bound is diagonal; the factor covers rounding.
         curvature = 1.01 * problem.curvature_bound * z.square().sum(0)
         return cls(
             axes,
@@ -201,7 +202,7 @@ class _Rows:
         )
 
     def weighted(self, weights: np.ndarray | None) -> _Rows:
-        """Return rows that count by these weights, in the place of equal ones."""
+        """Return the same images with weights."""
         if weights is None:
             return self
         by_image = torch.tensor(weights, dtype=torch.float32)
@@ -213,18 +214,20 @@ class _Rows:
         return self.targets.shape[1]
 
     def held_out(self, penalties: Sequence[float], fold: np.ndarray, seconds_left: Callable[[], float]) -> torch.Tensor:
-        """Return outputs of shape (num_penalties, num_images, num_outputs) of heads that have not seen the image."""
+        """Return out-of-fold outputs of shape (num_penalties, num_images, num_outputs)."""
+        # One head per penalty and fold; `seen` masks the images of the other folds, which it is fitted to.
         num_folds = int(fold.max()) + 1
         of_fold = torch.as_tensor(fold)
         seen = torch.stack([(of_fold != number).float() for number in range(num_folds)])  # (num_folds, num_images)
         heads = torch.tensor(penalties, dtype=torch.float32).repeat_interleave(num_folds)
         found = self._solve(heads, seen.repeat(len(penalties), 1), CHOOSING_TOLERANCE, seconds_left)
         outputs = self.outputs_of(found)
+        # For each image, the output of the head that was not fitted to its fold.
         by_penalty = outputs.view(len(penalties), num_folds, len(fold), self.num_outputs)
         return by_penalty[:, of_fold, torch.arange(len(fold))]
 
     def fitted(self, penalty: float, held_out: torch.Tensor | None, seconds_left: Callable[[], float]) -> Head:
-        """Return the head of all images."""
+        """Fit a head to all images, and rotate it back to the original features."""
         (found,) = self._solve(torch.tensor([penalty]), torch.ones(1, len(self.z)), TOLERANCE, seconds_left)
         weight = (self.axes @ found[1:]).T / self.scale
         bias = found[0] - weight @ self.mean
@@ -236,11 +239,11 @@ class _Rows:
         return self._by_output(outputs).mean((1, 2))
 
     def summed_losses(self, outputs: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
-        """Return the sum of the losses of the images that each head has `seen`, whose derivative is `slope`."""
+        """Return the sum of the losses over the images in `seen` of each head; its derivative is `slope`."""
         return (self._by_output(outputs) * seen[..., None]).sum((1, 2))
 
     def _by_output(self, outputs: torch.Tensor) -> torch.Tensor:
-        """Return weighted losses of shape (num_heads, num_images, k), k being 1 where an image has one loss."""
+        """Return weighted losses of shape (num_heads, num_images, k); k is 1 except for multilabel problems."""
         return self.weights * self.problem.output_losses(outputs, self.targets)
 
     def outputs_of(self, found: torch.Tensor) -> torch.Tensor:
@@ -252,7 +255,7 @@ class _Rows:
     def _solve(
         self, penalties: torch.Tensor, seen: torch.Tensor, tolerance: float, seconds_left: Callable[[], float]
     ) -> torch.Tensor:
-        """Return coefficients, (num_heads, 1 + rank, num_outputs), of heads that have `seen` some images each."""
+        """Return coefficients, (num_heads, 1 + rank, num_outputs), of heads fitted to the images in `seen`."""
         descent = _Descent(self, penalties, seen)
         for number in range(1, MAX_STEPS + 1):
             if descent.step() <= tolerance or (number >= LEAST_STEPS and seconds_left() <= 0):
@@ -260,7 +263,7 @@ class _Rows:
         return descent.found
 
     def slope(self, outputs: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
-        """Return the derivative of the loss by the coefficients, of shape (num_heads, 1 + rank, num_outputs)."""
+        """Return the gradient of the loss, of shape (num_heads, 1 + rank, num_outputs)."""
         errors = self.problem.output_gradient(outputs, self.targets) * self.weights * seen[..., None]
         num_heads, num_images, num_outputs = errors.shape
         flat = self.z.T @ errors.permute(1, 0, 2).reshape(num_images, -1)
@@ -268,21 +271,20 @@ class _Rows:
 
 
 class _Descent:
-    """Nesterov's descent of many heads at once.
+    """Nesterov's accelerated proximal gradient descent of many heads at once.
 
-    Böhning's bound on the curvature holds for whatever the outputs are, and is ten times too large for a hundred
-    classes, none of which is likely: steps would be as much too small. So with many outputs only a part of it is
-    assumed, for each head by itself: less after each step, and more when a step turns out to have been too long, which
-    is then not taken.
+    Böhning's bound on the curvature holds for any outputs, but is ten times too large for a hundred classes of small
+    probability, and steps would be ten times too short. So with many outputs each head assumes a fraction of it: less
+    after each step, and more after a step that was too long, which is not taken.
 
     Parameters
     ----------
     rows : _Rows
         The images.
     penalties : Tensor, shape (num_heads,)
-        Of each head.
+        One per head.
     seen : Tensor, shape (num_heads, num_images)
-        1 where a head learns from an image, else 0.
+        1 if a head is fitted to an image, else 0.
     """
 
     def __init__(self, rows: _Rows, penalties: torch.Tensor, seen: torch.Tensor) -> None:
@@ -296,13 +298,21 @@ class _Descent:
         self._ahead, self._outputs_ahead, self._momentum = self.found, self._outputs, torch.ones(num_heads, 1, 1)
 
     def step(self) -> float:
-        """Take a step, and return by how much it changed the outputs of a head at most, in units of their size."""
+        """Take a step; return the largest change of a head's outputs relative to their size."""
         rows = self._rows
         curvature = self._part * rows.curvature[:, None]
         slope = rows.slope(self._outputs_ahead, self._seen)
+        # Proximal gradient step: minimise the quadratic model of the loss plus the penalty, which is exact.
         new = (curvature * self._ahead - slope) / (curvature + self._penalty)
         outputs = rows.outputs_of(new)
-        is_taken = self._is_bounded(new - self._ahead, outputs, slope, curvature)
+        is_taken = is_measurable = torch.ones_like(self._momentum, dtype=torch.bool)
+        if self._is_easing:
+            # A step that leaves the loss above its quadratic model was too long, and is not taken.
+            step = new - self._ahead
+            before, after = (rows.summed_losses(each, self._seen) for each in (self._outputs_ahead, outputs))
+            predicted = (slope * step + 0.5 * curvature * step.square()).sum((1, 2))
+            is_taken = (after <= before + predicted + ROUNDING * before)[:, None, None]
+            is_measurable = (predicted.abs() > ROUNDING * before)[:, None, None]
         moved = new - self.found
         # Momentum that points uphill is dropped, for each head by itself.
         uphill = ((slope + self._penalty * self._ahead) * moved).sum((1, 2), keepdim=True) > 0
@@ -314,24 +324,16 @@ class _Descent:
         self._outputs = torch.where(is_taken, outputs, self._outputs)
         self._momentum = torch.where(is_taken, faster, 1.0)
         if self._is_easing:
-            self._part = torch.where(is_taken, self._part * EASING, self._part * 2).clamp(max=1.0)
+            # Near the optimum rounding hides whether a step was too long; steps that grew then would never converge.
+            eased = torch.where(is_measurable, self._part * EASING, self._part)
+            self._part = torch.where(is_taken, eased, self._part * 2).clamp(max=1.0)
         size = (rows.curvature[:, None] * new.square()).sum((1, 2))
         change = (rows.curvature[:, None] * moved.square()).sum((1, 2)) / size.clamp(min=1e-12)
         return float(torch.where(is_taken.flatten(), change, torch.inf).max().sqrt())
 
-    def _is_bounded(
-        self, step: torch.Tensor, outputs: torch.Tensor, slope: torch.Tensor, curvature: torch.Tensor
-    ) -> torch.Tensor:
-        """Tell of each head, shape (num_heads, 1, 1), whether a step left the loss below what the curvature allows."""
-        if not self._is_easing:
-            return torch.ones_like(self._momentum, dtype=torch.bool)
-        before, after = (self._rows.summed_losses(each, self._seen) for each in (self._outputs_ahead, outputs))
-        most = before + (slope * step + 0.5 * curvature * step.square()).sum((1, 2))
-        return (after <= most + ROUNDING * before)[:, None, None]
-
 
 def _folds(targets: np.ndarray, problem: Problem, num_folds: int, seed: int) -> np.ndarray:
-    """Return the fold of each image; each class is spread evenly over the folds."""
+    """Return the fold of each image; folds are stratified by class."""
     order = np.random.default_rng(seed).permutation(len(targets))
     if problem.has_one_class:
         order = order[np.argsort(np.asarray(targets)[order], kind="stable")]
@@ -341,7 +343,7 @@ def _folds(targets: np.ndarray, problem: Problem, num_folds: int, seed: int) -> 
 
 
 def _thinned(penalties: Sequence[float], most: int) -> list[float]:
-    """Return at most so many penalties, spread over all of them."""
+    """Return at most `most` penalties, evenly spaced."""
     if len(penalties) <= most:
         return list(penalties)
     places = np.linspace(0, len(penalties) - 1, most + 2)[1:-1]

@@ -17,8 +17,7 @@ import numpy as np
 import torch
 
 from saccade.data.batches import Images
-from saccade.inference.classifier import Classifier
-from saccade.inference.features import features_of
+from saccade.inference.classifier import Classifier, features_of
 from saccade.models.network import classifier_parameters
 from saccade.training.probes.robust import fit_robust_heads
 from saccade.training.recipes.recipe import Recipe

@@ -1,9 +1,9 @@
-"""Generalised cross entropy: a loss that wrong labels mislead less.
+"""Linear probes with generalised cross entropy, a loss that is robust to wrong labels.
 
-Cross entropy asks the most of a network for the images whose labels it believes least, and among these are the wrong
-ones. Here an image's gradient is that of cross entropy times ``p ** q``, p being the probability of its label: with
-``q = 0`` it is cross entropy, with ``q = 1`` the mean absolute error, which minds no wrong labels but learns slowly
-(Zhang and Sabuncu, "Generalized Cross Entropy Loss for Training Deep Neural Networks with Noisy Labels", NeurIPS 2018).
+The gradient of cross entropy is largest for images whose labels have a small predicted probability, among them wrong
+labels. Generalised cross entropy multiplies the gradient by ``p ** q``, p being the probability of the label:
+``q = 0`` is cross entropy, ``q = 1`` the mean absolute error, which is robust but slow to optimise (Zhang and Sabuncu,
+"Generalized Cross Entropy Loss for Training Deep Neural Networks with Noisy Labels", NeurIPS 2018).
 """
 
 from __future__ import annotations
@@ -19,35 +19,35 @@ from saccade.training.probes.heads import NUM_FOLDS, PENALTIES, Head, HeadFitter
 from saccade.training.recipes.recipe import choices
 
 AUTO_Q = 0.7
-"""The q of Zhang and Sabuncu, which is taken where labels turn out to be wrong."""
+"""The q of Zhang and Sabuncu, used if labels are found to be wrong."""
 
 NUM_ROUNDS = 2
-"""Fits after the first, each by what the one before it believes."""
+"""Reweighted fits after the first; the weights come from the out-of-fold predictions of the fit before."""
 
 IMPOSSIBLE = 0.02
-"""Probability below which a label looks wrong."""
+"""Out-of-fold probability below which a label may be wrong."""
 
 NUM_ERRORS = 2.0
-"""Standard errors by which it must be better to doubt labels."""
+"""Standard errors by which the robust fit must be more accurate."""
 
 
 def belief_weights(
     held_out: np.ndarray, targets: np.ndarray, problem: Problem, q: float, weights: np.ndarray | None = None
 ) -> np.ndarray:
-    """Return how much each image counts in a cross entropy whose gradient is that of the generalised one.
+    """Return image weights with which cross entropy has the gradient of generalised cross entropy.
 
     Parameters
     ----------
     held_out : ndarray, shape (num_images, num_outputs)
-        Outputs of models that have not seen the image: they cannot have learned a wrong label by heart.
+        Out-of-fold outputs, which cannot have memorised a wrong label.
     targets : ndarray
-        What `Problem.encode` returned.
+        From `Problem.encode`.
     problem : Problem
-        Of classes.
+        With classes.
     q : float
         As in `Problem.loss`.
     weights : ndarray or None, shape (num_images,) or (num_images, num_labels)
-        How much each would count if it were believed.
+        Weights to multiply with.
 
     Returns
     -------
@@ -61,6 +61,7 @@ def belief_weights(
     array([1.76, 0.24], dtype=float32)
     """
     probabilities = problem.activate(torch.as_tensor(held_out)).numpy()
+    # Probability of each label, to the power of q, scaled to a mean of 1.
     believed = problem.loss_terms(probabilities, targets)
     doubted = (believed[:, 0] if problem.has_one_class else believed) ** q
     doubted = doubted / doubted.mean()
@@ -79,26 +80,26 @@ def fit_robust_heads(
     num_folds: int = NUM_FOLDS,
     seed: int = 0,
 ) -> tuple[Head, float]:
-    """Fit a linear head by `fit_heads`, and again with images that count by how far their labels are believed.
+    """Fit a linear head by `fit_heads`, and again with images weighted by the probability of their labels.
 
     Parameters
     ----------
     q : float or None
-        As in `Problem.loss`; 0 leaves it at one fit. None is `AUTO_Q` if labels `look_wrong` and heads that doubt them
-        are right more often about images that they have not seen, by more than chance (`NUM_ERRORS`); else 0. Labels
-        that are wrong at random lower the accuracy of all heads alike, so that it tells the better one all the same
-        (Ghosh et al., "Making risk minimization tolerant to label noise", Neurocomputing 2015).
+        As in `Problem.loss`; 0 is a single fit. None is `AUTO_Q` if labels `look_wrong` and the robust head has a
+        better out-of-fold accuracy by `NUM_ERRORS` standard errors, else 0. Labels that are wrong at random lower the
+        accuracy of all heads alike, so it still ranks them (Ghosh et al.,
+        "Making risk minimization tolerant to label noise", Neurocomputing 2015).
     features, targets, problem, weights, seconds_left, penalties, num_folds, seed
-        As in `saccade.training.probes.heads.fit_heads`. Without folds nobody knows what to believe.
+        As in `saccade.training.probes.heads.fit_heads`. Without folds there is a single fit.
 
     Returns
     -------
     Head, float
-        The head, and the q that it was fitted with.
+        The head and its q.
     """
     fitter = HeadFitter(features, targets, problem)
     first = fitter.fit(weights, seconds_left, penalties=penalties, num_folds=num_folds, seed=seed)
-    has_to_look = q is None
+    is_automatic = q is None
     if q is None:
         q = AUTO_Q if look_wrong(first.held_out, targets, problem) else 0.0
     head = first
@@ -107,18 +108,18 @@ def fit_robust_heads(
             break
         believed = belief_weights(head.held_out, targets, problem, q, weights)
         head = fitter.fit(believed, seconds_left, penalties=(head.penalty,), num_folds=num_folds, seed=seed)
-    if head is first or (has_to_look and not _is_right_more_often(head, first, targets)):
+    if head is first or (is_automatic and not _is_right_more_often(head, first, targets)):
         return first, 0.0
     return head, q
 
 
 def look_wrong(held_out: np.ndarray | None, targets: np.ndarray, problem: Problem) -> bool:
-    """Tell whether labels that models hold for nearly impossible are given more often than these models expect.
+    """Return whether labels of very small probability are more frequent than the model predicts.
 
     Parameters
     ----------
     held_out, targets, problem
-        As in `belief_weights`; None is no. Nor is it told of problems other than those of one class an image.
+        As in `belief_weights`. False without out-of-fold outputs, and for problems without one class per image.
 
     Examples
     --------
@@ -139,7 +140,7 @@ def look_wrong(held_out: np.ndarray | None, targets: np.ndarray, problem: Proble
 
 
 def _is_right_more_often(head: Head, other: Head, targets: np.ndarray) -> bool:
-    """Compare by images that neither has seen."""
+    """Compare out-of-fold accuracies: a paired test over the images."""
     if head.held_out is None or other.held_out is None:
         return False
     gain = (head.held_out.argmax(1) == targets).astype(np.float64) - (other.held_out.argmax(1) == targets)
@@ -147,12 +148,12 @@ def _is_right_more_often(head: Head, other: Head, targets: np.ndarray) -> bool:
 
 
 def check_robust_loss(space: Dict, problem: Problem) -> None:
-    """See that a search space asks for a robust loss only where there are classes.
+    """Check that a search space has a robust loss only for classification.
 
     Raises
     ------
     HyperparameterError
-        When it does for a regression problem.
+        For a regression problem.
     """
     if any(choices(space, "robust_loss")):
         problem.require_classes("robust_loss")

@@ -1,4 +1,4 @@
-"""Optimizer, learning rate and soft targets of one trial, from timm."""
+"""Optimizer, learning-rate schedule and mixup of one trial, from timm."""
 
 from __future__ import annotations
 
@@ -24,30 +24,28 @@ from saccade.tasks.problem import Problem
 from saccade.training.recipes.recipe import Recipe
 
 LAYER_DECAY = 0.75
-"""Of pretrained networks: by what factor the learning rate of each layer is less than that of the one after it."""
+"""Layer decay of pretrained networks: the factor on the learning rate from each layer to the one before it."""
 
 NO_OPT_SCALE = 0.1
-"""Factor below which layers are not trained at all.
+"""Factor below which layers are frozen.
 
-They would hardly change, and most of a step's time goes into them: they see the largest images. Without their gradients
-a step takes .4 to .9 of the time, by the network, and short trainings end as good (benchmarks/RESULTS.md).
+They would hardly change, and take most of a step's time, because their feature maps are the largest. With them frozen a
+step takes .4 to .9 of the time, and short training reaches the same accuracy (`benchmarks.frozen_layers`).
 """
 
 
 def make_optimizer(network: torch.nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """Return the recipe's optimizer, each layer with its own factor on the learning rate.
-
-    Layers that the recipe does not train are marked as such in the network.
+    """Return the recipe's optimizer with a factor on the learning rate per layer; some layers are frozen.
 
     Raises
     ------
     UnknownNameError
-        When timm has no optimizer of that name.
+        If timm has no optimizer of that name.
     HyperparameterError
-        When an own class makes no optimizer; or when a factor is for the last layer and nobody knows which that is.
+        If a custom class makes no optimizer, or if a factor is for the classifier layer and the network names none.
     """
     if isinstance(recipe.opt, CustomObject):
-        return _own_optimizer(recipe.opt, _parameter_groups(network, recipe), recipe)
+        return _custom_optimizer(recipe.opt, _parameter_groups(network, recipe), recipe)
     check_optimizer(recipe.opt)
     device = next(network.parameters()).device
     optimizer: torch.optim.Optimizer = create_optimizer_v2(
@@ -62,46 +60,46 @@ def make_optimizer(network: torch.nn.Module, recipe: Recipe) -> torch.optim.Opti
 
 
 def _can_be_fused(name: str, device: torch.device) -> bool:
-    """Say whether torch can do at once all that an optimizer does to a weight (`benchmarks.fused_steps`)."""
+    """Return whether torch has a fused implementation of an optimizer (`benchmarks.fused_steps`)."""
     kind = get_optimizer_class(name.lower().removeprefix("lookahead_"), bind_defaults=False)
     return device.type in ("cpu", "cuda") and "fused" in inspect.signature(kind).parameters
 
 
 def check_optimizer(name: str) -> None:
-    """See that timm has an optimizer of that name.
+    """Check that timm has an optimizer of that name.
 
     Raises
     ------
     UnknownNameError
-        When it has none.
+        If it has none; with similar names.
     """
     known = list_optimizers(exclude_filters=["fused*", "bnb*"])
     if name.lower().removeprefix("lookahead_") not in known:
         raise UnknownNameError.of("optimizer", name, known)
 
 
-def _own_optimizer(own: CustomObject, groups: list[dict[str, Any]], recipe: Recipe) -> torch.optim.Optimizer:
-    parameters = inspect.signature(own.value).parameters
+def _custom_optimizer(custom: CustomObject, groups: list[dict[str, Any]], recipe: Recipe) -> torch.optim.Optimizer:
+    parameters = inspect.signature(custom.value).parameters
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     given = {"lr": recipe.lr, "momentum": recipe.momentum, "weight_decay": recipe.weight_decay}
     taken = {name: value for name, value in given.items() if name in parameters or (takes_any and name == "lr")}
-    # The groups hold rate and decay as well, and what they hold comes before an optimizer's defaults.
-    optimizer = own.value([{**group, "lr": recipe.lr} for group in groups], **taken)
+    # Learning rate and weight decay of a group override the optimizer's defaults.
+    optimizer = custom.value([{**group, "lr": recipe.lr} for group in groups], **taken)
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise HyperparameterError(
-            f"the own optimizer {own!r} made {optimizer!r:.100} of type {type(optimizer).__name__}; expected a "
-            "subclass of torch.optim.Optimizer"
+            f"The custom optimizer {custom!r} made {optimizer!r:.100} of type {type(optimizer).__name__}; expected a "
+            "subclass of torch.optim.Optimizer."
         )
     return optimizer
 
 
 def _parameter_groups(network: torch.nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
-    """Return timm's layer-wise groups, split once more into the new last layer and the rest."""
+    """Return timm's layer-wise parameter groups, split into classifier layer and backbone."""
     head = classifier_parameters(network)
     if not head and (recipe.transfer_lr_mult, recipe.output_lr_mult) != (1.0, 1.0):
         raise HyperparameterError(
-            "transfer_lr_mult and output_lr_mult tell the last layer from the others, and of the own network "
-            f"{recipe.model!r} nobody knows which that is: give it a method get_classifier(), or leave them at 1"
+            f"transfer_lr_mult and output_lr_mult require the classifier layer of the custom network {recipe.model!r}. "
+            "Give it a method get_classifier(), or leave both at 1."
         )
     options: dict[str, Any] = {
         "weight_decay": recipe.weight_decay,
@@ -116,6 +114,7 @@ def _parameter_groups(network: torch.nn.Module, recipe: Recipe) -> list[dict[str
         groups = [{"lr_scale": 1.0, **group} for group in param_groups_weight_decay(network, **options)]
     else:
         groups = param_groups_layer_decay(network, layer_decay=layer_decay, no_opt_scale=least or None, **options)
+    # Multiply in the factors of backbone and classifier layer.
     in_head = {id(parameter) for name, parameter in network.named_parameters() if name in head}
     split = []
     for group in groups:
@@ -127,11 +126,10 @@ def _parameter_groups(network: torch.nn.Module, recipe: Recipe) -> list[dict[str
 
 
 def side_in_epoch(epoch: int, num_epochs: int, first: int, last: int) -> int:
-    """Return how many pixels a side has in an epoch, counted from 0, of a training whose images grow.
+    """Return the image size in pixels of an epoch, counted from 0, in progressive resizing.
 
-    Small images at first save time, and are a regularisation that lessens as training goes on (Tan and Le,
-    "EfficientNetV2: smaller models and faster training", ICML 2021). Sizes between are multiples of 32, which most
-    networks take.
+    Small images at first save time, and regularise less as training proceeds (Tan and Le, "EfficientNetV2: smaller
+    models and faster training", ICML 2021). Sizes in between are multiples of 32, which most networks accept.
 
     Examples
     --------
@@ -147,28 +145,28 @@ def side_in_epoch(epoch: int, num_epochs: int, first: int, last: int) -> int:
 
 
 class LearningRate:
-    """The learning rate over the steps of a trial; it comes down to its end also where a deadline cuts the trial short.
+    """Learning-rate schedule over the steps of a trial, which ends before the deadline.
 
-    A trial that is stopped with its rate still high is worth much less than one that had as few steps from the start.
-    So the schedule goes on faster, from the step on at which it is seen that the rest of it will not be in time.
+    A trial that is stopped at a high learning rate is much worse than one with the same number of steps and a complete
+    schedule. So the schedule advances faster as soon as the remaining time is too short for all steps.
 
     Parameters
     ----------
     optimizer : torch.optim.Optimizer
-        Its groups' rates are set.
+        The learning rates of its groups are set.
     recipe : Recipe
-        Which schedule.
+        The schedule.
     num_steps : int
         Steps in an epoch.
 
     Attributes
     ----------
     place : float
-        How far the schedule has come, in steps of its whole length.
+        Position in the schedule, in steps.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, recipe: Recipe, num_steps: int) -> None:
-        # Warm-up must leave room for the schedule proper when an epoch or two is all there is.
+        # Warm-up takes at most a quarter of short trials.
         warmup_epochs = min(recipe.warmup_epochs, 0.25 * recipe.epochs)
         self._num_steps = recipe.epochs * num_steps
         self.place = 0.0
@@ -177,7 +175,7 @@ class LearningRate:
             sched=recipe.sched,
             num_epochs=recipe.epochs,
             decay_epochs=max(1, recipe.epochs // 3),
-            decay_rate=1.0 if recipe.sched == "poly" else 0.1,  # a power there, a factor elsewhere
+            decay_rate=1.0 if recipe.sched == "poly" else 0.1,  # an exponent for poly, a factor otherwise
             min_lr=recipe.min_lr,
             warmup_lr=recipe.lr / 100,
             warmup_epochs=warmup_epochs,
@@ -187,18 +185,18 @@ class LearningRate:
 
     @property
     def progress(self) -> float:
-        """How far the schedule has come, from 0 to 1."""
+        """Position in the schedule, from 0 to 1."""
         return self.place / self._num_steps
 
     def step(self, num_steps_taken: int, num_steps_possible: float = math.inf) -> None:
-        """Set the rate for the next step.
+        """Set the learning rate for the next step.
 
         Parameters
         ----------
         num_steps_taken : int
-            Since the trial began.
+            Since the start of the trial.
         num_steps_possible : float
-            Before the deadline, the next one included.
+            Before the deadline, including the next one.
         """
         self._schedule.step_update(round(self.place))
         num_left = max(1.0, min(self._num_steps - num_steps_taken, num_steps_possible))
@@ -211,9 +209,9 @@ class Mixing:
     Parameters
     ----------
     recipe : Recipe
-        How much.
+        Its ``mixup``, ``cutmix`` and ``smoothing``.
     problem : Problem
-        What the targets mean.
+        With classes.
     """
 
     def __init__(self, recipe: Recipe, problem: Problem) -> None:
@@ -224,12 +222,12 @@ class Mixing:
     def __call__(
         self, x_BCHW: torch.Tensor, y: torch.Tensor, weights: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-        """Return mixed images, class probabilities of shape (batch, classes), and mixed weights where there are any."""
+        """Return mixed images, class probabilities of shape (batch, classes), and mixed weights if there are any."""
         num = len(x_BCHW)
-        if num % 2:  # timm pairs the images of a batch, so an odd one takes a partner for the while
+        if num % 2:  # timm pairs the images of a batch, so an odd batch gets an additional one
             x_BCHW, y = torch.cat([x_BCHW, x_BCHW[:1]]), torch.cat([y, y[:1]])
             weights = None if weights is None else torch.cat([weights, weights[:1]])
-        # Mixing row numbers as if they were classes tells how much of each image is in each.
+        # Mixing row numbers as classes returns the fraction of each image in each mixed one.
         self._mixup.num_classes = len(x_BCHW)
         x_mixed, parts = self._mixup(x_BCHW, torch.arange(len(x_BCHW), device=y.device))
         y_mixed = parts.float() @ self._problem.soft_targets(y, self._smoothing)

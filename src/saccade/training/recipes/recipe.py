@@ -1,4 +1,4 @@
-"""The recipe of one trial: every hyperparameter with its type, range, default and older names."""
+"""The recipe of one trial: every hyperparameter with its type, range, default and aliases."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ ALIASES: dict[str, str] = {
     "reprob": "re_prob",
     "layer_decay_rate": "layer_decay",
 }
-"""Other names that a hyperparameter goes by."""
+"""Aliases of hyperparameters."""
 
 
 class Recipe(BaseModel):
-    """Everything that decides how one network is trained. Names and meanings are timm's where timm has them.
+    """All hyperparameters of one trial. Names and meanings are timm's where timm has them.
 
-    Three parts may be the user's own; they reach the worker by cloudpickle, scripts included:
+    Three of them may be custom objects, which are sent to workers by cloudpickle:
 
     - ``model``: a `torch.nn.Module`, of which each trial trains a copy, or a function or class ``f(num_classes)`` that
-      makes one. It brings its own weights (``weights``, ``drop`` and ``drop_path`` concern timm's networks), sees
-      images of 224 pixels unless ``img_size`` says otherwise, and counts as pretrained when ``pretrained=True`` is
-      said. As no code is saved with a predictor, it is named again to load one: ``ImagePredictor.load(path, net=…)``.
-    - ``opt``: a class of optimizers, called with groups of parameters and those of ``lr``, ``momentum`` and
-      ``weight_decay`` that it takes.
-    - ``train_transform``: called with a training image, uint8 RGB of shape (3, height, width) (or as many channels as
-      ``in_chans``) whose shorter side is ``img_size / crop_pct`` or less. It takes the place of all augmentation, must
-      return ``img_size`` by ``img_size`` pixels, uint8 or floats from 0 to 1, and not normalise them. Images are judged
-      and predicted by the usual crop, because a transform cannot be saved with a predictor.
+      makes one. ``weights``, ``drop`` and ``drop_path`` apply to timm's networks only. The default ``img_size`` is 224,
+      and it counts as pretrained only with an explicit ``pretrained=True``. No code is saved with a predictor, so pass
+      it again to load one: ``ImagePredictor.load(path, net=…)``.
+    - ``opt``: an optimizer class, called with parameter groups and those of ``lr``, ``momentum`` and ``weight_decay``
+      that it accepts.
+    - ``train_transform``: called with a training image, uint8 RGB of shape (3, height, width) (or ``in_chans``
+      channels) whose shorter side is ``img_size / crop_pct`` or less. It replaces all augmentation, and returns
+      ``img_size`` by ``img_size`` pixels, uint8 or floats from 0 to 1, not normalised. Validation and prediction use
+      the default crop, because a transform cannot be saved with a predictor.
 
     Examples
     --------
@@ -57,26 +57,26 @@ class Recipe(BaseModel):
         extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False, arbitrary_types_allowed=True
     )
 
-    model: str | CustomObject = Field("resnet18", description="network: a timm name, one of GluonCV's, or an own one")
+    model: str | CustomObject = Field("resnet18", description="network: a name of timm or GluonCV, or a custom one")
     pretrained: bool = Field(True, description="start from pretrained weights")
     weights: str | None = Field(None, description="file of pretrained weights, or a folder of such files")
 
     epochs: int = Field(5, ge=1, description="passes over the training images")
     images_per_epoch: int | None = Field(
-        None, ge=1, description="images in an epoch, where there are more; each epoch goes over others. None is all"
+        None, ge=1, description="most images of an epoch; each epoch uses others. None is all"
     )
     val_interval: int = Field(
         1, ge=1, description="epochs from one validation to the next; the last epoch is always validated"
     )
-    batch_size: int = Field(16, ge=1, description="images a step")
+    batch_size: int = Field(16, ge=1, description="images per step")
     lr: float = Field(1e-3, gt=0, description="learning rate")
-    opt: str | CustomObject = Field("adamw", description="optimizer, by timm's name, or an own class")
+    opt: str | CustomObject = Field("adamw", description="optimizer: a timm name, or a custom class")
     weight_decay: float = Field(1e-4, ge=0, description="weight decay; not on biases and normalisation")
     momentum: float = Field(0.9, ge=0, lt=1, description="momentum, for optimizers that have it")
     sched: Literal["cosine", "step", "poly", "tanh", "constant"] = Field(
         "cosine", description="schedule of the learning rate"
     )
-    warmup_epochs: float = Field(0.2, ge=0, description="epochs over which the learning rate rises")
+    warmup_epochs: float = Field(0.2, ge=0, description="epochs of warm-up of the learning rate")
     min_lr: float = Field(0.0, ge=0, description="learning rate at the end of the schedule")
     layer_decay: float | None = Field(
         None,
@@ -88,26 +88,28 @@ class Recipe(BaseModel):
         None,
         ge=0,
         lt=1,
-        description="layers of a smaller factor are not trained, to save time; None is 0.1 where layer_decay is None",
+        description="layers with a smaller factor are frozen, to save time; None is 0.1 if layer_decay is None, or 0",
     )
-    transfer_lr_mult: float = Field(1.0, ge=0, description="factor on the learning rate of the pretrained layers")
-    output_lr_mult: float = Field(1.0, ge=0, description="factor on the learning rate of the new last layer")
-    linear_probe: bool = Field(True, description="fit the new last layer to frozen features first; needs pretrained")
+    transfer_lr_mult: float = Field(1.0, ge=0, description="factor on the learning rate of the backbone")
+    output_lr_mult: float = Field(1.0, ge=0, description="factor on the learning rate of the new classifier layer")
+    linear_probe: bool = Field(
+        True, description="fit the new classifier layer to frozen features first; requires pretrained"
+    )
     freeze_bn: bool | None = Field(
-        None, description="keep pretrained batch statistics; None is yes for batches of less than 32 images"
+        None, description="freeze pretrained batch statistics; None is yes for batches of less than 32 images"
     )
     clip_grad: float | None = Field(None, gt=0, description="largest norm of the gradient")
 
     in_chans: Literal[1, 3, 4] = Field(3, description="channels: 1 grey, 3 RGB, 4 RGB and alpha or another band")
-    img_size: int | None = Field(None, ge=8, description="pixels of a side; None is the network's own")
+    img_size: int | None = Field(None, ge=8, description="image size in pixels; None is the network's own")
     first_img_size: int | None = Field(
-        None, ge=8, description="pixels of a side in the first epoch, from which it grows to img_size by the last one"
+        None, ge=8, description="image size in the first epoch, which grows to img_size until the last one"
     )
     crop_pct: float | None = Field(
         1.0,
         gt=0,
         le=1,
-        description="part of the shorter side that is seen in judging; None is what the network was made for",
+        description="fraction of the shorter side in the evaluation crop; None is that of the pretraining",
     )
     scale: tuple[float, float] = Field((0.35, 1.0), description="area of the random crop")
     ratio: tuple[float, float] = Field((3 / 4, 4 / 3), description="aspect ratio of the random crop")
@@ -116,33 +118,38 @@ class Recipe(BaseModel):
     color_jitter: float = Field(0.0, ge=0, description="strength of random colour changes")
     auto_augment: str | None = Field(None, description="randaugment, autoaugment, trivialaugment or augmix")
     re_prob: float = Field(0.0, ge=0, le=1, description="probability of erasing a rectangle")
-    train_transform: CustomObject | None = Field(None, description="own transform in place of all augmentation")
+    train_transform: CustomObject | None = Field(None, description="custom transform that replaces all augmentation")
     mixup: float = Field(0.0, ge=0, description="mixup alpha")
     cutmix: float = Field(0.0, ge=0, description="cutmix alpha")
 
-    class_weight: Any = Field(None, description="weight of classes: 'balanced', or a dict from label to weight")
+    class_weight: Any = Field(None, description="class weights: 'balanced', or a dict from label to weight")
     balanced_sampling: bool = Field(False, description="draw training images of all classes equally often")
     smoothing: float = Field(0.0, ge=0, lt=1, description="label smoothing")
     robust_loss: float | None = Field(
-        None, ge=0, le=1, description="for wrong labels: q of the generalised cross entropy; None lets a probe find out"
+        None,
+        ge=0,
+        le=1,
+        description="for wrong labels: q of generalised cross entropy; None is chosen by the linear probe",
     )
-    drop: float = Field(0.0, ge=0, lt=1, description="dropout before the last layer")
+    drop: float = Field(0.0, ge=0, lt=1, description="dropout before the classifier layer")
     drop_path: float | None = Field(None, ge=0, lt=1, description="stochastic depth")
-    model_ema: bool = Field(False, description="judge and keep a moving average of the weights")
-    model_ema_decay: float = Field(0.9998, ge=0, lt=1, description="decay of that average, with warm-up")
-    tta: bool = Field(False, description="judge the mean over an image and its mirror image")
+    model_ema: bool = Field(False, description="validate and save a moving average of the weights")
+    model_ema_decay: float = Field(0.9998, ge=0, lt=1, description="decay of the moving average, with warm-up")
+    tta: bool = Field(
+        False, description="test-time augmentation: average predictions over an image and its mirror image"
+    )
 
-    amp: bool | None = Field(None, description="16-bit arithmetic; None is what was measured to be the fastest")
-    channels_last: bool | None = Field(None, description="memory order; None is what was measured to be the fastest")
-    compile: bool | None = Field(None, description="torch.compile; None is in long trials on a GPU, if it is faster")
-    seed: int = Field(0, ge=0, description="seed of everything that is random in a trial")
+    amp: bool | None = Field(None, description="16-bit arithmetic; None measures what is fastest")
+    channels_last: bool | None = Field(None, description="memory format; None measures what is fastest")
+    compile: bool | None = Field(None, description="torch.compile; None measures it in long trials on a GPU")
+    seed: int = Field(0, ge=0, description="random seed of a trial")
 
     early_stop_patience: int | None = Field(
         None, description="epochs without improvement before stopping; -1 or None never"
     )
-    early_stop_min_delta: float = Field(0.0, ge=0, description="what counts as improvement")
-    early_stop_baseline: float | None = Field(None, description="a score that must be beaten to count")
-    early_stop_max_value: float | None = Field(None, description="a score that is good enough to stop at")
+    early_stop_min_delta: float = Field(0.0, ge=0, description="smallest improvement that counts")
+    early_stop_baseline: float | None = Field(None, description="score above which improvements count")
+    early_stop_max_value: float | None = Field(None, description="score at which to stop")
 
     @field_validator("model", mode="before")
     @classmethod
@@ -181,14 +188,18 @@ class Recipe(BaseModel):
         if self.balanced_sampling and self.class_weight == "balanced":
             raise ValueError("class_weight='balanced' and balanced_sampling balance twice; choose one of them")
         if self.in_chans == 4 and (self.color_jitter or self.auto_augment) and self.train_transform is None:
-            raise ValueError("color_jitter and auto_augment change colours, and do not know a fourth channel")
+            raise ValueError(
+                "color_jitter and auto_augment do not support a fourth channel; pass train_transform instead"
+            )
         if self.first_img_size is not None and self.train_transform is not None:
-            raise ValueError("first_img_size is for the usual augmentation; an own train_transform has one size")
+            raise ValueError(
+                "first_img_size requires the built-in augmentation; a custom train_transform has one image size"
+            )
         return self
 
     @property
     def starts_pretrained(self) -> bool:
-        """Whether the first weights are worth keeping; of an own network nobody knows but who says so."""
+        """Whether the first weights are pretrained; for a custom network only if the user says so."""
         return self.pretrained and (isinstance(self.model, str) or "pretrained" in self.model_fields_set)
 
     @field_validator("scale", "ratio")
@@ -200,7 +211,7 @@ class Recipe(BaseModel):
 
     @classmethod
     def of(cls, hyperparameters: Mapping[str, Any]) -> Recipe:
-        """Return the recipe with these hyperparameters, under their own or older names; defaults for the others.
+        """Return the recipe with these hyperparameters, under their names or aliases; defaults for the others.
 
         Raises
         ------
@@ -215,12 +226,12 @@ class Recipe(BaseModel):
 
 
 def canonical(hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the hyperparameters under the names that `Recipe` has.
+    """Return the hyperparameters under their names in `Recipe`.
 
     Raises
     ------
     HyperparameterError
-        For an unknown name, or one that is given twice under different names.
+        For an unknown name, or one that is given twice under different aliases.
     """
     renamed: dict[str, Any] = {}
     for given, value in hyperparameters.items():
@@ -240,7 +251,7 @@ def canonical(hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _with_plain_labels(class_weight: Any) -> Any:
-    """Return class weights whose labels are Python's own numbers and text, as JSON wants its keys."""
+    """Return class weights whose labels are plain numbers and strings, because JSON keys must be."""
     match class_weight:
         case Categorical():
             return Categorical(*(_with_plain_labels(choice) for choice in class_weight.data))
@@ -250,12 +261,12 @@ def _with_plain_labels(class_weight: Any) -> Any:
 
 
 def recipe_space(hyperparameters: Mapping[str, Any]) -> Dict:
-    """Return the search space of these hyperparameters, each of its edges checked against the recipe.
+    """Return the search space of these hyperparameters; each choice and bound is validated.
 
     Raises
     ------
     HyperparameterError
-        When a choice or a bound of the space could not be a recipe.
+        If a choice or a bound is invalid.
     """
     space = Dict(canonical(hyperparameters))
     plain = {name: value for name, value in hyperparameters.items() if not isinstance(value, Space)}
@@ -267,7 +278,7 @@ def recipe_space(hyperparameters: Mapping[str, Any]) -> Dict:
 
 
 def edges_of(value: Any) -> list[Any]:
-    """Return all choices, or both bounds, of a hyperparameter's space; of a constant, nothing."""
+    """Return all choices, or both bounds, of a space; an empty list for a constant."""
     match value:
         case Categorical():
             return [edge for choice in value.data for edge in (edges_of(choice) or [choice])]
@@ -279,7 +290,7 @@ def edges_of(value: Any) -> list[Any]:
 
 
 def choices(space: Dict, name: str) -> list[Any]:
-    """Return what a hyperparameter can be in a search space: all choices, both bounds, or its one value."""
+    """Return the values of a hyperparameter in a search space: all choices, both bounds, or its one value."""
     value = space.data.get(name, Recipe.model_fields[name].default)
     return edges_of(value) or [value]
 

@@ -15,8 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from saccade.data.augmentation import TrainingTransform
 from saccade.data.batches import Batches
-from saccade.inference.classifier import Classifier, head_of
-from saccade.inference.features import features_of, outputs_and_features
+from saccade.inference.classifier import Classifier, features_of, head_of, outputs_and_features
 from saccade.models.network import classifier_parameters
 from saccade.training.recipes.recipe import Recipe
 

@@ -10,8 +10,7 @@ import pytest
 
 from saccade import Categorical, ImagePredictor
 from saccade.errors import HyperparameterError, SavedPredictorError, UnknownNameError
-from saccade.inference.saved import Choice
-from saccade.predictor.choosing import choose
+from saccade.inference.saved import Choice, choose
 
 MakeColours = Callable[..., pd.DataFrame]
 
@@ -36,7 +35,7 @@ def test_the_best_within_the_limits_or_the_cheapest_that_is_good_enough() -> Non
     [
         ({"latency_ms": 1.0}, None, r"(?s)no trial is within.*trial 3: score 0.9000, latency_ms 9.*trial 1"),
         ({}, 0.95, "no trial is within"),
-        ({"num_bytes": 1.0}, None, r"not asked for it.*\['accuracy', 'latency', 'params', 'bytes'\]"),
+        ({"num_bytes": 1.0}, None, r"not an objective.*\['accuracy', 'latency', 'params', 'bytes'\]"),
         ({"latency_ms": "fast"}, None, "latency_ms was given 'fast'; expected a number"),
         ({"latency_ms": math.nan}, None, "expected a number"),
     ],
@@ -106,7 +105,7 @@ def test_a_chosen_predictor_needs_a_folder_of_its_own(fitted: ImagePredictor) ->
     if chosen.fit_summary()["best_trial"] == board["trial"].iloc[0]:  # it is the one that the folder holds
         assert chosen.save() == str(Path(fitted.path) / "predictor")
     else:
-        with pytest.raises(SavedPredictorError, match="name another folder"):
+        with pytest.raises(SavedPredictorError, match="pass another folder"):
             chosen.save()
 
 
@@ -127,5 +126,5 @@ def test_with_one_objective_there_is_nothing_to_choose(
     assert "on_front" not in predictor.leaderboard()
     with pytest.raises(HyperparameterError, match=r"Search with objectives=\['accuracy', 'latency'\]"):
         predictor.choose()
-    with pytest.raises(HyperparameterError, match="was not asked for it"):
+    with pytest.raises(HyperparameterError, match="is not an objective"):
         predictor.choose(max_latency_ms=3)

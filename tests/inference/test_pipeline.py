@@ -1,9 +1,12 @@
-"""What a fitted predictor says of its own certainty: calibrated probabilities, sets, doubts and intervals."""
+"""Calibrated probabilities, sets, abstention and intervals of fitted predictors; threads, devices and numerics."""
 
 from __future__ import annotations
 
 import json
+import pickle
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,12 +14,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from PIL import Image
 
 import saccade as ag
 from saccade import ImagePredictor
 from saccade.errors import DataError, HyperparameterError
-from saccade.inference.calibration import calibration_error
-from saccade.inference.postprocessing import Trust
+from saccade.inference import classifier as classifier_module
+from saccade.inference.calibration import Calibration, calibration_error
+from saccade.inference.postprocessing import Postprocessing
+from saccade.inference.thresholds import Thresholds
+from saccade.numerics.device import Numerics
 from saccade.tasks.metrics import make_metric
 
 MakeColours = Callable[..., pd.DataFrame]
@@ -26,7 +34,7 @@ NAMES = ("blue", "green", "red")
 
 @pytest.fixture(scope="module")
 def doubtful(make_colours_once: MakeColours) -> pd.DataFrame:
-    """Validation images of which a fifth have a wrong label: there is something to doubt."""
+    """Validation images of which a fifth have a wrong label, so that predictions are uncertain."""
     frame = make_colours_once(12, NAMES, seed=3)
     wrong = frame.index[::5]
     frame.loc[wrong, "label"] = frame.loc[wrong, "label"].map({"blue": "green", "green": "red", "red": "blue"})
@@ -40,31 +48,29 @@ def fitted(make_colours_once: MakeColours, doubtful: pd.DataFrame, tmp_path_fact
 
 
 def uncalibrated(predictor: ImagePredictor, data: Any, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
-    assert predictor._saved is not None
     with monkeypatch.context() as patch:
-        patch.setattr(type(predictor._saved.trust.calibration), "apply", lambda self, p, problem: p)
+        patch.setattr(Calibration, "calibrate", lambda self, p, problem: p)
         return np.asarray(predictor.predict_proba(data, as_pandas=False))
 
 
-def test_probabilities_are_calibrated_on_what_the_network_said_of_the_validation_images(
+def test_probabilities_are_calibrated_on_the_validation_images(
     fitted: ImagePredictor, doubtful: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     saved, summary = fitted._saved, fitted.fit_summary()
-    assert saved is not None
-    assert summary["temperature"] == saved.trust.calibration.temperature != 1
+    assert summary["temperature"] == saved.postprocessing.calibration.temperature != 1
     assert summary["calibrated_on"].startswith("36 validation images")
     raw, targets = uncalibrated(fitted, doubtful, monkeypatch), saved.problem.encode(doubtful["label"])
     # Numerics may be others than those of training.
     assert summary["ece_before"] == pytest.approx(calibration_error(raw, targets, saved.problem), abs=0.05)
-    expected = Trust.of(raw, targets, saved.problem, make_metric(None, saved.problem))
+    expected = Postprocessing.fit(raw, targets, saved.problem, make_metric(None, saved.problem))
     assert summary["temperature"] == pytest.approx(expected.calibration.temperature, rel=0.05)
-    np.testing.assert_allclose(saved.trust.conformal.scores, expected.conformal.scores, atol=0.05)
+    np.testing.assert_allclose(saved.postprocessing.conformal.scores, expected.conformal.scores, atol=0.05)
     proba = fitted.predict_proba(doubtful, as_pandas=False)
-    np.testing.assert_array_equal(proba, saved.trust.calibration.apply(raw, saved.problem))
+    np.testing.assert_array_equal(proba, saved.postprocessing.calibration.apply(raw, saved.problem))
     np.testing.assert_array_equal(proba.argmax(1), raw.argmax(1))
 
 
-def test_a_predictor_is_as_sure_after_it_was_loaded(
+def test_a_loaded_predictor_gives_the_same_probabilities_and_sets(
     fitted: ImagePredictor, doubtful: pd.DataFrame, tmp_path: Path
 ) -> None:
     fitted.save(tmp_path / "saved")
@@ -73,21 +79,21 @@ def test_a_predictor_is_as_sure_after_it_was_loaded(
     pd.testing.assert_series_equal(loaded.predict_set(doubtful), fitted.predict_set(doubtful))
 
 
-def test_a_predictor_of_old_is_taken_at_its_word(
+def test_a_predictor_without_postprocessing_is_not_calibrated(
     fitted: ImagePredictor, doubtful: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     description = Path(fitted.save(tmp_path / "saved")) / "predictor.json"
     record = json.loads(description.read_text())
-    del record["trust"]
+    del record["postprocessing"]
     description.write_text(json.dumps(record))
     loaded = ImagePredictor.load(tmp_path / "saved", verbosity=0)
     raw = uncalibrated(fitted, doubtful, monkeypatch)
     np.testing.assert_array_equal(loaded.predict_proba(doubtful, as_pandas=False), raw)
-    with pytest.raises(DataError, match="9 validation images at least, and this predictor knows 0"):
+    with pytest.raises(DataError, match="at least 9 validation images; this predictor has 0"):
         loaded.predict_set(doubtful)
 
 
-def test_sets_hold_labels_the_likeliest_first_and_none_for_what_cannot_be_read(
+def test_sets_are_sorted_by_probability_and_none_for_unreadable_images(
     fitted: ImagePredictor, doubtful: pd.DataFrame, tmp_path: Path
 ) -> None:
     bad = tmp_path / "bad.png"
@@ -106,7 +112,7 @@ def test_sets_hold_labels_the_likeliest_first_and_none_for_what_cannot_be_read(
     assert fitted.predict_set(some, as_pandas=False).tolist() == sets.tolist()
 
 
-def test_doubts_stand_in_the_place_of_labels(fitted: ImagePredictor, doubtful: pd.DataFrame) -> None:
+def test_unsure_labels_are_replaced(fitted: ImagePredictor, doubtful: pd.DataFrame) -> None:
     labels, sets = fitted.predict(doubtful), fitted.predict_set(doubtful, coverage=0.95)
     asked = fitted.predict(doubtful, unsure="ask", coverage=0.95)
     assert asked.tolist() == ["ask" if len(each) > 1 else label for each, label in zip(sets, labels, strict=True)]
@@ -116,22 +122,22 @@ def test_doubts_stand_in_the_place_of_labels(fitted: ImagePredictor, doubtful: p
     assert (asked == "ask").tolist() == (certainty < certainty.median()).tolist()
 
 
-def test_what_cannot_be_promised_is_told_before_images_are_read(fitted: ImagePredictor) -> None:
+def test_invalid_coverage_is_an_error_before_images_are_read(fitted: ImagePredictor) -> None:
     for ask in (
         lambda **how: fitted.predict_set("gone.png", **how),
         lambda **how: fitted.predict("gone.png", unsure="?", **how),
     ):
-        with pytest.raises(DataError, match=r"99 validation images .* knows 36; up to 0\.972"):
+        with pytest.raises(DataError, match=r"99 validation images; .* has 36, which suffice up to 0\.972"):
             ask(coverage=0.99)
         with pytest.raises(HyperparameterError, match=r"for 90 % give 0\.9"):
             ask(coverage=90)
-    with pytest.raises(HyperparameterError, match="give both"):
+    with pytest.raises(HyperparameterError, match="pass unsure"):
         fitted.predict("gone.png", min_proba=0.5)
     with pytest.raises(HyperparameterError, match="interval was given 95"):
         fitted.evaluate(pd.DataFrame(), interval=95)
 
 
-def test_figures_come_with_intervals_where_they_are_asked_for(fitted: ImagePredictor, doubtful: pd.DataFrame) -> None:
+def test_metrics_have_intervals_on_request(fitted: ImagePredictor, doubtful: pd.DataFrame) -> None:
     plain = fitted.evaluate(doubtful)
     told = fitted.evaluate(doubtful, interval=0.95, detailed=True)
     assert list(plain) == ["top1"]
@@ -150,7 +156,7 @@ def test_figures_come_with_intervals_where_they_are_asked_for(fitted: ImagePredi
     assert told == fitted.evaluate(doubtful, interval=0.95, detailed=True)
 
 
-def test_numbers_have_intervals(make_colours: MakeColours, tmp_path: Path) -> None:
+def test_regression_has_intervals(make_colours: MakeColours, tmp_path: Path) -> None:
     frame = make_colours(15)
     frame["label"] = np.where(frame["label"] == "red", 10.5, -3.25) + np.linspace(0, 1, len(frame))
     predictor = ImagePredictor(path=tmp_path / "run", verbosity=0).fit(frame, hyperparameters=TINY, holdout_frac=0.4)
@@ -164,21 +170,18 @@ def test_numbers_have_intervals(make_colours: MakeColours, tmp_path: Path) -> No
         predictor.predict(frame, unsure=0)
 
 
-def test_labels_are_given_from_the_threshold_on_that_suits_the_metric(
-    make_colours: MakeColours, tmp_path: Path
-) -> None:
+def test_thresholds_decide_the_label(make_colours: MakeColours, tmp_path: Path) -> None:
     train, tuning = make_colours(12), make_colours(20, seed=3)
     mixed = tuning.index[::4]
     tuning.loc[mixed, "label"] = tuning.loc[mixed, "label"].map({"blue": "red", "red": "blue"})
     predictor = ImagePredictor(eval_metric="f1", path=tmp_path / "run", verbosity=0)
     predictor.fit(train, tuning, hyperparameters=TINY)
     saved, summary = predictor._saved, predictor.fit_summary()
-    assert saved is not None
     assert list(summary["thresholds"]) == ["red"]
     proba = predictor.predict_proba(tuning, as_pandas=False)[:, 1]
     for threshold in (0.5, 0.02, 0.98):
-        trust = Trust(saved.trust.calibration, type(saved.trust.thresholds)((threshold,)), saved.trust.conformal)
-        object.__setattr__(saved, "trust", trust)
+        changed = replace(saved.postprocessing, thresholds=Thresholds((threshold,)))
+        predictor.pipeline.saved = replace(saved, postprocessing=changed)
         given = predictor.predict(tuning)
         assert (given == "red").tolist() == (proba > threshold).tolist()
         told = predictor.evaluate(tuning)
@@ -187,7 +190,7 @@ def test_labels_are_given_from_the_threshold_on_that_suits_the_metric(
         assert told["f1"] == pytest.approx(2 * (is_red & right).sum() / max(1, is_red.sum() + right.sum()))
 
 
-def test_each_of_several_choices_is_calibrated_by_itself(make_colours: MakeColours, tmp_path: Path) -> None:
+def test_each_choice_has_its_own_calibration(make_colours: MakeColours, tmp_path: Path) -> None:
     space = {**TINY, "model": ag.Categorical("test_resnet", "test_efficientnet")}
     predictor = ImagePredictor(path=tmp_path / "run", verbosity=0)
     predictor.fit(
@@ -195,15 +198,13 @@ def test_each_of_several_choices_is_calibrated_by_itself(make_colours: MakeColou
         num_trials=2, searcher="grid",
     )  # fmt: skip
     loaded = ImagePredictor.load(predictor.save(tmp_path / "saved"), verbosity=0)
-    assert loaded._saved is not None
     for choice in loaded._saved.choices:
         chosen = loaded.choose(max_params=choice.costs["num_params"])
-        assert chosen._saved is not None
-        assert chosen.fit_summary()["temperature"] == chosen._saved.trust.calibration.temperature
-        assert len(chosen._saved.trust.conformal.scores) == 24
+        assert chosen.fit_summary()["temperature"] == chosen._saved.postprocessing.calibration.temperature
+        assert len(chosen._saved.postprocessing.conformal.scores) == 24
 
 
-def test_many_labels_are_calibrated_but_have_no_sets(make_colours: MakeColours, tmp_path: Path) -> None:
+def test_multilabel_problems_are_calibrated_but_have_no_sets(make_colours: MakeColours, tmp_path: Path) -> None:
     tags = make_colours(20).assign(label=[["a"], ["a", "b"], ["b"], []] * 10)
     predictor = ImagePredictor(path=tmp_path / "run", verbosity=0)
     predictor.fit(tags, tags, hyperparameters={**TINY, "epochs": 1})
@@ -212,3 +213,84 @@ def test_many_labels_are_calibrated_but_have_no_sets(make_colours: MakeColours, 
     for ask in (predictor.predict_set, partial(predictor.predict, unsure="?")):
         with pytest.raises(HyperparameterError, match="multilabel"):
             ask(tags)
+
+
+def test_threads_get_the_same_results_as_one(fitted: ImagePredictor, doubtful: pd.DataFrame) -> None:
+    """Predictions, features and explanations at the same time, each of several batches."""
+    images = pd.concat([doubtful, doubtful], ignore_index=True)
+    tasks = [
+        lambda: fitted.predict_proba(images, as_pandas=False),
+        lambda: fitted.predict_feature(images, as_pandas=False),
+        lambda: fitted.explain(images[:40]),
+    ]
+    expected = [task() for task in tasks]
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(lambda number: tasks[number % 3](), range(12)))
+    for number, result in enumerate(found):
+        np.testing.assert_array_equal(result, expected[number % 3])
+
+
+def test_threads_may_share_a_predictor_that_has_not_predicted_yet(
+    fitted: ImagePredictor, doubtful: pd.DataFrame
+) -> None:
+    fresh = ImagePredictor.load(fitted.path, verbosity=0)
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(lambda _: fresh.predict_proba(doubtful, as_pandas=False), range(4)))
+    for result in found:
+        np.testing.assert_array_equal(result, fitted.predict_proba(doubtful, as_pandas=False))
+
+
+def test_one_image_gets_the_same_numbers_as_many(fitted: ImagePredictor, doubtful: pd.DataFrame) -> None:
+    loaded = ImagePredictor.load(fitted.path, verbosity=0)
+    one_by_one = [loaded.predict_proba(image, as_pandas=False)[0] for image in doubtful["image"][:5]]
+    np.testing.assert_allclose(one_by_one, fitted.predict_proba(doubtful[:5], as_pandas=False), atol=1e-6)
+
+
+def test_the_module_predicts_the_same_from_pixels(fitted: ImagePredictor, doubtful: pd.DataFrame) -> None:
+    fitted.to("cpu")
+    pixels = torch.from_numpy(np.stack([np.array(Image.open(path)) for path in doubtful["image"]]))
+    module = fitted.pipeline.module(coverage=0.9)
+    sets = fitted.predict_set(doubtful, coverage=0.9)
+    for images in (pixels, pixels.permute(0, 3, 1, 2)):
+        with torch.inference_mode():
+            found = module(images)
+        np.testing.assert_allclose(found.predictions, fitted.predict_proba(doubtful, as_pandas=False), atol=1e-5)
+        assert found.given.int().argmax(1).tolist() == [
+            fitted.classes.index(label) for label in fitted.predict(doubtful)
+        ]
+        assert found.set_mask.sum(1).tolist() == [len(labels) for labels in sets]
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99", 3.5])
+def test_an_unavailable_device_is_an_error(fitted: ImagePredictor, device: Any) -> None:
+    with pytest.raises(HyperparameterError, match="device"):
+        ImagePredictor.load(fitted.path, verbosity=0, device=device)
+    with pytest.raises(HyperparameterError, match="device"):
+        fitted.to(device)
+    assert fitted.to("cpu").device == torch.device("cpu")
+
+
+def test_warm_up_fixes_numerics_which_are_saved(
+    fitted: ImagePredictor, doubtful: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = Numerics(torch.device("cpu"), channels_last=False)
+    monkeypatch.setattr(classifier_module, "choose_numerics", lambda *_: chosen)
+    warm = ImagePredictor.load(fitted.path, verbosity=0, device="cpu").warm_up()
+    record = {"dtype": "float32", "channels_last": False, "folds_batch_norm": True}
+    assert warm.pipeline.saved.numerics == {"cpu": [record]}
+    monkeypatch.setattr(classifier_module, "choose_numerics", lambda *_: pytest.fail("measured by a prediction"))
+    loaded = ImagePredictor.load(warm.save(tmp_path / "warm"), verbosity=0, device="cpu")
+    assert loaded.pipeline.saved.numerics == {"cpu": [record]}
+    np.testing.assert_array_equal(
+        loaded.predict_proba(doubtful, as_pandas=False), warm.predict_proba(doubtful, as_pandas=False)
+    )
+    assert not loaded.pipeline._loaded()[0].inference.channels_last
+
+
+@pytest.mark.parametrize("has_predicted", [False, True])
+def test_a_predictor_can_be_pickled(fitted: ImagePredictor, doubtful: pd.DataFrame, has_predicted: bool) -> None:
+    loaded = ImagePredictor.load(fitted.path, verbosity=0)
+    if has_predicted:
+        loaded.explain(doubtful[:2])
+    again = pickle.loads(pickle.dumps(loaded))
+    pd.testing.assert_frame_equal(again.predict_proba(doubtful), fitted.predict_proba(doubtful))

@@ -1,0 +1,496 @@
+"""The inference pipeline of a predictor: from images to labels, probabilities, sets and abstentions."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+from saccade.data.examples import ImageLike
+from saccade.data.store.on_demand import OnDemandImages
+from saccade.errors import DataError, HyperparameterError, ImageReadError
+from saccade.events import Progressed, Warned
+from saccade.inference.classifier import Classifier
+from saccade.inference.postprocessing import AbstentionRule, Postprocessing, mean_of_members
+from saccade.inference.saved import Member, SavedPredictor
+from saccade.numerics.device import Numerics, choose_device, is_half_native
+from saccade.study.progress import ProgressDisplay
+from saccade.tasks.problem import Problem
+
+BATCH_SIZE = 32
+"""Images in a batch: enough for full throughput, and few enough for any memory."""
+
+Compute = Callable[[Classifier, torch.Tensor], np.ndarray]
+"""From a network and a batch of its preprocessed images, of shape (N, C, S, S), to one row for each image."""
+
+
+class TensorPredictions(NamedTuple):
+    """The outputs of `PredictionHead` and `PredictionModule`.
+
+    Attributes
+    ----------
+    predictions : torch.Tensor, shape (num_images, num_outputs)
+        Calibrated probabilities of the classes; for regression the number, in the labels' unit.
+    adjusted : torch.Tensor, shape (num_images, num_outputs)
+        Probabilities after class prior and thresholds, to which the usual rule applies; for regression `predictions`.
+    given : torch.Tensor, bool, shape (num_images, num_outputs)
+        Which labels each image gets; for regression all True.
+    set_mask : torch.Tensor, bool, shape (num_images, num_outputs)
+        Which labels are in the conformal set of each image; without a coverage as `given`.
+    """
+
+    predictions: torch.Tensor
+    adjusted: torch.Tensor
+    given: torch.Tensor
+    set_mask: torch.Tensor
+
+
+class PredictionHead(nn.Module):
+    """From the predictions of each network to labels: mean, calibration, class prior and thresholds, sets.
+
+    Parameters
+    ----------
+    weights : sequence of float
+        Weights of the networks, which sum to 1.
+    problem : Problem
+        The meaning of their outputs.
+    postprocessing : Postprocessing
+        What follows the mean.
+    coverage : float or None
+        Coverage of `TensorPredictions.set_mask`.
+    """
+
+    def __init__(
+        self, weights: Sequence[float], problem: Problem, postprocessing: Postprocessing, coverage: float | None = None
+    ) -> None:
+        super().__init__()
+        self.weights, self.problem, self.postprocessing, self.coverage = (
+            list(weights),
+            problem,
+            postprocessing,
+            coverage,
+        )
+
+    def forward(self, *of_members: torch.Tensor) -> TensorPredictions:
+        """Return predictions of `Problem.activate`d outputs, each of shape (num_images, num_outputs)."""
+        mean = mean_of_members(of_members, self.weights)
+        predictions = self.postprocessing.calibration.calibrate(mean, self.problem)
+        adjusted = self.postprocessing.thresholds.adjust(predictions)
+        given = sets = self.problem.given_labels(adjusted)
+        if self.coverage is not None and self.problem.has_classes:
+            sets = self.postprocessing.conformal.label_sets(predictions, given, self.coverage)
+        return TensorPredictions(predictions, adjusted, given, sets)
+
+
+class PredictionModule(nn.Module):
+    """All of a predictor that is arithmetic, from uint8 images to labels, as one module with a plain forward pass.
+
+    Only decoding is outside of it. `InferencePipeline.predict` calls the same parts: `Preprocess` in threads, the
+    networks batch by batch in their measured numerics, and `PredictionHead` once for all images.
+
+    Parameters
+    ----------
+    members : sequence of Classifier
+        The networks, on one device.
+    head : PredictionHead
+        From their predictions to labels.
+    """
+
+    def __init__(self, members: Sequence[Classifier], head: PredictionHead) -> None:
+        super().__init__()
+        self.preprocess = nn.ModuleList([member.preprocess for member in members])
+        self.networks = nn.ModuleList([member.predicting for member in members])
+        self.head = head
+        self._has_tta = [member.blueprint.tta for member in members]
+
+    def forward(self, images: torch.Tensor) -> TensorPredictions:
+        """Return predictions for images of one size.
+
+        Parameters
+        ----------
+        images : torch.Tensor, uint8, shape (N, H, W, C) or (N, C, H, W)
+            Decoded images, RGB unless the networks have other channels.
+        """
+        problem, predictions = self.head.problem, []
+        for preprocess, network, has_tta in zip(self.preprocess, self.networks, self._has_tta, strict=True):
+            x_BCHW = preprocess(images)
+            outputs = network(x_BCHW)
+            if has_tta:
+                outputs = problem.mean_outputs(outputs, network(x_BCHW.flip(3)))
+            predictions.append(problem.activate(outputs))
+        found: TensorPredictions = self.head(*predictions)
+        return found
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """What an `InferencePipeline` returns for images.
+
+    Attributes
+    ----------
+    problem : Problem
+        The meaning of the values.
+    predictions : ndarray, shape (num_images, num_outputs)
+        Calibrated probabilities of the classes; for regression the number, in the labels' unit. NaN for images that
+        cannot be read.
+    adjusted : ndarray, shape (num_images, num_outputs)
+        Probabilities after class prior and thresholds: the usual rule, the largest one or those from 0.5 on, applies to
+        them. For regression the numbers.
+    decisions : ndarray, shape (num_images, num_outputs)
+        `adjusted` for the labels that are given, 0 for others; `Problem.decode` and `Problem.names` read it.
+    labels : ndarray, shape (num_images,) or (num_images, num_classes)
+        Labels as `Problem.decode` returns them, without abstention; None for images that cannot be read.
+    sets : ndarray of object, shape (num_images,)
+        Lists of labels, the most probable first, or intervals for regression. None without a coverage, and for images
+        that cannot be read.
+    abstained : ndarray of bool, shape (num_images,)
+        Whether the `AbstentionRule` applies; all False without one.
+    errors : dict
+        The reason why an image cannot be read, by its number.
+    """
+
+    problem: Problem
+    predictions: np.ndarray
+    adjusted: np.ndarray
+    decisions: np.ndarray
+    labels: np.ndarray
+    sets: np.ndarray
+    abstained: np.ndarray
+    errors: dict[int, str]
+
+    def names(self, class_names: Sequence[str]) -> list[list[str] | None]:
+        """Return the names of each image's labels, or its number as text; None for images that cannot be read."""
+        names = self.problem.names(self.decisions, class_names)
+        return [None if row in self.errors else name for row, name in enumerate(names)]
+
+    @property
+    def label_probabilities(self) -> list[float | None]:
+        """The calibrated probability of each image's label; None for problems without one label per image."""
+        if not self.problem.has_one_class:
+            return [None] * len(self.predictions)
+        probabilities = self.problem.confidence(self.predictions, self.decisions).tolist()
+        return [None if row in self.errors else p for row, p in enumerate(probabilities)]
+
+    @property
+    def main_class(self) -> np.ndarray:
+        """The class with the largest adjusted probability, int64 of shape (num_images,); 0 for regression.
+
+        That is the label that is given, and for multilabel problems the most probable one.
+        """
+        main: np.ndarray = np.nan_to_num(self.adjusted).argmax(1)
+        return main
+
+
+class InferencePipeline:
+    """Everything from images to labels, for one saved predictor: the only way in which labels are predicted.
+
+    The steps are: decode; preprocess; networks; weighted mean; calibration; class prior and thresholds; label;
+    conformal set; abstention. Networks are loaded at the first prediction.
+
+    Several threads may use one pipeline at the same time. They decode in parallel; the networks compute one batch at a
+    time.
+
+    Parameters
+    ----------
+    saved : SavedPredictor
+        The predictor.
+    device : str, torch.device or None
+        Where the networks compute: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``. None is the best device available.
+
+    Raises
+    ------
+    HyperparameterError
+        If the device is invalid or not available.
+    """
+
+    def __init__(self, saved: SavedPredictor, device: str | torch.device | None = None) -> None:
+        self.saved, self.device = saved, _device_of(device)
+        self._members: list[Classifier] | None = None
+        self._lock = threading.RLock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"saved": self.saved, "device": self.device}  # networks are loaded again from the predictor's folder
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)  # type: ignore[misc]
+
+    def predict(
+        self,
+        images: Sequence[ImageLike],
+        *,
+        coverage: float | None = None,
+        abstention: AbstentionRule | None = None,
+        verbosity: int = 0,
+    ) -> Predictions:
+        """Predict images.
+
+        Parameters
+        ----------
+        images : sequence of path, bytes, Pillow image or array
+            May be empty.
+        coverage : float or None
+            Coverage of `Predictions.sets`; None computes no sets.
+        abstention : AbstentionRule or None
+            When to abstain; None is never.
+        verbosity : int
+            2 shows progress on a terminal, 1 prints a warning about unreadable images, 0 prints nothing.
+
+        Raises
+        ------
+        ImageReadError
+            If no image can be read.
+        HyperparameterError, DataError
+            As `saccade.inference.postprocessing.Conformal.check`, before any image is read.
+        """
+        saved = self.saved
+        if coverage is not None:
+            saved.postprocessing.conformal.check(saved.problem, coverage)
+        if not len(images):
+            of_members = [np.zeros((0, saved.problem.num_outputs), np.float32)] * len(saved.members)
+            return postprocess(saved, of_members, {}, coverage, abstention)
+        of_members, errors = self.run(images, _activated, len(saved.members), verbosity)
+        return postprocess(saved, of_members, errors, coverage, abstention)
+
+    def features(self, images: Sequence[ImageLike], verbosity: int = 0) -> tuple[np.ndarray, dict[int, str]]:
+        """Return the input of the first member's classifier layer for each image.
+
+        Returns
+        -------
+        features : ndarray of float32, shape (num_images, num_features)
+            NaN for images that cannot be read.
+        errors : dict
+            As in `Predictions`.
+
+        Raises
+        ------
+        HyperparameterError
+            If the network has no single classifier layer.
+        DataError, ImageReadError
+            As in `run`.
+        """
+        (features,), errors = self.run(images, _features, 1, verbosity)
+        features[list(errors)] = np.nan
+        return features, errors
+
+    def run(
+        self, images: Sequence[ImageLike], compute: Compute, num_members: int, verbosity: int = 0
+    ) -> tuple[list[np.ndarray], dict[int, str]]:
+        """Compute something of each image with some of the networks, batch by batch.
+
+        Threads decode and preprocess the next batches meanwhile. Networks with the same input size share decoded
+        images, and those with the same `InputSpec` share batches.
+
+        Parameters
+        ----------
+        images : sequence of path, bytes, Pillow image or array
+            At least one.
+        compute : callable
+            What is computed; while it runs, no other thread uses the networks.
+        num_members : int
+            The first so many networks are used.
+        verbosity : int
+            As in `predict`.
+
+        Returns
+        -------
+        rows : list of ndarray, each of shape (num_images, ...)
+            For each network. The rows of unreadable images are meaningless.
+        errors : dict
+            As in `Predictions`.
+
+        Raises
+        ------
+        DataError
+            If there are no images.
+        ImageReadError
+            If no image can be read.
+        """
+        if not len(images):
+            raise DataError("there are no images")
+        with self._lock:
+            members = self._loaded()[:num_members]
+        groups: dict[tuple[int, int], list[int]] = {}  # members that share decoded images
+        for number, member in enumerate(members):
+            key = member.preprocess.shorter_side, member.blueprint.in_chans
+            groups.setdefault(key, []).append(number)
+        rows: dict[int, np.ndarray] = {}
+        errors: dict[int, str] = {}
+        num_done = 0
+        with ProgressDisplay(verbosity, "") as display:
+            for (shorter_side, channels), numbers in groups.items():
+                batches_of = {members[number].blueprint.input: members[number] for number in numbers}
+                decoded = OnDemandImages(images, shorter_side, channels, num_uses=len(batches_of))
+                passes = [
+                    member.batches(decoded, np.arange(len(images)), batch_size=BATCH_SIZE).in_order()
+                    for member in batches_of.values()
+                ]
+                first = 0
+                for batches in zip(*passes, strict=True):
+                    x_of = {spec: x_BCHW for spec, (x_BCHW, *_) in zip(batches_of, batches, strict=True)}
+                    for number in numbers:
+                        member = members[number]
+                        with self._lock, member.inference.threads():
+                            part = compute(member, x_of[member.blueprint.input])
+                        if number not in rows:
+                            rows[number] = np.empty((len(images), *part.shape[1:]), part.dtype)
+                        rows[number][first : first + len(part)] = part
+                    first += len(part)
+                    num_done += len(part)
+                    display(Progressed("predicting", num_done, len(groups) * len(images)))
+                errors = {**decoded.errors, **errors}
+            if errors:
+                _report_unreadable(images, errors, display)
+        return [rows[number] for number in range(len(members))], errors
+
+    def module(self, coverage: float | None = None) -> PredictionModule:
+        """Return the tensor part of this pipeline, in evaluation mode, with the networks as they predict.
+
+        Parameters
+        ----------
+        coverage : float or None
+            Coverage of the conformal sets; None computes none.
+        """
+        if coverage is not None:
+            self.saved.postprocessing.conformal.check(self.saved.problem, coverage)
+        with self._lock:
+            members = self._loaded()
+        weights = [member.weight for member in self.saved.members]
+        head = PredictionHead(weights, self.saved.problem, self.saved.postprocessing, coverage)
+        return PredictionModule(members, head).eval()
+
+    def warm_up(self) -> None:
+        """Load the networks, measure their fastest numerics on this kind of device, and fix them.
+
+        Precision, memory format and batch norm folding of each network are written to `SavedPredictor.numerics`;
+        `SavedPredictor.write` saves them. Before, and on other kinds of device, predictions are computed in float32 on
+        a CPU and in 16 bits on a GPU, unless the recipe fixes the precision. Predictions never measure, so that one
+        image gets the same numbers as many.
+        """
+        with self._lock:
+            records = []
+            for member in self._loaded():
+                member.unfuse()
+                numerics = member.choose_inference(BATCH_SIZE)
+                member.fuse()
+                records.append(
+                    {
+                        "dtype": numerics.to_json()["dtype"],
+                        "channels_last": numerics.channels_last,
+                        "folds_batch_norm": member.predicting is not member.network,
+                    }
+                )
+                side = member.blueprint.input.img_size
+                x_BCHW = torch.zeros(BATCH_SIZE, member.blueprint.in_chans, side, side, device=self.device)
+                member.forward(x_BCHW.contiguous(memory_format=torch.channels_last))
+            self.saved = replace(self.saved, numerics={**self.saved.numerics, self.device.type: records})
+
+    def to(self, device: str | torch.device | None) -> InferencePipeline:
+        """Compute on another device from now on, and return this pipeline; as in the constructor."""
+        with self._lock:
+            self.device, self._members = _device_of(device), None
+        return self
+
+    def _loaded(self) -> list[Classifier]:
+        """Return the networks, ready to predict; the caller holds the lock."""
+        if self._members is None:
+            records = self.saved.numerics.get(self.device.type, [{}] * len(self.saved.members))
+            self._members = [self._load(*both) for both in zip(self.saved.members, records, strict=True)]
+        return self._members
+
+    def _load(self, member: Member, record: dict[str, Any]) -> Classifier:
+        numerics = Numerics.choose(self.device, member.amp)
+        if record:
+            numerics = replace(
+                Numerics.from_json({**numerics.to_json(), "dtype": record["dtype"]}, self.device),
+                channels_last=record["channels_last"],
+            )
+        if numerics.dtype is not torch.float32 and member.amp is None and not is_half_native(self.device):
+            numerics = replace(numerics, dtype=torch.float32)  # this processor only emulates 16 bits, slowly
+        classifier = self.saved.classifier(member, numerics)
+        classifier.network.eval()
+        if record.get("folds_batch_norm", True):
+            classifier.fuse()
+        return classifier
+
+
+def postprocess(
+    saved: SavedPredictor,
+    of_members: Sequence[np.ndarray],
+    errors: Mapping[int, str] = MappingProxyType({}),
+    coverage: float | None = None,
+    abstention: AbstentionRule | None = None,
+) -> Predictions:
+    """Return labels, sets and abstentions, given the predictions of each member.
+
+    Parameters
+    ----------
+    saved : SavedPredictor
+        The problem, the weights of the members, and the postprocessing.
+    of_members : sequence of ndarray, each of shape (num_images, num_outputs)
+        Activated outputs: probabilities, or numbers.
+    errors, coverage, abstention
+        As in `Predictions` and `InferencePipeline.predict`.
+    """
+    problem, postprocessing = saved.problem, saved.postprocessing
+    head = PredictionHead([member.weight for member in saved.members], problem, postprocessing, coverage)
+    found = head(*map(torch.from_numpy, of_members))
+    predictions, adjusted, given, set_mask = (tensor.numpy() for tensor in found)
+    decisions = np.where(given, adjusted, 0)
+    labels, abstained = problem.decode(decisions), np.zeros(len(predictions), np.bool_)
+    if abstention is not None:
+        abstained = abstention.applies(found.predictions, found.given, postprocessing.conformal).numpy()
+    sets = np.full(len(predictions), None, object)
+    if coverage is not None:
+        threshold = postprocessing.conformal.threshold(coverage)
+        for row, one in enumerate(problem.prediction_sets(predictions, set_mask, threshold)):
+            sets[row] = one
+    if errors:
+        rows, labels = list(errors), labels.astype(object)
+        predictions[rows], adjusted[rows] = np.nan, np.nan
+        labels[rows], sets[rows], abstained[rows] = None, None, False
+    return Predictions(problem, predictions, adjusted, decisions, labels, sets, abstained, dict(errors))
+
+
+@torch.inference_mode()
+def _activated(classifier: Classifier, x_BCHW: torch.Tensor) -> np.ndarray:
+    # Outputs are activated on the CPU, in float64 for regression, which MPS lacks.
+    predictions: np.ndarray = classifier.problem.activate(classifier.forward(x_BCHW).cpu()).numpy()
+    return predictions
+
+
+def _features(classifier: Classifier, x_BCHW: torch.Tensor) -> np.ndarray:
+    features: np.ndarray = classifier.outputs_and_features(x_BCHW)[1].cpu().numpy()
+    return features
+
+
+def _device_of(device: str | torch.device | None) -> torch.device:
+    if device is None or isinstance(device, torch.device):
+        return device or choose_device()
+    try:
+        found = torch.device(device)
+    except (RuntimeError, TypeError):
+        raise HyperparameterError(
+            f"device was given {device!r}; expected 'cpu', 'cuda', 'cuda:<number>' or 'mps'"
+        ) from None
+    is_missing = found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count()
+    if is_missing or (found.type == "mps" and not torch.backends.mps.is_available()):
+        raise HyperparameterError(f"device {device!r} is not available on this machine; pass device='cpu'")
+    return found
+
+
+def _report_unreadable(images: Sequence[ImageLike], errors: dict[int, str], display: ProgressDisplay) -> None:
+    named = [
+        f"{image if isinstance(image := images[index], str | Path) else f'image {index}'}: {reason}"
+        for index, reason in sorted(errors.items())
+    ]
+    if len(errors) == len(images):
+        more = f"; {len(errors) - 1} more cannot be read either" if len(errors) > 1 else ""
+        raise ImageReadError(f"{named[0]}{more}")
+    display(Warned("\n  ".join([f"{len(errors)} of {len(images)} images cannot be read:", *named])))
