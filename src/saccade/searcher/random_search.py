@@ -23,7 +23,7 @@ _MAX_SHUFFLED = 100_000
 class RandomSearcher(Searcher):
     """Draws configurations at random, never the same one twice.
 
-    Better than a grid if only some parameters matter [1]_. No draw depends on results, so any number of workers can run.
+    Better than a grid if only some parameters matter [1]_. No draw depends on results, so workers need not wait.
 
     Parameters
     ----------

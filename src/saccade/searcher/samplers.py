@@ -138,8 +138,8 @@ class GPSearcher(ModelSearcher):
     In a conditional space the model has all parameters, the inactive ones at their defaults.
 
     It needs the fewest trials. The cost of a proposal grows with the cube of the number of configurations in the model,
-    so the model sees at most the best 32, the latest 32 of the others, and 16 that are running. The acquisition function
-    is maximised by random draws and their mutations, which is several times as fast as Optuna's own search.
+    so the model sees at most the best 32, the latest 32 of the others, and 16 that are running. The acquisition
+    function is maximised by random draws and their mutations, which is several times as fast as Optuna's own search.
 
     Parameters
     ----------
@@ -212,7 +212,7 @@ class CmaEsSearcher(ModelSearcher):
 
     Optuna's ``CmaEsSampler`` [1]_. The distribution starts where the random draws before it were best [2]_. A normal
     distribution has no choices (`Categorical`, `Bool`), so these are drawn by TPE, each independently. It needs several
-    generations, that is a hundred trials or more. Simultaneous proposals are draws from one distribution, so they differ.
+    generations, that is a hundred trials or more. Simultaneous proposals are draws from one distribution: they differ.
 
     Parameters
     ----------
