@@ -16,7 +16,7 @@ def two(distance):
     return forecaster, forecaster.add([[0.0], [distance]], [EXPECTED, EXPECTED])
 
 
-def test_before_anything_is_seen_what_was_expected_is_forecast():
+def test_without_observations_the_forecast_is_the_expectation():
     forecaster, numbers = two(1.0)
     forecast = forecaster.forecast(numbers)
     assert np.allclose(forecast.mean, [EXPECTED, EXPECTED])
@@ -24,7 +24,7 @@ def test_before_anything_is_seen_what_was_expected_is_forecast():
 
 
 @given(score=SCORES)
-def test_a_score_that_was_seen_is_forecast_where_it_was_seen(score):
+def test_an_observed_score_is_forecast_at_its_epoch(score):
     forecaster, numbers = two(1.0)
     forecaster.observe(numbers[0], 3, score)
     forecast = forecaster.forecast(numbers)
@@ -44,7 +44,7 @@ def test_a_rough_score_counts_for_less(score):
 
 
 @given(score=st.floats(0.6, 1))
-def test_surprise_carries_over_to_later_epochs_and_like_configurations_and_fades(score):
+def test_deviations_extend_to_later_epochs_and_similar_configurations_and_fade(score):
     forecaster, numbers = two(1.0)
     far = forecaster.add([[50.0]], [EXPECTED])
     forecaster.observe(numbers[0], 3, score)
@@ -57,7 +57,7 @@ def test_surprise_carries_over_to_later_epochs_and_like_configurations_and_fades
 
 @given(scores=st.lists(SCORES, min_size=1, max_size=12), distance=st.floats(0, 5))
 @settings(deadline=None)
-def test_what_is_seen_never_adds_uncertainty(scores, distance):
+def test_observations_never_increase_uncertainty(scores, distance):
     forecaster, numbers = two(distance)
     before = forecaster.forecast(numbers).sd
     for epoch, score in enumerate(scores, start=1):
@@ -67,14 +67,14 @@ def test_what_is_seen_never_adds_uncertainty(scores, distance):
     assert (after <= before + 1e-9).all()
 
 
-def test_a_probe_of_frozen_features_counts_as_an_early_epoch():
+def test_a_linear_probe_counts_as_an_early_epoch():
     forecaster, numbers = two(9.0)
     forecaster.observe(numbers[0], 0, 0.9)
     scores = forecaster.forecast(numbers).mean
     assert scores[0, 0] > scores[1, 0] + 0.2
 
 
-def test_what_is_imagined_is_forgotten():
+def test_assumed_scores_are_not_kept():
     forecaster, numbers = two(1.0)
     plain = forecaster.forecast(numbers).mean
     imagined = forecaster.forecast(numbers, {numbers[0]: (9, 0.95)}).mean

@@ -28,7 +28,7 @@ def test_larger_images_and_larger_networks_take_longer() -> None:
     assert seconds[large[1]] > 2 * seconds[small[1]]
 
 
-def test_measuring_ends_in_time_and_leaves_the_threads_as_they_were() -> None:
+def test_timing_stops_at_its_limit_and_restores_the_threads() -> None:
     before = torch.get_num_threads()
     space = recipe_space({"model": Categorical("test_resnet", "test_vit", "resnet18"), "pretrained": False})
     assert forward_seconds(space, device=CPU, num_threads=1, longest_s=0) == {}
@@ -36,7 +36,7 @@ def test_measuring_ends_in_time_and_leaves_the_threads_as_they_were() -> None:
     assert torch.get_num_threads() == before
 
 
-def test_nothing_is_measured_on_other_devices_and_where_there_is_nothing_to_compare() -> None:
+def test_nothing_is_timed_on_other_devices_or_with_a_single_network() -> None:
     several = Categorical("test_resnet", "test_vit")
     assert forward_seconds(recipe_space({"model": several}), device=torch.device("meta"), longest_s=60) == {}
     assert forward_seconds(recipe_space({"model": "test_resnet"}), device=CPU, longest_s=60) == {}
@@ -44,7 +44,7 @@ def test_nothing_is_measured_on_other_devices_and_where_there_is_nothing_to_comp
     assert len(forward_seconds(recipe_space({"model": mixed}), device=CPU, num_threads=1, longest_s=60)) == 1
 
 
-def test_the_speed_is_that_of_a_step_and_leaves_threads_and_random_numbers_alone(
+def test_the_speed_is_that_of_a_step_and_restores_threads_and_random_numbers(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     num_threads, state, seen = torch.get_num_threads(), torch.get_rng_state(), []
@@ -63,7 +63,7 @@ def test_the_speed_is_that_of_a_step_and_leaves_threads_and_random_numbers_alone
     assert measure_log_speed(CPU) == pytest.approx(math.log(2))
 
 
-def test_the_recorded_step_stands_for_what_the_portfolio_predicts() -> None:
+def test_the_recorded_step_agrees_with_the_portfolio() -> None:
     # A CPU that trains 45 images of 224 pixels a second with mobilenetv2_100 takes 1 / 45 / 14.4 s for one of the 8
     # images of a step; of the portfolio's seconds that must make 45 images a second again, give or take a factor of 2.
     log_speed = math.log(8 / 45 / 14.4 / machine_speed.RECORDED_STEP_S)

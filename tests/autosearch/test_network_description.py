@@ -15,7 +15,7 @@ from saccade.autosearch.network_description import describe_module, describe_net
 from saccade.errors import UnknownModelError, WeightsNotFoundError
 from saccade.models.catalogue import published_table, published_top1
 
-# What the portfolio was told of the networks of its recordings: name, parameters in millions, input size, top-1 in
+# The descriptions of the recorded networks: name, parameters in millions, input size, top-1 in
 # percent, pretraining, kind, family.
 RECORDED = [
     ("beit_base_patch16_384", 86.7, 384, 86.8, 1, "transformer", "beit"),
@@ -43,7 +43,7 @@ OF_OTHER_ORIGINS = {
 
 
 @pytest.mark.parametrize(("name", "params", "size", "top1", "pretraining", "kind", "family"), RECORDED)
-def test_recorded_networks_are_described_as_the_portfolio_knows_them(
+def test_recorded_networks_are_described_as_in_the_recordings(
     name: str, params: float, size: int, top1: float, pretraining: int, kind: str, family: str
 ) -> None:
     network = describe_network(name)
@@ -63,11 +63,11 @@ def test_recorded_networks_are_described_as_the_portfolio_knows_them(
         ("transformer", "eva02_tiny_patch14_224 twins_svt_small pit_ti_224 mixer_b16_224"),
     ],
 )
-def test_the_kind_is_told_by_the_modules(kind: str, names: str) -> None:
+def test_the_kind_follows_from_the_modules(kind: str, names: str) -> None:
     assert {name: describe_network(name).kind for name in names.split()} == dict.fromkeys(names.split(), kind)
 
 
-def test_modules_of_ones_own_have_a_kind() -> None:
+def test_own_modules_have_a_kind() -> None:
     convolution = nn.Conv2d(3, 16, 3)
     assert kind_of(convolution) == kind_of(nn.Linear(3, 2)) == "conv"
     assert kind_of(nn.TransformerEncoderLayer(16, 2)) == "transformer"
@@ -102,7 +102,7 @@ def test_many_classes_of_other_weights_do_not_count_as_size() -> None:
         ("beit_base_patch16_224.in22k_ft_in22k_in1k", 1),
     ],
 )
-def test_the_tag_tells_what_was_learned_before(name: str, pretraining: int) -> None:
+def test_the_tag_gives_the_pretraining(name: str, pretraining: int) -> None:
     assert description._pretraining(name.partition(".")[2] or description._default_tag(name)) == pretraining
 
 
@@ -113,7 +113,7 @@ def test_without_pretraining_the_accuracy_still_ranks() -> None:
 
 
 @pytest.mark.parametrize("filename", OF_OTHER_ORIGINS)
-def test_networks_whose_weights_are_of_other_origins_are_sane(filename: str, tmp_path: Path) -> None:
+def test_networks_with_weights_of_other_sources_are_described(filename: str, tmp_path: Path) -> None:
     params, top1 = OF_OTHER_ORIGINS[filename]
     file = tmp_path / f"{filename}.safetensors"
     network = describe_network(filename.partition(".")[0], weights=file)
@@ -121,7 +121,7 @@ def test_networks_whose_weights_are_of_other_origins_are_sane(filename: str, tmp
     assert (network.top1, network.kind, network.input_size, network.pretraining) == (top1, "conv", 224, 0)
 
 
-def test_weights_in_a_folder_tell_their_tag(
+def test_weights_in_a_folder_give_their_tag(
     write_weights: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_weights("test_resnet", "weights/test_resnet.my_swag_in1k.safetensors")
@@ -155,17 +155,17 @@ def test_a_network_is_built_once_and_without_memory(monkeypatch: pytest.MonkeyPa
     assert torch.equal(state, torch.get_rng_state())
 
 
-def test_a_built_network_of_timms_is_recognised() -> None:
+def test_a_built_network_of_timm_is_recognised() -> None:
     module = timm.create_model("convnext_atto.d2_in1k", num_classes=1000)
     assert describe_module(module, pretrained=True) == describe_network("convnext_atto.d2_in1k")
 
 
-def test_a_network_of_ones_own_is_counted() -> None:
+def test_the_parameters_of_an_own_network_are_counted() -> None:
     network = describe_module(nn.Linear(9, 2), name="Linear")
     assert (network.num_params, network.input_size, network.top1, network.family) == (20, 224, None, "Linear")
 
 
-def test_old_names_are_described_as_what_they_mean() -> None:
+def test_aliases_are_described_as_their_networks() -> None:
     assert describe_network("resnet50_v1d") == describe_network("resnet50d")
 
 
@@ -190,6 +190,6 @@ def test_a_published_accuracy_is_found_with_and_without_its_tag(name: str) -> No
     assert published_top1(architecture) is not None
 
 
-def test_of_what_was_not_published_nothing_is_claimed() -> None:
+def test_an_unpublished_accuracy_is_none() -> None:
     assert published_top1("test_resnet") is None
     assert published_top1("no_such_network", "in1k") is None

@@ -42,7 +42,7 @@ datasets = st.builds(DatasetDescription, st.integers(1, 10**7), st.integers(1, 1
 
 @given(networks, recipes, datasets)
 @settings(max_examples=50, deadline=None)
-def test_everything_that_can_be_described_has_a_prediction(network, recipe, data):
+def test_every_description_has_a_prediction(network, recipe, data):
     portfolio = Portfolio.load()
     described = Description(network, recipe)
     row = features(described, data, portfolio.top1(network))
@@ -54,7 +54,7 @@ def test_everything_that_can_be_described_has_a_prediction(network, recipe, data
     assert np.isfinite(portfolio.predict_log_epoch_s([described], data)).all()
 
 
-def test_it_is_small_and_says_where_it_comes_from():
+def test_the_file_is_small_and_has_its_provenance():
     assert SHIPPED.stat().st_size <= 1_000_000
     provenance = Portfolio.load().provenance
     assert provenance["num_runs"] > 3000
@@ -87,13 +87,13 @@ def test_larger_networks_and_more_images_cost_more():
     assert more > one + 1.5
 
 
-def test_rates_that_destroy_a_network_are_expected_to():
+def test_excessive_learning_rates_have_low_expected_scores():
     wild = replace(GOOD, hyperparameters={"lr": 10.0, "opt": "adamw"})
     good, bad = Portfolio.load().predict_scores([GOOD, wild], DATA)[:, -1]
     assert good > bad + 0.2
 
 
-def test_an_accuracy_that_is_not_known_is_guessed_from_the_size():
+def test_an_unknown_accuracy_is_predicted_from_the_size():
     portfolio = Portfolio.load()
     tiny, big = (portfolio.top1(NetworkDescription(params)) for params in (1e6, 100e6))
     assert 0.55 < tiny < big < 0.9

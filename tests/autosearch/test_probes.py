@@ -24,12 +24,12 @@ def searcher_of_probes(**options: Any) -> AutoSearch:
 
 
 def gain(tuned: float, epoch: int) -> float:
-    """Return what a score is above the probe's: less at first, unless it only gets worse."""
+    """Return a score's difference to the probe's: negative at first, unless training only hurts."""
     return tuned if tuned < 0 and epoch else tuned * (1.5 * epoch / 5 - 0.5) if epoch else 0.0
 
 
 def search(searcher: AutoSearch, seconds_left: float, tuned: float, slow: float = 1.0) -> list[tuple[str, int]]:
-    """Return what was trained up to which epoch; after 5 epochs a trial scores by `tuned` more than its probe.
+    """Return the steps as network and epoch; after 5 epochs the score of a trial exceeds its probe's by `tuned`.
 
     The network with the best probe takes `slow` times as long as others.
     """

@@ -1,12 +1,10 @@
 from __future__ import annotations
 
 import math
-import time
 from typing import Any
 
 import numpy as np
 import pytest
-import timm
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -26,7 +24,7 @@ CPU = torch.device("cpu")
 
 
 class Own(nn.Linear):
-    """A network of one's own, whose copies and instances are counted."""
+    """A user's network that counts its instances."""
 
     num_made = 0
 
@@ -40,7 +38,7 @@ class PickyMeta(type):
 
 
 class Picky(Own, metaclass=PickyMeta):
-    """A class that cannot be hashed."""
+    """A metaclass without a hash."""
 
 
 class SGDLike(torch.optim.SGD):
@@ -73,7 +71,7 @@ class SGDLike(torch.optim.SGD):
         ({"opt": "adafactor"}, {"opt": "adamw"}),
     ],
 )
-def test_a_recipe_is_described_as_what_it_does(given_: dict[str, Any], expected: dict[str, Any]) -> None:
+def test_a_recipe_is_described_by_its_effect(given_: dict[str, Any], expected: dict[str, Any]) -> None:
     described = describe_recipe(given_, device=CPU).hyperparameters
     assert {name: described[name] for name in expected} == pytest.approx(expected)
     assert set(described) <= set(HYPERPARAMETERS)
@@ -85,7 +83,7 @@ def test_network_and_epochs_are_the_recipes() -> None:
     assert described.network == describe_network("resnet18", img_size=64, pretrained=False)
 
 
-def test_weights_of_the_recipe_come_before_those_of_the_task() -> None:
+def test_weights_of_the_recipe_precede_those_of_the_task() -> None:
     described = [
         describe_recipe({"model": "resnet18", "weights": file}, weights="resnet18.laion.safetensors").network
         for file in (None, "resnet18.my_in21k.safetensors")
@@ -139,18 +137,6 @@ def test_an_own_network_is_built_once_and_leaves_random_numbers_alone() -> None:
     assert torch.equal(state, torch.get_rng_state())
 
 
-def test_a_hundred_recipes_cost_less_than_building_one_network() -> None:
-    describe_network("resnet50")
-    description._describe_own.cache_clear()
-    start_s = time.perf_counter()
-    for lr in range(1, 101):
-        describe_recipe({"model": "resnet50", "lr": lr / 100, "epochs": 5})
-    describing_s = time.perf_counter() - start_s
-    start_s = time.perf_counter()
-    describe_recipe({"model": lambda _: timm.create_model("resnet50")})
-    assert describing_s < time.perf_counter() - start_s
-
-
 def problem_of(problem_type: str, num: int, seed: int) -> tuple[Problem, np.ndarray]:
     rng = np.random.default_rng(seed)
     if problem_type == "regression":
@@ -190,7 +176,7 @@ def test_every_metric_has_a_range(problem_type: str) -> None:
         assert math.isfinite(high)
         assert low < high, name
         is_cost = not metric.greater_is_better or name.startswith("neg_")
-        if "samples" in name:  # images without labels count as wrong there, whatever is predicted
+        if "samples" in name:  # images without labels always count as wrong there
             assert 0.5 < high <= 1
         else:
             assert high == pytest.approx(0.0 if is_cost else 1.0, abs=1e-6), name

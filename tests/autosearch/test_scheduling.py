@@ -20,7 +20,7 @@ NUM_EPOCHS = 27
 
 
 def curve(config):
-    """The height of a curve is in its configuration; all rise alike."""
+    """Return a learning curve whose height is ``x``."""
     return [config["x"] * (1 - 0.7**epoch) for epoch in range(1, NUM_EPOCHS + 1)]
 
 
@@ -100,7 +100,7 @@ def test_trials_of_another_searcher_are_refused():
 
 
 @pytest.mark.parametrize("num_workers", [1, 4])
-def test_without_a_time_limit_one_of_the_trials_is_trained_to_its_end_and_most_are_not(num_workers):
+def test_without_a_time_limit_few_trials_are_trained_to_their_ends(num_workers):
     study, _ = run(num_trials=12, num_workers=num_workers)
     num_epochs = [trial.num_epochs for trial in study.trials]
     assert len(num_epochs) == 12

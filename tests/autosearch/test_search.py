@@ -121,7 +121,7 @@ def test_running_trials_spread_the_proposals():
     assert len(searcher._running) == 6
 
 
-def test_after_the_head_start_variations_of_the_best_are_candidates():
+def test_later_proposals_are_variations_of_the_best():
     """The search finds the neighbourhood of a best rate that the portfolio does not expect."""
     searcher = make({"lr": Real(1e-6, 1.0, log=True)}, seed=3)
     rates = []
@@ -160,7 +160,7 @@ def test_without_a_portfolio_auto_is_tpe():
     assert isinstance(make_searcher("auto", {"x": Int(0, 9)}), TPESearcher)
 
 
-def test_a_failed_configuration_counts_as_bad():
+def test_a_failed_configuration_has_a_low_score():
     searcher = make()
     config = searcher.suggest()
     item = searcher._known[canonical_key(config)]

@@ -5,10 +5,10 @@ from collections import Counter
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from saccade.data.splitting import split_holdout
+from saccade.data.splitting import interleave, split_folds, split_holdout, split_parts
 from saccade.errors import DataError, HyperparameterError
 
 fractions = st.floats(0.001, 0.999)
@@ -69,8 +69,7 @@ def test_each_class_gives_its_share(sizes: list[int], frac: float, seed: int) ->
 
 @given(st.integers(2, 50), fractions, st.integers(0, 5))
 def test_without_stratifying_the_share_is_of_all(num_images: int, frac: float, seed: int) -> None:
-    targets = np.linspace(0, 1, num_images)
-    train, val = split_holdout(targets, frac, seed, stratify=False)
+    train, val = split_holdout(np.zeros(num_images), frac, seed)
     assert len(val) in (1, num_images - 1, round(num_images * frac))
     assert len(train) + len(val) == num_images
 
@@ -148,3 +147,73 @@ def test_copies_of_one_image_cannot_be_split() -> None:
 def test_groups_must_be_as_many_as_labels() -> None:
     with pytest.raises(DataError, match="3 labels, but 2 groups"):
         split_holdout(["a"] * 3, 0.5, 0, groups=["x", "y"])
+
+
+GROUPS = st.lists(st.integers(0, 5), max_size=120)
+SHARES = st.lists(st.floats(0, 0.33), min_size=1, max_size=3)
+
+
+@given(GROUPS, SHARES, st.integers(0, 1000))
+def test_each_group_gives_each_part_its_share_up_to_rounding(groups, shares, seed):
+    parts = split_parts(groups, shares, np.random.default_rng(seed))
+    assert len(parts) == len(groups)
+    for group in set(groups):
+        of_group = parts[np.asarray(groups) == group]
+        nums = np.bincount(of_group, minlength=len(shares) + 1)
+        assert nums[0] >= 1
+        for share, num in zip(shares, nums[1:], strict=True):
+            exact = share * len(of_group)
+            # Less only where that would leave nothing in the first part.
+            assert num > exact - 1 - 1e-6 or nums[0] == 1
+            assert num < exact + 1
+
+
+@given(st.integers(1, 6), st.integers(10, 40), st.integers(0, 1000))
+def test_totals_are_right_where_groups_are_large_enough(num_groups, num_rows, seed):
+    groups = np.repeat(np.arange(num_groups), num_rows)
+    parts = split_parts(groups, [0.13, 0.2], np.random.default_rng(seed))
+    assert np.bincount(parts)[1:].tolist() == [round(len(groups) * share) for share in (0.13, 0.2)]
+
+
+@given(GROUPS, SHARES, st.integers(0, 1000))
+def test_the_same_seed_deals_the_same(groups, shares, seed):
+    one, two = (split_parts(groups, shares, np.random.default_rng(seed)) for _ in range(2))
+    assert one.tolist() == two.tolist()
+
+
+def test_no_group_is_favoured_when_rounding():
+    groups = np.repeat(np.arange(10), 5)  # each is due half a row
+    gave = np.zeros(10)
+    for seed in range(200):
+        parts = split_parts(groups, [0.1], np.random.default_rng(seed))
+        gave += np.bincount(groups[parts == 1], minlength=10)
+    assert gave.sum() == 1000
+    assert gave.min() > 60
+
+
+def test_any_row_of_a_group_may_go():
+    chosen = {int(np.argmax(split_parts([0] * 6, [0.17], np.random.default_rng(seed)))) for seed in range(100)}
+    assert chosen == set(range(6))
+
+
+@settings(deadline=None)
+@given(labelled_groups(), st.integers(2, 5), st.integers(0, 99))
+def test_folds_are_stratified_and_keep_groups_together(
+    drawn: tuple[list[str], list[str]], num_folds: int, seed: int
+) -> None:
+    labels, keys = drawn
+    folds = split_folds(labels, num_folds, np.random.default_rng(seed))
+    assert np.ptp(np.bincount(folds, minlength=num_folds)) <= 1
+    for label in set(labels):
+        of_class = folds[np.array(labels) == label]
+        assert np.ptp(np.bincount(of_class, minlength=num_folds)) <= 1
+    folds = split_folds(labels, num_folds, np.random.default_rng(seed), keys)
+    for key in set(keys) - {""}:
+        assert len(set(folds[np.array(keys) == key])) == 1
+
+
+def test_every_beginning_of_an_interleaved_order_has_all_classes() -> None:
+    strata = np.repeat([0, 1, 2], [50, 10, 3])
+    order = interleave(strata, np.random.default_rng(0))
+    assert sorted(order) == list(range(63))
+    assert np.bincount(strata[order][:9]).tolist() == [3, 3, 3]

@@ -4,12 +4,13 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from saccade.data.splitting import split_folds
 from saccade.inference import calibration as module
-from saccade.inference.calibration import Calibration, calibration_error, error_by_chance, fit_calibration, fold_numbers
+from saccade.inference.calibration import Calibration, calibration_error, error_by_chance, fit_calibration
 from saccade.tasks.problem import Binary, Multiclass, Multilabel, Problem, Regression
 
 CLASSES = Multiclass(("a", "b", "c", "d"))
@@ -61,7 +62,7 @@ def test_ece_after_is_cross_fitted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_most_probable", lambda *_: next(calibrations))
     found = fit_calibration(probabilities, targets, CLASSES)
     assert found.temperature == 9.0
-    folds = fold_numbers(40, np.random.default_rng(0))
+    folds = split_folds(np.zeros(40), 5, np.random.default_rng(0))
     after = np.empty_like(probabilities)
     for fold in range(5):
         after[folds == fold] = Calibration(fold + 1.0).apply(probabilities[folds == fold], CLASSES)
@@ -168,15 +169,6 @@ def test_regression_and_a_single_image_are_not_calibrated() -> None:
     assert fit_calibration(numbers, np.array([0.0, 1.0]), problem) == Calibration()
     np.testing.assert_array_equal(Calibration(2.0).apply(numbers, problem), numbers)
     assert fit_calibration(np.array([[0.5, 0.5, 0, 0]]), np.array([0]), CLASSES) == Calibration()
-
-
-@settings(max_examples=30)
-@given(st.integers(1, 200), st.integers(0, 2**32 - 1))
-def test_folds_are_of_equal_size(num: int, seed: int) -> None:
-    sizes = np.bincount(fold_numbers(num, np.random.default_rng(seed)))
-    assert sizes.sum() == num
-    assert sizes.max() - sizes.min() <= 1
-    assert len(sizes) == min(5, num)
 
 
 def test_calibration_error_equals_a_plain_loop() -> None:

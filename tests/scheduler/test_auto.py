@@ -22,7 +22,7 @@ class TestAutoScheduler(SchedulerContract):
 
 
 def curve(config):
-    """The height of a curve is in its configuration; all rise alike."""
+    """Return a learning curve whose height is ``x``."""
     return [config["x"] * (1 - 0.7**epoch) for epoch in range(1, NUM_EPOCHS + 1)]
 
 

@@ -64,7 +64,7 @@ def test_a_perfect_network_is_selected_alone() -> None:
     assert found.evaluation is None
 
 
-def test_one_member_at_most_is_no_ensemble() -> None:
+def test_max_members_1_selects_one_network() -> None:
     found = combine([candidate(0, right_on(FIRST)), candidate(1, right_on(SECOND))], task(), max_members=1)
     assert len(found.members) == 1
     assert found.cross_fitted_scores is None
@@ -154,7 +154,7 @@ def test_missing_or_incomplete_outputs_give_no_predictions(tmp_path: Path) -> No
         assert read_predictions(path, task()) is None
 
 
-def test_failed_trials_have_no_rank() -> None:
+def test_failed_trials_are_not_ranked() -> None:
     trials = [Trial(number, {}, reports=[EpochDone(number, 1, score)]) for number, score in enumerate([0.5, 0.9, 0.5])]
-    trials[1].status, trials[1].failure = Status.FAILED, JobFailed(1, "it is gone")
+    trials[1].status, trials[1].failure = Status.FAILED, JobFailed(1, "out of memory")
     assert [trial.number for trial in ranked([*trials, Trial(3, {})])] == [0, 2]

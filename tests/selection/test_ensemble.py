@@ -11,11 +11,9 @@ from saccade.inference.postprocessing import weighted_mean
 from saccade.selection.ensemble import (
     MIN_IMAGES,
     MIN_WEIGHT,
-    NUM_FOLDS,
     Evaluation,
     best_single,
     cross_fit,
-    draw_folds,
     evaluate,
     mean_loss,
     select_weights,
@@ -147,17 +145,6 @@ def test_repeats_end_when_time_is_short():
 
     assert cross_fit(models, targets, problem, metric, seconds_left=seconds_left) is not None
     assert len(asked) < 6
-
-
-@given(st.sampled_from(sorted(PROBLEMS)), st.integers(10, 80), st.integers(0, 99))
-def test_folds_have_equal_sizes_and_are_stratified(kind, num, seed):
-    problem, rng = PROBLEMS[kind], np.random.default_rng(seed)
-    targets = targets_of(problem, num, rng)
-    folds = draw_folds(targets, problem, rng)
-    assert np.ptp(np.bincount(folds, minlength=NUM_FOLDS)) <= 1
-    if problem.type in ("binary", "multiclass"):
-        for number in range(problem.num_outputs):
-            assert np.ptp(np.bincount(folds[targets == number], minlength=NUM_FOLDS)) <= 1
 
 
 def test_where_the_metric_is_undefined_the_loss_selects():

@@ -1,4 +1,4 @@
-"""The end of a fit, on made-up folders and predictions."""
+"""The end of a fit, on synthetic predictions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from saccade.training.task import Split
 
 
 def test_classes_of_equal_size_stay_equal_whichever_images_are_held_out(make_task: Any) -> None:
-    """The class that an image was held out from has fewer to learn from, and more to be judged by: by chance alone."""
+    """Which class loses training images to the validation set is random, so the class prior must not depend on it."""
     task = make_task()
     targets = np.repeat([0, 1, 2], 4)
     is_held_out = np.array([1, 1, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0], bool)
@@ -21,9 +21,9 @@ def test_classes_of_equal_size_stay_equal_whichever_images_are_held_out(make_tas
     task = replace(task, train=train, val=val, problem=Multiclass(("a", "b", "c")))
     predictions = np.full((len(val.targets), 3), 1 / 3, np.float32)
 
-    def shares(is_holdout: bool) -> tuple[float, ...]:
-        told = replace(task, is_holdout=is_holdout)
-        return _postprocessing(predictions, val.targets, told, {}).calibration.class_prior
+    def class_prior(is_holdout: bool) -> tuple[float, ...]:
+        given = replace(task, is_holdout=is_holdout)
+        return _postprocessing(predictions, val.targets, given, {}).calibration.class_prior
 
-    assert shares(is_holdout=True) == ()
-    assert shares(is_holdout=False) == (1 / 8, 3 / 8, 4 / 8)
+    assert class_prior(is_holdout=True) == ()
+    assert class_prior(is_holdout=False) == (1 / 8, 3 / 8, 4 / 8)

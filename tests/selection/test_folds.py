@@ -138,11 +138,11 @@ def test_the_networks_of_folds_are_averaged_and_every_image_evaluates(
     assert [member["weight"] for member in summary["ensemble"]] == [1 / 3] * 3
     assert "out of fold: each of 36 images" in summary["valid_score_how"]
     assert summary["calibrated_on"] == "36 images, out of fold"
-    assert round(36 * summary["valid_acc"], 6).is_integer()  # a share of all of them
+    assert round(36 * summary["valid_acc"], 6).is_integer()  # of all 36 images
     members = [f"members/{number:04d}.safetensors" for number in (1, 2)]
     assert files(Path(predictor.path) / "predictor") == [*members, DESCRIPTION, "weights.safetensors"]
     contents = {(Path(predictor.path) / "predictor" / name).read_bytes() for name in [*members, "weights.safetensors"]}
-    assert len(contents) == 3  # they have learned from different images
+    assert len(contents) == 3  # the networks differ
     assert not (Path(predictor.path) / "folds").exists()
     probabilities = predictor.predict_proba(frame)
     pd.testing.assert_frame_equal(ImagePredictor.load(predictor.path, verbosity=0).predict_proba(frame), probabilities)

@@ -26,7 +26,7 @@ def weights(predictor: ImagePredictor) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("executor", ["inline", "process"])
-def test_a_refit_learns_from_the_validation_images_too(
+def test_a_refit_trains_on_the_validation_images_too(
     make_colours: MakeColours, tiny: dict[str, Any], tmp_path: Path, executor: str
 ) -> None:
     frame = make_colours(8)
@@ -56,7 +56,7 @@ def test_a_refit_of_a_probe_probes_all_images(
     assert predictor.fit_summary()["refit_full"] is True
 
 
-def test_a_refit_without_time_keeps_the_best_trial_and_says_so(
+def test_a_refit_without_time_warns_and_keeps_the_best_trial(
     make_colours: MakeColours, tiny: dict[str, Any], tmp_path: Path
 ) -> None:
     frame = make_colours(40)
@@ -67,7 +67,7 @@ def test_a_refit_without_time_keeps_the_best_trial_and_says_so(
     assert predictor.predict(frame).notna().all()
 
 
-def test_warm_start_goes_on_from_the_fitted_network(
+def test_warm_start_continues_from_the_fitted_network(
     make_colours: MakeColours, tiny: dict[str, Any], tmp_path: Path
 ) -> None:
     frame = make_colours(10, ("blue", "green", "red"))
@@ -97,14 +97,14 @@ def test_a_loaded_predictor_can_be_trained_further(
     assert sorted(path.name for path in (tmp_path / "saved").iterdir()) == ["predictor.json", "weights.safetensors"]
 
 
-def test_warm_start_refuses_other_classes_other_networks_and_nothing_to_start_from(
+def test_warm_start_requires_the_same_classes_and_network_and_a_fitted_predictor(
     make_colours: MakeColours, tiny: dict[str, Any], tmp_path: Path
 ) -> None:
     predictor = ImagePredictor(path=tmp_path / "run", verbosity=0)
     with pytest.raises(NotFittedError):
         predictor.fit(make_colours(8), hyperparameters=tiny, warm_start=True)
     predictor.fit(make_colours(8), hyperparameters=tiny)
-    with pytest.raises(HyperparameterError, match="goes on with the network 'test_resnet'"):
+    with pytest.raises(HyperparameterError, match="network 'test_resnet'"):
         predictor.fit(make_colours(8), hyperparameters={"model": "test_vit"}, warm_start=True)
-    with pytest.raises(DataError, match="Leave warm_start away"):
+    with pytest.raises(DataError, match="warm_start"):
         predictor.fit(make_colours(8, ("green", "red"), seed=1), warm_start=True)

@@ -1,1 +1,1 @@
-"""The search that is learned from recorded runs: portfolio, cost model, freeze-thaw searcher and scheduler."""
+"""Auto search for images: learned portfolio, cost model, and freeze-thaw search."""

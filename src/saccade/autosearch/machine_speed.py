@@ -21,8 +21,8 @@ RECORDED_STEP_S = 0.0034
 """Estimated seconds of a step of `measure_log_speed` on the machine of the portfolio's recordings.
 
 The portfolio predicts 6.1 ms for an image of 224 pixels with mobilenetv2_100. On a CPU with float32, such an image took
-14.4 times as long as one of the 8 images of a step. Measure the step again, beside that network, when its layers or the
-portfolio's costs change.
+14.4 times as long as one of the 8 images of a step. Measure the step again, together with that
+network, when its layers or the portfolio's costs change.
 """
 
 MEASURED_S, MAX_STEPS, MIN_STEPS = 0.25, 50, 3

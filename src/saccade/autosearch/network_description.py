@@ -41,7 +41,7 @@ def describe_network(
     Parameters
     ----------
     name : str
-        A name that `resolve_name` knows.
+        A name that `resolve_name` accepts.
     pretrained : bool
         Whether it starts from pretrained weights. If not, its accuracy is still the published one, which ranks
         architectures as well.
@@ -125,7 +125,7 @@ def kind_of(network: nn.Module) -> str:
     'conv'
     """
     attentions = list(_outermost_attentions(network))
-    # Convolutions beside attention in one block, such as XCiT's local interaction, belong to the block.
+    # Convolutions in the same block as attention, such as XCiT's local interaction, belong to the block.
     blocks = tuple(f"{name.rpartition('.')[0]}." for name in attentions if "." in name)
     inside = (*blocks, *(f"{name}." for name in attentions))
     spatial = [name for name, module in network.named_modules() if _is_spatial(module)]

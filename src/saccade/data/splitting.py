@@ -1,10 +1,12 @@
-"""Setting validation images aside: stratified, seeded, and never the same image on both sides."""
+"""Splits of images into parts or folds: stratified, seeded, and with equal images on the same side.
+
+Every split of the package is made here. scikit-learn's splitters are not used: they refuse classes with a single
+image and more classes than held-out images, and take a second to import.
+"""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,45 +16,28 @@ import pandas as pd
 from saccade.errors import DataError, HyperparameterError
 
 Positions = npt.NDArray[np.int64]
-
-
-@dataclass
-class _Stratum:
-    """The images of one class: groups of equal images that move together, and how many images to hold out."""
-
-    num_images: int = 0
-    num_groups: int = 0
-    movable: list[list[int]] = field(default_factory=list)  # groups that may be held out
-    quota: int = 0
-
-    @property
-    def max_groups_held_out(self) -> int:
-        """One group at least stays in training."""
-        return min(len(self.movable), self.num_groups - 1)
+Groups = Sequence[Hashable] | npt.NDArray[Any] | None
+"""One key per image; images with equal keys stay together. An empty key ("" or None) is a group of its own."""
 
 
 def split_holdout(
     labels: Sequence[Any] | npt.NDArray[Any] | pd.Series[Any],
     holdout_frac: float,
     random_state: int | np.random.Generator | None,
-    groups: Sequence[Hashable] | npt.NDArray[Any] | None = None,
-    stratify: bool = True,
+    groups: Groups = None,
 ) -> tuple[Positions, Positions]:
-    """Split images into training and validation.
+    """Split images into training and validation images.
 
     Parameters
     ----------
-    labels
-        One label per image.
-    holdout_frac
-        Share of the images for validation, strictly between 0 and 1.
-    random_state
-        Seed; the same seed gives the same split. None draws a fresh one.
-    groups
-        One key per image, `ImageStore.digests` for instance: images with equal keys stay on one side. An
-        image with an empty key ("" or None) is a group of its own.
-    stratify
-        Take the same share of each class. False for regression: labels are not looked at.
+    labels : sequence, array or Series, shape (num_images,)
+        The class of each image; or any other strata, such as 0 for all images of a regression problem.
+    holdout_frac : float
+        Fraction of the images for validation, strictly between 0 and 1.
+    random_state : int, Generator or None
+        Seed; None draws a new split each time.
+    groups : sequence or None
+        Such as `ImageStore.digests`: see `Groups`.
 
     Returns
     -------
@@ -62,15 +47,14 @@ def split_holdout(
     Raises
     ------
     HyperparameterError
-        `holdout_frac` is not strictly between 0 and 1.
+        If `holdout_frac` is not strictly between 0 and 1.
     DataError
-        There are too few different images to hold one out.
+        If there are too few different images to hold one out.
 
     Notes
     -----
-    Every class keeps at least one image in training, and gives at least one to validation if its share rounds
-    to one or more and it has two different images. What rounding leaves over goes to the classes that lost
-    most by it. Images that occur under two labels stay in training: validation must not judge by them.
+    Every class keeps at least one image in training. It gives at least one to validation if its fraction rounds to
+    one or more and it has two different images. Images that occur under two labels stay in training.
 
     Examples
     --------
@@ -80,83 +64,169 @@ def split_holdout(
     """
     if isinstance(holdout_frac, bool) or not 0 < holdout_frac < 1:
         raise HyperparameterError(f"holdout_frac must be strictly between 0 and 1, got {holdout_frac!r}.")
-    num_images = len(labels)
-    if groups is not None and len(groups) != num_images:
-        raise DataError(f"There are {num_images} labels, but {len(groups)} groups: give one group per image.")
+    if groups is not None and len(groups) != len(labels):
+        raise DataError(f"There are {len(labels)} labels, but {len(groups)} groups: give one group per image.")
     rng = np.random.default_rng(random_state)
-    classes = _class_numbers(labels) if stratify else np.zeros(num_images, dtype=np.int64)
-    strata = _strata(classes, _grouped(num_images, groups))
-    _set_quotas(strata, num_images, holdout_frac, rng)
-    held_out = [position for stratum in strata for position in _draw(stratum, rng)]
-    if not held_out:
+    in_val = split_parts(labels, [holdout_frac], rng, groups, cover_classes=True) == 1
+    if not in_val.any():
         raise DataError(
-            f"None of the {num_images} images can be held out for validation: that takes a class with two "
+            f"None of the {len(labels)} images can be held out for validation: that takes a class with two "
             "different images. Add images, or give the validation data yourself."
         )
-    in_val = np.zeros(num_images, dtype=np.bool_)
-    in_val[held_out] = True
     return np.flatnonzero(~in_val), np.flatnonzero(in_val)
 
 
-def _class_numbers(labels: Sequence[Any] | npt.NDArray[Any] | pd.Series[Any]) -> npt.NDArray[np.int64]:
-    codes, _ = pd.factorize(pd.Series(list(labels), dtype=object), use_na_sentinel=False)
+def split_parts(
+    strata: Sequence[Any] | npt.NDArray[Any] | pd.Series[Any],
+    fractions: Sequence[float],
+    rng: np.random.Generator,
+    groups: Groups = None,
+    *,
+    cover_classes: bool = False,
+) -> npt.NDArray[np.int64]:
+    """Split images into a first part and one more part for each fraction, in each stratum in these proportions.
+
+    Parameters
+    ----------
+    strata : sequence, array or Series, shape (num_images,)
+        The stratum of each image.
+    fractions : sequence of float
+        Fractions of the images for the parts 1, 2, ...; together less than 1.
+    rng : Generator
+        Source of randomness.
+    groups : sequence or None
+        See `Groups`. A group that is in several strata stays in the first part.
+    cover_classes : bool
+        Take an image of each stratum whose fraction rounds to one, even if that makes a part larger, and at least one
+        image in all.
+
+    Returns
+    -------
+    ndarray of int64, shape (num_images,)
+        The part of each image; 0 is the first one. Each stratum gives its exact fraction rounded up or down, by
+        largest remainders, and keeps at least one group in the first part.
+
+    Examples
+    --------
+    >>> parts = split_parts(["cat"] * 10 + ["dog"] * 20, [0.1, 0.2], np.random.default_rng(0))
+    >>> np.bincount(parts).tolist(), np.bincount(parts[:10]).tolist()
+    ([21, 3, 6], [7, 1, 2])
+    """
+    stratum_of = _codes(strata)
+    group_of, first = _group_numbers(len(stratum_of), groups)
+    num_images = np.bincount(stratum_of)
+    # Groups by stratum; those in several strata count for each of them, but may not be moved.
+    pairs = np.unique(np.stack([group_of, stratum_of]), axis=1)
+    num_groups = np.bincount(pairs[1], minlength=len(num_images))
+    is_movable = np.bincount(pairs[0], minlength=len(first)) == 1
+    sizes = np.bincount(group_of, minlength=len(first))
+    movable = np.flatnonzero(is_movable)
+    by_stratum = movable[np.argsort(stratum_of[first[movable]], kind="stable")]
+    num_movable = np.bincount(stratum_of[first[movable]], minlength=len(num_images))
+    left = [rng.permutation(own).tolist() for own in np.split(by_stratum, np.cumsum(num_movable))[:-1]]
+    limits = np.minimum(num_movable, num_groups - 1)
+
+    part_of_group = np.zeros(len(first), np.int64)
+    for part, fraction in enumerate(fractions, start=1):
+        # In images; if all groups may be moved, one of them stays.
+        num_left = np.array([sizes[own].sum() - (limit < len(own)) for own, limit in zip(left, limits, strict=True)])
+        quotas = _quotas(num_images, fraction, np.where(limits > 0, num_left, 0), rng, cover_classes)
+        for stratum in np.flatnonzero(quotas):
+            taken: list[int] = []
+            num_wanted = quotas[stratum]
+            for group in left[stratum]:  # whole groups, without exceeding the quota if possible
+                if num_wanted <= 0 or len(taken) == limits[stratum]:
+                    break
+                if sizes[group] <= num_wanted:
+                    taken.append(group)
+                    num_wanted -= sizes[group]
+            taken = taken or [min(left[stratum], key=lambda group: sizes[group])]
+            part_of_group[taken] = part
+            limits[stratum] -= len(taken)
+            left[stratum] = [group for group in left[stratum] if not part_of_group[group]]
+    return part_of_group[group_of]
+
+
+def split_folds(
+    strata: Sequence[Any] | npt.NDArray[Any] | pd.Series[Any],
+    num_folds: int,
+    rng: np.random.Generator,
+    groups: Groups = None,
+) -> npt.NDArray[np.int64]:
+    """Deal images into folds of equal size, stratified: the numbers of a class differ by one at most.
+
+    Parameters
+    ----------
+    strata, rng, groups
+        As in `split_parts`. The first image of a group decides on its stratum.
+    num_folds : int
+        The number of folds.
+
+    Returns
+    -------
+    ndarray of int64, shape (num_images,)
+        The fold of each image, from 0 to ``num_folds - 1``. With fewer groups than folds, some folds are empty.
+
+    Examples
+    --------
+    >>> folds = split_folds([0, 0, 0, 1, 1, 1], 3, np.random.default_rng(0))
+    >>> sorted(folds[:3].tolist()), sorted(folds[3:].tolist())
+    ([0, 1, 2], [0, 1, 2])
+    """
+    group_of, first = _group_numbers(len(strata), groups)
+    order = np.lexsort([rng.random(len(first)), _codes(strata)[first]])
+    fold_of_group = np.empty(len(first), np.int64)
+    fold_of_group[order] = np.arange(len(first)) % num_folds
+    return fold_of_group[group_of]
+
+
+def interleave(strata: npt.NDArray[Any], rng: np.random.Generator) -> Positions:
+    """Return a random order of images in which every beginning has all strata in equal numbers, as far as they last.
+
+    Examples
+    --------
+    >>> strata = np.array([0, 0, 0, 0, 1, 1])
+    >>> sorted(strata[interleave(strata, np.random.default_rng(0))][:4].tolist())
+    [0, 0, 1, 1]
+    """
+    shuffled = rng.permutation(len(strata))
+    codes = pd.Series(strata[shuffled])
+    turn = codes.groupby(codes).cumcount().to_numpy()
+    return shuffled[np.argsort(turn, kind="stable")]
+
+
+def _codes(strata: Sequence[Any] | npt.NDArray[Any] | pd.Series[Any]) -> npt.NDArray[np.int64]:
+    """Return strata as numbers from 0 on."""
+    if isinstance(strata, np.ndarray) and strata.dtype.kind in "iu":
+        return np.unique(strata, return_inverse=True)[1]
+    codes, _ = pd.factorize(pd.Series(list(strata), dtype=object), use_na_sentinel=False)
     return np.asarray(codes, dtype=np.int64)
 
 
-def _grouped(num_images: int, groups: Sequence[Hashable] | npt.NDArray[Any] | None) -> list[list[int]]:
-    """Return the positions of each group, in the order of their first images."""
+def _group_numbers(num_images: int, groups: Groups) -> tuple[Positions, Positions]:
+    """Return the number of each image's group, and the first image of each group."""
     if groups is None:
-        return [[position] for position in range(num_images)]
-    members: dict[Hashable, list[int]] = {}
-    for position, key in enumerate(groups):
-        is_alone = key is None or key == ""
-        members.setdefault(("alone", position) if is_alone else ("group", key), []).append(position)
-    return list(members.values())
+        return np.arange(num_images), np.arange(num_images)
+    keys = [("alone", number) if key is None or key == "" else key for number, key in enumerate(groups)]
+    codes, _ = pd.factorize(pd.Series(keys, dtype=object))
+    _, first = np.unique(codes, return_index=True)
+    return np.asarray(codes, np.int64), np.asarray(first, np.int64)
 
 
-def _strata(classes: npt.NDArray[np.int64], grouped: list[list[int]]) -> list[_Stratum]:
-    num_classes = int(classes.max()) + 1 if len(classes) else 0
-    strata = [_Stratum() for _ in range(num_classes)]
-    class_of = classes.tolist()
-    for positions in grouped:
-        in_classes = {class_of[position] for position in positions}
-        for position in positions:
-            strata[class_of[position]].num_images += 1
-        for number in in_classes:
-            strata[number].num_groups += 1
-        if len(in_classes) == 1:
-            strata[in_classes.pop()].movable.append(positions)
-    return strata
-
-
-def _set_quotas(strata: list[_Stratum], num_images: int, holdout_frac: float, rng: np.random.Generator) -> None:
-    """Decide how many images each class gives, by largest remainders."""
-    shares = [stratum.num_images * holdout_frac for stratum in strata]
-    for stratum, share in zip(strata, shares, strict=True):
-        if stratum.max_groups_held_out > 0:
-            stratum.quota = max(math.floor(share), 1 if share >= 0.5 else 0)
-    num_missing = max(1, round(num_images * holdout_frac)) - sum(stratum.quota for stratum in strata)
-    shuffled = rng.permutation(len(strata)).tolist()  # so that no class wins every tie
-    for number in sorted(shuffled, key=lambda number: strata[number].quota - shares[number]):
-        if num_missing <= 0:
-            break
-        if strata[number].quota < strata[number].max_groups_held_out:
-            strata[number].quota += 1
-            num_missing -= 1
-
-
-def _draw(stratum: _Stratum, rng: np.random.Generator) -> list[int]:
-    """Draw whole groups at random until the quota is met, without going beyond it if that is possible."""
-    order = rng.permutation(len(stratum.movable)).tolist()
-    drawn: list[int] = []
-    num_groups = 0
-    for number in order:
-        if num_groups == stratum.max_groups_held_out or len(drawn) >= stratum.quota:
-            break
-        if len(drawn) + len(stratum.movable[number]) <= stratum.quota:
-            drawn += stratum.movable[number]
-            num_groups += 1
-    if not drawn and stratum.quota > 0 and stratum.max_groups_held_out > 0:
-        smallest = min(order, key=lambda number: len(stratum.movable[number]))
-        drawn = list(stratum.movable[smallest])
-    return drawn
+def _quotas(
+    num_images: npt.NDArray[Any],
+    fraction: float,
+    limits: npt.NDArray[np.int64],
+    rng: np.random.Generator,
+    cover_classes: bool,
+) -> npt.NDArray[np.int64]:
+    """Return how many images each stratum gives: its fraction rounded down, and one more by largest remainders."""
+    exact = num_images * fraction
+    quotas = np.minimum(np.floor(exact + 1e-9).astype(np.int64), limits)
+    if cover_classes:
+        quotas = np.maximum(quotas, (exact >= 0.5) & (limits > 0))
+    num_wanted = max(round(float(exact.sum())), int(cover_classes))
+    order = np.lexsort((rng.random(len(exact)), quotas - exact))  # ties in random order
+    can_give = order[((quotas < limits) & (exact - quotas > 1e-9))[order]]
+    quotas[can_give[: max(num_wanted - int(quotas.sum()), 0)]] += 1
+    return quotas

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from saccade.data.labels import are_numbers_of_classes, are_values, common_classes
-from saccade.data.partition import stratified_parts
+from saccade.data.splitting import split_parts
 from saccade.errors import DataError
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ class ImageTable(pd.DataFrame):
             is_listed = labels.map(lambda label: isinstance(label, list | tuple | set | np.ndarray)).any()
             # Several labels an image: images with the same ones are alike.
             groups = pd.factorize(labels.map(lambda label: str(sorted(label))) if is_listed else labels)[0]
-        parts = stratified_parts(groups, [val_size, test_size], np.random.default_rng(random_state))
+        parts = split_parts(groups, [val_size, test_size], np.random.default_rng(random_state))
         train, val, test = (self[parts == part] for part in range(3))
         return train, val, test
 

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from saccade.data.examples import Examples, ImageLike
-from saccade.data.splitting import split_holdout
+from saccade.data.splitting import interleave, split_holdout
 from saccade.data.store.decoded_images import decoded_images
 from saccade.data.store.store import ImageStore
 from saccade.errors import DataError
@@ -93,7 +93,7 @@ def prepare_data(
     images, labels = _joined(train, tuning)
     asked = Problem.of(labels[: len(train)], problem_type)  # wrong labels are told before the long work
     weights = None if train.weights is None else _all_weights(train.weights, len(images))
-    order = _fair_order(asked.strata(asked.encode(labels)), random_state).tolist()
+    order = interleave(asked.strata(asked.encode(labels)), np.random.default_rng(random_state)).tolist()
     if most_images < len(order):
         order = order[: int(most_images)]
     store = decoded_images(
@@ -152,14 +152,6 @@ def _joined(train: Examples, tuning: Examples | None) -> tuple[list[ImageLike], 
     images = [image for part in parts for image in part.images]
     labels: list[Any] = [part.labels for part in parts]
     return images, pd.concat(labels, ignore_index=True)
-
-
-def _fair_order(classes: np.ndarray, random_state: int | None) -> np.ndarray:
-    """Return an order in which every beginning holds all classes in turn."""
-    shuffled = np.random.default_rng(random_state).permutation(len(classes))
-    codes = pd.Series(classes[shuffled])
-    turn = codes.groupby(codes).cumcount().to_numpy()
-    return shuffled[np.argsort(turn, kind="stable")]
 
 
 def _warn_of_missing(

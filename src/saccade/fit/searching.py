@@ -86,13 +86,14 @@ def make_image_search(request: FitRequest, described: dict[str, Any]) -> tuple[S
     options = dict(settings.scheduler_options)
     if isinstance(scheduler, str) and "max_epochs" in inspect.signature(SCHEDULERS[scheduler]).parameters:
         options.setdefault("max_epochs", longest_training(request.space))
+    made = make_scheduler(scheduler, **options)  # checks the options for "auto" as well
 
     if searcher != "auto":
-        return make_searcher(searcher, request.space, seed, **given), make_scheduler(scheduler, **options)
+        return make_searcher(searcher, request.space, seed, **given), made
     auto = AUTO.make("auto", {**described, **given}, {"space": request.space, "seed": seed})
     assert isinstance(auto, AutoSearch)
     if scheduler != "auto":
-        return auto, make_scheduler(scheduler, **options)
+        return auto, made
     auto.max_epochs = options["max_epochs"]
     return auto, auto
 

@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from saccade.data.splitting import split_folds
 from saccade.tasks.problem import Problem
 
 NUM_BINS = 15
@@ -152,7 +153,7 @@ def fit_calibration(
     if class_prior is not None and np.ptp(class_prior) < EQUAL_CLASSES * class_prior.mean():
         class_prior = None
     logits = problem.logits(torch.from_numpy(probabilities)).numpy()
-    folds = fold_numbers(len(targets), rng)
+    folds = split_folds(np.zeros(len(targets)), min(NUM_FOLDS, len(targets)), rng)
     after = probabilities.copy()
     for fold in range(folds.max() + 1):
         is_in = folds == fold
@@ -205,11 +206,6 @@ def error_by_chance(probabilities: np.ndarray, problem: Problem) -> float:
     columns = problem.confidences(probabilities)
     errors = [_binned_error(p, rng.random(len(p)) < p) for _ in range(NUM_DRAWS) for p in columns]
     return float(np.mean(errors))
-
-
-def fold_numbers(num_images: int, rng: np.random.Generator) -> np.ndarray:
-    """Return a random fold for each image, 0 to `NUM_FOLDS` - 1; fold sizes differ by at most one image."""
-    return rng.permutation(num_images) % min(NUM_FOLDS, num_images)
 
 
 def _binned_error(confidence: np.ndarray, is_right: np.ndarray) -> float:

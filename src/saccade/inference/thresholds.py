@@ -19,8 +19,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from saccade.data.splitting import split_folds
 from saccade.errors import DataError
-from saccade.inference.calibration import EQUAL_CLASSES, fold_numbers
+from saccade.inference.calibration import EQUAL_CLASSES, NUM_FOLDS
 from saccade.tasks.metrics import Metric
 from saccade.tasks.problem import Problem
 
@@ -135,7 +136,7 @@ def fit_thresholds(
     if not is_enough.any() or len(is_positive) < 2 * MIN_IMAGES:
         has_prior = metric.name == "balanced_accuracy" and class_prior is not None
         return _with_prior(probabilities, targets, problem, metric, class_prior) if has_prior else Thresholds()
-    folds = fold_numbers(len(is_positive), np.random.default_rng(0))
+    folds = split_folds(np.zeros(len(is_positive)), NUM_FOLDS, np.random.default_rng(0))
     adjusted, logits = probabilities.copy(), []
     for fold in range(folds.max() + 1):
         is_in = folds == fold

@@ -16,7 +16,7 @@ DEFAULT_EPOCHS = 50
 
 
 class AutoScheduler(Scheduler):
-    """ASHA with rungs and a reduction factor for the search at hand; it works with every searcher.
+    """ASHA with rungs and a reduction factor chosen for the search; it works with every searcher.
 
     With a time limit the rungs are chosen when the first epoch has been measured. Without one they follow from the
     number of trials: most trials end paused, and one is trained to its end.

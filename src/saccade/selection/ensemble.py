@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from saccade.data.splitting import split_folds
 from saccade.errors import DataError
 from saccade.inference.calibration import fit_calibration
 from saccade.inference.postprocessing import weighted_mean
@@ -204,7 +205,7 @@ def cross_fit(
     for repeat in range(num_repeats(num_images)):
         if repeat and (start_s - seconds_left()) / repeat > seconds_left():
             break
-        folds = draw_folds(targets, problem, rng)
+        folds = split_folds(problem.strata(targets), NUM_FOLDS, rng)
         ensemble, single = (np.zeros_like(predictions[0]) for _ in range(2))
         for fold in range(NUM_FOLDS):
             here, others = np.flatnonzero(folds == fold), np.flatnonzero(folds != fold)
@@ -226,14 +227,6 @@ def num_repeats(num_images: int) -> int:
     (5, 2, 1)
     """
     return max(1, min(MAX_REPEATS, 2000 // num_images))
-
-
-def draw_folds(targets: np.ndarray, problem: Problem, rng: np.random.Generator) -> np.ndarray:
-    """Return the fold of each image, from 0 to `NUM_FOLDS` - 1, stratified by class."""
-    order = np.lexsort([rng.random(len(targets)), problem.strata(targets)])
-    folds = np.empty(len(targets), np.int64)
-    folds[order] = np.arange(len(targets)) % NUM_FOLDS
-    return folds
 
 
 def _mean(evaluations: Sequence[Evaluation]) -> Evaluation:

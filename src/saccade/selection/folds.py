@@ -15,7 +15,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
+from saccade.data.splitting import split_folds
 from saccade.deadline import Deadline
 from saccade.errors import DataError
 from saccade.events import EpochDone, Event, JobDone, JobFailed, Listener, Progressed, Warned
@@ -115,21 +117,18 @@ def fold_numbers(
     >>> sorted(folds[:3].tolist()), sorted(folds[3:].tolist())
     ([0, 1, 2], [0, 1, 2])
     """
-    keys = np.array([key or f"alone {number}" for number, key in enumerate(groups)])
-    _, first, group_of = np.unique(keys, return_index=True, return_inverse=True)
-    strata = problem.strata(targets)[first].astype(np.int64)
-    order = np.lexsort([np.random.default_rng(seed).random(len(first)), strata])
-    of_groups = np.empty(len(first), np.int64)
-    of_groups[order] = np.arange(len(first)) % num_folds
-    if problem.has_classes:
-        _, stratum_of, counts = np.unique(strata, return_inverse=True, return_counts=True)
-        of_groups[counts[stratum_of] == 1] = TRAIN_ONLY
-    if len(np.setdiff1d(of_groups, [TRAIN_ONLY])) < num_folds:
+    strata = problem.strata(targets)
+    folds = split_folds(strata, num_folds, np.random.default_rng(seed), groups)
+    # A class with a single different image cannot be in a fold: no training image of it would be left.
+    keys = [key or f"alone {number}" for number, key in enumerate(groups)]
+    num_different = pd.Series(keys).groupby(strata).transform("nunique").to_numpy()
+    folds[num_different == 1] = TRAIN_ONLY
+    if len(np.setdiff1d(folds, [TRAIN_ONLY])) < num_folds:
         raise DataError(
-            f"num_folds={num_folds} is too many for {len(first)} different images: each fold requires an image of a "
-            "class that has another one. Pass a smaller number, or leave out num_folds"
+            f"num_folds={num_folds} is too many for {len(set(keys))} different images: each fold requires an image "
+            "of a class that has another one. Pass a smaller number, or leave out num_folds"
         )
-    return of_groups[group_of]
+    return folds
 
 
 def subset(split: Split, is_chosen: np.ndarray) -> Split:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from saccade.data.splitting import split_folds
 from saccade.tasks.problem import Problem
 
 PENALTIES = (1.0, 5.0, 25.0, 125.0)
@@ -152,7 +153,7 @@ class HeadFitter:
         if num_folds < 2 or seconds_left() <= 0:
             return rows.fitted(penalties[0] if len(penalties) == 1 else DEFAULT_PENALTY, None, seconds_left)
         tried = _thinned(penalties, max(1, most // num_folds))
-        fold = _folds(self._targets, rows.problem, num_folds, seed)
+        fold = split_folds(rows.problem.strata(self._targets), num_folds, np.random.default_rng(seed))
         held_out = rows.held_out(tried, fold, seconds_left)
         best = int(torch.argmin(rows.losses(held_out)))
         return rows.fitted(tried[best], held_out[best], seconds_left)
@@ -330,16 +331,6 @@ class _Descent:
         size = (rows.curvature[:, None] * new.square()).sum((1, 2))
         change = (rows.curvature[:, None] * moved.square()).sum((1, 2)) / size.clamp(min=1e-12)
         return float(torch.where(is_taken.flatten(), change, torch.inf).max().sqrt())
-
-
-def _folds(targets: np.ndarray, problem: Problem, num_folds: int, seed: int) -> np.ndarray:
-    """Return the fold of each image; folds are stratified by class."""
-    order = np.random.default_rng(seed).permutation(len(targets))
-    if problem.has_one_class:
-        order = order[np.argsort(np.asarray(targets)[order], kind="stable")]
-    fold = np.empty(len(targets), np.int64)
-    fold[order] = np.arange(len(targets)) % num_folds
-    return fold
 
 
 def _thinned(penalties: Sequence[float], most: int) -> list[float]:
