@@ -152,9 +152,7 @@ def test_fault_08_waiting_for_data_counts(
     from saccade.data.store import store
 
     decode = store.decode_image
-    monkeypatch.setattr(
-        store, "decode_image", lambda *args, **kwargs: time.sleep(0.05) or decode(*args, **kwargs)
-    )
+    monkeypatch.setattr(store, "decode_image", lambda *args, **kwargs: time.sleep(0.05) or decode(*args, **kwargs))
     frame = make_colours(200)
     start_s = time.monotonic()
     predictor = fit(frame, time_limit=4, hyperparameters={"epochs": 10_000})

@@ -164,7 +164,11 @@ def test_a_deadline_skips_the_end_of_the_order(tmp_path: Path) -> None:
 def test_images_missing_in_the_order_are_skipped(tmp_path: Path) -> None:
     images, progress = [noise(4, 4, seed) for seed in range(5)], []
     store = ImageStore.build(
-        images, tmp_path / "store", shorter_side=None, order=[3, 1], on_progress=lambda *numbers: progress.append(numbers)
+        images,
+        tmp_path / "store",
+        shorter_side=None,
+        order=[3, 1],
+        on_progress=lambda *numbers: progress.append(numbers),
     )
     assert (store.readable.tolist(), store.skipped) == ([False, True, False, True, False], [0, 2, 4])
     assert np.array_equal(store[3], images[3])

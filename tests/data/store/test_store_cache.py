@@ -298,7 +298,7 @@ def test_a_waiting_process_takes_over_from_a_killed_one(tmp_path: Path, stores: 
             assert read_line(second) == "decoding"
             resume(second)
             assert Path(read_line(second)).name in stores()
-            assert not list((own_cache / "stores" / "building").iterdir())  # the remains of the first are removed as well
+            assert not list((own_cache / "stores" / "building").iterdir())  # also the remains of the first
             second.send_signal(signal.SIGKILL)
     cache = StoreCache.from_environment()
     assert cache is not None

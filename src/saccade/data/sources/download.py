@@ -294,7 +294,7 @@ def transfer_progress(title: str, total_bytes: int | None, *, quiet: bool = Fals
         if not quiet:
             size = "" if total_bytes is None else f" ({decimal(total_bytes)})"
             console.print(f"{title}{size}", markup=False, highlight=False, soft_wrap=True)
-        yield lambda num_bytes: None
+        yield lambda _num_bytes: None
         return
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as progress:
