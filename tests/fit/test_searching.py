@@ -21,9 +21,12 @@ from saccade.executor import InlineExecutor, num_usable_cpus
 from saccade.fit.options import FitOptions
 from saccade.fit.run_folder import FitRequest
 from saccade.fit.searching import check_search, describe_search, make_image_executor, make_image_search
+from saccade.predictor.estimators import ImageClassifier
 from saccade.scheduler import ASHAScheduler, AutoScheduler, FIFOScheduler, HyperbandScheduler
 from saccade.searcher import GPSearcher, GridSearcher, RandomSearcher, TPESearcher
-from saccade.study.journal import Journal
+from saccade.study.event_log import EventLog
+from saccade.study.life import StudyRecord
+from saccade.study.trackers import Tracker
 from saccade.training.recipes.recipe import recipe_space
 
 MakeColours = Callable[..., pd.DataFrame]
@@ -129,14 +132,14 @@ def test_there_are_no_more_workers_than_trials(request_of: Callable[..., FitRequ
 
 
 @pytest.mark.parametrize("arguments", [{"num_trials": 4}, {"num_trials": 4, "nthreads_per_trial": 1}])
-def test_two_workers_share_one_store_and_one_journal(
+def test_two_workers_share_one_store_and_one_log(
     make_colours: MakeColours, tiny: dict[str, Any], tmp_path: Path, arguments: dict[str, Any]
 ) -> None:
     space = {**tiny, "lr": ag.Real(1e-4, 1e-1, log=True), "epochs": 3}
     predictor = ImagePredictor(path=tmp_path / "run", verbosity=0).fit(
         make_colours(10), hyperparameters=space, executor="process", **arguments
     )
-    trials = Journal.load(tmp_path / "run" / "study" / "journal.log")
+    trials = StudyRecord.load(EventLog(tmp_path / "run" / "events.jsonl")).trials
     assert [trial.number for trial in trials] == [0, 1, 2, 3]
     board = predictor.leaderboard().sort_values("trial")
     assert [trial.best_report.score for trial in trials if trial.best_report] == board["score_val"].tolist()
@@ -153,3 +156,36 @@ def test_a_trials_own_time_limit_ends_it(make_colours: MakeColours, tiny: dict[s
     row = predictor.leaderboard().iloc[0]
     assert (row["status"], row["reason"]) == ("stopped", "trial time limit")
     assert row["fit_time_s"] < 100
+
+
+class Losing(Tracker):
+    """Raises at the first report."""
+
+    def __init__(self) -> None:
+        self.kinds: list[str] = []
+
+    def on_event(self, event: Event) -> None:
+        self.kinds.append(event.kind)
+        if event.kind == "epoch_done":
+            raise ConnectionError("no server")
+
+
+def test_an_executor_and_trackers_may_be_instances(
+    tmp_path: Path, make_colours: Callable[..., pd.DataFrame], tiny: dict[str, Any]
+) -> None:
+    tracker = Losing()
+    events: list[Event] = []
+    executor = InlineExecutor()
+    estimator = ImageClassifier(
+        hyperparameters={**tiny, "epochs": 2},
+        path=str(tmp_path / "run"),
+        verbosity=0,
+        fit_options={"executor": executor, "callbacks": [tracker, events.append]},
+    )
+    images = make_colours(6)
+    with pytest.warns(UserWarning, match="The tracker Losing raised ConnectionError: no server"):
+        estimator.fit(images["image"], images["label"])
+    assert tracker.kinds[-1] == "epoch_done"
+    assert [event.kind for event in events].count("epoch_done") == 2
+    assert (events[0].kind, events[-1].kind) == ("run_started", "run_finished")
+    assert executor.trainable is None

@@ -1,18 +1,18 @@
 from __future__ import annotations
 
-import json
-
 import pytest
 
 from saccade.errors import HyperparameterError
 from saccade.space import Categorical, Dict, Real
-from saccade.tuning.folder import ABOUT, EVENTS, open_folder, read_about, seconds_spent
+from saccade.tuning.folder import ABOUT, check_path, read_about, start_or_resume
 
 SPACE = Dict(x=Real(0, 1))
 
 
 def opened(folder, space=SPACE, metric="score", mode="max", resume=False):
-    return open_folder(folder, space, metric, mode, resume=resume)
+    check_path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    return start_or_resume(folder, space, metric, mode, resume=resume)
 
 
 def test_a_new_folder_tells_what_was_asked(tmp_path):
@@ -33,26 +33,29 @@ def test_an_empty_folder_will_do_and_so_will_none_to_resume(tmp_path):
 def test_a_search_is_resumed_only_when_asked(tmp_path):
     opened(tmp_path / "run")
     assert opened(tmp_path / "run", resume=True) is True
-    with pytest.raises(HyperparameterError, match=r"has a search already\. resume=True goes on"):
+    with pytest.raises(HyperparameterError, match=r"contains a search\. Pass resume=True"):
         opened(tmp_path / "run")
 
 
 def test_other_things_are_left_alone(tmp_path):
     (tmp_path / "thesis.tex").touch()
-    with pytest.raises(HyperparameterError, match="exists and has no search"):
+    with pytest.raises(HyperparameterError, match="exists and contains no search"):
         opened(tmp_path)
-    with pytest.raises(HyperparameterError, match="exists and has no search"):
+    with pytest.raises(HyperparameterError, match="exists and contains no search"):
         opened(tmp_path / "thesis.tex")
-    with pytest.raises(HyperparameterError, match="has no search of saccade"):
+    with pytest.raises(HyperparameterError, match="contains no search of saccade"):
+        read_about(tmp_path)
+    (tmp_path / ABOUT).write_text("[]")
+    with pytest.raises(HyperparameterError, match="contains no search of saccade"):
         read_about(tmp_path)
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"metric": "loss"}, "has a search with metric=score, and now metric is loss"),
-        ({"mode": "min"}, "has a search with mode=max, and now mode is min"),
-        ({"space": Dict(x=Real(0, 2))}, "has a search with space="),
+        ({"metric": "loss"}, "contains a search with metric=score, but metric is loss"),
+        ({"mode": "min"}, "contains a search with mode=max, but mode is min"),
+        ({"space": Dict(x=Real(0, 2))}, "contains a search with space="),
     ],
 )
 def test_another_search_is_not_mixed_with_it(tmp_path, changes, message):
@@ -64,18 +67,3 @@ def test_another_search_is_not_mixed_with_it(tmp_path, changes, message):
 def test_spaces_that_json_lacks_are_not_compared(tmp_path):
     opened(tmp_path / "run", Dict(f=Categorical(min, max)))
     assert opened(tmp_path / "run", Dict(f=Categorical(max, min)), resume=True)
-
-
-def test_time_counts_from_each_start_to_what_was_told_last(tmp_path):
-    assert seconds_spent(tmp_path) == 0
-    told = [
-        ("run_started", 10),
-        ("warned", 14),
-        ("run_started", 100),
-        ("warned", 101),
-        ("warned", 103),
-        ("run_started", 200),
-    ]
-    lines = [json.dumps({"time": time, "kind": kind}) for kind, time in told]
-    (tmp_path / EVENTS).write_text("\n".join(lines) + '\n{"time": 5000, "ki')
-    assert seconds_spent(tmp_path) == 4 + 3

@@ -5,21 +5,27 @@ from __future__ import annotations
 import contextlib
 import shutil
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from saccade.deadline import Deadline
-from saccade.events import Event, EventLog, JobFailed, Listener, RunFinished, RunStarted, Warned
+from saccade.events import Event, JobFailed, Listener, RunFinished, RunStarted, Warned
 from saccade.executor import Executor
 from saccade.scheduler.base import Scheduler
 from saccade.searcher.base import Searcher
+from saccade.study.event_log import EventLog
 from saccade.study.function import MissingScoreError
-from saccade.study.journal import Journal
+from saccade.study.optuna_tracker import OptunaTracker
+from saccade.study.run_folder import locked
 from saccade.study.study import Study
 from saccade.tuning.checkpoints import CheckpointKeeper
-from saccade.tuning.display import TuneDisplay
-from saccade.tuning.folder import EVENTS, JOURNAL, TRIALS, open_folder, seconds_spent
+from saccade.tuning.folder import EVENTS, JOURNAL, TRIALS, check_path, start_or_resume
 from saccade.tuning.result import TuneResult
+
+if TYPE_CHECKING:
+    from saccade.study.progress import ProgressDisplay
 
 
 class TuningInterrupted(KeyboardInterrupt):
@@ -60,21 +66,20 @@ class Search:
     path: Path | None
     resume: bool
     verbosity: int
+    trackers: Sequence[Listener] = ()
 
     def run(self, deadline: Deadline) -> TuneResult:
         """Search, in a folder that is removed with the result if none was named."""
         if self.path is not None:
             space = self.searcher.space
-            is_resumed = open_folder(self.path, space, self.metric, self.mode, resume=self.resume)
-            deadline.limit_s -= seconds_spent(self.path)
-            with (
-                contextlib.closing(EventLog(self.path / EVENTS)) as log,
-                Journal(self.path / JOURNAL, space) as journal,
-            ):
-                return self._run(self.path, deadline, journal, [log], is_resumed)
+            check_path(self.path)
+            with locked(self.path), EventLog(self.path / EVENTS, space) as log:
+                is_resumed = start_or_resume(self.path, space, self.metric, self.mode, resume=self.resume)
+                deadline.limit_s -= log.seconds_used()
+                return self._run(self.path, deadline, log, is_resumed)
         folder = Path(tempfile.mkdtemp(prefix="saccade_tune_"))
         try:
-            result = self._run(folder, deadline, None, [], False)
+            result = self._run(folder, deadline, None, False)
         except TuningInterrupted as interrupted:
             interrupted.result.remove_at_end(folder)
             raise
@@ -84,10 +89,15 @@ class Search:
         result.remove_at_end(folder)
         return result
 
-    def _run(
-        self, folder: Path, deadline: Deadline, journal: Journal | None, listeners: list[Listener], is_resumed: bool
+    def _run(self, folder: Path, deadline: Deadline, log: EventLog | None, is_resumed: bool) -> TuneResult:
+        from saccade.study.progress import ProgressDisplay  # slow to import
+
+        with ProgressDisplay(self.verbosity, self.metric) as display:
+            return self._search(folder, deadline, log, is_resumed, display)
+
+    def _search(
+        self, folder: Path, deadline: Deadline, log: EventLog | None, is_resumed: bool, display: ProgressDisplay
     ) -> TuneResult:
-        display = TuneDisplay(self.verbosity, self.metric)
         study = Study(
             self.executor,
             self.searcher,
@@ -97,22 +107,26 @@ class Search:
             trial_time_limit_s=self.trial_time_limit_s,
             max_score=None if self.target_score is None else self._sign * self.target_score,
             folder=folder / TRIALS,
-            journal=journal,
-            listeners=[*listeners, display],
+            log=log,
+            listeners=[display, *self.trackers],
         )
-        told = list(study.listeners)
 
         def tell(event: Event) -> None:
-            for listener in told:
+            if log is not None:
+                log(event)
+            for listener in (display, *self.trackers):
                 listener(event)
 
         study.listeners += [CheckpointKeeper(study.trials), _MetricCheck(study)]
-        display.resume(study.trials)
+        display.recall(study.trials)
         tell(RunStarted(str(self.path or ""), self.num_trials, self.time_limit_s))
         if self.resume and not is_resumed:
             tell(Warned(f"there is nothing to resume in {self.path}: a new search begins"))
+        tracker = None if log is None else OptunaTracker(folder / JOURNAL, study.trials, self.searcher.space)
         try:
-            study.run()
+            with tracker or contextlib.nullcontext():
+                study.listeners += [tracker] if tracker is not None else []
+                study.run()
         except KeyboardInterrupt:
             raise self._interrupted(study) from None
         best = study.best_trial

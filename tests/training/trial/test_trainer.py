@@ -12,10 +12,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from contracts.trainable_contract import TrainableContract
 from saccade.errors import DiskFullError, DivergedError, HyperparameterError, OutOfMemoryError
 from saccade.events import EpochDone
 from saccade.study.trial import Decision, Job, Trainable
+from saccade.testing.trainable_contract import TrainableContract
 from saccade.training.probes.probe import IMAGES_OF_CLASS
 from saccade.training.recipes.recipe import Recipe
 from saccade.training.task import ImageTask
@@ -50,7 +50,7 @@ def train(task: ImageTask, folder: Path, recipe: dict[str, Any], **job: Any) -> 
 
     trainer = Trainer(task, Recipe.of(recipe), folder)
     if checkpoint := job.pop("checkpoint", None):
-        trainer.load_checkpoint(Path(checkpoint))
+        trainer.load_checkpoint(folder / checkpoint)
     return reports, trainer.run(Job(0, recipe, **job), report)
 
 
