@@ -140,13 +140,14 @@ class TestReading:
 
     def test_the_time_of_sessions_is_summed_whatever_the_clock_is_set_to(self, path, monkeypatch):
         times_of_day = iter([0, 10, 15, 9000, 8000, 20, 5000])  # set forward and back within sessions and between them
+        now_s = [0.0]
         monkeypatch.setattr(time, "time", lambda: float(next(times_of_day)))
-        for session in ([(100, RunStarted("r", None, None)), (103, Warned("a")), (105, Warned("b"))],
-                        [(7, RunStarted("r", None, None)), (8, Warned("c")), (9, Warned("d"))]):  # fmt: skip
-            now_s = session[0][0]
-            monkeypatch.setattr(time, "monotonic", lambda: now_s)  # noqa: B023  called within the iteration
+        monkeypatch.setattr(time, "monotonic", lambda: now_s[0])
+        start = RunStarted("r", None, None)
+        for session in ([(100.0, start), (103.0, Warned("a")), (105.0, Warned("b"))],
+                        [(7.0, start), (8.0, Warned("c")), (9.0, Warned("d"))]):  # fmt: skip
             with EventLog(path) as log:
-                for now_s, event in session:
+                for now_s[0], event in session:
                     log(event)
         assert EventLog(path).seconds_used() == 5 + 2
 

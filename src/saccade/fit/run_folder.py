@@ -52,7 +52,7 @@ MAY_CHANGE = (
     "verbosity",
     *(name for name, option in options_of(FitOptions) if option.may_change and option.is_in_record),
 )
-"""Arguments that say for how long, and where, trials are trained: a run may go on with others."""
+"""Recorded arguments that may differ when a run is resumed: how long, and where, trials are trained."""
 
 
 @dataclass(frozen=True)

@@ -34,8 +34,9 @@ class EventLog:
     not read, and the next event replaces it. One process writes a log at a time.
 
     Each line has the time of day (``time``, seconds since 1970) and the seconds since this object was created
-    (``session_s``), which do not change when the clock is set. `Progressed` is not logged. Values that JSON lacks (NaN, tuples, sets) are written as `saccade.study.json_values`
-    describes. Objects in a configuration that have no JSON form are stored by their position in the space.
+    (``session_s``), which do not change when the clock is set. `Progressed` is not logged. Values that JSON lacks (NaN,
+    tuples, sets) are written as `saccade.study.json_values` describes. Objects in a configuration that have no JSON
+    form are stored by their position in the space.
 
     Parameters
     ----------
