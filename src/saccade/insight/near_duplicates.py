@@ -9,8 +9,9 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from saccade.checks import real_number
 from saccade.data.examples import ImageLike
-from saccade.errors import DataError, HyperparameterError, ImageReadError
+from saccade.errors import DataError, ImageReadError
 from saccade.insight.alignment import Picture, agreement
 from saccade.insight.embeddings import EmbeddedImages, nearest_rows
 
@@ -54,13 +55,12 @@ def near_duplicates(
     Raises
     ------
     HyperparameterError
-        When the threshold is no such number.
+        If the threshold is not a number from -1 to 1.
     DataError
         When an image that could be read before is gone.
     """
     threshold = THRESHOLD if threshold is None else threshold
-    if isinstance(threshold, bool) or not isinstance(threshold, int | float) or not -1 <= threshold <= 1:
-        raise HyperparameterError(f"threshold must be a cosine, a number from -1 to 1; got {threshold!r}")
+    real_number("threshold", threshold, "a cosine, from -1 to 1", least=-1, most=1)
     is_same = among is None
     others = images if among is None else among
     pairs = _candidates(images, others, float(threshold), is_same)
