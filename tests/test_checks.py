@@ -44,5 +44,5 @@ def test_the_ends_of_a_range_are_included_or_not() -> None:
 
 @pytest.mark.parametrize("value", [True, "1", None, math.nan])
 def test_what_is_not_a_number_is_refused(value: Any) -> None:
-    with pytest.raises(HyperparameterError, match="expected a number$"):
+    with pytest.raises(HyperparameterError, match=r"expected a number$"):
         real_number("rate", value)

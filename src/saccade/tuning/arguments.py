@@ -27,8 +27,8 @@ def check_metric(metric: Any, mode: Any) -> None:
     """Raise a HyperparameterError or UnknownNameError for an invalid metric or mode."""
     if not isinstance(metric, str) or not metric or metric in RESERVED:
         raise HyperparameterError(
-            f"metric was given {metric!r}; expected the keyword by which train_fn reports its score, such as 'accuracy' for "
-            "report(epoch=…, accuracy=…)"
+            f"metric was given {metric!r}; expected the keyword by which train_fn reports its score, such as "
+            "'accuracy' for report(epoch=…, accuracy=…)"
         )
     if mode not in MODES:
         raise UnknownNameError.of("mode", mode, MODES)
