@@ -19,7 +19,9 @@ from saccade.insight.embeddings import EmbeddedImages, nearest_images, nearest_r
     block=st.integers(1, 30),
     seed=st.integers(0, 1000),
 )
-def test_blocks_give_the_same_result_as_the_whole_product(num_queries: int, num_rows: int, k: int, block: int, seed: int) -> None:
+def test_blocks_give_the_same_result_as_the_whole_product(
+    num_queries: int, num_rows: int, k: int, block: int, seed: int
+) -> None:
     rng = np.random.default_rng(seed)
     queries, among = (unit_vectors(rng.normal(size=(num, 5))) for num in (num_queries, num_rows))
     rows, cosines = nearest_rows(queries, among, k, block=block)
@@ -54,7 +56,9 @@ def test_k_is_a_whole_number_of_at_least_1(k: object) -> None:
         nearest_rows(np.eye(2), np.eye(2), k)  # type: ignore[arg-type]
 
 
-def embedded(images: list[str], vectors: list[list[float]], labels: pd.Series | pd.DataFrame | None = None) -> EmbeddedImages:
+def embedded(
+    images: list[str], vectors: list[list[float]], labels: pd.Series | pd.DataFrame | None = None
+) -> EmbeddedImages:
     index = pd.Index([f"row {number}" for number in range(len(images))])
     return EmbeddedImages(Examples(list(images), index, labels), unit_vectors(np.array(vectors)))
 

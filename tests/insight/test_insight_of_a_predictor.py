@@ -81,7 +81,9 @@ def test_embeddings_are_saved_with_the_predictor(
     assert len(moved.nearest(train["image"][0], among=train)) == 5
 
 
-def test_embeddings_of_another_network_are_not_used(fitted: ImagePredictor, train: pd.DataFrame, tmp_path: Path) -> None:
+def test_embeddings_of_another_network_are_not_used(
+    fitted: ImagePredictor, train: pd.DataFrame, tmp_path: Path
+) -> None:
     fitted.nearest(train["image"][0])
     shutil.copytree(fitted.path, tmp_path / "run")
     other = tmp_path / "run" / "predictor"

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from saccade.data.examples import Examples
 from saccade.errors import DataError
 from saccade.insight.embeddings import EmbeddedImages, unit_vectors
-from saccade.insight.label_issues import confident_joint, probably_wrong, label_issues, out_of_fold_probabilities
+from saccade.insight.label_issues import confident_joint, label_issues, out_of_fold_probabilities, probably_wrong
 from saccade.tasks.problem import Problem
 
 

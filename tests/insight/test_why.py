@@ -74,7 +74,9 @@ def test_mistakes_are_first_and_then_the_lowest_confidence(fitted: ImagePredicto
     expected = confidence[is_right].sort_values(kind="stable").index[: 4 - (~is_right).sum()]
     assert [reason.image for reason in reasons if not reason.is_wrong] == test.loc[expected, "image"].tolist()
     unlabelled = fitted.reasons(test["image"].tolist(), k=1, num_images=4)
-    assert [reason.image for reason in unlabelled] == test["image"].iloc[np.argsort(confidence, kind="stable")[:4]].tolist()
+    assert [reason.image for reason in unlabelled] == test["image"].iloc[
+        np.argsort(confidence, kind="stable")[:4]
+    ].tolist()
     assert not any(reason.is_wrong or reason.true for reason in unlabelled)
     most = fitted.reasons(test["image"].tolist(), k=1, num_images=11)
     nearest = fitted.nearest([reason.image for reason in most], k=1)["image"].tolist()

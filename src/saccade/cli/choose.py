@@ -12,12 +12,14 @@ def choose(
     run: Annotated[Path, typer.Argument(help="The run folder of a search with several --objectives.")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the predictor.")],
     max_latency_ms: Annotated[
-        float | None, typer.Option(metavar="MS", help="Maximum latency in milliseconds per image, as measured by the search.")
+        float | None,
+        typer.Option(metavar="MS", help="Maximum latency in ms per image, as measured by the search."),
     ] = None,
     max_params: Annotated[float | None, typer.Option(metavar="N", help="Maximum number of parameters.")] = None,
     max_bytes: Annotated[float | None, typer.Option(metavar="N", help="Maximum size of the weights in bytes.")] = None,
     min_score: Annotated[
-        float | None, typer.Option(metavar="SCORE", help="Minimum score; save the cheapest predictor instead of the best one.")
+        float | None,
+        typer.Option(metavar="SCORE", help="Minimum score: save the cheapest predictor, not the best."),
     ] = None,
 ) -> None:
     """Save the best predictor of a search within the given limits."""

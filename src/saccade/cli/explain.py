@@ -48,7 +48,10 @@ def explain(
     from saccade.report.figures import reasons_figure
 
     if out.suffix.lower() not in SUFFIXES:
-        raise DataError(f"{out} is not the name of a supported image file; pass --out with a name that ends in {', '.join(SUFFIXES)}")
+        raise DataError(
+            f"{out} is not the name of a supported image file; pass --out with a name that ends in "
+            f"{', '.join(SUFFIXES)}"
+        )
     if among is not None and is_table(among):
         raise DataError(f"{among} is a table; pass --among with the training images in a folder for each class")
     predictor = ImagePredictor.load(run)

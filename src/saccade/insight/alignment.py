@@ -2,7 +2,7 @@
 
 Features of a network are similar for photos of one class; pixels are not. Small grey copies of two pictures are first
 compared at all positions by normalized cross-correlation (Lewis, "Fast normalized cross-correlation", 1995), which is
-insensitive to size, encoding and brightness. At the best position, larger copies are aligned by a few Gauss-Newton steps
+insensitive to size, encoding and brightness. At the best position, larger copies are aligned by Gauss-Newton steps
 (Lucas and Kanade, "An iterative image registration technique", 1981), and their details are compared.
 """
 

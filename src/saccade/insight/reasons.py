@@ -191,7 +191,10 @@ def label_names(
     if isinstance(labels, pd.DataFrame):
         columns = [str(name) for name in labels.columns]
         rows = zip((labels == 1).to_numpy(bool), labels.isna().any(axis=1), strict=True)
-        return [None if is_missing else _joined([columns[number] for number in np.flatnonzero(row)]) for row, is_missing in rows]
+        return [
+            None if is_missing else _joined([columns[number] for number in np.flatnonzero(row)])
+            for row, is_missing in rows
+        ]
     if not problem.has_classes:
         return [None if pd.isna(value) else _value(value) for value in pd.to_numeric(labels, errors="coerce")]
     if not problem.has_one_class:

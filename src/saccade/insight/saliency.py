@@ -152,7 +152,9 @@ _ComputeMaps = Callable[[torch.Tensor, Score], torch.Tensor]
 """From images and the score to explain to maps of shape (num_images, height, width)."""
 
 
-def _choose_method(method: str, network: torch.nn.Module, name: str, x_BCHW: torch.Tensor, score: Score) -> _ComputeMaps:
+def _choose_method(
+    method: str, network: torch.nn.Module, name: str, x_BCHW: torch.Tensor, score: Score
+) -> _ComputeMaps:
     """Return the method of that name; for "auto", the one that suits the network called `name`."""
     smooth: _ComputeMaps = partial(_smooth_grad, network)
     layer = None if method == "smooth_grad" else last_spatial_layer(network, x_BCHW, lambda outputs: score(outputs[:1]))

@@ -58,7 +58,7 @@ def predictions_figure(
     Raises
     ------
     DataError
-        If there are no images, or the lengths of the sequences differ.
+        If `images` is empty, or the lengths of the sequences differ.
 
     Examples
     --------
@@ -169,7 +169,7 @@ def reasons_figure(reasons: Sequence[Reason], tile: int = 144) -> Gallery:
     Raises
     ------
     DataError
-        If there are no images.
+        If `reasons` is empty.
 
     Examples
     --------
