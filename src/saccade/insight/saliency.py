@@ -44,7 +44,7 @@ NUM_TILES = 8
 """Tiles along a side of an image in the deletion test."""
 
 SMOOTH_FACTOR = 1.25
-"""smooth_grad is preferred if its score drop is this many times that of hires_cam, since its maps are harder to read."""
+"""smooth_grad is preferred if its score drop is this many times that of hires_cam, as its maps are harder to read."""
 
 DELETED_FRACTIONS = (0.05, 0.1, 0.2)
 """Fractions of an image that the deletion test replaces, the highest values of the map first."""
@@ -120,7 +120,7 @@ class SaliencyMapper:
     def __init__(self, targets: np.ndarray, method: str = "auto") -> None:
         check_method(method)
         self._targets, self._method = targets, method
-        self._compute: _ComputeMaps | None = None
+        self._compute: _Compute | None = None
         self._num_done = 0
 
     def __call__(self, classifier: Classifier, x_BCHW: torch.Tensor) -> np.ndarray:
@@ -148,15 +148,13 @@ class SaliencyMapper:
         return maps
 
 
-_ComputeMaps = Callable[[torch.Tensor, Score], torch.Tensor]
+_Compute = Callable[[torch.Tensor, Score], torch.Tensor]
 """From images and the score to explain to maps of shape (num_images, height, width)."""
 
 
-def _choose_method(
-    method: str, network: torch.nn.Module, name: str, x_BCHW: torch.Tensor, score: Score
-) -> _ComputeMaps:
+def _choose_method(method: str, network: torch.nn.Module, name: str, x_BCHW: torch.Tensor, score: Score) -> _Compute:
     """Return the method of that name; for "auto", the one that suits the network called `name`."""
-    smooth: _ComputeMaps = partial(_smooth_grad, network)
+    smooth: _Compute = partial(_smooth_grad, network)
     layer = None if method == "smooth_grad" else last_spatial_layer(network, x_BCHW, lambda outputs: score(outputs[:1]))
     if layer is None:
         if method in ("auto", "smooth_grad"):
@@ -165,7 +163,7 @@ def _choose_method(
             f"{method} requires a layer with spatial positions, and {name} has none; use method='smooth_grad'"
         )
     if method == "auto" and layer.layout.kind != "NCHW":
-        hires: _ComputeMaps = partial(_activation_maps, layer, network, is_averaged=False)
+        hires: _Compute = partial(_activation_maps, layer, network, is_averaged=False)
         few_BCHW = x_BCHW[:NUM_TEST_IMAGES]
         hires_drop, smooth_drop = (
             _score_drop(network, few_BCHW, score, each(few_BCHW, score)) for each in (hires, smooth)
@@ -183,13 +181,13 @@ def _score_drop(network: torch.nn.Module, x_BCHW: torch.Tensor, score: Score, ma
     mean_BC11 = x_BCHW.mean((2, 3), keepdim=True)
     tiles_BL = torch.nn.functional.adaptive_avg_pool2d(maps_BHW[:, None], NUM_TILES).flatten(1)
     order_BL = torch.argsort(tiles_BL, dim=1, descending=True, stable=True)
-    whole, without = float(score(network.forward(x_BCHW)).mean()), 0.0
+    before, after = float(score(network.forward(x_BCHW)).mean()), 0.0
     for part in DELETED_FRACTIONS:
         first_BL = order_BL[:, : max(1, round(part * order_BL.shape[1]))]
         kept_B1HW = torch.ones_like(tiles_BL).scatter(1, first_BL, 0.0).view(-1, 1, NUM_TILES, NUM_TILES)
         kept_B1HW = torch.nn.functional.interpolate(kept_B1HW, tuple(x_BCHW.shape[2:]))
-        without += float(score(network.forward(kept_B1HW * x_BCHW + (1 - kept_B1HW) * mean_BC11)).mean())
-    return whole - without / len(DELETED_FRACTIONS)
+        after += float(score(network.forward(kept_B1HW * x_BCHW + (1 - kept_B1HW) * mean_BC11)).mean())
+    return before - after / len(DELETED_FRACTIONS)
 
 
 def _activation_maps(
