@@ -47,7 +47,7 @@ SLOW_FAMILIES = ("mobilenetv3_small_050", "regnetx_002", "pvt_v2_b0", "levit_128
 
 
 def patches(num: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return images of noise with a patch whose colour is the class, their classes, and the patches' top left corners."""
+    """Return noise images with a patch whose colour is the class, the classes, and the top left corners."""
     rng = np.random.default_rng(seed)
     classes, corners = rng.integers(2, size=num), rng.integers(SIDE - PATCH + 1, size=(num, 2))
     images = rng.integers(60, 120, (num, SIDE, SIDE, 3)).astype(np.uint8)
