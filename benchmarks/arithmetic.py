@@ -89,7 +89,11 @@ class Arithmetic:
         rng = np.random.default_rng(0)
         self.train_batches = _batches(task, task.train, lambda image: vary(image, rng), recipe.batch_size, device)
         self.val_batches = _batches(
-            task, task.val, lambda image: classifier.transform(as_tensor(image)), VAL_BATCH_SIZE, device
+            task,
+            task.val,
+            lambda image: classifier.preprocess.resize_and_crop(as_tensor(image)),
+            VAL_BATCH_SIZE,
+            device,
         )
 
     def begin_training(self) -> None:

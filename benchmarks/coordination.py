@@ -1,4 +1,4 @@
-"""What coordination costs: studies of trials that do nothing, with journal and event log on.
+"""What coordination costs: studies of trials that do nothing, with event log and Optuna tracker on.
 
     python -m benchmarks.coordination [--trials 100 1000 10000] [--searcher auto gp tpe] [--json OUT] [--ray]
 
@@ -9,7 +9,7 @@ process. `auto` is the searcher with the learned portfolio, which also thinks in
 the time of the whole search by the number of its trials, with what executor and trainable take. Where it grows with the
 number of trials, coordination grows faster than linearly. The next one is what share of the wall time that is in a
 search whose trials take 3 s. The last is how long it takes to go on with a search that has all of these trials: the
-journal is read, and searcher and scheduler learn from it.
+event log is read, and searcher and scheduler learn from it.
 
 The targets: at most 5 ms a report and 25 ms a proposal at 1,000 trials, below 1 % of the wall time for trials of 3 s,
 and a search of ten times as many trials takes about ten times as long.
@@ -33,13 +33,14 @@ from saccade.autosearch.features import DatasetDescription, Description, Network
 from saccade.autosearch.search import AutoSearch
 from saccade.deadline import Deadline
 from saccade.errors import UnknownNameError
-from saccade.events import EpochDone, Event, EventLog, JobDone, JobFailed
+from saccade.events import EpochDone, Event, JobDone, JobFailed
 from saccade.executor import Executor, InlineExecutor, ProcessExecutor
 from saccade.scheduler import make_scheduler
 from saccade.searcher import make_searcher
 from saccade.searcher.base import Searcher
 from saccade.space import Categorical, Dict, Int, Real
-from saccade.study.journal import Journal
+from saccade.study.event_log import EventLog
+from saccade.study.optuna_tracker import OptunaTracker
 from saccade.study.study import Study
 from saccade.study.trial import Decision, Job, Reporter, Trainable
 
@@ -77,7 +78,7 @@ class Nothing(Trainable):
         while epoch < min(job.until_epoch or 3, 3):
             epoch += 1
             score = job.config["lr"] * epoch
-            event = EpochDone(job.trial, epoch, score, 0.001, {"loss": 1.0}, f"{job.folder}/last.{epoch}", epoch == 3)
+            event = EpochDone(job.trial, epoch, score, 0.001, {"loss": 1.0}, f"last.{epoch}", epoch == 3)
             if report(event) is not Decision.CONTINUE:
                 return "told to end"
         return ""
@@ -138,11 +139,10 @@ def measure(executor: str, searcher: str, scheduler: str, num_trials: int) -> Co
         folder = Path(name)
 
         def run() -> tuple[TimedStudy, float]:
-            log = EventLog(folder / "events.jsonl")
             start_s = time.perf_counter()
             made = _make_searcher(searcher)
             is_auto = isinstance(made, AutoSearch) and scheduler == "auto"  # one object, as in a fit
-            with Journal(folder / "journal.log", SPACE) as journal:
+            with EventLog(folder / "events.jsonl", SPACE) as log:
                 study = TimedStudy(
                     workers,
                     made,
@@ -150,12 +150,12 @@ def measure(executor: str, searcher: str, scheduler: str, num_trials: int) -> Co
                     num_trials=num_trials,
                     deadline=Deadline(86_400 if searcher == "auto" else None),
                     folder=folder / "trials",
-                    journal=journal,
-                    listeners=[log],
+                    log=log,
                 )
-                study.run()
+                with OptunaTracker(folder / "journal.log", study.trials, SPACE) as tracker:
+                    study.listeners.append(tracker)
+                    study.run()
                 took_s = time.perf_counter() - start_s
-            log.close()
             assert len(study.trials) == num_trials
             return study, took_s
 

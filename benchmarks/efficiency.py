@@ -80,8 +80,8 @@ def parts_s(events: Path, called: float, returned: float) -> dict[str, float]:
     parts = dict.fromkeys(PARTS, 0.0)
     parts["checks"] = time_of["run_started"] - called
     parts["images"] = time_of["data_ready"] - time_of["run_started"]
-    parts["search set up"] = time_of["trial_started"] - time_of["data_ready"]
-    started = {record["trial"]: record["time"] for record in reversed(records) if record["kind"] == "trial_started"}
+    parts["search set up"] = time_of["job_started"] - time_of["data_ready"]
+    started = {record["trial"]: record["time"] for record in reversed(records) if record["kind"] == "job_started"}
     for report in reports:
         metrics = report["metrics"]
         parts["data"] += metrics.get("data_s", 0.0)
@@ -91,7 +91,7 @@ def parts_s(events: Path, called: float, returned: float) -> dict[str, float]:
         if (start := started.pop(report["trial"], None)) is not None:
             parts["trial set up"] += report["time"] - report["seconds"] - start
     known = sum(parts[name] for name in ("trial set up", "training", "data", "judging", "writing"))
-    parts["between"] = last_job - time_of["trial_started"] - known
+    parts["between"] = last_job - time_of["job_started"] - known
     parts["finishing"] = time_of["run_finished"] - last_job
     parts["closing"] = returned - time_of["run_finished"]
     return parts

@@ -1,4 +1,4 @@
-"""The clock of a run: how long it may take, and how much of that is left."""
+"""The time limit of a run."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from collections.abc import Callable
 
 
 class Deadline:
-    """A time limit that started when the object was made.
+    """A time limit that starts when the object is created.
 
     Parameters
     ----------
     limit_s : float or None
-        Seconds from now, any number; None means that there is no limit.
+        Seconds from now, also 0 or negative; None is no limit.
     clock : callable
-        Returns seconds; only differences count. A simulated clock may be passed.
+        Returns seconds; only differences are used.
     used_s : float
-        Seconds of the limit that were used up before the object was made, as by an earlier part of the same run.
+        Seconds of the limit that were used before, such as by an earlier session of the same run.
 
     Examples
     --------

@@ -12,7 +12,7 @@ SaccadeError
 │   ├── ArchiveError              an archive that is broken or unsafe to unpack
 │   ├── DownloadError             a file that could not be fetched (also OSError)
 │   └── ImageReadError            one image that cannot be decoded
-├── JournalError                  a study's journal that cannot be read or written (also ValueError)
+├── JournalError                  an event log that is invalid or in use (also ValueError)
 ├── SearchFailedError             no trial of a search succeeded (also RuntimeError)
 ├── DivergedError                 a loss that is no longer finite (also RuntimeError)
 ├── OutOfMemoryError              a trial that does not fit the device (also MemoryError)
@@ -97,7 +97,7 @@ class ImageReadError(DataError):
 
 
 class JournalError(SaccadeError, ValueError):
-    """A journal that cannot be read, does not belong to a study of Saccade, or is being written by someone else."""
+    """An event log that is damaged, was written by another version, or is being written by another process."""
 
 
 class SearchFailedError(SaccadeError, RuntimeError):

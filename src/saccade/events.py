@@ -1,34 +1,38 @@
-"""What a run tells the world: one small record for each thing that happened.
+"""Events: one small record for each thing that happens in a run.
 
-Workers send the events of their jobs to the study; the study passes everything on to its listeners: the log in the
-run folder (`EventLog`), the progress display, and whoever else wants to know.
+Workers send the events of their jobs to the study. The study writes them to the event log and passes them on to its
+listeners, such as the progress display.
 """
 
 from __future__ import annotations
 
-import json
 import math
-import numbers
-import os
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, BinaryIO, ClassVar
+from enum import Enum
+from typing import Any, ClassVar
 
-from saccade.errors import DivergedError, UnknownNameError
+from saccade.errors import DivergedError
+
+
+class Decision(str, Enum):
+    """What a trial does after a report."""
+
+    CONTINUE = "continue"
+    PAUSE = "pause"
+    STOP = "stop"
 
 
 @dataclass(frozen=True)
 class Event:
-    """The root of all events; `kind` is the name under which an event is logged."""
+    """The base class of all events; `kind` is the name of an event in the event log."""
 
     kind: ClassVar[str] = "event"
 
 
 @dataclass(frozen=True)
 class RunStarted(Event):
-    """A run has begun in `folder`."""
+    """A process has started, or resumed, the run in `folder`."""
 
     kind: ClassVar[str] = "run_started"
     folder: str
@@ -50,7 +54,7 @@ class DataReady(Event):
 
 @dataclass(frozen=True)
 class Warned(Event):
-    """Something that the user should read."""
+    """A warning for the user."""
 
     kind: ClassVar[str] = "warned"
     text: str
@@ -58,7 +62,7 @@ class Warned(Event):
 
 @dataclass(frozen=True)
 class Progressed(Event):
-    """`done` of `total` steps of a long piece of work named `what`."""
+    """`done` of `total` steps of a long task named `what` are done."""
 
     kind: ClassVar[str] = "progressed"
     what: str
@@ -85,41 +89,58 @@ class PhaseDone(Event):
 
 
 @dataclass(frozen=True)
-class TrialStarted(Event):
-    """A job of trial number `trial` was handed to a worker."""
+class TrialCreated(Event):
+    """A trial has its number, counted from 0, and its configuration."""
 
-    kind: ClassVar[str] = "trial_started"
+    kind: ClassVar[str] = "trial_created"
     trial: int
     config: dict[str, Any]
 
 
-SURER_SCORE = "surer_score"
-"""The name in `EpochDone.metrics` of what searchers learn instead of the score."""
+@dataclass(frozen=True)
+class JobStarted(Event):
+    """A worker has been given a job of a trial.
+
+    Attributes
+    ----------
+    until_epoch : int or None
+        The epoch at which the job ends; None trains to the end of the trial's configuration.
+    """
+
+    kind: ClassVar[str] = "job_started"
+    trial: int
+    until_epoch: int | None = None
+
+
+CV_SCORE = "cv_score"
+"""The metric of a report that searchers observe in place of the score, where a report has it: a cross-validated one."""
 
 
 @dataclass(frozen=True)
 class EpochDone(Event):
-    """A trial has trained and judged one more epoch.
+    """A trial has trained and validated one more epoch.
 
     Attributes
     ----------
     epoch : int
-        Epochs completed, from 1.
+        Epochs completed, from 1; 0 is a report before any training, such as that of a linear probe.
     score : float
-        The validation figure, a finite number; higher is better.
+        The validation score, a finite number; higher is better.
     seconds : float
-        What the epoch cost, waiting for data and validation included.
-    metrics : dict
-        Further figures by name. One named `SURER_SCORE` is the same figure as the score, by more images.
+        Duration of the epoch, waiting for data and validation included.
+    metrics : dict of str to float
+        Further metrics by name. `CV_SCORE` is the score on more images than the validation set.
     checkpoint : str or None
-        A file from which training can continue after this epoch.
+        Name of the checkpoint from which training can continue after this epoch, relative to the trial's folder.
     is_last : bool
-        Whether the trial's configuration asks for no more epochs, as far as whoever trains it knows.
+        Whether the trial's configuration ends with this epoch.
+    decision : Decision or None
+        What the study has answered; None until it has.
 
     Raises
     ------
     DivergedError
-        When the score is NaN or infinite: nothing could be compared with it.
+        If the score is NaN or infinite.
     """
 
     kind: ClassVar[str] = "epoch_done"
@@ -130,6 +151,7 @@ class EpochDone(Event):
     metrics: dict[str, float] = field(default_factory=dict)
     checkpoint: str | None = None
     is_last: bool = False
+    decision: Decision | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.score):
@@ -137,8 +159,34 @@ class EpochDone(Event):
 
 
 @dataclass(frozen=True)
+class TrialRestarted(Event):
+    """A trial is trained again after `after_epoch`; its reports of later epochs are dropped.
+
+    Attributes
+    ----------
+    after_epoch : int
+        The last epoch whose report is kept; -1 keeps none.
+    num_retries : int
+        How often the trial has lost its worker by now.
+    """
+
+    kind: ClassVar[str] = "trial_restarted"
+    trial: int
+    after_epoch: int
+    num_retries: int = 0
+
+
+@dataclass(frozen=True)
 class JobDone(Event):
-    """A job came to its end: `status` says how (``completed``, ``stopped`` or ``paused``)."""
+    """A job has ended without an error.
+
+    Attributes
+    ----------
+    status : str
+        Of the trial: ``"completed"``, ``"stopped"`` or ``"paused"``.
+    reason : str
+        Why the job ended early; "" if it did not.
+    """
 
     kind: ClassVar[str] = "job_done"
     trial: int
@@ -148,16 +196,16 @@ class JobDone(Event):
 
 @dataclass(frozen=True)
 class JobFailed(Event):
-    """A job raised, ran out of memory, diverged, or lost its worker.
+    """A job has raised an error, or lost its worker.
 
     Attributes
     ----------
     reason : str
         One line.
     traceback : str
-        Of the error, when there was one.
+        Of the error; "" if there was none.
     is_worker_lost : bool
-        Whether the worker crashed or was killed, which need not be the trial's fault.
+        Whether the worker crashed or was killed, which may not be caused by the trial.
     """
 
     kind: ClassVar[str] = "job_failed"
@@ -185,7 +233,7 @@ class WorkerLost(Event):
 
 @dataclass(frozen=True)
 class RunFinished(Event):
-    """The run is over; `best_trial` is None when no trial succeeded."""
+    """The run has ended; `best_trial` is None if no trial succeeded."""
 
     kind: ClassVar[str] = "run_finished"
     best_trial: int | None
@@ -194,173 +242,3 @@ class RunFinished(Event):
 
 
 Listener = Callable[[Event], None]
-
-_KINDS: dict[str, type[Event]] = {cls.kind: cls for cls in Event.__subclasses__()}
-
-
-def to_json(event: Event) -> dict[str, Any]:
-    """Return the event as a JSON-able dictionary.
-
-    Numbers that JSON lacks (NaN, infinities) become None, and objects that it lacks become their `repr`.
-
-    Examples
-    --------
-    >>> to_json(EpochDone(trial=7, epoch=1, score=0.5, metrics={"loss": math.inf}))["metrics"]
-    {'loss': None}
-    """
-    return {"kind": event.kind, **{name: _jsonable(value) for name, value in vars(event).items()}}
-
-
-def from_json(record: dict[str, Any]) -> Event:
-    """Return the event that `to_json` wrote; a metric that it could not write is NaN.
-
-    Raises
-    ------
-    UnknownNameError
-        When this version knows no event of that kind.
-    """
-    fields = {name: value for name, value in record.items() if name not in ("kind", "time")}
-    kind = record["kind"]
-    if kind not in _KINDS:
-        raise UnknownNameError.of("kind of event", kind, _KINDS)
-    if kind == EpochDone.kind:
-        metrics = fields["metrics"].items()
-        fields["metrics"] = {name: math.nan if value is None else value for name, value in metrics}
-    return _KINDS[kind](**fields)
-
-
-class LineFile:
-    """A file that only grows, by whole lines, each of which is with the operating system when `append` returns.
-
-    So a process that is killed loses nothing that it wrote. A last line that a kill, or a full disk, cut short gives
-    way when the file is opened again, which `append` does by itself. The file stays open, because to open it for each
-    line takes longer than to write the line.
-
-    Parameters
-    ----------
-    path : Path
-        The file; it is created with its folder when the first line comes.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> file = LineFile(Path(tempfile.mkdtemp()) / "lines")
-    >>> file.append(b"one", b"two")
-    >>> list(file)
-    [b'one', b'two']
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        # A plain descriptor can be closed by `__del__`; a file object would warn that nobody had closed it.
-        self._descriptor: int | None = None
-
-    def append(self, *lines: bytes) -> None:
-        """Write lines, in one piece; they contain no line break."""
-        if self._descriptor is None:
-            self._descriptor = self._open()
-        rest = memoryview(b"".join(line + b"\n" for line in lines))
-        try:
-            while rest:
-                rest = rest[os.write(self._descriptor, rest) :]
-        except BaseException:
-            self.close()  # what was written in part is cut when the file is opened again
-            raise
-
-    def __iter__(self) -> Iterator[bytes]:
-        """Read the whole lines that there are now, first to last."""
-        with self.path.open("rb") as file:
-            for line in file:
-                if line.endswith(b"\n"):
-                    yield line[:-1]
-
-    def close(self) -> None:
-        """Close the file, which Windows needs before it can be moved or removed; the next line opens it again."""
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
-
-    def __del__(self) -> None:
-        self.close()
-
-    def _open(self) -> int:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a+b") as file:
-            _cut_torn_line(file)
-        return os.open(self.path, os.O_WRONLY | os.O_APPEND | getattr(os, "O_BINARY", 0))
-
-
-def _cut_torn_line(file: BinaryIO) -> None:
-    """Shorten a file to its last whole line."""
-    size = end = file.seek(0, os.SEEK_END)
-    while end:
-        start = max(0, end - _BLOCK)
-        file.seek(start)
-        newline = file.read(end - start).rfind(b"\n")
-        if newline >= 0:
-            end = start + newline + 1
-            break
-        end = start
-    if end < size:
-        file.truncate(end)
-
-
-_BLOCK = 65_536
-"""Bytes in which the end of a file is searched for a line break."""
-
-
-class EventLog:
-    """An append-only log: one JSON object a line, flushed as it happens.
-
-    Passing progress is not logged; it tells nothing afterwards. A last line that was cut short by a kill is not
-    read, and the next event takes its place.
-
-    Parameters
-    ----------
-    path : Path
-        The file; it is created with its folder when the first event comes.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> log = EventLog(Path(tempfile.mkdtemp()) / "events.jsonl")
-    >>> log(Warned("3 images cannot be read"))
-    >>> list(log)
-    [Warned(text='3 images cannot be read')]
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._file = LineFile(path)
-
-    def __call__(self, event: Event) -> None:
-        """Write one event."""
-        if not isinstance(event, Progressed):
-            line = json.dumps({"time": round(time.time(), 3), **to_json(event)})
-            self._file.append(line.encode("ascii"))
-
-    def __iter__(self) -> Iterator[Event]:
-        """Read the events back, oldest first."""
-        self.close()
-        for line in self._file:
-            yield from_json(json.loads(line))
-
-    def close(self) -> None:
-        """Close the file; the next event opens it again."""
-        self._file.close()
-
-
-def _jsonable(value: Any) -> Any:
-    match value:
-        case None | bool() | str():
-            return value
-        case dict():
-            return {str(key): _jsonable(item) for key, item in value.items()}
-        case list() | tuple():
-            return [_jsonable(item) for item in value]
-        case numbers.Integral():  # NumPy's numbers too
-            return int(value)
-        case numbers.Real():
-            return float(value) if math.isfinite(value) else None
-        case _:
-            return repr(value)

@@ -34,7 +34,7 @@ def test_parts_of_a_log_are_its_whole(tmp_path: Path) -> None:
     records: list[dict[str, Any]] = [
         {"time": 101.0, "kind": "run_started"},
         {"time": 103.0, "kind": "data_ready"},
-        {"time": 103.5, "kind": "trial_started", "trial": 0},
+        {"time": 103.5, "kind": "job_started", "trial": 0},
         {"time": 110.0, "kind": "epoch_done", "trial": 0, "seconds": 5.5, "metrics": metrics},
         {"time": 116.0, "kind": "epoch_done", "trial": 0, "seconds": 5.5, "metrics": metrics},
         {"time": 116.25, "kind": "job_done", "trial": 0},

@@ -63,8 +63,8 @@ def test_training_images_may_be_named(saccade, fitted, splits, tmp_path):
     [
         (("--out", "why.xyz"), "why.xyz cannot be written as a picture"),
         (("--out", "why"), "give --out a name that ends in .png"),
-        (("-k", "0"), "k must be a whole number from 1 to 50"),
-        (("--num-images", "100000"), "num_images must be a whole number from 1 to 200"),
+        (("-k", "0"), "expected a whole number, from 1 to 50"),
+        (("--num-images", "100000"), "expected a whole number, from 1 to 200"),
         (("--among", "labels.csv"), "labels.csv is a table"),
         (("--among", "nowhere"), "nowhere"),
         (("--out", "file/why.png"), "file"),

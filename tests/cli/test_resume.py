@@ -16,10 +16,10 @@ ONE = ("--ensemble", "1")
 
 
 def interrupted(folder: Path) -> None:
-    """Take the end away from a finished run: its predictor, and the last words of journal and events."""
-    for name, num in (("study/journal.log", 3), ("events.jsonl", 2)):
-        lines = (folder / name).read_text().splitlines(keepends=True)
-        (folder / name).write_text("".join(lines[:-num]))
+    """Take the end away from a finished run: its predictor, and the last events."""
+    lines = (folder / "events.jsonl").read_text().splitlines(keepends=True)
+    last_end = max(number for number, line in enumerate(lines) if json.loads(line)["kind"] == "job_done")
+    (folder / "events.jsonl").write_text("".join(lines[:last_end]))
     for path in (folder / "predictor").iterdir():
         path.unlink()
     (folder / "predictor").rmdir()

@@ -309,7 +309,7 @@ def test_an_old_searcher_of_ones_own_is_told_of_every_trial():
 def test_unknown_search_options_are_refused():
     with pytest.raises(UnknownArgumentError, match="'random_seed'"):
         make(search_options={"random_sed": 3})
-    with pytest.raises(HyperparameterError, match="came with an instance"):
+    with pytest.raises(HyperparameterError, match="were given together with an instance"):
         make(searcher=LocalRandomSearcher(SPACE), search_options={"random_seed": 3})
 
 

@@ -27,7 +27,6 @@ from saccade.executor import Handler
 from saccade.scheduler.base import Scheduler
 from saccade.searcher import RandomSearcher
 from saccade.space import Int, Real
-from saccade.study.entries import Entry, Reported
 from saccade.study.study import Study
 from saccade.study.trial import Decision, Job, Status, Trial
 
@@ -67,7 +66,7 @@ class SchedulerContract:
         study.run()
         for trial in study.trials:
             if trial.status is Status.PAUSED:
-                assert self.leaves_paused or limits.get("journal") or deadline.limit_s < math.inf
+                assert self.leaves_paused or limits.get("log") or deadline.limit_s < math.inf
                 assert trial.reports[-1].checkpoint is not None
             if trial.status is not Status.FAILED:
                 assert (trial.status is Status.COMPLETED) == (trial.num_epochs == NUM_EPOCHS)
@@ -144,15 +143,15 @@ class SchedulerContract:
     ) -> None:
         monkeypatch.chdir(tmp_path)
         _touch_checkpoints(tmp_path)
-        journal = MemoryJournal()
-        self.run(num_workers, num_trials=25, journal=journal)
-        entries = journal.list
-        for num in range(1, len(entries), 5):
-            killed = MemoryJournal(entries[:num])
-            study, executor = self.run(num_workers, num_trials=25, journal=killed)
+        log = MemoryLog()
+        self.run(num_workers, num_trials=25, log=log)
+        events = log.events
+        for num in range(1, len(events), 5):
+            killed = MemoryLog(events[:num])
+            study, executor = self.run(num_workers, num_trials=25, log=killed)
             assert len(study.trials) == 25
             assert all(trial.status is not Status.RUNNING for trial in study.trials)
-            before = [(entry.trial, entry.report.epoch) for entry in entries[:num] if isinstance(entry, Reported)]
+            before = [(event.trial, event.epoch) for event in events[:num] if isinstance(event, EpochDone)]
             for trial in study.trials:
                 trained = [epoch for number, epoch in before + executor.trained if number == trial.number]
                 # What fails when it is continued is begun anew, as its checkpoint may be to blame.
@@ -163,9 +162,9 @@ class SchedulerContract:
     ) -> None:
         monkeypatch.chdir(tmp_path)
         _touch_checkpoints(tmp_path)
-        journal = MemoryJournal()
-        study, _ = self.run(2, num_trials=20, journal=journal)
-        again, executor = self.run(2, num_trials=20, journal=MemoryJournal(journal.list))
+        log = MemoryLog()
+        study, _ = self.run(2, num_trials=20, log=log)
+        again, executor = self.run(2, num_trials=20, log=MemoryLog(log.events))
         assert executor.jobs == []
         assert again.trials == study.trials
 
@@ -183,12 +182,12 @@ class SchedulerContract:
         _touch_checkpoints(tmp_path)
         num_ended = 0
         for time_limit_s in range(7, 20):
-            journal = MemoryJournal()
-            study, _ = self.run(num_workers, num_trials=20, time_limit_s=time_limit_s, journal=journal)
+            log = MemoryLog()
+            study, _ = self.run(num_workers, num_trials=20, time_limit_s=time_limit_s, log=log)
             ended = {trial.number for trial in study.trials if trial.note == "time limit"}
             assert {study.trials[number].status for number in ended} <= {Status.PAUSED}
-            journal = MemoryJournal(journal.list)
-            again, executor = self.run(num_workers, num_trials=20, time_limit_s=500, journal=journal)
+            log = MemoryLog(log.events)
+            again, executor = self.run(num_workers, num_trials=20, time_limit_s=500, log=log)
             if self.goes_on_first:
                 assert {job.trial for job in executor.jobs[: len(ended)]} == ended
             for number in ended:
@@ -242,17 +241,17 @@ class WatchedExecutor(SimulatedExecutor):
         super().submit(job)
 
 
-class MemoryJournal:
-    """The journal of a study, in memory."""
+class MemoryLog:
+    """The event log of a study, in memory."""
 
-    def __init__(self, entries: list[Entry] | None = None) -> None:
-        self.list = list(entries or ())
+    def __init__(self, events: list[Event] | None = None) -> None:
+        self.events = list(events or ())
 
-    def entries(self) -> Iterator[Entry]:
-        return iter(list(self.list))
+    def __iter__(self) -> Iterator[Event]:
+        return iter(list(self.events))
 
-    def append(self, entry: Entry) -> None:
-        self.list.append(entry)
+    def __call__(self, event: Event) -> None:
+        self.events.append(event)
 
 
 class OneTrial:

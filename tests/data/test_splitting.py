@@ -129,7 +129,7 @@ def test_labels_of_any_kind_are_classes() -> None:
 
 @pytest.mark.parametrize("frac", [0, 1, -0.1, 1.5, float("nan"), True])
 def test_a_share_outside_zero_and_one_is_refused(frac: float) -> None:
-    with pytest.raises(HyperparameterError, match="strictly between 0 and 1"):
+    with pytest.raises(HyperparameterError, match="expected a number between 0 and 1"):
         split_holdout(["a"] * 10, frac, 0)
 
 

@@ -61,7 +61,7 @@ def search(space, limit_s, num_workers=1, **options):
 def test_a_search_whose_only_job_never_reports_ends_after_the_limit(stops):
     study, seconds, error = search({"x": 0, "stops": stops}, limit_s=0.5)
     assert seconds >= 0.8
-    assert "it ended without a single report: time limit" in str(error)
+    assert "the job ended without a report: time limit" in str(error)
     assert study.trials[0].status is Status.FAILED
 
 

@@ -17,7 +17,6 @@ from torchvision.transforms import v2
 
 from saccade import Categorical, ImagePredictor
 from saccade.errors import HyperparameterError, SavedPredictorError, SearchFailedError
-from saccade.events import EventLog, TrialStarted
 
 MakeColours = Callable[..., pd.DataFrame]
 
@@ -104,8 +103,8 @@ def test_configurations_with_objects_survive_in_all_records(
     assert set(map(str, board["train_transform"])) == {"RandomCrop"}
     run = Path(predictor.path)
     assert "model=Categorical(Net, Net, 'test_resnet')" in json.loads((run / "run.json").read_text())["space"]
-    started = [event for event in EventLog(run / "events.jsonl") if isinstance(event, TrialStarted)]
-    assert sorted(event.config["model"] for event in started) == ["Net", "Net", "test_resnet"]
+    configs = [json.loads(path.read_text()) for path in run.glob("trials/*/config.json")]
+    assert sorted(config["model"] for config in configs) == ["Net", "Net", "test_resnet"]
     best = predictor.fit_summary()["best_config"]["model"]
     net = None if best == "test_resnet" else best.value
     loaded = ImagePredictor.load(predictor.path, verbosity=0, net=net)

@@ -47,7 +47,7 @@ def test_a_process_that_is_killed_again_and_again_gets_there(
     fit += ["--out", str(folder), "--executor", executor, "--verbosity", "0", "--time-limit", "10m"]
     commands = [fit, *[["resume", str(folder)]] * 4]
     for command, (kind, num) in zip(
-        commands, [("run_started", 1), ("trial_started", 1), ("epoch_done", 3), ("job_done", 2)], strict=False
+        commands, [("run_started", 1), ("job_started", 1), ("epoch_done", 3), ("job_done", 2)], strict=False
     ):
         process = subprocess.Popen([sys.executable, "-m", "saccade", *command])
         wait_for(folder, kind, num, process)

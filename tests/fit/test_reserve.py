@@ -11,7 +11,7 @@ from saccade.fit.reserve import SupersededWeights
 from saccade.scheduler import ASHAScheduler, FIFOScheduler
 from saccade.searcher import GridSearcher, RandomSearcher
 from saccade.space import Categorical, Dict, Real
-from saccade.study.journal import Journal
+from saccade.study.event_log import EventLog
 from saccade.study.study import Study
 from saccade.study.trial import Decision, Job, Reporter, Trainable
 from saccade.training.trial_files import state_file, weights_file
@@ -69,10 +69,10 @@ def test_the_second_best_is_kept_until_the_leader_has_ended_well(tmp_path: Path)
 def test_paused_trials_keep_what_they_go_on_with_also_when_a_study_goes_on(tmp_path: Path) -> None:
     space = Dict(x=Real(1, 2))
     for num_trials in (6, 9):
-        with Journal(tmp_path / "journal.log", space) as journal:
+        with EventLog(tmp_path / "events.jsonl", space) as log:
             study = Study(
                 InlineExecutor(Writing()), RandomSearcher(space), ASHAScheduler(max_epochs=4), num_trials=num_trials,
-                folder=tmp_path / "trials", journal=journal, max_score=1.99,
+                folder=tmp_path / "trials", log=log, max_score=1.99,
             )  # fmt: skip
             superseded = SupersededWeights(study)
             study.listeners.append(superseded)

@@ -16,11 +16,11 @@ from safetensors.numpy import load_file
 import saccade as ag
 from saccade import ImagePredictor
 from saccade.errors import DataError, HyperparameterError, SearchFailedError
-from saccade.events import LineFile
-from saccade.fit.resuming import EarlierRun, used_seconds
+from saccade.fit.resuming import EarlierRun
 from saccade.fit.run_folder import locked
 from saccade.selection import finishing
 from saccade.selection.folds import FoldTrainable
+from saccade.study.event_log import EventLog
 from saccade.study.study import Study
 from saccade.study.trial import Job, Reporter
 
@@ -63,19 +63,19 @@ def epochs(folder: Path) -> list[tuple[int, int]]:
 
 
 def killed_at(monkeypatch: pytest.MonkeyPatch, write: int, *, before: bool) -> None:
-    """Let the process end at a write to journal or events, before it or after it."""
-    append, num = LineFile.append, 0
+    """Let the process end at a write to the event log, before it or after it."""
+    append, num = EventLog._write, 0
 
-    def counting(self: LineFile, *lines: bytes) -> None:
+    def counting(self: EventLog, record: dict[str, Any]) -> None:
         nonlocal num
         num += 1
         if num == write and before:
             raise Killed
-        append(self, *lines)
+        append(self, record)
         if num == write:
             raise Killed
 
-    monkeypatch.setattr(LineFile, "append", counting)
+    monkeypatch.setattr(EventLog, "_write", counting)
 
 
 def same_results(one: ImagePredictor, other: ImagePredictor) -> None:
@@ -85,8 +85,8 @@ def same_results(one: ImagePredictor, other: ImagePredictor) -> None:
     assert all(np.array_equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
-NUM_WRITES = 71
-"""Lines that the search above writes to its journal and to its events."""
+NUM_WRITES = 41
+"""Events of the search above."""
 
 
 @pytest.mark.slow
@@ -115,14 +115,14 @@ def test_a_run_that_is_killed_at_any_write_ends_as_if_it_had_not_been(
 def test_the_number_of_writes_is_what_the_test_above_believes(
     make_colours: MakeColours, search: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    append, num = LineFile.append, 0
+    append, num = EventLog._write, 0
 
-    def counting(self: LineFile, *lines: bytes) -> None:
+    def counting(self: EventLog, record: dict[str, Any]) -> None:
         nonlocal num
         num += 1
-        append(self, *lines)
+        append(self, record)
 
-    monkeypatch.setattr(LineFile, "append", counting)
+    monkeypatch.setattr(EventLog, "_write", counting)
     predictor_of(tmp_path / "run").fit(make_colours(8), **search)
     assert num == NUM_WRITES
 
@@ -397,15 +397,6 @@ def test_with_a_longer_limit_the_same_images_judge(
     resumed = predictor_of(folder).fit(frame, **search, time_limit=2000, resume=True)
     assert {event["num_val"] for event in events(folder, "data_ready")} == {2}
     assert len(resumed.leaderboard()) == 3
-
-
-def test_seconds_are_counted_from_the_first_to_the_last_word_of_each_session(tmp_path: Path) -> None:
-    log = tmp_path / "events.jsonl"
-    assert used_seconds(log) == 0
-    moments = [("run_started", 100.0), ("epoch_done", 130.5), ("run_started", 1000.0), ("epoch_done", 1010.0)]
-    text = "".join(json.dumps({"time": moment, "kind": kind}) + "\n" for kind, moment in moments)
-    log.write_text(text + '{"time": 5000')
-    assert used_seconds(log) == 40.5
 
 
 def test_a_run_all_of_whose_trials_failed_is_no_predictor(

@@ -23,7 +23,8 @@ from saccade.fit.run_folder import FitRequest
 from saccade.fit.searching import check_search, describe_search, make_image_executor, make_image_search
 from saccade.scheduler import ASHAScheduler, AutoScheduler, FIFOScheduler, HyperbandScheduler
 from saccade.searcher import GPSearcher, GridSearcher, RandomSearcher, TPESearcher
-from saccade.study.journal import Journal
+from saccade.study.event_log import EventLog
+from saccade.study.life import StudyRecord
 from saccade.training.recipes.recipe import recipe_space
 
 MakeColours = Callable[..., pd.DataFrame]
@@ -129,14 +130,14 @@ def test_there_are_no_more_workers_than_trials(request_of: Callable[..., FitRequ
 
 
 @pytest.mark.parametrize("arguments", [{"num_trials": 4}, {"num_trials": 4, "nthreads_per_trial": 1}])
-def test_two_workers_share_one_store_and_one_journal(
+def test_two_workers_share_one_store_and_one_log(
     make_colours: MakeColours, tiny: dict[str, Any], tmp_path: Path, arguments: dict[str, Any]
 ) -> None:
     space = {**tiny, "lr": ag.Real(1e-4, 1e-1, log=True), "epochs": 3}
     predictor = ImagePredictor(path=tmp_path / "run", verbosity=0).fit(
         make_colours(10), hyperparameters=space, executor="process", **arguments
     )
-    trials = Journal.load(tmp_path / "run" / "study" / "journal.log")
+    trials = StudyRecord.load(EventLog(tmp_path / "run" / "events.jsonl")).trials
     assert [trial.number for trial in trials] == [0, 1, 2, 3]
     board = predictor.leaderboard().sort_values("trial")
     assert [trial.best_report.score for trial in trials if trial.best_report] == board["score_val"].tolist()

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from saccade.deadline import Deadline
-from saccade.events import EpochDone, Event, JobDone, PhaseDone, TrialStarted
+from saccade.events import EpochDone, Event, JobDone, JobStarted, PhaseDone, TrialCreated
 from saccade.fit.time_budget import LEAST_FINISHING_S, SELECTION_FRACTION, FinishingReserve, TimeBudget
 
 
@@ -76,7 +76,7 @@ def test_the_slowest_checkpoint_so_far_is_what_writing_may_take() -> None:
 def test_a_summary_takes_longer_the_more_trials_there_are() -> None:
     few, many = FinishingReserve(Deadline(None)), FinishingReserve(Deadline(None))
     for reserve, num in ((few, 10), (many, 100_000)):
-        reserve(TrialStarted(num - 1, {}))
+        reserve(TrialCreated(num - 1, {}))
         reserve(JobDone(num - 1))
     assert many.seconds() > few.seconds() > LEAST_FINISHING_S
 
@@ -114,8 +114,8 @@ def test_without_a_time_limit_nothing_is_divided() -> None:
 def test_what_passes_before_a_first_epoch_is_kept_for_a_refit() -> None:
     now_s = 0.0
     plain, slow = (FinishingReserve(Deadline(100, lambda: now_s), 1.0) for _ in range(2))
-    plain(TrialStarted(0, {}))
-    slow(TrialStarted(0, {}))
+    plain(JobStarted(0))
+    slow(JobStarted(0))
     plain(EpochDone(0, 1, 0.5, 1.0))  # it says that it has taken longer than it was away
     slow(EpochDone(0, 1, 0.5, 0.0))
     assert plain._setup_s == 0
@@ -131,7 +131,7 @@ def test_ensemble_selection_has_a_small_part_of_the_time(limit_s, trials, max_me
     deadline = Deadline(limit_s, lambda: 0.0)
     reserve = FinishingReserve(deadline, max_members=max_members)
     for number, (network, val_s) in enumerate(trials):
-        reserve(TrialStarted(number, {"model": f"net{network}"}))
+        reserve(TrialCreated(number, {"model": f"net{network}"}))
         reserve(EpochDone(number, 1, 0.5, val_s + 1, {"val_s": val_s}))
     assert 0 <= reserve.selection_s <= SELECTION_FRACTION * limit_s
     assert reserve.seconds() == pytest.approx(reserve.finishing_s + reserve.selection_s)

@@ -334,9 +334,18 @@ def test_a_run_folder_tells_what_happened(fitted: ImagePredictor) -> None:
     folder = Path(fitted.path)
     run = json.loads((folder / "run.json").read_text())
     assert ag.space.from_json(run["space"]).default["model"] == "test_resnet"
-    kinds = [json.loads(line)["kind"] for line in (folder / "events.jsonl").read_text().splitlines()]
-    kinds = [kind for kind in kinds if kind != "phase_done"]
-    assert kinds == ["run_started", "data_ready", "trial_started", *["epoch_done"] * 4, "job_done", "run_finished"]
+    lines = (folder / "events.jsonl").read_text().splitlines()
+    kinds = [kind for line in lines if (kind := json.loads(line)["kind"]) != "phase_done"]
+    assert kinds == [
+        "event_log",
+        "run_started",
+        "data_ready",
+        "trial_created",
+        "job_started",
+        *["epoch_done"] * 4,
+        "job_done",
+        "run_finished",
+    ]
     assert json.loads((folder / "trials" / "0000" / "config.json").read_text())["epochs"] == 4
     assert not (folder / "store").exists()
     assert not list(folder.glob("trials/*/last.safetensors"))

@@ -303,7 +303,7 @@ class TestReports:
         state = StudyByHand(ASHAScheduler(grace_epochs=0, reduction_factor=2))
         state.begin([0.4])
         state.begin([0.5])
-        assert [len(rung) for rung in state.scheduler.ladders[0].rungs[:2]] == [2, 2]
+        assert [len(rung) for rung in state.scheduler.brackets[0].rungs[:2]] == [2, 2]
         assert state.next_job() == Job(1, {}, "a folder", None, "after 1")
 
     def test_without_a_checkpoint_it_is_decided_at_once(self):
@@ -319,8 +319,8 @@ class TestReports:
         for score in (0.4, 0.1, 0.1):
             state.begin([score])
         state.next_job()
-        low, middle = state.scheduler.ladders[0].rungs[:2]
-        assert (len(low), low.is_in_front(1), len(middle)) == (4, True, 1)
+        low, middle = state.scheduler.brackets[0].rungs[:2]
+        assert (len(low), low.in_top_fraction(1), len(middle)) == (4, True, 1)
 
 
 class Many:

@@ -5,15 +5,14 @@ import math
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contracts.scheduler_contract import MemoryJournal, WatchedExecutor
+from contracts.scheduler_contract import MemoryLog, WatchedExecutor
 from contracts.simulated_executor import SimulatedExecutor
 from contracts.study_by_hand import StudyByHand
 from saccade.deadline import Deadline
-from saccade.events import EpochDone
+from saccade.events import EpochDone, JobDone, JobStarted, TrialCreated
 from saccade.scheduler import ASHAScheduler
 from saccade.searcher import GridSearcher, RandomSearcher
 from saccade.space import Categorical, Real
-from saccade.study.entries import Begun, Ended, Reported, Started
 from saccade.study.study import Study
 from saccade.study.trial import Job, Status, Trial
 
@@ -85,7 +84,7 @@ class TestTrialsOfDifferentLengths:
         state.begin([0.9], num_epochs=1)
         state.begin([0.5])
         state.next_job()
-        low, middle = state.scheduler.ladders[0].rungs[:2]
+        low, middle = state.scheduler.brackets[0].rungs[:2]
         assert (len(low), len(middle)) == (2, 1)
         state.train(2, [0.6])
         state.begin([0.1])
@@ -118,17 +117,17 @@ class TestTrialsOfDifferentLengths:
 class TestResume:
     def resumed(self, scores, ended=()):
         """Return a state that goes on after these reports of trials, those in `ended` being over."""
-        entries = []
+        events = []
         for number, trial_scores in enumerate(scores):
-            entries += [Begun(number, {"x": number / 100}, ""), Started(number, 1)]
+            events += [TrialCreated(number, {"x": number / 100}), JobStarted(number, 1)]
             for epoch, score in enumerate(trial_scores, start=1):
                 if epoch in (2, 4):  # it was promoted from the rung before
-                    entries += [Ended(number, Status.PAUSED), Started(number, 3 * (epoch - 1))]
-                entries.append(Reported(EpochDone(number, epoch, score, 1.0, {}, str(epoch))))
-            entries.append(Ended(number, Status.COMPLETED if number in ended else Status.PAUSED))
+                    events += [JobDone(number, "paused"), JobStarted(number, 3 * (epoch - 1))]
+                events.append(EpochDone(number, epoch, score, 1.0, {}, str(epoch)))
+            events.append(JobDone(number, "completed" if number in ended else "paused"))
         scheduler = ASHAScheduler()
         executor = WatchedExecutor(1)
-        study = Study(executor, RandomSearcher({"x": Real(0, 1)}), scheduler, journal=MemoryJournal(entries))
+        study = Study(executor, RandomSearcher({"x": Real(0, 1)}), scheduler, log=MemoryLog(events))
         return study, scheduler
 
     def test_it_goes_on_where_it_stood(self):

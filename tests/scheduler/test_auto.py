@@ -32,7 +32,7 @@ def test_rungs_are_chosen_for_the_number_of_trials():
         executor = SimulatedExecutor(curve, epoch_s=10.0)
         scheduler = AutoScheduler(NUM_EPOCHS)
         Study(executor, RandomSearcher({"x": Real(0, 1)}), scheduler, num_trials=num_trials).run()
-        epochs[num_trials] = scheduler._asha.ladders[0].epochs
+        epochs[num_trials] = scheduler._asha.brackets[0].epochs
     assert epochs == {2: [14, 27], 9: [3, 9, 27], 40: [1, 3, 9, 27]}
 
 

@@ -82,12 +82,12 @@ class TestBrackets:
         ],
     )
     def test_each_leaves_out_one_more_rung(self, options, epochs):
-        assert [ladder.epochs for ladder in HyperbandScheduler(**options).ladders] == epochs
+        assert [bracket.epochs for bracket in HyperbandScheduler(**options).brackets] == epochs
 
     @pytest.mark.parametrize(("num_brackets", "firsts"), [(None, [2, 4, 8]), (5, [2, 4, 8, 16, 32]), (1, [2])])
     def test_without_a_highest_rung(self, num_brackets, firsts):
         scheduler = HyperbandScheduler(grace_epochs=2, reduction_factor=2, num_brackets=num_brackets)
-        assert [ladder.rung(0).epoch for ladder in scheduler.ladders] == firsts
+        assert [bracket.rung(0).epoch for bracket in scheduler.brackets] == firsts
 
     @given(
         max_epochs=st.none() | st.integers(1, 300),
@@ -104,7 +104,7 @@ class TestBrackets:
     def test_at_any_time_each_has_its_share_of_trials(self, max_epochs, eta, num_trials):
         scheduler = HyperbandScheduler(max_epochs, 1, eta)
         brackets = [scheduler.bracket(trial) for trial in range(num_trials)]
-        shares = [1 / ladder.relative_cost for ladder in scheduler.ladders]
+        shares = [1 / bracket.relative_cost for bracket in scheduler.brackets]
         for bracket, share in enumerate(shares):
             expected = num_trials * share / sum(shares)
             assert math.isclose(brackets.count(bracket), expected, abs_tol=len(shares) / 2 + 0.5)

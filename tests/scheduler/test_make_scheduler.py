@@ -60,7 +60,7 @@ def test_anything_else_is_refused(name, advice):
 
 def test_options_are_passed_on():
     scheduler = make_scheduler("hyperband", max_epochs=8, reduction_factor=2, num_brackets=2, type="stopping")
-    assert [ladder.epochs for ladder in scheduler.ladders] == [[1, 2, 4, 8], [2, 4, 8]]
+    assert [bracket.epochs for bracket in scheduler.brackets] == [[1, 2, 4, 8], [2, 4, 8]]
     assert scheduler.type == "stopping"
     assert make_scheduler("median", min_trials=7).min_trials == 7
 

@@ -7,17 +7,17 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from saccade.scheduler.rungs import Climber, Ladder, Rung, choose_rungs, choose_rungs_for
+from saccade.scheduler.rungs import Bracket, Rung, TrialProgress, choose_rungs, choose_rungs_for
 
 reduction_factors = st.floats(1.1, 8) | st.integers(2, 8)
 scores = st.lists(st.floats(-1e9, 1e9) | st.integers(-3, 3), max_size=40)
 
 
-class TestLadder:
+class TestBracket:
     @given(grace=st.integers(0, 20), eta=reduction_factors, more=st.integers(0, 200))
     def test_epochs_grow_from_the_first_rung_to_the_last(self, grace, eta, more):
         max_epochs = max(1, grace) + more
-        epochs = Ladder(grace, eta, max_epochs).epochs
+        epochs = Bracket(grace, eta, max_epochs).epochs
         assert (epochs[0], epochs[-1]) == (grace, max_epochs)
         assert epochs == sorted(set(epochs))
         trained = [epoch for epoch in epochs if epoch]
@@ -25,43 +25,43 @@ class TestLadder:
             assert upper <= max(lower + 1, eta * lower + (1 + eta) / 2)
 
     @pytest.mark.parametrize(
-        ("ladder", "epochs"),
+        ("bracket", "epochs"),
         [
-            (Ladder(1, 3, 27), [1, 3, 9, 27]),
-            (Ladder(1, 3, 28), [1, 3, 9, 27, 28]),
-            (Ladder(2, 4, 7), [2, 7]),
-            (Ladder(5, 3, 5), [5]),
-            (Ladder(0, 2, 8), [0, 1, 2, 4, 8]),
-            (Ladder(1, 1.5, 8), [1, 2, 3, 4, 5, 8]),
-            (Ladder(1, 1.01, 5), [1, 2, 3, 4, 5]),
-            (Ladder(0, 3, 9, num_skipped=2), [3, 9]),
-            (Ladder(1, 3, 9, num_skipped=10), [9]),
+            (Bracket(1, 3, 27), [1, 3, 9, 27]),
+            (Bracket(1, 3, 28), [1, 3, 9, 27, 28]),
+            (Bracket(2, 4, 7), [2, 7]),
+            (Bracket(5, 3, 5), [5]),
+            (Bracket(0, 2, 8), [0, 1, 2, 4, 8]),
+            (Bracket(1, 1.5, 8), [1, 2, 3, 4, 5, 8]),
+            (Bracket(1, 1.01, 5), [1, 2, 3, 4, 5]),
+            (Bracket(0, 3, 9, num_skipped=2), [3, 9]),
+            (Bracket(1, 3, 9, num_skipped=10), [9]),
         ],
     )
-    def test_epochs(self, ladder, epochs):
-        assert ladder.epochs == epochs
-        assert [ladder.rung(level).epoch for level in range(len(epochs))] == epochs
-        assert ladder.rung(len(epochs)) is None
-        assert [rung.is_top for rung in ladder.rungs] == [False] * (len(epochs) - 1) + [True]
+    def test_epochs(self, bracket, epochs):
+        assert bracket.epochs == epochs
+        assert [bracket.rung(level).epoch for level in range(len(epochs))] == epochs
+        assert bracket.rung(len(epochs)) is None
+        assert [rung.is_top for rung in bracket.rungs] == [False] * (len(epochs) - 1) + [True]
 
     def test_without_an_end_it_grows_as_far_as_trials_climb(self):
-        ladder = Ladder(1, 3)
-        assert ladder.epochs == []
-        assert ladder.rung(3).epoch == 27
-        assert ladder.epochs == [1, 3, 9, 27]
-        assert not any(rung.is_top for rung in ladder.rungs)
+        bracket = Bracket(1, 3)
+        assert bracket.epochs == []
+        assert bracket.rung(3).epoch == 27
+        assert bracket.epochs == [1, 3, 9, 27]
+        assert not any(rung.is_top for rung in bracket.rungs)
 
     @pytest.mark.parametrize(
-        ("ladder", "cost"),
+        ("bracket", "cost"),
         [
-            (Ladder(1, 3, 9), 1 + 2 / 3 + 6 / 9),  # a third is trained 2 epochs more, a ninth 6 epochs more
-            (Ladder(3, 3, 9), 3 + 6 / 3),
-            (Ladder(9, 3, 9), 9),
-            (Ladder(4, 3), 4),
+            (Bracket(1, 3, 9), 1 + 2 / 3 + 6 / 9),  # a third is trained 2 epochs more, a ninth 6 epochs more
+            (Bracket(3, 3, 9), 3 + 6 / 3),
+            (Bracket(9, 3, 9), 9),
+            (Bracket(4, 3), 4),
         ],
     )
-    def test_relative_cost(self, ladder, cost):
-        assert ladder.relative_cost == pytest.approx(cost)
+    def test_relative_cost(self, bracket, cost):
+        assert bracket.relative_cost == pytest.approx(cost)
 
 
 class TestRung:
@@ -74,9 +74,9 @@ class TestRung:
             rung.enter(trial, score)
         order = sorted(range(len(scores)), key=lambda trial: -scores[trial])
         assert len(rung) == len(scores)
-        assert rung.num_in_front == math.floor(len(scores) / eta + 1e-9)
-        assert [trial for trial in order if rung.is_in_front(trial)] == order[: rung.num_in_front]
-        assert [trial for trial in order if rung.is_in_front(trial, at_least=2)] == order[: max(2, rung.num_in_front)]
+        assert rung.num_top == math.floor(len(scores) / eta + 1e-9)
+        assert [trial for trial in order if rung.in_top_fraction(trial)] == order[: rung.num_top]
+        assert [trial for trial in order if rung.in_top_fraction(trial, at_least=2)] == order[: max(2, rung.num_top)]
 
     @given(data=st.data(), scores=scores, eta=reduction_factors)
     def test_the_best_that_wait_go_first_as_long_as_they_are_in_front(self, data, scores, eta):
@@ -90,13 +90,13 @@ class TestRung:
         for trial in finished:
             rung.finish(trial)
         order = sorted(range(len(scores)), key=lambda trial: -scores[trial])
-        front = order[: rung.num_in_front]
+        front = order[: rung.num_top]
         promoted = []
         while rung.has_promotable():
             assert rung.best_paused()[1] not in promoted
             promoted.append(rung.pop_paused())
         assert promoted == [trial for trial in front if trial in waiting]
-        gone = list(iter(rung.pop_finished_in_front, None))
+        gone = list(iter(rung.pop_finished_in_top, None))
         assert gone == [trial for trial in front if trial in finished]
         rest = [rung.pop_paused() for _ in range(len(waiting) - len(promoted))]
         assert rest == [trial for trial in order if trial in waiting and trial not in front]
@@ -119,91 +119,91 @@ class TestRung:
         rung.enter(1, 0.7)
         rung.enter(0, 0.9)
         assert (len(rung), rung.score(0)) == (2, 0.5)
-        assert rung.is_in_front(1)
-        assert not rung.is_in_front(0)
+        assert rung.in_top_fraction(1)
+        assert not rung.in_top_fraction(0)
 
 
-class TestClimber:
+class TestTrialProgress:
     def test_it_stands_on_a_rung_only_as_long_as_it_is_not_trained(self):
-        climber = Climber(7, Ladder(1, 3))
+        progress = TrialProgress(7, Bracket(1, 3))
         seen = []
         for epoch in range(1, 10):
-            climber.report(epoch, epoch / 10)
-            seen.append((climber.rung.epoch, climber.is_on_rung))
+            progress.report(epoch, epoch / 10)
+            seen.append((progress.rung.epoch, progress.is_on_rung))
         assert seen == [(1, True), (1, False), (3, True), *[(3, False)] * 5, (9, True)]
-        assert [rung.score(7) for rung in climber.ladder.rungs[:3]] == [0.1, 0.3, 0.9]
-        assert climber.next_rung.epoch == 27
+        assert [rung.score(7) for rung in progress.bracket.rungs[:3]] == [0.1, 0.3, 0.9]
+        assert progress.next_rung.epoch == 27
 
     def test_reports_that_skip_epochs_skip_no_rung(self):
-        climber = Climber(0, Ladder(1, 3))
-        climber.report(10, 0.5)
-        assert [rung.score(0) for rung in climber.ladder.rungs[:3]] == [0.5, 0.5, 0.5]
-        assert (climber.rung.epoch, climber.is_on_rung) == (9, True)
+        progress = TrialProgress(0, Bracket(1, 3))
+        progress.report(10, 0.5)
+        assert [rung.score(0) for rung in progress.bracket.rungs[:3]] == [0.5, 0.5, 0.5]
+        assert (progress.rung.epoch, progress.is_on_rung) == (9, True)
 
     def test_epochs_that_are_reported_again_change_nothing(self):
-        climber = Climber(0, Ladder(1, 3))
+        progress = TrialProgress(0, Bracket(1, 3))
         for epoch in (1, 2, 3, 1, 2, 3):
-            climber.report(epoch, epoch / 10)
-        assert (climber.level, climber.is_on_rung) == (2, False)
-        assert [len(rung) for rung in climber.ladder.rungs] == [1, 1, 0]
+            progress.report(epoch, epoch / 10)
+        assert (progress.level, progress.is_on_rung) == (2, False)
+        assert [len(rung) for rung in progress.bracket.rungs] == [1, 1, 0]
 
     def test_what_comes_before_the_first_rung_is_not_compared(self):
-        climber = Climber(0, Ladder(1, 3))
-        climber.report(0, 0.99)
-        assert (climber.level, climber.rung, climber.is_on_rung) == (0, None, False)
-        climber.report(1, 0.5)
-        assert climber.rung.score(0) == 0.5
+        progress = TrialProgress(0, Bracket(1, 3))
+        progress.report(0, 0.99)
+        assert (progress.level, progress.rung, progress.is_on_rung) == (0, None, False)
+        progress.report(1, 0.5)
+        assert progress.rung.score(0) == 0.5
 
     def test_one_that_ends_stands_at_the_next_rung_with_its_last_score(self):
-        climber = Climber(0, Ladder(1, 3))
-        climber.report(1, 0.2)
-        climber.report(2, 0.1)
-        climber.end()
-        climber.end()
-        low, high = climber.ladder.rungs
+        progress = TrialProgress(0, Bracket(1, 3))
+        progress.report(1, 0.2)
+        progress.report(2, 0.1)
+        progress.end()
+        progress.end()
+        low, high = progress.bracket.rungs
         assert (low.score(0), high.score(0)) == (0.2, 0.1)
         for other in (1, 2, 3, 4, 5):
             high.enter(other, 0.0)
-        assert [high.pop_finished_in_front() for _ in range(2)] == [0, None]
+        assert [high.pop_finished_in_top() for _ in range(2)] == [0, None]
 
     def test_one_that_goes_on_after_all_has_not_ended(self):
-        climber = Climber(0, Ladder(1, 3))
-        climber.report(1, 0.2)
-        climber.end()
-        climber.report(2, 0.3)
-        climber.end()
-        assert [rung.score(0) for rung in climber.ladder.rungs] == [0.2, 0.3]
+        progress = TrialProgress(0, Bracket(1, 3))
+        progress.report(1, 0.2)
+        progress.end()
+        progress.report(2, 0.3)
+        progress.end()
+        assert [rung.score(0) for rung in progress.bracket.rungs] == [0.2, 0.3]
 
     def test_one_that_ends_on_a_rung_stands_there(self):
-        climber = Climber(0, Ladder(1, 3))
-        climber.report(1, 0.2)
-        climber.end()
-        assert climber.rung.epoch == 1
-        assert climber.rung.best_paused() is None
+        progress = TrialProgress(0, Bracket(1, 3))
+        progress.report(1, 0.2)
+        progress.end()
+        assert progress.rung.epoch == 1
+        assert progress.rung.best_paused() is None
 
     def test_one_that_ends_without_a_score_stands_nowhere(self):
-        climber = Climber(0, Ladder(1, 3))
-        climber.end()
-        assert climber.rung is None
+        progress = TrialProgress(0, Bracket(1, 3))
+        progress.end()
+        assert progress.rung is None
 
     def test_one_that_fails_leads_on_no_rung_and_keeps_its_places(self):
-        ladder = Ladder(1, 3)
-        climbers = [Climber(trial, ladder) for trial in range(2)]
+        bracket = Bracket(1, 3)
+        climbers = [TrialProgress(trial, bracket) for trial in range(2)]
         for epoch in (1, 3):
-            for climber, score in zip(climbers, (0.9, 0.1), strict=True):
-                climber.report(epoch, score)
+            for progress, score in zip(climbers, (0.9, 0.1), strict=True):
+                progress.report(epoch, score)
         climbers[0].fail()
-        assert [[rung.leads(trial) for trial in range(2)] for rung in ladder.rungs[:2]] == [[False, True]] * 2
-        assert [len(rung) for rung in ladder.rungs[:2]] == [2, 2]
+        assert [[rung.leads(trial) for trial in range(2)] for rung in bracket.rungs[:2]] == [[False, True]] * 2
+        assert [len(rung) for rung in bracket.rungs[:2]] == [2, 2]
 
     def test_one_that_has_ended_climbs_with_the_score_that_it_had(self):
-        climber = Climber(0, Ladder(1, 3, 9))
-        climber.report(1, 0.2)
-        climber.end()
+        progress = TrialProgress(0, Bracket(1, 3, 9))
+        progress.report(1, 0.2)
+        progress.end()
         for _ in range(5):
-            climber.climb()
-        assert [rung.score(0) for rung in climber.ladder.rungs] == [0.2, 0.2, 0.2]
-        assert climber.next_rung is None
+            progress.promote()
+        assert [rung.score(0) for rung in progress.bracket.rungs] == [0.2, 0.2, 0.2]
+        assert progress.next_rung is None
 
 
 class TestChooseRungs:
@@ -241,7 +241,7 @@ class TestChooseRungs:
 @given(num_trials=st.integers(1, 2000), max_epochs=st.integers(1, 300))
 def test_rungs_for_a_number_of_trials_lead_from_all_of_them_to_a_few(num_trials, max_epochs):
     grace_epochs, factor = choose_rungs_for(num_trials, max_epochs)
-    num_promotions = len(Ladder(grace_epochs, factor, max_epochs).epochs) - 1
+    num_promotions = len(Bracket(grace_epochs, factor, max_epochs).epochs) - 1
     assert 1 <= grace_epochs <= max_epochs
     assert num_trials >= factor**num_promotions or num_trials == 1
     # There are comparisons while there is something to choose from, and an epoch before the first of them.

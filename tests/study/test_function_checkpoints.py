@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import ClassVar
 
 import pytest
@@ -83,10 +82,10 @@ def train(function, a_job, reports=None, **options):
 @pytest.mark.parametrize("how", [by_file, by_folder, by_the_trials_own_folder])
 def test_what_was_saved_is_safe_from_what_the_function_writes_next(tmp_path, how):
     _, reports = train(lambda config, report: saved_state(config, report, how), job(tmp_path, until_epoch=3))
-    sums = [json.loads((Path(report.checkpoint) / "sum.json").read_text()) for report in reports]
+    sums = [json.loads((tmp_path / report.checkpoint / "sum.json").read_text()) for report in reports]
     assert sums == [report.score for report in reports]
     assert len(set(sums)) == 3
-    assert not list(Path(reports[-1].checkpoint).rglob("epoch_*"))
+    assert not list((tmp_path / reports[-1].checkpoint).rglob("epoch_*"))
 
 
 def test_what_was_written_in_part_is_no_checkpoint_and_in_nobodys_way(tmp_path):
@@ -101,7 +100,7 @@ def test_what_was_written_in_part_is_no_checkpoint_and_in_nobodys_way(tmp_path):
         train(failing, job(tmp_path))
     assert not list(tmp_path.rglob("epoch_*"))
     _, reports = train(lambda config, report: saved_state(config, report, by_function), job(tmp_path, until_epoch=1))
-    assert [path.name for path in Path(reports[0].checkpoint).iterdir()] == ["sum.json"]
+    assert [path.name for path in (tmp_path / reports[0].checkpoint).iterdir()] == ["sum.json"]
 
 
 def test_an_epoch_that_is_trained_again_replaces_its_checkpoint(tmp_path):
@@ -110,7 +109,7 @@ def test_an_epoch_that_is_trained_again_replaces_its_checkpoint(tmp_path):
             lambda config, report, name=name: report(score=1.0, checkpoint=lambda folder: (folder / name).touch()),
             job(tmp_path),
         )
-    assert [path.name for path in Path(reports[0].checkpoint).iterdir()] == ["two"]
+    assert [path.name for path in (tmp_path / reports[0].checkpoint).iterdir()] == ["two"]
 
 
 def test_counted_epochs_go_on_counting(tmp_path):
@@ -132,7 +131,7 @@ class TestWrongUses:
         return train(function, job(tmp_path, checkpoint=reports[-1].checkpoint))
 
     def test_a_function_that_does_not_look_at_its_checkpoint_is_told(self, tmp_path):
-        with pytest.raises(HyperparameterError, match=r"continue after epoch 2, .* did not look at report\.checkpoint"):
+        with pytest.raises(HyperparameterError, match=r"continue after epoch 2, .* has not read report\.checkpoint"):
             self.continued(tmp_path, lambda config, report: report(score=1.0))
 
     def test_a_function_that_begins_anew_is_told(self, tmp_path):
@@ -147,7 +146,7 @@ class TestWrongUses:
         ("checkpoint", "error", "message"),
         [
             (lambda folder: None, HyperparameterError, "wrote nothing into the folder"),
-            ("no such file", FileNotFoundError, "checkpoint='no such file', and there is no such file"),
+            ("no such file", FileNotFoundError, "checkpoint='no such file', but there is no such file"),
             (3, TypeError, "int"),
         ],
     )
@@ -156,11 +155,11 @@ class TestWrongUses:
             train(lambda config, report: report(score=1.0, checkpoint=checkpoint), job(tmp_path))
 
     def test_a_study_without_files(self):
-        with pytest.raises(HyperparameterError, match="this study keeps no files"):
+        with pytest.raises(HyperparameterError, match="trials have no folders"):
             train(lambda config, report: report(score=1.0, checkpoint=lambda folder: None), job(""))
 
     def test_a_checkpoint_of_somebody_else(self, tmp_path):
-        with pytest.raises(HyperparameterError, match="is no checkpoint of a function"):
+        with pytest.raises(HyperparameterError, match="is not a checkpoint of a function"):
             train(lambda config, report: None, job(tmp_path, checkpoint=str(tmp_path / "last.safetensors")))
 
     def test_a_misspelt_score(self):

@@ -12,7 +12,7 @@ from contracts.simulated_executor import SimulatedExecutor
 from contracts.studies import make_study, simulated
 from saccade.deadline import Deadline
 from saccade.errors import SearchFailedError
-from saccade.events import EpochDone, JobDone, JobFailed, TrialStarted, Warned
+from saccade.events import JobDone, JobFailed, JobStarted, Warned
 from saccade.scheduler import FIFOScheduler
 from saccade.searcher import GridSearcher
 from saccade.space import Categorical
@@ -69,7 +69,7 @@ class TestPromotion:
         assert [trial.status for trial in study.trials] == [Status.COMPLETED] * 2
         assert [[report.epoch for report in trial.reports] for trial in study.trials] == [[1, 2, 3, 4, 5]] * 2
         assert executor.now_s == 10
-        assert [event.trial for event in events if isinstance(event, TrialStarted)] == [0, 1] * 4
+        assert [event.trial for event in events if isinstance(event, JobStarted)] == [0, 1] * 4
         assert [event.status for event in events if isinstance(event, JobDone)] == ["paused"] * 6 + ["completed"] * 2
 
     def test_the_last_epoch_completes_a_trial_whatever_the_scheduler_says(self):
@@ -212,16 +212,8 @@ class TestLostWorkers:
         assert [report.epoch for report in study.trials[1].reports] == [1, 2, 3, 4]
         assert [trial.num_retries for trial in study.trials] == [0, 1, 0]
         assert [event for event in events if isinstance(event, Warned | JobFailed)] == [
-            Warned("Trial 1 is tried once more, from epoch 3 on: the worker is gone")
+            Warned("Trial 1 is retried from epoch 3: the worker is gone")
         ]
-
-    def test_the_second_loss_is_a_failure_with_its_reason(self):
-        study, _, events = self.study((1, 3), (1, 4))
-        study.run()
-        assert [trial.status.value for trial in study.trials] == ["completed", "failed", "completed"]
-        assert study.trials[1].failure == JobFailed(1, "the worker is gone", is_worker_lost=True)
-        assert [event for event in events if isinstance(event, JobFailed)] == [study.trials[1].failure]
-        assert study.best_trial.number == 2
 
     def test_without_a_checkpoint_training_begins_again_and_no_report_counts_twice(self):
         class Hearing(GridSearcher):
@@ -231,7 +223,7 @@ class TestLostWorkers:
         heard = []
         study, _, events = self.study((0, 3), executor=WithoutCheckpoints, searcher=Hearing)
         study.run()
-        assert Warned("Trial 0 is tried once more, from the beginning on: the worker is gone") in events
+        assert Warned("Trial 0 is retried from the beginning: the worker is gone") in events
         assert [report.epoch for report in study.trials[0].reports] == [1, 2, 3, 4]
         assert heard == [(x, epoch) for x in (1.0, 2.0, 3.0) for epoch in (1, 2, 3, 4)]
         assert study.trials[0].seconds == 6.0
@@ -259,52 +251,6 @@ class TestLostWorkers:
             *((number, Status.PAUSED, 1) for number in range(3)),
             *((number, Status.COMPLETED, 2) for number in range(3)),
         ]
-
-    @pytest.mark.parametrize(
-        ("decision", "is_last", "status"),
-        [
-            (Decision.PAUSE, False, Status.PAUSED),
-            (Decision.STOP, False, Status.STOPPED),
-            (Decision.CONTINUE, True, Status.COMPLETED),
-        ],
-    )
-    def test_one_whose_work_was_done_needs_no_second_try(self, decision, is_last, status):
-        class Dying(SimulatedExecutor):
-            def run(self, handle, timeout_s=math.inf):
-                while self._running:
-                    job = self._running[0].job
-                    assert handle(EpochDone(job.trial, 1, 0.5, 1.0, {}, "1", is_last)) is decision
-                    self._running.clear()
-                    handle(JobFailed(job.trial, "the worker is gone", is_worker_lost=True))
-
-        class Deciding(FIFOScheduler):
-            def on_report(self, report):
-                return decision
-
-            def on_job_end(self, trial):
-                pass
-
-        executor = Dying(lambda config: [])
-        study = make_study({"x": 1}, executor=executor, scheduler=Deciding())
-        study.run()
-        assert (study.trials[0].status, study.trials[0].num_retries, len(executor.jobs)) == (status, 0, 1)
-
-    def test_without_time_for_another_try_the_trial_is_paused_with_what_it_has(self):
-        events = []
-        executor = SimulatedExecutor(lambda config: [0.1] * 9, is_lost=lambda job, epoch: epoch == 3)
-        deadline = Deadline(3.5, executor.clock)
-        study = make_study({"x": 1}, executor=executor, deadline=deadline, listeners=[events.append])
-        study.run()
-        (trial,) = study.trials
-        assert (trial.status, trial.note, trial.num_epochs) == (Status.PAUSED, "the worker is gone", 2)
-        assert events[-1] == JobDone(0, "paused", "the worker is gone")
-
-    def test_without_time_or_any_report_it_has_failed(self):
-        executor = SimulatedExecutor(lambda config: [0.1] * 9, is_lost=lambda job, epoch: True)
-        study = make_study({"x": 1}, executor=executor, deadline=Deadline(0.5, executor.clock))
-        with pytest.raises(SearchFailedError, match="The only trial failed: the worker is gone"):
-            study.run()
-        assert study.trials[0].status is Status.FAILED
 
     @given(
         losses=st.lists(st.tuples(st.integers(0, 2), st.integers(1, 4)), max_size=6),

@@ -13,7 +13,8 @@ import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
-from saccade.study.journal import Journal
+from saccade.study.event_log import EventLog
+from saccade.study.life import StudyRecord
 from saccade.study.trial import Status
 
 SCRIPT = """
@@ -23,7 +24,7 @@ from pathlib import Path
 from saccade.executor import InlineExecutor, ProcessExecutor, WorkerSlot
 from saccade.study.study import Study
 from saccade.scheduler import make_scheduler
-from saccade.study.journal import Journal
+from saccade.study.event_log import EventLog
 from saccade.searcher import RandomSearcher
 from saccade.space import Dict, Int, Real
 from saccade.study.trial import Trainable
@@ -44,7 +45,7 @@ class Training(Trainable):
 
         epoch, score = 0, 0.0
         if job.checkpoint:
-            epoch, score = eval(Path(job.checkpoint).read_text())
+            epoch, score = eval(Path(job.folder, job.checkpoint).read_text())
         while epoch < job.config["epochs"]:
             epoch, score = epoch + 1, score + job.config["x"] * 0.7**epoch
             time.sleep(0.004)
@@ -54,7 +55,7 @@ class Training(Trainable):
             part.rename(path)
             with open(self.folder / "trained", "a") as file:
                 file.write(f"{job.trial} {epoch}\\n")
-            event = EpochDone(job.trial, epoch, score, 0.004, {}, str(path), epoch == job.config["epochs"])
+            event = EpochDone(job.trial, epoch, score, 0.004, {}, path.name, epoch == job.config["epochs"])
             if report(event) is not Decision.CONTINUE:
                 return "told to end"
         return ""
@@ -63,13 +64,15 @@ class Training(Trainable):
 space = Dict(x=Real(0, 1), epochs=Int(3, 12))
 inline = executor == "inline"
 workers = InlineExecutor(Training(folder)) if inline else ProcessExecutor(Training(folder), workers=[WorkerSlot()] * 2)
-with workers, Journal(folder / "journal.log", space) as journal:
+with workers, EventLog(folder / "events.jsonl", space) as log:
     study = Study(
         workers, RandomSearcher(space, seed=5), make_scheduler(scheduler),
-        num_trials=30, folder=folder / "trials", journal=journal,
+        num_trials=30, folder=folder / "trials", log=log,
     )
-    print("begun", flush=True)
-    study.run()
+    with OptunaTracker(folder / "journal.log", study.trials, space) as tracker:
+        study.listeners.append(tracker)
+        print("begun", flush=True)
+        study.run()
 print(study.best_trial.number, study.best_trial.best_report.score)
 """
 
@@ -87,10 +90,14 @@ def as_optuna_sees(journal):
 IN_OPTUNA = {Status.COMPLETED: "COMPLETE", Status.STOPPED: "COMPLETE", Status.FAILED: "FAIL"}
 
 
-def assert_optuna_can_read(journal):
-    assert as_optuna_sees(journal) == [
+def logged(folder):
+    return StudyRecord.load(EventLog(folder / "events.jsonl")).trials
+
+
+def assert_optuna_has_all_trials(folder):
+    assert as_optuna_sees(folder / "journal.log") == [
         (trial.number, IN_OPTUNA.get(trial.status, "RUNNING"), [(each.epoch, each.score) for each in trial.reports])
-        for trial in Journal.load(journal)
+        for trial in logged(folder)
     ]
 
 
@@ -128,13 +135,13 @@ def test_kills_at_random_instants(tmp_path, scheduler, executor):
         assert process.returncode == -signal.SIGKILL
         num_kills += 1
         if (parts / "journal.log").exists() and (parts / "journal.log").stat().st_size:
-            assert_optuna_can_read(parts / "journal.log")
+            assert len(as_optuna_sees(parts / "journal.log")) <= len(logged(parts))
     assert num_kills >= max_kills // 2
-    assert_optuna_can_read(parts / "journal.log")
+    assert_optuna_has_all_trials(parts)
     trained = Counter((parts / "trained").read_text().splitlines())
     num_workers = 1 if executor == "inline" else 2
     assert sum(num - 1 for num in trained.values()) <= num_kills * num_workers  # the epochs that were in flight
-    trials = Journal.load(parts / "journal.log")
+    trials = logged(parts)
     reported = {f"{trial.number} {report.epoch}" for trial in trials for report in trial.reports}
     assert reported == set(trained)
     assert len(trials) == 30
@@ -146,4 +153,4 @@ def test_kills_at_random_instants(tmp_path, scheduler, executor):
     if executor == "inline":  # several workers may end their trials in another order
         assert again == result
         assert as_optuna_sees(parts / "journal.log") == as_optuna_sees(whole / "journal.log")
-        assert [trial.config for trial in trials] == [trial.config for trial in Journal.load(whole / "journal.log")]
+        assert [trial.config for trial in trials] == [trial.config for trial in logged(whole)]

@@ -17,7 +17,7 @@ def trial(number: int, model: str, score: float, **costs: float) -> Trial:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (["latency"], r"all about costs; name the score too: \['accuracy', 'latency'\]"),
+        (["latency"], r"only costs; add the score: \['accuracy', 'latency'\]"),
         (["accuracy", "latency", "latency"], "each name once"),
         (["accuracy", "f1", "latency"], "expected one score"),
         (3, "expected a list such as"),
@@ -37,7 +37,7 @@ def test_objectives_may_be_written_as_one_word() -> None:
 def test_the_score_is_called_by_its_name_or_score() -> None:
     check_score_name(["f1", "latency"], "f1")
     check_score_name(["score", "bytes"], "f1")
-    with pytest.raises(UnknownNameError, match=r"Did you mean 'latency'\? .*eval_metric, which is 'f1' here"):
+    with pytest.raises(UnknownNameError, match=r"Did you mean 'latency'\? .*eval_metric, which is 'f1'"):
         check_score_name(["latensy", "bytes"], "f1")
 
 

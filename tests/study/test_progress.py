@@ -11,10 +11,11 @@ from saccade.events import (
     Event,
     JobDone,
     JobFailed,
+    JobStarted,
     Progressed,
     RunFinished,
     RunStarted,
-    TrialStarted,
+    TrialCreated,
     Warned,
 )
 from saccade.study.progress import ProgressDisplay
@@ -25,11 +26,13 @@ STORY: list[Event] = [
     Warned("one image cannot be read"),
     Progressed("decoding images", 4, 4),
     DataReady(10, 2, 3, 1, 0.5),
-    TrialStarted(0, {"model": "resnet18", "lr": 0.001, "epochs": 2}),
+    TrialCreated(0, {"model": "resnet18", "lr": 0.001, "epochs": 2}),
+    JobStarted(0),
     EpochDone(0, 1, -0.5, 3.0, {"rmse": 0.5}),
     EpochDone(0, 2, -0.75, 3.0, {"rmse": 0.75}),
     JobDone(0),
-    TrialStarted(1, {"model": "resnet34", "epochs": 2}),
+    TrialCreated(1, {"model": "resnet34", "epochs": 2}),
+    JobStarted(1),
     JobFailed(1, "OutOfMemoryError: too large", "Traceback: here"),
     RunFinished(0, -0.5, 61.0),
 ]
@@ -61,7 +64,7 @@ def test_warnings_failures_and_the_result_are_shown_first() -> None:
 def test_then_trials_then_epochs_and_tracebacks() -> None:
     trials, epochs = shown(2), shown(3)
     assert "saccade run in runs/[1]  (time limit 1 min 30 s, 2 trials)" in trials
-    assert "10 images to learn from, 2 to be judged by, 3 classes" in trials
+    assert "10 training images, 2 validation images, 3 classes" in trials
     assert "trial 0  model=resnet18  lr=0.001  epochs=2" in trials
     assert "rmse 0.5000 in epoch 1" in trials
     assert "Traceback" not in trials
@@ -75,7 +78,7 @@ def test_a_terminal_gets_bars_that_are_gone_in_the_end() -> None:
     assert "rmse 0.5000 in epoch 1" in text
 
 
-@pytest.mark.parametrize(("num_trials", "words"), [(1, "1 trial)"), (None, "as many trials as it allows)")])
+@pytest.mark.parametrize(("num_trials", "words"), [(1, "1 trial)"), (None, "any number of trials)")])
 def test_limits_are_told_in_words(num_trials: int | None, words: str) -> None:
     console = Console(file=io.StringIO(), width=200)
     ProgressDisplay(2, "accuracy", console)(RunStarted("run", num_trials, None))
@@ -89,8 +92,9 @@ def test_trials_of_several_workers_and_sessions_are_told_apart() -> None:
     display.recall([])
     display.recall([Trial(0, {"epochs": 9}, reports=reports), Trial(1, {"epochs": 9})])
     for event in (
-        TrialStarted(0, {"lr": 0.1, "epochs": 9}),
-        TrialStarted(2, {"lr": 0.2, "epochs": 9}),
+        JobStarted(0),
+        TrialCreated(2, {"lr": 0.2, "epochs": 9}),
+        JobStarted(2),
         EpochDone(2, 1, -0.9, 3.0, {"rmse": 0.9}),
         EpochDone(0, 3, -0.6, 3.0, {"rmse": 0.6}),
         JobDone(0, "paused"),
@@ -99,8 +103,8 @@ def test_trials_of_several_workers_and_sessions_are_told_apart() -> None:
     ):
         display(event)
     assert console.file.getvalue().splitlines() == [  # type: ignore[attr-defined]
-        "going on after 2 trials, the best of which has rmse 0.5000",
-        "trial 0  goes on",
+        "resuming after 2 trials, the best of which has rmse 0.5000",
+        "trial 0  continues",
         "trial 2  lr=0.2  epochs=9",
         "  trial 2  epoch 1  rmse 0.9000  3.0 s",
         "  trial 0  epoch 3  rmse 0.6000  3.0 s",

@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 from contracts.simulated_executor import SimulatedExecutor
 from saccade.deadline import Deadline
 from saccade.errors import SearchFailedError
-from saccade.events import JobFailed, TrialStarted, Warned
+from saccade.events import JobFailed, JobStarted, Warned
 from saccade.scheduler import FIFOScheduler, make_scheduler
 from saccade.searcher import RandomSearcher
 from saccade.space import Categorical, Dict, Real
-from saccade.study.journal import Journal
+from saccade.study.event_log import EventLog
+from saccade.study.life import StudyRecord
 from saccade.study.study import Study
 from saccade.study.trial import Decision, Status
 
@@ -45,17 +46,17 @@ class Files(SimulatedExecutor):
 
     def checkpoint(self, job, epoch):
         self.trained[job.trial, epoch] += 1
-        path = Path(job.folder) / str(epoch)
-        path.touch()
-        return str(path)
+        (Path(job.folder) / str(epoch)).touch()
+        return str(epoch)
 
 
 class Picky(Files):
     """Workers that cannot continue from a file in which there is something."""
 
     def _train_epoch(self, running, handle):
-        if running.job.checkpoint and Path(running.job.checkpoint).read_text():
-            return JobFailed(running.job.trial, "ValueError: no checkpoint")
+        job = running.job
+        if job.checkpoint and Path(job.folder, job.checkpoint).read_text():
+            return JobFailed(job.trial, "ValueError: no checkpoint")
         return super()._train_epoch(running, handle)
 
 
@@ -75,19 +76,24 @@ def run(folder, num_events=None, scheduler="fifo", executor=None, **options):
     """Go on with the search in a folder, until the interruption if there is one; return the study."""
     executor = executor or Files()
     listeners = [*options.pop("listeners", []), *([Interruption(num_events)] if num_events else [])]
-    with Journal(folder / "journal.log", SPACE) as journal:
+    with EventLog(folder / "events.jsonl", SPACE) as log:
         study = Study(
             executor,
             options.pop("searcher", None) or RandomSearcher(SPACE, seed=3),
             make_scheduler(scheduler),
             folder=folder / "trials",
-            journal=journal,
+            log=log,
             listeners=listeners,
             **{"num_trials": NUM_TRIALS, **options},
         )
         with contextlib.suppress(Stop):
             study.run()
     return study
+
+
+def logged(folder):
+    """Return the trials of the event log in a folder."""
+    return StudyRecord.load(EventLog(folder / "events.jsonl"), folder / "trials").trials
 
 
 def outcome(trials):
@@ -113,7 +119,7 @@ class TestAnyEvent:
             assert outcome(study.trials) == outcome(whole.trials)
             assert study.best_trial.number == whole.best_trial.number
             assert set(executor.trained.values()) == {1}
-            assert outcome(Journal.load(folder / "journal.log")) == outcome(whole.trials)
+            assert outcome(logged(folder)) == outcome(whole.trials)
 
         check()
 
@@ -137,12 +143,12 @@ class TestAnyEvent:
 
     def test_a_finished_search_that_is_resumed_does_nothing(self, tmp_path, scheduler):
         before = outcome(run(tmp_path, scheduler=scheduler).trials)
-        size = (tmp_path / "journal.log").stat().st_size
+        size = (tmp_path / "events.jsonl").stat().st_size
         executor = Files()
         study = run(tmp_path, scheduler=scheduler, executor=executor)
         assert executor.jobs == []
         assert outcome(study.trials) == before
-        assert (tmp_path / "journal.log").stat().st_size == size
+        assert (tmp_path / "events.jsonl").stat().st_size == size
 
     def test_more_trials_can_be_asked_for(self, tmp_path, scheduler):
         before = outcome(run(tmp_path, scheduler=scheduler, num_trials=5).trials)
@@ -183,8 +189,8 @@ class TestWhatIsTold:
         run(tmp_path, 12, executor=Files(3))
         events = []
         run(tmp_path, executor=Files(3), listeners=[events.append])
-        started = [event.trial for event in events if isinstance(event, TrialStarted)]
-        running = {trial.number for trial in Journal.load(tmp_path / "journal.log")} - set(started)
+        started = [event.trial for event in events if isinstance(event, JobStarted)]
+        running = {trial.number for trial in logged(tmp_path)} - set(started)
         assert started == sorted(started)
         assert len(set(started)) == len(started) == NUM_TRIALS - len(running)
 
@@ -202,7 +208,7 @@ class TestWhatIsTold:
                 raise ValueError("always")
 
         for _ in range(2):
-            with pytest.raises(SearchFailedError, match="given up after 10 trials"):
+            with pytest.raises(SearchFailedError, match="stopped after 10 trials"):
                 run(tmp_path, executor=Failing())
 
 
@@ -225,19 +231,17 @@ class TestCheckpoints:
 
     def test_one_that_is_gone_is_told_and_the_one_before_it_is_taken(self, tmp_path):
         folder, trial = self.interrupted(tmp_path)
-        Path(trial.reports[-1].checkpoint).unlink()
+        Path(trial.folder, trial.reports[-1].checkpoint).unlink()
         events, executor = [], Files()
         study = run(folder, executor=executor, listeners=[events.append])
         assert executor.jobs[0].checkpoint == trial.reports[-2].checkpoint
-        assert events[0] == Warned(
-            f"The last checkpoint of trial {trial.number} is gone: {trial.reports[-1].checkpoint}"
-        )
+        assert events[0] == Warned(f"Checkpoint {trial.reports[-1].checkpoint} of trial {trial.number} is missing")
         assert [report.epoch for report in study.trials[trial.number].reports] == list(range(1, 10))
 
     def test_without_any_the_trial_is_begun_anew_with_its_number_folder_and_configuration(self, tmp_path):
         folder, trial = self.interrupted(tmp_path)
         for report in trial.reports:
-            Path(report.checkpoint).unlink()
+            Path(trial.folder, report.checkpoint).unlink()
         executor = Files()
         study = run(folder, executor=executor)
         job, again = executor.jobs[0], study.trials[trial.number]
@@ -247,12 +251,12 @@ class TestCheckpoints:
 
     def test_one_that_cannot_be_read_makes_the_trial_begin_anew(self, tmp_path):
         folder, trial = self.interrupted(tmp_path)
-        Path(trial.reports[-1].checkpoint).write_text("garbage")
+        Path(trial.folder, trial.reports[-1].checkpoint).write_text("garbage")
         events, executor = [], Picky()
         study = run(folder, executor=executor, listeners=[events.append])
         assert [job.checkpoint is None for job in executor.jobs[:2]] == [False, True]
         (warning,) = [event for event in events if isinstance(event, Warned)]
-        assert "is begun anew, as it could not be continued from" in warning.text
+        assert "is restarted, as training from checkpoint 4 failed" in warning.text
         assert warning.text.endswith("ValueError: no checkpoint")
         assert study.trials[trial.number].status is Status.COMPLETED
         assert outcome(study.trials) == outcome(run(tmp_path / "whole").trials)
@@ -260,7 +264,7 @@ class TestCheckpoints:
     def test_so_does_one_of_a_paused_trial(self, tmp_path):
         study = run(tmp_path, scheduler=Halving())
         trial = next(trial for trial in study.trials if trial.status is Status.PAUSED)
-        Path(trial.reports[-1].checkpoint).write_text("garbage")
+        Path(trial.folder, trial.reports[-1].checkpoint).write_text("garbage")
         executor = Picky()
         again = run(tmp_path, executor=executor).trials[trial.number]
         assert [job.checkpoint is None for job in executor.jobs if job.trial == trial.number] == [False, True]
@@ -292,7 +296,7 @@ class TestCheckpoints:
         study = run(tmp_path, scheduler=Halving())
         paused = [trial for trial in study.trials if trial.status is Status.PAUSED and trial.config["epochs"] == 9]
         number, x = paused[0].number, paused[0].config["x"]
-        Path(paused[0].reports[-1].checkpoint).unlink()
+        Path(paused[0].folder, paused[0].reports[-1].checkpoint).unlink()
         executor = Files()
         again = run(tmp_path, executor=executor).trials[number]
         assert [job.checkpoint for job in executor.jobs if job.trial == number] == [None]
@@ -306,7 +310,8 @@ class TestCheckpoints:
         new = folder.rename(tmp_path / "elsewhere")
         executor = Files()
         study = run(new, executor=executor)
-        assert executor.jobs[0].checkpoint == str(new / "trials" / f"{trial.number:04d}" / "4")
+        assert executor.jobs[0].folder == str(new / "trials" / f"{trial.number:04d}")
+        assert executor.jobs[0].checkpoint == "4"
         assert all(Path(trial.folder).parent == new / "trials" for trial in study.trials)
 
     def test_trials_without_checkpoints_are_begun_anew(self, tmp_path):

@@ -11,7 +11,7 @@ from contracts.simulated_executor import SimulatedExecutor
 from contracts.studies import make_study, simulated
 from saccade.deadline import Deadline
 from saccade.errors import SearchFailedError
-from saccade.events import EpochDone, EventLog, JobDone, JobFailed, TrialStarted, Warned
+from saccade.events import EpochDone, JobDone, JobFailed, JobStarted, TrialCreated, Warned
 from saccade.executor import InlineExecutor, ProcessExecutor
 from saccade.scheduler import FIFOScheduler
 from saccade.searcher import GridSearcher
@@ -112,9 +112,9 @@ class TestLimits:
         assert (len(study.trials), executor.now_s) == (8, 2.0)
 
 
-def test_a_searcher_learns_the_surer_score_where_there_is_one_and_the_best_is_by_the_score():
+def test_a_searcher_learns_the_cv_score_where_there_is_one_and_the_best_is_by_the_score():
     def two_figures(config, report):
-        report(score=config["x"], surer_score=1 - config["x"])
+        report(score=config["x"], cv_score=1 - config["x"])
         report(score=config["x"])
 
     class Observing(GridSearcher):
@@ -201,7 +201,7 @@ class TestFailures:
             study.run()
         message, _, traceback = str(caught.value).partition("\n\n")
         assert message == "All 3 trials failed: ValueError: no such file"
-        assert traceback.startswith("The first one's traceback:\nTraceback")
+        assert traceback.startswith("Traceback of the first failure:\nTraceback")
         assert 'raise ValueError("no such file")' in traceback
         assert study.best_trial is None
 
@@ -226,7 +226,7 @@ class TestFailures:
             study.run()
         assert len(executor.jobs) == NUM_FAILURES
         assert str(caught.value).startswith(
-            f"The search was given up after {NUM_FAILURES} trials, which all failed: the score of epoch 1 is nan"
+            f"The search was stopped after {NUM_FAILURES} trials, which all failed: the score of epoch 1 is nan"
         )
 
     @pytest.mark.parametrize("num_workers", [1, 3])
@@ -245,9 +245,9 @@ class TestFailures:
     def test_a_trial_that_ends_without_a_report_has_failed(self):
         events = []
         study = make_study({"x": 1}, lambda config, report: None, listeners=[events.append])
-        with pytest.raises(SearchFailedError, match="The only trial failed: it ended without a single report"):
+        with pytest.raises(SearchFailedError, match="The only trial failed: the job ended without a report"):
             study.run()
-        assert events[-1] == JobFailed(0, "it ended without a single report")
+        assert events[-1] == JobFailed(0, "the job ended without a report")
 
     def test_what_a_listener_raises_is_no_failure_of_a_trial(self):
         def full_disk(event):
@@ -271,18 +271,20 @@ class TestEvents:
         events = []
         make_study({"x": Int(1, 2)}, two_epochs, listeners=[events.append]).run()
         assert kinds(events) == [
-            *("trial_started", "epoch_done", "epoch_done", "job_done"),
-            *("trial_started", "epoch_done", "epoch_done", "job_failed"),
+            *("trial_created", "job_started", "epoch_done", "epoch_done", "job_done"),
+            *("trial_created", "job_started", "epoch_done", "epoch_done", "job_failed"),
         ]
-        assert [event.trial for event in events] == [0, 0, 0, 0, 1, 1, 1, 1]
-        assert events[0] == TrialStarted(0, {"x": 1})
-        assert events[3] == JobDone(0)
+        assert [event.trial for event in events] == [0] * 5 + [1] * 5
+        assert events[:2] == [TrialCreated(0, {"x": 1}), JobStarted(0)]
+        assert events[4] == JobDone(0)
 
     def test_every_listener_hears_an_event_before_the_next_one_is_told(self):
         heard = []
         listeners = [lambda event, name=name: heard.append((name, event.kind)) for name in "ab"]
         make_study({"x": 1}, score_x, listeners=listeners).run()
-        assert heard == [(name, kind) for kind in ("trial_started", "epoch_done", "job_done") for name in "ab"]
+        assert heard == [
+            (name, kind) for kind in ("trial_created", "job_started", "epoch_done", "job_done") for name in "ab"
+        ]
 
     def test_a_listener_finds_the_trial_as_the_event_left_it(self):
         seen = []
@@ -293,13 +295,7 @@ class TestEvents:
 
         study = make_study({"x": 1}, score_x, listeners=[look])
         study.run()
-        assert seen == [(Status.RUNNING, 0), (Status.RUNNING, 1), (Status.COMPLETED, 1)]
-
-    def test_the_log_tells_the_whole_search(self, tmp_path):
-        log, events = EventLog(tmp_path / "events.jsonl"), []
-        make_study({"x": Int(1, 3)}, score_x, listeners=[log, events.append]).run()
-        assert list(log) == events
-        assert len(events) == 9
+        assert seen == [(Status.RUNNING, 0), (Status.RUNNING, 0), (Status.RUNNING, 1), (Status.COMPLETED, 1)]
 
 
 class TestBestTrial:
@@ -338,7 +334,7 @@ class TestConfigurations:
         study.run()
         expected = [{"x": x, "nested": {"list": [0]}} for x in range(3)]
         assert [trial.config for trial in study.trials] == expected
-        assert [event.config for event in events if isinstance(event, TrialStarted)] == expected
+        assert [event.config for event in events if isinstance(event, TrialCreated)] == expected
 
     def test_trials_have_numbered_folders_with_what_was_tried(self, tmp_path):
         class Folders(Trainable):
@@ -439,7 +435,7 @@ def test_nothing_is_looked_for_among_all_trials(curve):
             raise AssertionError("all trials are gone through")
 
     study, executor = simulated(num_trials=20)
-    study._trials = study._standings._trials = Unsearched()
+    study._record.trials = study._standings._trials = Unsearched()
     executor._curve = lambda config: [config["x"], *curve] if config["x"] > 0.3 else [0.01]
     study.run()
     assert len(study.trials) == 20

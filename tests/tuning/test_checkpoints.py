@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from saccade.events import EpochDone, JobDone, JobFailed, TrialStarted
+from saccade.events import EpochDone, JobDone, JobFailed, JobStarted
 from saccade.study.function import CHECKPOINTS
 from saccade.study.trial import Status, Trial
 from saccade.tuning.checkpoints import NUM_BEST, CheckpointKeeper, best_checkpoint
@@ -27,7 +27,7 @@ class Search:
 
     def start(self, number):
         self.trials[number].status = Status.RUNNING
-        self.keeper(TrialStarted(number, {}))
+        self.keeper(JobStarted(number))
 
     def report(self, number, score, has_checkpoint=True):
         trial = self.trials[number]

@@ -2,18 +2,19 @@ from __future__ import annotations
 
 import pytest
 
-from saccade.events import EpochDone, JobDone, JobFailed, RunFinished, RunStarted, TrialStarted, Warned
+from saccade.events import EpochDone, JobDone, JobFailed, JobStarted, RunFinished, RunStarted, TrialCreated, Warned
 from saccade.study.trial import Trial
 from saccade.tuning.display import TuneDisplay
 
 EVENTS = [
     RunStarted("runs/a", 3, 60.0),
     Warned("mind the gap"),
-    TrialStarted(0, {"lr": 0.123456, "depth": 3}),
+    TrialCreated(0, {"lr": 0.123456, "depth": 3}),
+    JobStarted(0),
     EpochDone(0, 1, -0.5, 1.0, {"loss": 0.5}),
     EpochDone(0, 2, -0.75, 1.0, {"loss": 0.75}),
     JobDone(0, "paused", "paused by the scheduler"),
-    TrialStarted(0, {"lr": 0.123456, "depth": 3}),
+    JobStarted(0),
     JobDone(0, "stopped", "time limit"),
     JobFailed(1, "ValueError: bad", "the traceback"),
     RunFinished(0, -0.5, 12.34),
@@ -25,7 +26,7 @@ LINES = [
     (3, "trial 0  epoch 1: loss 0.5 (1.0 s)"),
     (3, "trial 0  epoch 2: loss 0.75 (1.0 s)"),
     (2, "trial 0  paused: loss 0.5 in epoch 1"),
-    (2, "trial 0  goes on"),
+    (2, "trial 0  continues"),
     (2, "trial 0  stopped (time limit): loss 0.5 in epoch 1"),
     (1, "trial 1  failed: ValueError: bad"),
     (3, "the traceback"),
@@ -46,12 +47,12 @@ def test_it_tells_what_was_asked_for(capsys, verbosity):
 def test_it_knows_of_earlier_processes(capsys):
     display = TuneDisplay(2, "accuracy")
     display.resume([Trial(0, {}, reports=[EpochDone(0, 3, 0.5)])])
-    display(TrialStarted(0, {}))
+    display(JobStarted(0))
     display(RunFinished(0, 0.5, 1.0))
     lines = capsys.readouterr().err.splitlines()
     assert lines == [
         "goes on after 1 trial",
-        "trial 0  goes on",
+        "trial 0  continues",
         "best: trial 0, accuracy 0.5 in epoch 3 (1.0 s in all)",
     ]
 

@@ -1,12 +1,10 @@
 from __future__ import annotations
 
-import json
-
 import pytest
 
 from saccade.errors import HyperparameterError
 from saccade.space import Categorical, Dict, Real
-from saccade.tuning.folder import ABOUT, EVENTS, open_folder, read_about, seconds_spent
+from saccade.tuning.folder import ABOUT, open_folder, read_about
 
 SPACE = Dict(x=Real(0, 1))
 
@@ -64,18 +62,3 @@ def test_another_search_is_not_mixed_with_it(tmp_path, changes, message):
 def test_spaces_that_json_lacks_are_not_compared(tmp_path):
     opened(tmp_path / "run", Dict(f=Categorical(min, max)))
     assert opened(tmp_path / "run", Dict(f=Categorical(max, min)), resume=True)
-
-
-def test_time_counts_from_each_start_to_what_was_told_last(tmp_path):
-    assert seconds_spent(tmp_path) == 0
-    told = [
-        ("run_started", 10),
-        ("warned", 14),
-        ("run_started", 100),
-        ("warned", 101),
-        ("warned", 103),
-        ("run_started", 200),
-    ]
-    lines = [json.dumps({"time": time, "kind": kind}) for kind, time in told]
-    (tmp_path / EVENTS).write_text("\n".join(lines) + '\n{"time": 5000, "ki')
-    assert seconds_spent(tmp_path) == 4 + 3

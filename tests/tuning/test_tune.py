@@ -238,7 +238,7 @@ class TestFailures:
             quiet(lambda config: config["y"])
 
     def test_a_function_that_tells_nothing(self):
-        with pytest.raises(SearchFailedError, match="it ended without a single report"):
+        with pytest.raises(SearchFailedError, match="the job ended without a report"):
             quiet(lambda config, report: None)
 
     def test_nan_is_one(self):
@@ -396,7 +396,7 @@ class TestResume:
 
     def test_a_search_that_still_goes_on_is_not_resumed(self, tmp_path):
         def train(config):
-            with pytest.raises(JournalError, match="is being written already"):
+            with pytest.raises(JournalError, match="is being written by another run"):
                 quiet(lambda config: 1.0, path=tmp_path / "run", resume=True)
             return 1.0
 

@@ -12,7 +12,7 @@ from saccade.compat.local_searchers import LocalGridSearcher, LocalRandomSearche
 from saccade.compat.tuned_function import Arguments, TunedFunction
 from saccade.deadline import Deadline
 from saccade.errors import HyperparameterError, SearchFailedError, UnknownArgumentError
-from saccade.events import Event, JobFailed, TrialStarted, Warned
+from saccade.events import Event, JobFailed, TrialCreated, Warned
 from saccade.executor import InlineExecutor
 from saccade.scheduler.fifo import FIFOScheduler
 from saccade.searcher import make_searcher
@@ -304,7 +304,7 @@ class LocalSequentialScheduler:
     def _listen(self, event: Event) -> None:
         searcher = self.searcher if isinstance(self.searcher, LocalSearcher) else None
         match event:
-            case TrialStarted():
+            case TrialCreated():
                 self.config_history[event.trial] = copied(event.config)
                 if searcher:
                     searcher.register_pending(event.config)

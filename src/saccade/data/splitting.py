@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from saccade.errors import DataError, HyperparameterError
+from saccade.checks import fraction
+from saccade.errors import DataError
 
 Positions = npt.NDArray[np.int64]
 Groups = Sequence[Hashable] | npt.NDArray[Any] | None
@@ -62,8 +63,7 @@ def split_holdout(
     >>> len(train), len(val)
     (18, 2)
     """
-    if isinstance(holdout_frac, bool) or not 0 < holdout_frac < 1:
-        raise HyperparameterError(f"holdout_frac must be strictly between 0 and 1, got {holdout_frac!r}.")
+    fraction("holdout_frac", holdout_frac)
     if groups is not None and len(groups) != len(labels):
         raise DataError(f"There are {len(labels)} labels, but {len(groups)} groups: give one group per image.")
     rng = np.random.default_rng(random_state)
@@ -127,10 +127,10 @@ def split_parts(
     limits = np.minimum(num_movable, num_groups - 1)
 
     part_of_group = np.zeros(len(first), np.int64)
-    for part, fraction in enumerate(fractions, start=1):
+    for part, part_fraction in enumerate(fractions, start=1):
         # In images; if all groups may be moved, one of them stays.
         num_left = np.array([sizes[own].sum() - (limit < len(own)) for own, limit in zip(left, limits, strict=True)])
-        quotas = _quotas(num_images, fraction, np.where(limits > 0, num_left, 0), rng, cover_classes)
+        quotas = _quotas(num_images, part_fraction, np.where(limits > 0, num_left, 0), rng, cover_classes)
         for stratum in np.flatnonzero(quotas):
             taken: list[int] = []
             num_wanted = quotas[stratum]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import numbers
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from saccade.checks import whole_number
 from saccade.errors import HyperparameterError
 
 THREAD_VARIABLES = (
@@ -53,7 +53,7 @@ class WorkerSlot:
                 f"The device of a worker is {self.device!r}; expected 'cpu', 'cuda:0', 'cuda:1' …, or None."
             )
         if self.num_threads is not None:
-            _check_whole("num_threads", self.num_threads, 1)
+            whole_number("num_threads", self.num_threads, 1)
 
     @property
     def local_device(self) -> str | None:
@@ -154,8 +154,8 @@ def plan_workers(
     nthreads_per_trial=8 exceeds the 4 usable cores: one worker, slower than with 4 threads
     [WorkerSlot(device=None, num_threads=8)]
     """
-    _check_whole("num_cpus", num_cpus, 1)
-    _check_whole("num_gpus", num_gpus, 0)
+    whole_number("num_cpus", num_cpus, 1)
+    whole_number("num_gpus", num_gpus, 0)
     for name, number in (
         ("nthreads_per_trial", nthreads_per_trial),
         ("num_workers", num_workers),
@@ -163,7 +163,7 @@ def plan_workers(
         ("max_threads", max_threads),
     ):
         if number is not None:
-            _check_whole(name, number, 1)
+            whole_number(name, number, 1)
     if ngpus_per_trial is not None:
         is_number = isinstance(ngpus_per_trial, int | float) and not isinstance(ngpus_per_trial, bool)
         if not is_number or not (ngpus_per_trial == 0 or 1e-3 <= ngpus_per_trial < math.inf):
@@ -244,11 +244,6 @@ def _gpu_places(num_gpus: int, per_trial: float | None, warn: Callable[[str], ob
     if step > 1:
         warn(f"ngpus_per_trial={_number(per_trial)}: a trial trains on one of its {step}; the others stay idle")
     return num_gpus // step, step
-
-
-def _check_whole(name: str, value: object, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or int(value) < least:
-        raise HyperparameterError(f"{name} was given {value!r}; expected a whole number, {least} or more")
 
 
 def _count(num: float, what: str) -> str:

@@ -15,7 +15,7 @@ from saccade.data.checks import CheckedPart, check_dataset
 from saccade.data.examples import Examples
 from saccade.deadline import Deadline
 from saccade.errors import DataError, SaccadeError
-from saccade.events import Event, EventLog, Listener, RunFinished, RunStarted, Warned
+from saccade.events import Event, Listener, RunFinished, RunStarted, Warned
 from saccade.executor import use_executor
 from saccade.fit.preparation import PreparedData, prepare_data
 from saccade.fit.reserve import superseded_weights
@@ -40,8 +40,9 @@ from saccade.fit.time_budget import FinishingReserve, TimeBudget
 from saccade.inference.saved import SavedPredictor
 from saccade.selection.finishing import select_networks, write_predictor
 from saccade.selection.folds import CrossValidation
-from saccade.study.journal import Journal
+from saccade.study.event_log import EventLog
 from saccade.study.objectives import check_score_name, cost_names
+from saccade.study.optuna_tracker import OptunaTracker
 from saccade.study.progress import ProgressDisplay
 from saccade.tasks.metrics import make_metric
 from saccade.tasks.problem import Problem
@@ -87,15 +88,17 @@ def run_fit(request: FitRequest, deadline: Deadline, earlier: EarlierRun | None 
             begin_run(request, folder)  # An interruption can be resumed from here on.
         else:
             earlier.note(request)
+        log = EventLog(folder / EVENTS, request.space)
         listeners: list[Listener] = [display]
 
         def tell(event: Event) -> None:
+            log(event)
             for listener in listeners:
                 listener(event)
 
         budget = TimeBudget(deadline, earlier.used_s if earlier else 0.0, tell)
-        with contextlib.closing(EventLog(folder / EVENTS)) as log, _ready_to_resume(folder, tell):
-            listeners[:0] = [log, budget]
+        with log, _ready_to_resume(folder, tell):
+            listeners.insert(0, budget)
             tell(RunStarted(str(folder), request.num_trials, request.time_limit_s))
             if warning:
                 tell(Warned(warning))
@@ -118,12 +121,13 @@ def run_fit(request: FitRequest, deadline: Deadline, earlier: EarlierRun | None 
                     max_members=settings.max_members,
                     folds=None if cross_validation is None else cross_validation.costs(executor.num_workers),
                 )
-                with Journal(folder / JOURNAL, request.space) as journal:
-                    reserve_s = budget.reserve.seconds
-                    study = make_study(request, folder, task, executor, deadline, reserve_s, journal, listeners)
-                    budget.reserve.recall(study)
-                    display.recall(study.trials)
-                    study.listeners.append(superseded_weights(study, settings))
+                reserve_s = budget.reserve.seconds
+                study = make_study(request, folder, task, executor, deadline, reserve_s, log, listeners)
+                budget.reserve.recall(study)
+                display.recall(study.trials)
+                study.listeners.append(superseded_weights(study, settings))
+                with OptunaTracker(folder / JOURNAL, study.trials, request.space) as tracker:
+                    study.listeners.append(tracker)
                     study.run()
 
                 budget.begin("refit" if settings.refit_full else "folds" if cross_validation else "selection")

@@ -549,7 +549,7 @@ class FitOptions(BaseModel):
             if option.is_path and value is not None:
                 value = str(Path(value).expanduser().absolute())
             if option.is_in_record:
-                record[name] = to_json_value(value, None)
+                record[name] = to_json_value(value)
         return record
 
     @classmethod
@@ -561,7 +561,7 @@ class FitOptions(BaseModel):
         LostObjectError
             If the record has only the ``repr`` of an object.
         """
-        return cls.of({name: from_json_value(value, None) for name, value in record.items()})
+        return cls.of({name: from_json_value(value) for name, value in record.items()})
 
     @classmethod
     def expected(cls, name: str, is_text: bool = False) -> str:

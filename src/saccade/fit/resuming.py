@@ -27,6 +27,7 @@ from saccade.fit.values import from_toml
 from saccade.inference.saved import DESCRIPTION, PREDICTOR_FOLDER, SavedPredictor
 from saccade.models.custom import CustomObject
 from saccade.space import Dict
+from saccade.study.event_log import EventLog
 from saccade.study.json_values import LostObjectError, from_json_value
 from saccade.training.recipes.recipe import canonical, choices
 
@@ -65,7 +66,7 @@ class EarlierRun:
             _ = record["arguments"], record["data"]
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(f"{folder / RUN} cannot be read ({type(error).__name__}: {error}); start anew") from None
-        return cls(folder, record, used_seconds(folder / EVENTS))
+        return cls(folder, record, EventLog(folder / EVENTS).seconds_used())
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -152,7 +153,7 @@ def read_request(folder: Path, time_limit_s: float | str | None, verbosity: int 
         raise DataError(f"{folder} {what}")
     known = run.arguments
     try:
-        arguments = {name: from_json_value(value, None) for name, value in known.items() if name != "hyperparameters"}
+        arguments = {name: from_json_value(value) for name, value in known.items() if name != "hyperparameters"}
         space = Dict(canonical({name: _from_toml(value) for name, value in known["hyperparameters"].items()}))
     except LostObjectError as lost:
         raise HyperparameterError(
@@ -172,23 +173,6 @@ def read_request(folder: Path, time_limit_s: float | str | None, verbosity: int 
         time_limit_s=limit_s if isinstance(time_limit_s, str) else time_limit_s,
         settings=FitOptions.of({**arguments, "resume": True}),
     )
-
-
-def used_seconds(events: Path) -> float:
-    """Return for how long the sessions took that wrote these events, each from its first to its last one."""
-    used_s, first_s, last_s = 0.0, 0.0, 0.0
-    if not events.is_file():
-        return 0.0
-    with events.open("rb") as lines:
-        for line in lines:
-            if not line.endswith(b"\n"):  # cut short by a kill
-                break
-            record = json.loads(line)
-            if record["kind"] == "run_started":
-                used_s += last_s - first_s
-                first_s = record["time"]
-            last_s = record["time"]
-    return used_s + last_s - first_s
 
 
 def most_held_out_before(folder: Path) -> int | None:

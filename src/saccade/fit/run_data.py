@@ -127,17 +127,17 @@ def _labels_to_json(labels: pd.Series | pd.DataFrame | None) -> Any:
     if labels is None:
         return None
     if isinstance(labels, pd.DataFrame):
-        return {"columns": [[to_json_value(name, None), _labels_to_json(column)] for name, column in labels.items()]}
-    return {"dtype": str(labels.dtype), "values": to_json_value(labels.tolist(), None)}
+        return {"columns": [[to_json_value(name), _labels_to_json(column)] for name, column in labels.items()]}
+    return {"dtype": str(labels.dtype), "values": to_json_value(labels.tolist())}
 
 
 def _labels_from_json(record: Any) -> Any:
     if record is None:
         return None
     if "columns" in record:
-        columns = [(from_json_value(name, None), _labels_from_json(column)) for name, column in record["columns"]]
+        columns = [(from_json_value(name), _labels_from_json(column)) for name, column in record["columns"]]
         return pd.DataFrame(dict(columns))
-    values = from_json_value(record["values"], None)
+    values = from_json_value(record["values"])
     try:
         return pd.Series(values, dtype=record["dtype"])
     except TypeError:  # a type that has no name to make it by; the values are the same

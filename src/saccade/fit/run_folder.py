@@ -234,7 +234,7 @@ def recorded_arguments(request: FitRequest) -> dict[str, Any]:
         "time_limit": request.time_limit_s,
         "verbosity": request.verbosity,
     }
-    record = {name: to_json_value(value, None) for name, value in arguments.items()}
+    record = {name: to_json_value(value) for name, value in arguments.items()}
     record = _without_addresses({**record, **request.settings.to_json()})
     return {**record, "hyperparameters": {name: _in_toml(value) for name, value in request.space.data.items()}}
 

@@ -28,7 +28,7 @@ from saccade.searcher import make_searcher
 from saccade.searcher.base import Searcher
 from saccade.space import Dict
 from saccade.study.budget import Reserve
-from saccade.study.journal import Journal
+from saccade.study.event_log import EventLog
 from saccade.study.registry import Registry
 from saccade.study.study import Study
 from saccade.training.probes.probe import MAX_IMAGES
@@ -126,10 +126,10 @@ def make_study(
     executor: Executor,
     deadline: Deadline,
     reserve_s: Reserve,
-    journal: Journal,
+    log: EventLog,
     listeners: Iterable[Listener],
 ) -> Study:
-    """Return the study of a fit; it continues where its journal ends."""
+    """Return the study of a fit; it resumes where its event log ends."""
     searcher, scheduler = make_image_search(request, describe_search(request, task))
     return Study(
         executor,
@@ -143,7 +143,7 @@ def make_study(
         first_report_grace_s=max(60.0, request.time_limit_s or 0.0),
         max_score=request.settings.max_reward,
         folder=folder / TRIALS,
-        journal=journal,
+        log=log,
         listeners=listeners,
     )
 

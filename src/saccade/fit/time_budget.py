@@ -8,7 +8,7 @@ from collections.abc import Hashable, Sequence
 from typing import Any, Literal
 
 from saccade.deadline import Deadline
-from saccade.events import EpochDone, Event, JobDone, Listener, PhaseDone, TrialStarted
+from saccade.events import EpochDone, Event, JobDone, JobStarted, Listener, PhaseDone, TrialCreated
 from saccade.selection.folds import FoldCosts
 from saccade.selection.summary import trial_rows
 from saccade.study.objectives import cost_names, same_costs
@@ -213,10 +213,11 @@ class FinishingReserve:
     def __call__(self, event: Event) -> None:
         """Measure by an event."""
         match event:
-            case TrialStarted():
-                self._sent_s[event.trial] = time.monotonic()
+            case TrialCreated():
                 self._num_trials = max(self._num_trials, event.trial + 1)
                 self._networks.add(same_costs(event.config))
+            case JobStarted():
+                self._sent_s[event.trial] = time.monotonic()
             case EpochDone():
                 self._write_s = max(self._write_s, event.metrics.get("write_s", 0.0))
                 if (sent_s := self._sent_s.pop(event.trial, None)) is not None:

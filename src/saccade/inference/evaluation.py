@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from saccade.checks import fraction
 from saccade.data.examples import Examples
 from saccade.data.labels import are_numbers_of_classes
 from saccade.errors import DataError
 from saccade.inference.calibration import calibration_error, error_by_chance
-from saccade.inference.postprocessing import check_fraction
 from saccade.inference.saved import SavedPredictor
 from saccade.tasks.metrics import MeanOver, Metric, built_in_metrics
 from saccade.tasks.problem import Problem
@@ -60,7 +60,7 @@ def evaluation(
         If the metric is not defined on these images.
     """
     if interval is not None:
-        check_fraction("interval", interval)
+        fraction("interval", interval)
     # Each metric with the predictions that it is computed from: details refer to unadjusted probabilities.
     metrics = {name: (each, adjusted) for name, each in built_in_metrics(problem, "always").items()}
     if detailed:

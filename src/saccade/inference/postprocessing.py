@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from numbers import Real
 from typing import Any
 
 import numpy as np
 import torch
 
+from saccade.checks import fraction
 from saccade.errors import DataError, HyperparameterError
 from saccade.inference.calibration import NUM_FOLDS, Calibration, fit_calibration
 from saccade.inference.thresholds import Thresholds, fit_thresholds
@@ -88,7 +88,7 @@ class Conformal:
         >>> Conformal((0.9, 0.8, 0.7, 0.2)).threshold(0.8)           # the 4th of 4: ceil(5 * .8)
         0.2
         """
-        check_fraction("coverage", coverage)
+        fraction("coverage", coverage)
         num = len(self.scores)
         rank = math.ceil((num + 1) * coverage - 1e-9)  # 10 * .9 is rounded up in floating point
         if rank > num:
@@ -173,7 +173,7 @@ class AbstentionRule:
             return None
         problem.require_one_class("unsure=…")
         if min_proba is not None:
-            check_fraction("min_proba", min_proba, with_ends=True)
+            fraction("min_proba", min_proba, with_ends=True)
         if coverage is None and min_proba is None:
             coverage = COVERAGE
         if coverage is not None:
@@ -334,28 +334,6 @@ def mean_of_members(predictions: Sequence[torch.Tensor], weights: Sequence[float
         return predictions[0]
     terms = [weight * rows.double() for rows, weight in zip(predictions, weights, strict=True) if weight]
     return torch.stack(terms).sum(0).to(predictions[0].dtype)
-
-
-def check_fraction(name: str, value: Any, *, with_ends: bool = False) -> None:
-    """Check that an argument is a number between 0 and 1.
-
-    Parameters
-    ----------
-    name, value
-        Of the argument.
-    with_ends : bool
-        Whether 0 and 1 are valid.
-
-    Raises
-    ------
-    HyperparameterError
-        If it is not; for a percentage the message contains the right value.
-    """
-    is_number = isinstance(value, Real) and not isinstance(value, bool)
-    if is_number and (0 < value < 1 or (with_ends and value in (0, 1))):
-        return
-    hint = f"; for {value} % give {value / 100:g}" if is_number and 1 < value < 100 else ""
-    raise HyperparameterError(f"{name} was given {value!r}; expected a number between 0 and 1{hint}")
 
 
 def _images(num: int, is_refit: bool) -> str:

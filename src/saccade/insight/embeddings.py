@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from saccade.checks import whole_number
 from saccade.data.examples import Examples, ImageLike
-from saccade.errors import HyperparameterError
 
 BLOCK = 4096
 """Vectors of a block; a product of two blocks takes 64 MB."""
@@ -102,9 +102,7 @@ def nearest_rows(
     >>> rows.tolist(), cosines.tolist()
     ([[1, 2]], [[1.0, 1.0]])
     """
-    if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
-        raise HyperparameterError(f"k must be a whole number of at least 1; got {k!r}")
-    k = min(int(k), len(among))
+    k = min(whole_number("k", k), len(among))
     rows = np.full((len(queries), k), -1, np.int64)
     cosines = np.full((len(queries), k), -np.inf, np.float32)
     for first, first_row, product in _products(queries, among, block):

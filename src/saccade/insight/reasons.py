@@ -10,10 +10,11 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from saccade.checks import whole_number
 from saccade.data.decoding import read_image
 from saccade.data.examples import Examples, ImageLike
 from saccade.data.labels import are_numbers_of_classes
-from saccade.errors import HyperparameterError, ImageReadError
+from saccade.errors import ImageReadError
 from saccade.inference.pipeline import InferencePipeline, Predictions
 from saccade.inference.saved import SavedPredictor
 from saccade.insight.embeddings import EmbeddedImages, nearest_rows
@@ -41,8 +42,7 @@ def check_numbers(k: int, num_images: int) -> None:
         When they do not.
     """
     for name, value, most in (("k", k, MOST_NEIGHBOURS), ("num_images", num_images, MOST_IMAGES)):
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or not 1 <= value <= most:
-            raise HyperparameterError(f"{name} must be a whole number from 1 to {most}; got {value!r}")
+        whole_number(name, value, most=most)
 
 
 @dataclass(frozen=True, eq=False)

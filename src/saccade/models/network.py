@@ -11,6 +11,7 @@ import timm
 import torch
 from torch import nn
 
+from saccade.checks import whole_number
 from saccade.errors import HyperparameterError, WeightsNotFoundError
 from saccade.models.catalogue import resolve_name, split_name
 from saccade.models.loading import RandomValuesNeededError, SkipInit, watch_loading
@@ -207,8 +208,8 @@ def classifier_parameters(network: nn.Module) -> set[str]:
 
 def _check_options(numbers: dict[str, int | None], rates: dict[str, float | None]) -> None:
     for option, value in numbers.items():
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-            raise HyperparameterError(f"{option} must be a whole number of at least 1; got {value!r}.")
+        if value is not None:
+            whole_number(option, value)
     for option, rate in rates.items():
         is_number = isinstance(rate, (int, float)) and not isinstance(rate, bool)
         if rate is not None and not (is_number and 0 <= rate < 1):

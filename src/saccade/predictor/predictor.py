@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 from PIL import Image
 
+from saccade.checks import fraction
 from saccade.data.dataset import ImageDataset
 from saccade.data.examples import Examples, ImageLike, read_examples, read_labelled_examples
 from saccade.deadline import Deadline
@@ -24,7 +25,7 @@ from saccade.fit.run_folder import FitRequest
 from saccade.fit.searching import is_gpu_wanted
 from saccade.inference.evaluation import evaluation, labels_by_name
 from saccade.inference.pipeline import InferencePipeline, Predictions
-from saccade.inference.postprocessing import AbstentionRule, check_fraction
+from saccade.inference.postprocessing import AbstentionRule
 from saccade.inference.saved import SavedPredictor, choose
 from saccade.insight.embeddings import EmbeddedImages
 from saccade.insight.label_issues import check_has_classes, label_issues
@@ -463,7 +464,7 @@ class ImagePredictor:
         {'top1': 0.94, 'top1_interval': (0.91, 0.96)}
         """
         if interval is not None:
-            check_fraction("interval", interval)
+            fraction("interval", interval)
         saved = self._saved
         examples = read_labelled_examples(data, saved.label)
         labels = labels_by_name(examples, saved)

@@ -1,6 +1,6 @@
 """Schedulers decide which training job runs next and for how long; the study drives them.
 
-`make_scheduler` makes one by name; `Scheduler` is the class to inherit from for another.
+`make_scheduler` makes one by name; `Scheduler` is the base class.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ SCHEDULERS: Registry[Scheduler] = Registry(
 )
 
 
-# Public names whose modules import this one.
+# Public names from modules that import this one.
 _LAZY = {
     "LocalSequentialScheduler": "saccade.compat.local_sequential",
 }
@@ -55,25 +55,25 @@ def __getattr__(name: str) -> Any:
 
 
 def make_scheduler(name: str | Scheduler, **options: Any) -> Scheduler:
-    """Return the scheduler of that name.
+    """Return a scheduler by name.
 
     Parameters
     ----------
     name
         A key of `SCHEDULERS`; or a scheduler, which is returned as it is.
     **options
-        Arguments of that scheduler.
+        Arguments of the scheduler.
 
     Raises
     ------
     UnknownNameError
         If there is no scheduler of that name.
     HyperparameterError
-        If the scheduler has no such option, or if a ready scheduler comes with options.
+        If the scheduler has no such option, or if options are given together with an instance.
 
     Examples
     --------
-    >>> make_scheduler("asha", max_epochs=9, reduction_factor=2).ladders[0].epochs
+    >>> make_scheduler("asha", max_epochs=9, reduction_factor=2).brackets[0].epochs
     [1, 2, 4, 8, 9]
     """
     return SCHEDULERS.make(name, options)

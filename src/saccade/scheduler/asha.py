@@ -1,15 +1,16 @@
-"""Asynchronous successive halving: many trials are begun, and the best of them are trained further."""
+"""Asynchronous successive halving: start many trials, and train only the best of them further."""
 
 from __future__ import annotations
 
 import math
 from typing import Literal, get_args
 
+from saccade.checks import whole_number
 from saccade.errors import UnknownNameError
 from saccade.events import EpochDone
 from saccade.scheduler.base import Scheduler, StudyState
-from saccade.scheduler.options import reduction_factor_of, whole_number
-from saccade.scheduler.rungs import Climber, Ladder, Rung
+from saccade.scheduler.options import reduction_factor_of
+from saccade.scheduler.rungs import Bracket, Rung, TrialProgress
 from saccade.study.trial import Decision, Job, Status, Trial
 
 HalvingType = Literal["promotion", "stopping"]
@@ -19,29 +20,23 @@ class ASHAScheduler(Scheduler):
     """Asynchronous successive halving (Li et al., A System for Massively Parallel Hyperparameter Tuning, MLSys 2020).
 
     Trials are compared at *rungs*: after `grace_epochs`, and after η, η², … times as many epochs. Each trial is trained
-    to the first rung and pauses. When a worker is free, the best trial that is paused at a rung, and is among the best
-    1/η of all that have reached it, is trained to the next rung, from its checkpoint; the highest rung comes first.
-    When there is no such trial, a new one is begun.
+    to the first rung and pauses. A free worker trains the best paused trial that is in the top 1/η of its rung to the
+    next rung, from its checkpoint; the highest rung comes first. If there is no such trial, a new one is created.
 
-    What the paper leaves open is done so:
+    Details that the paper leaves open:
 
-    - When no new trial can be begun and none is to be promoted, the search ends, and what is paused stays paused. Only
-      the best trial of a rung then goes on even if it is one of fewer than η, so that some trial is trained to its end
-      however few there are.
-    - What is left of a time limit is not wasted: instead of that, the paused trial with the best score goes on to its
-      next rung, and so on until the time is up, or all trials are at their ends.
-    - The score at a rung is that of the rung's epoch, not the best one so far. What is reported before the first rung,
-      such as a linear probe's score as epoch 0, is not compared, unless `grace_epochs` is 0.
-    - A trial that ends before its next rung, because its configuration asks for fewer epochs, stands there with its
-      last score, and on the rungs above for as long as it is in front. So it takes the place of one that is promoted,
-      and others are compared with it.
-    - A trial that fails keeps its place in the comparison, and is never trained further.
-    - A trial that was interrupted between two rungs goes on to the next one before anything else is done.
-    - A trial that offers no checkpoint cannot be continued later without being trained twice. It decides at once: see
-      "stopping".
+    - If no trial can be created or promoted, the search ends and paused trials stay paused. Only the best trial of a
+      rung is promoted even if it is one of fewer than η, so that some trial is trained to its end.
+    - With a time limit, the paused trial with the best score continues instead, until the time is up.
+    - The score at a rung is that of the rung's epoch, not the best one so far. Reports before the first rung, such as
+      that of a linear probe as epoch 0, are not compared, unless `grace_epochs` is 0.
+    - A trial that ends before its next rung, because its configuration has fewer epochs, enters that rung with its last
+      score, and the rungs above while it is in the top fraction. Other trials are compared with it.
+    - A trial that fails keeps its place in the comparison, and is not trained further.
+    - A trial that was interrupted between two rungs continues to the next one before all other jobs.
+    - A trial without checkpoints cannot pause. It is stopped or continues at once: see "stopping".
 
-    As a trial that comes later may be better than those before it, and is promoted then, a few more than 1/η of all
-    are promoted in the end.
+    As trials that come later may be promoted as well, slightly more than 1/η of all trials are promoted in the end.
 
     Parameters
     ----------
@@ -49,18 +44,17 @@ class ASHAScheduler(Scheduler):
         The epoch of the highest rung, at which trials are stopped. None trains the best to the end of their
         configurations.
     grace_epochs : int
-        The epoch of the lowest rung. 0 compares the reports before the first epoch, where trials make one.
+        The epoch of the lowest rung. 0 compares the reports before the first epoch, if trials make one.
     reduction_factor : float
         η, above 1: one trial in η is trained η times as long.
     type : {"promotion", "stopping"}
-        With "stopping" trials do not pause: one that reaches a rung goes on if it is among the best 1/η so far, or is
-        the best, and is stopped for good otherwise. No checkpoints are needed, but what is decided early is decided
-        on few trials.
+        With "stopping", trials do not pause: at a rung, a trial continues if it is in the top 1/η so far, or is the
+        best, and is stopped otherwise. That needs no checkpoints, but early decisions rest on few trials.
 
     Raises
     ------
     HyperparameterError
-        If a number cannot be.
+        If a number is out of range.
     UnknownNameError
         If there is no such type.
 
@@ -86,89 +80,95 @@ class ASHAScheduler(Scheduler):
         max_epochs: int | None = None,
         grace_epochs: int = 1,
         reduction_factor: float = 3,
-        type: HalvingType = "promotion",  # noqa: A002 (the name that the API that Saccade revives has for it)
+        type: HalvingType = "promotion",  # noqa: A002 (AutoGluon's name)
     ) -> None:
-        self.grace_epochs = whole_number("grace_epochs", grace_epochs, 0, "the epoch of the first comparison")
+        self.grace_epochs = whole_number("grace_epochs", grace_epochs, 0, meaning="the epoch of the first comparison")
         self.max_epochs = max_epochs
         if max_epochs is not None:
             meaning = "the epoch of the last comparison, not before the first"
-            self.max_epochs = whole_number("max_epochs", max_epochs, max(1, self.grace_epochs), meaning)
+            self.max_epochs = whole_number("max_epochs", max_epochs, max(1, self.grace_epochs), meaning=meaning)
         self.reduction_factor = reduction_factor_of(reduction_factor)
         if type not in get_args(HalvingType):
             raise UnknownNameError.of("type of successive halving", type, get_args(HalvingType))
         self.type = type
-        self.ladders = self._make_ladders()
-        self._climbers: dict[int, Climber] = {}
+        self.brackets = self._make_brackets()
+        self._progress: dict[int, TrialProgress] = {}
         self._interrupted: dict[int, None] = {}  # in the order of their interruption
         self._running: set[int] = set()
 
     def on_start(self, state: StudyState) -> None:
-        """Learn which trials an earlier process was training; the study puts them before all others."""
+        """Note the trials that an earlier process was training; the study puts them before all others."""
         self._running = {trial.number for trial in state.trials if trial.status is Status.RUNNING}
 
     def next_job(self, state: StudyState) -> Job | None:
-        """Return the next job: of a trial that was interrupted, is promoted, is new, or is the best that waits."""
+        """Return a job of a trial that was interrupted, is promoted, is new, or is the best paused one."""
         trial = self._next_interrupted(state) or self._next_promoted(state) or state.new_trial()
         if trial is None:
-            trial = self._next_best(state) if state.seconds_left < math.inf else self._next_leader(state)
-        return None if trial is None else self._job(trial)
+            trial = self._next_paused(state) if state.seconds_left < math.inf else self._next_leader(state)
+        if trial is None:
+            return None
+        # A decision at a rung ends the job, if there is a checkpoint.
+        self._progress_of(trial.number).is_on_rung = False
+        self._running.add(trial.number)
+        checkpoint = trial.reports[-1].checkpoint if trial.reports else None
+        return Job(trial.number, trial.config, trial.folder, self.max_epochs, checkpoint)
 
     def on_report(self, report: EpochDone) -> Decision:
-        """Let a trial go on to the next rung, and pause it there; stop it at the highest."""
-        climber = self._climber(report.trial)
-        climber.report(report.epoch, report.score)
+        """Pause a trial at a rung, and stop it at the highest."""
+        progress = self._progress_of(report.trial)
+        progress.report(report.epoch, report.score)
         self._interrupted.pop(report.trial, None)
-        self._climb_finished()
+        self._promote_finished()
         if report.is_last:
             return Decision.CONTINUE
-        if climber.next_rung is None:
+        if progress.next_rung is None:
             return Decision.STOP
-        if not climber.is_on_rung or climber.rung is None:
+        if not progress.is_on_rung or progress.rung is None:
             return Decision.CONTINUE
         if self.type == "promotion" and report.checkpoint is not None:
             return Decision.PAUSE
-        if climber.rung.is_in_front(report.trial, at_least=1):
+        if progress.rung.in_top_fraction(report.trial, at_least=1):
             return Decision.CONTINUE
-        climber.is_over = True
+        progress.is_over = True
         return Decision.STOP
 
     def on_job_end(self, trial: Trial) -> None:
-        """Keep a trial that is paused, or has ended, where it can be found again."""
+        """Add a trial that is paused, or has ended, to its rung."""
         self._running.discard(trial.number)
-        climber = self._climber(trial.number)
+        progress = self._progress_of(trial.number)
         if trial.status is Status.PAUSED:
-            # Where no trial pauses at a rung, one that stands on it was told to go on, and was ended by something else.
-            if self.type == "stopping" or not climber.is_on_rung or climber.rung is None:
+            # With "stopping", a paused trial on a rung had been told to continue, and was interrupted.
+            if self.type == "stopping" or not progress.is_on_rung or progress.rung is None:
                 self._interrupted[trial.number] = None
-            elif not climber.rung.is_top:
-                climber.rung.pause(trial.number)
+            elif not progress.rung.is_top:
+                progress.rung.pause(trial.number)
         elif trial.status in (Status.COMPLETED, Status.STOPPED):
-            climber.end()
+            progress.end()
         elif trial.status is Status.FAILED:
-            climber.fail()
-        self._climb_finished()
+            progress.fail()
+        self._promote_finished()
 
-    def _make_ladders(self) -> list[Ladder]:
-        return [Ladder(self.grace_epochs, self.reduction_factor, self.max_epochs)]
+    def _make_brackets(self) -> list[Bracket]:
+        return [Bracket(self.grace_epochs, self.reduction_factor, self.max_epochs)]
 
-    def _ladder(self, trial: int) -> Ladder:  # noqa: ARG002
-        """Return the ladder of a trial, always the same for the same number."""
-        return self.ladders[0]
+    def _bracket_of(self, trial: int) -> Bracket:  # noqa: ARG002
+        """Return the bracket of a trial, always the same for the same number."""
+        return self.brackets[0]
 
-    def _climber(self, trial: int) -> Climber:
-        if trial not in self._climbers:
-            self._climbers[trial] = Climber(trial, self._ladder(trial))
-        return self._climbers[trial]
+    def _progress_of(self, trial: int) -> TrialProgress:
+        if trial not in self._progress:
+            self._progress[trial] = TrialProgress(trial, self._bracket_of(trial))
+        return self._progress[trial]
 
-    def _climb_finished(self) -> None:
-        """Let trials that have ended take the places of those that are promoted, from the lowest rung up.
+    def _promote_finished(self) -> None:
+        """Let finished trials in the top fraction enter the next rungs, from the lowest rung up.
 
-        It is done whenever something is learned, so that a search that is resumed comes to the same.
+        This is done after every event, so that a resumed search gets the same result.
         """
-        for ladder in self.ladders:
-            for rung in list(ladder.rungs):
-                while (number := rung.pop_finished_in_front()) is not None:
-                    self._climbers[number].climb()
+        for bracket in self.brackets:
+            for rung in list(bracket.rungs):
+                while (number := rung.pop_finished_in_top()) is not None:
+                    self._progress[number].promote()
 
     def _next_interrupted(self, state: StudyState) -> Trial | None:
         while self._interrupted:
@@ -179,7 +179,7 @@ class ASHAScheduler(Scheduler):
         return None
 
     def _next_promoted(self, state: StudyState) -> Trial | None:
-        rungs = [rung for ladder in self.ladders for rung in ladder.rungs]
+        rungs = [rung for bracket in self.brackets for rung in bracket.rungs]
         for rung in sorted(rungs, key=lambda rung: -rung.epoch):
             while rung.has_promotable():
                 if (trial := self._pop(rung, state)) is not None:
@@ -187,43 +187,37 @@ class ASHAScheduler(Scheduler):
         return None
 
     def _next_leader(self, state: StudyState) -> Trial | None:
-        """Return the best trial of the highest rung that it waits at, unless one that still runs may become better."""
-        for ladder in self.ladders:
-            if any(self._climber(number).ladder is ladder for number in self._running):
+        """Return the best trial of the highest rung with paused trials, unless a running one may become better."""
+        for bracket in self.brackets:
+            if any(self._progress_of(number).bracket is bracket for number in self._running):
                 continue
-            for rung in reversed(ladder.rungs):
+            for rung in reversed(bracket.rungs):
                 while (place := rung.best_paused()) is not None and rung.leads(place[1]):
                     if (trial := self._pop(rung, state)) is not None:
                         return trial
         return None
 
-    def _next_best(self, state: StudyState) -> Trial | None:
+    def _next_paused(self, state: StudyState) -> Trial | None:
+        """Return the paused trial with the best score; among equals, that on the highest rung."""
         while True:
-            waiting = [
+            paused = [
                 (place, -rung.epoch, rung)
-                for ladder in self.ladders
-                for rung in ladder.rungs
+                for bracket in self.brackets
+                for rung in bracket.rungs
                 if (place := rung.best_paused()) is not None
             ]
-            if not waiting:
+            if not paused:
                 return None
-            if (trial := self._pop(min(waiting, key=lambda each: each[:2])[2], state)) is not None:
+            if (trial := self._pop(min(paused, key=lambda each: each[:2])[2], state)) is not None:
                 return trial
 
     def _pop(self, rung: Rung, state: StudyState) -> Trial | None:
-        """Let the best trial that waits go; None if it cannot be trained, now or later."""
+        """Remove the best paused trial of a rung, and return it; None if it cannot be trained."""
         trial = state.trials[rung.pop_paused()]
-        climber = self._climbers[trial.number]
-        is_here = climber.is_on_rung and climber.rung is rung
+        progress = self._progress[trial.number]
+        is_here = progress.is_on_rung and progress.rung is rung
         return trial if is_here and self._can_train(trial, state) else None
 
     @staticmethod
     def _can_train(trial: Trial, state: StudyState) -> bool:
         return trial.status is Status.PAUSED and state.has_time_for(trial)
-
-    def _job(self, trial: Trial) -> Job:
-        """Return the job that trains a trial on; it is ended by a decision at a rung, where there is a checkpoint."""
-        self._climber(trial.number).is_on_rung = False
-        self._running.add(trial.number)
-        checkpoint = trial.reports[-1].checkpoint if trial.reports else None
-        return Job(trial.number, trial.config, trial.folder, self.max_epochs, checkpoint)

@@ -1,4 +1,4 @@
-"""The seam between a study and whoever decides which training job runs next."""
+"""The seam between a study and the scheduler, which decides on jobs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from saccade.study.trial import Decision, Job, Trial
 
 
 class StudyState(Protocol):
-    """What a scheduler may see of a study, and the one thing it may ask of it."""
+    """The part of a study that a scheduler uses."""
 
     @property
     def trials(self) -> Sequence[Trial]:
@@ -23,42 +23,42 @@ class StudyState(Protocol):
 
     @property
     def num_trials(self) -> float:
-        """How many trials may be begun in all; inf without a limit."""
+        """Maximum number of trials; inf without a limit."""
 
     @property
     def num_workers(self) -> int:
-        """How many trials are trained at once."""
+        """Number of trials that are trained at once."""
 
     def new_trial(self) -> Trial | None:
-        """Begin a trial with a configuration of the searcher's; None when no more may be begun."""
+        """Create a trial with the searcher's next configuration; None if there may be no more trials."""
 
     def has_time_for(self, trial: Trial) -> bool:
-        """Tell whether the trial could train one more epoch and report it before the deadline and its own limit."""
+        """Return whether the trial can report one more epoch before the deadline and its own time limit."""
 
 
 class Scheduler(ABC):
     """Decides which job runs next, and what a trial does after a report.
 
-    ``tests/contracts/scheduler_contract.py`` holds what each scheduler must do.
+    ``tests/contracts/scheduler_contract.py`` tests a scheduler.
     """
 
-    def on_start(self, state: StudyState) -> None:  # noqa: B027 (most need to know nothing before they are asked)
-        """Learn that the study begins to run; of a run that is resumed, all earlier reports have been told by now."""
+    def on_start(self, state: StudyState) -> None:  # noqa: B027  optional
+        """React to the start of the study; in a resumed run, after `on_report` for all earlier reports."""
 
     @abstractmethod
     def next_job(self, state: StudyState) -> Job | None:
         """Return the next job for a free worker, of a new trial or of one that is paused.
 
-        It is asked again after each job's end, so None means that there is nothing to do for now; and the study sets
-        the job's `seconds_left`.
+        This is called again after the end of each job, so None means that there is nothing to do for now. The study
+        sets the job's `seconds_left`.
         """
 
     @abstractmethod
     def on_report(self, report: EpochDone) -> Decision:
-        """Return what the trial that reported is to do.
+        """Return what the trial does next.
 
-        A run that is resumed tells the scheduler of all earlier reports first, and does not mind the answers.
+        In a resumed run, this is called for all earlier reports first, and the return values are ignored.
         """
 
-    def on_job_end(self, trial: Trial) -> None:  # noqa: B027 (most look at the trials when they are asked)
-        """Learn that a job of the trial has ended, and how: see ``trial.status``. This default learns nothing."""
+    def on_job_end(self, trial: Trial) -> None:  # noqa: B027  optional
+        """React to the end of a job of the trial, which has its new ``trial.status``."""

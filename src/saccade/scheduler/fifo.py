@@ -1,4 +1,4 @@
-"""First in, first out: each configuration is trained to its end, in the order in which it was proposed."""
+"""First in, first out: train each configuration to its end, in the order in which it was proposed."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from saccade.study.trial import Decision, Job, Status, Trial
 
 
 class FIFOScheduler(Scheduler):
-    """Train each trial to the end of its recipe before the next one begins.
+    """Train each trial to the end of its configuration before the next one starts.
 
-    It pauses none; those that are paused when it takes a search over are finished first.
+    Trials that are paused when a search is resumed are finished first.
     """
 
     def __init__(self) -> None:
         self._paused: deque[int] = deque()
 
     def next_job(self, state: StudyState) -> Job | None:
-        """Return the rest of a paused trial, or a new trial's only job."""
+        """Return the rest of a paused trial, or the only job of a new one."""
         while self._paused:
             trial = state.trials[self._paused.popleft()]
             if trial.status is Status.PAUSED and trial.reports and state.has_time_for(trial):
@@ -28,10 +28,10 @@ class FIFOScheduler(Scheduler):
         return None if new is None else Job(new.number, new.config, new.folder)
 
     def on_report(self, report: EpochDone) -> Decision:  # noqa: ARG002
-        """Let every trial go on."""
+        """Continue."""
         return Decision.CONTINUE
 
     def on_job_end(self, trial: Trial) -> None:
-        """Remember a trial that is paused."""
+        """Queue a trial that is paused."""
         if trial.status is Status.PAUSED:
             self._paused.append(trial.number)

@@ -1,19 +1,19 @@
-"""Hyperband: successive halving with several lengths of the first comparison side by side."""
+"""Hyperband: successive halving with several lowest rungs side by side."""
 
 from __future__ import annotations
 
+from saccade.checks import whole_number
 from saccade.scheduler.asha import ASHAScheduler, HalvingType
-from saccade.scheduler.options import whole_number
-from saccade.scheduler.rungs import Ladder
+from saccade.scheduler.rungs import Bracket
 
 
 class HyperbandScheduler(ASHAScheduler):
     """Asynchronous Hyperband (Li et al., JMLR 2018; Li et al., MLSys 2020).
 
-    Successive halving fails where the first epochs mislead. Hyperband shares the time out among *brackets*: the first
-    compares trials after `grace_epochs`, the next after η times as many, and so on; each is an `ASHAScheduler` of its
-    own. A bracket gets new trials in inverse proportion to the epochs that each brings about, so that all get about
-    the same time. Which bracket a trial belongs to is fixed by its number.
+    Successive halving fails if the first epochs are misleading. Hyperband divides the time among *brackets*: the first
+    one compares trials after `grace_epochs`, the next after η times as many, and so on; each works as `ASHAScheduler`.
+    The number of new trials of a bracket is inversely proportional to the epochs that each costs, so that all brackets
+    get about the same time. The bracket of a trial is determined by its number.
 
     Parameters
     ----------
@@ -21,32 +21,32 @@ class HyperbandScheduler(ASHAScheduler):
         The epoch of the highest rung, at which trials are stopped. None trains the best to the end of their
         configurations.
     grace_epochs : int
-        The epoch of the lowest rung of the first bracket. 0 compares the reports before the first epoch, where trials
-        make one.
+        The epoch of the lowest rung of the first bracket. 0 compares the reports before the first epoch, if
+        trials make one.
     reduction_factor : float
         η, above 1: one trial in η is trained η times as long.
     num_brackets : int or None
-        How many brackets; there are no more than rungs below `max_epochs`, plus one without comparisons. None takes all
-        of these, or 3 without `max_epochs`.
+        Number of brackets, at most that of the rungs below `max_epochs`, plus one without comparisons. None is that
+        maximum, or 3 without `max_epochs`.
     type : {"promotion", "stopping"}
-        What trials do at a rung: pause, or go on or stop at once. See `ASHAScheduler`.
+        At a rung, trials pause, or continue or stop at once; see `ASHAScheduler`.
 
     Attributes
     ----------
-    ladders : list of Ladder
+    brackets : list of Bracket
         The rungs of each bracket.
 
     Raises
     ------
     HyperparameterError
-        If a number cannot be.
+        If a number is out of range.
     UnknownNameError
         If there is no such type.
 
     Examples
     --------
     >>> scheduler = HyperbandScheduler(max_epochs=9)
-    >>> [ladder.epochs for ladder in scheduler.ladders]
+    >>> [bracket.epochs for bracket in scheduler.brackets]
     [[1, 3, 9], [3, 9], [9]]
     >>> [scheduler.bracket(trial) for trial in range(8)]
     [0, 1, 0, 2, 0, 1, 0, 0]
@@ -62,32 +62,32 @@ class HyperbandScheduler(ASHAScheduler):
     ) -> None:
         self.num_brackets = None if num_brackets is None else whole_number("num_brackets", num_brackets)
         super().__init__(max_epochs, grace_epochs, reduction_factor, type)
-        costs = [ladder.relative_cost for ladder in self.ladders]
-        self._shares = [1 / cost / sum(1 / other for other in costs) for cost in costs]
+        costs = [bracket.relative_cost for bracket in self.brackets]
+        self._fractions = [1 / cost / sum(1 / other for other in costs) for cost in costs]
         self._brackets: list[int] = []
         self._counts = [0] * len(costs)
 
     def bracket(self, trial: int) -> int:
         """Return the bracket, from 0, of the trial with that number, from 0."""
         while len(self._brackets) <= trial:
-            # The bracket that is furthest behind its share comes next.
+            # The bracket that is furthest behind its fraction of the trials comes next.
             num = len(self._brackets) + 1
-            lags = [share * num - count for share, count in zip(self._shares, self._counts, strict=True)]
+            lags = [fraction * num - count for fraction, count in zip(self._fractions, self._counts, strict=True)]
             bracket = lags.index(max(lags))
             self._brackets.append(bracket)
             self._counts[bracket] += 1
         return self._brackets[trial]
 
-    def _make_ladders(self) -> list[Ladder]:
-        whole = Ladder(self.grace_epochs, self.reduction_factor, self.max_epochs)
+    def _make_brackets(self) -> list[Bracket]:
+        whole = Bracket(self.grace_epochs, self.reduction_factor, self.max_epochs)
         if self.max_epochs is None:
             num = 3 if self.num_brackets is None else self.num_brackets
         else:
             num = min(len(whole.epochs), self.num_brackets or len(whole.epochs))
         return [
-            Ladder(self.grace_epochs, self.reduction_factor, self.max_epochs, num_skipped=skipped)
+            Bracket(self.grace_epochs, self.reduction_factor, self.max_epochs, num_skipped=skipped)
             for skipped in range(num)
         ]
 
-    def _ladder(self, trial: int) -> Ladder:
-        return self.ladders[self.bracket(trial)]
+    def _bracket_of(self, trial: int) -> Bracket:
+        return self.brackets[self.bracket(trial)]

@@ -1,4 +1,4 @@
-"""The median stopping rule: a trial that does worse than the average of most others is stopped."""
+"""The median stopping rule: stop a trial whose best score is below the average score of most others."""
 
 from __future__ import annotations
 
@@ -8,33 +8,33 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from saccade.checks import whole_number
 from saccade.events import EpochDone
 from saccade.scheduler.fifo import FIFOScheduler
-from saccade.scheduler.options import whole_number
 from saccade.study.trial import Decision
 
 
 class MedianScheduler(FIFOScheduler):
     """The median stopping rule (Golovin et al., Google Vizier: A Service for Black-Box Optimization, KDD 2017).
 
-    Trials are trained in the order in which they were proposed. One is stopped at an epoch when its best score so far
-    is below the median of the others' running averages: for each other trial that has come as far, the mean of its
-    scores up to this epoch. The rule needs no checkpoints, and no number of epochs: it compares curves of any length.
+    Trials are trained in the order in which they were proposed. A trial is stopped at an epoch if its best score so far
+    is below the median, over all other trials that have reached the epoch, of their mean scores up to it. The rule
+    needs no checkpoints, and works with curves of any length.
 
-    Reports before the first epoch, such as that of a linear probe, do not count. A trial's last epoch counts, but does
-    not stop it.
+    Reports before the first epoch, such as that of a linear probe, do not count. The last epoch of a trial counts, but
+    does not stop it.
 
     Parameters
     ----------
     grace_epochs : int
         No trial is stopped before this epoch.
     min_trials : int
-        No trial is stopped at an epoch that fewer others have reached.
+        No trial is stopped at an epoch that fewer other trials have reached.
 
     Raises
     ------
     HyperparameterError
-        If a number cannot be.
+        If a number is out of range.
 
     Examples
     --------
@@ -51,12 +51,12 @@ class MedianScheduler(FIFOScheduler):
         self._averages: dict[int, list[float]] = defaultdict(list)  # for each epoch, in order
 
     def on_report(self, report: EpochDone) -> Decision:
-        """Stop a trial whose best score is below the median of the others' averages."""
+        """Stop a trial whose best score is below the median of the other trials' mean scores."""
         if report.epoch < 1:
             return Decision.CONTINUE
         curve, others = self._curves[report.trial], self._averages[report.epoch]
         if report.epoch <= curve.epoch:
-            # A trial that was begun anew reports its first epochs again, and is not to be compared with itself.
+            # A trial that was restarted reports its first epochs again; it is not compared with itself.
             return Decision.CONTINUE
         curve.add(report.epoch, report.score)
         is_early = report.epoch < self.grace_epochs or len(others) < self.min_trials
@@ -69,7 +69,7 @@ class MedianScheduler(FIFOScheduler):
 
 @dataclass
 class _Curve:
-    """What is known of a trial's scores."""
+    """The last epoch, the best score and the mean score of a trial."""
 
     epoch: int = 0
     best: float = -math.inf
@@ -78,12 +78,12 @@ class _Curve:
 
     def add(self, epoch: int, score: float) -> None:
         self.epoch, self.best, self.num = epoch, max(self.best, score), self.num + 1
-        # No sum is kept: it could become infinite where no score is.
+        # A sum of finite scores could overflow.
         self.average += score / self.num - self.average / self.num
 
 
 def _median(values: Sequence[float]) -> float:
-    """Return the median of numbers that are in order."""
+    """Return the median of sorted numbers."""
     middle = len(values) // 2
     if len(values) % 2:
         return values[middle]

@@ -1,4 +1,4 @@
-"""The options of schedulers, checked."""
+"""Checks of scheduler options."""
 
 from __future__ import annotations
 
@@ -9,28 +9,13 @@ from typing import Any
 from saccade.errors import HyperparameterError
 
 
-def whole_number(name: str, value: Any, least: int = 1, what: str = "") -> int:
-    """Return a whole number that is large enough as Python's own.
-
-    Raises
-    ------
-    HyperparameterError
-        If it is none; the message ends with `what` the number means.
-    """
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
-        raise HyperparameterError(
-            f"{name} was given {value!r}; expected a whole number, {least} or more" + (f": {what}" if what else "")
-        )
-    return int(value)
-
-
 def reduction_factor_of(value: Any) -> float:
-    """Return η of successive halving as Python's own number.
+    """Return η of successive halving as a float.
 
     Raises
     ------
     HyperparameterError
-        If it is no number above 1.
+        If it is not a finite number above 1.
     """
     is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
     if not is_number or not 1 < value < math.inf:

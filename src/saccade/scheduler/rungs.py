@@ -1,4 +1,4 @@
-"""Rungs: the epochs at which trials are compared, and only the best of them are trained further."""
+"""Rungs: the epochs at which trials are compared, and from which only the best are trained further."""
 
 from __future__ import annotations
 
@@ -8,35 +8,35 @@ from bisect import bisect_left, insort
 from dataclasses import dataclass
 
 _Place = tuple[float, int]
-"""Minus a trial's score, and its number: the best trial comes first, the earlier one among equals."""
+"""The negative score of a trial and its number: the best trial comes first, the earliest among equals."""
 
-# What `choose_rungs` goes by, found by replaying the curves: from this many whole trainings on, one trial in 3 goes on
-# instead of one in 2; from this many on, the first comparison comes after this part of a training.
+# Chosen by replaying recorded curves (benchmarks.search_regret). From this many complete trainings in the time limit:
+# the first comparison after LATE_GRACE of a training; one trial in 3 is promoted instead of one in 2.
 _NUM_FOR_HARD_CHOICE, _NUM_FOR_LATE_GRACE, _LATE_GRACE = 4, 8, 0.04
 _NUM_TRIALS_FOR_HARD_CHOICE = 9
-"""With fewer trials there would not be two comparisons with one trial in 3."""
+"""With fewer trials, promoting one in 3 would leave fewer than two comparisons."""
 
 
 class Rung:
     """An epoch at which trials are compared.
 
-    All operations take logarithmic time in the number of trials (and a move of the list in memory).
+    All operations take logarithmic time in the number of trials, apart from shifting a list in memory.
 
     Parameters
     ----------
     epoch : int
         The epoch.
     reduction_factor : float
-        One trial of so many is in front.
+        η: the top fraction of the trials is 1/η.
     is_top : bool
-        Whether nothing is above it.
+        Whether this is the highest rung.
 
     Examples
     --------
     >>> rung = Rung(epoch=1, reduction_factor=2)
     >>> for trial, score in enumerate([0.1, 0.4, 0.3, 0.2]):
     ...     rung.enter(trial, score)
-    >>> [rung.is_in_front(trial) for trial in range(4)]
+    >>> [rung.in_top_fraction(trial) for trial in range(4)]
     [False, True, True, False]
     """
 
@@ -44,94 +44,93 @@ class Rung:
         self.epoch, self.reduction_factor, self.is_top = epoch, reduction_factor, is_top
         self._scores: dict[int, float] = {}
         self._failed: set[int] = set()
-        self._places: list[_Place] = []
-        self._paused: list[_Place] = []
-        self._finished: list[_Place] = []
+        self._places: list[_Place] = []  # sorted
+        self._paused: list[_Place] = []  # a heap
+        self._finished: list[_Place] = []  # a heap
 
     def __len__(self) -> int:
-        """Return how many trials have reached it, those that failed later among them."""
+        """Return the number of trials that have reached the rung, later failures included."""
         return len(self._places)
 
     @property
-    def num_in_front(self) -> int:
-        """How many trials are in front: the best 1/η of those that have reached it, rounded down."""
-        return int(len(self) / self.reduction_factor + 1e-9)  # 3 of 6.6 trials are not 2.9999
+    def num_top(self) -> int:
+        """Size of the top fraction: 1/η of the trials that have reached the rung, rounded down."""
+        return int(len(self) / self.reduction_factor + 1e-9)  # so that 6.6 / 2.2 is 3, not 2.9999
 
     def enter(self, trial: int, score: float) -> None:
-        """Take up the score with which a trial reached this rung; a second one is not minded."""
+        """Add the score with which a trial has reached the rung; a second score of the trial is ignored."""
         if trial not in self._scores:
             self._scores[trial] = score
             insort(self._places, (-score, trial))
 
-    def is_in_front(self, trial: int, *, at_least: int = 0) -> bool:
-        """Tell whether a trial that has reached this rung is one of those in front, or of the `at_least` best."""
-        return self._num_better((-self._scores[trial], trial)) < max(at_least, self.num_in_front)
+    def in_top_fraction(self, trial: int, *, at_least: int = 0) -> bool:
+        """Return whether a trial on the rung is in the top fraction, or among the `at_least` best."""
+        return self._num_better((-self._scores[trial], trial)) < max(at_least, self.num_top)
 
     def leads(self, trial: int) -> bool:
-        """Tell whether a trial that has reached this rung is the best of those that have not failed."""
+        """Return whether a trial is the best on the rung, apart from failed ones."""
         return trial == next((other for _, other in self._places if other not in self._failed), None)
 
     def fail(self, trial: int) -> None:
-        """Take note that a trial that has reached this rung has failed; it keeps its place."""
+        """Mark a trial on the rung as failed; it keeps its place."""
         self._failed.add(trial)
 
     def _num_better(self, place: _Place) -> int:
         return bisect_left(self._places, place)
 
     def pause(self, trial: int) -> None:
-        """Keep a trial that waits here, to be trained further or not."""
+        """Add a paused trial, which may be trained further."""
         heapq.heappush(self._paused, (-self._scores[trial], trial))
 
     def best_paused(self) -> _Place | None:
-        """Return the place of the best trial that waits; None if none does."""
+        """Return the place of the best paused trial; None without one."""
         return self._paused[0] if self._paused else None
 
     def has_promotable(self) -> bool:
-        """Tell whether one of the trials that wait is in front; the best one is, then."""
-        # If the best of those that wait is not in front, none of the others can be: so only one is looked at.
-        return bool(self._paused) and self._num_better(self._paused[0]) < self.num_in_front
+        """Return whether a paused trial, which is then the best one, is in the top fraction."""
+        return bool(self._paused) and self._num_better(self._paused[0]) < self.num_top
 
     def pop_paused(self) -> int:
-        """Let the best trial that waits go, and return its number."""
+        """Remove the best paused trial, and return its number."""
         return heapq.heappop(self._paused)[1]
 
     def finish(self, trial: int) -> None:
-        """Keep a trial that cannot be trained further, but that trials above are to be compared with."""
+        """Add a trial that cannot be trained further, but with which trials on higher rungs are compared."""
         heapq.heappush(self._finished, (-self._scores[trial], trial))
 
-    def pop_finished_in_front(self) -> int | None:
-        """Let the best trial that cannot be trained further go, if it is in front, and return its number."""
-        if self._finished and self._num_better(self._finished[0]) < self.num_in_front:
+    def pop_finished_in_top(self) -> int | None:
+        """Remove the best finished trial and return its number; None if it is not in the top fraction."""
+        if self._finished and self._num_better(self._finished[0]) < self.num_top:
             return heapq.heappop(self._finished)[1]
         return None
 
     def score(self, trial: int) -> float:
-        """Return the score with which a trial reached it."""
+        """Return the score with which a trial has reached the rung."""
         return self._scores[trial]
 
 
-class Ladder:
-    """Rungs at the epochs grace·η^k, each made when the first trial is on its way to it.
+class Bracket:
+    """Rungs at the epochs grace·η^k, each created when the first trial is on its way to it.
 
     Parameters
     ----------
     grace_epochs : int
-        The epoch of the lowest rung. 0 stands for the report before the first epoch, where there is one; the next
-        rungs are then 1·η^k.
+        The epoch of the lowest rung. 0 is the report before the first epoch, if there is one; the next rungs are then
+        1·η^k.
     reduction_factor : float
-        η: how many times as many epochs the next rung has, and how many trials one is chosen from.
+        η: the ratio of the epochs of two rungs, and of the numbers of trials on them.
     max_epochs : int or None
-        The epoch of the highest rung; None leaves the ladder without an end.
+        The epoch of the highest rung; None is no limit.
     num_skipped : int
-        How many of the lowest rungs to leave out.
+        Number of the lowest rungs to leave out.
 
     Examples
     --------
-    >>> Ladder(1, 3, 20).epochs
+    >>> Bracket(1, 3, 20).epochs
     [1, 3, 9, 20]
-    >>> Ladder(1, 3, 20, num_skipped=2).epochs
+    >>> Bracket(1, 3, 20, num_skipped=2).epochs
     [9, 20]
-    >>> Ladder(2, 3).rung(4).epoch
+    >>> Bracket(2, 3).rung(4).epoch
     162
     """
 
@@ -146,14 +145,14 @@ class Ladder:
 
     @property
     def epochs(self) -> list[int]:
-        """Epochs of the rungs: of all when there is an end, else of those that trials are on their way to."""
+        """Epochs of all rungs; without `max_epochs`, of those created so far."""
         if self.max_epochs is not None:
             while self.rung(len(self.rungs)) is not None:
                 pass
         return [rung.epoch for rung in self.rungs]
 
     def rung(self, level: int) -> Rung | None:
-        """Return the rung of that number, from 0; None above the top."""
+        """Return a rung by number, from 0; None above the highest."""
         while len(self.rungs) <= level and not (self.rungs and self.rungs[-1].is_top):
             epoch = self._next_epoch()
             self._num_passed += 1
@@ -165,45 +164,42 @@ class Ladder:
     def _next_epoch(self) -> int:
         power = self._num_passed - (1 if self.grace_epochs == 0 else 0)
         epoch = 0 if power < 0 else round(max(1, self.grace_epochs) * self.reduction_factor**power)
-        epoch = max(epoch, self._last_epoch + 1)  # a small η would round to the same epoch again
+        epoch = max(epoch, self._last_epoch + 1)  # with a small η, two powers may round to the same epoch
         self._last_epoch = epoch if self.max_epochs is None else min(epoch, self.max_epochs)
         return self._last_epoch
 
     @property
     def relative_cost(self) -> float:
-        """Epochs that the ladder costs for each trial that begins on it, when one in η is trained to the next rung.
-
-        A ladder without an end counts for its first rung alone.
-        """
+        """Epochs trained per trial that starts in the bracket; without `max_epochs`, up to the first rung only."""
         first = self.rung(0)
         assert first is not None
         num_promotions = len(self.epochs) - 1 if self.max_epochs is not None else 0
-        # At each further rung there are an η-th of the trials, which are trained for (η - 1) times as long as before.
+        # Each further rung has 1/η of the trials, which are trained for (η - 1) times as long as before.
         return max(1, first.epoch) * (1 + num_promotions * (1 - 1 / self.reduction_factor))
 
 
 @dataclass
-class Climber:
-    """Where a trial stands on its ladder.
+class TrialProgress:
+    """The position of a trial in its bracket.
 
     Attributes
     ----------
     trial : int
         The trial's number.
-    ladder : Ladder
-        The ladder that it is on.
+    bracket : Bracket
+        Its bracket.
     level : int
-        How many rungs it has reached, which is also the number of the next one.
+        Number of rungs that it has reached, which is the number of the next one.
     is_on_rung : bool
-        Whether it has not been trained any further since it reached the last one.
+        Whether it has not been trained further since the last rung.
     is_over : bool
-        Whether it was told to stop, or has ended.
+        Whether it has ended, or was told to stop.
     last_score : float or None
-        The score that it reported last.
+        The score of its last report.
     """
 
     trial: int
-    ladder: Ladder
+    bracket: Bracket
     level: int = 0
     is_on_rung: bool = False
     is_over: bool = False
@@ -211,18 +207,18 @@ class Climber:
 
     @property
     def rung(self) -> Rung | None:
-        """The last rung that it has reached."""
-        return self.ladder.rung(self.level - 1) if self.level else None
+        """The last rung that the trial has reached."""
+        return self.bracket.rung(self.level - 1) if self.level else None
 
     @property
     def next_rung(self) -> Rung | None:
-        """The rung that it climbs to; None when it is at the top."""
-        return self.ladder.rung(self.level)
+        """The next rung; None on the highest."""
+        return self.bracket.rung(self.level)
 
     def report(self, epoch: int, score: float) -> None:
-        """Train up to an epoch, past as many rungs as there are.
+        """Enter all rungs up to an epoch.
 
-        An epoch that is reported again, because a trial was begun anew, is below the next rung and changes nothing.
+        An epoch that is reported again, because the trial was restarted, is below the next rung and changes nothing.
         """
         self.last_score, self.is_on_rung, self.is_over = score, False, False
         while (rung := self.next_rung) is not None and epoch >= rung.epoch:
@@ -230,7 +226,7 @@ class Climber:
             self.level, self.is_on_rung = self.level + 1, True
 
     def end(self) -> None:
-        """Stand with the last score at the rung that it was on its way to."""
+        """Enter the next rung with the last score: the trial has ended before it."""
         if self.is_over or self.last_score is None:
             return
         self.is_over = True
@@ -240,13 +236,13 @@ class Climber:
         self._finish_on_rung()
 
     def fail(self) -> None:
-        """Lead nowhere any more."""
+        """Mark the trial as failed on all rungs that it has reached."""
         for level in range(self.level):
-            if (rung := self.ladder.rung(level)) is not None:
+            if (rung := self.bracket.rung(level)) is not None:
                 rung.fail(self.trial)
 
-    def climb(self) -> None:
-        """Stand at the next rung with the score that it had at this one: a trial that cannot be trained further."""
+    def promote(self) -> None:
+        """Enter the next rung with the score of this one: the trial cannot be trained further."""
         if self.rung is not None and self.next_rung is not None:
             self.next_rung.enter(self.trial, self.rung.score(self.trial))
             self.level += 1
@@ -258,22 +254,23 @@ class Climber:
 
 
 def choose_rungs(max_epochs: int, time_limit_s: float, epoch_s: float, num_workers: int = 1) -> tuple[int, float]:
-    """Return `grace_epochs` and `reduction_factor` for a search of so much time.
+    """Return `grace_epochs` and `reduction_factor` for a search with a time limit.
 
-    What counts is how many trials the time could train in full. When these are few, trials are compared from the first
-    epoch on, and of each two one goes on; where there is more time, the comparison may be later and harder. On recorded
-    curves of fine-tuning of 50 epochs, the choice moves the regret little, and these choices were among the best.
+    They depend on the number of complete trainings that the time allows. With few, trials are compared from the first
+    epoch on, and one in two is promoted; with more, the first comparison is later and one in three is promoted. On
+    recorded curves of fine-tuning over 50 epochs (`benchmarks.search_regret`) this was among the best rules; the
+    differences are small.
 
     Parameters
     ----------
     max_epochs : int
-        Epochs of a whole training.
+        Epochs of a complete training.
     time_limit_s : float
         Seconds for the search; inf without a limit.
     epoch_s : float
-        Seconds that an epoch of a typical trial takes.
+        Seconds of an epoch of a typical trial.
     num_workers : int
-        How many trials are trained at once.
+        Number of trials that are trained at once.
 
     Examples
     --------
@@ -283,25 +280,24 @@ def choose_rungs(max_epochs: int, time_limit_s: float, epoch_s: float, num_worke
     (2, 3.0)
     """
     epochs_in_a_row = time_limit_s / epoch_s if epoch_s > 0 else math.inf
-    # No trial can be trained for longer than the time limit, however many are trained at once.
+    # No trial can be trained for longer than the time limit, however many workers there are.
     longest = max(1.0, min(max_epochs, epochs_in_a_row))
-    num_whole = num_workers * epochs_in_a_row / longest
-    grace_epochs = max(1, int(longest * _LATE_GRACE)) if num_whole >= _NUM_FOR_LATE_GRACE else 1
-    return grace_epochs, 3.0 if num_whole >= _NUM_FOR_HARD_CHOICE else 2.0
+    num_complete = num_workers * epochs_in_a_row / longest
+    grace_epochs = max(1, int(longest * _LATE_GRACE)) if num_complete >= _NUM_FOR_LATE_GRACE else 1
+    return grace_epochs, 3.0 if num_complete >= _NUM_FOR_HARD_CHOICE else 2.0
 
 
 def choose_rungs_for(num_trials: float, max_epochs: int) -> tuple[int, float]:
-    """Return `grace_epochs` and `reduction_factor` for a search of so many trials that has all the time that it wants.
+    """Return `grace_epochs` and `reduction_factor` for a number of trials without a time limit.
 
-    There are as many comparisons as it takes to come from all trials to one, so that no epochs go into comparisons that
-    have nothing left to choose from: with few trials the first one is late.
+    There are as many rungs as reduce all trials to one. So with few trials the first comparison is late.
 
     Parameters
     ----------
     num_trials : float
-        How many trials there will be; inf is not known.
+        Number of trials; inf if it is not known.
     max_epochs : int
-        Epochs of a whole training.
+        Epochs of a complete training.
 
     Examples
     --------

@@ -5,8 +5,9 @@ This module imports Optuna, so import it where a sampler is made.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
-from optuna._gp.acqf import BaseAcquisitionFunc
 from optuna.samplers import GPSampler
 
 NUM_DRAWS = 512
@@ -28,13 +29,13 @@ class QuickGPSampler(GPSampler):
     3.26 (means over four seeds), and on a space with categorical parameters they were the same.
     """
 
-    def _optimize_acqf(self, acqf: BaseAcquisitionFunc, best_params: np.ndarray | None) -> np.ndarray:
+    def _optimize_acqf(self, acqf: Any, best_params: np.ndarray | None) -> np.ndarray:
         """Return the point that is found; Optuna offers this method to be overridden.
 
         Parameters
         ----------
         acqf
-            Judges points.
+            Optuna's acquisition function, which has no public type.
         best_params : ndarray of float64, shape (num_points, num_dimensions), or None
             Points to start from as well.
         """

@@ -13,7 +13,7 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from saccade.errors import HyperparameterError
+from saccade.checks import whole_number
 from saccade.searcher.observations import Observation, Observations
 from saccade.searcher.random_search import RandomSearcher
 from saccade.space import Categorical, Dict, Int, Real, Space, encode, from_optuna, parameters
@@ -199,11 +199,7 @@ class ModelSearcher(OptunaSearcher):
         num_startup_trials: int = 10,
     ) -> None:
         super().__init__(space, seed=seed, starting_configs=starting_configs, first_is_default=first_is_default)
-        if not isinstance(num_startup_trials, int) or isinstance(num_startup_trials, bool) or num_startup_trials < 1:
-            raise HyperparameterError(
-                f"num_startup_trials is {num_startup_trials!r}; it must be a whole number of at least 1."
-            )
-        self.num_startup_trials = num_startup_trials
+        self.num_startup_trials = whole_number("num_startup_trials", num_startup_trials)
         num_dimensions = len(encode(self.space, self.space.default))
         self._observations = Observations(num_needed=num_dimensions + 1)
         self._trials: dict[int, FrozenTrial] = {}

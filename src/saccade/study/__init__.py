@@ -1,1 +1,1 @@
-"""The study: trials, jobs, their life, and the journal from which they are restored."""
+"""The study: trials, their jobs, and the event log from which they are restored."""

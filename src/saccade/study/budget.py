@@ -1,4 +1,4 @@
-"""How much time is left: for the search, for one trial, for one more epoch of it."""
+"""The time that is left: for the search, for one trial, for one more epoch of it."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from saccade.deadline import Deadline
 from saccade.study.trial import Trial
 
 Reserve = float | Callable[[], float]
-"""Seconds to leave alone before a deadline; or who tells how many, from what has been measured by then."""
+"""Seconds before a deadline that are not used for training; or a function that returns them."""
 
 
 class Budget:
-    """The time of a search, and what may still be begun in it.
+    """The time of a search.
 
     Parameters
     ----------
     deadline : Deadline
-        When everything must be over.
+        When the search must have ended.
     reserve_s : float or callable
-        Seconds before the deadline that training leaves alone. A callable is asked again and again.
+        Seconds before the deadline that are not used for training. A callable is called again for every decision.
     trial_time_limit_s : float or None
-        Seconds of training that one trial may have, in all of its jobs.
+        Seconds of training for one trial, over all of its jobs.
 
     Examples
     --------
     >>> from saccade.events import EpochDone
     >>> budget = Budget(Deadline(None), 0.0, trial_time_limit_s=10.0)
-    >>> trial = Trial(0, {}, reports=[EpochDone(0, 1, 0.5, seconds=4.0, checkpoint="a file")])
+    >>> trial = Trial(0, {}, reports=[EpochDone(0, 1, 0.5, seconds=4.0, checkpoint="last-0001")])
     >>> budget.seconds_left_for(trial), budget.has_time_for(trial)
     (6.0, True)
     """
@@ -37,7 +37,7 @@ class Budget:
         self.deadline = deadline
         self.reserve_s = reserve_s
         self.trial_time_limit_s = math.inf if trial_time_limit_s is None else float(trial_time_limit_s)
-        self._least_first_epoch_s = math.inf
+        self._shortest_first_epoch_s = math.inf
 
     @property
     def seconds_left(self) -> float:
@@ -49,27 +49,27 @@ class Budget:
         return min(self.seconds_left, self.trial_time_limit_s - trial.seconds)
 
     def learn(self, trial: Trial) -> None:
-        """Learn from a trial's latest report what a first epoch costs."""
+        """Update the duration of the shortest first epoch from a trial's latest report."""
         if len(trial.reports) == 1:
-            self._least_first_epoch_s = min(self._least_first_epoch_s, trial.reports[0].seconds)
+            self._shortest_first_epoch_s = min(self._shortest_first_epoch_s, trial.reports[0].seconds)
 
     def has_time_for_a_trial(self) -> bool:
-        """Tell whether a new trial could report in time, as far as those before it tell; the first one always can."""
-        return math.isinf(self._least_first_epoch_s) or self.seconds_left > self._least_first_epoch_s
+        """Return whether a new trial could report in time, judging by the trials so far; True before the first."""
+        return math.isinf(self._shortest_first_epoch_s) or self.seconds_left > self._shortest_first_epoch_s
 
     def has_time_for(self, trial: Trial) -> bool:
-        """Tell whether a trial that is not running could report one more epoch in time."""
+        """Return whether a trial that is not running could report one more epoch in time."""
         if not trial.reports:
             return self.has_time_for_a_trial()
         return self.seconds_left > _next_report_s(trial) and self.has_own_time(trial)
 
     def has_own_time(self, trial: Trial) -> bool:
-        """Tell whether the trial's own limit leaves it one more epoch."""
+        """Return whether the trial's own limit leaves time for one more epoch."""
         return math.isinf(self.trial_time_limit_s) or self.trial_time_limit_s - trial.seconds >= _next_report_s(trial)
 
 
 def _next_report_s(trial: Trial) -> float:
-    """Return what the next epoch will cost if it costs as much as the last, epochs to be trained again included."""
+    """Return the duration of the next epoch if it is that of the last one, plus that of epochs to be trained again."""
     last = trial.reports[-1]
     again_s = 0.0 if last.checkpoint is not None else sum(report.seconds for report in trial.reports)
     return again_s + last.seconds

@@ -1,4 +1,4 @@
-"""Values as JSON, so that they come back as what they were: tuples, sets, numbers that are not finite, odd keys."""
+"""Python values as JSON and back, without loss: tuples, sets, non-finite numbers, keys that are not strings."""
 
 from __future__ import annotations
 
@@ -12,25 +12,22 @@ _COLLECTIONS: dict[str, Callable[[list[Any]], Any]] = {"!tuple": tuple, "!set": 
 
 
 class LostObjectError(ValueError):
-    """Something of which JSON kept no more than its `repr`, which is the message."""
+    """A value was stored as its `repr` only, which is the message."""
 
 
-def to_json_value(value: Any, encode_object: Callable[[Any], Any] | None) -> Any:
-    """Return something that JSON has and that `from_json_value` makes the same value of.
+def to_json_value(value: Any) -> Any:
+    """Return a JSON value from which `from_json_value` restores the value.
 
-    What JSON lacks is written as an object whose one key begins with an exclamation mark.
+    What JSON lacks becomes an object with a single key that starts with an exclamation mark.
 
     Parameters
     ----------
     value
-        Anything. Scalars of NumPy and torch become Python's.
-    encode_object
-        Called with objects of other kinds; returns something that JSON has, or raises TypeError. Without it, or when it
-        raises, only the `repr` is kept.
+        Any value. Scalars of NumPy and torch become Python's. Of objects that JSON lacks, the `repr` is stored.
 
     Examples
     --------
-    >>> to_json_value({"betas": (0.9, math.inf)}, None)
+    >>> to_json_value({"betas": (0.9, math.inf)})
     {'betas': {'!tuple': [0.9, {'!float': 'inf'}]}}
     """
     value = plain(value)
@@ -40,54 +37,47 @@ def to_json_value(value: Any, encode_object: Callable[[Any], Any] | None) -> Any
     if kind is float:
         return value if math.isfinite(value) else {"!float": str(value)}
     if kind is list:
-        return [to_json_value(part, encode_object) for part in value]
+        return [to_json_value(part) for part in value]
     if kind is dict:
         if all(type(key) is str for key in value) and _tag(value) is None:
-            return {key: to_json_value(part, encode_object) for key, part in value.items()}
-        return {"!dict": [[to_json_value(part, encode_object) for part in item] for item in value.items()]}
+            return {key: to_json_value(part) for key, part in value.items()}
+        return {"!dict": [[to_json_value(part) for part in item] for item in value.items()]}
     if kind in (tuple, set, frozenset):
-        return {f"!{kind.__name__}": [to_json_value(part, encode_object) for part in value]}
-    if encode_object is not None:
-        try:
-            return {"!object": encode_object(value)}
-        except TypeError:
-            pass
+        return {f"!{kind.__name__}": [to_json_value(part) for part in value]}
     return {"!lost": repr(value)}
 
 
-def from_json_value(value: Any, decode_object: Callable[[Any], Any] | None) -> Any:
-    """Return the value that `to_json_value` was given.
+def from_json_value(value: Any) -> Any:
+    """Return the value from which `to_json_value` made this one.
 
     Raises
     ------
     LostObjectError
-        When something could not be kept, or there is no `decode_object` for it.
+        If only a `repr` was stored.
 
     Examples
     --------
-    >>> from_json_value({"betas": {"!tuple": [0.9, {"!float": "inf"}]}}, None)
+    >>> from_json_value({"betas": {"!tuple": [0.9, {"!float": "inf"}]}})
     {'betas': (0.9, inf)}
     """
     if isinstance(value, list):
-        return [from_json_value(part, decode_object) for part in value]
+        return [from_json_value(part) for part in value]
     if not isinstance(value, dict):
         return value
     tag = _tag(value)
     if tag is None:
-        return {key: from_json_value(part, decode_object) for key, part in value.items()}
+        return {key: from_json_value(part) for key, part in value.items()}
     inner = value[tag]
     if tag == "!float":
         return float(inner)
     if tag in _COLLECTIONS:
-        return _COLLECTIONS[tag](from_json_value(inner, decode_object))
+        return _COLLECTIONS[tag](from_json_value(inner))
     if tag == "!dict":
-        return dict(from_json_value(inner, decode_object))
-    if tag == "!object" and decode_object is not None:
-        return decode_object(inner)
+        return dict(from_json_value(inner))
     raise LostObjectError(str(inner))
 
 
 def _tag(value: dict[Any, Any]) -> str | None:
-    """Return the one key of a dict if it begins as a tag does."""
+    """Return the single key of a dict if it starts with an exclamation mark."""
     key = next(iter(value)) if len(value) == 1 else None
     return key if isinstance(key, str) and key.startswith("!") else None

@@ -1,4 +1,4 @@
-"""Several objectives at once: what a network may cost besides its score, and which trials are worth choosing from."""
+"""Several objectives: the score and the costs of a network, and the Pareto front of trials."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from saccade.errors import HyperparameterError, UnknownNameError
 from saccade.study.trial import Status, Trial
 
 COSTS = {"latency": "latency_ms", "params": "num_params", "bytes": "num_bytes"}
-"""What may be asked to be small, and the figure of a trial's reports that tells it."""
+"""The costs that can be objectives, and their metrics in the reports of a trial."""
 
 SCORE = "score"
-"""The figure that chooses, whatever it is; its own name, such as ``accuracy``, says the same."""
+"""The objective that is the metric for model selection; the name of the metric, such as ``accuracy``, is a synonym."""
 
 _SHAPING = ("model", "img_size", "in_chans", "tta", "amp")
-"""Hyperparameters on which a network's costs depend; all others only decide what its weights are."""
+"""Hyperparameters on which the costs of a network depend; all others only affect its weights."""
 
 
 def check_objectives(given: Any) -> list[str]:
-    """Return the objectives, seen to be a list of names, that of the score once among them.
+    """Return the objectives as a list of names with at most one score.
 
     Raises
     ------
-    HyperparameterError, UnknownNameError
-        When they are not.
+    HyperparameterError
+        If `given` is not such a list, or a string of names with commas.
 
     Examples
     --------
@@ -40,33 +40,33 @@ def check_objectives(given: Any) -> list[str]:
     scores = [name for name in names if name not in COSTS]
     if names and not scores:
         raise HyperparameterError(
-            f"objectives was given {given!r}, which is all about costs; name the score too: "
+            f"objectives was given {given!r}, which has only costs; add the score: "
             f"{['accuracy', *names]} or {[SCORE, *names]}"
         )
     if len(scores) > 1:
         raise HyperparameterError(
-            f"objectives was given {given!r}; expected one score, and besides any of {list(COSTS)}, but there are "
+            f"objectives was given {given!r}; expected one score and any of {list(COSTS)}, but there are the scores "
             f"{scores}"
         )
     return names
 
 
 def check_score_name(objectives: Sequence[str], metric: str) -> None:
-    """See that the objective which is no cost is the figure that judges trials.
+    """Check that the objective that is not a cost is the metric for model selection.
 
     Raises
     ------
     UnknownNameError
-        When it is another one, or none at all.
+        If it is another name.
     """
     for name in objectives:
         if name not in (*COSTS, SCORE, metric):
             error = UnknownNameError.of("objective", name, [metric, SCORE, *COSTS])
-            raise UnknownNameError(f"{error} Trials are judged by eval_metric, which is {metric!r} here")
+            raise UnknownNameError(f"{error} Trials are selected by eval_metric, which is {metric!r}")
 
 
 def cost_names(objectives: Sequence[str]) -> list[str]:
-    """Return the figures that are to be small.
+    """Return the metrics of the costs among the objectives.
 
     Examples
     --------
@@ -77,40 +77,40 @@ def cost_names(objectives: Sequence[str]) -> list[str]:
 
 
 def same_costs(config: Mapping[str, Any]) -> Hashable:
-    """Return a key that configurations have in common whose networks cost the same."""
+    """Return a key that is equal for configurations whose networks have the same costs."""
     return tuple(repr(config.get(name)) for name in _SHAPING)
 
 
 def trial_costs(trials: Sequence[Trial], objectives: Sequence[str]) -> dict[int, dict[str, float]]:
     """Return the costs of each trial that has reported.
 
-    A network takes as long whatever its weights are, and what else a machine does can only make a measurement longer.
-    So the shortest time that was measured of a network counts for all trials that have it.
+    The latency of a network does not depend on its weights, and other load of the machine only increases it. So the
+    shortest latency that was measured for a network counts for all trials with that network.
 
     Returns
     -------
     dict
-        By trial number: a figure for each of `cost_names`, less of which is better.
+        By trial number: the value of each of `cost_names`; lower is better.
     """
     names = cost_names(objectives)
     least: dict[Hashable, dict[str, float]] = {}
     for trial in trials:
-        known = least.setdefault(same_costs(trial.config), {})
+        lowest = least.setdefault(same_costs(trial.config), {})
         for report in trial.reports:
             for name in names:
                 if name in report.metrics:
-                    known[name] = min(report.metrics[name], known.get(name, float("inf")))
+                    lowest[name] = min(report.metrics[name], lowest.get(name, float("inf")))
     return {trial.number: least[same_costs(trial.config)] for trial in trials if trial.reports}
 
 
 def pareto_front(trials: Sequence[Trial], objectives: Sequence[str]) -> list[Trial]:
-    """Return the trials than which no other is better in one objective and at least as good in all.
+    """Return the trials that no other trial dominates: is better in one objective, and not worse in any.
 
     Returns
     -------
     list of Trial
-        The highest score first. Of trials that are equal in everything there is the earliest. Failed ones, and those
-        without a report, are never among them.
+        The highest score first. Of trials with equal objectives, only the earliest is returned; trials that failed or
+        have no report are left out.
 
     Examples
     --------
@@ -125,13 +125,13 @@ def pareto_front(trials: Sequence[Trial], objectives: Sequence[str]) -> list[Tri
     """
     costs = trial_costs(trials, objectives)
 
-    def by_worth(trial: Trial) -> tuple[float, ...]:
+    def sort_key(trial: Trial) -> tuple[float, ...]:
         assert trial.best_report is not None
         return (-trial.best_report.score, *costs[trial.number].values(), trial.number)
 
     usable = [trial for trial in trials if trial.best_report is not None and trial.status is not Status.FAILED]
     front: list[Trial] = []
-    for trial in sorted(usable, key=by_worth):  # those before it have at least its score, so only costs can tell
+    for trial in sorted(usable, key=sort_key):  # those before it have at least its score, so only costs matter
         own = costs[trial.number]
         if not any(all(costs[other.number][name] <= own[name] for name in own) for other in front):
             front.append(trial)

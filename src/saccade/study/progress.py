@@ -1,4 +1,4 @@
-"""What a run shows while it works: live bars on a terminal, plain lines elsewhere, nothing when told to be silent."""
+"""The progress of a run on standard error: live bars on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -15,28 +15,27 @@ from saccade.events import (
     Event,
     JobDone,
     JobFailed,
+    JobStarted,
     Progressed,
     RunFinished,
     RunStarted,
-    TrialStarted,
+    TrialCreated,
     Warned,
 )
 from saccade.study.trial import Trial
 
 
 class ProgressDisplay:
-    """Tells a person what happens, on standard error.
-
-    Use it as a context manager; call it with events.
+    """Shows events; use it as a context manager.
 
     Parameters
     ----------
     verbosity : int
         0 is silent; 1 shows warnings, failures and the result; 2 shows trials as well; 3 shows every epoch.
     metric : str
-        The name of the score.
+        Name of the metric.
     console : rich.console.Console or None
-        Where to write.
+        Where to write; None is standard error.
     """
 
     def __init__(self, verbosity: int, metric: str, console: Console | None = None) -> None:
@@ -47,7 +46,8 @@ class ProgressDisplay:
         self._live = Progress(*columns, console=self.console, transient=True) if is_live else None
         self._bars: dict[object, TaskID] = {}
         self._best: dict[int, EpochDone] = {}
-        self._num_epochs: dict[int, int] = {}  # that each trial asks for
+        self._num_epochs: dict[int, int] = {}  # of each trial's configuration
+        self._new: set[int] = set()  # trials whose first job has not started
 
     def __enter__(self) -> ProgressDisplay:  # noqa: PYI034  Self is newer than Python 3.10
         if self._live:
@@ -58,35 +58,57 @@ class ProgressDisplay:
         if self._live:
             self._live.stop()
 
-    def __call__(self, event: Event) -> None:
+    def __call__(self, event: Event) -> None:  # noqa: C901  one case for each event
         """Show one event."""
         match event:
             case RunStarted():
-                self._say(2, f"[bold]saccade[/bold] run in {escape(event.folder)}  [dim]({_limits(event)})[/dim]")
+                time = "no time limit" if event.time_limit_s is None else f"time limit {_seconds(event.time_limit_s)}"
+                num = event.num_trials
+                trials = "any number of trials" if num is None else "1 trial" if num == 1 else f"{num} trials"
+                self._print(2, f"[bold]saccade[/bold] run in {escape(event.folder)}  [dim]({time}, {trials})[/dim]")
             case Progressed():
                 self._bar(event.what, event.what, event.done, event.total)
             case DataReady():
-                self._say(2, _data_line(event))
+                classes = f", {event.num_classes} classes" if event.num_classes else ""
+                num_images = f"{event.num_train} training images, {event.num_val} validation images{classes}"
+                self._print(2, f"{num_images}  [dim]decoded in {_seconds(event.seconds)}[/dim]")
             case Warned():
-                self._say(1, f"[yellow]warning:[/yellow] {escape(event.text)}")
-            case TrialStarted():
-                self._trial_started(event)
+                self._print(1, f"[yellow]warning:[/yellow] {escape(event.text)}")
+            case TrialCreated():
+                self._new.add(event.trial)
+                self._num_epochs[event.trial] = event.config.get("epochs") or 0
+                self._print(2, f"trial {event.trial}  [dim]{escape(_config(event.config))}[/dim]")
+            case JobStarted():
+                if event.trial not in self._new:
+                    self._print(2, f"trial {event.trial}  [dim]continues[/dim]")
+                self._new.discard(event.trial)
+                self._bar(event.trial, f"trial {event.trial}", 0, self._num_epochs.get(event.trial, 0))
             case EpochDone():
-                self._epoch(event)
+                best = self._best.get(event.trial)
+                if best is None or event.score > best.score:
+                    self._best[event.trial] = event
+                name = f"trial {event.trial}"
+                self._bar(event.trial, name, event.epoch, self._num_epochs.get(event.trial) or event.epoch)
+                text = f"  {name}  epoch {event.epoch}  {self._score(event)}  [dim]{_seconds(event.seconds)}[/dim]"
+                self._print(3, text)
             case JobDone():
-                self._job_done(event)
+                self._end_bar(event.trial)
+                if best := self._best.get(event.trial):
+                    reason = event.reason or ("paused" if event.status == "paused" else "")
+                    why = f"  [dim]{escape(reason)}[/dim]" if reason else ""
+                    self._print(2, f"  trial {event.trial}  {self._score(best)} in epoch {best.epoch}{why}")
             case JobFailed():
                 self._end_bar(event.trial)
-                self._say(1, f"trial {event.trial}  [red]failed:[/red] {escape(event.reason)}")
-                self._say(3, escape(event.traceback))
+                self._print(1, f"trial {event.trial}  [red]failed:[/red] {escape(event.reason)}")
+                self._print(3, escape(event.traceback))
             case RunFinished() if event.score is not None:
                 best = self._best.get(event.best_trial or 0)
-                figure = self._figure(best) if best else f"{self.metric} {event.score:.4f}"
-                text = f"best: trial {event.best_trial}, {figure} on the validation images"
-                self._say(1, f"[bold]{text}[/bold]  [dim]{_seconds(event.seconds)} in all[/dim]")
+                score = self._score(best) if best else f"{self.metric} {event.score:.4f}"
+                text = f"best: trial {event.best_trial}, {score} on the validation images"
+                self._print(1, f"[bold]{text}[/bold]  [dim]{_seconds(event.seconds)} in all[/dim]")
 
     def recall(self, trials: Sequence[Trial]) -> None:
-        """Take note of what earlier sessions of the same run have done."""
+        """Add the trials of earlier sessions of the same run."""
         for trial in trials:
             self._num_epochs[trial.number] = trial.config.get("epochs") or 0
             if trial.best_report is not None:
@@ -94,35 +116,13 @@ class ProgressDisplay:
         if self._best:
             best = max(self._best.values(), key=lambda report: report.score)
             num = "1 trial" if len(trials) == 1 else f"{len(trials)} trials"
-            self._say(2, f"going on after {num}, the best of which has {self._figure(best)}")
+            self._print(2, f"resuming after {num}, the best of which has {self._score(best)}")
 
-    def _trial_started(self, event: TrialStarted) -> None:
-        is_new = event.trial not in self._num_epochs
-        self._num_epochs[event.trial] = event.config.get("epochs") or 0
-        what = escape(_config(event.config)) if is_new else "goes on"
-        self._say(2, f"trial {event.trial}  [dim]{what}[/dim]")
-        self._bar(event.trial, f"trial {event.trial}", 0, self._num_epochs[event.trial])
-
-    def _epoch(self, event: EpochDone) -> None:
-        best = self._best.get(event.trial)
-        if best is None or event.score > best.score:
-            self._best[event.trial] = event
-        name = f"trial {event.trial}"
-        self._bar(event.trial, name, event.epoch, self._num_epochs.get(event.trial) or event.epoch)
-        self._say(3, f"  {name}  epoch {event.epoch}  {self._figure(event)}  [dim]{_seconds(event.seconds)}[/dim]")
-
-    def _job_done(self, event: JobDone) -> None:
-        self._end_bar(event.trial)
-        if best := self._best.get(event.trial):
-            reason = event.reason or ("paused" if event.status == "paused" else "")
-            why = f"  [dim]{escape(reason)}[/dim]" if reason else ""
-            self._say(2, f"  trial {event.trial}  {self._figure(best)} in epoch {best.epoch}{why}")
-
-    def _figure(self, event: EpochDone) -> str:
-        """Return the metric in its own sense: of an error, less is better, though its score is negative."""
+    def _score(self, event: EpochDone) -> str:
+        """Return the metric: where lower values are better, the score is its negative."""
         return f"{self.metric} {event.metrics.get(self.metric, event.score):.4f}"
 
-    def _say(self, level: int, text: str) -> None:
+    def _print(self, level: int, text: str) -> None:
         if self.verbosity >= level and text:
             self.console.print(text, highlight=False)
 
@@ -138,21 +138,6 @@ class ProgressDisplay:
     def _end_bar(self, key: object) -> None:
         if self._live is not None and key in self._bars:
             self._live.remove_task(self._bars.pop(key))
-
-
-def _limits(event: RunStarted) -> str:
-    time = "no time limit" if event.time_limit_s is None else f"time limit {_seconds(event.time_limit_s)}"
-    num = event.num_trials
-    trials = "as many trials as it allows" if num is None else "1 trial" if num == 1 else f"{num} trials"
-    return f"{time}, {trials}"
-
-
-def _data_line(event: DataReady) -> str:
-    classes = f", {event.num_classes} classes" if event.num_classes else ""
-    return (
-        f"{event.num_train} images to learn from, {event.num_val} to be judged by{classes}  "
-        f"[dim]decoded in {_seconds(event.seconds)}[/dim]"
-    )
 
 
 def _config(config: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""The best trial and the failed ones, kept up as a search goes on, so that nobody has to look through all trials."""
+"""The best trial and the failed ones, kept up to date so that no decision has to scan all trials."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from saccade.errors import SearchFailedError
 from saccade.study.trial import Status, Trial
 
 NUM_FAILURES = 10
-"""When this many trials have failed, all that there were and all for the same reason, no more are begun."""
+"""A search ends if this many trials have failed for the same reason, and none has not failed."""
 
 
 class Standings:
-    """Which trial leads, and which have failed; it looks at the trials as they are when it is asked.
+    """The best trial, and the reasons of those that failed.
 
     Parameters
     ----------
     trials : list of Trial
-        The trials of a study by number; the study adds to it.
+        The trials of a study by number; the study appends to the list.
 
     Examples
     --------
@@ -34,7 +34,7 @@ class Standings:
 
     def __init__(self, trials: Sequence[Trial]) -> None:
         self._trials = trials
-        # The best score comes first, the earlier trial among equals. What is no longer true is dropped when it is met.
+        # A heap: the best score first, the earliest trial among equals. Outdated entries are dropped when met.
         self._scores: list[tuple[float, int]] = []
         self._reasons: set[str] = set()
         self._num_failed = 0
@@ -53,34 +53,35 @@ class Standings:
 
     @property
     def is_hopeless(self) -> bool:
-        """Whether all trials have failed, and enough of them, for one and the same reason."""
+        """Whether all of at least `NUM_FAILURES` trials have failed for the same reason."""
         num = len(self._trials)
         return num >= NUM_FAILURES and num == self._num_failed and len(self._reasons) == 1
 
     def scored(self, trial: Trial) -> None:
-        """Take note of a trial that has reported."""
+        """Add a trial that has reported."""
         if trial.best_report is not None and trial.best_report is trial.reports[-1]:
             heapq.heappush(self._scores, (-trial.best_report.score, trial.number))
 
     def failed(self, trial: Trial) -> None:
-        """Take note of a trial that has failed."""
+        """Add a trial that has failed."""
         assert trial.failure is not None
         self._num_failed += 1
         self._reasons.add(trial.failure.reason)
 
 
 def all_failed(trials: Sequence[Trial], *, is_given_up: bool) -> SearchFailedError:
-    """Return the error that names the reasons for which trials failed, and shows the first traceback."""
+    """Return the error with the reasons of failed trials and the first traceback."""
     failures = [trial.failure for trial in trials if trial.failure is not None]
     if not failures:
-        return SearchFailedError(f"The time was up before any of {len(trials)} trials had a score; allow more time.")
+        return SearchFailedError(f"The time limit ended before any of {len(trials)} trials had a score; increase it.")
     reasons = list(dict.fromkeys(failure.reason for failure in failures))
-    num = "The only trial" if len(failures) == 1 else f"All {len(failures)} trials"
     if is_given_up:
-        num = f"The search was given up after {len(failures)} trials, which all"
+        num = f"The search was stopped after {len(failures)} trials, which all"
+    else:
+        num = "The only trial" if len(failures) == 1 else f"All {len(failures)} trials"
     if len(reasons) == 1:
         message = f"{num} failed: {reasons[0]}"
     else:
         message = f"{num} failed, for {len(reasons)} reasons:\n" + "\n".join(f"  - {reason}" for reason in reasons)
     first = failures[0].traceback.strip()
-    return SearchFailedError(f"{message}\n\nThe first one's traceback:\n{first}" if first else message)
+    return SearchFailedError(f"{message}\n\nTraceback of the first failure:\n{first}" if first else message)

@@ -1,37 +1,38 @@
-"""The study: asks the searcher what to try and the scheduler what to run, and keeps the clock and the score."""
+"""The study: connects a searcher, a scheduler and an executor, and owns the trials."""
 
 from __future__ import annotations
 
 import json
 import math
+import os
 from collections import deque
 from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from saccade.deadline import Deadline
 from saccade.errors import ExhaustedSearchSpaceError
 from saccade.events import (
-    SURER_SCORE,
+    CV_SCORE,
     EpochDone,
     Event,
     JobDone,
     JobFailed,
+    JobStarted,
     Listener,
-    TrialStarted,
+    TrialCreated,
+    TrialRestarted,
     Warned,
     WorkerJoined,
 )
 from saccade.space import canonical_key
 from saccade.space.constants import copied
 from saccade.study.budget import Budget, Reserve
-from saccade.study.entries import Begun, BegunAgain, Ended, Entry, Reported, Started, moved, restore
-from saccade.study.journal import Journal
-from saccade.study.open_jobs import OpenJobs, SecondTry, has_checkpoint, has_readable_checkpoint
+from saccade.study.event_log import EventLog
+from saccade.study.life import NO_REPORT, NUM_RETRIES, TIME_LIMIT, Action, Cause, Fact, StudyRecord, cause_of, find_end
 from saccade.study.standings import NUM_FAILURES, Standings, all_failed
 from saccade.study.trial import Decision, Job, Status, Trial
-from saccade.study.verdicts import TIME_LIMIT, verdict
 
 if TYPE_CHECKING:
     from saccade.executor import Executor
@@ -43,53 +44,68 @@ __all__ = ["NUM_FAILURES", "NUM_RETRIES", "Study"]
 GRACE_S, GRACE_PART = 3.0, 0.05
 """Seconds, or the part of the limit, for which a job may still run after the end of training; then it is cancelled."""
 
-NUM_RETRIES = 1
-"""How often a trial is tried again whose worker was lost."""
+
+@dataclass
+class Retry:
+    """A job that is to be done again.
+
+    Attributes
+    ----------
+    until_epoch : int or None
+        As in `OpenJob`.
+    after : EpochDone or None
+        The report to continue after; None trains the trial from its beginning.
+    failure : JobFailed or None
+        Why the job is done again; None if the process of the study was killed.
+    """
+
+    trial: Trial
+    until_epoch: int | None
+    after: EpochDone | None
+    failure: JobFailed | None = None
 
 
 class Study:
-    """One search: the only writer of its trials.
+    """One search, from the first configuration to the last report.
 
-    With a journal that has entries already, the study goes on where the process that wrote them ended. Searcher and
-    scheduler are told of all that was reported, in the order in which it was; trials that were running are trained
-    first, from their last checkpoints on, and no epoch that was reported is trained again if there is one. A trial that
-    the deadline ended is paused if it can be continued, so that a study with a later deadline goes on with it.
+    If the event log has events already, the study resumes where the process that wrote them ended. All earlier reports
+    are passed to searcher and scheduler in their order. Trials that were running are trained first, from their last
+    checkpoints; no epoch before these is trained again. `saccade.study.life` has the table of what happens to trials.
 
     Parameters
     ----------
     executor, searcher, scheduler
-        Who runs the jobs, who proposes configurations, who decides which job is next.
+        Run jobs, propose configurations, choose the next job.
     num_trials : int or None
-        How many trials to begin at most, those of earlier processes included; None leaves it to the deadline and to the
-        size of the space.
+        Maximum number of trials, those of earlier processes included; None is no limit.
     deadline : Deadline or None
-        When training must be over.
+        When training must have ended.
     reserve_s : float or callable
-        Seconds before the deadline that training leaves alone, for what comes after it; or a function that returns
-        them, from what has been measured by then.
+        Seconds before the deadline that are not used for training; or a function that returns them, from what has been
+        measured so far.
     trial_time_limit_s : float or None
-        Seconds of training that one trial may have, in all of its jobs.
+        Seconds of training for one trial, over all of its jobs.
     first_report_grace_s : float or None
         Seconds after the deadline at which jobs are cancelled while no trial has a score yet. None is the time that
-        jobs have after the end of training when there is one: `GRACE_S`, or `GRACE_PART` of the limit if that is more.
+        jobs have after the end of training otherwise: `GRACE_S`, or `GRACE_PART` of the limit if that is more.
     max_score : float or None
-        A score that is good enough: the search ends when a trial reaches it; other trials stop at their next report.
+        The search ends when a trial reaches this score; other trials stop at their next report.
     folder : Path or None
-        Where trials keep their files, each in a numbered folder; None gives them none.
-    journal : Journal or None
-        Where to write all that happens to trials; its owner closes it.
+        Parent of the numbered folders of the trials; None if trials have no files.
+    log : EventLog or None
+        Where the events are recorded, and restored from; the caller closes it.
     listeners : iterable of callables
-        Called with every event, in this order.
+        Called with every event, in this order, after it is logged.
 
     Attributes
     ----------
     is_exhausted : bool
-        Whether the searcher had nothing left to propose.
+        Whether the searcher has no more configurations.
 
     Raises
     ------
     JournalError
-        When the journal cannot be read, or is being written by another process.
+        If the event log is invalid, or is written by another process.
 
     Examples
     --------
@@ -118,7 +134,7 @@ class Study:
         first_report_grace_s: float | None = None,
         max_score: float | None = None,
         folder: Path | None = None,
-        journal: Journal | None = None,
+        log: EventLog | None = None,
         listeners: Iterable[Listener] = (),
     ) -> None:
         self.executor, self.searcher, self.scheduler = executor, searcher, scheduler
@@ -128,25 +144,25 @@ class Study:
         self._grace_s = max(GRACE_S, GRACE_PART * limit_s) if limit_s < math.inf else GRACE_S
         self._first_report_grace_s = self._grace_s if first_report_grace_s is None else first_report_grace_s
         self.max_score = math.inf if max_score is None else max_score
-        self.folder, self.journal = folder, journal
-        self.listeners = list(listeners)
+        self.log, self.listeners = log, list(listeners)
         self.is_exhausted = False
-        self._trials: list[Trial] = []
-        self._standings = Standings(self._trials)
-        self._good_enough: set[int] = set()
-        self._open = OpenJobs()
-        self._again: deque[SecondTry] = deque()  # they come before the scheduler's jobs
-        self._has_begun = False
-        self._earlier: set[Hashable] = set()  # configurations of earlier processes
-        self._resumed: set[int] = set()  # trials that have not reported yet since an earlier process ended
-        self._is_restored = journal is not None
-        if journal is not None:
-            self._restore(journal)
+        self._record = StudyRecord(folder)
+        self._standings = Standings(self._record.trials)
+        self._good_enough: set[int] = set()  # trials that have reached max_score
+        self._retries: deque[Retry] = deque()  # before the scheduler's jobs
+        self._has_started = False
+        self._earlier_configs: set[Hashable] = set()
+        self._unreported: set[int] = set()  # trials of earlier processes that have not reported in this one
+        for event in log or ():
+            if isinstance(event, TrialCreated):
+                self._earlier_configs.add(canonical_key(event.config))
+            self._apply(event)
+        self._has_open_jobs = bool(self.trials)
 
     @property
     def trials(self) -> Sequence[Trial]:
         """All trials so far, by number."""
-        return self._trials
+        return self._record.trials
 
     @property
     def seconds_left(self) -> float:
@@ -155,7 +171,7 @@ class Study:
 
     @property
     def num_workers(self) -> int:
-        """How many trials are trained at once."""
+        """Number of trials that are trained at once."""
         return self.executor.num_workers
 
     @property
@@ -164,31 +180,30 @@ class Study:
         return self._standings.best
 
     def has_time_for(self, trial: Trial) -> bool:
-        """Tell whether the trial could train one more epoch and report it before the deadline and its own limit."""
+        """Return whether the trial can report one more epoch before the deadline and its own time limit."""
         return self.budget.has_time_for(trial)
 
     def run(self) -> None:
-        """Search until the trials, the time or the space are used up, or the score is good enough.
+        """Search until the trials, the time or the space are used up, or until a score is good enough.
 
-        A search whose first trials all fail for one and the same reason is given up: the rest would too. A trial whose
-        worker was lost is tried once more, from its last checkpoint.
+        The search also ends if its first `NUM_FAILURES` trials all fail for the same reason.
 
         Raises
         ------
         SearchFailedError
-            When trials were run and none of them has a score; it names the reasons.
+            If no trial has a score; the message has the reasons.
         """
         self.scheduler.on_start(self)
-        if self._is_restored:
-            self._is_restored = False
-            self._take_up_open_jobs()
+        if self._has_open_jobs:
+            self._has_open_jobs = False
+            self._resume_open_jobs()
         self._submit_jobs()
         self._run_jobs()
-        while self._again:
-            self._leave(self._again.popleft())
-        if self._trials and self.best_trial is None:
-            is_given_up = self._standings.is_hopeless and len(self._trials) < self.num_trials
-            raise all_failed(self._trials, is_given_up=is_given_up)
+        while self._retries:
+            self._drop_retry(self._retries.popleft())
+        if self.trials and self.best_trial is None:
+            is_given_up = self._standings.is_hopeless and len(self.trials) < self.num_trials
+            raise all_failed(self.trials, is_given_up=is_given_up)
 
     def _run_jobs(self) -> None:
         """Run jobs to their ends; when time is up, cancel those that hang or whose epoch takes too long.
@@ -204,7 +219,7 @@ class Study:
             else:
                 timeout_s = first_report_limit_s - deadline.elapsed_s()
             if timeout_s <= 0:
-                for number, _ in self._open:
+                for number in list(self._record.jobs):
                     self.executor.cancel(number, TIME_LIMIT)
                 timeout_s = math.inf
             self.executor.run(self._handle, timeout_s)
@@ -212,8 +227,8 @@ class Study:
                 return
 
     def new_trial(self) -> Trial | None:
-        """Begin a trial with the searcher's next configuration; None when no more may be begun."""
-        if len(self._trials) >= self.num_trials or self.is_exhausted:
+        """Create a trial with the searcher's next configuration; None if there may be no more trials."""
+        if len(self.trials) >= self.num_trials or self.is_exhausted:
             return None
         if self._standings.is_hopeless or not self.budget.has_time_for_a_trial():
             return None
@@ -222,214 +237,192 @@ class Study:
         except ExhaustedSearchSpaceError as exhausted:
             self.is_exhausted = True
             if self.num_trials < math.inf:
-                self._tell(Warned(f"{exhausted} The search ends after {_num_trials(len(self._trials))}."))
+                num = len(self.trials)
+                self._happened(Warned(f"{exhausted} The search ends after {num} {'trial' if num == 1 else 'trials'}."))
             return None
-        number = len(self._trials)
-        self._trials.append(Trial(number, config, self._folder_of(number)))
-        # The entry comes first: a folder without one would be in the way of the trial that gets this number next.
-        self._record(Begun(number, config, self._trials[-1].folder))
-        _make_folder(self._trials[-1])
-        return self._trials[-1]
+        # The log comes first: a folder without an event would be in the way of the next trial with this number.
+        created = TrialCreated(len(self.trials), config)
+        self._apply(created)
+        self._write(created)
+        _make_folder(self.trials[-1])
+        self._tell(created)
+        return self.trials[-1]
 
     def _suggest(self) -> dict[str, Any]:
-        """Return the searcher's next configuration that no earlier process has begun a trial with."""
+        """Return the searcher's next configuration that no earlier process has created a trial with."""
         self.searcher.seconds_left = self.seconds_left
         config = self.searcher.suggest()
-        while self._earlier and canonical_key(config) in self._earlier:
-            # A searcher knows those that it observed; others were running, or failed without a report.
-            self._earlier.remove(canonical_key(config))
+        # A searcher has observed the trials with reports; others were running, or failed without one.
+        while self._earlier_configs and canonical_key(config) in self._earlier_configs:
+            self._earlier_configs.remove(canonical_key(config))
             config = self.searcher.suggest()
         return config
 
-    def _folder_of(self, number: int) -> str:
-        return "" if self.folder is None else str(self.folder / f"{number:04d}")
-
-    @property
-    def _is_over(self) -> bool:
-        """Whether no more jobs are to be done; the first one is always begun, so that there is a result."""
-        has_first = self._has_begun or self.best_trial is not None
-        return bool(self._good_enough) or (has_first and self.seconds_left <= 0)
-
     def _submit_jobs(self) -> None:
-        while self.executor.num_free and not self._is_over:
+        while self.executor.num_free and not self._good_enough:
+            # The first job is started even without time, so that there is a result.
+            if self.seconds_left <= 0 and (self._has_started or self.best_trial is not None):
+                return
             job = self._next_job()
             if job is None:
                 return
-            trial = self._trials[job.trial]
-            seconds_left = self.budget.seconds_left_for(trial)
-            trial.status, self._has_begun = Status.RUNNING, True
-            self._record(Started(job.trial, job.until_epoch))
-            self._open[job.trial].checkpoint = job.checkpoint
-            self._open[job.trial].has_own_limit = seconds_left < self.seconds_left
-            self._tell(TrialStarted(job.trial, job.config))
-            job = replace(job, config=copied(job.config), seconds_left=seconds_left)
-            self.executor.submit(job)
+            self._has_started = True
+            seconds_left = self.budget.seconds_left_for(self.trials[job.trial])
+            started = JobStarted(job.trial, job.until_epoch)
+            self._apply(started)
+            self._write(started)
+            open_job = self._record.jobs[job.trial]
+            open_job.checkpoint, open_job.has_own_limit = job.checkpoint, seconds_left < self.seconds_left
+            self.executor.submit(replace(job, config=copied(job.config), seconds_left=seconds_left))
+            self._tell(started)  # while the worker trains
 
     def _next_job(self) -> Job | None:
-        while self._again:
-            again = self._again.popleft()
-            if self.has_time_for(again.trial):
-                return self._begin_again(again)
-            self._leave(again)
+        while self._retries:
+            retry = self._retries.popleft()
+            trial, after = retry.trial, retry.after
+            if not self.has_time_for(trial):
+                self._drop_retry(retry)
+                continue
+            is_lost = retry.failure is not None and retry.failure.is_worker_lost
+            num_retries = trial.num_retries + 1 if is_lost else trial.num_retries
+            self._happened(TrialRestarted(trial.number, -1 if after is None else after.epoch, num_retries))
+            checkpoint = None if after is None else after.checkpoint
+            return Job(trial.number, trial.config, trial.folder, retry.until_epoch, checkpoint)
         job = self.scheduler.next_job(self)
         if job is None:
             return None
-        trial = self._trials[job.trial]
-        has_time = trial.status is not Status.PAUSED or self.has_time_for(trial)  # whether or not the scheduler asked
-        return job if has_time else None
+        trial = self.trials[job.trial]
+        # Not every scheduler checks the time that a paused trial needs.
+        return None if trial.status is Status.PAUSED and not self.has_time_for(trial) else job
 
     def _handle(self, event: Event) -> Decision:
-        decision = Decision.CONTINUE
+        """Handle an event of the executor; return the decision for the trial."""
         match event:
             case EpochDone():
-                decision = self._take_report(event)
-                self._tell(event)
+                return self._take_report(event)
             case JobDone() | JobFailed():
-                if not self._is_tried_again(event):
-                    self._end(event)
+                self._end_job(self.trials[event.trial], cause_of(event), event)
                 self._submit_jobs()
             case WorkerJoined():
-                self._tell(event)
+                self._happened(event)
                 self._submit_jobs()
             case _:
-                self._tell(event)
-        return decision
+                self._happened(event)
+        return Decision.CONTINUE
 
     def _take_report(self, report: EpochDone) -> Decision:
-        trial = self._trials[report.trial]
-        decision = self._learn(trial, report)
+        decision = self._apply(report)
         if self._good_enough:
             decision = Decision.STOP
-        self._resumed.discard(report.trial)
-        self._record(Reported(report, decision))
+        self._unreported.discard(report.trial)
+        decided = replace(report, decision=decision)
+        self._record.jobs[report.trial].last = decided
+        self._write(decided)
+        self._tell(decided)
         return decision
 
-    def _learn(self, trial: Trial, report: EpochDone) -> Decision:
-        """Add a report to its trial; what is new in it is told to the searcher and the scheduler."""
-        is_news = trial.add(report)
-        self.budget.learn(trial)
-        self._standings.scored(trial)
-        if trial.best_report is not None and trial.best_report.score >= self.max_score:
-            self._good_enough.add(trial.number)
-        if not is_news:
-            return Decision.CONTINUE
-        score = report.metrics.get(SURER_SCORE, report.score)
-        self.searcher.observe(trial.config, report.epoch, score, trial.seconds)
-        return self.scheduler.on_report(report)
+    def _end_job(self, trial: Trial, cause: Cause, event: JobDone | JobFailed | None = None) -> None:
+        """Do what `saccade.study.life.ENDS` has for the end of a job; `event` is what its worker has sent."""
+        job = self._record.jobs[trial.number]
+        facts = self._record.facts(trial)
+        if trial.reports and not self.budget.has_own_time(trial):
+            facts.add(Fact.OWN_TIME_SPENT)
+        if job.checkpoint is not None and trial.number in self._unreported:
+            facts.add(Fact.UNTRIED_CHECKPOINT)
+        end = find_end(cause, facts)
+        failure = event if isinstance(event, JobFailed) else None
+        reason = "" if event is None else event.reason
+        if end.action is Action.END and end.status is Status.FAILED:
+            text = f"{NO_REPORT}: {reason}" if reason else NO_REPORT
+            self._happened(failure or JobFailed(trial.number, text))
+        elif end.action is Action.END:
+            self._happened(JobDone(trial.number, end.status.value, reason if end.reason is None else end.reason))
+        elif end.action is Action.RETRY:
+            # Files of an earlier process may be gone by now.
+            is_usable = _has_readable_checkpoint if cause is Cause.PROCESS_KILLED else _has_checkpoint
+            after = next((report for report in reversed(trial.reports) if is_usable(trial, report)), None)
+            trial.status = end.status
+            if cause is Cause.PROCESS_KILLED:
+                self._unreported.add(trial.number)
+                last = trial.reports[-1] if trial.reports else None
+                if last is not None and last.checkpoint is not None and after is not last:
+                    self._happened(Warned(f"Checkpoint {last.checkpoint} of trial {trial.number} is missing"))
+            else:
+                where = "the beginning" if after is None else f"epoch {after.epoch + 1}"
+                self._happened(Warned(f"Trial {trial.number} is retried from {where}: {reason}"))
+            self._retries.append(Retry(trial, job.until_epoch, after, failure))
+        elif end.action is Action.RESTART:
+            text = f"Trial {trial.number} is restarted, as training from checkpoint {job.checkpoint} failed: {reason}"
+            self._happened(Warned(text))
+            self._unreported.discard(trial.number)
+            trial.status = end.status
+            self._retries.append(Retry(trial, job.until_epoch, None, failure))
 
-    def _is_tried_again(self, event: JobDone | JobFailed) -> bool:
-        """Give a trial that may not be at fault another chance, and tell whether it got one."""
-        if not isinstance(event, JobFailed):
-            return False
-        trial, job = self._trials[event.trial], self._open[event.trial]
-        if event.is_worker_lost:
-            if job.end is not None or trial.num_retries >= NUM_RETRIES:
-                return False
-            trial.num_retries += 1
-            again = SecondTry(trial, job.until_epoch, has_checkpoint, event)
-            where = "the beginning" if again.last is None else f"epoch {again.last.epoch + 1}"
-            self._tell(Warned(f"Trial {trial.number} is tried once more, from {where} on: {event.reason}"))
-        elif job.checkpoint is not None and event.trial in self._resumed:
-            again = SecondTry(trial, job.until_epoch, None, event)
-            text = f"Trial {trial.number} is begun anew, as it could not be continued from {job.checkpoint}"
-            self._tell(Warned(f"{text}: {event.reason}"))
-            self._resumed.discard(event.trial)
-        else:
-            return False
-        trial.status = Status.PAUSED
-        self._again.append(again)
-        return True
+    def _drop_retry(self, retry: Retry) -> None:
+        """End a job for whose retry no time is left."""
+        cause = Cause.NO_TIME_TO_RESUME if retry.failure is None else Cause.NO_TIME_TO_RETRY
+        self._end_job(retry.trial, cause, retry.failure)
 
-    def _begin_again(self, again: SecondTry) -> Job:
-        """Put a trial back to its last checkpoint, or to its beginning, and return the job that trains it again."""
-        trial, last = again.trial, again.last
-        after_epoch = -1 if last is None else last.epoch
-        trial.drop_after(after_epoch)
-        self._record(BegunAgain(trial.number, after_epoch, trial.num_retries))
-        return Job(
-            trial.number, trial.config, trial.folder, again.until_epoch, None if last is None else last.checkpoint
-        )
+    def _resume_open_jobs(self) -> None:
+        """Put the jobs that were open when an earlier process ended before all others."""
+        for trial in self.trials:
+            if trial.status is Status.PAUSED and trial.reports:
+                self._unreported.add(trial.number)
+                if not _has_readable_checkpoint(trial, trial.reports[-1]):
+                    # If the scheduler continues the trial, it is trained from the beginning, and keeps its reports.
+                    trial.reports[-1] = replace(trial.reports[-1], checkpoint=None)
+        for number in list(self._record.jobs):
+            _make_folder(self.trials[number], exist_ok=True)
+            self._end_job(self.trials[number], Cause.PROCESS_KILLED)
 
-    def _leave(self, again: SecondTry) -> None:
-        """Give up, for want of time, what was to be done again."""
-        trial, failure = again.trial, again.failure
-        if failure is not None:
-            self._end(JobDone(trial.number, "paused", failure.reason) if trial.reports else failure)
-        elif trial.reports:
-            self._conclude(Ended(trial.number, Status.PAUSED))
-
-    def _end(self, event: JobDone | JobFailed) -> None:
-        """Set how a job has ended, and tell everyone."""
-        trial = self._trials[event.trial]
-        event = verdict(trial, self._open[event.trial], event, self.budget)
-        if isinstance(event, JobFailed):
-            self._conclude(Ended(event.trial, Status.FAILED, failure=event))
-        else:
-            score = None if trial.best_report is None else trial.best_report.score
-            self._conclude(Ended(event.trial, Status(event.status), event.reason, best_score=score))
+    def _happened(self, event: Event) -> None:
+        """Apply an event, write it to the log, and pass it to the listeners."""
+        self._apply(event)
+        self._write(event)
         self._tell(event)
 
-    def _conclude(self, entry: Ended) -> None:
-        """Bring a trial to its end, or to its pause."""
-        restore(entry, self._trials)
-        self._record(entry)
-        self._learn_end(entry)
-
-    def _learn_end(self, entry: Ended) -> None:
-        trial = self._trials[entry.trial]
-        has_failed = trial.status is Status.FAILED
-        if has_failed:
-            self._standings.failed(trial)
-            self._good_enough.discard(trial.number)
-        self.scheduler.on_job_end(trial)
-        self.searcher.on_end(trial.config, has_failed=has_failed, is_complete=trial.status is Status.COMPLETED)
-
-    def _record(self, entry: Entry) -> None:
-        self._open.follow(entry)
-        if self.journal is not None:
-            self.journal.append(entry)
+    def _write(self, event: Event) -> None:
+        if self.log is not None:
+            self.log(event)
 
     def _tell(self, event: Event) -> None:
         for listener in self.listeners:
             listener(event)
 
-    def _restore(self, journal: Journal) -> None:
-        """Follow what earlier processes wrote, and let searcher and scheduler learn from it."""
-        entries = journal.entries()
-        for entry in entries if self.folder is None else moved(entries, self._folder_of):
-            self._open.follow(entry)
-            if isinstance(entry, Reported):
-                self._learn(self._trials[entry.trial], entry.report)
-                continue
-            restore(entry, self._trials)
-            if isinstance(entry, Begun):
-                self._earlier.add(canonical_key(entry.config))
-            elif isinstance(entry, BegunAgain):
-                self._good_enough.discard(entry.trial)
-            elif isinstance(entry, Ended):
-                self._learn_end(entry)
+    def _apply(self, event: Event) -> Decision:
+        """Apply an event, as it happens or as it is read from the log, and pass it to searcher and scheduler."""
+        is_new = self._record.apply(event)
+        match event:
+            case EpochDone():
+                trial = self.trials[event.trial]
+                self.budget.learn(trial)
+                self._standings.scored(trial)
+                if trial.best_report is not None and trial.best_report.score >= self.max_score:
+                    self._good_enough.add(trial.number)
+                if is_new:
+                    score = event.metrics.get(CV_SCORE, event.score)
+                    self.searcher.observe(trial.config, event.epoch, score, trial.seconds)
+                    return self.scheduler.on_report(event)
+            case TrialRestarted():
+                self._good_enough.discard(event.trial)
+            case JobDone() | JobFailed():
+                trial = self.trials[event.trial]
+                has_failed = trial.status is Status.FAILED
+                if has_failed:
+                    self._standings.failed(trial)
+                    self._good_enough.discard(trial.number)
+                self.scheduler.on_job_end(trial)
+                is_complete = trial.status is Status.COMPLETED
+                self.searcher.on_end(trial.config, has_failed=has_failed, is_complete=is_complete)
+        return Decision.CONTINUE
 
-    def _take_up_open_jobs(self) -> None:
-        """Put the jobs that were under way when an earlier process ended before all others."""
-        for trial in self._trials:
-            if trial.status is not Status.PAUSED or not trial.reports:
-                continue
-            self._resumed.add(trial.number)
-            if not has_readable_checkpoint(trial.reports[-1]):
-                # It is trained from the beginning if the scheduler wants it, and keeps its reports all the same.
-                trial.reports[-1] = replace(trial.reports[-1], checkpoint=None)
-        for number, job in self._open:
-            trial = self._trials[number]
-            _make_folder(trial, exist_ok=True)
-            if job.end is not None:
-                self._end(JobDone(number, job.end))
-                continue
-            again = SecondTry(trial, job.until_epoch, has_readable_checkpoint)
-            if trial.reports and has_checkpoint(trial.reports[-1]) and again.last is not trial.reports[-1]:
-                self._tell(Warned(f"The last checkpoint of trial {number} is gone: {trial.reports[-1].checkpoint}"))
-            trial.status = Status.PAUSED
-            self._resumed.add(number)
-            self._again.append(again)
+
+def _has_checkpoint(trial: Trial, report: EpochDone) -> bool:  # noqa: ARG001
+    return report.checkpoint is not None
+
+
+def _has_readable_checkpoint(trial: Trial, report: EpochDone) -> bool:
+    return report.checkpoint is not None and os.access(Path(trial.folder, report.checkpoint), os.R_OK)
 
 
 def _make_folder(trial: Trial, *, exist_ok: bool = False) -> None:
@@ -439,7 +432,3 @@ def _make_folder(trial: Trial, *, exist_ok: bool = False) -> None:
     folder.mkdir(parents=True, exist_ok=exist_ok)
     text = json.dumps(trial.config, indent=2, default=repr)
     (folder / "config.json").write_text(text + "\n", encoding="utf-8")
-
-
-def _num_trials(num: int) -> str:
-    return f"{num} trial" if num == 1 else f"{num} trials"

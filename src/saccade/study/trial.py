@@ -1,4 +1,4 @@
-"""What a study is made of: trials, the jobs that train them, decisions, and the seam to what is trained."""
+"""Trials, the jobs that train them, and the seam to what is trained."""
 
 from __future__ import annotations
 
@@ -9,19 +9,12 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
+from saccade.events import Decision as Decision
 from saccade.events import EpochDone, JobFailed
 
 
-class Decision(str, Enum):
-    """What a trial is to do after a report."""
-
-    CONTINUE = "continue"
-    PAUSE = "pause"
-    STOP = "stop"
-
-
 class Status(str, Enum):
-    """Where a trial stands."""
+    """The status of a trial."""
 
     RUNNING = "running"
     PAUSED = "paused"
@@ -32,24 +25,22 @@ class Status(str, Enum):
 
 @dataclass(frozen=True)
 class Job:
-    """A piece of work for one worker: train trial `trial` up to an epoch.
+    """A task for one worker: train a trial up to an epoch.
 
     Attributes
     ----------
     trial : int
         The trial's number, from 0.
     config : dict
-        Its configuration, which belongs to whoever trains it.
+        Its configuration; the trainable may change it.
     folder : str
-        Where the trial keeps its files.
+        Folder for the trial's files; "" if the study keeps no files.
     until_epoch : int or None
-        The epoch to end the job after, at which the trial is paused if it has not told that this was its last; None
-        trains to the end of the recipe.
+        The epoch after which the job ends; None trains to the end of the configuration.
     checkpoint : str or None
-        The file to continue from; None starts afresh.
+        Name of the checkpoint to continue from, relative to `folder`; None starts from the beginning.
     seconds_left : float
-        Time for the job from the moment a worker takes it up; inf without a limit, and 0 or less when the time is up
-        already.
+        Time for the job from the moment a worker receives it; inf without a limit, and 0 or less if the time is up.
     """
 
     trial: int
@@ -62,7 +53,16 @@ class Job:
 
 @dataclass
 class Trial:
-    """One configuration and all that is known of it.
+    """One configuration and its results so far.
+
+    Attributes
+    ----------
+    note : str
+        Why the last job ended early; "" if it did not.
+    failure : JobFailed or None
+        Why the trial failed; None if it did not.
+    num_retries : int
+        How often the trial was retried after the loss of its worker.
 
     Examples
     --------
@@ -83,12 +83,12 @@ class Trial:
     failure: JobFailed | None = None
     note: str = ""
     num_retries: int = 0
-    _tally: _Tally = field(default_factory=lambda: _Tally(), init=False, repr=False, compare=False)
+    _totals: _Totals = field(default_factory=lambda: _Totals(), init=False, repr=False, compare=False)
 
     @property
     def best_report(self) -> EpochDone | None:
         """The report with the highest score, the earliest among equals; None before the first."""
-        return self._counted().best
+        return self._updated_totals().best
 
     @property
     def num_epochs(self) -> int:
@@ -97,75 +97,75 @@ class Trial:
 
     @property
     def seconds(self) -> float:
-        """What the trial has cost so far, epochs that had to be trained again included."""
-        return self._counted().seconds
+        """Seconds of training so far, epochs that were trained twice included."""
+        return self._updated_totals().seconds
 
     def add(self, report: EpochDone) -> bool:
-        """Keep a report, and tell whether it is news.
+        """Add a report.
 
-        An epoch that had to be trained again, as there was no checkpoint to continue from, is no news: only its
-        seconds count, unless its first report was dropped.
+        Returns
+        -------
+        bool
+            Whether the epoch is new. One that is trained again, for lack of a checkpoint, is not: only its seconds
+            count, unless its first report was dropped.
         """
-        tally = self._counted()
-        is_news = report.epoch > tally.last_epoch
+        totals = self._updated_totals()
+        is_new = report.epoch > totals.last_epoch
         if self.reports and report.epoch <= self.reports[-1].epoch:
-            tally.seconds += report.seconds
+            totals.seconds += report.seconds
         else:
             self.reports.append(report)
-        return is_news
+        return is_new
 
     def drop_after(self, epoch: int) -> None:
-        """Forget the reports of all later epochs, which are to be trained again; what they cost is not forgotten."""
-        tally = self._counted()
+        """Drop the reports of later epochs, which are to be trained again; their seconds still count."""
+        totals = self._updated_totals()
         self.reports[:] = [report for report in self.reports if report.epoch <= epoch]
-        tally.num_reports = len(self.reports)
-        tally.best = max(self.reports, key=operator.attrgetter("score"), default=None)
+        totals.num_reports = len(self.reports)
+        totals.best = max(self.reports, key=operator.attrgetter("score"), default=None)
 
-    def _counted(self) -> _Tally:
-        """Return the tally, all reports included: whoever asks after each report never makes it count them all."""
-        tally = self._tally
-        while tally.num_reports < len(self.reports):
-            tally.count(self.reports[tally.num_reports])
-        return tally
+    def _updated_totals(self) -> _Totals:
+        """Return the totals over all reports, at the cost of the new ones only."""
+        totals = self._totals
+        for report in self.reports[totals.num_reports :]:
+            totals.num_reports += 1
+            totals.seconds += report.seconds
+            totals.last_epoch = max(totals.last_epoch, report.epoch)
+            if totals.best is None or report.score > totals.best.score:
+                totals.best = report
+        return totals
 
 
 @dataclass
-class _Tally:
-    """What is kept of the first `num_reports` reports of a trial."""
+class _Totals:
+    """Totals over the first `num_reports` reports of a trial."""
 
     num_reports: int = 0
     seconds: float = 0.0
     best: EpochDone | None = None
-    last_epoch: int = -1  # a trial's first report may be of epoch 0, before any training
-
-    def count(self, report: EpochDone) -> None:
-        self.num_reports += 1
-        self.seconds += report.seconds
-        self.last_epoch = max(self.last_epoch, report.epoch)
-        if self.best is None or report.score > self.best.score:
-            self.best = report
+    last_epoch: int = -1  # the first report may be of epoch 0
 
 
 Reporter = Callable[[EpochDone], Decision]
 
 
 class Trainable(ABC):
-    """Something that can be trained an epoch at a time: images, any function, a replay of recorded curves.
+    """Something that is trained epoch by epoch: networks, any function, a replay of recorded curves.
 
-    It is sent once to each worker and lives through many jobs, so it may keep warm what jobs share.
-    ``tests/contracts/trainable_contract.py`` holds what each trainable must do.
+    A trainable is sent once to each worker and is used for many jobs, so it may cache what jobs share.
+    ``tests/contracts/trainable_contract.py`` tests a trainable.
     """
 
     @abstractmethod
     def train(self, job: Job, report: Reporter) -> str:
-        """Train, report epochs and at least the last one of the job, and obey the answer.
+        """Train, and report epochs, at least the last one of the job.
 
-        Training ends when `report` answers anything but CONTINUE, when ``job.until_epoch`` is reached, when
+        Training ends when `report` returns anything but CONTINUE, when ``job.until_epoch`` is reached, when
         ``job.seconds_left`` is spent (but not before the first report, so that there is a result), or at the end of
-        what the configuration asks for. Whatever is raised makes the trial *failed*.
+        the configuration. A trial whose training raises an error fails.
 
         Returns
         -------
         str
-            Why it ended early; "" at the end of the configuration, or of the job.
+            Why training ended early; "" at the end of the configuration or of the job.
         """

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from saccade.events import EpochDone, Event, JobDone, JobFailed, TrialStarted
+from saccade.events import EpochDone, Event, JobDone, JobFailed, JobStarted
 from saccade.study.function import CHECKPOINTS
 from saccade.study.trial import Status, Trial
 
@@ -37,7 +37,7 @@ class CheckpointKeeper:
     def __call__(self, event: Event) -> None:
         """Remove what an event has made superfluous."""
         match event:
-            case TrialStarted():
+            case JobStarted():
                 reports = self._trials[event.trial].reports
                 self._begun_with[event.trial] = reports[-1].checkpoint if reports else None
             case EpochDone(checkpoint=str()):

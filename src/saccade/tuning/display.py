@@ -6,7 +6,17 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from saccade.events import EpochDone, Event, JobDone, JobFailed, RunFinished, RunStarted, TrialStarted, Warned
+from saccade.events import (
+    EpochDone,
+    Event,
+    JobDone,
+    JobFailed,
+    JobStarted,
+    RunFinished,
+    RunStarted,
+    TrialCreated,
+    Warned,
+)
 from saccade.study.trial import Trial
 
 
@@ -24,6 +34,7 @@ class TuneDisplay:
     def __init__(self, verbosity: int, metric: str) -> None:
         self.verbosity, self.metric = verbosity, metric
         self._best: dict[int, EpochDone] = {}
+        self._new: set[int] = set()  # trials whose first job has not started
 
     def __call__(self, event: Event) -> None:
         """Show one event."""
@@ -32,8 +43,14 @@ class TuneDisplay:
                 self._say(2, f"tuning {self.metric} ({_limits(event)}){f' in {event.folder}' if event.folder else ''}")
             case Warned():
                 self._say(1, f"warning: {event.text}")
-            case TrialStarted():
-                self._started(event)
+            case TrialCreated():
+                self._new.add(event.trial)
+                what = "  ".join(f"{name}={_shown(value)}" for name, value in event.config.items())
+                self._say(2, f"trial {event.trial}  {what}")
+            case JobStarted():
+                if event.trial not in self._new:
+                    self._say(2, f"trial {event.trial}  continues")
+                self._new.discard(event.trial)
             case EpochDone():
                 self._epoch(event)
             case JobDone():
@@ -51,11 +68,6 @@ class TuneDisplay:
         self._best = {trial.number: trial.best_report for trial in trials if trial.best_report is not None}
         if trials:
             self._say(2, f"goes on after {len(trials)} {'trial' if len(trials) == 1 else 'trials'}")
-
-    def _started(self, event: TrialStarted) -> None:
-        best = self._best.get(event.trial)
-        what = "  ".join(f"{name}={_shown(value)}" for name, value in event.config.items())
-        self._say(2, f"trial {event.trial}  {what}" if best is None else f"trial {event.trial}  goes on")
 
     def _epoch(self, event: EpochDone) -> None:
         best = self._best.get(event.trial)

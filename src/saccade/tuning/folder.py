@@ -10,7 +10,6 @@ from typing import Any
 
 from saccade._version import __version__
 from saccade.errors import HyperparameterError, SpaceError
-from saccade.events import LineFile
 from saccade.space import Dict
 
 ABOUT, JOURNAL, EVENTS, TRIALS = "tune.json", "journal.log", "events.jsonl", "trials"
@@ -59,21 +58,6 @@ def read_about(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise HyperparameterError(f"{str(folder)!r} has no search of saccade.tune: {error}") from error
     return about
-
-
-def seconds_spent(folder: Path) -> float:
-    """Return how long earlier processes have searched: from the start of each to the last thing that it told."""
-    events = folder / EVENTS
-    if not events.is_file():
-        return 0.0
-    spent_s = start_s = last_s = 0.0
-    for line in LineFile(events):
-        event = json.loads(line)
-        if event["kind"] == "run_started":
-            spent_s += last_s - start_s
-            start_s = event["time"]
-        last_s = max(start_s, event["time"])  # clocks may be set
-    return spent_s + last_s - start_s
 
 
 def _check_same(folder: Path, about: dict[str, Any]) -> None:

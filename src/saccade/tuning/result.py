@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 from saccade.errors import SearchFailedError
 from saccade.space import Dict
 from saccade.space.constants import copied
-from saccade.study.entries import moved, restore
-from saccade.study.journal import Journal
+from saccade.study.event_log import EventLog
+from saccade.study.life import StudyRecord
 from saccade.study.trial import Status, Trial
 from saccade.tuning.checkpoints import best_checkpoint
-from saccade.tuning.folder import JOURNAL, TRIALS, read_about
+from saccade.tuning.folder import EVENTS, TRIALS, read_about
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -75,7 +75,8 @@ class TrialResult:
     def of(cls, trial: Trial, metric: str, mode: str) -> TrialResult:
         """Return what a study knows of a trial, with figures in the metric's own sense."""
         sign = -1.0 if mode == "min" else 1.0
-        best, failure, checkpoint = trial.best_report, trial.failure, best_checkpoint(trial)
+        best, failure, name = trial.best_report, trial.failure, best_checkpoint(trial)
+        checkpoint = None if name is None else Path(trial.folder, name)
         return cls(
             trial.number,
             copied(trial.config),
@@ -90,7 +91,7 @@ class TrialResult:
             ],
             trial.note if failure is None else failure.reason,
             "" if failure is None else failure.traceback,
-            None if checkpoint is None or not Path(checkpoint).exists() else Path(checkpoint),
+            checkpoint if checkpoint is not None and checkpoint.exists() else None,
             Path(trial.folder) if trial.folder else None,
         )
 
@@ -142,14 +143,12 @@ class TuneResult:
         HyperparameterError
             When there is no search in that folder.
         JournalError
-            When its journal cannot be read.
+            If its event log is invalid.
         """
         folder = Path(path).absolute()
         about = read_about(folder)
-        trials: list[Trial] = []
-        entries = Journal(folder / JOURNAL, None if space is None else Dict(space)).entries()
-        for entry in moved(entries, lambda number: str(folder / TRIALS / f"{number:04d}")):
-            restore(entry, trials)
+        log = EventLog(folder / EVENTS, None if space is None else Dict(space))
+        trials = StudyRecord.load(log, folder / TRIALS).trials
         return cls.of(trials, about["metric"], about["mode"], folder)
 
     @classmethod

@@ -9,16 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from saccade.deadline import Deadline
-from saccade.events import Event, EventLog, JobFailed, Listener, RunFinished, RunStarted, Warned
+from saccade.events import Event, JobFailed, RunFinished, RunStarted, Warned
 from saccade.executor import Executor
 from saccade.scheduler.base import Scheduler
 from saccade.searcher.base import Searcher
+from saccade.study.event_log import EventLog
 from saccade.study.function import MissingScoreError
-from saccade.study.journal import Journal
+from saccade.study.optuna_tracker import OptunaTracker
 from saccade.study.study import Study
 from saccade.tuning.checkpoints import CheckpointKeeper
 from saccade.tuning.display import TuneDisplay
-from saccade.tuning.folder import EVENTS, JOURNAL, TRIALS, open_folder, seconds_spent
+from saccade.tuning.folder import EVENTS, JOURNAL, TRIALS, open_folder
 from saccade.tuning.result import TuneResult
 
 
@@ -66,15 +67,12 @@ class Search:
         if self.path is not None:
             space = self.searcher.space
             is_resumed = open_folder(self.path, space, self.metric, self.mode, resume=self.resume)
-            deadline.limit_s -= seconds_spent(self.path)
-            with (
-                contextlib.closing(EventLog(self.path / EVENTS)) as log,
-                Journal(self.path / JOURNAL, space) as journal,
-            ):
-                return self._run(self.path, deadline, journal, [log], is_resumed)
+            with EventLog(self.path / EVENTS, space) as log:
+                deadline.limit_s -= log.seconds_used()
+                return self._run(self.path, deadline, log, is_resumed)
         folder = Path(tempfile.mkdtemp(prefix="saccade_tune_"))
         try:
-            result = self._run(folder, deadline, None, [], False)
+            result = self._run(folder, deadline, None, False)
         except TuningInterrupted as interrupted:
             interrupted.result.remove_at_end(folder)
             raise
@@ -84,9 +82,7 @@ class Search:
         result.remove_at_end(folder)
         return result
 
-    def _run(
-        self, folder: Path, deadline: Deadline, journal: Journal | None, listeners: list[Listener], is_resumed: bool
-    ) -> TuneResult:
+    def _run(self, folder: Path, deadline: Deadline, log: EventLog | None, is_resumed: bool) -> TuneResult:
         display = TuneDisplay(self.verbosity, self.metric)
         study = Study(
             self.executor,
@@ -97,22 +93,25 @@ class Search:
             trial_time_limit_s=self.trial_time_limit_s,
             max_score=None if self.target_score is None else self._sign * self.target_score,
             folder=folder / TRIALS,
-            journal=journal,
-            listeners=[*listeners, display],
+            log=log,
+            listeners=[display],
         )
-        told = list(study.listeners)
 
         def tell(event: Event) -> None:
-            for listener in told:
-                listener(event)
+            if log is not None:
+                log(event)
+            display(event)
 
         study.listeners += [CheckpointKeeper(study.trials), _MetricCheck(study)]
         display.resume(study.trials)
         tell(RunStarted(str(self.path or ""), self.num_trials, self.time_limit_s))
         if self.resume and not is_resumed:
             tell(Warned(f"there is nothing to resume in {self.path}: a new search begins"))
+        tracker = None if log is None else OptunaTracker(folder / JOURNAL, study.trials, self.searcher.space)
         try:
-            study.run()
+            with tracker or contextlib.nullcontext():
+                study.listeners += [tracker] if tracker is not None else []
+                study.run()
         except KeyboardInterrupt:
             raise self._interrupted(study) from None
         best = study.best_trial

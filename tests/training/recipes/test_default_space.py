@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from saccade.errors import WeightsNotFoundError
 from saccade.space import Categorical, Real
+from saccade.training.probes.probe import MAX_IMAGES
 from saccade.training.recipes.default_space import (
     FROM_SCRATCH,
     MAX_NETWORKS,
@@ -15,7 +18,12 @@ from saccade.training.recipes.default_space import (
     ON_GPU,
     default_networks,
     default_space,
+    fall_back_to_available_models,
+    images_per_epoch,
+    max_held_out,
+    max_used,
     num_epochs,
+    num_short_epochs,
     scratch_space,
 )
 from saccade.training.recipes.recipe import choices, recipe_space
@@ -126,3 +134,82 @@ def test_without_weights_trainings_are_longer() -> None:
     assert scratch_space(10_000, is_gpu=False)["scale"] == (0.35, 1.0)
     assert scratch["pretrained"] is False
     assert scratch["model"].data == FROM_SCRATCH
+
+
+@given(num_images=st.integers(1, 10**7), limit_s=st.floats(0.1, 1e6), is_gpu=st.booleans())
+def test_epochs_are_parts_only_of_many_images(num_images: int, limit_s: float, is_gpu: bool) -> None:
+    num = images_per_epoch(num_images, limit_s, is_gpu)
+    if num is None:
+        assert num_images < 1.5 * 20 * MAX_IMAGES
+        return
+    assert num < num_images
+    assert num_short_epochs(num_images, num, limit_s, is_gpu) >= 3
+
+
+@pytest.mark.parametrize("limit_s", [5.0, 30.0, 120.0, 3600.0])
+def test_a_data_set_of_a_thousand_is_used_as_it_is(limit_s: float) -> None:
+    assert max_used(limit_s, is_gpu=False) >= 1000
+    assert images_per_epoch(1000, limit_s, is_gpu=False) is None
+    assert max_held_out(limit_s, is_gpu=False) >= 100
+
+
+@given(limit_s=st.floats(0.1, 1e6), more=st.floats(1.0, 100.0))
+def test_more_time_has_use_for_more_images(limit_s: float, more: float) -> None:
+    for is_gpu in (False, True):
+        assert max_used(limit_s, is_gpu) <= max_used(more * limit_s, is_gpu) < math.inf
+        assert max_held_out(limit_s, is_gpu) <= max_held_out(more * limit_s, is_gpu)
+        assert max_used(limit_s, is_gpu=False) <= max_used(limit_s, is_gpu=True)
+
+
+def test_without_a_limit_all_are_used() -> None:
+    assert max_used(None, is_gpu=False) == math.inf
+    assert images_per_epoch(10**7, None, is_gpu=False) is None
+
+
+def test_of_many_classes_each_has_images_that_judge() -> None:
+    assert max_held_out(60.0, is_gpu=False, num_classes=1000) == 2000
+
+
+@pytest.fixture(autouse=True)
+def _offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.delenv("SACCADE_WEIGHTS", raising=False)
+
+
+def test_networks_without_weights_are_left_out_and_named(tiny_weights: Path) -> None:
+    space = recipe_space({"model": Categorical("resnet18", "test_resnet"), "lr": 0.1})
+    narrowed, told = fall_back_to_available_models(space, tiny_weights)
+    assert narrowed.data == {"model": "test_resnet", "lr": 0.1}
+    assert "resnet18; this fit uses test_resnet instead" in told
+
+
+def test_networks_of_the_local_folder_replace_unavailable_ones(tiny_weights: Path) -> None:
+    narrowed, told = fall_back_to_available_models(recipe_space({"model": "resnet18"}), tiny_weights)
+    assert narrowed.data["model"] == "test_resnet"
+    assert "resnet18" in told
+
+
+def test_available_networks_do_not_change(tiny_weights: Path) -> None:
+    space = recipe_space({"model": "test_resnet"})
+    assert fall_back_to_available_models(space, tiny_weights) == (space, "")
+
+
+def test_random_weights_need_no_files() -> None:
+    space = recipe_space({"model": "resnet18", "pretrained": False})
+    assert fall_back_to_available_models(space, None) == (space, "")
+
+
+def test_without_any_weights_small_networks_start_from_random_ones_and_that_is_told() -> None:
+    space = recipe_space({"model": "resnet18", "lr": 0.1, "epochs": 2})
+    scratch, told = fall_back_to_available_models(space, None, given={"lr", "epochs"})
+    assert scratch.data["pretrained"] is False
+    assert scratch.data["model"].data == FROM_SCRATCH
+    assert (scratch.data["lr"], scratch.data["epochs"]) == (0.1, 2)
+    assert told.startswith("NO PRETRAINED WEIGHTS")
+    assert "SACCADE_WEIGHTS" in told  # what to do about it
+
+
+def test_who_wants_pretrained_weights_does_not_get_random_ones() -> None:
+    space = recipe_space({"model": "resnet18", "pretrained": True})
+    with pytest.raises(WeightsNotFoundError, match="pretrained=False"):
+        fall_back_to_available_models(space, None, given={"pretrained"})

@@ -131,7 +131,7 @@ def test_a_trial_goes_on_in_the_numerics_that_it_began_with(
     assert not chosen
     assert [report.metrics["train_loss"] for report in first + rest] == [r.metrics["train_loss"] for r in whole]
     again = Trainer(task, Recipe.of(recipe), tmp_path / "parts")
-    again.load_checkpoint(Path(str(rest[-1].checkpoint)))
+    again.load_checkpoint(tmp_path / "parts" / str(rest[-1].checkpoint))
     assert (again.numerics, again.classifier.inference) == numerics
 
 

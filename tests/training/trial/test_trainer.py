@@ -50,7 +50,7 @@ def train(task: ImageTask, folder: Path, recipe: dict[str, Any], **job: Any) -> 
 
     trainer = Trainer(task, Recipe.of(recipe), folder)
     if checkpoint := job.pop("checkpoint", None):
-        trainer.load_checkpoint(Path(checkpoint))
+        trainer.load_checkpoint(folder / checkpoint)
     return reports, trainer.run(Job(0, recipe, **job), report)
 
 

@@ -11,7 +11,7 @@ import torch
 
 from saccade.deadline import Deadline
 from saccade.errors import DataError
-from saccade.events import SURER_SCORE
+from saccade.events import CV_SCORE
 from saccade.inference.classifier import Classifier
 from saccade.numerics.device import Numerics
 from saccade.tasks.metrics import make_metric
@@ -75,7 +75,7 @@ def test_a_probe_is_judged_by_training_images_too_that_its_folds_did_not_know(
     num_right = (probe.held_out.argmax(1) == task.train.targets[probe.rows]).sum()
     num_right += (validation.outputs.argmax(1) == task.val.targets).sum()
     expected = num_right / (len(probe.rows) + len(task.val.targets))
-    assert validation.cv_score(probe) == {SURER_SCORE: pytest.approx(expected)}
+    assert validation.cv_score(probe) == {CV_SCORE: pytest.approx(expected)}
     assert validation.cv_score(replace(probe, held_out=None)) == {}
     given = Validation(classifier, replace(task, is_holdout=False), batch_size=8)
     given.metrics(classifier.network, Deadline(math.inf), is_probe=True)

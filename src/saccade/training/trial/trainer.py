@@ -71,7 +71,7 @@ class ImageTrainable(Trainable):
         with cpu_threads(self.task.num_threads):
             trainer = Trainer(self.task, Recipe.of(job.config), Path(job.folder))
             if job.checkpoint is not None:
-                trainer.load_checkpoint(Path(job.checkpoint))
+                trainer.load_checkpoint(Path(job.folder, job.checkpoint))
             return trainer.run(replace(job, seconds_left=deadline.seconds_left()), report)
 
 
@@ -266,8 +266,9 @@ class Trainer:
         is_last = is_whole and epoch == self.recipe.epochs
         checkpoint = None
         if is_whole and not is_last and not self.task.is_refit:  # after its end a trial is never resumed
-            checkpoint = str(state_file(self.folder, epoch))
-            save_state(Path(checkpoint), self.state_dict())
+            path = state_file(self.folder, epoch)
+            save_state(path, self.state_dict())
+            checkpoint = path.name
         write_s = time.perf_counter() - write_start_s
         costs = network_costs(self.classifier, self.task.costs)
         metrics = {**metrics, **costs, "train_s": train_s, "val_s": val_s, "write_s": write_s}

@@ -9,7 +9,7 @@ import torch
 
 from saccade.deadline import Deadline
 from saccade.errors import DataError
-from saccade.events import SURER_SCORE
+from saccade.events import CV_SCORE
 from saccade.inference.classifier import Classifier
 from saccade.tasks.metrics import summary_metrics
 from saccade.training.probes.probe import Probe, outputs_of_frozen
@@ -92,8 +92,8 @@ class Validation:
         Returns
         -------
         dict
-            Empty without folds, where the metric is undefined, or if the user gave the validation images, which may
-            differ from the training images.
+            By the name `CV_SCORE`; empty without folds, where the metric is undefined, or if the user gave the
+            validation images, which may differ from the training images.
         """
         if probe.held_out is None or self.outputs is None or not self._task.is_holdout:
             return {}
@@ -104,7 +104,7 @@ class Validation:
             score = metric.score(metric(targets, problem.activate(outputs).numpy(), problem))
         except DataError:
             return {}
-        return {SURER_SCORE: score} if math.isfinite(score) else {}
+        return {CV_SCORE: score} if math.isfinite(score) else {}
 
     def _metrics_of(self, outputs: np.ndarray) -> dict[str, float]:
         """Return the metrics of the first validation images, as many as there are outputs."""

@@ -1,0 +1,66 @@
+"""Checks of arguments. Each returns the value, or raises an error with what was given and what is expected."""
+
+from __future__ import annotations
+
+import numbers
+from typing import Any
+
+from saccade.errors import HyperparameterError
+
+
+def whole_number(name: str, value: Any, least: int = 1, *, most: int | None = None, meaning: str = "") -> int:
+    """Return a whole number in a range as an int of Python; NumPy's integers are accepted, bools are not.
+
+    Parameters
+    ----------
+    name, value
+        Name and value of the argument.
+    least, most : int
+        Range, both ends included; without `most` there is no upper end.
+    meaning : str
+        What the number means; the end of the message.
+
+    Raises
+    ------
+    HyperparameterError
+        If it is not.
+
+    Examples
+    --------
+    >>> whole_number("k", 3, most=50)
+    3
+    """
+    is_whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if is_whole and least <= value and (most is None or value <= most):
+        return int(value)
+    limits = f"{least} or more" if most is None else f"from {least} to {most}"
+    raise HyperparameterError(
+        f"{name} was given {value!r}; expected a whole number, {limits}" + (f": {meaning}" if meaning else "")
+    )
+
+
+def fraction(name: str, value: Any, *, with_ends: bool = False) -> float:
+    """Return a number between 0 and 1 as a float of Python.
+
+    Parameters
+    ----------
+    name, value
+        Name and value of the argument.
+    with_ends : bool
+        Whether 0 and 1 are valid.
+
+    Raises
+    ------
+    HyperparameterError
+        If it is not; for a percentage the message contains the right value.
+
+    Examples
+    --------
+    >>> fraction("coverage", 0.9)
+    0.9
+    """
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if is_number and (0 < value < 1 or (with_ends and value in (0, 1))):
+        return float(value)
+    hint = f"; for {value} % give {value / 100:g}" if is_number and 1 < value < 100 else ""
+    raise HyperparameterError(f"{name} was given {value!r}; expected a number between 0 and 1{hint}")

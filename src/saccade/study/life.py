@@ -1,0 +1,264 @@
+"""The life of a trial in one place: what each event changes, and what becomes of a trial when one of its jobs ends.
+
+A trial is created, is given to a worker as a *job*, reports epochs, and is paused, completed, stopped or failed when
+the job ends. A paused trial may get further jobs. `StudyRecord.apply` is the effect of every event, for events as they
+happen and for events that are read from the event log. `ENDS` is the table of the ends of jobs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+from saccade.events import Decision, EpochDone, Event, JobDone, JobFailed, JobStarted, TrialCreated, TrialRestarted
+from saccade.study.trial import Status, Trial
+
+NUM_RETRIES = 1
+"""How often a trial is retried that has lost its worker."""
+
+TIME_LIMIT = "time limit"
+"""The reason a trainable gives when the time of its job is up."""
+
+TRIAL_TIME_LIMIT = "trial time limit"
+"""The reason of a trial that was stopped by its own limit, not by the deadline of the search."""
+
+NO_REPORT = "the job ended without a report"
+
+
+class Cause(Enum):
+    """Why a job has ended.
+
+    An exception in the worker is FAILED, whatever it is: an invalid configuration, a score that is not finite, no
+    memory left on the device, no space left on the disk. A worker that the operating system kills, for instance because
+    memory ran out, is WORKER_LOST. An exception in the study itself, such as a full disk when the event log is
+    written, ends the process; the next process that resumes the run finds the job open: PROCESS_KILLED.
+    """
+
+    COMPLETED = "the trainable has returned without a reason"
+    PAUSED = "the trainable has paused, as the scheduler decided"
+    STOPPED = "the trainable has stopped, by a decision or for a reason of its own"
+    TIME_LIMIT = "the time of the job is up"
+    FAILED = "the trainable has raised an error"
+    WORKER_LOST = "the worker has crashed, or was killed"
+    PROCESS_KILLED = "the process of the study was killed, and another one resumes the run"
+    NO_TIME_TO_RETRY = "a retry was due, and there is no time for it"
+    NO_TIME_TO_RESUME = "an open job of an earlier process was due, and there is no time for it"
+
+
+class Fact(Enum):
+    """A condition on the trial and its job."""
+
+    NO_REPORT = "the trial has no report"
+    LAST_EPOCH = "the last report is of the last epoch of the configuration"
+    STOP_DUE = "the scheduler has answered the last report with STOP"
+    PAUSE_DUE = "the scheduler has answered it with PAUSE, or it is of the last epoch of the job"
+    CHECKPOINT = "the last report has a checkpoint"
+    OWN_LIMIT = "the trial's own time limit comes before the deadline of the search"
+    OWN_TIME_SPENT = "the trial's own time limit leaves no time for another epoch"
+    RETRIED = "the trial has had all of its retries"
+    UNTRIED_CHECKPOINT = "the job continued from a checkpoint of an earlier process, and has not reported"
+
+
+class Action(Enum):
+    """What the study does."""
+
+    END = "log and announce the end of the job"
+    RETRY = "train the trial again from its last checkpoint, before all other jobs"
+    RESTART = "train the trial again from its beginning, before all other jobs"
+    WAIT = "leave the job open, for a process with more time"
+
+
+@dataclass(frozen=True)
+class End:
+    """One row of `ENDS`.
+
+    Attributes
+    ----------
+    causes : tuple of Cause
+        One of these has ended the job,
+    facts : frozenset of Fact
+        and all of these hold.
+    status : Status
+        The status of the trial afterwards.
+    action : Action
+        What the study does.
+    reason : str or None
+        The reason that is logged; None is the reason of the worker.
+    """
+
+    causes: tuple[Cause, ...]
+    facts: frozenset[Fact]
+    status: Status
+    action: Action = Action.END
+    reason: str | None = None
+
+
+def _row(causes: str, facts: str, status: Status, action: Action = Action.END, reason: str | None = None) -> End:
+    return End(
+        tuple(Cause[name] for name in causes.split()), frozenset(Fact[name] for name in facts.split()), status, action,
+        reason,
+    )  # fmt: skip
+
+
+# fmt: off
+ENDS: tuple[End, ...] = (
+    _row("COMPLETED PAUSED STOPPED TIME_LIMIT", "NO_REPORT", Status.FAILED, reason=NO_REPORT),
+    _row("COMPLETED PAUSED STOPPED TIME_LIMIT WORKER_LOST PROCESS_KILLED", "LAST_EPOCH", Status.COMPLETED, reason=""),
+    # The worker's last report was answered, so its work was done although it did not return.
+    _row("WORKER_LOST PROCESS_KILLED", "STOP_DUE", Status.STOPPED, reason=""),
+    _row("COMPLETED WORKER_LOST PROCESS_KILLED", "PAUSE_DUE OWN_TIME_SPENT", Status.STOPPED, reason=TRIAL_TIME_LIMIT),
+    _row("COMPLETED WORKER_LOST PROCESS_KILLED", "PAUSE_DUE", Status.PAUSED, reason=""),
+    # The trainable has found an end before that of the configuration.
+    _row("COMPLETED", "", Status.COMPLETED),
+    _row("PAUSED", "OWN_TIME_SPENT", Status.STOPPED, reason=TRIAL_TIME_LIMIT),
+    _row("PAUSED", "", Status.PAUSED),
+    _row("STOPPED", "", Status.STOPPED),
+    # A trial that the deadline ends is paused if it can be continued: a resumed search may have more time.
+    _row("TIME_LIMIT", "OWN_LIMIT", Status.STOPPED, reason=TRIAL_TIME_LIMIT),
+    _row("TIME_LIMIT", "CHECKPOINT OWN_TIME_SPENT", Status.STOPPED, reason=TRIAL_TIME_LIMIT),
+    _row("TIME_LIMIT", "CHECKPOINT", Status.PAUSED),
+    _row("TIME_LIMIT", "", Status.STOPPED),
+    # The checkpoint may be damaged.
+    _row("FAILED", "UNTRIED_CHECKPOINT", Status.PAUSED, Action.RESTART),
+    _row("FAILED", "", Status.FAILED),
+    # The trial may be the cause, so it is not retried for ever.
+    _row("WORKER_LOST", "RETRIED", Status.FAILED),
+    _row("WORKER_LOST PROCESS_KILLED", "", Status.PAUSED, Action.RETRY),
+    _row("NO_TIME_TO_RETRY", "NO_REPORT", Status.FAILED),
+    _row("NO_TIME_TO_RESUME", "NO_REPORT", Status.PAUSED, Action.WAIT),
+    _row("NO_TIME_TO_RETRY NO_TIME_TO_RESUME", "OWN_TIME_SPENT", Status.STOPPED, reason=TRIAL_TIME_LIMIT),
+    _row("NO_TIME_TO_RETRY NO_TIME_TO_RESUME", "", Status.PAUSED),
+)
+"""The ends of jobs, in order of precedence: the first row that fits decides."""
+# fmt: on
+
+
+def find_end(cause: Cause, facts: Collection[Fact]) -> End:
+    """Return the row of `ENDS` for a job that has ended.
+
+    Examples
+    --------
+    >>> find_end(Cause.TIME_LIMIT, {Fact.CHECKPOINT}).status.value
+    'paused'
+    """
+    return next(end for end in ENDS if cause in end.causes and end.facts <= set(facts))
+
+
+def cause_of(event: JobDone | JobFailed) -> Cause:
+    """Return why a job has ended, by what its worker has sent."""
+    if isinstance(event, JobFailed):
+        return Cause.WORKER_LOST if event.is_worker_lost else Cause.FAILED
+    if event.status == "stopped" and event.reason == TIME_LIMIT:
+        return Cause.TIME_LIMIT
+    return Cause[event.status.upper()]
+
+
+@dataclass
+class OpenJob:
+    """A job that has not ended.
+
+    Attributes
+    ----------
+    until_epoch : int or None
+        The epoch at which the job ends; None trains the trial to the end of its configuration.
+    checkpoint : str or None
+        The checkpoint that it continues from, if this process has started it.
+    has_own_limit : bool
+        Whether the trial's own time limit comes before the deadline of the search.
+    last : EpochDone or None
+        Its last report, with the decision.
+    """
+
+    until_epoch: int | None = None
+    checkpoint: str | None = None
+    has_own_limit: bool = False
+    last: EpochDone | None = None
+
+
+class StudyRecord:
+    """The trials and the open jobs of a study, as its events so far leave them.
+
+    Parameters
+    ----------
+    folder : Path or None
+        Parent of the folders of the trials, which are named by number; None if trials have no files.
+
+    Attributes
+    ----------
+    trials : list of Trial
+        By number.
+    jobs : dict of int to OpenJob
+        By trial number, in the order in which they were started. A trial that was created has a job at once.
+
+    Examples
+    --------
+    >>> record = StudyRecord.load([TrialCreated(0, {"lr": 0.1}), JobStarted(0, until_epoch=1), EpochDone(0, 1, 0.5)])
+    >>> record.trials[0].best_report.score, record.jobs[0].until_epoch
+    (0.5, 1)
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = folder
+        self.trials: list[Trial] = []
+        self.jobs: dict[int, OpenJob] = {}
+
+    @classmethod
+    def load(cls, events: Iterable[Event], folder: Path | None = None) -> StudyRecord:
+        """Return the record after these events, such as those of an `EventLog`."""
+        record = cls(folder)
+        for event in events:
+            record.apply(event)
+        return record
+
+    def apply(self, event: Event) -> bool:
+        """Apply one event; events that are not about trials change nothing.
+
+        Returns
+        -------
+        bool
+            Whether the event is new. An epoch that was trained again, and was reported before, is not.
+        """
+        match event:
+            case TrialCreated():
+                folder = "" if self.folder is None else str(self.folder / f"{event.trial:04d}")
+                self.trials.append(Trial(event.trial, event.config, folder))
+                self.jobs[event.trial] = OpenJob()
+            case JobStarted():
+                self.trials[event.trial].status = Status.RUNNING
+                self.jobs.pop(event.trial, None)  # to keep the order of the starts
+                self.jobs[event.trial] = OpenJob(event.until_epoch)
+            case EpochDone():
+                self.jobs[event.trial].last = event
+                return self.trials[event.trial].add(event)
+            case TrialRestarted():
+                trial = self.trials[event.trial]
+                trial.drop_after(event.after_epoch)
+                trial.status, trial.num_retries = Status.PAUSED, event.num_retries
+                self.jobs[event.trial].last = None
+            case JobDone():
+                trial = self.trials[event.trial]
+                trial.status, trial.note, trial.failure = Status(event.status), event.reason, None
+                del self.jobs[event.trial]
+            case JobFailed():
+                trial = self.trials[event.trial]
+                trial.status, trial.note, trial.failure = Status.FAILED, "", event
+                del self.jobs[event.trial]
+        return True
+
+    def facts(self, trial: Trial) -> set[Fact]:
+        """Return the facts about a trial and its open job that the record has; time limits are not among them."""
+        job = self.jobs[trial.number]
+        last, decision = job.last, None if job.last is None else job.last.decision
+        is_job_done = last is not None and job.until_epoch is not None and last.epoch >= job.until_epoch
+        known = {
+            Fact.NO_REPORT: not trial.reports,
+            Fact.LAST_EPOCH: bool(trial.reports) and trial.reports[-1].is_last,
+            Fact.STOP_DUE: decision is Decision.STOP,
+            Fact.PAUSE_DUE: decision is Decision.PAUSE or (is_job_done and decision is not Decision.STOP),
+            Fact.CHECKPOINT: bool(trial.reports) and trial.reports[-1].checkpoint is not None,
+            Fact.OWN_LIMIT: job.has_own_limit,
+            Fact.RETRIED: trial.num_retries >= NUM_RETRIES,
+        }
+        return {fact for fact, holds in known.items() if holds}

@@ -1,0 +1,200 @@
+"""A copy of a study in Optuna's own format, for optuna-dashboard.
+
+=====================  ================================================================================================
+status of a trial      state in Optuna
+=====================  ================================================================================================
+running, paused        RUNNING: a paused trial may continue, and a WAITING one would be claimed by other programs
+completed, stopped     COMPLETE, with its best score as the value
+failed                 FAIL
+=====================  ================================================================================================
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from saccade.errors import SpaceError
+from saccade.events import Event
+from saccade.space import Dict, encode, to_optuna
+from saccade.study.json_values import to_json_value
+from saccade.study.trial import Status, Trial
+
+if TYPE_CHECKING:
+    from optuna.storages import JournalStorage
+    from typing_extensions import Self
+
+STUDY_NAME = "saccade"
+"""Name of the study in Optuna's storage."""
+
+INTERVAL_S = 1.0
+"""Least seconds between two updates of the file, so that many short trials need few writes."""
+
+OVERHEAD = 0.05
+"""Updates take at most this part of the time."""
+
+
+@dataclass
+class _Written:
+    """What the file has of a trial."""
+
+    trial_id: int
+    scores: dict[int, float] = field(default_factory=dict)  # by epoch
+    status: str = ""
+    is_finished: bool = False
+
+
+class OptunaTracker:
+    """A listener of a study that writes its trials to a file that ``optuna-dashboard PATH`` opens.
+
+    The file follows the study with a delay of a second or more. It is updated for the last time when the tracker is
+    closed; use it as a context manager. A resumed study continues the file. An error of the tracker is a warning, and
+    ends the tracker but not the study.
+
+    Parameters
+    ----------
+    path : Path
+        The file, in the format of ``optuna.storages.journal.JournalFileBackend``.
+    trials : sequence of Trial
+        The trials of the study, by number.
+    space : saccade.space.Dict
+        The search space, whose parameters become Optuna's.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from saccade.events import EpochDone
+    >>> from saccade.space import Real
+    >>> trial = Trial(0, {"lr": 0.5}, reports=[EpochDone(0, epoch=1, score=0.9)])
+    >>> path = Path(tempfile.mkdtemp()) / "journal.log"
+    >>> with OptunaTracker(path, [trial], Dict(lr=Real(0.1, 1))) as tracker:
+    ...     tracker(trial.reports[0])
+    """
+
+    def __init__(self, path: Path, trials: Sequence[Trial], space: Dict) -> None:
+        self.path, self.space = path, space
+        self._trials = trials
+        self._storage: JournalStorage | None = None
+        self._study_id = 0
+        self._written: dict[int, _Written] = {}
+        self._changed: set[int] = set(range(len(trials)))
+        self._next_s = 0.0
+        self._has_failed = False
+
+    def __call__(self, event: Event) -> None:
+        """Note which trial an event is about, and update the file if the last time is long enough ago."""
+        number = getattr(event, "trial", None)
+        if number is not None:
+            self._changed.add(number)
+            if time.monotonic() >= self._next_s:
+                self.update()
+
+    def update(self) -> None:
+        """Write what has changed since the last time."""
+        if self._has_failed or not self._changed:
+            return
+        start_s = time.monotonic()
+        try:
+            if self._storage is None:
+                self._open()
+            for number in sorted({*self._changed, *range(len(self._written), len(self._trials))}):
+                self._update(self._trials[number])
+            self._changed.clear()
+        except Exception as error:
+            self._has_failed = True
+            text = f"{self.path}, the copy of the study for optuna-dashboard, is no longer updated"
+            warnings.warn(f"{text}: {type(error).__name__}: {error}", stacklevel=2)
+        end_s = time.monotonic()
+        self._next_s = end_s + max(INTERVAL_S, (end_s - start_s) / OVERHEAD)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.update()
+
+    def _open(self) -> None:
+        """Open the storage, and read what it has of the trials."""
+        import optuna  # slow to import
+        from optuna.storages import JournalStorage
+        from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+        from optuna.study import StudyDirection
+
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+
+        def opened() -> JournalStorage:
+            # The lock of a process that was killed is ignored after 3 s, not after 30 s as by default.
+            lock = JournalFileOpenLock(str(self.path), grace_period=3)
+            return JournalStorage(JournalFileBackend(str(self.path), lock))
+
+        try:
+            storage = opened()
+        except (ValueError, KeyError):  # damaged by a power failure; all of it is in the event log
+            self.path.unlink()
+            storage = opened()
+        try:
+            self._study_id = storage.get_study_id_from_name(STUDY_NAME)
+        except KeyError:
+            verbosity = optuna.logging.get_verbosity()
+            optuna.logging.set_verbosity(optuna.logging.WARNING)  # or it prints that there is a new study
+            try:
+                self._study_id = storage.create_new_study([StudyDirection.MAXIMIZE], STUDY_NAME)
+            finally:
+                optuna.logging.set_verbosity(verbosity)
+        for trial in storage.get_all_trials(self._study_id, deepcopy=False):
+            trial_id = storage.get_trial_id_from_study_id_trial_number(self._study_id, trial.number)
+            status = str(trial.user_attrs.get("status", ""))
+            scores = dict(trial.intermediate_values)
+            self._written[trial.number] = _Written(trial_id, scores, status, trial.state.is_finished())
+        self._storage = storage
+
+    def _update(self, trial: Trial) -> None:
+        """Write one trial; trials are created in the order of their numbers."""
+        from optuna.trial import TrialState, create_trial
+
+        storage = self._storage
+        assert storage is not None
+        reason = trial.note if trial.failure is None else trial.failure.reason
+        status = f"{trial.status.value}: {reason}" if reason else trial.status.value
+        is_finished = trial.status not in (Status.RUNNING, Status.PAUSED)
+        best = trial.best_report
+        value = float(best.score) if best is not None and trial.status in (Status.COMPLETED, Status.STOPPED) else None
+        state = TrialState.RUNNING if not is_finished else TrialState.FAIL if value is None else TrialState.COMPLETE
+        scores = {int(report.epoch): float(report.score) for report in trial.reports}
+        written = self._written.get(trial.number)
+        if written is None:
+            params, distributions = self._params(trial.config)
+            template = create_trial(
+                state=state,
+                value=value,
+                params=params,
+                distributions=distributions,
+                user_attrs={"config": to_json_value(trial.config), "status": status},
+                intermediate_values=scores,
+            )
+            trial_id = storage.create_new_trial(self._study_id, template)
+            self._written[trial.number] = _Written(trial_id, scores, status, is_finished)
+            return
+        if written.is_finished:
+            return
+        for epoch, score in scores.items():
+            if written.scores.get(epoch) != score:
+                storage.set_trial_intermediate_value(written.trial_id, epoch, score)
+        if written.status != status:
+            storage.set_trial_user_attr(written.trial_id, "status", status)
+        if is_finished:
+            storage.set_trial_state_values(written.trial_id, state, None if value is None else [value])
+        self._written[trial.number] = _Written(written.trial_id, scores, status, is_finished)
+
+    def _params(self, config: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return Optuna's parameters and distributions; none for a configuration of the user's outside the space."""
+        try:
+            params = encode(self.space, config)
+        except SpaceError:
+            return {}, {}
+        distributions = to_optuna(self.space)
+        return params, {name: distributions[name] for name in params}
