@@ -13,6 +13,7 @@ SaccadeError
 │   ├── DownloadError             a file that could not be fetched (also OSError)
 │   └── ImageReadError            one image that cannot be decoded
 ├── JournalError                  an event log that is invalid or in use (also ValueError)
+│   └── RunInUseError             a run folder that another run is using (also DataError)
 ├── SearchFailedError             no trial of a search succeeded (also RuntimeError)
 ├── DivergedError                 a loss that is no longer finite (also RuntimeError)
 ├── OutOfMemoryError              a trial that does not fit the device (also MemoryError)
@@ -98,6 +99,10 @@ class ImageReadError(DataError):
 
 class JournalError(SaccadeError, ValueError):
     """An event log that is damaged, was written by another version, or is being written by another process."""
+
+
+class RunInUseError(JournalError, DataError):
+    """Another run, in this process or another one, is using the run folder."""
 
 
 class SearchFailedError(SaccadeError, RuntimeError):

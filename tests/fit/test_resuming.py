@@ -17,10 +17,10 @@ import saccade as ag
 from saccade import ImagePredictor
 from saccade.errors import DataError, HyperparameterError, SearchFailedError
 from saccade.fit.resuming import EarlierRun
-from saccade.fit.run_folder import locked
 from saccade.selection import finishing
 from saccade.selection.folds import FoldTrainable
 from saccade.study.event_log import EventLog
+from saccade.study.run_folder import locked
 from saccade.study.study import Study
 from saccade.study.trial import Job, Reporter
 
@@ -349,9 +349,10 @@ def test_a_folder_without_a_run_cannot_be_resumed(tmp_path: Path) -> None:
     (tmp_path / ".starting").mkdir()
     with pytest.raises(DataError, match="ended before it began"):
         ImagePredictor.resume(tmp_path)
-    (tmp_path / "run.json").write_text("{}")
-    with pytest.raises(DataError, match="start anew"):
-        ImagePredictor.resume(tmp_path)
+    for record in ("{", "[]", "{}", '{"arguments": [], "data": "", "num_images": 3}'):
+        (tmp_path / "run.json").write_text(record)
+        with pytest.raises(DataError, match=r"run\.json is invalid .*start a new run"):
+            ImagePredictor.resume(tmp_path)
 
 
 def test_a_run_that_is_going_on_is_neither_replaced_nor_resumed(
@@ -359,7 +360,7 @@ def test_a_run_that_is_going_on_is_neither_replaced_nor_resumed(
 ) -> None:
     frame = make_colours(8)
     first = predictor_of(tmp_path / "run").fit(frame, hyperparameters=tiny)
-    with locked(tmp_path / "run"), pytest.raises(DataError, match="a run goes on in"):
+    with locked(tmp_path / "run"), pytest.raises(DataError, match="Another run is using the folder"):
         predictor_of(tmp_path / "run").fit(frame, hyperparameters={**tiny, "epochs": 1})
     assert first.predict(frame).notna().all()
 

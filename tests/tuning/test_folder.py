@@ -4,13 +4,15 @@ import pytest
 
 from saccade.errors import HyperparameterError
 from saccade.space import Categorical, Dict, Real
-from saccade.tuning.folder import ABOUT, open_folder, read_about
+from saccade.tuning.folder import ABOUT, check_path, read_about, start_or_resume
 
 SPACE = Dict(x=Real(0, 1))
 
 
 def opened(folder, space=SPACE, metric="score", mode="max", resume=False):
-    return open_folder(folder, space, metric, mode, resume=resume)
+    check_path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    return start_or_resume(folder, space, metric, mode, resume=resume)
 
 
 def test_a_new_folder_tells_what_was_asked(tmp_path):
@@ -31,26 +33,29 @@ def test_an_empty_folder_will_do_and_so_will_none_to_resume(tmp_path):
 def test_a_search_is_resumed_only_when_asked(tmp_path):
     opened(tmp_path / "run")
     assert opened(tmp_path / "run", resume=True) is True
-    with pytest.raises(HyperparameterError, match=r"has a search already\. resume=True goes on"):
+    with pytest.raises(HyperparameterError, match=r"contains a search\. Pass resume=True"):
         opened(tmp_path / "run")
 
 
 def test_other_things_are_left_alone(tmp_path):
     (tmp_path / "thesis.tex").touch()
-    with pytest.raises(HyperparameterError, match="exists and has no search"):
+    with pytest.raises(HyperparameterError, match="exists and contains no search"):
         opened(tmp_path)
-    with pytest.raises(HyperparameterError, match="exists and has no search"):
+    with pytest.raises(HyperparameterError, match="exists and contains no search"):
         opened(tmp_path / "thesis.tex")
-    with pytest.raises(HyperparameterError, match="has no search of saccade"):
+    with pytest.raises(HyperparameterError, match="contains no search of saccade"):
+        read_about(tmp_path)
+    (tmp_path / ABOUT).write_text("[]")
+    with pytest.raises(HyperparameterError, match="contains no search of saccade"):
         read_about(tmp_path)
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"metric": "loss"}, "has a search with metric=score, and now metric is loss"),
-        ({"mode": "min"}, "has a search with mode=max, and now mode is min"),
-        ({"space": Dict(x=Real(0, 2))}, "has a search with space="),
+        ({"metric": "loss"}, "contains a search with metric=score, but metric is loss"),
+        ({"mode": "min"}, "contains a search with mode=max, but mode is min"),
+        ({"space": Dict(x=Real(0, 2))}, "contains a search with space="),
     ],
 )
 def test_another_search_is_not_mixed_with_it(tmp_path, changes, message):

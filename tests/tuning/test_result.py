@@ -76,5 +76,5 @@ def test_a_result_does_not_change_with_its_trials():
 
 
 def test_a_folder_without_a_search(tmp_path):
-    with pytest.raises(HyperparameterError, match="has no search"):
+    with pytest.raises(HyperparameterError, match="contains no search"):
         TuneResult.load(tmp_path)

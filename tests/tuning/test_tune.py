@@ -396,7 +396,7 @@ class TestResume:
 
     def test_a_search_that_still_goes_on_is_not_resumed(self, tmp_path):
         def train(config):
-            with pytest.raises(JournalError, match="is being written by another run"):
+            with pytest.raises(JournalError, match="Another run is using the folder"):
                 quiet(lambda config: 1.0, path=tmp_path / "run", resume=True)
             return 1.0
 

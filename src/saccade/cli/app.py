@@ -6,6 +6,7 @@ arguments appear at once.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
@@ -60,7 +61,7 @@ def _fit_stub() -> None:
     """Stand for ``saccade fit`` in the list of commands: its options are made only when it runs."""
 
 
-for name, command in {
+_COMMANDS: dict[str, Callable[..., Any]] = {
     "demo": demo,
     "check": check,
     "fit": _fit_stub,
@@ -72,7 +73,8 @@ for name, command in {
     "explain": explain,
     "models": models,
     "doctor": doctor,
-}.items():
+}
+for name, command in _COMMANDS.items():
     app.command(name, help=fit.__doc__ if command is _fit_stub else None)(command)
 
 

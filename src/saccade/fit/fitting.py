@@ -31,7 +31,6 @@ from saccade.fit.run_folder import (
     TRIALS,
     FitRequest,
     begin_run,
-    locked,
     make_run_folder,
     tidy_up,
 )
@@ -44,6 +43,7 @@ from saccade.study.event_log import EventLog
 from saccade.study.objectives import check_score_name, cost_names
 from saccade.study.optuna_tracker import OptunaTracker
 from saccade.study.progress import ProgressDisplay
+from saccade.study.run_folder import locked
 from saccade.tasks.metrics import make_metric
 from saccade.tasks.problem import Problem
 from saccade.training.imbalance import check_imbalance
@@ -84,6 +84,10 @@ def run_fit(request: FitRequest, deadline: Deadline, earlier: EarlierRun | None 
     check_score_name(objectives, metric_name)
     folder = make_run_folder(request.path) if earlier is None else earlier.folder
     with locked(folder), ProgressDisplay(request.verbosity, metric_name) as display:
+        if earlier is not None:  # Another process may have continued the run before this one had the lock.
+            earlier = EarlierRun.find(folder) or earlier
+            if earlier.is_finished:
+                return earlier.saved(request)
         if earlier is None:
             begin_run(request, folder)  # An interruption can be resumed from here on.
         else:

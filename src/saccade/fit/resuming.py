@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, ValidationError
+
 from saccade.errors import DataError, HyperparameterError
 from saccade.fit.options import REMOVED, FitOptions
 from saccade.fit.preparation import PreparedData
@@ -21,7 +23,6 @@ from saccade.fit.run_folder import (
     FitRequest,
     is_run,
     recorded_arguments,
-    write_anew,
 )
 from saccade.fit.values import from_toml
 from saccade.inference.saved import DESCRIPTION, PREDICTOR_FOLDER, SavedPredictor
@@ -29,7 +30,31 @@ from saccade.models.custom import CustomObject
 from saccade.space import Dict
 from saccade.study.event_log import EventLog
 from saccade.study.json_values import LostObjectError, from_json_value
+from saccade.study.run_folder import write_json_atomically
 from saccade.training.recipes.recipe import canonical, choices
+
+
+class _Arguments(BaseModel):
+    model_config = ConfigDict(extra="allow")
+    hyperparameters: dict[str, Any]
+
+
+class _RunRecord(BaseModel):
+    """What `saccade.fit.run_folder.begin_run` writes, as far as it is read again."""
+
+    model_config = ConfigDict(extra="allow")
+    arguments: _Arguments
+    data: str
+    num_images: int
+
+
+class _SplitRecord(BaseModel):
+    """The split of a run, which must be the same whenever the run is resumed."""
+
+    num_train: int
+    num_val: int
+    digest: str
+    max_held_out: int | None = None
 
 
 @dataclass(frozen=True)
@@ -62,10 +87,14 @@ class EarlierRun:
         if not (folder / RUN).is_file():
             return None
         try:
-            record = json.loads((folder / RUN).read_text(encoding="utf-8"))
-            _ = record["arguments"], record["data"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{folder / RUN} cannot be read ({type(error).__name__}: {error}); start anew") from None
+            record = _RunRecord.model_validate_json((folder / RUN).read_bytes()).model_dump()
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            where = ".".join(map(str, first["loc"]))
+            raise DataError(
+                f"{folder / RUN} is invalid ({where + ': ' if where else ''}{first['msg']}). Restore a copy, or "
+                "start a new run"
+            ) from None
         return cls(folder, record, EventLog(folder / EVENTS).seconds_used())
 
     @property
@@ -114,7 +143,9 @@ class EarlierRun:
     def note(self, request: FitRequest) -> None:
         """Write down what is asked otherwise than before, so that a further resume has it."""
         arguments = {**self.arguments, **{name: recorded_arguments(request)[name] for name in MAY_CHANGE}}
-        write_anew(self.folder / RUN, {**self.record, "arguments": arguments, "time_limit_s": request.time_limit_s})
+        write_json_atomically(
+            self.folder / RUN, {**self.record, "arguments": arguments, "time_limit_s": request.time_limit_s}
+        )
 
     def saved(self, request: FitRequest) -> SavedPredictor:
         """Return the predictor of a run that is finished."""
@@ -176,40 +207,54 @@ def read_request(folder: Path, time_limit_s: float | str | None, verbosity: int 
 
 
 def most_held_out_before(folder: Path) -> int | None:
-    """Return how many images might judge when a run was split, which was by its time limit then; None is unknown."""
-    path = folder / SPLIT
-    return json.loads(path.read_text(encoding="utf-8")).get("max_held_out") if path.is_file() else None
+    """Return the limit on validation images under which an earlier process split the data; None if there was none."""
+    split = _read_split(folder / SPLIT)
+    return None if split is None else split.max_held_out
 
 
 def check_split(folder: Path, data: PreparedData, max_held_out: int) -> None:
-    """Write down which images judge and which teach; or see that these are the same as when the run began.
+    """Record the split of a new run; for a resumed run check that it is the same, so that scores can be compared.
 
     Parameters
     ----------
     folder : Path
-        Of the run.
+        The run folder.
     data : PreparedData
-        Its split.
+        Its training and validation images.
     max_held_out : int
-        Written down for `most_held_out_before`.
+        Recorded for `most_held_out_before`.
 
     Raises
     ------
     DataError
-        When they are not: scores could not be compared.
+        If the split differs from the recorded one, or if the record is damaged.
     """
     digest = hashlib.blake2b(data.train.indices.tobytes(), digest_size=16)
     digest.update(b"|" + data.val.indices.tobytes())
-    now = {"num_train": len(data.train.indices), "num_val": len(data.val.indices), "digest": digest.hexdigest()}
-    path = folder / SPLIT
-    if not path.is_file():
-        write_anew(path, {**now, "max_held_out": max_held_out})
-    elif {**(before := json.loads(path.read_text(encoding="utf-8"))), **now} != before:
+    now = _SplitRecord(
+        num_train=len(data.train.indices),
+        num_val=len(data.val.indices),
+        digest=digest.hexdigest(),
+        max_held_out=max_held_out,
+    )
+    before = _read_split(folder / SPLIT)
+    if before is None:
+        write_json_atomically(folder / SPLIT, now.model_dump())
+    elif (before.num_train, before.num_val, before.digest) != (now.num_train, now.num_val, now.digest):
         raise DataError(
-            f"the run in {folder} cannot go on: it had {before['num_train']} images to learn from and "
-            f"{before['num_val']} to be judged by, and now others, or in another order, can be read "
-            f"({now['num_train']} and {now['num_val']}). Bring the files back, or start anew"
+            f"The run in {folder} cannot be resumed: it had {before.num_train} training and {before.num_val} "
+            f"validation images; now other images can be read ({now.num_train} and {now.num_val}). "
+            "Bring the files back, or start a new run"
         )
+
+
+def _read_split(path: Path) -> _SplitRecord | None:
+    if not path.is_file():
+        return None
+    try:
+        return _SplitRecord.model_validate_json(path.read_bytes())
+    except ValidationError:
+        raise DataError(f"{path} is damaged. Restore a copy, or start a new run") from None
 
 
 def _from_toml(value: Any) -> Any:

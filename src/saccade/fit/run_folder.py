@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import json
 import math
-import os
 import platform
 import re
 import shutil
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-import filelock
 import torch
 
 from saccade._version import __version__
@@ -30,6 +26,7 @@ from saccade.inference.saved import SavedPredictor
 from saccade.selection.candidates import BEST, BEST_OUTPUTS
 from saccade.space import Dict
 from saccade.study.json_values import to_json_value
+from saccade.study.run_folder import STARTING, is_vacant, other_entries, write_json_atomically
 from saccade.tasks.metrics import EvalMetric
 
 RUNS_FOLDER = "saccade_runs"
@@ -49,9 +46,6 @@ RUN, DATA, SPLIT, EVENTS, JOURNAL, TRIALS, STORE, CHECKS, REFIT, FOLDS, START = 
     "start.safetensors",
 )
 """What a run folder holds besides the predictor."""
-
-STARTING, LOCK = ".starting", ".lock"
-"""A folder that is there while a run folder is being filled; the file by which a run that goes on is known."""
 
 MAY_CHANGE = ("time_limit", "verbosity", *(name for name, option in options_of(FitOptions) if option.may_change))
 """Arguments that say for how long, and where, trials are trained: a run may go on with others."""
@@ -131,7 +125,7 @@ def make_run_folder(given: Path | None) -> Path:
     """
     if given is None:
         return _folder_of_its_own(datetime.now().strftime("%Y-%m-%d_%H%M%S"))
-    if given.exists() and not is_run(given) and (not given.is_dir() or _others(given)):
+    if given.exists() and not is_run(given) and not is_vacant(given):
         raise DataError(f"path={str(given)!r} exists and is no run folder; name an empty or a new folder")
     given.mkdir(parents=True, exist_ok=True)
     return given
@@ -140,29 +134,6 @@ def make_run_folder(given: Path | None) -> Path:
 def is_run(folder: Path) -> bool:
     """Tell whether a folder is a run's, even one that was killed while it was beginning."""
     return (folder / RUN).is_file() or (folder / STARTING).is_dir()
-
-
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Keep a run folder for oneself; that ends with the process at the latest.
-
-    Raises
-    ------
-    DataError
-        When a run goes on in that folder.
-    """
-    lock = filelock.FileLock(folder / LOCK)
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        raise DataError(
-            f"a run goes on in {folder}, in another process or in this one; wait for its end, end it, or name another "
-            "folder"
-        ) from None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _folder_of_its_own(stamp: str) -> Path:
@@ -187,14 +158,14 @@ def begin_run(request: FitRequest, folder: Path) -> None:
     starting = folder / STARTING
     starting.mkdir(exist_ok=True)
     (folder / RUN).unlink(missing_ok=True)
-    for entry in [*_others(folder), *starting.iterdir()]:
+    for entry in [*other_entries(folder), *starting.iterdir()]:
         shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
     if start is not None:
         (folder / TRIALS).mkdir()
         (folder / TRIALS / START).write_bytes(start)
     write_run_data(starting / DATA, request.train, request.tuning)
     _fit_config(request).write(starting / FIT_TOML)
-    _write_json(starting / RUN, _run_record(request))
+    write_json_atomically(starting / RUN, _run_record(request))
     for name in (DATA, FIT_TOML, RUN):
         (starting / name).replace(folder / name)
     starting.rmdir()
@@ -212,13 +183,6 @@ def tidy_up(folder: Path) -> None:
     for name in (BEST, BEST_OUTPUTS):
         for path in trials.glob(f"*/best-*{name.removeprefix('best')}"):
             path.replace(path.with_name(name))
-
-
-def write_anew(path: Path, record: Mapping[str, Any]) -> None:
-    """Write a file of JSON in place of another, so that at any instant there is one or the other."""
-    temporary = path.with_name(f"{path.name}.part")
-    _write_json(temporary, record)
-    temporary.replace(path)
 
 
 def recorded_arguments(request: FitRequest) -> dict[str, Any]:
@@ -249,18 +213,6 @@ def _in_toml(value: Any) -> Any:
 def _without_addresses(value: Any) -> Any:
     """Return JSON without the places in memory that a `repr` may tell, which differ from process to process."""
     return json.loads(re.sub(r" at 0x[0-9a-fA-F]+", "", json.dumps(value)))
-
-
-def _others(folder: Path) -> list[Path]:
-    return [entry for entry in folder.iterdir() if entry.name not in (LOCK, STARTING)]
-
-
-def _write_json(path: Path, record: Mapping[str, Any]) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        json.dump(record, file, indent=2, default=repr)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _fit_config(request: FitRequest) -> FitConfig:

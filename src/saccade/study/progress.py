@@ -65,7 +65,8 @@ class ProgressDisplay:
                 time = "no time limit" if event.time_limit_s is None else f"time limit {_seconds(event.time_limit_s)}"
                 num = event.num_trials
                 trials = "any number of trials" if num is None else "1 trial" if num == 1 else f"{num} trials"
-                self._print(2, f"[bold]saccade[/bold] run in {escape(event.folder)}  [dim]({time}, {trials})[/dim]")
+                where = f" in {escape(event.folder)}" if event.folder else ""
+                self._print(2, f"[bold]saccade[/bold] run{where}  [dim]({time}, {trials})[/dim]")
             case Progressed():
                 self._bar(event.what, event.what, event.done, event.total)
             case DataReady():
@@ -103,8 +104,8 @@ class ProgressDisplay:
                 self._print(3, escape(event.traceback))
             case RunFinished() if event.score is not None:
                 best = self._best.get(event.best_trial or 0)
-                score = self._score(best) if best else f"{self.metric} {event.score:.4f}"
-                text = f"best: trial {event.best_trial}, {score} on the validation images"
+                score = self._score(best) if best else f"{self.metric} {_number(event.score)}"
+                text = f"best: trial {event.best_trial}, {score}"
                 self._print(1, f"[bold]{text}[/bold]  [dim]{_seconds(event.seconds)} in all[/dim]")
 
     def recall(self, trials: Sequence[Trial]) -> None:
@@ -120,7 +121,7 @@ class ProgressDisplay:
 
     def _score(self, event: EpochDone) -> str:
         """Return the metric: where lower values are better, the score is its negative."""
-        return f"{self.metric} {event.metrics.get(self.metric, event.score):.4f}"
+        return f"{self.metric} {_number(event.metrics.get(self.metric, event.score))}"
 
     def _print(self, level: int, text: str) -> None:
         if self.verbosity >= level and text:
@@ -145,6 +146,10 @@ def _config(config: dict[str, Any]) -> str:
         return f"{value:.3g}" if isinstance(value, float) else str(value)
 
     return "  ".join(f"{name}={shown(value)}" for name, value in config.items())
+
+
+def _number(value: float) -> str:
+    return f"{value:.4f}" if value == 0 or 1e-3 <= abs(value) < 1e4 else f"{value:.4g}"
 
 
 def _seconds(seconds: float) -> str:

@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from saccade.deadline import Deadline
 from saccade.events import Event, JobFailed, RunFinished, RunStarted, Warned
@@ -16,11 +17,14 @@ from saccade.searcher.base import Searcher
 from saccade.study.event_log import EventLog
 from saccade.study.function import MissingScoreError
 from saccade.study.optuna_tracker import OptunaTracker
+from saccade.study.run_folder import locked
 from saccade.study.study import Study
 from saccade.tuning.checkpoints import CheckpointKeeper
-from saccade.tuning.display import TuneDisplay
-from saccade.tuning.folder import EVENTS, JOURNAL, TRIALS, open_folder
+from saccade.tuning.folder import EVENTS, JOURNAL, TRIALS, check_path, start_or_resume
 from saccade.tuning.result import TuneResult
+
+if TYPE_CHECKING:
+    from saccade.study.progress import ProgressDisplay
 
 
 class TuningInterrupted(KeyboardInterrupt):
@@ -66,8 +70,9 @@ class Search:
         """Search, in a folder that is removed with the result if none was named."""
         if self.path is not None:
             space = self.searcher.space
-            is_resumed = open_folder(self.path, space, self.metric, self.mode, resume=self.resume)
-            with EventLog(self.path / EVENTS, space) as log:
+            check_path(self.path)
+            with locked(self.path), EventLog(self.path / EVENTS, space) as log:
+                is_resumed = start_or_resume(self.path, space, self.metric, self.mode, resume=self.resume)
                 deadline.limit_s -= log.seconds_used()
                 return self._run(self.path, deadline, log, is_resumed)
         folder = Path(tempfile.mkdtemp(prefix="saccade_tune_"))
@@ -83,7 +88,14 @@ class Search:
         return result
 
     def _run(self, folder: Path, deadline: Deadline, log: EventLog | None, is_resumed: bool) -> TuneResult:
-        display = TuneDisplay(self.verbosity, self.metric)
+        from saccade.study.progress import ProgressDisplay  # slow to import
+
+        with ProgressDisplay(self.verbosity, self.metric) as display:
+            return self._search(folder, deadline, log, is_resumed, display)
+
+    def _search(
+        self, folder: Path, deadline: Deadline, log: EventLog | None, is_resumed: bool, display: ProgressDisplay
+    ) -> TuneResult:
         study = Study(
             self.executor,
             self.searcher,
@@ -103,7 +115,7 @@ class Search:
             display(event)
 
         study.listeners += [CheckpointKeeper(study.trials), _MetricCheck(study)]
-        display.resume(study.trials)
+        display.recall(study.trials)
         tell(RunStarted(str(self.path or ""), self.num_trials, self.time_limit_s))
         if self.resume and not is_resumed:
             tell(Warned(f"there is nothing to resume in {self.path}: a new search begins"))
