@@ -77,7 +77,7 @@ def _labels(_folder: Path, num_files: int, _scratch: Path) -> Callable[[], Any]:
 
 
 def _fingerprint(folder: Path, num_files: int, _scratch: Path) -> Callable[[], Any]:
-    from saccade.data.store.fingerprint import fingerprint
+    from saccade.data.store.decoded_images import fingerprint
 
     paths = _paths(folder, num_files)
     return lambda: fingerprint(paths, 256, 3)

@@ -5,7 +5,6 @@ from types import SimpleNamespace
 
 import pytest
 
-from contracts.simulated_executor import SimulatedExecutor
 from saccade.autosearch.features import DatasetDescription, Description, NetworkDescription
 from saccade.autosearch.search import AutoSearch
 from saccade.deadline import Deadline
@@ -15,6 +14,7 @@ from saccade.searcher import RandomSearcher
 from saccade.space import Real
 from saccade.study.study import Study
 from saccade.study.trial import Status, Trial
+from saccade.testing.simulated_executor import SimulatedExecutor
 
 NUM_EPOCHS = 27
 

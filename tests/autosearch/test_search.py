@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contracts.searcher_contract import SearcherContract
 from saccade.autosearch.features import DatasetDescription, Description, NetworkDescription
 from saccade.autosearch.search import AutoSearch
 from saccade.searcher import TPESearcher, make_searcher
 from saccade.space import Categorical, Int, Real, canonical_key
+from saccade.testing.searcher_contract import SearcherContract
 
 DATA = DatasetDescription(num_images=1000, num_classes=10)
 NETWORKS = {

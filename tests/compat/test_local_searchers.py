@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contracts.searcher_contract import SearcherContract
 from saccade.compat.local_searchers import LocalGridSearcher, LocalRandomSearcher, LocalSearcher
 from saccade.errors import ExhaustedSearchSpaceError, HyperparameterError, SpaceError, UnknownNameError
 from saccade.space import Bool, Categorical, Dict, Int, Real
+from saccade.testing.searcher_contract import SearcherContract
 
 SPACE = {"x": Real(0, 1), "opt": Categorical("sgd", "adamw"), 7: 42}
 

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from contracts.trainable_contract import TrainableContract
 from saccade.compat.tuned_function import TunedFunction
+from saccade.testing.trainable_contract import TrainableContract
 
 
 def train(args, reporter):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contracts.simulated_executor import SimulatedExecutor
 from saccade.deadline import Deadline
 from saccade.executor import InlineExecutor
 from saccade.scheduler import FIFOScheduler
@@ -10,6 +9,7 @@ from saccade.searcher import GridSearcher, RandomSearcher
 from saccade.space import Real
 from saccade.study.function import FunctionTrainable
 from saccade.study.study import Study
+from saccade.testing.simulated_executor import SimulatedExecutor
 
 
 def make_study(space, function=None, executor=None, searcher=GridSearcher, scheduler=None, **options):

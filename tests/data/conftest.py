@@ -1,4 +1,4 @@
-"""Images, archives and a small web server, all made on the spot."""
+"""Fixtures that create images, archives and a small web server."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from saccade.data.sources import download
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache folder for each test, so that none reads what another (or the user) has fetched."""
+    """Set a new cache folder for each test, so that no test reads the files of another one or of the user."""
     cache = tmp_path / "own cache"
     monkeypatch.setenv("SACCADE_CACHE", str(cache))
     return cache
@@ -55,7 +55,7 @@ def make_class_folders(make_image: Callable[..., Path]) -> Callable[..., Path]:
 
 @pytest.fixture
 def make_zip() -> Callable[[Path, Path], Path]:
-    """Pack what is in a folder into a zip file."""
+    """Pack the content of a folder into a zip file."""
 
     def make(folder: Path, archive: Path) -> Path:
         with zipfile.ZipFile(archive, "w") as file:
@@ -68,7 +68,7 @@ def make_zip() -> Callable[[Path, Path], Path]:
 
 @pytest.fixture
 def make_tar() -> Callable[..., Path]:
-    """Pack what is in a folder into a tar file; `mode` is that of `tarfile.open`."""
+    """Pack the content of a folder into a tar file; `mode` is that of `tarfile.open`."""
 
     def make(folder: Path, archive: Path, mode: str = "w") -> Path:
         with tarfile.open(archive, mode) as file:
@@ -80,10 +80,11 @@ def make_tar() -> Callable[..., Path]:
 
 
 class FileServer:
-    """A web server on this machine that can be told to misbehave.
+    """A local web server with configurable faults.
 
-    `files` maps paths such as "/a.zip" to content. `breaks` holds, for the answers to come, after how many bytes each
-    breaks off, `statuses` what they say instead of 200; both are used up from the left. `requests` is what came.
+    `files` maps paths such as "/a.zip" to content. `breaks` are the numbers of bytes after which the next responses
+    are interrupted, `statuses` their status instead of 200; both are consumed from the left. `requests` are the headers
+    of all requests.
     """
 
     def __init__(self) -> None:

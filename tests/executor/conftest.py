@@ -9,9 +9,9 @@ import sys
 import cloudpickle
 import pytest
 
-from contracts.executor_contract import run_all
 from saccade.executor import ProcessExecutor
 from saccade.study.function import FunctionTrainable
+from saccade.testing.executor_contract import run_all
 
 
 @pytest.fixture(autouse=True)

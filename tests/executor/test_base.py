@@ -4,11 +4,11 @@ import os
 
 import pytest
 
-from contracts.executor_contract import Counting, ExecutorContract, run_all
 from saccade.events import EpochDone, JobFailed
 from saccade.executor import InlineExecutor
 from saccade.study.function import FunctionTrainable
 from saccade.study.trial import Job, Trainable
+from saccade.testing.executor_contract import Counting, ExecutorContract, run_all
 
 
 class TestInlineExecutor(ExecutorContract):

@@ -7,12 +7,12 @@ import time
 
 import pytest
 
-from contracts.executor_contract import Counting, ExecutorContract, Recorder, run_all
 from saccade.errors import HyperparameterError
 from saccade.events import EpochDone, JobDone, JobFailed
 from saccade.executor import ProcessExecutor, WorkerSlot
 from saccade.study.function import FunctionTrainable
 from saccade.study.trial import Decision, Job, Trainable
+from saccade.testing.executor_contract import Counting, ExecutorContract, Recorder, run_all
 
 posix_only = pytest.mark.skipif(os.name != "posix", reason="has no fork, or no such signals")
 

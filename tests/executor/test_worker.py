@@ -5,10 +5,10 @@ from __future__ import annotations
 import sys
 import threading
 
-from contracts.executor_contract import Counting, Echo, run_all
 from saccade.events import EpochDone, JobDone
 from saccade.executor import ProcessExecutor
 from saccade.study.trial import Decision, Job
+from saccade.testing.executor_contract import Counting, Echo, run_all
 
 
 def report_one(config, report):

@@ -8,12 +8,12 @@ import time
 
 import pytest
 
-from contracts.executor_contract import run_all
 from saccade.events import EpochDone, JobFailed
 from saccade.executor import ProcessExecutor
 from saccade.executor.process import exit_text
 from saccade.study.function import FunctionTrainable
 from saccade.study.trial import Trainable
+from saccade.testing.executor_contract import run_all
 
 posix_only = pytest.mark.skipif(os.name != "posix", reason="has no fork, or no such signals")
 

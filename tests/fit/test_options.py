@@ -47,7 +47,7 @@ def test_numpy_numbers_become_python_numbers():
     ("arguments", "message"),
     [
         ({"holdout_fraction": 0.1}, "Unknown argument of fit() 'holdout_fraction'. Did you mean 'holdout_frac'?"),
-        ({"seed": 1}, "Unknown argument of fit() 'seed'. Known: ensemble, executor, holdout_frac,"),
+        ({"seed": 1}, "Unknown argument of fit() 'seed'. Known: callbacks, ensemble, executor,"),
         (
             {"hyperparameter_tune_kwargs": {"num_trial": 3}},
             "Unknown key of hyperparameter_tune_kwargs 'num_trial'. Did you mean 'num_trials'?",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from contracts.simulated_executor import SimulatedExecutor
 from saccade.events import EpochDone
 from saccade.executor import InlineExecutor
 from saccade.fit.reserve import SupersededWeights
@@ -14,6 +13,7 @@ from saccade.space import Categorical, Dict, Real
 from saccade.study.event_log import EventLog
 from saccade.study.study import Study
 from saccade.study.trial import Decision, Job, Reporter, Trainable
+from saccade.testing.simulated_executor import SimulatedExecutor
 from saccade.training.trial_files import state_file, weights_file
 
 

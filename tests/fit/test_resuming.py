@@ -165,7 +165,7 @@ def test_a_later_run_and_a_resumed_one_take_what_was_decoded_before(
     frame = make_colours(8)
     first = predictor_of(tmp_path / "first").fit(frame, **search)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("saccade.data.store.store_writing.decode_image", None)
+        patch.setattr("saccade.data.store.store.decode_image", None)
         second = predictor_of(tmp_path / "second").fit(frame, **search)
         killed_at(patch, 20, before=True)
         with pytest.raises(Killed):

@@ -21,10 +21,12 @@ from saccade.executor import InlineExecutor, num_usable_cpus
 from saccade.fit.options import FitOptions
 from saccade.fit.run_folder import FitRequest
 from saccade.fit.searching import check_search, describe_search, make_image_executor, make_image_search
+from saccade.predictor.estimators import ImageClassifier
 from saccade.scheduler import ASHAScheduler, AutoScheduler, FIFOScheduler, HyperbandScheduler
 from saccade.searcher import GPSearcher, GridSearcher, RandomSearcher, TPESearcher
 from saccade.study.event_log import EventLog
 from saccade.study.life import StudyRecord
+from saccade.study.trackers import Tracker
 from saccade.training.recipes.recipe import recipe_space
 
 MakeColours = Callable[..., pd.DataFrame]
@@ -154,3 +156,36 @@ def test_a_trials_own_time_limit_ends_it(make_colours: MakeColours, tiny: dict[s
     row = predictor.leaderboard().iloc[0]
     assert (row["status"], row["reason"]) == ("stopped", "trial time limit")
     assert row["fit_time_s"] < 100
+
+
+class Losing(Tracker):
+    """Raises at the first report."""
+
+    def __init__(self) -> None:
+        self.kinds: list[str] = []
+
+    def on_event(self, event: Event) -> None:
+        self.kinds.append(event.kind)
+        if event.kind == "epoch_done":
+            raise ConnectionError("no server")
+
+
+def test_an_executor_and_trackers_may_be_instances(
+    tmp_path: Path, make_colours: Callable[..., pd.DataFrame], tiny: dict[str, Any]
+) -> None:
+    tracker = Losing()
+    events: list[Event] = []
+    executor = InlineExecutor()
+    estimator = ImageClassifier(
+        hyperparameters={**tiny, "epochs": 2},
+        path=str(tmp_path / "run"),
+        verbosity=0,
+        fit_options={"executor": executor, "callbacks": [tracker, events.append]},
+    )
+    images = make_colours(6)
+    with pytest.warns(UserWarning, match="The tracker Losing raised ConnectionError: no server"):
+        estimator.fit(images["image"], images["label"])
+    assert tracker.kinds[-1] == "epoch_done"
+    assert [event.kind for event in events].count("epoch_done") == 2
+    assert (events[0].kind, events[-1].kind) == ("run_started", "run_finished")
+    assert executor.trainable is None

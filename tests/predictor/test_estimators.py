@@ -94,7 +94,7 @@ def pictures(num: int = 20, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 )
 def test_scikit_learns_own_checks(estimator: Any, check: Any) -> None:
     if check.func.__name__ in TABLES_OF_NO_PICTURES:
-        with pytest.raises(Exception, match="no square picture"):
+        with pytest.raises(Exception, match="not a square image"):
             check(estimator)
         kind = _ClassifierOfAnyTable if isinstance(estimator, ImageClassifier) else _RegressorOfAnyTable
         estimator = kind(**estimator.get_params(deep=False))
@@ -157,7 +157,7 @@ def test_rows_of_numbers_remember_their_scale_names_and_number(quick: ImageClass
 def test_rows_of_other_shapes_are_told(quick: ImageClassifier) -> None:
     X, y = pictures()
     rows = X[:, :, :6].reshape(20, 48)
-    with pytest.raises(DataError, match="48 numbers, which is not image_shape="):
+    with pytest.raises(DataError, match="48 values, which is not image_shape="):
         clone(quick).set_params(image_shape=(7, 7)).fit(rows, y)
     assert set(quick.set_params(image_shape=(8, 6)).fit(rows, y).predict(rows)) <= {"dark", "bright"}
 

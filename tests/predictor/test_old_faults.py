@@ -149,12 +149,10 @@ def test_fault_08_a_limit_within_the_first_epoch_leaves_a_model(
 def test_fault_08_waiting_for_data_counts(
     fit: Callable[..., ImagePredictor], make_colours: MakeColours, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from saccade.data.store import store_writing
+    from saccade.data.store import store
 
-    decode = store_writing.decode_image
-    monkeypatch.setattr(
-        store_writing, "decode_image", lambda *args, **kwargs: time.sleep(0.05) or decode(*args, **kwargs)
-    )
+    decode = store.decode_image
+    monkeypatch.setattr(store, "decode_image", lambda *args, **kwargs: time.sleep(0.05) or decode(*args, **kwargs))
     frame = make_colours(200)
     start_s = time.monotonic()
     predictor = fit(frame, time_limit=4, hyperparameters={"epochs": 10_000})

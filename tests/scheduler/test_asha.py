@@ -9,8 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contracts.scheduler_contract import NUM_EPOCHS, OneTrial, SchedulerContract
-from contracts.simulated_executor import SimulatedExecutor
 from contracts.study_by_hand import StudyByHand
 from saccade.deadline import Deadline
 from saccade.errors import HyperparameterError, UnknownNameError
@@ -22,6 +20,8 @@ from saccade.space import Categorical
 from saccade.study.function import FunctionTrainable
 from saccade.study.study import Study
 from saccade.study.trial import Decision, Job, Status
+from saccade.testing.scheduler_contract import NUM_EPOCHS, OneTrial, SchedulerContract
+from saccade.testing.simulated_executor import SimulatedExecutor
 
 
 class TestASHA(SchedulerContract):

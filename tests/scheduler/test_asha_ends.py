@@ -5,8 +5,6 @@ import math
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contracts.scheduler_contract import MemoryLog, WatchedExecutor
-from contracts.simulated_executor import SimulatedExecutor
 from contracts.study_by_hand import StudyByHand
 from saccade.deadline import Deadline
 from saccade.events import EpochDone, JobDone, JobStarted, TrialCreated
@@ -15,6 +13,8 @@ from saccade.searcher import GridSearcher, RandomSearcher
 from saccade.space import Categorical, Real
 from saccade.study.study import Study
 from saccade.study.trial import Job, Status, Trial
+from saccade.testing.scheduler_contract import MemoryLog, WatchedExecutor
+from saccade.testing.simulated_executor import SimulatedExecutor
 
 
 class TestTheEnd:

@@ -2,13 +2,13 @@ from __future__ import annotations
 
 import pytest
 
-from contracts.scheduler_contract import SchedulerContract
-from contracts.simulated_executor import SimulatedExecutor
 from saccade.deadline import Deadline
 from saccade.scheduler import AutoScheduler
 from saccade.searcher import RandomSearcher
 from saccade.space import Real
 from saccade.study.study import Study
+from saccade.testing.scheduler_contract import SchedulerContract
+from saccade.testing.simulated_executor import SimulatedExecutor
 
 NUM_EPOCHS = 27
 

@@ -1,9 +1,9 @@
 from __future__ import annotations
 
-from contracts.scheduler_contract import NUM_EPOCHS, OneTrial, SchedulerContract
 from saccade.events import EpochDone
 from saccade.scheduler import FIFOScheduler
 from saccade.study.trial import Decision, Job, Status
+from saccade.testing.scheduler_contract import NUM_EPOCHS, OneTrial, SchedulerContract
 
 
 class TestFIFOScheduler(SchedulerContract):

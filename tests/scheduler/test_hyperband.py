@@ -6,8 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contracts.scheduler_contract import NUM_EPOCHS, SchedulerContract
-from contracts.simulated_executor import SimulatedExecutor
 from saccade.errors import HyperparameterError, UnknownNameError
 from saccade.events import EpochDone
 from saccade.scheduler import HyperbandScheduler
@@ -15,6 +13,8 @@ from saccade.searcher import RandomSearcher
 from saccade.space import Real
 from saccade.study.study import Study
 from saccade.study.trial import Decision, Status
+from saccade.testing.scheduler_contract import NUM_EPOCHS, SchedulerContract
+from saccade.testing.simulated_executor import SimulatedExecutor
 
 
 class TestHyperband(SchedulerContract):

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contracts.scheduler_contract import NUM_EPOCHS, SchedulerContract
 from saccade.errors import HyperparameterError
 from saccade.events import EpochDone
 from saccade.scheduler import MedianScheduler
 from saccade.study.trial import Decision, Status
+from saccade.testing.scheduler_contract import NUM_EPOCHS, SchedulerContract
 
 
 class TestMedian(SchedulerContract):

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import statistics
 
-from contracts.searcher_contract import LearningSearcherContract, best_of
 from saccade.searcher import CmaEsSearcher
 from saccade.space import Bool, Categorical, Dict, Real
+from saccade.testing.searcher_contract import LearningSearcherContract, best_of
 
 
 class TestCmaEsSearcher(LearningSearcherContract):

@@ -7,11 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from optuna.samplers import GPSampler
 
-from contracts.searcher_contract import QUADRATIC, LearningSearcherContract, best_of, quadratic
 from saccade.searcher import GPSearcher, RandomSearcher
-from saccade.searcher.gp_sampler import QuickGPSampler
-from saccade.searcher.gp_search import clipped_scores
+from saccade.searcher.optuna_study import QuickGPSampler
+from saccade.searcher.samplers import clipped_scores
 from saccade.space import Bool, Int, Real
+from saccade.testing.searcher_contract import QUADRATIC, LearningSearcherContract, best_of, quadratic
 
 
 class TestGPSearcher(LearningSearcherContract):

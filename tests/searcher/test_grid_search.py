@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from contracts.searcher_contract import SearcherContract
 from saccade.errors import ExhaustedSearchSpaceError, HyperparameterError, UnknownNameError
 from saccade.searcher import GridSearcher
 from saccade.space import Bool, Categorical, Int, Real
+from saccade.testing.searcher_contract import SearcherContract
 
 
 class TestGridSearcher(SearcherContract):

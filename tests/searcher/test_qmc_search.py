@@ -4,9 +4,9 @@ from collections import Counter
 
 import pytest
 
-from contracts.searcher_contract import CONDITIONAL, SearcherContract
 from saccade.searcher import QMCSearcher
 from saccade.space import Bool, Categorical, Real
+from saccade.testing.searcher_contract import CONDITIONAL, SearcherContract
 
 
 class TestQMCSearcher(SearcherContract):

@@ -5,10 +5,10 @@ import time
 
 import pytest
 
-from contracts.searcher_contract import ENDLESS, FINITE, SearcherContract
 from saccade.errors import ExhaustedSearchSpaceError
 from saccade.searcher import RandomSearcher
 from saccade.space import Categorical, Dict, Int, Real, canonical_key
+from saccade.testing.searcher_contract import ENDLESS, FINITE, SearcherContract
 
 
 class TestRandomSearcher(SearcherContract):

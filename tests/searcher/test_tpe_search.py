@@ -4,7 +4,9 @@ import itertools
 
 import pytest
 
-from contracts.searcher_contract import (
+from saccade.searcher import TPESearcher
+from saccade.space import Categorical, Real
+from saccade.testing.searcher_contract import (
     CONDITIONAL,
     QUADRATIC,
     LearningSearcherContract,
@@ -12,8 +14,6 @@ from contracts.searcher_contract import (
     conditional,
     quadratic,
 )
-from saccade.searcher import TPESearcher
-from saccade.space import Categorical, Real
 
 
 class TestTPESearcher(LearningSearcherContract):

@@ -6,9 +6,9 @@ import math
 import pytest
 from hypothesis import assume, given
 
-from contracts.space_strategies import FINITE_DICTS
 from saccade.errors import HyperparameterError, SpaceError, UnknownNameError
 from saccade.space import Bool, Categorical, Dict, Int, List, Real, canonical_key, grid
+from saccade.testing.space_strategies import FINITE_DICTS
 
 
 @given(FINITE_DICTS)

@@ -6,9 +6,9 @@ import math
 import pytest
 from hypothesis import given
 
-from contracts.space_strategies import SPACES
 from saccade.errors import SpaceError
 from saccade.space import Bool, Categorical, Dict, Int, List, Real, from_json
+from saccade.testing.space_strategies import SPACES
 
 
 @given(SPACES)

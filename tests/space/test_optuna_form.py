@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FixedTrial
 
-from contracts.space_strategies import DICTS, SPACES
 from saccade.errors import SpaceError, UnknownNameError
 from saccade.space import (
     Bool,
@@ -25,6 +24,7 @@ from saccade.space import (
     suggest,
     to_optuna,
 )
+from saccade.testing.space_strategies import DICTS, SPACES
 
 CONDITIONAL = Dict(
     opt=Categorical(Dict(name="sgd", momentum=Real(0.5, 0.9)), Dict(name="adamw", betas=List(Real(0.8, 1), 0.99))),

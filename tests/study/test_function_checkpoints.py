@@ -7,10 +7,10 @@ from typing import ClassVar
 
 import pytest
 
-from contracts.trainable_contract import Reports, TrainableContract
 from saccade.errors import HyperparameterError
 from saccade.study.function import FunctionTrainable, MissingScoreError
 from saccade.study.trial import Decision, Job
+from saccade.testing.trainable_contract import Reports, TrainableContract
 
 
 def saved_state(config, report, how):

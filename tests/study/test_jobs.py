@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contracts.simulated_executor import SimulatedExecutor
 from contracts.studies import make_study, simulated
 from saccade.deadline import Deadline
 from saccade.errors import SearchFailedError
@@ -17,6 +16,7 @@ from saccade.scheduler import FIFOScheduler
 from saccade.searcher import GridSearcher
 from saccade.space import Categorical
 from saccade.study.trial import Decision, Job, Status
+from saccade.testing.simulated_executor import SimulatedExecutor
 
 
 class Promoting(FIFOScheduler):

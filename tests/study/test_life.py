@@ -6,7 +6,6 @@ import itertools
 
 import pytest
 
-from contracts.scheduler_contract import MemoryLog
 from contracts.studies import make_study
 from saccade.deadline import Deadline
 from saccade.errors import SearchFailedError
@@ -16,6 +15,7 @@ from saccade.scheduler import FIFOScheduler
 from saccade.study import study
 from saccade.study.life import ENDS, NO_REPORT, TIME_LIMIT, TRIAL_TIME_LIMIT, Action, Cause, Fact, StudyRecord, find_end
 from saccade.study.trial import Decision, Job, Status
+from saccade.testing.scheduler_contract import MemoryLog
 
 
 class Scripted(Executor):

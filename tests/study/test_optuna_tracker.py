@@ -10,7 +10,6 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.study import StudyDirection
 
-from contracts.simulated_executor import SimulatedExecutor
 from saccade.events import EpochDone, JobDone, JobFailed, JobStarted, TrialCreated
 from saccade.scheduler import FIFOScheduler
 from saccade.searcher import RandomSearcher
@@ -19,6 +18,7 @@ from saccade.study import optuna_tracker
 from saccade.study.life import StudyRecord
 from saccade.study.optuna_tracker import OptunaTracker
 from saccade.study.study import Study
+from saccade.testing.simulated_executor import SimulatedExecutor
 
 SPACE = Dict(
     model=Categorical("a", Dict(name="b", depth=Int(1, 9)), None),

@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contracts.simulated_executor import SimulatedExecutor
 from saccade.deadline import Deadline
 from saccade.errors import SearchFailedError
 from saccade.events import JobFailed, JobStarted, Warned
@@ -22,6 +21,7 @@ from saccade.study.event_log import EventLog
 from saccade.study.life import StudyRecord
 from saccade.study.study import Study
 from saccade.study.trial import Decision, Status
+from saccade.testing.simulated_executor import SimulatedExecutor
 
 SPACE = Dict(x=Real(0, 1), epochs=Categorical(1, 4, 9))
 NUM_TRIALS = 12

@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contracts.simulated_executor import SimulatedExecutor
 from contracts.studies import make_study, simulated
 from saccade.deadline import Deadline
 from saccade.errors import SearchFailedError
@@ -19,6 +18,7 @@ from saccade.space import Categorical, Int, Real
 from saccade.study.function import FunctionTrainable
 from saccade.study.study import NUM_FAILURES
 from saccade.study.trial import Decision, Job, Status, Trainable
+from saccade.testing.simulated_executor import SimulatedExecutor
 
 
 def score_x(config, report):

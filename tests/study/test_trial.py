@@ -7,11 +7,11 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from contracts.trainable_contract import Reports, TrainableContract
 from saccade.errors import DivergedError
 from saccade.events import EpochDone
 from saccade.study.function import FunctionTrainable
 from saccade.study.trial import Decision, Job, Trainable, Trial
+from saccade.testing.trainable_contract import Reports, TrainableContract
 
 
 class TestFunctionTrainable(TrainableContract):

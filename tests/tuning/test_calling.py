@@ -5,10 +5,10 @@ import functools
 import numpy as np
 import pytest
 
-from contracts.trainable_contract import Reports
 from saccade.errors import HyperparameterError
 from saccade.study.function import FunctionTrainable
 from saccade.study.trial import Job
+from saccade.testing.trainable_contract import Reports
 from saccade.tuning.calling import CalledFunction
 
 

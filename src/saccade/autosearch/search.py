@@ -186,7 +186,7 @@ class AutoSearch(Searcher, Scheduler):
             raise exhausted(len(self._known))
         if item is self._start:
             self._start = None
-        self._is_new(item.config)
+        self.is_new(item.config)
         self._pool.pop(item.key, None)
         self._known[item.key] = self._running[item.key] = item
         item.is_begun = True
@@ -285,7 +285,7 @@ class AutoSearch(Searcher, Scheduler):
         if item is None:
             (item,) = self._items([copied(dict(config))])
         if key not in self._known:
-            self._is_new(item.config)
+            self.is_new(item.config)
             self._source.observe(item.config, 1, 0.0, 0.0)
             self._known[key] = item
             item.is_begun = True

@@ -12,8 +12,15 @@ import pandas as pd
 from saccade.data.labels import checked_classes
 from saccade.data.sources.folders import descend, folder_names, has_files, images_by_class
 from saccade.data.sources.huggingface import read_rows
-from saccade.data.sources.inputs import as_frame, as_images, check_column, image_folder, named_images
-from saccade.data.sources.sources import local_file, local_path
+from saccade.data.sources.sources import (
+    as_frame,
+    as_images,
+    check_column,
+    image_folder,
+    list_image_paths,
+    local_file,
+    local_path,
+)
 from saccade.data.table import ImageTable
 from saccade.errors import DataError
 
@@ -290,7 +297,7 @@ class ImageDataset(ImageTable):
         >>> dataset["label"].tolist()
         ['cat', 'dog']
         """
-        paths = named_images(images, root)
+        paths = list_image_paths(images, root)
         if no_class:
             return cls({"image": paths}, root=root, no_class=True)
         labels = [fn(path) for path in paths]

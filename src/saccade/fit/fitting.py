@@ -44,6 +44,7 @@ from saccade.study.objectives import check_score_name, cost_names
 from saccade.study.optuna_tracker import OptunaTracker
 from saccade.study.progress import ProgressDisplay
 from saccade.study.run_folder import locked
+from saccade.study.trackers import connected
 from saccade.tasks.metrics import make_metric
 from saccade.tasks.problem import Problem
 from saccade.training.imbalance import check_imbalance
@@ -83,7 +84,11 @@ def run_fit(request: FitRequest, deadline: Deadline, earlier: EarlierRun | None 
     settings, objectives = request.settings, request.settings.objectives
     check_score_name(objectives, metric_name)
     folder = make_run_folder(request.path) if earlier is None else earlier.folder
-    with locked(folder), ProgressDisplay(request.verbosity, metric_name) as display:
+    with (
+        locked(folder),
+        connected(request.settings.callbacks) as trackers,
+        ProgressDisplay(request.verbosity, metric_name) as display,
+    ):
         if earlier is not None:  # Another process may have continued the run before this one had the lock.
             earlier = EarlierRun.find(folder) or earlier
             if earlier.is_finished:
@@ -93,7 +98,7 @@ def run_fit(request: FitRequest, deadline: Deadline, earlier: EarlierRun | None 
         else:
             earlier.note(request)
         log = EventLog(folder / EVENTS, request.space)
-        listeners: list[Listener] = [display]
+        listeners: list[Listener] = [display, *trackers]
 
         def tell(event: Event) -> None:
             log(event)

@@ -39,6 +39,7 @@ from saccade.searcher.base import Searcher
 from saccade.space.constants import plain
 from saccade.study.json_values import from_json_value, to_json_value
 from saccade.study.objectives import check_objectives, cost_names
+from saccade.study.trackers import check_callbacks
 
 AUTO_TIME_LIMIT_S = 7200.0
 """The meaning of ``time_limit="auto"`` without a preset."""
@@ -118,6 +119,10 @@ def _as_dict(value: Any) -> Any:
 
 def _as_dicts(value: Any) -> Any:
     return [_as_dict(part) for part in value or ()] if isinstance(value, list | tuple | NoneType) else value
+
+
+def _split(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",")]
 
 
 def _as_path(value: Any) -> Any:
@@ -347,11 +352,26 @@ class FitOptions(BaseModel):
         _named("executor", EXECUTORS, Executor),
         Option(
             "Where trials run: inline (in this process), process (in one that may crash) or auto.",
-            '"auto" takes a process for a search, unless its start would take too much of the time limit.',
+            '"auto" is inline for a single trial and for time limits below 90 s, else process. Or an instance of '
+            "`saccade.executor.Executor`, whose workers stay alive. Only a process can end a trial that hangs.",
             metavar="NAME",
             may_change=True,
         ),
     ] = "auto"
+    callbacks: Annotated[
+        list[Any],
+        BeforeValidator(check_callbacks),
+        Option(
+            "Trackers that receive every event of the run.",
+            "Instances of `saccade.study.trackers.Tracker`, functions of one event, or names. An exception of one is a "
+            "warning and does not end the run.",
+            metavar="NAME[,NAME...]",
+            flags=("tracker",),
+            is_in_record=False,
+            may_change=True,
+        ),
+        Kind("a list of trackers, functions and names", _split),
+    ] = Field(default_factory=list)
     warm_start: Annotated[
         bool,
         Option(
@@ -549,7 +569,8 @@ class FitOptions(BaseModel):
             if option.is_path and value is not None:
                 value = str(Path(value).expanduser().absolute())
             if option.is_in_record:
-                record[name] = to_json_value(value)
+                # Workers of an instance are gone when the run is resumed.
+                record[name] = to_json_value("auto" if isinstance(value, Executor) else value)
         return record
 
     @classmethod

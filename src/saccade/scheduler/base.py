@@ -39,7 +39,7 @@ class StudyState(Protocol):
 class Scheduler(ABC):
     """Decides which job runs next, and what a trial does after a report.
 
-    ``tests/contracts/scheduler_contract.py`` tests a scheduler.
+    Test a new one with `saccade.testing.SchedulerContract`.
     """
 
     def on_start(self, state: StudyState) -> None:  # noqa: B027  optional

@@ -1,14 +1,14 @@
-"""Searchers: what proposes the next configuration.
+"""Searchers propose the next configuration.
 
-`make_searcher` makes one by name; `Searcher` is the class to inherit from for another.
+`make_searcher` makes one by name; inherit from `Searcher` for another.
 
 ============  ====================================================================================
 ``random``    `RandomSearcher`: independent draws
 ``grid``      `GridSearcher`: an evenly spaced grid, in order
 ``qmc``       `QMCSearcher`: draws that cover the space evenly
-``tpe``       `TPESearcher`: what resembles the good ones and not the bad ones; quick, for any space
-``gp``        `GPSearcher`: a model of the scores; for few trials, or long ones
-``cmaes``     `CmaEsSearcher`: a cloud of draws that moves uphill; for numbers, and many trials
+``tpe``       `TPESearcher`: densities of good and bad configurations; fast, for any space
+``gp``        `GPSearcher`: a Gaussian process; for few or long trials
+``cmaes``     `CmaEsSearcher`: an evolution strategy; for numbers and many trials
 ============  ====================================================================================
 """
 
@@ -19,12 +19,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from saccade.searcher.base import Searcher
-from saccade.searcher.cmaes_search import CmaEsSearcher
-from saccade.searcher.gp_search import GPSearcher
 from saccade.searcher.grid_search import GridSearcher
-from saccade.searcher.qmc_search import QMCSearcher
 from saccade.searcher.random_search import RandomSearcher
-from saccade.searcher.tpe_search import TPESearcher
+from saccade.searcher.samplers import CmaEsSearcher, GPSearcher, QMCSearcher, TPESearcher
 from saccade.space import Dict
 from saccade.study.registry import Registry
 
@@ -46,15 +43,15 @@ SEARCHERS: Registry[Searcher] = Registry(
     {
         "random": "saccade.searcher.random_search:RandomSearcher",
         "grid": "saccade.searcher.grid_search:GridSearcher",
-        "qmc": "saccade.searcher.qmc_search:QMCSearcher",
-        "tpe": "saccade.searcher.tpe_search:TPESearcher",
-        "gp": "saccade.searcher.gp_search:GPSearcher",
-        "cmaes": "saccade.searcher.cmaes_search:CmaEsSearcher",
-        "auto": "saccade.searcher.tpe_search:TPESearcher",  # of images: saccade.autosearch
+        "qmc": "saccade.searcher.samplers:QMCSearcher",
+        "tpe": "saccade.searcher.samplers:TPESearcher",
+        "gp": "saccade.searcher.samplers:GPSearcher",
+        "cmaes": "saccade.searcher.samplers:CmaEsSearcher",
+        "auto": "saccade.searcher.samplers:TPESearcher",  # of images: saccade.autosearch
         # Names of AutoGluon.
-        "bayesopt": "saccade.searcher.gp_search:GPSearcher",
-        "bayes": "saccade.searcher.gp_search:GPSearcher",
-        "skopt": "saccade.searcher.tpe_search:TPESearcher",
+        "bayesopt": "saccade.searcher.samplers:GPSearcher",
+        "bayes": "saccade.searcher.samplers:GPSearcher",
+        "skopt": "saccade.searcher.samplers:TPESearcher",
     },
 )
 

@@ -1,55 +1,57 @@
-"""The seam for searchers."""
+"""Base class of searchers, and the check of starting configurations."""
 
 from __future__ import annotations
 
+import contextlib
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any
 
-from saccade.errors import ExhaustedSearchSpaceError, SpaceError
-from saccade.searcher.starting_configs import completed_configs
-from saccade.space import Dict, canonical_key
+from saccade.errors import ExhaustedSearchSpaceError, SpaceError, UnknownNameError, near_names
+from saccade.space import Categorical, Dict, List, Space, canonical_key, encode, from_optuna
+from saccade.space.base import Constant
+from saccade.space.constants import copied
 
 
 class Searcher(ABC):
-    """Proposes configurations, and may learn from how they did.
+    """Suggests configurations, and may use their scores for that.
 
-    A searcher knows nothing of images, clocks or workers. ``tests/contracts/searcher_contract.py`` holds
-    what each must do.
+    It does not depend on images, clocks or workers.
 
     Parameters
     ----------
     space
-        A `saccade.space.Dict`, or a mapping of names to spaces and constants. Constants come back unchanged
-        in each configuration.
+        A `saccade.space.Dict`, or a mapping of names to spaces and constants, which each configuration contains.
     seed
         Seed of all random choices: the same seed and the same observations give the same suggestions.
     starting_configs
         Configurations to suggest first, in this order, before any of its own (``points_to_evaluate`` in Ray Tune,
-        ``enqueue_trial`` in Optuna). What they leave out has the default of the space. Repeats, and those that are
-        observed before their turn, are left out.
+        ``enqueue_trial`` in Optuna). Missing values have the default of the space. Repeated ones, and those that are
+        observed before, are skipped.
 
     Attributes
     ----------
     space : saccade.space.Dict
-        What is searched.
+        The search space.
     seed : int
         The seed.
     seconds_left : float
-        Time left for training, which the study says before it asks; inf without a limit.
+        Time left for training, set by the study before each `suggest`; inf without a limit.
 
     Raises
     ------
     SpaceError
-        If `space` is neither, or cannot be; or if a starting configuration is not in it.
+        If `space` is neither or is invalid, or if a starting configuration is not in it.
     UnknownNameError
         If a starting configuration has a name that the space does not have.
 
     Notes
     -----
-    A class that inherits from this one offers `starting_configs` by taking that argument, handing it on to
-    ``super().__init__``, and asking `next_start` first in its `suggest`.
+    To offer `starting_configs`, pass the argument to ``super().__init__`` and call `next_start` first in `suggest`.
+    `is_new` helps to suggest nothing twice. Test a new searcher with `saccade.testing.SearcherContract`. One that is
+    registered by name (entry point group ``saccade.searchers``) is created with the keywords ``space`` and ``seed``;
+    the user's ``searcher_options`` are its other parameters.
     """
 
     seconds_left: float = math.inf
@@ -83,58 +85,159 @@ class Searcher(ABC):
         Raises
         ------
         ExhaustedSearchSpaceError
-            If none is left. The message says how many there were.
+            If none is left. The message has their number.
         """
 
-    def observe(  # noqa: B027 (a searcher that learns nothing leaves it as it is)
+    def observe(  # noqa: B027 (a searcher without a model needs no scores)
         self, config: Mapping[str, Any], epoch: int, score: float, cost: float
     ) -> None:
-        """Learn how a configuration did. This default learns nothing.
+        """Receive the score of a configuration. The default ignores it.
 
         Parameters
         ----------
         config
-            The configuration. It need not come from this searcher: a run that is resumed, or one that starts
-            from known results, observes those first.
+            The configuration. It need not come from this searcher: a resumed run, or one that starts from known
+            results, observes those first.
         epoch
-            Up to which epoch it has been trained, from 1.
+            Number of epochs trained, from 1.
         score
-            What it reached there; larger is better.
+            The score at that epoch; larger is better.
         cost
-            Seconds that its training has taken so far.
+            Seconds of training so far.
         """
 
     def on_end(self, config: Mapping[str, Any], *, has_failed: bool, is_complete: bool = False) -> None:  # noqa: ARG002
-        """Learn that a configuration is not running any more. This default learns only that it was tried.
+        """Receive the end of a job of a configuration. The default marks it as seen.
 
         Parameters
         ----------
         config
-            The configuration, which need not come from this searcher. It may run again later, when its trial was
-            paused.
+            The configuration, which need not come from this searcher. It may run again if its trial was paused.
         has_failed
-            Whether its trial failed, so that it will have no (further) score.
+            Whether its trial failed; then it has no further scores.
         is_complete
-            Whether it was trained to its own last epoch, so that its last score is the one that it keeps, also beside
-            those of configurations with more epochs. A paused or stopped one might have gone on.
+            Whether it was trained to its own last epoch. Then its last score is final, also in comparisons with
+            configurations that have more epochs. A paused or stopped one might have continued.
         """
-        self._is_new(config)
+        self.is_new(config)
 
     def next_start(self) -> dict[Any, Any] | None:
-        """Return the next of the starting configurations that is new, and take note of it; None when there is none."""
-        return next((config for config in self._starts if self._is_new(config)), None)
+        """Return the next starting configuration that is new, and mark it as seen; None if there is none."""
+        return next((config for config in self._starts if self.is_new(config)), None)
 
-    def _is_new(self, config: Mapping[Any, Any]) -> bool:
-        """Tell whether the configuration has not been seen before, and mark it as seen."""
+    def is_new(self, config: Mapping[Any, Any]) -> bool:
+        """Return whether the configuration is seen for the first time, and mark it as seen."""
         num_seen = len(self._seen)
         self._seen.add(canonical_key(dict(config)))
         return len(self._seen) > num_seen
 
 
 def exhausted(num_configurations: int, what: str = "space") -> ExhaustedSearchSpaceError:
-    """Return the error that says that all configurations of the space, or grid, have been proposed."""
+    """Return the error for a space or grid whose configurations have all been suggested."""
     noun = "configuration" if num_configurations == 1 else "configurations"
     return ExhaustedSearchSpaceError(
         f"The search {what} has {num_configurations} {noun}, and no new one is left to propose. "
         "Ask for fewer trials, or widen it."
     )
+
+
+def completed_configs(space: Dict, given: Sequence[Mapping[Any, Any]] | None) -> list[dict[Any, Any]]:
+    """Return complete configurations of the space for given ones, which may be partial.
+
+    Parameters
+    ----------
+    space
+        The space.
+    given
+        The configurations. Missing values have the default of the space, in nested spaces too. In a `Categorical` of
+        spaces, the first branch that fits completes it.
+
+    Returns
+    -------
+    list of dict
+        Configurations in `space`, in the same order, with numbers of the types of the space.
+
+    Raises
+    ------
+    SpaceError
+        If a value is not in the space; the message has the value and its place.
+    UnknownNameError
+        If the space does not have a name.
+
+    Examples
+    --------
+    >>> from saccade.space import Int, Real
+    >>> space = Dict(model=Categorical("a", {"name": "b", "depth": Int(1, 9, default=3)}), lr=Real(0.1, 1))
+    >>> completed_configs(space, [{"lr": 1}, {"model": {"name": "b"}}])
+    [{'model': 'a', 'lr': 1.0}, {'model': {'name': 'b', 'depth': 3}, 'lr': 0.1}]
+    """
+    if given is None:
+        return []
+    if isinstance(given, (str, Mapping)) or not isinstance(given, Sequence):
+        raise SpaceError(
+            f"starting_configs is {given!r}; it must be a list of configurations, such as [{{'lr': 0.01}}]."
+        )
+    configs = []
+    for index, config in enumerate(given):
+        place = f"starting_configs[{index}]"
+        whole = _completed(space, config, place)
+        try:
+            params = encode(space, whole)
+        except SpaceError as error:
+            raise SpaceError(f"{place} is not in the search space. {error}") from None
+        configs.append(from_optuna(space, params))
+    return configs
+
+
+def _completed(space: Space, given: Any, place: str) -> Any:
+    """Return `given`, completed with the defaults of the space."""
+    if isinstance(space, Dict):
+        return _completed_dict(space, given, place)
+    if isinstance(space, List) and isinstance(given, (list, tuple)) and len(given) == len(space):
+        pairs = zip(space.children(), given, strict=True)
+        return [_completed(part, value, f"{place}[{key}]") for (key, part), value in pairs]
+    if isinstance(space, Categorical):
+        return _completed_choice(space, given, place)
+    if given not in space:
+        expected = (
+            f"but the space fixes it at {space!r}" if isinstance(space, Constant) else f"which is not in {space!r}"
+        )
+        raise SpaceError(f"{place} is {given!r}, {expected}.")
+    return copied(given)
+
+
+def _completed_dict(space: Dict, given: Any, place: str) -> dict[Any, Any]:
+    if not isinstance(given, Mapping):
+        raise SpaceError(f"{place} is {given!r} ({type(given).__name__}); it must be a dict of values in {space!r}.")
+    for key in given:
+        if key not in space.keys():  # noqa: SIM118 (`in space` asks for a configuration)
+            raise UnknownNameError.of("hyperparameter", key, map(str, space.keys()), f"It stands in {place}.")
+    return {
+        key: _completed(part, given[key], f"{place}[{key!r}]") if key in given else part.default
+        for key, part in space.children()
+    }
+
+
+def _completed_choice(space: Categorical, given: Any, place: str) -> Any:
+    if given in space:
+        return copied(given)
+    fitting = [member for member in space.members if _is_branch_of(member, given)]
+    for member in fitting[:-1]:
+        with contextlib.suppress(SpaceError, UnknownNameError):
+            return _completed(member, given, place)
+    if fitting:
+        return _completed(fitting[-1], given, place)
+    choices = [choice for choice in space.data if isinstance(choice, str)]
+    near = near_names(given, choices, num=1) if isinstance(given, str) else []
+    advice = f" Did you mean {near[0]!r}?" if near else ""
+    raise SpaceError(f"{place} is {given!r}, which is not in {space!r}.{advice}")
+
+
+def _is_branch_of(member: Space, given: Any) -> bool:
+    """Return whether a choice has the same form and the same constants as `given`."""
+    if isinstance(member, Dict) and isinstance(given, Mapping):
+        constants = {key: part for key, part in member.children() if isinstance(part, Constant)}
+        return all(given[key] in part for key, part in constants.items() if key in given)
+    if isinstance(member, List) and isinstance(given, (list, tuple)):
+        return len(member) == len(given)
+    return isinstance(member, Categorical)

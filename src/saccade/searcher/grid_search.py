@@ -11,11 +11,10 @@ from saccade.space import Dict, canonical_key, grid
 
 
 class GridSearcher(Searcher):
-    """Goes through an evenly spaced grid, always in the same order.
+    """Suggests the points of an evenly spaced grid, always in the same order.
 
-    The parameters are combined in full, in the order in which they stand in the space, the last one varying
-    fastest. Each branch of a `Categorical` of spaces has a grid of its own. The grid is made as it is asked
-    for, so a large one costs nothing.
+    All combinations, in the order of the parameters in the space, the last one varying fastest. Each branch of a
+    `Categorical` of spaces has a grid of its own. Points are made on demand, so a large grid costs nothing.
 
     Parameters
     ----------
@@ -24,10 +23,10 @@ class GridSearcher(Searcher):
     starting_configs
         Configurations to suggest first, as in `Searcher`; they need not be points of the grid.
     num_points
-        How many points each `Real` and `Int` has, at least 1. Both bounds are among them (one point alone is
-        the default); with ``log`` they are spaced log-evenly; an `Int` with no more values has all of them.
+        Number of points of each `Real` and `Int`, at least 1. They include both bounds (a single point is the
+        default); with ``log`` they are spaced log-evenly; an `Int` with fewer values has all of them.
     num_points_by_name
-        The same for single parameters by name; see `saccade.space.parameters` for those in nested spaces.
+        The same for single parameters by name; see `saccade.space.parameters` for names in nested spaces.
 
     Raises
     ------
@@ -71,10 +70,10 @@ class GridSearcher(Searcher):
         for config in self._grid:
             # A set, because two branches of a Categorical may share a configuration.
             self._on_grid.add(canonical_key(config))
-            if self._is_new(config):
+            if self.is_new(config):
                 return dict(config)
         raise exhausted(len(self._on_grid), "grid")
 
     def observe(self, config: Mapping[str, Any], epoch: int, score: float, cost: float) -> None:  # noqa: ARG002
-        """Remember not to propose this configuration again."""
-        self._is_new(config)
+        """Mark the configuration as seen."""
+        self.is_new(config)

@@ -1,4 +1,4 @@
-"""What a searcher knows of each configuration, and how scores of different epochs are compared."""
+"""The observations of a searcher, and how scores of different epochs are compared."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from saccade.space.constants import copied
 
 @dataclass(slots=True)
 class Observation:
-    """What is known of one configuration.
+    """The observations of one configuration.
 
     Attributes
     ----------
     number : int
-        Its place in the order in which the searcher heard of them, from 0.
+        Its place in the order of first observation, from 0.
     config : dict
         The configuration.
     scores : dict of int to float
         Its score at each epoch; larger is better.
     last_epoch : float
-        Up to which epoch its score is known: inf if it is complete, -inf if it failed or has no score.
+        The last epoch with a score: inf if it is complete, -inf if it failed or has no score.
     is_running : bool
         Whether it was suggested and has not ended.
     has_failed : bool
@@ -41,29 +41,29 @@ class Observation:
     has_failed: bool = False
 
     def merit(self, epoch: float) -> tuple[float, float]:
-        """Return what configurations are ordered by at an epoch; larger is better."""
+        """Return the sort key of configurations at an epoch; larger is better."""
         reached = min(self.last_epoch, epoch)
         if reached == -math.inf:
             return reached, reached
         score = self.scores.get(reached)  # type: ignore[call-overload]
         if score is None:
-            # Complete before that epoch; or the reports between are missing, and the first one has to do.
+            # Complete before that epoch; or reports in between are missing, then the first one is used.
             at = max((seen for seen in self.scores if seen <= reached), default=min(self.scores))
             score = self.scores[at]
         return reached, -math.inf if math.isnan(score) else score
 
 
 class Standing(NamedTuple):
-    """How the configurations stand at one moment.
+    """The ranking of the configurations at one moment.
 
     Attributes
     ----------
     epoch : float
         The epoch whose scores count; see `Observations.epoch`.
     ranked : list of Observation
-        Those that have a place, the best first, and the earliest first among equals.
+        The ranked ones, the best first, and the earliest first among equals.
     pending : list of Observation
-        The running ones that have no place yet, the earliest first.
+        The running ones without a rank, the earliest first.
     """
 
     epoch: float
@@ -72,13 +72,13 @@ class Standing(NamedTuple):
 
 
 class Observations:
-    """All that was observed, ordered so that scores of different epochs are never compared.
+    """All observations, ranked so that scores of different epochs are never compared.
 
     The scores that count are those at the highest epoch that at least `num_needed` configurations have reached, as in
-    BOHB [1]_; a complete configuration counts there with its last score. BOHB leaves out what ended before that epoch.
-    Here it stands below all that reached it (the higher the epoch it got to the better, and there by its score): a
-    scheduler ended it because it was the worse, and a model should know which configurations those were.
-    Failed configurations stand last. One that is running and has not reached that epoch has no place yet.
+    BOHB [1]_; a complete configuration counts with its last score. BOHB leaves out configurations that ended before
+    that epoch. Here they rank below all that reached it, by their last epoch and then by their score there: a scheduler
+    stopped them because they were worse, which is information for a model. Failed configurations rank last. Running
+    ones that have not reached that epoch have no rank yet.
 
     Parameters
     ----------
@@ -105,8 +105,8 @@ class Observations:
         self._by_key: dict[Hashable, Observation] = {}
         self._items: list[Observation] = []  # by number
         self._running: dict[int, Observation] = {}
-        self._num_reached: Counter[float] = Counter()  # how many configurations have come to an epoch, and no further
-        # The order is kept from one proposal to the next, so that many configurations do not make one slow.
+        self._num_reached: Counter[float] = Counter()  # number of configurations by last epoch
+        # The order is updated from proposal to proposal, which is faster than sorting many configurations again.
         self._order: list[_Place] = []
         self._place: dict[int, _Place] = {}
         self._order_epoch = -math.inf
@@ -116,21 +116,21 @@ class Observations:
         return len(self._by_key)
 
     def begin(self, config: Mapping[str, Any]) -> Observation:
-        """Take note that a configuration was suggested."""
+        """Note that a configuration was suggested."""
         observation = self._of(config)
         observation.is_running = True
         self._running[observation.number] = observation
         return observation
 
     def observe(self, config: Mapping[str, Any], epoch: int, score: float) -> None:
-        """Take note of a score."""
+        """Note a score."""
         observation = self._of(config)
         observation.scores[epoch] = score
         if not observation.has_failed:
             self._reach(observation, max(observation.last_epoch, epoch))
 
     def end(self, config: Mapping[str, Any], *, has_failed: bool, is_complete: bool) -> None:
-        """Take note that a configuration is not running any more."""
+        """Note that a configuration is no longer running."""
         observation = self._of(config)
         observation.is_running, observation.has_failed = False, has_failed
         self._running.pop(observation.number, None)
@@ -142,7 +142,7 @@ class Observations:
     @property
     def epoch(self) -> float:
         """The epoch whose scores count: inf if the last ones do, -inf while there is none."""
-        # While there are fewer than are needed, it is the epoch that all of them reached.
+        # With fewer than needed, it is the epoch that all of them reached.
         num_left = min(self.num_needed, sum(self._num_reached.values()))
         for epoch in sorted(self._num_reached, reverse=True):
             num_left -= self._num_reached[epoch]
@@ -151,7 +151,7 @@ class Observations:
         return -math.inf
 
     def standing(self) -> Standing:
-        """Return which configurations have a place, and in which order."""
+        """Return the current ranking."""
         epoch = self.epoch
         if epoch == self._order_epoch:
             for number in self._changed:
@@ -165,7 +165,7 @@ class Observations:
         return Standing(epoch, ranked, pending)
 
     def _put(self, item: Observation, epoch: float) -> None:
-        """Bring a configuration to its place, from where it was."""
+        """Move a configuration to its new rank."""
         if (old := self._place.pop(item.number, None)) is not None:
             del self._order[bisect_left(self._order, old)]
         if _has_place(item, epoch):
@@ -173,7 +173,7 @@ class Observations:
             insort(self._order, self._place[item.number])
 
     def _reach(self, item: Observation, epoch: float) -> None:
-        """Take note of up to which epoch a configuration's score is known."""
+        """Note the last epoch of a configuration's scores."""
         for last, change in ((item.last_epoch, -1), (epoch, 1)):
             if last > -math.inf:
                 self._num_reached[last] += change
@@ -182,7 +182,7 @@ class Observations:
         item.last_epoch = epoch
 
     def _of(self, config: Mapping[str, Any]) -> Observation:
-        """Return what is known of a configuration, which is about to change."""
+        """Return the observation of a configuration, which is about to change."""
         key = canonical_key(dict(config))
         if key not in self._by_key:
             self._by_key[key] = Observation(len(self._by_key), copied(dict(config)))
@@ -191,7 +191,7 @@ class Observations:
         return self._by_key[key]
 
 
-# What configurations are sorted by: the negative merit, and the number, so that the earliest is first among equals.
+# Sort key: the negative merit, then the number, so that the earliest is first among equals.
 _Place = tuple[float, float, int]
 
 

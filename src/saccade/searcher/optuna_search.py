@@ -1,6 +1,6 @@
 """Searchers on Optuna's samplers: quasi-random, TPE, Gaussian process, and CMA-ES.
 
-Each is a `RandomSearcher` as long as its model knows too little, and again where the model has nothing new to say.
+Each is a `RandomSearcher` until its model has enough observations, and again when the model proposes nothing new.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ if TYPE_CHECKING:
     from saccade.searcher.optuna_study import SamplerStudy
 
 MAX_REPEATS = 10
-# An Int with more values is a real number to a sampler that lists the values of each Int, and is rounded.
+# An Int with more values is treated as a Real and rounded, because some samplers enumerate the values of an Int.
 _MAX_LISTED = 1000
-# As a share of its largest value, a narrower parameter is rounding errors to a sampler.
+# A parameter that is narrower than this fraction of its largest value has only rounding errors for a sampler.
 _MIN_SPAN = 1e-9
 _MAX_SEED = 2**32  # of NumPy's RandomState
 
 
 class OptunaSearcher(RandomSearcher):
-    """What the searchers on Optuna's samplers share; classes that inherit from it say which sampler.
+    """Base class of the searchers on Optuna's samplers; subclasses make the sampler.
 
-    A sampler that proposes what was proposed before is asked again a few times; then a random draw takes its place.
+    A sampler that repeats a proposal is asked again a few times; then a random draw takes its place.
 
     Parameters
     ----------
@@ -70,7 +70,7 @@ class OptunaSearcher(RandomSearcher):
 
     @abstractmethod
     def _shown(self) -> list[FrozenTrial] | None:
-        """Return the trials that the sampler is to see; None if they are too few to ask it."""
+        """Return the trials that the sampler sees; None if they are too few."""
 
     @abstractmethod
     def _make_sampler(self, shown: list[FrozenTrial]) -> BaseSampler:
@@ -78,17 +78,17 @@ class OptunaSearcher(RandomSearcher):
 
     @property
     def _max_repeats(self) -> int:
-        """How often the sampler may repeat itself before a random draw takes over."""
+        """Number of repeated proposals after which a random draw takes over."""
         return MAX_REPEATS
 
     def _begin(self, config: dict[str, Any]) -> None:
-        """Take note of what is suggested."""
+        """Note the suggestion."""
 
     def _accept(self, asked: FrozenTrial) -> None:
-        """Take note of the trial that gave the proposal."""
+        """Note the trial of the proposal."""
 
     def _propose(self) -> dict[str, Any] | None:
-        """Return the sampler's proposal; None if it knows too little, or has nothing new."""
+        """Return the sampler's proposal; None if it has too few observations or nothing new."""
         shown = self._shown()
         if shown is None:
             return None
@@ -97,10 +97,10 @@ class OptunaSearcher(RandomSearcher):
         study = self._study or self._make_study(shown)
         repeats_left = self._max_repeats
         while repeats_left > 0:
-            # In spaces at the edge of what floats can hold a sampler meets infinities, and goes on with them.
+            # In spaces near the limits of floats a sampler computes with infinities.
             with np.errstate(all="ignore"):
                 config = self._ask(study, shown)
-            if self._is_new(config):
+            if self.is_new(config):
                 self._accept(study.asked)
                 return config
             repeats_left -= 1
@@ -112,13 +112,13 @@ class OptunaSearcher(RandomSearcher):
         from saccade.searcher.optuna_study import SamplerStudy
 
         with warnings.catch_warnings():
-            # They say that arguments may change, which is for us to follow, not for who searches.
+            # They announce changes of arguments, which concern Saccade and not its users.
             warnings.simplefilter("ignore", ExperimentalWarning)
             self._study = SamplerStudy(self._make_sampler(shown))
         return self._study
 
     def _ask(self, study: SamplerStudy, shown: list[FrozenTrial]) -> dict[str, Any]:
-        """Ask for all parameters; those of branches that are not chosen are left out."""
+        """Ask for all parameters; leave out those of branches that are not chosen."""
         return self._config_of(study.ask(shown, self._next_number, self._all_distributions()).params)
 
     @property
@@ -165,18 +165,18 @@ class OptunaSearcher(RandomSearcher):
 
 
 class ModelSearcher(OptunaSearcher):
-    """What the searchers that learn share; classes that inherit from it say which model.
+    """Base class of the searchers with a model of the scores; subclasses say which.
 
-    How scores of different epochs are compared is told in `saccade.searcher.observations.Observations`. Unless its
-    searcher says otherwise, a sampler sees the order only. Of many configurations it sees the best and the latest ones,
-    so that a proposal does not become slower.
+    `saccade.searcher.observations.Observations` describes how scores of different epochs are compared. By default a
+    sampler sees ranks instead of scores. It sees a bounded number of configurations, the best and the latest ones, so
+    that proposals do not become slower.
 
     Parameters
     ----------
     space, seed, starting_configs, first_is_default
         As in `RandomSearcher`.
     num_startup_trials
-        So many configurations must have been observed before the model is asked; until then the draws are random.
+        Number of observed configurations from which on the model is used; before, draws are random.
 
     Raises
     ------
@@ -184,7 +184,7 @@ class ModelSearcher(OptunaSearcher):
         If `num_startup_trials` is not a whole number of at least 1.
     """
 
-    # How many configurations a sampler sees: the best ones, the latest of the others, and of those that are running.
+    # Maximum number of visible configurations: the best ones, the latest of the others, and running ones.
     _num_best = 100
     _num_latest = 100
     _num_pending = 64
@@ -205,13 +205,13 @@ class ModelSearcher(OptunaSearcher):
         self._trials: dict[int, FrozenTrial] = {}
 
     def observe(self, config: Mapping[str, Any], epoch: int, score: float, cost: float) -> None:
-        """Learn the score of a configuration at an epoch, and not to propose it again."""
+        """Note the score of a configuration at an epoch; it is not suggested again."""
         super().observe(config, epoch, score, cost)
         if config in self.space:
             self._observations.observe(config, epoch, score)
 
     def on_end(self, config: Mapping[str, Any], *, has_failed: bool, is_complete: bool = False) -> None:
-        """Learn that a configuration is not pending any more; one that failed counts as the worst."""
+        """Note that a configuration is no longer running; a failed one counts as the worst."""
         super().on_end(config, has_failed=has_failed, is_complete=is_complete)
         if config in self.space:
             self._observations.end(config, has_failed=has_failed, is_complete=is_complete)
@@ -245,7 +245,7 @@ class ModelSearcher(OptunaSearcher):
         return sorted(shown, key=lambda trial: trial.number)
 
     def _values(self, ranked: Sequence[Observation], epoch: float) -> Sequence[float]:
-        """Return the value of each configuration that the sampler sees, the configurations being given best first."""
+        """Return the value of each visible configuration; they are given best first."""
         return normal_scores([item.merit(epoch) for item in ranked])
 
     def _trial(self, item: Observation) -> FrozenTrial:
@@ -255,7 +255,7 @@ class ModelSearcher(OptunaSearcher):
 
 
 def _is_well_scaled(parameter: Space) -> bool:
-    """Tell whether samplers can compute with a parameter: the differences of its values must be no rounding errors."""
+    """Return whether the differences of a parameter's values are more than rounding errors."""
     if not isinstance(parameter, (Real, Int)):
         return True
     span = parameter.upper - parameter.lower
@@ -263,9 +263,7 @@ def _is_well_scaled(parameter: Space) -> bool:
 
 
 def normal_scores(merits: Sequence[tuple[float, float]]) -> list[float]:
-    """Return a number for each merit that depends on the order only, the merits being given best first.
-
-    It is the quantile of a normal distribution at the rank, the mean rank among equals.
+    """Return the normal quantile of each merit's rank (the mean rank among equals); merits are given best first.
 
     Examples
     --------

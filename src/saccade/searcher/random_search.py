@@ -12,19 +12,18 @@ from saccade.searcher.base import Searcher, exhausted
 from saccade.space import Dict, canonical_key, grid
 from saccade.space.base import as_generator
 
-# Draws in a row that bring nothing new before a finite space is gone through one by one ...
+# Repeated draws in a row after which the rest of a finite space is enumerated ...
 _MAX_REPEATS = 100
-# ... and before an endless one is given up: then all that is not yet seen is too unlikely to draw.
+# ... and after which an infinite one counts as exhausted: the unseen rest is too unlikely to draw.
 _MAX_REPEATS_ENDLESS = 10_000
-# Up to this many configurations the rest of a finite space is shuffled; a larger one is taken in order.
+# Up to this size the rest of a finite space is shuffled; a larger one is taken in order.
 _MAX_SHUFFLED = 100_000
 
 
 class RandomSearcher(Searcher):
     """Draws configurations at random, never the same one twice.
 
-    It beats a grid wherever only some parameters matter [1]_; and no draw depends on results, so that any
-    number of workers can ask at once.
+    Better than a grid if only some parameters matter [1]_. No draw depends on results, so workers need not wait.
 
     Parameters
     ----------
@@ -33,7 +32,12 @@ class RandomSearcher(Searcher):
     starting_configs
         Configurations to suggest first, as in `Searcher`.
     first_is_default
-        Propose the defaults of the space first, after the starting configurations.
+        Suggest the defaults of the space first, after the starting configurations.
+
+    Attributes
+    ----------
+    rng : numpy.random.Generator
+        Source of all random numbers.
 
     References
     ----------
@@ -58,11 +62,11 @@ class RandomSearcher(Searcher):
         super().__init__(space, seed=seed, starting_configs=starting_configs)
         if first_is_default:
             self._starts = itertools.chain(self._starts, [self.space.default])
-        self._rng = as_generator(seed)
+        self.rng = as_generator(seed)
         self._rest: Iterator[dict[str, Any]] | None = None
 
     def suggest(self) -> dict[str, Any]:
-        """Return a new configuration; once draws bring nothing new, one from the rest of a finite space."""
+        """Return a new configuration; when draws only repeat, one from the rest of a finite space."""
         start = self.next_start()
         return self._draw_new() if start is None else start
 
@@ -73,27 +77,27 @@ class RandomSearcher(Searcher):
                 return drawn
             self._rest = self._remaining()
         for config in self._rest:
-            if self._is_new(config):
+            if self.is_new(config):
                 return config
         raise exhausted(len(self._seen))
 
     def observe(self, config: Mapping[str, Any], epoch: int, score: float, cost: float) -> None:  # noqa: ARG002
-        """Remember not to propose this configuration again."""
+        """Mark the configuration as seen."""
         if config in self.space:
-            self._is_new(config)
+            self.is_new(config)
 
     def on_end(self, config: Mapping[str, Any], *, has_failed: bool, is_complete: bool = False) -> None:  # noqa: ARG002
-        """Remember not to propose this configuration again."""
+        """Mark the configuration as seen."""
         if config in self.space:
-            self._is_new(config)
+            self.is_new(config)
 
     def _draw(self) -> dict[str, Any] | None:
-        """Draw until something new comes; None if a finite space brings nothing new for long."""
+        """Draw until a configuration is new; None if draws from a finite space only repeat."""
         endless = math.isinf(self.space.num_configurations)
         max_repeats = _MAX_REPEATS_ENDLESS if endless else _MAX_REPEATS
         for _ in range(max_repeats):
-            config = self.space.sample(self._rng)
-            if self._is_new(config):
+            config = self.space.sample(self.rng)
+            if self.is_new(config):
                 return config
         if not endless:
             return None
@@ -107,4 +111,4 @@ class RandomSearcher(Searcher):
         if self.space.num_configurations > _MAX_SHUFFLED:
             return configs
         unseen = [config for config in configs if canonical_key(config) not in self._seen]
-        return (unseen[index] for index in self._rng.permutation(len(unseen)))
+        return (unseen[index] for index in self.rng.permutation(len(unseen)))

@@ -105,9 +105,11 @@ class Registry(Mapping[str, "Callable[..., T]"], Generic[T]):
             hint = f"Pass one of these names, or an instance of {self.base.__module__}.{self.base.__qualname__}."
             raise UnknownNameError.of(self.kind, given, self, hint)
         made = self[given]
-        known = [name for name in inspect.signature(made).parameters if name not in arguments]
+        parameters = inspect.signature(made).parameters.values()
+        takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
+        known = [parameter.name for parameter in parameters if parameter.name not in arguments]
         for option in options:
-            if option not in known:
+            if option not in known and not takes_any:
                 near = near_names(option, known)
                 advice = f"Did you mean {near[0]!r}? " if near else ""
                 theirs = f"Its options: {', '.join(known)}." if known else "It has no options."

@@ -153,7 +153,7 @@ class Trainable(ABC):
     """Something that is trained epoch by epoch: networks, any function, a replay of recorded curves.
 
     A trainable is sent once to each worker and is used for many jobs, so it may cache what jobs share.
-    ``tests/contracts/trainable_contract.py`` tests a trainable.
+    Test a new one with `saccade.testing.TrainableContract`.
     """
 
     @abstractmethod

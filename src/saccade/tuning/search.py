@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import shutil
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from saccade.deadline import Deadline
-from saccade.events import Event, JobFailed, RunFinished, RunStarted, Warned
+from saccade.events import Event, JobFailed, Listener, RunFinished, RunStarted, Warned
 from saccade.executor import Executor
 from saccade.scheduler.base import Scheduler
 from saccade.searcher.base import Searcher
@@ -65,6 +66,7 @@ class Search:
     path: Path | None
     resume: bool
     verbosity: int
+    trackers: Sequence[Listener] = ()
 
     def run(self, deadline: Deadline) -> TuneResult:
         """Search, in a folder that is removed with the result if none was named."""
@@ -106,13 +108,14 @@ class Search:
             max_score=None if self.target_score is None else self._sign * self.target_score,
             folder=folder / TRIALS,
             log=log,
-            listeners=[display],
+            listeners=[display, *self.trackers],
         )
 
         def tell(event: Event) -> None:
             if log is not None:
                 log(event)
-            display(event)
+            for listener in (display, *self.trackers):
+                listener(event)
 
         study.listeners += [CheckpointKeeper(study.trials), _MetricCheck(study)]
         display.recall(study.trials)

@@ -13,6 +13,7 @@ from saccade.scheduler.base import Scheduler
 from saccade.searcher.base import Searcher
 from saccade.space import Dict
 from saccade.study.function import FunctionTrainable
+from saccade.study.trackers import Callback, check_callbacks, connected
 from saccade.tuning import arguments
 from saccade.tuning.calling import CalledFunction
 from saccade.tuning.result import TuneResult
@@ -40,6 +41,7 @@ def tune(
     scheduler_options: Mapping[str, Any] | None = None,
     num_workers: int = 1,
     executor: str | Executor = "auto",
+    callbacks: Sequence[Callback] | None = None,
     path: str | PathLike[str] | None = None,
     resume: bool = False,
     seed: int = 0,
@@ -106,6 +108,9 @@ def tune(
         Where the function is called. ``"inline"`` is this process. ``"process"`` is worker processes: a crash costs one
         trial, and a call that hangs is ended after the time limit, which ``"inline"`` cannot do. ``"auto"`` is inline
         for one worker. Or another name in `saccade.executor.EXECUTORS`, or an `Executor`, whose workers stay alive.
+    callbacks
+        Trackers, functions of one event, or names in `saccade.study.trackers.TRACKERS`. They receive every event of the
+        search. An exception of one is a warning and does not end the search.
     path
         Where to keep the journal, which optuna-dashboard can show, the events, and the trials' files. With None nothing
         is kept but checkpoints, for as long as the result lives.
@@ -158,8 +163,10 @@ def tune(
     made_searcher = arguments.searcher_of(searcher, space, seed, searcher_options, starting_configs)
     made_scheduler = arguments.scheduler_of(scheduler, max_epochs, scheduler_options)
     arguments.check_ends(made_searcher, num_trials, time_limit)
+    callbacks = check_callbacks(callbacks)
     trial_time_limit = arguments.seconds("trial_time_limit", trial_time_limit)
-    with use_executor(executor, arguments.executor_of(executor, num_workers, num_trials)) as made_executor:
+    made = arguments.executor_of(executor, num_workers, num_trials)
+    with use_executor(executor, made) as made_executor, connected(callbacks) as trackers:
         made_executor.trainable = FunctionTrainable(called, metric, is_minimized=mode == "min", max_epochs=max_epochs)
         search = Search(
             made_executor,
@@ -174,5 +181,6 @@ def tune(
             None if path is None else Path(path).expanduser().absolute(),
             resume,
             verbosity,
+            trackers,
         )
         return search.run(deadline)

@@ -34,7 +34,7 @@ def test_a_column_of_paths_is_a_list_of_images_in_any_container(given_paths: Any
     assert image_list(given_paths) == PATHS
 
 
-def test_paths_bytes_and_pictures_stay_what_they_are() -> None:
+def test_paths_bytes_and_pictures_are_returned_unchanged() -> None:
     for images in ([Path("cat.jpg")], [b"GIF89a"], [Image.new("RGB", (2, 2))], [np.zeros((3, 4)), np.zeros((5, 6, 3))]):
         found = image_list(images)
         assert found is not None
@@ -42,7 +42,7 @@ def test_paths_bytes_and_pictures_stay_what_they_are() -> None:
 
 
 @pytest.mark.parametrize("shape", [(5, 8, 9), (5, 8, 9, 1), (5, 8, 9, 3), (5, 8, 9, 4)])
-def test_an_array_of_pictures_is_a_list_of_them_also_as_nested_lists(shape: tuple[int, ...]) -> None:
+def test_arrays_and_nested_lists_of_pixels_are_lists_of_images(shape: tuple[int, ...]) -> None:
     array = np.arange(np.prod(shape)).reshape(shape)
     for pictures in (array, array.tolist()):
         found = image_list(pictures)
@@ -53,42 +53,42 @@ def test_an_array_of_pictures_is_a_list_of_them_also_as_nested_lists(shape: tupl
 @pytest.mark.parametrize(
     "table", [np.zeros((5, 64)), [[0, 1], [2, 3]], pd.DataFrame(np.zeros((5, 4))), np.zeros(5), [1.0, 2.0], [], None]
 )
-def test_tables_and_numbers_are_no_lists_of_images(table: Any) -> None:
+def test_tables_and_numbers_are_not_images(table: Any) -> None:
     assert image_list(table) is None
 
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ("cat.jpg", r"X is one image, 'cat.jpg'; expected many: give \[X\]"),
+        ("cat.jpg", r"X is one image, 'cat.jpg'; expected several: pass \[X\]"),
         (Path("cat.jpg"), "X is one image"),
-        (np.zeros((8, 8, 3)), r"X has shape \(8, 8, 3\).* looks like one picture: give X\[None\]"),
-        (np.zeros((5, 3, 8, 8)), r"channels come last: give X.transpose\(0, 2, 3, 1\)"),
+        (np.zeros((8, 8, 3)), r"X has shape \(8, 8, 3\).* looks like one image: pass X\[None\]"),
+        (np.zeros((5, 3, 8, 8)), r"channels come last: pass X.transpose\(0, 2, 3, 1\)"),
         (np.zeros((5, 8, 8, 2)), r"X has shape \(5, 8, 8, 2\); expected \(n, height, width\)"),
         (np.zeros((5, 8, 8, 3, 1)), "X has shape"),
-        (np.zeros((5, 8, 8), complex), "X is an array of complex128; expected whole or floating-point numbers"),
+        (np.zeros((5, 8, 8), complex), "X is an array of complex128; expected integers or floating-point numbers"),
     ],
 )
-def test_what_cannot_be_many_images_says_what_to_do(wrong: Any, message: str) -> None:
+def test_invalid_images_are_errors_with_advice(wrong: Any, message: str) -> None:
     with pytest.raises(DataError, match=message):
         image_list(wrong)
 
 
 @given(st.integers(1, 200), st.sampled_from([(), (3,)]))
-def test_the_length_of_a_square_picture_tells_its_shape(side: int, last_axis: tuple[int, ...]) -> None:
+def test_square_shape_is_found_from_the_number_of_values(side: int, last_axis: tuple[int, ...]) -> None:
     shape = (side, side, *last_axis)
     assert square_shape(int(np.prod(shape))) == shape
 
 
-def test_rows_take_the_shape_they_are_given() -> None:
+def test_rows_are_reshaped() -> None:
     rows = np.arange(24).reshape(2, 12)
     np.testing.assert_array_equal(rows_as_images(rows, (3, 4)), rows.reshape(2, 3, 4))
     assert rows_as_images(rows).shape == (2, 2, 2, 3)
-    with pytest.raises(DataError, match=r"has 12 numbers, which is not image_shape=\(5, 2\)"):
+    with pytest.raises(DataError, match=r"has 12 values, which is not image_shape=\(5, 2\)"):
         rows_as_images(rows, (5, 2))
-    with pytest.raises(DataError, match=r"has 12 numbers, which is not image_shape=\(12,\)"):
+    with pytest.raises(DataError, match=r"has 12 values, which is not image_shape=\(12,\)"):
         rows_as_images(rows, (12,))
-    with pytest.raises(DataError, match=r"has 10 numbers, which is no square picture.*give image_shape=\(height"):
+    with pytest.raises(DataError, match=r"has 10 values, which is not a square image.*pass image_shape=\(height"):
         rows_as_images(rows[:, :10])
 
 
@@ -102,11 +102,11 @@ def test_rows_take_the_shape_they_are_given() -> None:
         ([0, 1], bool, (0, 1)),
     ],
 )
-def test_black_and_white_are_seen_from_the_numbers(values: list[float], dtype: Any, expected: Any) -> None:
+def test_pixel_range_is_found_from_the_values(values: list[float], dtype: Any, expected: Any) -> None:
     assert pixel_range_of([np.array([values], dtype)]) == expected
 
 
-def test_files_have_no_range_of_numbers() -> None:
+def test_files_have_no_pixel_range() -> None:
     assert pixel_range_of(["cat.jpg", b"GIF"]) is None
     assert as_uint8("cat.jpg", (0, 1)) == "cat.jpg"
     picture = np.array([[0.5]])
@@ -124,13 +124,13 @@ def test_scaling_keeps_the_order_and_uses_the_whole_range(values: list[float]) -
         assert (scaled[0, 0], scaled[0, -1]) == (0, 255)
 
 
-def test_bytes_and_truth_values_are_not_scaled() -> None:
+def test_uint8_and_bool_are_not_scaled() -> None:
     for picture in (np.array([[0, 9]], np.uint8), np.array([[True, False]])):
         assert as_uint8(picture, (0, 9)) is picture
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_numbers_that_are_not_finite_are_refused(bad: float) -> None:
+def test_values_that_are_not_finite_are_refused(bad: float) -> None:
     image = np.array([[0.0, bad, 300.0]])
     with pytest.raises(DataError, match="NaN or infinity"):
         as_uint8(image, pixel_range_of([image]))

@@ -30,7 +30,7 @@ def leftovers(cache: Path) -> list[str]:
     return [path.name for path in cache.rglob("*") if path.is_file() and path.name != "lock"]
 
 
-def test_a_file_is_fetched_once_and_keeps_its_name(server, url, own_cache):
+def test_a_file_is_downloaded_once_and_keeps_its_name(server, url, own_cache):
     first, second = fetch(url), fetch(url)
     assert first == second
     assert first.name == "a file.zip"
@@ -40,18 +40,18 @@ def test_a_file_is_fetched_once_and_keeps_its_name(server, url, own_cache):
     assert leftovers(own_cache) == ["a file.zip"]
 
 
-def test_files_of_the_same_name_are_kept_apart(server):
+def test_files_with_the_same_name_have_separate_folders(server):
     server.files |= {"/one/a.bin": b"one", "/two/a.bin": b"two", "/three/a.bin?v=2": b"three"}
     contents = [fetch(server.url(path)).read_bytes() for path in ("/one/a.bin", "/two/a.bin", "/three/a.bin?v=2")]
     assert contents == [b"one", b"two", b"three"]
 
 
-def test_a_cache_of_ones_own(url, tmp_path, own_cache):
+def test_cache_sets_the_folder(url, tmp_path, own_cache):
     assert fetch(url, cache=tmp_path / "mine").is_relative_to(tmp_path / "mine")
     assert not own_cache.exists()
 
 
-def test_a_broken_connection_is_resumed_where_it_broke(server, url):
+def test_an_interrupted_transfer_is_resumed(server, url):
     server.breaks.extend([100_000, 200_000])
     assert fetch(url, sha256=DIGEST).read_bytes() == CONTENT
     assert [request.get("Range") for request in server.requests] == [None, "bytes=100000-", "bytes=300000-"]
@@ -66,13 +66,13 @@ def test_a_transfer_is_resumed_by_a_later_call(server, url):
     assert server.requests[-1]["Range"] == "bytes=100000-"
 
 
-def test_each_attempt_that_gets_further_is_worth_another(server, url):
+def test_attempts_with_progress_are_not_limited(server, url):
     server.breaks.extend([50_000] * 8)
     assert fetch(url).read_bytes() == CONTENT
     assert len(server.requests) == 9
 
 
-def test_a_file_that_changed_meanwhile_is_fetched_from_the_start(server, url):
+def test_a_changed_file_is_downloaded_from_the_start(server, url):
     server.breaks.extend([100_000, 0, 0, 0])
     with pytest.raises(DownloadError):
         fetch(url)
@@ -96,7 +96,7 @@ def test_a_server_without_ranges_starts_over(server, url):
     assert [request.get("Range") for request in server.requests] == [None, "bytes=100000-"]
 
 
-def test_a_part_that_is_whole_already_is_not_glued_to_another(server, url, own_cache):
+def test_a_complete_partial_file_is_not_extended(server, url, own_cache):
     server.breaks.append(0)
     path = fetch(url)
     path.rename(path.with_name("a file.zip.part"))
@@ -104,18 +104,18 @@ def test_a_part_that_is_whole_already_is_not_glued_to_another(server, url, own_c
     assert fetch(url).read_bytes() == CONTENT
 
 
-def test_a_server_that_does_not_tell_the_length(server, url):
+def test_a_response_without_length(server, url):
     server.sends_length = False
     assert fetch(url).read_bytes() == CONTENT
 
 
-def test_a_busy_server_is_asked_again(server, url):
+def test_requests_to_a_busy_server_are_retried(server, url):
     server.statuses.extend([503, 429])
     assert fetch(url).read_bytes() == CONTENT
     assert len(server.requests) == 3
 
 
-def test_a_connection_that_always_breaks_is_given_up(server, url, own_cache):
+def test_repeated_interruptions_are_an_error(server, url, own_cache):
     server.breaks.extend([0] * 20)
     with pytest.raises(DownloadError, match="cannot be fetched"):
         fetch(url)
@@ -123,10 +123,10 @@ def test_a_connection_that_always_breaks_is_given_up(server, url, own_cache):
     assert "a file.zip" not in leftovers(own_cache)
 
 
-@pytest.mark.parametrize(("status", "said"), [(404, "no such file"), (403, "login"), (401, "login"), (410, "410")])
-def test_a_refusal_is_final_and_says_why(server, url, status, said, own_cache):
+@pytest.mark.parametrize(("status", "words"), [(404, "no such file"), (403, "login"), (401, "login"), (410, "410")])
+def test_a_refusal_is_final_and_the_error_has_the_reason(server, url, status, words, own_cache):
     server.statuses.append(status)
-    with pytest.raises(DownloadError, match=said) as caught:
+    with pytest.raises(DownloadError, match=words) as caught:
         fetch(url)
     assert url in str(caught.value)
     assert str(status) in str(caught.value)
@@ -134,7 +134,7 @@ def test_a_refusal_is_final_and_says_why(server, url, status, said, own_cache):
     assert leftovers(own_cache) == []
 
 
-def test_a_wrong_checksum_names_both_digests_and_leaves_nothing(url, own_cache):
+def test_a_wrong_checksum_is_an_error_with_both_digests_and_leaves_no_file(url, own_cache):
     wrong = "0" * 64
     with pytest.raises(DownloadError) as caught:
         fetch(url, sha256=wrong)
@@ -147,13 +147,13 @@ def test_a_checksum_may_be_in_capitals(url):
     assert fetch(url, sha256=DIGEST.upper()).read_bytes() == CONTENT
 
 
-def test_a_cached_file_with_another_checksum_is_fetched_anew(server, url):
+def test_a_cached_file_with_another_checksum_is_downloaded_again(server, url):
     fetch(url).write_bytes(b"damaged on the disk")
     assert fetch(url, sha256=DIGEST).read_bytes() == CONTENT
     assert len(server.requests) == 2
 
 
-def test_many_at_once_fetch_once(server, url):
+def test_simultaneous_calls_download_once(server, url):
     with ThreadPoolExecutor(8) as pool:
         paths = set(pool.map(fetch, [url] * 8))
     assert len(paths) == 1
@@ -161,7 +161,7 @@ def test_many_at_once_fetch_once(server, url):
     assert len(server.requests) == 1
 
 
-def test_a_refused_connection_says_so(file_server):
+def test_a_refused_connection_is_named_in_the_error(file_server):
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]
@@ -169,8 +169,8 @@ def test_a_refused_connection_says_so(file_server):
         fetch(f"http://127.0.0.1:{port}/a.zip")
 
 
-def test_an_unknown_host_says_so(file_server):
-    with pytest.raises(DownloadError, match=r"'no-such-host\.invalid' cannot be looked up"):
+def test_an_unknown_host_is_named_in_the_error(file_server):
+    with pytest.raises(DownloadError, match=r"'no-such-host\.invalid' cannot be resolved"):
         fetch("http://no-such-host.invalid/a.zip")
 
 
@@ -179,7 +179,7 @@ def test_a_download_error_is_a_data_error_and_an_os_error():
     assert issubclass(DownloadError, OSError)
 
 
-def test_a_file_address_is_not_copied(tmp_path, own_cache):
+def test_the_file_of_a_file_url_is_not_copied(tmp_path, own_cache):
     path = tmp_path / "é 1.bin"
     path.write_bytes(CONTENT)
     assert fetch(path.as_uri(), sha256=DIGEST) == path
@@ -190,12 +190,12 @@ def test_a_file_address_is_not_copied(tmp_path, own_cache):
 
 
 @pytest.mark.parametrize("url", ["s3://bucket/a.zip", "ftp://host/a.zip", "file://host/a.zip", "file:///no/such.zip"])
-def test_addresses_that_cannot_be(url):
+def test_unsupported_urls_are_refused(url):
     with pytest.raises(DownloadError, match=url):
         fetch(url)
 
 
-def test_plain_lines_say_what_happens_unless_quiet(server, url, tmp_path, capsys):
+def test_without_a_terminal_one_line_is_printed_unless_quiet(server, url, tmp_path, capsys):
     fetch(url, quiet=True)
     assert capsys.readouterr() == ("", "")
     fetch(url, cache=tmp_path / "other")

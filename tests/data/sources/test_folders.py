@@ -24,28 +24,28 @@ def names_of(images: list[str], root: Path) -> list[str]:
     return [Path(image).relative_to(root).as_posix() for image in images]
 
 
-def test_images_are_found_at_any_depth_in_a_fixed_order(tmp_path):
+def test_images_are_found_at_any_depth_in_sorted_order(tmp_path):
     touch(tmp_path, "b.jpg", "a/z.png", "a/b/1.webp", "c/1.TIF", "a/notes.txt")
     assert names_of(find_images(tmp_path), tmp_path) == ["a/b/1.webp", "a/z.png", "b.jpg", "c/1.TIF"]
 
 
-def test_hidden_files_and_litter_are_left_out(tmp_path):
+def test_hidden_files_and_litter_are_skipped(tmp_path):
     touch(tmp_path, "1.jpg", "._1.jpg", ".DS_Store", ".hidden/2.jpg", "__MACOSX/3.jpg")
     assert names_of(find_images(tmp_path), tmp_path) == ["1.jpg"]
 
 
 @pytest.mark.parametrize("exts", [".bmp", "BMP", ["bmp"], (".Bmp",), {"bmp"}])
-def test_extensions_can_be_written_in_any_way(tmp_path, exts):
+def test_extensions_are_accepted_in_any_spelling(tmp_path, exts):
     touch(tmp_path, "1.jpg", "2.BMP")
     assert names_of(find_images(tmp_path, exts), tmp_path) == ["2.BMP"]
 
 
-def test_no_extensions_at_all_is_an_error():
+def test_empty_extensions_are_an_error():
     with pytest.raises(DataError, match="exts is empty"):
         extensions([])
 
 
-def test_pillow_can_open_whatever_is_taken_for_an_image():
+def test_pillow_can_open_all_default_extensions():
     from PIL import Image, features
 
     openable = {extension for extension, name in Image.registered_extensions().items() if name in Image.OPEN}
@@ -54,7 +54,7 @@ def test_pillow_can_open_whatever_is_taken_for_an_image():
 
 
 @needs_links
-def test_links_are_followed_but_never_in_a_circle(tmp_path):
+def test_links_are_followed_without_cycles(tmp_path):
     touch(tmp_path, "in/a/1.jpg", "in/b/2.jpg", "elsewhere/3.jpg")
     root = tmp_path / "in"
     (root / "a" / "up").symlink_to(root)
@@ -67,7 +67,7 @@ def test_links_are_followed_but_never_in_a_circle(tmp_path):
 
 
 @needs_links
-def test_folders_that_link_to_each_other_come_to_an_end(tmp_path):
+def test_folders_that_link_to_each_other_are_read_once(tmp_path):
     touch(tmp_path, "a/1.jpg", "b/2.jpg")
     (tmp_path / "a" / "to_b").symlink_to(tmp_path / "b")
     (tmp_path / "b" / "to_a").symlink_to(tmp_path / "a")
@@ -76,13 +76,13 @@ def test_folders_that_link_to_each_other_come_to_an_end(tmp_path):
     assert names_of(found["b"], tmp_path) == ["b/2.jpg", "b/to_a/1.jpg"]
 
 
-def test_a_folder_without_images_is_no_class(tmp_path):
+def test_a_folder_without_images_is_not_a_class(tmp_path):
     touch(tmp_path, "cat/1.jpg", "dog/deep/er/2.jpg", "empty/.gitkeep", "texts/1.txt", "loose.jpg")
     found = images_by_class(tmp_path)
     assert {name: len(images) for name, images in found.items()} == {"cat": 1, "dog": 1}
 
 
-def test_without_images_the_error_says_what_is_there_instead(tmp_path):
+def test_without_images_the_error_lists_the_files_found(tmp_path):
     touch(tmp_path, "a/1.heic", "a/2.heic", "a/3.txt", "a/Makefile")
     with pytest.raises(DataError) as caught:
         images_by_class(tmp_path, ".jpg")
@@ -90,34 +90,34 @@ def test_without_images_the_error_says_what_is_there_instead(tmp_path):
         assert words in str(caught.value)
 
 
-def test_an_empty_folder_says_so(tmp_path):
+def test_an_empty_folder_is_an_error(tmp_path):
     with pytest.raises(DataError, match="there are no files in it"):
         images_by_class(tmp_path)
 
 
-def test_images_outside_class_folders_get_advice(tmp_path):
+def test_the_error_for_images_outside_class_folders_has_advice(tmp_path):
     touch(tmp_path, "1.jpg", "2.jpg", "notes/a.txt")
-    with pytest.raises(DataError, match=r"its 2 images lie directly in it.*no_class=True"):
+    with pytest.raises(DataError, match=r"it contains 2 images directly.*no_class=True"):
         images_by_class(tmp_path)
 
 
-def test_wrapping_folders_are_stepped_into(tmp_path):
+def test_descend_enters_wrapping_folders(tmp_path):
     touch(tmp_path, "pets/data/cat/1.jpg", "pets/data/dog/1.jpg", "pets/README.md", "pets/.git/x")
     assert descend(tmp_path) == tmp_path / "pets" / "data"
 
 
-def test_a_class_is_not_stepped_into(tmp_path):
+def test_descend_does_not_enter_a_class(tmp_path):
     touch(tmp_path, "cat/1.jpg")
     assert descend(tmp_path) == tmp_path
 
 
-def test_a_wanted_folder_is_not_stepped_into(tmp_path):
+def test_descend_stops_at_a_wanted_folder(tmp_path):
     touch(tmp_path, "x/train/cat/1.jpg", "x/train/dog/1.jpg")
     assert descend(tmp_path, ["train"]) == tmp_path / "x"
     assert descend(tmp_path) == tmp_path / "x" / "train"
 
 
-def test_hidden_files_do_not_count_as_files(tmp_path):
+def test_has_files_ignores_hidden_files(tmp_path):
     touch(tmp_path, "a/.gitkeep")
     assert not has_files(tmp_path)
     assert not has_files(tmp_path / "gone")
@@ -136,7 +136,7 @@ def test_names_that_are_not_unicode_are_found(tmp_path):
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "JPEG2000"])
 @pytest.mark.parametrize("name", ["no_extension", "photo.dat"])
-def test_an_image_under_another_extension_is_known_by_how_it_begins(tmp_path, kind, name):
+def test_an_image_with_another_extension_is_recognized_by_its_first_bytes(tmp_path, kind, name):
     Image.new("RGB", (9, 9)).save(tmp_path / name, kind)
     (tmp_path / "notes.txt").write_text("no image")
     (tmp_path / "empty").touch()

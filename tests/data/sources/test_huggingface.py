@@ -19,7 +19,7 @@ class ClassLabel:
 
 
 class HubDataset:
-    """Stands in for `datasets.Dataset`: what it shows of itself, and that images come decoded unless asked not to."""
+    """Stands in for `datasets.Dataset`, including the decoding of images unless it is switched off."""
 
     def __init__(self, rows, features):
         self.rows, self.features, self.column_names = rows, features, list(features)
@@ -61,13 +61,13 @@ def pets():
     return HubDataset(rows, features)
 
 
-def test_columns_are_chosen_by_their_types_and_files_stay_as_they_are(pets):
+def test_columns_are_chosen_by_their_types_and_files_are_unchanged(pets):
     dataset = ImageDataset.from_huggingface(pets)
     assert list(dataset.columns) == ["image", "label"]
     assert dataset.classes == ["cat", "dog"]
     assert dataset["label"].tolist() == [1, 0]
     assert dataset["image"].tolist() == [row["photo_of_pet"]["bytes"] for row in pets.rows]
-    assert pets.features["photo_of_pet"].decode  # the caller's object is as it was
+    assert pets.features["photo_of_pet"].decode  # the caller's object is unchanged
 
 
 def test_a_label_may_be_any_column(pets):
@@ -76,13 +76,13 @@ def test_a_label_may_be_any_column(pets):
     assert dataset.classes is None
 
 
-def test_the_training_split_of_a_dictionary_has_to_be_named(pets):
+def test_a_dictionary_of_splits_is_refused(pets):
     with pytest.raises(DataError, match="'train', 'test'"):
         ImageDataset.from_huggingface({"train": pets, "test": pets})
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "P", "RGBA", "1", "CMYK", "I;16"])
-def test_pillow_images_become_png_files_without_loss(mode):
+def test_pillow_images_are_encoded_without_loss(mode):
     image = Image.new(mode, (8, 6))
     (read,) = ImageDataset.from_huggingface([{"image": image, "label": "x"}])["image"]
     assert isinstance(read, bytes)
@@ -96,7 +96,7 @@ def test_arrays_and_paths():
     assert images[1:] == ["a.jpg", "b.jpg"]
 
 
-def test_string_labels_name_the_classes():
+def test_classes_of_string_labels_are_sorted():
     rows = [{"img": encoded(), "class": name} for name in ("dog", "cat")]
     dataset = ImageDataset.from_huggingface(rows)
     assert dataset["label"].tolist() == ["dog", "cat"]
@@ -111,26 +111,26 @@ def test_without_a_label_there_is_no_label_column(pets):
     assert list(ImageDataset.from_huggingface(pets).columns) == ["image"]
 
 
-def test_labels_that_are_all_unknown_are_no_labels(pets):
+def test_if_all_labels_are_unknown_there_is_no_label_column(pets):
     for row in pets.rows:
         row["species"] = -1
     assert list(ImageDataset.from_huggingface(pets).columns) == ["image"]
 
 
-def test_labels_that_are_partly_unknown_are_an_error(pets):
+def test_a_partly_unknown_label_column_is_an_error(pets):
     pets.rows[0]["species"] = -1
     with pytest.raises(DataError, match=r"1 of 2 labels in 'species' are -1"):
         ImageDataset.from_huggingface(pets)
 
 
-def test_several_class_labels_are_not_guessed_between(pets):
+def test_an_ambiguous_label_column_is_an_error(pets):
     pets.features |= {"breed": ClassLabel(["a"])}
     with pytest.raises(DataError, match="species, breed"):
         ImageDataset.from_huggingface(pets)
 
 
 @pytest.mark.parametrize(
-    ("rows", "arguments", "said"),
+    ("rows", "arguments", "words"),
     [
         ([], {}, "empty"),
         ([{"text": "a", "label": 1}], {}, "No column looks like images among text, label"),
@@ -139,6 +139,6 @@ def test_several_class_labels_are_not_guessed_between(pets):
         ([{"image": None, "label": 1}], {}, "found NoneType"),
     ],
 )
-def test_what_cannot_be_read_says_why(rows, arguments, said):
-    with pytest.raises(DataError, match=said):
+def test_unreadable_datasets_are_errors_with_the_reason(rows, arguments, words):
+    with pytest.raises(DataError, match=words):
         ImageDataset.from_huggingface(rows, **arguments)

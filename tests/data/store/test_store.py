@@ -34,7 +34,7 @@ def jpeg(width: int, height: int, seed: int = 0) -> bytes:
     return buffer.getvalue()
 
 
-def test_what_goes_in_small_comes_out_unchanged(tmp_path: Path) -> None:
+def test_small_images_are_stored_unchanged(tmp_path: Path) -> None:
     images = [noise(9, 5), noise(3, 8, seed=1), noise(6, 6, seed=2)]
     store = ImageStore.build(images, tmp_path / "store", shorter_side=16)
     assert len(store) == 3
@@ -59,7 +59,7 @@ def test_without_a_shorter_side_images_keep_their_size(tmp_path: Path) -> None:
 
 
 @given(st.integers(1, 5000), st.integers(1, 5000), st.integers(1, 600))
-def test_stored_size_keeps_its_promises(width: int, height: int, side: int) -> None:
+def test_stored_size_bounds_the_sides_and_keeps_the_aspect_ratio(width: int, height: int, side: int) -> None:
     new_width, new_height = stored_size(width, height, side)
     if max(width, height) > 3 * min(width, height):
         assert new_width == new_height == min(side, max(width, height))
@@ -73,7 +73,7 @@ def test_stored_size_keeps_its_promises(width: int, height: int, side: int) -> N
     assert abs(new_height - height * exact) <= 1 + height / width  # the aspect ratio, up to rounding
 
 
-def test_an_elongated_image_is_kept_from_end_to_end() -> None:
+def test_an_elongated_image_is_squeezed_into_a_square() -> None:
     pixels = np.zeros((30, 200, 3), np.uint8)
     pixels[:, :40, 0] = pixels[:, 160:, 2] = 255
     stored = read_as_stored(Image.fromarray(pixels), 20)
@@ -83,14 +83,14 @@ def test_an_elongated_image_is_kept_from_end_to_end() -> None:
 
 
 @pytest.mark.parametrize("shorter_side", [None, 40])
-def test_an_image_read_later_looks_as_in_the_store(shorter_side: int | None, tmp_path: Path) -> None:
+def test_read_as_stored_equals_the_store(shorter_side: int | None, tmp_path: Path) -> None:
     images = [jpeg(640, 480), noise(2000, 3), noise(30, 20)]
     store = ImageStore.build(images, tmp_path / "store", shorter_side=shorter_side)
     for position, image in enumerate(images):
         assert np.array_equal(store[position], read_as_stored(image, shorter_side))
 
 
-def test_unreadable_images_are_named_and_cost_nothing(tmp_path: Path) -> None:
+def test_unreadable_images_have_errors_and_no_pixels(tmp_path: Path) -> None:
     images = [noise(4, 4), b"", tmp_path / "missing.png", noise(5, 5)]
     store = ImageStore.build(images, tmp_path / "store", shorter_side=None)
     assert store.errors == {1: "file is empty", 2: "no such file"}
@@ -103,14 +103,14 @@ def test_unreadable_images_are_named_and_cost_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("images", [[], [b""], [b"", b"x"]])
-def test_a_store_of_nothing_can_be_opened(images: list[bytes], tmp_path: Path) -> None:
+def test_an_empty_store_can_be_opened(images: list[bytes], tmp_path: Path) -> None:
     ImageStore.build(images, tmp_path / "store", shorter_side=8)
     store = ImageStore.open(tmp_path / "store")
     assert len(store) == len(images) == len(store.errors)
     assert store.num_bytes == 0
 
 
-def test_opening_gives_back_all_that_was_built(tmp_path: Path) -> None:
+def test_an_opened_store_equals_the_built_one(tmp_path: Path) -> None:
     images = [noise(9, 5), b"", np.full((3, 3), 7, dtype=np.uint8)]
     built = ImageStore.build(images, tmp_path / "store", shorter_side=4)
     opened = ImageStore.open(tmp_path / "store")
@@ -142,7 +142,7 @@ def test_spawned_worker_processes_read_the_store(tmp_path: Path) -> None:
         assert np.array_equal(pool.apply(operator.getitem, (store, 0)), store[0])
 
 
-def test_a_deadline_leaves_the_rest_out_in_the_given_order(tmp_path: Path) -> None:
+def test_a_deadline_skips_the_end_of_the_order(tmp_path: Path) -> None:
     images = [noise(4, 4, seed) for seed in range(20)]
     order = list(reversed(range(20)))
     seconds_left = iter([1.0] * 8 + [0.0] * 20)
@@ -156,36 +156,40 @@ def test_a_deadline_leaves_the_rest_out_in_the_given_order(tmp_path: Path) -> No
     assert store.skipped == list(range(20 - len(decoded)))
     for position in decoded:
         assert np.array_equal(store[position], images[position])
-    with pytest.raises(ImageReadError, match="time to decode it had run out"):
+    with pytest.raises(ImageReadError, match="skipped, because the time"):
         store[0]
     assert ImageStore.open(tmp_path / "store").skipped == store.skipped
 
 
-def test_images_that_the_order_leaves_out_are_not_decoded(tmp_path: Path) -> None:
-    images, told = [noise(4, 4, seed) for seed in range(5)], []
+def test_images_missing_in_the_order_are_skipped(tmp_path: Path) -> None:
+    images, progress = [noise(4, 4, seed) for seed in range(5)], []
     store = ImageStore.build(
-        images, tmp_path / "store", shorter_side=None, order=[3, 1], on_progress=lambda *numbers: told.append(numbers)
+        images,
+        tmp_path / "store",
+        shorter_side=None,
+        order=[3, 1],
+        on_progress=lambda *numbers: progress.append(numbers),
     )
     assert (store.readable.tolist(), store.skipped) == ([False, True, False, True, False], [0, 2, 4])
     assert np.array_equal(store[3], images[3])
-    assert told == [(1, 2), (2, 2)]
+    assert progress == [(1, 2), (2, 2)]
 
 
-def test_a_deadline_that_is_over_decodes_nothing(tmp_path: Path) -> None:
+def test_an_expired_deadline_skips_all_images(tmp_path: Path) -> None:
     store = ImageStore.build([noise(4, 4)] * 3, tmp_path / "store", shorter_side=None, deadline=lambda: -1.0)
     assert store.skipped == [0, 1, 2]
 
 
-def test_progress_counts_up_to_all_images(tmp_path: Path) -> None:
-    told: list[tuple[int, int]] = []
+def test_on_progress_counts_all_images(tmp_path: Path) -> None:
+    progress: list[tuple[int, int]] = []
     ImageStore.build(
-        [noise(4, 4), b""], tmp_path / "store", shorter_side=None, on_progress=lambda *numbers: told.append(numbers)
+        [noise(4, 4), b""], tmp_path / "store", shorter_side=None, on_progress=lambda *numbers: progress.append(numbers)
     )
-    assert told == [(1, 2), (2, 2)]
+    assert progress == [(1, 2), (2, 2)]
 
 
 @pytest.mark.parametrize("order", [[0, 0], [1, 2], [0, 1, 2], [-1]])
-def test_an_order_of_other_images_or_one_twice_is_refused(order: list[int], tmp_path: Path) -> None:
+def test_an_order_with_duplicate_or_unknown_positions_is_refused(order: list[int], tmp_path: Path) -> None:
     with pytest.raises(HyperparameterError, match="positions of the 2 images, each once"):
         ImageStore.build([noise(4, 4)] * 2, tmp_path / "store", shorter_side=None, order=order)
 
@@ -202,7 +206,7 @@ def test_an_existing_folder_is_never_overwritten(tmp_path: Path) -> None:
     assert len(ImageStore.open(tmp_path / "store")) == 1
 
 
-def test_an_error_in_the_middle_leaves_nothing(tmp_path: Path) -> None:
+def test_an_error_during_a_build_leaves_no_files(tmp_path: Path) -> None:
     def fail(done: int, num_images: int) -> None:
         raise RuntimeError("stop")
 
@@ -211,7 +215,7 @@ def test_an_error_in_the_middle_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_two_builds_at_once_end_in_one_store(tmp_path: Path) -> None:
+def test_two_simultaneous_builds_give_one_store(tmp_path: Path) -> None:
     def build_another(done: int, num_images: int) -> None:
         if not (tmp_path / "store").exists():
             ImageStore.build([noise(4, 4)], tmp_path / "store", shorter_side=None)
@@ -235,7 +239,7 @@ except DataError as error:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a limit on file sizes")
-def test_a_full_disk_is_told_and_leaves_no_half_store(tmp_path: Path) -> None:
+def test_a_full_disk_is_an_error_and_leaves_no_files(tmp_path: Path) -> None:
     command = [sys.executable, "-c", FULL_DISK, str(tmp_path / "store")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "No space left for the decoded images" in done.stdout
@@ -268,10 +272,10 @@ def test_a_kill_leaves_no_store_and_the_next_build_succeeds(tmp_path: Path) -> N
     long_ago = time.time() - 3600
     os.utime(remains / "pixels.bin", (long_ago, long_ago))
     assert len(ImageStore.build([noise(4, 4)], tmp_path / "store", shorter_side=None)) == 1
-    assert [path.name for path in tmp_path.iterdir()] == ["store"], "what was abandoned is cleared away"
+    assert [path.name for path in tmp_path.iterdir()] == ["store"], "the remains of the killed build are removed"
 
 
-def test_a_build_that_still_runs_is_not_cleared_away(tmp_path: Path) -> None:
+def test_a_running_build_is_not_removed(tmp_path: Path) -> None:
     other = tmp_path / ".store-0123abcd.partial"
     other.mkdir()
     (other / "pixels.bin").write_bytes(b"abc")
@@ -279,16 +283,16 @@ def test_a_build_that_still_runs_is_not_cleared_away(tmp_path: Path) -> None:
     assert other.exists()
 
 
-def test_what_is_no_complete_store_is_not_opened(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="holds no image store"):
+def test_an_incomplete_store_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="contains no readable image store"):
         ImageStore.open(tmp_path)
     store = ImageStore.build([noise(4, 4), noise(4, 4)], tmp_path / "store", shorter_side=None)
     pixels = store.folder / "pixels.bin"
-    whole = pixels.read_bytes()
-    pixels.write_bytes(whole[:-1])
+    complete = pixels.read_bytes()
+    pixels.write_bytes(complete[:-1])
     with pytest.raises(DataError, match="has 95 bytes, expected 96"):
         ImageStore.open(store.folder)
-    pixels.write_bytes(whole)
+    pixels.write_bytes(complete)
     (store.folder / "index.npz").write_bytes(b"PK no index")
     with pytest.raises(DataError, match="build it again"):
         ImageStore.open(store.folder)
@@ -303,7 +307,7 @@ def test_a_store_of_another_format_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
-def test_a_store_keeps_as_many_channels_as_asked(tmp_path: Path, channels: int) -> None:
+def test_a_store_has_the_requested_number_of_channels(tmp_path: Path, channels: int) -> None:
     rgba = np.dstack([noise(12, 8), np.full((8, 12), 0, np.uint8)])
     buffer = io.BytesIO()
     Image.fromarray(rgba).save(buffer, "PNG")
@@ -312,7 +316,7 @@ def test_a_store_keeps_as_many_channels_as_asked(tmp_path: Path, channels: int) 
         pickle.dumps(ImageStore.build(images, tmp_path / "store", shorter_side=None, channels=channels))
     )
     assert [image.shape for image in store] == [(8, 12, channels)] * 4
-    if channels == 4:  # nothing is composited, and what has no fourth band is opaque
+    if channels == 4:  # no compositing; images without a fourth band are opaque
         assert np.array_equal(store[0], rgba)
         assert np.array_equal(store[1], rgba)
         assert (store[2][:, :, 3] == 255).all()
@@ -322,6 +326,6 @@ def test_a_store_keeps_as_many_channels_as_asked(tmp_path: Path, channels: int) 
         assert np.array_equal(read_as_stored(image, None, channels), stored)
 
 
-def test_a_fourth_band_of_zeros_leaves_the_colours_alone_when_images_are_shrunk() -> None:
+def test_shrinking_does_not_mix_the_colours_with_the_fourth_band() -> None:
     rgba = np.dstack([np.full((40, 40, 3), 200, np.uint8), np.zeros((40, 40), np.uint8)])
     assert (read_as_stored(rgba, 10, 4) == (200, 200, 200, 0)).all()

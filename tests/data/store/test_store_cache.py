@@ -44,7 +44,7 @@ def decode(tmp_path: Path) -> Callable[..., ImageStore]:
     return decode
 
 
-def test_a_store_is_built_once_and_then_found(decode: Any, stores: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_is_built_once_and_then_reused(decode: Any, stores: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     first = decode(images())
     monkeypatch.setattr(store_cache.ImageStore, "build", None)
     again = decode(images())
@@ -55,12 +55,12 @@ def test_a_store_is_built_once_and_then_found(decode: Any, stores: Any, monkeypa
     assert np.array_equal(pickle.loads(pickle.dumps(again))[1], first[1])
 
 
-def test_other_images_sizes_and_channels_have_stores_of_their_own(decode: Any, stores: Any) -> None:
+def test_other_images_sizes_and_channels_have_separate_stores(decode: Any, stores: Any) -> None:
     kept = [decode(images()), decode(images(seed=1)), decode(images(), side=9), decode(images(), channels=1)]
     assert len(stores()) == len({store.folder for store in kept}) == 4
 
 
-def test_a_changed_file_is_decoded_anew(decode: Any, stores: Any, make_image: Any, tmp_path: Path) -> None:
+def test_a_changed_file_is_decoded_again(decode: Any, stores: Any, make_image: Any, tmp_path: Path) -> None:
     path = make_image(tmp_path / "a.png", seed=1)
     before = decode([path])[0]
     make_image(path, seed=2)
@@ -69,7 +69,7 @@ def test_a_changed_file_is_decoded_anew(decode: Any, stores: Any, make_image: An
     assert len(stores()) == 2
 
 
-def test_a_file_that_changes_while_it_is_decoded_is_not_taken_for_what_it_was(
+def test_a_file_that_changes_during_decoding_does_not_match_its_fingerprint(
     decode: Any, stores: Any, make_image: Any, tmp_path: Path
 ) -> None:
     path = make_image(tmp_path / "a.png", seed=1)
@@ -87,16 +87,16 @@ def test_a_file_that_changes_while_it_is_decoded_is_not_taken_for_what_it_was(
     assert again == [1]
 
 
-def test_what_a_deadline_has_cut_short_is_the_runs_own(decode: Any, stores: Any, tmp_path: Path) -> None:
+def test_an_incomplete_store_stays_in_the_run_folder(decode: Any, stores: Any, tmp_path: Path) -> None:
     left = iter([1.0] * 4 + [-1.0] * 99)
-    cut = decode(images(40), deadline=lambda: next(left))
-    assert cut.skipped
-    assert cut.folder == tmp_path / "run" / "store"
+    incomplete = decode(images(40), deadline=lambda: next(left))
+    assert incomplete.skipped
+    assert incomplete.folder == tmp_path / "run" / "store"
     assert stores() == []
-    assert decode(images(40)).skipped == cut.skipped  # the run goes on with what it had
-    whole = decoded_images(images(40), tmp_path / "other", shorter_side=10)
-    assert not whole.skipped
-    assert stores() == [whole.folder.name]
+    assert decode(images(40)).skipped == incomplete.skipped  # a resumed run uses the same images
+    complete = decoded_images(images(40), tmp_path / "other", shorter_side=10)
+    assert not complete.skipped
+    assert stores() == [complete.folder.name]
 
 
 def test_a_damaged_store_is_built_again(decode: Any, stores: Any) -> None:
@@ -106,7 +106,7 @@ def test_a_damaged_store_is_built_again(decode: Any, stores: Any) -> None:
     assert stores() == [store.folder.name]
 
 
-def test_a_store_that_is_removed_by_hand_while_in_use_stays_readable(decode: Any, own_cache: Path) -> None:
+def test_a_store_in_use_stays_readable_when_its_folder_is_deleted(decode: Any, own_cache: Path) -> None:
     if sys.platform == "win32":
         pytest.skip("a mapped file cannot be removed")
     store = decode(images())
@@ -116,7 +116,7 @@ def test_a_store_that_is_removed_by_hand_while_in_use_stays_readable(decode: Any
     assert np.array_equal(decode(images())[0], expected)
 
 
-def test_switched_off_a_store_is_the_runs_own(
+def test_without_cache_the_store_is_in_the_run_folder(
     decode: Any, own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SACCADE_STORE_CACHE_GB", "0")
@@ -125,18 +125,18 @@ def test_switched_off_a_store_is_the_runs_own(
 
 
 @pytest.mark.parametrize("given", ["many", "-1", "nan", "inf"])
-def test_a_limit_that_is_no_number_is_told(decode: Any, monkeypatch: pytest.MonkeyPatch, given: str) -> None:
+def test_an_invalid_limit_is_an_error(decode: Any, monkeypatch: pytest.MonkeyPatch, given: str) -> None:
     monkeypatch.setenv("SACCADE_STORE_CACHE_GB", given)
-    with pytest.raises(HyperparameterError, match=f"SACCADE_STORE_CACHE_GB='{given}' is no number.*such as 50"):
+    with pytest.raises(HyperparameterError, match=f"SACCADE_STORE_CACHE_GB='{given}' is not a size.*such as 50"):
         decode(images())
 
 
-def test_a_cache_that_cannot_be_written_is_done_without(decode: Any, own_cache: Path, tmp_path: Path) -> None:
+def test_an_unwritable_cache_is_not_used(decode: Any, own_cache: Path, tmp_path: Path) -> None:
     own_cache.write_text("a file is in the way")
     assert decode(images()).folder == tmp_path / "run" / "store"
 
 
-def test_by_content_a_copy_of_the_files_is_known(
+def test_by_content_copies_of_files_share_a_store(
     stores: Any, make_image: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SACCADE_STORE_KEY", "content")
@@ -151,7 +151,7 @@ def use(seed: int, tmp_path: Path) -> ImageStore:
     return decoded_images(images(10, seed=seed), tmp_path / "run", shorter_side=None)
 
 
-def test_what_was_not_used_for_longest_goes_first_and_what_is_in_use_never(
+def test_the_least_recently_used_store_is_removed_first_and_one_in_use_never(
     stores: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = use(1, tmp_path)
@@ -169,7 +169,7 @@ def test_what_was_not_used_for_longest_goes_first_and_what_is_in_use_never(
     assert stores() == sorted([names[3], names[5], names[6]])
 
 
-def test_clearing_removes_all_but_what_is_in_use(stores: Any, tmp_path: Path, own_cache: Path) -> None:
+def test_clear_keeps_only_stores_in_use(stores: Any, tmp_path: Path, own_cache: Path) -> None:
     kept = use(1, tmp_path)
     use(2, tmp_path)
     cache = StoreCache.from_environment()
@@ -183,14 +183,14 @@ def test_clearing_removes_all_but_what_is_in_use(stores: Any, tmp_path: Path, ow
 
 
 @pytest.mark.parametrize("num", [5, 200])
-def test_without_room_images_are_streamed_and_the_user_is_told(
+def test_without_room_images_are_streamed_with_a_warning(
     decode: Any, stores: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num: int
 ) -> None:
     monkeypatch.setenv("SACCADE_STORE_CACHE_GB", "0.000001")
-    told: list[str] = []
+    warnings: list[str] = []
     done: list[int] = []
     of = [*images(num), b"no image"]
-    store = decode(of, warn=told.append, on_progress=lambda number, total: done.append(number))
+    store = decode(of, warn=warnings.append, on_progress=lambda number, total: done.append(number))
     assert isinstance(store, StreamedStore)
     assert store.decodes
     assert np.array_equal(store[2], read_as_stored(of[2], 10))
@@ -200,7 +200,7 @@ def test_without_room_images_are_streamed_and_the_user_is_told(
     with pytest.raises(ImageReadError, match="cannot identify"):
         store[num]
     assert np.array_equal(pickle.loads(pickle.dumps(store))[1], store[1])
-    (text,) = told
+    (text,) = warnings
     assert "decoded anew in every epoch" in text
     assert "SACCADE_STORE_CACHE_GB" in text
     assert done == list(range(1, num + 2))  # none is decoded twice
@@ -208,10 +208,10 @@ def test_without_room_images_are_streamed_and_the_user_is_told(
     assert not (tmp_path / "run" / "store").exists()
 
 
-def test_a_store_too_large_to_keep_is_made_for_the_run_where_the_disk_has_room(
+def test_a_store_above_the_default_limit_is_in_the_run_folder(
     decode: Any, stores: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store_cache, "_MOST_BYTES", 1000)
+    monkeypatch.setattr(store_cache, "_MAX_BYTES", 1000)
     assert decode(images()).folder == tmp_path / "run" / "store"
     assert not stores()
 
@@ -229,7 +229,7 @@ print(type(store).__name__, store[49].max())
 
 
 @posix_only
-def test_a_full_disk_ends_in_streaming(tmp_path: Path) -> None:
+def test_on_a_full_disk_images_are_streamed(tmp_path: Path) -> None:
     command = [sys.executable, "-c", FULL_DISK, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "No space left" in done.stdout
@@ -261,54 +261,54 @@ def start(folder: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
 
 
-def said(process: subprocess.Popen[str]) -> str:
+def read_line(process: subprocess.Popen[str]) -> str:
     assert process.stdout is not None
     return process.stdout.readline().strip()
 
 
-def go_on(process: subprocess.Popen[str]) -> None:
+def resume(process: subprocess.Popen[str]) -> None:
     assert process.stdin is not None
     process.stdin.write("\n")
 
 
-def test_of_two_processes_one_decodes_and_the_other_waits(tmp_path: Path, stores: Any) -> None:
+def test_one_of_two_processes_decodes_and_the_other_waits(tmp_path: Path, stores: Any) -> None:
     with start(tmp_path / "a") as first:
-        assert said(first) == "decoding"
+        assert read_line(first) == "decoding"
         with start(tmp_path / "b") as second:
-            assert said(second) == "waiting"
-            go_on(first)
-            folder = said(first)
-            assert said(second) == folder
+            assert read_line(second) == "waiting"
+            resume(first)
+            folder = read_line(first)
+            assert read_line(second) == folder
             assert stores() == [Path(folder).name]
             cache = StoreCache.from_environment()
             assert cache is not None
             assert cache.clear() == 0  # both use it
-            go_on(first)
-            go_on(second)
+            resume(first)
+            resume(second)
     assert cache.clear() > 0
 
 
 @posix_only
-def test_when_the_one_that_decodes_is_killed_the_other_takes_over(tmp_path: Path, stores: Any, own_cache: Path) -> None:
+def test_a_waiting_process_takes_over_from_a_killed_one(tmp_path: Path, stores: Any, own_cache: Path) -> None:
     with start(tmp_path / "a") as first:
-        assert said(first) == "decoding"
+        assert read_line(first) == "decoding"
         with start(tmp_path / "b") as second:
-            assert said(second) == "waiting"
+            assert read_line(second) == "waiting"
             first.send_signal(signal.SIGKILL)
-            assert said(second) == "decoding"
-            go_on(second)
-            assert Path(said(second)).name in stores()
-            assert not list((own_cache / "stores" / "building").iterdir())  # not even of the first
+            assert read_line(second) == "decoding"
+            resume(second)
+            assert Path(read_line(second)).name in stores()
+            assert not list((own_cache / "stores" / "building").iterdir())  # also the remains of the first
             second.send_signal(signal.SIGKILL)
     cache = StoreCache.from_environment()
     assert cache is not None
-    assert cache.clear() > 0  # what was in use by a process that is gone is in use no more
+    assert cache.clear() > 0  # a lease ends with its process
 
 
 @posix_only
-def test_what_a_killed_process_has_left_is_cleared_away_by_others(tmp_path: Path, own_cache: Path) -> None:
+def test_the_remains_of_a_killed_process_are_removed_by_others(tmp_path: Path, own_cache: Path) -> None:
     with start(tmp_path / "a") as first:
-        assert said(first) == "decoding"
+        assert read_line(first) == "decoding"
         use(1, tmp_path)
         building = own_cache / "stores" / "building"
         assert list(building.iterdir())  # it still runs
@@ -317,12 +317,12 @@ def test_what_a_killed_process_has_left_is_cleared_away_by_others(tmp_path: Path
     assert not list(building.iterdir())
 
 
-def test_whoever_has_waited_for_long_decodes_for_himself(tmp_path: Path) -> None:
+def test_a_process_that_waited_too_long_decodes_into_its_run_folder(tmp_path: Path) -> None:
     of = [np.full((64, 64, 3), number, dtype=np.uint8) for number in range(50)]
     with start(tmp_path / "a") as first:
-        assert said(first) == "decoding"
+        assert read_line(first) == "decoding"
         store = decoded_images(of, tmp_path / "b" / "store", shorter_side=8, deadline=lambda: 0.2)
         assert store.folder == tmp_path / "b" / "store"
-        go_on(first)
-        said(first)
-        go_on(first)
+        resume(first)
+        read_line(first)
+        resume(first)

@@ -9,7 +9,7 @@ from saccade.data.store.stored_form import pixels_of, shrunk, stored_size
 
 
 def picture(mode: str, size: tuple[int, int]) -> Image.Image:
-    """Smooth noise, as photos are."""
+    """Return smooth noise, similar to a photo."""
     num_bands = len(Image.new(mode, (1, 1)).getbands())
     coarse = np.random.default_rng(0).integers(0, 256, (9, 12, num_bands), dtype=np.uint8)
     bands = [Image.fromarray(coarse[:, :, band]).resize(size, Image.Resampling.BICUBIC) for band in range(num_bands)]
@@ -18,7 +18,7 @@ def picture(mode: str, size: tuple[int, int]) -> Image.Image:
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBX"])
 @pytest.mark.parametrize("size", [(100, 75), (61, 203), (50, 49)])
-def test_images_are_shrunk_as_pillow_does_it(mode: str, size: tuple[int, int]) -> None:
+def test_shrinking_agrees_with_pillow(mode: str, size: tuple[int, int]) -> None:
     image = picture(mode, size)
     pixels = shrunk(DecodedImage(image, size), 40)
     expected = pixels_of(image.resize(stored_size(*size, 40), Image.Resampling.BICUBIC))
@@ -29,14 +29,14 @@ def test_images_are_shrunk_as_pillow_does_it(mode: str, size: tuple[int, int]) -
 
 
 @pytest.mark.parametrize("size", [(800, 600), (803, 611)])
-def test_a_large_one_is_shrunk_in_two_steps_to_about_the_same(size: tuple[int, int]) -> None:
+def test_shrinking_a_large_image_in_two_steps_agrees_approximately(size: tuple[int, int]) -> None:
     image = picture("RGB", size)
     pixels = shrunk(DecodedImage(image, size), 40)
     expected = pixels_of(image.resize(stored_size(*size, 40), Image.Resampling.BICUBIC))
     assert np.abs(pixels.astype(int) - expected).mean() < 2
 
 
-def test_what_is_small_enough_keeps_its_bytes() -> None:
+def test_a_small_image_keeps_its_pixels() -> None:
     image = picture("RGB", (30, 20))
     for given in (None, pixels_of(image)):
         assert np.array_equal(shrunk(DecodedImage(image, (30, 20)), 40, given), np.asarray(image))

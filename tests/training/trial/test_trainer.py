@@ -12,10 +12,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from contracts.trainable_contract import TrainableContract
 from saccade.errors import DiskFullError, DivergedError, HyperparameterError, OutOfMemoryError
 from saccade.events import EpochDone
 from saccade.study.trial import Decision, Job, Trainable
+from saccade.testing.trainable_contract import TrainableContract
 from saccade.training.probes.probe import IMAGES_OF_CLASS
 from saccade.training.recipes.recipe import Recipe
 from saccade.training.task import ImageTask

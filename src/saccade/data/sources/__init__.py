@@ -1,1 +1,1 @@
-"""Where images come from: folders, archives, downloads, tables, arrays, Hugging Face data sets."""
+"""Read images from folders, archives, downloads, tables, arrays and Hugging Face datasets."""

@@ -18,7 +18,7 @@ from typing import BinaryIO
 from filelock import FileLock
 from rich.filesize import decimal
 
-from saccade.data.sources.progress import transfer_progress
+from saccade.data.sources.download import transfer_progress
 from saccade.errors import ArchiveError
 
 _COPY_BYTES = 1 << 20

@@ -1,4 +1,4 @@
-"""Images as scikit-learn's users have them: columns of paths, arrays of pixels of any scale, rows of a table."""
+"""Images as in scikit-learn code: columns of paths, arrays of pixels of any scale, rows of a table."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from saccade.data.examples import ImageLike, read_examples
 from saccade.errors import DataError
 
 PixelRange = tuple[float, float]
-"""The numbers that are black and white."""
+"""The values of black and white."""
 
 _CHANNELS = (1, 3, 4)
 
 
 def image_list(X: Any) -> list[ImageLike] | None:
-    """Return the images of a column, a list or an array of images; None where X is a table, or anything else.
+    """Return the images of a column, a list or an array of images; None if X is not images.
 
     Parameters
     ----------
@@ -32,7 +32,7 @@ def image_list(X: Any) -> list[ImageLike] | None:
     Raises
     ------
     DataError
-        When X is a single image, or an array of another shape.
+        If X is a single image, or an array of another shape.
 
     Examples
     --------
@@ -42,7 +42,7 @@ def image_list(X: Any) -> list[ImageLike] | None:
     True
     """
     if isinstance(X, str | bytes | os.PathLike | Image.Image):
-        raise DataError(f"X is one image, {X!r:.60}; expected many: give [X]")
+        raise DataError(f"X is one image, {X!r:.60}; expected several: pass [X]")
     if _num_axes(X) > 2:
         return list(_checked_shape(np.asarray(X)))
     if isinstance(X, pd.DataFrame) and X.shape[1] != 1:
@@ -52,7 +52,7 @@ def image_list(X: Any) -> list[ImageLike] | None:
 
 
 def _num_axes(X: Any) -> int:
-    """Return how deep lists or arrays are nested; 1 for a list of pictures."""
+    """Return the nesting depth of lists or arrays; 1 for a list of pictures."""
     depth = 0
     while isinstance(X, list | tuple) and X:
         X, depth = X[0], depth + 1
@@ -62,18 +62,18 @@ def _num_axes(X: Any) -> int:
 def _checked_shape(pictures: np.ndarray) -> np.ndarray:
     shape = pictures.shape
     if pictures.dtype.kind not in "buif":
-        raise DataError(f"X is an array of {pictures.dtype}; expected whole or floating-point numbers")
+        raise DataError(f"X is an array of {pictures.dtype}; expected integers or floating-point numbers")
     expected = f"X has shape {shape}; expected (n, height, width), or (n, height, width, 1, 3 or 4 channels)"
     if len(shape) == 3 and shape[2] in _CHANNELS:
-        raise DataError(f"{expected}. It looks like one picture: give X[None]")
+        raise DataError(f"{expected}. It looks like one image: pass X[None]")
     if len(shape) > 4 or (len(shape) == 4 and shape[3] not in _CHANNELS):
-        are_first = len(shape) == 4 and shape[1] in _CHANNELS
-        raise DataError(expected + ("; channels come last: give X.transpose(0, 2, 3, 1)" if are_first else ""))
+        has_channels_first = len(shape) == 4 and shape[1] in _CHANNELS
+        raise DataError(expected + ("; channels come last: pass X.transpose(0, 2, 3, 1)" if has_channels_first else ""))
     return pictures
 
 
 def _column_values(X: Any) -> list[Any]:
-    """Return what a single column holds; of anything else, nothing."""
+    """Return the values of a single column; [] for anything else."""
     if isinstance(X, pd.DataFrame):
         return list(X.iloc[:, 0])
     if isinstance(X, np.ndarray):
@@ -89,19 +89,19 @@ def _is_image(value: Any) -> bool:
 
 
 def rows_as_images(rows: np.ndarray, shape: tuple[int, ...] | None = None) -> np.ndarray:
-    """Return flattened images in their shape.
+    """Reshape flattened images.
 
     Parameters
     ----------
     rows : ndarray, shape (num_images, num_values)
         Images in C order.
     shape : tuple of int or None
-        (height, width) or (height, width, channels); None: they are squares, grey or RGB.
+        (height, width) or (height, width, channels); None: square images, grey or RGB.
 
     Raises
     ------
     DataError
-        When rows are of another length.
+        If the length of the rows does not match.
 
     Examples
     --------
@@ -111,16 +111,16 @@ def rows_as_images(rows: np.ndarray, shape: tuple[int, ...] | None = None) -> np
     num_values = rows.shape[1]
     found = square_shape(num_values) if shape is None else shape
     if found is None or len(found) not in (2, 3) or math.prod(found) != num_values:
-        expected = "no square picture, grey or RGB" if shape is None else f"not image_shape={shape}"
+        expected = "not a square image, grey or RGB" if shape is None else f"not image_shape={shape}"
         raise DataError(
-            f"each row of X has {num_values} numbers, which is {expected}; give image_shape=(height, width) or "
+            f"each row of X has {num_values} values, which is {expected}; pass image_shape=(height, width) or "
             "(height, width, channels), or X as paths, or as an array of shape (n, height, width, channels)"
         )
     return rows.reshape(len(rows), *found)
 
 
 def square_shape(num_values: int) -> tuple[int, ...] | None:
-    """Return the shape of a square picture, grey or RGB, of so many values; None when there is none.
+    """Return the shape of a square image, grey or RGB, with this number of values; None if there is none.
 
     Examples
     --------
@@ -135,12 +135,12 @@ def square_shape(num_values: int) -> tuple[int, ...] | None:
 
 
 def pixel_range_of(images: Sequence[ImageLike]) -> PixelRange | None:
-    """Return which numbers are black and white in those of the images that are arrays; None where there are none.
+    """Return the values of black and white in the images that are arrays; None without arrays.
 
     Returns
     -------
     tuple of float, or None
-        (0, 255) where all are uint8; (0, 1) where all numbers are in it; else the smallest and the largest.
+        (0, 255) if all are uint8; (0, 1) if all values are in this range; else minimum and maximum.
 
     Examples
     --------
@@ -157,12 +157,12 @@ def pixel_range_of(images: Sequence[ImageLike]) -> PixelRange | None:
 
 
 def as_uint8(image: ImageLike, pixel_range: PixelRange | None) -> ImageLike:
-    """Return an array as uint8; uint8 and bool, and all that is no array, as it is.
+    """Scale an array to uint8; return uint8, bool and other images unchanged.
 
     Raises
     ------
     DataError
-        When a number is NaN or infinite.
+        If a value is NaN or infinite.
 
     Examples
     --------
@@ -174,7 +174,7 @@ def as_uint8(image: ImageLike, pixel_range: PixelRange | None) -> ImageLike:
     if not np.isfinite(image).all():
         raise DataError("X contains NaN or infinity; expected finite numbers")
     low, high = pixel_range
-    # Halved, since the difference of two finite numbers need not be finite.
-    part = (image.astype(np.float64) / 2 - low / 2) / ((high / 2 - low / 2) or 1.0)
-    scaled: np.ndarray = np.rint(np.clip(part, 0, 1) * 255).astype(np.uint8)
+    # Halved, since the difference of two finite numbers may overflow.
+    fraction = (image.astype(np.float64) / 2 - low / 2) / ((high / 2 - low / 2) or 1.0)
+    scaled: np.ndarray = np.rint(np.clip(fraction, 0, 1) * 255).astype(np.uint8)
     return scaled

@@ -1,4 +1,4 @@
-"""Fetching a file once into a cache folder: resumed when broken off, verified, then moved into place."""
+"""Download a file once into a cache folder: resume interrupted transfers, verify the file, move it into place."""
 
 from __future__ import annotations
 
@@ -9,32 +9,35 @@ import socket
 import ssl
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 from urllib.request import url2pathname
 
 import httpx2
 from filelock import FileLock
+from rich.console import Console
+from rich.filesize import decimal
+from rich.markup import escape
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-from saccade.data.sources.progress import transfer_progress
 from saccade.errors import DownloadError
 
-BACKOFF_S = (0.5, 1.0, 2.0)  # pauses between attempts that got no further; after the last one we give up
+BACKOFF_S = (0.5, 1.0, 2.0)  # pauses between attempts without progress; the attempt after the last pause is final
 _TIMEOUT = httpx2.Timeout(30.0, connect=10.0)
 _BLOCK_BYTES = 1 << 18
 _BUSY_STATUSES = (408, 429, 500, 502, 503, 504)
 
 
-class _TryAgainError(Exception):
-    """The server's answer was no use this time; the message says why."""
+class _RetryError(Exception):
+    """A response of the server that may be different at the next attempt; the message is the reason."""
 
 
 def cache_folder() -> Path:
-    """Return the folder in which fetched and unpacked files are kept; it need not exist.
+    """Return the cache folder of downloaded and unpacked files; it may not exist yet.
 
-    It is ``$SACCADE_CACHE`` where that is set, else ``saccade`` in the platform's cache folder, such as
-    ``~/.cache``.
+    It is ``$SACCADE_CACHE`` if set, else ``saccade`` in the platform's cache folder, such as ``~/.cache``.
 
     Examples
     --------
@@ -49,24 +52,24 @@ def cache_folder() -> Path:
     if sys.platform == "darwin":
         return Path.home() / "Library" / "Caches" / "saccade"
     shared = os.environ.get("XDG_CACHE_HOME", "")
-    # The XDG specification says that a relative path there is to be ignored.
+    # The XDG specification requires to ignore a relative path.
     return (Path(shared) if shared.startswith("/") else Path.home() / ".cache") / "saccade"
 
 
 def fetch(url: str, cache: Path | None = None, sha256: str | None = None, *, quiet: bool = False) -> Path:
-    """Fetch a file once; when it is already in the cache, nothing is sent.
+    """Download a file once; a cached file is returned without a request.
 
-    A transfer that broke off is resumed where the server allows that and the file has not changed. To fetch a
-    file anew, delete the one that this returned.
+    An interrupted transfer is resumed if the server supports that and the file has not changed. To download a file
+    again, delete the returned one.
 
     Parameters
     ----------
     url
-        An ``http://``, ``https://`` or ``file://`` address. A ``file://`` one is not copied.
+        An ``http://``, ``https://`` or ``file://`` URL. The file of a ``file://`` URL is not copied.
     cache
-        The folder to keep it in; None for ``downloads`` in `cache_folder`.
+        The folder for the file; None for ``downloads`` in `cache_folder`.
     sha256
-        The SHA-256 digest that the file must have, 64 hexadecimal digits.
+        Expected SHA-256 digest of the file, 64 hexadecimal digits.
     quiet
         Show no progress.
 
@@ -78,8 +81,8 @@ def fetch(url: str, cache: Path | None = None, sha256: str | None = None, *, qui
     Raises
     ------
     DownloadError
-        If the address cannot be reached, the server refuses, the transfer keeps breaking off, or the file has
-        another digest than `sha256`.
+        If the server cannot be reached or refuses, if the transfer is interrupted repeatedly, or if the digest of the
+        file is not `sha256`.
 
     Examples
     --------
@@ -120,12 +123,12 @@ def _path_of_file_url(url: str) -> Path:
         raise DownloadError(f"{url!r} names a file on the host {parts.netloc!r}; expected file:///path.")
     path = Path(url2pathname(parts.path))
     if not path.exists():
-        raise DownloadError(f"{url!r} cannot be read: there is no {path}.")
+        raise DownloadError(f"{url!r} cannot be read: {path} does not exist.")
     return path
 
 
 def _file_name(url: str) -> str:
-    """Return the last part of the address, made fit for any file system."""
+    """Return the last part of the URL, with characters that every file system allows."""
     name = unquote(urlsplit(url).path.rstrip("/").rpartition("/")[2])
     return re.sub(r'[\x00-\x1f<>:"/\\|?*]', "_", name).strip(". ")[-100:] or "download"
 
@@ -152,12 +155,12 @@ def _verify(path: Path, sha256: str, url: str, *, delete: bool = False) -> None:
 
 
 def _download(url: str, part: Path, *, quiet: bool) -> None:
-    """Fetch `url` into `part`, in as many attempts as it takes while each gets further than the last."""
+    """Download `url` into `part`; attempts without progress are limited, attempts with progress are not."""
     failures, farthest = 0, _size(part)
     while True:
         try:
             _attempt(url, part, quiet=quiet)
-        except (httpx2.TransportError, _TryAgainError) as error:
+        except (httpx2.TransportError, _RetryError) as error:
             if _size(part) > farthest:
                 failures, farthest = 0, _size(part)
             if failures == len(BACKOFF_S) or isinstance(error, httpx2.UnsupportedProtocol):
@@ -171,9 +174,9 @@ def _download(url: str, part: Path, *, quiet: bool) -> None:
 
 
 def _attempt(url: str, part: Path, *, quiet: bool) -> None:
-    """Fetch what is missing of `part`, or all of it where it cannot be continued."""
+    """Download the missing bytes of `part`, or the whole file if it cannot be resumed."""
     num_kept, validator = _resumable(part)
-    # Compressed on the way, the length and the ranges would count other bytes than the file's.
+    # With compression, length and ranges would refer to the compressed bytes.
     headers = {"Accept-Encoding": "identity"}
     if num_kept:
         headers |= {"Range": f"bytes={num_kept}-", "If-Range": validator}
@@ -183,41 +186,41 @@ def _attempt(url: str, part: Path, *, quiet: bool) -> None:
             num_kept = 0
         elif not response.headers.get("Content-Range", "").startswith(f"bytes {num_kept}-"):
             part.unlink()
-            raise _TryAgainError("the server sent another part of the file than was asked for")
+            raise _RetryError("the server sent another range of the file than the requested one")
         length = response.headers.get("Content-Length")
         total = None if length is None else num_kept + int(length)
         title = f"Fetching {'the rest of ' if num_kept else ''}{_file_name(url)} from {response.url.host}"
         with (
             part.open("ab" if num_kept else "wb") as file,
-            transfer_progress(title, total, quiet=quiet) as show_done,
+            transfer_progress(title, total, quiet=quiet) as report_done,
         ):
-            # Only after the old content is gone may the new content's mark be written.
+            # `open` has truncated the old content by now, so that the version belongs to the new content.
             _validator_file(part).write_text(_validator(response), encoding="utf-8")
-            # Of no given size, for else what came of an unfinished chunk before a break would be lost.
+            # Without a chunk size: the bytes of an incomplete chunk before an interruption would be lost.
             for chunk in response.iter_bytes():
                 file.write(chunk)
-                show_done(num_kept + response.num_bytes_downloaded)
+                report_done(num_kept + response.num_bytes_downloaded)
         if length is not None and response.num_bytes_downloaded != int(length):
-            raise _TryAgainError(f"{response.num_bytes_downloaded} bytes came instead of {length}")
+            raise _RetryError(f"received {response.num_bytes_downloaded} bytes instead of {length}")
 
 
 def _check_status(url: str, response: httpx2.Response, part: Path) -> None:
-    """Raise what fits an answer other than "here it is"."""
+    """Raise the error for a status other than 200 and 206."""
     status = response.status_code
     if status in (200, 206):
         return
-    said = f"the server answered {status} {response.reason_phrase}".rstrip()
+    message = f"the server answered {status} {response.reason_phrase}".rstrip()
     if status == 416 and part.exists():
         part.unlink()
-        raise _TryAgainError(said)
+        raise _RetryError(message)
     if status in _BUSY_STATUSES:
-        raise _TryAgainError(said)
+        raise _RetryError(message)
     advice = {
-        401: " It asks for a login: download the file in a browser and pass its path.",
-        403: " It may ask for a login: download the file in a browser and pass its path.",
-        404: " There is no such file: check the address.",
+        401: " It requires a login: download the file in a browser and pass its path.",
+        403: " It may require a login: download the file in a browser and pass its path.",
+        404: " There is no such file: check the URL.",
     }.get(status, "")
-    raise DownloadError(f"{url} cannot be fetched: {said}.{advice}")
+    raise DownloadError(f"{url} cannot be fetched: {message}.{advice}")
 
 
 def _size(path: Path) -> int:
@@ -225,12 +228,12 @@ def _size(path: Path) -> int:
 
 
 def _validator_file(part: Path) -> Path:
-    """Return the file that keeps the mark by which the server knows the version that `part` is of."""
+    """Return the file with the validator (ETag or date) of the version of `part`."""
     return part.with_name(f"{part.name}.version")
 
 
 def _validator(response: httpx2.Response) -> str:
-    """Return the mark of the answer's version, or nothing where it cannot be continued (RFC 9110, 13.1.5)."""
+    """Return the validator of the response, or "" if it does not allow to resume (RFC 9110, 13.1.5)."""
     etag: str = response.headers.get("ETag", "")
     if "Content-Encoding" in response.headers:
         return ""
@@ -240,29 +243,60 @@ def _validator(response: httpx2.Response) -> str:
 
 
 def _resumable(part: Path) -> tuple[int, str]:
-    """Return how many bytes of `part` can be kept, and the mark of the version that they are of."""
-    mark = _validator_file(part)
-    validator = mark.read_text(encoding="utf-8") if mark.exists() else ""
+    """Return how many bytes of `part` can be kept, and their validator."""
+    file = _validator_file(part)
+    validator = file.read_text(encoding="utf-8") if file.exists() else ""
     return (_size(part), validator) if validator else (0, "")
 
 
-def _causes(error: BaseException) -> Iterator[BaseException]:
+def _reason(url: str, error: Exception) -> str:
+    """Return why a request failed, for the error message."""
+    host = urlsplit(url).hostname
     cause: BaseException | None = error
     while cause is not None:
-        yield cause
-        cause = cause.__cause__ or cause.__context__
-
-
-def _reason(url: str, error: Exception) -> str:
-    """Say in plain words why a request failed."""
-    host = urlsplit(url).hostname
-    for cause in _causes(error):
         if isinstance(cause, socket.gaierror):
-            return f"the name {host!r} cannot be looked up. Is it spelt right, and is this machine online?"
+            return f"the name {host!r} cannot be resolved. Check the spelling, and that this machine is online."
         if isinstance(cause, ConnectionRefusedError):
-            return f"{host!r} refused the connection. Is the address right, with its port?"
+            return f"{host!r} refused the connection. Check the URL and its port."
         if isinstance(cause, ssl.SSLError):
             return f"no secure connection to {host!r}: {cause}."
         if isinstance(cause, httpx2.TimeoutException):
             return f"{host!r} did not answer in time."
+        cause = cause.__cause__ or cause.__context__
     return f"{str(error) or type(error).__name__}."
+
+
+@contextmanager
+def transfer_progress(title: str, total_bytes: int | None, *, quiet: bool = False) -> Iterator[Callable[[int], None]]:
+    """Show the progress of a transfer on standard error: a bar on a terminal, else one line.
+
+    Parameters
+    ----------
+    title
+        Description, such as ``"Fetching shoes.zip"``.
+    total_bytes
+        Total number of bytes; None if unknown.
+    quiet
+        Show nothing.
+
+    Yields
+    ------
+    Callable[[int], None]
+        Call it with the number of bytes done so far.
+
+    Examples
+    --------
+    >>> with transfer_progress("Copying", total_bytes=10, quiet=True) as report_done:
+    ...     report_done(10)
+    """
+    console = Console(stderr=True)
+    if quiet or not console.is_terminal:
+        if not quiet:
+            size = "" if total_bytes is None else f" ({decimal(total_bytes)})"
+            console.print(f"{title}{size}", markup=False, highlight=False, soft_wrap=True)
+        yield lambda _num_bytes: None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task(escape(title), total=total_bytes)
+        yield lambda num_bytes: progress.update(task, completed=num_bytes)

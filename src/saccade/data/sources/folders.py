@@ -1,4 +1,4 @@
-"""Finding image files in folders, and the classes that the folders stand for."""
+"""Find image files in folders, and the classes given by folder names."""
 
 from __future__ import annotations
 
@@ -13,29 +13,28 @@ IMAGE_EXTENSIONS: tuple[str, ...] = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".avif", ".gif", ".bmp", ".dib"),
     *(".tif", ".tiff", ".jp2", ".j2k", ".jpx", ".ppm", ".pgm", ".pbm", ".pnm", ".tga"),
 )
-"""The file name extensions that are taken for images where none are asked for."""
+"""Default file name extensions of images."""
 
 SIGNATURES: tuple[bytes, ...] = (
     *(b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51"),
 )
-"""How the files of the common formats begin; an image under another extension, or none, is known by it."""
+"""First bytes of the common formats, by which images with another extension, or without one, are recognized."""
 
-_MOST_NAMES = 12
+_MAX_NAMES = 12
 
 
 def find_images(folder: Path, exts: str | Collection[str] | None = None) -> list[str]:
-    """Return the paths of all images in a folder and below it, sorted folder by folder.
+    """Return the paths of all images in a folder and its sub-folders, sorted folder by folder.
 
-    Hidden files and folders are left out. Links are followed, except one that leads back into a folder it
-    lies in.
+    Hidden files and folders are skipped. Links are followed, except links to a folder that contains them.
 
     Parameters
     ----------
     folder
-        Where to look.
+        The folder to search.
     exts
-        File name extensions in any case, with or without the dot; None for `IMAGE_EXTENSIONS`, and for files with
-        another extension, or none, that begin as images do.
+        File name extensions in any case, with or without the dot; None for `IMAGE_EXTENSIONS` and for other files
+        whose first bytes are those of an image.
 
     Examples
     --------
@@ -50,14 +49,14 @@ def find_images(folder: Path, exts: str | Collection[str] | None = None) -> list
     return [
         file
         for file in _visible_files(folder)
-        if file.lower().endswith(wanted) or (exts is None and _begins_like_an_image(file))
+        if file.lower().endswith(wanted) or (exts is None and _has_image_signature(file))
     ]
 
 
 def images_by_class(
     folder: Path, exts: str | Collection[str] | None = None, no_class: bool = False
 ) -> dict[str, list[str]]:
-    """Return the images below each direct sub-folder that has any, by its name, sorted.
+    """Return the images of each direct sub-folder that has any, by its name, sorted.
 
     Parameters
     ----------
@@ -69,7 +68,7 @@ def images_by_class(
     Raises
     ------
     DataError
-        If there are no images; it says what was looked for and what is there instead.
+        If there are no images; the message lists the extensions searched for and found.
 
     Examples
     --------
@@ -88,10 +87,10 @@ def images_by_class(
     return {name: images for name, images in found.items() if images}
 
 
-def _begins_like_an_image(file: str) -> bool:
-    """Tell by the first bytes; a file that cannot be opened is none."""
+def _has_image_signature(file: str) -> bool:
+    """Return whether a readable file begins with the bytes of an image format."""
     try:
-        with open(file, "rb") as opened:  # noqa: PTH123  a name that is not Unicode stays as it is
+        with open(file, "rb") as opened:  # noqa: PTH123  pathlib cannot handle names that are not Unicode
             start = opened.read(12)
     except OSError:
         return False
@@ -99,14 +98,14 @@ def _begins_like_an_image(file: str) -> bool:
 
 
 def descend(folder: Path, wanted: Collection[str] = ()) -> Path:
-    """Step into wrapping folders: those that hold nothing but one folder, which holds folders in its turn.
+    """Descend through wrapping folders: those that contain only one folder, which has sub-folders.
 
     Parameters
     ----------
     folder
-        Where to start.
+        The outermost folder.
     wanted
-        Names of sub-folders; a folder that has one of them is not left.
+        Names of sub-folders; a folder with one of them is returned.
 
     Examples
     --------
@@ -141,7 +140,7 @@ def folder_names(folder: Path) -> list[str]:
 
 
 def has_files(folder: Path) -> bool:
-    """Tell whether this is a folder with any visible file in it or below it.
+    """Return whether this is a folder with a visible file in it or its sub-folders.
 
     Examples
     --------
@@ -153,26 +152,26 @@ def has_files(folder: Path) -> bool:
 
 
 def _no_images_error(folder: Path, exts: str | Collection[str] | None, *, no_class: bool) -> DataError:
-    """Return the error that says what was looked for in a folder, what is there instead, and what to do."""
+    """Return the error that lists the extensions searched for, the files found, and what to do."""
     looked_for = ", ".join(extensions(exts))
     by_extension = Counter(Path(file).suffix.lower() or "no extension" for file in _visible_files(folder))
     if not by_extension:
         return DataError(f"No images in {folder}: there are no files in it. Looked for {looked_for}.")
     if not no_class and (loose := find_images(folder, exts)):
         return DataError(
-            f"No class folders in {folder}: its {len(loose)} images lie directly in it. Expected one "
+            f"No class folders in {folder}: it contains {len(loose)} images directly. Expected one "
             "sub-folder per class; pass no_class=True for images without classes, or use from_name_func "
             "or from_csv."
         )
-    found = ", ".join(f"{num} {extension}" for extension, num in by_extension.most_common(_MOST_NAMES))
+    found = ", ".join(f"{num} {extension}" for extension, num in by_extension.most_common(_MAX_NAMES))
     return DataError(
         f"No images in {folder}: looked for {looked_for}; found instead {found}. "
-        "Pass exts=... to take files of other extensions."
+        "Pass exts=... to read files with other extensions."
     )
 
 
 def extensions(exts: str | Collection[str] | None) -> tuple[str, ...]:
-    """Return extensions in lower case and with their dot.
+    """Return extensions in lower case, with their dot.
 
     Examples
     --------
@@ -204,9 +203,9 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _visible_files(folder: Path, above: tuple[tuple[int, int], ...] = ()) -> Iterator[str]:
-    """Walk down; `above` are the folders on the way here, so that a link back to one of them goes nowhere."""
-    facts = folder.stat()
-    here = (facts.st_dev, facts.st_ino)
+    """Yield the visible files; `above` are the enclosing folders, so that links back to them are skipped."""
+    status = folder.stat()
+    here = (status.st_dev, status.st_ino)
     if here in above:
         return
     for entry in _entries(folder):

@@ -1,7 +1,6 @@
-"""Images and labels out of a Hugging Face `datasets.Dataset`, without needing that package.
+"""Read images and labels of a Hugging Face `datasets.Dataset`, without importing that package.
 
-Only what such an object shows of itself is used: ``features``, ``column_names``, ``cast_column`` and
-iteration.
+Only its ``features``, ``column_names``, ``cast_column`` and iteration are used.
 """
 
 from __future__ import annotations
@@ -29,22 +28,21 @@ def read_rows(
     dataset
         A ``datasets.Dataset``, or anything that yields one mapping per image.
     image_column, label_column
-        The columns to take; None to choose by their types, then by their names.
+        The columns; None to choose by their types, then by their names.
 
     Returns
     -------
     images : list
-        Paths where there are some, else bytes of image files.
+        Paths if available, else bytes of image files.
     labels : list or None
-        None without a label column, or where every label is -1, which means "not known" there.
+        None without a label column, or if every label is -1, which means "unknown" there.
     classes : list of str or None
-        None where the dataset does not name its classes.
+        None if the dataset has no class names.
 
     Raises
     ------
     DataError
-        If the dataset is a dictionary of splits, is empty, has no such column, or some labels of it are not
-        known.
+        If the dataset is a dictionary of splits, is empty, has no such column, or some of its labels are unknown.
 
     Examples
     --------
@@ -73,7 +71,7 @@ def read_rows(
     if num_unknown == len(labels):
         return images, None, None
     if num_unknown:
-        raise DataError(f"{num_unknown} of {len(labels)} labels in {label_column!r} are -1, which means not known.")
+        raise DataError(f"{num_unknown} of {len(labels)} labels in {label_column!r} are -1, which means unknown.")
     return images, labels, [str(name) for name in names] if names else None
 
 
@@ -118,7 +116,7 @@ def _known(column: str, columns: list[str]) -> str:
 
 
 def _undecoded(dataset: Any, image_column: str, features: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
-    """Have images come as files rather than pixels, where that can be had: less memory, and no loss."""
+    """Return rows with encoded images if the dataset supports it: less memory, and lossless."""
     feature: Any = features.get(image_column)
     if type(feature).__name__ == "Image" and hasattr(dataset, "cast_column"):
         dataset = dataset.cast_column(image_column, type(feature)(decode=False))
@@ -127,21 +125,17 @@ def _undecoded(dataset: Any, image_column: str, features: Mapping[str, Any]) -> 
 
 
 def _image(value: Any) -> str | bytes:
-    """Return a path or the bytes of an image file for whatever a row holds as its image."""
+    """Return a path or the bytes of an image file for the image of a row."""
     if isinstance(value, Mapping):
         value = value.get("bytes") or value.get("path")
     if isinstance(value, np.ndarray):
         value = Image.fromarray(value)
     if isinstance(value, Image.Image):
-        return _as_png(value)
+        if value.mode not in ("1", "L", "LA", "I", "I;16", "P", "RGB", "RGBA"):
+            value = value.convert("RGB")
+        file = io.BytesIO()
+        value.save(file, "png")
+        return file.getvalue()
     if isinstance(value, (str, bytes)) and value:
         return value
     raise DataError(f"Expected a path, bytes or a Pillow image as an image; found {type(value).__name__}.")
-
-
-def _as_png(image: Image.Image) -> bytes:
-    file = io.BytesIO()
-    if image.mode not in ("1", "L", "LA", "I", "I;16", "P", "RGB", "RGBA"):
-        image = image.convert("RGB")
-    image.save(file, "png")
-    return file.getvalue()

@@ -1,19 +1,28 @@
-"""The one door for images: a folder, an archive or an address becomes a folder on this machine."""
+"""Input data: local folders for folders, archives and URLs; tables and lists of images for an `ImageDataset`."""
 
 from __future__ import annotations
 
+import glob
 import re
 import tarfile
 import zipfile
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
 
 from saccade.data.sources.archives import unpack
 from saccade.data.sources.download import cache_folder, fetch
+from saccade.data.sources.folders import descend, images_by_class
 from saccade.errors import DataError, near_names
+
+_ARCHIVE_NAME = re.compile(r"\.(zip|tar|tgz|tbz2?|txz|tar\.\w+)$", re.IGNORECASE)
 
 
 def is_url(text: str | Path) -> bool:
-    """Tell whether this is an address with a scheme, such as ``https://host/file.zip``, rather than a path.
+    """Return whether this is a URL with a scheme, such as ``https://host/file.zip``, rather than a path.
 
     Examples
     --------
@@ -24,14 +33,14 @@ def is_url(text: str | Path) -> bool:
 
 
 def local_file(path: str | Path, *, sha256: str | None = None, quiet: bool = False) -> Path:
-    """Return the absolute path of a file or folder that exists, fetching it first if it is an address.
+    """Return the absolute path of an existing file or folder; a URL is downloaded first.
 
     Raises
     ------
     DataError
-        If there is no such file; the message says how far the path exists, and names near ones.
+        If the file does not exist. The message names the existing part of the path, and similar names.
     DownloadError
-        If an address cannot be fetched.
+        If a URL cannot be downloaded.
 
     Examples
     --------
@@ -47,27 +56,26 @@ def local_file(path: str | Path, *, sha256: str | None = None, quiet: bool = Fal
 
 
 def local_path(root: str | Path, *, sha256: str | None = None, quiet: bool = False) -> Path:
-    """Return a folder on this machine for a folder, an archive, or the address of an archive.
+    """Return a local folder for a folder, an archive, or the URL of an archive.
 
     Parameters
     ----------
     root
-        A folder, returned as an absolute path; a zip or tar archive, which is unpacked into the cache; or the
-        address of one (``http://``, ``https://``, ``file://``), which is fetched first. Both are done only
-        once.
+        A folder, returned as an absolute path; a zip or tar archive, which is unpacked into the cache; or the URL of
+        one (``http://``, ``https://``, ``file://``), which is downloaded first. Both are done only once.
     sha256
-        The digest that a fetched file must have, in hexadecimal.
+        Expected digest of a downloaded file, in hexadecimal.
     quiet
         Show no progress.
 
     Raises
     ------
     DataError
-        If there is no such file or folder, or it is a file but no archive.
+        If the path does not exist, or is a file but not an archive.
     ArchiveError
-        If an archive is broken or unsafe; see `saccade.data.sources.archives.unpack`.
+        If an archive is damaged or unsafe; see `saccade.data.sources.archives.unpack`.
     DownloadError
-        If an address cannot be fetched; see `saccade.data.sources.download.fetch`.
+        If a URL cannot be downloaded; see `saccade.data.sources.download.fetch`.
 
     Examples
     --------
@@ -77,22 +85,84 @@ def local_path(root: str | Path, *, sha256: str | None = None, quiet: bool = Fal
     found = local_file(root, sha256=sha256, quiet=quiet)
     if found.is_dir():
         return found
-    if not is_url(root) and not _looks_like_archive(found):
+    # A damaged archive is recognized by its name, so that `unpack` reports the damage.
+    is_archive = _ARCHIVE_NAME.search(found.name) or zipfile.is_zipfile(found) or tarfile.is_tarfile(found)
+    if not is_url(root) and not is_archive:
         raise DataError(
             f"{str(root)!r} is a file, but neither a zip nor a tar archive. "
-            "Expected a folder, an archive of one, or the address of an archive."
+            "Expected a folder, an archive of one, or the URL of an archive."
         )
     return unpack(found, cache_folder() / "unpacked", quiet=quiet)
 
 
-def _looks_like_archive(path: Path) -> bool:
-    """Tell an archive, even a broken one, of which `unpack` will say what is wrong with it."""
-    by_name = re.search(r"\.(zip|tar|tgz|tbz2?|txz|tar\.\w+)$", path.name, flags=re.IGNORECASE)
-    return by_name is not None or zipfile.is_zipfile(path) or tarfile.is_tarfile(path)
+def image_folder(root: str | Path, sha256: str | None = None) -> Path:
+    """Return the folder that contains the images or the classes."""
+    folder = local_path(root, sha256=sha256)
+    # A local folder is used as given; archives often have everything in one top-level folder.
+    return folder if not is_url(root) and Path(root).expanduser().is_dir() else descend(folder)
+
+
+def list_image_paths(images: str | Path | Iterable[str | Path], root: str | Path | None) -> list[str | Path]:
+    """Return the image paths of a list, a glob pattern, a folder or an archive."""
+    if not isinstance(images, (str, Path)):
+        paths = list(images)
+        if not paths:
+            raise DataError("The list of images is empty.")
+        for path in paths:
+            if not isinstance(path, (str, Path)):
+                raise DataError(f"Expected paths of images, which have names; found {type(path).__name__}.")
+        return paths
+    base = None if root is None or is_url(images) else local_path(root)
+    place = images if base is None else base / images
+    if not is_url(images) and glob.has_magic(str(images)) and not Path(place).exists():
+        pattern = str(Path(place).expanduser())
+        matches = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207  Path.glob refuses absolute ones
+        if not matches:
+            raise DataError(f"No file matches the pattern {str(place)!r}.")
+        return list(matches)
+    return list(images_by_class(local_path(place), no_class=True)[""])
+
+
+def as_frame(data: Any, image_column: str) -> pd.DataFrame:
+    """Return a new DataFrame of a table, a column, or a list of images."""
+    if isinstance(data, (str, Path)):
+        raise DataError(
+            f"{str(data)!r} is a path; expected a table or a list of images. For a folder or an archive use "
+            "ImageDataset.from_folder or from_folders, for a CSV file ImageDataset.from_csv."
+        )
+    if isinstance(data, (pd.Series, pd.Index)):
+        data = {image_column: data}
+    elif isinstance(data, (Sequence, np.ndarray)) and not (len(data) and all(isinstance(row, dict) for row in data)):
+        data = {image_column: pd.Series(list(data), dtype=object)}
+    frame: pd.DataFrame = pd.DataFrame(data)
+    return frame
+
+
+def check_column(frame: pd.DataFrame, column: str, parameter: str, advice: str = "") -> None:
+    """Raise a DataError with similar names if there is no such column."""
+    if column not in frame.columns:
+        known = [str(name) for name in frame.columns]
+        near = near_names(column, known)
+        guess = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+        shown = ", ".join(known[:20]) + (", ..." if len(known) > 20 else "") or "none"
+        raise DataError(f"No column {column!r}.{guess} Columns: {shown}. Name it with {parameter}=...{advice}.")
+
+
+def as_images(column: pd.Series[Any], root: Path | None) -> pd.Series[Any]:
+    """Return paths as strings, absolute if `root` is given, and other images unchanged."""
+
+    def as_image(image: Any) -> Any:
+        if isinstance(image, (str, Path)):
+            return str(image if root is None else root / image)
+        return image
+
+    # The dtype is object, since pandas' string dtype cannot represent bytes or file names that are not Unicode.
+    images: pd.Series[Any] = pd.Series(map(as_image, column), index=column.index, dtype=object)
+    return images
 
 
 def _missing(given: str | Path, path: Path) -> str:
-    """Say how far a path exists, and what is there instead of what was meant."""
+    """Return the message for a missing path: its existing part, and similar names or the content there."""
     above = next(parent for parent in path.parents if parent.exists())
     name = path.relative_to(above).parts[0]
     message = f"There is no {str(given)!r} (looked for {path})."
@@ -102,5 +172,5 @@ def _missing(given: str | Path, path: Path) -> str:
     near = near_names(name, names)
     if near:
         return f"{message} Did you mean {' or '.join(repr(str(above / match)) for match in near)}?"
-    inside = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "") if names else "nothing"
-    return f"{message} {above} exists and holds: {inside}."
+    content = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "") if names else "nothing"
+    return f"{message} {above} exists and contains: {content}."

@@ -1,1 +1,1 @@
-"""Decoded images: in memory-mapped files, on demand, and the cache of them."""
+"""Decoded images: memory-mapped stores, their cache, and decoding at access."""

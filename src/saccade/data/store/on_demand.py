@@ -1,4 +1,4 @@
-"""Images that are decoded when they are asked for: for prediction, and where there is no room for a store."""
+"""Images that are decoded at each access: for prediction, and for training without room for a store."""
 
 from __future__ import annotations
 
@@ -14,26 +14,27 @@ import numpy.typing as npt
 from saccade.data.decoding import ImageSource
 from saccade.data.examples import ImageLike
 from saccade.data.scanning import Scan
-from saccade.data.store.store import ImageStore
-from saccade.data.store.store_writing import Index
+from saccade.data.store.store import ImageStore, Index
 from saccade.data.store.stored_form import read_as_stored
 from saccade.errors import ImageReadError
 
 
 class OnDemandImages:
-    """Decodes image `i` at each ``images[i]``; what cannot be read is black, and noted in `errors`.
+    """Sequence of images that decodes image `i` at ``images[i]``.
+
+    An unreadable image is black, and its error is added to `errors`.
 
     Parameters
     ----------
     images : sequence
         Paths, bytes or pictures.
     shorter_side : int
-        Pixels of the shorter side that are wanted.
+        Shorter side of the returned images in pixels.
     channels : int
         As in `read_as_stored`.
     num_uses : int
-        How often each image is asked for. It is decoded at the first time, by whichever thread asks first, and kept
-        until the last; so where several ask for the images in about the same order, few are kept.
+        Number of accesses to each image. It is decoded at the first access, in the thread of that access, and kept
+        until the last one. So few images are kept if several threads read them in about the same order.
     """
 
     decodes = True
@@ -42,7 +43,7 @@ class OnDemandImages:
         self.images, self.shorter_side, self.channels, self.num_uses = images, shorter_side, channels, num_uses
         self.errors: dict[int, str] = {}
         self._lock = threading.Lock()
-        self._kept: dict[int, tuple[Future[np.ndarray], int]] = {}  # with how often each will still be asked for
+        self._kept: dict[int, tuple[Future[np.ndarray], int]] = {}  # pixels and the number of accesses left
 
     def __getitem__(self, index: int, /) -> np.ndarray:
         """Return image `index`, uint8 of shape (height, width, channels)."""
@@ -58,7 +59,7 @@ class OnDemandImages:
         if is_first:
             try:
                 decoded.set_result(self._decode(index))
-            except BaseException as error:  # else the others would wait for ever
+            except BaseException as error:  # without a result, the other threads would wait for ever
                 decoded.set_exception(error)
         return decoded.result()
 
@@ -71,18 +72,16 @@ class OnDemandImages:
 
 
 class StreamedStore(ImageStore):
-    """Stands for a store where there is no room for one: it keeps no pixels, and decodes an image each time.
+    """A store without pixels, for a full disk: it decodes an image at each access.
 
     Parameters
     ----------
     images : sequence
         Paths, bytes, Pillow images or arrays.
     scan : Scan
-        What is known of each.
-    shorter_side : int or None
+        Size, digest and error of each image.
+    shorter_side, channels
         As in `ImageStore.build`.
-    channels : int
-        Likewise.
 
     Examples
     --------
@@ -101,10 +100,10 @@ class StreamedStore(ImageStore):
         self._readable = scan.readable
 
     def __getitem__(self, position: int) -> npt.NDArray[np.uint8]:
-        """Decode one image to (H, W, channels) uint8; raises ImageReadError if it cannot be."""
+        """Decode one image to (H, W, channels) uint8; raises ImageReadError if it is unreadable."""
         position = range(len(self))[position]
         if not self._readable[position]:
-            return super().__getitem__(position)  # which tells why
+            return super().__getitem__(position)  # raises the error with the reason
         return read_as_stored(self._images[position], self.shorter_side, self.channels)
 
     def __reduce__(self) -> tuple[Any, ...]:

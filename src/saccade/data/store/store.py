@@ -1,7 +1,7 @@
 """The decoded-image store: every image decoded once into one memory-mapped file.
 
-Decoding is the largest cost of feeding a network, and it is the same in every epoch of every trial. So it is
-done once, at the size that training needs, and all trials and worker processes map the same pixels.
+Decoding is the largest cost of an input pipeline, and it is the same in every epoch of every trial. So each image is
+decoded once, at the size that training needs, and all trials and worker processes map the same pixels.
 """
 
 from __future__ import annotations
@@ -15,49 +15,81 @@ import secrets
 import shutil
 import time
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from saccade.data.decoding import ImageSource
-from saccade.data.scanning import Progress, Scan, SecondsLeft
-from saccade.data.store.store_writing import (
-    FORMAT_VERSION,
-    INDEX_FILE,
-    PIXELS_FILE,
-    SUMMARY_FILE,
-    HasRoom,
-    Index,
-    StoreWriter,
-)
+from saccade.data.decoding import ImageSource, decode_image
+from saccade.data.scanning import ImageFacts, Progress, Scan, ScanRecorder, SecondsLeft, map_in_threads
+from saccade.data.store.stored_form import pixels_of, shrunk
 from saccade.errors import DataError, HyperparameterError, ImageReadError
 
+FORMAT_VERSION = 4
+
+PIXELS_FILE = "pixels.bin"  # the images one after the other, each (height, width, channels) uint8
+INDEX_FILE = "index.npz"  # offset and size of each image, and the results of the scan
+SUMMARY_FILE = "store.json"
+
 _DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_ABANDONED_AFTER_S = 600  # a build writes several times a second; one that has not for so long was killed
+_ABANDONED_AFTER_S = 600  # a build writes several times a second; without a write for this long it was killed
+_FIRST_ESTIMATE = 64  # images after which the size of the store is first estimated
+
+HasRoom = Callable[[int, int], bool]
+"""``has_room(num_bytes, num_written)``: whether a store of `num_bytes`, `num_written` of them written, has room."""
+
+
+class NoRoomError(DataError):
+    """There is no room for a store.
+
+    Attributes
+    ----------
+    recorder : ScanRecorder
+        The scan of the images that were decoded so far.
+    """
+
+    def __init__(self, message: str, recorder: ScanRecorder) -> None:
+        super().__init__(message)
+        self.recorder = recorder
+
+
+@dataclass(frozen=True, eq=False)
+class Index:
+    """Byte offset and size of each image in the file of pixels; the offset of a missing image is -1."""
+
+    offsets: npt.NDArray[np.int64]
+    heights: npt.NDArray[np.int32]
+    widths: npt.NDArray[np.int32]
+
+    @classmethod
+    def empty(cls, num_images: int) -> Index:
+        """Return the index of a store without pixels."""
+        zeros = np.zeros(num_images, dtype=np.int32)
+        return cls(np.full(num_images, -1, dtype=np.int64), zeros, zeros.copy())
 
 
 class ImageStore:
-    """Images decoded once, in a folder; made by `build`, found again by `open`.
+    """Images decoded once into a folder: `build` creates the folder, `open` opens it again.
 
     ``store[i]`` is a read-only (H, W, channels) uint8 array: a view of the memory-mapped file, so that processes on
-    one machine share the memory. A store can be pickled: it is opened again by its folder.
+    one machine share the memory. A pickled store is its folder; unpickling opens the folder.
 
     Attributes
     ----------
     folder : Path
     shorter_side : int or None
-        To which shorter side images were shrunk; None: not at all.
+        Shorter side in pixels to which larger images were shrunk; None: full size.
     channels : int
         1, 3 or 4.
     scan : Scan
-        Size, digest and errors of each image, for the data checks and the split.
+        Size, digest and error of each image, for the data checks and the split.
     decodes : bool
-        Whether each access decodes an image, as in a store that keeps no pixels.
+        Whether each access decodes the image, as in a store without pixels.
     lease : object or None
-        Whatever is to live as long as this object, such as a mark that the folder is in use.
+        An object with the lifetime of this store, such as the lock that marks the folder as in use.
 
     Examples
     --------
@@ -80,13 +112,9 @@ class ImageStore:
         shorter_side: int | None,
         channels: int = 3,
     ) -> None:
-        self.folder = folder
-        self.shorter_side = shorter_side
-        self.channels = channels
-        self.scan = scan
+        self.folder, self.scan, self.shorter_side, self.channels = folder, scan, shorter_side, channels
         self.lease: object | None = None
-        self._pixels = pixels
-        self._index = index
+        self._pixels, self._index = pixels, index
 
     @classmethod
     def build(
@@ -102,17 +130,16 @@ class ImageStore:
         on_progress: Progress | None = None,
         has_room: HasRoom | None = None,
     ) -> ImageStore:
-        """Decode `images` into `folder`, which must not exist yet.
+        """Decode `images` into `folder`, which must not exist.
 
-        After a kill at any instant the folder is complete or absent. Memory stays flat: a few images are in
-        flight at a time.
+        After a kill at any instant the folder is complete or absent. Only a few images are in memory at a time.
 
         Parameters
         ----------
         images
-            Paths, bytes, Pillow images or arrays, as `read_image` takes them.
+            Paths, bytes, Pillow images or arrays, as for `read_image`.
         folder
-            Where the store will be.
+            Folder of the new store.
         shorter_side
             Shrink larger images to this shorter side in pixels, see `stored_size`; None keeps the full size.
         channels
@@ -120,24 +147,23 @@ class ImageStore:
         num_threads
             Defaults to the number of usable cores.
         deadline
-            Tells the seconds left; once it is 0 or less the rest is left out and listed in `skipped`.
+            Returns the seconds left; at 0 or less, the remaining images are skipped and listed in `skipped`.
         order
-            Which images to decode, and in which order, each once; None is all of them. Those left out are listed in
-            `skipped`. With a shuffled order a deadline leaves a fair sample.
+            Positions of the images to decode, in this order, each once; None: all. The others are listed in
+            `skipped`. With a shuffled order, the images before the deadline are a random sample.
         on_progress
-            Called after each image with the number of images done and of those to do.
+            Called after each image with the number of decoded images and their total.
         has_room
-            Asked after 64 images and now and then, and at the end, whether there is room for as many bytes as the store
-            is going to have.
+            Called with the estimated size after 64, 128, 256, ... images, and with the size after the last one.
 
         Raises
         ------
         NoRoomError
-            The disk is full, or `has_room` says so; nothing half-made is left.
+            If the disk is full, or `has_room` returns False. The incomplete folder is removed.
         DataError
-            The folder exists already.
+            If the folder exists.
         HyperparameterError
-            `shorter_side` is not positive, or `order` names an image twice, or one that is not there.
+            If `shorter_side` is not positive, or `order` has duplicate or unknown positions.
         """
         folder = Path(folder).absolute()
         positions = _checked_order(order, len(images))
@@ -148,18 +174,23 @@ class ImageStore:
         folder.parent.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(folder)
         partial = folder.with_name(f".{folder.name}-{secrets.token_hex(4)}.partial")
-        writer = StoreWriter(partial, images, shorter_side, channels)
+        writer = _StoreWriter(partial, images, shorter_side, channels)
         try:
             partial.mkdir()
             writer.write_pixels(positions, num_threads, deadline, on_progress, has_room)
             writer.write_index()
-            _move_into_place(partial, folder)
+            try:
+                partial.rename(folder)
+            except OSError:
+                # Another process may have built the same store in the meantime: use that one.
+                if not (folder / SUMMARY_FILE).exists():
+                    raise
         except OSError as error:
             if error.errno in _DISK_IS_FULL:
                 raise writer.no_room(folder) from error
             raise
         finally:
-            shutil.rmtree(partial, ignore_errors=True)  # it is no longer there once it was moved into place
+            shutil.rmtree(partial, ignore_errors=True)  # absent after the rename
         return cls.open(folder)
 
     @classmethod
@@ -169,7 +200,7 @@ class ImageStore:
         Raises
         ------
         DataError
-            There is no complete store of a version that can be read.
+            If the folder has no complete store of the current format.
         """
         folder = Path(folder).absolute()
         try:
@@ -180,9 +211,9 @@ class ImageStore:
                 raise ValueError(f"{PIXELS_FILE} has {num_bytes} bytes, expected {summary['num_bytes']}")
         except (OSError, KeyError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
             raise DataError(
-                f"{folder} holds no image store that can be read ({error}): remove it and build it again."
+                f"{folder} contains no readable image store ({error}): remove it and build it again."
             ) from error
-        pixels = np.zeros(0, dtype=np.uint8)  # an empty file cannot be mapped
+        pixels = np.zeros(0, dtype=np.uint8)  # mmap refuses an empty file
         if num_bytes > 0:
             pixels = np.memmap(folder / PIXELS_FILE, dtype=np.uint8, mode="r").view(np.ndarray)
         return cls(folder, pixels, index, scan, summary["shorter_side"], summary["channels"])
@@ -191,14 +222,13 @@ class ImageStore:
         return len(self.scan)
 
     def __getitem__(self, position: int) -> npt.NDArray[np.uint8]:
-        """Return the (H, W, channels) uint8 pixels of one image; raises ImageReadError if it is not there."""
+        """Return the (H, W, channels) uint8 pixels of one image; raises ImageReadError if it is not in the store."""
         position = range(len(self))[position]
         offset = int(self._index.offsets[position])
         if offset < 0:
-            reason = self.errors.get(position, "left out, because the time to decode it had run out")
+            reason = self.errors.get(position, "skipped, because the time to decode images ended before it")
             raise ImageReadError(f"image {position} is not in the store: {reason}")
-        height, width = int(self._index.heights[position]), int(self._index.widths[position])
-        shape = (height, width, self.channels)
+        shape = (int(self._index.heights[position]), int(self._index.widths[position]), self.channels)
         return self._pixels[offset : offset + math.prod(shape)].reshape(shape)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -212,7 +242,7 @@ class ImageStore:
 
     @property
     def num_bytes(self) -> int:
-        """How many bytes of pixels the store holds."""
+        """Size of the pixels in bytes."""
         return self._pixels.size
 
     @property
@@ -222,56 +252,135 @@ class ImageStore:
 
     @property
     def errors(self) -> dict[int, str]:
-        """Position of each image that cannot be read -> why."""
+        """Position of each unreadable image -> reason."""
         return self.scan.errors
 
     @property
     def skipped(self) -> list[int]:
-        """Positions of the images that the order or the deadline left out, ascending."""
+        """Positions of the images that were skipped because of `order` or the deadline, ascending."""
         return self.scan.skipped
 
     @property
     def digests(self) -> list[str]:
-        """A digest per image, equal for the same image (see `ImageFacts`); empty where there is none."""
+        """A digest per image, equal for equal images (see `ImageFacts`); empty for images not in the store."""
         return self.scan.digests
+
+
+class _StoreWriter:
+    """Writes the files of one store into a new folder."""
+
+    def __init__(self, folder: Path, images: Sequence[ImageSource], shorter_side: int | None, channels: int) -> None:
+        self._folder, self._images, self._shorter_side, self._channels = folder, images, shorter_side, channels
+        self._recorder = ScanRecorder(len(images), shorter_side)
+        self._index = Index.empty(len(images))
+        self._num_total = len(images)
+        self._num_bytes = self._num_done = 0
+
+    def write_pixels(
+        self,
+        order: Sequence[int],
+        num_threads: int | None,
+        deadline: SecondsLeft | None,
+        on_progress: Progress | None,
+        has_room: HasRoom | None,
+    ) -> None:
+        """Decode in threads, and append the pixels in the order in which they are ready."""
+        next_estimate = _FIRST_ESTIMATE
+        self._num_total = len(order)
+        with (
+            (self._folder / PIXELS_FILE).open("wb") as file,
+            contextlib.closing(map_in_threads(self._decode, order, num_threads, deadline)) as outcomes,
+        ):
+            for position, outcome in outcomes:
+                if isinstance(outcome, ImageReadError):
+                    self._recorder.record(position, outcome)
+                else:
+                    facts, pixels = outcome
+                    file.write(np.ascontiguousarray(pixels).data)
+                    self._recorder.record(position, facts)
+                    self._index.offsets[position] = self._num_bytes
+                    self._index.heights[position], self._index.widths[position] = pixels.shape[:2]
+                    self._num_bytes += pixels.nbytes
+                self._num_done += 1
+                if on_progress is not None:
+                    on_progress(self._num_done, self._num_total)
+                if has_room is not None and self._num_done in (next_estimate, self._num_total):
+                    next_estimate *= 2
+                    if not has_room(self._estimated_bytes(), self._num_bytes):
+                        raise self.no_room(self._folder)
+
+    def _estimated_bytes(self) -> int:
+        return round(self._num_bytes / max(1, self._num_done) * self._num_total)
+
+    def _decode(self, position: int) -> tuple[ImageFacts, npt.NDArray[np.uint8]] | ImageReadError:
+        try:
+            decoded = decode_image(self._images[position], min_shorter_side=self._shorter_side, channels=self._channels)
+        except ImageReadError as error:
+            return error
+        pixels = pixels_of(decoded.image)
+        return ImageFacts.of(pixels, decoded.full_size), shrunk(decoded, self._shorter_side, pixels)
+
+    def write_index(self) -> None:
+        """Write the index and the summary."""
+        scan = self._recorder.finish()
+        digests = bytes.fromhex("".join(digest or "0" * 32 for digest in scan.digests))
+        np.savez(
+            self._folder / INDEX_FILE,
+            offsets=self._index.offsets,
+            heights=self._index.heights,
+            widths=self._index.widths,
+            full_sizes=scan.sizes,
+            is_constant=scan.is_constant,
+            digests=np.frombuffer(digests, dtype=np.uint8).reshape(len(scan), 16),
+            skipped=np.array(scan.skipped, dtype=np.int64),
+        )
+        summary = {
+            "format": FORMAT_VERSION,
+            "num_images": len(scan),
+            "num_bytes": self._num_bytes,
+            "shorter_side": self._shorter_side,
+            "channels": self._channels,
+            "errors": {str(position): reason for position, reason in scan.errors.items()},
+        }
+        text = json.dumps(summary, indent=1, ensure_ascii=False)
+        (self._folder / SUMMARY_FILE).write_text(text, encoding="utf-8")
+
+    def no_room(self, folder: Path) -> NoRoomError:
+        """Return the error with the written and the estimated size."""
+        message = (
+            f"No space left for the decoded images in {folder.parent}: {self._num_done} of {self._num_total} images "
+            f"took {self._num_bytes / 1e9:.2f} GB, so about {self._estimated_bytes() / 1e9:.2f} GB are needed. "
+            "Free some space, choose another folder or a smaller image size."
+        )
+        return NoRoomError(message, self._recorder)
 
 
 def _checked_order(order: Iterable[int] | None, num_images: int) -> Sequence[int]:
     if order is None:
         return range(num_images)
     positions = [int(position) for position in order]
-    known = set(positions)
-    if len(known) < len(positions) or not known <= set(range(num_images)):
+    num_valid = len(set(positions) & set(range(num_images)))
+    if num_valid < len(positions):
         raise HyperparameterError(
-            f"order must hold positions of the {num_images} images, each once; got {len(positions)}, "
-            f"{len(known & set(range(num_images)))} of them different and there."
+            f"order must contain positions of the {num_images} images, each once; got {len(positions)} positions, "
+            f"{num_valid} of them valid and different."
         )
     return positions
 
 
 def _remove_abandoned(folder: Path) -> None:
-    """Remove what builds of this same store left behind when they were killed."""
+    """Remove the incomplete folders of killed builds of this store."""
     for partial in folder.parent.glob(f".{folder.name}-*.partial"):
-        with contextlib.suppress(FileNotFoundError):  # that build may just be finishing
+        with contextlib.suppress(FileNotFoundError):  # that build may have finished just now
             pixels = partial / PIXELS_FILE
             last_write_s = (pixels if pixels.exists() else partial).stat().st_mtime
             if time.time() - last_write_s > _ABANDONED_AFTER_S:
                 shutil.rmtree(partial, ignore_errors=True)
 
 
-def _move_into_place(partial: Path, folder: Path) -> None:
-    try:
-        partial.rename(folder)
-    except OSError:
-        # Another process may have built the same store in the meantime: then its store is as good.
-        if not (folder / SUMMARY_FILE).exists():
-            raise
-
-
 def _read_index(folder: Path, summary: dict[str, Any]) -> tuple[Index, Scan]:
     if summary["format"] != FORMAT_VERSION:
         raise ValueError(f"its format is {summary['format']}, expected {FORMAT_VERSION}")
-    errors = {int(position): reason for position, reason in summary["errors"].items()}
     with np.load(folder / INDEX_FILE, allow_pickle=False) as arrays:
         index = Index(arrays["offsets"], arrays["heights"], arrays["widths"])
         hexadecimal = arrays["digests"].tobytes().hex()
@@ -281,7 +390,7 @@ def _read_index(folder: Path, summary: dict[str, Any]) -> tuple[Index, Scan]:
             ],
             sizes=arrays["full_sizes"],
             is_constant=arrays["is_constant"],
-            errors=errors,
+            errors={int(position): reason for position, reason in summary["errors"].items()},
             skipped=arrays["skipped"].tolist(),
             min_shorter_side=summary["shorter_side"],
         )

@@ -1,9 +1,8 @@
-"""Decoded images shared by runs: the stores that are kept in the cache folder.
+"""Decoded images shared by runs: the stores in the cache folder.
 
-A store is found again by the fingerprint of its images, so that a run on images that an earlier one has decoded begins
-at once. Stores are in the folder ``stores`` of `saccade.data.sources.download.cache_folder`; remove it to clear the
-cache.
-The environment variable ``SACCADE_STORE_CACHE_GB`` bounds it, and 0 switches it off.
+A store is found by the fingerprint of its images, so that a second run on the same images starts at once. Stores are in
+the folder ``stores`` of `saccade.data.sources.download.cache_folder`; remove it to clear the cache. The environment
+variable ``SACCADE_STORE_CACHE_GB`` limits its size, and 0 disables it.
 """
 
 from __future__ import annotations
@@ -23,30 +22,30 @@ import filelock
 
 from saccade.data.scanning import SecondsLeft
 from saccade.data.sources.download import cache_folder
-from saccade.data.store.store import ImageStore
-from saccade.data.store.store_writing import SUMMARY_FILE, HasRoom
+from saccade.data.store.store import SUMMARY_FILE, HasRoom, ImageStore
 from saccade.errors import DataError, HyperparameterError
 
 LIMIT_VARIABLE = "SACCADE_STORE_CACHE_GB"
 
-_MOST_BYTES, _PART_OF_FREE = 20_000_000_000, 0.2  # what the cache takes unless it is told otherwise
-_SPARED_BYTES, _SPARED_PART = 1_000_000_000, 0.02  # what is left free on a disk: the smaller of the two
-_PATIENCE = 0.5  # part of the time left for decoding in which to wait for another process that decodes the same
+_MAX_BYTES, _MAX_FRACTION_OF_FREE = 20_000_000_000, 0.2  # default limit: the smaller of the two
+_RESERVED_BYTES, _RESERVED_FRACTION = 1_000_000_000, 0.02  # kept free on a disk: the smaller of the two
+_WAIT_FRACTION = 0.5  # fraction of the time left to wait for another process that decodes the same images
 
 
 @dataclass(frozen=True)
 class StoreCache:
-    """Stores in a folder, by the fingerprints of their images; the one that was not used for longest goes first.
+    """Stores in a folder by the fingerprints of their images; the least recently used one is removed first.
 
-    One process builds a store while others that want the same one wait. What a process has in use, by a lease that ends
-    with it, is never removed; nor is there ever half a store: it is built beside, and moved into place.
+    One process builds a store while others that need the same one wait. A store in use, marked by a lease that ends
+    with its process, is never removed. A store is built in another folder and then moved, so that it is complete or
+    absent.
 
     Parameters
     ----------
     folder : Path
-        Holds a folder for each store.
+        Contains a folder for each store.
     limit_bytes : int or None
-        How much all stores may take; None is 20 GB, or a fifth of what is free, if that is less.
+        Maximum size of all stores; None is 20 GB, or a fifth of the free space, if that is less.
 
     Examples
     --------
@@ -61,12 +60,12 @@ class StoreCache:
 
     @classmethod
     def from_environment(cls) -> StoreCache | None:
-        """Return the user's cache; None when it is switched off.
+        """Return the user's cache; None if it is disabled.
 
         Raises
         ------
         HyperparameterError
-            When ``SACCADE_STORE_CACHE_GB`` is set to what is no number.
+            If ``SACCADE_STORE_CACHE_GB`` is not a number of at least 0.
         """
         given, folder = os.environ.get(LIMIT_VARIABLE, "").strip(), cache_folder() / "stores"
         if not given:
@@ -77,79 +76,76 @@ class StoreCache:
             limit_bytes = -1
         if limit_bytes < 0:
             raise HyperparameterError(
-                f"{LIMIT_VARIABLE}={given!r} is no number; expected how many gigabytes of decoded images to keep for "
-                "later runs, such as 50, or 0 to keep none"
+                f"{LIMIT_VARIABLE}={given!r} is not a size; expected the gigabytes of decoded images to keep for later "
+                "runs, such as 50, or 0 to keep none"
             )
         return cls(folder, limit_bytes) if limit_bytes else None
 
-    @property
-    def is_limit_own(self) -> bool:
-        """Whether somebody has set the limit."""
-        return self.limit_bytes is not None
-
     def get(
         self,
-        name_of: Callable[[], str],
+        compute_name: Callable[[], str],
         build: Callable[[Path, HasRoom], ImageStore],
         private: Path,
         seconds_left: SecondsLeft | None = None,
         on_wait: Callable[[], None] | None = None,
     ) -> ImageStore:
-        """Return the store of that name, built when it is not there.
+        """Return the store of that name, and build it if it is missing.
 
         Parameters
         ----------
-        name_of : callable
-            Returns the fingerprint; asked again after building, to see that no file was changed meanwhile.
+        compute_name : callable
+            Returns the fingerprint; called again after building, to detect files that changed meanwhile.
         build : callable
             ``build(folder, has_room)``, as `ImageStore.build`.
         private : Path
-            Where a store goes that `build` has cut short.
+            Folder of a store that is incomplete because of a deadline.
         seconds_left : callable or None
-            Another process that builds the same store is waited for during half of it.
+            Limits the wait for another process that builds the same store to half of the time left.
         on_wait : callable or None
             Called before waiting.
 
         Raises
         ------
         NoRoomError
-            By `build`, when the store does not fit the limit.
+            From `build`, if the store exceeds the limit.
         filelock.Timeout
-            When the other process takes too long.
+            If the other process takes too long.
         OSError, NotImplementedError
-            When the folder cannot be written or locked.
+            If the folder cannot be written or locked.
         """
-        name = name_of()
-        for place in ("building", "leases", "locks"):
-            (self.folder / place).mkdir(parents=True, exist_ok=True)
+        name = compute_name()
+        for subfolder in ("building", "leases", "locks"):
+            (self.folder / subfolder).mkdir(parents=True, exist_ok=True)
         if (store := self.open(name)) is not None:
             return store
         with self._building(name, seconds_left, on_wait):
-            if (store := self.open(name)) is not None:  # the other process has built it
+            if (store := self.open(name)) is not None:  # built by the other process
                 return store
-            self._remove_remains(name)
+            for path in (self.folder / "building").iterdir():  # remains of killed processes
+                if name in path.name or path.name.startswith(".removed-"):
+                    shutil.rmtree(path, ignore_errors=True)
             building = self.folder / "building" / name
             built = build(building, partial(self._make_room, name))
-            is_whole = not built.skipped
-            del built  # a file that is mapped cannot be moved on every platform
-            if not is_whole:
-                with contextlib.suppress(OSError):  # on another disk, which is full
+            is_complete = not built.skipped
+            del built  # not every platform can move a mapped file
+            if not is_complete:
+                with contextlib.suppress(OSError):  # `private` is on another disk, which is full
                     shutil.move(building, private)
                     return ImageStore.open(private)
                 shutil.rmtree(private, ignore_errors=True)
-            if not is_whole or name_of() != name:
-                name = f"{name}-{secrets.token_hex(4)}"  # which nobody will ask for; its turn to go will come
+            if not is_complete or compute_name() != name:
+                name = f"{name}-{secrets.token_hex(4)}"  # matches no fingerprint; removed when it is the oldest
             building.rename(self.folder / name)
             store = self.open(name)
         assert store is not None
         return store
 
     def open(self, name: str) -> ImageStore | None:
-        """Return the store of that name, which stays while it is in use; None when there is none."""
+        """Return the store of that name, protected from removal while in use; None if there is none."""
         folder = self.folder / name
         if not folder.is_dir():
             return None
-        with self._locked():  # nobody removes it between the look and the lease
+        with self._locked():  # prevents a removal before the lease exists
             lease = _Lease(self.folder / "leases" / f"{name}.{secrets.token_hex(4)}")
             try:
                 store = ImageStore.open(folder)
@@ -162,7 +158,7 @@ class StoreCache:
         return store
 
     def clear(self) -> int:
-        """Remove all stores but those in use; return how many bytes that gives back.
+        """Remove all stores that are not in use; return the number of bytes freed.
 
         Examples
         --------
@@ -180,8 +176,9 @@ class StoreCache:
         return freed
 
     def _make_room(self, name: str, num_bytes: int, num_written: int) -> bool:
-        """Remove stores until one of `num_bytes` fits limit and disk; nothing, when that cannot be."""
+        """Remove stores until one of `num_bytes` fits limit and disk; remove none and return False if impossible."""
         with self._locked():
+            # Remains of other builds whose process was killed: their lock is free.
             for remains in (self.folder / "building").iterdir():
                 if name not in remains.name and (found := re.search("[0-9a-f]{32}", remains.name)):
                     with contextlib.suppress(filelock.Timeout), self._lock(found[0]).acquire(timeout=0):
@@ -192,37 +189,31 @@ class StoreCache:
             disk = shutil.disk_usage(self.folder)
             limit = self.limit_bytes
             if limit is None:
-                limit = int(min(_MOST_BYTES, _PART_OF_FREE * (disk.free + used + num_written)))
-            spare = num_bytes - num_written + spared_bytes(disk.total) - disk.free
-            too_many = max(used + num_bytes - limit, spare)
+                limit = int(min(_MAX_BYTES, _MAX_FRACTION_OF_FREE * (disk.free + used + num_written)))
+            missing_on_disk = num_bytes - num_written + reserved_bytes(disk.total) - disk.free
+            to_free = max(used + num_bytes - limit, missing_on_disk)
             idle = [folder for folder in stores if not self._is_in_use(folder.name)]
-            if num_bytes > limit or too_many > sum(stores[folder] for folder in idle):
+            if num_bytes > limit or to_free > sum(stores[folder] for folder in idle):
                 return False
             for folder in idle:
-                if too_many <= 0:
+                if to_free <= 0:
                     break
-                too_many -= stores[folder]
+                to_free -= stores[folder]
                 self._remove(folder)
         return True
 
     def _by_last_use(self) -> list[Path]:
-        """Return the folders of all stores, the one first that was not used for longest."""
+        """Return the folders of all stores, the least recently used one first."""
         summaries = [(summary.stat().st_mtime, summary.parent) for summary in self.folder.glob(f"*/{SUMMARY_FILE}")]
         return [folder for _, folder in sorted(summaries)]
 
     def _remove(self, folder: Path) -> None:
-        """Remove a folder so that at every instant it is whole or absent."""
+        """Remove a folder so that at every instant it is complete or absent."""
         doomed = self.folder / "building" / f".removed-{secrets.token_hex(4)}"
         with contextlib.suppress(OSError):
             doomed.parent.mkdir(exist_ok=True)
             folder.rename(doomed)
         shutil.rmtree(doomed, ignore_errors=True)
-
-    def _remove_remains(self, name: str) -> None:
-        """Remove what was left by processes that were killed: of this store, and of what was being removed."""
-        for path in (self.folder / "building").iterdir():
-            if name in path.name or path.name.startswith(".removed-"):
-                shutil.rmtree(path, ignore_errors=True)
 
     def _is_in_use(self, name: str) -> bool:
         return any(_Lease.is_held(path) for path in (self.folder / "leases").glob(f"{name}.*"))
@@ -231,21 +222,21 @@ class StoreCache:
         return filelock.FileLock(self.folder / "locks" / name)
 
     def _locked(self) -> filelock.BaseFileLock:
-        """Return the lock of the whole cache, which is held for moments only."""
+        """Return the lock of the whole cache, which is held for short times only."""
         return filelock.FileLock(self.folder / ".lock")
 
     @contextlib.contextmanager
     def _building(
         self, name: str, seconds_left: SecondsLeft | None, on_wait: Callable[[], None] | None
     ) -> Iterator[None]:
-        """Be the only process that builds this store."""
+        """Hold the lock of the only process that builds this store."""
         lock = self._lock(name)
         try:
             lock.acquire(timeout=0)
         except filelock.Timeout:
             if on_wait is not None:
                 on_wait()
-            lock.acquire(timeout=-1 if seconds_left is None else max(0.0, _PATIENCE * seconds_left()))
+            lock.acquire(timeout=-1 if seconds_left is None else max(0.0, _WAIT_FRACTION * seconds_left()))
         try:
             yield
         finally:
@@ -253,7 +244,7 @@ class StoreCache:
 
 
 class _Lease:
-    """Marks a store as in use until `end`, until nobody has this object, or until the process ends in any way."""
+    """Marks a store as in use until `end`, the last reference to this object, or the end of the process."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(exist_ok=True)
@@ -263,7 +254,7 @@ class _Lease:
 
     @staticmethod
     def is_held(path: Path) -> bool:
-        """Tell whether somebody holds a lease; remove it when nobody does."""
+        """Return whether a process holds the lease; remove the file if none does."""
         lock = filelock.FileLock(path)
         try:
             lock.acquire(timeout=0)
@@ -275,7 +266,7 @@ class _Lease:
 
 
 def _end_lease(lock: filelock.BaseFileLock, path: Path, pid: int) -> None:
-    if os.getpid() == pid:  # a process that was forked leaves it to its parent
+    if os.getpid() == pid:  # in a forked process, the lease belongs to the parent
         lock.release()
         with contextlib.suppress(OSError):
             path.unlink(missing_ok=True)
@@ -283,12 +274,12 @@ def _end_lease(lock: filelock.BaseFileLock, path: Path, pid: int) -> None:
 
 def _num_bytes(folder: Path) -> int:
     total = 0
-    with contextlib.suppress(OSError):  # it may just be going away
+    with contextlib.suppress(OSError):  # another process may remove it now
         for path in folder.iterdir():
             total += path.stat().st_size
     return total
 
 
-def spared_bytes(disk_bytes: int) -> int:
-    """Return how much is left free on a disk of that size."""
-    return int(min(_SPARED_BYTES, _SPARED_PART * disk_bytes))
+def reserved_bytes(disk_bytes: int) -> int:
+    """Return the number of bytes to keep free on a disk of that size."""
+    return int(min(_RESERVED_BYTES, _RESERVED_FRACTION * disk_bytes))

@@ -1,4 +1,4 @@
-"""The form in which an image is kept, and seen by networks: how large, and as which bytes."""
+"""Size and pixels of a stored image, which are also those that a network receives at prediction."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from PIL import Image
 
 from saccade.data.decoding import DecodedImage, ImageSource, decode_image
 
-_MAX_ELONGATION = 3  # of an image that is longer, the central square that a network sees would be less than a third
-_GAP = 3.0  # shrinking in two steps, the second by at least so much, looks like shrinking in one (Pillow's manual)
+_MAX_ASPECT_RATIO = 3  # the central square of a longer image would cover less than a third of it
+_REDUCING_GAP = 3.0  # from this factor on, two-step resizing looks like one step (Pillow's documentation)
 
 
 def stored_size(width: int, height: int, shorter_side: int | None) -> tuple[int, int]:
-    """Return the width and height at which the store keeps an image.
+    """Return the width and height of a stored image in pixels.
 
     The shorter side becomes `shorter_side` and the aspect ratio stays; nothing is enlarged. An elongated image is
-    squeezed into a square, so that a network sees all of it. None keeps the size.
+    squeezed into a square, so that a network's central crop contains all of it. None keeps the size.
 
     Examples
     --------
@@ -33,37 +33,36 @@ def stored_size(width: int, height: int, shorter_side: int | None) -> tuple[int,
 
 
 def is_elongated(width: int, height: int) -> bool:
-    """Tell whether an image is so wide, or so high, that it is squeezed into a square.
+    """Return whether an image is so wide, or so high, that it is squeezed into a square.
 
     Examples
     --------
     >>> is_elongated(300, 100), is_elongated(100, 301)
     (False, True)
     """
-    return max(width, height) > _MAX_ELONGATION * min(width, height)
+    return max(width, height) > _MAX_ASPECT_RATIO * min(width, height)
 
 
 def read_as_stored(image: ImageSource, shorter_side: int | None, channels: int = 3) -> npt.NDArray[np.uint8]:
-    """Read one image exactly as the store keeps it.
+    """Return the pixels of one image exactly as the store contains them.
 
-    With this an image that comes later, for a prediction, looks to the network as those it was trained on.
+    Prediction uses this function, so that its images are preprocessed like the training images.
 
     Returns
     -------
-    ndarray
-        (H, W, channels) uint8; for the channels see `decode_image`.
+    ndarray of uint8, shape (height, width, channels)
+        Of the `stored_size`.
 
     Raises
     ------
     ImageReadError
-        The image cannot be decoded.
+        If the image cannot be decoded.
     """
-    decoded = decode_image(image, min_shorter_side=shorter_side, channels=channels)
-    return shrunk(decoded, shorter_side)
+    return shrunk(decode_image(image, min_shorter_side=shorter_side, channels=channels), shorter_side)
 
 
 def pixels_of(image: Image.Image) -> npt.NDArray[np.uint8]:
-    """Return pixels of shape (H, W, channels), a single channel too."""
+    """Return pixels of shape (height, width, channels), also for a single channel."""
     pixels = np.array(image)
     return pixels[:, :, None] if pixels.ndim == 2 else pixels
 
@@ -80,25 +79,24 @@ def shrunk(
     shorter_side : int or None
         As in `stored_size`.
     pixels : ndarray or None
-        Its `pixels_of`, where they are at hand.
+        Its `pixels_of`, if already computed.
 
     Notes
     -----
-    By a cubic filter that is as wide as the step, which is Pillow's; torch computes the same, but for a level of 255 in
-    a pixel of two hundred, in a seventh of the time.
+    Images are shrunk with an antialiased bicubic filter. Pillow and torch compute the same, up to one level in about
+    one of 200 pixels; torch takes a seventh of the time.
     """
     width, height = stored_size(*decoded.full_size, shorter_side)
     image = decoded.image
-    if min(image.width / width, image.height / height) >= 2 * _GAP:
-        return pixels_of(image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=_GAP))
+    if min(image.width / width, image.height / height) >= 2 * _REDUCING_GAP:
+        return pixels_of(image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=_REDUCING_GAP))
     pixels = pixels_of(image) if pixels is None else pixels
-    return pixels if pixels.shape[:2] == (height, width) else _resized(pixels, width, height)
+    if pixels.shape[:2] == (height, width):
+        return pixels
+    import torch  # slow to import; whoever resizes images needs it for the network anyway
 
-
-def _resized(pixels: npt.NDArray[np.uint8], width: int, height: int) -> npt.NDArray[np.uint8]:
-    import torch  # heavy; whoever wants images of a size is about to show them to a network
-
-    x_BCHW = torch.from_numpy(pixels)[None].permute(0, 3, 1, 2)  # torch is fastest in this order of bytes
-    resize = torch.nn.functional.interpolate
-    x_BCHW = resize(x_BCHW, size=(height, width), mode="bicubic", align_corners=False, antialias=True)
+    x_BCHW = torch.from_numpy(pixels)[None].permute(0, 3, 1, 2)  # channels last, torch's fastest layout here
+    x_BCHW = torch.nn.functional.interpolate(
+        x_BCHW, size=(height, width), mode="bicubic", align_corners=False, antialias=True
+    )
     return np.ascontiguousarray(x_BCHW[0].permute(1, 2, 0).numpy())

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from saccade.data.store.fingerprint import fingerprint
+from saccade.data.store.decoded_images import fingerprint
 
 BLACK = np.zeros((4, 6, 3), np.uint8)
 
 
-def test_equal_images_have_equal_fingerprints_and_all_that_counts_makes_another(tmp_path: Path) -> None:
+def test_fingerprints_are_equal_for_equal_images_and_options_only(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(b"first")
     picture = Image.fromarray(BLACK)
@@ -29,7 +29,7 @@ def test_equal_images_have_equal_fingerprints_and_all_that_counts_makes_another(
     assert fingerprint([str(path)], 8, 3) == names[0]
 
 
-def test_a_file_that_changes_has_another_fingerprint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_changed_file_has_another_fingerprint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(b"first")
     before = fingerprint([path], 8, 3)
@@ -43,7 +43,7 @@ def test_a_file_that_changes_has_another_fingerprint(tmp_path: Path, monkeypatch
     assert len({before, touched, fingerprint([path], 8, 3)}) == 3
 
 
-def test_by_content_neither_place_nor_time_counts(tmp_path: Path) -> None:
+def test_by_content_path_and_modification_time_do_not_matter(tmp_path: Path) -> None:
     names = []
     for number, content in enumerate([b"first", b"first", b"other"]):
         path = tmp_path / f"{number}.png"
@@ -52,7 +52,7 @@ def test_by_content_neither_place_nor_time_counts(tmp_path: Path) -> None:
     assert names[0] == names[1] != names[2]
 
 
-def test_colours_of_a_palette_and_transparency_count() -> None:
+def test_palette_and_transparency_change_the_fingerprint() -> None:
     first = Image.new("P", (2, 2))
     first.putpalette([1, 2, 3])
     second = first.copy()

@@ -1,12 +1,12 @@
-"""What every searcher must do.
+"""Tests that every searcher must pass.
 
-To hold a searcher to it, inherit from `SearcherContract` in a test module::
+To test a searcher, inherit from `SearcherContract` in a test module::
 
     class TestMySearcher(SearcherContract):
         def make(self, space, seed):
             return MySearcher(space, seed=seed)
 
-One that learns from scores inherits from `LearningSearcherContract`.
+For a searcher that uses scores, inherit from `LearningSearcherContract`.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from contracts.space_strategies import FINITE_DICTS
 from saccade.errors import ExhaustedSearchSpaceError, SaccadeError, SpaceError
 from saccade.searcher import RandomSearcher
 from saccade.searcher.base import Searcher
 from saccade.space import Bool, Categorical, Dict, Int, List, Real, canonical_key, grid
+from saccade.testing.space_strategies import FINITE_DICTS
 
 ENDLESS = Dict(
     {
@@ -41,7 +41,7 @@ FINITE = Dict(a=Categorical("x", "y", None), b=Bool(), n=Int(1, 2), c=[5])  # 12
 
 
 class SearcherContract:
-    """The tests; `make` is to be overridden."""
+    """The tests; override `make`."""
 
     def make(self, space: Dict | Mapping[Any, Any], seed: int) -> Searcher:
         """Return a new searcher for the space."""
@@ -123,7 +123,7 @@ class SearcherContract:
         searcher = self.make(FINITE, 0)
         known = [FINITE.default, {"a": "y", "b": True, "n": 1, "c": [5]}]
         for index, config in enumerate(known):
-            assert searcher.on_end(config, has_failed=index == 0) is None
+            searcher.on_end(config, has_failed=index == 0)
         configs = [searcher.suggest() for _ in range(10)]
         assert all(config not in configs for config in known)
         with pytest.raises(ExhaustedSearchSpaceError):
@@ -151,7 +151,7 @@ class SearcherContract:
             config = searcher.suggest()
             before = copy.deepcopy(config)
             for epoch, score in enumerate([0.1, 0.9, 0.4], start=1):
-                assert searcher.observe(config, epoch, score, 1.5 * epoch) is None
+                searcher.observe(config, epoch, score, 1.5 * epoch)
             assert config == before
 
     def test_a_suggestion_belongs_to_the_caller(self) -> None:
@@ -182,7 +182,7 @@ CONDITIONAL = Dict(lr=Real(1e-5, 1, log=True), opt=Categorical("adam", {"name": 
 
 def quadratic(config: Mapping[str, Any]) -> float:
     """Return minus the squared distance from x = 0.7, lr = 0.01."""
-    return -((config["x"] - 0.7) ** 2) - (math.log10(config["lr"]) + 2) ** 2
+    return float(-((config["x"] - 0.7) ** 2) - (math.log10(config["lr"]) + 2) ** 2)
 
 
 def conditional(config: Mapping[str, Any]) -> float:
@@ -205,7 +205,7 @@ def best_of(searcher: Searcher, score_of: Callable[[dict[str, Any]], float], num
 
 
 class LearningSearcherContract(SearcherContract):
-    """What a searcher must do that learns; `seeds` says over how many searches a median is taken."""
+    """Tests for searchers that use scores; `seeds` are those of the searches whose median is compared."""
 
     seeds: Iterable[int] = range(15)
 

@@ -1,12 +1,12 @@
-"""What every executor must do.
+"""Tests that every executor must pass.
 
-To hold an executor to it, inherit from `ExecutorContract` in a test module::
+To test an executor, inherit from `ExecutorContract` in a test module::
 
     class TestMyExecutor(ExecutorContract):
         def make(self, trainable):
             return MyExecutor(trainable)
 
-The trainables used here can be imported by workers that find modules where this process does.
+The trainables of these tests are importable in workers that have the same module search path.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ class Counting(Trainable):
             event = EpochDone(job.trial, epoch, epoch / 10, metrics={"num_jobs": self.num_jobs})
             if report(event) is not Decision.CONTINUE:
                 return "told to end"
-        return job.config.get("reason", "")
+        return str(job.config.get("reason", ""))
 
 
 class Echo(Trainable):
-    """Tells in its reason what job came."""
+    """Returns the job as its reason."""
 
     def train(self, job: Job, report: Reporter) -> str:
         report(EpochDone(job.trial, 1, 0.0, metrics={"seconds_left": job.seconds_left}))
@@ -53,7 +53,7 @@ class Echo(Trainable):
 
 
 class Failing(Trainable):
-    """Fails after a report in the way that the configuration names."""
+    """Reports, then fails as the configuration says."""
 
     def train(self, job: Job, report: Reporter) -> str:
         report(EpochDone(job.trial, 1, 0.5))
@@ -70,7 +70,7 @@ class Failing(Trainable):
 
 
 class Stubborn(Trainable):
-    """Lets nothing that goes wrong in a report stop it."""
+    """Raises another error when a report raises."""
 
     def train(self, job: Job, report: Reporter) -> str:
         for epoch in (1, 2):
@@ -91,7 +91,7 @@ class Meeting(Trainable):
         end_s = time.monotonic() + 30
         while len(list(folder.iterdir())) < job.config["num"]:
             if time.monotonic() > end_s:
-                raise TimeoutError("nobody else came")
+                raise TimeoutError("the other jobs did not start")
             time.sleep(0.01)
         return ""
 
@@ -110,11 +110,11 @@ class Hanging(Trainable):
 
 
 class Recorder:
-    """A handler that keeps all events, answers reports as told, and submits further jobs when one ends."""
+    """A handler that keeps all events, answers reports with the given decisions, and submits further jobs."""
 
     def __init__(self, executor: Executor, jobs: Iterable[Job] = (), decisions: Iterable[Decision] = ()) -> None:
         self._executor, self._jobs, self._decisions = executor, list(jobs), list(decisions)
-        self.events: list[Event] = []
+        self.events: list[Any] = []
         self._submit()
 
     def __call__(self, event: Event) -> Decision:
@@ -124,8 +124,8 @@ class Recorder:
             return Decision.CONTINUE
         return self._decisions.pop(0) if self._decisions else Decision.CONTINUE
 
-    def of_trial(self, trial: int) -> list[Event]:
-        return [event for event in self.events if event.trial == trial]  # type: ignore[attr-defined]
+    def of_trial(self, trial: int) -> list[Any]:
+        return [event for event in self.events if event.trial == trial]
 
     def _submit(self) -> None:
         while self._jobs and self._executor.num_free:

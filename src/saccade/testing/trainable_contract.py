@@ -1,6 +1,6 @@
-"""What every trainable must do.
+"""Tests that every trainable must pass.
 
-To hold a trainable to it, inherit from `TrainableContract` in a test module::
+To test a trainable, inherit from `TrainableContract` in a test module::
 
     class TestMyTrainable(TrainableContract):
         config = {"lr": 0.1, "epochs": 4}

@@ -1,6 +1,6 @@
-"""What every scheduler must do.
+"""Tests that every scheduler must pass.
 
-To hold a scheduler to it, inherit from `SchedulerContract` in a test module::
+To test a scheduler, inherit from `SchedulerContract` in a test module::
 
     class TestMyScheduler(SchedulerContract):
         def make(self):
@@ -20,7 +20,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from contracts.simulated_executor import SimulatedExecutor
 from saccade.deadline import Deadline
 from saccade.events import EpochDone, Event
 from saccade.executor import Handler
@@ -29,6 +28,7 @@ from saccade.searcher import RandomSearcher
 from saccade.space import Int, Real
 from saccade.study.study import Study
 from saccade.study.trial import Decision, Job, Status, Trial
+from saccade.testing.simulated_executor import SimulatedExecutor
 
 NUM_EPOCHS = 9
 
@@ -36,7 +36,7 @@ INHERITED = settings(max_examples=25, deadline=None, suppress_health_check=[Heal
 
 
 class SchedulerContract:
-    """The tests; `make` is to be overridden.
+    """The tests; override `make`.
 
     Attributes
     ----------
@@ -133,8 +133,8 @@ class SchedulerContract:
         study, executor = self.run(num_workers, time_limit_s=time_limit_s, num_trials=num_trials, seed=seed)
         assert executor.now_s <= time_limit_s + 1
         # With a time limit even a scheduler that leaves trials paused goes on with them.
-        could_go_on = any(trial.status is Status.PAUSED for trial in study.trials) or num_trials is None
-        if could_go_on or len(study.trials) < num_trials:
+        has_paused = any(trial.status is Status.PAUSED for trial in study.trials)
+        if has_paused or num_trials is None or len(study.trials) < num_trials:
             assert executor.now_s >= time_limit_s - 1
 
     @pytest.mark.parametrize("num_workers", [1, 8])
@@ -258,6 +258,7 @@ class OneTrial:
     """The state of a study that can begin one trial."""
 
     seconds_left = math.inf
+    num_trials = math.inf
     num_workers = 1
 
     def __init__(self) -> None:

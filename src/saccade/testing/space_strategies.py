@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from hypothesis import strategies as st
 
 from saccade.space import Bool, Categorical, Dict, Int, List, Real, Space, canonical_key
@@ -54,7 +56,7 @@ def _composites(inner: st.SearchStrategy[object]) -> st.SearchStrategy[Space]:
 
 
 def _spaces(leaves: st.SearchStrategy[Space]) -> st.SearchStrategy[Space]:
-    members = st.recursive(leaves | JSON_VALUES, _composites, max_leaves=6)
+    members: st.SearchStrategy[Any] = st.recursive(leaves | JSON_VALUES, _composites, max_leaves=6)
     return members.filter(lambda member: isinstance(member, Space))
 
 

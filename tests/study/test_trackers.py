@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import pytest
+
+from saccade import tune
+from saccade.errors import HyperparameterError, UnknownNameError
+from saccade.events import RunFinished, RunStarted, Warned
+from saccade.space import Categorical
+from saccade.study import trackers
+from saccade.study.trackers import TRACKERS, Tracker, check_callbacks, connected
+from saccade.testing import TrackerContract
+
+
+class Keeping(Tracker):
+    def __init__(self):
+        self.events, self.num_closed = [], 0
+
+    def on_event(self, event):
+        self.events.append(event)
+
+    def close(self):
+        self.num_closed += 1
+
+
+class TestKeeping(TrackerContract):
+    def make(self, tmp_path):
+        return Keeping()
+
+
+class Broken(Keeping):
+    def on_event(self, event):
+        super().on_event(event)
+        raise ValueError("no connection")
+
+
+def search(*callbacks, **options):
+    return tune(lambda config: config["x"], {"x": Categorical(1, 3, 2)}, callbacks=callbacks, verbosity=0, **options)
+
+
+def test_trackers_functions_and_names_receive_every_event(monkeypatch):
+    named = Keeping()
+    monkeypatch.setattr(TRACKERS, "_builtin", {"own": f"{__name__}:make_named"})
+    monkeypatch.setitem(globals(), "make_named", lambda: named)
+    tracker, events = Keeping(), []
+    search(tracker, events.append, "own")
+    assert tracker.events == events == named.events
+    assert isinstance(events[0], RunStarted)
+    assert isinstance(events[-1], RunFinished)
+    kinds = [event.kind for event in events]
+    assert [kinds.count(kind) for kind in ("trial_started", "epoch_done", "job_done")] == [3, 3, 3]
+    assert tracker.num_closed == named.num_closed == 1
+
+
+def test_an_exception_of_a_tracker_is_one_warning_and_the_run_continues():
+    broken, other = Broken(), Keeping()
+    with pytest.warns(UserWarning, match="The tracker") as caught:
+        result = search(broken, other)
+    (warning,) = [str(one.message) for one in caught]
+    assert warning == "The tracker Broken raised ValueError: no connection. It receives no more events."
+    assert result.best_config == {"x": 3}
+    assert (len(broken.events), broken.num_closed, other.num_closed) == (1, 1, 1)
+    assert len(other.events) > 9
+
+
+def test_an_exception_of_a_function_or_of_close_is_a_warning():
+    class FailsToClose(Keeping):
+        def close(self):
+            raise OSError("disk full")
+
+    def fails(event):
+        raise KeyError("x")
+
+    def follow():
+        with connected([FailsToClose(), fails]) as listeners:
+            for listener in listeners * 2:
+                listener(Warned("text"))
+
+    with pytest.warns(UserWarning, match="The tracker") as caught:
+        follow()
+    assert [str(one.message).partition(". ")[0] for one in caught] == [
+        "The tracker fails raised KeyError: 'x'",
+        "The tracker FailsToClose raised OSError: disk full",
+    ]
+
+
+def test_trackers_are_closed_when_the_run_fails():
+    tracker = Keeping()
+    with pytest.raises(KeyboardInterrupt), connected([tracker]):
+        raise KeyboardInterrupt
+    assert tracker.num_closed == 1
+
+
+@pytest.mark.parametrize("callbacks", [print, "own", [Keeping], [3], 3])
+def test_wrong_callbacks_are_errors(callbacks):
+    with pytest.raises(HyperparameterError, match=r"callbacks (was given|contains)"):
+        check_callbacks(callbacks)
+
+
+def test_an_unknown_name_gets_a_suggestion(monkeypatch):
+    monkeypatch.setattr(trackers.TRACKERS, "_builtin", {"own": "nowhere:Own"})
+    with pytest.raises(UnknownNameError, match=r"Unknown tracker 'ownn'. Did you mean 'own'"):
+        search("ownn")
