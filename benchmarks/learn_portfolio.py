@@ -55,7 +55,7 @@ def learn(curves: Curves, datasets: Sequence[CurvesDataset], skip_families: Sequ
     scores = np.concatenate([part["score_rows"] for part in parts]), np.concatenate([part["scores"] for part in parts])
     weights = np.concatenate([np.full(len(part["scores"]), 1 / len(part["scores"])) for part in parts])
     configs = np.concatenate([part["cost_rows"] for part in parts])
-    # A feature that is constant in all runs, such as one of a family left out, must not make a new network unlike all others.
+    # A feature that is constant in these runs, such as a family left out, must not make a new network an outlier.
     scale = np.where(np.ptp(configs, axis=0) > 0, configs.std(axis=0), _NO_WEIGHT)
     weight = np.array([_WEIGHTS.get(name, 0.15) for name in FEATURES])
     cost = HistGradientBoostingRegressor(

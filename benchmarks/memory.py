@@ -4,9 +4,9 @@
                                 [--rounds 1] [--json OUT]
 
 Each is measured in its own process. *all* is the peak memory of the process, including mapped files: the decoded images
-are one, of which the system keeps as much as fits. *own* is memory that the system cannot reclaim, and is the value that
-should not grow. Bytes per image are the slope from the fewest images to the most. Fits have one epoch and an empty
-cache, so images are decoded too.
+are one, of which the system keeps as much as fits. *own* is memory that the system cannot reclaim; it should not grow.
+Bytes per image are the slope from the fewest images to the most. Fits have one epoch and an empty cache, so images are
+decoded too.
 """
 
 from __future__ import annotations
