@@ -114,7 +114,8 @@ class Search:
         def tell(event: Event) -> None:
             if log is not None:
                 log(event)
-            for listener in (display, *self.trackers):
+            listeners: list[Listener] = [display, *self.trackers]
+            for listener in listeners:
                 listener(event)
 
         study.listeners += [CheckpointKeeper(study.trials), _MetricCheck(study)]
