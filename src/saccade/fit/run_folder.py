@@ -47,8 +47,12 @@ RUN, DATA, SPLIT, EVENTS, JOURNAL, TRIALS, STORE, CHECKS, REFIT, FOLDS, START = 
 )
 """What a run folder holds besides the predictor."""
 
-MAY_CHANGE = ("time_limit", "verbosity", *(name for name, option in options_of(FitOptions) if option.may_change))
-"""Arguments that say for how long, and where, trials are trained: a run may go on with others."""
+MAY_CHANGE = (
+    "time_limit",
+    "verbosity",
+    *(name for name, option in options_of(FitOptions) if option.may_change and option.is_in_record),
+)
+"""Recorded arguments that may differ when a run is resumed: how long, and where, trials are trained."""
 
 
 @dataclass(frozen=True)
