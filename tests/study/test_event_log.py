@@ -4,6 +4,7 @@ import json
 import math
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from itertools import pairwise
 
@@ -99,7 +100,7 @@ class TestReading:
         records = [json.loads(line) for line in path.read_bytes().splitlines()]
         assert records[0]["kind"] == "event_log"
         assert [record["kind"] for record in records[1:]] == [event.kind for event in HISTORY]
-        assert all(isinstance(record["time"], float) for record in records)
+        assert all(isinstance(record[clock], float) for record in records for clock in ("time", "session_s"))
 
     def test_progress_is_not_logged(self, path):
         write(path, [Progressed("decoding", 1, 100)])
@@ -137,13 +138,31 @@ class TestReading:
         assert repr((read.epoch, read.score, read.seconds)) == "(1, 0.5, 2.0)"
         assert math.isnan(read.metrics["loss"])
 
-    def test_time_is_summed_over_sessions_and_never_negative(self, path):
+    def test_the_time_of_sessions_is_summed_whatever_the_clock_is_set_to(self, path, monkeypatch):
+        times_of_day = iter([0, 10, 15, 9000, 8000, 20, 5000])  # set forward and back within sessions and between them
+        now_s = [0.0]
+        monkeypatch.setattr(time, "time", lambda: float(next(times_of_day)))
+        monkeypatch.setattr(time, "monotonic", lambda: now_s[0])
+        start = RunStarted("r", None, None)
+        for session in ([(100.0, start), (103.0, Warned("a")), (105.0, Warned("b"))],
+                        [(7.0, start), (8.0, Warned("c")), (9.0, Warned("d"))]):  # fmt: skip
+            with EventLog(path) as log:
+                for now_s[0], event in session:
+                    log(event)
+        assert EventLog(path).seconds_used() == 5 + 2
+
+    def test_a_log_of_version_1_has_the_time_of_day_only(self, path):
         write(path, [RunStarted("r", None, None), Warned("a"), RunStarted("r", None, None), Warned("b"), Warned("c")])
         records = [json.loads(line) for line in path.read_text().splitlines()]
+        records[0]["version"] = 1
         for record, time_s in zip(records, [0, 10, 15, 1000, 1002, 900], strict=True):
             record["time"] = time_s
+            del record["session_s"]
         path.write_text("".join(json.dumps(record) + "\n" for record in records))
+        assert len(list(EventLog(path))) == 5
         assert EventLog(path).seconds_used() == 5 + 2
+        write(path, [Warned("d")])  # the first line with both clocks
+        assert EventLog(path).seconds_used() >= 5 + 2
 
 
 class Odd:
@@ -258,7 +277,7 @@ class TestErrors:
 
     def test_a_newer_version_is_refused(self, path):
         write(path)
-        path.write_bytes(path.read_bytes().replace(b'"version":1', b'"version":2'))
+        path.write_bytes(path.read_bytes().replace(b'"version":2', b'"version":3'))
         with pytest.raises(JournalError, match="written by a newer version"):
             list(EventLog(path))
 

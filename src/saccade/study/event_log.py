@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import os
 import time
 from collections.abc import Iterator
@@ -20,8 +19,8 @@ if TYPE_CHECKING:
     from filelock import BaseFileLock
     from typing_extensions import Self
 
-VERSION = 1
-"""Version of the format, in the first line of each log."""
+VERSION = 2
+"""Version of the format, in the first line of each log. Lines of version 1 have no ``session_s``."""
 
 _HEADER = "event_log"
 _KINDS: dict[str, type[Event]] = {cls.kind: cls for cls in Event.__subclasses__()}
@@ -34,8 +33,10 @@ class EventLog:
     be read while it grows. A damaged end (a line cut short, or bytes that were never written, after a power failure) is
     not read, and the next event replaces it. One process writes a log at a time.
 
-    `Progressed` is not logged. Values that JSON lacks (NaN, tuples, sets) are written as `saccade.study.json_values`
-    describes. Objects in a configuration that have no JSON form are stored by their position in the space.
+    Each line has the time of day (``time``, seconds since 1970) and the seconds since this object was created
+    (``session_s``), which do not change when the clock is set. `Progressed` is not logged. Values that JSON lacks (NaN,
+    tuples, sets) are written as `saccade.study.json_values` describes. Objects in a configuration that have no JSON
+    form are stored by their position in the space.
 
     Parameters
     ----------
@@ -62,6 +63,7 @@ class EventLog:
 
     def __init__(self, path: Path, space: Dict | None = None) -> None:
         self.path, self.space = path, space
+        self._start_s = time.monotonic()
         self._descriptor: int | None = None
         self._lock: BaseFileLock | None = None
 
@@ -79,7 +81,7 @@ class EventLog:
         self._write(record)
 
     def __iter__(self) -> Iterator[Event]:
-        """Read the events that the file has now, the oldest first; none if there is no file."""
+        """Read the events that the file has now, the oldest first; none if the file does not exist."""
         for number, record in self._records():
             try:
                 yield self._event(record)
@@ -91,15 +93,16 @@ class EventLog:
     def seconds_used(self) -> float:
         """Return how long the run has taken, the sum over its sessions.
 
-        A session lasts from its `RunStarted` to the last event before the next one. Clocks that are set back count as
-        no time.
+        A session lasts from its `RunStarted` to the last event before the next one. Its time is measured with a
+        monotonic clock, so setting the time of day does not change it. Lines of format version 1 have only the time of
+        day; between them, a clock that is set back counts as no time.
         """
-        used_s = 0.0
-        previous_s = math.inf
+        used_s, previous = 0.0, None
         for _, record in self._records():
-            if record["kind"] != RunStarted.kind:
-                used_s += max(0.0, record["time"] - previous_s)
-            previous_s = record["time"]
+            if previous is not None and record["kind"] != RunStarted.kind:
+                clock = "session_s" if "session_s" in record and "session_s" in previous else "time"
+                used_s += max(0.0, record[clock] - previous[clock])
+            previous = record
         return used_s
 
     def close(self) -> None:
@@ -124,7 +127,8 @@ class EventLog:
         if self._descriptor is None:
             self._open()
         assert self._descriptor is not None
-        line = json.dumps({"time": round(time.time(), 3), **record}, separators=(",", ":"), allow_nan=False)
+        clocks = {"time": round(time.time(), 3), "session_s": round(time.monotonic() - self._start_s, 3)}
+        line = json.dumps({**clocks, **record}, separators=(",", ":"), allow_nan=False)
         rest = memoryview(line.encode("ascii") + b"\n")
         try:
             while rest:
@@ -169,7 +173,7 @@ class EventLog:
                 if record is None:
                     damaged = damaged or number
                 elif damaged:
-                    raise self._damaged(damaged, ValueError("it is no JSON object"))
+                    raise self._damaged(damaged, ValueError("expected a JSON object"))
                 elif number == 1:
                     self._check_header(record)
                 else:
@@ -180,7 +184,7 @@ class EventLog:
         if version is None:
             raise JournalError(
                 f"{self.path} was written by a version of Saccade before the first release, which kept the study in "
-                "journal.log. Such a run can not be resumed; start a new one."
+                "journal.log. Such a run cannot be resumed; start a new one."
             )
         if version > VERSION:
             raise JournalError(
@@ -192,7 +196,7 @@ class EventLog:
         kind = record["kind"]
         if kind not in _KINDS:
             raise UnknownNameError.of("kind of event", kind, _KINDS)
-        fields = {name: value for name, value in record.items() if name not in ("kind", "time", "params")}
+        fields = {name: value for name, value in record.items() if name not in ("kind", "time", "session_s", "params")}
         if "decision" in fields:
             fields["decision"] = Decision(fields["decision"])
         try:
