@@ -31,6 +31,7 @@ from saccade.fit.run_folder import (
     FitRequest,
     WeightsKeeper,
     begin_run,
+    is_finished,
     make_run_folder,
     tidy_up,
 )
@@ -61,11 +62,11 @@ def run_fit(request: FitRequest, deadline: Deadline, earlier: EarlierRun | None 
     Parameters
     ----------
     request : FitRequest
-        The arguments of the fit.
+        The arguments of the fit. With the option `resume`, the caller has locked the run folder by `locked_run`.
     deadline : Deadline
         Of the whole fit.
     earlier : EarlierRun or None
-        The run to resume; None starts a new one.
+        The run to resume, from `locked_run`; None starts a new one.
 
     Raises
     ------
@@ -73,30 +74,26 @@ def run_fit(request: FitRequest, deadline: Deadline, earlier: EarlierRun | None 
         If the arguments or the data are invalid, or if no trial succeeds.
     """
     if earlier is not None:
-        request = earlier.taken_up(request)
-        if earlier.is_finished:
+        request = earlier.merge_with_recorded(request)
+        if is_finished(earlier.folder):
             tidy_up(earlier.folder)
-            return earlier.saved(request)
+            return earlier.load_predictor(request)
     request, warning = _checked(request, may_replace_networks=earlier is None)
     assert request.train.labels is not None
     problem = Problem.of(request.train.labels, request.problem_type)
     metric_name = make_metric(request.eval_metric, problem).name
     settings, objectives = request.settings, request.settings.objectives
     check_score_name(objectives, metric_name)
-    folder = make_run_folder(request.path) if earlier is None else earlier.folder
+    folder = make_run_folder(request.path)
     with (
-        locked(folder),
+        contextlib.nullcontext() if settings.resume else locked(folder),
         connected(request.settings.callbacks) as trackers,
         ProgressDisplay(request.verbosity, metric_name) as display,
     ):
-        if earlier is not None:  # Another process may have continued the run before this one had the lock.
-            earlier = EarlierRun.find(folder) or earlier
-            if earlier.is_finished:
-                return earlier.saved(request)
         if earlier is None:
             begin_run(request, folder)  # An interruption can be resumed from here on.
         else:
-            earlier.note(request)
+            earlier.record_changes(request)
         log = EventLog(folder / EVENTS, request.space)
         listeners: list[Listener] = [display, *trackers]
 

@@ -23,7 +23,7 @@ from saccade.fit.config_file import FIT_TOML, FitConfig
 from saccade.fit.options import FitOptions, options_of
 from saccade.fit.run_data import fingerprint, write_run_data
 from saccade.fit.values import to_toml
-from saccade.inference.saved import SavedPredictor
+from saccade.inference.saved import DESCRIPTION, PREDICTOR_FOLDER, SavedPredictor
 from saccade.selection.candidates import BEST, BEST_OUTPUTS
 from saccade.space import Dict
 from saccade.study.json_values import to_json_value
@@ -134,7 +134,7 @@ def make_run_folder(given: Path | None) -> Path:
     if given is None:
         return _folder_of_its_own(datetime.now().strftime("%Y-%m-%d_%H%M%S"))
     if given.exists() and not is_run(given) and not is_vacant(given):
-        raise DataError(f"path={str(given)!r} exists and is no run folder; name an empty or a new folder")
+        raise DataError(f"path={str(given)!r} exists and is not a run folder. Pass an empty or a new folder")
     given.mkdir(parents=True, exist_ok=True)
     return given
 
@@ -142,6 +142,11 @@ def make_run_folder(given: Path | None) -> Path:
 def is_run(folder: Path) -> bool:
     """Tell whether a folder is a run's, even one that was killed while it was beginning."""
     return (folder / RUN).is_file() or (folder / STARTING).is_dir()
+
+
+def is_finished(folder: Path) -> bool:
+    """Return whether the run in a folder has its predictor."""
+    return (folder / PREDICTOR_FOLDER / DESCRIPTION).is_file()
 
 
 def _folder_of_its_own(stamp: str) -> Path:
