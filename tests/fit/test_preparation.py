@@ -55,7 +55,7 @@ def test_the_split_is_stratified_and_seeded(make_colours: MakeColours, prepare: 
     assert (ready.num_train, ready.num_val, ready.num_classes, ready.num_unreadable) == (18, 6, 3, 0)
 
 
-def test_tuning_data_judge_and_nothing_is_held_out(make_colours: MakeColours, prepare: Any) -> None:
+def test_tuning_data_are_the_validation_set(make_colours: MakeColours, prepare: Any) -> None:
     data, _ = prepare(make_colours(5), make_colours(3, seed=1))
     assert len(data.train.indices) == 10
     assert sorted(data.val.indices) == list(range(10, 16))
@@ -88,7 +88,7 @@ def test_many_unreadable_images_are_listed_in_a_file(make_colours: MakeColours, 
     )
 
 
-def test_a_class_without_readable_images_is_no_class(make_colours: MakeColours, prepare: Any) -> None:
+def test_a_class_without_readable_images_is_left_out(make_colours: MakeColours, prepare: Any) -> None:
     frame = make_colours(6, ("blue", "green", "red"))
     for path in frame.loc[frame["label"] == "green", "image"]:
         Path(path).write_text("no image")
@@ -104,7 +104,7 @@ def test_a_class_without_readable_images_is_no_class(make_colours: MakeColours, 
         (lambda frame: frame[:0], "no images"),
     ],
 )
-def test_data_that_cannot_be_learned_from_are_clear_errors(
+def test_unusable_data_are_errors(
     make_colours: MakeColours, prepare: Any, change: Callable[[pd.DataFrame], pd.DataFrame], message: str
 ) -> None:
     with pytest.raises(DataError, match=message):
@@ -140,5 +140,5 @@ def test_no_more_images_are_decoded_than_there_is_use_for(make_colours: MakeColo
     assert len(used) == 20
     assert sorted(frame["label"].iloc[used].value_counts()) == [10, 10]  # a fair sample
     (warning,) = [event.text for event in events if isinstance(event, Warned)]
-    assert warning.startswith("60 images are more than can be learned from in the time limit; 20 of them are used")
+    assert warning.startswith("60 images are too many for the time limit; 20 of them are used")
     assert [event.total for event in events if isinstance(event, Progressed)][-1] == 20
