@@ -111,9 +111,7 @@ def test_unusable_data_are_errors(
         prepare(change(make_colours(8)))
 
 
-def test_when_time_runs_out_the_decoded_part_is_fair_and_the_rest_is_told(
-    make_colours: MakeColours, prepare: Any
-) -> None:
+def test_when_time_runs_out_the_decoded_images_are_stratified(make_colours: MakeColours, prepare: Any) -> None:
     frame = make_colours(40, ("blue", "green", "red"))
     left = iter([1.0] * 30 + [-1.0] * 1000)
     data, events = prepare(frame, seconds_left=lambda: next(left, -math.inf))
@@ -125,7 +123,7 @@ def test_when_time_runs_out_the_decoded_part_is_fair_and_the_rest_is_told(
     assert any("no time to decode" in event.text for event in events if isinstance(event, Warned))
 
 
-def test_of_many_images_few_judge_unless_the_user_says_how_many(make_colours: MakeColours, prepare: Any) -> None:
+def test_the_default_validation_set_is_limited(make_colours: MakeColours, prepare: Any) -> None:
     frame = make_colours(30)
     for frac, most, num_val in ((None, 4, 4), (None, 100, 6), (None, None, 6), (0.25, 4, 15)):
         data, _ = prepare(frame, holdout_frac=frac, max_held_out=most)
@@ -133,7 +131,7 @@ def test_of_many_images_few_judge_unless_the_user_says_how_many(make_colours: Ma
         assert len(data.train.indices) + num_val == 60
 
 
-def test_no_more_images_are_decoded_than_there_is_use_for(make_colours: MakeColours, prepare: Any) -> None:
+def test_no_more_images_are_decoded_than_the_limit(make_colours: MakeColours, prepare: Any) -> None:
     frame = make_colours(30)
     data, events = prepare(frame, most_images=20.0)
     used = np.concatenate([data.train.indices, data.val.indices])

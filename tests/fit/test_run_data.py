@@ -1,4 +1,4 @@
-"""Images and labels of a run, as its folder keeps them."""
+"""Images and labels of a run, as stored in its folder."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def examples(labels: Any, images: Any = ("a.png", "b.png", "c.png"), **more: Any
 
 
 @pytest.mark.parametrize("labels", LABELS.values(), ids=LABELS)
-def test_labels_come_back_exactly(tmp_path: Path, labels: Any) -> None:
+def test_labels_are_read_back_equal(tmp_path: Path, labels: Any) -> None:
     given_ = examples(labels, class_names=["x", "y"], weights=pd.Series([0.5, 1.0, 2.0]))
     write_run_data(tmp_path / "data.json", given_, examples(labels[:3]))
     train, tuning = read_run_data(tmp_path / "data.json")
@@ -56,7 +56,7 @@ def test_labels_come_back_exactly(tmp_path: Path, labels: Any) -> None:
 
 
 @given(st.lists(st.one_of(st.text(), st.integers(), st.floats(allow_nan=False), st.booleans()), min_size=1))
-def test_any_labels_are_told_apart_by_their_fingerprints(labels: list[Any]) -> None:
+def test_different_labels_have_different_fingerprints(labels: list[Any]) -> None:
     images = [f"{number}.png" for number in range(len(labels))]
     one = Examples(list(images), pd.RangeIndex(len(labels)), pd.Series(labels, dtype=object))
     same = Examples([Path(name) for name in images], pd.RangeIndex(len(labels)), pd.Series(labels, dtype=object))

@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+from saccade.checks import whole_number
 from saccade.errors import HyperparameterError, UnknownNameError
 from saccade.executor import Executor, WorkerSlot, local_slots, make_executor, num_usable_cpus
 from saccade.scheduler import SCHEDULERS, make_scheduler
@@ -20,70 +21,44 @@ Mode = Literal["max", "min"]
 MODES = ("max", "min")
 EXECUTORS = ("auto", "inline", "process")
 RESERVED = ("epoch", "checkpoint")
-"""Keywords of a report that are no figures."""
+"""Keywords of a report that are not metrics."""
 
 
 def check_metric(metric: Any, mode: Any) -> None:
-    """Check what is tuned for.
+    """Check the metric and the mode.
 
     Raises
     ------
     HyperparameterError
-        When the metric is no name of a figure.
+        If the metric is not the name of a metric.
     UnknownNameError
-        When there is no such mode.
+        If there is no such mode.
     """
     if not isinstance(metric, str) or not metric or metric in RESERVED:
         raise HyperparameterError(
-            f"metric is {metric!r}; it must be the keyword by which train_fn reports its score, such as 'accuracy' for "
+            f"metric was given {metric!r}; expected the keyword with which train_fn reports its score: 'accuracy' for "
             "report(epoch=…, accuracy=…)"
         )
     if mode not in MODES:
         raise UnknownNameError.of("mode", mode, MODES)
 
 
-def whole(name: str, value: Any) -> int | None:
-    """Return a whole number of at least 1, or None.
+def number(name: str, value: Any, *, is_duration: bool = False) -> float | None:
+    """Return a finite number, or a duration in seconds above 0; None stays None.
 
     Raises
     ------
     HyperparameterError
-        When it is another thing.
+        If the value is something else.
     """
-    number = plain(value)
-    if number is not None and (type(number) is not int or number < 1):
-        raise HyperparameterError(f"{name} is {value!r}; it must be a whole number of at least 1, or None")
-    return None if number is None else int(number)
-
-
-def seconds(name: str, value: Any) -> float | None:
-    """Return a number of seconds above 0, or None.
-
-    Raises
-    ------
-    HyperparameterError
-        When it is another thing.
-    """
-    number = plain(value)
-    is_number = isinstance(number, (int, float)) and not isinstance(number, bool)
-    if number is not None and not (is_number and number > 0):
-        raise HyperparameterError(f"{name} is {value!r}; it must be a number of seconds above 0, or None")
-    return None if number is None else float(number)
-
-
-def score(name: str, value: Any) -> float | None:
-    """Return a finite number, or None.
-
-    Raises
-    ------
-    HyperparameterError
-        When it is another thing.
-    """
-    number = plain(value)
-    is_number = isinstance(number, (int, float)) and not isinstance(number, bool)
-    if number is not None and not (is_number and math.isfinite(number)):
-        raise HyperparameterError(f"{name} is {value!r}; it must be a finite number, or None")
-    return None if number is None else float(number)
+    given = plain(value)
+    if given is None:
+        return None
+    is_number = isinstance(given, (int, float)) and not isinstance(given, bool)
+    if is_number and (given > 0 if is_duration else math.isfinite(given)):
+        return float(given)
+    expected = "a number of seconds above 0" if is_duration else "a finite number"
+    raise HyperparameterError(f"{name} was given {value!r}; expected {expected}, or None")
 
 
 def searcher_of(
@@ -93,35 +68,35 @@ def searcher_of(
     options: Mapping[str, Any] | None,
     starting_configs: Sequence[Mapping[Any, Any]] | None,
 ) -> Searcher:
-    """Return the searcher that was named, or given.
+    """Return the searcher by its name, or the given instance.
 
     Raises
     ------
     HyperparameterError
-        When a searcher was given that searches another space, or options that it does not have.
+        If an instance has another space, or if an option does not exist.
     UnknownNameError
-        When there is no searcher of that name.
+        If there is no searcher of that name.
     SpaceError
-        When a starting configuration is not in the space.
+        If a starting configuration is not in the space.
     """
     starts = {} if starting_configs is None else {"starting_configs": starting_configs}
     made = make_searcher(searcher, space, seed, **{**(options or {}), **starts})
     if isinstance(searcher, Searcher) and made.space != (space if isinstance(space, Dict) else Dict(space)):
         raise HyperparameterError(
-            f"the {type(made).__name__} searches {made.space!r}, but space is {space!r}; make it with this space"
+            f"the {type(made).__name__} searches {made.space!r}, but space is {space!r}. Make it with this space"
         )
     return made
 
 
 def scheduler_of(scheduler: str | Scheduler, max_epochs: int | None, options: Mapping[str, Any] | None) -> Scheduler:
-    """Return the scheduler that was named, or given; one that has a use for `max_epochs` is told of it.
+    """Return the scheduler by its name, with `max_epochs` if it has that option, or the given instance.
 
     Raises
     ------
     HyperparameterError
-        When it does not have such options.
+        If an option does not exist.
     UnknownNameError
-        When there is no scheduler of that name.
+        If there is no scheduler of that name.
     """
     given = dict(options or {})
     kind = SCHEDULERS.get(scheduler) if isinstance(scheduler, str) else None
@@ -136,18 +111,18 @@ def check_ends(searcher: Searcher, num_trials: int | None, time_limit_s: float |
     Raises
     ------
     HyperparameterError
-        When nothing would.
+        If nothing would.
     """
     is_finite = searcher.space.num_configurations < math.inf or isinstance(searcher, GridSearcher)
     if num_trials is None and time_limit_s is None and not is_finite:
         raise HyperparameterError(
             "the search would never end: there is neither time_limit nor num_trials, and the space has infinitely many "
-            "configurations. Give time_limit=… (seconds), or num_trials=…"
+            "configurations. Pass time_limit=… (seconds) or num_trials=…"
         )
 
 
 def executor_of(executor: str | Executor, num_workers: Any, num_trials: int | None) -> Executor:
-    """Return the executor that calls the function; its trainable is to be set.
+    """Return the executor that calls the function; the caller sets its trainable.
 
     ``"auto"`` with one worker is this process, also with a time limit: changes that the function makes to the caller's
     variables are visible, it need not be pickled, and it can be debugged.
@@ -159,7 +134,7 @@ def executor_of(executor: str | Executor, num_workers: Any, num_trials: int | No
     HyperparameterError
         If `num_workers` is given together with ``"inline"`` or with an instance.
     """
-    num_workers = whole("num_workers", num_workers) or 1
+    num_workers = 1 if num_workers is None else whole_number("num_workers", num_workers)
     if num_workers > 1 and not isinstance(executor, str):
         raise HyperparameterError(
             f"num_workers is {num_workers}, but executor is an instance with its own workers. Leave one of them out."
@@ -176,7 +151,7 @@ def executor_of(executor: str | Executor, num_workers: Any, num_trials: int | No
 
 
 def slots(num_workers: int) -> list[WorkerSlot]:
-    """Divide this machine among so many workers; more of them than cores, who may wait for others, have a thread each.
+    """Divide this machine among workers; if there are more workers than cores, each has one thread.
 
     Examples
     --------
