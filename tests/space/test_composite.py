@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
 import pickle
 from collections import OrderedDict
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from saccade.errors import SpaceError
-from saccade.space import Bool, Categorical, Dict, Int, List, Real, Space, canonical_key
+from saccade.space import Bool, Categorical, Dict, Int, List, Real, Space, canonical_key, from_json
 from saccade.testing.space_strategies import SPACES
 
 NAMES = {"Bool": Bool, "Categorical": Categorical, "Dict": Dict, "Int": Int, "List": List, "Real": Real}
@@ -59,7 +60,7 @@ def test_spaces_that_print_differently_are_different(one, other):
         assert one != other
 
 
-def test_repr_is_what_one_would_write():
+def test_repr():
     space = Dict({"model.name": Categorical("a", None, [1, 2]), 1: List(Int(1, 2), 0.5)})
     assert repr(space) == "Dict({'model.name': Categorical('a', None, [1, 2]), 1: List(Int(1, 2), 0.5)})"
     assert repr(Dict(lr=Real(1e-4, 0.1, log=True))) == "Dict(lr=Real(0.0001, 0.1, log=True))"
@@ -67,7 +68,7 @@ def test_repr_is_what_one_would_write():
     assert repr(Dict()) == "Dict()"
 
 
-def test_equality_tells_types_and_orders_apart():
+def test_equality_depends_on_types_and_orders():
     assert Categorical(0, 1) != Categorical(False, True)
     assert Categorical("a", "b") != Categorical("b", "a")  # the first is the default
     assert List(Int(1, 2)) != List(Real(1, 2))
@@ -92,19 +93,19 @@ def test_equality_tells_types_and_orders_apart():
         (lambda: Categorical("a", Bool), "Write for instance Bool("),
         (lambda: List(Real), "Write for instance Real("),
         (lambda: List([Real]), "Write for instance Real("),
-        (lambda: Dict(a={Int(1, 2)}), "a list in place of the set"),
-        (lambda: Dict([("a", 1)]), "no mapping"),
-        (lambda: Dict(None), "no mapping"),
-        (lambda: Dict({"a": 1}, a=2), "'a' comes twice"),
+        (lambda: Dict(a={Int(1, 2)}), "a list instead of the set"),
+        (lambda: Dict([("a", 1)]), "not a mapping"),
+        (lambda: Dict(None), "not a mapping"),
+        (lambda: Dict({"a": 1}, a=2), "is both in the mapping and a keyword"),
     ],
 )
-def test_what_cannot_be_is_refused_with_the_reason(make, message):
+def test_invalid_arguments_are_refused_with_the_reason(make, message):
     with pytest.raises(SpaceError) as caught:
         make()
     assert message in str(caught.value)
 
 
-def test_choices_that_only_python_confuses_may_stand_together():
+def test_choices_that_are_equal_only_for_python_may_be_combined():
     assert list(Categorical(1, True, "1", None, 0, False)) == [1, True, "1", None, 0, False]
 
 
@@ -129,7 +130,7 @@ def test_dict_gives_its_items_like_a_mapping():
         space["c"]
 
 
-def test_contains_is_about_configurations():
+def test_contains_checks_configurations():
     space = Dict(lr=Real(0, 1), size=List(Int(1, 3), 7), epochs=5)
     config = {"lr": 0.5, "size": [2, 7], "epochs": 5}
     assert config in space
@@ -140,7 +141,7 @@ def test_contains_is_about_configurations():
     assert "lr" not in space
 
 
-def test_lists_and_dicts_that_hold_spaces_become_spaces():
+def test_lists_and_dicts_that_contain_spaces_become_spaces():
     space = Dict(aug={"mixup": Real(0, 1), "name": "x"}, size=[Int(1, 2), 3], plain={"a": [1]}, both=(Bool(), 1))
     assert (space["aug"], space["size"]) == (Dict(mixup=Real(0, 1), name="x"), List(Int(1, 2), 3))
     assert (space["plain"], space["both"]) == ({"a": [1]}, List(Bool(), 1))
@@ -182,7 +183,7 @@ def test_numpy_scalars_become_plain_and_other_objects_are_kept():
     assert object() not in space
 
 
-def test_objects_that_cannot_be_hashed_are_told_apart_by_identity():
+def test_objects_that_cannot_be_hashed_are_compared_by_identity():
     one, other = np.zeros(3), np.zeros(3)
     assert one in Categorical(one, other)
     assert np.zeros(3) not in Categorical(one, other)
@@ -199,7 +200,7 @@ def test_number_of_configurations():
     assert Categorical(List(*huge), Real(0, 1)).num_configurations == math.inf
 
 
-def test_labels_stand_for_choices_that_are_not_simple():
+def test_labels_replace_choices_that_are_not_simple():
     assert Categorical("a", 1, None, 0.5).labels == ("a", 1, None, 0.5)
     for values in (("a", [1]), ("a", Bool()), (1, True), (math.nan, "a"), ({}, "a")):
         assert Categorical(*values).labels == (0, 1)
@@ -213,3 +214,86 @@ def test_a_list_has_no_single_distribution():
 def test_the_base_class_is_abstract():
     with pytest.raises(TypeError):
         Space()
+
+
+@given(SPACES)
+def test_round_trip_through_text(space):
+    again = from_json(json.loads(json.dumps(space.to_json(), allow_nan=False)))
+    assert again == space
+    assert repr(again) == repr(space)
+
+
+def test_the_json_form_is_stable():
+    # Written in run folders: a change breaks resuming old runs.
+    space = Dict(
+        {
+            "lr": Real(1e-4, 0.1, log=True),
+            2: Categorical("a", None, [1, 2], {"x": 1}, List(Bool(), Int(1, 3, default=2))),
+            "epochs": 5,
+        }
+    )
+    real = {"type": "Real", "lower": 0.0001, "upper": 0.1, "default": 0.0001, "log": True}
+    whole = {"type": "Int", "lower": 1, "upper": 3, "default": 2, "log": False}
+    row = {"type": "List", "items": [{"type": "Bool", "default": False}, whole]}
+    choice = {"type": "Categorical", "values": ["a", None, [1, 2], {"constant": {"x": 1}}, row]}
+    assert space.to_json() == {"type": "Dict", "items": [["lr", real], [2, choice], ["epochs", 5]]}
+
+
+def test_types_of_keys_and_their_order_are_kept():
+    space = Dict({"b": 1, 1: 2, "1": 3, 0.5: 4, None: 5, False: 6, "model.name": 7})
+    text = json.dumps(space.to_json(), sort_keys=True)
+    again = from_json(json.loads(text))
+    assert list(again) == ["b", 1, "1", 0.5, None, False, "model.name"]
+    assert [type(key) for key in again] == [type(key) for key in space]
+
+
+def test_constants_that_look_like_spaces_stay_constants():
+    space = Dict(a={"type": "Int", "lower": 1, "upper": 2}, b=[{"type": "Bool"}], c={"constant": 1})
+    assert from_json(space.to_json()) == space
+    assert from_json(space.to_json()).default == space.default
+
+
+def test_a_tuple_becomes_an_equal_list():
+    space = Categorical((0.1, 1.0), (0.5, 1.0))
+    again = from_json(space.to_json())
+    assert again == space
+    assert again.default == [0.1, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("space", "message"),
+    [
+        (Categorical("a", object), r"<class 'object'> \(type\) has no JSON form"),
+        (Categorical(1.0, math.inf), "inf has no JSON form"),
+        (List(math.nan), "nan has no JSON form"),
+        (Dict(a={1: 2}), "key 1 is not a string"),
+        (Dict({(1, 2): 3}), r"key \(1, 2\) \(tuple\) of a Dict has no JSON form"),
+        (Dict({math.inf: 3}), "inf has no JSON form"),
+        (Dict(a={1, 2}), "has no JSON form"),
+    ],
+)
+def test_values_without_a_json_form_are_refused(space, message):
+    with pytest.raises(SpaceError, match=message):
+        space.to_json()
+
+
+@pytest.mark.parametrize(
+    ("obj", "message"),
+    [
+        (5, "object with a 'type'"),
+        ({"lower": 1}, "object with a 'type'"),
+        ({"type": "Reel", "lower": 1, "upper": 2}, "Did you mean Real"),
+        ({"type": ["Real"]}, "Unknown type of space"),
+        ({"type": "Real", "lower": 1}, "missing a required argument: 'upper'"),
+        ({"type": "Real", "lower": 2, "upper": 1}, "above upper"),
+        ({"type": "Categorical", "values": []}, "no values"),
+        ({"type": "Categorical", "choices": ["a"]}, "not the JSON form of a Categorical"),
+        ({"type": "List", "items": 5}, "not the JSON form of a List"),
+        ({"type": "Dict", "items": [["a"]]}, "not a pair"),
+        ({"type": "Dict", "items": [[["a"], 1]]}, "not the JSON form of a Dict"),
+        ({"type": "Dict", "items": [["a", {"b": 1}]]}, "object with a 'type'"),
+    ],
+)
+def test_invalid_json_is_refused(obj, message):
+    with pytest.raises(SpaceError, match=message):
+        from_json(obj)

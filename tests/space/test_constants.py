@@ -24,7 +24,7 @@ from saccade.testing.space_strategies import JSON_VALUES
         (np.int64(3), 3),
     ],
 )
-def test_alike(one, other):
+def test_equal_keys(one, other):
     assert canonical_key(one) == canonical_key(other)
 
 
@@ -45,12 +45,12 @@ def test_alike(one, other):
         ([1, 2], {1, 2}),
     ],
 )
-def test_different(one, other):
+def test_different_keys(one, other):
     assert canonical_key(one) != canonical_key(other)
 
 
 @given(JSON_VALUES)
-def test_a_copy_is_alike_and_shares_no_list(value):
+def test_a_copy_is_alike_and_fractions_no_list(value):
     again = copied(value)
     assert canonical_key(again) == canonical_key(value)
     hash(canonical_key(value))

@@ -32,7 +32,7 @@ from saccade.testing.space_strategies import ints, reals
         (lambda: Real(0.1), "missing a required argument: 'upper'. Write for instance Real("),
         (lambda: Real(0.1, 1, 1, True, 5), "Write for instance Real("),
         (lambda: Real(0.1, 1, scale="log"), "Write for instance Real("),
-        (lambda: Int(1, 2.5), "no whole number"),
+        (lambda: Int(1, 2.5), "not a whole number"),
         (lambda: Int("1", 2), "lower is '1' (str)"),
         (lambda: Int(1, 2**53 + 1), "between -2**53 and 2**53"),
         (lambda: Int(3, 3), "write the value itself"),
@@ -43,7 +43,7 @@ from saccade.testing.space_strategies import ints, reals
         (lambda: Bool(True, False), "Write for instance Bool("),
     ],
 )
-def test_what_cannot_be_is_refused_with_the_reason(make, message):
+def test_invalid_arguments_are_refused_with_the_reason(make, message):
     with pytest.raises(SpaceError) as caught:
         make()
     assert message in str(caught.value)
@@ -84,7 +84,7 @@ def test_an_int_sample_is_an_int_within_the_bounds(space, seed):
     assert value in space
 
 
-def test_reals_as_wide_and_as_narrow_as_floats_go():
+def test_the_widest_and_the_narrowest_reals():
     widest = sys.float_info.max
     for space in (Real(-widest, widest), Real(5e-324, widest, log=True), Real(1.0, math.nextafter(1.0, 2.0))):
         generator = np.random.default_rng(0)
@@ -93,21 +93,21 @@ def test_reals_as_wide_and_as_narrow_as_floats_go():
         assert space.grid(5)[-1] == space.upper
 
 
-def test_a_logarithmic_scale_gives_each_decade_its_share():
+def test_a_logarithmic_scale_samples_decades_equally():
     generator, space = np.random.default_rng(0), Real(1e-4, 1e-1, log=True)
     logs = [math.log10(space.sample(generator)) for _ in range(3000)]
-    shares = np.histogram(logs, bins=[-4, -3, -2, -1])[0] / 3000
-    assert shares == pytest.approx([1 / 3] * 3, abs=0.04)
+    fractions = np.histogram(logs, bins=[-4, -3, -2, -1])[0] / 3000
+    assert fractions == pytest.approx([1 / 3] * 3, abs=0.04)
 
 
-def test_a_logarithmic_int_gives_each_number_its_share():
+def test_a_logarithmic_int_samples_logarithmically():
     generator, space = np.random.default_rng(0), Int(1, 8, log=True)
     counts = np.bincount([space.sample(generator) for _ in range(4000)], minlength=9)
     expected = [math.log((n + 0.5) / (n - 0.5)) / math.log(8.5 / 0.5) for n in range(1, 9)]
     assert counts[1:] / 4000 == pytest.approx(expected, abs=0.025)
 
 
-def test_rounding_does_not_leave_a_narrow_logarithmic_range():
+def test_rounding_stays_in_a_narrow_logarithmic_range():
     for lower in (0.0007, 0.3, 7.0, 1e5):
         space = Real(lower, math.nextafter(lower, math.inf), log=True)
         assert set(space.grid(9)) <= {space.lower, space.upper}
@@ -122,7 +122,7 @@ def test_an_int_and_a_bool_are_drawn_evenly():
     assert type(Bool().sample(0)) is bool
 
 
-def test_sampling_is_repeatable_by_seed_and_moves_a_generator_on():
+def test_sampling_is_repeatable_by_seed_and_advances_a_generator():
     space, generator = Real(0, 1), np.random.default_rng(3)
     assert space.sample(3) == space.sample(3) == space.sample(generator) != space.sample(generator)
     assert space.sample() != space.sample()

@@ -17,7 +17,7 @@ from saccade.searcher.random_search import RandomSearcher
 from saccade.space import Bool, Categorical, Dict, Int, Real, canonical_key, parameters
 from saccade.space.base import Constant
 from saccade.space.constants import copied, plain
-from saccade.space.names import child_name
+from saccade.space.flat_form import child_name
 
 
 class LocalSearcher(Searcher):

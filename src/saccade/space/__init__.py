@@ -1,6 +1,6 @@
 """The search space: which configurations exist.
 
-A space is built from domains, nested at will, with constants beside them::
+A space consists of domains, nested to any depth, and constants::
 
     from saccade.space import Categorical, Dict, Int, Real
 
@@ -12,30 +12,27 @@ A space is built from domains, nested at will, with constants beside them::
     )
     config = space.sample(0)
 
-A choice of a `Categorical` may be a space itself, which makes the space *conditional*: what is under
-that choice exists only where the choice was made.
+A choice of a `Categorical` may be a space itself. Such a space is *conditional*: the parameters of a choice exist
+only where it is chosen.
 
-==========================  =================================================================
-`Real`, `Int`, `Bool`       one number, one whole number, yes or no
+==========================  =====================================================================
+`Real`, `Int`, `Bool`       a number, a whole number, True or False
 `Categorical`               one of several values or spaces
-`List`, `Dict`              several values at once, by position or by name
-`from_json`                 a space from what its `to_json()` gave
+`List`, `Dict`              several values, by position or by name
+`from_json`                 a space from the result of its `to_json()`
 `grid`                      the configurations of an evenly spaced grid, lazily
-`to_optuna`, `from_optuna`  Optuna's distributions, and Optuna's parameters back as a configuration
-`suggest`, `encode`         ask an Optuna trial for a configuration; a configuration as parameters
+`to_optuna`, `from_optuna`  Optuna's distributions; Optuna's parameters as a configuration
+`suggest`, `encode`         a configuration from an Optuna trial; a configuration as parameters
 `parameters`                the parameters of a space by name
-`canonical_key`             tells whether two configurations are the same
-==========================  =================================================================
+`canonical_key`             a key that equal configurations share
+==========================  =====================================================================
 """
 
 from saccade.space.base import Space
-from saccade.space.composite import Categorical, Dict, List
+from saccade.space.composite import Categorical, Dict, List, from_json
 from saccade.space.constants import canonical_key
-from saccade.space.grid import grid
-from saccade.space.json_form import from_json
-from saccade.space.names import parameters
+from saccade.space.flat_form import encode, from_optuna, grid, parameters, suggest, to_optuna
 from saccade.space.numeric import Bool, Int, Real
-from saccade.space.optuna_form import encode, from_optuna, suggest, to_optuna
 
 __all__ = [
     "Bool",

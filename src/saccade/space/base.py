@@ -1,4 +1,4 @@
-"""What every space can do."""
+"""The base class of all domains, and the space of a single constant."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _P = ParamSpec("_P")
 
 
 class Space(ABC):
-    """A set of values to search: the base of all domains.
+    """A set of values to search: the base class of all domains.
 
-    A space never changes after it was made; it can be compared, hashed, copied, pickled and printed (the
-    print-out makes the same space again). ``value in space`` tells whether it holds a value.
+    Spaces are immutable; they can be compared, hashed, copied, pickled and printed (evaluating the printed form
+    creates the same space). ``value in space`` checks whether a value belongs to it.
     """
 
     usage: ClassVar[str] = ""
@@ -35,9 +35,9 @@ class Space(ABC):
     @property
     @abstractmethod
     def num_configurations(self) -> int | float:
-        """How many values the space holds; ``math.inf`` if it has a `Real` in it.
+        """The number of values; ``math.inf`` if it contains a `Real`.
 
-        A value that two branches of a `Categorical` share is counted twice.
+        A value in two branches of a `Categorical` is counted twice.
         """
 
     @abstractmethod
@@ -47,7 +47,7 @@ class Space(ABC):
         Parameters
         ----------
         rng
-            A generator, which moves on; or a seed; or None for a draw that nobody can repeat.
+            A generator, which is advanced; or a seed; or None for a draw that is not reproducible.
 
         Returns
         -------
@@ -60,7 +60,7 @@ class Space(ABC):
 
     @abstractmethod
     def to_json(self) -> Any:
-        """Return what `json.dump` can write and `saccade.space.from_json` reads.
+        """Return a form for `json.dump`, which `saccade.space.from_json` reads.
 
         Raises
         ------
@@ -70,7 +70,7 @@ class Space(ABC):
 
     @abstractmethod
     def _arguments(self) -> tuple[Any, ...]:
-        """Return the positional arguments that make this space again."""
+        """Return the positional arguments that create an equal space."""
 
     def to_optuna(self) -> BaseDistribution:
         """Return the Optuna distribution of this one parameter.
@@ -101,14 +101,14 @@ class Space(ABC):
         return type(self), self._arguments()
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
-        raise AttributeError(f"{self!r} cannot be changed ({name} = {value!r}). Make a new space instead.")
+        raise AttributeError(f"{self!r} cannot be changed ({name} = {value!r}). Create a new space instead.")
 
     def _set(self, **attributes: Any) -> None:
         vars(self).update(attributes)
 
 
 class Constant(Space):
-    """The space of one value: what a plain value in a `List`, `Dict` or `Categorical` becomes."""
+    """The space of one value: a plain value in a `List`, `Dict` or `Categorical` becomes a Constant."""
 
     value: Any
     _key: Hashable
@@ -119,7 +119,7 @@ class Constant(Space):
 
     @property
     def default(self) -> Any:
-        """The value (a fresh copy, where it is a list or dict)."""
+        """The value; a list or dict is copied."""
         return copied(self.value)
 
     @property
@@ -135,7 +135,7 @@ class Constant(Space):
         return canonical_key(value) == self._key
 
     def to_json(self) -> Any:
-        """Return the value itself, but a dict in a wrapper, because a bare one stands for a space."""
+        """Return the value; a dict in a wrapper, because a bare one stands for a space."""
         value = json_value(self.value)
         return {"constant": value} if isinstance(value, dict) else value
 
@@ -147,14 +147,14 @@ class Constant(Space):
 
 
 def as_generator(rng: np.random.Generator | int | None) -> np.random.Generator:
-    """Return the generator itself, or a new one seeded with the number."""
-    import numpy as np  # lazily: a space can be written down without NumPy
+    """Return the generator itself, or a new one with the given seed."""
+    import numpy as np  # lazily: a space can be defined without NumPy
 
     return np.random.default_rng(rng)
 
 
-def explains_arguments(init: Callable[Concatenate[Any, _P], None]) -> Callable[Concatenate[Any, _P], None]:
-    """Make wrong arguments of an ``__init__`` a SpaceError that says what to write."""
+def explain_arguments(init: Callable[Concatenate[Any, _P], None]) -> Callable[Concatenate[Any, _P], None]:
+    """Decorate an ``__init__``: missing or unknown arguments raise a SpaceError with an example."""
     signature = inspect.signature(init)
 
     @functools.wraps(init)

@@ -1,34 +1,75 @@
-"""Domains that hold others: Categorical, List and Dict."""
+"""Domains that contain other domains: Categorical, List and Dict; and spaces from their JSON form.
+
+In JSON, a space is an object with its `type`; a constant is itself, but ``{"constant": {...}}`` if it is a dict::
+
+    {"type": "Dict", "items": [["lr", {"type": "Real", "lower": 0.1, "upper": 1.0, ...}], ["epochs", 5]]}
+"""
 
 from __future__ import annotations
 
 import keyword
 import math
-from collections.abc import Hashable, ItemsView, Iterable, Iterator, KeysView, Mapping, ValuesView
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Hashable, ItemsView, Iterable, Iterator, KeysView, Mapping, ValuesView
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from saccade.errors import SpaceError
-from saccade.space.base import Constant, Space, as_generator, explains_arguments
+from saccade.errors import SpaceError, near_names
+from saccade.space.base import Constant, Space, as_generator, explain_arguments
 from saccade.space.constants import canonical_key, json_value
+from saccade.space.numeric import Bool, Int, Real
 
 if TYPE_CHECKING:
     import numpy as np
     from optuna.distributions import CategoricalDistribution
 
 
-class Categorical(Space):
+class _Sequence(Space):
+    """A row of spaces."""
+
+    members: tuple[Space, ...]
+    _json_field: ClassVar[str]
+
+    @property
+    def data(self) -> tuple[Any, ...]:
+        """The spaces and constants."""
+        return tuple(_unwrapped(member) for member in self.members)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return {"type": type(self).__name__, self._json_field: [member.to_json() for member in self.members]}
+
+    def children(self) -> Iterator[tuple[Hashable, Space]]:
+        """Yield each space with its position."""
+        return iter(enumerate(self.members))
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.data)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.data[index]
+
+    def _arguments(self) -> tuple[Any, ...]:
+        return self.data
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(map(repr, self.members))})"
+
+
+class Categorical(_Sequence):
     """One of several values.
 
     Parameters
     ----------
     *values
-        The choices, the first being the one to try first. A choice may be any object, and also a space (or
-        a list or dict with spaces in it): then the parameters under it exist only where it was chosen.
+        The choices; the first is the default. A choice may be any object, also a space (or a list or dict with
+        spaces in it), whose parameters exist only where it is chosen.
 
     Raises
     ------
     SpaceError
-        If there is no choice, or one twice, or if a single list was given in place of its values.
+        If there is no choice, a repeated choice, or a single list instead of its values.
 
     Examples
     --------
@@ -43,9 +84,9 @@ class Categorical(Space):
     """
 
     usage = 'Categorical("resnet18", "resnet50")'
-    members: tuple[Space, ...]
+    _json_field = "values"
 
-    @explains_arguments
+    @explain_arguments
     def __init__(self, *values: Any) -> None:
         if not values:
             raise SpaceError(f"Categorical has no values. Write for instance {self.usage}.")
@@ -59,14 +100,9 @@ class Categorical(Space):
         for member in members:
             key = canonical_key(_unwrapped(member))
             if key in seen:
-                raise SpaceError(f"Categorical holds {member!r} twice. Leave one out.")
+                raise SpaceError(f"Categorical holds {member!r} twice. Omit one.")
             seen.add(key)
         self._set(members=members)
-
-    @property
-    def data(self) -> tuple[Any, ...]:
-        """The choices."""
-        return tuple(_unwrapped(member) for member in self.members)
 
     @property
     def default(self) -> Any:
@@ -81,10 +117,10 @@ class Categorical(Space):
 
     @property
     def labels(self) -> tuple[bool | int | float | str | None, ...]:
-        """What stands for each choice where only simple values can, as in Optuna.
+        """A simple value for each choice, as Optuna requires.
 
-        The choices themselves if they are strings, finite numbers, bools or None that Python's ``==`` tells
-        apart; else 0, 1, 2, ...
+        The choices themselves if they are strings, finite numbers, bools or None, and different by Python's ``==``;
+        else 0, 1, 2, ...
         """
         values: list[Any] = [m.value if isinstance(m, Constant) else m for m in self.members]
         simple = all(
@@ -94,50 +130,27 @@ class Categorical(Space):
         return tuple(values) if simple and len(set(values)) == len(values) else tuple(range(len(values)))
 
     def sample(self, rng: np.random.Generator | int | None = None) -> Any:
-        """Draw a choice, each as likely as any other, and a value from it if it is a space."""
+        """Draw a choice uniformly, and a value from it if it is a space."""
         generator = as_generator(rng)
         return self.members[int(generator.integers(len(self.members)))].sample(generator)
 
     def to_optuna(self) -> CategoricalDistribution:
-        """Return the Optuna distribution of the choice (see `labels`), without what lies under it."""
+        """Return the Optuna distribution of the choice (see `labels`), without the parameters of its branches."""
         from optuna.distributions import CategoricalDistribution  # lazily: importing Optuna is slow
 
         return CategoricalDistribution(self.labels)
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the JSON form."""
-        return {"type": "Categorical", "values": [member.to_json() for member in self.members]}
-
-    def children(self) -> Iterator[tuple[Hashable, Space]]:
-        """Yield each choice with its position."""
-        return iter(enumerate(self.members))
-
     def __contains__(self, value: object) -> bool:
         return any(value in member for member in self.members)
 
-    def __len__(self) -> int:
-        return len(self.members)
 
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self.data)
-
-    def __getitem__(self, index: int) -> Any:
-        return self.data[index]
-
-    def _arguments(self) -> tuple[Any, ...]:
-        return self.data
-
-    def __repr__(self) -> str:
-        return f"Categorical({', '.join(map(repr, self.members))})"
-
-
-class List(Space):
-    """Several values in a row, each from its own space.
+class List(_Sequence):
+    """A list of values, each from its own space.
 
     Parameters
     ----------
     *spaces
-        Spaces and constants, at will.
+        Spaces and constants.
 
     Examples
     --------
@@ -147,16 +160,11 @@ class List(Space):
     """
 
     usage = "List(Int(16, 64), Int(16, 64))"
-    members: tuple[Space, ...]
+    _json_field = "items"
 
-    @explains_arguments
+    @explain_arguments
     def __init__(self, *spaces: Any) -> None:
         self._set(members=tuple(as_space(space) for space in spaces))
-
-    @property
-    def data(self) -> tuple[Any, ...]:
-        """The spaces and constants."""
-        return tuple(_unwrapped(member) for member in self.members)
 
     @property
     def default(self) -> list[Any]:
@@ -165,21 +173,13 @@ class List(Space):
 
     @property
     def num_configurations(self) -> int | float:
-        """The product over the places."""
+        """The product over the positions."""
         return _product(self.members)
 
     def sample(self, rng: np.random.Generator | int | None = None) -> list[Any]:
         """Draw each value."""
         generator = as_generator(rng)
         return [member.sample(generator) for member in self.members]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the JSON form."""
-        return {"type": "List", "items": [member.to_json() for member in self.members]}
-
-    def children(self) -> Iterator[tuple[Hashable, Space]]:
-        """Yield each space with its position."""
-        return iter(enumerate(self.members))
 
     def __contains__(self, value: object) -> bool:
         return (
@@ -188,41 +188,26 @@ class List(Space):
             and all(part in member for part, member in zip(value, self.members, strict=True))
         )
 
-    def __len__(self) -> int:
-        return len(self.members)
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self.data)
-
-    def __getitem__(self, index: int) -> Any:
-        return self.data[index]
-
-    def _arguments(self) -> tuple[Any, ...]:
-        return self.data
-
-    def __repr__(self) -> str:
-        return f"List({', '.join(map(repr, self.members))})"
-
 
 class Dict(Space):
-    """Several named values, each from its own space: what a whole configuration is drawn from.
+    """Named values, each from its own space: the usual search space.
 
     Parameters
     ----------
     spaces
-        A mapping from keys to spaces and constants. It may have any hashable keys, such as
-        ``"model.name"`` or 1; for JSON they must be strings, numbers, bools or None.
+        A mapping from keys to spaces and constants. Keys may be any hashable objects, such as ``"model.name"`` or 1;
+        for JSON they must be strings, numbers, bools or None.
     **named
-        More of them, by keyword.
+        Further spaces and constants, by keyword.
 
     Raises
     ------
     SpaceError
-        If `spaces` is no mapping, or a key comes twice.
+        If `spaces` is not a mapping, or if a key is repeated.
 
     Notes
     -----
-    ``x in space`` asks whether x is a configuration of the space. For a key, ask ``x in space.keys()``.
+    ``x in space`` checks whether x is a configuration of the space. For a key, use ``x in space.keys()``.
 
     Examples
     --------
@@ -240,11 +225,11 @@ class Dict(Space):
     def __init__(self, spaces: Mapping[Any, Any] | Dict = {}, /, **named: Any) -> None:  # noqa: B006 (only read)
         if not isinstance(spaces, (Mapping, Dict)):
             raise SpaceError(
-                f"Dict: {spaces!r} ({type(spaces).__name__}) is no mapping. Write for instance {self.usage}."
+                f"Dict: {spaces!r} ({type(spaces).__name__}) is not a mapping. Write for instance {self.usage}."
             )
         for key in named:
-            if key in spaces.keys():  # noqa: SIM118 (`in` means something else for our Dict)
-                raise SpaceError(f"Dict: the key {key!r} comes twice, in the mapping and as a keyword.")
+            if key in spaces.keys():  # noqa: SIM118 (`in` checks configurations)
+                raise SpaceError(f"Dict: the key {key!r} is both in the mapping and a keyword. Omit one.")
         items = {**dict(spaces.items()), **named}
         self._set(members={key: as_space(value) for key, value in items.items()})
 
@@ -280,7 +265,7 @@ class Dict(Space):
         return iter(self.members.items())
 
     def keys(self) -> KeysView[Hashable]:
-        """Return the keys, in the order in which they were given."""
+        """Return the keys, in the given order."""
         return self.members.keys()
 
     def values(self) -> ValuesView[Any]:
@@ -317,33 +302,33 @@ class Dict(Space):
 
 
 def as_space(value: Any) -> Space:
-    """Return a space as it is, a list or dict that holds spaces as List or Dict, and all else as a constant.
+    """Convert a value to a space: a list or dict that contains spaces to List or Dict, other values to a constant.
 
     Raises
     ------
     SpaceError
-        If the value is a class of spaces (``Bool`` in place of ``Bool()``), or a set that holds spaces.
+        If the value is a class (``Bool`` instead of ``Bool()``), or a set that contains spaces.
     """
     if isinstance(value, Space):
         return value
     if isinstance(value, type) and issubclass(value, Space):
         raise SpaceError(f"{value.__name__} is a class, not a space. Write for instance {value.usage}.")
-    if not _holds_space(value):
+    if not _contains_space(value):
         return Constant(value)
     if isinstance(value, Mapping):
         return Dict(value)
     if isinstance(value, (list, tuple)):
         return List(*value)
-    raise SpaceError(f"The spaces in {value!r} have no order. Write a list in place of the set.")
+    raise SpaceError(f"The spaces in {value!r} have no order. Write a list instead of the set.")
 
 
-def _holds_space(value: Any) -> bool:
+def _contains_space(value: Any) -> bool:
     if isinstance(value, Mapping):
         value = value.values()
     elif not isinstance(value, (list, tuple, set, frozenset)):
         return False
     return any(
-        isinstance(part, Space) or (isinstance(part, type) and issubclass(part, Space)) or _holds_space(part)
+        isinstance(part, Space) or (isinstance(part, type) and issubclass(part, Space)) or _contains_space(part)
         for part in value
     )
 
@@ -353,7 +338,7 @@ def _unwrapped(member: Space) -> Any:
 
 
 def _product(members: Iterable[Space]) -> int | float:
-    # Asked for first, because a very large int times inf is an OverflowError.
+    # Checked first, because a very large int times inf is an OverflowError.
     counts = [member.num_configurations for member in members]
     return math.inf if math.inf in counts else math.prod(counts)
 
@@ -365,3 +350,67 @@ def _json_key(key: Hashable) -> Any:
             "Use strings, numbers, bools or None as keys."
         )
     return json_value(key)
+
+
+def from_json(obj: Any) -> Space:
+    """Return the space with this JSON form.
+
+    Parameters
+    ----------
+    obj
+        The result of ``space.to_json()``, such as `json.load` reads it.
+
+    Raises
+    ------
+    SpaceError
+        If the object does not describe a space.
+
+    Examples
+    --------
+    >>> space = Dict({"lr": Real(1e-4, 1e-1, log=True), 1: Categorical("a", [1, 2], None)})
+    >>> from_json(space.to_json()) == space
+    True
+    """
+    if not isinstance(obj, dict) or "type" not in obj:
+        raise SpaceError(f"{obj!r} is not the JSON form of a space, which is an object with a 'type'.")
+    fields = dict(obj)
+    kind = fields.pop("type")
+    if not isinstance(kind, str) or kind not in _READERS:
+        near = near_names(str(kind), _READERS) or list(_READERS)
+        raise SpaceError(f"Unknown type of space {kind!r} in JSON. Did you mean {' or '.join(near)}?")
+    try:
+        return _READERS[kind](**fields)
+    except TypeError as error:
+        raise SpaceError(f"{obj!r} is not the JSON form of a {kind}: {error}.") from error
+
+
+def _member(obj: Any) -> Any:
+    """Return a member of a List, Dict or Categorical."""
+    if not isinstance(obj, dict):
+        return obj
+    return obj["constant"] if obj.keys() == {"constant"} else from_json(obj)
+
+
+def _categorical(values: list[Any]) -> Categorical:
+    return Categorical(*(_member(value) for value in values))
+
+
+def _list(items: list[Any]) -> List:
+    return List(*(_member(item) for item in items))
+
+
+def _dict(items: list[Any]) -> Dict:
+    for item in items:
+        if not isinstance(item, list) or len(item) != 2:
+            raise SpaceError(f"{item!r} is not a pair of a key and a space, as the JSON form of a Dict has.")
+    return Dict({key: _member(value) for key, value in items})
+
+
+_READERS: dict[str, Callable[..., Space]] = {
+    "Real": Real,
+    "Int": Int,
+    "Bool": Bool,
+    "Categorical": _categorical,
+    "List": _list,
+    "Dict": _dict,
+}

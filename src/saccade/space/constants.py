@@ -1,4 +1,4 @@
-"""Plain values that stand beside spaces: copied, compared, and written as JSON."""
+"""Copying, comparing and writing the constants of a space and the values of a configuration."""
 
 from __future__ import annotations
 
@@ -10,18 +10,15 @@ from saccade.errors import SpaceError
 
 
 def plain(value: Any) -> Any:
-    """Return `value`, or the Python number or string that a NumPy or torch scalar stands for."""
-    # Asking for the two attributes keeps NumPy and torch unimported here.
+    """Return `value`; a NumPy or torch scalar as a Python number or string."""
+    # By its attributes, so that NumPy and torch need not be imported.
     if getattr(value, "ndim", None) == 0 and callable(getattr(value, "item", None)):
         return value.item()
     return value
 
 
 def copied(value: Any) -> Any:
-    """Copy the lists, tuples, sets and dicts in `value`, and make its scalars plain.
-
-    Other objects are kept as they are. So nobody who changes a configuration changes the space.
-    """
+    """Copy the lists, tuples, sets and dicts in `value`, with plain scalars; other objects are not copied."""
     if type(value) in (list, tuple, set, frozenset):
         return type(value)(copied(part) for part in value)
     if isinstance(value, dict):
@@ -30,11 +27,10 @@ def copied(value: Any) -> Any:
 
 
 def canonical_key(value: Any) -> Hashable:
-    """Return a hashable key that two values share exactly if they are the same configuration.
+    """Return a hashable key, which is equal for equal configurations.
 
-    Lists and tuples are alike, as they are in JSON; the order of a dict does not matter; 1 and 1.0 are
-    alike, but not 1 and ``True``; NaN equals itself. Objects that cannot be hashed are compared by
-    identity.
+    Lists equal tuples, as in JSON; the order of a dict does not matter; 1 equals 1.0 but not ``True``; NaN equals
+    itself. Objects that are not hashable are compared by identity.
 
     Parameters
     ----------
@@ -44,7 +40,7 @@ def canonical_key(value: Any) -> Hashable:
     Returns
     -------
     collections.abc.Hashable
-        The key; good in this process only.
+        The key, valid in this process only.
 
     Examples
     --------
@@ -73,27 +69,26 @@ def canonical_key(value: Any) -> Hashable:
 
 
 def json_value(value: Any) -> Any:
-    """Return `value` as JSON has it (a tuple becomes a list).
+    """Return `value` for JSON (a tuple becomes a list).
 
     Raises
     ------
     SpaceError
-        If it has no JSON form that keeps it: NaN, an infinity, a dict with keys that are not strings, or
-        any other object.
+        If JSON cannot represent it: NaN, an infinity, a dict with keys that are not strings, or another object.
     """
     if value is None or isinstance(value, (bool, int, str)):
         return value
     if isinstance(value, float):
         if math.isfinite(value):
             return value
-        raise SpaceError(f"{value!r} has no JSON form, which knows finite numbers only. Use None instead.")
+        raise SpaceError(f"{value!r} has no JSON form, which has finite numbers only. Use None instead.")
     if isinstance(value, (list, tuple)):
         return [json_value(part) for part in value]
     if isinstance(value, dict):
         for key in value:
             if not isinstance(key, str):
                 raise SpaceError(
-                    f"The constant {value!r} has no JSON form, because its key {key!r} is no string. "
+                    f"The constant {value!r} has no JSON form, because its key {key!r} is not a string. "
                     "Use string keys, or a space.Dict."
                 )
         return {key: json_value(part) for key, part in value.items()}

@@ -4,21 +4,88 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import TYPE_CHECKING, Any, Generic, TypeGuard, TypeVar
 
 from saccade.errors import SpaceError
-from saccade.space.base import Space, as_generator, explains_arguments
+from saccade.space.base import Space, as_generator, explain_arguments
 from saccade.space.constants import plain
 
 if TYPE_CHECKING:
     import numpy as np
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-# Optuna keeps every parameter as a float, which holds all whole numbers up to here and no further.
+# Optuna stores every parameter as a float, which represents all whole numbers up to this one exactly.
 _MAX_INT = 2**53
 
+_Number = TypeVar("_Number", int, float)
 
-class Real(Space):
+
+class _Range(Space, Generic[_Number]):
+    """The numbers between two bounds, both included."""
+
+    lower: _Number
+    upper: _Number
+    log: bool
+    _default: _Number
+
+    @explain_arguments
+    def __init__(self, lower: _Number, upper: _Number, default: _Number | None = None, log: bool = False) -> None:
+        kind, low, high = type(self).__name__, self._checked("lower", lower), self._checked("upper", upper)
+        first = low if default is None else self._checked("default", default)
+        is_log = plain(log)
+        if not isinstance(is_log, bool):
+            raise SpaceError(f"{kind}: log is {is_log!r}; it must be True or False.")
+        if low == high:
+            raise SpaceError(f"{kind}: lower and upper are both {low!r}. For one value, write the value itself.")
+        if low > high:
+            raise SpaceError(f"{kind}: lower ({low!r}) is above upper ({high!r}). Write {kind}({high!r}, {low!r}).")
+        if is_log and low <= 0:
+            raise SpaceError(
+                f"{kind}: lower is {low!r}, but a logarithmic scale (log=True) needs lower > 0. "
+                "Raise the bound, or omit log."
+            )
+        if not low <= first <= high:
+            raise SpaceError(f"{kind}: default ({first!r}) is not between {low!r} and {high!r}.")
+        self._set(lower=low, upper=high, log=is_log, _default=first)
+
+    def _checked(self, name: str, value: Any) -> Any:
+        """Return an argument as a finite float."""
+        value, kind = plain(value), type(self).__name__
+        advice = f"It must be a finite number, as in {self.usage}."
+        if not _is_number(value):
+            raise SpaceError(f"{kind}: {name} is {value!r} ({type(value).__name__}). {advice}")
+        try:
+            number = float(value)
+        except OverflowError:
+            number = math.inf
+        if not math.isfinite(number):
+            raise SpaceError(f"{kind}: {name} is {number}. {advice}")
+        return number
+
+    @property
+    def default(self) -> _Number:
+        """The value to try first."""
+        return self._default
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        bounds = {"lower": self.lower, "upper": self.upper}
+        return {"type": type(self).__name__, **bounds, "default": self._default, "log": self.log}
+
+    def __contains__(self, value: object) -> bool:
+        value = plain(value)
+        return _is_number(value) and self.lower <= value <= self.upper
+
+    def _arguments(self) -> tuple[Any, ...]:
+        return self.lower, self.upper, self._default, self.log
+
+    def __repr__(self) -> str:
+        default = "" if self._default == self.lower else f", default={self._default!r}"
+        log = ", log=True" if self.log else ""
+        return f"{type(self).__name__}({self.lower!r}, {self.upper!r}{default}{log})"
+
+
+class Real(_Range[float]):
     """A real number between two bounds, both included.
 
     Parameters
@@ -26,15 +93,15 @@ class Real(Space):
     lower, upper
         The bounds: finite numbers, ``lower < upper``.
     default
-        The value to try first; `lower` if left out.
+        The value to try first; `lower` if omitted.
     log
-        Draw the logarithm evenly instead of the number, so that every order of magnitude is as likely as
-        any other. It needs ``lower > 0``.
+        Sample uniformly on a logarithmic scale, so that all orders of magnitude are equally likely. Requires
+        ``lower > 0``.
 
     Raises
     ------
     SpaceError
-        If the bounds or the default cannot be.
+        If the bounds or the default are invalid.
 
     Examples
     --------
@@ -46,35 +113,18 @@ class Real(Space):
     """
 
     usage = "Real(1e-4, 1e-1, log=True)"
-    lower: float
-    upper: float
-    log: bool
-    _default: float
-
-    @explains_arguments
-    def __init__(self, lower: float, upper: float, default: float | None = None, log: bool = False) -> None:
-        low = _number(self, "lower", lower)
-        high = _number(self, "upper", upper)
-        first = low if default is None else _number(self, "default", default)
-        self._set(lower=low, upper=high, log=plain(log), _default=first)
-        _check_range(self)
-
-    @property
-    def default(self) -> float:
-        """The value to try first."""
-        return self._default
 
     @property
     def num_configurations(self) -> float:
-        """Infinitely many."""
+        """Infinity."""
         return math.inf
 
     def sample(self, rng: np.random.Generator | int | None = None) -> float:
-        """Draw a number, evenly or log-evenly."""
+        """Draw a number."""
         return self._at(as_generator(rng).random())
 
     def grid(self, num_points: float) -> list[float]:
-        """Return that many evenly (if `log`, log-evenly) spaced numbers with both bounds among them.
+        """Return that many evenly (if `log`, log-evenly) spaced numbers, both bounds included.
 
         A grid of one point is the default.
         """
@@ -89,16 +139,12 @@ class Real(Space):
 
         return FloatDistribution(self.lower, self.upper, log=self.log)
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the JSON form."""
-        return _range_to_json(self)
-
     def _at(self, fraction: float) -> float:
-        """Return the number that lies this fraction of the way from lower to upper."""
+        """Return the number at this fraction of the range."""
         if fraction in (0.0, 1.0):
             return self.upper if fraction else self.lower
         if self.log:
-            # To base 10, so that a grid from 0.01 to 1 has 0.1 in it, not 0.10000000000000002.
+            # To base 10, so that a grid from 0.01 to 1 contains 0.1, not 0.10000000000000002.
             exponent = _between(math.log10(self.lower), math.log10(self.upper), fraction)
             try:
                 value = math.pow(10.0, exponent)
@@ -108,33 +154,23 @@ class Real(Space):
             value = _between(self.lower, self.upper, fraction)
         return min(max(value, self.lower), self.upper)
 
-    def __contains__(self, value: object) -> bool:
-        value = plain(value)
-        return _is_number(value) and self.lower <= value <= self.upper
 
-    def _arguments(self) -> tuple[Any, ...]:
-        return self.lower, self.upper, self._default, self.log
-
-    def __repr__(self) -> str:
-        return _range_repr(self)
-
-
-class Int(Space):
+class Int(_Range[int]):
     """A whole number between two bounds, both included.
 
     Parameters
     ----------
     lower, upper
-        The bounds: whole numbers (3.0 is one), ``lower < upper``, at most 2**53 in size.
+        The bounds: whole numbers (3.0 is one) between -2**53 and 2**53, ``lower < upper``.
     default
-        The value to try first; `lower` if left out.
+        The value to try first; `lower` if omitted.
     log
-        Draw evenly on the logarithmic scale; needs ``lower > 0``.
+        Sample uniformly on a logarithmic scale. Requires ``lower > 0``.
 
     Raises
     ------
     SpaceError
-        If the bounds or the default cannot be.
+        If the bounds or the default are invalid.
 
     Examples
     --------
@@ -145,35 +181,26 @@ class Int(Space):
     """
 
     usage = "Int(1, 10)"
-    lower: int
-    upper: int
-    log: bool
-    _default: int
 
-    @explains_arguments
-    def __init__(self, lower: int, upper: int, default: int | None = None, log: bool = False) -> None:
-        low = _whole_number(self, "lower", lower)
-        high = _whole_number(self, "upper", upper)
-        first = low if default is None else _whole_number(self, "default", default)
-        self._set(lower=low, upper=high, log=plain(log), _default=first)
-        _check_range(self)
-
-    @property
-    def default(self) -> int:
-        """The value to try first."""
-        return self._default
+    def _checked(self, name: str, value: Any) -> int:
+        if not super()._checked(name, value).is_integer():
+            raise SpaceError(f"Int: {name} is {value!r}, which is not a whole number. Round it, or use Real.")
+        whole = int(plain(value))  # from the value itself, because a float has only 53 bits
+        if abs(whole) > _MAX_INT:
+            raise SpaceError(f"Int: {name} is {value!r}. It must lie between -2**53 and 2**53.")
+        return whole
 
     @property
     def num_configurations(self) -> int:
-        """How many whole numbers there are."""
+        """The number of whole numbers in the range."""
         return self.upper - self.lower + 1
 
     def sample(self, rng: np.random.Generator | int | None = None) -> int:
-        """Draw a whole number, evenly or log-evenly."""
+        """Draw a whole number."""
         generator = as_generator(rng)
         if not self.log:
             return int(generator.integers(self.lower, self.upper, endpoint=True))
-        # Each number n owns the stretch from n - 0.5 to n + 0.5, as in Optuna.
+        # Each number n stands for the interval from n - 0.5 to n + 0.5, as in Optuna.
         low, high = math.log(self.lower - 0.5), math.log(self.upper + 0.5)
         drawn = round(math.exp(_between(low, high, generator.random())))
         return min(max(drawn, self.lower), self.upper)
@@ -181,7 +208,7 @@ class Int(Space):
     def grid(self, num_points: float) -> Iterable[int]:
         """Return all numbers if they are at most that many, else evenly spaced ones, rounded and distinct.
 
-        Both bounds are among them; a grid of one point is the default.
+        Both bounds are included; a grid of one point is the default.
         """
         if num_points >= self.num_configurations:
             return range(self.lower, self.upper + 1)
@@ -196,19 +223,8 @@ class Int(Space):
 
         return IntDistribution(self.lower, self.upper, log=self.log)
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the JSON form."""
-        return _range_to_json(self)
-
     def __contains__(self, value: object) -> bool:
-        value = plain(value)
-        return _is_number(value) and self.lower <= value <= self.upper and value == int(value)
-
-    def _arguments(self) -> tuple[Any, ...]:
-        return self.lower, self.upper, self._default, self.log
-
-    def __repr__(self) -> str:
-        return _range_repr(self)
+        return super().__contains__(value) and float(plain(value)).is_integer()
 
 
 class Bool(Space):
@@ -235,7 +251,7 @@ class Bool(Space):
     usage = "Bool(default=True)"
     _default: bool
 
-    @explains_arguments
+    @explain_arguments
     def __init__(self, default: bool = False) -> None:
         default = plain(default)
         if not isinstance(default, bool):
@@ -253,11 +269,11 @@ class Bool(Space):
         return 2
 
     def sample(self, rng: np.random.Generator | int | None = None) -> bool:
-        """Toss a fair coin."""
+        """Draw True or False with equal probability."""
         return bool(as_generator(rng).integers(2))
 
     def grid(self, num_points: float = 2) -> tuple[bool, bool]:  # noqa: ARG002
-        """Return False and True, however many points are asked for."""
+        """Return False and True for any number of points."""
         return False, True
 
     def to_optuna(self) -> CategoricalDistribution:
@@ -285,62 +301,5 @@ def _is_number(value: Any) -> TypeGuard[int | float]:
 
 
 def _between(low: float, high: float, fraction: float) -> float:
-    """Return the point between two numbers, where high - low may be more than a float can hold."""
+    """Interpolate between two numbers whose difference may overflow a float."""
     return low * (1 - fraction) + high * fraction
-
-
-def _number(space: Space, name: str, value: Any) -> float:
-    value, kind = plain(value), type(space).__name__
-    advice = f"It must be a finite number, as in {space.usage}."
-    if not _is_number(value):
-        raise SpaceError(f"{kind}: {name} is {value!r} ({type(value).__name__}). {advice}")
-    try:
-        number = float(value)
-    except OverflowError:
-        number = math.inf
-    if not math.isfinite(number):
-        raise SpaceError(f"{kind}: {name} is {number}. {advice}")
-    return number
-
-
-def _whole_number(space: Space, name: str, value: Any) -> int:
-    number = _number(space, name, value)
-    if not number.is_integer():
-        raise SpaceError(f"Int: {name} is {value!r}, which is no whole number. Round it, or use Real.")
-    whole = int(plain(value))  # from the value itself, because a float has only 53 bits
-    if abs(whole) > _MAX_INT:
-        raise SpaceError(f"Int: {name} is {value!r}. It must lie between -2**53 and 2**53.")
-    return whole
-
-
-def _check_range(space: Real | Int) -> None:
-    kind, lower, upper = type(space).__name__, space.lower, space.upper
-    if not isinstance(space.log, bool):
-        raise SpaceError(f"{kind}: log is {space.log!r}; it must be True or False.")
-    if lower == upper:
-        raise SpaceError(f"{kind}: lower and upper are both {lower!r}. For one value, write the value itself.")
-    if lower > upper:
-        raise SpaceError(f"{kind}: lower ({lower!r}) is above upper ({upper!r}). Write {kind}({upper!r}, {lower!r}).")
-    if space.log and lower <= 0:
-        raise SpaceError(
-            f"{kind}: lower is {lower!r}, but a logarithmic scale (log=True) needs lower > 0. "
-            "Raise the bound, or leave log out."
-        )
-    if not lower <= space.default <= upper:
-        raise SpaceError(f"{kind}: default ({space.default!r}) is not between {lower!r} and {upper!r}.")
-
-
-def _range_to_json(space: Real | Int) -> dict[str, Any]:
-    return {
-        "type": type(space).__name__,
-        "lower": space.lower,
-        "upper": space.upper,
-        "default": space.default,
-        "log": space.log,
-    }
-
-
-def _range_repr(space: Real | Int) -> str:
-    default = "" if space.default == space.lower else f", default={space.default!r}"
-    log = ", log=True" if space.log else ""
-    return f"{type(space).__name__}({space.lower!r}, {space.upper!r}{default}{log})"
