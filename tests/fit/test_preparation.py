@@ -29,7 +29,7 @@ def prepare(tmp_path: Path) -> Callable[..., tuple[PreparedData, list[Event]]]:
             "holdout_frac": 0.25,
             "random_state": 0,
             "seconds_left": None,
-            "tell": events.append,
+            "notify": events.append,
             **changes,
         }
         examples = [None if part is None else read_labelled_examples(part, "label") for part in (frame, tuning)]

@@ -359,7 +359,7 @@ class TestResume:
     def test_resume_without_a_search_starts_one_with_a_warning(self, tmp_path, capsys):
         result = quiet(epochs, path=tmp_path / "run", resume=True, verbosity=1)
         assert len(result.trials) == 8
-        assert "there is nothing to resume" in capsys.readouterr().err
+        assert "contains no search to resume" in capsys.readouterr().err
 
     def test_a_finished_search_may_have_more_trials(self, tmp_path):
         path, calls = tmp_path / "run", []

@@ -52,7 +52,7 @@ def prepare_data(
     most_images: float = math.inf,
     random_state: int | None,
     seconds_left: Callable[[], float] | None,
-    tell: Listener,
+    notify: Listener,
 ) -> PreparedData:
     """Decode all images into a store, and hold out validation images unless they are given.
 
@@ -81,7 +81,7 @@ def prepare_data(
         Seed of the sample and of the split.
     seconds_left : callable or None
         Decoding stops when it returns 0 or less; the remaining images are not used.
-    tell : callable
+    notify : callable
         Receives progress, and warnings about images that are left out.
 
     Raises
@@ -109,11 +109,11 @@ def prepare_data(
         channels=channels,
         deadline=seconds_left,
         order=order,
-        on_progress=lambda done, total: tell(Progressed("decoding images", done, total)),
-        on_wait=lambda: tell(Progressed("waiting for a run that decodes the same images", 0, len(images))),
-        warn=lambda text: tell(Warned(text)),
+        on_progress=lambda done, total: notify(Progressed("decoding images", done, total)),
+        on_wait=lambda: notify(Progressed("waiting for a run that decodes the same images", 0, len(images))),
+        warn=lambda text: notify(Warned(text)),
     )
-    _warn_of_missing(store, images, folder.with_name(UNREADABLE), tell, len(order))
+    _warn_of_missing(store, images, folder.with_name(UNREADABLE), notify, len(order))
     usable = np.flatnonzero(store.readable)
     in_train, in_val = usable[usable < len(train)], usable[usable >= len(train)]
     if not len(in_train):
@@ -132,7 +132,7 @@ def prepare_data(
     # Shuffled, so that a validation that the time limit cuts short uses a random sample.
     in_val = np.random.default_rng(0).permutation(in_val)
     seconds = time.perf_counter() - start_s
-    tell(DataReady(len(in_train), len(in_val), len(problem.classes), len(images) - len(usable), seconds))
+    notify(DataReady(len(in_train), len(in_val), len(problem.classes), len(images) - len(usable), seconds))
     train_split, val_split = (
         Split(part, problem.encode(labels.iloc[part]), None if weights is None else weights[part])
         for part in (in_train, in_val)
@@ -141,7 +141,7 @@ def prepare_data(
 
 
 def _warn_of_missing(
-    store: ImageStore, images: Sequence[ImageLike], listing: Path, tell: Listener, num_selected: int
+    store: ImageStore, images: Sequence[ImageLike], listing: Path, notify: Listener, num_selected: int
 ) -> None:
     """Warn about unreadable images with their reasons, and about images that the time limit left out."""
     if store.errors:
@@ -152,14 +152,14 @@ def _warn_of_missing(
             pd.DataFrame(named, columns=["image", "reason"]).to_csv(listing, index=False)
             more = [f"  … and {len(lines) - num_shown} more, all of them listed in {listing}"]
         head = f"{len(lines)} of {len(images)} images cannot be read and are left out:"
-        tell(Warned("\n".join([head, *lines[:num_shown], *more])))
+        notify(Warned("\n".join([head, *lines[:num_shown], *more])))
     if not store.skipped:
         return
     if len(images) - len(store.skipped) >= num_selected:
         what = f"{len(images)} images are too many for the time limit; {num_selected} of them are used"
     else:
         what = f"the time limit left no time to decode {len(store.skipped)} of {len(images)} images; they are not used"
-    tell(Warned(f"{what}. Increase time_limit to use more"))
+    notify(Warned(f"{what}. Increase time_limit to use more"))
 
 
 def _name(image: ImageLike, index: int) -> str:

@@ -103,7 +103,7 @@ def longest_training(space: Dict) -> int:
     return int(max(choices(space, "epochs")))
 
 
-def make_image_executor(request: FitRequest, tell: Listener) -> Executor:
+def make_image_executor(request: FitRequest, notify: Listener) -> Executor:
     """Return the executor, whose workers start at once; requests beyond this machine are warnings."""
     settings, num_trials = request.settings, request.num_trials
     num_configurations = request.space.num_configurations
@@ -114,7 +114,7 @@ def make_image_executor(request: FitRequest, tell: Listener) -> Executor:
         settings.nthreads_per_trial,
         settings.ngpus_per_trial,
         num_trials=num_trials,
-        warn=lambda text: tell(Warned(text)),
+        warn=lambda text: notify(Warned(text)),
     )
     return make_executor(settings.executor, PRELOAD, slots, num_trials=num_trials, time_limit_s=request.time_limit_s)
 

@@ -91,7 +91,7 @@ class Search:
         with ProgressDisplay(self.verbosity, self.metric) as display, contextlib.ExitStack() as stack:
             listeners: list[Listener] = [display, *self.trackers]
 
-            def tell(event: Event) -> None:
+            def notify(event: Event) -> None:
                 for listener in listeners if log is None else [log, *listeners]:
                     listener(event)
 
@@ -109,9 +109,9 @@ class Search:
             )
             study.listeners += [FunctionCheckpointKeeper(study.trials), _MetricCheck(study)]
             display.recall(study.trials)
-            tell(RunStarted(str(self.path or ""), self.num_trials, self.time_limit_s))
+            notify(RunStarted(str(self.path or ""), self.num_trials, self.time_limit_s))
             if self.resume and not is_resumed:
-                tell(Warned(f"{self.path} contains no search to resume; a new search starts"))
+                notify(Warned(f"{self.path} contains no search to resume; a new search starts"))
             if log is not None:
                 tracker = OptunaTracker(folder / JOURNAL, study.trials, self.searcher.space)
                 study.listeners.append(stack.enter_context(tracker))
@@ -121,7 +121,7 @@ class Search:
                 raise self._interrupted(study) from None
             best = study.best_trial
             score = None if best is None or best.best_report is None else best.best_report.score
-            tell(RunFinished(None if best is None else best.number, score, deadline.elapsed_s()))
+            notify(RunFinished(None if best is None else best.number, score, deadline.elapsed_s()))
             return TuneResult.of(study.trials, self.metric, self.mode, self.path)
 
     def _interrupted(self, study: Study) -> TuningInterrupted:
