@@ -169,8 +169,8 @@ class TestArguments:
         ("options", "error", "message"),
         [
             ({"num_trials": None}, HyperparameterError, "the search would never end"),
-            ({"num_trials": 0}, HyperparameterError, "num_trials was given 0; expected a whole number"),
-            ({"time_limit": -1}, HyperparameterError, "time_limit was given -1; expected a number of seconds"),
+            ({"num_trials": 0}, HyperparameterError, "num_trials was given 0; expected a whole number, 1 or more"),
+            ({"time_limit": -1}, HyperparameterError, "time_limit was given -1; expected a number of seconds above 0"),
             ({"trial_time_limit": "1h"}, HyperparameterError, "trial_time_limit was given '1h'"),
             ({"max_epochs": 1.5}, HyperparameterError, "max_epochs was given 1.5"),
             ({"target_score": math.nan}, HyperparameterError, "target_score was given nan"),

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from saccade.checks import whole_number
+from saccade.checks import real_number, whole_number
 from saccade.errors import HyperparameterError, UnknownNameError
 from saccade.executor import Executor, WorkerSlot, local_slots, make_executor, num_usable_cpus
 from saccade.scheduler import SCHEDULERS, make_scheduler
@@ -15,7 +15,6 @@ from saccade.scheduler.base import Scheduler
 from saccade.searcher import GridSearcher, make_searcher
 from saccade.searcher.base import Searcher
 from saccade.space import Dict
-from saccade.space.constants import plain
 
 Mode = Literal["max", "min"]
 MODES = ("max", "min")
@@ -25,40 +24,31 @@ RESERVED = ("epoch", "checkpoint")
 
 
 def check_metric(metric: Any, mode: Any) -> None:
-    """Check the metric and the mode.
-
-    Raises
-    ------
-    HyperparameterError
-        If the metric is not the name of a metric.
-    UnknownNameError
-        If there is no such mode.
-    """
+    """Raise a HyperparameterError or UnknownNameError for an invalid metric or mode."""
     if not isinstance(metric, str) or not metric or metric in RESERVED:
         raise HyperparameterError(
-            f"metric was given {metric!r}; expected the keyword with which train_fn reports its score: 'accuracy' for "
-            "report(epoch=…, accuracy=…)"
+            f"metric was given {metric!r}; expected the keyword by which train_fn reports its score, such as "
+            "'accuracy' for report(epoch=…, accuracy=…)"
         )
     if mode not in MODES:
         raise UnknownNameError.of("mode", mode, MODES)
 
 
-def number(name: str, value: Any, *, is_duration: bool = False) -> float | None:
-    """Return a finite number, or a duration in seconds above 0; None stays None.
+def whole(name: str, value: Any) -> int | None:
+    """Return a whole number of at least 1, or None; raise a HyperparameterError for other values."""
+    return None if value is None else whole_number(name, value)
 
-    Raises
-    ------
-    HyperparameterError
-        If the value is something else.
-    """
-    given = plain(value)
-    if given is None:
+
+def seconds(name: str, value: Any) -> float | None:
+    """Return a number of seconds above 0, or None; raise a HyperparameterError for other values."""
+    return None if value is None else real_number(name, value, "a number of seconds above 0, or None", above=0)
+
+
+def score(name: str, value: Any) -> float | None:
+    """Return a finite number, or None; raise a HyperparameterError for other values."""
+    if value is None:
         return None
-    is_number = isinstance(given, (int, float)) and not isinstance(given, bool)
-    if is_number and (given > 0 if is_duration else math.isfinite(given)):
-        return float(given)
-    expected = "a number of seconds above 0" if is_duration else "a finite number"
-    raise HyperparameterError(f"{name} was given {value!r}; expected {expected}, or None")
+    return real_number(name, value, "a finite number, or None", above=-math.inf, below=math.inf)
 
 
 def searcher_of(
@@ -134,7 +124,7 @@ def executor_of(executor: str | Executor, num_workers: Any, num_trials: int | No
     HyperparameterError
         If `num_workers` is given together with ``"inline"`` or with an instance.
     """
-    num_workers = 1 if num_workers is None else whole_number("num_workers", num_workers)
+    num_workers = whole("num_workers", num_workers) or 1
     if num_workers > 1 and not isinstance(executor, str):
         raise HyperparameterError(
             f"num_workers is {num_workers}, but executor is an instance with its own workers. Leave one of them out."

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from saccade.checks import whole_number
 from saccade.deadline import Deadline
 from saccade.errors import HyperparameterError
 from saccade.executor import Executor, use_executor
@@ -152,11 +151,11 @@ def tune(
     >>> abs(result.best_config["x"] - 0.7) < 0.2
     True
     """
-    time_limit = arguments.number("time_limit", time_limit, is_duration=True)
+    time_limit = arguments.seconds("time_limit", time_limit)
     deadline = Deadline(time_limit)
     arguments.check_metric(metric, mode)
-    num_trials = None if num_trials is None else whole_number("num_trials", num_trials)
-    max_epochs = None if max_epochs is None else whole_number("max_epochs", max_epochs)
+    num_trials = arguments.whole("num_trials", num_trials)
+    max_epochs = arguments.whole("max_epochs", max_epochs)
     if resume and path is None:
         raise HyperparameterError("resume=True continues the search in path, but path is None. Pass path=…")
     called = CalledFunction(train_fn, metric)
@@ -164,7 +163,7 @@ def tune(
     made_scheduler = arguments.scheduler_of(scheduler, max_epochs, scheduler_options)
     arguments.check_ends(made_searcher, num_trials, time_limit)
     callbacks = check_callbacks(callbacks)
-    trial_time_limit = arguments.number("trial_time_limit", trial_time_limit, is_duration=True)
+    trial_time_limit = arguments.seconds("trial_time_limit", trial_time_limit)
     made = arguments.executor_of(executor, num_workers, num_trials)
     with use_executor(executor, made) as made_executor, connected(callbacks) as trackers:
         made_executor.trainable = FunctionTrainable(called, metric, is_minimized=mode == "min", max_epochs=max_epochs)
@@ -177,7 +176,7 @@ def tune(
             num_trials,
             time_limit,
             trial_time_limit,
-            arguments.number("target_score", target_score),
+            arguments.score("target_score", target_score),
             None if path is None else Path(path).expanduser().absolute(),
             resume,
             verbosity,
