@@ -41,7 +41,7 @@ def explain(
 ) -> None:
     """Draw why images get their labels: where the network looks, and the training images most like each.
 
-    Images that cannot be read are told as such; only when all of them cannot is that an error.
+    Unreadable images are listed; it is an error only if all of them are unreadable.
     """
     from saccade.cli.inputs import is_table, read_files, read_splits
     from saccade.predictor import ImagePredictor
