@@ -1,1 +1,1 @@
-"""Measurements that the project's claims rest on; each is run as ``python -m benchmarks.NAME``."""
+"""Measurements behind the claims of the project; each runs as ``python -m benchmarks.NAME``."""

@@ -1,8 +1,8 @@
-"""The arithmetic that a training cannot do without, and nothing else: what everything is measured against.
+"""The minimal arithmetic of a training, as a reference for everything else.
 
-Batches lie in memory already, as bytes. A step is to normalise a batch, forward, loss, backward, and the optimizer;
-judging is to normalise and forward. What the recipe does not train is not trained here either.
-The numerics are the fastest, measured with all the time that this takes.
+Batches are in memory already, as bytes. A step normalises a batch, then runs forward, loss, backward and the optimizer;
+validation normalises and runs forward. Layers that the recipe freezes are frozen here too. The numerics are the
+fastest, measured without a limit on the time for that.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def make_task(
     num_images: int | None = None,
     weights: str | None = None,
 ) -> ImageTask:
-    """Return the task that a fit of these photos would train, its images decoded."""
+    """Return the task that a fit of these photos would train, with decoded images."""
     space = recipe_space(config)
     examples = read_labelled_examples(photos_of(photos, num_images), "label")
     assert examples.labels is not None
@@ -79,7 +79,7 @@ class Arithmetic:
         self._classifier = classifier = new_classifier(recipe, task.problem, default, task.weights)
         self._problem, self._spec = task.problem, classifier.blueprint.input
         self.network, self._recipe = classifier.network, recipe
-        self._optimizer = make_optimizer(self.network, recipe)  # which says what is not trained
+        self._optimizer = make_optimizer(self.network, recipe)  # which determines the frozen layers
         train_mode(self.network, recipe)
         self.training, self.inference = choose_for_trial(classifier, recipe, _MANY_STEPS, VAL_BATCH_SIZE)
         classifier.use(self.training, self.inference)
@@ -97,19 +97,19 @@ class Arithmetic:
         )
 
     def begin_training(self) -> None:
-        """Put the network into the mode for `step`, if it is not in it."""
+        """Switch the network to the mode for `step`, if necessary."""
         if self._is_training is not True:
             train_mode(self.network, self._recipe)
             self._is_training = True
 
     def begin_predicting(self) -> None:
-        """Put the network into the mode for `predict`, if it is not in it."""
+        """Switch the network to the mode for `predict`, if necessary."""
         if self._is_training is not False:
             self.network.eval()
             self._is_training = False
 
     def train_s(self) -> float:
-        """Return the seconds that a pass over the training images takes."""
+        """Return the seconds of a pass over the training images."""
         self.begin_training()
         wait(self.training.device)
         start_s = time.perf_counter()
@@ -119,7 +119,7 @@ class Arithmetic:
         return time.perf_counter() - start_s
 
     def val_s(self) -> float:
-        """Return the seconds that it takes to judge the validation images."""
+        """Return the seconds of a pass over the validation images."""
         self.begin_predicting()
         wait(self.training.device)
         start_s = time.perf_counter()
@@ -152,7 +152,7 @@ class Arithmetic:
 def _batches(
     task: ImageTask, split: Split, transform: Any, batch_size: int, device: torch.device
 ) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Return bytes in the memory order in which batches come from a store, with targets."""
+    """Return bytes in the memory order of batches from a store, with targets."""
     batches = []
     for rows in np.array_split(np.arange(len(split.indices)), math.ceil(len(split.indices) / batch_size)):
         images = [transform(task.store[int(split.indices[row])]).permute(1, 2, 0) for row in rows]
@@ -162,13 +162,13 @@ def _batches(
 
 
 def wait(device: torch.device) -> None:
-    """Wait until a GPU has done what it was asked for."""
+    """Wait until a GPU has completed its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def trials_s(pass_s: list[float], num_trials: int) -> float:
-    """Return the seconds of so many trials: the first as it was, and the others without what is done only once.
+    """Return the seconds of several trials: the first as measured, the others without one-time costs.
 
     Parameters
     ----------

@@ -1,15 +1,15 @@
-"""What coordination costs: studies of trials that do nothing, with event log and Optuna tracker on.
+"""The cost of coordination: studies whose trials do nothing, with an event log.
 
     python -m benchmarks.coordination [--trials 100 1000 10000] [--searcher auto gp tpe] [--json OUT] [--ray]
 
-A *report* is all that the study does between a worker's report and its answer; a *proposal* is all that it does to find
-a worker's next job and to write it down, the searcher's suggestion included. Both are timed in the coordinating
-process. `auto` is the searcher with the learned portfolio, which also thinks in reports, and has a day for the search;
-`auto-any` is what "auto" is for any function; the Gaussian process is the slowest of the others. The column ms/trial is
-the time of the whole search by the number of its trials, with what executor and trainable take. Where it grows with the
-number of trials, coordination grows faster than linearly. The next one is what share of the wall time that is in a
-search whose trials take 3 s. The last is how long it takes to go on with a search that has all of these trials: the
-event log is read, and searcher and scheduler learn from it.
+A *report* is all work of the study between a worker's report and the decision; a *proposal* is all work to find and
+record the next job of a worker, including the searcher's suggestion. Both are timed in the coordinating process. `auto`
+is the searcher with the learned portfolio, which also computes in reports, with a day for the search; `auto-any` is
+"auto" for any function; the Gaussian process is the slowest of the others. The column ms/trial is the time of the whole
+search divided by the number of trials, including executor and trainable. If it grows with the number of trials,
+coordination grows faster than linearly. The next column is the fraction of the wall time that this is in a search whose
+trials take 3 s. The last is the time to resume a search with all of these trials: the event log is read, and searcher
+and scheduler observe it.
 
 The targets: at most 5 ms a report and 25 ms a proposal at 1,000 trials, below 1 % of the wall time for trials of 3 s,
 and a search of ten times as many trials takes about ten times as long.
@@ -60,7 +60,7 @@ MAX_TRIALS = 1000
 """More would tell nothing new of a worker process, and take minutes with a Gaussian process, unless asked for."""
 
 TRIAL_S = 3.0
-"""How long a trial takes whose coordination is told as a share of its time."""
+"""Length of a trial for which coordination is reported as a fraction of its time."""
 
 NETWORKS = {
     "resnet18": NetworkDescription(11.7e6, top1=0.70),
@@ -70,7 +70,7 @@ NETWORKS = {
 
 
 class Nothing(Trainable):
-    """Reports three epochs without training any; the file that it names as a checkpoint is itself."""
+    """Reports three epochs without training; the file that it names as a checkpoint is itself."""
 
     def train(self, job: Job, report: Reporter) -> str:
         """Report."""
@@ -86,7 +86,7 @@ class Nothing(Trainable):
 
 @dataclass
 class Cost:
-    """What one search cost, in milliseconds."""
+    """The cost of one search, in milliseconds."""
 
     executor: str
     searcher: str
@@ -102,13 +102,13 @@ class Cost:
 
     @property
     def share(self) -> float:
-        """The part of the wall time that coordination takes in a search whose trials take `TRIAL_S`."""
+        """The fraction of the wall time for coordination, in a search whose trials take `TRIAL_S`."""
         trial_s = self.trial_ms / 1000
         return trial_s / (TRIAL_S + trial_s)
 
 
 class TimedStudy(Study):
-    """Keeps how long it takes to answer reports, and to find jobs."""
+    """Records the time to answer reports and to find jobs."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -179,7 +179,7 @@ def measure(executor: str, searcher: str, scheduler: str, num_trials: int) -> Co
 
 
 def measure_ray(num_trials: int = 8) -> float:
-    """Return the seconds that Ray Tune takes for a trial of an empty function, its start not counted."""
+    """Return the seconds of Ray Tune for a trial of an empty function, without its start."""
     import ray
     from ray import tune
 
@@ -213,7 +213,7 @@ def print_costs(costs: list[Cost]) -> None:
 
 
 def growth(costs: list[Cost]) -> dict[str, float]:
-    """Return how many times as much a trial costs in the longest search as in one of 1,000 trials, or the shortest."""
+    """Return the cost of a trial in the longest search over that in one of 1,000 trials, or the shortest."""
     ratios = {}
     for key in dict.fromkeys((cost.executor, cost.searcher, cost.scheduler) for cost in costs):
         series = [cost for cost in costs if (cost.executor, cost.searcher, cost.scheduler) == key]
@@ -225,13 +225,13 @@ def growth(costs: list[Cost]) -> dict[str, float]:
 
 
 def main() -> None:
-    """Measure, print, and write what was measured."""
+    """Measure, print and write the results."""
     parser = argparse.ArgumentParser(description="What coordination costs, with trials that do nothing.")
     parser.add_argument("--trials", type=int, nargs="+", default=[100, 1000, 10_000], help="numbers of trials")
-    parser.add_argument("--searcher", nargs="+", help="each with each scheduler; some pairs unless given")
+    parser.add_argument("--searcher", nargs="+", help="searchers, each with each scheduler; default: some pairs")
     parser.add_argument("--scheduler", nargs="+", default=["fifo", "asha"])
     parser.add_argument("--executor", nargs="+", default=list(EXECUTORS), choices=list(EXECUTORS))
-    parser.add_argument("--json", type=Path, help="a file for the figures")
+    parser.add_argument("--json", type=Path, help="file for the measurements")
     parser.add_argument("--ray", action="store_true", help="time Ray Tune as well, if it is installed")
     given = parser.parse_args()
     pairs = PAIRS

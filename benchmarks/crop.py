@@ -1,9 +1,9 @@
-"""What a network should see of an image: accuracy by how much of the shorter side the central crop leaves.
+"""Accuracy by the part of the shorter side that the central crop keeps.
 
     python -m benchmarks.crop --data DIR --weights DIR [--crops 1.0 0.875] [--folds 5] [--seed 0] [--json OUT]
 
-For each network in the folder of weights, a logistic regression on its frozen features, as a probe fits it, by
-cross-validation over all images of the data set (those in `test/` included), and the mean of all networks' probes.
+For each network in the folder of weights, a logistic regression on its frozen features, fitted as a linear probe, by
+cross-validation over all images of the data set (including `test/`), and the average of the probes of all networks.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def features(paths: list[str], network: str, crop_pct: float, weights: Path, pro
 
 
 def cross_validated(x: np.ndarray, targets: np.ndarray, fold: np.ndarray, problem: Problem) -> np.ndarray:
-    """Return probabilities for each image from a probe that has not seen it."""
+    """Return out-of-fold probabilities of a probe for each image."""
     found = np.zeros((len(x), problem.num_outputs), np.float32)
     for number in range(int(fold.max()) + 1):
         seen, here = np.flatnonzero(fold != number), np.flatnonzero(fold == number)
@@ -82,11 +82,11 @@ def main(argv: list[str] | None = None) -> None:
     """Measure, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="with a folder for each class in train/, and test/")
-    parser.add_argument("--weights", type=Path, required=True, help="a folder of safetensors files")
+    parser.add_argument("--weights", type=Path, required=True, help="folder of safetensors files")
     parser.add_argument("--crops", type=float, nargs="+", default=[1.0, 0.875], help="values of crop_pct")
     parser.add_argument("--folds", type=int, default=5)
-    parser.add_argument("--seed", type=int, default=0, help="of the folds")
-    parser.add_argument("--json", type=Path, help="a file for all figures")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the folds")
+    parser.add_argument("--json", type=Path, help="file for all measurements")
     given = parser.parse_args(argv)
     figures = accuracies(given)
     write_json(given.json, given, figures)

@@ -1,4 +1,4 @@
-"""Recorded fine-tuning runs: how they are read, and how the portfolio describes them."""
+"""Recorded fine-tuning runs: reading, and their description for the portfolio."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _NETWORKS: dict[str, tuple[float, int, float, int, str, str]] = {
     "xcit_small_12_p8_384_dist": (26.2, 384, 85.1, 0, "transformer", "xcit"),
 }
 NUM_EPOCHS = 50
-"""What each recorded run asked for; many ended earlier."""
+"""Number of epochs requested in each recorded run; many ended earlier."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class CurvesDataset:
         return min(float(curve.scores.max()) for curve in self.curves.values())
 
     def regret(self, seen: float | None) -> float:
-        """Return how far the best accuracy that was seen is from the best, 0 to 1; 1 when nothing was seen."""
+        """Return the regret of the best accuracy seen, 0 to 1; 1 if nothing was seen."""
         if seen is None:
             return 1.0
         return (self.best - max(seen, self.lowest)) / (self.best - self.lowest)
@@ -126,13 +126,13 @@ class Curves:
         return cls(datasets, configs)
 
     def describe(self, config_id: str) -> Description:
-        """Return a recorded configuration as the portfolio sees it."""
+        """Return a recorded configuration in the form of the portfolio."""
         row: dict[str, Any] = self.configs.loc[config_id].to_dict()
         return Description(network_of(str(row["model"])), _hyperparameters(row), NUM_EPOCHS)
 
 
 def network_of(name: str) -> NetworkDescription:
-    """Return what is known of a network of the recordings."""
+    """Return the description of a network of the recordings."""
     params, size, top1, pretraining, kind, family = _NETWORKS[name]
     return NetworkDescription(params * 1e6, size, top1 / 100, pretraining, kind, family)
 

@@ -1,20 +1,20 @@
-"""How near a fit comes to the arithmetic that it needs: its seconds over those of the bare forward, backward and step.
+"""The time of a fit over that of the arithmetic it needs: the bare forward and backward passes and optimizer steps.
 
     python -m benchmarks.efficiency [--data DIR --weights DIR] [--networks resnet18 vit_tiny_patch16_224] [--sizes 224]
                                     [--trials 8] [--epochs 2] [--num-images 1000] [--rounds 3] [--json OUT]
 
-*cold* is a fit of one trial in a new process with an empty cache: it decodes the images, and measures its numerics.
-*warm* is another one after that, and *search* one of several trials. The bare arithmetic (`benchmarks.arithmetic`) runs
-in a process of its own before and after these, in the same round, so that a busy machine slows all alike. What is
-imported is not counted; `benchmarks.startup` tells that.
+*cold* is a fit of one trial in a new process with an empty cache: it decodes the images and measures its numerics.
+*warm* is another one after that, and *search* is one of several trials. The bare arithmetic (`benchmarks.arithmetic`)
+runs in its own process before and after these, in the same round, so that a busy machine slows all of them. Imports are
+not counted; `benchmarks.startup` measures them.
 
-Below each line of ratios stands where the time went, as parts of the bare arithmetic's: from the run's events. What
-is more than the arithmetic is *training* (the optimizer's schedule, augmentation in a thread beside, waiting for data)
-and *judging* less the arithmetic, and all the others. The ratio *cpu* is of seconds of all cores together: it tells
-less of a machine with several cores, but is right on a busy one too.
+Below each line of ratios is the time of each part of the fit, over that of the bare arithmetic, from the run's events.
+The excess consists of *training* (the schedule, augmentation in a thread, waiting for data) and *validation*, both
+minus the arithmetic, and all other parts. The ratio *cpu* uses the seconds of all cores together: it is less
+informative on a machine with several cores, but correct on a busy one.
 
-Without `--data` the photos are smooth noise of 500 by 375 pixels, and without `--weights` networks start from random
-numbers. The targets: 1.10 warm, 1.05 for a search of eight, 1.25 cold.
+Without `--data`, the photos are smooth noise of 500 by 375 pixels; without `--weights`, networks start from random
+weights. The targets: 1.10 warm, 1.05 for a search of eight, 1.25 cold.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from benchmarks.photos import make_photos, photos_of
 
 NETWORKS = ("resnet18", "mobilenetv3_small_100", "vit_tiny_patch16_224")
 TARGETS = {"warm": 1.10, "search": 1.05, "cold": 1.25}
-PARTS = ("checks", "images", "search set up", "trial set up", "training", "data", "judging", "writing", "between",
+PARTS = ("checks", "images", "search set up", "trial set up", "training", "data", "validation", "writing", "between",
          "finishing", "closing")  # fmt: skip
 """Of a fit, in order; *between* are reports and their answers, and all that no event tells of."""
 
@@ -40,7 +40,7 @@ PARTS = ("checks", "images", "search set up", "trial set up", "training", "data"
 def fit(
     photos: str, config: dict[str, Any], num_images: int, num_trials: int, run: str, weights: str | None
 ) -> dict[str, Any]:
-    """Return the seconds of one fit in this process, and where they went."""
+    """Return the seconds of one fit in this process, by part."""
     import saccade as ag
     from saccade import ImagePredictor
 
@@ -72,7 +72,7 @@ def bare(photos: str, config: dict[str, Any], num_images: int, folder: str, weig
 
 
 def parts_s(events: Path, called: float, returned: float) -> dict[str, float]:
-    """Return where the seconds of a fit went, by the times in its log; of one worker they are the whole of it."""
+    """Return the seconds of a fit by part, from the times in its log; with one worker they cover all of it."""
     records = [json.loads(line) for line in events.read_text(encoding="ascii").splitlines()]
     time_of = {record["kind"]: record["time"] for record in reversed(records)}  # of the first of each kind
     last_job = max(record["time"] for record in records if record["kind"] == "job_done")
@@ -86,11 +86,11 @@ def parts_s(events: Path, called: float, returned: float) -> dict[str, float]:
         metrics = report["metrics"]
         parts["data"] += metrics.get("data_s", 0.0)
         parts["training"] += metrics["train_s"] - metrics.get("data_s", 0.0)
-        parts["judging"] += metrics["val_s"]
+        parts["validation"] += metrics["val_s"]
         parts["writing"] += report["seconds"] - metrics["train_s"] - metrics["val_s"]
         if (start := started.pop(report["trial"], None)) is not None:
             parts["trial set up"] += report["time"] - report["seconds"] - start
-    known = sum(parts[name] for name in ("trial set up", "training", "data", "judging", "writing"))
+    known = sum(parts[name] for name in ("trial set up", "training", "data", "validation", "writing"))
     parts["between"] = last_job - time_of["job_started"] - known
     parts["finishing"] = time_of["run_finished"] - last_job
     parts["closing"] = returned - time_of["run_finished"]
@@ -98,7 +98,7 @@ def parts_s(events: Path, called: float, returned: float) -> dict[str, float]:
 
 
 def remembered_numerics() -> dict[str, str]:
-    """Return what the cache folder remembers, by purpose: of one network and size, its last choice."""
+    """Return the cached numerics by purpose: the last choice for one network and size."""
     import torch
 
     from saccade.numerics.choice import MEMORY
@@ -129,7 +129,7 @@ def one_round(photos: Path, config: dict[str, Any], given: argparse.Namespace, f
 
 
 def figures_of(rounds: list[dict[str, Any]], num_trials: int) -> dict[str, Any]:
-    """Return ratios of medians over rounds, and where the time of each fit went over that of the arithmetic."""
+    """Return ratios of medians over rounds, and the time of each part over that of the arithmetic."""
     from benchmarks.arithmetic import trials_s
 
     figures: dict[str, Any] = {}
@@ -147,7 +147,7 @@ def figures_of(rounds: list[dict[str, Any]], num_trials: int) -> dict[str, Any]:
             cpus.append(did["cpu_s"] / (num * statistics.fmean(passes["cpu_s"] for passes in one["bares"])))
             more = {**did["parts_s"]}
             more["training"] -= bare_s(one, "train_s")
-            more["judging"] -= bare_s(one, "val_s")
+            more["validation"] -= bare_s(one, "val_s")
             parts.append({part: seconds / whole_s for part, seconds in more.items()})
         figures[name] = {
             "ratio": statistics.median(walls),
@@ -161,7 +161,7 @@ def figures_of(rounds: list[dict[str, Any]], num_trials: int) -> dict[str, Any]:
 
 
 def print_figures(cases: list[dict[str, Any]]) -> None:
-    """Show the ratios, and below them where the time went."""
+    """Print the ratios, and below them the time of each part."""
     names = [name for name in TARGETS if name in cases[0]["figures"]]
     heads = ["network", "px", "bare s/epoch", *(f"{name} (≤ {TARGETS[name]:.2f})" for name in names)]
     heads += [f"{name} cpu" for name in names]
@@ -172,7 +172,7 @@ def print_figures(cases: list[dict[str, Any]]) -> None:
         row += [figures[name][key] for key in ("ratio", "cpu_ratio") for name in names]
         rows.append(row)
     print(table(heads, rows))
-    print("\nwhat is more than the arithmetic, in percent of it")
+    print("\ntime beyond the arithmetic, in percent of it")
     rows = []
     for case in cases:
         for name in names:
@@ -191,13 +191,13 @@ def print_figures(cases: list[dict[str, Any]]) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Measure, print, and write what was measured."""
+    """Measure, print and write the results."""
     parser = arguments_of(__doc__)
     parser.add_argument("--data", type=Path, help="a folder of photos, one folder a class; it may be in train/")
     parser.add_argument("--weights", help="a folder of pretrained weights, or a file")
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS))
-    parser.add_argument("--sizes", type=int, nargs="+", default=[224, 64], help="pixels of a side")
-    parser.add_argument("--trials", type=int, default=8, help="of a search; 1 for none")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[224, 64], help="side in pixels")
+    parser.add_argument("--trials", type=int, default=8, help="trials of a search; 1 for none")
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--num-images", type=int, default=1000)
     parser.add_argument("--batch-size", type=int, default=16)

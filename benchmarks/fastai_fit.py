@@ -1,10 +1,11 @@
-"""Training in fastai, as its documentation teaches it; for the interpreter that has fastai, without Saccade.
+"""Training in fastai, as in its documentation; for an interpreter with fastai, without Saccade.
 
     python fastai_fit.py --data DIR --weights FILE --network mobilenetv2_100 --epochs 2 --batch-size 8 --lr 1e-3
     python fastai_fit.py --data DIR --weights FILE --network mobilenetv2_100 --batch-size 32 --time-limit 120
 
-With `--epochs` the whole network is trained for so many. With `--time-limit` it is `fine_tune`, first the head and then
-all, at fastai's own learning rate, for as many epochs as a few batches tell there is time for, cut off at the limit.
+With `--epochs`, the whole network is trained for that number. With `--time-limit`, it is `fine_tune` (first the head,
+then all layers) at fastai's own learning rate. The number of epochs is estimated from a few batches, and training is
+cut off at the limit.
 
 Prints one line of JSON: seconds to import, fit and evaluate, and the accuracies. `--predictions` is a file for the
 probabilities of the test images (`probabilities`, `classes` and `labels`, npz).
@@ -84,7 +85,7 @@ def trained(given: argparse.Namespace, loaders: Any, start_s: float) -> tuple[fl
 
 
 def main() -> None:
-    """Train, and judge by the test images."""
+    """Train, and evaluate on the test images."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--weights", type=Path, required=True)

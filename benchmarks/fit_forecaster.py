@@ -2,10 +2,10 @@
 
     python -m benchmarks.fit_forecaster --curves DIR [--portfolios DIR] [--configs 30]
 
-The standard deviations and lengths of `saccade.autosearch.forecast.KernelSettings` are chosen so that the recorded
-curves of those configurations that the portfolio expects most of become most likely: each data set under a portfolio
-that was learned from the others. They are fitted to all data sets, and to either half; those of one half are judged on
-the other. What is told is the negative logarithm of the likelihood for each score, in nats: less is better.
+The standard deviations and lengths of `saccade.autosearch.forecast.KernelSettings` maximise the likelihood of the
+recorded curves of the configurations that the portfolio ranks highest; each data set has a portfolio learned from the
+others. They are fitted to all data sets, and to either half; those of one half are evaluated on the other. The printed
+loss is the mean negative log-likelihood of a score, in nats: less is better.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SEEN_EPOCHS = (1, 2, 4, 9, 25, 50)
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores of a data set: by how much each differs from what was expected, and what the kernel looks at."""
+    """Scores of a data set: their differences from the expected ones, and the inputs of the kernel."""
 
     surprise: np.ndarray
     expected: np.ndarray
@@ -39,7 +39,7 @@ class Scores:
 
 
 def scores_of(curves: Curves, dataset: CurvesDataset, portfolio: Portfolio, num_configs: int) -> Scores:
-    """Return the best scores up to some epochs of the configurations that the portfolio expects most of."""
+    """Return the best scores up to some epochs of the configurations that the portfolio ranks highest."""
     keys = list(dataset.curves)
     described = [curves.describe(key) for key in keys]
     expected = portfolio.predict_scores(described, dataset.data)
@@ -67,7 +67,7 @@ def scores_of(curves: Curves, dataset: CurvesDataset, portfolio: Portfolio, num_
 
 
 def loss(logs: np.ndarray, parts: Sequence[Scores]) -> float:
-    """Return the negative logarithm of the likelihood for each score, given the logarithms of the settings."""
+    """Return the mean negative log-likelihood of the scores, given the logarithms of the settings."""
     cfg = KernelSettings(**dict(zip(NAMES, np.exp(np.clip(logs, -9, 5)), strict=True)))
     total = 0.0
     for part in parts:
@@ -91,8 +91,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Fit, and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--curves", type=Path, required=True, help="folder with curves.json and its tables")
-    parser.add_argument("--portfolios", type=Path, help="folder to keep learned portfolios in, and to find them in")
-    parser.add_argument("--configs", type=int, default=30, help="how many configurations of each data set")
+    parser.add_argument("--portfolios", type=Path, help="folder to save and load learned portfolios")
+    parser.add_argument("--configs", type=int, default=30, help="configurations of each data set")
     options = parser.parse_args(arguments)
     curves = Curves.read(options.curves)
     found = portfolios(curves, curves, options.portfolios)
@@ -100,9 +100,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     one, other = parts[::2], parts[1::2]
     start = np.log([getattr(KernelSettings(), name) for name in NAMES])
     print(f"{sum(len(part.when) for part in parts)} scores; as they are: {loss(start, parts):.4f}")
-    for name, taught, judged in (("one half", one, other), ("other half", other, one), ("all", parts, parts)):
-        fitted = minimize(loss, start, args=(taught,), method="L-BFGS-B", options={"maxiter": 60}).x
-        print(f"fitted to {name}: {loss(fitted, taught):.4f}; judged on the rest: {loss(fitted, judged):.4f}")
+    for name, fitted_to, rest in (("one half", one, other), ("other half", other, one), ("all", parts, parts)):
+        fitted = minimize(loss, start, args=(fitted_to,), method="L-BFGS-B", options={"maxiter": 60}).x
+        print(f"fitted to {name}: {loss(fitted, fitted_to):.4f}; evaluated on the rest: {loss(fitted, rest):.4f}")
         print("  " + ", ".join(f"{key}={value:.3g}" for key, value in zip(NAMES, np.exp(fitted), strict=True)))
 
 

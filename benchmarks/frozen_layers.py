@@ -1,4 +1,4 @@
-"""What it brings not to train layers whose learning rate is a small part of the last layer's.
+"""The gain in time from freezing layers whose learning rate is a small part of the classifier layer's.
 
     python -m benchmarks.frozen_layers [--networks mobilenetv2_100 …] [--sizes 224] [--factors 0 .05 .1 .2] [--rounds 5]
                                        [--json OUT]
@@ -61,7 +61,7 @@ def milliseconds(works: Mapping[str, Callable[[Numerics], dict[str, float]]], nu
         for name, work in works.items()
         for each in numerics
     }
-    in_turns(1, timed)  # sets things up
+    in_turns(1, timed)  # warm-up
     seconds = in_turns(num_rounds, timed)
     return {name: 1000 * min(seconds[f"{name} {each}"]["wall_s"] for each in numerics) for name in works}
 
@@ -81,9 +81,9 @@ def rows_of(figures: dict[str, dict[str, float]]) -> list[list[Any]]:
 def main(argv: list[str] | None = None) -> None:
     """Measure, and print the table."""
     parser = arguments_of(__doc__ or "")
-    parser.add_argument("--networks", nargs="+", default=NETWORKS, help="timm's names")
-    parser.add_argument("--sizes", nargs="+", type=int, default=[224], help="pixels of a side")
-    parser.add_argument("--factors", nargs="+", type=float, default=[0.0, 0.05, 0.1, 0.2], help="of the learning rate")
+    parser.add_argument("--networks", nargs="+", default=NETWORKS, help="names in timm")
+    parser.add_argument("--sizes", nargs="+", type=int, default=[224], help="side in pixels")
+    parser.add_argument("--factors", nargs="+", type=float, default=[0.0, 0.05, 0.1, 0.2], help="learning rate factors")
     given = parser.parse_args(argv)
     figures = {
         f"{name}, {side}": measure(name, side, given.factors, given.rounds)
@@ -91,7 +91,7 @@ def main(argv: list[str] | None = None) -> None:
         for side in given.sizes
     }
     write_json(given.json, given, figures)
-    print(table(["ms a step, by factor", *map(str, given.factors), "least / first"], rows_of(figures)))
+    print(table(["ms per step, by factor", *map(str, given.factors), "least / first"], rows_of(figures)))
 
 
 if __name__ == "__main__":

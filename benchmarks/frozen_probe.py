@@ -1,7 +1,7 @@
-"""Frozen features and a logistic regression, as one writes it with timm, torch and scikit-learn; nothing of Saccade.
+"""Frozen features and a logistic regression, as written with timm, torch and scikit-learn, without Saccade.
 
-The features of one pretrained network after the other, as long as there is time; the network and the regularisation
-with the best cross-validation on the training images decide.
+The features of one network after the other are computed until the time limit; the network and the regularisation with
+the best cross-validation on the training images are selected.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ IMAGES_PART = 0.6
 
 @dataclass
 class Probe:
-    """The best network so far, and what was tried.
+    """The best network so far, and the accuracies of all.
 
     Attributes
     ----------
@@ -53,7 +53,7 @@ class Probe:
 
 
 class FrozenNetwork:
-    """A pretrained network without its last layer, and how it wants its images.
+    """A pretrained network without its classifier layer, and its preprocessing.
 
     Parameters
     ----------
@@ -102,7 +102,7 @@ class FrozenNetwork:
 def fit_probe(
     files: Sequence[Path], paths: Sequence[Path], labels: Sequence[str], time_limit_s: float, seed: int
 ) -> Probe:
-    """Try networks for as long as there is time.
+    """Try networks until the time limit.
 
     Parameters
     ----------
@@ -125,7 +125,7 @@ def fit_probe(
         network = FrozenNetwork(name, str(file))
         until_s = None if best.classifier is not None else began_s + IMAGES_PART * time_limit_s
         features = network.features([paths[i] for i in order], until_s)
-        order = order[: len(features)]  # the others had no time, and will have none with the next network
+        order = order[: len(features)]  # there is no time for the next network
         accuracy, loss, classifier = _cross_validated(features, np.array(labels)[order], seed)
         best.tried[name] = accuracy
         if (accuracy, -loss) > (best.accuracy, -best.loss):

@@ -1,10 +1,10 @@
-"""What it brings that an optimizer does all that it does to a weight at once.
+"""The gain from fused optimizer steps.
 
     python -m benchmarks.fused_steps [--networks mobilenetv2_100 …] [--sizes 224 64] [--rounds 5] [--json OUT]
 
-Milliseconds of a training step with AdamW (see `frozen_layers`), its operations on each weight one after the other, and
-at once (torch's ``fused``); and of the optimizer's part alone. Each step is in the faster of 32 and 16 bits, all
-are measured in turns.
+Milliseconds of a training step with AdamW (see `frozen_layers`), with one operation after the other for each weight,
+and fused (torch's ``fused``); and of the optimizer's part alone. Each step is in the faster of 32 and 16 bits; all are
+measured in turns.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ def rows_of(figures: dict[str, dict[str, dict[str, float]]]) -> list[list[Any]]:
 def main(argv: list[str] | None = None) -> None:
     """Measure, and print the table."""
     parser = arguments_of(__doc__ or "")
-    parser.add_argument("--networks", nargs="+", default=NETWORKS, help="timm's names")
-    parser.add_argument("--sizes", nargs="+", type=int, default=[224, 64], help="pixels of a side")
+    parser.add_argument("--networks", nargs="+", default=NETWORKS, help="names in timm")
+    parser.add_argument("--sizes", nargs="+", type=int, default=[224, 64], help="side in pixels")
     given = parser.parse_args(argv)
     cases = [(name, side) for name in given.networks for side in given.sizes if side == 224 or "vit" not in name]
     figures = {f"{name}, {side}": measure(name, side, given.rounds) for name, side in cases}

@@ -1,8 +1,8 @@
 """Learn the portfolio of the package from recorded fine-tuning runs.
 
-    python -m benchmarks.learn_portfolio --curves DIR [--out src/saccade/portfolio/portfolio.json]
+    python -m benchmarks.learn_portfolio --curves DIR [--out src/saccade/autosearch/portfolio.json]
 
-`learn` is what the benchmark of regret calls, too, with the data sets left out on which a portfolio is judged.
+`benchmarks.search_regret` also calls `learn`, without the data sets on which the portfolio is evaluated.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def learn(curves: Curves, datasets: Sequence[CurvesDataset], skip_families: Sequ
     scores = np.concatenate([part["score_rows"] for part in parts]), np.concatenate([part["scores"] for part in parts])
     weights = np.concatenate([np.full(len(part["scores"]), 1 / len(part["scores"])) for part in parts])
     configs = np.concatenate([part["cost_rows"] for part in parts])
-    # What was the same in all runs, such as a family that was left out, must not make a new network unlike all others.
+    # A feature that is constant in these runs, such as a family left out, must not make a new network an outlier.
     scale = np.where(np.ptp(configs, axis=0) > 0, configs.std(axis=0), _NO_WEIGHT)
     weight = np.array([_WEIGHTS.get(name, 0.15) for name in FEATURES])
     cost = HistGradientBoostingRegressor(
@@ -92,11 +92,11 @@ def _rows(curves: Curves, dataset: CurvesDataset, skip_families: Sequence[str]) 
 
 
 def is_known_at(curve: Curve, epoch: int) -> bool:
-    """Tell whether it is known how good a run is after an epoch.
+    """Return whether the score of a run after an epoch is known.
 
-    A run that ended by itself before that epoch, such as one that crashed, stays as good as it was: trees that did not
-    learn this took every third configuration for a good one, since of its kind only first epochs were recorded. What
-    would have come of a run that was cut short, for want of time, nobody knows.
+    A run that ended by itself before that epoch, such as one that crashed, keeps its score: without this, trees ranked
+    every third configuration too high, because only first epochs of its kind were recorded. The score of a run that the
+    recording cut short is unknown.
     """
     was_cut = curve.epoch_s.sum() + 2 * curve.epoch_s.mean() > _RECORDING_LIMIT_S
     return bool(len(curve.scores) >= epoch or not was_cut)

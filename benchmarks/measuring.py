@@ -1,6 +1,6 @@
-"""What benchmarks share: time and memory of a piece of work, processes of its own for it, tables.
+"""Shared code of the benchmarks: time and memory of a task, separate processes for it, tables.
 
-Seconds of shared machines are not comparable, so what is compared is measured in turns in one run, and told as ratios
+Seconds of shared machines are not comparable, so alternatives are measured in turns in one run and reported as ratios
 of medians.
 """
 
@@ -72,7 +72,7 @@ class Meter:
             command = [sys.executable, "-S", "-c", _WATCH, str(os.getpid())]
             self._watch = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
             assert self._watch.stdout is not None
-            self._watch.stdout.readline()  # it is watching
+            self._watch.stdout.readline()  # it is sampling
         self._start_cpu_s, self._start_s = _cpu_s(), time.perf_counter()
         return self
 
@@ -88,7 +88,7 @@ class Meter:
 
 
 def memory_mb() -> tuple[float, float]:
-    """Return the megabytes of this process in memory, and those of them that are not of mapped files."""
+    """Return the megabytes of this process in memory, and those of them that are not mapped files."""
     try:
         now_mb = _status_mb()
     except OSError:  # not Linux: the most there ever were
@@ -104,7 +104,7 @@ def _status_mb() -> dict[str, float]:
 
 
 def _set_peak_back() -> bool:
-    """Let the kernel's record of this process's most memory begin anew; False where it may not be."""
+    """Reset the kernel's peak memory of this process; False where that is not permitted."""
     try:
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     except OSError:
@@ -119,7 +119,7 @@ def _cpu_s() -> float:
 
 @dataclass(frozen=True)
 class Ended:
-    """A process that came to its end.
+    """A process that has ended.
 
     Attributes
     ----------
@@ -200,7 +200,7 @@ def in_own_process(
 def in_this_process(
     function: Callable[..., dict[str, Any]], environment: Mapping[str, str] | None = None, **arguments: Any
 ) -> dict[str, Any]:
-    """Do as `in_own_process` does, but here: for tests, which have no time for new interpreters."""
+    """Do the same as `in_own_process`, in this process: for tests, where new interpreters take too long."""
     before = dict(os.environ)
     os.environ.update(environment or {})
     try:
@@ -212,7 +212,7 @@ def in_this_process(
 
 
 def in_turns(num_rounds: int, measures: Mapping[str, Callable[[], dict[str, float]]]) -> dict[str, dict[str, float]]:
-    """Measure in turns, and return the median of each figure of each."""
+    """Measure in turns, and return the median of each value of each."""
     found: dict[str, list[dict[str, float]]] = {name: [] for name in measures}
     for _ in range(num_rounds):
         for name, measure in measures.items():
@@ -221,7 +221,7 @@ def in_turns(num_rounds: int, measures: Mapping[str, Callable[[], dict[str, floa
 
 
 def medians(results: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Return the median of each figure.
+    """Return the median of each value.
 
     Examples
     --------
@@ -232,7 +232,7 @@ def medians(results: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """Return a table of text; the first column is a name, and floats have three digits that count.
+    """Return a table of text; the first column is a name, and floats have three significant digits.
 
     Examples
     --------
@@ -259,16 +259,16 @@ def _cell(value: Any) -> str:
 
 
 def arguments_of(doc: str, *, has_rounds: bool = True) -> argparse.ArgumentParser:
-    """Return a parser with what all benchmarks take, ``--rounds`` only if there are any; `doc` is the benchmark's."""
+    """Return a parser with the shared arguments, ``--rounds`` only if there are any; `doc` is the benchmark's."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path, help="a file for all figures")
+    parser.add_argument("--json", type=Path, help="file for all measurements")
     if has_rounds:
-        parser.add_argument("--rounds", type=int, default=3, help="how often everything is measured")
+        parser.add_argument("--rounds", type=int, default=3, help="number of repetitions")
     return parser
 
 
 def write_json(path: Path | None, given: argparse.Namespace, figures: Any) -> None:
-    """Write what was measured, and on which machine, if a file is wanted."""
+    """Write the measurements and the machine, if a file was requested."""
     if path is None:
         return
     record = {
@@ -285,7 +285,7 @@ def write_json(path: Path | None, given: argparse.Namespace, figures: Any) -> No
 
 
 def read_figures(path: Path | None) -> Any:
-    """Return the figures that `write_json` wrote; None where there is no such file."""
+    """Return the measurements that `write_json` wrote; None if there is no such file."""
     if path is None or not path.is_file():
         return None
     return json.loads(path.read_text(encoding="utf-8"))["figures"]
@@ -293,13 +293,13 @@ def read_figures(path: Path | None) -> Any:
 
 @contextlib.contextmanager
 def work_folder(parent: Path | None = None) -> Iterator[Path]:
-    """Give a folder that goes away; `parent` is where, for what needs much room."""
+    """Return a temporary folder; `parent` is its location, for tasks that need much space."""
     with tempfile.TemporaryDirectory(prefix="saccade-benchmark-", dir=parent) as name:
         yield Path(name)
 
 
 def main() -> None:
-    """Call one function of a module, as `in_own_process` asks."""
+    """Call one function of a module, for `in_own_process`."""
     module, name, arguments, result = sys.argv[1:]
     value = getattr(importlib.import_module(module), name)(**json.loads(arguments))
     Path(result).write_text(json.dumps(value), encoding="utf-8")

@@ -1,12 +1,12 @@
-"""Peak memory of a fit, and of a prediction, over growing numbers of images.
+"""Peak memory of a fit and of a prediction by the number of images.
 
     python -m benchmarks.memory [--num-images 100] [--times 1 10 100] [--network test_resnet] [--img-size 32]
                                 [--rounds 1] [--json OUT]
 
-Each is measured in a process of its own. *all* is what the process has in memory at most, mapped files included: the
-decoded images are one, of which the system keeps as much as there is room for. *own* is what nobody can take back, so
-that is what should be flat. Bytes per image are the slope from the fewest images to the most. Fits are of one epoch,
-with an empty cache: images are decoded too.
+Each is measured in its own process. *all* is the peak memory of the process, including mapped files: the decoded images
+are one, of which the system keeps as much as fits. *own* is memory that the system cannot reclaim; it should not grow.
+Bytes per image are the slope from the fewest images to the most. Fits have one epoch and an empty cache, so images are
+decoded too.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def fit(photos: str, config: dict[str, Any], run: str) -> dict[str, float]:
 
 
 def predict(photos: str, run: str) -> dict[str, float]:
-    """Return the memory of a prediction of all photos in this process; loading the predictor is a part of it."""
+    """Return the memory of a prediction of all photos in this process, including loading the predictor."""
     from saccade import ImagePredictor
 
     images = photos_of(photos)
@@ -46,7 +46,7 @@ def _figures(meter: Meter) -> dict[str, float]:
 
 
 def slope_bytes(nums: list[int], megabytes: list[float]) -> float:
-    """Return the bytes that each image more takes, from the first number to the last.
+    """Return the bytes per additional image, from the first number to the last.
 
     Examples
     --------
@@ -76,13 +76,13 @@ def measure(given: Any, folder: Path) -> list[dict[str, Any]]:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Measure, print, and write what was measured."""
+    """Measure, print and write the results."""
     parser = arguments_of(__doc__)
     parser.set_defaults(rounds=1)
     parser.add_argument("--num-images", type=int, default=100)
-    parser.add_argument("--times", type=int, nargs="+", default=[1, 10, 100], help="how many times as many images")
-    parser.add_argument("--network", default="test_resnet", help="a small one: its own memory is not the matter")
-    parser.add_argument("--img-size", type=int, default=32, help="pixels of a side")
+    parser.add_argument("--times", type=int, nargs="+", default=[1, 10, 100], help="multiples of the number of images")
+    parser.add_argument("--network", default="test_resnet", help="a small network, whose own memory is negligible")
+    parser.add_argument("--img-size", type=int, default=32, help="side in pixels")
     parser.add_argument("--photo-size", type=int, nargs=2, default=[200, 150], help="width and height in pixels")
     given = parser.parse_args(argv)
     with work_folder() as folder:

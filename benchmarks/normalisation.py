@@ -26,7 +26,7 @@ NUM_IMAGES = 32
 
 
 def measure(name: str, side: int, num_rounds: int) -> dict[str, float | None]:
-    """Return images per second of a network before and after folding; None after where nothing can be folded."""
+    """Return images per second of a network before and after folding; None after if nothing can be folded."""
     device = choose_device()
     network = build_network(name, 10, pretrained=False).to(device, memory_format=torch.channels_last).eval()
     networks = {"before": copy.deepcopy(network), "after": fold_batch_norm(network, 3, side)}
@@ -72,12 +72,12 @@ def rows_of(figures: dict[str, dict[str, float | None]]) -> list[list[Any]]:
 def main(argv: list[str] | None = None) -> None:
     """Measure, and print the table."""
     parser = arguments_of(__doc__ or "")
-    parser.add_argument("--networks", nargs="+", default=NETWORKS, help="timm's names")
-    parser.add_argument("--sizes", nargs="+", type=int, default=[64, 224], help="pixels of a side")
+    parser.add_argument("--networks", nargs="+", default=NETWORKS, help="names in timm")
+    parser.add_argument("--sizes", nargs="+", type=int, default=[64, 224], help="side in pixels")
     given = parser.parse_args(argv)
     figures = {f"{name}, {side}": measure(name, side, given.rounds) for name in given.networks for side in given.sizes}
     write_json(given.json, given, figures)
-    print(table(["images a second", "before", "after", "ratio"], rows_of(figures)))
+    print(table(["images per second", "before", "after", "ratio"], rows_of(figures)))
 
 
 if __name__ == "__main__":

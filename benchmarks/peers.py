@@ -6,15 +6,15 @@
 
 `--peers` is a folder with `handwritten.py` and `autogluon_fit.py`, scripts that take ``--data --weights --network
 --epochs --batch-size --lr`` and print a line of JSON with ``import_s``, ``fit_s``, ``evaluate_s`` and ``test_acc``.
-fastai's is `benchmarks/fastai_fit.py`. Each runs in the interpreter that `--python NAME=PATH` names for it, or in this
-one, and is skipped with a line that says so where what it needs is not installed. Several learning rates are a search.
+fastai's is `benchmarks/fastai_fit.py`. Each runs in the interpreter of `--python NAME=PATH`, or in this one, and is
+skipped with a message if its requirements are not installed. Several learning rates are a search.
 
 Everything is a new process, in turns, and its memory is that of its largest process. Saccade begins with an empty
-cache; *saccade, again* is the same fit once more, its images decoded and its numerics known; *saccade, 1/10* has a
-tenth of the seconds of AutoGluon's fit as its time limit, to see whether that is enough for AutoGluon's accuracy.
+cache; *saccade, again* is the same fit repeated, with decoded images and cached numerics; *saccade, 1/10* has a tenth
+of the seconds of AutoGluon's fit as its time limit, to test whether that is enough for AutoGluon's accuracy.
 
-`--data` has `train/` and `test/` with a folder for each class. Without it photos are smooth noise that is easily told
-apart, and without `--weights` all start from the same random weights: then accuracies mean little.
+`--data` has `train/` and `test/` with a folder for each class. Without it, photos are smooth noise with classes that
+are easy to separate, and without `--weights` all start from the same random weights: then accuracies mean little.
 
 The targets, on 2 cores: 3 times AutoGluon; 1.5 times the hand-written loop for mobilenetv2_100, 3 times for resnet18.
 """
@@ -55,7 +55,7 @@ def saccade_fit(
     run: str,
     time_limit: float | None = None,
 ) -> dict[str, Any]:
-    """Fit in this process, and judge by the test images."""
+    """Fit in this process, and evaluate on the test images."""
     start_s = time.perf_counter()
     import saccade as ag
     from saccade import ImageDataset, ImagePredictor
@@ -88,7 +88,7 @@ def random_weights(network: str, path: str) -> dict[str, Any]:
 
 
 class Peer:
-    """One that is measured.
+    """A library or script that is measured.
 
     Parameters
     ----------
@@ -174,7 +174,7 @@ def one_round(
         print(f"{peer.name} …", flush=True)
         try:
             results[peer.name] = peer.fit(given, data, weights)
-        except RuntimeError as error:  # the others are worth knowing all the same
+        except RuntimeError as error:  # the other results are still useful
             print(f"{peer.name} failed: {error}")
     if "autogluon" in results:
         limit_s = results["autogluon"]["fit_s"] / 10
@@ -202,7 +202,7 @@ HEADS = ("", "import s", "fit s", "evaluate s", "whole s", "MB", "test acc", "x 
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Measure, print, and write what was measured."""
+    """Measure, print and write the results."""
     parser = arguments_of(__doc__)
     parser.add_argument("--data", type=Path, help="a folder with train/ and test/")
     parser.add_argument("--weights", type=Path, help="a file of the network's pretrained weights, safetensors")
@@ -212,8 +212,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--network", default="mobilenetv2_100")
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--lr", type=float, nargs="+", default=[1e-3], help="several are a search")
-    parser.add_argument("--num-images", type=int, default=240, help="that are made where no --data is given")
+    parser.add_argument("--lr", type=float, nargs="+", default=[1e-3], help="learning rates; several are a search")
+    parser.add_argument("--num-images", type=int, default=240, help="generated images if no --data is given")
     given = parser.parse_args(argv)
     pythons = dict(entry.split("=", 1) for entry in given.python)
     peers = []

@@ -1,4 +1,4 @@
-"""Photographs for benchmarks: those of a folder, or smooth noise made on the fly."""
+"""Photographs for benchmarks: those of a folder, or generated smooth noise."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def make_photos(
 
 
 def photos_of(folder: str | Path, num_images: int | None = None) -> ImageDataset:
-    """Return the photos below `folder`, or below its ``train``, at most so many, drawn at random."""
+    """Return the photos below `folder`, or below its ``train``, at most that many, drawn at random."""
     from saccade import ImageDataset
 
     folder = Path(folder)

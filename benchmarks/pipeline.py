@@ -1,20 +1,20 @@
-"""Images a second of each stage between a file and a trained network, and which of them is the bottleneck.
+"""Images per second of each stage between a file and a trained network, and the bottleneck.
 
     python -m benchmarks.pipeline [--data DIR] [--network mobilenetv3_small_100] [--sizes 64 128 224] [--num-images 300]
                                   [--seconds 2] [--rounds 3] [--json OUT]
 
 All stages are measured in turns in one process, each for some seconds on its own:
 
-- *decode 1*, *decode*: a file decoded and shrunk as the store keeps it, by one thread, and by one for each core.
+- *decode 1*, *decode*: a file decoded and reduced to the size in the store, by one thread, and by one for each core.
 - *store*: an image copied from the store.
 - *augment*: a random crop, resized and mirrored, by one thread.
-- *batches*: what a training takes from: augmentation in threads, batches put together and normalised.
-- *train*, *predict*: the network, forward, backward and step, or forward alone, on batches in memory, in its fastest
+- *batches*: the input of a training: augmentation in threads, batches assembled and normalised.
+- *train*, *predict*: the network (forward, backward and step, or forward alone) on batches in memory, in its fastest
   numerics.
 
-Then a real trial tells which part of its time it waited for data, and a real prediction how many files it does in a
-second, over what the slower of decoding and the network does alone. Where both run on the same cores they can do no
-more than together, which the last column compares with: 1 / (1 / decode + 1 / predict).
+Then a real trial measures the part of its time in which it waits for data, and a real prediction the files per second,
+over the slower of decoding and the network alone. If both run on the same cores, their joint limit is
+1 / (1 / decode + 1 / predict), the reference of the last column.
 
 The targets: batches faster than the network, data below 3 %, prediction at 0.9 of the slower one.
 """
@@ -37,7 +37,7 @@ STAGES = ("decode 1", "decode", "store", "augment", "batches", "train", "predict
 def rates(
     photos: str, config: dict[str, Any], num_images: int, seconds: float, num_rounds: int, folder: str
 ) -> dict[str, Any]:
-    """Return the images a second of each stage, and the figures of a real trial and of a real prediction."""
+    """Return the images per second of each stage, and the values of a real trial and of a real prediction."""
     from benchmarks.arithmetic import Arithmetic, make_task  # imports torch
 
     paths = [str(path) for path in photos_of(photos, num_images)["image"]]
@@ -66,7 +66,7 @@ def rates(
 
 
 def _rate(stage: Callable[[], int], seconds: float) -> float:
-    """Return the images a second of a stage that does some images at each call; the first call warms up."""
+    """Return the images per second of a stage that does some images at each call; the first call warms up."""
     stage()
     num_images, start_s = 0, time.perf_counter()
     while (took_s := time.perf_counter() - start_s) < seconds or not num_images:
@@ -139,7 +139,7 @@ def _stages_of_network(arithmetic: Any) -> dict[str, Callable[[], int]]:
 
 
 def _prediction(photos: str, paths: list[str], config: dict[str, Any], folder: Path) -> Callable[[], int]:
-    """Return what predicts all files by a predictor that has learned nothing much."""
+    """Return a function that predicts all files with a hardly trained predictor."""
     from saccade import ImagePredictor
 
     predictor = ImagePredictor(path=folder / "run", verbosity=0)
@@ -153,7 +153,7 @@ def _prediction(photos: str, paths: list[str], config: dict[str, Any], folder: P
 
 
 def _waiting(task: Any, config: dict[str, Any], folder: Path) -> float:
-    """Return which part of the training of a real trial's last epoch it waited for data."""
+    """Return the part of the last epoch's training in which a real trial waited for data."""
     from saccade.events import EpochDone
     from saccade.study.trial import Decision, Job
     from saccade.training.trial.trainer import ImageTrainable
@@ -182,8 +182,8 @@ def bottleneck(images_per_s: Mapping[str, float]) -> str:
 
 
 def print_cases(cases: list[dict[str, Any]]) -> None:
-    """Show images a second, and the ratios."""
-    print("images a second")
+    """Show images per second, and the ratios."""
+    print("images per second")
     rows = [
         [f"{case['network']} {case['img_size']}", *(case["images_per_s"][name] for name in STAGES)] for case in cases
     ]
@@ -205,14 +205,14 @@ def print_cases(cases: list[dict[str, Any]]) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Measure, print, and write what was measured."""
+    """Measure, print and write the results."""
     parser = arguments_of(__doc__)
     parser.add_argument("--data", type=Path, help="a folder of photos, one folder a class; it may be in train/")
     parser.add_argument("--networks", nargs="+", default=["mobilenetv3_small_100", "resnet18"])
-    parser.add_argument("--sizes", type=int, nargs="+", default=[64, 128, 224], help="pixels of a side")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[64, 128, 224], help="side in pixels")
     parser.add_argument("--num-images", type=int, default=300)
     parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--seconds", type=float, default=2.0, help="of each stage in a round")
+    parser.add_argument("--seconds", type=float, default=2.0, help="seconds per stage and round")
     given = parser.parse_args(argv)
     cases = []
     with work_folder() as folder:

@@ -1,4 +1,4 @@
-"""Searchers that know nothing of recorded tables, made to propose what was recorded."""
+"""Adapt searchers to recorded tables: they propose recorded configurations only."""
 
 from __future__ import annotations
 
@@ -49,11 +49,11 @@ class PoolSearcher(Searcher):
         return {"config_id": key}
 
     def observe(self, config: Mapping[str, Any], epoch: int, score: float, cost: float) -> None:
-        """Tell the other searcher."""
+        """Pass it to the other searcher."""
         self.inner.observe(self._configs[config["config_id"]], epoch, score, cost)
 
     def on_end(self, config: Mapping[str, Any], *, has_failed: bool, is_complete: bool = False) -> None:
-        """Tell the other searcher."""
+        """Pass it to the other searcher."""
         self.inner.on_end(self._configs[config["config_id"]], has_failed=has_failed, is_complete=is_complete)
 
     def _encode(self, config: Mapping[str, Any]) -> np.ndarray:

@@ -1,11 +1,11 @@
-"""What to make of frozen features: logistic regression as it is fitted here, nearest neighbours, and a mean of both.
+"""Classifiers on frozen features: Saccade's logistic regression, nearest neighbours, and an average of both.
 
     python -m benchmarks.probes --data DIR --weights DIR [--images-per-class 5 20 all] [--draws 3] [--json OUT]
 
-For each network in the folder of weights, the features of all images are computed once; then last layers are fitted to
-so many training images of each class, drawn anew each time, and judged by the images in `test/`. The table has the mean
-accuracy of single networks, that of the mean of all networks, log-losses likewise, and the seconds that fitting, or
-finding neighbours, takes for one network, beside those of its features.
+For each network in the folder of weights, the features of all images are computed once. Then classifier layers are
+fitted to that many training images of each class, drawn anew each time, and evaluated on the images in `test/`. The
+table has the mean accuracy of single networks, the accuracy of the average of all networks, the same for the log-loss,
+and the seconds to fit, or to find neighbours, for one network, beside those of its features.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ Predict = Callable[[np.ndarray, np.ndarray, np.ndarray, Problem], np.ndarray]
 
 
 def regression(x: np.ndarray, targets: np.ndarray, asked: np.ndarray, problem: Problem) -> np.ndarray:
-    """Return probabilities by a probe, its penalty chosen by cross-validation."""
+    """Return probabilities by a probe whose penalty is chosen by cross-validation."""
     head = fit_heads(x, targets, problem)
     return problem.activate(torch.from_numpy(asked @ head.weight.T + head.bias)).numpy()
 
@@ -53,7 +53,7 @@ def neighbours(x: np.ndarray, targets: np.ndarray, asked: np.ndarray, problem: P
 
 
 def both(x: np.ndarray, targets: np.ndarray, asked: np.ndarray, problem: Problem) -> np.ndarray:
-    """Return a mean of the two."""
+    """Return an average of the two."""
     return (1 - PART) * regression(x, targets, asked, problem) + PART * neighbours(x, targets, asked, problem)
 
 
@@ -67,7 +67,7 @@ def read(folder: Path) -> tuple[list[str], list[str]]:
 
 
 def drawn(targets: np.ndarray, most: int | None, rng: np.random.Generator) -> np.ndarray:
-    """Return the places of at most so many images of each class."""
+    """Return the positions of at most that many images of each class."""
     return np.concatenate([rng.permutation(np.flatnonzero(targets == one))[:most] for one in np.unique(targets)])
 
 
@@ -123,11 +123,11 @@ def main(argv: list[str] | None = None) -> None:
     """Measure, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="with a folder for each class in train/ and in test/")
-    parser.add_argument("--weights", type=Path, required=True, help="a folder of safetensors files")
+    parser.add_argument("--weights", type=Path, required=True, help="folder of safetensors files")
     parser.add_argument("--images-per-class", nargs="+", default=["5", "20", "all"], help="numbers, or all")
-    parser.add_argument("--draws", type=int, default=3, help="of so many images")
-    parser.add_argument("--seed", type=int, default=0, help="of the draws")
-    parser.add_argument("--json", type=Path, help="a file for all figures")
+    parser.add_argument("--draws", type=int, default=3, help="number of draws")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the draws")
+    parser.add_argument("--json", type=Path, help="file for all measurements")
     given = parser.parse_args(argv)
     figures = figures_of(given)
     write_json(given.json, given, figures)

@@ -1,4 +1,4 @@
-"""How good a classifier is after so many seconds: Saccade beside others, with the same weights, images and time.
+"""Quality of the classifier after a number of seconds: Saccade and others, with the same weights, images and time.
 
     python -m benchmarks.quality --data DIR [DIR …] [--weights DIR] [--limits 30 120 300] [--seeds 5] [--json OUT]
                                  [--methods saccade random probe …] [--ablate layer_decay ensemble …]
@@ -8,7 +8,7 @@
 Each DIR has `train/` and `test/` with a folder for each class; `--weights` is a folder of safetensors files named as
 timm names its networks. The methods:
 
-- *saccade*: a fit that is told the images, the weights and the time limit, and nothing else;
+- *saccade*: a fit whose only arguments are the images, the weights and the time limit;
 - *fast_inference*, *medium_quality*, *high_quality*, *best_quality* and AutoGluon's three: the presets of these names;
 - *random*: a random search in the same space, each trial in full; the best trial is the predictor;
 - *probe*: frozen features and a logistic regression by scikit-learn; the network with the best cross-validation;
@@ -16,17 +16,16 @@ timm names its networks. The methods:
 - *autogluon*, *autogluon search*: `autogluon_fit.py` in the folder `--peers`, one fit of `--network`, or four trials;
 - *handwritten*: `handwritten.py` there, for as many epochs as there is time for.
 
-What is not installed is left out, with a line that says so. `--ablate` fits without an ingredient, beside the default:
-what it costs. `--subset` makes hard sets of each DIR: `fewshot=IMAGES` a class, `imbalanced=RATIO`,
+Methods that are not installed are skipped with a message. `--ablate` fits without an ingredient, beside the default, to
+measure its effect. `--subset` makes hard sets of each DIR: `fewshot=IMAGES` a class, `imbalanced=RATIO`,
 `noisy=SHARE` of wrong labels, `side=PIXELS`, or several with + between; each seed draws its own.
 
-Every fit is a new process with empty caches, in turns. A figure is the mean over seeds ± its standard error, of test
-images and seeds together; *sd* is that of seeds alone. *by chance* is what the ECE of so many images would be if all
-probabilities were right. *optimism* is the validation score that the fit tells less the test score. *images/s* are
-files that are judged in a second, decoding included. *less than saccade* is the mean difference in accuracy to the
-default fit of the same seed, ± its standard error over seeds. With `--json` each fit is written when it is done, and
-those in the file already are not done again, but for those that failed. Two targets: an ECE of .03 at most; a standard
-deviation over seeds of .01 at 120 s.
+Every fit is a new process with empty caches, in turns. A value is the mean over seeds ± its standard error, of test
+images and seeds together; *sd* is that of seeds alone. *by chance* is the ECE of that many images if all probabilities
+were correct. *optimism* is the validation score of the fit minus the test score. *images/s* are predicted files per
+second, including decoding. *less than saccade* is the mean difference in accuracy to the default fit of the same seed,
+± its standard error over seeds. With `--json`, each fit is written when it is done, and fits in the file are not
+repeated unless they failed. Two targets: an ECE of .03 at most; a standard deviation over seeds of .01 at 120 s.
 """
 
 from __future__ import annotations
@@ -61,13 +60,13 @@ HEADS = (
 )  # fmt: skip
 
 KEY = ("data", "subset", "limit_s", "method", "seed", "told")
-"""What tells one fit from another in the file of figures; `told` is what all fits of a run are told."""
+"""Keys that identify a fit in the file of results; `told` holds the arguments of all fits of a run."""
 
 Fit = dict[str, Any]
 
 
 def keys_of(given: argparse.Namespace, methods: Sequence[str], told: Mapping[str, Any]) -> Iterator[Fit]:
-    """Yield what tells each fit from another, in the order of fitting: a whole round of all before the next seed."""
+    """Yield the keys that identify fits, in the order of fitting: a whole round of all before the next seed."""
     for seed in range(given.seeds):
         for data in given.data:
             for subset in given.subset:
@@ -78,7 +77,7 @@ def keys_of(given: argparse.Namespace, methods: Sequence[str], told: Mapping[str
 
 
 def fit_all(given: argparse.Namespace, methods: Sequence[str], bench: Bench, fits: list[Fit]) -> None:
-    """Fit what is not among `fits` yet, add it there, and write them after each; one that fails is told."""
+    """Fit what is not in `fits` yet, add it, and write the file after each; a failed fit is reported."""
     fits[:] = [fit for fit in fits if "error" not in fit]
     done = [{name: fit[name] for name in KEY} for fit in fits]
     folders: dict[tuple[Any, ...], Path] = {}
@@ -93,7 +92,7 @@ def fit_all(given: argparse.Namespace, methods: Sequence[str], bench: Bench, fit
         task = Task(key["method"], folders[made], key["limit_s"], key["seed"], epochs_s[0] if epochs_s else None)
         try:
             found = bench.fit(task)
-        except RuntimeError as error:  # the others are worth knowing all the same
+        except RuntimeError as error:  # the other results are still useful
             found = {"error": str(error)[-500:]}
         fits.append({**key, **found})
         print(_line(fits[-1]), flush=True)
@@ -112,7 +111,7 @@ def _line(fit: Fit) -> str:
 
 
 def rows_of(fits: Sequence[Fit]) -> list[list[str]]:
-    """Return the rows of one table: of the fits of one data set, subset and time limit, one for each method."""
+    """Return the rows of one table, for one data set, subset and time limit: one for each method."""
     rows = []
     defaults = {fit["seed"]: fit["top1"] for fit in fits if fit["method"] == DEFAULT and "top1" in fit}
     for method in dict.fromkeys(fit["method"] for fit in fits):
@@ -139,7 +138,7 @@ def rows_of(fits: Sequence[Fit]) -> list[list[str]]:
 
 
 def _mean(fits: Sequence[Mapping[str, Any]], name: str, digits: int = 4) -> str:
-    """Return a figure's mean, and its standard error where the fits tell one for their test images."""
+    """Return the mean of a value, and its standard error if the fits have one for their test images."""
     values = [fit[name] for fit in fits if fit.get(name) is not None]
     if not values:
         return "-"
@@ -147,7 +146,7 @@ def _mean(fits: Sequence[Mapping[str, Any]], name: str, digits: int = 4) -> str:
     errors = [fit[f"{name}_se"] for fit in fits if f"{name}_se" in fit]
     if not errors:
         return text
-    # All seeds are judged by the same images, so that their error does not become smaller with more seeds.
+    # All seeds are evaluated on the same images, so more seeds do not reduce that error.
     of_seeds = statistics.variance(values) / len(values) if len(values) > 1 else 0.0
     return f"{text} ± {math.sqrt(statistics.fmean(errors) ** 2 + of_seeds):.{digits}f}"
 
@@ -167,12 +166,12 @@ def tables_of(fits: Sequence[Fit]) -> str:
 
 
 def _methods(given: argparse.Namespace, bench: Bench) -> list[str]:
-    """Return what can be fitted here, and tell why the rest cannot."""
+    """Return the methods that can run here, and print why the others cannot."""
     methods = [method for method in given.methods if method not in PEERS or PEERS[method] in bench.peers]
     if bench.weights is None:
         for method in [method for method in methods if method == "probe" or method in PEERS]:
             methods.remove(method)
-            print(f"{method} is left out: it needs pretrained weights; name their folder by --weights")
+            print(f"{method} is skipped: it requires pretrained weights; pass their folder to --weights")
     added = [ablation(name) for name in given.ablate]
     return list(dict.fromkeys([*([DEFAULT] if added else []), *methods, *added]))
 
@@ -194,19 +193,17 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=[m for m in METHODS if m not in PRESETS])
     parser.add_argument("--ablate", nargs="+", choices=[*ABLATIONS, *ADDITIONS], default=[], help="ingredients")
     parser.add_argument("--subset", type=_subset, nargs="+", default=[FULL], help="hard sets made of each data set")
-    parser.add_argument(
-        "--network", help="of those that train one; the one with the largest file of weights if not said"
-    )
-    parser.add_argument("--networks", nargs="+", help="for Saccade to search, instead of those that it chooses")
-    parser.add_argument("--from-scratch", action="store_true", help="Saccade begins with random weights")
+    parser.add_argument("--network", help="network of methods that train one (default: the largest file of weights)")
+    parser.add_argument("--networks", nargs="+", help="networks for Saccade to search (default: its own choice)")
+    parser.add_argument("--from-scratch", action="store_true", help="start Saccade from random weights")
     parser.add_argument("--peers", type=Path, help="a folder with handwritten.py and autogluon_fit.py")
-    parser.add_argument("--autogluon-python", help="the interpreter that has AutoGluon; this one if not said")
-    parser.add_argument("--fastai-python", help="the interpreter that has fastai; this one if not said")
+    parser.add_argument("--autogluon-python", help="interpreter with AutoGluon (default: this one)")
+    parser.add_argument("--fastai-python", help="interpreter with fastai (default: this one)")
     return parser.parse_args(argv)
 
 
 def _saccade_options(given: argparse.Namespace) -> dict[str, Any]:
-    """Return what all fits of Saccade are told, in JSON's types: a list of networks is a choice among them."""
+    """Return the arguments of all fits of Saccade, in JSON's types: a list of networks is a choice among them."""
     hyperparameters: dict[str, Any] = {"pretrained": False} if given.from_scratch else {}
     if given.networks:
         hyperparameters["model"] = given.networks if len(given.networks) > 1 else given.networks[0]
@@ -214,7 +211,7 @@ def _saccade_options(given: argparse.Namespace) -> dict[str, Any]:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Fit, print, and write what was found."""
+    """Fit, print and write the results."""
     given = _arguments(argv)
     pythons = {"autogluon": given.autogluon_python, "fastai": given.fastai_python}
     peers, told = peers_for(given.methods, given.peers, pythons)
@@ -228,7 +225,7 @@ def main(argv: list[str] | None = None) -> None:
         try:
             fit_all(given, _methods(given, bench), bench, fits)
         except KeyboardInterrupt:
-            print("interrupted; this is what there is")
+            print("interrupted; results so far:")
         print(tables_of([fit for fit in fits if fit["told"] == bench.told]))
 
 

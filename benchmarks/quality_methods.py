@@ -1,4 +1,4 @@
-"""What `benchmarks.quality` compares: fits of Saccade, of others, and plain ones, each in a process of its own."""
+"""The methods that `benchmarks.quality` compares: Saccade, other libraries and baselines, each in its own process."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Bench:
-    """What all fits share.
+    """The shared settings of all fits.
 
     Attributes
     ----------
@@ -118,7 +118,7 @@ class Bench:
 
     @property
     def told(self) -> dict[str, Any]:
-        """What all fits are told, in JSON's types."""
+        """The arguments of all fits, in JSON types."""
         weights = None if self.weights is None else str(self.weights.resolve())
         return {"weights": weights, "network": self.network, "options": dict(self.options)}
 
@@ -161,19 +161,19 @@ class Bench:
                 options += ["--batch-size", 32, "--seed", task.seed, "--predictions", predictions]
                 found = peer.run([*options, "--time-limit", task.time_limit_s])
                 with np.load(predictions) as file:
-                    figures = judged(file["probabilities"], file["classes"], file["labels"])
+                    figures = metrics_of(file["probabilities"], file["classes"], file["labels"])
                 return {**found, **figures, "valid": found["val_acc"]}
             case "autogluon search":
                 options += SEARCH
         found = peer.run([*options, "--time-limit", task.time_limit_s])
-        return {**found, **judged_share(found["test_acc"], _num_test(task.data))}
+        return {**found, **metrics_of_accuracy(found["test_acc"], _num_test(task.data))}
 
     def _handwritten_fit(self, peer: Peer, options: Sequence[object], task: Task) -> dict[str, Any]:
         """Train for as many epochs as there is time for; how long one takes is found out before, on no one's time."""
 
         def fit(epochs: int) -> dict[str, Any]:
             found = peer.run([*options, "--epochs", epochs])
-            figures = judged_share(found["test_acc"], _num_test(task.data))
+            figures = metrics_of_accuracy(found["test_acc"], _num_test(task.data))
             return {**found, **figures, "valid": found["val_acc"], "epochs": epochs}
 
         first = fit(1) if task.epoch_s is None else {}
@@ -221,7 +221,7 @@ def ablation(name: str) -> str:
 def saccade_fit(
     data: str, time_limit_s: float, seed: int, arguments: dict[str, Any], weights: str | None, run: str
 ) -> dict[str, Any]:
-    """Fit in this process, and judge by the test images."""
+    """Fit in this process, and evaluate on the test images."""
     from saccade import ImageDataset, ImagePredictor
 
     train, _, test = ImageDataset.from_folders(data)
@@ -251,7 +251,7 @@ def saccade_fit(
 
 
 def _of_json(name: str, value: Any) -> Any:
-    """Return a hyperparameter as it was before JSON made lists of what is no number or text."""
+    """Return a hyperparameter as it was before JSON turned tuples into lists."""
     from saccade import Categorical
 
     if not isinstance(value, list):
@@ -260,8 +260,8 @@ def _of_json(name: str, value: Any) -> Any:
 
 
 def probe_fit(data: str, time_limit_s: float, seed: int, files: list[str]) -> dict[str, Any]:
-    """Fit a logistic regression to frozen features in this process, and judge it by the test images."""
-    import sklearn.linear_model  # noqa: F401  imports are on nobody's time
+    """Fit a logistic regression to frozen features in this process, and evaluate it on the test images."""
+    import sklearn.linear_model  # noqa: F401  imports are not timed
     import timm  # noqa: F401
 
     from benchmarks.frozen_probe import FrozenNetwork, fit_probe
@@ -270,12 +270,12 @@ def probe_fit(data: str, time_limit_s: float, seed: int, files: list[str]) -> di
     probe = fit_probe([Path(file) for file in files], paths, labels, time_limit_s, seed)
     test_paths, test_labels = _listed(Path(data) / "test")
     probabilities = probe.classifier.predict_proba(FrozenNetwork(probe.network, probe.file).features(test_paths))
-    figures = judged(probabilities, probe.classifier.classes_, np.array(test_labels))
+    figures = metrics_of(probabilities, probe.classifier.classes_, np.array(test_labels))
     return {**figures, "fit_s": probe.fit_s, "valid": probe.accuracy, "model": probe.network, "tried": probe.tried}
 
 
-def judged(probabilities: np.ndarray, classes: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Return the figures that `ImagePredictor.evaluate` returns, of anyone's probabilities.
+def metrics_of(probabilities: np.ndarray, classes: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Return the metrics of `ImagePredictor.evaluate` for given probabilities.
 
     Parameters
     ----------
@@ -297,13 +297,13 @@ def judged(probabilities: np.ndarray, classes: np.ndarray, labels: np.ndarray) -
     return with_errors(told)
 
 
-def judged_share(accuracy: float, num_images: int) -> dict[str, float]:
-    """Return the figures of one that tells only how many of the images were right."""
+def metrics_of_accuracy(accuracy: float, num_images: int) -> dict[str, float]:
+    """Return the metrics of a method that reports only its accuracy."""
     return {"top1": accuracy, "top1_se": math.sqrt(accuracy * (1 - accuracy) / num_images)}
 
 
 def with_errors(told: Mapping[str, Any]) -> dict[str, float]:
-    """Return figures, each with its standard error instead of an interval of that width."""
+    """Return metrics, each with its standard error instead of an interval of that width."""
     figures = {}
     for name in ("top1", "log_loss", "ece"):
         low, high = told[f"{name}_interval"]
@@ -318,7 +318,7 @@ def weight_files(weights: Path | None) -> list[Path]:
 
 
 def peers_for(methods: Sequence[str], folder: Path | None, pythons: Mapping[str, str]) -> tuple[dict[str, Peer], str]:
-    """Return the peers that can run, by script, and what to tell of the others.
+    """Return the peers that can run, by script, and messages about the others.
 
     Parameters
     ----------

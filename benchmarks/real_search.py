@@ -1,10 +1,9 @@
-"""A search on real photographs: `auto` against random trials in full, on the test images.
+"""A search on real photographs: `auto` against full random trials, on the test images.
 
-``python -m benchmarks.real_search --data clothing10 --weights DIR`` fits each method with each seed in a process of its
-own, on two cores, and prints the accuracy on the test images with its spread over seeds. `DIR/train` and `DIR/test`
-hold a folder for each class. `--jobs` runs several fits at once, each on cores of its own; on a machine with no more
-than two cores, let nothing else run. The method `default` is a fit that is told the images, the weights and the time,
-and nothing else.
+``python -m benchmarks.real_search --data clothing10 --weights DIR`` fits each method with each seed in its own process,
+on two cores, and prints the accuracy on the test images with its spread over seeds. `DIR/train` and `DIR/test`
+hold a folder for each class. `--jobs` runs several fits at once, each on its own cores; on a machine with no more
+than two cores, run nothing else. The arguments of the method `default` are the images, the weights and the time limit.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ NETWORKS = (
 
 
 def fit_once(data: Path, weights: Path, method: str, seed: int, time_limit_s: float, num_epochs: int) -> dict[str, Any]:
-    """Return what came of one fit in this process."""
+    """Return the results of one fit in this process."""
     import saccade as ag
     from saccade import ImageDataset, ImagePredictor
 
@@ -102,7 +101,7 @@ def run_in_process(args: argparse.Namespace, method: str, seed: int, cores: list
 
 
 def table(results: list[dict[str, Any]]) -> str:
-    """Return a line for each method, its figures over the seeds."""
+    """Return a line for each method, with its values over the seeds."""
     lines = [
         f"{'method':15} {'test':>6} {'sd':>6} {'lowest':>7} {'valid':>6} {'trials':>7} {'epochs':>7} {'wall s':>7}"
     ]
@@ -126,12 +125,12 @@ def main() -> None:
     parser.add_argument("--data", required=True, help="a folder with train/ and test/")
     parser.add_argument("--weights", required=True, help="the folder of the five networks' weights")
     parser.add_argument("--time-limit", type=float, default=120.0, help="seconds for each fit")
-    parser.add_argument("--epochs", type=int, default=5, help="of a whole training")
+    parser.add_argument("--epochs", type=int, default=5, help="epochs of a full training")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=["auto", "random + fifo"])
-    parser.add_argument("--jobs", type=int, default=1, help="fits at once")
-    parser.add_argument("--cores", type=int, default=2, help="of each fit")
-    parser.add_argument("--json", help="where to write all figures")
+    parser.add_argument("--jobs", type=int, default=1, help="simultaneous fits")
+    parser.add_argument("--cores", type=int, default=2, help="cores of each fit")
+    parser.add_argument("--json", help="file for all measurements")
     parser.add_argument("--one", nargs=2, metavar=("METHOD", "SEED"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:

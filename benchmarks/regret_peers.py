@@ -1,4 +1,4 @@
-"""Other searches on recorded curves, by their own libraries: what our search is compared with."""
+"""Other searches on recorded curves, by their own libraries, for comparison."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NUM_EPOCHS = 50
 
 
 class _Clock:
-    """Trains recorded configurations one after the other, until the time is over."""
+    """Trains recorded configurations one after the other, until the time limit."""
 
     def __init__(self, dataset: CurvesDataset, configs: pd.DataFrame, limit_s: float) -> None:
         self.dataset, self.limit_s = dataset, limit_s
@@ -72,7 +72,7 @@ class _Clock:
 
 
 def tpe_hyperband(dataset: CurvesDataset, configs: pd.DataFrame, limit_s: float, seed: int) -> float | None:
-    """Optuna's TPE with its HyperbandPruner, which stops trials for good."""
+    """Optuna's TPE with its HyperbandPruner, which stops trials permanently."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     clock = _Clock(dataset, configs, limit_s)
 
@@ -101,7 +101,7 @@ def tpe_hyperband(dataset: CurvesDataset, configs: pd.DataFrame, limit_s: float,
 
 
 def dehb(dataset: CurvesDataset, configs: pd.DataFrame, limit_s: float, seed: int) -> float | None:
-    """Differential evolution with Hyperband; a configuration met again at more epochs goes on where it was."""
+    """Differential evolution with Hyperband; a configuration that returns with more epochs resumes."""
     from ConfigSpace import CategoricalHyperparameter, ConfigurationSpace, OrdinalHyperparameter
     from dehb import DEHB
 

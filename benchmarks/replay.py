@@ -15,7 +15,7 @@ from saccade.study.trial import Decision, Job
 class ReplayExecutor(Executor):
     """Any number of workers on one simulated clock.
 
-    An epoch that would end after the job's time limit is not reported: its worker is busy until then, for nothing.
+    An epoch that would end after the job's time limit is not reported: its worker is busy until then, without a result.
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ class ReplayExecutor(Executor):
         return self._num_workers - len(self._running)
 
     def submit(self, job: Job) -> None:
-        """Take up a job."""
+        """Accept a job."""
         self._running.append(_Running(job, self.curve_of(job.config), self.now_s))
 
     def run(self, handle: Handler, timeout_s: float = math.inf) -> None:  # noqa: ARG002 (no simulated job hangs)

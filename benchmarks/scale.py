@@ -1,10 +1,10 @@
-"""Data sets of many files: seconds and memory per file of what is done with all of them before anything is trained.
+"""Data sets of many files: seconds and memory per file of all steps before training.
 
     python -m benchmarks.scale [--nums 10000 100000 1000000] [--most-decoded 100000] [--folder DIR] [--json OUT]
 
 The files are tiny pictures, all different, in ten classes; a million of them take 4 GB on most disks. Each step runs in
-a process of its own for each number of files: first what it needs is made ready, then it is timed, and its memory is
-what is more than before. *x time* tells how many times as much time a file takes as among the fewest: 1 is linear.
+its own process for each number of files: its inputs are prepared, then it is timed; its memory is the increase over
+before. *x time* is the time per file over that of the fewest files: 1 is linear.
 """
 
 from __future__ import annotations
@@ -147,12 +147,12 @@ DECODING = ("decode, split (cold)", "open, split (warm)")
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Measure, print, and write what was measured."""
+    """Measure, print and write the results."""
     parser = arguments_of(__doc__)
     parser.set_defaults(rounds=1)
     parser.add_argument("--nums", type=int, nargs="+", default=[10_000, 100_000, 1_000_000], help="numbers of files")
-    parser.add_argument("--most-decoded", type=int, default=100_000, help="files, beyond which none are decoded")
-    parser.add_argument("--folder", type=Path, help="where to write the files; a temporary folder by itself")
+    parser.add_argument("--most-decoded", type=int, default=100_000, help="largest number of files to decode")
+    parser.add_argument("--folder", type=Path, help="folder for the files (default: a temporary one)")
     given = parser.parse_args(argv)
     found: list[dict[str, Any]] = []
     for num_files in sorted(given.nums):

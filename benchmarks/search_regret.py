@@ -1,25 +1,25 @@
-"""Replay recorded learning curves through the study, and tell how far from the best a search is after some hours.
+"""Replay recorded learning curves through the study, and report the regret of a search after some hours.
 
     python -m benchmarks.search_regret --curves DIR [--searcher auto --scheduler auto] [--hours 1 4 16]
                                        [--workers 1 8] [--seeds 20] [--peers] [--families]
                                        [--portfolios DIR] [--json OUT]
 
 Regret at T = (best accuracy of any epoch of any configuration - best seen by T) / (best - best of the lowest
-configuration); 1 when nothing has been seen. The mean over data sets and seeds is told, and beside it that of others
-in the same run. The portfolio never saw the data set it is judged on: it is learned anew from `--learn-from` (the
-same folder unless given) without that data set. `--families` leaves each family of networks out of the portfolio as
-well, and lets the search choose among the networks of that family.
+configuration); 1 when nothing has been seen. The table has the mean over data sets and seeds, and that of other
+searches in the same run. The portfolio is evaluated only on data sets that it was not learned from: for each data set,
+it is learned from `--learn-from` (by default the same folder) without that set. `--families` also leaves each family of
+networks out of the portfolio, and lets the search choose among the networks of that family.
 
-`--portfolios` names a folder that keeps what was learned, which is most of the work of a run without peers. It is for
-runs that are to be compared while the search is changed: empty it when what learns the portfolio changes.
+`--portfolios` names a folder for learned portfolios, which take most of the time of a run without peers. Use it to
+compare runs while the search is changed; empty it when the learning of portfolios changes.
 
-What stands beside ours, on the same table of configurations, which they know by all columns:
+The other searches, on the same table of configurations with all of its columns:
 
-- random: random configurations, each trained to its end
+- random: random configurations, each trained to its last epoch
 - random + asha: promotion, rungs 1, 3, 9, 27, 50
-- random + stopping: Ray Tune's ASHA, which stops trials for good at rungs 1, 4, 16 and never pauses them
+- random + stopping: Ray Tune's ASHA, which stops trials permanently at rungs 1, 4, 16 and never pauses them
 - tpe + hyperband: Optuna's TPE sampler and its HyperbandPruner, as Optuna runs them
-- dehb: differential evolution with Hyperband, where it is installed (``pip install dehb``)
+- dehb: differential evolution with Hyperband, if it is installed (``pip install dehb``)
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def _shuffled(keys: list[str], seed: int) -> list[str]:
 
 
 def methods(options: argparse.Namespace) -> dict[str, Callable[[Case], float]]:
-    """Return what is to be compared, by name."""
+    """Return the methods to compare, by name."""
     ours = f"{options.searcher} + {options.scheduler}"
     found: dict[str, Callable[[Case], float]] = {
         ours: partial(
@@ -136,7 +136,7 @@ def _peer(peer: regret_peers.Peer, case: Case) -> float:
 
 
 def portfolios(curves: Curves, teachers: Curves, kept: Path | None = None) -> dict[str, Portfolio]:
-    """Return a portfolio for each data set that never saw it; `kept` is a folder to find them in, and to keep them."""
+    """Return for each data set a portfolio learned without it; `kept` is a folder to load and save them."""
     learned: dict[frozenset[str], Portfolio] = {}
     found = {}
     for dataset in curves.datasets:
@@ -196,10 +196,10 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def leave_families_out(options: argparse.Namespace) -> dict[str, Any]:
-    """Return the regrets of searches among networks of one family, which the portfolio has never seen, or has.
+    """Return regrets of searches among networks of one family, with and without the family in the portfolio.
 
-    A portfolio for each data set and each family would take hours to learn, so each is learned from two thirds of the
-    data sets, and judged on the others.
+    Learning a portfolio for each data set and each family would take hours, so each is learned from two thirds of the
+    data sets and evaluated on the others.
     """
     curves = Curves.read(options.curves)
     family = {key: curves.describe(key).network.family for key in curves.configs.index}
@@ -273,10 +273,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--hours", type=float, nargs="+", default=[1.0, 4.0, 16.0])
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--seeds", type=int, default=20)
-    parser.add_argument("--datasets", nargs="+", help="names of some data sets; all unless given")
-    parser.add_argument("--peers", action="store_true", help="run the others, too")
-    parser.add_argument("--portfolios", type=Path, help="folder to keep learned portfolios in, and to find them in")
-    parser.add_argument("--families", action="store_true", help="leave each family of networks out, instead")
+    parser.add_argument("--datasets", nargs="+", help="names of data sets (default: all)")
+    parser.add_argument("--peers", action="store_true", help="also run the other searches")
+    parser.add_argument("--portfolios", type=Path, help="folder to save and load learned portfolios")
+    parser.add_argument("--families", action="store_true", help="leave out each family of networks instead")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args(arguments)
     if options.families:

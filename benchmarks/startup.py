@@ -1,10 +1,10 @@
-"""What it takes until something happens, over what importing torch and timm alone takes.
+"""Time to the first result of a command or a prediction, over the import of torch and timm alone.
 
     python -m benchmarks.startup [--network mobilenetv3_small_100] [--rounds 5] [--details] [--json OUT]
 
-Each line is a new interpreter, started in turns with the others, its files in memory already: seconds by the clock, and
-of the processor, which are right on a busy machine too. `--details` tells which
-packages the import of `ImagePredictor` takes its time for, by what Python says of each module itself.
+Each line is a new interpreter, started in turns with the others, with its files in memory already: wall-clock seconds,
+and CPU seconds, which are correct on a busy machine too. `--details` prints the import time of `ImagePredictor` by
+package, as measured by Python for each module itself.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ HEAVY = ("torch", "timm", "torchvision", "pandas", "sklearn", "scipy", "matplotl
 
 
 def save_predictor(photos: str, config: dict[str, Any], folder: str) -> dict[str, Any]:
-    """Write a predictor that has learned nothing much."""
+    """Write a hardly trained predictor."""
     from saccade import ImagePredictor
 
     predictor = ImagePredictor(path=Path(folder) / "run", verbosity=0)
@@ -33,7 +33,7 @@ def save_predictor(photos: str, config: dict[str, Any], folder: str) -> dict[str
 
 
 def commands(predictor: str, photo: str) -> dict[str, list[str]]:
-    """Return what is timed, as arguments of the interpreter."""
+    """Return the timed commands, as arguments of the interpreter."""
     load = f"from saccade import ImagePredictor; predictor = ImagePredictor.load({predictor!r}, verbosity=0)"
     return {
         "python": ["-c", "pass"],
@@ -77,11 +77,11 @@ def by_package(importtime: str) -> dict[str, float]:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Measure, print, and write what was measured."""
+    """Measure, print and write the results."""
     parser = arguments_of(__doc__)
     parser.add_argument("--network", default="mobilenetv3_small_100")
-    parser.add_argument("--img-size", type=int, default=None, help="pixels of a side; the network's own by itself")
-    parser.add_argument("--details", action="store_true", help="which packages take the time")
+    parser.add_argument("--img-size", type=int, default=None, help="side in pixels; default: the network's own")
+    parser.add_argument("--details", action="store_true", help="import time by package")
     given = parser.parse_args(argv)
     with work_folder() as folder:
         photos = make_photos(folder / "photos", 16)

@@ -1,8 +1,8 @@
-"""Hard sets made of a data set: few images a class, imbalance, wrong labels, small pictures.
+"""Hard subsets of a data set: few images per class, imbalance, wrong labels, small images.
 
 A subset is text such as ``fewshot=5``, ``imbalanced=100``, ``noisy=0.2`` or ``side=32``; ``side=32+fewshot=5`` is
-both, in this order, and ``full`` is the whole set. What is drawn is drawn by a seed. Test images stay as they are, but
-for their size.
+both, in this order, and ``full`` is the whole set. All random choices depend on a seed. Test images change only in
+their size.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def images_by_class(folder: Path) -> dict[str, list[Path]]:
 
 
 def few_shot(images: ByClass, num: float, rng: np.random.Generator) -> dict[str, list[Path]]:
-    """Keep so many images of each class."""
+    """Keep that many images of each class."""
     return {name: [paths[i] for i in _some(len(paths), int(num), rng)] for name, paths in images.items()}
 
 
@@ -50,7 +50,7 @@ def imbalanced(images: ByClass, ratio: float, rng: np.random.Generator) -> dict[
 
 
 def noisy(images: ByClass, share: float, rng: np.random.Generator) -> dict[str, list[Path]]:
-    """Give a share of the images the label of another class, each as likely."""
+    """Give a fraction of the images the label of another class, each equally likely."""
     names, found = list(images), {name: list[Path]() for name in images}
     for name, paths in images.items():
         wrong = set(_some(len(paths), round(share * len(paths)), rng))
@@ -139,7 +139,7 @@ def _places(images: ByClass, folder: Path) -> Iterator[tuple[Path, Path]]:
 
 
 def _write_small(path: Path, place: Path, side: int) -> None:
-    """Write the central square of an image with so many pixels a side, without loss."""
+    """Write the central square of an image with that many pixels a side, losslessly."""
     with Image.open(path) as image:
         upright = ImageOps.exif_transpose(image)
         small = ImageOps.fit(upright.convert("L" if upright.mode in ("1", "L") else "RGB"), (side, side))

@@ -1,11 +1,11 @@
-"""Search on synthetic learning curves that have nothing to do with images: a guard against fitting the search to them.
+"""Search on synthetic learning curves, unrelated to images: a guard against overfitting the search to recorded curves.
 
     python -m benchmarks.synthetic_regret [--seeds 20] [--json OUT]
 
 Multi-fidelity Hartmann functions of 3 and 6 dimensions (Kandasamy et al., Multi-fidelity Gaussian process bandit
 optimisation, JAIR 2019): an epoch is a fidelity, and every epoch costs the same. "good" curves rank configurations
-early as they do late; "bad" ones are biased by three times as much at first, and noisy. Simple regret (what the best
-score is below the optimum, as a part of the optimum) after the epochs of 4, 16 and 64 whole trainings, one worker.
+early as they do late; "bad" ones have three times the bias at first, and noise. Simple regret (the difference between
+the optimum and the best score, as a part of the optimum) after the epochs of 4, 16 and 64 full trainings, one worker.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""How long a worker's threads should keep their cores while they wait for each other, before they sleep.
+"""How long the threads of a worker should spin while they wait for each other, before they sleep.
 
     python -m benchmarks.waiting [--networks resnet18 …] [--sizes 64] [--num-images 300] [--rounds 3] [--json OUT]
 
-Layers of small networks are short, and waking a thread takes a while; but a thread that waits without sleeping keeps
-others from its core. GNU's OpenMP is told by the variable GOMP_SPINCOUNT. Each row is a search of two trials in a
-worker, in the numerics that are the fastest there, by milliseconds of a training step: alone, and while another program
-keeps one core busy. *own* is what the library does by itself (some milliseconds), as workers of Saccade have it.
+Layers of small networks are short, and waking a thread takes time; but a spinning thread blocks its core for others.
+GNU's OpenMP reads the variable GOMP_SPINCOUNT. Each row is a search of two trials in a worker, in the fastest numerics
+there, in milliseconds of a training step: alone, and while another program keeps one core busy. *own* is the default of
+the library (some milliseconds), which Saccade's workers use.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def busy_core(is_wanted: bool) -> Iterator[None]:
 
 
 def measure(photos: Path, config: dict[str, Any], num_images: int, num_rounds: int, folder: Path) -> dict[str, float]:
-    """Return the milliseconds of each way to wait, by its name; with ``, busy`` beside another program."""
+    """Return the milliseconds of each way to wait, by name; with ``, busy`` beside another program."""
     found: dict[str, list[float]] = {}
     for number in range(num_rounds):
         for is_busy in (False, True):
@@ -92,8 +92,8 @@ def rows_of(figures: dict[str, dict[str, float]]) -> list[list[Any]]:
 def main(argv: list[str] | None = None) -> None:
     """Measure, and print the table."""
     parser = arguments_of(__doc__ or "")
-    parser.add_argument("--networks", nargs="+", default=NETWORKS, help="timm's names")
-    parser.add_argument("--sizes", nargs="+", type=int, default=[64], help="pixels of a side")
+    parser.add_argument("--networks", nargs="+", default=NETWORKS, help="names in timm")
+    parser.add_argument("--sizes", nargs="+", type=int, default=[64], help="side in pixels")
     parser.add_argument("--num-images", type=int, default=300)
     given = parser.parse_args(argv)
     figures = {}
@@ -106,7 +106,7 @@ def main(argv: list[str] | None = None) -> None:
                 figures[f"{network}, {side}"] = measure(photos, config, given.num_images, given.rounds, folder)
     write_json(given.json, given, figures)
     others = [f"x {spin}" for spin in SPINS if spin != "own"]
-    print(table(["milliseconds a step", "own", *others, "busy, own", *others], rows_of(figures)))
+    print(table(["milliseconds per step", "own", *others, "busy, own", *others], rows_of(figures)))
 
 
 if __name__ == "__main__":

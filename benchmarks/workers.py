@@ -1,13 +1,13 @@
-"""What worker processes cost, and what they gain, as ratios: seconds differ from machine to machine.
+"""Costs and gains of worker processes, as ratios: seconds differ from machine to machine.
 
 python -m benchmarks.workers [--json OUT] [--rounds 2]
 
-- The way of a report through a worker process, beside a call in this process.
-- The start of a worker that imports torch, beside ``python -c "import torch"``.
-- A few small trainings of matrix products on workers that share two cores in several ways. The last one lets threads
-  outnumber the cores, which plans for workers never do. (How threads wait: `benchmarks.waiting`.)
+- The time of a report through a worker process, over a call in this process.
+- The start of a worker that imports torch, over ``python -c "import torch"``.
+- A few small trainings of matrix products on workers that share two cores in several ways. The last one has more
+  threads than cores, which plans for workers never have. (How threads wait: `benchmarks.waiting`.)
 
-What is compared is measured in turns, and medians are told, because other programs may be at work.
+Alternatives are measured in turns and reported as medians, because other programs may be running.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ SHARINGS = {
 def main() -> None:
     """Measure, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path, help="where to write the figures as well")
-    parser.add_argument("--rounds", type=int, default=2, help="how often everything is measured")
+    parser.add_argument("--json", type=Path, help="file for the measurements")
+    parser.add_argument("--rounds", type=int, default=2, help="number of repetitions")
     args = parser.parse_args()
     figures = {
         "round trip of a report": round_trips_s(args.rounds),
@@ -95,7 +95,7 @@ def round_trip_s(executor: Executor, num_reports: int = 200) -> float:
 
 
 def starts_s(num_rounds: int) -> dict[str, float]:
-    """Time how long it takes until torch is imported."""
+    """Time the start of a worker until torch is imported."""
 
     def bare() -> float:
         start_s = time.perf_counter()
@@ -154,7 +154,7 @@ def run_jobs(executor: ProcessExecutor, num: int) -> None:
 
 
 def multiply(_config: Mapping[str, Any], report: Callable[..., None]) -> None:
-    """Train nothing, with the arithmetic of a small network: many products in a row."""
+    """Do the arithmetic of a small network without training: many products in a row."""
     import torch
 
     x = torch.ones(384, 384)
@@ -177,7 +177,7 @@ def medians_s(num_rounds: int, measures: Mapping[str, Callable[[], float]]) -> d
 
 
 def print_table(figures: Mapping[str, Mapping[str, float]]) -> None:
-    """Print the figures, each also as a multiple of the first of its kind."""
+    """Print the values, each also as a multiple of the first of its kind."""
     for what, seconds in figures.items():
         first = next(iter(seconds.values()))
         print(f"\n{what}")

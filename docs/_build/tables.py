@@ -1,6 +1,6 @@
-"""Tables that are made from the code while the pages are built, so that they cannot be out of date.
+"""Generate tables of the documentation from the code while the pages are built, so that they stay up to date.
 
-A comment such as ``<!-- table: hyperparameters -->`` in a page becomes the table.
+A comment such as ``<!-- table: hyperparameters -->`` in a page is replaced by the table.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from saccade.training.recipes.recipe import ALIASES, Recipe
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Put the tables in; MkDocs calls it for each page."""
+    """Insert the tables into a page; a hook of MkDocs."""
     return re.sub(r"<!-- table: (\w+) -->", lambda match: _TABLES[match[1]](), markdown)
 
 
@@ -26,7 +26,7 @@ def _hyperparameters() -> str:
     for other, name in ALIASES.items():
         others.setdefault(name, []).append(other)
     return _table(
-        ("name", "what it is", "default", "range", "also called"),
+        ("name", "meaning", "default", "range", "aliases"),
         [
             (
                 f"`{name}`",
@@ -42,7 +42,7 @@ def _hyperparameters() -> str:
 
 def _fit_options() -> str:
     return _table(
-        ("name", "type", "default", "what it is"),
+        ("name", "type", "default", "meaning"),
         [
             (f"`{name}`", _in_cell(kind), _in_cell(f"`{default}`"), _in_cell(text))
             for name, kind, default, text in option_rows()
@@ -56,20 +56,20 @@ def _cli_options() -> str:
         for name, option in options_of(FitConfig)
         if option.is_in_cli
     ]
-    return _table(("option of `fit`", "what it is"), rows)
+    return _table(("option of `fit`", "meaning"), rows)
 
 
 def _networks() -> str:
     return _table(("GluonCV's name", "timm's"), [(f"`{old}`", f"`{new}`") for old, new in sorted(NETWORKS.items())])
 
 
-def _networks_without_equal() -> str:
+def _unavailable_networks() -> str:
     rows = [(f"`{old}`", ", ".join(f"`{name}`" for name in near)) for old, near in sorted(UNAVAILABLE.items())]
-    return _table(("GluonCV's name", "near ones"), rows)
+    return _table(("GluonCV's name", "similar ones"), rows)
 
 
 def _range(field: Any) -> str:
-    """Say what a field may be: its choices, or its bounds."""
+    """Return the choices or bounds of a field as text."""
     if get_origin(field.annotation) is not None and (choices := _choices(field.annotation)):
         return ", ".join(f"`{choice}`" for choice in choices)
     signs = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
@@ -100,5 +100,5 @@ _TABLES: dict[str, Callable[[], str]] = {
     "fit_options": _fit_options,
     "hyperparameters": _hyperparameters,
     "networks": _networks,
-    "networks_without_equal": _networks_without_equal,
+    "unavailable_networks": _unavailable_networks,
 }

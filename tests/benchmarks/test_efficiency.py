@@ -45,7 +45,7 @@ def test_parts_of_a_log_are_its_whole(tmp_path: Path) -> None:
     parts = efficiency.parts_s(log, 100.0, 117.5)
     assert parts == pytest.approx(
         {"checks": 1.0, "images": 2.0, "search set up": 0.5, "trial set up": 1.0, "training": 7.0, "data": 1.0,
-         "judging": 2.0, "writing": 1.0, "between": 0.75, "finishing": 0.75, "closing": 0.5}
+         "validation": 2.0, "writing": 1.0, "between": 0.75, "finishing": 0.75, "closing": 0.5}
     )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from benchmarks.quality import rows_of
-from benchmarks.quality_methods import ADDITIONS, PRESETS, ablation, arguments_of, judged
+from benchmarks.quality_methods import ADDITIONS, PRESETS, ablation, arguments_of, metrics_of
 from benchmarks.subsets import images_by_class, make_subset, parse_subset
 from PIL import Image
 
@@ -46,7 +46,7 @@ def test_fits_in_turns_beside_what_an_ingredient_costs_and_none_is_done_twice(
     } <= found[0].keys()
     assert found[0]["fit_s"] < 4
     assert found[0]["model"] == "test_resnet"
-    assert "probe is left out: it needs pretrained weights" in capsys.readouterr().out
+    assert "probe is skipped: it requires pretrained weights" in capsys.readouterr().out
     again = run_benchmark(quality.main, *arguments, "--ablate", "ensemble")
     assert again[0] == found[0]
     assert [fit["method"] for fit in again] == ["saccade", "saccade - ensemble"]
@@ -109,7 +109,7 @@ def test_a_table_has_means_with_errors_and_differences_within_seeds() -> None:
 
 def test_probabilities_of_anyone_are_judged_alike() -> None:
     given = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]])
-    found = judged(given, np.array(["b", "c"]), np.array(["b", "c", "a"]))
+    found = metrics_of(given, np.array(["b", "c"]), np.array(["b", "c", "a"]))
     assert found["top1"] == pytest.approx(2 / 3)
     assert found["top1_se"] > 0.1
     assert found["log_loss"] > 10  # "a" had been given no chance

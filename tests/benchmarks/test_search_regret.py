@@ -84,7 +84,7 @@ def test_the_table_beside_others_and_kept_portfolios(folder, tmp_path, capsys):
     assert json.loads(out.read_text()) == table
     assert [file.stat().st_mtime_ns for file in files] == written
     fit_forecaster.main(["--curves", str(folder), "--portfolios", str(kept), "--configs", "5"])
-    assert "judged on the rest" in capsys.readouterr().out
+    assert "evaluated on the rest" in capsys.readouterr().out
 
 
 @pytest.mark.slow

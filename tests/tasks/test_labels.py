@@ -76,10 +76,10 @@ def test_missing_labels_are_counted(missing):
     ("labels", "message"),
     [
         ([1, "cat"], r"mix numbers and text: \[1, 'cat'\]"),
-        ([1, True], "mix numbers and truth values"),
+        ([1, True], "mix bools and numbers"),
         ([date(2020, 1, 1)], "of type date"),
         ([b"cat"], "of type bytes"),
-        (["cat", ["dog"]], "one label to each"),
+        (["cat", ["dog"]], "one label for each"),
         ([1.5, float("inf")], "1 of 2 labels are infinite"),
     ],
 )

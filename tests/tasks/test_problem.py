@@ -100,7 +100,7 @@ def test_numbers_come_back_in_their_units(numbers):
     assert problem.decode(predictions) == pytest.approx(numbers, abs=1e-5 * problem.std + 1e-6, rel=1e-6)
 
 
-def test_numbers_that_vary_little_around_a_large_mean_are_told_apart():
+def test_numbers_that_vary_little_around_a_large_mean_are_kept_apart():
     numbers = [1e9, 1e9 + 1, 1e9 + 2]
     problem = Problem.of(numbers, "regression")
     predictions = problem.activate(torch.from_numpy(problem.encode(numbers))[:, None]).numpy()
@@ -112,18 +112,18 @@ def test_numbers_that_vary_little_around_a_large_mean_are_told_apart():
     [
         (["cat", "cat"], None, "1 class: "),
         ([], None, "0 classes"),
-        (["a", "b", "c"], "binary", "needs two classes; the labels hold 3"),
+        (["a", "b", "c"], "binary", "requires two classes; the labels hold 3"),
         (["a", None, "b"], "multiclass", "1 of 3 labels are missing"),
-        (["a", "b"], "regression", "needs numbers"),
+        (["a", "b"], "regression", "requires numbers"),
         ([1.0, float("nan")], "regression", "1 of 2 labels are missing"),
         (pd.Series([1, None], dtype="Int64"), "regression", "1 of 2 labels are missing"),
         ([1.0, float("inf")], "regression", "some are infinite"),
         ([2, 2], "regression", "all labels are 2.0"),
         ([], "regression", "no labels"),
-        ([["a"], ["b"]], "multiclass", "lists of labels are for problem_type='multilabel'"),
-        ([["a"], ["b"]], "regression", "lists of labels are for problem_type='multilabel'"),
-        (pd.DataFrame({"a": [0, 1], "b": [1, 0]}), "binary", "several columns of labels are for"),
-        (["a b", "c"], "multilabel", "needs a list of labels"),
+        ([["a"], ["b"]], "multiclass", "lists of labels require problem_type='multilabel'"),
+        ([["a"], ["b"]], "regression", "lists of labels require problem_type='multilabel'"),
+        (pd.DataFrame({"a": [0, 1], "b": [1, 0]}), "binary", "several columns of labels require"),
+        (["a b", "c"], "multilabel", "requires a list of labels"),
         ([["a"], []], None, "1 label: .*binary problem"),
         (pd.DataFrame({"a": [0, 1]}), None, "at least two"),
         (pd.DataFrame([[0, 1]], columns=["a", "a"]), None, "different names"),
@@ -146,7 +146,7 @@ def test_a_misspelt_problem_type_gets_a_suggestion():
         ([["a"], ["b"]], [["a", "z"]], r"labels \['z'\] are not among"),
         (pd.DataFrame({"a": [0, 1], "b": [1, 0]}), pd.DataFrame({"b": [1]}), r"columns \['a'\] of labels are missing"),
         ([1, 2], ["1", "2"], r"\['1', '2'\] are not among .*\[1, 2\]"),
-        (["a", "b"], [["a"], ["b"]], "lists of labels are for"),
+        (["a", "b"], [["a"], ["b"]], "lists of labels require"),
     ],
 )
 def test_labels_that_were_not_trained_are_refused(given_labels, strangers, message):

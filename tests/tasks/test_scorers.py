@@ -94,15 +94,15 @@ def test_every_metric_suits_some_problem(name):
         except UnknownNameError:
             continue
         suited.append(problem_type)
-    judges_numbers = bool({name, f"neg_{name}"} & REGRESSION) or name in ("mae", "mse", "mape", "rmse")
-    assert suited == ["regression"] if judges_numbers else "regression" not in suited
+    evaluates_numbers = bool({name, f"neg_{name}"} & REGRESSION) or name in ("mae", "mse", "mape", "rmse")
+    assert suited == ["regression"] if evaluates_numbers else "regression" not in suited
     assert suited
 
 
 @pytest.mark.parametrize("name", sorted(CLUSTERING & set(get_scorer_names())))
 def test_metrics_of_clusterings_suit_none(name):
     for problem in PROBLEMS.values():
-        with pytest.raises(UnknownNameError, match="it judges clusterings"):
+        with pytest.raises(UnknownNameError, match="it evaluates clusterings"):
             make_metric(name, problem)
 
 
@@ -112,8 +112,8 @@ def test_metrics_of_clusterings_suit_none(name):
         ("roc_auc", "multiclass", r"does not suit multiclass problems \(multi_class must be.*'roc_auc_ovr'"),
         ("f1", "multiclass", r"Target is multiclass but average='binary'\); did you mean 'f1_macro' or 'f1_micro'"),
         ("f1_samples", "multiclass", "did you mean .*'f1_macro'"),
-        ("r2", "binary", r"it judges numbers\); try accuracy, balanced_accuracy"),
-        ("accuracy", "regression", r"it judges classes\); try rmse, mae"),
+        ("r2", "binary", r"it evaluates numbers\); try accuracy, balanced_accuracy"),
+        ("accuracy", "regression", r"it evaluates classes\); try rmse, mae"),
         ("top_k_accuracy", "binary", "two likeliest"),
         ("neg_brier_score", "multilabel", "sum to 1"),
         ("balanced_acuracy", "multiclass", "Did you mean 'balanced_accuracy'"),

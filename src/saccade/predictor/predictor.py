@@ -27,16 +27,15 @@ from saccade.inference.evaluation import evaluation, labels_by_name
 from saccade.inference.pipeline import InferencePipeline, Predictions
 from saccade.inference.postprocessing import AbstentionRule
 from saccade.inference.saved import SavedPredictor, choose
-from saccade.insight.embeddings import EmbeddedImages
+from saccade.insight.embeddings import EmbeddedImages, nearest_images
 from saccade.insight.label_issues import check_has_classes, label_issues
 from saccade.insight.near_duplicates import near_duplicates
-from saccade.insight.neighbours import nearest_images
 from saccade.insight.overlays import check_form, in_form
 from saccade.insight.reasons import check_numbers, find_reasons
 from saccade.insight.saliency import SaliencyMapper, check_method, target_numbers
 from saccade.insight.training_images import copy_embeddings, embedded_training_images
 from saccade.models.catalogue import list_models
-from saccade.report.reasons import Reason, reasons_figure
+from saccade.report.figures import Reason, reasons_figure
 from saccade.selection.summary import leaderboard
 from saccade.space import Categorical
 from saccade.tasks.metrics import EvalMetric, make_metric
@@ -615,7 +614,7 @@ class ImagePredictor:
 
         Returns
         -------
-        list of saccade.report.reasons.Reason
+        list of saccade.report.figures.Reason
             The rows of the picture. Those of images that cannot be read have no `predicted`.
 
         Raises

@@ -1,4 +1,4 @@
-"""Labels as people give them, of any dtype, brought to plain Python values; and the problem that they pose."""
+"""Labels of any dtype as plain Python values, and the problem type that follows from them."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ Labels: TypeAlias = "Sequence[Any] | np.ndarray | pd.Index | pd.Series | pd.Data
 """A column of labels, or of lists of labels; or several columns of 0 and 1, one for each label."""
 
 MAX_NUMBERED_CLASSES = 20
-"""Up to so many different whole numbers are always seen as classes."""
+"""Up to this many different whole numbers are always classes."""
 
 MIN_IMAGES_PER_CLASS = 2
-"""More of them are still seen as classes while there are so many images for each on average."""
+"""More numbers are still classes if each has at least this many images on average."""
 
 
 def infer_problem_type(labels: Labels) -> ProblemType:
-    """Return the kind of problem that labels pose when nobody says.
+    """Infer the problem type from labels.
 
     ===========================================================  ==============
     Labels                                                       Problem
@@ -40,8 +40,8 @@ def infer_problem_type(labels: Labels) -> ProblemType:
     text, truth values, all other whole numbers                  ``multiclass``
     ===========================================================  ==============
 
-    Whole numbers are classes in all but the last resort: folders of images number their classes, and five images of
-    each are common. Ages or counts must be declared by ``problem_type="regression"``.
+    Whole numbers are classes wherever possible, since folders of images number their classes, often with five images
+    each. Pass ``problem_type="regression"`` for ages or counts.
 
     Examples
     --------
@@ -63,7 +63,7 @@ def infer_problem_type(labels: Labels) -> ProblemType:
 
 
 def are_label_lists(labels: Labels) -> bool:
-    """Tell whether these labels are lists (or tuples, sets, arrays) of labels.
+    """Return whether these labels are lists (or tuples, sets, arrays) of labels.
 
     Examples
     --------
@@ -79,7 +79,7 @@ def plain_labels(labels: Labels) -> list[Label]:
     Raises
     ------
     DataError
-        When labels are missing, are no text, number or truth value, or are a mixture of these.
+        If labels are missing, are not text, numbers or bools, or are a mixture of these.
 
     Examples
     --------
@@ -99,8 +99,7 @@ def plain_label_lists(labels: Labels) -> list[list[Label]]:
     Raises
     ------
     DataError
-        When there are rows without a list, or labels that are missing, or none or a mixture of text, number and
-        truth value.
+        If a row is not a list, or labels are missing, not text, numbers or bools, or a mixture of these.
 
     Examples
     --------
@@ -110,28 +109,24 @@ def plain_label_lists(labels: Labels) -> list[list[Label]]:
     rows = _values(labels)
     if num_missing := sum(map(_is_missing, rows)):
         raise DataError(
-            f"{num_missing} of {len(rows)} labels are missing; leave those rows out, or give [] for no labels"
+            f"{num_missing} of {len(rows)} labels are missing; leave those rows out, or pass [] for no labels"
         )
     for row in rows:
         if not _is_list(row):
             hint = "; make lists of text by data[label].str.split(…)" if isinstance(row, str) else ""
-            raise DataError(f"problem_type='multilabel' needs a list of labels for each image; one has {row!r}{hint}")
+            raise DataError(
+                f"problem_type='multilabel' requires a list of labels for each image; one has {row!r}{hint}"
+            )
     plain = [_values(list(row)) for row in rows]
     everything = [label for row in plain for label in row]
     if any(map(_is_missing, everything)):
-        raise DataError("some lists of labels hold a missing value; take it out of them")
+        raise DataError("some lists of labels contain a missing value; remove it")
     _check_kinds(everything)
     return plain
 
 
 def indicators(frame: pd.DataFrame) -> np.ndarray:
-    """Return several columns of 0 and 1 as float32 of shape (num_images, num_columns).
-
-    Raises
-    ------
-    DataError
-        When something else is in them.
-    """
+    """Return several columns of 0 and 1 as float32 of shape (num_images, num_columns); raise a DataError for others."""
     lacking = [column for column in frame.columns if frame[column].isna().any()]
     if lacking:
         raise DataError(f"labels are missing in the columns {some(lacking)}; leave those rows out")
@@ -148,12 +143,12 @@ def indicators(frame: pd.DataFrame) -> np.ndarray:
 
 
 def sorted_classes(labels: Iterable[Label]) -> tuple[Label, ...]:
-    """Return the different ones of plain labels, which are all of one kind, sorted."""
+    """Return the distinct labels, all of one type, sorted."""
     return tuple(sorted(set(labels)))
 
 
 def class_array(classes: Sequence[Label]) -> np.ndarray:
-    """Return classes as an array of the NumPy dtype that holds them exactly: bool, int64, float64, or else object.
+    """Return classes as an array of the dtype that holds them exactly: bool, int64, float64, or else object.
 
     Examples
     --------
@@ -178,7 +173,7 @@ def some(labels: Sequence[Any], num: int = 8) -> str:
 
 
 def _values(labels: Labels) -> list[Any]:
-    """Return what a column holds, NumPy's scalars as Python's."""
+    """Return the values of a column, with NumPy scalars as Python ones."""
     values = labels.tolist() if isinstance(labels, np.ndarray | pd.Series | pd.Index) else list(labels)
     return [value.item() if isinstance(value, np.bool_ | np.number | np.str_) else value for value in values]
 
@@ -196,21 +191,18 @@ def _is_number(label: Label) -> bool:
 
 
 def _check_kinds(plain: Sequence[Any]) -> None:
-    """Refuse labels that are no text, number or truth value, and mixtures: True and 1 would be one class."""
+    """Raise a DataError for labels that are not text, numbers or bools, and for mixtures: True equals 1."""
     for kind in {type(label): label for label in plain}.values():
         if _is_list(kind):
             raise DataError(
-                f"a label is {kind!r}, a list of labels; give such labels to every image, and to "
-                "problem_type='multilabel', or one label to each"
+                f"a label is {kind!r}, a list of labels; pass a list for every image (problem_type='multilabel'), "
+                "or one label for each"
             )
         if not isinstance(kind, str | int | float | bool):
             raise DataError(f"a label is {kind!r} of type {type(kind).__name__}; expected text, a number or a bool")
     if infinite := [label for label in plain if isinstance(label, float) and math.isinf(label)]:
         raise DataError(f"{len(infinite)} of {len(plain)} labels are infinite; leave those rows out")
-    kinds = {
-        "text" if isinstance(label, str) else "truth values" if isinstance(label, bool) else "numbers"
-        for label in plain
-    }
+    kinds = {"text" if isinstance(label, str) else "bools" if isinstance(label, bool) else "numbers" for label in plain}
     if len(kinds) > 1:
         distinct = list(dict.fromkeys(plain))
-        raise DataError(f"the labels mix {' and '.join(sorted(kinds))}: {some(distinct)}; make them all of one kind")
+        raise DataError(f"the labels mix {' and '.join(sorted(kinds))}: {some(distinct)}; convert them to one type")

@@ -1,4 +1,4 @@
-"""Figures of merit on held-out images: the few that are always wanted, scikit-learn's by name, and people's own."""
+"""Metrics on held-out images: a few built-in ones, those of scikit-learn by name, and user-defined functions."""
 
 from __future__ import annotations
 
@@ -17,26 +17,24 @@ from saccade.tasks.labels import some
 from saccade.tasks.problem import Classification, Multilabel, Problem, Regression, SingleLabel
 
 Function = Callable[[np.ndarray, np.ndarray, Problem], float]
-"""From encoded targets and activated predictions, as `Problem` makes them, to a figure."""
+"""Computes a metric from targets and predictions; see `saccade.tasks.base` for their shapes."""
 
 EvalMetric: TypeAlias = str | Callable[..., float] | None
-"""What `eval_metric` may be: see `make_metric`."""
+"""Types of `eval_metric`: see `make_metric`."""
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A figure of merit and which way is better.
-
-    `score` turns it so that higher is better, which is what a search maximises.
+    """A metric with its name and direction.
 
     Attributes
     ----------
     name : str
-        As it was asked for; the key in the figures of an epoch and of `ImagePredictor.evaluate`.
+        As it was given; the key in the metrics of an epoch and of `ImagePredictor.evaluate`.
     function : callable
-        From targets, predictions and problem to the figure.
+        From targets, predictions and problem to the value.
     greater_is_better : bool
-        Which way is better.
+        False for losses and errors.
     """
 
     name: str
@@ -44,30 +42,30 @@ class Metric:
     greater_is_better: bool = True
 
     def __call__(self, targets: np.ndarray, predictions: np.ndarray, problem: Problem) -> float:
-        """Return the figure in its own sense; NaN when predictions are no finite numbers.
+        """Return the value; NaN if a prediction is not finite.
 
         Parameters
         ----------
         targets : ndarray, shape (num_images,) or (num_images, num_classes)
-            As `Problem.encode` returned them.
+            From `Problem.encode`.
         predictions : ndarray, shape (num_images, num_outputs)
-            As `Problem.activate` returned them.
+            From `Problem.activate`.
         problem : Problem
-            What both mean.
+            The problem of both.
 
         Raises
         ------
         DataError
-            When the figure is not defined on these images, or could not be computed; the message says why.
+            If the metric is not defined on these images, or its function fails; the message contains the reason.
         """
         if not len(targets):
-            raise DataError(f"there are no images to compute {self.name} on")
+            raise DataError(f"no images to compute {self.name} on")
         if not np.isfinite(predictions).all():
             return math.nan
         try:
-            figure = float(self.function(targets, predictions, problem))
-            if not math.isfinite(figure):
-                raise ValueError(f"it is {figure}")
+            value = float(self.function(targets, predictions, problem))
+            if not math.isfinite(value):
+                raise ValueError(f"it is {value}")
         except Exception as error:
             kind = "" if type(error) is ValueError else f"{type(error).__name__}: "
             reason = str(error).strip().rstrip(".")
@@ -76,11 +74,11 @@ class Metric:
                 f"{_absent(targets, problem)}; give more validation images (tuning_data, holdout_frac), or choose "
                 "another metric"
             ) from error
-        return figure
+        return value
 
-    def score(self, figure: float) -> float:
-        """Return the figure so that higher is better."""
-        return figure if self.greater_is_better else -figure
+    def score(self, value: float) -> float:
+        """Return the value with the sign with which higher is better, for a search that maximises."""
+        return value if self.greater_is_better else -value
 
 
 @dataclass(frozen=True)
@@ -110,8 +108,7 @@ def _are_right(targets: np.ndarray, predictions: np.ndarray, problem: Problem) -
 
 def _are_in_top5(targets: np.ndarray, predictions: np.ndarray, problem: Problem) -> np.ndarray:  # noqa: ARG001
     likeliest = np.argpartition(-predictions, 5, axis=1)[:, :5]
-    in_top5: np.ndarray = (likeliest == targets[:, None]).any(1)
-    return in_top5
+    return np.asarray((likeliest == targets[:, None]).any(1))
 
 
 def _log_losses(targets: np.ndarray, predictions: np.ndarray, problem: Problem) -> np.ndarray:
@@ -125,8 +122,7 @@ def _f1_micro(targets: np.ndarray, predictions: np.ndarray, problem: Problem) ->
 
 
 def _absolute_errors(targets: np.ndarray, predictions: np.ndarray, problem: Problem) -> np.ndarray:
-    distances: np.ndarray = np.abs(predictions[:, 0] - problem.true_labels(targets))
-    return distances
+    return np.asarray(np.abs(predictions[:, 0] - problem.true_labels(targets)))
 
 
 def _squared_errors(targets: np.ndarray, predictions: np.ndarray, problem: Problem) -> np.ndarray:
@@ -135,7 +131,7 @@ def _squared_errors(targets: np.ndarray, predictions: np.ndarray, problem: Probl
 
 @dataclass(frozen=True)
 class BuiltIn:
-    """A metric that needs no scikit-learn, with the problems it suits.
+    """A metric without scikit-learn, with the problems that it is defined for.
 
     Attributes
     ----------
@@ -170,7 +166,7 @@ BUILT_IN = (
 )
 """All built-in metrics, in the order in which they are reported."""
 
-_RESERVED = {row.metric.name for row in BUILT_IN}  # a user's own metric of this name gets another one
+_RESERVED = {row.metric.name for row in BUILT_IN}  # names that user-defined metrics may not have
 
 
 def built_in_metrics(problem: Problem, reported: str | None = None) -> dict[str, Metric]:
@@ -200,18 +196,15 @@ def built_in_metrics(problem: Problem, reported: str | None = None) -> dict[str,
 def summary_metrics(targets: np.ndarray, predictions: np.ndarray, problem: Problem) -> dict[str, float]:
     """Return the metrics that are always reported.
 
-    Returns
-    -------
-    dict
-        ``top1`` (accuracy), and ``top5`` if there are more than five classes; for multilabel problems ``f1_micro``
-        and ``subset_accuracy`` (images whose labels are all right); for regression ``rmse``.
+    ``top1`` (accuracy), and ``top5`` if there are more than five classes; for multilabel problems ``f1_micro`` and
+    ``subset_accuracy`` (images whose labels are all right); for regression ``rmse``.
     """
     metrics = built_in_metrics(problem, "always")
     return {name: float(metric.function(targets, predictions, problem)) for name, metric in metrics.items()}
 
 
 def make_metric(eval_metric: EvalMetric, problem: Problem) -> Metric:
-    """Return what judges predictions.
+    """Create the metric that evaluates predictions.
 
     Parameters
     ----------
@@ -226,17 +219,17 @@ def make_metric(eval_metric: EvalMetric, problem: Problem) -> Metric:
           shape (num_images, num_classes). Greater is better, but for functions of `sklearn.metrics` that are called
           ``…_loss``, ``…_error`` or ``…_deviance``.
         - A scorer ``f(estimator, X, y) -> float``, such as ``sklearn.metrics.make_scorer`` returns. Greater is better.
-          What it asks of the estimator (``predict``, ``predict_proba``, ``decision_function``) is answered by our
-          predictions; `y` are labels as they were given.
+          The estimator returns the predictions (``predict``, ``predict_proba``, ``decision_function``); `y` are labels
+          as they were given.
     problem : Problem
-        What is predicted.
+        The problem of the predictions.
 
     Raises
     ------
     UnknownNameError
-        When there is no metric of that name, or it does not suit the problem; suitable ones are named.
+        If there is no metric of that name, or it is not defined for the problem; the message suggests others.
     HyperparameterError
-        When `eval_metric` is something else.
+        If `eval_metric` is something else.
 
     Examples
     --------
@@ -250,7 +243,7 @@ def make_metric(eval_metric: EvalMetric, problem: Problem) -> Metric:
     if isinstance(eval_metric, str):
         if eval_metric in known:
             return known[eval_metric]
-        # scikit-learn takes a second to import, which most searches need not spend
+        # Imported here, since scikit-learn takes a second to import, and most searches do without it.
         from saccade.tasks.scorers import named_scorer
 
         scorer = named_scorer(eval_metric, problem, list(known))
@@ -264,7 +257,7 @@ def make_metric(eval_metric: EvalMetric, problem: Problem) -> Metric:
 
 
 def is_metric_name(name: str, problem: Problem) -> bool:
-    """Tell whether a metric is known by its name; somebody's own function never is, and is not saved either.
+    """Return whether a metric can be made from its name, unlike user-defined functions, which are not saved.
 
     Examples
     --------
@@ -281,7 +274,7 @@ def is_metric_name(name: str, problem: Problem) -> bool:
 
 @dataclass(frozen=True)
 class _OwnFunction:
-    """Somebody's f(y_true, y_pred), given labels; as an object of a class it can be sent to other processes."""
+    """A user-defined f(y_true, y_pred) of labels; an instance of a class can be sent to other processes."""
 
     function: Callable[[np.ndarray, np.ndarray], float]
 
@@ -308,18 +301,18 @@ def _own_metric(function: Callable[..., float], problem: Problem) -> Metric:
 
 
 def _takes(function: Callable[..., Any], num: int) -> bool:
-    """Tell whether a function can be called with so many arguments; where Python cannot know, it can."""
+    """Return whether a function accepts `num` arguments; True for compiled functions without a signature."""
     try:
         inspect.signature(function).bind(*range(num))
     except TypeError:
         return False
-    except ValueError:  # compiled, and does not say
+    except ValueError:
         return True
     return True
 
 
 def _inner(function: Any) -> Any:
-    """Return what a partial function was made of."""
+    """Return the function inside a partial function."""
     return _inner(function.func) if isinstance(function, functools.partial) else function
 
 
@@ -331,7 +324,11 @@ def _readable_name(function: Any) -> str:
 
 
 def _absent(targets: np.ndarray, problem: Problem) -> str:
-    """Name the classes whose absence may be why a metric is not defined."""
-    absent = problem.absent_classes(targets)
+    """Return a message with the classes whose absence may be why a metric is not defined."""
+    if not problem.has_classes:
+        return ""
+    num_with = problem.perfect_predictions(targets).sum(0)
+    undefined = (0,) if problem.has_one_class else (0, len(targets))
+    absent = [label for label, num in zip(problem.classes, num_with, strict=True) if num in undefined]
     what = "none of them is of the classes" if problem.has_one_class else "none or all of them have the labels"
     return f"; {what} {some(absent)}" if absent else ""

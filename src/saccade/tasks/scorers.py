@@ -1,4 +1,4 @@
-"""scikit-learn's metrics, asked through its scorers; only imported when such a metric is wanted."""
+"""Metrics of scikit-learn, through its scorers; imported only if such a metric is used."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.metrics import cohen_kappa_score, get_scorer, get_scorer_names, make_scorer
 
 from saccade.errors import UnknownNameError, near_names
-from saccade.tasks.problem import THRESHOLD, Problem, Regression
+from saccade.tasks.problem import Problem, Regression
 
 ALIASES = {
     "acc": "accuracy",
@@ -27,59 +27,32 @@ ALIASES = {
 }
 """Short names, AutoGluon's among them."""
 
-CLUSTERING = frozenset(
-    {
-        "adjusted_mutual_info_score",
-        "adjusted_rand_score",
-        "completeness_score",
-        "fowlkes_mallows_score",
-        "homogeneity_score",
-        "mutual_info_score",
-        "normalized_mutual_info_score",
-        "rand_score",
-        "v_measure_score",
-    }
-)
-"""Scorers of clusterings, which do not care for the names of classes."""
+CLUSTERING = frozenset((
+    "adjusted_mutual_info_score", "adjusted_rand_score", "completeness_score", "fowlkes_mallows_score",
+    "homogeneity_score", "mutual_info_score", "normalized_mutual_info_score", "rand_score", "v_measure_score",
+))  # fmt: skip
+"""Scorers of clusterings, which ignore which class is which."""
 
-REGRESSION = frozenset(
-    {
-        "d2_absolute_error_score",
-        "explained_variance",
-        "neg_max_error",
-        "neg_mean_absolute_error",
-        "neg_mean_absolute_percentage_error",
-        "neg_mean_gamma_deviance",
-        "neg_mean_poisson_deviance",
-        "neg_mean_squared_error",
-        "neg_mean_squared_log_error",
-        "neg_median_absolute_error",
-        "neg_root_mean_squared_error",
-        "neg_root_mean_squared_log_error",
-        "r2",
-    }
-)
-"""Scorers of numbers; they would take class numbers for such."""
+REGRESSION = frozenset((
+    "d2_absolute_error_score", "explained_variance", "neg_max_error", "neg_mean_absolute_error",
+    "neg_mean_absolute_percentage_error", "neg_mean_gamma_deviance", "neg_mean_poisson_deviance",
+    "neg_mean_squared_error", "neg_mean_squared_log_error", "neg_median_absolute_error",
+    "neg_root_mean_squared_error", "neg_root_mean_squared_log_error", "r2",
+))  # fmt: skip
+"""Scorers of numbers; they would accept class numbers as such."""
 
 ONE_CLASS = frozenset({"d2_brier_score", "d2_log_loss_score", "neg_brier_score", "neg_log_loss"})
 """Scorers of probabilities that sum to 1."""
 
-ALL_CLASSES = frozenset(
-    {
-        *ONE_CLASS,
-        "quadratic_kappa",
-        "roc_auc_ovo",
-        "roc_auc_ovo_weighted",
-        "roc_auc_ovr",
-        "roc_auc_ovr_weighted",
-        "top_k_accuracy",
-    }
-)
-"""Scorers that have to be told of classes that no validation image has."""
+ALL_CLASSES = ONE_CLASS | frozenset((
+    "quadratic_kappa", "roc_auc_ovo", "roc_auc_ovo_weighted", "roc_auc_ovr", "roc_auc_ovr_weighted",
+    "top_k_accuracy",
+))  # fmt: skip
+"""Scorers that need the list of all classes if a class has no validation image."""
 
 
 class _Precomputed(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
-    """An estimator that is handed predictions in the place of images, and hands them on."""
+    """An estimator whose input X are the predictions that it returns."""
 
     def __init__(self, problem: Problem, classes: np.ndarray | None = None) -> None:
         self.problem, self.classes = problem, classes
@@ -100,18 +73,15 @@ class _PrecomputedClasses(ClassifierMixin, _Precomputed):  # type: ignore[misc]
 
     def predict(self, predictions: np.ndarray) -> np.ndarray:
         assert self.classes is not None
-        labels: np.ndarray = self.classes[predictions.argmax(1)]
-        return labels
+        return np.asarray(self.classes[predictions.argmax(1)])
 
     def predict_proba(self, predictions: np.ndarray) -> np.ndarray:
         probabilities = predictions.astype(np.float64)
-        sums: np.ndarray = probabilities / probabilities.sum(1, keepdims=True)  # 32 bits do not sum to 1 exactly
-        return sums
+        return np.asarray(probabilities / probabilities.sum(1, keepdims=True))  # float32 does not sum to 1 exactly
 
     def decision_function(self, predictions: np.ndarray) -> np.ndarray:
         logs = np.log(np.clip(predictions.astype(np.float64), 1e-300, None))
-        scores: np.ndarray = logs[:, 1] - logs[:, 0] if len(self.problem.classes) == 2 else logs
-        return scores
+        return np.asarray(logs[:, 1] - logs[:, 0] if len(self.problem.classes) == 2 else logs)
 
 
 class _PrecomputedLabels(ClassifierMixin, _Precomputed):  # type: ignore[misc]
@@ -120,8 +90,7 @@ class _PrecomputedLabels(ClassifierMixin, _Precomputed):  # type: ignore[misc]
         return [np.array([0, 1])] * len(self.problem.classes)
 
     def predict(self, predictions: np.ndarray) -> np.ndarray:
-        labels: np.ndarray = (predictions >= THRESHOLD).astype(np.int64)
-        return labels
+        return self.problem.predicted_labels(predictions)
 
     def predict_proba(self, predictions: np.ndarray) -> np.ndarray:
         return predictions.astype(np.float64)
@@ -138,11 +107,11 @@ class Scorer:
     scorer : callable
         ``f(estimator, X, y)``.
     sign : int
-        -1 turns what is greater when better into what is less when better.
+        -1 if scikit-learn's scorer returns the negative of the metric.
     sees_given_labels : bool
-        Whether it sees labels as they were given, rather than the numbers of classes.
+        Whether it receives labels as they were given, rather than the numbers of classes.
     needs_all_classes : bool
-        Whether it has to be told of classes that no image has.
+        Whether it needs the list of all classes.
     """
 
     scorer: Callable[..., float]
@@ -151,19 +120,13 @@ class Scorer:
     needs_all_classes: bool = False
 
     def __call__(self, targets: np.ndarray, predictions: np.ndarray, problem: Problem) -> float:
-        """Return the figure.
-
-        Raises
-        ------
-        ValueError
-            When scikit-learn says so, or finds the figure undefined.
-        """
+        """Return the metric; raise a ValueError if it is undefined, or scikit-learn raises one."""
         with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")  # an epoch's figure is no place for them, unless it is undefined
-            figure = self._score(targets, predictions, problem)
-        if not math.isfinite(figure):
-            raise ValueError("; ".join(dict.fromkeys(str(warning.message) for warning in caught)) or f"it is {figure}")
-        return self.sign * figure
+            warnings.simplefilter("always")  # shown only as the reason of an undefined metric
+            value = self._score(targets, predictions, problem)
+        if not math.isfinite(value):
+            raise ValueError("; ".join(dict.fromkeys(str(warning.message) for warning in caught)) or f"it is {value}")
+        return self.sign * value
 
     def _score(self, targets: np.ndarray, predictions: np.ndarray, problem: Problem) -> float:
         if not problem.has_one_class:
@@ -174,33 +137,33 @@ class Scorer:
         estimator = _PrecomputedClasses(problem, classes)
         if not self.needs_all_classes:
             return float(self.scorer(estimator, predictions, classes[targets]))
-        with sklearn.config_context(enable_metadata_routing=True):  # lets a scorer pass on keyword arguments
+        with sklearn.config_context(enable_metadata_routing=True):  # lets a scorer forward keyword arguments
             return float(self.scorer(estimator, predictions, classes[targets], labels=class_numbers))
 
 
 def named_scorer(name: str, problem: Problem, also_known: Sequence[str] = ()) -> Scorer:
-    """Return scikit-learn's scorer of this name, or of one that a short name stands for.
+    """Return the scorer of scikit-learn with this name or alias.
 
     Parameters
     ----------
     name : str
         One of `scorer_names`.
     problem : Problem
-        What is to be judged.
+        The problem of the predictions.
     also_known : sequence of str
         Further names to suggest.
 
     Raises
     ------
     UnknownNameError
-        When there is none, or it does not suit the problem.
+        If there is none, or it is not defined for the problem.
     """
     reason = _why_unsuitable(name, problem)
     if not reason:
         return _scorer(name)
     suitable = {*also_known, *(other for other in scorer_names() if not _why_unsuitable(other, problem))}
     if name not in scorer_names():
-        hint = "See sklearn.metrics.get_scorer_names() for all, or give a function f(y_true, y_pred)."
+        hint = "See sklearn.metrics.get_scorer_names() for all, or pass a function f(y_true, y_pred)."
         common = f"Common ones: {', '.join(problem.common_metrics)}."
         hint = hint if near_names(name, suitable) else f"{common} {hint}"
         raise UnknownNameError.of(f"eval_metric for {problem.type} problems", name, suitable, hint)
@@ -210,13 +173,13 @@ def named_scorer(name: str, problem: Problem, also_known: Sequence[str] = ()) ->
 
 
 def _kin(stem: str, names: Iterable[str]) -> list[str]:
-    """Return the names that are this one with an addition, as ``f1_macro`` is of ``f1``."""
+    """Return the names that extend this one, as ``f1_macro`` extends ``f1``."""
     return [name for name in sorted(names) if stem and name.startswith(f"{stem}_")]
 
 
 @functools.cache
 def scorer_names() -> tuple[str, ...]:
-    """Return all names that `named_scorer` knows, for whatever problem."""
+    """Return all names that `named_scorer` accepts, for any problem."""
     names = get_scorer_names()
     costs = [name.removeprefix("neg_") for name in names if name.startswith("neg_")]
     return tuple(sorted({*names, *costs, *ALIASES, "quadratic_kappa"}))
@@ -232,23 +195,23 @@ def _scorer(name: str) -> Scorer:
 
 
 def _why_unsuitable(name: str, problem: Problem) -> str:
-    """Return why a metric cannot judge such problems: by its kind, or found by trying it on a few made-up images."""
+    """Return why a metric is not defined for such problems: by its kind, or by trying it on a few made-up images."""
     if name not in scorer_names():
         return "there is no such metric"
     full_name = ALIASES.get(name, name)
     names = {full_name, f"neg_{full_name}"}
     if names & CLUSTERING:
-        return "it judges clusterings"
+        return "it evaluates clusterings"
     if problem.has_classes and names & REGRESSION:
-        return "it judges numbers"
+        return "it evaluates numbers"
     if not problem.has_one_class and names & ONE_CLASS:
-        return "it judges probabilities of which an image's sum to 1"
+        return "it evaluates class probabilities that sum to 1 for each image"
     if len(problem.classes) == 2 and full_name == "top_k_accuracy":
         return "it counts an image as right when its class is among the two likeliest"
     try:
         _scorer(name)(*_made_up(problem))
     except Exception as error:  # whatever scikit-learn raises is the reason
-        return str(error).split(". ")[0].strip(" .") if problem.has_classes else "it judges classes"
+        return str(error).split(". ")[0].strip(" .") if problem.has_classes else "it evaluates classes"
     return ""
 
 
