@@ -9,7 +9,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from saccade.errors import DataError, HyperparameterError, ImageReadError
+from saccade.checks import real_number
+from saccade.errors import DataError, ImageReadError
 from saccade.insight.alignment import Picture, agreement
 from saccade.insight.embeddings import EmbeddedImages, image_name, nearest_rows
 
@@ -58,8 +59,7 @@ def near_duplicates(
         If an image has become unreadable since its features were computed.
     """
     threshold = THRESHOLD if threshold is None else threshold
-    if isinstance(threshold, bool) or not isinstance(threshold, int | float) or not -1 <= threshold <= 1:
-        raise HyperparameterError(f"threshold must be a cosine, a number from -1 to 1; got {threshold!r}")
+    real_number("threshold", threshold, "a cosine, from -1 to 1", least=-1, most=1)
     others = images if among is None else among
     rows, cosines = nearest_rows(images.vectors, others.vectors, MAX_CANDIDATES, is_same=among is None)
     candidates = {}
