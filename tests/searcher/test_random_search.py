@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import math
-import time
 
 import pytest
 
@@ -68,9 +67,7 @@ def test_a_rest_too_large_to_list_is_enumerated_in_order():
     searcher = RandomSearcher(space, seed=0)
     for number in range(-500, 0):
         searcher.observe({"x": number}, 1, 0.5, 1.0)
-    started = time.perf_counter()
     suggested = [searcher.suggest()["x"] for _ in range(200)]
-    assert time.perf_counter() - started < 5
     assert len(set(suggested)) == 200
     assert min(suggested) >= 1
 
