@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import numbers
 from typing import Any
 
@@ -23,7 +24,7 @@ def whole_number(name: str, value: Any, least: int = 1, *, most: int | None = No
     Raises
     ------
     HyperparameterError
-        If it is not.
+        If the value is not a whole number in the range.
 
     Examples
     --------
@@ -34,9 +35,46 @@ def whole_number(name: str, value: Any, least: int = 1, *, most: int | None = No
     if is_whole and least <= value and (most is None or value <= most):
         return int(value)
     limits = f"{least} or more" if most is None else f"from {least} to {most}"
-    raise HyperparameterError(
-        f"{name} was given {value!r}; expected a whole number, {limits}" + (f": {meaning}" if meaning else "")
-    )
+    raise _error(name, value, f"a whole number, {limits}", meaning)
+
+
+def real_number(
+    name: str,
+    value: Any,
+    expected: str = "a number",
+    *,
+    least: float = -math.inf,
+    most: float = math.inf,
+    above: float | None = None,
+    below: float | None = None,
+) -> float:
+    """Return a number in a range as a float of Python; NumPy's numbers are accepted, bools and NaN are not.
+
+    Parameters
+    ----------
+    name, value
+        Name and value of the argument.
+    expected : str
+        Description of the range for the message.
+    least, most : float
+        Range, both ends included.
+    above, below : float or None
+        Range, both ends excluded; ``below=math.inf`` refuses infinity.
+
+    Raises
+    ------
+    HyperparameterError
+        If the value is not a number in the range.
+
+    Examples
+    --------
+    >>> real_number("time_limit", 60, "a number of seconds above 0", above=0)
+    60.0
+    """
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if is_number and least <= value <= most and (above is None or above < value) and (below is None or value < below):
+        return float(value)
+    raise _error(name, value, expected)
 
 
 def fraction(name: str, value: Any, *, with_ends: bool = False) -> float:
@@ -52,7 +90,7 @@ def fraction(name: str, value: Any, *, with_ends: bool = False) -> float:
     Raises
     ------
     HyperparameterError
-        If it is not; for a percentage the message contains the right value.
+        If the value is not a fraction; for a percentage the message contains the right value.
 
     Examples
     --------
@@ -64,3 +102,7 @@ def fraction(name: str, value: Any, *, with_ends: bool = False) -> float:
         return float(value)
     hint = f"; for {value} % give {value / 100:g}" if is_number and 1 < value < 100 else ""
     raise HyperparameterError(f"{name} was given {value!r}; expected a number between 0 and 1{hint}")
+
+
+def _error(name: str, value: Any, expected: str, meaning: str = "") -> HyperparameterError:
+    return HyperparameterError(f"{name} was given {value!r}; expected {expected}" + (f": {meaning}" if meaning else ""))

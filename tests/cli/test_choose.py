@@ -1,4 +1,4 @@
-"""Choosing among the predictors of a search with several objectives."""
+"""`saccade choose`: select a predictor of a search with several objectives."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 
 @pytest.fixture(scope="module")
 def several(saccade, splits, tmp_path_factory):
-    """Return the run folder of a search with two objectives, and what the command said."""
+    """Return the run folder of a search with two objectives, and the result of the command."""
     run = tmp_path_factory.mktemp("several") / "run"
     small = ("--set", "img_size=160", "--set", "pretrained=False", "--set", "batch_size=8", "--set", "epochs=1")
     models = ("--model", "test_resnet,test_vit", "--searcher", "grid")
@@ -15,14 +15,14 @@ def several(saccade, splits, tmp_path_factory):
     return run, result
 
 
-def test_the_table_of_trials_tells_costs_and_the_front(several):
+def test_the_table_of_trials_has_costs_and_the_front(several):
     _, result = several
     assert result.exit_code == 0, result.stderr
     assert all(head in result.stdout for head in ("ms/image", "parameters", "on front"))
     assert "*" in result.stdout
 
 
-def test_a_chosen_predictor_is_saved_and_can_be_used(saccade, several, splits, tmp_path):
+def test_the_chosen_predictor_is_saved_and_usable(saccade, several, splits, tmp_path):
     run, _ = several
     result = saccade("choose", run, "--max-latency-ms", "1e6", "--out", tmp_path / "chosen")
     assert result.exit_code == 0, result.stderr
@@ -39,7 +39,7 @@ def test_a_chosen_predictor_is_saved_and_can_be_used(saccade, several, splits, t
         (("--max-bytes", "1e9"), "the search was not asked for it"),
     ],
 )
-def test_what_there_is_not_is_said_and_nothing_is_saved(saccade, several, tmp_path, arguments, message):
+def test_impossible_limits_are_errors_and_nothing_is_saved(saccade, several, tmp_path, arguments, message):
     run, _ = several
     result = saccade("choose", run, *arguments, "--out", tmp_path / "chosen")
     assert result.exit_code == 2

@@ -1,4 +1,4 @@
-"""What `explain` prints and draws."""
+"""Output and figure of `saccade explain`."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from PIL import Image
 
 
 def rows_of(stdout: str) -> dict[str, list[str]]:
-    """The table, by the name of the file."""
+    """Return the rows of the table by file name."""
     head, *lines = stdout.splitlines()
     assert head.split() == ["image", "label", "probability", "nearest", "similarity"]
     cells = [line.split() for line in lines if not line.startswith("written") and "--num-images" not in line]
     return {path.rsplit("/", 1)[-1]: rest for path, *rest in cells}
 
 
-def test_the_picture_is_written_and_what_is_in_it_is_told(saccade, fitted, splits, tmp_path):
+def test_the_figure_is_written_and_its_rows_are_printed(saccade, fitted, splits, tmp_path):
     out = tmp_path / "new" / "why.jpg"
     shutil.copy(splits / "test" / "dark" / "0.png", tmp_path / "a.png")
     (tmp_path / "z.png").write_text("no image")
@@ -36,22 +36,22 @@ def test_the_picture_is_written_and_what_is_in_it_is_told(saccade, fitted, split
         assert (picture.format, picture.width) == ("JPEG", 12 + 4 * (144 + 12))
 
 
-def test_of_many_images_some_are_shown(saccade, fitted, splits, tmp_path):
+def test_num_images_limits_the_images(saccade, fitted, splits, tmp_path):
     images = splits / "test"
     result = saccade("explain", fitted[0], images, "--num-images", 4, "-k", 1, "--out", tmp_path / "why.png")
     assert result.exit_code == 0, result.stderr
-    assert "4 of 6 images; --num-images shows more" in result.stdout
+    assert "4 of 6 images; pass --num-images to show more" in result.stdout
     assert len(result.stdout.splitlines()) == 1 + 4 + 2
 
 
-def test_training_images_may_be_named(saccade, fitted, splits, tmp_path):
+def test_among_sets_the_training_images(saccade, fitted, splits, tmp_path):
     moved = tmp_path / "moved"
     shutil.copytree(fitted[0] / "predictor", moved)
     (moved / "embeddings.safetensors").unlink(missing_ok=True)
     image, out = splits / "test" / "dark" / "0.png", tmp_path / "why.png"
     result = saccade("explain", moved, image, "--out", out)
     assert result.exit_code == 2
-    assert "does not say which images it was fitted to" in result.stderr
+    assert "does not list its training images" in result.stderr
     assert not out.exists()
     result = saccade("explain", moved, image, "--out", out, "--among", splits)
     assert result.exit_code == 0, result.stderr
@@ -61,8 +61,8 @@ def test_training_images_may_be_named(saccade, fitted, splits, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--out", "why.xyz"), "why.xyz cannot be written as a picture"),
-        (("--out", "why"), "give --out a name that ends in .png"),
+        (("--out", "why.xyz"), "why.xyz is not the name of a supported image file"),
+        (("--out", "why"), "pass --out with a name that ends in .png"),
         (("-k", "0"), "expected a whole number, from 1 to 50"),
         (("--num-images", "100000"), "expected a whole number, from 1 to 200"),
         (("--among", "labels.csv"), "labels.csv is a table"),
@@ -71,7 +71,7 @@ def test_training_images_may_be_named(saccade, fitted, splits, tmp_path):
         (("gone.png", "--out", "why.png"), "gone.png"),
     ],
 )
-def test_what_cannot_be_is_a_sentence(saccade, fitted, splits, tmp_path, monkeypatch, arguments, message):
+def test_invalid_arguments_are_one_line_errors(saccade, fitted, splits, tmp_path, monkeypatch, arguments, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").touch()
     images = () if arguments[0] == "gone.png" else (splits / "test" / "dark" / "0.png",)
@@ -82,7 +82,7 @@ def test_what_cannot_be_is_a_sentence(saccade, fitted, splits, tmp_path, monkeyp
     assert not (tmp_path / "why.png").exists()
 
 
-def test_a_run_that_is_none_is_a_sentence(saccade, splits, tmp_path):
+def test_a_folder_without_run_is_a_one_line_error(saccade, splits, tmp_path):
     result = saccade("explain", tmp_path, splits / "test")
     assert result.exit_code == 2
     assert "contains no predictor.json" in result.stderr

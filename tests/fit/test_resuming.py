@@ -188,7 +188,7 @@ def test_resume_begins_a_run_where_there_is_none_and_takes_a_finished_one_as_it_
     assert again.fit_summary() == first.fit_summary()
     assert len(events(tmp_path / "run", "run_started")) == 1
     assert ImagePredictor.resume(tmp_path / "run").predict(frame).notna().all()
-    with pytest.raises(HyperparameterError, match=r"resume=True needs the folder of the run"):
+    with pytest.raises(HyperparameterError, match=r"resume=True requires the run folder"):
         ImagePredictor(verbosity=0).fit(frame, hyperparameters=tiny, resume=True)
 
 

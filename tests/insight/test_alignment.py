@@ -11,7 +11,7 @@ from saccade.insight.near_duplicates import PIXEL_THRESHOLD
 
 
 def scene(seed: int, side: int = 160) -> Image.Image:
-    """A scene of soft patches of all sizes, as photos have them."""
+    """Return a picture of smooth patches of several sizes, similar to a photo."""
     rng = np.random.default_rng(seed)
     layers = [
         np.asarray(
@@ -29,7 +29,7 @@ def as_jpeg(image: Image.Image, quality: int) -> bytes:
 
 
 CHANGES = {
-    "encoded anew": lambda image: as_jpeg(image, 30),
+    "encoded again": lambda image: as_jpeg(image, 30),
     "smaller": lambda image: image.resize((70, 70)),
     "wider": lambda image: image.resize((200, 120)),
     "cropped": lambda image: image.crop((14, 8, 150, 140)),
@@ -39,14 +39,14 @@ CHANGES = {
 
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("seed", [0, 1])
-def test_a_changed_copy_is_seen_as_the_same_picture(change: str, seed: int) -> None:
+def test_a_changed_copy_agrees_with_its_original(change: str, seed: int) -> None:
     one, other = Picture(scene(seed)), Picture(CHANGES[change](scene(seed)))
     for found in (agreement(one, other), agreement(other, one)):
         assert found.correlation > PIXEL_THRESHOLD
         assert not found.is_mirrored
 
 
-def test_a_mirrored_crop_is_seen_as_one() -> None:
+def test_a_mirrored_crop_agrees_with_its_original() -> None:
     image = scene(2)
     mirrored = image.crop((5, 10, 140, 150)).transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     found = agreement(Picture(image), Picture(mirrored))
@@ -60,8 +60,8 @@ def test_other_pictures_do_not_agree() -> None:
     assert max(found) < 0.5
 
 
-def test_pictures_of_one_kind_do_not_agree_because_their_layout_does() -> None:
-    """Dark shirts on white walls: the same outline, and other details."""
+def test_a_common_outline_is_not_sufficient() -> None:
+    """Dark shirts on white walls have the same outline and different details."""
 
     def shirt(seed: int) -> Image.Image:
         pixels = np.asarray(scene(seed), float) * 0.3 + 170
@@ -78,7 +78,7 @@ def test_pictures_without_details_are_compared_without_a_warning() -> None:
     assert agreement(white, Picture(scene(0))).correlation < 0.5
 
 
-def test_pictures_of_faint_noise_are_copies_of_themselves_alone() -> None:
+def test_pictures_of_noise_agree_with_their_copies_only() -> None:
     rng = np.random.default_rng(0)
     one, other = (rng.integers(90, 170, (64, 64, 3)).astype(np.uint8) for _ in range(2))
     found = agreement(Picture(one), Picture(one[:, ::-1]))

@@ -1,4 +1,4 @@
-"""What a fitted predictor tells of images, through its own methods."""
+"""Explanations through the methods of a fitted predictor."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def fitted(train: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> Ima
     return ImagePredictor(path=path, verbosity=0).fit(train, hyperparameters=TINY)
 
 
-def test_explanations_come_in_every_form(fitted: ImagePredictor, train: pd.DataFrame, tmp_path: Path) -> None:
+def test_explain_supports_every_form(fitted: ImagePredictor, train: pd.DataFrame, tmp_path: Path) -> None:
     wide = tmp_path / "wide.png"
     Image.open(train["image"][0]).resize((60, 40)).save(wide)
     maps = fitted.explain([train["image"][0], wide])
@@ -48,7 +48,7 @@ def test_explanations_come_in_every_form(fitted: ImagePredictor, train: pd.DataF
         ImagePredictor().explain(wide)
 
 
-def test_the_nearest_training_images_are_of_the_same_kind(
+def test_the_nearest_training_images_have_the_same_label(
     fitted: ImagePredictor, make_colours_once: Callable[..., pd.DataFrame], train: pd.DataFrame
 ) -> None:
     test = make_colours_once(3, ("blue", "green", "red"), seed=5).sample(frac=1, random_state=0)
@@ -63,7 +63,7 @@ def test_the_nearest_training_images_are_of_the_same_kind(
     assert among["image"].tolist() == test["image"].tolist()
 
 
-def test_what_was_computed_goes_with_the_predictor(
+def test_embeddings_are_saved_with_the_predictor(
     fitted: ImagePredictor, train: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = fitted.nearest(train["image"][:2], k=3)
@@ -76,12 +76,14 @@ def test_what_was_computed_goes_with_the_predictor(
     pd.testing.assert_frame_equal(moved.nearest(train["image"][:2], k=3), expected, check_exact=False, atol=1e-2)
     (tmp_path / "elsewhere" / EMBEDDINGS).write_bytes(b"damaged")
     _recent.clear()
-    with pytest.raises(DataError, match="give them: among=train"):
+    with pytest.raises(DataError, match="pass them: among=train"):
         moved.nearest(train["image"][0])
     assert len(moved.nearest(train["image"][0], among=train)) == 5
 
 
-def test_vectors_of_another_network_are_not_used(fitted: ImagePredictor, train: pd.DataFrame, tmp_path: Path) -> None:
+def test_embeddings_of_another_network_are_not_used(
+    fitted: ImagePredictor, train: pd.DataFrame, tmp_path: Path
+) -> None:
     fitted.nearest(train["image"][0])
     shutil.copytree(fitted.path, tmp_path / "run")
     other = tmp_path / "run" / "predictor"
@@ -93,7 +95,7 @@ def test_vectors_of_another_network_are_not_used(fitted: ImagePredictor, train: 
     assert (other / EMBEDDINGS).read_bytes() != before
 
 
-def test_leaks_between_training_and_test_are_found(fitted: ImagePredictor, tmp_path: Path) -> None:
+def test_find_leaks_returns_copies_of_training_images(fitted: ImagePredictor, tmp_path: Path) -> None:
     def soft_patches(seed: int) -> Image.Image:
         cells = np.random.default_rng(seed).uniform(0, 255, (10, 10, 3)).astype(np.uint8)
         return Image.fromarray(cells).resize((80, 80), Image.Resampling.BICUBIC)
@@ -115,7 +117,7 @@ def test_leaks_between_training_and_test_are_found(fitted: ImagePredictor, tmp_p
     assert pairs[["index", "other_index"]].to_numpy().tolist() == [[4, 6]]
 
 
-def test_flipped_labels_of_the_training_images_are_doubted(
+def test_label_issues_finds_flipped_labels(
     make_colours_once: Callable[..., pd.DataFrame], tmp_path: Path, fitted: ImagePredictor
 ) -> None:
     frame = make_colours_once(20, ("blue", "green", "red"), seed=7)

@@ -9,7 +9,6 @@ from saccade.data.examples import Examples
 from saccade.errors import DataError, HyperparameterError
 from saccade.insight.embeddings import EmbeddedImages, unit_vectors
 from saccade.insight.near_duplicates import near_duplicates
-from saccade.insight.neighbours import nearest_images
 
 
 def picture(seed: int) -> Image.Image:
@@ -22,7 +21,7 @@ def embedded(images: list[Image.Image | str], vectors: list[list[float]], **more
     return EmbeddedImages(Examples(list(images), index, **more), unit_vectors(np.array(vectors)))  # type: ignore[arg-type]
 
 
-def test_a_pair_needs_like_features_and_like_pixels() -> None:
+def test_a_pair_requires_similar_features_and_similar_pixels() -> None:
     images = embedded(
         [picture(0), picture(1), picture(0).resize((60, 60)), picture(0).resize((50, 70))],
         [[1, 0], [1, 0.01], [1, 0.02], [0, 1]],
@@ -39,7 +38,7 @@ def test_a_pair_needs_like_features_and_like_pixels() -> None:
     assert len(everything) == 3
 
 
-def test_copies_are_looked_for_among_others_and_not_among_themselves() -> None:
+def test_with_among_copies_are_searched_in_these_images_only() -> None:
     train = embedded([picture(0), picture(1)], [[1, 0], [0, 1]])
     test = embedded([picture(1).transpose(Image.Transpose.FLIP_LEFT_RIGHT), picture(2), picture(2)], [[0, 1]] * 3)
     found = near_duplicates(test, train)
@@ -49,28 +48,10 @@ def test_copies_are_looked_for_among_others_and_not_among_themselves() -> None:
     assert list(none.columns) == list(found.columns)
 
 
-def test_images_that_are_gone_and_thresholds_that_cannot_be_are_told() -> None:
+def test_missing_images_and_invalid_thresholds_are_errors() -> None:
     gone = embedded(["gone.jpg"], [[1, 0]])
-    with pytest.raises(DataError, match="cannot be read any more"):
+    with pytest.raises(DataError, match="has become unreadable"):
         near_duplicates(embedded([picture(0)], [[1, 0]]), gone)
     for threshold in (2, "0.9", True):
         with pytest.raises(HyperparameterError, match="a number from -1 to 1"):
             near_duplicates(gone, threshold=threshold)  # type: ignore[arg-type]
-
-
-def test_the_nearest_images_come_in_order_and_with_their_labels() -> None:
-    among = embedded(["a.png", "b.png", "c.png"], [[1, 0], [1, 1], [0, 1]], labels=pd.Series([7, 8, 9]))
-    queries = embedded(["x.png", "broken.png"], [[1, 0.1], [np.nan, 0]])
-    found = nearest_images(queries, among, 2)
-    assert found[["query", "rank", "image", "label"]].to_numpy().tolist() == [
-        ["row 0", 1, "a.png", 7],
-        ["row 0", 2, "b.png", 8],
-    ]
-    assert found["similarity"].is_monotonic_decreasing
-    assert len(nearest_images(queries, among, 50)) == 3
-
-
-def test_several_columns_of_labels_become_lists() -> None:
-    labels = pd.DataFrame({"cat": [1, 0], "dog": [1, 1]})
-    among = embedded(["a.png", "b.png"], [[1, 0], [0, 1]], labels=labels)
-    assert nearest_images(among, among, 1)["label"].tolist() == [["cat", "dog"], ["dog"]]

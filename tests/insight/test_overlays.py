@@ -19,17 +19,17 @@ def spec(side: int, crop_pct: float) -> InputSpec:
 
 @settings(max_examples=60, deadline=None)
 @given(width=st.integers(8, 90), height=st.integers(8, 90), crop_pct=st.sampled_from([0.8, 0.875, 1.0, 1.2]))
-def test_a_map_covers_what_the_network_saw(width: int, height: int, crop_pct: float) -> None:
+def test_a_map_covers_the_area_of_the_network_input(width: int, height: int, crop_pct: float) -> None:
     placed = place_in_image(np.ones((16, 16), np.float32), (width, height), spec(16, crop_pct))
     assert placed.shape == (height, width)
-    part = 16 / round(16 / crop_pct)
+    fraction = 16 / round(16 / crop_pct)
     is_squeezed = max(width, height) > 3 * min(width, height)
-    seen_x, seen_y = (part * (length if is_squeezed else min(width, height)) for length in (width, height))
-    expected = min(width, seen_x) * min(height, seen_y)
+    covered_x, covered_y = (fraction * (length if is_squeezed else min(width, height)) for length in (width, height))
+    expected = min(width, covered_x) * min(height, covered_y)
     assert abs((placed > 0.5).sum() - expected) <= width + height + 4
 
 
-def test_a_place_in_the_map_is_the_place_in_the_image() -> None:
+def test_a_position_in_the_map_is_the_position_in_the_image() -> None:
     map_HW = np.zeros((10, 10), np.float32)
     map_HW[2, 7] = 1
     placed = place_in_image(map_HW, (200, 100), spec(10, 1.0))
@@ -38,7 +38,7 @@ def test_a_place_in_the_map_is_the_place_in_the_image() -> None:
     assert abs(left - (50 + 75)) <= 5
 
 
-def test_an_elongated_image_is_seen_from_end_to_end() -> None:
+def test_the_map_of_an_elongated_image_covers_all_of_it() -> None:
     map_HW = np.zeros((10, 10), np.float32)
     map_HW[2, 9] = 1
     top, left = np.unravel_index(place_in_image(map_HW, (400, 100), spec(10, 1.0)).argmax(), (100, 400))
@@ -46,7 +46,7 @@ def test_an_elongated_image_is_seen_from_end_to_end() -> None:
     assert abs(left - 380) <= 20
 
 
-def test_an_overlay_glows_where_the_map_is_large_and_is_grey_elsewhere() -> None:
+def test_an_overlay_is_coloured_at_large_values_and_grey_elsewhere() -> None:
     image = Image.new("RGB", (40, 20), (200, 30, 30))
     map_HW = np.zeros((20, 40), np.float32)
     map_HW[:, 20:] = 1
@@ -58,7 +58,7 @@ def test_an_overlay_glows_where_the_map_is_large_and_is_grey_elsewhere() -> None
         draw_overlay(image, np.zeros((2, 3, 4)))
 
 
-def test_each_form_keeps_a_place_for_images_that_cannot_be_read() -> None:
+def test_unreadable_images_are_nan_or_none_in_each_form() -> None:
     images = [np.zeros((20, 30, 3), np.uint8), b"no image"]
     examples = Examples(list(images), pd.RangeIndex(2))
     maps = np.ones((2, 8, 8), np.float32)

@@ -1,4 +1,4 @@
-"""What is said of images, of which it is worth asking why, and what they are like."""
+"""Names of predictions, selection of images to explain, neighbours and overlays."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from saccade.inference.postprocessing import Postprocessing
 from saccade.inference.saved import Member, SavedPredictor
 from saccade.inference.thresholds import Thresholds
 from saccade.insight.embeddings import EmbeddedImages
-from saccade.insight.reasons import Verdicts, check_numbers, label_names, neighbours_of, small_overlay
+from saccade.insight.reasons import NamedPredictions, check_numbers, label_names, neighbours_of, small_overlay
 from saccade.models.network import InputSpec
 from saccade.tasks.problem import Problem
 
@@ -27,7 +27,7 @@ PETS = ["cat", "cow", "dog"]
 
 
 def saved_for(labels: Any, class_names: list[str] | None = None, **postprocessing: Any) -> SavedPredictor:
-    """A predictor of which nothing is asked but its problem."""
+    """Return a predictor with a problem and postprocessing only."""
     none: Any = None
     return SavedPredictor(
         Path(),
@@ -43,8 +43,8 @@ def saved_for(labels: Any, class_names: list[str] | None = None, **postprocessin
     )
 
 
-def verdicts_of(predictions: np.ndarray, examples: Examples, saved: SavedPredictor) -> Verdicts:
-    return Verdicts.of(postprocess(saved, [predictions]), examples, saved)
+def named_predictions(predictions: np.ndarray, examples: Examples, saved: SavedPredictor) -> NamedPredictions:
+    return NamedPredictions.of(postprocess(saved, [predictions]), examples, saved)
 
 
 def examples_of(labels: Any, class_names: list[str] | None = None) -> Examples:
@@ -64,46 +64,46 @@ def examples_of(labels: Any, class_names: list[str] | None = None) -> Examples:
         (PETS, None, None, []),
     ],
 )
-def test_labels_are_called_by_their_names(fitted, labels, class_names, expected):
+def test_label_names(fitted, labels, class_names, expected):
     assert label_names(labels, class_names, saved_for(fitted)) == expected
 
 
-def test_numbers_without_names_have_those_of_the_fit():
+def test_class_numbers_without_names_have_the_names_of_the_fit():
     saved = saved_for([0, 1, 2], PETS)
     assert label_names(pd.Series([2, 0]), None, saved) == ["dog", "cat"]
     assert label_names(pd.Series([2, 0]), ["dog", "ant", "cat"], saved) == ["cat", "dog"]
 
 
-def test_columns_of_labels_are_lists_of_names():
+def test_names_of_several_label_columns():
     frame = pd.DataFrame({"a": [1, 0, 1], "b": [1, 0, 0]})
     saved = saved_for(frame)
     assert label_names(frame.astype(bool), None, saved) == ["a, b", "none", "a"]
     assert label_names(frame.where(frame["a"] == 1), None, saved) == ["a, b", None, "a"]
-    verdicts = verdicts_of(np.array([[0.9, 0.4], [0.2, 0.6], [0.1, 0.3]]), examples_of(frame), saved)
-    assert verdicts.predicted == ["a", "b", "none"]
-    assert verdicts.is_wrong.tolist() == [True, True, True]
-    assert verdicts.weights == pytest.approx([0.6, 0.6, 0.7])
-    assert verdicts.targets.tolist() == [0, 1, 1]
+    named = named_predictions(np.array([[0.9, 0.4], [0.2, 0.6], [0.1, 0.3]]), examples_of(frame), saved)
+    assert named.predicted == ["a", "b", "none"]
+    assert named.is_wrong.tolist() == [True, True, True]
+    assert named.weights == pytest.approx([0.6, 0.6, 0.7])
+    assert named.targets.tolist() == [0, 1, 1]
 
 
-def test_the_probability_is_that_of_the_label_that_is_given():
+def test_the_probability_is_that_of_the_predicted_label():
     saved = saved_for(["no", "yes"], thresholds=Thresholds((0.2,)))
     labels = pd.Series(["yes", "yes", None])
-    verdicts = verdicts_of(np.array([[0.7, 0.3], [0.9, 0.1], [0.05, 0.95]]), examples_of(labels), saved)
-    assert verdicts.predicted == ["yes", "no", "yes"]
-    assert verdicts.probabilities == pytest.approx([0.3, 0.9, 0.95])
-    assert verdicts.is_wrong.tolist() == [False, True, False]
-    assert verdicts.true == ["yes", "yes", None]
+    named = named_predictions(np.array([[0.7, 0.3], [0.9, 0.1], [0.05, 0.95]]), examples_of(labels), saved)
+    assert named.predicted == ["yes", "no", "yes"]
+    assert named.probabilities == pytest.approx([0.3, 0.9, 0.95])
+    assert named.is_wrong.tolist() == [False, True, False]
+    assert named.true == ["yes", "yes", None]
 
 
-def test_the_largest_errors_of_values_come_first():
+def test_the_largest_regression_errors_are_first():
     labels = pd.Series([1.0, 2.0, np.nan, 4.5])
     predictions = np.array([[1.5], [2.0], [9.0], [1.5]])
-    verdicts = verdicts_of(predictions, examples_of(labels), saved_for([0.5, 1.5, 2.25]))
-    assert verdicts.predicted == ["1.5", "2", "9", "1.5"]
-    assert verdicts.targets.tolist() == [0] * 4
-    assert verdicts.rows_to_show([], 3) == [3, 0, 1]
-    unknown = verdicts_of(predictions, Examples([b""] * 4, pd.RangeIndex(4)), saved_for([0.5, 1.5, 2.25]))
+    named = named_predictions(predictions, examples_of(labels), saved_for([0.5, 1.5, 2.25]))
+    assert named.predicted == ["1.5", "2", "9", "1.5"]
+    assert named.targets.tolist() == [0] * 4
+    assert named.rows_to_show([], 3) == [3, 0, 1]
+    unknown = named_predictions(predictions, Examples([b""] * 4, pd.RangeIndex(4)), saved_for([0.5, 1.5, 2.25]))
     assert unknown.rows_to_show([0], 2) == [1, 2]
 
 
@@ -112,26 +112,26 @@ def test_the_largest_errors_of_values_come_first():
     images=st.lists(st.tuples(st.integers(0, 10), st.booleans(), st.booleans()), min_size=1, max_size=12),
     num_images=st.integers(1, 12),
 )
-def test_mistakes_come_first_the_surest_before_the_others(images: list[tuple[int, bool, bool]], num_images: int):
-    sureness = np.array([sure / 10 for sure, _, _ in images])
+def test_confident_mistakes_are_first(images: list[tuple[int, bool, bool]], num_images: int):
+    confidence = np.array([sure / 10 for sure, _, _ in images])
     is_wrong = np.array([wrong for _, wrong, _ in images])
     unreadable = [row for row, (_, _, lost) in enumerate(images) if lost]
-    verdicts = Verdicts(
-        ["a"] * len(images), [None] * len(images), [None] * len(images), np.zeros(0), sureness, is_wrong
+    named = NamedPredictions(
+        ["a"] * len(images), [None] * len(images), [None] * len(images), np.zeros(0), confidence, is_wrong
     )
-    shown = verdicts.rows_to_show(unreadable, num_images)
+    shown = named.rows_to_show(unreadable, num_images)
     if len(images) <= num_images:
         assert shown == list(range(len(images)))
         return
     assert len(set(shown)) == num_images
     wrong = [row for row in range(len(images)) if row not in unreadable and is_wrong[row]]
     right = [row for row in range(len(images)) if row not in unreadable and not is_wrong[row]]
-    expected = sorted(wrong, key=lambda row: -sureness[row]) + sorted(right, key=lambda row: sureness[row])
+    expected = sorted(wrong, key=lambda row: -confidence[row]) + sorted(right, key=lambda row: confidence[row])
     assert [row for row in shown if row not in unreadable] == expected[:num_images]
     assert shown[: len(expected)] == expected[:num_images]
 
 
-def test_neighbours_have_their_images_and_names():
+def test_neighbours_have_images_and_names():
     vectors = np.eye(3, dtype=np.float32)
     among = EmbeddedImages(
         Examples(["a.png", b"b", "c.png"], pd.RangeIndex(3), pd.Series([1, 0, 1]), ["x", "y"]), vectors
@@ -145,7 +145,7 @@ def test_neighbours_have_their_images_and_names():
     assert [(each.image, each.label) for each in near] == [("b.png", None), ("a.png", None)]
 
 
-def test_overlays_are_small_and_lie_where_the_map_is():
+def test_overlays_are_small_and_match_the_map():
     spec = InputSpec(8, 1.0, "bilinear", (0.5,), (0.5,))
     map_HW = np.zeros((8, 8), np.float32)
     map_HW[:, 6:] = 1
@@ -162,7 +162,7 @@ def test_overlays_are_small_and_lie_where_the_map_is():
 
 
 @pytest.mark.parametrize("value", [0, -1, 1000, 2.0, True, "4", None])
-def test_numbers_of_images_that_make_no_picture_are_refused(value: Any):
+def test_invalid_numbers_of_images_are_refused(value: Any):
     check_numbers(1, np.int64(200))
     with pytest.raises(HyperparameterError, match=r"k was given .*; expected a whole number, from 1 to 50"):
         check_numbers(value, 12)

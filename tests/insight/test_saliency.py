@@ -47,7 +47,7 @@ SLOW_FAMILIES = ("mobilenetv3_small_050", "regnetx_002", "pvt_v2_b0", "levit_128
 
 
 def patches(num: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Noise with a patch at a random place, whose colour is the class: images, classes, and top left corners."""
+    """Return noise images with a patch whose colour is the class, the classes, and the top left corners."""
     rng = np.random.default_rng(seed)
     classes, corners = rng.integers(2, size=num), rng.integers(SIDE - PATCH + 1, size=(num, 2))
     images = rng.integers(60, 120, (num, SIDE, SIDE, 3)).astype(np.uint8)
@@ -78,13 +78,13 @@ def trained(network: nn.Module, lr: float, num_epochs: int = 5) -> Classifier:
 def saliency_maps(
     classifier: Classifier, batches: Batches, targets: np.ndarray | None = None, method: str = "auto"
 ) -> np.ndarray:
-    """Maps of all images, of the predicted classes if there are no targets."""
+    """Return the maps of all images, for the predicted classes by default."""
     mapper = SaliencyMapper(classifier.predict(batches).argmax(1) if targets is None else targets, method)
     return np.concatenate([mapper(classifier, x_BCHW) for x_BCHW, *_ in batches.in_order()])
 
 
 def mass_on_patches(maps: np.ndarray, corners: np.ndarray) -> float:
-    """Return which part of the maps lies on the patches, `CHANCE` of an even map."""
+    """Return the fraction of the maps on the patches, `CHANCE` for a uniform map."""
     on_patch = [
         map_HW[top : top + PATCH, left : left + PATCH].sum() for map_HW, (top, left) in zip(maps, corners, strict=True)
     ]
@@ -105,14 +105,14 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], float]] = {
             "test_vit", num_classes=2, img_size=SIDE, patch_size=4, depth=2, global_pool="avg", class_token=False
         ), 1e-3,
     ),
-    "no places": (multilayer_perceptron, 1e-3),
+    "no spatial layer": (multilayer_perceptron, 1e-3),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize(
     "kind", [pytest.param(kind, marks=[pytest.mark.slow] * (kind == "transformer without")) for kind in NETWORKS]
 )
-def test_maps_lie_on_what_decides_the_class(kind: str) -> None:
+def test_maps_cover_the_region_that_determines_the_class(kind: str) -> None:
     torch.manual_seed(0)
     make, lr = NETWORKS[kind]
     classifier = trained(make(), lr)
@@ -129,7 +129,7 @@ def test_maps_lie_on_what_decides_the_class(kind: str) -> None:
 
 
 def run_all_methods(network: nn.Module, side: int) -> None:
-    """Predict, so that caches are filled, and see that each method gives maps that are not empty."""
+    """Check that each method gives maps that are not empty, after a prediction has filled the caches."""
     classifier = classifier_of(network, side)
     if isinstance(classifier.head, nn.Linear):
         nn.init.normal_(classifier.head.weight, std=0.1)  # zero in some families
@@ -137,33 +137,33 @@ def run_all_methods(network: nn.Module, side: int) -> None:
     batches = classifier.batches(list(images), np.arange(2))
     before = classifier.predict(batches)
     state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    by_means = saliency_maps(classifier, batches, method="grad_cam")  # empty where the mean gradients are against it
+    averaged = saliency_maps(classifier, batches, method="grad_cam")  # 0 where the mean gradients are negative
     for method in ("auto", "hires_cam", "grad_cam"):
         maps = saliency_maps(classifier, batches, method=method)
         assert maps.shape == (2, side, side)
         assert np.isfinite(maps).all()
-        assert (maps.max((1, 2)) == 1).all() or (method != "hires_cam" and np.array_equal(maps, by_means))
+        assert (maps.max((1, 2)) == 1).all() or (method != "hires_cam" and np.array_equal(maps, averaged))
     assert not any(module._forward_hooks for module in network.modules())
     assert all(torch.equal(tensor, state[name]) for name, tensor in network.state_dict().items())
     assert np.array_equal(classifier.predict(batches), before)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_networks_of_many_families_are_explained(name: str) -> None:
+def test_methods_work_for_several_families(name: str) -> None:
     torch.manual_seed(0)
     run_all_methods(timm.create_model(name, num_classes=2, **FAMILIES[name]), SIDE)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SLOW_FAMILIES)
-def test_networks_of_more_families_are_explained_at_their_own_size(name: str) -> None:
+def test_methods_work_for_more_families_at_their_default_size(name: str) -> None:
     torch.manual_seed(0)
     network = timm.create_model(name, num_classes=2, **({"depth": 2} if name.startswith("beit") else {}))
     run_all_methods(network, network.pretrained_cfg["input_size"][1])
 
 
-def test_the_layer_is_one_by_which_nothing_passes() -> None:
-    """In a residual block the last layer with places is the branch's; what is wanted is the sum's."""
+def test_the_last_spatial_layer_is_not_bypassed() -> None:
+    """A convolution in a residual branch is bypassed by the skip connection."""
 
     class Residual(nn.Module):
         def __init__(self) -> None:
@@ -181,7 +181,7 @@ def test_the_layer_is_one_by_which_nothing_passes() -> None:
     assert layer.name == "stem"
 
 
-def test_the_target_decides_what_is_explained() -> None:
+def test_maps_depend_on_the_target() -> None:
     torch.manual_seed(0)
     classifier = classifier_of(timm.create_model("test_resnet", num_classes=2))
     images, *_ = patches(3, seed=0)
@@ -194,7 +194,7 @@ def test_the_target_decides_what_is_explained() -> None:
     assert np.allclose(mixed[2], whole[1][2], atol=1e-5)
 
 
-def test_a_network_without_places_says_so() -> None:
+def test_a_network_without_spatial_layer_supports_only_smooth_grad() -> None:
     classifier = classifier_of(multilayer_perceptron())
     images, *_ = patches(2, seed=0)
     batches = classifier.batches(list(images), np.arange(2))
@@ -204,7 +204,7 @@ def test_a_network_without_places_says_so() -> None:
         saliency_maps(classifier, batches, method="gradcam")
 
 
-def test_targets_are_labels_or_names_for_all_or_each() -> None:
+def test_targets_are_labels_or_names_for_all_or_for_each() -> None:
     problem = Problem.of([3, 5, 7])
     names = ["cat", "cow", "dog"]
     assert target_numbers(None, problem, names, 2) is None
@@ -222,7 +222,7 @@ def test_targets_are_labels_or_names_for_all_or_each() -> None:
     ("layout", "shape"),
     [(Layout("NCHW", 3), (2, 5, 3, 3)), (Layout("NHWC", 3), (2, 3, 3, 5)), (Layout("tokens", 3, 2), (2, 11, 5))],
 )
-def test_maps_come_out_of_every_layout_in_the_same_order(layout: Layout, shape: tuple[int, ...]) -> None:
+def test_layouts_give_equal_maps(layout: Layout, shape: tuple[int, ...]) -> None:
     assert Layout.of(shape, 2, num_prefix=layout.num_prefix) == layout
     expected = torch.rand(2, 5, 3, 3)
     tensor = {

@@ -1,4 +1,4 @@
-"""The picture that says why, of a fitted predictor."""
+"""`why` and `reasons` of a fitted predictor."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def fitted(train: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> Ima
     return ImagePredictor(path=path, verbosity=0).fit(train, hyperparameters=TINY)
 
 
-def test_reasons_agree_with_what_the_predictor_says_elsewhere(fitted: ImagePredictor, test: pd.DataFrame) -> None:
+def test_reasons_agree_with_the_other_methods(fitted: ImagePredictor, test: pd.DataFrame) -> None:
     reasons = fitted.reasons(test, k=3)
     assert [reason.image for reason in reasons] == test["image"].tolist()
     assert [reason.true for reason in reasons] == test["label"].tolist()
@@ -48,33 +48,35 @@ def test_reasons_agree_with_what_the_predictor_says_elsewhere(fitted: ImagePredi
     assert [each.label for each in found] == near["label"].tolist()
     assert [each.similarity for each in found] == pytest.approx(near["similarity"].tolist(), abs=1e-5)
     overlays = fitted.explain(test, form="overlay")
-    speaks = fitted.explain(test).any(axis=(1, 2))
-    assert [reason.overlay is not None for reason in reasons] == speaks.tolist()
+    has_map = fitted.explain(test).any(axis=(1, 2))
+    assert [reason.overlay is not None for reason in reasons] == has_map.tolist()
     for reason, overlay in zip(reasons, overlays, strict=True):
         if reason.overlay is None:
             continue
         np.testing.assert_allclose(np.asarray(reason.overlay, float), np.asarray(overlay, float), atol=1)
 
 
-def test_the_picture_has_a_row_for_each_image(fitted: ImagePredictor, test: pd.DataFrame) -> None:
+def test_the_figure_has_a_row_for_each_image(fitted: ImagePredictor, test: pd.DataFrame) -> None:
     figure = fitted.why(test, k=2, num_images=5)
     assert len(figure.axes) == 5 * (1 + 1 + 2)
     titles = [axes.texts[0].get_text() for axes in figure.axes]
-    assert titles[1::4] == ["where it looks"] * 5
+    assert titles[1::4] == ["saliency"] * 5
     assert all("similarity" in title for title in titles[2::4] + titles[3::4])
     assert Image.open(io.BytesIO(figure._repr_png_())).width > 4 * 144
 
 
-def test_mistakes_come_first_and_then_what_is_least_sure(fitted: ImagePredictor, test: pd.DataFrame) -> None:
-    sure = fitted.predict_proba(test).max(axis=1)
+def test_mistakes_are_first_and_then_the_lowest_confidence(fitted: ImagePredictor, test: pd.DataFrame) -> None:
+    confidence = fitted.predict_proba(test).max(axis=1)
     mislabelled = test.assign(label=test["label"].where(test.index != test.index[7], "of no class"))
     reasons = fitted.reasons(mislabelled, k=1, num_images=4)
     assert (reasons[0].image, reasons[0].true, reasons[0].is_wrong) == (test["image"].iloc[7], "of no class", True)
     is_right = fitted.predict(test) == mislabelled["label"]
-    expected = sure[is_right].sort_values(kind="stable").index[: 4 - (~is_right).sum()]
+    expected = confidence[is_right].sort_values(kind="stable").index[: 4 - (~is_right).sum()]
     assert [reason.image for reason in reasons if not reason.is_wrong] == test.loc[expected, "image"].tolist()
     unlabelled = fitted.reasons(test["image"].tolist(), k=1, num_images=4)
-    assert [reason.image for reason in unlabelled] == test["image"].iloc[np.argsort(sure, kind="stable")[:4]].tolist()
+    assert [reason.image for reason in unlabelled] == test["image"].iloc[
+        np.argsort(confidence, kind="stable")[:4]
+    ].tolist()
     assert not any(reason.is_wrong or reason.true for reason in unlabelled)
     most = fitted.reasons(test["image"].tolist(), k=1, num_images=11)
     nearest = fitted.nearest([reason.image for reason in most], k=1)["image"].tolist()
@@ -82,7 +84,7 @@ def test_mistakes_come_first_and_then_what_is_least_sure(fitted: ImagePredictor,
     assert [reason.neighbours[0].image for reason in most] == nearest
 
 
-def test_images_that_cannot_be_read_come_last_and_say_so(fitted: ImagePredictor, test: pd.DataFrame) -> None:
+def test_unreadable_images_are_last(fitted: ImagePredictor, test: pd.DataFrame) -> None:
     images = [b"no image", *test["image"].tolist(), "gone.png"]
     assert {reason.predicted for reason in fitted.reasons(images, num_images=12)} <= set(NAMES)
     few = fitted.reasons(images[:3], k=1)
@@ -95,7 +97,7 @@ def test_images_that_cannot_be_read_come_last_and_say_so(fitted: ImagePredictor,
         fitted.why([b"no image", "gone.png"])
 
 
-def test_numbered_classes_have_their_names_whoever_counts_them(test: pd.DataFrame, tmp_path: Path) -> None:
+def test_class_names_do_not_depend_on_the_numbering_of_a_data_set(test: pd.DataFrame, tmp_path: Path) -> None:
     for number, row in enumerate(test.itertuples()):
         for split in ("train", "other"):
             (tmp_path / split / row.label).mkdir(parents=True, exist_ok=True)
@@ -113,17 +115,17 @@ def test_numbered_classes_have_their_names_whoever_counts_them(test: pd.DataFram
     assert [each.neighbours[0].label for each in among] == [each.true for each in among]
 
 
-def test_other_images_are_searched_also_when_they_are_in_memory(fitted: ImagePredictor, test: pd.DataFrame) -> None:
+def test_among_accepts_images_in_memory(fitted: ImagePredictor, test: pd.DataFrame) -> None:
     pictures = [Image.open(path).convert("RGB") for path in test["image"]]
     reasons = fitted.reasons(test, k=1, among=pictures)
     assert all(each.neighbours[0].image is picture for each, picture in zip(reasons, pictures, strict=True))
     assert fitted.why(test.head(2), k=1, among=pictures).axes[2].texts[0].get_text() == "similarity 1.00"
 
 
-def test_what_cannot_be_drawn_is_said_before_anything_is_computed(fitted: ImagePredictor, tmp_path: Path) -> None:
-    with pytest.raises(HyperparameterError, match="k must be"):
+def test_invalid_arguments_are_errors_before_any_computation(fitted: ImagePredictor, tmp_path: Path) -> None:
+    with pytest.raises(HyperparameterError, match="k was given"):
         fitted.why("gone.png", k=0)
-    with pytest.raises(HyperparameterError, match="num_images must be"):
+    with pytest.raises(HyperparameterError, match="num_images was given"):
         fitted.why("gone.png", num_images=0)
     with pytest.raises(DataError, match="no images"):
         fitted.why([])
@@ -131,11 +133,11 @@ def test_what_cannot_be_drawn_is_said_before_anything_is_computed(fitted: ImageP
         ImagePredictor().why("gone.png")
     fitted.save(tmp_path / "elsewhere")
     (tmp_path / "elsewhere" / "embeddings.safetensors").unlink(missing_ok=True)
-    with pytest.raises(DataError, match="give them: among=train"):
+    with pytest.raises(DataError, match="pass them: among=train"):
         ImagePredictor.load(tmp_path / "elsewhere", verbosity=0).why("gone.png")
 
 
-def test_several_labels_and_values_have_reasons_too(train: pd.DataFrame, tmp_path: Path) -> None:
+def test_multilabel_problems_and_regression_have_reasons(train: pd.DataFrame, tmp_path: Path) -> None:
     lists = train.assign(label=[[name, "dark"] if number % 2 else [name] for number, name in enumerate(train["label"])])
     columns = train[["image"]].assign(**{name: (train["label"] == name).astype(int) for name in NAMES})
     values: dict[str, Any] = {"blue": 0.5, "green": 1.5, "red": 2.5}
@@ -144,13 +146,13 @@ def test_several_labels_and_values_have_reasons_too(train: pd.DataFrame, tmp_pat
     for number, (frame, label) in enumerate([(lists, "label"), (columns, list(NAMES)), (numbers, "label")]):
         path = tmp_path / str(number)
         predictor = ImagePredictor(label, path=path, verbosity=0).fit(frame, hyperparameters=small)
-        for _ in range(2):  # the second time labels come from the file that is kept
+        for _ in range(2):  # the second time labels are read from the stored file
             reasons = predictor.reasons(frame, k=2, num_images=40)
             assert [reason.neighbours[0].label for reason in reasons] == [reason.true for reason in reasons]
             predictor = ImagePredictor.load(path, verbosity=0)
         assert {reason.probability for reason in reasons} == {None}
-        speaks = predictor.explain(frame).any(axis=(1, 2)).tolist()
-        assert [reason.overlay is not None for reason in reasons] == speaks
+        has_map = predictor.explain(frame).any(axis=(1, 2)).tolist()
+        assert [reason.overlay is not None for reason in reasons] == has_map
         if frame is numbers:
             assert [float(str(reason.true)) for reason in reasons] == frame["label"].tolist()
             assert [float(str(reason.predicted)) for reason in reasons] == pytest.approx(

@@ -18,7 +18,7 @@ def printed(*rows: dict[str, object]) -> str:
     return console.file.getvalue()
 
 
-def test_what_all_trials_share_is_told_once_below():
+def test_hyperparameters_equal_in_all_trials_are_printed_once_below():
     text = printed({"model": "a", "scale": (0.7, 1.0)}, {"trial": 1, "model": "b", "scale": (0.7, 1.0)})
     header, *_, caption = text.strip().splitlines()
     assert "model" in header
@@ -32,10 +32,10 @@ def test_a_lone_trial_shows_all_its_hyperparameters():
     assert "all trials" not in text
 
 
-def test_a_failed_trial_has_a_remark_and_empty_figures():
+def test_a_failed_trial_has_a_remark_and_empty_cells():
     failed = {"status": "failed", "score_val": None, "best_epoch": None, "reason": "loss is [nan]"}
     text = printed({"lr": 0.1}, {"trial": 1, "lr": 0.2, **failed})
     assert "remark" in text
     assert "loss is [nan]" in text
     assert "None" not in text
-    assert " 1.0 " not in text  # epochs stay whole numbers
+    assert " 1.0 " not in text  # epochs are integers

@@ -218,7 +218,7 @@ def test_configurations_share_no_lists():
 @pytest.mark.parametrize("count", [0, -1, 2.5, True, "4", None, math.nan])
 def test_invalid_numbers_of_points(count):
     space = Dict(lr=Real(0, 1))
-    with pytest.raises(HyperparameterError, match="num_points is"):
+    with pytest.raises(HyperparameterError, match="num_points was given"):
         grid(space, count)
     with pytest.raises(HyperparameterError, match=r"num_points_by_name\['lr'\]"):
         grid(space, 4, {"lr": count})

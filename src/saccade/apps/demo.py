@@ -17,7 +17,7 @@ from sklearn.model_selection import train_test_split
 
 from saccade.data.dataset import ImageDataset
 from saccade.predictor import ImagePredictor
-from saccade.report.pictures import predictions_figure
+from saccade.report.figures import predictions_figure
 from saccade.report.tables import output_console, print_trials
 from saccade.space import Categorical
 

@@ -10,17 +10,19 @@ import typer
 
 def choose(
     run: Annotated[Path, typer.Argument(help="The run folder of a search with several --objectives.")],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the predictor is to be saved.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the predictor.")],
     max_latency_ms: Annotated[
-        float | None, typer.Option(metavar="MS", help="Milliseconds for an image at most, as the search measured them.")
+        float | None,
+        typer.Option(metavar="MS", help="Maximum latency in ms per image, as measured by the search."),
     ] = None,
-    max_params: Annotated[float | None, typer.Option(metavar="N", help="Parameters at most.")] = None,
-    max_bytes: Annotated[float | None, typer.Option(metavar="N", help="Bytes of the weights at most.")] = None,
+    max_params: Annotated[float | None, typer.Option(metavar="N", help="Maximum number of parameters.")] = None,
+    max_bytes: Annotated[float | None, typer.Option(metavar="N", help="Maximum size of the weights in bytes.")] = None,
     min_score: Annotated[
-        float | None, typer.Option(metavar="SCORE", help="The cheapest one with this score, instead of the best one.")
+        float | None,
+        typer.Option(metavar="SCORE", help="Minimum score: save the cheapest predictor, not the best."),
     ] = None,
 ) -> None:
-    """Save the best predictor of a search that costs no more than it may."""
+    """Save the best predictor of a search within the given limits."""
     from saccade.predictor import ImagePredictor
 
     chosen = ImagePredictor.load(run).choose(

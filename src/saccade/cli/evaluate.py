@@ -9,27 +9,27 @@ import typer
 
 
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="A run folder, or a saved predictor's.")],
+    run: Annotated[Path, typer.Argument(help="A run folder, or the folder of a saved predictor.")],
     data: Annotated[
         str,
         typer.Argument(
-            metavar="DIR|ZIP|CSV|URL", help="Images in a folder for each class, test/ with such, or a table."
+            metavar="DIR|ZIP|CSV|URL", help="Images in a folder for each class, test/ with such folders, or a table."
         ),
     ],
     label: Annotated[
-        str | None, typer.Option(metavar="COLUMN", help="Labels in a table.  [default: as when it was fitted]")
+        str | None, typer.Option(metavar="COLUMN", help="Column of labels in a table.  [default: that of the fit]")
     ] = None,
-    image_column: Annotated[str, typer.Option(metavar="COLUMN", help="Images in a table.")] = "image",
+    image_column: Annotated[str, typer.Option(metavar="COLUMN", help="Column of images in a table.")] = "image",
     image_root: Annotated[
         str | None,
-        typer.Option(metavar="DIR|ZIP|URL", help="Where the images of a table are.  [default: beside it]"),
+        typer.Option(metavar="DIR|ZIP|URL", help="Folder of the images of a table.  [default: that of the table]"),
     ] = None,
 ) -> None:
-    """Show how well a run does on labelled images."""
+    """Print the metrics of a run on labelled images."""
     from saccade.cli.inputs import TableColumns, read_test_images
     from saccade.predictor import ImagePredictor
 
     predictor = ImagePredictor.load(run)
     images = read_test_images(data, TableColumns(image_column, label or str(predictor.label), image_root))
-    for name, figure in predictor.evaluate(images).items():
-        typer.echo(f"{name} {figure:.4f}")
+    for name, score in predictor.evaluate(images).items():
+        typer.echo(f"{name} {score:.4f}")

@@ -12,58 +12,61 @@ from saccade.cli.printing import printable
 from saccade.errors import DataError
 
 if TYPE_CHECKING:
-    from saccade.report.reasons import Reason
+    from saccade.report.figures import Reason
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".pdf", ".svg")
-"""Of pictures that can be written."""
+"""Formats of the figure."""
 
 
 def explain(
-    run: Annotated[Path, typer.Argument(help="A run folder, or a saved predictor's.")],
+    run: Annotated[Path, typer.Argument(help="A run folder, or the folder of a saved predictor.")],
     images: Annotated[
         list[str],
-        typer.Argument(metavar="IMAGE|DIR...", help="Files of images, and folders: all images below them are taken."),
+        typer.Argument(metavar="IMAGE|DIR...", help="Image files, and folders with images at any depth."),
     ],
     out: Annotated[
-        Path, typer.Option(metavar="FILE", help="The picture, by its name a PNG, JPEG, WebP, PDF or SVG file.")
+        Path, typer.Option(metavar="FILE", help="File of the figure: PNG, JPEG, WebP, PDF or SVG by its extension.")
     ] = Path("why.png"),
-    k: Annotated[int, typer.Option("-k", metavar="NUM", help="Training images for each.")] = 4,
+    k: Annotated[int, typer.Option("-k", metavar="NUM", help="Number of similar training images for each image.")] = 4,
     num_images: Annotated[
-        int, typer.Option(metavar="NUM", help="Images at most; of more, those of which the run is least sure.")
+        int, typer.Option(metavar="NUM", help="Maximum number of images; of more, those with the lowest confidence.")
     ] = 12,
     among: Annotated[
         str | None,
         typer.Option(
             metavar="DIR|ZIP|URL",
-            help="The training images, in a folder for each class.  [default: those that the run was fitted to]",
+            help="The training images, in a folder for each class.  [default: the images of the fit]",
         ),
     ] = None,
 ) -> None:
-    """Draw why images get their labels: where the network looks, and the training images most like each.
+    """Draw an explanation of each prediction: a saliency map, and the most similar training images.
 
-    Images that cannot be read are told as such; only when all of them cannot is that an error.
+    Unreadable images are listed; it is an error only if all images are unreadable.
     """
     from saccade.cli.inputs import is_table, read_files, read_splits
     from saccade.predictor import ImagePredictor
-    from saccade.report.reasons import reasons_figure
+    from saccade.report.figures import reasons_figure
 
     if out.suffix.lower() not in SUFFIXES:
-        raise DataError(f"{out} cannot be written as a picture; give --out a name that ends in {', '.join(SUFFIXES)}")
+        raise DataError(
+            f"{out} is not the name of a supported image file; pass --out with a name that ends in "
+            f"{', '.join(SUFFIXES)}"
+        )
     if among is not None and is_table(among):
-        raise DataError(f"{among} is a table; give --among the training images in a folder for each class")
+        raise DataError(f"{among} is a table; pass --among with the training images in a folder for each class")
     predictor = ImagePredictor.load(run)
     files = read_files(images)
     train = None if among is None else read_splits(among).train
     out.parent.mkdir(parents=True, exist_ok=True)
     reasons = predictor.reasons(files, k, num_images, train)
     reasons_figure(reasons).savefig(out)
-    _show(reasons)
+    _print(reasons)
     if len(reasons) < len(files):
-        typer.echo(f"{len(reasons)} of {len(files)} images; --num-images shows more")
+        typer.echo(f"{len(reasons)} of {len(files)} images; pass --num-images to show more")
     typer.echo(f"written to {printable(str(out))}")
 
 
-def _show(reasons: Sequence[Reason]) -> None:
+def _print(reasons: Sequence[Reason]) -> None:
     rows = [("image", "label", "probability", "nearest", "similarity"), *map(_row, reasons)]
     widths = [max(len(row[column]) for row in rows) for column in range(5)]
     for row in rows:
@@ -71,7 +74,7 @@ def _show(reasons: Sequence[Reason]) -> None:
 
 
 def _row(reason: Reason) -> tuple[str, str, str, str, str]:
-    from saccade.report.reasons import UNREADABLE
+    from saccade.report.figures import UNREADABLE
 
     probability = "" if reason.probability is None else f"{reason.probability:.3f}"
     nearest = next(iter(reason.neighbours), None)

@@ -18,7 +18,6 @@ from saccade.errors import DataError, SaccadeError
 from saccade.events import Event, Listener, RunFinished, RunStarted, Warned
 from saccade.executor import use_executor
 from saccade.fit.preparation import PreparedData, prepare_data
-from saccade.fit.reserve import superseded_weights
 from saccade.fit.resuming import EarlierRun, check_split, most_held_out_before
 from saccade.fit.run_folder import (
     CHECKS,
@@ -30,6 +29,7 @@ from saccade.fit.run_folder import (
     STORE,
     TRIALS,
     FitRequest,
+    WeightsKeeper,
     begin_run,
     make_run_folder,
     tidy_up,
@@ -134,7 +134,7 @@ def run_fit(request: FitRequest, deadline: Deadline, earlier: EarlierRun | None 
                 study = make_study(request, folder, task, executor, deadline, reserve_s, log, listeners)
                 budget.reserve.recall(study)
                 display.recall(study.trials)
-                study.listeners.append(superseded_weights(study, settings))
+                study.listeners.append(WeightsKeeper(study.trials, objectives, settings.max_members))
                 with OptunaTracker(folder / JOURNAL, study.trials, request.space) as tracker:
                     study.listeners.append(tracker)
                     study.run()

@@ -8,10 +8,11 @@ import math
 import platform
 import re
 import shutil
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -26,8 +27,11 @@ from saccade.inference.saved import SavedPredictor
 from saccade.selection.candidates import BEST, BEST_OUTPUTS
 from saccade.space import Dict
 from saccade.study.json_values import to_json_value
-from saccade.study.run_folder import STARTING, is_vacant, other_entries, write_json_atomically
+from saccade.study.objectives import cost_names, same_costs
+from saccade.study.run_folder import STARTING, CheckpointKeeper, is_vacant, other_entries, write_json_atomically
+from saccade.study.trial import Status, Trial
 from saccade.tasks.metrics import EvalMetric
+from saccade.training.trial_files import drop_files, probe_file
 
 RUNS_FOLDER = "saccade_runs"
 """Where runs go that are given no path."""
@@ -173,6 +177,48 @@ def begin_run(request: FitRequest, folder: Path) -> None:
     for name in (DATA, FIT_TOML, RUN):
         (starting / name).replace(folder / name)
     starting.rmdir()
+
+
+class WeightsKeeper(CheckpointKeeper):
+    """Removes the weights, states and linear probes of trials that neither the search nor the predictor needs.
+
+    Ended trials are grouped by network. The best one is kept; for an ensemble, the best trial of each of the best
+    ``max_members + 1`` networks; with costs as objectives, the best trial of every network, since only another network
+    can have lower costs. One linear probe is kept per network.
+
+    Parameters
+    ----------
+    trials : sequence of Trial
+        The trials of the study by number.
+    objectives : sequence of str
+        As `saccade.study.objectives.check_objectives` returns them.
+    max_members : int
+        The largest number of networks whose predictions are averaged.
+    """
+
+    def __init__(self, trials: Sequence[Trial], objectives: Sequence[str] = (), max_members: int = 1) -> None:
+        self._probed: dict[Hashable, int] = {}  # the trial whose probe is kept, by network
+        num_networks = max_members + 1 if max_members > 1 else 1
+        self._is_by_network = num_networks > 1 or bool(cost_names(objectives))
+        super().__init__(trials, math.inf if cost_names(objectives) else num_networks)
+
+    def group(self, trial: Trial) -> Hashable:
+        """Return a key for the network; one key for all if only the best trial is kept."""
+        return same_costs(trial.config) if self._is_by_network else None
+
+    def prune(self, trial: Trial, keep: Literal["all", "best", "nothing"]) -> None:
+        """Remove files; those of earlier epochs are removed by the trial itself."""
+        if keep == "all":
+            return
+        folder = Path(trial.folder)
+        drop_files(folder, "last")
+        if keep == "nothing":
+            drop_files(folder, "best")
+            drop_files(folder, "end")
+        if trial.status is Status.FAILED:
+            return
+        if self._probed.setdefault(same_costs(trial.config), trial.number) != trial.number:
+            probe_file(folder).unlink(missing_ok=True)
 
 
 def tidy_up(folder: Path) -> None:

@@ -31,11 +31,6 @@ LEAST_FINISHING_S = 0.2
 """Seconds to stop workers, to remove files and to write the summary, which are too short to be measured."""
 
 
-def num_networks_kept(max_members: int) -> int:
-    """Return of how many networks trials are kept for an ensemble of up to `max_members`: one to spare."""
-    return max_members + 1 if max_members > 1 else 1
-
-
 def speed_limit_s(limit_s: float) -> float:
     """Return how many seconds of a time limit the measurement of networks' speed may take.
 

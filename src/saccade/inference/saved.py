@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from saccade._version import __version__
+from saccade.checks import real_number
 from saccade.errors import HyperparameterError, SavedPredictorError
 from saccade.inference.classifier import Blueprint, Classifier, empty_classifier
 from saccade.inference.postprocessing import Postprocessing
@@ -127,8 +128,7 @@ def choose(choices: Sequence[Choice], limits: Mapping[str, float | None], min_sc
     """
     limits = {name: limit for name, limit in limits.items() if limit is not None}
     for name, limit in [*limits.items(), *([] if min_score is None else [("min_score", min_score)])]:
-        if isinstance(limit, bool) or not isinstance(limit, int | float) or limit != limit:
-            raise HyperparameterError(f"{name} was given {limit!r}; expected a number")
+        real_number(name, limit)
     known = list(choices[0].costs) if choices else []
     if missing := [name for name in limits if name not in known]:
         objective_of = {cost: objective for objective, cost in COSTS.items()}

@@ -1,1 +1,1 @@
-"""What a fitted network tells of images besides their labels: where it looks, what is alike, which labels are odd."""
+"""Explanations: saliency maps, nearest training images, near-duplicates and label issues."""

@@ -1,9 +1,9 @@
-"""Whether two pictures show the very same thing: one laid over the other, whole, in part, or mirrored.
+"""Detect whether two pictures show the same scene, one aligned with the other: whole, cropped, or mirrored.
 
-Networks call photos of one kind alike; pixels do not. Small grey copies of two pictures are first compared everywhere,
-by their normalised cross-correlation (Lewis, "Fast normalized cross-correlation", 1995), which does not mind another
-size, encoding or brightness. Where they agree best, larger copies are brought to fit by a few steps of Gauss and Newton
-(Lucas and Kanade, "An iterative image registration technique", 1981), and compared in their details.
+Features of a network are similar for photos of one class; pixels are not. Small grey copies of two pictures are first
+compared at all positions by normalized cross-correlation (Lewis, "Fast normalized cross-correlation", 1995), which is
+insensitive to size, encoding and brightness. At the best position, larger copies are aligned by Gauss-Newton steps
+(Lucas and Kanade, "An iterative image registration technique", 1981), and their details are compared.
 """
 
 from __future__ import annotations
@@ -19,32 +19,32 @@ from scipy.ndimage import map_coordinates, uniform_filter  # type: ignore[import
 from saccade.data.decoding import ImageSource, read_image
 
 COARSE, FINE = 24, 64
-"""Pixels of a side of the small copies, and of the larger ones."""
+"""Side of the small copies and of the larger ones in pixels."""
 
-PARTS = (1.0, 0.9, 0.8, 0.7)
-"""How much of a side one picture may show of the other."""
+CROPS = (1.0, 0.9, 0.8, 0.7)
+"""Crops to search for, as fractions of a side of the other picture."""
 
-LEAST_COARSE = 0.75
-"""Correlation of the small copies from which on the larger ones are compared."""
+MIN_COARSE_CORRELATION = 0.75
+"""Minimum correlation of the small copies to compare the larger ones."""
 
-_NUM_STEPS = 8
-_NUM_KEPT = 128  # pictures whose parts are in memory, of 0.7 MB each
-_SIZES = tuple(itertools.product((round(COARSE * part) for part in PARTS), repeat=2))
-_FLAT = 1.0  # variance of an area in which there is as good as nothing to compare
-_REACH = 9  # pixels of the larger copies; what is coarser does not count in the end
-_FAINT = 5.0**2  # variance of details that are hardly there
+_NUM_STEPS = 8  # of Gauss-Newton
+_NUM_CACHED = 128  # pictures with cached crops, 0.7 MB each
+_SIZES = tuple(itertools.product((round(COARSE * crop) for crop in CROPS), repeat=2))
+_FLAT_VARIANCE = 1.0  # variance of an area without visible content
+_FILTER_SIZE = 9  # pixels of the larger copies; coarser structure is filtered out of the details
+_FAINT_VARIANCE = 5.0**2  # variance of hardly visible details
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """How well one picture lies upon another at best.
+    """Similarity of two pictures at their best alignment.
 
     Attributes
     ----------
     correlation : float
         1 for the same picture; about 0 for unrelated ones.
     is_mirrored : bool
-        Whether one is best seen as a mirror image of the other.
+        Whether the best alignment mirrors one of them.
     """
 
     correlation: float
@@ -52,7 +52,7 @@ class Agreement:
 
 
 class Picture:
-    """A picture, made ready to be laid upon others.
+    """Grey copies of a picture in two sizes, for `agreement`.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ class Picture:
     Raises
     ------
     ImageReadError
-        When the image cannot be read.
+        If the image is unreadable.
     """
 
     def __init__(self, image: ImageSource) -> None:
@@ -71,26 +71,26 @@ class Picture:
         self.coarse = grey.resize((COARSE, COARSE), Image.Resampling.BOX)
 
 
-@lru_cache(_NUM_KEPT)
+@lru_cache(_NUM_CACHED)
 def _templates(picture: Picture) -> list[np.ndarray]:
-    """Return the whole picture and its mirror image in each size of a part, as columns."""
+    """Return the whole picture and its mirror image in each crop size, as columns."""
     columns = []
     for height, width in _SIZES:
         small = np.asarray(picture.coarse.resize((width, height), Image.Resampling.BOX), np.float32)
-        columns.append(_standardised(np.stack([small.ravel(), small[:, ::-1].ravel()])).T)
+        columns.append(_standardized(np.stack([small.ravel(), small[:, ::-1].ravel()])).T)
     return columns
 
 
-@lru_cache(_NUM_KEPT)
+@lru_cache(_NUM_CACHED)
 def _windows(picture: Picture) -> list[np.ndarray]:
-    """Return all parts of each size, as rows."""
+    """Return all crops of each size, as rows."""
     pixels = np.asarray(picture.coarse, np.float32)
     views = [np.lib.stride_tricks.sliding_window_view(pixels, size) for size in _SIZES]
-    return [_standardised(view.reshape(-1, view.shape[2] * view.shape[3])) for view in views]
+    return [_standardized(view.reshape(-1, view.shape[2] * view.shape[3])) for view in views]
 
 
 def agreement(one: Picture, other: Picture) -> Agreement:
-    """Say how well one picture lies upon the other, or upon a part of it.
+    """Return the similarity of two pictures, one of which may be a crop or the mirror image of the other.
 
     Examples
     --------
@@ -99,48 +99,53 @@ def agreement(one: Picture, other: Picture) -> Agreement:
     >>> found.correlation > 0.9, found.is_mirrored
     (True, True)
     """
+    # Coarse search: each picture as a crop of the other, in all sizes and positions, plain and mirrored.
     best = (-1.0, 0, 0, 0, False)
     for turn, (whole, part) in enumerate(((one, other), (other, one))):
         for size, (rows, columns) in enumerate(zip(_windows(whole), _templates(part), strict=True)):
             correlations = rows @ columns
-            place, mirrored = divmod(int(correlations.argmax()), 2)
-            best = max(best, (float(correlations[place, mirrored]), turn, size, place, bool(mirrored)))
-    correlation, turn, size, place, is_mirrored = best
-    if correlation < LEAST_COARSE:
+            position, mirrored = divmod(int(correlations.argmax()), 2)
+            best = max(best, (float(correlations[position, mirrored]), turn, size, position, bool(mirrored)))
+    correlation, turn, size, position, is_mirrored = best
+    if correlation < MIN_COARSE_CORRELATION:
         return Agreement(min(correlation, 0.0), is_mirrored)
+    # Fine alignment, starting at that position.
     whole, part = (other, one) if turn else (one, other)
     height, width = _SIZES[size]
-    top, left = divmod(place, COARSE - width + 1)
+    top, left = divmod(position, COARSE - width + 1)
     window = np.array([top, left, height, width]) * (FINE / COARSE)
-    return Agreement(_fitted(whole.fine, part.fine[:, ::-1] if is_mirrored else part.fine, window), is_mirrored)
+    fine_part = part.fine[:, ::-1] if is_mirrored else part.fine
+    return Agreement(_aligned_correlation(whole.fine, fine_part, window), is_mirrored)
 
 
-def _standardised(rows: np.ndarray) -> np.ndarray:
-    """Return rows whose products are correlations; those of flat areas are small."""
+def _standardized(rows: np.ndarray) -> np.ndarray:
+    """Return rows whose products are correlations; rows of flat areas are small."""
     rows = rows - rows.mean(1, keepdims=True)
-    scaled: np.ndarray = rows / np.sqrt((rows.var(1, keepdims=True) + _FLAT) * rows.shape[1])
+    scaled: np.ndarray = rows / np.sqrt((rows.var(1, keepdims=True) + _FLAT_VARIANCE) * rows.shape[1])
     return scaled
 
 
-def _fitted(whole: np.ndarray, part: np.ndarray, window: np.ndarray) -> float:
-    """Return the correlation of details when the part is laid upon the whole as well as can be.
+def _aligned_correlation(whole: np.ndarray, part: np.ndarray, window: np.ndarray) -> float:
+    """Return the maximum correlation of the details while aligning `part` with a window of `whole`.
 
-    `window` is where to begin: top, left, height and width in pixels of the whole.
+    `window` is the initial top, left, height and width in pixels of `whole`.
     """
     rows, columns = np.mgrid[0:FINE, 0:FINE].astype(np.float32).reshape(2, -1) / (FINE - 1)
-    wanted = _standardised(part.reshape(1, -1))[0]
-    slopes, details = np.gradient(whole), _details(part)
+    target = _standardized(part.reshape(1, -1))[0]
+    gradients, details = np.gradient(whole), _details(part)
     best = -1.0
     for _ in range(_NUM_STEPS):
+        # Sample the current window, and compare it.
         top, left, height, width = window
-        places = np.stack([top + rows * (height - 1), left + columns * (width - 1)])
-        seen = map_coordinates(whole, places, order=1, mode="nearest")
-        best = max(best, _correlation(_details(seen.reshape(FINE, FINE)), details))
-        along_y, along_x = (map_coordinates(slope, places, order=1, mode="nearest") for slope in slopes)
-        # The last two columns let brightness and contrast differ.
-        design = np.stack([along_y, along_x, along_y * rows, along_x * columns, seen, np.ones_like(seen)], 1)
-        scale = float(seen.std()) * np.sqrt(seen.size)
-        change = np.linalg.lstsq(design, wanted * scale - (seen - seen.mean()), rcond=None)[0][:4]
+        coordinates = np.stack([top + rows * (height - 1), left + columns * (width - 1)])
+        sampled = map_coordinates(whole, coordinates, order=1, mode="nearest")
+        best = max(best, _correlation(_details(sampled.reshape(FINE, FINE)), details))
+        # Gauss-Newton step: derivatives by top, left, height and width; the last two columns absorb contrast and
+        # brightness.
+        along_y, along_x = (map_coordinates(slope, coordinates, order=1, mode="nearest") for slope in gradients)
+        design = np.stack([along_y, along_x, along_y * rows, along_x * columns, sampled, np.ones_like(sampled)], 1)
+        scale = float(sampled.std()) * np.sqrt(sampled.size)
+        change = np.linalg.lstsq(design, target * scale - (sampled - sampled.mean()), rcond=None)[0][:4]
         window = window + np.clip(change, -4, 4)
         if not (np.isfinite(window).all() and window[2:].min() > FINE / 3):
             break
@@ -152,8 +157,8 @@ def _correlation(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def _details(picture: np.ndarray) -> np.ndarray:
-    """Return what is finer than the larger shapes, about as strong everywhere, so that no bold outline outweighs it."""
-    finer = picture - uniform_filter(picture, _REACH)
-    strength = np.sqrt(uniform_filter(np.square(finer), _REACH) + _FAINT)
+    """Return the fine structure, normalized locally so that no strong edge dominates the correlation."""
+    finer = picture - uniform_filter(picture, _FILTER_SIZE)
+    strength = np.sqrt(uniform_filter(np.square(finer), _FILTER_SIZE) + _FAINT_VARIANCE)
     details: np.ndarray = (finer / strength).ravel()
     return details

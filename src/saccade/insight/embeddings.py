@@ -1,32 +1,33 @@
-"""Images as unit vectors, and the search among these: exact, by products of blocks."""
+"""Images as unit vectors of features, and exact nearest-neighbour search by blockwise products."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 
 from saccade.checks import whole_number
 from saccade.data.examples import Examples, ImageLike
 
 BLOCK = 4096
-"""Vectors of a block; a product of two blocks takes 64 MB."""
+"""Vectors in a block; the product of two blocks takes 64 MB."""
 
 Features = Callable[[list[ImageLike]], np.ndarray]
-"""From images to float32 of shape (num_images, num_features), NaN for those that cannot be read."""
+"""From images to float32 features of shape (num_images, num_features), NaN for unreadable images."""
 
 
 @dataclass(frozen=True, eq=False)
 class EmbeddedImages:
-    """Images, and what a network makes of them.
+    """Images and their features.
 
     Attributes
     ----------
     examples : Examples
-        The images with their labels, where these are known.
+        The images, with their labels if known.
     vectors : ndarray of float16 or float32, shape (num_images, num_features)
-        Of length 1; all 0 for an image that cannot be read.
+        Of length 1; all 0 for an unreadable image.
     """
 
     examples: Examples
@@ -39,7 +40,7 @@ class EmbeddedImages:
 
     @property
     def readable(self) -> np.ndarray:
-        """Whether each image could be read, bool of shape (num_images,)."""
+        """Whether each image is readable, bool of shape (num_images,)."""
         readable: np.ndarray = (self.vectors != 0).any(1)
         return readable
 
@@ -48,7 +49,7 @@ class EmbeddedImages:
 
 
 def unit_vectors(features: np.ndarray) -> np.ndarray:
-    """Return features divided by their length, so that a product of two rows is the cosine between them.
+    """Return features divided by their norm, so that the product of two rows is their cosine.
 
     Parameters
     ----------
@@ -69,32 +70,32 @@ def unit_vectors(features: np.ndarray) -> np.ndarray:
 def nearest_rows(
     queries: np.ndarray, among: np.ndarray, k: int, *, is_same: bool = False, block: int = BLOCK
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Find the rows with the largest cosine to each query.
+    """Return the rows with the largest cosine to each query.
 
     Parameters
     ----------
     queries : ndarray, shape (num_queries, num_features)
         Unit vectors.
     among : ndarray, shape (num_rows, num_features)
-        Unit vectors to find; rows of 0 are never found.
+        Unit vectors to search; rows of 0 are never returned.
     k : int
-        How many of them for each query, at least 1; there may be fewer rows.
+        Number of rows for each query, at least 1; at most `num_rows` are returned.
     is_same : bool
-        Both are the same rows, of which none is to be found near itself.
+        Both are the same rows; a row is not its own neighbour.
     block : int
-        How many rows of each are multiplied at a time.
+        Number of rows of each to multiply at a time.
 
     Returns
     -------
     rows : ndarray of int64, shape (num_queries, k)
-        The nearest first; -1 where there are no more.
+        The nearest first; -1 if there are fewer.
     cosines : ndarray of float32, shape (num_queries, k)
-        Of the same; -inf where there are no more.
+        Their cosines; -inf if there are fewer.
 
     Raises
     ------
     HyperparameterError
-        When `k` is no whole number of at least 1.
+        If `k` is not a whole number of at least 1.
 
     Examples
     --------
@@ -105,25 +106,70 @@ def nearest_rows(
     k = min(whole_number("k", k), len(among))
     rows = np.full((len(queries), k), -1, np.int64)
     cosines = np.full((len(queries), k), -np.inf, np.float32)
-    for first, first_row, product in _products(queries, among, block):
-        if is_same:
-            np.fill_diagonal(product[max(0, first_row - first) :, max(0, first - first_row) :], -np.inf)
-        part = slice(first, first + len(product))
-        numbers = np.broadcast_to(first_row + np.arange(product.shape[1]), product.shape)
-        all_rows = np.concatenate([rows[part], numbers], axis=1)
-        all_cosines = np.concatenate([cosines[part], product], axis=1)
-        best = np.argsort(-all_cosines, axis=1, kind="stable")[:, :k]
-        rows[part], cosines[part] = np.take_along_axis(all_rows, best, 1), np.take_along_axis(all_cosines, best, 1)
-    rows[np.isneginf(cosines)] = -1
-    return rows, cosines
-
-
-def _products(queries: np.ndarray, among: np.ndarray, block: int) -> Iterator[tuple[int, int, np.ndarray]]:
-    """Yield the cosines of a block of queries with a block of rows, and the first number of each."""
     for first in range(0, len(queries), block):
         some = queries[first : first + block].astype(np.float32)
+        part = slice(first, first + len(some))
         for first_row in range(0, len(among), block):
             others = among[first_row : first_row + block].astype(np.float32)
             product = some @ others.T
             product[:, ~others.any(1)] = -np.inf
-            yield first, first_row, product
+            if is_same:
+                np.fill_diagonal(product[max(0, first_row - first) :, max(0, first - first_row) :], -np.inf)
+            # Merge the block with the k nearest rows of the blocks before; ties keep the order of the rows.
+            numbers = np.broadcast_to(first_row + np.arange(len(others)), product.shape)
+            all_rows = np.concatenate([rows[part], numbers], axis=1)
+            all_cosines = np.concatenate([cosines[part], product], axis=1)
+            best = np.argsort(-all_cosines, axis=1, kind="stable")[:, :k]
+            rows[part], cosines[part] = np.take_along_axis(all_rows, best, 1), np.take_along_axis(all_cosines, best, 1)
+    rows[np.isneginf(cosines)] = -1
+    return rows, cosines
+
+
+def nearest_images(queries: EmbeddedImages, among: EmbeddedImages, k: int) -> pd.DataFrame:
+    """Return a table of the most similar images for each query, by the cosine of their features.
+
+    Parameters
+    ----------
+    queries : EmbeddedImages
+        The query images.
+    among : EmbeddedImages
+        The images to search.
+    k : int
+        Number of images for each query, at least 1.
+
+    Returns
+    -------
+    DataFrame
+        ``query`` (its index entry), ``rank`` from 1, ``image``, ``label`` if labels are known, and ``similarity``
+        (-1 to 1). Unreadable queries have no rows.
+
+    Raises
+    ------
+    HyperparameterError
+        If `k` is not a whole number of at least 1.
+    """
+    rows, cosines = nearest_rows(queries.vectors, among.vectors, k)
+    query_numbers, ranks = np.nonzero((rows >= 0) & queries.readable[:, None])
+    found = rows[query_numbers, ranks]
+    examples = among.examples
+    columns: dict[str, object] = {
+        "query": list(queries.examples.index[query_numbers]),
+        "rank": ranks + 1,
+        "image": [image_name(examples.images[row], row) for row in found.tolist()],
+    }
+    if isinstance(examples.labels, pd.Series):
+        columns["label"] = [examples.labels.iloc[row] for row in found]
+    elif examples.labels is not None:
+        labels = examples.labels
+        columns["label"] = [[name for name in labels.columns if labels[name].iloc[row]] for row in found]
+    columns["similarity"] = cosines[query_numbers, ranks].astype(float)
+    frame: pd.DataFrame = pd.DataFrame(columns)
+    table: pd.DataFrame = frame.astype({"rank": int, "image": object})
+    return table
+
+
+def image_name(image: ImageLike, number: int) -> str:
+    """Return the path of an image, or a placeholder with its number for an image in memory."""
+    if isinstance(image, bytes):
+        return f"<bytes #{number}>"
+    return str(image) if isinstance(image, str) or hasattr(image, "__fspath__") else f"<image #{number}>"

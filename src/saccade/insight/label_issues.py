@@ -1,10 +1,10 @@
-"""Labels that images do not seem to deserve, by confident learning.
+"""Find images whose label is probably wrong, by confident learning.
 
-Each image is judged by a model that has not learned from it. A class is believed of an image when it is as likely as it
-usually is for images with that label; how often images with one label are believed to be of another class says how many
-labels are wrong, and these are looked for where the model is surest (Northcutt, Jiang and Chuang, "Confident learning:
-estimating uncertainty in dataset labels", Journal of Artificial Intelligence Research, 2021; theirs is the pruning by
-class).
+Out-of-fold probabilities are compared with the labels. An image is assigned to a class if its probability is at least
+the mean probability of that class among the images with this label. The number of images of each label assigned to
+another class estimates the number of wrong labels; they are those for which another class has the largest margin
+(Northcutt, Jiang and Chuang, "Confident learning: estimating uncertainty in dataset labels", Journal of Artificial
+Intelligence Research, 2021; the method "prune by class").
 """
 
 from __future__ import annotations
@@ -15,20 +15,19 @@ import numpy as np
 import pandas as pd
 
 from saccade.errors import DataError
-from saccade.insight.embeddings import EmbeddedImages
-from saccade.insight.near_duplicates import shown
+from saccade.insight.embeddings import EmbeddedImages, image_name
 from saccade.tasks.problem import Problem
 
 NUM_FOLDS = 5
 
 INVERSE_PENALTIES = (0.003, 0.03, 0.3)
-"""Of scikit-learn's C, for features scaled to a mean square of 1; the one that judges best is taken."""
+"""Values of scikit-learn's C, for features scaled to a mean square of 1; the one with the lowest loss is used."""
 
 
 def out_of_fold_probabilities(
     features: np.ndarray, labels: np.ndarray, num_classes: int, num_folds: int = NUM_FOLDS, seed: int = 0
 ) -> np.ndarray:
-    """Return what logistic regressions say of images that they have not learned from.
+    """Return out-of-fold predictions of logistic regressions.
 
     Parameters
     ----------
@@ -37,16 +36,16 @@ def out_of_fold_probabilities(
     labels : ndarray of int, shape (num_images,)
         Class numbers.
     num_classes : int
-        How many classes there are.
+        Number of classes.
     num_folds : int
-        The images are judged in so many parts, each by a model of all the other parts.
+        Number of stratified folds.
     seed : int
-        Draws the parts, which have the same share of each class.
+        Seed of the folds.
 
     Returns
     -------
     ndarray of float64, shape (num_images, num_classes)
-        Probabilities; 0 for classes that the model of a part has not seen.
+        Probabilities; 0 for classes that are absent from the training part of a fold.
 
     Examples
     --------
@@ -65,7 +64,7 @@ def out_of_fold_probabilities(
     losses = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        warnings.simplefilter("ignore", UserWarning)  # of classes with fewer images than folds: they have 0 there
+        warnings.simplefilter("ignore", UserWarning)  # classes with fewer images than folds
         warnings.simplefilter("ignore", RuntimeWarning)
         for inverse_penalty in INVERSE_PENALTIES:
             model = LogisticRegression(C=inverse_penalty, max_iter=200)
@@ -77,22 +76,22 @@ def out_of_fold_probabilities(
 
 
 def confident_joint(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Estimate how many images with each label are of each class.
+    """Estimate the number of images with each label that belong to each class.
 
-    A class is believed of an image when its probability is at least the mean that it has among the images labelled with
-    it; of several, the likeliest.
+    An image is assigned to the most probable class among those whose probability is at least the mean probability of
+    the class over the images labelled with it.
 
     Parameters
     ----------
     probabilities : ndarray, shape (num_images, num_classes)
-        By models that have not learned from the image.
+        Out-of-fold predictions.
     labels : ndarray of int, shape (num_images,)
         The given class numbers.
 
     Returns
     -------
     ndarray of float64, shape (num_classes, num_classes)
-        Rows are given labels, and sum up to the number of images with that label; columns are believed classes.
+        Rows are given labels, and sum to the number of images with that label; columns are assigned classes.
 
     Examples
     --------
@@ -102,100 +101,97 @@ def confident_joint(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray
     """
     num_classes = probabilities.shape[1]
     counts = np.bincount(labels, minlength=num_classes)
+    # Threshold of each class: the mean probability of the class over the images labelled with it.
     sums = np.bincount(labels, probabilities[np.arange(len(labels)), labels], num_classes)
     thresholds = np.divide(sums, counts, out=np.full(num_classes, np.inf), where=counts > 0)
-    believed = np.where(probabilities >= thresholds, probabilities, -1.0)
-    is_sure = believed.max(1) >= 0
+    above = np.where(probabilities >= thresholds, probabilities, -1.0)
+    is_assigned = above.max(1) >= 0
     joint = np.zeros((num_classes, num_classes))
-    np.add.at(joint, (labels[is_sure], believed[is_sure].argmax(1)), 1)
-    of_label = joint.sum(1)
-    joint[np.diag_indices(num_classes)] += of_label == 0
-    calibrated: np.ndarray = joint * (counts / np.maximum(of_label, 1))[:, None]
+    np.add.at(joint, (labels[is_assigned], above[is_assigned].argmax(1)), 1)
+    # Calibrate the rows to the number of images; a label without assigned images counts as correct.
+    num_assigned = joint.sum(1)
+    joint[np.diag_indices(num_classes)] += num_assigned == 0
+    calibrated: np.ndarray = joint * (counts / np.maximum(num_assigned, 1))[:, None]
     return calibrated
 
 
-def doubtful(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Say which labels are probably wrong.
+def probably_wrong(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return which labels are probably wrong.
 
-    Of the images with one label, as many as `confident_joint` estimates to be of other classes: those for which another
-    class leads most.
+    For each label, as many images as `confident_joint` assigns to other classes: those with the largest margin of
+    another class.
 
     Parameters
     ----------
     probabilities, labels
-        As for `confident_joint`.
+        As in `confident_joint`.
 
     Returns
     -------
     ndarray of bool, shape (num_images,)
-        False for the only image of a class, which nobody could judge.
+        False for the only image of a class, which has no out-of-fold prediction of its class.
     """
     joint = confident_joint(probabilities, labels)
     num_wrong = np.rint(joint.sum(1) - joint.diagonal()).astype(int)
-    of_given = probabilities[np.arange(len(labels)), labels]
+    rows = np.arange(len(labels))
     others = probabilities.copy()
-    others[np.arange(len(labels)), labels] = -np.inf
-    lead = others.max(1) - of_given
-    is_doubtful = np.zeros(len(labels), np.bool_)
+    others[rows, labels] = -np.inf
+    margin = others.max(1) - probabilities[rows, labels]
+    is_wrong = np.zeros(len(labels), np.bool_)
     for given in np.flatnonzero(np.bincount(labels) > 1):
-        rows = np.flatnonzero(labels == given)
-        is_doubtful[rows[np.argsort(-lead[rows], kind="stable")[: num_wrong[given]]]] = True
-    answer: np.ndarray = is_doubtful & (lead > 0)
+        of_label = np.flatnonzero(labels == given)
+        is_wrong[of_label[np.argsort(-margin[of_label], kind="stable")[: num_wrong[given]]]] = True
+    answer: np.ndarray = is_wrong & (margin > 0)
     return answer
 
 
 def check_has_classes(problem: Problem) -> None:
-    """Raise an error unless each image has one class.
-
-    Raises
-    ------
-    DataError
-        When images may have several labels, or labels are numbers.
-    """
+    """Raise a DataError unless each image has one class."""
     if not problem.has_one_class:
-        raise DataError(f"label issues are found where each image has one class; this is a {problem.type} problem")
+        raise DataError(
+            f"label issues require one class for each image (binary or multiclass); this is a {problem.type} problem"
+        )
 
 
 def label_issues(images: EmbeddedImages, labels: pd.Series | pd.DataFrame, problem: Problem) -> pd.DataFrame:
-    """Return a table of the images whose label is not believed.
+    """Return a table of the images whose label is probably wrong.
 
     Parameters
     ----------
     images : EmbeddedImages
-        The images; those that cannot be read are left out.
+        The images; unreadable ones are skipped.
     labels : Series
-        The label of each, as the problem has its classes.
+        The label of each image, a class of `problem`.
     problem : Problem
-        With classes of which an image has one.
+        A binary or multiclass problem.
 
     Returns
     -------
     DataFrame
-        The least believed first, with the index of the images: ``image``, ``label`` (the given one),
-        ``suggested_label``, ``self_confidence`` (the probability of the given label, by a model that has not seen
-        this image) and ``rank`` from 1.
+        The lowest probability of the given label first, with the index of the images: ``image``, ``label`` (the given
+        one), ``suggested_label``, ``self_confidence`` (the out-of-fold probability of the given label) and ``rank``
+        from 1.
 
     Raises
     ------
     DataError
-        When images may have several labels, or labels are numbers; or these images have less than two classes.
+        For multilabel problems and regression, or if the images have less than two classes.
     """
     check_has_classes(problem)
     rows = np.flatnonzero(images.readable)
     given = problem.encode(labels.iloc[rows])
     if len(np.unique(given)) < 2:
-        raise DataError("label issues are found by telling classes apart; these images have less than two classes")
+        raise DataError("label issues require images of two classes or more; these images have less than two classes")
     probabilities = out_of_fold_probabilities(images.vectors[rows].astype(np.float32), given, problem.num_outputs)
-    believed = probabilities.argmax(1)
     confidence = probabilities[np.arange(len(given)), given]
-    flagged = np.flatnonzero(doubtful(probabilities, given))
+    flagged = np.flatnonzero(probably_wrong(probabilities, given))
     flagged = flagged[np.argsort(confidence[flagged], kind="stable")]
     classes = problem.class_array
     table: pd.DataFrame = pd.DataFrame(
         {
-            "image": [shown(images.examples.images[row], row) for row in rows[flagged].tolist()],
+            "image": [image_name(images.examples.images[row], row) for row in rows[flagged].tolist()],
             "label": classes[given[flagged]],
-            "suggested_label": classes[believed[flagged]],
+            "suggested_label": classes[probabilities[flagged].argmax(1)],
             "self_confidence": confidence[flagged],
             "rank": np.arange(1, len(flagged) + 1),
         },

@@ -1,4 +1,4 @@
-"""Saliency maps over the images that they belong to."""
+"""Map saliency maps back to their images, and draw them as overlays."""
 
 from __future__ import annotations
 
@@ -16,20 +16,14 @@ from saccade.models.network import InputSpec
 Form = Literal["network", "image", "overlay"]
 
 COLOURS = "inferno"
-"""matplotlib's name; its brightness grows evenly, so the picture can be read without seeing colours."""
+"""A colormap of matplotlib with uniformly increasing lightness, readable without colour vision."""
 
-STRENGTH = 0.75
-"""How much of the image the largest value hides."""
+MAX_OPACITY = 0.75
+"""Opacity of the overlay at the maximum of the map."""
 
 
 def check_form(form: str) -> None:
-    """Raise an error with near names unless saliency maps can be had in that form.
-
-    Raises
-    ------
-    UnknownNameError
-        When they cannot.
-    """
+    """Raise an UnknownNameError with similar names unless saliency maps have that form."""
     if form not in get_args(Form):
         raise UnknownNameError.of("form", form, get_args(Form))
 
@@ -37,25 +31,25 @@ def check_form(form: str) -> None:
 def in_form(
     form: str, maps: np.ndarray, examples: Examples, errors: dict[int, str], spec: InputSpec
 ) -> np.ndarray | list[np.ndarray | None] | list[Image.Image | None]:
-    """Return saliency maps as they are wanted.
+    """Return saliency maps in the given form.
 
     Parameters
     ----------
     form : {"network", "image", "overlay"}
-        As the network saw the images; of the size of the images; or drawn over these.
+        Of the network's input; of the size of the images; or drawn over the images.
     maps : ndarray of float32, shape (num_images, height, width)
-        As the network saw the images.
+        Of the network's input.
     examples : Examples
         The images.
     errors : dict
-        Why an image cannot be read, by its number.
+        Number of each unreadable image -> reason.
     spec : InputSpec
-        How the network's input is cut from an image.
+        Size and crop of the network's input.
 
     Returns
     -------
     ndarray, or list of ndarray or PIL.Image.Image
-        For images that cannot be read NaN, or None.
+        NaN or None for unreadable images.
     """
     if form == "network":
         maps[list(errors)] = np.nan
@@ -73,21 +67,21 @@ def in_form(
 
 
 def place_in_image(map_HW: np.ndarray, size: tuple[int, int], spec: InputSpec) -> np.ndarray:
-    """Return a map of what a network saw as one of the whole image.
+    """Map a saliency map of the network's input to the whole image.
 
     Parameters
     ----------
     map_HW : ndarray of float32, shape (img_size, img_size)
-        Of the central square that the network saw; of an elongated image, of its middle, squeezed into a square.
+        Of the central square crop; for an elongated image, of the image squeezed into a square.
     size : (int, int)
         Width and height of the image in pixels.
     spec : InputSpec
-        How the network's input is cut from the image.
+        Size and crop of the network's input.
 
     Returns
     -------
     ndarray of float32, shape (height, width)
-        0 where the network did not see the image.
+        0 outside of the network's input.
 
     Examples
     --------
@@ -96,11 +90,14 @@ def place_in_image(map_HW: np.ndarray, size: tuple[int, int], spec: InputSpec) -
     [5, 14]
     """
     width, height = size
+    # The stored image, from which the input is cropped, is squeezed if elongated: see `saccade.data.store.stored_form`.
     sides = size if is_elongated(width, height) else (min(size), min(size))
-    scale_x, scale_y = (length / round(spec.img_size / spec.crop_pct) for length in sides)  # pixels for one of the map
+    # Image pixels per map pixel.
+    scale_x, scale_y = (length / round(spec.img_size / spec.crop_pct) for length in sides)
     placed = np.zeros((height, width), np.float32)
-    left, first_x, last_x = _seen_part(width, scale_x * len(map_HW))
-    top, first_y, last_y = _seen_part(height, scale_y * len(map_HW))
+    left, first_x, last_x = _covered_part(width, scale_x * len(map_HW))
+    top, first_y, last_y = _covered_part(height, scale_y * len(map_HW))
+    # Resample the part of the map that is inside of the image.
     edges = np.array([first_x - left, first_y - top, last_x - left, last_y - top])
     edges = edges / [scale_x, scale_y, scale_x, scale_y]
     x_1, y_1, x_2, y_2 = edges.clip(0, len(map_HW)).tolist()
@@ -110,32 +107,32 @@ def place_in_image(map_HW: np.ndarray, size: tuple[int, int], spec: InputSpec) -
     return placed
 
 
-def _seen_part(length: int, seen: float) -> tuple[float, int, int]:
-    """Return where the middle part of a side begins, and the first and last pixel of it that there are."""
-    start = (length - seen) / 2
+def _covered_part(length: int, covered: float) -> tuple[float, int, int]:
+    """Return the start of the central part of a side, and its range of pixels inside the image."""
+    start = (length - covered) / 2
     first = max(0, round(start))
-    return start, first, max(first + 1, min(length, round(start + seen)))
+    return start, first, max(first + 1, min(length, round(start + covered)))
 
 
 def draw_overlay(image: ImageSource, map_HW: np.ndarray) -> Image.Image:
-    """Draw a map over its image: grey where nothing is, and glowing where the map is large.
+    """Draw a saliency map over its image: the image in grey, high values of the map in bright colours.
 
     Parameters
     ----------
     image : path, bytes, Pillow image or array
         The whole image.
     map_HW : ndarray, shape (height, width)
-        From 0 to 1, of the whole image; of other numbers of pixels it is resized.
+        Values from 0 to 1, for the whole image; resized to the size of the image.
 
     Returns
     -------
     PIL.Image.Image
-        RGB, of the image's size.
+        RGB, of the size of the image.
 
     Raises
     ------
     DataError
-        When the map is not of two dimensions.
+        If the map does not have two dimensions.
 
     Examples
     --------
@@ -146,12 +143,12 @@ def draw_overlay(image: ImageSource, map_HW: np.ndarray) -> Image.Image:
     import matplotlib as mpl  # slow to import
 
     if map_HW.ndim != 2:
-        raise DataError(f"a map of shape {map_HW.shape} was given; expected (height, width)")
+        raise DataError(f"the map has shape {map_HW.shape}; expected (height, width)")
     picture = read_image(image)
     weights = Image.fromarray(np.asarray(map_HW, np.float32)).resize(picture.size, Image.Resampling.BILINEAR)
     weights_HW1 = np.asarray(weights).clip(0, 1)[:, :, None]
     grey_HW3 = np.asarray(picture.convert("L").convert("RGB"), np.float32)
-    glow_HW3 = mpl.colormaps[COLOURS](weights_HW1[:, :, 0])[:, :, :3] * 255
-    share_HW1 = STRENGTH * weights_HW1
-    mixed = (1 - share_HW1) * grey_HW3 + share_HW1 * glow_HW3
+    colours_HW3 = mpl.colormaps[COLOURS](weights_HW1[:, :, 0])[:, :, :3] * 255
+    opacity_HW1 = MAX_OPACITY * weights_HW1
+    mixed = (1 - opacity_HW1) * grey_HW3 + opacity_HW1 * colours_HW3
     return Image.fromarray(mixed.round().astype(np.uint8))

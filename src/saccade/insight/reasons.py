@@ -1,4 +1,4 @@
-"""Why images get their labels: what is said of them, of which it is worth asking, and what they are like."""
+"""Explain predictions: select images, and find their saliency overlays and most similar training images."""
 
 from __future__ import annotations
 
@@ -21,48 +21,42 @@ from saccade.insight.embeddings import EmbeddedImages, nearest_rows
 from saccade.insight.overlays import draw_overlay, place_in_image
 from saccade.insight.saliency import SaliencyMapper
 from saccade.models.network import InputSpec
-from saccade.report.reasons import Neighbour, Reason
+from saccade.report.figures import Neighbour, Reason
 
-MOST_IMAGES, MOST_NEIGHBOURS = 200, 50
-"""Of one picture; matplotlib draws none of more than 65,535 pixels a side."""
+MAX_IMAGES, MAX_NEIGHBOURS = 200, 50
+"""Maximum numbers in one figure; the limit of matplotlib is 65,535 pixels a side."""
 
 OVERLAY_SIDE = 256
-"""Pixels of an overlay's longer side: more than a tile has, and little memory however large the photos are."""
+"""Longer side of an overlay in pixels: more than a tile, and little memory even for large photos."""
 
 NO_LABEL = "none"
-"""What is said of an image that has none of several labels."""
+"""Name of an empty set of labels."""
 
 
 def check_numbers(k: int, num_images: int) -> None:
-    """Raise an error unless so many images, with so many like each, make a picture.
-
-    Raises
-    ------
-    HyperparameterError
-        When they do not.
-    """
-    for name, value, most in (("k", k, MOST_NEIGHBOURS), ("num_images", num_images, MOST_IMAGES)):
-        whole_number(name, value, most=most)
+    """Raise a HyperparameterError unless a figure can have `num_images` images with `k` neighbours each."""
+    whole_number("k", k, most=MAX_NEIGHBOURS)
+    whole_number("num_images", num_images, most=MAX_IMAGES)
 
 
 @dataclass(frozen=True, eq=False)
-class Verdicts:
-    """What a predictor says of images.
+class NamedPredictions:
+    """Predictions with the names of labels.
 
     Attributes
     ----------
     predicted : list of str
-        The name of the label of each image; of several labels, their names; or the value.
+        Predicted class name, names of the predicted labels, or predicted value of each image.
     true : list of str or None
-        The same of the true labels; None where they are not known.
+        True class name, names of the true labels, or true value; None if unknown.
     probabilities : list of float or None
-        Of the label that is given; None for several labels, and values.
+        Probability of the predicted class; None for multilabel problems and regression.
     targets : ndarray of int, shape (num_images,)
-        The output to explain: the label that is given, or the most probable of several; 0 for values.
+        Output to explain: the predicted class, or the most probable label; 0 for regression.
     weights : ndarray of float64, shape (num_images,)
-        How sure the predictor is; how large the error of a value is.
+        Confidence; for regression the absolute error.
     is_wrong : ndarray of bool, shape (num_images,)
-        Whether the label is known to be another one; whether the error of a value is known.
+        Whether the true label is known and another one; for regression whether it is known.
     """
 
     predicted: list[str]
@@ -73,24 +67,23 @@ class Verdicts:
     is_wrong: np.ndarray
 
     @classmethod
-    def of(cls, predictions: Predictions, examples: Examples, saved: SavedPredictor) -> Verdicts:
-        """Return the names of the labels that a predictor gives to images, and of their true labels."""
+    def of(cls, predictions: Predictions, examples: Examples, saved: SavedPredictor) -> NamedPredictions:
+        """Return the names of the predicted and of the true labels."""
         true = label_names(examples.labels, examples.class_names, saved)
         true = true if examples.labels is not None else [None] * len(examples)
         if not saved.problem.has_classes:
             return cls._of_values(predictions.predictions[:, 0], true)
-        predicted = [_listed(names or []) for names in predictions.names(saved.names_of_classes)]
+        predicted = [_joined(names or []) for names in predictions.names(saved.names_of_classes)]
         probabilities = predictions.label_probabilities
-        confidence = saved.problem.confidence(predictions.predictions, predictions.adjusted)
-        sureness = np.nan_to_num(confidence)
+        confidence = np.nan_to_num(saved.problem.confidence(predictions.predictions, predictions.adjusted))
         is_wrong = [truth is not None and truth != name for truth, name in zip(true, predicted, strict=True)]
         return cls(
-            predicted, true, probabilities, predictions.main_class, sureness.astype(np.float64),
+            predicted, true, probabilities, predictions.main_class, confidence.astype(np.float64),
             np.array(is_wrong, np.bool_),
         )  # fmt: skip
 
     @classmethod
-    def _of_values(cls, values: np.ndarray, true: list[str | None]) -> Verdicts:
+    def _of_values(cls, values: np.ndarray, true: list[str | None]) -> NamedPredictions:
         is_known = np.array([truth is not None for truth in true], np.bool_)
         pairs = zip(np.nan_to_num(values).tolist(), true, strict=True)
         errors = [0.0 if truth is None else abs(value - float(truth)) for value, truth in pairs]
@@ -99,16 +92,16 @@ class Verdicts:
         return cls(names, true, [None] * len(true), targets, np.array(errors, np.float64), is_known)
 
     def rows_to_show(self, unreadable: Iterable[int], num_images: int) -> list[int]:
-        """Return the numbers of the images of which it is most worth asking why; all, and as they are, if so few.
+        """Return the numbers of the most interesting images; all in their order if there are at most `num_images`.
 
-        First come the mistakes, those of which the predictor is surest (or the largest errors of values); then those of
-        which it is least sure; and last those that cannot be read.
+        First are the mistakes with the highest confidence (for regression the largest errors), then the images with
+        the lowest confidence, then the unreadable ones.
 
         Examples
         --------
         >>> sure, is_wrong = np.array([0.9, 0.6, 0.8, 0.95]), np.array([False, True, False, True])
-        >>> verdicts = Verdicts(list("aaaa"), list("abab"), [None] * 4, np.zeros(4, int), sure, is_wrong)
-        >>> verdicts.rows_to_show([], 3), verdicts.rows_to_show([3], 3), verdicts.rows_to_show([], 4)
+        >>> named = NamedPredictions(list("aaaa"), list("abab"), [None] * 4, np.zeros(4, int), sure, is_wrong)
+        >>> named.rows_to_show([], 3), named.rows_to_show([3], 3), named.rows_to_show([], 4)
         ([3, 1, 2], [1, 2, 0], [0, 1, 2, 3])
         """
         if len(self.predicted) <= num_images:
@@ -128,7 +121,7 @@ def find_reasons(
     embed: Callable[[Examples], EmbeddedImages],
     verbosity: int,
 ) -> list[Reason]:
-    """Return the label, the overlay and the nearest training images of those images that are most worth explaining.
+    """Return label, overlay and nearest training images of the most interesting images.
 
     Parameters
     ----------
@@ -141,22 +134,22 @@ def find_reasons(
     k, num_images : int
         Training images for each image, and the maximum number of images.
     embed : callable
-        Returns images with their features.
+        Computes the features of images.
     verbosity : int
         As in `InferencePipeline.predict`.
     """
     saved = pipeline.saved
     predictions = pipeline.predict(examples.images, verbosity=verbosity)
-    verdicts = Verdicts.of(predictions, examples, saved)
-    rows = verdicts.rows_to_show(predictions.errors, num_images)
+    named = NamedPredictions.of(predictions, examples, saved)
+    rows = named.rows_to_show(predictions.errors, num_images)
     readable = [row for row in rows if row not in predictions.errors]
     asked = Examples([examples.images[row] for row in readable], pd.RangeIndex(len(readable)))
-    (maps,), _ = pipeline.run(asked.images, SaliencyMapper(verdicts.targets[readable]), 1, verbosity)
+    (maps,), _ = pipeline.run(asked.images, SaliencyMapper(named.targets[readable]), 1, verbosity)
     near = neighbours_of(embed(asked), train, k, saved)
     found = dict(zip(readable, zip(maps, near, strict=True), strict=True))
     reasons = []
     for row in rows:
-        image, true = examples.images[row], verdicts.true[row]
+        image, true = examples.images[row], named.true[row]
         if row not in found:
             reasons.append(Reason(image, None, true=true))
             continue
@@ -164,8 +157,8 @@ def find_reasons(
         reasons.append(
             Reason(
                 image,
-                verdicts.predicted[row],
-                verdicts.probabilities[row],
+                named.predicted[row],
+                named.probabilities[row],
                 true,
                 small_overlay(image, map_HW, saved.blueprint.input),
                 neighbours,
@@ -178,18 +171,18 @@ def find_reasons(
 def label_names(
     labels: pd.Series | pd.DataFrame | None, class_names: Sequence[str] | None, saved: SavedPredictor
 ) -> list[str | None]:
-    """Return labels as people read them: the names of classes, several names, or a value; None where one is missing.
+    """Return the class name, the label names, or the value of each label; None if missing.
 
-    Data sets number their classes each in its own way, so labels are compared by these.
+    Labels of two data sets are compared by these names, since each numbers its classes differently.
 
     Parameters
     ----------
     labels : Series, DataFrame of 0 and 1, or None
-        As `saccade.data.examples.Examples` has them; no labels have no names.
+        Labels of `saccade.data.examples.Examples`; None gives an empty list.
     class_names : sequence of str or None
-        Those of the same images.
+        Class names of the data set of these labels.
     saved : SavedPredictor
-        Its problem says what labels are, and its names of classes are those of numbers without names.
+        The predictor; its class names are used for class numbers without `class_names`.
     """
     if labels is None:
         return []
@@ -198,11 +191,14 @@ def label_names(
     if isinstance(labels, pd.DataFrame):
         columns = [str(name) for name in labels.columns]
         rows = zip((labels == 1).to_numpy(bool), labels.isna().any(axis=1), strict=True)
-        return [None if lacks else _listed([columns[number] for number in np.flatnonzero(row)]) for row, lacks in rows]
+        return [
+            None if is_missing else _joined([columns[number] for number in np.flatnonzero(row)])
+            for row, is_missing in rows
+        ]
     if not problem.has_classes:
         return [None if pd.isna(value) else _value(value) for value in pd.to_numeric(labels, errors="coerce")]
     if not problem.has_one_class:
-        return [_listed_labels(value, name_of) for value in labels]
+        return [_joined_labels(value, name_of) for value in labels]
     if class_names is not None and are_numbers_of_classes(labels, class_names):
         name_of = dict(enumerate(class_names))
     return [_name(value, name_of) for value in labels]
@@ -211,7 +207,7 @@ def label_names(
 def neighbours_of(
     queries: EmbeddedImages, among: EmbeddedImages, k: int, saved: SavedPredictor
 ) -> list[tuple[Neighbour, ...]]:
-    """Return the images that are most like each of some others, the nearest first."""
+    """Return the most similar images of each query, the nearest first."""
     rows, cosines = nearest_rows(queries.vectors, among.vectors, k)
     labels = among.examples.labels
     found = np.unique(rows[rows >= 0])
@@ -229,18 +225,18 @@ def neighbours_of(
 
 
 def small_overlay(image: ImageLike, map_HW: np.ndarray, spec: InputSpec) -> Image.Image | None:
-    """Return a saliency map over its image, of `OVERLAY_SIDE` pixels at most; None where there is nothing to be seen.
+    """Return the overlay of a saliency map, at most `OVERLAY_SIDE` pixels wide and high.
 
-    That is where no place speaks for the label, or the image cannot be read.
+    It is None if the map is 0 everywhere, or the image is unreadable.
 
     Parameters
     ----------
     image : path, bytes, Pillow image or array
         The image.
     map_HW : ndarray of float32, shape (height, width)
-        Of what the network saw of it.
+        Saliency map of the network's input.
     spec : InputSpec
-        How the network's input is cut from the image.
+        Size and crop of the network's input.
     """
     if not map_HW.any():
         return None
@@ -253,22 +249,22 @@ def small_overlay(image: ImageLike, map_HW: np.ndarray, spec: InputSpec) -> Imag
 
 
 def _name(label: Any, name_of: dict[Any, str]) -> str | None:
-    """Return the name of a label; one that is no class is called as it is."""
+    """Return the name of a label, or the label itself if it is not a class."""
     if not pd.api.types.is_scalar(label):
         return str(label)
     return None if pd.isna(label) else name_of.get(label, str(label))
 
 
-def _listed_labels(labels: Any, name_of: dict[Any, str]) -> str | None:
-    """Return the names of an image's labels in the order of the classes."""
+def _joined_labels(labels: Any, name_of: dict[Any, str]) -> str | None:
+    """Return the names of the labels of an image in the order of the classes."""
     if pd.api.types.is_scalar(labels):
         return _name(labels, name_of)
     order = list(name_of.values())
     names = {name_of.get(label, str(label)) for label in labels}
-    return _listed(sorted(names, key=lambda name: (order.index(name) if name in order else len(order), name)))
+    return _joined(sorted(names, key=lambda name: (order.index(name) if name in order else len(order), name)))
 
 
-def _listed(names: Sequence[str]) -> str:
+def _joined(names: Sequence[str]) -> str:
     return ", ".join(names) or NO_LABEL
 
 

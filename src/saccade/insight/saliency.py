@@ -1,19 +1,19 @@
-"""Saliency maps: which places of an image speak for a class.
+"""Saliency maps: the regions of an image that increase an output of the network.
 
 =========== ========================================================================================================
-grad_cam    the channels of the last layer with places, weighed by the mean of their gradients over all places
+grad_cam    activations of the last spatial layer, weighted by the gradients averaged over all positions
             (Selvaraju et al., "Grad-CAM", ICCV 2017)
-hires_cam   the same with a weight for each place (Draelos and Carin, "Use HiResCAM instead of Grad-CAM", 2020), of what
-            a place has beyond the mean of all; without that, what all tokens of a transformer have in common drowns
-            the rest
+hires_cam   the same with a weight for each position (Draelos and Carin, "Use HiResCAM instead of Grad-CAM", 2020), and
+            with activations minus their mean over all positions: the common component of all tokens dominates in
+            transformers otherwise
 smooth_grad gradients of the score by the pixels, averaged over noisy copies of the image, times the pixels (Smilkov
-            et al., "SmoothGrad", 2017); needs no layer with places
+            et al., "SmoothGrad", 2017); requires no spatial layer
 =========== ========================================================================================================
 
-`auto` is grad_cam where the last layer with places holds channels first, as convolutions do, and smooth_grad where
-there is no such layer. Of transformers no method is right for all. So what hires_cam and smooth_grad point at is
-blotted out of the first images (the deletion test of Petsiuk et al., "RISE", 2018), and the one whose places the
-network misses more is taken.
+`auto` is grad_cam if the last spatial layer is channels first, as in convolutional networks, and smooth_grad without
+a spatial layer. For transformers, neither hires_cam nor smooth_grad is always better. So both are compared on the first
+images by the deletion test of Petsiuk et al. ("RISE", 2018): the method is used whose regions, replaced by the mean
+colour, decrease the score more.
 """
 
 from __future__ import annotations
@@ -33,55 +33,49 @@ from saccade.tasks.problem import Problem
 
 Method = Literal["auto", "grad_cam", "hires_cam", "smooth_grad"]
 
-NUM_JUDGES = 4
-"""Images by which `auto` chooses a method."""
+NUM_TEST_IMAGES = 4
+"""Images of the deletion test."""
 
 NUM_NOISY_COPIES = 8
 NOISE = 0.15
-"""Standard deviation of the noise, as a part of the range of an image's values."""
+"""Standard deviation of the noise, as a fraction of the range of an image's values."""
 
 NUM_TILES = 8
-"""Tiles along a side of an image, which are blotted out as a whole."""
+"""Tiles along a side of an image in the deletion test."""
 
-SMOOTH_LEAD = 1.25
-"""How many times as much smooth_grad must find to be preferred, since its maps are harder to read."""
+SMOOTH_FACTOR = 1.25
+"""smooth_grad is preferred if its score drop is this many times that of hires_cam, as its maps are harder to read."""
 
-BLOTTED_PARTS = (0.05, 0.1, 0.2)
-"""Parts of an image that are blotted out, those first to which a map points."""
+DELETED_FRACTIONS = (0.05, 0.1, 0.2)
+"""Fractions of an image that the deletion test replaces, the highest values of the map first."""
 
 
 def check_method(method: str) -> None:
-    """Raise an error with near names unless there is such a method.
-
-    Raises
-    ------
-    UnknownNameError
-        When there is none.
-    """
+    """Raise an UnknownNameError with similar names unless there is such a method."""
     if method not in get_args(Method):
         raise UnknownNameError.of("method", method, get_args(Method))
 
 
 def target_numbers(target: Any, problem: Problem, names: Sequence[str], num_images: int) -> np.ndarray | None:
-    """Return the number of the output that is to be explained for each image; None for the largest one.
+    """Return the number of the output to explain for each image; None for the largest output.
 
     Parameters
     ----------
     target : label, sequence of labels or None
-        For all images, or for each.
+        One for all images, or one for each.
     problem : Problem
-        Its classes are the labels.
+        The problem of the predictor; its classes are the labels.
     names : sequence of str
-        The names of these classes, which will do as well.
+        The names of these classes, which are accepted as well.
     num_images : int
-        How many images there are.
+        Number of images.
 
     Raises
     ------
     UnknownNameError
-        When there is no such class.
+        If a target is not a class.
     DataError
-        When there is not one label for each image.
+        If the number of targets is neither one nor that of the images.
 
     Examples
     --------
@@ -98,7 +92,7 @@ def target_numbers(target: Any, problem: Problem, names: Sequence[str], num_imag
     )
     labels = [target] * num_images if given is None else given
     if len(labels) != num_images:
-        raise DataError(f"{len(labels)} targets were given for {num_images} images; give one for all, or one for each")
+        raise DataError(f"{len(labels)} targets were given for {num_images} images; pass one for all, or one for each")
     for label in labels:
         if label not in number_of:
             raise UnknownNameError.of("target", label, map(str, number_of))
@@ -106,9 +100,9 @@ def target_numbers(target: Any, problem: Problem, names: Sequence[str], num_imag
 
 
 class SaliencyMapper:
-    """Computes a saliency map for each image: which places increase an output of the network.
+    """Computes a saliency map for each image: the regions that increase an output of the network.
 
-    The first batch decides which method "auto" is.
+    The first batch determines the method of "auto".
 
     Parameters
     ----------
@@ -126,21 +120,21 @@ class SaliencyMapper:
     def __init__(self, targets: np.ndarray, method: str = "auto") -> None:
         check_method(method)
         self._targets, self._method = targets, method
-        self._mapped: _Mapped | None = None
+        self._compute: _Compute | None = None
         self._num_done = 0
 
     def __call__(self, classifier: Classifier, x_BCHW: torch.Tensor) -> np.ndarray:
-        """Return the maps of the next batch, float32 of shape (batch, height, width), as the network sees the images.
+        """Return the maps of the next batch, float32 of shape (batch, height, width).
 
-        Their values are from 0 to 1; 1 is the maximum of each image. A map is 0 if no place increases the output.
+        Values are from 0 to 1; the maximum of each image is 1. A map is 0 if no region increases the output.
 
         Raises
         ------
         HyperparameterError
             If the method does not suit the network.
         """
-        network = classifier.network.eval()
-        network.train().eval()  # some layers drop tensors here that predictions have cached without gradients
+        network = classifier.network
+        network.train().eval()  # some layers drop tensors here that predictions cached without gradients
         targets = self._targets[self._num_done : self._num_done + len(x_BCHW)]
         self._num_done += len(x_BCHW)
         chosen = torch.from_numpy(np.asarray(targets, np.int64)).to(x_BCHW.device)
@@ -148,52 +142,52 @@ class SaliencyMapper:
         def score(outputs: torch.Tensor) -> torch.Tensor:
             return outputs.float().gather(1, chosen[: len(outputs), None])[:, 0]
 
-        if self._mapped is None:
-            self._mapped = _chosen(self._method, network, classifier.blueprint.name, x_BCHW, score)
-        maps: np.ndarray = _scaled(self._mapped(x_BCHW, score)).cpu().numpy()
+        if self._compute is None:
+            self._compute = _choose_method(self._method, network, classifier.blueprint.name, x_BCHW, score)
+        maps: np.ndarray = _scaled(self._compute(x_BCHW, score)).cpu().numpy()
         return maps
 
 
-_Mapped = Callable[[torch.Tensor, Score], torch.Tensor]
-"""From images and what is to be explained of each to maps of shape (num_images, height, width)."""
+_Compute = Callable[[torch.Tensor, Score], torch.Tensor]
+"""From images and the score to explain to maps of shape (num_images, height, width)."""
 
 
-def _chosen(method: str, network: torch.nn.Module, name: str, x_BCHW: torch.Tensor, score: Score) -> _Mapped:
-    """Return the method of that name; for "auto", one that suits the network called `name`."""
-    smooth: _Mapped = partial(_smooth_grad, network)
+def _choose_method(method: str, network: torch.nn.Module, name: str, x_BCHW: torch.Tensor, score: Score) -> _Compute:
+    """Return the method of that name; for "auto", the one that suits the network called `name`."""
+    smooth: _Compute = partial(_smooth_grad, network)
     layer = None if method == "smooth_grad" else last_spatial_layer(network, x_BCHW, lambda outputs: score(outputs[:1]))
     if layer is None:
         if method in ("auto", "smooth_grad"):
             return smooth
         raise HyperparameterError(
-            f"{name} has no layer whose output has places in the image, which {method} needs; use method='smooth_grad'"
+            f"{method} requires a layer with spatial positions, and {name} has none; use method='smooth_grad'"
         )
     if method == "auto" and layer.layout.kind != "NCHW":
-        by_place: _Mapped = partial(_activation_maps, layer, network, is_averaged=False)
-        few_BCHW = x_BCHW[:NUM_JUDGES]
-        drop, by_smooth = (
-            _drop_without(network, few_BCHW, score, each(few_BCHW, score)) for each in (by_place, smooth)
+        hires: _Compute = partial(_activation_maps, layer, network, is_averaged=False)
+        few_BCHW = x_BCHW[:NUM_TEST_IMAGES]
+        hires_drop, smooth_drop = (
+            _score_drop(network, few_BCHW, score, each(few_BCHW, score)) for each in (hires, smooth)
         )
-        return by_place if drop > max(0.0, by_smooth / SMOOTH_LEAD) else smooth
+        return hires if hires_drop > max(0.0, smooth_drop / SMOOTH_FACTOR) else smooth
     return partial(_activation_maps, layer, network, is_averaged=method != "hires_cam")
 
 
 @torch.no_grad()
-def _drop_without(network: torch.nn.Module, x_BCHW: torch.Tensor, score: Score, maps_BHW: torch.Tensor) -> float:
-    """Return how much the mean score drops when the places to which the maps point have the image's mean colour.
+def _score_drop(network: torch.nn.Module, x_BCHW: torch.Tensor, score: Score, maps_BHW: torch.Tensor) -> float:
+    """Return the drop of the mean score after replacing the highest values of the maps by the mean colour.
 
-    Places are tiles of the image: many small holes would disturb a network wherever they are.
+    Whole tiles are replaced: many small holes decrease the score wherever they are.
     """
     mean_BC11 = x_BCHW.mean((2, 3), keepdim=True)
     tiles_BL = torch.nn.functional.adaptive_avg_pool2d(maps_BHW[:, None], NUM_TILES).flatten(1)
     order_BL = torch.argsort(tiles_BL, dim=1, descending=True, stable=True)
-    whole, without = float(score(network.forward(x_BCHW)).mean()), 0.0
-    for part in BLOTTED_PARTS:
+    before, after = float(score(network.forward(x_BCHW)).mean()), 0.0
+    for part in DELETED_FRACTIONS:
         first_BL = order_BL[:, : max(1, round(part * order_BL.shape[1]))]
         kept_B1HW = torch.ones_like(tiles_BL).scatter(1, first_BL, 0.0).view(-1, 1, NUM_TILES, NUM_TILES)
         kept_B1HW = torch.nn.functional.interpolate(kept_B1HW, tuple(x_BCHW.shape[2:]))
-        without += float(score(network.forward(kept_B1HW * x_BCHW + (1 - kept_B1HW) * mean_BC11)).mean())
-    return whole - without / len(BLOTTED_PARTS)
+        after += float(score(network.forward(kept_B1HW * x_BCHW + (1 - kept_B1HW) * mean_BC11)).mean())
+    return before - after / len(DELETED_FRACTIONS)
 
 
 def _activation_maps(
@@ -204,9 +198,9 @@ def _activation_maps(
         weights_BCHW = weights_BCHW.mean((2, 3), keepdim=True)
     else:
         maps_BCHW = maps_BCHW - maps_BCHW.mean((2, 3), keepdim=True)
-    speaks_for_B1HW = (weights_BCHW * maps_BCHW).sum(1, keepdim=True).relu()
+    saliency_B1HW = (weights_BCHW * maps_BCHW).sum(1, keepdim=True).relu()
     size = tuple(x_BCHW.shape[2:])
-    return torch.nn.functional.interpolate(speaks_for_B1HW, size, mode="bilinear", align_corners=False)[:, 0]
+    return torch.nn.functional.interpolate(saliency_B1HW, size, mode="bilinear", align_corners=False)[:, 0]
 
 
 def _smooth_grad(network: torch.nn.Module, x_BCHW: torch.Tensor, score: Score) -> torch.Tensor:
@@ -219,12 +213,12 @@ def _smooth_grad(network: torch.nn.Module, x_BCHW: torch.Tensor, score: Score) -
         with torch.enable_grad():
             scores = score(network.forward(noisy_BCHW))
             total_BCHW += torch.autograd.grad(scores.sum(), noisy_BCHW)[0]
-    speaks_B1HW = (total_BCHW * x_BCHW).sum(1, keepdim=True).abs()
-    reach = x_BCHW.shape[2] // 64  # single pixels say little in a large image
-    return torch.nn.functional.avg_pool2d(speaks_B1HW, 2 * reach + 1, 1, reach, count_include_pad=False)[:, 0]
+    saliency_B1HW = (total_BCHW * x_BCHW).sum(1, keepdim=True).abs()
+    radius = x_BCHW.shape[2] // 64  # smooths over the noise of single pixels in large images
+    return torch.nn.functional.avg_pool2d(saliency_B1HW, 2 * radius + 1, 1, radius, count_include_pad=False)[:, 0]
 
 
 def _scaled(maps_BHW: torch.Tensor) -> torch.Tensor:
-    """Return maps whose largest value is 1, or 0 where there is none."""
+    """Return maps scaled to a maximum of 1; maps without positive values are 0."""
     largest = maps_BHW.amax((1, 2), keepdim=True)
     return torch.where(largest > 0, maps_BHW / largest.clamp_min(torch.finfo(torch.float32).tiny), 0.0)

@@ -1,7 +1,8 @@
-"""Where in a network there is still a picture: the last layer whose output has places in the image.
+"""Find the last spatial layer of a network: the last layer whose output has positions in the image.
 
-Networks hold images as (channels, height, width), as (height, width, channels), or as a sequence of tokens with a few
-in front that are no places. So each layer is asked by its output's shape, not each family of networks by its name.
+Layers of networks represent images as (channels, height, width), as (height, width, channels), or as a sequence of
+tokens after a few prefix tokens. Spatial layers are recognized by the shape of their output, not by the name of the
+network.
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ from typing import Any, Literal
 
 import torch
 
-LEAST_SIDE = 7
-"""Places along a side that a layer must have to tell where things are: as many as common networks end with."""
+MIN_SIDE = 7
+"""Preferred minimum of positions along a side: that of the last layer of common networks."""
 
-_NUM_COPIES = 3  # of an image in a trial pass; windows and heads that are put into the batch give other numbers
+_NUM_COPIES = 3  # batch size of the trial pass; windows and heads folded into the batch give other sizes
 
-# What comes of a linear layer are queries, keys or hidden units; the others change nothing, or hold attention.
-_NOT_ASKED = (torch.nn.Linear, torch.nn.Identity, torch.nn.Dropout, torch.nn.Softmax)
+# The output of a linear layer is queries, keys or hidden units; the others change nothing, or are attention.
+_IGNORED = (torch.nn.Linear, torch.nn.Identity, torch.nn.Dropout, torch.nn.Softmax)
 
 Score = Callable[[torch.Tensor], torch.Tensor]
 """From a network's outputs of shape (num_images, num_outputs) to one number for each image."""
@@ -28,16 +29,16 @@ Score = Callable[[torch.Tensor], torch.Tensor]
 
 @dataclass(frozen=True)
 class Layout:
-    """How a tensor holds the places of an image.
+    """Layout of the spatial positions in a tensor.
 
     Attributes
     ----------
     kind : {"NCHW", "NHWC", "tokens"}
         The order of its dimensions; tokens have the shape (num_images, num_tokens, channels).
     side : int
-        Places along each side of the image.
+        Positions along each side of the image.
     num_prefix : int
-        Tokens in front that are no places, such as a class token.
+        Number of prefix tokens without position, such as a class token.
     """
 
     kind: Literal["NCHW", "NHWC", "tokens"]
@@ -46,16 +47,16 @@ class Layout:
 
     @classmethod
     def of(cls, shape: tuple[int, ...], num_images: int, num_prefix: int = 0) -> Layout | None:
-        """Return how a tensor of that shape holds square images; None when it does not.
+        """Return the layout of a tensor of square images; None if its shape fits none.
 
         Parameters
         ----------
         shape : tuple of int
-            Of the tensor.
+            Shape of the tensor.
         num_images : int
-            How many images there are in the batch.
+            Number of images in the batch.
         num_prefix : int
-            Tokens in front, where the network says so.
+            Number of prefix tokens, if the network declares it.
 
         Examples
         --------
@@ -79,7 +80,7 @@ class Layout:
         return None
 
     def as_maps(self, x: torch.Tensor) -> torch.Tensor:
-        """Return such a tensor in the shape (num_images, channels, side, side)."""
+        """Return a tensor of this layout with the shape (num_images, channels, side, side)."""
         if self.kind == "tokens":
             return x[:, self.num_prefix :].transpose(1, 2).reshape(len(x), -1, self.side, self.side)
         return x if self.kind == "NCHW" else x.permute(0, 3, 1, 2)
@@ -87,7 +88,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class SpatialLayer:
-    """A layer whose output has places, and depends on them.
+    """A layer whose output has spatial positions.
 
     Attributes
     ----------
@@ -96,9 +97,9 @@ class SpatialLayer:
     module : torch.nn.Module
         The layer.
     call : int
-        Which of its calls in a pass, for layers that are used several times.
+        Number of the call in a forward pass, for layers that are used several times.
     layout : Layout
-        Of its output.
+        Layout of its output.
     """
 
     name: str
@@ -109,7 +110,7 @@ class SpatialLayer:
     def maps_and_gradients(
         self, network: torch.nn.Module, x_BCHW: torch.Tensor, score: Score
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the layer's output for a batch, and the gradients of the scores by it.
+        """Return the output of the layer for a batch, and the gradients of the scores by it.
 
         Returns
         -------
@@ -124,14 +125,14 @@ class SpatialLayer:
             num_calls += 1
             if num_calls != self.call + 1:
                 return None
-            torch.set_grad_enabled(True)  # only what comes after needs a graph
+            torch.set_grad_enabled(True)  # only the layers after this one need a graph
             kept.append(output.detach().requires_grad_())
-            return kept[0].clone()  # since the next layer may work in place
+            return kept[0].clone()  # the next layer may work in place
 
         hook = self.module.register_forward_hook(cut)
         try:
             with torch.no_grad():
-                scores = score(network.forward(x_BCHW))  # as it is written, also where it was compiled
+                scores = score(network.forward(x_BCHW))  # the original forward of a compiled network as well
                 (gradients,) = torch.autograd.grad(scores.sum(), kept[0])
         finally:
             hook.remove()
@@ -139,29 +140,29 @@ class SpatialLayer:
 
 
 def last_spatial_layer(network: torch.nn.Module, x_BCHW: torch.Tensor, score: Score) -> SpatialLayer | None:
-    """Return the last layer with places through which all goes that the score depends on; None where none has places.
+    """Return the last spatial layer through which all paths to the score lead; None if no layer is spatial.
 
-    The score of a network with a class token does not depend on the patches' tokens any more after its last attention,
-    so it is a layer before that. A layer in a branch, beside which something passes, is taken only where there is no
-    other; and one of less than `LEAST_SIDE` places along a side likewise.
+    With a class token, the score does not depend on the patch tokens after the last attention, so that the layer is
+    before it. A layer that a skip connection bypasses, or one with less than `MIN_SIDE` positions along a side, is used
+    only if there is no other.
 
     Parameters
     ----------
     network : torch.nn.Module
         In evaluation mode.
     x_BCHW : torch.Tensor, shape (num_images, channels, side, side)
-        An image to try; the first one counts.
+        A batch, of which the first image is used.
     score : callable
-        What the layer is wanted for.
+        The score to explain.
     """
     x_BCHW = x_BCHW[:1].repeat(_NUM_COPIES, 1, 1, 1).requires_grad_()
     num_prefix = getattr(network, "num_prefix_tokens", 0)
     num_prefix = num_prefix if isinstance(num_prefix, int) else 0
-    with torch.enable_grad(), _outputs_noted(network) as noted:
+    with torch.enable_grad(), _recorded_outputs(network) as recorded:
         scores = score(network.forward(x_BCHW))
         candidates = [
             (SpatialLayer(name, module, call, layout), output, node)
-            for name, module, call, output, node in noted
+            for name, module, call, output, node in recorded
             if (layout := Layout.of(tuple(output.shape), _NUM_COPIES, num_prefix))
             and 1 < layout.side <= x_BCHW.shape[2]
         ]
@@ -175,14 +176,14 @@ def last_spatial_layer(network: torch.nn.Module, x_BCHW: torch.Tensor, score: Sc
         for (layer, _, node), gradient in zip(candidates, gradients, strict=True)
         if gradient is not None and bool((layer.layout.as_maps(gradient) != 0).any())
     ]
-    usable.reverse()  # the last one first
-    large = [(layer, node) for layer, node in usable if layer.layout.side >= LEAST_SIDE]
-    through = (layer for layer, node in large if not _passes_by(scores.grad_fn, node, x_BCHW))
+    usable.reverse()  # last layer first
+    large = [(layer, node) for layer, node in usable if layer.layout.side >= MIN_SIDE]
+    through = (layer for layer, node in large if not _bypasses(scores.grad_fn, node, x_BCHW))
     return next(through, next((layer for layer, _ in large + usable), None))
 
 
-def _passes_by(end: Any, node: Any, x_BCHW: torch.Tensor) -> bool:
-    """Say whether a way leads through the graph from its end to the images that does not go by a node."""
+def _bypasses(end: Any, node: Any, x_BCHW: torch.Tensor) -> bool:
+    """Return whether a path of the autograd graph leads from its end to the images without passing a node."""
     seen, waiting = {node}, [end]
     while waiting:
         one = waiting.pop()
@@ -196,25 +197,25 @@ def _passes_by(end: Any, node: Any, x_BCHW: torch.Tensor) -> bool:
 
 
 @contextmanager
-def _outputs_noted(network: torch.nn.Module) -> Iterator[list[tuple[str, torch.nn.Module, int, torch.Tensor, Any]]]:
-    """Note the output of each layer that is called meanwhile, and its node in the graph, in the order of their ends."""
-    noted: list[tuple[str, torch.nn.Module, int, torch.Tensor, Any]] = []
+def _recorded_outputs(network: torch.nn.Module) -> Iterator[list[tuple[str, torch.nn.Module, int, torch.Tensor, Any]]]:
+    """Record the output of each called layer and its autograd node, in the order in which the calls return."""
+    recorded: list[tuple[str, torch.nn.Module, int, torch.Tensor, Any]] = []
     calls: dict[str, int] = {}
     hooks = []
 
-    def noting(name: str) -> Callable[[torch.nn.Module, Any, Any], None]:
-        def note(module: torch.nn.Module, _inputs: Any, output: Any) -> None:
+    def hook_for(name: str) -> Callable[[torch.nn.Module, Any, Any], None]:
+        def record(module: torch.nn.Module, _inputs: Any, output: Any) -> None:
             call = calls[name] = calls.get(name, -1) + 1
             if isinstance(output, torch.Tensor) and output.is_floating_point() and output.requires_grad:
-                noted.append((name, module, call, output, output.grad_fn))
+                recorded.append((name, module, call, output, output.grad_fn))
 
-        return note
+        return record
 
     for name, module in network.named_modules():
-        if name and not isinstance(module, _NOT_ASKED):
-            hooks.append(module.register_forward_hook(noting(name)))
+        if name and not isinstance(module, _IGNORED):
+            hooks.append(module.register_forward_hook(hook_for(name)))
     try:
-        yield noted
+        yield recorded
     finally:
         for hook in hooks:
             hook.remove()

@@ -1,4 +1,4 @@
-"""The training images of a predictor as vectors: computed once, and kept beside its weights when they are small."""
+"""Features of the training images of a predictor: computed once, and stored next to its weights if small."""
 
 from __future__ import annotations
 
@@ -22,33 +22,33 @@ from saccade.inference.saved import SavedPredictor
 from saccade.insight.embeddings import EmbeddedImages, Features
 
 EMBEDDINGS = "embeddings.safetensors"
-"""The file in a predictor's folder: a vector of float16 for each training image, and its path and label."""
+"""File in the predictor's folder: a float16 vector for each training image, with its path and label."""
 
 MAX_BYTES = 64 * 2**20
-"""Of the vectors in that file; larger ones are computed again in each process."""
+"""Maximum size of the stored vectors; larger ones are computed again in each process."""
 
-_MOST_IN_MEMORY = 2
+_MAX_IN_MEMORY = 2
 _recent: OrderedDict[tuple[str, str], EmbeddedImages] = OrderedDict()
 
 
 def embedded_training_images(saved: SavedPredictor, features: Features) -> EmbeddedImages:
-    """Return the images that a predictor was fitted to, with their vectors.
+    """Return the training images of a predictor with their vectors.
 
-    They come from this process, from the predictor's folder, or from the images that the run folder names; then they
-    are kept for the next time.
+    The vectors are cached in this process and in the predictor's folder; otherwise they are computed from the images
+    listed in the run folder.
 
     Parameters
     ----------
     saved : SavedPredictor
         The predictor.
     features : callable
-        What its network makes of images.
+        Computes the features of images.
 
     Raises
     ------
     DataError
-        When it is not known which images they were: of a predictor that is no longer in its run folder, or was fitted
-        to images in memory.
+        If the training images are unknown: the predictor is no longer in its run folder, or was fitted to images in
+        memory.
     """
     file, key = saved.folder / EMBEDDINGS, _key(saved)
     memory = (str(saved.folder.absolute()), key)
@@ -62,13 +62,13 @@ def embedded_training_images(saved: SavedPredictor, features: Features) -> Embed
         if embedded.vectors.nbytes <= MAX_BYTES:
             _write(file, key, embedded)
     _recent[memory] = embedded
-    while len(_recent) > _MOST_IN_MEMORY:
+    while len(_recent) > _MAX_IN_MEMORY:
         _recent.popitem(last=False)
     return embedded
 
 
 def copy_embeddings(source: Path, folder: Path) -> None:
-    """Copy the file of vectors from one predictor's folder to another's, where there is one."""
+    """Copy the file of vectors from one predictor's folder to another, if it exists."""
     if (source / EMBEDDINGS).is_file() and source.resolve() != folder.resolve():
         shutil.copyfile(source / EMBEDDINGS, folder / EMBEDDINGS)
 
@@ -77,18 +77,17 @@ def _training_examples(saved: SavedPredictor) -> Examples:
     data = saved.folder.parent / DATA
     if not data.is_file():
         raise DataError(
-            f"{saved.folder} does not say which images it was fitted to, nor does a run folder around it; give them: "
-            "among=train"
+            f"{saved.folder} does not list its training images, and it is not in a run folder; pass them: among=train"
         )
     try:
         return read_run_data(data)[0]
     except DataError as error:
         reason = str(error).split(";")[0]
-        raise DataError(f"the training images cannot be found again: {reason}; give them: among=train") from None
+        raise DataError(f"the training images are not found: {reason}; pass them: among=train") from None
 
 
 def _key(saved: SavedPredictor) -> str:
-    """Return a digest of what the vectors depend on."""
+    """Return a digest of blueprint and weights, which determine the vectors."""
     digest = hashlib.blake2b(json.dumps(saved.blueprint.to_json(), default=repr).encode(), digest_size=16)
     with saved.weights_path.open("rb") as file:
         while block := file.read(2**20):
@@ -97,7 +96,7 @@ def _key(saved: SavedPredictor) -> str:
 
 
 def _write(file: Path, key: str, embedded: EmbeddedImages) -> None:
-    """Write the vectors; where a folder cannot be written to, they are not kept."""
+    """Write the vectors; skip it if the folder is not writable."""
     examples = embedded.examples
     record: dict[str, Any] = {
         "images": [str(image) for image in examples.images],
@@ -117,7 +116,7 @@ def _write(file: Path, key: str, embedded: EmbeddedImages) -> None:
 
 
 def _read(file: Path, key: str) -> EmbeddedImages | None:
-    """Return the vectors in a file; None where there are none, or they are of another network."""
+    """Return the vectors in a file; None if it is missing, damaged, or of another network."""
     if not file.is_file():
         return None
     try:
@@ -127,14 +126,14 @@ def _read(file: Path, key: str) -> EmbeddedImages | None:
                 return None
             record, vectors = json.loads(metadata["examples"]), opened.get_tensor("vectors")
     except (SafetensorError, OSError, ValueError, KeyError):
-        return None  # damaged: they are computed again
+        return None  # damaged: compute them again
     images = record["images"]
     labels = None if record["labels"] is None else pd.Series(record["labels"])
     return EmbeddedImages(Examples(images, pd.RangeIndex(len(images)), labels, record["class_names"]), vectors)
 
 
 def _plain(labels: pd.Series | pd.DataFrame) -> list[Any]:
-    """Return labels as JSON has them; of several columns, the names of those that are 1."""
+    """Return labels for JSON; for several columns, the names of those that are 1."""
     if isinstance(labels, pd.DataFrame):
         return [[str(name) for name, has in row.items() if has] for row in labels.to_dict("records")]
     values: list[Any] = labels.tolist()

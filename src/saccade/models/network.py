@@ -11,7 +11,7 @@ import timm
 import torch
 from torch import nn
 
-from saccade.checks import whole_number
+from saccade.checks import real_number, whole_number
 from saccade.errors import HyperparameterError, WeightsNotFoundError
 from saccade.models.catalogue import resolve_name, split_name
 from saccade.models.loading import RandomValuesNeededError, SkipInit, watch_loading
@@ -211,9 +211,8 @@ def _check_options(numbers: dict[str, int | None], rates: dict[str, float | None
         if value is not None:
             whole_number(option, value)
     for option, rate in rates.items():
-        is_number = isinstance(rate, (int, float)) and not isinstance(rate, bool)
-        if rate is not None and not (is_number and 0 <= rate < 1):
-            raise HyperparameterError(f"{option} must be a number from 0 up to but not including 1; got {rate!r}.")
+        if rate is not None:
+            real_number(option, rate, "a number from 0 up to but not including 1", least=0, below=1)
 
 
 def _create(timm_name: str, options: dict[str, Any], **pretrained: Any) -> nn.Module:

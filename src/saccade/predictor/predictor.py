@@ -27,16 +27,15 @@ from saccade.inference.evaluation import evaluation, labels_by_name
 from saccade.inference.pipeline import InferencePipeline, Predictions
 from saccade.inference.postprocessing import AbstentionRule
 from saccade.inference.saved import SavedPredictor, choose
-from saccade.insight.embeddings import EmbeddedImages
+from saccade.insight.embeddings import EmbeddedImages, nearest_images
 from saccade.insight.label_issues import check_has_classes, label_issues
 from saccade.insight.near_duplicates import near_duplicates
-from saccade.insight.neighbours import nearest_images
 from saccade.insight.overlays import check_form, in_form
 from saccade.insight.reasons import check_numbers, find_reasons
 from saccade.insight.saliency import SaliencyMapper, check_method, target_numbers
 from saccade.insight.training_images import copy_embeddings, embedded_training_images
 from saccade.models.catalogue import list_models
-from saccade.report.reasons import Reason, reasons_figure
+from saccade.report.figures import Reason, reasons_figure
 from saccade.selection.summary import leaderboard
 from saccade.space import Categorical
 from saccade.tasks.metrics import EvalMetric, make_metric
@@ -154,11 +153,11 @@ class ImagePredictor:
         Raises
         ------
         DataError, HyperparameterError, UnknownNameError
-            When an argument is wrong; nothing has been trained then.
+            If an argument is invalid; nothing has been trained then.
         WeightsNotFoundError
-            When pretrained weights cannot be had.
+            If pretrained weights are not available.
         SearchFailedError
-            When every trial failed; the message says why.
+            If every trial failed; the message has the reasons.
         """
         earlier = self._earlier_run() if kwargs.get("resume") else None
         if earlier is not None and kwargs.get("random_state", 0) is None:
@@ -173,7 +172,7 @@ class ImagePredictor:
         hyperparameters = canonical(settings.hyperparameters)
         if start and hyperparameters.get("model", started := start.summary["best_config"]["model"]) != started:
             raise HyperparameterError(
-                f"warm_start=True goes on with the network {started!r}; leave model={hyperparameters['model']!r} away"
+                f"warm_start=True continues with the network {started!r}; remove model={hyperparameters['model']!r}"
             )
         label = self.label if isinstance(self.label, str) else list(self.label)
         train = read_labelled_examples(train_data, label, self.sample_weight)
@@ -208,19 +207,19 @@ class ImagePredictor:
     def resume(
         cls, path: str | Path, time_limit: float | str | None = "auto", verbosity: int | None = None
     ) -> ImagePredictor:
-        """Go on with an interrupted run, with nothing but its folder.
+        """Resume an interrupted run from its folder alone.
 
-        Images and labels are found again by the paths that the run folder has. A run of images in memory, or with
-        objects of a program's own, cannot go on in this way; ``fit(…, resume=True)`` with the same arguments can.
+        Images and labels are found by the paths in the run folder. A run with images in memory or with custom objects
+        cannot be resumed in this way; use ``fit(…, resume=True)`` with the same arguments.
 
         Parameters
         ----------
         path : str or Path
             The run folder.
         time_limit : float, "auto" or None
-            Seconds for the whole run, those of earlier sessions included; "auto" is what was asked when it began.
+            Seconds for the whole run, including earlier sessions; "auto" is the limit with which it began.
         verbosity : int or None
-            As in `ImagePredictor`; None is what it was.
+            As in `ImagePredictor`; None keeps the value of the run.
 
         Returns
         -------
@@ -230,7 +229,7 @@ class ImagePredictor:
         Raises
         ------
         DataError, HyperparameterError
-            When the run cannot go on; the message says why, and what to do.
+            If the run cannot be resumed; the message says why, and what to do.
         """
         earlier = EarlierRun.find(Path(path))
         if earlier is not None and earlier.is_finished:
@@ -243,7 +242,7 @@ class ImagePredictor:
 
     def _earlier_run(self) -> EarlierRun | None:
         if self._given_path is None:
-            raise HyperparameterError("resume=True needs the folder of the run: ImagePredictor(path=…), or --out")
+            raise HyperparameterError("resume=True requires the run folder: pass ImagePredictor(path=…), or --out")
         return EarlierRun.find(Path(self._given_path))
 
     def _fit(self, request: FitRequest, deadline: Deadline, earlier: EarlierRun | None) -> ImagePredictor:
@@ -615,7 +614,7 @@ class ImagePredictor:
 
         Returns
         -------
-        list of saccade.report.reasons.Reason
+        list of saccade.report.figures.Reason
             The rows of the picture. Those of images that cannot be read have no `predicted`.
 
         Raises

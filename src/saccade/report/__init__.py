@@ -1,1 +1,1 @@
-"""What is made of a run for people to read: progress, tables, pictures."""
+"""Reports of a run for a terminal or a notebook: tables and figures."""

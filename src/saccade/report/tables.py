@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 WIDE = 200
-"""Columns of what is written to a file or a pipe, where no line needs to be broken."""
+"""Columns of the output to a file or a pipe, so that lines are not wrapped."""
 
 _HEADS = {
     "score_val": "score",
@@ -26,27 +26,27 @@ _HEADS = {
     "reason": "remark",
 }
 _COSTS = ("latency_ms", "num_params", "num_bytes")
-_ABOUT_TRIAL = (
+_TRIAL_COLUMNS = (
     *("trial", "status", "score_val", *_COSTS, "on_front", "epochs_done", "best_epoch", "fit_time_s"),
     "reason",
 )
 
 
 def output_console() -> Console:
-    """Return the console of standard output, wide where it is no terminal."""
+    """Return the console of standard output, `WIDE` unless it is a terminal."""
     console = Console(highlight=False)
     return console if console.is_terminal else Console(highlight=False, width=WIDE)
 
 
 def print_trials(console: Console, leaderboard: pd.DataFrame) -> None:
-    """Print a table of trials, and below it once what all of them share.
+    """Print a table of trials, and below it the hyperparameters that are equal in all trials.
 
     Parameters
     ----------
     console : rich.console.Console
-        Where to.
+        The output.
     leaderboard : DataFrame
-        As `ImagePredictor.leaderboard` returns it.
+        The result of `ImagePredictor.leaderboard`.
     """
     shared = _shared_hyperparameters(leaderboard)
     console.print(trials_table(leaderboard.drop(columns=list(shared))))
@@ -55,7 +55,7 @@ def print_trials(console: Console, leaderboard: pd.DataFrame) -> None:
 
 
 def seconds_line(seconds: Mapping[str, float]) -> str:
-    """Return where the time of a fit went; phases that round to 0.0 s are left out.
+    """Return the duration of a fit and of its phases as text, without phases that round to 0.0 s.
 
     Parameters
     ----------
@@ -72,7 +72,7 @@ def seconds_line(seconds: Mapping[str, float]) -> str:
 
 
 def trials_table(leaderboard: pd.DataFrame) -> Table:
-    """Return a table of trials with a column for each hyperparameter, and one for reasons where there are any.
+    """Return a table of trials with a column for each hyperparameter, and one of reasons if there are any.
 
     Examples
     --------
@@ -94,10 +94,10 @@ def trials_table(leaderboard: pd.DataFrame) -> Table:
 
 
 def _shared_hyperparameters(leaderboard: pd.DataFrame) -> dict[str, Any]:
-    """Return the hyperparameters that have one value in all of several trials."""
+    """Return the hyperparameters that are equal in all trials; {} for a single trial."""
     if len(leaderboard) < 2:
         return {}
-    columns = {str(name): leaderboard[name] for name in leaderboard.columns if name not in _ABOUT_TRIAL}
+    columns = {str(name): leaderboard[name] for name in leaderboard.columns if name not in _TRIAL_COLUMNS}
     return {name: column.iloc[0] for name, column in columns.items() if len(set(column.map(repr))) == 1}
 
 
@@ -110,7 +110,7 @@ def _cell(name: str, value: Any) -> str:
         return str(value)
     if name in ("num_params", "num_bytes"):
         return f"{value:,.0f}"
-    if name in ("epochs_done", "best_epoch"):  # whole numbers, which pandas made floats of where one is missing
+    if name in ("epochs_done", "best_epoch"):  # integers, which pandas converts to float if one is missing
         return f"{value:.0f}"
     digits = {"score_val": 4, "fit_time_s": 1, "latency_ms": 2}
     return f"{value:.{digits[name]}f}" if name in digits else f"{value:.3g}"

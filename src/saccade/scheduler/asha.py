@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from typing import Literal, get_args
 
-from saccade.checks import whole_number
+from saccade.checks import real_number, whole_number
 from saccade.errors import UnknownNameError
 from saccade.events import EpochDone
 from saccade.scheduler.base import Scheduler, StudyState
-from saccade.scheduler.options import reduction_factor_of
 from saccade.scheduler.rungs import Bracket, Rung, TrialProgress
 from saccade.study.trial import Decision, Job, Status, Trial
 
@@ -87,7 +86,13 @@ class ASHAScheduler(Scheduler):
         if max_epochs is not None:
             meaning = "the epoch of the last comparison, not before the first"
             self.max_epochs = whole_number("max_epochs", max_epochs, max(1, self.grace_epochs), meaning=meaning)
-        self.reduction_factor = reduction_factor_of(reduction_factor)
+        self.reduction_factor = real_number(
+            "reduction_factor",
+            reduction_factor,
+            "a number above 1, for instance 3: one trial in 3 is trained 3 times as long",
+            above=1,
+            below=math.inf,
+        )
         if type not in get_args(HalvingType):
             raise UnknownNameError.of("type of successive halving", type, get_args(HalvingType))
         self.type = type

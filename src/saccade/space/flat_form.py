@@ -18,7 +18,8 @@ import math
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from saccade.errors import HyperparameterError, SpaceError, UnknownNameError
+from saccade.checks import whole_number
+from saccade.errors import SpaceError, UnknownNameError
 from saccade.space.base import Constant, Space
 from saccade.space.composite import Categorical, Dict, List
 from saccade.space.constants import canonical_key, copied
@@ -338,6 +339,5 @@ def _combinations(children: Sequence[tuple[str, Space]], num_points: Callable[[s
 
 
 def _check_points(what: str, count: Any) -> None:
-    is_whole = isinstance(count, int) and not isinstance(count, bool)
-    if count != math.inf and not (is_whole and count >= 1):
-        raise HyperparameterError(f"{what} is {count!r}; it must be a whole number of at least 1.")
+    if count != math.inf:
+        whole_number(what, count)

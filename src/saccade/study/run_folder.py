@@ -1,15 +1,18 @@
-"""The folder of a run of `fit` or `tune`: its lock, and JSON files that are written atomically."""
+"""The folder of a run of `fit` or `tune`: its lock, atomic JSON files, and which trials keep their files."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from saccade.errors import RunInUseError
+from saccade.events import Event, JobDone, JobFailed
+from saccade.study.trial import Status, Trial
 
 LOCK, STARTING = ".lock", ".starting"
 """The file that a running process locks, and the folder in which the first files of a run are prepared."""
@@ -66,3 +69,70 @@ def write_json_atomically(path: Path, record: Mapping[str, Any]) -> None:
         file.flush()
         os.fsync(file.fileno())
     part.replace(path)
+
+
+class CheckpointKeeper(ABC):
+    """A listener of a study that removes the files of trials as soon as they are not needed.
+
+    A running or paused trial keeps the files from which it can continue, and those of its best epoch. Trials that have
+    completed or stopped form groups. The best trial of each of the best `num_groups` groups keeps the files of its best
+    epoch; a running trial with a higher score does not change that, because it may fail. All others keep nothing.
+    Subclasses define the groups, and remove the files.
+
+    Parameters
+    ----------
+    trials : sequence of Trial
+        The trials of the study by number; the study appends to it. Files of trials that have ended are removed at once.
+    num_groups : float
+        How many groups keep files; inf keeps the best trial of every group.
+    """
+
+    def __init__(self, trials: Sequence[Trial], num_groups: float) -> None:
+        self._trials, self._num_groups = trials, num_groups
+        self._best: dict[Hashable, Trial] = {}  # the best trial of each group
+        for trial in trials:
+            if trial.status not in (Status.RUNNING, Status.PAUSED):
+                self._settle(trial)
+
+    @abstractmethod
+    def group(self, trial: Trial) -> Hashable:
+        """Return the group in which the trial is compared with others."""
+
+    @abstractmethod
+    def prune(self, trial: Trial, keep: Literal["all", "best", "nothing"]) -> None:
+        """Remove files of a trial.
+
+        Parameters
+        ----------
+        trial : Trial
+            Running or paused if `keep` is ``"all"``.
+        keep : {"all", "best", "nothing"}
+            Keep all that is needed to continue, and the best epoch; the best epoch only; nothing.
+        """
+
+    def __call__(self, event: Event) -> None:
+        """Remove what is not needed after a job."""
+        if isinstance(event, JobDone | JobFailed):
+            self._settle(self._trials[event.trial])
+
+    def _settle(self, trial: Trial) -> None:
+        if trial.status is Status.PAUSED:
+            self.prune(trial, "all")
+        elif trial.status is Status.FAILED:
+            self.prune(trial, "nothing")
+        else:
+            group = self.group(trial)
+            before = self._best.get(group, trial)
+            self._best[group] = max(before, trial, key=_rank)
+            losers = [] if before is trial else [min(before, trial, key=_rank)]
+            if len(self._best) > self._num_groups:
+                losers.append(self._best.pop(min(self._best, key=lambda name: _rank(self._best[name]))))
+            if not any(loser is trial for loser in losers):
+                self.prune(trial, "best")
+            for loser in losers:
+                self.prune(loser, "nothing")
+
+
+def _rank(trial: Trial) -> tuple[float, int]:
+    """Return the sort key that is largest for the best trial, the earliest among equals."""
+    return (-float("inf") if trial.best_report is None else trial.best_report.score, -trial.number)

@@ -7,12 +7,12 @@ Sample weights, one per image, come from the user.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from numbers import Real
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
+from saccade.checks import real_number
 from saccade.errors import DataError, HyperparameterError, UnknownNameError
 from saccade.space import Dict
 from saccade.tasks.labels import Label, Labels
@@ -85,9 +85,9 @@ def _given_weights(spec: Mapping[Label, Any], problem: Problem, class_names: Seq
     for label, weight in spec.items():
         if label not in number_of:
             raise UnknownNameError.of("label in class_weight", label, map(str, number_of), _type_hint(label, number_of))
-        if not isinstance(weight, Real) or not 0 <= float(weight) < np.inf:
-            raise HyperparameterError(f"class_weight of {label!r} was given {weight!r}; expected a number, 0 or more")
-        weights[number_of[label]] = weight
+        weights[number_of[label]] = real_number(
+            f"class_weight of {label!r}", weight, "a number, 0 or more", least=0, below=np.inf
+        )
     return weights
 
 

@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+from saccade.checks import real_number, whole_number
 from saccade.errors import HyperparameterError, UnknownNameError
 from saccade.executor import Executor, WorkerSlot, local_slots, make_executor, num_usable_cpus
 from saccade.scheduler import SCHEDULERS, make_scheduler
@@ -14,76 +15,40 @@ from saccade.scheduler.base import Scheduler
 from saccade.searcher import GridSearcher, make_searcher
 from saccade.searcher.base import Searcher
 from saccade.space import Dict
-from saccade.space.constants import plain
 
 Mode = Literal["max", "min"]
 MODES = ("max", "min")
 EXECUTORS = ("auto", "inline", "process")
 RESERVED = ("epoch", "checkpoint")
-"""Keywords of a report that are no figures."""
+"""Keywords of a report that are not metrics."""
 
 
 def check_metric(metric: Any, mode: Any) -> None:
-    """Check what is tuned for.
-
-    Raises
-    ------
-    HyperparameterError
-        When the metric is no name of a figure.
-    UnknownNameError
-        When there is no such mode.
-    """
+    """Raise a HyperparameterError or UnknownNameError for an invalid metric or mode."""
     if not isinstance(metric, str) or not metric or metric in RESERVED:
         raise HyperparameterError(
-            f"metric is {metric!r}; it must be the keyword by which train_fn reports its score, such as 'accuracy' for "
-            "report(epoch=…, accuracy=…)"
+            f"metric was given {metric!r}; expected the keyword by which train_fn reports its score, such as "
+            "'accuracy' for report(epoch=…, accuracy=…)"
         )
     if mode not in MODES:
         raise UnknownNameError.of("mode", mode, MODES)
 
 
 def whole(name: str, value: Any) -> int | None:
-    """Return a whole number of at least 1, or None.
-
-    Raises
-    ------
-    HyperparameterError
-        When it is another thing.
-    """
-    number = plain(value)
-    if number is not None and (type(number) is not int or number < 1):
-        raise HyperparameterError(f"{name} is {value!r}; it must be a whole number of at least 1, or None")
-    return None if number is None else int(number)
+    """Return a whole number of at least 1, or None; raise a HyperparameterError for other values."""
+    return None if value is None else whole_number(name, value)
 
 
 def seconds(name: str, value: Any) -> float | None:
-    """Return a number of seconds above 0, or None.
-
-    Raises
-    ------
-    HyperparameterError
-        When it is another thing.
-    """
-    number = plain(value)
-    is_number = isinstance(number, (int, float)) and not isinstance(number, bool)
-    if number is not None and not (is_number and number > 0):
-        raise HyperparameterError(f"{name} is {value!r}; it must be a number of seconds above 0, or None")
-    return None if number is None else float(number)
+    """Return a number of seconds above 0, or None; raise a HyperparameterError for other values."""
+    return None if value is None else real_number(name, value, "a number of seconds above 0, or None", above=0)
 
 
 def score(name: str, value: Any) -> float | None:
-    """Return a finite number, or None.
-
-    Raises
-    ------
-    HyperparameterError
-        When it is another thing.
-    """
-    number = plain(value)
-    is_number = isinstance(number, (int, float)) and not isinstance(number, bool)
-    if number is not None and not (is_number and math.isfinite(number)):
-        raise HyperparameterError(f"{name} is {value!r}; it must be a finite number, or None")
-    return None if number is None else float(number)
+    """Return a finite number, or None; raise a HyperparameterError for other values."""
+    if value is None:
+        return None
+    return real_number(name, value, "a finite number, or None", above=-math.inf, below=math.inf)
 
 
 def searcher_of(

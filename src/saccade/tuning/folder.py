@@ -1,20 +1,29 @@
-"""The folder of a search of `tune`."""
+"""The folder of a search of `tune`: what the search is for, and which checkpoints are kept."""
 
 from __future__ import annotations
 
 import json
+import operator
 import platform
+import shutil
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from saccade._version import __version__
 from saccade.errors import HyperparameterError, SpaceError
+from saccade.events import EpochDone, Event, JobDone, JobFailed, JobStarted
 from saccade.space import Dict
-from saccade.study.run_folder import other_entries, write_json_atomically
+from saccade.study.function import CHECKPOINTS
+from saccade.study.run_folder import CheckpointKeeper, other_entries, write_json_atomically
+from saccade.study.trial import Trial
 
 ABOUT, JOURNAL, EVENTS, TRIALS = "tune.json", "journal.log", "events.jsonl", "trials"
 """Files and folders in it."""
+
+NUM_BEST = 3
+"""How many of the trials that have ended keep the checkpoint of their best epoch."""
 
 
 def start_or_resume(folder: Path, space: Dict, metric: str, mode: str, *, resume: bool) -> bool:
@@ -90,3 +99,58 @@ def _space_to_json(space: Dict) -> Any:
         return json.loads(json.dumps(space.to_json()))
     except SpaceError:
         return None
+
+
+class FunctionCheckpointKeeper(CheckpointKeeper):
+    """Removes the checkpoints of a function that are not needed, after each epoch.
+
+    A running or paused trial keeps those of its best and its last epoch, and the one from which its job continued,
+    because the function may read it late. The best `NUM_BEST` trials that have ended keep that of their best epoch.
+
+    Parameters
+    ----------
+    trials : sequence of Trial
+        The trials of the study by number.
+    """
+
+    def __init__(self, trials: Sequence[Trial]) -> None:
+        self._in_use: dict[int, list[str | None]] = {}  # of a running job: its first checkpoint, and its latest
+        super().__init__(trials, NUM_BEST)
+
+    def group(self, trial: Trial) -> int:
+        """Return the number of the trial: each is compared with all others."""
+        return trial.number
+
+    def __call__(self, event: Event) -> None:
+        """Remove what is not needed after an event."""
+        match event:
+            case JobStarted():
+                reports = self._trials[event.trial].reports
+                self._in_use[event.trial] = [reports[-1].checkpoint if reports else None]
+            case EpochDone(checkpoint=str()):
+                self._in_use[event.trial] = [*self._in_use.get(event.trial, [None])[:1], event.checkpoint]
+                self.prune(self._trials[event.trial], "all")
+            case JobDone() | JobFailed():
+                self._in_use.pop(event.trial, None)
+        super().__call__(event)
+
+    def prune(self, trial: Trial, keep: Literal["all", "best", "nothing"]) -> None:
+        """Remove checkpoints; one that cannot be removed now is removed the next time."""
+        folder = Path(trial.folder) / CHECKPOINTS
+        if not folder.is_dir():
+            return
+        needed = [] if keep == "nothing" else [best_checkpoint(trial)]
+        if keep == "all":
+            last = next((report.checkpoint for report in reversed(trial.reports) if report.checkpoint), None)
+            needed += [last, *self._in_use.get(trial.number, [])]
+        names = {Path(path).name for path in needed if path is not None}
+        for path in folder.iterdir():
+            if path.name not in names:
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def best_checkpoint(trial: Trial) -> str | None:
+    """Return the checkpoint of the trial's best epoch, or of the best one that has one; None if none has."""
+    saved = [report for report in trial.reports if report.checkpoint is not None]
+    best = max(saved, key=operator.attrgetter("score"), default=None)
+    return None if best is None else best.checkpoint

@@ -15,8 +15,7 @@ from saccade.space.constants import copied
 from saccade.study.event_log import EventLog
 from saccade.study.life import StudyRecord
 from saccade.study.trial import Status, Trial
-from saccade.tuning.checkpoints import best_checkpoint
-from saccade.tuning.folder import EVENTS, TRIALS, read_about
+from saccade.tuning.folder import EVENTS, TRIALS, best_checkpoint, read_about
 
 if TYPE_CHECKING:
     from os import PathLike

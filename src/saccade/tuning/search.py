@@ -20,8 +20,7 @@ from saccade.study.function import MissingScoreError
 from saccade.study.optuna_tracker import OptunaTracker
 from saccade.study.run_folder import locked
 from saccade.study.study import Study
-from saccade.tuning.checkpoints import CheckpointKeeper
-from saccade.tuning.folder import EVENTS, JOURNAL, TRIALS, check_path, start_or_resume
+from saccade.tuning.folder import EVENTS, JOURNAL, TRIALS, FunctionCheckpointKeeper, check_path, start_or_resume
 from saccade.tuning.result import TuneResult
 
 if TYPE_CHECKING:
@@ -118,7 +117,7 @@ class Search:
             for listener in listeners:
                 listener(event)
 
-        study.listeners += [CheckpointKeeper(study.trials), _MetricCheck(study)]
+        study.listeners += [FunctionCheckpointKeeper(study.trials), _MetricCheck(study)]
         display.recall(study.trials)
         tell(RunStarted(str(self.path or ""), self.num_trials, self.time_limit_s))
         if self.resume and not is_resumed:

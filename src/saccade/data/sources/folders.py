@@ -68,7 +68,7 @@ def images_by_class(
     Raises
     ------
     DataError
-        If there are no images; the message lists the extensions searched for and found.
+        If no image is found; the message lists the extensions searched for and found.
 
     Examples
     --------

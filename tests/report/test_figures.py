@@ -1,4 +1,4 @@
-"""The picture of reasons."""
+"""Figures of predictions and of their explanations."""
 
 from __future__ import annotations
 
@@ -11,29 +11,49 @@ from hypothesis import strategies as st
 from matplotlib.colors import same_color
 
 from saccade.errors import DataError
-from saccade.report.pictures import RIGHT, WRONG
-from saccade.report.reasons import OTHER, Neighbour, Reason, reasons_figure
+from saccade.report.figures import OTHER, RIGHT, WRONG, Neighbour, Reason, predictions_figure, reasons_figure
 
-DARK, GREY, BRIGHT = (np.full((8, 8, 3), level, np.uint8) for level in (0, 128, 255))
+DARK, GREY, BRIGHT = IMAGES = [np.full((8, 8, 3), level, np.uint8) for level in (0, 128, 255)]
+
+
+def test_wrong_predictions_are_marked_by_colour_and_by_the_true_label():
+    figure = predictions_figure(IMAGES, ["cat", "dog", "cat"], ["cat", "cat", "cat"], [0.999, 0.514, 0.7])
+    titles = [axes.texts[0] for axes in figure.axes]
+    assert [title.get_text() for title in titles] == ["cat · 100%", "dog · 51%, is cat", "cat · 70%"]
+    assert [same_color(title.get_color(), WRONG) for title in titles] == [False, True, False]
+    assert same_color(titles[0].get_color(), RIGHT)
+
+
+def test_ncol_sets_the_width_of_the_figure(tmp_path):
+    two, three = (predictions_figure(IMAGES, "aaa", "aaa", [1, 1, 1], ncol=ncol) for ncol in (2, 3))
+    assert two.get_figwidth() < three.get_figwidth()
+    assert two.get_figheight() > three.get_figheight()
+    two.savefig(tmp_path / "two.png")
+    assert (tmp_path / "two.png").stat().st_size > 1000
+
+
+def test_sequences_of_other_lengths_are_refused():
+    with pytest.raises(DataError, match="2 values of true for 3 images"):
+        predictions_figure(IMAGES, "aaa", "aa", [1, 1, 1])
 
 
 def titles_of(figure):
     return [axes.texts[-1].get_text().split("\n") for axes in figure.axes]
 
 
-def test_a_row_is_the_image_where_the_network_looks_and_what_is_alike():
+def test_a_row_has_image_overlay_and_neighbours():
     near = (Neighbour(GREY, "dog", 0.931), Neighbour(BRIGHT, "cat", 0.5), Neighbour(DARK, None, -0.25))
     wrong = Reason(DARK, "cat", 0.874, "dog", overlay=GREY, neighbours=near)
     right = Reason(DARK, "dog", 0.999, "dog", overlay=GREY, neighbours=near[:1])
     figure = reasons_figure([wrong, right])
     assert titles_of(figure) == [
         ["cat · 87%", "is dog"],
-        ["where it looks"],
+        ["saliency"],
         ["≠ dog", "similarity 0.93"],
         ["cat", "similarity 0.50"],
         ["similarity -0.25"],
         ["dog · 100%"],
-        ["where it looks"],
+        ["saliency"],
         ["dog", "similarity 0.93"],
     ]
     left, bottom = zip(*[axes.get_position().p0 for axes in figure.axes], strict=True)
@@ -42,7 +62,7 @@ def test_a_row_is_the_image_where_the_network_looks_and_what_is_alike():
     assert max(bottom[5:]) < min(bottom[:5])
 
 
-def test_what_cannot_be_read_says_so_and_has_no_reasons(tmp_path: Path):
+def test_unreadable_images_have_titles_and_no_neighbours(tmp_path: Path):
     broken = tmp_path / "broken.png"
     broken.write_text("no image")
     good = Reason(DARK, "cat", 0.9, neighbours=(Neighbour(tmp_path / "gone.png", "cat", 0.9),))
@@ -51,19 +71,19 @@ def test_what_cannot_be_read_says_so_and_has_no_reasons(tmp_path: Path):
     assert [axes.texts[0].get_text().startswith("unreadable") for axes in figure.axes] == [False, True, True]
 
 
-def test_numbers_are_never_wrong():
+def test_regression_values_are_never_wrong():
     near = (Neighbour(GREY, "3.5", 0.9),)
     figure = reasons_figure([Reason(DARK, "3.25", true="4", neighbours=near, is_number=True)])
     assert titles_of(figure) == [["3.25", "is 4"], ["3.5", "similarity 0.90"]]
     assert all(same_color(axes.texts[0].get_color(), RIGHT) for axes in figure.axes)
 
 
-def test_names_with_line_breaks_stay_on_their_lines():
+def test_line_breaks_in_names_are_removed():
     figure = reasons_figure([Reason(DARK, "a\nb", 0.5, "c\nd", neighbours=(Neighbour(DARK, "e\n", 1.0),))])
     assert titles_of(figure) == [["a b · 50%", "is c d"], ["≠ e", "similarity 1.00"]]
 
 
-def test_long_names_that_differ_at_their_ends_can_be_told_apart():
+def test_long_names_are_wrapped_rather_than_cut():
     names = [f"outdoors, one person, two dogs, {last}" for last in ("a cat", "no cat")]
     figure = reasons_figure([Reason(DARK, names[0], 0.51, names[1], neighbours=(Neighbour(DARK, names[1], 0.9),))])
     image, near = (" ".join(lines) for lines in titles_of(figure))
@@ -74,7 +94,7 @@ def test_long_names_that_differ_at_their_ends_can_be_told_apart():
     assert last.endswith("…")
 
 
-def test_no_reasons_are_no_picture():
+def test_without_reasons_there_is_no_figure():
     with pytest.raises(DataError, match="no images"):
         reasons_figure([])
 
@@ -95,7 +115,7 @@ REASONS = st.builds(
 
 @settings(max_examples=30, deadline=None)
 @given(reasons=st.lists(REASONS, min_size=1, max_size=4))
-def test_colours_say_nothing_that_the_titles_do_not(reasons: list[Reason]):
+def test_colours_repeat_information_of_the_titles(reasons: list[Reason]):
     axes = reasons_figure(reasons, tile=48).axes
     assert len(axes) == sum(1 + (reason.overlay is not None) + len(reason.neighbours) for reason in reasons)
     titles = iter([each.texts[0] for each in axes])

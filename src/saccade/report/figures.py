@@ -1,0 +1,218 @@
+"""Figures of predictions and of their explanations."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from saccade.errors import DataError
+
+if TYPE_CHECKING:
+    from saccade.data.decoding import ImageSource
+    from saccade.data.gallery import Gallery
+
+RIGHT, WRONG = "#4a4a4a", "#d0021b"
+"""Colours of titles. Titles of wrong predictions also contain the true label, so that they are clear without colour."""
+
+OTHER = "#a85400"
+"""Colour of the titles of training images with another label; these titles also begin with `OTHER_SIGN`."""
+
+OTHER_SIGN = "≠"
+
+UNREADABLE = "cannot be read"
+
+MAX_LINES = 3
+"""Maximum number of lines of a label in a title."""
+
+
+def predictions_figure(
+    images: Sequence[ImageSource],
+    predicted: Sequence[object],
+    true: Sequence[object],
+    probabilities: Sequence[float],
+    ncol: int = 8,
+    tile: int = 128,
+) -> Gallery:
+    """Draw images under their predicted labels; a wrong one is red, and followed by the true one.
+
+    Parameters
+    ----------
+    images : sequence of paths, bytes, Pillow images or arrays
+        The predicted images.
+    predicted, true : sequence
+        Labels or names of classes, one for each image.
+    probabilities : sequence of float
+        Probabilities of the predicted labels, from 0 to 1.
+    ncol : int
+        Number of columns.
+    tile : int
+        Side of an image's tile in pixels.
+
+    Returns
+    -------
+    Gallery
+        A `matplotlib.figure.Figure`.
+
+    Raises
+    ------
+    DataError
+        If `images` is empty, or the lengths of the sequences differ.
+
+    Examples
+    --------
+    >>> from PIL import Image
+    >>> figure = predictions_figure([Image.new("L", (8, 8))] * 2, ["cat", "dog"], ["cat", "cat"], [0.9, 0.6])
+    >>> [axes.texts[0].get_text() for axes in figure.axes]
+    ['cat · 90%', 'dog · 60%, is cat']
+    """
+    from saccade.data.gallery import draw_gallery
+
+    for name, values in (("predicted", predicted), ("true", true), ("probabilities", probabilities)):
+        if len(values) != len(images):
+            raise DataError(f"{len(values)} values of {name} for {len(images)} images; expected one for each.")
+    is_right = [one == other for one, other in zip(predicted, true, strict=True)]
+    titles = [
+        f"{label} · {probability:.0%}" + ("" if right else f", is {truth}")
+        for label, truth, probability, right in zip(predicted, true, probabilities, is_right, strict=True)
+    ]
+    colors = [RIGHT if right else WRONG for right in is_right]
+    return draw_gallery(images, titles, ncol=ncol, resize=tile, fontsize=12, title_colors=colors)
+
+
+@dataclass(frozen=True, eq=False)
+class Neighbour:
+    """A training image that is similar to an explained image.
+
+    Attributes
+    ----------
+    image : path, bytes, Pillow image or array
+        The training image.
+    label : str or None
+        Its label, the name of its class, or its value; None if unknown.
+    similarity : float
+        Cosine of the features of both images.
+    """
+
+    image: ImageSource
+    label: str | None
+    similarity: float
+
+
+@dataclass(frozen=True, eq=False)
+class Reason:
+    """The prediction for an image, and its explanation.
+
+    Attributes
+    ----------
+    image : path, bytes, Pillow image or array
+        The image.
+    predicted : str or None
+        Predicted label, all predicted labels, or predicted value; None if the image is unreadable.
+    probability : float or None
+        Probability of that label, from 0 to 1; None unless it is a single label.
+    true : str or None
+        True label or value; None if unknown.
+    overlay : path, bytes, Pillow image, array or None
+        The image with its saliency map; None if the map is empty.
+    neighbours : tuple of Neighbour
+        The most similar training images, the nearest first.
+    is_number : bool
+        Whether labels are the values of a regression, of which none is wrong.
+
+    Examples
+    --------
+    >>> Reason("cat.jpg", "cat", 0.9).is_wrong, Reason("cat.jpg", "cat", 0.9, true="dog").is_wrong
+    (False, True)
+    """
+
+    image: ImageSource
+    predicted: str | None
+    probability: float | None = None
+    true: str | None = None
+    overlay: ImageSource | None = None
+    neighbours: tuple[Neighbour, ...] = ()
+    is_number: bool = False
+
+    @property
+    def is_wrong(self) -> bool:
+        """Whether the true label is known and is not the predicted one."""
+        return self._is_other(self.true)
+
+    def is_other(self, neighbour: Neighbour) -> bool:
+        """Return whether the label of a training image is not the predicted one."""
+        return self._is_other(neighbour.label)
+
+    def _is_other(self, label: str | None) -> bool:
+        return not self.is_number and None not in (label, self.predicted) and label != self.predicted
+
+
+def reasons_figure(reasons: Sequence[Reason], tile: int = 144) -> Gallery:
+    """Draw a row for each image: the image, its saliency overlay, and the most similar training images.
+
+    The title of a wrong prediction is red, and followed by the true label. The title of a training image with another
+    label than the predicted one begins with ≠.
+
+    Parameters
+    ----------
+    reasons : sequence of Reason
+        The explained images. If none has an overlay, there is no column of overlays.
+    tile : int
+        Side of an image's tile in pixels.
+
+    Returns
+    -------
+    Gallery
+        A `matplotlib.figure.Figure`; ``savefig`` writes it, and notebooks show it.
+
+    Raises
+    ------
+    DataError
+        If `reasons` is empty.
+
+    Examples
+    --------
+    >>> from PIL import Image
+    >>> grey = Image.new("L", (8, 8))
+    >>> near = Neighbour(grey, "dog", 0.93), Neighbour(grey, "cat", 0.9)
+    >>> reason = Reason(grey, "cat", 0.61, "dog", neighbours=near)
+    >>> [axes.texts[0].get_text().splitlines() for axes in reasons_figure([reason]).axes]
+    [['cat · 61%', 'is dog'], ['≠ dog', 'similarity 0.93'], ['cat', 'similarity 0.90']]
+    """
+    from saccade.data.gallery import draw_gallery, letters_of_line
+
+    has_overlays = any(reason.overlay is not None for reason in reasons)
+    rows = [list(_tiles(reason, letters_of_line(tile), has_overlays=has_overlays)) for reason in reasons]
+    num_columns = max(map(len, rows), default=1)
+    empty = (None, "", RIGHT)
+    tiles = [each for row in rows for each in (*row, *[empty] * (num_columns - len(row)))]
+    return draw_gallery(
+        [image for image, *_ in tiles],
+        [title for _, title, _ in tiles],
+        ncol=num_columns,
+        resize=tile,
+        fontsize=12,
+        title_colors=[color for *_, color in tiles],
+    )
+
+
+def _tiles(reason: Reason, width: int, *, has_overlays: bool) -> Iterator[tuple[ImageSource | None, str, str]]:
+    """Yield image, title (in lines of `width` letters) and title colour of each tile of a row."""
+    predicted = UNREADABLE if reason.predicted is None else reason.predicted
+    probability = "" if reason.probability is None else f" · {reason.probability:.0%}"
+    has_truth = reason.true is not None and (reason.is_wrong or reason.is_number)
+    title = [*_lines(predicted + probability, width), *_lines(f"is {reason.true}" if has_truth else "", width)]
+    yield reason.image, "\n".join(title), WRONG if reason.is_wrong else RIGHT
+    if has_overlays:
+        yield reason.overlay, "saliency", RIGHT
+    for neighbour in reason.neighbours:
+        is_other = reason.is_other(neighbour)
+        label = f"{OTHER_SIGN} " * is_other + (neighbour.label or "")
+        title = [*_lines(label, width), f"similarity {neighbour.similarity:.2f}"]
+        yield neighbour.image, "\n".join(title), OTHER if is_other else RIGHT
+
+
+def _lines(text: str, width: int) -> list[str]:
+    """Wrap a label into at most `MAX_LINES` lines: long labels may differ at their ends only."""
+    return textwrap.wrap(" ".join(text.split()), width, max_lines=MAX_LINES, placeholder=" …")
