@@ -7,7 +7,7 @@ SaccadeError
 ├── UnknownNameError              a name that is not in a list of names (also ValueError)
 │   ├── UnknownArgumentError      no such keyword argument (also TypeError, KeyError)
 │   └── UnknownModelError         no such network in the catalogue
-├── WeightsNotFoundError          pretrained weights that cannot be had (also FileNotFoundError)
+├── WeightsNotFoundError          pretrained weights that are not available (also FileNotFoundError)
 ├── DataError                     data that cannot be learned from (also ValueError)
 │   ├── ArchiveError              an archive that is broken or unsafe to unpack
 │   ├── DownloadError             a file that could not be fetched (also OSError)
@@ -78,7 +78,7 @@ class UnknownModelError(UnknownNameError):
 
 
 class WeightsNotFoundError(SaccadeError, FileNotFoundError):
-    """Pretrained weights were asked for and cannot be had; the message says what was tried."""
+    """Pretrained weights were requested and are not available; the message says what was tried."""
 
 
 class DataError(SaccadeError, ValueError):

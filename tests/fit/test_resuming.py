@@ -189,7 +189,7 @@ def test_resume_starts_a_new_run_and_loads_a_finished_one(
     assert again.fit_summary() == first.fit_summary()
     assert len(events(tmp_path / "run", "run_started")) == 1
     assert ImagePredictor.resume(tmp_path / "run").predict(frame).notna().all()
-    with pytest.raises(HyperparameterError, match=r"resume=True requires the folder of the run"):
+    with pytest.raises(HyperparameterError, match=r"resume=True requires the run folder"):
         ImagePredictor(verbosity=0).fit(frame, hyperparameters=tiny, resume=True)
 
 

@@ -154,11 +154,11 @@ class ImagePredictor:
         Raises
         ------
         DataError, HyperparameterError, UnknownNameError
-            When an argument is wrong; nothing has been trained then.
+            If an argument is invalid; nothing has been trained then.
         WeightsNotFoundError
-            When pretrained weights cannot be had.
+            If pretrained weights are not available.
         SearchFailedError
-            When every trial failed; the message says why.
+            If every trial failed; the message has the reasons.
         """
         with self._locked_run() if kwargs.get("resume") else contextlib.nullcontext() as earlier:
             named = {"time_limit": time_limit, "presets": presets, "hyperparameters": hyperparameters}
@@ -182,7 +182,7 @@ class ImagePredictor:
         hyperparameters = canonical(settings.hyperparameters)
         if start and hyperparameters.get("model", started := start.summary["best_config"]["model"]) != started:
             raise HyperparameterError(
-                f"warm_start=True goes on with the network {started!r}; leave model={hyperparameters['model']!r} away"
+                f"warm_start=True continues with the network {started!r}; remove model={hyperparameters['model']!r}"
             )
         label = self.label if isinstance(self.label, str) else list(self.label)
         train = read_labelled_examples(train_data, label, self.sample_weight)
@@ -217,19 +217,19 @@ class ImagePredictor:
     def resume(
         cls, path: str | Path, time_limit: float | str | None = "auto", verbosity: int | None = None
     ) -> ImagePredictor:
-        """Go on with an interrupted run, with nothing but its folder.
+        """Resume an interrupted run from its folder alone.
 
-        Images and labels are found again by the paths that the run folder has. A run of images in memory, or with
-        objects of a program's own, cannot go on in this way; ``fit(…, resume=True)`` with the same arguments can.
+        Images and labels are found by the paths in the run folder. A run with images in memory or with custom objects
+        cannot be resumed in this way; use ``fit(…, resume=True)`` with the same arguments.
 
         Parameters
         ----------
         path : str or Path
             The run folder.
         time_limit : float, "auto" or None
-            Seconds for the whole run, those of earlier sessions included; "auto" is what was asked when it began.
+            Seconds for the whole run, including earlier sessions; "auto" is the limit with which it began.
         verbosity : int or None
-            As in `ImagePredictor`; None is what it was.
+            As in `ImagePredictor`; None keeps the value of the run.
 
         Returns
         -------
@@ -239,7 +239,7 @@ class ImagePredictor:
         Raises
         ------
         DataError, HyperparameterError
-            When the run cannot go on; the message says why, and what to do.
+            If the run cannot be resumed; the message says why, and what to do.
         """
         folder = Path(path)
         if not is_run(folder):
@@ -256,7 +256,7 @@ class ImagePredictor:
 
     def _locked_run(self) -> contextlib.AbstractContextManager[EarlierRun | None]:
         if self._given_path is None:
-            raise HyperparameterError("resume=True requires the folder of the run: ImagePredictor(path=…), or --out")
+            raise HyperparameterError("resume=True requires the run folder: pass ImagePredictor(path=…), or --out")
         return locked_run(Path(self._given_path))
 
     def _run(self, request: FitRequest, deadline: Deadline, earlier: EarlierRun | None) -> ImagePredictor:
