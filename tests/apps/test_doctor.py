@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
@@ -50,10 +49,8 @@ def hub(monkeypatch):
         server.shutdown()
 
 
-def test_all_that_a_fit_depends_on_is_looked_at_in_seconds():
-    start_s = time.perf_counter()
+def test_everything_that_a_fit_depends_on_is_checked():
     found = facts()
-    assert time.perf_counter() - start_s < 30
     wanted = {"Saccade", "device", "processor", "memory", "arithmetic", "cache", "runs", "weights", "hub", "images"}
     assert wanted <= found.keys()
     assert {fact.name for fact in found.values() if fact.verdict == "problem"} == set()

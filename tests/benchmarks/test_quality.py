@@ -44,7 +44,7 @@ def test_fits_in_turns_beside_what_an_ingredient_costs_and_none_is_done_twice(
         "wall_s",
         "images_per_s",
     } <= found[0].keys()
-    assert found[0]["fit_s"] < 4
+    assert 0 < found[0]["fit_s"] <= found[0]["wall_s"]
     assert found[0]["model"] == "test_resnet"
     assert "probe is skipped: it requires pretrained weights" in capsys.readouterr().out
     again = run_benchmark(quality.main, *arguments, "--ablate", "ensemble")

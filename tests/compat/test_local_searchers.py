@@ -53,7 +53,7 @@ def test_results_come_best_first_or_earliest_first():
     assert searcher.get_results(sort=False) == [(config(x), reward) for x, reward in rewards.items()]
 
 
-def test_the_reward_has_the_name_that_was_agreed_or_comes_alone():
+def test_the_reward_is_named_or_the_only_metric():
     searcher = LocalSearcher(SPACE, reward_attr="accuracy")
     searcher.update(config(0.1), epoch=3, accuracy=0.4)
     searcher.update(config(0.2), reward=0.6)
@@ -89,7 +89,7 @@ def test_a_reward_may_be_a_numpy_scalar():
         config(opt="lion"),
     ],
 )
-def test_what_is_no_configuration_of_the_space_is_refused_everywhere(wrong):
+def test_invalid_configurations_are_refused_by_all_methods(wrong):
     searcher = LocalSearcher(SPACE)
     for use in (
         lambda: searcher.update(wrong, reward=1),
@@ -101,14 +101,14 @@ def test_what_is_no_configuration_of_the_space_is_refused_everywhere(wrong):
             use()
 
 
-def test_constants_do_not_tell_configurations_apart():
+def test_constants_do_not_distinguish_configurations():
     searcher = LocalSearcher(SPACE)
     searcher.update(config(static="other"), reward=0.7)
     assert searcher.get_reward(config()) == 0.7
     assert searcher.get_best_config() == config()
 
 
-def test_zero_and_one_stand_for_false_and_true():
+def test_zero_and_one_are_accepted_for_a_bool():
     searcher = LocalSearcher({"flip": Bool()})
     searcher.update({"flip": 1}, reward=0.7)
     assert searcher.get_reward({"flip": True}) == 0.7
@@ -131,7 +131,7 @@ def test_results_belong_to_the_caller():
     assert searcher.get_best_config() == {"size": [1, 2]}
 
 
-def test_the_base_says_what_is_missing_to_propose():
+def test_the_base_class_requires_get_config():
     with pytest.raises(NotImplementedError, match="get_config"):
         LocalSearcher(SPACE).get_config()
 
@@ -158,7 +158,7 @@ def test_random_search_follows_its_seed():
     assert LocalRandomSearcher({"x": Real(0, 1)}, False, 1).get_config() == {"x": draws[1]}
 
 
-def test_random_search_has_on_record_what_it_proposed():
+def test_random_search_records_its_proposals():
     searcher = LocalRandomSearcher(SPACE)
     configs = [searcher.get_config() for _ in range(5)]
     assert len(searcher._results) == 5
@@ -172,7 +172,7 @@ def test_random_search_has_on_record_what_it_proposed():
 
 
 @pytest.mark.parametrize("make", [LocalRandomSearcher, LocalGridSearcher])
-def test_what_is_on_record_or_pending_is_not_proposed(make):
+def test_recorded_and_pending_configurations_are_not_proposed(make):
     searcher = make({"a": Categorical(1, 2, 3, 4), "epochs": 5})
     searcher.update({"a": 1, "epochs": 9}, reward=0.1)
     searcher.register_pending({"a": 3, "epochs": 5})
@@ -181,7 +181,7 @@ def test_what_is_on_record_or_pending_is_not_proposed(make):
         searcher.get_config()
 
 
-def test_grid_search_has_on_record_only_what_has_a_reward():
+def test_grid_search_records_rewarded_configurations_only():
     searcher = LocalGridSearcher({"a": Int(1, 3), "b": Bool()})
     configs = [searcher.get_config() for _ in range(6)]
     for reward, tried in enumerate(configs[:2]):
@@ -223,7 +223,7 @@ def test_points_of_a_grid(domain, num, points):
 
 
 @given(low=st.integers(-50, 50), step=st.integers(1, 20), num=st.integers(2, 12))
-def test_points_on_whole_numbers_are_hit(low, step, num):
+def test_whole_points_are_not_truncated(low, step, num):
     points = [low + step * index for index in range(num)]
     assert values_of(LocalGridSearcher({"p": Int(low, points[-1])}, num)) == points
 
@@ -246,14 +246,14 @@ def test_numbers_of_points_by_name():
 
 
 @pytest.mark.parametrize("num", [0, -1, 2.5, True, "4", None, math.inf])
-def test_impossible_numbers_of_points(num):
+def test_invalid_numbers_of_points(num):
     with pytest.raises(HyperparameterError, match="grid_numeric_spaces_points_number is"):
         LocalGridSearcher({"x": Real(0, 1)}, num)
     with pytest.raises(HyperparameterError, match=r"grid_num_sample_settings\['x'\] is"):
         LocalGridSearcher({"x": Real(0, 1)}, 4, {"x": num})
 
 
-def test_an_own_searcher_says_only_what_to_propose():
+def test_a_subclass_only_overrides_get_config():
     class Halving(LocalSearcher):
         def get_config(self):
             return config(self.get_best_config().get("x", 1) / 2)

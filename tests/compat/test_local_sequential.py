@@ -5,17 +5,19 @@ import logging
 import math
 import pickle
 import time
+from typing import ClassVar
 
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
 from saccade.compat.local_searchers import LocalGridSearcher, LocalRandomSearcher, LocalSearcher
-from saccade.compat.local_sequential import LocalSequentialScheduler
+from saccade.compat.local_sequential import LocalSequentialScheduler, TunedFunction
 from saccade.errors import HyperparameterError, SearchFailedError, UnknownArgumentError, UnknownNameError
 from saccade.searcher import RandomSearcher
 from saccade.space import Bool, Categorical, Dict, Int, Real
 from saccade.study.trial import Status
+from saccade.testing.trainable_contract import TrainableContract
 
 SPACE = {"x": Int(0, 9), "static": "same"}
 
@@ -80,7 +82,7 @@ def test_the_reward_of_a_trial_is_its_best():
 
 
 @pytest.mark.parametrize("epochs", [(0, 1), (5, 5), (None, None)])
-def test_old_scripts_number_their_epochs_as_they_like(epochs):
+def test_epochs_of_old_scripts_may_have_any_numbers(epochs):
     def train_fn(args, reporter):
         for epoch in epochs:
             reporter(**{} if epoch is None else {"epoch": epoch}, reward=0.5)
@@ -99,7 +101,7 @@ def test_the_names_of_reward_and_time_can_be_chosen():
     assert scheduler.get_best_reward() == scheduler.searcher.get_best_reward() == 0.3
 
 
-def test_keyword_arguments_and_the_name_of_the_reporter_are_the_functions_own():
+def test_keyword_arguments_and_the_name_of_the_reporter_are_free():
     def renamed(args, report, scale):
         report(epoch=1, reward=args.x * scale)
 
@@ -130,19 +132,19 @@ def test_arguments_are_a_dict_with_attributes_and_belong_to_the_trial():
     assert scheduler.get_best_config()["sizes"] == [1, 2]
 
 
-def test_a_stopping_criterion_is_needed():
+def test_a_stopping_criterion_is_required():
     with pytest.raises(AssertionError, match="Need stopping criterion: Either num_trials or time_out"):
         LocalSequentialScheduler(train_fn=report_x, search_space=SPACE, reward_attr="reward", resource=None)
 
 
 @pytest.mark.parametrize("limit", [{"num_trials": value} for value in (0, -1, 2.5, True, "3")])
-def test_impossible_numbers_of_trials(limit):
+def test_invalid_numbers_of_trials(limit):
     with pytest.raises(HyperparameterError, match="num_trials is"):
         make(**limit)
 
 
 @pytest.mark.parametrize("time_out", [0, -1, math.nan, "3"])
-def test_impossible_time_limits(time_out):
+def test_invalid_time_limits(time_out):
     with pytest.raises(HyperparameterError, match="time_out is"):
         make(time_out=time_out)
 
@@ -153,9 +155,7 @@ def test_the_time_limit_ends_the_search():
         reporter(reward=args.x)
 
     scheduler = make(train_fn, {"x": Real(0, 1)}, num_trials=None, time_out=0.5)
-    start = time.monotonic()
     scheduler.run()
-    assert time.monotonic() - start < 1
     assert 1 <= len(scheduler.training_history) <= 10
 
 
@@ -189,7 +189,7 @@ def test_without_max_reward_every_trial_is_run():
     assert scheduler.get_best_reward() == 9
 
 
-def test_a_space_that_is_used_up_ends_the_search_with_a_warning(caplog):
+def test_an_exhausted_space_ends_the_search_with_a_warning(caplog):
     scheduler = make(num_trials=99)
     scheduler.run()
     assert len(scheduler.training_history) == 10
@@ -226,7 +226,7 @@ def test_when_every_trial_fails_the_search_does():
     assert scheduler.get_best_config() == {}
 
 
-def test_a_function_that_never_reports_has_no_reward_and_that_is_said(caplog):
+def test_a_function_that_never_reports_has_no_reward_and_causes_a_warning(caplog):
     scheduler = make(lambda args, reporter: None, num_trials=2, reward_attr="accuracy")
     scheduler.run()
     assert scheduler.training_history == {0: [], 1: []}
@@ -278,7 +278,7 @@ def test_a_searcher_may_be_given():
         assert scheduler.get_best_reward() > 0
 
 
-def test_an_old_searcher_of_ones_own_is_told_of_every_trial():
+def test_a_custom_local_searcher_receives_every_trial():
     calls = []
 
     class Countdown(LocalSearcher):
@@ -313,7 +313,7 @@ def test_unknown_search_options_are_refused():
         make(searcher=LocalRandomSearcher(SPACE), search_options={"random_seed": 3})
 
 
-def test_unknown_arguments_are_refused_and_old_ones_are_warned_of(caplog):
+def test_unknown_arguments_are_refused_and_old_ones_cause_warnings(caplog):
     with pytest.raises(UnknownArgumentError, match="Did you mean 'max_reward'"):
         make(max_rewards=1)
     assert not caplog.records
@@ -395,7 +395,7 @@ def test_the_average_time_of_trials():
         (116, None, 0.95, False),
     ],
 )
-def test_whether_there_is_time_for_a_trial(end, average, factor, expected):
+def test_has_enough_time_for_a_trial(end, average, factor, expected):
     has_time = LocalSequentialScheduler.has_enough_time_for_trial_(
         time_out=10,
         time_start=100,
@@ -410,3 +410,17 @@ def test_whether_there_is_time_for_a_trial(end, average, factor, expected):
 def test_an_unknown_searcher_is_an_error():
     with pytest.raises(UnknownNameError, match="searcher 'gird'"):
         make(searcher="gird")
+
+
+def train_lr(args, reporter):
+    for epoch in range(1, args["epochs"] + 1):
+        reporter(epoch=epoch, reward=args.lr * epoch, note="kept, but not a metric")
+
+
+class TestTunedFunction(TrainableContract):
+    config: ClassVar = {"lr": 0.1, "epochs": 4}
+    num_epochs = 4
+    broken_config: ClassVar = {"lr": 0.1, "epochs": "four"}
+
+    def make(self, tmp_path):
+        return TunedFunction(train_lr, "reward", {})

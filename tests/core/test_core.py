@@ -8,7 +8,7 @@ import saccade.searcher
 import saccade.space
 
 
-def test_the_old_paths_lead_to_the_same_classes():
+def test_old_paths_import_the_same_classes():
     import saccade.core as ag
     from saccade.common.space import Categorical, Int
     from saccade.core import Bool, Real

@@ -22,7 +22,6 @@ posix_only = pytest.mark.skipif(os.name != "posix", reason="has no fork, or no s
 def test_the_death_of_a_worker_shows_even_while_a_child_of_it_holds_the_pipe(tmp_path):
     def fork_and_die(config, report):
         import os
-        import time
         from pathlib import Path
 
         if os.fork() == 0:
@@ -33,15 +32,14 @@ def test_the_death_of_a_worker_shows_even_while_a_child_of_it_holds_the_pipe(tmp
     stop = tmp_path / "stop"
     rescue = threading.Timer(30, stop.touch)  # should the test not end by itself
     rescue.start()
-    started_s = time.monotonic()
     with ProcessExecutor(FunctionTrainable(fork_and_die)) as executor:
         done = run_all(executor, {"stop": str(stop)})
-        seconds = time.monotonic() - started_s
+        is_rescued = stop.exists()
         stop.touch()
         rescue.cancel()
     reason = "WorkerDiedError: the worker process ended with exit code 4"
     assert done.events == [JobFailed(0, reason, is_worker_lost=True)]
-    assert seconds < 20
+    assert not is_rescued
 
 
 @pytest.mark.parametrize(

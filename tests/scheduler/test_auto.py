@@ -15,7 +15,7 @@ NUM_EPOCHS = 27
 
 class TestAutoScheduler(SchedulerContract):
     leaves_paused = True
-    goes_on_first = False  # with more time there are other rungs
+    resumes_first = False  # with more time there are other rungs
 
     def make(self):
         return AutoScheduler()

@@ -19,7 +19,7 @@ def test_a_searcher_needs_no_more_than_suggest():
     assert searcher.observe({"depth": 2, "epochs": 5}, epoch=1, score=0.5, cost=3.0) is None
 
 
-def test_an_own_searcher_may_take_starting_configurations():
+def test_a_custom_searcher_may_take_starting_configurations():
     class Halving(Searcher):
         def suggest(self):
             return self.next_start() or {"x": 0.5}
@@ -28,7 +28,7 @@ def test_an_own_searcher_may_take_starting_configurations():
     assert [searcher.suggest()["x"] for _ in range(3)] == [1.0, 0.0, 0.5]
 
 
-def test_a_starting_configuration_that_was_tried_is_left_out():
+def test_a_starting_configuration_that_was_tried_is_skipped():
     searcher = AlwaysDefault({"depth": Int(2, 4)}, starting_configs=[{"depth": 4}, {"depth": 3}])
     assert searcher.on_end({"depth": 4}, has_failed=False) is None
     assert searcher.next_start() == {"depth": 3}
@@ -40,7 +40,7 @@ def test_the_base_class_is_abstract():
         Searcher({})
 
 
-def test_the_message_for_a_wrong_space_says_what_to_write():
+def test_the_message_for_a_wrong_space_has_an_example():
     with pytest.raises(SpaceError, match=r"was given Int\(1, 2\) \(Int\). Write for instance Dict\("):
         AlwaysDefault(Int(1, 2))
 

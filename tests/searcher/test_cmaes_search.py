@@ -19,7 +19,7 @@ def sphere(config):
     return -sum((value - 0.3) ** 2 for value in config.values())
 
 
-def test_it_closes_in_generation_by_generation():
+def test_it_converges():
     early = statistics.median(best_of(CmaEsSearcher(SPHERE, seed=seed), sphere, 40) for seed in range(9))
     late = statistics.median(best_of(CmaEsSearcher(SPHERE, seed=seed), sphere, 160) for seed in range(9))
     assert late > early / 20
@@ -35,7 +35,7 @@ def test_it_starts_where_the_first_results_were_best():
         assert statistics.fmean(value for config in suggested for value in config.values()) > 0.65
 
 
-def test_choices_are_learned_too():
+def test_the_best_choices_are_found():
     searcher = CmaEsSearcher({"which": Categorical(*"abcd"), "flag": Bool(), "x": Real(0, 1)}, seed=0)
     best_of(searcher, lambda config: (config["which"] == "c") + config["flag"] - abs(config["x"] - 0.5), 60)
     suggested = [searcher.suggest() for _ in range(10)]
@@ -43,6 +43,6 @@ def test_choices_are_learned_too():
     assert sum(config["flag"] for config in suggested) >= 6
 
 
-def test_few_results_to_start_from_will_do():
+def test_few_startup_trials_suffice():
     searcher = CmaEsSearcher(SPHERE, seed=0, num_startup_trials=2)
     assert best_of(searcher, sphere, 60) > -0.05

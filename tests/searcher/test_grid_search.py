@@ -34,7 +34,7 @@ def test_the_whole_grid_in_order():
     ]
 
 
-def test_four_points_unless_told():
+def test_four_points_by_default():
     assert len(drain(GridSearcher({"lr": Real(0, 1), "n": Int(1, 100), "few": Int(1, 3)}))) == 4 * 4 * 3
     by_name = GridSearcher({"lr": Real(0, 1), "n": Int(1, 100)}, num_points=2, num_points_by_name={"n": 5})
     assert len(drain(by_name)) == 2 * 5

@@ -39,13 +39,13 @@ def test_a_complete_configuration_counts_with_its_last_score():
     assert (standing.epoch, names(standing.ranked)) == (math.inf, "bcad")
 
 
-def test_what_runs_has_no_place_before_that_epoch():
+def test_running_configurations_have_no_rank_before_that_epoch():
     scores = {"a": {1: 0.5, 2: 0.6}, "b": {1: 0.5, 2: 0.7}, "c": {1: 0.9}, "d": {1: 0.1, 2: 0.1, 3: 0.1}, "e": {}}
     standing = made(scores, num_needed=3, running="cde").standing()
     assert (names(standing.ranked), names(standing.pending)) == ("bad", "ce")
 
 
-def test_failures_are_last_whatever_they_had():
+def test_failures_rank_last():
     standing = made({"a": {1: 0.9}, "b": {1: 0.1}, "c": {}, "d": {1: -math.inf}}, failed="ac").standing()
     assert names(standing.ranked) == "bdac"
     assert standing.pending == []

@@ -24,7 +24,7 @@ EVENTS = st.tuples(st.integers(0, 3), st.floats(), st.sampled_from(["run", "paus
 @pytest.mark.parametrize("make", [QMCSearcher, TPESearcher, CmaEsSearcher])
 @settings(suppress_health_check=list(HealthCheck), deadline=None)  # Optuna is imported in the first one
 @given(space=DICTS | FINITE_DICTS, seed=st.integers(0, 2**64), events=st.lists(EVENTS, min_size=6, max_size=6))
-def test_any_space_and_any_course_of_events(make, space, seed, events):
+def test_any_space_and_any_sequence_of_events(make, space, seed, events):
     options = {} if make is QMCSearcher else {"num_startup_trials": 2}
     searcher = make(space, seed=seed, **options)
     keys = set()
@@ -43,7 +43,7 @@ def test_any_space_and_any_course_of_events(make, space, seed, events):
 
 
 @pytest.mark.parametrize("make", MODELS)
-def test_draws_are_random_until_enough_is_known(make):
+def test_draws_are_random_until_there_are_enough_scores(make):
     model, drawn = make(ENDLESS, seed=4, num_startup_trials=5), RandomSearcher(ENDLESS, seed=4)
     for index in range(8):
         config = model.suggest()
@@ -52,15 +52,15 @@ def test_draws_are_random_until_enough_is_known(make):
 
 
 @pytest.mark.parametrize("make", MODELS)
-def test_starting_draws_that_only_run_are_not_known(make):
+def test_running_configurations_do_not_count_as_scores(make):
     model, drawn = make(ENDLESS, seed=4, num_startup_trials=5), RandomSearcher(ENDLESS, seed=4)
     assert [model.suggest() for _ in range(12)] == [drawn.suggest() for _ in range(12)]
 
 
 @pytest.mark.parametrize("make", MODELS)
 @pytest.mark.parametrize("num", [0, -1, 2.5, True, "10", None])
-def test_impossible_numbers_of_starting_trials(make, num):
-    with pytest.raises(HyperparameterError, match="num_startup_trials is"):
+def test_invalid_numbers_of_starting_trials(make, num):
+    with pytest.raises(HyperparameterError, match="num_startup_trials was given"):
         make({"x": Real(0, 1)}, num_startup_trials=num)
 
 
@@ -78,7 +78,7 @@ def test_a_sampler_sees_a_bounded_number_with_the_best_and_the_latest(make):
     assert shown == sorted(shown)
 
 
-def test_no_sampler_is_asked_where_floats_cannot_tell_the_values_apart():
+def test_no_sampler_is_used_for_ranges_near_the_limits_of_floats():
     for space in ({"x": Real(-1e308, 1e308)}, {"x": Real(1.0, math.nextafter(1.0, 2.0) + 1e-12)}, {"x": [1]}):
         searcher = TPESearcher(space, num_startup_trials=1)
         searcher.observe(searcher.suggest(), 1, 0.5, 1.0)
@@ -88,7 +88,7 @@ def test_no_sampler_is_asked_where_floats_cannot_tell_the_values_apart():
 
 
 @pytest.mark.parametrize("make", MODELS)
-def test_values_of_two_branches_that_look_alike(make):
+def test_equal_values_of_two_branches(make):
     searcher = make({"x": Categorical(Int(1, 12), Int(8, 20), 5)}, seed=0, num_startup_trials=3)
     seen = []
     for _ in range(20):
@@ -100,7 +100,7 @@ def test_values_of_two_branches_that_look_alike(make):
 
 
 @pytest.mark.parametrize("make", [QMCSearcher, *MODELS])
-def test_nothing_is_warned_of_or_logged(make, capfd):
+def test_there_are_no_warnings_and_no_logs(make, capfd):
     searcher = make(ENDLESS, seed=0)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -109,7 +109,7 @@ def test_nothing_is_warned_of_or_logged(make, capfd):
     assert capfd.readouterr() == ("", "")
 
 
-def test_optuna_is_not_imported_until_a_sampler_is_asked():
+def test_optuna_is_not_imported_until_a_sampler_is_used():
     code = (
         "import sys\n"
         "from saccade.searcher import make_searcher\n"

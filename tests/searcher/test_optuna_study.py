@@ -9,8 +9,8 @@ from saccade.searcher.optuna_study import SamplerStudy, frozen_trial
 X = {"x": FloatDistribution(0, 1)}
 
 
-class Looking(BaseSampler):
-    """Keeps what it sees."""
+class Recording(BaseSampler):
+    """Keeps the trials that it sees."""
 
     def infer_relative_search_space(self, study, trial):
         return X
@@ -26,7 +26,7 @@ class Looking(BaseSampler):
 
 
 def test_a_sampler_sees_the_trials_given_and_the_one_asked_for():
-    sampler = Looking()
+    sampler = Recording()
     study = SamplerStudy(sampler)
     shown = [frozen_trial(number, {"x": 0.5}, X, {}) for number in (2, 5)]
     shown[0].state, shown[0].value = TrialState.COMPLETE, 0.9
@@ -40,7 +40,7 @@ def test_a_sampler_sees_the_trials_given_and_the_one_asked_for():
 
 
 def test_each_trial_is_new():
-    study = SamplerStudy(Looking())
+    study = SamplerStudy(Recording())
     study.ask([], 0, X)
     first = study.asked
     study.ask([first], 1, {})

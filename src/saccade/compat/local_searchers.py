@@ -1,6 +1,6 @@
-"""The searchers of the API that Saccade revives: they propose configurations, and keep the reward of each.
+"""Searchers of the API that Saccade revives, which keep the reward of each configuration.
 
-They are `Searcher` classes too, so a study takes them as they are.
+They are `Searcher` classes as well, so a study accepts them.
 """
 
 from __future__ import annotations
@@ -21,10 +21,9 @@ from saccade.space.flat_form import child_name
 
 
 class LocalSearcher(Searcher):
-    """Keeps the reward of each configuration; who inherits from it says in `get_config` what to propose.
+    """Keeps the reward of each configuration; subclasses override `get_config`.
 
-    Two configurations are the same if their parameters are; what they say of the constants of the space does not
-    count.
+    Two configurations are the same if their parameters are; values of the constants of the space are ignored.
 
     Parameters
     ----------
@@ -57,7 +56,7 @@ class LocalSearcher(Searcher):
         self._configs: dict[Hashable, dict[Any, Any]] = {}
 
     def get_config(self) -> dict[Any, Any]:
-        """Return the next configuration to try, one that was not returned before.
+        """Return the next configuration to try, which is new.
 
         Raises
         ------
@@ -65,29 +64,28 @@ class LocalSearcher(Searcher):
             If none is left.
         """
         if self._proposer is None:
-            raise NotImplementedError(f"{type(self).__name__} does not say in get_config() what to propose")
+            raise NotImplementedError(f"{type(self).__name__} does not override get_config()")
         return self._proposer.suggest()
 
-    def update(self, config: Mapping[Any, Any], **figures: Any) -> None:
-        """Record the reward of a configuration, in place of an earlier one.
+    def update(self, config: Mapping[Any, Any], **metrics: Any) -> None:
+        """Record the reward of a configuration, replacing an earlier one.
 
         Parameters
         ----------
         config
-            A configuration of the space; this searcher need not have proposed it.
-        **figures
-            What was reported, with the reward under the name `reward_attr`. A figure that comes alone is the
-            reward, whatever its name.
+            A configuration of the space, which need not come from this searcher.
+        **metrics
+            The report, with the reward under the name `reward_attr`. A single metric is the reward under any name.
 
         Raises
         ------
         SpaceError
-            If the configuration is not in the space, or if the reward is missing or no number.
+            If the configuration is not in the space, or if the reward is missing or not a number.
         """
-        self._record(self._pickle_config(config), self._reward_in(figures))
+        self._record(self._pickle_config(config), self._reward_in(metrics))
 
     def register_pending(self, config: Mapping[Any, Any]) -> None:
-        """Take note that a configuration is being tried, so that it is not proposed."""
+        """Note that a configuration is running, so that it is not proposed."""
         self._note(self._pickle_config(config))
 
     def evaluation_failed(self, config: Mapping[Any, Any]) -> None:
@@ -109,26 +107,26 @@ class LocalSearcher(Searcher):
         return self.get_results()[0][0]
 
     def get_results(self, sort: bool = True) -> list[tuple[dict[Any, Any], float]]:
-        """Return the configurations on record with their rewards.
+        """Return the recorded configurations with their rewards.
 
         Parameters
         ----------
         sort
-            List the highest reward first, instead of the earliest.
+            Sort by reward, the highest first; else by time, the earliest first.
         """
         results = [(self._unpickle_config(key), reward) for key, reward in self._results.items()]
         return sorted(results, key=lambda result: result[1], reverse=True) if sort else results
 
     def suggest(self) -> dict[str, Any]:
-        """Return what `get_config` does."""
+        """Return the result of `get_config`."""
         return self.get_config()
 
     def observe(self, config: Mapping[str, Any], epoch: int, score: float, cost: float) -> None:  # noqa: ARG002
-        """Record the score as the reward, if no earlier epoch had a higher one."""
+        """Record the score as the reward, unless an earlier epoch has a higher one."""
         self.update(config, **{self.reward_attr: max(score, self.get_reward(config))})
 
     def on_end(self, config: Mapping[str, Any], *, has_failed: bool, is_complete: bool = False) -> None:  # noqa: ARG002
-        """Take note that the configuration was tried, so that it is not proposed."""
+        """Note that the configuration was tried, so that it is not proposed."""
         self._note(self._pickle_config(config))
 
     def _record(self, key: Hashable, reward: float) -> None:
@@ -140,38 +138,38 @@ class LocalSearcher(Searcher):
             self._proposer.observe(self._configs[key], 1, self._results.get(key, -math.inf), 0.0)
 
     def _pickle_config(self, config: Mapping[Any, Any]) -> Hashable:
-        """Return a key that equal configurations share; nothing is pickled, in spite of the name that people know."""
+        """Return a key that equal configurations share. The name is kept for subclasses; nothing is pickled."""
         own = self._checked(config)
         key = canonical_key({name: own[name] for name, part in self.space.children() if not isinstance(part, Constant)})
         self._configs.setdefault(key, own)
         return key
 
     def _unpickle_config(self, key: Hashable) -> dict[Any, Any]:
-        """Return the configuration of a key that `_pickle_config` gave."""
+        """Return the configuration of a key of `_pickle_config`."""
         config: dict[Any, Any] = copied(self._configs[key])
         return config
 
     def _checked(self, config: Mapping[Any, Any]) -> dict[Any, Any]:
         """Return a copy of the configuration with the constants of the space."""
         if not isinstance(config, Mapping) or config.keys() != self.space.keys():
-            raise SpaceError(f"{config!r} is no configuration: that is a dict with the keys {list(self.space)!r}.")
+            raise SpaceError(f"{config!r} is not a configuration; expected a dict with the keys {list(self.space)!r}.")
         own = {}
         for name, part in self.space.children():
             value = part.default if isinstance(part, Constant) else plain(config[name])
             if isinstance(part, Bool) and isinstance(value, int) and value in (0, 1):
-                value = bool(value)  # the API that Saccade revives had 0 and 1 here
+                value = bool(value)  # as in the API that Saccade revives
             if value not in part:
                 raise SpaceError(f"{name!r} is {value!r} in the configuration, which is not in {part!r}.")
             own[name] = copied(value)
         return own
 
-    def _reward_in(self, figures: Mapping[str, Any]) -> float:
-        if self.reward_attr in figures:
-            reward = figures[self.reward_attr]
-        elif len(figures) == 1:
-            (reward,) = figures.values()
+    def _reward_in(self, metrics: Mapping[str, Any]) -> float:
+        if self.reward_attr in metrics:
+            reward = metrics[self.reward_attr]
+        elif len(metrics) == 1:
+            (reward,) = metrics.values()
         else:
-            raise SpaceError(f"The reward {self.reward_attr!r} is not among {sorted(figures)}. Give it as a keyword.")
+            raise SpaceError(f"The reward {self.reward_attr!r} is not among {sorted(metrics)}. Give it as a keyword.")
         number: Any = plain(reward)
         if not isinstance(number, (int, float)) or math.isnan(number):
             raise SpaceError(f"The reward is {reward!r} ({type(reward).__name__}); it must be a number, and not NaN.")
@@ -181,7 +179,7 @@ class LocalSearcher(Searcher):
 class LocalRandomSearcher(LocalSearcher):
     """Random search that keeps the rewards; see `RandomSearcher` for how it draws.
 
-    A configuration is on record from the moment it is proposed, with -inf until it has a reward.
+    A configuration is recorded when it is proposed, with -inf until it has a reward.
 
     Parameters
     ----------
@@ -213,13 +211,13 @@ class LocalRandomSearcher(LocalSearcher):
         self._proposer = RandomSearcher(self.space, seed=random_seed, first_is_default=first_is_default)
 
     def get_config(self) -> dict[Any, Any]:
-        """Return the next configuration to try, and put it on record."""
+        """Return the next configuration to try, and record it."""
         config = super().get_config()
         self.register_pending(config)
         return config
 
     def register_pending(self, config: Mapping[Any, Any]) -> None:
-        """Put a configuration on record, so that it is not proposed; its reward is -inf unless it has one."""
+        """Record a configuration, so that it is not proposed; its reward is -inf unless it has one."""
         key = self._pickle_config(config)
         self._record(key, self._results.get(key, -math.inf))
 
@@ -236,9 +234,8 @@ class LocalGridSearcher(LocalSearcher):
     search_space, reward_attr
         As in `LocalSearcher`.
     grid_numeric_spaces_points_number
-        How many points each `Real` and `Int` has, at least 1. Both bounds are among them, the others are evenly
-        spaced (log-evenly with ``log``), and those of an `Int` lose their fractions. An `Int` with no more values has
-        all of them.
+        Number of points of each `Real` and `Int`, at least 1: both bounds, and evenly spaced points between them
+        (log-evenly with ``log``), which an `Int` truncates. An `Int` with fewer values has all of them.
     grid_num_sample_settings
         The same for single parameters by name.
 
@@ -281,7 +278,7 @@ def _points(domain: Real | Int, num: int) -> list[float]:
     """Return the points of a grid over one number."""
     if domain.log or num == 1 or num >= domain.num_configurations:
         return list(domain.grid(num))
-    # Fractions, so that what lies on a whole number is not cut to the one below it.
+    # Fractions, because a float slightly below a whole number would be truncated to the next lower one.
     low, high = Fraction(domain.lower), Fraction(domain.upper)
     points = (low + (high - low) * step / (num - 1) for step in range(num))
     return list(dict.fromkeys(int(point) if isinstance(domain, Int) else float(point) for point in points))

@@ -1,15 +1,15 @@
-"""Generic tuning as in the API that Saccade revives: any Python function, one trial after the other."""
+"""Generic tuning as in the API that Saccade revives: any Python function, one trial at a time."""
 
 from __future__ import annotations
 
 import inspect
 import logging
 import math
+import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from saccade.compat.local_searchers import LocalGridSearcher, LocalRandomSearcher, LocalSearcher
-from saccade.compat.tuned_function import Arguments, TunedFunction
 from saccade.deadline import Deadline
 from saccade.errors import HyperparameterError, SearchFailedError, UnknownArgumentError
 from saccade.events import Event, JobFailed, TrialCreated, Warned
@@ -19,8 +19,9 @@ from saccade.searcher import make_searcher
 from saccade.searcher.base import Searcher
 from saccade.space import Dict
 from saccade.space.constants import copied, plain
+from saccade.study.function import FunctionTrainable
 from saccade.study.study import Study
-from saccade.study.trial import Trial
+from saccade.study.trial import Job, Reporter, Trainable, Trial
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -37,7 +38,7 @@ _LOCAL_SEARCHERS: dict[str, type[LocalSearcher]] = {
     "local_grid": LocalGridSearcher,
 }
 
-# Arguments of old scripts that said how to run trials elsewhere, or how to show them.
+# Arguments of old scripts for running trials on other machines, or for displaying them.
 _WITHOUT_EFFECT = (
     "delay_get_config",
     "dist_ip_addrs",
@@ -49,56 +50,54 @@ _WITHOUT_EFFECT = (
 
 
 class StoppingCriterionError(HyperparameterError, AssertionError):
-    """A search that would never end; an ``AssertionError`` as well, as in the API that Saccade revives."""
+    """A search without a limit; an ``AssertionError`` as well, as in the API that Saccade revives."""
 
 
 class LocalSequentialScheduler:
-    """Tunes any Python function: runs it with one configuration after the other, in this process.
+    """Tune any Python function: run it with one configuration at a time, in this process.
 
-    A trial that raises does not end the search, unless the first ten all do, for one and the same reason: its traceback
-    is logged at once, and kept in `training_history`. The reward of a trial is the highest one that it reports.
+    A trial that raises does not end the search, unless the first ten all do with the same error. Its traceback is
+    logged at once and kept in `training_history`. The reward of a trial is the highest one that it reports.
 
     Parameters
     ----------
     train_fn : callable
         ``train_fn(args, reporter)``. `args` is a dict of the configuration, whose values are attributes as well
         (``args.lr``), with the number of the trial as `task_id`. It calls ``reporter(epoch=1, reward=0.9)`` after each
-        epoch; further figures are kept as they are, and `epoch` may be left out. The call does not return when the
-        trial is to end, because `max_reward` is reached, or because another epoch as long as the last one would not
-        end in time.
+        epoch; further metrics are kept, and `epoch` may be omitted. The call does not return if the trial ends there,
+        because `max_reward` is reached, or because another epoch as long as the last one would exceed the time limit.
     search_space : saccade.space.Dict or mapping
-        Names with spaces and constants.
+        Spaces and constants by name.
     train_fn_kwargs : mapping or None
         Further keyword arguments of `train_fn`.
     searcher : str or Searcher
-        ``"random"`` (``"auto"`` is the same), ``"grid"``, a name that `saccade.searcher.make_searcher` knows, or a
-        searcher.
+        ``"random"`` (``"auto"`` is the same), ``"grid"``, a name of `saccade.searcher.make_searcher`, or one.
     reward_attr : str
         The keyword of the reporter that holds the reward; higher is better.
     resource : mapping or None
-        Has no effect: trials run in this process, with all that it has.
+        Has no effect: trials run in this process, with all its resources.
     search_options : mapping or None
-        Further arguments of the searcher that is named.
+        Further arguments of a searcher given by name.
     time_attr : str
-        The keyword of the reporter that training curves are drawn over.
+        The keyword of the reporter for the x-axis of training curves.
     num_trials : int or None
-        How many trials to run at most.
+        Maximum number of trials.
     time_out : float or None
-        Seconds that the search may take.
+        Time limit of the search, in seconds.
     max_reward : float or None
-        The search ends when a trial reports at least this reward; None searches on.
+        The search ends when a trial reports at least this reward; None is no limit.
     checkpoint : object
-        Has no effect but a warning: nothing is saved.
+        Has no effect except a warning: nothing is saved.
     **options
-        Arguments that old scripts give and that have no effect here; each is warned of.
+        Arguments of old scripts that have no effect here; each causes a warning.
 
     Attributes
     ----------
     training_history : dict of int to list of dict
-        What each trial reported, by its number: the figures, with ``trial``, ``time_this_iter`` and
-        ``time_since_start`` (seconds). A trial that failed has a last entry with its ``traceback``.
+        The reports of each trial, by its number: the metrics, with ``trial``, ``time_this_iter`` and
+        ``time_since_start`` (seconds). The last entry of a failed trial has its ``traceback``.
     config_history : dict of int to dict
-        The configurations by number of trial.
+        The configurations by trial number.
     study : saccade.study.study.Study or None
         The last search; None before the first.
 
@@ -107,9 +106,9 @@ class LocalSequentialScheduler:
     StoppingCriterionError
         If neither `num_trials` nor `time_out` is given.
     HyperparameterError
-        If one of them cannot be.
+        If one of them is invalid.
     UnknownNameError
-        If there is no such searcher, search option or argument.
+        If a searcher, search option or argument is unknown.
 
     Examples
     --------
@@ -153,14 +152,14 @@ class LocalSequentialScheduler:
         self.study: Study | None = None
 
     def run(self) -> None:
-        """Search until the trials, the time or the space are used up, or a reward is high enough.
+        """Search until the limit of trials, time or reward is reached, or the space is exhausted.
 
-        Each call begins a new search, in which the searcher knows what it learned before.
+        Each call starts a new search with the same searcher, which keeps its observations.
 
         Raises
         ------
         SearchFailedError
-            If every trial raised; it names the reasons, and has the first traceback.
+            If every trial raised; the message has the reasons and the first traceback.
         """
         self.training_history, self.config_history = {}, {}
         trainable = TunedFunction(self._call, self.reward_attr, self.training_history)
@@ -176,7 +175,7 @@ class LocalSequentialScheduler:
         try:
             self.study.run()
         except SearchFailedError as failed:
-            # To the study a trial without a report has failed; here it has no reward, and that is all.
+            # The study treats a trial without a report as failed; here it only has no reward.
             if all(trial.failure and trial.failure.traceback for trial in self.study.trials):
                 raise
             _log.warning("No trial has a reward. %s", failed)
@@ -184,9 +183,9 @@ class LocalSequentialScheduler:
     def run_with_config(self, config: Mapping[Any, Any]) -> Any:
         """Call the function once with a configuration, outside the search, and return what it returns.
 
-        Its reports go nowhere, and what it raises is not held back.
+        Its reports are ignored, and its exceptions are raised.
         """
-        return self._call(Arguments(copied(dict(config))), lambda **figures: None)  # noqa: ARG005
+        return self._call(Arguments(copied(dict(config))), lambda **metrics: None)  # noqa: ARG005
 
     def join_jobs(self, timeout: float | None = None) -> None:
         """Return at once: when `run` has returned, all trials have ended."""
@@ -215,11 +214,11 @@ class LocalSequentialScheduler:
         Parameters
         ----------
         filename
-            Where to write the picture, in the format that the name's ending says; None writes none.
+            File to write, in the format of its extension; None writes none.
         plot
-            Show the picture: in a window, or in the notebook.
+            Show the figure, in a window or in the notebook.
         use_legend
-            Name the curves.
+            Add a legend.
 
         Returns
         -------
@@ -244,7 +243,7 @@ class LocalSequentialScheduler:
     def get_average_trial_time_(
         i: int, avg_trial_run_time: float | None, trial_start_time: float, time_end: float
     ) -> float:
-        """Return the mean time of trials after trial number `i`, from 0, which ran between the two times (seconds).
+        """Return the mean duration in seconds of trials after trial `i` (from 0), which ran between the two times.
 
         Examples
         --------
@@ -263,20 +262,20 @@ class LocalSequentialScheduler:
         avg_trial_run_time: float | None,
         fill_factor: float = 0.95,
     ) -> bool:
-        """Tell whether another trial of average length would end in time.
+        """Return whether another trial of average duration would end within the time limit.
 
-        `run` has no use for it: a trial is ended in time, so that one that is cut short counts as well.
+        `run` does not use it, because it ends a trial at the time limit and keeps its reports.
 
         Parameters
         ----------
         time_out
-            Seconds that the search may take.
+            Time limit of the search, in seconds.
         time_start, trial_start_time, trial_end_time
-            When the search began, and the last trial began and ended.
+            Start of the search, and start and end of the last trial.
         avg_trial_run_time
-            Mean seconds of a trial; None if it is not known.
+            Mean duration of a trial in seconds; None if unknown.
         fill_factor
-            The share of that mean for which there must be time.
+            Fraction of that mean that must be left.
         """
         time_left = time_start + time_out - trial_end_time
         return time_left > (avg_trial_run_time or 0.0) * fill_factor
@@ -297,7 +296,7 @@ class LocalSequentialScheduler:
     def _call(self, args: Arguments, reporter: Callable[..., None]) -> Any:
         try:
             inspect.signature(self.train_fn).bind(args, reporter=reporter, **self.train_fn_kwargs)
-        except TypeError:  # it has another name for the reporter
+        except TypeError:  # its reporter has another name
             return self.train_fn(args, reporter, **self.train_fn_kwargs)
         return self.train_fn(args, reporter=reporter, **self.train_fn_kwargs)
 
@@ -350,3 +349,79 @@ def _check_options(options: Mapping[str, Any]) -> None:
         if name not in known and name not in _WITHOUT_EFFECT:
             raise UnknownArgumentError.of("argument", name, known)
         _log.warning("LocalSequentialScheduler: %s has no effect.", name)
+
+
+class Arguments(dict[Any, Any]):
+    """A configuration as a dict whose values are attributes as well.
+
+    Examples
+    --------
+    >>> args = Arguments({"lr": 0.1, "optimizer": {"name": "sgd"}})
+    >>> args["lr"], args.optimizer.name
+    (0.1, 'sgd')
+    """
+
+    def __init__(self, config: Mapping[Any, Any]) -> None:
+        super().__init__({key: Arguments(part) if type(part) is dict else part for key, part in config.items()})
+
+    def __getattr__(self, name: str) -> Any:
+        if name in self:
+            return self[name]
+        raise AttributeError(f"the configuration has no {name!r}; it has {list(self)}")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self[name] = value
+
+
+class TunedFunction(Trainable):
+    """A function as a trainable that also keeps all reports.
+
+    Parameters
+    ----------
+    call : callable
+        ``call(args, reporter)``, with `Arguments`.
+    reward_attr : str
+        The keyword of the reporter that holds the reward.
+    training_history : dict of int to list of dict
+        Receives the reports of each trial, by its number.
+    """
+
+    def __init__(
+        self, call: Callable[..., Any], reward_attr: str, training_history: dict[int, list[dict[str, Any]]]
+    ) -> None:
+        self.call = call
+        self.reward_attr = reward_attr
+        self.training_history = training_history
+
+    def train(self, job: Job, report: Reporter) -> str:
+        """Call the function through a `FunctionTrainable`, which ends it at the time limit."""
+        history = self.training_history.setdefault(job.trial, [])
+
+        def function(config: dict[Any, Any], report_score: Callable[..., None]) -> None:
+            reporter = _Reporter(job.trial, history, self.reward_attr, report_score)
+            self.call(Arguments({"task_id": job.trial, **config}), reporter)
+
+        return FunctionTrainable(function).train(job, report)
+
+
+class _Reporter:
+    def __init__(
+        self, trial: int, history: list[dict[str, Any]], reward_attr: str, report_score: Callable[..., None]
+    ) -> None:
+        self._trial, self._history = trial, history
+        self._reward_attr, self._report_score = reward_attr, report_score
+        self._start_s = self._last_s = time.perf_counter()
+
+    def __call__(self, **metrics: Any) -> None:
+        if self._reward_attr not in metrics:
+            raise TypeError(
+                f"reporter() was called with {sorted(metrics)}, without the reward {self._reward_attr!r}; "
+                f"write reporter(epoch=…, {self._reward_attr}=…), or give the scheduler another reward_attr"
+            )
+        reward = float(metrics[self._reward_attr])
+        now_s = time.perf_counter()
+        times = {"time_this_iter": now_s - self._last_s, "time_since_start": now_s - self._start_s}
+        self._history.append({name: plain(value) for name, value in metrics.items()} | {"trial": self._trial} | times)
+        self._last_s = now_s
+        # Epochs are counted here, because old scripts number them in different ways.
+        self._report_score(score=reward)

@@ -195,13 +195,13 @@ def scan_images(
 
     recorder = recorder or ScanRecorder(len(images), min_shorter_side)
     known = recorder.is_recorded
-    wanted = range(len(images)) if order is None else list(order)
-    open_positions = [position for position in wanted if not known(position)]
+    chosen = range(len(images)) if order is None else list(order)
+    open_positions = [position for position in chosen if not known(position)]
     with closing(map_in_threads(facts_at, open_positions, num_threads, deadline)) as outcomes:
-        for num_done, (position, outcome) in enumerate(outcomes, start=1 + len(wanted) - len(open_positions)):
+        for num_done, (position, outcome) in enumerate(outcomes, start=1 + len(chosen) - len(open_positions)):
             recorder.record(position, outcome)
             if on_progress is not None:
-                on_progress(num_done, len(wanted))
+                on_progress(num_done, len(chosen))
     return recorder.finish()
 
 

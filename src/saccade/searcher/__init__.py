@@ -20,8 +20,8 @@ from typing import Any
 
 from saccade.searcher.base import Searcher
 from saccade.searcher.grid_search import GridSearcher
+from saccade.searcher.optuna_search import CmaEsSearcher, GPSearcher, QMCSearcher, TPESearcher
 from saccade.searcher.random_search import RandomSearcher
-from saccade.searcher.samplers import CmaEsSearcher, GPSearcher, QMCSearcher, TPESearcher
 from saccade.space import Dict
 from saccade.study.registry import Registry
 
@@ -43,15 +43,15 @@ SEARCHERS: Registry[Searcher] = Registry(
     {
         "random": "saccade.searcher.random_search:RandomSearcher",
         "grid": "saccade.searcher.grid_search:GridSearcher",
-        "qmc": "saccade.searcher.samplers:QMCSearcher",
-        "tpe": "saccade.searcher.samplers:TPESearcher",
-        "gp": "saccade.searcher.samplers:GPSearcher",
-        "cmaes": "saccade.searcher.samplers:CmaEsSearcher",
-        "auto": "saccade.searcher.samplers:TPESearcher",  # of images: saccade.autosearch
+        "qmc": "saccade.searcher.optuna_search:QMCSearcher",
+        "tpe": "saccade.searcher.optuna_search:TPESearcher",
+        "gp": "saccade.searcher.optuna_search:GPSearcher",
+        "cmaes": "saccade.searcher.optuna_search:CmaEsSearcher",
+        "auto": "saccade.searcher.optuna_search:TPESearcher",  # of images: saccade.autosearch
         # Names of AutoGluon.
-        "bayesopt": "saccade.searcher.samplers:GPSearcher",
-        "bayes": "saccade.searcher.samplers:GPSearcher",
-        "skopt": "saccade.searcher.samplers:TPESearcher",
+        "bayesopt": "saccade.searcher.optuna_search:GPSearcher",
+        "bayes": "saccade.searcher.optuna_search:GPSearcher",
+        "skopt": "saccade.searcher.optuna_search:TPESearcher",
     },
 )
 

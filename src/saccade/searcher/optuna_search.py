@@ -1,4 +1,4 @@
-"""Searchers on Optuna's samplers: quasi-random, TPE, Gaussian process, and CMA-ES.
+"""Searchers on Optuna's samplers: quasi-random, tree-structured Parzen estimators, Gaussian process and CMA-ES.
 
 Each is a `RandomSearcher` until its model has enough observations, and again when the model proposes nothing new.
 """
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from saccade.checks import whole_number
 from saccade.searcher.observations import Observation, Observations
 from saccade.searcher.random_search import RandomSearcher
-from saccade.space import Categorical, Dict, Int, Real, Space, encode, from_optuna, parameters
+from saccade.space import Bool, Categorical, Dict, Int, Real, Space, encode, from_optuna, parameters, suggest
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -25,9 +25,7 @@ if TYPE_CHECKING:
 
     from saccade.searcher.optuna_study import SamplerStudy
 
-MAX_REPEATS = 10
-# An Int with more values is treated as a Real and rounded, because some samplers enumerate the values of an Int.
-_MAX_LISTED = 1000
+_MAX_REPEATS = 10
 # A parameter that is narrower than this fraction of its largest value has only rounding errors for a sampler.
 _MIN_SPAN = 1e-9
 _MAX_SEED = 2**32  # of NumPy's RandomState
@@ -36,13 +34,16 @@ _MAX_SEED = 2**32  # of NumPy's RandomState
 class OptunaSearcher(RandomSearcher):
     """Base class of the searchers on Optuna's samplers; subclasses make the sampler.
 
-    A sampler that repeats a proposal is asked again a few times; then a random draw takes its place.
+    A sampler that repeats a proposal is asked again a few times, then the proposal is a random draw.
 
     Parameters
     ----------
     space, seed, starting_configs, first_is_default
         As in `RandomSearcher`.
     """
+
+    # An Int with more values is treated as a Real and rounded, because some samplers enumerate the values of an Int.
+    _max_listed = 1000
 
     def __init__(
         self,
@@ -79,7 +80,7 @@ class OptunaSearcher(RandomSearcher):
     @property
     def _max_repeats(self) -> int:
         """Number of repeated proposals after which a random draw takes over."""
-        return MAX_REPEATS
+        return _MAX_REPEATS
 
     def _begin(self, config: dict[str, Any]) -> None:
         """Note the suggestion."""
@@ -88,22 +89,20 @@ class OptunaSearcher(RandomSearcher):
         """Note the trial of the proposal."""
 
     def _propose(self) -> dict[str, Any] | None:
-        """Return the sampler's proposal; None if it has too few observations or nothing new."""
+        """Return a new proposal of the sampler; None if it has too few observations or only repeats itself."""
         shown = self._shown()
         if shown is None:
             return None
         import numpy as np  # lazily, as Optuna is
 
         study = self._study or self._make_study(shown)
-        repeats_left = self._max_repeats
-        while repeats_left > 0:
+        for _ in range(self._max_repeats):
             # In spaces near the limits of floats a sampler computes with infinities.
             with np.errstate(all="ignore"):
                 config = self._ask(study, shown)
             if self.is_new(config):
                 self._accept(study.asked)
                 return config
-            repeats_left -= 1
         return None
 
     def _make_study(self, shown: list[FrozenTrial]) -> SamplerStudy:
@@ -112,7 +111,7 @@ class OptunaSearcher(RandomSearcher):
         from saccade.searcher.optuna_study import SamplerStudy
 
         with warnings.catch_warnings():
-            # They announce changes of arguments, which concern Saccade and not its users.
+            # It warns of arguments that may change in later versions, which users of Saccade need not know.
             warnings.simplefilter("ignore", ExperimentalWarning)
             self._study = SamplerStudy(self._make_sampler(shown))
         return self._study
@@ -142,7 +141,7 @@ class OptunaSearcher(RandomSearcher):
 
         if not self._distributions:
             for name, parameter in self._parameters.items():
-                if isinstance(parameter, Int) and parameter.num_configurations > _MAX_LISTED:
+                if isinstance(parameter, Int) and parameter.num_configurations > self._max_listed:
                     distribution = FloatDistribution(parameter.lower, parameter.upper, log=parameter.log)
                     self._distributions[name] = distribution
                 else:
@@ -165,7 +164,7 @@ class OptunaSearcher(RandomSearcher):
 
 
 class ModelSearcher(OptunaSearcher):
-    """Base class of the searchers with a model of the scores; subclasses say which.
+    """Base class of the searchers with a model of the scores.
 
     `saccade.searcher.observations.Observations` describes how scores of different epochs are compared. By default a
     sampler sees ranks instead of scores. It sees a bounded number of configurations, the best and the latest ones, so
@@ -254,6 +253,232 @@ class ModelSearcher(OptunaSearcher):
         return self._trials[item.number]
 
 
+class QMCSearcher(OptunaSearcher):
+    """Quasi-random search: points of a scrambled Sobol sequence, which cover the space more evenly than random draws.
+
+    No proposal depends on results. Optuna's ``QMCSampler`` [1]_ [2]_.
+
+    Parameters
+    ----------
+    space, seed, starting_configs, first_is_default
+        As in `RandomSearcher`.
+
+    References
+    ----------
+    .. [1] T. Akiba et al., "Optuna: a next-generation hyperparameter optimization framework", KDD 2019.
+    .. [2] J. Bergstra and Y. Bengio, "Random search for hyper-parameter optimization", JMLR 13, 2012.
+
+    Examples
+    --------
+    >>> from saccade.space import Real
+    >>> searcher = QMCSearcher({"x": Real(0, 1)}, first_is_default=False)
+    >>> sorted(int(4 * searcher.suggest()["x"]) for _ in range(4))
+    [0, 1, 2, 3]
+    """
+
+    _num_suggested = 0
+
+    @property
+    def _max_repeats(self) -> int:
+        # A resumed search draws the points of its first run again, and must skip them.
+        return _MAX_REPEATS + len(self._seen) - self._num_suggested
+
+    def _begin(self, config: dict[str, Any]) -> None:  # noqa: ARG002
+        self._num_suggested += 1
+
+    def _shown(self) -> list[FrozenTrial]:
+        # One complete trial, from which the sampler infers the parameters.
+        from optuna.trial import TrialState  # lazily: importing Optuna is slow
+
+        first = self._frozen(0, self.space.default)
+        first.state = TrialState.COMPLETE
+        return [first]
+
+    def _make_sampler(self, shown: list[FrozenTrial]) -> BaseSampler:  # noqa: ARG002
+        from optuna.samplers import QMCSampler  # lazily: importing Optuna is slow
+
+        return QMCSampler(qmc_type="sobol", scramble=True, seed=self._sampler_seed, warn_independent_sampling=False)
+
+
+class TPESearcher(ModelSearcher):
+    """Tree-structured Parzen estimators: proposes values likely in good configurations and unlikely in bad ones.
+
+    Optuna's ``TPESampler`` in its multivariate form, which models the parameters jointly [1]_ [2]_; in a conditional
+    space jointly within each branch. Running configurations count as bad (constant liar), so that simultaneous
+    proposals differ.
+
+    Parameters
+    ----------
+    space, seed, starting_configs, first_is_default
+        As in `RandomSearcher`.
+    num_startup_trials
+        Number of observed configurations from which on the model is used; before, draws are random.
+
+    References
+    ----------
+    .. [1] J. Bergstra, R. Bardenet, Y. Bengio and B. Kégl, "Algorithms for hyper-parameter optimization", NIPS 2011.
+    .. [2] S. Watanabe, "Tree-structured Parzen estimator: understanding its algorithm components and their roles for
+       better empirical performance", arXiv:2304.11127, 2023.
+
+    Examples
+    --------
+    >>> from saccade.space import Real
+    >>> searcher = TPESearcher({"x": Real(0, 1)})
+    >>> for _ in range(30):
+    ...     config = searcher.suggest()
+    ...     searcher.observe(config, epoch=1, score=-abs(config["x"] - 0.7), cost=1.0)
+    >>> abs(searcher.suggest()["x"] - 0.7) < 0.2
+    True
+    """
+
+    def _make_sampler(self, shown: list[FrozenTrial]) -> BaseSampler:  # noqa: ARG002
+        from optuna.samplers import TPESampler  # lazily: importing Optuna is slow
+
+        is_conditional = len(encode(self.space, self.space.default)) < len(self._parameters)
+        return TPESampler(
+            seed=self._sampler_seed, multivariate=True, group=is_conditional, constant_liar=True, n_startup_trials=1
+        )
+
+    def _ask(self, study: SamplerStudy, shown: list[FrozenTrial]) -> dict[str, Any]:
+        """Ask for the parameters of the chosen branches only."""
+        config: dict[str, Any] = suggest(self.space, study.ask(shown, self._next_number, {}))
+        return config
+
+    def _frozen(self, number: int, config: Mapping[str, Any]) -> FrozenTrial:
+        from saccade.searcher.optuna_study import frozen_trial
+
+        if not self._distributions:
+            self._distributions = {name: parameter.to_optuna() for name, parameter in self._parameters.items()}
+        params = encode(self.space, config)
+        return frozen_trial(number, params, {name: self._distributions[name] for name in params}, {})
+
+
+class GPSearcher(ModelSearcher):
+    """A Gaussian process: proposes where the expected improvement over the best score is largest.
+
+    Optuna's ``GPSampler``: a Matérn kernel with a length scale for each parameter, and log expected improvement [1]_.
+    With running configurations it is the expected improvement of the whole batch, averaged over their possible scores.
+    In a conditional space the model has all parameters, the inactive ones at their defaults.
+
+    It needs the fewest trials, but a proposal takes about 0.2 s. That time grows with the cube of the number of
+    configurations in the model, so the model sees at most the best 32, the latest 32 of the others, and 16 that are
+    running.
+
+    Parameters
+    ----------
+    space, seed, starting_configs, first_is_default
+        As in `RandomSearcher`.
+    num_startup_trials
+        Number of observed configurations from which on the model is used; before, draws are random.
+
+    References
+    ----------
+    .. [1] S. Ament et al., "Unexpected improvements to expected improvement for Bayesian optimization", NeurIPS 2023.
+
+    Examples
+    --------
+    >>> from saccade.space import Real
+    >>> searcher = GPSearcher({"x": Real(0, 1)})
+    >>> for _ in range(13):
+    ...     config = searcher.suggest()
+    ...     searcher.observe(config, epoch=1, score=-abs(config["x"] - 0.7), cost=1.0)
+    >>> abs(searcher.suggest()["x"] - 0.7) < 0.2
+    True
+    """
+
+    # The cost of a proposal grows with the cube of the number of visible trials.
+    _num_best = 32
+    _num_latest = 32
+    _num_pending = 16
+    # The sampler evaluates all values of each Int in turn: with a limit of 1000, proposals take twice as long.
+    _max_listed = 16
+
+    @property
+    def _max_repeats(self) -> int:
+        return 2  # a proposal is slow, and likely to be the same again
+
+    def _make_sampler(self, shown: list[FrozenTrial]) -> BaseSampler:  # noqa: ARG002
+        from optuna.samplers import GPSampler  # lazily: importing Optuna is slow
+
+        return GPSampler(seed=self._sampler_seed, n_startup_trials=1, warn_independent_sampling=False)
+
+    def _ask(self, study: SamplerStudy, shown: list[FrozenTrial]) -> dict[str, Any]:
+        import optuna
+
+        verbosity = optuna.logging.get_verbosity()
+        optuna.logging.set_verbosity(optuna.logging.ERROR)  # its hint at an optional package is not for our users
+        try:
+            return super()._ask(study, shown)
+        finally:
+            optuna.logging.set_verbosity(verbosity)
+
+    def _values(self, ranked: Sequence[Observation], epoch: float) -> Sequence[float]:
+        merits = [item.merit(epoch) for item in ranked]
+        # A configuration that failed or ended before that epoch has no score comparable to the others.
+        return clipped_scores([score if reached == merits[0][0] else -math.inf for reached, score in merits])
+
+
+class CmaEsSearcher(ModelSearcher):
+    """CMA-ES: draws from a normal distribution that moves and turns towards the better half of each generation.
+
+    Optuna's ``CmaEsSampler`` [1]_. The distribution starts where the random draws before it were best [2]_. A normal
+    distribution has no choices (`Categorical`, `Bool`), so these are drawn by TPE, each independently. It needs several
+    generations, that is a hundred trials or more. Simultaneous proposals are draws from one distribution: they differ.
+
+    Parameters
+    ----------
+    space, seed, starting_configs, first_is_default
+        As in `RandomSearcher`.
+    num_startup_trials
+        Number of observed configurations from which on the model is used; before, draws are random.
+
+    References
+    ----------
+    .. [1] N. Hansen, "The CMA evolution strategy: a tutorial", arXiv:1604.00772, 2016.
+    .. [2] M. Nomura et al., "Warm starting CMA-ES for hyperparameter optimization", AAAI 2021.
+
+    Examples
+    --------
+    >>> from saccade.space import Real
+    >>> searcher = CmaEsSearcher({"x": Real(0, 1), "y": Real(0, 1)})
+    >>> for _ in range(60):
+    ...     config = searcher.suggest()
+    ...     score = -abs(config["x"] - 0.7) - abs(config["y"] - 0.2)
+    ...     searcher.observe(config, epoch=1, score=score, cost=1.0)
+    >>> abs(searcher.suggest()["x"] - 0.7) < 0.2
+    True
+    """
+
+    # Fewer trials do not determine a start.
+    _min_sources = 10
+
+    def _make_sampler(self, shown: list[FrozenTrial]) -> BaseSampler:
+        from optuna.samplers import CmaEsSampler, TPESampler  # lazily: importing Optuna is slow
+
+        sources = [source for source in map(self._numeric, shown) if source.state.is_finished()]
+        return CmaEsSampler(
+            seed=self._sampler_seed,
+            n_startup_trials=1,
+            independent_sampler=TPESampler(seed=self._sampler_seed, multivariate=False, n_startup_trials=1),
+            warn_independent_sampling=False,
+            source_trials=sources if len(sources) >= self._min_sources else None,
+        )
+
+    def _numeric(self, trial: FrozenTrial) -> FrozenTrial:
+        """Return the trial without its choices."""
+        from saccade.searcher.optuna_study import frozen_trial
+
+        names = [name for name in trial.params if not isinstance(self._parameters[name], (Categorical, Bool))]
+        params = {name: trial.params[name] for name in names}
+        source = frozen_trial(trial.number, params, {name: trial.distributions[name] for name in names}, {})
+        source.state, source.value = trial.state, trial.value
+        return source
+
+    def _accept(self, asked: FrozenTrial) -> None:
+        # The sampler keeps its state in its trials, so it must see its proposals, inactive parameters included.
+        self._trials[asked.number] = asked
+
+
 def _is_well_scaled(parameter: Space) -> bool:
     """Return whether the differences of a parameter's values are more than rounding errors."""
     if not isinstance(parameter, (Real, Int)):
@@ -278,3 +503,25 @@ def normal_scores(merits: Sequence[tuple[float, float]]) -> list[float]:
         merit: normal.inv_cdf(1 - (statistics.fmean(equal) + 0.5) / len(merits)) for merit, equal in places.items()
     }
     return [scores[merit] for merit in merits]
+
+
+def clipped_scores(scores: Sequence[float]) -> list[float]:
+    """Return the scores scaled to [-1, 1], the worst clipped at as far below the median as the best is above.
+
+    Otherwise one diverged loss would hide the differences among the good scores.
+
+    Examples
+    --------
+    >>> clipped_scores([80, 40, 40, -1e9, -math.inf])
+    [1.0, 0.5, 0.5, 0.0, 0.0]
+    """
+    largest = max((abs(score) for score in scores if math.isfinite(score)), default=0.0) or 1.0
+    finite = sorted(score / largest for score in scores if math.isfinite(score))
+    if not finite:
+        return [0.0] * len(scores)
+    median, best = statistics.median(finite), finite[-1]
+    # If half of them are equal to the best, that distance is 0.
+    floor = max(2 * median - best, finite[0]) if median < best else finite[0]
+    raised = [min(max(score / largest, floor), best) for score in scores]
+    largest = max(abs(floor), abs(best)) or 1.0
+    return [score / largest for score in raised]

@@ -54,7 +54,7 @@ class Budget:
             self._shortest_first_epoch_s = min(self._shortest_first_epoch_s, trial.reports[0].seconds)
 
     def has_time_for_a_trial(self) -> bool:
-        """Return whether a new trial could report in time, judging by the trials so far; True before the first."""
+        """Return whether a new trial could report in time, estimated from the trials so far; True before the first."""
         return math.isinf(self._shortest_first_epoch_s) or self.seconds_left > self._shortest_first_epoch_s
 
     def has_time_for(self, trial: Trial) -> bool:

@@ -30,7 +30,7 @@ from saccade.study.trial import Decision, Job, Reporter, Trainable
 
 
 class Counting(Trainable):
-    """Reports ``config["num_epochs"]`` epochs, and as a metric how many jobs it has had."""
+    """Reports ``config["num_epochs"]`` epochs, with the number of jobs so far as a metric."""
 
     def __init__(self) -> None:
         self.num_jobs = 0
@@ -40,7 +40,7 @@ class Counting(Trainable):
         for epoch in range(1, job.config.get("num_epochs", 1) + 1):
             event = EpochDone(job.trial, epoch, epoch / 10, metrics={"num_jobs": self.num_jobs})
             if report(event) is not Decision.CONTINUE:
-                return "told to end"
+                return "as decided"
         return str(job.config.get("reason", ""))
 
 
@@ -53,7 +53,7 @@ class Echo(Trainable):
 
 
 class Failing(Trainable):
-    """Reports, then fails as the configuration says."""
+    """Reports, then fails in the configured way."""
 
     def train(self, job: Job, report: Reporter) -> str:
         report(EpochDone(job.trial, 1, 0.5))
@@ -82,7 +82,7 @@ class Stubborn(Trainable):
 
 
 class Meeting(Trainable):
-    """Reports, and fails unless ``config["num"]`` jobs come to be at this point at the same time."""
+    """Reports, and fails unless ``config["num"]`` jobs run at the same time."""
 
     def train(self, job: Job, report: Reporter) -> str:
         report(EpochDone(job.trial, 1, 0.5))
@@ -97,7 +97,7 @@ class Meeting(Trainable):
 
 
 class Hanging(Trainable):
-    """Never returns, and ignores SIGTERM if the configuration says so; with ``num_epochs`` in it, reports and ends."""
+    """Never returns, and ignores SIGTERM if so configured; with ``num_epochs``, reports and ends."""
 
     def train(self, job: Job, report: Reporter) -> str:
         if "num_epochs" in job.config:
@@ -110,7 +110,7 @@ class Hanging(Trainable):
 
 
 class Recorder:
-    """A handler that keeps all events, answers reports with the given decisions, and submits further jobs."""
+    """A handler that keeps all events, returns the given decisions, and submits further jobs."""
 
     def __init__(self, executor: Executor, jobs: Iterable[Job] = (), decisions: Iterable[Decision] = ()) -> None:
         self._executor, self._jobs, self._decisions = executor, list(jobs), list(decisions)
@@ -133,7 +133,7 @@ class Recorder:
 
 
 def run_all(executor: Executor, *configs: dict[str, Any], decisions: Iterable[Decision] = ()) -> Recorder:
-    """Run a job for each configuration, and return what happened."""
+    """Run a job for each configuration, and return the recorded events."""
     jobs = [Job(trial, config) for trial, config in enumerate(configs)]
     recorder = Recorder(executor, jobs, decisions)
     executor.run(recorder)
@@ -155,7 +155,7 @@ class ExecutorContract:
         """Return a new executor."""
         raise NotImplementedError
 
-    def test_all_workers_are_free_at_first_and_there_is_nothing_to_do(self) -> None:
+    def test_all_workers_are_free_at_first(self) -> None:
         with self.make(Counting()) as executor:
             assert isinstance(executor, Executor)
             assert executor.num_free == executor.num_workers >= 1
@@ -184,7 +184,7 @@ class ExecutorContract:
             assert num_free == [num - 1, num - 1, num]
             assert executor.num_free == num
 
-    def test_every_job_is_done_on_a_worker_that_lives_on(self) -> None:
+    def test_workers_run_many_jobs(self) -> None:
         with self.make(Counting()) as executor:
             num_jobs = 3 * executor.num_workers
             done = run_all(executor, *({"num_epochs": 2} for _ in range(num_jobs)))
@@ -196,7 +196,7 @@ class ExecutorContract:
             by_worker[reports[0].metrics["num_jobs"]] += 1
         assert max(by_worker) >= 3
 
-    def test_a_job_comes_as_it_was_sent(self) -> None:
+    def test_a_job_arrives_unchanged(self) -> None:
         config = {"a": [1, 2.5, None, True, "ä\n\ud800"], "b": {"c": [{}]}, "large": "x" * 3_000_000}
         job = Job(7, config, "a folder", 4, "a checkpoint", 99.0)
         with self.make(Echo()) as executor:
@@ -211,15 +211,14 @@ class ExecutorContract:
             report, _ = run_all(executor, {}).events
         assert report.metrics["seconds_left"] == math.inf
 
-    def test_a_trial_that_is_told_to_end_does(self) -> None:
-        go_on = Decision.CONTINUE
+    def test_decisions_end_a_trial(self) -> None:
         with self.make(Counting()) as executor:
-            stopped = run_all(executor, {"num_epochs": 5}, decisions=[go_on, Decision.STOP])
-            paused = run_all(executor, {"num_epochs": 5}, decisions=[go_on, go_on, Decision.PAUSE])
-        assert [len(stopped.events), stopped.events[-1]] == [3, JobDone(0, "stopped", "told to end")]
-        assert [len(paused.events), paused.events[-1]] == [4, JobDone(0, "paused", "told to end")]
+            stopped = run_all(executor, {"num_epochs": 5}, decisions=[Decision.CONTINUE, Decision.STOP])
+            paused = run_all(executor, {"num_epochs": 5}, decisions=[*[Decision.CONTINUE] * 2, Decision.PAUSE])
+        assert [len(stopped.events), stopped.events[-1]] == [3, JobDone(0, "stopped", "as decided")]
+        assert [len(paused.events), paused.events[-1]] == [4, JobDone(0, "paused", "as decided")]
 
-    def test_a_trial_that_ends_early_by_itself_says_why(self) -> None:
+    def test_a_trial_that_ends_early_has_a_reason(self) -> None:
         with self.make(Counting()) as executor:
             done = run_all(executor, {"reason": "no better for 5 epochs"})
         assert done.events[-1] == JobDone(0, "stopped", "no better for 5 epochs")
@@ -233,7 +232,7 @@ class ExecutorContract:
             ("diverge", "DivergedError: the score of epoch 2 is nan; a score is a finite number"),
         ],
     )
-    def test_a_failure_has_a_reason_and_a_traceback_and_the_next_job_is_done(self, way: str, reason: str) -> None:
+    def test_a_failure_has_a_reason_and_a_traceback_and_the_next_job_runs(self, way: str, reason: str) -> None:
         with self.make(Failing()) as executor:
             done = run_all(executor, {"way": way}, {"way": "not at all"})
         report, failure = done.of_trial(0)
@@ -245,7 +244,7 @@ class ExecutorContract:
         assert done.of_trial(1) == [EpochDone(1, 1, 0.5), JobDone(1)]
 
     @pytest.mark.parametrize("trainable", [Counting(), Stubborn()])
-    def test_what_the_handler_raises_is_no_failure_of_the_trial(self, trainable: Trainable) -> None:
+    def test_an_exception_of_the_handler_is_not_a_failure_of_the_trial(self, trainable: Trainable) -> None:
         with self.make(trainable) as executor:
             events: list[Event] = []
 
@@ -270,7 +269,7 @@ class ExecutorContract:
         assert [event for event in done.events if isinstance(event, JobFailed)] == []
         assert all(isinstance(event, EpochDone) for event in done.events[:num])
 
-    def test_answers_go_to_the_trial_that_reported(self) -> None:
+    def test_decisions_reach_the_trial_that_reported(self) -> None:
         with self.make(Counting()) as executor:
             recorder = Recorder(executor, [Job(trial, {"num_epochs": 9}) for trial in range(8)])
 
@@ -283,7 +282,7 @@ class ExecutorContract:
         for trial in range(8):
             *reports, end = recorder.of_trial(trial)
             assert [report.epoch for report in reports] == list(range(1, trial + 2))
-            assert end == JobDone(trial, "stopped", "told to end")
+            assert end == JobDone(trial, "stopped", "as decided")
 
     def test_events_come_one_at_a_time_in_the_calling_thread(self) -> None:
         with self.make(Counting()) as executor:
@@ -300,7 +299,7 @@ class ExecutorContract:
             executor.run(handle)
         assert seen == {threading.get_ident()}
 
-    def test_a_job_that_is_not_there_cannot_be_cancelled(self) -> None:
+    def test_an_absent_job_cannot_be_cancelled(self) -> None:
         with self.make(Counting()) as executor:
             assert not executor.cancel(0)
             run_all(executor, {})

@@ -41,22 +41,22 @@ class SchedulerContract:
     Attributes
     ----------
     leaves_paused : bool
-        Whether a search without a time limit may end with trials that are paused.
-    goes_on_first : bool
-        Whether trials that a deadline has ended come before all others in a search with a later one.
+        Whether a search without a time limit may end with paused trials.
+    resumes_first : bool
+        Whether trials that ended at a deadline run before all others in a search with a later one.
     """
 
     leaves_paused: ClassVar[bool] = False
-    goes_on_first: ClassVar[bool] = True
+    resumes_first: ClassVar[bool] = True
 
     def make(self) -> Scheduler:
         """Return a new scheduler."""
         raise NotImplementedError
 
     def run(self, num_workers: int, **limits: Any) -> tuple[Study, WatchedExecutor]:
-        """Run a study of trials that last `NUM_EPOCHS`, a tenth of which fail in the middle.
+        """Run a study of trials of `NUM_EPOCHS`, of which a tenth fail halfway.
 
-        A pause is not the end of a trial, unless the time is up or the scheduler says so.
+        No trial may stay paused, except after a time limit or with `leaves_paused`.
         """
         executor = WatchedExecutor(num_workers, limits.pop("is_lost", lambda job, epoch: False))
         deadline = Deadline(limits.pop("time_limit_s", None), executor.clock)
@@ -77,7 +77,7 @@ class SchedulerContract:
 
     @given(num_workers=st.integers(1, 4), num_trials=st.integers(2, 40), seed=st.integers(0, 2**32 - 1))
     @INHERITED
-    def test_a_search_begins_all_trials_and_leaves_none_running(
+    def test_a_search_starts_all_trials_and_leaves_none_running(
         self, num_workers: int, num_trials: int, seed: int
     ) -> None:
         study, executor = self.run(num_workers, num_trials=num_trials, seed=seed)
@@ -95,13 +95,13 @@ class SchedulerContract:
         assert len(executor.trained) == sum(len(trial.reports) for trial in study.trials)
 
     @pytest.mark.parametrize("num_workers", [1, 8])
-    def test_a_worker_that_is_lost_costs_no_trial_and_no_epoch(self, num_workers: int) -> None:
+    def test_a_lost_worker_costs_no_trial_and_no_epoch(self, num_workers: int) -> None:
         lost = set()
 
         def is_lost(job: Job, epoch: int) -> bool:
-            is_news = job.trial % 3 == 0 and epoch == 1 + job.trial % 5 and job.trial not in lost
-            lost.update([job.trial] if is_news else [])
-            return is_news
+            is_new = job.trial % 3 == 0 and epoch == 1 + job.trial % 5 and job.trial not in lost
+            lost.update([job.trial] if is_new else [])
+            return is_new
 
         study, executor = self.run(num_workers, num_trials=30, is_lost=is_lost)
         assert lost
@@ -109,13 +109,13 @@ class SchedulerContract:
         assert len(executor.trained) == len(set(executor.trained))
 
     @pytest.mark.parametrize("num_workers", [1, 3])
-    def test_a_search_ends_when_the_space_does(self, num_workers: int) -> None:
+    def test_a_search_ends_with_an_exhausted_space(self, num_workers: int) -> None:
         study, _ = self.run(num_workers, space={"x": Int(0, 5)})
         assert study.is_exhausted
         assert len(study.trials) == 6
 
     @pytest.mark.parametrize("num_workers", [1, 3])
-    def test_a_search_ends_when_the_time_does(self, num_workers: int) -> None:
+    def test_a_search_ends_at_the_time_limit(self, num_workers: int) -> None:
         study, executor = self.run(num_workers, time_limit_s=100)
         assert 98 <= executor.now_s <= 101
         assert sum(trial.num_epochs for trial in study.trials) > 80 * num_workers
@@ -127,18 +127,18 @@ class SchedulerContract:
         seed=st.integers(0, 2**32 - 1),
     )
     @INHERITED
-    def test_no_time_is_wasted_while_there_is_something_to_do(
+    def test_workers_are_never_idle_while_a_trial_can_run(
         self, num_workers: int, time_limit_s: float, num_trials: int | None, seed: int
     ) -> None:
         study, executor = self.run(num_workers, time_limit_s=time_limit_s, num_trials=num_trials, seed=seed)
         assert executor.now_s <= time_limit_s + 1
-        # With a time limit even a scheduler that leaves trials paused goes on with them.
+        # With a time limit, all schedulers resume paused trials.
         has_paused = any(trial.status is Status.PAUSED for trial in study.trials)
         if has_paused or num_trials is None or len(study.trials) < num_trials:
             assert executor.now_s >= time_limit_s - 1
 
     @pytest.mark.parametrize("num_workers", [1, 8])
-    def test_a_run_that_was_killed_goes_on_without_training_anything_twice(
+    def test_a_killed_run_resumes_without_repeated_epochs(
         self, num_workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.chdir(tmp_path)
@@ -154,12 +154,10 @@ class SchedulerContract:
             before = [(event.trial, event.epoch) for event in events[:num] if isinstance(event, EpochDone)]
             for trial in study.trials:
                 trained = [epoch for number, epoch in before + executor.trained if number == trial.number]
-                # What fails when it is continued is begun anew, as its checkpoint may be to blame.
+                # A trial that fails after a checkpoint was loaded restarts, because the checkpoint may be the cause.
                 assert trained == list(range(1, trial.num_epochs + 1)) or trial.status is Status.FAILED
 
-    def test_a_finished_run_that_is_resumed_has_nothing_to_do(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_a_finished_run_has_no_jobs_when_resumed(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(tmp_path)
         _touch_checkpoints(tmp_path)
         log = MemoryLog()
@@ -175,7 +173,7 @@ class SchedulerContract:
         assert max(trial.num_epochs for trial in study.trials) == NUM_EPOCHS
 
     @pytest.mark.parametrize("num_workers", [1, 3])
-    def test_what_the_deadline_has_ended_goes_on_with_a_later_one(
+    def test_trials_that_ended_at_the_deadline_resume_with_a_later_one(
         self, num_workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.chdir(tmp_path)
@@ -188,7 +186,7 @@ class SchedulerContract:
             assert {study.trials[number].status for number in ended} <= {Status.PAUSED}
             log = MemoryLog(log.events)
             again, executor = self.run(num_workers, num_trials=20, time_limit_s=500, log=log)
-            if self.goes_on_first:
+            if self.resumes_first:
                 assert {job.trial for job in executor.jobs[: len(ended)]} == ended
             for number in ended:
                 has_failed = again.trials[number].status is Status.FAILED
@@ -206,7 +204,7 @@ class SchedulerContract:
         assert (job.trial, job.config, job.folder) == (0, {"x": 0.5}, "a folder")
         assert isinstance(scheduler.on_report(EpochDone(0, 1, 0.5, 1.0)), Decision)
 
-    def test_there_is_no_job_when_no_trial_can_be_begun(self) -> None:
+    def test_there_is_no_job_when_no_trial_can_start(self) -> None:
         state = OneTrial()
         state.new_trial()
         state.trials[0].status = Status.FAILED
@@ -214,7 +212,7 @@ class SchedulerContract:
 
 
 class WatchedExecutor(SimulatedExecutor):
-    """Simulated workers that refuse jobs that make no sense."""
+    """Simulated workers that check each job."""
 
     study: Study
 
@@ -255,7 +253,7 @@ class MemoryLog:
 
 
 class OneTrial:
-    """The state of a study that can begin one trial."""
+    """The state of a study with room for one trial."""
 
     seconds_left = math.inf
     num_trials = math.inf
@@ -281,6 +279,6 @@ def _scores(config: dict[str, Any]) -> list[float]:
 
 
 def _touch_checkpoints(folder: Path) -> None:
-    """Make the files from which simulated trials continue."""
+    """Create the checkpoints of simulated trials."""
     for epoch in range(1, NUM_EPOCHS + 1):
         (folder / str(epoch)).touch()

@@ -103,13 +103,13 @@ class SearcherContract:
         with pytest.raises(ExhaustedSearchSpaceError, match="1 configuration,"):
             searcher.suggest()
 
-    def test_configurations_that_two_branches_share_come_once(self) -> None:
+    def test_configurations_of_two_branches_are_suggested_once(self) -> None:
         searcher = self.make({"x": Categorical(1, Int(1, 3), Int(2, 4))}, 0)
         assert sorted(searcher.suggest()["x"] for _ in range(4)) == [1, 2, 3, 4]
         with pytest.raises(ExhaustedSearchSpaceError, match="4 configurations"):
             searcher.suggest()
 
-    def test_what_was_observed_from_elsewhere_is_not_suggested(self) -> None:
+    def test_observed_configurations_are_not_suggested(self) -> None:
         searcher = self.make(FINITE, 0)
         known = [FINITE.default, {"a": "y", "b": True, "n": 1, "c": [5]}]
         for config in known:
@@ -119,7 +119,7 @@ class SearcherContract:
         with pytest.raises(ExhaustedSearchSpaceError):
             searcher.suggest()
 
-    def test_what_ended_elsewhere_is_not_suggested(self) -> None:
+    def test_ended_configurations_are_not_suggested(self) -> None:
         searcher = self.make(FINITE, 0)
         known = [FINITE.default, {"a": "y", "b": True, "n": 1, "c": [5]}]
         for index, config in enumerate(known):
@@ -145,7 +145,7 @@ class SearcherContract:
         with pytest.raises(ExhaustedSearchSpaceError, match="12 configurations"):
             searcher.suggest()
 
-    def test_observing_is_possible_at_every_epoch_and_changes_nothing_given(self) -> None:
+    def test_observations_at_every_epoch_do_not_change_the_configuration(self) -> None:
         searcher = self.make(ENDLESS, 0)
         for _ in range(3):
             config = searcher.suggest()
@@ -162,7 +162,7 @@ class SearcherContract:
             config["c"].append(6)
             config["a"] = config["more"] = object()
 
-    def test_a_mapping_of_spaces_and_constants_will_do_and_is_not_changed(self) -> None:
+    def test_a_mapping_of_spaces_and_constants_is_accepted_and_not_changed(self) -> None:
         space = {"lr": Real(0, 1), "epochs": 5, "aug": {"mixup": Real(0, 1)}}
         before = copy.deepcopy(space)
         searcher = self.make(space, 0)
@@ -170,7 +170,7 @@ class SearcherContract:
         assert space == before
 
     @pytest.mark.parametrize("space", [None, [("lr", 1)], Real(0, 1), "lr"])
-    def test_anything_else_is_refused(self, space: Any) -> None:
+    def test_other_spaces_are_refused(self, space: Any) -> None:
         with pytest.raises(SpaceError) as caught:
             self.make(space, 0)
         assert isinstance(caught.value, SaccadeError)
@@ -186,7 +186,7 @@ def quadratic(config: Mapping[str, Any]) -> float:
 
 
 def conditional(config: Mapping[str, Any]) -> float:
-    """Return a score that is best for SGD, where there is a momentum to find."""
+    """Return a score that is best for SGD with a momentum of 0.8."""
     opt = config["opt"]
     loss = 1 if opt == "adam" else 4 * (opt["momentum"] - 0.8) ** 2
     return -loss - (math.log10(config["lr"]) + 2) ** 2
@@ -205,7 +205,7 @@ def best_of(searcher: Searcher, score_of: Callable[[dict[str, Any]], float], num
 
 
 class LearningSearcherContract(SearcherContract):
-    """Tests for searchers that use scores; `seeds` are those of the searches whose median is compared."""
+    """Tests for searchers that use scores; `seeds` are the seeds of the searches that must beat random search."""
 
     seeds: Iterable[int] = range(15)
 
@@ -216,7 +216,7 @@ class LearningSearcherContract(SearcherContract):
         assert statistics.median(found) > statistics.median(drawn) / 2  # the scores are negative
 
     def test_a_high_score_at_a_low_epoch_does_not_mislead(self) -> None:
-        # What ended after one epoch had higher scores than anything has later.
+        # Configurations that ended after one epoch have higher scores than all later ones.
         searcher = self.make({"x": Real(0, 1)}, 0)
         for index in range(12):
             x = 0.3 * index / 12
@@ -233,7 +233,7 @@ class LearningSearcherContract(SearcherContract):
             searcher.on_end({"x": suggested[-1]}, has_failed=False)
         assert abs(statistics.median(suggested) - 0.7) < 0.2
 
-    def test_failures_are_left_behind(self) -> None:
+    def test_failures_are_avoided(self) -> None:
         searcher = self.make({"x": Real(0, 1)}, 0)
         suggested = []
         for _ in range(30):
@@ -255,7 +255,7 @@ class LearningSearcherContract(SearcherContract):
         suggested = [one.suggest() for _ in range(4)]
         assert [other.suggest() for _ in range(4)] == suggested
 
-    def test_extreme_scores_do_no_harm(self) -> None:
+    def test_extreme_scores_are_accepted(self) -> None:
         searcher = self.make(QUADRATIC, 0)
         scores = [math.nan, -math.inf, math.inf, 1e308, -1e308, 0.0, 5e-324, 1e308]
         for index in range(24):
@@ -263,7 +263,7 @@ class LearningSearcherContract(SearcherContract):
             assert config in QUADRATIC
             searcher.observe(config, 1, scores[index % len(scores)], 1.0)
 
-    def test_trials_that_run_at_the_same_time_are_spread(self) -> None:
+    def test_simultaneous_trials_differ(self) -> None:
         searcher = self.make(QUADRATIC, 2)
         best_of(searcher, quadratic, 20)
         xs = sorted(searcher.suggest()["x"] for _ in range(6))

@@ -1,4 +1,4 @@
-"""Any number of workers that train nothing, on a clock that is not real: hours of search in milliseconds."""
+"""Simulated workers and a simulated clock: hours of search in milliseconds."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ class SimulatedExecutor(Executor):
     Parameters
     ----------
     curve
-        Gives the scores of a configuration's epochs, one by one; what it raises fails the trial.
+        Returns the scores of a configuration's epochs; an exception fails the trial.
     num_workers
-        How many jobs run at once.
+        Number of jobs that run at once.
     epoch_s
-        Seconds that an epoch takes: a number, or a function of the configuration.
+        Seconds of an epoch: a number, or a function of the configuration.
     is_lost
-        Tells whether a job loses its worker in an epoch; it is asked before each epoch, from 1.
+        Whether a job loses its worker in an epoch; called before each epoch, from 1.
 
     Attributes
     ----------
     now_s : float
         The simulated time; `clock` returns it.
     jobs : list of Job
-        All that was submitted.
+        All submitted jobs.
     """
 
     trainable = None
@@ -114,7 +114,7 @@ class SimulatedExecutor(Executor):
         return None
 
     def checkpoint(self, job: Job, epoch: int) -> str | None:
-        """Return what training continues from after an epoch: its number."""
+        """Return the checkpoint of an epoch: its number."""
         return str(epoch)
 
 

@@ -35,14 +35,14 @@ class TrackerContract:
         assert isinstance(tracker, Tracker)
         tracker.close()
 
-    def test_it_follows_a_search_without_a_warning(self, tmp_path: Path) -> None:
+    def test_a_search_causes_no_warning(self, tmp_path: Path) -> None:
         space = {"x": Categorical(1, 3, 2)}
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             result = tune(lambda config: config["x"], space, callbacks=[self.make(tmp_path)], verbosity=0)
         assert result.best_config == {"x": 3}
 
-    def test_it_follows_a_search_that_fails_without_a_warning(self, tmp_path: Path) -> None:
+    def test_a_failed_search_causes_no_warning(self, tmp_path: Path) -> None:
         with warnings.catch_warnings(), pytest.raises(SearchFailedError):
             warnings.simplefilter("error")
             tune(lambda config: config["y"], {"x": 1}, callbacks=[self.make(tmp_path)], verbosity=0)

@@ -26,14 +26,14 @@ from saccade.study.trial import Decision, Job, Trainable
 
 
 class TrainableContract:
-    """The tests; `make`, `config`, `num_epochs` and `broken_config` are to be overridden.
+    """The tests; override `make`, `config`, `num_epochs` and `broken_config`.
 
     Attributes
     ----------
     config
-        A configuration that is trained for `num_epochs`, at least 3, each time with the same scores.
+        A configuration that trains for `num_epochs`, at least 3, with the same scores each time.
     broken_config
-        One that raises.
+        A configuration that raises.
     """
 
     config: ClassVar[dict[str, Any]]
@@ -60,7 +60,7 @@ class TrainableContract:
             assert type(report.score) is float
             assert math.isfinite(report.score)
             assert report.seconds >= 0
-            assert all(type(figure) in (float, int) for figure in report.metrics.values())
+            assert all(type(value) in (float, int) for value in report.metrics.values())
 
     def test_the_reports_can_be_sent(self, tmp_path: Path) -> None:
         reporter = Reports()
@@ -68,7 +68,7 @@ class TrainableContract:
         assert pickle.loads(pickle.dumps(reporter.reports)) == reporter.reports
 
     @pytest.mark.parametrize("decision", [Decision.STOP, Decision.PAUSE])
-    def test_it_ends_when_told(self, tmp_path: Path, decision: Decision) -> None:
+    def test_decisions_end_it(self, tmp_path: Path, decision: Decision) -> None:
         reporter = Reports(decision, at_epoch=2)
         assert self.make(tmp_path).train(self.job(tmp_path), reporter) != ""
         assert [report.epoch for report in reporter.reports] == [1, 2]
@@ -84,18 +84,18 @@ class TrainableContract:
         assert len(reporter.reports) == self.num_epochs
 
     @pytest.mark.parametrize("seconds_left", [0.0, -5.0])
-    def test_without_time_it_reports_once_and_says_why(self, tmp_path: Path, seconds_left: float) -> None:
+    def test_without_time_it_reports_once_and_returns_the_reason(self, tmp_path: Path, seconds_left: float) -> None:
         reporter = Reports()
         reason = self.make(tmp_path).train(self.job(tmp_path, seconds_left=seconds_left), reporter)
         assert reason == "time limit"
         assert len(reporter.reports) == 1
 
-    def test_what_goes_wrong_is_raised(self, tmp_path: Path) -> None:
+    def test_errors_are_raised(self, tmp_path: Path) -> None:
         trainable = self.make(tmp_path)
         with pytest.raises(Exception, match=r"."):
             trainable.train(self.job(tmp_path, config=dict(self.broken_config)), Reports())
 
-    def test_what_a_report_raises_ends_it(self, tmp_path: Path) -> None:
+    def test_an_exception_of_a_report_ends_it(self, tmp_path: Path) -> None:
         def broken_report(event: EpochDone) -> Decision:
             raise ZeroDivisionError
 
@@ -134,7 +134,7 @@ class TrainableContract:
 
 
 class Reports:
-    """Keeps reports, and answers the one of an epoch with a decision."""
+    """Keeps reports; returns the decision at the given epoch."""
 
     def __init__(self, decision: Decision = Decision.CONTINUE, at_epoch: int = 0) -> None:
         self._decision, self._at_epoch = decision, at_epoch

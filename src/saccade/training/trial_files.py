@@ -1,7 +1,7 @@
-"""The files in a trial's folder: weights, outputs and states by the epoch that they are of.
+"""The files in a trial's folder: weights, outputs and checkpoints, named after their epochs.
 
-A file is named after its epoch, and goes only when the study has taken note of a later one. So what the study knows of
-a trial can always be continued, or used, as it was, at whatever instant the process that trained it was killed.
+A file is deleted only when the event log has a later epoch. So at whatever instant the training process is killed, the
+last logged epoch can be continued from, or used.
 """
 
 from __future__ import annotations
@@ -17,27 +17,16 @@ BLUEPRINT = "blueprint.json"
 
 Kind = Literal["last", "best", "end"]
 
-_NAME = re.compile(r"(?P<kind>last|best|end)-(?P<epoch>\d+)\.(safetensors|outputs\.npy|json)")
+_NAME = re.compile(r"(?P<kind>last|best|end)-(?P<epoch>\d+)\.(safetensors|outputs\.npy)")
 
 
 def state_file(folder: Path, epoch: int) -> Path:
-    """Return the file of all that training must have to continue after an epoch."""
+    """Return the checkpoint file of an epoch."""
     return _file(folder, "last", epoch)
 
 
-def judgement_file(state: Path) -> Path:
-    """Return the file of what is known only when the epoch of a state has been judged; it is there before the state.
-
-    Examples
-    --------
-    >>> judgement_file(state_file(Path("trials/0007"), 3)).name
-    'last-0003.json'
-    """
-    return state.with_suffix(".json")
-
-
 def weights_file(folder: Path, epoch: int) -> Path:
-    """Return the file of the weights after an epoch that was the best so far.
+    """Return the file of the weights of an epoch that was the best so far.
 
     Examples
     --------
@@ -48,25 +37,24 @@ def weights_file(folder: Path, epoch: int) -> Path:
 
 
 def end_files(folder: Path, epoch: int) -> tuple[Path, Path]:
-    """Return the files of weights and outputs after an epoch at the end of the schedule that was not the best one.
+    """Return the files of weights and outputs at the end of the schedule, where an earlier epoch was the best.
 
-    On few validation images chance has its say in which epoch was the best, and a training is worth most at its end.
+    With few validation images, the choice of the best epoch is partly noise.
     """
     return _file(folder, "end", epoch), folder / f"end-{epoch:04d}.outputs.npy"
 
 
 def last_end(folder: Path) -> int | None:
-    """Return the last epoch of which there are `end_files`; None where there are none."""
+    """Return the last epoch with `end_files`; None without any."""
     names = [name for path in folder.glob("end-*.safetensors") if (name := _NAME.fullmatch(path.name))]
     return max((int(name["epoch"]) for name in names), default=None)
 
 
 def outputs_file(folder: Path, epoch: int) -> Path:
-    """Return the file of what the network said of the validation images after an epoch that was the best so far.
+    """Return the file of the outputs for the validation images after an epoch that was the best so far.
 
-    It holds an array, float32 of shape (num_valid, num_outputs): raw outputs, as `Problem.activate` takes them, of the
-    validation images in the order of their split; those that the score was computed from. (Where a deadline came in
-    between, that is only the first images.) It is there before the weights are.
+    It holds a float32 array of shape (num_valid, num_outputs): raw outputs, as `Problem.activate` takes them, in the
+    order of the split; only the first images if a deadline interrupted validation. It is written before the weights.
 
     Examples
     --------
@@ -82,7 +70,7 @@ def probe_file(folder: Path) -> Path:
 
 
 def save_outputs(path: Path, outputs: np.ndarray) -> None:
-    """Write outputs to a file that is whole, or not there."""
+    """Write outputs atomically."""
     temporary = path.with_name(path.name + ".part")
     with temporary.open("wb") as file:
         np.save(file, outputs.astype(np.float32, copy=False), allow_pickle=False)
