@@ -197,9 +197,7 @@ class Batches:
             while waiting:
                 batch = waiting.popleft()
                 ready = self._finish(batch.rows, batch.images())
-                waiting.extend(
-                    itertools.islice(coming, 1)
-                )  # after the step above, which needs the cores
+                waiting.extend(itertools.islice(coming, 1))  # after the step above, which needs the cores
                 yield ready
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
