@@ -53,5 +53,5 @@ def test_missing_images_and_invalid_thresholds_are_errors() -> None:
     with pytest.raises(DataError, match="has become unreadable"):
         near_duplicates(embedded([picture(0)], [[1, 0]]), gone)
     for threshold in (2, "0.9", True):
-        with pytest.raises(HyperparameterError, match="a number from -1 to 1"):
+        with pytest.raises(HyperparameterError, match="expected a cosine, from -1 to 1"):
             near_duplicates(gone, threshold=threshold)  # type: ignore[arg-type]
