@@ -147,7 +147,8 @@ def _warn_of_missing(
     if store.errors:
         named = [(_name(images[index], index), reason) for index, reason in sorted(store.errors.items())]
         lines = [f"  {name}: {reason}" for name, reason in named]
-        more, num_shown = [], 20
+        num_shown = 20
+        more = []
         if len(lines) > num_shown:
             pd.DataFrame(named, columns=["image", "reason"]).to_csv(listing, index=False)
             more = [f"  … and {len(lines) - num_shown} more, all of them listed in {listing}"]

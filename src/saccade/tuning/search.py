@@ -92,7 +92,9 @@ class Search:
             listeners: list[Listener] = [display, *self.trackers]
 
             def notify(event: Event) -> None:
-                for listener in listeners if log is None else [log, *listeners]:
+                if log is not None:
+                    log(event)
+                for listener in listeners:
                     listener(event)
 
             study = Study(
