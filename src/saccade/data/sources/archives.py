@@ -132,7 +132,8 @@ def _members(file: BinaryIO, folder: Path) -> _Members:
     except (*_BROKEN, OSError) as error:
         file.seek(0)
         raise ArchiveError(
-            f"it is not a zip or tar file; it begins with {file.read(24)!r}; check that it was copied or downloaded completely"
+            f"it is not a zip or tar file; it begins with {file.read(24)!r}. Check that it was copied or downloaded "
+            "completely"
         ) from error
     with tar:
         yield from _tar_members(tar, folder)
