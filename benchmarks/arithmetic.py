@@ -54,7 +54,7 @@ def make_task(
         holdout_frac=0.1,
         random_state=0,
         seconds_left=None,
-        tell=lambda _: None,
+        notify=lambda _: None,
     )
     metric = make_metric(None, data.problem)
     return ImageTask(data.store, data.train, data.val, data.problem, metric, None if weights is None else Path(weights))

@@ -119,7 +119,7 @@ def _prepare(folder: Path, num_files: int, scratch: Path) -> Callable[[], Any]:
     labels = pd.Series([number // _PER_FOLDER % NUM_CLASSES for number in range(num_files)])
     examples = Examples(list(_paths(folder, num_files)), pd.RangeIndex(num_files), labels)
     options: dict[str, Any] = {"shorter_side": 4, "holdout_frac": 0.1, "random_state": 0, "seconds_left": None}
-    return lambda: prepare_data(examples, None, None, folder=scratch / "store", tell=lambda _: None, **options)
+    return lambda: prepare_data(examples, None, None, folder=scratch / "store", notify=lambda _: None, **options)
 
 
 def _paths(folder: Path, num_files: int) -> list[str]:

@@ -101,7 +101,7 @@ def make_task(tmp_path: Path, make_colours: Callable[..., pd.DataFrame]) -> Call
             holdout_frac=0.3,
             random_state=0,
             seconds_left=None,
-            tell=lambda event: None,
+            notify=lambda event: None,
         )
         return ImageTask(data.store, data.train, data.val, data.problem, make_metric(None, data.problem), **changes)
 

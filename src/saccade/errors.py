@@ -1,14 +1,14 @@
 """Every error that Saccade raises on purpose.
 
 SaccadeError
-├── SpaceError                    a search space that cannot be (also ValueError, AssertionError)
+├── SpaceError                    an invalid search space (also ValueError, AssertionError)
 │   └── ExhaustedSearchSpaceError every configuration has been proposed
-├── HyperparameterError           an unknown or impossible hyperparameter (also ValueError)
+├── HyperparameterError           an unknown hyperparameter or invalid value (also ValueError)
 ├── UnknownNameError              a name that is not in a list of names (also ValueError)
-│   ├── UnknownArgumentError      no such keyword argument (also TypeError, KeyError)
-│   └── UnknownModelError         no such network in the catalogue
+│   ├── UnknownArgumentError      an unknown keyword argument (also TypeError, KeyError)
+│   └── UnknownModelError         a network that is not in the catalogue
 ├── WeightsNotFoundError          pretrained weights that are not available (also FileNotFoundError)
-├── DataError                     data that cannot be learned from (also ValueError)
+├── DataError                     data that cannot be used (also ValueError)
 │   ├── ArchiveError              an archive that is broken or unsafe to unpack
 │   ├── DownloadError             a file that could not be fetched (also OSError)
 │   └── ImageReadError            one image that cannot be decoded
@@ -17,10 +17,10 @@ SaccadeError
 ├── SearchFailedError             no trial of a search succeeded (also RuntimeError)
 ├── DivergedError                 a loss that is no longer finite (also RuntimeError)
 ├── OutOfMemoryError              a trial that does not fit the device (also MemoryError)
-├── DiskFullError                 a disk without room for what a run must write (also OSError)
+├── DiskFullError                 a full disk (also OSError)
 ├── WorkerDiedError               a worker process that ended in the middle of a job (also RuntimeError)
-├── NotFittedError                a predictor asked before it was fitted (also ValueError, AttributeError)
-└── SavedPredictorError           a folder that holds no predictor that can be loaded (also ValueError)
+├── NotFittedError                a predictor used before it was fitted (also ValueError, AttributeError)
+└── SavedPredictorError           a folder without a predictor that can be loaded (also ValueError)
 
 Messages say what was given, what was expected and what to do.
 """
@@ -36,7 +36,7 @@ class SaccadeError(Exception):
 
 
 class SpaceError(SaccadeError, ValueError, AssertionError):
-    """A search space that cannot be: wrong bounds, NaN, an empty choice.
+    """An invalid search space: wrong bounds, NaN, an empty choice.
 
     It is an ``AssertionError`` as well, because the API that Saccade revives raised that.
     """
@@ -47,15 +47,15 @@ class ExhaustedSearchSpaceError(SpaceError):
 
 
 class HyperparameterError(SaccadeError, ValueError):
-    """A hyperparameter that does not exist, or a value that it cannot have."""
+    """An unknown hyperparameter, or an invalid value or argument."""
 
 
 class UnknownNameError(SaccadeError, ValueError):
-    """A name that is not among the known ones; the message suggests near ones."""
+    """An unknown name; the message suggests similar ones."""
 
     @classmethod
     def of(cls, kind: str, given: object, known: Iterable[str], hint: str = "") -> UnknownNameError:
-        """Build the error for `given`, which is no `kind` among the `known` names."""
+        """Build the error for `given`, which is not among the `known` names of this kind."""
         names = sorted(known)
         near = near_names(str(given), names)
         if near:
@@ -78,11 +78,11 @@ class UnknownModelError(UnknownNameError):
 
 
 class WeightsNotFoundError(SaccadeError, FileNotFoundError):
-    """Pretrained weights were requested and are not available; the message says what was tried."""
+    """Pretrained weights are not available; the message lists the places that were tried."""
 
 
 class DataError(SaccadeError, ValueError):
-    """Data that cannot be learned from: no images, one class, a missing column."""
+    """Data that cannot be used: no images, one class, a missing column."""
 
 
 class ArchiveError(DataError):
@@ -90,7 +90,7 @@ class ArchiveError(DataError):
 
 
 class DownloadError(DataError, OSError):
-    """A file that could not be fetched."""
+    """A file that could not be downloaded."""
 
 
 class ImageReadError(DataError):
@@ -118,7 +118,7 @@ class OutOfMemoryError(SaccadeError, MemoryError):
 
 
 class DiskFullError(SaccadeError, OSError):
-    """A disk has no room for what a run must write."""
+    """The disk is full."""
 
 
 class WorkerDiedError(SaccadeError, RuntimeError):
@@ -126,11 +126,11 @@ class WorkerDiedError(SaccadeError, RuntimeError):
 
 
 class NotFittedError(SaccadeError, ValueError, AttributeError):
-    """A predictor was asked for something that only a fitted one has."""
+    """A predictor was used before it was fitted."""
 
 
 class SavedPredictorError(SaccadeError, ValueError):
-    """A folder that holds no predictor that this version can load."""
+    """A folder without a predictor that this version can load."""
 
 
 def near_names(given: str, known: Iterable[str], num: int = 3) -> list[str]:

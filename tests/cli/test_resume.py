@@ -53,12 +53,12 @@ def test_the_time_limit_of_the_whole_run_can_be_changed(saccade, splits, tmp_pat
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("nowhere",), "nowhere is no run folder"),
-        ((".",), "is no run folder"),
+        (("nowhere",), "nowhere is not a run folder"),
+        ((".",), "is not a run folder"),
         (("nowhere", "--time-limit", "soon"), "--time-limit was given 'soon'"),
     ],
 )
-def test_what_cannot_go_on_is_told(saccade, arguments, message, tmp_path, monkeypatch):
+def test_invalid_arguments_are_errors_that_leave_no_files(saccade, arguments, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     result = saccade("resume", *arguments)
     assert result.exit_code == 2
@@ -66,7 +66,7 @@ def test_what_cannot_go_on_is_told(saccade, arguments, message, tmp_path, monkey
     assert list(tmp_path.iterdir()) == []
 
 
-def test_fit_resume_begins_goes_on_and_shows(saccade, splits, tmp_path):
+def test_fit_resume_starts_resumes_and_loads(saccade, splits, tmp_path):
     run = tmp_path / "run"
     command = ("fit", splits, *SMALL, "--set", "epochs=2", "--trial-time-limit", "2m", "--out", run, "--resume")
     assert saccade(*command).exit_code == 0
@@ -81,7 +81,7 @@ def test_fit_resume_begins_goes_on_and_shows(saccade, splits, tmp_path):
     assert other.exit_code == 2
 
 
-def test_another_fit_in_the_same_folder_is_told_by_its_options(saccade, splits, tmp_path):
+def test_options_that_differ_from_the_run_are_named(saccade, splits, tmp_path):
     run = tmp_path / "run"
     saccade("fit", splits, *SMALL, "--set", "epochs=1", "--out", run)
     other = saccade("fit", splits, *SMALL, "--set", "epochs=2", "--out", run, "--resume")

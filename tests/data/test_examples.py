@@ -44,13 +44,13 @@ def test_the_index_of_the_input_is_kept() -> None:
 
 
 def test_what_is_no_image_is_refused() -> None:
-    with pytest.raises(DataError, match="cannot take images from int"):
+    with pytest.raises(DataError, match="cannot read images from int"):
         read_examples(3)
 
 
 def test_a_column_of_images_under_another_name_is_found_when_it_is_the_only_one() -> None:
     assert read_examples(pd.DataFrame({"IMG": ["a.png"], "y": [1]}), "y").images == ["a.png"]
-    with pytest.raises(DataError, match=r"\['one', 'two'\] could hold images"):
+    with pytest.raises(DataError, match=r"\['one', 'two'\] may contain images"):
         read_examples(pd.DataFrame({"one": ["a.png"], "two": ["b.png"]}))
 
 

@@ -55,7 +55,7 @@ def test_the_traceback_shows_the_line_that_raised():
     assert 'return config["no such key"]' in failure.traceback
 
 
-def test_misuse_is_refused():
+def test_wrong_use_is_an_error():
     executor = InlineExecutor()
     executor.submit(Job(0, {}))
     with pytest.raises(AssertionError, match="see num_free"):

@@ -138,7 +138,7 @@ class ThreadExecutor(Executor):
         self._messages.put((run_job(self.trainable, job, report), None))
 
 
-def test_a_study_uses_workers_that_join_and_does_without_those_that_leave():
+def test_a_study_uses_workers_that_join_and_continues_without_those_that_leave():
     executor, busy, events = ThreadExecutor(num_workers=0), [], []
 
     def train(config, report):

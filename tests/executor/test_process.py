@@ -96,7 +96,7 @@ def test_a_worker_that_died_while_it_was_idle_costs_no_job():
     assert pids_of(done.events) != [pid]
 
 
-def test_a_lost_worker_costs_one_job_and_the_others_go_on(tmp_path):
+def test_a_lost_worker_costs_one_job_and_the_others_continue(tmp_path):
     stop = tmp_path / "stop"
     with several(3, FunctionTrainable(report_pid)) as executor:
         waiting = {"until": str(stop)}
@@ -135,7 +135,7 @@ def test_a_worker_that_is_killed_while_its_report_is_handled_costs_one_job():
     assert len(recorder.events) == 12
 
 
-def test_every_job_ends_once_whatever_becomes_of_its_worker():
+def test_every_job_ends_once_even_if_its_worker_dies():
     ways = [{}, {"exit_code": 0}, {}, {"raise": True}, {"exit_code": 9}, {}, {"exit_code": 1}, {"raise": True}, {}, {}]
 
     def function(config, report):
@@ -184,12 +184,12 @@ def test_each_worker_has_the_environment_of_its_slot(monkeypatch):
     with ProcessExecutor(FunctionTrainable(environment), workers=slots) as executor:
         executor.wait_for_start()
         reports = run_all(executor, {}, {}, {}).events
-    figures = [tuple(event.metrics.values()) for event in reports if isinstance(event, EpochDone)]
-    assert sorted(figures) == [(1, -1), (2, 5), (3, 7)]
+    values = [tuple(event.metrics.values()) for event in reports if isinstance(event, EpochDone)]
+    assert sorted(values) == [(1, -1), (2, 5), (3, 7)]
     assert os.environ["OMP_NUM_THREADS"] == "64"
 
 
-def test_a_job_goes_to_a_warm_worker_where_there_is_one(tmp_path, monkeypatch):
+def test_a_job_is_sent_to_a_warm_worker(tmp_path, monkeypatch):
     (tmp_path / "slow_once.py").write_text(
         "import pathlib, time\n"
         "try:\n"
@@ -230,12 +230,12 @@ def test_jobs_begin_when_they_are_submitted(tmp_path):
         executor.run(lambda event: Decision.CONTINUE)
 
 
-def test_closing_forgets_the_jobs(tmp_path):
+def test_closing_drops_the_jobs(tmp_path):
     executor = several(2, FunctionTrainable(report_pid))
     executor.submit(Job(0, {"until": str(tmp_path / "never")}))
     executor.close()
     assert executor.num_free == 2
-    executor.run(lambda event: pytest.fail("an event of a forgotten job"))
+    executor.run(lambda event: pytest.fail("an event of a dropped job"))
     assert run_all(executor, {}).events[-1] == JobDone(0)
     executor.close()
 
@@ -247,7 +247,7 @@ def test_threads_that_served_a_worker_end_with_it():
     assert threading.active_count() == before
 
 
-def test_misuse_is_refused():
+def test_wrong_use_is_an_error():
     with pytest.raises(HyperparameterError, match="workers is empty; pass at least one slot"):
         ProcessExecutor(workers=[])
     with several(1) as executor:

@@ -42,7 +42,7 @@ def wait_until_all_sleep(process):
         assert process.stdout.readline() == "sleeping\n"
 
 
-def test_a_script_needs_no_main_guard(start_script):
+def test_a_script_does_not_need_a_main_guard(start_script):
     process = start_script("""
 from saccade.executor import ProcessExecutor
 from saccade.scheduler import FIFOScheduler
@@ -87,7 +87,7 @@ print("closed")
     assert (out.splitlines(), err) == (["sleeping", "interrupted", "closed"], "")
 
 
-def test_a_worker_ends_with_a_parent_that_forgot_it(start_script):
+def test_a_worker_ends_with_a_parent_that_does_not_close_it(start_script):
     process = start_script("""
 from saccade.executor import ProcessExecutor
 executor = ProcessExecutor(preload=("saccade.study.study",))
@@ -118,7 +118,7 @@ def test_ctrl_c_ends_all_and_only_the_parent_complains(start_script):
 
 
 @posix_only
-def test_ctrl_c_is_for_the_parent_to_decide_on(start_script):
+def test_only_the_parent_reacts_to_ctrl_c(start_script):
     ignoring = "import signal\nsignal.signal(signal.SIGINT, lambda *_: None)\n"
     script = SLEEPING_SCRIPT.replace("sleep(60)", "sleep(1)").replace('    print("sleeping"', "    print(event.kind")
     process = start_script(ignoring + script)

@@ -59,7 +59,7 @@ def test_gpus_are_never_oversubscribed(cpus, gpus, nthreads, ngpus, workers):
 
 
 @given(CPUS, GPUS, MAYBE, GPUS_PER_TRIAL)
-def test_only_requests_beyond_the_machine_are_warned_of(cpus, gpus, nthreads, ngpus):
+def test_only_requests_beyond_the_machine_cause_warnings(cpus, gpus, nthreads, ngpus):
     warnings = warnings_of(cpus, gpus, nthreads, ngpus)
     if ngpus is None and (nthreads or 1) * max(gpus, 1) <= cpus:
         assert warnings == []
@@ -133,7 +133,7 @@ def test_plans(machine, asked, plan):
         ),
     ],
 )
-def test_a_reduced_number_is_warned_of_with_its_reason(machine, asked, lines):
+def test_a_reduced_number_causes_a_warning_with_the_reason(machine, asked, lines):
     assert warnings_of(*machine, **asked) == lines
 
 
@@ -158,12 +158,12 @@ def test_a_reduced_number_is_warned_of_with_its_reason(machine, asked, lines):
         ("num_gpus", -1),
     ],
 )
-def test_what_cannot_be_is_an_error(name, value):
+def test_invalid_numbers_are_errors(name, value):
     with pytest.raises(HyperparameterError, match=f"{name} was given .*; expected"):
         plan_workers(**{"num_cpus": 4, "num_gpus": 1, name: value})
 
 
-def test_this_machine_is_divided_as_the_environment_says(monkeypatch):
+def test_local_slots_obey_the_environment(monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     assert local_slots(0) == [WorkerSlot(None, num_usable_cpus())]
     for text, num in (
@@ -178,7 +178,7 @@ def test_this_machine_is_divided_as_the_environment_says(monkeypatch):
     assert len(local_slots(0, nthreads_per_trial=1, num_trials=1)) == 1
 
 
-def test_a_slot_leaves_alone_what_it_does_not_name():
+def test_an_empty_slot_does_not_change_the_environment():
     assert WorkerSlot().environment({"OMP_NUM_THREADS": "5", "CUDA_VISIBLE_DEVICES": "3"}) == {
         "OMP_NUM_THREADS": "5",
         "CUDA_VISIBLE_DEVICES": "3",
@@ -214,12 +214,12 @@ def test_a_gpu_that_is_not_shown_is_an_error():
 
 
 @pytest.mark.parametrize("device", ["cuda", "gpu:0", "cuda:-1", "mps", ""])
-def test_a_slot_has_a_device_that_can_be_kept_for_it(device):
+def test_devices_of_a_slot_are_validated(device):
     with pytest.raises(HyperparameterError, match="The device of a worker is"):
         WorkerSlot(device)
 
 
-def test_a_slot_has_a_thread_at_least():
+def test_a_slot_has_at_least_one_thread():
     with pytest.raises(HyperparameterError, match="num_threads was given 0"):
         WorkerSlot(num_threads=0)
 
@@ -249,7 +249,7 @@ def test_only_the_cores_that_the_process_is_bound_to_count():
 
 
 @pytest.mark.parametrize(("count", "num"), [(6, 6), (None, 1)])
-def test_newer_pythons_count_for_themselves(monkeypatch, tmp_path, count, num):
+def test_newer_pythons_have_a_count(monkeypatch, tmp_path, count, num):
     monkeypatch.setattr(os, "process_cpu_count", lambda: count, raising=False)
     assert num_usable_cpus(tmp_path) == num
 

@@ -15,7 +15,7 @@ def report_one(config, report):
     report(score=1.0)
 
 
-def test_what_is_printed_or_read_leaves_the_channel_alone(run_function, capfd):
+def test_printing_and_reading_do_not_disturb_the_channel(run_function, capfd):
     def chatty(config, report):
         import os
         import subprocess
@@ -38,7 +38,7 @@ def test_what_is_printed_or_read_leaves_the_channel_alone(run_function, capfd):
     assert err.count("printed") == 4
 
 
-def test_long_reports_come_through(run_function):
+def test_long_reports_arrive(run_function):
     def detailed(config, report):
         report(score=1.0, **{f"metric {number}": number for number in range(50_000)})
 
@@ -46,7 +46,7 @@ def test_long_reports_come_through(run_function):
     assert len(report.metrics) == 50_000
 
 
-def test_what_cannot_be_sent_fails_the_job_alone(run_function):
+def test_an_object_that_cannot_be_pickled_fails_one_job(run_function):
     class Refuses:
         def __reduce__(self):
             return int, ("no number",)
@@ -71,7 +71,7 @@ def test_what_cannot_be_sent_fails_the_job_alone(run_function):
     assert end == JobDone(1)
 
 
-def test_a_report_that_cannot_be_sent_fails_its_job_alone():
+def test_a_report_that_cannot_be_pickled_fails_one_job():
     class Odd(Counting):
         def train(self, job, report):
             if job.config:

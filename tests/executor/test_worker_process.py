@@ -52,7 +52,7 @@ def test_the_death_of_a_worker_shows_even_while_a_child_of_it_holds_the_pipe(tmp
         (-1000, "was killed by signal 1000"),
     ],
 )
-def test_how_a_process_ended(code, text):
+def test_exit_text(code, text):
     assert exit_text(code) == text
 
 

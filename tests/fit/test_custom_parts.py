@@ -43,7 +43,7 @@ def predictor(tmp_path: Path) -> ImagePredictor:
 
 
 @pytest.mark.parametrize("net", [Net, Net(2)], ids=["factory", "module"])
-def test_an_own_network_is_trained_saved_and_loaded_by_naming_it_again(
+def test_a_custom_network_is_trained_saved_and_loaded(
     predictor: ImagePredictor, make_colours: MakeColours, tmp_path: Path, net: Any
 ) -> None:
     before = None if isinstance(net, type) else [p.clone() for p in net.parameters()]
@@ -69,7 +69,7 @@ def test_an_own_network_is_trained_saved_and_loaded_by_naming_it_again(
     again.fit(make_colours(4, seed=6), hyperparameters={"epochs": 1}, warm_start=True)
 
 
-def test_a_network_of_timms_needs_no_other_at_loading(
+def test_a_timm_network_is_loaded_without_its_object(
     predictor: ImagePredictor, make_colours: MakeColours, tiny: dict[str, Any]
 ) -> None:
     predictor.fit(make_colours(6), hyperparameters={**tiny, "epochs": 1})
@@ -111,7 +111,7 @@ def test_configurations_with_objects_survive_in_all_records(
     assert sorted(map(str, loaded.leaderboard()["model"])) == sorted(map(str, board["model"]))
 
 
-def test_an_own_transform_of_another_size_is_told(predictor: ImagePredictor, make_colours: MakeColours) -> None:
+def test_a_custom_transform_of_another_size_is_an_error(predictor: ImagePredictor, make_colours: MakeColours) -> None:
     with pytest.raises(SearchFailedError, match=r"train_transform returned shape \(3, 9, 9\)"):
         predictor.fit(make_colours(6), hyperparameters={**OWN, "net": Net, "transform": v2.Resize((9, 9))})
 
@@ -161,7 +161,7 @@ def test_what_a_script_defines_reaches_the_worker_process(make_colours: MakeColo
 
 
 @pytest.mark.parametrize("channels", [1, 4])
-def test_images_of_other_channels_are_learned_from(
+def test_images_with_other_channels(
     predictor: ImagePredictor, tmp_path: Path, tiny: dict[str, Any], tiny_weights: Path, channels: int
 ) -> None:
     """Of four channels, the fourth alone tells the classes apart."""
@@ -183,7 +183,7 @@ def test_images_of_other_channels_are_learned_from(
     assert len(record["blueprint"]["input"]["mean"]) == channels
 
 
-def test_an_own_network_may_see_grey_images(predictor: ImagePredictor, make_colours: MakeColours) -> None:
+def test_a_custom_network_on_grey_images(predictor: ImagePredictor, make_colours: MakeColours) -> None:
     predictor.fit(make_colours(6), hyperparameters={**OWN, "epochs": 1, "net": grey_net, "in_chans": 1})
     assert len(predictor.predict(make_colours(2, seed=3))) == 4
 

@@ -1,4 +1,4 @@
-"""Runs that are interrupted, at every instant that makes a difference, and go on."""
+"""Runs that are killed by SIGKILL and resumed."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def whole_events(folder: Path, kind: str) -> list[dict[str, Any]]:
 @pytest.mark.skipif(sys.platform == "win32", reason="kills by signals")
 @pytest.mark.slow
 @pytest.mark.parametrize("executor", ["inline", "process"])
-def test_a_process_that_is_killed_again_and_again_gets_there(
+def test_a_run_that_is_killed_repeatedly_completes(
     make_colours: MakeColours, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, executor: str
 ) -> None:
     monkeypatch.setenv("SACCADE_CACHE", str(tmp_path / "cache"))

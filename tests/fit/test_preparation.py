@@ -29,7 +29,7 @@ def prepare(tmp_path: Path) -> Callable[..., tuple[PreparedData, list[Event]]]:
             "holdout_frac": 0.25,
             "random_state": 0,
             "seconds_left": None,
-            "tell": events.append,
+            "notify": events.append,
             **changes,
         }
         examples = [None if part is None else read_labelled_examples(part, "label") for part in (frame, tuning)]
@@ -55,7 +55,7 @@ def test_the_split_is_stratified_and_seeded(make_colours: MakeColours, prepare: 
     assert (ready.num_train, ready.num_val, ready.num_classes, ready.num_unreadable) == (18, 6, 3, 0)
 
 
-def test_tuning_data_judge_and_nothing_is_held_out(make_colours: MakeColours, prepare: Any) -> None:
+def test_tuning_data_are_the_validation_set(make_colours: MakeColours, prepare: Any) -> None:
     data, _ = prepare(make_colours(5), make_colours(3, seed=1))
     assert len(data.train.indices) == 10
     assert sorted(data.val.indices) == list(range(10, 16))
@@ -88,7 +88,7 @@ def test_many_unreadable_images_are_listed_in_a_file(make_colours: MakeColours, 
     )
 
 
-def test_a_class_without_readable_images_is_no_class(make_colours: MakeColours, prepare: Any) -> None:
+def test_a_class_without_readable_images_is_left_out(make_colours: MakeColours, prepare: Any) -> None:
     frame = make_colours(6, ("blue", "green", "red"))
     for path in frame.loc[frame["label"] == "green", "image"]:
         Path(path).write_text("no image")
@@ -104,16 +104,14 @@ def test_a_class_without_readable_images_is_no_class(make_colours: MakeColours, 
         (lambda frame: frame[:0], "no images"),
     ],
 )
-def test_data_that_cannot_be_learned_from_are_clear_errors(
+def test_unusable_data_are_errors(
     make_colours: MakeColours, prepare: Any, change: Callable[[pd.DataFrame], pd.DataFrame], message: str
 ) -> None:
     with pytest.raises(DataError, match=message):
         prepare(change(make_colours(8)))
 
 
-def test_when_time_runs_out_the_decoded_part_is_fair_and_the_rest_is_told(
-    make_colours: MakeColours, prepare: Any
-) -> None:
+def test_when_time_runs_out_the_decoded_images_are_stratified(make_colours: MakeColours, prepare: Any) -> None:
     frame = make_colours(40, ("blue", "green", "red"))
     left = iter([1.0] * 30 + [-1.0] * 1000)
     data, events = prepare(frame, seconds_left=lambda: next(left, -math.inf))
@@ -125,7 +123,7 @@ def test_when_time_runs_out_the_decoded_part_is_fair_and_the_rest_is_told(
     assert any("no time to decode" in event.text for event in events if isinstance(event, Warned))
 
 
-def test_of_many_images_few_judge_unless_the_user_says_how_many(make_colours: MakeColours, prepare: Any) -> None:
+def test_the_default_validation_set_is_limited(make_colours: MakeColours, prepare: Any) -> None:
     frame = make_colours(30)
     for frac, most, num_val in ((None, 4, 4), (None, 100, 6), (None, None, 6), (0.25, 4, 15)):
         data, _ = prepare(frame, holdout_frac=frac, max_held_out=most)
@@ -133,12 +131,12 @@ def test_of_many_images_few_judge_unless_the_user_says_how_many(make_colours: Ma
         assert len(data.train.indices) + num_val == 60
 
 
-def test_no_more_images_are_decoded_than_there_is_use_for(make_colours: MakeColours, prepare: Any) -> None:
+def test_no_more_images_are_decoded_than_the_limit(make_colours: MakeColours, prepare: Any) -> None:
     frame = make_colours(30)
     data, events = prepare(frame, most_images=20.0)
     used = np.concatenate([data.train.indices, data.val.indices])
     assert len(used) == 20
     assert sorted(frame["label"].iloc[used].value_counts()) == [10, 10]  # a fair sample
     (warning,) = [event.text for event in events if isinstance(event, Warned)]
-    assert warning.startswith("60 images are more than can be learned from in the time limit; 20 of them are used")
+    assert warning.startswith("60 images are too many for the time limit; 20 of them are used")
     assert [event.total for event in events if isinstance(event, Progressed)][-1] == 20

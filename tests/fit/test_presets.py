@@ -38,7 +38,7 @@ def test_every_preset_is_valid(name: str, limit_s: float | None) -> None:
 
 
 @pytest.mark.parametrize("name", OLD)
-def test_autogluons_presets_are_what_they_were(name: str) -> None:
+def test_autogluons_presets(name: str) -> None:
     epochs, num_trials, hours = {
         "best_quality": (200, 1024, 12),
         "good_quality_fast_inference": (150, 512, 8),

@@ -1,4 +1,4 @@
-"""Runs that are interrupted, at every instant that makes a difference, and go on."""
+"""Resuming runs that were interrupted at any instant."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from safetensors.numpy import load_file
 
 import saccade as ag
 from saccade import ImagePredictor
-from saccade.errors import DataError, HyperparameterError, SearchFailedError
+from saccade.errors import DataError, HyperparameterError, RunInUseError, SearchFailedError
 from saccade.fit.resuming import EarlierRun
+from saccade.fit.run_folder import is_finished
 from saccade.selection import finishing
 from saccade.selection.folds import FoldTrainable
 from saccade.study.event_log import EventLog
@@ -28,7 +29,7 @@ MakeColours = Callable[..., pd.DataFrame]
 
 
 class Killed(BaseException):
-    """Stands for the end of a process; nothing in the program expects it."""
+    """Stands for the end of a process; no code catches it."""
 
 
 @pytest.fixture(autouse=True)
@@ -63,7 +64,7 @@ def epochs(folder: Path) -> list[tuple[int, int]]:
 
 
 def killed_at(monkeypatch: pytest.MonkeyPatch, write: int, *, before: bool) -> None:
-    """Let the process end at a write to the event log, before it or after it."""
+    """Raise `Killed` at a write to the event log, before it or after it."""
     append, num = EventLog._write, 0
 
     def counting(self: EventLog, record: dict[str, Any]) -> None:
@@ -91,7 +92,7 @@ NUM_WRITES = 41
 
 @pytest.mark.slow
 @pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
-def test_a_run_that_is_killed_at_any_write_ends_as_if_it_had_not_been(
+def test_a_run_that_is_killed_at_any_write_gives_the_same_results(
     make_colours: MakeColours, search: dict[str, Any], tmp_path: Path, before: bool
 ) -> None:
     frame = make_colours(8)
@@ -112,7 +113,7 @@ def test_a_run_that_is_killed_at_any_write_ends_as_if_it_had_not_been(
         assert not list(folder.glob("trials/*/last-*"))
 
 
-def test_the_number_of_writes_is_what_the_test_above_believes(
+def test_the_number_of_writes_is_num_writes(
     make_colours: MakeColours, search: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     append, num = EventLog._write, 0
@@ -127,7 +128,7 @@ def test_the_number_of_writes_is_what_the_test_above_believes(
     assert num == NUM_WRITES
 
 
-def test_a_run_goes_on_from_nothing_but_its_folder(
+def test_a_run_is_resumed_from_its_folder_alone(
     make_colours: MakeColours, search: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     frame, tuning = make_colours(8), make_colours(4, seed=1)
@@ -143,7 +144,7 @@ def test_a_run_goes_on_from_nothing_but_its_folder(
     assert (resumed.verbosity, resumed.path) == (0, "run")
 
 
-def test_images_are_decoded_once_unless_that_was_not_finished(
+def test_images_are_decoded_again_if_their_store_is_damaged(
     make_colours: MakeColours, search: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     frame = make_colours(8)
@@ -159,7 +160,7 @@ def test_images_are_decoded_once_unless_that_was_not_finished(
     assert not list((tmp_path / "run").glob("*store*"))
 
 
-def test_a_later_run_and_a_resumed_one_take_what_was_decoded_before(
+def test_later_and_resumed_runs_reuse_decoded_images(
     make_colours: MakeColours, search: dict[str, Any], tmp_path: Path, cached: Callable[[], list[Path]]
 ) -> None:
     frame = make_colours(8)
@@ -179,7 +180,7 @@ def test_a_later_run_and_a_resumed_one_take_what_was_decoded_before(
     assert not list(tmp_path.glob("*/*store*/pixels.bin"))
 
 
-def test_resume_begins_a_run_where_there_is_none_and_takes_a_finished_one_as_it_is(
+def test_resume_starts_a_new_run_and_loads_a_finished_one(
     make_colours: MakeColours, tiny: dict[str, Any], tmp_path: Path
 ) -> None:
     frame = make_colours(8)
@@ -203,7 +204,7 @@ def test_resume_begins_a_run_where_there_is_none_and_takes_a_finished_one_as_it_
         ({"searcher": "tpe", "refit_full": True}, "refit_full was False and is True; searcher was 'auto' and is 'tpe'"),
     ],
 )
-def test_another_run_is_not_gone_on_with(
+def test_arguments_that_differ_from_the_run_are_errors(
     make_colours: MakeColours, tiny: dict[str, Any], tmp_path: Path, changes: dict[str, Any], message: str
 ) -> None:
     frame = make_colours(8)
@@ -216,9 +217,7 @@ def test_another_run_is_not_gone_on_with(
     assert "time_limit" in str(caught.value)  # which may differ
 
 
-def test_what_merely_says_how_long_and_where_may_differ(
-    make_colours: MakeColours, tiny: dict[str, Any], tmp_path: Path
-) -> None:
+def test_time_limit_and_executor_may_differ(make_colours: MakeColours, tiny: dict[str, Any], tmp_path: Path) -> None:
     frame = make_colours(8)
     predictor_of(tmp_path / "run").fit(frame, hyperparameters=tiny)
     again = predictor_of(tmp_path / "run", verbosity=1)
@@ -229,7 +228,7 @@ def test_what_merely_says_how_long_and_where_may_differ(
     assert again.fit_summary()["num_trials"] == 1
 
 
-def test_other_images_or_labels_are_told(make_colours: MakeColours, tiny: dict[str, Any], tmp_path: Path) -> None:
+def test_other_images_or_labels_are_errors(make_colours: MakeColours, tiny: dict[str, Any], tmp_path: Path) -> None:
     frame = make_colours(8)
     predictor_of(tmp_path / "run").fit(frame, hyperparameters=tiny)
     relabelled = frame.assign(label=frame["label"][::-1].to_numpy())
@@ -238,9 +237,7 @@ def test_other_images_or_labels_are_told(make_colours: MakeColours, tiny: dict[s
             predictor_of(tmp_path / "run").fit(other, hyperparameters=tiny, resume=True)
 
 
-def test_a_split_that_is_no_longer_the_same_is_told(
-    make_colours: MakeColours, search: dict[str, Any], tmp_path: Path
-) -> None:
+def test_another_split_is_an_error(make_colours: MakeColours, search: dict[str, Any], tmp_path: Path) -> None:
     frame = make_colours(8)
     with pytest.MonkeyPatch.context() as patch:
         killed_at(patch, 9, before=True)
@@ -252,9 +249,7 @@ def test_a_split_that_is_no_longer_the_same_is_told(
         predictor_of(tmp_path / "run").fit(frame, **search, resume=True)
 
 
-def test_a_seed_that_was_drawn_is_taken_again(
-    make_colours: MakeColours, search: dict[str, Any], tmp_path: Path
-) -> None:
+def test_a_drawn_seed_is_reused(make_colours: MakeColours, search: dict[str, Any], tmp_path: Path) -> None:
     frame = make_colours(8)
     with pytest.MonkeyPatch.context() as patch:
         killed_at(patch, 9, before=True)
@@ -265,7 +260,7 @@ def test_a_seed_that_was_drawn_is_taken_again(
     assert resumed.fit_summary()["best_config"]["seed"] == seed
 
 
-def test_images_and_objects_that_no_file_holds_go_on_in_python_only(
+def test_images_in_memory_and_objects_are_resumed_in_python_only(
     make_colours: MakeColours, search: dict[str, Any], tmp_path: Path
 ) -> None:
     frame = make_colours(8)
@@ -276,7 +271,13 @@ def test_images_and_objects_that_no_file_holds_go_on_in_python_only(
 
     cases: list[tuple[str, pd.DataFrame, dict[str, Any], type[Exception], str]] = [
         ("bytes", images, {}, DataError, "16 images are no files, but of type bytes"),
-        ("metric", frame, {"eval_metric": accuracy}, HyperparameterError, "an object of a program's own.*accuracy"),
+        (
+            "metric",
+            frame,
+            {"eval_metric": accuracy},
+            HyperparameterError,
+            "an object that a file cannot hold.*accuracy",
+        ),
     ]
     for name, data, arguments, error, message in cases:
         with pytest.MonkeyPatch.context() as patch:
@@ -290,7 +291,7 @@ def test_images_and_objects_that_no_file_holds_go_on_in_python_only(
         assert again.fit_summary()["num_trials"] == 3
 
 
-def test_ctrl_c_tells_how_to_go_on(
+def test_ctrl_c_prints_how_to_resume(
     make_colours: MakeColours,
     search: dict[str, Any],
     tmp_path: Path,
@@ -308,9 +309,7 @@ def test_ctrl_c_tells_how_to_go_on(
     assert len(cached()) == 1
 
 
-def test_a_refit_that_was_interrupted_is_done_anew(
-    make_colours: MakeColours, search: dict[str, Any], tmp_path: Path
-) -> None:
+def test_an_interrupted_refit_starts_again(make_colours: MakeColours, search: dict[str, Any], tmp_path: Path) -> None:
     frame = make_colours(8)
     whole = predictor_of(tmp_path / "whole").fit(frame, **search, refit_full=True)
 
@@ -328,9 +327,7 @@ def test_a_refit_that_was_interrupted_is_done_anew(
     same_results(whole, resumed)
 
 
-def test_weights_that_somebody_removed_are_missed(
-    make_colours: MakeColours, search: dict[str, Any], tmp_path: Path
-) -> None:
+def test_missing_weights_are_an_error(make_colours: MakeColours, search: dict[str, Any], tmp_path: Path) -> None:
     frame = make_colours(8)
     with pytest.MonkeyPatch.context() as patch:
         killed_at(patch, NUM_WRITES, before=True)
@@ -344,10 +341,10 @@ def test_weights_that_somebody_removed_are_missed(
 
 
 def test_a_folder_without_a_run_cannot_be_resumed(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="is no run folder"):
+    with pytest.raises(DataError, match="is not a run folder"):
         ImagePredictor.resume(tmp_path)
     (tmp_path / ".starting").mkdir()
-    with pytest.raises(DataError, match="ended before it began"):
+    with pytest.raises(DataError, match="interrupted before it started"):
         ImagePredictor.resume(tmp_path)
     for record in ("{", "[]", "{}", '{"arguments": [], "data": "", "num_images": 3}'):
         (tmp_path / "run.json").write_text(record)
@@ -355,14 +352,25 @@ def test_a_folder_without_a_run_cannot_be_resumed(tmp_path: Path) -> None:
             ImagePredictor.resume(tmp_path)
 
 
-def test_a_run_that_is_going_on_is_neither_replaced_nor_resumed(
+def test_a_run_in_use_is_neither_read_nor_replaced_nor_resumed(
     make_colours: MakeColours, tiny: dict[str, Any], tmp_path: Path
 ) -> None:
     frame = make_colours(8)
     first = predictor_of(tmp_path / "run").fit(frame, hyperparameters=tiny)
-    with locked(tmp_path / "run"), pytest.raises(DataError, match="Another run is using the folder"):
-        predictor_of(tmp_path / "run").fit(frame, hyperparameters={**tiny, "epochs": 1})
+    path = tmp_path / "run" / "run.json"
+    record = path.read_text()
+    with locked(tmp_path / "run"):
+        path.write_text("{")  # without the lock, the record may change and must not be read
+        for resume in (False, True):
+            with pytest.raises(RunInUseError, match="Another run is using the folder"):
+                predictor_of(tmp_path / "run").fit(frame, hyperparameters={**tiny, "epochs": 1}, resume=resume)
+        (tmp_path / "run" / "predictor").rename(tmp_path / "predictor")
+        with pytest.raises(RunInUseError, match="Another run is using the folder"):
+            ImagePredictor.resume(tmp_path / "run")
+        (tmp_path / "predictor").rename(tmp_path / "run" / "predictor")
+        path.write_text(record)
     assert first.predict(frame).notna().all()
+    assert predictor_of(tmp_path / "run").fit(frame, hyperparameters=tiny, resume=True).predict(frame).notna().all()
 
 
 def test_the_time_of_earlier_sessions_counts(make_colours: MakeColours, search: dict[str, Any], tmp_path: Path) -> None:
@@ -386,7 +394,7 @@ def test_the_time_of_earlier_sessions_counts(make_colours: MakeColours, search: 
     assert json.loads((tmp_path / "run" / "run.json").read_text())["arguments"]["time_limit"] == 900
 
 
-def test_with_a_longer_limit_the_same_images_judge(
+def test_a_longer_limit_keeps_the_validation_images(
     make_colours: MakeColours, search: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     frame, folder = make_colours(20), tmp_path / "run"
@@ -400,7 +408,7 @@ def test_with_a_longer_limit_the_same_images_judge(
     assert len(resumed.leaderboard()) == 3
 
 
-def test_a_run_all_of_whose_trials_failed_is_no_predictor(
+def test_a_run_whose_trials_all_failed_has_no_predictor(
     make_colours: MakeColours, tiny: dict[str, Any], tmp_path: Path
 ) -> None:
     frame, asked = make_colours(8), {**tiny, "opt": "sgd", "lr": 1e30, "warmup_epochs": 0}
@@ -408,12 +416,11 @@ def test_a_run_all_of_whose_trials_failed_is_no_predictor(
         with pytest.raises(SearchFailedError, match="The only trial failed"):
             predictor_of(tmp_path / "run").fit(frame, hyperparameters=asked, resume=resume)
     assert not (tmp_path / "run" / "store").exists()
-    run = EarlierRun.find(tmp_path / "run")
-    assert run is not None
-    assert not run.is_finished
+    assert EarlierRun.find(tmp_path / "run") is not None
+    assert not is_finished(tmp_path / "run")
 
 
-def test_a_warm_start_goes_on_from_the_weights_that_the_run_folder_keeps(
+def test_a_warm_start_is_resumed_with_the_weights_in_the_run_folder(
     make_colours: MakeColours, tiny: dict[str, Any], tmp_path: Path
 ) -> None:
     frame = make_colours(8)
@@ -431,7 +438,7 @@ def test_a_warm_start_goes_on_from_the_weights_that_the_run_folder_keeps(
 
 
 @pytest.mark.parametrize("names", [("ensemble", "num_folds"), ("num_folds",)])
-def test_a_run_of_an_earlier_version_that_has_not_written_down_everything_goes_on(
+def test_a_record_that_lacks_options_is_resumed_with_their_defaults(
     make_colours: MakeColours, search: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     names: tuple[str, ...],
 ) -> None:  # fmt: skip
@@ -453,7 +460,7 @@ def test_a_run_of_an_earlier_version_that_has_not_written_down_everything_goes_o
     assert ImagePredictor.resume(tmp_path / "run", verbosity=0).predict(frame).notna().all()
 
 
-def test_folds_that_were_interrupted_are_trained_anew(
+def test_interrupted_folds_are_trained_again(
     make_colours: MakeColours, tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     frame = make_colours(9)

@@ -1,4 +1,4 @@
-"""Images and labels of a run, as its folder keeps them."""
+"""Images and labels of a run, as stored in its folder."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def examples(labels: Any, images: Any = ("a.png", "b.png", "c.png"), **more: Any
 
 
 @pytest.mark.parametrize("labels", LABELS.values(), ids=LABELS)
-def test_labels_come_back_exactly(tmp_path: Path, labels: Any) -> None:
+def test_labels_are_read_back_equal(tmp_path: Path, labels: Any) -> None:
     given_ = examples(labels, class_names=["x", "y"], weights=pd.Series([0.5, 1.0, 2.0]))
     write_run_data(tmp_path / "data.json", given_, examples(labels[:3]))
     train, tuning = read_run_data(tmp_path / "data.json")
@@ -56,7 +56,7 @@ def test_labels_come_back_exactly(tmp_path: Path, labels: Any) -> None:
 
 
 @given(st.lists(st.one_of(st.text(), st.integers(), st.floats(allow_nan=False), st.booleans()), min_size=1))
-def test_any_labels_are_told_apart_by_their_fingerprints(labels: list[Any]) -> None:
+def test_different_labels_have_different_fingerprints(labels: list[Any]) -> None:
     images = [f"{number}.png" for number in range(len(labels))]
     one = Examples(list(images), pd.RangeIndex(len(labels)), pd.Series(labels, dtype=object))
     same = Examples([Path(name) for name in images], pd.RangeIndex(len(labels)), pd.Series(labels, dtype=object))
@@ -65,7 +65,7 @@ def test_any_labels_are_told_apart_by_their_fingerprints(labels: list[Any]) -> N
     assert fingerprint(Examples(list(images), one.index, other), None) != fingerprint(one, None)
 
 
-def test_file_names_need_be_no_text(tmp_path: Path) -> None:
+def test_file_names_that_are_not_unicode(tmp_path: Path) -> None:
     odd = os.fsdecode(b"/photos/caf\xe9.jpg")
     write_run_data(tmp_path / "data.json", examples(LABELS["text"], [odd, "b", "c"]), None)
     train, _ = read_run_data(tmp_path / "data.json")
@@ -76,19 +76,19 @@ def test_file_names_need_be_no_text(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "image", [b"bytes", np.zeros((4, 4, 3), np.uint8), Image.new("RGB", (4, 4))], ids=["bytes", "array", "picture"]
 )
-def test_images_that_are_no_files_are_told(tmp_path: Path, image: Any) -> None:
+def test_images_in_memory_are_an_error_when_read(tmp_path: Path, image: Any) -> None:
     some = examples(LABELS["text"], ["a.png", image, "c.png"])
     write_run_data(tmp_path / "data.json", some, None)
-    with pytest.raises(DataError, match=r"1 images are no files, but of type \w+.*resume=True"):
+    with pytest.raises(DataError, match=r"1 images were given as \w+.*resume=True"):
         read_run_data(tmp_path / "data.json")
     assert fingerprint(some, None) == fingerprint(examples(LABELS["text"], ["a.png", image, "c.png"]), None)
     other = np.ones((4, 4, 3), np.uint8)
     assert fingerprint(some, None) != fingerprint(examples(LABELS["text"], ["a.png", other, "c.png"]), None)
 
 
-def test_labels_of_a_programs_own_and_damaged_files_are_told(tmp_path: Path) -> None:
+def test_labels_that_are_objects_and_damaged_files_are_errors(tmp_path: Path) -> None:
     write_run_data(tmp_path / "data.json", examples(pd.Series([object(), "a", "b"], dtype=object)), None)
-    with pytest.raises(DataError, match="does not hold its labels"):
+    with pytest.raises(DataError, match="does not contain its labels"):
         read_run_data(tmp_path / "data.json")
     for text in ("{", "[]", "{}"):
         (tmp_path / "data.json").write_text(text)

@@ -57,7 +57,7 @@ def test_searchers_by_name(request_of: Callable[..., FitRequest], make_task: Any
     assert searcher.suggest()["lr"] == 0.01
 
 
-def test_own_networks_are_searched_as_well(request_of: Callable[..., FitRequest], make_task: Any) -> None:
+def test_custom_networks_are_searched(request_of: Callable[..., FitRequest], make_task: Any) -> None:
     def net(num_classes: int) -> nn.Module:
         return nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, num_classes))
 
@@ -77,7 +77,7 @@ def test_one_configuration_needs_no_search(request_of: Callable[..., FitRequest]
 @pytest.mark.parametrize(
     ("name", "kind"), [("asha", ASHAScheduler), ("hyperband", HyperbandScheduler), ("auto", AutoScheduler)]
 )
-def test_the_longest_training_is_known_to_schedulers(
+def test_schedulers_receive_the_most_epochs_of_the_space(
     request_of: Callable[..., FitRequest], name: str, kind: type, epochs: Any, longest: int
 ) -> None:
     _, scheduler = make_image_search(request_of({"epochs": epochs}, searcher="random", scheduler=name), {})
@@ -88,7 +88,7 @@ def test_the_longest_training_is_known_to_schedulers(
     assert given.max_epochs == 4  # type: ignore[attr-defined]
 
 
-def test_ready_searchers_and_schedulers_are_taken(request_of: Callable[..., FitRequest], make_task: Any) -> None:
+def test_instances_of_searchers_and_schedulers(request_of: Callable[..., FitRequest], make_task: Any) -> None:
     searcher, scheduler = GridSearcher({"lr": 0.1}), FIFOScheduler()
     request = request_of(searcher=searcher, scheduler=scheduler)
     assert make_image_search(request, describe_search(request, make_task())) == (searcher, scheduler)
@@ -106,7 +106,7 @@ def test_ready_searchers_and_schedulers_are_taken(request_of: Callable[..., FitR
         ({"scheduler": "asha", "scheduler_options": {"grace_epochs": 50}}, HyperparameterError, "max_epochs"),
     ],
 )
-def test_what_cannot_be_is_told_before_anything_is_done(
+def test_invalid_options_are_errors_before_work_begins(
     make_colours: MakeColours, tiny: dict[str, Any], tmp_path: Path, arguments: dict[str, Any],
     error: type[Exception], message: str,
 ) -> None:  # fmt: skip

@@ -65,7 +65,7 @@ def report(trial: int, epoch: int, score: float, seconds: float, write_s: float 
     return EpochDone(trial, epoch, score, seconds, {"train_s": seconds - 0.1, "val_s": 0.1, "write_s": write_s})
 
 
-def test_the_slowest_checkpoint_so_far_is_what_writing_may_take() -> None:
+def test_writing_is_estimated_by_the_slowest_checkpoint() -> None:
     reserve = FinishingReserve(Deadline(None))
     assert reserve.seconds() == LEAST_FINISHING_S
     for number, write_s in enumerate([0.5, 3.0, 1.0]):
@@ -73,7 +73,7 @@ def test_the_slowest_checkpoint_so_far_is_what_writing_may_take() -> None:
     assert reserve.seconds() == pytest.approx(LEAST_FINISHING_S + 3.0)
 
 
-def test_a_summary_takes_longer_the_more_trials_there_are() -> None:
+def test_the_reserve_for_the_summary_grows_with_the_trials() -> None:
     few, many = FinishingReserve(Deadline(None)), FinishingReserve(Deadline(None))
     for reserve, num in ((few, 10), (many, 100_000)):
         reserve(TrialCreated(num - 1, {}))
@@ -86,7 +86,7 @@ def test_a_summary_takes_longer_the_more_trials_there_are() -> None:
     ratio=st.floats(1.0, 2.0),
     epochs_s=st.lists(st.tuples(st.floats(0.1, 50), st.floats(0, 1)), max_size=10),
 )
-def test_a_trial_that_takes_all_the_time_it_is_given_can_be_done_once_more(limit_s, ratio, epochs_s) -> None:
+def test_a_trial_that_uses_all_its_time_can_be_refitted(limit_s, ratio, epochs_s) -> None:
     """Whether it is new, or the best so far that goes on."""
     now_s = 0.0
     deadline = Deadline(limit_s, lambda: now_s)
@@ -111,7 +111,7 @@ def test_without_a_time_limit_nothing_is_divided() -> None:
     assert reserve.seconds() < 1
 
 
-def test_what_passes_before_a_first_epoch_is_kept_for_a_refit() -> None:
+def test_a_refit_reserves_the_set_up_time_of_trials() -> None:
     now_s = 0.0
     plain, slow = (FinishingReserve(Deadline(100, lambda: now_s), 1.0) for _ in range(2))
     plain(JobStarted(0))

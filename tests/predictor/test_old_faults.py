@@ -58,7 +58,7 @@ def test_fault_01_the_split_obeys_random_state(make_colours: MakeColours, tmp_pa
     def held_out(random_state: int, name: str) -> set[int]:
         data = prepare_data(
             examples, None, None, folder=tmp_path / name, shorter_side=32, holdout_frac=0.2,
-            random_state=random_state, seconds_left=None, tell=lambda event: None,
+            random_state=random_state, seconds_left=None, notify=lambda event: None,
         )  # fmt: skip
         return set(data.val.indices.tolist())
 

@@ -353,7 +353,7 @@ def test_a_run_folder_tells_what_happened(fitted: ImagePredictor) -> None:
 
 def test_a_folder_that_is_no_run_is_left_alone(make_colours: MakeColours, tiny: dict[str, Any], tmp_path: Path) -> None:
     frame = make_colours()
-    with pytest.raises(DataError, match="is no run folder"):
+    with pytest.raises(DataError, match="is not a run folder"):
         ImagePredictor(path=tmp_path, verbosity=0).fit(frame, hyperparameters=tiny)
 
 

@@ -76,7 +76,7 @@ def test_an_infinite_space_with_few_floats_does_not_hang():
     tiny = Real(1.0, math.nextafter(1.0, 2.0))
     searcher = RandomSearcher(Dict(x=tiny))
     assert sorted(searcher.suggest()["x"] for _ in range(2)) == [tiny.lower, tiny.upper]
-    with pytest.raises(ExhaustedSearchSpaceError, match="draws brought no new configuration after 2"):
+    with pytest.raises(ExhaustedSearchSpaceError, match="draws gave no new configuration after 2"):
         searcher.suggest()
 
 

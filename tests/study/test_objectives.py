@@ -24,7 +24,7 @@ def trial(number: int, model: str, score: float, **costs: float) -> Trial:
         ([1, 2], "expected a list such as"),
     ],
 )
-def test_what_is_no_list_of_objectives(given: object, message: str) -> None:
+def test_invalid_objectives(given: object, message: str) -> None:
     with pytest.raises(HyperparameterError, match=message):
         check_objectives(given)
 
@@ -41,7 +41,7 @@ def test_the_score_is_called_by_its_name_or_score() -> None:
         check_score_name(["latensy", "bytes"], "f1")
 
 
-def test_a_network_takes_as_long_as_its_quickest_measurement() -> None:
+def test_the_shortest_latency_of_a_network_counts() -> None:
     trials = [
         trial(0, "a", 0.5, latency_ms=5.0),
         trial(1, "a", 0.6, latency_ms=3.0),
@@ -58,7 +58,7 @@ def test_hyperparameters_of_training_do_not_change_what_a_network_costs() -> Non
     assert same_costs({"model": "a", "img_size": 32}) != same_costs({"model": "a", "img_size": 64})
 
 
-def test_failed_trials_are_not_chosen_from() -> None:
+def test_failed_trials_are_left_out() -> None:
     failed = trial(0, "a", 0.9, num_params=1.0)
     failed.status, failed.failure = Status.FAILED, JobFailed(0, "no", "")
     assert [
@@ -72,7 +72,7 @@ def test_of_equal_trials_the_earliest_is_on_the_front() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=20))
-def test_nobody_is_better_than_the_front_and_all_others_are_beaten(values: list[tuple[int, int, int]]) -> None:
+def test_no_trial_dominates_the_front(values: list[tuple[int, int, int]]) -> None:
     trials = [
         trial(number, f"net{number}", score, num_params=params, num_bytes=size)
         for number, (score, params, size) in enumerate(values)

@@ -79,13 +79,13 @@ def test_a_terminal_gets_bars_that_are_gone_in_the_end() -> None:
 
 
 @pytest.mark.parametrize(("num_trials", "words"), [(1, "1 trial)"), (None, "any number of trials)")])
-def test_limits_are_told_in_words(num_trials: int | None, words: str) -> None:
+def test_limits_are_shown_as_text(num_trials: int | None, words: str) -> None:
     console = Console(file=io.StringIO(), width=200)
     ProgressDisplay(2, "accuracy", console)(RunStarted("run", num_trials, None))
     assert f"(no time limit, {words}" in console.file.getvalue()  # type: ignore[attr-defined]
 
 
-def test_trials_of_several_workers_and_sessions_are_told_apart() -> None:
+def test_trials_of_several_workers_and_sessions() -> None:
     console = Console(file=io.StringIO(), width=200, soft_wrap=True)
     reports = [EpochDone(0, 1, -0.5, 3.0, {"rmse": 0.5}), EpochDone(0, 2, -0.7, 3.0, {"rmse": 0.7})]
     display = ProgressDisplay(3, "rmse", console)

@@ -75,7 +75,7 @@ def test_many_kinds_of_functions_can_be_tuned(function):
     assert (report.epoch, report.score) == (1, 2.0)
 
 
-def test_what_is_returned_is_the_only_and_last_report_if_there_was_none():
+def test_a_returned_score_is_the_only_report():
     (report,) = scores(lambda config: {"score": 1, "loss": 0.5})
     assert (report.score, report.metrics, report.is_last) == (1.0, {"loss": 0.5}, True)
 
@@ -86,7 +86,7 @@ def test_what_is_returned_is_the_only_and_last_report_if_there_was_none():
     assert [report.score for report in scores(reporting)] == [1.0]
 
 
-def test_nothing_is_made_of_what_a_continued_job_returns(tmp_path):
+def test_the_value_returned_by_a_continued_job_is_ignored(tmp_path):
     def train(config, report):
         if report.checkpoint is None:
             report(score=1.0, checkpoint=lambda folder: (folder / "x").touch())
@@ -99,19 +99,19 @@ def test_nothing_is_made_of_what_a_continued_job_returns(tmp_path):
 
 
 @pytest.mark.parametrize("returned", ["good", [1.0], (1.0, 2.0), object()])
-def test_what_is_no_score_is_refused(returned):
-    with pytest.raises(HyperparameterError, match="it must return its score, a number, or a dict of figures"):
+def test_other_values_are_errors(returned):
+    with pytest.raises(HyperparameterError, match="expected its score as a number, or a dict of metrics"):
         scores(lambda config: returned)
 
 
 @pytest.mark.parametrize(
     ("function", "message"),
     [
-        (3, r"train_fn is 3 \(int\)"),
+        (3, r"train_fn was given 3 \(int\)"),
         (lambda: 1, r"cannot be called with a configuration and a reporter"),
         (three, r"three\(.*factor.*\) cannot be called"),
     ],
 )
-def test_what_cannot_be_called_is_refused_before_work_begins(function, message):
+def test_functions_with_other_parameters_are_errors(function, message):
     with pytest.raises(HyperparameterError, match=message):
         CalledFunction(function, "score")

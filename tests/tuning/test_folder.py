@@ -39,20 +39,20 @@ def test_a_new_folder_records_the_search(tmp_path):
     assert [path.name for path in folder.parent.iterdir()] == ["run"]
 
 
-def test_an_empty_folder_will_do_and_so_will_none_to_resume(tmp_path):
+def test_an_empty_or_missing_folder_starts_a_search(tmp_path):
     (tmp_path / "empty").mkdir()
     assert opened(tmp_path / "empty") is False
     assert opened(tmp_path / "none", resume=True) is False
 
 
-def test_a_search_is_resumed_only_when_asked(tmp_path):
+def test_a_search_is_resumed_only_with_resume(tmp_path):
     opened(tmp_path / "run")
     assert opened(tmp_path / "run", resume=True) is True
     with pytest.raises(HyperparameterError, match=r"contains a search\. Pass resume=True"):
         opened(tmp_path / "run")
 
 
-def test_other_things_are_left_alone(tmp_path):
+def test_a_folder_with_other_files_is_an_error(tmp_path):
     (tmp_path / "thesis.tex").touch()
     with pytest.raises(HyperparameterError, match="exists and contains no search"):
         opened(tmp_path)
@@ -73,13 +73,13 @@ def test_other_things_are_left_alone(tmp_path):
         ({"space": Dict(x=Real(0, 2))}, "contains a search with space="),
     ],
 )
-def test_another_search_is_not_mixed_with_it(tmp_path, changes, message):
+def test_a_different_search_is_an_error(tmp_path, changes, message):
     opened(tmp_path / "run")
     with pytest.raises(HyperparameterError, match=message):
         opened(tmp_path / "run", resume=True, **changes)
 
 
-def test_spaces_that_json_lacks_are_not_compared(tmp_path):
+def test_spaces_without_a_json_form_are_not_compared(tmp_path):
     opened(tmp_path / "run", Dict(f=Categorical(min, max)))
     assert opened(tmp_path / "run", Dict(f=Categorical(max, min)), resume=True)
 

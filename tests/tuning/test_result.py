@@ -30,7 +30,7 @@ def test_the_best_is_the_earliest_of_those_that_did_not_fail():
     assert repr(result) == "<TuneResult of 5 trials, best accuracy 0.8>"
 
 
-def test_where_less_is_better_figures_are_shown_in_their_own_sense():
+def test_minimised_scores_have_their_own_sign():
     result = TuneResult.of([trial(0, -3.0, -2.0), trial(1, -2.5)], "loss", "min", None)
     assert (result.best_score, result.best_trial.best_epoch) == (2.0, 2)
     assert [report["loss"] for report in result.trials[0].reports] == [3.0, 2.0]

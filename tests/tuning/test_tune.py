@@ -57,7 +57,7 @@ class TestSearch:
         assert result.best_score == best.score == max(trial.config["x"] * trial.num_epochs for trial in result.trials)
         assert result.best_config["x"] > 0.6
 
-    def test_less_is_better_where_it_is_said(self):
+    def test_mode_min(self):
         result = quiet(lambda config: {"loss": config["x"] + 2, "other": 1}, metric="loss", mode="min", num_trials=20)
         assert result.best_score == min(trial.score for trial in result.trials) == result.best_config["x"] + 2
         assert result.trials[3].reports[0].keys() == {"epoch", "loss", "other", "seconds"}
@@ -67,25 +67,25 @@ class TestSearch:
     @pytest.mark.parametrize(
         ("mode", "target", "is_reached"), [("max", 0.8, lambda x: x >= 0.8), ("min", 0.2, lambda x: x <= 0.2)]
     )
-    def test_a_score_that_is_good_enough_ends_it(self, mode, target, is_reached):
+    def test_the_target_score_ends_the_search(self, mode, target, is_reached):
         result = quiet(lambda config: config["x"], mode=mode, target_score=target, searcher="random", num_trials=500)
         assert [is_reached(trial.score) for trial in result.trials] == [False] * (len(result.trials) - 1) + [True]
 
-    def test_a_finite_space_ends_it(self):
+    def test_a_finite_space_ends_the_search(self):
         result = quiet(lambda config: config["x"], {"x": ag.Categorical(3, 1, 2)}, num_trials=None)
         assert sorted(trial.score for trial in result.trials) == [1, 2, 3]
         assert {trial.status for trial in result.trials} == {"completed"}
 
-    def test_ones_own_configurations_come_first(self):
+    def test_starting_configs_come_first(self):
         starts = [{"x": 0.25}, {"x": 0.75}]
         result = quiet(epochs, {"x": ag.Real(0, 1), "n": 4}, starting_configs=starts, scheduler="fifo")
         assert [trial.config for trial in result.trials[:2]] == [{"x": 0.25, "n": 4}, {"x": 0.75, "n": 4}]
 
-    def test_own_searchers_and_schedulers(self):
+    def test_instances_of_searchers_and_schedulers(self):
         result = quiet(epochs, searcher=GridSearcher(SPACE, num_points=3), scheduler=FIFOScheduler(), num_trials=None)
         assert [trial.config["x"] for trial in result.trials] == [0, 0.5, 1]
 
-    def test_options_reach_whom_they_are_for(self):
+    def test_options_reach_searcher_and_scheduler(self):
         result = quiet(
             epochs,
             searcher="grid",
@@ -122,7 +122,7 @@ class TestCheckpoints:
         assert json.loads((result.best_checkpoint / "sum").read_text()) == result.best_score
 
     @pytest.mark.parametrize("scheduler", ["auto", "asha", "hyperband", "median"])
-    def test_without_any_no_trial_is_begun_anew(self, scheduler):
+    def test_without_checkpoints_no_trial_is_restarted(self, scheduler):
         calls = []
 
         def counted(config, report):
@@ -136,7 +136,7 @@ class TestCheckpoints:
         assert result.best_checkpoint is None
 
     @pytest.mark.parametrize("scheduler", ["auto", "asha", "hyperband"])
-    def test_now_and_then_is_often_enough(self, scheduler):
+    def test_checkpoints_of_some_epochs(self, scheduler):
         def now_and_then(config, report):
             assert report.checkpoint is None or (report.checkpoint / str(report.last_epoch)).exists()
             for epoch in range(report.last_epoch + 1, 31):
@@ -148,7 +148,7 @@ class TestCheckpoints:
         assert result.trials[result.best_trial.number].num_epochs == 30
 
     @pytest.mark.parametrize("scheduler", ["auto", "asha", "hyperband"])
-    def test_without_a_time_limit_most_trials_stay_paused_and_with_one_they_go_on(self, scheduler):
+    def test_paused_trials_are_resumed_with_a_time_limit_only(self, scheduler):
         result = quiet(saving, scheduler=scheduler, num_trials=20, searcher="random")
         statuses = [trial.status for trial in result.trials]
         assert 1 <= statuses.count("completed") <= 12
@@ -156,7 +156,7 @@ class TestCheckpoints:
         result = quiet(saving, scheduler=scheduler, num_trials=20, searcher="random", time_limit=600)
         assert {trial.num_epochs for trial in result.trials} == {9}
 
-    def test_without_a_path_they_live_as_long_as_the_result(self):
+    def test_without_a_path_checkpoints_are_removed_with_the_result(self):
         result = quiet(saving)
         checkpoint = result.best_checkpoint
         assert checkpoint.is_dir()
@@ -190,11 +190,11 @@ class TestArguments:
             ({"scheduler_options": {"max_epoch": 3}}, HyperparameterError, "Did you mean 'max_epochs'"),
             ({"searcher": RandomSearcher({"y": ag.Real(0, 1)})}, HyperparameterError, "searches Dict.y="),
             ({"starting_configs": [{"y": 1}]}, UnknownNameError, "Unknown hyperparameter 'y'"),
-            ({"resume": True}, HyperparameterError, "give path"),
+            ({"resume": True}, HyperparameterError, "Pass path"),
             ({"space": [1]}, SpaceError, "needs a space.Dict or a dict"),
         ],
     )
-    def test_what_cannot_be_is_told_before_work_begins(self, options, error, message):
+    def test_invalid_arguments_are_errors_before_work_begins(self, options, error, message):
         calls = []
         with pytest.raises(error, match=message):
             quiet(lambda config: calls.append(config), **options)
@@ -220,7 +220,7 @@ class TestArguments:
 
 
 class TestFailures:
-    def test_one_does_not_end_the_search_and_is_shown(self):
+    def test_one_failure_does_not_end_the_search(self):
         def train(config):
             if config["x"] == 2:
                 raise ZeroDivisionError("no two")
@@ -233,27 +233,27 @@ class TestFailures:
         assert result.best_config == {"x": 3}
         assert result.leaderboard()["reason"].iloc[-1] == "ZeroDivisionError: no two"
 
-    def test_all_of_them_do(self):
+    def test_a_search_whose_trials_all_fail_ends(self):
         with pytest.raises(SearchFailedError, match="All 8 trials failed: KeyError: 'y'"):
             quiet(lambda config: config["y"])
 
-    def test_a_function_that_tells_nothing(self):
+    def test_a_function_that_reports_nothing_fails(self):
         with pytest.raises(SearchFailedError, match="the job ended without a report"):
             quiet(lambda config, report: None)
 
-    def test_nan_is_one(self):
+    def test_a_nan_score_is_a_failure(self):
         result = quiet(lambda c: math.nan if c["x"] < 0.5 else c["x"], searcher="random", seed=3, num_trials=20)
         assert all((trial.status == "failed") == (trial.config["x"] < 0.5) for trial in result.trials)
         assert {trial.status for trial in result.trials} == {"failed", "completed"}
 
 
 class TestWorkers:
-    def test_one_is_this_process(self):
+    def test_one_worker_is_this_process(self):
         seen = []
         quiet(lambda config: seen.append(os.getpid()) or 1.0, num_trials=3)
         assert seen == [os.getpid()] * 3
 
-    def test_several_are_others_and_share_the_work(self):
+    def test_several_workers_are_other_processes(self):
         def train(config, report):
             import os
             import time
@@ -268,7 +268,7 @@ class TestWorkers:
         assert os.getpid() not in pids
         assert len(result.trials) == 8
 
-    def test_a_crash_costs_one_trial_which_is_tried_once_more(self, tmp_path):
+    def test_a_trial_whose_worker_crashed_is_retried(self, tmp_path):
         def train(config, report):
             import os
 
@@ -287,7 +287,7 @@ class TestWorkers:
 
 
 class TestTime:
-    def test_the_limit_is_kept_and_used(self):
+    def test_the_time_limit_is_kept_and_used(self):
         def train(config, report):
             for _ in range(30):
                 time.sleep(0.05)
@@ -299,7 +299,7 @@ class TestTime:
         elapsed_s = time.monotonic() - start_s
         assert sum(trial.seconds for trial in result.trials) > 0.3 * elapsed_s  # the rest is overhead
 
-    def test_a_trial_may_have_one_of_its_own(self):
+    def test_trial_time_limit(self):
         def endless(config, report):
             while True:
                 time.sleep(0.02)
@@ -308,7 +308,7 @@ class TestTime:
         result = quiet(endless, scheduler="fifo", trial_time_limit=0.1, num_trials=3)
         assert [trial.reason for trial in result.trials] == ["trial time limit"] * 3
 
-    def test_what_earlier_processes_took_counts(self, tmp_path):
+    def test_the_time_of_earlier_sessions_counts(self, tmp_path):
         def slow(config):
             time.sleep(0.3)
             return config["x"]
@@ -337,7 +337,7 @@ class TestResume:
             quiet(train, path=path, scheduler="fifo", searcher="random", **options)
         return info.value
 
-    def test_an_interrupted_search_says_how_to_go_on_and_goes_on(self, tmp_path):
+    def test_an_interrupted_search_names_the_way_to_resume_it(self, tmp_path):
         path = tmp_path / "run"
         interrupted = self.interrupted(path)
         assert isinstance(interrupted, TuningInterrupted)
@@ -355,12 +355,12 @@ class TestResume:
         assert "`result`" in str(interrupted)
         assert interrupted.result.best_score == max(trial.score for trial in interrupted.result.trials)
 
-    def test_where_there_is_nothing_a_search_begins_and_says_so(self, tmp_path, capsys):
+    def test_resume_without_a_search_starts_one_with_a_warning(self, tmp_path, capsys):
         result = quiet(epochs, path=tmp_path / "run", resume=True, verbosity=1)
         assert len(result.trials) == 8
-        assert "there is nothing to resume" in capsys.readouterr().err
+        assert "contains no search to resume" in capsys.readouterr().err
 
-    def test_a_finished_one_is_not_trained_again_and_may_have_more_trials(self, tmp_path):
+    def test_a_finished_search_may_have_more_trials(self, tmp_path):
         path, calls = tmp_path / "run", []
 
         def counted(config):
@@ -375,7 +375,7 @@ class TestResume:
         assert len({trial.config["x"] for trial in more.trials}) == 12
 
     @pytest.mark.parametrize("scheduler", ["auto", "asha", "fifo"])
-    def test_more_time_goes_on_with_what_the_time_limit_ended(self, tmp_path, scheduler):
+    def test_more_time_continues_trials_that_the_limit_ended(self, tmp_path, scheduler):
         def slow(config, report):
             for epoch in range(report.last_epoch + 1, 41):
                 assert report.checkpoint is None or report.last_epoch > 0
@@ -393,7 +393,7 @@ class TestResume:
         assert trained(whole) == list(range(1, 41))
         assert whole.num_epochs == 40 > cut.num_epochs
 
-    def test_a_search_that_still_goes_on_is_not_resumed(self, tmp_path):
+    def test_a_search_in_use_is_not_resumed(self, tmp_path):
         def train(config):
             with pytest.raises(JournalError, match="Another run is using the folder"):
                 quiet(lambda config: 1.0, path=tmp_path / "run", resume=True)

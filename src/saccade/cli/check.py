@@ -13,8 +13,8 @@ from saccade.errors import DataError
 
 if TYPE_CHECKING:
     from saccade.cli.inputs import TableColumns
+    from saccade.data.checks import CheckReport
     from saccade.data.dataset import ImageDataset
-    from saccade.data.findings import CheckReport
 
 MISLEADING = 1
 """Exit code if a finding makes scores misleading."""

@@ -1,4 +1,4 @@
-"""Images and their labels: where they come from, how they are read, and how they become batches."""
+"""Images and labels: data sets, decoding, checks, splits, augmentation and batches."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""From a decoded image to the tensor that a network sees, in training and in judging.
+"""Augmentation and preprocessing: from a decoded image to the input tensor of a network.
 
-The transforms are those of torchvision's v2. The frequent ones are done here in fewer steps, and all that is random is
-drawn from a generator of its own for each image, so that threads can do the work and the numbers stay the same.
+The transforms are those of torchvision.transforms.v2, the frequent ones in fewer steps. Each image has its
+own random generator, so that results do not depend on the number of threads.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ _DRAWING = frozenset(  # torch's functions that draw
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How training images are varied; the names are timm's.
+    """Augmentation strength, with the parameter names of timm.
 
     Attributes
     ----------
     scale, ratio : (float, float)
-        Range of the crop's area as a part of the image, and of its width over its height.
+        Range of the area of the crop as a fraction of the image, and of its width over its height.
     hflip, vflip : float
         Probability of a mirror image.
     color_jitter : float
@@ -60,21 +60,21 @@ class Augmentation:
 
     @property
     def varies(self) -> bool:
-        """Whether an image looks different from pass to pass."""
+        """Whether an image differs from epoch to epoch."""
         is_random = [self.scale != (1, 1), 0 < self.hflip < 1, 0 < self.vflip < 1]
         return any(is_random) or bool(self.color_jitter or self.auto_augment or self.re_prob)
 
 
 class TrainingTransform:
-    """Varies a training image at random, and makes it `img_size` by `img_size` pixels.
+    """Augment a training image at random, and resize it to `img_size` by `img_size` pixels.
 
-    An image is cropped to a random part and resized (Szegedy et al., "Going deeper with convolutions", 2015), mirrored,
-    changed by a policy and in its colours, and a rectangle of it is made black (Zhong et al., "Random erasing", 2020).
+    The steps are: random resized crop (Szegedy et al., "Going deeper with convolutions", 2015), flips, a policy,
+    colour jitter, and random erasing (Zhong et al., 2020).
 
     Parameters
     ----------
     augmentation : Augmentation
-        What to vary.
+        The augmentation.
     img_size : int
         Height and width in pixels.
     interpolation : str
@@ -115,7 +115,7 @@ class TrainingTransform:
 def random_box(
     height: int, width: int, scale: tuple[float, float], ratio: tuple[float, float], rng: np.random.Generator
 ) -> tuple[int, int, int, int]:
-    """Return top, left, height and width of a random part, of an area in `scale` and a shape in `ratio` if possible.
+    """Return top, left, height and width of a random crop, with its area in `scale` and aspect in `ratio` if possible.
 
     Examples
     --------
@@ -124,7 +124,7 @@ def random_box(
     """
     least, range_of_logs = math.log(ratio[0]), math.log(ratio[1] / ratio[0])
     for _ in range(_ATTEMPTS):
-        # All at once, as a call takes longer than what is drawn.
+        # In one call, which takes longer than drawing the numbers.
         for_shape, for_area, for_top, for_left = rng.random(4).tolist()
         shape = math.exp(least + range_of_logs * for_shape)
         area = (scale[0] + (scale[1] - scale[0]) * for_area) * height * width
@@ -139,16 +139,16 @@ def random_box(
 
 
 def _resized(x_CHW: torch.Tensor, height: int, width: int, interpolation: str) -> torch.Tensor:
-    """Resize bytes in the order height, width, channels, for which torch is fastest."""
+    """Resize in channels-last order, for which torch is fastest."""
     if x_CHW.shape[1:] == (height, width):
         return x_CHW
-    x_BCHW = x_CHW.permute(1, 2, 0)[None].permute(0, 3, 1, 2)  # so that torch sees the order in the strides
+    x_BCHW = x_CHW.permute(1, 2, 0)[None].permute(0, 3, 1, 2)  # the strides show torch the order
     resize = torch.nn.functional.interpolate
     return resize(x_BCHW, size=(height, width), mode=interpolation, align_corners=False, antialias=True)[0]
 
 
 def _mirrored(x_CHW: torch.Tensor) -> torch.Tensor:
-    """Mirror left and right, a few rows at a time: of more elements torch would bring its own threads to a thread."""
+    """Mirror left and right, a few rows at a time: for more elements torch would start threads of its own."""
     num_rows = max(1, _SERIAL_ELEMENTS // (x_CHW.shape[0] * x_CHW.shape[2]))
     parts = [part.permute(1, 2, 0).flip(1) for part in torch.split(x_CHW, num_rows, dim=1)]
     return (parts[0] if len(parts) == 1 else torch.cat(parts)).permute(2, 0, 1)
@@ -164,7 +164,7 @@ def _jittered(x_CHW: torch.Tensor, strength: float, rng: np.random.Generator) ->
 
 
 def _erased(x_CHW: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-    """Make a random rectangle black; a shape that does not fit into the image is drawn again."""
+    """Make a random rectangle black; draw again if it does not fit into the image."""
     _, height, width = x_CHW.shape
     for _ in range(_ATTEMPTS):
         area = height * width * rng.uniform(*_ERASED_AREA)
@@ -172,14 +172,14 @@ def _erased(x_CHW: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
         box_height, box_width = round(math.sqrt(area * shape)), round(math.sqrt(area / shape))
         if box_height < height and box_width < width:
             top, left = int(rng.integers(height - box_height + 1)), int(rng.integers(width - box_width + 1))
-            x_CHW = x_CHW.clone()  # it may still be the image that was given
+            x_CHW = x_CHW.clone()  # it may share memory with the input
             x_CHW[:, top : top + box_height, left : left + box_width] = 0
             break
     return x_CHW
 
 
 class _DrawFrom(TorchFunctionMode):
-    """Lets torch's functions draw from a generator instead of the global one, in this thread alone."""
+    """Make random functions of torch draw from a given generator instead of the global one, in this thread only."""
 
     def __init__(self, generator: torch.Generator) -> None:
         super().__init__()
@@ -195,7 +195,7 @@ class _DrawFrom(TorchFunctionMode):
 
 
 def own_transform(transform: Callable[[torch.Tensor], torch.Tensor], img_size: int) -> Transform:
-    """Return a transform of the user's own, its results checked and brought to the range of uint8.
+    """Wrap a user-defined transform: check its results and scale them to the range of uint8.
 
     Parameters
     ----------
@@ -203,12 +203,12 @@ def own_transform(transform: Callable[[torch.Tensor], torch.Tensor], img_size: i
         From a uint8 tensor of shape (channels, height, width) to `img_size` by `img_size` pixels, uint8 or floats
         from 0 to 1.
     img_size : int
-        Height and width in pixels that the network wants.
+        Input height and width of the network in pixels.
 
     Raises
     ------
     HyperparameterError
-        By the transform, when something else comes of it.
+        By the transform, if its result has another type or shape.
 
     Examples
     --------
@@ -224,10 +224,10 @@ def own_transform(transform: Callable[[torch.Tensor], torch.Tensor], img_size: i
         if not is_tensor or transformed.shape != expected:
             given = f"shape {tuple(transformed.shape)}" if is_tensor else f"type {type(transformed).__name__}"
             raise HyperparameterError(
-                f"train_transform returned {given}; expected a tensor of shape {expected}. Let it end with "
+                f"train_transform returned {given}; expected a tensor of shape {expected}. End it with "
                 f"torchvision.transforms.v2.Resize(({img_size}, {img_size})), or give img_size"
             )
-        plain = transformed.as_subclass(torch.Tensor)  # not torchvision's own kinds
+        plain = transformed.as_subclass(torch.Tensor)  # not subclasses of torchvision
         return plain * 255 if plain.is_floating_point() else plain
 
     return checked
@@ -239,7 +239,7 @@ def policy(name: str) -> Transform:
     Raises
     ------
     UnknownNameError
-        When there is no such policy.
+        If there is no such policy.
 
     Examples
     --------
@@ -265,13 +265,13 @@ def policy(name: str) -> Transform:
 
 def as_tensor(image_HWC: np.ndarray) -> torch.Tensor:
     """Return a decoded image as a uint8 tensor of shape (channels, height, width)."""
-    return torch.from_numpy(np.array(image_HWC)).permute(2, 0, 1)  # a copy: a store's images are read-only
+    return torch.from_numpy(np.array(image_HWC)).permute(2, 0, 1)  # a copy, since images of a store are read-only
 
 
 def normalise(x_BCHW: torch.Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> torch.Tensor:
-    """Return images with values up to 255 as float32 with the mean and deviation of a network's; channels last."""
+    """Standardise images with values up to 255: float32, in channels-last order."""
     num, channels, height, width = x_BCHW.shape
-    # Whole rows of pixels at once: over the few channels of a pixel torch's loops are a tenth as fast.
+    # Whole rows of pixels at once: a loop over the few channels of a pixel is ten times as slow.
     rows = x_BCHW.permute(0, 2, 3, 1).reshape(num * height, width * channels)
     scale = torch.tensor([1 / (255 * deviation) for deviation in std], device=x_BCHW.device).repeat(width)
     shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], device=x_BCHW.device).repeat(width)

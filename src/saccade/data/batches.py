@@ -1,4 +1,4 @@
-"""Batches of tensors from decoded images, prepared ahead of the arithmetic."""
+"""Batches of tensors from decoded images, prefetched by threads."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ import torch
 from saccade.data.augmentation import TrainingTransform, Transform, as_tensor, normalise
 
 AHEAD = 2
-"""Batches that are prepared while one is used."""
+"""Number of batches to prefetch."""
 
 MOST_THREADS = 8
-"""Threads that prepare batches for a device with its own memory; a CPU wants only one beside its arithmetic."""
+"""Most threads for prefetching if the device is not the CPU, which shares its cores with the network."""
 
 Load = Callable[[int, int], torch.Tensor]
-"""The image of a row, as the so-and-so-many-th of its pass."""
+"""Loads the image of a row, given its number in the pass."""
 
 
 class Images(Protocol):
@@ -36,44 +36,42 @@ class Images(Protocol):
 
 
 class Batches:
-    """Batches over some of the images, normalised for one network.
+    """Batches of images, normalised for one network.
 
-    Sizes are evened out, so that no batch is much smaller than the others: a last batch of one image would break
-    batch normalisation. No image is ever dropped.
+    Batch sizes are equal up to one image, since a last batch of one image would break batch norm. No image is dropped.
 
     Parameters
     ----------
     images : Images
-        Where images come from.
+        The decoded images.
     indices : array of int, shape (num_images,)
-        Which of them.
+        Numbers of the images to use.
     targets : array, shape (num_images, ...)
-        What to learn, in the order of `indices`.
+        Targets, in the order of `indices`.
     transform : Transform or TrainingTransform
-        Makes all images the same size. A `TrainingTransform` is for random passes, and works in threads; any other is
-        taken to draw from global generators, and works between the steps in a random pass.
+        Makes all images the same size. A `TrainingTransform` is for random passes, and runs in threads; others may
+        draw from global generators, and run between the steps of a random pass.
     batch_size : int
-        At most so many images in a batch.
+        Maximum number of images in a batch.
     mean, std : tuple of float
-        The network's normalisation, for values in [0, 1].
+        Mean and standard deviation for normalisation, of values in [0, 1].
     device : torch.device
-        Where the batches are wanted.
+        Device of the batches.
     weights : array or None, shape (num_images,)
-        How much each image counts; with them, batches are ``(x, y, weights)``.
+        Weight of each image; with weights, batches are ``(x, y, weights)``.
     draw : array or None, shape (num_images,)
-        With what probability to draw each image, again and again, in a random pass; None takes each once.
+        Probability of each image in a random pass, with replacement; None takes each image once.
     num_threads : int or None
-        How many threads prepare batches; None chooses. The batches do not depend on it.
+        Number of prefetching threads; None chooses. The batches do not depend on it.
     most_in_pass : int or None
-        At most so many images in a random pass; the next passes go over others, until all have had their turn. None is
-        all of them.
+        Maximum number of images in a random pass; the following passes contain the other images. None is all.
 
     Attributes
     ----------
     num_parts : int
-        Into how many passes the images are divided; 1 without `most_in_pass`.
+        Number of passes over all images; 1 without `most_in_pass`.
     waited_s : float
-        Seconds for which whoever takes the batches of the last pass has waited for them so far.
+        Seconds that the consumer has waited for batches of the last pass.
 
     Examples
     --------
@@ -114,34 +112,34 @@ class Batches:
 
     @property
     def num_images(self) -> int:
-        """All images, which are those of a pass in order."""
+        """Number of all images."""
         return len(self.indices)
 
     @property
     def num_in_pass(self) -> int:
-        """Images in a random pass; in some there may be one less."""
+        """Number of images in a random pass; some passes have one less."""
         return -(-len(self.indices) // self.num_parts)
 
     def shuffled(self, number: int = 0) -> Iterator[tuple[torch.Tensor, ...]]:
-        """One pass in a random order, which depends on the state of torch's global generator, and on its number."""
+        """Yield batches in a random order, which depends on the global generator of torch, and on the pass number."""
         parts = self.shuffled_rows(number)
         if not isinstance(self.transform, TrainingTransform):
             return self._timed(self._at_once(parts))
         return self._timed(self._ahead(parts, functools.partial(self._varied, int(torch.randint(2**62, ())))))
 
     def shuffled_rows(self, number: int = 0) -> list[np.ndarray]:
-        """Return the rows of each batch of the pass of that number, in a random order."""
+        """Return the rows of each batch of a pass, in a random order."""
         if self.draw is not None:
             drawn = torch.multinomial(self.draw, self.num_in_pass, replacement=True).numpy()
         elif self.num_parts == 1:
             drawn = torch.randperm(len(self.indices)).numpy()
-        else:  # by their own seed, so that passes that follow each other go over different images
+        else:  # with a seed per turn, so that successive passes contain different images
             turn, part = divmod(number, self.num_parts)
             drawn = np.random.default_rng(turn).permutation(len(self.indices))[part :: self.num_parts]
         return np.array_split(drawn, len(self))
 
     def in_order(self) -> Iterator[tuple[torch.Tensor, ...]]:
-        """One pass in order."""
+        """Yield batches in order."""
         return self._timed(
             self._ahead(
                 np.array_split(np.arange(self.num_images), max(1, -(-self.num_images // self.batch_size))),
@@ -150,12 +148,12 @@ class Batches:
         )
 
     def known_of(self, rows: np.ndarray) -> list[torch.Tensor]:
-        """Return what is known of some images besides their pixels: targets, and weights where there are any."""
+        """Return the targets of these rows, and the weights if there are any."""
         known = (self.targets,) if self.weights is None else (self.targets, self.weights)
         return [values[torch.from_numpy(rows)].to(self.device, non_blocking=True) for values in known]
 
     def unvaried(self) -> Batches:
-        """Return batches whose pass in order shows the images as a `TrainingTransform` that varies nothing does."""
+        """Return batches whose pass in order applies a `TrainingTransform` without randomness."""
         vary, rng = self.transform, np.random.default_rng(0)
         assert isinstance(vary, TrainingTransform)
 
@@ -166,13 +164,13 @@ class Batches:
         return Batches(self.images, self.indices, targets, fixed, self.batch_size, self.mean, self.std, self.device)
 
     def _suitable_threads(self) -> int:
-        share = torch.get_num_threads()  # what this trial may use of the machine
+        share = torch.get_num_threads()  # cores of this trial
         if getattr(self.images, "decodes", False):
             return max(2, share)
         return 1 if self.device.type == "cpu" else min(MOST_THREADS, share)
 
     def _varied(self, seed: int, row: int, number: int) -> torch.Tensor:
-        """Return an image as it is varied in the pass of that seed, whichever thread asks."""
+        """Return an augmented image; it depends on the seed of the pass and the number, not on the thread."""
         assert isinstance(self.transform, TrainingTransform)
         rng = np.random.Generator(np.random.Philox(key=[seed, number]))
         return self.transform(self.images[int(self.indices[row])], rng)
@@ -182,12 +180,12 @@ class Batches:
         return self.transform(as_tensor(self.images[int(self.indices[row])]))
 
     def _at_once(self, parts: Sequence[np.ndarray]) -> Generator[tuple[torch.Tensor, ...]]:
-        """Prepare each batch when it is asked for."""
+        """Prepare each batch on demand."""
         for rows in parts:
             yield self._finish(rows, torch.stack([self._fixed(row) for row in rows]))
 
     def _ahead(self, parts: Sequence[np.ndarray], load: Load) -> Generator[tuple[torch.Tensor, ...]]:
-        """Let threads prepare the batches that come next."""
+        """Prefetch batches by threads."""
         pool = ThreadPoolExecutor(self.num_threads, "saccade-batches", initializer=_be_one_thread)
         firsts = np.cumsum([0, *map(len, parts)]).tolist()
         coming = (
@@ -199,13 +197,13 @@ class Batches:
             while waiting:
                 batch = waiting.popleft()
                 ready = self._finish(batch.rows, batch.images())
-                waiting.extend(itertools.islice(coming, 1))  # only now, so that its threads compete with nothing above
+                waiting.extend(itertools.islice(coming, 1))  # after the step above, which needs the cores
                 yield ready
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
     def _timed(self, batches: Generator[tuple[torch.Tensor, ...]]) -> Iterator[tuple[torch.Tensor, ...]]:
-        """Pass batches on, and count the seconds until each was there."""
+        """Yield batches, and count the seconds until each is ready."""
         self.waited_s = 0.0
         with contextlib.closing(batches):
             while True:
@@ -222,7 +220,7 @@ class Batches:
 
 
 class _Pending:
-    """A batch whose images are being put into their places by threads."""
+    """A batch that threads are filling."""
 
     def __init__(
         self, rows: np.ndarray, first: int, load: Load, pool: ThreadPoolExecutor, num_parts: int, is_pinned: bool
@@ -235,7 +233,7 @@ class _Pending:
         self._parts: list[Future[None]] = [pool.submit(self._fill, part) for part in parts]
 
     def images(self) -> torch.Tensor:
-        """Return the images, (batch, channels, height, width), when all are there."""
+        """Wait for all images and return them, of shape (batch, channels, height, width)."""
         for part in self._parts:
             part.result()
         assert self._x_BHWC is not None
@@ -257,6 +255,6 @@ def _thread_pools() -> threadpoolctl.ThreadpoolController:
 
 
 def _be_one_thread() -> None:
-    """Keep torch from starting threads of its own in this one, which would fight those of the arithmetic for cores."""
+    """Keep torch from starting threads in this one, which would compete with those of the network for cores."""
     torch.get_num_threads()  # torch sets the number when it is first used in a thread
     _thread_pools().limit(limits=1, user_api="openmp")

@@ -1,4 +1,4 @@
-"""Checks of a data set before anything is learned from it: coded findings, each with what to do about it.
+"""Checks of a data set before training: coded findings, each with advice.
 
 ====== ======== ==========================================================================
 Code   Severity Finding
@@ -7,7 +7,7 @@ IMG001 warning  images that cannot be read
 IMG002 info     the same image several times under one label of one part
 IMG003 error    the same image under two labels
 IMG004 error    the same image in two parts, training and validation for instance
-IMG005 warning  classes with fewer than 5 readable images to learn from
+IMG005 warning  classes with fewer than 5 readable training images
 IMG006 warning  images of suspicious size or shape, or of one colour
 IMG007 warning  the largest class more than 20 times as large as the smallest
 ====== ======== ==========================================================================
@@ -17,12 +17,13 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import pandas as pd
+from rich.markup import escape
+from rich.table import Table
 
-from saccade.data.findings import CheckReport, Finding, FlaggedImage, Severity, count_of
 from saccade.data.scanning import Scan
 from saccade.errors import DataError
 
@@ -31,19 +32,153 @@ MAX_IMBALANCE = 20.0
 MIN_SIDE = 8  # pixels
 MAX_ASPECT = 10.0
 
+Severity = Literal["error", "warning", "info"]
+
+_NUM_FILES_SHOWN = 3
+_STYLES = {"error": "red", "warning": "yellow", "info": "dim"}
+
+
+@dataclass(frozen=True)
+class FlaggedImage:
+    """An image with a problem: its part, its position there, its file and label, and the problem."""
+
+    part: str
+    position: int
+    file: str
+    label: Any
+    detail: str
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The result of one check.
+
+    Parameters
+    ----------
+    code
+        ``IMG001`` and so on; codes never change their meaning.
+    title
+        Name of the check.
+    severity
+        "error": scores will be misleading; "warning": scores will be lower; "info": no action needed.
+    message
+        The finding, in a sentence with numbers.
+    what_to_do
+        Advice, in a sentence.
+    flagged
+        The images; empty if the finding is about the whole data set.
+    """
+
+    code: str
+    title: str
+    severity: Severity
+    message: str
+    what_to_do: str
+    flagged: tuple[FlaggedImage, ...] = ()
+
+    @property
+    def files(self) -> list[str]:
+        """Files of the flagged images."""
+        return [flagged.file for flagged in self.flagged]
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """The findings of all checks, by code.
+
+    Parameters
+    ----------
+    findings
+        At most one per code.
+    num_images
+        Number of images that were checked, by part.
+    """
+
+    findings: tuple[Finding, ...]
+    num_images: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def ok(self) -> bool:
+        """Whether there are no errors or warnings."""
+        return all(finding.severity == "info" for finding in self.findings)
+
+    @property
+    def codes(self) -> list[str]:
+        """The codes of the findings."""
+        return [finding.code for finding in self.findings]
+
+    def __getitem__(self, code: str) -> Finding:
+        for finding in self.findings:
+            if finding.code == code:
+                return finding
+        raise KeyError(f"no finding {code!r}; found: {', '.join(self.codes) or 'nothing'}")
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row per finding and image (one row without an image for a finding about the whole)."""
+        columns = ["code", "title", "severity", "part", "position", "file", "label", "detail"]
+        rows: list[tuple[Any, ...]] = []
+        for finding in self.findings:
+            about = (finding.code, finding.title, finding.severity)
+            rows += [(*about, f.part, f.position, f.file, f.label, f.detail) for f in finding.flagged]
+            if not finding.flagged:
+                rows.append((*about, None, None, None, None, finding.message))
+        frame: pd.DataFrame = pd.DataFrame(rows, columns=columns)
+        frame["position"] = frame["position"].astype("Int64")
+        return frame
+
+    def render(self) -> Table:
+        """Return a table for the terminal: one row per finding."""
+        table = Table(title=self._headline(), title_justify="left", show_lines=True)
+        for column in ("Code", "Finding", "Images", "First files", "What to do"):
+            table.add_column(column, justify="right" if column == "Images" else "left", overflow="fold")
+        for finding in self.findings:
+            style = _STYLES[finding.severity]
+            table.add_row(
+                f"[{style}]{finding.code}[/]",
+                escape(f"{finding.title}: {finding.message}"),
+                str(len(finding.flagged) or ""),
+                escape("\n".join(_first_files(finding))),
+                escape(finding.what_to_do),
+            )
+        return table
+
+    def __str__(self) -> str:
+        lines = [self._headline()]
+        for finding in self.findings:
+            lines.append(f"{finding.code} {finding.severity}: {finding.title}. {finding.message}")
+            lines += [f"    {file}" for file in _first_files(finding)]
+            lines.append(f"    -> {finding.what_to_do}")
+        return "\n".join(lines)
+
+    def _headline(self) -> str:
+        checked = ", ".join(f"{num} {part}" for part, num in self.num_images.items())
+        found = count_of(len(self.findings), "finding") if self.findings else "nothing found"
+        return f"Checked {checked} images: {found}"
+
+
+def _first_files(finding: Finding) -> list[str]:
+    shown = [f"{flagged.file} ({flagged.detail})" for flagged in finding.flagged[:_NUM_FILES_SHOWN]]
+    num_more = len(finding.flagged) - len(shown)
+    return [*shown, f"... and {num_more} more"] if num_more else shown
+
+
+def count_of(num: int, singular: str, plural: str | None = None) -> str:
+    """Return a number with its noun: ``3 images``, ``1 class``."""
+    return f"{num} {singular if num == 1 else plural or singular + 's'}"
+
 
 @dataclass(frozen=True)
 class CheckedPart:
-    """One part of a data set (training, validation, test) as the checks see it.
+    """One part of a data set: training, validation or test set.
 
     Parameters
     ----------
     images
-        File names; what is no file name is shown as ``<bytes #3>`` and the like.
+        File names; other images are shown as ``<bytes #3>`` or ``<image #3>``.
     labels
         One per image; None for unlabelled images.
     scan
-        What is known of each image: `scan_images(images)`, or `ImageStore.scan`.
+        Size and digest of each image: `scan_images(images)`, or `ImageStore.scan`.
     """
 
     images: Sequence[Any]
@@ -71,14 +206,14 @@ def check_dataset(
     Parameters
     ----------
     train, val, test
-        The parts that there are.
+        The parts; `val` and `test` may be None.
     is_regression
-        Labels are numbers: classes are not looked at (IMG005, IMG007).
+        Skip the checks of class sizes (IMG005, IMG007), since labels are numbers.
 
     Raises
     ------
     DataError
-        The parts were scanned at different sizes, so that equal images would not be seen.
+        If the parts were scanned at different sizes, so that equal images have different digests.
 
     Examples
     --------
@@ -107,14 +242,14 @@ def check_dataset(
 
 
 class _Images:
-    """All images of all parts, with what several checks ask for."""
+    """All images of all parts, with lookups that several checks use."""
 
     def __init__(self, parts: dict[str, CheckedPart]) -> None:
         sizes = {part.scan.min_shorter_side for part in parts.values()}
         if len(sizes) > 1:
             raise DataError(
                 f"The parts were scanned with different min_shorter_side ({sorted(map(str, sizes))}), "
-                "so equal images cannot be told: scan all parts alike."
+                "so equal images are not detected: scan all parts alike."
             )
         self.parts = parts
         self.by_digest: dict[str, list[tuple[str, int]]] = defaultdict(list)
@@ -124,7 +259,7 @@ class _Images:
                     self.by_digest[digest].append((name, position))
 
     def repeated(self) -> Iterator[list[tuple[str, int]]]:
-        """Yield the places of each image that occurs more than once."""
+        """Yield the places (part, position) of each image that occurs more than once."""
         return (places for places in self.by_digest.values() if len(places) > 1)
 
     def label(self, name: str, position: int) -> Any:
@@ -183,7 +318,7 @@ def _duplicates(images: _Images) -> Finding | None:
         "Duplicates",
         "info",
         f"{count_of(len(flagged), 'copy', 'copies')} of an image with the same label in the same part.",
-        "They count more than others; delete the copies unless that is meant.",
+        "They count more than others; delete the copies unless that is intended.",
         flagged,
     )
 
@@ -220,7 +355,7 @@ def _shared_between_parts(images: _Images) -> Finding | None:
         "IMG004",
         "The same image in two parts",
         "error",
-        f"{count_of(len(flagged), 'image')} that an earlier part has as well: scores will be too good.",
+        f"{count_of(len(flagged), 'image')} that an earlier part contains as well: scores will be too high.",
         "Delete them from one of the parts.",
         flagged,
     )
@@ -283,14 +418,14 @@ def _imbalance(images: _Images) -> Finding | None:
         "Strong imbalance",
         "warning",
         f"Class {largest} has {counts[largest]} training images, class {smallest} only {counts[smallest]}.",
-        'If rare classes are to count as much, judge by eval_metric="balanced_accuracy", by which labels are given; '
-        "or use class weights, or add images.",
+        'If rare classes matter as much as others, pass eval_metric="balanced_accuracy", which also adjusts the '
+        "predicted labels; or use class weights, or add images.",
     )
 
 
 def _finding(
     code: str, title: str, severity: Severity, message: str, what_to_do: str, flagged: Iterable[FlaggedImage]
 ) -> Finding | None:
-    """Build a finding if any image is flagged."""
+    """Return a finding if any image is flagged."""
     flagged = tuple(flagged)
     return Finding(code, title, severity, message, what_to_do, flagged) if flagged else None

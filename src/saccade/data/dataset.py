@@ -1,4 +1,4 @@
-"""`ImageDataset`: a pandas table of images and labels that knows the names of its classes."""
+"""`ImageDataset`: a pandas table of images and labels with the names of its classes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from saccade.data.labels import checked_classes
 from saccade.data.sources.folders import descend, folder_names, has_files, images_by_class
 from saccade.data.sources.huggingface import read_rows
 from saccade.data.sources.sources import (
@@ -21,7 +20,7 @@ from saccade.data.sources.sources import (
     local_file,
     local_path,
 )
-from saccade.data.table import ImageTable
+from saccade.data.table import ImageTable, checked_classes
 from saccade.errors import DataError
 
 Extensions = str | Collection[str] | None
@@ -29,24 +28,23 @@ _SPLIT_NAMES = {"train", "val", "valid", "validation", "dev", "test"}
 
 
 class ImageDataset(ImageTable):
-    """A table with one row per image. It is a `pandas.DataFrame` in all that it does.
+    """A `pandas.DataFrame` with one row per image.
 
-    Slicing, sampling, concatenating, merging, copying and pickling give an `ImageDataset` again, with the
-    same classes. Joining datasets whose label numbers mean different classes is refused.
+    Slicing, sampling, concatenating, merging, copying and pickling return an `ImageDataset` with the same classes.
+    Concatenating datasets whose integer labels denote different classes raises an error.
 
     Parameters
     ----------
     data : pandas.DataFrame, dict of columns, list of dict, or list of images
         Images are paths (``str`` or ``Path``) or the bytes of image files. Paths become ``str``.
     classes : list of str, optional
-        The names of the classes. With integer labels, label ``i`` is the class ``classes[i]``. None: the
-        sorted labels where these are strings, else nothing.
+        Class names. An integer label ``i`` is the class ``classes[i]``. None: the sorted labels if these are
+        strings, else no names.
     image_column, label_column : str
-        The names of the two columns that matter. Others may be there and are kept.
+        Names of the two columns. Other columns are kept.
     root : str or Path, optional
-        What relative paths are relative to: a folder, or the path or address (``http://``, ``https://``,
-        ``file://``) of a zip or tar archive, which is fetched and unpacked once. None leaves paths as they
-        are.
+        Base of relative paths: a folder, or the path or address (``http://``, ``https://``, ``file://``) of a
+        zip or tar archive, which is downloaded and unpacked once. None leaves paths as they are.
     no_class : bool
         The images have no labels; a label column is dropped.
 
@@ -101,7 +99,7 @@ class ImageDataset(ImageTable):
     def from_folder(
         cls, root: str | Path, exts: Extensions = None, no_class: bool = False, sha256: str | None = None
     ) -> ImageDataset:
-        """Make a dataset of a folder with one sub-folder per class.
+        """Create a dataset from a folder with one sub-folder per class.
 
         Parameters
         ----------
@@ -152,7 +150,7 @@ class ImageDataset(ImageTable):
         if classes is None:
             return cls([image for images in by_class.values() for image in images], no_class=True)
         nums = [len(by_class.get(name, ())) for name in classes]
-        # Of type object, since pandas' string type cannot hold every file name.
+        # Of type object, since the string type of pandas does not support all file names.
         images = pd.Series([image for name in classes for image in by_class.get(name, ())], dtype=object)
         return cls({"image": images, "label": np.repeat(np.arange(len(classes)), nums)}, classes=classes)
 
@@ -167,7 +165,7 @@ class ImageDataset(ImageTable):
         no_class: bool = False,
         sha256: str | None = None,
     ) -> tuple[ImageDataset, ImageDataset, ImageDataset]:
-        """Make three datasets of a folder with one sub-folder per split, and in each one per class.
+        """Create three datasets from a folder with one sub-folder per split, and in each one per class.
 
         Parameters
         ----------
@@ -230,7 +228,7 @@ class ImageDataset(ImageTable):
         no_class: bool = False,
         sha256: str | None = None,
     ) -> ImageDataset:
-        r"""Make a dataset of a table of paths and labels.
+        r"""Create a dataset from a table of paths and labels.
 
         Parameters
         ----------
@@ -245,7 +243,7 @@ class ImageDataset(ImageTable):
         Raises
         ------
         DataError
-            If the file is not there, is no such table, or lacks a column.
+            If the file does not exist, is not such a table, or lacks a column.
 
         Examples
         --------
@@ -271,7 +269,7 @@ class ImageDataset(ImageTable):
         root: str | Path | None = None,
         no_class: bool = False,
     ) -> ImageDataset:
-        """Make a dataset whose labels follow from the images' names.
+        """Create a dataset whose labels are computed from the names of the images.
 
         Parameters
         ----------
@@ -279,10 +277,10 @@ class ImageDataset(ImageTable):
             The images; or a folder, an archive or an address of one, of which all images are taken; or a
             pattern such as ``"photos/*.jpg"``.
         fn : callable
-            Given each path, exactly as it is in `images` (a ``str`` if `images` is no list), returns its
+            Given each path, exactly as it is in `images` (a ``str`` if `images` is not a list), returns its
             label.
         root : str or Path, optional
-            What relative paths are relative to; see `ImageDataset`.
+            Base of relative paths; see `ImageDataset`.
         no_class : bool
             Do not call `fn`; the images get no labels.
 
@@ -310,12 +308,12 @@ class ImageDataset(ImageTable):
     def from_huggingface(
         cls, dataset: Any, image_column: str | None = None, label_column: str | None = None
     ) -> ImageDataset:
-        """Make a dataset of a ``datasets.Dataset`` from Hugging Face.
+        """Create a dataset from a ``datasets.Dataset`` of Hugging Face.
 
         Parameters
         ----------
         dataset : datasets.Dataset
-            One split. Anything that yields a mapping for each image will do; the package is not needed.
+            One split, or any iterable of one mapping per image; the package `datasets` is not required.
         image_column, label_column : str, optional
             The columns to take. None chooses the column of type ``Image`` and the one of type ``ClassLabel``,
             else by name. The columns of the result are called ``image`` and ``label``.
@@ -323,7 +321,7 @@ class ImageDataset(ImageTable):
         Returns
         -------
         ImageDataset
-            Images are paths where the dataset has only these, else bytes. `classes` are those of the
+            Images are paths if the dataset has only these, else bytes. `classes` are those of the
             ``ClassLabel``.
 
         Raises

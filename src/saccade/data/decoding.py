@@ -1,8 +1,8 @@
-"""One image, from whatever holds it, to upright 8-bit RGB.
+"""Decoding of one image to upright 8-bit RGB.
 
-Files, bytes, Pillow images and NumPy arrays all come out the same way, so that nothing behind this module
-has to know of palettes, 16-bit scans, transparency or EXIF orientation. What cannot be read raises
-`ImageReadError` with a short reason; Pillow's warnings never escape.
+Files, bytes, Pillow images and NumPy arrays give the same result: palettes, 16-bit scans, transparency and EXIF
+orientation are handled here. An unreadable image raises `ImageReadError` with a short reason; Pillow's warnings are
+suppressed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from saccade.errors import ImageReadError
 
 ImageSource: TypeAlias = Union[str, "os.PathLike[str]", bytes, Image.Image, "npt.NDArray[Any]"]
 
-_UPRIGHT = {  # EXIF orientation -> what turns the stored pixels upright
+_UPRIGHT = {  # operation that turns stored pixels upright, by EXIF orientation
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -38,19 +38,19 @@ _UPRIGHT = {  # EXIF orientation -> what turns the stored pixels upright
 }
 _SIDEWAYS = (5, 6, 7, 8)  # orientations that swap width and height
 
-# Pillow decodes these by starting an external program, which a data set must not be able to do.
+# Pillow starts an external program to decode these, which a data set must not be able to trigger.
 _FORMATS_NOT_READ = ("EPS",)
 
 
 @dataclass(frozen=True)
 class DecodedImage:
-    """An image in memory, and how large it is where it came from.
+    """An image in memory, and its size at full scale.
 
     Parameters
     ----------
     image
-        Upright, 8 bit, mode RGB, or L or RGBX where one channel or four were asked for; smaller than `full_size`
-        when it was decoded at a reduced scale.
+        Upright, 8 bit, mode RGB (L for one channel, RGBX for four); smaller than `full_size` if it was decoded at a
+        reduced scale.
     full_size
         Width and height in pixels of the upright image at full scale.
     """
@@ -68,7 +68,7 @@ def read_image(image: ImageSource, *, min_shorter_side: int | None = None) -> Im
         A path, the bytes of an image file, a Pillow image (left as it is), or an array of shape (H, W),
         (H, W, 1), (H, W, 3) or (H, W, 4): uint8, bool, uint16, or floats in [0, 1].
     min_shorter_side
-        When given, a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, which is several times faster, as
+        If given, a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, which is several times faster, as
         long as its shorter side keeps at least this many pixels. Other formats come at full size.
 
     Returns
@@ -79,16 +79,15 @@ def read_image(image: ImageSource, *, min_shorter_side: int | None = None) -> Im
     Raises
     ------
     ImageReadError
-        The image cannot be decoded, or only in part; the message is a short reason.
+        If the image is not completely decodable; the message is a short reason.
 
     Notes
     -----
-    The EXIF orientation is applied. Transparency is composited over white. Of an animation the first frame
-    counts. 16-bit samples are scaled, not clipped. Mode I (32-bit integers) is taken for 16 bit where it
-    fits, and is otherwise stretched from its smallest to its largest value. Mode F (floats) is taken as
-    [0, 1] or else as [0, 255] where it fits, and is otherwise stretched likewise; NaN and infinities become
-    black.
-    EPS files are refused, because reading one would start an external program.
+    The EXIF orientation is applied. Transparency is composited over white. The first frame of
+    an animation is used. 16-bit samples are scaled, not clipped. Mode I (32-bit integers) is read as 16 bit if
+    the values fit, and is otherwise stretched from its smallest to its largest value. Mode F (floats) is read as
+    [0, 1] or else as [0, 255] if the values fit, and is otherwise stretched likewise; NaN and infinities become
+    black. EPS files are refused, because reading one would start an external program.
 
     Examples
     --------
@@ -101,10 +100,10 @@ def read_image(image: ImageSource, *, min_shorter_side: int | None = None) -> Im
 
 
 def decode_image(image: ImageSource, *, min_shorter_side: int | None = None, channels: int = 3) -> DecodedImage:
-    """Read one image as `read_image` does, and keep the size that it has at full scale.
+    """Read one image as `read_image` does, and return its size at full scale as well.
 
-    `channels` may be 1 (grey) or 4 (red, green, blue, and alpha or whatever the fourth band is, which is then not
-    composited; 255 where there is none).
+    `channels` may be 1 (grey) or 4 (red, green, blue, and alpha or another fourth band, which is not composited;
+    255 if there is none).
     """
     with _reasons_for_errors(), quiet_pillow():
         if isinstance(image, np.ndarray):
@@ -124,14 +123,14 @@ def decode_image(image: ImageSource, *, min_shorter_side: int | None = None, cha
 
 
 def image_size(image: ImageSource) -> tuple[int, int]:
-    """Return the width and height in pixels of the upright image, from its header where the format allows.
+    """Return the width and height in pixels of the upright image, from its header if the format allows.
 
     (A PNG may state its orientation behind the pixels, so one without EXIF data in front of them is decoded.)
 
     Raises
     ------
     ImageReadError
-        It is no image. An image whose pixels are broken may pass: only `read_image` can tell.
+        If it is not an image. Broken pixels are only detected by `read_image`.
 
     Examples
     --------
@@ -144,7 +143,7 @@ def image_size(image: ImageSource) -> tuple[int, int]:
             return _image_of_array(image).size
         with _opened(image) as opened:
             if opened.format == "TIFF" and opened is not image:
-                # Pillow's size before loading is upright in some versions only; the tags are what they are.
+                # The size before loading is upright in some versions of Pillow only, so read the tags.
                 tags = opened.tag_v2  # type: ignore[attr-defined]
                 width, height = tags[256], tags[257]
                 return _turned((width, height), tags.get(ExifTags.Base.Orientation, 1))
@@ -152,10 +151,10 @@ def image_size(image: ImageSource) -> tuple[int, int]:
 
 
 class _PillowWarnings:
-    """Holds Pillow's warnings back from when the first thread starts to decode until the last has finished.
+    """Suppress Pillow's warnings while any thread decodes.
 
-    `warnings.catch_warnings` in each thread would not do: it saves and restores one list of filters that all
-    threads share, so that one thread puts back what another still needs.
+    All threads share the list of filters that `warnings.catch_warnings` saves and restores, so the first thread that
+    starts saves it, and the last that finishes restores it.
     """
 
     def __init__(self) -> None:
@@ -188,10 +187,7 @@ def _ignore_pillow_warnings() -> None:
 
 @contextmanager
 def quiet_pillow() -> Iterator[None]:
-    """Keep Pillow's warnings (odd EXIF data, large images, palettes) from escaping.
-
-    Safe in threads, and may be nested.
-    """
+    """Suppress Pillow's warnings (invalid EXIF data, large images, palettes); thread-safe, and may be nested."""
     if getattr(sys.flags, "context_aware_warnings", False):  # from Python 3.14 on: each thread has filters
         with warnings.catch_warnings():
             _ignore_pillow_warnings()
@@ -216,7 +212,7 @@ def _reasons_for_errors() -> Iterator[None]:
 
 
 def _reason(error: Exception) -> str:
-    """Say in a few words why an image cannot be read."""
+    """Return in a few words why an image is unreadable."""
     text = str(error)
     if isinstance(error, FileNotFoundError):
         return "no such file"
@@ -262,7 +258,7 @@ def _opened(image: object) -> Iterator[Image.Image]:
 def _orientation(image: Image.Image) -> int:
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # broken metadata is no reason to lose the image
+    except Exception:  # broken metadata does not make an image unreadable
         return 1
     return orientation if orientation in _UPRIGHT else 1
 
@@ -272,7 +268,7 @@ def _turned(size: tuple[int, int], orientation: int) -> tuple[int, int]:
 
 
 def _without_metadata(rgb: Image.Image, of: Image.Image, orientation: int) -> Image.Image:
-    """Turn `rgb` upright; the result is a new image, and reading it again does not turn it again."""
+    """Return a new upright image without metadata, so that it is not turned again when it is read again."""
     if orientation in _UPRIGHT:
         rgb = rgb.transpose(_UPRIGHT[orientation])
     elif rgb is of:

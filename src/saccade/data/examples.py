@@ -1,4 +1,4 @@
-"""The forms in which people hand images to a predictor, brought into one."""
+"""Images and labels from all accepted types of input."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from saccade.data.dataset import ImageDataset
 from saccade.errors import DataError, near_names
 
 ImageLike = str | Path | bytes | Image.Image | np.ndarray
-"""One image: a path, the bytes of a file, or a picture in memory."""
+"""One image: a path, the bytes of a file, a Pillow image or an array."""
 
 
 @dataclass(frozen=True)
 class Examples:
-    """Images in order, with the index that results are to carry.
+    """Images in order, with the index of the results.
 
     Attributes
     ----------
     images : list
-        Paths, bytes or pictures.
+        Paths, bytes, Pillow images or arrays.
     index : pandas.Index
-        One entry an image.
-    labels : pandas.Series or None
-        The labels, when there are any; several columns of 0 and 1 are a DataFrame.
+        One entry per image.
+    labels : pandas.Series, DataFrame or None
+        The labels, if given; several columns of 0 and 1 are a DataFrame.
     class_names : list of str or None
-        Names behind integer labels, when the data set knows them.
+        Names of integer labels, if the data set has them.
     weights : pandas.Series or None
-        How much each image counts in training.
+        Weight of each image in training.
     """
 
     images: list[ImageLike]
@@ -47,19 +47,19 @@ class Examples:
 
 
 def read_examples(data: Any, label: str | list[str] | None = None) -> Examples:
-    """Return the images, and the labels where there are any, of whatever was handed over.
+    """Return the images, and the labels if there are any.
 
     Parameters
     ----------
     data : path, bytes, picture, sequence of these, Series, DataFrame or ImageDataset
         One image or many.
     label : str, list of str or None
-        The label column's name in a plain DataFrame; several, where labels are columns of 0 and 1.
+        Name of the label column of a plain DataFrame; several names if labels are columns of 0 and 1.
 
     Raises
     ------
     DataError
-        When no column holds images.
+        If there is no column of images, or the input is of another type.
     """
     if isinstance(data, pd.DataFrame):
         return _from_frame(data, label)
@@ -70,27 +70,27 @@ def read_examples(data: Any, label: str | list[str] | None = None) -> Examples:
     if isinstance(data, Sequence | np.ndarray | pd.Index):
         return Examples(list(data), pd.RangeIndex(len(data)))
     raise DataError(
-        f"cannot take images from {type(data).__name__}; expected a path, a list of paths, a DataFrame with a "
+        f"cannot read images from {type(data).__name__}; expected a path, a list of paths, a DataFrame with a "
         "column of paths, or an ImageDataset"
     )
 
 
 def read_labelled_examples(data: Any, label: str | list[str], weight: str | None = None) -> Examples:
-    """Return images and labels, and the column `weight`, where it is given, as their weights.
+    """Return images and labels, and the column `weight` as their weights if it is given.
 
     Raises
     ------
     DataError
-        When there is no label or weight column, or no image at all.
+        If there is no label or weight column, or there are no images.
     """
     if not isinstance(data, pd.DataFrame):
         given = repr(str(data)) if isinstance(data, str | Path) else type(data).__name__
         raise DataError(
-            f"labelled images are wanted as an ImageDataset or a DataFrame, and this is {given}; make a data set of a "
-            "folder by ImageDataset.from_folder(…), or by from_folders(…) where it holds train/ and test/"
+            f"labelled images must be an ImageDataset or a DataFrame, not {given}; read a folder with "
+            "ImageDataset.from_folder(…), or with from_folders(…) if it contains train/ and test/"
         )
     if not len(data):
-        raise DataError("the data set holds no images")
+        raise DataError("the data set contains no images")
     examples = read_examples(data, label)
     if examples.labels is None:
         lacking = next(name for name in ([label] if isinstance(label, str) else label) if name not in data.columns)
@@ -105,12 +105,12 @@ def read_labelled_examples(data: Any, label: str | list[str], weight: str | None
 def _no_column(role: str, name: str, frame: pd.DataFrame) -> DataError:
     columns = [str(column) for column in frame.columns]
     near = near_names(str(name), columns)
-    advice = f"did you mean {role}={near[0]!r}?" if near else f"name it by ImagePredictor({role}=…)"
+    advice = f"did you mean {role}={near[0]!r}?" if near else f"name it with ImagePredictor({role}=…)"
     return DataError(f"there is no {role} column {name!r}; the columns are {columns}; {advice}")
 
 
 def _is_many(array: np.ndarray) -> bool:
-    """Tell an array of paths, or of pictures of shape (num, height, width, channels), from one picture."""
+    """Return whether an array holds paths, or images of shape (num, height, width, channels), not one image."""
     return array.dtype == object or array.dtype.kind in "US" or array.ndim == 4
 
 
@@ -129,7 +129,7 @@ def _from_frame(frame: pd.DataFrame, label: str | list[str] | None) -> Examples:
 
 
 def _image_column(frame: pd.DataFrame, label_columns: list[str]) -> str:
-    """Return the column of images: the one a data set names, `image`, or the only one whose values can be images."""
+    """Return the column of images: that of a data set, `image`, or the only one whose values may be images."""
     declared = frame.image_column if isinstance(frame, ImageDataset) else "image"
     if declared in frame.columns:
         return declared
@@ -140,7 +140,7 @@ def _image_column(frame: pd.DataFrame, label_columns: list[str]) -> str:
     ]
     if len(candidates) == 1:
         return str(candidates[0])
-    some = f", of which {candidates} could hold images" if candidates else ""
+    some = f", of which {candidates} may contain images" if candidates else ""
     raise DataError(
         f"there is no column {declared!r} of images; the columns are {list(map(str, frame.columns))}{some}. "
         "Rename the column of image paths to 'image'"

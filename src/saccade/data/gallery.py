@@ -1,4 +1,4 @@
-"""Pictures of pictures: a grid of images with a title over each."""
+"""A grid of images with titles."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ _FAINT_COLOR = "#888888"
 
 
 class Gallery(Figure):
-    """A matplotlib figure that notebooks show without pyplot's being loaded."""
+    """A matplotlib figure that notebooks show without pyplot."""
 
     def _repr_png_(self) -> bytes:
-        """Return the picture as a PNG file, which is what notebooks ask for."""
+        """Return the figure as a PNG file, for notebooks."""
         file = io.BytesIO()
         self.savefig(file, format="png")
         return file.getvalue()
@@ -48,27 +48,24 @@ def draw_gallery(
     fontsize: float = 20,
     title_colors: Sequence[str] | None = None,
 ) -> Gallery:
-    """Draw images in a grid, each whole and undistorted on a tile of its own.
-
-    No global state of matplotlib is touched: the figure belongs to the caller alone.
+    """Draw images in a grid, each whole and undistorted on its own tile, without global state of matplotlib.
 
     Parameters
     ----------
     images
-        Paths, bytes, Pillow images or arrays. One that cannot be read becomes a tile that says why; None leaves its
+        Paths, bytes, Pillow images or arrays. The tile of an unreadable image shows the reason; None leaves its
         place empty.
     titles
-        A title for each image; None for no titles. A line break begins another line. They are set smaller, and at last
-        cut, to fit their tiles.
+        A title for each image; None for no titles. Titles may have several lines. If they do not fit, they are set
+        smaller, and finally cut.
     ncol
-        Number of columns, at least 1. Fewer images than that make a narrower picture.
+        Number of columns, at least 1.
     resize
         Side of a tile in pixels, at least 16.
     fontsize
         Size of the titles in points, if they fit.
     title_colors
-        A colour for each title, as matplotlib names them; None for dark grey. Useful to tell right from wrong
-        predictions.
+        A colour of matplotlib for each title; None for dark grey.
 
     Returns
     -------
@@ -115,18 +112,17 @@ def draw_gallery(
 
 
 def _draw_tile(axes: Axes, image: ImageSource, side: int) -> None:
-    """Draw an image, or why it cannot be read."""
+    """Draw an image, or the reason why it is unreadable."""
     try:
         tile = _tile(read_image(image, min_shorter_side=side), side)
     except ImageReadError as error:
         tile = Image.new("RGB", (side, side), _TILE_COLOR)
         _write_reason(axes, str(error), side)
-    # One pixel of the tile is one pixel of the picture, so nothing is to be interpolated.
+    # One pixel of the tile is one pixel of the figure, so there is nothing to interpolate.
     axes.imshow(np.asarray(tile), interpolation="nearest")
 
 
 def _write_title(axes: Axes, title: str, fontsize: float, color: str, side: int) -> None:
-    """Write a title over a tile; the last of its lines is next to the tile."""
     axes.text(
         0.5,
         1 + _ABOVE_TILE * fontsize * _PIXELS_PER_INCH / _POINTS_PER_INCH / side,
@@ -136,12 +132,12 @@ def _write_title(axes: Axes, title: str, fontsize: float, color: str, side: int)
         va="bottom",
         fontsize=fontsize,
         color=color,
-        parse_math=False,  # a name with dollar signs is no formula
+        parse_math=False,  # a name with dollar signs is not a formula
     )
 
 
 def letters_of_line(resize: int, fontsize: float = _SMALLEST_FONT) -> int:
-    """Return how many letters of a title fit over a tile of `resize` pixels; by default, in the smallest font.
+    """Return how many letters of a title fit over a tile of `resize` pixels, by default in the smallest font.
 
     Examples
     --------
@@ -170,7 +166,7 @@ def _check_arguments(
 
 
 def _fitting(titles: Sequence[str] | None, fontsize: float, resize: int) -> tuple[float, list[str]]:
-    """Return a font size at which all titles fit their tiles, and the titles, cut where there is none."""
+    """Return a font size at which all titles fit their tiles, and the titles, cut if there is none."""
     if not titles:
         return fontsize, []
     lines_of = [[" ".join(line.split()) for line in title.splitlines()] for title in titles]
@@ -187,7 +183,7 @@ def _cut(line: str, num_letters: int) -> str:
 
 def _tile(image: Image.Image, side: int) -> Image.Image:
     """Put the whole image in the middle of a square."""
-    # Tiny images stay crisp: their pixels are what there is to be seen.
+    # Tiny images keep sharp pixels.
     tiny = max(image.size) * 3 <= side
     method = Image.Resampling.NEAREST if tiny else Image.Resampling.LANCZOS
     scale = side / max(image.size)
@@ -198,7 +194,6 @@ def _tile(image: Image.Image, side: int) -> Image.Image:
 
 
 def _write_reason(axes: Axes, reason: str, side: int) -> None:
-    """Say on a tile why its image cannot be shown."""
     fontsize = max(6.0, side / 20)
     num_letters = max(10, int(side * _POINTS_PER_INCH / _PIXELS_PER_INCH / (_LETTER_WIDTH * fontsize)))
     text = "\n".join(["unreadable:", *textwrap.wrap(reason, num_letters, max_lines=5, placeholder=" …")])

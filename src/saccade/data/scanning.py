@@ -1,7 +1,6 @@
-"""Going over many images once, in threads: the size and digest of each, or why it cannot be read.
+"""Size and digest of many images, decoded once each in threads.
 
-Pillow lets go of the interpreter while it decodes, so threads use all cores and nothing has to be copied
-between processes.
+Pillow releases the GIL while it decodes, so threads use all cores without copies between processes.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ _NUM_DIGEST_BYTES = 16
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """What is kept of one image that was read.
+    """Size and digest of a decoded image.
 
     Parameters
     ----------
@@ -51,35 +50,35 @@ class ImageFacts:
 
     @classmethod
     def of(cls, pixels: npt.NDArray[np.uint8], full_size: tuple[int, int]) -> ImageFacts:
-        """Gather the facts of an image from its decoded (H, W, 3) pixels and its full width and height."""
+        """Compute them from the decoded pixels (H, W, 3), and the full width and height."""
         width, height = full_size
-        digest = hashlib.sha256(f"{width}x{height} ".encode())  # processors have instructions for it
+        digest = hashlib.sha256(f"{width}x{height} ".encode())  # fast: processors have instructions for it
         digest.update(np.ascontiguousarray(pixels).data)
         first = pixels[0, 0]
-        # The first row alone tells most images from constant ones.
+        # The first row alone rules out most images.
         is_constant = bool((pixels[0] == first).all() and (pixels == first).all())
         return cls(digest.hexdigest()[: 2 * _NUM_DIGEST_BYTES], width, height, is_constant)
 
 
 @dataclass(frozen=True, eq=False)
 class Scan:
-    """What is known of a sequence of images after each was decoded once.
+    """Sizes and digests of images that were decoded once.
 
     Parameters
     ----------
     digests
-        One `ImageFacts.digest` per image; empty for an image that was not read.
+        One `ImageFacts.digest` per image; empty if it was not read.
     sizes
-        (N, 2) int32: width and height in pixels at full scale, upright; 0 where not read.
+        (N, 2) int32: width and height in pixels at full scale, upright; 0 if not read.
     is_constant
         (N,) bool: whether the image has one colour only.
     errors
-        Position -> why that image cannot be read.
+        Reason why an image is unreadable, by position.
     skipped
         Positions that the order or a deadline left out, ascending.
     min_shorter_side
-        To which size large JPEGs were decoded (None: full). Digests of such JPEGs can be compared only
-        between scans that have this in common, and only with those of other JPEGs.
+        Size to which large JPEGs were decoded (None: full). Digests of such JPEGs are comparable only between
+        scans with the same value, and only with those of other JPEGs.
     """
 
     digests: list[str]
@@ -122,7 +121,7 @@ class ScanRecorder:
         self._errors: dict[int, str] = {}
 
     def record(self, position: int, outcome: ImageFacts | ImageReadError) -> None:
-        """Keep the facts of the image at `position`, or why it has none."""
+        """Store the facts of the image at `position`, or the error."""
         if isinstance(outcome, ImageReadError):
             self._errors[position] = str(outcome)
             return
@@ -131,7 +130,7 @@ class ScanRecorder:
         self._is_constant[position] = outcome.is_constant
 
     def is_recorded(self, position: int) -> bool:
-        """Tell whether that image has been recorded."""
+        """Return whether that image has been recorded."""
         return bool(self._digests[position]) or position in self._errors
 
     def finish(self) -> Scan:
@@ -157,14 +156,12 @@ def scan_images(
     on_progress: Progress | None = None,
     recorder: ScanRecorder | None = None,
 ) -> Scan:
-    """Decode every image once and keep what the data checks need.
-
-    (`ImageStore.build` gathers the same while it decodes: use `ImageStore.scan` where there is a store.)
+    """Decode every image once and return what the data checks need; a store has the same as `ImageStore.scan`.
 
     Parameters
     ----------
     images
-        Paths, bytes, Pillow images or arrays, as `read_image` takes them.
+        Paths, bytes, Pillow images or arrays, see `read_image`.
     min_shorter_side
         Decode large JPEGs at a reduced scale down to this shorter side: faster, but see `Scan`.
     channels
@@ -172,13 +169,13 @@ def scan_images(
     num_threads
         Defaults to the number of usable cores.
     deadline
-        Tells the seconds left; once it is 0 or less the rest is skipped.
+        Returns the seconds left; once it is 0 or less the rest is skipped.
     order
-        Which images to decode, and in which order; None is all of them.
+        Positions of the images to decode, in this order; None is all of them.
     on_progress
-        Called with the number of images done and of those to do.
+        Called with the number of images done and the total.
     recorder
-        What is known already of some of the images; they are not decoded again.
+        Facts of images that were scanned before; these are not decoded again.
 
     Examples
     --------
@@ -198,13 +195,13 @@ def scan_images(
 
     recorder = recorder or ScanRecorder(len(images), min_shorter_side)
     known = recorder.is_recorded
-    wanted = range(len(images)) if order is None else list(order)
-    open_positions = [position for position in wanted if not known(position)]
+    chosen = range(len(images)) if order is None else list(order)
+    open_positions = [position for position in chosen if not known(position)]
     with closing(map_in_threads(facts_at, open_positions, num_threads, deadline)) as outcomes:
-        for num_done, (position, outcome) in enumerate(outcomes, start=1 + len(wanted) - len(open_positions)):
+        for num_done, (position, outcome) in enumerate(outcomes, start=1 + len(chosen) - len(open_positions)):
             recorder.record(position, outcome)
             if on_progress is not None:
-                on_progress(num_done, len(wanted))
+                on_progress(num_done, len(chosen))
     return recorder.finish()
 
 
@@ -217,7 +214,7 @@ def map_in_threads(
     """Yield ``(position, work(position))`` in order, computed by threads, until the deadline.
 
     At most twice as many results as threads wait in memory, however slowly they are consumed. Close the
-    generator (``contextlib.closing``) if it may be left early.
+    generator (``contextlib.closing``) if it may not be exhausted.
     """
     num_threads = num_threads or num_usable_cores()
     waiting: deque[tuple[int, Future[T]]] = deque()
@@ -231,7 +228,7 @@ def map_in_threads(
                     yield oldest, future.result()
                 waiting.append((position, pool.submit(work, position)))
             else:
-                deadline = None  # everything was handed out: let it finish
+                deadline = None  # all work was submitted: let it finish
             for position, future in waiting:
                 if deadline is None or not future.cancel():
                     yield position, future.result()

@@ -71,7 +71,7 @@ def split_holdout(
     if not in_val.any():
         raise DataError(
             f"None of the {len(labels)} images can be held out for validation: that takes a class with two "
-            "different images. Add images, or give the validation data yourself."
+            "different images. Add images, or pass validation data (tuning_data)."
         )
     return np.flatnonzero(~in_val), np.flatnonzero(in_val)
 
@@ -153,7 +153,7 @@ def split_folds(
     rng: np.random.Generator,
     groups: Groups = None,
 ) -> npt.NDArray[np.int64]:
-    """Deal images into folds of equal size, stratified: the numbers of a class differ by one at most.
+    """Split images into stratified folds of equal size: the numbers of a class differ by at most one.
 
     Parameters
     ----------
@@ -181,7 +181,7 @@ def split_folds(
 
 
 def interleave(strata: npt.NDArray[Any], rng: np.random.Generator) -> Positions:
-    """Return a random order of images in which every beginning has all strata in equal numbers, as far as they last.
+    """Return a random order of images of which each beginning has equal numbers of all strata, while they last.
 
     Examples
     --------
@@ -196,7 +196,7 @@ def interleave(strata: npt.NDArray[Any], rng: np.random.Generator) -> Positions:
 
 
 def _codes(strata: Sequence[Any] | npt.NDArray[Any] | pd.Series[Any]) -> npt.NDArray[np.int64]:
-    """Return strata as numbers from 0 on."""
+    """Return strata as numbers from 0."""
     if isinstance(strata, np.ndarray) and strata.dtype.kind in "iu":
         return np.unique(strata, return_inverse=True)[1]
     codes, _ = pd.factorize(pd.Series(list(strata), dtype=object), use_na_sentinel=False)

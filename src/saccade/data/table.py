@@ -1,4 +1,4 @@
-"""A pandas table of images that keeps its class names through all that pandas does to it, and its views."""
+"""A pandas table of images that keeps its class names through pandas operations, and views of it."""
 
 from __future__ import annotations
 
@@ -8,24 +8,21 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import pandas as pd
 
-from saccade.data.labels import are_numbers_of_classes, are_values, common_classes
 from saccade.data.splitting import split_parts
 from saccade.errors import DataError
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from saccade.data.findings import CheckReport
+    from saccade.data.checks import CheckReport
     from saccade.data.gallery import Gallery
     from saccade.data.torch_dataset import TorchImages
 
 
 class ImageTable(pd.DataFrame):
-    """The base of `ImageDataset`: its metadata, and how these pass from table to table.
+    """Base of `ImageDataset`: metadata that pandas operations pass on, by pandas' documented way of subclassing.
 
-    pandas makes new tables of old ones by the four members below. They are its published way of subclassing;
-    see "Extending pandas" in its documentation. A result has the metadata of the (first) table that it was
-    made of.
+    A result has the metadata of the first table that it was made of.
     """
 
     classes: list[str] | None = None
@@ -43,22 +40,22 @@ class ImageTable(pd.DataFrame):
 
     @classmethod
     def _of_pandas(cls, *args: Any, **kwargs: Any) -> ImageTable:
-        """Make a table of what `pandas.DataFrame` takes, without looking at its columns."""
+        """Create a table from arguments of `pandas.DataFrame`, without checks of its columns."""
         table: ImageTable = cls.__new__(cls)
         table._fill(*args, **kwargs)
         return table
 
     def _fill(self, *args: Any, **kwargs: Any) -> None:
-        """Initialise the way pandas does, past a subclass's own constructor."""
+        """Call the constructor of pandas instead of a subclass's."""
         init: Callable[..., None] = pd.DataFrame.__init__
         init(self, *args, **kwargs)
 
     def __finalize__(self, other: Any, method: str | None = None, **kwargs: Any) -> ImageTable:
-        """Take over the metadata of what this table was made of; pandas calls it."""
+        """Copy the metadata of the tables that this one was made of; called by pandas."""
         super().__finalize__(other, method=method, **kwargs)  # type: ignore[misc]  # absent from pandas-stubs
         if method == "concat":
             parts = list(other.objs)
-        else:  # a merge has two tables, everything else is made of one
+        else:  # a merge has two tables, all other operations have one
             parts = [getattr(other, "left", other), getattr(other, "right", None)]
         tables = [part for part in parts if isinstance(part, ImageTable)]
         if tables:
@@ -68,7 +65,7 @@ class ImageTable(pd.DataFrame):
         return self
 
     def label_names(self) -> pd.Series[Any]:
-        """Return the label of each image by its name: from `classes` where labels are numbers, else itself.
+        """Return the label of each image as text: its name in `classes` if labels are numbers, else itself.
 
         Raises
         ------
@@ -96,21 +93,20 @@ class ImageTable(pd.DataFrame):
         Parameters
         ----------
         test_size, val_size : float
-            Shares of all images, from 0 on and together less than 1.
+            Fractions of all images, 0 or more, together less than 1.
         random_state : int or numpy.random.Generator, optional
-            The seed; None for another split each time.
+            Seed; None for another split each time.
 
         Returns
         -------
         train, val, test : ImageDataset
             Rows keep their index and their order. In each class the numbers are exact up to rounding, and at
-            least one image stays in `train`. Labels that are no classes (fractional numbers), or none, are
-            not stratified.
+            least one image stays in `train`. Fractional numbers and missing labels are not stratified.
 
         Raises
         ------
         DataError
-            If the sizes cannot be.
+            If the sizes are negative, or not less than 1 together.
 
         Examples
         --------
@@ -122,26 +118,26 @@ class ImageTable(pd.DataFrame):
         """
         if not (test_size >= 0 and val_size >= 0 and test_size + val_size < 1):  # NaN is none of these
             raise DataError(
-                f"test_size={test_size} and val_size={val_size} cannot be; expected shares of all images, "
-                "from 0 on and together less than 1, such as 0.1."
+                f"test_size={test_size} and val_size={val_size} were given; expected fractions of all images, "
+                "0 or more and together less than 1, such as 0.1."
             )
         groups = np.zeros(len(self), dtype=int)
         if self.label_column in self.columns and not are_values(self[self.label_column]):
             labels = self[self.label_column]
             is_listed = labels.map(lambda label: isinstance(label, list | tuple | set | np.ndarray)).any()
-            # Several labels an image: images with the same ones are alike.
+            # Images with the same set of labels are a class.
             groups = pd.factorize(labels.map(lambda label: str(sorted(label))) if is_listed else labels)[0]
         parts = split_parts(groups, [val_size, test_size], np.random.default_rng(random_state))
         train, val, test = (self[parts == part] for part in range(3))
         return train, val, test
 
     def check(self) -> CheckReport:
-        """Look for what is wrong with the images: unreadable, duplicate, odd ones, labels at odds, tiny classes.
+        """Check for unreadable, duplicate and suspicious images, conflicting labels and tiny classes.
 
         Returns
         -------
         CheckReport
-            Findings with a code (IMG001 …), the files, and what to do; `to_frame` gives a table, `render` one for the
+            Findings with a code (IMG001 …), the files, and advice; `to_frame` returns a table, `render` one for the
             terminal.
         """
         from saccade.data.checks import CheckedPart, check_dataset
@@ -168,23 +164,23 @@ class ImageTable(pd.DataFrame):
         indices : list of int, optional
             Positions of the rows to show; None for `nsample` of them.
         nsample : int
-            How many at most, where `indices` is None.
+            Maximum number of images if `indices` is None.
         ncol : int
             Number of columns.
         shuffle : bool
-            Draw the sample at random, rather than take the first rows.
+            Whether to draw the sample at random instead of the first rows.
         resize : int
             Side of each tile in pixels.
         fontsize : float
             Size of the labels in points, if they fit.
         random_state : int or numpy.random.Generator, optional
-            The seed of the sample; None for another one each time.
+            Seed of the sample; None for another one each time.
 
         Returns
         -------
         Gallery
-            A `matplotlib.figure.Figure`: shown by notebooks, written by ``savefig``. An image that cannot be
-            read is a tile that says why.
+            A `matplotlib.figure.Figure`: shown by notebooks, written by ``savefig``. The tile of an unreadable
+            image shows the reason.
 
         Raises
         ------
@@ -256,3 +252,94 @@ class ImageTable(pd.DataFrame):
                 raise DataError(f"The label {labels[codes.isna()].iloc[0]!r} is not among the classes {self.classes}.")
             labels = codes.astype(int)
         return TorchImages(images, labels.tolist(), transform)
+
+
+def are_numbers_of_classes(labels: pd.Series[Any], classes: Sequence[str] | None) -> bool:
+    """Return whether labels are integers, so that label ``i`` is the class ``classes[i]``.
+
+    Examples
+    --------
+    >>> are_numbers_of_classes(pd.Series([1, 0]), ["cat", "dog"])
+    True
+    >>> are_numbers_of_classes(pd.Series(["dog", "cat"]), ["cat", "dog"])
+    False
+    """
+    return classes is not None and bool(pd.api.types.is_integer_dtype(labels))
+
+
+def are_values(labels: pd.Series[Any]) -> bool:
+    """Return whether labels are fractional numbers (regression) rather than classes.
+
+    Examples
+    --------
+    >>> are_values(pd.Series([0.5, 1.25])), are_values(pd.Series([1.0, 2.0])), are_values(pd.Series([1, 2]))
+    (True, False, False)
+    """
+    return bool(pd.api.types.is_float_dtype(labels)) and bool((labels.dropna() % 1 != 0).any())
+
+
+def checked_classes(classes: Sequence[str] | None, labels: pd.Series[Any]) -> list[str] | None:
+    """Return the class names: the given ones, or the distinct labels if these are strings.
+
+    Raises
+    ------
+    DataError
+        If names are repeated, or a label is not among them.
+
+    Examples
+    --------
+    >>> checked_classes(None, pd.Series(["dog", "cat", "dog"]))
+    ['cat', 'dog']
+    """
+    known = labels.dropna()
+    are_strings = bool(known.map(lambda label: isinstance(label, str)).all())
+    if classes is None:
+        return sorted(set(known)) if are_strings and len(known) else None
+    names = _distinct(classes)
+    if are_strings:
+        for label in known.unique():
+            if label not in names:
+                raise DataError(f"The label {label!r} is not among the classes {names}.")
+    elif are_numbers_of_classes(known, names) and len(known) and not 0 <= known.min() <= known.max() < len(names):
+        raise DataError(
+            f"Labels range from {known.min()} to {known.max()}, but there are {len(names)} classes: "
+            f"expected labels from 0 to {len(names) - 1}."
+        )
+    return names
+
+
+def _distinct(classes: Sequence[str]) -> list[str]:
+    if isinstance(classes, str):
+        raise DataError(f"classes is the string {classes!r}; expected a list of names.")
+    names = [str(name) for name in classes]
+    twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
+    if twice:
+        raise DataError(f"Classes are named twice: {', '.join(map(repr, twice))}. Expected distinct names.")
+    return names
+
+
+def common_classes(datasets: Sequence[ImageTable]) -> list[str] | None:
+    """Return the classes of concatenated datasets: the same for all, or all names if labels are names.
+
+    Raises
+    ------
+    DataError
+        If the same number is a different class in two datasets.
+    """
+    labelled = [part for part in datasets if part.classes is not None and len(part) and part.label_column in part]
+    if not labelled:
+        return next((list(part.classes) for part in datasets if part.classes is not None), None)
+    first = labelled[0].classes
+    are_numbers = {are_numbers_of_classes(part[part.label_column], part.classes) for part in labelled}
+    if len(are_numbers) > 1 or (True in are_numbers and any(part.classes != first for part in labelled)):
+        different = next((part.classes for part in labelled if part.classes != first), first)
+        raise DataError(
+            f"These datasets number their classes differently ({first} and {different}), so their labels "
+            "cannot be put into one column. Convert the numbers to names first: "
+            "dataset.assign(label=dataset.label_names())."
+        )
+    return (
+        list(first or ())
+        if are_numbers == {True}
+        else sorted({name for part in labelled for name in part.classes or ()})
+    )

@@ -1,4 +1,4 @@
-"""Images and labels as a torch dataset, for those who train their own way."""
+"""Images and labels as a torch dataset."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from saccade.data.decoding import read_image
 
 
 class TorchImages(Dataset[Any]):
-    """Yields one image and its label at a time; decodes each time. It can be pickled if `transform` can.
+    """A map-style dataset that decodes an image each time it is read. It can be pickled if `transform` can.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ class TorchImages(Dataset[Any]):
         return len(self.images)
 
     def __getitem__(self, index: int) -> Any:
-        """Return (image, label), or the image alone where there are no labels."""
+        """Return (image, label), or the image alone if there are no labels."""
         image = read_image(self.images[index])
         x = _as_tensor(image) if self.transform is None else self.transform(image)
         return x if self.labels is None else (x, self.labels[index])

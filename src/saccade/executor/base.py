@@ -1,4 +1,4 @@
-"""The seam between a study and the workers that run its jobs."""
+"""The interface between a study and the workers that run its jobs."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ class Executor(ABC):
 
 
 class InlineExecutor(Executor):
-    """Runs jobs in the calling thread, one after the other: nothing to start, nothing to send.
+    """Runs jobs in the calling thread, one at a time, without worker processes.
 
     A job that hangs cannot be ended from outside, so a deadline is only checked when the job reports. A crash of the
     trained function ends the process.

@@ -1,4 +1,4 @@
-"""Jobs in worker processes: a crash there costs one job, not the run."""
+"""Jobs in worker processes: a crash of a worker costs one job, not the run."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ class ProcessExecutor(Executor):
     """Warm worker processes that import their libraries once and run many jobs.
 
     Each is a fresh interpreter on every platform: the user's main script is not imported again, so scripts need
-    no ``if __name__ == "__main__"``. All are started when the object is made, so that they import while the caller
-    still prepares. A worker that dies fails its job and is replaced when its slot is needed; the others continue.
-    The workers end with the executor, and with the process that made it, however that ends.
+    no ``if __name__ == "__main__"``. The constructor starts all of them, so that they import while the caller
+    prepares. A worker that dies fails its job and is replaced when its slot is needed; the others continue.
+    The workers end with the executor, and with the process that created it, even if that is killed.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ class ProcessExecutor(Executor):
         What is trained; may be set later, before the first job. It is pickled once, by cloudpickle, and sent to each
         worker once.
     preload : sequence of str
-        Modules that the workers import at once. If that fails, every job fails with that reason.
+        Modules that the workers import at their start. If an import fails, every job fails with that error.
     workers : sequence of WorkerSlot
         A slot for each worker, as `plan_workers` returns; no more than there will be jobs. By default one worker with
         default resources.
@@ -131,7 +131,7 @@ class ProcessExecutor(Executor):
             worker.trainable = self.trainable
 
     def run(self, handle: Handler, timeout_s: float = math.inf) -> None:
-        """Pass on the workers' messages, one after the other, until no job is left or until the timeout."""
+        """Pass the workers' messages to the handler, until no job is left or until the timeout."""
         end_s = time.monotonic() + timeout_s
         with self._closing_on_error():  # of the handler, or Ctrl-C; the workers are in the middle of their jobs
             while self._cancelled or self.num_free < self.num_workers:
@@ -157,7 +157,7 @@ class ProcessExecutor(Executor):
         return False
 
     def close(self) -> None:
-        """End the workers at once; their jobs are forgotten."""
+        """Kill the workers; their jobs send no further events."""
         workers = [worker for worker in self._workers if worker is not None]
         for worker in workers:
             worker.kill()
@@ -190,7 +190,7 @@ class ProcessExecutor(Executor):
         return [place for place, worker in enumerate(self._workers) if worker is None or worker.job is None]
 
     def _coldness(self, place: int) -> int:
-        """Rank a slot by what a job would wait for there: nothing, the rest of a start, a whole start."""
+        """Return 0 for a worker that is ready, 1 for one that is starting, 2 for none."""
         worker = self._workers[place]
         if worker is None or not worker.is_alive:
             return 2
@@ -220,7 +220,6 @@ class WorkerProcess:
     """The parent's side of one worker: its process, and pickles to and from it through its standard input and output.
 
     One thread reads its messages, another one waits for its exit, which becomes the last message in the same queue.
-    So nobody polls workers, and the death of one does not affect the others.
 
     Parameters
     ----------
@@ -229,7 +228,7 @@ class WorkerProcess:
     slot : WorkerSlot
         Its part of the machine.
     messages : queue.SimpleQueue
-        Receives its events, and in the end a `WorkerDiedError`, each together with this object.
+        Receives its events, and finally a `WorkerDiedError`, each together with this object.
 
     Attributes
     ----------
@@ -274,20 +273,20 @@ class WorkerProcess:
             self._process.stdin.flush()
 
     def terminate(self) -> None:
-        """Ask the process to exit, and give it `_TERMINATE_S` for that."""
+        """Send SIGTERM, and wait up to `_TERMINATE_S` for the exit."""
         self._process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(_TERMINATE_S)
 
     def kill(self) -> None:
-        """End the process, whatever it is doing. To end many quickly, kill all before the first `reap`."""
+        """Kill the process. To end many quickly, kill all before the first `reap`."""
         self._process.kill()
 
     def reap(self) -> None:
         """Wait for the exit of the killed process, and release its pipes and threads."""
         self._process.wait()
         assert self._process.stdin is not None
-        with contextlib.suppress(OSError):  # bytes that were to be flushed to a dead process
+        with contextlib.suppress(OSError):  # unsent bytes to a dead process
             self._process.stdin.close()
         self._watcher.join()
         self._reader.join(_DRAIN_S)

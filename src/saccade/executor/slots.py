@@ -108,7 +108,7 @@ def plan_workers(
     The default is one worker for each GPU, or without a GPU one worker with all cores. The threads of all workers are
     never more than the cores, unless `nthreads_per_trial` alone is more than that.
 
-    An impossible number, such as ``ngpus_per_trial=1.5``, is an error. A number that exceeds this machine is reduced,
+    An invalid number, such as ``ngpus_per_trial=1.5``, is an error. A number that exceeds this machine is reduced,
     and `warn` is called with the reason: a script written for a large machine also runs on a small one, only slower.
 
     Parameters
@@ -116,10 +116,10 @@ def plan_workers(
     num_cpus
         Usable cores; see `num_usable_cpus`.
     num_gpus
-        CUDA devices. Apple's MPS does not count: workers find it by themselves.
+        CUDA devices. Apple's MPS is not counted: workers select it themselves.
     nthreads_per_trial
-        Threads of a trial. Without GPUs there are as many workers as the cores allow. One worker gets more threads
-        than cores if asked for. None divides the cores evenly.
+        Threads of a trial. Without GPUs there are as many workers as the cores allow. A value above the number of cores
+        gives one worker. None divides the cores evenly.
     ngpus_per_trial
         GPUs of a trial; None is 1 if there are any. 0 trains on the CPU. A fraction lets trials share a GPU: 0.5
         makes two workers for each. With 2, a trial trains on one device and the second one stays idle.
@@ -255,7 +255,7 @@ def _number(num: float) -> str:
 
 
 def num_usable_cpus(root: Path = Path("/")) -> int:
-    """Return how many cores this process may keep busy, at least 1.
+    """Return the number of cores that this process may use, at least 1.
 
     The minimum of the machine's cores, the process's affinity, and on Linux the CPU quotas of its control groups, as
     in a container. Fractions are rounded down, since one thread too many costs more than it gains.

@@ -1,4 +1,4 @@
-"""The worker's side of `ProcessExecutor`: runs one job after the other until its parent exits."""
+"""The worker's side of `ProcessExecutor`: runs jobs until its parent exits."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def main(preload: Iterable[str] = ()) -> None:
     try:
         for module in preload:
             importlib.import_module(module)
-    except BaseException as error:  # there is no job yet that could fail with it
+    except BaseException as error:  # reported as the failure of each job
         preload_error = error
     _send(outbox, Ready())
 
@@ -86,7 +86,7 @@ def main(preload: Iterable[str] = ()) -> None:
                 raise preload_error
             if request.trainable is not None:
                 pickled, trainable = request.trainable, None
-            if trainable is None:  # a new one, or one that could not be unpickled for the job before
+            if trainable is None:  # a new one, or one whose unpickling failed before
                 loaded: Trainable = pickle.loads(pickled)  # noqa: S301  written by our own parent
                 trainable = loaded
             job: Job = pickle.loads(request.job)  # noqa: S301  written by our own parent

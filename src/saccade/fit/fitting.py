@@ -31,6 +31,7 @@ from saccade.fit.run_folder import (
     FitRequest,
     WeightsKeeper,
     begin_run,
+    is_finished,
     make_run_folder,
     tidy_up,
 )
@@ -61,11 +62,11 @@ def run_fit(request: FitRequest, deadline: Deadline, earlier: EarlierRun | None 
     Parameters
     ----------
     request : FitRequest
-        The arguments of the fit.
+        The arguments of the fit. With the option `resume`, the caller has locked the run folder by `locked_run`.
     deadline : Deadline
         Of the whole fit.
     earlier : EarlierRun or None
-        The run to resume; None starts a new one.
+        The run to resume, from `locked_run`; None starts a new one.
 
     Raises
     ------
@@ -73,48 +74,44 @@ def run_fit(request: FitRequest, deadline: Deadline, earlier: EarlierRun | None 
         If the arguments or the data are invalid, or if no trial succeeds.
     """
     if earlier is not None:
-        request = earlier.taken_up(request)
-        if earlier.is_finished:
+        request = earlier.merge_with_recorded(request)
+        if is_finished(earlier.folder):
             tidy_up(earlier.folder)
-            return earlier.saved(request)
+            return earlier.load_predictor(request)
     request, warning = _checked(request, may_replace_networks=earlier is None)
     assert request.train.labels is not None
     problem = Problem.of(request.train.labels, request.problem_type)
     metric_name = make_metric(request.eval_metric, problem).name
     settings, objectives = request.settings, request.settings.objectives
     check_score_name(objectives, metric_name)
-    folder = make_run_folder(request.path) if earlier is None else earlier.folder
+    folder = make_run_folder(request.path)
     with (
-        locked(folder),
+        contextlib.nullcontext() if settings.resume else locked(folder),
         connected(request.settings.callbacks) as trackers,
         ProgressDisplay(request.verbosity, metric_name) as display,
     ):
-        if earlier is not None:  # Another process may have continued the run before this one had the lock.
-            earlier = EarlierRun.find(folder) or earlier
-            if earlier.is_finished:
-                return earlier.saved(request)
         if earlier is None:
             begin_run(request, folder)  # An interruption can be resumed from here on.
         else:
-            earlier.note(request)
+            earlier.record_changes(request)
         log = EventLog(folder / EVENTS, request.space)
         listeners: list[Listener] = [display, *trackers]
 
-        def tell(event: Event) -> None:
+        def notify(event: Event) -> None:
             log(event)
             for listener in listeners:
                 listener(event)
 
-        budget = TimeBudget(deadline, earlier.used_s if earlier else 0.0, tell)
-        with log, _ready_to_resume(folder, tell):
+        budget = TimeBudget(deadline, earlier.used_s if earlier else 0.0, notify)
+        with log, _ready_to_resume(folder, notify):
             listeners.insert(0, budget)
-            tell(RunStarted(str(folder), request.num_trials, request.time_limit_s))
+            notify(RunStarted(str(folder), request.num_trials, request.time_limit_s))
             if warning:
-                tell(Warned(warning))
+                notify(Warned(warning))
             # Workers start while images are decoded.
-            with use_executor(settings.executor, make_image_executor(request, tell)) as executor:
+            with use_executor(settings.executor, make_image_executor(request, notify)) as executor:
                 budget.begin("decoding")
-                data = _prepare(request, folder, problem.num_outputs, budget, tell)
+                data = _prepare(request, folder, problem.num_outputs, budget, notify)
                 task = _make_task(request, folder, data)
                 cross_validation = None
                 if settings.num_folds is not None:
@@ -144,7 +141,7 @@ def run_fit(request: FitRequest, deadline: Deadline, earlier: EarlierRun | None 
                     study,
                     task,
                     budget.selection_deadline,
-                    tell,
+                    notify,
                     objectives=objectives,
                     max_members=settings.max_members,
                     seed=settings.random_state or 0,
@@ -166,7 +163,7 @@ def run_fit(request: FitRequest, deadline: Deadline, earlier: EarlierRun | None 
                 seconds=budget.seconds,
             )
             tidy_up(folder)
-            tell(RunFinished(saved.summary["best_trial"], saved.summary["valid_score"], deadline.elapsed_s()))
+            notify(RunFinished(saved.summary["best_trial"], saved.summary["valid_score"], deadline.elapsed_s()))
     return saved
 
 
@@ -195,21 +192,21 @@ def _checked(request: FitRequest, *, may_replace_networks: bool) -> tuple[FitReq
 
 
 @contextlib.contextmanager
-def _ready_to_resume(folder: Path, tell: Listener) -> Iterator[None]:
+def _ready_to_resume(folder: Path, notify: Listener) -> Iterator[None]:
     """Remove the decoded images if the fit fails; keep them if it is interrupted, to be used when it is resumed."""
     for partial in folder.glob(f".{STORE}-*.partial"):  # of a process that was killed
         shutil.rmtree(partial, ignore_errors=True)
     try:
         yield
     except KeyboardInterrupt:
-        tell(Warned(f"interrupted; to resume: saccade resume {folder}"))
+        notify(Warned(f"interrupted; to resume: saccade resume {folder}"))
         raise
     except SaccadeError:
         shutil.rmtree(folder / STORE, ignore_errors=True)
         raise
 
 
-def _prepare(request: FitRequest, folder: Path, num_outputs: int, budget: TimeBudget, tell: Listener) -> PreparedData:
+def _prepare(request: FitRequest, folder: Path, num_outputs: int, budget: TimeBudget, notify: Listener) -> PreparedData:
     """Decode and split the images, and check them."""
     settings, limit_s = request.settings, request.time_limit_s
     is_gpu = is_gpu_wanted(settings)
@@ -226,7 +223,7 @@ def _prepare(request: FitRequest, folder: Path, num_outputs: int, budget: TimeBu
         most_images=math.inf if request.is_model_named else max_used(limit_s, is_gpu),
         random_state=settings.random_state,
         seconds_left=None if limit_s is None else budget.decoding_deadline.seconds_left,
-        tell=tell,
+        notify=notify,
     )
     check_split(folder, data, most)
     start = request.start
@@ -235,11 +232,11 @@ def _prepare(request: FitRequest, folder: Path, num_outputs: int, budget: TimeBu
             f"warm_start=True continues the training of a predictor of the classes {list(start.problem.classes)}; the "
             f"training images have {list(data.problem.classes)}. Leave out warm_start to start from pretrained weights"
         )
-    _check_images(request, data, folder, tell)
+    _check_images(request, data, folder, notify)
     return data
 
 
-def _check_images(request: FitRequest, data: PreparedData, folder: Path, tell: Listener) -> None:
+def _check_images(request: FitRequest, data: PreparedData, folder: Path, notify: Listener) -> None:
     """Check the images for problems that impair training, and write all findings to a table in the run folder."""
 
     def part(examples: Examples, start: int) -> CheckedPart:
@@ -255,7 +252,7 @@ def _check_images(request: FitRequest, data: PreparedData, folder: Path, tell: L
     serious = [finding for finding in report.findings if finding.code not in ("IMG001", "IMG002")]
     if serious:
         lines = [f"  {finding.code} {finding.title}: {finding.message} {finding.what_to_do}" for finding in serious]
-        tell(Warned("\n".join([f"Data checks found problems (see {folder / CHECKS}):", *lines])))
+        notify(Warned("\n".join([f"Data checks found problems (see {folder / CHECKS}):", *lines])))
 
 
 def _make_task(request: FitRequest, folder: Path, data: PreparedData) -> ImageTask:

@@ -1,4 +1,4 @@
-"""From the user's images to the task that all trials share: decode once, leave out what cannot be read, split."""
+"""Prepare the data that all trials share: decode images once, leave out unreadable ones, split."""
 
 from __future__ import annotations
 
@@ -17,23 +17,21 @@ from saccade.data.splitting import interleave, split_holdout
 from saccade.data.store.decoded_images import decoded_images
 from saccade.data.store.store import ImageStore
 from saccade.errors import DataError
-from saccade.events import DataReady, Event, Progressed, Warned
+from saccade.events import DataReady, Listener, Progressed, Warned
 from saccade.tasks.problem import Problem
 from saccade.training.imbalance import sample_weights
 from saccade.training.task import Split
 
 HOLDOUT_FRAC = 0.1
-"""The part of the images that is held out where nobody says."""
+"""Default fraction of the training images that is held out for validation."""
 
 UNREADABLE = "unreadable.csv"
-"""Lists the images that cannot be read, in the run folder, where they are too many to show."""
-
-Tell = Callable[[Event], None]
+"""File in the run folder with all unreadable images, if they are too many to print."""
 
 
 @dataclass(frozen=True)
 class PreparedData:
-    """Decoded images, split, with the problem that their labels pose."""
+    """Decoded images, their split, and the problem type of their labels."""
 
     store: ImageStore
     train: Split
@@ -54,46 +52,54 @@ def prepare_data(
     most_images: float = math.inf,
     random_state: int | None,
     seconds_left: Callable[[], float] | None,
-    tell: Tell,
+    notify: Listener,
 ) -> PreparedData:
-    """Decode all images into a store, and split off validation images where none are given.
+    """Decode all images into a store, and hold out validation images unless they are given.
 
-    A store of these images that is there already, in `folder` or in the cache that runs share, is taken as it is; see
+    An existing store of the same images, in `folder` or in the shared cache, is reused; see
     `saccade.data.store.decoded_images`.
 
     Parameters
     ----------
     train, tuning : Examples
-        Labelled images to learn from, and to be judged by; without `tuning`, a part of `train` is held out.
+        Labelled training and validation images; without `tuning`, a fraction of `train` is held out.
     problem_type : str or None
         As in `Problem.of`.
     folder : Path
-        Where the store goes when it is not one to share.
+        Folder for the store if it is not shared.
     shorter_side : int
-        Pixels of the shorter side at which images are kept.
+        Pixels of the shorter side of stored images.
     channels : int
-        Of each pixel: 1 for grey, 3 for RGB, 4 for RGBA.
-    holdout_frac, random_state
-        Part of the images to hold out, and its seed. None is `HOLDOUT_FRAC`, but no more than `max_held_out`.
+        Channels of a pixel: 1 for grey, 3 for RGB, 4 for RGBA.
+    holdout_frac : float or None
+        Fraction of the images to hold out; None is `HOLDOUT_FRAC`, but at most `max_held_out` images.
     max_held_out : int or None
-        None is any number.
+        None is no limit.
     most_images : float
-        More than so many are not decoded, unless a store has them already: a fair sample is.
+        The most images to decode, a stratified sample, unless a store has more of them already.
+    random_state : int or None
+        Seed of the sample and of the split.
     seconds_left : callable or None
-        Decoding stops when it falls to 0, and the images that are left are not used.
-    tell : callable
-        Told of progress, and of images that are left out.
+        Decoding stops when it returns 0 or less; the remaining images are not used.
+    notify : callable
+        Receives progress, and warnings about images that are left out.
 
     Raises
     ------
     DataError
-        When too little is left to learn from.
+        If the labels are invalid, or if no training or no validation image can be read.
     """
     start_s = time.perf_counter()
-    images, labels = _joined(train, tuning)
-    asked = Problem.of(labels[: len(train)], problem_type)  # wrong labels are told before the long work
-    weights = None if train.weights is None else _all_weights(train.weights, len(images))
-    order = interleave(asked.strata(asked.encode(labels)), np.random.default_rng(random_state)).tolist()
+    parts = [train] if tuning is None else [train, tuning]
+    images = [image for part in parts for image in part.images]
+    given_labels: list[Any] = [part.labels for part in parts]
+    labels = pd.concat(given_labels, ignore_index=True)
+    given = Problem.of(labels[: len(train)], problem_type)  # invalid labels are an error before images are decoded
+    weights = None
+    if train.weights is not None:
+        weights = np.ones(len(images), np.float32)  # images of tuning_data have the mean of the weights, which is 1
+        weights[: len(train)] = sample_weights(train.weights)
+    order = interleave(given.strata(given.encode(labels)), np.random.default_rng(random_state)).tolist()
     if most_images < len(order):
         order = order[: int(most_images)]
     store = decoded_images(
@@ -103,11 +109,11 @@ def prepare_data(
         channels=channels,
         deadline=seconds_left,
         order=order,
-        on_progress=lambda done, total: tell(Progressed("decoding images", done, total)),
-        on_wait=lambda: tell(Progressed("waiting for a run that decodes the same images", 0, len(images))),
-        warn=lambda text: tell(Warned(text)),
+        on_progress=lambda done, total: notify(Progressed("decoding images", done, total)),
+        on_wait=lambda: notify(Progressed("waiting for a run that decodes the same images", 0, len(images))),
+        warn=lambda text: notify(Warned(text)),
     )
-    _warn_of_missing(store, images, folder.with_name(UNREADABLE), tell, len(order))
+    _warn_of_missing(store, images, folder.with_name(UNREADABLE), notify, len(order))
     usable = np.flatnonzero(store.readable)
     in_train, in_val = usable[usable < len(train)], usable[usable >= len(train)]
     if not len(in_train):
@@ -118,15 +124,15 @@ def prepare_data(
     if tuning is None:
         chosen, held_out = split_holdout(
             problem.strata(problem.encode(labels.iloc[in_train])),
-            _part_held_out(holdout_frac, max_held_out, len(in_train)),
+            min(HOLDOUT_FRAC, (max_held_out or math.inf) / len(in_train)) if holdout_frac is None else holdout_frac,
             random_state,
             groups=np.asarray(store.digests)[in_train],
         )
         in_train, in_val = in_train[chosen], in_train[held_out]
-    # Shuffled, so that a judgement cut short by the time limit rests on a fair sample.
+    # Shuffled, so that a validation that the time limit cuts short uses a random sample.
     in_val = np.random.default_rng(0).permutation(in_val)
     seconds = time.perf_counter() - start_s
-    tell(DataReady(len(in_train), len(in_val), len(problem.classes), len(images) - len(usable), seconds))
+    notify(DataReady(len(in_train), len(in_val), len(problem.classes), len(images) - len(usable), seconds))
     train_split, val_split = (
         Split(part, problem.encode(labels.iloc[part]), None if weights is None else weights[part])
         for part in (in_train, in_val)
@@ -134,46 +140,27 @@ def prepare_data(
     return PreparedData(store, train_split, val_split, problem)
 
 
-def _part_held_out(asked: float | None, most: int | None, num_images: int) -> float:
-    if asked is not None:
-        return asked
-    return HOLDOUT_FRAC if most is None else min(HOLDOUT_FRAC, most / num_images)
-
-
-def _all_weights(column: pd.Series, num_images: int) -> np.ndarray:
-    """Return the weights of the training images, and 1, which is their mean, for images of `tuning_data`."""
-    weights = np.ones(num_images, np.float32)
-    weights[: len(column)] = sample_weights(column)
-    return weights
-
-
-def _joined(train: Examples, tuning: Examples | None) -> tuple[list[ImageLike], pd.Series | pd.DataFrame]:
-    parts = [train] if tuning is None else [train, tuning]
-    images = [image for part in parts for image in part.images]
-    labels: list[Any] = [part.labels for part in parts]
-    return images, pd.concat(labels, ignore_index=True)
-
-
 def _warn_of_missing(
-    store: ImageStore, images: Sequence[ImageLike], listing: Path, tell: Tell, num_asked: int, num_shown: int = 20
+    store: ImageStore, images: Sequence[ImageLike], listing: Path, notify: Listener, num_selected: int
 ) -> None:
-    """Name each unreadable image once with its reason; say how many the time limit left out."""
+    """Warn about unreadable images with their reasons, and about images that the time limit left out."""
     if store.errors:
         named = [(_name(images[index], index), reason) for index, reason in sorted(store.errors.items())]
         lines = [f"  {name}: {reason}" for name, reason in named]
+        num_shown = 20
         more = []
         if len(lines) > num_shown:
             pd.DataFrame(named, columns=["image", "reason"]).to_csv(listing, index=False)
             more = [f"  … and {len(lines) - num_shown} more, all of them listed in {listing}"]
         head = f"{len(lines)} of {len(images)} images cannot be read and are left out:"
-        tell(Warned("\n".join([head, *lines[:num_shown], *more])))
+        notify(Warned("\n".join([head, *lines[:num_shown], *more])))
     if not store.skipped:
         return
-    if len(images) - len(store.skipped) >= num_asked:
-        what = f"{len(images)} images are more than can be learned from in the time limit; {num_asked} of them are used"
+    if len(images) - len(store.skipped) >= num_selected:
+        what = f"{len(images)} images are too many for the time limit; {num_selected} of them are used"
     else:
         what = f"the time limit left no time to decode {len(store.skipped)} of {len(images)} images; they are not used"
-    tell(Warned(f"{what}. Give a longer time_limit"))
+    notify(Warned(f"{what}. Increase time_limit to use more"))
 
 
 def _name(image: ImageLike, index: int) -> str:

@@ -1,9 +1,11 @@
-"""Going on with a run that was interrupted: what its folder tells of it, and whether it is the run that is meant."""
+"""Resume an interrupted run: read it from its folder, and check that arguments, images and split are the same."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,16 +23,16 @@ from saccade.fit.run_folder import (
     RUN,
     SPLIT,
     FitRequest,
-    is_run,
+    make_run_folder,
     recorded_arguments,
 )
 from saccade.fit.values import from_toml
-from saccade.inference.saved import DESCRIPTION, PREDICTOR_FOLDER, SavedPredictor
+from saccade.inference.saved import SavedPredictor
 from saccade.models.custom import CustomObject
 from saccade.space import Dict
 from saccade.study.event_log import EventLog
 from saccade.study.json_values import LostObjectError, from_json_value
-from saccade.study.run_folder import write_json_atomically
+from saccade.study.run_folder import locked, write_json_atomically
 from saccade.training.recipes.recipe import canonical, choices
 
 
@@ -40,7 +42,7 @@ class _Arguments(BaseModel):
 
 
 class _RunRecord(BaseModel):
-    """What `saccade.fit.run_folder.begin_run` writes, as far as it is read again."""
+    """The fields of ``run.json`` that are read again."""
 
     model_config = ConfigDict(extra="allow")
     arguments: _Arguments
@@ -59,7 +61,7 @@ class _SplitRecord(BaseModel):
 
 @dataclass(frozen=True)
 class EarlierRun:
-    """A run as its folder has it.
+    """The run in a run folder.
 
     Attributes
     ----------
@@ -68,7 +70,7 @@ class EarlierRun:
     record : dict
         What `saccade.fit.run_folder.begin_run` wrote.
     used_s : float
-        Seconds that it has taken, each time up to the last thing that it told.
+        Seconds that its sessions have used, each up to its last event.
     """
 
     folder: Path
@@ -77,12 +79,12 @@ class EarlierRun:
 
     @classmethod
     def find(cls, folder: Path) -> EarlierRun | None:
-        """Return the run in a folder; None when none has begun there.
+        """Return the run in a folder whose lock this process has; None if there is no run.
 
         Raises
         ------
         DataError
-            When the folder's file is damaged, or of a version without resuming.
+            If ``run.json`` is damaged.
         """
         if not (folder / RUN).is_file():
             return None
@@ -99,27 +101,62 @@ class EarlierRun:
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """What was asked, as `recorded_arguments` has it."""
+        """The arguments of the run, as `recorded_arguments` returns them."""
         recorded = {name: value for name, value in self.record["arguments"].items() if name not in REMOVED}
         return {**FitOptions().to_json(), **recorded}
 
-    @property
-    def is_finished(self) -> bool:
-        """Whether it has its predictor."""
-        return (self.folder / PREDICTOR_FOLDER / DESCRIPTION).is_file()
+    def request(self, time_limit_s: float | str | None, verbosity: int | None) -> FitRequest:
+        """Return the request that continues the run, made from its folder alone.
 
-    def taken_up(self, request: FitRequest) -> FitRequest:
-        """Return the request in the terms of this run, once it is seen to be the same.
+        Parameters
+        ----------
+        time_limit_s : float, "auto" or None
+            Seconds for the whole run, earlier sessions included; "auto" is the run's own limit.
+        verbosity : int or None
+            None is the run's own.
+
+        Raises
+        ------
+        DataError
+            If the folder has no paths of images, because they were in memory.
+        HyperparameterError
+            If an argument was an object that a file cannot hold.
+        """
+        known = self.arguments
+        try:
+            arguments = {name: from_json_value(value) for name, value in known.items() if name != "hyperparameters"}
+            space = Dict(canonical({name: _from_toml(value) for name, value in known["hyperparameters"].items()}))
+        except LostObjectError as lost:
+            raise HyperparameterError(
+                f"An argument of the run in {self.folder} was an object that a file cannot hold, {lost}. Resume the "
+                "run in Python: ImagePredictor(path=…).fit(…, resume=True) with the same arguments"
+            ) from None
+        own = {name: arguments.pop(name) for name in ("label", "problem_type", "eval_metric")}
+        limit_s, own_verbosity = arguments.pop("time_limit"), arguments.pop("verbosity")
+        train, tuning = read_run_data(self.folder / DATA)
+        return FitRequest(
+            path=self.folder,
+            **own,
+            verbosity=own_verbosity if verbosity is None else verbosity,
+            train=train,
+            tuning=tuning,
+            space=space,
+            time_limit_s=limit_s if isinstance(time_limit_s, str) else time_limit_s,
+            settings=FitOptions.of({**arguments, "resume": True}),
+        )
+
+    def merge_with_recorded(self, request: FitRequest) -> FitRequest:
+        """Return the request with the default hyperparameters of the run, after checking that the rest is the same.
 
         Raises
         ------
         HyperparameterError
-            When arguments differ; the message names them.
+            If arguments differ; the message names them.
         DataError
-            When the images or their labels differ.
+            If the images or their labels differ.
         """
         if not request.is_model_named:
-            # What was chosen for the user when the run began holds still, whatever would be chosen now.
+            # Defaults may have changed since the run was started, such as by newly available weights.
             known = self.arguments["hyperparameters"].items()
             chosen = {name: from_toml(value) for name, value in known if name not in request.given}
             request = replace(request, space=Dict({**request.space.data, **chosen}))
@@ -127,28 +164,28 @@ class EarlierRun:
         before = {**self.arguments, **{name: now[name] for name in MAY_CHANGE}}
         if differing := _differences(before, now):
             raise HyperparameterError(
-                f"resume=True goes on with the run in {self.folder}, which was asked for something else: "
-                f"{'; '.join(differing)}. Give the same arguments (only {', '.join(MAY_CHANGE)} may differ), or leave "
-                "resume=True away, and a new run replaces it"
+                f"resume=True continues the run in {self.folder}, which has other arguments: {'; '.join(differing)}. "
+                f"Pass the same arguments (only {', '.join(MAY_CHANGE)} may differ), or leave out resume=True to "
+                "replace the run"
             )
         if fingerprint(request.train, request.tuning) != self.record["data"]:
             num = len(request.train) + len(request.tuning or ())
             raise DataError(
-                f"resume=True goes on with the run in {self.folder}, which learns from other images or labels "
-                f"({self.record['num_images']} images; now there are {num}). Give the same ones in the same order, or "
-                "leave resume=True away, and a new run replaces it"
+                f"resume=True continues the run in {self.folder}, which has other images or labels "
+                f"({self.record['num_images']} images; now there are {num}). Pass the same ones in the same order, or "
+                "leave out resume=True to replace the run"
             )
         return request
 
-    def note(self, request: FitRequest) -> None:
-        """Write down what is asked otherwise than before, so that a further resume has it."""
+    def record_changes(self, request: FitRequest) -> None:
+        """Record the arguments that may differ from the run's, for the next time that it is resumed."""
         arguments = {**self.arguments, **{name: recorded_arguments(request)[name] for name in MAY_CHANGE}}
         write_json_atomically(
             self.folder / RUN, {**self.record, "arguments": arguments, "time_limit_s": request.time_limit_s}
         )
 
-    def saved(self, request: FitRequest) -> SavedPredictor:
-        """Return the predictor of a run that is finished."""
+    def load_predictor(self, request: FitRequest) -> SavedPredictor:
+        """Return the predictor of a finished run."""
         saved = SavedPredictor.read(self.folder)
         name = saved.own_network
         if name is None:
@@ -159,51 +196,21 @@ class EarlierRun:
         return saved.with_network(own[0].value if own else None)
 
 
-def read_request(folder: Path, time_limit_s: float | str | None, verbosity: int | None) -> FitRequest:
-    """Return what a run was asked, from nothing but its folder.
+@contextlib.contextmanager
+def locked_run(folder: Path) -> Iterator[EarlierRun | None]:
+    """Lock a run folder, which is made if necessary, and return the run in it; None if there is none.
 
-    Parameters
-    ----------
-    folder : Path
-        The run folder.
-    time_limit_s : float, "auto" or None
-        Seconds for the whole run, those that it has had included; "auto" is the run's own limit.
-    verbosity : int or None
-        None is the run's own.
+    The lock is taken before anything in the folder is read, so no other process can change the run in between.
 
     Raises
     ------
     DataError
-        When there is no run, or it has images that are no files.
-    HyperparameterError
-        When it has objects of a program's own, which no file can hold.
+        If the folder contains something else than a run, or if ``run.json`` is damaged.
+    RunInUseError
+        If another run uses the folder.
     """
-    run = EarlierRun.find(folder)
-    if run is None:
-        what = "was ended before it began; start it again" if is_run(folder) else "is no run folder"
-        raise DataError(f"{folder} {what}")
-    known = run.arguments
-    try:
-        arguments = {name: from_json_value(value) for name, value in known.items() if name != "hyperparameters"}
-        space = Dict(canonical({name: _from_toml(value) for name, value in known["hyperparameters"].items()}))
-    except LostObjectError as lost:
-        raise HyperparameterError(
-            f"{folder} was asked with an object of a program's own, {lost}, which no file can hold; continue the run "
-            "in Python by ImagePredictor(path=…).fit(…, resume=True) with the same arguments"
-        ) from None
-    own = {name: arguments.pop(name) for name in ("label", "problem_type", "eval_metric")}
-    limit_s, own_verbosity = arguments.pop("time_limit"), arguments.pop("verbosity")
-    train, tuning = read_run_data(folder / DATA)
-    return FitRequest(
-        path=folder,
-        **own,
-        verbosity=own_verbosity if verbosity is None else verbosity,
-        train=train,
-        tuning=tuning,
-        space=space,
-        time_limit_s=limit_s if isinstance(time_limit_s, str) else time_limit_s,
-        settings=FitOptions.of({**arguments, "resume": True}),
-    )
+    with locked(make_run_folder(folder)):
+        yield EarlierRun.find(folder)
 
 
 def most_held_out_before(folder: Path) -> int | None:
@@ -264,11 +271,11 @@ def _from_toml(value: Any) -> Any:
 
 
 def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """Return what differs, each with what it was and what it is."""
-    rooms = [(before["hyperparameters"], now["hyperparameters"]), (before, now)]
+    """Return the arguments that differ, each with both values."""
+    records = [(before["hyperparameters"], now["hyperparameters"]), (before, now)]
     return [
         f"{name} was {_shown(old, name)} and is {_shown(new, name)}"
-        for old, new in rooms
+        for old, new in records
         for name in sorted(old.keys() | new.keys())
         if name != "hyperparameters" and old.get(name, _ABSENT) != new.get(name, _ABSENT)
     ]

@@ -1,4 +1,4 @@
-"""The images and labels of a run, kept in its folder by their paths, so that it can go on without whoever began it."""
+"""The images and labels of a run, stored in its folder as paths, so that the run can be resumed without its caller."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SAMPLE_BYTES = 65_536
 
 
 def write_run_data(path: Path, train: Examples, tuning: Examples | None) -> None:
-    """Write paths and labels to a file of JSON; of images that are in no files, that they are not.
+    """Write paths and labels to a JSON file; for images in memory, only how many there are.
 
     Parameters
     ----------
@@ -34,38 +34,38 @@ def write_run_data(path: Path, train: Examples, tuning: Examples | None) -> None
     odd = [image for part in parts.values() if part is not None for image in part.images if not _is_path(image)]
     record: dict[str, Any]
     if odd:
-        record = {"not_kept": f"{len(odd)} images are no files, but of type {type(odd[0]).__name__}"}
+        record = {"not_kept": f"{len(odd)} images were given as {type(odd[0]).__name__}, not as paths"}
     else:
         record = {name: None if part is None else _part_to_json(part) for name, part in parts.items()}
     path.write_text(json.dumps(record), encoding="ascii")
 
 
 def read_run_data(path: Path) -> tuple[Examples, Examples | None]:
-    """Return what `write_run_data` was given, its paths absolute.
+    """Return what was given to `write_run_data`, with absolute paths.
 
     Raises
     ------
     DataError
-        When the images or the labels were not such as a file can hold, or the file is not there or damaged.
+        If images or labels could not be stored, or if the file is missing or damaged.
     """
-    advice = "continue the run in Python by ImagePredictor(path=…).fit(…, resume=True) with the same arguments"
+    advice = "Resume the run in Python: ImagePredictor(path=…).fit(…, resume=True) with the same arguments"
     try:
         record = json.loads(path.read_text(encoding="ascii"))
         if "not_kept" in record:
-            raise DataError(f"{path.parent} does not hold its images ({record['not_kept']}); {advice}")
+            raise DataError(f"{path.parent} does not contain its images ({record['not_kept']}). {advice}")
         train, tuning = (None if record[name] is None else _part_from_json(record[name]) for name in _PARTS)
     except LostObjectError as lost:
-        raise DataError(f"{path.parent} does not hold its labels (one is {lost}); {advice}") from None
+        raise DataError(f"{path.parent} does not contain its labels (one is {lost}). {advice}") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         if isinstance(error, DataError):
             raise
-        raise DataError(f"{path} cannot be read ({type(error).__name__}: {error}); {advice}") from None
+        raise DataError(f"{path} cannot be read ({type(error).__name__}: {error}). {advice}") from None
     assert train is not None
     return train, tuning
 
 
 def fingerprint(train: Examples, tuning: Examples | None) -> str:
-    """Return a digest of paths, labels and weights, in their order; of images in memory, of a part of their pixels.
+    """Return a digest of paths, labels and weights in order; images in memory are sampled.
 
     Examples
     --------
@@ -140,5 +140,5 @@ def _labels_from_json(record: Any) -> Any:
     values = from_json_value(record["values"])
     try:
         return pd.Series(values, dtype=record["dtype"])
-    except TypeError:  # a type that has no name to make it by; the values are the same
+    except TypeError:  # a dtype that cannot be made from its name; the values are the same
         return pd.Series(values, dtype=object)

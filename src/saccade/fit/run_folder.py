@@ -1,4 +1,4 @@
-"""What was asked of a fit, and the run folder that keeps it."""
+"""The arguments of a fit, and its run folder: which files it has, and which of them are kept."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from saccade.fit.config_file import FIT_TOML, FitConfig
 from saccade.fit.options import FitOptions, options_of
 from saccade.fit.run_data import fingerprint, write_run_data
 from saccade.fit.values import to_toml
-from saccade.inference.saved import SavedPredictor
+from saccade.inference.saved import DESCRIPTION, PREDICTOR_FOLDER, SavedPredictor
 from saccade.selection.candidates import BEST, BEST_OUTPUTS
 from saccade.space import Dict
 from saccade.study.json_values import to_json_value
@@ -34,7 +34,7 @@ from saccade.tasks.metrics import EvalMetric
 from saccade.training.trial_files import drop_files, probe_file
 
 RUNS_FOLDER = "saccade_runs"
-"""Where runs go that are given no path."""
+"""Parent of the run folders of fits without a path."""
 
 RUN, DATA, SPLIT, EVENTS, JOURNAL, TRIALS, STORE, CHECKS, REFIT, FOLDS, START = (
     "run.json",
@@ -49,7 +49,7 @@ RUN, DATA, SPLIT, EVENTS, JOURNAL, TRIALS, STORE, CHECKS, REFIT, FOLDS, START = 
     "folds",
     "start.safetensors",
 )
-"""What a run folder holds besides the predictor."""
+"""Files and folders in a run folder, besides the predictor."""
 
 MAY_CHANGE = (
     "time_limit",
@@ -61,7 +61,7 @@ MAY_CHANGE = (
 
 @dataclass(frozen=True)
 class FitRequest:
-    """All that was asked of a fit, checked.
+    """The checked arguments of a fit.
 
     Attributes
     ----------
@@ -74,15 +74,15 @@ class FitRequest:
     space : Dict
         The hyperparameters.
     time_limit_s : float or None
-        For everything.
+        Limit for the whole fit.
     settings : FitOptions
         All other arguments.
     start : SavedPredictor or None
-        The predictor whose network is to be trained further.
+        The predictor whose network is trained further (``warm_start=True``).
     is_model_named : bool
-        Whether the user chose the networks; if not, others may stand in where weights are missing.
+        Whether the user chose the networks; if not, networks without weights are replaced by fallback networks.
     given : frozenset of str
-        The hyperparameters that the user has given.
+        Names of the hyperparameters that the user has given.
     """
 
     path: Path | None
@@ -106,46 +106,51 @@ class FitRequest:
 
     @property
     def num_trials(self) -> int | None:
-        """How many trials at most; None leaves it to the clock.
+        """The maximum number of trials; None is no maximum.
 
         Raises
         ------
         HyperparameterError
-            When nothing would ever end the search.
+            If nothing would end the search.
         """
         num_trials = self.settings.num_trials
         limits = (num_trials, self.time_limit_s)
         if limits == (None, None) and self.space.num_configurations == math.inf:
             raise HyperparameterError(
                 "the search would never end: time_limit is None, there is no num_trials, and the space has infinitely "
-                "many configurations. Give time_limit=…, or hyperparameter_tune_kwargs={'num_trials': …}"
+                "many configurations. Pass time_limit=… or num_trials=…"
             )
         return 1 if self.space.num_configurations == 1 else num_trials
 
 
 def make_run_folder(given: Path | None) -> Path:
-    """Make the run folder, or see that the given one has nothing but an earlier run in it.
+    """Make the run folder, or check that the given one is empty or contains a run.
 
     Raises
     ------
     DataError
-        When the folder holds something that is no run.
+        If the folder contains something else.
     """
     if given is None:
         return _folder_of_its_own(datetime.now().strftime("%Y-%m-%d_%H%M%S"))
     if given.exists() and not is_run(given) and not is_vacant(given):
-        raise DataError(f"path={str(given)!r} exists and is no run folder; name an empty or a new folder")
+        raise DataError(f"path={str(given)!r} exists and is not a run folder. Pass an empty or a new folder")
     given.mkdir(parents=True, exist_ok=True)
     return given
 
 
 def is_run(folder: Path) -> bool:
-    """Tell whether a folder is a run's, even one that was killed while it was beginning."""
+    """Return whether a folder contains a run, even one that was killed while it started."""
     return (folder / RUN).is_file() or (folder / STARTING).is_dir()
 
 
+def is_finished(folder: Path) -> bool:
+    """Return whether the run in a folder has its predictor."""
+    return (folder / PREDICTOR_FOLDER / DESCRIPTION).is_file()
+
+
 def _folder_of_its_own(stamp: str) -> Path:
-    """Make a folder that no other run has, even one that starts in the same second."""
+    """Make a new folder, also if another run starts in the same second."""
     for number in itertools.count():
         folder = Path(RUNS_FOLDER) / (f"{stamp}_{number}" if number else stamp)
         try:
@@ -157,12 +162,13 @@ def _folder_of_its_own(stamp: str) -> Path:
 
 
 def begin_run(request: FitRequest, folder: Path) -> None:
-    """Put what was asked into a run folder, in place of an earlier run; after a kill it is there, or there is no run.
+    """Write the arguments of a fit to its run folder, and remove an earlier run; after a kill, all is written or none.
 
-    It is there for programs (`RUN`), with images and labels (`DATA`), and as the file that repeats the fit
-    (`FIT_TOML`).
+    The files are the record (`RUN`), images and labels (`DATA`), and a configuration that repeats the fit (`FIT_TOML`).
     """
-    start = None if request.start is None else request.start.weights_path.read_bytes()  # it may be in the way
+    start = (
+        None if request.start is None else request.start.weights_path.read_bytes()
+    )  # before the run that has it is removed
     starting = folder / STARTING
     starting.mkdir(exist_ok=True)
     (folder / RUN).unlink(missing_ok=True)
@@ -222,7 +228,7 @@ class WeightsKeeper(CheckpointKeeper):
 
 
 def tidy_up(folder: Path) -> None:
-    """Remove the files that only the run itself needed; calling it twice does no harm."""
+    """Remove the files that only the search needed; calling it twice is harmless."""
     for name in (STORE, REFIT, FOLDS):
         shutil.rmtree(folder / name, ignore_errors=True)
     trials = folder / TRIALS
@@ -236,10 +242,10 @@ def tidy_up(folder: Path) -> None:
 
 
 def recorded_arguments(request: FitRequest) -> dict[str, Any]:
-    """Return what was asked, under the names of `ImagePredictor`'s arguments, as JSON.
+    """Return the arguments as JSON, under the names of `ImagePredictor`'s arguments.
 
-    Hyperparameters are in the language of `saccade.fit.values`. Of what no file can hold there is the `repr`, as
-    `saccade.study.json_values` writes it.
+    Hyperparameters are written as `saccade.fit.values` describes. Objects without a JSON form are recorded by their
+    `repr`, as in `saccade.study.json_values`.
     """
     arguments = {
         "label": request.label,
@@ -261,7 +267,7 @@ def _in_toml(value: Any) -> Any:
 
 
 def _without_addresses(value: Any) -> Any:
-    """Return JSON without the places in memory that a `repr` may tell, which differ from process to process."""
+    """Return JSON without the memory addresses in a `repr`, which differ between processes."""
     return json.loads(re.sub(r" at 0x[0-9a-fA-F]+", "", json.dumps(value)))
 
 
@@ -276,11 +282,11 @@ def _fit_config(request: FitRequest) -> FitConfig:
         "hyperparameters": dict(request.space.data),
     }
     given = {name: value for name, value in values.items() if value not in (None, [], {}) or name == "time_limit"}
-    return FitConfig.model_construct(**given)  # not checked again: what no file can hold becomes a comment in it
+    return FitConfig.model_construct(**given)  # not validated again: what TOML cannot hold becomes a comment in it
 
 
 def _space_to_json(space: Dict) -> Any:
-    """Return the space's JSON form, or its print-out, where objects of the user's own have none."""
+    """Return the space as JSON, or its `repr` if it contains objects without a JSON form."""
     try:
         return space.to_json()
     except SpaceError:
@@ -288,7 +294,7 @@ def _space_to_json(space: Dict) -> Any:
 
 
 def _run_record(request: FitRequest) -> dict[str, Any]:
-    """Return what was asked, by whom (which versions), and when."""
+    """Return the arguments, the versions of the software, and the time."""
     return {
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "versions": {"saccade": __version__, "torch": torch.__version__, "python": platform.python_version()},

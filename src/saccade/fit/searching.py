@@ -1,4 +1,4 @@
-"""The search of a fit: who proposes, who decides, on which workers, and for how long."""
+"""The search of a fit: its searcher, scheduler, executor and study."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ AUTO: Registry[Searcher] = Registry(
 """The searcher "auto" of fits; the one of `saccade.searcher` has no portfolio."""
 
 PRELOAD = ("saccade.training.trial.trainer",)
-"""What workers import while the images are prepared."""
+"""Modules that workers import while images are prepared."""
 
 
 def is_gpu_wanted(settings: FitOptions) -> bool:
-    """Tell whether trials are to be trained on a GPU, and there is one."""
+    """Return whether trials use a GPU: one is available, and the options do not exclude it."""
     return settings.ngpus_per_trial != 0 and choose_device().type == "cuda"
 
 
@@ -103,8 +103,8 @@ def longest_training(space: Dict) -> int:
     return int(max(choices(space, "epochs")))
 
 
-def make_image_executor(request: FitRequest, tell: Listener) -> Executor:
-    """Return the workers of a search, which begin to start; what is asked of the machine in vain is told."""
+def make_image_executor(request: FitRequest, notify: Listener) -> Executor:
+    """Return the executor, whose workers start at once; requests beyond this machine are warnings."""
     settings, num_trials = request.settings, request.num_trials
     num_configurations = request.space.num_configurations
     if num_configurations < math.inf:
@@ -114,7 +114,7 @@ def make_image_executor(request: FitRequest, tell: Listener) -> Executor:
         settings.nthreads_per_trial,
         settings.ngpus_per_trial,
         num_trials=num_trials,
-        warn=lambda text: tell(Warned(text)),
+        warn=lambda text: notify(Warned(text)),
     )
     return make_executor(settings.executor, PRELOAD, slots, num_trials=num_trials, time_limit_s=request.time_limit_s)
 
@@ -170,6 +170,6 @@ def describe_search(request: FitRequest, task: ImageTask) -> dict[str, Any]:
 
 
 def _images_per_epoch(request: FitRequest, task: ImageTask) -> int:
-    """Return how many images an epoch has, in which costs are reckoned."""
+    """Return the largest number of images per epoch in the space."""
     num_images = len(task.train.indices)
     return max(min(num_images, most or num_images) for most in choices(request.space, "images_per_epoch"))

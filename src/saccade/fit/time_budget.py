@@ -54,7 +54,7 @@ class TimeBudget:
         Of the run. Its clock includes the time of earlier processes.
     used_s : float
         Seconds that earlier processes of the same run used.
-    tell : callable
+    notify : callable
         Gets a `PhaseDone` when a phase ends.
 
     Examples
@@ -69,8 +69,8 @@ class TimeBudget:
     {'preparing': 3.0, 'training': 3.0, 'validation': 1.0, 'overhead': 3.0, 'total': 10.0}
     """
 
-    def __init__(self, deadline: Deadline, used_s: float, tell: Listener) -> None:
-        self.deadline, self.tell = deadline, tell
+    def __init__(self, deadline: Deadline, used_s: float, notify: Listener) -> None:
+        self.deadline, self.notify = deadline, notify
         self.reserve = FinishingReserve(deadline)
         self._phase: Phase = "preparing"
         self._start_s = used_s
@@ -92,7 +92,7 @@ class TimeBudget:
     def begin(self, phase: Phase, num_workers: int = 1) -> None:
         """End the current phase, and begin the next; the search names its number of workers."""
         now_s = self.deadline.elapsed_s()
-        self.tell(PhaseDone(self._phase, self._start_s, now_s - self._start_s))
+        self.notify(PhaseDone(self._phase, self._start_s, now_s - self._start_s))
         self._seconds[self._phase] = self._seconds.get(self._phase, 0.0) + now_s - self._start_s
         self._phase, self._start_s = phase, now_s
         if phase == "search":

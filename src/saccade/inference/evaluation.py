@@ -11,7 +11,7 @@ import pandas as pd
 
 from saccade.checks import fraction
 from saccade.data.examples import Examples
-from saccade.data.labels import are_numbers_of_classes
+from saccade.data.table import are_numbers_of_classes
 from saccade.errors import DataError
 from saccade.inference.calibration import calibration_error, error_by_chance
 from saccade.inference.saved import SavedPredictor

@@ -13,7 +13,7 @@ from PIL import Image
 from saccade.checks import whole_number
 from saccade.data.decoding import read_image
 from saccade.data.examples import Examples, ImageLike
-from saccade.data.labels import are_numbers_of_classes
+from saccade.data.table import are_numbers_of_classes
 from saccade.errors import ImageReadError
 from saccade.inference.pipeline import InferencePipeline, Predictions
 from saccade.inference.saved import SavedPredictor

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from pathlib import Path
@@ -16,12 +17,12 @@ from saccade.checks import fraction
 from saccade.data.dataset import ImageDataset
 from saccade.data.examples import Examples, ImageLike, read_examples, read_labelled_examples
 from saccade.deadline import Deadline
-from saccade.errors import HyperparameterError, NotFittedError
+from saccade.errors import DataError, HyperparameterError, NotFittedError
 from saccade.fit.fitting import run_fit
 from saccade.fit.options import FitOptions, document_options
 from saccade.fit.presets import find_preset, small_networks
-from saccade.fit.resuming import EarlierRun, read_request
-from saccade.fit.run_folder import FitRequest
+from saccade.fit.resuming import EarlierRun, locked_run
+from saccade.fit.run_folder import FitRequest, is_finished, is_run
 from saccade.fit.searching import is_gpu_wanted
 from saccade.inference.evaluation import evaluation, labels_by_name
 from saccade.inference.pipeline import InferencePipeline, Predictions
@@ -159,12 +160,21 @@ class ImagePredictor:
         SearchFailedError
             If every trial failed; the message has the reasons.
         """
-        earlier = self._earlier_run() if kwargs.get("resume") else None
+        with self._locked_run() if kwargs.get("resume") else contextlib.nullcontext() as earlier:
+            named = {"time_limit": time_limit, "presets": presets, "hyperparameters": hyperparameters}
+            return self._fit(train_data, tuning_data, {**named, **kwargs}, earlier)
+
+    def _fit(
+        self,
+        train_data: pd.DataFrame,
+        tuning_data: pd.DataFrame | None,
+        kwargs: dict[str, Any],
+        earlier: EarlierRun | None,
+    ) -> ImagePredictor:
         if earlier is not None and kwargs.get("random_state", 0) is None:
             kwargs["random_state"] = earlier.arguments["random_state"]  # drawn when the run began
-        named = {"time_limit": time_limit, "presets": presets, "hyperparameters": hyperparameters}
-        settings = FitOptions.of({**named, **kwargs})
-        preset = find_preset(presets, None if settings.time_limit == "auto" else settings.time_limit)
+        settings = FitOptions.of(kwargs)
+        preset = find_preset(kwargs["presets"], None if settings.time_limit == "auto" else settings.time_limit)
         settings = settings.with_defaults(preset.options)
         limit_s = settings.limit_s
         deadline = Deadline(limit_s, used_s=earlier.used_s if earlier else 0.0)
@@ -201,7 +211,7 @@ class ImagePredictor:
             is_model_named=bool(start) or "model" in hyperparameters,
             given=frozenset(hyperparameters),
         )
-        return self._fit(request, deadline, earlier)
+        return self._run(request, deadline, earlier)
 
     @classmethod
     def resume(
@@ -231,21 +241,25 @@ class ImagePredictor:
         DataError, HyperparameterError
             If the run cannot be resumed; the message says why, and what to do.
         """
-        earlier = EarlierRun.find(Path(path))
-        if earlier is not None and earlier.is_finished:
+        folder = Path(path)
+        if not is_run(folder):
+            raise DataError(f"{folder} is not a run folder. Pass the folder of an interrupted run")
+        if is_finished(folder):
             return cls.load(path) if verbosity is None else cls.load(path, verbosity)
         limit = FitOptions.of({"time_limit": time_limit}).time_limit
-        request = read_request(Path(path), limit, verbosity)
-        deadline = Deadline(request.time_limit_s, used_s=earlier.used_s if earlier else 0.0)
-        predictor = cls(request.label, request.problem_type, request.eval_metric, path, request.verbosity)
-        return predictor._fit(request, deadline, earlier)
+        with locked_run(folder) as earlier:
+            if earlier is None:
+                raise DataError(f"The run in {folder} was interrupted before it started. Start it again")
+            request = earlier.request(limit, verbosity)
+            predictor = cls(request.label, request.problem_type, request.eval_metric, path, request.verbosity)
+            return predictor._run(request, Deadline(request.time_limit_s, used_s=earlier.used_s), earlier)
 
-    def _earlier_run(self) -> EarlierRun | None:
+    def _locked_run(self) -> contextlib.AbstractContextManager[EarlierRun | None]:
         if self._given_path is None:
             raise HyperparameterError("resume=True requires the run folder: pass ImagePredictor(path=…), or --out")
-        return EarlierRun.find(Path(self._given_path))
+        return locked_run(Path(self._given_path))
 
-    def _fit(self, request: FitRequest, deadline: Deadline, earlier: EarlierRun | None) -> ImagePredictor:
+    def _run(self, request: FitRequest, deadline: Deadline, earlier: EarlierRun | None) -> ImagePredictor:
         self._pipeline = InferencePipeline(run_fit(request, deadline, earlier))
         self._path = self._pipeline.saved.folder.parent
         return self

@@ -1,4 +1,4 @@
-"""Optuna's samplers without Optuna's storages: a study that holds only the trials that a sampler sees.
+"""A study for Optuna's samplers that holds only the visible trials.
 
 Optuna's own storages copy every trial and every change, which is too slow here, because the visible trials change with
 each proposal. This module imports Optuna, so import it lazily.

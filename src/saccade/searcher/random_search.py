@@ -12,18 +12,18 @@ from saccade.searcher.base import Searcher, exhausted
 from saccade.space import Dict, canonical_key, grid
 from saccade.space.base import as_generator
 
-# Repeated draws in a row after which the rest of a finite space is enumerated ...
+# Number of successive repeated draws after which the rest of a finite space is enumerated ...
 _MAX_REPEATS = 100
-# ... and after which an infinite one counts as exhausted: the unseen rest is too unlikely to draw.
+# ... and after which an infinite one is considered exhausted.
 _MAX_REPEATS_ENDLESS = 10_000
-# Up to this size the rest of a finite space is shuffled; a larger one is taken in order.
+# Up to this size the rest of a finite space is shuffled; a larger one is enumerated in order.
 _MAX_SHUFFLED = 100_000
 
 
 class RandomSearcher(Searcher):
     """Draws configurations at random, never the same one twice.
 
-    Better than a grid if only some parameters matter [1]_. No draw depends on results, so workers need not wait.
+    Better than a grid if only some parameters matter [1]_. No draw depends on results.
 
     Parameters
     ----------
@@ -66,7 +66,7 @@ class RandomSearcher(Searcher):
         self._rest: Iterator[dict[str, Any]] | None = None
 
     def suggest(self) -> dict[str, Any]:
-        """Return a new configuration; when draws only repeat, one from the rest of a finite space."""
+        """Return a new configuration; if draws are only repeated, one from the rest of a finite space."""
         start = self.next_start()
         return self._draw_new() if start is None else start
 
@@ -102,7 +102,7 @@ class RandomSearcher(Searcher):
         if not endless:
             return None
         raise ExhaustedSearchSpaceError(
-            f"{max_repeats} draws brought no new configuration after {len(self._seen)} different ones. "
+            f"{max_repeats} draws gave no new configuration after {len(self._seen)} different ones. "
             "Widen the search space, or ask for fewer trials."
         )
 

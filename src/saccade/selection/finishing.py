@@ -40,7 +40,7 @@ def select_networks(
     study: Study,
     task: ImageTask,
     deadline: Deadline,
-    tell: Listener,
+    notify: Listener,
     *,
     objectives: Sequence[str] = (),
     max_members: int = 1,
@@ -59,7 +59,7 @@ def select_networks(
         The task of its trials.
     deadline : Deadline
         The end of training and of cross-fitting.
-    tell : callable
+    notify : callable
         Receives progress and warnings.
     objectives : sequence of str
         As `saccade.study.objectives.check_objectives` returns them.
@@ -82,7 +82,7 @@ def select_networks(
     best = best_trials(study, objectives)[0]
     if cross_validation is not None:
         shutil.rmtree(folds_folder, ignore_errors=True)  # of a process that was killed
-        folds = cross_validation.run(study.executor, best, folds_folder, deadline, tell)
+        folds = cross_validation.run(study.executor, best, folds_folder, deadline, notify)
         if folds is not None:
             return folds
     if max_members > 1:
@@ -100,7 +100,7 @@ def select_networks(
     alone = Combination.single(best_epoch(best, task), task)
     if refit_folder is not None:
         shutil.rmtree(refit_folder, ignore_errors=True)
-        refitted = refit(study.executor, task, alone.members[0], refit_folder, deadline, tell)
+        refitted = refit(study.executor, task, alone.members[0], refit_folder, deadline, notify)
         if refitted is not None:
             return replace(alone, members=[refitted], is_refit=True)
     return alone

@@ -206,7 +206,7 @@ class CrossValidation:
         return FoldCosts.of(self._num_train, self._num_val, self.num_folds, num_workers)
 
     def run(
-        self, executor: Executor, best: Trial, folder: Path, deadline: Deadline, tell: Listener
+        self, executor: Executor, best: Trial, folder: Path, deadline: Deadline, notify: Listener
     ) -> Combination | None:
         """Train a network for each fold up to the best trial's best epoch, with a schedule of that length.
 
@@ -220,7 +220,7 @@ class CrossValidation:
             For the files of the folds.
         deadline : Deadline
             The end of training. Unless all folds are complete by then, there is no result.
-        tell : callable
+        notify : callable
             Receives progress, and a warning with the reason if there is no result.
 
         Returns
@@ -228,7 +228,7 @@ class CrossValidation:
         Combination or None
             The networks of the folds with equal weights; None if there is no result.
         """
-        found, problem = None, self._train(executor, best, folder, deadline, tell)
+        found, problem = None, self._train(executor, best, folder, deadline, notify)
         if not problem:
             try:
                 found = self._combination(best, folder)
@@ -236,10 +236,10 @@ class CrossValidation:
             except DataError as error:  # the metric is not defined on these images
                 problem = str(error)
         if problem:
-            tell(Warned(f"no {self.num_folds} folds ({problem}); the best of the search is kept"))
+            notify(Warned(f"no {self.num_folds} folds ({problem}); the best of the search is kept"))
         return found
 
-    def _train(self, executor: Executor, best: Trial, folder: Path, deadline: Deadline, tell: Listener) -> str:
+    def _train(self, executor: Executor, best: Trial, folder: Path, deadline: Deadline, notify: Listener) -> str:
         """Train all folds; return the reason if that failed."""
         assert best.best_report is not None
         num_epochs = best.best_report.epoch
@@ -273,7 +273,7 @@ class CrossValidation:
             match event:
                 case EpochDone(trial=fold, epoch=epoch):
                     num_done[fold] = epoch + 1
-                    tell(Progressed("training on folds", sum(num_done.values()), self.num_folds * (num_epochs + 1)))
+                    notify(Progressed("training on folds", sum(num_done.values()), self.num_folds * (num_epochs + 1)))
                 case JobFailed(trial=fold, reason=reason):
                     problems.append(f"fold {fold + 1}: {reason}")
                 case JobDone(trial=fold):

@@ -16,7 +16,7 @@ from saccade.training.trial_files import weights_file
 
 
 def refit(
-    executor: Executor, task: ImageTask, best: Candidate, folder: Path, deadline: Deadline, tell: Listener
+    executor: Executor, task: ImageTask, best: Candidate, folder: Path, deadline: Deadline, notify: Listener
 ) -> Candidate | None:
     """Train a candidate's recipe up to its epoch on training and validation images together.
 
@@ -32,7 +32,7 @@ def refit(
         For the weights.
     deadline : Deadline
         The end of training. Unless the refit is complete by then, there is no result.
-    tell : callable
+    notify : callable
         Receives progress, and a warning with the reason if there is no result.
 
     Returns
@@ -49,7 +49,7 @@ def refit(
         match event:
             case EpochDone():
                 done.append(event)
-                tell(Progressed("refit on all images", event.epoch, best.epoch))
+                notify(Progressed("refit on all images", event.epoch, best.epoch))
             case JobDone(reason=reason) if reason:
                 problems.append(reason)
             case JobFailed(reason=reason):
@@ -62,6 +62,8 @@ def refit(
     weights = weights_file(folder, best.epoch)
     is_done = bool(done) and done[-1].epoch == best.epoch and done[-1].metrics["train_part"] == 1.0
     if not is_done or not weights.is_file():
-        tell(Warned(f"no refit on all images ({'; '.join(problems) or 'it was not finished'}); the best trial is kept"))
+        notify(
+            Warned(f"no refit on all images ({'; '.join(problems) or 'it was not finished'}); the best trial is kept")
+        )
         return None
     return TrainedCandidate(best.trial, best.config, best.blueprint, best.predictions, best.epoch, weights)

@@ -97,7 +97,8 @@ class EventLog:
         monotonic clock, so setting the time of day does not change it. Lines of format version 1 have only the time of
         day; between them, a clock that is set back counts as no time.
         """
-        used_s, previous = 0.0, None
+        used_s = 0.0
+        previous: dict[str, Any] | None = None
         for _, record in self._records():
             if previous is not None and record["kind"] != RunStarted.kind:
                 clock = "session_s" if "session_s" in record and "session_s" in previous else "time"

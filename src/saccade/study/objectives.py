@@ -131,8 +131,8 @@ def pareto_front(trials: Sequence[Trial], objectives: Sequence[str]) -> list[Tri
 
     usable = [trial for trial in trials if trial.best_report is not None and trial.status is not Status.FAILED]
     front: list[Trial] = []
-    for trial in sorted(usable, key=sort_key):  # those before it have at least its score, so only costs matter
+    for trial in sorted(usable, key=sort_key):  # earlier ones have at least its score, so only costs are compared
         own = costs[trial.number]
-        if not any(all(costs[other.number][name] <= own[name] for name in own) for other in front):
+        if not any(all(costs[other.number][name] <= cost for name, cost in own.items()) for other in front):
             front.append(trial)
     return front

@@ -26,7 +26,7 @@ from saccade.study.trial import Trial
 
 
 class ProgressDisplay:
-    """Shows events; use it as a context manager.
+    """A listener that shows events; use it as a context manager.
 
     Parameters
     ----------

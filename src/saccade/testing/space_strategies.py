@@ -1,4 +1,4 @@
-"""Hypothesis strategies that make search spaces of any shape."""
+"""Hypothesis strategies for search spaces of any shape."""
 
 from __future__ import annotations
 
@@ -48,11 +48,7 @@ def _composites(inner: st.SearchStrategy[object]) -> st.SearchStrategy[Space]:
     choices = st.lists(inner, min_size=1, max_size=3, unique_by=canonical_key)
     categoricals = choices.filter(lambda values: not single_list(values)).map(lambda v: Categorical(*v))
     lists = st.lists(inner, max_size=3).map(lambda values: List(*values))
-    # Keys such as 1 and "1" would give two parameters the same name, which is an error tested elsewhere.
-    dicts = st.lists(st.tuples(KEYS, inner), max_size=3, unique_by=lambda item: str(item[0])).map(
-        lambda items: Dict(dict(items))
-    )
-    return st.one_of(categoricals, lists, dicts)
+    return st.one_of(categoricals, lists, _dicts(inner))
 
 
 def _spaces(leaves: st.SearchStrategy[Space]) -> st.SearchStrategy[Space]:
@@ -61,6 +57,7 @@ def _spaces(leaves: st.SearchStrategy[Space]) -> st.SearchStrategy[Space]:
 
 
 def _dicts(members: st.SearchStrategy[object]) -> st.SearchStrategy[Dict]:
+    # Keys such as 1 and "1" would give two parameters the same name, which is an error.
     return st.lists(st.tuples(KEYS, members), max_size=3, unique_by=lambda item: str(item[0])).map(
         lambda items: Dict(dict(items))
     )

@@ -1,4 +1,4 @@
-"""Tuning any Python function that reports epochs, with the study that tunes networks."""
+"""Tune any Python function that reports epochs, with the study that tunes networks."""
 
 from __future__ import annotations
 

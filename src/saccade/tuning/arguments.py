@@ -58,35 +58,35 @@ def searcher_of(
     options: Mapping[str, Any] | None,
     starting_configs: Sequence[Mapping[Any, Any]] | None,
 ) -> Searcher:
-    """Return the searcher that was named, or given.
+    """Return the searcher by its name, or the given instance.
 
     Raises
     ------
     HyperparameterError
-        When a searcher was given that searches another space, or options that it does not have.
+        If an instance has another space, or if an option does not exist.
     UnknownNameError
-        When there is no searcher of that name.
+        If there is no searcher of that name.
     SpaceError
-        When a starting configuration is not in the space.
+        If a starting configuration is not in the space.
     """
     starts = {} if starting_configs is None else {"starting_configs": starting_configs}
     made = make_searcher(searcher, space, seed, **{**(options or {}), **starts})
     if isinstance(searcher, Searcher) and made.space != (space if isinstance(space, Dict) else Dict(space)):
         raise HyperparameterError(
-            f"the {type(made).__name__} searches {made.space!r}, but space is {space!r}; make it with this space"
+            f"the {type(made).__name__} searches {made.space!r}, but space is {space!r}. Make it with this space"
         )
     return made
 
 
 def scheduler_of(scheduler: str | Scheduler, max_epochs: int | None, options: Mapping[str, Any] | None) -> Scheduler:
-    """Return the scheduler that was named, or given; one that has a use for `max_epochs` is told of it.
+    """Return the scheduler by its name, with `max_epochs` if it has that option, or the given instance.
 
     Raises
     ------
     HyperparameterError
-        When it does not have such options.
+        If an option does not exist.
     UnknownNameError
-        When there is no scheduler of that name.
+        If there is no scheduler of that name.
     """
     given = dict(options or {})
     kind = SCHEDULERS.get(scheduler) if isinstance(scheduler, str) else None
@@ -101,18 +101,18 @@ def check_ends(searcher: Searcher, num_trials: int | None, time_limit_s: float |
     Raises
     ------
     HyperparameterError
-        When nothing would.
+        If nothing would.
     """
     is_finite = searcher.space.num_configurations < math.inf or isinstance(searcher, GridSearcher)
     if num_trials is None and time_limit_s is None and not is_finite:
         raise HyperparameterError(
             "the search would never end: there is neither time_limit nor num_trials, and the space has infinitely many "
-            "configurations. Give time_limit=… (seconds), or num_trials=…"
+            "configurations. Pass time_limit=… (seconds) or num_trials=…"
         )
 
 
 def executor_of(executor: str | Executor, num_workers: Any, num_trials: int | None) -> Executor:
-    """Return the executor that calls the function; its trainable is to be set.
+    """Return the executor that calls the function; the caller sets its trainable.
 
     ``"auto"`` with one worker is this process, also with a time limit: changes that the function makes to the caller's
     variables are visible, it need not be pickled, and it can be debugged.
@@ -141,7 +141,7 @@ def executor_of(executor: str | Executor, num_workers: Any, num_trials: int | No
 
 
 def slots(num_workers: int) -> list[WorkerSlot]:
-    """Divide this machine among so many workers; more of them than cores, who may wait for others, have a thread each.
+    """Divide this machine among workers; if there are more workers than cores, each has one thread.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""How a user's function is called: with a reporter, or without one for its score."""
+"""Call a user's function with a reporter, or without one for its score."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from saccade.space.constants import plain
 from saccade.study.function import FunctionReporter
 
 NAMES = ("report", "reporter")
-"""What a parameter may be called that gets the reporter, though it has a default or takes a keyword only."""
+"""Names of a parameter that receives the reporter although it has a default or is keyword-only."""
 
 
 class CalledFunction:
-    """A function of a configuration, and of a reporter if it takes one, as a function of both.
+    """A user's function, with or without a reporter, as a function of configuration and reporter.
 
-    A number that it returns, or a dict of figures, is its only report if it has made none.
+    If the function reports nothing, the number or dict of metrics that it returns is its only report.
 
     Parameters
     ----------
     function : callable
         ``function(config, report)`` or ``function(config)``. A second parameter with a default gets the reporter only
-        if it is called ``report`` or ``reporter``.
+        if its name is ``report`` or ``reporter``.
     score_name : str
-        What a number that it returns is called.
+        The name of the metric that it returns as a number.
 
     Raises
     ------
     HyperparameterError
-        If it can be called in neither way.
+        If it cannot be called with one or two arguments.
 
     Examples
     --------
@@ -48,7 +48,7 @@ class CalledFunction:
         self.reporter = _reporter_place(function)
 
     def __call__(self, config: dict[Any, Any], report: FunctionReporter) -> None:
-        """Call the function, and report what it returns if that is all there is."""
+        """Call the function, and report what it returns if it has not reported anything."""
         if self.reporter is None:
             returned = self.function(config)
         elif self.reporter == "":
@@ -56,49 +56,49 @@ class CalledFunction:
         else:
             returned = self.function(config, **{self.reporter: report})
         if returned is not None and not report.has_reported and report.last_epoch == 0:
-            report.send(self._figures(returned), is_last=True)
+            report.send(self._metrics(returned), is_last=True)
 
-    def _figures(self, returned: Any) -> dict[str, float]:
+    def _metrics(self, returned: Any) -> dict[str, float]:
         if isinstance(returned, Mapping):
             return dict(returned)
         if isinstance(plain(returned), (bool, int, float)):
             return {self.score_name: returned}
         raise HyperparameterError(
-            f"the function returned {returned!r} ({type(returned).__name__}); it must return its {self.score_name}, a "
-            f"number, or a dict of figures such as {{{self.score_name!r}: 0.9}}, or report epochs"
+            f"the function returned {returned!r} ({type(returned).__name__}); expected its {self.score_name} as a "
+            f"number, or a dict of metrics such as {{{self.score_name!r}: 0.9}}, or reports of epochs"
         )
 
 
 def _reporter_place(function: Callable[..., Any]) -> Literal[""] | str | None:  # noqa: PYI051 (the two differ in use)
-    """Return the keyword by which the function takes the reporter, "" for the second place; None if it takes none."""
+    """Return the keyword of the parameter for the reporter, "" for the second position; None if there is none."""
     if not callable(function):
         raise HyperparameterError(
-            f"train_fn is {function!r} ({type(function).__name__}); it must be a function of (config, report), or of "
-            "(config) that returns the score"
+            f"train_fn was given {function!r} ({type(function).__name__}); expected a function of (config, "
+            "report), or of (config) that returns the score"
         )
     try:
         signature = inspect.signature(function)
-    except ValueError:  # some that are written in C do not tell
+    except ValueError:  # some functions that are written in C have no signature
         return ""
     for name, parameter in list(signature.parameters.items())[1:]:
         is_ours = name in NAMES and parameter.kind is not parameter.POSITIONAL_ONLY
         if is_ours and _takes(signature, {name: None}):
             return name
     if _takes(signature, {}):
-        # A further parameter with a default is the user's own; *args tells nothing, and is a wrapper's as a rule.
+        # Another parameter with a default is the user's own. *args usually belongs to a wrapper, which passes both on.
         is_any = any(each.kind is each.VAR_POSITIONAL for each in signature.parameters.values())
         return "" if is_any else None
     if _takes(signature, {}, None):
         return ""
     name = getattr(function, "__name__", type(function).__name__)
     raise HyperparameterError(
-        f"{name}{signature} cannot be called with a configuration and a reporter, nor with a configuration alone; it "
-        f"must be {name}(config, report), or {name}(config) that returns the score"
+        f"{name}{signature} cannot be called with a configuration and a reporter, nor with a configuration alone; "
+        f"expected {name}(config, report), or {name}(config) that returns the score"
     )
 
 
 def _takes(signature: inspect.Signature, named: Mapping[str, Any], *rest: Any) -> bool:
-    """Tell whether a function can be called with a configuration and these arguments."""
+    """Return whether a function can be called with a configuration and these arguments."""
     try:
         signature.bind({}, *rest, **named)
     except TypeError:

@@ -1,4 +1,4 @@
-"""What a search has found, in the words of the function that was tuned."""
+"""The result of a search: its trials, with scores in the unit of the metric."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrialResult:
-    """One configuration, and what became of it.
+    """One configuration and its results.
 
     Attributes
     ----------
@@ -34,27 +34,27 @@ class TrialResult:
     config : dict
         Its configuration.
     status : str
-        ``"completed"``, ``"stopped"``, ``"paused"`` (it was not promising enough, or had no more time, and might go
-        on), ``"failed"``; in a search that was interrupted also ``"running"``.
+        ``"completed"``, ``"stopped"``, ``"paused"`` (it was not among the best, or time was up; it can be resumed),
+        ``"failed"``; in an interrupted search also ``"running"``.
     score : float or None
-        The best figure of the metric; None without a report.
+        The best value of the metric; None without a report.
     best_epoch : int or None
         The epoch in which it was reported.
     num_epochs : int
         Epochs trained.
     seconds : float
-        What they took, epochs that had to be trained again included.
+        Their duration, epochs that were trained again included.
     reports : list of dict
-        What was reported, epoch by epoch: ``epoch``, the metric, all other figures, and ``seconds``.
+        The reports in order: ``epoch``, the metric, all other metrics, and ``seconds``.
     reason : str
         Why it failed, or ended early.
     traceback : str
-        Of the error that it failed by.
+        Of the error with which it failed.
     checkpoint : Path or None
-        The folder with the checkpoint of its best epoch, or of the best one that has one, if it is still there: of
-        trials that have ended, only the best few keep theirs.
+        The folder with the checkpoint of its best epoch that has one; None if it was removed. Of trials that have
+        ended, only the best few keep theirs.
     folder : Path or None
-        Where it keeps its files.
+        The folder with its files.
     """
 
     number: int
@@ -72,7 +72,7 @@ class TrialResult:
 
     @classmethod
     def of(cls, trial: Trial, metric: str, mode: str) -> TrialResult:
-        """Return what a study knows of a trial, with figures in the metric's own sense."""
+        """Return the result of a study's trial; with mode ``"min"``, lower scores are better again."""
         sign = -1.0 if mode == "min" else 1.0
         best, failure, name = trial.best_report, trial.failure, best_checkpoint(trial)
         checkpoint = None if name is None else Path(trial.folder, name)
@@ -96,18 +96,18 @@ class TrialResult:
 
 
 class TuneResult:
-    """What `tune` has found.
+    """The result of `tune`.
 
     Parameters
     ----------
     trials : sequence of TrialResult
         All trials, by number.
     metric : str
-        What was tuned for.
+        The name of the metric.
     mode : {"max", "min"}
-        Whether higher or lower is better.
+        Whether higher or lower values are better.
     path : Path or None
-        The folder of the search; None when it kept no files for later.
+        The folder of the search; None if it has none.
 
     Attributes
     ----------
@@ -128,19 +128,19 @@ class TuneResult:
 
     @classmethod
     def load(cls, path: str | PathLike[str], space: Dict | Mapping[Any, Any] | None = None) -> TuneResult:
-        """Return what the search in a folder has found so far; it may still go on, or have been interrupted.
+        """Return the result so far of the search in a folder; it may be running, or may have been interrupted.
 
         Parameters
         ----------
         path
-            The folder that `tune` was given.
+            The folder that was passed to `tune`.
         space
-            What it searched; only needed where configurations hold objects that JSON lacks.
+            The search space; only needed if configurations contain objects that have no JSON form.
 
         Raises
         ------
         HyperparameterError
-            When there is no search in that folder.
+            If there is no search in that folder.
         JournalError
             If its event log is invalid.
         """
@@ -162,10 +162,10 @@ class TuneResult:
         Raises
         ------
         SearchFailedError
-            When no trial has a score.
+            If no trial has a score.
         """
         ranked = self._ranked()
-        if not ranked or not _counts(ranked[0]):
+        if not ranked or not _is_ranked(ranked[0]):
             reasons = sorted({trial.reason for trial in self.trials if trial.reason})
             why = f": {'; '.join(reasons)}" if reasons else ""
             raise SearchFailedError(f"no trial of {len(self.trials)} has a score{why}")
@@ -178,7 +178,7 @@ class TuneResult:
 
     @property
     def best_score(self) -> float:
-        """The best figure of the metric, in its own sense."""
+        """The best value of the metric."""
         score = self.best_trial.score
         assert score is not None
         return score
@@ -187,7 +187,7 @@ class TuneResult:
     def best_checkpoint(self) -> Path | None:
         """The folder with the checkpoint of the best trial's best epoch; None if it saved none.
 
-        When the search was given no path, it lasts as long as this object: copy what you want to keep.
+        Without a path of the search, it is removed together with this object; copy what you need.
         """
         return self.best_trial.checkpoint
 
@@ -201,18 +201,18 @@ class TuneResult:
             configuration (``config.NAME`` where a name is one of these), and ``reason`` (why a trial failed, or ended
             early).
         """
-        import pandas as pd  # lazily, as it is slow to import
+        import pandas as pd  # slow to import
 
         table: pd.DataFrame = pd.DataFrame([self._row(trial) for trial in self._ranked()])
         return table if len(table) else pd.DataFrame(columns=[*self._columns, "reason"])
 
     def remove_at_end(self, folder: Path) -> None:
-        """Remove a folder when nobody has this result any more, or when the program ends."""
+        """Remove a folder when this object is garbage-collected, or when the program ends."""
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
 
     def __repr__(self) -> str:
         ranked = self._ranked()
-        best = f", best {self.metric} {ranked[0].score:.6g}" if ranked and _counts(ranked[0]) else ""
+        best = f", best {self.metric} {ranked[0].score:.6g}" if ranked and _is_ranked(ranked[0]) else ""
         num = len(self.trials)
         return f"<TuneResult of {num} {'trial' if num == 1 else 'trials'}{best}>"
 
@@ -221,18 +221,18 @@ class TuneResult:
         return ("trial", "status", self.metric, "epochs_done", "best_epoch", "fit_time_s")
 
     def _row(self, trial: TrialResult) -> dict[Any, Any]:
-        figures = (trial.number, trial.status, trial.score, trial.num_epochs, trial.best_epoch, round(trial.seconds, 3))
+        values = (trial.number, trial.status, trial.score, trial.num_epochs, trial.best_epoch, round(trial.seconds, 3))
         taken = {*self._columns, "reason"}
         config = {f"config.{name}" if name in taken else name: value for name, value in trial.config.items()}
-        return {**dict(zip(self._columns, figures, strict=True)), **config, "reason": trial.reason}
+        return {**dict(zip(self._columns, values, strict=True)), **config, "reason": trial.reason}
 
     def _ranked(self) -> list[TrialResult]:
         sign = 1.0 if self.mode == "min" else -1.0
         return sorted(
             self.trials,
-            key=lambda trial: (not _counts(trial), trial.score is None, sign * (trial.score or 0.0), trial.number),
+            key=lambda trial: (not _is_ranked(trial), trial.score is None, sign * (trial.score or 0.0), trial.number),
         )
 
 
-def _counts(trial: TrialResult) -> bool:
+def _is_ranked(trial: TrialResult) -> bool:
     return trial.score is not None and trial.status != Status.FAILED.value

@@ -47,10 +47,9 @@ def tune(
     seed: int = 0,
     verbosity: int = 2,
 ) -> TuneResult:
-    """Search for the configuration with which a function does best.
+    """Search for the configuration with which a function has the best score.
 
-    The function is called with a configuration, and with a reporter that it calls after each epoch, or whatever its
-    steps are. ::
+    The function is called with a configuration and a reporter, which it calls after each epoch or other step. ::
 
         def train(config, report):
             model = make_model(config)
@@ -60,50 +59,50 @@ def tune(
                 accuracy = model.train_epoch()
                 report(epoch=epoch, accuracy=accuracy, checkpoint=lambda folder: model.save(folder / "model.pt"))
 
-    The call of `report` does not return when the trial is to end; ``finally`` and ``with`` do their work then.
+    If the trial is to end, the call of `report` does not return; ``finally`` and ``with`` blocks still run.
 
-    Checkpoints are offered, not asked for. Where there are some, unpromising trials are paused, and go on later where
-    they were; so they do after a crash, or when the search is resumed. ``checkpoint=`` is a function that writes into
-    the folder that it is called with, or the path of a file or folder that is copied: either is kept whole or not at
-    all, whatever the function overwrites next. Only the best checkpoints, and those that are needed to go on, stay on
-    disk. A function that offers none is never paused: an unpromising trial is stopped for good. Without a time limit,
-    trials that do not promise enough stay paused in the end; with one, what is left of the time is used for them.
+    Checkpoints are optional. With them, trials that are not among the best are paused and can be resumed where they
+    stopped, also after a crash or when the search is resumed. ``checkpoint=`` is a function that writes into the folder
+    that it receives, or the path of a file or folder, which is copied; it is saved completely or not at all. Only the
+    best checkpoints, and those that are needed to continue, stay on disk. Without checkpoints, a trial is never paused
+    but stopped. With a time limit, the time that is left at the end is used to resume paused trials.
 
-    A function of the configuration alone returns its score, or a dict of figures with the metric.
+    A function of the configuration alone returns its score, or a dict of metrics that contains it.
 
     Parameters
     ----------
     train_fn
         ``train_fn(config, report)``, or ``train_fn(config)`` that returns the score. `report` is a `FunctionReporter`.
     space
-        Names with spaces and constants.
+        Spaces and constants by name.
     metric
         The keyword of the report that holds the score, a finite number.
     mode
         Whether a higher (``"max"``) or a lower (``"min"``) score is better.
     time_limit
-        Seconds for the whole search, from the call to its return, those of earlier processes that it resumes included.
-        Running trials end in time by themselves, as far as their last epoch tells how long the next will be.
+        Seconds for the whole search, earlier sessions that it resumes included. A running trial ends before the limit
+        if another epoch as long as its last one would exceed it.
     num_trials
-        Configurations to try at most, those of earlier processes included. Without it and a time limit, the space must
-        have an end.
+        The maximum number of configurations, earlier sessions included. It may be None with a time limit or a finite
+        space.
     searcher
-        What proposes configurations: a name that `make_searcher` knows (``"auto"`` is ``"tpe"``), or a `Searcher`.
+        The search algorithm: a name in `saccade.searcher.SEARCHERS` (``"auto"`` is ``"tpe"``), or a `Searcher`.
     scheduler
-        What decides how long each is trained: a name that `make_scheduler` knows (``"auto"`` is asynchronous successive
-        halving, with rungs that fit the time limit and the measured cost of an epoch), or a `Scheduler`.
+        Decides which trial trains next, and for how long: a name in `saccade.scheduler.SCHEDULERS` (``"auto"`` is
+        asynchronous successive halving, with rungs that fit the time limit and the measured cost of an epoch), or a
+        `Scheduler`.
     max_epochs
-        The epoch after which every trial is done; None leaves that to the function.
+        The last epoch of every trial; None leaves that to the function.
     trial_time_limit
-        Seconds of training that one trial may have.
+        Maximum training time of one trial in seconds.
     target_score
-        A score that is good enough: the search ends when a trial reaches it.
+        The search ends when a trial reaches this score.
     starting_configs
-        Configurations to try first; what one of them leaves out has its default.
+        Configurations to try first; missing values have the defaults of their spaces.
     searcher_options, scheduler_options
-        Further arguments of the searcher and the scheduler that are named.
+        Further arguments of a searcher or scheduler that is given by name.
     num_workers
-        How many trials run at once. Several run in worker processes, to which the function is sent by cloudpickle.
+        How many trials run at once. Several run in worker processes, to which cloudpickle sends the function.
     executor
         Where the function is called. ``"inline"`` is this process. ``"process"`` is worker processes: a crash costs one
         trial, and a call that hangs is ended after the time limit, which ``"inline"`` cannot do. ``"auto"`` is inline
@@ -112,11 +111,11 @@ def tune(
         Trackers, functions of one event, or names in `saccade.study.trackers.TRACKERS`. They receive every event of the
         search. An exception of one is a warning and does not end the search.
     path
-        Where to keep the journal, which optuna-dashboard can show, the events, and the trials' files. With None nothing
-        is kept but checkpoints, for as long as the result lives.
+        Folder for the event log, a journal for optuna-dashboard, and the files of trials. With None, only checkpoints
+        are kept, as long as the result exists.
     resume
-        Go on with the search in `path`, which may have been killed at any instant; where there is none, begin it. With
-        a longer `time_limit`, trials that the last one ended go on from their checkpoints.
+        Resume the search in `path`, which may have been killed at any instant; start one if there is none. With a
+        longer `time_limit`, trials that the last limit ended continue from their checkpoints.
     seed
         Seed of the searcher.
     verbosity
@@ -130,17 +129,17 @@ def tune(
     Raises
     ------
     HyperparameterError
-        When an argument cannot be, nothing would end the search, or the function does not report the metric.
+        If an argument is invalid, nothing would end the search, or the function does not report the metric.
     UnknownNameError
-        When there is no such searcher, scheduler, option, mode or executor.
+        If there is no such searcher, scheduler, option, mode or executor.
     SpaceError
-        When the space cannot be.
+        If the space is invalid.
     SearchFailedError
-        When no trial has a score; it names the reasons, and has the first traceback.
+        If no trial has a score; the message has the reasons and the first traceback.
     JournalError
-        When the journal cannot be read, or the search goes on in another process.
+        If the event log is damaged, or if another process uses the folder.
     TuningInterrupted
-        A `KeyboardInterrupt` with the result by then.
+        On Ctrl-C; a `KeyboardInterrupt` with the result so far.
 
     Examples
     --------
@@ -158,7 +157,7 @@ def tune(
     num_trials = arguments.whole("num_trials", num_trials)
     max_epochs = arguments.whole("max_epochs", max_epochs)
     if resume and path is None:
-        raise HyperparameterError("resume=True goes on with the search in path, and path is None; give path=…")
+        raise HyperparameterError("resume=True continues the search in path, but path is None. Pass path=…")
     called = CalledFunction(train_fn, metric)
     made_searcher = arguments.searcher_of(searcher, space, seed, searcher_options, starting_configs)
     made_scheduler = arguments.scheduler_of(scheduler, max_epochs, scheduler_options)
