@@ -131,7 +131,10 @@ def _members(file: BinaryIO, folder: Path) -> _Members:
         tar = tarfile.open(fileobj=file, mode="r:*")  # noqa: SIM115 (closed below)
     except (*_BROKEN, OSError) as error:
         file.seek(0)
-        raise ArchiveError(f"it is not a zip or tar file; it begins with {file.read(24)!r}") from error
+        raise ArchiveError(
+            f"it is not a zip or tar file; it begins with {file.read(24)!r}. Check that it was copied or downloaded "
+            "completely"
+        ) from error
     with tar:
         yield from _tar_members(tar, folder)
 
