@@ -36,7 +36,10 @@ PHRASES = {
 
 
 def _prose() -> list[Path]:
-    pages = [*(ROOT / "docs").rglob("*.md"), *(ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"))]
+    pages = [
+        *(ROOT / "docs").rglob("*.md"),
+        *(ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md")),
+    ]
     return [*(ROOT / "src").rglob("*.py"), *pages]
 
 
