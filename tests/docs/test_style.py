@@ -15,7 +15,7 @@ PHRASES = {
     r"to be judged|\bjudges?\b|\bjudged\b|\bjudging\b|\bjudgement": "evaluate, validate, score",
     r"cannot be had|can be had|could be had|to be had": "is not available",
     r"cannot be\.": "is invalid",
-    r"(?<!there )\b(is|are) no (number|numbers|folder|file|image|images|path|name|names|space|list|dict|run|mapping)\b": "is not a ...",
+    r"(?<!there )\b(is|are) no (number|numbers|folder|file|image|images|path|name|names|space|list|dict|run|mapping)\b": "is not a ...",  # noqa: E501
     r"\bwants? a look\b|of no account": "name the problem",
     r"\bgo(es|ing)? on\b|\bwent on\b": "continue, resume",
     r"\bsurer[ _]score": "cross-validated score",
