@@ -35,8 +35,8 @@ def test_the_chosen_predictor_is_saved_and_usable(saccade, several, splits, tmp_
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--max-params", "1"), "no trial is within these limits; there are:"),
-        (("--max-bytes", "1e9"), "the search was not asked for it"),
+        (("--max-params", "1"), "no trial is within these limits; the choices are:"),
+        (("--max-bytes", "1e9"), "is not an objective of this search"),
     ],
 )
 def test_impossible_limits_are_errors_and_nothing_is_saved(saccade, several, tmp_path, arguments, message):
@@ -50,4 +50,4 @@ def test_impossible_limits_are_errors_and_nothing_is_saved(saccade, several, tmp
 def test_objectives_without_a_score_are_refused(saccade, splits, tmp_path):
     result = saccade("fit", splits, "--objectives", "latency", "--out", tmp_path / "run")
     assert result.exit_code == 2
-    assert "name the score too" in result.stderr
+    assert "add the score" in result.stderr

@@ -54,7 +54,10 @@ def test_a_custom_network_is_trained_saved_and_loaded(
     assert before is None or all(torch.equal(*pair) for pair in zip(before, net.parameters(), strict=True))
     folder = predictor.save(tmp_path / "saved")
     record = json.loads((tmp_path / "saved" / "predictor.json").read_text())
-    assert (record["blueprint"]["architecture"], record["blueprint"]["own"]) == (None, "Net")
+    assert (record["members"][0]["blueprint"]["architecture"], record["members"][0]["blueprint"]["own"]) == (
+        None,
+        "Net",
+    )
     with pytest.raises(SavedPredictorError, match=r"network of your own, 'Net'.*ImagePredictor.load\(path, net=…\)"):
         ImagePredictor.load(folder)
     again = ImagePredictor.load(folder, verbosity=0, net=net)
@@ -180,7 +183,7 @@ def test_images_with_other_channels(
     loaded = ImagePredictor.load(predictor.path, verbosity=0)
     pd.testing.assert_frame_equal(loaded.predict_proba(frame), predictor.predict_proba(frame))
     record = json.loads((Path(predictor.path) / "predictor" / "predictor.json").read_text())
-    assert len(record["blueprint"]["input"]["mean"]) == channels
+    assert len(record["members"][0]["blueprint"]["input"]["mean"]) == channels
 
 
 def test_a_custom_network_on_grey_images(predictor: ImagePredictor, make_colours: MakeColours) -> None:

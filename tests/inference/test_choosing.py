@@ -119,7 +119,7 @@ def test_with_one_objective_there_is_nothing_to_choose(
     make_colours_once: MakeColours, tiny: dict[str, Any], tmp_path: Path
 ) -> None:
     predictor = ImagePredictor(path=tmp_path / "run", verbosity=0)
-    with pytest.raises(UnknownNameError, match=r"'f1'.*eval_metric, which is 'accuracy' here"):
+    with pytest.raises(UnknownNameError, match=r"'f1'.*eval_metric, which is 'accuracy'"):
         predictor.fit(make_colours_once(4), hyperparameters=tiny, objectives=["f1", "latency"])
     assert not (tmp_path / "run" / "run.json").exists()
     predictor.fit(make_colours_once(4), hyperparameters=tiny)

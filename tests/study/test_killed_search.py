@@ -25,6 +25,7 @@ from saccade.executor import InlineExecutor, ProcessExecutor, WorkerSlot
 from saccade.study.study import Study
 from saccade.scheduler import make_scheduler
 from saccade.study.event_log import EventLog
+from saccade.study.optuna_tracker import OptunaTracker
 from saccade.searcher import RandomSearcher
 from saccade.space import Dict, Int, Real
 from saccade.study.trial import Trainable

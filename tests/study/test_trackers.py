@@ -47,7 +47,7 @@ def test_trackers_functions_and_names_receive_every_event(monkeypatch):
     assert isinstance(events[0], RunStarted)
     assert isinstance(events[-1], RunFinished)
     kinds = [event.kind for event in events]
-    assert [kinds.count(kind) for kind in ("trial_started", "epoch_done", "job_done")] == [3, 3, 3]
+    assert [kinds.count(kind) for kind in ("trial_created", "epoch_done", "job_done")] == [3, 3, 3]
     assert tracker.num_closed == named.num_closed == 1
 
 
