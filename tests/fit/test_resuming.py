@@ -270,7 +270,7 @@ def test_images_in_memory_and_objects_are_resumed_in_python_only(
         return float((true == predicted).mean())
 
     cases: list[tuple[str, pd.DataFrame, dict[str, Any], type[Exception], str]] = [
-        ("bytes", images, {}, DataError, "16 images are no files, but of type bytes"),
+        ("bytes", images, {}, DataError, "16 images were given as bytes"),
         (
             "metric",
             frame,

@@ -58,7 +58,7 @@ def test_wrong_options_are_refused_when_made():
     space = {"learning_rate": Real(0, 1)}
     with pytest.raises(UnknownNameError, match="Did you mean 'learning_rate'"):
         GridSearcher(space, num_points_by_name={"learning_rat": 3})
-    with pytest.raises(HyperparameterError, match="num_points is 0"):
+    with pytest.raises(HyperparameterError, match="num_points was given 0"):
         GridSearcher(space, num_points=0)
     with pytest.raises(HyperparameterError, match="must be a dict"):
         GridSearcher(space, num_points_by_name=[3])
