@@ -468,7 +468,7 @@ class AutoSearch(Searcher, Scheduler):
         item.unconsidered_s += report.seconds
         is_due = report.epoch >= item.target
         is_cheap = item.unconsidered_s * RECONSIDERING_PART >= self._reconsidering_s
-        # Epoch 0 is no horizon: the start of a training with a known probe changes no forecast.
+        # Epoch 0 is not a horizon: starting a training whose probe is known changes no forecast.
         if report.is_last or report.checkpoint is None or not (is_due or (is_cheap and report.epoch in HORIZONS)):
             return Decision.CONTINUE
         return self._reconsider(item, state, report)

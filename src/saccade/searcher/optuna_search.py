@@ -360,7 +360,7 @@ class GPSearcher(ModelSearcher):
     With running configurations it is the expected improvement of the whole batch, averaged over their possible scores.
     In a conditional space the model has all parameters, the inactive ones at their defaults.
 
-    It needs the fewest trials, but a proposal takes about 0.2 s. That time grows with the cube of the number of
+    It needs the fewest trials, but a proposal takes longest. That time grows with the cube of the number of
     configurations in the model, so the model sees at most the best 32, the latest 32 of the others, and 16 that are
     running.
 
