@@ -84,7 +84,7 @@ def test_unknown_executors_are_refused(executor):
 
 
 def test_case_does_not_matter_in_names():
-    tuned = tuning(searcher="Random", scheduler="FIFO", executor="INLINE")
+    tuned = FitOptions.of({"searcher": "Random", "scheduler": "FIFO", "executor": "INLINE"})
     assert (tuned.searcher, tuned.scheduler, tuned.executor) == ("random", "fifo", "inline")
 
 

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
 NAMES = (
-    "accuracy", "average_precision", "balanced_accuracy", "f1", "f1_macro", "f1_micro", "f1_weighted", "log_loss", "mcc",
-    "mean_absolute_error", "mean_squared_error", "median_absolute_error", "precision", "precision_macro",
+    "accuracy", "average_precision", "balanced_accuracy", "f1", "f1_macro", "f1_micro", "f1_weighted", "log_loss",
+    "mcc", "mean_absolute_error", "mean_squared_error", "median_absolute_error", "precision", "precision_macro",
     "precision_micro", "precision_weighted", "quadratic_kappa", "r2", "recall", "recall_macro", "recall_micro",
     "recall_weighted", "roc_auc", "roc_auc_ovo", "roc_auc_ovo_weighted", "roc_auc_ovr", "roc_auc_ovr_weighted",
     "root_mean_squared_error",
@@ -104,9 +104,9 @@ _missing = missing_attributes(__name__, [*NAMES, "get_metric", "make_scorer"])
 
 
 def __getattr__(name: str) -> NamedMetric:
-    if name in NAMES:
-        return NamedMetric(name)
-    _missing(name)
+    if name not in NAMES:
+        _missing(name)
+    return NamedMetric(name)
 
 
 def __dir__() -> list[str]:

@@ -520,15 +520,15 @@ class FitOptions(BaseModel):
         nested = _as_dict(values.pop("hyperparameter_tune_kwargs", None))
         if not isinstance(nested, Mapping):
             raise HyperparameterError(f"hyperparameter_tune_kwargs was given {nested!r}; expected a dict")
-        for kind, given, known in (
-            (cls.call, values, [*cls.named, *cls.model_fields]),
-            ("key of hyperparameter_tune_kwargs", nested, for_search),
+        for kind, given, known, others in (
+            (cls.call, values, [*cls.model_fields], cls.named),
+            ("key of hyperparameter_tune_kwargs", nested, for_search, ()),
         ):
             for name in given:
                 if name in REMOVED:
                     raise UnknownArgumentError(REMOVED[name])
                 if name not in known:
-                    raise UnknownArgumentError.of(kind, name, known, elsewhere=places_of_arguments())
+                    raise UnknownArgumentError.of(kind, name, [*known, *others], elsewhere=places_of_arguments())
         if twice := sorted(values.keys() & nested.keys()):
             raise HyperparameterError(f"{', '.join(twice)} given twice: to fit() and in hyperparameter_tune_kwargs")
         values.update(nested)
