@@ -233,12 +233,13 @@ class WorkerLost(Event):
 
 @dataclass(frozen=True)
 class RunFinished(Event):
-    """The run has ended; `best_trial` is None if no trial succeeded."""
+    """The run has ended; `best_trial` is None if no trial succeeded, and `result` describes a predictor."""
 
     kind: ClassVar[str] = "run_finished"
     best_trial: int | None
     score: float | None
     seconds: float
+    result: str = ""
 
 
 Listener = Callable[[Event], None]

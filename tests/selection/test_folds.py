@@ -18,7 +18,7 @@ from saccade.deadline import Deadline
 from saccade.errors import DataError
 from saccade.events import EpochDone
 from saccade.fit.time_budget import FinishingReserve
-from saccade.inference.saved import DESCRIPTION
+from saccade.inference.saved import DESCRIPTION, SPLIT
 from saccade.selection.folds import OUTPUTS, TRAIN_ONLY, FoldCosts, FoldTrainable, fold_numbers, subset
 from saccade.study.trial import Decision, Job, Reporter
 from saccade.tasks.problem import Problem
@@ -140,7 +140,7 @@ def test_the_networks_of_folds_are_averaged_and_every_image_evaluates(
     assert summary["calibrated_on"] == "36 images, out of fold"
     assert round(36 * summary["valid_acc"], 6).is_integer()  # of all 36 images
     members = [f"members/{number:04d}.safetensors" for number in (1, 2)]
-    assert files(Path(predictor.path) / "predictor") == [*members, DESCRIPTION, "weights.safetensors"]
+    assert files(Path(predictor.path) / "predictor") == [*members, DESCRIPTION, SPLIT, "weights.safetensors"]
     contents = {(Path(predictor.path) / "predictor" / name).read_bytes() for name in [*members, "weights.safetensors"]}
     assert len(contents) == 3  # the networks differ
     assert not (Path(predictor.path) / "folds").exists()

@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from saccade.data.splitting import split_folds
+from saccade.data.splitting import split_folds, stratified_order
 from saccade.tasks.problem import Problem
 
 NUM_BINS = 15
@@ -148,7 +148,7 @@ def fit_calibration(
     if not problem.has_classes or len(targets) < 2:
         return Calibration()
     if (most := max(200, MAX_ELEMENTS // len(problem.classes))) < len(targets):
-        rows = rng.permutation(len(targets))[:most]
+        rows = stratified_order(problem.strata(targets), rng)[:most]
         probabilities, targets = probabilities[rows], targets[rows]
     if class_prior is not None and np.ptp(class_prior) < EQUAL_CLASSES * class_prior.mean():
         class_prior = None

@@ -230,8 +230,10 @@ class Postprocessing:
         problem: Problem,
         metric: Metric,
         class_prior: np.ndarray | None = None,
-    ) -> Postprocessing:
-        """Fit all steps to held-out images.
+    ) -> tuple[Postprocessing, np.ndarray]:
+        """Fit all steps to held-out images; return them, and the adjusted predictions of these images.
+
+        Predictions are adjusted by thresholds of other images: see `saccade.inference.thresholds.fit_thresholds`.
 
         Parameters
         ----------
@@ -248,16 +250,13 @@ class Postprocessing:
         """
         targets = targets[: len(predictions)]
         if not len(predictions) or not np.isfinite(predictions).all():
-            return cls()
+            return cls(), predictions
         calibration = fit_calibration(predictions, targets, problem, class_prior=class_prior)
         calibrated = calibration.apply(predictions, problem)
         if (remaining := calibration.remaining_prior) is not None:
             class_prior = remaining
-        return cls(
-            calibration,
-            fit_thresholds(calibrated, targets, problem, metric, class_prior=class_prior),
-            Conformal.fit(calibrated, targets, problem),
-        )
+        thresholds, adjusted = fit_thresholds(calibrated, targets, problem, metric, class_prior=class_prior)
+        return cls(calibration, thresholds, Conformal.fit(calibrated, targets, problem)), adjusted
 
     def summary(self, problem: Problem, is_refit: bool = False) -> dict[str, Any]:
         """Return the entries of `ImagePredictor.fit_summary` about it.

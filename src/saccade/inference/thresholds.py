@@ -103,8 +103,10 @@ def fit_thresholds(
     problem: Problem,
     metric: Metric,
     class_prior: np.ndarray | None = None,
-) -> Thresholds:
-    """Find the thresholds that maximise a metric.
+) -> tuple[Thresholds, np.ndarray]:
+    """Find the thresholds that maximise a metric; return them, and the adjusted probabilities of the held-out images.
+
+    These are cross-fitted: no image is adjusted by a threshold that was fitted to it.
 
     Parameters
     ----------
@@ -124,10 +126,12 @@ def fit_thresholds(
     p = problem.threshold_columns(probabilities)
     if p is None:
         is_balanced = problem.has_one_class and metric.name == "balanced_accuracy"
-        return _with_prior(probabilities, targets, problem, metric, class_prior) if is_balanced else Thresholds()
+        if is_balanced:
+            return _with_prior(probabilities, targets, problem, metric, class_prior)
+        return Thresholds(), probabilities
     criterion = (BINARY if problem.has_one_class else MULTILABEL).get(metric.name)
     if criterion is None:
-        return Thresholds()
+        return Thresholds(), probabilities
     is_positive = targets.reshape(p.shape) > 0
     is_by_label = metric.name.endswith("_macro") and not problem.has_one_class
     num_positive = is_positive.sum(0) if is_by_label else np.full(is_positive.shape[1], is_positive.sum())
@@ -135,7 +139,9 @@ def fit_thresholds(
     is_enough = (num_positive >= MIN_IMAGES) & (num_all - num_positive >= MIN_IMAGES)
     if not is_enough.any() or len(is_positive) < 2 * MIN_IMAGES:
         has_prior = metric.name == "balanced_accuracy" and class_prior is not None
-        return _with_prior(probabilities, targets, problem, metric, class_prior) if has_prior else Thresholds()
+        if has_prior:
+            return _with_prior(probabilities, targets, problem, metric, class_prior)
+        return Thresholds(), probabilities
     folds = split_folds(np.zeros(len(is_positive)), NUM_FOLDS, np.random.default_rng(0))
     adjusted, logits = probabilities.copy(), []
     for fold in range(folds.max() + 1):
@@ -146,33 +152,33 @@ def fit_thresholds(
     try:
         before, after = metric(targets, probabilities, problem), metric(targets, adjusted, problem)
     except DataError:  # the metric is not defined on so few images
-        return Thresholds()
+        return Thresholds(), probabilities
     if not metric.score(after) > metric.score(before):
-        return Thresholds(metric_before=before, metric_after=before)
-    return Thresholds(_sigmoid(np.mean(logits, axis=0)), before, after)
+        return Thresholds(metric_before=before, metric_after=before), probabilities
+    return Thresholds(_sigmoid(np.mean(logits, axis=0)), before, after), adjusted
 
 
 def _with_prior(
     probabilities: np.ndarray, targets: np.ndarray, problem: Problem, metric: Metric, class_prior: np.ndarray | None
-) -> Thresholds:
+) -> tuple[Thresholds, np.ndarray]:
     """Return the class prior as divisor, unless the metric is worse with it by more than `NUM_ERRORS` errors."""
     counts = np.bincount(targets, minlength=probabilities.shape[1])
     if class_prior is None:  # a class without images counts as one image
         class_prior = np.maximum(counts, 1) / np.maximum(counts, 1).sum()
     if np.ptp(class_prior) < EQUAL_CLASSES * class_prior.mean():
-        return Thresholds()
+        return Thresholds(), probabilities
     found = Thresholds(class_prior=tuple(class_prior.tolist()))
     adjusted = found.apply(probabilities)
     try:
         before, after = (metric(targets, rows, problem) for rows in (probabilities, adjusted))
     except DataError:  # the metric is not defined on so few images
-        return found
+        return found, adjusted
     # Standard error of the difference of two balanced accuracies: images of a class weigh 1 / its count.
     change = (adjusted.argmax(1) == targets).astype(float) - (probabilities.argmax(1) == targets)
     error = math.sqrt(float(((change / counts[targets]) ** 2).sum())) / np.count_nonzero(counts)
     if metric.score(before) - metric.score(after) > NUM_ERRORS * error:
-        return Thresholds()
-    return replace(found, metric_before=before, metric_after=after)
+        return Thresholds(), probabilities
+    return replace(found, metric_before=before, metric_after=after), adjusted
 
 
 def _sigmoid(logits: np.ndarray) -> tuple[float, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import html
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from pathlib import Path
@@ -114,6 +115,31 @@ class ImagePredictor:
         """Return a predictor made with the same arguments, not fitted."""
         return type(self)(**self.get_params())
 
+    def __repr__(self) -> str:
+        described = "; ".join(f"{name}: {text}" for name, text in self._description().items())
+        return f"<{type(self).__name__} {described}>"
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><th>{name}</th><td>{html.escape(text)}</td></tr>" for name, text in self._description().items()
+        )
+        return f"<table>{rows}</table>"
+
+    def _description(self) -> dict[str, str]:
+        if self._pipeline is None:
+            return {"state": "not fitted", "label": str(self.label)}
+        saved, names = self._saved, self.class_names
+        some = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
+        networks = dict.fromkeys(each.blueprint.name for each in saved.members)
+        return {
+            "state": "fitted",
+            "classes": f"{len(names)} ({some})" if names else f"none ({saved.problem.type})",
+            # Predictors of earlier versions have no description of the result.
+            "result": saved.summary.get("result") or f"{saved.metric}, score {saved.summary['valid_score']:.4g}",
+            "networks": ", ".join(networks),
+            "path": self.path,
+        }
+
     @property
     def path(self) -> str:
         """The run folder; for a predictor that was loaded, the folder it was loaded from."""
@@ -180,7 +206,7 @@ class ImagePredictor:
         deadline = Deadline(limit_s, used_s=earlier.used_s if earlier else 0.0)
         start = self._saved if settings.warm_start else None
         hyperparameters = canonical(settings.hyperparameters)
-        if start and hyperparameters.get("model", started := start.summary["best_config"]["model"]) != started:
+        if start and hyperparameters.get("model", started := start.config["model"]) != started:
             raise HyperparameterError(
                 f"warm_start=True continues with the network {started!r}; remove model={hyperparameters['model']!r}"
             )
@@ -200,7 +226,7 @@ class ImagePredictor:
                     **_default_hyperparameters(
                         train, settings, limit_s, is_named, hyperparameters.keys(), preset.has_small_networks
                     ),
-                    **(start.summary["best_config"] if start else {}),
+                    **(start.config if start else {}),
                     **canonical(preset.hyperparameters),
                     **hyperparameters,
                 }
@@ -489,23 +515,25 @@ class ImagePredictor:
         return evaluation(targets, predictions, adjusted, saved.problem, metric, detailed=detailed, interval=interval)
 
     def fit_summary(self) -> dict[str, Any]:
-        """Return the metrics of the best trial and the history of the search.
+        """Return the scores of this predictor and the history of the search.
 
         Returns
         -------
         dict
-            ``train_acc``, ``valid_acc``, ``total_time`` (seconds), ``best_config``, ``fit_history`` and more; the
-            accuracies are those of the best epoch of the best trial, whose weights this predictor has. ``ensemble``
-            lists the members (``trial``, ``model``, ``weight``) of an ensemble; then ``valid_score`` and the
-            accuracies are the ensemble's, and ``best_trial`` is its first member. ``valid_score_how`` describes how
-            they were estimated, and ``cross_fitted_scores`` compares ensembles and single networks by cross-fitting.
-            ``temperature`` and ``logit_adjustment`` are those of the calibration; accuracies are without it.
+            About this predictor: ``result`` (one line of text), ``valid_acc`` and ``valid_score`` on the validation
+            images, ``valid_score_how`` (how they were measured), ``train_acc`` of its first network, and ``ensemble``,
+            a dict with ``trial``, ``model`` and ``weight`` for each member (empty for a single network).
+            ``cross_fitted_scores`` compares ensembles and single networks by cross-fitting; ``why_not_best_trial``
+            says why the best trial is not the predictor if its score is higher. ``temperature`` and
+            ``logit_adjustment`` are those of the calibration. About the search: ``best_trial``, ``best_config`` and
+            ``best_epoch`` of the first row of the leaderboard, ``total_time`` (seconds), ``fit_history`` (with its
+            score as ``best_reward``) and more.
         """
         return dict(self._saved.summary)
 
     def leaderboard(self) -> pd.DataFrame:
         """Return a table of all trials, the best first, failed ones last and with their reasons."""
-        return leaderboard(self._saved.trials)
+        return leaderboard(self._saved.trials, self._saved.trial_weights)
 
     def explain(
         self, data: Any, method: str = "auto", target: Any = None, form: str = "network"

@@ -66,6 +66,11 @@ class Candidate(ABC):
         model = self.config.get("model")
         return model if isinstance(model, CustomObject) else None
 
+    @property
+    @abstractmethod
+    def has_seen_val(self) -> bool:
+        """Whether the weights that the predictor gets are fitted to the validation images as well."""
+
     @abstractmethod
     def write_weights(self, path: Path, task: ImageTask) -> None:
         """Write the weights that the predictor gets, as safetensors."""
@@ -92,11 +97,19 @@ class TrainedCandidate(Candidate):
         Whether these are the weights at the end of the learning-rate schedule while another epoch scored higher.
     temperature : float
         Divides the outputs; `predictions` include it.
+    is_refit : bool
+        Whether it was trained on all images.
     """
 
     weights: Path
     is_schedule_end: bool = False
     temperature: float = 1.0
+    is_refit: bool = False
+
+    @property
+    def has_seen_val(self) -> bool:
+        """Whether it was trained on all images."""
+        return self.is_refit
 
     def write_weights(self, path: Path, task: ImageTask) -> None:
         """Write the weights; the classifier layer absorbs the temperature."""
@@ -134,6 +147,11 @@ class ProbeCandidate(Candidate):
 
     probe: FinalProbe
     weights: Path | None = None
+
+    @property
+    def has_seen_val(self) -> bool:
+        """Whether its layer is fitted to all images."""
+        return self.probe.has_seen_val
 
     def write_weights(self, path: Path, task: ImageTask) -> None:
         """Write the weights of the pretrained network with the probe's layer."""

@@ -299,6 +299,7 @@ class CrossValidation:
             outputs[self.folds == fold] = np.load(path, allow_pickle=False)
         is_evaluated = self.folds != TRAIN_ONLY
         predictions, targets = activate(outputs[is_evaluated], task.problem), task.train.targets[is_evaluated]
+        first = self.trainable.task_of(0)
         own = best.number, best.config, read_blueprint(best), predictions, epoch
         return Combination(
             [TrainedCandidate(*own, file) for file in files],
@@ -309,6 +310,7 @@ class CrossValidation:
             "on it",
             evaluate(predictions, targets, task.problem, task.metric),
             num_folds=self.num_folds,
+            split=(first.train, first.val),
         )
 
 

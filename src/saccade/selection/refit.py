@@ -66,4 +66,4 @@ def refit(
             Warned(f"no refit on all images ({'; '.join(problems) or 'it was not finished'}); the best trial is kept")
         )
         return None
-    return TrainedCandidate(best.trial, best.config, best.blueprint, best.predictions, best.epoch, weights)
+    return TrainedCandidate(best.trial, best.config, best.blueprint, best.predictions, best.epoch, weights, is_refit=True)

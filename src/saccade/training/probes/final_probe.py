@@ -36,7 +36,9 @@ class FinalProbe:
     layer : str
         Name of the classifier layer in the network.
     weight, bias : ndarray of float32, shape (num_outputs, num_features) and (num_outputs,)
-        Of the classifier layer for the predictor, which may be fitted to the validation images as well.
+        Of the classifier layer for the predictor.
+    has_seen_val : bool
+        Whether this layer is fitted to the validation images as well.
     """
 
     rows: np.ndarray
@@ -45,6 +47,7 @@ class FinalProbe:
     layer: str
     weight: np.ndarray
     bias: np.ndarray
+    has_seen_val: bool = False
 
     def save(self, path: Path) -> None:
         """Write a file that is complete or absent."""
@@ -58,7 +61,9 @@ class FinalProbe:
         """Read what `save` wrote; None if the file is missing or incomplete."""
         try:
             with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-                return cls(**{name: file[name] for name in file.files} | {"layer": str(file["layer"])})
+                arrays = {name: file[name] for name in file.files}
+                has_seen_val = bool(arrays.pop("has_seen_val", False))
+                return cls(**arrays | {"layer": str(file["layer"])}, has_seen_val=has_seen_val)
         except (OSError, ValueError, TypeError, KeyError, EOFError, BadZipFile):
             return None
 
@@ -111,7 +116,8 @@ def keep_probe(
     layer = next(name for name, module in classifier.network.named_modules() if module is head)
     weight = head.weight.detach().float().cpu().numpy()
     bias = np.zeros(len(weight), np.float32) if head.bias is None else head.bias.detach().float().cpu().numpy()
-    if refits and task.is_holdout and len(probe.rows) == len(train.indices):
+    has_seen_val = refits and task.is_holdout and len(probe.rows) == len(train.indices)
+    if has_seen_val:
         both = train.joined(val)
         rows = np.concatenate([probe.rows, len(train.indices) + np.arange(len(val.indices))])
         features = np.concatenate(
@@ -126,6 +132,6 @@ def keep_probe(
         fitted = fit_heads(features, targets, task.problem, weights, penalties=(probe.penalty,), num_folds=1)
         weight, bias = fitted.weight, fitted.bias
     num = max(1, MAX_NUMBERS // probe.held_out.shape[1])
-    final = FinalProbe(probe.rows[:num], probe.held_out[:num], outputs, layer, weight, bias)
+    final = FinalProbe(probe.rows[:num], probe.held_out[:num], outputs, layer, weight, bias, has_seen_val)
     final.save(probe_file(folder))
     return final

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from saccade.data.batches import Images
+from saccade.data.splitting import stratified_order
 from saccade.inference.classifier import Classifier, features_of
 from saccade.models.network import classifier_parameters
 from saccade.training.probes.robust import fit_robust_heads
@@ -45,8 +46,8 @@ class Probe:
     Attributes
     ----------
     metrics : dict
-        ``train_loss``, ``train_part`` (fraction of the training images) and, for classification, ``train_acc``;
-        ``robust_loss`` if it is not 0.
+        ``train_loss``, ``train_part`` (1 unless time ran out before all features were computed) and, for
+        classification, ``train_acc``; ``robust_loss`` if it is not 0.
     rows : ndarray of int64, shape (num_images,)
         The training images of the probe, as positions in the split.
     penalty : float
@@ -109,9 +110,9 @@ def fit_head(
     head, problem = classifier.head, classifier.problem
     if not isinstance(head, torch.nn.Linear):
         return None
-    rows = np.random.default_rng(seed).permutation(len(train.indices))[: max_images or MAX_IMAGES]
+    rows = stratified_order(problem.strata(train.targets), np.random.default_rng(seed))[: max_images or MAX_IMAGES]
     features = cached_features(classifier, images, train.indices[rows], seconds_left)
-    rows = rows[: len(features)]
+    part, rows = len(features) / len(rows), rows[: len(features)]
     targets = train.targets[rows]
     if problem.has_one_class and len(np.unique(targets)) < 2:
         return None
@@ -123,7 +124,7 @@ def fit_head(
             head.bias.copy_(torch.as_tensor(fitted.bias))
         outputs = head(torch.tensor(features, device=head.weight.device)).cpu()
     y = torch.as_tensor(targets)
-    metrics = {"train_loss": problem.loss(outputs, y).item(), "train_part": len(targets) / len(train.indices)}
+    metrics = {"train_loss": problem.loss(outputs, y).item(), "train_part": part}
     if problem.has_classes:
         metrics["train_acc"] = problem.num_right(outputs, y) / len(targets)
     if q:
