@@ -28,7 +28,12 @@ def test_it_is_written_and_read(tmp_path: Path) -> None:
         EarlierSplit.load(tmp_path / "split")
 
 
-@given(num_fitted=st.integers(0, 60), num_held_out=st.integers(0, 20), num_new=st.integers(0, 60), frac=st.floats(0.05, 0.5))
+@given(
+    num_fitted=st.integers(0, 60),
+    num_held_out=st.integers(0, 20),
+    num_new=st.integers(0, 60),
+    frac=st.floats(0.05, 0.5),
+)
 def test_no_image_that_was_fitted_is_held_out_while_there_are_others(
     num_fitted: int, num_held_out: int, num_new: int, frac: float
 ) -> None:

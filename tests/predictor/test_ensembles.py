@@ -81,7 +81,12 @@ def test_a_search_may_end_in_an_ensemble_and_says_so(run: ImagePredictor) -> Non
     assert summary["valid_score_how"].startswith("cross-fitted")
     assert summary["cross_fitted_scores"] == {"ensemble": 0.75, "single": 0.5}
     assert (summary["valid_score"], summary["valid_acc"]) == (0.75, 0.75)
-    assert files(Path(run.path) / "predictor") == ["members/0001.safetensors", DESCRIPTION, SPLIT, "weights.safetensors"]
+    assert files(Path(run.path) / "predictor") == [
+        "members/0001.safetensors",
+        DESCRIPTION,
+        SPLIT,
+        "weights.safetensors",
+    ]
     assert len(list(Path(run.path).glob("trials/*/best*.safetensors"))) == 1
 
 

@@ -16,8 +16,8 @@ from saccade.selection.ensemble import (
     best_single,
     cross_fit,
     evaluate,
-    select_weights,
     score_error,
+    select_weights,
 )
 from saccade.tasks.metrics import make_metric
 from saccade.tasks.problem import Binary, Multiclass, Multilabel, Problem, Regression
@@ -168,7 +168,9 @@ def test_the_standard_error_is_that_of_the_metric(name):
         rng = np.random.default_rng(seed)
         targets = targets_of(problem, 300, rng)
         first, second = (model(problem, targets, rng, skill) for skill in (1.0, 0.8))
-        differences.append(metric.score(metric(targets, first, problem)) - metric.score(metric(targets, second, problem)))
+        differences.append(
+            metric.score(metric(targets, first, problem)) - metric.score(metric(targets, second, problem))
+        )
         errors.append(score_error(first, second, targets, problem, metric))
     assert np.mean(errors) == pytest.approx(np.std(differences), rel=0.35)
 

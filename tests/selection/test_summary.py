@@ -109,7 +109,13 @@ def combination(*numbers: int, **fields: Any) -> Combination:
             "cross-fitted",
             "the best single network scores 0.8 and the ensemble 0.85",
         ),
-        (combination(1, 0, 2), 0.96, "ensemble of trials 1, 0 and 2, accuracy 0.96 (best single: trial 1, 0.95)", "", ""),
+        (
+            combination(1, 0, 2),
+            0.96,
+            "ensemble of trials 1, 0 and 2, accuracy 0.96 (best single: trial 1, 0.95)",
+            "",
+            "",
+        ),
         (
             combination(0, 0),
             0.9,
@@ -135,9 +141,7 @@ def combination(*numbers: int, **fields: Any) -> Combination:
         (combination(0), 0.85, "trial 0, accuracy 0.85 (best single: trial 1, 0.95)", "", "limits of its costs"),
     ],
 )
-def test_the_result_is_described_in_one_line(
-    given: Combination, score: float, line: str, how: str, why: str
-) -> None:
+def test_the_result_is_described_in_one_line(given: Combination, score: float, line: str, how: str, why: str) -> None:
     summary = summary_of(given, score)
     assert summary["result"] == line
     assert how in summary["valid_score_how"]

@@ -61,7 +61,7 @@ class EarlierSplit:
             found = load_file(path)
             return cls(found["fitted"].astype(np.uint64), found["held_out"].astype(np.uint64))
         except (SafetensorError, OSError, KeyError) as error:
-            raise DataError(f"{path} is damaged ({type(error).__name__}: {error}). Restore a copy, or fit again") from None
+            raise DataError(f"{path} is damaged ({error}). Restore a copy, or fit again") from None
 
     def sides(self, digests: Sequence[str]) -> npt.NDArray[np.int64]:
         """Return `NEW`, `FITTED` or `HELD_OUT` for each image.

@@ -84,25 +84,8 @@ def combine(
 ) -> Combination:
     """Return the best candidate, or an ensemble unless cross-fitting finds it worse.
 
-    Parameters
-    ----------
-    candidates : sequence of Candidate
-        At least one that is not the end of a schedule.
-    task : ImageTask
-        The validation images and the metric.
-    max_members : int
-        The most members of an ensemble; 1 is the best candidate alone.
-    seed : int
-        As in `saccade.selection.ensemble.cross_fit`.
-    seconds_left : callable
-        Without time the ensemble is not cross-fitted, and not compared with the best candidate.
-    class_prior : ndarray or None
-        As in `saccade.selection.ensemble.evaluate`.
-
-    Raises
-    ------
-    DataError
-        If the metric is not defined on the validation images.
+    At least one of the candidates is not the end of a schedule. Without time the ensemble is not cross-fitted, and not
+    compared with the best candidate. Raises a DataError if the metric is not defined on the validation images.
     """
     given = targets, problem, metric = task.val.targets, task.problem, task.metric
 

@@ -81,7 +81,8 @@ class Evaluation:
         if excess.mean() > NUM_ERRORS * excess.std() / math.sqrt(len(excess)):
             return False
         deficit = other.score - self.score
-        return deficit <= 0 or deficit <= NUM_ERRORS * score_error(self.adjusted, other.adjusted, targets, problem, metric)
+        given = self.adjusted, other.adjusted, targets, problem, metric
+        return deficit <= 0 or deficit <= NUM_ERRORS * score_error(*given)
 
 
 def evaluate(
@@ -91,17 +92,9 @@ def evaluate(
     metric: Metric,
     class_prior: np.ndarray | None = None,
 ) -> Evaluation:
-    """Evaluate predictions for held-out images as those of a predictor.
+    """Evaluate predictions for held-out images as those of a predictor; raise a DataError if the metric is undefined.
 
-    Parameters
-    ----------
-    predictions, targets, problem, metric, class_prior
-        As in `Postprocessing.fit`.
-
-    Raises
-    ------
-    DataError
-        If the metric is not defined on these images.
+    The arguments are those of `Postprocessing.fit`.
     """
     postprocessing, adjusted = Postprocessing.fit(predictions, targets, problem, metric, class_prior)
     calibrated = postprocessing.calibration.apply(predictions, problem)
@@ -114,9 +107,7 @@ def evaluate(
     )
 
 
-def score_error(
-    first: np.ndarray, second: np.ndarray, targets: np.ndarray, problem: Problem, metric: Metric
-) -> float:
+def score_error(first: np.ndarray, second: np.ndarray, targets: np.ndarray, problem: Problem, metric: Metric) -> float:
     """Return the standard error of the difference of two scores on the same images, whatever the metric.
 
     It is that of a jackknife which leaves out groups of images (Shao and Wu, "A General Theory for Jackknife Variance
@@ -128,7 +119,7 @@ def score_error(
     >>> targets = rng.integers(2, size=400)
     >>> right, half = np.eye(2)[targets], np.eye(2)[rng.integers(2, size=400)]
     >>> from saccade.tasks.metrics import make_metric
-    >>> round(score_error(right, half, targets, problem, make_metric(None, problem)), 3)  # of means it is (pq / n) ** .5
+    >>> round(score_error(right, half, targets, problem, make_metric(None, problem)), 3)  # (.5 * .5 / 400) ** .5
     0.024
     """
     groups = split_folds(problem.strata(targets), min(NUM_GROUPS, len(targets)), np.random.default_rng(0))
@@ -161,27 +152,10 @@ def select_weights(
     seed: int = 0,
     sizes: Sequence[int] | None = None,
 ) -> np.ndarray:
-    """Return the weights of models in a weighted mean with a small loss.
+    """Return the weights of models in a weighted mean with a small loss; they sum to 1.
 
-    Parameters
-    ----------
-    predictions : sequence of ndarray, each of shape (num_images, num_outputs)
-        Of each model, as `Problem.activate` returns them: probabilities, or numbers for regression.
-    targets : ndarray, shape (num_images,) or (num_images, num_classes)
-        As `Problem.encode` returns them.
-    problem : Problem
-        The problem.
-    max_members : int
-        The most models with a positive weight.
-    seed : int
-        Seed of the subsets in bagging.
-    sizes : sequence of int or None
-        The number of networks that each model averages, which have equal weights in shrinkage; None is one each.
-
-    Returns
-    -------
-    ndarray of float64, shape (num_models,)
-        Not negative; the sum is 1.
+    At most `max_members` are positive. `predictions`, from `Problem.activate`, are one array of shape (num_images,
+    num_outputs) for each model; `sizes` is the number of networks that each averages, which count equally in shrinkage.
 
     Examples
     --------
@@ -209,23 +183,8 @@ def cross_fit(
 
     The images are divided into `NUM_FOLDS` stratified folds. Selection on the other folds predicts each fold, so every
     image has a prediction that is independent of its label (except for the choice of each model's best epoch). On few
-    images this is repeated with other folds.
-
-    Parameters
-    ----------
-    predictions, targets, problem, max_members, seed, sizes
-        As in `select_weights`.
-    metric : Metric
-        Selects the single model, and evaluates both.
-    class_prior : ndarray or None
-        As in `evaluate`.
-    seconds_left : callable
-        There is no further repetition if less time is left than one takes.
-
-    Returns
-    -------
-    tuple of Evaluation, or None
-        Of the ensemble and of the single model; None with fewer than `MIN_IMAGES` images, or without time.
+    images this is repeated with other folds, while time is left. Returns None with fewer than `MIN_IMAGES` images, or
+    without time.
     """
     num_images = len(targets)
     if num_images < MIN_IMAGES or seconds_left() <= 0:

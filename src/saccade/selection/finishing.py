@@ -52,35 +52,10 @@ def select_networks(
     folds_folder: Path,
     refit_folder: Path | None = None,
 ) -> Combination:
-    """Return the networks of the predictor.
+    """Return the networks of the predictor: those of folds, an ensemble, the best trial, or its refit.
 
-    Parameters
-    ----------
-    study : Study
-        The finished search. Its executor trains folds and the refit.
-    task : ImageTask
-        The task of its trials.
-    deadline : Deadline
-        The end of training and of cross-fitting.
-    notify : callable
-        Receives progress and warnings.
-    objectives : sequence of str
-        As `saccade.study.objectives.check_objectives` returns them.
-    max_members : int
-        The most networks of an ensemble; 1 is the best trial alone.
-    seed : int
-        Seed of cross-fitting.
-    cross_validation : CrossValidation or None
-        Trains the best recipe on folds; their networks replace those of trials.
-    folds_folder : Path
-        For the files of the folds.
-    refit_folder : Path or None
-        For the files of a refit on all images, which replaces the best trial; None is without a refit.
-
-    Raises
-    ------
-    DataError
-        If the weights of the best trial are missing.
+    The executor of the finished `study` trains folds and the refit; None for `refit_folder` is without one. The
+    `deadline` is that of training and cross-fitting. Raises a DataError if the weights of the best trial are missing.
     """
     best = best_trials(study, objectives)[0]
     if cross_validation is not None:
@@ -135,27 +110,9 @@ def write_predictor(
 ) -> SavedPredictor:
     """Write the predictor into the run folder; after a kill it is complete, or absent.
 
-    Parameters
-    ----------
-    folder : Path
-        The run folder.
-    study, task
-        The finished search, and the task of its trials.
-    combination : Combination
-        As `select_networks` returns it.
-    label, eval_metric, class_names
-        As in `SavedPredictor`.
-    objectives : sequence of str
-        With costs among them, the other trials of the Pareto front are saved as well.
-    earlier : EarlierSplit or None
-        Of the network from which the trials started.
-    seconds : callable
-        Returns the seconds of each phase of the run so far, with their ``total``.
-
-    Raises
-    ------
-    DataError
-        If the weights of a trial on the Pareto front are missing.
+    With costs among the objectives, the other trials of the Pareto front are saved as well. `earlier` is the split of
+    the network from which the trials started; `seconds` returns the seconds of each phase so far, with their ``total``.
+    Raises a DataError if the weights of a trial on the Pareto front are missing.
     """
     partial = folder / f".{PREDICTOR_FOLDER}"
     shutil.rmtree(partial, ignore_errors=True)

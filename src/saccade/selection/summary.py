@@ -177,8 +177,9 @@ def _result_line(combination: Combination, score: float, best: dict[str, Any], m
     line = f"{what}, {metric.name} {_shown(score, metric)}"
     if combination.is_refit:
         line += " before the refit"
-    if numbers != [best["trial"]] or combination.num_folds or _shown(score, metric) != _shown(best["score_val"], metric):
-        line += f" (best single: trial {best['trial']}, {_shown(best['score_val'], metric)})"
+    of_best = _shown(best["score_val"], metric)
+    if numbers != [best["trial"]] or combination.num_folds or _shown(score, metric) != of_best:
+        line += f" (best single: trial {best['trial']}, {of_best})"
     return line
 
 
