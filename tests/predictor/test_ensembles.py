@@ -149,11 +149,16 @@ def test_predictors_of_formats_1_and_2_are_read(run: ImagePredictor, frame: pd.D
     run.save(tmp_path / "saved")
     path = tmp_path / "saved" / DESCRIPTION
     record = json.loads(path.read_text())
-    assert record["format"] == 3
+    assert record["format"] == 4
     record["trust"] = record.pop("postprocessing")
     record["blueprint"] = record["members"][0]["blueprint"]
-    del record["numerics"]
+    del record["numerics"], record["summary"]["result"]
+    for member in record["members"]:
+        del member["has_seen_val"]
+    (path.parent / SPLIT).unlink()
     path.write_text(json.dumps({**record, "format": 2}))
+    assert SavedPredictor.read(path.parent).earlier_split is None
+    assert "trial" in repr(ImagePredictor.load(path.parent))
     expected = run.predict_proba(frame.iloc[:4])
     pd.testing.assert_frame_equal(ImagePredictor.load(path.parent, verbosity=0).predict_proba(frame.iloc[:4]), expected)
     del record["trust"], record["members"]

@@ -229,7 +229,7 @@ def test_small_differences_on_few_images_are_not_significant() -> None:
 
     def evaluated(num: int, part_right: float) -> Any:
         targets, number = np.arange(num) % 2, np.arange(num) // 2
-        is_right = number % 100 < 100 * part_right
+        is_right = number % 50 < 50 * part_right
         p = np.where(is_right, 0.8, 0.2)
         return evaluate(np.where(np.eye(2)[targets] > 0, p[:, None], 1 - p[:, None]), targets, problem, metric), targets
 

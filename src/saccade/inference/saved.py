@@ -36,8 +36,8 @@ CHOICES_FOLDER = "choices"
 MEMBERS_FOLDER = "members"
 """The folder, in a predictor's, with the weights of the members of an ensemble after the first."""
 
-FORMAT = 3
-"""Version of `DESCRIPTION`. Formats 1 and 2 repeat the first member's blueprint at the top level, have "trust" in the
+FORMAT = 4
+"""Version of `DESCRIPTION`. Formats 1 to 3 have no `SPLIT` and no description of the result. Formats 1 and 2 repeat the first member's blueprint at the top level, have "trust" in the
 place of "postprocessing", and no numerics; 1 may lack both "trust" and "members"."""
 
 
@@ -236,6 +236,12 @@ class SavedPredictor:
         config = next((row["config"] for row in self.trials if row["trial"] == trial), self.summary["best_config"])
         is_own = self.blueprint.architecture is None and self.net is not None
         return {**config, "model": self.net} if is_own else dict(config)
+
+    @property
+    def result(self) -> str:
+        """The networks and their score in one line, as `saccade.selection.summary.result_summary` describes them."""
+        old = f"trial {self.members[0].trial}, score {self.summary.get('valid_score', float('nan')):.4g}"
+        return str(self.summary.get("result", old))
 
     @property
     def earlier_split(self) -> EarlierSplit | None:

@@ -1,6 +1,7 @@
 """Find images whose label is probably wrong, by confident learning.
 
-Out-of-fold probabilities are compared with the labels. An image is assigned to a class if its probability is at least
+Out-of-fold probabilities of a classifier on a network's features are compared with the labels. They are out of fold for
+the classifier alone: the network itself may have been fine-tuned on the same images and labels. An image is assigned to a class if its probability is at least
 the mean probability of that class among the images with this label. The number of images of each label assigned to
 another class estimates the number of wrong labels; they are those for which another class has the largest margin
 (Northcutt, Jiang and Chuang, "Confident learning: estimating uncertainty in dataset labels", Journal of Artificial
@@ -169,8 +170,8 @@ def label_issues(images: EmbeddedImages, labels: pd.Series | pd.DataFrame, probl
     -------
     DataFrame
         The lowest probability of the given label first, with the index of the images: ``image``, ``label`` (the given
-        one), ``suggested_label``, ``self_confidence`` (the out-of-fold probability of the given label) and ``rank``
-        from 1.
+        one), ``suggested_label``, ``self_confidence`` (the probability of the given label by a regression that was
+        fitted without the image) and ``rank`` from 1.
 
     Raises
     ------

@@ -134,8 +134,7 @@ class ImagePredictor:
         return {
             "state": "fitted",
             "classes": f"{len(names)} ({some})" if names else f"none ({saved.problem.type})",
-            # Predictors of earlier versions have no description of the result.
-            "result": saved.summary.get("result") or f"{saved.metric}, score {saved.summary['valid_score']:.4g}",
+            "result": saved.result,
             "networks": ", ".join(networks),
             "path": self.path,
         }
@@ -718,7 +717,8 @@ class ImagePredictor:
         """Return the images whose label is probably wrong, the least probable labels first.
 
         They are found by logistic regressions on the network's features, cross-validated over the images; see
-        `saccade.insight.label_issues`.
+        `saccade.insight.label_issues`. The features are not cross-validated: a network that was fine-tuned on these
+        images may have memorised wrong labels, so that fewer are found.
 
         Parameters
         ----------

