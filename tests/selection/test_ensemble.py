@@ -50,11 +50,6 @@ def model(problem: Problem, targets: np.ndarray, rng: np.random.Generator, skill
     return (exp / exp.sum(1, keepdims=True)).astype(np.float32)
 
 
-def losses_of(predictions: np.ndarray, targets: np.ndarray, problem: Problem) -> np.ndarray:
-    """Return the loss of each image."""
-    return problem.term_losses(problem.loss_terms(predictions, targets)[None])[0]
-
-
 @settings(max_examples=60, deadline=None)
 @given(
     st.sampled_from(sorted(PROBLEMS)),
@@ -72,10 +67,10 @@ def test_an_ensemble_is_at_most_insignificantly_worse_than_the_best_model(kind, 
     assert (weights >= 0).all()
     assert weights.sum() == pytest.approx(1)
     assert 1 <= (weights > 0).sum() <= max_members
-    losses = np.array([losses_of(rows, targets, problem) for rows in models])
+    losses = np.array([problem.image_losses(rows, targets) for rows in models])
     best = losses[losses.mean(1).argmin()]
     by_chance = (losses - best).std(1).max() / np.sqrt(num)
-    assert losses_of(weighted_mean(models, weights), targets, problem).mean() <= best.mean() + 2 * by_chance + 1e-6
+    assert problem.image_losses(weighted_mean(models, weights), targets).mean() <= best.mean() + 2 * by_chance + 1e-6
     assert (select_weights(models, targets, problem, max_members, seed) == weights).all()
 
 
@@ -183,7 +178,7 @@ def test_underconfidence_does_not_increase_the_loss_of_an_evaluation():
     cautious = sure**0.3 / (sure**0.3).sum(1, keepdims=True)
     metric = make_metric("accuracy", problem)
     losses = [evaluate(rows, targets, problem, metric).losses.mean() for rows in (sure, cautious)]
-    assert losses_of(cautious, targets, problem).mean() > losses_of(sure, targets, problem).mean() + 0.05
+    assert problem.image_losses(cautious, targets).mean() > problem.image_losses(sure, targets).mean() + 0.05
     assert losses[1] == pytest.approx(losses[0], abs=0.02)
 
 
@@ -227,14 +222,13 @@ def test_small_differences_on_few_images_are_not_significant() -> None:
     problem = PROBLEMS["binary"]
     metric = make_metric(None, problem)
 
-    def evaluated(num: int, part_right: float) -> Any:
+    def evaluated(num: int, wrong: range) -> Any:
         targets, number = np.arange(num) % 2, np.arange(num) // 2
-        is_right = number % 50 < 50 * part_right
-        p = np.where(is_right, 0.8, 0.2)
+        p = np.where(np.isin(number % 50, wrong), 0.2, 0.8)
         return evaluate(np.where(np.eye(2)[targets] > 0, p[:, None], 1 - p[:, None]), targets, problem, metric), targets
 
     for num, is_significant in ((100, False), (10_000, True)):
-        (better, targets), (worse, _) = evaluated(num, 0.94), evaluated(num, 0.9)
+        (better, targets), (worse, _) = evaluated(num, range(3)), evaluated(num, range(10, 15))
         assert better.score > worse.score
         assert worse.is_as_good_as(better, targets, problem, metric) is not is_significant
         assert better.is_as_good_as(worse, targets, problem, metric)

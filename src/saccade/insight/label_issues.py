@@ -1,11 +1,11 @@
 """Find images whose label is probably wrong, by confident learning.
 
 Out-of-fold probabilities of a classifier on a network's features are compared with the labels. They are out of fold for
-the classifier alone: the network itself may have been fine-tuned on the same images and labels. An image is assigned to a class if its probability is at least
-the mean probability of that class among the images with this label. The number of images of each label assigned to
-another class estimates the number of wrong labels; they are those for which another class has the largest margin
-(Northcutt, Jiang and Chuang, "Confident learning: estimating uncertainty in dataset labels", Journal of Artificial
-Intelligence Research, 2021; the method "prune by class").
+the classifier alone: the network itself may have been fine-tuned on the same images and labels. An image is assigned to
+a class if its probability is at least the mean probability of that class among the images with this label. The number
+of images of each label assigned to another class estimates the number of wrong labels; they are those for which another
+class has the largest margin (Northcutt, Jiang and Chuang, "Confident learning: estimating uncertainty in dataset
+labels", Journal of Artificial Intelligence Research, 2021; the method "prune by class").
 """
 
 from __future__ import annotations

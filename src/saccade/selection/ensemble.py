@@ -102,7 +102,7 @@ def evaluate(
         metric.score(metric(targets, adjusted, problem)),
         summary_metrics(targets, adjusted, problem),
         adjusted,
-        _losses(_loss_terms([calibrated], targets, problem), problem)[0],
+        problem.image_losses(calibrated, targets),
         postprocessing,
     )
 

@@ -23,31 +23,15 @@ MAX_NUMBERS = 500_000
 
 @dataclass(frozen=True)
 class FinalProbe:
-    """A probe with its predictions.
+    """A probe with its predictions, float32."""
 
-    Attributes
-    ----------
-    rows : ndarray of int64, shape (num_images,)
-        The training images of the probe, as positions in the split.
-    unseen : ndarray of float32, shape (num_images, num_outputs)
-        Out-of-fold outputs for these images.
-    outputs : ndarray of float32, shape (num_val, num_outputs)
-        Outputs for the validation images.
-    layer : str
-        Name of the classifier layer in the network.
-    weight, bias : ndarray of float32, shape (num_outputs, num_features) and (num_outputs,)
-        Of the classifier layer for the predictor.
-    has_seen_val : bool
-        Whether this layer is fitted to the validation images as well.
-    """
-
-    rows: np.ndarray
-    unseen: np.ndarray
-    outputs: np.ndarray
-    layer: str
-    weight: np.ndarray
+    rows: np.ndarray  # the training images of the probe, as positions in the split
+    unseen: np.ndarray  # out-of-fold outputs for these images, (num_images, num_outputs)
+    outputs: np.ndarray  # for the validation images, (num_val, num_outputs)
+    layer: str  # name of the classifier layer in the network
+    weight: np.ndarray  # of that layer for the predictor, (num_outputs, num_features)
     bias: np.ndarray
-    has_seen_val: bool = False
+    has_seen_val: bool = False  # whether this layer is fitted to the validation images as well
 
     def save(self, path: Path) -> None:
         """Write a file that is complete or absent."""
@@ -83,30 +67,10 @@ def keep_probe(
     class_weights: np.ndarray | None = None,
     refits: bool = True,
 ) -> FinalProbe | None:
-    """Save a probe in its trial's folder, unless its features or its validation were incomplete.
+    """Save a probe in its trial's folder, unless its features or its validation were incomplete; return it.
 
-    Parameters
-    ----------
-    classifier : Classifier
-        With the probe as its classifier layer; it is not changed.
-    task : ImageTask
-        Training and validation images.
-    probe : Probe
-        Its penalty is used again, and the weights of images by how far their labels are believed.
-    outputs : ndarray or None
-        Of the probe for the validation images.
-    folder : Path
-        Of the trial.
-    class_weights : ndarray or None
-        From `saccade.training.imbalance.class_weights`.
-    refits : bool
-        Whether to fit the layer to the validation images as well. This is not done if the user gave them, or if the
-        probe did not use all training images.
-
-    Returns
-    -------
-    FinalProbe or None
-        What was saved.
+    `outputs` are those of the probe, which is the classifier's layer, for the validation images. If it `refits`, the
+    layer is fitted to these as well, unless the user gave them or the probe did not use all training images.
     """
     head, train, val = classifier.head, task.train, task.val
     if outputs is None or len(outputs) < len(val.targets):
