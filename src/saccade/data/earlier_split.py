@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,7 +36,7 @@ class EarlierSplit:
     @classmethod
     def of(cls, fitted: Iterable[str], held_out: Iterable[str]) -> EarlierSplit:
         """Return the split of images with these digests."""
-        return cls(np.unique(_keys(list(fitted))), np.unique(_keys(list(held_out))))
+        return cls(np.unique(_keys(fitted)), np.unique(_keys(held_out)))
 
     def fitted_also_to(self, others: Keys) -> EarlierSplit:
         """Return the split after the network was fitted to other images as well."""
@@ -63,7 +63,7 @@ class EarlierSplit:
         except (SafetensorError, OSError, KeyError) as error:
             raise DataError(f"{path} is damaged ({error}). Restore a copy, or fit again") from None
 
-    def sides(self, digests: Sequence[str]) -> npt.NDArray[np.int64]:
+    def sides(self, digests: Iterable[str]) -> npt.NDArray[np.int64]:
         """Return `NEW`, `FITTED` or `HELD_OUT` for each image.
 
         Examples
@@ -78,7 +78,7 @@ class EarlierSplit:
 
     def hold_out(
         self,
-        digests: Sequence[str],
+        digests: Iterable[str],
         fraction: float,
         split: Callable[[Positions, float], tuple[Positions, Positions]],
     ) -> tuple[Positions, Positions]:
@@ -88,7 +88,7 @@ class EarlierSplit:
 
         Parameters
         ----------
-        digests : sequence of str
+        digests : iterable of str
             Of all images.
         fraction : float
             Of all images that is to be held out.
@@ -109,5 +109,5 @@ class EarlierSplit:
         return np.flatnonzero(~in_val), np.flatnonzero(in_val)
 
 
-def _keys(digests: Sequence[str]) -> Keys:
+def _keys(digests: Iterable[str]) -> Keys:
     return np.array([int(digest[:16] or "0", 16) for digest in digests], np.uint64)

@@ -69,19 +69,10 @@ class Conformal:
         self.threshold(coverage)
 
     def threshold(self, coverage: float) -> float:
-        """Return the score from which on a label is in the set.
+        """Return the calibrated probability from which on a label is in a set of this coverage.
 
-        Parameters
-        ----------
-        coverage : float
-            Probability that a set contains the right label, between 0 and 1.
-
-        Raises
-        ------
-        HyperparameterError
-            If the coverage is invalid.
-        DataError
-            If there are fewer than ``coverage / (1 - coverage)`` held-out images.
+        Raises a HyperparameterError if the coverage is invalid, and a DataError if there are fewer than
+        ``coverage / (1 - coverage)`` held-out images.
 
         Examples
         --------
@@ -103,16 +94,7 @@ class Conformal:
     def label_sets(self, probabilities: torch.Tensor, given: torch.Tensor, coverage: float) -> torch.Tensor:
         """Return which labels are in each image's set, bool of shape (num_images, num_classes).
 
-        The label that is given is always in its set, so that no set is empty. That can only raise the coverage.
-
-        Parameters
-        ----------
-        probabilities : torch.Tensor, shape (num_images, num_classes)
-            Calibrated.
-        given : torch.Tensor, bool, shape (num_images, num_classes)
-            The label that is given to each image: see `Problem.given_labels`.
-        coverage : float
-            As in `threshold`.
+        The label that is `given` is always in its set, so that no set is empty. That can only raise the coverage.
 
         Examples
         --------
@@ -135,21 +117,11 @@ class Conformal:
 
 @dataclass(frozen=True)
 class AbstentionRule:
-    """When a label is too uncertain to be given, and which value replaces it.
+    """When a label is too uncertain to be given, and which value replaces it."""
 
-    Attributes
-    ----------
-    value
-        The replacement.
-    coverage : float or None
-        Abstain if the conformal set of this coverage contains more than one label.
-    min_proba : float or None
-        Abstain if the label's probability is lower.
-    """
-
-    value: Any
-    coverage: float | None = COVERAGE
-    min_proba: float | None = None
+    value: Any  # the replacement
+    coverage: float | None = COVERAGE  # abstain if the conformal set of this coverage has more than one label
+    min_proba: float | None = None  # abstain if the label's probability is lower
 
     @classmethod
     def of(
@@ -181,14 +153,7 @@ class AbstentionRule:
         return cls(value, coverage, min_proba)
 
     def applies(self, probabilities: torch.Tensor, given: torch.Tensor, conformal: Conformal) -> torch.Tensor:
-        """Return whether to abstain, bool of shape (num_images,).
-
-        Parameters
-        ----------
-        probabilities, given
-            As in `Conformal.label_sets`.
-        conformal : Conformal
-            The sets.
+        """Return whether to abstain, bool of shape (num_images,); the arguments are as in `Conformal.label_sets`.
 
         Examples
         --------

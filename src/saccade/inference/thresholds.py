@@ -42,33 +42,18 @@ Criterion = Callable[[Counts], np.ndarray]
 
 @dataclass(frozen=True)
 class Thresholds:
-    """Thresholds of probabilities, or a class prior by which they are divided, before a label is decided.
+    """Thresholds of probabilities, or a class prior by which they are divided, before a label is decided."""
 
-    Attributes
-    ----------
-    values : tuple of float
-        The threshold of the positive class (binary), or of each label (multilabel). Empty if it is 0.5.
-    metric_before, metric_after : float or None
-        The metric on the held-out images: at 0.5, and cross-fitted.
-    class_prior : tuple of float
-        The divisor of each class's probability; empty if there is none.
-    """
-
-    values: tuple[float, ...] = ()
-    metric_before: float | None = None
-    metric_after: float | None = None
-    class_prior: tuple[float, ...] = ()
+    values: tuple[float, ...] = ()  # of the positive class (binary), or of each label (multilabel); empty for 0.5
+    metric_before: float | None = None  # on the held-out images, at 0.5
+    metric_after: float | None = None  # the same, cross-fitted
+    class_prior: tuple[float, ...] = ()  # divisor of each class's probability; empty if there is none
 
     def adjust(self, probabilities: torch.Tensor) -> torch.Tensor:
         """Return adjusted probabilities, to which the usual rule applies: the largest one, or those from 0.5 on.
 
         With `class_prior` they are the posterior under equal class frequencies; with `values`, thresholds are mapped to
-        0.5 on the scale of odds.
-
-        Parameters
-        ----------
-        probabilities : torch.Tensor, shape (num_images, num_classes)
-            Calibrated. The result has the same dtype; it is computed in float64.
+        0.5 on the scale of odds. The dtype is kept; they are computed in float64.
         """
         if self.class_prior:
             prior = torch.tensor(self.class_prior, dtype=torch.float64, device=probabilities.device)
@@ -106,22 +91,10 @@ def fit_thresholds(
 ) -> tuple[Thresholds, np.ndarray]:
     """Find the thresholds that maximise a metric; return them, and the adjusted probabilities of the held-out images.
 
-    These are cross-fitted: no image is adjusted by a threshold that was fitted to it.
-
-    Parameters
-    ----------
-    probabilities : ndarray, shape (num_images, num_classes)
-        Predictions for held-out images.
-    targets : ndarray, shape (num_images,) or (num_images, num_classes)
-        Their labels, as `Problem.encode` returned them.
-    problem : Problem
-        Binary and multilabel problems get thresholds. For balanced accuracy, multiclass problems get a class prior, and
-        so do binary ones with too few images for a threshold.
-    metric : Metric
-        F1, the Jaccard index, balanced accuracy, Matthews' correlation or Cohen's kappa. Other metrics, such as
-        accuracy and the area under the ROC curve, are highest at 0.5 or do not depend on the threshold.
-    class_prior : ndarray or None, shape (num_classes,)
-        Class frequencies of the training images, or `Calibration.remaining_prior`; None takes those of `targets`.
+    These are cross-fitted: no image is adjusted by a threshold that was fitted to it. Binary and multilabel problems
+    get thresholds for F1, the Jaccard index, balanced accuracy, Matthews' correlation or Cohen's kappa; other metrics
+    are highest at 0.5 or do not depend on it. For balanced accuracy, multiclass problems get a class prior, and so do
+    binary ones with too few images for a threshold; without `class_prior` it is that of `targets`.
     """
     p = problem.threshold_columns(probabilities)
     if p is None:

@@ -130,7 +130,8 @@ def write_predictor(
     costs = trial_costs(study.trials, objectives) if cost_names(objectives) else None
     rows = trial_rows(study.trials, costs, [trial.number for trial in front])
     choices = []
-    for trial in front if costs is not None else ():
+    for trial in () if costs is None else front:
+        assert costs is not None
         single = Combination.single(best_epoch(trial, task), task)
         postprocessing, summary = _finished(single, task, trial, rows)
         name = WEIGHTS
