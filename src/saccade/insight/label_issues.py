@@ -120,8 +120,8 @@ def label_issues(images: EmbeddedImages, labels: pd.Series | pd.DataFrame, probl
     """Return a table of the images whose label is probably wrong, with the index of the images.
 
     Its columns are ``image``, ``label``, ``suggested_label``, ``self_confidence`` (the probability of the given label
-    by a regression that was fitted without the image) and ``rank`` from 1, by ascending confidence. Unreadable images are
-    skipped. Raises a DataError unless the problem is binary or multiclass, and the images have two classes or more.
+    by a regression that was fitted without the image) and ``rank`` from 1, by ascending confidence. Unreadable images
+    are skipped. Raises a DataError unless the problem is binary or multiclass, and the images have two classes or more.
     """
     check_has_classes(problem)
     rows = np.flatnonzero(images.readable)
