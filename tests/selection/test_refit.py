@@ -41,6 +41,11 @@ def test_a_refit_trains_on_the_validation_images_too(
     assert refit.fit_summary()["refit_full"] is True
     assert search.fit_summary()["refit_full"] is False
     assert refit.fit_summary()["valid_acc"] == search.fit_summary()["valid_acc"]  # still the search's
+    assert refit.fit_summary()["result"].startswith("refit of trial 0, accuracy ")
+    loaded = ImagePredictor.load(refit.path, verbosity=0)
+    for name in ("result", "valid_score", "valid_score_how", "best_trial", "best_config", "why_not_best_trial"):
+        assert loaded.fit_summary()[name] == refit.fit_summary()[name], name
+    pd.testing.assert_frame_equal(loaded.leaderboard(), refit.leaderboard(), check_dtype=False)
     assert any(not torch.equal(tensor, weights(refit)[name]) for name, tensor in weights(search).items())
     assert refit.predict(frame).notna().all()
     assert not (Path(refit.path) / "refit").exists()
