@@ -138,7 +138,9 @@ def test_the_networks_of_folds_are_averaged_and_every_image_evaluates(
     assert [member["weight"] for member in summary["ensemble"]] == [1 / 3] * 3
     assert "out of fold: each of 36 images" in summary["valid_score_how"]
     assert summary["calibrated_on"] == "36 images, out of fold"
-    assert summary["result"].startswith(f"3 folds of trial 0, accuracy {summary['valid_acc']:.4g} (best single: trial 0,")
+    assert summary["result"].startswith(
+        f"3 folds of trial 0, accuracy {summary['valid_acc']:.4g} (best single: trial 0,"
+    )
     assert predictor.leaderboard()["weight"].tolist() == [pytest.approx(1)]
     split = predictor.pipeline.saved.earlier_split  # the first network's validation images are its fold
     assert split is not None
