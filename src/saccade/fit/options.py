@@ -233,7 +233,7 @@ class FitOptions(BaseModel):
         _named("searcher", SEARCHERS, Searcher),
         Option(
             "Search algorithm: random, grid, qmc, tpe, gp, cmaes or auto.",
-            "Or an instance of `saccade.searcher.Searcher`.",
+            "Or an instance of `saccade.searcher.Searcher`, made with the same space as `hyperparameters`.",
             metavar="NAME",
             is_for_search=True,
         ),
