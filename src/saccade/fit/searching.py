@@ -90,7 +90,12 @@ def make_image_search(request: FitRequest, described: dict[str, Any]) -> tuple[S
 
     if isinstance(searcher, Searcher):
         # The space has the names of `Recipe`, the searcher those that the user has chosen.
-        check_space(searcher, canonical(searcher.space.data), request.space.data, "hyperparameters")
+        check_space(
+            searcher,
+            canonical({str(name): value for name, value in searcher.space.data.items()}),
+            request.space.data,
+            "hyperparameters",
+        )
         return SEARCHERS.make(searcher, given), made
     if searcher != "auto":
         return make_searcher(searcher, request.space, seed, **given), made

@@ -183,7 +183,7 @@ class ImagePredictor:
         hyperparameters = canonical(settings.hyperparameters)
         is_own_search = isinstance(settings.searcher, Searcher)
         if isinstance(settings.searcher, Searcher) and not hyperparameters:
-            hyperparameters = canonical(settings.searcher.space.data)
+            hyperparameters = canonical({str(name): value for name, value in settings.searcher.space.data.items()})
         if start and hyperparameters.get("model", started := start.summary["best_config"]["model"]) != started:
             raise HyperparameterError(
                 f"warm_start=True continues with the network {started!r}; remove model={hyperparameters['model']!r}"
