@@ -154,7 +154,9 @@ print(*sorted(predictor.leaderboard()["status"]))
 """
 
 
-def test_what_a_script_defines_reaches_the_worker_process(make_colours: MakeColours, tmp_path: Path) -> None:
+def test_objects_of_a_script_without_a_main_guard_reach_the_worker_process(
+    make_colours: MakeColours, tmp_path: Path
+) -> None:
     make_colours(8).to_csv(tmp_path / "train.csv", index=False)
     (tmp_path / "script.py").write_text(SCRIPT)
     command = [sys.executable, str(tmp_path / "script.py"), str(tmp_path / "train.csv"), str(tmp_path / "run")]

@@ -195,7 +195,7 @@ def test_each_choice_has_its_own_calibration(make_colours: MakeColours, tmp_path
     predictor = ImagePredictor(path=tmp_path / "run", verbosity=0)
     predictor.fit(
         make_colours(10), make_colours(12, seed=3), hyperparameters=space, objectives=["accuracy", "params"],
-        num_trials=2, searcher="grid",
+        num_trials=2, searcher="grid", executor="inline",
     )  # fmt: skip
     loaded = ImagePredictor.load(predictor.save(tmp_path / "saved"), verbosity=0)
     for choice in loaded._saved.choices:

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from contracts.executors import PicklingExecutor
 from saccade import ImagePredictor
 from saccade.deadline import Deadline
 from saccade.errors import DataError
@@ -125,13 +126,12 @@ def test_no_network_is_evaluated_on_its_training_images(
     assert np.load(tmp_path / "fold" / OUTPUTS).shape == ((folds == 1).sum(), 2)
 
 
-@pytest.mark.parametrize("executor", ["inline", "process"])
 def test_the_networks_of_folds_are_averaged_and_every_image_evaluates(
-    make_colours: MakeColours, tiny: dict[str, Any], tmp_path: Path, executor: str
+    make_colours: MakeColours, tiny: dict[str, Any], tmp_path: Path
 ) -> None:
     frame = make_colours(12, ("blue", "green", "red"))
     predictor = ImagePredictor(path=tmp_path / "run", verbosity=0)
-    predictor.fit(frame, hyperparameters=tiny, num_folds=3, executor=executor, nthreads_per_trial=1)
+    predictor.fit(frame, hyperparameters=tiny, num_folds=3, executor=PicklingExecutor(), nthreads_per_trial=1)
     summary = predictor.fit_summary()
     assert summary["num_folds"] == 3
     assert [member["fold"] for member in summary["ensemble"]] == [0, 1, 2]

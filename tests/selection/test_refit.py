@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from contracts.executors import PicklingExecutor
 from saccade import ImagePredictor
 from saccade.errors import DataError, HyperparameterError, NotFittedError
 
@@ -25,15 +26,14 @@ def weights(predictor: ImagePredictor) -> dict[str, torch.Tensor]:
     return load_file(Path(predictor.path) / "predictor" / "weights.safetensors")
 
 
-@pytest.mark.parametrize("executor", ["inline", "process"])
 def test_a_refit_trains_on_the_validation_images_too(
-    make_colours: MakeColours, tiny: dict[str, Any], tmp_path: Path, executor: str
+    make_colours: MakeColours, tiny: dict[str, Any], tmp_path: Path
 ) -> None:
     frame = make_colours(8)
     frame.loc[frame.index[-1:], "label"] = "red"
     predictors = [
         ImagePredictor(path=tmp_path / name, verbosity=0).fit(
-            frame, hyperparameters=tiny, executor=executor, nthreads_per_trial=1, refit_full=refit_full
+            frame, hyperparameters=tiny, executor=PicklingExecutor(), nthreads_per_trial=1, refit_full=refit_full
         )
         for name, refit_full in (("search", False), ("refit", True))
     ]

@@ -39,6 +39,7 @@ from saccade.insight.saliency import SaliencyMapper, check_method, target_number
 from saccade.insight.training_images import copy_embeddings, embedded_training_images
 from saccade.models.catalogue import list_models
 from saccade.report.figures import Reason, reasons_figure
+from saccade.searcher.base import Searcher
 from saccade.selection.summary import leaderboard
 from saccade.space import Categorical
 from saccade.tasks.metrics import EvalMetric, make_metric
@@ -209,6 +210,9 @@ class ImagePredictor:
         deadline = Deadline(limit_s, used_s=earlier.used_s if earlier else 0.0)
         start = self._saved if settings.warm_start else None
         hyperparameters = canonical(settings.hyperparameters)
+        is_own_search = isinstance(settings.searcher, Searcher)
+        if isinstance(settings.searcher, Searcher) and not hyperparameters:
+            hyperparameters = canonical({str(name): value for name, value in settings.searcher.space.data.items()})
         if start and hyperparameters.get("model", started := start.config["model"]) != started:
             raise HyperparameterError(
                 f"warm_start=True continues with the network {started!r}; remove model={hyperparameters['model']!r}"
@@ -225,7 +229,9 @@ class ImagePredictor:
             train=train,
             tuning=None if tuning_data is None else read_labelled_examples(tuning_data, label),
             space=recipe_space(
-                {
+                hyperparameters  # a ready searcher suggests these and no others
+                if is_own_search
+                else {
                     **_default_hyperparameters(
                         train, settings, limit_s, is_named, hyperparameters.keys(), preset.has_small_networks
                     ),
@@ -237,7 +243,7 @@ class ImagePredictor:
             time_limit_s=limit_s,
             settings=settings,
             start=start,
-            is_model_named=bool(start) or "model" in hyperparameters,
+            is_model_named=bool(start) or is_own_search or "model" in hyperparameters,
             given=frozenset(hyperparameters),
         )
         return self._run(request, deadline, earlier)

@@ -26,6 +26,8 @@ from saccade.numerics.device import cpu_threads
 from saccade.selection.candidates import TrainedCandidate, activate, read_blueprint, read_predictions
 from saccade.selection.combination import Combination
 from saccade.selection.ensemble import evaluate
+from saccade.study.life import TIME_LIMIT
+from saccade.study.study import GRACE_S
 from saccade.study.trial import Decision, Job, Reporter, Trainable, Trial
 from saccade.tasks.metrics import make_metric
 from saccade.tasks.problem import Problem
@@ -188,6 +190,7 @@ class CrossValidation:
         expected_s = trial_s * costs.ratio / costs.num_rounds / MARGIN
         num_done: dict[int, int] = {}  # epochs of each fold, the probe included
         problems: list[str] = []
+        ended: set[int] = set()
 
         def submit() -> None:
             while waiting and executor.num_free and not problems:
@@ -209,16 +212,23 @@ class CrossValidation:
                 case EpochDone(trial=fold, epoch=epoch):
                     num_done[fold] = epoch + 1
                     notify(Progressed("training on folds", sum(num_done.values()), self.num_folds * (num_epochs + 1)))
+                case JobDone(trial=fold, reason=reason) if reason == TIME_LIMIT:
+                    ended.add(fold)
+                    problems.append(f"fold {fold + 1}: {reason}")
                 case JobFailed(trial=fold, reason=reason):
+                    ended.add(fold)
                     problems.append(f"fold {fold + 1}: {reason}")
                 case JobDone(trial=fold):
+                    ended.add(fold)
                     taken_s.append(deadline.elapsed_s() - started_s[fold])
                     submit()
             return Decision.STOP if problems else Decision.CONTINUE
 
         submit()
         if started_s:
-            executor.run(handle)
+            executor.run_within_limits(
+                handle, lambda: {fold: deadline.seconds_left() + GRACE_S for fold in started_s if fold not in ended}
+            )
         return problems[0] if problems else ""
 
     def _combination(self, best: Trial, folder: Path) -> Combination | None:

@@ -9,6 +9,7 @@ from saccade.deadline import Deadline
 from saccade.events import EpochDone, Event, JobDone, JobFailed, Listener, Progressed, Warned
 from saccade.executor import Executor
 from saccade.selection.candidates import Candidate, TrainedCandidate
+from saccade.study.study import GRACE_S
 from saccade.study.trial import Decision, Job
 from saccade.training.task import ImageTask
 from saccade.training.trial.trainer import ImageTrainable
@@ -40,7 +41,7 @@ def refit(
 
     job = Job(best.trial, best.config, str(folder), best.epoch, seconds_left=deadline.seconds_left())
     executor.submit(job)
-    executor.run(handle)
+    executor.run_within_limits(handle, lambda: {job.trial: deadline.seconds_left() + GRACE_S})
     weights = weights_file(folder, best.epoch)
     is_done = bool(done) and done[-1].epoch == best.epoch and done[-1].metrics["train_part"] == 1.0
     if not is_done or not weights.is_file():

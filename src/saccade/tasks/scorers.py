@@ -137,7 +137,7 @@ def named_scorer(name: str, problem: Problem, also_known: Sequence[str] = ()) ->
     reason = _why_unsuitable(name, problem)
     if not reason:
         return _scorer(name)
-    suitable = {*also_known, *(other for other in scorer_names() if not _why_unsuitable(other, problem))}
+    suitable = {*also_known, *suitable_names(problem)}
     if name not in scorer_names():
         hint = "See sklearn.metrics.get_scorer_names() for all, or pass a function f(y_true, y_pred)."
         common = f"Common ones: {', '.join(problem.common_metrics)}."
@@ -159,6 +159,11 @@ def scorer_names() -> tuple[str, ...]:
     names = get_scorer_names()
     costs = [name.removeprefix("neg_") for name in names if name.startswith("neg_")]
     return tuple(sorted({*names, *costs, *ALIASES, "quadratic_kappa"}))
+
+
+def suitable_names(problem: Problem) -> list[str]:
+    """Return the names of `scorer_names` that are defined for such problems."""
+    return [name for name in scorer_names() if not _why_unsuitable(name, problem)]
 
 
 def _scorer(name: str) -> Scorer:
