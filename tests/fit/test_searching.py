@@ -89,9 +89,17 @@ def test_schedulers_receive_the_most_epochs_of_the_space(
 
 
 def test_instances_of_searchers_and_schedulers(request_of: Callable[..., FitRequest], make_task: Any) -> None:
-    searcher, scheduler = GridSearcher({"lr": 0.1}), FIFOScheduler()
+    plain = request_of()
+    space = {"learning_rate" if name == "lr" else name: value for name, value in plain.space.data.items()}
+    searcher, scheduler = GridSearcher(space), FIFOScheduler()
     request = request_of(searcher=searcher, scheduler=scheduler)
     assert make_image_search(request, describe_search(request, make_task())) == (searcher, scheduler)
+    other = request_of({"lr": 0.1}, searcher=GridSearcher({**space, "wd": 0.5}))
+    message = (
+        r"GridSearcher .* another space: lr is Real\(.*\) there and 0.1 in hyperparameters; weight_decay is 0.5 there"
+    )
+    with pytest.raises(HyperparameterError, match=message):
+        check_search(other)
 
 
 @pytest.mark.parametrize(

@@ -111,13 +111,30 @@ def test_the_summary_and_the_saved_weights_are_those_of_the_best_trial(
     assert predictor.evaluate(tuning)["top1"] == pytest.approx(summary["valid_acc"])
 
 
+def test_the_repr_describes_the_predictor(fitted: ImagePredictor) -> None:
+    summary = fitted.fit_summary()
+    text, table = repr(fitted), fitted._repr_html_()
+    assert text == (
+        f"<ImagePredictor state: fitted; classes: 3 (blue, green, red); result: {summary['result']}; "
+        f"networks: test_resnet; path: {fitted.path}>"
+    )
+    assert summary["result"] == f"trial 0, accuracy {summary['valid_acc']:.4g}"
+    assert table.startswith("<table><tr><th>state</th><td>fitted</td></tr>")
+    assert "<td>&lt;b&gt;</td>" in ImagePredictor(label="<b>")._repr_html_()
+    assert repr(ImagePredictor()) == "<ImagePredictor state: not fitted; label: label>"
+
+
 def test_a_loaded_predictor_is_the_same_wherever_it_was_moved(
     fitted: ImagePredictor, make_colours: MakeColours, tmp_path: Path
 ) -> None:
     test = make_colours(3, ("blue", "green", "red"), seed=5)
     expected = fitted.predict_proba(test)
     fitted.save(tmp_path / "saved.ag")
-    assert sorted(path.name for path in (tmp_path / "saved.ag").iterdir()) == ["predictor.json", "weights.safetensors"]
+    assert sorted(path.name for path in (tmp_path / "saved.ag").iterdir()) == [
+        "predictor.json",
+        "split.safetensors",
+        "weights.safetensors",
+    ]
     shutil.move(tmp_path / "saved.ag", tmp_path / "moved")
     shutil.move(fitted.path, tmp_path / "whole run")
     for folder in ("moved", "whole run"):
@@ -368,7 +385,7 @@ def test_silence_is_silent_and_plain_lines_are_plain(
     assert "\x1b" not in err
     assert "trial 0" in err
     assert "epoch 2" in err
-    assert "best: trial 0" in err
+    assert "result: trial 0" in err
 
 
 def test_the_callers_dictionaries_are_not_touched(
