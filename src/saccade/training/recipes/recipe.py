@@ -226,13 +226,7 @@ class Recipe(BaseModel):
 
 
 def canonical(hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the hyperparameters under their names in `Recipe`.
-
-    Raises
-    ------
-    HyperparameterError
-        For an unknown name, or one that is given twice under different aliases.
-    """
+    """Return the hyperparameters under their names in `Recipe`."""
     renamed: dict[str, Any] = {}
     for given, value in hyperparameters.items():
         name = ALIASES.get(given, given)
@@ -260,13 +254,7 @@ def _with_plain_labels(class_weight: Any) -> Any:
 
 
 def recipe_space(hyperparameters: Mapping[str, Any]) -> Dict:
-    """Return the search space of these hyperparameters; each choice and bound is validated.
-
-    Raises
-    ------
-    HyperparameterError
-        If a choice or a bound is invalid.
-    """
+    """Return the search space of these hyperparameters; each choice and bound is validated."""
     space = Dict(canonical(hyperparameters))
     plain = {name: value for name, value in hyperparameters.items() if not isinstance(value, Space)}
     Recipe.of(plain)
