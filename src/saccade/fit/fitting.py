@@ -36,7 +36,7 @@ from saccade.fit.run_folder import (
     tidy_up,
 )
 from saccade.fit.searching import check_search, is_gpu_wanted, make_image_executor, make_study
-from saccade.fit.time_budget import FinishingReserve, TimeBudget
+from saccade.fit.time_budget import FinishingReserve, Phase, TimeBudget
 from saccade.inference.saved import SavedPredictor
 from saccade.selection.finishing import select_networks, write_predictor
 from saccade.selection.folds import CrossValidation
@@ -128,7 +128,8 @@ def run_fit(request: FitRequest, deadline: Deadline, earlier: EarlierRun | None 
                     folds=None if cross_validation is None else cross_validation.costs(executor.num_workers),
                 )
                 reserve_s = budget.reserve.seconds
-                study = make_study(request, folder, task, executor, deadline, reserve_s, log, listeners)
+                measuring = budget.part("measuring speed")
+                study = make_study(request, folder, task, executor, deadline, reserve_s, measuring, log, listeners)
                 budget.reserve.recall(study)
                 display.recall(study.trials)
                 study.listeners.append(WeightsKeeper(study.trials, objectives, settings.max_members))
@@ -136,11 +137,12 @@ def run_fit(request: FitRequest, deadline: Deadline, earlier: EarlierRun | None 
                     study.listeners.append(tracker)
                     study.run()
 
-                budget.begin("refit" if settings.refit_full else "folds" if cross_validation else "selection")
+                last_phase: Phase = "refit" if settings.refit_full else "folds" if cross_validation else "selection"
+                budget.begin(last_phase)
                 combination = select_networks(
                     study,
                     task,
-                    budget.selection_deadline,
+                    budget.part(last_phase),
                     notify,
                     objectives=objectives,
                     max_members=settings.max_members,
@@ -222,7 +224,7 @@ def _prepare(request: FitRequest, folder: Path, num_outputs: int, budget: TimeBu
         max_held_out=most,
         most_images=math.inf if request.is_model_named else max_used(limit_s, is_gpu),
         random_state=settings.random_state,
-        seconds_left=None if limit_s is None else budget.decoding_deadline.seconds_left,
+        seconds_left=None if limit_s is None else budget.part("decoding").seconds_left,
         notify=notify,
     )
     check_split(folder, data, most)

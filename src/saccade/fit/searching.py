@@ -20,7 +20,6 @@ from saccade.events import Listener, Warned
 from saccade.executor import Executor, local_slots, make_executor
 from saccade.fit.options import FitOptions
 from saccade.fit.run_folder import TRIALS, FitRequest
-from saccade.fit.time_budget import speed_limit_s
 from saccade.numerics.device import choose_device
 from saccade.scheduler import SCHEDULERS, make_scheduler
 from saccade.scheduler.base import Scheduler
@@ -126,11 +125,12 @@ def make_study(
     executor: Executor,
     deadline: Deadline,
     reserve_s: Reserve,
+    measuring: Deadline,
     log: EventLog,
     listeners: Iterable[Listener],
 ) -> Study:
-    """Return the study of a fit; it resumes where its event log ends."""
-    searcher, scheduler = make_image_search(request, describe_search(request, task))
+    """Return the study of a fit; it resumes where its event log ends. Speed is measured until `measuring`."""
+    searcher, scheduler = make_image_search(request, describe_search(request, task, measuring))
     return Study(
         executor,
         searcher,
@@ -148,24 +148,27 @@ def make_study(
     )
 
 
-def describe_search(request: FitRequest, task: ImageTask) -> dict[str, Any]:
-    """Return the arguments of `AutoSearch` that describe networks, images, metric and machine.
+def describe_search(request: FitRequest, task: ImageTask, measuring: Deadline) -> dict[str, Any]:
+    """Return the arguments of `AutoSearch` that describe networks, images, metric and machine; none for others.
 
-    They are empty with another searcher, since the speed of the machine takes seconds to measure.
+    Speed is measured until the deadline. If it has passed, networks are compared by their recorded costs.
     """
     if request.settings.searcher != "auto" or request.space.num_configurations == 1:
         return {}
     device = choose_device(task.device)
-    limit_s = math.inf if request.time_limit_s is None else request.time_limit_s
-    longest_s = speed_limit_s(limit_s)
+    speed: dict[str, Any] = {}
+    if measuring.seconds_left() > 0:
+        log_speed = measure_log_speed(device, task.num_threads, measuring.seconds_left())
+        left_s = measuring.seconds_left()
+        forward_s = forward_seconds(request.space, task.weights, device, task.num_threads, left_s)
+        speed = {"log_speed": log_speed, "forward_s": forward_s}
     return {
         "describe": partial(describe_recipe, weights=task.weights, device=device),
         "data": DatasetDescription(_images_per_epoch(request, task), task.problem.num_outputs),
         "num_probed": MAX_IMAGES,
         "score_range": score_range(task.metric, task.problem, task.train.targets),
-        "log_speed": measure_log_speed(device, task.num_threads),
-        "forward_s": forward_seconds(request.space, task.weights, device, task.num_threads, longest_s),
         "is_for_mean": request.settings.max_members > 1,
+        **speed,
     }
 
 

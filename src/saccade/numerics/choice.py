@@ -50,6 +50,9 @@ PREDICTION_PART = 0.05
 LIMIT_PART = 0.04
 """Fraction of the time until a deadline that measuring may take."""
 
+LEAST_S = 0.2
+"""With less time than this nothing is measured: the first step alone may take longer."""
+
 PARTS = (1.0, 0.5, 0.25)
 """Parts of a batch that are measured; the ratio of two candidates depends little on it."""
 
@@ -299,7 +302,7 @@ def choose_numerics(
     if stored in among and stored_part >= part:
         assert stored is not None
         return stored
-    if not part:
+    if not part or LIMIT_PART * seconds_left < LEAST_S:
         return among[0]
     device = among[0].device
     num, *sides = workload.shape

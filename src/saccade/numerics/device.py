@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -150,3 +151,33 @@ def cpu_threads(num: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+FEWER_THREADS_GAIN = 1.25
+"""How many times as fast fewer threads must be, so that noise does not decide."""
+
+
+def useful_threads() -> int:
+    """Return how many CPU threads are the fastest now: torch's number, or fewer beside other busy programs.
+
+    Threads wait for each other after every layer. If another program uses one of their cores, that is a wait for the
+    operating system's scheduler, and a network takes many times as long as on one thread. About 60 small convolutions
+    are timed with each number, which takes 0.1 s.
+    """
+    most = torch.get_num_threads()
+    numbers = sorted({most, max(1, most - 1), max(1, most // 2), 1}, reverse=True)
+    if most == 1:
+        return 1
+    x_BCHW = torch.ones(2, 16, 56, 56).contiguous(memory_format=torch.channels_last)
+    weight = torch.full((16, 16, 3, 3), 1 / 144)
+    seconds = dict.fromkeys(numbers, 0.0)
+    with torch.inference_mode():
+        for round_ in range(4):
+            for number in numbers:
+                with cpu_threads(number):
+                    start_s = time.perf_counter()
+                    for _ in range(20):
+                        x_BCHW = torch.nn.functional.conv2d(x_BCHW, weight, padding=1)
+                    seconds[number] += (time.perf_counter() - start_s) * bool(round_)  # the first round is set-up
+    fastest = min(numbers, key=seconds.__getitem__)
+    return fastest if FEWER_THREADS_GAIN * seconds[fastest] < seconds[most] else most

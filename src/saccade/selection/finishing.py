@@ -85,7 +85,7 @@ def select_networks(
         folds = cross_validation.run(study.executor, best, folds_folder, deadline, notify)
         if folds is not None:
             return folds
-    if max_members > 1:
+    if max_members > 1 and deadline.seconds_left() > 0:
         candidates = read_candidates(study.trials, task)
         # Unless the best trial is a candidate, nothing can be compared with it.
         if candidates and study.best_trial is not None and candidates[0].trial == study.best_trial.number:

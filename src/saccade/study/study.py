@@ -273,6 +273,7 @@ class Study:
             self._write(started)
             open_job = self._record.jobs[job.trial]
             open_job.checkpoint, open_job.has_own_limit = job.checkpoint, seconds_left < self.seconds_left
+            self.budget.submitted(self.trials[job.trial])
             self.executor.submit(replace(job, config=copied(job.config), seconds_left=seconds_left))
             self._tell(started)  # while the worker trains
 
