@@ -13,7 +13,7 @@ _start_s: ContextVar[float | None] = ContextVar("start_s", default=None)
 
 @contextmanager
 def counting_from(start_s: float) -> Iterator[None]:
-    """Context in which the time limits of fits began at `start_s`, on the monotonic clock, such as at a process's start."""
+    """Context in which the time limits of fits began at `start_s`, on the monotonic clock."""
     token = _start_s.set(start_s)
     try:
         yield

@@ -36,8 +36,9 @@ from saccade.fit.run_folder import (
     tidy_up,
 )
 from saccade.fit.searching import check_search, is_gpu_wanted, make_image_executor, make_study
-from saccade.fit.time_budget import FinishingReserve, Phase, TimeBudget
+from saccade.fit.time_budget import ADAPTED_BELOW_S, FinishingReserve, Phase, TimeBudget, too_short
 from saccade.inference.saved import SavedPredictor
+from saccade.numerics.device import cpu_threads, useful_threads
 from saccade.selection.finishing import select_networks, write_predictor
 from saccade.selection.folds import CrossValidation
 from saccade.study.event_log import EventLog
@@ -83,12 +84,16 @@ def run_fit(request: FitRequest, deadline: Deadline, earlier: EarlierRun | None 
     problem = Problem.of(request.train.labels, request.problem_type)
     metric_name = make_metric(request.eval_metric, problem).name
     settings, objectives = request.settings, request.settings.objectives
+    num_threads = settings.nthreads_per_trial
+    if num_threads is None and deadline.limit_s < ADAPTED_BELOW_S:
+        num_threads = useful_threads()
     check_score_name(objectives, metric_name)
     folder = make_run_folder(request.path)
     with (
         contextlib.nullcontext() if settings.resume else locked(folder),
         connected(request.settings.callbacks) as trackers,
         ProgressDisplay(request.verbosity, metric_name) as display,
+        cpu_threads(num_threads),
     ):
         if earlier is None:
             begin_run(request, folder)  # An interruption can be resumed from here on.
@@ -112,7 +117,7 @@ def run_fit(request: FitRequest, deadline: Deadline, earlier: EarlierRun | None 
             with use_executor(settings.executor, make_image_executor(request, notify)) as executor:
                 budget.begin("decoding")
                 data = _prepare(request, folder, problem.num_outputs, budget, notify)
-                task = _make_task(request, folder, data)
+                task = _make_task(request, folder, data, num_threads)
                 cross_validation = None
                 if settings.num_folds is not None:
                     cross_validation = CrossValidation(task, settings.num_folds, settings.random_state or 0)
@@ -135,6 +140,8 @@ def run_fit(request: FitRequest, deadline: Deadline, earlier: EarlierRun | None 
                 study.listeners.append(WeightsKeeper(study.trials, objectives, settings.max_members))
                 with OptunaTracker(folder / JOURNAL, study.trials, request.space) as tracker:
                     study.listeners.append(tracker)
+                    if study.seconds_left <= 0 and study.best_trial is None:
+                        notify(Warned(too_short(deadline)))
                     study.run()
 
                 last_phase: Phase = "refit" if settings.refit_full else "folds" if cross_validation else "selection"
@@ -226,6 +233,7 @@ def _prepare(request: FitRequest, folder: Path, num_outputs: int, budget: TimeBu
         random_state=settings.random_state,
         seconds_left=None if limit_s is None else budget.part("decoding").seconds_left,
         notify=notify,
+        on_decoded=lambda: budget.begin("checking"),
     )
     check_split(folder, data, most)
     start = request.start
@@ -234,11 +242,11 @@ def _prepare(request: FitRequest, folder: Path, num_outputs: int, budget: TimeBu
             f"warm_start=True continues the training of a predictor of the classes {list(start.problem.classes)}; the "
             f"training images have {list(data.problem.classes)}. Leave out warm_start to start from pretrained weights"
         )
-    _check_images(request, data, folder, notify)
+    _check_images(request, data, folder, budget.part("checking"), notify)
     return data
 
 
-def _check_images(request: FitRequest, data: PreparedData, folder: Path, notify: Listener) -> None:
+def _check_images(request: FitRequest, data: PreparedData, folder: Path, deadline: Deadline, notify: Listener) -> None:
     """Check the images for problems that impair training, and write all findings to a table in the run folder."""
 
     def part(examples: Examples, start: int) -> CheckedPart:
@@ -247,7 +255,8 @@ def _check_images(request: FitRequest, data: PreparedData, folder: Path, notify:
         return CheckedPart(examples.images, labels, data.store.scan.take(range(start, start + len(examples))))
 
     tuning = None if request.tuning is None else part(request.tuning, len(request.train))
-    report = check_dataset(part(request.train, 0), tuning, is_regression=not data.problem.has_classes)
+    is_regression = not data.problem.has_classes
+    report = check_dataset(part(request.train, 0), tuning, is_regression=is_regression, deadline=deadline.seconds_left)
     if report.findings:
         report.to_frame().to_csv(folder / CHECKS, index=False)
     # Unreadable images are reported by `prepare_data`. Duplicates do no harm: the split keeps them together.
@@ -257,7 +266,7 @@ def _check_images(request: FitRequest, data: PreparedData, folder: Path, notify:
         notify(Warned("\n".join([f"Data checks found problems (see {folder / CHECKS}):", *lines])))
 
 
-def _make_task(request: FitRequest, folder: Path, data: PreparedData) -> ImageTask:
+def _make_task(request: FitRequest, folder: Path, data: PreparedData, num_threads: int | None) -> ImageTask:
     start = folder / TRIALS / START
     return ImageTask(
         data.store,
@@ -267,7 +276,7 @@ def _make_task(request: FitRequest, folder: Path, data: PreparedData) -> ImageTa
         make_metric(request.eval_metric, data.problem),
         request.weights,
         device="cpu" if request.settings.ngpus_per_trial == 0 else None,
-        num_threads=request.settings.nthreads_per_trial,
+        num_threads=num_threads,
         start=start if start.is_file() else None,
         class_names=request.train.class_names,
         costs=cost_names(request.settings.objectives),

@@ -53,6 +53,7 @@ def prepare_data(
     random_state: int | None,
     seconds_left: Callable[[], float] | None,
     notify: Listener,
+    on_decoded: Callable[[], None] = lambda: None,
 ) -> PreparedData:
     """Decode all images into a store, and hold out validation images unless they are given.
 
@@ -83,6 +84,8 @@ def prepare_data(
         Decoding stops when it returns 0 or less; the remaining images are not used.
     notify : callable
         Receives progress, and warnings about images that are left out.
+    on_decoded : callable
+        Called when images are decoded, before they are split.
 
     Raises
     ------
@@ -113,6 +116,7 @@ def prepare_data(
         on_wait=lambda: notify(Progressed("waiting for a run that decodes the same images", 0, len(images))),
         warn=lambda text: notify(Warned(text)),
     )
+    on_decoded()
     _warn_of_missing(store, images, folder.with_name(UNREADABLE), notify, len(order))
     usable = np.flatnonzero(store.readable)
     in_train, in_val = usable[usable < len(train)], usable[usable >= len(train)]

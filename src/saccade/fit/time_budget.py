@@ -64,6 +64,14 @@ def finishing_limit_s(limit_s: float) -> float:
     return min(max(LEAST_FINISHING_S, FINISHING_FRACTION * limit_s), MAX_FINISHING_S) + warm_up_s
 
 
+def too_short(deadline: Deadline) -> str:
+    """Return the warning for a time limit that is used up before training."""
+    return (
+        f"time_limit={deadline.limit_s:g} is shorter than the start of the fit, which took {deadline.elapsed_s():.1f} s."
+        " The fit ends with the first network that it can train. Increase time_limit for a better one"
+    )
+
+
 class TimeBudget:
     """Divides the time limit of a fit into phases, and measures how long each takes.
 
@@ -205,7 +213,7 @@ class FinishingReserve:
     @property
     def selection_s(self) -> float:
         """Seconds for the choice of an ensemble, which comes before that."""
-        if self._max_members == 1 or self._num_trials < 2:
+        if self._max_members == 1 or not self._num_trials:
             return 0.0
         return min(SELECTION_S, SELECTION_FRACTION * self._deadline.limit_s)
 

@@ -89,7 +89,10 @@ def select_networks(
         candidates = read_candidates(study.trials, task)
         # Unless the best trial is a candidate, nothing can be compared with it.
         if candidates and study.best_trial is not None and candidates[0].trial == study.best_trial.number:
-            calibrated = [one.calibrated(task) for one in candidates] if task.problem.has_classes else candidates
+            calibrated = [
+                one.calibrated(task) if task.problem.has_classes and deadline.seconds_left() > 0 else one
+                for one in candidates
+            ]
             found = combine(calibrated, task, max_members, seed, deadline.seconds_left)
             if len(found.members) > 1:
                 return found
