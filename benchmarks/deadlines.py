@@ -7,9 +7,9 @@ Each cell is the time of `ImagePredictor.fit` in a new interpreter, minus the li
 rounds. An exclamation mark is more than the target, which is 2 s or 2 % of the limit, for limits of 10 s or more.
 Negative seconds are time that the fit did not use.
 
-*busy* is beside another program that keeps a core busy. *process* trains in a worker process. *cold* has an empty cache:
-images are decoded, and nothing is known of the machine. Without ``--data`` the images are generated photos, and without
-``--weights`` networks start from random weights.
+*busy* is beside another program that keeps a core busy. *process* trains in a worker process. *cold* has an empty
+cache: images are decoded, and nothing is known of the machine. Without ``--data`` the images are generated photos, and
+without ``--weights`` networks start from random weights.
 """
 
 from __future__ import annotations

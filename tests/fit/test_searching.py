@@ -15,8 +15,9 @@ import saccade as ag
 from saccade import ImagePredictor
 from saccade.autosearch.search import AutoSearch
 from saccade.data.examples import read_labelled_examples
+from saccade.deadline import Deadline
 from saccade.errors import HyperparameterError, SpaceError, UnknownNameError
-from saccade.events import Event
+from saccade.events import Event, RunPlanned, Warned
 from saccade.executor import InlineExecutor, num_usable_cpus
 from saccade.fit.options import FitOptions
 from saccade.fit.run_folder import FitRequest
@@ -51,7 +52,7 @@ def request_of(make_colours: MakeColours, tiny: dict[str, Any]) -> Callable[...,
 def test_searchers_by_name(request_of: Callable[..., FitRequest], make_task: Any, name: str, kind: type) -> None:
     request = request_of(searcher=name, starting_configs=[{"learning_rate": 0.01}])
     check_search(request)
-    searcher, scheduler = make_image_search(request, describe_search(request, make_task()))
+    searcher, scheduler = make_image_search(request, describe_search(request, make_task(), Deadline(60)))
     assert type(searcher) is kind
     assert (scheduler is searcher) is (name == "auto")
     assert searcher.suggest()["lr"] == 0.01
@@ -62,14 +63,14 @@ def test_custom_networks_are_searched(request_of: Callable[..., FitRequest], mak
         return nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, num_classes))
 
     request = request_of({"model": ag.Categorical(net, "test_resnet")})
-    searcher, _ = make_image_search(request, describe_search(request, make_task()))
+    searcher, _ = make_image_search(request, describe_search(request, make_task(), Deadline(60)))
     configs = [searcher.suggest() for _ in range(20)]
     assert len({str(config["model"]) for config in configs}) == 2
 
 
 def test_one_configuration_needs_no_search(request_of: Callable[..., FitRequest], make_task: Any) -> None:
     request = request_of({"lr": 0.01})
-    searcher, scheduler = make_image_search(request, describe_search(request, make_task()))
+    searcher, scheduler = make_image_search(request, describe_search(request, make_task(), Deadline(60)))
     assert (type(searcher), type(scheduler)) == (RandomSearcher, FIFOScheduler)
 
 
@@ -91,7 +92,7 @@ def test_schedulers_receive_the_most_epochs_of_the_space(
 def test_instances_of_searchers_and_schedulers(request_of: Callable[..., FitRequest], make_task: Any) -> None:
     searcher, scheduler = GridSearcher({"lr": 0.1}), FIFOScheduler()
     request = request_of(searcher=searcher, scheduler=scheduler)
-    assert make_image_search(request, describe_search(request, make_task())) == (searcher, scheduler)
+    assert make_image_search(request, describe_search(request, make_task(), Deadline(60))) == (searcher, scheduler)
 
 
 @pytest.mark.parametrize(
@@ -189,3 +190,26 @@ def test_an_executor_and_trackers_may_be_instances(
     assert [event.kind for event in events].count("epoch_done") == 2
     assert (events[0].kind, events[-1].kind) == ("run_started", "run_finished")
     assert executor.trainable is None
+
+
+def test_without_time_the_speed_of_the_machine_is_not_measured(
+    request_of: Callable[..., FitRequest], make_task: Any
+) -> None:
+    request = request_of()
+    assert "log_speed" in describe_search(request, make_task(), Deadline(60))
+    assert not {"log_speed", "forward_s"} & describe_search(request, make_task(), Deadline(0)).keys()
+
+
+def test_fixed_hyperparameters_without_a_search_are_one_trial(
+    make_colours: MakeColours, tiny: dict[str, Any], tmp_path: Path, tiny_weights: Path
+) -> None:
+    events: list[Event] = []
+    fixed = {name: value for name, value in tiny.items() if name not in ("model", "pretrained", "lr")}
+    predictor = ImagePredictor(path=tmp_path / "run", verbosity=0)
+    predictor.fit(make_colours(10), hyperparameters=fixed, weights=tiny_weights, callbacks=[events.append])
+    assert predictor.fit_summary()["num_trials"] == 1
+    (plan,) = (event for event in events if isinstance(event, RunPlanned))
+    assert (plan.networks, plan.metric) == (["test_resnet"], "accuracy")
+    assert plan.problem == "multiclass (3 different labels, not numbers)"
+    assert "Pass time_limit or num_trials" in plan.advice
+    assert any("validation images are too few" in event.text for event in events if isinstance(event, Warned))

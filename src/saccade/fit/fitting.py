@@ -35,12 +35,14 @@ from saccade.fit.run_folder import (
     make_run_folder,
     tidy_up,
 )
-from saccade.fit.searching import check_search, is_gpu_wanted, make_image_executor, make_study
+from saccade.fit.searching import check_search, is_gpu_wanted, make_image_executor, make_study, plan
 from saccade.fit.time_budget import ADAPTED_BELOW_S, FinishingReserve, Phase, TimeBudget, too_short
 from saccade.inference.saved import SavedPredictor
 from saccade.numerics.device import cpu_threads, useful_threads
+from saccade.selection.ensemble import MIN_IMAGES
 from saccade.selection.finishing import select_networks, write_predictor
 from saccade.selection.folds import CrossValidation
+from saccade.space import Dict
 from saccade.study.event_log import EventLog
 from saccade.study.objectives import check_score_name, cost_names
 from saccade.study.optuna_tracker import OptunaTracker
@@ -115,6 +117,7 @@ def run_fit(request: FitRequest, deadline: Deadline, earlier: EarlierRun | None 
                 notify(Warned(warning))
             # Workers start while images are decoded.
             with use_executor(settings.executor, make_image_executor(request, notify)) as executor:
+                notify(plan(request, metric_name, executor))
                 budget.begin("decoding")
                 data = _prepare(request, folder, problem.num_outputs, budget, notify)
                 task = _make_task(request, folder, data, num_threads)
@@ -189,6 +192,9 @@ def _checked(request: FitRequest, *, may_replace_networks: bool) -> tuple[FitReq
             is_gpu=is_gpu_wanted(request.settings),
         )
         request = replace(request, space=space)
+    if request.trains_once:  # also epochs are passes over all images, unless the user said otherwise
+        fixed = {name: value for name, value in request.space.default.items() if name != "images_per_epoch"}
+        request = replace(request, space=Dict({**fixed, **{name: request.space.data[name] for name in request.given}}))
     _ = request.num_trials  # raises if nothing ends the search
     check_search(request)
     labels = request.train.labels
@@ -243,6 +249,15 @@ def _prepare(request: FitRequest, folder: Path, num_outputs: int, budget: TimeBu
             f"training images have {list(data.problem.classes)}. Leave out warm_start to start from pretrained weights"
         )
     _check_images(request, data, folder, budget.part("checking"), notify)
+    num_val = len(data.val.indices)
+    if num_val < MIN_IMAGES and settings.num_folds is None:
+        more = "increase holdout_frac" if request.tuning is None else "add images to tuning_data"
+        notify(
+            Warned(
+                f"{num_val} validation images are too few to compare networks reliably: a score on them is mostly "
+                f"noise. Add labelled images, {more}, or pass num_folds=5, which validates on all images"
+            )
+        )
     return data
 
 

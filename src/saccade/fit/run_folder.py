@@ -83,6 +83,8 @@ class FitRequest:
         Whether the user chose the networks; if not, networks without weights are replaced by fallback networks.
     given : frozenset of str
         Names of the hyperparameters that the user has given.
+    trains_once : bool
+        Whether one trial is trained, with the defaults of spaces that the user has not given.
     """
 
     path: Path | None
@@ -98,6 +100,7 @@ class FitRequest:
     start: SavedPredictor | None = None
     is_model_named: bool = True
     given: frozenset[str] = frozenset()
+    trains_once: bool = False
 
     @property
     def weights(self) -> Path | None:

@@ -16,8 +16,8 @@ from saccade.autosearch.machine_speed import forward_seconds, measure_log_speed
 from saccade.autosearch.recipe_description import describe_recipe, score_range
 from saccade.autosearch.search import AutoSearch
 from saccade.deadline import Deadline
-from saccade.events import Listener, Warned
-from saccade.executor import Executor, local_slots, make_executor
+from saccade.events import Listener, RunPlanned, Warned
+from saccade.executor import Executor, InlineExecutor, local_slots, make_executor
 from saccade.fit.options import FitOptions
 from saccade.fit.run_folder import TRIALS, FitRequest
 from saccade.numerics.device import choose_device
@@ -30,6 +30,7 @@ from saccade.study.budget import Reserve
 from saccade.study.event_log import EventLog
 from saccade.study.registry import Registry
 from saccade.study.study import Study
+from saccade.tasks.labels import inferred_problem_type
 from saccade.training.probes.probe import MAX_IMAGES
 from saccade.training.recipes.recipe import canonical, choices
 from saccade.training.task import ImageTask
@@ -116,6 +117,31 @@ def make_image_executor(request: FitRequest, notify: Listener) -> Executor:
         warn=lambda text: notify(Warned(text)),
     )
     return make_executor(settings.executor, PRELOAD, slots, num_trials=num_trials, time_limit_s=request.time_limit_s)
+
+
+def plan(request: FitRequest, metric: str, executor: Executor) -> RunPlanned:
+    """Return what a fit is going to do."""
+    settings, labels = request.settings, request.train.labels
+    assert labels is not None
+    problem_type, why = request.problem_type, "as given"
+    if problem_type is None:
+        problem_type, why = inferred_problem_type(labels)
+        why += "; problem_type= overrides it" if problem_type == "regression" else ""
+    device = choose_device("cpu" if settings.ngpus_per_trial == 0 else None)
+    num, is_inline = executor.num_workers, isinstance(executor, InlineExecutor)
+    advice = ""
+    if request.num_trials is None and settings.time_limit == "auto" and request.time_limit_s is not None:
+        advice = "The search uses all of its time. Pass time_limit or num_trials to end it earlier"
+    elif request.trains_once:
+        advice = "Nothing is searched: hyperparameters are fixed. Pass time_limit or num_trials to search the others"
+    return RunPlanned(
+        f"{problem_type} ({why})",
+        metric,
+        [str(model) for model in choices(request.space, "model")],
+        f"{device.type}, {torch.get_num_threads()} threads" if device.type == "cpu" else str(device),
+        "in this process" if is_inline else f"in {num} worker {'process' if num == 1 else 'processes'}",
+        advice,
+    )
 
 
 def make_study(

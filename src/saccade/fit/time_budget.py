@@ -67,8 +67,8 @@ def finishing_limit_s(limit_s: float) -> float:
 def too_short(deadline: Deadline) -> str:
     """Return the warning for a time limit that is used up before training."""
     return (
-        f"time_limit={deadline.limit_s:g} is shorter than the start of the fit, which took {deadline.elapsed_s():.1f} s."
-        " The fit ends with the first network that it can train. Increase time_limit for a better one"
+        f"time_limit={deadline.limit_s:g} is over before training, since the start took {deadline.elapsed_s():.1f} s. "
+        "The fit ends with the first network that it can train. Increase time_limit for a better one"
     )
 
 

@@ -153,16 +153,16 @@ def cpu_threads(num: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-FEWER_THREADS_GAIN = 1.25
-"""How many times as fast fewer threads must be, so that noise does not decide."""
+FEWER_THREADS_GAIN, MEASURED_S = 1.25, 0.1
+"""How many times as fast fewer threads must be, so that noise does not decide; and about how long that is measured."""
 
 
 def useful_threads() -> int:
     """Return how many CPU threads are the fastest now: torch's number, or fewer beside other busy programs.
 
     Threads wait for each other after every layer. If another program uses one of their cores, that is a wait for the
-    operating system's scheduler, and a network takes many times as long as on one thread. About 60 small convolutions
-    are timed with each number, which takes 0.1 s.
+    operating system's scheduler, and a network takes many times as long as on one thread. Small convolutions are timed
+    with each number, for about 0.1 s.
     """
     most = torch.get_num_threads()
     numbers = sorted({most, max(1, most - 1), max(1, most // 2), 1}, reverse=True)
@@ -172,7 +172,10 @@ def useful_threads() -> int:
     weight = torch.full((16, 16, 3, 3), 1 / 144)
     seconds = dict.fromkeys(numbers, 0.0)
     with torch.inference_mode():
+        start_of_all_s = time.perf_counter()
         for round_ in range(4):
+            if round_ > 1 and time.perf_counter() - start_of_all_s > MEASURED_S:
+                break
             for number in numbers:
                 with cpu_threads(number):
                     start_s = time.perf_counter()

@@ -215,6 +215,7 @@ class ImagePredictor:
             start=start,
             is_model_named=bool(start) or "model" in hyperparameters,
             given=frozenset(hyperparameters),
+            trains_once=settings.trains_once,
         )
         return self._run(request, start_s, earlier)
 
