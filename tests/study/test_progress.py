@@ -24,9 +24,7 @@ from saccade.study.trial import Trial
 
 STORY: list[Event] = [
     RunStarted("runs/[1]", 2, 90.0),
-    RunPlanned(
-        "binary (2 different labels)", "rmse", ["resnet18", "a[b]"], "cpu, 2 threads", "in 1 process", "Wait"
-    ),
+    RunPlanned("binary (2 different labels)", "rmse", ["resnet18", "a[b]"], "cpu, 2 threads", "in 1 process", "Wait"),
     Warned("one image cannot be read"),
     Progressed("decoding images", 4, 4),
     DataReady(10, 2, 3, 1, 0.5),
@@ -62,7 +60,7 @@ def test_warnings_failures_and_the_result_are_shown_first() -> None:
     assert lines == [
         "warning: one image cannot be read",
         "trial 1  failed: OutOfMemoryError: too large",
-        "best: trial 0, rmse 0.5000  1 min 1 s in all",
+        "result: trial 0, rmse 0.5000  1 min 1 s in all",
     ]
 
 
@@ -118,7 +116,7 @@ def test_trials_of_several_workers_and_sessions() -> None:
         "  trial 0  epoch 3  rmse 0.6000  3.0 s",
         "  trial 0  rmse 0.5000 in epoch 1  paused",
         "  trial 2  rmse 0.9000 in epoch 1  time limit",
-        "best: trial 0, rmse 0.5000  1 min 1 s in all",
+        "result: trial 0, rmse 0.5000  1 min 1 s in all",
     ]
 
 
@@ -129,5 +127,5 @@ def test_a_run_without_a_folder_and_metrics_of_any_size() -> None:
         display(event)
     assert console.file.getvalue().splitlines() == [  # type: ignore[attr-defined]
         "saccade run  (time limit 1 min 0 s, 3 trials)",
-        "best: trial 0, loss 1.5e-07  1.0 s in all",
+        "result: trial 0, loss 1.5e-07  1.0 s in all",
     ]

@@ -47,9 +47,6 @@ On average the trial gains it back: the best numerics take a third to all of the
 PREDICTION_PART = 0.05
 """Fraction of the batches of a prediction that measuring may take."""
 
-LIMIT_PART = 0.04
-"""Fraction of the time until a deadline that measuring may take."""
-
 LEAST_S = 0.2
 """With less time than this nothing is measured: the first step alone may take longer."""
 
@@ -103,7 +100,7 @@ class Workload:
 
     def key(self, among: list[Numerics]) -> str:
         """Return the key of a choice among these candidates on this machine."""
-        shape, listed = "x".join(map(str, self.shape)), "; ".join(map(str, among))
+        shape, listed = "x".join(map(str, self.shape)), "; ".join(sorted(map(str, among)))
         return f"{self.purpose} | {self.network} | {shape} | {machine(among[0].device)} | {listed}"
 
 
@@ -264,7 +261,7 @@ def choose_numerics(
     workload: Workload,
     among: list[Numerics],
     num_steps: float,
-    seconds_left: float = math.inf,
+    limit_s: float = math.inf,
     memory: NumericsMemory = MEMORY,
 ) -> Numerics:
     """Return the fastest of the candidates: the stored choice, or a measured one if there is time.
@@ -280,8 +277,8 @@ def choose_numerics(
     num_steps : float
         How many steps of the workload measuring may take. If that is too little, fewer images are used; below a
         quarter of a batch nothing is measured. A choice by part of a batch is measured again when there is more time.
-    seconds_left : float
-        Until a deadline, of which measuring may take `LIMIT_PART`.
+    limit_s : float
+        Seconds that measuring may take; below `LEAST_S` nothing is measured.
     memory : NumericsMemory
         Where choices are stored.
 
@@ -302,7 +299,7 @@ def choose_numerics(
     if stored in among and stored_part >= part:
         assert stored is not None
         return stored
-    if not part or LIMIT_PART * seconds_left < LEAST_S:
+    if not part or limit_s < LEAST_S:
         return among[0]
     device = among[0].device
     num, *sides = workload.shape
@@ -310,7 +307,7 @@ def choose_numerics(
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(0)
         bench = Bench(network, workload.purpose == "training", shape)  # type: ignore[arg-type]
-        measurement = _Measurement(bench, num_steps / part, LIMIT_PART * seconds_left)
+        measurement = _Measurement(bench, num_steps / part, limit_s)
         try:
             chosen = measurement.fastest(among)
         except Exception:  # no time; or an error such as too little memory, which the work itself reports better
