@@ -18,10 +18,16 @@ from saccade.data.examples import read_labelled_examples
 from saccade.deadline import Deadline
 from saccade.errors import HyperparameterError, SpaceError, UnknownNameError
 from saccade.events import Event, RunPlanned, Warned
-from saccade.executor import InlineExecutor, num_usable_cpus
+from saccade.executor import InlineExecutor, ProcessExecutor, num_usable_cpus
 from saccade.fit.options import FitOptions
 from saccade.fit.run_folder import FitRequest
-from saccade.fit.searching import check_search, describe_search, make_image_executor, make_image_search
+from saccade.fit.searching import (
+    check_search,
+    describe_search,
+    executor_in_time,
+    make_image_executor,
+    make_image_search,
+)
 from saccade.predictor.estimators import ImageClassifier
 from saccade.scheduler import ASHAScheduler, AutoScheduler, FIFOScheduler, HyperbandScheduler
 from saccade.searcher import GPSearcher, GridSearcher, RandomSearcher, TPESearcher
@@ -207,6 +213,35 @@ def test_without_time_the_speed_of_the_machine_is_not_measured(
     assert not {"log_speed", "forward_s"} & describe_search(request, make_task(), Deadline(0)).keys()
 
 
+class Starting(ProcessExecutor):
+    """Worker processes that need `start_s` on the clock of a deadline."""
+
+    def __init__(self, start_s: float) -> None:
+        self.start_s, self.now_s, self.is_closed, self.trainable = start_s, 0.0, False, None
+
+    @property
+    def num_ready(self) -> int:
+        return int(self.now_s >= self.start_s)
+
+    def wait_for_start(self, timeout_s: float | None = None) -> bool:
+        assert timeout_s is not None
+        self.now_s += timeout_s
+        return bool(self.num_ready)
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+@pytest.mark.parametrize(("start_s", "limit_s", "is_used"), [(4.0, 10, True), (6.0, 10, False), (60.0, None, True)])
+def test_worker_processes_that_start_too_late_are_replaced(
+    start_s: float, limit_s: float | None, is_used: bool
+) -> None:
+    executor, events = Starting(start_s), list[Event]()
+    used = executor_in_time(executor, Deadline(limit_s, lambda: executor.now_s), events.append)
+    assert (used is executor) == is_used == (not executor.is_closed) == (not events)
+    assert is_used or (isinstance(used, InlineExecutor) and executor.now_s < 5.2)
+
+
 def test_fixed_hyperparameters_without_a_search_are_one_trial(
     make_colours: MakeColours, tiny: dict[str, Any], tmp_path: Path, tiny_weights: Path
 ) -> None:
@@ -217,6 +252,6 @@ def test_fixed_hyperparameters_without_a_search_are_one_trial(
     assert predictor.fit_summary()["num_trials"] == 1
     (plan,) = (event for event in events if isinstance(event, RunPlanned))
     assert (plan.networks, plan.metric) == (["test_resnet"], "accuracy")
-    assert plan.problem == "multiclass (3 different labels, not numbers)"
+    assert plan.problem == "binary (2 different labels)"
     assert "Pass time_limit or num_trials" in plan.advice
     assert any("validation images are too few" in event.text for event in events if isinstance(event, Warned))

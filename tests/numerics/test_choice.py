@@ -24,6 +24,7 @@ from saccade.numerics.choice import (
     Workload,
     candidates,
     choose_numerics,
+    known_choice,
     structure_name,
 )
 from saccade.numerics.device import Numerics
@@ -155,10 +156,18 @@ def test_a_choice_is_remembered_by_this_process_and_by_the_next(memory: Numerics
     chosen = choose(memory)
     assert chosen == Numerics(CPU, torch.bfloat16)
     num_steps = len(FakeBench.steps)
-    assert choose(memory, num_steps=0.0, seconds_left=0.0) == chosen
+    assert choose(memory, num_steps=0.0, limit_s=0.0) == chosen
     assert choose(NumericsMemory(memory.path)) == chosen
     assert len(FakeBench.steps) == num_steps
     assert choose(memory, num_steps=0.0, among=ALL[:2]) == PLAIN  # another question, of which nothing is known
+
+
+def test_a_choice_is_known_in_any_order_of_its_candidates(memory: NumericsMemory) -> None:
+    FakeBench.reset(cost_of({"bfloat16": 0.4, "channels first": 2.0, "fewer threads": 1.0}))
+    assert known_choice(WORKLOAD, ALL, memory=memory) is None
+    chosen = choose(memory, num_steps=2.0)
+    assert known_choice(WORKLOAD, ALL[::-1], memory=memory) == chosen
+    assert known_choice(WORKLOAD, ALL, 1.0, memory) is None  # it was measured on a quarter of a batch
 
 
 def test_a_choice_by_part_of_a_batch_is_made_anew_when_there_is_time_for_more(memory: NumericsMemory) -> None:
@@ -170,7 +179,7 @@ def test_a_choice_by_part_of_a_batch_is_made_anew_when_there_is_time_for_more(me
 
 def test_without_time_until_the_deadline_the_default_is_taken_and_not_remembered(memory: NumericsMemory) -> None:
     FakeBench.reset(cost_of({"bfloat16": 0.4, "channels first": 2.0, "fewer threads": 1.0}))
-    assert choose(memory, seconds_left=10.0) == PLAIN
+    assert choose(memory, limit_s=0.4) == PLAIN
     assert not memory.path.exists()
     assert choose(memory) != PLAIN
 

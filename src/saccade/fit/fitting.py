@@ -37,7 +37,7 @@ from saccade.fit.run_folder import (
     make_run_folder,
     tidy_up,
 )
-from saccade.fit.searching import check_search, is_gpu_wanted, make_image_executor, make_study, plan
+from saccade.fit.searching import check_search, executor_in_time, is_gpu_wanted, make_image_executor, make_study, plan
 from saccade.fit.time_budget import ADAPTED_BELOW_S, FinishingReserve, Phase, TimeBudget, too_short
 from saccade.inference.saved import SavedPredictor
 from saccade.numerics.device import cpu_threads, useful_threads
@@ -147,6 +147,8 @@ def run_fit(request: FitRequest, deadline: Deadline, earlier: EarlierRun | None 
                     study.listeners.append(tracker)
                     if study.seconds_left <= 0 and study.best_trial is None:
                         notify(Warned(too_short(deadline)))
+                    if isinstance(settings.executor, str):
+                        study.executor = executor_in_time(executor, deadline, notify)
                     study.run()
 
                 last_phase: Phase = "refit" if settings.refit_full else "folds" if cross_validation else "selection"

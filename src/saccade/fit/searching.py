@@ -17,7 +17,7 @@ from saccade.autosearch.recipe_description import describe_recipe, score_range
 from saccade.autosearch.search import AutoSearch
 from saccade.deadline import Deadline
 from saccade.events import Listener, RunPlanned, Warned
-from saccade.executor import Executor, InlineExecutor, local_slots, make_executor
+from saccade.executor import Executor, InlineExecutor, ProcessExecutor, local_slots, make_executor
 from saccade.fit.options import FitOptions
 from saccade.fit.run_folder import TRIALS, FitRequest
 from saccade.numerics.device import choose_device
@@ -126,6 +126,20 @@ def make_image_executor(request: FitRequest, notify: Listener) -> Executor:
         warn=lambda text: notify(Warned(text)),
     )
     return make_executor(settings.executor, PRELOAD, slots, num_trials=num_trials, time_limit_s=request.time_limit_s)
+
+
+def executor_in_time(executor: Executor, deadline: Deadline, notify: Listener) -> Executor:
+    """Return the executor; one in this process if no worker process is ready when half of the time is over."""
+    if not isinstance(executor, ProcessExecutor) or math.isinf(deadline.limit_s):
+        return executor
+    while not executor.num_ready and deadline.seconds_left() > deadline.limit_s / 2:
+        if executor.wait_for_start(0.1):
+            return executor  # it reports workers that died
+    if executor.num_ready:
+        return executor
+    notify(Warned("Worker processes did not start in half of the time limit, so trials run in this process"))
+    executor.close()
+    return InlineExecutor(executor.trainable)
 
 
 def plan(request: FitRequest, metric: str, executor: Executor) -> RunPlanned:

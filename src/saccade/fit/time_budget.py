@@ -16,7 +16,7 @@ from saccade.study.objectives import cost_names, same_costs
 from saccade.study.study import Study
 from saccade.study.trial import Trial
 
-Phase = Literal["preparing", "decoding", "checking", "search", "refit", "folds", "selection", "finishing", "warming up"]
+Phase = Literal["preparing", "decoding", "checking", "search", "refit", "folds", "selection", "finishing"]
 
 DECODING_FRACTION, LEAST_DECODING_S = 0.2, 1.0
 """Decoding stops after this fraction of the limit, but not before so many seconds: some images must be there."""
@@ -30,9 +30,6 @@ SELECTION_FRACTION, SELECTION_S = 0.05, 0.8
 
 LEAST_FINISHING_S, FINISHING_FRACTION, MAX_FINISHING_S = 0.2, 0.01, 1.0
 """Seconds to stop workers, to calibrate, to remove files and to write the summary: 1 % of the limit, .2 s to 1 s."""
-
-WARM_UP_FRACTION, WARM_UP_S, LONG_S = 0.02, 2.0, 60.0
-"""On limits of a minute or more, up to 2 % of the limit, at most 2 s, are for measuring the numerics of predictions."""
 
 ADAPTED_BELOW_S = 600.0
 """On shorter limits the number of CPU threads follows from a measurement, and results depend on time anyway."""
@@ -48,20 +45,6 @@ def speed_limit_s(limit_s: float) -> float:
     """
     least_s = min(SHORT_SPEED_FRACTION * limit_s, FEW_NETWORKS_S)
     return min(LONGEST_SPEED_S, max(SPEED_FRACTION * limit_s, least_s))
-
-
-def finishing_limit_s(limit_s: float) -> float:
-    """Return the seconds that are kept for the end of a fit, besides writing weights.
-
-    Examples
-    --------
-    >>> [finishing_limit_s(limit_s) for limit_s in (5.0, 50.0, 100.0, math.inf)]
-    [0.2, 0.5, 3.0, 0.2]
-    """
-    if math.isinf(limit_s):
-        return LEAST_FINISHING_S
-    warm_up_s = min(WARM_UP_FRACTION * limit_s, WARM_UP_S) if limit_s >= LONG_S else 0.0
-    return min(max(LEAST_FINISHING_S, FINISHING_FRACTION * limit_s), MAX_FINISHING_S) + warm_up_s
 
 
 def too_short(deadline: Deadline) -> str:
@@ -208,7 +191,11 @@ class FinishingReserve:
         """Seconds for what follows search and refit."""
         num_others = len(self._networks) if self._has_costs else min(self._max_members, self._num_trials) - 1
         num_copies = max(1 + max(0, num_others), 0 if self._folds is None else self._folds.num_members)
-        return finishing_limit_s(self._deadline.limit_s) + num_copies * self._write_s + self._num_trials * self._row_s
+        limit_s = self._deadline.limit_s
+        others_s = LEAST_FINISHING_S
+        if limit_s < math.inf:
+            others_s = min(max(LEAST_FINISHING_S, FINISHING_FRACTION * limit_s), MAX_FINISHING_S)
+        return others_s + num_copies * self._write_s + self._num_trials * self._row_s
 
     @property
     def selection_s(self) -> float:

@@ -291,13 +291,8 @@ def choose_numerics(
         return among[0]
     key = workload.key(among)
     part = next((part for part in PARTS if num_steps >= LEAST_STEPS * part), 0.0)
-    record = memory.get(key) or {}
-    try:
-        stored, stored_part = Numerics.from_json(record["numerics"], among[0].device), float(record["part"])
-    except (KeyError, TypeError, ValueError, AttributeError):  # nothing, or a record of another version
-        stored, stored_part = None, 0.0
-    if stored in among and stored_part >= part:
-        assert stored is not None
+    stored = known_choice(workload, among, part, memory)
+    if stored is not None:
         return stored
     if not part or limit_s < LEAST_S:
         return among[0]
@@ -316,6 +311,18 @@ def choose_numerics(
             bench.clear()
     memory.put(key, {"numerics": chosen.to_json(), "part": part, "step_ms": measurement.step_ms()})
     return chosen
+
+
+def known_choice(
+    workload: Workload, among: list[Numerics], part: float = 0.0, memory: NumericsMemory = MEMORY
+) -> Numerics | None:
+    """Return the stored choice by measurements of at least this part of a batch; None if there is none."""
+    record = memory.get(workload.key(among)) or {}
+    try:
+        stored, stored_part = Numerics.from_json(record["numerics"], among[0].device), float(record["part"])
+    except (KeyError, TypeError, ValueError, AttributeError):  # nothing, or a record of another version
+        return None
+    return stored if stored in among and stored_part >= part else None
 
 
 class _NoTimeError(Exception):

@@ -13,6 +13,7 @@ import numpy as np
 from saccade.data.earlier_split import EarlierSplit
 from saccade.deadline import Deadline
 from saccade.events import Listener
+from saccade.inference.pipeline import known_numerics
 from saccade.inference.postprocessing import Postprocessing
 from saccade.inference.saved import (
     CHOICES_FOLDER,
@@ -159,6 +160,7 @@ def write_predictor(
         choices=choices,
         members=members,
         postprocessing=postprocessing,
+        numerics=known_numerics(members),
     )
     saved.write({})
     train, val = combination.split or (task.train, task.val)
