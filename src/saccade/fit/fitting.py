@@ -18,6 +18,7 @@ from saccade.deadline import Deadline
 from saccade.errors import DataError, SaccadeError
 from saccade.events import Event, Listener, RunFinished, RunStarted, Warned
 from saccade.executor import use_executor
+from saccade.fit.options import FitOptions
 from saccade.fit.preparation import PreparedData, prepare_data
 from saccade.fit.resuming import EarlierRun, check_split, most_held_out_before
 from saccade.fit.run_folder import (
@@ -50,6 +51,7 @@ from saccade.study.objectives import check_score_name, cost_names
 from saccade.study.optuna_tracker import OptunaTracker
 from saccade.study.progress import ProgressDisplay
 from saccade.study.run_folder import locked
+from saccade.study.study import Study
 from saccade.study.trackers import connected
 from saccade.tasks.metrics import make_metric
 from saccade.tasks.problem import Problem
@@ -88,9 +90,8 @@ def run_fit(request: FitRequest, deadline: Deadline, earlier: EarlierRun | None 
     problem = Problem.of(request.train.labels, request.problem_type)
     metric_name = make_metric(request.eval_metric, problem).name
     settings, objectives = request.settings, request.settings.objectives
-    num_threads = settings.nthreads_per_trial
-    if num_threads is None and deadline.limit_s < ADAPTED_BELOW_S:
-        num_threads = useful_threads()
+    is_short = deadline.limit_s < ADAPTED_BELOW_S
+    num_threads = settings.nthreads_per_trial or (useful_threads() if is_short else None)
     check_score_name(objectives, metric_name)
     folder = make_run_folder(request.path)
     with (
@@ -145,10 +146,7 @@ def run_fit(request: FitRequest, deadline: Deadline, earlier: EarlierRun | None 
                 study.listeners.append(WeightsKeeper(study.trials, objectives, settings.max_members))
                 with OptunaTracker(folder / JOURNAL, study.trials, request.space) as tracker:
                     study.listeners.append(tracker)
-                    if study.seconds_left <= 0 and study.best_trial is None:
-                        notify(Warned(too_short(deadline)))
-                    if isinstance(settings.executor, str):
-                        study.executor = executor_in_time(executor, deadline, notify)
+                    _be_in_time(study, settings, deadline, notify)
                     study.run()
 
                 last_phase: Phase = "refit" if settings.refit_full else "folds" if cross_validation else "selection"
@@ -211,6 +209,14 @@ def _checked(request: FitRequest, *, may_replace_networks: bool) -> tuple[FitReq
     check_imbalance(request.space, labels, problem, request.train.class_names)
     check_robust_loss(request.space, problem)
     return request, warning
+
+
+def _be_in_time(study: Study, settings: FitOptions, deadline: Deadline, notify: Listener) -> None:
+    """Replace workers that start too late, and warn if there is no time left for training."""
+    if isinstance(settings.executor, str):
+        study.executor = executor_in_time(study.executor, deadline, notify)
+    if study.seconds_left <= 0 and study.best_trial is None:
+        notify(Warned(too_short(deadline)))
 
 
 @contextlib.contextmanager
