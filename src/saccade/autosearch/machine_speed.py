@@ -40,18 +40,9 @@ def measure_log_speed(
 ) -> float:
     """Return the natural logarithm of the duration of training here, relative to the machine of the recordings.
 
-    Steps of a small network (inverted residuals, as in MobileNetV2, and a dense convolution) are timed for about 0.3 s
-    in the default precision. The fastest is compared with `RECORDED_STEP_S`. This is right within a factor of about
-    two, since networks differ; the first epochs of a search correct it.
-
-    Parameters
-    ----------
-    device
-        The device of trials.
-    num_threads
-        CPU threads of a trial; None is torch's default.
-    longest_s
-        Seconds after which no other step is timed.
+    Steps of a small network (inverted residuals, as in MobileNetV2, and a dense convolution) are timed for about 0.3 s,
+    at most `longest_s`. The fastest is compared with `RECORDED_STEP_S`. This is right within a factor of about two,
+    since networks differ; the first epochs of a search correct it.
     """
     with cpu_threads(num_threads):
         seconds = _step_s(torch.device(device), longest_s)
@@ -110,30 +101,11 @@ def forward_seconds(
     num_threads: int | None = None,
     longest_s: float = LONGEST_S,
 ) -> dict[NetworkDescription, float]:
-    """Return the seconds of a forward pass of an image, for each network of a space.
+    """Return the seconds of a forward pass of an image, for each network and image size of a space.
 
     The recorded costs are those of a GPU, where small networks take about the same time. On a CPU one network may take
-    five times as long as another one with as many parameters.
-
-    Parameters
-    ----------
-    space : Dict
-        Its networks and image sizes are timed.
-    weights : Path or None
-        As in `describe_recipe`.
-    device : torch.device or None
-        None is the best available. Nothing is timed on devices other than a CPU, or with a single network.
-    num_threads : int or None
-        CPU threads of a trial; None is torch's default.
-    longest_s : float
-        Seconds after which no other network is timed.
-
-    Examples
-    --------
-    >>> from saccade.space import Categorical
-    >>> space = Dict(model=Categorical("test_resnet", "test_vit"), pretrained=False)
-    >>> len(forward_seconds(space, device=torch.device("cpu"), longest_s=60.0))
-    2
+    five times as long as another one with as many parameters. Nothing is timed on other devices, with a single network,
+    or after `longest_s`.
     """
     device = device or choose_device()
     num_networks = len(choices(space, "model")) * len(choices(space, "img_size"))

@@ -64,21 +64,10 @@ from saccade.training.trial.trainer import ImageTrainable
 
 
 def run_fit(request: FitRequest, deadline: Deadline, earlier: EarlierRun | None = None) -> SavedPredictor:
-    """Run a fit, and return the predictor that it has written to the run folder.
+    """Run a fit until its deadline, and return the predictor that it has written to the run folder.
 
-    Parameters
-    ----------
-    request : FitRequest
-        The arguments of the fit. With the option `resume`, the caller has locked the run folder by `locked_run`.
-    deadline : Deadline
-        Of the whole fit.
-    earlier : EarlierRun or None
-        The run to resume, from `locked_run`; None starts a new one.
-
-    Raises
-    ------
-    SaccadeError
-        If the arguments or the data are invalid, or if no trial succeeds.
+    With the option `resume`, the caller has locked the run folder by `locked_run`, which returned `earlier`, the run to
+    resume. Raises a SaccadeError if the arguments or the data are invalid, or if no trial succeeds.
     """
     if earlier is not None:
         request = earlier.merge_with_recorded(request)

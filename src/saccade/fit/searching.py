@@ -52,15 +52,7 @@ def is_gpu_wanted(settings: FitOptions) -> bool:
 
 
 def check_search(request: FitRequest) -> None:
-    """Make searcher and scheduler, so that invalid options are errors before any work begins.
-
-    Raises
-    ------
-    HyperparameterError
-        For an option that does not exist, or has an invalid value.
-    SpaceError, UnknownNameError
-        For a starting configuration that is not in the space.
-    """
+    """Make searcher and scheduler, so that invalid options are errors before any work begins."""
     # Auto search reads its description of networks and images only when it is asked for a configuration.
     make_image_search(request, {"describe": None, "data": DatasetDescription(1, 1), "portfolio": object()})
 
@@ -68,12 +60,7 @@ def check_search(request: FitRequest) -> None:
 def make_image_search(request: FitRequest, described: dict[str, Any]) -> tuple[Searcher, Scheduler]:
     """Return the searcher and the scheduler of a fit; for "auto" and "auto" both are one `AutoSearch`.
 
-    Parameters
-    ----------
-    request : FitRequest
-        The checked arguments.
-    described : dict
-        Arguments of `AutoSearch` besides the user's options; see `describe_search`.
+    `described` are its arguments besides the user's options, from `describe_search`.
     """
     settings = request.settings
     searcher, scheduler = settings.searcher, settings.scheduler

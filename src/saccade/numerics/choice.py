@@ -105,16 +105,7 @@ class Workload:
 
 
 def structure_name(network: nn.Module, name: str | None = None, *, is_trained: bool = True) -> str:
-    """Return a name for a network's arithmetic: its architecture, and how much of it is trained.
-
-    Parameters
-    ----------
-    network : torch.nn.Module
-        Frozen parameters have ``requires_grad=False``.
-    name : str or None
-        timm's name; None hashes the modules and shapes.
-    is_trained : bool
-        Whether the number of trained parameters matters.
+    """Return a name for a network's arithmetic: timm's, or a hash of modules and shapes; and how much of it is trained.
 
     Examples
     --------
@@ -142,14 +133,8 @@ def candidates(
 ) -> list[Numerics]:
     """Return the candidates, the default first; arguments that are not None fix a property of all.
 
-    Parameters
-    ----------
-    device, amp, channels_last, compiled
-        As in `Numerics.choose`.
-    purpose
-        float16 is never chosen for inference, where no gradient scaler would detect an overflow.
-    num_steps
-        Of the whole work; compiling is a candidate on a GPU from `LONG_STEPS`.
+    float16 is never chosen for inference, where no gradient scaler would detect an overflow. Compiling is a candidate
+    on a GPU from `LONG_STEPS` steps of the whole work.
 
     Examples
     --------
@@ -264,28 +249,11 @@ def choose_numerics(
     limit_s: float = math.inf,
     memory: NumericsMemory = MEMORY,
 ) -> Numerics:
-    """Return the fastest of the candidates: the stored choice, or a measured one if there is time.
+    """Return the fastest of the candidates: the stored choice, or a measured one if there is time; else the first.
 
-    Parameters
-    ----------
-    network : torch.nn.Module
-        On its device, its modules in training or evaluation mode as in the work itself. It is not changed.
-    workload : Workload
-        Purpose and shape of a batch.
-    among : list of Numerics
-        From `candidates`; the first is the default.
-    num_steps : float
-        How many steps of the workload measuring may take. If that is too little, fewer images are used; below a
-        quarter of a batch nothing is measured. A choice by part of a batch is measured again when there is more time.
-    limit_s : float
-        Seconds that measuring may take; below `LEAST_S` nothing is measured.
-    memory : NumericsMemory
-        Where choices are stored.
-
-    Returns
-    -------
-    Numerics
-        One of `among`.
+    `network`, in the mode of the work itself, is not changed. Measuring takes at most `num_steps` steps of the workload
+    and `limit_s`. If these are few, fewer images are used; below a quarter of a batch, or `LEAST_S`, nothing is
+    measured. A choice by part of a batch is measured again when there is more time.
     """
     if len(among) == 1:
         return among[0]
@@ -354,10 +322,7 @@ class _Measurement:
     def fastest(self, among: list[Numerics]) -> Numerics:
         """Vary one property after the other, each from the best candidate so far.
 
-        Raises
-        ------
-        _NoTimeError
-            If there is no time for a second candidate.
+        Raises a _NoTimeError if there is no time for a second candidate.
         """
         # All others are compared with float32.
         float32 = replace(among[0], dtype=torch.float32)

@@ -81,16 +81,8 @@ class Numerics:
     ) -> Numerics:
         """Return the default numerics of a device; arguments that are not None override it.
 
-        Parameters
-        ----------
-        device
-            The device.
-        amp
-            16 bits or not; None is yes on a CUDA device.
-        channels_last
-            None is yes: it was faster for nearly every network measured on CPUs, and is on GPUs with 16 bits.
-        compiled
-            None is no.
+        By default there are 16 bits on a CUDA device, and channels last, which was faster for nearly every network
+        measured on CPUs, and is on GPUs with 16 bits.
         """
         is_half = device.type == "cuda" if amp is None else amp
         dtype = half_precision(device) if is_half else torch.float32
