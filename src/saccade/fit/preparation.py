@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from saccade.data.checks import count_of
 from saccade.data.examples import Examples, ImageLike
 from saccade.data.splitting import interleave, split_holdout
 from saccade.data.store.decoded_images import decoded_images
 from saccade.data.store.store import ImageStore
 from saccade.errors import DataError
 from saccade.events import DataReady, Listener, Progressed, Warned
+from saccade.tasks.labels import some
 from saccade.tasks.problem import Problem
 from saccade.training.imbalance import sample_weights
 from saccade.training.task import Split
@@ -42,7 +44,7 @@ class PreparedData:
 def prepare_data(
     train: Examples,
     tuning: Examples | None,
-    problem_type: str | None,
+    problem_type: str | Problem | None,
     *,
     folder: Path,
     shorter_side: int,
@@ -63,8 +65,8 @@ def prepare_data(
     ----------
     train, tuning : Examples
         Labelled training and validation images; without `tuning`, a fraction of `train` is held out.
-    problem_type : str or None
-        As in `Problem.of`.
+    problem_type : str, Problem or None
+        As in `Problem.of`; or the problem, with its classes, of a predictor that is trained further.
     folder : Path
         Folder for the store if it is not shared.
     shorter_side : int
@@ -94,7 +96,8 @@ def prepare_data(
     images = [image for part in parts for image in part.images]
     given_labels: list[Any] = [part.labels for part in parts]
     labels = pd.concat(given_labels, ignore_index=True)
-    given = Problem.of(labels[: len(train)], problem_type)  # invalid labels are an error before images are decoded
+    # Invalid labels are an error before images are decoded.
+    given = problem_type if isinstance(problem_type, Problem) else Problem.of(labels[: len(train)], problem_type)
     weights = None
     if train.weights is not None:
         weights = np.ones(len(images), np.float32)  # images of tuning_data have the mean of the weights, which is 1
@@ -120,7 +123,12 @@ def prepare_data(
         raise DataError(f"none of the {len(train)} training images can be read")
     if tuning is not None and not len(in_val):
         raise DataError("none of the images of tuning_data can be read")
-    problem = Problem.of(labels.iloc[in_train], problem_type)
+    problem = given if isinstance(problem_type, Problem) else Problem.of(labels.iloc[in_train], problem_type)
+    if lost := [label for label in given.classes if label not in problem.classes]:
+        is_lost = labels.map(lambda label: not set(lost).isdisjoint(label if isinstance(label, list) else [label]))
+        in_val = in_val[~is_lost.to_numpy()[in_val]]
+        text = f"none of the training images of {count_of(len(lost), 'class', 'classes')} can be read: {some(lost)}"
+        notify(Warned(f"{text}. They are left out, and are never predicted"))
     if tuning is None:
         chosen, held_out = split_holdout(
             problem.strata(problem.encode(labels.iloc[in_train])),

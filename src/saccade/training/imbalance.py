@@ -154,8 +154,8 @@ def class_priors(
     Returns
     -------
     ndarray of float64, shape (num_classes,), or None
-        They sum to 1, and none is 0: a class without images counts as one image. None for problems without exactly one
-        class per image.
+        They sum to 1, and none is 0: a class without images (in a warm start) has the mean, so that the prior makes it
+        neither more nor less probable. None for problems without exactly one class per image.
 
     Examples
     --------
@@ -171,7 +171,7 @@ def class_priors(
     if recipe.balanced_sampling:
         return np.full(num_classes, 1 / num_classes)
     counts: np.ndarray = np.bincount(targets, by_image, num_classes).astype(np.float64)
-    counts[counts == 0] = 1.0
+    counts[counts == 0] = counts[counts > 0].mean()
     if (weights := class_weights(recipe.class_weight, targets, problem, class_names)) is not None:
         counts *= np.where(weights > 0, weights, 1.0)
     counts /= counts.sum()
