@@ -74,7 +74,8 @@ def read_table(file: Path, text_column: str, sep: str | None = None, encoding: s
         name: [row[position] if position < len(row) else "" for _, row in lines[1:]]
         for position, name in enumerate(names)
     }
-    return pd.DataFrame({name: _column(values, name != text_column) for name, values in columns.items()})
+    frame: pd.DataFrame = pd.DataFrame({name: _column(values, name != text_column) for name, values in columns.items()})
+    return frame
 
 
 def _decoded(file: Path, encoding: str | None) -> str:
