@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
+import subprocess
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -251,7 +254,7 @@ def test_the_module_predicts_the_same_from_pixels(fitted: ImagePredictor, doubtf
     pixels = torch.from_numpy(np.stack([np.array(Image.open(path)) for path in doubtful["image"]]))
     module = fitted.pipeline.module(coverage=0.9)
     sets = fitted.predict_set(doubtful, coverage=0.9)
-    for images in (pixels, pixels.permute(0, 3, 1, 2)):
+    for images in (pixels, pixels.permute(0, 3, 1, 2), pixels / 255):
         with torch.inference_mode():
             found = module(images)
         np.testing.assert_allclose(found.predictions, fitted.predict_proba(doubtful, as_pandas=False), atol=1e-5)
@@ -259,6 +262,45 @@ def test_the_module_predicts_the_same_from_pixels(fitted: ImagePredictor, doubtf
             fitted.classes.index(label) for label in fitted.predict(doubtful)
         ]
         assert found.set_mask.sum(1).tolist() == [len(labels) for labels in sets]
+
+
+def test_rows_without_an_image_are_listed_and_others_predicted(
+    fitted: ImagePredictor, doubtful: pd.DataFrame, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = doubtful["image"][0]
+    wrong = [None, float("nan"), pd.NA, "", 3, {"path": good}, [good], "file:///gone.png"]
+    loaded = ImagePredictor.load(fitted.path, verbosity=1)
+    labels = loaded.predict([good, *wrong])
+    assert labels[0] == fitted.predict(good)[0]
+    assert labels[1:].isna().all()
+    said = capsys.readouterr()
+    for number in range(1, 7):
+        assert f"image {number}: " in said.out + said.err
+    assert np.isnan(loaded.explain([good, None])[1]).all()
+    frame = pd.DataFrame({"image": [good, None], "label": [labels[0], labels[0]]})
+    assert loaded.evaluate(frame)["top1"] == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="requires fork")
+def test_a_forked_process_predicts_with_one_thread(fitted: ImagePredictor, doubtful: pd.DataFrame) -> None:
+    """As gunicorn does with `preload_app`: OpenMP's threads do not survive a fork."""
+    program = """
+import os, signal, sys
+import torch
+torch.set_num_threads(2)
+from saccade import ImagePredictor
+predictor = ImagePredictor.load(sys.argv[1], verbosity=0, device="cpu")
+expected = predictor.predict_proba(sys.argv[2:], as_pandas=False)
+if os.fork() == 0:
+    signal.alarm(120)
+    found = predictor.predict_proba(sys.argv[2:], as_pandas=False)
+    os._exit(0 if abs(found - expected).max() < 1e-5 and torch.get_num_threads() == 1 else 1)
+assert os.wait()[1] == 0
+assert torch.get_num_threads() == 2
+"""
+    images = [*doubtful["image"]]
+    done = subprocess.run([sys.executable, "-c", program, fitted.path, *images], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:99", 3.5])

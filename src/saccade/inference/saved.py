@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from saccade._version import __version__
 from saccade.checks import real_number
+from saccade.data.pixel_range import PixelRange
 from saccade.errors import HyperparameterError, SavedPredictorError
 from saccade.inference.classifier import Blueprint, Classifier, empty_classifier
 from saccade.inference.postprocessing import Postprocessing
@@ -32,9 +33,9 @@ CHOICES_FOLDER = "choices"
 MEMBERS_FOLDER = "members"
 """The folder, in a predictor's, with the weights of the members of an ensemble after the first."""
 
-FORMAT = 3
+FORMAT = 4
 """Version of `DESCRIPTION`. Formats 1 and 2 repeat the first member's blueprint at the top level, have "trust" in the
-place of "postprocessing", and no numerics; 1 may lack both "trust" and "members"."""
+place of "postprocessing", and no numerics; 1 may lack both "trust" and "members". 4 adds "pixel_range"."""
 
 
 @dataclass(frozen=True)
@@ -193,6 +194,8 @@ class SavedPredictor:
     numerics : dict
         For each kind of device (``"cpu"``, ``"cuda"``, ``"mps"``) for which `InferencePipeline.warm_up` was called: the
         numerics of each member.
+    pixel_range : tuple of float or None
+        Black and white of training images of more than 8 bits: see `saccade.data.pixel_range`.
     """
 
     folder: Path
@@ -208,6 +211,7 @@ class SavedPredictor:
     choices: list[Choice] = field(default_factory=list)
     postprocessing: Postprocessing = field(default_factory=Postprocessing)
     numerics: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    pixel_range: PixelRange | None = None
 
     @property
     def blueprint(self) -> Blueprint:
@@ -252,6 +256,7 @@ class SavedPredictor:
             "choices": [choice.to_json() for choice in self.choices],
             "postprocessing": self.postprocessing.to_json(),
             "numerics": self.numerics,
+            "pixel_range": self.pixel_range,
         }
         partial = self.folder / f"{DESCRIPTION}.part"
         partial.write_text(json.dumps(record, indent=2, default=repr) + "\n", encoding="utf-8")
@@ -287,6 +292,9 @@ class SavedPredictor:
                 choices=[Choice.from_json(choice) for choice in record.get("choices", [])],
                 postprocessing=_postprocessing_of(record),
                 numerics=record.get("numerics", {}),
+                pixel_range=None
+                if (found := record.get("pixel_range")) is None
+                else (float(found[0]), float(found[1])),
             )
         except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
             raise SavedPredictorError(f"{folder / DESCRIPTION} is damaged ({type(error).__name__}: {error})") from None
@@ -383,6 +391,13 @@ def _postprocessing_of(record: dict[str, Any]) -> Postprocessing:
     """Take the postprocessing out of a record; it is called "trust" in formats 1 and 2."""
     old = record.pop("trust", {})
     return Postprocessing.from_json(record.pop("postprocessing", old))
+
+
+def _pixel_range_of(record: dict[str, Any]) -> PixelRange | None:
+    if (found := record.get("pixel_range")) is None:
+        return None
+    low, high = found
+    return float(low), float(high)
 
 
 def _predictor_folder(path: Path) -> Path:

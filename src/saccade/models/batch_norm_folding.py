@@ -119,8 +119,9 @@ def _fold(network: nn.Module, conv_name: str, norm_name: str) -> None:
     assert isinstance(norm, nn.BatchNorm2d)
     assert norm.running_var is not None
     assert norm.running_mean is not None
-    # norm(conv(x)) = scale * (W x + b - mean) / sqrt(var + eps) + shift, computed in float64
-    scale = (norm.running_var.double() + norm.eps).rsqrt()
+    # norm(conv(x)) = scale * (W x + b - mean) / sqrt(var + eps) + shift, computed in float64, which MPS lacks
+    wide = torch.float32 if conv.weight.device.type == "mps" else torch.float64
+    scale = (norm.running_var.to(wide) + norm.eps).rsqrt()
     scale = scale if norm.weight is None else scale * norm.weight
     shift = -norm.running_mean * scale
     shift = shift if norm.bias is None else shift + norm.bias

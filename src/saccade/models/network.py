@@ -329,7 +329,7 @@ def check_takes_size(network: nn.Module, timm_name: str, in_chans: int, img_size
     network.eval()
     try:
         with torch.no_grad():
-            network(torch.zeros(1, in_chans, img_size, img_size))
+            network(torch.zeros(1, in_chans, img_size, img_size, device=next(network.parameters()).device))
     except (RuntimeError, AssertionError, IndexError, ValueError) as error:
         raise _wrong_size(timm_name, img_size, error) from error
     finally:

@@ -186,6 +186,7 @@ def write_predictor(
         choices=choices,
         members=members,
         postprocessing=postprocessing,
+        pixel_range=task.store.pixel_range,
     )
     saved.write({})
     partial.rename(folder / PREDICTOR_FOLDER)

@@ -13,23 +13,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from saccade.data.decoding import is_url
 from saccade.data.sources.archives import unpack
 from saccade.data.sources.download import cache_folder, fetch
 from saccade.data.sources.folders import descend, images_by_class
 from saccade.errors import DataError, near_names
 
-_ARCHIVE_NAME = re.compile(r"\.(zip|tar|tgz|tbz2?|txz|tar\.\w+)$", re.IGNORECASE)
-
-
-def is_url(text: str | Path) -> bool:
-    """Return whether this is a URL with a scheme, such as ``https://host/file.zip``, rather than a path.
-
-    Examples
-    --------
-    >>> is_url("https://host/file.zip"), is_url("images/train"), is_url("C:/images")
-    (True, False, False)
-    """
-    return isinstance(text, str) and re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", text) is not None
+ARCHIVE_NAME = re.compile(r"\.(zip|tar|tgz|tbz2?|txz|tar\.\w+)$", re.IGNORECASE)
 
 
 def local_file(path: str | Path, *, sha256: str | None = None, quiet: bool = False) -> Path:
@@ -86,7 +76,7 @@ def local_path(root: str | Path, *, sha256: str | None = None, quiet: bool = Fal
     if found.is_dir():
         return found
     # A damaged archive is recognized by its name, so that `unpack` reports the damage.
-    is_archive = _ARCHIVE_NAME.search(found.name) or zipfile.is_zipfile(found) or tarfile.is_tarfile(found)
+    is_archive = ARCHIVE_NAME.search(found.name) or zipfile.is_zipfile(found) or tarfile.is_tarfile(found)
     if not is_url(root) and not is_archive:
         raise DataError(
             f"{str(root)!r} is a file, but neither a zip nor a tar archive. "
