@@ -141,7 +141,7 @@ def test_a_run_is_resumed_from_its_folder_alone(
     resumed = ImagePredictor.resume("run")
     same_results(whole, resumed)
     assert resumed.predict(frame).notna().all()
-    assert (resumed.verbosity, resumed.path) == (0, "run")
+    assert (resumed.verbosity, resumed.path) == (0, str(tmp_path / "run"))
 
 
 def test_images_are_decoded_again_if_their_store_is_damaged(

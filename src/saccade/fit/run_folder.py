@@ -152,7 +152,7 @@ def is_finished(folder: Path) -> bool:
 def _folder_of_its_own(stamp: str) -> Path:
     """Make a new folder, also if another run starts in the same second."""
     for number in itertools.count():
-        folder = Path(RUNS_FOLDER) / (f"{stamp}_{number}" if number else stamp)
+        folder = Path(RUNS_FOLDER).absolute() / (f"{stamp}_{number}" if number else stamp)
         try:
             folder.mkdir(parents=True)
         except FileExistsError:

@@ -24,6 +24,7 @@ from saccade.fit.presets import find_preset, small_networks
 from saccade.fit.resuming import EarlierRun, locked_run
 from saccade.fit.run_folder import FitRequest, is_finished, is_run
 from saccade.fit.searching import is_gpu_wanted
+from saccade.global_state import preserves_global_state
 from saccade.inference.evaluation import evaluation, labels_by_name
 from saccade.inference.pipeline import InferencePipeline, Predictions
 from saccade.inference.postprocessing import AbstentionRule
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from saccade.data.gallery import Gallery
 
 
+@preserves_global_state
 class ImagePredictor:
     """Finds the best image classifier within a time limit, and predicts with it.
 
@@ -96,7 +98,8 @@ class ImagePredictor:
         self.verbosity = verbosity
         self.sample_weight = sample_weight
         self._given_path = path
-        self._path = None if path is None else Path(path)
+        # The working directory may change later.
+        self._path = self._fit_path = None if path is None else _absolute(path)
         self._pipeline: InferencePipeline | None = None
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:  # noqa: ARG002  scikit-learn's signature
@@ -116,7 +119,7 @@ class ImagePredictor:
 
     @property
     def path(self) -> str:
-        """The run folder; for a predictor that was loaded, the folder it was loaded from."""
+        """The run folder, as an absolute path; for a predictor that was loaded, the folder it was loaded from."""
         return "" if self._path is None else str(self._path)
 
     @staticmethod
@@ -188,7 +191,7 @@ class ImagePredictor:
         train = read_labelled_examples(train_data, label, self.sample_weight)
         is_named = bool(start) or "model" in {**canonical(preset.hyperparameters), **hyperparameters}
         request = FitRequest(
-            path=None if self._given_path is None else Path(self._given_path),
+            path=self._fit_path,
             label=label,
             problem_type=self.problem_type,
             eval_metric=self.eval_metric,
@@ -241,23 +244,23 @@ class ImagePredictor:
         DataError, HyperparameterError
             If the run cannot be resumed; the message says why, and what to do.
         """
-        folder = Path(path)
+        folder = _absolute(path)
         if not is_run(folder):
             raise DataError(f"{folder} is not a run folder. Pass the folder of an interrupted run")
         if is_finished(folder):
-            return cls.load(path) if verbosity is None else cls.load(path, verbosity)
+            return cls.load(folder) if verbosity is None else cls.load(folder, verbosity)
         limit = FitOptions.of({"time_limit": time_limit}).time_limit
         with locked_run(folder) as earlier:
             if earlier is None:
                 raise DataError(f"The run in {folder} was interrupted before it started. Start it again")
             request = earlier.request(limit, verbosity)
-            predictor = cls(request.label, request.problem_type, request.eval_metric, path, request.verbosity)
+            predictor = cls(request.label, request.problem_type, request.eval_metric, folder, request.verbosity)
             return predictor._run(request, Deadline(request.time_limit_s, used_s=earlier.used_s), earlier)
 
     def _locked_run(self) -> contextlib.AbstractContextManager[EarlierRun | None]:
-        if self._given_path is None:
+        if self._fit_path is None:
             raise HyperparameterError("resume=True requires the run folder: pass ImagePredictor(path=…), or --out")
-        return locked_run(Path(self._given_path))
+        return locked_run(self._fit_path)
 
     def _run(self, request: FitRequest, deadline: Deadline, earlier: EarlierRun | None) -> ImagePredictor:
         self._pipeline = InferencePipeline(run_fit(request, deadline, earlier))
@@ -778,7 +781,7 @@ class ImagePredictor:
             The folder.
         """
         pipeline, saved = self.pipeline, self._saved
-        folder = saved.folder if path is None else Path(path)
+        folder = saved.folder if path is None else _absolute(path)
         pipeline.saved = saved.copy_to(folder)
         copy_embeddings(saved.folder, folder)
         return str(folder)
@@ -810,12 +813,13 @@ class ImagePredictor:
         HyperparameterError
             If the device is invalid or not available.
         """
-        pipeline = InferencePipeline(SavedPredictor.read(path).with_network(net), device)
+        folder = _absolute(path)
+        pipeline = InferencePipeline(SavedPredictor.read(folder).with_network(net), device)
         if net is not None:
             pipeline.module()  # raises an error now if it is another network
         saved = pipeline.saved
         predictor = cls(saved.label, saved.problem.type, saved.eval_metric, verbosity=verbosity)
-        predictor._pipeline, predictor._path = pipeline, Path(path)
+        predictor._pipeline, predictor._path = pipeline, folder
         return predictor
 
     @property
@@ -848,6 +852,10 @@ class ImagePredictor:
 
     def _features(self, images: list[ImageLike]) -> np.ndarray:
         return self.pipeline.features(images, self.verbosity)[0]
+
+
+def _absolute(path: str | Path) -> Path:
+    return Path(path).expanduser().absolute()
 
 
 def _default_hyperparameters(
