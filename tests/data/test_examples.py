@@ -37,7 +37,6 @@ from saccade.errors import DataError, ImageReadError
         (np.array([None, "a.png"], object), 2),
         ([None, float("nan"), "", 3, io.StringIO("text")], 5),
         ("https://host/a.png", 1),
-        ("no-[such].png", 1),
         ("~nobody/a.png", 1),
         ("", 1),
         (("a.png",), 1),
@@ -54,12 +53,12 @@ def test_all_forms_of_images_are_taken(data: object, num: int) -> None:
 
 def test_file_objects_and_tensors_become_bytes_and_arrays() -> None:
     file = io.BytesIO()
-    Image.new("RGB", (5, 4), (9, 8, 7)).save(file, "PNG")  # leaves the position at the end
-    chw = torch.tensor([9, 8, 7], dtype=torch.uint8)[:, None, None].expand(3, 4, 5)
+    Image.new("RGB", (5, 6), (9, 8, 7)).save(file, "PNG")  # leaves the position at the end
+    chw = torch.tensor([9, 8, 7], dtype=torch.uint8)[:, None, None].expand(3, 6, 5)
     forms = [file, chw, chw.permute(1, 2, 0), chw / 255, (chw / 255).to(torch.float16).requires_grad_(), chw[None]]
     for form in forms:
         (image,) = read_examples(form).images
-        assert np.asarray(read_image(image)).tolist() == [[[9, 8, 7]] * 5] * 4
+        assert np.asarray(read_image(image)).tolist() == [[[9, 8, 7]] * 5] * 6
     normalised = (chw / 255 - 0.5) / 0.2
     with pytest.raises(ImageReadError, match="without normalisation"):
         read_image(read_examples(normalised).images[0])

@@ -303,6 +303,29 @@ assert torch.get_num_threads() == 2
     assert done.returncode == 0, done.stderr
 
 
+def test_images_of_12_bits_are_scaled_by_the_range_of_the_training_images(tmp_path: Path) -> None:
+    """The classes differ in brightness, which scaling each image by its own range would hide."""
+    rng, rows = np.random.default_rng(0), []
+    for number in range(24):
+        path, label = tmp_path / f"{number}.png", ("dim", "bright")[number % 2]
+        level = 1000 if label == "dim" else 2000
+        Image.fromarray(rng.integers(level - 90, level + 90, (32, 32)).astype(np.uint16)).save(path)
+        rows.append((str(path), label))
+    frame = pd.DataFrame(rows, columns=["image", "label"])
+    predictor = ImagePredictor(path=tmp_path / "run", verbosity=0)
+    predictor.fit(frame, frame, hyperparameters={**TINY, "epochs": 6, "lr": 1e-2})
+    loaded = ImagePredictor.load(predictor.save(tmp_path / "saved"), verbosity=0, device="cpu")
+    low, high = loaded.pipeline.saved.pixel_range or (0.0, 0.0)
+    assert 900 < low < 1000 < 2000 < high < 2100
+    assert loaded.evaluate(frame)["top1"] == 1
+    arrays = [np.asarray(Image.open(path)) for path in frame["image"]]
+    assert loaded.predict([array.astype(np.float32) for array in arrays]).tolist() == frame["label"].tolist()
+    pixels = torch.from_numpy(np.stack(arrays).astype(np.int32))[..., None].expand(-1, -1, -1, 3)
+    with torch.inference_mode():
+        found = loaded.pipeline.module()(pixels)
+    np.testing.assert_allclose(found.predictions, loaded.predict_proba(frame, as_pandas=False), atol=2e-2)
+
+
 @pytest.mark.parametrize("device", ["gpu", "cuda:99", 3.5])
 def test_an_unavailable_device_is_an_error(fitted: ImagePredictor, device: Any) -> None:
     with pytest.raises(HyperparameterError, match="device"):

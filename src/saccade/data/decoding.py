@@ -2,7 +2,7 @@
 
 Files, bytes, Pillow images and NumPy arrays give the same result: palettes, samples of more than 8 bits, transparency
 and EXIF orientation are handled here. An unreadable image raises `ImageReadError` with a short reason, and Pillow's
-warnings are suppressed. An image that would take more memory than ``SACCADE_MAX_IMAGE_GB`` (default 2) is unreadable as well.
+warnings are suppressed. An image that would take more memory than ``SACCADE_MAX_IMAGE_GB`` (default 2) is unreadable.
 """
 
 from __future__ import annotations
@@ -175,18 +175,8 @@ def _room_for(image: Image.Image | npt.NDArray[Any]) -> Iterator[None]:
 def image_size(image: ImageSource) -> tuple[int, int]:
     """Return the width and height in pixels of the upright image, from its header if the format allows.
 
-    (A PNG may state its orientation behind the pixels, so one without EXIF data in front of them is decoded.)
-
-    Raises
-    ------
-    ImageReadError
-        If it is not an image. Broken pixels are only detected by `read_image`.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> image_size(np.zeros((2, 5, 3), dtype=np.uint8))
-    (5, 2)
+    A PNG may state its orientation behind the pixels, so one without EXIF data in front of them is decoded. Broken
+    pixels are only detected by `read_image`.
     """
     with reasons_for_errors(), quiet_pillow():
         if isinstance(image, np.ndarray):

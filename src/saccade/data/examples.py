@@ -58,8 +58,8 @@ def read_examples(data: Any, label: str | list[str] | None = None) -> Examples:
     data : image, several images, folder, archive, glob pattern, DataFrame or ImageDataset
         An image is a path, a URL, the bytes of a file (or a bytearray, a memoryview, or a file object opened in binary
         mode), a Pillow image, an array, or a tensor (channels first or last). Several images are a sequence, an
-        iterator, a Series, or a four-dimensional array or tensor. The images of a folder, an archive (also its URL) or a
-        pattern are sorted by path, and their paths are the index.
+        iterator, a Series, or a four-dimensional array or tensor. The images of a folder, an archive (also its URL)
+        or a pattern are sorted by path, and their paths are the index.
     label : str, list of str or None
         Name of the label column of a plain DataFrame; several names if labels are columns of 0 and 1.
 
@@ -98,7 +98,9 @@ def as_image(value: Any) -> Any:
         return value
     if isinstance(value, bytearray | memoryview):
         return bytes(value)
-    if hasattr(value, "read") and not isinstance(value, io.TextIOBase):
+    if isinstance(value, io.TextIOBase):
+        return value
+    if hasattr(value, "read"):
         if getattr(value, "seekable", bool)():
             value.seek(0)
         return value.read()

@@ -271,21 +271,9 @@ class InferencePipeline:
         return postprocess(saved, of_members, errors, coverage, abstention)
 
     def features(self, images: Sequence[ImageLike], verbosity: int = 0) -> tuple[np.ndarray, dict[int, str]]:
-        """Return the input of the first member's classifier layer for each image.
+        """Return the input of the first member's classifier layer for each image, NaN for unreadable ones; and errors.
 
-        Returns
-        -------
-        features : ndarray of float32, shape (num_images, num_features)
-            NaN for images that cannot be read.
-        errors : dict
-            As in `Predictions`.
-
-        Raises
-        ------
-        HyperparameterError
-            If the network has no single classifier layer.
-        DataError, ImageReadError
-            As in `run`.
+        Raises a HyperparameterError if the network has no single classifier layer.
         """
         (features,), errors = self.run(images, _features, 1, verbosity)
         features[list(errors)] = np.nan
@@ -294,21 +282,11 @@ class InferencePipeline:
     def run(
         self, images: Sequence[ImageLike], compute: Compute, num_members: int, verbosity: int = 0
     ) -> tuple[list[np.ndarray], dict[int, str]]:
-        """Compute something of each image with some of the networks, batch by batch.
+        """Compute something of each image with the first `num_members` networks, batch by batch.
 
         Threads decode and preprocess the next batches meanwhile. Networks with the same input size share decoded
-        images, and those with the same `InputSpec` share batches.
-
-        Parameters
-        ----------
-        images : sequence of path, bytes, Pillow image or array
-            At least one.
-        compute : callable
-            What is computed; while it runs, no other thread uses the networks.
-        num_members : int
-            The first so many networks are used.
-        verbosity : int
-            As in `predict`.
+        images, and those with the same `InputSpec` share batches. While `compute` runs, no other thread uses the
+        networks.
 
         Returns
         -------
@@ -319,10 +297,8 @@ class InferencePipeline:
 
         Raises
         ------
-        DataError
-            If there are no images.
-        ImageReadError
-            If no image can be read.
+        DataError, ImageReadError
+            If there are no images, or none can be read.
         """
         if not len(images):
             raise DataError("there are no images")
@@ -499,7 +475,7 @@ def _device_of(device: str | torch.device | None) -> torch.device:
 
 def _report_unreadable(images: Sequence[ImageLike], errors: dict[int, str], display: ProgressDisplay) -> None:
     named = [
-        f"{image if isinstance(image := images[index], str | Path) else f'image {index}'}: {reason}"
+        f"{image if isinstance(image := images[index], str | Path) and str(image) else f'image {index}'}: {reason}"
         for index, reason in sorted(errors.items())
     ]
     if len(errors) == len(images):

@@ -104,18 +104,7 @@ def write_weights(path: Path, tensors: Mapping[str, torch.Tensor], metadata: dic
 
 
 def networks_in_folder(folder: str | Path | None = None) -> list[str]:
-    """Return the architectures for which a local folder has weights, those with the largest files first.
-
-    Parameters
-    ----------
-    folder : path, optional
-        The folder; None is the one named by the environment variable ``SACCADE_WEIGHTS``, if any.
-
-    Returns
-    -------
-    list of str
-        timm's names; empty without a folder.
-    """
+    """Return the architectures for which a local folder (or ``SACCADE_WEIGHTS``) has weights, largest files first."""
     given = folder if folder is not None else os.environ.get(WEIGHTS_FOLDER_VARIABLE)
     if not given or not Path(given).expanduser().is_dir():
         return []

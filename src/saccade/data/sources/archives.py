@@ -46,44 +46,18 @@ _MAX_HEADER_BYTES = 1 << 20  # tarfile reads headers into memory
 
 
 def unpack(archive: Path, cache: Path, *, quiet: bool = False) -> Path:
-    """Unpack a zip or tar archive into a folder of its own below `cache`, once.
+    """Unpack a zip or tar archive, recognised by its content, into a folder of its own below `cache`, once.
 
-    The folder appears complete or not at all, even if the process is killed or two processes unpack the same
-    archive. Its name depends on the archive's path, size and modification time, so a changed archive is unpacked again.
-
-    Parameters
-    ----------
-    archive
-        A zip, tar, tar.gz, tar.bz2 or tar.xz file, recognised by its content.
-    cache
-        The folder in which the unpacked folder is made. It is created if necessary.
-    quiet
-        Show no progress for large archives.
-
-    Returns
-    -------
-    Path
-        The folder with the content of the archive.
+    The folder appears complete or not at all, even if the process is killed or two processes unpack the same archive.
+    Its name depends on the archive's path, size and modification time. Tar archives are extracted by `tarfile` with its
+    ``data`` filter; links in zip archives are refused.
 
     Raises
     ------
     ArchiveError
         If the file is not an archive, is damaged, encrypted, or larger than the free disk space or the limits of this
-        module; or if it has a member that lies outside the folder (an absolute name, ``..``, a link that leads out), is
-        a device or a link to a folder, or has an invalid name.
-
-    Notes
-    -----
-    Tar archives are extracted by `tarfile` with its ``data`` filter. Links in zip archives are refused.
-
-    Examples
-    --------
-    >>> import tempfile, zipfile
-    >>> folder = Path(tempfile.mkdtemp())
-    >>> with zipfile.ZipFile(folder / "shoes.zip", "w") as file:
-    ...     file.writestr("boots/1.txt", "a boot")
-    >>> (unpack(folder / "shoes.zip", folder / "cache") / "boots" / "1.txt").read_text()
-    'a boot'
+        module; or if it has a member that lies outside the folder, is a device or a link to a folder, or has an invalid
+        name.
     """
     stem = re.sub(r"(\.tar)?\.(zip|tar|tgz|tbz2?|txz|gz|bz2|xz)$", "", archive.name, flags=re.IGNORECASE)
     facts = archive.stat()
@@ -238,7 +212,8 @@ def _zip_members(file: BinaryIO, folder: Path, limits: _Limits) -> _Members:
     with zipfile.ZipFile(file) as archive:
         members = archive.infolist()
         for info in members:  # all of them before the first is written
-            limits.check(info.filename.replace("\\", "/"), info.is_dir(), info.file_size)
+            name = info.filename.replace("\\", "/")
+            limits.check(name, name.endswith("/"), info.file_size)
         for info in members:
             name = info.filename
             if info.flag_bits & 0x1:

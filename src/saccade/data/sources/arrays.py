@@ -20,16 +20,8 @@ _CHANNELS = (1, 3, 4)
 def image_list(X: Any) -> list[ImageLike] | None:
     """Return the images of a column, a list or an array of images; None if X is not images.
 
-    Parameters
-    ----------
-    X : list, array, Series, or DataFrame
-        Paths, bytes, Pillow images or arrays; or one array of shape (n, height, width[, channels]). A DataFrame has
-        one column, or a column ``image``.
-
-    Raises
-    ------
-    DataError
-        If X is a single image, or an array of another shape.
+    A DataFrame has one column, or a column ``image``. Raises a DataError if X is a single image, or an array of another
+    shape.
 
     Examples
     --------
@@ -86,19 +78,7 @@ def _is_image(value: Any) -> bool:
 
 
 def rows_as_images(rows: np.ndarray, shape: tuple[int, ...] | None = None) -> np.ndarray:
-    """Reshape flattened images.
-
-    Parameters
-    ----------
-    rows : ndarray, shape (num_images, num_values)
-        Images in C order.
-    shape : tuple of int or None
-        (height, width) or (height, width, channels); None: square images, grey or RGB.
-
-    Raises
-    ------
-    DataError
-        If the length of the rows does not match.
+    """Reshape flattened images in C order to `shape`; None: square images, grey or RGB.
 
     Examples
     --------

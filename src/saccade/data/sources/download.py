@@ -54,14 +54,9 @@ class _RetryError(Exception):
 
 
 def cache_folder() -> Path:
-    """Return the cache folder of downloaded and unpacked files; it may not exist yet.
+    """Return the cache folder, which may not exist yet.
 
     It is ``$SACCADE_CACHE`` if set, else ``saccade`` in the platform's cache folder, such as ``~/.cache``.
-
-    Examples
-    --------
-    >>> cache_folder().is_absolute()
-    True
     """
     own = os.environ.get("SACCADE_CACHE")
     if own:
@@ -76,26 +71,10 @@ def cache_folder() -> Path:
 
 
 def fetch(url: str, cache: Path | None = None, sha256: str | None = None, *, quiet: bool = False) -> Path:
-    """Download a file once; a cached file is returned without a request.
+    """Download a file once into `cache`; a cached file is returned without a request.
 
-    An interrupted transfer is resumed if the server supports that and the file has not changed. To download a file
-    again, delete the returned one.
-
-    Parameters
-    ----------
-    url
-        An ``http://``, ``https://`` or ``file://`` URL. The file of a ``file://`` URL is not copied.
-    cache
-        The folder for the file; None for ``downloads`` in `cache_folder`.
-    sha256
-        Expected SHA-256 digest of the file, 64 hexadecimal digits.
-    quiet
-        Show no progress.
-
-    Returns
-    -------
-    Path
-        The complete file.
+    An interrupted transfer is resumed if the server supports that and the file has not changed. The file of a
+    ``file://`` URL is not copied. `sha256` is the expected digest, 64 hexadecimal digits.
 
     Raises
     ------
@@ -103,14 +82,6 @@ def fetch(url: str, cache: Path | None = None, sha256: str | None = None, *, qui
         If the server cannot be reached or refuses; if the transfer is interrupted repeatedly, or exceeds a limit of
         this module or the free disk space; if the server sends a web page instead of the file; or if the digest of the
         file is not `sha256`.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> path = Path(tempfile.mkdtemp()) / "labels.csv"
-    >>> _ = path.write_text("image,label")
-    >>> fetch(path.as_uri()) == path
-    True
     """
     scheme = urlsplit(url).scheme.lower()
     if scheme == "file":
@@ -392,26 +363,9 @@ def _reason(url: str, error: Exception) -> str:
 
 @contextlib.contextmanager
 def transfer_progress(title: str, total_bytes: int | None, *, quiet: bool = False) -> Iterator[Callable[[int], None]]:
-    """Show the progress of a transfer on standard error: a bar on a terminal, else one line.
+    """Yield a function of the number of bytes done, which shows progress on standard error.
 
-    Parameters
-    ----------
-    title
-        Description, such as ``"Fetching shoes.zip"``.
-    total_bytes
-        Total number of bytes; None if unknown.
-    quiet
-        Show nothing.
-
-    Yields
-    ------
-    Callable[[int], None]
-        Call it with the number of bytes done so far.
-
-    Examples
-    --------
-    >>> with transfer_progress("Copying", total_bytes=10, quiet=True) as report_done:
-    ...     report_done(10)
+    On a terminal it is a bar, else one line.
     """
     console = Console(stderr=True)
     if quiet or not console.is_terminal:

@@ -46,12 +46,10 @@ def decoded_images(
     on_wait: Callable[[], None] | None = None,
     warn: Callable[[str], None] | None = None,
 ) -> ImageStore:
-    """Return the images decoded: from `folder`, from the cache, or decoded now.
+    """Return the images decoded: from `folder`, from the cache, or decoded now, as `ImageStore.build` does.
 
     Parameters
     ----------
-    images, shorter_side, channels, pixel_range, deadline, order, on_progress
-        As in `ImageStore.build`.
     folder : Path
         Folder of this run only. It receives a store that is not shared: an incomplete one because of the deadline,
         or any store without a cache. An existing store there is used if it matches.
@@ -59,21 +57,6 @@ def decoded_images(
         Called before waiting for another process that decodes the same images.
     warn : callable or None
         Called with a message if there is no room for a store, and images are decoded at each access.
-
-    Raises
-    ------
-    HyperparameterError
-        If ``SACCADE_STORE_CACHE_GB`` is not a number.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> images = [np.zeros((20, 30, 3), dtype=np.uint8)]
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     os.environ[LIMIT_VARIABLE] = "0"
-    ...     store = decoded_images(images, Path(folder) / "store", shorter_side=10)
-    ...     print(store[0].shape, os.environ.pop(LIMIT_VARIABLE))
-    (10, 15, 3) 0
     """
     cache, order = StoreCache.from_environment(), None if order is None else list(order)
     if folder.exists():

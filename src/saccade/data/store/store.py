@@ -145,21 +145,18 @@ class ImageStore:
 
         Parameters
         ----------
-        images
-            Paths, bytes, Pillow images or arrays, as for `read_image`.
+        images, channels, pixel_range
+            As in `decode_image`.
         folder
             Folder of the new store.
         shorter_side
             Shrink larger images to this shorter side in pixels, see `stored_size`; None keeps the full size.
-        channels, pixel_range
-            See `decode_image`.
         num_threads
             Defaults to the number of usable cores.
         deadline
             Returns the seconds left; at 0 or less, the remaining images are skipped and listed in `skipped`.
         order
-            Positions of the images to decode, in this order, each once; None: all. The others are listed in
-            `skipped`. With a shuffled order, the images before the deadline are a random sample.
+            Positions of the images to decode, in this order, each once; None: all. The others are listed in `skipped`.
         on_progress
             Called after each image with the number of decoded images and their total.
         has_room
@@ -169,10 +166,8 @@ class ImageStore:
         ------
         NoRoomError
             If the disk is full, or `has_room` returns False. The incomplete folder is removed.
-        DataError
-            If the folder exists.
-        HyperparameterError
-            If `shorter_side` is not positive, or `order` has duplicate or unknown positions.
+        DataError, HyperparameterError
+            If the folder exists, `shorter_side` is not positive, or `order` has duplicate or unknown positions.
         """
         folder = Path(folder).absolute()
         positions = _checked_order(order, len(images))

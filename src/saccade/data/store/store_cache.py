@@ -88,22 +88,14 @@ class StoreCache:
         compute_name : callable
             Returns the fingerprint; called again after building, to detect files that changed meanwhile.
         build : callable
-            ``build(folder, has_room)``, as `ImageStore.build`.
+            ``build(folder, has_room)``, as `ImageStore.build`, which may raise NoRoomError.
         private : Path
             Folder of a store that is incomplete because of a deadline.
-        seconds_left : callable or None
-            Limits the wait for another process that builds the same store to half of the time left.
-        on_wait : callable or None
-            Called before waiting.
+        seconds_left, on_wait : callable or None
+            Wait for another process that builds the same store for half of the time left; call `on_wait` before.
 
-        Raises
-        ------
-        NoRoomError
-            From `build`, if the store exceeds the limit.
-        filelock.Timeout
-            If the other process takes too long.
-        OSError, NotImplementedError
-            If the folder cannot be written or locked.
+        Raises OSError or NotImplementedError if the folder cannot be written or locked, filelock.Timeout if the other
+        process takes too long.
         """
         name = compute_name()
         for subfolder in ("building", "leases", "locks"):
@@ -157,14 +149,7 @@ class StoreCache:
         return store
 
     def clear(self) -> int:
-        """Remove all stores that are not in use; return the number of bytes freed.
-
-        Examples
-        --------
-        >>> import tempfile
-        >>> StoreCache(Path(tempfile.mkdtemp())).clear()
-        0
-        """
+        """Remove all stores that are not in use; return the number of bytes freed."""
         if not self.folder.is_dir():
             return 0
         with self._locked():

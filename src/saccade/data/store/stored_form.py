@@ -47,19 +47,9 @@ def is_elongated(width: int, height: int) -> bool:
 def read_as_stored(
     image: ImageSource, shorter_side: int | None, channels: int = 3, pixel_range: PixelRange | None = None
 ) -> npt.NDArray[np.uint8]:
-    """Return the pixels of one image exactly as the store contains them.
+    """Return the pixels of one image exactly as the store contains them, uint8 of shape (height, width, channels).
 
     Prediction uses this function, so that its images are preprocessed like the training images.
-
-    Returns
-    -------
-    ndarray of uint8, shape (height, width, channels)
-        Of the `stored_size`.
-
-    Raises
-    ------
-    ImageReadError
-        If the image cannot be decoded.
     """
     decoded = decode_image(image, min_shorter_side=shorter_side, channels=channels, pixel_range=pixel_range)
     return shrunk(decoded, shorter_side)
@@ -74,19 +64,8 @@ def pixels_of(image: Image.Image) -> npt.NDArray[np.uint8]:
 def shrunk(
     decoded: DecodedImage, shorter_side: int | None, pixels: npt.NDArray[np.uint8] | None = None
 ) -> npt.NDArray[np.uint8]:
-    """Return the pixels of an image at its `stored_size`.
+    """Return the pixels of an image at its `stored_size`; `pixels` are its `pixels_of`, if already computed.
 
-    Parameters
-    ----------
-    decoded : DecodedImage
-        The image.
-    shorter_side : int or None
-        As in `stored_size`.
-    pixels : ndarray or None
-        Its `pixels_of`, if already computed.
-
-    Notes
-    -----
     Images are shrunk with an antialiased bicubic filter. Pillow and torch compute the same, up to one level in about
     one of 200 pixels; torch takes a seventh of the time.
     """
