@@ -6,6 +6,7 @@ import csv
 import difflib
 import fnmatch
 import json
+import re
 from functools import cache
 from importlib.resources import files
 
@@ -95,8 +96,10 @@ def resolve_name(name: str) -> str:
     _check_available(name, head)
     if (current := _current_name(head)) is None:
         known = list_models()
-        alike = [each for each in known if _squash(each).startswith(_squash(head))] if len(head) > 3 else []
-        similar = near_names(head, alike) or sorted(alike, key=len)[:3] or near_names(head, known)
+        alike = [each for each in known if _squash(each).startswith(_squash(head))] if len(head) > 2 else []
+        # Of a family, the first in natural order: efficientnet_b0 before efficientnet_b1 and efficientnet_l2.
+        family = sorted((each for each in alike if published_top1(each) is not None), key=_in_natural_order) or alike
+        similar = family[:3] or near_names(head, known)
         advice = f"Did you mean {' or '.join(map(repr, similar))}? " if similar else ""
         raise UnknownModelError(f"Unknown network {name!r}. {advice}list_models() gives all names.")
     architecture = split_name(current)[0]
@@ -165,6 +168,10 @@ def _check_available(name: str, lower: str) -> None:
         if _squash(lower) == _squash(unavailable):  # squeezenet1_1 is squeezenet1.1
             listed = " or ".join(map(repr, near))
             raise UnknownModelError(f"timm lacks GluonCV's network {name!r}. Similar ones: {listed}.")
+
+
+def _in_natural_order(name: str) -> list[tuple[str, int]]:
+    return [(text, int(number or 0)) for text, number in re.findall(r"(\D*)(\d*)", name)]
 
 
 def _squash(name: str) -> str:

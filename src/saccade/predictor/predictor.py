@@ -17,9 +17,9 @@ from saccade.checks import fraction
 from saccade.data.dataset import ImageDataset
 from saccade.data.examples import Examples, ImageLike, read_examples, read_labelled_examples
 from saccade.deadline import Deadline
-from saccade.errors import DataError, HyperparameterError, NotFittedError
+from saccade.errors import DataError, HyperparameterError, NotFittedError, suggests_names
 from saccade.fit.fitting import run_fit
-from saccade.fit.options import FitOptions, document_options
+from saccade.fit.options import FitOptions, document_options, places_of_arguments
 from saccade.fit.presets import find_preset, small_networks
 from saccade.fit.resuming import EarlierRun, locked_run
 from saccade.fit.run_folder import FitRequest, is_finished, is_run
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from saccade.data.gallery import Gallery
 
 
+@suggests_names(places_of_arguments)
 @preserves_global_state
 class ImagePredictor:
     """Finds the best image classifier within a time limit, and predicts with it.

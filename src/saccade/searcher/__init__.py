@@ -18,6 +18,7 @@ import importlib
 from collections.abc import Mapping
 from typing import Any
 
+from saccade.errors import missing_attributes
 from saccade.searcher.base import Searcher
 from saccade.searcher.grid_search import GridSearcher
 from saccade.searcher.optuna_search import CmaEsSearcher, GPSearcher, QMCSearcher, TPESearcher
@@ -64,10 +65,12 @@ _LAZY = {
     "LocalSearcher": "saccade.compat.local_searchers",
 }
 
+_missing = missing_attributes(__name__, [*__all__, *_LAZY])
+
 
 def __getattr__(name: str) -> Any:
     if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        _missing(name)
     return getattr(importlib.import_module(_LAZY[name]), name)
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from saccade.checks import real_number, whole_number
 from saccade.errors import HyperparameterError, UnknownNameError
-from saccade.executor import Executor, WorkerSlot, local_slots, make_executor, num_usable_cpus
+from saccade.executor import EXECUTORS, Executor, WorkerSlot, local_slots, make_executor, num_usable_cpus
 from saccade.scheduler import SCHEDULERS, make_scheduler
 from saccade.scheduler.base import Scheduler
 from saccade.searcher import GridSearcher, make_searcher
@@ -18,7 +18,6 @@ from saccade.space import Dict
 
 Mode = Literal["max", "min"]
 MODES = ("max", "min")
-EXECUTORS = ("auto", "inline", "process")
 RESERVED = ("epoch", "checkpoint")
 """Keywords of a report that are not metrics."""
 
@@ -124,6 +123,7 @@ def executor_of(executor: str | Executor, num_workers: Any, num_trials: int | No
     HyperparameterError
         If `num_workers` is given together with ``"inline"`` or with an instance.
     """
+    executor = EXECUTORS.canonical(executor) if isinstance(executor, str) else executor
     num_workers = whole("num_workers", num_workers) or 1
     if num_workers > 1 and not isinstance(executor, str):
         raise HyperparameterError(

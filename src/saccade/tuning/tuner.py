@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from saccade.deadline import Deadline
-from saccade.errors import HyperparameterError
+from saccade.errors import HyperparameterError, suggesting_function
 from saccade.executor import Executor, use_executor
 from saccade.scheduler.base import Scheduler
 from saccade.searcher.base import Searcher
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from os import PathLike
 
 
+@suggesting_function("saccade", ["Bool", "Categorical", "Dict", "Int", "List", "Real", "TuneResult"])
 def tune(
     train_fn: Callable[..., Any],
     space: Dict | Mapping[Any, Any],
