@@ -24,7 +24,7 @@ import numpy.typing as npt
 from PIL import ExifTags, Image, ImageCms, ImageMode, UnidentifiedImageError
 
 from saccade.checks import bytes_from_environment
-from saccade.data.pixel_range import PixelRange, has_range, some_samples, to_uint8
+from saccade.data.pixel_range import PixelRange, has_range, own_range, some_samples, to_uint8
 from saccade.errors import HyperparameterError, ImageReadError, SaccadeError
 
 ImageSource: TypeAlias = Union[str, "os.PathLike[str]", bytes, Image.Image, "npt.NDArray[Any]"]
@@ -418,5 +418,6 @@ def _image_of_array(array: npt.NDArray[Any], pixel_range: PixelRange | None) -> 
         elif has_range(array.dtype):
             if pixel_range is None and array.ndim == 3 and some_samples(array).min(initial=0) < 0:
                 raise ImageReadError("its colours are negative; expected [0, 1] or [0, 255], without normalisation")
-            array = to_uint8(array, pixel_range)
+            # The range of an array of floats is [0, 1] or [0, 255] if they fit, however dark it is.
+            array = to_uint8(array, pixel_range or own_range(some_samples(array), min_fraction=0.0))
         return Image.fromarray(np.ascontiguousarray(array))

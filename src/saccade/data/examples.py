@@ -73,7 +73,7 @@ def read_examples(data: Any, label: str | list[str] | None = None) -> Examples:
     if isinstance(data, pd.Series):
         return Examples([as_image(one) for one in data], data.index)
     if isinstance(data, str | Path) and (paths := _paths_in(data)) is not None:
-        return Examples(paths, pd.Index(map(str, paths), dtype=object))
+        return Examples(paths, pd.Index([str(path) for path in paths], dtype=object))
     one_image = str | Path | bytes | bytearray | memoryview | Image.Image
     if isinstance(data, one_image) or hasattr(data, "read") or _num_axes(data) in (2, 3):
         data = [data]

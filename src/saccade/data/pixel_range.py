@@ -33,14 +33,15 @@ def some_samples(values: npt.NDArray[Any], num: int = _NUM_SAMPLES) -> npt.NDArr
     flat = values.reshape(-1)
     if flat.size > num:
         flat = flat[np.random.default_rng(0).integers(flat.size, size=num)]
-    return flat[np.isfinite(flat)]
+    finite: npt.NDArray[Any] = flat[np.isfinite(flat)]
+    return finite
 
 
-def own_range(samples: npt.NDArray[Any]) -> PixelRange:
+def own_range(samples: npt.NDArray[Any], min_fraction: float = _MIN_FRACTION) -> PixelRange:
     """Return the values of black and white for these samples.
 
-    That is [0, 255] for integers that fit, and [0, 1] or [0, 255] for floats that fit and use at least a quarter of it;
-    otherwise the `PERCENTILES` of the samples.
+    That is [0, 255] for integers that fit, and [0, 1] or [0, 255] for floats that fit and use at least `min_fraction` of
+    it; otherwise the `PERCENTILES` of the samples.
 
     Examples
     --------
@@ -57,7 +58,7 @@ def own_range(samples: npt.NDArray[Any]) -> PixelRange:
     usual = next((white for white in whites if least >= 0 and most <= white), 0.0)
     if usual == 255 and not is_float:
         return 0.0, usual
-    if usual <= 255 and most - least >= _MIN_FRACTION * usual > 0:
+    if 0 < usual <= 255 and most - least >= min_fraction * usual:
         return 0.0, usual
     low, high = (float(value) for value in np.percentile(samples.astype(np.float64), PERCENTILES))
     if low < high:
@@ -76,7 +77,7 @@ def to_uint8(values: npt.NDArray[Any], pixel_range: PixelRange | None) -> npt.ND
         Integers or floats.
     pixel_range : tuple of float or None
         Black and white; None is the `own_range` of the samples. Floats from 0 to 1 in a data set whose white is far
-        above 1 are scaled by their own range as well: they are in another unit.
+        above 1 are in another unit: their range is [0, 1].
 
     Examples
     --------
@@ -86,7 +87,7 @@ def to_uint8(values: npt.NDArray[Any], pixel_range: PixelRange | None) -> npt.ND
     if pixel_range is not None and pixel_range[1] > 2 and values.dtype.kind == "f":
         samples = some_samples(values)
         if samples.size and samples.min() >= 0 and samples.max() <= 1:
-            pixel_range = None
+            pixel_range = (0.0, 1.0)
     low, high = own_range(some_samples(values)) if pixel_range is None else pixel_range
     half = (high / 2 - low / 2) or 1.0  # halved, since the difference of finite numbers may overflow
     flat, scaled = values.reshape(-1), np.empty(values.size, np.uint8)

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from saccade.data.sources.sources import is_url, local_path
+from saccade.data.decoding import is_url
+from saccade.data.sources.sources import local_path
 from saccade.errors import ArchiveError, DataError, DownloadError
 
 

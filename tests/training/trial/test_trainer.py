@@ -111,13 +111,12 @@ def test_a_network_with_tied_weights_is_trained_and_resumed(
             return self.fc(self.second(self.first(self.pool(x)).relu()))
 
     recipe = {**tiny, "model": CustomObject(Tied)}
-    reports, _ = train(make_task(), tmp_path, recipe)
-    assert len(reports) == 2
-    weights = load_file(weights_file(tmp_path, max(reports, key=lambda report: report.score).epoch))
+    task = make_task()
+    first, _ = train(task, tmp_path, recipe, until_epoch=1)
+    weights = load_file(weights_file(tmp_path, 1))
     assert torch.equal(weights["first.weight"], weights["second.weight"])
-    checkpoint = reports[0].checkpoint
-    again, _ = train(make_task(), tmp_path, recipe, checkpoint=checkpoint)
-    assert again[-1].score == reports[-1].score
+    rest, _ = train(task, tmp_path, recipe, checkpoint=first[-1].checkpoint)
+    assert [report.epoch for report in rest] == [2]
 
 
 def test_val_interval_skips_validations_and_training_stays_the_same(

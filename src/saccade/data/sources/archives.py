@@ -101,9 +101,9 @@ def _extract(archive: Path, folder: Path, *, quiet: bool) -> None:
             raise ArchiveError(broken.format(f"its member '{name}' is both a file and a folder")) from error
         except OSError as error:
             if error.errno in _BROKEN_NAMES:
-                name = f"{Path(str(error.filename)).name[:60]!r}…"
+                member = Path(str(error.filename)).name[:60]
                 raise ArchiveError(
-                    f"{archive} cannot be unpacked: this system does not accept the name of its member {name} "
+                    f"{archive} cannot be unpacked: this system does not accept the name of its member {member!r}… "
                     f"({error.strerror})"
                 ) from error
             if error.errno is not None:  # of the operating system: a full disk, a folder without write permission
