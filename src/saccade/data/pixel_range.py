@@ -40,15 +40,15 @@ def some_samples(values: npt.NDArray[Any], num: int = _NUM_SAMPLES) -> npt.NDArr
 def own_range(samples: npt.NDArray[Any], min_fraction: float = _MIN_FRACTION) -> PixelRange:
     """Return the values of black and white for these samples.
 
-    That is [0, 255] for integers that fit, and [0, 1] or [0, 255] for floats that fit and use at least `min_fraction` of
-    it; otherwise the `PERCENTILES` of the samples.
+    That is [0, 255] for integers that fit, and [0, 1] or [0, 255] for floats that fit and use at least `min_fraction`
+    of it; otherwise the `PERCENTILES` of the samples.
 
     Examples
     --------
     >>> own_range(np.array([0.0, 0.5, 1.0])), own_range(np.array([0, 7]))
     ((0.0, 1.0), (0.0, 255.0))
-    >>> own_range(np.array([1000, 1000, 3000], np.uint16))
-    (1000.0, 2996.0)
+    >>> own_range(np.array([1000, 2000, 3000], np.uint16))
+    (1002.0, 2998.0)
     """
     if not samples.size:
         return 0.0, 1.0
