@@ -65,7 +65,7 @@ def test_probabilities_are_calibrated_on_the_validation_images(
     raw, targets = uncalibrated(fitted, doubtful, monkeypatch), saved.problem.encode(doubtful["label"])
     # Numerics may be others than those of training.
     assert summary["ece_before"] == pytest.approx(calibration_error(raw, targets, saved.problem), abs=0.05)
-    expected = Postprocessing.fit(raw, targets, saved.problem, make_metric(None, saved.problem))
+    expected, _ = Postprocessing.fit(raw, targets, saved.problem, make_metric(None, saved.problem))
     assert summary["temperature"] == pytest.approx(expected.calibration.temperature, rel=0.05)
     np.testing.assert_allclose(saved.postprocessing.conformal.scores, expected.conformal.scores, atol=0.05)
     proba = fitted.predict_proba(doubtful, as_pandas=False)
@@ -198,7 +198,7 @@ def test_each_choice_has_its_own_calibration(make_colours: MakeColours, tmp_path
     predictor = ImagePredictor(path=tmp_path / "run", verbosity=0)
     predictor.fit(
         make_colours(10), make_colours(12, seed=3), hyperparameters=space, objectives=["accuracy", "params"],
-        num_trials=2, searcher="grid",
+        num_trials=2, searcher="grid", executor="inline",
     )  # fmt: skip
     loaded = ImagePredictor.load(predictor.save(tmp_path / "saved"), verbosity=0)
     for choice in loaded._saved.choices:

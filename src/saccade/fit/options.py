@@ -230,7 +230,7 @@ class FitOptions(BaseModel):
         _named(SEARCHERS),
         Option(
             "Search algorithm: random, grid, qmc, tpe, gp, cmaes or auto.",
-            "Or an instance of `saccade.searcher.Searcher`.",
+            "Or an instance of `saccade.searcher.Searcher`, made with the same space as `hyperparameters`.",
             metavar="NAME",
             is_for_search=True,
         ),

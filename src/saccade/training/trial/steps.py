@@ -241,6 +241,7 @@ def _training_batches(classifier: Classifier, task: ImageTask, recipe: Recipe, d
         task.train.weights,
         draw,
         most_in_pass=recipe.images_per_epoch,
+        strata=task.problem.strata(task.train.targets),
     )
 
 

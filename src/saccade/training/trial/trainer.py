@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import math
-import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from saccade.deadline import Deadline
-from saccade.errors import DiskFullError, DivergedError, OutOfMemoryError
+from saccade.errors import DiskFullError, DivergedError, OutOfMemoryError, is_disk_full
 from saccade.events import EpochDone
 from saccade.models.network import check_takes_size
 from saccade.models.weights import write_weights
@@ -370,8 +368,8 @@ def explained_failures(recipe: Recipe, folder: Path) -> Iterator[None]:
     except (RuntimeError, OSError, SafetensorError) as error:
         if is_disk_full(error):
             raise DiskFullError(
-                f"There is no space left for the weights of {recipe.model} in {folder}. Free some space, or fit with a "
-                "path on a larger disk."
+                f"There is no space left for the weights of {recipe.model} in {folder}. Free some space and resume "
+                "the run, or fit with a path on a larger disk."
             ) from error
         if is_memory_full(error):
             raise OutOfMemoryError(
@@ -379,20 +377,6 @@ def explained_failures(recipe: Recipe, folder: Path) -> Iterator[None]:
                 f"batch_size, img_size or network ({str(error).lower().splitlines()[0][:120]})."
             ) from error
         raise
-
-
-def is_disk_full(error: Exception) -> bool:
-    """Return whether a file could not be written for lack of space or quota.
-
-    Examples
-    --------
-    >>> is_disk_full(OSError(errno.ENOSPC, "No space left on device")), is_disk_full(OSError("no such file"))
-    (True, False)
-    """
-    code = error.errno if isinstance(error, OSError) else None
-    if isinstance(error, SafetensorError) and (found := re.search(r"os error (\d+)", str(error))):
-        code = int(found[1])
-    return code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def is_memory_full(error: Exception) -> bool:
