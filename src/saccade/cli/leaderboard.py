@@ -17,5 +17,9 @@ def leaderboard(
 
     predictor = ImagePredictor.load(run)
     print_trials(output_console(), predictor.leaderboard())
-    if seconds := predictor.fit_summary().get("seconds"):  # predictors of earlier versions have none
+    summary = predictor.fit_summary()
+    typer.echo(f"result: {predictor.pipeline.saved.result}")
+    if why := summary.get("why_not_best_trial"):  # predictors of earlier versions have neither this nor seconds
+        typer.echo(f"Trial {summary['best_trial']} alone is not the result: {why}")
+    if seconds := summary.get("seconds"):
         typer.echo(seconds_line(seconds))

@@ -22,13 +22,18 @@ from saccade.data.sources.sources import (
 )
 from saccade.data.sources.tables import read_table
 from saccade.data.table import ImageTable, checked_classes
+<<<<<<< HEAD
 from saccade.errors import DataError, UnknownNameError
+=======
+from saccade.errors import DataError, suggests_names
+>>>>>>> main
 
 Extensions = str | Collection[str] | None
 FolderLabels = Literal["names", "numbers"]
 _SPLIT_NAMES = {"train", "val", "valid", "validation", "dev", "test"}
 
 
+@suggests_names()
 class ImageDataset(ImageTable):
     """A `pandas.DataFrame` with one row per image.
 

@@ -1,4 +1,4 @@
-"""Splits of images into parts or folds: stratified, seeded, and with equal images on the same side.
+"""Splits of images into parts or folds, and samples: stratified, seeded, and with equal images on the same side.
 
 Every split of the package is made here. scikit-learn's splitters are not used: they refuse classes with a single
 image and more classes than held-out images, and take a second to import.
@@ -19,6 +19,9 @@ from saccade.errors import DataError
 Positions = npt.NDArray[np.int64]
 Groups = Sequence[Hashable] | npt.NDArray[Any] | None
 """One key per image; images with equal keys stay together. An empty key ("" or None) is a group of its own."""
+
+MIN_OF_STRATUM = 5
+"""Images of each stratum that a part of the images has, if possible, however rare the stratum is."""
 
 
 def split_holdout(
@@ -180,19 +183,25 @@ def split_folds(
     return fold_of_group[group_of]
 
 
-def interleave(strata: npt.NDArray[Any], rng: np.random.Generator) -> Positions:
-    """Return a random order of images of which each beginning has equal numbers of all strata, while they last.
+def stratified_order(strata: npt.NDArray[Any], rng: np.random.Generator) -> Positions:
+    """Return a random order of images of which each beginning is a stratified sample: all strata in proportion.
+
+    Whatever uses a part of the images takes the beginning of this order. The first `MIN_OF_STRATUM` images of a rare
+    stratum come earlier than its proportion, so that a beginning has a few images of each.
 
     Examples
     --------
-    >>> strata = np.array([0, 0, 0, 0, 1, 1])
-    >>> sorted(strata[interleave(strata, np.random.default_rng(0))][:4].tolist())
-    [0, 0, 1, 1]
+    >>> strata = np.repeat([0, 1, 2], [900, 90, 10])
+    >>> np.bincount(strata[stratified_order(strata, np.random.default_rng(0))][:200]).tolist()
+    [177, 18, 5]
     """
     shuffled = rng.permutation(len(strata))
-    codes = pd.Series(strata[shuffled])
-    turn = codes.groupby(codes).cumcount().to_numpy()
-    return shuffled[np.argsort(turn, kind="stable")]
+    codes = pd.Series(_codes(np.asarray(strata))[shuffled])
+    groups = codes.groupby(codes)
+    turn, sizes = groups.cumcount().to_numpy(), groups.transform("size").to_numpy()
+    place = (turn + 0.5) * len(strata) / sizes
+    latest = np.where(turn < MIN_OF_STRATUM, 2 * groups.ngroups * (turn + 1), np.inf)
+    return shuffled[np.argsort(np.minimum(place, latest), kind="stable")]
 
 
 def _codes(strata: Sequence[Any] | npt.NDArray[Any] | pd.Series[Any]) -> npt.NDArray[np.int64]:

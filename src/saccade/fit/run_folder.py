@@ -37,7 +37,7 @@ from saccade.training.trial_files import drop_files, probe_file
 RUNS_FOLDER = "saccade_runs"
 """Parent of the run folders of fits without a path."""
 
-RUN, DATA, SPLIT, EVENTS, JOURNAL, TRIALS, STORE, CHECKS, REFIT, FOLDS, START = (
+RUN, DATA, SPLIT, EVENTS, JOURNAL, TRIALS, STORE, CHECKS, REFIT, FOLDS, START, START_SPLIT = (
     "run.json",
     "data.json",
     "split.json",
@@ -49,6 +49,7 @@ RUN, DATA, SPLIT, EVENTS, JOURNAL, TRIALS, STORE, CHECKS, REFIT, FOLDS, START = 
     "refit",
     "folds",
     "start.safetensors",
+    "start-split.safetensors",
 )
 """Files and folders in a run folder, besides the predictor."""
 
@@ -156,7 +157,7 @@ def is_finished(folder: Path) -> bool:
 def _folder_of_its_own(stamp: str) -> Path:
     """Make a new folder, also if another run starts in the same second."""
     for number in itertools.count():
-        folder = Path(RUNS_FOLDER) / (f"{stamp}_{number}" if number else stamp)
+        folder = Path(RUNS_FOLDER).absolute() / (f"{stamp}_{number}" if number else stamp)
         try:
             folder.mkdir(parents=True)
         except FileExistsError:
@@ -170,9 +171,9 @@ def begin_run(request: FitRequest, folder: Path) -> None:
 
     The files are the record (`RUN`), images and labels (`DATA`), and a configuration that repeats the fit (`FIT_TOML`).
     """
-    start = (
-        None if request.start is None else request.start.weights_path.read_bytes()
-    )  # before the run that has it is removed
+    start, start_split = None, None
+    if request.start is not None:  # read before the run that has it is removed
+        start, start_split = request.start.weights_path.read_bytes(), request.start.earlier_split
     starting = folder / STARTING
     starting.mkdir(exist_ok=True)
     (folder / RUN).unlink(missing_ok=True)
@@ -181,6 +182,8 @@ def begin_run(request: FitRequest, folder: Path) -> None:
     if start is not None:
         (folder / TRIALS).mkdir()
         (folder / TRIALS / START).write_bytes(start)
+        if start_split is not None:
+            start_split.save(folder / TRIALS / START_SPLIT)
     write_run_data(starting / DATA, request.train, request.tuning)
     _fit_config(request).write(starting / FIT_TOML)
     write_json_atomically(starting / RUN, _run_record(request))
@@ -236,7 +239,8 @@ def tidy_up(folder: Path) -> None:
     for name in (STORE, REFIT, FOLDS):
         shutil.rmtree(folder / name, ignore_errors=True)
     trials = folder / TRIALS
-    (trials / START).unlink(missing_ok=True)
+    for name in (START, START_SPLIT):
+        (trials / name).unlink(missing_ok=True)
     for pattern in ("last-*", "end-*", "*.part", "probe.npz"):
         for path in trials.glob(f"*/{pattern}"):
             path.unlink(missing_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import html
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from pathlib import Path
@@ -17,14 +18,19 @@ from saccade.checks import fraction
 from saccade.data.dataset import ImageDataset
 from saccade.data.examples import Examples, ImageLike, read_examples, read_labelled_examples
 from saccade.deadline import Deadline
-from saccade.errors import DataError, HyperparameterError, NotFittedError
+from saccade.errors import DataError, HyperparameterError, NotFittedError, suggests_names
 from saccade.fit.fitting import run_fit
-from saccade.fit.options import FitOptions, document_options
+from saccade.fit.options import FitOptions, document_options, places_of_arguments
 from saccade.fit.presets import find_preset, small_networks
 from saccade.fit.resuming import EarlierRun, locked_run
 from saccade.fit.run_folder import FitRequest, is_finished, is_run
 from saccade.fit.searching import is_gpu_wanted
+<<<<<<< HEAD
 from saccade.inference.evaluation import evaluation
+=======
+from saccade.global_state import preserves_global_state
+from saccade.inference.evaluation import evaluation, labels_by_name
+>>>>>>> main
 from saccade.inference.pipeline import InferencePipeline, Predictions
 from saccade.inference.postprocessing import AbstentionRule
 from saccade.inference.saved import SavedPredictor, choose
@@ -37,6 +43,7 @@ from saccade.insight.saliency import SaliencyMapper, check_method, target_number
 from saccade.insight.training_images import copy_embeddings, embedded_training_images
 from saccade.models.catalogue import list_models
 from saccade.report.figures import Reason, reasons_figure
+from saccade.searcher.base import Searcher
 from saccade.selection.summary import leaderboard
 from saccade.space import Categorical
 from saccade.tasks.metrics import EvalMetric, make_metric
@@ -47,6 +54,8 @@ if TYPE_CHECKING:
     from saccade.data.gallery import Gallery
 
 
+@suggests_names(places_of_arguments)
+@preserves_global_state
 class ImagePredictor:
     """Finds the best image classifier within a time limit, and predicts with it.
 
@@ -96,7 +105,8 @@ class ImagePredictor:
         self.verbosity = verbosity
         self.sample_weight = sample_weight
         self._given_path = path
-        self._path = None if path is None else Path(path)
+        # The working directory may change later.
+        self._path = self._fit_path = None if path is None else _absolute(path)
         self._pipeline: InferencePipeline | None = None
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:  # noqa: ARG002  scikit-learn's signature
@@ -114,9 +124,33 @@ class ImagePredictor:
         """Return a predictor made with the same arguments, not fitted."""
         return type(self)(**self.get_params())
 
+    def __repr__(self) -> str:
+        described = "; ".join(f"{name}: {text}" for name, text in self._description().items())
+        return f"<{type(self).__name__} {described}>"
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><th>{name}</th><td>{html.escape(text)}</td></tr>" for name, text in self._description().items()
+        )
+        return f"<table>{rows}</table>"
+
+    def _description(self) -> dict[str, str]:
+        if self._pipeline is None:
+            return {"state": "not fitted", "label": str(self.label)}
+        saved, names = self._saved, self.class_names
+        some = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
+        networks = dict.fromkeys(each.blueprint.name for each in saved.members)
+        return {
+            "state": "fitted",
+            "classes": f"{len(names)} ({some})" if names else f"none ({saved.problem.type})",
+            "result": saved.result,
+            "networks": ", ".join(networks),
+            "path": self.path,
+        }
+
     @property
     def path(self) -> str:
-        """The run folder; for a predictor that was loaded, the folder it was loaded from."""
+        """The run folder, as an absolute path; for a predictor that was loaded, the folder it was loaded from."""
         return "" if self._path is None else str(self._path)
 
     @staticmethod
@@ -180,7 +214,10 @@ class ImagePredictor:
         deadline = Deadline(limit_s, used_s=earlier.used_s if earlier else 0.0)
         start = self._saved if settings.warm_start else None
         hyperparameters = canonical(settings.hyperparameters)
-        if start and hyperparameters.get("model", started := start.summary["best_config"]["model"]) != started:
+        is_own_search = isinstance(settings.searcher, Searcher)
+        if isinstance(settings.searcher, Searcher) and not hyperparameters:
+            hyperparameters = canonical({str(name): value for name, value in settings.searcher.space.data.items()})
+        if start and hyperparameters.get("model", started := start.config["model"]) != started:
             raise HyperparameterError(
                 f"warm_start=True continues with the network {started!r}; remove model={hyperparameters['model']!r}"
             )
@@ -188,7 +225,7 @@ class ImagePredictor:
         train = read_labelled_examples(train_data, label, self.sample_weight)
         is_named = bool(start) or "model" in {**canonical(preset.hyperparameters), **hyperparameters}
         request = FitRequest(
-            path=None if self._given_path is None else Path(self._given_path),
+            path=self._fit_path,
             label=label,
             problem_type=self.problem_type,
             eval_metric=self.eval_metric,
@@ -196,11 +233,13 @@ class ImagePredictor:
             train=train,
             tuning=None if tuning_data is None else read_labelled_examples(tuning_data, label),
             space=recipe_space(
-                {
+                hyperparameters  # a ready searcher suggests these and no others
+                if is_own_search
+                else {
                     **_default_hyperparameters(
                         train, settings, limit_s, is_named, hyperparameters.keys(), preset.has_small_networks
                     ),
-                    **(start.summary["best_config"] if start else {}),
+                    **(start.config if start else {}),
                     **canonical(preset.hyperparameters),
                     **hyperparameters,
                 }
@@ -208,8 +247,12 @@ class ImagePredictor:
             time_limit_s=limit_s,
             settings=settings,
             start=start,
+<<<<<<< HEAD
             problem=start.problem if start else None,
             is_model_named=bool(start) or "model" in hyperparameters,
+=======
+            is_model_named=bool(start) or is_own_search or "model" in hyperparameters,
+>>>>>>> main
             given=frozenset(hyperparameters),
         )
         return self._run(request, deadline, earlier)
@@ -242,23 +285,23 @@ class ImagePredictor:
         DataError, HyperparameterError
             If the run cannot be resumed; the message says why, and what to do.
         """
-        folder = Path(path)
+        folder = _absolute(path)
         if not is_run(folder):
             raise DataError(f"{folder} is not a run folder. Pass the folder of an interrupted run")
         if is_finished(folder):
-            return cls.load(path) if verbosity is None else cls.load(path, verbosity)
+            return cls.load(folder) if verbosity is None else cls.load(folder, verbosity)
         limit = FitOptions.of({"time_limit": time_limit}).time_limit
         with locked_run(folder) as earlier:
             if earlier is None:
                 raise DataError(f"The run in {folder} was interrupted before it started. Start it again")
             request = earlier.request(limit, verbosity)
-            predictor = cls(request.label, request.problem_type, request.eval_metric, path, request.verbosity)
+            predictor = cls(request.label, request.problem_type, request.eval_metric, folder, request.verbosity)
             return predictor._run(request, Deadline(request.time_limit_s, used_s=earlier.used_s), earlier)
 
     def _locked_run(self) -> contextlib.AbstractContextManager[EarlierRun | None]:
-        if self._given_path is None:
+        if self._fit_path is None:
             raise HyperparameterError("resume=True requires the run folder: pass ImagePredictor(path=…), or --out")
-        return locked_run(Path(self._given_path))
+        return locked_run(self._fit_path)
 
     def _run(self, request: FitRequest, deadline: Deadline, earlier: EarlierRun | None) -> ImagePredictor:
         self._pipeline = InferencePipeline(run_fit(request, deadline, earlier))
@@ -322,8 +365,8 @@ class ImagePredictor:
 
         Parameters
         ----------
-        data : path, bytes, picture, list of these, DataFrame or ImageDataset
-            One image or many.
+        data : image, several images, folder, archive, glob pattern, DataFrame or ImageDataset
+            See `saccade.data.examples.read_examples`. The index of the result has the paths of a folder's images.
         as_pandas : bool
             False returns an array.
         unsure : label or None
@@ -490,23 +533,25 @@ class ImagePredictor:
         return evaluation(targets, predictions, adjusted, saved.problem, metric, detailed=detailed, interval=interval)
 
     def fit_summary(self) -> dict[str, Any]:
-        """Return the metrics of the best trial and the history of the search.
+        """Return the scores of this predictor and the history of the search.
 
         Returns
         -------
         dict
-            ``train_acc``, ``valid_acc``, ``total_time`` (seconds), ``best_config``, ``fit_history`` and more; the
-            accuracies are those of the best epoch of the best trial, whose weights this predictor has. ``ensemble``
-            lists the members (``trial``, ``model``, ``weight``) of an ensemble; then ``valid_score`` and the
-            accuracies are the ensemble's, and ``best_trial`` is its first member. ``valid_score_how`` describes how
-            they were estimated, and ``cross_fitted_scores`` compares ensembles and single networks by cross-fitting.
-            ``temperature`` and ``logit_adjustment`` are those of the calibration; accuracies are without it.
+            About this predictor: ``result`` (one line of text), ``valid_acc`` and ``valid_score`` on the validation
+            images, ``valid_score_how`` (how they were measured), ``train_acc`` of its first network, and ``ensemble``,
+            a dict with ``trial``, ``model`` and ``weight`` for each member (empty for a single network).
+            ``cross_fitted_scores`` compares ensembles and single networks by cross-fitting; ``why_not_best_trial``
+            says why the best trial is not the predictor if its score is higher. ``temperature`` and
+            ``logit_adjustment`` are those of the calibration. About the search: ``best_trial``, ``best_config`` and
+            ``best_epoch`` of the first row of the leaderboard, ``total_time`` (seconds), ``fit_history`` (with its
+            score as ``best_reward``) and more.
         """
         return dict(self._saved.summary)
 
     def leaderboard(self) -> pd.DataFrame:
         """Return a table of all trials, the best first, failed ones last and with their reasons."""
-        return leaderboard(self._saved.trials)
+        return leaderboard(self._saved.trials, self._saved.trial_weights)
 
     def explain(
         self, data: Any, method: str = "auto", target: Any = None, form: str = "network"
@@ -691,7 +736,8 @@ class ImagePredictor:
         """Return the images whose label is probably wrong, the least probable labels first.
 
         They are found by logistic regressions on the network's features, cross-validated over the images; see
-        `saccade.insight.label_issues`.
+        `saccade.insight.label_issues`. The features are not cross-validated: a network that was fine-tuned on these
+        images may have memorised wrong labels, so that fewer are found.
 
         Parameters
         ----------
@@ -781,7 +827,7 @@ class ImagePredictor:
             The folder.
         """
         pipeline, saved = self.pipeline, self._saved
-        folder = saved.folder if path is None else Path(path)
+        folder = saved.folder if path is None else _absolute(path)
         pipeline.saved = saved.copy_to(folder)
         copy_embeddings(saved.folder, folder)
         return str(folder)
@@ -813,12 +859,13 @@ class ImagePredictor:
         HyperparameterError
             If the device is invalid or not available.
         """
-        pipeline = InferencePipeline(SavedPredictor.read(path).with_network(net), device)
+        folder = _absolute(path)
+        pipeline = InferencePipeline(SavedPredictor.read(folder).with_network(net), device)
         if net is not None:
             pipeline.module()  # raises an error now if it is another network
         saved = pipeline.saved
         predictor = cls(saved.label, saved.problem.type, saved.eval_metric, verbosity=verbosity)
-        predictor._pipeline, predictor._path = pipeline, Path(path)
+        predictor._pipeline, predictor._path = pipeline, folder
         return predictor
 
     @property
@@ -851,6 +898,10 @@ class ImagePredictor:
 
     def _features(self, images: list[ImageLike]) -> np.ndarray:
         return self.pipeline.features(images, self.verbosity)[0]
+
+
+def _absolute(path: str | Path) -> Path:
+    return Path(path).expanduser().absolute()
 
 
 def _default_hyperparameters(

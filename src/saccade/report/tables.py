@@ -27,7 +27,7 @@ _HEADS = {
 }
 _COSTS = ("latency_ms", "num_params", "num_bytes")
 _TRIAL_COLUMNS = (
-    *("trial", "status", "score_val", *_COSTS, "on_front", "epochs_done", "best_epoch", "fit_time_s"),
+    *("trial", "status", "score_val", "weight", *_COSTS, "on_front", "epochs_done", "best_epoch", "fit_time_s"),
     "reason",
 )
 
@@ -106,6 +106,8 @@ def _cell(name: str, value: Any) -> str:
         return ""
     if name == "on_front":
         return "*" if value else ""
+    if name == "weight":
+        return f"{value:.2f}" if value else ""
     if not isinstance(value, float):
         return str(value)
     if name in ("num_params", "num_bytes"):
