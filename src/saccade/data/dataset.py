@@ -22,11 +22,7 @@ from saccade.data.sources.sources import (
 )
 from saccade.data.sources.tables import read_table
 from saccade.data.table import ImageTable, checked_classes
-<<<<<<< HEAD
-from saccade.errors import DataError, UnknownNameError
-=======
-from saccade.errors import DataError, suggests_names
->>>>>>> main
+from saccade.errors import DataError, UnknownNameError, suggests_names
 
 Extensions = str | Collection[str] | None
 FolderLabels = Literal["names", "numbers"]

@@ -12,11 +12,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-<<<<<<< HEAD
 from saccade.data.checks import count_of
-=======
 from saccade.data.earlier_split import FITTED, EarlierSplit
->>>>>>> main
 from saccade.data.examples import Examples, ImageLike
 from saccade.data.scanning import measure_pixel_range
 from saccade.data.splitting import split_holdout, stratified_order
@@ -131,19 +128,16 @@ def prepare_data(
     in_train, in_val = usable[usable < len(train)], usable[usable >= len(train)]
     if not len(in_train):
         raise DataError(f"none of the {len(train)} training images can be read")
-    if tuning is not None and not len(in_val):
-        raise DataError("none of the images of tuning_data can be read")
-<<<<<<< HEAD
     problem = given if isinstance(problem_type, Problem) else Problem.of(labels.iloc[in_train], problem_type)
     if lost := [label for label in given.classes if label not in problem.classes]:
-        is_lost = labels.map(lambda label: not set(lost).isdisjoint(label if isinstance(label, list) else [label]))
-        in_val = in_val[~is_lost.to_numpy()[in_val]]
-        text = f"none of the training images of {count_of(len(lost), 'class', 'classes')} can be read: {some(lost)}"
-        notify(Warned(f"{text}. They are left out, and are never predicted"))
-=======
-    problem = Problem.of(labels.iloc[in_train], problem_type)
+        is_single = given.has_one_class
+        has_lost = labels.map(lambda label: not set(lost).isdisjoint([label] if is_single else label))
+        in_val = in_val[~has_lost.to_numpy()[in_val]]
+        text = f"no training image of {count_of(len(lost), 'class', 'classes')} can be read: {some(lost)}"
+        notify(Warned(f"{text}. The predictor does not have these classes"))
+    if tuning is not None and not len(in_val):
+        raise DataError("none of the images of tuning_data can be used")
     digests = np.asarray(store.digests)
->>>>>>> main
     if tuning is None:
         strata, groups = problem.strata(problem.encode(labels.iloc[in_train])), digests[in_train]
         frac = min(HOLDOUT_FRAC, (max_held_out or math.inf) / len(in_train)) if holdout_frac is None else holdout_frac

@@ -14,12 +14,9 @@ from safetensors.torch import load_file
 
 from saccade._version import __version__
 from saccade.checks import real_number
-<<<<<<< HEAD
-from saccade.data.examples import Examples
-=======
 from saccade.data.earlier_split import EarlierSplit
+from saccade.data.examples import Examples
 from saccade.data.pixel_range import PixelRange
->>>>>>> main
 from saccade.errors import HyperparameterError, SavedPredictorError
 from saccade.inference.classifier import Blueprint, Classifier, empty_classifier
 from saccade.inference.postprocessing import Postprocessing

@@ -25,12 +25,8 @@ from saccade.fit.presets import find_preset, small_networks
 from saccade.fit.resuming import EarlierRun, locked_run
 from saccade.fit.run_folder import FitRequest, is_finished, is_run
 from saccade.fit.searching import is_gpu_wanted
-<<<<<<< HEAD
-from saccade.inference.evaluation import evaluation
-=======
 from saccade.global_state import preserves_global_state
-from saccade.inference.evaluation import evaluation, labels_by_name
->>>>>>> main
+from saccade.inference.evaluation import evaluation
 from saccade.inference.pipeline import InferencePipeline, Predictions
 from saccade.inference.postprocessing import AbstentionRule
 from saccade.inference.saved import SavedPredictor, choose
@@ -247,12 +243,8 @@ class ImagePredictor:
             time_limit_s=limit_s,
             settings=settings,
             start=start,
-<<<<<<< HEAD
             problem=start.problem if start else None,
-            is_model_named=bool(start) or "model" in hyperparameters,
-=======
             is_model_named=bool(start) or is_own_search or "model" in hyperparameters,
->>>>>>> main
             given=frozenset(hyperparameters),
         )
         return self._run(request, deadline, earlier)

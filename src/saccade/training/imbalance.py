@@ -125,8 +125,9 @@ def class_priors(
 ) -> np.ndarray | None:
     """Return the class priors of training: class frequencies, weighted as in the loss, float64 of shape (num_classes,).
 
-    They sum to 1, and none is 0: a class without images (in a warm start) has the mean, so that the prior makes it neither
-    more nor less probable. None for problems without exactly one class per image. Balanced sampling makes them equal.
+    They sum to 1, and none is 0: a class without images (in a warm start) has the mean, so that the prior makes it
+    neither more nor less probable. None for problems without exactly one class per image. Balanced sampling makes them
+    equal.
 
     Examples
     --------

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-import io
 import csv
+import io
 
 import pandas as pd
 import pytest
@@ -27,7 +27,11 @@ def write(tmp_path_factory):
     return write
 
 
-@given(labels=st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\r"), min_size=1), min_size=1))
+@given(
+    labels=st.lists(
+        st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\r"), min_size=1), min_size=1
+    )
+)
 @example(labels=["007", "010"])
 @example(labels=["1.10", "1.1"])
 @example(labels=["1.10", "1.20"])
@@ -82,7 +86,7 @@ def test_other_encodings_and_separators_are_named(write):
     with pytest.raises(DataError, match=r"not UTF-8 text.*encoding='cp1252'"):
         read_table(latin, "image")
     assert read_table(latin, "image", encoding="cp1252")["label"].tolist() == ["café"]
-    with pytest.raises(DataError, match="NUL.*encoding='utf-16'"):
+    with pytest.raises(DataError, match=r"NUL.*encoding='utf-16'"):
         read_table(write("image,label\na.png,dog\n".encode("utf-16-le")), "image")
     with pytest.raises(DataError, match="unknown encoding: latin1252"):
         read_table(latin, "image", encoding="latin1252")
