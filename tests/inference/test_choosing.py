@@ -53,7 +53,7 @@ def data(make_colours_once: MakeColours) -> pd.DataFrame:
 @pytest.fixture(scope="module")
 def fitted(data: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> ImagePredictor:
     space = {"model": Categorical("test_resnet", "test_vit"), "lr": Categorical(1e-3, 1e-2), "epochs": 2}
-    space |= {"pretrained": False, "img_size": 160, "batch_size": 8}
+    space |= {"pretrained": False, "img_size": 64, "batch_size": 8}
     return ImagePredictor(path=tmp_path_factory.mktemp("choosing") / "run", verbosity=0).fit(
         data,
         hyperparameters=space,

@@ -14,6 +14,7 @@ import pandas as pd
 
 from saccade.data.earlier_split import FITTED, EarlierSplit
 from saccade.data.examples import Examples, ImageLike
+from saccade.data.scanning import measure_pixel_range
 from saccade.data.splitting import split_holdout, stratified_order
 from saccade.data.store.decoded_images import decoded_images
 from saccade.data.store.store import ImageStore
@@ -112,6 +113,7 @@ def prepare_data(
         folder,
         shorter_side=shorter_side,
         channels=channels,
+        pixel_range=measure_pixel_range(train.images),
         deadline=seconds_left,
         order=order,
         on_progress=lambda done, total: notify(Progressed("decoding images", done, total)),

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from saccade._version import __version__
 from saccade.checks import real_number
 from saccade.data.earlier_split import EarlierSplit
+from saccade.data.pixel_range import PixelRange
 from saccade.errors import HyperparameterError, SavedPredictorError
 from saccade.inference.classifier import Blueprint, Classifier, empty_classifier
 from saccade.inference.postprocessing import Postprocessing
@@ -37,9 +38,9 @@ MEMBERS_FOLDER = "members"
 """The folder, in a predictor's, with the weights of the members of an ensemble after the first."""
 
 FORMAT = 4
-"""Version of `DESCRIPTION`. Formats 1 to 3 have no `SPLIT` and no description of the result. Formats 1 and 2 repeat the
-first member's blueprint at the top level, have "trust" in the place of "postprocessing", and no numerics; 1 may lack
-both "trust" and "members"."""
+"""Version of `DESCRIPTION`. Formats 1 to 3 have no `SPLIT`, no "pixel_range" and no description of the result. Formats
+1 and 2 repeat the first member's blueprint at the top level, have "trust" in the place of "postprocessing", and no
+numerics; 1 may lack both "trust" and "members"."""
 
 
 @dataclass(frozen=True)
@@ -204,6 +205,8 @@ class SavedPredictor:
     numerics : dict
         For each kind of device (``"cpu"``, ``"cuda"``, ``"mps"``) for which `InferencePipeline.warm_up` was called: the
         numerics of each member.
+    pixel_range : tuple of float or None
+        Black and white of training images of more than 8 bits: see `saccade.data.pixel_range`.
     """
 
     folder: Path
@@ -219,6 +222,7 @@ class SavedPredictor:
     choices: list[Choice] = field(default_factory=list)
     postprocessing: Postprocessing = field(default_factory=Postprocessing)
     numerics: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    pixel_range: PixelRange | None = None
 
     @property
     def blueprint(self) -> Blueprint:
@@ -291,6 +295,7 @@ class SavedPredictor:
             "choices": [choice.to_json() for choice in self.choices],
             "postprocessing": self.postprocessing.to_json(),
             "numerics": self.numerics,
+            "pixel_range": self.pixel_range,
         }
         partial = self.folder / f"{DESCRIPTION}.part"
         partial.write_text(json.dumps(record, indent=2, default=repr) + "\n", encoding="utf-8")
@@ -326,6 +331,9 @@ class SavedPredictor:
                 choices=[Choice.from_json(choice) for choice in record.get("choices", [])],
                 postprocessing=_postprocessing_of(record),
                 numerics=record.get("numerics", {}),
+                pixel_range=None
+                if (found := record.get("pixel_range")) is None
+                else (float(found[0]), float(found[1])),
             )
         except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
             raise SavedPredictorError(f"{folder / DESCRIPTION} is damaged ({type(error).__name__}: {error})") from None
@@ -421,6 +429,13 @@ def _postprocessing_of(record: dict[str, Any]) -> Postprocessing:
     """Take the postprocessing out of a record; it is called "trust" in formats 1 and 2."""
     old = record.pop("trust", {})
     return Postprocessing.from_json(record.pop("postprocessing", old))
+
+
+def _pixel_range_of(record: dict[str, Any]) -> PixelRange | None:
+    if (found := record.get("pixel_range")) is None:
+        return None
+    low, high = found
+    return float(low), float(high)
 
 
 def _predictor_folder(path: Path) -> Path:

@@ -356,8 +356,8 @@ class ImagePredictor:
 
         Parameters
         ----------
-        data : path, bytes, picture, list of these, DataFrame or ImageDataset
-            One image or many.
+        data : image, several images, folder, archive, glob pattern, DataFrame or ImageDataset
+            See `saccade.data.examples.read_examples`. The index of the result has the paths of a folder's images.
         as_pandas : bool
             False returns an array.
         unsure : label or None

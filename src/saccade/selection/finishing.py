@@ -156,6 +156,7 @@ def write_predictor(
         choices=choices,
         members=members,
         postprocessing=postprocessing,
+        pixel_range=task.store.pixel_range,
     )
     saved.write({})
     train, val = combination.split or (task.train, task.val)
