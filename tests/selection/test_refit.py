@@ -97,8 +97,9 @@ def test_warm_start_continues_from_the_fitted_network_and_keeps_the_split(
 
 
 def test_warm_start_after_a_refit_holds_out_new_images_or_warns(
-    make_colours: MakeColours, tiny: dict[str, Any], tmp_path: Path
+    make_colours: MakeColours, tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     frame, more = make_colours(8), make_colours(4, seed=5)
     first = ImagePredictor(path=tmp_path / "run", verbosity=0).fit(frame, hyperparameters=tiny, refit_full=True)
     first.save(tmp_path / "saved")
@@ -111,26 +112,16 @@ def test_warm_start_after_a_refit_holds_out_new_images_or_warns(
     assert split is not None
     assert len(split.held_out) == round(0.2 * len(both))
     assert not set(split.held_out) & set(split.fitted)
-
-    first.fit(frame, hyperparameters={"epochs": 1}, warm_start=True)
-    assert "no other images are left" in events(first, "warned")[0]["text"]
-    assert "too high" in first.fit_summary()["valid_score_how"]
-
-
-def test_a_loaded_predictor_can_be_trained_further(
-    make_colours: MakeColours, tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    frame = make_colours(8)
-    ImagePredictor(path=tmp_path / "run", verbosity=0).fit(frame, hyperparameters=tiny).save(tmp_path / "saved")
-    loaded = ImagePredictor.load(tmp_path / "saved", verbosity=0)
-    loaded.fit(frame, hyperparameters={"epochs": 1}, warm_start=True)
-    assert loaded.predict(frame).notna().all()
+    assert new.predict(both).notna().all()
     assert sorted(path.name for path in (tmp_path / "saved").iterdir()) == [
         "predictor.json",
         "split.safetensors",
         "weights.safetensors",
     ]
+
+    first.fit(frame, hyperparameters={"epochs": 1}, warm_start=True)
+    assert "no other images are left" in events(first, "warned")[0]["text"]
+    assert "too high" in first.fit_summary()["valid_score_how"]
 
 
 def test_a_warm_start_keeps_the_classes_of_the_predictor(

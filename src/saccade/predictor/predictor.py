@@ -539,7 +539,7 @@ class ImagePredictor:
             ``best_epoch`` of the first row of the leaderboard, ``total_time`` (seconds), ``fit_history`` (with its
             score as ``best_reward``) and more.
         """
-        return dict(self._saved.summary)
+        return {**self._saved.summary, "result": self._saved.result}
 
     def leaderboard(self) -> pd.DataFrame:
         """Return a table of all trials, the best first, failed ones last and with their reasons."""
