@@ -15,7 +15,7 @@ from saccade.data.checks import CheckedPart, check_dataset
 from saccade.data.earlier_split import EarlierSplit
 from saccade.data.examples import Examples
 from saccade.deadline import Deadline
-from saccade.errors import DataError, SaccadeError
+from saccade.errors import SaccadeError
 from saccade.events import Event, Listener, RunFinished, RunStarted, Warned
 from saccade.executor import use_executor
 from saccade.fit.options import FitOptions
@@ -53,6 +53,7 @@ from saccade.study.progress import ProgressDisplay
 from saccade.study.run_folder import locked
 from saccade.study.study import Study
 from saccade.study.trackers import connected
+from saccade.tasks.matching import match_classes
 from saccade.tasks.metrics import make_metric
 from saccade.tasks.problem import Problem
 from saccade.training.imbalance import check_imbalance
@@ -69,14 +70,13 @@ def run_fit(request: FitRequest, deadline: Deadline, earlier: EarlierRun | None 
     With the option `resume`, the caller has locked the run folder by `locked_run`, which returned `earlier`, the run to
     resume. Raises a SaccadeError if the arguments or the data are invalid, or if no trial succeeds.
     """
+    request, problem = _matched(request)
     if earlier is not None:
         request = earlier.merge_with_recorded(request)
         if is_finished(earlier.folder):
             tidy_up(earlier.folder)
             return earlier.load_predictor(request)
-    request, warning = _checked(request, may_replace_networks=earlier is None)
-    assert request.train.labels is not None
-    problem = Problem.of(request.train.labels, request.problem_type)
+    request, warning = _checked(request, problem, may_replace_networks=earlier is None)
     metric_name = make_metric(request.eval_metric, problem).name
     settings, objectives = request.settings, request.settings.objectives
     is_short = deadline.limit_s < ADAPTED_BELOW_S
@@ -173,7 +173,22 @@ def run_fit(request: FitRequest, deadline: Deadline, earlier: EarlierRun | None 
     return saved
 
 
-def _checked(request: FitRequest, *, may_replace_networks: bool) -> tuple[FitRequest, str]:
+def _matched(request: FitRequest) -> tuple[FitRequest, Problem]:
+    """Match the labels of all images with the classes of the problem, by name; raise a DataError for invalid ones."""
+    train, tuning = request.train, request.tuning
+    if request.start is not None:
+        train = match_classes(train, request.start.problem, request.start.class_names, "train_data", "the predictor")
+    assert train.labels is not None
+    problem = request.problem or Problem.of(train.labels, request.problem_type)
+    if tuning is not None:
+        tuning = match_classes(tuning, problem, train.class_names, "tuning_data", "train_data")
+    for part in (train, tuning):
+        if part is not None and part.labels is not None:
+            problem.encode(part.labels)
+    return replace(request, train=train, tuning=tuning), problem
+
+
+def _checked(request: FitRequest, problem: Problem, *, may_replace_networks: bool) -> tuple[FitRequest, str]:
     """Check the arguments against each other; return them with the networks to search, and a warning or ""."""
     check_methods(request.space)
     weights, warning = request.weights, ""
@@ -191,11 +206,9 @@ def _checked(request: FitRequest, *, may_replace_networks: bool) -> tuple[FitReq
         request = replace(request, space=Dict({**fixed, **{name: request.space.data[name] for name in request.given}}))
     _ = request.num_trials  # raises if nothing ends the search
     check_search(request)
-    labels = request.train.labels
-    assert labels is not None
-    problem = Problem.of(labels, request.problem_type)
+    assert request.train.labels is not None
     check_networks(request.space, weights, problem.num_outputs)
-    check_imbalance(request.space, labels, problem, request.train.class_names)
+    check_imbalance(request.space, request.train.labels, problem, request.train.class_names)
     check_robust_loss(request.space, problem)
     return request, warning
 
@@ -232,7 +245,7 @@ def _prepare(request: FitRequest, folder: Path, num_outputs: int, budget: TimeBu
     data = prepare_data(
         request.train,
         request.tuning,
-        request.problem_type,
+        request.problem or request.problem_type,
         folder=folder / STORE,
         shorter_side=stored_side(request.space, num_outputs),
         channels=stored_channels(request.space),
@@ -261,12 +274,6 @@ def _prepare(request: FitRequest, folder: Path, num_outputs: int, budget: TimeBu
             )
         )
     check_split(folder, data, most)
-    start = request.start
-    if start is not None and start.problem.classes != data.problem.classes:
-        raise DataError(
-            f"warm_start=True continues the training of a predictor of the classes {list(start.problem.classes)}; the "
-            f"training images have {list(data.problem.classes)}. Leave out warm_start to start from pretrained weights"
-        )
     _check_images(request, data, folder, budget.part("checking"), notify)
     num_val = len(data.val.indices)
     if num_val < MIN_IMAGES and settings.num_folds is None:

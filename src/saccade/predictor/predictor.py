@@ -27,7 +27,7 @@ from saccade.fit.resuming import EarlierRun, locked_run
 from saccade.fit.run_folder import FitRequest, is_finished, is_run
 from saccade.fit.searching import is_gpu_wanted
 from saccade.global_state import preserves_global_state
-from saccade.inference.evaluation import evaluation, labels_by_name
+from saccade.inference.evaluation import evaluation
 from saccade.inference.pipeline import InferencePipeline, Predictions
 from saccade.inference.postprocessing import AbstentionRule
 from saccade.inference.saved import SavedPredictor, choose
@@ -245,6 +245,7 @@ class ImagePredictor:
             time_limit_s=limit_s,
             settings=settings,
             start=start,
+            problem=start.problem if start else None,
             is_model_named=bool(start) or is_own_search or "model" in hyperparameters,
             given=frozenset(hyperparameters),
             trains_once=settings.trains_once,
@@ -312,7 +313,7 @@ class ImagePredictor:
 
     @property
     def class_names(self) -> list[str]:
-        """The names of `classes`: folder names for numbered classes, else the labels as text."""
+        """The names of `classes` as text; for class numbers those of the training data."""
         return self._saved.names_of_classes
 
     @property
@@ -363,8 +364,8 @@ class ImagePredictor:
 
         Parameters
         ----------
-        data : path, bytes, picture, list of these, DataFrame or ImageDataset
-            One image or many.
+        data : image, several images, folder, archive, glob pattern, DataFrame or ImageDataset
+            See `saccade.data.examples.read_examples`. The index of the result has the paths of a folder's images.
         as_pandas : bool
             False returns an array.
         unsure : label or None
@@ -521,13 +522,13 @@ class ImagePredictor:
         if interval is not None:
             fraction("interval", interval)
         saved = self._saved
-        examples = read_labelled_examples(data, saved.label)
-        labels = labels_by_name(examples, saved)
+        examples = saved.match_classes(read_labelled_examples(data, saved.label))
+        assert examples.labels is not None
         found = self._predict(examples)
         rows = np.setdiff1d(np.arange(len(examples)), list(found.errors))
         metric = None if self.eval_metric is None else make_metric(self.eval_metric, saved.problem)
         predictions, adjusted = found.predictions[rows], found.adjusted[rows]
-        targets = saved.problem.encode(labels.iloc[rows])
+        targets = saved.problem.encode(examples.labels.iloc[rows])
         return evaluation(targets, predictions, adjusted, saved.problem, metric, detailed=detailed, interval=interval)
 
     def fit_summary(self) -> dict[str, Any]:
@@ -545,7 +546,7 @@ class ImagePredictor:
             ``best_epoch`` of the first row of the leaderboard, ``total_time`` (seconds), ``fit_history`` (with its
             score as ``best_reward``) and more.
         """
-        return dict(self._saved.summary)
+        return {**self._saved.summary, "result": self._saved.result}
 
     def leaderboard(self) -> pd.DataFrame:
         """Return a table of all trials, the best first, failed ones last and with their reasons."""
@@ -758,7 +759,9 @@ class ImagePredictor:
             images = self._training_images(None)
         else:
             images = self._embedded_examples(read_labelled_examples(data, saved.label))
-        return label_issues(images, labels_by_name(images.examples, saved), saved.problem)
+        labels = saved.match_classes(images.examples).labels
+        assert labels is not None
+        return label_issues(images, labels, saved.problem)
 
     def choose(
         self,

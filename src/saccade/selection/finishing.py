@@ -161,6 +161,7 @@ def write_predictor(
         members=members,
         postprocessing=postprocessing,
         numerics=known_numerics(members),
+        pixel_range=task.store.pixel_range,
     )
     saved.write({})
     train, val = combination.split or (task.train, task.val)

@@ -13,12 +13,13 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from saccade.deadline import Deadline
 from saccade.errors import DiskFullError, DivergedError, OutOfMemoryError, is_disk_full
 from saccade.events import EpochDone
 from saccade.models.network import check_takes_size
+from saccade.models.weights import write_weights
 from saccade.numerics.device import Numerics, choose_device, cpu_threads
 from saccade.study.trial import Decision, Job, Reporter, Trainable
 from saccade.training.imbalance import loss_weights
@@ -295,9 +296,7 @@ class Trainer:
         """Write the outputs for the validation images, then the weights; each file is complete or absent."""
         if self.validation.outputs is not None and not self.task.is_refit:
             save_outputs(outputs, self.validation.outputs)
-        temporary = path.with_name(path.name + ".part")
-        save_file(self.steps.weights(), temporary)
-        temporary.replace(path)
+        write_weights(path, self.steps.weights())
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that exact resumption needs."""
