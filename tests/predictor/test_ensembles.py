@@ -135,7 +135,7 @@ def test_an_estimator_of_an_ensemble_can_be_pickled(
     run: ImagePredictor, frame: pd.DataFrame, tmp_path: Path, has_predicted: bool
 ) -> None:
     estimator = ImageClassifier()
-    estimator.predictor_, estimator.pixel_range_ = ImagePredictor.load(run.path, verbosity=0), None
+    estimator.predictor_ = ImagePredictor.load(run.path, verbosity=0)
     estimator.classes_ = np.array(run.classes)
     paths = frame["image"].tolist()[:8]
     if has_predicted:

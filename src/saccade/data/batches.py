@@ -156,7 +156,7 @@ class Batches:
     def known_of(self, rows: np.ndarray) -> list[torch.Tensor]:
         """Return the targets of these rows, and the weights if there are any."""
         known = (self.targets,) if self.weights is None else (self.targets, self.weights)
-        return [values[torch.from_numpy(rows)].to(self.device, non_blocking=True) for values in known]
+        return [values[torch.from_numpy(rows)].to(self.device) for values in known]
 
     def unvaried(self) -> Batches:
         """Return batches whose pass in order applies a `TrainingTransform` without randomness."""
@@ -221,7 +221,8 @@ class Batches:
                 yield batch
 
     def _finish(self, rows: np.ndarray, x_BCHW: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        x_BCHW = x_BCHW.to(self.device, non_blocking=True)
+        # Asynchronous only from pinned memory: pageable memory may be freed or reused before it is copied.
+        x_BCHW = x_BCHW.to(self.device, non_blocking=x_BCHW.is_pinned())
         return normalise(x_BCHW, self.mean, self.std), *self.known_of(rows)
 
 

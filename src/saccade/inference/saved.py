@@ -15,12 +15,15 @@ from safetensors.torch import load_file
 from saccade._version import __version__
 from saccade.checks import real_number
 from saccade.data.earlier_split import EarlierSplit
+from saccade.data.examples import Examples
+from saccade.data.pixel_range import PixelRange
 from saccade.errors import HyperparameterError, SavedPredictorError
 from saccade.inference.classifier import Blueprint, Classifier, empty_classifier
 from saccade.inference.postprocessing import Postprocessing
 from saccade.models.custom import CustomObject
 from saccade.numerics.device import Numerics
 from saccade.study.objectives import COSTS
+from saccade.tasks.matching import match_classes, names_of_classes
 from saccade.tasks.problem import Problem
 
 DESCRIPTION, WEIGHTS = "predictor.json", "weights.safetensors"
@@ -37,9 +40,9 @@ MEMBERS_FOLDER = "members"
 """The folder, in a predictor's, with the weights of the members of an ensemble after the first."""
 
 FORMAT = 4
-"""Version of `DESCRIPTION`. Formats 1 to 3 have no `SPLIT` and no description of the result. Formats 1 and 2 repeat the
-first member's blueprint at the top level, have "trust" in the place of "postprocessing", and no numerics; 1 may lack
-both "trust" and "members"."""
+"""Version of `DESCRIPTION`. Formats 1 to 3 have no `SPLIT`, no "pixel_range" and no description of the result. Formats
+1 and 2 repeat the first member's blueprint at the top level, have "trust" in the place of "postprocessing", and no
+numerics; 1 may lack both "trust" and "members"."""
 
 
 @dataclass(frozen=True)
@@ -204,6 +207,8 @@ class SavedPredictor:
     numerics : dict
         For each kind of device (``"cpu"``, ``"cuda"``, ``"mps"``) for which `InferencePipeline.warm_up` was called: the
         numerics of each member.
+    pixel_range : tuple of float or None
+        Black and white of training images of more than 8 bits: see `saccade.data.pixel_range`.
     """
 
     folder: Path
@@ -219,6 +224,7 @@ class SavedPredictor:
     choices: list[Choice] = field(default_factory=list)
     postprocessing: Postprocessing = field(default_factory=Postprocessing)
     numerics: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    pixel_range: PixelRange | None = None
 
     @property
     def blueprint(self) -> Blueprint:
@@ -266,10 +272,17 @@ class SavedPredictor:
     @property
     def names_of_classes(self) -> list[str]:
         """The name of each class: its folder's name for numbered classes, else the label as text."""
-        classes = self.problem.classes
-        if self.class_names and all(isinstance(label, int) for label in classes):
-            return [self.class_names[int(label)] for label in classes]
-        return [str(label) for label in classes]
+        return names_of_classes(self.problem.classes, self.class_names)
+
+    def match_classes(self, examples: Examples) -> Examples:
+        """Return labelled images with labels of this predictor, matched by the names of the classes.
+
+        Raises
+        ------
+        DataError
+            If there are other classes; the message lists the differences.
+        """
+        return match_classes(examples, self.problem, self.class_names, "the data", "the predictor")
 
     def write(self, weights: Mapping[str, Path]) -> None:
         """Write the folder; `weights` maps names of files in it to the files that are copied there."""
@@ -291,6 +304,7 @@ class SavedPredictor:
             "choices": [choice.to_json() for choice in self.choices],
             "postprocessing": self.postprocessing.to_json(),
             "numerics": self.numerics,
+            "pixel_range": self.pixel_range,
         }
         partial = self.folder / f"{DESCRIPTION}.part"
         partial.write_text(json.dumps(record, indent=2, default=repr) + "\n", encoding="utf-8")
@@ -326,6 +340,9 @@ class SavedPredictor:
                 choices=[Choice.from_json(choice) for choice in record.get("choices", [])],
                 postprocessing=_postprocessing_of(record),
                 numerics=record.get("numerics", {}),
+                pixel_range=None
+                if (found := record.get("pixel_range")) is None
+                else (float(found[0]), float(found[1])),
             )
         except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
             raise SavedPredictorError(f"{folder / DESCRIPTION} is damaged ({type(error).__name__}: {error})") from None
@@ -421,6 +438,13 @@ def _postprocessing_of(record: dict[str, Any]) -> Postprocessing:
     """Take the postprocessing out of a record; it is called "trust" in formats 1 and 2."""
     old = record.pop("trust", {})
     return Postprocessing.from_json(record.pop("postprocessing", old))
+
+
+def _pixel_range_of(record: dict[str, Any]) -> PixelRange | None:
+    if (found := record.get("pixel_range")) is None:
+        return None
+    low, high = found
+    return float(low), float(high)
 
 
 def _predictor_folder(path: Path) -> Path:

@@ -14,12 +14,13 @@ import numpy as np
 import timm
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from saccade.errors import DataError
 from saccade.inference.calibration import Calibration, fit_calibration
 from saccade.inference.classifier import Blueprint
 from saccade.models.custom import CustomObject
+from saccade.models.weights import write_weights
 from saccade.numerics.device import Numerics
 from saccade.study.trial import Status, Trial
 from saccade.tasks.problem import Problem
@@ -94,7 +95,7 @@ class TrainedCandidate(Candidate):
         for layer in _linear_classifiers(self.weights, self.blueprint, task.problem.num_outputs):
             for key in {f"{layer}.weight", f"{layer}.bias"} & state.keys():
                 state[key] = state[key] / self.temperature
-        save_file(state, path)
+        write_weights(path, state)
 
     def calibrated(self, task: ImageTask) -> Candidate:
         """Return the candidate, calibrated on the validation images."""
@@ -126,8 +127,8 @@ class ProbeCandidate(Candidate):
         else:
             recipe, numerics = Recipe.of(self.config), Numerics(torch.device("cpu"))
             network = new_classifier(recipe, task.problem, numerics, task.weights).network
-            state = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
-        save_file(self.probe.applied_to(state), path)
+            state = network.state_dict()
+        write_weights(path, self.probe.applied_to(state))
 
     def calibrated(self, task: ImageTask) -> Candidate:
         """Return the candidate, calibrated on the out-of-fold outputs for training images."""
