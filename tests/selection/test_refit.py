@@ -74,7 +74,7 @@ def test_warm_start_continues_from_the_fitted_network(
     predictor = ImagePredictor(path=tmp_path / "run", verbosity=0)
     predictor.fit(frame, hyperparameters={**tiny, "epochs": 6})
     before, score = weights(predictor), predictor.fit_summary()["valid_acc"]
-    predictor.fit(frame, hyperparameters={"epochs": 1, "lr": 1e-12}, warm_start=True)
+    predictor.fit(frame, hyperparameters={"epochs": 1, "lr": 1e-12}, warm_start=True, overwrite=True)
     # With next to no learning rate it is still the same network, in a run of its own.
     assert predictor.fit_summary()["best_config"]["model"] == "test_resnet"
     assert predictor.fit_summary()["best_config"]["lr"] == 1e-12
@@ -107,4 +107,4 @@ def test_warm_start_requires_the_same_classes_and_network_and_a_fitted_predictor
     with pytest.raises(HyperparameterError, match="network 'test_resnet'"):
         predictor.fit(make_colours(8), hyperparameters={"model": "test_vit"}, warm_start=True)
     with pytest.raises(DataError, match="warm_start"):
-        predictor.fit(make_colours(8, ("green", "red"), seed=1), warm_start=True)
+        predictor.fit(make_colours(8, ("green", "red"), seed=1), warm_start=True, overwrite=True)

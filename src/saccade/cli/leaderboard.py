@@ -12,9 +12,16 @@ def leaderboard(
     run: Annotated[Path, typer.Argument(help="A run folder, or a saved predictor's.")],
 ) -> None:
     """Show the trials of a run, the best first, and where its time went."""
+    from saccade.fit.run_folder import has_predictor, how_to_finish, is_run, read_trials
     from saccade.predictor import ImagePredictor
     from saccade.report.tables import output_console, print_trials, seconds_line
+    from saccade.selection import summary
 
+    if is_run(run) and not has_predictor(run):
+        if trials := read_trials(run):
+            print_trials(output_console(), summary.leaderboard(summary.trial_rows(trials)))
+        typer.echo(how_to_finish(run))
+        return
     predictor = ImagePredictor.load(run)
     print_trials(output_console(), predictor.leaderboard())
     if seconds := predictor.fit_summary().get("seconds"):  # predictors of earlier versions have none

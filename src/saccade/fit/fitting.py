@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import math
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -30,21 +31,22 @@ from saccade.fit.run_folder import (
     TRIALS,
     FitRequest,
     WeightsKeeper,
-    begin_run,
     is_finished,
-    make_run_folder,
+    locked_folder,
+    root_of,
     tidy_up,
 )
 from saccade.fit.searching import check_search, is_gpu_wanted, make_image_executor, make_study
 from saccade.fit.time_budget import FinishingReserve, TimeBudget
-from saccade.inference.saved import SavedPredictor
+from saccade.inference.saved import PREDICTOR_FOLDER, SavedPredictor
+from saccade.selection.combination import Combination
 from saccade.selection.finishing import select_networks, write_predictor
 from saccade.selection.folds import CrossValidation
 from saccade.study.event_log import EventLog
 from saccade.study.objectives import check_score_name, cost_names
 from saccade.study.optuna_tracker import OptunaTracker
 from saccade.study.progress import ProgressDisplay
-from saccade.study.run_folder import locked
+from saccade.study.study import Study
 from saccade.study.trackers import connected
 from saccade.tasks.metrics import make_metric
 from saccade.tasks.problem import Problem
@@ -56,8 +58,13 @@ from saccade.training.task import ImageTask
 from saccade.training.trial.trainer import ImageTrainable
 
 
-def run_fit(request: FitRequest, deadline: Deadline, earlier: EarlierRun | None = None) -> SavedPredictor:
+def run_fit(
+    request: FitRequest, deadline: Deadline, earlier: EarlierRun | None = None, *, finish: bool = False
+) -> SavedPredictor:
     """Run a fit, and return the predictor that it has written to the run folder.
+
+    If it is interrupted (Ctrl-C) when a trial has a score, the predictor is made of what there is, and the run can
+    still be resumed.
 
     Parameters
     ----------
@@ -67,6 +74,8 @@ def run_fit(request: FitRequest, deadline: Deadline, earlier: EarlierRun | None 
         Of the whole fit.
     earlier : EarlierRun or None
         The run to resume, from `locked_run`; None starts a new one.
+    finish : bool
+        Whether to train nothing more, and make the predictor of what the earlier run has.
 
     Raises
     ------
@@ -84,16 +93,14 @@ def run_fit(request: FitRequest, deadline: Deadline, earlier: EarlierRun | None 
     metric_name = make_metric(request.eval_metric, problem).name
     settings, objectives = request.settings, request.settings.objectives
     check_score_name(objectives, metric_name)
-    folder = make_run_folder(request.path)
     with (
-        contextlib.nullcontext() if settings.resume else locked(folder),
+        locked_folder(request, None if earlier is None else earlier.folder) as folder,
         connected(request.settings.callbacks) as trackers,
         ProgressDisplay(request.verbosity, metric_name) as display,
     ):
-        if earlier is None:
-            begin_run(request, folder)  # An interruption can be resumed from here on.
-        else:
+        if earlier is not None and not finish:
             earlier.record_changes(request)
+        root = root_of(folder)
         log = EventLog(folder / EVENTS, request.space)
         listeners: list[Listener] = [display, *trackers]
 
@@ -103,9 +110,9 @@ def run_fit(request: FitRequest, deadline: Deadline, earlier: EarlierRun | None 
                 listener(event)
 
         budget = TimeBudget(deadline, earlier.used_s if earlier else 0.0, notify)
-        with log, _ready_to_resume(folder, notify):
+        with log, _ready_to_resume(folder, root, notify):
             listeners.insert(0, budget)
-            notify(RunStarted(str(folder), request.num_trials, request.time_limit_s))
+            notify(RunStarted(str(root), request.num_trials, request.time_limit_s))
             if warning:
                 notify(Warned(warning))
             # Workers start while images are decoded.
@@ -132,23 +139,25 @@ def run_fit(request: FitRequest, deadline: Deadline, earlier: EarlierRun | None 
                 budget.reserve.recall(study)
                 display.recall(study.trials)
                 study.listeners.append(WeightsKeeper(study.trials, objectives, settings.max_members))
-                with OptunaTracker(folder / JOURNAL, study.trials, request.space) as tracker:
-                    study.listeners.append(tracker)
-                    study.run()
-
-                budget.begin("refit" if settings.refit_full else "folds" if cross_validation else "selection")
-                combination = select_networks(
+                select = partial(
+                    select_networks,
                     study,
                     task,
-                    budget.selection_deadline,
-                    notify,
+                    notify=notify,
                     objectives=objectives,
                     max_members=settings.max_members,
                     seed=settings.random_state or 0,
-                    cross_validation=cross_validation,
                     folds_folder=folder / FOLDS,
-                    refit_folder=folder / REFIT if settings.refit_full else None,
                 )
+                combination = _search(request, folder, study, select, budget, notify, cross_validation, finish=finish)
+            is_interrupted = combination is None and not finish
+            if combination is None:
+                if study.best_trial is None:
+                    raise DataError(
+                        f"no trial of the run in {root} has a score yet. Continue it: saccade resume {root}"
+                    )
+                budget.begin("selection")
+                combination = select(deadline=budget.selection_deadline)
 
             budget.begin("finishing")
             saved = write_predictor(
@@ -161,10 +170,54 @@ def run_fit(request: FitRequest, deadline: Deadline, earlier: EarlierRun | None 
                 class_names=request.train.class_names,
                 objectives=objectives,
                 seconds=budget.seconds,
+                is_interrupted=is_interrupted,
             )
-            tidy_up(folder)
+            _tidy_up_or_advise(folder, notify, is_interrupted=is_interrupted)
             notify(RunFinished(saved.summary["best_trial"], saved.summary["valid_score"], deadline.elapsed_s()))
-    return saved
+    return replace(saved, folder=root / PREDICTOR_FOLDER)
+
+
+def _tidy_up_or_advise(folder: Path, notify: Listener, *, is_interrupted: bool) -> None:
+    if is_interrupted:
+        notify(Warned(f"the search was interrupted; to continue it: saccade resume {root_of(folder)}"))
+    else:
+        tidy_up(folder)
+
+
+def _search(
+    request: FitRequest,
+    folder: Path,
+    study: Study,
+    select: Callable[..., Combination],
+    budget: TimeBudget,
+    notify: Listener,
+    cross_validation: CrossValidation | None,
+    *,
+    finish: bool,
+) -> Combination | None:
+    """Search, select, and train folds or the refit; None if that is interrupted when a trial has a score (Ctrl-C)."""
+    if finish:
+        return None
+    is_refit = request.settings.refit_full
+    try:
+        with OptunaTracker(folder / JOURNAL, study.trials, request.space) as tracker:
+            study.listeners.append(tracker)
+            study.run()
+        budget.begin("refit" if is_refit else "folds" if cross_validation else "selection")
+        refit_folder = folder / REFIT if is_refit else None
+        return select(deadline=budget.selection_deadline, cross_validation=cross_validation, refit_folder=refit_folder)
+    except KeyboardInterrupt:
+        if study.best_trial is None:
+            raise
+        notify(Warned("interrupted; the predictor is made of the trials so far (Ctrl-C again to stop at once)"))
+        return None
+
+
+def _select_at_once(study: Study, select: Callable[..., Combination], budget: TimeBudget, root: Path) -> Combination:
+    if study.best_trial is None:
+        raise DataError(f"No trial of the run in {root} has a score yet. Continue it: saccade resume {root}")
+    budget.begin("selection")
+    return select(deadline=budget.selection_deadline)
 
 
 def _checked(request: FitRequest, *, may_replace_networks: bool) -> tuple[FitRequest, str]:
@@ -192,14 +245,14 @@ def _checked(request: FitRequest, *, may_replace_networks: bool) -> tuple[FitReq
 
 
 @contextlib.contextmanager
-def _ready_to_resume(folder: Path, notify: Listener) -> Iterator[None]:
+def _ready_to_resume(folder: Path, root: Path, notify: Listener) -> Iterator[None]:
     """Remove the decoded images if the fit fails; keep them if it is interrupted, to be used when it is resumed."""
-    for partial in folder.glob(f".{STORE}-*.partial"):  # of a process that was killed
-        shutil.rmtree(partial, ignore_errors=True)
+    for unfinished in folder.glob(f".{STORE}-*.partial"):  # of a process that was killed
+        shutil.rmtree(unfinished, ignore_errors=True)
     try:
         yield
     except KeyboardInterrupt:
-        notify(Warned(f"interrupted; to resume: saccade resume {folder}"))
+        notify(Warned(f"interrupted; to resume: saccade resume {root}"))
         raise
     except SaccadeError:
         shutil.rmtree(folder / STORE, ignore_errors=True)
@@ -252,7 +305,7 @@ def _check_images(request: FitRequest, data: PreparedData, folder: Path, notify:
     serious = [finding for finding in report.findings if finding.code not in ("IMG001", "IMG002")]
     if serious:
         lines = [f"  {finding.code} {finding.title}: {finding.message} {finding.what_to_do}" for finding in serious]
-        notify(Warned("\n".join([f"Data checks found problems (see {folder / CHECKS}):", *lines])))
+        notify(Warned("\n".join([f"Data checks found problems (see {root_of(folder) / CHECKS}):", *lines])))
 
 
 def _make_task(request: FitRequest, folder: Path, data: PreparedData) -> ImageTask:

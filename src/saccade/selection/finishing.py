@@ -15,6 +15,7 @@ from saccade.events import Listener
 from saccade.inference.postprocessing import Postprocessing
 from saccade.inference.saved import (
     CHOICES_FOLDER,
+    INTERRUPTED,
     MEMBERS_FOLDER,
     PREDICTOR_FOLDER,
     WEIGHTS,
@@ -127,6 +128,7 @@ def write_predictor(
     class_names: list[str] | None,
     objectives: Sequence[str] = (),
     seconds: Callable[[], Mapping[str, float]],
+    is_interrupted: bool = False,
 ) -> SavedPredictor:
     """Write the predictor into the run folder; after a kill it is complete, or absent.
 
@@ -144,6 +146,8 @@ def write_predictor(
         With costs among them, the other trials of the Pareto front are saved as well.
     seconds : callable
         Returns the seconds of each phase of the run so far, with their ``total``.
+    is_interrupted : bool
+        Whether the run may be resumed: the trials keep their files, and the summary has the entry `INTERRUPTED`.
 
     Raises
     ------
@@ -180,6 +184,7 @@ def write_predictor(
             **fit_summary(best, study.trials, task.metric.name, seconds(), first.epoch),
             **postprocessing.summary(task.problem, combination.is_refit),
             **selection_summary(combination, len(study.trials)),
+            **({INTERRUPTED: True} if is_interrupted else {}),
         },
         trials=trial_rows(study.trials, costs, [trial.number for trial in front]),
         net=next((one.own_network for one in combination.members if one.own_network), None),
@@ -188,9 +193,10 @@ def write_predictor(
         postprocessing=postprocessing,
     )
     saved.write({})
+    shutil.rmtree(folder / PREDICTOR_FOLDER, ignore_errors=True)  # of an earlier process, which was interrupted
     partial.rename(folder / PREDICTOR_FOLDER)
     for trial in study.trials:
-        if trial is not best:
+        if trial is not best and not is_interrupted:
             drop_files(Path(trial.folder), "best")  # of paused trials, and of members that were copied
     return replace(saved, folder=folder / PREDICTOR_FOLDER)
 
