@@ -6,8 +6,13 @@ import re
 
 import pytest
 
-from saccade import errors
-from saccade.errors import SaccadeError, UnknownArgumentError, UnknownNameError, near_names
+import saccade
+from saccade import ImageDataset, ImagePredictor, Real, errors
+from saccade.errors import SaccadeError, UnknownArgumentError, UnknownNameError, near_names, suggests_names
+from saccade.fit.options import FitOptions
+from saccade.tasks.metrics import make_metric
+from saccade.tasks.problem import Problem
+from saccade.training.recipes.recipe import Recipe
 
 CLASSES = [cls for _, cls in inspect.getmembers(errors, inspect.isclass) if issubclass(cls, SaccadeError)]
 
@@ -46,7 +51,7 @@ def test_an_error_shows_its_message_and_can_be_sent(cls):
     [
         ("lrr", ["lr", "epochs"], "Unknown thing 'lrr'. Did you mean 'lr'?"),
         ("RESNET18", ["resnet18", "vgg"], "Unknown thing 'RESNET18'. Did you mean 'resnet18'?"),
-        ("epoch", ["epoch_s", "epochs"], "Unknown thing 'epoch'. Did you mean 'epochs' or 'epoch_s'?"),
+        ("epocs", ["epoch_s", "epochs"], "Unknown thing 'epocs'. Did you mean 'epochs' or 'epoch_s'?"),
         ("zzz", ["b", "a"], "Unknown thing 'zzz'. Known: a, b."),
         ("zzz", [f"n{i}" for i in range(31)], "Unknown thing 'zzz'."),
         (7, ["a"], "Unknown thing 7. Known: a."),
@@ -70,3 +75,81 @@ def test_near_names_are_few_and_the_nearest_comes_first():
     assert near_names("resnet5", known, num=2)[0] == "resnet50"
     assert len(near_names("resnet5", known, num=2)) == 2
     assert near_names("transformer", known) == []
+
+
+class RayFloat:
+    """Stands for an object of Ray, which is not installed."""
+
+
+RayFloat.__module__ = "ray.tune.search.sample"
+
+
+@pytest.mark.parametrize(
+    ("call", "word"),
+    [
+        (lambda: Recipe.of({"optim.lr": 1e-3}), "'lr'?"),
+        (lambda: Recipe.of({"model.timm_image.checkpoint_name": "resnet18"}), "'model'?"),
+        (lambda: Recipe.of({"env.batch_size": 8}), "'batch_size'?"),
+        (lambda: Recipe.of({"imgsz": 224}), "'img_size'?"),
+        (lambda: Recipe.of({"time_limit": 60}), "argument of fit()"),
+        (lambda: FitOptions.of({"seed": 0}), "'random_state'?"),
+        (lambda: FitOptions.of({"val_data": None}), "'tuning_data'?"),
+        (lambda: FitOptions.of({"time_limits": 60}), "'time_limit'?"),
+        (lambda: FitOptions.of({"num_to_keep": 1}), "best epoch of each trial"),
+        (lambda: FitOptions.of({"save_path": "run"}), "ImagePredictor(path=…)"),
+        (lambda: FitOptions.of({"lr": 1e-3}), "hyperparameters={'lr': …}"),
+        (lambda: FitOptions.of({"bs": 8}), "hyperparameters={'batch_size': …}"),
+        (lambda: FitOptions.of({"hyperparameter_tune_kwargs": {"time_limits": 3}}), "argument of fit()"),
+        (lambda: FitOptions.of({"hyperparameter_tune_kwargs": {"num_samples": 3}}), "'num_trials'?"),
+        (lambda: ImagePredictor(save_path="run"), "'path'?"),
+        (lambda: ImagePredictor(metric="f1"), "'eval_metric'?"),
+        (lambda: ImagePredictor(seed=1), "'random_state' is an argument of fit()"),
+        (lambda: ImagePredictor.load("run", devices="cpu"), "'device'?"),
+        (lambda: ImageDataset.from_csv("a.csv", label="kind"), "'label_column'?"),
+        (lambda: ImagePredictor().class_labels, "'classes'?"),
+        (lambda: ImagePredictor().extract_embedding, "'predict_feature'?"),
+        (lambda: ImagePredictor().predict_prob, "'predict_proba'?"),
+        (lambda: saccade.args, "saccade.tune(train_fn, space)"),
+        (lambda: saccade.Choice, "'Categorical'?"),
+        (lambda: saccade.space.Choice, "'Categorical'?"),
+        (lambda: saccade.tune.loguniform(1e-4, 1e-1), "saccade.Real(lower, upper, log=True)"),
+        (lambda: saccade.tune(len, {"x": Real(0, 1)}, num_samples=3), "'num_trials'?"),
+        (lambda: saccade.tune(len, {"x": RayFloat()}), "Write saccade.Real"),
+        (lambda: make_metric("auc", Problem.of(["a", "b"])), "'roc_auc'"),
+        (lambda: make_metric("auc", Problem.of(["a", "b", "c"])), "'roc_auc_ovr'"),
+    ],
+)
+def test_words_of_other_libraries_are_answered_with_ours(call, word):
+    with pytest.raises((SaccadeError, AttributeError)) as caught:
+        call()
+    assert word in str(caught.value)
+
+
+@pytest.mark.parametrize("place", ["saccade", "saccade.vision", "saccade.core"])
+def test_importing_another_librarys_predictor_names_ours(place):
+    with pytest.raises(ImportError, match="'ImagePredictor'" if place != "saccade.core" else "no attribute"):
+        exec(f"from {place} import MultiModalPredictor")
+
+
+def test_a_propertys_own_error_is_kept_and_unknown_private_names_have_no_advice():
+    with pytest.raises(errors.NotFittedError, match="has not been fitted"):
+        ImagePredictor().classes  # noqa: B018
+    assert not hasattr(ImagePredictor(), "_repr_svg_")
+    assert pickle.loads(pickle.dumps(saccade.tune)) is saccade.tune
+    assert list(inspect.signature(ImagePredictor).parameters)[:2] == ["label", "problem_type"]
+
+
+def test_suggests_names_leaves_functions_with_any_keywords_alone():
+    @suggests_names()
+    class Open:
+        def any(self, **given):
+            return given
+
+        @staticmethod
+        def one(value):
+            return value
+
+    assert Open().any(x=1) == {"x": 1}
+    assert Open.one(value=2) == 2
+    with pytest.raises(UnknownArgumentError, match=r"argument of one\(\) 'valu'. Did you mean 'value'"):
+        Open.one(valu=2)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from saccade import errors, space
 from saccade._version import __version__
-from saccade.errors import SaccadeError
+from saccade.errors import SaccadeError, missing_attributes
 from saccade.space import Bool, Categorical, Dict, Int, List, Real
 
 if TYPE_CHECKING:
@@ -52,13 +52,14 @@ _LAZY = {
     "tune": "saccade.tuning",
 }
 _LAZY_ROOMS = ("scheduler", "searcher")
+_missing = missing_attributes(__name__, __all__)
 
 
 def __getattr__(name: str) -> Any:
     if name in _LAZY_ROOMS:
         return importlib.import_module(f"saccade.{name}")
     if name not in _LAZY:
-        raise AttributeError(f"module 'saccade' has no attribute {name!r}")
+        _missing(name)
     value = getattr(importlib.import_module(_LAZY[name]), name)
     globals()[name] = value
     return value

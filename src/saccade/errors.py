@@ -28,7 +28,17 @@ Messages say what was given, what was expected and what to do.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import errno
+import functools
+import inspect
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar, cast
+
+_Class = TypeVar("_Class", bound=type)
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 class SaccadeError(Exception):
@@ -54,16 +64,17 @@ class UnknownNameError(SaccadeError, ValueError):
     """An unknown name; the message suggests similar ones."""
 
     @classmethod
-    def of(cls, kind: str, given: object, known: Iterable[str], hint: str = "") -> UnknownNameError:
-        """Build the error for `given`, which is not among the `known` names of this kind."""
-        names = sorted(known)
-        near = near_names(str(given), names)
-        if near:
-            advice = f"Did you mean {' or '.join(repr(name) for name in near)}?"
-        elif len(names) <= 30:
-            advice = f"Known: {', '.join(names)}."
-        else:
-            advice = ""
+    def of(
+        cls,
+        kind: str,
+        given: object,
+        known: Iterable[str],
+        hint: str = "",
+        elsewhere: Mapping[str, str] | None = None,
+    ) -> UnknownNameError:
+        """Build the error for `given`, which is not among the `known` names of this kind; see `suggestion`."""
+        names = sorted(map(str, known))
+        advice = suggestion(str(given), names, elsewhere) or (f"Known: {', '.join(names)}." if len(names) <= 30 else "")
         return cls(" ".join(part for part in (f"Unknown {kind} {given!r}.", advice, hint) if part))
 
 
@@ -133,14 +144,184 @@ class SavedPredictorError(SaccadeError, ValueError):
     """A folder without a predictor that this version can load."""
 
 
-def near_names(given: str, known: Iterable[str], num: int = 3) -> list[str]:
-    """Return up to `num` of the `known` names that resemble `given`, nearest first.
+def is_disk_full(error: BaseException) -> bool:
+    """Return whether an error, or one of its causes, is that a file could not be written for lack of space or quota.
+
+    NumPy, safetensors and torch say so in their messages only.
 
     Examples
     --------
-    >>> near_names("learning_rat", ["lr", "learning_rate", "epochs"])
-    ['learning_rate']
+    >>> is_disk_full(OSError(errno.ENOSPC, "No space left on device")), is_disk_full(OSError("no such file"))
+    (True, False)
+    """
+    found = re.search(r"os error (\d+)", str(error))
+    code = int(found[1]) if found else getattr(error, "errno", None)
+    is_full = code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or isinstance(error, DiskFullError)
+    cause = error.__cause__ or error.__context__
+    return is_full or bool(_CUT_SHORT.search(str(error))) or (cause is not None and is_disk_full(cause))
+
+
+_CUT_SHORT = re.compile(r"\d+ requested and \d+ written|PytorchStreamWriter failed writing")
+
+
+def near_names(given: str, known: Iterable[str], num: int = 3) -> list[str]:
+    """Return up to `num` of the `known` names that mean or resemble `given`, nearest first.
+
+    Words of AutoGluon, Ray, Ultralytics, fastai and others are translated by the table ``foreign_words.json``.
+
+    Examples
+    --------
+    >>> near_names("learning_rat", ["lr", "learning_rate", "epochs"]), near_names("optim.lr", ["lr", "opt"])
+    (['learning_rate'], ['lr'])
     """
     by_lower = {name.lower(): name for name in known}
-    matches = difflib.get_close_matches(given.lower(), by_lower, n=num, cutoff=0.6)
-    return [by_lower[match] for match in matches]
+    if ours := [by_lower[word.lower()] for word in _translations(given) if word.lower() in by_lower]:
+        return list(dict.fromkeys(ours))[:num]
+    text = given.lower()
+    matches = difflib.get_close_matches(text, by_lower, n=num, cutoff=0.6)
+    ratios = {match: difflib.SequenceMatcher(None, match, text).ratio() for match in matches}
+    return [by_lower[match] for match, ratio in ratios.items() if ratio > max(ratios.values()) - 0.2]
+
+
+def suggestion(given: str, known: Iterable[str], elsewhere: Mapping[str, str] | None = None) -> str:
+    """Return what to write instead of an unknown name, as a sentence; "" if nothing resembles it.
+
+    Parameters
+    ----------
+    given
+        The unknown name.
+    known
+        The names that are valid in its place.
+    elsewhere
+        Names that are valid in another place, with a sentence for each.
+
+    Examples
+    --------
+    >>> suggestion("val_data", ["train_data", "tuning_data"])
+    "Did you mean 'tuning_data'?"
+    >>> suggestion("learning_rate", ["time_limit"], {"learning_rate": "Pass it in hyperparameters."})
+    'Pass it in hyperparameters.'
+    """
+    names = list(known)
+    words = _translations(given)
+    near = near_names(given, names)
+    is_certain = near and (near[0] in words or difflib.SequenceMatcher(None, near[0], given.lower()).ratio() > 0.85)
+    if not is_certain:
+        sentences = [(elsewhere or {}).get(word) or (word if " " in word else "") for word in (*words, given)]
+        if sentence := next(filter(None, sentences), ""):
+            return sentence
+    return f"Did you mean {' or '.join(map(repr, near))}?" if near else ""
+
+
+@functools.cache
+def _foreign_words() -> dict[str, list[str]]:
+    words = json.loads(Path(__file__).with_name("foreign_words.json").read_text(encoding="utf-8"))
+    return {word.lower(): ours for word, ours in words.items()}
+
+
+def _translations(given: str) -> list[str]:
+    """Return the names, and then sentences, that stand for a word of another library.
+
+    Of ``optim.lr`` and the like, which have a prefix, the last part is a candidate as well.
+    """
+    head, _, last = given.rpartition(".")
+    table = _foreign_words()
+    ours = table.get(given.lower(), []) + ([last, *table.get(last.lower(), [])] if head else [])
+    return ours + [text for word in ours for text in table.get(word, []) if " " in text]
+
+
+def missing_attributes(module: str, known: Iterable[str]) -> Callable[[str], NoReturn]:
+    """Return a ``__getattr__`` for a module, which suggests names.
+
+    The name of another library's class, such as ``MultiModalPredictor``, is an ImportError, because
+    ``from module import name`` replaces the message of an AttributeError.
+    """
+    names = list(known)
+
+    def __getattr__(name: str) -> NoReturn:  # noqa: N807
+        advice = "" if name.startswith("_") else suggestion(name, names)
+        is_class = name.lower() in _foreign_words() and sum(map(str.isupper, name)) > 1
+        message = f"module {module!r} has no attribute {name!r}"
+        raise (ImportError if is_class else AttributeError)(f"{message}. {advice}" if advice else message)
+
+    return __getattr__
+
+
+def suggests_names(elsewhere: Callable[[], Mapping[str, str]] = dict) -> Callable[[_Class], _Class]:
+    """Make unknown arguments and attributes of a class errors that suggest names: see `suggestion`.
+
+    Parameters
+    ----------
+    elsewhere
+        Returns the names that are valid in another place, with a sentence for each; called when an error is raised.
+    """
+
+    def decorate(cls: _Class) -> _Class:
+        for name, member in list(vars(cls).items()):
+            function = getattr(member, "__func__", member)
+            if inspect.isfunction(function) and (name == "__init__" or not name.startswith("_")):
+                checked = _with_checked_names(function, elsewhere)
+                setattr(cls, name, type(member)(checked) if member is not function else checked)
+        if not any("__getattr__" in vars(base) for base in cls.__mro__):
+            cls.__getattr__ = _missing_attribute  # type: ignore[attr-defined]
+        return cls
+
+    return decorate
+
+
+def suggesting_function(module: str, attributes: Iterable[str]) -> Callable[[_Function], _Function]:
+    """Make unknown arguments of a function errors that suggest names, and its attributes those of a module.
+
+    Ray's ``tune`` is a module: who writes ``tune.loguniform`` reads what Saccade has instead.
+    """
+    missing = missing_attributes(module, attributes)
+
+    def decorate(function: _Function) -> _Function:
+        return cast("_Function", _SuggestingFunction(function, missing))
+
+    return decorate
+
+
+class _SuggestingFunction:
+    def __init__(self, function: Callable[..., Any], missing: Callable[[str], NoReturn]) -> None:
+        functools.update_wrapper(self, function)
+        self._checked, self._missing = _with_checked_names(function), missing
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._checked(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        self._missing(name)
+
+    def __reduce__(self) -> str:
+        return str(self.__name__)  # pickled by name, as functions are
+
+
+def _with_checked_names(
+    function: Callable[..., Any], elsewhere: Callable[[], Mapping[str, str]] = dict
+) -> Callable[..., Any]:
+    parameters = inspect.signature(function).parameters
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return function  # it checks them itself
+
+    @functools.wraps(function)
+    def checked(*args: Any, **kwargs: Any) -> Any:
+        for name in kwargs:
+            if name not in parameters:
+                known = [each for each in parameters if each not in ("self", "cls")]
+                called = type(args[0]).__name__ if function.__name__ == "__init__" else function.__name__
+                raise UnknownArgumentError.of(f"argument of {called}()", name, known, elsewhere=elsewhere())
+        return function(*args, **kwargs)
+
+    return checked
+
+
+def _missing_attribute(self: object, name: str) -> Any:
+    cls = type(self)
+    if hasattr(cls, name):
+        return object.__getattribute__(self, name)  # a property whose own AttributeError led here
+    advice = "" if name.startswith("_") else suggestion(name, [each for each in dir(self) if not each.startswith("_")])
+    message = f"{cls.__name__!r} object has no attribute {name!r}"
+    raise AttributeError(f"{message}. {advice}" if advice else message)

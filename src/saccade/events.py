@@ -206,6 +206,8 @@ class JobFailed(Event):
         Of the error; "" if there was none.
     is_worker_lost : bool
         Whether the worker crashed or was killed, which may not be caused by the trial.
+    is_disk_full : bool
+        Whether a file could not be written for lack of space. The trial is retried when the run is resumed.
     """
 
     kind: ClassVar[str] = "job_failed"
@@ -213,6 +215,7 @@ class JobFailed(Event):
     reason: str
     traceback: str = ""
     is_worker_lost: bool = False
+    is_disk_full: bool = False
 
 
 @dataclass(frozen=True)
@@ -233,12 +236,13 @@ class WorkerLost(Event):
 
 @dataclass(frozen=True)
 class RunFinished(Event):
-    """The run has ended; `best_trial` is None if no trial succeeded."""
+    """The run has ended; `best_trial` is None if no trial succeeded, and `result` describes a predictor."""
 
     kind: ClassVar[str] = "run_finished"
     best_trial: int | None
     score: float | None
     seconds: float
+    result: str = ""
 
 
 Listener = Callable[[Event], None]

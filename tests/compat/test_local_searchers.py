@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from saccade.compat.local_searchers import LocalGridSearcher, LocalRandomSearcher, LocalSearcher
-from saccade.errors import ExhaustedSearchSpaceError, HyperparameterError, SpaceError, UnknownNameError
-from saccade.space import Bool, Categorical, Dict, Int, Real
+from saccade.errors import ExhaustedSearchSpaceError, HyperparameterError, SpaceError
+from saccade.space import Bool, Categorical, Int, Real
 from saccade.testing.searcher_contract import SearcherContract
 
 SPACE = {"x": Real(0, 1), "opt": Categorical("sgd", "adamw"), 7: 42}
@@ -235,14 +235,16 @@ def test_the_last_parameter_of_a_grid_varies_fastest():
     ]
 
 
-def test_numbers_of_points_by_name():
+def test_numbers_of_points_by_name(caplog):
     space = {"b": Int(12, 15), 3: Real(0, 1), "model": Categorical("small", {"width": Int(1, 100)})}
     searcher = LocalGridSearcher(space, 2, {"b": 3, 3: 1, "model/1/width": 4})
     assert values_of(searcher, "b") == [12] * 5 + [13] * 5 + [15] * 5
-    with pytest.raises(UnknownNameError, match="'lr'"):
-        LocalGridSearcher(Dict(lr=Real(0, 1)), 2, {"lrr": 3})
-    with pytest.raises(UnknownNameError, match="'a'"):
-        LocalGridSearcher({"a": Categorical(1, 2), "b": Int(1, 2)}, 2, {"a": 3})
+    ignored = LocalGridSearcher({"a": Categorical(1, 2), "lr": Real(0, 1)}, 2, {"a": 3, "lrr": 3})
+    assert values_of(ignored, "lr") == [0, 1, 0, 1]
+    assert ["'a'" in text or "'lrr', which is ignored. Did you mean 'lr'?" in text for text in caplog.messages] == [
+        True,
+        True,
+    ]
 
 
 @pytest.mark.parametrize("num", [0, -1, 2.5, True, "4", None, math.inf])

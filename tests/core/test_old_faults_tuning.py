@@ -14,7 +14,7 @@ def report_x(args, reporter):
 
 def test_fault_03_grid_is_a_grid_and_unknown_searchers_are_errors():
     space = {"x": ag.space.Int(1, 3), "flip": ag.space.Bool()}
-    scheduler = ag.scheduler.LocalSequentialScheduler(report_x, space, searcher="grid", num_trials=6)
+    scheduler = ag.scheduler.LocalSequentialScheduler(report_x, space, searcher="Grid", num_trials=6)
     scheduler.run()
     tried = [tuple(config.values()) for config in scheduler.config_history.values()]
     assert tried == [(x, flip) for x in (1, 2, 3) for flip in (False, True)]

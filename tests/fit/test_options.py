@@ -47,7 +47,7 @@ def test_numpy_numbers_become_python_numbers():
     ("arguments", "message"),
     [
         ({"holdout_fraction": 0.1}, "Unknown argument of fit() 'holdout_fraction'. Did you mean 'holdout_frac'?"),
-        ({"seed": 1}, "Unknown argument of fit() 'seed'. Known: callbacks, ensemble, executor,"),
+        ({"zzz": 1}, "Unknown argument of fit() 'zzz'. Known: callbacks, ensemble, executor,"),
         (
             {"hyperparameter_tune_kwargs": {"num_trial": 3}},
             "Unknown key of hyperparameter_tune_kwargs 'num_trial'. Did you mean 'num_trials'?",
@@ -81,6 +81,11 @@ def test_unknown_searchers_and_schedulers_are_refused(kwargs, message):
 def test_unknown_executors_are_refused(executor):
     with pytest.raises(UnknownNameError, match="Unknown executor"):
         FitOptions.of({"executor": executor})
+
+
+def test_case_does_not_matter_in_names():
+    tuned = FitOptions.of({"searcher": "Random", "scheduler": "FIFO", "executor": "INLINE"})
+    assert (tuned.searcher, tuned.scheduler, tuned.executor) == ("random", "fifo", "inline")
 
 
 def test_instances_of_searchers_and_schedulers():

@@ -89,9 +89,17 @@ def test_schedulers_receive_the_most_epochs_of_the_space(
 
 
 def test_instances_of_searchers_and_schedulers(request_of: Callable[..., FitRequest], make_task: Any) -> None:
-    searcher, scheduler = GridSearcher({"lr": 0.1}), FIFOScheduler()
+    plain = request_of()
+    space = {"learning_rate" if name == "lr" else name: value for name, value in plain.space.data.items()}
+    searcher, scheduler = GridSearcher(space), FIFOScheduler()
     request = request_of(searcher=searcher, scheduler=scheduler)
     assert make_image_search(request, describe_search(request, make_task())) == (searcher, scheduler)
+    other = request_of({"lr": 0.1}, searcher=GridSearcher({**space, "wd": 0.5}))
+    message = (
+        r"GridSearcher .* another space: lr is Real\(.*\) there and 0.1 in hyperparameters; weight_decay is 0.5 there"
+    )
+    with pytest.raises(HyperparameterError, match=message):
+        check_search(other)
 
 
 @pytest.mark.parametrize(
@@ -131,13 +139,12 @@ def test_there_are_no_more_workers_than_trials(request_of: Callable[..., FitRequ
     assert len(told) == 1
 
 
-@pytest.mark.parametrize("arguments", [{"num_trials": 4}, {"num_trials": 4, "nthreads_per_trial": 1}])
 def test_two_workers_share_one_store_and_one_log(
-    make_colours: MakeColours, tiny: dict[str, Any], tmp_path: Path, arguments: dict[str, Any]
+    make_colours: MakeColours, tiny: dict[str, Any], tmp_path: Path
 ) -> None:
     space = {**tiny, "lr": ag.Real(1e-4, 1e-1, log=True), "epochs": 3}
     predictor = ImagePredictor(path=tmp_path / "run", verbosity=0).fit(
-        make_colours(10), hyperparameters=space, executor="process", **arguments
+        make_colours(10), hyperparameters=space, executor="process", num_trials=4, nthreads_per_trial=1
     )
     trials = StudyRecord.load(EventLog(tmp_path / "run" / "events.jsonl")).trials
     assert [trial.number for trial in trials] == [0, 1, 2, 3]

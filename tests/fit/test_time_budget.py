@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from saccade.deadline import Deadline
 from saccade.events import EpochDone, Event, JobDone, JobStarted, PhaseDone, TrialCreated
 from saccade.fit.time_budget import LEAST_FINISHING_S, SELECTION_FRACTION, FinishingReserve, TimeBudget
+from saccade.study.trial import Trial
 
 
 @given(
@@ -137,3 +139,15 @@ def test_ensemble_selection_has_a_small_part_of_the_time(limit_s, trials, max_me
     assert reserve.seconds() == pytest.approx(reserve.finishing_s + reserve.selection_s)
     if len(trials) < 2:
         assert reserve.selection_s == 0
+
+
+def test_a_resumed_run_reserves_as_much_as_one_without_interruption() -> None:
+    trials = [
+        Trial(number, {"model": "a"}, reports=[EpochDone(number, 1, 0.5, 1.0, {"write_s": 2.0})]) for number in (0, 1)
+    ]
+    live, recalled = (FinishingReserve(Deadline(100, lambda: 0.0), max_members=3) for _ in range(2))
+    for trial in trials:
+        live(TrialCreated(trial.number, trial.config))
+        live(trial.reports[0])
+    recalled.recall(SimpleNamespace(trials=trials))  # type: ignore[arg-type]
+    assert recalled.seconds() == live.seconds() > LEAST_FINISHING_S + 4.0

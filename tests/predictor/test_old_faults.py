@@ -19,6 +19,7 @@ import torch
 from safetensors import safe_open
 
 import saccade as ag
+from contracts.executors import PicklingExecutor
 from saccade import ImageDataset, ImagePredictor
 from saccade.data.examples import read_labelled_examples
 from saccade.errors import (
@@ -118,14 +119,13 @@ def test_fault_05_unknown_names_and_wrong_types_are_errors_at_once(
         fit(hyperparameters=hyperparameters)
 
 
-@pytest.mark.parametrize("executor", ["inline", "process"])
-def test_fault_06_a_trials_exception_is_shown(fit: Callable[..., ImagePredictor], executor: str) -> None:
+def test_fault_06_a_trials_exception_is_shown(fit: Callable[..., ImagePredictor]) -> None:
     class Broken(torch.optim.SGD):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             raise ZeroDivisionError("so it goes")
 
     with pytest.raises(SearchFailedError, match="so it goes") as raised:
-        fit(hyperparameters={"opt": Broken}, executor=executor)
+        fit(hyperparameters={"opt": Broken}, executor=PicklingExecutor())
     assert "Traceback (most recent call last)" in str(raised.value)
 
 

@@ -57,7 +57,7 @@ def test_warnings_failures_and_the_result_are_shown_first() -> None:
     assert lines == [
         "warning: one image cannot be read",
         "trial 1  failed: OutOfMemoryError: too large",
-        "best: trial 0, rmse 0.5000  1 min 1 s in all",
+        "result: trial 0, rmse 0.5000  1 min 1 s in all",
     ]
 
 
@@ -110,7 +110,7 @@ def test_trials_of_several_workers_and_sessions() -> None:
         "  trial 0  epoch 3  rmse 0.6000  3.0 s",
         "  trial 0  rmse 0.5000 in epoch 1  paused",
         "  trial 2  rmse 0.9000 in epoch 1  time limit",
-        "best: trial 0, rmse 0.5000  1 min 1 s in all",
+        "result: trial 0, rmse 0.5000  1 min 1 s in all",
     ]
 
 
@@ -121,5 +121,5 @@ def test_a_run_without_a_folder_and_metrics_of_any_size() -> None:
         display(event)
     assert console.file.getvalue().splitlines() == [  # type: ignore[attr-defined]
         "saccade run  (time limit 1 min 0 s, 3 trials)",
-        "best: trial 0, loss 1.5e-07  1.0 s in all",
+        "result: trial 0, loss 1.5e-07  1.0 s in all",
     ]

@@ -372,3 +372,29 @@ def test_paused_trials_are_finished_before_new_ones_by_a_scheduler_that_pauses_n
     assert [job.trial for job in executor.jobs] == [*paused, NUM_TRIALS, NUM_TRIALS + 1, NUM_TRIALS + 2]
     assert set(executor.trained.values()) == {1}
     assert all(trial.status in (Status.COMPLETED, Status.FAILED) for trial in study.trials)
+
+
+@pytest.mark.parametrize("scheduler", ["fifo", "asha"])
+def test_trials_that_met_a_full_disk_are_retried_by_the_next_process(tmp_path, scheduler):
+    whole = run(tmp_path / "whole", scheduler=scheduler)
+    late = next(trial.number for trial in whole.trials if len(trial.reports) > 1)
+    early = next(trial.number for trial in whole.trials if trial.reports and trial.number != late)
+
+    class Full(Files):
+        """Workers whose disk is full in an epoch of two trials."""
+
+        def _train_epoch(self, running, handle):
+            if (running.job.trial, running.epoch) in ((early, 0), (late, 1)):
+                return JobFailed(running.job.trial, "OSError: [Errno 28] No space left on device", is_disk_full=True)
+            return super()._train_epoch(running, handle)
+
+    first = run(tmp_path / "run", scheduler=scheduler, executor=Full())
+    assert {trial.number for trial in first.trials if trial.failure and trial.failure.is_disk_full} == {early, late}
+    executor = Files()
+    again = run(tmp_path / "run", scheduler=scheduler, executor=executor)
+    checkpoints = {job.trial: job.checkpoint for job in executor.jobs[:2]}
+    assert checkpoints == {early: None, late: "1"}
+    assert not [trial for trial in again.trials if trial.failure and trial.failure.is_disk_full]
+    if scheduler == "fifo":
+        assert outcome(again.trials) == outcome(whole.trials)
+    assert outcome(logged(tmp_path / "run")) == outcome(again.trials)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -188,7 +189,11 @@ class TestArguments:
             ({"scheduler": "ash"}, UnknownNameError, "Did you mean 'asha'"),
             ({"searcher_options": {"nmu": 3}}, HyperparameterError, "has no option 'nmu'"),
             ({"scheduler_options": {"max_epoch": 3}}, HyperparameterError, "Did you mean 'max_epochs'"),
-            ({"searcher": RandomSearcher({"y": ag.Real(0, 1)})}, HyperparameterError, "searches Dict.y="),
+            (
+                {"searcher": RandomSearcher({"y": ag.Real(0, 1)})},
+                HyperparameterError,
+                "y is Real.* missing in space",
+            ),
             ({"starting_configs": [{"y": 1}]}, UnknownNameError, "Unknown hyperparameter 'y'"),
             ({"resume": True}, HyperparameterError, "Pass path"),
             ({"space": [1]}, SpaceError, "needs a space.Dict or a dict"),
@@ -407,6 +412,30 @@ class TestResume:
         result = TuneResult.load(new)
         assert result.best_checkpoint.is_relative_to(new)
         assert len(quiet(saving, path=new, scheduler="asha", resume=True, num_trials=10).trials) == 10
+
+    def test_a_folder_that_is_a_mount_point(self, tmp_path, monkeypatch):
+        folder = tmp_path / "mounted"
+        (folder / "lost+found").mkdir(parents=True)
+
+        def within(move):
+            def moved(source, target, **options):
+                if not (Path(source).is_relative_to(folder) and Path(target).is_relative_to(folder)):
+                    raise OSError(errno.EXDEV, "Invalid cross-device link")
+                return move(source, target, **options)
+
+            return moved
+
+        for name in ("rename", "replace", "link"):
+            monkeypatch.setattr(os, name, within(getattr(os, name)))
+        tmp_path.chmod(0o555)
+        try:
+            quiet(saving, path=folder, scheduler="asha", num_trials=4)
+            result = quiet(saving, path=folder, scheduler="asha", num_trials=8, resume=True)
+        finally:
+            tmp_path.chmod(0o755)
+        assert [trial.number for trial in result.trials] == list(range(8))
+        assert [path.name for path in tmp_path.iterdir()] == ["mounted"]
+        assert (folder / "lost+found").is_dir()
 
 
 SCRIPT = """

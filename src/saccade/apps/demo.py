@@ -79,7 +79,7 @@ def run_demo(
         hyperparameter_tune_kwargs={"searcher": "grid", "scheduler": "fifo"},  # all four, to the end
         nthreads_per_trial=1,  # so two cores train two trials at once
     )
-    print_trials(console, predictor.leaderboard())
+    print_trials(console, predictor.leaderboard(), predictor.fit_summary())
     scores = predictor.evaluate(test)
     draw_predictions(predictor, test, out / PREDICTIONS)
     predictor.why(test, num_images=NUM_REASONS).savefig(out / WHY)

@@ -15,6 +15,7 @@ from torch import nn
 
 from saccade.autosearch.features import Description, NetworkDescription
 from saccade.autosearch.network_description import describe_module, describe_network
+from saccade.data.splitting import stratified_order
 from saccade.models.custom import CustomObject
 from saccade.numerics.device import Numerics, choose_device
 from saccade.tasks.metrics import Metric
@@ -178,10 +179,5 @@ def _score(metric: Metric, targets: np.ndarray, predictions: np.ndarray, problem
 
 
 def _some_images(targets: np.ndarray, problem: Problem) -> np.ndarray:
-    """Return the targets of at most `MAX_IMAGES` images, with at least one of each class."""
-    if len(targets) <= MAX_IMAGES:
-        return targets
-    chosen = np.random.default_rng(0).choice(len(targets), MAX_IMAGES, replace=False)
-    if problem.has_one_class and problem.num_outputs <= MAX_IMAGES:
-        chosen = np.union1d(chosen, np.unique(targets, return_index=True)[1])
-    return targets[chosen]
+    """Return the targets of at most `MAX_IMAGES` images."""
+    return targets[stratified_order(problem.strata(targets), np.random.default_rng(0))[:MAX_IMAGES]]

@@ -36,5 +36,5 @@ def resume(
 
     predictor = ImagePredictor.resume(run, limit, verbosity, finish=finish)
     if predictor.verbosity > 0:
-        print_trials(output_console(), predictor.leaderboard())
+        print_trials(output_console(), predictor.leaderboard(), predictor.fit_summary())
     typer.echo(f"run {predictor.path}")

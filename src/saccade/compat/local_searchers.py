@@ -5,12 +5,13 @@ They are `Searcher` classes as well, so a study accepts them.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Hashable, Mapping
 from fractions import Fraction
 from typing import Any
 
-from saccade.errors import HyperparameterError, SpaceError, UnknownNameError
+from saccade.errors import HyperparameterError, SpaceError, suggestion
 from saccade.searcher.base import Searcher
 from saccade.searcher.grid_search import GridSearcher
 from saccade.searcher.random_search import RandomSearcher
@@ -18,6 +19,8 @@ from saccade.space import Bool, Categorical, Dict, Int, Real, canonical_key, par
 from saccade.space.base import Constant
 from saccade.space.constants import copied, plain
 from saccade.space.flat_form import child_name
+
+_log = logging.getLogger(__name__)
 
 
 class LocalSearcher(Searcher):
@@ -237,14 +240,12 @@ class LocalGridSearcher(LocalSearcher):
         Number of points of each `Real` and `Int`, at least 1: both bounds, and evenly spaced points between them
         (log-evenly with ``log``), which an `Int` truncates. An `Int` with fewer values has all of them.
     grid_num_sample_settings
-        The same for single parameters by name.
+        The same for single parameters by name. Names that are no `Real` or `Int` of the space are ignored, and logged.
 
     Raises
     ------
     HyperparameterError
         If a number of points is not a whole number of at least 1.
-    UnknownNameError
-        If the space has no `Real` or `Int` of a name.
 
     Examples
     --------
@@ -289,10 +290,12 @@ def _num_points_by_name(space: Dict, settings: Mapping[Any, int]) -> dict[str, i
     by_name = {}
     for given, num_points in settings.items():
         name = child_name(None, given) if given in space.keys() else given  # noqa: SIM118 (`in` asks for a configuration)
-        if name not in numeric:
-            raise UnknownNameError.of("numeric parameter", given, numeric)
         _check_num_points(f"grid_num_sample_settings[{given!r}]", num_points)
-        by_name[name] = num_points
+        if name in numeric:
+            by_name[name] = num_points
+        else:  # as in the API that Saccade revives, whose scripts share settings among spaces
+            advice = suggestion(str(given), numeric)
+            _log.warning("grid_num_sample_settings: the space has no number %r, which is ignored. %s", given, advice)
     return by_name
 
 

@@ -323,9 +323,9 @@ class LocalSequentialScheduler:
 def _make_searcher(
     searcher: str | Searcher, space: Dict | Mapping[Any, Any], reward_attr: str, options: dict[str, Any]
 ) -> Searcher:
-    if not isinstance(searcher, str) or searcher not in _LOCAL_SEARCHERS:
+    local = _LOCAL_SEARCHERS.get(searcher.lower()) if isinstance(searcher, str) else None
+    if local is None:
         return make_searcher(searcher, space, **options)
-    local = _LOCAL_SEARCHERS[searcher]
     known = set(inspect.signature(local).parameters) - {"search_space", "reward_attr"}
     for option in options:
         if option not in known:

@@ -21,12 +21,13 @@ from saccade.data.sources.sources import (
     local_path,
 )
 from saccade.data.table import ImageTable, checked_classes
-from saccade.errors import DataError
+from saccade.errors import DataError, suggests_names
 
 Extensions = str | Collection[str] | None
 _SPLIT_NAMES = {"train", "val", "valid", "validation", "dev", "test"}
 
 
+@suggests_names()
 class ImageDataset(ImageTable):
     """A `pandas.DataFrame` with one row per image.
 

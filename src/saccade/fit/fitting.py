@@ -13,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from saccade.data.checks import CheckedPart, check_dataset
+from saccade.data.earlier_split import EarlierSplit
 from saccade.data.examples import Examples
 from saccade.deadline import Deadline
 from saccade.errors import DataError, SaccadeError
@@ -27,6 +28,7 @@ from saccade.fit.run_folder import (
     JOURNAL,
     REFIT,
     START,
+    START_SPLIT,
     STORE,
     TRIALS,
     FitRequest,
@@ -169,11 +171,14 @@ def run_fit(
                 eval_metric=request.eval_metric if isinstance(request.eval_metric, str) else None,
                 class_names=request.train.class_names,
                 objectives=objectives,
+                earlier=EarlierSplit.load(folder / TRIALS / START_SPLIT),
                 seconds=budget.seconds,
                 is_interrupted=is_interrupted,
             )
             _tidy_up_or_advise(folder, notify, is_interrupted=is_interrupted)
-            notify(RunFinished(saved.summary["best_trial"], saved.summary["valid_score"], deadline.elapsed_s()))
+            summary = saved.summary
+            used_s = deadline.elapsed_s()
+            notify(RunFinished(summary["best_trial"], summary["valid_score"], used_s, summary["result"]))
     return replace(saved, folder=root / PREDICTOR_FOLDER)
 
 
@@ -264,6 +269,7 @@ def _prepare(request: FitRequest, folder: Path, num_outputs: int, budget: TimeBu
     settings, limit_s = request.settings, request.time_limit_s
     is_gpu = is_gpu_wanted(settings)
     most = most_held_out_before(folder) or max_held_out(limit_s, is_gpu, num_outputs)
+    earlier = EarlierSplit.load(folder / TRIALS / START_SPLIT)
     data = prepare_data(
         request.train,
         request.tuning,
@@ -275,9 +281,25 @@ def _prepare(request: FitRequest, folder: Path, num_outputs: int, budget: TimeBu
         max_held_out=most,
         most_images=math.inf if request.is_model_named else max_used(limit_s, is_gpu),
         random_state=settings.random_state,
+        earlier=earlier,
         seconds_left=None if limit_s is None else budget.decoding_deadline.seconds_left,
         notify=notify,
     )
+    if data.num_val_seen:
+        notify(
+            Warned(
+                f"the network of warm_start was fitted to {data.num_val_seen} of {len(data.val.indices)} validation "
+                "images, and no other images are left to hold out; their scores are too high. Pass tuning_data, or "
+                "add images"
+            )
+        )
+    elif request.start is not None and earlier is None:
+        notify(
+            Warned(
+                "the predictor of warm_start is of an earlier version, which does not record its training images; if "
+                "validation images are among them, scores are too high. Pass tuning_data with other images"
+            )
+        )
     check_split(folder, data, most)
     start = request.start
     if start is not None and start.problem.classes != data.problem.classes:
@@ -323,4 +345,5 @@ def _make_task(request: FitRequest, folder: Path, data: PreparedData) -> ImageTa
         class_names=request.train.class_names,
         costs=cost_names(request.settings.objectives),
         is_holdout=request.tuning is None,
+        num_val_seen=data.num_val_seen,
     )

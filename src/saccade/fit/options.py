@@ -12,7 +12,7 @@ import os
 import re
 import secrets
 import textwrap
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import NoneType, UnionType
@@ -29,7 +29,7 @@ from pydantic import (
     model_validator,
 )
 
-from saccade.errors import HyperparameterError, SaccadeError, UnknownArgumentError, UnknownNameError
+from saccade.errors import HyperparameterError, SaccadeError, UnknownArgumentError
 from saccade.executor import EXECUTORS, Executor, plan_workers
 from saccade.fit.values import parse_constant, parse_duration
 from saccade.scheduler import SCHEDULERS, make_scheduler
@@ -39,6 +39,7 @@ from saccade.searcher.base import Searcher
 from saccade.space.constants import plain
 from saccade.study.json_values import from_json_value, to_json_value
 from saccade.study.objectives import check_objectives, cost_names
+from saccade.study.registry import Registry
 from saccade.study.trackers import check_callbacks
 
 AUTO_TIME_LIMIT_S = 7200.0
@@ -139,15 +140,9 @@ def _num_networks(text: str) -> Any:
     return False if text.strip().lower() == "none" else parse_constant(text)
 
 
-def _named(kind: str, names: Collection[str], base: type) -> BeforeValidator:
-    """Check that a value is one of the names, or an instance of the base class."""
-
-    def check(value: Any) -> Any:
-        if not (isinstance(value, str) and value in names) and not isinstance(value, base):
-            raise UnknownNameError.of(kind, value, names)
-        return value
-
-    return BeforeValidator(check)
+def _named(names: Registry[Any]) -> BeforeValidator:
+    """Accept one of the names, whatever its case, or an instance of the base class."""
+    return BeforeValidator(lambda value: value if isinstance(value, names.base) else names.canonical(value))
 
 
 # NumPy's scalars become Python's before they are checked. NaN fails every comparison.
@@ -188,6 +183,8 @@ class FitOptions(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, arbitrary_types_allowed=True)
 
     call: ClassVar[str] = "argument of fit()"
+    named: ClassVar[tuple[str, ...]] = ("train_data", "tuning_data", "hyperparameter_tune_kwargs")
+    """Further arguments of it, which are no options."""
 
     time_limit: Annotated[
         Seconds | Literal["auto"] | None,
@@ -230,10 +227,10 @@ class FitOptions(BaseModel):
     ] = None
     searcher: Annotated[
         str | Searcher,
-        _named("searcher", SEARCHERS, Searcher),
+        _named(SEARCHERS),
         Option(
             "Search algorithm: random, grid, qmc, tpe, gp, cmaes or auto.",
-            "Or an instance of `saccade.searcher.Searcher`.",
+            "Or an instance of `saccade.searcher.Searcher`, made with the same space as `hyperparameters`.",
             metavar="NAME",
             is_for_search=True,
         ),
@@ -243,7 +240,7 @@ class FitOptions(BaseModel):
     ] = Field(default_factory=dict)
     scheduler: Annotated[
         str | Scheduler,
-        _named("scheduler", SCHEDULERS, Scheduler),
+        _named(SCHEDULERS),
         Option(
             "Decides which trial trains next, and for how long: fifo, asha, hyperband, median or auto.",
             "Or an instance of `saccade.scheduler.Scheduler`.",
@@ -349,7 +346,7 @@ class FitOptions(BaseModel):
     ] = None
     executor: Annotated[
         str | Executor,
-        _named("executor", EXECUTORS, Executor),
+        _named(EXECUTORS),
         Option(
             "Where trials run: inline (in this process), process (in one that may crash) or auto.",
             '"auto" is inline for a single trial and for time limits below 90 s, else process. Or an instance of '
@@ -537,15 +534,15 @@ class FitOptions(BaseModel):
         nested = _as_dict(values.pop("hyperparameter_tune_kwargs", None))
         if not isinstance(nested, Mapping):
             raise HyperparameterError(f"hyperparameter_tune_kwargs was given {nested!r}; expected a dict")
-        for kind, given, known in (
-            (cls.call, values, cls.model_fields),
-            ("key of hyperparameter_tune_kwargs", nested, for_search),
+        for kind, given, known, others in (
+            (cls.call, values, [*cls.model_fields], cls.named),
+            ("key of hyperparameter_tune_kwargs", nested, for_search, ()),
         ):
             for name in given:
                 if name in REMOVED:
                     raise UnknownArgumentError(REMOVED[name])
                 if name not in known:
-                    raise UnknownArgumentError.of(kind, name, known)
+                    raise UnknownArgumentError.of(kind, name, [*known, *others], elsewhere=places_of_arguments())
         if twice := sorted(values.keys() & nested.keys()):
             raise HyperparameterError(f"{', '.join(twice)} given twice: to fit() and in hyperparameter_tune_kwargs")
         values.update(nested)
@@ -641,6 +638,19 @@ class FitOptions(BaseModel):
             return parse(text)
         except HyperparameterError:
             return text
+
+
+def places_of_arguments() -> dict[str, str]:
+    """Return a sentence for each name that belongs in another place than the call that it was given to."""
+    from saccade.training.recipes.recipe import ALIASES, Recipe  # lazily: it imports torch
+
+    made = ("label", "problem_type", "eval_metric", "path", "verbosity", "sample_weight")
+    fields = [*FitOptions.named, *FitOptions.model_fields]
+    return {
+        **{name: f"Pass it in hyperparameters={{{name!r}: …}}." for name in (*Recipe.model_fields, *ALIASES)},
+        **{name: f"{name!r} is an argument of fit()." for name in fields},
+        **{name: f"{name!r} is an argument of the constructor: ImagePredictor({name}=…)." for name in made},
+    }
 
 
 def options_of(model: type[BaseModel]) -> list[tuple[str, Option]]:

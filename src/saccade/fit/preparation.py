@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from saccade.data.earlier_split import FITTED, EarlierSplit
 from saccade.data.examples import Examples, ImageLike
-from saccade.data.splitting import interleave, split_holdout
+from saccade.data.scanning import measure_pixel_range
+from saccade.data.splitting import split_holdout, stratified_order
 from saccade.data.store.decoded_images import decoded_images
 from saccade.data.store.store import ImageStore
 from saccade.errors import DataError
@@ -37,6 +39,7 @@ class PreparedData:
     train: Split
     val: Split
     problem: Problem
+    num_val_seen: int = 0  # validation images that the network of warm_start was fitted to
 
 
 def prepare_data(
@@ -51,6 +54,7 @@ def prepare_data(
     max_held_out: int | None = None,
     most_images: float = math.inf,
     random_state: int | None,
+    earlier: EarlierSplit | None = None,
     seconds_left: Callable[[], float] | None,
     notify: Listener,
 ) -> PreparedData:
@@ -79,6 +83,8 @@ def prepare_data(
         The most images to decode, a stratified sample, unless a store has more of them already.
     random_state : int or None
         Seed of the sample and of the split.
+    earlier : EarlierSplit or None
+        Images of the fit that is continued keep their side.
     seconds_left : callable or None
         Decoding stops when it returns 0 or less; the remaining images are not used.
     notify : callable
@@ -99,7 +105,7 @@ def prepare_data(
     if train.weights is not None:
         weights = np.ones(len(images), np.float32)  # images of tuning_data have the mean of the weights, which is 1
         weights[: len(train)] = sample_weights(train.weights)
-    order = interleave(given.strata(given.encode(labels)), np.random.default_rng(random_state)).tolist()
+    order = stratified_order(given.strata(given.encode(labels)), np.random.default_rng(random_state)).tolist()
     if most_images < len(order):
         order = order[: int(most_images)]
     store = decoded_images(
@@ -107,6 +113,7 @@ def prepare_data(
         folder,
         shorter_side=shorter_side,
         channels=channels,
+        pixel_range=measure_pixel_range(train.images),
         deadline=seconds_left,
         order=order,
         on_progress=lambda done, total: notify(Progressed("decoding images", done, total)),
@@ -121,23 +128,28 @@ def prepare_data(
     if tuning is not None and not len(in_val):
         raise DataError("none of the images of tuning_data can be read")
     problem = Problem.of(labels.iloc[in_train], problem_type)
+    digests = np.asarray(store.digests)
     if tuning is None:
-        chosen, held_out = split_holdout(
-            problem.strata(problem.encode(labels.iloc[in_train])),
-            min(HOLDOUT_FRAC, (max_held_out or math.inf) / len(in_train)) if holdout_frac is None else holdout_frac,
-            random_state,
-            groups=np.asarray(store.digests)[in_train],
-        )
+        strata, groups = problem.strata(problem.encode(labels.iloc[in_train])), digests[in_train]
+        frac = min(HOLDOUT_FRAC, (max_held_out or math.inf) / len(in_train)) if holdout_frac is None else holdout_frac
+        if earlier is None:
+            chosen, held_out = split_holdout(strata, frac, random_state, groups)
+        else:
+            chosen, held_out = earlier.hold_out(
+                groups, frac, lambda rows, part: split_holdout(strata[rows], part, random_state, groups[rows])
+            )
         in_train, in_val = in_train[chosen], in_train[held_out]
-    # Shuffled, so that a validation that the time limit cuts short uses a random sample.
-    in_val = np.random.default_rng(0).permutation(in_val)
+    num_val_seen = 0 if earlier is None else int((earlier.sides(digests[in_val]) == FITTED).sum())
+    # A validation that the time limit cuts short uses a stratified sample.
+    val_strata = problem.strata(problem.encode(labels.iloc[in_val]))
+    in_val = in_val[stratified_order(val_strata, np.random.default_rng(0))]
     seconds = time.perf_counter() - start_s
     notify(DataReady(len(in_train), len(in_val), len(problem.classes), len(images) - len(usable), seconds))
     train_split, val_split = (
         Split(part, problem.encode(labels.iloc[part]), None if weights is None else weights[part])
         for part in (in_train, in_val)
     )
-    return PreparedData(store, train_split, val_split, problem)
+    return PreparedData(store, train_split, val_split, problem, num_val_seen)
 
 
 def _warn_of_missing(

@@ -47,7 +47,7 @@ from saccade.training.trial_files import drop_files, probe_file
 RUNS_FOLDER = "saccade_runs"
 """Parent of the run folders of fits without a path."""
 
-RUN, DATA, SPLIT, EVENTS, JOURNAL, TRIALS, STORE, CHECKS, REFIT, FOLDS, START = (
+RUN, DATA, SPLIT, EVENTS, JOURNAL, TRIALS, STORE, CHECKS, REFIT, FOLDS, START, START_SPLIT = (
     "run.json",
     "data.json",
     "split.json",
@@ -59,6 +59,7 @@ RUN, DATA, SPLIT, EVENTS, JOURNAL, TRIALS, STORE, CHECKS, REFIT, FOLDS, START = 
     "refit",
     "folds",
     "start.safetensors",
+    "start-split.safetensors",
 )
 """Files and folders in a run folder, besides the predictor."""
 
@@ -313,6 +314,8 @@ def _begin_run(request: FitRequest, folder: Path) -> None:
     if request.start is not None:
         (folder / TRIALS).mkdir()
         shutil.copyfile(request.start.weights_path, folder / TRIALS / START)
+        if (split := request.start.earlier_split) is not None:
+            split.save(folder / TRIALS / START_SPLIT)
     write_run_data(starting / DATA, request.train, request.tuning)
     _fit_config(request).write(starting / FIT_TOML)
     write_json_atomically(starting / RUN, _run_record(request))
@@ -394,7 +397,8 @@ def tidy_up(folder: Path) -> None:
     for name in (STORE, REFIT, FOLDS):
         shutil.rmtree(folder / name, ignore_errors=True)
     trials = folder / TRIALS
-    (trials / START).unlink(missing_ok=True)
+    for name in (START, START_SPLIT):
+        (trials / name).unlink(missing_ok=True)
     for pattern in ("last-*", "end-*", "*.part", "probe.npz"):
         for path in trials.glob(f"*/{pattern}"):
             path.unlink(missing_ok=True)

@@ -24,7 +24,7 @@ from saccade.fit.time_budget import speed_limit_s
 from saccade.numerics.device import choose_device
 from saccade.scheduler import SCHEDULERS, make_scheduler
 from saccade.scheduler.base import Scheduler
-from saccade.searcher import make_searcher
+from saccade.searcher import SEARCHERS, check_space, make_searcher
 from saccade.searcher.base import Searcher
 from saccade.space import Dict
 from saccade.study.budget import Reserve
@@ -88,6 +88,15 @@ def make_image_search(request: FitRequest, described: dict[str, Any]) -> tuple[S
         options.setdefault("max_epochs", longest_training(request.space))
     made = make_scheduler(scheduler, **options)  # checks the options for "auto" as well
 
+    if isinstance(searcher, Searcher):
+        # The space has the names of `Recipe`, the searcher those that the user has chosen.
+        check_space(
+            searcher,
+            canonical({str(name): value for name, value in searcher.space.data.items()}),
+            request.space.data,
+            "hyperparameters",
+        )
+        return SEARCHERS.make(searcher, given), made
     if searcher != "auto":
         return make_searcher(searcher, request.space, seed, **given), made
     auto = AUTO.make("auto", {**described, **given}, {"space": request.space, "seed": seed})
@@ -140,7 +149,7 @@ def make_study(
         reserve_s=reserve_s,
         trial_time_limit_s=request.settings.trial_time_limit,
         # A network's first epoch ends by itself when time is up, but may need this long for imports and validation.
-        first_report_grace_s=max(60.0, request.time_limit_s or 0.0),
+        first_report_grace_s=60.0,
         max_score=request.settings.max_reward,
         folder=folder / TRIALS,
         log=log,

@@ -200,6 +200,7 @@ class FinishingReserve:
 
     def recall(self, study: Study) -> None:
         """Measure by the reports of earlier processes, which the study was restored from."""
+        self._num_trials = len(study.trials)
         for trial in study.trials:
             self._networks.add(same_costs(trial.config))
             for report in trial.reports:

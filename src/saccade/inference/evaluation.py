@@ -37,27 +37,10 @@ def evaluation(
     detailed: bool = False,
     interval: float | None = None,
 ) -> dict[str, Any]:
-    """Return what `ImagePredictor.evaluate` returns.
+    """Return what `ImagePredictor.evaluate` returns; `metric` is a further one.
 
-    Parameters
-    ----------
-    targets : ndarray, shape (num_images,) or (num_images, num_classes)
-        As `Problem.encode` returned them.
-    probabilities, adjusted : ndarray, shape (num_images, num_outputs)
-        `Predictions.predictions` and `Predictions.adjusted`.
-    problem : Problem
-        The meaning of both.
-    metric : Metric or None
-        A further metric.
-    detailed : bool
-        Whether to return ``log_loss``, ``ece`` and ``ece_by_chance``, or ``mae`` for regression, as well.
-    interval : float or None
-        Confidence of the intervals, such as .95; None computes none.
-
-    Raises
-    ------
-    DataError
-        If the metric is not defined on these images.
+    `probabilities` and `adjusted` are `Predictions.predictions` and `Predictions.adjusted`. Raises a DataError if the
+    metric is not defined on these images.
     """
     if interval is not None:
         fraction("interval", interval)
@@ -100,22 +83,10 @@ def evaluation(
 def bootstrap_intervals(
     scores_of: Callable[[np.ndarray], Scores], num_images: int, interval: float
 ) -> dict[str, tuple[float, float]]:
-    """Return percentile bootstrap intervals of metrics (Efron and Tibshirani 1993).
+    """Return percentile bootstrap intervals of metrics by name (Efron and Tibshirani 1993).
 
-    Parameters
-    ----------
-    scores_of : callable
-        From the numbers of images, with repetitions, to metrics by name. A sample for which it raises a `DataError`,
-        such as one that lacks a class, is skipped.
-    num_images : int
-        Number of images to draw from.
-    interval : float
-        Confidence, between 0 and 1.
-
-    Returns
-    -------
-    dict
-        Lower and upper end by name. Empty if every sample was skipped.
+    `scores_of` maps the numbers of images, with repetitions, to metrics by name. A sample for which it raises a
+    `DataError`, such as one that lacks a class, is skipped; without samples the result is empty.
 
     Examples
     --------

@@ -6,6 +6,7 @@ import csv
 import difflib
 import fnmatch
 import json
+import re
 from functools import cache
 from importlib.resources import files
 
@@ -95,8 +96,10 @@ def resolve_name(name: str) -> str:
     _check_available(name, head)
     if (current := _current_name(head)) is None:
         known = list_models()
-        alike = [each for each in known if _squash(each).startswith(_squash(head))] if len(head) > 3 else []
-        similar = near_names(head, alike) or sorted(alike, key=len)[:3] or near_names(head, known)
+        alike = [each for each in known if _squash(each).startswith(_squash(head))] if len(head) > 2 else []
+        # Of a family, the first in natural order: efficientnet_b0 before efficientnet_b1 and efficientnet_l2.
+        family = sorted((each for each in alike if published_top1(each) is not None), key=_in_natural_order) or alike
+        similar = family[:3] or near_names(head, known)
         advice = f"Did you mean {' or '.join(map(repr, similar))}? " if similar else ""
         raise UnknownModelError(f"Unknown network {name!r}. {advice}list_models() gives all names.")
     architecture = split_name(current)[0]
@@ -130,19 +133,7 @@ def published_top1(architecture: str, tag: str | None = None) -> float | None:
 
     The sources of ``tables/imagenet_top1.csv`` are timm's ``results/results-imagenet.csv`` at commit 0173a139 (at the
     test size of each file of weights), timm's README for recipe ``ra4``, and Google's TF-Slim models for names without
-    a tag.
-
-    Parameters
-    ----------
-    architecture : str
-        timm's name without a tag.
-    tag : str or None
-        Tag of the weights. If the table lacks it, the accuracy of other weights of the architecture is returned.
-
-    Examples
-    --------
-    >>> published_top1("resnet18", "tv_in1k"), published_top1("resnet18")
-    (0.6976, 0.7316)
+    a tag. If the table lacks `tag`, the accuracy of other weights of the architecture is returned.
     """
     config = timm.models.get_pretrained_cfg(architecture)
     names = [f"{architecture}.{config.tag if config is not None else None}", architecture]
@@ -177,6 +168,10 @@ def _check_available(name: str, lower: str) -> None:
         if _squash(lower) == _squash(unavailable):  # squeezenet1_1 is squeezenet1.1
             listed = " or ".join(map(repr, near))
             raise UnknownModelError(f"timm lacks GluonCV's network {name!r}. Similar ones: {listed}.")
+
+
+def _in_natural_order(name: str) -> list[tuple[str, int]]:
+    return [(text, int(number or 0)) for text, number in re.findall(r"(\D*)(\d*)", name)]
 
 
 def _squash(name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -141,12 +142,30 @@ class Numerics:
         return cls(device, **{**record, "dtype": _DTYPES[record["dtype"]]})
 
 
+_has_threads = False  # whether this process may have started threads of OpenMP
+_is_forked = False  # whether it was forked from a process that may have
+
+
 @contextlib.contextmanager
 def cpu_threads(num: int | None) -> Iterator[None]:
     """Context in which torch uses this number of threads; None changes nothing."""
+    global _has_threads
+    _has_threads = True
     before = torch.get_num_threads()
     try:
-        torch.set_num_threads(num or before)
+        torch.set_num_threads(1 if _is_forked else num or before)
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def _after_fork() -> None:
+    """Continue with one thread: OpenMP's threads do not survive a fork, and torch would wait for them for ever."""
+    global _is_forked
+    if _has_threads:
+        _is_forked = True
+        torch.set_num_threads(1)
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_after_fork)

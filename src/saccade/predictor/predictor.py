@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import html
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
@@ -18,9 +19,9 @@ from saccade.checks import fraction
 from saccade.data.dataset import ImageDataset
 from saccade.data.examples import Examples, ImageLike, read_examples, read_labelled_examples
 from saccade.deadline import Deadline
-from saccade.errors import DataError, HyperparameterError, NotFittedError, SavedPredictorError
+from saccade.errors import DataError, HyperparameterError, NotFittedError, SavedPredictorError, suggests_names
 from saccade.fit.fitting import run_fit
-from saccade.fit.options import FitOptions, document_options
+from saccade.fit.options import FitOptions, document_options, places_of_arguments
 from saccade.fit.presets import find_preset, small_networks
 from saccade.fit.resuming import EarlierRun, locked_run
 from saccade.fit.run_folder import FitRequest, has_predictor, how_to_finish, is_finished, is_run
@@ -39,6 +40,7 @@ from saccade.insight.saliency import SaliencyMapper, check_method, target_number
 from saccade.insight.training_images import copy_embeddings, embedded_training_images
 from saccade.models.catalogue import list_models
 from saccade.report.figures import Reason, reasons_figure
+from saccade.searcher.base import Searcher
 from saccade.selection.summary import leaderboard
 from saccade.space import Categorical
 from saccade.tasks.metrics import EvalMetric, make_metric
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
     from saccade.data.gallery import Gallery
 
 
+@suggests_names(places_of_arguments)
 @preserves_global_state
 class ImagePredictor:
     """Finds the best image classifier within a time limit, and predicts with it.
@@ -118,6 +121,30 @@ class ImagePredictor:
         """Return a predictor made with the same arguments, not fitted."""
         return type(self)(**self.get_params())
 
+    def __repr__(self) -> str:
+        described = "; ".join(f"{name}: {text}" for name, text in self._description().items())
+        return f"<{type(self).__name__} {described}>"
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><th>{name}</th><td>{html.escape(text)}</td></tr>" for name, text in self._description().items()
+        )
+        return f"<table>{rows}</table>"
+
+    def _description(self) -> dict[str, str]:
+        if self._pipeline is None:
+            return {"state": "not fitted", "label": str(self.label)}
+        saved, names = self._saved, self.class_names
+        some = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
+        networks = dict.fromkeys(each.blueprint.name for each in saved.members)
+        return {
+            "state": "fitted",
+            "classes": f"{len(names)} ({some})" if names else f"none ({saved.problem.type})",
+            "result": saved.result,
+            "networks": ", ".join(networks),
+            "path": self.path,
+        }
+
     @property
     def path(self) -> str:
         """The run folder, as an absolute path; for a predictor that was loaded, the folder it was loaded from."""
@@ -184,7 +211,10 @@ class ImagePredictor:
         deadline = Deadline(limit_s, used_s=earlier.used_s if earlier else 0.0)
         start = self._saved if settings.warm_start else None
         hyperparameters = canonical(settings.hyperparameters)
-        if start and hyperparameters.get("model", started := start.summary["best_config"]["model"]) != started:
+        is_own_search = isinstance(settings.searcher, Searcher)
+        if isinstance(settings.searcher, Searcher) and not hyperparameters:
+            hyperparameters = canonical({str(name): value for name, value in settings.searcher.space.data.items()})
+        if start and hyperparameters.get("model", started := start.config["model"]) != started:
             raise HyperparameterError(
                 f"warm_start=True continues with the network {started!r}; remove model={hyperparameters['model']!r}"
             )
@@ -200,11 +230,13 @@ class ImagePredictor:
             train=train,
             tuning=None if tuning_data is None else read_labelled_examples(tuning_data, label),
             space=recipe_space(
-                {
+                hyperparameters  # a ready searcher suggests these and no others
+                if is_own_search
+                else {
                     **_default_hyperparameters(
                         train, settings, limit_s, is_named, hyperparameters.keys(), preset.has_small_networks
                     ),
-                    **(start.summary["best_config"] if start else {}),
+                    **(start.config if start else {}),
                     **canonical(preset.hyperparameters),
                     **hyperparameters,
                 }
@@ -212,7 +244,7 @@ class ImagePredictor:
             time_limit_s=limit_s,
             settings=settings,
             start=start,
-            is_model_named=bool(start) or "model" in hyperparameters,
+            is_model_named=bool(start) or is_own_search or "model" in hyperparameters,
             given=frozenset(hyperparameters),
         )
         return self._run(request, deadline, earlier)
@@ -337,8 +369,8 @@ class ImagePredictor:
 
         Parameters
         ----------
-        data : path, bytes, picture, list of these, DataFrame or ImageDataset
-            One image or many.
+        data : image, several images, folder, archive, glob pattern, DataFrame or ImageDataset
+            See `saccade.data.examples.read_examples`. The index of the result has the paths of a folder's images.
         as_pandas : bool
             False returns an array.
         unsure : label or None
@@ -505,23 +537,25 @@ class ImagePredictor:
         return evaluation(targets, predictions, adjusted, saved.problem, metric, detailed=detailed, interval=interval)
 
     def fit_summary(self) -> dict[str, Any]:
-        """Return the metrics of the best trial and the history of the search.
+        """Return the scores of this predictor and the history of the search.
 
         Returns
         -------
         dict
-            ``train_acc``, ``valid_acc``, ``total_time`` (seconds), ``best_config``, ``fit_history`` and more; the
-            accuracies are those of the best epoch of the best trial, whose weights this predictor has. ``ensemble``
-            lists the members (``trial``, ``model``, ``weight``) of an ensemble; then ``valid_score`` and the
-            accuracies are the ensemble's, and ``best_trial`` is its first member. ``valid_score_how`` describes how
-            they were estimated, and ``cross_fitted_scores`` compares ensembles and single networks by cross-fitting.
-            ``temperature`` and ``logit_adjustment`` are those of the calibration; accuracies are without it.
+            About this predictor: ``result`` (one line of text), ``valid_acc`` and ``valid_score`` on the validation
+            images, ``valid_score_how`` (how they were measured), ``train_acc`` of its first network, and ``ensemble``,
+            a dict with ``trial``, ``model`` and ``weight`` for each member (empty for a single network).
+            ``cross_fitted_scores`` compares ensembles and single networks by cross-fitting; ``why_not_best_trial``
+            says why the best trial is not the predictor if its score is higher. ``temperature`` and
+            ``logit_adjustment`` are those of the calibration. About the search: ``best_trial``, ``best_config`` and
+            ``best_epoch`` of the first row of the leaderboard, ``total_time`` (seconds), ``fit_history`` (with its
+            score as ``best_reward``) and more.
         """
-        return dict(self._saved.summary)
+        return {**self._saved.summary, "result": self._saved.result}
 
     def leaderboard(self) -> pd.DataFrame:
         """Return a table of all trials, the best first, failed ones last and with their reasons."""
-        return leaderboard(self._saved.trials)
+        return leaderboard(self._saved.trials, self._saved.trial_weights)
 
     def explain(
         self, data: Any, method: str = "auto", target: Any = None, form: str = "network"
@@ -706,7 +740,8 @@ class ImagePredictor:
         """Return the images whose label is probably wrong, the least probable labels first.
 
         They are found by logistic regressions on the network's features, cross-validated over the images; see
-        `saccade.insight.label_issues`.
+        `saccade.insight.label_issues`. The features are not cross-validated: a network that was fine-tuned on these
+        images may have memorised wrong labels, so that fewer are found.
 
         Parameters
         ----------

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from saccade.errors import missing_attributes
 from saccade.scheduler.asha import ASHAScheduler
 from saccade.scheduler.auto import AutoScheduler
 from saccade.scheduler.base import Scheduler, StudyState
@@ -47,10 +48,12 @@ _LAZY = {
     "LocalSequentialScheduler": "saccade.compat.local_sequential",
 }
 
+_missing = missing_attributes(__name__, [*__all__, *_LAZY])
+
 
 def __getattr__(name: str) -> Any:
     if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        _missing(name)
     return getattr(importlib.import_module(_LAZY[name]), name)
 
 

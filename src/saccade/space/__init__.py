@@ -28,6 +28,7 @@ only where it is chosen.
 ==========================  =====================================================================
 """
 
+from saccade.errors import missing_attributes
 from saccade.space.base import Space
 from saccade.space.composite import Categorical, Dict, List, from_json
 from saccade.space.constants import canonical_key
@@ -51,3 +52,5 @@ __all__ = [
     "suggest",
     "to_optuna",
 ]
+
+__getattr__ = missing_attributes(__name__, __all__)

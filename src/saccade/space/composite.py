@@ -301,6 +301,9 @@ class Dict(Space):
         return f"Dict({{{', '.join(f'{key!r}: {member!r}' for key, member in self.members.items())}}})"
 
 
+_OTHER_LIBRARIES = ("autogluon", "ConfigSpace", "hyperopt", "nevergrad", "optuna", "ray", "skopt")
+
+
 def as_space(value: Any) -> Space:
     """Convert a value to a space: a list or dict that contains spaces to List or Dict, other values to a constant.
 
@@ -313,6 +316,11 @@ def as_space(value: Any) -> Space:
         return value
     if isinstance(value, type) and issubclass(value, Space):
         raise SpaceError(f"{value.__name__} is a class, not a space. Write for instance {value.usage}.")
+    if type(value).__module__.partition(".")[0] in _OTHER_LIBRARIES or type(value).__name__ == "rv_frozen":
+        raise SpaceError(
+            f"{value!r} is a search space of {type(value).__module__}. Write saccade.Real(lower, upper, log=True), "
+            "saccade.Int(lower, upper) or saccade.Categorical(...) instead."
+        )
     if not _contains_space(value):
         return Constant(value)
     if isinstance(value, Mapping):

@@ -8,10 +8,11 @@ happen and for events that are read from the event log. `ENDS` is the table of t
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 
+from saccade.deadline import Deadline
 from saccade.events import Decision, EpochDone, Event, JobDone, JobFailed, JobStarted, TrialCreated, TrialRestarted
 from saccade.study.trial import Status, Trial
 
@@ -167,6 +168,8 @@ class OpenJob:
         The checkpoint that it continues from, if this process has started it.
     has_own_limit : bool
         Whether the trial's own time limit comes before the deadline of the search.
+    own_deadline : Deadline
+        The trial's own time limit.
     last : EpochDone or None
         Its last report, with the decision.
     """
@@ -174,6 +177,7 @@ class OpenJob:
     until_epoch: int | None = None
     checkpoint: str | None = None
     has_own_limit: bool = False
+    own_deadline: Deadline = field(default_factory=lambda: Deadline(None))
     last: EpochDone | None = None
 
 

@@ -105,8 +105,8 @@ class ProgressDisplay:
             case RunFinished() if event.score is not None:
                 best = self._best.get(event.best_trial or 0)
                 score = self._score(best) if best else f"{self.metric} {_number(event.score)}"
-                text = f"best: trial {event.best_trial}, {score}"
-                self._print(1, f"[bold]{text}[/bold]  [dim]{_seconds(event.seconds)} in all[/dim]")
+                text = escape(event.result or f"trial {event.best_trial}, {score}")
+                self._print(1, f"[bold]result: {text}[/bold]  [dim]{_seconds(event.seconds)} in all[/dim]")
 
     def recall(self, trials: Sequence[Trial]) -> None:
         """Add the trials of earlier sessions of the same run."""

@@ -34,7 +34,7 @@ class Registry(Mapping[str, "Callable[..., T]"], Generic[T]):
         [project.entry-points."saccade.searchers"]
         mine = "my_package:MySearcher"
 
-    Names are case-sensitive; those of Saccade take precedence.
+    Case does not matter in names; those of Saccade take precedence.
 
     Examples
     --------
@@ -47,16 +47,23 @@ class Registry(Mapping[str, "Callable[..., T]"], Generic[T]):
         self.kind, self.base, self._builtin = kind, base, dict(builtin)
 
     def __getitem__(self, name: str) -> Callable[..., T]:
+        name = self.canonical(name)
         if name in self._builtin:
             module, _, attribute = self._builtin[name].partition(":")
             return cast("Callable[..., T]", getattr(importlib.import_module(module), attribute))
-        for point in self._entry_points():
-            if point.name == name:
-                return cast("Callable[..., T]", point.load())
-        raise UnknownNameError.of(self.kind, name, self)
+        return cast("Callable[..., T]", next(p for p in self._entry_points() if p.name == name).load())
 
     def __contains__(self, name: object) -> bool:
-        return name in self._names()
+        return isinstance(name, str) and name.lower() in map(str.lower, self._names())
+
+    def canonical(self, name: Any) -> str:
+        """Return a name as it is registered, whatever the case of its letters; raise an UnknownNameError."""
+        names = self._names()
+        if name in names:
+            return str(name)
+        if name not in self:
+            raise UnknownNameError.of(self.kind, name, names)
+        return next(each for each in names if each.lower() == name.lower())
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names())

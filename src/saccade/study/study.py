@@ -30,7 +30,7 @@ from saccade.space import canonical_key
 from saccade.space.constants import copied
 from saccade.study.budget import Budget, Reserve
 from saccade.study.event_log import EventLog
-from saccade.study.life import NO_REPORT, NUM_RETRIES, TIME_LIMIT, Action, Cause, Fact, StudyRecord, cause_of, find_end
+from saccade.study.life import NO_REPORT, NUM_RETRIES, Action, Cause, Fact, StudyRecord, cause_of, find_end
 from saccade.study.standings import NUM_FAILURES, Standings, all_failed
 from saccade.study.trial import Decision, Job, Status, Trial
 
@@ -41,8 +41,8 @@ if TYPE_CHECKING:
 
 __all__ = ["NUM_FAILURES", "NUM_RETRIES", "Study"]
 
-GRACE_S, GRACE_PART = 3.0, 0.05
-"""Seconds, or the part of the limit, for which a job may still run after the end of training; then it is cancelled."""
+GRACE_S, GRACE_PART = 2.0, 0.02
+"""Seconds, or the part of the limit, for which a job may still run after its time is up; then it is cancelled."""
 
 
 @dataclass
@@ -198,33 +198,28 @@ class Study:
             self._has_open_jobs = False
             self._resume_open_jobs()
         self._submit_jobs()
-        self._run_jobs()
+        # If preparation took all the time, the first job still gets its grace.
+        deadline = self.budget.deadline
+        self._first_report_limit_s = max(deadline.limit_s, deadline.elapsed_s()) + self._first_report_grace_s
+        self.executor.run_within_limits(self._handle, self._seconds_until_cancelled)
         while self._retries:
             self._drop_retry(self._retries.popleft())
         if self.trials and self.best_trial is None:
             is_given_up = self._standings.is_hopeless and len(self.trials) < self.num_trials
             raise all_failed(self.trials, is_given_up=is_given_up)
 
-    def _run_jobs(self) -> None:
-        """Run jobs to their ends; when time is up, cancel those that hang or whose epoch takes too long.
-
-        An executor that cannot cancel a job is waited for.
-        """
-        deadline = self.budget.deadline
-        # If preparation took all the time, the first job still gets its grace.
-        first_report_limit_s = max(deadline.limit_s, deadline.elapsed_s()) + self._first_report_grace_s
-        while True:
-            if self.best_trial is not None:
-                timeout_s = self.seconds_left + self._grace_s
-            else:
-                timeout_s = first_report_limit_s - deadline.elapsed_s()
-            if timeout_s <= 0:
-                for number in list(self._record.jobs):
-                    self.executor.cancel(number, TIME_LIMIT)
-                timeout_s = math.inf
-            self.executor.run(self._handle, timeout_s)
-            if self.executor.num_free >= self.executor.num_workers:
-                return
+    def _seconds_until_cancelled(self) -> dict[int, float]:
+        """Return the seconds after which each open job is cancelled, because it hangs or its epoch takes too long."""
+        if self.best_trial is not None:
+            search_s = self.seconds_left + self._grace_s
+        else:
+            search_s = self._first_report_limit_s - self.budget.deadline.elapsed_s()
+        limit_s, left_s = self.budget.trial_time_limit_s, {}
+        for number, job in self._record.jobs.items():
+            # Before its first report, a trial may take twice its limit, so that there is a result.
+            grace_s = max(GRACE_S, GRACE_PART * limit_s if self.trials[number].reports else limit_s)
+            left_s[number] = min(search_s, job.own_deadline.seconds_left() + grace_s)
+        return left_s
 
     def new_trial(self) -> Trial | None:
         """Create a trial with the searcher's next configuration; None if there may be no more trials."""
@@ -273,6 +268,8 @@ class Study:
             self._write(started)
             open_job = self._record.jobs[job.trial]
             open_job.checkpoint, open_job.has_own_limit = job.checkpoint, seconds_left < self.seconds_left
+            own_s = self.budget.trial_time_limit_s - self.trials[job.trial].seconds
+            open_job.own_deadline = Deadline(own_s)
             self.executor.submit(replace(job, config=copied(job.config), seconds_left=seconds_left))
             self._tell(started)  # while the worker trains
 
@@ -332,7 +329,11 @@ class Study:
         end = find_end(cause, facts)
         failure = event if isinstance(event, JobFailed) else None
         reason = "" if event is None else event.reason
-        if end.action is Action.END and end.status is Status.FAILED:
+        if failure is not None and failure.is_disk_full:
+            # Not logged: the job stays open for a process that resumes the run, which may have more space.
+            self._apply(failure)
+            self._tell(failure)
+        elif end.action is Action.END and end.status is Status.FAILED:
             text = f"{NO_REPORT}: {reason}" if reason else NO_REPORT
             self._happened(failure or JobFailed(trial.number, text))
         elif end.action is Action.END:

@@ -97,13 +97,12 @@ class Meeting(Trainable):
 
 
 class Hanging(Trainable):
-    """Never returns, and ignores SIGTERM if so configured; with ``num_epochs``, reports and ends."""
+    """Never returns, and ignores SIGTERM; with ``num_epochs``, reports and ends."""
 
     def train(self, job: Job, report: Reporter) -> str:
         if "num_epochs" in job.config:
             return Counting().train(job, report)
-        if job.config.get("ignores_sigterm"):
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         Path(job.config["file"]).touch()
         while True:
             time.sleep(1)
@@ -305,13 +304,12 @@ class ExecutorContract:
             run_all(executor, {})
             assert not executor.cancel(0)
 
-    @pytest.mark.parametrize("ignores_sigterm", [False, True])
-    def test_a_job_that_hangs_is_cancelled_after_the_timeout(self, tmp_path: Path, ignores_sigterm: bool) -> None:
+    def test_a_job_that_hangs_is_cancelled_after_the_timeout(self, tmp_path: Path) -> None:
         if not self.can_cancel:
             pytest.skip("can_cancel is False")
         file = tmp_path / "began"
         with self.make(Hanging()) as executor:
-            executor.submit(Job(0, {"file": str(file), "ignores_sigterm": ignores_sigterm}))
+            executor.submit(Job(0, {"file": str(file)}))
             recorder = Recorder(executor)
             while not file.exists():
                 executor.run(recorder, timeout_s=0.1)

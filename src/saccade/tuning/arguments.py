@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from saccade.checks import real_number, whole_number
 from saccade.errors import HyperparameterError, UnknownNameError
-from saccade.executor import Executor, WorkerSlot, local_slots, make_executor, num_usable_cpus
+from saccade.executor import EXECUTORS, Executor, WorkerSlot, local_slots, make_executor, num_usable_cpus
 from saccade.scheduler import SCHEDULERS, make_scheduler
 from saccade.scheduler.base import Scheduler
 from saccade.searcher import GridSearcher, make_searcher
@@ -18,7 +18,6 @@ from saccade.space import Dict
 
 Mode = Literal["max", "min"]
 MODES = ("max", "min")
-EXECUTORS = ("auto", "inline", "process")
 RESERVED = ("epoch", "checkpoint")
 """Keywords of a report that are not metrics."""
 
@@ -70,12 +69,7 @@ def searcher_of(
         If a starting configuration is not in the space.
     """
     starts = {} if starting_configs is None else {"starting_configs": starting_configs}
-    made = make_searcher(searcher, space, seed, **{**(options or {}), **starts})
-    if isinstance(searcher, Searcher) and made.space != (space if isinstance(space, Dict) else Dict(space)):
-        raise HyperparameterError(
-            f"the {type(made).__name__} searches {made.space!r}, but space is {space!r}. Make it with this space"
-        )
-    return made
+    return make_searcher(searcher, space, seed, **{**(options or {}), **starts})
 
 
 def scheduler_of(scheduler: str | Scheduler, max_epochs: int | None, options: Mapping[str, Any] | None) -> Scheduler:
@@ -124,6 +118,7 @@ def executor_of(executor: str | Executor, num_workers: Any, num_trials: int | No
     HyperparameterError
         If `num_workers` is given together with ``"inline"`` or with an instance.
     """
+    executor = EXECUTORS.canonical(executor) if isinstance(executor, str) else executor
     num_workers = whole("num_workers", num_workers) or 1
     if num_workers > 1 and not isinstance(executor, str):
         raise HyperparameterError(

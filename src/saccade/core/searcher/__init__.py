@@ -1,5 +1,8 @@
 """The path ``autogluon.core.searcher``; see `saccade.searcher`."""
 
 from saccade.compat.local_searchers import LocalGridSearcher, LocalRandomSearcher, LocalSearcher
+from saccade.errors import missing_attributes
 
 __all__ = ["LocalGridSearcher", "LocalRandomSearcher", "LocalSearcher"]
+
+__getattr__ = missing_attributes(__name__, __all__)

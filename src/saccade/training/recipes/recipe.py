@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from saccade.errors import HyperparameterError, near_names
+from saccade.errors import HyperparameterError, suggestion
 from saccade.models.custom import CustomObject, wrap_custom_objects
 from saccade.space import Categorical, Dict, Int, Real, Space
 from saccade.space.constants import plain
@@ -237,11 +237,10 @@ def canonical(hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
     for given, value in hyperparameters.items():
         name = ALIASES.get(given, given)
         if name not in Recipe.model_fields:
-            near = near_names(str(given), [*Recipe.model_fields, *ALIASES])
             advice = (
-                f"did you mean {' or '.join(map(repr, near))}?" if near else f"known: {', '.join(Recipe.model_fields)}"
+                suggestion(str(given), [*Recipe.model_fields, *ALIASES]) or f"Known: {', '.join(Recipe.model_fields)}"
             )
-            raise HyperparameterError(f"unknown hyperparameter {given!r}; {advice}")
+            raise HyperparameterError(f"unknown hyperparameter {given!r}; {advice[0].lower()}{advice[1:]}")
         if name in renamed:
             raise HyperparameterError(f"hyperparameter {name!r} is given twice, once as {given!r}")
         renamed[name] = str(value) if isinstance(value, Path) else value

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import math
-import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,12 +13,13 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from saccade.deadline import Deadline
-from saccade.errors import DiskFullError, DivergedError, OutOfMemoryError
+from saccade.errors import DiskFullError, DivergedError, OutOfMemoryError, is_disk_full
 from saccade.events import EpochDone
 from saccade.models.network import check_takes_size
+from saccade.models.weights import write_weights
 from saccade.numerics.device import Numerics, choose_device, cpu_threads
 from saccade.study.trial import Decision, Job, Reporter, Trainable
 from saccade.training.imbalance import loss_weights
@@ -285,9 +284,7 @@ class Trainer:
         """Write the outputs for the validation images, then the weights; each file is complete or absent."""
         if self.validation.outputs is not None and not self.task.is_refit:
             save_outputs(outputs, self.validation.outputs)
-        temporary = path.with_name(path.name + ".part")
-        save_file(self.steps.weights(), temporary)
-        temporary.replace(path)
+        write_weights(path, self.steps.weights())
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that exact resumption needs."""
@@ -371,8 +368,8 @@ def explained_failures(recipe: Recipe, folder: Path) -> Iterator[None]:
     except (RuntimeError, OSError, SafetensorError) as error:
         if is_disk_full(error):
             raise DiskFullError(
-                f"There is no space left for the weights of {recipe.model} in {folder}. Free some space, or fit with a "
-                "path on a larger disk."
+                f"There is no space left for the weights of {recipe.model} in {folder}. Free some space and resume "
+                "the run, or fit with a path on a larger disk."
             ) from error
         if is_memory_full(error):
             raise OutOfMemoryError(
@@ -380,20 +377,6 @@ def explained_failures(recipe: Recipe, folder: Path) -> Iterator[None]:
                 f"batch_size, img_size or network ({str(error).lower().splitlines()[0][:120]})."
             ) from error
         raise
-
-
-def is_disk_full(error: Exception) -> bool:
-    """Return whether a file could not be written for lack of space or quota.
-
-    Examples
-    --------
-    >>> is_disk_full(OSError(errno.ENOSPC, "No space left on device")), is_disk_full(OSError("no such file"))
-    (True, False)
-    """
-    code = error.errno if isinstance(error, OSError) else None
-    if isinstance(error, SafetensorError) and (found := re.search(r"os error (\d+)", str(error))):
-        code = int(found[1])
-    return code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def is_memory_full(error: Exception) -> bool:
