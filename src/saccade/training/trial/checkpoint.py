@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 
 def save_state(path: Path, state: Any) -> None:
-    """Write nested dicts and lists of tensors, numbers, strings and None; the file is complete or absent.
+    """Write nested dicts and lists of tensors, numbers, strings and None.
 
     Parameters
     ----------
@@ -31,9 +31,7 @@ def save_state(path: Path, state: Any) -> None:
         is_whole = storage.nbytes() == tensor.numel() * tensor.element_size()
         if not is_whole or num_uses[storage.data_ptr()] > 1:
             tensors[name] = tensor.clone()
-    temporary = path.with_name(path.name + ".part")
-    save_file(tensors, temporary, metadata={"state": skeleton})
-    temporary.replace(path)
+    save_file(tensors, path, metadata={"state": skeleton})
 
 
 def load_state(path: Path, device: torch.device | str = "cpu") -> Any:
