@@ -20,12 +20,7 @@ posix_only = pytest.mark.skipif(os.name != "posix", reason="has no fork, or no s
 
 class TestProcessExecutor(ExecutorContract):
     def make(self, trainable):
-        return ProcessExecutor(trainable)
-
-
-class TestProcessExecutorWithSeveralWorkers(ExecutorContract):
-    def make(self, trainable):
-        return several(3, trainable)
+        return several(2, trainable)
 
 
 def several(num, trainable=None):

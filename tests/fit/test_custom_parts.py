@@ -108,8 +108,7 @@ def test_configurations_with_objects_survive_in_all_records(
     assert "model=Categorical(Net, Net, 'test_resnet')" in json.loads((run / "run.json").read_text())["space"]
     configs = [json.loads(path.read_text()) for path in run.glob("trials/*/config.json")]
     assert sorted(config["model"] for config in configs) == ["Net", "Net", "test_resnet"]
-    best = predictor.fit_summary()["best_config"]["model"]
-    net = None if best == "test_resnet" else best.value
+    net = None if predictor.pipeline.saved.net is None else predictor.pipeline.saved.net.value
     loaded = ImagePredictor.load(predictor.path, verbosity=0, net=net)
     assert sorted(map(str, loaded.leaderboard()["model"])) == sorted(map(str, board["model"]))
 

@@ -19,7 +19,7 @@ from saccade.deadline import Deadline
 from saccade.errors import DataError
 from saccade.events import EpochDone
 from saccade.fit.time_budget import FinishingReserve
-from saccade.inference.saved import DESCRIPTION
+from saccade.inference.saved import DESCRIPTION, SPLIT
 from saccade.selection.folds import OUTPUTS, TRAIN_ONLY, FoldCosts, FoldTrainable, fold_numbers, subset
 from saccade.study.trial import Decision, Job, Reporter
 from saccade.study.trial_files import LocalTrialFiles
@@ -139,9 +139,16 @@ def test_the_networks_of_folds_are_averaged_and_every_image_evaluates(
     assert [member["weight"] for member in summary["ensemble"]] == [1 / 3] * 3
     assert "out of fold: each of 36 images" in summary["valid_score_how"]
     assert summary["calibrated_on"] == "36 images, out of fold"
+    assert summary["result"].startswith(
+        f"3 folds of trial 0, accuracy {summary['valid_acc']:.4g} (best single: trial 0,"
+    )
+    assert predictor.leaderboard()["weight"].tolist() == [pytest.approx(1)]
+    split = predictor.pipeline.saved.earlier_split  # the first network's validation images are its fold
+    assert split is not None
+    assert (len(split.fitted), len(split.held_out)) == (24, 12)
     assert round(36 * summary["valid_acc"], 6).is_integer()  # of all 36 images
     members = [f"members/{number:04d}.safetensors" for number in (1, 2)]
-    assert files(Path(predictor.path) / "predictor") == [*members, DESCRIPTION, "weights.safetensors"]
+    assert files(Path(predictor.path) / "predictor") == [*members, DESCRIPTION, SPLIT, "weights.safetensors"]
     contents = {(Path(predictor.path) / "predictor" / name).read_bytes() for name in [*members, "weights.safetensors"]}
     assert len(contents) == 3  # the networks differ
     assert not (Path(predictor.path) / "folds").exists()

@@ -14,12 +14,13 @@ import numpy as np
 import timm
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from saccade.errors import DataError
 from saccade.inference.calibration import Calibration, fit_calibration
 from saccade.inference.classifier import Blueprint
 from saccade.models.custom import CustomObject
+from saccade.models.weights import write_weights
 from saccade.numerics.device import Numerics
 from saccade.study.trial import Status, Trial
 from saccade.study.trial_files import file_name
@@ -36,33 +37,24 @@ MAX_BYTES = 2**29
 
 @dataclass(frozen=True, eq=False)
 class Candidate(ABC):
-    """A network that may become a member of the predictor.
-
-    Attributes
-    ----------
-    trial : int
-        The number of the trial that it comes from.
-    config : dict
-        The hyperparameters of that trial.
-    blueprint : Blueprint
-        The network.
-    predictions : ndarray, shape (num_images, num_outputs)
-        For the images that evaluate it, as `Problem.activate` returns them: probabilities, or numbers for regression.
-    epoch : int
-        The epoch of the weights; 0 is the linear probe.
-    """
+    """A network that may become a member of the predictor."""
 
     trial: int
-    config: dict[str, Any]
+    config: dict[str, Any]  # of that trial
     blueprint: Blueprint
-    predictions: np.ndarray
-    epoch: int
+    predictions: np.ndarray  # for the images that evaluate it, as `Problem.activate` returns them
+    epoch: int  # of the weights; 0 is the linear probe
 
     @property
     def own_network(self) -> CustomObject | None:
         """The user's own network, if it is one."""
         model = self.config.get("model")
         return model if isinstance(model, CustomObject) else None
+
+    @property
+    @abstractmethod
+    def has_seen_val(self) -> bool:
+        """Whether the weights that the predictor gets are fitted to the validation images as well."""
 
     @abstractmethod
     def write_weights(self, path: Path, task: ImageTask) -> None:
@@ -80,21 +72,17 @@ class Candidate(ABC):
 
 @dataclass(frozen=True, eq=False)
 class TrainedCandidate(Candidate):
-    """A trained network: of a trial's best epoch, of the end of its schedule, of a fold, or of a refit.
-
-    Attributes
-    ----------
-    weights : Path
-        The file of its weights.
-    is_schedule_end : bool
-        Whether these are the weights at the end of the learning-rate schedule while another epoch scored higher.
-    temperature : float
-        Divides the outputs; `predictions` include it.
-    """
+    """A trained network: of a trial's best epoch, of the end of its schedule, of a fold, or of a refit."""
 
     weights: Path
-    is_schedule_end: bool = False
-    temperature: float = 1.0
+    is_schedule_end: bool = False  # of the learning-rate schedule, while another epoch scored higher
+    temperature: float = 1.0  # divides the outputs; `predictions` include it
+    is_refit: bool = False  # trained on all images
+
+    @property
+    def has_seen_val(self) -> bool:
+        """Whether it is a refit."""
+        return self.is_refit
 
     def write_weights(self, path: Path, task: ImageTask) -> None:
         """Write the weights; the classifier layer absorbs the temperature."""
@@ -105,7 +93,7 @@ class TrainedCandidate(Candidate):
         for layer in _linear_classifiers(self.weights, self.blueprint, task.problem.num_outputs):
             for key in {f"{layer}.weight", f"{layer}.bias"} & state.keys():
                 state[key] = state[key] / self.temperature
-        save_file(state, path)
+        write_weights(path, state)
 
     def calibrated(self, task: ImageTask) -> Candidate:
         """Return the candidate, calibrated on the validation images."""
@@ -120,18 +108,15 @@ class TrainedCandidate(Candidate):
 
 @dataclass(frozen=True, eq=False)
 class ProbeCandidate(Candidate):
-    """A pretrained network with a linear probe for its classifier layer, which is fitted to all images.
-
-    Attributes
-    ----------
-    probe : FinalProbe
-        The classifier layer, and its out-of-fold outputs for training images.
-    weights : Path or None
-        The file of the network's weights; None builds the pretrained network again.
-    """
+    """A pretrained network with a linear probe for its classifier layer."""
 
     probe: FinalProbe
-    weights: Path | None = None
+    weights: Path | None = None  # None builds the pretrained network again
+
+    @property
+    def has_seen_val(self) -> bool:
+        """Whether the layer is fitted to all images."""
+        return self.probe.has_seen_val
 
     def write_weights(self, path: Path, task: ImageTask) -> None:
         """Write the weights of the pretrained network with the probe's layer."""
@@ -140,8 +125,8 @@ class ProbeCandidate(Candidate):
         else:
             recipe, numerics = Recipe.of(self.config), Numerics(torch.device("cpu"))
             network = new_classifier(recipe, task.problem, numerics, task.weights).network
-            state = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
-        save_file(self.probe.applied_to(state), path)
+            state = network.state_dict()
+        write_weights(path, self.probe.applied_to(state))
 
     def calibrated(self, task: ImageTask) -> Candidate:
         """Return the candidate, calibrated on the out-of-fold outputs for training images."""
@@ -205,10 +190,7 @@ def _candidates_of(trial: Trial, task: ImageTask) -> Iterator[Candidate]:
 def best_epoch(trial: Trial, task: ImageTask) -> Candidate:
     """Return the candidate of a trial's best epoch; its predictions are empty if its outputs are missing.
 
-    Raises
-    ------
-    DataError
-        If its weights are missing.
+    Raises a DataError if its weights are missing.
     """
     assert trial.best_report is not None
     assert trial.files is not None

@@ -52,21 +52,11 @@ MARGIN = 1.1
 
 @dataclass(frozen=True)
 class FoldCosts:
-    """The time of training on folds, relative to the best trial.
+    """The time of training on folds."""
 
-    Attributes
-    ----------
-    ratio : float
-        Time of all folds in units of the best trial's time up to its best epoch.
-    num_rounds : int
-        Trainings one after the other on one worker, each with its own setup.
-    num_members : int
-        Files of weights in the predictor.
-    """
-
-    ratio: float
-    num_rounds: int
-    num_members: int
+    ratio: float  # of all folds, in units of the best trial's time up to its best epoch
+    num_rounds: int  # trainings one after the other on one worker, each with its own setup
+    num_members: int  # files of weights in the predictor
 
     @classmethod
     def of(cls, num_train: int, num_val: int, num_folds: int, num_workers: int) -> FoldCosts:
@@ -88,30 +78,10 @@ class FoldCosts:
 def fold_numbers(
     targets: np.ndarray, problem: Problem, groups: Sequence[str], num_folds: int, seed: int = 0
 ) -> np.ndarray:
-    """Return the fold of each image: stratified by class, with equal images in the same fold.
+    """Return the fold of each image from 0 on, stratified by class; `TRAIN_ONLY` for the only image of a class.
 
-    Parameters
-    ----------
-    targets : ndarray, shape (num_images,) or (num_images, num_classes)
-        As `Problem.encode` returns them.
-    problem : Problem
-        The problem.
-    groups : sequence of str
-        The same for equal images, such as `ImageStore.digests`; an empty one is a group of its own.
-    num_folds : int
-        The number of folds.
-    seed : int
-        Seed of the draw.
-
-    Returns
-    -------
-    ndarray of int64, shape (num_images,)
-        From 0 on; `TRAIN_ONLY` for the only image of a class.
-
-    Raises
-    ------
-    DataError
-        If there are too few images.
+    Images with equal `groups`, such as `ImageStore.digests`, are in the same fold. Raises a DataError if there are too
+    few images.
 
     Examples
     --------
@@ -144,14 +114,8 @@ class FoldTrainable(Trainable):
     """Trains networks on all folds but one: one job for each fold.
 
     The configuration of a job is ``{"fold": int, "config": dict}``. Its folder gets the files of a trial, and `OUTPUTS`
-    when the job is done. The weights of the job's last epoch count, whatever its score.
-
-    Parameters
-    ----------
-    task : ImageTask
-        Its training images are those of all folds.
-    folds : ndarray of int64, shape (num_images,)
-        As `fold_numbers` returns them.
+    when the job is done. The weights of the job's last epoch count, whatever its score. The training images of `task`
+    are those of all `folds`.
     """
 
     def __init__(self, task: ImageTask, folds: np.ndarray) -> None:
@@ -182,20 +146,7 @@ class FoldTrainable(Trainable):
 
 
 class CrossValidation:
-    """Trains the best trial's recipe on folds.
-
-    Parameters
-    ----------
-    task : ImageTask
-        The task of the search, whose training and validation images are divided together.
-    num_folds, seed : int
-        The number of folds, and the seed of the draw.
-
-    Raises
-    ------
-    DataError
-        If there are too few images.
-    """
+    """Trains the best trial's recipe on folds of the training and validation images together."""
 
     def __init__(self, task: ImageTask, num_folds: int, seed: int) -> None:
         every = task.train.joined(task.val)
@@ -214,23 +165,7 @@ class CrossValidation:
     ) -> Combination | None:
         """Train a network for each fold up to the best trial's best epoch, with a schedule of that length.
 
-        Parameters
-        ----------
-        executor : Executor
-            Without running jobs.
-        best : Trial
-            Its configuration and its best epoch are used.
-        folder : Path
-            For the files of the folds.
-        deadline : Deadline
-            The end of training. Unless all folds are complete by then, there is no result.
-        notify : callable
-            Receives progress, and a warning with the reason if there is no result.
-
-        Returns
-        -------
-        Combination or None
-            The networks of the folds with equal weights; None if there is no result.
+        Returns their mean, or None after a warning unless all folds are complete before the deadline.
         """
         found, problem = None, self._train(executor, best, folder, deadline, notify)
         if not problem:
@@ -312,6 +247,7 @@ class CrossValidation:
             outputs[self.folds == fold] = np.load(path, allow_pickle=False)
         is_evaluated = self.folds != TRAIN_ONLY
         predictions, targets = activate(outputs[is_evaluated], task.problem), task.train.targets[is_evaluated]
+        first = self.trainable.task_of(0)
         own = best.number, best.config, read_blueprint(best), predictions, epoch
         return Combination(
             [TrainedCandidate(*own, file) for file in weights],
@@ -322,4 +258,5 @@ class CrossValidation:
             "on it",
             evaluate(predictions, targets, task.problem, task.metric),
             num_folds=self.num_folds,
+            split=(first.train, first.val),
         )

@@ -22,26 +22,8 @@ def refit(
 ) -> Candidate | None:
     """Train a candidate's recipe up to its epoch on training and validation images together.
 
-    Parameters
-    ----------
-    executor : Executor
-        Without running jobs.
-    task : ImageTask
-        The task of the search.
-    best : Candidate
-        Its configuration and epoch are used.
-    folder : Path
-        For the weights.
-    deadline : Deadline
-        The end of training. Unless the refit is complete by then, there is no result.
-    notify : callable
-        Receives progress, and a warning with the reason if there is no result.
-
-    Returns
-    -------
-    Candidate or None
-        The new network, with the predictions of `best`, since no image is left to evaluate it. None if there is no
-        result.
+    Returns the new network with the predictions of `best`, since no image is left to evaluate it; or None after a
+    warning unless it is complete before the deadline.
     """
     executor.trainable = ImageTrainable(replace(task, train=task.train.joined(task.val), is_refit=True))
     done: list[EpochDone] = []
@@ -69,4 +51,6 @@ def refit(
             Warned(f"no refit on all images ({'; '.join(problems) or 'it was not finished'}); the best trial is kept")
         )
         return None
-    return TrainedCandidate(best.trial, best.config, best.blueprint, best.predictions, best.epoch, weights)
+    return TrainedCandidate(
+        best.trial, best.config, best.blueprint, best.predictions, best.epoch, weights, is_refit=True
+    )

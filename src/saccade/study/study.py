@@ -266,6 +266,7 @@ class Study:
             self._write(started)
             open_job = self._record.jobs[job.trial]
             open_job.checkpoint, open_job.has_own_limit = job.checkpoint, seconds_left < self.seconds_left
+            self.budget.submitted(self.trials[job.trial])
             own_s = self.budget.trial_time_limit_s - self.trials[job.trial].seconds
             open_job.own_deadline = Deadline(own_s)
             files = self.trials[job.trial].files

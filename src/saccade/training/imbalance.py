@@ -100,23 +100,8 @@ def _type_hint(label: object, known: Mapping[Any, int]) -> str:
 def balanced_sampling_weights(targets: np.ndarray, problem: Problem) -> np.ndarray:
     """Return the probability of drawing each training image so that all classes are equally frequent.
 
-    Parameters
-    ----------
-    targets : ndarray
-        Of the training images, from `Problem.encode`.
-    problem : Problem
-        With classes.
-
-    Returns
-    -------
-    ndarray of float64, shape (num_images,)
-        They sum to 1. In multilabel problems the class of an image is its rarest label; images without labels are a
-        class of their own.
-
-    Raises
-    ------
-    HyperparameterError
-        For a regression problem.
+    In multilabel problems the class of an image is its rarest label; images without labels are a class of their own.
+    Raises a HyperparameterError for a regression problem.
 
     Examples
     --------
@@ -138,24 +123,11 @@ def class_priors(
     class_names: Sequence[str] | None = None,
     by_image: np.ndarray | None = None,
 ) -> np.ndarray | None:
-    """Return the class priors of training: class frequencies, weighted as in the loss.
+    """Return the class priors of training: class frequencies, weighted as in the loss, float64 of shape (num_classes,).
 
-    Parameters
-    ----------
-    recipe : Recipe
-        Its class weights, or balanced sampling.
-    targets : ndarray, shape (num_images,)
-        Of the training images, from `Problem.encode`.
-    problem, class_names
-        As in `class_weights`.
-    by_image : ndarray or None
-        From `sample_weights`.
-
-    Returns
-    -------
-    ndarray of float64, shape (num_classes,), or None
-        They sum to 1, and none is 0: a class without images counts as one image. None for problems without exactly one
-        class per image.
+    They sum to 1, and none is 0: a class without images (in a warm start) has the mean, so that the prior makes it
+    neither more nor less probable. None for problems without exactly one class per image. Balanced sampling makes them
+    equal.
 
     Examples
     --------
@@ -171,7 +143,7 @@ def class_priors(
     if recipe.balanced_sampling:
         return np.full(num_classes, 1 / num_classes)
     counts: np.ndarray = np.bincount(targets, by_image, num_classes).astype(np.float64)
-    counts[counts == 0] = 1.0
+    counts[counts == 0] = counts[counts > 0].mean()
     if (weights := class_weights(recipe.class_weight, targets, problem, class_names)) is not None:
         counts *= np.where(weights > 0, weights, 1.0)
     counts /= counts.sum()
@@ -179,22 +151,10 @@ def class_priors(
 
 
 def sample_weights(column: Sequence[Any] | np.ndarray | pd.Series) -> np.ndarray:
-    """Return sample weights for `Problem.loss` from a column with one weight per training image.
+    """Return sample weights for `Problem.loss` from a column with one weight, 0 or more, per training image.
 
-    Parameters
-    ----------
-    column : sequence, array or Series, shape (num_images,)
-        Numbers, 0 or more.
-
-    Returns
-    -------
-    ndarray of float32, shape (num_images,)
-        Their mean is 1, so that the best learning rate stays the same.
-
-    Raises
-    ------
-    DataError
-        If weights are missing, negative, infinite, not numbers, or all 0.
+    Their mean is 1, so that the best learning rate stays the same. Raises a DataError if weights are missing, negative,
+    infinite, not numbers, or all 0.
 
     Examples
     --------
@@ -220,12 +180,9 @@ def sample_weights(column: Sequence[Any] | np.ndarray | pd.Series) -> np.ndarray
 def loss_weights(
     targets: np.ndarray, problem: Problem, by_class: np.ndarray | None, by_image: np.ndarray | None
 ) -> np.ndarray | None:
-    """Return the weight of each image in the loss: class weight times sample weight.
+    """Return the weight of each image (or of each label of it) in the loss: class weight times sample weight.
 
-    Returns
-    -------
-    ndarray of shape (num_images,), or (num_images, num_classes) for multilabel problems, or None
-        None if all are equal.
+    None if all are equal.
     """
     if by_class is None and by_image is None:
         return None
@@ -236,13 +193,7 @@ def loss_weights(
 
 
 def check_imbalance(space: Dict, labels: Labels, problem: Problem, class_names: Sequence[str] | None = None) -> None:
-    """Check the class weights and the balanced sampling of a search space.
-
-    Raises
-    ------
-    HyperparameterError, UnknownNameError
-        As in `class_weights` and `balanced_sampling_weights`.
-    """
+    """Raise an error if class weights or balanced sampling of a search space do not suit the labels."""
     targets = problem.encode(labels)
     for spec in choices(space, "class_weight"):
         class_weights(spec, targets, problem, class_names)

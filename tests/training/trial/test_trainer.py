@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from saccade.errors import DiskFullError, DivergedError, HyperparameterError, OutOfMemoryError
 from saccade.events import EpochDone
+from saccade.models.custom import CustomObject
 from saccade.study.trial import Decision, Job, Trainable
 from saccade.study.trial_files import LocalTrialFiles, file_name
 from saccade.testing.trainable_contract import TrainableContract
@@ -88,6 +89,41 @@ def test_training_continues_from_a_checkpoint_with_the_same_numbers(
     states = [load_file(found(tmp_path / name, LAST, 3)) for name in ("whole", "parts")]
     for name, tensor in states[0].items():
         assert torch.equal(tensor, states[1][name]), name
+
+
+def test_a_checkpoint_without_a_state_of_the_gradient_scaler_is_resumed_with_one(
+    make_task: MakeTask, tmp_path: Path, tiny: dict[str, Any]
+) -> None:
+    """As on a GPU without bfloat16, after the run began on a CPU."""
+    steps = Trainer(make_task(), Recipe.of(tiny), tmp_path).steps
+    state = steps.state_dict()
+    assert state["scaler"] == {}
+    steps._scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+    steps.load_state_dict(state)
+    assert steps._scaler.get_scale() == 8
+
+
+def test_a_network_with_tied_weights_is_trained_and_resumed(
+    make_task: MakeTask, tmp_path: Path, tiny: dict[str, Any]
+) -> None:
+    class Tied(torch.nn.Module):
+        def __init__(self, num_outputs: int) -> None:
+            super().__init__()
+            self.pool = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(2), torch.nn.Flatten())
+            self.first, self.second = torch.nn.Linear(12, 12), torch.nn.Linear(12, 12)
+            self.second.weight = self.first.weight
+            self.fc = torch.nn.Linear(12, num_outputs)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.fc(self.second(self.first(self.pool(x)).relu()))
+
+    recipe = {**tiny, "model": CustomObject(Tied)}
+    task = make_task()
+    first, _ = train(task, tmp_path, recipe, until_epoch=1)
+    weights = load_file(found(tmp_path, BEST, 1))
+    assert torch.equal(weights["first.weight"], weights["second.weight"])
+    rest, _ = train(task, tmp_path, recipe, checkpoint=first[-1].checkpoint)
+    assert [report.epoch for report in rest] == [2]
 
 
 def test_val_interval_skips_validations_and_training_stays_the_same(

@@ -22,28 +22,15 @@ MAX_NUMBERS = 500_000
 
 @dataclass(frozen=True)
 class FinalProbe:
-    """A probe with its predictions.
+    """A probe with its predictions, float32."""
 
-    Attributes
-    ----------
-    rows : ndarray of int64, shape (num_images,)
-        The training images of the probe, as positions in the split.
-    unseen : ndarray of float32, shape (num_images, num_outputs)
-        Out-of-fold outputs for these images.
-    outputs : ndarray of float32, shape (num_val, num_outputs)
-        Outputs for the validation images.
-    layer : str
-        Name of the classifier layer in the network.
-    weight, bias : ndarray of float32, shape (num_outputs, num_features) and (num_outputs,)
-        Of the classifier layer for the predictor, which may be fitted to the validation images as well.
-    """
-
-    rows: np.ndarray
-    unseen: np.ndarray
-    outputs: np.ndarray
-    layer: str
-    weight: np.ndarray
+    rows: np.ndarray  # the training images of the probe, as positions in the split
+    unseen: np.ndarray  # out-of-fold outputs for these images, (num_images, num_outputs)
+    outputs: np.ndarray  # for the validation images, (num_val, num_outputs)
+    layer: str  # name of the classifier layer in the network
+    weight: np.ndarray  # of that layer for the predictor, (num_outputs, num_features)
     bias: np.ndarray
+    has_seen_val: bool = False  # whether this layer is fitted to the validation images as well
 
     def save(self, path: Path) -> None:
         """Write a file."""
@@ -57,7 +44,9 @@ class FinalProbe:
             return None
         try:
             with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-                return cls(**{name: file[name] for name in file.files} | {"layer": str(file["layer"])})
+                arrays = {name: file[name] for name in file.files}
+                has_seen_val = bool(arrays.pop("has_seen_val", False))
+                return cls(**arrays | {"layer": str(file["layer"])}, has_seen_val=has_seen_val)
         except (OSError, ValueError, TypeError, KeyError, EOFError, BadZipFile):
             return None
 
@@ -78,21 +67,8 @@ def final_probe(
 ) -> FinalProbe | None:
     """Return a probe for the end of the search; None if its features or its validation were incomplete.
 
-    Parameters
-    ----------
-    classifier : Classifier
-        With the probe as its classifier layer; it is not changed.
-    task : ImageTask
-        Training and validation images.
-    probe : Probe
-        Its penalty is used again, and the weights of images by how far their labels are believed.
-    outputs : ndarray or None
-        Of the probe for the validation images.
-    class_weights : ndarray or None
-        From `saccade.training.imbalance.class_weights`.
-    refits : bool
-        Whether to fit the layer to the validation images as well. This is not done if the user gave them, or if the
-        probe did not use all training images.
+    `outputs` are those of the probe, which is the classifier's layer, for the validation images. If it `refits`, the
+    layer is fitted to these as well, unless the user gave them or the probe did not use all training images.
     """
     head, train, val = classifier.head, task.train, task.val
     if outputs is None or len(outputs) < len(val.targets):
@@ -102,7 +78,8 @@ def final_probe(
     layer = next(name for name, module in classifier.network.named_modules() if module is head)
     weight = head.weight.detach().float().cpu().numpy()
     bias = np.zeros(len(weight), np.float32) if head.bias is None else head.bias.detach().float().cpu().numpy()
-    if refits and task.is_holdout and len(probe.rows) == len(train.indices):
+    has_seen_val = refits and task.is_holdout and len(probe.rows) == len(train.indices)
+    if has_seen_val:
         both = train.joined(val)
         rows = np.concatenate([probe.rows, len(train.indices) + np.arange(len(val.indices))])
         features = np.concatenate(
@@ -117,4 +94,4 @@ def final_probe(
         fitted = fit_heads(features, targets, task.problem, weights, penalties=(probe.penalty,), num_folds=1)
         weight, bias = fitted.weight, fitted.bias
     num = max(1, MAX_NUMBERS // probe.held_out.shape[1])
-    return FinalProbe(probe.rows[:num], probe.held_out[:num], outputs, layer, weight, bias)
+    return FinalProbe(probe.rows[:num], probe.held_out[:num], outputs, layer, weight, bias, has_seen_val)
