@@ -33,7 +33,6 @@ from saccade.inference.saved import (
     PREDICTOR_FOLDER,
     SavedPredictor,
 )
-from saccade.selection.candidates import BEST, BEST_OUTPUTS
 from saccade.space import Dict
 from saccade.study.event_log import EventLog
 from saccade.study.json_values import to_json_value
@@ -41,8 +40,10 @@ from saccade.study.life import StudyRecord
 from saccade.study.objectives import cost_names, same_costs
 from saccade.study.run_folder import LOCK, STARTING, CheckpointKeeper, is_vacant, locked, write_json_atomically
 from saccade.study.trial import Status, Trial
+from saccade.study.trial_files import parse_name
 from saccade.tasks.metrics import EvalMetric
-from saccade.training.trial_files import drop_files, probe_file
+from saccade.tasks.problem import Problem
+from saccade.training.trial_files import BEST, BEST_OUTPUTS, END, END_OUTPUTS, LAST, PROBE
 
 RUNS_FOLDER = "saccade_runs"
 """Parent of the run folders of fits without a path."""
@@ -103,10 +104,14 @@ class FitRequest:
         All other arguments.
     start : SavedPredictor or None
         The predictor whose network is trained further (``warm_start=True``).
+    problem : Problem or None
+        Its problem, whose classes the network has; None derives the problem from the training labels.
     is_model_named : bool
         Whether the user chose the networks; if not, networks without weights are replaced by fallback networks.
     given : frozenset of str
         Names of the hyperparameters that the user has given.
+    trains_once : bool
+        Whether one trial is trained, with the defaults of spaces that the user has not given.
     """
 
     path: Path | None
@@ -120,8 +125,10 @@ class FitRequest:
     time_limit_s: float | None
     settings: FitOptions
     start: SavedPredictor | None = None
+    problem: Problem | None = None
     is_model_named: bool = True
     given: frozenset[str] = frozenset()
+    trains_once: bool = False
 
     @property
     def weights(self) -> Path | None:
@@ -379,17 +386,15 @@ class WeightsKeeper(CheckpointKeeper):
 
     def prune(self, trial: Trial, keep: Literal["all", "best", "nothing"]) -> None:
         """Remove files; those of earlier epochs are removed by the trial itself."""
-        if keep == "all":
+        if keep == "all" or trial.files is None:
             return
-        folder = Path(trial.folder)
-        drop_files(folder, "last")
+        trial.files.drop(trial.number, LAST)
         if keep == "nothing":
-            drop_files(folder, "best")
-            drop_files(folder, "end")
+            trial.files.drop(trial.number, BEST, BEST_OUTPUTS, END, END_OUTPUTS)
         if trial.status is Status.FAILED:
             return
         if self._probed.setdefault(same_costs(trial.config), trial.number) != trial.number:
-            probe_file(folder).unlink(missing_ok=True)
+            trial.files.delete(trial.number, PROBE)
 
 
 def tidy_up(folder: Path) -> None:
@@ -402,9 +407,8 @@ def tidy_up(folder: Path) -> None:
     for pattern in ("last-*", "end-*", "*.part", "probe.npz"):
         for path in trials.glob(f"*/{pattern}"):
             path.unlink(missing_ok=True)
-    for name in (BEST, BEST_OUTPUTS):
-        for path in trials.glob(f"*/best-*{name.removeprefix('best')}"):
-            path.replace(path.with_name(name))
+    for path in trials.glob("*/best-*"):
+        path.replace(path.with_name(parse_name(path.name)[0]))
 
 
 def recorded_arguments(request: FitRequest) -> dict[str, Any]:
@@ -470,4 +474,5 @@ def _run_record(request: FitRequest) -> dict[str, Any]:
         "time_limit_s": request.time_limit_s,
         "space": _space_to_json(request.space),
         "arguments": recorded_arguments(request),
+        "problem": None if request.problem is None else request.problem.to_json(),
     }
