@@ -26,33 +26,12 @@ ClassWeight = Literal["balanced"] | Mapping[Label, float] | None
 def class_weights(
     spec: ClassWeight | str, targets: np.ndarray, problem: Problem, class_names: Sequence[str] | None = None
 ) -> np.ndarray | None:
-    """Return class weights for `Problem.loss`.
+    """Return class weights for `Problem.loss`, float32 of shape (num_classes,); None without `spec`.
 
-    Parameters
-    ----------
-    spec : "balanced", mapping or None
-        ``balanced`` is the inverse of the number of images, as in scikit-learn. A mapping gives weights, 0 or more, by
-        label; other labels have weight 1.
-    targets : ndarray
-        Of the training images, from `Problem.encode`.
-    problem : Problem
-        With classes.
-    class_names : sequence of str or None
-        Names of the labels 0, 1, …, which a mapping may use as well.
-
-    Returns
-    -------
-    ndarray of float32, shape (num_classes,), or None
-        Their mean over the training images is 1, so that the best learning rate stays the same; None without `spec`.
-        For multilabel problems, the weight of positive against negative: number of negative over number of positive
-        images, or the weight in the mapping.
-
-    Raises
-    ------
-    HyperparameterError
-        For a regression problem, or for invalid weights.
-    UnknownNameError
-        For a label that does not exist.
+    ``balanced`` is the inverse of the number of images, as in scikit-learn. A mapping gives weights, 0 or more, by
+    label, or by the names of numbered labels; other labels have weight 1. The mean over the training images is 1, so
+    that the best learning rate stays the same. For multilabel problems it is the weight of positive against negative.
+    Raises a HyperparameterError for a regression problem and invalid weights, an UnknownNameError for an unknown label.
 
     Examples
     --------
