@@ -110,7 +110,7 @@ def test_warm_start_after_a_refit_holds_out_new_images_or_warns(
     assert "too high" not in new.fit_summary()["valid_score_how"]
     split = new.pipeline.saved.earlier_split
     assert split is not None
-    assert len(split.held_out) == round(0.2 * len(both))
+    assert len(split.held_out) == 2 * round(0.2 * len(both))  # two keys for each image
     assert not set(split.held_out) & set(split.fitted)
     assert new.predict(both).notna().all()
     assert sorted(path.name for path in (tmp_path / "saved").iterdir()) == [
@@ -120,7 +120,7 @@ def test_warm_start_after_a_refit_holds_out_new_images_or_warns(
     ]
 
     first.fit(frame, hyperparameters={"epochs": 1}, warm_start=True)
-    assert "no other images are left" in events(first, "warned")[0]["text"]
+    assert "No other images are left" in events(first, "warned")[0]["text"]
     assert "too high" in first.fit_summary()["valid_score_how"]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from saccade.data.earlier_split import EarlierSplit
+from saccade.data.earlier_split import EarlierSplit, Keys
 from saccade.deadline import Deadline
 from saccade.events import Listener
 from saccade.inference.postprocessing import Postprocessing
@@ -105,14 +105,16 @@ def write_predictor(
     eval_metric: str | None,
     class_names: list[str] | None,
     objectives: Sequence[str] = (),
+    keys: Keys,
     earlier: EarlierSplit | None = None,
     seconds: Callable[[], Mapping[str, float]],
 ) -> SavedPredictor:
     """Write the predictor into the run folder; after a kill it is complete, or absent.
 
-    With costs among the objectives, the other trials of the Pareto front are saved as well. `earlier` is the split of
-    the network from which the trials started; `seconds` returns the seconds of each phase so far, with their ``total``.
-    Raises a DataError if the weights of a trial on the Pareto front are missing.
+    With costs among the objectives, the other trials of the Pareto front are saved as well. `keys` are those of the
+    images of the store; `earlier` is the split of the network from which the trials started; `seconds` returns the
+    seconds of each phase so far, with their ``total``. Raises a DataError if the weights of a trial on the Pareto front
+    are missing.
     """
     partial = folder / f".{PREDICTOR_FOLDER}"
     shutil.rmtree(partial, ignore_errors=True)
@@ -160,8 +162,7 @@ def write_predictor(
     )
     saved.write({})
     train, val = combination.split or (task.train, task.val)
-    digests = np.asarray(task.store.digests)
-    split = EarlierSplit.of(digests[train.indices], digests[val.indices])
+    split = EarlierSplit.of(keys[train.indices], keys[val.indices])
     (split if earlier is None else split.fitted_also_to(earlier.fitted)).save(partial / SPLIT)
     partial.rename(folder / PREDICTOR_FOLDER)
     for trial in study.trials:
