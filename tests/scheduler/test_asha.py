@@ -48,7 +48,7 @@ class TestASHA(SchedulerContract):
         best = max((trial for trial in study.trials if trial.failure is None), key=lambda trial: trial.config["x"])
         assert best.status is Status.COMPLETED
 
-    def test_with_a_time_limit_all_are_trained_to_their_ends_the_best_first(self):
+    def test_with_a_time_limit_all_trials_are_trained_to_the_end_the_best_first(self):
         study, executor = self.run(1, num_trials=12, time_limit_s=1000)
         assert {trial.num_epochs for trial in study.trials} <= {3, NUM_EPOCHS}  # a few fail after 3
         last = [job.trial for job in executor.jobs if job.checkpoint == "3"]
@@ -74,7 +74,7 @@ class TestStopping(SchedulerContract):
     def make(self):
         return ASHAScheduler(type="stopping")
 
-    def test_no_trial_pauses_and_the_best_so_far_always_goes_on(self):
+    def test_no_trial_pauses_and_the_best_so_far_always_continues(self):
         study, executor = self.run(1, num_trials=60)
         assert len(executor.jobs) == 60
         assert {trial.status for trial in study.trials} <= {Status.COMPLETED, Status.STOPPED, Status.FAILED}
@@ -210,7 +210,7 @@ class TestJobs:
         jobs = [state.next_job() for _ in range(3)]
         assert [(job.trial, job.checkpoint) for job in jobs] == [(2, "after 2"), (5, "after 1"), (4, "after 1")]
 
-    def test_a_trial_without_time_is_not_started_and_is_in_nobodys_way(self):
+    def test_a_trial_without_time_is_not_started_and_does_not_block_others(self):
         state = StudyByHand(ASHAScheduler(reduction_factor=2), num_trials=4, seconds_left=9.0)
         for _ in range(4):
             state.next_job()
@@ -219,7 +219,7 @@ class TestJobs:
         state.without_time = {0, 2}
         assert [job and job.trial for job in (state.next_job(), state.next_job(), state.next_job())] == [1, 3, None]
 
-    def test_an_interrupted_trial_goes_on_to_the_next_rung_first(self):
+    def test_an_interrupted_trial_continues_to_the_next_rung_first(self):
         state = StudyByHand(ASHAScheduler())
         for score in (0.9, 0.5, 0.5):
             state.begin([score])
@@ -233,7 +233,7 @@ class TestJobs:
         state.without_time = {0}
         assert state.next_job().trial == 3
 
-    def test_a_promoted_trial_that_was_interrupted_before_a_report_goes_on_even_if_it_is_in_front_no_more(self):
+    def test_an_interrupted_promoted_trial_continues_even_outside_the_top_fraction(self):
         state = StudyByHand(ASHAScheduler())
         for score in (0.9, 0.1, 0.2):
             state.begin([score])

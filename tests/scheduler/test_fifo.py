@@ -24,5 +24,5 @@ def test_a_trial_has_one_job_without_an_end_or_a_checkpoint():
     assert scheduler.next_job(state) is None
 
 
-def test_every_trial_goes_on():
+def test_every_trial_continues():
     assert FIFOScheduler().on_report(EpochDone(0, 1, -1e9)) is Decision.CONTINUE

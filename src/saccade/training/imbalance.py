@@ -28,16 +28,9 @@ def class_weights(
 ) -> np.ndarray | None:
     """Return class weights for `Problem.loss`, float32 of shape (num_classes,); None without `spec`.
 
-    ``balanced`` is the inverse of the number of images, as in scikit-learn. A mapping gives weights, 0 or more, by
-    label, or by the names of numbered labels; other labels have weight 1. The mean over the training images is 1, so
-    that the best learning rate stays the same. For multilabel problems it is the weight of positive against negative.
-    Raises a HyperparameterError for a regression problem and invalid weights, an UnknownNameError for an unknown label.
-
-    Examples
-    --------
-    >>> problem = Problem.of(["cat", "cat", "cat", "dog"])
-    >>> class_weights({"dog": 3.0}, problem.encode(["cat", "cat", "cat", "dog"]), problem).tolist()
-    [0.6666666865348816, 2.0]
+    ``balanced`` is the inverse of the number of images, as in scikit-learn; a mapping gives weights by label, 1 for
+    others. Their mean over the training images is 1, so that the best learning rate stays the same. For multilabel
+    problems it is the weight of positive against negative.
     """
     if spec is None:
         return None
@@ -81,12 +74,6 @@ def balanced_sampling_weights(targets: np.ndarray, problem: Problem) -> np.ndarr
 
     In multilabel problems the class of an image is its rarest label; images without labels are a class of their own.
     Raises a HyperparameterError for a regression problem.
-
-    Examples
-    --------
-    >>> problem = Problem.of(["cat", "dog"])
-    >>> balanced_sampling_weights(np.array([0, 0, 1]), problem).tolist()
-    [0.25, 0.25, 0.5]
     """
     problem.require_classes("balanced_sampling")
     classes = problem.strata(targets)
@@ -104,16 +91,9 @@ def class_priors(
 ) -> np.ndarray | None:
     """Return the class priors of training: class frequencies, weighted as in the loss, float64 of shape (num_classes,).
 
-    They sum to 1, and none is 0: a class without images counts as one image. None for problems without exactly one
-    class per image. Balanced sampling makes them equal.
-
-    Examples
-    --------
-    >>> problem, targets = Problem.of(["cat", "dog"]), np.array([0, 0, 0, 1])
-    >>> class_priors(Recipe.of({}), targets, problem).tolist()
-    [0.75, 0.25]
-    >>> class_priors(Recipe.of({"class_weight": "balanced"}), targets, problem).round(3).tolist()
-    [0.5, 0.5]
+    They sum to 1, and none is 0: a class without images (in a warm start) has the mean, so that the prior makes it
+    neither more nor less probable. None for problems without exactly one class per image. Balanced sampling makes them
+    equal.
     """
     if not problem.has_one_class:
         return None
@@ -121,7 +101,7 @@ def class_priors(
     if recipe.balanced_sampling:
         return np.full(num_classes, 1 / num_classes)
     counts: np.ndarray = np.bincount(targets, by_image, num_classes).astype(np.float64)
-    counts[counts == 0] = 1.0
+    counts[counts == 0] = counts[counts > 0].mean()
     if (weights := class_weights(recipe.class_weight, targets, problem, class_names)) is not None:
         counts *= np.where(weights > 0, weights, 1.0)
     counts /= counts.sum()
@@ -133,11 +113,6 @@ def sample_weights(column: Sequence[Any] | np.ndarray | pd.Series) -> np.ndarray
 
     Their mean is 1, so that the best learning rate stays the same. Raises a DataError if weights are missing, negative,
     infinite, not numbers, or all 0.
-
-    Examples
-    --------
-    >>> sample_weights([1, 3]).tolist()
-    [0.5, 1.5]
     """
     try:
         weights = pd.Series(column).astype("Float64").to_numpy(np.float64, na_value=np.nan)
