@@ -46,7 +46,7 @@ class TestTheEnd:
         assert state.next_job().trial == 1
         assert state.next_job() is None  # what runs may become better
         state.train(1, [0.2] * 2, first_epoch=2)
-        assert state.next_job() == Job(1, {}, "a folder", None, "after 3")
+        assert state.next_job() == Job(1, {}, None, "after 3")
 
     def test_when_it_fails_the_next_one_does(self):
         state = self.state(0.1, 0.2)
@@ -62,7 +62,7 @@ class TestTheEnd:
 
     def test_it_waits_for_those_that_an_earlier_process_was_training(self):
         state = self.state(0.1, 0.2)
-        state.trials.append(Trial(2, {}, "a folder"))
+        state.trials.append(Trial(2, {}))
         state.scheduler.on_start(state)
         assert state.next_job() is None
         state.train(2, [0.3])

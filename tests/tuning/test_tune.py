@@ -162,7 +162,7 @@ class TestCheckpoints:
         checkpoint = result.best_checkpoint
         assert checkpoint.is_dir()
         del result
-        assert not checkpoint.parents[3].exists()
+        assert not checkpoint.parents[2].exists()
 
 
 class TestArguments:
@@ -489,4 +489,4 @@ def test_kills_at_random_instants(tmp_path):
     assert num_kills >= 1
     lines = Path(f"{tmp_path / 'parts'}.trained").read_text().split("\n")
     assert len(lines) - len(set(lines)) <= num_kills  # what was under way
-    assert sum(1 for _ in (tmp_path / "parts" / "trials").glob("*/checkpoints/part")) == 0
+    assert sum(1 for _ in (tmp_path / "parts" / "trials").glob("*/*.part")) == 0

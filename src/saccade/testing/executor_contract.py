@@ -27,6 +27,7 @@ import pytest
 from saccade.events import EpochDone, Event, JobDone, JobFailed
 from saccade.executor import Executor
 from saccade.study.trial import Decision, Job, Reporter, Trainable
+from saccade.study.trial_files import LocalTrialFiles
 
 
 class Counting(Trainable):
@@ -49,7 +50,8 @@ class Echo(Trainable):
 
     def train(self, job: Job, report: Reporter) -> str:
         report(EpochDone(job.trial, 1, 0.0, metrics={"seconds_left": job.seconds_left}))
-        return json.dumps([job.trial, job.config, job.folder, job.until_epoch, job.checkpoint])
+        files = None if job.files is None else job.files.folder(job.trial)
+        return json.dumps([job.trial, job.config, job.until_epoch, job.checkpoint, str(files)])
 
 
 class Failing(Trainable):
@@ -199,13 +201,13 @@ class ExecutorContract:
 
     def test_a_job_arrives_unchanged(self) -> None:
         config = {"a": [1, 2.5, None, True, "ä\n\ud800"], "b": {"c": [{}]}, "large": "x" * 3_000_000}
-        job = Job(7, config, "a folder", 4, "a checkpoint", 99.0)
+        job = Job(7, config, 4, "a checkpoint", 99.0, LocalTrialFiles(Path("a folder")))
         with self.make(Echo()) as executor:
             recorder = Recorder(executor, [job])
             executor.run(recorder)
             unlimited, _ = run_all(executor, {}).events
         report, end = recorder.events
-        assert json.loads(end.reason) == [7, config, "a folder", 4, "a checkpoint"]
+        assert json.loads(end.reason) == [7, config, 4, "a checkpoint", str(Path("a folder/0007"))]
         assert 60 < report.metrics["seconds_left"] <= 99.0
         assert unlimited.metrics["seconds_left"] == math.inf
 
