@@ -30,23 +30,11 @@ def split_holdout(
     random_state: int | np.random.Generator | None,
     groups: Groups = None,
 ) -> tuple[Positions, Positions]:
-    """Split images into training and validation images.
+    """Return the ascending positions of training and validation images; neither is empty.
 
-    Parameters
-    ----------
-    labels : sequence, array or Series, shape (num_images,)
-        The class of each image; or any other strata, such as 0 for all images of a regression problem.
-    holdout_frac : float
-        Fraction of the images for validation, strictly between 0 and 1.
-    random_state : int, Generator or None
-        Seed; None draws a new split each time.
-    groups : sequence or None
-        Such as `ImageStore.digests`: see `Groups`.
-
-    Returns
-    -------
-    train_positions, val_positions : ndarray of int64
-        Ascending, disjoint, together all images; neither is empty.
+    Every class keeps at least one image in training. It gives at least one to validation if its fraction rounds to one
+    or more and it has two different images. Images that occur under two labels stay in training. `labels` may be any
+    strata, such as 0 for all images of a regression problem; `groups` are such as `ImageStore.digests` (see `Groups`).
 
     Raises
     ------
@@ -54,11 +42,6 @@ def split_holdout(
         If `holdout_frac` is not strictly between 0 and 1.
     DataError
         If there are too few different images to hold one out.
-
-    Notes
-    -----
-    Every class keeps at least one image in training. It gives at least one to validation if its fraction rounds to
-    one or more and it has two different images. Images that occur under two labels stay in training.
 
     Examples
     --------
@@ -89,25 +72,10 @@ def split_parts(
 ) -> npt.NDArray[np.int64]:
     """Split images into a first part and one more part for each fraction, in each stratum in these proportions.
 
-    Parameters
-    ----------
-    strata : sequence, array or Series, shape (num_images,)
-        The stratum of each image.
-    fractions : sequence of float
-        Fractions of the images for the parts 1, 2, ...; together less than 1.
-    rng : Generator
-        Source of randomness.
-    groups : sequence or None
-        See `Groups`. A group that is in several strata stays in the first part.
-    cover_classes : bool
-        Take an image of each stratum whose fraction rounds to one, even if that makes a part larger, and at least one
-        image in all.
-
-    Returns
-    -------
-    ndarray of int64, shape (num_images,)
-        The part of each image; 0 is the first one. Each stratum gives its exact fraction rounded up or down, by
-        largest remainders, and keeps at least one group in the first part.
+    Return the part of each image; 0 is the first one. Each stratum gives its exact fraction rounded up or down, by
+    largest remainders, and keeps at least one group in the first part. With `cover_classes`, an image of each stratum
+    whose fraction rounds to one is taken, even if that makes a part larger, and at least one image in all. A group (see
+    `Groups`) that is in several strata stays in the first part.
 
     Examples
     --------
@@ -156,25 +124,9 @@ def split_folds(
     rng: np.random.Generator,
     groups: Groups = None,
 ) -> npt.NDArray[np.int64]:
-    """Split images into stratified folds of equal size: the numbers of a class differ by at most one.
+    """Return the fold of each image: stratified folds of equal size, whose numbers of a class differ by at most one.
 
-    Parameters
-    ----------
-    strata, rng, groups
-        As in `split_parts`. The first image of a group decides on its stratum.
-    num_folds : int
-        The number of folds.
-
-    Returns
-    -------
-    ndarray of int64, shape (num_images,)
-        The fold of each image, from 0 to ``num_folds - 1``. With fewer groups than folds, some folds are empty.
-
-    Examples
-    --------
-    >>> folds = split_folds([0, 0, 0, 1, 1, 1], 3, np.random.default_rng(0))
-    >>> sorted(folds[:3].tolist()), sorted(folds[3:].tolist())
-    ([0, 1, 2], [0, 1, 2])
+    The first image of a group decides on its stratum. With fewer groups than folds, some folds are empty.
     """
     group_of, first = _group_numbers(len(strata), groups)
     order = np.lexsort([rng.random(len(first)), _codes(strata)[first]])
