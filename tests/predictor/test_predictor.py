@@ -195,18 +195,30 @@ def test_unreadable_images_lose_nobody_elses_prediction(
         fitted.predict(test["image"][1])
 
 
-def test_class_numbers_are_matched_by_name_across_data_sets(
-    predictor: ImagePredictor, make_colours: MakeColours, tiny: dict[str, Any], tmp_path: Path
+@pytest.mark.parametrize("labels", ["names", "numbers"])
+def test_classes_are_matched_by_name_across_data_sets(
+    predictor: ImagePredictor, make_colours: MakeColours, tiny: dict[str, Any], tmp_path: Path, labels: Any
 ) -> None:
-    make_colours(8, ("blue", "green", "red"))
-    train = ImageDataset.from_folder(tmp_path / "colours_0")
-    predictor.fit(train, hyperparameters={**tiny, "epochs": 8})
-    make_colours(4, ("green", "red"), seed=1)
-    test = ImageDataset.from_folder(tmp_path / "colours_1")  # here green is 0; in training it was 1
-    assert predictor.evaluate(test)["top1"] > 0.8
-    make_colours(4, ("yellow",), seed=2)
-    with pytest.raises(DataError, match="yellow"):
-        predictor.evaluate(ImageDataset.from_folder(tmp_path / "colours_2"))
+    names = ["blue", "green", "red"]
+    table = make_colours(8, tuple(names))
+    train = ImageDataset.from_folder(tmp_path / "colours_0", labels=labels)
+    table_val = make_colours(4, ("green", "red"), seed=1)
+    val = ImageDataset.from_folder(tmp_path / "colours_1", labels=labels)  # here green is 0; in training it is 1
+    predictor.fit(train, tuning_data=val, hyperparameters={**tiny, "epochs": 8})
+    assert predictor.evaluate(val)["top1"] == predictor.evaluate(table_val)["top1"] > 0.8
+    assert predictor.fit_summary()["valid_acc"] == pytest.approx(predictor.evaluate(val)["top1"])
+    assert predictor.class_names == names
+    assert predictor.classes == (names if labels == "names" else [0, 1, 2])
+    assert set(predictor.predict(train)) <= set(predictor.classes)
+    assert predictor.predict_proba(train).columns.tolist() == predictor.classes
+    assert predictor.evaluate(table) == predictor.evaluate(train)
+    loaded = ImagePredictor.load(predictor.save(tmp_path / "saved"), verbosity=0)
+    assert loaded.evaluate(val) == predictor.evaluate(val)
+    make_colours(4, ("red", "yellow"), seed=2)
+    other = ImageDataset.from_folder(tmp_path / "colours_2", labels=labels)
+    for call in (predictor.evaluate, predictor.label_issues, lambda data: predictor.fit(train, tuning_data=data)):
+        with pytest.raises(DataError, match=r"does not have: \['yellow'\].*lacks \['blue', 'green'\]"):
+            call(other)
 
 
 def test_top5_is_told_only_where_it_says_something(
@@ -420,17 +432,3 @@ def test_what_a_gpu_trained_loads_on_a_cpu(fitted: ImagePredictor, make_colours:
     command = [sys.executable, "-c", script, fitted.path, *frame["image"]]
     done = subprocess.run(command, env={"CUDA_VISIBLE_DEVICES": ""}, capture_output=True, text=True, check=True)
     assert done.stdout.split() == list(fitted.predict(frame))
-
-
-def test_a_run_of_folders_is_tested_on_a_table_of_names_and_the_other_way_round(
-    make_colours: MakeColours, tiny: dict[str, Any], tmp_path: Path
-) -> None:
-    table = make_colours(8, ("blue", "green", "red"))
-    folders = ImageDataset.from_folder(tmp_path / "colours_0")
-    by_number = ImagePredictor(path=tmp_path / "a", verbosity=0).fit(folders, hyperparameters={**tiny, "epochs": 4})
-    by_name = ImagePredictor(path=tmp_path / "b", verbosity=0).fit(table, hyperparameters={**tiny, "epochs": 4})
-    assert by_number.class_names == by_name.class_names == ["blue", "green", "red"]
-    for predictor in (by_number, by_name):
-        assert predictor.evaluate(table) == predictor.evaluate(folders)
-    numbers = pd.DataFrame(folders)  # without the names: compared as numbers
-    assert by_number.evaluate(numbers) == by_number.evaluate(folders)

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from contracts.executors import PicklingExecutor
-from saccade import ImagePredictor
+from saccade import ImageDataset, ImagePredictor
 from saccade.errors import DataError, HyperparameterError, NotFittedError
 
 MakeColours = Callable[..., pd.DataFrame]
@@ -97,8 +97,9 @@ def test_warm_start_continues_from_the_fitted_network_and_keeps_the_split(
 
 
 def test_warm_start_after_a_refit_holds_out_new_images_or_warns(
-    make_colours: MakeColours, tiny: dict[str, Any], tmp_path: Path
+    make_colours: MakeColours, tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     frame, more = make_colours(8), make_colours(4, seed=5)
     first = ImagePredictor(path=tmp_path / "run", verbosity=0).fit(frame, hyperparameters=tiny, refit_full=True)
     first.save(tmp_path / "saved")
@@ -111,29 +112,34 @@ def test_warm_start_after_a_refit_holds_out_new_images_or_warns(
     assert split is not None
     assert len(split.held_out) == round(0.2 * len(both))
     assert not set(split.held_out) & set(split.fitted)
-
-    first.fit(frame, hyperparameters={"epochs": 1}, warm_start=True)
-    assert "no other images are left" in events(first, "warned")[0]["text"]
-    assert "too high" in first.fit_summary()["valid_score_how"]
-
-
-def test_a_loaded_predictor_can_be_trained_further(
-    make_colours: MakeColours, tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    frame = make_colours(8)
-    ImagePredictor(path=tmp_path / "run", verbosity=0).fit(frame, hyperparameters=tiny).save(tmp_path / "saved")
-    loaded = ImagePredictor.load(tmp_path / "saved", verbosity=0)
-    loaded.fit(frame, hyperparameters={"epochs": 1}, warm_start=True)
-    assert loaded.predict(frame).notna().all()
+    assert new.predict(both).notna().all()
     assert sorted(path.name for path in (tmp_path / "saved").iterdir()) == [
         "predictor.json",
         "split.safetensors",
         "weights.safetensors",
     ]
 
+    first.fit(frame, hyperparameters={"epochs": 1}, warm_start=True)
+    assert "no other images are left" in events(first, "warned")[0]["text"]
+    assert "too high" in first.fit_summary()["valid_score_how"]
 
-def test_warm_start_requires_the_same_classes_and_network_and_a_fitted_predictor(
+
+def test_a_warm_start_keeps_the_classes_of_the_predictor(
+    make_colours: MakeColours, tiny: dict[str, Any], tmp_path: Path
+) -> None:
+    names = ["blue", "green", "red"]
+    make_colours(8, tuple(names))
+    folders = ImageDataset.from_folder(tmp_path / "colours_0")
+    predictor = ImagePredictor(path=tmp_path / "run", verbosity=0).fit(folders, hyperparameters={**tiny, "epochs": 6})
+    make_colours(8, ("green", "red"), seed=1)
+    lacking = ImageDataset.from_folder(tmp_path / "colours_1", labels="numbers")  # here green is 0
+    predictor.fit(lacking, hyperparameters={"epochs": 1, "lr": 1e-12}, warm_start=True)
+    assert predictor.classes == names
+    assert predictor.evaluate(folders)["top1"] > 0.8
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["problem"]["classes"] == names
+
+
+def test_warm_start_requires_known_classes_the_same_network_and_a_fitted_predictor(
     make_colours: MakeColours, tiny: dict[str, Any], tmp_path: Path
 ) -> None:
     predictor = ImagePredictor(path=tmp_path / "run", verbosity=0)
@@ -142,5 +148,5 @@ def test_warm_start_requires_the_same_classes_and_network_and_a_fitted_predictor
     predictor.fit(make_colours(8), hyperparameters=tiny)
     with pytest.raises(HyperparameterError, match="network 'test_resnet'"):
         predictor.fit(make_colours(8), hyperparameters={"model": "test_vit"}, warm_start=True)
-    with pytest.raises(DataError, match="warm_start"):
+    with pytest.raises(DataError, match=r"train_data has classes that the predictor does not have: .'green'"):
         predictor.fit(make_colours(8, ("green", "red"), seed=1), warm_start=True)

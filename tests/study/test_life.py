@@ -83,7 +83,7 @@ CASES = {
     "at the end of the job and of its own time": (
         [[report(), JobDone(0)]], {"until_epoch": 1, "own_s": 1.5}, "stopped", TRIAL_TIME_LIMIT, 1,
     ),
-    "paused": ([[report(), PAUSED]], {"decision": PAUSE}, "paused", "as decided", 1),
+    "paused": ([[report(), PAUSED]], {"decision": PAUSE}, "paused", "", 1),
     "paused at the end of its own time": (
         [[report(), PAUSED]], {"decision": PAUSE, "own_s": 1.5}, "stopped", TRIAL_TIME_LIMIT, 1,
     ),

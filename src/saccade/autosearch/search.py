@@ -234,23 +234,9 @@ class AutoSearch(Searcher, Scheduler):
         can_begin: bool = True,
         starts_first: bool = True,
     ) -> Advice | None:
-        """Return the best next step.
+        """Return the best next step for the paused configurations with these keys, or a new one if `can_begin`.
 
-        Parameters
-        ----------
-        paused
-            The keys of the paused configurations that may continue.
-        seconds_left
-            Time left for training.
-        can_begin
-            Whether a new configuration may be started.
-        starts_first
-            Whether starting configurations come before everything else.
-
-        Returns
-        -------
-        Advice or None
-            None if no step would report in time.
+        Starting configurations come before everything else if `starts_first`. None if no step would report in time.
         """
         self.seconds_left = seconds_left
         self._chosen = None

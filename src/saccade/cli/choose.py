@@ -29,5 +29,5 @@ def choose(
         max_latency_ms=max_latency_ms, max_params=max_params, max_bytes=max_bytes, min_score=min_score
     )
     chosen.save(out)
-    typer.echo(f"result: {chosen.pipeline.saved.result}")
+    typer.echo(f"result: {chosen.fit_summary()['result']}")
     typer.echo(f"predictor {out}")

@@ -16,10 +16,7 @@ def leaderboard(
     from saccade.report.tables import output_console, print_trials, seconds_line
 
     predictor = ImagePredictor.load(run)
-    print_trials(output_console(), predictor.leaderboard())
     summary = predictor.fit_summary()
-    typer.echo(f"result: {predictor.pipeline.saved.result}")
-    if why := summary.get("why_not_best_trial"):  # predictors of earlier versions have neither this nor seconds
-        typer.echo(f"Trial {summary['best_trial']} alone is not the result: {why}")
-    if seconds := summary.get("seconds"):
+    print_trials(output_console(), predictor.leaderboard(), summary)
+    if seconds := summary.get("seconds"):  # predictors of earlier versions have none
         typer.echo(seconds_line(seconds))

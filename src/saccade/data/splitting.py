@@ -30,18 +30,11 @@ def split_holdout(
     random_state: int | np.random.Generator | None,
     groups: Groups = None,
 ) -> tuple[Positions, Positions]:
-    """Return the ascending positions of training and validation images; neither is empty.
+    """Split images into training and validation images; return the ascending positions of both, neither of them empty.
 
-    Every class keeps at least one image in training. It gives at least one to validation if its fraction rounds to one
-    or more and it has two different images. Images that occur under two labels stay in training. `labels` may be any
-    strata, such as 0 for all images of a regression problem; `groups` are such as `ImageStore.digests` (see `Groups`).
-
-    Raises
-    ------
-    HyperparameterError
-        If `holdout_frac` is not strictly between 0 and 1.
-    DataError
-        If there are too few different images to hold one out.
+    Every class (or other stratum, such as 0 for all images of a regression problem) keeps at least one image in
+    training. It gives at least one to validation if its fraction rounds to one or more and it has two different images.
+    Images that occur under two labels stay in training. Raises a DataError if there are too few different images.
 
     Examples
     --------
@@ -70,12 +63,11 @@ def split_parts(
     *,
     cover_classes: bool = False,
 ) -> npt.NDArray[np.int64]:
-    """Split images into a first part and one more part for each fraction, in each stratum in these proportions.
+    """Return the part of each image: 0, the first one, or one more part for each fraction, in each stratum alike.
 
-    Return the part of each image; 0 is the first one. Each stratum gives its exact fraction rounded up or down, by
-    largest remainders, and keeps at least one group in the first part. With `cover_classes`, an image of each stratum
-    whose fraction rounds to one is taken, even if that makes a part larger, and at least one image in all. A group (see
-    `Groups`) that is in several strata stays in the first part.
+    Each stratum gives its exact fraction rounded up or down, by largest remainders, and keeps at least one group in the
+    first part; a group that is in several strata stays there. `cover_classes` takes an image of each stratum whose
+    fraction rounds to one, even if that makes a part larger, and at least one image in all.
 
     Examples
     --------
@@ -124,9 +116,15 @@ def split_folds(
     rng: np.random.Generator,
     groups: Groups = None,
 ) -> npt.NDArray[np.int64]:
-    """Return the fold of each image: stratified folds of equal size, whose numbers of a class differ by at most one.
+    """Return the fold of each image from 0 on: stratified, of equal size; the numbers of a class differ by at most one.
 
     The first image of a group decides on its stratum. With fewer groups than folds, some folds are empty.
+
+    Examples
+    --------
+    >>> folds = split_folds([0, 0, 0, 1, 1, 1], 3, np.random.default_rng(0))
+    >>> sorted(folds[:3].tolist()), sorted(folds[3:].tolist())
+    ([0, 1, 2], [0, 1, 2])
     """
     group_of, first = _group_numbers(len(strata), groups)
     order = np.lexsort([rng.random(len(first)), _codes(strata)[first]])

@@ -31,6 +31,7 @@ from saccade.study.objectives import cost_names, same_costs
 from saccade.study.run_folder import STARTING, CheckpointKeeper, is_vacant, other_entries, write_json_atomically
 from saccade.study.trial import Status, Trial
 from saccade.tasks.metrics import EvalMetric
+from saccade.tasks.problem import Problem
 from saccade.training.trial_files import drop_files, probe_file
 
 RUNS_FOLDER = "saccade_runs"
@@ -80,10 +81,14 @@ class FitRequest:
         All other arguments.
     start : SavedPredictor or None
         The predictor whose network is trained further (``warm_start=True``).
+    problem : Problem or None
+        Its problem, whose classes the network has; None derives the problem from the training labels.
     is_model_named : bool
         Whether the user chose the networks; if not, networks without weights are replaced by fallback networks.
     given : frozenset of str
         Names of the hyperparameters that the user has given.
+    trains_once : bool
+        Whether one trial is trained, with the defaults of spaces that the user has not given.
     """
 
     path: Path | None
@@ -97,8 +102,10 @@ class FitRequest:
     time_limit_s: float | None
     settings: FitOptions
     start: SavedPredictor | None = None
+    problem: Problem | None = None
     is_model_named: bool = True
     given: frozenset[str] = frozenset()
+    trains_once: bool = False
 
     @property
     def weights(self) -> Path | None:
@@ -308,4 +315,5 @@ def _run_record(request: FitRequest) -> dict[str, Any]:
         "time_limit_s": request.time_limit_s,
         "space": _space_to_json(request.space),
         "arguments": recorded_arguments(request),
+        "problem": None if request.problem is None else request.problem.to_json(),
     }

@@ -7,14 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from saccade.checks import fraction
-from saccade.data.examples import Examples
-from saccade.data.table import are_numbers_of_classes
 from saccade.errors import DataError
 from saccade.inference.calibration import calibration_error, error_by_chance
-from saccade.inference.saved import SavedPredictor
 from saccade.tasks.metrics import MeanOver, Metric, built_in_metrics
 from saccade.tasks.problem import Problem
 
@@ -126,29 +122,3 @@ def _with_interval(name: str, score: float, intervals: dict[str, tuple[float, fl
     if name == BY_CHANCE:
         return [(name, score)]
     return [(name, score), (f"{name}_interval", intervals.get(name, (math.nan, math.nan)))]
-
-
-def labels_by_name(examples: Examples, saved: SavedPredictor) -> pd.Series | pd.DataFrame:
-    """Return labels in the classes of a predictor, matched by the names of the classes.
-
-    A data set of folders numbers its classes, and another one may number them differently. A table has the names, or
-    values, themselves. Labels without names are compared as they are.
-
-    Raises
-    ------
-    DataError
-        If a data set has classes that are not among the training classes, and the training data had names too.
-    """
-    labels, names = examples.labels, examples.class_names
-    assert labels is not None
-    if isinstance(labels, pd.DataFrame) or not saved.problem.has_one_class:
-        return labels
-    label_of = dict(zip(saved.names_of_classes, saved.problem.classes, strict=True))
-    is_numbered = bool(names) and are_numbers_of_classes(labels, names)
-    named = labels.map(dict(enumerate(names or ()))) if is_numbered else labels
-    if is_numbered and saved.class_names:
-        unknown = [name for name in dict.fromkeys(named) if name not in label_of]
-        if unknown:
-            raise DataError(f"classes {unknown} are not among the training classes: {list(label_of)}")
-    is_known = named.map(lambda name: isinstance(name, str) and name in label_of)
-    return named.map(label_of) if is_known.all() else labels

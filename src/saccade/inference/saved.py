@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from saccade._version import __version__
 from saccade.checks import real_number
 from saccade.data.earlier_split import EarlierSplit
+from saccade.data.examples import Examples
 from saccade.data.pixel_range import PixelRange
 from saccade.errors import HyperparameterError, SavedPredictorError
 from saccade.inference.classifier import Blueprint, Classifier, empty_classifier
@@ -22,6 +23,7 @@ from saccade.inference.postprocessing import Postprocessing
 from saccade.models.custom import CustomObject
 from saccade.numerics.device import Numerics
 from saccade.study.objectives import COSTS
+from saccade.tasks.matching import match_classes, names_of_classes
 from saccade.tasks.problem import Problem
 
 DESCRIPTION, WEIGHTS = "predictor.json", "weights.safetensors"
@@ -259,10 +261,17 @@ class SavedPredictor:
     @property
     def names_of_classes(self) -> list[str]:
         """The name of each class: its folder's name for numbered classes, else the label as text."""
-        classes = self.problem.classes
-        if self.class_names and all(isinstance(label, int) for label in classes):
-            return [self.class_names[int(label)] for label in classes]
-        return [str(label) for label in classes]
+        return names_of_classes(self.problem.classes, self.class_names)
+
+    def match_classes(self, examples: Examples) -> Examples:
+        """Return labelled images with labels of this predictor, matched by the names of the classes.
+
+        Raises
+        ------
+        DataError
+            If there are other classes; the message lists the differences.
+        """
+        return match_classes(examples, self.problem, self.class_names, "the data", "the predictor")
 
     def write(self, weights: Mapping[str, Path]) -> None:
         """Write the folder; `weights` maps names of files in it to the files that are copied there."""

@@ -18,42 +18,18 @@ from saccade.training.task import ImageTask, Split
 
 @dataclass(frozen=True, eq=False)
 class Combination:
-    """The members of a predictor.
-
-    Attributes
-    ----------
-    members : list of Candidate
-        The one with the highest score first.
-    weights : list of float
-        Their weights in the mean of predictions; the sum is 1.
-    predictions : ndarray, shape (num_images, num_outputs)
-        For held-out images, to which calibration and thresholds are fitted.
-    targets : ndarray
-        The targets of these images.
-    score_how : str
-        How its scores were measured; empty for a single network.
-    evaluation : Evaluation or None
-        Its scores, unless they are those of `predictions`.
-    cross_fitted_scores : dict
-        Scores of the ``ensemble`` and of the ``single`` network, if they were compared.
-    num_folds : int
-        How many folds the networks come from; 0 if they come from trials.
-    is_refit : bool
-        Whether the network was trained on the validation images, after the search.
-    split : tuple of Split, or None
-        The images that the first of the folds' networks was fitted to, and those of its fold.
-    """
+    """The members of a predictor, the one with the highest score first."""
 
     members: list[Candidate]
-    weights: list[float]
-    predictions: np.ndarray
-    targets: np.ndarray
-    score_how: str = ""
-    evaluation: Evaluation | None = None
-    cross_fitted_scores: dict[str, float] | None = None
-    num_folds: int = 0
-    is_refit: bool = False
-    split: tuple[Split, Split] | None = None
+    weights: list[float]  # in the mean of predictions; the sum is 1
+    predictions: np.ndarray  # for held-out images, to which calibration and thresholds are fitted
+    targets: np.ndarray  # of these images
+    score_how: str = ""  # how its scores were measured; empty for a single network
+    evaluation: Evaluation | None = None  # its scores, unless they are those of `predictions`
+    cross_fitted_scores: dict[str, float] | None = None  # of ``ensemble`` and ``single``, if they were compared
+    num_folds: int = 0  # how many folds the networks come from; 0 if they come from trials
+    is_refit: bool = False  # trained on the validation images as well, after the search
+    split: tuple[Split, Split] | None = None  # of the first of the folds' networks: fitted to, and held out
 
     @classmethod
     def single(cls, candidate: Candidate, task: ImageTask) -> Combination:

@@ -136,7 +136,7 @@ def score_error(first: np.ndarray, second: np.ndarray, targets: np.ndarray, prob
 
 def best_single(predictions: Sequence[np.ndarray], targets: np.ndarray, problem: Problem, metric: Metric) -> int:
     """Return the index of the model with the highest score, with the smallest loss among equals."""
-    losses = _losses(_loss_terms(predictions, targets, problem), problem).mean(1)
+    losses = problem.term_losses(_loss_terms(predictions, targets, problem)).mean(1)
     try:
         scores = [metric.score(metric(targets, rows, problem)) for rows in predictions]
     except DataError:  # the metric needs a class that is missing here
@@ -241,16 +241,11 @@ def _loss_terms(predictions: Sequence[np.ndarray], targets: np.ndarray, problem:
     return np.stack([problem.loss_terms(rows, targets) for rows in predictions])
 
 
-def _losses(terms: np.ndarray, problem: Problem) -> np.ndarray:
-    """Return the loss of each model for each image, shape (num_models, num_images)."""
-    return problem.term_losses(terms)
-
-
 def _select(
     terms: np.ndarray, problem: Problem, max_members: int, seed: int, sizes: Sequence[int] | None
 ) -> np.ndarray:
     num_models, num_images = terms.shape[:2]
-    of_images = _losses(terms, problem)
+    of_images = problem.term_losses(terms)
     losses = of_images.mean(1)
     order = losses.argsort(kind="stable")
     if num_models == 1 or max_members == 1:
@@ -304,12 +299,12 @@ def _hill_climb(terms: np.ndarray, problem: Problem) -> np.ndarray:
     num_models = len(terms)
     # Sorted initialisation: as many of the best models as have the mean with the smallest loss.
     means = terms.cumsum(0) / np.arange(1, num_models + 1)[:, None, None]
-    of_first = _losses(means, problem).mean(1)
+    of_first = problem.term_losses(means).mean(1)
     num_first = int(of_first.argmin()) + 1
     counts = (np.arange(num_models) < num_first).astype(float)
     total, least, best = terms[:num_first].sum(0), of_first[num_first - 1], counts.copy()
     for num in range(num_first, num_first + MAX_STEPS):
-        losses = _losses((total + terms) / (num + 1), problem).mean(1)
+        losses = problem.term_losses((total + terms) / (num + 1)).mean(1)
         added = int(losses.argmin())
         counts[added] += 1
         total = total + terms[added]

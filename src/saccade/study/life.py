@@ -114,7 +114,7 @@ ENDS: tuple[End, ...] = (
     # The trainable has found an end before that of the configuration.
     _row("COMPLETED", "", Status.COMPLETED),
     _row("PAUSED", "OWN_TIME_SPENT", Status.STOPPED, reason=TRIAL_TIME_LIMIT),
-    _row("PAUSED", "", Status.PAUSED),
+    _row("PAUSED", "", Status.PAUSED, reason=""),
     _row("STOPPED", "", Status.STOPPED),
     # A trial that the deadline ends is paused if it can be continued: a resumed search may have more time.
     _row("TIME_LIMIT", "OWN_LIMIT", Status.STOPPED, reason=TRIAL_TIME_LIMIT),

@@ -268,6 +268,7 @@ class Study:
             self._write(started)
             open_job = self._record.jobs[job.trial]
             open_job.checkpoint, open_job.has_own_limit = job.checkpoint, seconds_left < self.seconds_left
+            self.budget.submitted(self.trials[job.trial])
             own_s = self.budget.trial_time_limit_s - self.trials[job.trial].seconds
             open_job.own_deadline = Deadline(own_s)
             self.executor.submit(replace(job, config=copied(job.config), seconds_left=seconds_left))

@@ -125,8 +125,9 @@ def class_priors(
 ) -> np.ndarray | None:
     """Return the class priors of training: class frequencies, weighted as in the loss, float64 of shape (num_classes,).
 
-    They sum to 1, and none is 0: a class without images counts as one image. None for problems without exactly one
-    class per image. Balanced sampling makes them equal.
+    They sum to 1, and none is 0: a class without images (in a warm start) has the mean, so that the prior makes it
+    neither more nor less probable. None for problems without exactly one class per image. Balanced sampling makes them
+    equal.
 
     Examples
     --------
@@ -142,7 +143,7 @@ def class_priors(
     if recipe.balanced_sampling:
         return np.full(num_classes, 1 / num_classes)
     counts: np.ndarray = np.bincount(targets, by_image, num_classes).astype(np.float64)
-    counts[counts == 0] = 1.0
+    counts[counts == 0] = counts[counts > 0].mean()
     if (weights := class_weights(recipe.class_weight, targets, problem, class_names)) is not None:
         counts *= np.where(weights > 0, weights, 1.0)
     counts /= counts.sum()

@@ -48,6 +48,9 @@ from saccade.training.trial_files import (
 NEAR_END = 0.9
 """Progress of the learning-rate schedule from which weights are written even if they are not the best so far."""
 
+STEP_PASSES = 3.0
+"""Time of a training step in forward passes of its images."""
+
 PROBE_PART = 0.6
 """Fraction of the remaining time in which a probe may extract features; images it has not seen by then are left out."""
 
@@ -115,6 +118,7 @@ class Trainer:
         self.best_score = -math.inf
         self.best_epoch = 0
         self.val_s: float | None = None
+        self._probe_image_s = 0.0  # of a forward pass and the fit of a probe; 0 if its features were known
 
     @property
     def numerics(self) -> Numerics:
@@ -159,7 +163,7 @@ class Trainer:
                     drop_files(self.folder, "last", before_epoch=event.epoch)
                 if decision is not Decision.CONTINUE:
                     return "stopped by the scheduler"
-                if not is_whole or deadline.seconds_left() <= (self.val_s or 0.0):
+                if not is_whole or deadline.seconds_left() <= self._next_report_s():
                     return "time limit"
         return self.stop_reason
 
@@ -170,6 +174,7 @@ class Trainer:
             self._choose_for_probe(deadline.seconds_left())
             start_s = time.perf_counter()
             if (probe := self._fit_probe(deadline)) is not None:
+                self._probe_image_s = (time.perf_counter() - start_s) / len(probe.rows)
                 if self.steps.ema is not None:
                     self.steps.ema.set(self.network)
                 yield self._validate(job.trial, deadline, start_s, probe.metrics, is_whole=True, probe=probe), True
@@ -279,6 +284,13 @@ class Trainer:
         if self.val_s is not None:
             return self.val_s
         return 0.5 * train_per_image_s * self.validation.batches.num_images  # backward takes twice as long as forward
+
+    def _next_report_s(self) -> float:
+        """Return the shortest time to another report: a step and its validation, whose duration the probe showed."""
+        if self.val_s is not None:
+            return self.val_s
+        num_images = STEP_PASSES * self.recipe.batch_size + self.validation.batches.num_images
+        return self._probe_image_s * num_images
 
     def _write_weights(self, path: Path, outputs: Path) -> None:
         """Write the outputs for the validation images, then the weights; each file is complete or absent."""
