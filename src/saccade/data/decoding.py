@@ -128,13 +128,11 @@ def decode_image(
             if min_shorter_side is not None and opened is not image:  # `draft` would change a caller's image
                 is_draft = opened.draft(None, (min_shorter_side, min_shorter_side)) is not None
             with _room_for(opened):
-                is_deep_png = _is_deep_png(opened, image)
                 opened.load()
                 # Not the header's size for all: Pillow turns a TIFF upright while it loads.
                 full_size = size_in_header if is_draft else opened.size
                 orientation = _orientation(opened)
-                pixels = _deep_png(image, pixel_range) if is_deep_png else opened
-                in_channels = _with_channels(pixels, channels, pixel_range)
+                in_channels = _with_channels(opened, channels, pixel_range)
                 upright = _without_metadata(in_channels, of=opened, orientation=orientation)
             return DecodedImage(upright, _turned(full_size, orientation))
 
@@ -386,35 +384,6 @@ def _deep_samples(image: Image.Image) -> npt.NDArray[Any]:
         return np.asarray(image)
     samples = np.frombuffer(image.tobytes(), dtype=ImageMode.getmode(image.mode).typestr)
     return samples.reshape(image.height, image.width)
-
-
-def _is_deep_png(opened: Image.Image, source: ImageSource) -> bool:
-    """Return whether this is a PNG of 16 bits with colours or alpha, of which Pillow keeps the high bytes only."""
-    is_png_file = opened.format == "PNG" and opened is not source and not opened.mode.startswith("I")
-    return is_png_file and any(str(tile[3]).endswith(";16B") for tile in opened.tile)  # type: ignore[attr-defined]
-
-
-def _colours_of_png(source: ImageSource) -> tuple[npt.NDArray[Any], npt.NDArray[np.uint8] | None]:
-    """Return the colours of a PNG of 16 bits, uint16 of shape (height, width[, 3]), and its alpha if it has any."""
-    import torch  # slow to import, and rarely required here
-    from torchvision.io import ImageReadMode
-    from torchvision.io import decode_image as decode_png
-
-    content = bytearray(source) if isinstance(source, bytes) else bytearray(local_path_of(source).read_bytes())  # type: ignore[arg-type]
-    x_CHW = decode_png(torch.frombuffer(content, dtype=torch.uint8), mode=ImageReadMode.UNCHANGED)
-    samples = x_CHW.permute(1, 2, 0).numpy()
-    has_alpha = samples.shape[2] in (2, 4)
-    alpha = to_uint8(samples[..., -1], (0.0, 65535.0)) if has_alpha else None
-    colours = samples[..., :-1] if has_alpha else samples
-    return colours.squeeze(2) if colours.shape[2] == 1 else colours, alpha
-
-
-def _deep_png(source: ImageSource, pixel_range: PixelRange | None) -> Image.Image:
-    colours, alpha = _colours_of_png(source)
-    image = Image.fromarray(to_uint8(colours, pixel_range)).convert("RGB")
-    if alpha is not None:
-        image.putalpha(Image.fromarray(alpha))
-    return image
 
 
 def _over_white(image: Image.Image) -> Image.Image:
