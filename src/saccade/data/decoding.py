@@ -143,10 +143,11 @@ def deep_values(image: ImageSource) -> npt.NDArray[Any] | None:
         with reasons_for_errors(), quiet_pillow():
             if isinstance(image, np.ndarray):
                 return image if has_range(image.dtype) else None
-            with _opened(image) as opened, _room_for(opened):
-                if _is_deep_png(opened, image):
-                    return _colours_of_png(image)[0]
-                return _deep_samples(opened) if opened.mode.startswith(("I", "F")) else None
+            with _opened(image) as opened:
+                if not opened.mode.startswith(("I", "F")):
+                    return None
+                with _room_for(opened):
+                    return _deep_samples(opened)
     except ImageReadError:
         return None
 
