@@ -37,7 +37,7 @@ from saccade.study.trial import Trial
 from saccade.training.imbalance import class_priors
 from saccade.training.recipes.recipe import Recipe
 from saccade.training.task import ImageTask
-from saccade.training.trial_files import drop_files
+from saccade.training.trial_files import BEST, BEST_OUTPUTS
 
 
 def select_networks(
@@ -171,7 +171,8 @@ def write_predictor(
     partial.rename(folder / PREDICTOR_FOLDER)
     for trial in study.trials:
         if trial is not best:
-            drop_files(Path(trial.folder), "best")  # of paused trials, and of members that were copied
+            assert trial.files is not None
+            trial.files.drop(trial.number, BEST, BEST_OUTPUTS)  # of paused trials, and of members that were copied
     return replace(saved, folder=folder / PREDICTOR_FOLDER)
 
 
