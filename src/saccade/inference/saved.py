@@ -39,6 +39,9 @@ CHOICES_FOLDER = "choices"
 MEMBERS_FOLDER = "members"
 """The folder, in a predictor's, with the weights of the members of an ensemble after the first."""
 
+INTERRUPTED = "interrupted"
+"""Entry of the summary of a predictor whose run was interrupted, and can be resumed."""
+
 FORMAT = 4
 """Version of `DESCRIPTION`. Formats 1 to 3 have no `SPLIT`, no "pixel_range" and no description of the result. Formats
 1 and 2 repeat the first member's blueprint at the top level, have "trust" in the place of "postprocessing", and no
