@@ -133,7 +133,7 @@ def test_a_warm_start_keeps_the_classes_of_the_predictor(
     predictor = ImagePredictor(path=tmp_path / "run", verbosity=0).fit(folders, hyperparameters={**tiny, "epochs": 6})
     make_colours(8, ("green", "red"), seed=1)
     lacking = ImageDataset.from_folder(tmp_path / "colours_1", labels="numbers")  # here green is 0
-    predictor.fit(lacking, hyperparameters={"epochs": 1, "lr": 1e-12}, warm_start=True)
+    predictor.fit(lacking, hyperparameters={"epochs": 1, "lr": 1e-12}, warm_start=True, overwrite=True)
     assert predictor.classes == names
     assert predictor.evaluate(folders)["top1"] > 0.8
     assert json.loads((tmp_path / "run" / "run.json").read_text())["problem"]["classes"] == names
