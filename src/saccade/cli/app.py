@@ -6,6 +6,7 @@ arguments appear at once.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -38,6 +39,7 @@ class _Commands(TyperGroup):
         return name, fit_command() if name == "fit" else command, rest
 
     def invoke(self, ctx: Any) -> Any:
+        warnings.formatwarning = _warning_line
         try:
             return super().invoke(ctx)
         except BrokenPipeError:  # the reader of the output has closed it
@@ -96,6 +98,10 @@ def _saccade(
 def main() -> None:
     """Run the command line."""
     app(prog_name="saccade")
+
+
+def _warning_line(message: Warning | str, *_: Any, **__: Any) -> str:
+    return f"warning: {message}\n"
 
 
 def _first_paragraph(error: Exception) -> str:

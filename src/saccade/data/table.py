@@ -267,6 +267,19 @@ def are_numbers_of_classes(labels: pd.Series[Any], classes: Sequence[str] | None
     return classes is not None and bool(pd.api.types.is_integer_dtype(labels))
 
 
+def whole_numbers(labels: pd.Series[Any]) -> pd.Series[Any]:
+    """Return whole numbers that are stored as floats as integers, and other labels as they are.
+
+    Examples
+    --------
+    >>> whole_numbers(pd.Series([0.0, 1.0])).tolist(), whole_numbers(pd.Series([0.5, 1.0])).tolist()
+    ([0, 1], [0.5, 1.0])
+    """
+    if not pd.api.types.is_float_dtype(labels) or are_values(labels):
+        return labels
+    return labels.astype("Int64" if labels.isna().any() else "int64")
+
+
 def are_values(labels: pd.Series[Any]) -> bool:
     """Return whether labels are fractional numbers (regression) rather than classes.
 
@@ -291,7 +304,7 @@ def checked_classes(classes: Sequence[str] | None, labels: pd.Series[Any]) -> li
     >>> checked_classes(None, pd.Series(["dog", "cat", "dog"]))
     ['cat', 'dog']
     """
-    known = labels.dropna()
+    known = labels.dropna().astype(object)
     are_strings = bool(known.map(lambda label: isinstance(label, str)).all())
     if classes is None:
         return sorted(set(known)) if are_strings and len(known) else None
@@ -300,7 +313,7 @@ def checked_classes(classes: Sequence[str] | None, labels: pd.Series[Any]) -> li
         for label in known.unique():
             if label not in names:
                 raise DataError(f"The label {label!r} is not among the classes {names}.")
-    elif are_numbers_of_classes(known, names) and len(known) and not 0 <= known.min() <= known.max() < len(names):
+    elif are_numbers_of_classes(labels, names) and len(known) and not 0 <= known.min() <= known.max() < len(names):
         raise DataError(
             f"Labels range from {known.min()} to {known.max()}, but there are {len(names)} classes: "
             f"expected labels from 0 to {len(names) - 1}."

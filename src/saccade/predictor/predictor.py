@@ -16,7 +16,7 @@ from PIL import Image
 
 from saccade.checks import fraction
 from saccade.data.dataset import ImageDataset
-from saccade.data.examples import Examples, ImageLike, read_examples, read_labelled_examples
+from saccade.data.examples import Examples, ImageLike, check_label_column, read_examples, read_labelled_examples
 from saccade.deadline import Deadline
 from saccade.errors import DataError, HyperparameterError, NotFittedError, suggests_names
 from saccade.fit.fitting import run_fit
@@ -217,7 +217,8 @@ class ImagePredictor:
             raise HyperparameterError(
                 f"warm_start=True continues with the network {started!r}; remove model={hyperparameters['model']!r}"
             )
-        label = self.label if isinstance(self.label, str) else list(self.label)
+        label = _checked_label(self.label)
+        check_label_column(train_data, label)
         train = read_labelled_examples(train_data, label, self.sample_weight)
         is_named = bool(start) or "model" in {**canonical(preset.hyperparameters), **hyperparameters}
         request = FitRequest(
@@ -227,7 +228,7 @@ class ImagePredictor:
             eval_metric=self.eval_metric,
             verbosity=self.verbosity,
             train=train,
-            tuning=None if tuning_data is None else read_labelled_examples(tuning_data, label),
+            tuning=None if tuning_data is None else read_labelled_examples(tuning_data, label, what="tuning_data"),
             space=recipe_space(
                 hyperparameters  # a ready searcher suggests these and no others
                 if is_own_search
@@ -894,6 +895,16 @@ class ImagePredictor:
 
 def _absolute(path: str | Path) -> Path:
     return Path(path).expanduser().absolute()
+
+
+def _checked_label(label: object) -> str | list[str]:
+    names = [label] if isinstance(label, str) else list(label) if isinstance(label, list | tuple) else [None]
+    if not all(isinstance(name, str) for name in names):
+        raise HyperparameterError(
+            f"label was given {label!r}; expected the name of a column as text, or a list of names. Rename the column: "
+            "data.rename(columns={…: 'label'})"
+        )
+    return label if isinstance(label, str) else [str(name) for name in names]
 
 
 def _default_hyperparameters(

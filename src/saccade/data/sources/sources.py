@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import glob
+import os
 import re
 import tarfile
+import unicodedata
 import zipfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -16,7 +18,7 @@ import pandas as pd
 from saccade.data.decoding import is_url
 from saccade.data.sources.archives import unpack
 from saccade.data.sources.download import cache_folder, fetch
-from saccade.data.sources.folders import descend, images_by_class
+from saccade.data.sources.folders import images_by_class
 from saccade.errors import DataError, near_names
 
 ARCHIVE_NAME = re.compile(r"\.(zip|tar|tgz|tbz2?|txz|tar\.\w+)$", re.IGNORECASE)
@@ -58,13 +60,6 @@ def local_path(root: str | Path, *, sha256: str | None = None, quiet: bool = Fal
     return unpack(found, cache_folder() / "unpacked", quiet=quiet)
 
 
-def image_folder(root: str | Path, sha256: str | None = None) -> Path:
-    """Return the folder that contains the images or the classes."""
-    folder = local_path(root, sha256=sha256)
-    # A local folder is used as given; archives often have everything in one top-level folder.
-    return folder if not is_url(root) and Path(root).expanduser().is_dir() else descend(folder)
-
-
 def list_image_paths(images: str | Path | Iterable[str | Path], root: str | Path | None) -> list[str | Path]:
     """Return the image paths of a list, a glob pattern, a folder or an archive."""
     if not isinstance(images, (str, Path)):
@@ -103,6 +98,8 @@ def as_frame(data: Any, image_column: str) -> pd.DataFrame:
 
 def check_column(frame: pd.DataFrame, column: str, parameter: str, advice: str = "") -> None:
     """Raise a DataError with similar names if there is no such column."""
+    if list(frame.columns).count(column) > 1:
+        raise DataError(f"The table has several columns {column!r}. Give each column a name of its own.")
     if column not in frame.columns:
         known = [str(name) for name in frame.columns]
         near = near_names(column, known)
@@ -112,16 +109,35 @@ def check_column(frame: pd.DataFrame, column: str, parameter: str, advice: str =
 
 
 def as_images(column: pd.Series[Any], root: Path | None) -> pd.Series[Any]:
-    """Return paths as strings, absolute if `root` is given, and other images unchanged."""
+    """Return paths as strings, absolute if `root` is given, in the spelling of the file; other images unchanged."""
 
     def as_image(image: Any) -> Any:
         if isinstance(image, (str, Path)):
-            return str(image if root is None else root / image)
+            return str(existing_spelling(image if root is None or not str(image) else root / image))
         return image
 
     # The dtype is object, since pandas' string dtype cannot represent bytes or file names that are not Unicode.
     images: pd.Series[Any] = pd.Series(map(as_image, column), index=column.index, dtype=object)
     return images
+
+
+def existing_spelling(path: str | Path) -> str | Path:
+    """Return a path as it is spelt on the disk: with accents composed or decomposed, and slashes for backslashes.
+
+    A path of ASCII characters without backslashes, or of an existing file, or for which no file is found, is returned
+    as it is.
+    """
+    text = str(path)
+    if (text.isascii() and "\\" not in text) or os.sep == "\\" or is_url(text) or os.path.lexists(text):
+        return path
+    for candidate in dict.fromkeys((text, text.replace("\\", "/"))):
+        found = Path(Path(candidate).anchor)
+        for part in Path(candidate).parts[1 if found.name or found.anchor else 0 :]:
+            forms = (part, *(unicodedata.normalize(form, part) for form in ("NFC", "NFD")))
+            found = next((found / form for form in forms if os.path.lexists(found / form)), found / part)
+        if found.exists():
+            return str(found) if isinstance(path, str) else found
+    return path
 
 
 def _missing(given: str | Path, path: Path) -> str:
