@@ -25,9 +25,13 @@ from saccade import ImagePredictor
 from saccade.errors import DataError, HyperparameterError
 from saccade.inference import classifier as classifier_module
 from saccade.inference.calibration import Calibration, calibration_error
+from saccade.inference.classifier import inference_candidates
+from saccade.inference.pipeline import BATCH_SIZE, known_numerics
 from saccade.inference.postprocessing import Postprocessing
 from saccade.inference.thresholds import Thresholds
-from saccade.numerics.device import Numerics
+from saccade.numerics import choice as choice_module
+from saccade.numerics.choice import MEMORY, Workload
+from saccade.numerics.device import Numerics, choose_device
 from saccade.tasks.metrics import make_metric
 
 MakeColours = Callable[..., pd.DataFrame]
@@ -351,6 +355,23 @@ def test_warm_up_fixes_numerics_which_are_saved(
         loaded.predict_proba(doubtful, as_pandas=False), warm.predict_proba(doubtful, as_pandas=False)
     )
     assert not loaded.pipeline._loaded()[0].inference.channels_last
+
+
+def test_numerics_that_trials_measured_are_those_of_predictions(
+    fitted: ImagePredictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SACCADE_CACHE", str(tmp_path))
+    monkeypatch.setattr(choice_module, "is_half_native", lambda _: True)
+    (member,) = fitted.pipeline.saved.members
+    assert known_numerics([member]) == {}
+    side = member.blueprint.input.img_size
+    workload = Workload("inference", member.blueprint.architecture or "", (BATCH_SIZE, 3, side, side))
+    measured = Numerics(choose_device(), torch.bfloat16)
+    among = inference_candidates(measured.device, member.amp)
+    MEMORY.put(workload.key(among[::-1]), {"numerics": measured.to_json(), "part": 0.25})
+    record = {"dtype": "bfloat16", "channels_last": True}
+    assert known_numerics([member]) == {measured.device.type: [record]}
+    assert known_numerics([member, member]) == {measured.device.type: [record, record]}
 
 
 @pytest.mark.parametrize("has_predicted", [False, True])

@@ -142,7 +142,7 @@ def test_arrays_of_classes_hold_them_exactly(labels, dtype):
         (
             list(range(30)),
             "regression",
-            '30 different whole numbers, with 1 images each: regression; problem_type="multi',
+            "30 different whole numbers, with 1 images each: regression; ",
         ),
         (["1.50", "2.25", "3.10"], "multiclass", "text that looks like numbers, such as '1.50'"),
         (["cat", "dog", "cow"], "multiclass", ""),

@@ -34,21 +34,7 @@ MAX_IMAGES = 2000
 def describe_recipe(
     config: Mapping[str, Any], *, weights: str | Path | None = None, device: torch.device | None = None
 ) -> Description:
-    """Return the description of a configuration.
-
-    Parameters
-    ----------
-    config : mapping
-        Hyperparameters, as for `Recipe.of`.
-    weights : path or None
-        A file of pretrained weights or a folder of them, for recipes without their own.
-    device : torch.device or None
-        The device of training; None is the best available.
-
-    Raises
-    ------
-    HyperparameterError, UnknownModelError
-        If it is not a recipe, or there is no such network.
+    """Return the description of a configuration for a device; None is the best available.
 
     Examples
     --------
@@ -129,25 +115,10 @@ def _describe_own(own: CustomObject, pretrained: bool, img_size: int | None) -> 
 
 
 def score_range(metric: Metric, problem: Problem, targets: np.ndarray) -> tuple[float, float]:
-    """Return the score of constant predictions, and the best possible score.
+    """Return the score of constant predictions, and the best possible score: two finite numbers, the first smaller.
 
-    Constant predictions are the class frequencies, or the mean for regression. Their accuracy is the frequency of the
-    most frequent class.
-
-    Parameters
-    ----------
-    metric : Metric
-        The metric.
-    problem : Problem
-        The problem.
-    targets : ndarray, shape (num_images,) or (num_images, num_classes)
-        Of the training images, as `Problem.encode` returns them.
-
-    Returns
-    -------
-    tuple of float
-        Two finite scores, as `Metric.score` returns them; the first is smaller. If the metric (such as a user's own)
-        fails on these predictions, 0 and 1, or -1 and 0 for an error.
+    Constant predictions are the class frequencies, or the mean for regression. If the metric (such as a user's own)
+    fails on these predictions, the range is 0 to 1, or -1 to 0 for an error.
 
     Examples
     --------

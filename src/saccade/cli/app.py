@@ -25,6 +25,7 @@ from saccade.cli.leaderboard import leaderboard
 from saccade.cli.models import models
 from saccade.cli.predict import predict
 from saccade.cli.resume import resume
+from saccade.deadline import counting_from
 from saccade.errors import SaccadeError
 
 WRONG = 2
@@ -96,8 +97,11 @@ def _saccade(
 
 
 def main() -> None:
-    """Run the command line."""
-    app(prog_name="saccade")
+    """Run the command line; time limits count from the start of the process."""
+    from saccade.cli import STARTED_S
+
+    with counting_from(STARTED_S):
+        app(prog_name="saccade")
 
 
 def _warning_line(message: Warning | str, *_: Any, **__: Any) -> str:

@@ -18,6 +18,7 @@ from saccade.deadline import Deadline
 from saccade.errors import SaccadeError
 from saccade.events import Event, Listener, Noted, RunFinished, RunStarted, Warned
 from saccade.executor import use_executor
+from saccade.fit.options import FitOptions
 from saccade.fit.preparation import PreparedData, prepare_data
 from saccade.fit.resuming import EarlierRun, check_split, most_held_out_before
 from saccade.fit.run_folder import (
@@ -37,16 +38,20 @@ from saccade.fit.run_folder import (
     make_run_folder,
     tidy_up,
 )
-from saccade.fit.searching import check_search, is_gpu_wanted, make_image_executor, make_study
-from saccade.fit.time_budget import FinishingReserve, TimeBudget
+from saccade.fit.searching import check_search, executor_in_time, is_gpu_wanted, make_image_executor, make_study, plan
+from saccade.fit.time_budget import ADAPTED_BELOW_S, FinishingReserve, Phase, TimeBudget, too_short
 from saccade.inference.saved import SavedPredictor
+from saccade.numerics.device import cpu_threads, useful_threads
+from saccade.selection.ensemble import MIN_IMAGES
 from saccade.selection.finishing import select_networks, write_predictor
 from saccade.selection.folds import CrossValidation
+from saccade.space import Dict
 from saccade.study.event_log import EventLog
 from saccade.study.objectives import check_score_name, cost_names
 from saccade.study.optuna_tracker import OptunaTracker
 from saccade.study.progress import ProgressDisplay
 from saccade.study.run_folder import locked
+from saccade.study.study import Study
 from saccade.study.trackers import connected
 from saccade.tasks.labels import explain_problem_type
 from saccade.tasks.matching import match_classes
@@ -61,21 +66,10 @@ from saccade.training.trial.trainer import ImageTrainable
 
 
 def run_fit(request: FitRequest, deadline: Deadline, earlier: EarlierRun | None = None) -> SavedPredictor:
-    """Run a fit, and return the predictor that it has written to the run folder.
+    """Run a fit until its deadline, and return the predictor that it has written to the run folder.
 
-    Parameters
-    ----------
-    request : FitRequest
-        The arguments of the fit. With the option `resume`, the caller has locked the run folder by `locked_run`.
-    deadline : Deadline
-        Of the whole fit.
-    earlier : EarlierRun or None
-        The run to resume, from `locked_run`; None starts a new one.
-
-    Raises
-    ------
-    SaccadeError
-        If the arguments or the data are invalid, or if no trial succeeds.
+    With the option `resume`, the caller has locked the run folder by `locked_run`, which returned `earlier`, the run to
+    resume. Raises a SaccadeError if the arguments or the data are invalid, or if no trial succeeds.
     """
     request, problem = _matched(request)
     if earlier is not None:
@@ -86,12 +80,15 @@ def run_fit(request: FitRequest, deadline: Deadline, earlier: EarlierRun | None 
     request, warning = _checked(request, problem, may_replace_networks=earlier is None)
     metric_name = make_metric(request.eval_metric, problem).name
     settings, objectives = request.settings, request.settings.objectives
+    is_short = deadline.limit_s < ADAPTED_BELOW_S
+    num_threads = settings.nthreads_per_trial or (useful_threads() if is_short else None)
     check_score_name(objectives, metric_name)
     folder = make_run_folder(request.path)
     with (
         contextlib.nullcontext() if settings.resume else locked(folder),
         connected(request.settings.callbacks) as trackers,
         ProgressDisplay(request.verbosity, metric_name) as display,
+        cpu_threads(num_threads),
     ):
         if earlier is None:
             begin_run(request, folder)  # An interruption can be resumed from here on.
@@ -116,9 +113,10 @@ def run_fit(request: FitRequest, deadline: Deadline, earlier: EarlierRun | None 
                 notify(Noted(text))
             # Workers start while images are decoded.
             with use_executor(settings.executor, make_image_executor(request, notify)) as executor:
+                notify(plan(request, metric_name, executor))
                 budget.begin("decoding")
                 data = _prepare(request, folder, problem.num_outputs, budget, notify)
-                task = _make_task(request, folder, data)
+                task = _make_task(request, folder, data, num_threads)
                 cross_validation = None
                 if settings.num_folds is not None:
                     cross_validation = CrossValidation(task, settings.num_folds, settings.random_state or 0)
@@ -134,19 +132,22 @@ def run_fit(request: FitRequest, deadline: Deadline, earlier: EarlierRun | None 
                     folds=None if cross_validation is None else cross_validation.costs(executor.num_workers),
                 )
                 reserve_s = budget.reserve.seconds
-                study = make_study(request, folder, task, executor, deadline, reserve_s, log, listeners)
+                measuring = budget.part("measuring speed")
+                study = make_study(request, folder, task, executor, deadline, reserve_s, measuring, log, listeners)
                 budget.reserve.recall(study)
                 display.recall(study.trials)
                 study.listeners.append(WeightsKeeper(study.trials, objectives, settings.max_members))
                 with OptunaTracker(folder / JOURNAL, study.trials, request.space) as tracker:
                     study.listeners.append(tracker)
+                    _be_in_time(study, settings, deadline, notify)
                     study.run()
 
-                budget.begin("refit" if settings.refit_full else "folds" if cross_validation else "selection")
+                last_phase: Phase = "refit" if settings.refit_full else "folds" if cross_validation else "selection"
+                budget.begin(last_phase)
                 combination = select_networks(
                     study,
                     task,
-                    budget.selection_deadline,
+                    budget.part(last_phase),
                     notify,
                     objectives=objectives,
                     max_members=settings.max_members,
@@ -204,6 +205,9 @@ def _checked(request: FitRequest, problem: Problem, *, may_replace_networks: boo
             is_gpu=is_gpu_wanted(request.settings),
         )
         request = replace(request, space=space)
+    if request.trains_once:  # also epochs are passes over all images, unless the user said otherwise
+        fixed = {name: value for name, value in request.space.default.items() if name != "images_per_epoch"}
+        request = replace(request, space=Dict({**fixed, **{name: request.space.data[name] for name in request.given}}))
     _ = request.num_trials  # raises if nothing ends the search
     check_search(request)
     assert request.train.labels is not None
@@ -211,6 +215,14 @@ def _checked(request: FitRequest, problem: Problem, *, may_replace_networks: boo
     check_imbalance(request.space, request.train.labels, problem, request.train.class_names)
     check_robust_loss(request.space, problem)
     return request, warning
+
+
+def _be_in_time(study: Study, settings: FitOptions, deadline: Deadline, notify: Listener) -> None:
+    """Replace workers that start too late, and warn if there is no time left for training."""
+    if isinstance(settings.executor, str):
+        study.executor = executor_in_time(study.executor, deadline, notify)
+    if study.seconds_left <= 0 and study.best_trial is None:
+        notify(Warned(too_short(deadline)))
 
 
 @contextlib.contextmanager
@@ -246,8 +258,9 @@ def _prepare(request: FitRequest, folder: Path, num_outputs: int, budget: TimeBu
         most_images=math.inf if request.is_model_named else max_used(limit_s, is_gpu),
         random_state=settings.random_state,
         earlier=earlier,
-        seconds_left=None if limit_s is None else budget.decoding_deadline.seconds_left,
+        seconds_left=None if limit_s is None else budget.part("decoding").seconds_left,
         notify=notify,
+        on_decoded=lambda: budget.begin("checking"),
     )
     if data.num_val_seen:
         notify(
@@ -265,11 +278,20 @@ def _prepare(request: FitRequest, folder: Path, num_outputs: int, budget: TimeBu
             )
         )
     check_split(folder, data, most)
-    _check_images(request, data, folder, notify)
+    _check_images(request, data, folder, budget.part("checking"), notify)
+    num_val = len(data.val.indices)
+    if num_val < MIN_IMAGES and settings.num_folds is None:
+        more = "increase holdout_frac" if request.tuning is None else "add images to tuning_data"
+        notify(
+            Warned(
+                f"{num_val} validation images are too few to compare networks reliably: a score on them is mostly "
+                f"noise. Add labelled images, {more}, or pass num_folds=5, which validates on all images"
+            )
+        )
     return data
 
 
-def _check_images(request: FitRequest, data: PreparedData, folder: Path, notify: Listener) -> None:
+def _check_images(request: FitRequest, data: PreparedData, folder: Path, deadline: Deadline, notify: Listener) -> None:
     """Check the images for problems that impair training, and write all findings to a table in the run folder."""
 
     def part(examples: Examples, start: int) -> CheckedPart:
@@ -278,7 +300,8 @@ def _check_images(request: FitRequest, data: PreparedData, folder: Path, notify:
         return CheckedPart(examples.images, labels, data.store.scan.take(range(start, start + len(examples))))
 
     tuning = None if request.tuning is None else part(request.tuning, len(request.train))
-    report = check_dataset(part(request.train, 0), tuning, is_regression=not data.problem.has_classes)
+    is_regression = not data.problem.has_classes
+    report = check_dataset(part(request.train, 0), tuning, is_regression=is_regression, deadline=deadline.seconds_left)
     if report.findings:
         report.to_frame().to_csv(folder / CHECKS, index=False)
     # Unreadable images are reported by `prepare_data`. Duplicates do no harm: the split keeps them together.
@@ -288,7 +311,7 @@ def _check_images(request: FitRequest, data: PreparedData, folder: Path, notify:
         notify(Warned("\n".join([f"Data checks found problems (see {folder / CHECKS}):", *lines])))
 
 
-def _make_task(request: FitRequest, folder: Path, data: PreparedData) -> ImageTask:
+def _make_task(request: FitRequest, folder: Path, data: PreparedData, num_threads: int | None) -> ImageTask:
     start = folder / TRIALS / START
     return ImageTask(
         data.store,
@@ -298,7 +321,7 @@ def _make_task(request: FitRequest, folder: Path, data: PreparedData) -> ImageTa
         make_metric(request.eval_metric, data.problem),
         request.weights,
         device="cpu" if request.settings.ngpus_per_trial == 0 else None,
-        num_threads=request.settings.nthreads_per_trial,
+        num_threads=num_threads,
         start=start if start.is_file() else None,
         class_names=request.train.class_names,
         costs=cost_names(request.settings.objectives),

@@ -60,43 +60,29 @@ def prepare_data(
     earlier: EarlierSplit | None = None,
     seconds_left: Callable[[], float] | None,
     notify: Listener,
+    on_decoded: Callable[[], None] = lambda: None,
 ) -> PreparedData:
     """Decode all images into a store, and hold out validation images unless they are given.
 
-    An existing store of the same images, in `folder` or in the shared cache, is reused; see
-    `saccade.data.store.decoded_images`.
+    An existing store of the same images, in `folder` or in the shared cache, is reused. Raises a DataError if the
+    labels are invalid, or if no training or no validation image can be read.
 
     Parameters
     ----------
-    train, tuning : Examples
-        Labelled training and validation images; without `tuning`, a fraction of `train` is held out.
     problem_type : str, Problem or None
         As in `Problem.of`; or the problem, with its classes, of a predictor that is trained further.
     folder : Path
         Folder for the store if it is not shared.
-    shorter_side : int
-        Pixels of the shorter side of stored images.
-    channels : int
-        Channels of a pixel: 1 for grey, 3 for RGB, 4 for RGBA.
+    shorter_side, channels : int
+        Of stored images, in pixels, and 1, 3 or 4.
     holdout_frac : float or None
         Fraction of the images to hold out; None is `HOLDOUT_FRAC`, but at most `max_held_out` images.
-    max_held_out : int or None
-        None is no limit.
     most_images : float
         The most images to decode, a stratified sample, unless a store has more of them already.
-    random_state : int or None
-        Seed of the sample and of the split.
-    earlier : EarlierSplit or None
-        Images of the fit that is continued keep their side.
     seconds_left : callable or None
         Decoding stops when it returns 0 or less; the remaining images are not used.
-    notify : callable
-        Receives progress, and warnings about images that are left out.
-
-    Raises
-    ------
-    DataError
-        If the labels are invalid, or if no training or no validation image can be read.
+    on_decoded : callable
+        Called when images are decoded, before they are split.
     """
     start_s = time.perf_counter()
     parts = [train] if tuning is None else [train, tuning]
@@ -124,6 +110,7 @@ def prepare_data(
         on_wait=lambda: notify(Progressed("waiting for a run that decodes the same images", 0, len(images))),
         warn=lambda text: notify(Warned(text)),
     )
+    on_decoded()
     _warn_of_missing(store, images, folder.with_name(UNREADABLE), notify, len(order))
     usable = np.flatnonzero(store.readable)
     in_train, in_val = usable[usable < len(train)], usable[usable >= len(train)]

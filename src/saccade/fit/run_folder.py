@@ -24,15 +24,15 @@ from saccade.fit.options import FitOptions, options_of
 from saccade.fit.run_data import fingerprint, write_run_data
 from saccade.fit.values import to_toml
 from saccade.inference.saved import DESCRIPTION, PREDICTOR_FOLDER, SavedPredictor
-from saccade.selection.candidates import BEST, BEST_OUTPUTS
 from saccade.space import Dict
 from saccade.study.json_values import to_json_value
 from saccade.study.objectives import cost_names, same_costs
 from saccade.study.run_folder import STARTING, CheckpointKeeper, is_vacant, other_entries, write_json_atomically
 from saccade.study.trial import Status, Trial
+from saccade.study.trial_files import parse_name
 from saccade.tasks.metrics import EvalMetric
 from saccade.tasks.problem import Problem
-from saccade.training.trial_files import drop_files, probe_file
+from saccade.training.trial_files import BEST, BEST_OUTPUTS, END, END_OUTPUTS, LAST, PROBE
 
 RUNS_FOLDER = "saccade_runs"
 """Parent of the run folders of fits without a path."""
@@ -87,6 +87,8 @@ class FitRequest:
         Whether the user chose the networks; if not, networks without weights are replaced by fallback networks.
     given : frozenset of str
         Names of the hyperparameters that the user has given.
+    trains_once : bool
+        Whether one trial is trained, with the defaults of spaces that the user has not given.
     """
 
     path: Path | None
@@ -103,6 +105,7 @@ class FitRequest:
     problem: Problem | None = None
     is_model_named: bool = True
     given: frozenset[str] = frozenset()
+    trains_once: bool = False
 
     @property
     def weights(self) -> Path | None:
@@ -221,17 +224,15 @@ class WeightsKeeper(CheckpointKeeper):
 
     def prune(self, trial: Trial, keep: Literal["all", "best", "nothing"]) -> None:
         """Remove files; those of earlier epochs are removed by the trial itself."""
-        if keep == "all":
+        if keep == "all" or trial.files is None:
             return
-        folder = Path(trial.folder)
-        drop_files(folder, "last")
+        trial.files.drop(trial.number, LAST)
         if keep == "nothing":
-            drop_files(folder, "best")
-            drop_files(folder, "end")
+            trial.files.drop(trial.number, BEST, BEST_OUTPUTS, END, END_OUTPUTS)
         if trial.status is Status.FAILED:
             return
         if self._probed.setdefault(same_costs(trial.config), trial.number) != trial.number:
-            probe_file(folder).unlink(missing_ok=True)
+            trial.files.delete(trial.number, PROBE)
 
 
 def tidy_up(folder: Path) -> None:
@@ -244,9 +245,8 @@ def tidy_up(folder: Path) -> None:
     for pattern in ("last-*", "end-*", "*.part", "probe.npz"):
         for path in trials.glob(f"*/{pattern}"):
             path.unlink(missing_ok=True)
-    for name in (BEST, BEST_OUTPUTS):
-        for path in trials.glob(f"*/best-*{name.removeprefix('best')}"):
-            path.replace(path.with_name(name))
+    for path in trials.glob("*/best-*"):
+        path.replace(path.with_name(parse_name(path.name)[0]))
 
 
 def recorded_arguments(request: FitRequest) -> dict[str, Any]:

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from saccade.data.splitting import split_folds, stratified_order
+from saccade.numerics.device import cpu_threads
 from saccade.tasks.problem import Problem
 
 NUM_BINS = 15
@@ -134,6 +135,13 @@ def fit_calibration(
     >>> calibration.apply(overconfident[:1], problem).round(2).tolist()
     [[0.75, 0.25]]
     """
+    with cpu_threads(1):  # short operations, between which threads would wait for each other on a busy machine
+        return _fit_calibration(probabilities, targets, problem, class_prior)
+
+
+def _fit_calibration(
+    probabilities: np.ndarray, targets: np.ndarray, problem: Problem, class_prior: np.ndarray | None
+) -> Calibration:
     rng = np.random.default_rng(0)
     if not problem.has_classes or len(targets) < 2:
         return Calibration()

@@ -18,7 +18,7 @@ from saccade.data.store.on_demand import OnDemandImages
 from saccade.data.unreadable import describe_unreadable
 from saccade.errors import DataError, HyperparameterError, ImageReadError
 from saccade.events import Progressed, Warned
-from saccade.inference.classifier import Classifier
+from saccade.inference.classifier import Classifier, known_inference
 from saccade.inference.postprocessing import AbstentionRule, Postprocessing, mean_of_members
 from saccade.inference.saved import Member, SavedPredictor
 from saccade.numerics.device import Numerics, choose_device, is_half_native
@@ -406,6 +406,19 @@ class InferencePipeline:
         if record.get("folds_batch_norm", True):
             classifier.fuse()
         return classifier
+
+
+def known_numerics(members: Sequence[Member]) -> dict[str, list[dict[str, Any]]]:
+    """Return what `InferencePipeline.warm_up` would record, by earlier measurements alone; {} if they do not suffice.
+
+    Trials measure the numerics of validation, which are those of predictions.
+    """
+    device = choose_device()
+    known = [known_inference(member.blueprint, member.amp, device, BATCH_SIZE) for member in members]
+    found = [one for one in known if one is not None]
+    if len(found) < len(known):
+        return {}
+    return {device.type: [{"dtype": one.to_json()["dtype"], "channels_last": one.channels_last} for one in found]}
 
 
 def postprocess(

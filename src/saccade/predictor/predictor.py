@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import html
+import time
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from pathlib import Path
@@ -17,7 +18,7 @@ from PIL import Image
 from saccade.checks import fraction
 from saccade.data.dataset import ImageDataset
 from saccade.data.examples import Examples, ImageLike, check_label_column, read_examples, read_labelled_examples
-from saccade.deadline import Deadline
+from saccade.deadline import Deadline, call_start_s
 from saccade.errors import DataError, HyperparameterError, NotFittedError, suggests_names
 from saccade.fit.fitting import run_fit
 from saccade.fit.options import FitOptions, document_options, places_of_arguments
@@ -190,15 +191,17 @@ class ImagePredictor:
         SearchFailedError
             If every trial failed; the message has the reasons.
         """
+        start_s = call_start_s()
         with self._locked_run() if kwargs.get("resume") else contextlib.nullcontext() as earlier:
             named = {"time_limit": time_limit, "presets": presets, "hyperparameters": hyperparameters}
-            return self._fit(train_data, tuning_data, {**named, **kwargs}, earlier)
+            return self._fit(train_data, tuning_data, {**named, **kwargs}, start_s, earlier)
 
     def _fit(
         self,
         train_data: pd.DataFrame,
         tuning_data: pd.DataFrame | None,
         kwargs: dict[str, Any],
+        start_s: float,
         earlier: EarlierRun | None,
     ) -> ImagePredictor:
         if earlier is not None and kwargs.get("random_state", 0) is None:
@@ -207,7 +210,6 @@ class ImagePredictor:
         preset = find_preset(kwargs["presets"], None if settings.time_limit == "auto" else settings.time_limit)
         settings = settings.with_defaults(preset.options)
         limit_s = settings.limit_s
-        deadline = Deadline(limit_s, used_s=earlier.used_s if earlier else 0.0)
         start = self._saved if settings.warm_start else None
         hyperparameters = canonical(settings.hyperparameters)
         is_own_search = isinstance(settings.searcher, Searcher)
@@ -247,8 +249,9 @@ class ImagePredictor:
             problem=start.problem if start else None,
             is_model_named=bool(start) or is_own_search or "model" in hyperparameters,
             given=frozenset(hyperparameters),
+            trains_once=settings.trains_once,
         )
-        return self._run(request, deadline, earlier)
+        return self._run(request, start_s, earlier)
 
     @classmethod
     def resume(
@@ -283,20 +286,23 @@ class ImagePredictor:
             raise DataError(f"{folder} is not a run folder. Pass the folder of an interrupted run")
         if is_finished(folder):
             return cls.load(folder) if verbosity is None else cls.load(folder, verbosity)
+        start_s = call_start_s()
         limit = FitOptions.of({"time_limit": time_limit}).time_limit
         with locked_run(folder) as earlier:
             if earlier is None:
                 raise DataError(f"The run in {folder} was interrupted before it started. Start it again")
             request = earlier.request(limit, verbosity)
             predictor = cls(request.label, request.problem_type, request.eval_metric, folder, request.verbosity)
-            return predictor._run(request, Deadline(request.time_limit_s, used_s=earlier.used_s), earlier)
+            return predictor._run(request, start_s, earlier)
 
     def _locked_run(self) -> contextlib.AbstractContextManager[EarlierRun | None]:
         if self._fit_path is None:
             raise HyperparameterError("resume=True requires the run folder: pass ImagePredictor(path=…), or --out")
         return locked_run(self._fit_path)
 
-    def _run(self, request: FitRequest, deadline: Deadline, earlier: EarlierRun | None) -> ImagePredictor:
+    def _run(self, request: FitRequest, start_s: float, earlier: EarlierRun | None) -> ImagePredictor:
+        used_s = time.monotonic() - start_s + (earlier.used_s if earlier else 0.0)
+        deadline = Deadline(request.time_limit_s, used_s=used_s)
         self._pipeline = InferencePipeline(run_fit(request, deadline, earlier))
         self._path = self._pipeline.saved.folder.parent
         return self
@@ -336,7 +342,8 @@ class ImagePredictor:
         """Load the networks now, measure their fastest numerics on this machine, fix them, and return this predictor.
 
         `save` writes the numerics (precision, memory format, batch norm folding) with the predictor, for this kind of
-        device. Without it, predictions are computed in float32 on a CPU and in 16 bits on a GPU.
+        device. Without it, they are those that trials of the fit have measured for validation, if any; else predictions
+        are computed in float32 on a CPU and in 16 bits on a GPU.
 
         Examples
         --------

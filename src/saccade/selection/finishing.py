@@ -13,6 +13,7 @@ import numpy as np
 from saccade.data.earlier_split import EarlierSplit
 from saccade.deadline import Deadline
 from saccade.events import Listener
+from saccade.inference.pipeline import known_numerics
 from saccade.inference.postprocessing import Postprocessing
 from saccade.inference.saved import (
     CHOICES_FOLDER,
@@ -36,7 +37,7 @@ from saccade.study.trial import Trial
 from saccade.training.imbalance import class_priors
 from saccade.training.recipes.recipe import Recipe
 from saccade.training.task import ImageTask
-from saccade.training.trial_files import drop_files
+from saccade.training.trial_files import BEST, BEST_OUTPUTS
 
 
 def select_networks(
@@ -63,11 +64,14 @@ def select_networks(
         folds = cross_validation.run(study.executor, best, folds_folder, deadline, notify)
         if folds is not None:
             return folds
-    if max_members > 1:
+    if max_members > 1 and deadline.seconds_left() > 0:
         candidates = read_candidates(study.trials, task)
         # Unless the best trial is a candidate, nothing can be compared with it.
         if candidates and study.best_trial is not None and candidates[0].trial == study.best_trial.number:
-            calibrated = [one.calibrated(task) for one in candidates] if task.problem.has_classes else candidates
+            calibrated = [
+                one.calibrated(task) if task.problem.has_classes and deadline.seconds_left() > 0 else one
+                for one in candidates
+            ]
             class_prior = _class_prior(task, candidates[0].config)
             found = combine(calibrated, task, max_members, seed, deadline.seconds_left, class_prior)
             if len(found.members) > 1:
@@ -156,6 +160,7 @@ def write_predictor(
         choices=choices,
         members=members,
         postprocessing=postprocessing,
+        numerics=known_numerics(members),
         pixel_range=task.store.pixel_range,
     )
     saved.write({})
@@ -166,7 +171,8 @@ def write_predictor(
     partial.rename(folder / PREDICTOR_FOLDER)
     for trial in study.trials:
         if trial is not best:
-            drop_files(Path(trial.folder), "best")  # of paused trials, and of members that were copied
+            assert trial.files is not None
+            trial.files.drop(trial.number, BEST, BEST_OUTPUTS)  # of paused trials, and of members that were copied
     return replace(saved, folder=folder / PREDICTOR_FOLDER)
 
 
