@@ -8,7 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-NUM_EXAMPLES = 3
+MAX_LISTED, NUM_EXAMPLES = 10, 3
+"""Of more images than the first number, as many as the second are examples."""
+
 NO_FILE = "no such file"
 """Reason of a path where no file is; see `saccade.data.decoding`."""
 
@@ -25,10 +27,11 @@ def describe_unreadable(images: Sequence[Any], errors: Mapping[int, str]) -> str
       gone/a.png: no such file
       image 1: not an image
     """
+    num = len(errors) if len(errors) <= MAX_LISTED else NUM_EXAMPLES
     named = [f"{name_of(images[position], position)}: {reason}" for position, reason in sorted(errors.items())]
-    lines = [f"{len(named)} of {len(images)} images cannot be read:", *named[:NUM_EXAMPLES]]
-    if (num_more := len(named) - NUM_EXAMPLES) > 0:
-        lines.append(f"… and {num_more} more")
+    lines = [f"{len(named)} of {len(images)} images cannot be read:", *named[:num]]
+    if len(named) > num:
+        lines.append(f"… and {len(named) - num} more")
     missing = [str(images[position]) for position, reason in sorted(errors.items()) if reason == NO_FILE]
     if missing and (found := find_moved(missing[0])) is not None:
         lines.append(f"{found} exists; is the root folder of the paths another one?")

@@ -168,6 +168,7 @@ def run_fit(request: FitRequest, deadline: Deadline, earlier: EarlierRun | None 
                 class_names=request.train.class_names,
                 objectives=objectives,
                 earlier=EarlierSplit.load(folder / TRIALS / START_SPLIT),
+                left_out=data.left_out,
                 seconds=budget.seconds,
             )
             tidy_up(folder)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from saccade.data.scanning import measure_pixel_range
 from saccade.data.splitting import split_holdout, stratified_order
 from saccade.data.store.decoded_images import decoded_images
 from saccade.data.store.store import ImageStore
-from saccade.data.unreadable import NUM_EXAMPLES, describe_unreadable, name_of
+from saccade.data.unreadable import MAX_LISTED, describe_unreadable, name_of
 from saccade.errors import DataError
 from saccade.events import DataReady, Listener, Progressed, Warned
 from saccade.tasks.labels import some
@@ -43,6 +43,7 @@ class PreparedData:
     val: Split
     problem: Problem
     num_val_seen: int = 0  # validation images that the network of warm_start was fitted to
+    left_out: dict[str, Any] = field(default_factory=dict)  # for the summary: unreadable images, and lost classes
 
 
 def prepare_data(
@@ -120,7 +121,8 @@ def prepare_data(
         )
         raise DataError(f"none of the {len(train)} training images can be read. {text}")
     problem = given if isinstance(problem_type, Problem) else Problem.of(labels.iloc[in_train], problem_type)
-    if lost := [label for label in given.classes if label not in problem.classes]:
+    lost = [label for label in given.classes if label not in problem.classes]
+    if lost:
         is_single = given.has_one_class
         has_lost = labels.map(lambda label: not set(lost).isdisjoint([label] if is_single else label))
         in_val = in_val[~has_lost.to_numpy()[in_val]]
@@ -150,7 +152,8 @@ def prepare_data(
         Split(part, problem.encode(labels.iloc[part]), None if weights is None else weights[part])
         for part in (in_train, in_val)
     )
-    return PreparedData(store, train_split, val_split, problem, num_val_seen)
+    left_out = {"num_unreadable": len(store.errors), "classes": lost}
+    return PreparedData(store, train_split, val_split, problem, num_val_seen, left_out)
 
 
 def _warn_of_missing(
@@ -159,7 +162,7 @@ def _warn_of_missing(
     """Warn about unreadable images with their reasons, and about images that the time limit left out."""
     if store.errors:
         text = f"{describe_unreadable(images, store.errors)}\n  They are left out"
-        if len(store.errors) > NUM_EXAMPLES:
+        if len(store.errors) > MAX_LISTED:
             named = [(name_of(images[index], index), reason) for index, reason in sorted(store.errors.items())]
             pd.DataFrame(named, columns=["image", "reason"]).to_csv(listing, index=False, errors="surrogateescape")
             text += f", and all of them are listed in {listing}"
