@@ -116,8 +116,8 @@ def write_predictor(
     """Write the predictor into the run folder; after a kill it is complete, or absent.
 
     With costs among the objectives, the other trials of the Pareto front are saved as well. `earlier` is the split of
-    the network from which the trials started; `left_out` is that of the summary; `seconds` returns the seconds of each phase so far, with their ``total``.
-    Raises a DataError if the weights of a trial on the Pareto front are missing.
+    the network from which the trials started; `left_out` is that of the summary; `seconds` returns the seconds of each
+    phase so far, with their ``total``. Raises a DataError if the weights of a trial on the Pareto front are missing.
     """
     partial = folder / f".{PREDICTOR_FOLDER}"
     shutil.rmtree(partial, ignore_errors=True)
