@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import html
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -221,7 +221,7 @@ class ImagePredictor:
             )
         label = _checked_label(self.label)
         check_label_column(train_data, label)
-        train = read_labelled_examples(train_data, label, self.sample_weight)
+        train = read_labelled_examples(train_data, label, self.sample_weight, "train_data")
         is_named = bool(start) or "model" in {**canonical(preset.hyperparameters), **hyperparameters}
         request = FitRequest(
             path=self._fit_path,
@@ -906,7 +906,7 @@ def _absolute(path: str | Path) -> Path:
 
 
 def _checked_label(label: object) -> str | list[str]:
-    names = [label] if isinstance(label, str) else list(label) if isinstance(label, list | tuple) else [None]
+    names = [label] if isinstance(label, str) else list(label) if isinstance(label, Iterable) else [None]
     if not all(isinstance(name, str) for name in names):
         raise HyperparameterError(
             f"label was given {label!r}; expected the name of a column as text, or a list of names. Rename the column: "

@@ -97,9 +97,7 @@ def test_folders_that_link_to_each_other_are_read_once(tmp_path):
 
 def test_a_folder_without_images_is_not_a_class(tmp_path):
     touch(tmp_path, "cat/1.jpg", "dog/deep/er/2.jpg", "empty/.gitkeep", "texts/1.txt", "loose.jpg")
-    expected = (
-        r"'empty' \(no files\), 'texts' \(1 \.txt\); images in no class folder .*: 1, such as 'loose\.jpg'"
-    )
+    expected = r"'empty' \(no files\), 'texts' \(1 \.txt\); images in no class folder .*: 1, such as 'loose\.jpg'"
     with pytest.warns(DataWarning, match=expected):
         found = images_by_class(tmp_path)
     assert {name: len(images) for name, images in found.items()} == {"cat": 1, "dog": 1}

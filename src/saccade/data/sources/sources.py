@@ -18,9 +18,10 @@ import pandas as pd
 from saccade.data.decoding import is_url
 from saccade.data.sources.archives import unpack
 from saccade.data.sources.download import cache_folder, fetch
-from saccade.data.sources.folders import images_by_class
+from saccade.data.sources.folders import IMAGE_EXTENSIONS, images_by_class
 from saccade.errors import DataError, near_names
 
+_USUAL_EXTENSIONS = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG", ".tif", ".webp")
 ARCHIVE_NAME = re.compile(r"\.(zip|tar|tgz|tbz2?|txz|tar\.\w+)$", re.IGNORECASE)
 
 
@@ -122,21 +123,22 @@ def as_images(column: pd.Series[Any], root: Path | None) -> pd.Series[Any]:
 
 
 def existing_spelling(path: str | Path) -> str | Path:
-    """Return a path as it is spelt on the disk: with accents composed or decomposed, and slashes for backslashes.
+    """Return a path as it is spelt on the disk: accents composed or decomposed, slashes for backslashes, an extension.
 
-    A path of ASCII characters without backslashes, or of an existing file, or for which no file is found, is returned
-    as it is.
+    Paths are looked up only if they have such characters, or no extension of images; they stay if no file is found.
     """
     text = str(path)
-    if (text.isascii() and "\\" not in text) or os.sep == "\\" or is_url(text) or os.path.lexists(text):
+    is_plain = text.isascii() and "\\" not in text and text.lower().endswith(IMAGE_EXTENSIONS)
+    if is_plain or not text.strip() or is_url(text) or os.path.lexists(text):
         return path
-    for candidate in dict.fromkeys((text, text.replace("\\", "/"))):
+    for candidate in dict.fromkeys((text, text if os.sep == "\\" else text.replace("\\", "/"))):
         found = Path(Path(candidate).anchor)
         for part in Path(candidate).parts[1 if found.name or found.anchor else 0 :]:
             forms = (part, *(unicodedata.normalize(form, part) for form in ("NFC", "NFD")))
             found = next((found / form for form in forms if os.path.lexists(found / form)), found / part)
-        if found.exists():
-            return str(found) if isinstance(path, str) else found
+        with_extension = (found.with_name(found.name + ending) for ending in _USUAL_EXTENSIONS if found.name)
+        if (there := next((each for each in (found, *with_extension) if each.is_file()), None)) is not None:
+            return str(there) if isinstance(path, str) else there
     return path
 
 

@@ -90,7 +90,7 @@ def choose_splits(folder: Path, wanted: Mapping[str, str | None]) -> dict[str, s
     """
     names, found = folder_names(folder), find_splits(folder)
     listed = ", ".join(map(repr, names)) or "none"
-    chosen = {role: name for role, name in wanted.items() if name is not None and name in names}
+    chosen = {role: name for role, name in wanted.items() if name is not None and (folder / name).is_dir()}
     for role, name in wanted.items():
         if name is None or role in chosen:
             continue
