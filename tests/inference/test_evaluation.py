@@ -120,11 +120,13 @@ def test_metrics_that_are_asked_for_replace_the_usual_ones() -> None:
     probabilities, adjusted = np.array([[0.6, 0.4], [0.2, 0.8], [0.9, 0.1]]), np.array([[0.4, 0.6], [0, 1], [0.7, 0.3]])
     asked = [make_metric(name, problem) for name in ("f1", "roc_auc", "log_loss")]
     scores = evaluation(targets, probabilities, adjusted, problem, make_metric("acc", problem), metrics=asked)
-    assert scores == pytest.approx({
-        "f1": 0.5,  # of labels as predict returns them: b, b, a
-        "roc_auc": 0.5,
-        "log_loss": -np.log([0.6, 0.8, 0.1]).mean(),  # of probabilities as predict_proba returns them
-    })
+    assert scores == pytest.approx(
+        {
+            "f1": 0.5,  # of labels as predict returns them: b, b, a
+            "roc_auc": 0.5,
+            "log_loss": -np.log([0.6, 0.8, 0.1]).mean(),  # of probabilities as predict_proba returns them
+        }
+    )
     assert "f1_interval" in evaluation(targets, probabilities, adjusted, problem, metrics=asked[:1], interval=0.9)
 
 

@@ -20,7 +20,7 @@ def evaluate(
         str | None,
         typer.Option(
             metavar="NAME[,NAME...]",
-            help="Metrics to print, such as f1_macro, classification_report, confusion_matrix.  [default: the usual ones]",
+            help="Metrics to print, such as f1_macro, classification_report or confusion_matrix.",
         ),
     ] = None,
     label: Annotated[

@@ -7,7 +7,7 @@ import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from saccade.events import EpochDone, Event, JobDone, JobFailed
 from saccade.study.trial import Decision, Job, Reporter, Trainable
@@ -40,6 +40,10 @@ class Executor(ABC):
     """
 
     trainable: Trainable | None
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Executor:
+        """Return this executor: workers cannot be copied, and clones of an estimator share them."""
+        return self
 
     @property
     @abstractmethod

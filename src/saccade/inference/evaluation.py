@@ -69,22 +69,19 @@ def evaluation(
     if interval is not None:
         fraction("interval", interval)
     # Each metric with the predictions that it is computed from: details refer to unadjusted probabilities.
-    reported = {}
-    if metrics is None:
-        reported = {name: (each, adjusted) for name, each in built_in_metrics(problem, "always").items()}
+    asked = [] if metric is None else [(metric, adjusted)]
+    usual = [(each, adjusted) for each in built_in_metrics(problem, "always").values()]
+    if metrics is not None:
+        asked = [(each, probabilities if OF_PROBABILITIES.match(each.name) else adjusted) for each in metrics]
+        usual = []
     if detailed:
-        reported |= {name: (each, probabilities) for name, each in built_in_metrics(problem, "detailed").items()}
-    scores: dict[str, Any] = {name: each.function(targets, given, problem) for name, (each, given) in reported.items()}
+        usual += [(each, probabilities) for each in built_in_metrics(problem, "detailed").values()]
+    reported = {each.name: (each, given) for each, given in (*usual, *asked)}
+    scores: dict[str, Any] = {each.name: each.function(targets, given, problem) for each, given in usual}
     if detailed and problem.has_classes:
         scores["ece"] = calibration_error(probabilities, targets, problem)
         scores[BY_CHANCE] = error_by_chance(probabilities, problem)
-    if metric is not None and metrics is None:
-        reported[metric.name] = metric, adjusted
-        scores[metric.name] = metric(targets, adjusted, problem)
-    for each in metrics or ():
-        given = probabilities if OF_PROBABILITIES.match(each.name) else adjusted
-        reported[each.name] = each, given
-        scores[each.name] = each(targets, given, problem)
+    scores |= {each.name: each(targets, given, problem) for each, given in asked}
     if interval is None or not len(targets):
         return scores
     # Metrics that are means over images are resampled by their values of each image, which is cheap.
