@@ -211,6 +211,17 @@ def in_this_process(
         os.environ.update(before)
 
 
+@contextlib.contextmanager
+def busy_core() -> Iterator[None]:
+    """Keep a core busy with another program meanwhile."""
+    other = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        yield
+    finally:
+        other.kill()
+        other.wait()
+
+
 def in_turns(num_rounds: int, measures: Mapping[str, Callable[[], dict[str, float]]]) -> dict[str, dict[str, float]]:
     """Measure in turns, and return the median of each value of each."""
     found: dict[str, list[dict[str, float]]] = {name: [] for name in measures}

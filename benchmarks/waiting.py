@@ -13,14 +13,11 @@ from __future__ import annotations
 import contextlib
 import json
 import statistics
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from benchmarks import measuring
-from benchmarks.measuring import arguments_of, table, work_folder, write_json
+from benchmarks.measuring import arguments_of, busy_core, table, work_folder, write_json
 from benchmarks.photos import make_photos, photos_of
 
 NETWORKS = ("mobilenetv3_small_100", "resnet18", "regnetx_002")
@@ -46,20 +43,6 @@ def step_ms(photos: str, config: dict[str, Any], num_images: int, run: str) -> d
     return {"step_ms": 1e3 * statistics.median(passes_s) / num_steps}
 
 
-@contextlib.contextmanager
-def busy_core(is_wanted: bool) -> Iterator[None]:
-    """Keep a core busy with another program meanwhile."""
-    if not is_wanted:
-        yield
-        return
-    other = subprocess.Popen([sys.executable, "-c", "while True: pass"])
-    try:
-        yield
-    finally:
-        other.kill()
-        other.wait()
-
-
 def measure(photos: Path, config: dict[str, Any], num_images: int, num_rounds: int, folder: Path) -> dict[str, float]:
     """Return the milliseconds of each way to wait, by name; with ``, busy`` beside another program."""
     found: dict[str, list[float]] = {}
@@ -69,7 +52,7 @@ def measure(photos: Path, config: dict[str, Any], num_images: int, num_rounds: i
                 key = name + ", busy" * is_busy
                 run = folder / f"{config['model']}-{config['img_size']}-{number}-{len(found)}-{name}-{is_busy}"
                 given = {"photos": str(photos), "config": config, "num_images": num_images, "run": str(run)}
-                with busy_core(is_busy):
+                with busy_core() if is_busy else contextlib.nullcontext():
                     one = measuring.in_own_process(
                         step_ms, {"SACCADE_CACHE": str(folder / "cache"), **environment}, **given
                     )

@@ -74,10 +74,6 @@ def test_searching_needs_none_of_the_heavy_libraries(code):
     assert not modules & HEAVY
 
 
-def test_the_predictor_loads_what_draws_and_searches_only_when_it_is_asked_to():
-    assert not {"matplotlib", "optuna", "sklearn"} & modules_after("from saccade import ImagePredictor")
-
-
 def test_a_wheel_contains_all_files_that_are_not_python():
     package = ROOT / "src" / "saccade"
     patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["saccade"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
+import os
 from typing import Any
 
 from saccade.errors import HyperparameterError
@@ -102,6 +103,24 @@ def fraction(name: str, value: Any, *, with_ends: bool = False) -> float:
         return float(value)
     hint = f"; for {value} % give {value / 100:g}" if is_number and 1 < value < 100 else ""
     raise HyperparameterError(f"{name} was given {value!r}; expected a number between 0 and 1{hint}")
+
+
+def bytes_from_environment(variable: str) -> int | None:
+    """Return the bytes that an environment variable gives in gigabytes; None if it is not set.
+
+    Raises
+    ------
+    HyperparameterError
+        If it is not a number of at least 0.
+    """
+    given = os.environ.get(variable, "").strip()
+    try:
+        num_bytes = int(float(given) * 1e9) if given else None
+    except (ValueError, OverflowError):
+        num_bytes = -1
+    if num_bytes is not None and num_bytes < 0:
+        raise HyperparameterError(f"{variable}={given!r} is not a size; expected a number of gigabytes, such as 50")
+    return num_bytes
 
 
 def _error(name: str, value: Any, expected: str, meaning: str = "") -> HyperparameterError:

@@ -4,7 +4,26 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+_start_s: ContextVar[float | None] = ContextVar("start_s", default=None)
+
+
+@contextmanager
+def counting_from(start_s: float) -> Iterator[None]:
+    """Context in which the time limits of fits began at `start_s`, on the monotonic clock."""
+    token = _start_s.set(start_s)
+    try:
+        yield
+    finally:
+        _start_s.reset(token)
+
+
+def call_start_s() -> float:
+    """Return when the time limit of the current call began: now, or in `counting_from` at its time."""
+    return time.monotonic() if (start_s := _start_s.get()) is None else start_s
 
 
 class Deadline:
@@ -41,3 +60,13 @@ class Deadline:
     def seconds_left(self) -> float:
         """Return the seconds until the limit; negative once it has passed, inf without one."""
         return self.limit_s - self.elapsed_s()
+
+    def within(self, limit_s: float) -> Deadline:
+        """Return the earlier of this deadline and one in `limit_s` seconds.
+
+        Examples
+        --------
+        >>> round(Deadline(60).within(5).seconds_left()), round(Deadline(60, used_s=58).within(5).seconds_left())
+        (5, 2)
+        """
+        return Deadline(min(limit_s, self.seconds_left()), self._clock)

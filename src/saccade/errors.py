@@ -28,9 +28,11 @@ Messages say what was given, what was expected and what to do.
 from __future__ import annotations
 
 import difflib
+import errno
 import functools
 import inspect
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar, cast
@@ -140,6 +142,26 @@ class NotFittedError(SaccadeError, ValueError, AttributeError):
 
 class SavedPredictorError(SaccadeError, ValueError):
     """A folder without a predictor that this version can load."""
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Return whether an error, or one of its causes, is that a file could not be written for lack of space or quota.
+
+    NumPy, safetensors and torch say so in their messages only.
+
+    Examples
+    --------
+    >>> is_disk_full(OSError(errno.ENOSPC, "No space left on device")), is_disk_full(OSError("no such file"))
+    (True, False)
+    """
+    found = re.search(r"os error (\d+)", str(error))
+    code = int(found[1]) if found else getattr(error, "errno", None)
+    is_full = code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or isinstance(error, DiskFullError)
+    cause = error.__cause__ or error.__context__
+    return is_full or bool(_CUT_SHORT.search(str(error))) or (cause is not None and is_disk_full(cause))
+
+
+_CUT_SHORT = re.compile(r"\d+ requested and \d+ written|PytorchStreamWriter failed writing")
 
 
 def near_names(given: str, known: Iterable[str], num: int = 3) -> list[str]:

@@ -41,6 +41,33 @@ class RunStarted(Event):
 
 
 @dataclass(frozen=True)
+class RunPlanned(Event):
+    """What a process is going to do in a run.
+
+    Attributes
+    ----------
+    problem : str
+        The problem type and why it was inferred, such as ``"multiclass (3 different labels, not numbers)"``.
+    metric : str
+        The metric used for model selection.
+    networks : list of str
+        The networks of the search space.
+    device, executor : str
+        Where trials run, such as ``"cpu, 2 threads"`` and ``"in this process"``.
+    advice : str
+        How to change the limits of the search, if they are defaults.
+    """
+
+    kind: ClassVar[str] = "run_planned"
+    problem: str
+    metric: str
+    networks: list[str]
+    device: str
+    executor: str
+    advice: str = ""
+
+
+@dataclass(frozen=True)
 class DataReady(Event):
     """The images are split and decoded."""
 
@@ -131,7 +158,7 @@ class EpochDone(Event):
     metrics : dict of str to float
         Further metrics by name. `CV_SCORE` is the score on more images than the validation set.
     checkpoint : str or None
-        Name of the checkpoint from which training can continue after this epoch, relative to the trial's folder.
+        Name of the checkpoint from which training can continue after this epoch, as `TrialFiles.put` returns it.
     is_last : bool
         Whether the trial's configuration ends with this epoch.
     decision : Decision or None
@@ -206,6 +233,8 @@ class JobFailed(Event):
         Of the error; "" if there was none.
     is_worker_lost : bool
         Whether the worker crashed or was killed, which may not be caused by the trial.
+    is_disk_full : bool
+        Whether a file could not be written for lack of space. The trial is retried when the run is resumed.
     """
 
     kind: ClassVar[str] = "job_failed"
@@ -213,6 +242,7 @@ class JobFailed(Event):
     reason: str
     traceback: str = ""
     is_worker_lost: bool = False
+    is_disk_full: bool = False
 
 
 @dataclass(frozen=True)
@@ -233,12 +263,13 @@ class WorkerLost(Event):
 
 @dataclass(frozen=True)
 class RunFinished(Event):
-    """The run has ended; `best_trial` is None if no trial succeeded."""
+    """The run has ended; `best_trial` is None if no trial succeeded, and `result` describes a predictor."""
 
     kind: ClassVar[str] = "run_finished"
     best_trial: int | None
     score: float | None
     seconds: float
+    result: str = ""
 
 
 Listener = Callable[[Event], None]

@@ -49,9 +49,9 @@ def test_the_speed_is_that_of_a_step_and_restores_threads_and_random_numbers(
 ) -> None:
     num_threads, state, seen = torch.get_num_threads(), torch.get_rng_state(), []
 
-    def step_s(device: torch.device) -> float:
+    def step_s(device: torch.device, longest_s: float) -> float:
         seen.append(torch.get_num_threads())
-        return step(device)
+        return step(device, longest_s)
 
     step = machine_speed._step_s
     monkeypatch.setattr(machine_speed, "_step_s", step_s)
@@ -59,7 +59,7 @@ def test_the_speed_is_that_of_a_step_and_restores_threads_and_random_numbers(
     assert seen == [1]
     assert torch.get_num_threads() == num_threads
     assert torch.equal(state, torch.get_rng_state())
-    monkeypatch.setattr(machine_speed, "_step_s", lambda _: 2 * machine_speed.RECORDED_STEP_S)
+    monkeypatch.setattr(machine_speed, "_step_s", lambda *_: 2 * machine_speed.RECORDED_STEP_S)
     assert measure_log_speed(CPU) == pytest.approx(math.log(2))
 
 

@@ -9,7 +9,8 @@ import pytest
 def several(saccade, splits, tmp_path_factory):
     """Return the run folder of a search with two objectives, and the result of the command."""
     run = tmp_path_factory.mktemp("several") / "run"
-    small = ("--set", "img_size=160", "--set", "pretrained=False", "--set", "batch_size=8", "--set", "epochs=1")
+    small = ("--set", "img_size=64", "--set", "pretrained=False", "--set", "batch_size=8", "--set", "epochs=1",
+             "--executor", "inline")  # fmt: skip
     models = ("--model", "test_resnet,test_vit", "--searcher", "grid")
     result = saccade("fit", splits, *models, *small, "--out", run, "--objectives", "accuracy,params,latency")
     return run, result

@@ -59,6 +59,7 @@ def test_options_take_precedence_over_the_file_by_hyperparameter(saccade, splits
         data = "data"
         out = "run"
         num_trials = 2
+        executor = "inline"
         verbosity = 0
         seed = 3
         [hyperparameters]

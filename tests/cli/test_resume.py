@@ -28,8 +28,9 @@ def interrupted(folder: Path) -> None:
 def test_an_interrupted_run_is_finished_and_shown(saccade, splits, tmp_path):
     run = tmp_path / "run"
     first = saccade(
-        "fit", splits, *SMALL, *ONE, "--set", "epochs=2", "--lr", "1e-3,1e-2", "--scheduler", "fifo", "--out", run
-    )
+        "fit", splits, *SMALL, *ONE, "--set", "epochs=2", "--lr", "1e-3,1e-2", "--scheduler", "fifo", "--out", run,
+        "--executor", "inline",
+    )  # fmt: skip
     assert first.exit_code == 0, first.stderr
     interrupted(run)
     result = saccade("resume", run)

@@ -174,3 +174,12 @@ def test_passes_over_parts_show_each_image_once_before_any_comes_again(
             seen += np.concatenate(batches).tolist()
         assert sorted(seen) == rows.tolist()
     assert made.num_images == len(list(torch.cat([y for _, y in made.in_order()]))) == num
+
+
+def test_a_pass_over_a_part_has_the_class_frequencies_of_all_images() -> None:
+    strata = np.repeat([0, 1], [900, 100])
+    images = [np.zeros((4, 4, 3), np.uint8)] * 1000
+    given = images, np.arange(1000), strata, lambda x: x, 32, (0.0,) * 3, (1.0,) * 3
+    made = Batches(*given, most_in_pass=100, strata=strata)
+    for part in range(2 * made.num_parts):
+        assert abs(strata[np.concatenate(made.shuffled_rows(part))].sum() - 10) <= 3

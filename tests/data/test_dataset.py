@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from saccade.data import ImageDataset
-from saccade.errors import DataError, DownloadError
+from saccade.errors import DataError, DownloadError, UnknownNameError
 
 
 @pytest.fixture
@@ -117,14 +117,27 @@ def test_a_path_is_no_table_and_the_error_says_what_is_for_paths(data):
 # Made of a folder
 
 
-def test_sub_folders_are_classes_and_labels_their_numbers(pets):
+def test_sub_folders_are_classes_and_labels_their_names(pets):
     dataset = ImageDataset.from_folder(pets / "train")
     assert type(dataset) is ImageDataset
     assert dataset.classes == ["cat", "dog"]
-    assert names_by_label(dataset) == {0: ["000.jpg", "001.png"], 1: ["000.jpg", "001.png", "002.jpg"]}
-    assert dataset["label"].dtype == np.int64
+    assert names_by_label(dataset) == {"cat": ["000.jpg", "001.png"], "dog": ["000.jpg", "001.png", "002.jpg"]}
+    assert dataset["label"].dtype == object
     assert dataset.index.tolist() == list(range(5))
     assert all(Path(image).is_absolute() and Path(image).exists() for image in dataset["image"])
+
+
+def test_labels_may_be_numbers_with_names(pets):
+    dataset = ImageDataset.from_folder(pets / "train", labels="numbers")
+    assert dataset["label"].tolist() == [0, 0, 1, 1, 1]
+    assert dataset["label"].dtype == np.int64
+    assert dataset.classes == ["cat", "dog"]
+    train, val, test = ImageDataset.from_folders(pets, labels="numbers")
+    assert train.classes == val.classes == test.classes == ["cat", "dog", "owl"]
+    assert test["label"].tolist() == [0, 1, 2, 2]
+    assert val["label"].dtype == np.int64
+    with pytest.raises(UnknownNameError, match="Did you mean 'numbers'"):
+        ImageDataset.from_folder(pets / "train", labels="number")
 
 
 def test_paths_stay_true_when_the_working_directory_changes(pets, monkeypatch, tmp_path):
@@ -150,7 +163,7 @@ def test_nested_folders_are_of_their_class_and_empty_ones_are_none(pets, make_im
     (pets / "train" / "bird").mkdir()
     dataset = ImageDataset.from_folder(pets / "train")
     assert dataset.classes == ["cat", "dog"]
-    assert "Zoë 猫.JPG" in names_by_label(dataset)[0]
+    assert "Zoë 猫.JPG" in names_by_label(dataset)["cat"]
 
 
 def test_splits_are_not_mistaken_for_classes(pets):
@@ -173,13 +186,12 @@ def test_a_folder_that_is_not_there_names_a_near_one(pets):
 # Made of several folders
 
 
-def test_splits_share_their_classes_so_that_labels_mean_the_same(pets):
+def test_splits_share_their_classes(pets):
     train, val, test = ImageDataset.from_folders(pets)
     assert train.classes == val.classes == test.classes == ["cat", "dog", "owl"]
-    assert names_by_label(train).keys() == {0, 1}
-    assert names_by_label(test).keys() == {0, 1, 2}
+    assert names_by_label(train).keys() == {"cat", "dog"}
     for split in (train, test):
-        assert [Path(image).parent.name for image in split["image"]] == split.label_names().tolist()
+        assert [Path(image).parent.name for image in split["image"]] == split["label"].tolist()
 
 
 @pytest.mark.parametrize("val", ["val", None])

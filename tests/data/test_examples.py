@@ -1,17 +1,21 @@
 from __future__ import annotations
 
 import functools
+import io
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 
 from saccade import ImageDataset
+from saccade.data.decoding import read_image
 from saccade.data.examples import read_examples, read_labelled_examples
-from saccade.errors import DataError
+from saccade.errors import DataError, ImageReadError
 
 
 @pytest.mark.parametrize(
@@ -24,6 +28,17 @@ from saccade.errors import DataError
         (np.zeros((4, 4, 3), np.uint8), 1),
         (np.zeros((5, 4, 4, 3), np.uint8), 5),
         (["a.png", Path("b.png"), b"c"], 3),
+        (bytearray(b"bytes"), 1),
+        (memoryview(b"bytes"), 1),
+        (io.BytesIO(b"bytes"), 1),
+        ((name for name in ("a.png", "b.png")), 2),
+        (torch.zeros(3, 4, 5), 1),
+        (torch.zeros(2, 3, 4, 5), 2),
+        (np.array([None, "a.png"], object), 2),
+        ([None, float("nan"), "", 3, io.StringIO("text")], 5),
+        ("https://host/a.png", 1),
+        ("~nobody/a.png", 1),
+        ("", 1),
         (("a.png",), 1),
         (np.array(["a.png", "b.png"]), 2),
         (pd.Series(["a.png", "b.png"], index=[7, 9]), 2),
@@ -36,6 +51,38 @@ def test_all_forms_of_images_are_taken(data: object, num: int) -> None:
     assert examples.labels is None
 
 
+def test_file_objects_and_tensors_become_bytes_and_arrays() -> None:
+    file = io.BytesIO()
+    Image.new("RGB", (5, 6), (9, 8, 7)).save(file, "PNG")  # leaves the position at the end
+    chw = torch.tensor([9, 8, 7], dtype=torch.uint8)[:, None, None].expand(3, 6, 5)
+    forms = [file, chw, chw.permute(1, 2, 0), chw / 255, (chw / 255).to(torch.float16).requires_grad_(), chw[None]]
+    for form in forms:
+        (image,) = read_examples(form).images
+        assert np.asarray(read_image(image)).tolist() == [[[9, 8, 7]] * 5] * 6
+    normalised = (chw / 255 - 0.5) / 0.2
+    with pytest.raises(ImageReadError, match="without normalisation"):
+        read_image(read_examples(normalised).images[0])
+
+
+def test_a_folder_an_archive_or_a_pattern_is_all_of_its_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("SACCADE_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "photos" / "cat").mkdir(parents=True)
+    for name in ("b.png", "cat/a.png"):
+        Image.new("RGB", (4, 4)).save(tmp_path / "photos" / name)
+    shutil.make_archive(str(tmp_path / "photos"), "zip", tmp_path / "photos")
+    folder = tmp_path / "photos"
+    for place in (folder, str(folder), "~/photos", folder.as_uri(), f"{folder}/**/*.png", "~/photos/**/*.png"):
+        examples = read_examples(place)
+        assert sorted(examples.images) == [str(folder / "b.png"), str(folder / "cat" / "a.png")]
+        assert list(examples.index) == examples.images
+    assert [Path(path).name for path in read_examples(tmp_path / "photos.zip").images] == ["b.png", "a.png"]
+    (home,) = read_examples("~/photos/b.png").images
+    assert read_image(home).size == read_image((folder / "b.png").as_uri()).size == (4, 4)
+    with pytest.raises(DataError, match="No file matches"):
+        read_examples(str(tmp_path / "*.gif"))
+
+
 def test_the_index_of_the_input_is_kept() -> None:
     frame = pd.DataFrame({"image": ["a.png", "b.png"], "label": [1, 0]}, index=["x", "y"])
     examples = read_labelled_examples(frame, "label")
@@ -44,8 +91,9 @@ def test_the_index_of_the_input_is_kept() -> None:
 
 
 def test_what_is_no_image_is_refused() -> None:
-    with pytest.raises(DataError, match="cannot read images from int"):
-        read_examples(3)
+    for wrong in (3, None, {"image": "a.png"}, {"a.png"}):
+        with pytest.raises(DataError, match=f"cannot read images from {type(wrong).__name__}"):
+            read_examples(wrong)
 
 
 def test_a_column_of_images_under_another_name_is_found_when_it_is_the_only_one() -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from saccade.data.splitting import interleave, split_folds, split_holdout, split_parts
+from saccade.data.splitting import MIN_OF_STRATUM, split_folds, split_holdout, split_parts, stratified_order
 from saccade.errors import DataError, HyperparameterError
 
 fractions = st.floats(0.001, 0.999)
@@ -212,8 +212,24 @@ def test_folds_are_stratified_and_keep_groups_together(
         assert len(set(folds[np.array(keys) == key])) == 1
 
 
-def test_every_beginning_of_an_interleaved_order_has_all_classes() -> None:
-    strata = np.repeat([0, 1, 2], [50, 10, 3])
-    order = interleave(strata, np.random.default_rng(0))
-    assert sorted(order) == list(range(63))
-    assert np.bincount(strata[order][:9]).tolist() == [3, 3, 3]
+@given(st.lists(st.integers(1, 400), min_size=1, max_size=6), st.integers(0, 5), st.data())
+def test_every_beginning_of_a_stratified_order_is_a_sample_in_proportion(
+    sizes: list[int], seed: int, data: st.DataObject
+) -> None:
+    strata = np.repeat(np.arange(len(sizes)), sizes)
+    order = stratified_order(strata, np.random.default_rng(seed))
+    assert sorted(order) == list(range(len(strata)))
+    num = data.draw(st.integers(0, len(strata)))
+    found = np.bincount(strata[order[:num]], minlength=len(sizes))
+    least = np.minimum(sizes, min(MIN_OF_STRATUM, num // (4 * len(sizes))))
+    assert (found >= least).all()
+    num_early = MIN_OF_STRATUM * len(sizes)  # at most so many are out of proportion
+    assert (np.abs(found - num * np.array(sizes) / len(strata)) <= num_early + 1).all()
+
+
+def test_a_part_of_a_large_set_has_its_class_frequencies() -> None:
+    strata = np.repeat([0, 1, 2], [18_000, 1_800, 200])
+    part = strata[stratified_order(strata, np.random.default_rng(0))[:2000]]
+    assert np.bincount(part).tolist() == pytest.approx([1800, 180, 20], abs=3)
+    labels = np.array(["rare", "frequent"])[np.repeat([0, 1], [1, 999])]  # strings are strata, too
+    assert "rare" in labels[stratified_order(labels, np.random.default_rng(0))[:10]]

@@ -20,6 +20,7 @@ from saccade.space import Categorical
 from saccade.study.function import FunctionTrainable
 from saccade.study.study import Study
 from saccade.study.trial import Decision, Job, Status
+from saccade.tuning import tune
 
 posix_only = pytest.mark.skipif(os.name != "posix", reason="has no such signals")
 
@@ -181,3 +182,19 @@ def test_a_job_of_a_killed_worker_is_not_lost_by_the_timeout():
         os.kill(int(events[0].score), signal.SIGKILL)
         executor.run(lambda event: events.append(event) or Decision.CONTINUE)
     assert [type(event) for event in events] == [EpochDone, JobFailed]
+
+
+def test_a_trial_that_hangs_is_ended_by_its_own_limit():
+    study, _, error = search({"x": Categorical(2, 0, 1)}, limit_s=None, trial_time_limit_s=0.3)
+    assert error is None
+    assert [(trial.status, trial.note) for trial in study.trials[::2]] == [(Status.STOPPED, "trial time limit")] * 2
+    assert "the job ended without a report: time limit" in study.trials[1].failure.reason
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="cannot interrupt the main thread")
+@pytest.mark.parametrize("limits", [{"time_limit": 0.2}, {"trial_time_limit": 0.1, "num_trials": 1}])
+def test_a_function_that_hangs_in_this_process_is_ended(limits):
+    with pytest.raises(SearchFailedError, match="the job ended without a report: time limit"):
+        tune(hang, {"x": 0}, verbosity=0, **limits)
+    result = tune(hang, {"x": 2}, verbosity=0, **limits)
+    assert len(result.trials) == 1

@@ -10,6 +10,7 @@ import pytest
 from saccade.errors import HyperparameterError
 from saccade.events import EpochDone, JobDone, JobFailed
 from saccade.executor import ProcessExecutor, WorkerSlot
+from saccade.executor.process import processor_time
 from saccade.study.function import FunctionTrainable
 from saccade.study.trial import Decision, Job, Trainable
 from saccade.testing.executor_contract import Counting, ExecutorContract, Recorder, run_all
@@ -19,12 +20,7 @@ posix_only = pytest.mark.skipif(os.name != "posix", reason="has no fork, or no s
 
 class TestProcessExecutor(ExecutorContract):
     def make(self, trainable):
-        return ProcessExecutor(trainable)
-
-
-class TestProcessExecutorWithSeveralWorkers(ExecutorContract):
-    def make(self, trainable):
-        return several(3, trainable)
+        return several(2, trainable)
 
 
 def several(num, trainable=None):
@@ -273,3 +269,47 @@ def test_a_worker_that_loses_its_channel_is_lost():
     with ProcessExecutor(Deaf()) as executor:
         (failure,) = run_all(executor, {}).events
     assert failure.is_worker_lost
+
+
+@posix_only
+def test_a_worker_that_is_stopped_is_lost_and_replaced(monkeypatch):
+    def stop_once(config, report):
+        import os
+        import signal
+
+        report(score=os.getpid())
+        if config["stops"]:
+            os.kill(os.getpid(), signal.SIGSTOP)
+
+    monkeypatch.setattr("saccade.executor.process.SILENCE_S", 1.0)
+    monkeypatch.setattr("saccade.executor.process.UNKNOWN_FACTOR", 1)
+    with ProcessExecutor(FunctionTrainable(stop_once)) as executor:
+        _, failure, _, end = run_all(executor, {"stops": True}, {"stops": False}).events
+    assert failure.is_worker_lost
+    assert "the worker process was stopped or hung: no sign of life for 1 s" in failure.reason
+    assert end == JobDone(1)
+
+
+@pytest.mark.skipif(processor_time(os.getpid()) is None, reason="the processor time of other processes is not known")
+def test_code_that_holds_the_lock_of_python_is_not_taken_for_a_hang(monkeypatch):
+    def hold(config, report):
+        sum(range(10**8))  # one instruction of the interpreter, in which no other thread runs
+        report(score=1.0)
+
+    monkeypatch.setattr("saccade.executor.process.SILENCE_S", 0.5)
+    monkeypatch.setattr("saccade.executor.process.HEARTBEAT_S", 0.25)
+    with ProcessExecutor(FunctionTrainable(hold)) as executor:
+        assert run_all(executor, {}).events[-1] == JobDone(0)
+
+
+def test_a_full_disk_in_a_worker_is_marked(run_function):
+    def full(config, report):
+        import errno
+
+        try:
+            raise OSError(errno.EDQUOT, "Disk quota exceeded")
+        except OSError as error:
+            raise RuntimeError("cannot save") from error
+
+    (failure,) = run_function(full, {}).events
+    assert (failure.is_disk_full, failure.is_worker_lost) == (True, False)

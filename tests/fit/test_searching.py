@@ -15,12 +15,19 @@ import saccade as ag
 from saccade import ImagePredictor
 from saccade.autosearch.search import AutoSearch
 from saccade.data.examples import read_labelled_examples
+from saccade.deadline import Deadline
 from saccade.errors import HyperparameterError, SpaceError, UnknownNameError
-from saccade.events import Event
-from saccade.executor import InlineExecutor, num_usable_cpus
+from saccade.events import Event, RunPlanned, Warned
+from saccade.executor import InlineExecutor, ProcessExecutor, num_usable_cpus
 from saccade.fit.options import FitOptions
 from saccade.fit.run_folder import FitRequest
-from saccade.fit.searching import check_search, describe_search, make_image_executor, make_image_search
+from saccade.fit.searching import (
+    check_search,
+    describe_search,
+    executor_in_time,
+    make_image_executor,
+    make_image_search,
+)
 from saccade.predictor.estimators import ImageClassifier
 from saccade.scheduler import ASHAScheduler, AutoScheduler, FIFOScheduler, HyperbandScheduler
 from saccade.searcher import GPSearcher, GridSearcher, RandomSearcher, TPESearcher
@@ -51,7 +58,7 @@ def request_of(make_colours: MakeColours, tiny: dict[str, Any]) -> Callable[...,
 def test_searchers_by_name(request_of: Callable[..., FitRequest], make_task: Any, name: str, kind: type) -> None:
     request = request_of(searcher=name, starting_configs=[{"learning_rate": 0.01}])
     check_search(request)
-    searcher, scheduler = make_image_search(request, describe_search(request, make_task()))
+    searcher, scheduler = make_image_search(request, describe_search(request, make_task(), Deadline(60)))
     assert type(searcher) is kind
     assert (scheduler is searcher) is (name == "auto")
     assert searcher.suggest()["lr"] == 0.01
@@ -62,14 +69,14 @@ def test_custom_networks_are_searched(request_of: Callable[..., FitRequest], mak
         return nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, num_classes))
 
     request = request_of({"model": ag.Categorical(net, "test_resnet")})
-    searcher, _ = make_image_search(request, describe_search(request, make_task()))
+    searcher, _ = make_image_search(request, describe_search(request, make_task(), Deadline(60)))
     configs = [searcher.suggest() for _ in range(20)]
     assert len({str(config["model"]) for config in configs}) == 2
 
 
 def test_one_configuration_needs_no_search(request_of: Callable[..., FitRequest], make_task: Any) -> None:
     request = request_of({"lr": 0.01})
-    searcher, scheduler = make_image_search(request, describe_search(request, make_task()))
+    searcher, scheduler = make_image_search(request, describe_search(request, make_task(), Deadline(60)))
     assert (type(searcher), type(scheduler)) == (RandomSearcher, FIFOScheduler)
 
 
@@ -89,9 +96,17 @@ def test_schedulers_receive_the_most_epochs_of_the_space(
 
 
 def test_instances_of_searchers_and_schedulers(request_of: Callable[..., FitRequest], make_task: Any) -> None:
-    searcher, scheduler = GridSearcher({"lr": 0.1}), FIFOScheduler()
+    plain = request_of()
+    space = {"learning_rate" if name == "lr" else name: value for name, value in plain.space.data.items()}
+    searcher, scheduler = GridSearcher(space), FIFOScheduler()
     request = request_of(searcher=searcher, scheduler=scheduler)
-    assert make_image_search(request, describe_search(request, make_task())) == (searcher, scheduler)
+    assert make_image_search(request, describe_search(request, make_task(), Deadline(60))) == (searcher, scheduler)
+    other = request_of({"lr": 0.1}, searcher=GridSearcher({**space, "wd": 0.5}))
+    message = (
+        r"GridSearcher .* another space: lr is Real\(.*\) there and 0.1 in hyperparameters; weight_decay is 0.5 there"
+    )
+    with pytest.raises(HyperparameterError, match=message):
+        check_search(other)
 
 
 @pytest.mark.parametrize(
@@ -131,14 +146,20 @@ def test_there_are_no_more_workers_than_trials(request_of: Callable[..., FitRequ
     assert len(told) == 1
 
 
-@pytest.mark.parametrize("arguments", [{"num_trials": 4}, {"num_trials": 4, "nthreads_per_trial": 1}])
-def test_two_workers_share_one_store_and_one_log(
-    make_colours: MakeColours, tiny: dict[str, Any], tmp_path: Path, arguments: dict[str, Any]
+def test_two_silent_workers_share_one_log_and_give_the_same_numbers_as_one(
+    make_colours: MakeColours, tiny: dict[str, Any], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    space = {**tiny, "lr": ag.Real(1e-4, 1e-1, log=True), "epochs": 3}
-    predictor = ImagePredictor(path=tmp_path / "run", verbosity=0).fit(
-        make_colours(10), hyperparameters=space, executor="process", **arguments
-    )
+    frame, space = make_colours(10), {**tiny, "lr": ag.Real(1e-4, 1e-1, log=True)}
+    boards = []
+    for folder, executor in (("inline", "inline"), ("again", "inline"), ("run", "process")):
+        predictor = ImagePredictor(path=tmp_path / folder, verbosity=0).fit(
+            frame, hyperparameters=space, executor=executor, random_state=7, num_trials=4, nthreads_per_trial=1,
+            searcher="random", scheduler="fifo",  # one that learns would propose others to two workers
+        )  # fmt: skip
+        boards.append(predictor.leaderboard().drop(columns="fit_time_s"))
+    assert capfd.readouterr() == ("", "")
+    pd.testing.assert_frame_equal(boards[0], boards[1])
+    pd.testing.assert_frame_equal(boards[0], boards[2])
     trials = StudyRecord.load(EventLog(tmp_path / "run" / "events.jsonl")).trials
     assert [trial.number for trial in trials] == [0, 1, 2, 3]
     board = predictor.leaderboard().sort_values("trial")
@@ -189,3 +210,55 @@ def test_an_executor_and_trackers_may_be_instances(
     assert [event.kind for event in events].count("epoch_done") == 2
     assert (events[0].kind, events[-1].kind) == ("run_started", "run_finished")
     assert executor.trainable is None
+
+
+def test_without_time_the_speed_of_the_machine_is_not_measured(
+    request_of: Callable[..., FitRequest], make_task: Any
+) -> None:
+    request = request_of()
+    assert "log_speed" in describe_search(request, make_task(), Deadline(60))
+    assert not {"log_speed", "forward_s"} & describe_search(request, make_task(), Deadline(0)).keys()
+
+
+class Starting(ProcessExecutor):
+    """Worker processes that need `start_s` on the clock of a deadline."""
+
+    def __init__(self, start_s: float) -> None:
+        self.start_s, self.now_s, self.is_closed, self.trainable = start_s, 0.0, False, None
+
+    @property
+    def num_ready(self) -> int:
+        return int(self.now_s >= self.start_s)
+
+    def wait_for_start(self, timeout_s: float | None = None) -> bool:
+        assert timeout_s is not None
+        self.now_s += timeout_s
+        return bool(self.num_ready)
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+@pytest.mark.parametrize(("start_s", "limit_s", "is_used"), [(4.0, 10, True), (6.0, 10, False), (60.0, None, True)])
+def test_worker_processes_that_start_too_late_are_replaced(
+    start_s: float, limit_s: float | None, is_used: bool
+) -> None:
+    executor, events = Starting(start_s), list[Event]()
+    used = executor_in_time(executor, Deadline(limit_s, lambda: executor.now_s), events.append)
+    assert (used is executor) == is_used == (not executor.is_closed) == (not events)
+    assert is_used or (isinstance(used, InlineExecutor) and executor.now_s < 5.2)
+
+
+def test_fixed_hyperparameters_without_a_search_are_one_trial(
+    make_colours: MakeColours, tiny: dict[str, Any], tmp_path: Path, tiny_weights: Path
+) -> None:
+    events: list[Event] = []
+    fixed = {name: value for name, value in tiny.items() if name not in ("model", "pretrained", "lr")}
+    predictor = ImagePredictor(path=tmp_path / "run", verbosity=0)
+    predictor.fit(make_colours(10), hyperparameters=fixed, weights=tiny_weights, callbacks=[events.append])
+    assert predictor.fit_summary()["num_trials"] == 1
+    (plan,) = (event for event in events if isinstance(event, RunPlanned))
+    assert (plan.networks, plan.metric) == (["test_resnet"], "accuracy")
+    assert plan.problem == "binary (2 different labels)"
+    assert "Pass time_limit or num_trials" in plan.advice
+    assert any("validation images are too few" in event.text for event in events if isinstance(event, Warned))

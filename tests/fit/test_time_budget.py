@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -10,7 +11,8 @@ from hypothesis import strategies as st
 
 from saccade.deadline import Deadline
 from saccade.events import EpochDone, Event, JobDone, JobStarted, PhaseDone, TrialCreated
-from saccade.fit.time_budget import LEAST_FINISHING_S, SELECTION_FRACTION, FinishingReserve, TimeBudget
+from saccade.fit.time_budget import LEAST_FINISHING_S, SELECTION_FRACTION, FinishingReserve, TimeBudget, too_short
+from saccade.study.trial import Trial
 
 
 @given(
@@ -58,7 +60,24 @@ def test_the_search_is_divided_among_its_workers() -> None:
 @pytest.mark.parametrize(("limit_s", "elapsed_s", "left_s"), [(100, 5, 15), (2, 0, 1), (100, 50, 1)])
 def test_decoding_stops_after_a_fifth_of_the_limit_but_lasts_a_second(limit_s, elapsed_s, left_s) -> None:
     budget = TimeBudget(Deadline(limit_s, lambda: 0.0, used_s=elapsed_s), 0.0, [].append)
-    assert budget.decoding_deadline.limit_s == pytest.approx(left_s)
+    assert budget.part("decoding").limit_s == pytest.approx(left_s)
+
+
+@pytest.mark.parametrize(
+    ("limit_s", "elapsed_s", "measuring_s", "selection_s"),
+    [(100, 5, 2.0, 94.0), (10, 0, 0.8, 9.8), (5, 4.9, 0.1, -0.1), (5, 8, -3.0, -3.2)],
+)
+def test_each_phase_has_a_part_of_the_time_that_is_left(limit_s, elapsed_s, measuring_s, selection_s) -> None:
+    budget = TimeBudget(Deadline(limit_s, lambda: 0.0, used_s=elapsed_s), 0.0, [].append)
+    assert budget.part("measuring speed").limit_s == pytest.approx(measuring_s)
+    assert budget.part("selection").limit_s == pytest.approx(selection_s)
+    assert budget.part("checking").limit_s == limit_s
+
+
+def test_a_limit_that_is_over_before_training_is_named() -> None:
+    assert "time_limit=2 is over before training, since the start took 3.5 s" in too_short(
+        Deadline(2, lambda: 0.0, used_s=3.5)
+    )
 
 
 def report(trial: int, epoch: int, score: float, seconds: float, write_s: float = 0.0) -> EpochDone:
@@ -135,5 +154,17 @@ def test_ensemble_selection_has_a_small_part_of_the_time(limit_s, trials, max_me
         reserve(EpochDone(number, 1, 0.5, val_s + 1, {"val_s": val_s}))
     assert 0 <= reserve.selection_s <= SELECTION_FRACTION * limit_s
     assert reserve.seconds() == pytest.approx(reserve.finishing_s + reserve.selection_s)
-    if len(trials) < 2:
+    if not trials:
         assert reserve.selection_s == 0
+
+
+def test_a_resumed_run_reserves_as_much_as_one_without_interruption() -> None:
+    trials = [
+        Trial(number, {"model": "a"}, reports=[EpochDone(number, 1, 0.5, 1.0, {"write_s": 2.0})]) for number in (0, 1)
+    ]
+    live, recalled = (FinishingReserve(Deadline(100, lambda: 0.0), max_members=3) for _ in range(2))
+    for trial in trials:
+        live(TrialCreated(trial.number, trial.config))
+        live(trial.reports[0])
+    recalled.recall(SimpleNamespace(trials=trials))  # type: ignore[arg-type]
+    assert recalled.seconds() == live.seconds() > LEAST_FINISHING_S + 4.0

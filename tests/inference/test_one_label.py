@@ -110,7 +110,7 @@ def test_scikit_learn_estimators(case: Case) -> None:
     if problem.has_classes and not problem.has_one_class:
         pytest.skip("the estimators take one label per image")
     estimator = ImageClassifier() if problem.has_classes else ImageRegressor()
-    estimator.predictor_, estimator.pixel_range_ = case.predictor, None
+    estimator.predictor_ = case.predictor
     if problem.has_classes:
         estimator.classes_ = np.array(case.predictor.classes)
     assert estimator.predict(case.paths).tolist() == case.labels

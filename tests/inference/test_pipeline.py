@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
+import subprocess
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -22,9 +25,13 @@ from saccade import ImagePredictor
 from saccade.errors import DataError, HyperparameterError
 from saccade.inference import classifier as classifier_module
 from saccade.inference.calibration import Calibration, calibration_error
+from saccade.inference.classifier import inference_candidates
+from saccade.inference.pipeline import BATCH_SIZE, known_numerics
 from saccade.inference.postprocessing import Postprocessing
 from saccade.inference.thresholds import Thresholds
-from saccade.numerics.device import Numerics
+from saccade.numerics import choice as choice_module
+from saccade.numerics.choice import MEMORY, Workload
+from saccade.numerics.device import Numerics, choose_device
 from saccade.tasks.metrics import make_metric
 
 MakeColours = Callable[..., pd.DataFrame]
@@ -62,7 +69,7 @@ def test_probabilities_are_calibrated_on_the_validation_images(
     raw, targets = uncalibrated(fitted, doubtful, monkeypatch), saved.problem.encode(doubtful["label"])
     # Numerics may be others than those of training.
     assert summary["ece_before"] == pytest.approx(calibration_error(raw, targets, saved.problem), abs=0.05)
-    expected = Postprocessing.fit(raw, targets, saved.problem, make_metric(None, saved.problem))
+    expected, _ = Postprocessing.fit(raw, targets, saved.problem, make_metric(None, saved.problem))
     assert summary["temperature"] == pytest.approx(expected.calibration.temperature, rel=0.05)
     np.testing.assert_allclose(saved.postprocessing.conformal.scores, expected.conformal.scores, atol=0.05)
     proba = fitted.predict_proba(doubtful, as_pandas=False)
@@ -195,7 +202,7 @@ def test_each_choice_has_its_own_calibration(make_colours: MakeColours, tmp_path
     predictor = ImagePredictor(path=tmp_path / "run", verbosity=0)
     predictor.fit(
         make_colours(10), make_colours(12, seed=3), hyperparameters=space, objectives=["accuracy", "params"],
-        num_trials=2, searcher="grid",
+        num_trials=2, searcher="grid", executor="inline",
     )  # fmt: skip
     loaded = ImagePredictor.load(predictor.save(tmp_path / "saved"), verbosity=0)
     for choice in loaded._saved.choices:
@@ -251,7 +258,7 @@ def test_the_module_predicts_the_same_from_pixels(fitted: ImagePredictor, doubtf
     pixels = torch.from_numpy(np.stack([np.array(Image.open(path)) for path in doubtful["image"]]))
     module = fitted.pipeline.module(coverage=0.9)
     sets = fitted.predict_set(doubtful, coverage=0.9)
-    for images in (pixels, pixels.permute(0, 3, 1, 2)):
+    for images in (pixels, pixels.permute(0, 3, 1, 2), pixels / 255):
         with torch.inference_mode():
             found = module(images)
         np.testing.assert_allclose(found.predictions, fitted.predict_proba(doubtful, as_pandas=False), atol=1e-5)
@@ -259,6 +266,69 @@ def test_the_module_predicts_the_same_from_pixels(fitted: ImagePredictor, doubtf
             fitted.classes.index(label) for label in fitted.predict(doubtful)
         ]
         assert found.set_mask.sum(1).tolist() == [len(labels) for labels in sets]
+
+
+def test_rows_without_an_image_are_listed_and_others_predicted(
+    fitted: ImagePredictor, doubtful: pd.DataFrame, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = doubtful["image"][0]
+    large = np.broadcast_to(np.float32(0), (178_000_000, 1))  # takes more memory than the limit
+    wrong = [None, float("nan"), pd.NA, "", 3, {"path": good}, [good], large, "file:///gone.png"]
+    loaded = ImagePredictor.load(fitted.path, verbosity=1)
+    labels = loaded.predict([good, *wrong])
+    assert labels[0] == fitted.predict(good)[0]
+    assert labels[1:].isna().all()
+    said = capsys.readouterr()
+    for number in range(1, 9):
+        assert f"image {number}: " in said.out + said.err
+    assert np.isnan(loaded.explain([good, None])[1]).all()
+    frame = pd.DataFrame({"image": [good, None], "label": [labels[0], labels[0]]})
+    assert loaded.evaluate(frame)["top1"] == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="requires fork")
+def test_a_forked_process_predicts_with_one_thread(fitted: ImagePredictor, doubtful: pd.DataFrame) -> None:
+    """As gunicorn does with `preload_app`: OpenMP's threads do not survive a fork."""
+    program = """
+import os, signal, sys
+import torch
+torch.set_num_threads(2)
+from saccade import ImagePredictor
+predictor = ImagePredictor.load(sys.argv[1], verbosity=0, device="cpu")
+expected = predictor.predict_proba(sys.argv[2:], as_pandas=False)
+if os.fork() == 0:
+    signal.alarm(120)
+    found = predictor.predict_proba(sys.argv[2:], as_pandas=False)
+    os._exit(0 if abs(found - expected).max() < 1e-5 and torch.get_num_threads() == 1 else 1)
+assert os.wait()[1] == 0
+assert torch.get_num_threads() == 2
+"""
+    images = [*doubtful["image"]]
+    done = subprocess.run([sys.executable, "-c", program, fitted.path, *images], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_images_of_12_bits_are_scaled_by_the_range_of_the_training_images(tmp_path: Path) -> None:
+    """The classes differ in brightness, which scaling each image by its own range would hide."""
+    rng, rows = np.random.default_rng(0), []
+    for number in range(24):
+        path, label = tmp_path / f"{number}.png", ("dim", "bright")[number % 2]
+        level = 1000 if label == "dim" else 2000
+        Image.fromarray(rng.integers(level - 90, level + 90, (32, 32)).astype(np.uint16)).save(path)
+        rows.append((str(path), label))
+    frame = pd.DataFrame(rows, columns=["image", "label"])
+    predictor = ImagePredictor(path=tmp_path / "run", verbosity=0)
+    predictor.fit(frame, frame, hyperparameters={**TINY, "epochs": 6, "lr": 1e-2})
+    loaded = ImagePredictor.load(predictor.save(tmp_path / "saved"), verbosity=0, device="cpu")
+    low, high = loaded.pipeline.saved.pixel_range or (0.0, 0.0)
+    assert 900 < low < 1000 < 2000 < high < 2100
+    assert loaded.evaluate(frame)["top1"] == 1
+    arrays = [np.asarray(Image.open(path)) for path in frame["image"]]
+    assert loaded.predict([array.astype(np.float32) for array in arrays]).tolist() == frame["label"].tolist()
+    pixels = torch.from_numpy(np.stack(arrays).astype(np.int32))[..., None].expand(-1, -1, -1, 3)
+    with torch.inference_mode():
+        found = loaded.pipeline.module()(pixels)
+    np.testing.assert_allclose(found.predictions, loaded.predict_proba(frame, as_pandas=False), atol=2e-2)
 
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:99", 3.5])
@@ -285,6 +355,23 @@ def test_warm_up_fixes_numerics_which_are_saved(
         loaded.predict_proba(doubtful, as_pandas=False), warm.predict_proba(doubtful, as_pandas=False)
     )
     assert not loaded.pipeline._loaded()[0].inference.channels_last
+
+
+def test_numerics_that_trials_measured_are_those_of_predictions(
+    fitted: ImagePredictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SACCADE_CACHE", str(tmp_path))
+    monkeypatch.setattr(choice_module, "is_half_native", lambda _: True)
+    (member,) = fitted.pipeline.saved.members
+    assert known_numerics([member]) == {}
+    side = member.blueprint.input.img_size
+    workload = Workload("inference", member.blueprint.architecture or "", (BATCH_SIZE, 3, side, side))
+    measured = Numerics(choose_device(), torch.bfloat16)
+    among = inference_candidates(measured.device, member.amp)
+    MEMORY.put(workload.key(among[::-1]), {"numerics": measured.to_json(), "part": 0.25})
+    record = {"dtype": "bfloat16", "channels_last": True}
+    assert known_numerics([member]) == {measured.device.type: [record]}
+    assert known_numerics([member, member]) == {measured.device.type: [record, record]}
 
 
 @pytest.mark.parametrize("has_predicted", [False, True])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,6 +9,10 @@ import pytest
 from saccade.inference.postprocessing import Postprocessing
 from saccade.tasks.metrics import make_metric
 from saccade.tasks.problem import Binary, Multiclass, Multilabel, Problem, Regression
+
+
+def fitted_to(*args: Any, **options: Any) -> Postprocessing:
+    return Postprocessing.fit(*args, **options)[0]
 
 
 def draw(problem: Problem, num: int = 200, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -33,7 +38,7 @@ PROBLEMS = [
 
 @pytest.mark.parametrize(("problem", "name"), PROBLEMS, ids=lambda value: getattr(value, "type", None))
 def test_json_round_trip_is_exact(problem: Problem, name: str | None) -> None:
-    fitted = Postprocessing.fit(*draw(problem), problem, make_metric(name, problem))
+    fitted = fitted_to(*draw(problem), problem, make_metric(name, problem))
     again = Postprocessing.from_json(json.loads(json.dumps(fitted.to_json())))
     assert again == fitted
     assert again != Postprocessing()
@@ -49,7 +54,7 @@ def test_records_of_older_formats_are_read() -> None:
 
 def test_names_of_formats_1_and_2_are_read() -> None:
     problem, name = PROBLEMS[0]
-    fitted = Postprocessing.fit(*draw(problem), problem, make_metric(name, problem))
+    fitted = fitted_to(*draw(problem), problem, make_metric(name, problem))
     record = fitted.to_json()
     old = {"class_prior": "shares", "metric_before": "figure_before", "metric_after": "figure_after"}
     for part in ("calibration", "thresholds"):
@@ -63,7 +68,7 @@ def test_balanced_accuracy_divides_by_the_prior_that_calibration_left() -> None:
     predictions, targets = draw(problem, 500)
     predictions = predictions * shares
     predictions /= predictions.sum(1, keepdims=True)
-    fitted = Postprocessing.fit(predictions, targets, problem, make_metric("balanced_accuracy", problem), shares)
+    fitted = fitted_to(predictions, targets, problem, make_metric("balanced_accuracy", problem), shares)
     assert 0 < fitted.calibration.logit_adjustment < 1
     assert fitted.thresholds.class_prior == pytest.approx(fitted.calibration.remaining_prior)
     assert Postprocessing.from_json(json.loads(json.dumps(fitted.to_json()))) == fitted
@@ -72,13 +77,13 @@ def test_balanced_accuracy_divides_by_the_prior_that_calibration_left() -> None:
 
 def test_summary_has_the_fitted_values_and_the_number_of_images() -> None:
     problem = PROBLEMS[0][0]
-    summary = Postprocessing.fit(*draw(problem, 1000), problem, make_metric("f1", problem)).summary(problem)
+    summary = fitted_to(*draw(problem, 1000), problem, make_metric("f1", problem)).summary(problem)
     assert summary["temperature"] == pytest.approx(1.5, rel=0.3)
     assert summary["ece_after"] < summary["ece_before"]
     assert summary["calibrated_on"] == "1000 validation images; ece_after is cross-fitted in 5 folds"
     assert list(summary["thresholds"]) == ["yes"]
     assert 0 < summary["valid_figure_at_thresholds"] < 1
-    refitted = Postprocessing.fit(*draw(problem), problem, make_metric(None, problem)).summary(problem, is_refit=True)
+    refitted = fitted_to(*draw(problem), problem, make_metric(None, problem)).summary(problem, is_refit=True)
     assert "before the refit" in refitted["calibrated_on"]
     assert "thresholds" not in refitted
     assert Postprocessing().summary(problem)["calibrated_on"].startswith("no images")
@@ -88,7 +93,7 @@ def test_summary_has_the_fitted_values_and_the_number_of_images() -> None:
 def test_conformal_scores_are_calibrated_probabilities() -> None:
     problem = PROBLEMS[1][0]
     p, y = draw(problem)
-    fitted = Postprocessing.fit(p, y, problem, make_metric(None, problem))
+    fitted = fitted_to(p, y, problem, make_metric(None, problem))
     calibrated = fitted.calibration.apply(p, problem)
     assert sorted(fitted.conformal.scores) == sorted(calibrated[np.arange(200), y].astype(np.float32).tolist())
 
@@ -97,5 +102,5 @@ def test_where_a_deadline_cut_judging_short_the_first_images_count() -> None:
     problem = PROBLEMS[1][0]
     p, y = draw(problem)
     metric = make_metric(None, problem)
-    assert Postprocessing.fit(p[:50], y, problem, metric) == Postprocessing.fit(p[:50], y[:50], problem, metric)
-    assert Postprocessing.fit(p[:0], y, problem, metric) == Postprocessing()
+    assert fitted_to(p[:50], y, problem, metric) == fitted_to(p[:50], y[:50], problem, metric)
+    assert fitted_to(p[:0], y, problem, metric) == Postprocessing()

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from sklearn import metrics as sklearn_metrics
@@ -10,6 +12,10 @@ from saccade.tasks.problem import Binary, Multiclass, Multilabel, Problem
 
 RARE = Binary(("no", "yes"))
 TAGS = Multilabel(("a", "b", "c"))
+
+
+def fitted(*args: Any, **options: Any) -> Thresholds:
+    return fit_thresholds(*args, **options)[0]
 
 
 def draw(num: int, seed: int, base: float = -3.0) -> tuple[np.ndarray, np.ndarray]:
@@ -23,7 +29,7 @@ def draw(num: int, seed: int, base: float = -3.0) -> tuple[np.ndarray, np.ndarra
 def test_threshold_of_a_rare_class_improves_the_metric_on_new_images(name: str) -> None:
     metric = make_metric(name, RARE)
     p, y = draw(1500, 0)
-    found = fit_thresholds(p, y, RARE, metric)
+    found = fitted(p, y, RARE, metric)
     assert found.values[0] < 0.4
     assert found.metric_after > found.metric_before == metric(y, p, RARE)
     others, labels = draw(20_000, 1)
@@ -35,16 +41,16 @@ def test_threshold_of_a_rare_class_improves_the_metric_on_new_images(name: str) 
 @pytest.mark.parametrize("name", ["accuracy", "log_loss", "roc_auc", "average_precision", "recall"])
 def test_other_metrics_keep_the_threshold_at_one_half(name: str) -> None:
     p, y = draw(1500, 0)
-    assert fit_thresholds(p, y, RARE, make_metric(name, RARE)) == Thresholds()
+    assert fitted(p, y, RARE, make_metric(name, RARE)) == Thresholds()
     np.testing.assert_array_equal(Thresholds().apply(p), p)
 
 
 def test_macro_metrics_give_each_label_its_own_threshold() -> None:
     drawn = [draw(2000, seed, base) for seed, base in enumerate((-3.0, 0.0, 3.0))]
     p, y = np.stack([p[:, 1] for p, _ in drawn], 1), np.stack([y for _, y in drawn], 1).astype(np.float32)
-    each = fit_thresholds(p, y, TAGS, make_metric("f1_macro", TAGS)).values
+    each = fitted(p, y, TAGS, make_metric("f1_macro", TAGS)).values
     assert each[0] < each[1]
-    of_all = fit_thresholds(p, y, TAGS, make_metric(None, TAGS))
+    of_all = fitted(p, y, TAGS, make_metric(None, TAGS))
     assert len(set(of_all.values)) == 1
     assert of_all.values[0] < 0.5
     metric = make_metric("f1_macro", TAGS)
@@ -54,11 +60,11 @@ def test_macro_metrics_give_each_label_its_own_threshold() -> None:
 def test_labels_with_too_few_images_keep_one_half() -> None:
     p, y = draw(200, 0, base=-7.0)
     assert y.sum() < 5
-    assert fit_thresholds(p, y, RARE, make_metric("f1", RARE)) == Thresholds()
+    assert fitted(p, y, RARE, make_metric("f1", RARE)) == Thresholds()
     tags = np.hstack([p[:, 1:], draw(200, 1)[0][:, 1:]])
     has = np.stack([y, draw(200, 1)[1]], 1).astype(np.float32)
     problem = Multilabel(("rare", "common"))
-    values = fit_thresholds(tags, has, problem, make_metric("f1_macro", problem)).values
+    values = fitted(tags, has, problem, make_metric("f1_macro", problem)).values
     assert values[0] == 0.5
     assert values[1] < 0.5
 
@@ -66,7 +72,7 @@ def test_labels_with_too_few_images_keep_one_half() -> None:
 def test_thresholds_that_do_not_improve_the_cross_fitted_metric_are_rejected() -> None:
     rng = np.random.default_rng(0)
     p = np.where(np.arange(100) % 2, 0.9, 0.1) + rng.normal(size=100) * 0.01
-    found = fit_thresholds(np.stack([1 - p, p], 1), np.arange(100) % 2, RARE, make_metric("f1", RARE))
+    found = fitted(np.stack([1 - p, p], 1), np.arange(100) % 2, RARE, make_metric("f1", RARE))
     assert found == Thresholds((), 1.0, 1.0)
 
 
@@ -114,13 +120,13 @@ def test_balanced_accuracy_divides_by_the_class_prior() -> None:
         return p.astype(np.float32), (rng.random((num, 1)) > p.cumsum(1)).sum(1).clip(max=2)
 
     p, y = drawn(2000, 0)
-    found = fit_thresholds(p, y, problem, metric)
+    found = fitted(p, y, problem, metric)
     assert found.class_prior == pytest.approx(np.bincount(y) / len(y))
     assert found.metric_after > found.metric_before == metric(y, p, problem)
     others, labels = drawn(20_000, 1)
     assert metric(labels, found.apply(others), problem) > metric(labels, others, problem) + 0.1
     assert found.apply(others).sum(1) == pytest.approx(1, abs=1e-5)
-    assert fit_thresholds(p, y, problem, make_metric(None, problem)) == Thresholds()
+    assert fitted(p, y, problem, make_metric(None, problem)) == Thresholds()
 
 
 def test_class_prior_is_rejected_if_it_is_clearly_worse_on_held_out_images() -> None:
@@ -131,22 +137,22 @@ def test_class_prior_is_rejected_if_it_is_clearly_worse_on_held_out_images() -> 
     right[np.arange(26), y] = 0.97
     right[:2] = [0.6, 0.2, 0.2]
     prior = np.array([0.7, 0.28, 0.02])
-    found = fit_thresholds(right, y, problem, metric, class_prior=prior)
+    found = fitted(right, y, problem, metric, class_prior=prior)
     assert found.class_prior == pytest.approx(prior)
     assert found.metric_before == 1
     for equal in (np.full(3, 1 / 3), np.array([0.333, 0.334, 0.333])):
-        assert fit_thresholds(right, y, problem, metric, class_prior=equal) == Thresholds()
+        assert fitted(right, y, problem, metric, class_prior=equal) == Thresholds()
     assert found.apply(right)[:20].argmax(1).tolist() == [2] * 2 + [0] * 18
     assert found.metric_after == pytest.approx((0.9 + 1 + 1) / 3)
     many, labels = np.tile(right, (40, 1)), np.tile(y, 40)
-    assert fit_thresholds(many, labels, problem, metric, class_prior=prior) == Thresholds()
+    assert fitted(many, labels, problem, metric, class_prior=prior) == Thresholds()
 
 
 def test_binary_problem_with_too_few_images_for_a_threshold_uses_the_class_prior() -> None:
     y = np.array([0] * 20 + [1] * 2)
     p = np.stack([1 - 0.3 * y, 0.3 * y], 1).astype(np.float32)
     metric = make_metric("balanced_accuracy", RARE)
-    assert fit_thresholds(p, y, RARE, metric) == Thresholds()
-    found = fit_thresholds(p, y, RARE, metric, class_prior=np.array([0.9, 0.1]))
+    assert fitted(p, y, RARE, metric) == Thresholds()
+    found = fitted(p, y, RARE, metric, class_prior=np.array([0.9, 0.1]))
     assert (found.metric_before, found.metric_after) == (0.5, 1.0)
     assert found.apply(p).argmax(1).tolist() == y.tolist()

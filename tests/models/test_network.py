@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from saccade.errors import HyperparameterError, UnknownModelError, WeightsNotFoundError
-from saccade.models.network import InputSpec, build_network, classifier_parameters, network_input
+from saccade.models.network import InputSpec, build_network, check_takes_size, classifier_parameters, network_input
 
 WriteWeights = Callable[..., Path]
 TINY = ["test_resnet", "test_vit", "test_efficientnet", "test_convnext"]
@@ -139,6 +139,11 @@ def test_networks_take_images_of_another_size(write_weights: WriteWeights, name:
 def test_sizes_that_a_network_cannot_take_are_refused(name: str) -> None:
     with pytest.raises(HyperparameterError, match=f"{name}' cannot take images of 200 pixels .*192 or 224"):
         build_network(name, 3, pretrained=False, img_size=200)
+
+
+def test_a_size_is_checked_on_the_device_of_the_network() -> None:
+    network = build_network("test_resnet", 3, pretrained=False).to("meta")
+    check_takes_size(network, "test_resnet", 3, 64)
 
 
 def test_an_impossible_option_is_not_blamed_on_the_weights(write_weights: WriteWeights) -> None:

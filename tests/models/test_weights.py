@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
+from safetensors.torch import load_file
 
 from saccade.errors import UnknownModelError, WeightsNotFoundError
-from saccade.models.weights import find_weights, networks_in_folder, tensor_names
+from saccade.models.weights import find_weights, networks_in_folder, tensor_names, write_weights
 
 DEFAULT = "test_resnet.r160_in1k"
 FOLDER_FILES = [  # what a folder may hold for resnet18, best first when no tag is asked for
@@ -168,3 +170,14 @@ def test_a_folder_tells_which_networks_it_has_weights_for(tmp_path: Path, monkey
     assert networks_in_folder() == []
     monkeypatch.setenv("SACCADE_WEIGHTS", str(tmp_path))
     assert networks_in_folder() == ["test_resnet", "test_vit"]
+
+
+def test_tied_and_partial_tensors_are_written(tmp_path: Path) -> None:
+    network = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Linear(3, 3))
+    network[1].weight = network[0].weight
+    tensors = {**network.state_dict(), "part": torch.arange(9.0)[3:6], "turned": torch.arange(6.0).view(2, 3).T}
+    write_weights(tmp_path / "a.safetensors", tensors)
+    loaded = load_file(tmp_path / "a.safetensors")
+    for name, tensor in tensors.items():
+        assert torch.equal(loaded[name], tensor)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.safetensors"]

@@ -17,13 +17,14 @@ from saccade.models.network import build_network
 from saccade.numerics import choice as numerics_module
 from saccade.numerics.choice import (
     LEAST_GAIN,
+    LEAST_S,
     LEAST_STEPS,
-    LIMIT_PART,
     NumericsMemory,
     Result,
     Workload,
     candidates,
     choose_numerics,
+    known_choice,
     structure_name,
 )
 from saccade.numerics.device import Numerics
@@ -85,9 +86,9 @@ def memory(tmp_path: Path) -> NumericsMemory:
 
 
 def choose(
-    memory: NumericsMemory, num_steps: float = 1000.0, seconds_left: float = math.inf, among: list[Numerics] = ALL
+    memory: NumericsMemory, num_steps: float = 1000.0, limit_s: float = math.inf, among: list[Numerics] = ALL
 ) -> Numerics:
-    return choose_numerics(nn.Identity(), WORKLOAD, among, num_steps, seconds_left, memory)
+    return choose_numerics(nn.Identity(), WORKLOAD, among, num_steps, limit_s, memory)
 
 
 FACTORS = st.fixed_dictionaries({name: st.floats(0.2, 5.0) for name in ("bfloat16", "channels first", "fewer threads")})
@@ -122,12 +123,12 @@ def test_measuring_costs_no_more_than_it_may(
     cost_s = cost_of(factors)
     FakeBench.reset(cost_s)
     choose(NumericsMemory(tmp_path_factory.mktemp("memory") / "numerics.json"), num_steps, limit_s)
-    if num_steps < LEAST_STEPS / 4:
+    if num_steps < LEAST_STEPS / 4 or limit_s < LEAST_S:
         assert not FakeBench.steps
         return
     # What is begun is ended: a first step of a candidate and one that counts, and another of it and of the best before.
     last_s = (SLOW_START + 3) * FakeBench.parts[0] * max(cost_s(numerics) for numerics in FakeBench.steps)
-    assert FakeBench.now_s <= min(num_steps * cost_s(PLAIN), LIMIT_PART * limit_s) + last_s
+    assert FakeBench.now_s <= min(num_steps * cost_s(PLAIN), limit_s) + last_s
 
 
 @given(factors=FACTORS, unsound=st.frozensets(st.sampled_from(ALL[1:])))
@@ -155,10 +156,18 @@ def test_a_choice_is_remembered_by_this_process_and_by_the_next(memory: Numerics
     chosen = choose(memory)
     assert chosen == Numerics(CPU, torch.bfloat16)
     num_steps = len(FakeBench.steps)
-    assert choose(memory, num_steps=0.0, seconds_left=0.0) == chosen
+    assert choose(memory, num_steps=0.0, limit_s=0.0) == chosen
     assert choose(NumericsMemory(memory.path)) == chosen
     assert len(FakeBench.steps) == num_steps
     assert choose(memory, num_steps=0.0, among=ALL[:2]) == PLAIN  # another question, of which nothing is known
+
+
+def test_a_choice_is_known_in_any_order_of_its_candidates(memory: NumericsMemory) -> None:
+    FakeBench.reset(cost_of({"bfloat16": 0.4, "channels first": 2.0, "fewer threads": 1.0}))
+    assert known_choice(WORKLOAD, ALL, memory=memory) is None
+    chosen = choose(memory, num_steps=2.0)
+    assert known_choice(WORKLOAD, ALL[::-1], memory=memory) == chosen
+    assert known_choice(WORKLOAD, ALL, 1.0, memory) is None  # it was measured on a quarter of a batch
 
 
 def test_a_choice_by_part_of_a_batch_is_made_anew_when_there_is_time_for_more(memory: NumericsMemory) -> None:
@@ -170,7 +179,7 @@ def test_a_choice_by_part_of_a_batch_is_made_anew_when_there_is_time_for_more(me
 
 def test_without_time_until_the_deadline_the_default_is_taken_and_not_remembered(memory: NumericsMemory) -> None:
     FakeBench.reset(cost_of({"bfloat16": 0.4, "channels first": 2.0, "fewer threads": 1.0}))
-    assert choose(memory, seconds_left=10.0) == PLAIN
+    assert choose(memory, limit_s=0.4) == PLAIN
     assert not memory.path.exists()
     assert choose(memory) != PLAIN
 

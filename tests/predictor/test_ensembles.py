@@ -18,7 +18,7 @@ from saccade import ImageClassifier, ImagePredictor
 from saccade.errors import SavedPredictorError
 from saccade.inference.pipeline import InferencePipeline
 from saccade.inference.postprocessing import Postprocessing
-from saccade.inference.saved import DESCRIPTION, SavedPredictor
+from saccade.inference.saved import DESCRIPTION, SPLIT, SavedPredictor
 from saccade.selection import combination
 from saccade.selection.ensemble import Evaluation
 from saccade.space import Categorical
@@ -51,7 +51,8 @@ def run(frame: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> ImageP
     }
     predictor = ImagePredictor(path=tmp_path_factory.mktemp("ensemble") / "run", verbosity=0)
     with pytest.MonkeyPatch.context() as patch:
-        evaluations = Evaluation(0.75, 0.5, {"top1": 0.75}), Evaluation(0.5, 0.5, {"top1": 0.5})
+        none = np.zeros(0)
+        evaluations = [Evaluation(score, {"top1": score}, none, np.ones(36)) for score in (0.75, 0.5)]
         patch.setattr(combination, "cross_fit", lambda *_: evaluations)
         patch.setattr(combination, "select_weights", lambda *_: np.array([0.375, 0.625]))
         return predictor.fit(
@@ -68,11 +69,24 @@ def test_a_search_may_end_in_an_ensemble_and_says_so(run: ImagePredictor) -> Non
     members = summary["ensemble"]
     assert {member["model"] for member in members} == {"test_resnet", "test_vit"}
     assert [member["weight"] for member in members] == [0.375, 0.625]  # the one with the higher score is first
-    assert summary["best_trial"] == members[0]["trial"] == run.leaderboard()["trial"][0]
+    board = run.leaderboard()
+    assert summary["best_trial"] == members[0]["trial"] == board["trial"][0]
+    assert summary["fit_history"]["best_reward"] == board["score_val"][0]
+    assert dict(zip(board["trial"], board["weight"], strict=True)) == {
+        member["trial"]: member["weight"] for member in members
+    }
+    best = f"trial {board['trial'][0]}, {board['score_val'][0]:.4g}"
+    names = " and ".join(str(member["trial"]) for member in members)
+    assert summary["result"] == f"ensemble of trials {names}, accuracy 0.75 (best single: {best})"
     assert summary["valid_score_how"].startswith("cross-fitted")
     assert summary["cross_fitted_scores"] == {"ensemble": 0.75, "single": 0.5}
     assert (summary["valid_score"], summary["valid_acc"]) == (0.75, 0.75)
-    assert files(Path(run.path) / "predictor") == ["members/0001.safetensors", DESCRIPTION, "weights.safetensors"]
+    assert files(Path(run.path) / "predictor") == [
+        "members/0001.safetensors",
+        DESCRIPTION,
+        SPLIT,
+        "weights.safetensors",
+    ]
     assert len(list(Path(run.path).glob("trials/*/best*.safetensors"))) == 1
 
 
@@ -121,7 +135,7 @@ def test_an_estimator_of_an_ensemble_can_be_pickled(
     run: ImagePredictor, frame: pd.DataFrame, tmp_path: Path, has_predicted: bool
 ) -> None:
     estimator = ImageClassifier()
-    estimator.predictor_, estimator.pixel_range_ = ImagePredictor.load(run.path, verbosity=0), None
+    estimator.predictor_ = ImagePredictor.load(run.path, verbosity=0)
     estimator.classes_ = np.array(run.classes)
     paths = frame["image"].tolist()[:8]
     if has_predicted:
@@ -135,11 +149,16 @@ def test_predictors_of_formats_1_and_2_are_read(run: ImagePredictor, frame: pd.D
     run.save(tmp_path / "saved")
     path = tmp_path / "saved" / DESCRIPTION
     record = json.loads(path.read_text())
-    assert record["format"] == 3
+    assert record["format"] == 4
     record["trust"] = record.pop("postprocessing")
     record["blueprint"] = record["members"][0]["blueprint"]
-    del record["numerics"]
+    del record["numerics"], record["summary"]["result"]
+    for member in record["members"]:
+        del member["has_seen_val"]
+    (path.parent / SPLIT).unlink()
     path.write_text(json.dumps({**record, "format": 2}))
+    assert SavedPredictor.read(path.parent).earlier_split is None
+    assert "trial" in repr(ImagePredictor.load(path.parent))
     expected = run.predict_proba(frame.iloc[:4])
     pd.testing.assert_frame_equal(ImagePredictor.load(path.parent, verbosity=0).predict_proba(frame.iloc[:4]), expected)
     del record["trust"], record["members"]
@@ -155,9 +174,11 @@ def test_one_network_is_kept_when_that_is_asked_for(frame: pd.DataFrame, tiny: d
     predictor.fit(frame, hyperparameters=space, ensemble=False, holdout_frac=0.4, searcher="grid", executor="inline")
     summary = predictor.fit_summary()
     assert summary["ensemble"] == []
-    assert summary["valid_score"] == predictor.leaderboard()["score_val"].max()
+    validation = predictor.leaderboard()["score_val"].max()
+    assert summary["valid_score"] > validation  # with calibration
+    assert f"(best single: trial {summary['best_trial']}, {-validation:.4g})" in summary["result"]
     assert "chosen" in summary["valid_score_how"]
-    assert files(Path(predictor.path) / "predictor") == [DESCRIPTION, "weights.safetensors"]
+    assert files(Path(predictor.path) / "predictor") == [DESCRIPTION, SPLIT, "weights.safetensors"]
 
 
 def test_a_predictor_of_an_earlier_version_with_a_soup_is_loaded(

@@ -148,7 +148,7 @@ def test_rows_of_numbers_remember_their_scale_names_and_number(quick: ImageClass
     quick.fit(table, y)
     assert quick.n_features_in_ == 64
     assert list(quick.feature_names_in_) == list(table)
-    assert quick.pixel_range_ == (table.to_numpy().min(), table.to_numpy().max())
+    assert quick.pixel_range_ == tuple(np.percentile(table.to_numpy(), (0.1, 99.9)))
     one_by_one = [quick.predict_proba(table.iloc[[row]])[0] for row in range(3)]
     np.testing.assert_allclose(one_by_one, quick.predict_proba(table)[:3], atol=1e-6)
     with pytest.raises(ValueError, match="feature names should match those that were passed during fit"):

@@ -19,6 +19,7 @@ import torch
 from safetensors import safe_open
 
 import saccade as ag
+from contracts.executors import PicklingExecutor
 from saccade import ImageDataset, ImagePredictor
 from saccade.data.examples import read_labelled_examples
 from saccade.errors import (
@@ -31,6 +32,7 @@ from saccade.errors import (
 )
 from saccade.fit.preparation import prepare_data
 from saccade.fit.presets import find_preset
+from saccade.study.trial_files import LocalTrialFiles
 from saccade.training.recipes.recipe import Recipe
 from saccade.training.trial.trainer import Trainer
 
@@ -118,14 +120,13 @@ def test_fault_05_unknown_names_and_wrong_types_are_errors_at_once(
         fit(hyperparameters=hyperparameters)
 
 
-@pytest.mark.parametrize("executor", ["inline", "process"])
-def test_fault_06_a_trials_exception_is_shown(fit: Callable[..., ImagePredictor], executor: str) -> None:
+def test_fault_06_a_trials_exception_is_shown(fit: Callable[..., ImagePredictor]) -> None:
     class Broken(torch.optim.SGD):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             raise ZeroDivisionError("so it goes")
 
     with pytest.raises(SearchFailedError, match="so it goes") as raised:
-        fit(hyperparameters={"opt": Broken}, executor=executor)
+        fit(hyperparameters={"opt": Broken}, executor=PicklingExecutor())
     assert "Traceback (most recent call last)" in str(raised.value)
 
 
@@ -168,7 +169,9 @@ def test_fault_09_learning_rate_multipliers_and_ema_are_used(
     make_task: Any, tiny: dict[str, Any], tmp_path: Path, tiny_weights: Path
 ) -> None:
     recipe = {**tiny, "pretrained": True, "transfer_lr_mult": 0.0, "output_lr_mult": 2.0, "freeze_bn": True}
-    trainer = Trainer(make_task(weights=tiny_weights), Recipe.of({**recipe, "model_ema": True}), tmp_path)
+    trainer = Trainer(
+        make_task(weights=tiny_weights), Recipe.of({**recipe, "model_ema": True}), LocalTrialFiles(tmp_path)
+    )
     before = {name: tensor.clone() for name, tensor in trainer.network.state_dict().items()}
     trainer.steps.take_epoch(trainer_deadline())
     changed = {name for name, tensor in trainer.network.state_dict().items() if not torch.equal(before[name], tensor)}

@@ -39,3 +39,13 @@ def test_a_failed_trial_has_a_remark_and_empty_cells():
     assert "loss is [nan]" in text
     assert "None" not in text
     assert " 1.0 " not in text  # epochs are integers
+
+
+def test_the_result_is_below_the_table():
+    frame = pd.DataFrame([{"trial": 1, "status": "completed", "score_val": 0.9, "weight": 0.5, "reason": ""}] * 2)
+    console = Console(file=io.StringIO(), width=60)
+    result = "ensemble of trials 1 and 0, accuracy 0.85 (best single: trial 1, 0.9)"
+    print_trials(console, frame, {"result": result, "why_not_best_trial": "it was lucky", "best_trial": 1})
+    lines = console.file.getvalue().splitlines()
+    assert any(" 0.50" in line for line in lines)
+    assert lines[-2:] == [f"result: {result}", "trial 1 is not the result: it was lucky"]

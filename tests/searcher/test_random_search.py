@@ -86,3 +86,10 @@ def test_draws_spread_over_the_space():
     assert {str(type(config["model.name"])) for config in configs} == {str(kind) for kind in (str, dict, list)}
     small = sum(config["lr"] < 10**-2.5 for config in configs)
     assert 110 < small < 190
+
+
+def test_a_search_of_many_trials_can_be_resumed():
+    first, resumed = (RandomSearcher({"x": Real(0, 1)}, seed=3) for _ in range(2))
+    for _ in range(10_050):
+        resumed.observe(first.suggest(), 1, 0.5, 1.0)
+    assert resumed.suggest() == first.suggest()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,13 +13,11 @@ from saccade.inference.postprocessing import weighted_mean
 from saccade.selection.ensemble import (
     MIN_IMAGES,
     MIN_WEIGHT,
-    Evaluation,
     best_single,
     cross_fit,
     evaluate,
-    mean_loss,
+    score_error,
     select_weights,
-    standard_error,
 )
 from saccade.tasks.metrics import make_metric
 from saccade.tasks.problem import Binary, Multiclass, Multilabel, Problem, Regression
@@ -67,10 +67,10 @@ def test_an_ensemble_is_at_most_insignificantly_worse_than_the_best_model(kind, 
     assert (weights >= 0).all()
     assert weights.sum() == pytest.approx(1)
     assert 1 <= (weights > 0).sum() <= max_members
-    losses = np.array([[mean_loss(rows[[i]], targets[[i]], problem) for i in range(num)] for rows in models])
+    losses = np.array([problem.image_losses(rows, targets) for rows in models])
     best = losses[losses.mean(1).argmin()]
     by_chance = (losses - best).std(1).max() / np.sqrt(num)
-    assert mean_loss(weighted_mean(models, weights), targets, problem) <= best.mean() + 2 * by_chance + 1e-6
+    assert problem.image_losses(weighted_mean(models, weights), targets).mean() <= best.mean() + 2 * by_chance + 1e-6
     assert (select_weights(models, targets, problem, max_members, seed) == weights).all()
 
 
@@ -154,10 +154,20 @@ def test_where_the_metric_is_undefined_the_loss_selects():
     assert best_single(models, one_class, problem, make_metric("roc_auc", problem)) == 1
 
 
-def test_the_standard_error_falls_with_the_number_of_images():
-    of_few = standard_error(100, PROBLEMS["binary"])
-    assert standard_error(10_000, PROBLEMS["binary"]) == pytest.approx(of_few / 10)
-    assert standard_error(100, PROBLEMS["regression"]) == 0
+@pytest.mark.parametrize("name", ["accuracy", "f1", "roc_auc", "log_loss", "rmse"])
+def test_the_standard_error_is_that_of_the_metric(name):
+    """It equals the standard deviation of the difference over many samples of images, in the units of the metric."""
+    problem = PROBLEMS["regression" if name == "rmse" else "binary"]
+    metric, differences, errors = make_metric(name, problem), [], []
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        targets = targets_of(problem, 300, rng)
+        first, second = (model(problem, targets, rng, skill) for skill in (1.0, 0.8))
+        differences.append(
+            metric.score(metric(targets, first, problem)) - metric.score(metric(targets, second, problem))
+        )
+        errors.append(score_error(first, second, targets, problem, metric))
+    assert np.mean(errors) == pytest.approx(np.std(differences), rel=0.35)
 
 
 def test_underconfidence_does_not_increase_the_loss_of_an_evaluation():
@@ -167,8 +177,8 @@ def test_underconfidence_does_not_increase_the_loss_of_an_evaluation():
     sure = np.where(targets[:, None] == [0, 1], right[:, None], 1 - right[:, None])
     cautious = sure**0.3 / (sure**0.3).sum(1, keepdims=True)
     metric = make_metric("accuracy", problem)
-    losses = [evaluate(rows, targets, problem, metric).loss for rows in (sure, cautious)]
-    assert mean_loss(cautious, targets, problem) > mean_loss(sure, targets, problem) + 0.05
+    losses = [evaluate(rows, targets, problem, metric).losses.mean() for rows in (sure, cautious)]
+    assert problem.image_losses(cautious, targets).mean() > problem.image_losses(sure, targets).mean() + 0.05
     assert losses[1] == pytest.approx(losses[0], abs=0.02)
 
 
@@ -178,7 +188,7 @@ def test_the_score_of_an_error_metric_is_negated():
     found = evaluate(np.array([[5.0], [9.0]]), targets, problem, make_metric(None, problem))
     assert found.score == pytest.approx(-np.sqrt(2))
     assert found.metrics["rmse"] == pytest.approx(np.sqrt(2))
-    assert found.loss == pytest.approx(0.5)
+    assert found.losses.mean() == pytest.approx(0.5)
 
 
 def test_on_few_images_weights_of_comparable_models_are_nearly_equal() -> None:
@@ -208,12 +218,29 @@ def test_a_mean_of_several_networks_counts_as_several_in_shrinkage() -> None:
     assert (select_weights(models, targets, problem, sizes=[1, 1]) == alone).all()
 
 
-def test_on_few_images_small_differences_are_not_significant() -> None:
-    ensemble, lucky = Evaluation(0.88, 0.35), Evaluation(0.91, 0.31)
-    problem = Problem.of(["a", "b"])
-    assert ensemble.is_as_good_as(lucky, 119, problem)
-    assert not ensemble.is_as_good_as(lucky, 10_000, problem)
-    assert not Evaluation(0.88, 0.60).is_as_good_as(lucky, 119, problem)  # the loss is too large
-    assert lucky.is_as_good_as(ensemble, 10_000, problem)
-    numbers = Problem.of([0.5, 1.25, 2.125])
-    assert not Evaluation(-2.0, 4.0).is_as_good_as(Evaluation(-1.9, 3.6), 119, numbers)
+def test_small_differences_on_few_images_are_not_significant() -> None:
+    problem = PROBLEMS["binary"]
+    metric = make_metric(None, problem)
+
+    def evaluated(num: int, wrong: range) -> Any:
+        targets, number = np.arange(num) % 2, np.arange(num) // 2
+        p = np.where(np.isin(number % 50, wrong), 0.2, 0.8)
+        return evaluate(np.where(np.eye(2)[targets] > 0, p[:, None], 1 - p[:, None]), targets, problem, metric), targets
+
+    for num, is_significant in ((100, False), (10_000, True)):
+        (better, targets), (worse, _) = evaluated(num, range(3)), evaluated(num, range(10, 15))
+        assert better.score > worse.score
+        assert worse.is_as_good_as(better, targets, problem, metric) is not is_significant
+        assert better.is_as_good_as(worse, targets, problem, metric)
+
+
+def test_scores_are_those_of_the_labels_that_a_predictor_gives() -> None:
+    """An imbalanced problem with thresholds: the score is cross-fitted, and higher than without them."""
+    problem, rng = Problem.of(["no", "yes"]), np.random.default_rng(0)
+    p = 1 / (1 + np.exp(-(-2.5 + 1.5 * rng.normal(size=1500))))
+    targets, predictions = (rng.random(1500) < p).astype(np.int64), np.stack([1 - p, p], 1)
+    metric = make_metric("f1", problem)
+    found = evaluate(predictions, targets, problem, metric)
+    assert found.postprocessing.thresholds.values
+    assert found.score == found.postprocessing.thresholds.metric_after > metric(targets, predictions, problem)
+    assert found.metrics["top1"] == (found.adjusted.argmax(1) == targets).mean()

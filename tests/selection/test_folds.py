@@ -13,14 +13,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from contracts.executors import PicklingExecutor
 from saccade import ImagePredictor
 from saccade.deadline import Deadline
 from saccade.errors import DataError
 from saccade.events import EpochDone
 from saccade.fit.time_budget import FinishingReserve
-from saccade.inference.saved import DESCRIPTION
+from saccade.inference.saved import DESCRIPTION, SPLIT
 from saccade.selection.folds import OUTPUTS, TRAIN_ONLY, FoldCosts, FoldTrainable, fold_numbers, subset
 from saccade.study.trial import Decision, Job, Reporter
+from saccade.study.trial_files import LocalTrialFiles
 from saccade.tasks.problem import Problem
 from saccade.training.task import ImageTask, Split
 
@@ -119,28 +121,34 @@ def test_no_network_is_evaluated_on_its_training_images(
         reports.append(event)
         return Decision.CONTINUE
 
-    job = Job(1, {"fold": 1, "config": {**tiny, "epochs": 3}}, str(tmp_path / "fold"), until_epoch=2)
+    job = Job(1, {"fold": 1, "config": {**tiny, "epochs": 3}}, until_epoch=2, files=LocalTrialFiles(tmp_path))
     trainable.train(job, report)
     assert [event.epoch for event in reports] == [1, 2]
-    assert np.load(tmp_path / "fold" / OUTPUTS).shape == ((folds == 1).sum(), 2)
+    assert np.load(tmp_path / "0001" / OUTPUTS).shape == ((folds == 1).sum(), 2)
 
 
-@pytest.mark.parametrize("executor", ["inline", "process"])
 def test_the_networks_of_folds_are_averaged_and_every_image_evaluates(
-    make_colours: MakeColours, tiny: dict[str, Any], tmp_path: Path, executor: str
+    make_colours: MakeColours, tiny: dict[str, Any], tmp_path: Path
 ) -> None:
     frame = make_colours(12, ("blue", "green", "red"))
     predictor = ImagePredictor(path=tmp_path / "run", verbosity=0)
-    predictor.fit(frame, hyperparameters=tiny, num_folds=3, executor=executor, nthreads_per_trial=1)
+    predictor.fit(frame, hyperparameters=tiny, num_folds=3, executor=PicklingExecutor(), nthreads_per_trial=1)
     summary = predictor.fit_summary()
     assert summary["num_folds"] == 3
     assert [member["fold"] for member in summary["ensemble"]] == [0, 1, 2]
     assert [member["weight"] for member in summary["ensemble"]] == [1 / 3] * 3
     assert "out of fold: each of 36 images" in summary["valid_score_how"]
     assert summary["calibrated_on"] == "36 images, out of fold"
+    assert summary["result"].startswith(
+        f"3 folds of trial 0, accuracy {summary['valid_acc']:.4g} (best single: trial 0,"
+    )
+    assert predictor.leaderboard()["weight"].tolist() == [pytest.approx(1)]
+    split = predictor.pipeline.saved.earlier_split  # the first network's validation images are its fold
+    assert split is not None
+    assert (len(split.fitted), len(split.held_out)) == (24, 12)
     assert round(36 * summary["valid_acc"], 6).is_integer()  # of all 36 images
     members = [f"members/{number:04d}.safetensors" for number in (1, 2)]
-    assert files(Path(predictor.path) / "predictor") == [*members, DESCRIPTION, "weights.safetensors"]
+    assert files(Path(predictor.path) / "predictor") == [*members, DESCRIPTION, SPLIT, "weights.safetensors"]
     contents = {(Path(predictor.path) / "predictor" / name).read_bytes() for name in [*members, "weights.safetensors"]}
     assert len(contents) == 3  # the networks differ
     assert not (Path(predictor.path) / "folds").exists()

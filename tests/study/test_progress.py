@@ -14,6 +14,7 @@ from saccade.events import (
     JobStarted,
     Progressed,
     RunFinished,
+    RunPlanned,
     RunStarted,
     TrialCreated,
     Warned,
@@ -23,11 +24,13 @@ from saccade.study.trial import Trial
 
 STORY: list[Event] = [
     RunStarted("runs/[1]", 2, 90.0),
+    RunPlanned("binary (2 different labels)", "rmse", ["resnet18", "a[b]"], "cpu, 2 threads", "in 1 process", "Wait"),
     Warned("one image cannot be read"),
     Progressed("decoding images", 4, 4),
     DataReady(10, 2, 3, 1, 0.5),
     TrialCreated(0, {"model": "resnet18", "lr": 0.001, "epochs": 2}),
     JobStarted(0),
+    EpochDone(0, 0, -0.9, 1.0, {"rmse": 0.9}),
     EpochDone(0, 1, -0.5, 3.0, {"rmse": 0.5}),
     EpochDone(0, 2, -0.75, 3.0, {"rmse": 0.75}),
     JobDone(0),
@@ -57,17 +60,20 @@ def test_warnings_failures_and_the_result_are_shown_first() -> None:
     assert lines == [
         "warning: one image cannot be read",
         "trial 1  failed: OutOfMemoryError: too large",
-        "best: trial 0, rmse 0.5000  1 min 1 s in all",
+        "result: trial 0, rmse 0.5000  1 min 1 s in all",
     ]
 
 
 def test_then_trials_then_epochs_and_tracebacks() -> None:
     trials, epochs = shown(2), shown(3)
     assert "saccade run in runs/[1]  (time limit 1 min 30 s, 2 trials)" in trials
+    assert "binary (2 different labels), metric rmse, cpu, 2 threads, trials in 1 process" in trials
+    assert "networks: resnet18, a[b]\nWait\n" in trials
     assert "10 training images, 2 validation images, 3 classes" in trials
     assert "trial 0  model=resnet18  lr=0.001  epochs=2" in trials
     assert "rmse 0.5000 in epoch 1" in trials
     assert "Traceback" not in trials
+    assert "trial 0  epoch 0 (linear probe)  rmse 0.9000  1.0 s" in epochs
     assert "epoch 2  rmse 0.7500  3.0 s" in epochs
     assert "Traceback: here" in epochs
 
@@ -110,7 +116,7 @@ def test_trials_of_several_workers_and_sessions() -> None:
         "  trial 0  epoch 3  rmse 0.6000  3.0 s",
         "  trial 0  rmse 0.5000 in epoch 1  paused",
         "  trial 2  rmse 0.9000 in epoch 1  time limit",
-        "best: trial 0, rmse 0.5000  1 min 1 s in all",
+        "result: trial 0, rmse 0.5000  1 min 1 s in all",
     ]
 
 
@@ -121,5 +127,5 @@ def test_a_run_without_a_folder_and_metrics_of_any_size() -> None:
         display(event)
     assert console.file.getvalue().splitlines() == [  # type: ignore[attr-defined]
         "saccade run  (time limit 1 min 0 s, 3 trials)",
-        "best: trial 0, loss 1.5e-07  1.0 s in all",
+        "result: trial 0, loss 1.5e-07  1.0 s in all",
     ]

@@ -85,7 +85,7 @@ def test_class_weights_that_cannot_be_are_refused(spec, error, message):
         class_weights(spec, np.array([0, 1, 2]), ABC)
 
 
-def test_a_label_of_the_wrong_type_is_told_so():
+def test_a_label_of_the_wrong_type_gets_a_hint():
     with pytest.raises(UnknownNameError, match="The label is 1 of type int"):
         class_weights({"1": 2.0}, np.array([0, 1]), Problem.of([0, 1]))
 
@@ -166,10 +166,12 @@ def test_shares_are_those_of_what_counts_in_training() -> None:
     problem = Problem.of(["a", "b", "c"])
     targets = np.array([0] * 6 + [1] * 2)
     plain = class_priors(Recipe.of({}), targets, problem)
-    assert plain == pytest.approx(np.array([6, 2, 1]) / 9)  # one that does not come is taken for one image
+    assert plain == pytest.approx(np.array([6, 2, 4]) / 12)  # a class without images has the mean
     weighted = class_priors(Recipe.of({"class_weight": {"b": 3.0}}), targets, problem)
-    assert weighted == pytest.approx(np.array([6, 6, 1]) / 13)
+    assert weighted == pytest.approx(np.array([6, 6, 4]) / 16)
     assert class_priors(Recipe.of({"balanced_sampling": True}), targets, problem) == pytest.approx(np.full(3, 1 / 3))
     by_image = np.array([0.5] * 6 + [3.0] * 2)
-    assert class_priors(Recipe.of({}), targets, problem, by_image=by_image) == pytest.approx(np.array([3, 6, 1]) / 10)
+    assert class_priors(Recipe.of({}), targets, problem, by_image=by_image) == pytest.approx(
+        np.array([3, 6, 4.5]) / 13.5
+    )
     assert class_priors(Recipe.of({}), np.ones((3, 2)), Multilabel(("x", "y"))) is None

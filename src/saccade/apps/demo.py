@@ -79,7 +79,7 @@ def run_demo(
         hyperparameter_tune_kwargs={"searcher": "grid", "scheduler": "fifo"},  # all four, to the end
         nthreads_per_trial=1,  # so two cores train two trials at once
     )
-    print_trials(console, predictor.leaderboard())
+    print_trials(console, predictor.leaderboard(), predictor.fit_summary())
     scores = predictor.evaluate(test)
     draw_predictions(predictor, test, out / PREDICTIONS)
     predictor.why(test, num_images=NUM_REASONS).savefig(out / WHY)
@@ -119,9 +119,8 @@ def draw_predictions(predictor: ImagePredictor, test: ImageDataset, path: Path, 
     by_confidence = np.argsort(confidence, kind="stable")
     rest = np.random.default_rng(0).permutation(by_confidence[num_images // 2 :])
     shown = np.concatenate([by_confidence[: num_images // 2], rest])[:num_images]
-    names = np.asarray(test.classes)
-    predicted = names[np.asarray(predictor.classes)[found.main_class]]
-    true = names[test["label"].to_numpy()]
+    predicted = np.asarray(predictor.classes)[found.main_class]
+    true = test["label"].to_numpy()
     images = test["image"].to_numpy()
     figure = predictions_figure(images[shown].tolist(), predicted[shown], true[shown], confidence[shown].tolist())
     figure.savefig(path)

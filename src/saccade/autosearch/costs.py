@@ -97,19 +97,9 @@ class EpochCosts:
         return np.array(seconds)
 
     def seconds(self, numbers: Sequence[int], until_epochs: np.ndarray) -> np.ndarray:
-        """Return the seconds that configurations still need to reach epochs.
+        """Return the seconds that configurations still need to reach epochs, both of shape (num_configs, num_epochs).
 
-        Parameters
-        ----------
-        numbers
-            The configurations.
-        until_epochs : ndarray of float, shape (num_configs, num_epochs)
-            The epochs to reach.
-
-        Returns
-        -------
-        ndarray of float64, shape (num_configs, num_epochs)
-            Not positive for epochs that are complete.
+        They are not positive for epochs that are complete.
         """
         done, probe = [], []
         for number in numbers:

@@ -130,19 +130,9 @@ class Description:
 
 
 def features(description: Description, data: DatasetDescription, top1: float) -> np.ndarray:
-    """Return the features of a configuration on a data set.
+    """Return the features of a configuration on a data set, in the order of `FEATURES`.
 
-    Parameters
-    ----------
-    description, data
-        The configuration and the images.
-    top1
-        The network's ImageNet accuracy, published or predicted.
-
-    Returns
-    -------
-    ndarray of float64, shape (num_features,)
-        In the order of `FEATURES`.
+    `top1` is the network's ImageNet accuracy, published or predicted.
     """
     network, recipe = description.network, {**HYPERPARAMETERS, **description.hyperparameters}
     log_lr = math.log10(max(recipe["lr"], 1e-12))  # a factor on the rate may be 0

@@ -116,14 +116,9 @@ class Forecaster:
         self._rough: set[int] = set()  # configurations with the score of a first epoch
 
     def add(self, points: np.ndarray | list[list[float]], expected: np.ndarray | list[list[float]]) -> list[int]:
-        """Add configurations, and return their numbers.
+        """Add configurations with their expected scores at `epochs`, and return their numbers.
 
-        Parameters
-        ----------
-        points : array of float, shape (num_configs, num_dimensions)
-            Similar configurations have small distances.
-        expected : array of float, shape (num_configs, num_epochs)
-            Their expected scores at `epochs`.
+        Similar configurations have small distances between their points.
         """
         first = len(self._points)
         self._points += list(np.asarray(points, dtype=float))
@@ -141,15 +136,7 @@ class Forecaster:
         (self._rough.add if is_rough else self._rough.discard)(number)
 
     def forecast(self, numbers: list[int], imagined: Mapping[int, tuple[float, float]] | None = None) -> Forecast:
-        """Return the forecasts for some configurations.
-
-        Parameters
-        ----------
-        numbers
-            The configurations.
-        imagined
-            Assumed epoch and score by configuration, which replace observed ones.
-        """
+        """Return the forecasts for some configurations; imagined epochs and scores replace observed ones."""
         cfg = self.settings
         expected_NE = np.stack([self._expected[number] for number in numbers])
         prior_NE = (cfg.scale_sd * expected_NE) ** 2 + cfg.offset_sd**2 + cfg.similar_sd**2 + cfg.own_sd**2

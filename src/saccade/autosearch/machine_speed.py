@@ -25,8 +25,8 @@ The portfolio predicts 6.1 ms for an image of 224 pixels with mobilenetv2_100. O
 network, when its layers or the portfolio's costs change.
 """
 
-MEASURED_S, MAX_STEPS, MIN_STEPS = 0.25, 50, 3
-"""Seconds of timed training steps, and the most and fewest of them."""
+MEASURED_S, MAX_STEPS = 0.25, 50
+"""Seconds of timed training steps, and the most of them."""
 
 NUM_IMAGES, NUM_RUNS = 4, 3
 """Images in a timed forward pass, and passes. The minimum counts, because other processes may use the machine."""
@@ -35,26 +35,21 @@ LONGEST_S = 2.0
 """The most seconds for all forward passes."""
 
 
-def measure_log_speed(device: torch.device | str = "cpu", num_threads: int | None = None) -> float:
+def measure_log_speed(
+    device: torch.device | str = "cpu", num_threads: int | None = None, longest_s: float = LONGEST_S
+) -> float:
     """Return the natural logarithm of the duration of training here, relative to the machine of the recordings.
 
-    Steps of a small network (inverted residuals, as in MobileNetV2, and a dense convolution) are timed for about 0.3 s
-    in the default precision. The fastest is compared with `RECORDED_STEP_S`. This is right within a factor of about
-    two, since networks differ; the first epochs of a search correct it.
-
-    Parameters
-    ----------
-    device
-        The device of trials.
-    num_threads
-        CPU threads of a trial; None is torch's default.
+    Steps of a small network (inverted residuals, as in MobileNetV2, and a dense convolution) are timed for about 0.3 s,
+    at most `longest_s`. The fastest is compared with `RECORDED_STEP_S`. This is right within a factor of about two,
+    since networks differ; the first epochs of a search correct it.
     """
     with cpu_threads(num_threads):
-        seconds = _step_s(torch.device(device))
+        seconds = _step_s(torch.device(device), longest_s)
     return math.log(max(seconds, 1e-6) / RECORDED_STEP_S)
 
 
-def _step_s(device: torch.device) -> float:
+def _step_s(device: torch.device, longest_s: float) -> float:
     """Return the seconds of a training step, scaled to 8 images of 112 pixels."""
     numerics = Numerics.choose(device, None)
     # On a GPU the launch of kernels would dominate with so few pixels.
@@ -67,10 +62,10 @@ def _step_s(device: torch.device) -> float:
     optimizer = torch.optim.AdamW(network.parameters())
     times: list[float] = []
     start_s = time.perf_counter()
-    while len(times) < 1 + MIN_STEPS or (
-        len(times) <= MAX_STEPS and time.perf_counter() - start_s < MEASURED_S + times[0]
-    ):
+    for number in range(1 + MAX_STEPS):
         step_start_s = time.perf_counter()
+        if number >= 2 and step_start_s - start_s > min(longest_s, MEASURED_S + times[0]):
+            break
         with numerics.autocast():
             outputs = network(x_BCHW)
         optimizer.zero_grad()
@@ -106,30 +101,11 @@ def forward_seconds(
     num_threads: int | None = None,
     longest_s: float = LONGEST_S,
 ) -> dict[NetworkDescription, float]:
-    """Return the seconds of a forward pass of an image, for each network of a space.
+    """Return the seconds of a forward pass of an image, for each network and image size of a space.
 
     The recorded costs are those of a GPU, where small networks take about the same time. On a CPU one network may take
-    five times as long as another one with as many parameters.
-
-    Parameters
-    ----------
-    space : Dict
-        Its networks and image sizes are timed.
-    weights : Path or None
-        As in `describe_recipe`.
-    device : torch.device or None
-        None is the best available. Nothing is timed on devices other than a CPU, or with a single network.
-    num_threads : int or None
-        CPU threads of a trial; None is torch's default.
-    longest_s : float
-        Seconds after which no other network is timed.
-
-    Examples
-    --------
-    >>> from saccade.space import Categorical
-    >>> space = Dict(model=Categorical("test_resnet", "test_vit"), pretrained=False)
-    >>> len(forward_seconds(space, device=torch.device("cpu"), longest_s=60.0))
-    2
+    five times as long as another one with as many parameters. Nothing is timed on other devices, with a single network,
+    or after `longest_s`.
     """
     device = device or choose_device()
     num_networks = len(choices(space, "model")) * len(choices(space, "img_size"))

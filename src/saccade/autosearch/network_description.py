@@ -38,31 +38,8 @@ def describe_network(
 ) -> NetworkDescription:
     """Describe a network by its name. No weights are read or downloaded, and each network is built once.
 
-    Parameters
-    ----------
-    name : str
-        A name that `resolve_name` accepts.
-    pretrained : bool
-        Whether it starts from pretrained weights. If not, its accuracy is still the published one, which ranks
-        architectures as well.
-    img_size : int or None
-        Side of the images in pixels; None is the network's own.
-    weights : path or None
-        A file of pretrained weights or a folder of them, as for `find_weights`. The tag in a file's name is that of its
-        pretraining.
-
-    Returns
-    -------
-    NetworkDescription
-        Parameters include a classifier layer of 1000 classes, as published. The accuracy is None if `published_top1`
-        has none.
-
-    Raises
-    ------
-    UnknownModelError
-        If there is no such network.
-    WeightsNotFoundError
-        If a folder of weights does not exist, or the network's file in it is damaged.
+    A network without pretrained weights still has the published accuracy, which ranks architectures as well. Parameters
+    include a classifier layer of 1000 classes. The tag in the file name of local weights is that of its pretraining.
 
     Examples
     --------
@@ -78,24 +55,7 @@ def describe_network(
 def describe_module(
     network: nn.Module, *, pretrained: bool = False, img_size: int | None = None, name: str = ""
 ) -> NetworkDescription:
-    """Describe a network that was built already.
-
-    Parameters
-    ----------
-    network : torch.nn.Module
-        A network of timm has the published accuracy and pretraining of its name.
-    pretrained : bool
-        Whether it has pretrained weights.
-    img_size : int or None
-        Side of the images in pixels; None is that of the network's configuration, or 224.
-    name : str
-        Its family if it is not a network of timm.
-
-    Examples
-    --------
-    >>> describe_module(nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten()), img_size=32).num_params
-    224.0
-    """
+    """Describe a network that was built already; a network of timm has the published accuracy of its name."""
     config = getattr(network, "pretrained_cfg", None) or {}
     architecture, tag = str(config.get("architecture") or ""), str(config.get("tag") or "")
     return NetworkDescription(

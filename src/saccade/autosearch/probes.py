@@ -61,18 +61,7 @@ class Probes:
     ) -> np.ndarray:
         """Return the learning curves of trainings that start from a probe, with the probe's score first.
 
-        Parameters
-        ----------
-        networks
-            The network of each curve.
-        curves : ndarray of float64, shape (num_configs, num_epochs)
-            Expected scores of trainings from a new classifier layer.
-        num_epochs
-            Epochs of each whole training.
-
-        Returns
-        -------
-        ndarray of float64, shape (num_configs, 1 + num_epochs)
+        `curves`, of shape (num_configs, num_epochs), has the expected scores of trainings from a new classifier layer.
         """
         best = curves.max(axis=1)
         for network in dict.fromkeys(networks):

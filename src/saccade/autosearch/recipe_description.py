@@ -15,6 +15,7 @@ from torch import nn
 
 from saccade.autosearch.features import Description, NetworkDescription
 from saccade.autosearch.network_description import describe_module, describe_network
+from saccade.data.splitting import stratified_order
 from saccade.models.custom import CustomObject
 from saccade.numerics.device import Numerics, choose_device
 from saccade.tasks.metrics import Metric
@@ -33,21 +34,7 @@ MAX_IMAGES = 2000
 def describe_recipe(
     config: Mapping[str, Any], *, weights: str | Path | None = None, device: torch.device | None = None
 ) -> Description:
-    """Return the description of a configuration.
-
-    Parameters
-    ----------
-    config : mapping
-        Hyperparameters, as for `Recipe.of`.
-    weights : path or None
-        A file of pretrained weights or a folder of them, for recipes without their own.
-    device : torch.device or None
-        The device of training; None is the best available.
-
-    Raises
-    ------
-    HyperparameterError, UnknownModelError
-        If it is not a recipe, or there is no such network.
+    """Return the description of a configuration for a device; None is the best available.
 
     Examples
     --------
@@ -128,25 +115,10 @@ def _describe_own(own: CustomObject, pretrained: bool, img_size: int | None) -> 
 
 
 def score_range(metric: Metric, problem: Problem, targets: np.ndarray) -> tuple[float, float]:
-    """Return the score of constant predictions, and the best possible score.
+    """Return the score of constant predictions, and the best possible score: two finite numbers, the first smaller.
 
-    Constant predictions are the class frequencies, or the mean for regression. Their accuracy is the frequency of the
-    most frequent class.
-
-    Parameters
-    ----------
-    metric : Metric
-        The metric.
-    problem : Problem
-        The problem.
-    targets : ndarray, shape (num_images,) or (num_images, num_classes)
-        Of the training images, as `Problem.encode` returns them.
-
-    Returns
-    -------
-    tuple of float
-        Two finite scores, as `Metric.score` returns them; the first is smaller. If the metric (such as a user's own)
-        fails on these predictions, 0 and 1, or -1 and 0 for an error.
+    Constant predictions are the class frequencies, or the mean for regression. If the metric (such as a user's own)
+    fails on these predictions, the range is 0 to 1, or -1 to 0 for an error.
 
     Examples
     --------
@@ -178,10 +150,5 @@ def _score(metric: Metric, targets: np.ndarray, predictions: np.ndarray, problem
 
 
 def _some_images(targets: np.ndarray, problem: Problem) -> np.ndarray:
-    """Return the targets of at most `MAX_IMAGES` images, with at least one of each class."""
-    if len(targets) <= MAX_IMAGES:
-        return targets
-    chosen = np.random.default_rng(0).choice(len(targets), MAX_IMAGES, replace=False)
-    if problem.has_one_class and problem.num_outputs <= MAX_IMAGES:
-        chosen = np.union1d(chosen, np.unique(targets, return_index=True)[1])
-    return targets[chosen]
+    """Return the targets of at most `MAX_IMAGES` images."""
+    return targets[stratified_order(problem.strata(targets), np.random.default_rng(0))[:MAX_IMAGES]]

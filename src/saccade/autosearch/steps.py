@@ -70,24 +70,7 @@ class Item:
 
 
 def expected_improvement(mean: np.ndarray, sd: np.ndarray, best: float | np.ndarray) -> np.ndarray:
-    """Return by how much a normally distributed score exceeds the best one, on average (0 where it does not).
-
-    Parameters
-    ----------
-    mean, sd : ndarray of float64
-        Of the score; `sd` is positive.
-    best : float or ndarray of float64
-        The score to exceed.
-
-    Returns
-    -------
-    ndarray of float64
-        At least 0, of the same shape.
-
-    References
-    ----------
-    .. [1] D. R. Jones, M. Schonlau and W. J. Welch, "Efficient global optimization of expensive black-box functions",
-       Journal of Global Optimization 13, 1998.
+    """Return by how much a normally distributed score exceeds the best one, on average: expected improvement.
 
     Examples
     --------
@@ -117,32 +100,12 @@ def best_step(
     seconds_left: float,
     is_for_mean: bool,
 ) -> tuple[Item, int] | None:
-    """Return the item with the largest expected gain per cost, and the epoch to train it to.
+    """Return the item with the largest expected gain per cost, and the epoch to train it to; None if none is in time.
 
-    The expected gain of each considered item is stored in it.
-
-    Parameters
-    ----------
-    items : list of Item
-        New configurations, and paused ones.
-    imagined : mapping
-        Assumed scores of running trials, as in `Forecaster.forecast`.
-    forecaster, costs, probes
-        Expected scores and seconds.
-    best : float
-        The best score, from 0 to 1.
-    trained : collection
-        The networks that were trained beyond their probes.
-    seconds_left : float
-        Time left for training.
-    is_for_mean : bool
-        Whether an ensemble may be the result. Then the gain of a training is measured from its own network's probe.
-        Otherwise the network with the best probe is trained first, however slow it is, and the others not at all.
-
-    Returns
-    -------
-    tuple of Item and int, or None
-        None if no step would report in time.
+    The expected gain of each considered item is stored in it. Scores are between 0 and 1; `imagined` has those of
+    running trials, and `trained` the networks that were trained beyond their probes. If the result may be an ensemble
+    (`is_for_mean`), the gain of a training is measured from its own network's probe. Otherwise the network with the
+    best probe is trained first, however slow it is, and the others not at all.
     """
     if not items:
         return None

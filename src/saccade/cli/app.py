@@ -26,6 +26,7 @@ from saccade.cli.predict import predict
 from saccade.cli.resume import resume
 from saccade.cli.sample_data import sample_data
 from saccade.cli.words import check_flags, in_cli_words
+from saccade.deadline import counting_from
 from saccade.errors import SaccadeError
 
 WRONG = 2
@@ -38,6 +39,8 @@ class _Commands(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         name, command, rest = super().resolve_command(ctx, args)
         command = fit_command() if name == "fit" else command
+        assert name is not None  # Typer raises an error for an unknown command
+        assert command is not None
         flags = [flag for option in command.params for flag in (*option.opts, *option.secondary_opts)]
         check_flags(name, [*flags, *ctx.help_option_names], rest)
         return name, command, rest
@@ -101,8 +104,11 @@ def _saccade(
 
 
 def main() -> None:
-    """Run the command line."""
-    app(prog_name="saccade")
+    """Run the command line; time limits count from the start of the process."""
+    from saccade.cli import STARTED_S
+
+    with counting_from(STARTED_S):
+        app(prog_name="saccade")
 
 
 def _first_paragraph(error: Exception) -> str:

@@ -108,7 +108,8 @@ def _check(parts: dict[str, ImageDataset], root: str) -> CheckReport:
             files = [os.path.relpath(image, root) if isinstance(image, str) else image for image in images]
             labels = part.label_names() if part.label_column in part else None
             checked[name] = CheckedPart(files, labels, scan)
-    return check_dataset(**checked, is_regression=_is_regression(parts["train"]))
+    is_regression = _is_regression(parts["train"])
+    return check_dataset(checked["train"], checked.get("val"), checked.get("test"), is_regression=is_regression)
 
 
 def _is_regression(train: ImageDataset) -> bool:

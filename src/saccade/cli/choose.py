@@ -29,6 +29,5 @@ def choose(
         max_latency_ms=max_latency_ms, max_params=max_params, max_bytes=max_bytes, min_score=min_score
     )
     chosen.save(out)
-    summary = chosen.fit_summary()
-    typer.echo(f"trial {summary['best_trial']} score {summary['valid_score']:.4f}")
+    typer.echo(f"result: {chosen.fit_summary()['result']}")
     typer.echo(f"predictor {out}")

@@ -77,7 +77,7 @@ def _fit(asked: FitConfig, data: str) -> None:
     predictor.fit(splits.train, splits.val, **options)
     asked.with_absolute_paths(Path.cwd()).write(Path(predictor.path) / FIT_TOML)
     if asked.verbosity > 0:
-        print_trials(output_console(), predictor.leaderboard())
+        print_trials(output_console(), predictor.leaderboard(), predictor.fit_summary())
     if splits.test is not None:
         for name, score in predictor.evaluate(splits.test).items():
             typer.echo(f"test {name} {score:.4f}")

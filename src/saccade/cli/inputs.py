@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from saccade.data.dataset import ImageDataset
+from saccade.data.decoding import is_url
 from saccade.data.sources.folders import descend, find_images, folder_names
-from saccade.data.sources.sources import is_url, local_file, local_path
+from saccade.data.sources.sources import local_file, local_path
 from saccade.errors import DataError, UnknownNameError
 
 TRAIN, TEST = "train", "test"

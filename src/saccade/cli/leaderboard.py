@@ -16,6 +16,7 @@ def leaderboard(
     from saccade.report.tables import output_console, print_trials, seconds_line
 
     predictor = ImagePredictor.load(run)
-    print_trials(output_console(), predictor.leaderboard())
-    if seconds := predictor.fit_summary().get("seconds"):  # predictors of earlier versions have none
+    summary = predictor.fit_summary()
+    print_trials(output_console(), predictor.leaderboard(), summary)
+    if seconds := summary.get("seconds"):  # predictors of earlier versions have none
         typer.echo(seconds_line(seconds))

@@ -33,5 +33,5 @@ def resume(
 
     predictor = ImagePredictor.resume(run, limit, verbosity)
     if predictor.verbosity > 0:
-        print_trials(output_console(), predictor.leaderboard())
+        print_trials(output_console(), predictor.leaderboard(), predictor.fit_summary())
     typer.echo(f"run {predictor.path}")

@@ -17,6 +17,7 @@ import threadpoolctl  # type: ignore[import-untyped]
 import torch
 
 from saccade.data.augmentation import TrainingTransform, Transform, as_tensor, normalise
+from saccade.data.splitting import stratified_order
 
 AHEAD = 2
 """Number of batches to prefetch."""
@@ -65,6 +66,8 @@ class Batches:
         Number of prefetching threads; None chooses. The batches do not depend on it.
     most_in_pass : int or None
         Maximum number of images in a random pass; the following passes contain the other images. None is all.
+    strata : array or None, shape (num_images,)
+        A pass with `most_in_pass` is a sample stratified by these: see `saccade.data.splitting.stratified_order`.
 
     Attributes
     ----------
@@ -96,12 +99,14 @@ class Batches:
         draw: np.ndarray | None = None,
         num_threads: int | None = None,
         most_in_pass: int | None = None,
+        strata: np.ndarray | None = None,
     ) -> None:
         self.images, self.indices, self.transform = images, indices, transform
         self.targets = torch.from_numpy(np.asarray(targets))
         self.weights = None if weights is None else torch.from_numpy(weights)
         self.draw = None if draw is None else torch.from_numpy(draw)
         self.batch_size, self.mean, self.std = batch_size, mean, std
+        self._strata = np.zeros(len(indices), np.int64) if strata is None else strata
         self.device = device or torch.device("cpu")
         self.num_threads = num_threads or self._suitable_threads()
         self.num_parts = -(-len(indices) // (most_in_pass or len(indices))) if len(indices) else 1
@@ -135,7 +140,8 @@ class Batches:
             drawn = torch.randperm(len(self.indices)).numpy()
         else:  # with a seed per turn, so that successive passes contain different images
             turn, part = divmod(number, self.num_parts)
-            drawn = np.random.default_rng(turn).permutation(len(self.indices))[part :: self.num_parts]
+            rng = np.random.default_rng(turn)
+            drawn = rng.permutation(np.array_split(stratified_order(self._strata, rng), self.num_parts)[part])
         return np.array_split(drawn, len(self))
 
     def in_order(self) -> Iterator[tuple[torch.Tensor, ...]]:
@@ -150,7 +156,7 @@ class Batches:
     def known_of(self, rows: np.ndarray) -> list[torch.Tensor]:
         """Return the targets of these rows, and the weights if there are any."""
         known = (self.targets,) if self.weights is None else (self.targets, self.weights)
-        return [values[torch.from_numpy(rows)].to(self.device, non_blocking=True) for values in known]
+        return [values[torch.from_numpy(rows)].to(self.device) for values in known]
 
     def unvaried(self) -> Batches:
         """Return batches whose pass in order applies a `TrainingTransform` without randomness."""
@@ -215,7 +221,8 @@ class Batches:
                 yield batch
 
     def _finish(self, rows: np.ndarray, x_BCHW: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        x_BCHW = x_BCHW.to(self.device, non_blocking=True)
+        # Asynchronous only from pinned memory: pageable memory may be freed or reused before it is copied.
+        x_BCHW = x_BCHW.to(self.device, non_blocking=x_BCHW.is_pinned())
         return normalise(x_BCHW, self.mean, self.std), *self.known_of(rows)
 
 

@@ -24,7 +24,7 @@ import pandas as pd
 from rich.markup import escape
 from rich.table import Table
 
-from saccade.data.scanning import Scan
+from saccade.data.scanning import Scan, SecondsLeft
 from saccade.errors import DataError
 
 MIN_CLASS_SIZE = 5
@@ -200,6 +200,7 @@ def check_dataset(
     test: CheckedPart | None = None,
     *,
     is_regression: bool = False,
+    deadline: SecondsLeft = lambda: 1.0,
 ) -> CheckReport:
     """Check the parts of a data set, each by itself and against the others.
 
@@ -209,6 +210,8 @@ def check_dataset(
         The parts; `val` and `test` may be None.
     is_regression
         Skip the checks of class sizes (IMG005, IMG007), since labels are numbers.
+    deadline
+        Returns the seconds left; at 0 or less, the remaining checks are skipped.
 
     Raises
     ------
@@ -236,7 +239,7 @@ def check_dataset(
     ]
     if not is_regression:
         checks += [_tiny_classes, _imbalance]
-    findings = [finding for check in checks if (finding := check(images)) is not None]
+    findings = [finding for check in checks if deadline() > 0 and (finding := check(images)) is not None]
     num_images = {name: len(part.images) for name, part in images.parts.items()}
     return CheckReport(tuple(sorted(findings, key=lambda finding: finding.code)), num_images)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -20,10 +20,12 @@ from saccade.data.sources.sources import (
     local_file,
     local_path,
 )
+from saccade.data.sources.tables import read_table
 from saccade.data.table import ImageTable, checked_classes
-from saccade.errors import DataError, suggests_names
+from saccade.errors import DataError, UnknownNameError, suggests_names
 
 Extensions = str | Collection[str] | None
+FolderLabels = Literal["names", "numbers"]
 _SPLIT_NAMES = {"train", "val", "valid", "validation", "dev", "test"}
 
 
@@ -98,7 +100,12 @@ class ImageDataset(ImageTable):
 
     @classmethod
     def from_folder(
-        cls, root: str | Path, exts: Extensions = None, no_class: bool = False, sha256: str | None = None
+        cls,
+        root: str | Path,
+        exts: Extensions = None,
+        no_class: bool = False,
+        sha256: str | None = None,
+        labels: FolderLabels = "names",
     ) -> ImageDataset:
         """Create a dataset from a folder with one sub-folder per class.
 
@@ -113,13 +120,15 @@ class ImageDataset(ImageTable):
             Take the images anywhere below `root`, without labels.
         sha256 : str, optional
             The digest, in hexadecimal, that the file at an address must have.
+        labels : {"names", "numbers"}
+            "names": labels are the names of the folders. "numbers": labels are integers from 0, the positions in
+            `classes`. Other sets are matched by the names in either case.
 
         Returns
         -------
         ImageDataset
-            Labels are integers from 0, in the order of `classes`, which are the sorted names of the folders
-            that have images. Images in folders within a class folder are of that class. Hidden files are left
-            out.
+            `classes` are the sorted names of the folders that have images. Images in folders within a class folder
+            are of that class. Hidden files are left out.
 
         Raises
         ------
@@ -134,7 +143,7 @@ class ImageDataset(ImageTable):
         ...     (root / name).mkdir()
         ...     (root / name / "1.jpg").touch()
         >>> dataset = ImageDataset.from_folder(root)
-        >>> dataset.classes, dataset["label"].tolist()
+        >>> dataset["label"].tolist(), ImageDataset.from_folder(root, labels="numbers")["label"].tolist()
         (['cat', 'dog'], [0, 1])
         """
         folder = image_folder(root, sha256)
@@ -144,16 +153,21 @@ class ImageDataset(ImageTable):
                 f"The folders in {folder} are splits rather than classes: {', '.join(by_class)}. "
                 "Use ImageDataset.from_folders."
             )
-        return cls._of_classes(by_class, None if no_class else sorted(by_class))
+        return cls._of_classes(by_class, None if no_class else sorted(by_class), labels)
 
     @classmethod
-    def _of_classes(cls, by_class: dict[str, list[str]], classes: list[str] | None) -> ImageDataset:
+    def _of_classes(
+        cls, by_class: dict[str, list[str]], classes: list[str] | None, labels: FolderLabels
+    ) -> ImageDataset:
+        if labels not in get_args(FolderLabels):
+            raise UnknownNameError.of("labels", labels, get_args(FolderLabels))
         if classes is None:
             return cls([image for images in by_class.values() for image in images], no_class=True)
         nums = [len(by_class.get(name, ())) for name in classes]
+        values = np.arange(len(classes)) if labels == "numbers" else np.array(classes, dtype=object)
         # Of type object, since the string type of pandas does not support all file names.
         images = pd.Series([image for name in classes for image in by_class.get(name, ())], dtype=object)
-        return cls({"image": images, "label": np.repeat(np.arange(len(classes)), nums)}, classes=classes)
+        return cls({"image": images, "label": pd.Series(np.repeat(values, nums), dtype=values.dtype)}, classes)
 
     @classmethod
     def from_folders(
@@ -165,6 +179,7 @@ class ImageDataset(ImageTable):
         exts: Extensions = None,
         no_class: bool = False,
         sha256: str | None = None,
+        labels: FolderLabels = "names",
     ) -> tuple[ImageDataset, ImageDataset, ImageDataset]:
         """Create three datasets from a folder with one sub-folder per split, and in each one per class.
 
@@ -175,13 +190,13 @@ class ImageDataset(ImageTable):
             stepped into.
         train, val, test : str
             The names of the splits' folders. `val` and `test` need not exist, and may be None.
-        exts, no_class, sha256
+        exts, no_class, sha256, labels
             See `from_folder`.
 
         Returns
         -------
         train, val, test : ImageDataset
-            All with the same `classes`, those of all splits together, so that labels mean the same in each. A
+            All with the same `classes`, those of all splits together, so that numbers mean the same in each. A
             split without a folder, or with an empty one, is an empty dataset with the same columns.
 
         Raises
@@ -198,7 +213,7 @@ class ImageDataset(ImageTable):
         ...     (root / name / "1.jpg").touch()
         >>> splits = ImageDataset.from_folders(root)
         >>> [split["label"].tolist() for split in splits]
-        [[0, 1], [], [1]]
+        [['cat', 'dog'], [], ['dog']]
         """
         names = [train, val, test]
         folder = descend(local_path(root, sha256=sha256), [name for name in names if name is not None])
@@ -216,7 +231,7 @@ class ImageDataset(ImageTable):
             for name in names
         ]
         classes = None if no_class else sorted(set().union(*splits))
-        of_train, of_val, of_test = (cls._of_classes(split, classes) for split in splits)
+        of_train, of_val, of_test = (cls._of_classes(split, classes, labels) for split in splits)
         return of_train, of_val, of_test
 
     @classmethod
@@ -228,23 +243,31 @@ class ImageDataset(ImageTable):
         label_column: str = "label",
         no_class: bool = False,
         sha256: str | None = None,
+        sep: str | None = None,
+        encoding: str | None = None,
     ) -> ImageDataset:
         r"""Create a dataset from a table of paths and labels.
 
         Parameters
         ----------
         csv : str or Path
-            The path or address of a table with a header, separated by commas, or by tabs if it is named
-            ``.tsv``. Only empty fields are missing values: a class may be called "None" or "NA".
+            The path or address of a table with a header. Only empty fields are missing values: a class may be
+            called "None" or "NA". Labels stay as they are written; they are numbers only where no number would be
+            written differently (1 and 2.5, but not 007 and 1.0).
         root, image_column, label_column, no_class
-            See `ImageDataset`. Labels stay as they are in the table.
+            See `ImageDataset`.
         sha256 : str, optional
             The digest, in hexadecimal, that the table at an address must have.
+        sep : str, optional
+            The separator; None finds out whether it is a comma, a semicolon, a tab or a vertical bar.
+        encoding : str, optional
+            Such as ``"cp1252"``. None is UTF-8, or UTF-16 with a byte order mark.
 
         Raises
         ------
         DataError
-            If the file does not exist, is not such a table, or lacks a column.
+            If the file does not exist, is not such a table, or lacks a column; or if a row has more fields than the
+            header.
 
         Examples
         --------
@@ -254,12 +277,7 @@ class ImageDataset(ImageTable):
         >>> ImageDataset.from_csv(csv, root=csv.parent).classes
         ['cat', 'dog']
         """
-        file = local_file(csv, sha256=sha256)
-        separator = "\t" if file.suffix.lower() == ".tsv" else ","
-        try:
-            frame = pd.read_csv(file, sep=separator, keep_default_na=False, na_values=["", "nan", "NaN"])
-        except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, OSError) as error:
-            raise DataError(f"{file} cannot be read as a table: {error}") from error
+        frame = read_table(local_file(csv, sha256=sha256), image_column, sep, encoding)
         return cls(frame, image_column=image_column, label_column=label_column, root=root, no_class=no_class)
 
     @classmethod

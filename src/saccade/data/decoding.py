@@ -1,8 +1,8 @@
 """Decoding of one image to upright 8-bit RGB.
 
-Files, bytes, Pillow images and NumPy arrays give the same result: palettes, 16-bit scans, transparency and EXIF
-orientation are handled here. An unreadable image raises `ImageReadError` with a short reason; Pillow's warnings are
-suppressed.
+Files, bytes, Pillow images and NumPy arrays give the same result: palettes, samples of more than 8 bits, transparency
+and EXIF orientation are handled here. An unreadable image raises `ImageReadError` with a short reason, and Pillow's
+warnings are suppressed. An image that would take more memory than ``SACCADE_MAX_IMAGE_GB`` (default 2) is unreadable.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias, Union
@@ -23,7 +23,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, ImageCms, ImageMode, UnidentifiedImageError
 
-from saccade.errors import ImageReadError
+from saccade.checks import bytes_from_environment
+from saccade.data.pixel_range import PixelRange, has_range, own_range, some_samples, to_uint8
+from saccade.errors import HyperparameterError, ImageReadError, SaccadeError
 
 ImageSource: TypeAlias = Union[str, "os.PathLike[str]", bytes, Image.Image, "npt.NDArray[Any]"]
 
@@ -37,6 +39,12 @@ _UPRIGHT = {  # operation that turns stored pixels upright, by EXIF orientation
     8: Image.Transpose.ROTATE_90,
 }
 _SIDEWAYS = (5, 6, 7, 8)  # orientations that swap width and height
+
+MEMORY_VARIABLE = "SACCADE_MAX_IMAGE_GB"
+_MAX_BYTES = 2_000_000_000
+_WORKING_BYTES = 12  # for each pixel: its RGB form in Pillow, a copy of it, and the array
+_LARGE_BYTES = 250_000_000  # images that take more are decoded one at a time
+_one_large_image = threading.Lock()
 
 # Pillow starts an external program to decode these, which a data set must not be able to trigger.
 _FORMATS_NOT_READ = ("EPS",)
@@ -65,8 +73,8 @@ def read_image(image: ImageSource, *, min_shorter_side: int | None = None) -> Im
     Parameters
     ----------
     image
-        A path, the bytes of an image file, a Pillow image (left as it is), or an array of shape (H, W),
-        (H, W, 1), (H, W, 3) or (H, W, 4): uint8, bool, uint16, or floats in [0, 1].
+        A path, the bytes of an image file, a Pillow image (left as it is), or an array of numbers of shape (H, W),
+        (H, W, 1), (H, W, 3) or (H, W, 4).
     min_shorter_side
         If given, a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, which is several times faster, as
         long as its shorter side keeps at least this many pixels. Other formats come at full size.
@@ -83,11 +91,10 @@ def read_image(image: ImageSource, *, min_shorter_side: int | None = None) -> Im
 
     Notes
     -----
-    The EXIF orientation is applied. Transparency is composited over white. The first frame of
-    an animation is used. 16-bit samples are scaled, not clipped. Mode I (32-bit integers) is read as 16 bit if
-    the values fit, and is otherwise stretched from its smallest to its largest value. Mode F (floats) is read as
-    [0, 1] or else as [0, 255] if the values fit, and is otherwise stretched likewise; NaN and infinities become
-    black. EPS files are refused, because reading one would start an external program.
+    The EXIF orientation is applied. Transparency is composited over white. The first frame of an animation is used.
+    Samples of more than 8 bits (16 or 32 bits, floats) are scaled by the range of the image itself: see
+    `saccade.data.pixel_range`; NaN and infinities become black. EPS files are refused, because reading one would start
+    an external program.
 
     Examples
     --------
@@ -99,55 +106,90 @@ def read_image(image: ImageSource, *, min_shorter_side: int | None = None) -> Im
     return decode_image(image, min_shorter_side=min_shorter_side).image
 
 
-def decode_image(image: ImageSource, *, min_shorter_side: int | None = None, channels: int = 3) -> DecodedImage:
+def decode_image(
+    image: ImageSource,
+    *,
+    min_shorter_side: int | None = None,
+    channels: int = 3,
+    pixel_range: PixelRange | None = None,
+) -> DecodedImage:
     """Read one image as `read_image` does, and return its size at full scale as well.
 
     `channels` may be 1 (grey) or 4 (red, green, blue, and alpha or another fourth band, which is not composited;
-    255 if there is none).
+    255 if there is none). `pixel_range` is that of the data set, by which samples of more than 8 bits are scaled.
     """
-    with _reasons_for_errors(), quiet_pillow():
+    with reasons_for_errors(), quiet_pillow():
         if isinstance(image, np.ndarray):
-            from_array = _with_channels(_image_of_array(image), channels)
+            from_array = _with_channels(_image_of_array(image, pixel_range), channels, None)
             return DecodedImage(from_array, from_array.size)
         with _opened(image) as opened:
             size_in_header = opened.size
             is_draft = False
             if min_shorter_side is not None and opened is not image:  # `draft` would change a caller's image
                 is_draft = opened.draft(None, (min_shorter_side, min_shorter_side)) is not None
-            opened.load()
-            # Not the header's size for all: Pillow turns a TIFF upright while it loads.
-            full_size = size_in_header if is_draft else opened.size
-            orientation = _orientation(opened)
-            upright = _without_metadata(_with_channels(opened, channels), of=opened, orientation=orientation)
+            with _room_for(opened):
+                opened.load()
+                # Not the header's size for all: Pillow turns a TIFF upright while it loads.
+                full_size = size_in_header if is_draft else opened.size
+                orientation = _orientation(opened)
+                in_channels = _with_channels(opened, channels, pixel_range)
+                upright = _without_metadata(in_channels, of=opened, orientation=orientation)
             return DecodedImage(upright, _turned(full_size, orientation))
+
+
+def deep_values(image: ImageSource) -> npt.NDArray[Any] | None:
+    """Return the samples of an image if they have more than 8 bits; None for other images and unreadable ones."""
+    try:
+        with reasons_for_errors(), quiet_pillow():
+            if isinstance(image, np.ndarray):
+                return image if has_range(image.dtype) else None
+            with _opened(image) as opened:
+                if not opened.mode.startswith(("I", "F")):
+                    return None
+                with _room_for(opened):
+                    return _deep_samples(opened)
+    except ImageReadError:
+        return None
+
+
+@contextmanager
+def _room_for(image: Image.Image | npt.NDArray[Any]) -> Iterator[None]:
+    """Context in which an image is decoded: one at a time of large ones, and none that takes too much memory."""
+    if isinstance(image, np.ndarray):
+        num_pixels, sample_bytes = image.shape[0] * image.shape[1], image.itemsize
+    else:
+        num_pixels = image.width * image.height
+        sample_bytes = np.dtype(ImageMode.getmode(image.mode).typestr).itemsize * len(image.getbands())
+    num_bytes = num_pixels * (sample_bytes + _WORKING_BYTES)
+    given = bytes_from_environment(MEMORY_VARIABLE)
+    max_bytes = _MAX_BYTES if given is None else given
+    if num_bytes > max_bytes:
+        raise ImageReadError(
+            f"{num_pixels} pixels take {num_bytes / 1e9:.1f} GB to decode, more than {max_bytes / 1e9:g} GB; shrink "
+            f"the image, or set {MEMORY_VARIABLE}"
+        )
+    with _one_large_image if num_bytes > _LARGE_BYTES else nullcontext():
+        yield
 
 
 def image_size(image: ImageSource) -> tuple[int, int]:
     """Return the width and height in pixels of the upright image, from its header if the format allows.
 
-    (A PNG may state its orientation behind the pixels, so one without EXIF data in front of them is decoded.)
-
-    Raises
-    ------
-    ImageReadError
-        If it is not an image. Broken pixels are only detected by `read_image`.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> image_size(np.zeros((2, 5, 3), dtype=np.uint8))
-    (5, 2)
+    A PNG may state its orientation behind the pixels, so one without EXIF data in front of them is decoded. Broken
+    pixels are only detected by `read_image`.
     """
-    with _reasons_for_errors(), quiet_pillow():
+    with reasons_for_errors(), quiet_pillow():
         if isinstance(image, np.ndarray):
-            return _image_of_array(image).size
+            _check_shape(image)
+            return image.shape[1], image.shape[0]
         with _opened(image) as opened:
             if opened.format == "TIFF" and opened is not image:
                 # The size before loading is upright in some versions of Pillow only, so read the tags.
                 tags = opened.tag_v2  # type: ignore[attr-defined]
                 width, height = tags[256], tags[257]
                 return _turned((width, height), tags.get(ExifTags.Base.Orientation, 1))
-            return _turned(opened.size, _orientation(opened))
+            with _room_for(opened) if opened.format == "PNG" else nullcontext():
+                return _turned(opened.size, _orientation(opened))
 
 
 class _PillowWarnings:
@@ -201,11 +243,14 @@ def quiet_pillow() -> Iterator[None]:
 
 
 @contextmanager
-def _reasons_for_errors() -> Iterator[None]:
+def reasons_for_errors() -> Iterator[None]:
+    """Turn all errors into an `ImageReadError` with a short reason."""
     try:
         yield
-    except ImageReadError:
+    except (ImageReadError, HyperparameterError):
         raise
+    except SaccadeError as error:  # of a download
+        raise ImageReadError(str(error)) from error
     # Pillow's plugins raise nearly anything on broken files: SyntaxError, KeyError, struct.error, ...
     except Exception as error:
         raise ImageReadError(_reason(error)) from error
@@ -223,7 +268,7 @@ def _reason(error: Exception) -> str:
     if isinstance(error, Image.DecompressionBombError):
         num_pixels = re.search(r"\d+", text)
         return f"decompression bomb: {num_pixels.group() if num_pixels else 'too many'} pixels"
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or "not enough memory" in text:
         return "not enough memory to decode it"
     if isinstance(error, OSError) and error.errno is not None:
         return f"cannot be opened: {error.strerror or text}"
@@ -238,10 +283,10 @@ def _opened(image: object) -> Iterator[Image.Image]:
         yield image
         return
     file: BinaryIO
-    if isinstance(image, bytes):
+    if isinstance(image, bytes | bytearray | memoryview):
         file = io.BytesIO(image)
-    elif isinstance(image, (str, os.PathLike)):
-        file = Path(image).open("rb")  # noqa: SIM115 - closed just below
+    elif isinstance(image, (str, os.PathLike)) and str(image).strip():
+        file = local_path_of(image).open("rb")
     else:
         kinds = "a path, bytes, a Pillow image or an array"
         raise ImageReadError(f"{image!r:.40} is not {kinds}, but of type {type(image).__name__}")
@@ -253,6 +298,27 @@ def _opened(image: object) -> Iterator[Image.Image]:
             if opened.format in _FORMATS_NOT_READ:
                 raise ImageReadError(f"{opened.format} files are not read; convert it to PNG or JPEG")
             yield opened
+
+
+def local_path_of(path: str | os.PathLike[str]) -> Path:
+    """Return the path with ``~`` resolved, or that of the downloaded file of a URL."""
+    text = os.fspath(path)
+    if is_url(text):
+        from saccade.data.sources.download import fetch  # imports an HTTP client
+
+        return fetch(text, quiet=True)
+    return Path(text).expanduser() if text.startswith(("~/", "~\\")) else Path(text)
+
+
+def is_url(text: object) -> bool:
+    """Return whether this is a URL with a scheme, such as ``https://host/file.zip``, rather than a path.
+
+    Examples
+    --------
+    >>> is_url("https://host/file.zip"), is_url("images/train"), is_url("C:/images")
+    (True, False, False)
+    """
+    return isinstance(text, str) and re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", text) is not None
 
 
 def _orientation(image: Image.Image) -> int:
@@ -277,31 +343,32 @@ def _without_metadata(rgb: Image.Image, of: Image.Image, orientation: int) -> Im
     return rgb
 
 
-def _with_channels(image: Image.Image, channels: int) -> Image.Image:
+def _with_channels(image: Image.Image, channels: int, pixel_range: PixelRange | None) -> Image.Image:
     if channels == 4:
-        return _to_four_bands(image)
-    rgb = _to_rgb(image)
+        return _to_four_bands(image, pixel_range)
+    rgb = _to_rgb(image, pixel_range)
     return rgb.convert("L") if channels == 1 else rgb
 
 
-def _to_four_bands(image: Image.Image) -> Image.Image:
+def _to_four_bands(image: Image.Image, pixel_range: PixelRange | None) -> Image.Image:
     """Return mode RGBX, which Pillow resizes band by band: RGBA would lose the colours of transparent pixels."""
     if image.mode == "RGBX":
         return image
     if image.has_transparency_data and not image.mode.startswith(("I", "F")):
         rgba = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
     else:
-        rgba = _to_rgb(image).convert("RGBA")
+        rgba = _to_rgb(image, pixel_range).convert("RGBA")
     return Image.merge("RGBX", rgba.split())
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;"):
-        return _gray16_to_rgb(image)
-    if image.mode == "I":
-        return _gray_to_rgb(_int_to_uint8(np.asarray(image)))
-    if image.mode == "F":
-        return _gray_to_rgb(_float_to_uint8(np.asarray(image)))
+def _to_rgb(image: Image.Image, pixel_range: PixelRange | None) -> Image.Image:
+    if image.mode.startswith(("I", "F")):
+        values = _deep_samples(image)
+        grey = to_uint8(values, pixel_range)
+        transparent = image.info.get("transparency")
+        if isinstance(transparent, int):
+            grey[values == transparent] = 255
+        return Image.fromarray(grey).convert("RGB")
     if image.mode == "LAB":
         lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
         converted = ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
@@ -312,6 +379,14 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
+def _deep_samples(image: Image.Image) -> npt.NDArray[Any]:
+    """Return the samples of an image of mode I, F or I;16, of shape (height, width)."""
+    if not image.mode.startswith("I;"):
+        return np.asarray(image)
+    samples = np.frombuffer(image.tobytes(), dtype=ImageMode.getmode(image.mode).typestr)
+    return samples.reshape(image.height, image.width)
+
+
 def _over_white(image: Image.Image) -> Image.Image:
     if image.mode == "La":
         image = image.convert("LA")
@@ -320,77 +395,29 @@ def _over_white(image: Image.Image) -> Image.Image:
     return Image.alpha_composite(white, rgba).convert("RGB")
 
 
-def _gray16_to_rgb(image: Image.Image) -> Image.Image:
-    values = np.frombuffer(image.tobytes(), dtype=ImageMode.getmode(image.mode).typestr)
-    values = values.reshape(image.height, image.width)
-    gray = _uint16_to_uint8(values) if values.dtype.kind == "u" else _int_to_uint8(values)
-    transparent = image.info.get("transparency")
-    if isinstance(transparent, int):
-        gray[values == transparent] = 255
-    return _gray_to_rgb(gray)
-
-
-def _gray_to_rgb(gray: npt.NDArray[np.uint8]) -> Image.Image:
-    return Image.fromarray(gray).convert("RGB")
-
-
-def _image_of_array(array: npt.NDArray[Any]) -> Image.Image:
-    """Convert an (H, W[, 1, 3 or 4]) array to mode L, RGB or RGBA; raises ImageReadError for other shapes and types."""
+def _check_shape(array: npt.NDArray[Any]) -> None:
     expected = "expected an array of shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4)"
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)):
-        raise ImageReadError(f"{expected}, got shape {array.shape}")
+        is_channels_first = array.ndim == 3 and array.shape[0] in (1, 3, 4)
+        advice = "; channels come last: pass array.transpose(1, 2, 0)" if is_channels_first else ""
+        raise ImageReadError(f"{expected}, got shape {array.shape}{advice}")
     if array.size == 0:
         raise ImageReadError(f"{expected} with at least one pixel, got shape {array.shape}")
+
+
+def _image_of_array(array: npt.NDArray[Any], pixel_range: PixelRange | None) -> Image.Image:
+    """Convert an (H, W[, 1, 3 or 4]) array to mode L, RGB or RGBA; raises ImageReadError for other shapes and types."""
+    _check_shape(array)
+    if array.dtype.kind not in "buif":
+        raise ImageReadError(f"expected an array of numbers, got {array.dtype}")
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
-    return Image.fromarray(np.ascontiguousarray(_array_to_uint8(array)))
-
-
-def _array_to_uint8(array: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    if array.dtype == np.uint8:
-        return array
-    if array.dtype == np.bool_:
-        return np.asarray(array * np.uint8(255), dtype=np.uint8)
-    if array.dtype.kind == "u" and array.dtype.itemsize == 2:
-        return _uint16_to_uint8(array)
-    if array.dtype.kind == "f":
-        return _float_to_uint8(array)
-    if array.dtype.kind in "iu" and array.min() >= 0 and array.max() <= 255:
-        return np.asarray(array, dtype=np.uint8)
-    raise ImageReadError(f"expected an array of uint8, uint16, bool or floats in [0, 1], got {array.dtype}")
-
-
-def _uint16_to_uint8(values: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    # 65535 / 255 == 257: the rounded division maps 0 to 0 and 65535 to 255.
-    scaled: npt.NDArray[np.uint8] = ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    return scaled
-
-
-def _int_to_uint8(values: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    if values.min() >= 0 and values.max() <= 65535:
-        return _uint16_to_uint8(values)
-    return _stretched(values.astype(np.float64))
-
-
-def _float_to_uint8(values: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    is_finite = np.isfinite(values)
-    # Beyond these limits the range of the values could overflow.
-    finite = np.clip(np.where(is_finite, values, 0).astype(np.float64), -1e300, 1e300)
-    known = finite[is_finite]
-    if known.size == 0:
-        return np.zeros(values.shape, dtype=np.uint8)
-    if known.min() >= 0 and known.max() <= 1:
-        gray = np.rint(finite * 255).astype(np.uint8)
-    elif known.min() >= 0 and known.max() <= 255:
-        gray = np.rint(finite).astype(np.uint8)
-    else:
-        gray = _stretched(np.where(is_finite, finite, known.min()))
-    return np.where(is_finite, gray, np.uint8(0))
-
-
-def _stretched(values: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
-    """Map the range of `values` linearly to 0 ... 255 (a constant to 0)."""
-    low, high = values.min(), values.max()
-    scale = high - low if high > low else 1.0
-    stretched: npt.NDArray[np.uint8] = np.rint((values - low) / scale * 255).astype(np.uint8)
-    return stretched
+    with _room_for(array):
+        if array.dtype == np.bool_:
+            array = array * np.uint8(255)
+        elif has_range(array.dtype):
+            if pixel_range is None and array.ndim == 3 and some_samples(array).min(initial=0) < 0:
+                raise ImageReadError("its colours are negative; expected [0, 1] or [0, 255], without normalisation")
+            # The range of an array of floats is [0, 1] or [0, 255] if they fit, however dark it is.
+            array = to_uint8(array, pixel_range or own_range(some_samples(array), min_fraction=0.0))
+        return Image.fromarray(np.ascontiguousarray(array))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import glob
+import io
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,8 @@ import pandas as pd
 from PIL import Image
 
 from saccade.data.dataset import ImageDataset
+from saccade.data.decoding import is_url, local_path_of
+from saccade.data.sources.sources import ARCHIVE_NAME, list_image_paths, local_file
 from saccade.errors import DataError, near_names
 
 ImageLike = str | Path | bytes | Image.Image | np.ndarray
@@ -51,8 +55,11 @@ def read_examples(data: Any, label: str | list[str] | None = None) -> Examples:
 
     Parameters
     ----------
-    data : path, bytes, picture, sequence of these, Series, DataFrame or ImageDataset
-        One image or many.
+    data : image, several images, folder, archive, glob pattern, DataFrame or ImageDataset
+        An image is a path, a URL, the bytes of a file (or a bytearray, a memoryview, or a file object opened in binary
+        mode), a Pillow image, an array, or a tensor (channels first or last). Several images are a sequence, an
+        iterator, a Series, or a four-dimensional array or tensor. The images of a folder, an archive (also its URL)
+        or a pattern are sorted by path, and their paths are the index.
     label : str, list of str or None
         Name of the label column of a plain DataFrame; several names if labels are columns of 0 and 1.
 
@@ -64,15 +71,69 @@ def read_examples(data: Any, label: str | list[str] | None = None) -> Examples:
     if isinstance(data, pd.DataFrame):
         return _from_frame(data, label)
     if isinstance(data, pd.Series):
-        return Examples(list(data), data.index)
-    if isinstance(data, ImageLike) and not (isinstance(data, np.ndarray) and _is_many(data)):
-        return Examples([data], pd.RangeIndex(1))
-    if isinstance(data, Sequence | np.ndarray | pd.Index):
-        return Examples(list(data), pd.RangeIndex(len(data)))
-    raise DataError(
-        f"cannot read images from {type(data).__name__}; expected a path, a list of paths, a DataFrame with a "
-        "column of paths, or an ImageDataset"
-    )
+        return Examples([as_image(one) for one in data], data.index)
+    if isinstance(data, str | Path) and (paths := _paths_in(data)) is not None:
+        return Examples(paths, pd.Index([str(path) for path in paths], dtype=object))
+    one_image = str | Path | bytes | bytearray | memoryview | Image.Image
+    if isinstance(data, one_image) or hasattr(data, "read") or _num_axes(data) in (2, 3):
+        data = [data]
+    elif not isinstance(data, Sequence | Iterator | pd.Index) and _num_axes(data) not in (1, 4):
+        raise DataError(
+            f"cannot read images from {type(data).__name__}; expected a path, a list of paths, a DataFrame with a "
+            "column of paths, or an ImageDataset"
+        )
+    images = [as_image(one) for one in data]
+    return Examples(images, pd.RangeIndex(len(images)))
+
+
+def as_image(value: Any) -> Any:
+    """Return an image in one of the forms of `ImageLike`; values of other types are returned unchanged.
+
+    Examples
+    --------
+    >>> as_image(io.BytesIO(b"GIF8")), as_image(bytearray(b"GIF8")), as_image(None)
+    (b'GIF8', b'GIF8', None)
+    """
+    if isinstance(value, str | Path | bytes | Image.Image | np.ndarray | np.generic):
+        return value
+    if isinstance(value, bytearray | memoryview):
+        return bytes(value)
+    if isinstance(value, io.TextIOBase):
+        return value
+    if hasattr(value, "read"):
+        if getattr(value, "seekable", bool)():
+            value.seek(0)
+        return value.read()
+    if hasattr(value, "detach"):  # a tensor of torch
+        value = value.detach().cpu()
+        array = np.asarray(value.float() if value.is_floating_point() else value)
+    elif hasattr(value, "__array__"):
+        array = np.asarray(value)
+    else:
+        return value
+    is_channels_first = array.ndim == 3 and array.shape[0] in (1, 3, 4)
+    return array.transpose(1, 2, 0) if is_channels_first else array
+
+
+def _num_axes(data: Any) -> int:
+    """Return the number of axes of an array or a tensor; 1 for an array of paths or objects, 0 for anything else."""
+    if isinstance(data, Image.Image) or not hasattr(data, "__array__"):
+        return 0
+    return 1 if getattr(getattr(data, "dtype", None), "kind", "") in ("O", "U", "S") else int(data.ndim)
+
+
+def _paths_in(place: str | Path) -> list[ImageLike] | None:
+    """Return the images of a folder, an archive or a glob pattern; None for the path or the URL of one image."""
+    text = str(place)
+    if not text.strip():
+        return None
+    if is_url(text):
+        is_file_url = text.lower().startswith("file:")
+        is_many = ARCHIVE_NAME.search(text) is not None or (is_file_url and local_file(text).is_dir())
+    else:
+        path, is_archive = local_path_of(text), ARCHIVE_NAME.search(text) is not None
+        is_many = path.is_dir() or (path.is_file() and is_archive) or (glob.has_magic(text) and not path.exists())
+    return list(list_image_paths(place, None)) if is_many else None
 
 
 def read_labelled_examples(data: Any, label: str | list[str], weight: str | None = None) -> Examples:
@@ -109,15 +170,10 @@ def _no_column(role: str, name: str, frame: pd.DataFrame) -> DataError:
     return DataError(f"there is no {role} column {name!r}; the columns are {columns}; {advice}")
 
 
-def _is_many(array: np.ndarray) -> bool:
-    """Return whether an array holds paths, or images of shape (num, height, width, channels), not one image."""
-    return array.dtype == object or array.dtype.kind in "US" or array.ndim == 4
-
-
 def _from_frame(frame: pd.DataFrame, label: str | list[str] | None) -> Examples:
     if isinstance(label, list):
         labels = pd.DataFrame(frame[label]) if set(label) <= set(frame.columns) else None
-        return Examples(list(frame[_image_column(frame, label)]), frame.index, labels)
+        return Examples([as_image(one) for one in frame[_image_column(frame, label)]], frame.index, labels)
     label_column, class_names = label, None
     if isinstance(frame, ImageDataset):
         class_names = frame.classes
@@ -125,7 +181,7 @@ def _from_frame(frame: pd.DataFrame, label: str | list[str] | None) -> Examples:
             label_column = frame.label_column
     labels = frame[label_column] if label_column is not None and label_column in frame.columns else None
     image_column = _image_column(frame, [] if label_column is None else [label_column])
-    return Examples(list(frame[image_column]), frame.index, labels, class_names)
+    return Examples([as_image(one) for one in frame[image_column]], frame.index, labels, class_names)
 
 
 def _image_column(frame: pd.DataFrame, label_columns: list[str]) -> str:

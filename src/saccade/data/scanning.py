@@ -17,7 +17,8 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from saccade.data.decoding import ImageSource, decode_image, quiet_pillow
+from saccade.data.decoding import ImageSource, decode_image, deep_values, quiet_pillow
+from saccade.data.pixel_range import PixelRange, own_range, some_samples
 from saccade.errors import ImageReadError
 
 T = TypeVar("T")
@@ -26,6 +27,7 @@ SecondsLeft = Callable[[], float]
 Progress = Callable[[int, int], None]  # images done, images in all
 
 _NUM_DIGEST_BYTES = 16
+_HEADERS_READ, _IMAGES_MEASURED, _SAMPLES_OF_EACH = 1000, 64, 4096
 
 
 @dataclass(frozen=True)
@@ -150,6 +152,7 @@ def scan_images(
     *,
     min_shorter_side: int | None = None,
     channels: int = 3,
+    pixel_range: PixelRange | None = None,
     num_threads: int | None = None,
     deadline: SecondsLeft | None = None,
     order: Iterable[int] | None = None,
@@ -164,8 +167,8 @@ def scan_images(
         Paths, bytes, Pillow images or arrays, see `read_image`.
     min_shorter_side
         Decode large JPEGs at a reduced scale down to this shorter side: faster, but see `Scan`.
-    channels
-        1 for grey, 3 for RGB, 4 for RGBA; see `decode_image`.
+    channels, pixel_range
+        See `decode_image`.
     num_threads
         Defaults to the number of usable cores.
     deadline
@@ -187,7 +190,9 @@ def scan_images(
 
     def facts_at(position: int) -> ImageFacts | ImageReadError:
         try:
-            decoded = decode_image(images[position], min_shorter_side=min_shorter_side, channels=channels)
+            decoded = decode_image(
+                images[position], min_shorter_side=min_shorter_side, channels=channels, pixel_range=pixel_range
+            )
         except ImageReadError as error:
             return error
         pixels = np.asarray(decoded.image)
@@ -203,6 +208,33 @@ def scan_images(
             if on_progress is not None:
                 on_progress(num_done, len(chosen))
     return recorder.finish()
+
+
+def measure_pixel_range(images: Sequence[ImageSource]) -> PixelRange | None:
+    """Return the values of black and white of a data set; None if its images have 8 bits.
+
+    Headers of up to 1,000 images, drawn at random, are read, and samples of up to 64 of those with more than 8 bits.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> measure_pixel_range([np.array([[1000, 3000]], np.uint16), np.array([[2000]], np.uint16)])
+    (1002.0, 2998.0)
+    """
+    drawn = np.random.default_rng(0).permutation(len(images))[:_HEADERS_READ].tolist()
+
+    def samples_of(position: int) -> npt.NDArray[np.generic] | None:
+        values = deep_values(images[position])
+        return None if values is None else some_samples(values, _SAMPLES_OF_EACH)
+
+    measured: list[npt.NDArray[np.generic]] = []
+    with closing(map_in_threads(samples_of, drawn)) as outcomes:
+        for _, samples in outcomes:
+            if samples is not None and samples.size:
+                measured.append(samples)
+            if len(measured) == _IMAGES_MEASURED:
+                break
+    return own_range(np.concatenate(measured)) if measured else None
 
 
 def map_in_threads(

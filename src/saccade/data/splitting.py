@@ -1,4 +1,4 @@
-"""Splits of images into parts or folds: stratified, seeded, and with equal images on the same side.
+"""Splits of images into parts or folds, and samples: stratified, seeded, and with equal images on the same side.
 
 Every split of the package is made here. scikit-learn's splitters are not used: they refuse classes with a single
 image and more classes than held-out images, and take a second to import.
@@ -20,6 +20,9 @@ Positions = npt.NDArray[np.int64]
 Groups = Sequence[Hashable] | npt.NDArray[Any] | None
 """One key per image; images with equal keys stay together. An empty key ("" or None) is a group of its own."""
 
+MIN_OF_STRATUM = 5
+"""Images of each stratum that a part of the images has, if possible, however rare the stratum is."""
+
 
 def split_holdout(
     labels: Sequence[Any] | npt.NDArray[Any] | pd.Series[Any],
@@ -27,35 +30,11 @@ def split_holdout(
     random_state: int | np.random.Generator | None,
     groups: Groups = None,
 ) -> tuple[Positions, Positions]:
-    """Split images into training and validation images.
+    """Split images into training and validation images; return the ascending positions of both, neither of them empty.
 
-    Parameters
-    ----------
-    labels : sequence, array or Series, shape (num_images,)
-        The class of each image; or any other strata, such as 0 for all images of a regression problem.
-    holdout_frac : float
-        Fraction of the images for validation, strictly between 0 and 1.
-    random_state : int, Generator or None
-        Seed; None draws a new split each time.
-    groups : sequence or None
-        Such as `ImageStore.digests`: see `Groups`.
-
-    Returns
-    -------
-    train_positions, val_positions : ndarray of int64
-        Ascending, disjoint, together all images; neither is empty.
-
-    Raises
-    ------
-    HyperparameterError
-        If `holdout_frac` is not strictly between 0 and 1.
-    DataError
-        If there are too few different images to hold one out.
-
-    Notes
-    -----
-    Every class keeps at least one image in training. It gives at least one to validation if its fraction rounds to
-    one or more and it has two different images. Images that occur under two labels stay in training.
+    Every class (or other stratum, such as 0 for all images of a regression problem) keeps at least one image in
+    training. It gives at least one to validation if its fraction rounds to one or more and it has two different images.
+    Images that occur under two labels stay in training. Raises a DataError if there are too few different images.
 
     Examples
     --------
@@ -84,27 +63,11 @@ def split_parts(
     *,
     cover_classes: bool = False,
 ) -> npt.NDArray[np.int64]:
-    """Split images into a first part and one more part for each fraction, in each stratum in these proportions.
+    """Return the part of each image: 0, the first one, or one more part for each fraction, in each stratum alike.
 
-    Parameters
-    ----------
-    strata : sequence, array or Series, shape (num_images,)
-        The stratum of each image.
-    fractions : sequence of float
-        Fractions of the images for the parts 1, 2, ...; together less than 1.
-    rng : Generator
-        Source of randomness.
-    groups : sequence or None
-        See `Groups`. A group that is in several strata stays in the first part.
-    cover_classes : bool
-        Take an image of each stratum whose fraction rounds to one, even if that makes a part larger, and at least one
-        image in all.
-
-    Returns
-    -------
-    ndarray of int64, shape (num_images,)
-        The part of each image; 0 is the first one. Each stratum gives its exact fraction rounded up or down, by
-        largest remainders, and keeps at least one group in the first part.
+    Each stratum gives its exact fraction rounded up or down, by largest remainders, and keeps at least one group in the
+    first part; a group that is in several strata stays there. `cover_classes` takes an image of each stratum whose
+    fraction rounds to one, even if that makes a part larger, and at least one image in all.
 
     Examples
     --------
@@ -153,19 +116,9 @@ def split_folds(
     rng: np.random.Generator,
     groups: Groups = None,
 ) -> npt.NDArray[np.int64]:
-    """Split images into stratified folds of equal size: the numbers of a class differ by at most one.
+    """Return the fold of each image from 0 on: stratified, of equal size; the numbers of a class differ by at most one.
 
-    Parameters
-    ----------
-    strata, rng, groups
-        As in `split_parts`. The first image of a group decides on its stratum.
-    num_folds : int
-        The number of folds.
-
-    Returns
-    -------
-    ndarray of int64, shape (num_images,)
-        The fold of each image, from 0 to ``num_folds - 1``. With fewer groups than folds, some folds are empty.
+    The first image of a group decides on its stratum. With fewer groups than folds, some folds are empty.
 
     Examples
     --------
@@ -180,19 +133,25 @@ def split_folds(
     return fold_of_group[group_of]
 
 
-def interleave(strata: npt.NDArray[Any], rng: np.random.Generator) -> Positions:
-    """Return a random order of images of which each beginning has equal numbers of all strata, while they last.
+def stratified_order(strata: npt.NDArray[Any], rng: np.random.Generator) -> Positions:
+    """Return a random order of images of which each beginning is a stratified sample: all strata in proportion.
+
+    Whatever uses a part of the images takes the beginning of this order. The first `MIN_OF_STRATUM` images of a rare
+    stratum come earlier than its proportion, so that a beginning has a few images of each.
 
     Examples
     --------
-    >>> strata = np.array([0, 0, 0, 0, 1, 1])
-    >>> sorted(strata[interleave(strata, np.random.default_rng(0))][:4].tolist())
-    [0, 0, 1, 1]
+    >>> strata = np.repeat([0, 1, 2], [900, 90, 10])
+    >>> np.bincount(strata[stratified_order(strata, np.random.default_rng(0))][:200]).tolist()
+    [177, 18, 5]
     """
     shuffled = rng.permutation(len(strata))
-    codes = pd.Series(strata[shuffled])
-    turn = codes.groupby(codes).cumcount().to_numpy()
-    return shuffled[np.argsort(turn, kind="stable")]
+    codes = pd.Series(_codes(np.asarray(strata))[shuffled])
+    groups = codes.groupby(codes)
+    turn, sizes = groups.cumcount().to_numpy(), groups.transform("size").to_numpy()
+    place = (turn + 0.5) * len(strata) / sizes
+    latest = np.where(turn < MIN_OF_STRATUM, 2 * groups.ngroups * (turn + 1), np.inf)
+    return shuffled[np.argsort(np.minimum(place, latest), kind="stable")]
 
 
 def _codes(strata: Sequence[Any] | npt.NDArray[Any] | pd.Series[Any]) -> npt.NDArray[np.int64]:

@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
-from saccade.data.decoding import read_image
+from saccade.data.decoding import decode_image
+from saccade.data.scanning import measure_pixel_range
 
 
 class TorchImages(Dataset[Any]):
@@ -42,13 +43,14 @@ class TorchImages(Dataset[Any]):
         self.images = images
         self.labels = labels
         self.transform = transform
+        self._pixel_range = measure_pixel_range(images)
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, index: int) -> Any:
         """Return (image, label), or the image alone if there are no labels."""
-        image = read_image(self.images[index])
+        image = decode_image(self.images[index], pixel_range=self._pixel_range).image
         x = _as_tensor(image) if self.transform is None else self.transform(image)
         return x if self.labels is None else (x, self.labels[index])
 

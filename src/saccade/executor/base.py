@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 import traceback
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from saccade.errors import is_disk_full
 from saccade.events import EpochDone, Event, JobDone, JobFailed
+from saccade.executor.alarm import Alarm, JobTimeout
+from saccade.study.life import TIME_LIMIT
 from saccade.study.trial import Decision, Job, Reporter, Trainable
 
 if TYPE_CHECKING:
@@ -17,6 +20,10 @@ if TYPE_CHECKING:
 
 Handler = Callable[[Event], Decision]
 """Called with every event of a job; its return value for `EpochDone` is the decision for that trial."""
+
+
+TICK_S = 1.0
+"""Seconds after which the limits of jobs are looked at again."""
 
 
 class Executor(ABC):
@@ -73,6 +80,10 @@ class Executor(ABC):
         timeout_s : float
             Seconds after which to return although jobs are running. An executor that runs jobs in the calling thread
             cannot return before they end.
+
+        See Also
+        --------
+        run_within_limits : Run, and cancel the jobs whose time is up.
         """
 
     def cancel(self, trial: int, reason: str = "cancelled") -> bool:  # noqa: ARG002
@@ -86,6 +97,31 @@ class Executor(ABC):
             False if there is no such job or if it cannot be ended, as by default; it then continues.
         """
         return False
+
+    def run_within_limits(self, handle: Handler, seconds_left: Callable[[], Mapping[int, float]]) -> None:
+        """Work until no job is left; cancel jobs that have not ended when their time is up.
+
+        A job that cannot be cancelled is waited for.
+
+        Parameters
+        ----------
+        handle : callable
+            Receives the events.
+        seconds_left : callable
+            Returns the seconds after which jobs are cancelled, by trial; inf is never.
+        """
+        overdue: set[int] = set()
+        while True:
+            left = seconds_left()
+            for trial in [trial for trial, seconds in left.items() if seconds <= 0 and trial not in overdue]:
+                overdue.add(trial)
+                self.cancel(trial, TIME_LIMIT)
+            overdue &= left.keys()
+            next_s = min((seconds for trial, seconds in left.items() if trial not in overdue), default=math.inf)
+            # Jobs that are submitted meanwhile may have less time.
+            self.run(handle, TICK_S if overdue else min(next_s, max(TICK_S, next_s / 10)))
+            if self.num_free >= self.num_workers:
+                return
 
     def close(self) -> None:  # noqa: B027 (an executor without workers of its own has nothing to end)
         """End the workers, whatever they are doing; the next job starts new ones."""
@@ -102,8 +138,9 @@ class Executor(ABC):
 class InlineExecutor(Executor):
     """Runs jobs in the calling thread, one at a time, without worker processes.
 
-    A job that hangs cannot be ended from outside, so a deadline is only checked when the job reports. A crash of the
-    trained function ends the process.
+    `run_within_limits` ends a job whose time is up by a `JobTimeout`, between two instructions of Python or while it
+    waits for the system, if it runs in the main thread of a POSIX system. Elsewhere, or in a library that does not
+    return, a job that hangs cannot be ended. A crash of the trained function ends the process.
 
     Parameters
     ----------
@@ -142,10 +179,18 @@ class InlineExecutor(Executor):
 
     def run(self, handle: Handler, timeout_s: float = math.inf) -> None:  # noqa: ARG002
         """Run the job, and those that the handler submits; the timeout has no effect."""
-        while self._job is not None:
+        self.run_within_limits(handle, dict)
+
+    def run_within_limits(self, handle: Handler, seconds_left: Callable[[], Mapping[int, float]]) -> None:
+        """Run the job, and those that the handler submits; interrupt them when their time is up."""
+        while (job := self._job) is not None:
             assert self.trainable is not None, "set the executor's trainable before the first job"
+            end: JobDone | JobFailed
             try:
-                end = run_job(self.trainable, self._job, handle)
+                with Alarm(seconds_left().get(job.trial, math.inf)) as alarm:
+                    end = run_job(self.trainable, job, alarm.not_within(handle))
+            except JobTimeout:
+                end = JobDone(job.trial, "stopped", TIME_LIMIT)
             finally:
                 self._job = None
             handle(end)
@@ -183,7 +228,7 @@ def run_job(trainable: Trainable, job: Job, report: Reporter) -> JobDone | JobFa
 def failed(trial: int, error: BaseException) -> JobFailed:
     """Return the failure of a trial that raised this error."""
     lines = traceback.format_exception(type(error), error, error.__traceback__)
-    return JobFailed(trial, reason_of(error), "".join(lines))
+    return JobFailed(trial, reason_of(error), "".join(lines), is_disk_full=is_disk_full(error))
 
 
 def reason_of(error: BaseException) -> str:

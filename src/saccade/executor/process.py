@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import cloudpickle
@@ -20,7 +21,7 @@ from saccade.errors import HyperparameterError, WorkerDiedError
 from saccade.events import EpochDone, Event, JobDone, JobFailed
 from saccade.executor.base import Executor, Handler, failed, reason_of
 from saccade.executor.slots import WorkerSlot
-from saccade.executor.worker import PROGRAM, Ready, Request
+from saccade.executor.worker import HEARTBEAT_S, PROGRAM, Heartbeat, Ready, Request
 from saccade.study.trial import Job, Trainable
 
 if TYPE_CHECKING:
@@ -29,8 +30,14 @@ if TYPE_CHECKING:
 _WAKE_UP_S = 0.5
 """Longest wait for messages in one call; on Windows, Ctrl-C is only noticed between such calls."""
 
-_TERMINATE_S = 1.0
-"""Time for a cancelled worker between SIGTERM and SIGKILL; one that is stopped (SIGSTOP) reacts to the latter only."""
+SILENCE_S = 15.0
+"""A worker that has sent no heartbeat and used no processor time for so long is stopped or hangs; it is killed.
+
+Code that holds Python's lock sends no heartbeats either, but uses the processor. Where processor time is not known,
+on systems without ``/proc``, a worker has `UNKNOWN_FACTOR` times as long.
+"""
+
+UNKNOWN_FACTOR = 20
 
 _EXIT_S = 10.0
 """Time that a worker has to exit after it closed its channel."""
@@ -47,7 +54,8 @@ class ProcessExecutor(Executor):
 
     Each is a fresh interpreter on every platform: the user's main script is not imported again, so scripts need
     no ``if __name__ == "__main__"``. The constructor starts all of them, so that they import while the caller
-    prepares. A worker that dies fails its job and is replaced when its slot is needed; the others continue.
+    prepares. A worker that dies fails its job and is replaced when its slot is needed; the others continue. A worker
+    that stops sending heartbeats is killed (`SILENCE_S`).
     The workers end with the executor, and with the process that created it, even if that is killed.
 
     Parameters
@@ -147,10 +155,9 @@ class ProcessExecutor(Executor):
                 self._pass_on(worker, message, handle)
 
     def cancel(self, trial: int, reason: str = "cancelled") -> bool:
-        """Terminate the worker that runs the job; kill it if it does not exit within a second."""
+        """Kill the worker that runs the job."""
         for worker in self._workers:
             if worker is not None and worker.job is not None and worker.job.trial == trial:
-                worker.terminate()
                 self._remove(worker)
                 self._cancelled.append(JobDone(trial, "stopped", reason))
                 return True
@@ -219,7 +226,8 @@ class ProcessExecutor(Executor):
 class WorkerProcess:
     """The parent's side of one worker: its process, and pickles to and from it through its standard input and output.
 
-    One thread reads its messages, another one waits for its exit, which becomes the last message in the same queue.
+    One thread reads its messages, another one waits for its exit, which becomes the last message in the same queue, and
+    a third one kills it if its heartbeats stop.
 
     Parameters
     ----------
@@ -246,7 +254,9 @@ class WorkerProcess:
         self.is_ready = False
         self.ready_or_dead = threading.Event()
         self._messages = messages
-        self._is_garbled = False
+        self._why_killed = ""
+        self._has_beaten = False
+        self._has_exited = threading.Event()
         path = [folder for folder in sys.path if isinstance(folder, str)]
         self._process = subprocess.Popen(  # noqa: S603
             [sys.executable, "-c", PROGRAM.format(path=path, preload=preload)],
@@ -255,10 +265,11 @@ class WorkerProcess:
             stderr=subprocess.DEVNULL if sys.__stderr__ is None else None,
             env=slot.environment(),
         )
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._watcher = threading.Thread(target=self._watch, daemon=True)
-        self._reader.start()
-        self._watcher.start()
+        self._reader, self._watcher, self._listener = (
+            threading.Thread(target=target, daemon=True) for target in (self._read, self._watch, self._listen)
+        )
+        for thread in (self._reader, self._watcher, self._listener):
+            thread.start()
 
     @property
     def is_alive(self) -> bool:
@@ -272,12 +283,6 @@ class WorkerProcess:
             pickle.dump(message, self._process.stdin)
             self._process.stdin.flush()
 
-    def terminate(self) -> None:
-        """Send SIGTERM, and wait up to `_TERMINATE_S` for the exit."""
-        self._process.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(_TERMINATE_S)
-
     def kill(self) -> None:
         """Kill the process. To end many quickly, kill all before the first `reap`."""
         self._process.kill()
@@ -289,6 +294,7 @@ class WorkerProcess:
         with contextlib.suppress(OSError):  # unsent bytes to a dead process
             self._process.stdin.close()
         self._watcher.join()
+        self._listener.join()
         self._reader.join(_DRAIN_S)
 
     def _read(self) -> None:
@@ -297,7 +303,9 @@ class WorkerProcess:
             try:
                 while True:
                     message = pickle.load(outlet)  # noqa: S301  written by our own worker
-                    if isinstance(message, Ready):
+                    if isinstance(message, Heartbeat):
+                        self._has_beaten = True
+                    elif isinstance(message, Ready):
                         self.is_ready = True
                         self.ready_or_dead.set()
                     else:
@@ -306,15 +314,38 @@ class WorkerProcess:
                 try:
                     self._process.wait(_EXIT_S if isinstance(error, EOFError | OSError) else _GARBLED_S)
                 except subprocess.TimeoutExpired:
-                    self._is_garbled = True
+                    self._why_killed = "closed its channel or sent an unreadable message"
                     self._process.kill()
 
     def _watch(self) -> None:
         code = self._process.wait()
+        self._has_exited.set()
         self._reader.join(_DRAIN_S)
-        how = "closed its channel or sent an unreadable message" if self._is_garbled else exit_text(code)
+        how = self._why_killed or exit_text(code)
         self._messages.put((self, WorkerDiedError(f"the worker process {how}")))
         self.ready_or_dead.set()
+
+    def _listen(self) -> None:
+        # Ticks are counted, not seconds: while this process is stopped as well, as by Ctrl-Z, none pass.
+        num_silent, before = 0, None
+        while not self._has_exited.wait(HEARTBEAT_S):
+            used = processor_time(self._process.pid)
+            num_silent = 0 if self._has_beaten or used != before else num_silent + 1
+            self._has_beaten, before = False, used
+            silent_s = num_silent * HEARTBEAT_S
+            if silent_s >= SILENCE_S * (UNKNOWN_FACTOR if used is None else 1):
+                self._why_killed = f"was stopped or hung: no sign of life for {silent_s:.0f} s"
+                self._process.kill()
+                return
+
+
+def processor_time(pid: int) -> tuple[str, ...] | None:
+    """Return the processor time of a process in the system's ticks, for comparison; None if it is not known."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+    except OSError:  # not Linux, or the process has ended
+        return None
+    return tuple(fields[11:13])
 
 
 def exit_text(code: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import pickle
@@ -32,6 +33,14 @@ folder, where ``python -m`` would look first. Ctrl-C reaches the whole process g
 """
 
 
+HEARTBEAT_S = 1.0
+"""Seconds between two heartbeats of a worker."""
+
+
+class Heartbeat:
+    """Sent by a thread of the worker, whatever its jobs do, as long as the process runs."""
+
+
 class Ready:
     """A worker's first message: its imports are done or have failed, and it waits for jobs."""
 
@@ -58,11 +67,15 @@ class Request:
     sent_s: float
 
 
+_SENDING = threading.Lock()
+
+
 def main(preload: Iterable[str] = ()) -> None:
     """Import modules, then run jobs until the parent ends this process or exits itself."""
     inbox, outbox = _take_channel()
     messages: SimpleQueue[Any] = SimpleQueue()
     threading.Thread(target=_receive, args=(inbox, messages), daemon=True).start()
+    threading.Thread(target=_beat, args=(outbox,), daemon=True).start()
     preload_error: BaseException | None = None
     try:
         for module in preload:
@@ -106,9 +119,18 @@ def _receive(inbox: BinaryIO, messages: SimpleQueue[Any]) -> None:
         os._exit(1)
 
 
+def _beat(outbox: BinaryIO) -> None:
+    with contextlib.suppress(OSError, ValueError):  # the channel is closed; `_receive` ends this process
+        while True:
+            _send(outbox, Heartbeat())
+            time.sleep(HEARTBEAT_S)
+
+
 def _send(outbox: BinaryIO, message: object) -> None:
-    outbox.write(pickle.dumps(message))  # pickled as a whole first: half a pickle would garble all that follow
-    outbox.flush()
+    pickled = pickle.dumps(message)  # as a whole first: half a pickle would garble all that follow
+    with _SENDING:
+        outbox.write(pickled)
+        outbox.flush()
 
 
 def _take_channel() -> tuple[BinaryIO, BinaryIO]:

@@ -170,7 +170,7 @@ class FitConfig(FitOptions):
 
     def with_absolute_paths(self, folder: Path) -> FitConfig:
         """Return the same fit with absolute paths; relative ones are relative to `folder`."""
-        from saccade.data.sources.sources import is_url  # imports pandas
+        from saccade.data.decoding import is_url  # imports NumPy
 
         paths = {
             name: os.path.normpath(folder / Path(value).expanduser())

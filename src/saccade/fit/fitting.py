@@ -12,11 +12,13 @@ from pathlib import Path
 import pandas as pd
 
 from saccade.data.checks import CheckedPart, check_dataset
+from saccade.data.earlier_split import EarlierSplit
 from saccade.data.examples import Examples
 from saccade.deadline import Deadline
-from saccade.errors import DataError, SaccadeError
+from saccade.errors import SaccadeError
 from saccade.events import Event, Listener, RunFinished, RunStarted, Warned
 from saccade.executor import use_executor
+from saccade.fit.options import FitOptions
 from saccade.fit.preparation import PreparedData, prepare_data
 from saccade.fit.resuming import EarlierRun, check_split, most_held_out_before
 from saccade.fit.run_folder import (
@@ -26,6 +28,7 @@ from saccade.fit.run_folder import (
     JOURNAL,
     REFIT,
     START,
+    START_SPLIT,
     STORE,
     TRIALS,
     FitRequest,
@@ -35,17 +38,22 @@ from saccade.fit.run_folder import (
     make_run_folder,
     tidy_up,
 )
-from saccade.fit.searching import check_search, is_gpu_wanted, make_image_executor, make_study
-from saccade.fit.time_budget import FinishingReserve, TimeBudget
+from saccade.fit.searching import check_search, executor_in_time, is_gpu_wanted, make_image_executor, make_study, plan
+from saccade.fit.time_budget import ADAPTED_BELOW_S, FinishingReserve, Phase, TimeBudget, too_short
 from saccade.inference.saved import SavedPredictor
+from saccade.numerics.device import cpu_threads, useful_threads
+from saccade.selection.ensemble import MIN_IMAGES
 from saccade.selection.finishing import select_networks, write_predictor
 from saccade.selection.folds import CrossValidation
+from saccade.space import Dict
 from saccade.study.event_log import EventLog
 from saccade.study.objectives import check_score_name, cost_names
 from saccade.study.optuna_tracker import OptunaTracker
 from saccade.study.progress import ProgressDisplay
 from saccade.study.run_folder import locked
+from saccade.study.study import Study
 from saccade.study.trackers import connected
+from saccade.tasks.matching import match_classes
 from saccade.tasks.metrics import make_metric
 from saccade.tasks.problem import Problem
 from saccade.training.imbalance import check_imbalance
@@ -57,38 +65,29 @@ from saccade.training.trial.trainer import ImageTrainable
 
 
 def run_fit(request: FitRequest, deadline: Deadline, earlier: EarlierRun | None = None) -> SavedPredictor:
-    """Run a fit, and return the predictor that it has written to the run folder.
+    """Run a fit until its deadline, and return the predictor that it has written to the run folder.
 
-    Parameters
-    ----------
-    request : FitRequest
-        The arguments of the fit. With the option `resume`, the caller has locked the run folder by `locked_run`.
-    deadline : Deadline
-        Of the whole fit.
-    earlier : EarlierRun or None
-        The run to resume, from `locked_run`; None starts a new one.
-
-    Raises
-    ------
-    SaccadeError
-        If the arguments or the data are invalid, or if no trial succeeds.
+    With the option `resume`, the caller has locked the run folder by `locked_run`, which returned `earlier`, the run to
+    resume. Raises a SaccadeError if the arguments or the data are invalid, or if no trial succeeds.
     """
+    request, problem = _matched(request)
     if earlier is not None:
         request = earlier.merge_with_recorded(request)
         if is_finished(earlier.folder):
             tidy_up(earlier.folder)
             return earlier.load_predictor(request)
-    request, warning = _checked(request, may_replace_networks=earlier is None)
-    assert request.train.labels is not None
-    problem = Problem.of(request.train.labels, request.problem_type)
+    request, warning = _checked(request, problem, may_replace_networks=earlier is None)
     metric_name = make_metric(request.eval_metric, problem).name
     settings, objectives = request.settings, request.settings.objectives
+    is_short = deadline.limit_s < ADAPTED_BELOW_S
+    num_threads = settings.nthreads_per_trial or (useful_threads() if is_short else None)
     check_score_name(objectives, metric_name)
     folder = make_run_folder(request.path)
     with (
         contextlib.nullcontext() if settings.resume else locked(folder),
         connected(request.settings.callbacks) as trackers,
         ProgressDisplay(request.verbosity, metric_name) as display,
+        cpu_threads(num_threads),
     ):
         if earlier is None:
             begin_run(request, folder)  # An interruption can be resumed from here on.
@@ -110,9 +109,10 @@ def run_fit(request: FitRequest, deadline: Deadline, earlier: EarlierRun | None 
                 notify(Warned(warning))
             # Workers start while images are decoded.
             with use_executor(settings.executor, make_image_executor(request, notify)) as executor:
+                notify(plan(request, metric_name, executor))
                 budget.begin("decoding")
                 data = _prepare(request, folder, problem.num_outputs, budget, notify)
-                task = _make_task(request, folder, data)
+                task = _make_task(request, folder, data, num_threads)
                 cross_validation = None
                 if settings.num_folds is not None:
                     cross_validation = CrossValidation(task, settings.num_folds, settings.random_state or 0)
@@ -128,19 +128,22 @@ def run_fit(request: FitRequest, deadline: Deadline, earlier: EarlierRun | None 
                     folds=None if cross_validation is None else cross_validation.costs(executor.num_workers),
                 )
                 reserve_s = budget.reserve.seconds
-                study = make_study(request, folder, task, executor, deadline, reserve_s, log, listeners)
+                measuring = budget.part("measuring speed")
+                study = make_study(request, folder, task, executor, deadline, reserve_s, measuring, log, listeners)
                 budget.reserve.recall(study)
                 display.recall(study.trials)
                 study.listeners.append(WeightsKeeper(study.trials, objectives, settings.max_members))
                 with OptunaTracker(folder / JOURNAL, study.trials, request.space) as tracker:
                     study.listeners.append(tracker)
+                    _be_in_time(study, settings, deadline, notify)
                     study.run()
 
-                budget.begin("refit" if settings.refit_full else "folds" if cross_validation else "selection")
+                last_phase: Phase = "refit" if settings.refit_full else "folds" if cross_validation else "selection"
+                budget.begin(last_phase)
                 combination = select_networks(
                     study,
                     task,
-                    budget.selection_deadline,
+                    budget.part(last_phase),
                     notify,
                     objectives=objectives,
                     max_members=settings.max_members,
@@ -160,14 +163,32 @@ def run_fit(request: FitRequest, deadline: Deadline, earlier: EarlierRun | None 
                 eval_metric=request.eval_metric if isinstance(request.eval_metric, str) else None,
                 class_names=request.train.class_names,
                 objectives=objectives,
+                earlier=EarlierSplit.load(folder / TRIALS / START_SPLIT),
                 seconds=budget.seconds,
             )
             tidy_up(folder)
-            notify(RunFinished(saved.summary["best_trial"], saved.summary["valid_score"], deadline.elapsed_s()))
+            summary = saved.summary
+            used_s = deadline.elapsed_s()
+            notify(RunFinished(summary["best_trial"], summary["valid_score"], used_s, summary["result"]))
     return saved
 
 
-def _checked(request: FitRequest, *, may_replace_networks: bool) -> tuple[FitRequest, str]:
+def _matched(request: FitRequest) -> tuple[FitRequest, Problem]:
+    """Match the labels of all images with the classes of the problem, by name; raise a DataError for invalid ones."""
+    train, tuning = request.train, request.tuning
+    if request.start is not None:
+        train = match_classes(train, request.start.problem, request.start.class_names, "train_data", "the predictor")
+    assert train.labels is not None
+    problem = request.problem or Problem.of(train.labels, request.problem_type)
+    if tuning is not None:
+        tuning = match_classes(tuning, problem, train.class_names, "tuning_data", "train_data")
+    for part in (train, tuning):
+        if part is not None and part.labels is not None:
+            problem.encode(part.labels)
+    return replace(request, train=train, tuning=tuning), problem
+
+
+def _checked(request: FitRequest, problem: Problem, *, may_replace_networks: bool) -> tuple[FitRequest, str]:
     """Check the arguments against each other; return them with the networks to search, and a warning or ""."""
     check_methods(request.space)
     weights, warning = request.weights, ""
@@ -180,15 +201,24 @@ def _checked(request: FitRequest, *, may_replace_networks: bool) -> tuple[FitReq
             is_gpu=is_gpu_wanted(request.settings),
         )
         request = replace(request, space=space)
+    if request.trains_once:  # also epochs are passes over all images, unless the user said otherwise
+        fixed = {name: value for name, value in request.space.default.items() if name != "images_per_epoch"}
+        request = replace(request, space=Dict({**fixed, **{name: request.space.data[name] for name in request.given}}))
     _ = request.num_trials  # raises if nothing ends the search
     check_search(request)
-    labels = request.train.labels
-    assert labels is not None
-    problem = Problem.of(labels, request.problem_type)
+    assert request.train.labels is not None
     check_networks(request.space, weights, problem.num_outputs)
-    check_imbalance(request.space, labels, problem, request.train.class_names)
+    check_imbalance(request.space, request.train.labels, problem, request.train.class_names)
     check_robust_loss(request.space, problem)
     return request, warning
+
+
+def _be_in_time(study: Study, settings: FitOptions, deadline: Deadline, notify: Listener) -> None:
+    """Replace workers that start too late, and warn if there is no time left for training."""
+    if isinstance(settings.executor, str):
+        study.executor = executor_in_time(study.executor, deadline, notify)
+    if study.seconds_left <= 0 and study.best_trial is None:
+        notify(Warned(too_short(deadline)))
 
 
 @contextlib.contextmanager
@@ -211,10 +241,11 @@ def _prepare(request: FitRequest, folder: Path, num_outputs: int, budget: TimeBu
     settings, limit_s = request.settings, request.time_limit_s
     is_gpu = is_gpu_wanted(settings)
     most = most_held_out_before(folder) or max_held_out(limit_s, is_gpu, num_outputs)
+    earlier = EarlierSplit.load(folder / TRIALS / START_SPLIT)
     data = prepare_data(
         request.train,
         request.tuning,
-        request.problem_type,
+        request.problem or request.problem_type,
         folder=folder / STORE,
         shorter_side=stored_side(request.space, num_outputs),
         channels=stored_channels(request.space),
@@ -222,21 +253,41 @@ def _prepare(request: FitRequest, folder: Path, num_outputs: int, budget: TimeBu
         max_held_out=most,
         most_images=math.inf if request.is_model_named else max_used(limit_s, is_gpu),
         random_state=settings.random_state,
-        seconds_left=None if limit_s is None else budget.decoding_deadline.seconds_left,
+        earlier=earlier,
+        seconds_left=None if limit_s is None else budget.part("decoding").seconds_left,
         notify=notify,
+        on_decoded=lambda: budget.begin("checking"),
     )
-    check_split(folder, data, most)
-    start = request.start
-    if start is not None and start.problem.classes != data.problem.classes:
-        raise DataError(
-            f"warm_start=True continues the training of a predictor of the classes {list(start.problem.classes)}; the "
-            f"training images have {list(data.problem.classes)}. Leave out warm_start to start from pretrained weights"
+    if data.num_val_seen:
+        notify(
+            Warned(
+                f"the network of warm_start was fitted to {data.num_val_seen} of {len(data.val.indices)} validation "
+                "images, and no other images are left to hold out; their scores are too high. Pass tuning_data, or "
+                "add images"
+            )
         )
-    _check_images(request, data, folder, notify)
+    elif request.start is not None and earlier is None:
+        notify(
+            Warned(
+                "the predictor of warm_start is of an earlier version, which does not record its training images; if "
+                "validation images are among them, scores are too high. Pass tuning_data with other images"
+            )
+        )
+    check_split(folder, data, most)
+    _check_images(request, data, folder, budget.part("checking"), notify)
+    num_val = len(data.val.indices)
+    if num_val < MIN_IMAGES and settings.num_folds is None:
+        more = "increase holdout_frac" if request.tuning is None else "add images to tuning_data"
+        notify(
+            Warned(
+                f"{num_val} validation images are too few to compare networks reliably: a score on them is mostly "
+                f"noise. Add labelled images, {more}, or pass num_folds=5, which validates on all images"
+            )
+        )
     return data
 
 
-def _check_images(request: FitRequest, data: PreparedData, folder: Path, notify: Listener) -> None:
+def _check_images(request: FitRequest, data: PreparedData, folder: Path, deadline: Deadline, notify: Listener) -> None:
     """Check the images for problems that impair training, and write all findings to a table in the run folder."""
 
     def part(examples: Examples, start: int) -> CheckedPart:
@@ -245,7 +296,8 @@ def _check_images(request: FitRequest, data: PreparedData, folder: Path, notify:
         return CheckedPart(examples.images, labels, data.store.scan.take(range(start, start + len(examples))))
 
     tuning = None if request.tuning is None else part(request.tuning, len(request.train))
-    report = check_dataset(part(request.train, 0), tuning, is_regression=not data.problem.has_classes)
+    is_regression = not data.problem.has_classes
+    report = check_dataset(part(request.train, 0), tuning, is_regression=is_regression, deadline=deadline.seconds_left)
     if report.findings:
         report.to_frame().to_csv(folder / CHECKS, index=False)
     # Unreadable images are reported by `prepare_data`. Duplicates do no harm: the split keeps them together.
@@ -255,7 +307,7 @@ def _check_images(request: FitRequest, data: PreparedData, folder: Path, notify:
         notify(Warned("\n".join([f"Data checks found problems (see {folder / CHECKS}):", *lines])))
 
 
-def _make_task(request: FitRequest, folder: Path, data: PreparedData) -> ImageTask:
+def _make_task(request: FitRequest, folder: Path, data: PreparedData, num_threads: int | None) -> ImageTask:
     start = folder / TRIALS / START
     return ImageTask(
         data.store,
@@ -265,9 +317,10 @@ def _make_task(request: FitRequest, folder: Path, data: PreparedData) -> ImageTa
         make_metric(request.eval_metric, data.problem),
         request.weights,
         device="cpu" if request.settings.ngpus_per_trial == 0 else None,
-        num_threads=request.settings.nthreads_per_trial,
+        num_threads=num_threads,
         start=start if start.is_file() else None,
         class_names=request.train.class_names,
         costs=cost_names(request.settings.objectives),
         is_holdout=request.tuning is None,
+        num_val_seen=data.num_val_seen,
     )

@@ -36,6 +36,7 @@ from saccade.scheduler import SCHEDULERS, make_scheduler
 from saccade.scheduler.base import Scheduler
 from saccade.searcher import SEARCHERS
 from saccade.searcher.base import Searcher
+from saccade.space import Dict
 from saccade.space.constants import plain
 from saccade.study.json_values import from_json_value, to_json_value
 from saccade.study.objectives import check_objectives, cost_names
@@ -190,7 +191,8 @@ class FitOptions(BaseModel):
         Seconds | Literal["auto"] | None,
         Option(
             "Limit for the total time: seconds; on the command line also 90s, 10m, 1h30m or none.",
-            '"auto" is the preset\'s limit, or 7200 s; None is no limit. Even a very short limit gives a predictor.',
+            '"auto" is the preset\'s limit, or 7200 s; None is no limit. Even a very short limit gives a predictor. If '
+            "`hyperparameters` are given, without a space, a limit or an option of the search, one network is trained.",
             metavar="TIME",
             is_in_record=False,
         ),
@@ -230,7 +232,7 @@ class FitOptions(BaseModel):
         _named(SEARCHERS),
         Option(
             "Search algorithm: random, grid, qmc, tpe, gp, cmaes or auto.",
-            "Or an instance of `saccade.searcher.Searcher`.",
+            "Or an instance of `saccade.searcher.Searcher`, made with the same space as `hyperparameters`.",
             metavar="NAME",
             is_for_search=True,
         ),
@@ -484,6 +486,25 @@ class FitOptions(BaseModel):
     @property
     def _is_single(self) -> bool:
         return self.refit_full or bool(cost_names(self.objectives))
+
+    @property
+    def trains_once(self) -> bool:
+        """Whether hyperparameters are given without anything to search: no space, no limit, no option of a search.
+
+        Then one trial is trained, as in AutoGluon.
+
+        Examples
+        --------
+        >>> [FitOptions(hyperparameters=given).trains_once for given in ({}, {"epochs": 2}, {"lr": Real(0.1, 1)})]
+        [False, True, False]
+        >>> FitOptions(hyperparameters={"epochs": 2}, time_limit=600).trains_once
+        False
+        """
+        of_search = [name for name, option in options_of(type(self)) if option.is_for_search]
+        others = {name: getattr(self, name) for name in ("time_limit", "presets", "ensemble", *of_search)}
+        fields = type(self).model_fields
+        is_search = any(value != fields[name].get_default(call_default_factory=True) for name, value in others.items())
+        return bool(self.hyperparameters) and not is_search and Dict(self.hyperparameters).num_configurations == 1
 
     @property
     def given(self) -> dict[str, Any]:

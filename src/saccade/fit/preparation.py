@@ -12,12 +12,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from saccade.data.checks import count_of
+from saccade.data.earlier_split import FITTED, EarlierSplit
 from saccade.data.examples import Examples, ImageLike
-from saccade.data.splitting import interleave, split_holdout
+from saccade.data.scanning import measure_pixel_range
+from saccade.data.splitting import split_holdout, stratified_order
 from saccade.data.store.decoded_images import decoded_images
 from saccade.data.store.store import ImageStore
 from saccade.errors import DataError
 from saccade.events import DataReady, Listener, Progressed, Warned
+from saccade.tasks.labels import some
 from saccade.tasks.problem import Problem
 from saccade.training.imbalance import sample_weights
 from saccade.training.task import Split
@@ -37,12 +41,13 @@ class PreparedData:
     train: Split
     val: Split
     problem: Problem
+    num_val_seen: int = 0  # validation images that the network of warm_start was fitted to
 
 
 def prepare_data(
     train: Examples,
     tuning: Examples | None,
-    problem_type: str | None,
+    problem_type: str | Problem | None,
     *,
     folder: Path,
     shorter_side: int,
@@ -51,55 +56,45 @@ def prepare_data(
     max_held_out: int | None = None,
     most_images: float = math.inf,
     random_state: int | None,
+    earlier: EarlierSplit | None = None,
     seconds_left: Callable[[], float] | None,
     notify: Listener,
+    on_decoded: Callable[[], None] = lambda: None,
 ) -> PreparedData:
     """Decode all images into a store, and hold out validation images unless they are given.
 
-    An existing store of the same images, in `folder` or in the shared cache, is reused; see
-    `saccade.data.store.decoded_images`.
+    An existing store of the same images, in `folder` or in the shared cache, is reused. Raises a DataError if the
+    labels are invalid, or if no training or no validation image can be read.
 
     Parameters
     ----------
-    train, tuning : Examples
-        Labelled training and validation images; without `tuning`, a fraction of `train` is held out.
-    problem_type : str or None
-        As in `Problem.of`.
+    problem_type : str, Problem or None
+        As in `Problem.of`; or the problem, with its classes, of a predictor that is trained further.
     folder : Path
         Folder for the store if it is not shared.
-    shorter_side : int
-        Pixels of the shorter side of stored images.
-    channels : int
-        Channels of a pixel: 1 for grey, 3 for RGB, 4 for RGBA.
+    shorter_side, channels : int
+        Of stored images, in pixels, and 1, 3 or 4.
     holdout_frac : float or None
         Fraction of the images to hold out; None is `HOLDOUT_FRAC`, but at most `max_held_out` images.
-    max_held_out : int or None
-        None is no limit.
     most_images : float
         The most images to decode, a stratified sample, unless a store has more of them already.
-    random_state : int or None
-        Seed of the sample and of the split.
     seconds_left : callable or None
         Decoding stops when it returns 0 or less; the remaining images are not used.
-    notify : callable
-        Receives progress, and warnings about images that are left out.
-
-    Raises
-    ------
-    DataError
-        If the labels are invalid, or if no training or no validation image can be read.
+    on_decoded : callable
+        Called when images are decoded, before they are split.
     """
     start_s = time.perf_counter()
     parts = [train] if tuning is None else [train, tuning]
     images = [image for part in parts for image in part.images]
     given_labels: list[Any] = [part.labels for part in parts]
     labels = pd.concat(given_labels, ignore_index=True)
-    given = Problem.of(labels[: len(train)], problem_type)  # invalid labels are an error before images are decoded
+    # Invalid labels are an error before images are decoded.
+    given = problem_type if isinstance(problem_type, Problem) else Problem.of(labels[: len(train)], problem_type)
     weights = None
     if train.weights is not None:
         weights = np.ones(len(images), np.float32)  # images of tuning_data have the mean of the weights, which is 1
         weights[: len(train)] = sample_weights(train.weights)
-    order = interleave(given.strata(given.encode(labels)), np.random.default_rng(random_state)).tolist()
+    order = stratified_order(given.strata(given.encode(labels)), np.random.default_rng(random_state)).tolist()
     if most_images < len(order):
         order = order[: int(most_images)]
     store = decoded_images(
@@ -107,37 +102,50 @@ def prepare_data(
         folder,
         shorter_side=shorter_side,
         channels=channels,
+        pixel_range=measure_pixel_range(train.images),
         deadline=seconds_left,
         order=order,
         on_progress=lambda done, total: notify(Progressed("decoding images", done, total)),
         on_wait=lambda: notify(Progressed("waiting for a run that decodes the same images", 0, len(images))),
         warn=lambda text: notify(Warned(text)),
     )
+    on_decoded()
     _warn_of_missing(store, images, folder.with_name(UNREADABLE), notify, len(order))
     usable = np.flatnonzero(store.readable)
     in_train, in_val = usable[usable < len(train)], usable[usable >= len(train)]
     if not len(in_train):
         raise DataError(f"none of the {len(train)} training images can be read")
+    problem = given if isinstance(problem_type, Problem) else Problem.of(labels.iloc[in_train], problem_type)
+    if lost := [label for label in given.classes if label not in problem.classes]:
+        is_single = given.has_one_class
+        has_lost = labels.map(lambda label: not set(lost).isdisjoint([label] if is_single else label))
+        in_val = in_val[~has_lost.to_numpy()[in_val]]
+        text = f"no training image of {count_of(len(lost), 'class', 'classes')} can be read: {some(lost)}"
+        notify(Warned(f"{text}. The predictor does not have these classes"))
     if tuning is not None and not len(in_val):
-        raise DataError("none of the images of tuning_data can be read")
-    problem = Problem.of(labels.iloc[in_train], problem_type)
+        raise DataError("none of the images of tuning_data can be used")
+    digests = np.asarray(store.digests)
     if tuning is None:
-        chosen, held_out = split_holdout(
-            problem.strata(problem.encode(labels.iloc[in_train])),
-            min(HOLDOUT_FRAC, (max_held_out or math.inf) / len(in_train)) if holdout_frac is None else holdout_frac,
-            random_state,
-            groups=np.asarray(store.digests)[in_train],
-        )
+        strata, groups = problem.strata(problem.encode(labels.iloc[in_train])), digests[in_train]
+        frac = min(HOLDOUT_FRAC, (max_held_out or math.inf) / len(in_train)) if holdout_frac is None else holdout_frac
+        if earlier is None:
+            chosen, held_out = split_holdout(strata, frac, random_state, groups)
+        else:
+            chosen, held_out = earlier.hold_out(
+                groups, frac, lambda rows, part: split_holdout(strata[rows], part, random_state, groups[rows])
+            )
         in_train, in_val = in_train[chosen], in_train[held_out]
-    # Shuffled, so that a validation that the time limit cuts short uses a random sample.
-    in_val = np.random.default_rng(0).permutation(in_val)
+    num_val_seen = 0 if earlier is None else int((earlier.sides(digests[in_val]) == FITTED).sum())
+    # A validation that the time limit cuts short uses a stratified sample.
+    val_strata = problem.strata(problem.encode(labels.iloc[in_val]))
+    in_val = in_val[stratified_order(val_strata, np.random.default_rng(0))]
     seconds = time.perf_counter() - start_s
     notify(DataReady(len(in_train), len(in_val), len(problem.classes), len(images) - len(usable), seconds))
     train_split, val_split = (
         Split(part, problem.encode(labels.iloc[part]), None if weights is None else weights[part])
         for part in (in_train, in_val)
     )
-    return PreparedData(store, train_split, val_split, problem)
+    return PreparedData(store, train_split, val_split, problem, num_val_seen)
 
 
 def _warn_of_missing(

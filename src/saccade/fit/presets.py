@@ -96,24 +96,11 @@ PRESETS: dict[str, Preset] = {
 def find_preset(names: str | Sequence[str] | Mapping[str, Any] | None, limit_s: float | None = None) -> Preset:
     """Return the preset of that name; several are merged, and later ones take precedence.
 
-    Parameters
-    ----------
-    names : str, sequence of str, mapping or None
-        Keys of `PRESETS`, or a mapping of hyperparameters.
-    limit_s : float or None
-        Time limit in seconds that the user gives; None leaves it to the preset.
-
-    Raises
-    ------
-    UnknownNameError
-        If there is no preset of that name.
-    HyperparameterError
-        If `names` has another type.
+    `limit_s` is the limit that the user gives, None if the preset decides. Raises an UnknownNameError, or a
+    HyperparameterError for another type.
 
     Examples
     --------
-    >>> find_preset("medium_quality_faster_train").hyperparameters["model"]
-    'resnet50d'
     >>> ["model" in find_preset("best_quality", limit_s).hyperparameters for limit_s in (None, 600)]
     [True, False]
     """
@@ -137,11 +124,5 @@ def find_preset(names: str | Sequence[str] | Mapping[str, Any] | None, limit_s: 
 
 
 def small_networks(weights: Path | None) -> list[str]:
-    """Return networks with fast prediction: of a local folder of weights, those with the smallest files.
-
-    Parameters
-    ----------
-    weights : Path or None
-        As in `saccade.training.recipes.default_space.default_networks`.
-    """
+    """Return networks with fast prediction: of a local folder of weights, those with the smallest files."""
     return networks_in_folder(weights)[::-1][:MAX_SMALL_NETWORKS] or list(SMALL_NETWORKS)

@@ -33,6 +33,7 @@ from saccade.space import Dict
 from saccade.study.event_log import EventLog
 from saccade.study.json_values import LostObjectError, from_json_value
 from saccade.study.run_folder import locked, write_json_atomically
+from saccade.tasks.problem import Problem
 from saccade.training.recipes.recipe import canonical, choices
 
 
@@ -100,6 +101,12 @@ class EarlierRun:
         return cls(folder, record, EventLog(folder / EVENTS).seconds_used())
 
     @property
+    def problem(self) -> Problem | None:
+        """The problem of the predictor that the run trains further, if it does."""
+        record = self.record.get("problem")
+        return None if record is None else Problem.from_json(record)
+
+    @property
     def arguments(self) -> dict[str, Any]:
         """The arguments of the run, as `recorded_arguments` returns them."""
         recorded = {name: value for name, value in self.record["arguments"].items() if name not in REMOVED}
@@ -143,6 +150,7 @@ class EarlierRun:
             space=space,
             time_limit_s=limit_s if isinstance(time_limit_s, str) else time_limit_s,
             settings=FitOptions.of({**arguments, "resume": True}),
+            problem=self.problem,
         )
 
     def merge_with_recorded(self, request: FitRequest) -> FitRequest:

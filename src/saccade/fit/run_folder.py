@@ -24,19 +24,20 @@ from saccade.fit.options import FitOptions, options_of
 from saccade.fit.run_data import fingerprint, write_run_data
 from saccade.fit.values import to_toml
 from saccade.inference.saved import DESCRIPTION, PREDICTOR_FOLDER, SavedPredictor
-from saccade.selection.candidates import BEST, BEST_OUTPUTS
 from saccade.space import Dict
 from saccade.study.json_values import to_json_value
 from saccade.study.objectives import cost_names, same_costs
 from saccade.study.run_folder import STARTING, CheckpointKeeper, is_vacant, other_entries, write_json_atomically
 from saccade.study.trial import Status, Trial
+from saccade.study.trial_files import parse_name
 from saccade.tasks.metrics import EvalMetric
-from saccade.training.trial_files import drop_files, probe_file
+from saccade.tasks.problem import Problem
+from saccade.training.trial_files import BEST, BEST_OUTPUTS, END, END_OUTPUTS, LAST, PROBE
 
 RUNS_FOLDER = "saccade_runs"
 """Parent of the run folders of fits without a path."""
 
-RUN, DATA, SPLIT, EVENTS, JOURNAL, TRIALS, STORE, CHECKS, REFIT, FOLDS, START = (
+RUN, DATA, SPLIT, EVENTS, JOURNAL, TRIALS, STORE, CHECKS, REFIT, FOLDS, START, START_SPLIT = (
     "run.json",
     "data.json",
     "split.json",
@@ -48,6 +49,7 @@ RUN, DATA, SPLIT, EVENTS, JOURNAL, TRIALS, STORE, CHECKS, REFIT, FOLDS, START = 
     "refit",
     "folds",
     "start.safetensors",
+    "start-split.safetensors",
 )
 """Files and folders in a run folder, besides the predictor."""
 
@@ -79,10 +81,14 @@ class FitRequest:
         All other arguments.
     start : SavedPredictor or None
         The predictor whose network is trained further (``warm_start=True``).
+    problem : Problem or None
+        Its problem, whose classes the network has; None derives the problem from the training labels.
     is_model_named : bool
         Whether the user chose the networks; if not, networks without weights are replaced by fallback networks.
     given : frozenset of str
         Names of the hyperparameters that the user has given.
+    trains_once : bool
+        Whether one trial is trained, with the defaults of spaces that the user has not given.
     """
 
     path: Path | None
@@ -96,8 +102,10 @@ class FitRequest:
     time_limit_s: float | None
     settings: FitOptions
     start: SavedPredictor | None = None
+    problem: Problem | None = None
     is_model_named: bool = True
     given: frozenset[str] = frozenset()
+    trains_once: bool = False
 
     @property
     def weights(self) -> Path | None:
@@ -166,9 +174,9 @@ def begin_run(request: FitRequest, folder: Path) -> None:
 
     The files are the record (`RUN`), images and labels (`DATA`), and a configuration that repeats the fit (`FIT_TOML`).
     """
-    start = (
-        None if request.start is None else request.start.weights_path.read_bytes()
-    )  # before the run that has it is removed
+    start, start_split = None, None
+    if request.start is not None:  # read before the run that has it is removed
+        start, start_split = request.start.weights_path.read_bytes(), request.start.earlier_split
     starting = folder / STARTING
     starting.mkdir(exist_ok=True)
     (folder / RUN).unlink(missing_ok=True)
@@ -177,6 +185,8 @@ def begin_run(request: FitRequest, folder: Path) -> None:
     if start is not None:
         (folder / TRIALS).mkdir()
         (folder / TRIALS / START).write_bytes(start)
+        if start_split is not None:
+            start_split.save(folder / TRIALS / START_SPLIT)
     write_run_data(starting / DATA, request.train, request.tuning)
     _fit_config(request).write(starting / FIT_TOML)
     write_json_atomically(starting / RUN, _run_record(request))
@@ -214,17 +224,15 @@ class WeightsKeeper(CheckpointKeeper):
 
     def prune(self, trial: Trial, keep: Literal["all", "best", "nothing"]) -> None:
         """Remove files; those of earlier epochs are removed by the trial itself."""
-        if keep == "all":
+        if keep == "all" or trial.files is None:
             return
-        folder = Path(trial.folder)
-        drop_files(folder, "last")
+        trial.files.drop(trial.number, LAST)
         if keep == "nothing":
-            drop_files(folder, "best")
-            drop_files(folder, "end")
+            trial.files.drop(trial.number, BEST, BEST_OUTPUTS, END, END_OUTPUTS)
         if trial.status is Status.FAILED:
             return
         if self._probed.setdefault(same_costs(trial.config), trial.number) != trial.number:
-            probe_file(folder).unlink(missing_ok=True)
+            trial.files.delete(trial.number, PROBE)
 
 
 def tidy_up(folder: Path) -> None:
@@ -232,13 +240,13 @@ def tidy_up(folder: Path) -> None:
     for name in (STORE, REFIT, FOLDS):
         shutil.rmtree(folder / name, ignore_errors=True)
     trials = folder / TRIALS
-    (trials / START).unlink(missing_ok=True)
+    for name in (START, START_SPLIT):
+        (trials / name).unlink(missing_ok=True)
     for pattern in ("last-*", "end-*", "*.part", "probe.npz"):
         for path in trials.glob(f"*/{pattern}"):
             path.unlink(missing_ok=True)
-    for name in (BEST, BEST_OUTPUTS):
-        for path in trials.glob(f"*/best-*{name.removeprefix('best')}"):
-            path.replace(path.with_name(name))
+    for path in trials.glob("*/best-*"):
+        path.replace(path.with_name(parse_name(path.name)[0]))
 
 
 def recorded_arguments(request: FitRequest) -> dict[str, Any]:
@@ -304,4 +312,5 @@ def _run_record(request: FitRequest) -> dict[str, Any]:
         "time_limit_s": request.time_limit_s,
         "space": _space_to_json(request.space),
         "arguments": recorded_arguments(request),
+        "problem": None if request.problem is None else request.problem.to_json(),
     }

@@ -16,21 +16,22 @@ from saccade.autosearch.machine_speed import forward_seconds, measure_log_speed
 from saccade.autosearch.recipe_description import describe_recipe, score_range
 from saccade.autosearch.search import AutoSearch
 from saccade.deadline import Deadline
-from saccade.events import Listener, Warned
-from saccade.executor import Executor, local_slots, make_executor
+from saccade.events import Listener, RunPlanned, Warned
+from saccade.executor import Executor, InlineExecutor, ProcessExecutor, local_slots, make_executor
 from saccade.fit.options import FitOptions
 from saccade.fit.run_folder import TRIALS, FitRequest
-from saccade.fit.time_budget import speed_limit_s
 from saccade.numerics.device import choose_device
 from saccade.scheduler import SCHEDULERS, make_scheduler
 from saccade.scheduler.base import Scheduler
-from saccade.searcher import make_searcher
+from saccade.searcher import SEARCHERS, check_space, make_searcher
 from saccade.searcher.base import Searcher
 from saccade.space import Dict
 from saccade.study.budget import Reserve
 from saccade.study.event_log import EventLog
 from saccade.study.registry import Registry
 from saccade.study.study import Study
+from saccade.study.trial_files import LocalTrialFiles
+from saccade.tasks.labels import inferred_problem_type
 from saccade.training.probes.probe import MAX_IMAGES
 from saccade.training.recipes.recipe import canonical, choices
 from saccade.training.task import ImageTask
@@ -52,15 +53,7 @@ def is_gpu_wanted(settings: FitOptions) -> bool:
 
 
 def check_search(request: FitRequest) -> None:
-    """Make searcher and scheduler, so that invalid options are errors before any work begins.
-
-    Raises
-    ------
-    HyperparameterError
-        For an option that does not exist, or has an invalid value.
-    SpaceError, UnknownNameError
-        For a starting configuration that is not in the space.
-    """
+    """Make searcher and scheduler, so that invalid options are errors before any work begins."""
     # Auto search reads its description of networks and images only when it is asked for a configuration.
     make_image_search(request, {"describe": None, "data": DatasetDescription(1, 1), "portfolio": object()})
 
@@ -68,12 +61,7 @@ def check_search(request: FitRequest) -> None:
 def make_image_search(request: FitRequest, described: dict[str, Any]) -> tuple[Searcher, Scheduler]:
     """Return the searcher and the scheduler of a fit; for "auto" and "auto" both are one `AutoSearch`.
 
-    Parameters
-    ----------
-    request : FitRequest
-        The checked arguments.
-    described : dict
-        Arguments of `AutoSearch` besides the user's options; see `describe_search`.
+    `described` are its arguments besides the user's options, from `describe_search`.
     """
     settings = request.settings
     searcher, scheduler = settings.searcher, settings.scheduler
@@ -88,6 +76,15 @@ def make_image_search(request: FitRequest, described: dict[str, Any]) -> tuple[S
         options.setdefault("max_epochs", longest_training(request.space))
     made = make_scheduler(scheduler, **options)  # checks the options for "auto" as well
 
+    if isinstance(searcher, Searcher):
+        # The space has the names of `Recipe`, the searcher those that the user has chosen.
+        check_space(
+            searcher,
+            canonical({str(name): value for name, value in searcher.space.data.items()}),
+            request.space.data,
+            "hyperparameters",
+        )
+        return SEARCHERS.make(searcher, given), made
     if searcher != "auto":
         return make_searcher(searcher, request.space, seed, **given), made
     auto = AUTO.make("auto", {**described, **given}, {"space": request.space, "seed": seed})
@@ -119,6 +116,45 @@ def make_image_executor(request: FitRequest, notify: Listener) -> Executor:
     return make_executor(settings.executor, PRELOAD, slots, num_trials=num_trials, time_limit_s=request.time_limit_s)
 
 
+def executor_in_time(executor: Executor, deadline: Deadline, notify: Listener) -> Executor:
+    """Return the executor; one in this process if no worker process is ready when half of the time is over."""
+    if not isinstance(executor, ProcessExecutor) or math.isinf(deadline.limit_s):
+        return executor
+    while not executor.num_ready and deadline.seconds_left() > deadline.limit_s / 2:
+        if executor.wait_for_start(0.1):
+            return executor  # it reports workers that died
+    if executor.num_ready:
+        return executor
+    notify(Warned("Worker processes did not start in half of the time limit, so trials run in this process"))
+    executor.close()
+    return InlineExecutor(executor.trainable)
+
+
+def plan(request: FitRequest, metric: str, executor: Executor) -> RunPlanned:
+    """Return what a fit is going to do."""
+    settings, labels = request.settings, request.train.labels
+    assert labels is not None
+    problem_type, why = request.problem_type, "as given"
+    if problem_type is None:
+        problem_type, why = inferred_problem_type(labels)
+        why += "; problem_type= overrides it" if problem_type == "regression" else ""
+    device = choose_device("cpu" if settings.ngpus_per_trial == 0 else None)
+    num, is_inline = executor.num_workers, isinstance(executor, InlineExecutor)
+    advice = ""
+    if request.num_trials is None and settings.time_limit == "auto" and request.time_limit_s is not None:
+        advice = "The search uses all of its time. Pass time_limit or num_trials to end it earlier"
+    elif request.trains_once:
+        advice = "Nothing is searched: hyperparameters are fixed. Pass time_limit or num_trials to search the others"
+    return RunPlanned(
+        f"{problem_type} ({why})",
+        metric,
+        [str(model) for model in choices(request.space, "model")],
+        f"{device.type}, {torch.get_num_threads()} threads" if device.type == "cpu" else str(device),
+        "in this process" if is_inline else f"in {num} worker {'process' if num == 1 else 'processes'}",
+        advice,
+    )
+
+
 def make_study(
     request: FitRequest,
     folder: Path,
@@ -126,11 +162,12 @@ def make_study(
     executor: Executor,
     deadline: Deadline,
     reserve_s: Reserve,
+    measuring: Deadline,
     log: EventLog,
     listeners: Iterable[Listener],
 ) -> Study:
-    """Return the study of a fit; it resumes where its event log ends."""
-    searcher, scheduler = make_image_search(request, describe_search(request, task))
+    """Return the study of a fit; it resumes where its event log ends. Speed is measured until `measuring`."""
+    searcher, scheduler = make_image_search(request, describe_search(request, task, measuring))
     return Study(
         executor,
         searcher,
@@ -140,32 +177,35 @@ def make_study(
         reserve_s=reserve_s,
         trial_time_limit_s=request.settings.trial_time_limit,
         # A network's first epoch ends by itself when time is up, but may need this long for imports and validation.
-        first_report_grace_s=max(60.0, request.time_limit_s or 0.0),
+        first_report_grace_s=60.0,
         max_score=request.settings.max_reward,
-        folder=folder / TRIALS,
+        files=LocalTrialFiles(folder / TRIALS),
         log=log,
         listeners=listeners,
     )
 
 
-def describe_search(request: FitRequest, task: ImageTask) -> dict[str, Any]:
-    """Return the arguments of `AutoSearch` that describe networks, images, metric and machine.
+def describe_search(request: FitRequest, task: ImageTask, measuring: Deadline) -> dict[str, Any]:
+    """Return the arguments of `AutoSearch` that describe networks, images, metric and machine; none for others.
 
-    They are empty with another searcher, since the speed of the machine takes seconds to measure.
+    Speed is measured until the deadline. If it has passed, networks are compared by their recorded costs.
     """
     if request.settings.searcher != "auto" or request.space.num_configurations == 1:
         return {}
     device = choose_device(task.device)
-    limit_s = math.inf if request.time_limit_s is None else request.time_limit_s
-    longest_s = speed_limit_s(limit_s)
+    speed: dict[str, Any] = {}
+    if measuring.seconds_left() > 0:
+        log_speed = measure_log_speed(device, task.num_threads, measuring.seconds_left())
+        left_s = measuring.seconds_left()
+        forward_s = forward_seconds(request.space, task.weights, device, task.num_threads, left_s)
+        speed = {"log_speed": log_speed, "forward_s": forward_s}
     return {
         "describe": partial(describe_recipe, weights=task.weights, device=device),
         "data": DatasetDescription(_images_per_epoch(request, task), task.problem.num_outputs),
         "num_probed": MAX_IMAGES,
         "score_range": score_range(task.metric, task.problem, task.train.targets),
-        "log_speed": measure_log_speed(device, task.num_threads),
-        "forward_s": forward_seconds(request.space, task.weights, device, task.num_threads, longest_s),
         "is_for_mean": request.settings.max_members > 1,
+        **speed,
     }
 
 

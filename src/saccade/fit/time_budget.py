@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Hashable, Sequence
 from typing import Any, Literal
@@ -15,7 +16,7 @@ from saccade.study.objectives import cost_names, same_costs
 from saccade.study.study import Study
 from saccade.study.trial import Trial
 
-Phase = Literal["preparing", "decoding", "search", "refit", "folds", "selection", "finishing"]
+Phase = Literal["preparing", "decoding", "checking", "search", "refit", "folds", "selection", "finishing"]
 
 DECODING_FRACTION, LEAST_DECODING_S = 0.2, 1.0
 """Decoding stops after this fraction of the limit, but not before so many seconds: some images must be there."""
@@ -27,8 +28,11 @@ in which a few small networks can be timed on two cores."""
 SELECTION_FRACTION, SELECTION_S = 0.05, 0.8
 """The choice of an ensemble takes up to 0.8 s, and at most 5 % of the limit."""
 
-LEAST_FINISHING_S = 0.2
-"""Seconds to stop workers, to remove files and to write the summary, which are too short to be measured."""
+LEAST_FINISHING_S, FINISHING_FRACTION, MAX_FINISHING_S = 0.2, 0.01, 1.0
+"""Seconds to stop workers, to calibrate, to remove files and to write the summary: 1 % of the limit, .2 s to 1 s."""
+
+ADAPTED_BELOW_S = 600.0
+"""On shorter limits the number of CPU threads follows from a measurement, and results depend on time anyway."""
 
 
 def speed_limit_s(limit_s: float) -> float:
@@ -41,6 +45,14 @@ def speed_limit_s(limit_s: float) -> float:
     """
     least_s = min(SHORT_SPEED_FRACTION * limit_s, FEW_NETWORKS_S)
     return min(LONGEST_SPEED_S, max(SPEED_FRACTION * limit_s, least_s))
+
+
+def too_short(deadline: Deadline) -> str:
+    """Return the warning for a time limit that is used up before training."""
+    return (
+        f"time_limit={deadline.limit_s:g} is over before training, since the start took {deadline.elapsed_s():.1f} s. "
+        "The fit ends with the first network that it can train. Increase time_limit for a better one"
+    )
 
 
 class TimeBudget:
@@ -78,16 +90,18 @@ class TimeBudget:
         self._worker_s: dict[str, float] = dict.fromkeys(("probes", "training", "validation"), 0.0)
         self._num_workers = 1
 
-    @property
-    def decoding_deadline(self) -> Deadline:
-        """When decoding must stop."""
-        left_s = DECODING_FRACTION * self.deadline.limit_s - self.deadline.elapsed_s()
-        return Deadline(max(left_s, LEAST_DECODING_S))
-
-    @property
-    def selection_deadline(self) -> Deadline:
-        """When a refit, folds and the choice of an ensemble must be done, so that time is left to finish."""
-        return Deadline(self.deadline.seconds_left() - self.reserve.finishing_s)
+    def part(self, phase: Phase | Literal["measuring speed"]) -> Deadline:
+        """Return when a phase must end, so that time is left for those that follow."""
+        limit_s, left_s = self.deadline.limit_s, self.deadline.seconds_left()
+        match phase:
+            case "decoding":
+                return Deadline(max(DECODING_FRACTION * limit_s - self.deadline.elapsed_s(), LEAST_DECODING_S))
+            case "measuring speed":
+                return self.deadline.within(speed_limit_s(limit_s))
+            case "refit" | "folds" | "selection":
+                return Deadline(left_s - self.reserve.finishing_s)
+            case _:
+                return self.deadline
 
     def begin(self, phase: Phase, num_workers: int = 1) -> None:
         """End the current phase, and begin the next; the search names its number of workers."""
@@ -177,12 +191,16 @@ class FinishingReserve:
         """Seconds for what follows search and refit."""
         num_others = len(self._networks) if self._has_costs else min(self._max_members, self._num_trials) - 1
         num_copies = max(1 + max(0, num_others), 0 if self._folds is None else self._folds.num_members)
-        return LEAST_FINISHING_S + num_copies * self._write_s + self._num_trials * self._row_s
+        limit_s = self._deadline.limit_s
+        others_s = LEAST_FINISHING_S
+        if limit_s < math.inf:
+            others_s = min(max(LEAST_FINISHING_S, FINISHING_FRACTION * limit_s), MAX_FINISHING_S)
+        return others_s + num_copies * self._write_s + self._num_trials * self._row_s
 
     @property
     def selection_s(self) -> float:
         """Seconds for the choice of an ensemble, which comes before that."""
-        if self._max_members == 1 or self._num_trials < 2:
+        if self._max_members == 1 or not self._num_trials:
             return 0.0
         return min(SELECTION_S, SELECTION_FRACTION * self._deadline.limit_s)
 
@@ -200,6 +218,7 @@ class FinishingReserve:
 
     def recall(self, study: Study) -> None:
         """Measure by the reports of earlier processes, which the study was restored from."""
+        self._num_trials = len(study.trials)
         for trial in study.trials:
             self._networks.add(same_costs(trial.config))
             for report in trial.reports:

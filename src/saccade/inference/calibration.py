@@ -20,7 +20,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from saccade.data.splitting import split_folds
+from saccade.data.splitting import split_folds, stratified_order
+from saccade.numerics.device import cpu_threads
 from saccade.tasks.problem import Problem
 
 NUM_BINS = 15
@@ -118,22 +119,12 @@ def fit_calibration(
     problem: Problem,
     class_prior: np.ndarray | None = None,
 ) -> Calibration:
-    """Return the calibration of maximum posterior probability, given held-out labels.
+    """Return the calibration of maximum posterior probability, given held-out labels; regression is not calibrated.
 
     With few images the likelihood is flat, and if all of them are classified correctly its maximum is a temperature of
     0. So the logarithm of the temperature and the logit adjustment have normal priors, which dominate with ten images
-    and do not matter with hundreds. `Calibration.ece_after` is cross-fitted in `NUM_FOLDS` folds.
-
-    Parameters
-    ----------
-    probabilities : ndarray, shape (num_images, num_classes)
-        Predictions for held-out images.
-    targets : ndarray, shape (num_images,) or (num_images, num_classes)
-        Their labels, as `Problem.encode` returned them.
-    problem : Problem
-        The meaning of both. Regression is not calibrated.
-    class_prior : ndarray or None, shape (num_classes,)
-        Class frequencies of the training images. None, or equal frequencies, give no logit adjustment.
+    and do not matter with hundreds. `Calibration.ece_after` is cross-fitted in `NUM_FOLDS` folds. No `class_prior`, or
+    equal class frequencies, give no logit adjustment.
 
     Examples
     --------
@@ -144,11 +135,18 @@ def fit_calibration(
     >>> calibration.apply(overconfident[:1], problem).round(2).tolist()
     [[0.75, 0.25]]
     """
+    with cpu_threads(1):  # short operations, between which threads would wait for each other on a busy machine
+        return _fit_calibration(probabilities, targets, problem, class_prior)
+
+
+def _fit_calibration(
+    probabilities: np.ndarray, targets: np.ndarray, problem: Problem, class_prior: np.ndarray | None
+) -> Calibration:
     rng = np.random.default_rng(0)
     if not problem.has_classes or len(targets) < 2:
         return Calibration()
     if (most := max(200, MAX_ELEMENTS // len(problem.classes))) < len(targets):
-        rows = rng.permutation(len(targets))[:most]
+        rows = stratified_order(problem.strata(targets), rng)[:most]
         probabilities, targets = probabilities[rows], targets[rows]
     if class_prior is not None and np.ptp(class_prior) < EQUAL_CLASSES * class_prior.mean():
         class_prior = None

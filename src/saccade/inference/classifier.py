@@ -15,7 +15,14 @@ from saccade.inference.preprocessing import Preprocess
 from saccade.models.batch_norm_folding import fold_batch_norm
 from saccade.models.custom import CustomObject, build_custom_network
 from saccade.models.network import InputSpec, build_network
-from saccade.numerics.choice import Purpose, Workload, candidates, choose_numerics, structure_name
+from saccade.numerics.choice import (
+    Purpose,
+    Workload,
+    candidates,
+    choose_numerics,
+    known_choice,
+    structure_name,
+)
 from saccade.numerics.device import Numerics
 from saccade.tasks.problem import Problem
 
@@ -140,8 +147,7 @@ class Classifier:
         The network is placed accordingly, so it must not be trained further.
         """
         self.network.eval()
-        # Channels last was the faster memory format in inference for all networks that were measured.
-        among = candidates(self.numerics.device, "inference", self.amp, channels_last=True)
+        among = inference_candidates(self.numerics.device, self.amp)
         chosen = choose_numerics(self.network, self.workload("inference", batch_size), among, MEASURED_STEPS)
         self.use(chosen, chosen)
         return chosen
@@ -230,6 +236,21 @@ class Classifier:
         network = (network or self.predicting).eval()
         (outputs,) = _over(batches, lambda x_BCHW: (self.forward(x_BCHW, network),), self.inference, seconds_left)
         return outputs
+
+
+def inference_candidates(device: torch.device, amp: bool | None) -> list[Numerics]:
+    """Return the candidates for predictions."""
+    # Channels last was the faster memory format in inference for all networks that were measured.
+    return candidates(device, "inference", amp, channels_last=True)
+
+
+def known_inference(blueprint: Blueprint, amp: bool | None, device: torch.device, batch_size: int) -> Numerics | None:
+    """Return the numerics for predictions that were measured before on this machine, if any, such as for validation."""
+    if blueprint.architecture is None:
+        return None
+    side = blueprint.input.img_size
+    workload = Workload("inference", blueprint.architecture, (batch_size, blueprint.in_chans, side, side))
+    return known_choice(workload, inference_candidates(device, amp))
 
 
 def outputs_and_features(

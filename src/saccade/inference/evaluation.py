@@ -11,11 +11,8 @@ import numpy as np
 import pandas as pd
 
 from saccade.checks import fraction
-from saccade.data.examples import Examples
-from saccade.data.table import are_numbers_of_classes
 from saccade.errors import DataError
 from saccade.inference.calibration import calibration_error, error_by_chance
-from saccade.inference.saved import SavedPredictor
 from saccade.tasks.metrics import MeanOver, Metric, built_in_metrics
 from saccade.tasks.problem import Problem
 
@@ -42,29 +39,10 @@ def evaluation(
     detailed: bool = False,
     interval: float | None = None,
 ) -> dict[str, Any]:
-    """Return what `ImagePredictor.evaluate` returns.
+    """Return what `ImagePredictor.evaluate` returns; `metric` is a further one.
 
-    Parameters
-    ----------
-    targets : ndarray, shape (num_images,) or (num_images, num_classes)
-        As `Problem.encode` returned them.
-    probabilities, adjusted : ndarray, shape (num_images, num_outputs)
-        `Predictions.predictions` and `Predictions.adjusted`.
-    problem : Problem
-        The meaning of both.
-    metric : Metric or None
-        A further metric, unless `metrics` are given.
-    metrics : sequence of Metric or None
-        The metrics to return instead of those that are always reported.
-    detailed : bool
-        Whether to return ``log_loss``, ``ece`` and ``ece_by_chance``, or ``mae`` for regression, as well.
-    interval : float or None
-        Confidence of the intervals, such as .95; None computes none.
-
-    Raises
-    ------
-    DataError
-        If the metric is not defined on these images.
+    `probabilities` and `adjusted` are `Predictions.predictions` and `Predictions.adjusted`. `metrics` replace `metric`
+    and those that are always reported. Raises a DataError if a metric is not defined on these images.
     """
     if interval is not None:
         fraction("interval", interval)
@@ -148,22 +126,10 @@ TABLES = {"confusion_matrix": confusion_matrix, "classification_report": classif
 def bootstrap_intervals(
     scores_of: Callable[[np.ndarray], Scores], num_images: int, interval: float
 ) -> dict[str, tuple[float, float]]:
-    """Return percentile bootstrap intervals of metrics (Efron and Tibshirani 1993).
+    """Return percentile bootstrap intervals of metrics by name (Efron and Tibshirani 1993).
 
-    Parameters
-    ----------
-    scores_of : callable
-        From the numbers of images, with repetitions, to metrics by name. A sample for which it raises a `DataError`,
-        such as one that lacks a class, is skipped.
-    num_images : int
-        Number of images to draw from.
-    interval : float
-        Confidence, between 0 and 1.
-
-    Returns
-    -------
-    dict
-        Lower and upper end by name. Empty if every sample was skipped.
+    `scores_of` maps the numbers of images, with repetitions, to metrics by name. A sample for which it raises a
+    `DataError`, such as one that lacks a class, is skipped; without samples the result is empty.
 
     Examples
     --------
@@ -203,29 +169,3 @@ def _with_interval(name: str, score: float, intervals: dict[str, tuple[float, fl
     if name == BY_CHANCE:
         return [(name, score)]
     return [(name, score), (f"{name}_interval", intervals.get(name, (math.nan, math.nan)))]
-
-
-def labels_by_name(examples: Examples, saved: SavedPredictor) -> pd.Series | pd.DataFrame:
-    """Return labels in the classes of a predictor, matched by the names of the classes.
-
-    A data set of folders numbers its classes, and another one may number them differently. A table has the names, or
-    values, themselves. Labels without names are compared as they are.
-
-    Raises
-    ------
-    DataError
-        If a data set has classes that are not among the training classes, and the training data had names too.
-    """
-    labels, names = examples.labels, examples.class_names
-    assert labels is not None
-    if isinstance(labels, pd.DataFrame) or not saved.problem.has_one_class:
-        return labels
-    label_of = dict(zip(saved.names_of_classes, saved.problem.classes, strict=True))
-    is_numbered = bool(names) and are_numbers_of_classes(labels, names)
-    named = labels.map(dict(enumerate(names or ()))) if is_numbered else labels
-    if is_numbered and saved.class_names:
-        unknown = [name for name in dict.fromkeys(named) if name not in label_of]
-        if unknown:
-            raise DataError(f"classes {unknown} are not among the training classes: {list(label_of)}")
-    is_known = named.map(lambda name: isinstance(name, str) and name in label_of)
-    return named.map(label_of) if is_known.all() else labels

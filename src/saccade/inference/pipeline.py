@@ -14,10 +14,11 @@ import torch
 from torch import nn
 
 from saccade.data.examples import ImageLike
+from saccade.data.pixel_range import PixelRange
 from saccade.data.store.on_demand import OnDemandImages
 from saccade.errors import DataError, HyperparameterError, ImageReadError
 from saccade.events import Progressed, Warned
-from saccade.inference.classifier import Classifier
+from saccade.inference.classifier import Classifier, known_inference
 from saccade.inference.postprocessing import AbstentionRule, Postprocessing, mean_of_members
 from saccade.inference.saved import Member, SavedPredictor
 from saccade.numerics.device import Numerics, choose_device, is_half_native
@@ -101,10 +102,15 @@ class PredictionModule(nn.Module):
         The networks, on one device.
     head : PredictionHead
         From their predictions to labels.
+    pixel_range : tuple of float or None
+        Black and white of images that are not uint8; None is [0, 1].
     """
 
-    def __init__(self, members: Sequence[Classifier], head: PredictionHead) -> None:
+    def __init__(
+        self, members: Sequence[Classifier], head: PredictionHead, pixel_range: PixelRange | None = None
+    ) -> None:
         super().__init__()
+        self.pixel_range = pixel_range or (0.0, 1.0)
         self.preprocess = nn.ModuleList([member.preprocess for member in members])
         self.networks = nn.ModuleList([member.predicting for member in members])
         self.head = head
@@ -115,15 +121,21 @@ class PredictionModule(nn.Module):
 
         Parameters
         ----------
-        images : torch.Tensor, uint8, shape (N, H, W, C) or (N, C, H, W)
-            Decoded images, RGB unless the networks have other channels.
+        images : torch.Tensor, shape (N, H, W, C) or (N, C, H, W)
+            Decoded images, RGB unless the networks have other channels: uint8, or other numbers, which are scaled from
+            `pixel_range`.
         """
+        if images.dtype != torch.uint8:
+            low, high = self.pixel_range
+            images = ((images.float() - low) / (high - low) * 255).clamp(0, 255).round().to(torch.uint8)
         problem, predictions = self.head.problem, []
         for preprocess, network, has_tta in zip(self.preprocess, self.networks, self._has_tta, strict=True):
             x_BCHW = preprocess(images)
             outputs = network(x_BCHW)
             if has_tta:
                 outputs = problem.mean_outputs(outputs, network(x_BCHW.flip(3)))
+            if outputs.device.type == "mps":  # which lacks float64
+                outputs = outputs.cpu()
             predictions.append(problem.activate(outputs))
         found: TensorPredictions = self.head(*predictions)
         return found
@@ -259,21 +271,9 @@ class InferencePipeline:
         return postprocess(saved, of_members, errors, coverage, abstention)
 
     def features(self, images: Sequence[ImageLike], verbosity: int = 0) -> tuple[np.ndarray, dict[int, str]]:
-        """Return the input of the first member's classifier layer for each image.
+        """Return the input of the first member's classifier layer for each image, NaN for unreadable ones; and errors.
 
-        Returns
-        -------
-        features : ndarray of float32, shape (num_images, num_features)
-            NaN for images that cannot be read.
-        errors : dict
-            As in `Predictions`.
-
-        Raises
-        ------
-        HyperparameterError
-            If the network has no single classifier layer.
-        DataError, ImageReadError
-            As in `run`.
+        Raises a HyperparameterError if the network has no single classifier layer.
         """
         (features,), errors = self.run(images, _features, 1, verbosity)
         features[list(errors)] = np.nan
@@ -282,21 +282,11 @@ class InferencePipeline:
     def run(
         self, images: Sequence[ImageLike], compute: Compute, num_members: int, verbosity: int = 0
     ) -> tuple[list[np.ndarray], dict[int, str]]:
-        """Compute something of each image with some of the networks, batch by batch.
+        """Compute something of each image with the first `num_members` networks, batch by batch.
 
         Threads decode and preprocess the next batches meanwhile. Networks with the same input size share decoded
-        images, and those with the same `InputSpec` share batches.
-
-        Parameters
-        ----------
-        images : sequence of path, bytes, Pillow image or array
-            At least one.
-        compute : callable
-            What is computed; while it runs, no other thread uses the networks.
-        num_members : int
-            The first so many networks are used.
-        verbosity : int
-            As in `predict`.
+        images, and those with the same `InputSpec` share batches. While `compute` runs, no other thread uses the
+        networks.
 
         Returns
         -------
@@ -307,10 +297,8 @@ class InferencePipeline:
 
         Raises
         ------
-        DataError
-            If there are no images.
-        ImageReadError
-            If no image can be read.
+        DataError, ImageReadError
+            If there are no images, or none can be read.
         """
         if not len(images):
             raise DataError("there are no images")
@@ -326,7 +314,7 @@ class InferencePipeline:
         with ProgressDisplay(verbosity, "") as display:
             for (shorter_side, channels), numbers in groups.items():
                 batches_of = {members[number].blueprint.input: members[number] for number in numbers}
-                decoded = OnDemandImages(images, shorter_side, channels, num_uses=len(batches_of))
+                decoded = OnDemandImages(images, shorter_side, channels, len(batches_of), self.saved.pixel_range)
                 passes = [
                     member.batches(decoded, np.arange(len(images)), batch_size=BATCH_SIZE).in_order()
                     for member in batches_of.values()
@@ -363,7 +351,7 @@ class InferencePipeline:
             members = self._loaded()
         weights = [member.weight for member in self.saved.members]
         head = PredictionHead(weights, self.saved.problem, self.saved.postprocessing, coverage)
-        return PredictionModule(members, head).eval()
+        return PredictionModule(members, head, self.saved.pixel_range).eval()
 
     def warm_up(self) -> None:
         """Load the networks, measure their fastest numerics on this kind of device, and fix them.
@@ -418,6 +406,19 @@ class InferencePipeline:
         if record.get("folds_batch_norm", True):
             classifier.fuse()
         return classifier
+
+
+def known_numerics(members: Sequence[Member]) -> dict[str, list[dict[str, Any]]]:
+    """Return what `InferencePipeline.warm_up` would record, by earlier measurements alone; {} if they do not suffice.
+
+    Trials measure the numerics of validation, which are those of predictions.
+    """
+    device = choose_device()
+    known = [known_inference(member.blueprint, member.amp, device, BATCH_SIZE) for member in members]
+    found = [one for one in known if one is not None]
+    if len(found) < len(known):
+        return {}
+    return {device.type: [{"dtype": one.to_json()["dtype"], "channels_last": one.channels_last} for one in found]}
 
 
 def postprocess(
@@ -487,7 +488,7 @@ def _device_of(device: str | torch.device | None) -> torch.device:
 
 def _report_unreadable(images: Sequence[ImageLike], errors: dict[int, str], display: ProgressDisplay) -> None:
     named = [
-        f"{image if isinstance(image := images[index], str | Path) else f'image {index}'}: {reason}"
+        f"{image if isinstance(image := images[index], str | Path) and str(image) else f'image {index}'}: {reason}"
         for index, reason in sorted(errors.items())
     ]
     if len(errors) == len(images):

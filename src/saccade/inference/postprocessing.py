@@ -69,19 +69,10 @@ class Conformal:
         self.threshold(coverage)
 
     def threshold(self, coverage: float) -> float:
-        """Return the score from which on a label is in the set.
+        """Return the calibrated probability from which on a label is in a set of this coverage.
 
-        Parameters
-        ----------
-        coverage : float
-            Probability that a set contains the right label, between 0 and 1.
-
-        Raises
-        ------
-        HyperparameterError
-            If the coverage is invalid.
-        DataError
-            If there are fewer than ``coverage / (1 - coverage)`` held-out images.
+        Raises a HyperparameterError if the coverage is invalid, and a DataError if there are fewer than
+        ``coverage / (1 - coverage)`` held-out images.
 
         Examples
         --------
@@ -103,16 +94,7 @@ class Conformal:
     def label_sets(self, probabilities: torch.Tensor, given: torch.Tensor, coverage: float) -> torch.Tensor:
         """Return which labels are in each image's set, bool of shape (num_images, num_classes).
 
-        The label that is given is always in its set, so that no set is empty. That can only raise the coverage.
-
-        Parameters
-        ----------
-        probabilities : torch.Tensor, shape (num_images, num_classes)
-            Calibrated.
-        given : torch.Tensor, bool, shape (num_images, num_classes)
-            The label that is given to each image: see `Problem.given_labels`.
-        coverage : float
-            As in `threshold`.
+        The label that is `given` is always in its set, so that no set is empty. That can only raise the coverage.
 
         Examples
         --------
@@ -135,21 +117,11 @@ class Conformal:
 
 @dataclass(frozen=True)
 class AbstentionRule:
-    """When a label is too uncertain to be given, and which value replaces it.
+    """When a label is too uncertain to be given, and which value replaces it."""
 
-    Attributes
-    ----------
-    value
-        The replacement.
-    coverage : float or None
-        Abstain if the conformal set of this coverage contains more than one label.
-    min_proba : float or None
-        Abstain if the label's probability is lower.
-    """
-
-    value: Any
-    coverage: float | None = COVERAGE
-    min_proba: float | None = None
+    value: Any  # the replacement
+    coverage: float | None = COVERAGE  # abstain if the conformal set of this coverage has more than one label
+    min_proba: float | None = None  # abstain if the label's probability is lower
 
     @classmethod
     def of(
@@ -181,14 +153,7 @@ class AbstentionRule:
         return cls(value, coverage, min_proba)
 
     def applies(self, probabilities: torch.Tensor, given: torch.Tensor, conformal: Conformal) -> torch.Tensor:
-        """Return whether to abstain, bool of shape (num_images,).
-
-        Parameters
-        ----------
-        probabilities, given
-            As in `Conformal.label_sets`.
-        conformal : Conformal
-            The sets.
+        """Return whether to abstain, bool of shape (num_images,); the arguments are as in `Conformal.label_sets`.
 
         Examples
         --------
@@ -230,8 +195,10 @@ class Postprocessing:
         problem: Problem,
         metric: Metric,
         class_prior: np.ndarray | None = None,
-    ) -> Postprocessing:
-        """Fit all steps to held-out images.
+    ) -> tuple[Postprocessing, np.ndarray]:
+        """Fit all steps to held-out images; return them, and the adjusted predictions of these images.
+
+        Predictions are adjusted by thresholds of other images: see `saccade.inference.thresholds.fit_thresholds`.
 
         Parameters
         ----------
@@ -248,16 +215,13 @@ class Postprocessing:
         """
         targets = targets[: len(predictions)]
         if not len(predictions) or not np.isfinite(predictions).all():
-            return cls()
+            return cls(), predictions
         calibration = fit_calibration(predictions, targets, problem, class_prior=class_prior)
         calibrated = calibration.apply(predictions, problem)
         if (remaining := calibration.remaining_prior) is not None:
             class_prior = remaining
-        return cls(
-            calibration,
-            fit_thresholds(calibrated, targets, problem, metric, class_prior=class_prior),
-            Conformal.fit(calibrated, targets, problem),
-        )
+        thresholds, adjusted = fit_thresholds(calibrated, targets, problem, metric, class_prior=class_prior)
+        return cls(calibration, thresholds, Conformal.fit(calibrated, targets, problem)), adjusted
 
     def summary(self, problem: Problem, is_refit: bool = False) -> dict[str, Any]:
         """Return the entries of `ImagePredictor.fit_summary` about it.

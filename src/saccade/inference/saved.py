@@ -14,15 +14,22 @@ from safetensors.torch import load_file
 
 from saccade._version import __version__
 from saccade.checks import real_number
+from saccade.data.earlier_split import EarlierSplit
+from saccade.data.examples import Examples
+from saccade.data.pixel_range import PixelRange
 from saccade.errors import HyperparameterError, SavedPredictorError
 from saccade.inference.classifier import Blueprint, Classifier, empty_classifier
 from saccade.inference.postprocessing import Postprocessing
 from saccade.models.custom import CustomObject
 from saccade.numerics.device import Numerics
 from saccade.study.objectives import COSTS
+from saccade.tasks.matching import match_classes, names_of_classes
 from saccade.tasks.problem import Problem
 
 DESCRIPTION, WEIGHTS = "predictor.json", "weights.safetensors"
+SPLIT = "split.safetensors"
+"""The file with the `EarlierSplit` of the first member, for ``warm_start=True``."""
+
 PREDICTOR_FOLDER = "predictor"
 """The folder of the predictor in a run folder."""
 
@@ -32,9 +39,10 @@ CHOICES_FOLDER = "choices"
 MEMBERS_FOLDER = "members"
 """The folder, in a predictor's, with the weights of the members of an ensemble after the first."""
 
-FORMAT = 3
-"""Version of `DESCRIPTION`. Formats 1 and 2 repeat the first member's blueprint at the top level, have "trust" in the
-place of "postprocessing", and no numerics; 1 may lack both "trust" and "members"."""
+FORMAT = 4
+"""Version of `DESCRIPTION`. Formats 1 to 3 have no `SPLIT`, no "pixel_range" and no description of the result. Formats
+1 and 2 repeat the first member's blueprint at the top level, have "trust" in the place of "postprocessing", and no
+numerics; 1 may lack both "trust" and "members"."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +63,8 @@ class Member:
         In predictors of earlier versions, the trials whose weights were averaged; otherwise empty.
     amp : bool or None
         As in `saccade.training.recipes.recipe.Recipe`.
+    has_seen_val : bool
+        Whether it was fitted to the validation images as well, after the search.
     """
 
     trial: int
@@ -63,6 +73,7 @@ class Member:
     weight: float = 1.0
     soup: list[int] = field(default_factory=list)
     amp: bool | None = None
+    has_seen_val: bool = False
 
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> Member:
@@ -88,6 +99,8 @@ class Choice:
         The file of its weights, relative to the predictor's folder.
     postprocessing : Postprocessing
         As in `SavedPredictor`.
+    has_seen_val : bool
+        As in `Member`.
     """
 
     trial: int
@@ -96,6 +109,7 @@ class Choice:
     summary: dict[str, Any]
     weights: str = WEIGHTS
     postprocessing: Postprocessing = field(default_factory=Postprocessing)
+    has_seen_val: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Return what `from_json` reads."""
@@ -193,6 +207,8 @@ class SavedPredictor:
     numerics : dict
         For each kind of device (``"cpu"``, ``"cuda"``, ``"mps"``) for which `InferencePipeline.warm_up` was called: the
         numerics of each member.
+    pixel_range : tuple of float or None
+        Black and white of training images of more than 8 bits: see `saccade.data.pixel_range`.
     """
 
     folder: Path
@@ -208,6 +224,7 @@ class SavedPredictor:
     choices: list[Choice] = field(default_factory=list)
     postprocessing: Postprocessing = field(default_factory=Postprocessing)
     numerics: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    pixel_range: PixelRange | None = None
 
     @property
     def blueprint(self) -> Blueprint:
@@ -220,6 +237,34 @@ class SavedPredictor:
         return self.folder / self.members[0].weights
 
     @property
+    def config(self) -> dict[str, Any]:
+        """The hyperparameters of the first member's trial."""
+        trial = self.members[0].trial
+        config = next((row["config"] for row in self.trials if row["trial"] == trial), self.summary["best_config"])
+        is_own = self.blueprint.architecture is None and self.net is not None
+        return {**config, "model": self.net} if is_own else dict(config)
+
+    @property
+    def result(self) -> str:
+        """The networks and their score in one line, as `saccade.selection.summary.result_summary` describes them."""
+        old = f"trial {self.members[0].trial}, score {self.summary.get('valid_score', float('nan')):.4g}"
+        return str(self.summary.get("result", old))
+
+    @property
+    def earlier_split(self) -> EarlierSplit | None:
+        """The images that the first member was fitted to; None for predictors of earlier versions."""
+        split = EarlierSplit.load(self.folder / SPLIT)
+        return split.fitted_also_to(split.held_out) if split and self.members[0].has_seen_val else split
+
+    @property
+    def trial_weights(self) -> dict[int, float]:
+        """The weight of each trial's networks in the mean of predictions."""
+        weights: dict[int, float] = {}
+        for member in self.members:
+            weights[member.trial] = weights.get(member.trial, 0.0) + member.weight
+        return weights
+
+    @property
     def own_network(self) -> str | None:
         """The name of the user's own network among the members; None if there is none."""
         return next((member.blueprint.own for member in self.members if member.blueprint.architecture is None), None)
@@ -227,10 +272,17 @@ class SavedPredictor:
     @property
     def names_of_classes(self) -> list[str]:
         """The name of each class: its folder's name for numbered classes, else the label as text."""
-        classes = self.problem.classes
-        if self.class_names and all(isinstance(label, int) for label in classes):
-            return [self.class_names[int(label)] for label in classes]
-        return [str(label) for label in classes]
+        return names_of_classes(self.problem.classes, self.class_names)
+
+    def match_classes(self, examples: Examples) -> Examples:
+        """Return labelled images with labels of this predictor, matched by the names of the classes.
+
+        Raises
+        ------
+        DataError
+            If there are other classes; the message lists the differences.
+        """
+        return match_classes(examples, self.problem, self.class_names, "the data", "the predictor")
 
     def write(self, weights: Mapping[str, Path]) -> None:
         """Write the folder; `weights` maps names of files in it to the files that are copied there."""
@@ -252,6 +304,7 @@ class SavedPredictor:
             "choices": [choice.to_json() for choice in self.choices],
             "postprocessing": self.postprocessing.to_json(),
             "numerics": self.numerics,
+            "pixel_range": self.pixel_range,
         }
         partial = self.folder / f"{DESCRIPTION}.part"
         partial.write_text(json.dumps(record, indent=2, default=repr) + "\n", encoding="utf-8")
@@ -287,6 +340,9 @@ class SavedPredictor:
                 choices=[Choice.from_json(choice) for choice in record.get("choices", [])],
                 postprocessing=_postprocessing_of(record),
                 numerics=record.get("numerics", {}),
+                pixel_range=None
+                if (found := record.get("pixel_range")) is None
+                else (float(found[0]), float(found[1])),
             )
         except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
             raise SavedPredictorError(f"{folder / DESCRIPTION} is damaged ({type(error).__name__}: {error})") from None
@@ -312,21 +368,24 @@ class SavedPredictor:
             raise SavedPredictorError(f"{folder} exists and is no saved predictor; pass an empty or a new folder")
         copy = replace(self, folder=folder, members=[replace(first, weights=WEIGHTS), *others])
         files = [*(choice.weights for choice in self.choices), *(member.weights for member in others)]
+        files += [SPLIT] if (self.folder / SPLIT).is_file() else []
         copy.write({**{name: self.folder / name for name in files}, WEIGHTS: self.weights_path})
         return copy
 
     def chosen(self, choice: Choice) -> SavedPredictor:
         """Return the predictor of one of the `choices`; its weights stay in this folder until it is saved."""
-        model, amp = (choice.summary["best_config"].get(name) for name in ("model", "amp"))
-        return replace(
+        chosen = replace(
             self,
             summary={**self.summary, **choice.summary},
-            net=model if isinstance(model, CustomObject) else None,
+            net=None,
             choices=[],
-            members=[Member(choice.trial, choice.blueprint, choice.weights, amp=amp)],
+            members=[Member(choice.trial, choice.blueprint, choice.weights, has_seen_val=choice.has_seen_val)],
             postprocessing=choice.postprocessing,
             numerics={},
         )
+        model, amp = (chosen.config.get(name) for name in ("model", "amp"))
+        net = model if isinstance(model, CustomObject) else None
+        return replace(chosen, net=net, members=[replace(chosen.members[0], amp=amp)])
 
     def with_network(self, net: Any) -> SavedPredictor:
         """Return the predictor with the user's own network, whose weights it contains.
@@ -349,11 +408,7 @@ class SavedPredictor:
                 "load it by ImagePredictor.load(path, net=…) with the same module, or with the function or class that "
                 f"makes it of the number of classes{given}"
             )
-        own = CustomObject(net)
-        if self.blueprint.architecture is not None:  # another member is the user's own network
-            return replace(self, net=own)
-        config = {**self.summary["best_config"], "model": own}
-        return replace(self, net=own, summary={**self.summary, "best_config": config})
+        return replace(self, net=CustomObject(net))
 
     def classifier(self, member: Member, numerics: Numerics) -> Classifier:
         """Build the network of a member with its weights.
@@ -383,6 +438,13 @@ def _postprocessing_of(record: dict[str, Any]) -> Postprocessing:
     """Take the postprocessing out of a record; it is called "trust" in formats 1 and 2."""
     old = record.pop("trust", {})
     return Postprocessing.from_json(record.pop("postprocessing", old))
+
+
+def _pixel_range_of(record: dict[str, Any]) -> PixelRange | None:
+    if (found := record.get("pixel_range")) is None:
+        return None
+    low, high = found
+    return float(low), float(high)
 
 
 def _predictor_folder(path: Path) -> Path:

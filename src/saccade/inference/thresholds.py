@@ -42,33 +42,18 @@ Criterion = Callable[[Counts], np.ndarray]
 
 @dataclass(frozen=True)
 class Thresholds:
-    """Thresholds of probabilities, or a class prior by which they are divided, before a label is decided.
+    """Thresholds of probabilities, or a class prior by which they are divided, before a label is decided."""
 
-    Attributes
-    ----------
-    values : tuple of float
-        The threshold of the positive class (binary), or of each label (multilabel). Empty if it is 0.5.
-    metric_before, metric_after : float or None
-        The metric on the held-out images: at 0.5, and cross-fitted.
-    class_prior : tuple of float
-        The divisor of each class's probability; empty if there is none.
-    """
-
-    values: tuple[float, ...] = ()
-    metric_before: float | None = None
-    metric_after: float | None = None
-    class_prior: tuple[float, ...] = ()
+    values: tuple[float, ...] = ()  # of the positive class (binary), or of each label (multilabel); empty for 0.5
+    metric_before: float | None = None  # on the held-out images, at 0.5
+    metric_after: float | None = None  # the same, cross-fitted
+    class_prior: tuple[float, ...] = ()  # divisor of each class's probability; empty if there is none
 
     def adjust(self, probabilities: torch.Tensor) -> torch.Tensor:
         """Return adjusted probabilities, to which the usual rule applies: the largest one, or those from 0.5 on.
 
         With `class_prior` they are the posterior under equal class frequencies; with `values`, thresholds are mapped to
-        0.5 on the scale of odds.
-
-        Parameters
-        ----------
-        probabilities : torch.Tensor, shape (num_images, num_classes)
-            Calibrated. The result has the same dtype; it is computed in float64.
+        0.5 on the scale of odds. The dtype is kept; they are computed in float64.
         """
         if self.class_prior:
             prior = torch.tensor(self.class_prior, dtype=torch.float64, device=probabilities.device)
@@ -103,31 +88,23 @@ def fit_thresholds(
     problem: Problem,
     metric: Metric,
     class_prior: np.ndarray | None = None,
-) -> Thresholds:
-    """Find the thresholds that maximise a metric.
+) -> tuple[Thresholds, np.ndarray]:
+    """Find the thresholds that maximise a metric; return them, and the adjusted probabilities of the held-out images.
 
-    Parameters
-    ----------
-    probabilities : ndarray, shape (num_images, num_classes)
-        Predictions for held-out images.
-    targets : ndarray, shape (num_images,) or (num_images, num_classes)
-        Their labels, as `Problem.encode` returned them.
-    problem : Problem
-        Binary and multilabel problems get thresholds. For balanced accuracy, multiclass problems get a class prior, and
-        so do binary ones with too few images for a threshold.
-    metric : Metric
-        F1, the Jaccard index, balanced accuracy, Matthews' correlation or Cohen's kappa. Other metrics, such as
-        accuracy and the area under the ROC curve, are highest at 0.5 or do not depend on the threshold.
-    class_prior : ndarray or None, shape (num_classes,)
-        Class frequencies of the training images, or `Calibration.remaining_prior`; None takes those of `targets`.
+    These are cross-fitted: no image is adjusted by a threshold that was fitted to it. Binary and multilabel problems
+    get thresholds for F1, the Jaccard index, balanced accuracy, Matthews' correlation or Cohen's kappa; other metrics
+    are highest at 0.5 or do not depend on it. For balanced accuracy, multiclass problems get a class prior, and so do
+    binary ones with too few images for a threshold; without `class_prior` it is that of `targets`.
     """
     p = problem.threshold_columns(probabilities)
     if p is None:
         is_balanced = problem.has_one_class and metric.name == "balanced_accuracy"
-        return _with_prior(probabilities, targets, problem, metric, class_prior) if is_balanced else Thresholds()
+        if is_balanced:
+            return _with_prior(probabilities, targets, problem, metric, class_prior)
+        return Thresholds(), probabilities
     criterion = (BINARY if problem.has_one_class else MULTILABEL).get(metric.name)
     if criterion is None:
-        return Thresholds()
+        return Thresholds(), probabilities
     is_positive = targets.reshape(p.shape) > 0
     is_by_label = metric.name.endswith("_macro") and not problem.has_one_class
     num_positive = is_positive.sum(0) if is_by_label else np.full(is_positive.shape[1], is_positive.sum())
@@ -135,7 +112,9 @@ def fit_thresholds(
     is_enough = (num_positive >= MIN_IMAGES) & (num_all - num_positive >= MIN_IMAGES)
     if not is_enough.any() or len(is_positive) < 2 * MIN_IMAGES:
         has_prior = metric.name == "balanced_accuracy" and class_prior is not None
-        return _with_prior(probabilities, targets, problem, metric, class_prior) if has_prior else Thresholds()
+        if has_prior:
+            return _with_prior(probabilities, targets, problem, metric, class_prior)
+        return Thresholds(), probabilities
     folds = split_folds(np.zeros(len(is_positive)), NUM_FOLDS, np.random.default_rng(0))
     adjusted, logits = probabilities.copy(), []
     for fold in range(folds.max() + 1):
@@ -146,33 +125,33 @@ def fit_thresholds(
     try:
         before, after = metric(targets, probabilities, problem), metric(targets, adjusted, problem)
     except DataError:  # the metric is not defined on so few images
-        return Thresholds()
+        return Thresholds(), probabilities
     if not metric.score(after) > metric.score(before):
-        return Thresholds(metric_before=before, metric_after=before)
-    return Thresholds(_sigmoid(np.mean(logits, axis=0)), before, after)
+        return Thresholds(metric_before=before, metric_after=before), probabilities
+    return Thresholds(_sigmoid(np.mean(logits, axis=0)), before, after), adjusted
 
 
 def _with_prior(
     probabilities: np.ndarray, targets: np.ndarray, problem: Problem, metric: Metric, class_prior: np.ndarray | None
-) -> Thresholds:
+) -> tuple[Thresholds, np.ndarray]:
     """Return the class prior as divisor, unless the metric is worse with it by more than `NUM_ERRORS` errors."""
     counts = np.bincount(targets, minlength=probabilities.shape[1])
     if class_prior is None:  # a class without images counts as one image
         class_prior = np.maximum(counts, 1) / np.maximum(counts, 1).sum()
     if np.ptp(class_prior) < EQUAL_CLASSES * class_prior.mean():
-        return Thresholds()
+        return Thresholds(), probabilities
     found = Thresholds(class_prior=tuple(class_prior.tolist()))
     adjusted = found.apply(probabilities)
     try:
         before, after = (metric(targets, rows, problem) for rows in (probabilities, adjusted))
     except DataError:  # the metric is not defined on so few images
-        return found
+        return found, adjusted
     # Standard error of the difference of two balanced accuracies: images of a class weigh 1 / its count.
     change = (adjusted.argmax(1) == targets).astype(float) - (probabilities.argmax(1) == targets)
     error = math.sqrt(float(((change / counts[targets]) ** 2).sum())) / np.count_nonzero(counts)
     if metric.score(before) - metric.score(after) > NUM_ERRORS * error:
-        return Thresholds()
-    return replace(found, metric_before=before, metric_after=after)
+        return Thresholds(), probabilities
+    return replace(found, metric_before=before, metric_after=after), adjusted
 
 
 def _sigmoid(logits: np.ndarray) -> tuple[float, ...]:

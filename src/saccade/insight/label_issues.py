@@ -1,10 +1,11 @@
 """Find images whose label is probably wrong, by confident learning.
 
-Out-of-fold probabilities are compared with the labels. An image is assigned to a class if its probability is at least
-the mean probability of that class among the images with this label. The number of images of each label assigned to
-another class estimates the number of wrong labels; they are those for which another class has the largest margin
-(Northcutt, Jiang and Chuang, "Confident learning: estimating uncertainty in dataset labels", Journal of Artificial
-Intelligence Research, 2021; the method "prune by class").
+Out-of-fold probabilities of a classifier on a network's features are compared with the labels. They are out of fold for
+the classifier alone: the network itself may have been fine-tuned on the same images and labels. An image is assigned to
+a class if its probability is at least the mean probability of that class among the images with this label. The number
+of images of each label assigned to another class estimates the number of wrong labels; they are those for which another
+class has the largest margin (Northcutt, Jiang and Chuang, "Confident learning: estimating uncertainty in dataset
+labels", Journal of Artificial Intelligence Research, 2021; the method "prune by class").
 """
 
 from __future__ import annotations
@@ -27,31 +28,9 @@ INVERSE_PENALTIES = (0.003, 0.03, 0.3)
 def out_of_fold_probabilities(
     features: np.ndarray, labels: np.ndarray, num_classes: int, num_folds: int = NUM_FOLDS, seed: int = 0
 ) -> np.ndarray:
-    """Return out-of-fold predictions of logistic regressions.
+    """Return out-of-fold probabilities of logistic regressions, float64 of shape (num_images, num_classes).
 
-    Parameters
-    ----------
-    features : ndarray, shape (num_images, num_features)
-        Finite numbers.
-    labels : ndarray of int, shape (num_images,)
-        Class numbers.
-    num_classes : int
-        Number of classes.
-    num_folds : int
-        Number of stratified folds.
-    seed : int
-        Seed of the folds.
-
-    Returns
-    -------
-    ndarray of float64, shape (num_images, num_classes)
-        Probabilities; 0 for classes that are absent from the training part of a fold.
-
-    Examples
-    --------
-    >>> features = np.repeat([[1.0, 0.0], [0.0, 1.0]], 10, axis=0)
-    >>> out_of_fold_probabilities(features, np.repeat([0, 1], 10), 2).argmax(1).tolist()
-    [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1]
+    They are 0 for classes that are absent from the training part of a fold.
     """
     from sklearn.exceptions import ConvergenceWarning  # a second to import
     from sklearn.linear_model import LogisticRegression
@@ -76,28 +55,10 @@ def out_of_fold_probabilities(
 
 
 def confident_joint(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Estimate the number of images with each label that belong to each class.
+    """Estimate the number of images with each label (rows) that belong to each class (columns).
 
     An image is assigned to the most probable class among those whose probability is at least the mean probability of
-    the class over the images labelled with it.
-
-    Parameters
-    ----------
-    probabilities : ndarray, shape (num_images, num_classes)
-        Out-of-fold predictions.
-    labels : ndarray of int, shape (num_images,)
-        The given class numbers.
-
-    Returns
-    -------
-    ndarray of float64, shape (num_classes, num_classes)
-        Rows are given labels, and sum to the number of images with that label; columns are assigned classes.
-
-    Examples
-    --------
-    >>> probabilities = np.array([[0.9, 0.1], [0.8, 0.2], [0.1, 0.9], [0.95, 0.05], [0.2, 0.8]])
-    >>> confident_joint(probabilities, np.array([0, 0, 1, 1, 1])).tolist()
-    [[2.0, 0.0], [1.0, 2.0]]
+    the class over the images labelled with it. Rows sum to the number of images with that label.
     """
     num_classes = probabilities.shape[1]
     counts = np.bincount(labels, minlength=num_classes)
@@ -116,20 +77,10 @@ def confident_joint(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray
 
 
 def probably_wrong(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Return which labels are probably wrong.
+    """Return which labels are probably wrong: as many of each label as `confident_joint` assigns to other classes.
 
-    For each label, as many images as `confident_joint` assigns to other classes: those with the largest margin of
-    another class.
-
-    Parameters
-    ----------
-    probabilities, labels
-        As in `confident_joint`.
-
-    Returns
-    -------
-    ndarray of bool, shape (num_images,)
-        False for the only image of a class, which has no out-of-fold prediction of its class.
+    These are the images with the largest margin of another class; never the only image of a class, which has no
+    out-of-fold prediction of its class.
     """
     joint = confident_joint(probabilities, labels)
     num_wrong = np.rint(joint.sum(1) - joint.diagonal()).astype(int)
@@ -154,28 +105,11 @@ def check_has_classes(problem: Problem) -> None:
 
 
 def label_issues(images: EmbeddedImages, labels: pd.Series | pd.DataFrame, problem: Problem) -> pd.DataFrame:
-    """Return a table of the images whose label is probably wrong.
+    """Return a table of the images whose label is probably wrong, with the index of the images.
 
-    Parameters
-    ----------
-    images : EmbeddedImages
-        The images; unreadable ones are skipped.
-    labels : Series
-        The label of each image, a class of `problem`.
-    problem : Problem
-        A binary or multiclass problem.
-
-    Returns
-    -------
-    DataFrame
-        The lowest probability of the given label first, with the index of the images: ``image``, ``label`` (the given
-        one), ``suggested_label``, ``self_confidence`` (the out-of-fold probability of the given label) and ``rank``
-        from 1.
-
-    Raises
-    ------
-    DataError
-        For multilabel problems and regression, or if the images have less than two classes.
+    Its columns are ``image``, ``label``, ``suggested_label``, ``self_confidence`` (the probability of the given label
+    by a regression that was fitted without the image) and ``rank`` from 1, by ascending confidence. Unreadable images
+    are skipped. Raises a DataError unless the problem is binary or multiclass, and the images have two classes or more.
     """
     check_has_classes(problem)
     rows = np.flatnonzero(images.readable)

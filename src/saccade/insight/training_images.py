@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import threading
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ MAX_BYTES = 64 * 2**20
 
 _MAX_IN_MEMORY = 2
 _recent: OrderedDict[tuple[str, str], EmbeddedImages] = OrderedDict()
+_lock = threading.Lock()
 
 
 def embedded_training_images(saved: SavedPredictor, features: Features) -> EmbeddedImages:
@@ -36,20 +38,12 @@ def embedded_training_images(saved: SavedPredictor, features: Features) -> Embed
 
     The vectors are cached in this process and in the predictor's folder; otherwise they are computed from the images
     listed in the run folder.
-
-    Parameters
-    ----------
-    saved : SavedPredictor
-        The predictor.
-    features : callable
-        Computes the features of images.
-
-    Raises
-    ------
-    DataError
-        If the training images are unknown: the predictor is no longer in its run folder, or was fitted to images in
-        memory.
     """
+    with _lock:  # threads may share a predictor; the first one computes the vectors
+        return _embedded_training_images(saved, features)
+
+
+def _embedded_training_images(saved: SavedPredictor, features: Features) -> EmbeddedImages:
     file, key = saved.folder / EMBEDDINGS, _key(saved)
     memory = (str(saved.folder.absolute()), key)
     if memory in _recent:

@@ -28,17 +28,8 @@ _CONVOLUTIONS, _NORMS = (nn.Conv2d, Conv2dSame), (nn.BatchNorm2d, BatchNormAct2d
 def fold_batch_norm(network: nn.Module, in_chans: int, side: int) -> nn.Module | None:
     """Return a copy of a network whose batch norms are folded into the convolutions before them.
 
-    Parameters
-    ----------
-    network : torch.nn.Module
-        It is put into evaluation mode, and not changed otherwise; the copy shares all tensors that are not folded.
-    in_chans, side : int
-        Channels and side in pixels of its images.
-
-    Returns
-    -------
-    torch.nn.Module or None
-        None if nothing can be folded, or if the outputs of the copy differ.
+    The network is put into evaluation mode; the copy shares all tensors that are not folded. None if nothing can be
+    folded, or if the outputs of the copy differ for noise images of `in_chans` channels and `side` pixels.
 
     Examples
     --------
@@ -69,12 +60,6 @@ def copy_sharing_parameters(network: nn.Module) -> nn.Module:
     """Return a copy of a network's modules with the same parameters and buffers.
 
     Modules of the copy can be replaced; a tensor that is changed in place changes in both.
-
-    Examples
-    --------
-    >>> network = nn.Linear(2, 3)
-    >>> copy_sharing_parameters(network).weight is network.weight
-    True
     """
     shared = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
     return copy.deepcopy(network, shared)
@@ -119,8 +104,9 @@ def _fold(network: nn.Module, conv_name: str, norm_name: str) -> None:
     assert isinstance(norm, nn.BatchNorm2d)
     assert norm.running_var is not None
     assert norm.running_mean is not None
-    # norm(conv(x)) = scale * (W x + b - mean) / sqrt(var + eps) + shift, computed in float64
-    scale = (norm.running_var.double() + norm.eps).rsqrt()
+    # norm(conv(x)) = scale * (W x + b - mean) / sqrt(var + eps) + shift, computed in float64, which MPS lacks
+    wide = torch.float32 if conv.weight.device.type == "mps" else torch.float64
+    scale = (norm.running_var.to(wide) + norm.eps).rsqrt()
     scale = scale if norm.weight is None else scale * norm.weight
     shift = -norm.running_mean * scale
     shift = shift if norm.bias is None else shift + norm.bias

@@ -133,19 +133,7 @@ def published_top1(architecture: str, tag: str | None = None) -> float | None:
 
     The sources of ``tables/imagenet_top1.csv`` are timm's ``results/results-imagenet.csv`` at commit 0173a139 (at the
     test size of each file of weights), timm's README for recipe ``ra4``, and Google's TF-Slim models for names without
-    a tag.
-
-    Parameters
-    ----------
-    architecture : str
-        timm's name without a tag.
-    tag : str or None
-        Tag of the weights. If the table lacks it, the accuracy of other weights of the architecture is returned.
-
-    Examples
-    --------
-    >>> published_top1("resnet18", "tv_in1k"), published_top1("resnet18")
-    (0.6976, 0.7316)
+    a tag. If the table lacks `tag`, the accuracy of other weights of the architecture is returned.
     """
     config = timm.models.get_pretrained_cfg(architecture)
     names = [f"{architecture}.{config.tag if config is not None else None}", architecture]

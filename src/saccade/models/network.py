@@ -53,21 +53,8 @@ class InputSpec:
 def network_input(network: str | nn.Module) -> InputSpec:
     """Return the image size, crop and normalisation that a network was pretrained with.
 
-    Parameters
-    ----------
-    network : str or torch.nn.Module
-        A name that `resolve_name` accepts (nothing is built; without a tag, timm's default one counts), or a network
-        from `build_network`, for which the tag of its weights counts.
-
-    Returns
-    -------
-    InputSpec
-        ``dataclasses.asdict`` of it can be written as JSON.
-
-    Raises
-    ------
-    UnknownModelError
-        If there is no such network.
+    `network` is a name that `resolve_name` accepts (nothing is built; without a tag, timm's default one counts), or a
+    network from `build_network`, for which the tag of its weights counts.
 
     Examples
     --------
@@ -100,7 +87,7 @@ def build_network(
     drop_path_rate: float | None = None,
     random_start: bool = True,
 ) -> nn.Module:
-    """Build a network with a pretrained backbone and a new classifier layer.
+    """Build a timm network in float32 on the CPU, with a pretrained backbone and a new classifier layer.
 
     Parameters
     ----------
@@ -109,10 +96,8 @@ def build_network(
     num_classes : int
         Outputs, at least 1; 1 is regression. The classifier layer is never taken from the file, even if it has as many
         outputs.
-    pretrained : bool
-        Whether to load weights; False initialises all weights at random.
-    weights_file, weights_folder : path, optional
-        See `find_weights`. Half precision is converted to float32.
+    pretrained, weights_file, weights_folder
+        Whether to load weights, and from where: see `find_weights`. Half precision is converted to float32.
     in_chans : int
         Channels of the images. The first convolution of pretrained weights is adapted from 3.
     img_size : int, optional
@@ -124,25 +109,11 @@ def build_network(
         False saves time by not drawing random weights. The classifier layer of a pretrained network is then zero;
         without pretraining, call ``load_state_dict`` before anything else.
 
-    Returns
-    -------
-    torch.nn.Module
-        A timm network in float32 on the CPU, in training mode.
-
     Raises
     ------
-    UnknownModelError
-        If there is no such network.
-    WeightsNotFoundError
-        If there are no weights, or the file does not fit the network; random weights are never a fallback.
-    HyperparameterError
-        If an option is invalid, or the network does not support it.
-
-    Examples
-    --------
-    >>> network = build_network("test_resnet", 10, pretrained=False)
-    >>> tuple(network(torch.zeros(2, 3, 64, 64)).shape)
-    (2, 10)
+    UnknownModelError, WeightsNotFoundError, HyperparameterError
+        If there is no such network, there are no weights or they do not fit (random weights are never a fallback), or
+        an option is invalid.
     """
     timm_name = resolve_name(name)
     _check_options(
@@ -175,22 +146,9 @@ def build_network(
 
 
 def classifier_parameters(network: nn.Module) -> set[str]:
-    """Return the names of the parameters of a network's classifier layer, or layers.
+    """Return the names of the parameters of a network's classifier layer, or layers, as in ``named_parameters()``.
 
-    Parameters
-    ----------
-    network : torch.nn.Module
-        A timm network, or a module with a method ``get_classifier``.
-
-    Returns
-    -------
-    set of str
-        Names as in ``network.named_parameters()``; empty for other modules.
-
-    Examples
-    --------
-    >>> sorted(classifier_parameters(build_network("test_resnet", 10, pretrained=False)))
-    ['fc.bias', 'fc.weight']
+    They are empty for modules without a method ``get_classifier``.
     """
     get_classifier = getattr(network, "get_classifier", None)
     if get_classifier is None:
@@ -329,7 +287,7 @@ def check_takes_size(network: nn.Module, timm_name: str, in_chans: int, img_size
     network.eval()
     try:
         with torch.no_grad():
-            network(torch.zeros(1, in_chans, img_size, img_size))
+            network(torch.zeros(1, in_chans, img_size, img_size, device=next(network.parameters()).device))
     except (RuntimeError, AssertionError, IndexError, ValueError) as error:
         raise _wrong_size(timm_name, img_size, error) from error
     finally:

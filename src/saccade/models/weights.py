@@ -7,15 +7,19 @@ huggingface_hub reads most of them once, at import.
 from __future__ import annotations
 
 import os
+from collections import Counter
+from collections.abc import Mapping
 from http import HTTPStatus
 from pathlib import Path
 
 import httpx2
 import huggingface_hub
 import timm
+import torch
 from huggingface_hub import constants
 from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 
 from saccade.errors import WeightsNotFoundError
 from saccade.models.catalogue import resolve_name, split_name
@@ -103,19 +107,23 @@ def how_to_convert(path: Path) -> str:
     )
 
 
+def write_weights(path: Path, tensors: Mapping[str, torch.Tensor], metadata: dict[str, str] | None = None) -> None:
+    """Write tensors to a safetensors file, which is complete or absent; tied weights are written once for each name."""
+    # safetensors rejects tensors that share memory with others, or are part of a larger one; these are copied.
+    ready = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+    num_uses = Counter(tensor.untyped_storage().data_ptr() for tensor in ready.values() if tensor.numel())
+    for name, tensor in ready.items():
+        storage = tensor.untyped_storage()
+        is_whole = storage.nbytes() == tensor.numel() * tensor.element_size()
+        if not is_whole or num_uses[storage.data_ptr()] > 1:
+            ready[name] = tensor.clone()
+    temporary = path.with_name(path.name + ".part")
+    save_file(ready, temporary, metadata=metadata)
+    temporary.replace(path)
+
+
 def networks_in_folder(folder: str | Path | None = None) -> list[str]:
-    """Return the architectures for which a local folder has weights, those with the largest files first.
-
-    Parameters
-    ----------
-    folder : path, optional
-        The folder; None is the one named by the environment variable ``SACCADE_WEIGHTS``, if any.
-
-    Returns
-    -------
-    list of str
-        timm's names; empty without a folder.
-    """
+    """Return the architectures for which a local folder (or ``SACCADE_WEIGHTS``) has weights, largest files first."""
     given = folder if folder is not None else os.environ.get(WEIGHTS_FOLDER_VARIABLE)
     if not given or not Path(given).expanduser().is_dir():
         return []

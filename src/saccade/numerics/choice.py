@@ -47,8 +47,8 @@ On average the trial gains it back: the best numerics take a third to all of the
 PREDICTION_PART = 0.05
 """Fraction of the batches of a prediction that measuring may take."""
 
-LIMIT_PART = 0.04
-"""Fraction of the time until a deadline that measuring may take."""
+LEAST_S = 0.2
+"""With less time than this nothing is measured: the first step alone may take longer."""
 
 PARTS = (1.0, 0.5, 0.25)
 """Parts of a batch that are measured; the ratio of two candidates depends little on it."""
@@ -100,21 +100,12 @@ class Workload:
 
     def key(self, among: list[Numerics]) -> str:
         """Return the key of a choice among these candidates on this machine."""
-        shape, listed = "x".join(map(str, self.shape)), "; ".join(map(str, among))
+        shape, listed = "x".join(map(str, self.shape)), "; ".join(sorted(map(str, among)))
         return f"{self.purpose} | {self.network} | {shape} | {machine(among[0].device)} | {listed}"
 
 
 def structure_name(network: nn.Module, name: str | None = None, *, is_trained: bool = True) -> str:
-    """Return a name for a network's arithmetic: its architecture, and how much of it is trained.
-
-    Parameters
-    ----------
-    network : torch.nn.Module
-        Frozen parameters have ``requires_grad=False``.
-    name : str or None
-        timm's name; None hashes the modules and shapes.
-    is_trained : bool
-        Whether the number of trained parameters matters.
+    """Return a name for a network's arithmetic: timm's, or a hash of modules and shapes; and how much of it is trained.
 
     Examples
     --------
@@ -142,14 +133,8 @@ def candidates(
 ) -> list[Numerics]:
     """Return the candidates, the default first; arguments that are not None fix a property of all.
 
-    Parameters
-    ----------
-    device, amp, channels_last, compiled
-        As in `Numerics.choose`.
-    purpose
-        float16 is never chosen for inference, where no gradient scaler would detect an overflow.
-    num_steps
-        Of the whole work; compiling is a candidate on a GPU from `LONG_STEPS`.
+    float16 is never chosen for inference, where no gradient scaler would detect an overflow. Compiling is a candidate
+    on a GPU from `LONG_STEPS` steps of the whole work.
 
     Examples
     --------
@@ -261,45 +246,23 @@ def choose_numerics(
     workload: Workload,
     among: list[Numerics],
     num_steps: float,
-    seconds_left: float = math.inf,
+    limit_s: float = math.inf,
     memory: NumericsMemory = MEMORY,
 ) -> Numerics:
-    """Return the fastest of the candidates: the stored choice, or a measured one if there is time.
+    """Return the fastest of the candidates: the stored choice, or a measured one if there is time; else the first.
 
-    Parameters
-    ----------
-    network : torch.nn.Module
-        On its device, its modules in training or evaluation mode as in the work itself. It is not changed.
-    workload : Workload
-        Purpose and shape of a batch.
-    among : list of Numerics
-        From `candidates`; the first is the default.
-    num_steps : float
-        How many steps of the workload measuring may take. If that is too little, fewer images are used; below a
-        quarter of a batch nothing is measured. A choice by part of a batch is measured again when there is more time.
-    seconds_left : float
-        Until a deadline, of which measuring may take `LIMIT_PART`.
-    memory : NumericsMemory
-        Where choices are stored.
-
-    Returns
-    -------
-    Numerics
-        One of `among`.
+    `network`, in the mode of the work itself, is not changed. Measuring takes at most `num_steps` steps of the workload
+    and `limit_s`. If these are few, fewer images are used; below a quarter of a batch, or `LEAST_S`, nothing is
+    measured. A choice by part of a batch is measured again when there is more time.
     """
     if len(among) == 1:
         return among[0]
     key = workload.key(among)
     part = next((part for part in PARTS if num_steps >= LEAST_STEPS * part), 0.0)
-    record = memory.get(key) or {}
-    try:
-        stored, stored_part = Numerics.from_json(record["numerics"], among[0].device), float(record["part"])
-    except (KeyError, TypeError, ValueError, AttributeError):  # nothing, or a record of another version
-        stored, stored_part = None, 0.0
-    if stored in among and stored_part >= part:
-        assert stored is not None
+    stored = known_choice(workload, among, part, memory)
+    if stored is not None:
         return stored
-    if not part:
+    if not part or limit_s < LEAST_S:
         return among[0]
     device = among[0].device
     num, *sides = workload.shape
@@ -307,7 +270,7 @@ def choose_numerics(
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(0)
         bench = Bench(network, workload.purpose == "training", shape)  # type: ignore[arg-type]
-        measurement = _Measurement(bench, num_steps / part, LIMIT_PART * seconds_left)
+        measurement = _Measurement(bench, num_steps / part, limit_s)
         try:
             chosen = measurement.fastest(among)
         except Exception:  # no time; or an error such as too little memory, which the work itself reports better
@@ -316,6 +279,18 @@ def choose_numerics(
             bench.clear()
     memory.put(key, {"numerics": chosen.to_json(), "part": part, "step_ms": measurement.step_ms()})
     return chosen
+
+
+def known_choice(
+    workload: Workload, among: list[Numerics], part: float = 0.0, memory: NumericsMemory = MEMORY
+) -> Numerics | None:
+    """Return the stored choice by measurements of at least this part of a batch; None if there is none."""
+    record = memory.get(workload.key(among)) or {}
+    try:
+        stored, stored_part = Numerics.from_json(record["numerics"], among[0].device), float(record["part"])
+    except (KeyError, TypeError, ValueError, AttributeError):  # nothing, or a record of another version
+        return None
+    return stored if stored in among and stored_part >= part else None
 
 
 class _NoTimeError(Exception):
@@ -347,10 +322,7 @@ class _Measurement:
     def fastest(self, among: list[Numerics]) -> Numerics:
         """Vary one property after the other, each from the best candidate so far.
 
-        Raises
-        ------
-        _NoTimeError
-            If there is no time for a second candidate.
+        Raises a _NoTimeError if there is no time for a second candidate.
         """
         # All others are compared with float32.
         float32 = replace(among[0], dtype=torch.float32)

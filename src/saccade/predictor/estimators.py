@@ -11,6 +11,7 @@ import tempfile
 import weakref
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from saccade.data.examples import ImageLike
-from saccade.data.sources.arrays import as_uint8, image_list, pixel_range_of, rows_as_images
+from saccade.data.pixel_range import PixelRange
+from saccade.data.sources.arrays import check_finite, image_list, rows_as_images
 from saccade.errors import DataError, ImageReadError, suggests_names
 from saccade.executor import Executor
 from saccade.inference.pipeline import Predictions
@@ -107,7 +109,7 @@ class _ImageEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has 
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         state = dict(state)
-        files = state.pop("predictor_files", None)
+        files, former_range = state.pop("predictor_files", None), state.pop("pixel_range_", None)
         super().__setstate__(state)
         if files is not None:
             folder = _new_folder()
@@ -115,6 +117,9 @@ class _ImageEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has 
                 (folder / name).parent.mkdir(exist_ok=True)
                 (folder / name).write_bytes(content)
             self.predictor_ = self._load(folder)
+            pipeline = self.predictor_.pipeline
+            if former_range is not None:  # of an estimator before the predictor had it
+                pipeline.saved = replace(pipeline.saved, pixel_range=former_range)
 
     def _load(self, folder: Path) -> ImagePredictor:
         """Return the predictor in a folder, which is removed together with the predictor."""
@@ -128,15 +133,17 @@ class _ImageEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has 
         check_consistent_length(images, labels)
         if len(images) < 2:
             raise DataError("X has 1 sample; expected at least 2, for training and validation")
-        pixel_range = pixel_range_of(images)
-        column = _column([as_uint8(image, pixel_range) for image in images])
         with self._run_folder() as run:
             predictor = ImagePredictor("label", problem_type, self.eval_metric, run, self.verbosity)
-            predictor.fit(pd.DataFrame({"image": column, "label": labels}), **self._fit_arguments())
+            predictor.fit(pd.DataFrame({"image": _column(images), "label": labels}), **self._fit_arguments())
             folder = _new_folder()
             predictor.save(folder)  # a copy: the next fit may replace the run
         self.predictor_ = self._load(folder)
-        self.pixel_range_ = pixel_range
+
+    @property
+    def pixel_range_(self) -> PixelRange | None:
+        """The numbers of black and white; None if the images had 8 bits."""
+        return self.predictor_.pipeline.saved.pixel_range
 
     def _run_folder(self) -> AbstractContextManager[str | Path]:
         if self.path is not None:
@@ -168,7 +175,7 @@ class _ImageEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has 
     def _predictions(self, X: Any) -> Predictions:
         """Predict images; one that cannot be read is an error, as scikit-learn's metrics require all predictions."""
         check_is_fitted(self, "predictor_")
-        images = [as_uint8(image, self.pixel_range_) for image in self._images(X, reset=False)]
+        images = self._images(X, reset=False)
         found = self.predictor_.pipeline.predict(images, verbosity=self.verbosity)
         if found.errors:
             first, reason = min(found.errors.items())
@@ -185,6 +192,7 @@ class _ImageEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has 
         if reset:  # an earlier fit may have had columns
             for name in {"n_features_in_", "feature_names_in_"} & vars(self).keys():
                 delattr(self, name)
+        check_finite(images)
         return images
 
     def _lay_out(self, rows: np.ndarray) -> np.ndarray:
@@ -236,7 +244,7 @@ class ImageClassifier(ClassifierMixin, _ImageEstimator):  # type: ignore[misc]  
     predictor_ : ImagePredictor
         The fitted predictor, with its `leaderboard` and `fit_summary`. It owns a temporary folder; `save` keeps it.
     pixel_range_ : tuple of float or None
-        The numbers of black and white; None if the images were not arrays.
+        The numbers of black and white; None if the images had 8 bits.
     n_features_in_ : int
         Numbers in a row; only if the images were rows of a table.
 
@@ -248,8 +256,8 @@ class ImageClassifier(ClassifierMixin, _ImageEstimator):  # type: ignore[misc]  
     - an array of shape (n, height, width) or (n, height, width, channels), of 1, 3 or 4 channels;
     - a table of numbers, each row of which is a flattened image, as in `sklearn.datasets.load_digits`.
 
-    Numbers of type uint8 and bool are used unchanged. Others are scaled by the range of the images in `fit`: from
-    [0, 1] if all were in it, from [0, 255] if all were uint8, else from the smallest to the largest.
+    Numbers of type uint8 and bool are used unchanged. Others are scaled by the range of the images in `fit`: see
+    `saccade.data.pixel_range`.
 
     A pickle contains the predictor's files, which are safetensors and JSON, and can be loaded on any machine; it is as
     large as the weights. As with all pickles, load only what you trust. Loading what `predictor_.save` wrote is safe.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import html
+import time
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from pathlib import Path
@@ -16,7 +18,7 @@ from PIL import Image
 from saccade.checks import fraction
 from saccade.data.dataset import ImageDataset
 from saccade.data.examples import Examples, ImageLike, read_examples, read_labelled_examples
-from saccade.deadline import Deadline
+from saccade.deadline import Deadline, call_start_s
 from saccade.errors import DataError, HyperparameterError, NotFittedError, suggests_names
 from saccade.fit.fitting import run_fit
 from saccade.fit.options import FitOptions, document_options, places_of_arguments
@@ -25,7 +27,7 @@ from saccade.fit.resuming import EarlierRun, locked_run
 from saccade.fit.run_folder import FitRequest, is_finished, is_run
 from saccade.fit.searching import is_gpu_wanted
 from saccade.global_state import preserves_global_state
-from saccade.inference.evaluation import TABLES, evaluation, labels_by_name
+from saccade.inference.evaluation import TABLES, evaluation
 from saccade.inference.pipeline import InferencePipeline, Predictions
 from saccade.inference.postprocessing import AbstentionRule
 from saccade.inference.saved import SavedPredictor, choose
@@ -38,6 +40,7 @@ from saccade.insight.saliency import SaliencyMapper, check_method, target_number
 from saccade.insight.training_images import copy_embeddings, embedded_training_images
 from saccade.models.catalogue import list_models
 from saccade.report.figures import Reason, reasons_figure
+from saccade.searcher.base import Searcher
 from saccade.selection.summary import leaderboard
 from saccade.space import Categorical
 from saccade.tasks.metrics import EvalMetric, make_metric
@@ -118,6 +121,30 @@ class ImagePredictor:
         """Return a predictor made with the same arguments, not fitted."""
         return type(self)(**self.get_params())
 
+    def __repr__(self) -> str:
+        described = "; ".join(f"{name}: {text}" for name, text in self._description().items())
+        return f"<{type(self).__name__} {described}>"
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><th>{name}</th><td>{html.escape(text)}</td></tr>" for name, text in self._description().items()
+        )
+        return f"<table>{rows}</table>"
+
+    def _description(self) -> dict[str, str]:
+        if self._pipeline is None:
+            return {"state": "not fitted", "label": str(self.label)}
+        saved, names = self._saved, self.class_names
+        some = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
+        networks = dict.fromkeys(each.blueprint.name for each in saved.members)
+        return {
+            "state": "fitted",
+            "classes": f"{len(names)} ({some})" if names else f"none ({saved.problem.type})",
+            "result": saved.result,
+            "networks": ", ".join(networks),
+            "path": self.path,
+        }
+
     @property
     def path(self) -> str:
         """The run folder, as an absolute path; for a predictor that was loaded, the folder it was loaded from."""
@@ -164,15 +191,17 @@ class ImagePredictor:
         SearchFailedError
             If every trial failed; the message has the reasons.
         """
+        start_s = call_start_s()
         with self._locked_run() if kwargs.get("resume") else contextlib.nullcontext() as earlier:
             named = {"time_limit": time_limit, "presets": presets, "hyperparameters": hyperparameters}
-            return self._fit(train_data, tuning_data, {**named, **kwargs}, earlier)
+            return self._fit(train_data, tuning_data, {**named, **kwargs}, start_s, earlier)
 
     def _fit(
         self,
         train_data: pd.DataFrame,
         tuning_data: pd.DataFrame | None,
         kwargs: dict[str, Any],
+        start_s: float,
         earlier: EarlierRun | None,
     ) -> ImagePredictor:
         if earlier is not None and kwargs.get("random_state", 0) is None:
@@ -181,10 +210,12 @@ class ImagePredictor:
         preset = find_preset(kwargs["presets"], None if settings.time_limit == "auto" else settings.time_limit)
         settings = settings.with_defaults(preset.options)
         limit_s = settings.limit_s
-        deadline = Deadline(limit_s, used_s=earlier.used_s if earlier else 0.0)
         start = self._saved if settings.warm_start else None
         hyperparameters = canonical(settings.hyperparameters)
-        if start and hyperparameters.get("model", started := start.summary["best_config"]["model"]) != started:
+        is_own_search = isinstance(settings.searcher, Searcher)
+        if isinstance(settings.searcher, Searcher) and not hyperparameters:
+            hyperparameters = canonical({str(name): value for name, value in settings.searcher.space.data.items()})
+        if start and hyperparameters.get("model", started := start.config["model"]) != started:
             raise HyperparameterError(
                 f"warm_start=True continues with the network {started!r}; remove model={hyperparameters['model']!r}"
             )
@@ -200,11 +231,13 @@ class ImagePredictor:
             train=train,
             tuning=None if tuning_data is None else read_labelled_examples(tuning_data, label),
             space=recipe_space(
-                {
+                hyperparameters  # a ready searcher suggests these and no others
+                if is_own_search
+                else {
                     **_default_hyperparameters(
                         train, settings, limit_s, is_named, hyperparameters.keys(), preset.has_small_networks
                     ),
-                    **(start.summary["best_config"] if start else {}),
+                    **(start.config if start else {}),
                     **canonical(preset.hyperparameters),
                     **hyperparameters,
                 }
@@ -212,10 +245,12 @@ class ImagePredictor:
             time_limit_s=limit_s,
             settings=settings,
             start=start,
-            is_model_named=bool(start) or "model" in hyperparameters,
+            problem=start.problem if start else None,
+            is_model_named=bool(start) or is_own_search or "model" in hyperparameters,
             given=frozenset(hyperparameters),
+            trains_once=settings.trains_once,
         )
-        return self._run(request, deadline, earlier)
+        return self._run(request, start_s, earlier)
 
     @classmethod
     def resume(
@@ -250,20 +285,23 @@ class ImagePredictor:
             raise DataError(f"{folder} is not a run folder. Pass the folder of an interrupted run")
         if is_finished(folder):
             return cls.load(folder) if verbosity is None else cls.load(folder, verbosity)
+        start_s = call_start_s()
         limit = FitOptions.of({"time_limit": time_limit}).time_limit
         with locked_run(folder) as earlier:
             if earlier is None:
                 raise DataError(f"The run in {folder} was interrupted before it started. Start it again")
             request = earlier.request(limit, verbosity)
             predictor = cls(request.label, request.problem_type, request.eval_metric, folder, request.verbosity)
-            return predictor._run(request, Deadline(request.time_limit_s, used_s=earlier.used_s), earlier)
+            return predictor._run(request, start_s, earlier)
 
     def _locked_run(self) -> contextlib.AbstractContextManager[EarlierRun | None]:
         if self._fit_path is None:
             raise HyperparameterError("resume=True requires the run folder: pass ImagePredictor(path=…), or --out")
         return locked_run(self._fit_path)
 
-    def _run(self, request: FitRequest, deadline: Deadline, earlier: EarlierRun | None) -> ImagePredictor:
+    def _run(self, request: FitRequest, start_s: float, earlier: EarlierRun | None) -> ImagePredictor:
+        used_s = time.monotonic() - start_s + (earlier.used_s if earlier else 0.0)
+        deadline = Deadline(request.time_limit_s, used_s=used_s)
         self._pipeline = InferencePipeline(run_fit(request, deadline, earlier))
         self._path = self._pipeline.saved.folder.parent
         return self
@@ -275,7 +313,7 @@ class ImagePredictor:
 
     @property
     def class_names(self) -> list[str]:
-        """The names of `classes`: folder names for numbered classes, else the labels as text."""
+        """The names of `classes` as text; for class numbers those of the training data."""
         return self._saved.names_of_classes
 
     @property
@@ -303,7 +341,8 @@ class ImagePredictor:
         """Load the networks now, measure their fastest numerics on this machine, fix them, and return this predictor.
 
         `save` writes the numerics (precision, memory format, batch norm folding) with the predictor, for this kind of
-        device. Without it, predictions are computed in float32 on a CPU and in 16 bits on a GPU.
+        device. Without it, they are those that trials of the fit have measured for validation, if any; else predictions
+        are computed in float32 on a CPU and in 16 bits on a GPU.
 
         Examples
         --------
@@ -325,8 +364,8 @@ class ImagePredictor:
 
         Parameters
         ----------
-        data : path, bytes, picture, list of these, DataFrame or ImageDataset
-            One image or many.
+        data : image, several images, folder, archive, glob pattern, DataFrame or ImageDataset
+            See `saccade.data.examples.read_examples`. The index of the result has the paths of a folder's images.
         as_pandas : bool
             False returns an array.
         unsure : label or None
@@ -504,12 +543,12 @@ class ImagePredictor:
         asked = [metrics] if isinstance(metrics, str) or callable(metrics) else metrics
         tables = [each for each in asked or () if isinstance(each, str) and each in TABLES]
         chosen = None if asked is None else [make_metric(each, saved.problem) for each in asked if each not in TABLES]
-        examples = read_labelled_examples(data, saved.label)
-        labels = labels_by_name(examples, saved)
+        examples = saved.match_classes(read_labelled_examples(data, saved.label))
+        assert examples.labels is not None
         found = self._predict(examples)
         rows = np.setdiff1d(np.arange(len(examples)), list(found.errors))
         predictions, adjusted = found.predictions[rows], found.adjusted[rows]
-        targets = saved.problem.encode(labels.iloc[rows])
+        targets = saved.problem.encode(examples.labels.iloc[rows])
         scores = evaluation(
             targets,
             predictions,
@@ -523,23 +562,25 @@ class ImagePredictor:
         return scores | {name: TABLES[name](targets, adjusted, saved.problem, self.class_names) for name in tables}
 
     def fit_summary(self) -> dict[str, Any]:
-        """Return the metrics of the best trial and the history of the search.
+        """Return the scores of this predictor and the history of the search.
 
         Returns
         -------
         dict
-            ``train_acc``, ``valid_acc``, ``total_time`` (seconds), ``best_config``, ``fit_history`` and more; the
-            accuracies are those of the best epoch of the best trial, whose weights this predictor has. ``ensemble``
-            lists the members (``trial``, ``model``, ``weight``) of an ensemble; then ``valid_score`` and the
-            accuracies are the ensemble's, and ``best_trial`` is its first member. ``valid_score_how`` describes how
-            they were estimated, and ``cross_fitted_scores`` compares ensembles and single networks by cross-fitting.
-            ``temperature`` and ``logit_adjustment`` are those of the calibration; accuracies are without it.
+            About this predictor: ``result`` (one line of text), ``valid_acc`` and ``valid_score`` on the validation
+            images, ``valid_score_how`` (how they were measured), ``train_acc`` of its first network, and ``ensemble``,
+            a dict with ``trial``, ``model`` and ``weight`` for each member (empty for a single network).
+            ``cross_fitted_scores`` compares ensembles and single networks by cross-fitting; ``why_not_best_trial``
+            says why the best trial is not the predictor if its score is higher. ``temperature`` and
+            ``logit_adjustment`` are those of the calibration. About the search: ``best_trial``, ``best_config`` and
+            ``best_epoch`` of the first row of the leaderboard, ``total_time`` (seconds), ``fit_history`` (with its
+            score as ``best_reward``) and more.
         """
-        return dict(self._saved.summary)
+        return {**self._saved.summary, "result": self._saved.result}
 
     def leaderboard(self) -> pd.DataFrame:
         """Return a table of all trials, the best first, failed ones last and with their reasons."""
-        return leaderboard(self._saved.trials)
+        return leaderboard(self._saved.trials, self._saved.trial_weights)
 
     def explain(
         self, data: Any, method: str = "auto", target: Any = None, form: str = "network"
@@ -724,7 +765,8 @@ class ImagePredictor:
         """Return the images whose label is probably wrong, the least probable labels first.
 
         They are found by logistic regressions on the network's features, cross-validated over the images; see
-        `saccade.insight.label_issues`.
+        `saccade.insight.label_issues`. The features are not cross-validated: a network that was fine-tuned on these
+        images may have memorised wrong labels, so that fewer are found.
 
         Parameters
         ----------
@@ -747,7 +789,9 @@ class ImagePredictor:
             images = self._training_images(None)
         else:
             images = self._embedded_examples(read_labelled_examples(data, saved.label))
-        return label_issues(images, labels_by_name(images.examples, saved), saved.problem)
+        labels = saved.match_classes(images.examples).labels
+        assert labels is not None
+        return label_issues(images, labels, saved.problem)
 
     def choose(
         self,

@@ -37,28 +37,7 @@ def predictions_figure(
 ) -> Gallery:
     """Draw images under their predicted labels; a wrong one is red, and followed by the true one.
 
-    Parameters
-    ----------
-    images : sequence of paths, bytes, Pillow images or arrays
-        The predicted images.
-    predicted, true : sequence
-        Labels or names of classes, one for each image.
-    probabilities : sequence of float
-        Probabilities of the predicted labels, from 0 to 1.
-    ncol : int
-        Number of columns.
-    tile : int
-        Side of an image's tile in pixels.
-
-    Returns
-    -------
-    Gallery
-        A `matplotlib.figure.Figure`.
-
-    Raises
-    ------
-    DataError
-        If `images` is empty, or the lengths of the sequences differ.
+    An image's tile has a side of `tile` pixels. Raises a DataError if there are no images, or the lengths differ.
 
     Examples
     --------
@@ -83,21 +62,11 @@ def predictions_figure(
 
 @dataclass(frozen=True, eq=False)
 class Neighbour:
-    """A training image that is similar to an explained image.
-
-    Attributes
-    ----------
-    image : path, bytes, Pillow image or array
-        The training image.
-    label : str or None
-        Its label, the name of its class, or its value; None if unknown.
-    similarity : float
-        Cosine of the features of both images.
-    """
+    """A training image that is similar to an explained image."""
 
     image: ImageSource
-    label: str | None
-    similarity: float
+    label: str | None  # its label, the name of its class, or its value; None if unknown
+    similarity: float  # cosine of the features of both images
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,22 +123,8 @@ def reasons_figure(reasons: Sequence[Reason], tile: int = 144) -> Gallery:
     The title of a wrong prediction is red, and followed by the true label. The title of a training image with another
     label than the predicted one begins with ≠.
 
-    Parameters
-    ----------
-    reasons : sequence of Reason
-        The explained images. If none has an overlay, there is no column of overlays.
-    tile : int
-        Side of an image's tile in pixels.
-
-    Returns
-    -------
-    Gallery
-        A `matplotlib.figure.Figure`; ``savefig`` writes it, and notebooks show it.
-
-    Raises
-    ------
-    DataError
-        If `reasons` is empty.
+    If none has an overlay, there is no column of overlays. An image's tile has a side of `tile` pixels. Raises a
+    DataError without reasons.
 
     Examples
     --------

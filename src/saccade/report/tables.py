@@ -27,7 +27,7 @@ _HEADS = {
 }
 _COSTS = ("latency_ms", "num_params", "num_bytes")
 _TRIAL_COLUMNS = (
-    *("trial", "status", "score_val", *_COSTS, "on_front", "epochs_done", "best_epoch", "fit_time_s"),
+    *("trial", "status", "score_val", "weight", *_COSTS, "on_front", "epochs_done", "best_epoch", "fit_time_s"),
     "reason",
 )
 
@@ -38,20 +38,19 @@ def output_console() -> Console:
     return console if console.is_terminal else Console(highlight=False, width=WIDE)
 
 
-def print_trials(console: Console, leaderboard: pd.DataFrame) -> None:
-    """Print a table of trials, and below it the hyperparameters that are equal in all trials.
+def print_trials(console: Console, leaderboard: pd.DataFrame, summary: Mapping[str, Any] | None = None) -> None:
+    """Print a table of trials, below it the hyperparameters that are equal in all trials, and the result.
 
-    Parameters
-    ----------
-    console : rich.console.Console
-        The output.
-    leaderboard : DataFrame
-        The result of `ImagePredictor.leaderboard`.
+    The arguments are those of `ImagePredictor.leaderboard` and `ImagePredictor.fit_summary`.
     """
     shared = _shared_hyperparameters(leaderboard)
     console.print(trials_table(leaderboard.drop(columns=list(shared))))
     if shared:
         console.print(Text(f"all trials: {', '.join(f'{name}={value}' for name, value in shared.items())}\n"))
+    if summary is not None:
+        console.print(Text(f"result: {summary['result']}"), soft_wrap=True)
+        if why := summary.get("why_not_best_trial"):  # predictors of earlier versions do not have it
+            console.print(Text(f"trial {summary['best_trial']} is not the result: {why}"), soft_wrap=True)
 
 
 def seconds_line(seconds: Mapping[str, float]) -> str:
@@ -106,6 +105,8 @@ def _cell(name: str, value: Any) -> str:
         return ""
     if name == "on_front":
         return "*" if value else ""
+    if name == "weight":
+        return f"{value:.2f}" if value else ""
     if not isinstance(value, float):
         return str(value)
     if name in ("num_params", "num_bytes"):

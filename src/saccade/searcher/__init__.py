@@ -18,7 +18,7 @@ import importlib
 from collections.abc import Mapping
 from typing import Any
 
-from saccade.errors import missing_attributes
+from saccade.errors import HyperparameterError, missing_attributes
 from saccade.searcher.base import Searcher
 from saccade.searcher.grid_search import GridSearcher
 from saccade.searcher.optuna_search import CmaEsSearcher, GPSearcher, QMCSearcher, TPESearcher
@@ -80,8 +80,8 @@ def make_searcher(name: str | Searcher, space: Dict | Mapping[Any, Any], seed: i
     Parameters
     ----------
     name
-        A key of `SEARCHERS`; or a searcher, which is returned as it is. ``auto`` is ``tpe``; in fits of images it is
-        `saccade.autosearch.search.AutoSearch`.
+        A key of `SEARCHERS`; or a searcher of the same space, which is returned as it is. ``auto`` is ``tpe``; in fits
+        of images it is `saccade.autosearch.search.AutoSearch`.
     space
         What to search, as in `Searcher`.
     seed
@@ -94,7 +94,7 @@ def make_searcher(name: str | Searcher, space: Dict | Mapping[Any, Any], seed: i
     UnknownNameError
         If there is no searcher of that name.
     HyperparameterError
-        If the searcher has no such option, or if a ready searcher comes with options.
+        If the searcher has no such option, or if a ready searcher comes with options or has another space.
     SpaceError
         If the option `starting_configs` (see `Searcher`) holds what is not in the space.
 
@@ -107,5 +107,22 @@ def make_searcher(name: str | Searcher, space: Dict | Mapping[Any, Any], seed: i
     {'depth': 5}
     """
     if isinstance(name, Searcher):
+        check_space(name, name.space.data, space.data if isinstance(space, Dict) else space)
         return SEARCHERS.make(name, options)
     return SEARCHERS.make(name, options, {"space": space, "seed": seed})
+
+
+def check_space(searcher: Searcher, own: Mapping[Any, Any], given: Mapping[Any, Any], what: str = "space") -> None:
+    """Check that a ready searcher searches what the user has given as the argument `what`."""
+
+    def text(space: Mapping[Any, Any], name: Any) -> str:
+        return repr(space[name]) if name in space else "missing"
+
+    both = own.keys() & given.keys()
+    names = [name for name in {**own, **given} if name not in both or Dict({0: own[name]}) != Dict({0: given[name]})]
+    if names:
+        parts = [f"{name} is {text(own, name)} there and {text(given, name)} in {what}" for name in names]
+        raise HyperparameterError(
+            f"The searcher is a {type(searcher).__name__} that was made for another space: {'; '.join(parts)}. "
+            f"Make it with the same space."
+        )

@@ -95,7 +95,8 @@ class RandomSearcher(Searcher):
         """Draw until a configuration is new; None if draws from a finite space only repeat."""
         endless = math.isinf(self.space.num_configurations)
         max_repeats = _MAX_REPEATS_ENDLESS if endless else _MAX_REPEATS
-        for _ in range(max_repeats):
+        # A searcher of a resumed run draws what it has drawn before, in the same order.
+        for _ in range(max_repeats + len(self._seen)):
             config = self.space.sample(self.rng)
             if self.is_new(config):
                 return config

@@ -13,44 +13,23 @@ import numpy as np
 from saccade.inference.postprocessing import weighted_mean
 from saccade.selection.candidates import Candidate, ProbeCandidate, TrainedCandidate, activate
 from saccade.selection.ensemble import MIN_IMAGES, Evaluation, best_single, cross_fit, evaluate, select_weights
-from saccade.training.task import ImageTask
+from saccade.training.task import ImageTask, Split
 
 
 @dataclass(frozen=True, eq=False)
 class Combination:
-    """The members of a predictor.
-
-    Attributes
-    ----------
-    members : list of Candidate
-        The one with the highest score first.
-    weights : list of float
-        Their weights in the mean of predictions; the sum is 1.
-    predictions : ndarray, shape (num_images, num_outputs)
-        For held-out images, to which calibration and thresholds are fitted.
-    targets : ndarray
-        The targets of these images.
-    score_how : str
-        How its scores were measured; empty for a single network, with the scores of its epoch.
-    evaluation : Evaluation or None
-        Its scores, unless they are those of its epoch.
-    cross_fitted_scores : dict
-        Scores of the ``ensemble`` and of the ``single`` network, if they were compared.
-    num_folds : int
-        How many folds the networks come from; 0 if they come from trials.
-    is_refit : bool
-        Whether the network was trained on the validation images, after the search.
-    """
+    """The members of a predictor, the one with the highest score first."""
 
     members: list[Candidate]
-    weights: list[float]
-    predictions: np.ndarray
-    targets: np.ndarray
-    score_how: str = ""
-    evaluation: Evaluation | None = None
-    cross_fitted_scores: dict[str, float] | None = None
-    num_folds: int = 0
-    is_refit: bool = False
+    weights: list[float]  # in the mean of predictions; the sum is 1
+    predictions: np.ndarray  # for held-out images, to which calibration and thresholds are fitted
+    targets: np.ndarray  # of these images
+    score_how: str = ""  # how its scores were measured; empty for a single network
+    evaluation: Evaluation | None = None  # its scores, unless they are those of `predictions`
+    cross_fitted_scores: dict[str, float] | None = None  # of ``ensemble`` and ``single``, if they were compared
+    num_folds: int = 0  # how many folds the networks come from; 0 if they come from trials
+    is_refit: bool = False  # trained on the validation images as well, after the search
+    split: tuple[Split, Split] | None = None  # of the first of the folds' networks: fitted to, and held out
 
     @classmethod
     def single(cls, candidate: Candidate, task: ImageTask) -> Combination:
@@ -77,30 +56,14 @@ def combine(
     max_members: int = 5,
     seed: int = 0,
     seconds_left: Callable[[], float] = lambda: math.inf,
+    class_prior: np.ndarray | None = None,
 ) -> Combination:
     """Return the best candidate, or an ensemble unless cross-fitting finds it worse.
 
-    Parameters
-    ----------
-    candidates : sequence of Candidate
-        At least one that is not the end of a schedule.
-    task : ImageTask
-        The validation images and the metric.
-    max_members : int
-        The most members of an ensemble; 1 is the best candidate alone.
-    seed : int
-        As in `saccade.selection.ensemble.cross_fit`.
-    seconds_left : callable
-        Without time the ensemble is not cross-fitted, and not compared with the best candidate.
-
-    Raises
-    ------
-    DataError
-        If the metric is not defined on the validation images.
+    At least one of the candidates is not the end of a schedule. Without time the ensemble is not cross-fitted, and not
+    compared with the best candidate. Raises a DataError if the metric is not defined on the validation images.
     """
-    targets, problem, metric = task.val.targets, task.problem, task.metric
-
-    given = targets, problem, metric
+    given = targets, problem, metric = task.val.targets, task.problem, task.metric
 
     def combined(
         model: _Model, how: str, evaluation: Evaluation | None = None, scores: dict[str, float] | None = None
@@ -113,7 +76,7 @@ def combine(
         if len(members) == 1:
             return replace(Combination.single(members[0], task), cross_fitted_scores=scores)
         predictions = weighted_mean([one.predictions for one in members], weights)
-        evaluation = evaluation or evaluate(model.predictions, *given)
+        evaluation = evaluation or evaluate(model.predictions, *given, class_prior)
         return Combination(members, weights, predictions, targets, how, evaluation, scores)
 
     singles = [one for one in candidates if not _is_schedule_end(one)]
@@ -122,7 +85,7 @@ def combine(
     # A predictor is loaded with at most one network of the user's own.
     own = next((one.own_network for one in [best, *candidates] if one.own_network is not None), None)
     candidates = [one for one in candidates if one.own_network in (None, own)]
-    candidates = _one_of_each_training(candidates, task)
+    candidates = _one_of_each_training(candidates, task, class_prior)
     if max_members == 1 or len(candidates) == 1:
         return alone
     models = _models(candidates, task, max_members, seed)
@@ -136,17 +99,17 @@ def combine(
     predictions, sizes = [one.predictions for one in models], [len(one.weights) for one in models]
     weights = select_weights(predictions, targets, problem, max_members, seed, sizes)
     mean = _mean_of(models, weights, candidates, max_members)
-    evaluations = cross_fit(predictions, *given, max_members, seed, seconds_left, sizes)
+    evaluations = cross_fit(predictions, *given, max_members, seed, seconds_left, sizes, class_prior)
     if evaluations is None:
         return combined(mean, "on the validation images that selected the ensemble; no time was left to cross-fit it")
     ensemble, single = evaluations
     scores = {"ensemble": ensemble.score, "single": single.score}
-    if np.count_nonzero(weights) > 1 and ensemble.is_as_good_as(single, len(targets), problem):
+    if np.count_nonzero(weights) > 1 and ensemble.is_as_good_as(single, *given):
         how = "cross-fitted: ensembles selected on four fifths of the validation images, evaluated on the last fifth"
         return combined(mean, how, ensemble, scores)
     if len(models[0].weights) > 1:
-        of_best, of_probes = (evaluate(rows, *given) for rows in (best.predictions, predictions[0]))
-        if of_probes.is_as_good_as(of_best, len(targets), problem):
+        of_best, of_probes = (evaluate(rows, *given, class_prior) for rows in (best.predictions, predictions[0]))
+        if of_probes.is_as_good_as(of_best, *given):
             return combined(models[0], independent, of_probes, scores)
     return replace(alone, cross_fitted_scores=scores)
 
@@ -155,17 +118,17 @@ def _is_schedule_end(candidate: Candidate) -> bool:
     return isinstance(candidate, TrainedCandidate) and candidate.is_schedule_end
 
 
-def _one_of_each_training(candidates: Sequence[Candidate], task: ImageTask) -> list[Candidate]:
+def _one_of_each_training(
+    candidates: Sequence[Candidate], task: ImageTask, class_prior: np.ndarray | None
+) -> list[Candidate]:
     """Keep of each trial the end of its schedule, or the best epoch where that is significantly better."""
     left_out: list[Candidate] = []
     for end in (one for one in candidates if _is_schedule_end(one)):
         for best in candidates:
             if best.trial == end.trial and isinstance(best, TrainedCandidate) and not best.is_schedule_end:
-                of_end, of_best = (
-                    evaluate(one.predictions, task.val.targets, task.problem, task.metric) for one in (end, best)
-                )
-                is_end_kept = of_end.is_as_good_as(of_best, len(task.val.targets), task.problem)
-                left_out.append(best if is_end_kept else end)
+                given = task.val.targets, task.problem, task.metric
+                of_end, of_best = (evaluate(one.predictions, *given, class_prior) for one in (end, best))
+                left_out.append(best if of_end.is_as_good_as(of_best, *given) else end)
     return [one for one in candidates if not any(one is other for other in left_out)]
 
 

@@ -21,8 +21,7 @@ import numpy as np
 
 from saccade.data.splitting import split_folds
 from saccade.errors import DataError
-from saccade.inference.calibration import fit_calibration
-from saccade.inference.postprocessing import weighted_mean
+from saccade.inference.postprocessing import Postprocessing, weighted_mean
 from saccade.tasks.metrics import Metric, summary_metrics
 from saccade.tasks.problem import Problem
 
@@ -47,75 +46,97 @@ MIN_IMAGES = 30
 NUM_ERRORS = 2.0
 """Standard errors by which a single network must beat an ensemble: of several networks the luckiest is the best."""
 
-LOSS_SPREAD = 1.0
-"""Typical standard deviation of an image's loss difference between two predictors, in units of the mean loss."""
-
-DISAGREEMENT = 0.06
-"""Typical part of the images that exactly one of two predictors classifies correctly."""
+NUM_GROUPS = 20
+"""Groups of images that are left out, one at a time, to estimate the standard error of a metric."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Evaluation:
-    """Scores of predictions for held-out images.
+    """Scores of predictions for held-out images, with the postprocessing of a predictor.
 
     Attributes
     ----------
     score : float
         Of the metric; higher is better.
-    loss : float
-        As `mean_loss`, after calibration: the mean of underconfident networks is even less confident, which a
-        temperature corrects.
     metrics : dict
         As `summary_metrics` returns them.
+    adjusted : ndarray, shape (num_images, num_outputs)
+        The predictions after calibration, class prior and cross-fitted thresholds.
+    losses : ndarray, shape (num_images,)
+        The calibrated loss of each image: the log-loss, or the squared error of standardised numbers. The mean of
+        underconfident networks is even less confident, which calibration corrects.
+    postprocessing : Postprocessing
+        As it was fitted.
     """
 
     score: float
-    loss: float
-    metrics: dict[str, float] = field(default_factory=dict)
+    metrics: dict[str, float]
+    adjusted: np.ndarray
+    losses: np.ndarray
+    postprocessing: Postprocessing = field(default_factory=Postprocessing)
 
-    def is_as_good_as(self, other: Evaluation, num_images: int, problem: Problem) -> bool:
-        """Return whether neither the score nor the loss is significantly worse on this many images."""
-        if other.score - self.score > NUM_ERRORS * standard_error(num_images, problem):
+    def is_as_good_as(self, other: Evaluation, targets: np.ndarray, problem: Problem, metric: Metric) -> bool:
+        """Return whether neither score nor loss is worse than on the same images by `NUM_ERRORS` standard errors."""
+        excess = self.losses - other.losses
+        if excess.mean() > NUM_ERRORS * excess.std() / math.sqrt(len(excess)):
             return False
-        tolerance = NUM_ERRORS * LOSS_SPREAD / math.sqrt(num_images) if problem.has_classes else math.inf
-        return self.loss <= other.loss * (1 + tolerance)
+        deficit = other.score - self.score
+        given = self.adjusted, other.adjusted, targets, problem, metric
+        return deficit <= 0 or deficit <= NUM_ERRORS * score_error(*given)
 
 
-def evaluate(predictions: np.ndarray, targets: np.ndarray, problem: Problem, metric: Metric) -> Evaluation:
-    """Evaluate predictions for held-out images.
+def evaluate(
+    predictions: np.ndarray,
+    targets: np.ndarray,
+    problem: Problem,
+    metric: Metric,
+    class_prior: np.ndarray | None = None,
+) -> Evaluation:
+    """Evaluate predictions for held-out images as those of a predictor; raise a DataError if the metric is undefined.
 
-    Raises
-    ------
-    DataError
-        If the metric is not defined on these images.
+    The arguments are those of `Postprocessing.fit`.
     """
-    calibrated = fit_calibration(predictions, targets, problem).apply(predictions, problem)
+    postprocessing, adjusted = Postprocessing.fit(predictions, targets, problem, metric, class_prior)
+    calibrated = postprocessing.calibration.apply(predictions, problem)
     return Evaluation(
-        metric.score(metric(targets, predictions, problem)),
-        mean_loss(calibrated, targets, problem),
-        summary_metrics(targets, predictions, problem),
+        metric.score(metric(targets, adjusted, problem)),
+        summary_metrics(targets, adjusted, problem),
+        adjusted,
+        problem.image_losses(calibrated, targets),
+        postprocessing,
     )
 
 
-def standard_error(num_images: int, problem: Problem) -> float:
-    """Return the standard error of the difference of two scores; 0 for regression.
+def score_error(first: np.ndarray, second: np.ndarray, targets: np.ndarray, problem: Problem, metric: Metric) -> float:
+    """Return the standard error of the difference of two scores on the same images, whatever the metric.
+
+    It is that of a jackknife which leaves out groups of images (Shao and Wu, "A General Theory for Jackknife Variance
+    Estimation", Annals of Statistics 1989).
 
     Examples
     --------
-    >>> [round(standard_error(num, Problem.of(["cat", "dog"])), 3) for num in (100, 10_000)]
-    [0.024, 0.002]
+    >>> rng, problem = np.random.default_rng(0), Problem.of(["cat", "dog"])
+    >>> targets = rng.integers(2, size=400)
+    >>> right, half = np.eye(2)[targets], np.eye(2)[rng.integers(2, size=400)]
+    >>> from saccade.tasks.metrics import make_metric
+    >>> round(score_error(right, half, targets, problem, make_metric(None, problem)), 3)  # exactly: 0.025
+    0.028
     """
-    return math.sqrt(DISAGREEMENT / num_images) if problem.has_classes else 0.0
-
-
-def mean_loss(predictions: np.ndarray, targets: np.ndarray, problem: Problem) -> float:
-    """Return the loss of the problem: the log-loss, or the mean squared error of standardised numbers."""
-    return float(_losses(_loss_terms([predictions], targets, problem), problem).mean())
+    groups = split_folds(problem.strata(targets), min(NUM_GROUPS, len(targets)), np.random.default_rng(0))
+    found = []
+    for group in range(groups.max() + 1):
+        kept = groups != group
+        try:
+            scores = [metric.score(metric(targets[kept], rows[kept], problem)) for rows in (first, second)]
+        except DataError:  # the metric needs a class that only this group has
+            continue
+        found.append(scores[0] - scores[1])
+    return math.sqrt((len(found) - 1) * float(np.var(found))) if found else 0.0
 
 
 def best_single(predictions: Sequence[np.ndarray], targets: np.ndarray, problem: Problem, metric: Metric) -> int:
     """Return the index of the model with the highest score, with the smallest loss among equals."""
-    losses = _losses(_loss_terms(predictions, targets, problem), problem).mean(1)
+    losses = problem.term_losses(_loss_terms(predictions, targets, problem)).mean(1)
     try:
         scores = [metric.score(metric(targets, rows, problem)) for rows in predictions]
     except DataError:  # the metric needs a class that is missing here
@@ -131,27 +152,10 @@ def select_weights(
     seed: int = 0,
     sizes: Sequence[int] | None = None,
 ) -> np.ndarray:
-    """Return the weights of models in a weighted mean with a small loss.
+    """Return the weights of models in a weighted mean with a small loss; they sum to 1.
 
-    Parameters
-    ----------
-    predictions : sequence of ndarray, each of shape (num_images, num_outputs)
-        Of each model, as `Problem.activate` returns them: probabilities, or numbers for regression.
-    targets : ndarray, shape (num_images,) or (num_images, num_classes)
-        As `Problem.encode` returns them.
-    problem : Problem
-        The problem.
-    max_members : int
-        The most models with a positive weight.
-    seed : int
-        Seed of the subsets in bagging.
-    sizes : sequence of int or None
-        The number of networks that each model averages, which have equal weights in shrinkage; None is one each.
-
-    Returns
-    -------
-    ndarray of float64, shape (num_models,)
-        Not negative; the sum is 1.
+    At most `max_members` are positive. `predictions`, from `Problem.activate`, are one array of shape (num_images,
+    num_outputs) for each model; `sizes` is the number of networks that each averages, which count equally in shrinkage.
 
     Examples
     --------
@@ -173,26 +177,14 @@ def cross_fit(
     seed: int = 0,
     seconds_left: Callable[[], float] = lambda: math.inf,
     sizes: Sequence[int] | None = None,
+    class_prior: np.ndarray | None = None,
 ) -> tuple[Evaluation, Evaluation] | None:
     """Evaluate two ways to select: an ensemble, and the best single model.
 
     The images are divided into `NUM_FOLDS` stratified folds. Selection on the other folds predicts each fold, so every
     image has a prediction that is independent of its label (except for the choice of each model's best epoch). On few
-    images this is repeated with other folds.
-
-    Parameters
-    ----------
-    predictions, targets, problem, max_members, seed, sizes
-        As in `select_weights`.
-    metric : Metric
-        Selects the single model, and evaluates both.
-    seconds_left : callable
-        There is no further repetition if less time is left than one takes.
-
-    Returns
-    -------
-    tuple of Evaluation, or None
-        Of the ensemble and of the single model; None with fewer than `MIN_IMAGES` images, or without time.
+    images this is repeated with other folds, while time is left. Returns None with fewer than `MIN_IMAGES` images, or
+    without time.
     """
     num_images = len(targets)
     if num_images < MIN_IMAGES or seconds_left() <= 0:
@@ -213,8 +205,8 @@ def cross_fit(
             ensemble[here] = weighted_mean([rows[here] for rows in predictions], weights)
             best = best_single([rows[others] for rows in predictions], targets[others], problem, metric)
             single[here] = predictions[best][here]
-        ensembles.append(evaluate(ensemble, targets, problem, metric))
-        singles.append(evaluate(single, targets, problem, metric))
+        ensembles.append(evaluate(ensemble, targets, problem, metric, class_prior))
+        singles.append(evaluate(single, targets, problem, metric, class_prior))
     return _mean(ensembles), _mean(singles)
 
 
@@ -230,11 +222,13 @@ def num_repeats(num_images: int) -> int:
 
 
 def _mean(evaluations: Sequence[Evaluation]) -> Evaluation:
-    names = evaluations[0].metrics
+    """Return the means over repetitions; the predictions are those of the first one."""
+    first = evaluations[0]
     return Evaluation(
         float(np.mean([one.score for one in evaluations])),
-        float(np.mean([one.loss for one in evaluations])),
-        {name: float(np.mean([one.metrics[name] for one in evaluations])) for name in names},
+        {name: float(np.mean([one.metrics[name] for one in evaluations])) for name in first.metrics},
+        first.adjusted,
+        np.mean([one.losses for one in evaluations], axis=0),
     )
 
 
@@ -247,16 +241,11 @@ def _loss_terms(predictions: Sequence[np.ndarray], targets: np.ndarray, problem:
     return np.stack([problem.loss_terms(rows, targets) for rows in predictions])
 
 
-def _losses(terms: np.ndarray, problem: Problem) -> np.ndarray:
-    """Return the loss of each model for each image, shape (num_models, num_images)."""
-    return problem.term_losses(terms)
-
-
 def _select(
     terms: np.ndarray, problem: Problem, max_members: int, seed: int, sizes: Sequence[int] | None
 ) -> np.ndarray:
     num_models, num_images = terms.shape[:2]
-    of_images = _losses(terms, problem)
+    of_images = problem.term_losses(terms)
     losses = of_images.mean(1)
     order = losses.argsort(kind="stable")
     if num_models == 1 or max_members == 1:
@@ -310,12 +299,12 @@ def _hill_climb(terms: np.ndarray, problem: Problem) -> np.ndarray:
     num_models = len(terms)
     # Sorted initialisation: as many of the best models as have the mean with the smallest loss.
     means = terms.cumsum(0) / np.arange(1, num_models + 1)[:, None, None]
-    of_first = _losses(means, problem).mean(1)
+    of_first = problem.term_losses(means).mean(1)
     num_first = int(of_first.argmin()) + 1
     counts = (np.arange(num_models) < num_first).astype(float)
     total, least, best = terms[:num_first].sum(0), of_first[num_first - 1], counts.copy()
     for num in range(num_first, num_first + MAX_STEPS):
-        losses = _losses((total + terms) / (num + 1), problem).mean(1)
+        losses = problem.term_losses((total + terms) / (num + 1)).mean(1)
         added = int(losses.argmin())
         counts[added] += 1
         total = total + terms[added]

@@ -10,13 +10,16 @@ from typing import Any
 
 import numpy as np
 
+from saccade.data.earlier_split import EarlierSplit
 from saccade.deadline import Deadline
 from saccade.events import Listener
+from saccade.inference.pipeline import known_numerics
 from saccade.inference.postprocessing import Postprocessing
 from saccade.inference.saved import (
     CHOICES_FOLDER,
     MEMBERS_FOLDER,
     PREDICTOR_FOLDER,
+    SPLIT,
     WEIGHTS,
     Choice,
     Member,
@@ -24,16 +27,17 @@ from saccade.inference.saved import (
 )
 from saccade.selection.candidates import best_epoch, read_candidates
 from saccade.selection.combination import Combination, combine
+from saccade.selection.ensemble import Evaluation, evaluate
 from saccade.selection.folds import CrossValidation
 from saccade.selection.refit import refit
-from saccade.selection.summary import fit_summary, selection_summary, trial_rows, trial_summary
+from saccade.selection.summary import result_summary, search_summary, trial_rows
 from saccade.study.objectives import cost_names, pareto_front, trial_costs
 from saccade.study.study import Study
 from saccade.study.trial import Trial
 from saccade.training.imbalance import class_priors
 from saccade.training.recipes.recipe import Recipe
 from saccade.training.task import ImageTask
-from saccade.training.trial_files import drop_files
+from saccade.training.trial_files import BEST, BEST_OUTPUTS
 
 
 def select_networks(
@@ -49,35 +53,10 @@ def select_networks(
     folds_folder: Path,
     refit_folder: Path | None = None,
 ) -> Combination:
-    """Return the networks of the predictor.
+    """Return the networks of the predictor: those of folds, an ensemble, the best trial, or its refit.
 
-    Parameters
-    ----------
-    study : Study
-        The finished search. Its executor trains folds and the refit.
-    task : ImageTask
-        The task of its trials.
-    deadline : Deadline
-        The end of training and of cross-fitting.
-    notify : callable
-        Receives progress and warnings.
-    objectives : sequence of str
-        As `saccade.study.objectives.check_objectives` returns them.
-    max_members : int
-        The most networks of an ensemble; 1 is the best trial alone.
-    seed : int
-        Seed of cross-fitting.
-    cross_validation : CrossValidation or None
-        Trains the best recipe on folds; their networks replace those of trials.
-    folds_folder : Path
-        For the files of the folds.
-    refit_folder : Path or None
-        For the files of a refit on all images, which replaces the best trial; None is without a refit.
-
-    Raises
-    ------
-    DataError
-        If the weights of the best trial are missing.
+    The executor of the finished `study` trains folds and the refit; None for `refit_folder` is without one. The
+    `deadline` is that of training and cross-fitting. Raises a DataError if the weights of the best trial are missing.
     """
     best = best_trials(study, objectives)[0]
     if cross_validation is not None:
@@ -85,12 +64,16 @@ def select_networks(
         folds = cross_validation.run(study.executor, best, folds_folder, deadline, notify)
         if folds is not None:
             return folds
-    if max_members > 1:
+    if max_members > 1 and deadline.seconds_left() > 0:
         candidates = read_candidates(study.trials, task)
         # Unless the best trial is a candidate, nothing can be compared with it.
         if candidates and study.best_trial is not None and candidates[0].trial == study.best_trial.number:
-            calibrated = [one.calibrated(task) for one in candidates] if task.problem.has_classes else candidates
-            found = combine(calibrated, task, max_members, seed, deadline.seconds_left)
+            calibrated = [
+                one.calibrated(task) if task.problem.has_classes and deadline.seconds_left() > 0 else one
+                for one in candidates
+            ]
+            class_prior = _class_prior(task, candidates[0].config)
+            found = combine(calibrated, task, max_members, seed, deadline.seconds_left, class_prior)
             if len(found.members) > 1:
                 return found
             # The predictor calibrates a single network itself.
@@ -126,29 +109,14 @@ def write_predictor(
     eval_metric: str | None,
     class_names: list[str] | None,
     objectives: Sequence[str] = (),
+    earlier: EarlierSplit | None = None,
     seconds: Callable[[], Mapping[str, float]],
 ) -> SavedPredictor:
     """Write the predictor into the run folder; after a kill it is complete, or absent.
 
-    Parameters
-    ----------
-    folder : Path
-        The run folder.
-    study, task
-        The finished search, and the task of its trials.
-    combination : Combination
-        As `select_networks` returns it.
-    label, eval_metric, class_names
-        As in `SavedPredictor`.
-    objectives : sequence of str
-        With costs among them, the other trials of the Pareto front are saved as well.
-    seconds : callable
-        Returns the seconds of each phase of the run so far, with their ``total``.
-
-    Raises
-    ------
-    DataError
-        If the weights of a trial on the Pareto front are missing.
+    With costs among the objectives, the other trials of the Pareto front are saved as well. `earlier` is the split of
+    the network from which the trials started; `seconds` returns the seconds of each phase so far, with their ``total``.
+    Raises a DataError if the weights of a trial on the Pareto front are missing.
     """
     partial = folder / f".{PREDICTOR_FOLDER}"
     shutil.rmtree(partial, ignore_errors=True)
@@ -157,18 +125,28 @@ def write_predictor(
         name = f"{MEMBERS_FOLDER}/{number:04d}.safetensors" if number else WEIGHTS
         (partial / name).parent.mkdir(parents=True, exist_ok=True)
         one.write_weights(partial / name, task)
-        members.append(Member(one.trial, one.blueprint, name, weight, amp=one.config.get("amp")))
+        member = Member(one.trial, one.blueprint, name, weight, amp=one.config.get("amp"))
+        members.append(replace(member, has_seen_val=one.has_seen_val))
     first = combination.members[0]
     best = study.trials[first.trial]
 
-    costs, choices = None, []
     front = best_trials(study, objectives)
-    if cost_names(objectives):
-        costs = trial_costs(study.trials, objectives)
-        for trial in front:
-            choices.append(_choice(trial, costs[trial.number], task, partial, is_best=trial is best))
-
-    postprocessing = _postprocessing(combination.predictions, combination.targets, task, first.config)
+    costs = trial_costs(study.trials, objectives) if cost_names(objectives) else None
+    rows = trial_rows(study.trials, costs, [trial.number for trial in front])
+    choices = []
+    for trial in () if costs is None else front:
+        assert costs is not None
+        single = Combination.single(best_epoch(trial, task), task)
+        postprocessing, summary = _finished(single, task, trial, rows)
+        name = WEIGHTS
+        if trial is not best:
+            name = f"{CHOICES_FOLDER}/{trial.number:04d}.safetensors"
+            (partial / name).parent.mkdir(exist_ok=True)
+            single.members[0].write_weights(partial / name, task)
+        one = single.members[0]
+        choice = Choice(trial.number, costs[trial.number], one.blueprint, summary, name, postprocessing)
+        choices.append(replace(choice, has_seen_val=one.has_seen_val))
+    postprocessing, summary = _finished(combination, task, best, rows)
     saved = SavedPredictor(
         folder=partial,
         label=label,
@@ -176,44 +154,48 @@ def write_predictor(
         metric=task.metric.name,
         eval_metric=eval_metric,
         class_names=class_names,
-        summary={
-            **fit_summary(best, study.trials, task.metric.name, seconds(), first.epoch),
-            **postprocessing.summary(task.problem, combination.is_refit),
-            **selection_summary(combination, len(study.trials)),
-        },
-        trials=trial_rows(study.trials, costs, [trial.number for trial in front]),
+        summary={**search_summary(rows, task.metric.name, seconds()), **summary},
+        trials=rows,
         net=next((one.own_network for one in combination.members if one.own_network), None),
         choices=choices,
         members=members,
         postprocessing=postprocessing,
+        numerics=known_numerics(members),
+        pixel_range=task.store.pixel_range,
     )
     saved.write({})
+    train, val = combination.split or (task.train, task.val)
+    digests = np.asarray(task.store.digests)
+    split = EarlierSplit.of(digests[train.indices], digests[val.indices])
+    (split if earlier is None else split.fitted_also_to(earlier.fitted)).save(partial / SPLIT)
     partial.rename(folder / PREDICTOR_FOLDER)
     for trial in study.trials:
         if trial is not best:
-            drop_files(Path(trial.folder), "best")  # of paused trials, and of members that were copied
+            assert trial.files is not None
+            trial.files.drop(trial.number, BEST, BEST_OUTPUTS)  # of paused trials, and of members that were copied
     return replace(saved, folder=folder / PREDICTOR_FOLDER)
 
 
-def _choice(trial: Trial, costs: dict[str, float], task: ImageTask, folder: Path, *, is_best: bool) -> Choice:
-    """Return a trial of the Pareto front as a choice; its weights are written unless they are the predictor's."""
-    candidate = best_epoch(trial, task)
-    postprocessing = _postprocessing(candidate.predictions, task.val.targets, task, trial.config)
-    summary, name = trial_summary(trial), WEIGHTS
-    if not is_best:
-        summary |= {"refit_full": False, **postprocessing.summary(task.problem)}
-        name = f"{CHOICES_FOLDER}/{trial.number:04d}.safetensors"
-        (folder / name).parent.mkdir(exist_ok=True)
-        candidate.write_weights(folder / name, task)
-    return Choice(trial.number, costs, candidate.blueprint, summary, name, postprocessing)
+def _finished(
+    combination: Combination, task: ImageTask, first: Trial, rows: list[dict[str, Any]]
+) -> tuple[Postprocessing, dict[str, Any]]:
+    """Return calibration and thresholds, fitted to predictions for held-out images, and the summary of the result."""
+    class_prior = _class_prior(task, combination.members[0].config)
+    postprocessing, report = Postprocessing(), first.best_report
+    assert report is not None
+    # Without predictions, because outputs were not saved, these are the scores of the epoch.
+    evaluation = Evaluation(report.score, report.metrics, combination.predictions, np.zeros(0))
+    if len(combination.predictions):
+        fitted = evaluate(combination.predictions, combination.targets, task.problem, task.metric, class_prior)
+        postprocessing, evaluation = fitted.postprocessing, combination.evaluation or fitted
+    return postprocessing, {
+        **postprocessing.summary(task.problem, combination.is_refit),
+        **result_summary(combination, evaluation, first, rows, task),
+    }
 
 
-def _postprocessing(
-    predictions: np.ndarray, targets: np.ndarray, task: ImageTask, config: dict[str, Any]
-) -> Postprocessing:
-    """Return calibration and thresholds, fitted to predictions for held-out images; none without predictions."""
+def _class_prior(task: ImageTask, config: dict[str, Any]) -> np.ndarray | None:
     # A class has fewer training images if more of its images were held out by chance. So the class prior is that of
     # all images together.
     images = task.train.joined(task.val) if task.is_holdout else task.train
-    class_prior = class_priors(Recipe.of(config), images.targets, task.problem, task.class_names, images.weights)
-    return Postprocessing.fit(predictions, targets, task.problem, task.metric, class_prior)
+    return class_priors(Recipe.of(config), images.targets, task.problem, task.class_names, images.weights)

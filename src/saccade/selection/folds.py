@@ -26,13 +26,16 @@ from saccade.numerics.device import cpu_threads
 from saccade.selection.candidates import TrainedCandidate, activate, read_blueprint, read_predictions
 from saccade.selection.combination import Combination
 from saccade.selection.ensemble import evaluate
+from saccade.study.life import TIME_LIMIT
+from saccade.study.study import GRACE_S
 from saccade.study.trial import Decision, Job, Reporter, Trainable, Trial
+from saccade.study.trial_files import LocalTrialFiles
 from saccade.tasks.metrics import make_metric
 from saccade.tasks.problem import Problem
 from saccade.training.recipes.recipe import Recipe
 from saccade.training.task import ImageTask, Split
 from saccade.training.trial.trainer import Trainer
-from saccade.training.trial_files import save_outputs, weights_file
+from saccade.training.trial_files import BEST, save_outputs
 
 OUTPUTS = "fold.outputs.npy"
 """The file of a network's raw outputs for the images of its fold; see `saccade.training.trial_files`."""
@@ -49,21 +52,11 @@ MARGIN = 1.1
 
 @dataclass(frozen=True)
 class FoldCosts:
-    """The time of training on folds, relative to the best trial.
+    """The time of training on folds."""
 
-    Attributes
-    ----------
-    ratio : float
-        Time of all folds in units of the best trial's time up to its best epoch.
-    num_rounds : int
-        Trainings one after the other on one worker, each with its own setup.
-    num_members : int
-        Files of weights in the predictor.
-    """
-
-    ratio: float
-    num_rounds: int
-    num_members: int
+    ratio: float  # of all folds, in units of the best trial's time up to its best epoch
+    num_rounds: int  # trainings one after the other on one worker, each with its own setup
+    num_members: int  # files of weights in the predictor
 
     @classmethod
     def of(cls, num_train: int, num_val: int, num_folds: int, num_workers: int) -> FoldCosts:
@@ -85,30 +78,10 @@ class FoldCosts:
 def fold_numbers(
     targets: np.ndarray, problem: Problem, groups: Sequence[str], num_folds: int, seed: int = 0
 ) -> np.ndarray:
-    """Return the fold of each image: stratified by class, with equal images in the same fold.
+    """Return the fold of each image from 0 on, stratified by class; `TRAIN_ONLY` for the only image of a class.
 
-    Parameters
-    ----------
-    targets : ndarray, shape (num_images,) or (num_images, num_classes)
-        As `Problem.encode` returns them.
-    problem : Problem
-        The problem.
-    groups : sequence of str
-        The same for equal images, such as `ImageStore.digests`; an empty one is a group of its own.
-    num_folds : int
-        The number of folds.
-    seed : int
-        Seed of the draw.
-
-    Returns
-    -------
-    ndarray of int64, shape (num_images,)
-        From 0 on; `TRAIN_ONLY` for the only image of a class.
-
-    Raises
-    ------
-    DataError
-        If there are too few images.
+    Images with equal `groups`, such as `ImageStore.digests`, are in the same fold. Raises a DataError if there are too
+    few images.
 
     Examples
     --------
@@ -141,14 +114,8 @@ class FoldTrainable(Trainable):
     """Trains networks on all folds but one: one job for each fold.
 
     The configuration of a job is ``{"fold": int, "config": dict}``. Its folder gets the files of a trial, and `OUTPUTS`
-    when the job is done. The weights of the job's last epoch count, whatever its score.
-
-    Parameters
-    ----------
-    task : ImageTask
-        Its training images are those of all folds.
-    folds : ndarray of int64, shape (num_images,)
-        As `fold_numbers` returns them.
+    when the job is done. The weights of the job's last epoch count, whatever its score. The training images of `task`
+    are those of all `folds`.
     """
 
     def __init__(self, task: ImageTask, folds: np.ndarray) -> None:
@@ -169,29 +136,17 @@ class FoldTrainable(Trainable):
     def train(self, job: Job, report: Reporter) -> str:
         """Train one network up to the job's last epoch, and write its outputs for the fold that was left out."""
         deadline = Deadline(job.seconds_left)
+        assert job.files is not None
         with cpu_threads(self.task.num_threads):
-            trainer = Trainer(self.task_of(job.config["fold"]), Recipe.of(job.config["config"]), Path(job.folder))
+            trainer = Trainer(self.task_of(job.config["fold"]), Recipe.of(job.config["config"]), job.files, job.trial)
             reason = trainer.run(replace(job, seconds_left=deadline.seconds_left()), report)
-            if trainer.validation.outputs is not None:
-                save_outputs(Path(job.folder) / OUTPUTS, trainer.validation.outputs)
+            if (outputs := trainer.validation.outputs) is not None:
+                job.files.put(job.trial, OUTPUTS, None, lambda path: save_outputs(path, outputs))
         return reason
 
 
 class CrossValidation:
-    """Trains the best trial's recipe on folds.
-
-    Parameters
-    ----------
-    task : ImageTask
-        The task of the search, whose training and validation images are divided together.
-    num_folds, seed : int
-        The number of folds, and the seed of the draw.
-
-    Raises
-    ------
-    DataError
-        If there are too few images.
-    """
+    """Trains the best trial's recipe on folds of the training and validation images together."""
 
     def __init__(self, task: ImageTask, num_folds: int, seed: int) -> None:
         every = task.train.joined(task.val)
@@ -210,23 +165,7 @@ class CrossValidation:
     ) -> Combination | None:
         """Train a network for each fold up to the best trial's best epoch, with a schedule of that length.
 
-        Parameters
-        ----------
-        executor : Executor
-            Without running jobs.
-        best : Trial
-            Its configuration and its best epoch are used.
-        folder : Path
-            For the files of the folds.
-        deadline : Deadline
-            The end of training. Unless all folds are complete by then, there is no result.
-        notify : callable
-            Receives progress, and a warning with the reason if there is no result.
-
-        Returns
-        -------
-        Combination or None
-            The networks of the folds with equal weights; None if there is no result.
+        Returns their mean, or None after a warning unless all folds are complete before the deadline.
         """
         found, problem = None, self._train(executor, best, folder, deadline, notify)
         if not problem:
@@ -253,6 +192,7 @@ class CrossValidation:
         expected_s = trial_s * costs.ratio / costs.num_rounds / MARGIN
         num_done: dict[int, int] = {}  # epochs of each fold, the probe included
         problems: list[str] = []
+        ended: set[int] = set()
 
         def submit() -> None:
             while waiting and executor.num_free and not problems:
@@ -267,23 +207,30 @@ class CrossValidation:
                 fold = waiting.popleft()
                 started_s[fold] = deadline.elapsed_s()
                 of_fold, left_s = {"fold": fold, "config": config}, deadline.seconds_left()
-                executor.submit(Job(fold, of_fold, str(_folder(folder, fold)), num_epochs, seconds_left=left_s))
+                executor.submit(Job(fold, of_fold, num_epochs, seconds_left=left_s, files=LocalTrialFiles(folder)))
 
         def handle(event: Event) -> Decision:
             match event:
                 case EpochDone(trial=fold, epoch=epoch):
                     num_done[fold] = epoch + 1
                     notify(Progressed("training on folds", sum(num_done.values()), self.num_folds * (num_epochs + 1)))
+                case JobDone(trial=fold, reason=reason) if reason == TIME_LIMIT:
+                    ended.add(fold)
+                    problems.append(f"fold {fold + 1}: {reason}")
                 case JobFailed(trial=fold, reason=reason):
+                    ended.add(fold)
                     problems.append(f"fold {fold + 1}: {reason}")
                 case JobDone(trial=fold):
+                    ended.add(fold)
                     taken_s.append(deadline.elapsed_s() - started_s[fold])
                     submit()
             return Decision.STOP if problems else Decision.CONTINUE
 
         submit()
         if started_s:
-            executor.run(handle)
+            executor.run_within_limits(
+                handle, lambda: {fold: deadline.seconds_left() + GRACE_S for fold in started_s if fold not in ended}
+            )
         return problems[0] if problems else ""
 
     def _combination(self, best: Trial, folder: Path) -> Combination | None:
@@ -291,17 +238,19 @@ class CrossValidation:
         assert best.best_report is not None
         task, epoch = self.trainable.task, best.best_report.epoch
         outputs = np.zeros((len(task.train.indices), task.problem.num_outputs), np.float32)
-        files = [weights_file(_folder(folder, fold), epoch) for fold in range(self.num_folds)]
-        for fold, file in enumerate(files):
-            path = file.with_name(OUTPUTS)
-            if not file.is_file() or read_predictions(path, self.trainable.task_of(fold)) is None:
+        files, weights = LocalTrialFiles(folder), []
+        for fold in range(self.num_folds):
+            file, path = files.get(fold, BEST, epoch), files.get(fold, OUTPUTS)
+            if file is None or path is None or read_predictions(path, self.trainable.task_of(fold)) is None:
                 return None
+            weights.append(file)
             outputs[self.folds == fold] = np.load(path, allow_pickle=False)
         is_evaluated = self.folds != TRAIN_ONLY
         predictions, targets = activate(outputs[is_evaluated], task.problem), task.train.targets[is_evaluated]
+        first = self.trainable.task_of(0)
         own = best.number, best.config, read_blueprint(best), predictions, epoch
         return Combination(
-            [TrainedCandidate(*own, file) for file in files],
+            [TrainedCandidate(*own, file) for file in weights],
             [1 / self.num_folds] * self.num_folds,
             predictions,
             targets,
@@ -309,8 +258,5 @@ class CrossValidation:
             "on it",
             evaluate(predictions, targets, task.problem, task.metric),
             num_folds=self.num_folds,
+            split=(first.train, first.val),
         )
-
-
-def _folder(folder: Path, fold: int) -> Path:
-    return folder / f"{fold:04d}"

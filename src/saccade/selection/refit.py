@@ -9,10 +9,12 @@ from saccade.deadline import Deadline
 from saccade.events import EpochDone, Event, JobDone, JobFailed, Listener, Progressed, Warned
 from saccade.executor import Executor
 from saccade.selection.candidates import Candidate, TrainedCandidate
+from saccade.study.study import GRACE_S
 from saccade.study.trial import Decision, Job
+from saccade.study.trial_files import LocalTrialFiles
 from saccade.training.task import ImageTask
 from saccade.training.trial.trainer import ImageTrainable
-from saccade.training.trial_files import weights_file
+from saccade.training.trial_files import BEST
 
 
 def refit(
@@ -20,26 +22,8 @@ def refit(
 ) -> Candidate | None:
     """Train a candidate's recipe up to its epoch on training and validation images together.
 
-    Parameters
-    ----------
-    executor : Executor
-        Without running jobs.
-    task : ImageTask
-        The task of the search.
-    best : Candidate
-        Its configuration and epoch are used.
-    folder : Path
-        For the weights.
-    deadline : Deadline
-        The end of training. Unless the refit is complete by then, there is no result.
-    notify : callable
-        Receives progress, and a warning with the reason if there is no result.
-
-    Returns
-    -------
-    Candidate or None
-        The new network, with the predictions of `best`, since no image is left to evaluate it. None if there is no
-        result.
+    Returns the new network with the predictions of `best`, since no image is left to evaluate it; or None after a
+    warning unless it is complete before the deadline.
     """
     executor.trainable = ImageTrainable(replace(task, train=task.train.joined(task.val), is_refit=True))
     done: list[EpochDone] = []
@@ -56,14 +40,17 @@ def refit(
                 problems.append(reason)
         return Decision.CONTINUE
 
-    job = Job(best.trial, best.config, str(folder), best.epoch, seconds_left=deadline.seconds_left())
+    files = LocalTrialFiles(folder)
+    job = Job(best.trial, best.config, best.epoch, seconds_left=deadline.seconds_left(), files=files)
     executor.submit(job)
-    executor.run(handle)
-    weights = weights_file(folder, best.epoch)
+    executor.run_within_limits(handle, lambda: {job.trial: deadline.seconds_left() + GRACE_S})
+    weights = files.get(best.trial, BEST, best.epoch)
     is_done = bool(done) and done[-1].epoch == best.epoch and done[-1].metrics["train_part"] == 1.0
-    if not is_done or not weights.is_file():
+    if not is_done or weights is None:
         notify(
             Warned(f"no refit on all images ({'; '.join(problems) or 'it was not finished'}); the best trial is kept")
         )
         return None
-    return TrainedCandidate(best.trial, best.config, best.blueprint, best.predictions, best.epoch, weights)
+    return TrainedCandidate(
+        best.trial, best.config, best.blueprint, best.predictions, best.epoch, weights, is_refit=True
+    )

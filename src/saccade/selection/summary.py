@@ -1,4 +1,4 @@
-"""Summaries of a search: the rows of the leaderboard, and what `ImagePredictor.fit_summary` returns."""
+"""What is reported about a search and its result: the leaderboard, and what `ImagePredictor.fit_summary` returns."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from saccade.study.trial import Trial
+from saccade.tasks.metrics import Metric
 
 if TYPE_CHECKING:
     from saccade.selection.combination import Combination
+    from saccade.selection.ensemble import Evaluation
+    from saccade.training.task import ImageTask
 
-_COLUMNS = ("trial", "status", "score_val", "epochs_done", "best_epoch", "fit_time_s")
+_COLUMNS = ("trial", "status", "score_val", "weight", "epochs_done", "best_epoch", "fit_time_s")
 
 
 def trial_rows(
@@ -22,14 +25,8 @@ def trial_rows(
 ) -> list[dict[str, Any]]:
     """Return a row of JSON values for each trial, the best first, failed ones last.
 
-    Parameters
-    ----------
-    trials : sequence of Trial
-        All trials of a search.
-    costs : mapping or None
-        With several objectives, the costs of each trial's network, by the trial's number.
-    on_front : collection of int
-        The numbers of the trials on the Pareto front.
+    With several objectives, `costs` has those of each trial's network by the trial's number, and `on_front` the numbers
+    of the trials on the Pareto front.
     """
     rows = []
     for trial in trials:
@@ -55,108 +52,172 @@ def trial_rows(
     return sorted(rows, key=place)
 
 
-def leaderboard(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
+def leaderboard(rows: Sequence[dict[str, Any]], weights: Mapping[int, float]) -> pd.DataFrame:
     """Return the rows as a table, each hyperparameter in a column of its own.
+
+    Parameters
+    ----------
+    rows : sequence of dict
+        From `trial_rows`.
+    weights : mapping of int to float
+        The weight of each trial's networks in the predictor.
 
     Returns
     -------
     DataFrame
-        Columns ``trial``, ``status``, ``score_val`` (higher is better), ``epochs_done``, ``best_epoch`` (0 is the
-        linear probe), ``fit_time_s``, the hyperparameters, and ``reason`` (why a trial failed, or stopped early). With
-        several objectives, also the costs among them (``latency_ms`` of an image, ``num_params``, ``num_bytes``) and
-        ``on_front``: whether the trial is on the Pareto front.
+        Columns ``trial``, ``status``, ``score_val`` (higher is better), ``weight`` (of the trial's networks in the
+        predictor; they sum to 1), ``epochs_done``, ``best_epoch`` (0 is the linear probe), ``fit_time_s``, the
+        hyperparameters, and ``reason`` (why a trial failed, or stopped early). With several objectives, also the costs
+        among them (``latency_ms`` of an image, ``num_params``, ``num_bytes``) and ``on_front``: whether the trial is on
+        the Pareto front.
     """
     flat = []
     for row in rows:
+        row = {**row, "weight": weights.get(row["trial"], 0.0)}
         costs = {**row["costs"], "on_front": row["on_front"]} if "costs" in row else {}
         flat.append({**{key: row[key] for key in _COLUMNS}, **costs, **row["config"], "reason": row["reason"]})
     table: pd.DataFrame = pd.DataFrame(flat)
     return table
 
 
-def fit_summary(
-    best: Trial, trials: Sequence[Trial], metric: str, seconds: Mapping[str, float], epoch: int | None = None
-) -> dict[str, Any]:
-    """Return the summary of a search, with the metrics of one epoch of the best trial (None is its best epoch).
+def search_summary(rows: Sequence[dict[str, Any]], metric: str, seconds: Mapping[str, float]) -> dict[str, Any]:
+    """Return what `ImagePredictor.fit_summary` says about the search; the best trial is the first row.
 
     Returns
     -------
     dict
-        The items of `trial_summary`, ``eval_metric``, ``total_time``, ``seconds`` (by phase, with their ``total``),
-        ``num_trials`` and ``fit_history``.
+        ``best_trial``, ``best_config``, ``best_epoch``, ``eval_metric``, ``total_time``, ``seconds`` (by phase, with
+        their ``total``), ``num_trials`` and ``fit_history``.
     """
-    summary = trial_summary(best, epoch)
+    best = rows[0]
     history = {
-        "best_reward": summary["valid_score"],
-        "best_config": best.config,
+        "best_reward": best["score_val"],
+        "best_config": best["config"],
         "total_time": seconds["total"],
         "reward_attr": "valid_reward",
-        "config_history": {str(trial.number): trial.config for trial in trials},
+        "config_history": {str(row["trial"]): row["config"] for row in sorted(rows, key=lambda row: row["trial"])},
     }
     return {
-        **summary,
+        "best_trial": best["trial"],
+        "best_config": best["config"],
+        "best_epoch": best["best_epoch"],
         "eval_metric": metric,
         "total_time": seconds["total"],
         "seconds": dict(seconds),
-        "num_trials": len(trials),
+        "num_trials": len(rows),
         "fit_history": history,
     }
 
 
-def trial_summary(trial: Trial, epoch: int | None = None) -> dict[str, Any]:
-    """Return the metrics of one epoch of a trial; None is its best epoch.
+def result_summary(
+    combination: Combination, evaluation: Evaluation, first: Trial, rows: Sequence[dict[str, Any]], task: ImageTask
+) -> dict[str, Any]:
+    """Return what `ImagePredictor.fit_summary` says about the predictor itself.
+
+    Parameters
+    ----------
+    combination : Combination
+        Its networks.
+    evaluation : Evaluation
+        Their scores, with the postprocessing of the predictor.
+    first : Trial
+        The trial of the first network.
+    rows : sequence of dict
+        From `trial_rows`.
+    task : ImageTask
+        The task of the trials.
 
     Returns
     -------
     dict
-        ``train_acc`` and ``valid_acc`` (for multilabel problems the subset accuracy, and ``valid_f1_micro``; for
-        regression ``train_loss`` and ``valid_rmse``), ``valid_score``, ``best_config``, ``best_trial``, ``best_epoch``.
+        ``result`` (one line of text), ``train_acc`` of the first network (``train_loss`` for regression),
+        ``valid_acc`` (for multilabel problems the subset accuracy, and ``valid_f1_micro``; for regression
+        ``valid_rmse``), ``valid_score``, ``valid_score_how`` (how it was measured), ``why_not_best_trial`` (empty
+        unless the best trial has a higher score), ``ensemble`` (a dict with ``trial``, ``model`` and ``weight`` for
+        each member; empty for a single network), ``cross_fitted_scores`` of the ``ensemble`` and the ``single``
+        network, if they were compared, and ``refit_full``. For folds also the ``fold`` of each member, ``num_folds``
+        and ``calibrated_on``.
     """
-    report = next((each for each in trial.reports if each.epoch == epoch), trial.best_report)
+    members, best, metric = combination.members, rows[0], task.metric
+    report = next((each for each in first.reports if each.epoch == members[0].epoch), first.best_report)
     assert report is not None
-    of_training = "train_acc" if {"subset_accuracy", "top1"} & report.metrics.keys() else "train_loss"
-    return {
-        of_training: report.metrics.get(of_training),
-        **_validation_metrics(report.metrics),
-        "valid_score": report.score,
-        "best_config": trial.config,
-        "best_trial": trial.number,
-        "best_epoch": report.epoch,
-    }
-
-
-def selection_summary(combination: Combination, num_trials: int) -> dict[str, Any]:
-    """Return how a predictor was selected from `num_trials` trials, and how its scores were measured.
-
-    Returns
-    -------
-    dict
-        ``ensemble`` (a dict with ``trial``, ``model`` and ``weight`` for each member; empty for a single network),
-        ``valid_score_how``, ``cross_fitted_scores`` of the ``ensemble`` and the ``single`` network, if they were
-        compared, and ``refit_full``. For an ensemble also ``valid_score`` and its validation metrics. For folds also
-        the ``fold`` of each member, ``num_folds`` and ``calibrated_on``.
-    """
-    how = "on the validation images, by which the epoch was chosen"
-    if num_trials > 1:
-        how = f"on the validation images, by which the best of {num_trials} trials and its epoch were chosen"
+    of_training = "train_acc" if {"subset_accuracy", "top1"} & evaluation.metrics.keys() else "train_loss"
+    listed = [
+        {"trial": one.trial, "model": one.config.get("model"), "weight": weight}
+        for one, weight in zip(members, combination.weights, strict=True)
+    ]
     summary: dict[str, Any] = {
-        "ensemble": [],
-        "valid_score_how": combination.score_how or how,
+        of_training: report.metrics.get(of_training),
+        **_validation_metrics(evaluation.metrics),
+        "valid_score": evaluation.score,
+        "valid_score_how": _how(combination, len(rows), task.num_val_seen),
+        "result": _result_line(combination, evaluation.score, best, metric),
+        "why_not_best_trial": _why_not(combination, evaluation.score, best, metric),
+        "ensemble": listed if len(members) > 1 else [],
         "cross_fitted_scores": combination.cross_fitted_scores or {},
         "refit_full": combination.is_refit,
     }
-    if combination.evaluation is not None:
-        members = zip(combination.members, combination.weights, strict=True)
-        summary["ensemble"] = [
-            {"trial": one.trial, "model": one.config.get("model"), "weight": weight} for one, weight in members
-        ]
-        summary["valid_score"] = combination.evaluation.score
-        summary |= _validation_metrics(combination.evaluation.metrics)
     if combination.num_folds:
-        summary["ensemble"] = [{**row, "fold": fold} for fold, row in enumerate(summary["ensemble"])]
+        summary["ensemble"] = [{**row, "fold": fold} for fold, row in enumerate(listed)]
         summary["num_folds"] = combination.num_folds
         summary["calibrated_on"] = f"{len(combination.targets)} images, out of fold"
     return summary
+
+
+def _result_line(combination: Combination, score: float, best: dict[str, Any], metric: Metric) -> str:
+    numbers = list(dict.fromkeys(one.trial for one in combination.members))
+    names = " and ".join([", ".join(map(str, numbers[:-1])), str(numbers[-1])]) if len(numbers) > 1 else str(numbers[0])
+    what, num = f"trial{'s' if len(numbers) > 1 else ''} {names}", len(combination.members)
+    if combination.num_folds:
+        what = f"{combination.num_folds} folds of {what}"
+    elif num > 1:
+        what = f"ensemble of {what if len(numbers) == num else f'{num} networks of {what}'}"
+    elif combination.is_refit:
+        what = f"refit of {what}"
+    line = f"{what}, {metric.name} {_shown(score, metric)}"
+    if combination.is_refit:
+        line += " before the refit"
+    of_best = _shown(best["score_val"], metric)
+    if numbers != [best["trial"]] or combination.num_folds or _shown(score, metric) != of_best:
+        line += f" (best single: trial {best['trial']}, {of_best})"
+    return line
+
+
+def _how(combination: Combination, num_trials: int, num_val_seen: int) -> str:
+    how = combination.score_how
+    if not how:
+        of_trials = f"the best of {num_trials} trials and its epoch were" if num_trials > 1 else "the epoch was"
+        how = f"on the validation images, by which {of_trials} chosen"
+    if combination.is_refit:
+        how += "; before the refit, which leaves no validation images"
+    elif any(one.has_seen_val for one in combination.members):
+        how += "; before the linear probe was fitted to all images, which leaves no validation images"
+    if num_val_seen:
+        how += f"; too high, as the network of warm_start was fitted to {num_val_seen} of these images"
+    return how
+
+
+def _why_not(combination: Combination, score: float, best: dict[str, Any], metric: Metric) -> str:
+    """Return why the best trial alone is not the predictor although its score is higher; "" if it is not."""
+    if score >= best["score_val"]:
+        return ""
+    trial = f"trial {best['trial']}"
+    if len(combination.members) == 1 and not combination.num_folds:
+        if combination.members[0].trial == best["trial"]:
+            return f"{trial} is the predictor; its score on the leaderboard is without calibration and thresholds"
+        return f"the predictor was chosen within limits of its costs; {trial} is another choice"
+    reason = f"{trial} was selected for its score on the validation images, so that this score is too high"
+    if combination.num_folds:
+        return f"{reason}; out-of-fold scores are independent of the selection"
+    if scores := combination.cross_fitted_scores:
+        single, ensemble = (_shown(scores[name], metric) for name in ("single", "ensemble"))
+        close = ", a difference within two standard errors" if scores["single"] > scores["ensemble"] else ""
+        return f"{reason}: cross-fitted, the best single network scores {single} and the ensemble {ensemble}{close}"
+    return f"{reason}; the mean of several networks is usually better on new images"
+
+
+def _shown(score: float, metric: Metric) -> str:
+    return f"{metric.score(score):.4g}"  # of an error, the score is the negative
 
 
 def _validation_metrics(metrics: Mapping[str, float]) -> dict[str, Any]:

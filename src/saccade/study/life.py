@@ -8,12 +8,13 @@ happen and for events that are read from the event log. `ENDS` is the table of t
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
-from pathlib import Path
 
+from saccade.deadline import Deadline
 from saccade.events import Decision, EpochDone, Event, JobDone, JobFailed, JobStarted, TrialCreated, TrialRestarted
 from saccade.study.trial import Status, Trial
+from saccade.study.trial_files import TrialFiles
 
 NUM_RETRIES = 1
 """How often a trial is retried that has lost its worker."""
@@ -113,7 +114,7 @@ ENDS: tuple[End, ...] = (
     # The trainable has found an end before that of the configuration.
     _row("COMPLETED", "", Status.COMPLETED),
     _row("PAUSED", "OWN_TIME_SPENT", Status.STOPPED, reason=TRIAL_TIME_LIMIT),
-    _row("PAUSED", "", Status.PAUSED),
+    _row("PAUSED", "", Status.PAUSED, reason=""),
     _row("STOPPED", "", Status.STOPPED),
     # A trial that the deadline ends is paused if it can be continued: a resumed search may have more time.
     _row("TIME_LIMIT", "OWN_LIMIT", Status.STOPPED, reason=TRIAL_TIME_LIMIT),
@@ -167,6 +168,8 @@ class OpenJob:
         The checkpoint that it continues from, if this process has started it.
     has_own_limit : bool
         Whether the trial's own time limit comes before the deadline of the search.
+    own_deadline : Deadline
+        The trial's own time limit.
     last : EpochDone or None
         Its last report, with the decision.
     """
@@ -174,6 +177,7 @@ class OpenJob:
     until_epoch: int | None = None
     checkpoint: str | None = None
     has_own_limit: bool = False
+    own_deadline: Deadline = field(default_factory=lambda: Deadline(None))
     last: EpochDone | None = None
 
 
@@ -182,8 +186,8 @@ class StudyRecord:
 
     Parameters
     ----------
-    folder : Path or None
-        Parent of the folders of the trials, which are named by number; None if trials have no files.
+    files : TrialFiles or None
+        Where the files of the trials are; None if they have none.
 
     Attributes
     ----------
@@ -199,15 +203,15 @@ class StudyRecord:
     (0.5, 1)
     """
 
-    def __init__(self, folder: Path | None = None) -> None:
-        self.folder = folder
+    def __init__(self, files: TrialFiles | None = None) -> None:
+        self.files = files
         self.trials: list[Trial] = []
         self.jobs: dict[int, OpenJob] = {}
 
     @classmethod
-    def load(cls, events: Iterable[Event], folder: Path | None = None) -> StudyRecord:
+    def load(cls, events: Iterable[Event], files: TrialFiles | None = None) -> StudyRecord:
         """Return the record after these events, such as those of an `EventLog`."""
-        record = cls(folder)
+        record = cls(files)
         for event in events:
             record.apply(event)
         return record
@@ -222,8 +226,7 @@ class StudyRecord:
         """
         match event:
             case TrialCreated():
-                folder = "" if self.folder is None else str(self.folder / f"{event.trial:04d}")
-                self.trials.append(Trial(event.trial, event.config, folder))
+                self.trials.append(Trial(event.trial, event.config, self.files))
                 self.jobs[event.trial] = OpenJob()
             case JobStarted():
                 self.trials[event.trial].status = Status.RUNNING

@@ -160,7 +160,8 @@ class OptunaTracker:
         assert storage is not None
         reason = trial.note if trial.failure is None else trial.failure.reason
         status = f"{trial.status.value}: {reason}" if reason else trial.status.value
-        is_finished = trial.status not in (Status.RUNNING, Status.PAUSED)
+        is_open = trial.failure is not None and trial.failure.is_disk_full  # it is retried by a resumed run
+        is_finished = trial.status not in (Status.RUNNING, Status.PAUSED) and not is_open
         best = trial.best_report
         value = float(best.score) if best is not None and trial.status in (Status.COMPLETED, Status.STOPPED) else None
         state = TrialState.RUNNING if not is_finished else TrialState.FAIL if value is None else TrialState.COMPLETE

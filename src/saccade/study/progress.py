@@ -18,6 +18,7 @@ from saccade.events import (
     JobStarted,
     Progressed,
     RunFinished,
+    RunPlanned,
     RunStarted,
     TrialCreated,
     Warned,
@@ -67,6 +68,10 @@ class ProgressDisplay:
                 trials = "any number of trials" if num is None else "1 trial" if num == 1 else f"{num} trials"
                 where = f" in {escape(event.folder)}" if event.folder else ""
                 self._print(2, f"[bold]saccade[/bold] run{where}  [dim]({time}, {trials})[/dim]")
+            case RunPlanned():
+                self._print(2, f"{event.problem}, metric {event.metric}, {event.device}, trials {event.executor}")
+                self._print(2, f"[dim]networks: {escape(', '.join(event.networks))}[/dim]")
+                self._print(2, event.advice)
             case Progressed():
                 self._bar(event.what, event.what, event.done, event.total)
             case DataReady():
@@ -90,14 +95,15 @@ class ProgressDisplay:
                     self._best[event.trial] = event
                 name = f"trial {event.trial}"
                 self._bar(event.trial, name, event.epoch, self._num_epochs.get(event.trial) or event.epoch)
-                text = f"  {name}  epoch {event.epoch}  {self._score(event)}  [dim]{_seconds(event.seconds)}[/dim]"
+                epoch = _epoch(event.epoch)
+                text = f"  {name}  {epoch}  {self._score(event)}  [dim]{_seconds(event.seconds)}[/dim]"
                 self._print(3, text)
             case JobDone():
                 self._end_bar(event.trial)
                 if best := self._best.get(event.trial):
                     reason = event.reason or ("paused" if event.status == "paused" else "")
                     why = f"  [dim]{escape(reason)}[/dim]" if reason else ""
-                    self._print(2, f"  trial {event.trial}  {self._score(best)} in epoch {best.epoch}{why}")
+                    self._print(2, f"  trial {event.trial}  {self._score(best)} in {_epoch(best.epoch)}{why}")
             case JobFailed():
                 self._end_bar(event.trial)
                 self._print(1, f"trial {event.trial}  [red]failed:[/red] {escape(event.reason)}")
@@ -105,8 +111,8 @@ class ProgressDisplay:
             case RunFinished() if event.score is not None:
                 best = self._best.get(event.best_trial or 0)
                 score = self._score(best) if best else f"{self.metric} {_number(event.score)}"
-                text = f"best: trial {event.best_trial}, {score}"
-                self._print(1, f"[bold]{text}[/bold]  [dim]{_seconds(event.seconds)} in all[/dim]")
+                text = escape(event.result or f"trial {event.best_trial}, {score}")
+                self._print(1, f"[bold]result: {text}[/bold]  [dim]{_seconds(event.seconds)} in all[/dim]")
 
     def recall(self, trials: Sequence[Trial]) -> None:
         """Add the trials of earlier sessions of the same run."""
@@ -146,6 +152,10 @@ def _config(config: dict[str, Any]) -> str:
         return f"{value:.3g}" if isinstance(value, float) else str(value)
 
     return "  ".join(f"{name}={shown(value)}" for name, value in config.items())
+
+
+def _epoch(number: int) -> str:
+    return f"epoch {number}" if number else "epoch 0 (linear probe)"
 
 
 def _number(value: float) -> str:

@@ -48,7 +48,8 @@ def locked(folder: Path) -> Iterator[None]:
 
 def other_entries(folder: Path) -> list[Path]:
     """Return what a folder holds besides the lock and a run that was killed while it started; [] without a folder."""
-    return [entry for entry in folder.iterdir() if entry.name not in (LOCK, STARTING)] if folder.is_dir() else []
+    ours = (LOCK, STARTING, "lost+found")  # the last one is in the root of a file system, if the folder is one
+    return [entry for entry in folder.iterdir() if entry.name not in ours] if folder.is_dir() else []
 
 
 def is_vacant(folder: Path) -> bool:
@@ -112,7 +113,7 @@ class CheckpointKeeper(ABC):
 
     def __call__(self, event: Event) -> None:
         """Remove what is not needed after a job."""
-        if isinstance(event, JobDone | JobFailed):
+        if isinstance(event, JobDone) or (isinstance(event, JobFailed) and not event.is_disk_full):
             self._settle(self._trials[event.trial])
 
     def _settle(self, trial: Trial) -> None:

@@ -76,21 +76,10 @@ class Problem(ABC):
 
     @staticmethod
     def of(labels: Labels, problem_type: str | None = None) -> Problem:
-        """Create the problem for these labels.
+        """Create the problem for these labels: one label or list of labels per image, or columns of 0 and 1.
 
-        Parameters
-        ----------
-        labels : sequence, array, Series or DataFrame
-            One label per image, or one list of labels; or several columns of 0 and 1, named by the labels.
-        problem_type : {"binary", "multiclass", "multilabel", "regression"} or None
-            None infers it, see `infer_problem_type`.
-
-        Raises
-        ------
-        DataError
-            If labels are missing, are all the same, or do not suit `problem_type`.
-        UnknownNameError
-            If `problem_type` is not one of the four.
+        None infers the type, see `infer_problem_type`. Raises a DataError if labels are missing, are all the same, or
+        do not suit the type, and an UnknownNameError if there is no such type.
         """
         if problem_type is None:
             problem_type = infer_problem_type(labels)
@@ -151,13 +140,7 @@ class Problem(ABC):
 
     @abstractmethod
     def encode(self, labels: Labels) -> np.ndarray:
-        """Return targets, see the top of this module.
-
-        Raises
-        ------
-        DataError
-            If a label is missing, or is not one of the classes.
-        """
+        """Return targets, see the top of this module; raise a DataError if a label is missing, or not a class."""
 
     @abstractmethod
     def true_labels(self, targets: np.ndarray) -> np.ndarray:
@@ -168,13 +151,9 @@ class Problem(ABC):
         """Return predictions as labels, in the form of `true_labels`."""
 
     def decode(self, predictions: np.ndarray) -> np.ndarray:
-        """Return predicted labels in the form in which labels were given.
+        """Return predicted labels in the form in which labels were given, of shape (num_images,).
 
-        Returns
-        -------
-        ndarray, shape (num_images,)
-            Classes in the dtype of `class_array`, lists of labels, or numbers. If labels were given as columns: 0 and
-            1, of shape (num_images, num_classes).
+        If labels were given as columns: 0 and 1, of shape (num_images, num_classes).
         """
         return self.predicted_labels(predictions)
 
@@ -184,13 +163,10 @@ class Problem(ABC):
 
     @abstractmethod
     def strata(self, targets: np.ndarray) -> np.ndarray:
-        """Return groups by which a split can be stratified.
+        """Return groups by which a split can be stratified, int64 of shape (num_images,).
 
-        Returns
-        -------
-        ndarray of int64, shape (num_images,)
-            The class; for multilabel problems the rarest label of the image (num_classes for images without labels),
-            so that rare labels are on both sides of a split; for regression 0.
+        The class; for multilabel problems the rarest label of the image (num_classes for images without labels), so
+        that rare labels are on both sides of a split; for regression 0.
         """
 
     # Training
@@ -206,29 +182,11 @@ class Problem(ABC):
     ) -> torch.Tensor:
         """Return the mean loss of a batch: cross entropy, binary cross entropy, or the squared error.
 
-        Parameters
-        ----------
-        outputs : Tensor, shape (batch, num_outputs)
-            Outputs of the network.
-        targets : Tensor
-            What `encode` returned; or, after mixup, float class probabilities of shape (batch, num_classes).
-        smoothing : float
-            Label smoothing, in [0, 1).
-        class_weights : Tensor or None, shape (num_classes,)
-            From `saccade.training.imbalance.class_weights`. For multilabel problems they weight only the images that
-            have the label.
-        sample_weights : Tensor or None, shape (batch,)
-            From `saccade.training.imbalance.sample_weights`.
-        q : float
-            0 is cross entropy. From there to 1 wrong labels have less influence: it is the generalised cross entropy
-            ``(1 - p ** q) / q`` of Zhang and Sabuncu (NeurIPS 2018), where p is the probability of the label. Only for
-            classes.
-
-        Returns
-        -------
-        Tensor, shape ()
-            Sum of the weighted losses divided by the batch size, not by the sum of the weights as in torch: otherwise
-            weights cancel out in small batches, and in a batch of one altogether.
+        The sum of the weighted losses is divided by the batch size, not by the sum of the weights as in torch:
+        otherwise weights cancel out in small batches, and in a batch of one altogether. After mixup, targets are class
+        probabilities of shape (batch, num_classes). Class weights of multilabel problems weight only the images that
+        have the label. With q from 0 (cross entropy) to 1 wrong labels have less influence: it is the generalised cross
+        entropy ``(1 - p ** q) / q`` of Zhang and Sabuncu (NeurIPS 2018), where p is the probability of the label.
 
         Examples
         --------
@@ -313,11 +271,8 @@ class Problem(ABC):
     def confidence(self, predictions: np.ndarray, decided: np.ndarray) -> np.ndarray:
         """Return the probability of the decision on each image, of shape (num_images,); NaN for regression.
 
-        Parameters
-        ----------
-        predictions, decided : ndarray, shape (num_images, num_classes)
-            Predictions before and after thresholds were applied. For multilabel problems the least certain label
-            counts.
+        The arguments are predictions before and after thresholds. For multilabel problems the least certain label
+        counts.
         """
 
     # Evaluation
@@ -388,21 +343,9 @@ class Problem(ABC):
 
     @abstractmethod
     def prediction_sets(self, predictions: np.ndarray, in_set: np.ndarray, min_conformity: float) -> list[Any]:
-        """Return the conformal set of each image.
+        """Return the conformal set of each image: the labels `in_set`, the most probable first.
 
-        Parameters
-        ----------
-        predictions : ndarray, shape (num_images, num_outputs)
-            Calibrated probabilities, or numbers.
-        in_set : ndarray of bool, shape (num_images, num_outputs)
-            Which labels are in the set.
-        min_conformity : float
-            The `conformity` from which on a number is in the set.
-
-        Returns
-        -------
-        list
-            A list of labels for each image, the most probable first; for regression an interval ``(low, high)``.
+        For regression it is the interval ``(low, high)`` of numbers from `min_conformity` on.
         """
 
 

@@ -48,18 +48,27 @@ def infer_problem_type(labels: Labels) -> ProblemType:
     >>> infer_problem_type(["cat", "dog", "cow"]), infer_problem_type([0.5, 2.25, 3.0])
     ('multiclass', 'regression')
     """
-    if isinstance(labels, pd.DataFrame) or are_label_lists(labels):
-        return "multilabel"
+    return inferred_problem_type(labels)[0]
+
+
+def inferred_problem_type(labels: Labels) -> tuple[ProblemType, str]:
+    """Return what `infer_problem_type` does, and the reason."""
+    if isinstance(labels, pd.DataFrame):
+        return "multilabel", "labels are several columns"
+    if are_label_lists(labels):
+        return "multilabel", "labels are lists"
     plain = plain_labels(labels)
     distinct = set(plain)
-    if len(distinct) == 2:
-        return "binary"
+    num = len(distinct)
+    if num == 2:
+        return "binary", "2 different labels"
     if not all(_is_number(label) for label in distinct):
-        return "multiclass"
+        return "multiclass", f"{num} different labels, not numbers"
     if any(label % 1 for label in distinct if isinstance(label, float)):
-        return "regression"
-    too_many = len(distinct) > MAX_NUMBERED_CLASSES and len(plain) < MIN_IMAGES_PER_CLASS * len(distinct)
-    return "regression" if too_many else "multiclass"
+        return "regression", "labels are numbers with fractions"
+    if num > MAX_NUMBERED_CLASSES and len(plain) < MIN_IMAGES_PER_CLASS * num:
+        return "regression", f"{num} different whole numbers, nearly as many as images"
+    return "multiclass", f"{num} different whole numbers"
 
 
 def are_label_lists(labels: Labels) -> bool:

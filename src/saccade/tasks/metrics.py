@@ -131,25 +131,12 @@ def _squared_errors(targets: np.ndarray, predictions: np.ndarray, problem: Probl
 
 @dataclass(frozen=True)
 class BuiltIn:
-    """A metric without scikit-learn, with the problems that it is defined for.
-
-    Attributes
-    ----------
-    metric : Metric
-        The metric.
-    suits : type or tuple of types
-        Problems it is defined for.
-    reported : {"always", "detailed", None}
-        Whether `ImagePredictor.evaluate` and the training log report it always, in detailed evaluations, or only when
-        it is the `eval_metric`.
-    min_classes : int
-        Fewest classes for which it makes sense.
-    """
+    """A metric without scikit-learn, with the problems that it is defined for."""
 
     metric: Metric
     suits: type[Problem] | tuple[type[Problem], ...]
-    reported: Literal["always", "detailed"] | None = None
-    min_classes: int = 0
+    reported: Literal["always", "detailed"] | None = None  # None is only if it is the `eval_metric`
+    min_classes: int = 0  # fewest classes for which it makes sense
 
 
 # To add a metric of scikit-learn, do nothing: all are found by name. To add another one, add a row.
@@ -170,20 +157,7 @@ _RESERVED = {row.metric.name for row in BUILT_IN}  # names that user-defined met
 
 
 def built_in_metrics(problem: Problem, reported: str | None = None) -> dict[str, Metric]:
-    """Return the built-in metrics of a problem by name.
-
-    Parameters
-    ----------
-    problem : Problem
-        The problem.
-    reported : {"always", "detailed", None}
-        Only those that are reported so; None is all.
-
-    Examples
-    --------
-    >>> list(built_in_metrics(Problem.of(["cat", "dog"]), "always"))
-    ['top1']
-    """
+    """Return the built-in metrics of a problem by name: all, or those that are `reported` so."""
     return {
         row.metric.name: row.metric
         for row in BUILT_IN
@@ -257,14 +231,7 @@ def make_metric(eval_metric: EvalMetric, problem: Problem) -> Metric:
 
 
 def is_metric_name(name: str, problem: Problem) -> bool:
-    """Return whether a metric can be made from its name, unlike user-defined functions, which are not saved.
-
-    Examples
-    --------
-    >>> problem = Problem.of(["cat", "dog"])
-    >>> is_metric_name("log_loss", problem), is_metric_name("my_metric", problem)
-    (True, False)
-    """
+    """Return whether a metric can be made from its name, unlike user-defined functions, which are not saved."""
     if name in built_in_metrics(problem):
         return True
     from saccade.tasks.scorers import scorer_names

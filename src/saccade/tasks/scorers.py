@@ -100,24 +100,12 @@ class _PrecomputedLabels(ClassifierMixin, _Precomputed):  # type: ignore[misc]
 
 @dataclass(frozen=True)
 class Scorer:
-    """A scorer of scikit-learn as a metric's function.
+    """A scorer of scikit-learn as a metric's function."""
 
-    Attributes
-    ----------
-    scorer : callable
-        ``f(estimator, X, y)``.
-    sign : int
-        -1 if scikit-learn's scorer returns the negative of the metric.
-    sees_given_labels : bool
-        Whether it receives labels as they were given, rather than the numbers of classes.
-    needs_all_classes : bool
-        Whether it needs the list of all classes.
-    """
-
-    scorer: Callable[..., float]
-    sign: int = 1
-    sees_given_labels: bool = False
-    needs_all_classes: bool = False
+    scorer: Callable[..., float]  # f(estimator, X, y)
+    sign: int = 1  # -1 if scikit-learn's scorer returns the negative of the metric
+    sees_given_labels: bool = False  # rather than the numbers of classes
+    needs_all_classes: bool = False  # a list of them
 
     def __call__(self, targets: np.ndarray, predictions: np.ndarray, problem: Problem) -> float:
         """Return the metric; raise a ValueError if it is undefined, or scikit-learn raises one."""
@@ -144,24 +132,12 @@ class Scorer:
 def named_scorer(name: str, problem: Problem, also_known: Sequence[str] = ()) -> Scorer:
     """Return the scorer of scikit-learn with this name or alias.
 
-    Parameters
-    ----------
-    name : str
-        One of `scorer_names`.
-    problem : Problem
-        The problem of the predictions.
-    also_known : sequence of str
-        Further names to suggest.
-
-    Raises
-    ------
-    UnknownNameError
-        If there is none, or it is not defined for the problem.
+    Raises an UnknownNameError, which may suggest the names in `also_known`, if there is none for the problem.
     """
     reason = _why_unsuitable(name, problem)
     if not reason:
         return _scorer(name)
-    suitable = {*also_known, *(other for other in scorer_names() if not _why_unsuitable(other, problem))}
+    suitable = {*also_known, *suitable_names(problem)}
     if name not in scorer_names():
         hint = "See sklearn.metrics.get_scorer_names() for all, or pass a function f(y_true, y_pred)."
         common = f"Common ones: {', '.join(problem.common_metrics)}."
@@ -183,6 +159,11 @@ def scorer_names() -> tuple[str, ...]:
     names = get_scorer_names()
     costs = [name.removeprefix("neg_") for name in names if name.startswith("neg_")]
     return tuple(sorted({*names, *costs, *ALIASES, "quadratic_kappa"}))
+
+
+def suitable_names(problem: Problem) -> list[str]:
+    """Return the names of `scorer_names` that are defined for such problems."""
+    return [name for name in scorer_names() if not _why_unsuitable(name, problem)]
 
 
 def _scorer(name: str) -> Scorer:

@@ -26,39 +26,11 @@ ClassWeight = Literal["balanced"] | Mapping[Label, float] | None
 def class_weights(
     spec: ClassWeight | str, targets: np.ndarray, problem: Problem, class_names: Sequence[str] | None = None
 ) -> np.ndarray | None:
-    """Return class weights for `Problem.loss`.
+    """Return class weights for `Problem.loss`, float32 of shape (num_classes,); None without `spec`.
 
-    Parameters
-    ----------
-    spec : "balanced", mapping or None
-        ``balanced`` is the inverse of the number of images, as in scikit-learn. A mapping gives weights, 0 or more, by
-        label; other labels have weight 1.
-    targets : ndarray
-        Of the training images, from `Problem.encode`.
-    problem : Problem
-        With classes.
-    class_names : sequence of str or None
-        Names of the labels 0, 1, …, which a mapping may use as well.
-
-    Returns
-    -------
-    ndarray of float32, shape (num_classes,), or None
-        Their mean over the training images is 1, so that the best learning rate stays the same; None without `spec`.
-        For multilabel problems, the weight of positive against negative: number of negative over number of positive
-        images, or the weight in the mapping.
-
-    Raises
-    ------
-    HyperparameterError
-        For a regression problem, or for invalid weights.
-    UnknownNameError
-        For a label that does not exist.
-
-    Examples
-    --------
-    >>> problem = Problem.of(["cat", "cat", "cat", "dog"])
-    >>> class_weights({"dog": 3.0}, problem.encode(["cat", "cat", "cat", "dog"]), problem).tolist()
-    [0.6666666865348816, 2.0]
+    ``balanced`` is the inverse of the number of images, as in scikit-learn; a mapping gives weights by label, 1 for
+    others. Their mean over the training images is 1, so that the best learning rate stays the same. For multilabel
+    problems it is the weight of positive against negative.
     """
     if spec is None:
         return None
@@ -100,29 +72,8 @@ def _type_hint(label: object, known: Mapping[Any, int]) -> str:
 def balanced_sampling_weights(targets: np.ndarray, problem: Problem) -> np.ndarray:
     """Return the probability of drawing each training image so that all classes are equally frequent.
 
-    Parameters
-    ----------
-    targets : ndarray
-        Of the training images, from `Problem.encode`.
-    problem : Problem
-        With classes.
-
-    Returns
-    -------
-    ndarray of float64, shape (num_images,)
-        They sum to 1. In multilabel problems the class of an image is its rarest label; images without labels are a
-        class of their own.
-
-    Raises
-    ------
-    HyperparameterError
-        For a regression problem.
-
-    Examples
-    --------
-    >>> problem = Problem.of(["cat", "dog"])
-    >>> balanced_sampling_weights(np.array([0, 0, 1]), problem).tolist()
-    [0.25, 0.25, 0.5]
+    In multilabel problems the class of an image is its rarest label; images without labels are a class of their own.
+    Raises a HyperparameterError for a regression problem.
     """
     problem.require_classes("balanced_sampling")
     classes = problem.strata(targets)
@@ -138,32 +89,11 @@ def class_priors(
     class_names: Sequence[str] | None = None,
     by_image: np.ndarray | None = None,
 ) -> np.ndarray | None:
-    """Return the class priors of training: class frequencies, weighted as in the loss.
+    """Return the class priors of training: class frequencies, weighted as in the loss, float64 of shape (num_classes,).
 
-    Parameters
-    ----------
-    recipe : Recipe
-        Its class weights, or balanced sampling.
-    targets : ndarray, shape (num_images,)
-        Of the training images, from `Problem.encode`.
-    problem, class_names
-        As in `class_weights`.
-    by_image : ndarray or None
-        From `sample_weights`.
-
-    Returns
-    -------
-    ndarray of float64, shape (num_classes,), or None
-        They sum to 1, and none is 0: a class without images counts as one image. None for problems without exactly one
-        class per image.
-
-    Examples
-    --------
-    >>> problem, targets = Problem.of(["cat", "dog"]), np.array([0, 0, 0, 1])
-    >>> class_priors(Recipe.of({}), targets, problem).tolist()
-    [0.75, 0.25]
-    >>> class_priors(Recipe.of({"class_weight": "balanced"}), targets, problem).round(3).tolist()
-    [0.5, 0.5]
+    They sum to 1, and none is 0: a class without images (in a warm start) has the mean, so that the prior makes it
+    neither more nor less probable. None for problems without exactly one class per image. Balanced sampling makes them
+    equal.
     """
     if not problem.has_one_class:
         return None
@@ -171,7 +101,7 @@ def class_priors(
     if recipe.balanced_sampling:
         return np.full(num_classes, 1 / num_classes)
     counts: np.ndarray = np.bincount(targets, by_image, num_classes).astype(np.float64)
-    counts[counts == 0] = 1.0
+    counts[counts == 0] = counts[counts > 0].mean()
     if (weights := class_weights(recipe.class_weight, targets, problem, class_names)) is not None:
         counts *= np.where(weights > 0, weights, 1.0)
     counts /= counts.sum()
@@ -179,27 +109,10 @@ def class_priors(
 
 
 def sample_weights(column: Sequence[Any] | np.ndarray | pd.Series) -> np.ndarray:
-    """Return sample weights for `Problem.loss` from a column with one weight per training image.
+    """Return sample weights for `Problem.loss` from a column with one weight, 0 or more, per training image.
 
-    Parameters
-    ----------
-    column : sequence, array or Series, shape (num_images,)
-        Numbers, 0 or more.
-
-    Returns
-    -------
-    ndarray of float32, shape (num_images,)
-        Their mean is 1, so that the best learning rate stays the same.
-
-    Raises
-    ------
-    DataError
-        If weights are missing, negative, infinite, not numbers, or all 0.
-
-    Examples
-    --------
-    >>> sample_weights([1, 3]).tolist()
-    [0.5, 1.5]
+    Their mean is 1, so that the best learning rate stays the same. Raises a DataError if weights are missing, negative,
+    infinite, not numbers, or all 0.
     """
     try:
         weights = pd.Series(column).astype("Float64").to_numpy(np.float64, na_value=np.nan)
@@ -220,12 +133,9 @@ def sample_weights(column: Sequence[Any] | np.ndarray | pd.Series) -> np.ndarray
 def loss_weights(
     targets: np.ndarray, problem: Problem, by_class: np.ndarray | None, by_image: np.ndarray | None
 ) -> np.ndarray | None:
-    """Return the weight of each image in the loss: class weight times sample weight.
+    """Return the weight of each image (or of each label of it) in the loss: class weight times sample weight.
 
-    Returns
-    -------
-    ndarray of shape (num_images,), or (num_images, num_classes) for multilabel problems, or None
-        None if all are equal.
+    None if all are equal.
     """
     if by_class is None and by_image is None:
         return None
@@ -236,13 +146,7 @@ def loss_weights(
 
 
 def check_imbalance(space: Dict, labels: Labels, problem: Problem, class_names: Sequence[str] | None = None) -> None:
-    """Check the class weights and the balanced sampling of a search space.
-
-    Raises
-    ------
-    HyperparameterError, UnknownNameError
-        As in `class_weights` and `balanced_sampling_weights`.
-    """
+    """Raise an error if class weights or balanced sampling of a search space do not suit the labels."""
     targets = problem.encode(labels)
     for spec in choices(space, "class_weight"):
         class_weights(spec, targets, problem, class_names)

@@ -69,6 +69,8 @@ class ImageTask:
         Whether the validation images were split off the training images, rather than given by the user.
     class_names : list of str or None
         Names of integer labels, which class weights may use.
+    num_val_seen : int
+        Validation images that the network in `start` was fitted to.
     costs : list of str
         Costs in every report, among ``latency_ms``, ``num_params`` and ``num_bytes``.
     """
@@ -85,4 +87,5 @@ class ImageTask:
     is_refit: bool = False
     is_holdout: bool = False
     class_names: list[str] | None = None
+    num_val_seen: int = 0
     costs: Sequence[str] = ()

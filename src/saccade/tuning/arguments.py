@@ -69,12 +69,7 @@ def searcher_of(
         If a starting configuration is not in the space.
     """
     starts = {} if starting_configs is None else {"starting_configs": starting_configs}
-    made = make_searcher(searcher, space, seed, **{**(options or {}), **starts})
-    if isinstance(searcher, Searcher) and made.space != (space if isinstance(space, Dict) else Dict(space)):
-        raise HyperparameterError(
-            f"the {type(made).__name__} searches {made.space!r}, but space is {space!r}. Make it with this space"
-        )
-    return made
+    return make_searcher(searcher, space, seed, **{**(options or {}), **starts})
 
 
 def scheduler_of(scheduler: str | Scheduler, max_epochs: int | None, options: Mapping[str, Any] | None) -> Scheduler:

@@ -87,7 +87,8 @@ def tune(
         The maximum number of configurations, earlier sessions included. It may be None with a time limit or a finite
         space.
     searcher
-        The search algorithm: a name in `saccade.searcher.SEARCHERS` (``"auto"`` is ``"tpe"``), or a `Searcher`.
+        The search algorithm: a name in `saccade.searcher.SEARCHERS` (``"auto"`` is ``"tpe"``), or a `Searcher` of the
+        same space.
     scheduler
         Decides which trial trains next, and for how long: a name in `saccade.scheduler.SCHEDULERS` (``"auto"`` is
         asynchronous successive halving, with rungs that fit the time limit and the measured cost of an epoch), or a
@@ -95,7 +96,7 @@ def tune(
     max_epochs
         The last epoch of every trial; None leaves that to the function.
     trial_time_limit
-        Maximum training time of one trial in seconds.
+        Maximum training time of one trial in seconds. Its first report may take up to twice as long.
     target_score
         The search ends when a trial reaches this score.
     starting_configs
@@ -105,9 +106,11 @@ def tune(
     num_workers
         How many trials run at once. Several run in worker processes, to which cloudpickle sends the function.
     executor
-        Where the function is called. ``"inline"`` is this process. ``"process"`` is worker processes: a crash costs one
-        trial, and a call that hangs is ended after the time limit, which ``"inline"`` cannot do. ``"auto"`` is inline
-        for one worker. Or another name in `saccade.executor.EXECUTORS`, or an `Executor`, whose workers stay alive.
+        Where the function is called. ``"inline"`` is this process, ``"process"`` is worker processes, in which a crash
+        costs one trial. A call that hangs is ended shortly after its time limit: a worker is killed; inline, the call
+        is interrupted by a `JobTimeout`, if it is in the main thread, on POSIX, and not in a library that never
+        returns. ``"auto"`` is inline for one worker. Or another name in `saccade.executor.EXECUTORS`, or an `Executor`,
+        whose workers stay alive.
     callbacks
         Trackers, functions of one event, or names in `saccade.study.trackers.TRACKERS`. They receive every event of the
         search. An exception of one is a warning and does not end the search.

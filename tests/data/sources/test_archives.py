@@ -251,6 +251,69 @@ def test_more_than_the_disk_can_hold_is_refused(tmp_path, cache):
     assert_refused(archive, cache, "free", "1.2 EB", "SACCADE_CACHE")
 
 
+@pytest.mark.parametrize("suffix", ["zip", "tar.gz"])
+def test_content_much_larger_than_the_archive_is_refused_unless_it_is_allowed(tmp_path, cache, monkeypatch, suffix):
+    monkeypatch.setattr(archives, "_MAX_BYTES", 1_000_000)
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.bin").write_bytes(bytes(4_000_000))
+    archive = Path(shutil.make_archive(str(tmp_path / "a"), {"zip": "zip", "tar.gz": "gztar"}[suffix], tmp_path / "in"))
+    assert_refused(archive, cache, "4.0 MB or more", "is 1.0 MB", "SACCADE_MAX_UNPACKED_GB")
+    monkeypatch.setenv("SACCADE_MAX_UNPACKED_GB", "0.005")
+    assert content_of(unpack(archive, cache)) == {"a.bin": bytes(4_000_000)}
+
+
+def test_hard_links_count_as_copies(tmp_path, cache, monkeypatch):
+    monkeypatch.setattr(archives, "_MAX_BYTES", 1_000_000)
+    links = [(tar_member(f"{number}.bin", tarfile.LNKTYPE, "a.bin"), b"") for number in range(200)]
+    archive = write_tar(tmp_path / "a.tar", (tar_member("./a.bin", size=20_000), bytes(20_000)), *links)
+    monkeypatch.setattr(archives, "_MAX_RATIO", 1)
+    assert_refused(archive, cache, "is 1.0 MB", "SACCADE_MAX_UNPACKED_GB")
+
+
+@pytest.mark.parametrize("suffix", ["zip", "tar"])
+def test_very_many_members_are_refused(tmp_path, cache, monkeypatch, suffix):
+    monkeypatch.setattr(archives, "_MAX_MEMBERS", 50)
+    monkeypatch.setattr(archives, "_BYTES_OF_MEMBER", 10_000)
+    if suffix == "zip":
+        archive = write_zip(tmp_path / "a.zip", *((f"{number}.jpg", b"") for number in range(51)))
+    else:
+        archive = write_tar(tmp_path / "a.tar", *((tar_member(f"{number}.jpg"), b"") for number in range(51)))
+    assert_refused(archive, cache, "more than 50 members", "SACCADE_MAX_UNPACKED_GB")
+
+
+def test_a_large_header_is_refused_before_it_is_read(tmp_path, cache):
+    archive = tmp_path / "a.tar.gz"
+    with tarfile.open(archive, "w:gz", pax_headers={"comment": "x" * 2_000_000}) as file:
+        file.addfile(tar_member("a.jpg"))
+    assert_refused(archive, cache, "header of 2.0 MB")
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("x" * 300 + ".jpg", "name of its member"), ("a/" * 1500 + "1.jpg", "deep"), ("", "without a name")],
+    ids=["long", "deep", "empty"],
+)
+def test_names_that_a_file_cannot_have_are_refused(tmp_path, cache, name, words):
+    info = zipfile.ZipInfo("placeholder")
+    info.filename = name
+    assert_refused(write_zip(tmp_path / "a.zip", (info, b"x")), cache, words)
+    if name:
+        assert_refused(write_tar(tmp_path / "a.tar", (tar_member(name, size=1), b"x")), cache, words)
+
+
+def test_a_name_that_is_not_unicode_is_refused(tmp_path, cache):
+    archive = write_zip(tmp_path / "a.zip", ("Zoë.jpg", b"x"))
+    archive.write_bytes(archive.read_bytes().replace("Zoë".encode(), b"Zo\xff\xfe"))
+    assert_refused(archive, cache, "broken archive", "utf-8")
+
+
+def test_a_link_to_a_folder_is_refused(tmp_path, cache):
+    archive = write_tar(
+        tmp_path / "a.tar", (tar_member("a/1.jpg", size=1), b"x"), (tar_member("b", tarfile.SYMTYPE, "a"), b"")
+    )
+    assert_refused(archive, cache, "'b' is a link to a folder")
+
+
 def test_an_encrypted_zip_file_is_refused(tmp_path, cache):
     archive = write_zip(tmp_path / "a.zip", ("a.jpg", b"x"))
     data = bytearray(archive.read_bytes())

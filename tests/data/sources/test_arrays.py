@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from saccade.data.sources.arrays import as_uint8, image_list, pixel_range_of, rows_as_images, square_shape
+from saccade.data.sources.arrays import check_finite, image_list, rows_as_images, square_shape
 from saccade.errors import DataError
 
 PATHS = ["a/cat.jpg", "a/dog.jpg"]
@@ -92,45 +92,8 @@ def test_rows_are_reshaped() -> None:
         rows_as_images(rows[:, :10])
 
 
-@pytest.mark.parametrize(
-    ("values", "dtype", "expected"),
-    [
-        ([3, 200], np.uint8, (0, 255)),
-        ([0.2, 0.7], np.float32, (0, 1)),
-        ([0, 16], np.float64, (0, 16)),
-        ([-3, 5], np.int64, (-3, 5)),
-        ([0, 1], bool, (0, 1)),
-    ],
-)
-def test_pixel_range_is_found_from_the_values(values: list[float], dtype: Any, expected: Any) -> None:
-    assert pixel_range_of([np.array([values], dtype)]) == expected
-
-
-def test_files_have_no_pixel_range() -> None:
-    assert pixel_range_of(["cat.jpg", b"GIF"]) is None
-    assert as_uint8("cat.jpg", (0, 1)) == "cat.jpg"
-    picture = np.array([[0.5]])
-    assert as_uint8(picture, None) is picture
-
-
-@given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=9))
-def test_scaling_keeps_the_order_and_uses_the_whole_range(values: list[float]) -> None:
-    image = np.array([sorted(values)])
-    scaled = as_uint8(image, pixel_range_of([image]))
-    assert isinstance(scaled, np.ndarray)
-    assert scaled.dtype == np.uint8
-    assert (np.diff(scaled[0].astype(int)) >= 0).all()
-    if not (image.min() >= 0 and image.max() <= 1) and image.max() > image.min():
-        assert (scaled[0, 0], scaled[0, -1]) == (0, 255)
-
-
-def test_uint8_and_bool_are_not_scaled() -> None:
-    for picture in (np.array([[0, 9]], np.uint8), np.array([[True, False]])):
-        assert as_uint8(picture, (0, 9)) is picture
-
-
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_values_that_are_not_finite_are_refused(bad: float) -> None:
-    image = np.array([[0.0, bad, 300.0]])
+    check_finite(["cat.jpg", np.zeros((2, 2))])
     with pytest.raises(DataError, match="NaN or infinity"):
-        as_uint8(image, pixel_range_of([image]))
+        check_finite([np.array([[0.0, bad, 300.0]])])

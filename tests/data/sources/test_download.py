@@ -1,15 +1,22 @@
 from __future__ import annotations
 
+import contextlib
+import gzip
 import hashlib
 import socket
 import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from saccade.data.sources import download
 from saccade.data.sources.download import cache_folder, fetch
-from saccade.errors import DataError, DownloadError
+from saccade.errors import DataError, DownloadError, HyperparameterError
 
 CONTENT = bytes(range(256)) * 2000
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
@@ -24,6 +31,99 @@ def server(file_server):
 @pytest.fixture
 def url(server):
     return server.url("/a%20file.zip")
+
+
+@pytest.fixture
+def raw_server(file_server) -> Iterator[Callable[..., str]]:
+    """Return the URL of a server that sends these bytes to each client, and then one byte every few milliseconds."""
+    listeners = []
+
+    def serve(start: bytes, drip: bytes = b"") -> str:
+        listener = socket.create_server(("127.0.0.1", 0))
+        listeners.append(listener)
+
+        def answer() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    client, _ = listener.accept()
+                    with client, contextlib.suppress(OSError):
+                        client.recv(10_000)
+                        client.sendall(start)
+                        while drip:
+                            client.sendall(drip)
+                            time.sleep(0.01)
+
+        threading.Thread(target=answer, daemon=True).start()
+        return f"http://127.0.0.1:{listener.getsockname()[1]}/a.zip"
+
+    yield serve
+    for listener in listeners:
+        listener.close()
+
+
+@pytest.mark.parametrize("start", [b"HTTP/1.1 200 OK\r\n\r\n", b"HTTP/1.1 200 OK\r\nX: "], ids=["body", "headers"])
+def test_a_server_that_sends_a_byte_at_a_time_is_given_up(raw_server, monkeypatch, start):
+    monkeypatch.setattr(download, "STALL_S", 0.1)
+    monkeypatch.setattr(download, "MIN_BYTES_PER_S", 100_000)
+    with pytest.raises(DownloadError, match=r"the server sent (\d+ bytes in|no complete headers within) 0\.\d"):
+        fetch(raw_server(start, b"x"))
+
+
+def test_a_transfer_without_end_is_given_up(raw_server, monkeypatch, own_cache):
+    url = raw_server(b"HTTP/1.1 200 OK\r\n\r\n", b"x" * 1000)
+    monkeypatch.setenv("SACCADE_MAX_DOWNLOAD_GB", "0.00002")
+    with pytest.raises(DownloadError, match=r"limit is 20\.0 kB; set SACCADE_MAX_DOWNLOAD_GB"):
+        fetch(url)
+    monkeypatch.delenv("SACCADE_MAX_DOWNLOAD_GB")
+    monkeypatch.setenv("SACCADE_DOWNLOAD_LIMIT_S", "0.2")
+    with pytest.raises(DownloadError, match="takes too long; set SACCADE_DOWNLOAD_LIMIT_S"):
+        fetch(url)
+    assert leftovers(own_cache) == []
+    monkeypatch.setenv("SACCADE_DOWNLOAD_LIMIT_S", "soon")
+    with pytest.raises(HyperparameterError, match="'soon' is not a time"):
+        fetch(url)
+
+
+def test_a_file_that_is_larger_than_the_disk_is_refused(raw_server):
+    start = b"HTTP/1.1 200 OK\r\nContent-Length: 90000000000\r\n\r\n"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(download.shutil, "disk_usage", lambda _: SimpleNamespace(total=10**12, free=10**9))
+        with pytest.raises(DownloadError, match=r"only 1\.0 GB are free.*SACCADE_CACHE"):
+            fetch(raw_server(start))
+    with pytest.raises(DownloadError, match=r"900\.0 GB or more, and the limit is 100\.0 GB"):
+        fetch(raw_server(start.replace(b"9", b"90", 1)))
+
+
+def test_a_compressed_response_may_not_expand_without_limit(server, url, monkeypatch):
+    server.headers["Content-Encoding"] = "gzip"
+    server.files["/a%20file.zip"] = gzip.compress(CONTENT)
+    assert fetch(url).read_bytes() == CONTENT
+    monkeypatch.setattr(download, "_EXPANDED_BYTES", 1_000_000)
+    server.files["/bomb.zip"] = gzip.compress(bytes(5_000_000))
+    with pytest.raises(DownloadError, match="expands without limit"):
+        fetch(server.url("/bomb.zip"))
+
+
+def test_a_part_that_was_not_asked_for_is_refused(raw_server):
+    part = b"HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 5-9/10\r\nContent-Length: 5\r\n\r\nabcde"
+    with pytest.raises(DownloadError, match="another range"):
+        fetch(raw_server(part))
+
+
+def test_a_validator_that_is_not_ascii_is_not_sent_back(server, url):
+    server.headers["ETag"] = '"\xe9"'
+    server.breaks.append(100_000)
+    assert fetch(url).read_bytes() == CONTENT
+    assert [request.get("If-Range") for request in server.requests] == [None, None]
+
+
+def test_a_web_page_instead_of_a_file_is_refused(server, url, own_cache):
+    page = b"\n<!DOCTYPE html><p>Please log in"
+    server.files |= {"/a%20file.zip": page, "/a.html": page}
+    with pytest.raises(DownloadError, match="is a web page"):
+        fetch(url)
+    assert leftovers(own_cache) == []
+    assert fetch(server.url("/a.html")).read_bytes() == page
 
 
 def leftovers(cache: Path) -> list[str]:

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from saccade.data.sources.sources import is_url, local_path
+from saccade.data.decoding import is_url
+from saccade.data.sources.sources import local_path
 from saccade.errors import ArchiveError, DataError, DownloadError
 
 
@@ -43,10 +44,12 @@ def test_the_archive_of_a_url_is_downloaded_once_and_unpacked(folder, make_zip, 
     assert len(file_server.requests) == 1
 
 
-def test_the_error_for_a_url_of_another_file_shows_its_content(file_server):
-    file_server.files["/a.zip"] = b"<html>Please log in</html>"
-    with pytest.raises(ArchiveError, match="<html>"):
+def test_a_url_of_another_file_is_an_error(file_server):
+    file_server.files |= {"/a.zip": b"<html>Please log in</html>", "/b.zip": b"Please log in"}
+    with pytest.raises(DownloadError, match="web page"):
         local_path(file_server.url("/a.zip"))
+    with pytest.raises(ArchiveError, match="Please log in"):
+        local_path(file_server.url("/b.zip"))
 
 
 def test_a_url_without_a_file_is_a_download_error(file_server):

@@ -131,6 +131,25 @@ def test_an_invalid_limit_is_an_error(decode: Any, monkeypatch: pytest.MonkeyPat
         decode(images())
 
 
+@pytest.mark.parametrize("damage", [b"", bytes(50)], ids=["intact", "zeroed"])
+@pytest.mark.parametrize("is_cached", [True, False])
+def test_a_store_with_changed_pixels_is_built_again(
+    decode: Any, monkeypatch: pytest.MonkeyPatch, damage: bytes, is_cached: bool
+) -> None:
+    if not is_cached:
+        monkeypatch.setenv("SACCADE_STORE_CACHE_GB", "0")
+    built = decode(images())
+    expected, pixels = built[2].copy(), built.folder / "pixels.bin"
+    del built
+    content = bytearray(pixels.read_bytes())
+    content[-60 : len(damage) - 60] = damage
+    pixels.write_bytes(content)
+    decoded: list[int] = []
+    store = decode(images(), on_progress=lambda done, _: decoded.append(done))
+    assert np.array_equal(store[2], expected)
+    assert bool(decoded) == bool(damage)
+
+
 def test_an_unwritable_cache_is_not_used(decode: Any, own_cache: Path, tmp_path: Path) -> None:
     own_cache.write_text("a file is in the way")
     assert decode(images()).folder == tmp_path / "run" / "store"

@@ -56,6 +56,17 @@ def test_the_images_seen_in_the_time_have_to_do(make_task: Callable[..., ImageTa
     assert fit_head(classifier(task, tiny_weights), task.store, task.train, lambda: 0.0)
 
 
+def test_a_probe_of_some_images_is_whole_and_stratified(
+    make_task: Callable[..., ImageTask], tiny_weights: Path
+) -> None:
+    task = make_task()
+    train = Split(np.tile(task.train.indices[:2], 50), np.array([0] * 92 + [1] * 8))
+    probe = fit_head(classifier(task, tiny_weights), task.store, train, lambda: 1.0, max_images=50)
+    assert probe is not None
+    assert probe.metrics["train_part"] == 1  # no image was left out for want of time
+    assert np.bincount(train.targets[probe.rows]).tolist() == [45, 5]
+
+
 def test_a_network_without_a_linear_head_is_not_probed(make_task: Callable[..., ImageTask], tiny_weights: Path) -> None:
     task = make_task()
     probed = classifier(task, tiny_weights)

@@ -1,23 +1,32 @@
-"""Unpack zip and tar archives: completely or not at all, and never outside their own folder."""
+"""Unpack zip and tar archives: completely or not at all, never outside their own folder, and within limits.
+
+The content may be 100 times as large as the archive, or 200 MB, and have a member for each 200 bytes of the archive, or
+100,000. ``SACCADE_MAX_UNPACKED_GB`` sets another limit in gigabytes.
+"""
 
 from __future__ import annotations
 
+import bz2
 import contextlib
+import errno
+import gzip
 import hashlib
 import lzma
 import re
 import shutil
 import stat
+import struct
 import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import IO, Any, BinaryIO, cast
 
 from filelock import FileLock
 from rich.filesize import decimal
 
+from saccade.checks import bytes_from_environment
 from saccade.data.sources.download import transfer_progress
 from saccade.errors import ArchiveError
 
@@ -26,47 +35,29 @@ _LONG_ARCHIVE_BYTES = 20_000_000  # smaller archives are unpacked before a progr
 _TAR_BLOCK_BYTES = 512
 _LITTER = "__MACOSX"
 _BROKEN = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError)
+_BROKEN_NAMES = (errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ)
 _UNPACK_YOURSELF = "If you trust it, unpack it yourself and pass the folder."
+
+LIMIT_VARIABLE = "SACCADE_MAX_UNPACKED_GB"
+_MAX_BYTES, _MAX_RATIO = 200_000_000, 100  # of the content, the larger of both
+_MAX_MEMBERS, _BYTES_OF_MEMBER = 100_000, 200  # a member takes at least so many bytes of a zip file
+_MAX_DEPTH = 100
+_MAX_HEADER_BYTES = 1 << 20  # tarfile reads headers into memory
 
 
 def unpack(archive: Path, cache: Path, *, quiet: bool = False) -> Path:
-    """Unpack a zip or tar archive into a folder of its own below `cache`, once.
+    """Unpack a zip or tar archive, recognised by its content, into a folder of its own below `cache`, once.
 
-    The folder appears complete or not at all, even if the process is killed or two processes unpack the same
-    archive. Its name depends on the archive's path, size and modification time, so a changed archive is unpacked again.
-
-    Parameters
-    ----------
-    archive
-        A zip, tar, tar.gz, tar.bz2 or tar.xz file, recognised by its content.
-    cache
-        The folder in which the unpacked folder is made. It is created if necessary.
-    quiet
-        Show no progress for large archives.
-
-    Returns
-    -------
-    Path
-        The folder with the content of the archive.
+    The folder appears complete or not at all, even if the process is killed or two processes unpack the same archive.
+    Its name depends on the archive's path, size and modification time. Tar archives are extracted by `tarfile` with its
+    ``data`` filter; links in zip archives are refused.
 
     Raises
     ------
     ArchiveError
-        If the file is not an archive, is damaged, encrypted or larger than the free disk space, or has a member that
-        lies outside the folder (an absolute name, ``..``, a link that leads out) or is a device.
-
-    Notes
-    -----
-    Tar archives are extracted by `tarfile` with its ``data`` filter. Links in zip archives are refused.
-
-    Examples
-    --------
-    >>> import tempfile, zipfile
-    >>> folder = Path(tempfile.mkdtemp())
-    >>> with zipfile.ZipFile(folder / "shoes.zip", "w") as file:
-    ...     file.writestr("boots/1.txt", "a boot")
-    >>> (unpack(folder / "shoes.zip", folder / "cache") / "boots" / "1.txt").read_text()
-    'a boot'
+        If the file is not an archive, is damaged, encrypted, or larger than the free disk space or the limits of this
+        module; or if it has a member that lies outside the folder, is a device or a link to a folder, or has an invalid
+        name.
     """
     stem = re.sub(r"(\.tar)?\.(zip|tar|tgz|tbz2?|txz|gz|bz2|xz)$", "", archive.name, flags=re.IGNORECASE)
     facts = archive.stat()
@@ -92,43 +83,88 @@ def unpack(archive: Path, cache: Path, *, quiet: bool = False) -> Path:
 
 def _extract(archive: Path, folder: Path, *, quiet: bool) -> None:
     """Write all members of `archive` below `folder`; turn every way in which that can fail into an ArchiveError."""
-    num_bytes, num_free_bytes, num_written = archive.stat().st_size, shutil.disk_usage(folder).free, 0
+    limits = _Limits(archive, folder)
     broken = f"{archive} is a broken archive ({{}}). Was it copied or downloaded completely?"
+    num_bytes = archive.stat().st_size
     with archive.open("rb") as file, transfer_progress(f"Unpacking {archive.name}", num_bytes, quiet=quiet) as show:
         try:
-            for num_member_bytes, write in _members(file, folder):
-                num_written += num_member_bytes
-                if num_written > num_free_bytes:
-                    raise ArchiveError(
-                        f"its content is {decimal(num_written)} or more, and only {decimal(num_free_bytes)} "
-                        f"are free in {folder.parent}; set SACCADE_CACHE to a folder on a larger disk"
-                    )
+            for write in _members(file, folder, limits):
                 write()
                 show(file.tell())
         except (ArchiveError, tarfile.FilterError, NotImplementedError) as error:  # the last: a rare compression method
             raise ArchiveError(f"{archive} cannot be unpacked: {error}. {_UNPACK_YOURSELF}") from error
-        except (*_BROKEN, KeyError) as error:  # KeyError: a hard link to a member that does not exist
+        # KeyError: a hard link to a member that does not exist; ValueError: names that are not Unicode, or contain NUL.
+        except (*_BROKEN, KeyError, ValueError, OverflowError, RecursionError, struct.error) as error:
             raise ArchiveError(broken.format(error)) from error
         except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
             name = Path(str(error.filename)).relative_to(folder)
             raise ArchiveError(broken.format(f"its member '{name}' is both a file and a folder")) from error
         except OSError as error:
+            if error.errno in _BROKEN_NAMES:
+                member = Path(str(error.filename)).name[:60]
+                raise ArchiveError(
+                    f"{archive} cannot be unpacked: this system does not accept the name of its member {member!r}… "
+                    f"({error.strerror})"
+                ) from error
             if error.errno is not None:  # of the operating system: a full disk, a folder without write permission
                 raise
             raise ArchiveError(broken.format(error)) from error  # bz2 and gzip, for bad data
 
 
-_Members = Iterator[tuple[int, Callable[[], None]]]
+class _Limits:
+    """Counts the members of an archive and their bytes, and raises an ArchiveError if they are too many."""
+
+    def __init__(self, archive: Path, folder: Path) -> None:
+        given, num_bytes = bytes_from_environment(LIMIT_VARIABLE), archive.stat().st_size
+        self._max_bytes = max(_MAX_BYTES, _MAX_RATIO * num_bytes) if given is None else given
+        self._max_members = max(_MAX_MEMBERS, max(num_bytes, given or 0) // _BYTES_OF_MEMBER)
+        self._num_free, self._cache = shutil.disk_usage(folder).free, folder.parent
+        self._num_bytes = self._num_members = 0
+
+    @property
+    def max_position(self) -> int:
+        """The most bytes of a decompressed tar file, with headers."""
+        return self._max_bytes + 8 * tarfile.BLOCKSIZE * self._max_members
+
+    def check(self, name: str, is_folder: bool, num_bytes: int) -> None:
+        """Count a member, and check its name."""
+        parts = PurePosixPath(name).parts
+        if not parts and not is_folder:
+            raise ArchiveError("it has a member without a name")
+        if len(parts) > _MAX_DEPTH:
+            raise ArchiveError(f"its member {name[:60]!r}… lies {len(parts)} folders deep, more than {_MAX_DEPTH}")
+        self._num_members += 1
+        self._num_bytes += num_bytes
+        if self._num_bytes > self._num_free:
+            raise ArchiveError(
+                f"its content is {decimal(self._num_bytes)} or more, and only {decimal(self._num_free)} are free in "
+                f"{self._cache}; set SACCADE_CACHE to a folder on a larger disk"
+            )
+        if self._num_bytes > self._max_bytes:
+            raise self.error(f"its content is {decimal(self._num_bytes)} or more", decimal(self._max_bytes))
+        if self._num_members > self._max_members:
+            raise self.error(f"it has more than {self._max_members} members", "so many")
+
+    def error(self, what: str, limit: str) -> ArchiveError:
+        """Return the error that names the variable."""
+        return ArchiveError(
+            f"{what}; for an archive of this size the limit is {limit}. Set {LIMIT_VARIABLE} to allow it"
+        )
 
 
-def _members(file: BinaryIO, folder: Path) -> _Members:
-    """Yield the size of each member in bytes, and a function that writes it below `folder`."""
+_Members = Iterator[Callable[[], None]]
+
+
+def _members(file: BinaryIO, folder: Path, limits: _Limits) -> _Members:
+    """Yield for each member a function that writes it below `folder`."""
     if zipfile.is_zipfile(file):
-        yield from _zip_members(file, folder)
+        yield from _zip_members(file, folder, limits)
         return
-    file.seek(0)
     try:
-        tar = tarfile.open(fileobj=file, mode="r:*")  # noqa: SIM115 (closed below)
+        stream = cast("IO[bytes]", _TarStream(file, limits))
+        tar = tarfile.open(fileobj=stream, mode="r:")  # noqa: SIM115 (closed below)
+    except ArchiveError:
+        raise
     except (*_BROKEN, OSError) as error:
         file.seek(0)
         raise ArchiveError(
@@ -136,12 +172,49 @@ def _members(file: BinaryIO, folder: Path) -> _Members:
             "completely"
         ) from error
     with tar:
-        yield from _tar_members(tar, folder)
+        yield from _tar_members(tar, folder, limits)
 
 
-def _zip_members(file: BinaryIO, folder: Path) -> _Members:
+class _TarStream:
+    """A tar file without its compression, whose headers are limited: tarfile reads each of them into memory at once."""
+
+    def __init__(self, file: BinaryIO, limits: _Limits) -> None:
+        file.seek(0)
+        start = file.read(6)
+        file.seek(0)
+        self._file: Any = file
+        if start.startswith(b"\x1f\x8b"):
+            self._file = gzip.GzipFile(fileobj=file)
+        elif start.startswith(b"BZh"):
+            self._file = bz2.BZ2File(file)
+        elif start.startswith((b"\xfd7zXZ\0", b"\x5d\0\0")):
+            self._file = lzma.LZMAFile(file)  # noqa: SIM115 (the file below it is closed)
+        self._limits = limits
+
+    def read(self, size: int = -1) -> bytes:
+        """Read as a file does."""
+        if not 0 <= size <= _MAX_HEADER_BYTES:
+            raise ArchiveError(f"it has a header of {decimal(size)}, more than {decimal(_MAX_HEADER_BYTES)}")
+        return bytes(self._file.read(size))
+
+    def seek(self, offset: int) -> int:
+        """Go to an absolute position."""
+        if offset > self._limits.max_position:
+            raise self._limits.error(f"its content is {decimal(offset)} or more", decimal(self._limits.max_position))
+        return int(self._file.seek(offset))
+
+    def tell(self) -> int:
+        """Return the position."""
+        return int(self._file.tell())
+
+
+def _zip_members(file: BinaryIO, folder: Path, limits: _Limits) -> _Members:
     with zipfile.ZipFile(file) as archive:
-        for info in archive.infolist():
+        members = archive.infolist()
+        for info in members:  # all of them before the first is written
+            name = info.filename.replace("\\", "/")
+            limits.check(name, name.endswith("/"), info.file_size)
+        for info in members:
             name = info.filename
             if info.flag_bits & 0x1:
                 raise ArchiveError(f"it is encrypted (its member {name!r} is)")
@@ -165,20 +238,30 @@ def _zip_members(file: BinaryIO, folder: Path) -> _Members:
                 with archive.open(info) as source, path.open("wb") as target:
                     shutil.copyfileobj(source, target, _COPY_BYTES)
 
-            yield info.file_size, write
+            yield write
 
 
-def _tar_members(tar: tarfile.TarFile, folder: Path) -> _Members:
+def _tar_members(tar: tarfile.TarFile, folder: Path, limits: _Limits) -> _Members:
     if not hasattr(tarfile, "data_filter"):  # Python before 3.10.12 and 3.11.4
         raise ArchiveError("this version of Python has no safe way to unpack it; use 3.12 or later")
+    size_of: dict[PurePosixPath, int] = {}
+    links: list[str] = []
     for info in tar:
-        if _LITTER in PurePosixPath(info.name).parts:
+        name = PurePosixPath(info.name)
+        # A hard link counts as a copy, which it is on file systems without links.
+        size_of[name] = size_of.get(PurePosixPath(info.linkname), 0) if info.islnk() else info.size
+        limits.check(info.name, info.isdir(), size_of[name])
+        links += [info.name] if info.issym() else []
+        if _LITTER in name.parts:
             continue
 
         def write(info: tarfile.TarInfo = info) -> None:
             tar.extract(info, folder, set_attrs=False, filter="data")
 
-        yield info.size, write
+        yield write
+    for link in links:
+        if (folder / link).is_dir():  # a few of them can make a tree of any size
+            raise ArchiveError(f"its member {link!r} is a link to a folder")
     # tarfile takes a header that it cannot read for the end of the archive, so a truncated archive would pass.
     assert tar.fileobj is not None
     tar.fileobj.seek(tar.offset)

@@ -1,4 +1,4 @@
-"""Images as in scikit-learn code: columns of paths, arrays of pixels of any scale, rows of a table."""
+"""Images as in scikit-learn code: columns of paths, arrays of numbers, rows of a table."""
 
 from __future__ import annotations
 
@@ -14,25 +14,14 @@ from PIL import Image
 from saccade.data.examples import ImageLike, read_examples
 from saccade.errors import DataError
 
-PixelRange = tuple[float, float]
-"""The values of black and white."""
-
 _CHANNELS = (1, 3, 4)
 
 
 def image_list(X: Any) -> list[ImageLike] | None:
     """Return the images of a column, a list or an array of images; None if X is not images.
 
-    Parameters
-    ----------
-    X : list, array, Series, or DataFrame
-        Paths, bytes, Pillow images or arrays; or one array of shape (n, height, width[, channels]). A DataFrame has
-        one column, or a column ``image``.
-
-    Raises
-    ------
-    DataError
-        If X is a single image, or an array of another shape.
+    A DataFrame has one column, or a column ``image``. Raises a DataError if X is a single image, or an array of another
+    shape.
 
     Examples
     --------
@@ -89,19 +78,7 @@ def _is_image(value: Any) -> bool:
 
 
 def rows_as_images(rows: np.ndarray, shape: tuple[int, ...] | None = None) -> np.ndarray:
-    """Reshape flattened images.
-
-    Parameters
-    ----------
-    rows : ndarray, shape (num_images, num_values)
-        Images in C order.
-    shape : tuple of int or None
-        (height, width) or (height, width, channels); None: square images, grey or RGB.
-
-    Raises
-    ------
-    DataError
-        If the length of the rows does not match.
+    """Reshape flattened images in C order to `shape`; None: square images, grey or RGB.
 
     Examples
     --------
@@ -134,47 +111,8 @@ def square_shape(num_values: int) -> tuple[int, ...] | None:
     return None
 
 
-def pixel_range_of(images: Sequence[ImageLike]) -> PixelRange | None:
-    """Return the values of black and white in the images that are arrays; None without arrays.
-
-    Returns
-    -------
-    tuple of float, or None
-        (0, 255) if all are uint8; (0, 1) if all values are in this range; else minimum and maximum.
-
-    Examples
-    --------
-    >>> pixel_range_of([np.zeros((2, 2), np.uint8)]), pixel_range_of([np.array([[0.0, 16.0]])])
-    ((0.0, 255.0), (0.0, 16.0))
-    """
-    arrays = [image for image in images if isinstance(image, np.ndarray) and image.size]
-    if not arrays:
-        return None
-    if all(array.dtype == np.uint8 for array in arrays):
-        return 0.0, 255.0
-    low, high = float(min(array.min() for array in arrays)), float(max(array.max() for array in arrays))
-    return (0.0, 1.0) if low >= 0 and high <= 1 else (low, high)
-
-
-def as_uint8(image: ImageLike, pixel_range: PixelRange | None) -> ImageLike:
-    """Scale an array to uint8; return uint8, bool and other images unchanged.
-
-    Raises
-    ------
-    DataError
-        If a value is NaN or infinite.
-
-    Examples
-    --------
-    >>> as_uint8(np.array([[0.0, 8.0, 16.0, 99.0]]), (0.0, 16.0)).tolist()
-    [[0, 128, 255, 255]]
-    """
-    if not isinstance(image, np.ndarray) or image.dtype in (np.uint8, np.bool_) or pixel_range is None:
-        return image
-    if not np.isfinite(image).all():
-        raise DataError("X contains NaN or infinity; expected finite numbers")
-    low, high = pixel_range
-    # Halved, since the difference of two finite numbers may overflow.
-    fraction = (image.astype(np.float64) / 2 - low / 2) / ((high / 2 - low / 2) or 1.0)
-    scaled: np.ndarray = np.rint(np.clip(fraction, 0, 1) * 255).astype(np.uint8)
-    return scaled
+def check_finite(images: Sequence[ImageLike]) -> None:
+    """Raise a DataError if an array contains NaN or infinity."""
+    for image in images:
+        if isinstance(image, np.ndarray) and image.dtype.kind == "f" and not np.isfinite(image).all():
+            raise DataError("X contains NaN or infinity; expected finite numbers")

@@ -1,16 +1,23 @@
-"""Download a file once into a cache folder: resume interrupted transfers, verify the file, move it into place."""
+"""Download a file once into a cache folder: resume interrupted transfers, verify the file, move it into place.
+
+A transfer may take 6 hours and 100 GB, or 10 GB if the server does not send the size, and must not become slower than
+1 kB/s for 30 seconds. ``SACCADE_DOWNLOAD_LIMIT_S`` and ``SACCADE_MAX_DOWNLOAD_GB`` set other limits.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import queue
 import re
+import shutil
 import socket
 import ssl
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 from urllib.request import url2pathname
@@ -22,12 +29,24 @@ from rich.filesize import decimal
 from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-from saccade.errors import DownloadError
+from saccade.checks import bytes_from_environment
+from saccade.errors import DownloadError, HyperparameterError
+
+SIZE_VARIABLE, TIME_VARIABLE = "SACCADE_MAX_DOWNLOAD_GB", "SACCADE_DOWNLOAD_LIMIT_S"
+STALL_S, MIN_BYTES_PER_S = 30.0, 1000
+"""A transfer that is slower on average, for so many seconds, is interrupted."""
 
 BACKOFF_S = (0.5, 1.0, 2.0)  # pauses between attempts without progress; the attempt after the last pause is final
 _TIMEOUT = httpx2.Timeout(30.0, connect=10.0)
 _BLOCK_BYTES = 1 << 18
 _BUSY_STATUSES = (408, 429, 500, 502, 503, 504)
+_MAX_BYTES, _MAX_BYTES_OF_UNKNOWN = 100_000_000_000, 10_000_000_000
+_MAX_S = 6 * 3600.0
+_MIN_PROGRESS_BYTES = 10_000  # an attempt with less counts as one without progress
+_EXPANDED_BYTES, _MAX_EXPANSION = 200_000_000, 100  # of a compressed response, the larger of both
+_RESERVED_BYTES = 100_000_000  # kept free on the disk
+_CHECKED_BYTES = 1 << 24  # after so many bytes, the free space is looked up again
+_WEB_PAGE = re.compile(rb"\s*(<!doctype html|<html)", re.IGNORECASE)
 
 
 class _RetryError(Exception):
@@ -35,14 +54,9 @@ class _RetryError(Exception):
 
 
 def cache_folder() -> Path:
-    """Return the cache folder of downloaded and unpacked files; it may not exist yet.
+    """Return the cache folder, which may not exist yet.
 
     It is ``$SACCADE_CACHE`` if set, else ``saccade`` in the platform's cache folder, such as ``~/.cache``.
-
-    Examples
-    --------
-    >>> cache_folder().is_absolute()
-    True
     """
     own = os.environ.get("SACCADE_CACHE")
     if own:
@@ -57,40 +71,17 @@ def cache_folder() -> Path:
 
 
 def fetch(url: str, cache: Path | None = None, sha256: str | None = None, *, quiet: bool = False) -> Path:
-    """Download a file once; a cached file is returned without a request.
+    """Download a file once into `cache`; a cached file is returned without a request.
 
-    An interrupted transfer is resumed if the server supports that and the file has not changed. To download a file
-    again, delete the returned one.
-
-    Parameters
-    ----------
-    url
-        An ``http://``, ``https://`` or ``file://`` URL. The file of a ``file://`` URL is not copied.
-    cache
-        The folder for the file; None for ``downloads`` in `cache_folder`.
-    sha256
-        Expected SHA-256 digest of the file, 64 hexadecimal digits.
-    quiet
-        Show no progress.
-
-    Returns
-    -------
-    Path
-        The complete file.
+    An interrupted transfer is resumed if the server supports that and the file has not changed. The file of a
+    ``file://`` URL is not copied. `sha256` is the expected digest, 64 hexadecimal digits.
 
     Raises
     ------
     DownloadError
-        If the server cannot be reached or refuses, if the transfer is interrupted repeatedly, or if the digest of the
+        If the server cannot be reached or refuses; if the transfer is interrupted repeatedly, or exceeds a limit of
+        this module or the free disk space; if the server sends a web page instead of the file; or if the digest of the
         file is not `sha256`.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> path = Path(tempfile.mkdtemp()) / "labels.csv"
-    >>> _ = path.write_text("image,label")
-    >>> fetch(path.as_uri()) == path
-    True
     """
     scheme = urlsplit(url).scheme.lower()
     if scheme == "file":
@@ -112,6 +103,7 @@ def fetch(url: str, cache: Path | None = None, sha256: str | None = None, *, qui
         _download(url, part, quiet=quiet)
         if sha256 is not None:
             _verify(part, sha256, url, delete=True)
+        _check_content(part, url)
         part.replace(target)
         _validator_file(part).unlink(missing_ok=True)
     return target
@@ -154,54 +146,158 @@ def _verify(path: Path, sha256: str, url: str, *, delete: bool = False) -> None:
     )
 
 
+def _check_content(part: Path, url: str) -> None:
+    """Raise the error for a web page that was sent in place of a file, such as that of a login; remove it."""
+    with part.open("rb") as file:
+        is_page = _WEB_PAGE.match(file.read(512)) is not None
+    if is_page and not _file_name(url).lower().endswith((".html", ".htm")):
+        part.unlink()
+        _validator_file(part).unlink(missing_ok=True)
+        raise DownloadError(
+            f"{url} is a web page (HTML), not a file. Open it in a browser: it may require a login, or contain the "
+            "link of the file."
+        )
+
+
 def _download(url: str, part: Path, *, quiet: bool) -> None:
     """Download `url` into `part`; attempts without progress are limited, attempts with progress are not."""
-    failures, farthest = 0, _size(part)
+    failures, farthest, deadline_s = 0, _size(part), time.monotonic() + _time_limit_s()
     while True:
         try:
-            _attempt(url, part, quiet=quiet)
+            _attempt(url, part, deadline_s, quiet=quiet)
         except (httpx2.TransportError, _RetryError) as error:
-            if _size(part) > farthest:
+            if _size(part) > farthest + _MIN_PROGRESS_BYTES:
                 failures, farthest = 0, _size(part)
             if failures == len(BACKOFF_S) or isinstance(error, httpx2.UnsupportedProtocol):
                 raise DownloadError(f"{url} cannot be fetched: {_reason(url, error)}") from error
             time.sleep(BACKOFF_S[failures])
             failures += 1
-        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+        except (httpx2.HTTPError, httpx2.InvalidURL, UnicodeError) as error:
             raise DownloadError(f"{url} cannot be fetched: {_reason(url, error)}") from error
         else:
             return
 
 
-def _attempt(url: str, part: Path, *, quiet: bool) -> None:
+def _time_limit_s() -> float:
+    given = os.environ.get(TIME_VARIABLE, "").strip()
+    try:
+        limit_s = float(given) if given else _MAX_S
+    except ValueError:
+        limit_s = 0.0
+    if not limit_s > 0:
+        raise HyperparameterError(f"{TIME_VARIABLE}={given!r} is not a time; expected a number of seconds above 0")
+    return limit_s
+
+
+def _attempt(url: str, part: Path, deadline_s: float, *, quiet: bool) -> None:
     """Download the missing bytes of `part`, or the whole file if it cannot be resumed."""
     num_kept, validator = _resumable(part)
     # With compression, length and ranges would refer to the compressed bytes.
     headers = {"Accept-Encoding": "identity"}
     if num_kept:
         headers |= {"Range": f"bytes={num_kept}-", "If-Range": validator}
-    with httpx2.stream("GET", url, headers=headers, follow_redirects=True, timeout=_TIMEOUT) as response:
-        _check_status(url, response, part)
-        if response.status_code != 206:
-            num_kept = 0
-        elif not response.headers.get("Content-Range", "").startswith(f"bytes {num_kept}-"):
-            part.unlink()
-            raise _RetryError("the server sent another range of the file than the requested one")
-        length = response.headers.get("Content-Length")
-        total = None if length is None else num_kept + int(length)
-        title = f"Fetching {'the rest of ' if num_kept else ''}{_file_name(url)} from {response.url.host}"
-        with (
-            part.open("ab" if num_kept else "wb") as file,
-            transfer_progress(title, total, quiet=quiet) as report_done,
-        ):
-            # `open` has truncated the old content by now, so that the version belongs to the new content.
-            _validator_file(part).write_text(_validator(response), encoding="utf-8")
-            # Without a chunk size: the bytes of an incomplete chunk before an interruption would be lost.
-            for chunk in response.iter_bytes():
-                file.write(chunk)
-                report_done(num_kept + response.num_bytes_downloaded)
-        if length is not None and response.num_bytes_downloaded != int(length):
-            raise _RetryError(f"received {response.num_bytes_downloaded} bytes instead of {length}")
+    with httpx2.Client(follow_redirects=True, timeout=_TIMEOUT) as client:
+        response = _response(client, client.build_request("GET", url, headers=headers))
+        with contextlib.closing(response):
+            _check_status(url, response, part)
+            if response.status_code != 206:
+                num_kept = 0
+            elif not num_kept or not response.headers.get("Content-Range", "").startswith(f"bytes {num_kept}-"):
+                part.unlink(missing_ok=True)
+                raise _RetryError("the server sent another range of the file than the requested one")
+            length = response.headers.get("Content-Length")
+            total = None if length is None else num_kept + int(length)
+            limits = _Limits(url, part, total, num_kept, deadline_s)
+            title = f"Fetching {'the rest of ' if num_kept else ''}{_file_name(url)} from {response.url.host}"
+            with (
+                part.open("ab" if num_kept else "wb") as file,
+                transfer_progress(title, total, quiet=quiet) as report_done,
+            ):
+                # `open` has truncated the old content by now, so that the version belongs to the new content.
+                _validator_file(part).write_text(_validator(response), encoding="utf-8")
+                # Without a chunk size: the bytes of an incomplete chunk before an interruption would be lost.
+                for chunk in response.iter_bytes():
+                    limits.check(len(chunk), response.num_bytes_downloaded)
+                    file.write(chunk)
+                    report_done(num_kept + response.num_bytes_downloaded)
+            if length is not None and response.num_bytes_downloaded != int(length):
+                raise _RetryError(f"received {response.num_bytes_downloaded} bytes instead of {length}")
+
+
+def _response(client: httpx2.Client, request: httpx2.Request) -> httpx2.Response:
+    """Send a request and return the response; headers that come too slowly are an error.
+
+    The timeouts of `httpx2` hold for each read, so that a server could send one byte at a time.
+    """
+    answers: queue.SimpleQueue[httpx2.Response | Exception] = queue.SimpleQueue()
+
+    def send() -> None:
+        try:
+            answers.put(client.send(request, stream=True))
+        except Exception as error:
+            answers.put(error)
+
+    threading.Thread(target=send, name="saccade-download", daemon=True).start()
+    try:
+        answer = answers.get(timeout=2 * STALL_S)
+    except queue.Empty:
+        raise _RetryError(f"the server sent no complete headers within {2 * STALL_S:g} seconds") from None
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
+
+
+class _Limits:
+    """Limits of a transfer: `check` raises an error if one is exceeded."""
+
+    def __init__(self, url: str, part: Path, total: int | None, num_bytes: int, deadline_s: float) -> None:
+        given = bytes_from_environment(SIZE_VARIABLE)
+        default = _MAX_BYTES_OF_UNKNOWN if total is None else _MAX_BYTES
+        self._url, self._part, self._max_bytes = url, part, default if given is None else given
+        self._num_bytes, self._num_expanded, self._deadline_s = num_bytes, 0, deadline_s
+        self._window_start_s, self._num_in_window = time.monotonic(), 0
+        self._num_checked = num_bytes
+        if total is not None:
+            self._check_size(total)
+            self._check_disk(total - num_bytes)
+
+    def check(self, num_new: int, num_transferred: int) -> None:
+        """Count new bytes of the file, of which `num_transferred` were transferred in this attempt."""
+        now_s = time.monotonic()
+        if now_s > self._deadline_s:
+            raise self._error(f"the transfer takes too long; set {TIME_VARIABLE} to allow more seconds")
+        self._num_bytes += num_new
+        self._num_expanded += num_new
+        self._num_in_window += num_new
+        if self._num_expanded > max(_EXPANDED_BYTES, _MAX_EXPANSION * num_transferred):
+            raise self._error("the server sent compressed data that expands without limit")
+        if now_s > self._window_start_s + STALL_S:
+            if self._num_in_window < MIN_BYTES_PER_S * STALL_S:
+                raise _RetryError(f"the server sent {self._num_in_window} bytes in {STALL_S:g} seconds")
+            self._window_start_s, self._num_in_window = now_s, 0
+        self._check_size(self._num_bytes)
+        if self._num_bytes > self._num_checked + _CHECKED_BYTES:
+            self._num_checked = self._num_bytes
+            self._check_disk(0)
+
+    def _check_size(self, num_bytes: int) -> None:
+        if num_bytes > self._max_bytes:
+            raise self._error(
+                f"it has {decimal(num_bytes)} or more, and the limit is {decimal(self._max_bytes)}; set {SIZE_VARIABLE}"
+            )
+
+    def _check_disk(self, num_bytes: int) -> None:
+        num_free = shutil.disk_usage(self._part.parent).free
+        if num_bytes + _RESERVED_BYTES > num_free:
+            raise self._error(
+                f"only {decimal(num_free)} are free in {self._part.parent}; set SACCADE_CACHE to a folder on a larger "
+                "disk"
+            )
+
+    def _error(self, reason: str) -> DownloadError:
+        self._part.unlink(missing_ok=True)
+        _validator_file(self._part).unlink(missing_ok=True)
+        return DownloadError(f"{self._url} cannot be fetched: {reason}.")
 
 
 def _check_status(url: str, response: httpx2.Response, part: Path) -> None:
@@ -237,9 +333,8 @@ def _validator(response: httpx2.Response) -> str:
     etag: str = response.headers.get("ETag", "")
     if "Content-Encoding" in response.headers:
         return ""
-    if etag and not etag.startswith("W/"):
-        return etag
-    return str(response.headers.get("Last-Modified", ""))
+    validator = etag if etag and not etag.startswith("W/") else str(response.headers.get("Last-Modified", ""))
+    return validator if validator.isascii() else ""  # it is sent back in a header
 
 
 def _resumable(part: Path) -> tuple[int, str]:
@@ -266,28 +361,11 @@ def _reason(url: str, error: Exception) -> str:
     return f"{str(error) or type(error).__name__}."
 
 
-@contextmanager
+@contextlib.contextmanager
 def transfer_progress(title: str, total_bytes: int | None, *, quiet: bool = False) -> Iterator[Callable[[int], None]]:
-    """Show the progress of a transfer on standard error: a bar on a terminal, else one line.
+    """Yield a function of the number of bytes done, which shows progress on standard error.
 
-    Parameters
-    ----------
-    title
-        Description, such as ``"Fetching shoes.zip"``.
-    total_bytes
-        Total number of bytes; None if unknown.
-    quiet
-        Show nothing.
-
-    Yields
-    ------
-    Callable[[int], None]
-        Call it with the number of bytes done so far.
-
-    Examples
-    --------
-    >>> with transfer_progress("Copying", total_bytes=10, quiet=True) as report_done:
-    ...     report_done(10)
+    On a terminal it is a bar, else one line.
     """
     console = Console(stderr=True)
     if quiet or not console.is_terminal:

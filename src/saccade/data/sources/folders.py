@@ -26,15 +26,8 @@ _MAX_NAMES = 12
 def find_images(folder: Path, exts: str | Collection[str] | None = None) -> list[str]:
     """Return the paths of all images in a folder and its sub-folders, sorted folder by folder.
 
-    Hidden files and folders are skipped. Links are followed, except links to a folder that contains them.
-
-    Parameters
-    ----------
-    folder
-        The folder to search.
-    exts
-        File name extensions in any case, with or without the dot; None for `IMAGE_EXTENSIONS` and for other files
-        whose first bytes are those of an image.
+    Hidden files and folders are skipped. Links are followed, except links to a folder that contains them. Without
+    `exts`, files with `IMAGE_EXTENSIONS` and other files whose first bytes are those of an image are returned.
 
     Examples
     --------
@@ -56,29 +49,9 @@ def find_images(folder: Path, exts: str | Collection[str] | None = None) -> list
 def images_by_class(
     folder: Path, exts: str | Collection[str] | None = None, no_class: bool = False
 ) -> dict[str, list[str]]:
-    """Return the images of each direct sub-folder that has any, by its name, sorted.
+    """Return the sorted images of each direct sub-folder that has any, by its name; with `no_class`, all under "".
 
-    Parameters
-    ----------
-    folder, exts
-        See `find_images`.
-    no_class
-        Return all images below `folder` under one empty name.
-
-    Raises
-    ------
-    DataError
-        If no image is found; the message lists the extensions searched for and found.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> folder = Path(tempfile.mkdtemp())
-    >>> for name in ("cat", "dog", "empty"):
-    ...     (folder / name).mkdir()
-    >>> (folder / "dog" / "rex.jpg").touch()
-    >>> list(images_by_class(folder))
-    ['dog']
+    Raises a DataError with the extensions searched for and found if no image is found.
     """
     below = {"": folder} if no_class else {entry.name: Path(entry.path) for entry in _folders(folder)}
     found = {name: find_images(path, exts) for name, path in below.items()}
@@ -100,20 +73,7 @@ def _has_image_signature(file: str) -> bool:
 def descend(folder: Path, wanted: Collection[str] = ()) -> Path:
     """Descend through wrapping folders: those that contain only one folder, which has sub-folders.
 
-    Parameters
-    ----------
-    folder
-        The outermost folder.
-    wanted
-        Names of sub-folders; a folder with one of them is returned.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> folder = Path(tempfile.mkdtemp())
-    >>> (folder / "pets" / "cat").mkdir(parents=True)
-    >>> descend(folder).name
-    'pets'
+    A folder with a sub-folder in `wanted` is returned.
     """
     while True:
         entries = [entry for entry in _entries(folder) if not entry.name.lower().startswith(("readme", "license"))]
@@ -126,28 +86,12 @@ def descend(folder: Path, wanted: Collection[str] = ()) -> Path:
 
 
 def folder_names(folder: Path) -> list[str]:
-    """Return the names of the visible folders in a folder, sorted.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> folder = Path(tempfile.mkdtemp())
-    >>> (folder / "train").mkdir()
-    >>> folder_names(folder)
-    ['train']
-    """
+    """Return the names of the visible folders in a folder, sorted."""
     return [entry.name for entry in _folders(folder)]
 
 
 def has_files(folder: Path) -> bool:
-    """Return whether this is a folder with a visible file in it or its sub-folders.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> has_files(Path(tempfile.mkdtemp()))
-    False
-    """
+    """Return whether this is a folder with a visible file in it or its sub-folders."""
     return folder.is_dir() and next(_visible_files(folder), None) is not None
 
 

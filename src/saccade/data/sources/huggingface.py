@@ -21,23 +21,10 @@ _IMAGE_NAMES = ("image", "img", "images", "picture", "photo")
 def read_rows(
     dataset: Any, image_column: str | None, label_column: str | None
 ) -> tuple[list[Any], list[Any] | None, list[str] | None]:
-    """Return the images, the labels and the names of the classes.
+    """Return the images (paths if available, else bytes), the labels and the names of the classes.
 
-    Parameters
-    ----------
-    dataset
-        A ``datasets.Dataset``, or anything that yields one mapping per image.
-    image_column, label_column
-        The columns; None to choose by their types, then by their names.
-
-    Returns
-    -------
-    images : list
-        Paths if available, else bytes of image files.
-    labels : list or None
-        None without a label column, or if every label is -1, which means "unknown" there.
-    classes : list of str or None
-        None if the dataset has no class names.
+    Columns that are None are chosen by their types, then by their names. Labels are None without a label column, or if
+    all are -1, which means "unknown" there.
 
     Raises
     ------

@@ -13,39 +13,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from saccade.data.decoding import is_url
 from saccade.data.sources.archives import unpack
 from saccade.data.sources.download import cache_folder, fetch
 from saccade.data.sources.folders import descend, images_by_class
 from saccade.errors import DataError, near_names
 
-_ARCHIVE_NAME = re.compile(r"\.(zip|tar|tgz|tbz2?|txz|tar\.\w+)$", re.IGNORECASE)
-
-
-def is_url(text: str | Path) -> bool:
-    """Return whether this is a URL with a scheme, such as ``https://host/file.zip``, rather than a path.
-
-    Examples
-    --------
-    >>> is_url("https://host/file.zip"), is_url("images/train"), is_url("C:/images")
-    (True, False, False)
-    """
-    return isinstance(text, str) and re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", text) is not None
+ARCHIVE_NAME = re.compile(r"\.(zip|tar|tgz|tbz2?|txz|tar\.\w+)$", re.IGNORECASE)
 
 
 def local_file(path: str | Path, *, sha256: str | None = None, quiet: bool = False) -> Path:
     """Return the absolute path of an existing file or folder; a URL is downloaded first.
 
-    Raises
-    ------
-    DataError
-        If the file does not exist. The message names the existing part of the path, and similar names.
-    DownloadError
-        If a URL cannot be downloaded.
-
-    Examples
-    --------
-    >>> local_file(".") == Path.cwd()
-    True
+    Raises a DataError with the existing part of the path and similar names, or a DownloadError.
     """
     if is_url(path):
         return fetch(str(path), sha256=sha256, quiet=quiet)
@@ -56,37 +36,20 @@ def local_file(path: str | Path, *, sha256: str | None = None, quiet: bool = Fal
 
 
 def local_path(root: str | Path, *, sha256: str | None = None, quiet: bool = False) -> Path:
-    """Return a local folder for a folder, an archive, or the URL of an archive.
-
-    Parameters
-    ----------
-    root
-        A folder, returned as an absolute path; a zip or tar archive, which is unpacked into the cache; or the URL of
-        one (``http://``, ``https://``, ``file://``), which is downloaded first. Both are done only once.
-    sha256
-        Expected digest of a downloaded file, in hexadecimal.
-    quiet
-        Show no progress.
+    """Return a local folder for a folder, an archive, or the URL of an archive; archives are unpacked into the cache.
 
     Raises
     ------
     DataError
         If the path does not exist, or is a file but not an archive.
-    ArchiveError
-        If an archive is damaged or unsafe; see `saccade.data.sources.archives.unpack`.
-    DownloadError
-        If a URL cannot be downloaded; see `saccade.data.sources.download.fetch`.
-
-    Examples
-    --------
-    >>> local_path(".") == Path.cwd()
-    True
+    ArchiveError, DownloadError
+        From `unpack` and `fetch`.
     """
     found = local_file(root, sha256=sha256, quiet=quiet)
     if found.is_dir():
         return found
     # A damaged archive is recognized by its name, so that `unpack` reports the damage.
-    is_archive = _ARCHIVE_NAME.search(found.name) or zipfile.is_zipfile(found) or tarfile.is_tarfile(found)
+    is_archive = ARCHIVE_NAME.search(found.name) or zipfile.is_zipfile(found) or tarfile.is_tarfile(found)
     if not is_url(root) and not is_archive:
         raise DataError(
             f"{str(root)!r} is a file, but neither a zip nor a tar archive. "

@@ -1,7 +1,8 @@
 """Decoded images of a run: from the cache, from the run folder, or decoded at each access.
 
 With ``SACCADE_STORE_CACHE_GB=0`` there is no cache: images are decoded into the run folder, and removed when the run
-ends. ``SACCADE_STORE_KEY=content`` identifies images by their bytes instead of by path, size and modification time.
+ends. Files are identified by path, size, modification time and three samples of their bytes; with
+``SACCADE_STORE_KEY=content`` by all of their bytes.
 """
 
 from __future__ import annotations
@@ -21,13 +22,15 @@ import PIL
 from PIL import ExifTags, Image
 
 from saccade.data.decoding import ImageSource
+from saccade.data.pixel_range import PixelRange
 from saccade.data.scanning import Progress, SecondsLeft, scan_images
 from saccade.data.store.on_demand import StreamedStore
 from saccade.data.store.store import FORMAT_VERSION, HasRoom, ImageStore, NoRoomError
-from saccade.data.store.store_cache import LIMIT_VARIABLE, StoreCache, reserved_bytes
+from saccade.data.store.store_cache import LIMIT_VARIABLE, StoreCache, reserved_bytes, seconds_to_verify
 from saccade.errors import DataError
 
 KEY_VARIABLE = "SACCADE_STORE_KEY"
+_SAMPLE_BYTES = 4096  # read at the start, in the middle and at the end: microseconds, where decoding takes milliseconds
 
 
 def decoded_images(
@@ -36,18 +39,17 @@ def decoded_images(
     *,
     shorter_side: int | None,
     channels: int = 3,
+    pixel_range: PixelRange | None = None,
     deadline: SecondsLeft | None = None,
     order: Iterable[int] | None = None,
     on_progress: Progress | None = None,
     on_wait: Callable[[], None] | None = None,
     warn: Callable[[str], None] | None = None,
 ) -> ImageStore:
-    """Return the images decoded: from `folder`, from the cache, or decoded now.
+    """Return the images decoded: from `folder`, from the cache, or decoded now, as `ImageStore.build` does.
 
     Parameters
     ----------
-    images, shorter_side, channels, deadline, order, on_progress
-        As in `ImageStore.build`.
     folder : Path
         Folder of this run only. It receives a store that is not shared: an incomplete one because of the deadline,
         or any store without a cache. An existing store there is used if it matches.
@@ -55,31 +57,19 @@ def decoded_images(
         Called before waiting for another process that decodes the same images.
     warn : callable or None
         Called with a message if there is no room for a store, and images are decoded at each access.
-
-    Raises
-    ------
-    HyperparameterError
-        If ``SACCADE_STORE_CACHE_GB`` is not a number.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> images = [np.zeros((20, 30, 3), dtype=np.uint8)]
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     os.environ[LIMIT_VARIABLE] = "0"
-    ...     store = decoded_images(images, Path(folder) / "store", shorter_side=10)
-    ...     print(store[0].shape, os.environ.pop(LIMIT_VARIABLE))
-    (10, 15, 3) 0
     """
     cache, order = StoreCache.from_environment(), None if order is None else list(order)
     if folder.exists():
         with contextlib.suppress(DataError):
             store = ImageStore.open(folder)
-            if (len(store), store.shorter_side, store.channels) == (len(images), shorter_side, channels):
+            known = (len(store), store.shorter_side, store.channels, store.pixel_range)
+            is_same = known == (len(images), shorter_side, channels, pixel_range)
+            if is_same and not store.is_damaged(seconds_to_verify(deadline)):
                 return store
         shutil.rmtree(folder)
     scan_options: dict[str, Any] = {
-        "channels": channels, "deadline": deadline, "order": order, "on_progress": on_progress,
+        "channels": channels, "pixel_range": pixel_range, "deadline": deadline, "order": order,
+        "on_progress": on_progress,
     }  # fmt: skip
 
     def build(folder: Path, has_room: HasRoom) -> ImageStore:
@@ -93,10 +83,11 @@ def decoded_images(
                 f"{LIMIT_VARIABLE}, or choose a smaller img_size"
             )
         scan = scan_images(images, min_shorter_side=shorter_side, recorder=error.recorder, **scan_options)
-        return StreamedStore(images, scan, shorter_side, channels)
+        return StreamedStore(images, scan, shorter_side, channels, pixel_range)
 
     by_content = os.environ.get(KEY_VARIABLE, "") == "content"
-    compute_name = partial(fingerprint, images, shorter_side, channels, by_content=by_content)
+    form = f"{shorter_side}|{channels}|{pixel_range}"
+    compute_name = partial(fingerprint, images, form, by_content=by_content)
     try:
         if cache is not None:
             # An unusable cache folder, or too long a wait: build a store for this run only.
@@ -121,23 +112,21 @@ def _is_full_disk(error: NoRoomError, folder: Path, other: Path) -> bool:
     return isinstance(error.__cause__, OSError) and other.exists() and folder.stat().st_dev == other.stat().st_dev
 
 
-def fingerprint(
-    images: Sequence[ImageSource], shorter_side: int | None, channels: int, *, by_content: bool = False
-) -> str:
-    """Return the name of the store of these images: 32 hexadecimal digits, different for different stores.
+def fingerprint(images: Sequence[ImageSource], form: str, *, by_content: bool = False) -> str:
+    """Return the name of the store of these images in some form: 32 hexadecimal digits, different for other stores.
 
-    Files are identified by absolute path, size and modification time, or with `by_content` by their bytes; images in
-    memory by their content. It takes a few microseconds per file.
+    Files are identified by absolute path, size, modification time and samples of their bytes, or with `by_content` by
+    all of their bytes; images in memory by their content.
 
     Examples
     --------
     >>> black = np.zeros((2, 2), np.uint8)
-    >>> fingerprint([black], 8, 3) == fingerprint([black + 1], 8, 3)
+    >>> fingerprint([black], "") == fingerprint([black + 1], "")
     False
     """
     digest = hashlib.blake2b(digest_size=16)
     decoder = f"Pillow {PIL.__version__}"
-    digest.update(f"{FORMAT_VERSION}|{decoder}|{shorter_side}|{channels}|{len(images)}|{by_content}".encode())
+    digest.update(f"{FORMAT_VERSION}|{decoder}|{form}|{len(images)}|{by_content}".encode())
     for image in images:
         for piece in _identity(image, by_content):
             digest.update(b"%d:" % len(piece))
@@ -164,6 +153,10 @@ def _identity(image: ImageSource, by_content: bool) -> Iterator[bytes | memoryvi
             if by_content:
                 yield from (b"file", Path(path).read_bytes())
                 return
+            with open(path, "rb") as file:  # noqa: PTH123
+                for place in sorted({0, facts.st_size // 2, max(0, facts.st_size - _SAMPLE_BYTES)}):
+                    file.seek(place)
+                    yield file.read(_SAMPLE_BYTES)
             known = f"{path} {facts.st_size} {facts.st_mtime_ns}"
         except (OSError, ValueError, TypeError):
             known = f"{image!r} is not there"

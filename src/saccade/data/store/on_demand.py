@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from saccade.data.decoding import ImageSource
 from saccade.data.examples import ImageLike
+from saccade.data.pixel_range import PixelRange
 from saccade.data.scanning import Scan
 from saccade.data.store.store import ImageStore, Index
 from saccade.data.store.stored_form import read_as_stored
@@ -30,7 +31,7 @@ class OnDemandImages:
         Paths, bytes or pictures.
     shorter_side : int
         Shorter side of the returned images in pixels.
-    channels : int
+    channels, pixel_range
         As in `read_as_stored`.
     num_uses : int
         Number of accesses to each image. It is decoded at the first access, in the thread of that access, and kept
@@ -39,8 +40,16 @@ class OnDemandImages:
 
     decodes = True
 
-    def __init__(self, images: Sequence[ImageLike], shorter_side: int, channels: int = 3, num_uses: int = 1) -> None:
+    def __init__(
+        self,
+        images: Sequence[ImageLike],
+        shorter_side: int,
+        channels: int = 3,
+        num_uses: int = 1,
+        pixel_range: PixelRange | None = None,
+    ) -> None:
         self.images, self.shorter_side, self.channels, self.num_uses = images, shorter_side, channels, num_uses
+        self.pixel_range = pixel_range
         self.errors: dict[int, str] = {}
         self._lock = threading.Lock()
         self._kept: dict[int, tuple[Future[np.ndarray], int]] = {}  # pixels and the number of accesses left
@@ -65,7 +74,7 @@ class OnDemandImages:
 
     def _decode(self, index: int) -> np.ndarray:
         try:
-            return read_as_stored(self.images[index], self.shorter_side, self.channels)
+            return read_as_stored(self.images[index], self.shorter_side, self.channels, self.pixel_range)
         except ImageReadError as error:
             self.errors[index] = str(error)
             return np.zeros((8, 8, self.channels), np.uint8)
@@ -80,7 +89,7 @@ class StreamedStore(ImageStore):
         Paths, bytes, Pillow images or arrays.
     scan : Scan
         Size, digest and error of each image.
-    shorter_side, channels
+    shorter_side, channels, pixel_range
         As in `ImageStore.build`.
 
     Examples
@@ -94,8 +103,16 @@ class StreamedStore(ImageStore):
 
     decodes = True
 
-    def __init__(self, images: Sequence[ImageSource], scan: Scan, shorter_side: int | None, channels: int = 3) -> None:
-        super().__init__(Path(), np.zeros(0, np.uint8), Index.empty(len(images)), scan, shorter_side, channels)
+    def __init__(
+        self,
+        images: Sequence[ImageSource],
+        scan: Scan,
+        shorter_side: int | None,
+        channels: int = 3,
+        pixel_range: PixelRange | None = None,
+    ) -> None:
+        index = Index.empty(len(images))
+        super().__init__(Path(), np.zeros(0, np.uint8), index, scan, shorter_side, channels, pixel_range)
         self._images = images
         self._readable = scan.readable
 
@@ -104,10 +121,10 @@ class StreamedStore(ImageStore):
         position = range(len(self))[position]
         if not self._readable[position]:
             return super().__getitem__(position)  # raises the error with the reason
-        return read_as_stored(self._images[position], self.shorter_side, self.channels)
+        return read_as_stored(self._images[position], self.shorter_side, self.channels, self.pixel_range)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return StreamedStore, (self._images, self.scan, self.shorter_side, self.channels)
+        return StreamedStore, (self._images, self.scan, self.shorter_side, self.channels, self.pixel_range)
 
     def __repr__(self) -> str:
         return f"StreamedStore(num_images={len(self)}, shorter_side={self.shorter_side})"

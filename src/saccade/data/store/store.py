@@ -15,6 +15,7 @@ import secrets
 import shutil
 import time
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,11 +25,12 @@ import numpy as np
 import numpy.typing as npt
 
 from saccade.data.decoding import ImageSource, decode_image
+from saccade.data.pixel_range import PixelRange
 from saccade.data.scanning import ImageFacts, Progress, Scan, ScanRecorder, SecondsLeft, map_in_threads
 from saccade.data.store.stored_form import pixels_of, shrunk
 from saccade.errors import DataError, HyperparameterError, ImageReadError
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 
 PIXELS_FILE = "pixels.bin"  # the images one after the other, each (height, width, channels) uint8
 INDEX_FILE = "index.npz"  # offset and size of each image, and the results of the scan
@@ -36,6 +38,7 @@ SUMMARY_FILE = "store.json"
 
 _DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _ABANDONED_AFTER_S = 600  # a build writes several times a second; without a write for this long it was killed
+_IMAGES_AT_ONCE = 64  # verified by a thread at a time
 _FIRST_ESTIMATE = 64  # images after which the size of the store is first estimated
 
 HasRoom = Callable[[int, int], bool]
@@ -58,17 +61,18 @@ class NoRoomError(DataError):
 
 @dataclass(frozen=True, eq=False)
 class Index:
-    """Byte offset and size of each image in the file of pixels; the offset of a missing image is -1."""
+    """Byte offset, size and CRC-32 of each image in the file of pixels; the offset of a missing image is -1."""
 
     offsets: npt.NDArray[np.int64]
     heights: npt.NDArray[np.int32]
     widths: npt.NDArray[np.int32]
+    checksums: npt.NDArray[np.uint32]
 
     @classmethod
     def empty(cls, num_images: int) -> Index:
         """Return the index of a store without pixels."""
         zeros = np.zeros(num_images, dtype=np.int32)
-        return cls(np.full(num_images, -1, dtype=np.int64), zeros, zeros.copy())
+        return cls(np.full(num_images, -1, dtype=np.int64), zeros, zeros.copy(), zeros.astype(np.uint32))
 
 
 class ImageStore:
@@ -84,6 +88,8 @@ class ImageStore:
         Shorter side in pixels to which larger images were shrunk; None: full size.
     channels : int
         1, 3 or 4.
+    pixel_range : tuple of float or None
+        Black and white of samples of more than 8 bits: see `saccade.data.pixel_range`.
     scan : Scan
         Size, digest and error of each image, for the data checks and the split.
     decodes : bool
@@ -111,8 +117,10 @@ class ImageStore:
         scan: Scan,
         shorter_side: int | None,
         channels: int = 3,
+        pixel_range: PixelRange | None = None,
     ) -> None:
         self.folder, self.scan, self.shorter_side, self.channels = folder, scan, shorter_side, channels
+        self.pixel_range = pixel_range
         self.lease: object | None = None
         self._pixels, self._index = pixels, index
 
@@ -124,6 +132,7 @@ class ImageStore:
         *,
         shorter_side: int | None,
         channels: int = 3,
+        pixel_range: PixelRange | None = None,
         num_threads: int | None = None,
         deadline: SecondsLeft | None = None,
         order: Iterable[int] | None = None,
@@ -136,21 +145,18 @@ class ImageStore:
 
         Parameters
         ----------
-        images
-            Paths, bytes, Pillow images or arrays, as for `read_image`.
+        images, channels, pixel_range
+            As in `decode_image`.
         folder
             Folder of the new store.
         shorter_side
             Shrink larger images to this shorter side in pixels, see `stored_size`; None keeps the full size.
-        channels
-            1 for grey, 3 for RGB, 4 for RGBA; see `decode_image`.
         num_threads
             Defaults to the number of usable cores.
         deadline
             Returns the seconds left; at 0 or less, the remaining images are skipped and listed in `skipped`.
         order
-            Positions of the images to decode, in this order, each once; None: all. The others are listed in
-            `skipped`. With a shuffled order, the images before the deadline are a random sample.
+            Positions of the images to decode, in this order, each once; None: all. The others are listed in `skipped`.
         on_progress
             Called after each image with the number of decoded images and their total.
         has_room
@@ -160,10 +166,8 @@ class ImageStore:
         ------
         NoRoomError
             If the disk is full, or `has_room` returns False. The incomplete folder is removed.
-        DataError
-            If the folder exists.
-        HyperparameterError
-            If `shorter_side` is not positive, or `order` has duplicate or unknown positions.
+        DataError, HyperparameterError
+            If the folder exists, `shorter_side` is not positive, or `order` has duplicate or unknown positions.
         """
         folder = Path(folder).absolute()
         positions = _checked_order(order, len(images))
@@ -174,7 +178,7 @@ class ImageStore:
         folder.parent.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(folder)
         partial = folder.with_name(f".{folder.name}-{secrets.token_hex(4)}.partial")
-        writer = _StoreWriter(partial, images, shorter_side, channels)
+        writer = _StoreWriter(partial, images, shorter_side, channels, pixel_range)
         try:
             partial.mkdir()
             writer.write_pixels(positions, num_threads, deadline, on_progress, has_room)
@@ -216,7 +220,8 @@ class ImageStore:
         pixels = np.zeros(0, dtype=np.uint8)  # mmap refuses an empty file
         if num_bytes > 0:
             pixels = np.memmap(folder / PIXELS_FILE, dtype=np.uint8, mode="r").view(np.ndarray)
-        return cls(folder, pixels, index, scan, summary["shorter_side"], summary["channels"])
+        pixel_range = None if summary["pixel_range"] is None else tuple(summary["pixel_range"])
+        return cls(folder, pixels, index, scan, summary["shorter_side"], summary["channels"], pixel_range)
 
     def __len__(self) -> int:
         return len(self.scan)
@@ -230,6 +235,21 @@ class ImageStore:
             raise ImageReadError(f"image {position} is not in the store: {reason}")
         shape = (int(self._index.heights[position]), int(self._index.widths[position]), self.channels)
         return self._pixels[offset : offset + math.prod(shape)].reshape(shape)
+
+    def is_damaged(self, seconds: float = math.inf) -> bool:
+        """Return whether the pixels of an image differ from their checksum; images are compared for so many seconds.
+
+        Threads read about a gigabyte per second each, a small part of an epoch, which finds the pixels in memory then.
+        """
+        start_s, positions = time.perf_counter(), np.flatnonzero(self.readable)
+
+        def is_part_damaged(first: int) -> bool:
+            return any(zlib.crc32(self[i].data) != checksums[i] for i in positions[first : first + _IMAGES_AT_ONCE])
+
+        checksums, firsts = self._index.checksums, range(0, len(positions), _IMAGES_AT_ONCE)
+        verified = map_in_threads(is_part_damaged, firsts, deadline=lambda: seconds - time.perf_counter() + start_s)
+        with contextlib.closing(verified):
+            return any(is_damaged for _, is_damaged in verified)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return ImageStore.open, (self.folder,)
@@ -269,8 +289,16 @@ class ImageStore:
 class _StoreWriter:
     """Writes the files of one store into a new folder."""
 
-    def __init__(self, folder: Path, images: Sequence[ImageSource], shorter_side: int | None, channels: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        images: Sequence[ImageSource],
+        shorter_side: int | None,
+        channels: int,
+        pixel_range: PixelRange | None,
+    ) -> None:
         self._folder, self._images, self._shorter_side, self._channels = folder, images, shorter_side, channels
+        self._pixel_range = pixel_range
         self._recorder = ScanRecorder(len(images), shorter_side)
         self._index = Index.empty(len(images))
         self._num_total = len(images)
@@ -295,8 +323,8 @@ class _StoreWriter:
                 if isinstance(outcome, ImageReadError):
                     self._recorder.record(position, outcome)
                 else:
-                    facts, pixels = outcome
-                    file.write(np.ascontiguousarray(pixels).data)
+                    facts, pixels, self._index.checksums[position] = outcome
+                    file.write(pixels.data)
                     self._recorder.record(position, facts)
                     self._index.offsets[position] = self._num_bytes
                     self._index.heights[position], self._index.widths[position] = pixels.shape[:2]
@@ -312,13 +340,19 @@ class _StoreWriter:
     def _estimated_bytes(self) -> int:
         return round(self._num_bytes / max(1, self._num_done) * self._num_total)
 
-    def _decode(self, position: int) -> tuple[ImageFacts, npt.NDArray[np.uint8]] | ImageReadError:
+    def _decode(self, position: int) -> tuple[ImageFacts, npt.NDArray[np.uint8], int] | ImageReadError:
         try:
-            decoded = decode_image(self._images[position], min_shorter_side=self._shorter_side, channels=self._channels)
+            decoded = decode_image(
+                self._images[position],
+                min_shorter_side=self._shorter_side,
+                channels=self._channels,
+                pixel_range=self._pixel_range,
+            )
+            pixels = pixels_of(decoded.image)
+            stored = np.ascontiguousarray(shrunk(decoded, self._shorter_side, pixels))
+            return ImageFacts.of(pixels, decoded.full_size), stored, zlib.crc32(stored.data)
         except ImageReadError as error:
             return error
-        pixels = pixels_of(decoded.image)
-        return ImageFacts.of(pixels, decoded.full_size), shrunk(decoded, self._shorter_side, pixels)
 
     def write_index(self) -> None:
         """Write the index and the summary."""
@@ -329,6 +363,7 @@ class _StoreWriter:
             offsets=self._index.offsets,
             heights=self._index.heights,
             widths=self._index.widths,
+            checksums=self._index.checksums,
             full_sizes=scan.sizes,
             is_constant=scan.is_constant,
             digests=np.frombuffer(digests, dtype=np.uint8).reshape(len(scan), 16),
@@ -340,6 +375,7 @@ class _StoreWriter:
             "num_bytes": self._num_bytes,
             "shorter_side": self._shorter_side,
             "channels": self._channels,
+            "pixel_range": self._pixel_range,
             "errors": {str(position): reason for position, reason in scan.errors.items()},
         }
         text = json.dumps(summary, indent=1, ensure_ascii=False)
@@ -382,7 +418,7 @@ def _read_index(folder: Path, summary: dict[str, Any]) -> tuple[Index, Scan]:
     if summary["format"] != FORMAT_VERSION:
         raise ValueError(f"its format is {summary['format']}, expected {FORMAT_VERSION}")
     with np.load(folder / INDEX_FILE, allow_pickle=False) as arrays:
-        index = Index(arrays["offsets"], arrays["heights"], arrays["widths"])
+        index = Index(*(arrays[name] for name in ("offsets", "heights", "widths", "checksums")))
         hexadecimal = arrays["digests"].tobytes().hex()
         scan = Scan(
             digests=[

@@ -8,6 +8,7 @@ variable ``SACCADE_STORE_CACHE_GB`` limits its size, and 0 disables it.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import re
 import secrets
@@ -20,15 +21,17 @@ from pathlib import Path
 
 import filelock
 
+from saccade.checks import bytes_from_environment
 from saccade.data.scanning import SecondsLeft
 from saccade.data.sources.download import cache_folder
 from saccade.data.store.store import SUMMARY_FILE, HasRoom, ImageStore
-from saccade.errors import DataError, HyperparameterError
+from saccade.errors import DataError
 
 LIMIT_VARIABLE = "SACCADE_STORE_CACHE_GB"
 
 _MAX_BYTES, _MAX_FRACTION_OF_FREE = 20_000_000_000, 0.2  # default limit: the smaller of the two
 _RESERVED_BYTES, _RESERVED_FRACTION = 1_000_000_000, 0.02  # kept free on a disk: the smaller of the two
+_VERIFY_FRACTION = 0.02  # fraction of the time left to verify the pixels of a store
 _WAIT_FRACTION = 0.5  # fraction of the time left to wait for another process that decodes the same images
 
 
@@ -67,19 +70,8 @@ class StoreCache:
         HyperparameterError
             If ``SACCADE_STORE_CACHE_GB`` is not a number of at least 0.
         """
-        given, folder = os.environ.get(LIMIT_VARIABLE, "").strip(), cache_folder() / "stores"
-        if not given:
-            return cls(folder)
-        try:
-            limit_bytes = int(float(given) * 1e9)
-        except (ValueError, OverflowError):
-            limit_bytes = -1
-        if limit_bytes < 0:
-            raise HyperparameterError(
-                f"{LIMIT_VARIABLE}={given!r} is not a size; expected the gigabytes of decoded images to keep for later "
-                "runs, such as 50, or 0 to keep none"
-            )
-        return cls(folder, limit_bytes) if limit_bytes else None
+        limit_bytes = bytes_from_environment(LIMIT_VARIABLE)
+        return None if limit_bytes == 0 else cls(cache_folder() / "stores", limit_bytes)
 
     def get(
         self,
@@ -96,30 +88,22 @@ class StoreCache:
         compute_name : callable
             Returns the fingerprint; called again after building, to detect files that changed meanwhile.
         build : callable
-            ``build(folder, has_room)``, as `ImageStore.build`.
+            ``build(folder, has_room)``, as `ImageStore.build`, which may raise NoRoomError.
         private : Path
             Folder of a store that is incomplete because of a deadline.
-        seconds_left : callable or None
-            Limits the wait for another process that builds the same store to half of the time left.
-        on_wait : callable or None
-            Called before waiting.
+        seconds_left, on_wait : callable or None
+            Wait for another process that builds the same store for half of the time left; call `on_wait` before.
 
-        Raises
-        ------
-        NoRoomError
-            From `build`, if the store exceeds the limit.
-        filelock.Timeout
-            If the other process takes too long.
-        OSError, NotImplementedError
-            If the folder cannot be written or locked.
+        Raises OSError or NotImplementedError if the folder cannot be written or locked, filelock.Timeout if the other
+        process takes too long.
         """
         name = compute_name()
         for subfolder in ("building", "leases", "locks"):
             (self.folder / subfolder).mkdir(parents=True, exist_ok=True)
-        if (store := self.open(name)) is not None:
+        if (store := self.open(name, seconds_left)) is not None:
             return store
         with self._building(name, seconds_left, on_wait):
-            if (store := self.open(name)) is not None:  # built by the other process
+            if (store := self.open(name, seconds_left)) is not None:  # built by the other process
                 return store
             for path in (self.folder / "building").iterdir():  # remains of killed processes
                 if name in path.name or path.name.startswith(".removed-"):
@@ -140,8 +124,11 @@ class StoreCache:
         assert store is not None
         return store
 
-    def open(self, name: str) -> ImageStore | None:
-        """Return the store of that name, protected from removal while in use; None if there is none."""
+    def open(self, name: str, seconds_left: SecondsLeft | None = None) -> ImageStore | None:
+        """Return the store of that name, protected from removal while in use; None if there is none.
+
+        A damaged one, whose pixels differ from their checksums, is removed.
+        """
         folder = self.folder / name
         if not folder.is_dir():
             return None
@@ -155,17 +142,14 @@ class StoreCache:
                 self._remove(folder)
                 return None
         store.lease = lease
+        if store.is_damaged(seconds_to_verify(seconds_left)):
+            lease.end()
+            self._remove(folder)
+            return None
         return store
 
     def clear(self) -> int:
-        """Remove all stores that are not in use; return the number of bytes freed.
-
-        Examples
-        --------
-        >>> import tempfile
-        >>> StoreCache(Path(tempfile.mkdtemp())).clear()
-        0
-        """
+        """Remove all stores that are not in use; return the number of bytes freed."""
         if not self.folder.is_dir():
             return 0
         with self._locked():
@@ -270,6 +254,11 @@ def _end_lease(lock: filelock.BaseFileLock, path: Path, pid: int) -> None:
         lock.release()
         with contextlib.suppress(OSError):
             path.unlink(missing_ok=True)
+
+
+def seconds_to_verify(seconds_left: SecondsLeft | None) -> float:
+    """Return how long the pixels of a store may be verified."""
+    return math.inf if seconds_left is None else _VERIFY_FRACTION * seconds_left()
 
 
 def _num_bytes(folder: Path) -> int:

@@ -6,7 +6,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from saccade.data.decoding import DecodedImage, ImageSource, decode_image
+from saccade.data.decoding import DecodedImage, ImageSource, decode_image, reasons_for_errors
+from saccade.data.pixel_range import PixelRange
 
 _MAX_ASPECT_RATIO = 3  # the central square of a longer image would cover less than a third of it
 _REDUCING_GAP = 3.0  # from this factor on, two-step resizing looks like one step (Pillow's documentation)
@@ -43,22 +44,15 @@ def is_elongated(width: int, height: int) -> bool:
     return max(width, height) > _MAX_ASPECT_RATIO * min(width, height)
 
 
-def read_as_stored(image: ImageSource, shorter_side: int | None, channels: int = 3) -> npt.NDArray[np.uint8]:
-    """Return the pixels of one image exactly as the store contains them.
+def read_as_stored(
+    image: ImageSource, shorter_side: int | None, channels: int = 3, pixel_range: PixelRange | None = None
+) -> npt.NDArray[np.uint8]:
+    """Return the pixels of one image exactly as the store contains them, uint8 of shape (height, width, channels).
 
     Prediction uses this function, so that its images are preprocessed like the training images.
-
-    Returns
-    -------
-    ndarray of uint8, shape (height, width, channels)
-        Of the `stored_size`.
-
-    Raises
-    ------
-    ImageReadError
-        If the image cannot be decoded.
     """
-    return shrunk(decode_image(image, min_shorter_side=shorter_side, channels=channels), shorter_side)
+    decoded = decode_image(image, min_shorter_side=shorter_side, channels=channels, pixel_range=pixel_range)
+    return shrunk(decoded, shorter_side)
 
 
 def pixels_of(image: Image.Image) -> npt.NDArray[np.uint8]:
@@ -70,25 +64,22 @@ def pixels_of(image: Image.Image) -> npt.NDArray[np.uint8]:
 def shrunk(
     decoded: DecodedImage, shorter_side: int | None, pixels: npt.NDArray[np.uint8] | None = None
 ) -> npt.NDArray[np.uint8]:
-    """Return the pixels of an image at its `stored_size`.
+    """Return the pixels of an image at its `stored_size`; `pixels` are its `pixels_of`, if already computed.
 
-    Parameters
-    ----------
-    decoded : DecodedImage
-        The image.
-    shorter_side : int or None
-        As in `stored_size`.
-    pixels : ndarray or None
-        Its `pixels_of`, if already computed.
-
-    Notes
-    -----
     Images are shrunk with an antialiased bicubic filter. Pillow and torch compute the same, up to one level in about
     one of 200 pixels; torch takes a seventh of the time.
     """
+    with reasons_for_errors():
+        return _shrunk(decoded, shorter_side, pixels)
+
+
+def _shrunk(
+    decoded: DecodedImage, shorter_side: int | None, pixels: npt.NDArray[np.uint8] | None
+) -> npt.NDArray[np.uint8]:
     width, height = stored_size(*decoded.full_size, shorter_side)
     image = decoded.image
-    if min(image.width / width, image.height / height) >= 2 * _REDUCING_GAP:
+    # Also for one long side: resizing a line of 10^8 pixels to a square in one step would take tens of gigabytes.
+    if max(image.width / width, image.height / height) >= 2 * _REDUCING_GAP:
         return pixels_of(image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=_REDUCING_GAP))
     pixels = pixels_of(image) if pixels is None else pixels
     if pixels.shape[:2] == (height, width):

@@ -15,7 +15,6 @@ from saccade.training.probes.heads import fit_heads
 from saccade.training.probes.probe import Probe, cached_features
 from saccade.training.probes.robust import belief_weights
 from saccade.training.task import ImageTask
-from saccade.training.trial_files import probe_file
 
 MAX_NUMBERS = 500_000
 """Out-of-fold outputs that are saved; with many classes, those of fewer images."""
@@ -23,42 +22,31 @@ MAX_NUMBERS = 500_000
 
 @dataclass(frozen=True)
 class FinalProbe:
-    """A probe with its predictions.
+    """A probe with its predictions, float32."""
 
-    Attributes
-    ----------
-    rows : ndarray of int64, shape (num_images,)
-        The training images of the probe, as positions in the split.
-    unseen : ndarray of float32, shape (num_images, num_outputs)
-        Out-of-fold outputs for these images.
-    outputs : ndarray of float32, shape (num_val, num_outputs)
-        Outputs for the validation images.
-    layer : str
-        Name of the classifier layer in the network.
-    weight, bias : ndarray of float32, shape (num_outputs, num_features) and (num_outputs,)
-        Of the classifier layer for the predictor, which may be fitted to the validation images as well.
-    """
-
-    rows: np.ndarray
-    unseen: np.ndarray
-    outputs: np.ndarray
-    layer: str
-    weight: np.ndarray
+    rows: np.ndarray  # the training images of the probe, as positions in the split
+    unseen: np.ndarray  # out-of-fold outputs for these images, (num_images, num_outputs)
+    outputs: np.ndarray  # for the validation images, (num_val, num_outputs)
+    layer: str  # name of the classifier layer in the network
+    weight: np.ndarray  # of that layer for the predictor, (num_outputs, num_features)
     bias: np.ndarray
+    has_seen_val: bool = False  # whether this layer is fitted to the validation images as well
 
     def save(self, path: Path) -> None:
-        """Write a file that is complete or absent."""
-        temporary = path.with_name(path.name + ".part")
-        with temporary.open("wb") as file:
+        """Write a file."""
+        with path.open("wb") as file:
             np.savez(file, **vars(self))
-        temporary.replace(path)
 
     @classmethod
-    def load(cls, path: Path) -> FinalProbe | None:
-        """Read what `save` wrote; None if the file is missing or incomplete."""
+    def load(cls, path: Path | None) -> FinalProbe | None:
+        """Read what `save` wrote; None if there is no file, or an incomplete one."""
+        if path is None:
+            return None
         try:
             with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-                return cls(**{name: file[name] for name in file.files} | {"layer": str(file["layer"])})
+                arrays = {name: file[name] for name in file.files}
+                has_seen_val = bool(arrays.pop("has_seen_val", False))
+                return cls(**arrays | {"layer": str(file["layer"])}, has_seen_val=has_seen_val)
         except (OSError, ValueError, TypeError, KeyError, EOFError, BadZipFile):
             return None
 
@@ -69,39 +57,18 @@ class FinalProbe:
         return state | {name: tensor for name, tensor in named.items() if name in state}
 
 
-def keep_probe(
+def final_probe(
     classifier: Classifier,
     task: ImageTask,
     probe: Probe,
     outputs: np.ndarray | None,
-    folder: Path,
     class_weights: np.ndarray | None = None,
     refits: bool = True,
 ) -> FinalProbe | None:
-    """Save a probe in its trial's folder, unless its features or its validation were incomplete.
+    """Return a probe for the end of the search; None if its features or its validation were incomplete.
 
-    Parameters
-    ----------
-    classifier : Classifier
-        With the probe as its classifier layer; it is not changed.
-    task : ImageTask
-        Training and validation images.
-    probe : Probe
-        Its penalty is used again, and the weights of images by how far their labels are believed.
-    outputs : ndarray or None
-        Of the probe for the validation images.
-    folder : Path
-        Of the trial.
-    class_weights : ndarray or None
-        From `saccade.training.imbalance.class_weights`.
-    refits : bool
-        Whether to fit the layer to the validation images as well. This is not done if the user gave them, or if the
-        probe did not use all training images.
-
-    Returns
-    -------
-    FinalProbe or None
-        What was saved.
+    `outputs` are those of the probe, which is the classifier's layer, for the validation images. If it `refits`, the
+    layer is fitted to these as well, unless the user gave them or the probe did not use all training images.
     """
     head, train, val = classifier.head, task.train, task.val
     if outputs is None or len(outputs) < len(val.targets):
@@ -111,7 +78,8 @@ def keep_probe(
     layer = next(name for name, module in classifier.network.named_modules() if module is head)
     weight = head.weight.detach().float().cpu().numpy()
     bias = np.zeros(len(weight), np.float32) if head.bias is None else head.bias.detach().float().cpu().numpy()
-    if refits and task.is_holdout and len(probe.rows) == len(train.indices):
+    has_seen_val = refits and task.is_holdout and len(probe.rows) == len(train.indices)
+    if has_seen_val:
         both = train.joined(val)
         rows = np.concatenate([probe.rows, len(train.indices) + np.arange(len(val.indices))])
         features = np.concatenate(
@@ -126,6 +94,4 @@ def keep_probe(
         fitted = fit_heads(features, targets, task.problem, weights, penalties=(probe.penalty,), num_folds=1)
         weight, bias = fitted.weight, fitted.bias
     num = max(1, MAX_NUMBERS // probe.held_out.shape[1])
-    final = FinalProbe(probe.rows[:num], probe.held_out[:num], outputs, layer, weight, bias)
-    final.save(probe_file(folder))
-    return final
+    return FinalProbe(probe.rows[:num], probe.held_out[:num], outputs, layer, weight, bias, has_seen_val)

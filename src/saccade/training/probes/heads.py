@@ -43,24 +43,12 @@ MAX_COLUMNS = 500
 
 @dataclass(frozen=True)
 class Head:
-    """A fitted linear layer.
+    """A fitted linear layer, float32."""
 
-    Attributes
-    ----------
-    weight : ndarray of float32, shape (num_outputs, num_features)
-        Coefficients.
-    bias : ndarray of float32, shape (num_outputs,)
-        Intercepts.
-    penalty : float
-        The chosen one.
-    held_out : ndarray of float32, shape (num_images, num_outputs), or None
-        Out-of-fold outputs for each image with that penalty; None without folds.
-    """
-
-    weight: np.ndarray
-    bias: np.ndarray
-    penalty: float
-    held_out: np.ndarray | None = None
+    weight: np.ndarray  # (num_outputs, num_features)
+    bias: np.ndarray  # (num_outputs,)
+    penalty: float  # the chosen one
+    held_out: np.ndarray | None = None  # out-of-fold outputs, (num_images, num_outputs); None without folds
 
 
 def fit_heads(
@@ -81,28 +69,9 @@ def fit_heads(
     So a step costs two matrix products and cannot overshoot; Nesterov's momentum with restarts [2]_ accelerates it.
     With many outputs the bound is far too large, so smaller curvatures are tried with backtracking [3]_.
 
-    Parameters
-    ----------
-    features : ndarray of float32, shape (num_images, num_features)
-        Any scale.
-    targets : ndarray
-        From `Problem.encode`, one row per image.
-    problem : Problem
-        A multilabel problem is one logistic regression per label.
-    weights : ndarray or None
-        Weights of the images, of shape (num_images,) or, for multilabel problems, (num_images, num_labels).
-    seconds_left : callable
-        If it falls to 0, there is no cross-validation, and no step beyond `LEAST_STEPS`.
-    penalties : sequence of float
-        Candidates, ascending.
-    num_folds : int
-        1 uses `DEFAULT_PENALTY`, or the only one in `penalties`, without cross-validation.
-    seed : int
-        Draws the folds.
-
-    Returns
-    -------
-    Head
+    A multilabel problem is one logistic regression per label. Image `weights` have the shape (num_images,) or, for
+    multilabel problems, (num_images, num_labels). If `seconds_left` falls to 0, there is no cross-validation, and no
+    step beyond `LEAST_STEPS`. One fold is no cross-validation: it uses `DEFAULT_PENALTY`, or the only one given.
 
     References
     ----------
@@ -125,13 +94,7 @@ def fit_heads(
 
 
 class HeadFitter:
-    """Fits heads to the same features with several image weights; the principal axes are computed once.
-
-    Parameters
-    ----------
-    features, targets, problem
-        As in `fit_heads`.
-    """
+    """Fits heads as `fit_heads` with several image weights; the principal axes are computed once."""
 
     def __init__(self, features: np.ndarray, targets: np.ndarray, problem: Problem) -> None:
         self._targets = targets
@@ -276,16 +239,8 @@ class _Descent:
 
     Böhning's bound on the curvature holds for any outputs, but is ten times too large for a hundred classes of small
     probability, and steps would be ten times too short. So with many outputs each head assumes a fraction of it: less
-    after each step, and more after a step that was too long, which is not taken.
-
-    Parameters
-    ----------
-    rows : _Rows
-        The images.
-    penalties : Tensor, shape (num_heads,)
-        One per head.
-    seen : Tensor, shape (num_heads, num_images)
-        1 if a head is fitted to an image, else 0.
+    after each step, and more after a step that was too long, which is not taken. `seen`, of shape (num_heads,
+    num_images), is 1 if a head is fitted to an image, else 0.
     """
 
     def __init__(self, rows: _Rows, penalties: torch.Tensor, seen: torch.Tensor) -> None:

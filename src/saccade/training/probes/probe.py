@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from saccade.data.batches import Images
+from saccade.data.splitting import stratified_order
 from saccade.inference.classifier import Classifier, features_of
 from saccade.models.network import classifier_parameters
 from saccade.training.probes.robust import fit_robust_heads
@@ -42,26 +43,15 @@ _cache: WeakKeyDictionary[Images, OrderedDict[bytes, np.ndarray]] = WeakKeyDicti
 class Probe:
     """A classifier layer that was fitted to frozen features.
 
-    Attributes
-    ----------
-    metrics : dict
-        ``train_loss``, ``train_part`` (fraction of the training images) and, for classification, ``train_acc``;
-        ``robust_loss`` if it is not 0.
-    rows : ndarray of int64, shape (num_images,)
-        The training images of the probe, as positions in the split.
-    penalty : float
-        See `saccade.training.probes.heads.Head`.
-    held_out : ndarray of float32, shape (num_images, num_outputs), or None
-        Out-of-fold outputs for these images with that penalty; None without folds.
-    robust_loss : float
-        The q of `saccade.training.probes.robust`.
+    `metrics` are ``train_loss``, ``train_part`` (1 unless time ran out before all features were computed) and, for
+    classification, ``train_acc``; ``robust_loss`` if it is not 0.
     """
 
     metrics: dict[str, float]
-    rows: np.ndarray = field(repr=False)
-    penalty: float
-    held_out: np.ndarray | None = field(default=None, repr=False)
-    robust_loss: float = 0.0
+    rows: np.ndarray = field(repr=False)  # the training images of the probe, as positions in the split
+    penalty: float  # of its `Head`
+    held_out: np.ndarray | None = field(default=None, repr=False)  # out-of-fold outputs for these images
+    robust_loss: float = 0.0  # the q of `saccade.training.probes.robust`
 
 
 def fit_head(
@@ -75,43 +65,18 @@ def fit_head(
     robust_loss: float | None = 0.0,
     max_images: int | None = None,
 ) -> Probe | None:
-    """Fit the network's classifier layer to the training images.
+    """Fit the network's classifier layer to a stratified sample of the training images, at most `MAX_IMAGES`.
 
-    Parameters
-    ----------
-    classifier : Classifier
-        Its classifier layer is changed if it is linear.
-    images : Images
-        Decoded images.
-    train : Split
-        The training images among them.
-    seconds_left : callable
-        If it falls to 0, the images seen so far are enough.
-    seed : int
-        Draws the images and the folds.
-    weights : ndarray or None
-        Of all training images in the loss, from `saccade.training.imbalance.loss_weights`.
-    robust_loss : float or None
-        See `saccade.training.probes.robust.fit_robust_heads`.
-    max_images : int or None
-        Most images to use; None is `MAX_IMAGES`.
-
-    Returns
-    -------
-    Probe or None
-        None without a linear classifier layer, or if all images have one class.
-
-    Notes
-    -----
-    A multilabel problem is one logistic regression per label, regression is ridge regression; the penalty is chosen by
-    cross-validation: see `saccade.training.probes.heads.fit_heads`.
+    If `seconds_left` falls to 0, the images seen so far are enough. `weights` of all training images are those of
+    `saccade.training.imbalance.loss_weights`. Returns None without a linear classifier layer, or if all images have one
+    class.
     """
     head, problem = classifier.head, classifier.problem
     if not isinstance(head, torch.nn.Linear):
         return None
-    rows = np.random.default_rng(seed).permutation(len(train.indices))[: max_images or MAX_IMAGES]
+    rows = stratified_order(problem.strata(train.targets), np.random.default_rng(seed))[: max_images or MAX_IMAGES]
     features = cached_features(classifier, images, train.indices[rows], seconds_left)
-    rows = rows[: len(features)]
+    part, rows = len(features) / len(rows), rows[: len(features)]
     targets = train.targets[rows]
     if problem.has_one_class and len(np.unique(targets)) < 2:
         return None
@@ -123,7 +88,7 @@ def fit_head(
             head.bias.copy_(torch.as_tensor(fitted.bias))
         outputs = head(torch.tensor(features, device=head.weight.device)).cpu()
     y = torch.as_tensor(targets)
-    metrics = {"train_loss": problem.loss(outputs, y).item(), "train_part": len(targets) / len(train.indices)}
+    metrics = {"train_loss": problem.loss(outputs, y).item(), "train_part": part}
     if problem.has_classes:
         metrics["train_acc"] = problem.num_right(outputs, y) / len(targets)
     if q:
@@ -139,13 +104,7 @@ def max_probe_images(recipe: Recipe, num_outputs: int) -> int:
 def outputs_of_frozen(
     classifier: Classifier, images: Images, indices: np.ndarray, seconds_left: Callable[[], float]
 ) -> np.ndarray:
-    """Return `Classifier.outputs` of a network with a probed head and an unchanged backbone, from cached features.
-
-    Parameters
-    ----------
-    classifier, images, indices, seconds_left
-        As in `cached_features`.
-    """
+    """Return `Classifier.outputs` of a network with a probed head and an unchanged backbone, from cached features."""
     head = classifier.head
     assert isinstance(head, torch.nn.Linear)
     features = cached_features(classifier, images, indices, seconds_left)
@@ -162,25 +121,10 @@ def cached_features(
     *,
     max_bytes: int = MAX_BYTES,
 ) -> np.ndarray:
-    """Return the features of some images; this process computes them once per backbone.
+    """Return the features of some images, read-only; this process computes them once per backbone.
 
-    Parameters
-    ----------
-    classifier : Classifier
-        Its backbone is identified by a digest of its weights.
-    images : Images
-        Decoded images that do not change. The cache is dropped with them.
-    indices : ndarray of int, shape (num_images,)
-        Images in `images`.
-    seconds_left : callable
-        If it falls to 0, the features of the first images are returned, and not cached.
-    max_bytes : int
-        Size of the cache.
-
-    Returns
-    -------
-    ndarray of float32, shape (num_images, num_features)
-        Read-only.
+    A backbone is identified by a digest of its weights; the cache is dropped with the images, which do not change. If
+    `seconds_left` falls to 0, the features of the first images are returned, and not cached.
     """
     key = _digest(classifier, indices)
     try:

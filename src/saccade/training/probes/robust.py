@@ -34,25 +34,9 @@ NUM_ERRORS = 2.0
 def belief_weights(
     held_out: np.ndarray, targets: np.ndarray, problem: Problem, q: float, weights: np.ndarray | None = None
 ) -> np.ndarray:
-    """Return image weights with which cross entropy has the gradient of generalised cross entropy.
+    """Return image weights with which cross entropy has the gradient of generalised cross entropy; their mean is 1.
 
-    Parameters
-    ----------
-    held_out : ndarray, shape (num_images, num_outputs)
-        Out-of-fold outputs, which cannot have memorised a wrong label.
-    targets : ndarray
-        From `Problem.encode`.
-    problem : Problem
-        With classes.
-    q : float
-        As in `Problem.loss`.
-    weights : ndarray or None, shape (num_images,) or (num_images, num_labels)
-        Weights to multiply with.
-
-    Returns
-    -------
-    ndarray of float32, shape (num_images,), or (num_images, num_classes) for multilabel problems
-        Without `weights`, their mean is 1.
+    They come from out-of-fold outputs, which cannot have memorised a wrong label, and are multiplied with `weights`.
 
     Examples
     --------
@@ -82,20 +66,10 @@ def fit_robust_heads(
 ) -> tuple[Head, float]:
     """Fit a linear head by `fit_heads`, and again with images weighted by the probability of their labels.
 
-    Parameters
-    ----------
-    q : float or None
-        As in `Problem.loss`; 0 is a single fit. None is `AUTO_Q` if labels `look_wrong` and the robust head has a
-        better out-of-fold accuracy by `NUM_ERRORS` standard errors, else 0. Labels that are wrong at random lower the
-        accuracy of all heads alike, so it still ranks them (Ghosh et al.,
-        "Making risk minimization tolerant to label noise", Neurocomputing 2015).
-    features, targets, problem, weights, seconds_left, penalties, num_folds, seed
-        As in `saccade.training.probes.heads.fit_heads`. Without folds there is a single fit.
-
-    Returns
-    -------
-    Head, float
-        The head and its q.
+    Returns the head and its q, as in `Problem.loss`; 0, or no folds, is a single fit. None is `AUTO_Q` if labels
+    `look_wrong` and the robust head has a better out-of-fold accuracy by `NUM_ERRORS` standard errors, else 0. Labels
+    that are wrong at random lower the accuracy of all heads alike, so it still ranks them (Ghosh et al., "Making risk
+    minimization tolerant to label noise", Neurocomputing 2015).
     """
     fitter = HeadFitter(features, targets, problem)
     first = fitter.fit(weights, seconds_left, penalties=penalties, num_folds=num_folds, seed=seed)
@@ -116,10 +90,7 @@ def fit_robust_heads(
 def look_wrong(held_out: np.ndarray | None, targets: np.ndarray, problem: Problem) -> bool:
     """Return whether labels of very small probability are more frequent than the model predicts.
 
-    Parameters
-    ----------
-    held_out, targets, problem
-        As in `belief_weights`. False without out-of-fold outputs, and for problems without one class per image.
+    False without out-of-fold outputs, and for problems without one class per image.
 
     Examples
     --------
@@ -148,12 +119,6 @@ def _is_right_more_often(head: Head, other: Head, targets: np.ndarray) -> bool:
 
 
 def check_robust_loss(space: Dict, problem: Problem) -> None:
-    """Check that a search space has a robust loss only for classification.
-
-    Raises
-    ------
-    HyperparameterError
-        For a regression problem.
-    """
+    """Raise a HyperparameterError if a search space has a robust loss for a regression problem."""
     if any(choices(space, "robust_loss")):
         problem.require_classes("robust_loss")

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+
+from saccade.models.weights import write_weights
 
 
 def save_state(path: Path, state: Any) -> None:
-    """Write nested dicts and lists of tensors, numbers, strings and None; the file is complete or absent.
+    """Write nested dicts and lists of tensors, numbers, strings and None.
 
     Parameters
     ----------
@@ -24,16 +24,7 @@ def save_state(path: Path, state: Any) -> None:
     """
     tensors: dict[str, torch.Tensor] = {}
     skeleton = json.dumps(_take_apart(state, tensors))
-    # safetensors rejects tensors that share memory with others, or are part of a larger one; these are copied.
-    num_uses = Counter(tensor.untyped_storage().data_ptr() for tensor in tensors.values() if tensor.numel())
-    for name, tensor in tensors.items():
-        storage = tensor.untyped_storage()
-        is_whole = storage.nbytes() == tensor.numel() * tensor.element_size()
-        if not is_whole or num_uses[storage.data_ptr()] > 1:
-            tensors[name] = tensor.clone()
-    temporary = path.with_name(path.name + ".part")
-    save_file(tensors, temporary, metadata={"state": skeleton})
-    temporary.replace(path)
+    write_weights(path, tensors, {"state": skeleton})
 
 
 def load_state(path: Path, device: torch.device | str = "cpu") -> Any:

@@ -20,6 +20,9 @@ from saccade.numerics.choice import (
 from saccade.numerics.device import Numerics, is_half_native
 from saccade.training.recipes.recipe import Recipe
 
+LIMIT_PART = 0.04
+"""Fraction of the time until a deadline that measuring may take."""
+
 FORWARD_PART = 1 / 3
 """Arithmetic of a forward pass relative to a training step of the same images."""
 
@@ -49,7 +52,7 @@ def choose_for_trial(
         classifier.workload("training", recipe.batch_size),
         candidates(device, "training", *fixed, num_steps=num_steps),
         num_steps_for_measuring(num_steps, TRAINING_PART),
-        seconds_left,
+        LIMIT_PART * seconds_left,
     )
     if training.compiled:
         return training, training
@@ -60,7 +63,7 @@ def choose_for_trial(
         classifier.workload("inference", val_batch_size),
         candidates(device, "inference", recipe.amp, training.channels_last, compiled=False),
         num_steps_for_measuring(num_forward, INFERENCE_PART),
-        seconds_left,
+        LIMIT_PART * seconds_left,
     )
     return training, inference
 
@@ -88,7 +91,7 @@ def choose_for_probe(
         among.sort(key=lambda numerics: numerics.dtype is torch.float32)
     num_steps = num_steps_for_measuring(num_batches, PREDICTION_PART)
     workload = classifier.workload("inference", batch_size)
-    return choose_numerics(classifier.network.eval(), workload, among, num_steps, seconds_left)
+    return choose_numerics(classifier.network.eval(), workload, among, num_steps, LIMIT_PART * seconds_left)
 
 
 def numerics_state(classifier: Classifier) -> dict[str, Any]:

@@ -93,7 +93,7 @@ class Steps:
 
     def weights(self) -> dict[str, torch.Tensor]:
         """Return the weights of the validated network, on the CPU."""
-        return {name: tensor.contiguous().cpu() for name, tensor in self.averaged.state_dict().items()}
+        return {name: tensor.cpu() for name, tensor in self.averaged.state_dict().items()}
 
     def take_epoch(
         self, deadline: Deadline, validation_s: Callable[[float], float] = lambda _: 0.0
@@ -207,7 +207,8 @@ class Steps:
         if self.ema is not None:
             self.ema.module.load_state_dict(state["ema"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self._scaler.load_state_dict(state["scaler"])
+        if state["scaler"]:  # empty if the steps before were not taken in float16
+            self._scaler.load_state_dict(state["scaler"])
         self.learning_rate.place = state["learning_rate"]
         self.num_epochs = state["num_epochs"]
 
@@ -240,6 +241,7 @@ def _training_batches(classifier: Classifier, task: ImageTask, recipe: Recipe, d
         task.train.weights,
         draw,
         most_in_pass=recipe.images_per_epoch,
+        strata=task.problem.strata(task.train.targets),
     )
 
 

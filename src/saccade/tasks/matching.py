@@ -1,0 +1,85 @@
+"""Labels of one data set in the classes of another, matched by the names of the classes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import pandas as pd
+
+from saccade.data.examples import Examples
+from saccade.data.table import are_numbers_of_classes
+from saccade.errors import DataError
+from saccade.tasks.base import Problem
+from saccade.tasks.labels import Label, some
+
+
+def names_of_classes(classes: Sequence[Label], class_names: Sequence[str] | None) -> list[str]:
+    """Return the name of each class: class numbers are looked up in `class_names`, other labels are taken as text.
+
+    Examples
+    --------
+    >>> names_of_classes([0, 2], ["ant", "bee", "cow"]), names_of_classes([5.0, 7.5], None)
+    (['ant', 'cow'], ['5.0', '7.5'])
+    """
+    if class_names and all(isinstance(label, int) for label in classes):
+        return [class_names[int(label)] for label in classes]
+    return [str(label) for label in classes]
+
+
+def match_classes(
+    examples: Examples, problem: Problem, class_names: Sequence[str] | None, what: str, whose: str
+) -> Examples:
+    """Return examples whose labels are those of `problem`.
+
+    Class numbers of a data set with names are matched by these names, since each data set numbers its classes
+    differently. Other labels are matched by their value, else as text: the folder ``3`` is the number 3 of a table.
+
+    Parameters
+    ----------
+    examples : Examples
+        Labelled images.
+    problem : Problem
+        The problem; unless each image has exactly one class, nothing is matched.
+    class_names : sequence of str or None
+        Names of the classes of `problem`, if these are numbers with names.
+    what, whose : str
+        What `examples` are, and whose classes are expected, for the message.
+
+    Raises
+    ------
+    DataError
+        If `examples` have a class that is not in `problem`; the message lists the differences.
+    """
+    labels, names = examples.labels, examples.class_names
+    if labels is None or isinstance(labels, pd.DataFrame) or not problem.has_one_class:
+        return examples
+    expected = names_of_classes(problem.classes, class_names)
+    class_of: dict[str, Label] = {} if class_names else {_text(label): label for label in problem.classes}
+    class_of |= dict(zip(expected, problem.classes, strict=True))
+    named = labels
+    if names is not None and are_numbers_of_classes(labels, names):
+        named = labels.map(dict(enumerate(names)))
+        are_numbers = class_names is None and not isinstance(problem.classes[0], str)
+        if are_numbers and not set(named) <= class_of.keys():
+            named = labels  # the expected numbers have no names, so numbers are all that can be compared
+    try:
+        distinct = named.dropna().unique().tolist()
+    except TypeError:  # lists of labels, which `Problem.encode` refuses
+        return examples
+    if not set(distinct) <= set(problem.classes):
+        if unknown := [label for label in distinct if _text(label) not in class_of]:
+            given = set(map(_text, distinct))
+            lacking = [name for name in expected if name not in given]
+            raise DataError(
+                f"{what} has classes that {whose} does not have: {some(unknown)}. The classes of {whose} are "
+                f"{some(expected)}" + (f"; {what} lacks {some(lacking)}" if lacking else "")
+            )
+        named = named.map(lambda label: class_of[_text(label)], na_action="ignore")
+    return replace(examples, labels=named, class_names=None if class_names is None else list(class_names))
+
+
+def _text(label: Any) -> str:
+    """Return a label as text; whole numbers are the same as integers and as floats."""
+    return str(int(label)) if isinstance(label, float) and label.is_integer() else str(label)
