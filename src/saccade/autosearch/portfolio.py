@@ -205,13 +205,7 @@ class Portfolio:
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Portfolio:
-        """Return the portfolio that `to_json` wrote.
-
-        Raises
-        ------
-        ValueError
-            If it was learned with other features.
-        """
+        """Return the portfolio that `to_json` wrote."""
         if tuple(record["features"]) != FEATURES:
             raise ValueError("The portfolio was learned with other features. Learn it again with this version")
         return cls(
