@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import math
 import shutil
 from collections.abc import Iterator
@@ -215,6 +216,7 @@ def _checked(request: FitRequest, problem: Problem, *, may_replace_networks: boo
 
 def _be_in_time(study: Study, settings: FitOptions, deadline: Deadline, notify: Listener) -> None:
     """Replace workers that start too late, and warn if there is no time left for training."""
+    importlib.import_module("scipy.optimize")  # calibration needs it, and training uses all of the time before that
     if isinstance(settings.executor, str):
         study.executor = executor_in_time(study.executor, deadline, notify)
     if study.seconds_left <= 0 and study.best_trial is None:
