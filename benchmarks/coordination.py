@@ -43,6 +43,7 @@ from saccade.study.event_log import EventLog
 from saccade.study.optuna_tracker import OptunaTracker
 from saccade.study.study import Study
 from saccade.study.trial import Decision, Job, Reporter, Trainable
+from saccade.study.trial_files import LocalTrialFiles
 
 SPACE = Dict(
     model=Categorical("resnet18", "mobilenetv3_small_100", "vit_tiny_patch16_224"),
@@ -149,7 +150,7 @@ def measure(executor: str, searcher: str, scheduler: str, num_trials: int) -> Co
                     made if is_auto else make_scheduler(scheduler),
                     num_trials=num_trials,
                     deadline=Deadline(86_400 if searcher == "auto" else None),
-                    folder=folder / "trials",
+                    files=LocalTrialFiles(folder / "trials"),
                     log=log,
                 )
                 with OptunaTracker(folder / "journal.log", study.trials, SPACE) as tracker:

@@ -156,6 +156,7 @@ def _waiting(task: Any, config: dict[str, Any], folder: Path) -> float:
     """Return the part of the last epoch's training in which a real trial waited for data."""
     from saccade.events import EpochDone
     from saccade.study.trial import Decision, Job
+    from saccade.study.trial_files import LocalTrialFiles
     from saccade.training.trial.trainer import ImageTrainable
 
     reports: list[EpochDone] = []
@@ -165,7 +166,7 @@ def _waiting(task: Any, config: dict[str, Any], folder: Path) -> float:
         return Decision.CONTINUE
 
     with work_folder(folder) as trial:
-        ImageTrainable(task).train(Job(0, config, str(trial)), listen)
+        ImageTrainable(task).train(Job(0, config, files=LocalTrialFiles(trial)), listen)
     metrics = reports[-1].metrics
     return metrics["data_s"] / metrics["train_s"]
 

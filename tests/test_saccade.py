@@ -65,7 +65,3 @@ def test_searching_needs_none_of_the_heavy_libraries(code):
     modules = modules_after(code)
     assert "saccade" in modules
     assert not modules & HEAVY
-
-
-def test_the_predictor_loads_what_draws_and_searches_only_when_it_is_asked_to():
-    assert not {"matplotlib", "optuna", "sklearn"} & modules_after("from saccade import ImagePredictor")

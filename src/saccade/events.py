@@ -158,7 +158,7 @@ class EpochDone(Event):
     metrics : dict of str to float
         Further metrics by name. `CV_SCORE` is the score on more images than the validation set.
     checkpoint : str or None
-        Name of the checkpoint from which training can continue after this epoch, relative to the trial's folder.
+        Name of the checkpoint from which training can continue after this epoch, as `TrialFiles.put` returns it.
     is_last : bool
         Whether the trial's configuration ends with this epoch.
     decision : Decision or None

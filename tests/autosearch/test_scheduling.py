@@ -80,7 +80,7 @@ def test_the_start_of_a_training_with_a_known_probe_is_not_reconsidered(monkeypa
     trials = []
 
     def new_trial():
-        trials.append(Trial(len(trials), search.suggest(), ""))
+        trials.append(Trial(len(trials), search.suggest()))
         return trials[-1]
 
     state = SimpleNamespace(seconds_left=1000.0, trials=trials, new_trial=new_trial)

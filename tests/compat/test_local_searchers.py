@@ -249,9 +249,9 @@ def test_numbers_of_points_by_name(caplog):
 
 @pytest.mark.parametrize("num", [0, -1, 2.5, True, "4", None, math.inf])
 def test_invalid_numbers_of_points(num):
-    with pytest.raises(HyperparameterError, match="grid_numeric_spaces_points_number is"):
+    with pytest.raises(HyperparameterError, match="grid_numeric_spaces_points_number was given"):
         LocalGridSearcher({"x": Real(0, 1)}, num)
-    with pytest.raises(HyperparameterError, match=r"grid_num_sample_settings\['x'\] is"):
+    with pytest.raises(HyperparameterError, match=r"grid_num_sample_settings\['x'\] was given"):
         LocalGridSearcher({"x": Real(0, 1)}, 4, {"x": num})
 
 

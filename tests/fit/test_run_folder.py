@@ -13,22 +13,21 @@ from saccade.space import Categorical, Dict, Real
 from saccade.study.event_log import EventLog
 from saccade.study.study import Study
 from saccade.study.trial import Decision, Job, Reporter, Trainable
+from saccade.study.trial_files import LocalTrialFiles, parse_name
 from saccade.testing.simulated_executor import SimulatedExecutor
-from saccade.training.trial_files import state_file, weights_file
+from saccade.training.trial_files import BEST, LAST
 
 
 class Writing(Trainable):
     """Scores the configuration's `x`, and writes the files that a trainer writes; `x` below 0 fails after an epoch."""
 
     def train(self, job: Job, report: Reporter) -> str:
-        folder = Path(job.folder)
-        start = int(Path(job.checkpoint).name[5:9]) if job.checkpoint else 0
+        assert job.files is not None
+        start = parse_name(job.checkpoint)[1] or 0 if job.checkpoint else 0
         for epoch in range(start + 1, (job.until_epoch or 4) + 1):
-            for path in (state_file(folder, epoch), weights_file(folder, epoch)):
-                path.write_text(str(epoch))
-            for old in (state_file(folder, epoch - 1), weights_file(folder, epoch - 1)):
-                old.unlink(missing_ok=True)
-            checkpoint = str(state_file(folder, epoch))
+            for kind in (BEST, LAST):
+                checkpoint = job.files.put(job.trial, kind, epoch, lambda path: path.touch())
+            job.files.drop(job.trial, BEST, LAST, before_epoch=epoch)
             score = abs(job.config["x"]) + 1e-3 * epoch
             if report(EpochDone(job.trial, epoch, score, checkpoint=checkpoint, is_last=epoch == 4)) is not (
                 Decision.CONTINUE
@@ -45,7 +44,9 @@ def names(folder: Path) -> dict[str, list[str]]:
 
 def test_of_ended_trials_only_the_best_keeps_its_weights(tmp_path: Path) -> None:
     space = {"x": Categorical(3, 2, 7, 5, 7.0001)}
-    study = Study(InlineExecutor(Writing()), GridSearcher(space), FIFOScheduler(), folder=tmp_path / "trials")
+    study = Study(
+        InlineExecutor(Writing()), GridSearcher(space), FIFOScheduler(), files=LocalTrialFiles(tmp_path / "trials")
+    )
     seen: list[dict[str, list[str]]] = []
     study.listeners += [WeightsKeeper(study.trials), lambda event: seen.append(names(tmp_path / "trials"))]
     study.run()
@@ -57,7 +58,9 @@ def test_of_ended_trials_only_the_best_keeps_its_weights(tmp_path: Path) -> None
 
 def test_the_second_best_is_kept_until_the_best_trial_has_completed(tmp_path: Path) -> None:
     space = {"x": Categorical(3, -9, 2)}
-    study = Study(InlineExecutor(Writing()), GridSearcher(space), FIFOScheduler(), folder=tmp_path / "trials")
+    study = Study(
+        InlineExecutor(Writing()), GridSearcher(space), FIFOScheduler(), files=LocalTrialFiles(tmp_path / "trials")
+    )
     study.listeners.append(WeightsKeeper(study.trials))
     study.run()
     assert study.best_trial is not None
@@ -71,19 +74,17 @@ def test_paused_trials_keep_their_state_also_when_a_study_is_resumed(tmp_path: P
         with EventLog(tmp_path / "events.jsonl", space) as log:
             study = Study(
                 InlineExecutor(Writing()), RandomSearcher(space), ASHAScheduler(max_epochs=4), num_trials=num_trials,
-                folder=tmp_path / "trials", log=log, max_score=1.99,
+                files=LocalTrialFiles(tmp_path / "trials"), log=log, max_score=1.99,
             )  # fmt: skip
             study.listeners.append(WeightsKeeper(study.trials))
 
             def check(event: object, study: Study = study) -> None:
                 for trial in study.trials:
-                    files = names(tmp_path / "trials")[Path(trial.folder).name]
+                    files = names(tmp_path / "trials")[f"{trial.number:04d}"]
                     if trial.status.value == "paused":
                         assert files == [f"best-{trial.num_epochs:04d}", f"last-{trial.num_epochs:04d}"]
-                assert (
-                    study.best_trial is None
-                    or weights_file(Path(study.best_trial.folder), study.best_trial.best_report.epoch).is_file()
-                )
+                if (best := study.best_trial) is not None:
+                    assert (BEST, best.best_report.epoch) in best.files.list(best.number)
 
             study.listeners.append(check)
             study.run()
@@ -103,7 +104,7 @@ def test_for_an_ensemble_the_best_trials_of_the_best_networks_are_kept(tmp_path:
     configs = [{"model": name, "x": score} for name, given_ in scores.items() for score in given_]
     study = Study(
         InlineExecutor(Writing()), GridSearcher(space, starting_configs=configs), FIFOScheduler(), num_trials=12,
-        folder=tmp_path / "trials",
+        files=LocalTrialFiles(tmp_path / "trials"),
     )  # fmt: skip
     study.listeners.append(WeightsKeeper(study.trials, max_members=2))
     study.run()

@@ -146,13 +146,20 @@ def test_there_are_no_more_workers_than_trials(request_of: Callable[..., FitRequ
     assert len(told) == 1
 
 
-def test_two_workers_share_one_store_and_one_log(
-    make_colours: MakeColours, tiny: dict[str, Any], tmp_path: Path
+def test_two_silent_workers_share_one_log_and_give_the_same_numbers_as_one(
+    make_colours: MakeColours, tiny: dict[str, Any], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    space = {**tiny, "lr": ag.Real(1e-4, 1e-1, log=True), "epochs": 3}
-    predictor = ImagePredictor(path=tmp_path / "run", verbosity=0).fit(
-        make_colours(10), hyperparameters=space, executor="process", num_trials=4, nthreads_per_trial=1
-    )
+    frame, space = make_colours(10), {**tiny, "lr": ag.Real(1e-4, 1e-1, log=True)}
+    boards = []
+    for folder, executor in (("inline", "inline"), ("again", "inline"), ("run", "process")):
+        predictor = ImagePredictor(path=tmp_path / folder, verbosity=0).fit(
+            frame, hyperparameters=space, executor=executor, random_state=7, num_trials=4, nthreads_per_trial=1,
+            searcher="random", scheduler="fifo",  # one that learns would propose others to two workers
+        )  # fmt: skip
+        boards.append(predictor.leaderboard().drop(columns="fit_time_s"))
+    assert capfd.readouterr() == ("", "")
+    pd.testing.assert_frame_equal(boards[0], boards[1])
+    pd.testing.assert_frame_equal(boards[0], boards[2])
     trials = StudyRecord.load(EventLog(tmp_path / "run" / "events.jsonl")).trials
     assert [trial.number for trial in trials] == [0, 1, 2, 3]
     board = predictor.leaderboard().sort_values("trial")

@@ -32,6 +32,7 @@ from saccade.errors import (
 )
 from saccade.fit.preparation import prepare_data
 from saccade.fit.presets import find_preset
+from saccade.study.trial_files import LocalTrialFiles
 from saccade.training.recipes.recipe import Recipe
 from saccade.training.trial.trainer import Trainer
 
@@ -168,7 +169,9 @@ def test_fault_09_learning_rate_multipliers_and_ema_are_used(
     make_task: Any, tiny: dict[str, Any], tmp_path: Path, tiny_weights: Path
 ) -> None:
     recipe = {**tiny, "pretrained": True, "transfer_lr_mult": 0.0, "output_lr_mult": 2.0, "freeze_bn": True}
-    trainer = Trainer(make_task(weights=tiny_weights), Recipe.of({**recipe, "model_ema": True}), tmp_path)
+    trainer = Trainer(
+        make_task(weights=tiny_weights), Recipe.of({**recipe, "model_ema": True}), LocalTrialFiles(tmp_path)
+    )
     before = {name: tensor.clone() for name, tensor in trainer.network.state_dict().items()}
     trainer.steps.take_epoch(trainer_deadline())
     changed = {name for name, tensor in trainer.network.state_dict().items() if not torch.equal(before[name], tensor)}
@@ -205,7 +208,7 @@ def test_fault_11_a_second_fit_obeys_its_own_arguments(
     predictor = ImagePredictor(path=tmp_path / "run", verbosity=0)
     predictor.fit(make_colours(8), hyperparameters=tiny)
     other = make_colours(8, ("green", "red", "yellow"), seed=1)
-    predictor.fit(other, hyperparameters={**tiny, "model": "test_vit", "epochs": 1})
+    predictor.fit(other, hyperparameters={**tiny, "model": "test_vit", "epochs": 1}, overwrite=True)
     assert predictor.classes == ["green", "red", "yellow"]
     assert predictor.fit_summary()["best_config"]["model"] == "test_vit"
     assert len(predictor.leaderboard()) == 1

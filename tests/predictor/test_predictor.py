@@ -259,23 +259,6 @@ def test_when_all_trials_fail_fit_raises_with_the_reason_and_the_traceback(
     assert "Traceback" in str(error.value)
 
 
-def test_the_same_seed_gives_the_same_numbers_inline_and_in_a_silent_worker(
-    tmp_path: Path, make_colours: MakeColours, tiny: dict[str, Any], capfd: pytest.CaptureFixture[str]
-) -> None:
-    frame = make_colours(10)
-    boards = []
-    for number, executor in enumerate(["inline", "process", "inline"]):
-        predictor = ImagePredictor(path=tmp_path / str(number), verbosity=0)
-        predictor.fit(
-            frame, hyperparameters={**tiny, "lr": ag.Real(1e-4, 1e-1, log=True)}, executor=executor, random_state=7,
-            num_trials=2, searcher="random",
-        )  # fmt: skip
-        boards.append(predictor.leaderboard().drop(columns="fit_time_s"))
-    pd.testing.assert_frame_equal(boards[0], boards[1])
-    pd.testing.assert_frame_equal(boards[0], boards[2])
-    assert capfd.readouterr() == ("", "")
-
-
 @pytest.mark.parametrize("time_limit", [0.001, 1])
 def test_however_short_the_limit_there_is_a_predictor(
     predictor: ImagePredictor, make_colours: MakeColours, tiny: dict[str, Any], time_limit: float

@@ -20,6 +20,7 @@ from saccade.space import Categorical
 from saccade.study.function import FunctionTrainable
 from saccade.study.study import Study
 from saccade.study.trial import Decision, Job, Status
+from saccade.study.trial_files import LocalTrialFiles
 from saccade.testing.scheduler_contract import NUM_EPOCHS, OneTrial, SchedulerContract
 from saccade.testing.simulated_executor import SimulatedExecutor
 
@@ -48,7 +49,7 @@ class TestASHA(SchedulerContract):
         best = max((trial for trial in study.trials if trial.failure is None), key=lambda trial: trial.config["x"])
         assert best.status is Status.COMPLETED
 
-    def test_with_a_time_limit_all_are_trained_to_their_ends_the_best_first(self):
+    def test_with_a_time_limit_all_trials_are_trained_to_the_end_the_best_first(self):
         study, executor = self.run(1, num_trials=12, time_limit_s=1000)
         assert {trial.num_epochs for trial in study.trials} <= {3, NUM_EPOCHS}  # a few fail after 3
         last = [job.trial for job in executor.jobs if job.checkpoint == "3"]
@@ -74,7 +75,7 @@ class TestStopping(SchedulerContract):
     def make(self):
         return ASHAScheduler(type="stopping")
 
-    def test_no_trial_pauses_and_the_best_so_far_always_goes_on(self):
+    def test_no_trial_pauses_and_the_best_so_far_always_continues(self):
         study, executor = self.run(1, num_trials=60)
         assert len(executor.jobs) == 60
         assert {trial.status for trial in study.trials} <= {Status.COMPLETED, Status.STOPPED, Status.FAILED}
@@ -169,9 +170,9 @@ class TestJobs:
     def test_a_trial_continues_from_its_checkpoint_to_the_next_rung(self):
         state = StudyByHand(ASHAScheduler(reduction_factor=2))
         state.begin([0.5])
-        assert state.next_job() == Job(1, {}, "a folder", None, None)
+        assert state.next_job() == Job(1, {}, None, None)
         state.train(1, [0.6])
-        assert state.next_job() == Job(1, {}, "a folder", None, "after 1")
+        assert state.next_job() == Job(1, {}, None, "after 1")
         assert state.train(1, [0.6, 0.6], first_epoch=2) is Decision.PAUSE
         assert state.trials[1].num_epochs == 2
 
@@ -191,7 +192,7 @@ class TestJobs:
         executor = InlineExecutor(FunctionTrainable(now_and_then))
         with tempfile.TemporaryDirectory() as folder:
             searcher = GridSearcher({"n": Categorical(*range(12, 0, -1))})
-            study = Study(executor, searcher, ASHAScheduler(), folder=Path(folder))
+            study = Study(executor, searcher, ASHAScheduler(), files=LocalTrialFiles(Path(folder)))
             study.run()
         ends = [(trial.status.value, trial.num_epochs) for trial in study.trials]
         assert ends == [("completed", 9), *[("stopped", 3)] * 3, *[("paused", 1)] * 8]
@@ -210,7 +211,7 @@ class TestJobs:
         jobs = [state.next_job() for _ in range(3)]
         assert [(job.trial, job.checkpoint) for job in jobs] == [(2, "after 2"), (5, "after 1"), (4, "after 1")]
 
-    def test_a_trial_without_time_is_not_started_and_is_in_nobodys_way(self):
+    def test_a_trial_without_time_is_not_started_and_does_not_block_others(self):
         state = StudyByHand(ASHAScheduler(reduction_factor=2), num_trials=4, seconds_left=9.0)
         for _ in range(4):
             state.next_job()
@@ -219,7 +220,7 @@ class TestJobs:
         state.without_time = {0, 2}
         assert [job and job.trial for job in (state.next_job(), state.next_job(), state.next_job())] == [1, 3, None]
 
-    def test_an_interrupted_trial_goes_on_to_the_next_rung_first(self):
+    def test_an_interrupted_trial_continues_to_the_next_rung_first(self):
         state = StudyByHand(ASHAScheduler())
         for score in (0.9, 0.5, 0.5):
             state.begin([score])
@@ -228,12 +229,12 @@ class TestJobs:
         trial.reports.append(EpochDone(0, 2, 0.9, 1.0, {}, "after 2"))
         assert state.scheduler.on_report(trial.reports[-1]) is Decision.CONTINUE
         state.end(0, Status.PAUSED)
-        assert state.next_job() == Job(0, {}, "a folder", None, "after 2")
+        assert state.next_job() == Job(0, {}, None, "after 2")
         state.end(0, Status.PAUSED)
         state.without_time = {0}
         assert state.next_job().trial == 3
 
-    def test_a_promoted_trial_that_was_interrupted_before_a_report_goes_on_even_if_it_is_in_front_no_more(self):
+    def test_an_interrupted_promoted_trial_continues_even_outside_the_top_fraction(self):
         state = StudyByHand(ASHAScheduler())
         for score in (0.9, 0.1, 0.2):
             state.begin([score])
@@ -246,7 +247,7 @@ class TestJobs:
         state = StudyByHand(ASHAScheduler())
         state.next_job()
         state.end(0, Status.PAUSED)
-        assert state.next_job() == Job(0, {}, "a folder", None, None)
+        assert state.next_job() == Job(0, {}, None, None)
 
     def test_a_trial_that_fails_is_not_trained_further_and_keeps_its_place(self):
         state = StudyByHand(ASHAScheduler(), num_trials=6)
@@ -295,7 +296,7 @@ class TestReports:
         assert state.next_job().trial == 1
         state.train(1, [0.5], first_epoch=0)
         assert [trial.num_epochs for trial in state.trials] == [0, 0]
-        assert state.next_job() == Job(1, {}, "a folder", None, "after 0")
+        assert state.next_job() == Job(1, {}, None, "after 0")
         assert state.train(1, [0.5, 0.5], first_epoch=1) is Decision.PAUSE
         assert state.trials[1].num_epochs == 1
 
@@ -304,7 +305,7 @@ class TestReports:
         state.begin([0.4])
         state.begin([0.5])
         assert [len(rung) for rung in state.scheduler.brackets[0].rungs[:2]] == [2, 2]
-        assert state.next_job() == Job(1, {}, "a folder", None, "after 1")
+        assert state.next_job() == Job(1, {}, None, "after 1")
 
     def test_without_a_checkpoint_it_is_decided_at_once(self):
         state = StudyByHand(ASHAScheduler(reduction_factor=2))
@@ -403,5 +404,5 @@ class TestOptions:
 
 def test_the_first_job_is_that_of_a_new_trial():
     scheduler, state = ASHAScheduler(), OneTrial()
-    assert scheduler.next_job(state) == Job(0, {"x": 0.5}, "a folder")
+    assert scheduler.next_job(state) == Job(0, {"x": 0.5})
     assert scheduler.next_job(state) is None

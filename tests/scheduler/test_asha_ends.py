@@ -27,7 +27,7 @@ class TestTheEnd:
             state.train(trial, [score])
         return state
 
-    def test_what_is_not_in_front_stays_paused(self):
+    def test_trials_outside_the_top_fraction_stay_paused(self):
         state = self.state(0.1, 0.3, 0.2, 0.0)
         assert state.next_job().trial == 1
         state.train(1, [0.3] * 8, first_epoch=2)
@@ -41,12 +41,12 @@ class TestTheEnd:
         state = self.state(0.1, 0.3, 0.2, 0.0, seconds_left=100.0)
         assert [state.next_job().trial for _ in range(4)] == [1, 2, 0, 3]
 
-    def test_the_best_of_too_few_goes_on(self):
+    def test_the_best_of_too_few_continues(self):
         state = self.state(0.1, 0.2)
         assert state.next_job().trial == 1
         assert state.next_job() is None  # what runs may become better
         state.train(1, [0.2] * 2, first_epoch=2)
-        assert state.next_job() == Job(1, {}, "a folder", None, "after 3")
+        assert state.next_job() == Job(1, {}, None, "after 3")
 
     def test_when_it_fails_the_next_one_does(self):
         state = self.state(0.1, 0.2)
@@ -62,7 +62,7 @@ class TestTheEnd:
 
     def test_it_waits_for_those_that_an_earlier_process_was_training(self):
         state = self.state(0.1, 0.2)
-        state.trials.append(Trial(2, {}, "a folder"))
+        state.trials.append(Trial(2, {}))
         state.scheduler.on_start(state)
         assert state.next_job() is None
         state.train(2, [0.3])
@@ -70,7 +70,7 @@ class TestTheEnd:
 
 
 class TestTrialsOfDifferentLengths:
-    def test_one_that_ends_below_a_rung_stands_there_with_its_last_score(self):
+    def test_a_trial_that_ends_below_a_rung_enters_it_with_its_last_score(self):
         state = StudyByHand(ASHAScheduler(grace_epochs=4, reduction_factor=2))
         state.begin([0.9, 0.5], num_epochs=2)
         state.begin([0.4] * 4)
@@ -94,7 +94,7 @@ class TestTrialsOfDifferentLengths:
         assert (len(middle), middle.score(0), middle.score(2)) == (2, 0.9, 0.7)
         assert state.trials[2].status is Status.PAUSED  # one of two is in front, and it is the first
 
-    def test_one_that_ends_is_never_trained_again(self):
+    def test_an_ended_trial_is_never_trained_again(self):
         state = StudyByHand(ASHAScheduler(), num_trials=9)
         for number in range(9):
             state.begin([number / 10], num_epochs=1)
@@ -106,7 +106,7 @@ class TestTrialsOfDifferentLengths:
         eta=st.integers(2, 4),
     )
     @settings(max_examples=40, deadline=None)
-    def test_all_are_trained_to_their_ends_if_there_is_time(self, lengths, num_workers, eta):
+    def test_with_enough_time_all_trials_are_trained_to_the_end(self, lengths, num_workers, eta):
         executor = SimulatedExecutor(lambda config: [config["n"] % 7 / 7] * lengths[config["n"]], num_workers)
         searcher = GridSearcher({"n": Categorical(*range(len(lengths)))})
         study = Study(executor, searcher, ASHAScheduler(reduction_factor=eta), deadline=Deadline(1e9, executor.clock))
@@ -130,25 +130,25 @@ class TestResume:
         study = Study(executor, RandomSearcher({"x": Real(0, 1)}), scheduler, log=MemoryLog(events))
         return study, scheduler
 
-    def test_it_goes_on_where_it_stood(self):
+    def test_a_resumed_search_continues_with_the_same_state(self):
         study, scheduler = self.resumed([[0.1], [0.3], [0.2], [0.1], [0.1]])
         job = scheduler.next_job(study)
         assert (job.trial, job.checkpoint) == (1, "1")
         assert scheduler.next_job(study).trial == 5
 
-    def test_what_was_promoted_is_not_promoted_again(self):
+    def test_a_trial_is_not_promoted_twice(self):
         study, scheduler = self.resumed([[0.1], [0.3, 0.3, 0.3], [0.2]])
         assert scheduler.next_job(study).trial == 3
 
-    def test_what_waits_on_a_rung_does_not_wait_on_those_below(self):
+    def test_a_trial_paused_on_a_rung_is_not_paused_on_lower_ones(self):
         study, scheduler = self.resumed([[0.3], [0.9] * 3, [0.2], [0.1], [0.1], [0.1]])
         assert [scheduler.next_job(study).trial for _ in range(2)] == [0, 6]
 
-    def test_what_stands_between_rungs_goes_on_first(self):
+    def test_a_trial_between_rungs_continues_first(self):
         study, scheduler = self.resumed([[0.3], [0.1, 0.1], [0.2]])
         jobs = [scheduler.next_job(study) for _ in range(2)]
         assert [(job.trial, job.checkpoint) for job in jobs] == [(1, "2"), (0, "1")]
 
-    def test_what_has_ended_does_not_go_on(self):
+    def test_ended_trials_do_not_continue(self):
         study, scheduler = self.resumed([[0.3], [0.1], [0.2]], ended=[0])
         assert scheduler.next_job(study).trial == 3

@@ -20,9 +20,9 @@ class TestFIFOScheduler(SchedulerContract):
 
 def test_a_trial_has_one_job_without_an_end_or_a_checkpoint():
     scheduler, state = FIFOScheduler(), OneTrial()
-    assert scheduler.next_job(state) == Job(0, {"x": 0.5}, "a folder")
+    assert scheduler.next_job(state) == Job(0, {"x": 0.5})
     assert scheduler.next_job(state) is None
 
 
-def test_every_trial_goes_on():
+def test_every_trial_continues():
     assert FIFOScheduler().on_report(EpochDone(0, 1, -1e9)) is Decision.CONTINUE

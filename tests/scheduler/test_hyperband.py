@@ -51,7 +51,7 @@ class TestHyperbandWithAnEnd(SchedulerContract):
         return HyperbandScheduler(max_epochs=NUM_EPOCHS, grace_epochs=0, reduction_factor=2)
 
 
-def test_without_a_time_limit_some_trial_of_each_bracket_comes_to_its_end_and_most_do_not():
+def test_without_a_time_limit_few_trials_of_each_bracket_are_trained_to_the_end():
     scheduler = HyperbandScheduler(max_epochs=NUM_EPOCHS)
     executor = SimulatedExecutor(lambda config: [config["x"]] * NUM_EPOCHS)
     study = Study(executor, RandomSearcher({"x": Real(0, 1)}), scheduler, num_trials=30)
@@ -81,7 +81,7 @@ class TestBrackets:
             ({"max_epochs": 1}, [[1]]),
         ],
     )
-    def test_each_leaves_out_one_more_rung(self, options, epochs):
+    def test_each_bracket_omits_one_more_rung(self, options, epochs):
         assert [bracket.epochs for bracket in HyperbandScheduler(**options).brackets] == epochs
 
     @pytest.mark.parametrize(("num_brackets", "firsts"), [(None, [2, 4, 8]), (5, [2, 4, 8, 16, 32]), (1, [2])])

@@ -17,7 +17,7 @@ class TestMedian(SchedulerContract):
     def make(self):
         return MedianScheduler()
 
-    def test_good_trials_are_trained_to_their_ends_and_bad_ones_are_not(self):
+    def test_only_good_trials_are_trained_to_the_end(self):
         study, _ = self.run(1, num_trials=100)
         done = [trial.config["x"] for trial in study.trials[20:] if trial.status is Status.COMPLETED]
         stopped = [trial.config["x"] for trial in study.trials[20:] if trial.status is Status.STOPPED]
@@ -67,7 +67,7 @@ def answers(scheduler, *reports):
     return [scheduler.on_report(EpochDone(*report)).value for report in reports]
 
 
-def test_a_trial_as_good_as_the_median_goes_on():
+def test_a_trial_as_good_as_the_median_continues():
     assert answers(MedianScheduler(min_trials=1), (0, 1, 0.5), (1, 1, 0.5), (2, 1, 0.4)) == ["continue"] * 2 + ["stop"]
 
 
@@ -84,7 +84,7 @@ def test_a_report_before_the_first_epoch_does_not_count():
     ]
 
 
-def test_the_last_epoch_counts_for_others_but_stops_nobody():
+def test_the_last_epoch_counts_for_others_but_stops_no_trial():
     scheduler = MedianScheduler(min_trials=1)
     scheduler.on_report(EpochDone(0, 1, 0.5))
     assert scheduler.on_report(EpochDone(1, 1, 0.1, is_last=True)) is Decision.CONTINUE

@@ -140,21 +140,21 @@ class TestTrialProgress:
         assert [rung.score(0) for rung in progress.bracket.rungs[:3]] == [0.5, 0.5, 0.5]
         assert (progress.rung.epoch, progress.is_on_rung) == (9, True)
 
-    def test_epochs_that_are_reported_again_change_nothing(self):
+    def test_epochs_reported_again_do_not_count(self):
         progress = TrialProgress(0, Bracket(1, 3))
         for epoch in (1, 2, 3, 1, 2, 3):
             progress.report(epoch, epoch / 10)
         assert (progress.level, progress.is_on_rung) == (2, False)
         assert [len(rung) for rung in progress.bracket.rungs] == [1, 1, 0]
 
-    def test_what_comes_before_the_first_rung_is_not_compared(self):
+    def test_reports_before_the_first_rung_are_not_compared(self):
         progress = TrialProgress(0, Bracket(1, 3))
         progress.report(0, 0.99)
         assert (progress.level, progress.rung, progress.is_on_rung) == (0, None, False)
         progress.report(1, 0.5)
         assert progress.rung.score(0) == 0.5
 
-    def test_one_that_ends_stands_at_the_next_rung_with_its_last_score(self):
+    def test_an_ended_trial_enters_the_next_rung_with_its_last_score(self):
         progress = TrialProgress(0, Bracket(1, 3))
         progress.report(1, 0.2)
         progress.report(2, 0.1)
@@ -166,7 +166,7 @@ class TestTrialProgress:
             high.enter(other, 0.0)
         assert [high.pop_finished_in_top() for _ in range(2)] == [0, None]
 
-    def test_one_that_goes_on_after_all_has_not_ended(self):
+    def test_a_trial_that_reports_again_has_not_ended(self):
         progress = TrialProgress(0, Bracket(1, 3))
         progress.report(1, 0.2)
         progress.end()
@@ -174,14 +174,14 @@ class TestTrialProgress:
         progress.end()
         assert [rung.score(0) for rung in progress.bracket.rungs] == [0.2, 0.3]
 
-    def test_one_that_ends_on_a_rung_stands_there(self):
+    def test_a_trial_that_ends_on_a_rung_stays_there(self):
         progress = TrialProgress(0, Bracket(1, 3))
         progress.report(1, 0.2)
         progress.end()
         assert progress.rung.epoch == 1
         assert progress.rung.best_paused() is None
 
-    def test_one_that_ends_without_a_score_stands_nowhere(self):
+    def test_a_trial_that_ends_without_a_score_enters_no_rung(self):
         progress = TrialProgress(0, Bracket(1, 3))
         progress.end()
         assert progress.rung is None
@@ -196,7 +196,7 @@ class TestTrialProgress:
         assert [[rung.leads(trial) for trial in range(2)] for rung in bracket.rungs[:2]] == [[False, True]] * 2
         assert [len(rung) for rung in bracket.rungs[:2]] == [2, 2]
 
-    def test_one_that_has_ended_climbs_with_the_score_that_it_had(self):
+    def test_an_ended_trial_is_promoted_with_its_score(self):
         progress = TrialProgress(0, Bracket(1, 3, 9))
         progress.report(1, 0.2)
         progress.end()
@@ -231,10 +231,10 @@ class TestChooseRungs:
         num_epochs = math.floor(num_epochs) + 0.5
         assert choose_rungs(max_epochs, num_epochs * epoch_s, epoch_s) == choose_rungs(max_epochs, num_epochs, 1.0)
 
-    def test_with_little_time_every_second_trial_goes_on_from_the_first_epoch(self):
+    def test_with_little_time_one_trial_in_two_is_promoted_after_the_first_epoch(self):
         assert choose_rungs(max_epochs=50, time_limit_s=20, epoch_s=10) == (1, 2)
 
-    def test_epochs_that_cost_nothing(self):
+    def test_epochs_of_no_duration(self):
         assert choose_rungs(max_epochs=100, time_limit_s=20, epoch_s=0) == (4, 3)
 
 

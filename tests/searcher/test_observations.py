@@ -62,14 +62,14 @@ def test_reports_may_be_missing_and_scores_nan():
     assert (standing.epoch, names(standing.ranked)) == (2, "acb")
 
 
-def test_a_paused_configuration_that_goes_on_moves_up():
+def test_a_paused_configuration_that_continues_moves_up():
     observations = made({"a": {1: 0.5, 2: 0.5}, "b": {1: 0.4, 2: 0.4}, "c": {1: 0.1}})
     assert names(observations.standing().ranked) == "abc"
     observations.observe({"name": "c"}, 2, 0.45)
     assert names(observations.standing().ranked) == "acb"
 
 
-def test_what_is_given_may_be_changed_later():
+def test_given_configurations_may_be_changed_later():
     observations = Observations(1)
     config = {"sizes": [1, 2]}
     observations.begin(config)
@@ -109,7 +109,7 @@ def test_no_score_outranks_one_that_was_reached_at_a_higher_epoch(scores, num_ne
         max_size=40,
     )
 )
-def test_asking_in_between_changes_nothing(steps):
+def test_queries_in_between_do_not_change_the_ranking(steps):
     often, once = Observations(num_needed=2), Observations(num_needed=2)
     for what, name, epoch, score in steps:
         for observations in (often, once):

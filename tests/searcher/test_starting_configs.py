@@ -84,7 +84,7 @@ def test_the_branch_is_that_whose_constants_agree():
     assert completed_configs(space, [{"opt": {"deep": 3}}, {"opt": 7}]) == [{"opt": {"deep": 3}}, {"opt": 7}]
 
 
-def test_what_is_given_is_not_changed_and_not_kept():
+def test_given_configurations_are_copied():
     given = [{"sizes": [9, 7], "aug": {"mixup": 0.5}}]
     searcher = make_searcher("random", SPACE, starting_configs=given)
     given[0]["sizes"].append(8)

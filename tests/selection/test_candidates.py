@@ -19,24 +19,25 @@ from saccade.selection import candidates as candidates_module
 from saccade.selection.candidates import Candidate, ProbeCandidate, TrainedCandidate, activate, read_candidates
 from saccade.selection.combination import combine
 from saccade.study.trial import Decision, Job, Trial
+from saccade.study.trial_files import LocalTrialFiles
 from saccade.training.recipes.recipe import Recipe
 from saccade.training.task import ImageTask
 from saccade.training.trial.trainer import Trainer
-from saccade.training.trial_files import drop_files, end_files, last_end, outputs_file, save_outputs
+from saccade.training.trial_files import BEST, BEST_OUTPUTS, END, END_OUTPUTS, save_outputs
 
 CONFIG = {"model": "test_resnet", "img_size": 32, "epochs": 2, "lr": 1e-3}
 
 
 def trained(task: ImageTask, folder: Path, number: int = 0, **changes: Any) -> Trial:
     """Return a trial whose last epoch is its best, whatever its scores were."""
-    trial = Trial(number, {**CONFIG, **changes}, str(folder / str(number)))
+    trial = Trial(number, {**CONFIG, **changes}, LocalTrialFiles(folder))
 
     def report(event: EpochDone) -> Decision:
         trial.add(replace(event, score=float(event.epoch)))
         trainer.best_score = -1.0  # the next epoch is better
         return Decision.CONTINUE
 
-    trainer = Trainer(task, Recipe.of(trial.config), Path(trial.folder))
+    trainer = Trainer(task, Recipe.of(trial.config), trial.files, number)
     trainer.run(Job(number, trial.config), report)
     return trial
 
@@ -76,7 +77,7 @@ def test_a_trial_whose_best_epoch_is_the_probe_is_one_candidate(
     trial = replace(trial, reports=trial.reports)
     (candidate,) = read_candidates([trial], task)
     assert isinstance(candidate, ProbeCandidate)
-    drop_files(Path(trial.folder), "best")
+    trial.files.drop(0, BEST, BEST_OUTPUTS)
     (candidate,) = read_candidates([trial], task)
     assert isinstance(candidate, ProbeCandidate)
 
@@ -84,10 +85,10 @@ def test_a_trial_whose_best_epoch_is_the_probe_is_one_candidate(
 def test_the_end_of_the_schedule_is_kept_unless_an_earlier_epoch_was_significantly_better(
     make_task: Callable[..., ImageTask], make_colours: Callable[..., Any], tmp_path: Path
 ) -> None:
-    task, folder = make_task(make_colours(60)), tmp_path / "0"
+    task, files = make_task(make_colours(60)), LocalTrialFiles(tmp_path)
     assert len(task.val.targets) >= 10
-    trial = Trial(0, {**CONFIG, "pretrained": False, "epochs": 4}, str(folder))
-    trainer = Trainer(task, Recipe.of(trial.config), folder)
+    trial = Trial(0, {**CONFIG, "pretrained": False, "epochs": 4}, files)
+    trainer = Trainer(task, Recipe.of(trial.config), files)
 
     def report(event: EpochDone) -> Decision:
         trial.add(replace(event, score=1.0 if event.epoch == 2 else 0.5))
@@ -95,13 +96,13 @@ def test_the_end_of_the_schedule_is_kept_unless_an_earlier_epoch_was_significant
         return Decision.CONTINUE
 
     trainer.run(Job(0, trial.config), report)
-    assert last_end(folder) == 4
+    assert files.epochs(0, END) == [4]
     right = np.where(np.eye(task.problem.num_outputs)[task.val.targets] > 0, 4.0, 0.0)
     wrong = right[:, ::-1].copy()
     right[0] = wrong[0]  # both are wrong once
     unsure = right * np.where(np.arange(len(right)) == 0, 1.0, 0.1)[:, None]
-    save_outputs(outputs_file(folder, 2), unsure)
-    save_outputs(end_files(folder, 4)[1], right)  # as often right, and more confident
+    files.put(0, BEST_OUTPUTS, 2, lambda path: save_outputs(path, unsure))
+    files.put(0, END_OUTPUTS, 4, lambda path: save_outputs(path, right))  # as often right, and more confident
     other = replace(trained(task, tmp_path, 1, pretrained=False))
 
     def taken() -> list[int | None]:
@@ -111,7 +112,7 @@ def test_the_end_of_the_schedule_is_kept_unless_an_earlier_epoch_was_significant
         return [one.epoch for one in found.members if one.trial == 0]
 
     assert taken() == [4]
-    save_outputs(end_files(folder, 4)[1], wrong)
+    files.put(0, END_OUTPUTS, 4, lambda path: save_outputs(path, wrong))
     assert taken() == [2]
 
 

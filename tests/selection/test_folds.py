@@ -22,6 +22,7 @@ from saccade.fit.time_budget import FinishingReserve
 from saccade.inference.saved import DESCRIPTION, SPLIT
 from saccade.selection.folds import OUTPUTS, TRAIN_ONLY, FoldCosts, FoldTrainable, fold_numbers, subset
 from saccade.study.trial import Decision, Job, Reporter
+from saccade.study.trial_files import LocalTrialFiles
 from saccade.tasks.problem import Problem
 from saccade.training.task import ImageTask, Split
 
@@ -120,10 +121,10 @@ def test_no_network_is_evaluated_on_its_training_images(
         reports.append(event)
         return Decision.CONTINUE
 
-    job = Job(1, {"fold": 1, "config": {**tiny, "epochs": 3}}, str(tmp_path / "fold"), until_epoch=2)
+    job = Job(1, {"fold": 1, "config": {**tiny, "epochs": 3}}, until_epoch=2, files=LocalTrialFiles(tmp_path))
     trainable.train(job, report)
     assert [event.epoch for event in reports] == [1, 2]
-    assert np.load(tmp_path / "fold" / OUTPUTS).shape == ((folds == 1).sum(), 2)
+    assert np.load(tmp_path / "0001" / OUTPUTS).shape == ((folds == 1).sum(), 2)
 
 
 def test_the_networks_of_folds_are_averaged_and_every_image_evaluates(

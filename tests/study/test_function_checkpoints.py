@@ -10,6 +10,7 @@ import pytest
 from saccade.errors import HyperparameterError
 from saccade.study.function import FunctionTrainable, MissingScoreError
 from saccade.study.trial import Decision, Job
+from saccade.study.trial_files import LocalTrialFiles
 from saccade.testing.trainable_contract import Reports, TrainableContract
 
 
@@ -71,7 +72,7 @@ class TestByTheTrialsOwnFolder(SavingContract):
 
 
 def job(folder, **changes):
-    return Job(**{"trial": 0, "config": {"x": 1.0, "num_epochs": 9}, "folder": str(folder), **changes})
+    return Job(**{"trial": 0, "config": {"x": 1.0, "num_epochs": 9}, "files": LocalTrialFiles(folder), **changes})
 
 
 def train(function, a_job, reports=None, **options):
@@ -82,10 +83,10 @@ def train(function, a_job, reports=None, **options):
 @pytest.mark.parametrize("how", [by_file, by_folder, by_the_trials_own_folder])
 def test_what_was_saved_is_safe_from_what_the_function_writes_next(tmp_path, how):
     _, reports = train(lambda config, report: saved_state(config, report, how), job(tmp_path, until_epoch=3))
-    sums = [json.loads((tmp_path / report.checkpoint / "sum.json").read_text()) for report in reports]
+    sums = [json.loads((tmp_path / "0000" / report.checkpoint / "sum.json").read_text()) for report in reports]
     assert sums == [report.score for report in reports]
     assert len(set(sums)) == 3
-    assert not list((tmp_path / reports[-1].checkpoint).rglob("epoch_*"))
+    assert not list((tmp_path / "0000" / reports[-1].checkpoint).rglob("checkpoint-*"))
 
 
 def test_what_was_written_in_part_is_no_checkpoint_and_in_nobodys_way(tmp_path):
@@ -98,9 +99,9 @@ def test_what_was_written_in_part_is_no_checkpoint_and_in_nobodys_way(tmp_path):
 
     with pytest.raises(OSError, match="disk full"):
         train(failing, job(tmp_path))
-    assert not list(tmp_path.rglob("epoch_*"))
+    assert not list(LocalTrialFiles(tmp_path).list(0))
     _, reports = train(lambda config, report: saved_state(config, report, by_function), job(tmp_path, until_epoch=1))
-    assert [path.name for path in (tmp_path / reports[0].checkpoint).iterdir()] == ["sum.json"]
+    assert [path.name for path in (tmp_path / "0000" / reports[0].checkpoint).iterdir()] == ["sum.json"]
 
 
 def test_an_epoch_that_is_trained_again_replaces_its_checkpoint(tmp_path):
@@ -109,7 +110,7 @@ def test_an_epoch_that_is_trained_again_replaces_its_checkpoint(tmp_path):
             lambda config, report, name=name: report(score=1.0, checkpoint=lambda folder: (folder / name).touch()),
             job(tmp_path),
         )
-    assert [path.name for path in (tmp_path / reports[0].checkpoint).iterdir()] == ["two"]
+    assert [path.name for path in (tmp_path / "0000" / reports[0].checkpoint).iterdir()] == ["two"]
 
 
 def test_counted_epochs_go_on_counting(tmp_path):
@@ -155,12 +156,14 @@ class TestWrongUses:
             train(lambda config, report: report(score=1.0, checkpoint=checkpoint), job(tmp_path))
 
     def test_a_study_without_files(self):
+        with pytest.raises(HyperparameterError, match="checkpoints cannot be saved"):
+            train(lambda config, report: report(score=1.0, checkpoint=lambda folder: None), job("", files=None))
         with pytest.raises(HyperparameterError, match="trials have no folders"):
-            train(lambda config, report: report(score=1.0, checkpoint=lambda folder: None), job(""))
+            train(lambda config, report: report.folder, job("", files=None))
 
-    def test_a_checkpoint_of_somebody_else(self, tmp_path):
-        with pytest.raises(HyperparameterError, match="is not a checkpoint of a function"):
-            train(lambda config, report: None, job(tmp_path, checkpoint=str(tmp_path / "last.safetensors")))
+    def test_a_missing_checkpoint(self, tmp_path):
+        with pytest.raises(FileNotFoundError, match="checkpoint checkpoint-0003 of trial 0 is missing"):
+            train(lambda config, report: None, job(tmp_path, checkpoint="checkpoint-0003"))
 
     def test_a_misspelt_score(self):
         with pytest.raises(MissingScoreError, match="without the score 'accuracy'; did you mean 'acuracy'"):

@@ -33,7 +33,7 @@ class Promoting(FIFOScheduler):
         if trial is None:
             return None
         checkpoint = trial.reports[-1].checkpoint if trial.reports else None
-        return Job(trial.number, trial.config, trial.folder, max(1, 2 * trial.num_epochs), checkpoint)
+        return Job(trial.number, trial.config, max(1, 2 * trial.num_epochs), checkpoint)
 
     def on_report(self, report):
         return Decision.PAUSE if report.epoch & (report.epoch - 1) == 0 else Decision.CONTINUE

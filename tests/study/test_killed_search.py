@@ -29,6 +29,7 @@ from saccade.study.optuna_tracker import OptunaTracker
 from saccade.searcher import RandomSearcher
 from saccade.space import Dict, Int, Real
 from saccade.study.trial import Trainable
+from saccade.study.trial_files import LocalTrialFiles
 
 folder, scheduler, executor = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
 
@@ -39,24 +40,21 @@ class Training(Trainable):
 
     def train(self, job, report):
         import time
-        from pathlib import Path
 
         from saccade.events import EpochDone
         from saccade.study.trial import Decision
 
         epoch, score = 0, 0.0
         if job.checkpoint:
-            epoch, score = eval(Path(job.folder, job.checkpoint).read_text())
+            epoch, score = eval(job.files.get(job.trial, job.checkpoint).read_text())
         while epoch < job.config["epochs"]:
             epoch, score = epoch + 1, score + job.config["x"] * 0.7**epoch
             time.sleep(0.004)
-            path = Path(job.folder) / f"{epoch}.checkpoint"
-            part = path.with_suffix(".part")
-            part.write_text(repr((epoch, score)))
-            part.rename(path)
+            write = lambda path: path.write_text(repr((epoch, score)))
+            name = job.files.put(job.trial, f"{epoch}.checkpoint", None, write)
             with open(self.folder / "trained", "a") as file:
                 file.write(f"{job.trial} {epoch}\\n")
-            event = EpochDone(job.trial, epoch, score, 0.004, {}, path.name, epoch == job.config["epochs"])
+            event = EpochDone(job.trial, epoch, score, 0.004, {}, name, epoch == job.config["epochs"])
             if report(event) is not Decision.CONTINUE:
                 return "told to end"
         return ""
@@ -68,7 +66,7 @@ workers = InlineExecutor(Training(folder)) if inline else ProcessExecutor(Traini
 with workers, EventLog(folder / "events.jsonl", space) as log:
     study = Study(
         workers, RandomSearcher(space, seed=5), make_scheduler(scheduler),
-        num_trials=30, folder=folder / "trials", log=log,
+        num_trials=30, files=LocalTrialFiles(folder / "trials"), log=log,
     )
     with OptunaTracker(folder / "journal.log", study.trials, space) as tracker:
         study.listeners.append(tracker)

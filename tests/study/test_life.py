@@ -15,6 +15,7 @@ from saccade.scheduler import FIFOScheduler
 from saccade.study import study
 from saccade.study.life import ENDS, NO_REPORT, TIME_LIMIT, TRIAL_TIME_LIMIT, Action, Cause, Fact, StudyRecord, find_end
 from saccade.study.trial import Decision, Job, Status
+from saccade.study.trial_files import LocalTrialFiles
 from saccade.testing.scheduler_contract import MemoryLog
 
 
@@ -54,7 +55,7 @@ class Deciding(FIFOScheduler):
 
     def next_job(self, state):
         new = state.new_trial()
-        return None if new is None else Job(new.number, new.config, new.folder, self.until_epoch)
+        return None if new is None else Job(new.number, new.config, self.until_epoch)
 
     def on_report(self, report):
         return self.decision
@@ -131,7 +132,7 @@ def run(case, folder):
         deadline=Deadline(options.get("limit_s"), lambda: executor.now_s),
         trial_time_limit_s=options.get("own_s"),
         log=log,
-        folder=folder,
+        files=LocalTrialFiles(folder),
         scheduler=Deciding(options.get("decision", Decision.CONTINUE), options.get("until_epoch")),
     )
     if status == "failed":
@@ -148,7 +149,7 @@ def test_each_case_ends_as_the_table_says(case, tmp_path):
     trial, executor, log = run(case, tmp_path)
     assert (trial.status.value, len(executor.jobs), executor.scripts) == (status, num_jobs, [])
     assert (trial.note if trial.failure is None else trial.failure.reason) == reason
-    assert StudyRecord.load(log, tmp_path).trials == [trial]
+    assert StudyRecord.load(log, trial.files).trials == [trial]
 
 
 def test_the_cases_walk_the_whole_table(tmp_path, monkeypatch):
@@ -183,7 +184,9 @@ def test_a_job_without_time_or_a_report_stays_open_for_a_later_process(tmp_path)
     log = MemoryLog([TrialCreated(0, {"x": 1}), JobStarted(0), TrialCreated(1, {"x": 2}), JobStarted(1)])
     log.events += [EpochDone(1, 1, 0.5, 2.0), JobDone(1)]
     executor = Scripted()
-    made = make_study({"x": 1}, executor=executor, deadline=Deadline(1.0, lambda: 0.0), log=log, folder=tmp_path)
+    made = make_study(
+        {"x": 1}, executor=executor, deadline=Deadline(1.0, lambda: 0.0), log=log, files=LocalTrialFiles(tmp_path)
+    )
     made.run()
     assert (executor.jobs, list(StudyRecord.load(log).jobs)) == ([], [0])
 

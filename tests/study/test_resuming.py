@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 from collections import Counter
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -21,6 +20,7 @@ from saccade.study.event_log import EventLog
 from saccade.study.life import StudyRecord
 from saccade.study.study import Study
 from saccade.study.trial import Decision, Status
+from saccade.study.trial_files import LocalTrialFiles
 from saccade.testing.simulated_executor import SimulatedExecutor
 
 SPACE = Dict(x=Real(0, 1), epochs=Categorical(1, 4, 9))
@@ -46,8 +46,7 @@ class Files(SimulatedExecutor):
 
     def checkpoint(self, job, epoch):
         self.trained[job.trial, epoch] += 1
-        (Path(job.folder) / str(epoch)).touch()
-        return str(epoch)
+        return job.files.put(job.trial, str(epoch), None, lambda path: path.touch())
 
 
 class Picky(Files):
@@ -55,7 +54,7 @@ class Picky(Files):
 
     def _train_epoch(self, running, handle):
         job = running.job
-        if job.checkpoint and Path(job.folder, job.checkpoint).read_text():
+        if job.checkpoint and job.files.get(job.trial, job.checkpoint).read_text():
             return JobFailed(job.trial, "ValueError: no checkpoint")
         return super()._train_epoch(running, handle)
 
@@ -81,7 +80,7 @@ def run(folder, num_events=None, scheduler="fifo", executor=None, **options):
             executor,
             options.pop("searcher", None) or RandomSearcher(SPACE, seed=3),
             make_scheduler(scheduler),
-            folder=folder / "trials",
+            files=LocalTrialFiles(folder / "trials"),
             log=log,
             listeners=listeners,
             **{"num_trials": NUM_TRIALS, **options},
@@ -93,7 +92,7 @@ def run(folder, num_events=None, scheduler="fifo", executor=None, **options):
 
 def logged(folder):
     """Return the trials of the event log in a folder."""
-    return StudyRecord.load(EventLog(folder / "events.jsonl"), folder / "trials").trials
+    return StudyRecord.load(EventLog(folder / "events.jsonl")).trials
 
 
 def outcome(trials):
@@ -155,7 +154,7 @@ class TestAnyEvent:
         study = run(tmp_path, scheduler=scheduler, num_trials=9)
         assert [trial.number for trial in study.trials] == list(range(9))
         assert [config for _, config, *_ in before] == [trial.config for trial in study.trials[:5]]
-        assert len({trial.folder for trial in study.trials}) == 9
+        assert len(list((tmp_path / "trials").iterdir())) == 9
 
 
 class TestWhatIsTold:
@@ -231,7 +230,7 @@ class TestCheckpoints:
 
     def test_one_that_is_gone_is_told_and_the_one_before_it_is_taken(self, tmp_path):
         folder, trial = self.interrupted(tmp_path)
-        Path(trial.folder, trial.reports[-1].checkpoint).unlink()
+        trial.files.delete(trial.number, trial.reports[-1].checkpoint)
         events, executor = [], Files()
         study = run(folder, executor=executor, listeners=[events.append])
         assert executor.jobs[0].checkpoint == trial.reports[-2].checkpoint
@@ -241,17 +240,17 @@ class TestCheckpoints:
     def test_without_any_the_trial_is_begun_anew_with_its_number_folder_and_configuration(self, tmp_path):
         folder, trial = self.interrupted(tmp_path)
         for report in trial.reports:
-            Path(trial.folder, report.checkpoint).unlink()
+            trial.files.delete(trial.number, report.checkpoint)
         executor = Files()
         study = run(folder, executor=executor)
         job, again = executor.jobs[0], study.trials[trial.number]
-        assert (job.trial, job.config, job.folder, job.checkpoint) == (trial.number, trial.config, trial.folder, None)
+        assert (job.trial, job.config, job.checkpoint) == (trial.number, trial.config, None)
         assert [report.epoch for report in again.reports] == list(range(1, 10))
         assert again.seconds == 9.0 + 4.0
 
     def test_one_that_cannot_be_read_makes_the_trial_begin_anew(self, tmp_path):
         folder, trial = self.interrupted(tmp_path)
-        Path(trial.folder, trial.reports[-1].checkpoint).write_text("garbage")
+        trial.files.get(trial.number, trial.reports[-1].checkpoint).write_text("garbage")
         events, executor = [], Picky()
         study = run(folder, executor=executor, listeners=[events.append])
         assert [job.checkpoint is None for job in executor.jobs[:2]] == [False, True]
@@ -264,7 +263,7 @@ class TestCheckpoints:
     def test_so_does_one_of_a_paused_trial(self, tmp_path):
         study = run(tmp_path, scheduler=Halving())
         trial = next(trial for trial in study.trials if trial.status is Status.PAUSED)
-        Path(trial.folder, trial.reports[-1].checkpoint).write_text("garbage")
+        trial.files.get(trial.number, trial.reports[-1].checkpoint).write_text("garbage")
         executor = Picky()
         again = run(tmp_path, executor=executor).trials[trial.number]
         assert [job.checkpoint is None for job in executor.jobs if job.trial == trial.number] == [False, True]
@@ -296,7 +295,7 @@ class TestCheckpoints:
         study = run(tmp_path, scheduler=Halving())
         paused = [trial for trial in study.trials if trial.status is Status.PAUSED and trial.config["epochs"] == 9]
         number, x = paused[0].number, paused[0].config["x"]
-        Path(paused[0].folder, paused[0].reports[-1].checkpoint).unlink()
+        paused[0].files.delete(number, paused[0].reports[-1].checkpoint)
         executor = Files()
         again = run(tmp_path, executor=executor).trials[number]
         assert [job.checkpoint for job in executor.jobs if job.trial == number] == [None]
@@ -310,9 +309,9 @@ class TestCheckpoints:
         new = folder.rename(tmp_path / "elsewhere")
         executor = Files()
         study = run(new, executor=executor)
-        assert executor.jobs[0].folder == str(new / "trials" / f"{trial.number:04d}")
+        assert executor.jobs[0].files.root == new / "trials"
         assert executor.jobs[0].checkpoint == "4"
-        assert all(Path(trial.folder).parent == new / "trials" for trial in study.trials)
+        assert study.trials[trial.number].status is Status.COMPLETED
 
     def test_trials_without_checkpoints_are_begun_anew(self, tmp_path):
         class Without(Files):

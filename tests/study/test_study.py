@@ -18,6 +18,7 @@ from saccade.space import Categorical, Int, Real
 from saccade.study.function import FunctionTrainable
 from saccade.study.study import NUM_FAILURES
 from saccade.study.trial import Decision, Job, Status, Trainable
+from saccade.study.trial_files import LocalTrialFiles
 from saccade.testing.simulated_executor import SimulatedExecutor
 
 
@@ -339,12 +340,12 @@ class TestConfigurations:
     def test_trials_have_numbered_folders_with_what_was_tried(self, tmp_path):
         class Folders(Trainable):
             def train(self, job, report):
-                report(EpochDone(job.trial, 1, float(job.folder[-4:])))
+                report(EpochDone(job.trial, 1, float(job.files.folder(job.trial).name)))
                 return ""
 
         executor = InlineExecutor(Folders())
         space = {"x": Int(0, 1), "odd": frozenset()}
-        study = make_study(space, executor=executor, folder=tmp_path / "new" / "trials")
+        study = make_study(space, executor=executor, files=LocalTrialFiles(tmp_path / "new" / "trials"))
         study.run()
         assert [trial.best_report.score for trial in study.trials] == [0.0, 1.0]
         text = (tmp_path / "new" / "trials" / "0001" / "config.json").read_text()
@@ -353,7 +354,7 @@ class TestConfigurations:
     def test_without_a_folder_trials_have_none(self):
         study, executor = simulated(num_trials=1)
         study.run()
-        assert (study.trials[0].folder, executor.jobs[0].folder) == ("", "")
+        assert (study.trials[0].files, executor.jobs[0].files) == (None, None)
 
     def test_the_searcher_learns_each_epoch_and_what_the_trial_has_cost_so_far(self):
         class Learning(GridSearcher):

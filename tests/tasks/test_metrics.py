@@ -199,7 +199,7 @@ def test_predictions_that_are_no_numbers_score_nan():
     assert math.isnan(make_metric("accuracy", CLASSES)(targets, predictions, CLASSES))
 
 
-def test_no_images_are_told_so():
+def test_no_images_are_an_error():
     with pytest.raises(DataError, match="no images to compute accuracy on"):
         make_metric(None, CLASSES)(np.zeros(0, np.int64), np.zeros((0, 3)), CLASSES)
 

@@ -121,7 +121,7 @@ def test_metrics_of_clusterings_suit_none(name):
         ("xyzzy", "multilabel", r"Unknown eval_metric for multilabel problems 'xyzzy'.*Common ones: f1_micro"),
     ],
 )
-def test_unsuitable_and_unknown_names_are_told_what_suits(name, problem_type, message):
+def test_unsuitable_and_unknown_names_get_suggestions(name, problem_type, message):
     with pytest.raises(UnknownNameError, match=message):
         make_metric(name, PROBLEMS[problem_type])
 

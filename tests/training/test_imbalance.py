@@ -85,7 +85,7 @@ def test_class_weights_that_cannot_be_are_refused(spec, error, message):
         class_weights(spec, np.array([0, 1, 2]), ABC)
 
 
-def test_a_label_of_the_wrong_type_is_told_so():
+def test_a_label_of_the_wrong_type_gets_a_hint():
     with pytest.raises(UnknownNameError, match="The label is 1 of type int"):
         class_weights({"1": 2.0}, np.array([0, 1]), Problem.of([0, 1]))
 

@@ -8,6 +8,7 @@ import pytest
 from saccade.errors import HyperparameterError
 from saccade.study.function import FunctionTrainable
 from saccade.study.trial import Job
+from saccade.study.trial_files import LocalTrialFiles
 from saccade.testing.trainable_contract import Reports
 from saccade.tuning.calling import CalledFunction
 
@@ -93,8 +94,9 @@ def test_the_value_returned_by_a_continued_job_is_ignored(tmp_path):
         return 5.0
 
     trainable, first, rest = FunctionTrainable(CalledFunction(train, "score")), Reports(), Reports()
-    trainable.train(Job(0, {}, str(tmp_path)), first)
-    trainable.train(Job(0, {}, str(tmp_path), checkpoint=first.reports[-1].checkpoint), rest)
+    files = LocalTrialFiles(tmp_path)
+    trainable.train(Job(0, {}, files=files), first)
+    trainable.train(Job(0, {}, files=files, checkpoint=first.reports[-1].checkpoint), rest)
     assert (first.scores, rest.scores) == ([1.0], [])
 
 

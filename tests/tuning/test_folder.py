@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -9,8 +7,9 @@ from hypothesis import strategies as st
 from saccade.errors import HyperparameterError
 from saccade.events import EpochDone, JobDone, JobFailed, JobStarted
 from saccade.space import Categorical, Dict, Real
-from saccade.study.function import CHECKPOINTS
+from saccade.study.function import CHECKPOINT
 from saccade.study.trial import Status, Trial
+from saccade.study.trial_files import LocalTrialFiles
 from saccade.tuning.folder import (
     ABOUT,
     NUM_BEST,
@@ -88,12 +87,12 @@ class Search:
     """Plays a study: it passes events to the keeper."""
 
     def __init__(self, root):
-        self.root, self.trials = root, []
+        self.files, self.trials = LocalTrialFiles(root), []
         self.keeper = FunctionCheckpointKeeper(self.trials)
 
     def begin(self):
         number = len(self.trials)
-        self.trials.append(Trial(number, {}, str(self.root / str(number))))
+        self.trials.append(Trial(number, {}, self.files))
         self.start(number)
         return number
 
@@ -104,11 +103,8 @@ class Search:
     def report(self, number, score, has_checkpoint=True):
         trial = self.trials[number]
         epoch = trial.num_epochs + 1
-        path = Path(trial.folder) / CHECKPOINTS / f"epoch_{epoch:04d}"
-        if has_checkpoint:
-            path.mkdir(parents=True)
-            (path / "weights").touch()
-        event = EpochDone(number, epoch, score, checkpoint=str(path) if has_checkpoint else None)
+        name = self.files.put(number, CHECKPOINT, epoch, lambda path: path.mkdir()) if has_checkpoint else None
+        event = EpochDone(number, epoch, score, checkpoint=name)
         trial.add(event)
         self.keeper(event)
 
@@ -117,8 +113,7 @@ class Search:
         self.keeper(JobFailed(number, "") if status is Status.FAILED else JobDone(number, status.value))
 
     def on_disk(self, number):
-        folder = Path(self.trials[number].folder) / CHECKPOINTS
-        return sorted(int(path.name[-4:]) for path in folder.iterdir()) if folder.is_dir() else []
+        return self.files.epochs(number, CHECKPOINT)
 
 
 def test_a_running_trial_keeps_its_best_and_its_last(tmp_path):
@@ -160,15 +155,7 @@ def test_an_epoch_without_a_checkpoint_changes_nothing(tmp_path):
     search.report(trial, 1)
     search.report(trial, 5, has_checkpoint=False)
     assert search.on_disk(trial) == [1]
-    assert best_checkpoint(search.trials[trial]).endswith("epoch_0001")
-
-
-def test_a_partial_checkpoint_of_a_killed_process_is_removed(tmp_path):
-    search = Search(tmp_path)
-    trial = search.begin()
-    (tmp_path / "0" / CHECKPOINTS / "part").mkdir(parents=True)
-    search.report(trial, 1)
-    assert search.on_disk(trial) == [1]
+    assert best_checkpoint(search.trials[trial]) == "checkpoint-0001"
 
 
 @given(

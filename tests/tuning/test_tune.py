@@ -162,7 +162,7 @@ class TestCheckpoints:
         checkpoint = result.best_checkpoint
         assert checkpoint.is_dir()
         del result
-        assert not checkpoint.parents[3].exists()
+        assert not checkpoint.parents[2].exists()
 
 
 class TestArguments:
@@ -458,28 +458,26 @@ def train(config, report):
 print("begun", flush=True)
 result = ag.tune(
     train, {"x": ag.Real(0, 1), "epochs": ag.Int(3, 12)}, mode="min", num_trials=25, path=sys.argv[1], resume=True,
-    searcher="random", scheduler=sys.argv[2], verbosity=0,
+    searcher="random", scheduler="asha", verbosity=0,
 )
 print(json.dumps([result.best_score, [(t.config, t.score, t.num_epochs, t.status) for t in result.trials]]))
 """
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
-@pytest.mark.parametrize("scheduler", ["fifo", "asha"])
-def test_kills_at_random_instants(tmp_path, scheduler):
+def test_kills_at_random_instants(tmp_path):
     def begin(name):
         process = subprocess.Popen(
-            [sys.executable, "-c", SCRIPT, str(tmp_path / name), scheduler], stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", SCRIPT, str(tmp_path / name)], stdout=subprocess.PIPE, text=True
         )
         assert process.stdout.readline() == "begun\n"
         return process
 
     whole = begin("whole").communicate()[0]
-    rng, num_kills = random.Random(scheduler), 0
+    rng, num_kills = random.Random(0), 0
     while True:
         process = begin("parts")
-        if num_kills < 6:
+        if num_kills < 4:
             time.sleep(rng.uniform(0.1, 0.5))  # some of it goes into imports
             process.send_signal(signal.SIGKILL)
         output = process.communicate()[0]
@@ -491,4 +489,4 @@ def test_kills_at_random_instants(tmp_path, scheduler):
     assert num_kills >= 1
     lines = Path(f"{tmp_path / 'parts'}.trained").read_text().split("\n")
     assert len(lines) - len(set(lines)) <= num_kills  # what was under way
-    assert sum(1 for _ in (tmp_path / "parts" / "trials").glob("*/checkpoints/part")) == 0
+    assert sum(1 for _ in (tmp_path / "parts" / "trials").glob("*/*.part")) == 0

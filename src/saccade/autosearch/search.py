@@ -419,7 +419,7 @@ class AutoSearch(Searcher, Scheduler):
             if advice is None:
                 # The first trial is started however short the time is, so that there is a result.
                 first = state.new_trial() if can_begin and not state.trials else None
-                return None if first is None else Job(first.number, first.config, first.folder)
+                return None if first is None else Job(first.number, first.config)
             if advice.key is None:
                 new = state.new_trial()
                 if new is None:  # no more trials are allowed, or there is no time for one
@@ -440,7 +440,7 @@ class AutoSearch(Searcher, Scheduler):
                 del self._paused[advice.key]
             self._known[canonical_key(trial.config)].unconsidered_s = 0.0
             checkpoint = trial.reports[-1].checkpoint if trial.reports else None
-            return Job(trial.number, trial.config, trial.folder, checkpoint=checkpoint)
+            return Job(trial.number, trial.config, checkpoint=checkpoint)
 
     def on_report(self, report: EpochDone) -> Decision:
         """Pause the trial if another step is better."""

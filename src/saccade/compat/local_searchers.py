@@ -11,7 +11,8 @@ from collections.abc import Hashable, Mapping
 from fractions import Fraction
 from typing import Any
 
-from saccade.errors import HyperparameterError, SpaceError, suggestion
+from saccade.checks import whole_number
+from saccade.errors import SpaceError, suggestion
 from saccade.searcher.base import Searcher
 from saccade.searcher.grid_search import GridSearcher
 from saccade.searcher.random_search import RandomSearcher
@@ -264,7 +265,7 @@ class LocalGridSearcher(LocalSearcher):
         reward_attr: str = "reward",
     ) -> None:
         super().__init__(search_space, reward_attr)
-        _check_num_points("grid_numeric_spaces_points_number", grid_numeric_spaces_points_number)
+        whole_number("grid_numeric_spaces_points_number", grid_numeric_spaces_points_number)
         by_name = _num_points_by_name(self.space, grid_num_sample_settings or {})
         parts: dict[Any, Any] = {}
         for key, part in self.space.children():
@@ -290,15 +291,10 @@ def _num_points_by_name(space: Dict, settings: Mapping[Any, int]) -> dict[str, i
     by_name = {}
     for given, num_points in settings.items():
         name = child_name(None, given) if given in space.keys() else given  # noqa: SIM118 (`in` asks for a configuration)
-        _check_num_points(f"grid_num_sample_settings[{given!r}]", num_points)
+        whole_number(f"grid_num_sample_settings[{given!r}]", num_points)
         if name in numeric:
             by_name[name] = num_points
         else:  # as in the API that Saccade revives, whose scripts share settings among spaces
             advice = suggestion(str(given), numeric)
             _log.warning("grid_num_sample_settings: the space has no number %r, which is ignored. %s", given, advice)
     return by_name
-
-
-def _check_num_points(what: str, num: Any) -> None:
-    if not isinstance(num, int) or isinstance(num, bool) or num < 1:
-        raise HyperparameterError(f"{what} is {num!r}; it must be a whole number of at least 1.")

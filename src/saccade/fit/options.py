@@ -392,6 +392,16 @@ class FitOptions(BaseModel):
         ),
         Kind("True or False"),
     ] = False
+    overwrite: Annotated[
+        bool,
+        Option(
+            "Replace the run in the run folder, as soon as the new run has a predictor.",
+            "Files that are not the run's stay. Without it, a folder with a run is refused.",
+            is_in_file=False,
+            is_in_record=False,
+        ),
+        Kind("True or False"),
+    ] = False
 
     @field_validator("time_limit", "trial_time_limit")
     @classmethod
@@ -415,6 +425,10 @@ class FitOptions(BaseModel):
             make_scheduler(self.scheduler, **self.scheduler_options)
         if self.starting_configs and "starting_configs" in self.searcher_options:
             raise HyperparameterError("starting_configs given twice: as an option of its own and in searcher_options")
+        if self.resume and self.overwrite:
+            raise HyperparameterError(
+                "resume=True continues the run in the run folder, and overwrite=True replaces it. Remove one of them"
+            )
         costs = cost_names(self.objectives)
         if self.ensemble not in ("auto", False):
             asked = f"ensemble={self.ensemble}"

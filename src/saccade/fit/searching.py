@@ -31,6 +31,7 @@ from saccade.study.budget import Reserve
 from saccade.study.event_log import EventLog
 from saccade.study.registry import Registry
 from saccade.study.study import Study
+from saccade.study.trial_files import LocalTrialFiles
 from saccade.tasks.labels import inferred_problem_type
 from saccade.training.probes.probe import MAX_IMAGES
 from saccade.training.recipes.recipe import canonical, choices
@@ -179,7 +180,7 @@ def make_study(
         # A network's first epoch ends by itself when time is up, but may need this long for imports and validation.
         first_report_grace_s=60.0,
         max_score=request.settings.max_reward,
-        folder=folder / TRIALS,
+        files=LocalTrialFiles(folder / TRIALS),
         log=log,
         listeners=listeners,
     )

@@ -37,33 +37,14 @@ _FAINT_VARIANCE = 5.0**2  # variance of hardly visible details
 
 @dataclass(frozen=True)
 class Agreement:
-    """Similarity of two pictures at their best alignment.
+    """Similarity of two pictures at their best alignment."""
 
-    Attributes
-    ----------
-    correlation : float
-        1 for the same picture; about 0 for unrelated ones.
-    is_mirrored : bool
-        Whether the best alignment mirrors one of them.
-    """
-
-    correlation: float
-    is_mirrored: bool
+    correlation: float  # 1 for the same picture; about 0 for unrelated ones
+    is_mirrored: bool  # whether the best alignment mirrors one of them
 
 
 class Picture:
-    """Grey copies of a picture in two sizes, for `agreement`.
-
-    Parameters
-    ----------
-    image : path, bytes, Pillow image or array
-        Of any size and shape.
-
-    Raises
-    ------
-    ImageReadError
-        If the image is unreadable.
-    """
+    """Grey copies of a picture in two sizes, for `agreement`."""
 
     def __init__(self, image: ImageSource) -> None:
         grey = read_image(image, min_shorter_side=2 * FINE).convert("L")
@@ -90,15 +71,7 @@ def _windows(picture: Picture) -> list[np.ndarray]:
 
 
 def agreement(one: Picture, other: Picture) -> Agreement:
-    """Return the similarity of two pictures, one of which may be a crop or the mirror image of the other.
-
-    Examples
-    --------
-    >>> pixels = np.random.default_rng(0).uniform(0, 255, (40, 60, 3)).astype(np.uint8)
-    >>> found = agreement(Picture(pixels), Picture(pixels[:, ::-1]))
-    >>> found.correlation > 0.9, found.is_mirrored
-    (True, True)
-    """
+    """Return the similarity of two pictures, one of which may be a crop or the mirror image of the other."""
     # Coarse search: each picture as a crop of the other, in all sizes and positions, plain and mirrored.
     best = (-1.0, 0, 0, 0, False)
     for turn, (whole, part) in enumerate(((one, other), (other, one))):

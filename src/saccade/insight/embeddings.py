@@ -20,18 +20,10 @@ Features = Callable[[list[ImageLike]], np.ndarray]
 
 @dataclass(frozen=True, eq=False)
 class EmbeddedImages:
-    """Images and their features.
+    """Images and their features."""
 
-    Attributes
-    ----------
-    examples : Examples
-        The images, with their labels if known.
-    vectors : ndarray of float16 or float32, shape (num_images, num_features)
-        Of length 1; all 0 for an unreadable image.
-    """
-
-    examples: Examples
-    vectors: np.ndarray
+    examples: Examples  # the images, with their labels if known
+    vectors: np.ndarray  # shape (num_images, num_features); of length 1; all 0 for an unreadable image
 
     @classmethod
     def of(cls, examples: Examples, features: Features) -> EmbeddedImages:
@@ -49,18 +41,7 @@ class EmbeddedImages:
 
 
 def unit_vectors(features: np.ndarray) -> np.ndarray:
-    """Return features divided by their norm, so that the product of two rows is their cosine.
-
-    Parameters
-    ----------
-    features : ndarray, shape (num_images, num_features)
-        Rows with NaN become 0.
-
-    Examples
-    --------
-    >>> unit_vectors(np.array([[3.0, 4.0], [np.nan, 1.0]])).tolist()
-    [[0.6000000238418579, 0.800000011920929], [0.0, 0.0]]
-    """
+    """Return features divided by their norm, so that the product of two rows is their cosine; rows with NaN are 0."""
     rows = np.where(np.isfinite(features).all(1, keepdims=True), features, 0.0).astype(np.float32)
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
     units: np.ndarray = np.divide(rows, lengths, out=np.zeros_like(rows), where=lengths > 0)
@@ -70,38 +51,10 @@ def unit_vectors(features: np.ndarray) -> np.ndarray:
 def nearest_rows(
     queries: np.ndarray, among: np.ndarray, k: int, *, is_same: bool = False, block: int = BLOCK
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the rows with the largest cosine to each query.
+    """Return the k rows with the largest cosine to each query, the nearest first, and the cosines.
 
-    Parameters
-    ----------
-    queries : ndarray, shape (num_queries, num_features)
-        Unit vectors.
-    among : ndarray, shape (num_rows, num_features)
-        Unit vectors to search; rows of 0 are never returned.
-    k : int
-        Number of rows for each query, at least 1; at most `num_rows` are returned.
-    is_same : bool
-        Both are the same rows; a row is not its own neighbour.
-    block : int
-        Number of rows of each to multiply at a time.
-
-    Returns
-    -------
-    rows : ndarray of int64, shape (num_queries, k)
-        The nearest first; -1 if there are fewer.
-    cosines : ndarray of float32, shape (num_queries, k)
-        Their cosines; -inf if there are fewer.
-
-    Raises
-    ------
-    HyperparameterError
-        If `k` is not a whole number of at least 1.
-
-    Examples
-    --------
-    >>> rows, cosines = nearest_rows(np.eye(2)[:1], np.eye(2)[[1, 0, 0]], k=2)
-    >>> rows.tolist(), cosines.tolist()
-    ([[1, 2]], [[1.0, 1.0]])
+    Both are sets of unit vectors; rows of 0 are never returned, and with `is_same` a row is not its own neighbour. If
+    there are fewer than k, the rest is -1 with the cosine -inf. `block` is the number of rows multiplied at a time.
     """
     k = min(whole_number("k", k), len(among))
     rows = np.full((len(queries), k), -1, np.int64)
@@ -126,27 +79,10 @@ def nearest_rows(
 
 
 def nearest_images(queries: EmbeddedImages, among: EmbeddedImages, k: int) -> pd.DataFrame:
-    """Return a table of the most similar images for each query, by the cosine of their features.
+    """Return a table of the k most similar images for each query, by the cosine of their features.
 
-    Parameters
-    ----------
-    queries : EmbeddedImages
-        The query images.
-    among : EmbeddedImages
-        The images to search.
-    k : int
-        Number of images for each query, at least 1.
-
-    Returns
-    -------
-    DataFrame
-        ``query`` (its index entry), ``rank`` from 1, ``image``, ``label`` if labels are known, and ``similarity``
-        (-1 to 1). Unreadable queries have no rows.
-
-    Raises
-    ------
-    HyperparameterError
-        If `k` is not a whole number of at least 1.
+    Columns: ``query`` (its index entry), ``rank`` from 1, ``image``, ``label`` if labels are known, and ``similarity``
+    (-1 to 1). Unreadable queries have no rows.
     """
     rows, cosines = nearest_rows(queries.vectors, among.vectors, k)
     query_numbers, ranks = np.nonzero((rows >= 0) & queries.readable[:, None])

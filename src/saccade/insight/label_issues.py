@@ -31,12 +31,6 @@ def out_of_fold_probabilities(
     """Return out-of-fold probabilities of logistic regressions, float64 of shape (num_images, num_classes).
 
     They are 0 for classes that are absent from the training part of a fold.
-
-    Examples
-    --------
-    >>> features = np.repeat([[1.0, 0.0], [0.0, 1.0]], 10, axis=0)
-    >>> out_of_fold_probabilities(features, np.repeat([0, 1], 10), 2).argmax(1).tolist()
-    [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1]
     """
     from sklearn.exceptions import ConvergenceWarning  # a second to import
     from sklearn.linear_model import LogisticRegression
@@ -65,12 +59,6 @@ def confident_joint(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray
 
     An image is assigned to the most probable class among those whose probability is at least the mean probability of
     the class over the images labelled with it. Rows sum to the number of images with that label.
-
-    Examples
-    --------
-    >>> probabilities = np.array([[0.9, 0.1], [0.8, 0.2], [0.1, 0.9], [0.95, 0.05], [0.2, 0.8]])
-    >>> confident_joint(probabilities, np.array([0, 0, 1, 1, 1])).tolist()
-    [[2.0, 0.0], [1.0, 2.0]]
     """
     num_classes = probabilities.shape[1]
     counts = np.bincount(labels, minlength=num_classes)

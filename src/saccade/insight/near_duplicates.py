@@ -32,31 +32,8 @@ def near_duplicates(
     """Return pairs of images that show the same picture.
 
     Candidates have similar features. A candidate pair is reported if the pixels of one image agree with the other one,
-    or with a crop of it: see `saccade.insight.alignment`.
-
-    Parameters
-    ----------
-    images : EmbeddedImages
-        The images.
-    among : EmbeddedImages or None
-        Images in which copies are searched; None is `images` itself.
-    threshold : float or None
-        Minimum cosine of candidates, from -1 to 1; None is `THRESHOLD`. A lower one finds some more heavily changed
-        copies, and takes longer.
-
-    Returns
-    -------
-    DataFrame
-        A row for each pair, the most similar pixels first: ``index``, ``image``, ``other_index``, ``other_image``,
-        ``similarity`` (cosine of features), ``pixel_similarity`` (correlation, at most 1) and ``is_mirrored``;
-        ``label`` and ``other_label`` if labels are known.
-
-    Raises
-    ------
-    HyperparameterError
-        If the threshold is not a number from -1 to 1.
-    DataError
-        If an image has become unreadable since its features were computed.
+    or with a crop of it: see `saccade.insight.alignment`. `threshold` is the minimum cosine of candidates. Pairs with
+    the most similar pixels are first: ``similarity`` is a cosine of features, ``pixel_similarity`` a correlation.
     """
     threshold = THRESHOLD if threshold is None else threshold
     real_number("threshold", threshold, "a cosine, from -1 to 1", least=-1, most=1)

@@ -31,26 +31,7 @@ def check_form(form: str) -> None:
 def in_form(
     form: str, maps: np.ndarray, examples: Examples, errors: dict[int, str], spec: InputSpec
 ) -> np.ndarray | list[np.ndarray | None] | list[Image.Image | None]:
-    """Return saliency maps in the given form.
-
-    Parameters
-    ----------
-    form : {"network", "image", "overlay"}
-        Of the network's input; of the size of the images; or drawn over the images.
-    maps : ndarray of float32, shape (num_images, height, width)
-        Of the network's input.
-    examples : Examples
-        The images.
-    errors : dict
-        Number of each unreadable image -> reason.
-    spec : InputSpec
-        Size and crop of the network's input.
-
-    Returns
-    -------
-    ndarray, or list of ndarray or PIL.Image.Image
-        NaN or None for unreadable images.
-    """
+    """Return saliency maps in the given form."""
     if form == "network":
         maps[list(errors)] = np.nan
         return maps
@@ -67,28 +48,7 @@ def in_form(
 
 
 def place_in_image(map_HW: np.ndarray, size: tuple[int, int], spec: InputSpec) -> np.ndarray:
-    """Map a saliency map of the network's input to the whole image.
-
-    Parameters
-    ----------
-    map_HW : ndarray of float32, shape (img_size, img_size)
-        Of the central square crop; for an elongated image, of the image squeezed into a square.
-    size : (int, int)
-        Width and height of the image in pixels.
-    spec : InputSpec
-        Size and crop of the network's input.
-
-    Returns
-    -------
-    ndarray of float32, shape (height, width)
-        0 outside of the network's input.
-
-    Examples
-    --------
-    >>> spec = InputSpec(8, 1.0, "bilinear", (0.5,), (0.5,))
-    >>> place_in_image(np.ones((8, 8), np.float32), (20, 10), spec)[0].nonzero()[0][[0, -1]].tolist()
-    [5, 14]
-    """
+    """Map a saliency map of the network's input to the whole image."""
     width, height = size
     # The stored image, from which the input is cropped, is squeezed if elongated: see `saccade.data.store.stored_form`.
     sides = size if is_elongated(width, height) else (min(size), min(size))
@@ -115,31 +75,7 @@ def _covered_part(length: int, covered: float) -> tuple[float, int, int]:
 
 
 def draw_overlay(image: ImageSource, map_HW: np.ndarray) -> Image.Image:
-    """Draw a saliency map over its image: the image in grey, high values of the map in bright colours.
-
-    Parameters
-    ----------
-    image : path, bytes, Pillow image or array
-        The whole image.
-    map_HW : ndarray, shape (height, width)
-        Values from 0 to 1, for the whole image; resized to the size of the image.
-
-    Returns
-    -------
-    PIL.Image.Image
-        RGB, of the size of the image.
-
-    Raises
-    ------
-    DataError
-        If the map does not have two dimensions.
-
-    Examples
-    --------
-    >>> grey = np.full((6, 9, 3), 128, np.uint8)
-    >>> draw_overlay(grey, np.eye(6, 9)).size
-    (9, 6)
-    """
+    """Draw a saliency map over its image: the image in grey, high values of the map in bright colours."""
     import matplotlib as mpl  # slow to import
 
     if map_HW.ndim != 2:

@@ -41,29 +41,15 @@ def check_numbers(k: int, num_images: int) -> None:
 
 @dataclass(frozen=True, eq=False)
 class NamedPredictions:
-    """Predictions with the names of labels.
+    """Predictions with the names of labels."""
 
-    Attributes
-    ----------
-    predicted : list of str
-        Predicted class name, names of the predicted labels, or predicted value of each image.
-    true : list of str or None
-        True class name, names of the true labels, or true value; None if unknown.
-    probabilities : list of float or None
-        Probability of the predicted class; None for multilabel problems and regression.
-    targets : ndarray of int, shape (num_images,)
-        Output to explain: the predicted class, or the most probable label; 0 for regression.
-    weights : ndarray of float64, shape (num_images,)
-        Confidence; for regression the absolute error.
-    is_wrong : ndarray of bool, shape (num_images,)
-        Whether the true label is known and another one; for regression whether it is known.
-    """
-
-    predicted: list[str]
-    true: list[str | None]
-    probabilities: list[float | None]
+    predicted: list[str]  # predicted class name, names of the predicted labels, or predicted value of each image
+    true: list[str | None]  # true class name, names of the true labels, or true value; None if unknown
+    probabilities: list[float | None]  # probability of the predicted class; None for multilabel problems and regression
+    # shape (num_images,); output to explain: the predicted class, or the most probable label; 0 for regression
     targets: np.ndarray
-    weights: np.ndarray
+    weights: np.ndarray  # shape (num_images,); confidence; for regression the absolute error
+    # shape (num_images,); whether the true label is known and another one; for regression whether it is known
     is_wrong: np.ndarray
 
     @classmethod
@@ -96,13 +82,6 @@ class NamedPredictions:
 
         First are the mistakes with the highest confidence (for regression the largest errors), then the images with
         the lowest confidence, then the unreadable ones.
-
-        Examples
-        --------
-        >>> sure, is_wrong = np.array([0.9, 0.6, 0.8, 0.95]), np.array([False, True, False, True])
-        >>> named = NamedPredictions(list("aaaa"), list("abab"), [None] * 4, np.zeros(4, int), sure, is_wrong)
-        >>> named.rows_to_show([], 3), named.rows_to_show([3], 3), named.rows_to_show([], 4)
-        ([3, 1, 2], [1, 2, 0], [0, 1, 2, 3])
         """
         if len(self.predicted) <= num_images:
             return list(range(len(self.predicted)))
@@ -121,23 +100,7 @@ def find_reasons(
     embed: Callable[[Examples], EmbeddedImages],
     verbosity: int,
 ) -> list[Reason]:
-    """Return label, overlay and nearest training images of the most interesting images.
-
-    Parameters
-    ----------
-    pipeline : InferencePipeline
-        Predicts the images.
-    examples : Examples
-        The images.
-    train : EmbeddedImages
-        The training images.
-    k, num_images : int
-        Training images for each image, and the maximum number of images.
-    embed : callable
-        Computes the features of images.
-    verbosity : int
-        As in `InferencePipeline.predict`.
-    """
+    """Return label, overlay and nearest training images of the most interesting images."""
     saved = pipeline.saved
     predictions = pipeline.predict(examples.images, verbosity=verbosity)
     named = NamedPredictions.of(predictions, examples, saved)
@@ -174,15 +137,6 @@ def label_names(
     """Return the class name, the label names, or the value of each label; None if missing.
 
     Labels of two data sets are compared by these names, since each numbers its classes differently.
-
-    Parameters
-    ----------
-    labels : Series, DataFrame of 0 and 1, or None
-        Labels of `saccade.data.examples.Examples`; None gives an empty list.
-    class_names : sequence of str or None
-        Class names of the data set of these labels.
-    saved : SavedPredictor
-        The predictor; its class names are used for class numbers without `class_names`.
     """
     if labels is None:
         return []
@@ -228,15 +182,6 @@ def small_overlay(image: ImageLike, map_HW: np.ndarray, spec: InputSpec) -> Imag
     """Return the overlay of a saliency map, at most `OVERLAY_SIDE` pixels wide and high.
 
     It is None if the map is 0 everywhere, or the image is unreadable.
-
-    Parameters
-    ----------
-    image : path, bytes, Pillow image or array
-        The image.
-    map_HW : ndarray of float32, shape (height, width)
-        Saliency map of the network's input.
-    spec : InputSpec
-        Size and crop of the network's input.
     """
     if not map_HW.any():
         return None

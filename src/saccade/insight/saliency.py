@@ -57,32 +57,7 @@ def check_method(method: str) -> None:
 
 
 def target_numbers(target: Any, problem: Problem, names: Sequence[str], num_images: int) -> np.ndarray | None:
-    """Return the number of the output to explain for each image; None for the largest output.
-
-    Parameters
-    ----------
-    target : label, sequence of labels or None
-        One for all images, or one for each.
-    problem : Problem
-        The problem of the predictor; its classes are the labels.
-    names : sequence of str
-        The names of these classes, which are accepted as well.
-    num_images : int
-        Number of images.
-
-    Raises
-    ------
-    UnknownNameError
-        If a target is not a class.
-    DataError
-        If the number of targets is neither one nor that of the images.
-
-    Examples
-    --------
-    >>> problem = Problem.of(["cat", "dog", "cow"])
-    >>> target_numbers("dog", problem, ["cat", "cow", "dog"], 2).tolist()
-    [2, 2]
-    """
+    """Return the number of the output to explain for each image; None for the largest output."""
     if target is None:
         return None
     number_of: dict[Any, int] = {name: number for number, name in enumerate(names)}
@@ -103,18 +78,6 @@ class SaliencyMapper:
     """Computes a saliency map for each image: the regions that increase an output of the network.
 
     The first batch determines the method of "auto".
-
-    Parameters
-    ----------
-    targets : ndarray of int, shape (num_images,)
-        The output to explain for each image, in the order in which the images come.
-    method : {"auto", "grad_cam", "hires_cam", "smooth_grad"}
-        "auto" chooses one that suits the network.
-
-    Raises
-    ------
-    UnknownNameError
-        If there is no such method.
     """
 
     def __init__(self, targets: np.ndarray, method: str = "auto") -> None:
@@ -127,11 +90,6 @@ class SaliencyMapper:
         """Return the maps of the next batch, float32 of shape (batch, height, width).
 
         Values are from 0 to 1; the maximum of each image is 1. A map is 0 if no region increases the output.
-
-        Raises
-        ------
-        HyperparameterError
-            If the method does not suit the network.
         """
         network = classifier.network
         network.train().eval()  # some layers drop tensors here that predictions cached without gradients

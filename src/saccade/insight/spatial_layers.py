@@ -29,43 +29,16 @@ Score = Callable[[torch.Tensor], torch.Tensor]
 
 @dataclass(frozen=True)
 class Layout:
-    """Layout of the spatial positions in a tensor.
+    """Layout of the spatial positions in a tensor."""
 
-    Attributes
-    ----------
-    kind : {"NCHW", "NHWC", "tokens"}
-        The order of its dimensions; tokens have the shape (num_images, num_tokens, channels).
-    side : int
-        Positions along each side of the image.
-    num_prefix : int
-        Number of prefix tokens without position, such as a class token.
-    """
-
+    # the order of its dimensions; tokens have the shape (num_images, num_tokens, channels)
     kind: Literal["NCHW", "NHWC", "tokens"]
-    side: int
-    num_prefix: int = 0
+    side: int  # positions along each side of the image
+    num_prefix: int = 0  # number of prefix tokens without position, such as a class token
 
     @classmethod
     def of(cls, shape: tuple[int, ...], num_images: int, num_prefix: int = 0) -> Layout | None:
-        """Return the layout of a tensor of square images; None if its shape fits none.
-
-        Parameters
-        ----------
-        shape : tuple of int
-            Shape of the tensor.
-        num_images : int
-            Number of images in the batch.
-        num_prefix : int
-            Number of prefix tokens, if the network declares it.
-
-        Examples
-        --------
-        >>> Layout.of((2, 512, 7, 7), 2), Layout.of((2, 7, 7, 768), 2)
-        (Layout(kind='NCHW', side=7, num_prefix=0), Layout(kind='NHWC', side=7, num_prefix=0))
-        >>> Layout.of((2, 197, 192), 2, num_prefix=1)
-        Layout(kind='tokens', side=14, num_prefix=1)
-        >>> Layout.of((2, 1000), 2)
-        """
+        """Return the layout of a tensor of square images; None if its shape fits none."""
         if not shape or shape[0] != num_images:
             return None
         if len(shape) == 4:
@@ -88,35 +61,17 @@ class Layout:
 
 @dataclass(frozen=True)
 class SpatialLayer:
-    """A layer whose output has spatial positions.
+    """A layer whose output has spatial positions."""
 
-    Attributes
-    ----------
-    name : str
-        As in ``network.named_modules()``.
-    module : torch.nn.Module
-        The layer.
-    call : int
-        Number of the call in a forward pass, for layers that are used several times.
-    layout : Layout
-        Layout of its output.
-    """
-
-    name: str
-    module: torch.nn.Module
-    call: int
-    layout: Layout
+    name: str  # as in ``network.named_modules()``
+    module: torch.nn.Module  # the layer
+    call: int  # number of the call in a forward pass, for layers that are used several times
+    layout: Layout  # layout of its output
 
     def maps_and_gradients(
         self, network: torch.nn.Module, x_BCHW: torch.Tensor, score: Score
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the output of the layer for a batch, and the gradients of the scores by it.
-
-        Returns
-        -------
-        maps, gradients : torch.Tensor, shape (num_images, channels, side, side)
-            In float32.
-        """
+        """Return the output of the layer for a batch, and the gradients of the scores by it."""
         kept: list[torch.Tensor] = []
         num_calls = 0
 
@@ -145,15 +100,6 @@ def last_spatial_layer(network: torch.nn.Module, x_BCHW: torch.Tensor, score: Sc
     With a class token, the score does not depend on the patch tokens after the last attention, so that the layer is
     before it. A layer that a skip connection bypasses, or one with less than `MIN_SIDE` positions along a side, is used
     only if there is no other.
-
-    Parameters
-    ----------
-    network : torch.nn.Module
-        In evaluation mode.
-    x_BCHW : torch.Tensor, shape (num_images, channels, side, side)
-        A batch, of which the first image is used.
-    score : callable
-        The score to explain.
     """
     x_BCHW = x_BCHW[:1].repeat(_NUM_COPIES, 1, 1, 1).requires_grad_()
     num_prefix = getattr(network, "num_prefix_tokens", 0)

@@ -38,19 +38,6 @@ def embedded_training_images(saved: SavedPredictor, features: Features) -> Embed
 
     The vectors are cached in this process and in the predictor's folder; otherwise they are computed from the images
     listed in the run folder.
-
-    Parameters
-    ----------
-    saved : SavedPredictor
-        The predictor.
-    features : callable
-        Computes the features of images.
-
-    Raises
-    ------
-    DataError
-        If the training images are unknown: the predictor is no longer in its run folder, or was fitted to images in
-        memory.
     """
     with _lock:  # threads may share a predictor; the first one computes the vectors
         return _embedded_training_images(saved, features)

@@ -116,7 +116,7 @@ class ASHAScheduler(Scheduler):
         self._progress_of(trial.number).is_on_rung = False
         self._running.add(trial.number)
         checkpoint = trial.reports[-1].checkpoint if trial.reports else None
-        return Job(trial.number, trial.config, trial.folder, self.max_epochs, checkpoint)
+        return Job(trial.number, trial.config, self.max_epochs, checkpoint)
 
     def on_report(self, report: EpochDone) -> Decision:
         """Pause a trial at a rung, and stop it at the highest."""

@@ -61,7 +61,7 @@ class AutoScheduler(Scheduler):
         if self._asha is not None:
             return self._asha.next_job(state)
         trial = state.new_trial()
-        return None if trial is None else Job(trial.number, trial.config, trial.folder)
+        return None if trial is None else Job(trial.number, trial.config)
 
     def on_report(self, report: EpochDone) -> Decision:
         """Return ASHA's decision; the report of the first measured epoch chooses the rungs."""

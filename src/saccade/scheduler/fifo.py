@@ -23,9 +23,9 @@ class FIFOScheduler(Scheduler):
         while self._paused:
             trial = state.trials[self._paused.popleft()]
             if trial.status is Status.PAUSED and trial.reports and state.has_time_for(trial):
-                return Job(trial.number, trial.config, trial.folder, checkpoint=trial.reports[-1].checkpoint)
+                return Job(trial.number, trial.config, checkpoint=trial.reports[-1].checkpoint)
         new = state.new_trial()
-        return None if new is None else Job(new.number, new.config, new.folder)
+        return None if new is None else Job(new.number, new.config)
 
     def on_report(self, report: EpochDone) -> Decision:  # noqa: ARG002
         """Continue."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from bisect import insort
 from collections import defaultdict
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from saccade.checks import whole_number
@@ -61,8 +60,10 @@ class MedianScheduler(FIFOScheduler):
         curve.add(report.epoch, report.score)
         is_early = report.epoch < self.grace_epochs or len(others) < self.min_trials
         decision = Decision.CONTINUE
-        if not is_early and not report.is_last and curve.best < _median(others):
-            decision = Decision.STOP
+        if not is_early and not report.is_last:
+            middle = len(others) // 2
+            if curve.best < others[middle] / 2 + others[~middle] / 2:  # the median of an odd or even number
+                decision = Decision.STOP
         insort(others, curve.average)
         return decision
 
@@ -80,11 +81,3 @@ class _Curve:
         self.epoch, self.best, self.num = epoch, max(self.best, score), self.num + 1
         # A sum of finite scores could overflow.
         self.average += score / self.num - self.average / self.num
-
-
-def _median(values: Sequence[float]) -> float:
-    """Return the median of sorted numbers."""
-    middle = len(values) // 2
-    if len(values) % 2:
-        return values[middle]
-    return values[middle - 1] / 2 + values[middle] / 2

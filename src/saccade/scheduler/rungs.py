@@ -21,23 +21,6 @@ class Rung:
     """An epoch at which trials are compared.
 
     All operations take logarithmic time in the number of trials, apart from shifting a list in memory.
-
-    Parameters
-    ----------
-    epoch : int
-        The epoch.
-    reduction_factor : float
-        η: the top fraction of the trials is 1/η.
-    is_top : bool
-        Whether this is the highest rung.
-
-    Examples
-    --------
-    >>> rung = Rung(epoch=1, reduction_factor=2)
-    >>> for trial, score in enumerate([0.1, 0.4, 0.3, 0.2]):
-    ...     rung.enter(trial, score)
-    >>> [rung.in_top_fraction(trial) for trial in range(4)]
-    [False, True, True, False]
     """
 
     def __init__(self, epoch: int, reduction_factor: float, *, is_top: bool = False) -> None:
@@ -112,26 +95,8 @@ class Rung:
 class Bracket:
     """Rungs at the epochs grace·η^k, each created when the first trial is on its way to it.
 
-    Parameters
-    ----------
-    grace_epochs : int
-        The epoch of the lowest rung. 0 is the report before the first epoch, if there is one; the next rungs are then
-        1·η^k.
-    reduction_factor : float
-        η: the ratio of the epochs of two rungs, and of the numbers of trials on them.
-    max_epochs : int or None
-        The epoch of the highest rung; None is no limit.
-    num_skipped : int
-        Number of the lowest rungs to leave out.
-
-    Examples
-    --------
-    >>> Bracket(1, 3, 20).epochs
-    [1, 3, 9, 20]
-    >>> Bracket(1, 3, 20, num_skipped=2).epochs
-    [9, 20]
-    >>> Bracket(2, 3).rung(4).epoch
-    162
+    Grace 0 is the report before the first epoch, if there is one; the next rungs are then 1·η^k. The highest rung is at
+    `max_epochs`, and the `num_skipped` lowest ones are left out.
     """
 
     def __init__(
@@ -180,30 +145,14 @@ class Bracket:
 
 @dataclass
 class TrialProgress:
-    """The position of a trial in its bracket.
+    """The position of a trial in its bracket."""
 
-    Attributes
-    ----------
-    trial : int
-        The trial's number.
-    bracket : Bracket
-        Its bracket.
-    level : int
-        Number of rungs that it has reached, which is the number of the next one.
-    is_on_rung : bool
-        Whether it has not been trained further since the last rung.
-    is_over : bool
-        Whether it has ended, or was told to stop.
-    last_score : float or None
-        The score of its last report.
-    """
-
-    trial: int
-    bracket: Bracket
-    level: int = 0
-    is_on_rung: bool = False
-    is_over: bool = False
-    last_score: float | None = None
+    trial: int  # the trial's number
+    bracket: Bracket  # its bracket
+    level: int = 0  # number of rungs that it has reached, which is the number of the next one
+    is_on_rung: bool = False  # whether it has not been trained further since the last rung
+    is_over: bool = False  # whether it has ended, or was told to stop
+    last_score: float | None = None  # the score of its last report
 
     @property
     def rung(self) -> Rung | None:
@@ -260,24 +209,6 @@ def choose_rungs(max_epochs: int, time_limit_s: float, epoch_s: float, num_worke
     epoch on, and one in two is promoted; with more, the first comparison is later and one in three is promoted. On
     recorded curves of fine-tuning over 50 epochs (`benchmarks.search_regret`) this was among the best rules; the
     differences are small.
-
-    Parameters
-    ----------
-    max_epochs : int
-        Epochs of a complete training.
-    time_limit_s : float
-        Seconds for the search; inf without a limit.
-    epoch_s : float
-        Seconds of an epoch of a typical trial.
-    num_workers : int
-        Number of trials that are trained at once.
-
-    Examples
-    --------
-    >>> choose_rungs(max_epochs=50, time_limit_s=600, epoch_s=6)
-    (1, 2.0)
-    >>> choose_rungs(max_epochs=50, time_limit_s=86_400, epoch_s=60)
-    (2, 3.0)
     """
     epochs_in_a_row = time_limit_s / epoch_s if epoch_s > 0 else math.inf
     # No trial can be trained for longer than the time limit, however many workers there are.
@@ -291,22 +222,6 @@ def choose_rungs_for(num_trials: float, max_epochs: int) -> tuple[int, float]:
     """Return `grace_epochs` and `reduction_factor` for a number of trials without a time limit.
 
     There are as many rungs as reduce all trials to one. So with few trials the first comparison is late.
-
-    Parameters
-    ----------
-    num_trials : float
-        Number of trials; inf if it is not known.
-    max_epochs : int
-        Epochs of a complete training.
-
-    Examples
-    --------
-    >>> choose_rungs_for(num_trials=20, max_epochs=50)
-    (6, 3.0)
-    >>> choose_rungs_for(num_trials=4, max_epochs=50)
-    (13, 2.0)
-    >>> choose_rungs_for(num_trials=1000, max_epochs=50)
-    (1, 3.0)
     """
     factor = 3 if num_trials >= _NUM_TRIALS_FOR_HARD_CHOICE else 2
     grace_epochs, num_left = max_epochs, num_trials

@@ -113,13 +113,7 @@ def make_searcher(name: str | Searcher, space: Dict | Mapping[Any, Any], seed: i
 
 
 def check_space(searcher: Searcher, own: Mapping[Any, Any], given: Mapping[Any, Any], what: str = "space") -> None:
-    """Check that a ready searcher searches what the user has given as the argument `what`.
-
-    Raises
-    ------
-    HyperparameterError
-        If it does not; the message names the differences.
-    """
+    """Check that a ready searcher searches what the user has given as the argument `what`."""
 
     def text(space: Mapping[Any, Any], name: Any) -> str:
         return repr(space[name]) if name in space else "missing"

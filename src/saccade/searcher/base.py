@@ -142,34 +142,9 @@ def exhausted(num_configurations: int, what: str = "space") -> ExhaustedSearchSp
 
 
 def completed_configs(space: Dict, given: Sequence[Mapping[Any, Any]] | None) -> list[dict[Any, Any]]:
-    """Return complete configurations of the space for given ones, which may be partial.
+    """Return complete configurations of the space for given ones: missing values have the default of the space.
 
-    Parameters
-    ----------
-    space
-        The space.
-    given
-        The configurations. Missing values have the default of the space, in nested spaces too. In a `Categorical` of
-        spaces, the first branch that fits completes it.
-
-    Returns
-    -------
-    list of dict
-        Configurations in `space`, in the same order, with numbers of the types of the space.
-
-    Raises
-    ------
-    SpaceError
-        If a value is not in the space; the message has the value and its place.
-    UnknownNameError
-        If the space does not have a name.
-
-    Examples
-    --------
-    >>> from saccade.space import Int, Real
-    >>> space = Dict(model=Categorical("a", {"name": "b", "depth": Int(1, 9, default=3)}), lr=Real(0.1, 1))
-    >>> completed_configs(space, [{"lr": 1}, {"model": {"name": "b"}}])
-    [{'model': 'a', 'lr': 1.0}, {'model': {'name': 'b', 'depth': 3}, 'lr': 0.1}]
+    In a `Categorical` of spaces, the first branch that fits completes it. Numbers have the types of the space.
     """
     if given is None:
         return []

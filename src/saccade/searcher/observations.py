@@ -15,30 +15,15 @@ from saccade.space.constants import copied
 
 @dataclass(slots=True)
 class Observation:
-    """The observations of one configuration.
+    """The observations of one configuration."""
 
-    Attributes
-    ----------
-    number : int
-        Its place in the order of first observation, from 0.
-    config : dict
-        The configuration.
-    scores : dict of int to float
-        Its score at each epoch; larger is better.
-    last_epoch : float
-        The last epoch with a score: inf if it is complete, -inf if it failed or has no score.
-    is_running : bool
-        Whether it was suggested and has not ended.
-    has_failed : bool
-        Whether its trial failed.
-    """
-
-    number: int
-    config: dict[str, Any]
-    scores: dict[int, float] = field(default_factory=dict)
+    number: int  # its place in the order of first observation, from 0
+    config: dict[str, Any]  # the configuration
+    scores: dict[int, float] = field(default_factory=dict)  # its score at each epoch; larger is better
+    # the last epoch with a score: inf if it is complete, -inf if it failed or has no score
     last_epoch: float = -math.inf
-    is_running: bool = False
-    has_failed: bool = False
+    is_running: bool = False  # whether it was suggested and has not ended
+    has_failed: bool = False  # whether its trial failed
 
     def merit(self, epoch: float) -> tuple[float, float]:
         """Return the sort key of configurations at an epoch; larger is better."""
@@ -54,21 +39,11 @@ class Observation:
 
 
 class Standing(NamedTuple):
-    """The ranking of the configurations at one moment.
+    """The ranking of the configurations at one moment."""
 
-    Attributes
-    ----------
-    epoch : float
-        The epoch whose scores count; see `Observations.epoch`.
-    ranked : list of Observation
-        The ranked ones, the best first, and the earliest first among equals.
-    pending : list of Observation
-        The running ones without a rank, the earliest first.
-    """
-
-    epoch: float
-    ranked: list[Observation]
-    pending: list[Observation]
+    epoch: float  # the epoch whose scores count; see `Observations.epoch`
+    ranked: list[Observation]  # the ranked ones, the best first, and the earliest first among equals
+    pending: list[Observation]  # the running ones without a rank, the earliest first
 
 
 class Observations:
@@ -80,24 +55,10 @@ class Observations:
     stopped them because they were worse, which is information for a model. Failed configurations rank last. Running
     ones that have not reached that epoch have no rank yet.
 
-    Parameters
-    ----------
-    num_needed
-        How many configurations must have reached an epoch for it to count.
-
     References
     ----------
     .. [1] S. Falkner, A. Klein and F. Hutter, "BOHB: robust and efficient hyperparameter optimization at scale",
        ICML 2018.
-
-    Examples
-    --------
-    >>> observations = Observations(num_needed=2)
-    >>> for name, scores in {"a": [0.3, 0.4], "b": [0.3, 0.5], "c": [0.9]}.items():
-    ...     for epoch, score in enumerate(scores, start=1):
-    ...         observations.observe({"name": name}, epoch, score)
-    >>> [observation.config["name"] for observation in observations.standing().ranked]
-    ['b', 'a', 'c']
     """
 
     def __init__(self, num_needed: int) -> None:

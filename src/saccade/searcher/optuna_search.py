@@ -35,11 +35,6 @@ class OptunaSearcher(RandomSearcher):
     """Base class of the searchers on Optuna's samplers; subclasses make the sampler.
 
     A sampler that repeats a proposal is asked again a few times, then the proposal is a random draw.
-
-    Parameters
-    ----------
-    space, seed, starting_configs, first_is_default
-        As in `RandomSearcher`.
     """
 
     # An Int with more values is treated as a Real and rounded, because some samplers enumerate the values of an Int.
@@ -169,18 +164,6 @@ class ModelSearcher(OptunaSearcher):
     `saccade.searcher.observations.Observations` describes how scores of different epochs are compared. By default a
     sampler sees ranks instead of scores. It sees a bounded number of configurations, the best and the latest ones, so
     that proposals do not become slower.
-
-    Parameters
-    ----------
-    space, seed, starting_configs, first_is_default
-        As in `RandomSearcher`.
-    num_startup_trials
-        Number of observed configurations from which on the model is used; before, draws are random.
-
-    Raises
-    ------
-    HyperparameterError
-        If `num_startup_trials` is not a whole number of at least 1.
     """
 
     # Maximum number of visible configurations: the best ones, the latest of the others, and running ones.
@@ -488,13 +471,7 @@ def _is_well_scaled(parameter: Space) -> bool:
 
 
 def normal_scores(merits: Sequence[tuple[float, float]]) -> list[float]:
-    """Return the normal quantile of each merit's rank (the mean rank among equals); merits are given best first.
-
-    Examples
-    --------
-    >>> [round(score, 2) for score in normal_scores([(2, 0.9), (2, 0.8), (1, 0.9), (1, 0.9)])]
-    [1.15, 0.32, -0.67, -0.67]
-    """
+    """Return the normal quantile of each merit's rank (the mean rank among equals); merits are given best first."""
     normal = statistics.NormalDist()
     places: dict[tuple[float, float], list[int]] = {}
     for place, merit in enumerate(merits):
@@ -509,11 +486,6 @@ def clipped_scores(scores: Sequence[float]) -> list[float]:
     """Return the scores scaled to [-1, 1], the worst clipped at as far below the median as the best is above.
 
     Otherwise one diverged loss would hide the differences among the good scores.
-
-    Examples
-    --------
-    >>> clipped_scores([80, 40, 40, -1e9, -math.inf])
-    [1.0, 0.5, 0.5, 0.0, 0.0]
     """
     largest = max((abs(score) for score in scores if math.isfinite(score)), default=0.0) or 1.0
     finite = sorted(score / largest for score in scores if math.isfinite(score))

@@ -39,37 +39,14 @@ def frozen_trial(
 
 
 class SamplerStudy:
-    """Asks an Optuna sampler for parameters, given the trials that it sees.
-
-    Parameters
-    ----------
-    sampler
-        The sampler; larger values are better.
-
-    Examples
-    --------
-    >>> from optuna.samplers import RandomSampler
-    >>> trial = SamplerStudy(RandomSampler(seed=0)).ask([], 0, {})
-    >>> 0 <= trial.suggest_float("x", 0, 1) <= 1
-    True
-    """
+    """Asks an Optuna sampler for parameters, given the trials that it sees."""
 
     def __init__(self, sampler: BaseSampler) -> None:
         self._storage = _ShownTrials()
         self._study = optuna.create_study(storage=self._storage, sampler=sampler, direction="maximize")
 
     def ask(self, shown: Sequence[FrozenTrial], number: int, distributions: Mapping[str, BaseDistribution]) -> Trial:
-        """Return a new trial, whose parameters the sampler chooses.
-
-        Parameters
-        ----------
-        shown
-            The trials that the sampler sees, ordered by number.
-        number
-            The number of the new trial, larger than all of those.
-        distributions
-            The parameters that it has from the start; others may be requested later.
-        """
+        """Return a new trial, whose parameters the sampler chooses."""
         self._storage.shown, self._storage.next_number = list(shown), number
         return self._study.ask(dict(distributions))
 

@@ -23,18 +23,16 @@ from saccade.models.custom import CustomObject
 from saccade.models.weights import write_weights
 from saccade.numerics.device import Numerics
 from saccade.study.trial import Status, Trial
+from saccade.study.trial_files import file_name
 from saccade.tasks.problem import Problem
 from saccade.training.probes.final_probe import FinalProbe
 from saccade.training.recipes.building import new_classifier
 from saccade.training.recipes.recipe import Recipe
 from saccade.training.task import ImageTask
-from saccade.training.trial_files import BLUEPRINT, end_files, last_end, outputs_file, probe_file, weights_file
+from saccade.training.trial_files import BEST, BEST_OUTPUTS, BLUEPRINT, END, END_OUTPUTS, PROBE
 
 MAX_BYTES = 2**29
 """Most bytes of all candidates' predictions together; candidates of trials with lower scores are left out."""
-
-BEST, BEST_OUTPUTS = "best.safetensors", "best.outputs.npy"
-"""Names of a trial's best weights and of their raw outputs for the validation images, once the search is over."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,24 +167,24 @@ def read_candidates(trials: Sequence[Trial], task: ImageTask) -> list[Candidate]
 
 def _candidates_of(trial: Trial, task: ImageTask) -> Iterator[Candidate]:
     assert trial.best_report is not None
-    folder, epoch = Path(trial.folder), trial.best_report.epoch
-    probe = FinalProbe.load(probe_file(folder))
+    assert trial.files is not None
+    files, number, epoch = trial.files, trial.number, trial.best_report.epoch
+    probe_path = files.get(number, PROBE)
+    probe = FinalProbe.load(probe_path)
     if probe is not None and len(probe.outputs) == len(task.val.targets):
-        weights = file if (file := weights_file(folder, 0)).is_file() else None
+        weights = files.get(number, BEST, 0)
         # A function of the user's may build another network the next time, so its weights must be there.
         if weights is not None or not isinstance(trial.config.get("model"), CustomObject):
             predictions = activate(probe.outputs, task.problem)
             yield ProbeCandidate(trial.number, trial.config, read_blueprint(trial), predictions, 0, probe, weights)
-    saved = []
-    if epoch > 0 or not probe_file(folder).is_file():
-        saved.append((epoch, weights_file(folder, epoch), outputs_file(folder, epoch), False))
-    if (last := last_end(folder)) is not None:
-        saved.append((last, *end_files(folder, last), True))
-    for of_epoch, file, outputs, is_end in saved:
-        trained = read_predictions(outputs, task) if file.is_file() else None
-        if trained is not None:
-            own = trial.number, trial.config, read_blueprint(trial), trained
-            yield TrainedCandidate(*own, of_epoch, file, is_schedule_end=is_end)
+    saved = [] if epoch == 0 and probe_path is not None else [(epoch, BEST, BEST_OUTPUTS)]
+    saved += [(end, END, END_OUTPUTS) for end in files.epochs(number, END)[-1:]]
+    for of_epoch, kind, outputs in saved:
+        file = files.get(number, kind, of_epoch)
+        trained = None if file is None else read_predictions(files.get(number, outputs, of_epoch), task)
+        if file is not None and trained is not None:
+            own = number, trial.config, read_blueprint(trial), trained
+            yield TrainedCandidate(*own, of_epoch, file, is_schedule_end=kind == END)
 
 
 def best_epoch(trial: Trial, task: ImageTask) -> Candidate:
@@ -195,17 +193,16 @@ def best_epoch(trial: Trial, task: ImageTask) -> Candidate:
     Raises a DataError if its weights are missing.
     """
     assert trial.best_report is not None
-    folder, epoch = Path(trial.folder), trial.best_report.epoch
-    expected = weights_file(folder, epoch)
-    weights = next((path for path in (expected, folder / BEST) if path.is_file()), None)
+    assert trial.files is not None
+    files, number, epoch = trial.files, trial.number, trial.best_report.epoch
+    weights = files.get(number, BEST, epoch) or files.get(number, BEST)
     if weights is None:
-        raise DataError(
-            f"{expected}, the weights of trial {trial.number}, one of the best trials, is missing. Start a new run"
-        )
-    read = (read_predictions(path, task) for path in (outputs_file(folder, epoch), folder / BEST_OUTPUTS))
+        where = (files.folder(number) or Path(f"{number:04d}")) / file_name(BEST, epoch)
+        raise DataError(f"{where}, the weights of trial {number}, one of the best trials, is missing. Start a new run")
+    read = (read_predictions(files.get(number, BEST_OUTPUTS, each), task) for each in (epoch, None))
     predictions = next((found for found in read if found is not None), np.zeros((0, task.problem.num_outputs)))
     own = trial.number, trial.config, read_blueprint(trial), predictions, epoch
-    probe = FinalProbe.load(probe_file(folder)) if epoch == 0 else None
+    probe = FinalProbe.load(files.get(number, PROBE)) if epoch == 0 else None
     return TrainedCandidate(*own, weights) if probe is None else ProbeCandidate(*own, probe, weights)
 
 
@@ -216,12 +213,17 @@ def ranked(trials: Sequence[Trial]) -> list[Trial]:
 
 
 def read_blueprint(trial: Trial) -> Blueprint:
-    """Return the blueprint in a trial's folder."""
-    return Blueprint.from_json(json.loads((Path(trial.folder) / BLUEPRINT).read_text(encoding="utf-8")))
+    """Return the blueprint of a trial."""
+    path = None if trial.files is None else trial.files.get(trial.number, BLUEPRINT)
+    if path is None:
+        raise DataError(f"{BLUEPRINT}, the network of trial {trial.number}, is missing. Start a new run")
+    return Blueprint.from_json(json.loads(path.read_text(encoding="utf-8")))
 
 
-def read_predictions(outputs: Path, task: ImageTask) -> np.ndarray | None:
+def read_predictions(outputs: Path | None, task: ImageTask) -> np.ndarray | None:
     """Return the predictions in a file of raw outputs; None unless it has finite outputs of all validation images."""
+    if outputs is None:
+        return None
     try:
         rows: np.ndarray = np.load(outputs, allow_pickle=False)
     except (OSError, ValueError, EOFError):  # removed, or cut short by a kill

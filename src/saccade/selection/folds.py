@@ -29,12 +29,13 @@ from saccade.selection.ensemble import evaluate
 from saccade.study.life import TIME_LIMIT
 from saccade.study.study import GRACE_S
 from saccade.study.trial import Decision, Job, Reporter, Trainable, Trial
+from saccade.study.trial_files import LocalTrialFiles
 from saccade.tasks.metrics import make_metric
 from saccade.tasks.problem import Problem
 from saccade.training.recipes.recipe import Recipe
 from saccade.training.task import ImageTask, Split
 from saccade.training.trial.trainer import Trainer
-from saccade.training.trial_files import save_outputs, weights_file
+from saccade.training.trial_files import BEST, save_outputs
 
 OUTPUTS = "fold.outputs.npy"
 """The file of a network's raw outputs for the images of its fold; see `saccade.training.trial_files`."""
@@ -135,11 +136,12 @@ class FoldTrainable(Trainable):
     def train(self, job: Job, report: Reporter) -> str:
         """Train one network up to the job's last epoch, and write its outputs for the fold that was left out."""
         deadline = Deadline(job.seconds_left)
+        assert job.files is not None
         with cpu_threads(self.task.num_threads):
-            trainer = Trainer(self.task_of(job.config["fold"]), Recipe.of(job.config["config"]), Path(job.folder))
+            trainer = Trainer(self.task_of(job.config["fold"]), Recipe.of(job.config["config"]), job.files, job.trial)
             reason = trainer.run(replace(job, seconds_left=deadline.seconds_left()), report)
-            if trainer.validation.outputs is not None:
-                save_outputs(Path(job.folder) / OUTPUTS, trainer.validation.outputs)
+            if (outputs := trainer.validation.outputs) is not None:
+                job.files.put(job.trial, OUTPUTS, None, lambda path: save_outputs(path, outputs))
         return reason
 
 
@@ -205,7 +207,7 @@ class CrossValidation:
                 fold = waiting.popleft()
                 started_s[fold] = deadline.elapsed_s()
                 of_fold, left_s = {"fold": fold, "config": config}, deadline.seconds_left()
-                executor.submit(Job(fold, of_fold, str(_folder(folder, fold)), num_epochs, seconds_left=left_s))
+                executor.submit(Job(fold, of_fold, num_epochs, seconds_left=left_s, files=LocalTrialFiles(folder)))
 
         def handle(event: Event) -> Decision:
             match event:
@@ -236,18 +238,19 @@ class CrossValidation:
         assert best.best_report is not None
         task, epoch = self.trainable.task, best.best_report.epoch
         outputs = np.zeros((len(task.train.indices), task.problem.num_outputs), np.float32)
-        files = [weights_file(_folder(folder, fold), epoch) for fold in range(self.num_folds)]
-        for fold, file in enumerate(files):
-            path = file.with_name(OUTPUTS)
-            if not file.is_file() or read_predictions(path, self.trainable.task_of(fold)) is None:
+        files, weights = LocalTrialFiles(folder), []
+        for fold in range(self.num_folds):
+            file, path = files.get(fold, BEST, epoch), files.get(fold, OUTPUTS)
+            if file is None or path is None or read_predictions(path, self.trainable.task_of(fold)) is None:
                 return None
+            weights.append(file)
             outputs[self.folds == fold] = np.load(path, allow_pickle=False)
         is_evaluated = self.folds != TRAIN_ONLY
         predictions, targets = activate(outputs[is_evaluated], task.problem), task.train.targets[is_evaluated]
         first = self.trainable.task_of(0)
         own = best.number, best.config, read_blueprint(best), predictions, epoch
         return Combination(
-            [TrainedCandidate(*own, file) for file in files],
+            [TrainedCandidate(*own, file) for file in weights],
             [1 / self.num_folds] * self.num_folds,
             predictions,
             targets,
@@ -257,7 +260,3 @@ class CrossValidation:
             num_folds=self.num_folds,
             split=(first.train, first.val),
         )
-
-
-def _folder(folder: Path, fold: int) -> Path:
-    return folder / f"{fold:04d}"

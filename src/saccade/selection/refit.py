@@ -11,9 +11,10 @@ from saccade.executor import Executor
 from saccade.selection.candidates import Candidate, TrainedCandidate
 from saccade.study.study import GRACE_S
 from saccade.study.trial import Decision, Job
+from saccade.study.trial_files import LocalTrialFiles
 from saccade.training.task import ImageTask
 from saccade.training.trial.trainer import ImageTrainable
-from saccade.training.trial_files import weights_file
+from saccade.training.trial_files import BEST
 
 
 def refit(
@@ -39,12 +40,13 @@ def refit(
                 problems.append(reason)
         return Decision.CONTINUE
 
-    job = Job(best.trial, best.config, str(folder), best.epoch, seconds_left=deadline.seconds_left())
+    files = LocalTrialFiles(folder)
+    job = Job(best.trial, best.config, best.epoch, seconds_left=deadline.seconds_left(), files=files)
     executor.submit(job)
     executor.run_within_limits(handle, lambda: {job.trial: deadline.seconds_left() + GRACE_S})
-    weights = weights_file(folder, best.epoch)
+    weights = files.get(best.trial, BEST, best.epoch)
     is_done = bool(done) and done[-1].epoch == best.epoch and done[-1].metrics["train_part"] == 1.0
-    if not is_done or not weights.is_file():
+    if not is_done or weights is None:
         notify(
             Warned(f"no refit on all images ({'; '.join(problems) or 'it was not finished'}); the best trial is kept")
         )

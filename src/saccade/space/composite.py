@@ -305,13 +305,7 @@ _OTHER_LIBRARIES = ("autogluon", "ConfigSpace", "hyperopt", "nevergrad", "optuna
 
 
 def as_space(value: Any) -> Space:
-    """Convert a value to a space: a list or dict that contains spaces to List or Dict, other values to a constant.
-
-    Raises
-    ------
-    SpaceError
-        If the value is a class (``Bool`` instead of ``Bool()``), or a set that contains spaces.
-    """
+    """Convert a value to a space: a list or dict that contains spaces to List or Dict, other values to a constant."""
     if isinstance(value, Space):
         return value
     if isinstance(value, type) and issubclass(value, Space):

@@ -69,13 +69,7 @@ def canonical_key(value: Any) -> Hashable:
 
 
 def json_value(value: Any) -> Any:
-    """Return `value` for JSON (a tuple becomes a list).
-
-    Raises
-    ------
-    SpaceError
-        If JSON cannot represent it: NaN, an infinity, a dict with keys that are not strings, or another object.
-    """
+    """Return `value` for JSON (a tuple becomes a list)."""
     if value is None or isinstance(value, (bool, int, str)):
         return value
     if isinstance(value, float):

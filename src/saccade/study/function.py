@@ -17,9 +17,10 @@ from saccade.errors import HyperparameterError, near_names
 from saccade.events import EpochDone
 from saccade.study.life import TIME_LIMIT
 from saccade.study.trial import Decision, Job, Reporter, Trainable
+from saccade.study.trial_files import parse_name
 
-CHECKPOINTS = "checkpoints"
-"""The subfolder of a trial's folder with a function's checkpoints, one folder per epoch."""
+CHECKPOINT = "checkpoint"
+"""The kind of a function's checkpoints, which are folders."""
 
 Checkpoint = Callable[[Path], object] | str | os.PathLike[str]
 """A checkpoint: a function that writes it into the given folder, or the path of a file or folder."""
@@ -96,11 +97,11 @@ class FunctionReporter:
 
     def __init__(self, job: Job, report: Reporter, trainable: FunctionTrainable) -> None:
         self._job, self._report, self._trainable = job, report, trainable
-        self._checkpoint = None if job.checkpoint is None else Path(job.folder, job.checkpoint)
+        self._checkpoint = None if job.checkpoint is None else _stored(job, job.checkpoint)
         self._has_read_checkpoint = self._checkpoint is None
         self.trial = job.trial
         self.end: str | None = None
-        self.last_epoch = 0 if self._checkpoint is None else _epoch_of(self._checkpoint)
+        self.last_epoch = 0 if job.checkpoint is None else int(re.findall(r"\d+", job.checkpoint)[-1])
         self._epoch = self.last_epoch
         self._deadline = Deadline(job.seconds_left)
         self._last_s = time.perf_counter()
@@ -125,9 +126,11 @@ class FunctionReporter:
         HyperparameterError
             If the study keeps no files.
         """
-        if not self._job.folder:
-            raise HyperparameterError("trials have no folders, because the study has none; pass a folder to the study")
-        return Path(self._job.folder)
+        folder = None if self._job.files is None else self._job.files.folder(self.trial)
+        if folder is None:
+            raise HyperparameterError("trials have no folders here; the study has none, or keeps files elsewhere")
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
 
     def __call__(self, *, epoch: int | None = None, checkpoint: Checkpoint | None = None, **metrics: float) -> None:
         """Report an epoch; the call does not return if the trial is to end."""
@@ -187,37 +190,36 @@ class FunctionReporter:
 
     def _save(self, checkpoint: Checkpoint) -> str:
         """Save a checkpoint of this epoch, complete or not at all, and return its name."""
-        root = self.folder / CHECKPOINTS
-        target, part = root / f"epoch_{self._epoch:04d}", root / "part"
-        if part.exists():  # of a process that was killed
-            shutil.rmtree(part)
-        part.mkdir(parents=True)
-        if callable(checkpoint):
-            checkpoint(part)
-            if not any(part.iterdir()):
+        if self._job.files is None:
+            raise HyperparameterError("checkpoints cannot be saved, because the study keeps no files")
+
+        def write(folder: Path) -> None:
+            folder.mkdir()
+            if not callable(checkpoint):
+                _copy(Path(checkpoint), folder)
+                return
+            checkpoint(folder)
+            if not any(folder.iterdir()):
                 raise HyperparameterError("checkpoint=… wrote nothing into the folder that it was called with")
-        else:
-            _copy(Path(checkpoint), part, without=root)
-        if target.exists():
-            shutil.rmtree(target)
-        part.rename(target)
-        return target.relative_to(self.folder).as_posix()
+
+        return self._job.files.put(self.trial, CHECKPOINT, self._epoch, write)
 
 
-def _epoch_of(checkpoint: Path) -> int:
-    found = re.fullmatch(r"epoch_(\d+)", checkpoint.name)
+def _stored(job: Job, checkpoint: str) -> Path:
+    found = None if job.files is None else job.files.get(job.trial, *parse_name(checkpoint))
     if found is None:
-        raise HyperparameterError(f"{checkpoint} is not a checkpoint of a function; expected a folder as epoch_0003")
-    return int(found[1])
+        raise FileNotFoundError(f"checkpoint {checkpoint} of trial {job.trial} is missing")
+    return found
 
 
-def _copy(source: Path, target: Path, without: Path) -> None:
-    """Copy a file, or the contents of a folder, into an existing folder."""
+def _copy(source: Path, target: Path) -> None:
+    """Copy a file, or the contents of a folder, into an existing folder; checkpoints in it are left out."""
     if source.is_dir():
-        ours = without.resolve()
+        ours = target.parent.resolve()
 
         def left_out(folder: str, names: list[str]) -> list[str]:
-            return [name for name in names if (Path(folder) / name).resolve() == ours]
+            is_ours = Path(folder).resolve() == ours
+            return [name for name in names if is_ours and parse_name(name.removesuffix(".part"))[0] == CHECKPOINT]
 
         shutil.copytree(source, target, dirs_exist_ok=True, ignore=left_out)
     elif source.exists():

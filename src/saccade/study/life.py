@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from enum import Enum
-from pathlib import Path
 
 from saccade.deadline import Deadline
 from saccade.events import Decision, EpochDone, Event, JobDone, JobFailed, JobStarted, TrialCreated, TrialRestarted
 from saccade.study.trial import Status, Trial
+from saccade.study.trial_files import TrialFiles
 
 NUM_RETRIES = 1
 """How often a trial is retried that has lost its worker."""
@@ -186,8 +186,8 @@ class StudyRecord:
 
     Parameters
     ----------
-    folder : Path or None
-        Parent of the folders of the trials, which are named by number; None if trials have no files.
+    files : TrialFiles or None
+        Where the files of the trials are; None if they have none.
 
     Attributes
     ----------
@@ -203,15 +203,15 @@ class StudyRecord:
     (0.5, 1)
     """
 
-    def __init__(self, folder: Path | None = None) -> None:
-        self.folder = folder
+    def __init__(self, files: TrialFiles | None = None) -> None:
+        self.files = files
         self.trials: list[Trial] = []
         self.jobs: dict[int, OpenJob] = {}
 
     @classmethod
-    def load(cls, events: Iterable[Event], folder: Path | None = None) -> StudyRecord:
+    def load(cls, events: Iterable[Event], files: TrialFiles | None = None) -> StudyRecord:
         """Return the record after these events, such as those of an `EventLog`."""
-        record = cls(folder)
+        record = cls(files)
         for event in events:
             record.apply(event)
         return record
@@ -226,8 +226,7 @@ class StudyRecord:
         """
         match event:
             case TrialCreated():
-                folder = "" if self.folder is None else str(self.folder / f"{event.trial:04d}")
-                self.trials.append(Trial(event.trial, event.config, folder))
+                self.trials.append(Trial(event.trial, event.config, self.files))
                 self.jobs[event.trial] = OpenJob()
             case JobStarted():
                 self.trials[event.trial].status = Status.RUNNING

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections import deque
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from saccade.deadline import Deadline
@@ -33,6 +31,7 @@ from saccade.study.event_log import EventLog
 from saccade.study.life import NO_REPORT, NUM_RETRIES, Action, Cause, Fact, StudyRecord, cause_of, find_end
 from saccade.study.standings import NUM_FAILURES, Standings, all_failed
 from saccade.study.trial import Decision, Job, Status, Trial
+from saccade.study.trial_files import CONFIG, TrialFiles, parse_name
 
 if TYPE_CHECKING:
     from saccade.executor import Executor
@@ -90,8 +89,8 @@ class Study:
         jobs have after the end of training otherwise: `GRACE_S`, or `GRACE_PART` of the limit if that is more.
     max_score : float or None
         The search ends when a trial reaches this score; other trials stop at their next report.
-    folder : Path or None
-        Parent of the numbered folders of the trials; None if trials have no files.
+    files : TrialFiles or None
+        Where the files of the trials are; None if they have none.
     log : EventLog or None
         Where the events are recorded, and restored from; the caller closes it.
     listeners : iterable of callables
@@ -133,7 +132,7 @@ class Study:
         trial_time_limit_s: float | None = None,
         first_report_grace_s: float | None = None,
         max_score: float | None = None,
-        folder: Path | None = None,
+        files: TrialFiles | None = None,
         log: EventLog | None = None,
         listeners: Iterable[Listener] = (),
     ) -> None:
@@ -146,7 +145,7 @@ class Study:
         self.max_score = math.inf if max_score is None else max_score
         self.log, self.listeners = log, list(listeners)
         self.is_exhausted = False
-        self._record = StudyRecord(folder)
+        self._record = StudyRecord(files)
         self._standings = Standings(self._record.trials)
         self._good_enough: set[int] = set()  # trials that have reached max_score
         self._retries: deque[Retry] = deque()  # before the scheduler's jobs
@@ -235,11 +234,10 @@ class Study:
                 num = len(self.trials)
                 self._happened(Warned(f"{exhausted} The search ends after {num} {'trial' if num == 1 else 'trials'}."))
             return None
-        # The log comes first: a folder without an event would be in the way of the next trial with this number.
         created = TrialCreated(len(self.trials), config)
         self._apply(created)
         self._write(created)
-        _make_folder(self.trials[-1])
+        _write_config(self.trials[-1])
         self._tell(created)
         return self.trials[-1]
 
@@ -271,7 +269,8 @@ class Study:
             self.budget.submitted(self.trials[job.trial])
             own_s = self.budget.trial_time_limit_s - self.trials[job.trial].seconds
             open_job.own_deadline = Deadline(own_s)
-            self.executor.submit(replace(job, config=copied(job.config), seconds_left=seconds_left))
+            files = self.trials[job.trial].files
+            self.executor.submit(replace(job, config=copied(job.config), seconds_left=seconds_left, files=files))
             self._tell(started)  # while the worker trains
 
     def _next_job(self) -> Job | None:
@@ -285,7 +284,7 @@ class Study:
             num_retries = trial.num_retries + 1 if is_lost else trial.num_retries
             self._happened(TrialRestarted(trial.number, -1 if after is None else after.epoch, num_retries))
             checkpoint = None if after is None else after.checkpoint
-            return Job(trial.number, trial.config, trial.folder, retry.until_epoch, checkpoint)
+            return Job(trial.number, trial.config, retry.until_epoch, checkpoint)
         job = self.scheduler.next_job(self)
         if job is None:
             return None
@@ -374,7 +373,7 @@ class Study:
                     # If the scheduler continues the trial, it is trained from the beginning, and keeps its reports.
                     trial.reports[-1] = replace(trial.reports[-1], checkpoint=None)
         for number in list(self._record.jobs):
-            _make_folder(self.trials[number], exist_ok=True)
+            _write_config(self.trials[number])
             self._end_job(self.trials[number], Cause.PROCESS_KILLED)
 
     def _happened(self, event: Event) -> None:
@@ -424,13 +423,12 @@ def _has_checkpoint(trial: Trial, report: EpochDone) -> bool:  # noqa: ARG001
 
 
 def _has_readable_checkpoint(trial: Trial, report: EpochDone) -> bool:
-    return report.checkpoint is not None and os.access(Path(trial.folder, report.checkpoint), os.R_OK)
+    if report.checkpoint is None or trial.files is None:  # without files, checkpoints are the trainable's own affair
+        return report.checkpoint is not None
+    return trial.files.get(trial.number, *parse_name(report.checkpoint)) is not None
 
 
-def _make_folder(trial: Trial, *, exist_ok: bool = False) -> None:
-    if not trial.folder:
-        return
-    folder = Path(trial.folder)
-    folder.mkdir(parents=True, exist_ok=exist_ok)
-    text = json.dumps(trial.config, indent=2, default=repr)
-    (folder / "config.json").write_text(text + "\n", encoding="utf-8")
+def _write_config(trial: Trial) -> None:
+    if trial.files is not None:
+        text = json.dumps(trial.config, indent=2, default=repr) + "\n"
+        trial.files.put(trial.number, CONFIG, None, lambda path: path.write_text(text, encoding="utf-8"))

@@ -11,6 +11,7 @@ from typing import Any
 
 from saccade.events import Decision as Decision
 from saccade.events import EpochDone, JobFailed
+from saccade.study.trial_files import TrialFiles
 
 
 class Status(str, Enum):
@@ -33,22 +34,22 @@ class Job:
         The trial's number, from 0.
     config : dict
         Its configuration; the trainable may change it.
-    folder : str
-        Folder for the trial's files; "" if the study keeps no files.
     until_epoch : int or None
         The epoch after which the job ends; None trains to the end of the configuration.
     checkpoint : str or None
-        Name of the checkpoint to continue from, relative to `folder`; None starts from the beginning.
+        Name of the checkpoint to continue from, as in its report; None starts from the beginning.
     seconds_left : float
         Time for the job from the moment a worker receives it; inf without a limit, and 0 or less if the time is up.
+    files : TrialFiles or None
+        Where the trial's files are; the study sets it. None if it keeps no files.
     """
 
     trial: int
     config: dict[str, Any]
-    folder: str = ""
     until_epoch: int | None = None
     checkpoint: str | None = None
     seconds_left: float = float("inf")
+    files: TrialFiles | None = None
 
 
 @dataclass
@@ -57,6 +58,8 @@ class Trial:
 
     Attributes
     ----------
+    files : TrialFiles or None
+        Where its files are; None if the study keeps no files.
     note : str
         Why the last job ended early; "" if it did not.
     failure : JobFailed or None
@@ -77,7 +80,7 @@ class Trial:
 
     number: int
     config: dict[str, Any]
-    folder: str = ""
+    files: TrialFiles | None = None
     status: Status = Status.RUNNING
     reports: list[EpochDone] = field(default_factory=list)
     failure: JobFailed | None = None

@@ -157,13 +157,7 @@ _RESERVED = {row.metric.name for row in BUILT_IN}  # names that user-defined met
 
 
 def built_in_metrics(problem: Problem, reported: str | None = None) -> dict[str, Metric]:
-    """Return the built-in metrics of a problem by name: all, or those that are `reported` so.
-
-    Examples
-    --------
-    >>> list(built_in_metrics(Problem.of(["cat", "dog"]), "always"))
-    ['top1']
-    """
+    """Return the built-in metrics of a problem by name: all, or those that are `reported` so."""
     return {
         row.metric.name: row.metric
         for row in BUILT_IN
@@ -237,14 +231,7 @@ def make_metric(eval_metric: EvalMetric, problem: Problem) -> Metric:
 
 
 def is_metric_name(name: str, problem: Problem) -> bool:
-    """Return whether a metric can be made from its name, unlike user-defined functions, which are not saved.
-
-    Examples
-    --------
-    >>> problem = Problem.of(["cat", "dog"])
-    >>> is_metric_name("log_loss", problem), is_metric_name("my_metric", problem)
-    (True, False)
-    """
+    """Return whether a metric can be made from its name, unlike user-defined functions, which are not saved."""
     if name in built_in_metrics(problem):
         return True
     from saccade.tasks.scorers import scorer_names

@@ -1,4 +1,4 @@
-"""Contract tests: inherit from them to test a searcher, scheduler, executor, trainable or tracker of your own.
+"""Contract tests: inherit from them to test your own searcher, scheduler, executor, trainable, tracker or trial files.
 
 ::
 
@@ -21,7 +21,7 @@ except ImportError as error:
     raise ImportError("saccade.testing requires pytest and hypothesis: pip install pytest hypothesis") from error
 
 # Before these modules are imported: pytest then shows the values in their failed assertions.
-_CONTRACTS = ("executor", "scheduler", "searcher", "tracker", "trainable")
+_CONTRACTS = ("executor", "scheduler", "searcher", "tracker", "trainable", "trial_files")
 pytest.register_assert_rewrite(*(f"{__name__}.{kind}_contract" for kind in _CONTRACTS))
 
 from saccade.testing.executor_contract import ExecutorContract  # noqa: E402
@@ -30,6 +30,7 @@ from saccade.testing.searcher_contract import LearningSearcherContract, Searcher
 from saccade.testing.simulated_executor import SimulatedExecutor  # noqa: E402
 from saccade.testing.tracker_contract import TrackerContract  # noqa: E402
 from saccade.testing.trainable_contract import TrainableContract  # noqa: E402
+from saccade.testing.trial_files_contract import TrialFilesContract  # noqa: E402
 
 __all__ = [
     "ExecutorContract",
@@ -39,4 +40,5 @@ __all__ = [
     "SimulatedExecutor",
     "TrackerContract",
     "TrainableContract",
+    "TrialFilesContract",
 ]

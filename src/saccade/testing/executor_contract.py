@@ -27,6 +27,7 @@ import pytest
 from saccade.events import EpochDone, Event, JobDone, JobFailed
 from saccade.executor import Executor
 from saccade.study.trial import Decision, Job, Reporter, Trainable
+from saccade.study.trial_files import LocalTrialFiles
 
 
 class Counting(Trainable):
@@ -49,7 +50,8 @@ class Echo(Trainable):
 
     def train(self, job: Job, report: Reporter) -> str:
         report(EpochDone(job.trial, 1, 0.0, metrics={"seconds_left": job.seconds_left}))
-        return json.dumps([job.trial, job.config, job.folder, job.until_epoch, job.checkpoint])
+        files = None if job.files is None else job.files.folder(job.trial)
+        return json.dumps([job.trial, job.config, job.until_epoch, job.checkpoint, str(files)])
 
 
 class Failing(Trainable):
@@ -176,12 +178,14 @@ class ExecutorContract:
                 num_free.append(executor.num_free)
                 return Decision.CONTINUE
 
+            assert not executor.cancel(0)  # no such job
             executor.submit(Job(0, {"num_epochs": 2}))
             assert executor.num_free == executor.num_workers - 1
             executor.run(handle)
             num = executor.num_workers
             assert num_free == [num - 1, num - 1, num]
             assert executor.num_free == num
+            assert not executor.cancel(0)
 
     def test_workers_run_many_jobs(self) -> None:
         with self.make(Counting()) as executor:
@@ -197,50 +201,43 @@ class ExecutorContract:
 
     def test_a_job_arrives_unchanged(self) -> None:
         config = {"a": [1, 2.5, None, True, "ä\n\ud800"], "b": {"c": [{}]}, "large": "x" * 3_000_000}
-        job = Job(7, config, "a folder", 4, "a checkpoint", 99.0)
+        job = Job(7, config, 4, "a checkpoint", 99.0, LocalTrialFiles(Path("a folder")))
         with self.make(Echo()) as executor:
             recorder = Recorder(executor, [job])
             executor.run(recorder)
+            unlimited, _ = run_all(executor, {}).events
         report, end = recorder.events
-        assert json.loads(end.reason) == [7, config, "a folder", 4, "a checkpoint"]
+        assert json.loads(end.reason) == [7, config, 4, "a checkpoint", str(Path("a folder/0007"))]
         assert 60 < report.metrics["seconds_left"] <= 99.0
-
-    def test_without_a_limit_the_time_is_infinite(self) -> None:
-        with self.make(Echo()) as executor:
-            report, _ = run_all(executor, {}).events
-        assert report.metrics["seconds_left"] == math.inf
+        assert unlimited.metrics["seconds_left"] == math.inf
 
     def test_decisions_end_a_trial(self) -> None:
         with self.make(Counting()) as executor:
             stopped = run_all(executor, {"num_epochs": 5}, decisions=[Decision.CONTINUE, Decision.STOP])
             paused = run_all(executor, {"num_epochs": 5}, decisions=[*[Decision.CONTINUE] * 2, Decision.PAUSE])
+            early = run_all(executor, {"reason": "no better for 5 epochs"})
         assert [len(stopped.events), stopped.events[-1]] == [3, JobDone(0, "stopped", "as decided")]
         assert [len(paused.events), paused.events[-1]] == [4, JobDone(0, "paused", "as decided")]
+        assert early.events[-1] == JobDone(0, "stopped", "no better for 5 epochs")
 
-    def test_a_trial_that_ends_early_has_a_reason(self) -> None:
-        with self.make(Counting()) as executor:
-            done = run_all(executor, {"reason": "no better for 5 epochs"})
-        assert done.events[-1] == JobDone(0, "stopped", "no better for 5 epochs")
-
-    @pytest.mark.parametrize(
-        ("way", "reason"),
-        [
-            ("raise", "ValueError: two lines"),
-            ("silent", "KeyError"),
-            ("exit", "SystemExit: wrong usage"),
-            ("diverge", "DivergedError: the score of epoch 2 is nan; a score is a finite number"),
-        ],
-    )
-    def test_a_failure_has_a_reason_and_a_traceback_and_the_next_job_runs(self, way: str, reason: str) -> None:
+    def test_a_failure_has_a_reason_and_a_traceback_and_the_next_job_runs(self) -> None:
+        reasons = {
+            "raise": "ValueError: two lines",
+            "silent": "KeyError",
+            "exit": "SystemExit: wrong usage",
+            "diverge": "DivergedError: the score of epoch 2 is nan; a score is a finite number",
+        }
         with self.make(Failing()) as executor:
-            done = run_all(executor, {"way": way}, {"way": "not at all"})
-        report, failure = done.of_trial(0)
-        assert report == EpochDone(0, 1, 0.5)
-        assert (failure.kind, failure.trial, failure.reason) == ("job_failed", 0, reason)
-        assert not failure.is_worker_lost
-        assert "executor_contract.py" in failure.traceback
-        assert failure.traceback.startswith("Traceback")
-        assert done.of_trial(1) == [EpochDone(1, 1, 0.5), JobDone(1)]
+            done = run_all(executor, *({"way": way} for way in [*reasons, "not at all"]))
+        for trial, expected in enumerate(reasons.values()):
+            report, failure = done.of_trial(trial)
+            assert report == EpochDone(trial, 1, 0.5)
+            assert (failure.kind, failure.trial, failure.reason) == ("job_failed", trial, expected)
+            assert not failure.is_worker_lost
+            assert "executor_contract.py" in failure.traceback
+            assert failure.traceback.startswith("Traceback")
+        last = len(reasons)
+        assert done.of_trial(last) == [EpochDone(last, 1, 0.5), JobDone(last)]
 
     @pytest.mark.parametrize("trainable", [Counting(), Stubborn()])
     def test_an_exception_of_the_handler_is_not_a_failure_of_the_trial(self, trainable: Trainable) -> None:
@@ -297,12 +294,6 @@ class ExecutorContract:
 
             executor.run(handle)
         assert seen == {threading.get_ident()}
-
-    def test_an_absent_job_cannot_be_cancelled(self) -> None:
-        with self.make(Counting()) as executor:
-            assert not executor.cancel(0)
-            run_all(executor, {})
-            assert not executor.cancel(0)
 
     def test_a_job_that_hangs_is_cancelled_after_the_timeout(self, tmp_path: Path) -> None:
         if not self.can_cancel:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
@@ -138,11 +137,7 @@ class SchedulerContract:
             assert executor.now_s >= time_limit_s - 1
 
     @pytest.mark.parametrize("num_workers", [1, 8])
-    def test_a_killed_run_resumes_without_repeated_epochs(
-        self, num_workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.chdir(tmp_path)
-        _touch_checkpoints(tmp_path)
+    def test_a_killed_run_resumes_without_repeated_epochs(self, num_workers: int) -> None:
         log = MemoryLog()
         self.run(num_workers, num_trials=25, log=log)
         events = log.events
@@ -157,9 +152,7 @@ class SchedulerContract:
                 # A trial that fails after a checkpoint was loaded restarts, because the checkpoint may be the cause.
                 assert trained == list(range(1, trial.num_epochs + 1)) or trial.status is Status.FAILED
 
-    def test_a_finished_run_has_no_jobs_when_resumed(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.chdir(tmp_path)
-        _touch_checkpoints(tmp_path)
+    def test_a_finished_run_has_no_jobs_when_resumed(self) -> None:
         log = MemoryLog()
         study, _ = self.run(2, num_trials=20, log=log)
         again, executor = self.run(2, num_trials=20, log=MemoryLog(log.events))
@@ -173,11 +166,7 @@ class SchedulerContract:
         assert max(trial.num_epochs for trial in study.trials) == NUM_EPOCHS
 
     @pytest.mark.parametrize("num_workers", [1, 3])
-    def test_trials_that_ended_at_the_deadline_resume_with_a_later_one(
-        self, num_workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.chdir(tmp_path)
-        _touch_checkpoints(tmp_path)
+    def test_trials_that_ended_at_the_deadline_resume_with_a_later_one(self, num_workers: int) -> None:
         num_ended = 0
         for time_limit_s in range(7, 20):
             log = MemoryLog()
@@ -201,7 +190,7 @@ class SchedulerContract:
         scheduler = self.make()
         job = scheduler.next_job(state)
         assert isinstance(job, Job)
-        assert (job.trial, job.config, job.folder) == (0, {"x": 0.5}, "a folder")
+        assert (job.trial, job.config) == (0, {"x": 0.5})
         assert isinstance(scheduler.on_report(EpochDone(0, 1, 0.5, 1.0)), Decision)
 
     def test_there_is_no_job_when_no_trial_can_start(self) -> None:
@@ -232,7 +221,7 @@ class WatchedExecutor(SimulatedExecutor):
         trial = self.study.trials[job.trial]
         assert job.trial not in {running.job.trial for running in self._running}
         assert trial.failure is None
-        assert (job.config, job.folder) == (trial.config, trial.folder)
+        assert job.config == trial.config
         assert job.checkpoint == (trial.reports[-1].checkpoint if trial.reports else None)
         assert job.until_epoch is None or job.until_epoch > trial.num_epochs
         assert job.seconds_left >= 1.0 or not any(trial.reports for trial in self.study.trials)
@@ -265,7 +254,7 @@ class OneTrial:
     def new_trial(self) -> Trial | None:
         if self.trials:
             return None
-        self.trials.append(Trial(0, {"x": 0.5}, "a folder"))
+        self.trials.append(Trial(0, {"x": 0.5}))
         return self.trials[0]
 
     def has_time_for(self, trial: Trial) -> bool:
@@ -276,9 +265,3 @@ def _scores(config: dict[str, Any]) -> list[float]:
     x = config["x"]
     scores = [x * (1 - math.exp(-epoch)) for epoch in range(1, NUM_EPOCHS + 1)]
     return [*scores[:3], *([math.nan] if 0.4 < x < 0.5 else scores[3:])]
-
-
-def _touch_checkpoints(folder: Path) -> None:
-    """Create the checkpoints of simulated trials."""
-    for epoch in range(1, NUM_EPOCHS + 1):
-        (folder / str(epoch)).touch()

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -23,6 +24,7 @@ import pytest
 
 from saccade.events import EpochDone
 from saccade.study.trial import Decision, Job, Trainable
+from saccade.study.trial_files import LocalTrialFiles
 
 
 class TrainableContract:
@@ -45,10 +47,10 @@ class TrainableContract:
         raise NotImplementedError
 
     def job(self, tmp_path: Path, **changes: Any) -> Job:
-        """Return a job for trial 5 with a folder of its own."""
-        folder = tmp_path / f"trial_{len(list(tmp_path.glob('trial_*')))}"
+        """Return a job for trial 5 with files of its own."""
+        folder = tmp_path / f"trials_{len(list(tmp_path.glob('trials_*')))}"
         folder.mkdir()
-        return Job(**{"trial": 5, "config": dict(self.config), "folder": str(folder), **changes})
+        return Job(**{"trial": 5, "config": dict(self.config), "files": LocalTrialFiles(folder), **changes})
 
     def test_it_reports_every_epoch_and_ends_without_a_reason(self, tmp_path: Path) -> None:
         reporter = Reports()
@@ -128,7 +130,7 @@ class TrainableContract:
         checkpoint = first.reports[-1].checkpoint
         if checkpoint is None:
             pytest.skip("it has no checkpoints")
-        self.make(tmp_path).train(Job(5, dict(self.config), job.folder, checkpoint=checkpoint), rest)
+        self.make(tmp_path).train(replace(job, checkpoint=checkpoint), rest)
         assert [report.epoch for report in rest.reports] == list(range(2, self.num_epochs + 1))
         assert first.scores + rest.scores == whole.scores
 

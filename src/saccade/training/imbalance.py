@@ -26,39 +26,11 @@ ClassWeight = Literal["balanced"] | Mapping[Label, float] | None
 def class_weights(
     spec: ClassWeight | str, targets: np.ndarray, problem: Problem, class_names: Sequence[str] | None = None
 ) -> np.ndarray | None:
-    """Return class weights for `Problem.loss`.
+    """Return class weights for `Problem.loss`, float32 of shape (num_classes,); None without `spec`.
 
-    Parameters
-    ----------
-    spec : "balanced", mapping or None
-        ``balanced`` is the inverse of the number of images, as in scikit-learn. A mapping gives weights, 0 or more, by
-        label; other labels have weight 1.
-    targets : ndarray
-        Of the training images, from `Problem.encode`.
-    problem : Problem
-        With classes.
-    class_names : sequence of str or None
-        Names of the labels 0, 1, …, which a mapping may use as well.
-
-    Returns
-    -------
-    ndarray of float32, shape (num_classes,), or None
-        Their mean over the training images is 1, so that the best learning rate stays the same; None without `spec`.
-        For multilabel problems, the weight of positive against negative: number of negative over number of positive
-        images, or the weight in the mapping.
-
-    Raises
-    ------
-    HyperparameterError
-        For a regression problem, or for invalid weights.
-    UnknownNameError
-        For a label that does not exist.
-
-    Examples
-    --------
-    >>> problem = Problem.of(["cat", "cat", "cat", "dog"])
-    >>> class_weights({"dog": 3.0}, problem.encode(["cat", "cat", "cat", "dog"]), problem).tolist()
-    [0.6666666865348816, 2.0]
+    ``balanced`` is the inverse of the number of images, as in scikit-learn; a mapping gives weights by label, 1 for
+    others. Their mean over the training images is 1, so that the best learning rate stays the same. For multilabel
+    problems it is the weight of positive against negative.
     """
     if spec is None:
         return None
@@ -102,12 +74,6 @@ def balanced_sampling_weights(targets: np.ndarray, problem: Problem) -> np.ndarr
 
     In multilabel problems the class of an image is its rarest label; images without labels are a class of their own.
     Raises a HyperparameterError for a regression problem.
-
-    Examples
-    --------
-    >>> problem = Problem.of(["cat", "dog"])
-    >>> balanced_sampling_weights(np.array([0, 0, 1]), problem).tolist()
-    [0.25, 0.25, 0.5]
     """
     problem.require_classes("balanced_sampling")
     classes = problem.strata(targets)
@@ -128,14 +94,6 @@ def class_priors(
     They sum to 1, and none is 0: a class without images (in a warm start) has the mean, so that the prior makes it
     neither more nor less probable. None for problems without exactly one class per image. Balanced sampling makes them
     equal.
-
-    Examples
-    --------
-    >>> problem, targets = Problem.of(["cat", "dog"]), np.array([0, 0, 0, 1])
-    >>> class_priors(Recipe.of({}), targets, problem).tolist()
-    [0.75, 0.25]
-    >>> class_priors(Recipe.of({"class_weight": "balanced"}), targets, problem).round(3).tolist()
-    [0.5, 0.5]
     """
     if not problem.has_one_class:
         return None
@@ -155,11 +113,6 @@ def sample_weights(column: Sequence[Any] | np.ndarray | pd.Series) -> np.ndarray
 
     Their mean is 1, so that the best learning rate stays the same. Raises a DataError if weights are missing, negative,
     infinite, not numbers, or all 0.
-
-    Examples
-    --------
-    >>> sample_weights([1, 3]).tolist()
-    [0.5, 1.5]
     """
     try:
         weights = pd.Series(column).astype("Float64").to_numpy(np.float64, na_value=np.nan)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import operator
 import platform
-import shutil
 from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
@@ -15,9 +14,10 @@ from saccade._version import __version__
 from saccade.errors import HyperparameterError, SpaceError
 from saccade.events import EpochDone, Event, JobDone, JobFailed, JobStarted
 from saccade.space import Dict
-from saccade.study.function import CHECKPOINTS
+from saccade.study.function import CHECKPOINT
 from saccade.study.run_folder import CheckpointKeeper, other_entries, write_json_atomically
 from saccade.study.trial import Trial
+from saccade.study.trial_files import file_name
 
 ABOUT, JOURNAL, EVENTS, TRIALS = "tune.json", "journal.log", "events.jsonl", "trials"
 """Files and folders in it."""
@@ -136,17 +136,15 @@ class FunctionCheckpointKeeper(CheckpointKeeper):
 
     def prune(self, trial: Trial, keep: Literal["all", "best", "nothing"]) -> None:
         """Remove checkpoints; one that cannot be removed now is removed the next time."""
-        folder = Path(trial.folder) / CHECKPOINTS
-        if not folder.is_dir():
+        if trial.files is None:
             return
         needed = [] if keep == "nothing" else [best_checkpoint(trial)]
         if keep == "all":
             last = next((report.checkpoint for report in reversed(trial.reports) if report.checkpoint), None)
             needed += [last, *self._in_use.get(trial.number, [])]
-        names = {Path(path).name for path in needed if path is not None}
-        for path in folder.iterdir():
-            if path.name not in names:
-                shutil.rmtree(path, ignore_errors=True)
+        for epoch in trial.files.epochs(trial.number, CHECKPOINT):
+            if file_name(CHECKPOINT, epoch) not in needed:
+                trial.files.delete(trial.number, CHECKPOINT, epoch)
 
 
 def best_checkpoint(trial: Trial) -> str | None:

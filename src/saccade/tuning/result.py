@@ -15,6 +15,7 @@ from saccade.space.constants import copied
 from saccade.study.event_log import EventLog
 from saccade.study.life import StudyRecord
 from saccade.study.trial import Status, Trial
+from saccade.study.trial_files import LocalTrialFiles, parse_name
 from saccade.tuning.folder import EVENTS, TRIALS, best_checkpoint, read_about
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ class TrialResult:
         """Return the result of a study's trial; with mode ``"min"``, lower scores are better again."""
         sign = -1.0 if mode == "min" else 1.0
         best, failure, name = trial.best_report, trial.failure, best_checkpoint(trial)
-        checkpoint = None if name is None else Path(trial.folder, name)
+        files = trial.files
         return cls(
             trial.number,
             copied(trial.config),
@@ -90,8 +91,8 @@ class TrialResult:
             ],
             trial.note if failure is None else failure.reason,
             "" if failure is None else failure.traceback,
-            checkpoint if checkpoint is not None and checkpoint.exists() else None,
-            Path(trial.folder) if trial.folder else None,
+            None if files is None or name is None else files.get(trial.number, *parse_name(name)),
+            None if files is None else files.folder(trial.number),
         )
 
 
@@ -147,7 +148,7 @@ class TuneResult:
         folder = Path(path).absolute()
         about = read_about(folder)
         log = EventLog(folder / EVENTS, None if space is None else Dict(space))
-        trials = StudyRecord.load(log, folder / TRIALS).trials
+        trials = StudyRecord.load(log, LocalTrialFiles(folder / TRIALS)).trials
         return cls.of(trials, about["metric"], about["mode"], folder)
 
     @classmethod

@@ -19,6 +19,7 @@ from saccade.study.function import MissingScoreError
 from saccade.study.optuna_tracker import OptunaTracker
 from saccade.study.run_folder import locked
 from saccade.study.study import Study
+from saccade.study.trial_files import LocalTrialFiles
 from saccade.tuning.folder import EVENTS, JOURNAL, TRIALS, FunctionCheckpointKeeper, check_path, start_or_resume
 from saccade.tuning.result import TuneResult
 
@@ -105,7 +106,7 @@ class Search:
                 deadline=deadline,
                 trial_time_limit_s=self.trial_time_limit_s,
                 max_score=None if self.target_score is None else sign * self.target_score,
-                folder=folder / TRIALS,
+                files=LocalTrialFiles(folder / TRIALS),
                 log=log,
                 listeners=listeners,
             )

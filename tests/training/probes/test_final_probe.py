@@ -11,12 +11,11 @@ import torch
 
 from saccade.inference.classifier import Classifier
 from saccade.numerics.device import Numerics
-from saccade.training.probes.final_probe import FinalProbe, keep_probe
+from saccade.training.probes.final_probe import FinalProbe, final_probe
 from saccade.training.probes.probe import Probe, fit_head, outputs_of_frozen
 from saccade.training.recipes.building import new_classifier
 from saccade.training.recipes.recipe import Recipe
 from saccade.training.task import ImageTask
-from saccade.training.trial_files import probe_file
 
 CPU = Numerics(torch.device("cpu"))
 
@@ -29,9 +28,9 @@ def probed_classifier(task: ImageTask, weights: Path) -> tuple[Classifier, Probe
     return probed, probe
 
 
-def final_of(probed: Classifier, task: ImageTask, probe: Probe, folder: Path, *, refits: bool = True) -> FinalProbe:
+def final_of(probed: Classifier, task: ImageTask, probe: Probe, *, refits: bool = True) -> FinalProbe:
     outputs = outputs_of_frozen(probed, task.store, task.val.indices, lambda: 1.0)
-    final = keep_probe(probed, replace(task, is_holdout=True), probe, outputs, folder, refits=refits)
+    final = final_probe(probed, replace(task, is_holdout=True), probe, outputs, refits=refits)
     assert final is not None
     return final
 
@@ -42,15 +41,16 @@ def test_the_saved_layer_is_fitted_to_the_validation_images_as_well(
     task = make_task(make_colours(12))
     probed, probe = probed_classifier(task, tiny_weights)
     before = {name: tensor.contiguous() for name, tensor in probed.network.state_dict().items()}
-    final = final_of(probed, task, probe, tmp_path)
+    final = final_of(probed, task, probe)
     assert final.unseen.shape == (len(task.train.targets), task.problem.num_outputs)
-    read = FinalProbe.load(probe_file(tmp_path))
+    final.save(tmp_path / "probe.npz")
+    read = FinalProbe.load(tmp_path / "probe.npz")
     assert read is not None
     assert read.layer == final.layer == "fc"
     assert np.array_equal(read.rows, final.rows)
     after = read.applied_to(before)
     assert {name for name in before if not torch.equal(before[name], after[name])} == {"fc.weight", "fc.bias"}
-    own = final_of(probed, task, probe, tmp_path, refits=False).applied_to(before)
+    own = final_of(probed, task, probe, refits=False).applied_to(before)
     assert all(torch.equal(before[name], own[name]) for name in before)
     every = task.train.joined(task.val)
     probed.network.load_state_dict(after)
@@ -65,7 +65,7 @@ def test_a_probe_of_part_of_the_training_images_is_not_refitted(
     monkeypatch.setattr("saccade.training.probes.probe.MAX_IMAGES", len(task.train.targets) - 2)
     probed, probe = probed_classifier(task, tiny_weights)
     before = probed.network.state_dict()["fc.weight"].clone()
-    assert np.array_equal(final_of(probed, task, probe, tmp_path).weight, before.numpy())
+    assert np.array_equal(final_of(probed, task, probe).weight, before.numpy())
 
 
 def test_with_many_classes_the_outputs_of_fewer_images_are_saved(
@@ -74,7 +74,7 @@ def test_with_many_classes_the_outputs_of_fewer_images_are_saved(
     task = make_task()
     monkeypatch.setattr("saccade.training.probes.final_probe.MAX_NUMBERS", 8)
     probed, probe = probed_classifier(task, tiny_weights)
-    final = final_of(probed, task, probe, tmp_path)
+    final = final_of(probed, task, probe)
     assert final.unseen.size == 8
     assert len(final.rows) == len(final.unseen)
 
@@ -85,7 +85,7 @@ def test_an_incomplete_file_is_not_loaded(
     task, path = make_task(), tmp_path / "probe.npz"
     assert FinalProbe.load(path) is None
     probed, probe = probed_classifier(task, tiny_weights)
-    final_of(probed, task, probe, tmp_path).save(path)
+    final_of(probed, task, probe).save(path)
     path.write_bytes(path.read_bytes()[:-40])
     assert FinalProbe.load(path) is None
 
@@ -96,11 +96,9 @@ def test_validation_images_of_the_user_are_not_fitted_to(
     task = replace(make_task(), is_holdout=False)
     probed, probe = probed_classifier(task, tiny_weights)
     outputs = outputs_of_frozen(probed, task.store, task.val.indices, lambda: 1.0)
-    keep_probe(probed, task, probe, outputs[:-1], tmp_path)
-    assert not probe_file(tmp_path).exists()  # it was not judged in full
+    assert final_probe(probed, task, probe, outputs[:-1]) is None  # it was not validated in full
     own = probed.network.state_dict()["fc.weight"].numpy()
     for is_holdout in (False, True):
-        keep_probe(probed, replace(task, is_holdout=is_holdout), probe, outputs, tmp_path)
-        kept = FinalProbe.load(probe_file(tmp_path))
+        kept = final_probe(probed, replace(task, is_holdout=is_holdout), probe, outputs)
         assert kept is not None
         assert np.array_equal(kept.weight, own) is not is_holdout

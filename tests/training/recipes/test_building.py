@@ -38,7 +38,7 @@ def test_images_are_stored_as_large_as_the_largest_recipe_needs() -> None:
     assert stored_side(recipe_space({"model": Categorical("resnet18", "inception_v3")}), 2) >= 299
 
 
-def test_own_networks_are_tried_before_the_search_and_say_which_images_they_want() -> None:
+def test_custom_networks_are_tried_before_the_search_and_determine_the_image_size() -> None:
     own = recipe_space({"net": lambda num_classes: nn.Sequential(nn.Flatten(), nn.LazyLinear(num_classes))})
     check_networks(own, None, 3)
     assert stored_side(own, 3) == 224

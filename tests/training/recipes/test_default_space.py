@@ -38,7 +38,7 @@ def pictures(side: int, num: int = 40) -> list[np.ndarray]:
     return [np.zeros((side, 2 * side, 3), np.uint8)] * num
 
 
-def test_a_local_folder_says_which_networks_there_are(tiny_weights: Path) -> None:
+def test_networks_of_a_local_folder(tiny_weights: Path) -> None:
     assert default_networks(tiny_weights, is_gpu=False) == ["test_resnet"]
 
 
@@ -113,7 +113,7 @@ def test_more_images_are_seen_less_often(num_images: int, is_gpu: bool) -> None:
 
 
 @given(num_images=st.integers(1, 3000))
-def test_few_images_are_learned_slowly(num_images: int) -> None:
+def test_few_images_have_a_lower_learning_rate(num_images: int) -> None:
     image = np.zeros((8, 8, 3), np.uint8)
 
     def rate(num: int) -> Real:
@@ -166,7 +166,7 @@ def test_without_a_limit_all_are_used() -> None:
     assert images_per_epoch(10**7, None, is_gpu=False) is None
 
 
-def test_of_many_classes_each_has_images_that_judge() -> None:
+def test_with_many_classes_each_has_validation_images() -> None:
     assert max_held_out(60.0, is_gpu=False, num_classes=1000) == 2000
 
 
@@ -199,7 +199,7 @@ def test_random_weights_need_no_files() -> None:
     assert fall_back_to_available_models(space, None) == (space, "")
 
 
-def test_without_any_weights_small_networks_start_from_random_ones_and_that_is_told() -> None:
+def test_without_weights_small_networks_start_from_random_ones_with_a_message() -> None:
     space = recipe_space({"model": "resnet18", "lr": 0.1, "epochs": 2})
     scratch, told = fall_back_to_available_models(space, None, given={"lr", "epochs"})
     assert scratch.data["pretrained"] is False
@@ -209,7 +209,7 @@ def test_without_any_weights_small_networks_start_from_random_ones_and_that_is_t
     assert "SACCADE_WEIGHTS" in told  # what to do about it
 
 
-def test_who_wants_pretrained_weights_does_not_get_random_ones() -> None:
+def test_an_explicit_pretrained_never_gives_random_weights() -> None:
     space = recipe_space({"model": "resnet18", "pretrained": True})
     with pytest.raises(WeightsNotFoundError, match="pretrained=False"):
         fall_back_to_available_models(space, None, given={"pretrained"})

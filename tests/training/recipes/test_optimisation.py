@@ -43,7 +43,7 @@ def test_layers_decay_from_the_head_down_and_only_by_default_when_pretrained() -
     assert max(rates()["body"]) == 0.75
 
 
-def test_layers_that_would_hardly_learn_are_not_trained_unless_the_user_sets_a_decay() -> None:
+def test_layers_with_a_tiny_learning_rate_are_frozen_unless_the_user_sets_a_decay() -> None:
     def trained(**recipe: object) -> tuple[dict[str, float], set[str]]:
         network = build_network("mobilenetv3_small_050", 3, pretrained=False)
         optimizer = make_optimizer(network, Recipe.of(recipe))
@@ -107,7 +107,7 @@ def test_with_time_enough_the_deadline_changes_no_rate() -> None:
 
 
 @given(num_steps=st.integers(3, 39), known_after=st.integers(0, 10))
-def test_the_rate_comes_down_where_the_deadline_cuts_a_trial_short(num_steps: int, known_after: int) -> None:
+def test_the_schedule_ends_early_if_the_deadline_is_near(num_steps: int, known_after: int) -> None:
     seen = rates_over(num_steps, lambda step: num_steps - step if step >= min(known_after, num_steps - 3) else math.inf)
     assert seen[0] > 0.4
     assert seen == sorted(seen, reverse=True)
@@ -150,7 +150,7 @@ class Recording(torch.optim.SGD):
 
 
 @pytest.mark.parametrize("opt", [torch.optim.RMSprop, torch.optim.Rprop, Recording])
-def test_an_own_optimizer_gets_what_it_takes(opt: type[torch.optim.Optimizer]) -> None:
+def test_a_custom_optimizer_receives_the_arguments_that_it_accepts(opt: type[torch.optim.Optimizer]) -> None:
     network = build_network("test_resnet", 3, pretrained=False)
     recipe = Recipe.of({"opt": opt, "lr": 0.5, "weight_decay": 0.25, "output_lr_mult": 2.0})
     optimizer = make_optimizer(network, recipe)
@@ -162,13 +162,13 @@ def test_an_own_optimizer_gets_what_it_takes(opt: type[torch.optim.Optimizer]) -
         assert optimizer.param_groups[0]["momentum"] == 0.9
 
 
-def test_what_makes_no_optimizer_is_refused() -> None:
+def test_a_class_that_is_not_an_optimizer_is_refused() -> None:
     network = build_network("test_resnet", 3, pretrained=False)
     with pytest.raises(HyperparameterError, match="made 5 of type int"):
         make_optimizer(network, Recipe.of({"opt": lambda groups: 5}))
 
 
-def test_factors_of_the_last_layer_need_to_know_it() -> None:
+def test_learning_rate_factors_require_a_known_classifier_layer() -> None:
     network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3, 2))
     recipe = {"net": network, "pretrained": True}
     assert {group["lr_scale"] for group in make_optimizer(network, Recipe.of(recipe)).param_groups} == {1.0}

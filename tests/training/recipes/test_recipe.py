@@ -35,7 +35,7 @@ def test_an_unknown_name_is_an_error_with_a_suggestion(given: str, suggestion: s
         Recipe.of({given: 1})
 
 
-def test_a_name_without_likeness_lists_what_is_known() -> None:
+def test_a_name_unlike_any_other_lists_the_known_ones() -> None:
     with pytest.raises(HyperparameterError, match=r"known: model, .*batch_size"):
         Recipe.of({"zzzz": 1})
 

@@ -13,6 +13,7 @@ import torch
 from saccade.deadline import Deadline
 from saccade.events import EpochDone
 from saccade.study.trial import Decision, Job
+from saccade.study.trial_files import LocalTrialFiles
 from saccade.training.recipes.recipe import Recipe
 from saccade.training.task import ImageTask
 from saccade.training.trial.frozen import KeptOutputs, ends_with_head, freeze, is_backbone_fixed
@@ -28,10 +29,10 @@ class Trained:
     def __init__(self, task: ImageTask, recipe: dict[str, Any], folder: Path) -> None:
         self.reports: list[EpochDone] = []
         self.num_seen: Counter[bool] = Counter()
-        trainer = Trainer(task, Recipe.of(recipe), folder)
+        trainer = Trainer(task, Recipe.of(recipe), LocalTrialFiles(folder))
         self.before = {name: tensor.clone() for name, tensor in trainer.network.state_dict().items()}
         trainer.network.conv1.register_forward_hook(self._count)
-        trainer.run(Job(0, recipe, str(folder)), self._report)
+        trainer.run(Job(0, recipe), self._report)
         self.network = trainer.network
 
     def _count(self, _: torch.nn.Module, inputs: tuple[torch.Tensor, ...], outputs: torch.Tensor) -> None:
@@ -90,7 +91,7 @@ def test_what_is_kept_gives_what_computing_it_anew_gives(
 def test_a_body_that_changes_is_asked_each_time(
     task: ImageTask, tmp_path: Path, tiny: dict[str, Any], changes: dict[str, Any]
 ) -> None:
-    trainer = Trainer(task, Recipe.of({**tiny, **FROZEN, **STILL, **changes}), tmp_path)
+    trainer = Trainer(task, Recipe.of({**tiny, **FROZEN, **STILL, **changes}), LocalTrialFiles(tmp_path))
     assert trainer.steps.kept is None
 
 
@@ -100,14 +101,14 @@ def test_a_body_that_changes_is_asked_each_time(
 def test_training_that_varies_sees_all_images_anew(
     task: ImageTask, tmp_path: Path, tiny: dict[str, Any], changes: dict[str, Any]
 ) -> None:
-    trainer = Trainer(task, Recipe.of({**tiny, **FROZEN, **changes}), tmp_path)
+    trainer = Trainer(task, Recipe.of({**tiny, **FROZEN, **changes}), LocalTrialFiles(tmp_path))
     trainer.steps.take_epoch(Deadline(None))
     assert trainer.steps._features is None
     assert trainer.network.training
 
 
 def test_outputs_of_a_part_of_the_images_are_not_kept(task: ImageTask, tmp_path: Path, tiny: dict[str, Any]) -> None:
-    trainer = Trainer(task, Recipe.of({**tiny, **FROZEN, "batch_size": 8}), tmp_path)
+    trainer = Trainer(task, Recipe.of({**tiny, **FROZEN, "batch_size": 8}), LocalTrialFiles(tmp_path))
     batches = trainer.classifier.batches(task.store, task.train.indices, batch_size=8)
     kept = KeptOutputs(trainer.classifier)
     assert len(kept.outputs(batches, trainer.network, lambda: 0.0)) < batches.num_images
@@ -119,7 +120,7 @@ def test_outputs_of_a_part_of_the_images_are_not_kept(task: ImageTask, tmp_path:
 def test_a_network_that_does_more_after_its_last_layer_has_no_head_at_its_end(
     task: ImageTask, tmp_path: Path, tiny: dict[str, Any]
 ) -> None:
-    trainer = Trainer(task, Recipe.of({**tiny, **FROZEN}), tmp_path)
+    trainer = Trainer(task, Recipe.of({**tiny, **FROZEN}), LocalTrialFiles(tmp_path))
     assert ends_with_head(trainer.classifier)
     trainer.network.register_forward_hook(lambda _, __, outputs: outputs + 1)
     assert not ends_with_head(trainer.classifier)

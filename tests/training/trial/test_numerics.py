@@ -15,6 +15,7 @@ from saccade.inference.classifier import Classifier
 from saccade.numerics.choice import Workload
 from saccade.numerics.device import Numerics
 from saccade.study.trial import Decision, Job
+from saccade.study.trial_files import LocalTrialFiles
 from saccade.tasks.problem import Problem
 from saccade.training.recipes.building import new_classifier
 from saccade.training.recipes.recipe import Recipe
@@ -114,7 +115,7 @@ def run(task: ImageTask, folder: Path, recipe: dict[str, Any], **job: Any) -> li
         reports.append(event)
         return Decision.CONTINUE
 
-    ImageTrainable(task).train(Job(0, recipe, str(folder), **job), report)
+    ImageTrainable(task).train(Job(0, recipe, files=LocalTrialFiles(folder), **job), report)
     return reports
 
 
@@ -130,8 +131,8 @@ def test_a_trial_goes_on_in_the_numerics_that_it_began_with(
     rest = run(task, tmp_path / "parts", recipe, checkpoint=first[-1].checkpoint, until_epoch=2)
     assert not chosen
     assert [report.metrics["train_loss"] for report in first + rest] == [r.metrics["train_loss"] for r in whole]
-    again = Trainer(task, Recipe.of(recipe), tmp_path / "parts")
-    again.load_checkpoint(tmp_path / "parts" / str(rest[-1].checkpoint))
+    again = Trainer(task, Recipe.of(recipe), LocalTrialFiles(tmp_path / "parts"))
+    again.load_checkpoint(str(rest[-1].checkpoint))
     assert (again.numerics, again.classifier.inference) == numerics
 
 

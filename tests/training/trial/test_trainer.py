@@ -16,6 +16,7 @@ from saccade.errors import DiskFullError, DivergedError, HyperparameterError, Ou
 from saccade.events import EpochDone
 from saccade.models.custom import CustomObject
 from saccade.study.trial import Decision, Job, Trainable
+from saccade.study.trial_files import LocalTrialFiles, file_name
 from saccade.testing.trainable_contract import TrainableContract
 from saccade.training.probes.probe import IMAGES_OF_CLASS
 from saccade.training.recipes.recipe import Recipe
@@ -24,7 +25,7 @@ from saccade.training.trial import trainer as trainer_module
 from saccade.training.trial.steps import Steps
 from saccade.training.trial.trainer import ImageTrainable, Trainer
 from saccade.training.trial.validation import Validation
-from saccade.training.trial_files import outputs_file, state_file, weights_file
+from saccade.training.trial_files import BEST, BEST_OUTPUTS, LAST
 
 MakeTask = Callable[..., ImageTask]
 
@@ -49,10 +50,16 @@ def train(task: ImageTask, folder: Path, recipe: dict[str, Any], **job: Any) -> 
         reports.append(event)
         return Decision.CONTINUE
 
-    trainer = Trainer(task, Recipe.of(recipe), folder)
+    trainer = Trainer(task, Recipe.of(recipe), LocalTrialFiles(folder))
     if checkpoint := job.pop("checkpoint", None):
-        trainer.load_checkpoint(folder / checkpoint)
+        trainer.load_checkpoint(checkpoint)
     return reports, trainer.run(Job(0, recipe, **job), report)
+
+
+def found(folder: Path, kind: str, epoch: int) -> Path:
+    path = LocalTrialFiles(folder).get(0, kind, epoch)
+    assert path is not None
+    return path
 
 
 VARIANTS = {
@@ -79,7 +86,7 @@ def test_training_continues_from_a_checkpoint_with_the_same_numbers(
     for once, again in zip(whole, first + rest, strict=True):
         assert once.score == again.score
         assert once.metrics["train_loss"] == again.metrics["train_loss"]
-    states = [load_file(state_file(tmp_path / name, 3)) for name in ("whole", "parts")]
+    states = [load_file(found(tmp_path / name, LAST, 3)) for name in ("whole", "parts")]
     for name, tensor in states[0].items():
         assert torch.equal(tensor, states[1][name]), name
 
@@ -113,7 +120,7 @@ def test_a_network_with_tied_weights_is_trained_and_resumed(
     recipe = {**tiny, "model": CustomObject(Tied)}
     task = make_task()
     first, _ = train(task, tmp_path, recipe, until_epoch=1)
-    weights = load_file(weights_file(tmp_path, 1))
+    weights = load_file(found(tmp_path, BEST, 1))
     assert torch.equal(weights["first.weight"], weights["second.weight"])
     rest, _ = train(task, tmp_path, recipe, checkpoint=first[-1].checkpoint)
     assert [report.epoch for report in rest] == [2]
@@ -140,7 +147,7 @@ def test_the_last_epoch_that_there_is_time_for_is_judged(
     recipe = {**tiny, "epochs": 10**6, "val_interval": 10**6}
     reports, reason = train(make_task(), tmp_path / "trial", recipe, seconds_left=2.0)
     assert reason == "time limit"
-    assert weights_file(tmp_path / "trial", max(reports, key=lambda report: report.score).epoch).is_file()
+    assert found(tmp_path / "trial", BEST, max(reports, key=lambda report: report.score).epoch)
 
 
 def test_after_the_last_epoch_there_is_no_state_since_nobody_continues(
@@ -148,10 +155,10 @@ def test_after_the_last_epoch_there_is_no_state_since_nobody_continues(
 ) -> None:
     reports, _ = train(make_task(), tmp_path / "trial", tiny)
     assert [(report.checkpoint is None, report.is_last) for report in reports] == [(False, False), (True, True)]
-    assert not list((tmp_path / "trial").glob("last-*"))
+    assert not LocalTrialFiles(tmp_path / "trial").epochs(0, LAST)
     refit, _ = train(make_task(is_refit=True), tmp_path / "refit", {**tiny, "epochs": 3}, until_epoch=2)
     assert [report.checkpoint for report in refit] == [None, None]
-    assert weights_file(tmp_path / "refit", 2).is_file()
+    assert found(tmp_path / "refit", BEST, 2)
 
 
 def test_a_full_disk_is_told_with_what_to_do(make_task: MakeTask, tmp_path: Path, tiny: dict[str, Any]) -> None:
@@ -184,7 +191,7 @@ def test_without_the_probe_the_head_starts_from_zero_and_epoch_1_is_first(
     make_task: MakeTask, tmp_path: Path, tiny: dict[str, Any], tiny_weights: Path
 ) -> None:
     recipe = {**tiny, "pretrained": True, "linear_probe": False}
-    trainer = Trainer(make_task(weights=tiny_weights), Recipe.of(recipe), tmp_path / "trial")
+    trainer = Trainer(make_task(weights=tiny_weights), Recipe.of(recipe), LocalTrialFiles(tmp_path / "trial"))
     assert not trainer.network.get_classifier().weight.any()
     reports, _ = train(make_task(weights=tiny_weights), tmp_path / "trial", recipe)
     assert [report.epoch for report in reports] == [1, 2]
@@ -196,7 +203,8 @@ def test_the_best_weights_are_those_of_the_best_epoch(
     scores = iter([0.5, 0.9, 0.7])
     monkeypatch.setattr(Validation, "metrics", lambda self, *what, **how: {"accuracy": next(scores)})
     saved = []
-    monkeypatch.setattr(Trainer, "_write_weights", lambda self, path, outputs: saved.append(path.name))
+    write = lambda self, kind, _: saved.append(file_name(kind, self.num_epochs))  # noqa: E731
+    monkeypatch.setattr(Trainer, "_write_weights", write)
     train(make_task(), tmp_path / "trial", {**tiny, "epochs": 3})
     # The learning rate has come down at the end of the last epoch, so that its weights are kept beside the best ones.
     assert saved == ["best-0001.safetensors", "best-0002.safetensors", "end-0003.safetensors"]
@@ -206,8 +214,8 @@ def test_best_weights_give_the_reported_score(make_task: MakeTask, tmp_path: Pat
     task = make_task()
     reports, _ = train(task, tmp_path / "trial", {**tiny, "epochs": 4})
     best = max(reports, key=lambda report: report.score)
-    trainer = Trainer(task, Recipe.of(tiny), tmp_path / "again")
-    trainer.network.load_state_dict(load_file(weights_file(tmp_path / "trial", best.epoch)))
+    trainer = Trainer(task, Recipe.of(tiny), LocalTrialFiles(tmp_path / "again"))
+    trainer.network.load_state_dict(load_file(found(tmp_path / "trial", BEST, best.epoch)))
     predictions = trainer.classifier.predict(trainer.validation.batches)
     assert (predictions.argmax(1) == task.val.targets).mean() == best.score
 
@@ -219,13 +227,13 @@ def test_the_outputs_behind_the_best_score_are_kept_beside_the_weights(
     task, folder = make_task(weights=tiny_weights), tmp_path / "trial"
     reports, _ = train(task, folder, {**tiny, "pretrained": True, "lr": 1e-9, "tta": tta}, until_epoch=1)
     best = max(reports, key=lambda report: (report.score, -report.epoch))
-    assert sorted(path.name for path in folder.glob("*.npy")) == [outputs_file(folder, best.epoch).name]
-    outputs = np.load(outputs_file(folder, best.epoch))
+    assert LocalTrialFiles(folder).epochs(0, BEST_OUTPUTS) == [best.epoch]
+    outputs = np.load(found(folder, BEST_OUTPUTS, best.epoch))
     assert outputs.shape == (len(task.val.targets), task.problem.num_outputs)
     predictions = task.problem.activate(torch.from_numpy(outputs)).numpy()
     assert task.metric(task.val.targets, predictions, task.problem) == best.score
-    trainer = Trainer(task, Recipe.of({**tiny, "tta": tta}), tmp_path / "again")
-    trainer.network.load_state_dict(load_file(weights_file(folder, best.epoch)))
+    trainer = Trainer(task, Recipe.of({**tiny, "tta": tta}), LocalTrialFiles(tmp_path / "again"))
+    trainer.network.load_state_dict(load_file(found(folder, BEST, best.epoch)))
     np.testing.assert_allclose(
         predictions, trainer.classifier.predict(trainer.validation.batches), atol=0.02
     )  # in 16 bits
@@ -236,8 +244,8 @@ def test_a_refit_has_no_outputs_since_no_image_judges_it(
 ) -> None:
     task = make_task()
     train(replace(task, train=task.train.joined(task.val), is_refit=True), tmp_path / "trial", tiny)
-    assert weights_file(tmp_path / "trial", 2).is_file()
-    assert not list(tmp_path.glob("trial/*.npy"))
+    assert found(tmp_path / "trial", BEST, 2)
+    assert not list(tmp_path.glob("trial/*/*.npy"))
 
 
 def test_a_learning_rate_of_nonsense_diverges_with_a_reason(
@@ -255,7 +263,7 @@ def test_a_deadline_within_the_first_epoch_leaves_a_judged_network(
     assert len(reports) == 1
     assert reports[0].metrics["train_part"] < 1
     assert reports[0].checkpoint is None  # part of an epoch cannot be continued exactly
-    assert weights_file(tmp_path / "trial", 1).is_file()
+    assert found(tmp_path / "trial", BEST, 1)
 
 
 def test_early_stopping_ends_a_trial(make_task: MakeTask, tmp_path: Path, tiny: dict[str, Any]) -> None:
@@ -282,7 +290,7 @@ def test_mixup_is_refused_for_regression(
     frame = make_colours(10)
     frame["label"] = [0.5 + index for index in range(len(frame))]
     with pytest.raises(HyperparameterError, match="mixup"):
-        Trainer(make_task(frame), Recipe.of({**tiny, "mixup": 0.2}), tmp_path)
+        Trainer(make_task(frame), Recipe.of({**tiny, "mixup": 0.2}), LocalTrialFiles(tmp_path))
 
 
 @pytest.mark.parametrize(("batch_size", "is_frozen"), [(8, True), (64, False)])
@@ -290,7 +298,7 @@ def test_batch_statistics_of_pretrained_networks_are_kept_when_batches_are_small
     make_task: MakeTask, tmp_path: Path, tiny: dict[str, Any], tiny_weights: Path, batch_size: int, is_frozen: bool
 ) -> None:
     recipe = Recipe.of({**tiny, "pretrained": True, "batch_size": batch_size})
-    trainer = Trainer(make_task(weights=tiny_weights), recipe, tmp_path)
+    trainer = Trainer(make_task(weights=tiny_weights), recipe, LocalTrialFiles(tmp_path))
     before = {name: tensor.clone() for name, tensor in trainer.network.named_buffers() if "running_mean" in name}
     trainer.steps.take_epoch(trainer_module.Deadline(math.inf))
     changed = any(
@@ -307,7 +315,7 @@ def test_an_epoch_of_a_part_goes_over_other_images_each_time(
     most = num // 2 + 1
     parts = {"epochs": 2, "batch_size": 4, "images_per_epoch": most}
     recipe = Recipe.of({**tiny, "pretrained": True, "linear_probe": True, **parts})
-    trainer, asked = Trainer(task, recipe, tmp_path), []
+    trainer, asked = Trainer(task, recipe, LocalTrialFiles(tmp_path)), []
     vary = trainer.steps.batches._varied
     trainer.steps.batches._varied = lambda seed, row, number: asked.append(row) or vary(seed, row, number)  # type: ignore[method-assign,func-returns-value]
     reports: list[EpochDone] = []
@@ -322,7 +330,7 @@ def test_training_images_grow_and_are_judged_at_their_last_size(
     make_task: MakeTask, tmp_path: Path, tiny: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sides: list[tuple[bool, int]] = []
-    trainer = Trainer(make_task(), Recipe.of({**tiny, "epochs": 3, "first_img_size": 16}), tmp_path)
+    trainer = Trainer(make_task(), Recipe.of({**tiny, "epochs": 3, "first_img_size": 16}), LocalTrialFiles(tmp_path))
     trainer.network.register_forward_pre_hook(
         lambda network, inputs: sides.append((network.training, inputs[0].shape[-1]))
     )
@@ -346,7 +354,7 @@ def test_a_class_of_weight_0_teaches_nothing(
     make_task: MakeTask, tmp_path: Path, tiny: dict[str, Any], imbalance: dict[str, Any]
 ) -> None:
     task = make_task()
-    trainer = Trainer(task, Recipe.of({**tiny, "epochs": 8, "lr": 0.02, **imbalance}), tmp_path)
+    trainer = Trainer(task, Recipe.of({**tiny, "epochs": 8, "lr": 0.02, **imbalance}), LocalTrialFiles(tmp_path))
     assert trainer.steps.class_weights is not None
     assert trainer.steps.class_weights[1] == 0
     trainer.run(Job(0, {}), lambda event: Decision.CONTINUE)
@@ -357,7 +365,7 @@ def test_images_of_weight_0_teach_nothing(make_task: MakeTask, tmp_path: Path, t
     task = make_task()
     weights = np.where(task.train.targets == 1, 2.0, 0.0).astype(np.float32)
     task = replace(task, train=replace(task.train, weights=weights))
-    trainer = Trainer(task, Recipe.of({**tiny, "epochs": 8, "lr": 0.02}), tmp_path)
+    trainer = Trainer(task, Recipe.of({**tiny, "epochs": 8, "lr": 0.02}), LocalTrialFiles(tmp_path))
     trainer.run(Job(0, {}), lambda event: Decision.CONTINUE)
     assert (trainer.classifier.predict(trainer.validation.batches).argmax(1) == 1).all()
 
@@ -367,7 +375,7 @@ def test_balanced_sampling_shows_a_rare_class_as_often(
 ) -> None:
     frame = make_colours(40)
     frame = frame[(frame["label"] == "blue") | (np.arange(len(frame)) % 8 == 0)]
-    trainer = Trainer(make_task(frame), Recipe.of({**tiny, "balanced_sampling": True}), tmp_path)
+    trainer = Trainer(make_task(frame), Recipe.of({**tiny, "balanced_sampling": True}), LocalTrialFiles(tmp_path))
     torch.manual_seed(0)
     shown = torch.cat([y for _ in range(10) for _, y in trainer.steps.batches.shuffled()])
     assert 0.4 < shown.float().mean() < 0.6

@@ -15,7 +15,6 @@ from saccade.training.probes.heads import fit_heads
 from saccade.training.probes.probe import Probe, cached_features
 from saccade.training.probes.robust import belief_weights
 from saccade.training.task import ImageTask
-from saccade.training.trial_files import probe_file
 
 MAX_NUMBERS = 500_000
 """Out-of-fold outputs that are saved; with many classes, those of fewer images."""
@@ -34,15 +33,15 @@ class FinalProbe:
     has_seen_val: bool = False  # whether this layer is fitted to the validation images as well
 
     def save(self, path: Path) -> None:
-        """Write a file that is complete or absent."""
-        temporary = path.with_name(path.name + ".part")
-        with temporary.open("wb") as file:
+        """Write a file."""
+        with path.open("wb") as file:
             np.savez(file, **vars(self))
-        temporary.replace(path)
 
     @classmethod
-    def load(cls, path: Path) -> FinalProbe | None:
-        """Read what `save` wrote; None if the file is missing or incomplete."""
+    def load(cls, path: Path | None) -> FinalProbe | None:
+        """Read what `save` wrote; None if there is no file, or an incomplete one."""
+        if path is None:
+            return None
         try:
             with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
@@ -58,16 +57,15 @@ class FinalProbe:
         return state | {name: tensor for name, tensor in named.items() if name in state}
 
 
-def keep_probe(
+def final_probe(
     classifier: Classifier,
     task: ImageTask,
     probe: Probe,
     outputs: np.ndarray | None,
-    folder: Path,
     class_weights: np.ndarray | None = None,
     refits: bool = True,
 ) -> FinalProbe | None:
-    """Save a probe in its trial's folder, unless its features or its validation were incomplete; return it.
+    """Return a probe for the end of the search; None if its features or its validation were incomplete.
 
     `outputs` are those of the probe, which is the classifier's layer, for the validation images. If it `refits`, the
     layer is fitted to these as well, unless the user gave them or the probe did not use all training images.
@@ -96,6 +94,4 @@ def keep_probe(
         fitted = fit_heads(features, targets, task.problem, weights, penalties=(probe.penalty,), num_folds=1)
         weight, bias = fitted.weight, fitted.bias
     num = max(1, MAX_NUMBERS // probe.held_out.shape[1])
-    final = FinalProbe(probe.rows[:num], probe.held_out[:num], outputs, layer, weight, bias, has_seen_val)
-    final.save(probe_file(folder))
-    return final
+    return FinalProbe(probe.rows[:num], probe.held_out[:num], outputs, layer, weight, bias, has_seen_val)

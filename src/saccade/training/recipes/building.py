@@ -25,17 +25,7 @@ from saccade.training.recipes.recipe import Recipe, choices
 def new_classifier(
     recipe: Recipe, problem: Problem, numerics: Numerics, weights: Path | None = None, *, is_loaded_next: bool = False
 ) -> Classifier:
-    """Build the recipe's network, pretrained if the recipe says so, with a new classifier layer.
-
-    Parameters
-    ----------
-    recipe, problem, numerics
-        Network, meaning of its outputs, and device.
-    weights : Path or None
-        A file of pretrained weights, or a folder of them, for recipes without their own.
-    is_loaded_next : bool
-        Whether the caller loads all weights next, so that none need be initialised.
-    """
+    """Build the recipe's network, pretrained if the recipe says so, with a new classifier layer."""
     if isinstance(recipe.model, CustomObject):
         network = build_custom_network(recipe.model, problem.num_outputs, recipe.in_chans, recipe.img_size)
     else:
@@ -96,15 +86,7 @@ def weights_options(recipe: Recipe, weights: Path | None) -> dict[str, Any]:
 
 
 def check_networks(space: Dict, weights: Path | None, num_outputs: int) -> None:
-    """Check that every network of a search space exists, and that its pretrained weights are available.
-
-    Raises
-    ------
-    UnknownModelError, WeightsNotFoundError
-        With what to do.
-    HyperparameterError
-        If a custom network does not return `num_outputs` outputs.
-    """
+    """Check that every network of a search space exists, and that its pretrained weights are available."""
     for model in choices(space, "model"):
         if isinstance(model, CustomObject):
             for img_size in choices(space, "img_size"):
@@ -118,13 +100,7 @@ def check_networks(space: Dict, weights: Path | None, num_outputs: int) -> None:
 
 
 def check_methods(space: Dict) -> None:
-    """Check that every optimizer and augmentation policy of a search space exists.
-
-    Raises
-    ------
-    UnknownNameError
-        With similar names.
-    """
+    """Check that every optimizer and augmentation policy of a search space exists."""
     for opt in choices(space, "opt"):
         if isinstance(opt, str):
             check_optimizer(opt)
@@ -145,13 +121,7 @@ def stored_side(space: Dict, num_outputs: int) -> int:
 
 
 def stored_channels(space: Dict) -> int:
-    """Return the number of channels that stored images need.
-
-    Raises
-    ------
-    HyperparameterError
-        If trials would need different numbers.
-    """
+    """Return the number of channels that stored images need."""
     channels = choices(space, "in_chans")
     if len(set(channels)) > 1:
         raise HyperparameterError(

@@ -74,40 +74,14 @@ GPU_FACTOR = 20.0
 
 
 def default_networks(weights: Path | None, is_gpu: bool) -> list[str]:
-    """Return the networks to search: those of the local folder of weights, or else common ones from the hub.
-
-    Parameters
-    ----------
-    weights : Path or None
-        A folder of weights, or one file; None is the folder named by ``SACCADE_WEIGHTS``, if any.
-    is_gpu : bool
-        Whether training runs on a GPU.
-    """
+    """Return the networks to search: those of the local folder of weights, or else common ones from the hub."""
     return networks_in_folder(weights)[:MAX_NETWORKS] or list(ON_GPU if is_gpu else ON_CPU)
 
 
 def default_space(
     images: Sequence[ImageSource], *, weights: Path | None, is_gpu: bool, time_limit_s: float | None
 ) -> dict[str, Any]:
-    """Return hyperparameters and spaces for a fit without named networks.
-
-    Parameters
-    ----------
-    images : sequence of image
-        The training images, of which a few are measured.
-    weights, is_gpu
-        As in `default_networks`.
-    time_limit_s : float or None
-        Of the fit. With None the space is finite, so that the search ends.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> images = [np.zeros((28, 28, 3), np.uint8)] * 100
-    >>> space = default_space(images, weights=None, is_gpu=False, time_limit_s=300)
-    >>> space["img_size"], space["epochs"]
-    (128, 20)
-    """
+    """Return hyperparameters and spaces for a fit without named networks."""
     num_images = min(len(images), max_used(time_limit_s, is_gpu))
     in_epoch = images_per_epoch(num_images, time_limit_s, is_gpu)
     if in_epoch is None:
@@ -142,15 +116,7 @@ def default_space(
 
 
 def scratch_space(num_images: int, is_gpu: bool) -> dict[str, Any]:
-    """Return hyperparameters and spaces for training small networks from random weights.
-
-    Parameters
-    ----------
-    num_images : int
-        Training images.
-    is_gpu : bool
-        Whether training runs on a GPU.
-    """
+    """Return hyperparameters and spaces for training small networks from random weights."""
     epochs = 4 * num_epochs(num_images, is_gpu)
     return {
         "model": Categorical(*FROM_SCRATCH),
@@ -175,13 +141,7 @@ def _rounded(value: float) -> float:
 
 
 def least_area(epochs: int) -> float:
-    """Return the smallest area of the random crop: the fewer epochs, the weaker the augmentation.
-
-    Examples
-    --------
-    >>> [least_area(epochs) for epochs in (3, 6, 20)]
-    [0.9, 0.6, 0.35]
-    """
+    """Return the smallest area of the random crop: the fewer epochs, the weaker the augmentation."""
     return round(min(0.9, max(0.35, 1.2 - 0.1 * epochs)), 2)
 
 
@@ -199,38 +159,12 @@ def _small_side(images: Sequence[ImageSource]) -> int | None:
 
 
 def max_used(limit_s: float | None, is_gpu: bool) -> float:
-    """Return the most images that a fit with default networks uses.
-
-    Parameters
-    ----------
-    limit_s : float or None
-        Its time limit, if any.
-    is_gpu : bool
-        Whether training runs on a GPU.
-
-    Examples
-    --------
-    >>> max_used(60.0, is_gpu=False), max_used(None, is_gpu=False)
-    (12000, inf)
-    """
+    """Return the most images that a fit with default networks uses."""
     return math.inf if limit_s is None else math.ceil(USED_PER_SECOND * limit_s * (GPU_FACTOR if is_gpu else 1.0))
 
 
 def images_per_epoch(num_images: float, limit_s: float | None, is_gpu: bool) -> int | None:
-    """Return the images of an epoch, so that several epochs are possible; None is all of them.
-
-    Parameters
-    ----------
-    num_images : int
-        Training images.
-    limit_s, is_gpu
-        As in `max_used`.
-
-    Examples
-    --------
-    >>> images_per_epoch(100_000, 60.0, is_gpu=False), images_per_epoch(2000, 60.0, is_gpu=False)
-    (2000, None)
-    """
+    """Return the images of an epoch, so that several epochs are possible; None is all of them."""
     if limit_s is None:
         return None
     factor = GPU_FACTOR if is_gpu else 1.0
@@ -239,41 +173,13 @@ def images_per_epoch(num_images: float, limit_s: float | None, is_gpu: bool) -> 
 
 
 def num_short_epochs(num_images: float, in_epoch: int, limit_s: float, is_gpu: bool) -> int:
-    """Return the epochs of a trial whose epochs do not cover all images.
-
-    Parameters
-    ----------
-    num_images : float
-        All training images that are used.
-    in_epoch : int
-        From `images_per_epoch`.
-    limit_s, is_gpu
-        As in `max_used`.
-
-    Examples
-    --------
-    >>> [num_short_epochs(200 * limit_s, 4000, limit_s, is_gpu=False) for limit_s in (120, 600, 3600)]
-    [3, 9, 54]
-    """
+    """Return the epochs of a trial whose epochs do not cover all images."""
     num_trained = TRAINED_PER_SECOND * limit_s * (GPU_FACTOR if is_gpu else 1.0)
     return max(LEAST_EPOCHS, round(min(num_trained, MAX_PASSES * num_images) / in_epoch))
 
 
 def max_held_out(limit_s: float | None, is_gpu: bool, num_classes: int = 1) -> int:
-    """Return the most images to hold out by default, so that validation takes a small part of the time.
-
-    Parameters
-    ----------
-    limit_s, is_gpu
-        As in `max_used`.
-    num_classes : int
-        Each class gets two images at least.
-
-    Examples
-    --------
-    >>> [max_held_out(limit_s, is_gpu=False) for limit_s in (60.0, 300.0, None)]
-    [500, 1200, 5000]
-    """
+    """Return the most images to hold out by default, so that validation takes a small part of the time."""
     num = MAX_HELD_OUT
     if limit_s is not None:
         rate = HELD_OUT_PER_SECOND * (GPU_FACTOR if is_gpu else 1.0)
@@ -288,22 +194,6 @@ def fall_back_to_available_models(
 
     Without any, the networks of the local folder of weights replace them; without these, small networks with random
     weights. The space does not change if training starts from random weights anyway.
-
-    Parameters
-    ----------
-    space : Dict
-        Its networks were not named by the user.
-    weights : Path or None
-        A folder of weights, or one file.
-    given : collection of str
-        Hyperparameters of the user, which do not change.
-    num_images, is_gpu
-        As in `scratch_space`.
-
-    Raises
-    ------
-    WeightsNotFoundError
-        If no weights are available, and the user asked for pretrained ones.
     """
     if True not in choices(space, "pretrained"):
         return space, ""

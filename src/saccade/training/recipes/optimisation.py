@@ -35,15 +35,7 @@ step takes .4 to .9 of the time, and short training reaches the same accuracy (`
 
 
 def make_optimizer(network: torch.nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """Return the recipe's optimizer with a factor on the learning rate per layer; some layers are frozen.
-
-    Raises
-    ------
-    UnknownNameError
-        If timm has no optimizer of that name.
-    HyperparameterError
-        If a custom class makes no optimizer, or if a factor is for the classifier layer and the network names none.
-    """
+    """Return the recipe's optimizer with a factor on the learning rate per layer; some layers are frozen."""
     if isinstance(recipe.opt, CustomObject):
         return _custom_optimizer(recipe.opt, _parameter_groups(network, recipe), recipe)
     check_optimizer(recipe.opt)
@@ -66,13 +58,7 @@ def _can_be_fused(name: str, device: torch.device) -> bool:
 
 
 def check_optimizer(name: str) -> None:
-    """Check that timm has an optimizer of that name.
-
-    Raises
-    ------
-    UnknownNameError
-        If it has none; with similar names.
-    """
+    """Check that timm has an optimizer of that name."""
     known = list_optimizers(exclude_filters=["fused*", "bnb*"])
     if name.lower().removeprefix("lookahead_") not in known:
         raise UnknownNameError.of("optimizer", name, known)
@@ -130,11 +116,6 @@ def side_in_epoch(epoch: int, num_epochs: int, first: int, last: int) -> int:
 
     Small images at first save time, and regularise less as training proceeds (Tan and Le, "EfficientNetV2: smaller
     models and faster training", ICML 2021). Sizes in between are multiples of 32, which most networks accept.
-
-    Examples
-    --------
-    >>> [side_in_epoch(epoch, 5, 128, 224) for epoch in range(5)]
-    [128, 160, 192, 192, 224]
     """
     if epoch == 0 and num_epochs > 1:
         return first
@@ -149,15 +130,6 @@ class LearningRate:
 
     A trial that is stopped at a high learning rate is much worse than one with the same number of steps and a complete
     schedule. So the schedule advances faster as soon as the remaining time is too short for all steps.
-
-    Parameters
-    ----------
-    optimizer : torch.optim.Optimizer
-        The learning rates of its groups are set.
-    recipe : Recipe
-        The schedule.
-    num_steps : int
-        Steps in an epoch.
 
     Attributes
     ----------
@@ -189,30 +161,14 @@ class LearningRate:
         return self.place / self._num_steps
 
     def step(self, num_steps_taken: int, num_steps_possible: float = math.inf) -> None:
-        """Set the learning rate for the next step.
-
-        Parameters
-        ----------
-        num_steps_taken : int
-            Since the start of the trial.
-        num_steps_possible : float
-            Before the deadline, including the next one.
-        """
+        """Set the learning rate for the next step."""
         self._schedule.step_update(round(self.place))
         num_left = max(1.0, min(self._num_steps - num_steps_taken, num_steps_possible))
         self.place += (self._num_steps - self.place) / num_left
 
 
 class Mixing:
-    """Mixup and CutMix of a batch, for batches of any size.
-
-    Parameters
-    ----------
-    recipe : Recipe
-        Its ``mixup``, ``cutmix`` and ``smoothing``.
-    problem : Problem
-        With classes.
-    """
+    """Mixup and CutMix of a batch, for batches of any size."""
 
     def __init__(self, recipe: Recipe, problem: Problem) -> None:
         problem.require_classes("mixup or cutmix")

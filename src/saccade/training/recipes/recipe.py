@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from saccade.errors import HyperparameterError, suggestion
 from saccade.models.custom import CustomObject, wrap_custom_objects
@@ -29,6 +28,12 @@ ALIASES: dict[str, str] = {
     "layer_decay_rate": "layer_decay",
 }
 """Aliases of hyperparameters."""
+
+_EXPECTED = {
+    "model": "expected a name, a torch.nn.Module, or a function f(num_classes) that makes one",
+    "opt": "expected timm's name or a class, not an optimizer of some network",
+    "train_transform": "expected a transform, which is called with a tensor of uint8, or None",
+}
 
 
 class Recipe(BaseModel):
@@ -151,29 +156,13 @@ class Recipe(BaseModel):
     early_stop_baseline: float | None = Field(None, description="score above which improvements count")
     early_stop_max_value: float | None = Field(None, description="score at which to stop")
 
-    @field_validator("model", mode="before")
+    @field_validator("model", "opt", "train_transform", mode="before")
     @classmethod
-    def _network(cls, value: Any) -> Any:
-        value = wrap_custom_objects({"model": value})["model"]
-        if not isinstance(value, str | CustomObject):
-            raise ValueError("expected a name, a torch.nn.Module, or a function f(num_classes) that makes one")
-        return value
-
-    @field_validator("opt", mode="before")
-    @classmethod
-    def _optimizer(cls, value: Any) -> Any:
-        value = wrap_custom_objects({"opt": value})["opt"]
-        if not isinstance(value, str | CustomObject):
-            has_network = isinstance(value, torch.optim.Optimizer)
-            raise ValueError(f"expected timm's name or a class{', not an optimizer of some network' * has_network}")
-        return value
-
-    @field_validator("train_transform", mode="before")
-    @classmethod
-    def _transform(cls, value: Any) -> Any:
-        value = wrap_custom_objects({"train_transform": value})["train_transform"]
-        if not isinstance(value, CustomObject | None):
-            raise ValueError("expected a transform, which is called with a tensor of uint8, or None")
+    def _custom_object(cls, value: Any, info: ValidationInfo) -> Any:
+        name = str(info.field_name)
+        value = wrap_custom_objects({name: value})[name]
+        if not isinstance(value, (CustomObject, type(None) if name == "train_transform" else str)):
+            raise ValueError(_EXPECTED[name])
         return value
 
     @field_validator("class_weight", mode="before")
@@ -226,13 +215,7 @@ class Recipe(BaseModel):
 
 
 def canonical(hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the hyperparameters under their names in `Recipe`.
-
-    Raises
-    ------
-    HyperparameterError
-        For an unknown name, or one that is given twice under different aliases.
-    """
+    """Return the hyperparameters under their names in `Recipe`."""
     renamed: dict[str, Any] = {}
     for given, value in hyperparameters.items():
         name = ALIASES.get(given, given)
@@ -260,13 +243,7 @@ def _with_plain_labels(class_weight: Any) -> Any:
 
 
 def recipe_space(hyperparameters: Mapping[str, Any]) -> Dict:
-    """Return the search space of these hyperparameters; each choice and bound is validated.
-
-    Raises
-    ------
-    HyperparameterError
-        If a choice or a bound is invalid.
-    """
+    """Return the search space of these hyperparameters; each choice and bound is validated."""
     space = Dict(canonical(hyperparameters))
     plain = {name: value for name, value in hyperparameters.items() if not isinstance(value, Space)}
     Recipe.of(plain)

@@ -13,7 +13,7 @@ from saccade.models.weights import write_weights
 
 
 def save_state(path: Path, state: Any) -> None:
-    """Write nested dicts and lists of tensors, numbers, strings and None; the file is complete or absent.
+    """Write nested dicts and lists of tensors, numbers, strings and None.
 
     Parameters
     ----------

@@ -22,8 +22,9 @@ from saccade.models.network import check_takes_size
 from saccade.models.weights import write_weights
 from saccade.numerics.device import Numerics, choose_device, cpu_threads
 from saccade.study.trial import Decision, Job, Reporter, Trainable
+from saccade.study.trial_files import TrialFiles, parse_name
 from saccade.training.imbalance import loss_weights
-from saccade.training.probes.final_probe import keep_probe
+from saccade.training.probes.final_probe import final_probe
 from saccade.training.probes.probe import Probe, fit_head, max_probe_images
 from saccade.training.recipes.building import new_classifier
 from saccade.training.recipes.optimisation import make_optimizer
@@ -36,13 +37,14 @@ from saccade.training.trial.numerics import choose_for_probe, choose_for_trial, 
 from saccade.training.trial.steps import Steps, seed_generators
 from saccade.training.trial.validation import Validation
 from saccade.training.trial_files import (
+    BEST,
+    BEST_OUTPUTS,
     BLUEPRINT,
-    drop_files,
-    end_files,
-    outputs_file,
+    END,
+    END_OUTPUTS,
+    LAST,
+    PROBE,
     save_outputs,
-    state_file,
-    weights_file,
 )
 
 NEAR_END = 0.9
@@ -68,12 +70,13 @@ class ImageTrainable(Trainable):
         self.task = task
 
     def train(self, job: Job, report: Reporter) -> str:
-        """Train the job's recipe in the job's folder, from its checkpoint if there is one."""
+        """Train the job's recipe, from its checkpoint if there is one."""
+        assert job.files is not None
         deadline = Deadline(job.seconds_left)
         with cpu_threads(self.task.num_threads):
-            trainer = Trainer(self.task, Recipe.of(job.config), Path(job.folder))
+            trainer = Trainer(self.task, Recipe.of(job.config), job.files, job.trial)
             if job.checkpoint is not None:
-                trainer.load_checkpoint(Path(job.folder, job.checkpoint))
+                trainer.load_checkpoint(job.checkpoint)
             return trainer.run(replace(job, seconds_left=deadline.seconds_left()), report)
 
 
@@ -89,12 +92,14 @@ class Trainer:
         Images, problem and metric.
     recipe : Recipe
         Hyperparameters.
-    folder : Path
+    files : TrialFiles
         Where the files of `saccade.training.trial_files` are written.
+    trial : int
+        Its number.
     """
 
-    def __init__(self, task: ImageTask, recipe: Recipe, folder: Path) -> None:
-        self.task, self.recipe, self.folder = task, recipe, folder
+    def __init__(self, task: ImageTask, recipe: Recipe, files: TrialFiles, trial: int = 0) -> None:
+        self.task, self.recipe, self.files, self.trial = task, recipe, files, trial
         seed_generators(recipe.seed)
         numerics = Numerics.choose(choose_device(task.device), recipe.amp, recipe.channels_last, recipe.compile)
         # With start weights, which replace all others, pretrained ones are not read.
@@ -151,16 +156,16 @@ class Trainer:
     def run(self, job: Job, report: Reporter) -> str:
         """Train until the job's or the recipe's last epoch, the deadline, or a decision to stop; return the reason."""
         deadline = Deadline(job.seconds_left)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / BLUEPRINT).write_text(json.dumps(self.classifier.blueprint.to_json(), indent=2) + "\n")
-        with explained_failures(self.recipe, self.folder):
+        blueprint = json.dumps(self.classifier.blueprint.to_json(), indent=2) + "\n"
+        with explained_failures(self.recipe, self.files.folder(self.trial)):
+            self.files.put(self.trial, BLUEPRINT, None, lambda path: path.write_text(blueprint))
             for event, is_whole in self._reports(job, deadline):
                 decision = report(event)
                 # The study has recorded the report, so files that it replaces are not needed any more.
-                drop_files(self.folder, "best", before_epoch=self.best_epoch)
-                drop_files(self.folder, "end", before_epoch=self.num_epochs)
+                self.files.drop(self.trial, BEST, BEST_OUTPUTS, before_epoch=self.best_epoch)
+                self.files.drop(self.trial, END, END_OUTPUTS, before_epoch=self.num_epochs)
                 if event.checkpoint is not None or event.is_last:
-                    drop_files(self.folder, "last", before_epoch=event.epoch)
+                    self.files.drop(self.trial, LAST, before_epoch=event.epoch)
                 if decision is not Decision.CONTINUE:
                     return "stopped by the scheduler"
                 if not is_whole or deadline.seconds_left() <= self._next_report_s():
@@ -177,7 +182,7 @@ class Trainer:
                 self._probe_image_s = (time.perf_counter() - start_s) / len(probe.rows)
                 if self.steps.ema is not None:
                     self.steps.ema.set(self.network)
-                yield self._validate(job.trial, deadline, start_s, probe.metrics, is_whole=True, probe=probe), True
+                yield self._validate(deadline, start_s, probe.metrics, is_whole=True, probe=probe), True
         last_epoch = self.recipe.epochs if job.until_epoch is None else min(job.until_epoch, self.recipe.epochs)
         if self.num_epochs < last_epoch and not self.stop_reason:
             self.choose_numerics(deadline.seconds_left())
@@ -185,7 +190,7 @@ class Trainer:
             start_s = time.perf_counter()
             with self.numerics.threads():
                 metrics, is_whole = self._train(deadline, last_epoch)
-            yield self._validate(job.trial, deadline, start_s, metrics, is_whole), is_whole
+            yield self._validate(deadline, start_s, metrics, is_whole), is_whole
 
     def _choose_for_probe(self, seconds_left: float) -> None:
         """Choose numerics for inference; those for training are chosen only if there will be any."""
@@ -231,7 +236,6 @@ class Trainer:
 
     def _validate(
         self,
-        trial: int,
         deadline: Deadline,
         start_s: float,
         metrics: dict[str, float],
@@ -259,25 +263,26 @@ class Trainer:
             # One more fit takes less time than everything before. Class priors of drawn images are not those of labels.
             refits = self.steps.draw is None and deadline.seconds_left() > keep_start_s - start_s
             outputs, by_class = self.validation.outputs, self.steps.class_weights
-            keep_probe(self.classifier, self.task, probe, outputs, self.folder, by_class, refits)
+            final = final_probe(self.classifier, self.task, probe, outputs, by_class, refits)
+            if final is not None:
+                self.files.put(self.trial, PROBE, None, final.save)
             train_s += time.perf_counter() - keep_start_s
         # Everything is on disk before the report, so the study never names a file that does not exist.
         write_start_s = time.perf_counter()
         if is_best:
-            self._write_weights(weights_file(self.folder, epoch), outputs_file(self.folder, epoch))
+            self._write_weights(BEST, BEST_OUTPUTS)
         elif self.steps.learning_rate.progress >= NEAR_END:
-            self._write_weights(*end_files(self.folder, epoch))
+            self._write_weights(END, END_OUTPUTS)
         is_last = is_whole and epoch == self.recipe.epochs
         checkpoint = None
         if is_whole and not is_last and not self.task.is_refit:  # after its end a trial is never resumed
-            path = state_file(self.folder, epoch)
-            save_state(path, self.state_dict())
-            checkpoint = path.name
+            state = self.state_dict()
+            checkpoint = self.files.put(self.trial, LAST, epoch, lambda path: save_state(path, state))
         write_s = time.perf_counter() - write_start_s
         costs = network_costs(self.classifier, self.task.costs)
         metrics = {**metrics, **costs, "train_s": train_s, "val_s": val_s, "write_s": write_s}
         seconds = time.perf_counter() - start_s
-        return EpochDone(trial, epoch, score, seconds, metrics, checkpoint, is_last)
+        return EpochDone(self.trial, epoch, score, seconds, metrics, checkpoint, is_last)
 
     def _validation_s(self, train_per_image_s: float) -> float:
         """Return how long validation takes: as long as last time, or an estimate from training at first."""
@@ -292,11 +297,12 @@ class Trainer:
         num_images = STEP_PASSES * self.recipe.batch_size + self.validation.batches.num_images
         return self._probe_image_s * num_images
 
-    def _write_weights(self, path: Path, outputs: Path) -> None:
-        """Write the outputs for the validation images, then the weights; each file is complete or absent."""
-        if self.validation.outputs is not None and not self.task.is_refit:
-            save_outputs(outputs, self.validation.outputs)
-        write_weights(path, self.steps.weights())
+    def _write_weights(self, kind: str, outputs_kind: str) -> None:
+        """Write the outputs for the validation images, then the weights."""
+        outputs, weights = self.validation.outputs, self.steps.weights()
+        if outputs is not None and not self.task.is_refit:
+            self.files.put(self.trial, outputs_kind, self.num_epochs, lambda path: save_outputs(path, outputs))
+        self.files.put(self.trial, kind, self.num_epochs, lambda path: write_weights(path, weights))
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that exact resumption needs."""
@@ -310,9 +316,11 @@ class Trainer:
             **self.steps.state_dict(),
         }
 
-    def load_checkpoint(self, path: Path) -> None:
-        """Resume from a checkpoint file."""
-        device = self.numerics.device
+    def load_checkpoint(self, name: str) -> None:
+        """Resume from a checkpoint of the trial."""
+        path, device = self.files.get(self.trial, *parse_name(name)), self.numerics.device
+        if path is None:
+            raise FileNotFoundError(f"checkpoint {name} of trial {self.trial} is missing")
         state = load_state(path, device)
         if (numerics := numerics_of_state(state["numerics"], device)) is not None:
             self._use(*numerics)
@@ -361,15 +369,15 @@ class EarlyStopping:
 
 
 @contextmanager
-def explained_failures(recipe: Recipe, folder: Path) -> Iterator[None]:
+def explained_failures(recipe: Recipe, folder: Path | None) -> Iterator[None]:
     """Turn the errors of a full disk or a full memory into one exception each, with what to do.
 
     Parameters
     ----------
     recipe : Recipe
         What is trained in this context.
-    folder : Path
-        Where its files are written.
+    folder : Path or None
+        Where its files are written, if that is a folder.
 
     Raises
     ------
@@ -380,8 +388,8 @@ def explained_failures(recipe: Recipe, folder: Path) -> Iterator[None]:
     except (RuntimeError, OSError, SafetensorError) as error:
         if is_disk_full(error):
             raise DiskFullError(
-                f"There is no space left for the weights of {recipe.model} in {folder}. Free some space and resume "
-                "the run, or fit with a path on a larger disk."
+                f"There is no space left for the weights of {recipe.model} in {folder or 'the run'}. Free some space "
+                "and resume the run, or fit with a path on a larger disk."
             ) from error
         if is_memory_full(error):
             raise OutOfMemoryError(

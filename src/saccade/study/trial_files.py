@@ -1,0 +1,154 @@
+"""The files of trials: named by trial, kind and epoch, so that those who use them need not know where they are."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+CONFIG = "config.json"
+"""The kind of the file with a trial's configuration."""
+
+_PART = ".part"
+_NAME = re.compile(r"(?P<stem>[^.]+)-(?P<epoch>\d{4,})(?P<suffix>(\..*)?)")
+
+
+def file_name(kind: str, epoch: int | None = None) -> str:
+    """Return the name of a file; a checkpoint has this name in reports and jobs.
+
+    Examples
+    --------
+    >>> file_name("best.safetensors", 3), file_name("probe.npz")
+    ('best-0003.safetensors', 'probe.npz')
+    """
+    stem, dot, suffix = kind.partition(".")
+    return kind if epoch is None else f"{stem}-{epoch:04d}{dot}{suffix}"
+
+
+def parse_name(name: str) -> tuple[str, int | None]:
+    """Return the kind and the epoch of a file's name.
+
+    Examples
+    --------
+    >>> parse_name("best-0003.safetensors"), parse_name("probe.npz")
+    (('best.safetensors', 3), ('probe.npz', None))
+    """
+    found = _NAME.fullmatch(name)
+    return (name, None) if found is None else (found["stem"] + found["suffix"], int(found["epoch"]))
+
+
+class TrialFiles(ABC):
+    """Where trials keep their checkpoints, weights and other files.
+
+    A file, or a folder of files, is identified by the number of its trial, its kind (such as ``"last.safetensors"``)
+    and its epoch; None stands for no particular epoch. Instances are sent to workers, so they can be pickled. Test a
+    new class with `saccade.testing.TrialFilesContract`.
+
+    Processes may be killed at any instant, so a file is deleted only when the event log has a later epoch.
+    """
+
+    @abstractmethod
+    def put(self, trial: int, kind: str, epoch: int | None, write: Callable[[Path], object]) -> str:
+        """Store a file in one step: after a kill, it is complete or absent. An earlier one is replaced.
+
+        Parameters
+        ----------
+        trial, kind, epoch
+            What it is.
+        write : callable
+            Called with the path at which it writes a file or a folder.
+
+        Returns
+        -------
+        str
+            As of `file_name`.
+        """
+
+    @abstractmethod
+    def get(self, trial: int, kind: str, epoch: int | None = None) -> Path | None:
+        """Return a local path of a file, which must not be changed; None if there is no such file."""
+
+    @abstractmethod
+    def list(self, trial: int) -> list[tuple[str, int | None]]:
+        """Return the kinds and epochs of a trial's complete files, in any order."""
+
+    @abstractmethod
+    def delete(self, trial: int, kind: str, epoch: int | None = None) -> None:
+        """Remove a file, if there is one; one that is in use may stay."""
+
+    def folder(self, trial: int) -> Path | None:  # noqa: ARG002
+        """Return a local folder for further files of a trial, as in `LocalTrialFiles`; None if there is none."""
+        return None
+
+    def epochs(self, trial: int, kind: str) -> Sequence[int]:
+        """Return the epochs of a trial's files of a kind, in ascending order."""
+        return sorted(epoch for name, epoch in self.list(trial) if name == kind and epoch is not None)
+
+    def drop(self, trial: int, *kinds: str, before_epoch: float = float("inf")) -> None:
+        """Remove a trial's files of these kinds and earlier epochs."""
+        for kind, epoch in self.list(trial):
+            if kind in kinds and epoch is not None and epoch < before_epoch:
+                self.delete(trial, kind, epoch)
+
+
+class LocalTrialFiles(TrialFiles):
+    """Files in a local folder, with a subfolder for each trial: ``0007/best-0003.safetensors``.
+
+    Parameters
+    ----------
+    root : Path
+        The folder; it need not exist.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> files = LocalTrialFiles(Path(tempfile.mkdtemp()))
+    >>> files.put(7, "best.txt", 3, lambda path: path.write_text("weights"))
+    'best-0003.txt'
+    >>> files.list(7), files.get(7, "best.txt", 3).read_text(), files.get(7, "best.txt", 4)
+    ([('best.txt', 3)], 'weights', None)
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def folder(self, trial: int) -> Path:
+        """Return the folder of a trial, whether or not it exists."""
+        return self.root / f"{trial:04d}"
+
+    def put(self, trial: int, kind: str, epoch: int | None, write: Callable[[Path], object]) -> str:
+        """Write beside the place, then rename."""
+        folder, name = self.folder(trial), file_name(kind, epoch)
+        folder.mkdir(parents=True, exist_ok=True)
+        for part in folder.glob(f"*{_PART}"):  # of processes that were killed
+            _remove(part)
+        part = folder / (name + _PART)
+        write(part)
+        if part.is_dir() or (folder / name).is_dir():  # a rename replaces files by files only
+            _remove(folder / name)
+        part.replace(folder / name)
+        return name
+
+    def get(self, trial: int, kind: str, epoch: int | None = None) -> Path | None:
+        """Return its path in the folder."""
+        path = self.folder(trial) / file_name(kind, epoch)
+        return path if path.exists() else None
+
+    def list(self, trial: int) -> list[tuple[str, int | None]]:
+        """Return what is in the trial's folder."""
+        folder = self.folder(trial)
+        names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+        return [parse_name(name) for name in names if not name.endswith(_PART)]
+
+    def delete(self, trial: int, kind: str, epoch: int | None = None) -> None:
+        """Remove it from the folder."""
+        _remove(self.folder(trial) / file_name(kind, epoch))
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
