@@ -85,8 +85,8 @@ def run_fit(
     request, warning = _checked(request, problem, may_replace_networks=earlier is None)
     metric_name = make_metric(request.eval_metric, problem).name
     settings, objectives = request.settings, request.settings.objectives
-    is_short = deadline.limit_s < ADAPTED_BELOW_S
-    num_threads = settings.nthreads_per_trial or (useful_threads() if is_short else None)
+    is_adapted = deadline.limit_s < ADAPTED_BELOW_S and not is_gpu_wanted(settings)
+    num_threads = settings.nthreads_per_trial or (useful_threads() if is_adapted else None)
     check_score_name(objectives, metric_name)
     with (
         locked_folder(request, None if earlier is None else earlier.folder) as folder,
