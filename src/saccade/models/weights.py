@@ -35,9 +35,7 @@ HUB_TIMEOUT_S = 5.0
 
 
 def find_weights(name: str, *, file: str | Path | None = None, folder: str | Path | None = None) -> Path:
-    """Find the pretrained weights of a network.
-
-    The first match is returned:
+    """Return the first safetensors file with pretrained weights of a network; pickle files are never used.
 
     1. `file`, if given, and nothing else;
     2. in `folder`, or else the folder named by the environment variable ``SACCADE_WEIGHTS``, a file
@@ -45,20 +43,6 @@ def find_weights(name: str, *, file: str | Path | None = None, folder: str | Pat
        tag comes first, then the one without a tag; otherwise timm's default tag, no tag, any other tag by name;
     3. the cache of the Hugging Face hub on this machine;
     4. the hub.
-
-    Parameters
-    ----------
-    name : str
-        A name that `resolve_name` accepts.
-    file : path, optional
-        A safetensors file.
-    folder : path, optional
-        A folder of safetensors files.
-
-    Returns
-    -------
-    pathlib.Path
-        A readable safetensors file. Pickle files, which can run code, are never used.
 
     Raises
     ------

@@ -7,6 +7,7 @@ import html
 import time
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,12 +20,12 @@ from saccade.checks import fraction
 from saccade.data.dataset import ImageDataset
 from saccade.data.examples import Examples, ImageLike, read_examples, read_labelled_examples
 from saccade.deadline import Deadline, call_start_s
-from saccade.errors import DataError, HyperparameterError, NotFittedError, suggests_names
+from saccade.errors import DataError, HyperparameterError, NotFittedError, SavedPredictorError, suggests_names
 from saccade.fit.fitting import run_fit
 from saccade.fit.options import FitOptions, document_options, places_of_arguments
 from saccade.fit.presets import find_preset, small_networks
 from saccade.fit.resuming import EarlierRun, locked_run
-from saccade.fit.run_folder import FitRequest, is_finished, is_run
+from saccade.fit.run_folder import FitRequest, has_predictor, how_to_finish, is_finished, is_run
 from saccade.fit.searching import is_gpu_wanted
 from saccade.global_state import preserves_global_state
 from saccade.inference.evaluation import TABLES, evaluation
@@ -254,7 +255,12 @@ class ImagePredictor:
 
     @classmethod
     def resume(
-        cls, path: str | Path, time_limit: float | str | None = "auto", verbosity: int | None = None
+        cls,
+        path: str | Path,
+        time_limit: float | str | None = "auto",
+        verbosity: int | None = None,
+        *,
+        finish: bool = False,
     ) -> ImagePredictor:
         """Resume an interrupted run from its folder alone.
 
@@ -269,6 +275,8 @@ class ImagePredictor:
             Seconds for the whole run, including earlier sessions; "auto" is the limit with which it began.
         verbosity : int or None
             As in `ImagePredictor`; None keeps the value of the run.
+        finish : bool
+            Whether to train nothing more, and make the predictor of the trials that the run has.
 
         Returns
         -------
@@ -292,17 +300,21 @@ class ImagePredictor:
                 raise DataError(f"The run in {folder} was interrupted before it started. Start it again")
             request = earlier.request(limit, verbosity)
             predictor = cls(request.label, request.problem_type, request.eval_metric, folder, request.verbosity)
-            return predictor._run(request, start_s, earlier)
+            return predictor._run(request, start_s, earlier, finish=finish)
 
     def _locked_run(self) -> contextlib.AbstractContextManager[EarlierRun | None]:
         if self._fit_path is None:
             raise HyperparameterError("resume=True requires the run folder: pass ImagePredictor(path=…), or --out")
         return locked_run(self._fit_path)
 
-    def _run(self, request: FitRequest, start_s: float, earlier: EarlierRun | None) -> ImagePredictor:
+    def _run(
+        self, request: FitRequest, start_s: float, earlier: EarlierRun | None, *, finish: bool = False
+    ) -> ImagePredictor:
         used_s = time.monotonic() - start_s + (earlier.used_s if earlier else 0.0)
-        deadline = Deadline(request.time_limit_s, used_s=used_s)
-        self._pipeline = InferencePipeline(run_fit(request, deadline, earlier))
+        deadline = Deadline(None if finish else request.time_limit_s, used_s=used_s)
+        if finish:  # no workers are needed
+            request = replace(request, settings=request.settings.model_copy(update={"executor": "inline"}))
+        self._pipeline = InferencePipeline(run_fit(request, deadline, earlier, finish=finish))
         self._path = self._pipeline.saved.folder.parent
         return self
 
@@ -889,6 +901,8 @@ class ImagePredictor:
             If the device is invalid or not available.
         """
         folder = _absolute(path)
+        if is_run(folder) and not has_predictor(folder):
+            raise SavedPredictorError(how_to_finish(folder))
         pipeline = InferencePipeline(SavedPredictor.read(folder).with_network(net), device)
         if net is not None:
             pipeline.module()  # raises an error now if it is another network
