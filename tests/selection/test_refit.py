@@ -81,7 +81,7 @@ def test_warm_start_continues_from_the_fitted_network_and_keeps_the_split(
     before, score = weights(predictor), predictor.fit_summary()["valid_acc"]
     split = predictor.pipeline.saved.earlier_split
     assert split is not None
-    predictor.fit(frame, hyperparameters={"epochs": 1, "lr": 1e-12}, warm_start=True)
+    predictor.fit(frame, hyperparameters={"epochs": 1, "lr": 1e-12}, warm_start=True, overwrite=True)
     # With next to no learning rate it is still the same network, in a run of its own.
     assert predictor.fit_summary()["best_config"]["model"] == "test_resnet"
     assert predictor.fit_summary()["best_config"]["lr"] == 1e-12
@@ -119,7 +119,7 @@ def test_warm_start_after_a_refit_holds_out_new_images_or_warns(
         "weights.safetensors",
     ]
 
-    first.fit(frame, hyperparameters={"epochs": 1}, warm_start=True)
+    first.fit(frame, hyperparameters={"epochs": 1}, warm_start=True, overwrite=True)
     assert "no other images are left" in events(first, "warned")[0]["text"]
     assert "too high" in first.fit_summary()["valid_score_how"]
 
@@ -149,4 +149,4 @@ def test_warm_start_requires_known_classes_the_same_network_and_a_fitted_predict
     with pytest.raises(HyperparameterError, match="network 'test_resnet'"):
         predictor.fit(make_colours(8), hyperparameters={"model": "test_vit"}, warm_start=True)
     with pytest.raises(DataError, match=r"train_data has classes that the predictor does not have: .'green'"):
-        predictor.fit(make_colours(8, ("green", "red"), seed=1), warm_start=True)
+        predictor.fit(make_colours(8, ("green", "red"), seed=1), warm_start=True, overwrite=True)

@@ -118,15 +118,18 @@ def _check(parts: dict[str, ImageDataset], root: str) -> CheckReport:
     from rich.progress import Progress
 
     from saccade.data.checks import CheckedPart, check_dataset
-    from saccade.data.scanning import scan_images
+    from saccade.data.scanning import measure_pixel_range, scan_images
 
     checked = {}
     console = Console(stderr=True)
+    train = parts["train"]
+    pixel_range = measure_pixel_range(train[train.image_column].tolist())
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bars:
         for name, part in parts.items():
             images = part[part.image_column].tolist()
             bar = bars.add_task(f"reading {name}", total=len(images))
-            scan = scan_images(images, on_progress=lambda done, _: bars.update(bar, completed=done))  # noqa: B023
+            on_progress = lambda done, _: bars.update(bar, completed=done)  # noqa: B023, E731
+            scan = scan_images(images, pixel_range=pixel_range, on_progress=on_progress)
             files = [os.path.relpath(image, root) if isinstance(image, str) else image for image in images]
             labels = part.label_names() if part.label_column in part else None
             checked[name] = CheckedPart(files, labels, scan)

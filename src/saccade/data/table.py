@@ -141,11 +141,11 @@ class ImageTable(pd.DataFrame):
             terminal.
         """
         from saccade.data.checks import CheckedPart, check_dataset
-        from saccade.data.scanning import scan_images
+        from saccade.data.scanning import measure_pixel_range, scan_images
 
         images = list(self[self.image_column])
         labels = self.label_names() if self.label_column in self.columns else None
-        return check_dataset(CheckedPart(images, labels, scan_images(images)))
+        return check_dataset(CheckedPart(images, labels, scan_images(images, pixel_range=measure_pixel_range(images))))
 
     def show_images(
         self,

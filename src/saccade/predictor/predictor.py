@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import html
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,15 +20,15 @@ from saccade.checks import fraction
 from saccade.data.dataset import ImageDataset
 from saccade.data.examples import Examples, ImageLike, check_label_column, read_examples, read_labelled_examples
 from saccade.deadline import Deadline, call_start_s
-from saccade.errors import DataError, HyperparameterError, NotFittedError, suggests_names
+from saccade.errors import DataError, HyperparameterError, NotFittedError, SavedPredictorError, suggests_names
 from saccade.fit.fitting import run_fit
 from saccade.fit.options import FitOptions, document_options, places_of_arguments
 from saccade.fit.presets import find_preset, small_networks
 from saccade.fit.resuming import EarlierRun, locked_run
-from saccade.fit.run_folder import FitRequest, is_finished, is_run
+from saccade.fit.run_folder import FitRequest, has_predictor, how_to_finish, is_finished, is_run
 from saccade.fit.searching import is_gpu_wanted
 from saccade.global_state import preserves_global_state
-from saccade.inference.evaluation import evaluation
+from saccade.inference.evaluation import TABLES, evaluation
 from saccade.inference.pipeline import InferencePipeline, Predictions
 from saccade.inference.postprocessing import AbstentionRule
 from saccade.inference.saved import SavedPredictor, choose
@@ -255,7 +256,12 @@ class ImagePredictor:
 
     @classmethod
     def resume(
-        cls, path: str | Path, time_limit: float | str | None = "auto", verbosity: int | None = None
+        cls,
+        path: str | Path,
+        time_limit: float | str | None = "auto",
+        verbosity: int | None = None,
+        *,
+        finish: bool = False,
     ) -> ImagePredictor:
         """Resume an interrupted run from its folder alone.
 
@@ -270,6 +276,8 @@ class ImagePredictor:
             Seconds for the whole run, including earlier sessions; "auto" is the limit with which it began.
         verbosity : int or None
             As in `ImagePredictor`; None keeps the value of the run.
+        finish : bool
+            Whether to train nothing more, and make the predictor of the trials that the run has.
 
         Returns
         -------
@@ -293,17 +301,21 @@ class ImagePredictor:
                 raise DataError(f"The run in {folder} was interrupted before it started. Start it again")
             request = earlier.request(limit, verbosity)
             predictor = cls(request.label, request.problem_type, request.eval_metric, folder, request.verbosity)
-            return predictor._run(request, start_s, earlier)
+            return predictor._run(request, start_s, earlier, finish=finish)
 
     def _locked_run(self) -> contextlib.AbstractContextManager[EarlierRun | None]:
         if self._fit_path is None:
             raise HyperparameterError("resume=True requires the run folder: pass ImagePredictor(path=…), or --out")
         return locked_run(self._fit_path)
 
-    def _run(self, request: FitRequest, start_s: float, earlier: EarlierRun | None) -> ImagePredictor:
+    def _run(
+        self, request: FitRequest, start_s: float, earlier: EarlierRun | None, *, finish: bool = False
+    ) -> ImagePredictor:
         used_s = time.monotonic() - start_s + (earlier.used_s if earlier else 0.0)
-        deadline = Deadline(request.time_limit_s, used_s=used_s)
-        self._pipeline = InferencePipeline(run_fit(request, deadline, earlier))
+        deadline = Deadline(None if finish else request.time_limit_s, used_s=used_s)
+        if finish:  # no workers are needed
+            request = replace(request, settings=request.settings.model_copy(update={"executor": "inline"}))
+        self._pipeline = InferencePipeline(run_fit(request, deadline, earlier, finish=finish))
         self._path = self._pipeline.saved.folder.parent
         return self
 
@@ -493,13 +505,23 @@ class ImagePredictor:
         table: pd.DataFrame = pd.DataFrame({"image_feature": list(features)}, index=examples.index)
         return table
 
-    def evaluate(self, data: pd.DataFrame, *, interval: float | None = None, detailed: bool = False) -> dict[str, Any]:
+    def evaluate(
+        self,
+        data: pd.DataFrame,
+        metrics: str | Sequence[str | Callable[..., float]] | None = None,
+        *,
+        interval: float | None = None,
+        detailed: bool = False,
+    ) -> dict[str, Any]:
         """Return metrics on labelled images. Images that cannot be read are skipped, and a warning lists them.
 
         Parameters
         ----------
         data : ImageDataset or DataFrame
             Images with labels.
+        metrics : list of str or callable, str, or None
+            The metrics to return instead of the usual ones: as `eval_metric`, and as tables ``"confusion_matrix"`` and
+            ``"classification_report"`` (precision, recall and F1 score of each class).
         interval : float or None
             Confidence of an interval for each metric, such as .95; None computes none. Intervals are those of a
             bootstrap with 1,000 resamples of the images.
@@ -513,24 +535,44 @@ class ImagePredictor:
             ``top1``; ``top5`` for more than five classes; for multilabel problems ``f1_micro`` and ``subset_accuracy``;
             for regression ``rmse``. With an `eval_metric`, that as well (a function is not saved with a predictor).
             With `interval`, also its lower and upper end, named ``top1_interval``; NaN if the metric is not defined in
-            any resample.
+            any resample. Tables are DataFrames, with class names.
+
+        Raises
+        ------
+        UnknownNameError
+            If there is no metric of a name, or it does not suit the problem.
+        DataError
+            If a metric is not defined on these images.
 
         Examples
         --------
+        >>> predictor.evaluate(test, metrics=["f1_macro", "confusion_matrix"])  # doctest: +SKIP
         >>> predictor.evaluate(test, interval=0.95)                         # doctest: +SKIP
         {'top1': 0.94, 'top1_interval': (0.91, 0.96)}
         """
         if interval is not None:
             fraction("interval", interval)
         saved = self._saved
+        asked = [metrics] if isinstance(metrics, str) or callable(metrics) else metrics
+        tables = [each for each in asked or () if isinstance(each, str) and each in TABLES]
+        chosen = None if asked is None else [make_metric(each, saved.problem) for each in asked if each not in TABLES]
         examples = saved.match_classes(read_labelled_examples(data, saved.label))
         assert examples.labels is not None
         found = self._predict(examples)
         rows = np.setdiff1d(np.arange(len(examples)), list(found.errors))
-        metric = None if self.eval_metric is None else make_metric(self.eval_metric, saved.problem)
         predictions, adjusted = found.predictions[rows], found.adjusted[rows]
         targets = saved.problem.encode(examples.labels.iloc[rows])
-        return evaluation(targets, predictions, adjusted, saved.problem, metric, detailed=detailed, interval=interval)
+        scores = evaluation(
+            targets,
+            predictions,
+            adjusted,
+            saved.problem,
+            None if self.eval_metric is None else make_metric(self.eval_metric, saved.problem),
+            metrics=chosen,
+            detailed=detailed,
+            interval=interval,
+        )
+        return scores | {name: TABLES[name](targets, adjusted, saved.problem, self.class_names) for name in tables}
 
     def fit_summary(self) -> dict[str, Any]:
         """Return the scores of this predictor and the history of the search.
@@ -861,6 +903,8 @@ class ImagePredictor:
             If the device is invalid or not available.
         """
         folder = _absolute(path)
+        if is_run(folder) and not has_predictor(folder):
+            raise SavedPredictorError(how_to_finish(folder))
         pipeline = InferencePipeline(SavedPredictor.read(folder).with_network(net), device)
         if net is not None:
             pipeline.module()  # raises an error now if it is another network
