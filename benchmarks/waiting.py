@@ -3,9 +3,9 @@
     python -m benchmarks.waiting [--networks resnet18 …] [--sizes 64] [--num-images 300] [--rounds 3] [--json OUT]
 
 Layers of small networks are short, and waking a thread takes time; but a spinning thread blocks its core for others.
-GNU's OpenMP reads the variable GOMP_SPINCOUNT. Each row is a search of two trials in a process of its own, in the
-fastest numerics there, in milliseconds of a training step: alone, and while another program keeps one core busy. *own*
-is the default of the library (some milliseconds), which Saccade's workers use.
+GNU's OpenMP reads the variable GOMP_SPINCOUNT. Each row is a search of two trials in a worker, in the fastest numerics
+there, in milliseconds of a training step: alone, and while another program keeps one core busy. *own* is the default of
+the library (some milliseconds), which Saccade's workers use.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ BATCH_SIZE = 16
 
 
 def step_ms(photos: str, config: dict[str, Any], num_images: int, run: str) -> dict[str, float]:
-    """Return the milliseconds of a training step in this process."""
+    """Return the milliseconds of a training step in a worker."""
     import saccade as ag
     from saccade import ImagePredictor
 
     hyperparameters = {**config, "lr": ag.Real(1e-4, 1e-2, log=True)}
     ImagePredictor(path=run, verbosity=0).fit(
         photos_of(photos, num_images), time_limit=None, hyperparameters=hyperparameters, num_trials=2,
-        searcher="random", scheduler="fifo", executor="inline",
+        searcher="random", scheduler="fifo",
     )  # fmt: skip
     records = [json.loads(line) for line in (Path(run) / "events.jsonl").read_text(encoding="ascii").splitlines()]
     passes_s = [record["metrics"]["train_s"] for record in records if record["kind"] == "epoch_done"]

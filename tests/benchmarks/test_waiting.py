@@ -5,16 +5,19 @@ from typing import Any
 
 import pytest
 
-from benchmarks import waiting
+from benchmarks import measuring, waiting
+from saccade.executor import InlineExecutor
 
 
 def test_ways_to_wait_are_measured_alone_and_beside_another_program(
     run_benchmark: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delitem(waiting.SPINS, "2,000")  # each way takes two processes
+    # Six processes with a worker each would import torch twelve times.
+    monkeypatch.setattr(measuring, "in_own_process", lambda function, environment, **given: function(**given))
+    monkeypatch.setattr("saccade.executor.auto_executor", lambda **options: InlineExecutor())
     figures = run_benchmark(waiting.main, "--networks", "test_resnet", "--sizes", 32, "--num-images", 40, "--rounds", 1)
     found = figures["test_resnet, 32"]
-    assert found.keys() == {"own", "none", "own, busy", "none, busy"}
+    assert found.keys() == {"own", "2,000", "none", "own, busy", "2,000, busy", "none, busy"}
     ((name, own, *_),) = waiting.rows_of(figures)
     assert (name, own) == ("test_resnet, 32", found["own"])
     assert own > 0

@@ -15,9 +15,7 @@ from safetensors.numpy import load_file
 
 import saccade as ag
 from saccade import ImagePredictor
-from saccade.errors import DataError, HyperparameterError, RunInUseError, SearchFailedError
-from saccade.fit.resuming import EarlierRun
-from saccade.fit.run_folder import is_finished
+from saccade.errors import DataError, HyperparameterError, RunInUseError
 from saccade.selection import finishing
 from saccade.selection.folds import FoldTrainable
 from saccade.study.event_log import EventLog
@@ -86,7 +84,7 @@ def same_results(one: ImagePredictor, other: ImagePredictor) -> None:
     assert all(np.array_equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
-NUM_WRITES = 41
+NUM_WRITES = 44
 """Events of the search above."""
 
 
@@ -406,18 +404,6 @@ def test_a_longer_limit_keeps_the_validation_images(
     assert len(resumed.leaderboard()) == 3
 
 
-def test_a_run_whose_trials_all_failed_has_no_predictor(
-    make_colours: MakeColours, tiny: dict[str, Any], tmp_path: Path
-) -> None:
-    frame, asked = make_colours(8), {**tiny, "opt": "sgd", "lr": 1e30, "warmup_epochs": 0}
-    for resume in (False, True):
-        with pytest.raises(SearchFailedError, match="The only trial failed"):
-            predictor_of(tmp_path / "run").fit(frame, hyperparameters=asked, resume=resume)
-    assert not (tmp_path / "run" / "store").exists()
-    assert EarlierRun.find(tmp_path / "run") is not None
-    assert not is_finished(tmp_path / "run")
-
-
 def test_a_warm_start_is_resumed_with_the_weights_in_the_run_folder(
     make_colours: MakeColours, tiny: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -427,7 +413,7 @@ def test_a_warm_start_is_resumed_with_the_weights_in_the_run_folder(
     with pytest.MonkeyPatch.context() as patch:
         killed_at(patch, 5, before=True)
         with pytest.raises(Killed):
-            first.fit(frame, hyperparameters={"epochs": 1, "lr": 1e-12}, warm_start=True)
+            first.fit(frame, hyperparameters={"epochs": 1, "lr": 1e-12}, warm_start=True, overwrite=True)
     resumed = ImagePredictor.resume(tmp_path / "run")
     after = load_file(Path(resumed.path) / "predictor" / "weights.safetensors")
     for name in (name for name in before if name.endswith("weight")):

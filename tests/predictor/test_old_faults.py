@@ -208,7 +208,7 @@ def test_fault_11_a_second_fit_obeys_its_own_arguments(
     predictor = ImagePredictor(path=tmp_path / "run", verbosity=0)
     predictor.fit(make_colours(8), hyperparameters=tiny)
     other = make_colours(8, ("green", "red", "yellow"), seed=1)
-    predictor.fit(other, hyperparameters={**tiny, "model": "test_vit", "epochs": 1})
+    predictor.fit(other, hyperparameters={**tiny, "model": "test_vit", "epochs": 1}, overwrite=True)
     assert predictor.classes == ["green", "red", "yellow"]
     assert predictor.fit_summary()["best_config"]["model"] == "test_vit"
     assert len(predictor.leaderboard()) == 1

@@ -18,6 +18,9 @@ def resume(
         int | None,
         typer.Option(metavar="0-3", min=0, max=3, help="0 silent, 1 result, 2 trials, 3 epochs."),
     ] = None,
+    finish: Annotated[
+        bool, typer.Option("--finish", help="Train nothing more: make the predictor of the trials that the run has.")
+    ] = False,
 ) -> None:
     """Resume an interrupted run.
 
@@ -31,7 +34,7 @@ def resume(
     from saccade.predictor import ImagePredictor
     from saccade.report.tables import output_console, print_trials
 
-    predictor = ImagePredictor.resume(run, limit, verbosity)
+    predictor = ImagePredictor.resume(run, limit, verbosity, finish=finish)
     if predictor.verbosity > 0:
         print_trials(output_console(), predictor.leaderboard(), predictor.fit_summary())
     typer.echo(f"run {predictor.path}")

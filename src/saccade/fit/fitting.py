@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import math
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -15,8 +17,8 @@ from saccade.data.checks import CheckedPart, check_dataset
 from saccade.data.earlier_split import EarlierSplit
 from saccade.data.examples import Examples
 from saccade.deadline import Deadline
-from saccade.errors import SaccadeError
-from saccade.events import Event, Listener, RunFinished, RunStarted, Warned
+from saccade.errors import DataError, SaccadeError
+from saccade.events import Event, Listener, Noted, RunFinished, RunStarted, Warned
 from saccade.executor import use_executor
 from saccade.fit.options import FitOptions
 from saccade.fit.preparation import PreparedData, prepare_data
@@ -33,15 +35,16 @@ from saccade.fit.run_folder import (
     TRIALS,
     FitRequest,
     WeightsKeeper,
-    begin_run,
     is_finished,
-    make_run_folder,
+    locked_folder,
+    root_of,
     tidy_up,
 )
 from saccade.fit.searching import check_search, executor_in_time, is_gpu_wanted, make_image_executor, make_study, plan
 from saccade.fit.time_budget import ADAPTED_BELOW_S, FinishingReserve, Phase, TimeBudget, too_short
-from saccade.inference.saved import SavedPredictor
+from saccade.inference.saved import PREDICTOR_FOLDER, SavedPredictor
 from saccade.numerics.device import cpu_threads, useful_threads
+from saccade.selection.combination import Combination
 from saccade.selection.ensemble import MIN_IMAGES
 from saccade.selection.finishing import select_networks, write_predictor
 from saccade.selection.folds import CrossValidation
@@ -50,9 +53,9 @@ from saccade.study.event_log import EventLog
 from saccade.study.objectives import check_score_name, cost_names
 from saccade.study.optuna_tracker import OptunaTracker
 from saccade.study.progress import ProgressDisplay
-from saccade.study.run_folder import locked
 from saccade.study.study import Study
 from saccade.study.trackers import connected
+from saccade.tasks.labels import explain_problem_type
 from saccade.tasks.matching import match_classes
 from saccade.tasks.metrics import make_metric
 from saccade.tasks.problem import Problem
@@ -64,11 +67,15 @@ from saccade.training.task import ImageTask
 from saccade.training.trial.trainer import ImageTrainable
 
 
-def run_fit(request: FitRequest, deadline: Deadline, earlier: EarlierRun | None = None) -> SavedPredictor:
+def run_fit(
+    request: FitRequest, deadline: Deadline, earlier: EarlierRun | None = None, *, finish: bool = False
+) -> SavedPredictor:
     """Run a fit until its deadline, and return the predictor that it has written to the run folder.
 
     With the option `resume`, the caller has locked the run folder by `locked_run`, which returned `earlier`, the run to
-    resume. Raises a SaccadeError if the arguments or the data are invalid, or if no trial succeeds.
+    resume. `finish` trains nothing more, and makes the predictor of what that run has. If the fit is interrupted
+    (Ctrl-C) when a trial has a score, the predictor is made of what there is, and the run can still be resumed. Raises
+    a SaccadeError if the arguments or the data are invalid, or if no trial succeeds.
     """
     request, problem = _matched(request)
     if earlier is not None:
@@ -79,20 +86,18 @@ def run_fit(request: FitRequest, deadline: Deadline, earlier: EarlierRun | None 
     request, warning = _checked(request, problem, may_replace_networks=earlier is None)
     metric_name = make_metric(request.eval_metric, problem).name
     settings, objectives = request.settings, request.settings.objectives
-    is_short = deadline.limit_s < ADAPTED_BELOW_S
-    num_threads = settings.nthreads_per_trial or (useful_threads() if is_short else None)
+    is_adapted = deadline.limit_s < ADAPTED_BELOW_S and not is_gpu_wanted(settings)
+    num_threads = settings.nthreads_per_trial or (useful_threads() if is_adapted else None)
     check_score_name(objectives, metric_name)
-    folder = make_run_folder(request.path)
     with (
-        contextlib.nullcontext() if settings.resume else locked(folder),
+        locked_folder(request, None if earlier is None else earlier.folder) as folder,
         connected(request.settings.callbacks) as trackers,
         ProgressDisplay(request.verbosity, metric_name) as display,
         cpu_threads(num_threads),
     ):
-        if earlier is None:
-            begin_run(request, folder)  # An interruption can be resumed from here on.
-        else:
+        if earlier is not None and not finish:
             earlier.record_changes(request)
+        root = root_of(folder)
         log = EventLog(folder / EVENTS, request.space)
         listeners: list[Listener] = [display, *trackers]
 
@@ -102,11 +107,14 @@ def run_fit(request: FitRequest, deadline: Deadline, earlier: EarlierRun | None 
                 listener(event)
 
         budget = TimeBudget(deadline, earlier.used_s if earlier else 0.0, notify)
-        with log, _ready_to_resume(folder, notify):
+        with log, _ready_to_resume(folder, root, notify):
             listeners.insert(0, budget)
-            notify(RunStarted(str(folder), request.num_trials, request.time_limit_s))
+            notify(RunStarted(str(root), request.num_trials, request.time_limit_s))
             if warning:
                 notify(Warned(warning))
+            assert request.train.labels is not None
+            if request.problem_type is None and (text := explain_problem_type(request.train.labels, problem.type)):
+                notify(Noted(text))
             # Workers start while images are decoded.
             with use_executor(settings.executor, make_image_executor(request, notify)) as executor:
                 notify(plan(request, metric_name, executor))
@@ -133,26 +141,19 @@ def run_fit(request: FitRequest, deadline: Deadline, earlier: EarlierRun | None 
                 budget.reserve.recall(study)
                 display.recall(study.trials)
                 study.listeners.append(WeightsKeeper(study.trials, objectives, settings.max_members))
-                with OptunaTracker(folder / JOURNAL, study.trials, request.space) as tracker:
-                    study.listeners.append(tracker)
-                    _be_in_time(study, settings, deadline, notify)
-                    study.run()
-
-                last_phase: Phase = "refit" if settings.refit_full else "folds" if cross_validation else "selection"
-                budget.begin(last_phase)
-                combination = select_networks(
+                select = partial(
+                    select_networks,
                     study,
                     task,
-                    budget.part(last_phase),
-                    notify,
+                    notify=notify,
                     objectives=objectives,
                     max_members=settings.max_members,
                     seed=settings.random_state or 0,
-                    cross_validation=cross_validation,
                     folds_folder=folder / FOLDS,
-                    refit_folder=folder / REFIT if settings.refit_full else None,
                 )
-
+                combination = _search(request, folder, study, select, budget, notify, cross_validation, finish=finish)
+            is_interrupted = combination is None and not finish
+            combination = combination or _select_at_once(study, select, budget, root)
             budget.begin("finishing")
             saved = write_predictor(
                 folder,
@@ -163,14 +164,62 @@ def run_fit(request: FitRequest, deadline: Deadline, earlier: EarlierRun | None 
                 eval_metric=request.eval_metric if isinstance(request.eval_metric, str) else None,
                 class_names=request.train.class_names,
                 objectives=objectives,
+                keys=data.keys,
                 earlier=EarlierSplit.load(folder / TRIALS / START_SPLIT),
+                left_out=data.left_out,
                 seconds=budget.seconds,
+                is_interrupted=is_interrupted,
             )
-            tidy_up(folder)
+            _tidy_up_or_advise(folder, notify, is_interrupted=is_interrupted)
             summary = saved.summary
             used_s = deadline.elapsed_s()
             notify(RunFinished(summary["best_trial"], summary["valid_score"], used_s, summary["result"]))
-    return saved
+    return replace(saved, folder=root / PREDICTOR_FOLDER)
+
+
+def _tidy_up_or_advise(folder: Path, notify: Listener, *, is_interrupted: bool) -> None:
+    if is_interrupted:
+        notify(Warned(f"the search was interrupted; to continue it: saccade resume {root_of(folder)}"))
+    else:
+        tidy_up(folder)
+
+
+def _search(
+    request: FitRequest,
+    folder: Path,
+    study: Study,
+    select: Callable[..., Combination],
+    budget: TimeBudget,
+    notify: Listener,
+    cross_validation: CrossValidation | None,
+    *,
+    finish: bool,
+) -> Combination | None:
+    """Search, select, and train folds or the refit; None if that is interrupted when a trial has a score (Ctrl-C)."""
+    if finish:
+        return None
+    is_refit = request.settings.refit_full
+    try:
+        with OptunaTracker(folder / JOURNAL, study.trials, request.space) as tracker:
+            study.listeners.append(tracker)
+            _be_in_time(study, request.settings, budget.deadline, notify)
+            study.run()
+        phase: Phase = "refit" if is_refit else "folds" if cross_validation else "selection"
+        budget.begin(phase)
+        refit_folder = folder / REFIT if is_refit else None
+        return select(deadline=budget.part(phase), cross_validation=cross_validation, refit_folder=refit_folder)
+    except KeyboardInterrupt:
+        if study.best_trial is None:
+            raise
+        notify(Warned("interrupted; the predictor is made of the trials so far (Ctrl-C again to stop at once)"))
+        return None
+
+
+def _select_at_once(study: Study, select: Callable[..., Combination], budget: TimeBudget, root: Path) -> Combination:
+    if study.best_trial is None:
+        raise DataError(f"No trial of the run in {root} has a score yet. Continue it: saccade resume {root}")
+    budget.begin("selection")
+    return select(deadline=budget.part("selection"))
 
 
 def _matched(request: FitRequest) -> tuple[FitRequest, Problem]:
@@ -215,6 +264,7 @@ def _checked(request: FitRequest, problem: Problem, *, may_replace_networks: boo
 
 def _be_in_time(study: Study, settings: FitOptions, deadline: Deadline, notify: Listener) -> None:
     """Replace workers that start too late, and warn if there is no time left for training."""
+    importlib.import_module("scipy.optimize")  # calibration needs it, and training uses all of the time before that
     if isinstance(settings.executor, str):
         study.executor = executor_in_time(study.executor, deadline, notify)
     if study.seconds_left <= 0 and study.best_trial is None:
@@ -222,14 +272,14 @@ def _be_in_time(study: Study, settings: FitOptions, deadline: Deadline, notify: 
 
 
 @contextlib.contextmanager
-def _ready_to_resume(folder: Path, notify: Listener) -> Iterator[None]:
+def _ready_to_resume(folder: Path, root: Path, notify: Listener) -> Iterator[None]:
     """Remove the decoded images if the fit fails; keep them if it is interrupted, to be used when it is resumed."""
-    for partial in folder.glob(f".{STORE}-*.partial"):  # of a process that was killed
-        shutil.rmtree(partial, ignore_errors=True)
+    for unfinished in folder.glob(f".{STORE}-*.partial"):  # of a process that was killed
+        shutil.rmtree(unfinished, ignore_errors=True)
     try:
         yield
     except KeyboardInterrupt:
-        notify(Warned(f"interrupted; to resume: saccade resume {folder}"))
+        notify(Warned(f"interrupted; to resume: saccade resume {root}"))
         raise
     except SaccadeError:
         shutil.rmtree(folder / STORE, ignore_errors=True)
@@ -259,11 +309,12 @@ def _prepare(request: FitRequest, folder: Path, num_outputs: int, budget: TimeBu
         on_decoded=lambda: budget.begin("checking"),
     )
     if data.num_val_seen:
+        none_left = "No other images are left; pass tuning_data, or add images"
+        what = none_left if request.tuning is None else "Pass other tuning_data"
         notify(
             Warned(
                 f"the network of warm_start was fitted to {data.num_val_seen} of {len(data.val.indices)} validation "
-                "images, and no other images are left to hold out; their scores are too high. Pass tuning_data, or "
-                "add images"
+                f"images, so that scores are too high. {what}"
             )
         )
     elif request.start is not None and earlier is None:
@@ -304,7 +355,7 @@ def _check_images(request: FitRequest, data: PreparedData, folder: Path, deadlin
     serious = [finding for finding in report.findings if finding.code not in ("IMG001", "IMG002")]
     if serious:
         lines = [f"  {finding.code} {finding.title}: {finding.message} {finding.what_to_do}" for finding in serious]
-        notify(Warned("\n".join([f"Data checks found problems (see {folder / CHECKS}):", *lines])))
+        notify(Warned("\n".join([f"Data checks found problems (see {root_of(folder) / CHECKS}):", *lines])))
 
 
 def _make_task(request: FitRequest, folder: Path, data: PreparedData, num_threads: int | None) -> ImageTask:

@@ -392,6 +392,16 @@ class FitOptions(BaseModel):
         ),
         Kind("True or False"),
     ] = False
+    overwrite: Annotated[
+        bool,
+        Option(
+            "Replace the run in the run folder, as soon as the new run has a predictor.",
+            "Files that are not the run's stay. Without it, a folder with a run is refused.",
+            is_in_file=False,
+            is_in_record=False,
+        ),
+        Kind("True or False"),
+    ] = False
 
     @field_validator("time_limit", "trial_time_limit")
     @classmethod
@@ -415,6 +425,10 @@ class FitOptions(BaseModel):
             make_scheduler(self.scheduler, **self.scheduler_options)
         if self.starting_configs and "starting_configs" in self.searcher_options:
             raise HyperparameterError("starting_configs given twice: as an option of its own and in searcher_options")
+        if self.resume and self.overwrite:
+            raise HyperparameterError(
+                "resume=True continues the run in the run folder, and overwrite=True replaces it. Remove one of them"
+            )
         costs = cost_names(self.objectives)
         if self.ensemble not in ("auto", False):
             asked = f"ensemble={self.ensemble}"
@@ -522,15 +536,6 @@ class FitOptions(BaseModel):
         label : callable or None
             Names an option in error messages, for a command line or file: its texts are parsed. None: by its own name.
 
-        Raises
-        ------
-        UnknownArgumentError
-            If there is no such option.
-        UnknownNameError
-            If there is no such searcher, scheduler or executor.
-        HyperparameterError
-            If a value has the wrong type or is out of range, or if options contradict each other.
-
         Examples
         --------
         >>> FitOptions.of({"hyperparameter_tune_kwargs": {"num_trials": 3}, "ensemble": False}).num_trials
@@ -593,13 +598,7 @@ class FitOptions(BaseModel):
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Self:
-        """Return the options of a record by `to_json`; options that it lacks have their defaults.
-
-        Raises
-        ------
-        LostObjectError
-            If the record has only the ``repr`` of an object.
-        """
+        """Return the options of a record by `to_json`; options that it lacks have their defaults."""
         return cls.of({name: from_json_value(value) for name, value in record.items()})
 
     @classmethod

@@ -23,7 +23,8 @@ from saccade.fit.run_folder import (
     RUN,
     SPLIT,
     FitRequest,
-    make_run_folder,
+    new_folder,
+    open_run,
     recorded_arguments,
 )
 from saccade.fit.values import from_toml
@@ -87,6 +88,7 @@ class EarlierRun:
         DataError
             If ``run.json`` is damaged.
         """
+        folder = open_run(folder)
         if not (folder / RUN).is_file():
             return None
         try:
@@ -173,15 +175,15 @@ class EarlierRun:
         if differing := _differences(before, now):
             raise HyperparameterError(
                 f"resume=True continues the run in {self.folder}, which has other arguments: {'; '.join(differing)}. "
-                f"Pass the same arguments (only {', '.join(MAY_CHANGE)} may differ), or leave out resume=True to "
-                "replace the run"
+                f"Pass the same arguments (only {', '.join(MAY_CHANGE)} may differ), or overwrite=True "
+                "instead of resume=True to replace the run"
             )
         if fingerprint(request.train, request.tuning) != self.record["data"]:
             num = len(request.train) + len(request.tuning or ())
             raise DataError(
                 f"resume=True continues the run in {self.folder}, which has other images or labels "
                 f"({self.record['num_images']} images; now there are {num}). Pass the same ones in the same order, or "
-                "leave out resume=True to replace the run"
+                "overwrite=True instead of resume=True to replace the run"
             )
         return request
 
@@ -217,8 +219,8 @@ def locked_run(folder: Path) -> Iterator[EarlierRun | None]:
     RunInUseError
         If another run uses the folder.
     """
-    with locked(make_run_folder(folder)):
-        yield EarlierRun.find(folder)
+    with new_folder(folder) as root, locked(root):
+        yield EarlierRun.find(root)
 
 
 def most_held_out_before(folder: Path) -> int | None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import math
 import platform
 import re
 import shutil
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -21,13 +22,23 @@ from saccade.data.examples import Examples
 from saccade.errors import DataError, HyperparameterError, SpaceError
 from saccade.fit.config_file import FIT_TOML, FitConfig
 from saccade.fit.options import FitOptions, options_of
+from saccade.fit.preparation import UNREADABLE
 from saccade.fit.run_data import fingerprint, write_run_data
 from saccade.fit.values import to_toml
-from saccade.inference.saved import DESCRIPTION, PREDICTOR_FOLDER, SavedPredictor
+from saccade.inference.saved import (
+    CHOICES_FOLDER,
+    DESCRIPTION,
+    INTERRUPTED,
+    MEMBERS_FOLDER,
+    PREDICTOR_FOLDER,
+    SavedPredictor,
+)
 from saccade.space import Dict
+from saccade.study.event_log import EventLog
 from saccade.study.json_values import to_json_value
+from saccade.study.life import StudyRecord
 from saccade.study.objectives import cost_names, same_costs
-from saccade.study.run_folder import STARTING, CheckpointKeeper, is_vacant, other_entries, write_json_atomically
+from saccade.study.run_folder import LOCK, STARTING, CheckpointKeeper, is_vacant, locked, write_json_atomically
 from saccade.study.trial import Status, Trial
 from saccade.study.trial_files import parse_name
 from saccade.tasks.metrics import EvalMetric
@@ -52,6 +63,18 @@ RUN, DATA, SPLIT, EVENTS, JOURNAL, TRIALS, STORE, CHECKS, REFIT, FOLDS, START, S
     "start-split.safetensors",
 )
 """Files and folders in a run folder, besides the predictor."""
+
+NEW, MOVING = ".new", ".moving"
+"""Subfolder in which a run is made that will replace the one in the folder, and its name while it takes its place."""
+
+_FILES = (
+    *(RUN, DATA, SPLIT, FIT_TOML, CHECKS, UNREADABLE, EVENTS, f"{EVENTS}.lock", "*.json.part", f"{JOURNAL}*"),
+    *(f".{STORE}-*.partial", f".{PREDICTOR_FOLDER}", f"{TRIALS}/start*.safetensors"),
+    *(f"{TRIALS}/[0-9]*/{name}" for name in ("*.json", "*.safetensors", "*.npy", "*.npz", "*.part")),
+    *(f"{PREDICTOR_FOLDER}/{name}" for name in (DESCRIPTION, "*.safetensors", "*.part")),
+    *(f"{PREDICTOR_FOLDER}/{name}/*.safetensors*" for name in (MEMBERS_FOLDER, CHOICES_FOLDER)),
+)
+"""Patterns of the files that a run writes outside of the folders that it has for itself."""
 
 MAY_CHANGE = (
     "time_limit",
@@ -131,68 +154,207 @@ class FitRequest:
         return 1 if self.space.num_configurations == 1 else num_trials
 
 
-def make_run_folder(given: Path | None) -> Path:
-    """Make the run folder, or check that the given one is empty or contains a run.
+@contextlib.contextmanager
+def locked_folder(request: FitRequest, earlier: Path | None) -> Iterator[Path]:
+    """Yield the folder that a fit works in, with the first files of a new run; the run folder is locked.
+
+    Over an earlier run, a new one is made in the subfolder `NEW`. It takes the place of the earlier run when it has a
+    predictor. A new run that fails removes what it has written, unless a trial has results.
+
+    Parameters
+    ----------
+    request : FitRequest
+        The arguments of the fit.
+    earlier : Path or None
+        The folder of the run to resume; None starts a new run. With the option `resume`, the caller has the lock.
 
     Raises
     ------
     DataError
-        If the folder contains something else.
+        If the folder contains something else than a run, or a run that may not be overwritten.
     """
-    if given is None:
-        return _folder_of_its_own(datetime.now().strftime("%Y-%m-%d_%H%M%S"))
-    if given.exists() and not is_run(given) and not is_vacant(given):
-        raise DataError(f"path={str(given)!r} exists and is not a run folder. Pass an empty or a new folder")
-    given.mkdir(parents=True, exist_ok=True)
-    return given
+    if earlier is not None:
+        yield earlier
+        _replace_earlier_run(earlier)
+        return
+    with new_folder(request.path) as root, contextlib.nullcontext() if request.settings.resume else locked(root):
+        folder = _folder_of_new_run(request, root)
+        try:
+            _begin_run(request, folder)
+            yield folder
+        except Exception:
+            if not _has_results(folder, request.space):
+                remove_run(folder)
+                if folder.name == NEW:
+                    folder.rmdir()
+            raise
+        _replace_earlier_run(folder)
+
+
+@contextlib.contextmanager
+def new_folder(given: Path | None) -> Iterator[Path]:
+    """Make the run folder unless it exists; if it is made, and empty at the end, remove it.
+
+    Raises
+    ------
+    DataError
+        If the folder contains something else than a run, or cannot be made.
+    """
+    folder, made = _make_folder(given)
+    try:
+        yield folder
+    finally:
+        if made and is_vacant(folder):
+            (folder / LOCK).unlink(missing_ok=True)
+            for each in made:
+                with contextlib.suppress(OSError):  # other runs are in it
+                    each.rmdir()
+
+
+def _make_folder(given: Path | None) -> tuple[Path, list[Path]]:
+    """Return the run folder, and the folders that were made for it, the innermost first."""
+    stamp = datetime.now().strftime("%Y-%m-%d_%H%M%S")
+    for number in itertools.count():  # another run may start in the same second
+        name = f"{RUNS_FOLDER}/{stamp}_{number}" if number else f"{RUNS_FOLDER}/{stamp}"
+        try:
+            folder = Path(name).absolute() if given is None else given
+            made = [each for each in (folder, *folder.parents) if not each.exists()]
+            if not made and not is_run(folder) and not is_vacant(folder):
+                raise DataError(f"path={str(given)!r} exists and is not a run folder. Pass an empty or a new folder")
+            folder.mkdir(parents=True, exist_ok=given is not None)
+        except OSError as error:
+            if given is None and isinstance(error, FileExistsError):
+                continue
+            what = f"{RUNS_FOLDER} in the working directory" if given is None else f"path={str(given)!r}"
+            raise DataError(
+                f"{what} cannot be made ({error.strerror}). Pass a folder that can be written: "
+                "ImagePredictor(path=…), or --out"
+            ) from None
+        return folder, made
+    raise AssertionError("unreachable")
 
 
 def is_run(folder: Path) -> bool:
     """Return whether a folder contains a run, even one that was killed while it started."""
-    return (folder / RUN).is_file() or (folder / STARTING).is_dir()
+    return (folder / RUN).is_file() or any((folder / name).is_dir() for name in (STARTING, NEW, MOVING))
+
+
+def open_run(root: Path) -> Path:
+    """Return the folder of the latest run in a run folder whose lock the caller has."""
+    _replace_earlier_run(root / NEW)
+    if (root / MOVING).is_dir():
+        _move_up(root)
+    return root / NEW if (root / NEW / RUN).is_file() else root
+
+
+def root_of(folder: Path) -> Path:
+    """Return the run folder that the user knows, for the folder of one of its runs."""
+    return folder.parent if folder.name == NEW else folder
 
 
 def is_finished(folder: Path) -> bool:
-    """Return whether the run in a folder has its predictor."""
+    """Return whether the run in a folder has its predictor, and neither it nor a newer run there was interrupted."""
+    if (folder / NEW / RUN).is_file() or (folder / MOVING).is_dir():
+        return False
+    try:
+        record = json.loads((folder / PREDICTOR_FOLDER / DESCRIPTION).read_bytes())
+        return not record["summary"].get(INTERRUPTED, False)
+    except OSError:
+        return False
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+        return True  # damaged, which is reported when the predictor is read
+
+
+def read_trials(folder: Path) -> list[Trial]:
+    """Return the trials of a run, also while it runs; objects of the user in their configurations are text."""
+    return StudyRecord.load(EventLog(folder / EVENTS, as_text=True)).trials
+
+
+def has_predictor(folder: Path) -> bool:
+    """Return whether the run in a folder has a predictor."""
     return (folder / PREDICTOR_FOLDER / DESCRIPTION).is_file()
 
 
-def _folder_of_its_own(stamp: str) -> Path:
-    """Make a new folder, also if another run starts in the same second."""
-    for number in itertools.count():
-        folder = Path(RUNS_FOLDER).absolute() / (f"{stamp}_{number}" if number else stamp)
-        try:
-            folder.mkdir(parents=True)
-        except FileExistsError:
-            continue
-        return folder
-    raise AssertionError("unreachable")
+def how_to_finish(folder: Path) -> str:
+    """Return what to do with a run without a predictor."""
+    return (
+        f"{folder} is a run that has not finished. Continue it: saccade resume {folder}. Or make a predictor of the "
+        f"trials that it has: saccade resume {folder} --finish. (In Python: ImagePredictor.resume(path), with "
+        "finish=True for the latter.)"
+    )
 
 
-def begin_run(request: FitRequest, folder: Path) -> None:
-    """Write the arguments of a fit to its run folder, and remove an earlier run; after a kill, all is written or none.
+def remove_run(folder: Path) -> None:
+    """Remove the files of a run, and the folders that are empty then; other files are not touched."""
+    for name in (STARTING, STORE, REFIT, FOLDS):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    for pattern in _FILES:
+        for path in folder.glob(pattern):
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    for pattern in (f"{TRIALS}/*", f"{PREDICTOR_FOLDER}/*", TRIALS, JOURNAL.split("/")[0], PREDICTOR_FOLDER):
+        for path in folder.glob(pattern):
+            with contextlib.suppress(OSError):  # it is a file, or not empty
+                path.rmdir()
+
+
+def _folder_of_new_run(request: FitRequest, root: Path) -> Path:
+    """Return the folder of a new run in a locked run folder: `NEW` if it has a run that may be replaced."""
+    if not (open_run(root) / RUN).is_file():
+        return root
+    if not request.settings.overwrite:
+        state = "a finished run" if is_finished(root) else "a run that has not finished"
+        raise DataError(
+            f"{root} contains {state}. Pass overwrite=True to replace it as soon as the new run has a predictor, "
+            "resume=True to continue it, or another path"
+        )
+    return root / NEW
+
+
+def _begin_run(request: FitRequest, folder: Path) -> None:
+    """Write the arguments of a fit to its folder; after a kill, all is written or none.
 
     The files are the record (`RUN`), images and labels (`DATA`), and a configuration that repeats the fit (`FIT_TOML`).
     """
-    start, start_split = None, None
-    if request.start is not None:  # read before the run that has it is removed
-        start, start_split = request.start.weights_path.read_bytes(), request.start.earlier_split
+    remove_run(folder)  # of a process that was killed
     starting = folder / STARTING
-    starting.mkdir(exist_ok=True)
-    (folder / RUN).unlink(missing_ok=True)
-    for entry in [*other_entries(folder), *starting.iterdir()]:
-        shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
-    if start is not None:
+    starting.mkdir(parents=True)
+    if request.start is not None:
         (folder / TRIALS).mkdir()
-        (folder / TRIALS / START).write_bytes(start)
-        if start_split is not None:
-            start_split.save(folder / TRIALS / START_SPLIT)
+        shutil.copyfile(request.start.weights_path, folder / TRIALS / START)
+        if (split := request.start.earlier_split) is not None:
+            split.save(folder / TRIALS / START_SPLIT)
     write_run_data(starting / DATA, request.train, request.tuning)
     _fit_config(request).write(starting / FIT_TOML)
     write_json_atomically(starting / RUN, _run_record(request))
     for name in (DATA, FIT_TOML, RUN):
         (starting / name).replace(folder / name)
     starting.rmdir()
+
+
+def _replace_earlier_run(folder: Path) -> None:
+    """Let a run in the subfolder `NEW` take the place of the earlier run, if it has a predictor.
+
+    If the process is killed meanwhile, nothing is lost: `open_run` finds `NEW` or `MOVING`, and continues.
+    """
+    if folder.name == NEW and has_predictor(folder):
+        remove_run(folder.parent)
+        folder.rename(folder.with_name(MOVING))
+        _move_up(folder.parent)
+
+
+def _move_up(root: Path) -> None:
+    files = [path for path in (root / MOVING).rglob("*") if not path.is_dir()]
+    for path in sorted(files, key=lambda path: path.name == DESCRIPTION):  # this makes the predictor complete
+        target = root / path.relative_to(root / MOVING)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        path.replace(target)
+    shutil.rmtree(root / MOVING)
+
+
+def _has_results(folder: Path, space: Dict) -> bool:
+    """Return whether a trial has reported, or can still be continued."""
+    record = StudyRecord.load(EventLog(folder / EVENTS, space))
+    return any(trial.reports or trial.number in record.jobs for trial in record.trials)
 
 
 class WeightsKeeper(CheckpointKeeper):

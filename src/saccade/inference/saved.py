@@ -39,6 +39,9 @@ CHOICES_FOLDER = "choices"
 MEMBERS_FOLDER = "members"
 """The folder, in a predictor's, with the weights of the members of an ensemble after the first."""
 
+INTERRUPTED = "interrupted"
+"""Entry of the summary of a predictor whose run was interrupted, and can be resumed."""
+
 FORMAT = 4
 """Version of `DESCRIPTION`. Formats 1 to 3 have no `SPLIT`, no "pixel_range" and no description of the result. Formats
 1 and 2 repeat the first member's blueprint at the top level, have "trust" in the place of "postprocessing", and no
@@ -124,21 +127,10 @@ class Choice:
 
 
 def choose(choices: Sequence[Choice], limits: Mapping[str, float | None], min_score: float | None = None) -> Choice:
-    """Return the choice with the highest score within cost limits, or the cheapest one with a minimum score.
+    """Return the choice with the highest score within the maximum `limits` of costs by name.
 
-    Parameters
-    ----------
-    choices : sequence of Choice
-        A Pareto front.
-    limits : mapping
-        The maximum of each cost by name; None is no limit.
-    min_score : float or None
-        The minimum score. If given, the cheapest choice is returned instead of the one with the highest score.
-
-    Raises
-    ------
-    HyperparameterError
-        If a limit is not a number, its cost is not an objective of the search, or no choice is within the limits.
+    With `min_score`, return the cheapest choice of at least this score instead. Raises a HyperparameterError if a limit
+    is not a number, its cost is not an objective of the search, or no choice is within the limits.
     """
     limits = {name: limit for name, limit in limits.items() if limit is not None}
     for name, limit in [*limits.items(), *([] if min_score is None else [("min_score", min_score)])]:

@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from saccade.data.earlier_split import EarlierSplit
+from saccade.data.earlier_split import EarlierSplit, Keys
 from saccade.deadline import Deadline
 from saccade.events import Listener
 from saccade.inference.pipeline import known_numerics
 from saccade.inference.postprocessing import Postprocessing
 from saccade.inference.saved import (
     CHOICES_FOLDER,
+    INTERRUPTED,
     MEMBERS_FOLDER,
     PREDICTOR_FOLDER,
     SPLIT,
@@ -109,14 +110,19 @@ def write_predictor(
     eval_metric: str | None,
     class_names: list[str] | None,
     objectives: Sequence[str] = (),
+    keys: Keys,
     earlier: EarlierSplit | None = None,
+    left_out: Mapping[str, Any] | None = None,
     seconds: Callable[[], Mapping[str, float]],
+    is_interrupted: bool = False,
 ) -> SavedPredictor:
     """Write the predictor into the run folder; after a kill it is complete, or absent.
 
-    With costs among the objectives, the other trials of the Pareto front are saved as well. `earlier` is the split of
-    the network from which the trials started; `seconds` returns the seconds of each phase so far, with their ``total``.
-    Raises a DataError if the weights of a trial on the Pareto front are missing.
+    With costs among the objectives, the other trials of the Pareto front are saved as well. `keys` are those of the
+    images of the store; `earlier` is the split of the network from which the trials started; `left_out` is that of the
+    summary; `seconds` returns the seconds of each phase so far, with their ``total``. Raises a DataError if the weights
+    of a trial on the Pareto front are missing.
+    With `is_interrupted` the run may be resumed: trials keep their files, and the summary has the entry `INTERRUPTED`.
     """
     partial = folder / f".{PREDICTOR_FOLDER}"
     shutil.rmtree(partial, ignore_errors=True)
@@ -147,6 +153,7 @@ def write_predictor(
         choice = Choice(trial.number, costs[trial.number], one.blueprint, summary, name, postprocessing)
         choices.append(replace(choice, has_seen_val=one.has_seen_val))
     postprocessing, summary = _finished(combination, task, best, rows)
+    interrupted = {INTERRUPTED: True} if is_interrupted else {}
     saved = SavedPredictor(
         folder=partial,
         label=label,
@@ -154,7 +161,12 @@ def write_predictor(
         metric=task.metric.name,
         eval_metric=eval_metric,
         class_names=class_names,
-        summary={**search_summary(rows, task.metric.name, seconds()), **summary},
+        summary={
+            **search_summary(rows, task.metric.name, seconds()),
+            "left_out": dict(left_out or {}),
+            **summary,
+            **interrupted,
+        },
         trials=rows,
         net=next((one.own_network for one in combination.members if one.own_network), None),
         choices=choices,
@@ -165,12 +177,12 @@ def write_predictor(
     )
     saved.write({})
     train, val = combination.split or (task.train, task.val)
-    digests = np.asarray(task.store.digests)
-    split = EarlierSplit.of(digests[train.indices], digests[val.indices])
+    split = EarlierSplit.of(keys[train.indices], keys[val.indices])
     (split if earlier is None else split.fitted_also_to(earlier.fitted)).save(partial / SPLIT)
+    shutil.rmtree(folder / PREDICTOR_FOLDER, ignore_errors=True)  # of an earlier process, which was interrupted
     partial.rename(folder / PREDICTOR_FOLDER)
     for trial in study.trials:
-        if trial is not best:
+        if trial is not best and not is_interrupted:
             assert trial.files is not None
             trial.files.drop(trial.number, BEST, BEST_OUTPUTS)  # of paused trials, and of members that were copied
     return replace(saved, folder=folder / PREDICTOR_FOLDER)

@@ -44,6 +44,8 @@ class EventLog:
         The file; it is created, with its folder, by the first event.
     space : saccade.space.Dict or None
         The search space; only needed if configurations hold objects that have no JSON form.
+    as_text : bool
+        Whether to read such objects as their `repr`, to show them.
 
     Raises
     ------
@@ -61,8 +63,8 @@ class EventLog:
     [Warned(text='3 images cannot be read')]
     """
 
-    def __init__(self, path: Path, space: Dict | None = None) -> None:
-        self.path, self.space = path, space
+    def __init__(self, path: Path, space: Dict | None = None, *, as_text: bool = False) -> None:
+        self.path, self.space, self._as_text = path, space, as_text
         self._start_s = time.monotonic()
         self._descriptor: int | None = None
         self._lock: BaseFileLock | None = None
@@ -201,7 +203,9 @@ class EventLog:
         if "decision" in fields:
             fields["decision"] = Decision(fields["decision"])
         try:
-            return _KINDS[kind](**{name: from_json_value(value) for name, value in fields.items()})
+            return _KINDS[kind](
+                **{name: from_json_value(value, as_text=self._as_text) for name, value in fields.items()}
+            )
         except LostObjectError as lost:
             if self.space is not None and "params" in record:
                 try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from saccade.space.constants import plain
@@ -43,33 +44,43 @@ def to_json_value(value: Any) -> Any:
     return {"!lost": repr(value)}
 
 
-def from_json_value(value: Any) -> Any:
+def from_json_value(value: Any, *, as_text: bool = False) -> Any:
     """Return the value from which `to_json_value` made this one.
+
+    Parameters
+    ----------
+    value
+        A JSON value.
+    as_text : bool
+        Whether to return the `repr` of objects of which only that was stored.
 
     Raises
     ------
     LostObjectError
-        If only a `repr` was stored.
+        If only a `repr` was stored, unless `as_text`.
 
     Examples
     --------
     >>> from_json_value({"betas": {"!tuple": [0.9, {"!float": "inf"}]}})
     {'betas': (0.9, inf)}
     """
+    restored = partial(from_json_value, as_text=as_text)
     if isinstance(value, list):
-        return [from_json_value(part) for part in value]
+        return [restored(part) for part in value]
     if not isinstance(value, dict):
         return value
     tag = _tag(value)
     if tag is None:
-        return {key: from_json_value(part) for key, part in value.items()}
+        return {key: restored(part) for key, part in value.items()}
     inner = value[tag]
     if tag == "!float":
         return float(inner)
     if tag in _COLLECTIONS:
-        return _COLLECTIONS[tag](from_json_value(inner))
+        return _COLLECTIONS[tag](restored(inner))
     if tag == "!dict":
-        return dict(from_json_value(inner))
+        return dict(restored(inner))
+    if as_text:
+        return str(inner)
     raise LostObjectError(str(inner))
 
 

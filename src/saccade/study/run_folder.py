@@ -10,7 +10,7 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from saccade.errors import RunInUseError
+from saccade.errors import DataError, RunInUseError
 from saccade.events import Event, JobDone, JobFailed
 from saccade.study.trial import Status, Trial
 
@@ -31,14 +31,18 @@ def locked(folder: Path) -> Iterator[None]:
     """
     import filelock  # slow to import
 
-    folder.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(folder / LOCK)
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except filelock.Timeout:
         raise RunInUseError(
             f"Another run is using the folder {folder}, in another process or in this one. Stop it, or choose another "
             "path."
+        ) from None
+    except OSError as error:
+        raise DataError(
+            f"{folder} cannot be locked ({error.strerror}). A run needs a folder that can be written; pass another path"
         ) from None
     try:
         yield
