@@ -124,8 +124,8 @@ def prepare_data(
     lost = [label for label in given.classes if label not in problem.classes]
     if lost:
         is_single = given.has_one_class
-        has_lost = labels.map(lambda label: not set(lost).isdisjoint([label] if is_single else label))
-        in_val = in_val[~has_lost.to_numpy()[in_val]]
+        val_labels = labels.iloc[in_val].tolist()
+        in_val = in_val[[set(lost).isdisjoint([label] if is_single else label) for label in val_labels]]
         text = f"no training image of {count_of(len(lost), 'class', 'classes')} can be read: {some(lost)}"
         notify(Warned(f"{text}. The predictor does not have these classes"))
     if tuning is not None and not len(in_val):
