@@ -164,6 +164,7 @@ def run_fit(
                 eval_metric=request.eval_metric if isinstance(request.eval_metric, str) else None,
                 class_names=request.train.class_names,
                 objectives=objectives,
+                keys=data.keys,
                 earlier=EarlierSplit.load(folder / TRIALS / START_SPLIT),
                 left_out=data.left_out,
                 seconds=budget.seconds,
@@ -308,11 +309,12 @@ def _prepare(request: FitRequest, folder: Path, num_outputs: int, budget: TimeBu
         on_decoded=lambda: budget.begin("checking"),
     )
     if data.num_val_seen:
+        none_left = "No other images are left; pass tuning_data, or add images"
+        what = none_left if request.tuning is None else "Pass other tuning_data"
         notify(
             Warned(
                 f"the network of warm_start was fitted to {data.num_val_seen} of {len(data.val.indices)} validation "
-                "images, and no other images are left to hold out; their scores are too high. Pass tuning_data, or "
-                "add images"
+                f"images, so that scores are too high. {what}"
             )
         )
     elif request.start is not None and earlier is None:

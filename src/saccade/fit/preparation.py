@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from saccade.data.checks import count_of
-from saccade.data.earlier_split import FITTED, EarlierSplit
+from saccade.data.earlier_split import FITTED, EarlierSplit, Keys, image_keys
 from saccade.data.examples import Examples, ImageLike
 from saccade.data.scanning import measure_pixel_range
 from saccade.data.splitting import split_holdout, stratified_order
@@ -42,6 +42,7 @@ class PreparedData:
     train: Split
     val: Split
     problem: Problem
+    keys: Keys  # of the images of the store, see `saccade.data.earlier_split`
     num_val_seen: int = 0  # validation images that the network of warm_start was fitted to
     left_out: dict[str, Any] = field(default_factory=dict)  # for the summary: unreadable images, and lost classes
 
@@ -131,18 +132,19 @@ def prepare_data(
     if tuning is not None and not len(in_val):
         errors = {row - len(train): why for row, why in store.errors.items() if row >= len(train)}
         raise DataError(f"none of the images of tuning_data can be used. {describe_unreadable(tuning.images, errors)}")
-    digests = np.asarray(store.digests)
+    keys = image_keys(images, store.digests)
     if tuning is None:
-        strata, groups = problem.strata(problem.encode(labels.iloc[in_train])), digests[in_train]
+        strata = problem.strata(problem.encode(labels.iloc[in_train]))
+        groups = np.asarray(store.digests)[in_train]
         frac = min(HOLDOUT_FRAC, (max_held_out or math.inf) / len(in_train)) if holdout_frac is None else holdout_frac
         if earlier is None:
             chosen, held_out = split_holdout(strata, frac, random_state, groups)
         else:
             chosen, held_out = earlier.hold_out(
-                groups, frac, lambda rows, part: split_holdout(strata[rows], part, random_state, groups[rows])
+                keys[in_train], frac, lambda rows, part: split_holdout(strata[rows], part, random_state, groups[rows])
             )
         in_train, in_val = in_train[chosen], in_train[held_out]
-    num_val_seen = 0 if earlier is None else int((earlier.sides(digests[in_val]) == FITTED).sum())
+    num_val_seen = 0 if earlier is None else int((earlier.sides(keys[in_val]) == FITTED).sum())
     # A validation that the time limit cuts short uses a stratified sample.
     val_strata = problem.strata(problem.encode(labels.iloc[in_val]))
     in_val = in_val[stratified_order(val_strata, np.random.default_rng(0))]
@@ -153,7 +155,7 @@ def prepare_data(
         for part in (in_train, in_val)
     )
     left_out = {"num_unreadable": len(store.errors), "classes": lost}
-    return PreparedData(store, train_split, val_split, problem, num_val_seen, left_out)
+    return PreparedData(store, train_split, val_split, problem, keys, num_val_seen, left_out)
 
 
 def _warn_of_missing(

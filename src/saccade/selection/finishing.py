@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from saccade.data.earlier_split import EarlierSplit
+from saccade.data.earlier_split import EarlierSplit, Keys
 from saccade.deadline import Deadline
 from saccade.events import Listener
 from saccade.inference.pipeline import known_numerics
@@ -110,6 +110,7 @@ def write_predictor(
     eval_metric: str | None,
     class_names: list[str] | None,
     objectives: Sequence[str] = (),
+    keys: Keys,
     earlier: EarlierSplit | None = None,
     left_out: Mapping[str, Any] | None = None,
     seconds: Callable[[], Mapping[str, float]],
@@ -117,9 +118,10 @@ def write_predictor(
 ) -> SavedPredictor:
     """Write the predictor into the run folder; after a kill it is complete, or absent.
 
-    With costs among the objectives, the other trials of the Pareto front are saved as well. `earlier` is the split of
-    the network from which the trials started; `left_out` is that of the summary; `seconds` returns the seconds of each
-    phase so far, with their ``total``. Raises a DataError if the weights of a trial on the Pareto front are missing.
+    With costs among the objectives, the other trials of the Pareto front are saved as well. `keys` are those of the
+    images of the store; `earlier` is the split of the network from which the trials started; `left_out` is that of the
+    summary; `seconds` returns the seconds of each phase so far, with their ``total``. Raises a DataError if the weights
+    of a trial on the Pareto front are missing.
     With `is_interrupted` the run may be resumed: trials keep their files, and the summary has the entry `INTERRUPTED`.
     """
     partial = folder / f".{PREDICTOR_FOLDER}"
@@ -175,8 +177,7 @@ def write_predictor(
     )
     saved.write({})
     train, val = combination.split or (task.train, task.val)
-    digests = np.asarray(task.store.digests)
-    split = EarlierSplit.of(digests[train.indices], digests[val.indices])
+    split = EarlierSplit.of(keys[train.indices], keys[val.indices])
     (split if earlier is None else split.fitted_also_to(earlier.fitted)).save(partial / SPLIT)
     shutil.rmtree(folder / PREDICTOR_FOLDER, ignore_errors=True)  # of an earlier process, which was interrupted
     partial.rename(folder / PREDICTOR_FOLDER)
