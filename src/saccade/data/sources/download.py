@@ -273,7 +273,8 @@ class _Limits:
         """Count new bytes of the file, of which `num_transferred` were transferred in this attempt."""
         now_s = time.monotonic()
         if now_s > self._deadline_s:
-            raise self._error(f"the transfer takes too long; set {TIME_VARIABLE} to allow more seconds")
+            reason = f"the transfer takes too long; call again to resume it, or set {TIME_VARIABLE}"
+            raise DownloadError(f"{self._url} cannot be fetched: {reason}.")
         self._num_bytes += num_new
         self._num_expanded += num_new
         self._num_in_window += num_new
