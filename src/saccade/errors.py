@@ -322,6 +322,7 @@ def _missing_attribute(self: object, name: str) -> Any:
     cls = type(self)
     if hasattr(cls, name):
         return object.__getattribute__(self, name)  # a property whose own AttributeError led here
-    advice = "" if name.startswith("_") else suggestion(name, [each for each in dir(self) if not each.startswith("_")])
+    known = [each for each in (*dir(cls), *vars(self)) if not each.startswith("_")]
+    advice = "" if name.startswith("_") else suggestion(name, known)
     message = f"{cls.__name__!r} object has no attribute {name!r}"
     raise AttributeError(f"{message}. {advice}" if advice else message)

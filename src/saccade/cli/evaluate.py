@@ -16,6 +16,13 @@ def evaluate(
             metavar="DIR|ZIP|CSV|URL", help="Images in a folder for each class, test/ with such folders, or a table."
         ),
     ],
+    metrics: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME[,NAME...]",
+            help="Metrics to print, such as f1_macro, classification_report or confusion_matrix.",
+        ),
+    ] = None,
     label: Annotated[
         str | None, typer.Option(metavar="COLUMN", help="Column of labels in a table.  [default: that of the fit]")
     ] = None,
@@ -31,5 +38,6 @@ def evaluate(
 
     predictor = ImagePredictor.load(run)
     images = read_test_images(data, TableColumns(image_column, label or str(predictor.label), image_root))
-    for name, score in predictor.evaluate(images).items():
-        typer.echo(f"{name} {score:.4f}")
+    names = None if metrics is None else [name.strip() for name in metrics.split(",")]
+    for name, score in predictor.evaluate(images, names).items():
+        typer.echo(f"{name} {score:.4f}" if isinstance(score, float) else f"{name}\n{score.to_string()}")

@@ -86,15 +86,6 @@ class FitConfig(FitOptions):
 
         The table ``hyperparameters`` (or ``set``) holds values that `saccade.fit.values.from_toml` reads; ``model`` and
         ``lr`` may stand outside. Relative paths are relative to the file.
-
-        Raises
-        ------
-        DataError
-            If it is not a TOML file.
-        UnknownNameError, HyperparameterError, SpaceError
-            If something in it is invalid; the message names the file.
-        OSError
-            If it cannot be read.
         """
         path = Path(path).expanduser()
         file = path / FIT_TOML if path.is_dir() else path
@@ -154,13 +145,7 @@ class FitConfig(FitOptions):
         path.write_text("".join([_HEAD, *remarks, text]), encoding="utf-8")
 
     def over(self, other: FitConfig) -> FitConfig:
-        """Return the values given here, and for the rest those of `other`; hyperparameters are merged by name.
-
-        Raises
-        ------
-        HyperparameterError
-            For an unknown hyperparameter, or one that is given twice under different names.
-        """
+        """Return the values given here, and for the rest those of `other`; hyperparameters are merged by name."""
         hyperparameters = self.hyperparameters or other.hyperparameters
         if self.hyperparameters and other.hyperparameters:
             from saccade.training.recipes.recipe import canonical

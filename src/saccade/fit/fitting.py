@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import math
 import shutil
 from collections.abc import Callable, Iterator
@@ -84,8 +85,8 @@ def run_fit(
     request, warning = _checked(request, problem, may_replace_networks=earlier is None)
     metric_name = make_metric(request.eval_metric, problem).name
     settings, objectives = request.settings, request.settings.objectives
-    is_short = deadline.limit_s < ADAPTED_BELOW_S
-    num_threads = settings.nthreads_per_trial or (useful_threads() if is_short else None)
+    is_adapted = deadline.limit_s < ADAPTED_BELOW_S and not is_gpu_wanted(settings)
+    num_threads = settings.nthreads_per_trial or (useful_threads() if is_adapted else None)
     check_score_name(objectives, metric_name)
     with (
         locked_folder(request, None if earlier is None else earlier.folder) as folder,
@@ -257,6 +258,7 @@ def _checked(request: FitRequest, problem: Problem, *, may_replace_networks: boo
 
 def _be_in_time(study: Study, settings: FitOptions, deadline: Deadline, notify: Listener) -> None:
     """Replace workers that start too late, and warn if there is no time left for training."""
+    importlib.import_module("scipy.optimize")  # calibration needs it, and training uses all of the time before that
     if isinstance(settings.executor, str):
         study.executor = executor_in_time(study.executor, deadline, notify)
     if study.seconds_left <= 0 and study.best_trial is None:

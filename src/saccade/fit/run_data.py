@@ -41,13 +41,7 @@ def write_run_data(path: Path, train: Examples, tuning: Examples | None) -> None
 
 
 def read_run_data(path: Path) -> tuple[Examples, Examples | None]:
-    """Return what was given to `write_run_data`, with absolute paths.
-
-    Raises
-    ------
-    DataError
-        If images or labels could not be stored, or if the file is missing or damaged.
-    """
+    """Return what was given to `write_run_data`, with absolute paths."""
     advice = "Resume the run in Python: ImagePredictor(path=…).fit(…, resume=True) with the same arguments"
     try:
         record = json.loads(path.read_text(encoding="ascii"))

@@ -30,6 +30,9 @@ __all__ = ["WEIGHTS_FOLDER_VARIABLE", "find_weights", "hub_cache_folder", "hub_e
 
 WEIGHTS_FOLDER_VARIABLE = "SACCADE_WEIGHTS"
 SUFFIX = ".safetensors"
+PICKLES = (".pth", ".pt", ".bin", ".ckpt", ".pkl", ".tar")
+"""Suffixes of the files of ``torch.save``, which are never opened."""
+
 HUB_TIMEOUT_S = 5.0
 
 
@@ -57,7 +60,9 @@ def find_weights(name: str, *, file: str | Path | None = None, folder: str | Pat
             kind = "is a folder" if path.is_dir() else "does not exist"
             raise WeightsNotFoundError(f"The weights file {str(path)!r} {kind}; expected a {SUFFIX} file.")
         if path.suffix != SUFFIX:  # timm would open it as a pickle
-            raise WeightsNotFoundError(f"The weights file {str(path)!r} is not a {SUFFIX} file, the only kind used.")
+            raise WeightsNotFoundError(
+                f"The weights file {str(path)!r} is not a {SUFFIX} file, the only kind used. {how_to_convert(path)}"
+            )
         tensor_names(path)
         return path
     tried: list[str] = []
@@ -71,6 +76,20 @@ def find_weights(name: str, *, file: str | Path | None = None, folder: str | Pat
         f"No pretrained weights for {name!r}{meant}. Tried:\n{places}\n"
         f"Give a folder with a file '{timm_name}{SUFFIX}' (the option `weights` or the environment variable "
         f"{WEIGHTS_FOLDER_VARIABLE}), or train from random weights with pretrained=False."
+    )
+
+
+def how_to_convert(path: Path) -> str:
+    """Return the lines that convert a file of ``torch.save`` to safetensors; "" for other files."""
+    if path.suffix.lower() not in PICKLES:
+        return ""
+    target = path.with_suffix(SUFFIX)
+    return (
+        f"Convert it with the following lines of Python, and pass {target.name!r}:\n"
+        "  import torch; from safetensors.torch import save_file\n"
+        f"  state = torch.load({str(path)!r}, map_location='cpu', weights_only=True)\n"
+        "  state = state.get('state_dict', state.get('model', state))\n"
+        f"  save_file({{k: v.clone().contiguous() for k, v in state.items()}}, {str(target)!r})"
     )
 
 
@@ -141,7 +160,9 @@ def _search_folder(timm_name: str, given: str | Path | None, tried: list[str]) -
         return found
     wanted = " or ".join(dict.fromkeys(candidate.name for candidate in candidates))
     wanted += f" or any {architecture}.<tag>{SUFFIX}" if tag is None else ""
-    tried.append(f"the folder {str(folder)!r} ({source}): no {wanted}")
+    pickled = next((path for path in sorted(folder.glob(f"{architecture}*")) if path.suffix in PICKLES), None)
+    convert = f"; there is {pickled.name!r}. {how_to_convert(pickled)}" if pickled else ""
+    tried.append(f"the folder {str(folder)!r} ({source}): no {wanted}{convert}")
     return None
 
 

@@ -125,13 +125,7 @@ class Numerics:
 
     @classmethod
     def from_json(cls, record: dict[str, Any], device: torch.device) -> Numerics:
-        """Return the numerics of a record on a device.
-
-        Raises
-        ------
-        KeyError, TypeError
-            If it is not a record of `to_json`.
-        """
+        """Return the numerics of a record on a device."""
         return cls(device, **{**record, "dtype": _DTYPES[record["dtype"]]})
 
 
