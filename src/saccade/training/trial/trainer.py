@@ -58,13 +58,7 @@ PROBE_PART = 0.6
 
 
 class ImageTrainable(Trainable):
-    """Trains networks of one task.
-
-    Parameters
-    ----------
-    task : ImageTask
-        Images, problem and metric.
-    """
+    """Trains networks of one task."""
 
     def __init__(self, task: ImageTask) -> None:
         self.task = task
@@ -81,21 +75,10 @@ class ImageTrainable(Trainable):
 
 
 class Trainer:
-    """Trains one network by one recipe.
+    """Trains one network by one recipe, and writes the files of `saccade.training.trial_files` to a folder.
 
     An epoch is a function of the state before it (see `saccade.training.trial.steps.Steps`), so a resumed trial gives
     the same numbers as one that never stopped.
-
-    Parameters
-    ----------
-    task : ImageTask
-        Images, problem and metric.
-    recipe : Recipe
-        Hyperparameters.
-    files : TrialFiles
-        Where the files of `saccade.training.trial_files` are written.
-    trial : int
-        Its number.
     """
 
     def __init__(self, task: ImageTask, recipe: Recipe, files: TrialFiles, trial: int = 0) -> None:
@@ -136,13 +119,7 @@ class Trainer:
         return self.steps.num_epochs
 
     def choose_numerics(self, seconds_left: float = math.inf) -> None:
-        """Choose the fastest numerics for training and validation; a trial resumed on the same machine keeps its own.
-
-        Parameters
-        ----------
-        seconds_left : float
-            Until the deadline.
-        """
+        """Choose the fastest numerics for training and validation; a trial resumed on this machine keeps its own."""
         train_mode(self.network, self.recipe)
         if not self.has_numerics:
             num_steps, size = self.recipe.epochs * len(self.steps.batches), self.validation.batches.batch_size
@@ -370,19 +347,7 @@ class EarlyStopping:
 
 @contextmanager
 def explained_failures(recipe: Recipe, folder: Path | None) -> Iterator[None]:
-    """Turn the errors of a full disk or a full memory into one exception each, with what to do.
-
-    Parameters
-    ----------
-    recipe : Recipe
-        What is trained in this context.
-    folder : Path or None
-        Where its files are written, if that is a folder.
-
-    Raises
-    ------
-    OutOfMemoryError, DiskFullError
-    """
+    """Turn the errors of a full disk or a full memory into a DiskFullError or OutOfMemoryError, with what to do."""
     try:
         yield
     except (RuntimeError, OSError, SafetensorError) as error:
