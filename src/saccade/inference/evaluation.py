@@ -96,14 +96,13 @@ def confusion_matrix(
     if not problem.has_one_class:
         true, given = problem.true_labels(targets) > 0, problem.predicted_labels(adjusted) > 0
         numbers = {"tn": ~true & ~given, "fp": ~true & given, "fn": true & ~given, "tp": true & given}
-        table: pd.DataFrame = pd.DataFrame({name: each.sum(0) for name, each in numbers.items()}, list(class_names))
-        return table
+        by_label: pd.DataFrame = pd.DataFrame({name: each.sum(0) for name, each in numbers.items()}, list(class_names))
+        return by_label
     counts = np.zeros((len(class_names),) * 2, np.int64)
     np.add.at(counts, (targets, adjusted.argmax(1)), 1)
-    table: pd.DataFrame = pd.DataFrame(
-        counts, pd.Index(class_names, name="true"), pd.Index(class_names, name="predicted")
-    )
-    return table
+    true_names, predicted_names = (pd.Index(class_names, name=name) for name in ("true", "predicted"))
+    matrix: pd.DataFrame = pd.DataFrame(counts, true_names, predicted_names)
+    return matrix
 
 
 def classification_report(
