@@ -96,6 +96,10 @@ class DataError(SaccadeError, ValueError):
     """Data that cannot be used: no images, one class, a missing column."""
 
 
+class DataWarning(UserWarning):
+    """Data that are left out, or may not be what was meant."""
+
+
 class ArchiveError(DataError):
     """An archive that is broken, or that would write outside its folder."""
 

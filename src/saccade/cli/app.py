@@ -6,6 +6,7 @@ arguments appear at once.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -46,6 +47,7 @@ class _Commands(TyperGroup):
         return name, command, rest
 
     def invoke(self, ctx: Any) -> Any:
+        warnings.formatwarning = _warning_line
         try:
             return super().invoke(ctx)
         except BrokenPipeError:  # the reader of the output has closed it
@@ -109,6 +111,10 @@ def main() -> None:
 
     with counting_from(STARTED_S):
         app(prog_name="saccade")
+
+
+def _warning_line(message: Warning | str, *_: Any, **__: Any) -> str:
+    return f"warning: {message}\n"
 
 
 def _first_paragraph(error: Exception) -> str:

@@ -65,14 +65,19 @@ def fit(
 
 
 def _fit(asked: FitConfig, data: str) -> None:
-    from saccade.cli.inputs import TableColumns, read_splits
+    from saccade.cli.inputs import TableColumns, label_columns, read_splits
     from saccade.fit.config_file import FIT_TOML
     from saccade.fit.options import FitOptions
     from saccade.predictor import ImagePredictor
     from saccade.report.tables import output_console, print_trials
 
-    splits = read_splits(data, TableColumns(asked.image_column, asked.label, asked.image_root))
-    predictor = ImagePredictor(asked.label, asked.problem_type, asked.eval_metric, asked.path, asked.verbosity)
+    label = label_columns(asked.label)
+    weight = asked.sample_weight
+    columns = TableColumns(asked.image_column, label, asked.image_root, asked.label_sep, asked.encoding, weight)
+    splits = read_splits(data, columns)
+    predictor = ImagePredictor(
+        label, asked.problem_type, asked.eval_metric, asked.path, asked.verbosity, sample_weight=weight
+    )
     options = {name: value for name, value in asked.given.items() if name in FitOptions.model_fields}
     predictor.fit(splits.train, splits.val, **options)
     asked.with_absolute_paths(Path.cwd()).write(Path(predictor.path) / FIT_TOML)

@@ -51,7 +51,18 @@ class FitConfig(FitOptions):
             is_in_cli=False,
         ),
     ] = None
-    label: Annotated[str, Option("Label column of a table.", metavar="COLUMN")] = "label"
+    label: Annotated[
+        str, Option("Label column of a table, or several columns of 0 and 1.", metavar="COLUMN[,COLUMN...]")
+    ] = "label"
+    label_sep: Annotated[
+        str | None, Option("Separator of several labels in one field: a multilabel problem.", metavar="TEXT")
+    ] = None
+    sample_weight: Annotated[
+        str | None, Option("Column of a table with the weight of each image in training.", metavar="COLUMN")
+    ] = None
+    encoding: Annotated[
+        str | None, Option("Encoding of a table, such as cp1252; by default UTF-8.", metavar="NAME")
+    ] = None
     image_column: Annotated[str, Option("Image column of a table.", metavar="COLUMN")] = "image"
     image_root: Annotated[
         str | None,
@@ -63,7 +74,7 @@ class FitConfig(FitOptions):
     ] = None
     problem_type: Annotated[
         str | None,
-        Option("binary, multiclass or regression; by default inferred from the labels.", metavar="TYPE"),
+        Option("binary, multiclass, multilabel or regression; by default inferred from the labels.", metavar="TYPE"),
     ] = None
     eval_metric: Annotated[
         str | None,

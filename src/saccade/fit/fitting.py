@@ -18,7 +18,7 @@ from saccade.data.earlier_split import EarlierSplit
 from saccade.data.examples import Examples
 from saccade.deadline import Deadline
 from saccade.errors import DataError, SaccadeError
-from saccade.events import Event, Listener, RunFinished, RunStarted, Warned
+from saccade.events import Event, Listener, Noted, RunFinished, RunStarted, Warned
 from saccade.executor import use_executor
 from saccade.fit.options import FitOptions
 from saccade.fit.preparation import PreparedData, prepare_data
@@ -55,6 +55,7 @@ from saccade.study.optuna_tracker import OptunaTracker
 from saccade.study.progress import ProgressDisplay
 from saccade.study.study import Study
 from saccade.study.trackers import connected
+from saccade.tasks.labels import explain_problem_type
 from saccade.tasks.matching import match_classes
 from saccade.tasks.metrics import make_metric
 from saccade.tasks.problem import Problem
@@ -111,6 +112,9 @@ def run_fit(
             notify(RunStarted(str(root), request.num_trials, request.time_limit_s))
             if warning:
                 notify(Warned(warning))
+            assert request.train.labels is not None
+            if request.problem_type is None and (text := explain_problem_type(request.train.labels, problem.type)):
+                notify(Noted(text))
             # Workers start while images are decoded.
             with use_executor(settings.executor, make_image_executor(request, notify)) as executor:
                 notify(plan(request, metric_name, executor))
@@ -160,7 +164,9 @@ def run_fit(
                 eval_metric=request.eval_metric if isinstance(request.eval_metric, str) else None,
                 class_names=request.train.class_names,
                 objectives=objectives,
+                keys=data.keys,
                 earlier=EarlierSplit.load(folder / TRIALS / START_SPLIT),
+                left_out=data.left_out,
                 seconds=budget.seconds,
                 is_interrupted=is_interrupted,
             )
@@ -303,11 +309,12 @@ def _prepare(request: FitRequest, folder: Path, num_outputs: int, budget: TimeBu
         on_decoded=lambda: budget.begin("checking"),
     )
     if data.num_val_seen:
+        none_left = "No other images are left; pass tuning_data, or add images"
+        what = none_left if request.tuning is None else "Pass other tuning_data"
         notify(
             Warned(
                 f"the network of warm_start was fitted to {data.num_val_seen} of {len(data.val.indices)} validation "
-                "images, and no other images are left to hold out; their scores are too high. Pass tuning_data, or "
-                "add images"
+                f"images, so that scores are too high. {what}"
             )
         )
     elif request.start is not None and earlier is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import html
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +18,7 @@ from PIL import Image
 
 from saccade.checks import fraction
 from saccade.data.dataset import ImageDataset
-from saccade.data.examples import Examples, ImageLike, read_examples, read_labelled_examples
+from saccade.data.examples import Examples, ImageLike, check_label_column, read_examples, read_labelled_examples
 from saccade.deadline import Deadline, call_start_s
 from saccade.errors import DataError, HyperparameterError, NotFittedError, SavedPredictorError, suggests_names
 from saccade.fit.fitting import run_fit
@@ -220,8 +220,9 @@ class ImagePredictor:
             raise HyperparameterError(
                 f"warm_start=True continues with the network {started!r}; remove model={hyperparameters['model']!r}"
             )
-        label = self.label if isinstance(self.label, str) else list(self.label)
-        train = read_labelled_examples(train_data, label, self.sample_weight)
+        label = _checked_label(self.label)
+        check_label_column(train_data, label)
+        train = read_labelled_examples(train_data, label, self.sample_weight, "train_data")
         is_named = bool(start) or "model" in {**canonical(preset.hyperparameters), **hyperparameters}
         request = FitRequest(
             path=self._fit_path,
@@ -230,7 +231,7 @@ class ImagePredictor:
             eval_metric=self.eval_metric,
             verbosity=self.verbosity,
             train=train,
-            tuning=None if tuning_data is None else read_labelled_examples(tuning_data, label),
+            tuning=None if tuning_data is None else read_labelled_examples(tuning_data, label, what="tuning_data"),
             space=recipe_space(
                 hyperparameters  # a ready searcher suggests these and no others
                 if is_own_search
@@ -584,7 +585,8 @@ class ImagePredictor:
             a dict with ``trial``, ``model`` and ``weight`` for each member (empty for a single network).
             ``cross_fitted_scores`` compares ensembles and single networks by cross-fitting; ``why_not_best_trial``
             says why the best trial is not the predictor if its score is higher. ``temperature`` and
-            ``logit_adjustment`` are those of the calibration. About the search: ``best_trial``, ``best_config`` and
+            ``logit_adjustment`` are those of the calibration. ``left_out`` has ``num_unreadable`` images, and the
+            ``classes`` without a readable training image. About the search: ``best_trial``, ``best_config`` and
             ``best_epoch`` of the first row of the leaderboard, ``total_time`` (seconds), ``fit_history`` (with its
             score as ``best_reward``) and more.
         """
@@ -945,6 +947,16 @@ class ImagePredictor:
 
 def _absolute(path: str | Path) -> Path:
     return Path(path).expanduser().absolute()
+
+
+def _checked_label(label: object) -> str | list[str]:
+    names = [label] if isinstance(label, str) else list(label) if isinstance(label, Iterable) else [None]
+    if not all(isinstance(name, str) for name in names):
+        raise HyperparameterError(
+            f"label was given {label!r}; expected the name of a column as text, or a list of names. Rename the column: "
+            "data.rename(columns={…: 'label'})"
+        )
+    return label if isinstance(label, str) else [str(name) for name in names]
 
 
 def _default_hyperparameters(
