@@ -21,14 +21,14 @@ demo: $(INSTALLED)  ## Search two small networks on handwritten digits, and show
 
 test: lint  ## Check the code, then run the tests
 	@echo "== pytest: tests, warnings are errors"
-	@OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 4 --dist worksteal
 
 test-lowest:  ## Run a short suite with the lowest versions that pyproject.toml allows
 	@rm -rf $(LOWEST)
 	@$(PYTHON) -m venv $(LOWEST)
 	@$(LOWEST)/bin/python -m pip install --quiet uv
 	@$(LOWEST)/bin/uv pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct --editable ".[dev]"
-	@OMP_NUM_THREADS=1 $(LOWEST)/bin/pytest -q -n 2 --dist loadfile -o filterwarnings= $(LOWEST_TESTS)
+	@OMP_NUM_THREADS=1 $(LOWEST)/bin/pytest -q -n 2 --dist worksteal -o filterwarnings= $(LOWEST_TESTS)
 	@rm -rf $(LOWEST)
 
 lint: $(INSTALLED)  ## Check style, types and layers

@@ -31,6 +31,7 @@ _WEIGHTS = {
     **dict.fromkeys(("log_images", "log_classes", "log_images_per_class", "log_steps"), 0.0),
 }  # fmt: skip
 _NUM_BAGS = 3
+NUM_TREES = 300
 _NO_WEIGHT = 1e6
 # A run could take 16 hours, less its overhead, when the curves were recorded; what would take longer was cut short.
 _RECORDING_LIMIT_S = 0.85 * 16 * 3600.0
@@ -59,7 +60,7 @@ def learn(curves: Curves, datasets: Sequence[CurvesDataset], skip_families: Sequ
     scale = np.where(np.ptp(configs, axis=0) > 0, configs.std(axis=0), _NO_WEIGHT)
     weight = np.array([_WEIGHTS.get(name, 0.15) for name in FEATURES])
     cost = HistGradientBoostingRegressor(
-        max_iter=300, learning_rate=0.05, max_leaf_nodes=12, min_samples_leaf=10, random_state=0
+        max_iter=NUM_TREES, learning_rate=0.05, max_leaf_nodes=12, min_samples_leaf=10, random_state=0
     ).fit(configs, np.concatenate([part["log_cost"] for part in parts]))
     return Portfolio(
         score=[_boosted(*scores, weights / weights.mean(), seed) for seed in range(_NUM_BAGS)],
@@ -104,7 +105,7 @@ def is_known_at(curve: Curve, epoch: int) -> bool:
 
 def _boosted(rows: np.ndarray, scores: np.ndarray, weights: np.ndarray, seed: int) -> Trees:
     model = HistGradientBoostingRegressor(
-        max_iter=300, learning_rate=0.06, max_leaf_nodes=16, min_samples_leaf=15, l2_regularization=1.0,
+        max_iter=NUM_TREES, learning_rate=0.06, max_leaf_nodes=16, min_samples_leaf=15, l2_regularization=1.0,
         max_features=0.4, random_state=seed,
     )  # fmt: skip
     return exported(model.fit(rows, scores, weights))

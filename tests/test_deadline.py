@@ -1,8 +1,13 @@
 from __future__ import annotations
 
+import importlib
 import math
+import time
 
-from saccade.deadline import Deadline
+import pytest
+
+from saccade import cli
+from saccade.deadline import Deadline, call_start_s, counting_from
 
 
 class Clock:
@@ -35,3 +40,24 @@ def test_the_real_clock_runs():
     while deadline.seconds_left() == first:
         pass
     assert 0 < 60 - deadline.seconds_left() < 30
+
+
+def test_a_part_ends_with_the_whole_at_the_latest():
+    clock = Clock()
+    deadline = Deadline(60, clock, used_s=50)
+    assert deadline.within(5).seconds_left() == 5
+    assert deadline.within(50).seconds_left() == 10
+    clock.now_s += 20
+    assert deadline.within(5).seconds_left() == -10
+
+
+def test_the_time_of_a_command_counts_from_the_start_of_its_process(monkeypatch: pytest.MonkeyPatch):
+    now_s = time.monotonic()
+    assert call_start_s() >= now_s
+    with counting_from(now_s - 5):
+        assert call_start_s() == now_s - 5
+    starts: list[float] = []
+    monkeypatch.setattr(importlib.import_module("saccade.cli.app"), "app", lambda **_: starts.append(call_start_s()))
+    cli.main()
+    assert starts == [cli.STARTED_S]
+    assert call_start_s() >= now_s

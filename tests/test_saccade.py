@@ -3,11 +3,18 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 import saccade
 
+try:
+    import tomllib
+except ImportError:  # Python 3.10
+    import tomli as tomllib
+
+ROOT = Path(__file__).parents[1]
 HEAVY = {"torch", "torchvision", "pandas", "timm", "optuna", "sklearn", "matplotlib", "PIL"}
 
 
@@ -65,3 +72,13 @@ def test_searching_needs_none_of_the_heavy_libraries(code):
     modules = modules_after(code)
     assert "saccade" in modules
     assert not modules & HEAVY
+
+
+def test_a_wheel_contains_all_files_that_are_not_python():
+    package = ROOT / "src" / "saccade"
+    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["saccade"]
+    contained = {path for pattern in patterns for path in package.glob(pattern)}
+    others = {path for path in package.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")}
+    assert others == contained
+    # setuptools finds packages by their __init__.py.
+    assert all((path.parent / "__init__.py").is_file() for path in package.rglob("*.py"))

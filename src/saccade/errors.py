@@ -96,6 +96,10 @@ class DataError(SaccadeError, ValueError):
     """Data that cannot be used: no images, one class, a missing column."""
 
 
+class DataWarning(UserWarning):
+    """Data that are left out, or may not be what was meant."""
+
+
 class ArchiveError(DataError):
     """An archive that is broken, or that would write outside its folder."""
 
@@ -322,6 +326,7 @@ def _missing_attribute(self: object, name: str) -> Any:
     cls = type(self)
     if hasattr(cls, name):
         return object.__getattribute__(self, name)  # a property whose own AttributeError led here
-    advice = "" if name.startswith("_") else suggestion(name, [each for each in dir(self) if not each.startswith("_")])
+    known = [each for each in (*dir(cls), *vars(self)) if not each.startswith("_")]
+    advice = "" if name.startswith("_") else suggestion(name, known)
     message = f"{cls.__name__!r} object has no attribute {name!r}"
     raise AttributeError(f"{message}. {advice}" if advice else message)

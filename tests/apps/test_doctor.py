@@ -62,7 +62,8 @@ def test_weights_are_counted_that_networks_can_use(monkeypatch, tiny_weights, tm
     folder = tmp_path / "weights"
     shutil.copytree(tiny_weights, folder)
     monkeypatch.setenv("SACCADE_WEIGHTS", str(folder))
-    assert (facts()["weights"].verdict, "1 of 1 file" in facts()["weights"].text) == ("OK", True)
+    fact = facts()["weights"]
+    assert (fact.verdict, "1 of 1 file" in fact.text) == ("OK", True)
     (folder / "resnet18.safetensors").write_text("damaged")
     shutil.copy(folder / "test_resnet.safetensors", folder / "mine.safetensors")
     fact = facts()["weights"]
@@ -84,8 +85,9 @@ def test_a_folder_of_weights_that_is_not_there_is_a_problem(monkeypatch, tmp_pat
 def test_the_hub_is_asked(hub):
     assert facts()["hub"].verdict == "OK"
     hub.status = 503
-    assert facts()["hub"].verdict == "note"
-    assert "HTTP 503" in facts()["hub"].text
+    fact = facts()["hub"]
+    assert fact.verdict == "note"
+    assert "HTTP 503" in fact.text
 
 
 def test_a_hub_that_cannot_be_reached_is_a_note_with_a_reason():

@@ -8,7 +8,7 @@ import pytest
 from benchmarks.curves import Curve, Curves
 from benchmarks.learn_portfolio import is_known_at, learn
 
-from benchmarks import fit_forecaster, search_regret
+from benchmarks import fit_forecaster, learn_portfolio, search_regret
 from saccade.autosearch.features import Description
 
 COLUMNS = {
@@ -19,6 +19,12 @@ COLUMNS = {
     "sp_reg": 0.0, "delta_reg": 0.0, "bss_reg": 0.0, "cotuning_reg": 0.0, "stoch_norm": 0.0,
 }  # fmt: skip
 NETWORKS = ("edgenext_small", "volo_d1_384", "edgenext_x_small", "volo_d3_448")
+
+
+@pytest.fixture(autouse=True)
+def _few_trees(monkeypatch):
+    """Learn faster than from real recordings."""
+    monkeypatch.setattr(learn_portfolio, "NUM_TREES", 60)
 
 
 @pytest.fixture(scope="module")

@@ -3,10 +3,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks import waiting
+import pytest
+
+from benchmarks import measuring, waiting
+from saccade.executor import InlineExecutor
 
 
-def test_ways_to_wait_are_measured_alone_and_beside_another_program(run_benchmark: Callable[..., Any]) -> None:
+def test_ways_to_wait_are_measured_alone_and_beside_another_program(
+    run_benchmark: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Six processes with a worker each would import torch twelve times.
+    monkeypatch.setattr(measuring, "in_own_process", lambda function, environment, **given: function(**given))
+    monkeypatch.setattr("saccade.executor.auto_executor", lambda **options: InlineExecutor())
     figures = run_benchmark(waiting.main, "--networks", "test_resnet", "--sizes", 32, "--num-images", 40, "--rounds", 1)
     found = figures["test_resnet, 32"]
     assert found.keys() == {"own", "2,000", "none", "own, busy", "2,000, busy", "none, busy"}

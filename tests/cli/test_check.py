@@ -67,7 +67,9 @@ def test_a_table_is_checked_whatever_is_in_it(saccade, tmp_path):
     rows = [(f"{number}.png", number / 4) for number in range(6)]
     pd.DataFrame([*rows, ("gone.png", 1.0), (None, 2.0)], columns=["image", "label"]).to_csv(tmp_path / "t.csv")
     result = saccade("check", tmp_path / "t.csv")
-    assert result.exit_code == 0, result.stderr
+    assert result.exit_code == 2
+    assert "1 of 8 images cannot be read" in result.stderr
+    assert "--image-root" in result.stderr
     assert "2 files without a readable image" in result.stdout
     assert "gone.png (no such file)" in result.stdout
     assert "IMG005" not in result.stdout  # labels that are numbers are no classes

@@ -92,6 +92,11 @@ def test_evaluate_takes_a_folder_of_classes_or_the_test_images_of_splits(saccade
         result = saccade("evaluate", run, data)
         assert result.exit_code == 0, result.stderr
         assert "top1 1.0000" in result.stdout.splitlines()
+    result = saccade("evaluate", run, splits, "--metrics", "f1_macro, confusion_matrix,classification_report")
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.startswith("f1_macro 1.0000\nconfusion_matrix\npredicted ")
+    assert "f1-score" in result.stdout
+    assert "did you mean" in saccade("evaluate", run, splits, "--metrics", "auc").stderr.lower()
 
 
 def test_evaluate_asks_for_test_images_where_splits_have_none(saccade, fitted, splits, tmp_path):

@@ -10,7 +10,7 @@ from threading import Thread
 import pytest
 from PIL import Image
 
-from saccade.cli.inputs import TableColumns, is_table, read_files, read_splits, read_test_images
+from saccade.cli.inputs import TableColumns, is_table, label_columns, read_files, read_splits, read_test_images
 from saccade.errors import DataError
 
 
@@ -42,6 +42,25 @@ def test_train_may_be_the_only_split(tmp_path):
 def test_validation_images_have_several_names(tmp_path, name):
     root = make_images(tmp_path, "train/cat", "train/dog", f"{name}/cat")
     assert len(read_splits(str(root)).val) == 1
+
+
+@pytest.mark.parametrize("names", [("Training", "Testing"), ("seg_train", "seg_test"), ("training_set", "test_set")])
+def test_splits_have_several_names(tmp_path, names):
+    root = make_images(tmp_path, *(f"{name}/{label}" for name in names for label in ("cat", "dog")))
+    train, val, test = read_splits(str(root))
+    assert (len(train), val, len(test)) == (2, None, 2)
+    assert len(read_test_images(str(root))) == 2
+
+
+def test_a_table_may_have_several_labels_and_weights(tmp_path):
+    table = tmp_path / "t.csv"
+    table.write_text("image,tags,furry,wet,weight\na.png,cat; dog,1,0,2\nb.png,,0,1,0.5\n")
+    columns = TableColumns(label="tags", label_sep=";", weight="weight")
+    assert read_splits(str(table), columns).train["tags"].tolist() == [["cat", "dog"], []]
+    train = read_splits(str(table), TableColumns(label=label_columns("furry,wet"))).train
+    assert train[["furry", "wet"]].to_numpy().tolist() == [[1, 0], [0, 1]]
+    with pytest.raises(DataError, match=r"'weigth'.*Did you mean 'weight'.*--sample-weight"):
+        read_splits(str(table), TableColumns(label="tags", weight="weigth"))
 
 
 def test_tables_are_told_by_their_name(tmp_path):

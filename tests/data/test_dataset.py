@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from saccade.data import ImageDataset
-from saccade.errors import DataError, DownloadError, UnknownNameError
+from saccade.errors import DataError, DataWarning, DownloadError, UnknownNameError
 
 
 @pytest.fixture
@@ -161,14 +161,25 @@ def test_a_folder_without_classes_is_searched_to_the_bottom(pets):
 def test_nested_folders_are_of_their_class_and_empty_ones_are_none(pets, make_image):
     make_image(pets / "train" / "cat" / "2019" / "May" / "Zoë 猫.JPG")
     (pets / "train" / "bird").mkdir()
-    dataset = ImageDataset.from_folder(pets / "train")
+    with pytest.warns(DataWarning, match="'bird' .no files"):
+        dataset = ImageDataset.from_folder(pets / "train")
     assert dataset.classes == ["cat", "dog"]
     assert "Zoë 猫.JPG" in names_by_label(dataset)["cat"]
 
 
 def test_splits_are_not_mistaken_for_classes(pets):
-    with pytest.raises(DataError, match=r"splits rather than classes: test, train.*from_folders"):
+    with pytest.raises(DataError, match=r"splits rather than classes: train, test.*from_folders"):
         ImageDataset.from_folder(pets)
+
+
+def test_a_folder_around_the_classes_is_entered_and_named(make_class_folders, tmp_path):
+    make_class_folders(tmp_path / "archive" / "PetImages", {"cat": 1, "dog": 1})
+    (tmp_path / "archive" / "readme.txt").touch()
+    with pytest.warns(DataWarning, match="contains only 'PetImages'"):
+        dataset = ImageDataset.from_folder(tmp_path / "archive")
+    assert dataset.classes == ["cat", "dog"]
+    with pytest.raises(DataError, match=r"pass .*PetImages if 'cat' is a class"):
+        ImageDataset.from_folder(tmp_path / "archive" / "PetImages" / "cat")
 
 
 @pytest.mark.parametrize("wrapping", [".", "pets", "a/b"])
@@ -205,8 +216,8 @@ def test_a_split_that_is_missing_is_empty_and_has_the_same_columns(pets, val):
 def test_a_split_without_files_is_empty_but_one_without_images_is_an_error(pets):
     (pets / "val" / "cat").mkdir(parents=True)
     assert len(ImageDataset.from_folders(pets)[1]) == 0
-    (pets / "val" / "cat" / "1.heic").touch()
-    with pytest.raises(DataError, match=r"val.*1 \.heic"):
+    (pets / "val" / "cat" / "1.npy").touch()
+    with pytest.raises(DataError, match=r"val.*1 \.npy"):
         ImageDataset.from_folders(pets)
 
 
@@ -216,9 +227,43 @@ def test_splits_may_have_other_names(pets):
 
 
 def test_without_a_training_folder_the_error_says_what_is_there(pets):
-    (pets / "train").rename(pets / "training")
-    with pytest.raises(DataError, match=r"No training folder 'train'.*'test', 'training'.*train=\.\.\."):
+    (pets / "train").rename(pets / "photos")
+    with pytest.raises(DataError, match=r"No training folder 'train'.*'photos', 'test'.*train=\.\.\."):
         ImageDataset.from_folders(pets)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("Training", "valid", "Testing"),
+        ("TRAIN", "Validation", "TEST"),
+        ("training_set", "dev_set", "test_set"),
+        ("seg_train", "seg_val", "seg_test"),
+        ("train_images", "val_images", "test_images"),
+        ("train2017", "val2017", "test2017"),
+        ("TrainingData", "ValidationData", "hold-out"),
+    ],
+)
+def test_splits_have_many_names(pets, make_class_folders, names):
+    make_class_folders(pets / "val", {"cat": 3})
+    for old, new in zip(("train", "val", "test"), names, strict=True):
+        (pets / old).rename(pets / f"-{new}")
+    for name in names:
+        (pets / f"-{name}").rename(pets / name)
+    assert [len(split) for split in ImageDataset.from_folders(pets)] == [5, 3, 4]
+    with pytest.raises(DataError, match=f"splits rather than classes: {', '.join(names)}"):
+        ImageDataset.from_folder(pets)
+
+
+def test_images_of_other_folders_are_not_left_out_silently(pets, make_class_folders):
+    make_class_folders(pets / "unused", {"cat": 1, "dog": 1})
+    with pytest.warns(DataWarning, match="'unused'.*are left out; the splits are"):
+        assert [len(split) for split in ImageDataset.from_folders(pets)] == [5, 0, 4]
+    with pytest.raises(DataError, match="splits rather than classes"):
+        ImageDataset.from_folder(pets)
+    assert len(ImageDataset.from_folders(pets, val="unused")[1]) == 2
+    with pytest.raises(DataError, match=r"No folder 'unusd'.*Did you mean 'unused'"):
+        ImageDataset.from_folders(pets, val="unusd")
 
 
 def test_splits_without_classes(pets):
@@ -301,21 +346,46 @@ def test_a_csv_file_that_is_not_there_names_a_near_one(csv):
         ImageDataset.from_csv(csv.with_name("pet.csv"))
 
 
+def test_names_are_found_as_they_are_spelt_on_the_disk(tmp_path, make_image):
+    composed, decomposed = "caf\u00e9", "cafe\u0301"
+    make_image(tmp_path / decomposed / f"{composed}.png")
+    make_image(tmp_path / "plain" / "1.png")
+    csv = tmp_path / "a.csv"
+    csv.write_text(f"image,label\n{composed}/{decomposed}.png,x\nplain\\1.png,y\nplain/1,y\nplain/2,z\n", "utf-8")
+    found = ImageDataset.from_csv(csv, root=tmp_path)["image"]
+    assert [Path(image).is_file() for image in found] == [True, True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [([0.0, 1.0], [0, 1]), ([1.0, None], [1, None]), (pd.Categorical(["cat"] * 2, ["cat", "dog", "yak"]), ["cat"] * 2)],
+)
+def test_labels_of_other_dtypes(labels, expected):
+    dataset = ImageDataset({"image": ["a.jpg", "b.jpg"], "label": labels}, classes=["cat", "dog"])
+    assert [None if pd.isna(label) else label for label in dataset["label"]] == expected
+
+
+def test_a_column_that_stands_twice_is_an_error():
+    frame = pd.DataFrame([["a.jpg", 1, 2]], columns=["image", "label", "label"])
+    with pytest.raises(DataError, match="several columns 'label'"):
+        ImageDataset(frame)
+
+
 # Made by a function of names
 
 
 def test_a_function_of_names_needs_no_root():
     seen = []
     paths = ["a/cat_1.jpg", Path("b/dog_1.jpg")]
-    dataset = ImageDataset.from_name_func(paths, lambda path: seen.append(path) or Path(path).stem.split("_")[0])
-    assert seen == paths
+    dataset = ImageDataset.from_name_func(paths, lambda path: seen.append(path) or path.stem.split("_")[0])
+    assert seen == [Path(path) for path in paths]
     assert dataset["label"].tolist() == ["cat", "dog"]
     assert dataset["image"].tolist() == [str(path) for path in paths]
     assert dataset.classes == ["cat", "dog"]
 
 
 def test_a_function_of_names_with_a_root(tmp_path):
-    dataset = ImageDataset.from_name_func(["cat_1.jpg"], lambda name: len(name), root=tmp_path)
+    dataset = ImageDataset.from_name_func(["cat_1.jpg"], lambda path: len(path.name), root=tmp_path)
     assert dataset["image"].tolist() == [str(tmp_path / "cat_1.jpg")]
     assert dataset["label"].tolist() == [9]
 

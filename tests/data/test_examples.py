@@ -14,8 +14,8 @@ from PIL import Image
 
 from saccade import ImageDataset
 from saccade.data.decoding import read_image
-from saccade.data.examples import read_examples, read_labelled_examples
-from saccade.errors import DataError, ImageReadError
+from saccade.data.examples import check_label_column, read_examples, read_labelled_examples
+from saccade.errors import DataError, DataWarning, ImageReadError
 
 
 @pytest.mark.parametrize(
@@ -141,3 +141,19 @@ def test_a_column_of_weights_is_read_when_it_is_named() -> None:
     assert weights.tolist() == [0.5, 2]
     with pytest.raises(DataError, match=r"no sample_weight column 'wight'.*did you mean sample_weight='weight'"):
         read_labelled_examples(frame, "label", "wight")
+
+
+def test_the_label_column_of_a_fit_is_checked() -> None:
+    data = ImageDataset({"image": ["a.png"], "animal": ["cat"]}, label_column="animal")
+    check_label_column(data, "animal")
+    check_label_column(pd.DataFrame(data), "breed")  # reported by `read_labelled_examples`
+    with pytest.warns(DataWarning, match="labels are taken from 'animal'"):
+        check_label_column(data, "label")
+    with pytest.raises(DataError, match=r"no label column 'breed'.*did you mean label='animal'"):
+        check_label_column(data, "breed")
+
+
+def test_a_column_that_stands_twice_is_an_error() -> None:
+    frame = pd.DataFrame([["a.png", 1, 2]], columns=["image", "label", "label"])
+    with pytest.raises(DataError, match="several columns 'label'"):
+        read_labelled_examples(frame, "label")

@@ -5,9 +5,10 @@ import sys
 
 import numpy as np
 import pytest
+from matplotlib import font_manager
 from PIL import Image
 
-from saccade.data.gallery import draw_gallery
+from saccade.data.gallery import _characters_of, _fonts_for, draw_gallery
 from saccade.errors import DataError
 
 RED, GREEN, BLUE = ((220, 30, 30), (30, 160, 60), (30, 60, 200))
@@ -152,3 +153,24 @@ def test_a_place_may_stay_empty():
     assert (pixels[: len(pixels) // 2, 74:] == 255).all()
     assert (pixels[len(pixels) // 2 :, :74] == 255).all()
     assert has_color(pixels[len(pixels) // 2 :, 74:], BLUE)
+
+
+def test_characters_without_a_font_are_codes_with_one_warning(monkeypatch):
+    monkeypatch.setattr(font_manager.fontManager, "ttflist", [])
+    _fonts_for.cache_clear()
+    with pytest.warns(UserWarning, match="No installed font has the characters 猫") as caught:
+        figure = draw_gallery([Image.new("L", (8, 8))] * 2, ["猫 · 90%", "cat"])
+    assert len(caught) == 1
+    assert [axes.texts[0].get_text() for axes in figure.axes] == ["U+732B  · 90%", "cat"]
+    figure.savefig(io.BytesIO())  # a glyph that is missing would be a warning, which is an error here
+    _fonts_for.cache_clear()
+
+
+def test_characters_come_from_an_installed_font_that_has_them():
+    own = _characters_of(font_manager.findfont(font_manager.FontProperties()))
+    other = next(font for font in font_manager.fontManager.ttflist if font.name == "STIXGeneral")
+    character = max(_characters_of(other.fname) - own)
+    figure = draw_gallery([Image.new("L", (8, 8))], [character])
+    assert figure.axes[0].texts[0].get_text() == character
+    assert len(figure.axes[0].texts[0].get_fontfamily()) > 1
+    figure.savefig(io.BytesIO())

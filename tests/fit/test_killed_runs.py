@@ -34,21 +34,21 @@ def whole_events(folder: Path, kind: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="kills by signals")
-@pytest.mark.slow
-@pytest.mark.parametrize("executor", ["inline", "process"])
+@pytest.mark.parametrize(
+    ("executor", "kills"), [("inline", [("run_started", 1), ("epoch_done", 3)]), ("process", [("job_done", 1)])]
+)
 def test_a_run_that_is_killed_repeatedly_completes(
-    make_colours: MakeColours, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, executor: str
-) -> None:
+    make_colours: MakeColours, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, executor: str,
+    kills: list[tuple[str, int]],
+) -> None:  # fmt: skip
     monkeypatch.setenv("SACCADE_CACHE", str(tmp_path / "cache"))
     make_colours(30)
     folder = tmp_path / "run"
     small = [f"--set={setting}" for setting in ("pretrained=False", "img_size=32", "batch_size=4", "epochs=5")]
     fit = ["fit", str(tmp_path / "colours_0"), "--model", "test_resnet", "--lr", "1e-3,1e-2,1e-1", *small]
     fit += ["--out", str(folder), "--executor", executor, "--verbosity", "0", "--time-limit", "10m"]
-    commands = [fit, *[["resume", str(folder)]] * 4]
-    for command, (kind, num) in zip(
-        commands, [("run_started", 1), ("job_started", 1), ("epoch_done", 3), ("job_done", 2)], strict=False
-    ):
+    commands = [fit, *[["resume", str(folder)]] * len(kills)]
+    for command, (kind, num) in zip(commands, kills, strict=False):
         process = subprocess.Popen([sys.executable, "-m", "saccade", *command])
         wait_for(folder, kind, num, process)
         process.send_signal(signal.SIGKILL)

@@ -84,7 +84,7 @@ def same_results(one: ImagePredictor, other: ImagePredictor) -> None:
     assert all(np.array_equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
-NUM_WRITES = 41
+NUM_WRITES = 44
 """Events of the search above."""
 
 

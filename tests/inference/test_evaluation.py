@@ -7,7 +7,7 @@ import pytest
 
 from saccade.errors import HyperparameterError
 from saccade.inference import evaluation as module
-from saccade.inference.evaluation import bootstrap_intervals, evaluation
+from saccade.inference.evaluation import bootstrap_intervals, classification_report, confusion_matrix, evaluation
 from saccade.tasks.metrics import make_metric, summary_metrics
 from saccade.tasks.problem import Binary, Multiclass, Multilabel, Problem, Regression
 
@@ -113,3 +113,35 @@ def test_the_confidence_is_a_share(interval: object) -> None:
     problem = PROBLEMS["binary"]
     with pytest.raises(HyperparameterError, match="interval was given"):
         evaluation(*draw(problem), draw(problem)[1], problem, interval=interval)
+
+
+def test_metrics_that_are_asked_for_replace_the_usual_ones() -> None:
+    problem, targets = Binary(("a", "b")), np.array([0, 1, 1])
+    probabilities, adjusted = np.array([[0.6, 0.4], [0.2, 0.8], [0.9, 0.1]]), np.array([[0.4, 0.6], [0, 1], [0.7, 0.3]])
+    asked = [make_metric(name, problem) for name in ("f1", "roc_auc", "log_loss")]
+    scores = evaluation(targets, probabilities, adjusted, problem, make_metric("acc", problem), metrics=asked)
+    assert scores == pytest.approx(
+        {
+            "f1": 0.5,  # of labels as predict returns them: b, b, a
+            "roc_auc": 0.5,
+            "log_loss": -np.log([0.6, 0.8, 0.1]).mean(),  # of probabilities as predict_proba returns them
+        }
+    )
+    assert "f1_interval" in evaluation(targets, probabilities, adjusted, problem, metrics=asked[:1], interval=0.9)
+
+
+def test_tables_of_classes() -> None:
+    targets, names = np.array([0, 2, 2, 1]), ("cat", "dog", "cow")
+    adjusted = np.eye(3)[[0, 2, 0, 0]]
+    matrix = confusion_matrix(targets, adjusted, Multiclass((0, 1, 2)), names)
+    assert matrix.loc["cow"].to_dict() == {"cat": 1, "dog": 0, "cow": 1}
+    assert (matrix.to_numpy().sum(), matrix.index.name, matrix.columns.name) == (4, "true", "predicted")
+    report = classification_report(targets, adjusted, Multiclass((0, 1, 2)), names)
+    assert report.loc["cow"].tolist() == pytest.approx([1, 0.5, 2 / 3, 2])
+    assert report.loc["dog"].tolist() == [0, 0, 0, 1]
+    several = Problem.of([["a"], ["b"], ["a", "b"]])
+    matrix = confusion_matrix(np.array([[1.0, 0], [0, 1], [1, 1]]), np.array([[1.0, 1], [0, 0], [1, 1]]), several, "ab")
+    assert matrix.loc["b"].to_dict() == {"tn": 0, "fp": 1, "fn": 1, "tp": 1}
+    assert classification_report(np.eye(2), np.eye(2), several, "ab").loc["a", "recall"] == 1
+    with pytest.raises(HyperparameterError, match="confusion_matrix requires classes"):
+        confusion_matrix(np.zeros(2), np.zeros((2, 1)), Regression(), ())

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -8,7 +9,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from saccade.numerics.device import Numerics, choose_device, cpu_threads
+from saccade.numerics import device as device_module
+from saccade.numerics.device import Numerics, choose_device, cpu_threads, useful_threads
 
 
 def test_a_named_device_is_taken() -> None:
@@ -74,3 +76,31 @@ def test_threads_are_those_that_are_meant_and_no_more_than_there_are() -> None:
         with cpu_threads(None):
             assert torch.get_num_threads() == 3
     assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize(
+    ("step_ms", "expected"),
+    [
+        ({4: 1.0, 3: 1.3, 2: 2.0, 1: 4.0}, 4),  # nothing else runs
+        ({4: 20.0, 3: 15.0, 2: 4.0, 1: 2.0}, 1),  # threads wait for cores that others use
+        ({4: 9.0, 3: 3.0, 2: 4.0, 1: 7.0}, 3),
+        ({4: 4.4, 3: 4.0, 2: 5.0, 1: 9.0}, 4),  # a small difference is noise
+    ],
+)
+def test_fewer_threads_are_used_where_they_are_clearly_faster(
+    monkeypatch: pytest.MonkeyPatch, step_ms: dict[int, float], expected: int
+) -> None:
+    now_s = 0.0
+
+    def convolve(x: torch.Tensor, weight: torch.Tensor, **_: Any) -> torch.Tensor:
+        nonlocal now_s
+        now_s += step_ms[torch.get_num_threads()] / 1000
+        return x
+
+    monkeypatch.setattr(torch.nn.functional, "conv2d", convolve)
+    monkeypatch.setattr(device_module, "time", SimpleNamespace(perf_counter=lambda: now_s))
+    with cpu_threads(4):
+        assert useful_threads() == expected
+        assert torch.get_num_threads() == 4
+    with cpu_threads(1):
+        assert useful_threads() == 1

@@ -21,6 +21,10 @@ import saccade as ag
 from saccade import ImageClassifier, ImagePredictor, ImageRegressor
 from saccade.data.sources.arrays import square_shape
 from saccade.errors import DataError, HyperparameterError, ImageReadError, UnknownArgumentError, UnknownNameError
+from saccade.executor import InlineExecutor
+from saccade.scheduler import FIFOScheduler
+from saccade.searcher import GridSearcher
+from saccade.training.recipes.recipe import recipe_space
 
 MakeColours = Callable[..., pd.DataFrame]
 
@@ -279,8 +283,10 @@ def test_hyperparameters_are_arguments_of_their_own() -> None:
     ("wrong", "error"),
     [
         ({"fit_options": {"shceduler": "fifo"}}, UnknownArgumentError),
-        ({"fit_options": {"executor": "remote"}}, UnknownNameError),
         ({"searcher": "randon"}, UnknownNameError),
+        ({"scheduler": "fifa"}, UnknownNameError),
+        ({"executor": "remote"}, UnknownNameError),
+        ({"callbacks": ["no_such"]}, UnknownNameError),
         ({"presets": "worst_quality"}, UnknownNameError),
         ({"eval_metric": "acuracy"}, UnknownNameError),
         ({"hyperparameters__lerning_rate": 0.1}, HyperparameterError),
@@ -306,6 +312,23 @@ def test_the_seed_may_be_a_random_state(quick: ImageClassifier) -> None:
     ]
     np.testing.assert_array_equal(probabilities[0], probabilities[1])
     assert (probabilities[0] != probabilities[2]).any()
+
+
+def test_searchers_schedulers_executors_and_callbacks_may_be_instances(quick: ImageClassifier) -> None:
+    X, y = pictures(12)
+    space = {**TINY, "lr": ag.Categorical(1e-3, 1e-2)}
+    searcher, kinds = GridSearcher(recipe_space(space)), []
+    with InlineExecutor(None) as executor:
+        classifier = ImageClassifier(
+            None, space, searcher=searcher, scheduler=FIFOScheduler(), executor=executor, callbacks=[kinds.append]
+        )
+        copied = clone(classifier)
+        assert copied.executor is executor
+        copied.fit(X, y)
+    assert [event.kind for event in kinds].count("trial_created") == 2
+    assert searcher.suggest()["lr"] == 1e-3  # a fit leaves it as it was
+    with pytest.raises(UnknownArgumentError, match=r"argument of ImageClassifier\(\) 'cbs'. Did you mean 'callbacks'"):
+        ImageClassifier(cbs=[])
 
 
 def test_a_metric_of_ones_own_is_kept(quick: ImageClassifier) -> None:

@@ -350,7 +350,9 @@ def test_a_run_folder_tells_what_happened(fitted: ImagePredictor) -> None:
     assert kinds == [
         "event_log",
         "run_started",
+        "run_planned",
         "data_ready",
+        "warned",  # of few validation images
         "trial_created",
         "job_started",
         *["epoch_done"] * 4,

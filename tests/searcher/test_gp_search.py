@@ -13,7 +13,7 @@ from saccade.testing.searcher_contract import QUADRATIC, LearningSearcherContrac
 
 
 class TestGPSearcher(LearningSearcherContract):
-    seeds = range(3)  # proposals are slow
+    seeds = (0,)  # proposals are slow
 
     def make(self, space, seed):
         return GPSearcher(space, seed=seed)

@@ -28,7 +28,7 @@ class Recording(BaseSampler):
 def test_a_sampler_sees_the_trials_given_and_the_one_asked_for():
     sampler = Recording()
     study = SamplerStudy(sampler)
-    shown = [frozen_trial(number, {"x": 0.5}, X, {}) for number in (2, 5)]
+    shown = [frozen_trial(number, {"x": 0.5}, X) for number in (2, 5)]
     shown[0].state, shown[0].value = TrialState.COMPLETE, 0.9
     trial = study.ask(shown, 7, X)
     assert [seen.number for seen in sampler.seen] == [2, 5, 7]

@@ -145,7 +145,7 @@ def test_the_networks_of_folds_are_averaged_and_every_image_evaluates(
     assert predictor.leaderboard()["weight"].tolist() == [pytest.approx(1)]
     split = predictor.pipeline.saved.earlier_split  # the first network's validation images are its fold
     assert split is not None
-    assert (len(split.fitted), len(split.held_out)) == (24, 12)
+    assert (len(split.fitted), len(split.held_out)) == (2 * 24, 2 * 12)  # two keys for each image
     assert round(36 * summary["valid_acc"], 6).is_integer()  # of all 36 images
     members = [f"members/{number:04d}.safetensors" for number in (1, 2)]
     assert files(Path(predictor.path) / "predictor") == [*members, DESCRIPTION, SPLIT, "weights.safetensors"]

@@ -137,7 +137,13 @@ def combination(*numbers: int, **fields: Any) -> Combination:
             "before the refit",
             "",
         ),
-        (combination(1), 0.9, "trial 1, accuracy 0.9 (best single: trial 1, 0.95)", "", "without calibration"),
+        (
+            combination(1),
+            0.9,
+            "trial 1, accuracy 0.9 (0.95 without calibration and thresholds)",
+            "",
+            "without calibration",
+        ),
         (combination(0), 0.85, "trial 0, accuracy 0.85 (best single: trial 1, 0.95)", "", "limits of its costs"),
     ],
 )

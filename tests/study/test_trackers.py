@@ -51,6 +51,15 @@ def test_trackers_functions_and_names_receive_every_event(monkeypatch):
     assert tracker.num_closed == named.num_closed == 1
 
 
+def test_csv_has_a_line_for_each_epoch(tmp_path):
+    search("csv", path=tmp_path / "run", searcher="grid")
+    lines = (tmp_path / "run" / "epochs.csv").read_text().splitlines()
+    assert lines[0] == "trial,epoch,score,seconds,config"
+    assert [line.split(",")[:3] for line in lines[1:]] == [["0", "1", "1.0"], ["1", "1", "3.0"], ["2", "1", "2.0"]]
+    assert lines[1].endswith('"{""x"": 1}"')
+    search("CSV", searcher="grid")  # without a folder there is nothing to write
+
+
 def test_an_exception_of_a_tracker_is_one_warning_and_the_run_continues():
     broken, other = Broken(), Keeping()
     with pytest.warns(UserWarning, match="The tracker") as caught:

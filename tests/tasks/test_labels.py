@@ -9,6 +9,7 @@ import pytest
 from saccade.errors import DataError
 from saccade.tasks.labels import (
     class_array,
+    explain_problem_type,
     indicators,
     infer_problem_type,
     plain_label_lists,
@@ -131,3 +132,26 @@ def test_arrays_of_classes_hold_them_exactly(labels, dtype):
     array = class_array(classes)
     assert array.dtype == dtype
     assert array.tolist() == sorted(labels)
+
+
+@pytest.mark.parametrize(
+    ("labels", "problem_type", "expected"),
+    [
+        ([1, 2, 3, 3], "multiclass", '3 different whole numbers: multiclass; problem_type="regression"'),
+        ([0.5, 2.25, 3], "regression", 'numbers with a fractional part: regression; problem_type="multiclass"'),
+        (
+            list(range(30)),
+            "regression",
+            "30 different whole numbers, with 1 images each: regression; ",
+        ),
+        (["1.50", "2.25", "3.10"], "multiclass", "text that looks like numbers, such as '1.50'"),
+        (["cat", "dog", "cow"], "multiclass", ""),
+        ([True, False], "binary", ""),
+        ([["a"], ["b", "c"]], "multilabel", ""),
+    ],
+)
+def test_the_type_of_numbers_is_explained(labels, problem_type, expected):
+    assert infer_problem_type(labels) == problem_type
+    text = explain_problem_type(labels, problem_type)
+    assert expected in text
+    assert bool(text) == bool(expected)

@@ -60,18 +60,7 @@ class Trees:
         self.right = np.asarray(right, dtype=np.int32)
 
     def predict(self, rows: np.ndarray) -> np.ndarray:
-        """Return the prediction for each row.
-
-        Parameters
-        ----------
-        rows : ndarray of float, shape (num_rows, num_features)
-            Without NaN.
-
-        Returns
-        -------
-        ndarray of float64, shape (num_rows,)
-            The sums.
-        """
+        """Return a prediction for each row of features (without NaN), float64 of shape (num_rows,)."""
         at = np.broadcast_to(self.roots, (len(rows), len(self.roots))).copy()
         lines = np.arange(len(rows))[:, None]
         while True:
@@ -164,19 +153,9 @@ class Portfolio:
         return min(max(intercept + slope * math.log10(max(network.num_params, 1e3) / 1e6), 0.4), 0.9)
 
     def predict_scores(self, descriptions: Sequence[Description], data: DatasetDescription) -> np.ndarray:
-        """Return expected scores.
+        """Return the expected best scores up to each of `EPOCHS`, float64 of shape (num_configs, num_epochs).
 
-        Parameters
-        ----------
-        descriptions
-            The configurations.
-        data
-            The training images.
-
-        Returns
-        -------
-        ndarray of float64, shape (num_configs, num_epochs)
-            The best score up to each of `EPOCHS`; 1 is the best configuration, and 0 the worst.
+        0 is the worst configuration of a data set, and 1 the best.
         """
         rows = self.rows(descriptions, data)
         columns = []
@@ -187,13 +166,7 @@ class Portfolio:
         return scores
 
     def predict_log_epoch_s(self, descriptions: Sequence[Description], data: DatasetDescription) -> np.ndarray:
-        """Return the natural logarithm of the seconds of an epoch on the machine of the recordings.
-
-        Returns
-        -------
-        ndarray of float64, shape (num_configs,)
-            Logarithms of seconds.
-        """
+        """Return the natural logarithm of the seconds of an epoch on the machine of the recordings."""
         shift = math.log(max(data.num_images, 1))
         log_s: np.ndarray = self.cost.predict(self.rows(descriptions, data)) + shift
         return log_s
@@ -205,13 +178,7 @@ class Portfolio:
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Portfolio:
-        """Return the portfolio that `to_json` wrote.
-
-        Raises
-        ------
-        ValueError
-            If it was learned with other features.
-        """
+        """Return the portfolio that `to_json` wrote."""
         if tuple(record["features"]) != FEATURES:
             raise ValueError("The portfolio was learned with other features. Learn it again with this version")
         return cls(
@@ -237,18 +204,8 @@ class Portfolio:
 
 
 def with_epoch(rows: np.ndarray, epoch: float) -> np.ndarray:
-    """Return rows of features with two more columns, for the epoch.
+    """Return rows of features with the logarithms of the epoch (base 2) and of all steps up to it (base 10).
 
-    Parameters
-    ----------
-    rows : ndarray of float64, shape (num_rows, num_features)
-        The last feature is the logarithm to base 10 of the steps of an epoch.
-    epoch : float
-        At least 1.
-
-    Returns
-    -------
-    ndarray of float64, shape (num_rows, num_features + 2)
-        With the logarithms of the epoch (base 2) and of all steps (base 10).
+    The last feature of the rows is the logarithm to base 10 of the steps of an epoch.
     """
     return np.column_stack([rows, np.full(len(rows), math.log2(epoch)), rows[:, -1] + math.log10(epoch)])

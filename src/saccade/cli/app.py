@@ -6,6 +6,7 @@ arguments appear at once.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -24,6 +25,8 @@ from saccade.cli.leaderboard import leaderboard
 from saccade.cli.models import models
 from saccade.cli.predict import predict
 from saccade.cli.resume import resume
+from saccade.cli.sample_data import sample_data
+from saccade.cli.words import check_flags, in_cli_words
 from saccade.deadline import counting_from
 from saccade.errors import SaccadeError
 
@@ -36,15 +39,22 @@ class _Commands(TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         name, command, rest = super().resolve_command(ctx, args)
-        return name, fit_command() if name == "fit" else command, rest
+        command = fit_command() if name == "fit" else command
+        assert name is not None  # Typer raises an error for an unknown command
+        assert command is not None
+        flags = [flag for option in command.params for flag in (*option.opts, *option.secondary_opts)]
+        check_flags(name, [*flags, *ctx.help_option_names], rest)
+        return name, command, rest
 
     def invoke(self, ctx: Any) -> Any:
+        warnings.formatwarning = _warning_line
         try:
             return super().invoke(ctx)
         except BrokenPipeError:  # the reader of the output has closed it
             raise
         except (SaccadeError, OSError) as error:
-            typer.echo(f"saccade: {_first_paragraph(error)}", err=True)
+            text = _first_paragraph(error)
+            typer.echo(f"saccade: {in_cli_words(text) if isinstance(error, SaccadeError) else text}", err=True)
             raise typer.Exit(WRONG) from None
 
 
@@ -64,6 +74,7 @@ def _fit_stub() -> None:
 
 _COMMANDS: dict[str, Callable[..., Any]] = {
     "demo": demo,
+    "sample-data": sample_data,
     "check": check,
     "fit": _fit_stub,
     "resume": resume,
@@ -100,6 +111,10 @@ def main() -> None:
 
     with counting_from(STARTED_S):
         app(prog_name="saccade")
+
+
+def _warning_line(message: Warning | str, *_: Any, **__: Any) -> str:
+    return f"warning: {message}\n"
 
 
 def _first_paragraph(error: Exception) -> str:

@@ -33,21 +33,27 @@ def check(
         ),
     ],
     csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a table of flagged images.")] = None,
-    label: Annotated[str, typer.Option(metavar="COLUMN", help="Label column of a table.")] = "label",
+    label: Annotated[
+        str, typer.Option(metavar="COLUMN[,COLUMN...]", help="Label column of a table, or several columns of 0 and 1.")
+    ] = "label",
     image_column: Annotated[str, typer.Option(metavar="COLUMN", help="Image column of a table.")] = "image",
     image_root: Annotated[
         str | None,
         typer.Option(metavar="DIR|ZIP|URL", help="Folder, archive or URL of a table's images."),
     ] = None,
+    label_sep: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Separator of several labels in one field of a table.")
+    ] = None,
+    encoding: Annotated[str | None, typer.Option(metavar="NAME", help="Encoding of a table, such as cp1252.")] = None,
 ) -> None:
     """Check images for problems.
 
     It finds unreadable files, duplicates, images in both the training and the test set, and tiny classes. The exit code
-    is 1 if a finding is an error, because scores would be misleading, else 0.
+    is 1 if a finding is an error, because scores would be misleading, or if files of a table are missing; else 0.
     """
-    from saccade.cli.inputs import TableColumns
+    from saccade.cli.inputs import TableColumns, is_table, label_columns
 
-    parts = _read(data, TableColumns(image_column, label, image_root))
+    parts = _read(data, TableColumns(image_column, label_columns(label), image_root, label_sep, encoding))
     root = _common_folder(parts)
     report = _check(parts, root)
     _show(report)
@@ -56,8 +62,24 @@ def check(
         frame["file"] = [str(Path(root, name)) if isinstance(name, str) else name for name in frame["file"]]
         frame.to_csv(csv, index=False, encoding="utf-8", errors="surrogateescape")
         typer.echo(f"written to {csv}")
+    if is_table(data):
+        _check_files(data, parts["train"])
     if any(finding.severity == "error" for finding in report.findings):
         raise typer.Exit(MISLEADING)
+
+
+def _check_files(table: str, part: ImageDataset) -> None:
+    """Raise a DataError if files of a table are missing."""
+    from saccade.data.decoding import is_url
+    from saccade.data.unreadable import NO_FILE, describe_unreadable
+
+    images = part[part.image_column].tolist()
+    paths = {row: path for row, path in enumerate(images) if isinstance(path, str) and path and not is_url(path)}
+    missing = {row: NO_FILE for row, path in paths.items() if not Path(path).exists()}
+    if missing:
+        raise DataError(
+            f"{describe_unreadable(images, missing)}\n  Name the folder of the images of {table} by --image-root"
+        )
 
 
 def _read(data: str, columns: TableColumns) -> dict[str, ImageDataset]:
@@ -96,15 +118,18 @@ def _check(parts: dict[str, ImageDataset], root: str) -> CheckReport:
     from rich.progress import Progress
 
     from saccade.data.checks import CheckedPart, check_dataset
-    from saccade.data.scanning import scan_images
+    from saccade.data.scanning import measure_pixel_range, scan_images
 
     checked = {}
     console = Console(stderr=True)
+    train = parts["train"]
+    pixel_range = measure_pixel_range(train[train.image_column].tolist())
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bars:
         for name, part in parts.items():
             images = part[part.image_column].tolist()
             bar = bars.add_task(f"reading {name}", total=len(images))
-            scan = scan_images(images, on_progress=lambda done, _: bars.update(bar, completed=done))  # noqa: B023
+            on_progress = lambda done, _: bars.update(bar, completed=done)  # noqa: B023, E731
+            scan = scan_images(images, pixel_range=pixel_range, on_progress=on_progress)
             files = [os.path.relpath(image, root) if isinstance(image, str) else image for image in images]
             labels = part.label_names() if part.label_column in part else None
             checked[name] = CheckedPart(files, labels, scan)

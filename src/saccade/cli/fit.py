@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import inspect
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from saccade.errors import DataError, SaccadeError
+from saccade.cli.words import flag_of
+from saccade.errors import DataError
 
 if TYPE_CHECKING:
     from saccade.fit.config_file import FitConfig
@@ -53,29 +53,31 @@ def fit(
     given = {name: value for name, value in {"data": data, **options}.items() if value is not None}
     if hyperparameters := parse_hyperparameters(settings or [], model=model, lr=lr):
         given["hyperparameters"] = hyperparameters
-    try:
-        asked = FitConfig.of(given, label=_flag)
-        if config is not None:
-            asked = asked.over(FitConfig.read(local_file(config)))
-        if asked.data is None:
-            raise DataError(
-                "No images were given. Pass a folder, an archive, a CSV file or a URL, as in saccade fit pets.zip, or "
-                "a --config file with data = '…'"
-            )
-        _fit(asked, asked.data)
-    except SaccadeError as error:
-        raise type(error)(_in_cli_words(str(error))) from None
+    asked = FitConfig.of(given, label=flag_of)
+    if config is not None:
+        asked = asked.over(FitConfig.read(local_file(config)))
+    if asked.data is None:
+        raise DataError(
+            "No images were given. Pass a folder, an archive, a CSV file or a URL, as in saccade fit pets.zip, or a "
+            "--config file with data = '…'"
+        )
+    _fit(asked, asked.data)
 
 
 def _fit(asked: FitConfig, data: str) -> None:
-    from saccade.cli.inputs import TableColumns, read_splits
+    from saccade.cli.inputs import TableColumns, label_columns, read_splits
     from saccade.fit.config_file import FIT_TOML
     from saccade.fit.options import FitOptions
     from saccade.predictor import ImagePredictor
     from saccade.report.tables import output_console, print_trials
 
-    splits = read_splits(data, TableColumns(asked.image_column, asked.label, asked.image_root))
-    predictor = ImagePredictor(asked.label, asked.problem_type, asked.eval_metric, asked.path, asked.verbosity)
+    label = label_columns(asked.label)
+    weight = asked.sample_weight
+    columns = TableColumns(asked.image_column, label, asked.image_root, asked.label_sep, asked.encoding, weight)
+    splits = read_splits(data, columns)
+    predictor = ImagePredictor(
+        label, asked.problem_type, asked.eval_metric, asked.path, asked.verbosity, sample_weight=weight
+    )
     options = {name: value for name, value in asked.given.items() if name in FitOptions.model_fields}
     predictor.fit(splits.train, splits.val, **options)
     asked.with_absolute_paths(Path.cwd()).write(Path(predictor.path) / FIT_TOML)
@@ -121,34 +123,3 @@ def option_parameters(model: type[FitOptions]) -> list[inspect.Parameter]:
         annotation: Any = Annotated[(str if option.metavar else bool) | None, declared]
         parameters.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation))
     return parameters
-
-
-def _flag(name: str) -> str:
-    from saccade.fit.config_file import FitConfig
-    from saccade.fit.options import option_flag
-
-    return f"--{option_flag(FitConfig, name).replace('_', '-')}"
-
-
-def _in_cli_words(message: str) -> str:
-    """Write ``name=value`` in a message as the command line does.
-
-    Examples
-    --------
-    >>> _in_cli_words("refit_full=True is not supported together with ensemble=3.")
-    '--refit-full is not supported together with --ensemble 3.'
-    """
-    from saccade.fit.config_file import FitConfig
-    from saccade.fit.options import options_of
-
-    options = dict(options_of(FitConfig))
-
-    def written(found: re.Match[str]) -> str:
-        name, value = found.groups()
-        if name not in options or not options[name].is_in_cli:
-            return found[0]
-        if value == "True" and not options[name].metavar:
-            return _flag(name)
-        return f"{_flag(name)} {'none' if value in ('None', 'False') else value}"
-
-    return re.sub(r"\b([a-z_]+)=([\w…]+|'[^']*'|\[[^\]]*\])", written, message)

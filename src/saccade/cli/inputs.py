@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from saccade.data.dataset import ImageDataset
 from saccade.data.decoding import is_url
-from saccade.data.sources.folders import descend, find_images, folder_names
+from saccade.data.sources.folders import find_images
 from saccade.data.sources.sources import local_file, local_path
+from saccade.data.sources.splits import descend_to_splits, find_splits
+from saccade.data.sources.tables import read_table
 from saccade.errors import DataError, UnknownNameError
-
-TRAIN, TEST = "train", "test"
-VAL_NAMES = ("val", "valid", "validation", "dev")
-"""Names of the folder of validation images."""
 
 
 class Splits(NamedTuple):
@@ -32,19 +29,42 @@ class TableColumns:
 
     Attributes
     ----------
-    image, label : str
-        Names of the columns.
+    image : str
+        Name of the column of images.
+    label : str or list of str
+        Name of the column of labels, or of several columns of 0 and 1.
     root : str or None
         Folder, archive or URL of relative paths; None is the folder of the file.
+    label_sep : str or None
+        Separates several labels in one field; None if there is one.
+    encoding : str or None
+        As in `ImageDataset.from_csv`.
+    weight : str or None
+        Name of the column of sample weights.
     """
 
     image: str = "image"
-    label: str = "label"
+    label: str | list[str] = "label"
     root: str | None = None
+    label_sep: str | None = None
+    encoding: str | None = None
+    weight: str | None = None
+
+
+def label_columns(label: str) -> str | list[str]:
+    """Return the value of ``--label``: one column, or several that are separated by commas.
+
+    Examples
+    --------
+    >>> label_columns("breed"), label_columns("furry,outdoors")
+    ('breed', ['furry', 'outdoors'])
+    """
+    names = [name.strip() for name in label.split(",")]
+    return names if len(names) > 1 else label
 
 
 def read_splits(source: str, columns: TableColumns | None = None) -> Splits:
-    """Read a CSV file, or a folder, archive or URL of classes, or of train/ and optionally val/ and test/.
+    """Read a CSV file, or a folder, archive or URL of classes, or of training, validation and test images.
 
     Raises
     ------
@@ -53,11 +73,9 @@ def read_splits(source: str, columns: TableColumns | None = None) -> Splits:
     """
     if is_table(source):
         return Splits(_read_table(source, columns or TableColumns()), None, None)
-    if not _holds_splits(source):
+    if not find_splits(descend_to_splits(local_path(source))):
         return Splits(ImageDataset.from_folder(source), None, None)
-    names = folder_names(_inside(source))
-    val_name = next((name for name in VAL_NAMES if name in names), None)
-    train, val, test = ImageDataset.from_folders(source, TRAIN, val_name, TEST)
+    train, val, test = ImageDataset.from_folders(source)
     return Splits(train, val if len(val) else None, test if len(test) else None)
 
 
@@ -69,12 +87,17 @@ def read_test_images(source: str, columns: TableColumns | None = None) -> ImageD
     DataError
         If there are no images in such folders, or splits without test/.
     """
-    splits = read_splits(source, columns)
-    if splits.test is not None:
-        return splits.test
-    if not is_table(source) and _holds_splits(source):
-        raise DataError(f"{source} contains train/ but no test/; pass the folder of classes to test on")
-    return splits.train
+    if is_table(source):
+        return _read_table(source, columns or TableColumns())
+    folder = descend_to_splits(local_path(source))
+    splits = find_splits(folder)
+    if not splits:
+        return ImageDataset.from_folder(source)
+    if "test" not in splits:
+        raise DataError(
+            f"{source} contains {', '.join(splits.values())} but no test images; pass the folder of classes to test on"
+        )
+    return ImageDataset.from_folder(folder / splits["test"])
 
 
 def read_files(sources: list[str]) -> list[str]:
@@ -110,20 +133,17 @@ def is_table(source: str) -> bool:
 
 def _read_table(source: str, columns: TableColumns) -> ImageDataset:
     file = local_file(source)
-    with file.open(encoding="utf-8-sig", errors="replace", newline="") as lines:
-        header = next(csv.reader(lines, delimiter="\t" if file.suffix.lower() == ".tsv" else ","), [])
-    for column, option in ((columns.image, "--image-column"), (columns.label, "--label")):
-        if header and column not in header:
-            raise DataError(str(UnknownNameError.of(f"column of {file.name}", column, header, f"Pass it as {option}.")))
+    frame = read_table(file, columns.image, encoding=columns.encoding)
+    labels = [columns.label] if isinstance(columns.label, str) else columns.label
+    asked = [(columns.image, "--image-column"), *((label, "--label") for label in labels)]
+    if columns.weight is not None:
+        asked.append((columns.weight, "--sample-weight"))
+    for column, option in asked:
+        if column not in frame.columns:
+            hint = f"Pass it as {option}."
+            raise DataError(str(UnknownNameError.of(f"column of {file.name}", column, frame.columns, hint)))
+    if columns.label_sep is not None:
+        texts = frame[labels[0]].map(lambda value: "" if value is None else str(value))
+        frame[labels[0]] = [[part.strip() for part in text.split(columns.label_sep) if part.strip()] for text in texts]
     root = columns.root if columns.root is not None else Path.cwd() if is_url(source) else file.parent
-    return ImageDataset.from_csv(file, root=root, image_column=columns.image, label_column=columns.label)
-
-
-def _inside(source: str) -> Path:
-    return descend(local_path(source), (TRAIN, *VAL_NAMES, TEST))
-
-
-def _holds_splits(source: str) -> bool:
-    """Return whether the folders are splits. A class may be called train as well: then there are other classes."""
-    names = folder_names(_inside(source))
-    return TRAIN in names and (len(names) == 1 or not {*VAL_NAMES, TEST}.isdisjoint(names))
+    return ImageDataset(frame, image_column=columns.image, label_column=labels[0], root=root)

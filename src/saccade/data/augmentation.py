@@ -197,24 +197,8 @@ class _DrawFrom(TorchFunctionMode):
 def own_transform(transform: Callable[[torch.Tensor], torch.Tensor], img_size: int) -> Transform:
     """Wrap a user-defined transform: check its results and scale them to the range of uint8.
 
-    Parameters
-    ----------
-    transform : callable
-        From a uint8 tensor of shape (channels, height, width) to `img_size` by `img_size` pixels, uint8 or floats
-        from 0 to 1.
-    img_size : int
-        Input height and width of the network in pixels.
-
-    Raises
-    ------
-    HyperparameterError
-        By the transform, if its result has another type or shape.
-
-    Examples
-    --------
-    >>> halved = own_transform(lambda x_CHW: x_CHW[:, ::2, ::2] / 255, 2)
-    >>> halved(torch.full((3, 4, 4), 51, dtype=torch.uint8))[0, 0]
-    tensor([51., 51.])
+    It maps a uint8 tensor of shape (channels, height, width) to `img_size` by `img_size` pixels, uint8 or floats from 0
+    to 1; another type or shape is a HyperparameterError.
     """
 
     def checked(x_CHW: torch.Tensor) -> torch.Tensor:
@@ -234,18 +218,7 @@ def own_transform(transform: Callable[[torch.Tensor], torch.Tensor], img_size: i
 
 
 def policy(name: str) -> Transform:
-    """Return the automatic augmentation policy of that name.
-
-    Raises
-    ------
-    UnknownNameError
-        If there is no such policy.
-
-    Examples
-    --------
-    >>> policy("rand-m9-n3").magnitude
-    27
-    """
+    """Return the automatic augmentation policy of that name; an UnknownNameError suggests others."""
     chosen: Transform
     if match := re.fullmatch(r"rand(?:augment)?((?:-[a-z]+[0-9.]+)*)", name):
         # timm counts magnitudes to 10, torchvision to 30

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -9,24 +10,24 @@ from typing import Any, Literal, get_args
 import numpy as np
 import pandas as pd
 
-from saccade.data.sources.folders import descend, folder_names, has_files, images_by_class
+from saccade.data.decoding import is_url
+from saccade.data.sources.folders import descend, has_files, images_by_class
 from saccade.data.sources.huggingface import read_rows
 from saccade.data.sources.sources import (
     as_frame,
     as_images,
     check_column,
-    image_folder,
     list_image_paths,
     local_file,
     local_path,
 )
+from saccade.data.sources.splits import choose_splits, descend_to_splits, find_splits, role_of
 from saccade.data.sources.tables import read_table
-from saccade.data.table import ImageTable, checked_classes
-from saccade.errors import DataError, UnknownNameError, suggests_names
+from saccade.data.table import ImageTable, checked_classes, whole_numbers
+from saccade.errors import DataError, DataWarning, UnknownNameError, suggests_names
 
 Extensions = str | Collection[str] | None
 FolderLabels = Literal["names", "numbers"]
-_SPLIT_NAMES = {"train", "val", "valid", "validation", "dev", "test"}
 
 
 @suggests_names()
@@ -92,6 +93,8 @@ class ImageDataset(ImageTable):
         else:
             advice = "; pass no_class=True for images without labels"
             check_column(frame, label_column, "label_column", advice)
+            if classes is not None:  # a merge makes floats of whole numbers
+                frame = frame.assign(**{label_column: whole_numbers(frame[label_column])})
         images = as_images(frame[image_column], None if root is None else local_path(root))
         self._fill(frame.assign(**{image_column: images}))
         self.image_column = image_column
@@ -146,13 +149,10 @@ class ImageDataset(ImageTable):
         >>> dataset["label"].tolist(), ImageDataset.from_folder(root, labels="numbers")["label"].tolist()
         (['cat', 'dog'], [0, 1])
         """
-        folder = image_folder(root, sha256)
+        folder = local_path(root, sha256=sha256)
+        if not no_class:
+            folder = _class_folder(folder, is_local=not is_url(root) and Path(root).expanduser().is_dir())
         by_class = images_by_class(folder, exts, no_class)
-        if "train" in by_class and by_class.keys() <= _SPLIT_NAMES:
-            raise DataError(
-                f"The folders in {folder} are splits rather than classes: {', '.join(by_class)}. "
-                "Use ImageDataset.from_folders."
-            )
         return cls._of_classes(by_class, None if no_class else sorted(by_class), labels)
 
     @classmethod
@@ -189,7 +189,8 @@ class ImageDataset(ImageTable):
             The folder, or the path or address of a zip or tar archive of it. Folders that wrap all others are
             stepped into.
         train, val, test : str
-            The names of the splits' folders. `val` and `test` need not exist, and may be None.
+            The names of the splits' folders. The defaults stand for all usual names, such as ``Training``, ``valid``
+            or ``test_set``, and `val` and `test` need not exist then. None leaves a split out.
         exts, no_class, sha256, labels
             See `from_folder`.
 
@@ -202,7 +203,8 @@ class ImageDataset(ImageTable):
         Raises
         ------
         DataError
-            If there is no folder `train`, or a split's folder holds files but no images.
+            If there is no folder of training images, or none of a name that is given, or a split's folder holds files
+            but no images. A `DataWarning` names folders with images that are left out.
 
         Examples
         --------
@@ -215,20 +217,14 @@ class ImageDataset(ImageTable):
         >>> [split["label"].tolist() for split in splits]
         [['cat', 'dog'], [], ['dog']]
         """
-        names = [train, val, test]
-        folder = descend(local_path(root, sha256=sha256), [name for name in names if name is not None])
-        if not (folder / train).is_dir():
-            seen = ", ".join(repr(name) for name in folder_names(folder)) or "none"
-            raise DataError(
-                f"No training folder {train!r} in {folder}. Folders there: {seen}. Expected {train!r} and, "
-                f"if there are any, {val!r} and {test!r}, each with one sub-folder per class. "
-                "Name others with train=..., val=..., test=...; for a folder of classes use from_folder."
-            )
+        wanted = {"train": train, "val": val, "test": test}
+        folder = descend_to_splits(local_path(root, sha256=sha256), wanted)
+        chosen = choose_splits(folder, wanted)
         splits = [
-            images_by_class(folder / name, exts, no_class)
-            if name == train or (name is not None and has_files(folder / name))
+            images_by_class(folder / chosen[role], exts, no_class)
+            if role in chosen and (role == "train" or has_files(folder / chosen[role]))
             else {}
-            for name in names
+            for role in wanted
         ]
         classes = None if no_class else sorted(set().union(*splits))
         of_train, of_val, of_test = (cls._of_classes(split, classes, labels) for split in splits)
@@ -296,8 +292,7 @@ class ImageDataset(ImageTable):
             The images; or a folder, an archive or an address of one, of which all images are taken; or a
             pattern such as ``"photos/*.jpg"``.
         fn : callable
-            Given each path, exactly as it is in `images` (a ``str`` if `images` is not a list), returns its
-            label.
+            Given each path as a `pathlib.Path`, returns its label.
         root : str or Path, optional
             Base of relative paths; see `ImageDataset`.
         no_class : bool
@@ -310,14 +305,14 @@ class ImageDataset(ImageTable):
 
         Examples
         --------
-        >>> dataset = ImageDataset.from_name_func(["cat_1.jpg", "dog_1.jpg"], lambda name: name.split("_")[0])
+        >>> dataset = ImageDataset.from_name_func(["cat_1.jpg", "dog_1.jpg"], lambda path: path.stem.split("_")[0])
         >>> dataset["label"].tolist()
         ['cat', 'dog']
         """
         paths = list_image_paths(images, root)
         if no_class:
             return cls({"image": paths}, root=root, no_class=True)
-        labels = [fn(path) for path in paths]
+        labels = [fn(Path(path)) for path in paths]
         for path, label in zip(paths, labels, strict=True):
             if label is None:
                 raise DataError(f"The function returned None as the label of {str(path)!r}; expected its label.")
@@ -359,3 +354,25 @@ class ImageDataset(ImageTable):
         if labels is None:
             return cls({"image": images}, no_class=True)
         return cls({"image": images, "label": labels}, classes=classes)
+
+
+def _class_folder(folder: Path, *, is_local: bool) -> Path:
+    """Return the folder that contains the classes, which archives and downloads often wrap in another one.
+
+    Raises
+    ------
+    DataError
+        If it contains splits.
+    """
+    inner = descend(folder, lambda name: role_of(name) is not None)
+    if splits := find_splits(inner):
+        raise DataError(
+            f"The folders in {inner} are splits rather than classes: {', '.join(splits.values())}. Use "
+            "ImageDataset.from_folders, or from_folder with one of them."
+        )
+    if is_local and inner != folder:
+        text = (
+            f"{folder} contains only {str(inner.relative_to(folder))!r}; the folders in that are taken as the classes"
+        )
+        warnings.warn(DataWarning(text), stacklevel=4)
+    return inner

@@ -7,6 +7,8 @@ warnings are suppressed. An image that would take more memory than ``SACCADE_MAX
 
 from __future__ import annotations
 
+import functools
+import importlib
 import io
 import os
 import re
@@ -291,13 +293,50 @@ def _opened(image: object) -> Iterator[Image.Image]:
         kinds = "a path, bytes, a Pillow image or an array"
         raise ImageReadError(f"{image!r:.40} is not {kinds}, but of type {type(image).__name__}")
     with file:
-        if not file.read(1):
+        start = file.read(12)
+        if not start:
             raise ImageReadError("file is empty")
         file.seek(0)
+        if extra := next((extra for extra, matches in _EXTRA_READERS.items() if matches(start)), None):
+            _register_reader(extra)
         with Image.open(file) as opened:
             if opened.format in _FORMATS_NOT_READ:
                 raise ImageReadError(f"{opened.format} files are not read; convert it to PNG or JPEG")
             yield opened
+
+
+def _is_heif(start: bytes) -> bool:
+    return start[4:8] == b"ftyp" and start[8:12] in {b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1"}
+
+
+def _is_jpeg_xl(start: bytes) -> bool:
+    return start.startswith((b"\xff\x0a", b"\0\0\0\x0cJXL "))
+
+
+_EXTRA_READERS = {"pillow_heif": _is_heif, "pillow_jxl": _is_jpeg_xl}
+"""Packages that read formats which Pillow does not, and functions of a file's first 12 bytes."""
+
+_EXTENSIONS_OF = {"pillow_heif": (".heic", ".heif", ".hif"), "pillow_jxl": (".jxl",)}
+
+
+@functools.cache
+def _register_reader(package: str) -> None:
+    """Register the package with Pillow, unless another reader is registered.
+
+    Raises
+    ------
+    ImageReadError
+        If the package is not installed; the message names the extra.
+    """
+    if any(extension in Image.registered_extensions() for extension in _EXTENSIONS_OF[package]):
+        return
+    try:
+        module = importlib.import_module(package)  # pillow_jxl registers itself
+    except ImportError:
+        name = {"pillow_heif": "HEIC", "pillow_jxl": "JPEG XL"}[package]
+        raise ImageReadError(f"{name} image; install its reader with pip install 'saccade[formats]'") from None
+    if package == "pillow_heif":
+        module.register_heif_opener()
 
 
 def local_path_of(path: str | os.PathLike[str]) -> Path:

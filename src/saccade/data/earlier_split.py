@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from saccade.data.examples import ImageLike
 from saccade.data.splitting import Positions
 from saccade.errors import DataError
 
@@ -20,23 +22,38 @@ NEW, FITTED, HELD_OUT = 0, 1, 2
 Keys = npt.NDArray[np.uint64]
 
 
+def image_keys(images: Sequence[ImageLike], digests: Sequence[str]) -> Keys:
+    """Return two keys for each image, of shape (num_images, 2): of its decoded pixels, and of its path or bytes.
+
+    An image is recognised by either. Digests differ if a JPEG is decoded at another scale, and paths if it was moved.
+
+    Parameters
+    ----------
+    images : sequence of path, bytes or picture
+        Pictures have no second key.
+    digests : sequence of str
+        See `saccade.data.scanning.ImageFacts`.
+    """
+    keys = np.zeros((len(images), 2), np.uint64)
+    for row, (image, digest) in enumerate(zip(images, digests, strict=True)):
+        keys[row, 0] = int(digest[:16] or "0", 16)
+        if isinstance(image, str | Path | bytes):
+            own = image if isinstance(image, bytes) else str(Path(image).absolute()).encode("utf-8", "surrogateescape")
+            keys[row, 1] = int.from_bytes(hashlib.blake2b(own, digest_size=8).digest(), "big")
+    return keys
+
+
 @dataclass(frozen=True, eq=False)
 class EarlierSplit:
-    """The split of an earlier fit, by the digests of images (see `saccade.data.scanning.ImageFacts`).
-
-    Attributes
-    ----------
-    fitted, held_out : ndarray of uint64
-        Keys of the images on each side, sorted. What is in both counts as fitted.
-    """
+    """The split of an earlier fit: the keys of the images on each side, sorted. What is in both counts as fitted."""
 
     fitted: Keys
     held_out: Keys
 
     @classmethod
-    def of(cls, fitted: Iterable[str], held_out: Iterable[str]) -> EarlierSplit:
-        """Return the split of images with these digests."""
-        return cls(np.unique(_keys(fitted)), np.unique(_keys(held_out)))
+    def of(cls, fitted: Keys, held_out: Keys) -> EarlierSplit:
+        """Return the split of images with these keys, from `image_keys`."""
+        return cls(np.unique(fitted), np.unique(held_out))
 
     def fitted_also_to(self, others: Keys) -> EarlierSplit:
         """Return the split after the network was fitted to other images as well."""
@@ -48,13 +65,7 @@ class EarlierSplit:
 
     @classmethod
     def load(cls, path: Path) -> EarlierSplit | None:
-        """Read the file; None if it does not exist.
-
-        Raises
-        ------
-        DataError
-            If it is damaged.
-        """
+        """Read the file; None if it does not exist; a DataError if it is damaged."""
         if not path.is_file():
             return None
         try:
@@ -63,39 +74,28 @@ class EarlierSplit:
         except (SafetensorError, OSError, KeyError) as error:
             raise DataError(f"{path} is damaged ({error}). Restore a copy, or fit again") from None
 
-    def sides(self, digests: Iterable[str]) -> npt.NDArray[np.int64]:
-        """Return `NEW`, `FITTED` or `HELD_OUT` for each image.
+    def sides(self, keys: Keys) -> npt.NDArray[np.int64]:
+        """Return `NEW`, `FITTED` or `HELD_OUT` for each image, from its `image_keys`.
 
         Examples
         --------
-        >>> EarlierSplit.of(["aa" * 16], ["bb" * 16]).sides(["bb" * 16, "aa" * 16, "cc" * 16]).tolist()
-        [2, 1, 0]
+        >>> keys = image_keys(["a.png", "b.png", "c.png"], ["", "", ""])
+        >>> EarlierSplit.of(keys[:1], keys[1:2]).sides(keys).tolist()
+        [1, 2, 0]
         """
-        keys = _keys(digests)
-        sides = np.where(np.isin(keys, self.held_out), HELD_OUT, NEW)
-        sides[np.isin(keys, self.fitted)] = FITTED
+        sides = np.where(_among(keys, self.held_out), HELD_OUT, NEW)
+        sides[_among(keys, self.fitted)] = FITTED
         return sides
 
     def hold_out(
-        self,
-        digests: Iterable[str],
-        fraction: float,
-        split: Callable[[Positions, float], tuple[Positions, Positions]],
+        self, keys: Keys, fraction: float, split: Callable[[Positions, float], tuple[Positions, Positions]]
     ) -> tuple[Positions, Positions]:
         """Return training and validation positions: images keep their side, and new ones are divided.
 
-        Of the new images at least this fraction is held out, and more if too few images were held out before.
-
-        Parameters
-        ----------
-        digests : iterable of str
-            Of all images.
-        fraction : float
-            Of all images that is to be held out.
-        split : callable
-            As `saccade.data.splitting.split_holdout`, from the positions and the fraction of some images.
+        Of the new images at least this fraction is held out, and more if the images that were held out before are a
+        smaller fraction of all. `split` is `saccade.data.splitting.split_holdout` of some positions.
         """
-        sides = self.sides(digests)
+        sides = self.sides(keys)
         in_val, new = sides == HELD_OUT, np.flatnonzero(sides == NEW)
         if len(new):
             missing = max(fraction, (fraction * len(sides) - in_val.sum()) / len(new))
@@ -109,5 +109,6 @@ class EarlierSplit:
         return np.flatnonzero(~in_val), np.flatnonzero(in_val)
 
 
-def _keys(digests: Iterable[str]) -> Keys:
-    return np.array([int(digest[:16] or "0", 16) for digest in digests], np.uint64)
+def _among(keys: Keys, known: Keys) -> npt.NDArray[np.bool_]:
+    found: npt.NDArray[np.bool_] = (np.isin(keys, known) & (keys != 0)).any(1)
+    return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import io
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,8 +16,8 @@ from PIL import Image
 
 from saccade.data.dataset import ImageDataset
 from saccade.data.decoding import is_url, local_path_of
-from saccade.data.sources.sources import ARCHIVE_NAME, list_image_paths, local_file
-from saccade.errors import DataError, near_names
+from saccade.data.sources.sources import ARCHIVE_NAME, existing_spelling, list_image_paths, local_file
+from saccade.errors import DataError, DataWarning, near_names
 
 ImageLike = str | Path | bytes | Image.Image | np.ndarray
 """One image: a path, the bytes of a file, a Pillow image or an array."""
@@ -94,7 +95,9 @@ def as_image(value: Any) -> Any:
     >>> as_image(io.BytesIO(b"GIF8")), as_image(bytearray(b"GIF8")), as_image(None)
     (b'GIF8', b'GIF8', None)
     """
-    if isinstance(value, str | Path | bytes | Image.Image | np.ndarray | np.generic):
+    if isinstance(value, str | Path):
+        return existing_spelling(value)
+    if isinstance(value, bytes | Image.Image | np.ndarray | np.generic):
         return value
     if isinstance(value, bytearray | memoryview):
         return bytes(value)
@@ -136,8 +139,10 @@ def _paths_in(place: str | Path) -> list[ImageLike] | None:
     return list(list_image_paths(place, None)) if is_many else None
 
 
-def read_labelled_examples(data: Any, label: str | list[str], weight: str | None = None) -> Examples:
-    """Return images and labels, and the column `weight` as their weights if it is given.
+def read_labelled_examples(
+    data: Any, label: str | list[str], weight: str | None = None, what: str = "the data set"
+) -> Examples:
+    """Return images and labels, and the column `weight` as their weights if it is given; errors call the set `what`.
 
     Raises
     ------
@@ -151,7 +156,7 @@ def read_labelled_examples(data: Any, label: str | list[str], weight: str | None
             "ImageDataset.from_folder(…), or with from_folders(…) if it contains train/ and test/"
         )
     if not len(data):
-        raise DataError("the data set contains no images")
+        raise DataError(f"{what} contains no images; the folder or table that it was made of has none")
     examples = read_examples(data, label)
     if examples.labels is None:
         lacking = next(name for name in ([label] if isinstance(label, str) else label) if name not in data.columns)
@@ -166,11 +171,36 @@ def read_labelled_examples(data: Any, label: str | list[str], weight: str | None
 def _no_column(role: str, name: str, frame: pd.DataFrame) -> DataError:
     columns = [str(column) for column in frame.columns]
     near = near_names(str(name), columns)
+    if not near and isinstance(frame, ImageDataset) and role == "label" and frame.label_column in frame.columns:
+        near = [frame.label_column]
     advice = f"did you mean {role}={near[0]!r}?" if near else f"name it with ImagePredictor({role}=…)"
     return DataError(f"there is no {role} column {name!r}; the columns are {columns}; {advice}")
 
 
+def check_label_column(data: Any, label: str | list[str]) -> None:
+    """Check before a fit that the label column exists; the default name stands for the label column of a data set.
+
+    Raises
+    ------
+    DataError
+        If a name other than the default is given, and there is no such column.
+    """
+    if not isinstance(data, ImageDataset) or not isinstance(label, str) or label in data.columns:
+        return
+    if label != "label":
+        raise _no_column("label", label, data)
+    if data.label_column in data.columns:
+        text = (
+            f"There is no column 'label'; labels are taken from {data.label_column!r}, the label column of the data set"
+        )
+        warnings.warn(DataWarning(f"{text}. Name it with ImagePredictor(label=…)"), stacklevel=4)
+
+
 def _from_frame(frame: pd.DataFrame, label: str | list[str] | None) -> Examples:
+    columns = [label] if isinstance(label, str) else label or []
+    for name in {*columns, _image_column(frame, columns)}:
+        if list(frame.columns).count(name) > 1:
+            raise DataError(f"the table has several columns {name!r}; give each column a name of its own")
     if isinstance(label, list):
         labels = pd.DataFrame(frame[label]) if set(label) <= set(frame.columns) else None
         return Examples([as_image(one) for one in frame[_image_column(frame, label)]], frame.index, labels)

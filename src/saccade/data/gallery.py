@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import textwrap
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from PIL import Image
 
 from saccade.data.decoding import read_image
@@ -108,7 +112,55 @@ def draw_gallery(
         if titles:
             color = title_colors[position] if title_colors else _TEXT_COLOR
             _write_title(axes, titles[position], fontsize, color, resize)
+    use_fonts_for(text for axes in figure.axes for text in axes.texts)
     return figure
+
+
+def use_fonts_for(texts: Iterable[Text]) -> None:
+    """Give texts of matplotlib installed fonts that have all of their characters.
+
+    Characters that no font has are written as codes, such as ``U+732B`` for a Chinese one, with a warning.
+    """
+    texts = list(texts)
+    characters = {character for text in texts for character in text.get_text() if ord(character) > 126}
+    if not characters:
+        return
+    families, missing = _fonts_for(frozenset(characters))
+    if missing:
+        listed = " ".join(sorted(missing)[:10])
+        warnings.warn(
+            f"No installed font has the characters {listed}: they are drawn as codes. Install a font that has them, "
+            "such as Noto Sans CJK.",
+            stacklevel=3,
+        )
+    for text in texts:
+        text.set_fontfamily(families)
+        text.set_text("".join(f"U+{ord(each):04X} " if each in missing else each for each in text.get_text()).rstrip())
+
+
+@functools.cache
+def _fonts_for(characters: frozenset[str]) -> tuple[list[str], frozenset[str]]:
+    """Return the families of fonts that have these characters, matplotlib's own first, and what none of them has."""
+    own = font_manager.FontProperties()
+    families, missing = list(own.get_family()), characters - _characters_of(font_manager.findfont(own))
+    fonts = font_manager.fontManager.ttflist
+    for font in sorted(fonts, key=lambda font: (font.style != "normal", font.weight != 400, font.name)):
+        if "last resort" in font.name.lower():  # it has boxes for all characters
+            continue
+        if found := missing & _characters_of(font.fname):
+            families.append(font.name)
+            missing -= found
+        if not missing:
+            break
+    return families, missing
+
+
+@functools.cache
+def _characters_of(file: str) -> frozenset[str]:
+    try:
+        return frozenset(map(chr, font_manager.get_font(file).get_charmap()))
+    except (OSError, RuntimeError):  # a font that was removed, or that FreeType cannot read
+        return frozenset()
 
 
 def _draw_tile(axes: Axes, image: ImageSource, side: int) -> None:

@@ -141,11 +141,11 @@ class ImageTable(pd.DataFrame):
             terminal.
         """
         from saccade.data.checks import CheckedPart, check_dataset
-        from saccade.data.scanning import scan_images
+        from saccade.data.scanning import measure_pixel_range, scan_images
 
         images = list(self[self.image_column])
         labels = self.label_names() if self.label_column in self.columns else None
-        return check_dataset(CheckedPart(images, labels, scan_images(images)))
+        return check_dataset(CheckedPart(images, labels, scan_images(images, pixel_range=measure_pixel_range(images))))
 
     def show_images(
         self,
@@ -197,18 +197,17 @@ class ImageTable(pd.DataFrame):
         """
         from saccade.data.gallery import draw_gallery
 
-        positions = self._sample(nsample, shuffle, random_state) if indices is None else np.asarray(indices, dtype=int)
+        if indices is not None:
+            positions = np.asarray(indices, dtype=int)
+        else:
+            order = np.random.default_rng(random_state).permutation(len(self)) if shuffle else np.arange(len(self))
+            positions = order[:nsample]
         outside = positions[(positions < -len(self)) | (positions >= len(self))]
         if len(outside):
             raise DataError(f"Position {outside[0]} is outside the dataset of {len(self)} images.")
         chosen = self.iloc[positions]
         titles = chosen.label_names().tolist() if self.label_column in self.columns else None
         return draw_gallery(chosen[self.image_column].tolist(), titles, ncol, resize, fontsize)
-
-    def _sample(self, num: int, shuffle: bool, random_state: Any) -> np.ndarray[Any, np.dtype[np.int64]]:
-        if not shuffle:
-            return np.arange(min(num, len(self)))
-        return np.random.default_rng(random_state).permutation(len(self))[:num]
 
     def to_torch(self, transform: Callable[[Any], Any] | None = None) -> TorchImages:
         """Return a `torch.utils.data.Dataset` of the images and their labels.
@@ -255,43 +254,34 @@ class ImageTable(pd.DataFrame):
 
 
 def are_numbers_of_classes(labels: pd.Series[Any], classes: Sequence[str] | None) -> bool:
-    """Return whether labels are integers, so that label ``i`` is the class ``classes[i]``.
-
-    Examples
-    --------
-    >>> are_numbers_of_classes(pd.Series([1, 0]), ["cat", "dog"])
-    True
-    >>> are_numbers_of_classes(pd.Series(["dog", "cat"]), ["cat", "dog"])
-    False
-    """
+    """Return whether labels are integers, so that label ``i`` is the class ``classes[i]``."""
     return classes is not None and bool(pd.api.types.is_integer_dtype(labels))
 
 
-def are_values(labels: pd.Series[Any]) -> bool:
-    """Return whether labels are fractional numbers (regression) rather than classes.
+def whole_numbers(labels: pd.Series[Any]) -> pd.Series[Any]:
+    """Return whole numbers that are stored as floats as integers, and other labels as they are.
 
     Examples
     --------
-    >>> are_values(pd.Series([0.5, 1.25])), are_values(pd.Series([1.0, 2.0])), are_values(pd.Series([1, 2]))
-    (True, False, False)
+    >>> whole_numbers(pd.Series([0.0, 1.0])).tolist(), whole_numbers(pd.Series([0.5, 1.0])).tolist()
+    ([0, 1], [0.5, 1.0])
     """
+    if not pd.api.types.is_float_dtype(labels) or are_values(labels):
+        return labels
+    return labels.astype("Int64" if labels.isna().any() else "int64")
+
+
+def are_values(labels: pd.Series[Any]) -> bool:
+    """Return whether labels are fractional numbers (regression) rather than classes."""
     return bool(pd.api.types.is_float_dtype(labels)) and bool((labels.dropna() % 1 != 0).any())
 
 
 def checked_classes(classes: Sequence[str] | None, labels: pd.Series[Any]) -> list[str] | None:
     """Return the class names: the given ones, or the distinct labels if these are strings.
 
-    Raises
-    ------
-    DataError
-        If names are repeated, or a label is not among them.
-
-    Examples
-    --------
-    >>> checked_classes(None, pd.Series(["dog", "cat", "dog"]))
-    ['cat', 'dog']
+    Raises a DataError if names are repeated, or a label is not among them.
     """
-    known = labels.dropna()
+    known = labels.dropna().astype(object)
     are_strings = bool(known.map(lambda label: isinstance(label, str)).all())
     if classes is None:
         return sorted(set(known)) if are_strings and len(known) else None
@@ -300,7 +290,7 @@ def checked_classes(classes: Sequence[str] | None, labels: pd.Series[Any]) -> li
         for label in known.unique():
             if label not in names:
                 raise DataError(f"The label {label!r} is not among the classes {names}.")
-    elif are_numbers_of_classes(known, names) and len(known) and not 0 <= known.min() <= known.max() < len(names):
+    elif are_numbers_of_classes(labels, names) and len(known) and not 0 <= known.min() <= known.max() < len(names):
         raise DataError(
             f"Labels range from {known.min()} to {known.max()}, but there are {len(names)} classes: "
             f"expected labels from 0 to {len(names) - 1}."
@@ -321,10 +311,7 @@ def _distinct(classes: Sequence[str]) -> list[str]:
 def common_classes(datasets: Sequence[ImageTable]) -> list[str] | None:
     """Return the classes of concatenated datasets: the same for all, or all names if labels are names.
 
-    Raises
-    ------
-    DataError
-        If the same number is a different class in two datasets.
+    Raises a DataError if the same number is a different class in two datasets.
     """
     labelled = [part for part in datasets if part.classes is not None and len(part) and part.label_column in part]
     if not labelled:

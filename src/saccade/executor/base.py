@@ -7,7 +7,7 @@ import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from saccade.errors import is_disk_full
 from saccade.events import EpochDone, Event, JobDone, JobFailed
@@ -47,6 +47,10 @@ class Executor(ABC):
     """
 
     trainable: Trainable | None
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Executor:
+        """Return this executor: workers cannot be copied, and clones of an estimator share them."""
+        return self
 
     @property
     @abstractmethod

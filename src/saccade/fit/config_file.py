@@ -51,7 +51,18 @@ class FitConfig(FitOptions):
             is_in_cli=False,
         ),
     ] = None
-    label: Annotated[str, Option("Label column of a table.", metavar="COLUMN")] = "label"
+    label: Annotated[
+        str, Option("Label column of a table, or several columns of 0 and 1.", metavar="COLUMN[,COLUMN...]")
+    ] = "label"
+    label_sep: Annotated[
+        str | None, Option("Separator of several labels in one field: a multilabel problem.", metavar="TEXT")
+    ] = None
+    sample_weight: Annotated[
+        str | None, Option("Column of a table with the weight of each image in training.", metavar="COLUMN")
+    ] = None
+    encoding: Annotated[
+        str | None, Option("Encoding of a table, such as cp1252; by default UTF-8.", metavar="NAME")
+    ] = None
     image_column: Annotated[str, Option("Image column of a table.", metavar="COLUMN")] = "image"
     image_root: Annotated[
         str | None,
@@ -63,7 +74,7 @@ class FitConfig(FitOptions):
     ] = None
     problem_type: Annotated[
         str | None,
-        Option("binary, multiclass or regression; by default inferred from the labels.", metavar="TYPE"),
+        Option("binary, multiclass, multilabel or regression; by default inferred from the labels.", metavar="TYPE"),
     ] = None
     eval_metric: Annotated[
         str | None,
@@ -86,15 +97,6 @@ class FitConfig(FitOptions):
 
         The table ``hyperparameters`` (or ``set``) holds values that `saccade.fit.values.from_toml` reads; ``model`` and
         ``lr`` may stand outside. Relative paths are relative to the file.
-
-        Raises
-        ------
-        DataError
-            If it is not a TOML file.
-        UnknownNameError, HyperparameterError, SpaceError
-            If something in it is invalid; the message names the file.
-        OSError
-            If it cannot be read.
         """
         path = Path(path).expanduser()
         file = path / FIT_TOML if path.is_dir() else path
@@ -154,13 +156,7 @@ class FitConfig(FitOptions):
         path.write_text("".join([_HEAD, *remarks, text]), encoding="utf-8")
 
     def over(self, other: FitConfig) -> FitConfig:
-        """Return the values given here, and for the rest those of `other`; hyperparameters are merged by name.
-
-        Raises
-        ------
-        HyperparameterError
-            For an unknown hyperparameter, or one that is given twice under different names.
-        """
+        """Return the values given here, and for the rest those of `other`; hyperparameters are merged by name."""
         hyperparameters = self.hyperparameters or other.hyperparameters
         if self.hyperparameters and other.hyperparameters:
             from saccade.training.recipes.recipe import canonical

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import math
 import shutil
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ from saccade.data.earlier_split import EarlierSplit
 from saccade.data.examples import Examples
 from saccade.deadline import Deadline
 from saccade.errors import DataError, SaccadeError
-from saccade.events import Event, Listener, RunFinished, RunStarted, Warned
+from saccade.events import Event, Listener, Noted, RunFinished, RunStarted, Warned
 from saccade.executor import use_executor
 from saccade.fit.options import FitOptions
 from saccade.fit.preparation import PreparedData, prepare_data
@@ -54,6 +55,7 @@ from saccade.study.optuna_tracker import OptunaTracker
 from saccade.study.progress import ProgressDisplay
 from saccade.study.study import Study
 from saccade.study.trackers import connected
+from saccade.tasks.labels import explain_problem_type
 from saccade.tasks.matching import match_classes
 from saccade.tasks.metrics import make_metric
 from saccade.tasks.problem import Problem
@@ -84,8 +86,8 @@ def run_fit(
     request, warning = _checked(request, problem, may_replace_networks=earlier is None)
     metric_name = make_metric(request.eval_metric, problem).name
     settings, objectives = request.settings, request.settings.objectives
-    is_short = deadline.limit_s < ADAPTED_BELOW_S
-    num_threads = settings.nthreads_per_trial or (useful_threads() if is_short else None)
+    is_adapted = deadline.limit_s < ADAPTED_BELOW_S and not is_gpu_wanted(settings)
+    num_threads = settings.nthreads_per_trial or (useful_threads() if is_adapted else None)
     check_score_name(objectives, metric_name)
     with (
         locked_folder(request, None if earlier is None else earlier.folder) as folder,
@@ -110,6 +112,9 @@ def run_fit(
             notify(RunStarted(str(root), request.num_trials, request.time_limit_s))
             if warning:
                 notify(Warned(warning))
+            assert request.train.labels is not None
+            if request.problem_type is None and (text := explain_problem_type(request.train.labels, problem.type)):
+                notify(Noted(text))
             # Workers start while images are decoded.
             with use_executor(settings.executor, make_image_executor(request, notify)) as executor:
                 notify(plan(request, metric_name, executor))
@@ -159,7 +164,9 @@ def run_fit(
                 eval_metric=request.eval_metric if isinstance(request.eval_metric, str) else None,
                 class_names=request.train.class_names,
                 objectives=objectives,
+                keys=data.keys,
                 earlier=EarlierSplit.load(folder / TRIALS / START_SPLIT),
+                left_out=data.left_out,
                 seconds=budget.seconds,
                 is_interrupted=is_interrupted,
             )
@@ -257,6 +264,7 @@ def _checked(request: FitRequest, problem: Problem, *, may_replace_networks: boo
 
 def _be_in_time(study: Study, settings: FitOptions, deadline: Deadline, notify: Listener) -> None:
     """Replace workers that start too late, and warn if there is no time left for training."""
+    importlib.import_module("scipy.optimize")  # calibration needs it, and training uses all of the time before that
     if isinstance(settings.executor, str):
         study.executor = executor_in_time(study.executor, deadline, notify)
     if study.seconds_left <= 0 and study.best_trial is None:
@@ -301,11 +309,12 @@ def _prepare(request: FitRequest, folder: Path, num_outputs: int, budget: TimeBu
         on_decoded=lambda: budget.begin("checking"),
     )
     if data.num_val_seen:
+        none_left = "No other images are left; pass tuning_data, or add images"
+        what = none_left if request.tuning is None else "Pass other tuning_data"
         notify(
             Warned(
                 f"the network of warm_start was fitted to {data.num_val_seen} of {len(data.val.indices)} validation "
-                "images, and no other images are left to hold out; their scores are too high. Pass tuning_data, or "
-                "add images"
+                f"images, so that scores are too high. {what}"
             )
         )
     elif request.start is not None and earlier is None:

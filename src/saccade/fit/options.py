@@ -536,15 +536,6 @@ class FitOptions(BaseModel):
         label : callable or None
             Names an option in error messages, for a command line or file: its texts are parsed. None: by its own name.
 
-        Raises
-        ------
-        UnknownArgumentError
-            If there is no such option.
-        UnknownNameError
-            If there is no such searcher, scheduler or executor.
-        HyperparameterError
-            If a value has the wrong type or is out of range, or if options contradict each other.
-
         Examples
         --------
         >>> FitOptions.of({"hyperparameter_tune_kwargs": {"num_trials": 3}, "ensemble": False}).num_trials
@@ -607,13 +598,7 @@ class FitOptions(BaseModel):
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Self:
-        """Return the options of a record by `to_json`; options that it lacks have their defaults.
-
-        Raises
-        ------
-        LostObjectError
-            If the record has only the ``repr`` of an object.
-        """
+        """Return the options of a record by `to_json`; options that it lacks have their defaults."""
         return cls.of({name: from_json_value(value) for name, value in record.items()})
 
     @classmethod

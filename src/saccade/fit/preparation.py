@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,13 @@ import numpy as np
 import pandas as pd
 
 from saccade.data.checks import count_of
-from saccade.data.earlier_split import FITTED, EarlierSplit
+from saccade.data.earlier_split import FITTED, EarlierSplit, Keys, image_keys
 from saccade.data.examples import Examples, ImageLike
 from saccade.data.scanning import measure_pixel_range
 from saccade.data.splitting import split_holdout, stratified_order
 from saccade.data.store.decoded_images import decoded_images
 from saccade.data.store.store import ImageStore
+from saccade.data.unreadable import MAX_LISTED, describe_unreadable, name_of
 from saccade.errors import DataError
 from saccade.events import DataReady, Listener, Progressed, Warned
 from saccade.tasks.labels import some
@@ -41,7 +42,9 @@ class PreparedData:
     train: Split
     val: Split
     problem: Problem
+    keys: Keys  # of the images of the store, see `saccade.data.earlier_split`
     num_val_seen: int = 0  # validation images that the network of warm_start was fitted to
+    left_out: dict[str, Any] = field(default_factory=dict)  # for the summary: unreadable images, and lost classes
 
 
 def prepare_data(
@@ -114,28 +117,34 @@ def prepare_data(
     usable = np.flatnonzero(store.readable)
     in_train, in_val = usable[usable < len(train)], usable[usable >= len(train)]
     if not len(in_train):
-        raise DataError(f"none of the {len(train)} training images can be read")
+        text = describe_unreadable(
+            train.images, {row: store.errors[row] for row in range(len(train)) if row in store.errors}
+        )
+        raise DataError(f"none of the {len(train)} training images can be read. {text}")
     problem = given if isinstance(problem_type, Problem) else Problem.of(labels.iloc[in_train], problem_type)
-    if lost := [label for label in given.classes if label not in problem.classes]:
+    lost = [label for label in given.classes if label not in problem.classes]
+    if lost:
         is_single = given.has_one_class
         has_lost = labels.map(lambda label: not set(lost).isdisjoint([label] if is_single else label))
         in_val = in_val[~has_lost.to_numpy()[in_val]]
         text = f"no training image of {count_of(len(lost), 'class', 'classes')} can be read: {some(lost)}"
         notify(Warned(f"{text}. The predictor does not have these classes"))
     if tuning is not None and not len(in_val):
-        raise DataError("none of the images of tuning_data can be used")
-    digests = np.asarray(store.digests)
+        errors = {row - len(train): why for row, why in store.errors.items() if row >= len(train)}
+        raise DataError(f"none of the images of tuning_data can be used. {describe_unreadable(tuning.images, errors)}")
+    keys = image_keys(images, store.digests)
     if tuning is None:
-        strata, groups = problem.strata(problem.encode(labels.iloc[in_train])), digests[in_train]
+        strata = problem.strata(problem.encode(labels.iloc[in_train]))
+        groups = np.asarray(store.digests)[in_train]
         frac = min(HOLDOUT_FRAC, (max_held_out or math.inf) / len(in_train)) if holdout_frac is None else holdout_frac
         if earlier is None:
             chosen, held_out = split_holdout(strata, frac, random_state, groups)
         else:
             chosen, held_out = earlier.hold_out(
-                groups, frac, lambda rows, part: split_holdout(strata[rows], part, random_state, groups[rows])
+                keys[in_train], frac, lambda rows, part: split_holdout(strata[rows], part, random_state, groups[rows])
             )
         in_train, in_val = in_train[chosen], in_train[held_out]
-    num_val_seen = 0 if earlier is None else int((earlier.sides(digests[in_val]) == FITTED).sum())
+    num_val_seen = 0 if earlier is None else int((earlier.sides(keys[in_val]) == FITTED).sum())
     # A validation that the time limit cuts short uses a stratified sample.
     val_strata = problem.strata(problem.encode(labels.iloc[in_val]))
     in_val = in_val[stratified_order(val_strata, np.random.default_rng(0))]
@@ -145,7 +154,8 @@ def prepare_data(
         Split(part, problem.encode(labels.iloc[part]), None if weights is None else weights[part])
         for part in (in_train, in_val)
     )
-    return PreparedData(store, train_split, val_split, problem, num_val_seen)
+    left_out = {"num_unreadable": len(store.errors), "classes": lost}
+    return PreparedData(store, train_split, val_split, problem, keys, num_val_seen, left_out)
 
 
 def _warn_of_missing(
@@ -153,15 +163,12 @@ def _warn_of_missing(
 ) -> None:
     """Warn about unreadable images with their reasons, and about images that the time limit left out."""
     if store.errors:
-        named = [(_name(images[index], index), reason) for index, reason in sorted(store.errors.items())]
-        lines = [f"  {name}: {reason}" for name, reason in named]
-        num_shown = 20
-        more = []
-        if len(lines) > num_shown:
-            pd.DataFrame(named, columns=["image", "reason"]).to_csv(listing, index=False)
-            more = [f"  … and {len(lines) - num_shown} more, all of them listed in {listing}"]
-        head = f"{len(lines)} of {len(images)} images cannot be read and are left out:"
-        notify(Warned("\n".join([head, *lines[:num_shown], *more])))
+        text = f"{describe_unreadable(images, store.errors)}\n  They are left out"
+        if len(store.errors) > MAX_LISTED:
+            named = [(name_of(images[index], index), reason) for index, reason in sorted(store.errors.items())]
+            pd.DataFrame(named, columns=["image", "reason"]).to_csv(listing, index=False, errors="surrogateescape")
+            text += f", and all of them are listed in {listing}"
+        notify(Warned(text))
     if not store.skipped:
         return
     if len(images) - len(store.skipped) >= num_selected:
@@ -169,7 +176,3 @@ def _warn_of_missing(
     else:
         what = f"the time limit left no time to decode {len(store.skipped)} of {len(images)} images; they are not used"
     notify(Warned(f"{what}. Increase time_limit to use more"))
-
-
-def _name(image: ImageLike, index: int) -> str:
-    return str(image) if isinstance(image, str | Path) else f"<image {index}>"

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from saccade.data.decoding import is_url
 from saccade.data.examples import Examples, ImageLike
 from saccade.errors import DataError
 from saccade.study.json_values import LostObjectError, from_json_value, to_json_value
@@ -31,7 +32,7 @@ def write_run_data(path: Path, train: Examples, tuning: Examples | None) -> None
         Labelled images.
     """
     parts = dict(zip(_PARTS, (train, tuning), strict=True))
-    odd = [image for part in parts.values() if part is not None for image in part.images if not _is_path(image)]
+    odd = [image for part in parts.values() if part is not None for image in part.images if _is_in_memory(image)]
     record: dict[str, Any]
     if odd:
         record = {"not_kept": f"{len(odd)} images were given as {type(odd[0]).__name__}, not as paths"}
@@ -41,13 +42,7 @@ def write_run_data(path: Path, train: Examples, tuning: Examples | None) -> None
 
 
 def read_run_data(path: Path) -> tuple[Examples, Examples | None]:
-    """Return what was given to `write_run_data`, with absolute paths.
-
-    Raises
-    ------
-    DataError
-        If images or labels could not be stored, or if the file is missing or damaged.
-    """
+    """Return what was given to `write_run_data`, with absolute paths."""
     advice = "Resume the run in Python: ImagePredictor(path=…).fit(…, resume=True) with the same arguments"
     try:
         record = json.loads(path.read_text(encoding="ascii"))
@@ -87,15 +82,15 @@ def fingerprint(train: Examples, tuning: Examples | None) -> str:
     return digest.hexdigest()
 
 
-def _is_path(image: ImageLike) -> bool:
-    return isinstance(image, str | Path)
+def _is_in_memory(image: object) -> bool:
+    return isinstance(image, bytes | Image.Image | np.ndarray)
 
 
 def _image_bytes(image: ImageLike) -> Iterator[bytes]:
-    if isinstance(image, str | Path):
-        yield str(Path(image).absolute()).encode("utf-8", "surrogatepass")
-    elif isinstance(image, bytes):
+    if isinstance(image, bytes):
         yield from (str(len(image)).encode(), image[:_SAMPLE_BYTES], image[-_SAMPLE_BYTES:])
+    elif not isinstance(image, Image.Image | np.ndarray):  # a path, or a row without an image
+        yield str(_absolute(image)).encode("utf-8", "surrogatepass")
     else:
         shape = image.size if isinstance(image, Image.Image) else image.shape
         flat = np.asarray(image).reshape(-1)
@@ -103,9 +98,15 @@ def _image_bytes(image: ImageLike) -> Iterator[bytes]:
         yield flat[:: max(1, len(flat) // _SAMPLE_BYTES)].tobytes()
 
 
+def _absolute(image: object) -> str | None:
+    if not isinstance(image, str | Path) or not str(image).strip():
+        return None
+    return str(image) if is_url(image) else str(Path(image).absolute())
+
+
 def _part_to_json(part: Examples) -> dict[str, Any]:
     return {
-        "images": [str(Path(str(image)).absolute()) for image in part.images],
+        "images": [_absolute(image) for image in part.images],
         "labels": _labels_to_json(part.labels),
         "class_names": part.class_names,
         "weights": _labels_to_json(part.weights),

@@ -15,6 +15,7 @@ from saccade.autosearch.features import DatasetDescription
 from saccade.autosearch.machine_speed import forward_seconds, measure_log_speed
 from saccade.autosearch.recipe_description import describe_recipe, score_range
 from saccade.autosearch.search import AutoSearch
+from saccade.data.checks import count_of
 from saccade.deadline import Deadline
 from saccade.events import Listener, RunPlanned, Warned
 from saccade.executor import Executor, InlineExecutor, ProcessExecutor, local_slots, make_executor
@@ -149,8 +150,8 @@ def plan(request: FitRequest, metric: str, executor: Executor) -> RunPlanned:
         f"{problem_type} ({why})",
         metric,
         [str(model) for model in choices(request.space, "model")],
-        f"{device.type}, {torch.get_num_threads()} threads" if device.type == "cpu" else str(device),
-        "in this process" if is_inline else f"in {num} worker {'process' if num == 1 else 'processes'}",
+        f"cpu, {count_of(torch.get_num_threads(), 'thread')}" if device.type == "cpu" else str(device),
+        "in this process" if is_inline else f"in {count_of(num, 'worker process', 'worker processes')}",
         advice,
     )
 

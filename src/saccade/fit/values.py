@@ -38,11 +38,6 @@ _CLOSING = {"(": ")", "[": "]", "{": "}"}
 def parse_duration(text: str) -> float:
     """Return the seconds of a duration.
 
-    Raises
-    ------
-    HyperparameterError
-        If the text is not a duration.
-
     Examples
     --------
     >>> [parse_duration(text) for text in ("90", "10m", "1h30m", "1.5 min")]
@@ -64,13 +59,6 @@ def parse_duration(text: str) -> float:
 def parse_hyperparameters(settings: Sequence[str], **named: str | None) -> dict[str, Any]:
     """Return hyperparameters from ``name=value`` texts and from named options, which may be None.
 
-    Raises
-    ------
-    HyperparameterError
-        If a text is not ``name=value``, a value is invalid, or a name is given twice.
-    SpaceError
-        If a range or a choice is invalid.
-
     Examples
     --------
     >>> parse_hyperparameters(["epochs=5", "opt=sgd,adamw"], lr="1e-4:1e-1:log", model=None)
@@ -90,13 +78,6 @@ def parse_hyperparameters(settings: Sequence[str], **named: str | None) -> dict[
 
 def parse_space(text: str) -> Any:
     """Return the constant, choice or range that a text stands for.
-
-    Raises
-    ------
-    HyperparameterError
-        If the text is invalid.
-    SpaceError
-        If the range or choice is invalid, such as a lower bound above the upper one.
 
     Examples
     --------
@@ -121,11 +102,6 @@ def parse_space(text: str) -> Any:
 def from_toml(value: Any) -> Any:
     """Return the constant, choice or range that a value in a TOML file stands for.
 
-    Raises
-    ------
-    HyperparameterError, SpaceError
-        As in `parse_space`.
-
     Examples
     --------
     >>> from_toml("1e-4:1e-1:log"), from_toml(16), from_toml(["resnet18", "vgg11"])
@@ -144,11 +120,6 @@ def from_toml(value: Any) -> Any:
 
 def to_toml(value: Any) -> Any:
     """Return the form in a TOML file, of which `from_toml` makes `value` again.
-
-    Raises
-    ------
-    HyperparameterError
-        If there is none, as for objects of the user.
 
     Examples
     --------

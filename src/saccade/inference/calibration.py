@@ -173,11 +173,6 @@ def calibration_error(probabilities: np.ndarray, targets: np.ndarray, problem: P
     the mean over the labels, each binned by its own probability (Kull et al., "Beyond temperature scaling", NeurIPS
     2019). With few images it is positive even for perfect probabilities: see `error_by_chance`.
 
-    Parameters
-    ----------
-    probabilities, targets, problem
-        As in `fit_calibration`.
-
     Examples
     --------
     >>> problem = Problem.of(["cat", "dog"])

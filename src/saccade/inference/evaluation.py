@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from saccade.checks import fraction
 from saccade.errors import DataError
@@ -20,6 +22,9 @@ NUM_RESAMPLES = 1000
 BY_CHANCE = "ece_by_chance"
 """The ``ece`` that perfect probabilities would have on so many images. It has no interval."""
 
+OF_PROBABILITIES = re.compile("(neg_)?(log_loss|brier)|d2_|roc_auc|average_precision|top_k")
+"""Names of metrics of calibrated probabilities, as `predict_proba` returns them; others are those of `predict`."""
+
 Scores = dict[str, float]
 
 
@@ -30,39 +35,43 @@ def evaluation(
     problem: Problem,
     metric: Metric | None = None,
     *,
+    metrics: Sequence[Metric] | None = None,
     detailed: bool = False,
     interval: float | None = None,
 ) -> dict[str, Any]:
     """Return what `ImagePredictor.evaluate` returns; `metric` is a further one.
 
-    `probabilities` and `adjusted` are `Predictions.predictions` and `Predictions.adjusted`. Raises a DataError if the
-    metric is not defined on these images.
+    `probabilities` and `adjusted` are `Predictions.predictions` and `Predictions.adjusted`. `metrics` replace `metric`
+    and those that are always reported. Raises a DataError if a metric is not defined on these images.
     """
     if interval is not None:
         fraction("interval", interval)
     # Each metric with the predictions that it is computed from: details refer to unadjusted probabilities.
-    metrics = {name: (each, adjusted) for name, each in built_in_metrics(problem, "always").items()}
+    asked = [] if metric is None else [(metric, adjusted)]
+    usual = [(each, adjusted) for each in built_in_metrics(problem, "always").values()]
+    if metrics is not None:
+        asked = [(each, probabilities if OF_PROBABILITIES.match(each.name) else adjusted) for each in metrics]
+        usual = []
     if detailed:
-        metrics |= {name: (each, probabilities) for name, each in built_in_metrics(problem, "detailed").items()}
-    scores: dict[str, Any] = {name: each.function(targets, given, problem) for name, (each, given) in metrics.items()}
+        usual += [(each, probabilities) for each in built_in_metrics(problem, "detailed").values()]
+    reported = {each.name: (each, given) for each, given in (*usual, *asked)}
+    scores: dict[str, Any] = {each.name: each.function(targets, given, problem) for each, given in usual}
     if detailed and problem.has_classes:
         scores["ece"] = calibration_error(probabilities, targets, problem)
         scores[BY_CHANCE] = error_by_chance(probabilities, problem)
-    if metric is not None:
-        metrics[metric.name] = metric, adjusted
-        scores[metric.name] = metric(targets, adjusted, problem)
+    scores |= {each.name: each(targets, given, problem) for each, given in asked}
     if interval is None or not len(targets):
         return scores
     # Metrics that are means over images are resampled by their values of each image, which is cheap.
     values_of = {
         name: each.function.values(targets, given, problem)
-        for name, (each, given) in metrics.items()
+        for name, (each, given) in reported.items()
         if isinstance(each.function, MeanOver)
     }
 
     def resampled(rows: np.ndarray) -> Scores:
         again = {}
-        for name, (each, given) in metrics.items():
+        for name, (each, given) in reported.items():
             if isinstance(each.function, MeanOver):
                 again[name] = each.function.of_values(values_of[name][rows])
             else:
@@ -74,6 +83,44 @@ def evaluation(
     intervals = bootstrap_intervals(resampled, len(targets), interval)
     _set_exact_intervals(scores, intervals, len(targets), interval)
     return {key: value for name in scores for key, value in _with_interval(name, scores[name], intervals)}
+
+
+def confusion_matrix(
+    targets: np.ndarray, adjusted: np.ndarray, problem: Problem, class_names: Sequence[str]
+) -> pd.DataFrame:
+    """Return the number of images by true class (rows) and predicted class (columns).
+
+    For multilabel problems, there is a row for each label, with its numbers of true and false negatives and positives.
+    """
+    problem.require_classes("confusion_matrix")
+    if not problem.has_one_class:
+        true, given = problem.true_labels(targets) > 0, problem.predicted_labels(adjusted) > 0
+        numbers = {"tn": ~true & ~given, "fp": ~true & given, "fn": true & ~given, "tp": true & given}
+        return pd.DataFrame({name: each.sum(0) for name, each in numbers.items()}, index=list(class_names))
+    counts = np.zeros((len(class_names),) * 2, np.int64)
+    np.add.at(counts, (targets, adjusted.argmax(1)), 1)
+    return pd.DataFrame(counts, pd.Index(class_names, name="true"), pd.Index(class_names, name="predicted"))
+
+
+def classification_report(
+    targets: np.ndarray, adjusted: np.ndarray, problem: Problem, class_names: Sequence[str]
+) -> pd.DataFrame:
+    """Return precision, recall, F1 score and number of images of each class; 0 where they are not defined."""
+    from sklearn.metrics import precision_recall_fscore_support  # lazily, as it is slow to import
+
+    problem.require_classes("classification_report")
+    if problem.has_one_class:
+        true, given = targets, adjusted.argmax(1)
+    else:
+        true, given = problem.true_labels(targets), problem.predicted_labels(adjusted)
+    numbers = np.arange(len(class_names))
+    columns = precision_recall_fscore_support(true, given, labels=numbers, zero_division=0)
+    names = ("precision", "recall", "f1-score", "support")  # those of scikit-learn
+    return pd.DataFrame(dict(zip(names, columns, strict=True)), index=list(class_names))
+
+
+TABLES = {"confusion_matrix": confusion_matrix, "classification_report": classification_report}
+"""What `ImagePredictor.evaluate` returns as a table, by name."""
 
 
 def bootstrap_intervals(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -16,6 +15,7 @@ from torch import nn
 from saccade.data.examples import ImageLike
 from saccade.data.pixel_range import PixelRange
 from saccade.data.store.on_demand import OnDemandImages
+from saccade.data.unreadable import describe_unreadable
 from saccade.errors import DataError, HyperparameterError, ImageReadError
 from saccade.events import Progressed, Warned
 from saccade.inference.classifier import Classifier, known_inference
@@ -487,11 +487,7 @@ def _device_of(device: str | torch.device | None) -> torch.device:
 
 
 def _report_unreadable(images: Sequence[ImageLike], errors: dict[int, str], display: ProgressDisplay) -> None:
-    named = [
-        f"{image if isinstance(image := images[index], str | Path) and str(image) else f'image {index}'}: {reason}"
-        for index, reason in sorted(errors.items())
-    ]
+    text = describe_unreadable(images, errors)
     if len(errors) == len(images):
-        more = f"; {len(errors) - 1} more cannot be read either" if len(errors) > 1 else ""
-        raise ImageReadError(f"{named[0]}{more}")
-    display(Warned("\n  ".join([f"{len(errors)} of {len(images)} images cannot be read:", *named])))
+        raise ImageReadError(text)
+    display(Warned(text))

@@ -129,21 +129,10 @@ class Choice:
 
 
 def choose(choices: Sequence[Choice], limits: Mapping[str, float | None], min_score: float | None = None) -> Choice:
-    """Return the choice with the highest score within cost limits, or the cheapest one with a minimum score.
+    """Return the choice with the highest score within the maximum `limits` of costs by name.
 
-    Parameters
-    ----------
-    choices : sequence of Choice
-        A Pareto front.
-    limits : mapping
-        The maximum of each cost by name; None is no limit.
-    min_score : float or None
-        The minimum score. If given, the cheapest choice is returned instead of the one with the highest score.
-
-    Raises
-    ------
-    HyperparameterError
-        If a limit is not a number, its cost is not an objective of the search, or no choice is within the limits.
+    With `min_score`, return the cheapest choice of at least this score instead. Raises a HyperparameterError if a limit
+    is not a number, its cost is not an objective of the search, or no choice is within the limits.
     """
     limits = {name: limit for name, limit in limits.items() if limit is not None}
     for name, limit in [*limits.items(), *([] if min_score is None else [("min_score", min_score)])]:

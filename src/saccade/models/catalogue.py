@@ -61,22 +61,10 @@ def list_models(pattern: str | None = None) -> list[str]:
 
 
 def resolve_name(name: str) -> str:
-    """Return the timm network for a name.
+    """Return the timm network for a name, with or without a pretraining tag, as the name has.
 
-    Parameters
-    ----------
-    name : str
-        A timm name with or without a pretraining tag, a former timm name, or a GluonCV name. Case does not matter.
-
-    Returns
-    -------
-    str
-        ``architecture``, or ``architecture.tag`` if the name contains a tag.
-
-    Raises
-    ------
-    UnknownModelError
-        If there is no such network or no such tag of it; the message lists similar ones.
+    A name is timm's, a former one of timm, or GluonCV's. Case does not matter. An UnknownModelError lists similar names
+    or tags.
 
     Examples
     --------

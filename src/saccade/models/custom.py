@@ -60,26 +60,9 @@ def build_custom_network(
 ) -> nn.Module:
     """Build a custom network, and check its output shape on one black image.
 
-    Parameters
-    ----------
-    custom : CustomObject
-        A module, which is copied, or a function or class that makes one from the number of outputs.
-    num_outputs : int
-        Expected number of outputs.
-    in_chans, img_size : int
-        Channels and side of the images in pixels; None is 224, or the pretraining size of a timm network.
-
-    Raises
-    ------
-    HyperparameterError
-        If the object does not make a module, or its outputs do not have shape (1, num_outputs).
-
-    Examples
-    --------
-    >>> def make(num_classes):
-    ...     return nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, num_classes))
-    >>> build_custom_network(CustomObject(make), 5, img_size=8)[1].out_features
-    5
+    A module is copied; a function or class makes one from the number of outputs. Without `img_size`, the image has 224
+    pixels, or those of the pretraining of a timm network. Raises a HyperparameterError if the object does not make a
+    module, or its outputs do not have shape (1, num_outputs).
     """
     network = copy.deepcopy(custom.value) if isinstance(custom.value, nn.Module) else custom.value(num_outputs)
     if not isinstance(network, nn.Module):

@@ -28,13 +28,14 @@ __all__ = ["WEIGHTS_FOLDER_VARIABLE", "find_weights", "hub_cache_folder", "hub_e
 
 WEIGHTS_FOLDER_VARIABLE = "SACCADE_WEIGHTS"
 SUFFIX = ".safetensors"
+PICKLES = (".pth", ".pt", ".bin", ".ckpt", ".pkl", ".tar")
+"""Suffixes of the files of ``torch.save``, which are never opened."""
+
 HUB_TIMEOUT_S = 5.0
 
 
 def find_weights(name: str, *, file: str | Path | None = None, folder: str | Path | None = None) -> Path:
-    """Find the pretrained weights of a network.
-
-    The first match is returned:
+    """Return the first safetensors file with pretrained weights of a network; pickle files are never used.
 
     1. `file`, if given, and nothing else;
     2. in `folder`, or else the folder named by the environment variable ``SACCADE_WEIGHTS``, a file
@@ -42,20 +43,6 @@ def find_weights(name: str, *, file: str | Path | None = None, folder: str | Pat
        tag comes first, then the one without a tag; otherwise timm's default tag, no tag, any other tag by name;
     3. the cache of the Hugging Face hub on this machine;
     4. the hub.
-
-    Parameters
-    ----------
-    name : str
-        A name that `resolve_name` accepts.
-    file : path, optional
-        A safetensors file.
-    folder : path, optional
-        A folder of safetensors files.
-
-    Returns
-    -------
-    pathlib.Path
-        A readable safetensors file. Pickle files, which can run code, are never used.
 
     Raises
     ------
@@ -71,7 +58,9 @@ def find_weights(name: str, *, file: str | Path | None = None, folder: str | Pat
             kind = "is a folder" if path.is_dir() else "does not exist"
             raise WeightsNotFoundError(f"The weights file {str(path)!r} {kind}; expected a {SUFFIX} file.")
         if path.suffix != SUFFIX:  # timm would open it as a pickle
-            raise WeightsNotFoundError(f"The weights file {str(path)!r} is not a {SUFFIX} file, the only kind used.")
+            raise WeightsNotFoundError(
+                f"The weights file {str(path)!r} is not a {SUFFIX} file, the only kind used. {how_to_convert(path)}"
+            )
         tensor_names(path)
         return path
     tried: list[str] = []
@@ -85,6 +74,20 @@ def find_weights(name: str, *, file: str | Path | None = None, folder: str | Pat
         f"No pretrained weights for {name!r}{meant}. Tried:\n{places}\n"
         f"Give a folder with a file '{timm_name}{SUFFIX}' (the option `weights` or the environment variable "
         f"{WEIGHTS_FOLDER_VARIABLE}), or train from random weights with pretrained=False."
+    )
+
+
+def how_to_convert(path: Path) -> str:
+    """Return the lines that convert a file of ``torch.save`` to safetensors; "" for other files."""
+    if path.suffix.lower() not in PICKLES:
+        return ""
+    target = path.with_suffix(SUFFIX)
+    return (
+        f"Convert it with the following lines of Python, and pass {target.name!r}:\n"
+        "  import torch; from safetensors.torch import save_file\n"
+        f"  state = torch.load({str(path)!r}, map_location='cpu', weights_only=True)\n"
+        "  state = state.get('state_dict', state.get('model', state))\n"
+        f"  save_file({{k: v.clone().contiguous() for k, v in state.items()}}, {str(target)!r})"
     )
 
 
@@ -155,7 +158,9 @@ def _search_folder(timm_name: str, given: str | Path | None, tried: list[str]) -
         return found
     wanted = " or ".join(dict.fromkeys(candidate.name for candidate in candidates))
     wanted += f" or any {architecture}.<tag>{SUFFIX}" if tag is None else ""
-    tried.append(f"the folder {str(folder)!r} ({source}): no {wanted}")
+    pickled = next((path for path in sorted(folder.glob(f"{architecture}*")) if path.suffix in PICKLES), None)
+    convert = f"; there is {pickled.name!r}. {how_to_convert(pickled)}" if pickled else ""
+    tried.append(f"the folder {str(folder)!r} ({source}): no {wanted}{convert}")
     return None
 
 

@@ -125,25 +125,16 @@ class Numerics:
 
     @classmethod
     def from_json(cls, record: dict[str, Any], device: torch.device) -> Numerics:
-        """Return the numerics of a record on a device.
-
-        Raises
-        ------
-        KeyError, TypeError
-            If it is not a record of `to_json`.
-        """
+        """Return the numerics of a record on a device."""
         return cls(device, **{**record, "dtype": _DTYPES[record["dtype"]]})
 
 
-_has_threads = False  # whether this process may have started threads of OpenMP
-_is_forked = False  # whether it was forked from a process that may have
+_is_forked = False  # whether this process was forked, so that threads of OpenMP may be missing
 
 
 @contextlib.contextmanager
 def cpu_threads(num: int | None) -> Iterator[None]:
     """Context in which torch uses this number of threads; None changes nothing."""
-    global _has_threads
-    _has_threads = True
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(1 if _is_forked else num or before)
@@ -188,9 +179,8 @@ def useful_threads() -> int:
 def _after_fork() -> None:
     """Continue with one thread: OpenMP's threads do not survive a fork, and torch would wait for them for ever."""
     global _is_forked
-    if _has_threads:
-        _is_forked = True
-        torch.set_num_threads(1)
+    _is_forked = True
+    torch.set_num_threads(1)
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows

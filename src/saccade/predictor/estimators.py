@@ -5,6 +5,7 @@ They work with `Pipeline`, `GridSearchCV`, `cross_val_score`, `clone` and pickle
 
 from __future__ import annotations
 
+import copy
 import shutil
 import tempfile
 import weakref
@@ -24,15 +25,19 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from saccade.data.examples import ImageLike
 from saccade.data.pixel_range import PixelRange
 from saccade.data.sources.arrays import check_finite, image_list, rows_as_images
-from saccade.errors import DataError, ImageReadError
+from saccade.errors import DataError, ImageReadError, suggests_names
+from saccade.executor import Executor
 from saccade.inference.pipeline import Predictions
 from saccade.predictor import ImagePredictor
+from saccade.scheduler.base import Scheduler
 from saccade.searcher.base import Searcher
+from saccade.study.trackers import Callback
 from saccade.tasks.metrics import EvalMetric
 
 _NESTED = "hyperparameters__"
 
 
+@suggests_names()
 class _ImageEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
     """Arguments, images, and storage of the fitted predictor, for both estimators."""
 
@@ -43,6 +48,9 @@ class _ImageEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has 
         presets: str | Sequence[str] | None = None,
         num_trials: int | None = None,
         searcher: str | Searcher | None = None,
+        scheduler: str | Scheduler | None = None,
+        executor: str | Executor | None = None,
+        callbacks: Sequence[Callback] | None = None,
         holdout_frac: float | None = None,
         eval_metric: EvalMetric = None,
         weights: str | Path | None = None,
@@ -57,6 +65,9 @@ class _ImageEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has 
         self.presets = presets
         self.num_trials = num_trials
         self.searcher = searcher
+        self.scheduler = scheduler
+        self.executor = executor
+        self.callbacks = callbacks
         self.holdout_frac = holdout_frac
         self.eval_metric = eval_metric
         self.weights = weights
@@ -143,7 +154,14 @@ class _ImageEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has 
         seed = self.random_state
         if isinstance(seed, np.random.RandomState):
             seed = int(seed.randint(2**31 - 1))
-        given = {"presets": self.presets, "num_trials": self.num_trials, "searcher": self.searcher}
+        given = {
+            "presets": self.presets,
+            "num_trials": self.num_trials,
+            "searcher": copy.deepcopy(self.searcher),  # a fit does not change the arguments
+            "scheduler": copy.deepcopy(self.scheduler),
+            "executor": self.executor,
+            "callbacks": self.callbacks,
+        }
         return {
             "time_limit": self.time_limit,
             "hyperparameters": self.hyperparameters,
@@ -194,8 +212,13 @@ class ImageClassifier(ClassifierMixin, _ImageEstimator):  # type: ignore[misc]  
         As in `ImagePredictor.fit`.
     num_trials : int or None
         Maximum number of trials of one fit; None depends on the preset, the time limit and the size of the space.
-    searcher : str, Searcher or None
-        The search algorithm; None is ``random``.
+    searcher, scheduler : str, instance or None
+        The search algorithm, and what decides which trial trains next: as in `ImagePredictor.fit`; None is ``auto``.
+        Each fit uses a copy of an instance.
+    executor : str, Executor or None
+        Where trials run: as in `ImagePredictor.fit`; None is ``auto``. Clones share the workers of an instance.
+    callbacks : list of Tracker, callable or str, or None
+        What receives the events of each fit, of clones as well: as in `ImagePredictor.fit`.
     holdout_frac : float or None
         Fraction of the images in the validation set, between 0 and 1; None is a tenth, or less of very many.
     eval_metric : str, callable or None
@@ -212,7 +235,7 @@ class ImageClassifier(ClassifierMixin, _ImageEstimator):  # type: ignore[misc]  
     verbosity : int
         As in `ImagePredictor`.
     fit_options : mapping or None
-        Further arguments of `ImagePredictor.fit`: ``scheduler``, ``executor``, ``ngpus_per_trial`` and others.
+        Further arguments of `ImagePredictor.fit`: ``ensemble``, ``num_folds``, ``ngpus_per_trial`` and others.
 
     Attributes
     ----------

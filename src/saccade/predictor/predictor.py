@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import html
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +18,7 @@ from PIL import Image
 
 from saccade.checks import fraction
 from saccade.data.dataset import ImageDataset
-from saccade.data.examples import Examples, ImageLike, read_examples, read_labelled_examples
+from saccade.data.examples import Examples, ImageLike, check_label_column, read_examples, read_labelled_examples
 from saccade.deadline import Deadline, call_start_s
 from saccade.errors import DataError, HyperparameterError, NotFittedError, SavedPredictorError, suggests_names
 from saccade.fit.fitting import run_fit
@@ -28,7 +28,7 @@ from saccade.fit.resuming import EarlierRun, locked_run
 from saccade.fit.run_folder import FitRequest, has_predictor, how_to_finish, is_finished, is_run
 from saccade.fit.searching import is_gpu_wanted
 from saccade.global_state import preserves_global_state
-from saccade.inference.evaluation import evaluation
+from saccade.inference.evaluation import TABLES, evaluation
 from saccade.inference.pipeline import InferencePipeline, Predictions
 from saccade.inference.postprocessing import AbstentionRule
 from saccade.inference.saved import SavedPredictor, choose
@@ -220,8 +220,9 @@ class ImagePredictor:
             raise HyperparameterError(
                 f"warm_start=True continues with the network {started!r}; remove model={hyperparameters['model']!r}"
             )
-        label = self.label if isinstance(self.label, str) else list(self.label)
-        train = read_labelled_examples(train_data, label, self.sample_weight)
+        label = _checked_label(self.label)
+        check_label_column(train_data, label)
+        train = read_labelled_examples(train_data, label, self.sample_weight, "train_data")
         is_named = bool(start) or "model" in {**canonical(preset.hyperparameters), **hyperparameters}
         request = FitRequest(
             path=self._fit_path,
@@ -230,7 +231,7 @@ class ImagePredictor:
             eval_metric=self.eval_metric,
             verbosity=self.verbosity,
             train=train,
-            tuning=None if tuning_data is None else read_labelled_examples(tuning_data, label),
+            tuning=None if tuning_data is None else read_labelled_examples(tuning_data, label, what="tuning_data"),
             space=recipe_space(
                 hyperparameters  # a ready searcher suggests these and no others
                 if is_own_search
@@ -504,13 +505,23 @@ class ImagePredictor:
         table: pd.DataFrame = pd.DataFrame({"image_feature": list(features)}, index=examples.index)
         return table
 
-    def evaluate(self, data: pd.DataFrame, *, interval: float | None = None, detailed: bool = False) -> dict[str, Any]:
+    def evaluate(
+        self,
+        data: pd.DataFrame,
+        metrics: str | Sequence[str | Callable[..., float]] | None = None,
+        *,
+        interval: float | None = None,
+        detailed: bool = False,
+    ) -> dict[str, Any]:
         """Return metrics on labelled images. Images that cannot be read are skipped, and a warning lists them.
 
         Parameters
         ----------
         data : ImageDataset or DataFrame
             Images with labels.
+        metrics : list of str or callable, str, or None
+            The metrics to return instead of the usual ones: as `eval_metric`, and as tables ``"confusion_matrix"`` and
+            ``"classification_report"`` (precision, recall and F1 score of each class).
         interval : float or None
             Confidence of an interval for each metric, such as .95; None computes none. Intervals are those of a
             bootstrap with 1,000 resamples of the images.
@@ -524,24 +535,44 @@ class ImagePredictor:
             ``top1``; ``top5`` for more than five classes; for multilabel problems ``f1_micro`` and ``subset_accuracy``;
             for regression ``rmse``. With an `eval_metric`, that as well (a function is not saved with a predictor).
             With `interval`, also its lower and upper end, named ``top1_interval``; NaN if the metric is not defined in
-            any resample.
+            any resample. Tables are DataFrames, with class names.
+
+        Raises
+        ------
+        UnknownNameError
+            If there is no metric of a name, or it does not suit the problem.
+        DataError
+            If a metric is not defined on these images.
 
         Examples
         --------
+        >>> predictor.evaluate(test, metrics=["f1_macro", "confusion_matrix"])  # doctest: +SKIP
         >>> predictor.evaluate(test, interval=0.95)                         # doctest: +SKIP
         {'top1': 0.94, 'top1_interval': (0.91, 0.96)}
         """
         if interval is not None:
             fraction("interval", interval)
         saved = self._saved
+        asked = [metrics] if isinstance(metrics, str) or callable(metrics) else metrics
+        tables = [each for each in asked or () if isinstance(each, str) and each in TABLES]
+        chosen = None if asked is None else [make_metric(each, saved.problem) for each in asked if each not in TABLES]
         examples = saved.match_classes(read_labelled_examples(data, saved.label))
         assert examples.labels is not None
         found = self._predict(examples)
         rows = np.setdiff1d(np.arange(len(examples)), list(found.errors))
-        metric = None if self.eval_metric is None else make_metric(self.eval_metric, saved.problem)
         predictions, adjusted = found.predictions[rows], found.adjusted[rows]
         targets = saved.problem.encode(examples.labels.iloc[rows])
-        return evaluation(targets, predictions, adjusted, saved.problem, metric, detailed=detailed, interval=interval)
+        scores = evaluation(
+            targets,
+            predictions,
+            adjusted,
+            saved.problem,
+            None if self.eval_metric is None else make_metric(self.eval_metric, saved.problem),
+            metrics=chosen,
+            detailed=detailed,
+            interval=interval,
+        )
+        return scores | {name: TABLES[name](targets, adjusted, saved.problem, self.class_names) for name in tables}
 
     def fit_summary(self) -> dict[str, Any]:
         """Return the scores of this predictor and the history of the search.
@@ -554,7 +585,8 @@ class ImagePredictor:
             a dict with ``trial``, ``model`` and ``weight`` for each member (empty for a single network).
             ``cross_fitted_scores`` compares ensembles and single networks by cross-fitting; ``why_not_best_trial``
             says why the best trial is not the predictor if its score is higher. ``temperature`` and
-            ``logit_adjustment`` are those of the calibration. About the search: ``best_trial``, ``best_config`` and
+            ``logit_adjustment`` are those of the calibration. ``left_out`` has ``num_unreadable`` images, and the
+            ``classes`` without a readable training image. About the search: ``best_trial``, ``best_config`` and
             ``best_epoch`` of the first row of the leaderboard, ``total_time`` (seconds), ``fit_history`` (with its
             score as ``best_reward``) and more.
         """
@@ -915,6 +947,16 @@ class ImagePredictor:
 
 def _absolute(path: str | Path) -> Path:
     return Path(path).expanduser().absolute()
+
+
+def _checked_label(label: object) -> str | list[str]:
+    names = [label] if isinstance(label, str) else list(label) if isinstance(label, Iterable) else [None]
+    if not all(isinstance(name, str) for name in names):
+        raise HyperparameterError(
+            f"label was given {label!r}; expected the name of a column as text, or a list of names. Rename the column: "
+            "data.rename(columns={…: 'label'})"
+        )
+    return label if isinstance(label, str) else [str(name) for name in names]
 
 
 def _default_hyperparameters(

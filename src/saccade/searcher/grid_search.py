@@ -59,8 +59,17 @@ class GridSearcher(Searcher):
             raise HyperparameterError(
                 f"num_points_by_name is {num_points_by_name!r}; it must be a dict such as {{'lr': 3}}."
             )
-        self._grid = grid(self.space, num_points, num_points_by_name)
+        self._num_points = num_points, num_points_by_name
+        self._grid = grid(self.space, *self._num_points)
         self._on_grid: set[Hashable] = set()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return a state that can be copied: the grid, a generator, starts anew and skips what was suggested."""
+        return {name: value for name, value in vars(self).items() if name != "_grid"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._grid = grid(self.space, *self._num_points)
 
     def suggest(self) -> dict[str, Any]:
         """Return the next configuration of the grid that is new."""

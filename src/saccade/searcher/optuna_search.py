@@ -113,7 +113,12 @@ class OptunaSearcher(RandomSearcher):
 
     def _ask(self, study: SamplerStudy, shown: list[FrozenTrial]) -> dict[str, Any]:
         """Ask for all parameters; leave out those of branches that are not chosen."""
-        return self._config_of(study.ask(shown, self._next_number, self._all_distributions()).params)
+        params = {
+            name: round(value) if isinstance(self._parameters[name], Int) else value
+            for name, value in study.ask(shown, self._next_number, self._all_distributions()).params.items()
+        }
+        config: dict[str, Any] = from_optuna(self.space, params)
+        return config
 
     @property
     def _sampler_seed(self) -> int:
@@ -122,13 +127,6 @@ class OptunaSearcher(RandomSearcher):
     @property
     def _next_number(self) -> int:
         return len(self._seen) + 1
-
-    def _config_of(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        rounded = {
-            name: round(value) if isinstance(self._parameters[name], Int) else value for name, value in params.items()
-        }
-        config: dict[str, Any] = from_optuna(self.space, rounded)
-        return config
 
     def _all_distributions(self) -> dict[str, BaseDistribution]:
         """Return the distributions of all parameters, those of inactive branches too."""
@@ -143,19 +141,15 @@ class OptunaSearcher(RandomSearcher):
                     self._distributions[name] = parameter.to_optuna()
         return self._distributions
 
-    def _all_params(self, config: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the values of all parameters, those of inactive branches at their defaults."""
+    def _frozen(self, number: int, config: Mapping[str, Any]) -> FrozenTrial:
+        """Return a trial of Optuna's with all parameters, those of inactive branches at their defaults."""
+        from saccade.searcher.optuna_study import frozen_trial
+
         defaults = {
             name: parameter.labels[0] if isinstance(parameter, Categorical) else parameter.default
             for name, parameter in self._parameters.items()
         }
-        return defaults | encode(self.space, config)
-
-    def _frozen(self, number: int, config: Mapping[str, Any]) -> FrozenTrial:
-        """Return a trial of Optuna's with all parameters."""
-        from saccade.searcher.optuna_study import frozen_trial
-
-        return frozen_trial(number, self._all_params(config), self._all_distributions(), {})
+        return frozen_trial(number, defaults | encode(self.space, config), self._all_distributions())
 
 
 class ModelSearcher(OptunaSearcher):
@@ -333,7 +327,7 @@ class TPESearcher(ModelSearcher):
         if not self._distributions:
             self._distributions = {name: parameter.to_optuna() for name, parameter in self._parameters.items()}
         params = encode(self.space, config)
-        return frozen_trial(number, params, {name: self._distributions[name] for name in params}, {})
+        return frozen_trial(number, params, {name: self._distributions[name] for name in params})
 
 
 class GPSearcher(ModelSearcher):
@@ -453,7 +447,7 @@ class CmaEsSearcher(ModelSearcher):
 
         names = [name for name in trial.params if not isinstance(self._parameters[name], (Categorical, Bool))]
         params = {name: trial.params[name] for name in names}
-        source = frozen_trial(trial.number, params, {name: trial.distributions[name] for name in names}, {})
+        source = frozen_trial(trial.number, params, {name: trial.distributions[name] for name in names})
         source.state, source.value = trial.state, trial.value
         return source
 

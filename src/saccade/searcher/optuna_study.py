@@ -19,9 +19,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 _STUDY_ID = 0
 
 
-def frozen_trial(
-    number: int, params: dict[str, Any], distributions: dict[str, BaseDistribution], attrs: dict[str, Any]
-) -> FrozenTrial:
+def frozen_trial(number: int, params: dict[str, Any], distributions: dict[str, BaseDistribution]) -> FrozenTrial:
     """Return a running trial with these parameters; state and value may be set."""
     return FrozenTrial(
         number=number,
@@ -33,7 +31,7 @@ def frozen_trial(
         params=params,
         distributions=distributions,
         user_attrs={},
-        system_attrs=attrs,
+        system_attrs={},
         intermediate_values={},
     )
 
@@ -62,14 +60,14 @@ class _ShownTrials(BaseStorage):
     def __init__(self) -> None:
         self.shown: list[FrozenTrial] = []
         self.next_number = 0
-        self.asked = frozen_trial(0, {}, {}, {})
+        self.asked = frozen_trial(0, {}, {})
         self._attrs: dict[str, Any] = {}
 
     def create_new_study(self, directions: Sequence[StudyDirection], study_name: str | None = None) -> int:  # noqa: ARG002
         return _STUDY_ID
 
     def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:  # noqa: ARG002
-        self.asked = frozen_trial(self.next_number, {}, {}, {})
+        self.asked = frozen_trial(self.next_number, {}, {})
         return self.next_number
 
     def get_trial(self, trial_id: int) -> FrozenTrial:  # noqa: ARG002

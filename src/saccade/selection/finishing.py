@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from saccade.data.earlier_split import EarlierSplit
+from saccade.data.earlier_split import EarlierSplit, Keys
 from saccade.deadline import Deadline
 from saccade.events import Listener
 from saccade.inference.pipeline import known_numerics
@@ -111,15 +111,18 @@ def write_predictor(
     eval_metric: str | None,
     class_names: list[str] | None,
     objectives: Sequence[str] = (),
+    keys: Keys,
     earlier: EarlierSplit | None = None,
+    left_out: Mapping[str, Any] | None = None,
     seconds: Callable[[], Mapping[str, float]],
     is_interrupted: bool = False,
 ) -> SavedPredictor:
     """Write the predictor into the run folder; after a kill it is complete, or absent.
 
-    With costs among the objectives, the other trials of the Pareto front are saved as well. `earlier` is the split of
-    the network from which the trials started; `seconds` returns the seconds of each phase so far, with their ``total``.
-    Raises a DataError if the weights of a trial on the Pareto front are missing.
+    With costs among the objectives, the other trials of the Pareto front are saved as well. `keys` are those of the
+    images of the store; `earlier` is the split of the network from which the trials started; `left_out` is that of the
+    summary; `seconds` returns the seconds of each phase so far, with their ``total``. Raises a DataError if the weights
+    of a trial on the Pareto front are missing.
     With `is_interrupted` the run may be resumed: trials keep their files, and the summary has the entry `INTERRUPTED`.
     """
     writers: dict[str, Callable[[Path], object]] = {}
@@ -156,7 +159,12 @@ def write_predictor(
         metric=task.metric.name,
         eval_metric=eval_metric,
         class_names=class_names,
-        summary={**search_summary(rows, task.metric.name, seconds()), **summary, **interrupted},
+        summary={
+            **search_summary(rows, task.metric.name, seconds()),
+            "left_out": dict(left_out or {}),
+            **summary,
+            **interrupted,
+        },
         trials=rows,
         net=next((one.own_network for one in combination.members if one.own_network), None),
         choices=choices,
@@ -166,8 +174,7 @@ def write_predictor(
         pixel_range=task.store.pixel_range,
     )
     train, val = combination.split or (task.train, task.val)
-    digests = np.asarray(task.store.digests)
-    split = EarlierSplit.of(digests[train.indices], digests[val.indices])
+    split = EarlierSplit.of(keys[train.indices], keys[val.indices])
     writers[SPLIT] = (split if earlier is None else split.fitted_also_to(earlier.fitted)).save
     saved = saved.write(writers)
     for trial in study.trials:

@@ -178,8 +178,10 @@ def _result_line(combination: Combination, score: float, best: dict[str, Any], m
     if combination.is_refit:
         line += " before the refit"
     of_best = _shown(best["score_val"], metric)
-    if numbers != [best["trial"]] or combination.num_folds or _shown(score, metric) != of_best:
+    if numbers != [best["trial"]] or num > 1:
         line += f" (best single: trial {best['trial']}, {of_best})"
+    elif _shown(score, metric) != of_best:
+        line += f" ({of_best} without calibration and thresholds)"
     return line
 
 

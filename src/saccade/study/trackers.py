@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import inspect
+import json
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from saccade.errors import HyperparameterError, UnknownNameError
-from saccade.events import Event, Listener
+from saccade.events import EpochDone, Event, Listener, RunStarted, TrialCreated
+from saccade.study.json_values import to_json_value
 from saccade.study.registry import Registry
 
 
@@ -40,6 +44,10 @@ class Tracker(ABC):
     [1.0, 3.0, 2.0]
     """
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Tracker:
+        """Return this tracker, to which clones of an estimator report as well."""
+        return self
+
     @abstractmethod
     def on_event(self, event: Event) -> object:
         """Receive an event; the return value is ignored."""
@@ -48,7 +56,48 @@ class Tracker(ABC):
         """Receive the end of the run, however it ended."""
 
 
-TRACKERS: Registry[Tracker] = Registry("tracker", Tracker, {})  # type: ignore[type-abstract]
+class CsvTracker(Tracker):
+    """Writes a line for each epoch to ``epochs.csv`` in the run folder; a resumed run appends to it.
+
+    The columns are trial, epoch, score, seconds, and the trial's configuration as JSON. A search without a folder
+    writes nothing.
+
+    Examples
+    --------
+    >>> import tempfile, saccade
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     space = {"x": saccade.Categorical(1, 3)}
+    ...     _ = saccade.tune(lambda config: config["x"], space, path=folder, callbacks=["csv"], verbosity=0)
+    ...     print(open(f"{folder}/epochs.csv").readline().strip())
+    trial,epoch,score,seconds,config
+    """
+
+    def __init__(self) -> None:
+        self._file: Path | None = None
+        self._configs: dict[int, str] = {}
+
+    def on_event(self, event: Event) -> None:
+        """Write a line after an epoch."""
+        match event:
+            case RunStarted(folder=folder) if folder:
+                self._file = Path(folder) / "epochs.csv"
+            case TrialCreated():
+                self._configs[event.trial] = json.dumps(to_json_value(event.config))
+            case EpochDone() if self._file is not None:
+                is_new = not self._file.exists()
+                with self._file.open("a", encoding="utf-8", newline="") as lines:
+                    writer = csv.writer(lines)
+                    if is_new:
+                        writer.writerow(["trial", "epoch", "score", "seconds", "config"])
+                    config = self._configs.get(event.trial, "")
+                    writer.writerow([event.trial, event.epoch, event.score, round(event.seconds, 3), config])
+
+
+TRACKERS: Registry[Tracker] = Registry(
+    "tracker",
+    Tracker,  # type: ignore[type-abstract]
+    {"csv": "saccade.study.trackers:CsvTracker"},
+)
 
 Callback = str | Tracker | Callable[[Event], object]
 """A name in `TRACKERS`, a tracker, or a function of one event."""

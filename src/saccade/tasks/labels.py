@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal, TypeAlias
 
@@ -24,6 +25,8 @@ MAX_NUMBERED_CLASSES = 20
 
 MIN_IMAGES_PER_CLASS = 2
 """More numbers are still classes if each has at least this many images on average."""
+
+_NUMBER_AS_TEXT = re.compile(r"-?[0-9]+[.,][0-9]+")
 
 
 def infer_problem_type(labels: Labels) -> ProblemType:
@@ -69,6 +72,34 @@ def inferred_problem_type(labels: Labels) -> tuple[ProblemType, str]:
     if num > MAX_NUMBERED_CLASSES and len(plain) < MIN_IMAGES_PER_CLASS * num:
         return "regression", f"{num} different whole numbers, nearly as many as images"
     return "multiclass", f"{num} different whole numbers"
+
+
+def explain_problem_type(labels: Labels, problem_type: str) -> str:
+    """Return why numbers, or text that looks like numbers, have an inferred problem type; "" for other labels.
+
+    Examples
+    --------
+    >>> print(explain_problem_type([3, 1, 2, 1, 1, 3], "multiclass"))
+    the labels are 3 different whole numbers: multiclass; problem_type="regression" takes them as quantities
+    """
+    if isinstance(labels, pd.DataFrame) or problem_type == "multilabel":
+        return ""
+    plain = plain_labels(labels)
+    distinct = set(plain)
+    if all(isinstance(label, str) for label in distinct):
+        if len(distinct) <= 2 or not all(_NUMBER_AS_TEXT.fullmatch(str(label)) for label in distinct):
+            return ""
+        what = f"text that looks like numbers, such as {next(iter(plain))!r}"
+    elif not all(_is_number(label) for label in distinct):
+        return ""
+    elif any(label % 1 for label in distinct if isinstance(label, float)):
+        what = "numbers with a fractional part"
+    else:
+        what = f"{len(distinct)} different whole numbers"
+        if problem_type == "regression":
+            what += f", with {len(plain) / len(distinct):.2g} images each"
+    other, meaning = ("multiclass", "classes") if problem_type == "regression" else ("regression", "quantities")
+    return f'the labels are {what}: {problem_type}; problem_type="{other}" takes them as {meaning}'
 
 
 def are_label_lists(labels: Labels) -> bool:

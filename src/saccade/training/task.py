@@ -15,21 +15,11 @@ from saccade.tasks.problem import Problem
 
 @dataclass(frozen=True)
 class Split:
-    """Images of a store with their targets.
+    """Images of a store with their targets."""
 
-    Attributes
-    ----------
-    indices : ndarray of int64, shape (num_images,)
-        Positions in the store.
-    targets : ndarray, shape (num_images,)
-        Labels, encoded by the problem.
-    weights : ndarray of float32 or None, shape (num_images,)
-        Sample weights, from `saccade.training.imbalance.sample_weights`.
-    """
-
-    indices: np.ndarray
-    targets: np.ndarray
-    weights: np.ndarray | None = None
+    indices: np.ndarray  # positions in the store
+    targets: np.ndarray  # labels, encoded by the problem
+    weights: np.ndarray | None = None  # from `saccade.training.imbalance.sample_weights`
 
     def joined(self, other: Split) -> Split:
         """Return the images of both splits; weights only if both have them."""
@@ -42,50 +32,19 @@ class Split:
 
 @dataclass(frozen=True)
 class ImageTask:
-    """Everything that a worker needs besides a configuration.
-
-    Attributes
-    ----------
-    store : ImageStore
-        The decoded images.
-    train, val : Split
-        Training and validation images.
-    problem : Problem
-        Problem type and classes.
-    metric : Metric
-        Metric used for model selection.
-    weights : Path or None
-        A file of pretrained weights or a folder of them, for recipes without their own.
-    device : str or None
-        torch's name of the device; None is the best available.
-    num_threads : int or None
-        CPU threads of one trial; None is torch's default.
-    start : Path or None
-        Weights of a fitted network, including its classifier layer, from which all trials start.
-    is_refit : bool
-        Whether the validation images are among the training images. Then the weights of the last epoch are used, and
-        there is no early stopping.
-    is_holdout : bool
-        Whether the validation images were split off the training images, rather than given by the user.
-    class_names : list of str or None
-        Names of integer labels, which class weights may use.
-    num_val_seen : int
-        Validation images that the network in `start` was fitted to.
-    costs : list of str
-        Costs in every report, among ``latency_ms``, ``num_params`` and ``num_bytes``.
-    """
+    """Everything that a worker needs besides a configuration."""
 
     store: ImageStore
     train: Split
     val: Split
     problem: Problem
-    metric: Metric
-    weights: Path | None = None
-    device: str | None = None
-    num_threads: int | None = None
-    start: Path | None = None
-    is_refit: bool = False
-    is_holdout: bool = False
-    class_names: list[str] | None = None
-    num_val_seen: int = 0
-    costs: Sequence[str] = ()
+    metric: Metric  # used for model selection
+    weights: Path | None = None  # a file or folder of pretrained weights, for recipes without their own
+    device: str | None = None  # torch's name; None is the best available
+    num_threads: int | None = None  # CPU threads of one trial; None is torch's default
+    start: Path | None = None  # weights of a fitted network, its classifier layer included, from which trials start
+    is_refit: bool = False  # the validation images are trained on: no early stopping, the last epoch is used
+    is_holdout: bool = False  # the validation images were split off the training images, not given by the user
+    class_names: list[str] | None = None  # of integer labels, which class weights may use
+    num_val_seen: int = 0  # validation images that the network in `start` was fitted to
+    costs: Sequence[str] = ()  # in every report, among latency_ms, num_params and num_bytes

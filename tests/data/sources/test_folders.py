@@ -7,10 +7,22 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from saccade.data.sources.folders import IMAGE_EXTENSIONS, descend, extensions, find_images, has_files, images_by_class
-from saccade.errors import DataError
+from saccade.data.sources.folders import (
+    IMAGE_EXTENSIONS,
+    descend,
+    extensions,
+    find_images,
+    folder_names,
+    has_files,
+    images_by_class,
+)
+from saccade.errors import DataError, DataWarning
 
 needs_links = pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege on Windows")
+
+
+def is_split(name: str) -> bool:
+    return name == "train"
 
 
 def touch(root: Path, *names: str) -> Path:
@@ -30,8 +42,12 @@ def test_images_are_found_at_any_depth_in_sorted_order(tmp_path):
 
 
 def test_hidden_files_and_litter_are_skipped(tmp_path):
-    touch(tmp_path, "1.jpg", "._1.jpg", ".DS_Store", ".hidden/2.jpg", "__MACOSX/3.jpg")
+    touch(tmp_path, "1.jpg", "._1.jpg", ".DS_Store", ".hidden/2.jpg", "a/Thumbs.db")
+    names = ("__MACOSX", "@eaDir", ".@__thumb", "lost+found", ".ipynb_checkpoints", "#recycle", "$RECYCLE.BIN")
+    for name in (*names, "System Volume Information", "a/@eaDir"):
+        touch(tmp_path, f"{name}/3.jpg")
     assert names_of(find_images(tmp_path), tmp_path) == ["1.jpg"]
+    assert folder_names(tmp_path) == ["a"]
 
 
 @pytest.mark.parametrize("exts", [".bmp", "BMP", ["bmp"], (".Bmp",), {"bmp"}])
@@ -50,7 +66,8 @@ def test_pillow_can_open_all_default_extensions():
 
     openable = {extension for extension, name in Image.registered_extensions().items() if name in Image.OPEN}
     missing = set(IMAGE_EXTENSIONS) - openable
-    assert missing <= (set() if features.check("avif") else {".avif"})
+    with_extra = {".heic", ".heif", ".hif", ".jxl"}
+    assert missing - with_extra <= (set() if features.check("avif") else {".avif"})
 
 
 @needs_links
@@ -63,7 +80,9 @@ def test_links_are_followed_without_cycles(tmp_path):
     (root / "a" / "nowhere.jpg").symlink_to("gone.jpg")
     (root / "a" / "file.jpg").symlink_to(root / "b" / "2.jpg")
     (root / "b" / "out").symlink_to(tmp_path / "elsewhere")
-    assert names_of(find_images(root), root) == ["a/1.jpg", "a/file.jpg", "b/2.jpg", "b/out/3.jpg"]
+    found = names_of(find_images(root), root)
+    # A broken link is listed as unreadable later.
+    assert found == ["a/1.jpg", "a/file.jpg", "a/nowhere.jpg", "b/2.jpg", "b/out/3.jpg"]
 
 
 @needs_links
@@ -78,7 +97,9 @@ def test_folders_that_link_to_each_other_are_read_once(tmp_path):
 
 def test_a_folder_without_images_is_not_a_class(tmp_path):
     touch(tmp_path, "cat/1.jpg", "dog/deep/er/2.jpg", "empty/.gitkeep", "texts/1.txt", "loose.jpg")
-    found = images_by_class(tmp_path)
+    expected = r"'empty' \(no files\), 'texts' \(1 \.txt\); images in no class folder .*: 1, such as 'loose\.jpg'"
+    with pytest.warns(DataWarning, match=expected):
+        found = images_by_class(tmp_path)
     assert {name: len(images) for name, images in found.items()} == {"cat": 1, "dog": 1}
 
 
@@ -103,18 +124,21 @@ def test_the_error_for_images_outside_class_folders_has_advice(tmp_path):
 
 def test_descend_enters_wrapping_folders(tmp_path):
     touch(tmp_path, "pets/data/cat/1.jpg", "pets/data/dog/1.jpg", "pets/README.md", "pets/.git/x")
-    assert descend(tmp_path) == tmp_path / "pets" / "data"
+    assert descend(tmp_path, is_split) == tmp_path / "pets" / "data"
 
 
 def test_descend_does_not_enter_a_class(tmp_path):
     touch(tmp_path, "cat/1.jpg")
-    assert descend(tmp_path) == tmp_path
+    assert descend(tmp_path, is_split) == tmp_path
+    touch(tmp_path, "cat/2019/2.jpg")
+    assert descend(tmp_path, is_split) == tmp_path
 
 
 def test_descend_stops_at_a_wanted_folder(tmp_path):
     touch(tmp_path, "x/train/cat/1.jpg", "x/train/dog/1.jpg")
-    assert descend(tmp_path, ["train"]) == tmp_path / "x"
-    assert descend(tmp_path) == tmp_path / "x" / "train"
+    touch(tmp_path, "y/only/cat/1.jpg", "y/only/dog/1.jpg")
+    assert descend(tmp_path / "x", is_split) == tmp_path / "x"
+    assert descend(tmp_path / "y", is_split) == tmp_path / "y" / "only"
 
 
 def test_has_files_ignores_hidden_files(tmp_path):

@@ -41,6 +41,7 @@ _UNPACK_YOURSELF = "If you trust it, unpack it yourself and pass the folder."
 LIMIT_VARIABLE = "SACCADE_MAX_UNPACKED_GB"
 _MAX_BYTES, _MAX_RATIO = 200_000_000, 100  # of the content, the larger of both
 _MAX_MEMBERS, _BYTES_OF_MEMBER = 100_000, 200  # a member takes at least so many bytes of a zip file
+_TAR_BLOCKS_OF_MEMBER = 4  # a header, padding, and a header with block for a long name
 _MAX_DEPTH = 100
 _MAX_HEADER_BYTES = 1 << 20  # tarfile reads headers into memory
 
@@ -121,11 +122,6 @@ class _Limits:
         self._num_free, self._cache = shutil.disk_usage(folder).free, folder.parent
         self._num_bytes = self._num_members = 0
 
-    @property
-    def max_position(self) -> int:
-        """The most bytes of a decompressed tar file, with headers."""
-        return self._max_bytes + 8 * tarfile.BLOCKSIZE * self._max_members
-
     def check(self, name: str, is_folder: bool, num_bytes: int) -> None:
         """Count a member, and check its name."""
         parts = PurePosixPath(name).parts
@@ -141,14 +137,19 @@ class _Limits:
                 f"{self._cache}; set SACCADE_CACHE to a folder on a larger disk"
             )
         if self._num_bytes > self._max_bytes:
-            raise self.error(f"its content is {decimal(self._num_bytes)} or more", decimal(self._max_bytes))
+            raise self._error(f"its content is {decimal(self._num_bytes)} or more", decimal(self._max_bytes))
         if self._num_members > self._max_members:
-            raise self.error(f"it has more than {self._max_members} members", "so many")
+            raise self._error(f"it has {self._num_members} or more members", str(self._max_members))
 
-    def error(self, what: str, limit: str) -> ArchiveError:
-        """Return the error that names the variable."""
+    def check_position(self, num_bytes: int) -> None:
+        """Check the size of a decompressed tar file, with its headers."""
+        most = self._max_bytes + _TAR_BLOCKS_OF_MEMBER * tarfile.BLOCKSIZE * self._max_members
+        if num_bytes > most:
+            raise self._error(f"its content is {decimal(num_bytes)} or more, with headers", decimal(most))
+
+    def _error(self, what: str, limit: str) -> ArchiveError:
         return ArchiveError(
-            f"{what}; for an archive of this size the limit is {limit}. Set {LIMIT_VARIABLE} to allow it"
+            f"{what}, and the limit for an archive of this size is {limit}. Set {LIMIT_VARIABLE} to change it"
         )
 
 
@@ -199,8 +200,7 @@ class _TarStream:
 
     def seek(self, offset: int) -> int:
         """Go to an absolute position."""
-        if offset > self._limits.max_position:
-            raise self._limits.error(f"its content is {decimal(offset)} or more", decimal(self._limits.max_position))
+        self._limits.check_position(offset)
         return int(self._file.seek(offset))
 
     def tell(self) -> int:
@@ -252,6 +252,7 @@ def _tar_members(tar: tarfile.TarFile, folder: Path, limits: _Limits) -> _Member
         size_of[name] = size_of.get(PurePosixPath(info.linkname), 0) if info.islnk() else info.size
         limits.check(info.name, info.isdir(), size_of[name])
         links += [info.name] if info.issym() else []
+        info.pax_headers = {}  # tarfile keeps all members in memory
         if _LITTER in name.parts:
             continue
 

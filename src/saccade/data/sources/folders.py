@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
-from saccade.errors import DataError
+from saccade.errors import DataError, DataWarning
 
 IMAGE_EXTENSIONS: tuple[str, ...] = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".avif", ".gif", ".bmp", ".dib"),
     *(".tif", ".tiff", ".jp2", ".j2k", ".jpx", ".ppm", ".pgm", ".pbm", ".pnm", ".tga"),
+    *(".heic", ".heif", ".hif", ".jxl"),  # read with the extra "formats", else listed as unreadable
 )
 """Default file name extensions of images."""
 
@@ -20,13 +22,22 @@ SIGNATURES: tuple[bytes, ...] = (
 )
 """First bytes of the common formats, by which images with another extension, or without one, are recognized."""
 
+_LITTER = frozenset(
+    {
+        *("__macosx", "__pycache__", "lost+found", "$recycle.bin", "system volume information", "#recycle"),
+        *("@recycle", "@eadir", "#snapshot", "@recently-snapshot", "thumbs.db", "desktop.ini"),
+    }
+)
+"""Names, in lower case, of what operating systems and network drives leave in folders."""
+
 _MAX_NAMES = 12
 
 
 def find_images(folder: Path, exts: str | Collection[str] | None = None) -> list[str]:
     """Return the paths of all images in a folder and its sub-folders, sorted folder by folder.
 
-    Hidden files and folders are skipped. Links are followed, except links to a folder that contains them. Without
+    Hidden files, and folders of the system such as those of thumbnails, are skipped. Links are followed, except links
+    to a folder that contains them; broken links to images are returned, so that they are listed as unreadable. Without
     `exts`, files with `IMAGE_EXTENSIONS` and other files whose first bytes are those of an image are returned.
 
     Examples
@@ -38,12 +49,7 @@ def find_images(folder: Path, exts: str | Collection[str] | None = None) -> list
     >>> [Path(image).name for image in find_images(folder)]
     ['a.jpg', 'b.PNG']
     """
-    wanted = extensions(exts)
-    return [
-        file
-        for file in _visible_files(folder)
-        if file.lower().endswith(wanted) or (exts is None and _has_image_signature(file))
-    ]
+    return [file for file in _visible_files(folder) if _is_image(file, exts)]
 
 
 def images_by_class(
@@ -51,13 +57,25 @@ def images_by_class(
 ) -> dict[str, list[str]]:
     """Return the sorted images of each direct sub-folder that has any, by its name; with `no_class`, all under "".
 
-    Raises a DataError with the extensions searched for and found if no image is found.
+    A `DataWarning` names sub-folders without images, and images that are in no sub-folder. Raises a DataError with the
+    extensions searched for and found if no image is found.
     """
     below = {"": folder} if no_class else {entry.name: Path(entry.path) for entry in _folders(folder)}
     found = {name: find_images(path, exts) for name, path in below.items()}
     if not any(found.values()):
         raise _no_images_error(folder, exts, no_class=no_class)
+    empty = [f"{name!r} ({_kinds_of_files(below[name])})" for name, images in found.items() if not images]
+    remarks = [f"these folders have no images, and are no classes: {', '.join(empty[:_MAX_NAMES])}"] if empty else []
+    if not no_class and (loose := [entry.name for entry in visible_entries(folder) if _is_image(entry.path, exts)]):
+        remarks.append(f"images in no class folder are left out: {len(loose)}, such as {loose[0]!r}")
+    if remarks:
+        advice = " Pass exts=... to read files with other extensions" if empty else ""
+        warnings.warn(DataWarning(f"In {folder} {'; '.join(remarks)}.{advice}"), stacklevel=4)
     return {name: images for name, images in found.items() if images}
+
+
+def _is_image(file: str, exts: str | Collection[str] | None) -> bool:
+    return file.lower().endswith(extensions(exts)) or (exts is None and _has_image_signature(file))
 
 
 def _has_image_signature(file: str) -> bool:
@@ -70,17 +88,19 @@ def _has_image_signature(file: str) -> bool:
     return start.startswith(SIGNATURES) or (start[:4] == b"RIFF" and start[8:12] == b"WEBP")
 
 
-def descend(folder: Path, wanted: Collection[str] = ()) -> Path:
-    """Descend through wrapping folders: those that contain only one folder, which has sub-folders.
+def descend(folder: Path, is_wanted: Callable[[str], bool]) -> Path:
+    """Descend through wrapping folders: those that contain only one folder, which has sub-folders and no images.
 
-    A folder with a sub-folder in `wanted` is returned.
+    A folder with a sub-folder whose name is wanted is returned.
     """
     while True:
-        entries = [entry for entry in _entries(folder) if not entry.name.lower().startswith(("readme", "license"))]
-        if len(entries) != 1 or not _is_folder(entries[0]) or entries[0].name in wanted:
+        entries = [
+            entry for entry in visible_entries(folder) if not entry.name.lower().startswith(("readme", "license"))
+        ]
+        if len(entries) != 1 or not _is_folder(entries[0]) or is_wanted(entries[0].name):
             return folder
         inner = Path(entries[0].path)
-        if not _folders(inner):
+        if not _folders(inner) or any(_is_image(entry.path, None) for entry in visible_entries(inner)):
             return folder
         folder = inner
 
@@ -98,20 +118,25 @@ def has_files(folder: Path) -> bool:
 def _no_images_error(folder: Path, exts: str | Collection[str] | None, *, no_class: bool) -> DataError:
     """Return the error that lists the extensions searched for, the files found, and what to do."""
     looked_for = ", ".join(extensions(exts))
-    by_extension = Counter(Path(file).suffix.lower() or "no extension" for file in _visible_files(folder))
-    if not by_extension:
+    if next(_visible_files(folder), None) is None:
         return DataError(f"No images in {folder}: there are no files in it. Looked for {looked_for}.")
     if not no_class and (loose := find_images(folder, exts)):
         return DataError(
-            f"No class folders in {folder}: it contains {len(loose)} images directly. Expected one "
-            "sub-folder per class; pass no_class=True for images without classes, or use from_name_func "
-            "or from_csv."
+            f"No class folders in {folder}: it contains {len(loose)} images directly. Expected one sub-folder per "
+            f"class: pass {folder.parent} if {folder.name!r} is a class, or no_class=True for images without classes; "
+            "or use from_name_func or from_csv."
         )
-    found = ", ".join(f"{num} {extension}" for extension, num in by_extension.most_common(_MAX_NAMES))
     return DataError(
-        f"No images in {folder}: looked for {looked_for}; found instead {found}. "
+        f"No images in {folder}: looked for {looked_for}; found instead {_kinds_of_files(folder)}. "
         "Pass exts=... to read files with other extensions."
     )
+
+
+def _kinds_of_files(folder: Path) -> str:
+    """Return how many files of each extension there are."""
+    by_extension = Counter(Path(file).suffix.lower() or "no extension" for file in _visible_files(folder))
+    kinds = ", ".join(f"{num} {extension}" for extension, num in by_extension.most_common(_MAX_NAMES))
+    return kinds or "no files"
 
 
 def extensions(exts: str | Collection[str] | None) -> tuple[str, ...]:
@@ -130,15 +155,15 @@ def extensions(exts: str | Collection[str] | None) -> tuple[str, ...]:
     return tuple("." + ext.lower().lstrip(".") for ext in given)
 
 
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    """Return the visible entries of a folder, sorted by name."""
+def visible_entries(folder: Path) -> list[os.DirEntry[str]]:
+    """Return the entries of a folder, sorted by name, without hidden ones and those of the system."""
     with os.scandir(folder) as entries:
-        visible = [entry for entry in entries if not entry.name.startswith(".") and entry.name != "__MACOSX"]
+        visible = [entry for entry in entries if entry.name[0] != "." and entry.name.lower() not in _LITTER]
     return sorted(visible, key=lambda entry: entry.name)
 
 
 def _folders(folder: Path) -> list[os.DirEntry[str]]:
-    return [entry for entry in _entries(folder) if _is_folder(entry)]
+    return [entry for entry in visible_entries(folder) if _is_folder(entry)]
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -147,13 +172,13 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _visible_files(folder: Path, above: tuple[tuple[int, int], ...] = ()) -> Iterator[str]:
-    """Yield the visible files; `above` are the enclosing folders, so that links back to them are skipped."""
+    """Yield the visible files and broken links; links back to a folder in `above`, the enclosing ones, are skipped."""
     status = folder.stat()
     here = (status.st_dev, status.st_ino)
     if here in above:
         return
-    for entry in _entries(folder):
+    for entry in visible_entries(folder):
         if _is_folder(entry):
             yield from _visible_files(Path(entry.path), (*above, here))
-        elif Path(entry.path).is_file() if entry.is_symlink() else entry.is_file():
+        elif entry.is_symlink() or entry.is_file():
             yield entry.path

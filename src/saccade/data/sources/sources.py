@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import glob
+import os
 import re
 import tarfile
+import unicodedata
 import zipfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -16,9 +18,10 @@ import pandas as pd
 from saccade.data.decoding import is_url
 from saccade.data.sources.archives import unpack
 from saccade.data.sources.download import cache_folder, fetch
-from saccade.data.sources.folders import descend, images_by_class
+from saccade.data.sources.folders import IMAGE_EXTENSIONS, images_by_class
 from saccade.errors import DataError, near_names
 
+_USUAL_EXTENSIONS = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG", ".tif", ".webp")
 ARCHIVE_NAME = re.compile(r"\.(zip|tar|tgz|tbz2?|txz|tar\.\w+)$", re.IGNORECASE)
 
 
@@ -56,13 +59,6 @@ def local_path(root: str | Path, *, sha256: str | None = None, quiet: bool = Fal
             "Expected a folder, an archive of one, or the URL of an archive."
         )
     return unpack(found, cache_folder() / "unpacked", quiet=quiet)
-
-
-def image_folder(root: str | Path, sha256: str | None = None) -> Path:
-    """Return the folder that contains the images or the classes."""
-    folder = local_path(root, sha256=sha256)
-    # A local folder is used as given; archives often have everything in one top-level folder.
-    return folder if not is_url(root) and Path(root).expanduser().is_dir() else descend(folder)
 
 
 def list_image_paths(images: str | Path | Iterable[str | Path], root: str | Path | None) -> list[str | Path]:
@@ -103,6 +99,8 @@ def as_frame(data: Any, image_column: str) -> pd.DataFrame:
 
 def check_column(frame: pd.DataFrame, column: str, parameter: str, advice: str = "") -> None:
     """Raise a DataError with similar names if there is no such column."""
+    if list(frame.columns).count(column) > 1:
+        raise DataError(f"The table has several columns {column!r}. Give each column a name of its own.")
     if column not in frame.columns:
         known = [str(name) for name in frame.columns]
         near = near_names(column, known)
@@ -112,16 +110,36 @@ def check_column(frame: pd.DataFrame, column: str, parameter: str, advice: str =
 
 
 def as_images(column: pd.Series[Any], root: Path | None) -> pd.Series[Any]:
-    """Return paths as strings, absolute if `root` is given, and other images unchanged."""
+    """Return paths as strings, absolute if `root` is given, in the spelling of the file; other images unchanged."""
 
     def as_image(image: Any) -> Any:
         if isinstance(image, (str, Path)):
-            return str(image if root is None else root / image)
+            return str(existing_spelling(image if root is None or not str(image) else root / image))
         return image
 
     # The dtype is object, since pandas' string dtype cannot represent bytes or file names that are not Unicode.
     images: pd.Series[Any] = pd.Series(map(as_image, column), index=column.index, dtype=object)
     return images
+
+
+def existing_spelling(path: str | Path) -> str | Path:
+    """Return a path as it is spelt on the disk: accents composed or decomposed, slashes for backslashes, an extension.
+
+    Paths are looked up only if they have such characters, or no extension of images; they stay if no file is found.
+    """
+    text = str(path)
+    is_plain = text.isascii() and "\\" not in text and text.lower().endswith(IMAGE_EXTENSIONS)
+    if is_plain or not text.strip() or is_url(text) or os.path.lexists(text):
+        return path
+    for candidate in dict.fromkeys((text, text if os.sep == "\\" else text.replace("\\", "/"))):
+        found = Path(Path(candidate).anchor)
+        for part in Path(candidate).parts[1 if found.name or found.anchor else 0 :]:
+            forms = (part, *(unicodedata.normalize(form, part) for form in ("NFC", "NFD")))
+            found = next((found / form for form in forms if os.path.lexists(found / form)), found / part)
+        with_extension = (found.with_name(found.name + ending) for ending in _USUAL_EXTENSIONS if found.name)
+        if (there := next((each for each in (found, *with_extension) if each.is_file()), None)) is not None:
+            return str(there) if isinstance(path, str) else there
+    return path
 
 
 def _missing(given: str | Path, path: Path) -> str:

@@ -62,7 +62,7 @@ def read_table(file: Path, text_column: str, sep: str | None = None, encoding: s
         names.pop()
     if any(name.lower().endswith(IMAGE_EXTENSIONS) for name in names):
         raise DataError(f"The first line of {file} must name the columns, such as image{sep}label; it is {header_line}")
-    if twice := [name for name, num in Counter(names).items() if num > 1]:
+    if twice := [name for name, num in Counter(names).items() if num > 1 and name]:
         raise DataError(f"{file} has several columns {twice[0]!r}. Give each column a name of its own")
     for number, row in lines:
         if any(row[len(names) :]):

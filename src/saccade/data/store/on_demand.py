@@ -21,21 +21,11 @@ from saccade.errors import ImageReadError
 
 
 class OnDemandImages:
-    """Sequence of images that decodes image `i` at ``images[i]``.
+    """Sequence of images that decodes image `i` at ``images[i]``, as `read_as_stored` does.
 
-    An unreadable image is black, and its error is added to `errors`.
-
-    Parameters
-    ----------
-    images : sequence
-        Paths, bytes or pictures.
-    shorter_side : int
-        Shorter side of the returned images in pixels.
-    channels, pixel_range
-        As in `read_as_stored`.
-    num_uses : int
-        Number of accesses to each image. It is decoded at the first access, in the thread of that access, and kept
-        until the last one. So few images are kept if several threads read them in about the same order.
+    An unreadable image is black, and its error is added to `errors`. With several `num_uses`, an image is decoded at
+    the first access, in the thread of that access, and kept until the last one. So few images are kept if several
+    threads read them in about the same order.
     """
 
     decodes = True
@@ -81,25 +71,7 @@ class OnDemandImages:
 
 
 class StreamedStore(ImageStore):
-    """A store without pixels, for a full disk: it decodes an image at each access.
-
-    Parameters
-    ----------
-    images : sequence
-        Paths, bytes, Pillow images or arrays.
-    scan : Scan
-        Size, digest and error of each image.
-    shorter_side, channels, pixel_range
-        As in `ImageStore.build`.
-
-    Examples
-    --------
-    >>> from saccade.data.scanning import scan_images
-    >>> images = [np.zeros((20, 30, 3), dtype=np.uint8)]
-    >>> store = StreamedStore(images, scan_images(images), shorter_side=10)
-    >>> store[0].shape, store.num_bytes
-    ((10, 15, 3), 0)
-    """
+    """A store without pixels, for a full disk: it decodes an image at each access, after all were scanned."""
 
     decodes = True
 

@@ -44,15 +44,10 @@ def network_costs(classifier: Classifier, names: Sequence[str]) -> dict[str, flo
 
 @torch.inference_mode()
 def latency_ms(classifier: Classifier) -> float:
-    """Return the milliseconds of predicting one image, decoding excluded.
+    """Return the milliseconds of predicting one image, decoding excluded; the network is in evaluation mode afterwards.
 
     The median of several forward passes in the numerics of inference. It does not depend on the weights, so each
     architecture is measured once per process.
-
-    Parameters
-    ----------
-    classifier : Classifier
-        Its network is in evaluation mode afterwards.
     """
     key = (classifier.blueprint, repr(classifier.inference), torch.get_num_threads())
     if key in _latencies_ms:

@@ -32,18 +32,8 @@ def choose_for_trial(
 ) -> tuple[Numerics, Numerics]:
     """Return the fastest numerics for training and for validation, with the same memory format.
 
-    Parameters
-    ----------
-    classifier : Classifier
-        Its network is in the mode in which it is trained, and in evaluation mode afterwards.
-    recipe : Recipe
-        Its ``amp``, ``channels_last`` and ``compile`` are respected.
-    num_steps : int
-        Expected training steps of the trial.
-    val_batch_size : int
-        Images in a batch of validation.
-    seconds_left : float
-        Until the deadline.
+    The network is in the mode in which it is trained, and in evaluation mode afterwards. The recipe's ``amp``,
+    ``channels_last`` and ``compile`` are respected.
     """
     device, network = classifier.numerics.device, classifier.network
     fixed = recipe.amp, recipe.channels_last, recipe.compile
@@ -75,15 +65,6 @@ def choose_for_probe(
 
     Without time to measure, these are 16 bits on a processor that supports them: every measured network predicted
     faster with them, by 1.7 times or more.
-
-    Parameters
-    ----------
-    classifier, recipe, seconds_left
-        As in `choose_for_trial`.
-    num_batches : float
-        Batches to predict.
-    batch_size : int
-        Images in each.
     """
     device = classifier.numerics.device
     among = candidates(device, "inference", recipe.amp, classifier.numerics.channels_last, compiled=False)

@@ -33,31 +33,8 @@ class Steps:
     """Takes the steps of a recipe.
 
     Each epoch has a random seed of its own, and the learning rate depends on the step's number alone. So an epoch is a
-    function of the state before it.
-
-    Parameters
-    ----------
-    classifier : Classifier
-        Its network is trained.
-    task : ImageTask
-        The images.
-    recipe : Recipe
-        Hyperparameters.
-    optimizer : torch.optim.Optimizer
-        Of the network's parameters.
-
-    Attributes
-    ----------
-    batches : Batches
-        The training images.
-    ema : ModelEmaV3 or None
-        The moving average of the weights, if the recipe has one.
-    kept : KeptOutputs or None
-        For a fixed backbone, its features of images that are the same in every pass.
-    class_weights, draw : ndarray or None
-        Weight of each class in the loss; probability of each image in balanced sampling.
-    num_epochs : int
-        Epochs begun so far.
+    function of the state before it. `ema` is the moving average of the weights, if the recipe has one; `kept` caches
+    the features of a fixed backbone; `num_epochs` counts the epochs begun so far.
     """
 
     def __init__(
@@ -100,25 +77,9 @@ class Steps:
     ) -> tuple[dict[str, float], bool]:
         """Take the steps of an epoch; stop early, after at least one step, if validation might miss the deadline.
 
-        Parameters
-        ----------
-        deadline : Deadline
-            Of the epoch and its validation.
-        validation_s : callable
-            Maps the seconds per image in training to the seconds of a validation.
-
-        Returns
-        -------
-        metrics : dict
-            ``train_loss``, ``train_part`` (fraction of the epoch's images), ``data_s`` (waiting for images) and, for
-            classification, ``train_acc``.
-        is_whole : bool
-            Whether all steps were taken.
-
-        Raises
-        ------
-        DivergedError
-            If the loss is not finite.
+        `validation_s` maps the seconds per image in training to the seconds of a validation. Returns ``train_loss``,
+        ``train_part`` (fraction of the epoch's images), ``data_s`` (waiting for images) and, for classification,
+        ``train_acc``; and whether all steps were taken. Raises a DivergedError if the loss is not finite.
         """
         number, num_steps = self.num_epochs, len(self.batches)
         seed_generators(self.recipe.seed, number)

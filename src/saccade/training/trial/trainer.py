@@ -58,13 +58,7 @@ PROBE_PART = 0.6
 
 
 class ImageTrainable(Trainable):
-    """Trains networks of one task.
-
-    Parameters
-    ----------
-    task : ImageTask
-        Images, problem and metric.
-    """
+    """Trains networks of one task."""
 
     def __init__(self, task: ImageTask) -> None:
         self.task = task
@@ -81,21 +75,10 @@ class ImageTrainable(Trainable):
 
 
 class Trainer:
-    """Trains one network by one recipe.
+    """Trains one network by one recipe, and writes the files of `saccade.training.trial_files` to a folder.
 
     An epoch is a function of the state before it (see `saccade.training.trial.steps.Steps`), so a resumed trial gives
     the same numbers as one that never stopped.
-
-    Parameters
-    ----------
-    task : ImageTask
-        Images, problem and metric.
-    recipe : Recipe
-        Hyperparameters.
-    files : TrialFiles
-        Where the files of `saccade.training.trial_files` are written.
-    trial : int
-        Its number.
     """
 
     def __init__(self, task: ImageTask, recipe: Recipe, files: TrialFiles, trial: int = 0) -> None:
@@ -136,13 +119,7 @@ class Trainer:
         return self.steps.num_epochs
 
     def choose_numerics(self, seconds_left: float = math.inf) -> None:
-        """Choose the fastest numerics for training and validation; a trial resumed on the same machine keeps its own.
-
-        Parameters
-        ----------
-        seconds_left : float
-            Until the deadline.
-        """
+        """Choose the fastest numerics for training and validation; a trial resumed on this machine keeps its own."""
         train_mode(self.network, self.recipe)
         if not self.has_numerics:
             num_steps, size = self.recipe.epochs * len(self.steps.batches), self.validation.batches.batch_size

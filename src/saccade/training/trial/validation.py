@@ -18,25 +18,10 @@ from saccade.training.trial.frozen import KeptOutputs
 
 
 class Validation:
-    """Validates a classifier on the validation images of a task.
+    """Validates a classifier on the validation images of a task, `batches`.
 
-    Parameters
-    ----------
-    classifier : Classifier
-        It is validated.
-    task : ImageTask
-        Validation images, metric and problem.
-    batch_size : int
-        Images in a batch.
-    kept : KeptOutputs or None
-        For a fixed backbone, its features.
-
-    Attributes
-    ----------
-    batches : Batches
-        The validation images.
-    outputs : ndarray of float32, shape (num_validated, num_outputs), or None
-        Raw outputs behind the latest metrics; fewer than there are images if the deadline passed.
+    `outputs` are the raw outputs behind the latest metrics; fewer than there are images if the deadline passed. `kept`
+    caches the features of a fixed backbone.
     """
 
     def __init__(
@@ -49,19 +34,8 @@ class Validation:
     def metrics(self, network: torch.nn.Module, deadline: Deadline, *, is_probe: bool = False) -> dict[str, float]:
         """Return the metrics of a network, the classifier's own or its moving average, on the validation images.
 
-        Parameters
-        ----------
-        network : torch.nn.Module
-            It is validated.
-        deadline : Deadline
-            After it, the images seen so far are enough.
-        is_probe : bool
-            Whether the backbone is still the one that was probed, so that its cached features can be used.
-
-        Raises
-        ------
-        DataError
-            If the metric is undefined for the validation images.
+        After the deadline, the images seen so far are enough. If it `is_probe`, the backbone is still the one that was
+        probed, so that its cached features can be used. Raises a DataError if the metric is undefined for the images.
         """
         outputs_of = self._classifier.outputs if self._kept is None else self._kept.outputs
         if is_probe and not self._classifier.blueprint.tta:  # test-time augmentation needs more than one pass
@@ -79,21 +53,12 @@ class Validation:
             return self._metrics_of(self.outputs)
 
     def cv_score(self, probe: Probe) -> dict[str, float]:
-        """Return the score of a probe on validation images and out-of-fold predictions together.
+        """Return the `CV_SCORE` of the latest probe: on validation images and out-of-fold predictions together.
 
         There are usually ten times as many of the latter, so this score separates networks that the validation score
-        does not. It is slightly lower, because the layers of folds are fitted to fewer images.
-
-        Parameters
-        ----------
-        probe : Probe
-            The latest `outputs` are its own.
-
-        Returns
-        -------
-        dict
-            By the name `CV_SCORE`; empty without folds, where the metric is undefined, or if the user gave the
-            validation images, which may differ from the training images.
+        does not. It is slightly lower, because the layers of folds are fitted to fewer images. Empty without folds,
+        where the metric is undefined, or if the user gave the validation images, which may differ from the training
+        images.
         """
         if probe.held_out is None or self.outputs is None or not self._task.is_holdout:
             return {}

@@ -1,0 +1,34 @@
+"""``saccade sample-data``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def sample_data(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to write; it must not exist.")] = Path(
+        "photos"
+    ),
+    num_images: Annotated[int, typer.Option(min=2, metavar="N", help="Images of each class.")] = 20,
+    all_files: Annotated[
+        bool,
+        typer.Option("--all", help="Write beside it what the documentation uses: shop.zip, tables of labels, new.jpg."),
+    ] = False,
+) -> None:
+    """Write a small photo set to try Saccade on: flowers, portraits and temples.
+
+    The images are square parts of three photographs that scikit-learn and matplotlib contain.
+    """
+    from saccade.apps.sample_data import SOURCES, write_documented_files, write_photos
+
+    paths = write_photos(folder, num_images)
+    typer.echo(f"{len(paths)} photos of {len(SOURCES)} classes written to {folder}")
+    if all_files:
+        for path in write_documented_files(folder):
+            typer.echo(f"also {path}")
+    for source in SOURCES.values():
+        typer.echo(source.credit)
+    typer.echo(f"next, try for instance: saccade fit {folder} --time-limit 60 --out run")

@@ -1,0 +1,72 @@
+"""Messages about images that cannot be read: a few examples, how many there are, and where missing files may be."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+MAX_LISTED, NUM_EXAMPLES = 10, 3
+"""Of more images than the first number, as many as the second are examples."""
+
+NO_FILE = "no such file"
+"""Reason of a path where no file is; see `saccade.data.decoding`."""
+
+_MOST_FOLDERS = 100
+
+
+def describe_unreadable(images: Sequence[Any], errors: Mapping[int, str]) -> str:
+    """Return a message about unreadable images; `errors` are the reasons by position.
+
+    Examples
+    --------
+    >>> print(describe_unreadable(["gone/a.png", None, "gone/b.png"], {0: "no such file", 1: "not an image"}))
+    2 of 3 images cannot be read:
+      gone/a.png: no such file
+      image 1: not an image
+    """
+    num = len(errors) if len(errors) <= MAX_LISTED else NUM_EXAMPLES
+    named = [f"{name_of(images[position], position)}: {reason}" for position, reason in sorted(errors.items())]
+    lines = [f"{len(named)} of {len(images)} images cannot be read:", *named[:num]]
+    if len(named) > num:
+        lines.append(f"… and {len(named) - num} more")
+    missing = [str(images[position]) for position, reason in sorted(errors.items()) if reason == NO_FILE]
+    if missing and (found := find_moved(missing[0])) is not None:
+        lines.append(f"{found} exists; is the root folder of the paths another one?")
+    return "\n  ".join(lines)
+
+
+def name_of(image: Any, position: int) -> str:
+    """Return the path of an image, or its position if it has none."""
+    return str(image) if isinstance(image, str | Path) and str(image).strip() else f"image {position}"
+
+
+def find_moved(path: str) -> Path | None:
+    """Return an existing file one level above or below the place where a file is missing; None if there is none.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> root = Path(tempfile.mkdtemp())
+    >>> (root / "photos" / "cat").mkdir(parents=True)
+    >>> (root / "photos" / "cat" / "1.jpg").touch()
+    >>> found = [find_moved(str(root / name)) for name in ("cat/1.jpg", "photos/cat/cat/1.jpg", "dog/1.jpg")]
+    >>> [None if path is None else path.relative_to(root).as_posix() for path in found]
+    ['photos/cat/1.jpg', 'photos/cat/1.jpg', None]
+    """
+    missing = Path(path).absolute()
+    above = next((parent for parent in missing.parents if parent.is_dir()), None)
+    if above is None:
+        return None
+    rest = missing.relative_to(above)
+    try:
+        with os.scandir(above) as entries:
+            below = [Path(entry.path) for entry in itertools.islice(entries, _MOST_FOLDERS) if entry.is_dir()]
+    except OSError:
+        below = []
+    candidates = [above.parent / rest, *(folder / rest for folder in sorted(below))]
+    if len(rest.parts) > 1:
+        candidates.append(above / Path(*rest.parts[1:]))
+    return next((candidate for candidate in candidates if candidate.is_file()), None)
