@@ -100,7 +100,7 @@ class _Problem(_Model):
 class _Numerics(_Model):
     dtype: Literal["float32", "bfloat16", "float16"]
     channels_last: bool
-    folds_batch_norm: bool
+    folds_batch_norm: bool = True
 
 
 class _Description(_Model):
