@@ -211,8 +211,8 @@ def suggestion(given: str, known: Iterable[str], elsewhere: Mapping[str, str] | 
     near = near_names(given, names)
     is_certain = near and (near[0] in words or difflib.SequenceMatcher(None, near[0], given.lower()).ratio() > 0.85)
     if not is_certain:
-        sentences = [(elsewhere or {}).get(word) or (word if " " in word else "") for word in (*words, given)]
-        if sentence := next(filter(None, sentences), ""):
+        sentences = [word if " " in word else (elsewhere or {}).get(word, "") for word in words]
+        if sentence := next(filter(None, [*sentences, (elsewhere or {}).get(given, "")]), ""):
             return sentence
     return f"Did you mean {' or '.join(map(repr, near))}?" if near else ""
 
@@ -230,7 +230,7 @@ def _translations(given: str) -> list[str]:
     """
     head, _, last = given.rpartition(".")
     table = _foreign_words()
-    ours = table.get(given.lower(), []) + ([last, *table.get(last.lower(), [])] if head else [])
+    ours = table.get(given.lower(), []) + ([last, *table.get(last.lower(), [])] if head and " " not in last else [])
     return ours + [text for word in ours for text in table.get(word, []) if " " in text]
 
 

@@ -88,14 +88,6 @@ class Warned(Event):
 
 
 @dataclass(frozen=True)
-class Noted(Event):
-    """A remark for the user, which is no warning."""
-
-    kind: ClassVar[str] = "noted"
-    text: str
-
-
-@dataclass(frozen=True)
 class Progressed(Event):
     """`done` of `total` steps of a long task named `what` are done."""
 

@@ -104,7 +104,7 @@ def test_evaluate_asks_for_test_images_where_splits_have_none(saccade, fitted, s
     (tmp_path / "train").symlink_to(splits / "train")
     result = saccade("evaluate", run, tmp_path)
     assert result.exit_code == 2
-    assert "no test/" in result.stderr
+    assert "no test images" in result.stderr
 
 
 def test_predict_shows_the_class_by_name_and_its_probability(saccade, fitted, splits):

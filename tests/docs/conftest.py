@@ -4,54 +4,20 @@ from __future__ import annotations
 
 import functools
 import math
-import zipfile
 from collections.abc import Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 
-import numpy as np
-import pandas as pd
 import pytest
 import timm
 import torch
-from PIL import Image
 from safetensors.torch import save_file
 
-COLOURS = {"cat": (200, 120, 40), "dog": (60, 120, 200), "horse": (60, 160, 60)}
+from saccade.apps.sample_data import write_documented_files, write_photos
+
 NETWORKS = ("mobilenetv3_small_050", "mobilenetv3_small_100")
-NUM_PHOTOS, SIDE = 10, 64
-
-
-def write_photos(root: Path, num: int, seed: int) -> list[Path]:
-    """Write noise in which one colour prevails, a folder for each class."""
-    rng = np.random.default_rng(seed)
-    paths = []
-    for name, colour in COLOURS.items():
-        (root / name).mkdir(parents=True)
-        for number in range(num):
-            pixels = np.array(colour) + rng.integers(-40, 40, (SIDE, SIDE, 3))
-            paths.append(root / name / f"{number:03}.jpg")
-            Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(paths[-1])
-    return paths
-
-
-def write_tables(root: Path, photos: list[Path]) -> None:
-    """Write the tables of labels that the pages read; paths in them are relative to `photos`."""
-    names = [path.relative_to(root / "photos").as_posix() for path in photos]
-    animals = [path.parent.name for path in photos]
-    rng = np.random.default_rng(0)
-    tables = {
-        "labels.csv": {"image": names, "label": animals},
-        "animals.csv": {"file": names, "animal": animals},
-        "tags.csv": {
-            "image": names,
-            "tags": [f"{animal};outdoors" if number % 2 else animal for number, animal in enumerate(animals)],
-        },
-        "prices.csv": {"image": names, "price": rng.uniform(5, 50, len(names)).round(2)},
-    }
-    for name, columns in tables.items():
-        pd.DataFrame(columns).to_csv(root / name, index=False)
+NUM_PHOTOS = 10
 
 
 @pytest.fixture(scope="session")
@@ -67,14 +33,8 @@ def small_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def desk(tmp_path: Path, small_weights: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder in which the reader works, as the working directory."""
-    photos = write_photos(tmp_path / "photos", NUM_PHOTOS, seed=0)
-    write_photos(tmp_path / "shop" / "train", NUM_PHOTOS, seed=1)
-    write_photos(tmp_path / "shop" / "test", 2, seed=2)
-    with zipfile.ZipFile(tmp_path / "shop.zip", "w") as archive:
-        for path in sorted((tmp_path / "shop").rglob("*.jpg")):
-            archive.write(path, path.relative_to(tmp_path))
-    write_tables(tmp_path, photos)
-    Image.open(photos[0]).save(tmp_path / "new.jpg")
+    write_photos(tmp_path / "photos", NUM_PHOTOS)
+    write_documented_files(tmp_path / "photos")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SACCADE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("SACCADE_WEIGHTS", str(small_weights))

@@ -92,7 +92,7 @@ def test_a_worker_that_died_while_it_was_idle_costs_no_job():
     assert pids_of(done.events) != [pid]
 
 
-def test_a_lost_worker_costs_one_job_and_the_others_continue(tmp_path):
+def test_a_lost_worker_fails_one_job_and_the_others_continue(tmp_path):
     stop = tmp_path / "stop"
     with several(3, FunctionTrainable(report_pid)) as executor:
         waiting = {"until": str(stop)}
@@ -115,7 +115,7 @@ def test_a_lost_worker_costs_one_job_and_the_others_continue(tmp_path):
 
 
 @posix_only
-def test_a_worker_that_is_killed_while_its_report_is_handled_costs_one_job():
+def test_a_worker_that_is_killed_while_its_report_is_handled_fails_one_job():
     with several(2, FunctionTrainable(report_pid)) as executor:
         recorder = Recorder(executor, [Job(trial, {}) for trial in range(6)])
 
@@ -137,7 +137,7 @@ def test_every_job_ends_once_even_if_its_worker_dies():
     def function(config, report):
         report_pid(config, report)
         if "raise" in config:
-            raise ValueError("as told")
+            raise ValueError("as configured")
 
     with several(3, FunctionTrainable(function)) as executor:
         done = run_all(executor, *ways)

@@ -1,4 +1,4 @@
-"""What goes on within a worker: its channel, its imports, what it is sent."""
+"""The worker process: its channel, its imports, its messages."""
 
 from __future__ import annotations
 

@@ -155,3 +155,16 @@ def test_no_more_images_are_decoded_than_the_limit(make_colours: MakeColours, pr
     (warning,) = [event.text for event in events if isinstance(event, Warned)]
     assert warning.startswith("60 images are too many for the time limit; 20 of them are used")
     assert [event.total for event in events if isinstance(event, Progressed)][-1] == 20
+
+
+def test_validation_images_of_a_class_without_training_images_are_left_out(
+    make_colours: MakeColours, prepare: Any
+) -> None:
+    frame, val = make_colours(6, ("blue", "green", "red")), make_colours(2, ("blue", "green", "red"), seed=1)
+    for path in frame.loc[frame["label"] == "green", "image"]:
+        Path(path).write_text("no image")
+    frame["label"], val["label"] = frame["label"].astype("category"), val["label"].astype("category")
+    data, _ = prepare(frame, val)
+    assert data.problem.classes == ("blue", "red")
+    assert len(data.val.indices) == 4
+    assert data.left_out == {"num_unreadable": 6, "classes": ["green"]}

@@ -5,6 +5,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import pytest
 from safetensors.numpy import save
 
@@ -94,6 +95,16 @@ def test_an_incomplete_download_raises_an_error_of_saccade(hub: Any) -> None:
     hub.cut_bodies_to = 10
     with pytest.raises(WeightsNotFoundError, match=r"the download of .* failed"):
         find_weights(NAME)
+
+
+def test_a_download_without_end_is_given_up(hub: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub.files[FILE] = CONTENT
+    released = threading.Event()
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda *_, **__: released.wait(60))
+    monkeypatch.setenv("SACCADE_DOWNLOAD_LIMIT_S", "0.1")
+    with pytest.raises(WeightsNotFoundError, match=r"no answer within 0\.1 seconds"):
+        find_weights(NAME)
+    released.set()
 
 
 def test_the_environment_is_read_at_each_call(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

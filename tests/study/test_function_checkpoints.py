@@ -89,7 +89,7 @@ def test_what_was_saved_is_safe_from_what_the_function_writes_next(tmp_path, how
     assert not list((tmp_path / "0000" / reports[-1].checkpoint).rglob("checkpoint-*"))
 
 
-def test_what_was_written_in_part_is_no_checkpoint_and_in_nobodys_way(tmp_path):
+def test_a_partial_checkpoint_is_not_used_and_is_overwritten(tmp_path):
     def failing(config, report):
         def save(folder):
             (folder / "half").write_text("")
@@ -131,11 +131,11 @@ class TestWrongUses:
         )
         return train(function, job(tmp_path, checkpoint=reports[-1].checkpoint))
 
-    def test_a_function_that_does_not_look_at_its_checkpoint_is_told(self, tmp_path):
+    def test_a_function_that_ignores_its_checkpoint_gets_an_error(self, tmp_path):
         with pytest.raises(HyperparameterError, match=r"continue after epoch 2, .* has not read report\.checkpoint"):
             self.continued(tmp_path, lambda config, report: report(score=1.0))
 
-    def test_a_function_that_begins_anew_is_told(self, tmp_path):
+    def test_a_function_that_starts_from_epoch_1_gets_an_error(self, tmp_path):
         def anew(config, report):
             assert report.checkpoint
             report(epoch=1, score=1.0)

@@ -56,7 +56,7 @@ class WithoutCheckpoints(SimulatedExecutor):
 
 
 class TestPromotion:
-    def test_a_paused_trial_goes_on_from_its_checkpoint_until_its_last_epoch(self):
+    def test_a_paused_trial_continues_from_its_checkpoint_until_its_last_epoch(self):
         events = []
         study, executor = promoting(lambda config: [0.1, 0.2, 0.3, 0.4, 0.5], listeners=[events.append])
         study.run()
@@ -72,7 +72,7 @@ class TestPromotion:
         assert [event.trial for event in events if isinstance(event, JobStarted)] == [0, 1] * 4
         assert [event.status for event in events if isinstance(event, JobDone)] == ["paused"] * 6 + ["completed"] * 2
 
-    def test_the_last_epoch_completes_a_trial_whatever_the_scheduler_says(self):
+    def test_the_last_epoch_completes_a_trial_whatever_the_decision(self):
         study, executor = promoting(lambda config: [0.1, 0.2, 0.3, 0.4])
         study.run()
         assert [trial.status for trial in study.trials] == [Status.COMPLETED] * 2
@@ -172,7 +172,7 @@ class TestTrialTimeLimit:
             study.run()
             assert (study.trials[0].note, executor.now_s) == (note, 3.0)
 
-    def test_the_search_goes_on_with_other_trials(self):
+    def test_the_search_continues_with_other_trials(self):
         study, executor = simulated(num_epochs=9, limit_s=20, trial_time_limit_s=3)
         study.run()
         assert [trial.num_epochs for trial in study.trials] == [3] * 6 + [2]
@@ -215,7 +215,7 @@ class TestLostWorkers:
             Warned("Trial 1 is retried from epoch 3: the worker is gone")
         ]
 
-    def test_without_a_checkpoint_training_begins_again_and_no_report_counts_twice(self):
+    def test_without_a_checkpoint_training_restarts_and_no_report_counts_twice(self):
         class Hearing(GridSearcher):
             def observe(self, config, epoch, score, cost):
                 heard.append((config["x"], epoch))

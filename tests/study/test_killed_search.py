@@ -56,7 +56,7 @@ class Training(Trainable):
                 file.write(f"{job.trial} {epoch}\\n")
             event = EpochDone(job.trial, epoch, score, 0.004, {}, name, epoch == job.config["epochs"])
             if report(event) is not Decision.CONTINUE:
-                return "told to end"
+                return "stopped by the decision"
         return ""
 
 

@@ -144,7 +144,7 @@ def run(case, folder):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_each_case_ends_as_the_table_says(case, tmp_path):
+def test_each_case_ends_as_in_the_table(case, tmp_path):
     _, _, status, reason, num_jobs = CASES[case]
     trial, executor, log = run(case, tmp_path)
     assert (trial.status.value, len(executor.jobs), executor.scripts) == (status, num_jobs, [])

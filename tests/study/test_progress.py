@@ -78,7 +78,7 @@ def test_then_trials_then_epochs_and_tracebacks() -> None:
     assert "Traceback: here" in epochs
 
 
-def test_a_terminal_gets_bars_that_are_gone_in_the_end() -> None:
+def test_a_terminal_gets_bars_that_are_removed_at_the_end() -> None:
     text = shown(2, terminal=True)
     assert "\x1b[" in text
     assert "rmse 0.5000 in epoch 1" in text

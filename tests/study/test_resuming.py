@@ -41,7 +41,7 @@ class Files(SimulatedExecutor):
     @staticmethod
     def scores(config):
         if 0.4 < config["x"] < 0.5:
-            raise ValueError("that is no good")
+            raise ValueError("invalid x")
         return [config["x"] * epoch for epoch in range(1, config["epochs"] + 1)]
 
     def checkpoint(self, job, epoch):
@@ -72,7 +72,7 @@ class Interruption:
 
 
 def run(folder, num_events=None, scheduler="fifo", executor=None, **options):
-    """Go on with the search in a folder, until the interruption if there is one; return the study."""
+    """Continue the search in a folder, until the interruption if there is one; return the study."""
     executor = executor or Files()
     listeners = [*options.pop("listeners", []), *([Interruption(num_events)] if num_events else [])]
     with EventLog(folder / "events.jsonl", SPACE) as log:
@@ -158,7 +158,7 @@ class TestAnyEvent:
 
 
 class TestWhatIsTold:
-    def test_searcher_and_scheduler_learn_everything_in_order(self, tmp_path):
+    def test_searcher_and_scheduler_receive_all_events_in_order(self, tmp_path):
         told = []
 
         class Learning(RandomSearcher):
@@ -228,7 +228,7 @@ class TestCheckpoints:
         assert executor.jobs[0].checkpoint == trial.reports[-1].checkpoint
         assert executor.jobs[0].config == trial.config
 
-    def test_one_that_is_gone_is_told_and_the_one_before_it_is_taken(self, tmp_path):
+    def test_a_missing_one_is_a_warning_and_the_one_before_it_is_used(self, tmp_path):
         folder, trial = self.interrupted(tmp_path)
         trial.files.delete(trial.number, trial.reports[-1].checkpoint)
         events, executor = [], Files()
@@ -237,7 +237,7 @@ class TestCheckpoints:
         assert events[0] == Warned(f"Checkpoint {trial.reports[-1].checkpoint} of trial {trial.number} is missing")
         assert [report.epoch for report in study.trials[trial.number].reports] == list(range(1, 10))
 
-    def test_without_any_the_trial_is_begun_anew_with_its_number_folder_and_configuration(self, tmp_path):
+    def test_without_any_the_trial_restarts_with_its_number_and_configuration(self, tmp_path):
         folder, trial = self.interrupted(tmp_path)
         for report in trial.reports:
             trial.files.delete(trial.number, report.checkpoint)
@@ -248,7 +248,7 @@ class TestCheckpoints:
         assert [report.epoch for report in again.reports] == list(range(1, 10))
         assert again.seconds == 9.0 + 4.0
 
-    def test_one_that_cannot_be_read_makes_the_trial_begin_anew(self, tmp_path):
+    def test_an_unreadable_one_restarts_the_trial(self, tmp_path):
         folder, trial = self.interrupted(tmp_path)
         trial.files.get(trial.number, trial.reports[-1].checkpoint).write_text("garbage")
         events, executor = [], Picky()
@@ -291,7 +291,7 @@ class TestCheckpoints:
         study = run(tmp_path)
         assert json.loads((folder / "config.json").read_text()) == study.trials[0].config
 
-    def test_a_paused_trial_keeps_its_reports_when_its_checkpoint_is_gone(self, tmp_path):
+    def test_a_paused_trial_keeps_its_reports_without_its_checkpoint(self, tmp_path):
         study = run(tmp_path, scheduler=Halving())
         paused = [trial for trial in study.trials if trial.status is Status.PAUSED and trial.config["epochs"] == 9]
         number, x = paused[0].number, paused[0].config["x"]
@@ -304,7 +304,7 @@ class TestCheckpoints:
         ]
         assert again.seconds == 9.0 + 1.0
 
-    def test_a_run_that_was_moved_goes_on_where_it_is(self, tmp_path):
+    def test_a_run_that_was_moved_continues_in_its_new_folder(self, tmp_path):
         folder, trial = self.interrupted(tmp_path)
         new = folder.rename(tmp_path / "elsewhere")
         executor = Files()
@@ -313,7 +313,7 @@ class TestCheckpoints:
         assert executor.jobs[0].checkpoint == "4"
         assert study.trials[trial.number].status is Status.COMPLETED
 
-    def test_trials_without_checkpoints_are_begun_anew(self, tmp_path):
+    def test_trials_without_checkpoints_restart(self, tmp_path):
         class Without(Files):
             def checkpoint(self, job, epoch):
                 super().checkpoint(job, epoch)

@@ -57,7 +57,7 @@ class TestLimits:
         assert "warned" not in kinds(events)
 
     @pytest.mark.parametrize(("space", "num"), [({"x": Int(1, 3)}, "3 trials"), ({"x": 1}, "1 trial")])
-    def test_a_space_smaller_than_asked_for_is_told_once(self, space, num):
+    def test_a_space_smaller_than_num_trials_is_one_warning(self, space, num):
         events = []
         study = make_study(space, score_x, num_trials=5, listeners=[events.append])
         study.run()
@@ -71,25 +71,25 @@ class TestLimits:
         study.run()
         assert (len(study.trials), study.is_exhausted) == (3, False)
 
-    def test_the_first_trial_is_begun_even_without_time(self):
+    def test_the_first_trial_is_started_even_without_time(self):
         study, executor = simulated(limit_s=0.0, num_epochs=5, reserve_s=3)
         study.run()
         assert len(study.trials) == 1
         assert study.best_trial is study.trials[0]
         assert executor.jobs[0].seconds_left == -3.0
 
-    def test_the_first_trial_is_not_begun_twice_when_it_fails_and_the_time_is_up(self):
+    def test_no_second_trial_is_started_if_the_first_fails_and_the_time_is_up(self):
         study, _ = simulated(limit_s=0.5, space={"x": math.nan})
         with pytest.raises(SearchFailedError, match="The only trial failed"):
             study.run()
         assert len(study.trials) == 1
 
-    def test_no_trial_is_begun_that_could_not_report_before_the_deadline(self):
+    def test_no_trial_is_started_that_could_not_report_before_the_deadline(self):
         study, executor = simulated(epoch_s=10, num_epochs=2, limit_s=29)
         study.run()
         assert (len(study.trials), executor.now_s) == (1, 20)
 
-    def test_the_fastest_first_epoch_so_far_says_what_could_report(self):
+    def test_the_fastest_first_epoch_so_far_estimates_the_next(self):
         space = {"epoch_s": Categorical(5.0, 20.0, 5.5, 6.0)}
         executor = SimulatedExecutor(lambda config: [1.0], epoch_s=lambda config: config["epoch_s"])
         study = make_study(space, executor=executor, deadline=Deadline(33, executor.clock))
@@ -113,7 +113,7 @@ class TestLimits:
         assert (len(study.trials), executor.now_s) == (8, 2.0)
 
 
-def test_a_searcher_learns_the_cv_score_where_there_is_one_and_the_best_is_by_the_score():
+def test_a_searcher_observes_the_cv_score_and_the_best_is_by_the_score():
     def two_figures(config, report):
         report(score=config["x"], cv_score=1 - config["x"])
         report(score=config["x"])
@@ -181,7 +181,7 @@ class TestMaxScore:
 
 
 class TestFailures:
-    def test_the_search_goes_on(self):
+    def test_the_search_continues(self):
         def odd_fails(config, report):
             report(score=config["x"])
             if config["x"] % 2:
@@ -221,7 +221,7 @@ class TestFailures:
             "All 6 trials failed, for 2 reasons:\n  - ValueError: remainder 0\n  - ValueError: remainder 1"
         )
 
-    def test_a_search_that_only_fails_for_one_and_the_same_reason_is_given_up(self):
+    def test_a_search_stops_if_all_trials_fail_for_the_same_reason(self):
         study, executor = simulated(space={"x": math.nan, "y": Real(0, 1)}, num_trials=1000)
         with pytest.raises(SearchFailedError) as caught:
             study.run()
@@ -231,7 +231,7 @@ class TestFailures:
         )
 
     @pytest.mark.parametrize("num_workers", [1, 3])
-    def test_a_search_with_an_early_success_is_not_given_up(self, num_workers):
+    def test_a_search_with_an_early_success_is_not_stopped(self, num_workers):
         def curve(config):
             if config["x"]:
                 raise ValueError("always the same")
@@ -262,7 +262,7 @@ class TestFailures:
 
 
 class TestEvents:
-    def test_they_are_told_in_order(self):
+    def test_they_receive_events_in_order(self):
         def two_epochs(config, report):
             report(score=config["x"], loss=1.0)
             report(score=config["x"])
@@ -279,7 +279,7 @@ class TestEvents:
         assert events[:2] == [TrialCreated(0, {"x": 1}), JobStarted(0)]
         assert events[4] == JobDone(0)
 
-    def test_every_listener_hears_an_event_before_the_next_one_is_told(self):
+    def test_every_listener_receives_an_event_before_the_next_one(self):
         heard = []
         listeners = [lambda event, name=name: heard.append((name, event.kind)) for name in "ab"]
         make_study({"x": 1}, score_x, listeners=listeners).run()
@@ -356,7 +356,7 @@ class TestConfigurations:
         study.run()
         assert (study.trials[0].files, executor.jobs[0].files) == (None, None)
 
-    def test_the_searcher_learns_each_epoch_and_what_the_trial_has_cost_so_far(self):
+    def test_the_searcher_observes_each_epoch_and_the_cost_so_far(self):
         class Learning(GridSearcher):
             def observe(self, config, epoch, score, cost):
                 observed.append((config["x"], epoch, score, cost))

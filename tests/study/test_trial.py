@@ -110,7 +110,7 @@ def test_the_time_limit_ends_a_function_that_would_go_on():
     assert 1 <= len(reports) <= 30
 
 
-def test_no_epoch_is_begun_that_would_take_longer_than_what_is_left():
+def test_no_epoch_is_started_that_would_take_longer_than_the_remaining_time():
     def slow(config, report):
         for _ in range(9):
             time.sleep(0.2)

@@ -9,9 +9,9 @@ import pytest
 from saccade.errors import DataError
 from saccade.tasks.labels import (
     class_array,
-    explain_problem_type,
     indicators,
     infer_problem_type,
+    inferred_problem_type,
     plain_label_lists,
     plain_labels,
     sorted_classes,
@@ -137,21 +137,25 @@ def test_arrays_of_classes_hold_them_exactly(labels, dtype):
 @pytest.mark.parametrize(
     ("labels", "problem_type", "expected"),
     [
-        ([1, 2, 3, 3], "multiclass", '3 different whole numbers: multiclass; problem_type="regression"'),
-        ([0.5, 2.25, 3], "regression", 'numbers with a fractional part: regression; problem_type="multiclass"'),
+        ([1, 2, 3, 3], "multiclass", "3 different whole numbers; problem_type='regression' takes them as quantities"),
+        ([4, 5, 4], "binary", "2 different numbers; problem_type='regression' takes them as quantities"),
+        (
+            [0.5, 2.25, 3],
+            "regression",
+            "labels are numbers with fractions; problem_type='multiclass'",
+        ),
         (
             list(range(30)),
             "regression",
-            "30 different whole numbers, with 1 images each: regression; ",
+            "30 different whole numbers, nearly as many as images; problem_type='multi",
         ),
-        (["1.50", "2.25", "3.10"], "multiclass", "text that looks like numbers, such as '1.50'"),
-        (["cat", "dog", "cow"], "multiclass", ""),
-        ([True, False], "binary", ""),
-        ([["a"], ["b", "c"]], "multilabel", ""),
+        (["1.50", "2.25", "3.10"], "multiclass", "3 different texts, such as '1.50'; problem_type='regression'"),
+        (["cat", "dog", "cow"], "multiclass", "3 different labels, not numbers"),
+        ([str(number) for number in range(30)], "multiclass", "30 different labels, not numbers"),
+        ([["a"], ["b", "c"]], "multilabel", "labels are lists"),
     ],
 )
-def test_the_type_of_numbers_is_explained(labels, problem_type, expected):
-    assert infer_problem_type(labels) == problem_type
-    text = explain_problem_type(labels, problem_type)
-    assert expected in text
-    assert bool(text) == bool(expected)
+def test_the_inferred_type_has_a_reason_and_for_numbers_the_word_that_overrides_it(labels, problem_type, expected):
+    kind, reason = inferred_problem_type(labels)
+    assert kind == infer_problem_type(labels) == problem_type
+    assert expected in reason

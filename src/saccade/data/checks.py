@@ -21,8 +21,6 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import pandas as pd
-from rich.markup import escape
-from rich.table import Table
 
 from saccade.data.scanning import Scan, SecondsLeft
 from saccade.errors import DataError
@@ -35,7 +33,6 @@ MAX_ASPECT = 10.0
 Severity = Literal["error", "warning", "info"]
 
 _NUM_FILES_SHOWN = 3
-_STYLES = {"error": "red", "warning": "yellow", "info": "dim"}
 
 
 @dataclass(frozen=True)
@@ -126,22 +123,6 @@ class CheckReport:
         frame["position"] = frame["position"].astype("Int64")
         return frame
 
-    def render(self) -> Table:
-        """Return a table for the terminal: one row per finding."""
-        table = Table(title=self._headline(), title_justify="left", show_lines=True)
-        for column in ("Code", "Finding", "Images", "First files", "What to do"):
-            table.add_column(column, justify="right" if column == "Images" else "left", overflow="fold")
-        for finding in self.findings:
-            style = _STYLES[finding.severity]
-            table.add_row(
-                f"[{style}]{finding.code}[/]",
-                escape(f"{finding.title}: {finding.message}"),
-                str(len(finding.flagged) or ""),
-                escape("\n".join(_first_files(finding))),
-                escape(finding.what_to_do),
-            )
-        return table
-
     def __str__(self) -> str:
         lines = [self._headline()]
         for finding in self.findings:
@@ -169,17 +150,7 @@ def count_of(num: int, singular: str, plural: str | None = None) -> str:
 
 @dataclass(frozen=True)
 class CheckedPart:
-    """One part of a data set: training, validation or test set.
-
-    Parameters
-    ----------
-    images
-        File names; other images are shown as ``<bytes #3>`` or ``<image #3>``.
-    labels
-        One per image; None for unlabelled images.
-    scan
-        Size and digest of each image: `scan_images(images)`, or `ImageStore.scan`.
-    """
+    """One part of a data set, such as the training set, with its `scan_images` or `ImageStore.scan`."""
 
     images: Sequence[Any]
     labels: Sequence[Any] | pd.Series[Any] | None
@@ -204,19 +175,9 @@ def check_dataset(
 ) -> CheckReport:
     """Check the parts of a data set, each by itself and against the others.
 
-    Parameters
-    ----------
-    train, val, test
-        The parts; `val` and `test` may be None.
-    is_regression
-        Skip the checks of class sizes (IMG005, IMG007), since labels are numbers.
-    deadline
-        Returns the seconds left; at 0 or less, the remaining checks are skipped.
-
-    Raises
-    ------
-    DataError
-        If the parts were scanned at different sizes, so that equal images have different digests.
+    With `is_regression`, checks of class sizes are skipped. `deadline` returns the seconds left; at 0 or less, the
+    remaining checks are skipped. Raises a DataError if the parts were scanned at different sizes, so that equal images
+    have different digests.
 
     Examples
     --------
@@ -224,8 +185,7 @@ def check_dataset(
     >>> from saccade.data.scanning import scan_images
     >>> noise = np.random.default_rng(0).integers(0, 255, (9, 9, 3), dtype=np.uint8)
     >>> images = [noise, noise.copy()]
-    >>> report = check_dataset(CheckedPart(["a.png", "b.png"], ["cat", "dog"], scan_images(images)))
-    >>> report.codes
+    >>> check_dataset(CheckedPart(["a.png", "b.png"], ["cat", "dog"], scan_images(images))).codes
     ['IMG003', 'IMG005']
     """
     parts = {"train": train, "val": val, "test": test}

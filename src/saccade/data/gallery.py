@@ -54,39 +54,14 @@ def draw_gallery(
 ) -> Gallery:
     """Draw images in a grid, each whole and undistorted on its own tile, without global state of matplotlib.
 
-    Parameters
-    ----------
-    images
-        Paths, bytes, Pillow images or arrays. The tile of an unreadable image shows the reason; None leaves its
-        place empty.
-    titles
-        A title for each image; None for no titles. Titles may have several lines. If they do not fit, they are set
-        smaller, and finally cut.
-    ncol
-        Number of columns, at least 1.
-    resize
-        Side of a tile in pixels, at least 16.
-    fontsize
-        Size of the titles in points, if they fit.
-    title_colors
-        A colour of matplotlib for each title; None for dark grey.
-
-    Returns
-    -------
-    Gallery
-        A `matplotlib.figure.Figure`; ``savefig`` writes it, and notebooks show it.
-
-    Raises
-    ------
-    DataError
-        If there are no images, `ncol` or `resize` is too small, or there are not as many titles or colours as
-        images.
+    The tile of an unreadable image shows the reason, and None leaves its place empty. Titles may have several lines; if
+    they do not fit, they are set smaller than `fontsize` points, and finally cut. `resize` is the side of a tile in
+    pixels. Raises a DataError for no images, or arguments that do not suit them.
 
     Examples
     --------
     >>> red, blue = (Image.new("RGB", (40, 30), color) for color in ("red", "blue"))
-    >>> figure = draw_gallery([red, blue], titles=["warm", "cold"])
-    >>> len(figure.axes)
+    >>> len(draw_gallery([red, blue], titles=["warm", "cold"]).axes)
     2
     """
     _check_arguments(images, titles, ncol, resize, title_colors)

@@ -137,8 +137,7 @@ class ImageTable(pd.DataFrame):
         Returns
         -------
         CheckReport
-            Findings with a code (IMG001 …), the files, and advice; `to_frame` returns a table, `render` one for the
-            terminal.
+            Findings with a code (IMG001 …), the files, and advice; `to_frame` returns a table.
         """
         from saccade.data.checks import CheckedPart, check_dataset
         from saccade.data.scanning import measure_pixel_range, scan_images

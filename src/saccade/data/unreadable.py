@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from saccade.data.sources.sources import existing_spelling
+
 MAX_LISTED, NUM_EXAMPLES = 10, 3
 """Of more images than the first number, as many as the second are examples."""
 
@@ -69,4 +71,5 @@ def find_moved(path: str) -> Path | None:
     candidates = [above.parent / rest, *(folder / rest for folder in sorted(below))]
     if len(rest.parts) > 1:
         candidates.append(above / Path(*rest.parts[1:]))
-    return next((candidate for candidate in candidates if candidate.is_file()), None)
+    spelt = (Path(existing_spelling(str(candidate))) for candidate in candidates)
+    return next((candidate for candidate in spelt if candidate.is_file()), None)

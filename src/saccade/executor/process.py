@@ -226,32 +226,14 @@ class ProcessExecutor(Executor):
 class WorkerProcess:
     """The parent's side of one worker: its process, and pickles to and from it through its standard input and output.
 
-    One thread reads its messages, another one waits for its exit, which becomes the last message in the same queue, and
-    a third one kills it if its heartbeats stop.
-
-    Parameters
-    ----------
-    preload : tuple of str
-        Modules that it imports first.
-    slot : WorkerSlot
-        Its part of the machine.
-    messages : queue.SimpleQueue
-        Receives its events, and finally a `WorkerDiedError`, each together with this object.
-
-    Attributes
-    ----------
-    job : Job or None
-        The job that it runs.
-    trainable : Trainable or None
-        The trainable that was sent last.
-    is_ready : bool
-        Whether it has finished its imports.
+    One thread reads its messages, another one waits for its exit, and a third one kills it if its heartbeats stop.
+    `messages` receives its events, and finally a `WorkerDiedError`, each together with this object.
     """
 
     def __init__(self, preload: tuple[str, ...], slot: WorkerSlot, messages: Messages) -> None:
         self.job: Job | None = None
-        self.trainable: Trainable | None = None
-        self.is_ready = False
+        self.trainable: Trainable | None = None  # that was sent last
+        self.is_ready = False  # whether it has finished its imports
         self.ready_or_dead = threading.Event()
         self._messages = messages
         self._why_killed = ""

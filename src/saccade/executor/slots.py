@@ -106,48 +106,14 @@ def plan_workers(
     """Divide a machine among workers.
 
     The default is one worker for each GPU, or without a GPU one worker with all cores. The threads of all workers are
-    never more than the cores, unless `nthreads_per_trial` alone is more than that.
-
-    An invalid number, such as ``ngpus_per_trial=1.5``, is an error. A number that exceeds this machine is reduced,
-    and `warn` is called with the reason: a script written for a large machine also runs on a small one, only slower.
-
-    Parameters
-    ----------
-    num_cpus
-        Usable cores; see `num_usable_cpus`.
-    num_gpus
-        CUDA devices. Apple's MPS is not counted: workers select it themselves.
-    nthreads_per_trial
-        Threads of a trial. Without GPUs there are as many workers as the cores allow. A value above the number of cores
-        gives one worker. None divides the cores evenly.
-    ngpus_per_trial
-        GPUs of a trial; None is 1 if there are any. 0 trains on the CPU. A fraction lets trials share a GPU: 0.5
-        makes two workers for each. With 2, a trial trains on one device and the second one stays idle.
-    num_workers
-        Requested number of workers; None is the default above.
-    num_trials
-        Upper bound of the number of workers.
-    max_threads
-        Upper bound of a worker's threads if `nthreads_per_trial` is None; for the value of ``OMP_NUM_THREADS``.
-    warn
-        Called with a line for each number that was reduced.
-
-    Returns
-    -------
-    list of WorkerSlot
-        At least one.
-
-    Raises
-    ------
-    HyperparameterError
-        If a number is out of range.
+    never more than the cores, unless `nthreads_per_trial` alone is more than that. An invalid number is an error. One
+    that exceeds this machine is reduced, and `warn` is called with the reason, so that a script written for a large
+    machine also runs on a small one. `num_trials` and `max_threads` are upper bounds of workers and of their threads.
 
     Examples
     --------
     >>> plan_workers(num_cpus=2, num_gpus=0)
     [WorkerSlot(device=None, num_threads=2)]
-    >>> [slot.num_threads for slot in plan_workers(2, 0, nthreads_per_trial=1)]
-    [1, 1]
     >>> [slot.device for slot in plan_workers(16, 2, ngpus_per_trial=0.5)]
     ['cuda:0', 'cuda:1', 'cuda:0', 'cuda:1']
     >>> plan_workers(4, 0, nthreads_per_trial=8, warn=print)
@@ -211,10 +177,7 @@ def local_slots(
     num_trials: int | None = None,
     warn: Callable[[str], object] | None = None,
 ) -> list[WorkerSlot]:
-    """Divide this machine among workers; see `plan_workers`.
-
-    Without `nthreads_per_trial`, ``OMP_NUM_THREADS`` is the upper bound of a worker's threads.
-    """
+    """Divide this machine among workers, with ``OMP_NUM_THREADS`` as `max_threads`; see `plan_workers`."""
     given = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()  # a list has a number for each nesting level
     return plan_workers(
         num_usable_cpus(),
@@ -259,16 +222,6 @@ def num_usable_cpus(root: Path = Path("/")) -> int:
 
     The minimum of the machine's cores, the process's affinity, and on Linux the CPU quotas of its control groups, as
     in a container. Fractions are rounded down, since one thread too many costs more than it gains.
-
-    Parameters
-    ----------
-    root
-        The folder of ``proc`` and ``sys``.
-
-    Examples
-    --------
-    >>> 1 <= num_usable_cpus() <= os.cpu_count()
-    True
     """
     count = getattr(os, "process_cpu_count", None)  # Python 3.13; it obeys PYTHON_CPU_COUNT as well
     if count is not None:

@@ -47,24 +47,12 @@ class Ready:
 
 @dataclass(frozen=True)
 class Request:
-    """A job on its way to the worker. Its parts are pickled, so that unpickling errors fail one job only.
-
-    Attributes
-    ----------
-    trial : int
-        The trial's number.
-    job : bytes
-        The pickled job.
-    trainable : bytes or None
-        The pickled trainable; None stands for the one sent before.
-    sent_s : float
-        When it was sent, on the monotonic clock, which all processes of a machine share.
-    """
+    """A job on its way to the worker. Its parts are pickled, so that unpickling errors fail one job only."""
 
     trial: int
     job: bytes
-    trainable: bytes | None
-    sent_s: float
+    trainable: bytes | None  # None stands for the one sent before
+    sent_s: float  # on the monotonic clock, which all processes of a machine share
 
 
 _SENDING = threading.Lock()

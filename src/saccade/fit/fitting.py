@@ -18,7 +18,7 @@ from saccade.data.earlier_split import EarlierSplit
 from saccade.data.examples import Examples
 from saccade.deadline import Deadline
 from saccade.errors import DataError, SaccadeError
-from saccade.events import Event, Listener, Noted, RunFinished, RunStarted, Warned
+from saccade.events import Event, Listener, RunFinished, RunStarted, Warned
 from saccade.executor import use_executor
 from saccade.fit.options import FitOptions
 from saccade.fit.preparation import PreparedData, prepare_data
@@ -55,7 +55,6 @@ from saccade.study.optuna_tracker import OptunaTracker
 from saccade.study.progress import ProgressDisplay
 from saccade.study.study import Study
 from saccade.study.trackers import connected
-from saccade.tasks.labels import explain_problem_type
 from saccade.tasks.matching import match_classes
 from saccade.tasks.metrics import make_metric
 from saccade.tasks.problem import Problem
@@ -112,9 +111,6 @@ def run_fit(
             notify(RunStarted(str(root), request.num_trials, request.time_limit_s))
             if warning:
                 notify(Warned(warning))
-            assert request.train.labels is not None
-            if request.problem_type is None and (text := explain_problem_type(request.train.labels, problem.type)):
-                notify(Noted(text))
             # Workers start while images are decoded.
             with use_executor(settings.executor, make_image_executor(request, notify)) as executor:
                 notify(plan(request, metric_name, executor))

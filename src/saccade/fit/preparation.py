@@ -113,7 +113,6 @@ def prepare_data(
         warn=lambda text: notify(Warned(text)),
     )
     on_decoded()
-    _warn_of_missing(store, images, folder.with_name(UNREADABLE), notify, len(order))
     usable = np.flatnonzero(store.readable)
     in_train, in_val = usable[usable < len(train)], usable[usable >= len(train)]
     if not len(in_train):
@@ -121,12 +120,13 @@ def prepare_data(
             train.images, {row: store.errors[row] for row in range(len(train)) if row in store.errors}
         )
         raise DataError(f"none of the {len(train)} training images can be read. {text}")
+    _warn_of_missing(store, images, folder.with_name(UNREADABLE), notify, len(order))
     problem = given if isinstance(problem_type, Problem) else Problem.of(labels.iloc[in_train], problem_type)
     lost = [label for label in given.classes if label not in problem.classes]
     if lost:
         is_single = given.has_one_class
-        has_lost = labels.map(lambda label: not set(lost).isdisjoint([label] if is_single else label))
-        in_val = in_val[~has_lost.to_numpy()[in_val]]
+        val_labels = labels.iloc[in_val].tolist()
+        in_val = in_val[[set(lost).isdisjoint([label] if is_single else label) for label in val_labels]]
         text = f"no training image of {count_of(len(lost), 'class', 'classes')} can be read: {some(lost)}"
         notify(Warned(f"{text}. The predictor does not have these classes"))
     if tuning is not None and not len(in_val):

@@ -136,9 +136,10 @@ def plan(request: FitRequest, metric: str, executor: Executor) -> RunPlanned:
     settings, labels = request.settings, request.train.labels
     assert labels is not None
     problem_type, why = request.problem_type, "as given"
-    if problem_type is None:
+    if request.problem is not None:
+        problem_type, why = request.problem.type, "of the predictor that is trained further"
+    elif problem_type is None:
         problem_type, why = inferred_problem_type(labels)
-        why += "; problem_type= overrides it" if problem_type == "regression" else ""
     device = choose_device("cpu" if settings.ngpus_per_trial == 0 else None)
     num, is_inline = executor.num_workers, isinstance(executor, InlineExecutor)
     advice = ""

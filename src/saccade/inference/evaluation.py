@@ -96,10 +96,13 @@ def confusion_matrix(
     if not problem.has_one_class:
         true, given = problem.true_labels(targets) > 0, problem.predicted_labels(adjusted) > 0
         numbers = {"tn": ~true & ~given, "fp": ~true & given, "fn": true & ~given, "tp": true & given}
-        return pd.DataFrame({name: each.sum(0) for name, each in numbers.items()}, index=list(class_names))
+        by_label: pd.DataFrame = pd.DataFrame({name: each.sum(0) for name, each in numbers.items()}, list(class_names))
+        return by_label
     counts = np.zeros((len(class_names),) * 2, np.int64)
     np.add.at(counts, (targets, adjusted.argmax(1)), 1)
-    return pd.DataFrame(counts, pd.Index(class_names, name="true"), pd.Index(class_names, name="predicted"))
+    true_names, predicted_names = (pd.Index(class_names, name=name) for name in ("true", "predicted"))
+    matrix: pd.DataFrame = pd.DataFrame(counts, true_names, predicted_names)
+    return matrix
 
 
 def classification_report(
@@ -116,7 +119,8 @@ def classification_report(
     numbers = np.arange(len(class_names))
     columns = precision_recall_fscore_support(true, given, labels=numbers, zero_division=0)
     names = ("precision", "recall", "f1-score", "support")  # those of scikit-learn
-    return pd.DataFrame(dict(zip(names, columns, strict=True)), index=list(class_names))
+    table: pd.DataFrame = pd.DataFrame(dict(zip(names, columns, strict=True)), list(class_names))
+    return table
 
 
 TABLES = {"confusion_matrix": confusion_matrix, "classification_report": classification_report}

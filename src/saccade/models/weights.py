@@ -6,6 +6,7 @@ huggingface_hub reads most of them once, at import.
 
 from __future__ import annotations
 
+import functools
 import os
 from collections import Counter
 from collections.abc import Mapping
@@ -21,6 +22,7 @@ from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from saccade.data.sources.download import in_time, time_limit_s
 from saccade.errors import WeightsNotFoundError
 from saccade.models.catalogue import resolve_name, split_name
 
@@ -184,17 +186,17 @@ def _search_hub(timm_name: str, tried: list[str]) -> Path | None:
     reason = _unavailable(repo_id, filename, revision, file)
     if not reason:
         try:
-            return Path(
-                huggingface_hub.hf_hub_download(
-                    repo_id,
-                    filename,
-                    revision=revision,
-                    cache_dir=hub_cache_folder(),
-                    endpoint=hub_endpoint(),
-                    etag_timeout=HUB_TIMEOUT_S,
-                    library_name="saccade",
-                )
+            download = functools.partial(
+                huggingface_hub.hf_hub_download,
+                repo_id,
+                filename,
+                revision=revision,
+                cache_dir=hub_cache_folder(),
+                endpoint=hub_endpoint(),
+                etag_timeout=HUB_TIMEOUT_S,
+                library_name="saccade",
             )
+            return Path(in_time(download, time_limit_s()))
         except Exception as error:  # the errors of huggingface_hub and of its transports have no common root
             reason = f"the download of {file} failed: {_first_line(error)}"
     tried.append(f"the Hugging Face hub {hub_endpoint()}: {reason}")

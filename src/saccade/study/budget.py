@@ -13,16 +13,7 @@ Reserve = float | Callable[[], float]
 
 
 class Budget:
-    """The time of a search.
-
-    Parameters
-    ----------
-    deadline : Deadline
-        When the search must have ended.
-    reserve_s : float or callable
-        Seconds before the deadline that are not used for training. A callable is called again for every decision.
-    trial_time_limit_s : float or None
-        Seconds of training for one trial, over all of its jobs.
+    """The time of a search; its arguments are those of `Study`.
 
     Examples
     --------

@@ -19,12 +19,8 @@ class LostObjectError(ValueError):
 def to_json_value(value: Any) -> Any:
     """Return a JSON value from which `from_json_value` restores the value.
 
-    What JSON lacks becomes an object with a single key that starts with an exclamation mark.
-
-    Parameters
-    ----------
-    value
-        Any value. Scalars of NumPy and torch become Python's. Of objects that JSON lacks, the `repr` is stored.
+    What JSON lacks becomes an object with a single key that starts with an exclamation mark. Scalars of NumPy and torch
+    become Python's. Of other objects, the `repr` is stored.
 
     Examples
     --------

@@ -73,27 +73,13 @@ class Action(Enum):
 
 @dataclass(frozen=True)
 class End:
-    """One row of `ENDS`.
-
-    Attributes
-    ----------
-    causes : tuple of Cause
-        One of these has ended the job,
-    facts : frozenset of Fact
-        and all of these hold.
-    status : Status
-        The status of the trial afterwards.
-    action : Action
-        What the study does.
-    reason : str or None
-        The reason that is logged; None is the reason of the worker.
-    """
+    """One row of `ENDS`: one of the causes has ended the job, and all of the facts hold."""
 
     causes: tuple[Cause, ...]
     facts: frozenset[Fact]
-    status: Status
+    status: Status  # of the trial afterwards
     action: Action = Action.END
-    reason: str | None = None
+    reason: str | None = None  # that is logged; None is the reason of the worker
 
 
 def _row(causes: str, facts: str, status: Status, action: Action = Action.END, reason: str | None = None) -> End:
@@ -158,43 +144,20 @@ def cause_of(event: JobDone | JobFailed) -> Cause:
 
 @dataclass
 class OpenJob:
-    """A job that has not ended.
+    """A job that has not ended."""
 
-    Attributes
-    ----------
-    until_epoch : int or None
-        The epoch at which the job ends; None trains the trial to the end of its configuration.
-    checkpoint : str or None
-        The checkpoint that it continues from, if this process has started it.
-    has_own_limit : bool
-        Whether the trial's own time limit comes before the deadline of the search.
-    own_deadline : Deadline
-        The trial's own time limit.
-    last : EpochDone or None
-        Its last report, with the decision.
-    """
-
-    until_epoch: int | None = None
-    checkpoint: str | None = None
-    has_own_limit: bool = False
-    own_deadline: Deadline = field(default_factory=lambda: Deadline(None))
-    last: EpochDone | None = None
+    until_epoch: int | None = None  # as in `Job`
+    checkpoint: str | None = None  # that it continues from, if this process has started it
+    has_own_limit: bool = False  # whether the trial's own time limit comes before the deadline of the search
+    own_deadline: Deadline = field(default_factory=lambda: Deadline(None))  # the trial's own time limit
+    last: EpochDone | None = None  # its last report, with the decision
 
 
 class StudyRecord:
     """The trials and the open jobs of a study, as its events so far leave them.
 
-    Parameters
-    ----------
-    files : TrialFiles or None
-        Where the files of the trials are; None if they have none.
-
-    Attributes
-    ----------
-    trials : list of Trial
-        By number.
-    jobs : dict of int to OpenJob
-        By trial number, in the order in which they were started. A trial that was created has a job at once.
+    Jobs are in the order in which they were started, by the numbers of their trials. A trial that was created has a job
+    at once.
 
     Examples
     --------
@@ -217,13 +180,7 @@ class StudyRecord:
         return record
 
     def apply(self, event: Event) -> bool:
-        """Apply one event; events that are not about trials change nothing.
-
-        Returns
-        -------
-        bool
-            Whether the event is new. An epoch that was trained again, and was reported before, is not.
-        """
+        """Apply one event; return whether it is new, unlike an epoch that is trained again and was reported before."""
         match event:
             case TrialCreated():
                 self.trials.append(Trial(event.trial, event.config, self.files))

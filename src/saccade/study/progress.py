@@ -16,7 +16,6 @@ from saccade.events import (
     JobDone,
     JobFailed,
     JobStarted,
-    Noted,
     Progressed,
     RunFinished,
     RunPlanned,
@@ -79,8 +78,6 @@ class ProgressDisplay:
                 classes = f", {event.num_classes} classes" if event.num_classes else ""
                 num_images = f"{event.num_train} training images, {event.num_val} validation images{classes}"
                 self._print(2, f"{num_images}  [dim]decoded in {_seconds(event.seconds)}[/dim]")
-            case Noted():
-                self._print(2, escape(event.text))
             case Warned():
                 self._print(1, f"[yellow]warning:[/yellow] {escape(event.text)}")
             case TrialCreated():

@@ -13,24 +13,7 @@ NUM_FAILURES = 10
 
 
 class Standings:
-    """The best trial, and the reasons of those that failed.
-
-    Parameters
-    ----------
-    trials : list of Trial
-        The trials of a study by number; the study appends to the list.
-
-    Examples
-    --------
-    >>> from saccade.events import EpochDone
-    >>> trials = [Trial(0, {}), Trial(1, {})]
-    >>> standings = Standings(trials)
-    >>> for number, score in [(0, 0.7), (1, 0.9)]:
-    ...     _ = trials[number].add(EpochDone(number, 1, score))
-    ...     standings.scored(trials[number])
-    >>> standings.best.number
-    1
-    """
+    """The best trial, and the reasons of those that failed; the study appends to the list of its trials by number."""
 
     def __init__(self, trials: Sequence[Trial]) -> None:
         self._trials = trials

@@ -46,22 +46,12 @@ GRACE_S, GRACE_PART = 2.0, 0.02
 
 @dataclass
 class Retry:
-    """A job that is to be done again.
-
-    Attributes
-    ----------
-    until_epoch : int or None
-        As in `OpenJob`.
-    after : EpochDone or None
-        The report to continue after; None trains the trial from its beginning.
-    failure : JobFailed or None
-        Why the job is done again; None if the process of the study was killed.
-    """
+    """A job that is to be done again."""
 
     trial: Trial
     until_epoch: int | None
-    after: EpochDone | None
-    failure: JobFailed | None = None
+    after: EpochDone | None  # the report to continue after; None trains the trial from its beginning
+    failure: JobFailed | None = None  # None if the process of the study was killed
 
 
 class Study:

@@ -64,11 +64,11 @@ class CsvTracker(Tracker):
 
     Examples
     --------
-    >>> import tempfile, saccade
+    >>> import pathlib, tempfile, saccade
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     space = {"x": saccade.Categorical(1, 3)}
     ...     _ = saccade.tune(lambda config: config["x"], space, path=folder, callbacks=["csv"], verbosity=0)
-    ...     print(open(f"{folder}/epochs.csv").readline().strip())
+    ...     print(pathlib.Path(folder, "epochs.csv").read_text().splitlines()[0])
     trial,epoch,score,seconds,config
     """
 

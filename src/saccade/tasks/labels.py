@@ -26,7 +26,7 @@ MAX_NUMBERED_CLASSES = 20
 MIN_IMAGES_PER_CLASS = 2
 """More numbers are still classes if each has at least this many images on average."""
 
-_NUMBER_AS_TEXT = re.compile(r"-?[0-9]+[.,][0-9]+")
+_NUMBER_AS_TEXT = re.compile(r"-?[0-9]+[.][0-9]+")
 
 
 def infer_problem_type(labels: Labels) -> ProblemType:
@@ -55,7 +55,7 @@ def infer_problem_type(labels: Labels) -> ProblemType:
 
 
 def inferred_problem_type(labels: Labels) -> tuple[ProblemType, str]:
-    """Return what `infer_problem_type` does, and the reason."""
+    """Return what `infer_problem_type` does, and the reason; for numbers also the argument that overrides it."""
     if isinstance(labels, pd.DataFrame):
         return "multilabel", "labels are several columns"
     if are_label_lists(labels):
@@ -63,43 +63,21 @@ def inferred_problem_type(labels: Labels) -> tuple[ProblemType, str]:
     plain = plain_labels(labels)
     distinct = set(plain)
     num = len(distinct)
+    are_numbers = all(_is_number(label) for label in distinct)
+    as_classes = "; problem_type='multiclass' takes them as classes"
+    as_quantities = "; problem_type='regression' takes them as quantities" if are_numbers else ""
     if num == 2:
-        return "binary", "2 different labels"
-    if not all(_is_number(label) for label in distinct):
+        return "binary", f"2 different {'numbers' if are_numbers else 'labels'}{as_quantities}"
+    if not are_numbers:
+        if all(isinstance(label, str) and _NUMBER_AS_TEXT.fullmatch(label) for label in distinct):
+            text = f"{num} different texts, such as {plain[0]!r}"
+            return "multiclass", f"{text}; problem_type='regression' takes them as quantities"
         return "multiclass", f"{num} different labels, not numbers"
     if any(label % 1 for label in distinct if isinstance(label, float)):
-        return "regression", "labels are numbers with fractions"
+        return "regression", f"labels are numbers with fractions{as_classes}"
     if num > MAX_NUMBERED_CLASSES and len(plain) < MIN_IMAGES_PER_CLASS * num:
-        return "regression", f"{num} different whole numbers, nearly as many as images"
-    return "multiclass", f"{num} different whole numbers"
-
-
-def explain_problem_type(labels: Labels, problem_type: str) -> str:
-    """Return why numbers, or text that looks like numbers, have an inferred problem type; "" for other labels.
-
-    Examples
-    --------
-    >>> print(explain_problem_type([3, 1, 2, 1, 1, 3], "multiclass"))
-    the labels are 3 different whole numbers: multiclass; problem_type="regression" takes them as quantities
-    """
-    if isinstance(labels, pd.DataFrame) or problem_type == "multilabel":
-        return ""
-    plain = plain_labels(labels)
-    distinct = set(plain)
-    if all(isinstance(label, str) for label in distinct):
-        if len(distinct) <= 2 or not all(_NUMBER_AS_TEXT.fullmatch(str(label)) for label in distinct):
-            return ""
-        what = f"text that looks like numbers, such as {next(iter(plain))!r}"
-    elif not all(_is_number(label) for label in distinct):
-        return ""
-    elif any(label % 1 for label in distinct if isinstance(label, float)):
-        what = "numbers with a fractional part"
-    else:
-        what = f"{len(distinct)} different whole numbers"
-        if problem_type == "regression":
-            what += f", with {len(plain) / len(distinct):.2g} images each"
-    other, meaning = ("multiclass", "classes") if problem_type == "regression" else ("regression", "quantities")
-    return f'the labels are {what}: {problem_type}; problem_type="{other}" takes them as {meaning}'
+        return "regression", f"{num} different whole numbers, nearly as many as images{as_classes}"
+    return "multiclass", f"{num} different whole numbers{as_quantities}"
 
 
 def are_label_lists(labels: Labels) -> bool:
@@ -171,7 +149,7 @@ def indicators(frame: pd.DataFrame) -> np.ndarray:
     if lacking:
         raise DataError(f"labels are missing in the columns {some(lacking)}; leave those rows out")
     try:
-        numbers = frame.to_numpy(np.float32)
+        numbers = frame.to_numpy(np.float32, copy=True)  # pandas returns arrays that are not writable
     except (TypeError, ValueError) as error:
         raise DataError(f"several columns of labels must hold 0 and 1; {error}") from None
     wrong = [

@@ -57,31 +57,13 @@ def searcher_of(
     options: Mapping[str, Any] | None,
     starting_configs: Sequence[Mapping[Any, Any]] | None,
 ) -> Searcher:
-    """Return the searcher by its name, or the given instance.
-
-    Raises
-    ------
-    HyperparameterError
-        If an instance has another space, or if an option does not exist.
-    UnknownNameError
-        If there is no searcher of that name.
-    SpaceError
-        If a starting configuration is not in the space.
-    """
+    """Return the searcher by its name, or the given instance; errors are those of `make_searcher`."""
     starts = {} if starting_configs is None else {"starting_configs": starting_configs}
     return make_searcher(searcher, space, seed, **{**(options or {}), **starts})
 
 
 def scheduler_of(scheduler: str | Scheduler, max_epochs: int | None, options: Mapping[str, Any] | None) -> Scheduler:
-    """Return the scheduler by its name, with `max_epochs` if it has that option, or the given instance.
-
-    Raises
-    ------
-    HyperparameterError
-        If an option does not exist.
-    UnknownNameError
-        If there is no scheduler of that name.
-    """
+    """Return the scheduler by its name, with `max_epochs` if it has that option, or the given instance."""
     given = dict(options or {})
     kind = SCHEDULERS.get(scheduler) if isinstance(scheduler, str) else None
     if kind is not None and max_epochs is not None and "max_epochs" in inspect.signature(kind).parameters:
@@ -90,13 +72,7 @@ def scheduler_of(scheduler: str | Scheduler, max_epochs: int | None, options: Ma
 
 
 def check_ends(searcher: Searcher, num_trials: int | None, time_limit_s: float | None) -> None:
-    """Check that something ends the search.
-
-    Raises
-    ------
-    HyperparameterError
-        If nothing would.
-    """
+    """Raise a HyperparameterError if nothing would end the search."""
     is_finite = searcher.space.num_configurations < math.inf or isinstance(searcher, GridSearcher)
     if num_trials is None and time_limit_s is None and not is_finite:
         raise HyperparameterError(

@@ -27,13 +27,7 @@ NUM_BEST = 3
 
 
 def start_or_resume(folder: Path, space: Dict, metric: str, mode: str, *, resume: bool) -> bool:
-    """Record what a locked folder is used for, or check that it was used for the same; return whether to resume.
-
-    Raises
-    ------
-    HyperparameterError
-        If the folder has a search and `resume` was not requested, or a different search.
-    """
+    """Record what a locked folder is used for, or check that it was used for the same; return whether to resume."""
     about = {"metric": metric, "mode": mode, "space": _space_to_json(space)}
     if not (folder / ABOUT).is_file():
         started = datetime.now(timezone.utc).isoformat(timespec="seconds")
@@ -57,13 +51,7 @@ def start_or_resume(folder: Path, space: Dict, metric: str, mode: str, *, resume
 
 
 def check_path(folder: Path) -> None:
-    """Check that a folder contains a search, or is new or empty, without changing it.
-
-    Raises
-    ------
-    HyperparameterError
-        If it contains something else.
-    """
+    """Raise a HyperparameterError unless a folder contains a search, or is new or empty."""
     # A kill between the lock and the first file leaves nothing but ABOUT.part behind.
     is_used = any(entry.name != f"{ABOUT}.part" for entry in other_entries(folder))
     if not (folder / ABOUT).is_file() and (is_used or (folder.exists() and not folder.is_dir())):
@@ -71,13 +59,7 @@ def check_path(folder: Path) -> None:
 
 
 def read_about(folder: Path) -> dict[str, Any]:
-    """Return ``metric``, ``mode`` and ``space`` of the search in a folder.
-
-    Raises
-    ------
-    HyperparameterError
-        If there is none, or if its record is damaged.
-    """
+    """Return ``metric``, ``mode`` and ``space`` of the search in a folder; without it, raise a HyperparameterError."""
     try:
         about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
         _ = about["metric"], about["mode"], about["space"]
@@ -106,11 +88,6 @@ class FunctionCheckpointKeeper(CheckpointKeeper):
 
     A running or paused trial keeps those of its best and its last epoch, and the one from which its job continued,
     because the function may read it late. The best `NUM_BEST` trials that have ended keep that of their best epoch.
-
-    Parameters
-    ----------
-    trials : sequence of Trial
-        The trials of the study by number.
     """
 
     def __init__(self, trials: Sequence[Trial]) -> None:

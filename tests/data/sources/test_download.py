@@ -65,7 +65,7 @@ def raw_server(file_server) -> Iterator[Callable[..., str]]:
 def test_a_server_that_sends_a_byte_at_a_time_is_given_up(raw_server, monkeypatch, start):
     monkeypatch.setattr(download, "STALL_S", 0.1)
     monkeypatch.setattr(download, "MIN_BYTES_PER_S", 100_000)
-    with pytest.raises(DownloadError, match=r"the server sent (\d+ bytes in|no complete headers within) 0\.\d"):
+    with pytest.raises(DownloadError, match=r"(sent \d+ bytes in|no answer within) 0\.\d"):
         fetch(raw_server(start, b"x"))
 
 
@@ -74,11 +74,11 @@ def test_a_transfer_without_end_is_given_up(raw_server, monkeypatch, own_cache):
     monkeypatch.setenv("SACCADE_MAX_DOWNLOAD_GB", "0.00002")
     with pytest.raises(DownloadError, match=r"limit is 20\.0 kB; set SACCADE_MAX_DOWNLOAD_GB"):
         fetch(url)
+    assert leftovers(own_cache) == []
     monkeypatch.delenv("SACCADE_MAX_DOWNLOAD_GB")
     monkeypatch.setenv("SACCADE_DOWNLOAD_LIMIT_S", "0.2")
-    with pytest.raises(DownloadError, match="takes too long; set SACCADE_DOWNLOAD_LIMIT_S"):
+    with pytest.raises(DownloadError, match="takes too long; call again to resume it, or set SACCADE_DOWNLOAD_LIMIT_S"):
         fetch(url)
-    assert leftovers(own_cache) == []
     monkeypatch.setenv("SACCADE_DOWNLOAD_LIMIT_S", "soon")
     with pytest.raises(HyperparameterError, match="'soon' is not a time"):
         fetch(url)

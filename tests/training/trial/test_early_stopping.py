@@ -23,11 +23,11 @@ def stopped_after(scores: list[float], **recipe: object) -> int | None:
         ({"early_stop_max_value": 0.8}, [0.5, 0.8], 2),
     ],
 )
-def test_it_stops_when_the_recipe_says_so(recipe: dict[str, object], scores: list[float], expected: int | None) -> None:
+def test_it_stops_as_in_the_recipe(recipe: dict[str, object], scores: list[float], expected: int | None) -> None:
     assert stopped_after(scores, **recipe) == expected
 
 
-def test_patience_counts_epochs_that_were_not_judged() -> None:
+def test_patience_counts_epochs_without_validation() -> None:
     stopping = EarlyStopping(Recipe.of({"early_stop_patience": 4}))
     reasons = [stopping.reason(score, epoch) for epoch, score in {3: 0.5, 6: 0.4, 9: 0.3}.items()]
     assert reasons == ["", "", "early stop: no improvement in 6 epochs"]

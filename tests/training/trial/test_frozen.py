@@ -50,7 +50,7 @@ def task(make_task: Any, tiny_weights: Path) -> ImageTask:
     return made
 
 
-def test_images_that_judge_go_through_frozen_layers_once(task: ImageTask, tmp_path: Path, tiny: dict[str, Any]) -> None:
+def test_validation_images_pass_frozen_layers_once(task: ImageTask, tmp_path: Path, tiny: dict[str, Any]) -> None:
     trained = Trained(task, {**tiny, **FROZEN}, tmp_path)
     assert trained.num_seen[True] == 3 * len(task.train.indices)
     assert trained.num_seen[False] == len(task.val.indices) + 1  # one is a look at how the network ends
@@ -69,7 +69,7 @@ def test_so_do_training_images_that_nothing_varies(task: ImageTask, tmp_path: Pa
     assert losses[-1] < losses[0]
 
 
-def test_what_is_kept_gives_what_computing_it_anew_gives(
+def test_cached_features_give_the_same_as_computing_them_again(
     task: ImageTask, tmp_path: Path, tiny: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # In 16 bits, which may have been measured to be faster, the two would differ by rounding.
@@ -98,7 +98,7 @@ def test_a_body_that_changes_is_asked_each_time(
 @pytest.mark.parametrize(
     "changes", [{}, {**STILL, "drop": 0.5}, {**STILL, "mixup": 0.4}, {**STILL, "tta": True}, {**STILL, "re_prob": 0.1}]
 )
-def test_training_that_varies_sees_all_images_anew(
+def test_augmented_training_computes_all_images_again(
     task: ImageTask, tmp_path: Path, tiny: dict[str, Any], changes: dict[str, Any]
 ) -> None:
     trainer = Trainer(task, Recipe.of({**tiny, **FROZEN, **changes}), LocalTrialFiles(tmp_path))

@@ -120,7 +120,7 @@ def run(task: ImageTask, folder: Path, recipe: dict[str, Any], **job: Any) -> li
 
 
 @pytest.mark.parametrize("ema", [False, True])
-def test_a_trial_goes_on_in_the_numerics_that_it_began_with(
+def test_a_resumed_trial_keeps_its_numerics(
     make_task: MakeTask, tmp_path: Path, tiny: dict[str, Any], chosen: list[Any], ema: bool
 ) -> None:
     task, recipe = make_task(), {**tiny, "model_ema": ema, "epochs": 3}
@@ -136,7 +136,7 @@ def test_a_trial_goes_on_in_the_numerics_that_it_began_with(
     assert (again.numerics, again.classifier.inference) == numerics
 
 
-def test_on_another_machine_a_trial_chooses_anew(
+def test_on_another_machine_a_trial_chooses_numerics_again(
     make_task: MakeTask, tmp_path: Path, tiny: dict[str, Any], chosen: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task = make_task()

@@ -46,9 +46,7 @@ def test_figures_are_of_the_images_that_the_deadline_leaves(by_class: ImageTask,
     np.testing.assert_allclose(validation.outputs, outputs[:2], rtol=1e-4, atol=1e-5)
 
 
-def test_a_metric_that_part_of_the_images_leaves_undefined_is_judged_on_all(
-    by_class: ImageTask, tiny: dict[str, Any]
-) -> None:
+def test_a_metric_that_is_undefined_on_part_of_the_images_uses_all(by_class: ImageTask, tiny: dict[str, Any]) -> None:
     task = replace(by_class, metric=make_metric("roc_auc", by_class.problem))
     classifier = classifier_for(task, tiny)
     validation = Validation(classifier, task, batch_size=2)
@@ -59,7 +57,7 @@ def test_a_metric_that_part_of_the_images_leaves_undefined_is_judged_on_all(
         Validation(classifier, replace(task, val=alone), 2).metrics(classifier.network, Deadline(math.inf))
 
 
-def test_a_probe_is_judged_by_training_images_too_that_its_folds_did_not_know(
+def test_the_cv_score_of_a_probe_includes_out_of_fold_training_images(
     make_task: Any, make_colours: Any, tiny_weights: Path
 ) -> None:
     task = replace(make_task(make_colours(20)), is_holdout=True)

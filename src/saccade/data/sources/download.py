@@ -19,6 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar, cast
 from urllib.parse import unquote, urlsplit
 from urllib.request import url2pathname
 
@@ -31,6 +32,8 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from saccade.checks import bytes_from_environment
 from saccade.errors import DownloadError, HyperparameterError
+
+T = TypeVar("T")
 
 SIZE_VARIABLE, TIME_VARIABLE = "SACCADE_MAX_DOWNLOAD_GB", "SACCADE_DOWNLOAD_LIMIT_S"
 STALL_S, MIN_BYTES_PER_S = 30.0, 1000
@@ -161,7 +164,7 @@ def _check_content(part: Path, url: str) -> None:
 
 def _download(url: str, part: Path, *, quiet: bool) -> None:
     """Download `url` into `part`; attempts without progress are limited, attempts with progress are not."""
-    failures, farthest, deadline_s = 0, _size(part), time.monotonic() + _time_limit_s()
+    failures, farthest, deadline_s = 0, _size(part), time.monotonic() + time_limit_s()
     while True:
         try:
             _attempt(url, part, deadline_s, quiet=quiet)
@@ -178,7 +181,8 @@ def _download(url: str, part: Path, *, quiet: bool) -> None:
             return
 
 
-def _time_limit_s() -> float:
+def time_limit_s() -> float:
+    """Return the most seconds of a download."""
     given = os.environ.get(TIME_VARIABLE, "").strip()
     try:
         limit_s = float(given) if given else _MAX_S
@@ -197,7 +201,11 @@ def _attempt(url: str, part: Path, deadline_s: float, *, quiet: bool) -> None:
     if num_kept:
         headers |= {"Range": f"bytes={num_kept}-", "If-Range": validator}
     with httpx2.Client(follow_redirects=True, timeout=_TIMEOUT) as client:
-        response = _response(client, client.build_request("GET", url, headers=headers))
+        request = client.build_request("GET", url, headers=headers)
+        try:
+            response = in_time(lambda: client.send(request, stream=True), 2 * STALL_S)
+        except TimeoutError as error:
+            raise _RetryError(f"{error}: the server sends its headers too slowly") from None
         with contextlib.closing(response):
             _check_status(url, response, part)
             if response.status_code != 206:
@@ -224,27 +232,27 @@ def _attempt(url: str, part: Path, deadline_s: float, *, quiet: bool) -> None:
                 raise _RetryError(f"received {response.num_bytes_downloaded} bytes instead of {length}")
 
 
-def _response(client: httpx2.Client, request: httpx2.Request) -> httpx2.Response:
-    """Send a request and return the response; headers that come too slowly are an error.
+def in_time(call: Callable[[], T], limit_s: float) -> T:
+    """Return the result of a call in a daemon thread; raise a TimeoutError, and leave the thread, if it takes longer.
 
-    The timeouts of `httpx2` hold for each read, so that a server could send one byte at a time.
+    For calls whose own timeouts hold for each read, so that a server could send one byte at a time.
     """
-    answers: queue.SimpleQueue[httpx2.Response | Exception] = queue.SimpleQueue()
+    answers: queue.SimpleQueue[tuple[T | None, Exception | None]] = queue.SimpleQueue()
 
-    def send() -> None:
+    def run() -> None:
         try:
-            answers.put(client.send(request, stream=True))
+            answers.put((call(), None))
         except Exception as error:
-            answers.put(error)
+            answers.put((None, error))
 
-    threading.Thread(target=send, name="saccade-download", daemon=True).start()
+    threading.Thread(target=run, name="saccade-download", daemon=True).start()
     try:
-        answer = answers.get(timeout=2 * STALL_S)
+        result, error = answers.get(timeout=limit_s)
     except queue.Empty:
-        raise _RetryError(f"the server sent no complete headers within {2 * STALL_S:g} seconds") from None
-    if isinstance(answer, Exception):
-        raise answer
-    return answer
+        raise TimeoutError(f"no answer within {limit_s:g} seconds") from None
+    if error is not None:
+        raise error
+    return cast("T", result)
 
 
 class _Limits:
@@ -265,7 +273,8 @@ class _Limits:
         """Count new bytes of the file, of which `num_transferred` were transferred in this attempt."""
         now_s = time.monotonic()
         if now_s > self._deadline_s:
-            raise self._error(f"the transfer takes too long; set {TIME_VARIABLE} to allow more seconds")
+            reason = f"the transfer takes too long; call again to resume it, or set {TIME_VARIABLE}"
+            raise DownloadError(f"{self._url} cannot be fetched: {reason}.")
         self._num_bytes += num_new
         self._num_expanded += num_new
         self._num_in_window += num_new

@@ -347,19 +347,7 @@ class EarlyStopping:
 
 @contextmanager
 def explained_failures(recipe: Recipe, folder: Path | None) -> Iterator[None]:
-    """Turn the errors of a full disk or a full memory into one exception each, with what to do.
-
-    Parameters
-    ----------
-    recipe : Recipe
-        What is trained in this context.
-    folder : Path or None
-        Where its files are written, if that is a folder.
-
-    Raises
-    ------
-    OutOfMemoryError, DiskFullError
-    """
+    """Turn the errors of a full disk or a full memory into a DiskFullError or OutOfMemoryError, with what to do."""
     try:
         yield
     except (RuntimeError, OSError, SafetensorError) as error:
