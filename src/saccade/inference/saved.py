@@ -371,7 +371,10 @@ class SavedPredictor:
                 check_postprocessing(part, saved.problem)
             if any(len(records) != len(saved.members) for records in saved.numerics.values()):
                 raise ValueError("numerics and members do not match")
-            if any(not one.blueprint.name for one in (*saved.members, *saved.choices)):
+            if not all(
+                one.name
+                for one in [each.blueprint for each in saved.members] + [each.blueprint for each in saved.choices]
+            ):
                 raise ValueError("a network has no name")
             _ = saved.names_of_classes
         except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
