@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
+import itertools
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
-
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from saccade._version import __version__
 from saccade.checks import real_number
@@ -18,11 +17,14 @@ from saccade.data.earlier_split import EarlierSplit
 from saccade.data.examples import Examples
 from saccade.data.pixel_range import PixelRange
 from saccade.errors import HyperparameterError, SavedPredictorError
+from saccade.files import explained_file_errors, sync
 from saccade.inference.classifier import Blueprint, Classifier, empty_classifier
+from saccade.inference.description import check_postprocessing, load_weights, read_description
 from saccade.inference.postprocessing import Postprocessing
 from saccade.models.custom import CustomObject
 from saccade.numerics.device import Numerics
 from saccade.study.objectives import COSTS
+from saccade.study.run_folder import write_json_atomically
 from saccade.tasks.matching import match_classes, names_of_classes
 from saccade.tasks.problem import Problem
 
@@ -232,7 +234,8 @@ class SavedPredictor:
     def config(self) -> dict[str, Any]:
         """The hyperparameters of the first member's trial."""
         trial = self.members[0].trial
-        config = next((row["config"] for row in self.trials if row["trial"] == trial), self.summary["best_config"])
+        of_best = self.summary.get("best_config", {})
+        config = next((row["config"] for row in self.trials if row["trial"] == trial), of_best)
         is_own = self.blueprint.architecture is None and self.net is not None
         return {**config, "model": self.net} if is_own else dict(config)
 
@@ -276,13 +279,39 @@ class SavedPredictor:
         """
         return match_classes(examples, self.problem, self.class_names, "the data", "the predictor")
 
-    def write(self, weights: Mapping[str, Path]) -> None:
-        """Write the folder; `weights` maps names of files in it to the files that are copied there."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        for name, path in weights.items():
-            (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, self.folder / name)
-        record = {
+    def write(self, writers: Mapping[str, Callable[[Path], object]]) -> SavedPredictor:
+        """Write the folder and return the predictor in it; at whatever instant that fails, an earlier one stays whole.
+
+        `writers` write the files that `members` and `choices` name, and `SPLIT`, to the paths that they are given. New
+        files do not replace those of an earlier predictor: the description, which names them, is replaced last.
+        """
+        folder = self.folder
+        with explained_file_errors(folder, SavedPredictorError, "Pass a folder that can be written."):
+            folder.mkdir(parents=True, exist_ok=True)
+            names = {name: f"{SPLIT}.part" if name == SPLIT else _free_name(folder, name) for name in writers}
+            try:
+                for name, write in writers.items():
+                    path = folder / names[name]
+                    path.parent.mkdir(exist_ok=True)
+                    write(path)
+                    sync(path)
+                members = [replace(one, weights=names.get(one.weights, one.weights)) for one in self.members]
+                choices = [replace(one, weights=names.get(one.weights, one.weights)) for one in self.choices]
+                saved = replace(self, members=members, choices=choices)
+                write_json_atomically(folder / DESCRIPTION, saved._description())
+            except BaseException:
+                for name in (*names.values(), f"{DESCRIPTION}.part"):
+                    (folder / name).unlink(missing_ok=True)
+                raise
+            if writers:
+                (folder / SPLIT).unlink(missing_ok=True)
+            if SPLIT in writers:
+                (folder / f"{SPLIT}.part").replace(folder / SPLIT)
+            saved._remove_other_weights()
+        return saved
+
+    def _description(self) -> dict[str, Any]:
+        return {
             "format": FORMAT,
             "saccade": __version__,
             "label": self.label,
@@ -298,9 +327,16 @@ class SavedPredictor:
             "numerics": self.numerics,
             "pixel_range": self.pixel_range,
         }
-        partial = self.folder / f"{DESCRIPTION}.part"
-        partial.write_text(json.dumps(record, indent=2, default=repr) + "\n", encoding="utf-8")
-        partial.replace(self.folder / DESCRIPTION)
+
+    def _remove_other_weights(self) -> None:
+        """Remove weights of an earlier predictor in the folder; files with other names are not touched."""
+        used = {self.folder / one.weights for one in self.members} | {self.folder / one.weights for one in self.choices}
+        for pattern in ("weights*", f"{MEMBERS_FOLDER}/[0-9]*", f"{CHOICES_FOLDER}/[0-9]*"):
+            for path in set(self.folder.glob(f"{pattern}.safetensors")) - used:
+                path.unlink()
+        for name in (MEMBERS_FOLDER, CHOICES_FOLDER):
+            with contextlib.suppress(OSError):  # it is in use, or does not exist
+                (self.folder / name).rmdir()
 
     @classmethod
     def read(cls, path: str | Path) -> SavedPredictor:
@@ -312,14 +348,9 @@ class SavedPredictor:
             If there is none, it is damaged, or its format is newer.
         """
         folder = _predictor_folder(Path(path))
+        record = read_description(folder / DESCRIPTION, FORMAT)
         try:
-            record = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
-            if record["format"] > FORMAT:
-                raise SavedPredictorError(
-                    f"{folder} was saved by saccade {record['saccade']} in a newer format "
-                    f"({record['format']}; this version reads up to {FORMAT}); update saccade"
-                )
-            return cls(
+            saved = cls(
                 folder,
                 record["label"],
                 Problem.from_json(record["problem"]),
@@ -336,8 +367,22 @@ class SavedPredictor:
                 if (found := record.get("pixel_range")) is None
                 else (float(found[0]), float(found[1])),
             )
-        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
-            raise SavedPredictorError(f"{folder / DESCRIPTION} is damaged ({type(error).__name__}: {error})") from None
+            for part in (saved.postprocessing, *(choice.postprocessing for choice in saved.choices)):
+                check_postprocessing(part, saved.problem)
+            if any(len(records) != len(saved.members) for records in saved.numerics.values()):
+                raise ValueError("numerics and members do not match")
+            if not all(
+                one.name
+                for one in [each.blueprint for each in saved.members] + [each.blueprint for each in saved.choices]
+            ):
+                raise ValueError("a network has no name")
+            _ = saved.names_of_classes
+        except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
+            raise SavedPredictorError(
+                f"{folder / DESCRIPTION} is damaged ({type(error).__name__}: {str(error)[:200]}). Restore a copy, or "
+                "save again"
+            ) from None
+        return saved
 
     def copy_to(self, folder: Path) -> SavedPredictor:
         """Write a copy to another folder and return it; in the predictor's own folder, update the numerics.
@@ -345,24 +390,35 @@ class SavedPredictor:
         Raises
         ------
         SavedPredictorError
-            If the folder contains something else.
+            If the folder contains something else, or cannot be written.
         """
-        first, *others = self.members
         if folder.resolve() == self.folder.resolve():
-            if first.weights != WEIGHTS:
+            found = SavedPredictor.read(folder)
+            if [one.weights for one in found.members] != [one.weights for one in self.members]:
                 raise SavedPredictorError(
                     f"{folder} contains the predictor that this one was chosen from; pass another folder"
                 )
-            if SavedPredictor.read(folder).numerics != self.numerics:
-                self.write({})
-            return self
-        if folder.exists() and not (folder / DESCRIPTION).is_file() and (not folder.is_dir() or any(folder.iterdir())):
+            return self if found.numerics == self.numerics else self.write({})
+        with explained_file_errors(folder, SavedPredictorError):
+            is_other = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+        if is_other and not (folder / DESCRIPTION).is_file():
             raise SavedPredictorError(f"{folder} exists and is no saved predictor; pass an empty or a new folder")
-        copy = replace(self, folder=folder, members=[replace(first, weights=WEIGHTS), *others])
-        files = [*(choice.weights for choice in self.choices), *(member.weights for member in others)]
-        files += [SPLIT] if (self.folder / SPLIT).is_file() else []
-        copy.write({**{name: self.folder / name for name in files}, WEIGHTS: self.weights_path})
-        return copy
+        names = {one.weights: f"{CHOICES_FOLDER}/{one.trial:04d}.safetensors" for one in self.choices}
+        names |= {one.weights: f"{MEMBERS_FOLDER}/{place:04d}.safetensors" for place, one in enumerate(self.members)}
+        names[self.members[0].weights] = WEIGHTS
+        copy = replace(
+            self,
+            folder=folder,
+            members=[replace(one, weights=names[one.weights]) for one in self.members],
+            choices=[replace(one, weights=names[one.weights]) for one in self.choices],
+        )
+        files = {new: self.folder / old for old, new in names.items()}
+        if (self.folder / SPLIT).is_file():
+            files[SPLIT] = self.folder / SPLIT
+        for file in files.values():
+            if not file.is_file():
+                raise SavedPredictorError(f"{file} is missing, or not a regular file; the predictor cannot be saved")
+        return copy.write({name: partial(shutil.copyfile, file) for name, file in files.items()})
 
     def chosen(self, choice: Choice) -> SavedPredictor:
         """Return the predictor of one of the `choices`; its weights stay in this folder until it is saved."""
@@ -411,11 +467,7 @@ class SavedPredictor:
             If its weights cannot be loaded.
         """
         classifier = empty_classifier(member.blueprint, self.problem, numerics, self.net, member.amp)
-        path = self.folder / member.weights
-        try:
-            classifier.network.load_state_dict(load_file(path))
-        except (OSError, SafetensorError, RuntimeError) as error:
-            raise SavedPredictorError(f"{path} cannot be loaded: {error}") from None
+        load_weights(classifier.network, self.folder / member.weights)
         return classifier
 
 
@@ -432,11 +484,11 @@ def _postprocessing_of(record: dict[str, Any]) -> Postprocessing:
     return Postprocessing.from_json(record.pop("postprocessing", old))
 
 
-def _pixel_range_of(record: dict[str, Any]) -> PixelRange | None:
-    if (found := record.get("pixel_range")) is None:
-        return None
-    low, high = found
-    return float(low), float(high)
+def _free_name(folder: Path, name: str) -> str:
+    """Return the name of a file that does not exist yet: with -1, -2 and so on before its suffix, if necessary."""
+    stem, suffix = name.rsplit(".", 1)
+    numbered = (f"{stem}-{number}.{suffix}" for number in itertools.count(1))
+    return next(each for each in itertools.chain([name], numbered) if not (folder / each).exists())
 
 
 def _predictor_folder(path: Path) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -124,13 +125,11 @@ def write_predictor(
     of a trial on the Pareto front are missing.
     With `is_interrupted` the run may be resumed: trials keep their files, and the summary has the entry `INTERRUPTED`.
     """
-    partial = folder / f".{PREDICTOR_FOLDER}"
-    shutil.rmtree(partial, ignore_errors=True)
+    writers: dict[str, Callable[[Path], object]] = {}
     members = []
     for number, (one, weight) in enumerate(zip(combination.members, combination.weights, strict=True)):
         name = f"{MEMBERS_FOLDER}/{number:04d}.safetensors" if number else WEIGHTS
-        (partial / name).parent.mkdir(parents=True, exist_ok=True)
-        one.write_weights(partial / name, task)
+        writers[name] = partial(one.write_weights, task=task)
         member = Member(one.trial, one.blueprint, name, weight, amp=one.config.get("amp"))
         members.append(replace(member, has_seen_val=one.has_seen_val))
     first = combination.members[0]
@@ -147,15 +146,14 @@ def write_predictor(
         name = WEIGHTS
         if trial is not best:
             name = f"{CHOICES_FOLDER}/{trial.number:04d}.safetensors"
-            (partial / name).parent.mkdir(exist_ok=True)
-            single.members[0].write_weights(partial / name, task)
+            writers[name] = partial(single.members[0].write_weights, task=task)
         one = single.members[0]
         choice = Choice(trial.number, costs[trial.number], one.blueprint, summary, name, postprocessing)
         choices.append(replace(choice, has_seen_val=one.has_seen_val))
     postprocessing, summary = _finished(combination, task, best, rows)
     interrupted = {INTERRUPTED: True} if is_interrupted else {}
     saved = SavedPredictor(
-        folder=partial,
+        folder=folder / PREDICTOR_FOLDER,
         label=label,
         problem=task.problem,
         metric=task.metric.name,
@@ -175,17 +173,15 @@ def write_predictor(
         numerics=known_numerics(members),
         pixel_range=task.store.pixel_range,
     )
-    saved.write({})
     train, val = combination.split or (task.train, task.val)
     split = EarlierSplit.of(keys[train.indices], keys[val.indices])
-    (split if earlier is None else split.fitted_also_to(earlier.fitted)).save(partial / SPLIT)
-    shutil.rmtree(folder / PREDICTOR_FOLDER, ignore_errors=True)  # of an earlier process, which was interrupted
-    partial.rename(folder / PREDICTOR_FOLDER)
+    writers[SPLIT] = (split if earlier is None else split.fitted_also_to(earlier.fitted)).save
+    saved = saved.write(writers)
     for trial in study.trials:
         if trial is not best and not is_interrupted:
             assert trial.files is not None
             trial.files.drop(trial.number, BEST, BEST_OUTPUTS)  # of paused trials, and of members that were copied
-    return replace(saved, folder=folder / PREDICTOR_FOLDER)
+    return saved
 
 
 def _finished(

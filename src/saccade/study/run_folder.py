@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any, Literal
 
 from saccade.errors import DataError, RunInUseError
 from saccade.events import Event, JobDone, JobFailed
+from saccade.files import replace_durably
 from saccade.study.trial import Status, Trial
 
 LOCK, STARTING = ".lock", ".starting"
@@ -71,9 +71,7 @@ def write_json_atomically(path: Path, record: Mapping[str, Any]) -> None:
     with part.open("w", encoding="utf-8") as file:
         json.dump(record, file, indent=2, default=repr)
         file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+    replace_durably(part, path)
 
 
 class CheckpointKeeper(ABC):

@@ -8,6 +8,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from saccade.files import replace_durably
+
 CONFIG = "config.json"
 """The kind of the file with a trial's configuration."""
 
@@ -128,7 +130,7 @@ class LocalTrialFiles(TrialFiles):
         write(part)
         if part.is_dir() or (folder / name).is_dir():  # a rename replaces files by files only
             _remove(folder / name)
-        part.replace(folder / name)
+        replace_durably(part, folder / name)
         return name
 
     def get(self, trial: int, kind: str, epoch: int | None = None) -> Path | None:
