@@ -16,6 +16,8 @@ import torch
 
 from saccade.global_state import preserved_global_state, runs_in
 
+LOGGER = logging.getLogger("saccade_tests.global_state")
+
 
 def disturb() -> None:
     random.seed(1)
@@ -33,7 +35,7 @@ def state() -> tuple[object, ...]:
         *arrays,
         list(warnings.filters),
         torch.get_num_threads(),
-        logging.getLogger("saccade_tests.global_state").level,
+        LOGGER.level,
     )
 
 
