@@ -202,3 +202,8 @@ def test_other_errors_are_left_as_they_are(error):
     with pytest.raises(type(error)) as info, explained_file_errors():
         raise error
     assert info.value is error
+
+
+def test_a_folder_in_place_of_a_table_is_an_error_of_our_own(tmp_path):
+    with pytest.raises(DataError, match="Pass the path of a file"):
+        ImageDataset.from_csv(tmp_path)

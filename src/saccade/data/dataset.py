@@ -24,7 +24,7 @@ from saccade.data.sources.sources import (
 from saccade.data.sources.splits import choose_splits, descend_to_splits, find_splits, role_of
 from saccade.data.sources.tables import read_table
 from saccade.data.table import ImageTable, checked_classes, whole_numbers
-from saccade.errors import DataError, DataWarning, UnknownNameError, suggests_names
+from saccade.errors import DataError, DataWarning, UnknownNameError, explained_file_errors, suggests_names
 
 Extensions = str | Collection[str] | None
 FolderLabels = Literal["names", "numbers"]
@@ -231,6 +231,7 @@ class ImageDataset(ImageTable):
         return of_train, of_val, of_test
 
     @classmethod
+    @explained_file_errors()
     def from_csv(
         cls,
         csv: str | Path,
