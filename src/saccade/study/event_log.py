@@ -287,19 +287,19 @@ def _event(record: dict[str, Any]) -> Event:
     if fields.get("decision") is not None:
         fields["decision"] = Decision(fields["decision"])
     event = cls(**fields)
-    _schema(cls).model_validate(vars(event))
+    _schema(cls.kind).model_validate(vars(event))
     return event
 
 
 @functools.cache
-def _schema(cls: type[Event]) -> type[BaseModel]:
-    """Return the types of an event's fields."""
+def _schema(kind: str) -> type[BaseModel]:
+    """Return the types of the fields of a kind of event."""
     from pydantic import ConfigDict, Field, create_model  # slow to import
 
     fields: dict[str, Any] = {}
-    for name, hint in get_type_hints(cls).items():
+    for name, hint in get_type_hints(_KINDS[kind]).items():
         if name == "config":  # its keys may be any objects
             hint = dict
         if name != "kind":
             fields[name] = (hint, Field(ge=0, lt=1e15) if name in _COUNTS else Field())
-    return create_model(cls.__name__, __config__=ConfigDict(strict=True), **fields)
+    return create_model(kind, __config__=ConfigDict(strict=True), **fields)
