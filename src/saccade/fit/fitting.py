@@ -17,7 +17,7 @@ from saccade.data.checks import CheckedPart, check_dataset
 from saccade.data.earlier_split import EarlierSplit
 from saccade.data.examples import Examples
 from saccade.deadline import Deadline
-from saccade.errors import DataError, SaccadeError
+from saccade.errors import DataError, SaccadeError, explained_file_errors
 from saccade.events import Event, Listener, RunFinished, RunStarted, Warned
 from saccade.executor import use_executor
 from saccade.fit.options import FitOptions
@@ -114,7 +114,8 @@ def run_fit(
                 listener(event)
 
         budget = TimeBudget(deadline, earlier.used_s if earlier else 0.0, notify)
-        with log, _ready_to_resume(folder, root, notify):
+        advice = f"If trials have been trained, continue with: saccade resume {root}"
+        with log, explained_file_errors(folder, advice=advice), _ready_to_resume(folder, root, notify):
             listeners.insert(0, budget)
             notify(RunStarted(str(root), request.num_trials, request.time_limit_s))
             if warning:
