@@ -80,7 +80,7 @@ def _fingerprint(folder: Path, num_files: int, _scratch: Path) -> Callable[[], A
     from saccade.data.store.decoded_images import fingerprint
 
     paths = _paths(folder, num_files)
-    return lambda: fingerprint(paths, 256, 3)
+    return lambda: fingerprint(paths, "256 3")
 
 
 def _run_data(folder: Path, num_files: int, scratch: Path) -> Callable[[], Any]:

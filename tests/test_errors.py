@@ -1,14 +1,25 @@
 from __future__ import annotations
 
+import errno
 import inspect
 import pickle
 import re
+from pathlib import Path
 
 import pytest
 
 import saccade
 from saccade import ImageDataset, ImagePredictor, Real, errors
-from saccade.errors import SaccadeError, UnknownArgumentError, UnknownNameError, near_names, suggests_names
+from saccade.errors import (
+    DataError,
+    DiskFullError,
+    SaccadeError,
+    UnknownArgumentError,
+    UnknownNameError,
+    explained_file_errors,
+    near_names,
+    suggests_names,
+)
 from saccade.fit.options import FitOptions
 from saccade.tasks.metrics import make_metric
 from saccade.tasks.problem import Problem
@@ -153,3 +164,41 @@ def test_suggests_names_leaves_functions_with_any_keywords_alone():
     assert Open.one(value=2) == 2
     with pytest.raises(UnknownArgumentError, match=r"argument of one\(\) 'valu'. Did you mean 'value'"):
         Open.one(valu=2)
+
+
+FULL = OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize(
+    ("error", "path", "kind", "text"),
+    [
+        (FULL, None, DiskFullError, "The disk is full. Make room"),
+        (FULL, Path("run"), DiskFullError, "The disk of run is full. Make room"),
+        (
+            PermissionError(errno.EACCES, "Permission denied", "x.csv"),
+            None,
+            DataError,
+            "x.csv: Permission denied. Check",
+        ),
+        (
+            OSError(errno.EROFS, "Read-only file system", "x"),
+            None,
+            DataError,
+            "x: Read-only file system. Check the perm",
+        ),
+        (IsADirectoryError(errno.EISDIR, "Is a directory", "x"), None, DataError, "Pass the path of a file"),
+        (NotADirectoryError(errno.ENOTDIR, "Not a directory", "x/y"), None, DataError, "whose folders are not files"),
+        (FileNotFoundError("no such file: x"), None, DataError, "no such file: x. Check the path"),
+    ],
+)
+def test_errors_of_the_file_system_are_explained(error, path, kind, text):
+    with pytest.raises(kind, match=text) as info, explained_file_errors(path):
+        raise error
+    assert info.value.__cause__ is error
+
+
+@pytest.mark.parametrize("error", [BrokenPipeError(errno.EPIPE, "Broken pipe"), OSError("truncated"), ValueError("no")])
+def test_other_errors_are_left_as_they_are(error):
+    with pytest.raises(type(error)) as info, explained_file_errors():
+        raise error
+    assert info.value is error

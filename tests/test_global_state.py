@@ -3,6 +3,7 @@
 # ruff: noqa: NPY002  (the legacy generator is part of the global state)
 from __future__ import annotations
 
+import logging
 import random
 import subprocess
 import sys
@@ -13,7 +14,9 @@ import numpy as np
 import pytest
 import torch
 
-from saccade.global_state import preserved_global_state, preserves_global_state
+from saccade.global_state import preserved_global_state, runs_in
+
+LOGGER = logging.getLogger("saccade_tests.global_state")
 
 
 def disturb() -> None:
@@ -21,14 +24,22 @@ def disturb() -> None:
     np.random.seed(1)
     torch.manual_seed(1)
     warnings.simplefilter("ignore")
+    torch.set_num_threads(torch.get_num_threads() + 1)
+    LOGGER.setLevel(LOGGER.level + 1)
 
 
 def state() -> tuple[object, ...]:
     arrays = np.random.get_state()[1].tobytes(), torch.get_rng_state().numpy().tobytes()
-    return random.getstate(), *arrays, list(warnings.filters)
+    return (
+        random.getstate(),
+        *arrays,
+        list(warnings.filters),
+        torch.get_num_threads(),
+        LOGGER.level,
+    )
 
 
-@preserves_global_state
+@runs_in(preserved_global_state)
 class Disturbing:
     def method(self) -> str:
         """Say what it is."""

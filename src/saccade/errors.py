@@ -27,13 +27,14 @@ Messages say what was given, what was expected and what to do.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import errno
 import functools
 import inspect
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar, cast
 
@@ -166,6 +167,43 @@ def is_disk_full(error: BaseException) -> bool:
 
 
 _CUT_SHORT = re.compile(r"\d+ requested and \d+ written|PytorchStreamWriter failed writing")
+
+_ADVICE: dict[type[OSError], str] = {
+    IsADirectoryError: "Pass the path of a file.",
+    NotADirectoryError: "Pass a path whose folders are not files.",
+    FileExistsError: "Pass another path.",
+    FileNotFoundError: "Check the path.",
+}
+
+
+@contextlib.contextmanager
+def explained_file_errors(
+    path: Path | None = None, error_class: type[SaccadeError] = DataError, advice: str = ""
+) -> Iterator[None]:
+    """Raise errors of the file system as `error_class`, or a DiskFullError, with the path and what to do.
+
+    Examples
+    --------
+    >>> with explained_file_errors(Path("run")):
+    ...     raise PermissionError(errno.EACCES, "Permission denied", "run/run.json")
+    Traceback (most recent call last):
+    saccade.errors.DataError: run/run.json: Permission denied. Check the permissions, or pass another path.
+    """
+    try:
+        yield
+    except (SaccadeError, ConnectionError):  # a closed pipe is one
+        raise
+    except Exception as error:
+        found = error if isinstance(error, OSError) else None
+        where = (found and found.filename) or path
+        if is_disk_full(error):
+            disk = "The disk is full" if where is None else f"The disk of {where} is full"
+            raise DiskFullError(f"{disk}. Make room, or pass a path on another disk. {advice}".strip()) from error
+        if found is None or (found.errno is None and type(found) not in (*_ADVICE, PermissionError)):
+            raise
+        why = found.strerror or str(found) or type(found).__name__
+        what_to_do = _ADVICE.get(type(found), "Check the permissions, or pass another path.")
+        raise error_class(f"{why if where is None else f'{where}: {why}'}. {what_to_do} {advice}".strip()) from error
 
 
 def near_names(given: str, known: Iterable[str], num: int = 3) -> list[str]:

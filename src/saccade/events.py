@@ -7,7 +7,9 @@ listeners, such as the progress display.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, ClassVar
@@ -85,6 +87,23 @@ class Warned(Event):
 
     kind: ClassVar[str] = "warned"
     text: str
+
+    def shown(self) -> str:
+        """Return the text in the words of the interface that the user has: see `warnings_in`."""
+        return _words.get()(self.text)
+
+
+_words: ContextVar[Callable[[str], str]] = ContextVar("words", default=str)
+
+
+@contextmanager
+def warnings_in(words: Callable[[str], str]) -> Iterator[None]:
+    """Context in which warnings are shown as `words` writes them, such as with options in place of arguments."""
+    token = _words.set(words)
+    try:
+        yield
+    finally:
+        _words.reset(token)
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,16 @@
-"""What a program shares with the libraries it calls, and gets back unchanged: random numbers and warning filters."""
+"""What a program shares with the libraries it calls, and gets back unchanged: random numbers, threads, filters."""
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import inspect
+import logging
 import random
 import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import TypeVar
 
 _Class = TypeVar("_Class", bound=type)
 
@@ -21,7 +21,7 @@ _undo = contextlib.ExitStack()
 
 @contextlib.contextmanager
 def preserved_global_state() -> Iterator[None]:
-    """Restore the state of `random`, NumPy and torch, and the warning filters, at the end of a block.
+    """Restore random numbers, torch's number of threads, warning filters and logging levels at the end of a block.
 
     Blocks may be nested and may run in several threads: the first one that begins saves the state, and the last one
     that ends restores it. Nothing is imported.
@@ -39,34 +39,34 @@ def preserved_global_state() -> Iterator[None]:
         if not _num_inside:
             _undo = _saved_state()
         _num_inside += 1
+    torch = sys.modules.get("torch")
+    num_threads = torch.get_num_threads() if torch else 0  # OpenMP has a number for each calling thread
     try:
         yield
     finally:
+        if torch and torch.get_num_threads() != num_threads:
+            torch.set_num_threads(num_threads)
         with _lock:
             _num_inside -= 1
             if not _num_inside:
                 _undo.close()
 
 
-def preserves_global_state(cls: _Class) -> _Class:
-    """Decorate a class so that each of its public methods runs in `preserved_global_state`."""
-    for name, value in list(vars(cls).items()):
-        if name.startswith("_"):
-            continue
-        if isinstance(value, classmethod):
-            setattr(cls, name, classmethod(_preserving(value.__func__)))
-        elif inspect.isfunction(value):
-            setattr(cls, name, _preserving(value))
-    return cls
+def runs_in(*contexts: Callable[[], contextlib.ContextDecorator]) -> Callable[[_Class], _Class]:
+    """Return a decorator of a class whose public methods are to run in contexts, the first one outermost."""
 
+    def decorate(cls: _Class) -> _Class:
+        for name, value in list(vars(cls).items()):
+            is_class_method = isinstance(value, classmethod)
+            method = value.__func__ if is_class_method else value
+            if name.startswith("_") or not inspect.isfunction(method):
+                continue
+            for context in reversed(contexts):
+                method = context()(method)
+            setattr(cls, name, classmethod(method) if is_class_method else method)
+        return cls
 
-def _preserving(function: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(function)
-    def preserving(*args: Any, **kwargs: Any) -> Any:
-        with preserved_global_state():
-            return function(*args, **kwargs)
-
-    return preserving
+    return decorate
 
 
 def _saved_state() -> contextlib.ExitStack:
@@ -74,6 +74,7 @@ def _saved_state() -> contextlib.ExitStack:
     undo = contextlib.ExitStack()
     undo.enter_context(warnings.catch_warnings())
     undo.callback(random.setstate, random.getstate())
+    undo.callback(_set_levels, [(logger, logger.level) for logger in _loggers()])
     if numpy := sys.modules.get("numpy"):
         undo.callback(numpy.random.set_state, numpy.random.get_state())
     if torch := sys.modules.get("torch"):
@@ -83,3 +84,14 @@ def _saved_state() -> contextlib.ExitStack:
         if torch.backends.mps.is_available():
             undo.callback(torch.mps.set_rng_state, torch.mps.get_rng_state())
     return undo
+
+
+def _loggers() -> list[logging.Logger]:
+    known = list(logging.root.manager.loggerDict.values())
+    return [logging.root, *(each for each in known if isinstance(each, logging.Logger))]
+
+
+def _set_levels(levels: list[tuple[logging.Logger, int]]) -> None:
+    for logger, level in levels:
+        if logger.level != level:  # setting a level clears the caches of all loggers
+            logger.setLevel(level)

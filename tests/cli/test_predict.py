@@ -74,3 +74,10 @@ def test_numbers_are_predicted_as_such(saccade, splits, tmp_path):
     assert table.columns.tolist() == ["image", "label"]
     assert table["label"].iloc[0] == pytest.approx(number, rel=1e-4)
     assert np.isnan(table["label"].iloc[1])
+
+
+def test_a_table_that_cannot_be_written_is_an_error_before_predictions(saccade, photos, tmp_path):
+    for csv, text in ((tmp_path, "is a folder"), (tmp_path / "none" / "x.csv", "none of x.csv does not exist")):
+        result = saccade("predict", tmp_path / "no run", photos, "--csv", csv)
+        assert result.exit_code == 2
+        assert text in " ".join(result.stderr.split())

@@ -5,6 +5,7 @@ from typer.testing import CliRunner
 
 from saccade.cli import app
 from saccade.cli.words import in_cli_words
+from saccade.events import Warned, warnings_in
 
 
 @pytest.mark.parametrize(
@@ -48,3 +49,10 @@ def test_sample_data_can_be_fitted(tmp_path, monkeypatch):
     assert "CC BY 2.0" in result.stdout
     again = CliRunner().invoke(app, ["sample-data", "photos"])
     assert (again.exit_code, "exists already" in again.stderr) == (2, True)
+
+
+def test_warnings_of_a_fit_name_options_on_the_command_line_only():
+    warned = Warned("3 validation images are few; pass num_folds=5, or holdout_frac")
+    with warnings_in(in_cli_words):
+        assert warned.shown() == "3 validation images are few; pass --num-folds 5, or --holdout-frac"
+    assert warned.shown() == warned.text

@@ -21,7 +21,15 @@ from saccade.inference.pipeline import InferencePipeline
 from saccade.inference.thresholds import Thresholds
 
 MakeColours = Callable[..., pd.DataFrame]
-TINY = {"model": "test_resnet", "pretrained": False, "img_size": 32, "batch_size": 16, "epochs": 1, "lr": 3e-3}
+TINY = {
+    "model": "test_resnet",
+    "pretrained": False,
+    "img_size": 32,
+    "batch_size": 16,
+    "epochs": 1,
+    "lr": 3e-3,
+    "amp": False,
+}
 NAMES = ("blue", "green", "red")
 CASES = ("binary", "multilabel", "multiclass", "regression")
 

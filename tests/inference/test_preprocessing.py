@@ -25,7 +25,7 @@ def noise(height: int, width: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("crop_pct", [0.8, 1.0, 1.15])  # from 1 on, some of timm's networks expect a border
-@pytest.mark.parametrize("size", [(20, 30), (60, 33), (16, 16), (9, 12), (90, 20)])
+@pytest.mark.parametrize("size", [(20, 30), (60, 33), (16, 16), (9, 12), (62, 20)])
 def test_full_images_give_the_same_input_as_decoded_ones(crop_pct: float, size: tuple[int, int]) -> None:
     preprocess, pixels = Preprocess(spec_of(crop_pct)), noise(*size)
     decoded = torch.from_numpy(read_as_stored(pixels, preprocess.shorter_side)).permute(2, 0, 1)

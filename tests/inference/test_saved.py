@@ -50,7 +50,8 @@ def ensemble(original: Path, tmp_path: Path) -> Path:
     one = SavedPredictor.read(original)
     names = ("weights.safetensors", "members/0001.safetensors")
     members = [replace(one.members[0], weights=name, weight=0.5) for name in names]
-    copy = replace(one, folder=tmp_path / "ensemble", members=members)
+    numerics = {device: records * 2 for device, records in one.numerics.items()}
+    copy = replace(one, folder=tmp_path / "ensemble", members=members, numerics=numerics)
     copy.write({name: lambda path: shutil.copyfile(one.weights_path, path) for name in names})
     for name in ("card.md", "members/notes.txt"):
         (copy.folder / name).write_text("mine")

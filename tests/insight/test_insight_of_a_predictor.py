@@ -87,9 +87,10 @@ def test_embeddings_of_another_network_are_not_used(
     fitted.nearest(train["image"][0])
     shutil.copytree(fitted.path, tmp_path / "run")
     other = tmp_path / "run" / "predictor"
-    weights = bytearray((other / "weights.safetensors").read_bytes())
+    (path,) = other.glob("weights*.safetensors")
+    weights = bytearray(path.read_bytes())
     weights[-1] ^= 1
-    (other / "weights.safetensors").write_bytes(weights)
+    path.write_bytes(weights)
     before = (other / EMBEDDINGS).read_bytes()
     ImagePredictor.load(tmp_path / "run", verbosity=0).nearest(train["image"][0])
     assert (other / EMBEDDINGS).read_bytes() != before

@@ -244,7 +244,8 @@ def test_nothing_is_left_of_a_fit_but_the_folder_that_was_named(
 def test_two_estimators_with_one_path_keep_what_each_has_learned(quick: ImageClassifier, tmp_path: Path) -> None:
     X, y = pictures()
     first = clone(quick).set_params(path=str(tmp_path / "run")).fit(X, y)
-    clone(first).fit(X, np.where(y == "dark", "schwarz", "white"))
+    other = clone(first).set_params(fit_options={"overwrite": True})
+    other.fit(X, np.where(y == "dark", "schwarz", "white"))
     assert set(first.predict(X)) <= {"dark", "bright"}
     assert list(first.predictor_.classes) == ["bright", "dark"]
 

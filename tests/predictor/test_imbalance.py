@@ -78,9 +78,9 @@ def test_sample_weights_decide_between_contradictory_labels(
     assert predictor.evaluate(tuning)["top1"] > 0.9
     assert (predictor.predict(wrong) == right["label"]).mean() > 0.9
     with pytest.raises(DataError, match="negative"):
-        predictor.fit(right.assign(weight=-1.0), hyperparameters=recipe, weights=tiny_weights)
+        predictor.fit(right.assign(weight=-1.0), hyperparameters=recipe, weights=tiny_weights, overwrite=True)
     with pytest.raises(DataError, match="did you mean sample_weight='weights'"):
-        predictor.fit(right.rename(columns={"weight": "weights"}), hyperparameters=recipe)
+        predictor.fit(right.rename(columns={"weight": "weights"}), hyperparameters=recipe, overwrite=True)
 
 
 def test_class_weights_and_balanced_sampling_can_be_searched(
@@ -97,7 +97,7 @@ def test_class_weights_and_balanced_sampling_can_be_searched(
     assert sorted(board["status"]) == ["completed"] * 3
     assert {repr(weight) for weight in board["class_weight"]} == {"'balanced'", "{1: 5.0}", "None"}
     assert len(ImagePredictor.load(predictor.path).leaderboard()) == 3
-    predictor.fit(frame, hyperparameters={**tiny, "epochs": 1, "balanced_sampling": True})
+    predictor.fit(frame, hyperparameters={**tiny, "epochs": 1, "balanced_sampling": True}, overwrite=True)
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,8 @@ from saccade.cli.resume import resume
 from saccade.cli.sample_data import sample_data
 from saccade.cli.words import check_flags, in_cli_words
 from saccade.deadline import counting_from
-from saccade.errors import SaccadeError
+from saccade.errors import SaccadeError, explained_file_errors
+from saccade.events import warnings_in
 
 WRONG = 2
 """Exit code of a command that failed."""
@@ -49,7 +50,8 @@ class _Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         warnings.formatwarning = _warning_line
         try:
-            return super().invoke(ctx)
+            with warnings_in(in_cli_words), explained_file_errors():
+                return super().invoke(ctx)
         except BrokenPipeError:  # the reader of the output has closed it
             raise
         except (SaccadeError, OSError) as error:
@@ -114,7 +116,7 @@ def main() -> None:
 
 
 def _warning_line(message: Warning | str, *_: Any, **__: Any) -> str:
-    return f"warning: {message}\n"
+    return f"warning: {in_cli_words(str(message))}\n"
 
 
 def _first_paragraph(error: Exception) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from saccade.cli.printing import print_remark
+from saccade.cli.printing import check_output, print_remark
 from saccade.errors import DataError
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ def check(
     """
     from saccade.cli.inputs import TableColumns, is_table, label_columns
 
+    check_output(csv)
     parts = _read(data, TableColumns(image_column, label_columns(label), image_root, label_sep, encoding))
     root = _common_folder(parts)
     report = _check(parts, root)

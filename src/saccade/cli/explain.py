@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from saccade.cli.printing import printable
+from saccade.cli.printing import check_output, printable
 from saccade.errors import DataError
 
 if TYPE_CHECKING:
@@ -54,10 +54,11 @@ def explain(
         )
     if among is not None and is_table(among):
         raise DataError(f"{among} is a table; pass --among with the training images in a folder for each class")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    check_output(out)
     predictor = ImagePredictor.load(run)
     files = read_files(images)
     train = None if among is None else read_splits(among).train
-    out.parent.mkdir(parents=True, exist_ok=True)
     reasons = predictor.reasons(files, k, num_images, train)
     reasons_figure(reasons).savefig(out)
     _print(reasons)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from saccade.cli.printing import printable
+from saccade.cli.printing import check_output, printable
 
 if TYPE_CHECKING:
     from saccade.inference.pipeline import Predictions
@@ -35,6 +35,7 @@ def predict(
     from saccade.cli.inputs import read_files
     from saccade.predictor import ImagePredictor  # torch is slow to import
 
+    check_output(csv)
     predictor = ImagePredictor.load(run, verbosity=2 if csv else 1)
     files = read_files(images)
     found = predictor.pipeline.predict(files, verbosity=predictor.verbosity)

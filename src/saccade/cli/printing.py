@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import textwrap
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from saccade.errors import DataError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -38,6 +42,18 @@ def print_remark(console: Console, word: str, name: str, texts: Sequence[str], a
     head = Text.assemble((f"{word:<{_WORD_WIDTH}}", _STYLES[word]), (f"{name:<{_NAME_WIDTH}}", "bold"))
     for number, line in enumerate(lines):
         console.print(Text.assemble(head if number == 0 else " " * len(head), line), soft_wrap=True)
+
+
+def check_output(path: Path | None) -> None:
+    """Raise a DataError, before the work is done, if a file cannot be written."""
+    if path is None:
+        return
+    if path.is_dir():
+        raise DataError(f"{path} is a folder; pass the name of a file, such as {path / 'table.csv'}")
+    if not path.parent.is_dir():
+        raise DataError(f"The folder {path.parent} of {path.name} does not exist; make it, or pass another path")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise DataError(f"{path} cannot be written; check the permissions, or pass another path")
 
 
 def printable(text: str) -> str:

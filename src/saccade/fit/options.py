@@ -509,6 +509,7 @@ class FitOptions(BaseModel):
 
         Examples
         --------
+        >>> from saccade import Real
         >>> [FitOptions(hyperparameters=given).trains_once for given in ({}, {"epochs": 2}, {"lr": Real(0.1, 1)})]
         [False, True, False]
         >>> FitOptions(hyperparameters={"epochs": 2}, time_limit=600).trains_once

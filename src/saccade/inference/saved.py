@@ -16,8 +16,7 @@ from saccade.checks import real_number
 from saccade.data.earlier_split import EarlierSplit
 from saccade.data.examples import Examples
 from saccade.data.pixel_range import PixelRange
-from saccade.errors import HyperparameterError, SavedPredictorError
-from saccade.files import explained_file_errors, sync
+from saccade.errors import HyperparameterError, SavedPredictorError, explained_file_errors
 from saccade.inference.classifier import Blueprint, Classifier, empty_classifier
 from saccade.inference.description import check_postprocessing, load_weights, read_description
 from saccade.inference.postprocessing import Postprocessing
@@ -25,6 +24,7 @@ from saccade.models.custom import CustomObject
 from saccade.numerics.device import Numerics
 from saccade.study.objectives import COSTS
 from saccade.study.run_folder import write_json_atomically
+from saccade.study.trial_files import sync
 from saccade.tasks.matching import match_classes, names_of_classes
 from saccade.tasks.problem import Problem
 
@@ -286,7 +286,7 @@ class SavedPredictor:
         files do not replace those of an earlier predictor: the description, which names them, is replaced last.
         """
         folder = self.folder
-        with explained_file_errors(folder, SavedPredictorError, "Pass a folder that can be written."):
+        with explained_file_errors(folder, SavedPredictorError):
             folder.mkdir(parents=True, exist_ok=True)
             names = {name: f"{SPLIT}.part" if name == SPLIT else _free_name(folder, name) for name in writers}
             try:

@@ -20,14 +20,21 @@ from saccade.checks import fraction
 from saccade.data.dataset import ImageDataset
 from saccade.data.examples import Examples, ImageLike, check_label_column, read_examples, read_labelled_examples
 from saccade.deadline import Deadline, call_start_s
-from saccade.errors import DataError, HyperparameterError, NotFittedError, SavedPredictorError, suggests_names
+from saccade.errors import (
+    DataError,
+    HyperparameterError,
+    NotFittedError,
+    SavedPredictorError,
+    explained_file_errors,
+    suggests_names,
+)
 from saccade.fit.fitting import run_fit
 from saccade.fit.options import FitOptions, document_options, places_of_arguments
 from saccade.fit.presets import find_preset, small_networks
 from saccade.fit.resuming import EarlierRun, locked_run
 from saccade.fit.run_folder import FitRequest, has_predictor, how_to_finish, is_finished, is_run
 from saccade.fit.searching import is_gpu_wanted
-from saccade.global_state import preserves_global_state
+from saccade.global_state import preserved_global_state, runs_in
 from saccade.inference.evaluation import TABLES, evaluation
 from saccade.inference.pipeline import InferencePipeline, Predictions
 from saccade.inference.postprocessing import AbstentionRule
@@ -53,7 +60,7 @@ if TYPE_CHECKING:
 
 
 @suggests_names(places_of_arguments)
-@preserves_global_state
+@runs_in(preserved_global_state, explained_file_errors)
 class ImagePredictor:
     """Finds the best image classifier within a time limit, and predicts with it.
 

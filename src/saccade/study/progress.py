@@ -79,7 +79,7 @@ class ProgressDisplay:
                 num_images = f"{event.num_train} training images, {event.num_val} validation images{classes}"
                 self._print(2, f"{num_images}  [dim]decoded in {_seconds(event.seconds)}[/dim]")
             case Warned():
-                self._print(1, f"[yellow]warning:[/yellow] {escape(event.text)}")
+                self._print(1, f"[yellow]warning:[/yellow] {escape(event.shown())}")
             case TrialCreated():
                 self._new.add(event.trial)
                 self._num_epochs[event.trial] = event.config.get("epochs") or 0

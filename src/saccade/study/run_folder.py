@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 from saccade.errors import DataError, RunInUseError
 from saccade.events import Event, JobDone, JobFailed
-from saccade.files import replace_durably
 from saccade.study.trial import Status, Trial
+from saccade.study.trial_files import replace_durably
 
 LOCK, STARTING = ".lock", ".starting"
 """The file that a running process locks, and the folder in which the first files of a run are prepared."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
-
-from saccade.files import replace_durably
 
 CONFIG = "config.json"
 """The kind of the file with a trial's configuration."""
@@ -39,6 +39,25 @@ def parse_name(name: str) -> tuple[str, int | None]:
     """
     found = _NAME.fullmatch(name)
     return (name, None) if found is None else (found["stem"] + found["suffix"], int(found["epoch"]))
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk and survive a power failure."""
+    if path.is_dir() and os.name == "nt":  # Windows cannot open folders
+        return
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        with contextlib.suppress(OSError):  # some network file systems cannot
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def replace_durably(part: Path, path: Path) -> None:
+    """Rename a file that was written beside another one; after a power failure there is the old file or the new one."""
+    sync(part)
+    part.replace(path)
+    sync(path.parent)
 
 
 class TrialFiles(ABC):

@@ -181,7 +181,8 @@ def class_array(classes: Sequence[Label]) -> np.ndarray:
         exact = np.array(classes, bool if isinstance(classes[0], bool) else None)
     except OverflowError:
         return array
-    return exact if exact.tolist() == list(classes) else array
+    given = [(type(label), label) for label in classes]  # of 0 and 2**63, NumPy makes floats
+    return exact if [(type(label), label) for label in exact.tolist()] == given else array
 
 
 def some(labels: Sequence[Any], num: int = 8) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from saccade.deadline import Deadline
+from saccade.errors import explained_file_errors
 from saccade.events import Event, JobFailed, Listener, RunFinished, RunStarted, Warned
 from saccade.executor import Executor
 from saccade.scheduler.base import Scheduler
@@ -69,7 +70,12 @@ class Search:
         if self.path is not None:
             space = self.searcher.space
             check_path(self.path)
-            with locked(self.path), EventLog(self.path / EVENTS, space) as log:
+            advice = "Then pass resume=True to continue."
+            with (
+                explained_file_errors(self.path, advice=advice),
+                locked(self.path),
+                EventLog(self.path / EVENTS, space) as log,
+            ):
                 is_resumed = start_or_resume(self.path, space, self.metric, self.mode, resume=self.resume)
                 deadline.limit_s -= log.seconds_used()
                 return self._search(self.path, deadline, log, is_resumed)

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from saccade.deadline import Deadline
-from saccade.errors import HyperparameterError, suggesting_function
+from saccade.errors import HyperparameterError, explained_file_errors, suggesting_function
 from saccade.executor import Executor, use_executor
+from saccade.global_state import preserved_global_state
 from saccade.scheduler.base import Scheduler
 from saccade.searcher.base import Searcher
 from saccade.space import Dict
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 
 @suggesting_function("saccade", ["Bool", "Categorical", "Dict", "Int", "List", "Real", "TuneResult"])
+@preserved_global_state()
+@explained_file_errors()
 def tune(
     train_fn: Callable[..., Any],
     space: Dict | Mapping[Any, Any],
