@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, NoReturn, get_type_hints
 
 from saccade.errors import DivergedError, JournalError, SaccadeError, SpaceError, UnknownNameError
 from saccade.events import Decision, EpochDone, Event, Progressed, RunStarted, TrialCreated
-from saccade.files import sync
 from saccade.space import Dict, encode, from_optuna
 from saccade.study.json_values import LostObjectError, from_json_value, to_json_value
 from saccade.study.life import StudyRecord
+from saccade.study.trial_files import sync
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
