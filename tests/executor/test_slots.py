@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from saccade.errors import HyperparameterError
 from saccade.executor import WorkerSlot, local_slots, num_usable_cpus, plan_workers
-from saccade.executor.slots import THREAD_VARIABLES
+from saccade.executor.slots import SHORT_WAIT, THREAD_VARIABLES, WAIT_VARIABLES
 
 CPUS = st.integers(1, 96)
 GPUS = st.integers(0, 8)
@@ -189,6 +189,13 @@ def test_an_empty_slot_does_not_change_the_environment():
 def test_threads_are_limited_for_all_libraries():
     environment = WorkerSlot(num_threads=3).environment({"OMP_NUM_THREADS": "64", "PATH": "x"})
     assert environment == {"PATH": "x", **dict.fromkeys(THREAD_VARIABLES, "3")}
+
+
+@pytest.mark.parametrize("name", sorted(WAIT_VARIABLES))
+def test_waiting_threads_sleep_early_unless_the_user_has_decided(name):
+    slot = WorkerSlot(is_wait_short=True)
+    assert slot.environment({"PATH": "x"}) == {"PATH": "x", **SHORT_WAIT}
+    assert slot.environment({name: "5"}) == {name: "5"}
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from saccade.deadline import Deadline
 from saccade.errors import HyperparameterError, SpaceError, UnknownNameError
 from saccade.events import Event, RunPlanned, Warned
 from saccade.executor import InlineExecutor, ProcessExecutor, num_usable_cpus
+from saccade.fit import searching
 from saccade.fit.options import FitOptions
 from saccade.fit.run_folder import FitRequest
 from saccade.fit.searching import (
@@ -144,6 +146,16 @@ def test_there_are_no_more_workers_than_trials(request_of: Callable[..., FitRequ
     with make_image_executor(request_of(nthreads_per_trial=10_000, ngpus_per_trial=0), told.append) as executor:
         assert executor.num_workers == 1
     assert len(told) == 1
+
+
+@pytest.mark.parametrize(("limit_s", "is_short"), [(30.0, True), (3600.0, False), (None, False)])
+def test_waiting_threads_of_workers_sleep_early_on_short_limits(
+    request_of: Callable[..., FitRequest], monkeypatch: pytest.MonkeyPatch, limit_s: float | None, is_short: bool
+) -> None:
+    monkeypatch.setattr(searching, "make_executor", lambda given, preload, workers, **options: workers)
+    request = replace(request_of(executor="process", num_trials=2, ngpus_per_trial=0), time_limit_s=limit_s)
+    (slot,) = make_image_executor(request, [].append)  # type: ignore[misc]
+    assert slot.is_wait_short is is_short  # type: ignore[has-type]
 
 
 def test_two_silent_workers_share_one_log_and_give_the_same_numbers_as_one(

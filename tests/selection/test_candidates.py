@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,11 +13,19 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from saccade.errors import DataError
 from saccade.events import EpochDone
 from saccade.inference.classifier import empty_classifier
 from saccade.numerics.device import Numerics
 from saccade.selection import candidates as candidates_module
-from saccade.selection.candidates import Candidate, ProbeCandidate, TrainedCandidate, activate, read_candidates
+from saccade.selection.candidates import (
+    Candidate,
+    ProbeCandidate,
+    TrainedCandidate,
+    activate,
+    best_epoch,
+    read_candidates,
+)
 from saccade.selection.combination import combine
 from saccade.study.trial import Decision, Job, Trial
 from saccade.study.trial_files import LocalTrialFiles
@@ -162,3 +171,15 @@ def test_calibration_gives_an_underconfident_better_network_its_weight(monkeypat
     found = combine(calibrated, task())
     assert {one.trial: weight for one, weight in zip(found.members, found.weights, strict=True)}[1] > 0.5
     assert calibrated[1].temperature < 0.5
+
+
+@pytest.mark.parametrize("content", [b"", bytes(4096), b"text", b"[]"])
+@pytest.mark.parametrize("name", ["best-0001.safetensors", "blueprint.json"])
+def test_a_damaged_file_of_the_best_trial_is_an_error_that_names_it(tmp_path: Path, content: bytes, name: str) -> None:
+    files = LocalTrialFiles(tmp_path)
+    for each in ("best-0001.safetensors", "blueprint.json"):
+        files.put(0, each, None, lambda path: save_file({"weight": torch.ones(1)}, path))
+    (files.folder(0) / name).write_bytes(content)
+    trial = Trial(0, {}, files, reports=[EpochDone(0, 1, 0.5)])
+    with pytest.raises(DataError, match=rf"{name} is damaged.*start a new run"):
+        best_epoch(trial, SimpleNamespace(problem=SimpleNamespace(num_outputs=2)))  # type: ignore[arg-type]

@@ -203,9 +203,7 @@ class TestKills:
                 write(path, HISTORY[num:])
                 assert list(EventLog(path)) == HISTORY, (num, cut)
 
-    @pytest.mark.parametrize(
-        "damage", [b"\0" * 5000, b"\0\0\n", b'{"kind": "warn\0\0\0', b'{"kind"\n\0\n\0\0', b"{}}\n", b"[]\n", b"\n"]
-    )
+    @pytest.mark.parametrize("damage", [b"\0" * 5000, b"\0\0\n", b'{"kind": "warn\0\0\0', b"\n"])
     def test_a_damaged_end_is_not_read_and_is_replaced_by_the_next_event(self, path, damage):
         write(path, HISTORY[:5])
         path.write_bytes(path.read_bytes() + damage)
@@ -213,6 +211,42 @@ class TestKills:
         write(path, HISTORY[5:])
         assert list(EventLog(path)) == HISTORY
         assert b"\0" not in path.read_bytes()
+
+    @pytest.mark.parametrize("content", [b"", b"\0" * 5000])
+    def test_a_log_without_content_is_a_new_one(self, path, content):
+        path.parent.mkdir()
+        path.write_bytes(content)
+        assert (list(EventLog(path)), EventLog(path).seconds_used()) == ([], 0)
+        write(path)
+        assert list(EventLog(path)) == HISTORY
+
+    @pytest.mark.parametrize(
+        "damage",
+        [
+            b"{}}", b"\0" * 40, b"[]", b"{}", b"a line of text", b"[" * 100_000, b'{"kind":"odd","time":1}',
+            b'{"time":NaN,"session_s":0,"kind":"warned","text":""}', b'{"time":1e999,"kind":"warned","text":""}',
+            b'{"time":1,"session_s":"1","kind":"warned","text":""}', b'{"time":1,"kind":"warned","text":3}',
+            b'{"time":1,"kind":"job_started"}', b'{"time":1,"kind":"job_started","trial":7}',
+            b'{"time":1,"kind":"job_started","trial":-1}', b'{"time":1,"kind":"trial_created","trial":5,"config":{}}',
+            b'{"time":1,"kind":"trial_created","trial":1,"config":3}', b'{"time":1,"kind":["warned"],"text":""}',
+            b'{"time":1,"kind":"epoch_done","trial":0,"epoch":"1","score":1.0}',
+            b'{"time":1,"kind":"epoch_done","trial":0,"epoch":1,"score":{"!float":"nan"}}',
+            b'{"time":1,"kind":"epoch_done","trial":0,"epoch":1,"score":1.0,"decision":"leave"}',
+            b'{"time":1,"kind":"job_done","trial":0,"status":"odd"}',
+        ],
+    )  # fmt: skip
+    def test_what_follows_an_invalid_line_is_moved_away_with_a_warning(self, path, damage):
+        write(path)
+        lines = path.read_bytes().splitlines(keepends=True)
+        rest = b"".join([damage, b"\n", *lines[5:]])
+        path.write_bytes(b"".join(lines[:5]) + rest)
+        assert list(EventLog(path)) == HISTORY[:4]
+        assert EventLog(path).seconds_used() >= 0
+        num = len(lines) - 5 + bool(damage.strip(b"\0"))
+        with pytest.warns(UserWarning, match=rf"damaged.*without its last {num} lines, which are in .*jsonl\.damaged"):
+            write(path, HISTORY[4:])
+        assert list(EventLog(path)) == HISTORY
+        assert path.with_name("events.jsonl.damaged").read_bytes() == rest
 
     def test_a_killed_process_loses_nothing_and_holds_no_lock(self, path):
         code = f"""
@@ -258,14 +292,6 @@ class TestErrors:
             first(HISTORY[1])
         write(path, HISTORY[2:])
         assert list(EventLog(path)) == HISTORY
-
-    def test_damage_before_the_end_is_an_error_with_its_line(self, path):
-        write(path)
-        lines = path.read_bytes().splitlines(keepends=True)
-        for damage in [b"{}}\n", b"\0\0\n", b"[]\n", b'{"kind": "odd"}\n', b'{"kind": "job_started"}\n', b"{}\n"]:
-            path.write_bytes(b"".join([*lines[:4], damage, *lines[5:]]))
-            with pytest.raises(JournalError, match=r"events\.jsonl, line 5, is invalid \(.*damaged"):
-                list(EventLog(path))
 
     @pytest.mark.parametrize("line", ['{"time": 1.0, "kind": "run_started", "folder": "r"}', '{"op_code": 0}'])
     def test_a_log_of_the_time_before_the_first_release_is_refused(self, path, line):

@@ -21,6 +21,16 @@ THREAD_VARIABLES = (
 )
 """Environment variables that numeric libraries read once, when they are loaded."""
 
+WAIT_VARIABLES = {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"}
+"""Environment variables for how long OpenMP's threads spin before they sleep, while they wait for each other."""
+
+SHORT_WAIT = {"GOMP_SPINCOUNT": "2000", "KMP_BLOCKTIME": "1"}
+"""About 20 µs (GNU) or 1 ms (LLVM).
+
+The libraries' defaults are faster on a quiet machine. But if another program uses one of the cores, each layer of a
+network may wait for the operating system's scheduler, and a batch takes up to a hundred times as long.
+"""
+
 
 @dataclass(frozen=True)
 class WorkerSlot:
@@ -36,6 +46,9 @@ class WorkerSlot:
         MPS, which needs no number, or the CPU.
     num_threads : int or None
         Threads for numeric libraries; None is their own default.
+    is_wait_short : bool
+        Whether waiting threads sleep early (`SHORT_WAIT`), unless the environment has one of `WAIT_VARIABLES`. A batch
+        then takes a similar time beside other busy programs, which short time limits require.
 
     Examples
     --------
@@ -46,6 +59,7 @@ class WorkerSlot:
 
     device: str | None = None
     num_threads: int | None = None
+    is_wait_short: bool = False
 
     def __post_init__(self) -> None:
         if self.device is not None and not re.fullmatch(r"cpu|cuda:\d+", self.device):
@@ -75,6 +89,8 @@ class WorkerSlot:
             If the list has fewer GPUs.
         """
         environment = dict(os.environ if base is None else base)
+        if self.is_wait_short and not environment.keys() & WAIT_VARIABLES:
+            environment.update(SHORT_WAIT)
         if self.num_threads is not None:
             environment.update(dict.fromkeys(THREAD_VARIABLES, str(self.num_threads)))
         if self.device == "cpu":
@@ -113,12 +129,12 @@ def plan_workers(
     Examples
     --------
     >>> plan_workers(num_cpus=2, num_gpus=0)
-    [WorkerSlot(device=None, num_threads=2)]
+    [WorkerSlot(device=None, num_threads=2, is_wait_short=False)]
     >>> [slot.device for slot in plan_workers(16, 2, ngpus_per_trial=0.5)]
     ['cuda:0', 'cuda:1', 'cuda:0', 'cuda:1']
     >>> plan_workers(4, 0, nthreads_per_trial=8, warn=print)
     nthreads_per_trial=8 exceeds the 4 usable cores: one worker, slower than with 4 threads
-    [WorkerSlot(device=None, num_threads=8)]
+    [WorkerSlot(device=None, num_threads=8, is_wait_short=False)]
     """
     whole_number("num_cpus", num_cpus, 1)
     whole_number("num_gpus", num_gpus, 0)

@@ -40,8 +40,16 @@ from saccade.fit.run_folder import (
     root_of,
     tidy_up,
 )
-from saccade.fit.searching import check_search, executor_in_time, is_gpu_wanted, make_image_executor, make_study, plan
-from saccade.fit.time_budget import ADAPTED_BELOW_S, FinishingReserve, Phase, TimeBudget, too_short
+from saccade.fit.searching import (
+    check_search,
+    executor_in_time,
+    is_adapted,
+    is_gpu_wanted,
+    make_image_executor,
+    make_study,
+    plan,
+)
+from saccade.fit.time_budget import FinishingReserve, Phase, TimeBudget, too_short
 from saccade.inference.saved import PREDICTOR_FOLDER, SavedPredictor
 from saccade.numerics.device import cpu_threads, useful_threads
 from saccade.selection.combination import Combination
@@ -85,8 +93,8 @@ def run_fit(
     request, warning = _checked(request, problem, may_replace_networks=earlier is None)
     metric_name = make_metric(request.eval_metric, problem).name
     settings, objectives = request.settings, request.settings.objectives
-    is_adapted = deadline.limit_s < ADAPTED_BELOW_S and not is_gpu_wanted(settings)
-    num_threads = settings.nthreads_per_trial or (useful_threads() if is_adapted else None)
+    # Workers do without the measurement: their threads sleep early instead.
+    num_threads = settings.nthreads_per_trial or (useful_threads() if is_adapted(request) else None)
     check_score_name(objectives, metric_name)
     with (
         locked_folder(request, None if earlier is None else earlier.folder) as folder,
@@ -117,7 +125,7 @@ def run_fit(
                 notify(plan(request, metric_name, executor))
                 budget.begin("decoding")
                 data = _prepare(request, folder, problem.num_outputs, budget, notify)
-                task = _make_task(request, folder, data, num_threads)
+                task = _make_task(request, folder, data)
                 cross_validation = None
                 if settings.num_folds is not None:
                     cross_validation = CrossValidation(task, settings.num_folds, settings.random_state or 0)
@@ -355,7 +363,7 @@ def _check_images(request: FitRequest, data: PreparedData, folder: Path, deadlin
         notify(Warned("\n".join([f"Data checks found problems (see {root_of(folder) / CHECKS}):", *lines])))
 
 
-def _make_task(request: FitRequest, folder: Path, data: PreparedData, num_threads: int | None) -> ImageTask:
+def _make_task(request: FitRequest, folder: Path, data: PreparedData) -> ImageTask:
     start = folder / TRIALS / START
     return ImageTask(
         data.store,
@@ -365,7 +373,7 @@ def _make_task(request: FitRequest, folder: Path, data: PreparedData, num_thread
         make_metric(request.eval_metric, data.problem),
         request.weights,
         device="cpu" if request.settings.ngpus_per_trial == 0 else None,
-        num_threads=num_threads,
+        num_threads=request.settings.nthreads_per_trial,
         start=start if start.is_file() else None,
         class_names=request.train.class_names,
         costs=cost_names(request.settings.objectives),

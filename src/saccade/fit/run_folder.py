@@ -68,7 +68,7 @@ NEW, MOVING = ".new", ".moving"
 """Subfolder in which a run is made that will replace the one in the folder, and its name while it takes its place."""
 
 _FILES = (
-    *(RUN, DATA, SPLIT, FIT_TOML, CHECKS, UNREADABLE, EVENTS, f"{EVENTS}.lock", "*.json.part", f"{JOURNAL}*"),
+    *(RUN, DATA, SPLIT, FIT_TOML, CHECKS, UNREADABLE, f"{EVENTS}*", "*.json.part", f"{JOURNAL}*"),
     *(f".{STORE}-*.partial", f".{PREDICTOR_FOLDER}", f"{TRIALS}/start*.safetensors"),
     *(f"{TRIALS}/[0-9]*/{name}" for name in ("*.json", "*.safetensors", "*.npy", "*.npz", "*.part")),
     *(f"{PREDICTOR_FOLDER}/{name}" for name in (DESCRIPTION, "*.safetensors", "*.part")),

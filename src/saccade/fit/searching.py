@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from saccade.events import Listener, RunPlanned, Warned
 from saccade.executor import Executor, InlineExecutor, ProcessExecutor, local_slots, make_executor
 from saccade.fit.options import FitOptions
 from saccade.fit.run_folder import TRIALS, FitRequest
+from saccade.fit.time_budget import ADAPTED_BELOW_S
 from saccade.numerics.device import choose_device
 from saccade.scheduler import SCHEDULERS, make_scheduler
 from saccade.scheduler.base import Scheduler
@@ -51,6 +53,12 @@ PRELOAD = ("saccade.training.trial.trainer",)
 def is_gpu_wanted(settings: FitOptions) -> bool:
     """Return whether trials use a GPU: one is available, and the options do not exclude it."""
     return settings.ngpus_per_trial != 0 and choose_device().type == "cuda"
+
+
+def is_adapted(request: FitRequest) -> bool:
+    """Return whether CPU threads are adapted to other programs: on a short limit, for trials on CPUs."""
+    limit_s = math.inf if request.time_limit_s is None else request.time_limit_s
+    return limit_s < ADAPTED_BELOW_S and not is_gpu_wanted(request.settings)
 
 
 def check_search(request: FitRequest) -> None:
@@ -114,6 +122,8 @@ def make_image_executor(request: FitRequest, notify: Listener) -> Executor:
         num_trials=num_trials,
         warn=lambda text: notify(Warned(text)),
     )
+    if is_adapted(request):
+        slots = [replace(slot, is_wait_short=True) for slot in slots]
     return make_executor(settings.executor, PRELOAD, slots, num_trials=num_trials, time_limit_s=request.time_limit_s)
 
 

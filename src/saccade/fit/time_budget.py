@@ -32,7 +32,8 @@ LEAST_FINISHING_S, FINISHING_FRACTION, MAX_FINISHING_S = 0.2, 0.01, 1.0
 """Seconds to stop workers, to calibrate, to remove files and to write the summary: 1 % of the limit, .2 s to 1 s."""
 
 ADAPTED_BELOW_S = 600.0
-"""On shorter limits the number of CPU threads follows from a measurement, and results depend on time anyway."""
+"""On shorter limits CPU threads are adapted to other busy programs: their number follows from a measurement, and those
+of workers sleep early. Results depend on time anyway."""
 
 
 def speed_limit_s(limit_s: float) -> float:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import timm
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
 from saccade.errors import DataError
@@ -199,6 +199,7 @@ def best_epoch(trial: Trial, task: ImageTask) -> Candidate:
     if weights is None:
         where = (files.folder(number) or Path(f"{number:04d}")) / file_name(BEST, epoch)
         raise DataError(f"{where}, the weights of trial {number}, one of the best trials, is missing. Start a new run")
+    _check_weights(weights)
     read = (read_predictions(files.get(number, BEST_OUTPUTS, each), task) for each in (epoch, None))
     predictions = next((found for found in read if found is not None), np.zeros((0, task.problem.num_outputs)))
     own = trial.number, trial.config, read_blueprint(trial), predictions, epoch
@@ -217,7 +218,19 @@ def read_blueprint(trial: Trial) -> Blueprint:
     path = None if trial.files is None else trial.files.get(trial.number, BLUEPRINT)
     if path is None:
         raise DataError(f"{BLUEPRINT}, the network of trial {trial.number}, is missing. Start a new run")
-    return Blueprint.from_json(json.loads(path.read_text(encoding="utf-8")))
+    try:
+        return Blueprint.from_json(json.loads(path.read_bytes()))
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        raise DataError(f"{path} is damaged ({error}). Restore a copy, or start a new run") from None
+
+
+def _check_weights(path: Path) -> None:
+    """Raise a DataError if a file is cut short, or is not one of weights."""
+    try:
+        with safe_open(path, framework="pt"):
+            pass
+    except (OSError, SafetensorError) as error:
+        raise DataError(f"{path} is damaged ({error}). Restore a copy, or start a new run") from None
 
 
 def read_predictions(outputs: Path | None, task: ImageTask) -> np.ndarray | None:

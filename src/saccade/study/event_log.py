@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
+import math
 import os
 import time
+import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn, get_type_hints
 
-from saccade.errors import JournalError, SaccadeError, SpaceError, UnknownNameError
+from saccade.errors import DivergedError, JournalError, SaccadeError, SpaceError, UnknownNameError
 from saccade.events import Decision, EpochDone, Event, Progressed, RunStarted, TrialCreated
 from saccade.space import Dict, encode, from_optuna
 from saccade.study.json_values import LostObjectError, from_json_value, to_json_value
+from saccade.study.life import StudyRecord
+from saccade.study.trial_files import sync
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
+    from pydantic import BaseModel
     from typing_extensions import Self
 
 VERSION = 2
@@ -24,14 +31,32 @@ VERSION = 2
 
 _HEADER = "event_log"
 _KINDS: dict[str, type[Event]] = {cls.kind: cls for cls in Event.__subclasses__()}
+_CLOCKS = ("time", "session_s")
+_COUNTS = ("trial", "epoch", "until_epoch", "seconds")
+"""Fields that are not negative."""
+
+DAMAGED = ".damaged"
+"""Suffix of the file to which the lines of a damaged log are moved."""
+
+
+@dataclass(frozen=True)
+class _Line:
+    """A valid line: the bytes of the file up to its end, its JSON object, and its event, with objects as text."""
+
+    end: int
+    record: dict[str, Any]
+    event: Event | None  # None for the header
 
 
 class EventLog:
     """An append-only file of events, one JSON object a line.
 
     An event is with the operating system when the call returns, so a process that is killed loses nothing. The file can
-    be read while it grows. A damaged end (a line cut short, or bytes that were never written, after a power failure) is
-    not read, and the next event replaces it. One process writes a log at a time.
+    be read while it grows. One process writes a log at a time.
+
+    A log is read up to its first invalid line: one that is cut short, is not JSON, has values of other types, or does
+    not fit the lines before it. The first write removes the rest. If that contains more than one line that was cut
+    short, or zeros that a power failure has left, it is moved to ``events.jsonl.damaged``, with a warning.
 
     Each line has the time of day (``time``, seconds since 1970) and the seconds since this object was created
     (``session_s``), which do not change when the clock is set. `Progressed` is not logged. Values that JSON lacks (NaN,
@@ -50,8 +75,7 @@ class EventLog:
     Raises
     ------
     JournalError
-        By reading, if the file is damaged before its end, or was written by another version; by the first write, if
-        another process writes the file.
+        By reading, if the file was written by another version; by the first write, if another process writes the file.
 
     Examples
     --------
@@ -84,13 +108,11 @@ class EventLog:
 
     def __iter__(self) -> Iterator[Event]:
         """Read the events that the file has now, the oldest first; none if the file does not exist."""
-        for number, record in self._records():
-            try:
-                yield self._event(record)
-            except (KeyError, TypeError, ValueError) as error:
-                if isinstance(error, JournalError):
-                    raise
-                raise self._damaged(number, error) from error
+        for line in self._lines():
+            if isinstance(line.event, TrialCreated) and not self._as_text:
+                yield replace(line.event, config=self._config(line.record))
+            elif line.event is not None:
+                yield line.event
 
     def seconds_used(self) -> float:
         """Return how long the run has taken, the sum over its sessions.
@@ -101,7 +123,7 @@ class EventLog:
         """
         used_s = 0.0
         previous: dict[str, Any] | None = None
-        for _, record in self._records():
+        for record in (line.record for line in self._lines() if line.event is not None):
             if previous is not None and record["kind"] != RunStarted.kind:
                 clock = "session_s" if "session_s" in record and "session_s" in previous else "time"
                 used_s += max(0.0, record[clock] - previous[clock])
@@ -141,7 +163,7 @@ class EventLog:
             raise
 
     def _open(self) -> None:
-        """Lock the file, remove a damaged end, and write the header of a new one."""
+        """Lock the file, remove what is invalid, and write the header of a new one."""
         import filelock  # slow to import
 
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -154,84 +176,130 @@ class EventLog:
                 f"{self.path} is being written by another run, in another process or in this one. Wait until that run "
                 "has ended, or stop it."
             ) from error
-        data = self.path.read_bytes() if self.path.exists() else b""
-        end = data.rfind(b"\n") + 1
-        while end and _parsed(data[(start := data.rfind(b"\n", 0, end - 1) + 1) : end]) is None:
-            end = start
-        if end < len(data):
-            os.truncate(self.path, end)
+        end = 0
+        for line in self._lines():
+            end = line.end
+        self._remove_after(end)
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
         self._descriptor = os.open(self.path, flags, 0o666)
         if end == 0:
             self._write({"kind": _HEADER, "version": VERSION})
 
-    def _records(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Read whole lines with their numbers, from 1; a line that is damaged is an error if a sound one follows."""
+    def _remove_after(self, end: int) -> None:
+        """Remove what follows the last valid line; keep whole lines of it in another file."""
+        if not self.path.exists() or (rest := self.path.read_bytes()[end:]) == b"":
+            return
+        num_lines = sum(
+            line.endswith(b"\n") and bool(line.strip(b"\0\r\n ")) for line in rest.splitlines(keepends=True)
+        )
+        if num_lines:
+            kept = self.path.with_name(self.path.name + DAMAGED)
+            with kept.open("ab") as file:
+                file.write(rest)
+            sync(kept)
+            lines = "line" if num_lines == 1 else "lines"
+            warnings.warn(
+                f"{self.path} is damaged. The run continues without its last {num_lines} {lines}, which are in {kept}.",
+                stacklevel=2,
+            )
+        os.truncate(self.path, end)
+
+    def _lines(self) -> Iterator[_Line]:
+        """Read the valid lines at the start of the file."""
         if not self.path.exists():
             return
-        damaged = 0
+        end, study = 0, StudyRecord()
         with self.path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                record = _parsed(line)
-                if record is None:
-                    damaged = damaged or number
-                elif damaged:
-                    raise self._damaged(damaged, ValueError("expected a JSON object"))
-                elif number == 1:
-                    self._check_header(record)
-                else:
-                    yield number, record
+            for line in file:
+                event = None
+                try:
+                    record = _parsed(line)
+                    if end == 0:
+                        self._check_header(record)
+                    else:
+                        event = _event(record)
+                        if isinstance(event, TrialCreated) and event.trial != len(study.trials):
+                            raise ValueError(f"trial {event.trial} follows {len(study.trials)} trials")
+                        study.apply(event)
+                except JournalError:
+                    raise
+                except (TypeError, ValueError, LookupError, ArithmeticError, RecursionError, DivergedError):
+                    return
+                end += len(line)
+                yield _Line(end, record, event)
 
     def _check_header(self, record: dict[str, Any]) -> None:
-        version = record.get("version") if record.get("kind") == _HEADER else None
-        if version is None:
+        if record.get("kind") != _HEADER:
             raise JournalError(
                 f"{self.path} was written by a version of Saccade before the first release, which kept the study in "
                 "journal.log. Such a run cannot be resumed; start a new one."
             )
+        if type(version := record["version"]) is not int:
+            raise TypeError("the version is not a number")
         if version > VERSION:
             raise JournalError(
                 f"{self.path} was written by a newer version of Saccade (log version {version}; this one reads up to "
                 f"{VERSION}). Continue the run with that version."
             )
 
-    def _event(self, record: dict[str, Any]) -> Event:
-        kind = record["kind"]
-        if kind not in _KINDS:
-            raise UnknownNameError.of("kind of event", kind, _KINDS)
-        fields = {name: value for name, value in record.items() if name not in ("kind", "time", "session_s", "params")}
-        if "decision" in fields:
-            fields["decision"] = Decision(fields["decision"])
+    def _config(self, record: dict[str, Any]) -> dict[str, Any]:
+        """Return the configuration of a new trial; objects without a JSON form are taken from the space."""
         try:
-            return _KINDS[kind](
-                **{name: from_json_value(value, as_text=self._as_text) for name, value in fields.items()}
-            )
+            config: dict[str, Any] = from_json_value(record["config"])
+            return config
         except LostObjectError as lost:
             if self.space is not None and "params" in record:
-                try:
-                    return TrialCreated(record["trial"], from_optuna(self.space, record["params"]))
-                except SaccadeError:  # of another space
-                    pass
+                with contextlib.suppress(SaccadeError):  # of another space
+                    return from_optuna(self.space, record["params"])
             raise JournalError(
                 f"The configuration of trial {record['trial']} in {self.path} has the value {lost}, which has no JSON "
                 "form. Pass the space with which the run was started."
             ) from None
 
-    def _damaged(self, number: int, error: Exception) -> JournalError:
-        return JournalError(
-            f"{self.path}, line {number}, is invalid ({type(error).__name__}: {error}). The file is damaged, or was "
-            "written by another version of Saccade; restore a copy, or start a new run."
-        )
 
-
-def _parsed(line: bytes) -> dict[str, Any] | None:
-    """Return the JSON object in a line; None if the line is cut short or damaged."""
+def _parsed(line: bytes) -> dict[str, Any]:
+    """Return the JSON object in a line; raise a ValueError if the line is cut short or damaged."""
     # A power failure may leave zeros where data was never written.
-    text = line.strip(b"\0\r\n ")
-    if not line.endswith(b"\n") or not text:
-        return None
-    try:
-        record = json.loads(text)
-    except ValueError:
-        return None
-    return record if isinstance(record, dict) else None
+    if not line.endswith(b"\n"):
+        raise ValueError("the line is cut short")
+    record = json.loads(line.strip(b"\0\r\n "), parse_constant=_no_constant)
+    if not isinstance(record, dict):
+        raise ValueError("expected a JSON object")
+    for clock in set(_CLOCKS) & record.keys():
+        if type(record[clock]) not in (int, float) or not math.isfinite(record[clock]):
+            raise ValueError(f"{clock} is not a number")
+    return record
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _event(record: dict[str, Any]) -> Event:
+    """Return the event of a line, with objects without a JSON form as text; the types of its fields are checked."""
+    if record["kind"] not in _KINDS:
+        raise UnknownNameError.of("kind of event", record["kind"], _KINDS)
+    if "time" not in record:
+        raise ValueError("the line has no time")
+    cls = _KINDS[record["kind"]]
+    fields = {name: value for name, value in record.items() if name not in ("kind", *_CLOCKS, "params")}
+    fields = {name: from_json_value(value, as_text=True) for name, value in fields.items()}
+    if fields.get("decision") is not None:
+        fields["decision"] = Decision(fields["decision"])
+    event = cls(**fields)
+    _schema(cls.kind).model_validate(vars(event))
+    return event
+
+
+@functools.cache
+def _schema(kind: str) -> type[BaseModel]:
+    """Return the types of the fields of a kind of event."""
+    from pydantic import ConfigDict, Field, create_model  # slow to import
+
+    fields: dict[str, Any] = {}
+    for name, hint in get_type_hints(_KINDS[kind]).items():
+        if name == "config":  # its keys may be any objects
+            hint = dict
+        if name != "kind":
+            fields[name] = (hint, Field(ge=0, lt=1e15) if name in _COUNTS else Field())
+    return create_model(kind, __config__=ConfigDict(strict=True), **fields)

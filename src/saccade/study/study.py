@@ -227,6 +227,9 @@ class Study:
         created = TrialCreated(len(self.trials), config)
         self._apply(created)
         self._write(created)
+        if (files := self.trials[-1].files) is not None:
+            for kind, epoch in files.list(created.trial):  # of a trial that a damaged log has lost
+                files.delete(created.trial, kind, epoch)
         _write_config(self.trials[-1])
         self._tell(created)
         return self.trials[-1]

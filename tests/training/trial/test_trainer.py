@@ -20,7 +20,7 @@ from saccade.study.trial_files import LocalTrialFiles, file_name
 from saccade.testing.trainable_contract import TrainableContract
 from saccade.training.probes.probe import IMAGES_OF_CLASS, max_probe_images
 from saccade.training.recipes.recipe import Recipe
-from saccade.training.task import ImageTask
+from saccade.training.task import ImageTask, Split
 from saccade.training.trial import trainer as trainer_module
 from saccade.training.trial.steps import Steps
 from saccade.training.trial.trainer import ImageTrainable, Trainer
@@ -258,6 +258,19 @@ def test_a_deadline_within_the_first_epoch_leaves_a_validated_network(
     assert reports[0].metrics["train_part"] < 1
     assert reports[0].checkpoint is None  # part of an epoch cannot be continued exactly
     assert found(tmp_path / "trial", BEST, 1)
+
+
+def test_a_job_that_starts_after_the_deadline_is_a_probe_on_one_batch(
+    make_task: MakeTask, tmp_path: Path, tiny: dict[str, Any], tiny_weights: Path
+) -> None:
+    task = make_task(weights=tiny_weights)
+    many = Split(np.tile(task.train.indices, 50), np.tile(task.train.targets, 50))
+    recipe = {**tiny, "pretrained": True, "linear_probe": True}
+    reports, reason = train(replace(task, train=many), tmp_path / "trial", recipe, seconds_left=-1.0)
+    assert reason == "time limit"
+    assert [report.epoch for report in reports] == [0]
+    assert reports[0].metrics["train_part"] < 0.5
+    assert found(tmp_path / "trial", BEST, 0)
 
 
 def test_early_stopping_ends_a_trial(make_task: MakeTask, tmp_path: Path, tiny: dict[str, Any]) -> None:
