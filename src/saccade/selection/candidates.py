@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +17,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
-from saccade.errors import DataError
+from saccade.errors import DataError, DataWarning
 from saccade.inference.calibration import Calibration, fit_calibration
 from saccade.inference.classifier import Blueprint
 from saccade.models.custom import CustomObject
@@ -144,7 +145,7 @@ def read_candidates(trials: Sequence[Trial], task: ImageTask) -> list[Candidate]
 
     These are the probe of each network, and of each trial the best epoch (unless that is the probe) and the end of its
     schedule. A candidate whose weights are missing, or whose outputs are not those of all validation images, is left
-    out.
+    out, with a warning if they are damaged.
     """
     candidates: list[Candidate] = []
     probed: set[str] = set()
@@ -172,7 +173,7 @@ def _candidates_of(trial: Trial, task: ImageTask) -> Iterator[Candidate]:
     probe_path = files.get(number, PROBE)
     probe = FinalProbe.load(probe_path)
     if probe is not None and len(probe.outputs) == len(task.val.targets):
-        weights = files.get(number, BEST, 0)
+        weights = _sound(files.get(number, BEST, 0))
         # A function of the user's may build another network the next time, so its weights must be there.
         if weights is not None or not isinstance(trial.config.get("model"), CustomObject):
             predictions = activate(probe.outputs, task.problem)
@@ -180,7 +181,7 @@ def _candidates_of(trial: Trial, task: ImageTask) -> Iterator[Candidate]:
     saved = [] if epoch == 0 and probe_path is not None else [(epoch, BEST, BEST_OUTPUTS)]
     saved += [(end, END, END_OUTPUTS) for end in files.epochs(number, END)[-1:]]
     for of_epoch, kind, outputs in saved:
-        file = files.get(number, kind, of_epoch)
+        file = _sound(files.get(number, kind, of_epoch))
         trained = None if file is None else read_predictions(files.get(number, outputs, of_epoch), task)
         if file is not None and trained is not None:
             own = number, trial.config, read_blueprint(trial), trained
@@ -222,6 +223,17 @@ def read_blueprint(trial: Trial) -> Blueprint:
         return Blueprint.from_json(json.loads(path.read_bytes()))
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise DataError(f"{path} is damaged ({error}). Restore a copy, or start a new run") from None
+
+
+def _sound(weights: Path | None) -> Path | None:
+    """Return the file of weights; None, with a warning, if it is damaged."""
+    try:
+        if weights is not None:
+            _check_weights(weights)
+    except DataError as error:
+        warnings.warn(f"{error}. It is left out", DataWarning, stacklevel=2)
+        return None
+    return weights
 
 
 def _check_weights(path: Path) -> None:

@@ -250,7 +250,8 @@ class EventLog:
         except LostObjectError as lost:
             if self.space is not None and "params" in record:
                 with contextlib.suppress(SaccadeError):  # of another space
-                    return from_optuna(self.space, record["params"])
+                    of_space: dict[str, Any] = from_optuna(self.space, record["params"])
+                    return of_space
             raise JournalError(
                 f"The configuration of trial {record['trial']} in {self.path} has the value {lost}, which has no JSON "
                 "form. Pass the space with which the run was started."

@@ -28,8 +28,19 @@ from saccade.space import canonical_key
 from saccade.space.constants import copied
 from saccade.study.budget import Budget, Reserve
 from saccade.study.event_log import EventLog
-from saccade.study.life import NO_REPORT, NUM_RETRIES, Action, Cause, Fact, StudyRecord, cause_of, find_end
-from saccade.study.standings import NUM_FAILURES, Standings, all_failed
+from saccade.study.life import (
+    NO_REPORT,
+    NUM_FAILURES,
+    NUM_RETRIES,
+    Action,
+    Cause,
+    Fact,
+    Standings,
+    StudyRecord,
+    all_failed,
+    cause_of,
+    find_end,
+)
 from saccade.study.trial import Decision, Job, Status, Trial
 from saccade.study.trial_files import CONFIG, TrialFiles, parse_name
 
