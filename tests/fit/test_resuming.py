@@ -344,7 +344,7 @@ def test_a_folder_without_a_run_cannot_be_resumed(tmp_path: Path) -> None:
         ImagePredictor.resume(tmp_path)
     for record in ("{", "[]", "{}", '{"arguments": [], "data": "", "num_images": 3}'):
         (tmp_path / "run.json").write_text(record)
-        with pytest.raises(DataError, match=r"run\.json is invalid .*start a new run"):
+        with pytest.raises(DataError, match=r"run\.json is damaged .*start a new run"):
             ImagePredictor.resume(tmp_path)
 
 

@@ -92,7 +92,7 @@ def test_labels_that_are_objects_and_damaged_files_are_errors(tmp_path: Path) ->
         read_run_data(tmp_path / "data.json")
     for text in ("{", "[]", "{}"):
         (tmp_path / "data.json").write_text(text)
-        with pytest.raises(DataError, match="cannot be read"):
+        with pytest.raises(DataError, match="is damaged"):
             read_run_data(tmp_path / "data.json")
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(DataError, match="is damaged"):
         read_run_data(tmp_path / "nowhere.json")

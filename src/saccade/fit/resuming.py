@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from saccade.errors import DataError, HyperparameterError
 from saccade.fit.options import REMOVED, FitOptions
@@ -33,7 +33,7 @@ from saccade.models.custom import CustomObject
 from saccade.space import Dict
 from saccade.study.event_log import EventLog
 from saccade.study.json_values import LostObjectError, from_json_value
-from saccade.study.run_folder import locked, write_json_atomically
+from saccade.study.run_folder import locked, reading, write_json_atomically
 from saccade.tasks.problem import Problem
 from saccade.training.recipes.recipe import canonical, choices
 
@@ -91,22 +91,16 @@ class EarlierRun:
         folder = open_run(folder)
         if not (folder / RUN).is_file():
             return None
-        try:
+        with reading(folder / RUN):
             record = _RunRecord.model_validate_json((folder / RUN).read_bytes()).model_dump()
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            where = ".".join(map(str, first["loc"]))
-            raise DataError(
-                f"{folder / RUN} is invalid ({where + ': ' if where else ''}{first['msg']}). Restore a copy, or "
-                "start a new run"
-            ) from None
         return cls(folder, record, EventLog(folder / EVENTS).seconds_used())
 
     @property
     def problem(self) -> Problem | None:
         """The problem of the predictor that the run trains further, if it does."""
         record = self.record.get("problem")
-        return None if record is None else Problem.from_json(record)
+        with reading(self.folder / RUN):
+            return None if record is None else Problem.from_json(record)
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -133,15 +127,16 @@ class EarlierRun:
         """
         known = self.arguments
         try:
-            arguments = {name: from_json_value(value) for name, value in known.items() if name != "hyperparameters"}
-            space = Dict(canonical({name: _from_toml(value) for name, value in known["hyperparameters"].items()}))
+            with reading(self.folder / RUN):
+                arguments = {name: from_json_value(value) for name, value in known.items() if name != "hyperparameters"}
+                space = Dict(canonical({name: _from_toml(value) for name, value in known["hyperparameters"].items()}))
+                own = {name: arguments.pop(name) for name in ("label", "problem_type", "eval_metric")}
+                limit_s, own_verbosity = arguments.pop("time_limit"), arguments.pop("verbosity")
         except LostObjectError as lost:
             raise HyperparameterError(
                 f"An argument of the run in {self.folder} was an object that a file cannot hold, {lost}. Resume the "
                 "run in Python: ImagePredictor(path=…).fit(…, resume=True) with the same arguments"
             ) from None
-        own = {name: arguments.pop(name) for name in ("label", "problem_type", "eval_metric")}
-        limit_s, own_verbosity = arguments.pop("time_limit"), arguments.pop("verbosity")
         train, tuning = read_run_data(self.folder / DATA)
         return FitRequest(
             path=self.folder,
@@ -268,10 +263,8 @@ def check_split(folder: Path, data: PreparedData, max_held_out: int) -> None:
 def _read_split(path: Path) -> _SplitRecord | None:
     if not path.is_file():
         return None
-    try:
+    with reading(path):
         return _SplitRecord.model_validate_json(path.read_bytes())
-    except ValidationError:
-        raise DataError(f"{path} is damaged. Restore a copy, or start a new run") from None
 
 
 def _from_toml(value: Any) -> Any:

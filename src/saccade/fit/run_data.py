@@ -16,6 +16,7 @@ from saccade.data.decoding import is_url
 from saccade.data.examples import Examples, ImageLike
 from saccade.errors import DataError
 from saccade.study.json_values import LostObjectError, from_json_value, to_json_value
+from saccade.study.run_folder import reading
 
 _PARTS = ("train", "tuning")
 _SAMPLE_BYTES = 65_536
@@ -45,18 +46,14 @@ def read_run_data(path: Path) -> tuple[Examples, Examples | None]:
     """Return what was given to `write_run_data`, with absolute paths."""
     advice = "Resume the run in Python: ImagePredictor(path=…).fit(…, resume=True) with the same arguments"
     try:
-        record = json.loads(path.read_text(encoding="ascii"))
-        if "not_kept" in record:
-            raise DataError(f"{path.parent} does not contain its images ({record['not_kept']}). {advice}")
-        train, tuning = (None if record[name] is None else _part_from_json(record[name]) for name in _PARTS)
+        with reading(path):
+            record = json.loads(path.read_text(encoding="ascii"))
+            if "not_kept" in record:
+                raise DataError(f"{path.parent} does not contain its images ({record['not_kept']}). {advice}")
+            train, tuning = record[_PARTS[0]], record[_PARTS[1]]
+            return _part_from_json(train), None if tuning is None else _part_from_json(tuning)
     except LostObjectError as lost:
         raise DataError(f"{path.parent} does not contain its labels (one is {lost}). {advice}") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"{path} cannot be read ({type(error).__name__}: {error}). {advice}") from None
-    assert train is not None
-    return train, tuning
 
 
 def fingerprint(train: Examples, tuning: Examples | None) -> str:

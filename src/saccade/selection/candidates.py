@@ -23,6 +23,7 @@ from saccade.inference.classifier import Blueprint
 from saccade.models.custom import CustomObject
 from saccade.models.weights import write_weights
 from saccade.numerics.device import Numerics
+from saccade.study.run_folder import reading
 from saccade.study.trial import Status, Trial
 from saccade.study.trial_files import file_name
 from saccade.tasks.problem import Problem
@@ -219,10 +220,8 @@ def read_blueprint(trial: Trial) -> Blueprint:
     path = None if trial.files is None else trial.files.get(trial.number, BLUEPRINT)
     if path is None:
         raise DataError(f"{BLUEPRINT}, the network of trial {trial.number}, is missing. Start a new run")
-    try:
+    with reading(path):
         return Blueprint.from_json(json.loads(path.read_bytes()))
-    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-        raise DataError(f"{path} is damaged ({error}). Restore a copy, or start a new run") from None
 
 
 def _sound(weights: Path | None) -> Path | None:

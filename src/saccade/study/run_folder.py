@@ -9,8 +9,9 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from saccade.errors import DataError, RunInUseError
+from saccade.errors import DataError, RunInUseError, SaccadeError
 from saccade.events import Event, JobDone, JobFailed
+from saccade.study.json_values import LostObjectError
 from saccade.study.trial import Status, Trial
 from saccade.study.trial_files import replace_durably
 
@@ -48,6 +49,21 @@ def locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn the errors of a block that reads a damaged file of a run into a DataError that names the file."""
+    damage = (OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
+    try:
+        yield
+    except (SaccadeError, LostObjectError):
+        raise
+    except damage as error:
+        reason = str(error).split("\n")[0][:200]
+        raise DataError(
+            f"{path} is damaged ({type(error).__name__}: {reason}). Restore a copy, or start a new run"
+        ) from None
 
 
 def other_entries(folder: Path) -> list[Path]:

@@ -1,0 +1,82 @@
+"""Run folders with damaged files, such as a power failure leaves: resuming succeeds, or an error names the file."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import saccade as ag
+from saccade import ImagePredictor
+from saccade.errors import SaccadeError
+from saccade.events import Event
+
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "empty": lambda _: b"",
+    "padded with zeros": lambda content: content[: len(content) // 2] + bytes(len(content) - len(content) // 2),
+    "text": lambda _: b"not what it was\n",
+    "another JSON type": lambda _: b"[1]\n",
+    "wrong values": lambda content: re.sub(rb"\d+", b'"x"', content),
+}
+
+
+class Killed(BaseException):
+    """Stands for the end of a process; no code catches it."""
+
+
+@pytest.fixture(scope="module")
+def killed(make_colours_once: Callable[..., pd.DataFrame], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with one trial that has ended and one that was being trained."""
+    folder, num = tmp_path_factory.mktemp("killed"), 0
+
+    def kill(event: Event) -> None:
+        nonlocal num
+        num += event.kind == "epoch_done"
+        if num == 4:
+            raise Killed
+
+    space = {
+        "model": "test_resnet",
+        "pretrained": False,
+        "img_size": 32,
+        "batch_size": 8,
+        "epochs": 3,
+        "lr": ag.Categorical(1e-2, 1e-3),
+    }
+    options = {"num_trials": 2, "scheduler": "fifo", "executor": "inline", "nthreads_per_trial": 1, "callbacks": [kill]}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SACCADE_CACHE", str(folder / "cache"))
+        with pytest.raises(Killed):
+            ImagePredictor(path=folder / "run", verbosity=0).fit(
+                make_colours_once(8), hyperparameters=space, random_state=0, **options
+            )
+    return folder
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_file_is_no_obstacle_or_is_named(
+    killed: Path, damage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SACCADE_CACHE", str(killed / "cache"))
+    names = [path.relative_to(killed / "run") for path in sorted((killed / "run").rglob("*")) if path.is_file()]
+    assert len(names) > 8
+    failures = []
+    for number, name in enumerate(names):
+        folder = tmp_path / str(number)
+        shutil.copytree(killed / "run", folder)
+        (folder / name).write_bytes(DAMAGES[damage]((folder / name).read_bytes()))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what is left out
+            try:
+                # Without any event, there is no trial to finish with.
+                ImagePredictor.resume(folder, verbosity=0, finish=name.name != "events.jsonl")
+            except SaccadeError as error:
+                failures += [] if name.name in str(error) else [f"{name}: {error}"]
+            except Exception as error:
+                failures.append(f"{name}: {error!r}")
+    assert not failures
