@@ -181,8 +181,8 @@ def class_array(classes: Sequence[Label]) -> np.ndarray:
         exact = np.array(classes, bool if isinstance(classes[0], bool) else None)
     except OverflowError:
         return array
-    given = [(type(label), label) for label in classes]  # of 0 and 2**63, NumPy makes floats
-    return exact if [(type(label), label) for label in exact.tolist()] == given else array
+    are_floats_of_int = exact.dtype.kind == "f" and all(isinstance(label, int) for label in classes)  # 0 and 2**63
+    return exact if exact.tolist() == list(classes) and not are_floats_of_int else array
 
 
 def some(labels: Sequence[Any], num: int = 8) -> str:
