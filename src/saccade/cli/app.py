@@ -14,10 +14,9 @@ import typer
 from typer.core import TyperGroup
 
 from saccade._version import __version__
+from saccade.cli.apps import demo, doctor, sample_data
 from saccade.cli.check import check
 from saccade.cli.choose import choose
-from saccade.cli.demo import demo
-from saccade.cli.doctor import doctor
 from saccade.cli.evaluate import evaluate
 from saccade.cli.explain import explain
 from saccade.cli.fit import fit, fit_command
@@ -25,7 +24,6 @@ from saccade.cli.leaderboard import leaderboard
 from saccade.cli.models import models
 from saccade.cli.predict import predict
 from saccade.cli.resume import resume
-from saccade.cli.sample_data import sample_data
 from saccade.cli.words import check_flags, in_cli_words
 from saccade.deadline import counting_from
 from saccade.errors import SaccadeError, explained_file_errors

@@ -1,4 +1,4 @@
-"""``saccade sample-data``."""
+"""``saccade demo``, ``saccade doctor`` and ``saccade sample-data``."""
 
 from __future__ import annotations
 
@@ -6,6 +6,36 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+
+PROBLEM = 1
+"""Exit code if a fit would fail."""
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the images, the run and the pictures.")] = Path("saccade_demo"),
+) -> None:
+    """Search two small networks on handwritten digits."""
+    from saccade.apps.demo import run_demo
+
+    run_demo(out)
+
+
+def doctor() -> None:
+    """Check this machine: device, memory, disk, weights, image formats.
+
+    The exit code is 1 if there is a problem that would make a fit fail.
+    """
+    from saccade.apps.doctor import examine
+    from saccade.cli.printing import print_remark
+    from saccade.report.tables import output_console
+
+    console = output_console()
+    verdicts = set()
+    for fact in examine():
+        verdicts.add(fact.verdict)
+        print_remark(console, fact.verdict, fact.name, [fact.text], fact.advice)
+    if "problem" in verdicts:
+        raise typer.Exit(PROBLEM)
 
 
 def sample_data(
