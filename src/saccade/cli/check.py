@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from saccade.cli.printing import check_output, print_remark
-from saccade.errors import DataError
+from saccade.errors import DataError, explained_file_errors
 
 if TYPE_CHECKING:
     from saccade.cli.inputs import TableColumns
@@ -61,7 +61,8 @@ def check(
     if csv is not None:
         frame = report.to_frame()
         frame["file"] = [str(Path(root, name)) if isinstance(name, str) else name for name in frame["file"]]
-        frame.to_csv(csv, index=False, encoding="utf-8", errors="surrogateescape")
+        with explained_file_errors(csv):
+            frame.to_csv(csv, index=False, encoding="utf-8", errors="surrogateescape")
         typer.echo(f"written to {csv}")
     if is_table(data):
         _check_files(data, parts["train"])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from saccade.cli.printing import check_output, printable
-from saccade.errors import DataError
+from saccade.errors import DataError, explained_file_errors
 
 if TYPE_CHECKING:
     from saccade.report.figures import Reason
@@ -60,7 +60,8 @@ def explain(
     files = read_files(images)
     train = None if among is None else read_splits(among).train
     reasons = predictor.reasons(files, k, num_images, train)
-    reasons_figure(reasons).savefig(out)
+    with explained_file_errors(out):
+        reasons_figure(reasons).savefig(out)
     _print(reasons)
     if len(reasons) < len(files):
         typer.echo(f"{len(reasons)} of {len(files)} images; pass --num-images to show more")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from saccade.cli.printing import check_output, printable
+from saccade.errors import explained_file_errors
 
 if TYPE_CHECKING:
     from saccade.inference.pipeline import Predictions
@@ -67,4 +68,5 @@ def _write(csv: Path, columns: dict[str, Any]) -> None:
     import pandas as pd  # slow to import
 
     # File names need not be valid Unicode.
-    pd.DataFrame(columns).to_csv(csv, index=False, encoding="utf-8", errors="surrogateescape")
+    with explained_file_errors(csv):
+        pd.DataFrame(columns).to_csv(csv, index=False, encoding="utf-8", errors="surrogateescape")

@@ -19,7 +19,7 @@ import torch
 
 from saccade._version import __version__
 from saccade.data.examples import Examples
-from saccade.errors import DataError, HyperparameterError, SpaceError
+from saccade.errors import DataError, HyperparameterError, SpaceError, explained_file_errors
 from saccade.fit.config_file import FIT_TOML, FitConfig
 from saccade.fit.options import FitOptions, options_of
 from saccade.fit.preparation import UNREADABLE
@@ -180,7 +180,8 @@ def locked_folder(request: FitRequest, earlier: Path | None) -> Iterator[Path]:
     with new_folder(request.path) as root, contextlib.nullcontext() if request.settings.resume else locked(root):
         folder = _folder_of_new_run(request, root)
         try:
-            _begin_run(request, folder)
+            with explained_file_errors(folder):
+                _begin_run(request, folder)
             yield folder
         except Exception:
             if not _has_results(folder, request.space):
