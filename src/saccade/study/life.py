@@ -128,13 +128,7 @@ ENDS: tuple[End, ...] = (
 
 
 def find_end(cause: Cause, facts: Collection[Fact]) -> End:
-    """Return the row of `ENDS` for a job that has ended.
-
-    Examples
-    --------
-    >>> find_end(Cause.TIME_LIMIT, {Fact.CHECKPOINT}).status.value
-    'paused'
-    """
+    """Return the row of `ENDS` for a job that has ended."""
     return next(end for end in ENDS if cause in end.causes and end.facts <= set(facts))
 
 

@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from saccade.errors import SpaceError
 from saccade.events import Event
@@ -51,28 +51,9 @@ class _Written:
 class OptunaTracker:
     """A listener of a study that writes its trials to a file that ``optuna-dashboard PATH`` opens.
 
-    The file follows the study with a delay of a second or more. It is updated for the last time when the tracker is
-    closed; use it as a context manager. A resumed study continues the file. An error of the tracker is a warning, and
-    ends the tracker but not the study.
-
-    Parameters
-    ----------
-    path : Path
-        The file, in the format of ``optuna.storages.journal.JournalFileBackend``.
-    trials : sequence of Trial
-        The trials of the study, by number.
-    space : saccade.space.Dict
-        The search space, whose parameters become Optuna's.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> from saccade.events import EpochDone
-    >>> from saccade.space import Real
-    >>> trial = Trial(0, {"lr": 0.5}, reports=[EpochDone(0, epoch=1, score=0.9)])
-    >>> path = Path(tempfile.mkdtemp()) / "journal.log"
-    >>> with OptunaTracker(path, [trial], Dict(lr=Real(0.1, 1))) as tracker:
-    ...     tracker(trial.reports[0])
+    The file, of Optuna's ``JournalFileBackend``, follows the study with a delay of a second or more. It is updated for
+    the last time when the tracker is closed; use it as a context manager. A resumed study continues the file. An error
+    of the tracker is a warning, and ends the tracker but not the study. `trials` are those of the study, by number.
     """
 
     def __init__(self, path: Path, trials: Sequence[Trial], space: Dict) -> None:
@@ -168,12 +149,16 @@ class OptunaTracker:
         scores = {int(report.epoch): float(report.score) for report in trial.reports}
         written = self._written.get(trial.number)
         if written is None:
-            params, distributions = self._params(trial.config)
+            try:
+                params = encode(self.space, trial.config)
+            except SpaceError:  # a configuration of the user's that is outside the space
+                params = {}
+            distributions = to_optuna(self.space)
             template = create_trial(
                 state=state,
                 value=value,
                 params=params,
-                distributions=distributions,
+                distributions={name: distributions[name] for name in params},
                 user_attrs={"config": to_json_value(trial.config), "status": status},
                 intermediate_values=scores,
             )
@@ -190,12 +175,3 @@ class OptunaTracker:
         if is_finished:
             storage.set_trial_state_values(written.trial_id, state, None if value is None else [value])
         self._written[trial.number] = _Written(written.trial_id, scores, status, is_finished)
-
-    def _params(self, config: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Return Optuna's parameters and distributions; none for a configuration of the user's outside the space."""
-        try:
-            params = encode(self.space, config)
-        except SpaceError:
-            return {}, {}
-        distributions = to_optuna(self.space)
-        return params, {name: distributions[name] for name in params}

@@ -7,7 +7,7 @@ import math
 from collections import deque
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from saccade.deadline import Deadline
 from saccade.errors import ExhaustedSearchSpaceError
@@ -157,7 +157,7 @@ class Study:
             if isinstance(event, TrialCreated):
                 self._earlier_configs.add(canonical_key(event.config))
             self._apply(event)
-        self._has_open_jobs = bool(self.trials)
+        self._has_earlier_trials = bool(self.trials)
 
     @property
     def trials(self) -> Sequence[Trial]:
@@ -194,8 +194,8 @@ class Study:
             If no trial has a score; the message has the reasons.
         """
         self.scheduler.on_start(self)
-        if self._has_open_jobs:
-            self._has_open_jobs = False
+        if self._has_earlier_trials:
+            self._has_earlier_trials = False
             self._resume_open_jobs()
         self._submit_jobs()
         # If preparation took all the time, the first job still gets its grace.
@@ -228,7 +228,12 @@ class Study:
         if self._standings.is_hopeless or not self.budget.has_time_for_a_trial():
             return None
         try:
-            config = self._suggest()
+            self.searcher.seconds_left = self.seconds_left
+            config = self.searcher.suggest()
+            # A searcher has observed the trials with reports. Trials of earlier processes without one are skipped here.
+            while self._earlier_configs and canonical_key(config) in self._earlier_configs:
+                self._earlier_configs.remove(canonical_key(config))
+                config = self.searcher.suggest()
         except ExhaustedSearchSpaceError as exhausted:
             self.is_exhausted = True
             if self.num_trials < math.inf:
@@ -244,16 +249,6 @@ class Study:
         _write_config(self.trials[-1])
         self._tell(created)
         return self.trials[-1]
-
-    def _suggest(self) -> dict[str, Any]:
-        """Return the searcher's next configuration that no earlier process has created a trial with."""
-        self.searcher.seconds_left = self.seconds_left
-        config = self.searcher.suggest()
-        # A searcher has observed the trials with reports; others were running, or failed without one.
-        while self._earlier_configs and canonical_key(config) in self._earlier_configs:
-            self._earlier_configs.remove(canonical_key(config))
-            config = self.searcher.suggest()
-        return config
 
     def _submit_jobs(self) -> None:
         while self.executor.num_free and not self._good_enough:
@@ -300,7 +295,15 @@ class Study:
         """Handle an event of the executor; return the decision for the trial."""
         match event:
             case EpochDone():
-                return self._take_report(event)
+                decision = self._apply(event)
+                if self._good_enough:
+                    decision = Decision.STOP
+                self._unreported.discard(event.trial)
+                decided = replace(event, decision=decision)
+                self._record.jobs[event.trial].last = decided
+                self._write(decided)
+                self._tell(decided)
+                return decision
             case JobDone() | JobFailed():
                 self._end_job(self.trials[event.trial], cause_of(event), event)
                 self._submit_jobs()
@@ -310,17 +313,6 @@ class Study:
             case _:
                 self._happened(event)
         return Decision.CONTINUE
-
-    def _take_report(self, report: EpochDone) -> Decision:
-        decision = self._apply(report)
-        if self._good_enough:
-            decision = Decision.STOP
-        self._unreported.discard(report.trial)
-        decided = replace(report, decision=decision)
-        self._record.jobs[report.trial].last = decided
-        self._write(decided)
-        self._tell(decided)
-        return decision
 
     def _end_job(self, trial: Trial, cause: Cause, event: JobDone | JobFailed | None = None) -> None:
         """Do what `saccade.study.life.ENDS` has for the end of a job; `event` is what its worker has sent."""
@@ -344,8 +336,9 @@ class Study:
             self._happened(JobDone(trial.number, end.status.value, reason if end.reason is None else end.reason))
         elif end.action is Action.RETRY:
             # Files of an earlier process may be gone by now.
-            is_usable = _has_readable_checkpoint if cause is Cause.PROCESS_KILLED else _has_checkpoint
-            after = next((report for report in reversed(trial.reports) if is_usable(trial, report)), None)
+            saved = (report for report in reversed(trial.reports) if report.checkpoint is not None)
+            may_be_gone = cause is Cause.PROCESS_KILLED
+            after = next((each for each in saved if not may_be_gone or _has_readable_checkpoint(trial, each)), None)
             trial.status = end.status
             if cause is Cause.PROCESS_KILLED:
                 self._unreported.add(trial.number)
@@ -420,10 +413,6 @@ class Study:
                 is_complete = trial.status is Status.COMPLETED
                 self.searcher.on_end(trial.config, has_failed=has_failed, is_complete=is_complete)
         return Decision.CONTINUE
-
-
-def _has_checkpoint(trial: Trial, report: EpochDone) -> bool:  # noqa: ARG001
-    return report.checkpoint is not None
 
 
 def _has_readable_checkpoint(trial: Trial, report: EpochDone) -> bool:

@@ -106,12 +106,8 @@ Callback = str | Tracker | Callable[[Event], object]
 def check_callbacks(callbacks: Any) -> list[Callback]:
     """Return the callbacks as a list.
 
-    Raises
-    ------
-    HyperparameterError
-        If the argument is not a list, or if an element is a class or something else.
-    UnknownNameError
-        If there is no tracker of a name.
+    Raises a HyperparameterError if the argument is not a list, or if an element is a class or something else, and an
+    UnknownNameError if there is no tracker of a name.
     """
     if callbacks is None:
         return []
