@@ -13,7 +13,6 @@ import contextlib
 import inspect
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from saccade.executor.base import Executor, Handler, InlineExecutor, run_job
 from saccade.executor.process import ProcessExecutor
@@ -65,10 +64,8 @@ def auto_executor(
     ----------
     preload, workers
         As for `ProcessExecutor`.
-    num_trials
-        Upper bound of the number of trials; None is any number.
-    time_limit_s
-        Seconds that the search may take; None is no limit.
+    num_trials, time_limit_s
+        Upper bounds of the number of trials and of the search in seconds; None is no limit.
 
     Examples
     --------
@@ -100,20 +97,10 @@ def make_executor(
     ------
     UnknownNameError
         If there is no executor of that name.
-
-    Examples
-    --------
-    >>> type(make_executor("auto", num_trials=1)).__name__
-    'InlineExecutor'
     """
     if not isinstance(given, str):
         return EXECUTORS.make(given)
-    options: dict[str, Any] = {
-        "preload": preload,
-        "workers": workers,
-        "num_trials": num_trials,
-        "time_limit_s": time_limit_s,
-    }
+    options = {"preload": preload, "workers": workers, "num_trials": num_trials, "time_limit_s": time_limit_s}
     known = inspect.signature(EXECUTORS[given]).parameters
     return EXECUTORS.make(given, arguments={name: value for name, value in options.items() if name in known})
 

@@ -58,14 +58,7 @@ def __getattr__(name: str) -> Any:
 
 
 def make_scheduler(name: str | Scheduler, **options: Any) -> Scheduler:
-    """Return a scheduler by name.
-
-    Parameters
-    ----------
-    name
-        A key of `SCHEDULERS`; or a scheduler, which is returned as it is.
-    **options
-        Arguments of the scheduler.
+    """Return a scheduler: that of a name in `SCHEDULERS`, with these arguments, or the given one.
 
     Raises
     ------

@@ -107,7 +107,12 @@ class ASHAScheduler(Scheduler):
 
     def next_job(self, state: StudyState) -> Job | None:
         """Return a job of a trial that was interrupted, is promoted, is new, or is the best paused one."""
-        trial = self._next_interrupted(state) or self._next_promoted(state) or state.new_trial()
+        trial: Trial | None = None
+        while self._interrupted and trial is None:
+            trial = state.trials[next(iter(self._interrupted))]
+            del self._interrupted[trial.number]
+            trial = trial if self._can_train(trial, state) else None
+        trial = trial or self._next_promoted(state) or state.new_trial()
         if trial is None:
             trial = self._next_paused(state) if state.seconds_left < math.inf else self._next_leader(state)
         if trial is None:
@@ -174,14 +179,6 @@ class ASHAScheduler(Scheduler):
             for rung in list(bracket.rungs):
                 while (number := rung.pop_finished_in_top()) is not None:
                     self._progress[number].promote()
-
-    def _next_interrupted(self, state: StudyState) -> Trial | None:
-        while self._interrupted:
-            number = next(iter(self._interrupted))
-            del self._interrupted[number]
-            if self._can_train(state.trials[number], state):
-                return state.trials[number]
-        return None
 
     def _next_promoted(self, state: StudyState) -> Trial | None:
         rungs = [rung for bracket in self.brackets for rung in bracket.rungs]

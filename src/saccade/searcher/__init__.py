@@ -82,12 +82,8 @@ def make_searcher(name: str | Searcher, space: Dict | Mapping[Any, Any], seed: i
     name
         A key of `SEARCHERS`; or a searcher of the same space, which is returned as it is. ``auto`` is ``tpe``; in fits
         of images it is `saccade.autosearch.search.AutoSearch`.
-    space
-        What to search, as in `Searcher`.
-    seed
-        Seed of its random numbers.
-    **options
-        Further arguments of that searcher.
+    space, seed, **options
+        Arguments of that searcher; see `Searcher`.
 
     Raises
     ------
@@ -103,8 +99,6 @@ def make_searcher(name: str | Searcher, space: Dict | Mapping[Any, Any], seed: i
     >>> from saccade.space import Int
     >>> make_searcher("grid", Dict(depth=Int(1, 9)), num_points=3).suggest()
     {'depth': 1}
-    >>> make_searcher("tpe", Dict(depth=Int(1, 9)), starting_configs=[{"depth": 5}]).suggest()
-    {'depth': 5}
     """
     if isinstance(name, Searcher):
         check_space(name, name.space.data, space.data if isinstance(space, Dict) else space)

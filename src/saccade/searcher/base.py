@@ -75,12 +75,7 @@ class Searcher(ABC):
 
     @abstractmethod
     def suggest(self) -> dict[str, Any]:
-        """Return the next configuration to try, one that it has not returned before.
-
-        Returns
-        -------
-        dict
-            A configuration in `space`, which the caller may change.
+        """Return the next configuration in `space`, one that it has not returned before; the caller may change it.
 
         Raises
         ------
@@ -167,45 +162,35 @@ def completed_configs(space: Dict, given: Sequence[Mapping[Any, Any]] | None) ->
 def _completed(space: Space, given: Any, place: str) -> Any:
     """Return `given`, completed with the defaults of the space."""
     if isinstance(space, Dict):
-        return _completed_dict(space, given, place)
+        if not isinstance(given, Mapping):
+            raise SpaceError(
+                f"{place} is {given!r} ({type(given).__name__}); it must be a dict of values in {space!r}."
+            )
+        for key in given:
+            if key not in space.keys():  # noqa: SIM118 (`in space` asks for a configuration)
+                raise UnknownNameError.of("hyperparameter", key, map(str, space.keys()), f"It stands in {place}.")
+        return {
+            key: _completed(part, given[key], f"{place}[{key!r}]") if key in given else part.default
+            for key, part in space.children()
+        }
     if isinstance(space, List) and isinstance(given, (list, tuple)) and len(given) == len(space):
         pairs = zip(space.children(), given, strict=True)
         return [_completed(part, value, f"{place}[{key}]") for (key, part), value in pairs]
-    if isinstance(space, Categorical):
-        return _completed_choice(space, given, place)
-    if given not in space:
-        expected = (
-            f"but the space fixes it at {space!r}" if isinstance(space, Constant) else f"which is not in {space!r}"
-        )
-        raise SpaceError(f"{place} is {given!r}, {expected}.")
-    return copied(given)
-
-
-def _completed_dict(space: Dict, given: Any, place: str) -> dict[Any, Any]:
-    if not isinstance(given, Mapping):
-        raise SpaceError(f"{place} is {given!r} ({type(given).__name__}); it must be a dict of values in {space!r}.")
-    for key in given:
-        if key not in space.keys():  # noqa: SIM118 (`in space` asks for a configuration)
-            raise UnknownNameError.of("hyperparameter", key, map(str, space.keys()), f"It stands in {place}.")
-    return {
-        key: _completed(part, given[key], f"{place}[{key!r}]") if key in given else part.default
-        for key, part in space.children()
-    }
-
-
-def _completed_choice(space: Categorical, given: Any, place: str) -> Any:
     if given in space:
         return copied(given)
-    fitting = [member for member in space.members if _is_branch_of(member, given)]
-    for member in fitting[:-1]:
-        with contextlib.suppress(SpaceError, UnknownNameError):
-            return _completed(member, given, place)
-    if fitting:
-        return _completed(fitting[-1], given, place)
-    choices = [choice for choice in space.data if isinstance(choice, str)]
-    near = near_names(given, choices, num=1) if isinstance(given, str) else []
-    advice = f" Did you mean {near[0]!r}?" if near else ""
-    raise SpaceError(f"{place} is {given!r}, which is not in {space!r}.{advice}")
+    advice = ""
+    if isinstance(space, Categorical):
+        fitting = [member for member in space.members if _is_branch_of(member, given)]
+        for member in fitting[:-1]:
+            with contextlib.suppress(SpaceError, UnknownNameError):
+                return _completed(member, given, place)
+        if fitting:
+            return _completed(fitting[-1], given, place)
+        choices = [choice for choice in space.data if isinstance(choice, str)]
+        near = near_names(given, choices, num=1) if isinstance(given, str) else []
+        advice = f" Did you mean {near[0]!r}?" if near else ""
+    wrong = f"but the space fixes it at {space!r}" if isinstance(space, Constant) else f"which is not in {space!r}"
+    raise SpaceError(f"{place} is {given!r}, {wrong}.{advice}")
 
 
 def _is_branch_of(member: Space, given: Any) -> bool:

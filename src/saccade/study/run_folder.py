@@ -108,7 +108,7 @@ class CheckpointKeeper(ABC):
 
     @abstractmethod
     def prune(self, trial: Trial, keep: Literal["all", "best", "nothing"]) -> None:
-        """Remove the files of a trial except those to continue from and of the best epoch, or only the latter, or all."""
+        """Remove files of a trial; ``all`` keeps what it continues from and its best epoch, ``best`` the latter."""
 
     def __call__(self, event: Event) -> None:
         """Remove what is not needed after a job."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from saccade.checks import real_number, whole_number
@@ -12,9 +12,8 @@ from saccade.errors import HyperparameterError, UnknownNameError
 from saccade.executor import EXECUTORS, Executor, WorkerSlot, local_slots, make_executor, num_usable_cpus
 from saccade.scheduler import SCHEDULERS, make_scheduler
 from saccade.scheduler.base import Scheduler
-from saccade.searcher import GridSearcher, make_searcher
+from saccade.searcher import GridSearcher
 from saccade.searcher.base import Searcher
-from saccade.space import Dict
 
 Mode = Literal["max", "min"]
 MODES = ("max", "min")
@@ -50,18 +49,6 @@ def score(name: str, value: Any) -> float | None:
     return real_number(name, value, "a finite number, or None", above=-math.inf, below=math.inf)
 
 
-def searcher_of(
-    searcher: str | Searcher,
-    space: Dict | Mapping[Any, Any],
-    seed: int,
-    options: Mapping[str, Any] | None,
-    starting_configs: Sequence[Mapping[Any, Any]] | None,
-) -> Searcher:
-    """Return the searcher by its name, or the given instance; errors are those of `make_searcher`."""
-    starts = {} if starting_configs is None else {"starting_configs": starting_configs}
-    return make_searcher(searcher, space, seed, **{**(options or {}), **starts})
-
-
 def scheduler_of(scheduler: str | Scheduler, max_epochs: int | None, options: Mapping[str, Any] | None) -> Scheduler:
     """Return the scheduler by its name, with `max_epochs` if it has that option, or the given instance."""
     given = dict(options or {})
@@ -85,14 +72,8 @@ def executor_of(executor: str | Executor, num_workers: Any, num_trials: int | No
     """Return the executor that calls the function; the caller sets its trainable.
 
     ``"auto"`` with one worker is this process, also with a time limit: changes that the function makes to the caller's
-    variables are visible, it need not be pickled, and it can be debugged.
-
-    Raises
-    ------
-    UnknownNameError
-        If there is no executor of that name.
-    HyperparameterError
-        If `num_workers` is given together with ``"inline"`` or with an instance.
+    variables are visible, it need not be pickled, and it can be debugged. More than one worker together with
+    ``"inline"`` or with an instance is a HyperparameterError.
     """
     executor = EXECUTORS.canonical(executor) if isinstance(executor, str) else executor
     num_workers = whole("num_workers", num_workers) or 1
@@ -112,13 +93,7 @@ def executor_of(executor: str | Executor, num_workers: Any, num_trials: int | No
 
 
 def slots(num_workers: int) -> list[WorkerSlot]:
-    """Divide this machine among workers; if there are more workers than cores, each has one thread.
-
-    Examples
-    --------
-    >>> len(slots(1000)), slots(1000)[0].num_threads
-    (1000, 1)
-    """
+    """Divide this machine among workers; if there are more workers than cores, each has one thread."""
     if num_workers > num_usable_cpus():
         return [WorkerSlot(num_threads=1)] * num_workers
     return local_slots(0, num_workers=num_workers)

@@ -26,50 +26,36 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrialResult:
-    """One configuration and its results.
-
-    Attributes
-    ----------
-    number : int
-        The trial's number, from 0.
-    config : dict
-        Its configuration.
-    status : str
-        ``"completed"``, ``"stopped"``, ``"paused"`` (it was not among the best, or time was up; it can be resumed),
-        ``"failed"``; in an interrupted search also ``"running"``.
-    score : float or None
-        The best value of the metric; None without a report.
-    best_epoch : int or None
-        The epoch in which it was reported.
-    num_epochs : int
-        Epochs trained.
-    seconds : float
-        Their duration, epochs that were trained again included.
-    reports : list of dict
-        The reports in order: ``epoch``, the metric, all other metrics, and ``seconds``.
-    reason : str
-        Why it failed, or ended early.
-    traceback : str
-        Of the error with which it failed.
-    checkpoint : Path or None
-        The folder with the checkpoint of its best epoch that has one; None if it was removed. Of trials that have
-        ended, only the best few keep theirs.
-    folder : Path or None
-        The folder with its files.
-    """
+    """One configuration and its results."""
 
     number: int
+    """The trial's number, from 0."""
     config: dict[Any, Any]
+    """Its configuration."""
     status: str
+    """``"completed"``, ``"stopped"``, ``"paused"`` (it was not among the best, or time was up; it can be resumed) or
+    ``"failed"``; in an interrupted search also ``"running"``.
+    """
     score: float | None
+    """The best value of the metric; None without a report."""
     best_epoch: int | None
+    """The epoch in which it was reported."""
     num_epochs: int
+    """Epochs trained."""
     seconds: float
+    """Their duration, epochs that were trained again included."""
     reports: list[dict[str, Any]] = field(repr=False)
+    """The reports in order: ``epoch``, the metric, all other metrics, and ``seconds``."""
     reason: str = ""
+    """Why it failed, or ended early."""
     traceback: str = field(default="", repr=False)
+    """Of the error with which it failed."""
     checkpoint: Path | None = field(default=None, repr=False)
+    """The folder with the checkpoint of its best epoch that has one; None if it was removed. Of trials that have ended,
+    only the best few keep theirs.
+    """
     folder: Path | None = field(default=None, repr=False)
+    """The folder with its files."""
 
     @classmethod
     def of(cls, trial: Trial, metric: str, mode: str) -> TrialResult:
@@ -97,23 +83,16 @@ class TrialResult:
 
 
 class TuneResult:
-    """The result of `tune`.
+    """The result of `tune`: all trials, by number.
 
     Parameters
     ----------
-    trials : sequence of TrialResult
-        All trials, by number.
-    metric : str
-        The name of the metric.
+    trials, metric
+        The trials, and the name of the metric.
     mode : {"max", "min"}
         Whether higher or lower values are better.
     path : Path or None
         The folder of the search; None if it has none.
-
-    Attributes
-    ----------
-    trials : list of TrialResult
-        All trials, by number.
 
     Examples
     --------
@@ -158,13 +137,7 @@ class TuneResult:
 
     @property
     def best_trial(self) -> TrialResult:
-        """The trial with the best score that did not fail, the earliest among equals.
-
-        Raises
-        ------
-        SearchFailedError
-            If no trial has a score.
-        """
+        """The trial with the best score that did not fail, the earliest among equals; else a SearchFailedError."""
         ranked = self._ranked()
         if not ranked or not _is_ranked(ranked[0]):
             reasons = sorted({trial.reason for trial in self.trials if trial.reason})
@@ -195,12 +168,9 @@ class TuneResult:
     def leaderboard(self) -> pd.DataFrame:
         """Return a table of the trials, the best first, failed ones last.
 
-        Returns
-        -------
-        DataFrame
-            Columns ``trial``, ``status``, the metric, ``epochs_done``, ``best_epoch``, ``fit_time_s``, the
-            configuration (``config.NAME`` where a name is one of these), and ``reason`` (why a trial failed, or ended
-            early).
+        It has the columns ``trial``, ``status``, the metric, ``epochs_done``, ``best_epoch``, ``fit_time_s``, the
+        configuration (``config.NAME`` where a name is one of these), and ``reason`` (why a trial failed, or ended
+        early).
         """
         import pandas as pd  # slow to import
 

@@ -11,6 +11,7 @@ from saccade.errors import HyperparameterError, explained_file_errors, suggestin
 from saccade.executor import Executor, use_executor
 from saccade.global_state import preserved_global_state
 from saccade.scheduler.base import Scheduler
+from saccade.searcher import make_searcher
 from saccade.searcher.base import Searcher
 from saccade.space import Dict
 from saccade.study.function import FunctionTrainable
@@ -166,7 +167,8 @@ def tune(
     if resume and path is None:
         raise HyperparameterError("resume=True continues the search in path, but path is None. Pass path=…")
     called = CalledFunction(train_fn, metric)
-    made_searcher = arguments.searcher_of(searcher, space, seed, searcher_options, starting_configs)
+    starts = {} if starting_configs is None else {"starting_configs": starting_configs}
+    made_searcher = make_searcher(searcher, space, seed, **{**(searcher_options or {}), **starts})
     made_scheduler = arguments.scheduler_of(scheduler, max_epochs, scheduler_options)
     arguments.check_ends(made_searcher, num_trials, time_limit)
     callbacks = check_callbacks(callbacks)
