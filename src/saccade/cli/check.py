@@ -55,7 +55,10 @@ def check(
 
     check_output(csv)
     parts = _read(data, TableColumns(image_column, label_columns(label), image_root, label_sep, encoding))
-    root = _common_folder(parts)
+    # Findings leave out the common folder of all images of file names.
+    images = (image for part in parts.values() for image in part[part.image_column])
+    folders = {str(Path(image).absolute().parent) for image in images if isinstance(image, str)}
+    root = os.path.commonpath(folders) if folders else ""
     report = _check(parts, root)
     _show(report)
     if csv is not None:
@@ -121,6 +124,7 @@ def _check(parts: dict[str, ImageDataset], root: str) -> CheckReport:
 
     from saccade.data.checks import CheckedPart, check_dataset
     from saccade.data.scanning import measure_pixel_range, scan_images
+    from saccade.tasks.labels import infer_problem_type, plain_labels
 
     checked = {}
     console = Console(stderr=True)
@@ -135,20 +139,6 @@ def _check(parts: dict[str, ImageDataset], root: str) -> CheckReport:
             files = [os.path.relpath(image, root) if isinstance(image, str) else image for image in images]
             labels = part.label_names() if part.label_column in part else None
             checked[name] = CheckedPart(files, labels, scan)
-    is_regression = _is_regression(parts["train"])
+    has_labels = train.label_column in train
+    is_regression = has_labels and infer_problem_type(plain_labels(train[train.label_column])) == "regression"
     return check_dataset(checked["train"], checked.get("val"), checked.get("test"), is_regression=is_regression)
-
-
-def _is_regression(train: ImageDataset) -> bool:
-    from saccade.tasks.labels import infer_problem_type, plain_labels
-
-    if train.label_column not in train:
-        return False
-    return infer_problem_type(plain_labels(train[train.label_column])) == "regression"
-
-
-def _common_folder(parts: dict[str, ImageDataset]) -> str:
-    """Return the common folder of all images, which findings leave out of file names."""
-    images = (image for part in parts.values() for image in part[part.image_column])
-    folders = {str(Path(image).absolute().parent) for image in images if isinstance(image, str)}
-    return os.path.commonpath(folders) if folders else ""

@@ -60,7 +60,7 @@ class LocalSearcher(Searcher):
         self._configs: dict[Hashable, dict[Any, Any]] = {}
 
     def get_config(self) -> dict[Any, Any]:
-        """Return the next configuration to try, which is new; if none is left, an ExhaustedSearchSpaceError is raised."""
+        """Return the next configuration to try, which is new; else raise an ExhaustedSearchSpaceError."""
         if self._proposer is None:
             raise NotImplementedError(f"{type(self).__name__} does not override get_config()")
         return self._proposer.suggest()
