@@ -38,14 +38,10 @@ class Executor(ABC):
     Use an executor as a context manager: leaving it ends the workers. Test a new executor with
     `saccade.testing.ExecutorContract`. An executor that is registered by name (entry point group
     ``saccade.executors``) gets those arguments of `make_executor` that its constructor has a parameter for.
-
-    Attributes
-    ----------
-    trainable : Trainable or None
-        What is trained; set it before the first job.
     """
 
     trainable: Trainable | None
+    """What is trained; set it before the first job."""
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Executor:
         """Return this executor: workers cannot be copied, and clones of an estimator share them."""

@@ -30,15 +30,6 @@ class Searcher(ABC):
         ``enqueue_trial`` in Optuna). Missing values have the default of the space. Repeated ones, and those that are
         observed before, are skipped.
 
-    Attributes
-    ----------
-    space : saccade.space.Dict
-        The search space.
-    seed : int
-        The seed.
-    seconds_left : float
-        Time left for training, set by the study before each `suggest`; inf without a limit.
-
     Raises
     ------
     SpaceError
@@ -55,6 +46,7 @@ class Searcher(ABC):
     """
 
     seconds_left: float = math.inf
+    """Time left for training, set by the study before each `suggest`; inf without a limit."""
 
     def __init__(
         self,
@@ -86,33 +78,19 @@ class Searcher(ABC):
     def observe(  # noqa: B027 (a searcher without a model needs no scores)
         self, config: Mapping[str, Any], epoch: int, score: float, cost: float
     ) -> None:
-        """Receive the score of a configuration. The default ignores it.
+        """Receive the score (larger is better) of a configuration after `epoch` epochs, from 1. The default ignores it.
 
-        Parameters
-        ----------
-        config
-            The configuration. It need not come from this searcher: a resumed run, or one that starts from known
-            results, observes those first.
-        epoch
-            Number of epochs trained, from 1.
-        score
-            The score at that epoch; larger is better.
-        cost
-            Seconds of training so far.
+        The configuration need not come from this searcher: a resumed run, or one that starts from known results,
+        observes those first. `cost` is the seconds of training so far.
         """
 
     def on_end(self, config: Mapping[str, Any], *, has_failed: bool, is_complete: bool = False) -> None:  # noqa: ARG002
         """Receive the end of a job of a configuration. The default marks it as seen.
 
-        Parameters
-        ----------
-        config
-            The configuration, which need not come from this searcher. It may run again if its trial was paused.
-        has_failed
-            Whether its trial failed; then it has no further scores.
-        is_complete
-            Whether it was trained to its own last epoch. Then its last score is final, also in comparisons with
-            configurations that have more epochs. A paused or stopped one might have continued.
+        The configuration need not come from this searcher, and may run again if its trial was paused. If the trial
+        `has_failed`, it has no further scores. If it `is_complete`, it was trained to its own last epoch. Then its last
+        score is final, also in comparisons with configurations that have more epochs. A paused or stopped one might
+        have continued.
         """
         self.is_new(config)
 

@@ -35,12 +35,6 @@ class FunctionTrainable(Trainable):
     the last one would exceed the time limit. `score_name` is the keyword of the score. If lower values are better
     (`is_minimized`), the score is the negative value, and the value itself is kept as a metric. `max_epochs` is the
     last epoch of every configuration; None leaves that to the function.
-
-    Examples
-    --------
-    >>> trainable = FunctionTrainable(lambda config, report: report(epoch=1, score=config["x"]))
-    >>> trainable.train(Job(trial=0, config={"x": 3.0}), lambda report: Decision.CONTINUE)
-    ''
     """
 
     def __init__(
@@ -118,13 +112,7 @@ class FunctionReporter:
 
     @property
     def folder(self) -> Path:
-        """The trial's own folder, for any files.
-
-        Raises
-        ------
-        HyperparameterError
-            If the study keeps no files.
-        """
+        """The trial's own folder, for any files; a HyperparameterError if the study keeps none."""
         folder = None if self._job.files is None else self._job.files.folder(self.trial)
         if folder is None:
             raise HyperparameterError("trials have no folders here; the study has none, or keeps files elsewhere")

@@ -157,12 +157,6 @@ class StudyRecord:
 
     Jobs are in the order in which they were started, by the numbers of their trials. A trial that was created has a job
     at once.
-
-    Examples
-    --------
-    >>> record = StudyRecord.load([TrialCreated(0, {"lr": 0.1}), JobStarted(0, until_epoch=1), EpochDone(0, 1, 0.5)])
-    >>> record.trials[0].best_report.score, record.jobs[0].until_epoch
-    (0.5, 1)
     """
 
     def __init__(self, files: TrialFiles | None = None) -> None:

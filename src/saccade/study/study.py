@@ -72,41 +72,6 @@ class Study:
     are passed to searcher and scheduler in their order. Trials that were running are trained first, from their last
     checkpoints; no epoch before these is trained again. `saccade.study.life` has the table of what happens to trials.
 
-    Parameters
-    ----------
-    executor, searcher, scheduler
-        Run jobs, propose configurations, choose the next job.
-    num_trials : int or None
-        Maximum number of trials, those of earlier processes included; None is no limit.
-    deadline : Deadline or None
-        When training must have ended.
-    reserve_s : float or callable
-        Seconds before the deadline that are not used for training; or a function that returns them, from what has been
-        measured so far.
-    trial_time_limit_s : float or None
-        Seconds of training for one trial, over all of its jobs.
-    first_report_grace_s : float or None
-        Seconds after the deadline at which jobs are cancelled while no trial has a score yet. None is the time that
-        jobs have after the end of training otherwise: `GRACE_S`, or `GRACE_PART` of the limit if that is more.
-    max_score : float or None
-        The search ends when a trial reaches this score; other trials stop at their next report.
-    files : TrialFiles or None
-        Where the files of the trials are; None if they have none.
-    log : EventLog or None
-        Where the events are recorded, and restored from; the caller closes it.
-    listeners : iterable of callables
-        Called with every event, in this order, after it is logged.
-
-    Attributes
-    ----------
-    is_exhausted : bool
-        Whether the searcher has no more configurations.
-
-    Raises
-    ------
-    JournalError
-        If the event log is invalid, or is written by another process.
-
     Examples
     --------
     >>> from saccade.executor import InlineExecutor
@@ -127,15 +92,17 @@ class Study:
         searcher: Searcher,
         scheduler: Scheduler,
         *,
-        num_trials: int | None = None,
-        deadline: Deadline | None = None,
-        reserve_s: Reserve = 0.0,
-        trial_time_limit_s: float | None = None,
+        num_trials: int | None = None,  # the maximum, with those of earlier processes; None is no limit
+        deadline: Deadline | None = None,  # when training must have ended
+        reserve_s: Reserve = 0.0,  # seconds before the deadline that are not used for training, or a function of none
+        trial_time_limit_s: float | None = None,  # seconds of training for one trial, over all of its jobs
+        # Seconds after the deadline at which jobs are cancelled while no trial has a score yet. None is the time that
+        # jobs have after the end of training otherwise: `GRACE_S`, or `GRACE_PART` of the limit if that is more.
         first_report_grace_s: float | None = None,
-        max_score: float | None = None,
-        files: TrialFiles | None = None,
-        log: EventLog | None = None,
-        listeners: Iterable[Listener] = (),
+        max_score: float | None = None,  # the search ends when a trial reaches it; others stop at their next report
+        files: TrialFiles | None = None,  # where the files of the trials are; None if they have none
+        log: EventLog | None = None,  # where events are recorded, and restored from; the caller closes it
+        listeners: Iterable[Listener] = (),  # called with every event, in this order, after it is logged
     ) -> None:
         self.executor, self.searcher, self.scheduler = executor, searcher, scheduler
         self.num_trials: float = math.inf if num_trials is None else num_trials
@@ -145,7 +112,7 @@ class Study:
         self._first_report_grace_s = self._grace_s if first_report_grace_s is None else first_report_grace_s
         self.max_score = math.inf if max_score is None else max_score
         self.log, self.listeners = log, list(listeners)
-        self.is_exhausted = False
+        self.is_exhausted = False  # whether the searcher has no more configurations
         self._record = StudyRecord(files)
         self._standings = Standings(self._record.trials)
         self._good_enough: set[int] = set()  # trials that have reached max_score
@@ -186,12 +153,8 @@ class Study:
     def run(self) -> None:
         """Search until the trials, the time or the space are used up, or until a score is good enough.
 
-        The search also ends if its first `NUM_FAILURES` trials all fail for the same reason.
-
-        Raises
-        ------
-        SearchFailedError
-            If no trial has a score; the message has the reasons.
+        The search also ends if its first `NUM_FAILURES` trials all fail for the same reason. If no trial has a score, a
+        SearchFailedError is raised with the reasons.
         """
         self.scheduler.on_start(self)
         if self._has_earlier_trials:

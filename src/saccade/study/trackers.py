@@ -61,15 +61,6 @@ class CsvTracker(Tracker):
 
     The columns are trial, epoch, score, seconds, and the trial's configuration as JSON. A search without a folder
     writes nothing.
-
-    Examples
-    --------
-    >>> import pathlib, tempfile, saccade
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     space = {"x": saccade.Categorical(1, 3)}
-    ...     _ = saccade.tune(lambda config: config["x"], space, path=folder, callbacks=["csv"], verbosity=0)
-    ...     print(pathlib.Path(folder, "epochs.csv").read_text().splitlines()[0])
-    trial,epoch,score,seconds,config
     """
 
     def __init__(self) -> None:

@@ -141,14 +141,10 @@ class Trainable(ABC):
 
     @abstractmethod
     def train(self, job: Job, report: Reporter) -> str:
-        """Train, and report epochs, at least the last one of the job.
+        """Train, and report epochs, at least the last one of the job; return why training ended early, or "".
 
         Training ends when `report` returns anything but CONTINUE, when ``job.until_epoch`` is reached, when
-        ``job.seconds_left`` is spent (but not before the first report, so that there is a result), or at the end of
-        the configuration. A trial whose training raises an error fails.
-
-        Returns
-        -------
-        str
-            Why training ended early; "" at the end of the configuration or of the job.
+        ``job.seconds_left`` is spent (but not before the first report, so that there is a result), or at the end of the
+        configuration. The return value is "" at the end of the job or of the configuration. A trial whose training
+        raises an error fails.
         """
