@@ -35,16 +35,6 @@ __all__ = [
     "use_executor",
 ]
 
-EXECUTORS: Registry[Executor] = Registry(
-    "executor",
-    Executor,  # type: ignore[type-abstract]
-    {
-        "auto": "saccade.executor:auto_executor",
-        "inline": "saccade.executor:InlineExecutor",
-        "process": "saccade.executor:ProcessExecutor",
-    },
-)
-
 INLINE_BELOW_S = 90.0
 """Shorter searches run inline: a worker takes about 4 s to import torch (`benchmarks.workers`), 5 % of 80 s."""
 
@@ -74,6 +64,13 @@ def auto_executor(
     """
     is_short = num_trials == 1 or (math.inf if time_limit_s is None else time_limit_s) < INLINE_BELOW_S
     return InlineExecutor() if len(workers) == 1 and is_short else ProcessExecutor(preload=preload, workers=workers)
+
+
+EXECUTORS: Registry[Executor] = Registry(
+    "executor",
+    Executor,  # type: ignore[type-abstract]
+    {"auto": auto_executor, "inline": InlineExecutor, "process": ProcessExecutor},
+)
 
 
 def make_executor(

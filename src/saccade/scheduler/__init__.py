@@ -33,12 +33,12 @@ SCHEDULERS: Registry[Scheduler] = Registry(
     "scheduler",
     Scheduler,  # type: ignore[type-abstract]
     {
-        "fifo": "saccade.scheduler.fifo:FIFOScheduler",
-        "local": "saccade.scheduler.fifo:FIFOScheduler",  # AutoGluon's name
-        "asha": "saccade.scheduler.asha:ASHAScheduler",
-        "auto": "saccade.scheduler.auto:AutoScheduler",
-        "hyperband": "saccade.scheduler.hyperband:HyperbandScheduler",
-        "median": "saccade.scheduler.median:MedianScheduler",
+        "fifo": FIFOScheduler,
+        "local": FIFOScheduler,  # AutoGluon's name
+        "asha": ASHAScheduler,
+        "auto": AutoScheduler,
+        "hyperband": HyperbandScheduler,
+        "median": MedianScheduler,
     },
 )
 

@@ -42,17 +42,17 @@ SEARCHERS: Registry[Searcher] = Registry(
     "searcher",
     Searcher,  # type: ignore[type-abstract]
     {
-        "random": "saccade.searcher.random_search:RandomSearcher",
-        "grid": "saccade.searcher.grid_search:GridSearcher",
-        "qmc": "saccade.searcher.optuna_search:QMCSearcher",
-        "tpe": "saccade.searcher.optuna_search:TPESearcher",
-        "gp": "saccade.searcher.optuna_search:GPSearcher",
-        "cmaes": "saccade.searcher.optuna_search:CmaEsSearcher",
-        "auto": "saccade.searcher.optuna_search:TPESearcher",  # of images: saccade.autosearch
+        "random": RandomSearcher,
+        "grid": GridSearcher,
+        "qmc": QMCSearcher,
+        "tpe": TPESearcher,
+        "gp": GPSearcher,
+        "cmaes": CmaEsSearcher,
+        "auto": TPESearcher,  # of images: saccade.autosearch
         # Names of AutoGluon.
-        "bayesopt": "saccade.searcher.optuna_search:GPSearcher",
-        "bayes": "saccade.searcher.optuna_search:GPSearcher",
-        "skopt": "saccade.searcher.optuna_search:TPESearcher",
+        "bayesopt": GPSearcher,
+        "bayes": GPSearcher,
+        "skopt": TPESearcher,
     },
 )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
@@ -16,10 +15,10 @@ T = TypeVar("T")
 
 
 class Registry(Mapping[str, "Callable[..., T]"], Generic[T]):
-    """The classes of one seam by name, or functions that return an instance. Each is imported on its first lookup.
+    """The classes of one seam by name, or functions that return an instance.
 
     `kind` is the name of the seam (``"searcher"``), `base` the base class of all instances, and `builtin` has the
-    classes of Saccade as ``"module:name"``. A package adds a name by an entry point in the group ``saccade.<kind>s``::
+    classes of Saccade. A package adds a name by an entry point in the group ``saccade.<kind>s``::
 
         [project.entry-points."saccade.searchers"]
         mine = "my_package:MySearcher"
@@ -27,14 +26,13 @@ class Registry(Mapping[str, "Callable[..., T]"], Generic[T]):
     Case does not matter in names; those of Saccade take precedence.
     """
 
-    def __init__(self, kind: str, base: type[T], builtin: Mapping[str, str]) -> None:
+    def __init__(self, kind: str, base: type[T], builtin: Mapping[str, Callable[..., T]]) -> None:
         self.kind, self.base, self._builtin = kind, base, dict(builtin)
 
     def __getitem__(self, name: str) -> Callable[..., T]:
         name = self.canonical(name)
         if name in self._builtin:
-            module, _, attribute = self._builtin[name].partition(":")
-            return cast("Callable[..., T]", getattr(importlib.import_module(module), attribute))
+            return self._builtin[name]
         return cast("Callable[..., T]", next(p for p in self._entry_points() if p.name == name).load())
 
     def __contains__(self, name: object) -> bool:

@@ -87,7 +87,7 @@ class CsvTracker(Tracker):
 TRACKERS: Registry[Tracker] = Registry(
     "tracker",
     Tracker,  # type: ignore[type-abstract]
-    {"csv": "saccade.study.trackers:CsvTracker"},
+    {"csv": CsvTracker},
 )
 
 Callback = str | Tracker | Callable[[Event], object]
