@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from saccade.cli.arguments import Encoding, LabelSep
 from saccade.cli.printing import check_output, print_remark
 from saccade.errors import DataError, explained_file_errors
 
@@ -41,10 +42,8 @@ def check(
         str | None,
         typer.Option(metavar="DIR|ZIP|URL", help="Folder, archive or URL of a table's images."),
     ] = None,
-    label_sep: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="Separator of several labels in one field of a table.")
-    ] = None,
-    encoding: Annotated[str | None, typer.Option(metavar="NAME", help="Encoding of a table, such as cp1252.")] = None,
+    label_sep: LabelSep = None,
+    encoding: Encoding = None,
 ) -> None:
     """Check images for problems.
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from saccade.cli.arguments import Images, Run
 from saccade.cli.printing import check_output, printable
 from saccade.errors import DataError, explained_file_errors
 
@@ -15,11 +16,8 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".pdf", ".svg")
 
 
 def explain(
-    run: Annotated[Path, typer.Argument(help="A run folder, or the folder of a saved predictor.")],
-    images: Annotated[
-        list[str],
-        typer.Argument(metavar="IMAGE|DIR...", help="Image files, and folders with images at any depth."),
-    ],
+    run: Run,
+    images: Images,
     out: Annotated[
         Path, typer.Option(metavar="FILE", help="File of the figure: PNG, JPEG, WebP, PDF or SVG by its extension.")
     ] = Path("why.png"),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from saccade.cli.arguments import Images, Run
 from saccade.cli.printing import check_output, printable
 from saccade.errors import explained_file_errors
 
@@ -19,11 +20,8 @@ UNREADABLE = "cannot be read"
 
 
 def predict(
-    run: Annotated[Path, typer.Argument(help="A run folder, or the folder of a saved predictor.")],
-    images: Annotated[
-        list[str],
-        typer.Argument(metavar="IMAGE|DIR...", help="Image files, and folders with images at any depth."),
-    ],
+    run: Run,
+    images: Images,
     csv: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Write a table: image, label, and p_<class> for each class."),

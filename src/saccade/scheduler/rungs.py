@@ -119,19 +119,15 @@ class Bracket:
     def rung(self, level: int) -> Rung | None:
         """Return a rung by number, from 0; None above the highest."""
         while len(self.rungs) <= level and not (self.rungs and self.rungs[-1].is_top):
-            epoch = self._next_epoch()
+            power = self._num_passed - (1 if self.grace_epochs == 0 else 0)
+            epoch = 0 if power < 0 else round(max(1, self.grace_epochs) * self.reduction_factor**power)
+            epoch = max(epoch, self._last_epoch + 1)  # with a small η, two powers may round to the same epoch
+            self._last_epoch = epoch = epoch if self.max_epochs is None else min(epoch, self.max_epochs)
             self._num_passed += 1
             is_top = epoch == self.max_epochs
             if self._num_passed > self.num_skipped or is_top:
                 self.rungs.append(Rung(epoch, self.reduction_factor, is_top=is_top))
         return self.rungs[level] if level < len(self.rungs) else None
-
-    def _next_epoch(self) -> int:
-        power = self._num_passed - (1 if self.grace_epochs == 0 else 0)
-        epoch = 0 if power < 0 else round(max(1, self.grace_epochs) * self.reduction_factor**power)
-        epoch = max(epoch, self._last_epoch + 1)  # with a small η, two powers may round to the same epoch
-        self._last_epoch = epoch if self.max_epochs is None else min(epoch, self.max_epochs)
-        return self._last_epoch
 
     @property
     def relative_cost(self) -> float:

@@ -174,8 +174,15 @@ class TuneResult:
         """
         import pandas as pd  # slow to import
 
-        table: pd.DataFrame = pd.DataFrame([self._row(trial) for trial in self._ranked()])
-        return table if len(table) else pd.DataFrame(columns=[*self._columns, "reason"])
+        columns = ("trial", "status", self.metric, "epochs_done", "best_epoch", "fit_time_s")
+        rows: list[dict[Any, Any]] = []
+        for each in self._ranked():
+            values = (each.number, each.status, each.score, each.num_epochs, each.best_epoch, round(each.seconds, 3))
+            taken = (*columns, "reason")
+            config = {f"config.{name}" if name in taken else name: value for name, value in each.config.items()}
+            rows.append({**dict(zip(columns, values, strict=True)), **config, "reason": each.reason})
+        table: pd.DataFrame = pd.DataFrame(rows, columns=None if rows else [*columns, "reason"])
+        return table
 
     def remove_at_end(self, folder: Path) -> None:
         """Remove a folder when this object is garbage-collected, or when the program ends."""
@@ -186,16 +193,6 @@ class TuneResult:
         best = f", best {self.metric} {ranked[0].score:.6g}" if ranked and _is_ranked(ranked[0]) else ""
         num = len(self.trials)
         return f"<TuneResult of {num} {'trial' if num == 1 else 'trials'}{best}>"
-
-    @property
-    def _columns(self) -> tuple[str, ...]:
-        return ("trial", "status", self.metric, "epochs_done", "best_epoch", "fit_time_s")
-
-    def _row(self, trial: TrialResult) -> dict[Any, Any]:
-        values = (trial.number, trial.status, trial.score, trial.num_epochs, trial.best_epoch, round(trial.seconds, 3))
-        taken = {*self._columns, "reason"}
-        config = {f"config.{name}" if name in taken else name: value for name, value in trial.config.items()}
-        return {**dict(zip(self._columns, values, strict=True)), **config, "reason": trial.reason}
 
     def _ranked(self) -> list[TrialResult]:
         sign = 1.0 if self.mode == "min" else -1.0
