@@ -198,8 +198,9 @@ def fall_back_to_available_models(
 ) -> tuple[Dict, str]:
     """Return the space with only those networks whose weights are available, and a message for the user.
 
-    Each download may take half of the time that is left. Without any, the networks of the local folder of weights replace them; without these, small networks with random
-    weights. The space does not change if training starts from random weights anyway.
+    Each download may take half of the time that is left. Without any, the networks of the local folder of weights
+    replace them; without these, small networks with random weights. The space does not change if training starts from
+    random weights anyway.
     """
     if True not in choices(space, "pretrained"):
         return space, ""
