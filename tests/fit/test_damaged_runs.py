@@ -18,6 +18,7 @@ from saccade import ImagePredictor
 from saccade.errors import SaccadeError
 from saccade.events import Event
 
+TENSORS = (".safetensors", ".npy", ".npz")
 DAMAGES: dict[str, Callable[[bytes], bytes]] = {
     "empty": lambda _: b"",
     "padded with zeros": lambda content: content[: len(content) // 2] + bytes(len(content) - len(content) // 2),
@@ -68,6 +69,10 @@ def test_a_damaged_file_is_no_obstacle_or_is_named(
     monkeypatch.setenv("SACCADE_CACHE", str(killed / "cache"))
     names = [path.relative_to(killed / "run") for path in sorted((killed / "run").rglob("*")) if path.is_file()]
     assert len(names) > 8
+    if damage == "another network":
+        names = [name for name in names if name.suffix in TENSORS]
+    elif damage in ("another JSON type", "wrong values"):
+        names = [name for name in names if name.suffix not in TENSORS]
     failures, black = [], np.zeros((32, 32, 3), np.uint8)
     for number, name in enumerate(names):
         folder = tmp_path / str(number)

@@ -229,7 +229,10 @@ def test_a_candidate_with_damaged_or_exchanged_files_is_left_out(
 @pytest.mark.parametrize("content", [b"", bytes(4096), b"text", b"[]"])
 @pytest.mark.parametrize("name", ["best-0001.safetensors", "blueprint.json"])
 def test_a_damaged_file_of_the_best_trial_is_an_error_that_names_it(tmp_path: Path, content: bytes, name: str) -> None:
-    files, blueprint = LocalTrialFiles(tmp_path), Blueprint("test_resnet", InputSpec(32, 1.0, "bicubic", (0.5,), (0.5,)))
+    files, blueprint = (
+        LocalTrialFiles(tmp_path),
+        Blueprint("test_resnet", InputSpec(32, 1.0, "bicubic", (0.5,), (0.5,))),
+    )
     files.put(0, "best-0001.safetensors", None, lambda path: save_file({"weight": torch.ones(1)}, path))
     files.put(0, "blueprint.json", None, lambda path: path.write_text(json.dumps(blueprint.to_json())))
     (files.folder(0) / name).write_bytes(content)

@@ -131,7 +131,7 @@ def _checksum(tensors: Mapping[str, torch.Tensor]) -> str:
     for name in sorted(tensors):
         if tensors[name].numel():
             content = tensors[name].contiguous().view(-1).view(torch.uint8).numpy()
-            checksum = zlib.crc32(content, zlib.crc32(name.encode(), checksum))
+            checksum = zlib.crc32(content.data, zlib.crc32(name.encode(), checksum))
     return f"{checksum:08x}"
 
 

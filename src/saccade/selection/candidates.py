@@ -195,9 +195,9 @@ def _candidates_of(trial: Trial, task: ImageTask) -> Iterator[Candidate]:
             if path is not None:
                 with _left_out_if_damaged():
                     checksum = network.check(path, of_epoch)
-                    predictions = read_predictions(files.get(number, outputs, of_epoch), task, checksum)
-                    if predictions is not None:
-                        own = number, trial.config, network.blueprint, predictions
+                    trained = read_predictions(files.get(number, outputs, of_epoch), task, checksum)
+                    if trained is not None:
+                        own = number, trial.config, network.blueprint, trained
                         yield TrainedCandidate(*own, of_epoch, path, is_schedule_end=outputs == END_OUTPUTS)
 
 

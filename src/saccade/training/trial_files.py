@@ -34,7 +34,7 @@ PROBE = "probe.npz"
 
 def origin(trial: int, epoch: int, blueprint: dict[str, Any], outputs: np.ndarray | None = None) -> dict[str, str]:
     """Return the metadata of weights, from which other files are recognised; of the outputs it has a checksum."""
-    of_outputs = {} if outputs is None else {"outputs": f"{zlib.crc32(outputs.astype(np.float32, order='C')):08x}"}
+    of_outputs = {} if outputs is None else {"outputs": f"{zlib.crc32(outputs.astype(np.float32, order='C').data):08x}"}
     return {"trial": str(trial), "epoch": str(epoch), "blueprint": json.dumps(blueprint), **of_outputs}
 
 
