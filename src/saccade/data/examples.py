@@ -25,30 +25,14 @@ ImageLike = str | Path | bytes | Image.Image | np.ndarray
 
 @dataclass(frozen=True)
 class Examples:
-    """Images in order, with the index of the results.
-
-    Attributes
-    ----------
-    images : list
-        Paths, bytes, Pillow images or arrays.
-    index : pandas.Index
-        One entry per image.
-    labels : pandas.Series, DataFrame or None
-        The labels, if given; several columns of 0 and 1 are a DataFrame.
-    class_names : list of str or None
-        Names of integer labels, if the data set has them.
-    weights : pandas.Series or None
-        Weight of each image in training.
-    empty_classes : sequence of str
-        Folders of classes without images.
-    """
+    """Images in order, with the index of the results."""
 
     images: list[ImageLike]
-    index: pd.Index
-    labels: pd.Series | pd.DataFrame | None = None
-    class_names: list[str] | None = None
-    weights: pd.Series | None = None
-    empty_classes: Sequence[str] = ()
+    index: pd.Index  # one entry per image
+    labels: pd.Series | pd.DataFrame | None = None  # several columns of 0 and 1 are a DataFrame
+    class_names: list[str] | None = None  # names of integer labels, if the data set has them
+    weights: pd.Series | None = None  # weight of each image in training
+    empty_classes: Sequence[str] = ()  # folders of classes without images
 
     def __len__(self) -> int:
         return len(self.images)
@@ -93,8 +77,6 @@ def read_examples(data: Any, label: str | list[str] | None = None) -> Examples:
 def as_image(value: Any) -> Any:
     """Return an image in one of the forms of `ImageLike`; values of other types are returned unchanged.
 
-    Examples
-    --------
     >>> as_image(io.BytesIO(b"GIF8")), as_image(bytearray(b"GIF8")), as_image(None)
     (b'GIF8', b'GIF8', None)
     """
@@ -147,10 +129,7 @@ def read_labelled_examples(
 ) -> Examples:
     """Return images and labels, and the column `weight` as their weights if it is given; errors call the set `what`.
 
-    Raises
-    ------
-    DataError
-        If there is no label or weight column, or there are no images.
+    Raises a DataError if there is no label or weight column, or there are no images.
     """
     if not isinstance(data, pd.DataFrame):
         given = repr(str(data)) if isinstance(data, str | Path) else type(data).__name__
@@ -183,10 +162,7 @@ def _no_column(role: str, name: str, frame: pd.DataFrame) -> DataError:
 def check_label_column(data: Any, label: str | list[str]) -> None:
     """Check before a fit that the label column exists; the default name stands for the label column of a data set.
 
-    Raises
-    ------
-    DataError
-        If a name other than the default is given, and there is no such column.
+    Raises a DataError if a name other than the default is given, and there is no such column.
     """
     if not isinstance(data, ImageDataset) or not isinstance(label, str) or label in data.columns:
         return
@@ -224,21 +200,16 @@ def _image_column(frame: pd.DataFrame, label_columns: list[str]) -> str:
     declared = frame.image_column if isinstance(frame, ImageDataset) else "image"
     if declared in frame.columns:
         return declared
-    candidates = [
-        column
-        for column in frame.columns
-        if column not in label_columns and len(frame) and _could_be_image(frame[column].iloc[0])
-    ]
+    candidates = []
+    for column in frame.columns if len(frame) else ():
+        value = frame[column].iloc[0]
+        is_file = isinstance(value, str) and Path(value).suffix != ""
+        if column not in label_columns and (is_file or isinstance(value, Path | bytes | Image.Image | np.ndarray)):
+            candidates.append(column)
     if len(candidates) == 1:
         return str(candidates[0])
     some = f", of which {candidates} may contain images" if candidates else ""
     raise DataError(
         f"there is no column {declared!r} of images; the columns are {list(map(str, frame.columns))}{some}. "
         "Rename the column of image paths to 'image'"
-    )
-
-
-def _could_be_image(value: Any) -> bool:
-    return isinstance(value, Path | bytes | Image.Image | np.ndarray) or (
-        isinstance(value, str) and Path(value).suffix != ""
     )

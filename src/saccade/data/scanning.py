@@ -34,21 +34,14 @@ _HEADERS_READ, _IMAGES_MEASURED, _SAMPLES_OF_EACH = 1000, 64, 4096
 class ImageFacts:
     """Size and digest of a decoded image.
 
-    Parameters
-    ----------
-    digest
-        32 hexadecimal digits: a hash of the upright RGB pixels as decoded, and of the full size. Two files of
-        the same image have the same digest even when their metadata or their (lossless) formats differ.
-    width, height
-        Pixels of the upright image at full scale.
-    is_constant
-        Whether all pixels have one colour.
+    The digest, 32 hexadecimal digits, is a hash of the upright RGB pixels as decoded, and of the full size. Two files
+    of the same image have the same digest even when their metadata or their (lossless) formats differ.
     """
 
     digest: str
-    width: int
+    width: int  # pixels of the upright image at full scale
     height: int
-    is_constant: bool
+    is_constant: bool  # whether all pixels have one colour
 
     @classmethod
     def of(cls, pixels: npt.NDArray[np.uint8], full_size: tuple[int, int]) -> ImageFacts:
@@ -64,30 +57,15 @@ class ImageFacts:
 
 @dataclass(frozen=True, eq=False)
 class Scan:
-    """Sizes and digests of images that were decoded once.
+    """Sizes and digests of images that were decoded once."""
 
-    Parameters
-    ----------
-    digests
-        One `ImageFacts.digest` per image; empty if it was not read.
-    sizes
-        (N, 2) int32: width and height in pixels at full scale, upright; 0 if not read.
-    is_constant
-        (N,) bool: whether the image has one colour only.
-    errors
-        Reason why an image is unreadable, by position.
-    skipped
-        Positions that the order or a deadline left out, ascending.
-    min_shorter_side
-        Size to which large JPEGs were decoded (None: full). Digests of such JPEGs are comparable only between
-        scans with the same value, and only with those of other JPEGs.
-    """
-
-    digests: list[str]
-    sizes: npt.NDArray[np.int32]
-    is_constant: npt.NDArray[np.bool_]
-    errors: dict[int, str]
-    skipped: list[int]
+    digests: list[str]  # one `ImageFacts.digest` per image; empty if it was not read
+    sizes: npt.NDArray[np.int32]  # (N, 2): width and height in pixels at full scale, upright; 0 if not read
+    is_constant: npt.NDArray[np.bool_]  # (N,): whether the image has one colour only
+    errors: dict[int, str]  # reason why an image is unreadable, by position
+    skipped: list[int]  # positions that the order or a deadline left out, ascending
+    # Size to which large JPEGs were decoded (None: full). Digests of such JPEGs are comparable only between scans with
+    # the same value, and only with those of other JPEGs.
     min_shorter_side: int | None = None
 
     def __len__(self) -> int:
@@ -214,12 +192,6 @@ def measure_pixel_range(images: Sequence[ImageSource]) -> PixelRange | None:
     """Return the values of black and white of a data set; None if its images have 8 bits.
 
     Headers of up to 1,000 images, drawn at random, are read, and samples of up to 64 of those with more than 8 bits.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> measure_pixel_range([np.array([[1000, 3000]], np.uint16), np.array([[2000]], np.uint16)])
-    (1002.0, 2998.0)
     """
     drawn = np.random.default_rng(0).permutation(len(images))[:_HEADERS_READ].tolist()
 

@@ -22,8 +22,6 @@ _MOST_FOLDERS = 100
 def describe_unreadable(images: Sequence[Any], errors: Mapping[int, str]) -> str:
     """Return a message about unreadable images; `errors` are the reasons by position.
 
-    Examples
-    --------
     >>> print(describe_unreadable(["gone/a.png", None, "gone/b.png"], {0: "no such file", 1: "not an image"}))
     2 of 3 images cannot be read:
       gone/a.png: no such file
@@ -46,18 +44,7 @@ def name_of(image: Any, position: int) -> str:
 
 
 def find_moved(path: str) -> Path | None:
-    """Return an existing file one level above or below the place where a file is missing; None if there is none.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> root = Path(tempfile.mkdtemp())
-    >>> (root / "photos" / "cat").mkdir(parents=True)
-    >>> (root / "photos" / "cat" / "1.jpg").touch()
-    >>> found = [find_moved(str(root / name)) for name in ("cat/1.jpg", "photos/cat/cat/1.jpg", "dog/1.jpg")]
-    >>> [None if path is None else path.relative_to(root).as_posix() for path in found]
-    ['photos/cat/1.jpg', 'photos/cat/1.jpg', None]
-    """
+    """Return an existing file one level above or below the place where a file is missing; None if there is none."""
     missing = Path(path).absolute()
     above = next((parent for parent in missing.parents if parent.is_dir()), None)
     if above is None:

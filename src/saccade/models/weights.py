@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import math
 import os
+import zlib
 from collections import Counter
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -36,6 +37,7 @@ PICKLES = (".pth", ".pt", ".bin", ".ckpt", ".pkl", ".tar")
 """Suffixes of the files of ``torch.save``, which are never opened."""
 
 HUB_TIMEOUT_S = 5.0
+_CHECKSUM = "crc32"
 
 
 def find_weights(
@@ -98,9 +100,12 @@ def how_to_convert(path: Path) -> str:
 
 
 def write_weights(path: Path, tensors: Mapping[str, torch.Tensor], metadata: dict[str, str] | None = None) -> None:
-    """Write tensors to a safetensors file, which is complete or absent; tied weights are written once for each name."""
+    """Write tensors, with their checksum, to a safetensors file, which is complete or absent.
+
+    Tied weights are written once for each name.
+    """
     # safetensors rejects tensors that share memory with others, or are part of a larger one; these are copied.
-    ready = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+    ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     num_uses = Counter(tensor.untyped_storage().data_ptr() for tensor in ready.values() if tensor.numel())
     for name, tensor in ready.items():
         storage = tensor.untyped_storage()
@@ -108,8 +113,30 @@ def write_weights(path: Path, tensors: Mapping[str, torch.Tensor], metadata: dic
         if not is_whole or num_uses[storage.data_ptr()] > 1:
             ready[name] = tensor.clone()
     temporary = path.with_name(path.name + ".part")
-    save_file(ready, temporary, metadata=metadata)
+    save_file(ready, temporary, metadata={**(metadata or {}), _CHECKSUM: _checksum(ready)})
     temporary.replace(path)
+
+
+def read_weights(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Return the tensors and the metadata of a safetensors file.
+
+    Raises OSError or SafetensorError if it is not one, or if its tensors differ from their checksum.
+    """
+    with safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is not a dict)
+        metadata = file.metadata() or {}
+    if metadata.get(_CHECKSUM, known := _checksum(tensors)) != known:  # files of earlier versions have none
+        raise SafetensorError("its values differ from their checksum")
+    return tensors, metadata
+
+
+def _checksum(tensors: Mapping[str, torch.Tensor]) -> str:
+    checksum = 0
+    for name in sorted(tensors):
+        if tensors[name].numel():
+            content = tensors[name].contiguous().view(-1).view(torch.uint8).numpy()
+            checksum = zlib.crc32(content.data, zlib.crc32(name.encode(), checksum))
+    return f"{checksum:08x}"
 
 
 def networks_in_folder(folder: str | Path | None = None) -> list[str]:
