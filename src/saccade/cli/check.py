@@ -51,12 +51,14 @@ def check(
     is 1 if a finding is an error, because scores would be misleading, or if files of a table are missing; else 0.
     """
     from saccade.cli.inputs import TableColumns, is_table, label_columns
+    from saccade.data.decoding import is_url
+    from saccade.data.unreadable import NO_FILE, describe_unreadable
 
     check_output(csv)
     parts = _read(data, TableColumns(image_column, label_columns(label), image_root, label_sep, encoding))
-    # Findings leave out the common folder of all images of file names.
-    images = (image for part in parts.values() for image in part[part.image_column])
-    folders = {str(Path(image).absolute().parent) for image in images if isinstance(image, str)}
+    # In findings, file names are relative to the common folder of all images.
+    every_image = (image for part in parts.values() for image in part[part.image_column])
+    folders = {str(Path(image).absolute().parent) for image in every_image if isinstance(image, str)}
     root = os.path.commonpath(folders) if folders else ""
     report = _check(parts, root)
     _show(report)
@@ -67,23 +69,15 @@ def check(
             frame.to_csv(csv, index=False, encoding="utf-8", errors="surrogateescape")
         typer.echo(f"written to {csv}")
     if is_table(data):
-        _check_files(data, parts["train"])
+        images = parts["train"][parts["train"].image_column].tolist()
+        paths = {row: path for row, path in enumerate(images) if isinstance(path, str) and path and not is_url(path)}
+        missing = {row: NO_FILE for row, path in paths.items() if not Path(path).exists()}
+        if missing:
+            raise DataError(
+                f"{describe_unreadable(images, missing)}\n  Name the folder of the images of {data} by --image-root"
+            )
     if any(finding.severity == "error" for finding in report.findings):
         raise typer.Exit(MISLEADING)
-
-
-def _check_files(table: str, part: ImageDataset) -> None:
-    """Raise a DataError if files of a table are missing."""
-    from saccade.data.decoding import is_url
-    from saccade.data.unreadable import NO_FILE, describe_unreadable
-
-    images = part[part.image_column].tolist()
-    paths = {row: path for row, path in enumerate(images) if isinstance(path, str) and path and not is_url(path)}
-    missing = {row: NO_FILE for row, path in paths.items() if not Path(path).exists()}
-    if missing:
-        raise DataError(
-            f"{describe_unreadable(images, missing)}\n  Name the folder of the images of {table} by --image-root"
-        )
 
 
 def _read(data: str, columns: TableColumns) -> dict[str, ImageDataset]:
