@@ -118,11 +118,6 @@ class InlineExecutor(Executor):
     waits for the system, if it runs in the main thread of a POSIX system. Elsewhere, or in a library that does not
     return, a job that hangs cannot be ended. A crash of the trained function ends the process.
 
-    Parameters
-    ----------
-    trainable : Trainable or None
-        What is trained; may be set later, before the first job.
-
     Examples
     --------
     >>> from saccade.study.function import FunctionTrainable

@@ -69,13 +69,8 @@ class ProcessExecutor(Executor):
     preload : sequence of str
         Modules that the workers import at their start. If an import fails, every job fails with that error.
     workers : sequence of WorkerSlot
-        A slot for each worker, as `plan_workers` returns; no more than there will be jobs. By default one worker with
-        default resources.
-
-    Raises
-    ------
-    HyperparameterError
-        Without a slot.
+        A slot for each worker, at least one, as `plan_workers` returns; no more than there will be jobs. By default one
+        worker with default resources.
     """
 
     def __init__(

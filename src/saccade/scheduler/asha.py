@@ -59,18 +59,13 @@ class ASHAScheduler(Scheduler):
 
     Examples
     --------
-    >>> from saccade.study.function import FunctionTrainable
-    >>> from saccade.executor import InlineExecutor
-    >>> from saccade.study.study import Study
-    >>> from saccade.searcher import GridSearcher
-    >>> from saccade.space import Categorical
+    >>> import saccade
     >>> def train(config, report):
     ...     for epoch in range(1, 10):
     ...         report(epoch=epoch, score=config["x"] * epoch)
-    >>> searcher = GridSearcher({"x": Categorical(5, 6, 4, 2, 1, 3)})
-    >>> study = Study(InlineExecutor(FunctionTrainable(train)), searcher, ASHAScheduler(grace_epochs=3))
-    >>> study.run()
-    >>> [trial.num_epochs for trial in study.trials]
+    >>> space, scheduler = {"x": saccade.Categorical(5, 6, 4, 2, 1, 3)}, ASHAScheduler(grace_epochs=3)
+    >>> result = saccade.tune(train, space, searcher="grid", scheduler=scheduler, verbosity=0)
+    >>> [trial.num_epochs for trial in result.trials]
     [9, 9, 3, 3, 3, 3]
     """
 

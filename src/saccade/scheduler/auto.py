@@ -28,15 +28,10 @@ class AutoScheduler(Scheduler):
 
     Examples
     --------
-    >>> from saccade.executor import InlineExecutor
-    >>> from saccade.study.study import Study
-    >>> from saccade.searcher import RandomSearcher
-    >>> from saccade.space import Real
-    >>> from saccade.study.function import FunctionTrainable
-    >>> trainable = FunctionTrainable(lambda config, report: report(epoch=1, score=config["x"]))
-    >>> study = Study(InlineExecutor(trainable), RandomSearcher({"x": Real(0, 1)}), AutoScheduler(), num_trials=3)
-    >>> study.run()
-    >>> len(study.trials)
+    >>> import saccade
+    >>> space, scheduler = {"x": saccade.Real(0, 1)}, AutoScheduler(max_epochs=9)
+    >>> result = saccade.tune(lambda config: config["x"], space, scheduler=scheduler, num_trials=3, verbosity=0)
+    >>> len(result.trials)
     3
     """
 

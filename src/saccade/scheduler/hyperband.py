@@ -23,13 +23,6 @@ class HyperbandScheduler(ASHAScheduler):
         Number of brackets, at most that of the rungs below `max_epochs`, plus one without comparisons. None is that
         maximum, or 3 without `max_epochs`.
 
-    Raises
-    ------
-    HyperparameterError
-        If a number is out of range.
-    UnknownNameError
-        If there is no such type.
-
     Examples
     --------
     >>> scheduler = HyperbandScheduler(max_epochs=9)

@@ -71,19 +71,6 @@ class Study:
     If the event log has events already, the study resumes where the process that wrote them ended. All earlier reports
     are passed to searcher and scheduler in their order. Trials that were running are trained first, from their last
     checkpoints; no epoch before these is trained again. `saccade.study.life` has the table of what happens to trials.
-
-    Examples
-    --------
-    >>> from saccade.executor import InlineExecutor
-    >>> from saccade.scheduler import FIFOScheduler
-    >>> from saccade.searcher import GridSearcher
-    >>> from saccade.space import Categorical
-    >>> from saccade.study.function import FunctionTrainable
-    >>> trainable = FunctionTrainable(lambda config, report: report(epoch=1, score=config["x"]))
-    >>> study = Study(InlineExecutor(trainable), GridSearcher({"x": Categorical(1, 3, 2)}), FIFOScheduler())
-    >>> study.run()
-    >>> study.best_trial.config
-    {'x': 3}
     """
 
     def __init__(

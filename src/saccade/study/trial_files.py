@@ -107,10 +107,7 @@ class TrialFiles(ABC):
 class LocalTrialFiles(TrialFiles):
     """Files in a local folder, with a subfolder for each trial: ``0007/best-0003.safetensors``.
 
-    Parameters
-    ----------
-    root : Path
-        The folder; it need not exist.
+    The folder `root` need not exist.
 
     Examples
     --------
