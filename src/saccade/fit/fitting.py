@@ -51,6 +51,7 @@ from saccade.fit.searching import (
 )
 from saccade.fit.time_budget import FinishingReserve, Phase, TimeBudget, too_short
 from saccade.inference.saved import PREDICTOR_FOLDER, SavedPredictor
+from saccade.models.weights import ask_hub_again
 from saccade.numerics.device import cpu_threads, useful_threads
 from saccade.selection.combination import Combination
 from saccade.selection.ensemble import MIN_IMAGES
@@ -245,15 +246,10 @@ def _matched(request: FitRequest) -> tuple[FitRequest, Problem]:
 def _checked(request: FitRequest, problem: Problem, *, may_replace_networks: bool) -> tuple[FitRequest, str]:
     """Check the arguments against each other; return them with the networks to search, and a warning or ""."""
     check_methods(request.space)
+    ask_hub_again()
     weights, warning = request.weights, ""
     if may_replace_networks and not request.is_model_named:
-        space, warning = fall_back_to_available_models(
-            request.space,
-            weights,
-            given=request.given,
-            num_images=len(request.train),
-            is_gpu=is_gpu_wanted(request.settings),
-        )
+        space, warning = fall_back_to_available_models(request.space, weights)
         request = replace(request, space=space)
     if request.trains_once:  # also epochs are passes over all images, unless the user said otherwise
         fixed = {name: value for name, value in request.space.default.items() if name != "images_per_epoch"}

@@ -47,6 +47,7 @@ from saccade.insight.reasons import check_numbers, find_reasons
 from saccade.insight.saliency import SaliencyMapper, check_method, target_numbers
 from saccade.insight.training_images import copy_embeddings, embedded_training_images
 from saccade.models.catalogue import list_models
+from saccade.models.listing import models_table
 from saccade.report.figures import Reason, reasons_figure
 from saccade.searcher.base import Searcher
 from saccade.selection.summary import leaderboard
@@ -159,9 +160,33 @@ class ImagePredictor:
         return "" if self._path is None else str(self._path)
 
     @staticmethod
-    def list_models(pattern: str | None = None) -> list[str]:
-        """Return the names of all networks, or of those that match a pattern such as ``"*mobilenet*"``."""
-        return list_models(pattern)
+    def list_models(
+        pattern: str | None = None,
+        *,
+        license: str | Sequence[str] | None = None,  # noqa: A002
+        detailed: bool = False,
+    ) -> list[str] | pd.DataFrame:
+        """Return the names of all networks, or of those that match.
+
+        Parameters
+        ----------
+        pattern : str or None
+            Such as ``"*mobilenet*"``.
+        license : str or list of str or None
+            Only networks whose pretrained weights have such a licence: timm's name for it, as in ``"apache-2.0"``, or
+            ``"free"`` for those that allow any use.
+        detailed : bool
+            Whether to return a DataFrame: the columns ``model``, ``weights`` (where they are: ``"folder"``, ``"hub
+            cache"``, ``"package"``, ``"hub"`` or ``"none"``), ``licenses``, ``img_size`` and ``top1`` (published
+            accuracy on ImageNet-1k).
+
+        Examples
+        --------
+        >>> ImagePredictor.list_models("tf_efficientnet_lite0", detailed=True)[["weights", "licenses"]].values.tolist()
+        [['package', 'apache-2.0']]
+        """
+        names = list_models(pattern, license=license)
+        return models_table(names) if detailed else names
 
     @document_options
     def fit(
