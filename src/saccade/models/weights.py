@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import functools
+import math
 import os
 import shutil
 import tempfile
@@ -29,7 +30,8 @@ from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from saccade.data.sources.download import cache_folder, in_time, time_limit_s
+from saccade.data.sources.download import TIME_VARIABLE, cache_folder, in_time, time_limit_s
+from saccade.deadline import Deadline
 from saccade.errors import WeightsNotFoundError
 from saccade.models.catalogue import resolve_name, split_name
 from saccade.models.embedded import EMBEDDED, embedded_networks, read_embedded
@@ -54,15 +56,17 @@ PICKLES = (".pth", ".pt", ".bin", ".ckpt", ".pkl", ".tar")
 HUB_TIMEOUT_S = 3.0
 
 HUB_FAILURE_VARIABLE, HUB_FAILURE_LASTS_S = "SACCADE_HUB_FAILURE", 600.0
-"""Time of the last failure to reach the hub, its address and the reason; worker processes inherit them.
+"""Time of the last failure of the hub, its address and the reason; worker processes inherit them.
 
-A hub that cannot be reached is asked once for each fit, and not for each network or worker.
+A hub that cannot be reached, or is too slow, is asked once for each fit, and not for each network or worker.
 """
 
 _CHECKSUM = "crc32"
 
 
-def find_weights(name: str, *, file: str | Path | None = None, folder: str | Path | None = None) -> Path:
+def find_weights(
+    name: str, *, file: str | Path | None = None, folder: str | Path | None = None, seconds_left: float = math.inf
+) -> Path:
     """Return the first safetensors file with pretrained weights of a network; pickle files are never used.
 
     1. `file`, if given, and nothing else;
@@ -70,7 +74,7 @@ def find_weights(name: str, *, file: str | Path | None = None, folder: str | Pat
        ``<architecture>.<tag>.safetensors`` or ``<architecture>.safetensors``. With a tag in `name`, the file with that
        tag comes first, then the one without a tag; otherwise timm's default tag, no tag, any other tag by name;
     3. the cache of the Hugging Face hub on this machine;
-    4. the hub, once unless it can be reached;
+    4. the hub, for at most `seconds_left`, and once unless it can be reached;
     5. an installed package (`saccade.models.embedded`), whose weights are converted once into the cache folder.
 
     Raises
@@ -95,7 +99,7 @@ def find_weights(name: str, *, file: str | Path | None = None, folder: str | Pat
     tried: list[str] = []
     found = (
         _search_folder(timm_name, folder, tried)
-        or _search_hub(timm_name, tried)
+        or _search_hub(timm_name, tried, Deadline(seconds_left))
         or _search_packages(split_name(timm_name)[0], tried)
     )
     if found is not None:
@@ -249,7 +253,7 @@ def _search_folder(timm_name: str, given: str | Path | None, tried: list[str]) -
     return None
 
 
-def _search_hub(timm_name: str, tried: list[str]) -> Path | None:
+def _search_hub(timm_name: str, tried: list[str], deadline: Deadline) -> Path | None:
     """Look into the hub's cache, then ask the hub; without a match, add the reasons to `tried`."""
     found = _hub_file(timm_name)
     if found is None:
@@ -263,7 +267,10 @@ def _search_hub(timm_name: str, tried: list[str]) -> Path | None:
     repo_id, filename, revision = found
     file = f"{repo_id}{'' if revision == 'main' else f'@{revision}'}/{filename}"
     tried.append(f"the Hugging Face cache {str(hub_cache_folder())!r}: {file} is not there")
-    reason = _unavailable(repo_id, filename, revision, file)
+    if (left_s := deadline.seconds_left()) <= 0:
+        tried.append(f"the Hugging Face hub {hub_endpoint()}: not asked, because the time limit is over")
+        return None
+    reason = _unavailable(repo_id, filename, revision, file, min(HUB_TIMEOUT_S, left_s))
     if not reason:
         try:
             download = functools.partial(
@@ -273,10 +280,13 @@ def _search_hub(timm_name: str, tried: list[str]) -> Path | None:
                 revision=revision,
                 cache_dir=hub_cache_folder(),
                 endpoint=hub_endpoint(),
-                etag_timeout=HUB_TIMEOUT_S,
+                etag_timeout=min(HUB_TIMEOUT_S, left_s),
                 library_name="saccade",
             )
-            return Path(in_time(download, time_limit_s()))
+            limit_s, name = min((time_limit_s(), TIME_VARIABLE), (deadline.seconds_left(), "time_limit"))
+            return Path(in_time(download, limit_s))
+        except TimeoutError:
+            reason = _failed(f"is too slow: the download of {file} takes longer than {limit_s:.3g} s; increase {name}")
         except Exception as error:  # the errors of huggingface_hub and of its transports have no common root
             reason = f"the download of {file} failed: {_first_line(error)}"
     tried.append(f"the Hugging Face hub {hub_endpoint()}: {reason}")
@@ -302,7 +312,7 @@ def _timm_files_in_cache() -> list[Path]:
     return sorted(hub_cache_folder().glob(f"models--timm--*/snapshots/*/model{SUFFIX}"))
 
 
-def _unavailable(repo_id: str, filename: str, revision: str, file: str) -> str:
+def _unavailable(repo_id: str, filename: str, revision: str, file: str, timeout_s: float) -> str:
     """Return why a file cannot be downloaded, or "".
 
     One request with a short time limit, because huggingface_hub retries for minutes when there is no network.
@@ -311,15 +321,11 @@ def _unavailable(repo_id: str, filename: str, revision: str, file: str) -> str:
         return reason
     url = huggingface_hub.hf_hub_url(repo_id, filename, revision=revision, endpoint=hub_endpoint())
     # Redirects (to the hub's storage) count as an answer; huggingface_hub follows them.
-    request = functools.partial(
-        httpx2.head, url, headers=build_hf_headers(library_name="saccade"), timeout=HUB_TIMEOUT_S
-    )
+    request = functools.partial(httpx2.head, url, headers=build_hf_headers(library_name="saccade"), timeout=timeout_s)
     try:
-        response = in_time(request, HUB_TIMEOUT_S)  # the timeout of httpx2 does not include the look-up of the name
+        response = in_time(request, timeout_s)  # the timeout of httpx2 does not include the look-up of the name
     except (httpx2.HTTPError, httpx2.InvalidURL, TimeoutError) as error:
-        reason = f"cannot be reached: {_first_line(error)}"
-        os.environ[HUB_FAILURE_VARIABLE] = f"{time.time()} {hub_endpoint()} {reason}"
-        return reason
+        return _failed(f"cannot be reached: {_first_line(error)}")
     status = response.status_code
     if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
         return f"refuses {file} (HTTP {status}): the repository is private, gated or missing, or HF_TOKEN is wrong"
@@ -332,15 +338,20 @@ def hub_failure() -> str:
     """Return why the hub is not asked now: offline mode, or a recent request that failed; "" if it is asked."""
     # huggingface_hub refuses to work if this variable was set when it was imported.
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in constants.ENV_VARS_TRUE_VALUES or constants.HF_HUB_OFFLINE:
-        return "not asked, because HF_HUB_OFFLINE is set"
+        return "is not asked, because HF_HUB_OFFLINE is set"
     at_s, _, failure = os.environ.get(HUB_FAILURE_VARIABLE, "0").partition(" ")
     endpoint, _, reason = failure.partition(" ")
     is_recent = abs(time.time() - float(at_s)) < HUB_FAILURE_LASTS_S
     return reason if is_recent and endpoint == hub_endpoint() else ""
 
 
+def _failed(reason: str) -> str:
+    os.environ[HUB_FAILURE_VARIABLE] = f"{time.time()} {hub_endpoint()} {reason}"
+    return reason
+
+
 def ask_hub_again() -> None:
-    """Forget that the hub could not be reached."""
+    """Forget that the hub could not be reached, or was too slow."""
     os.environ.pop(HUB_FAILURE_VARIABLE, None)
 
 

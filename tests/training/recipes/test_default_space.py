@@ -173,7 +173,7 @@ def test_networks_without_weights_are_left_out_and_named(tiny_weights: Path) -> 
     space = recipe_space({"model": Categorical("resnet18", "test_resnet"), "lr": 0.1})
     narrowed, told = fall_back_to_available_models(space, tiny_weights)
     assert narrowed.data == {"model": "test_resnet", "lr": 0.1}
-    assert "for resnet18 (the Hugging Face hub was not asked" in told
+    assert "for resnet18 (the Hugging Face hub is not asked" in told
     assert "this fit uses test_resnet instead" in told
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from saccade.data.decoding import ImageSource, image_size
+from saccade.deadline import Deadline
 from saccade.errors import ImageReadError, WeightsNotFoundError
 from saccade.models.embedded import embedded_networks, package_faults
 from saccade.models.weights import find_weights, hub_failure, networks_in_folder
@@ -32,6 +33,9 @@ ON_GPU = (
     "convnext_base.fb_in22k_ft_in1k",
 )
 """Networks whose weights come from the hub or its cache if there is no local folder."""
+
+DOWNLOADS = 0.25
+"""Fraction of the time limit after which networks that are still to be downloaded are left out."""
 
 MANY_IMAGES, LEAST_PART = 1000, 0.05
 """With fewer training images, learning rates are scaled down in proportion, at most to this fraction.
@@ -170,21 +174,26 @@ def max_held_out(limit_s: float | None, is_gpu: bool, num_classes: int = 1) -> i
     return max(num, HELD_OUT_PER_CLASS * num_classes)
 
 
-def fall_back_to_available_models(space: Dict, weights: Path | None) -> tuple[Dict, str]:
+def fall_back_to_available_models(
+    space: Dict, weights: Path | None, seconds_left: float = math.inf
+) -> tuple[Dict, str]:
     """Return the space with only those networks whose weights are available, and a message for the user.
 
     Without any, the networks of the local folder of weights replace them; without these, those of installed packages.
-    The space does not change if training starts from random weights anyway. A WeightsNotFoundError is raised if there
-    are no weights at all: random weights are never a fallback.
+    The space does not change if training starts from random weights anyway. Downloads take at most
+    `DOWNLOADS` of the time that is left. A WeightsNotFoundError is raised if there are no weights at all: random
+    weights are never a fallback.
     """
     if True not in choices(space, "pretrained"):
         return space, ""
     names: list[str] = choices(space, "model")
+    downloads = Deadline(DOWNLOADS * seconds_left)
     missing: list[WeightsNotFoundError] = []
     available = []
     for name in names:
         try:
-            find_weights(name, **weights_options(Recipe.of({"model": name}), weights))
+            where = weights_options(Recipe.of({"model": name}), weights)
+            find_weights(name, **where, seconds_left=downloads.seconds_left())
             available.append(name)
         except WeightsNotFoundError as error:
             missing.append(error)
@@ -195,7 +204,7 @@ def fall_back_to_available_models(space: Dict, weights: Path | None) -> tuple[Di
         raise WeightsNotFoundError("\n".join([str(missing[0]), *package_faults()]))
     model = available[0] if len(available) == 1 else Categorical(*available)
     failure = hub_failure()
-    reason = f" (the Hugging Face hub {'was ' if failure.startswith('not') else ''}{failure})" if failure else ""
+    reason = f" (the Hugging Face hub {failure})" if failure else ""
     missing_names = ", ".join(name for name in names if name not in available)
     message = (
         f"No pretrained weights are available for {missing_names}{reason}; this fit uses {', '.join(available)} "
