@@ -102,6 +102,13 @@ def as_image(value: Any) -> Any:
     return array.transpose(1, 2, 0) if is_channels_first else array
 
 
+def image_name(image: Any, number: int) -> str:
+    """Return the path of an image, or a placeholder with its number for an image in memory."""
+    if isinstance(image, bytes):
+        return f"<bytes #{number}>"
+    return str(image) if isinstance(image, str) or hasattr(image, "__fspath__") else f"<image #{number}>"
+
+
 def _num_axes(data: Any) -> int:
     """Return the number of axes of an array or a tensor; 1 for an array of paths or objects, 0 for anything else."""
     if isinstance(data, Image.Image) or not hasattr(data, "__array__"):

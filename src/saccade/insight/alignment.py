@@ -99,10 +99,7 @@ def _standardized(rows: np.ndarray) -> np.ndarray:
 
 
 def _aligned_correlation(whole: np.ndarray, part: np.ndarray, window: np.ndarray) -> float:
-    """Return the maximum correlation of the details while aligning `part` with a window of `whole`.
-
-    `window` is the initial top, left, height and width in pixels of `whole`.
-    """
+    """Return the maximum correlation of details while aligning `part` with a window (top, left, height, width)."""
     rows, columns = np.mgrid[0:FINE, 0:FINE].astype(np.float32).reshape(2, -1) / (FINE - 1)
     target = _standardized(part.reshape(1, -1))[0]
     gradients, details = np.gradient(whole), _details(part)
@@ -112,7 +109,8 @@ def _aligned_correlation(whole: np.ndarray, part: np.ndarray, window: np.ndarray
         top, left, height, width = window
         coordinates = np.stack([top + rows * (height - 1), left + columns * (width - 1)])
         sampled = map_coordinates(whole, coordinates, order=1, mode="nearest")
-        best = max(best, _correlation(_details(sampled.reshape(FINE, FINE)), details))
+        found = _details(sampled.reshape(FINE, FINE))
+        best = max(best, float(np.corrcoef(found, details)[0, 1]) if found.any() and details.any() else 0.0)
         # Gauss-Newton step: derivatives by top, left, height and width; the last two columns absorb contrast and
         # brightness.
         along_y, along_x = (map_coordinates(slope, coordinates, order=1, mode="nearest") for slope in gradients)
@@ -123,10 +121,6 @@ def _aligned_correlation(whole: np.ndarray, part: np.ndarray, window: np.ndarray
         if not (np.isfinite(window).all() and window[2:].min() > FINE / 3):
             break
     return best
-
-
-def _correlation(one: np.ndarray, other: np.ndarray) -> float:
-    return float(np.corrcoef(one, other)[0, 1]) if one.any() and other.any() else 0.0
 
 
 def _details(picture: np.ndarray) -> np.ndarray:

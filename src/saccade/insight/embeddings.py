@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from saccade.checks import whole_number
-from saccade.data.examples import Examples, ImageLike
+from saccade.data.examples import Examples, ImageLike, image_name
 
 BLOCK = 4096
 """Vectors in a block; the product of two blocks takes 64 MB."""
@@ -102,10 +102,3 @@ def nearest_images(queries: EmbeddedImages, among: EmbeddedImages, k: int) -> pd
     frame: pd.DataFrame = pd.DataFrame(columns)
     table: pd.DataFrame = frame.astype({"rank": int, "image": object})
     return table
-
-
-def image_name(image: ImageLike, number: int) -> str:
-    """Return the path of an image, or a placeholder with its number for an image in memory."""
-    if isinstance(image, bytes):
-        return f"<bytes #{number}>"
-    return str(image) if isinstance(image, str) or hasattr(image, "__fspath__") else f"<image #{number}>"

@@ -15,8 +15,9 @@ import warnings
 import numpy as np
 import pandas as pd
 
+from saccade.data.examples import image_name
 from saccade.errors import DataError
-from saccade.insight.embeddings import EmbeddedImages, image_name
+from saccade.insight.embeddings import EmbeddedImages
 from saccade.tasks.problem import Problem
 
 NUM_FOLDS = 5

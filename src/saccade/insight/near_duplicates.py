@@ -10,9 +10,10 @@ import numpy as np
 import pandas as pd
 
 from saccade.checks import real_number
+from saccade.data.examples import image_name
 from saccade.errors import DataError, ImageReadError
 from saccade.insight.alignment import Picture, agreement
-from saccade.insight.embeddings import EmbeddedImages, image_name, nearest_rows
+from saccade.insight.embeddings import EmbeddedImages, nearest_rows
 
 THRESHOLD = 0.7
 """Minimum cosine of the features of two images to compare their pixels."""

@@ -58,7 +58,12 @@ class NamedPredictions:
         true = label_names(examples.labels, examples.class_names, saved)
         true = true if examples.labels is not None else [None] * len(examples)
         if not saved.problem.has_classes:
-            return cls._of_values(predictions.predictions[:, 0], true)
+            values = predictions.predictions[:, 0]
+            pairs = zip(np.nan_to_num(values).tolist(), true, strict=True)
+            errors = [0.0 if truth is None else abs(value - float(truth)) for value, truth in pairs]
+            is_known = np.array([truth is not None for truth in true], np.bool_)
+            first, names = np.zeros(len(values), np.int64), [_value(value) for value in values]
+            return cls(names, true, [None] * len(true), first, np.array(errors, np.float64), is_known)
         predicted = [_joined(names or []) for names in predictions.names(saved.names_of_classes)]
         probabilities = predictions.label_probabilities
         confidence = np.nan_to_num(saved.problem.confidence(predictions.predictions, predictions.adjusted))
@@ -67,15 +72,6 @@ class NamedPredictions:
             predicted, true, probabilities, predictions.main_class, confidence.astype(np.float64),
             np.array(is_wrong, np.bool_),
         )  # fmt: skip
-
-    @classmethod
-    def _of_values(cls, values: np.ndarray, true: list[str | None]) -> NamedPredictions:
-        is_known = np.array([truth is not None for truth in true], np.bool_)
-        pairs = zip(np.nan_to_num(values).tolist(), true, strict=True)
-        errors = [0.0 if truth is None else abs(value - float(truth)) for value, truth in pairs]
-        names = [_value(value) for value in values]
-        targets = np.zeros(len(values), np.int64)
-        return cls(names, true, [None] * len(true), targets, np.array(errors, np.float64), is_known)
 
     def rows_to_show(self, unreadable: Iterable[int], num_images: int) -> list[int]:
         """Return the numbers of the most interesting images; all in their order if there are at most `num_images`.

@@ -62,10 +62,8 @@ def target_numbers(target: Any, problem: Problem, names: Sequence[str], num_imag
         return None
     number_of: dict[Any, int] = {name: number for number, name in enumerate(names)}
     number_of |= {label: number for number, label in enumerate(problem.classes)}
-    given = (
-        list(target) if isinstance(target, Sequence | np.ndarray | pd.Series) and not isinstance(target, str) else None
-    )
-    labels = [target] * num_images if given is None else given
+    is_many = isinstance(target, Sequence | np.ndarray | pd.Series) and not isinstance(target, str)
+    labels = list(target) if is_many else [target] * num_images
     if len(labels) != num_images:
         raise DataError(f"{len(labels)} targets were given for {num_images} images; pass one for all, or one for each")
     for label in labels:
@@ -102,7 +100,10 @@ class SaliencyMapper:
 
         if self._compute is None:
             self._compute = _choose_method(self._method, network, classifier.blueprint.name, x_BCHW, score)
-        maps: np.ndarray = _scaled(self._compute(x_BCHW, score)).cpu().numpy()
+        maps_BHW = self._compute(x_BCHW, score)
+        largest = maps_BHW.amax((1, 2), keepdim=True)
+        maps_BHW = torch.where(largest > 0, maps_BHW / largest.clamp_min(torch.finfo(torch.float32).tiny), 0.0)
+        maps: np.ndarray = maps_BHW.cpu().numpy()
         return maps
 
 
@@ -174,9 +175,3 @@ def _smooth_grad(network: torch.nn.Module, x_BCHW: torch.Tensor, score: Score) -
     saliency_B1HW = (total_BCHW * x_BCHW).sum(1, keepdim=True).abs()
     radius = x_BCHW.shape[2] // 64  # smooths over the noise of single pixels in large images
     return torch.nn.functional.avg_pool2d(saliency_B1HW, 2 * radius + 1, 1, radius, count_include_pad=False)[:, 0]
-
-
-def _scaled(maps_BHW: torch.Tensor) -> torch.Tensor:
-    """Return maps scaled to a maximum of 1; maps without positive values are 0."""
-    largest = maps_BHW.amax((1, 2), keepdim=True)
-    return torch.where(largest > 0, maps_BHW / largest.clamp_min(torch.finfo(torch.float32).tiny), 0.0)

@@ -21,15 +21,8 @@ CUSTOM_OBJECTS = ("model", "opt", "train_transform")
 
 @dataclass(frozen=True, repr=False)
 class CustomObject:
-    """A custom object as a hyperparameter; it prints as a short name where configurations are shown.
+    """A module, class or function as a hyperparameter; it prints as a short name where configurations are shown.
 
-    Attributes
-    ----------
-    value : object
-        A module, a class or a function.
-
-    Examples
-    --------
     >>> CustomObject(nn.Flatten()), CustomObject(nn.Linear)
     (Flatten, Linear)
     """

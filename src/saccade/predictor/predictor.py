@@ -134,10 +134,9 @@ class ImagePredictor:
         return f"<{type(self).__name__} {described}>"
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><th>{name}</th><td>{html.escape(text)}</td></tr>" for name, text in self._description().items()
-        )
-        return f"<table>{rows}</table>"
+        described = self._description().items()
+        rows = [f"<tr><th>{name}</th><td>{html.escape(text)}</td></tr>" for name, text in described]
+        return f"<table>{''.join(rows)}</table>"
 
     def _description(self) -> dict[str, str]:
         if self._pipeline is None:

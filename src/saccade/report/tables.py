@@ -56,13 +56,8 @@ def print_trials(console: Console, leaderboard: pd.DataFrame, summary: Mapping[s
 def seconds_line(seconds: Mapping[str, float]) -> str:
     """Return the duration of a fit and of its phases as text, without phases that round to 0.0 s.
 
-    Parameters
-    ----------
-    seconds : mapping of str to float
-        ``fit_summary()["seconds"]``: seconds by phase, and their ``total``.
+    `seconds` is ``fit_summary()["seconds"]``: seconds by phase, and their ``total``.
 
-    Examples
-    --------
     >>> seconds_line({"decoding": 3.14, "training": 41.2, "selection": 0.01, "total": 44.35})
     '44.4 s: decoding 3.1, training 41.2'
     """
@@ -73,8 +68,6 @@ def seconds_line(seconds: Mapping[str, float]) -> str:
 def trials_table(leaderboard: pd.DataFrame) -> Table:
     """Return a table of trials with a column for each hyperparameter, and one of reasons if there are any.
 
-    Examples
-    --------
     >>> row = {"trial": 0, "status": "completed", "score_val": 0.9, "epochs_done": 3, "best_epoch": 2}
     >>> table = trials_table(pd.DataFrame([{**row, "fit_time_s": 8.5, "lr": 0.01, "reason": ""}]))
     >>> [column.header for column in table.columns]
