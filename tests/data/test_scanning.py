@@ -61,7 +61,6 @@ def test_taking_some_images_renumbers_all_that_is_known() -> None:
         sizes=np.array([[7, 5], [0, 0], [3, 3], [0, 0]], dtype=np.int32),
         is_constant=np.array([False, False, True, False]),
         errors={1: "file is empty"},
-        skipped=[3],
         min_shorter_side=9,
     )
     taken = scan.take(np.array([3, 1, 2]))

@@ -133,10 +133,7 @@ def _paths_in(place: str | Path) -> list[ImageLike] | None:
 def read_labelled_examples(
     data: Any, label: str | list[str], weight: str | None = None, what: str = "the data set"
 ) -> Examples:
-    """Return images and labels, and the column `weight` as their weights if it is given; errors call the set `what`.
-
-    Raises a DataError if there is no label or weight column, or there are no images.
-    """
+    """Return images with their labels, and weights from column `weight`; a DataError calls the set `what`."""
     if not isinstance(data, pd.DataFrame):
         given = repr(str(data)) if isinstance(data, str | Path) else type(data).__name__
         raise DataError(
@@ -166,10 +163,7 @@ def _no_column(role: str, name: str, frame: pd.DataFrame) -> DataError:
 
 
 def check_label_column(data: Any, label: str | list[str]) -> None:
-    """Check before a fit that the label column exists; the default name stands for the label column of a data set.
-
-    Raises a DataError if a name other than the default is given, and there is no such column.
-    """
+    """Raise a DataError if `label` is no column, and not the default name, which stands for that of a data set."""
     if not isinstance(data, ImageDataset) or not isinstance(label, str) or label in data.columns:
         return
     if label != "label":

@@ -12,11 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-PixelRange = tuple[float, float]
-"""The values of black and white."""
-
-PERCENTILES = (0.1, 99.9)
-"""Percentiles of the samples that become black and white: a few dead pixels do not matter."""
+PixelRange = tuple[float, float]  # the values of black and white
+PERCENTILES = (0.1, 99.9)  # percentiles of the samples that become black and white: a few dead pixels do not matter
 
 _MIN_FRACTION = 0.25  # of a usual range that floats must use: then 64 of 256 levels are left
 _NUM_SAMPLES = 65_536

@@ -10,11 +10,8 @@ from typing import Any
 
 from saccade.data.sources.sources import existing_spelling
 
-MAX_LISTED, NUM_EXAMPLES = 10, 3
-"""Of more images than the first number, as many as the second are examples."""
-
-NO_FILE = "no such file"
-"""Reason of a path where no file is; see `saccade.data.decoding`."""
+MAX_LISTED, NUM_EXAMPLES = 10, 3  # of more images than the first number, as many as the second are examples
+NO_FILE = "no such file"  # reason of a path where no file is; see `saccade.data.decoding`
 
 _MOST_FOLDERS = 100
 

@@ -24,26 +24,19 @@ from saccade.data.splitting import split_folds, stratified_order
 from saccade.numerics.device import cpu_threads
 from saccade.tasks.problem import Problem
 
-NUM_BINS = 15
-"""Bins of equal width of an expected calibration error, as in Guo et al."""
-
-NUM_FOLDS = 5
-"""Folds of the held-out images for cross-fitting."""
-
-PRIOR_STD = 0.5
-"""Standard deviation of the normal prior of the logarithm of a temperature; its mean is 0."""
+NUM_BINS = 15  # bins of equal width of an expected calibration error, as in Guo et al.
+NUM_FOLDS = 5  # folds of the held-out images for cross-fitting
+PRIOR_STD = 0.5  # standard deviation of the normal prior of the logarithm of a temperature; its mean is 0
 
 ADJUSTMENT, ADJUSTMENT_STD = 0.6, 0.25
 """Mean and standard deviation of the normal prior of `Calibration.logit_adjustment`."""
 
-EQUAL_CLASSES = 0.01
-"""Class frequencies that differ by less than this fraction of their mean count as equal."""
+EQUAL_CLASSES = 0.01  # class frequencies that differ by less than this fraction of their mean count as equal
 
 MAX_ELEMENTS = 2**19
 """Probabilities that a fit uses at most: with 1,000 classes more would take seconds, for two numbers."""
 
-NUM_DRAWS = 50
-"""Random draws of labels by which `error_by_chance` is computed."""
+NUM_DRAWS = 50  # random draws of labels by which `error_by_chance` is computed
 
 _MAX_LOG_TEMPERATURE = 3.0
 _MAX_ADJUSTMENT = 1.5  # 1 balances the classes; held-out images of the same frequencies cannot require much more

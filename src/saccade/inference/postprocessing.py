@@ -17,11 +17,8 @@ from saccade.inference.thresholds import Thresholds, fit_thresholds
 from saccade.tasks.metrics import Metric
 from saccade.tasks.problem import Problem
 
-MAX_SCORES = 4000
-"""Conformal scores that are kept; more would hardly reduce the variance of the coverage."""
-
-COVERAGE = 0.9
-"""Default coverage of the sets by which an `AbstentionRule` decides."""
+MAX_SCORES = 4000  # conformal scores that are kept; more would hardly reduce the variance of the coverage
+COVERAGE = 0.9  # default coverage of the sets by which an `AbstentionRule` decides
 
 
 @dataclass(frozen=True)
@@ -43,10 +40,7 @@ class Conformal:
 
     @classmethod
     def fit(cls, predictions: np.ndarray, targets: np.ndarray, problem: Problem) -> Conformal:
-        """Return the scores of held-out images, of a random sample of `MAX_SCORES` if there are more.
-
-        Predictions are calibrated. Multilabel problems have no scores.
-        """
+        """Return the scores of held-out images (at most `MAX_SCORES` of them), given calibrated predictions."""
         scores = problem.conformity(predictions, targets)
         if len(scores) > MAX_SCORES:
             scores = np.random.default_rng(0).choice(scores, MAX_SCORES, replace=False)

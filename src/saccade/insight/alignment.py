@@ -18,14 +18,9 @@ from scipy.ndimage import map_coordinates, uniform_filter  # type: ignore[import
 
 from saccade.data.decoding import ImageSource, read_image
 
-COARSE, FINE = 24, 64
-"""Side of the small copies and of the larger ones in pixels."""
-
-CROPS = (1.0, 0.9, 0.8, 0.7)
-"""Crops to search for, as fractions of a side of the other picture."""
-
-MIN_COARSE_CORRELATION = 0.75
-"""Minimum correlation of the small copies to compare the larger ones."""
+COARSE, FINE = 24, 64  # side of the small copies and of the larger ones in pixels
+CROPS = (1.0, 0.9, 0.8, 0.7)  # crops to search for, as fractions of a side of the other picture
+MIN_COARSE_CORRELATION = 0.75  # minimum correlation of the small copies to compare the larger ones
 
 _NUM_STEPS = 8  # of Gauss-Newton
 _NUM_CACHED = 128  # pictures with cached crops, 0.7 MB each

@@ -11,8 +11,7 @@ import pandas as pd
 from saccade.checks import whole_number
 from saccade.data.examples import Examples, ImageLike, image_name
 
-BLOCK = 4096
-"""Vectors in a block; the product of two blocks takes 64 MB."""
+BLOCK = 4096  # vectors in a block; the product of two blocks takes 64 MB
 
 Features = Callable[[list[ImageLike]], np.ndarray]
 """From images to float32 features of shape (num_images, num_features), NaN for unreadable images."""

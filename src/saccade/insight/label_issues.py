@@ -29,10 +29,7 @@ INVERSE_PENALTIES = (0.003, 0.03, 0.3)
 def out_of_fold_probabilities(
     features: np.ndarray, labels: np.ndarray, num_classes: int, num_folds: int = NUM_FOLDS, seed: int = 0
 ) -> np.ndarray:
-    """Return out-of-fold probabilities of logistic regressions, float64 of shape (num_images, num_classes).
-
-    They are 0 for classes that are absent from the training part of a fold.
-    """
+    """Return out-of-fold probabilities, (num_images, num_classes), 0 for classes that a training part lacks."""
     from sklearn.exceptions import ConvergenceWarning  # a second to import
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedKFold, cross_val_predict

@@ -23,14 +23,9 @@ from saccade.insight.saliency import SaliencyMapper
 from saccade.models.network import InputSpec
 from saccade.report.figures import Neighbour, Reason
 
-MAX_IMAGES, MAX_NEIGHBOURS = 200, 50
-"""Maximum numbers in one figure; the limit of matplotlib is 65,535 pixels a side."""
-
-OVERLAY_SIDE = 256
-"""Longer side of an overlay in pixels: more than a tile, and little memory even for large photos."""
-
-NO_LABEL = "none"
-"""Name of an empty set of labels."""
+MAX_IMAGES, MAX_NEIGHBOURS = 200, 50  # maximum numbers in one figure; the limit of matplotlib is 65,535 pixels a side
+OVERLAY_SIDE = 256  # longer side of an overlay in pixels: more than a tile, and little memory even for large photos
+NO_LABEL = "none"  # name of an empty set of labels
 
 
 def check_numbers(k: int, num_images: int) -> None:
@@ -175,10 +170,7 @@ def neighbours_of(
 
 
 def small_overlay(image: ImageLike, map_HW: np.ndarray, spec: InputSpec) -> Image.Image | None:
-    """Return the overlay of a saliency map, at most `OVERLAY_SIDE` pixels wide and high.
-
-    It is None if the map is 0 everywhere, or the image is unreadable.
-    """
+    """Return an overlay of at most `OVERLAY_SIDE` pixels; None for an empty map or an unreadable image."""
     if not map_HW.any():
         return None
     try:

@@ -33,15 +33,11 @@ from saccade.tasks.problem import Problem
 
 Method = Literal["auto", "grad_cam", "hires_cam", "smooth_grad"]
 
-NUM_TEST_IMAGES = 4
-"""Images of the deletion test."""
+NUM_TEST_IMAGES = 4  # images of the deletion test
 
 NUM_NOISY_COPIES = 8
-NOISE = 0.15
-"""Standard deviation of the noise, as a fraction of the range of an image's values."""
-
-NUM_TILES = 8
-"""Tiles along a side of an image in the deletion test."""
+NOISE = 0.15  # standard deviation of the noise, as a fraction of the range of an image's values
+NUM_TILES = 8  # tiles along a side of an image in the deletion test
 
 SMOOTH_FACTOR = 1.25
 """smooth_grad is preferred if its score drop is this many times that of hires_cam, as its maps are harder to read."""
@@ -73,10 +69,7 @@ def target_numbers(target: Any, problem: Problem, names: Sequence[str], num_imag
 
 
 class SaliencyMapper:
-    """Computes a saliency map for each image: the regions that increase an output of the network.
-
-    The first batch determines the method of "auto".
-    """
+    """Computes the regions of images that increase an output; the first batch determines method "auto"."""
 
     def __init__(self, targets: np.ndarray, method: str = "auto") -> None:
         check_method(method)

@@ -25,8 +25,7 @@ from saccade.insight.embeddings import EmbeddedImages, Features
 EMBEDDINGS = "embeddings.safetensors"
 """File in the predictor's folder: a float16 vector for each training image, with its path and label."""
 
-MAX_BYTES = 64 * 2**20
-"""Maximum size of the stored vectors; larger ones are computed again in each process."""
+MAX_BYTES = 64 * 2**20  # maximum size of the stored vectors; larger ones are computed again in each process
 
 _MAX_IN_MEMORY = 2
 _recent: OrderedDict[tuple[str, str], EmbeddedImages] = OrderedDict()

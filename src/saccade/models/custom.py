@@ -15,8 +15,7 @@ from saccade.errors import HyperparameterError
 from saccade.models.network import network_input
 from saccade.space import Categorical, Space
 
-CUSTOM_OBJECTS = ("model", "opt", "train_transform")
-"""Hyperparameters that may be custom objects."""
+CUSTOM_OBJECTS = ("model", "opt", "train_transform")  # hyperparameters that may be custom objects
 
 
 @dataclass(frozen=True, repr=False)

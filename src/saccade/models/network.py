@@ -115,10 +115,7 @@ def build_network(
 
 
 def classifier_parameters(network: nn.Module) -> set[str]:
-    """Return the names of the parameters of a network's classifier layer, or layers, as in ``named_parameters()``.
-
-    They are empty for modules without a method ``get_classifier``.
-    """
+    """Return the names of the parameters of a network's classifier layers; none without ``get_classifier``."""
     get_classifier = getattr(network, "get_classifier", None)
     if get_classifier is None:
         return set()
@@ -249,10 +246,7 @@ def _check_loaded(network: nn.Module, timm_name: str, path: Path, missing: list[
 
 
 def check_takes_size(network: nn.Module, timm_name: str, in_chans: int, img_size: int) -> None:
-    """Check an image size by a forward pass of one empty image; many networks do not reject it earlier.
-
-    Raises a HyperparameterError with sizes that are possible.
-    """
+    """Check an image size by a forward pass of one empty image; a HyperparameterError suggests other sizes."""
     was_training = network.training
     network.eval()
     try:

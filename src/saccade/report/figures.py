@@ -23,8 +23,7 @@ OTHER_SIGN = "≠"
 
 UNREADABLE = "cannot be read"
 
-MAX_LINES = 3
-"""Maximum number of lines of a label in a title."""
+MAX_LINES = 3  # maximum number of lines of a label in a title
 
 
 def predictions_figure(

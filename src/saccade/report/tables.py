@@ -11,8 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-WIDE = 200
-"""Columns of the output to a file or a pipe, so that lines are not wrapped."""
+WIDE = 200  # columns of the output to a file or a pipe, so that lines are not wrapped
 
 _HEADS = {
     "score_val": "score",
@@ -39,10 +38,7 @@ def output_console() -> Console:
 
 
 def print_trials(console: Console, leaderboard: pd.DataFrame, summary: Mapping[str, Any] | None = None) -> None:
-    """Print a table of trials, below it the hyperparameters that are equal in all trials, and the result.
-
-    The arguments are those of `ImagePredictor.leaderboard` and `ImagePredictor.fit_summary`.
-    """
+    """Print a table of trials, the hyperparameters that are equal in all of them, and the result."""
     shared = _shared_hyperparameters(leaderboard)
     console.print(trials_table(leaderboard.drop(columns=list(shared))))
     if shared:

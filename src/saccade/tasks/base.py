@@ -135,10 +135,7 @@ class Problem(ABC):
         """Return predictions as labels, in the form of `true_labels`."""
 
     def decode(self, predictions: np.ndarray) -> np.ndarray:
-        """Return predicted labels in the form in which labels were given, of shape (num_images,).
-
-        If labels were given as columns: 0 and 1, of shape (num_images, num_classes).
-        """
+        """Return predicted labels as they were given, (num_images,); for columns (num_images, num_classes)."""
         return self.predicted_labels(predictions)
 
     @abstractmethod
@@ -195,10 +192,7 @@ class Problem(ABC):
 
     @abstractmethod
     def num_right(self, outputs: torch.Tensor, targets: torch.Tensor) -> float:
-        """Return how many images of a batch have the right class, or exactly the right labels; 0 for regression.
-
-        `outputs` and `targets` are as in `loss`, without mixup.
-        """
+        """Return how many images of a batch have the right class, or exactly the right labels; 0 for regression."""
 
     def balanced_weights(self, targets: np.ndarray) -> np.ndarray:
         """Return class weights inversely proportional to class frequencies, float64 of shape (num_classes,)."""
@@ -278,10 +272,7 @@ class Problem(ABC):
         return torch.ones_like(probabilities, dtype=torch.bool)
 
     def confidences(self, probabilities: np.ndarray) -> np.ndarray:
-        """Return the confidences that calibration refers to, of shape (k, num_images).
-
-        One row with the probability of the likeliest class, or for multilabel problems one row per label.
-        """
+        """Return the probability of the likeliest class, (1, num_images); for multilabel problems of each label."""
         raise self._has_no_classes("calibration")
 
     def outcomes(self, probabilities: np.ndarray, targets: np.ndarray) -> np.ndarray:

@@ -14,17 +14,13 @@ from saccade.errors import DataError
 
 ProblemType = Literal["binary", "multiclass", "regression", "multilabel"]
 
-Label: TypeAlias = str | int | float | bool
-"""One class, as it was given."""
+Label: TypeAlias = str | int | float | bool  # one class, as it was given
 
 Labels: TypeAlias = "Sequence[Any] | np.ndarray | pd.Index | pd.Series | pd.DataFrame"
 """A column of labels, or of lists of labels; or several columns of 0 and 1, one for each label."""
 
-MAX_NUMBERED_CLASSES = 20
-"""Up to this many different whole numbers are always classes."""
-
-MIN_IMAGES_PER_CLASS = 2
-"""More numbers are still classes if each has at least this many images on average."""
+MAX_NUMBERED_CLASSES = 20  # up to this many different whole numbers are always classes
+MIN_IMAGES_PER_CLASS = 2  # more numbers are still classes if each has at least this many images on average
 
 _NUMBER_AS_TEXT = re.compile(r"-?[0-9]+[.][0-9]+")
 

@@ -19,8 +19,7 @@ from saccade.tasks.problem import Classification, Multilabel, Problem, Regressio
 Function = Callable[[np.ndarray, np.ndarray, Problem], float]
 """Computes a metric from targets and predictions; see `saccade.tasks.base` for their shapes."""
 
-EvalMetric: TypeAlias = str | Callable[..., float] | None
-"""Types of `eval_metric`: see `make_metric`."""
+EvalMetric: TypeAlias = str | Callable[..., float] | None  # types of `eval_metric`: see `make_metric`
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,7 @@ from saccade.tasks.base import Problem, power_loss
 from saccade.tasks.classification import Classification
 from saccade.tasks.labels import Labels, indicators, plain_label_lists, plain_labels, some, sorted_classes
 
-THRESHOLD = 0.5
-"""A multilabel problem assigns a label from this probability on."""
+THRESHOLD = 0.5  # a multilabel problem assigns a label from this probability on
 
 
 @dataclass(frozen=True)

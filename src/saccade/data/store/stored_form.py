@@ -39,10 +39,7 @@ def is_elongated(width: int, height: int) -> bool:
 def read_as_stored(
     image: ImageSource, shorter_side: int | None, channels: int = 3, pixel_range: PixelRange | None = None
 ) -> npt.NDArray[np.uint8]:
-    """Return the pixels of one image exactly as the store contains them, uint8 of shape (height, width, channels).
-
-    Prediction uses this function, so that its images are preprocessed like the training images.
-    """
+    """Return the pixels (height, width, channels) of an image as the store has them; predictions use it as well."""
     decoded = decode_image(image, min_shorter_side=shorter_side, channels=channels, pixel_range=pixel_range)
     return shrunk(decoded, shorter_side)
 
