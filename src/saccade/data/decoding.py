@@ -85,11 +85,7 @@ def read_image(image: ImageSource, *, min_shorter_side: int | None = None) -> Im
 
 
 def decode_image(
-    image: ImageSource,
-    *,
-    min_shorter_side: int | None = None,
-    channels: int = 3,
-    pixel_range: PixelRange | None = None,
+    image: ImageSource, *, min_shorter_side: int | None = None, channels: int = 3, pixel_range: PixelRange | None = None
 ) -> DecodedImage:
     """Read one image as `read_image` does, and return its size at full scale as well.
 

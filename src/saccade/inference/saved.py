@@ -260,7 +260,12 @@ class SavedPredictor:
     @classmethod
     def read(cls, path: str | Path) -> SavedPredictor:
         """Read a predictor's or a run folder; a SavedPredictorError if there is none, it is damaged, or newer."""
-        folder = _predictor_folder(Path(path))
+        places = [Path(path), Path(path) / PREDICTOR_FOLDER]
+        folder = next((place for place in places if (place / DESCRIPTION).is_file()), None)
+        if folder is None:
+            reason = f"contains no {DESCRIPTION}" if Path(path).is_dir() else "is not a folder"
+            expected = "expected a folder made by ImagePredictor.save(), or the run folder of a completed fit"
+            raise SavedPredictorError(f"{path} {reason}; {expected}")
         record = read_description(folder / DESCRIPTION, FORMAT)
         try:
             if (found := record.get("pixel_range")) is not None:
@@ -376,13 +381,3 @@ def _free_name(folder: Path, name: str) -> str:
     stem, suffix = name.rsplit(".", 1)
     numbered = (f"{stem}-{number}.{suffix}" for number in itertools.count(1))
     return next(each for each in itertools.chain([name], numbered) if not (folder / each).exists())
-
-
-def _predictor_folder(path: Path) -> Path:
-    for folder in (path, path / PREDICTOR_FOLDER):
-        if (folder / DESCRIPTION).is_file():
-            return folder
-    reason = "is not a folder" if not path.is_dir() else f"contains no {DESCRIPTION}"
-    raise SavedPredictorError(
-        f"{path} {reason}; expected a folder made by ImagePredictor.save(), or the run folder of a completed fit"
-    )

@@ -76,13 +76,10 @@ class Reason:
     @property
     def is_wrong(self) -> bool:
         """Whether the true label is known and is not the predicted one."""
-        return self._is_other(self.true)
+        return self.is_other(self.true)
 
-    def is_other(self, neighbour: Neighbour) -> bool:
-        """Return whether the label of a training image is not the predicted one."""
-        return self._is_other(neighbour.label)
-
-    def _is_other(self, label: str | None) -> bool:
+    def is_other(self, label: str | None) -> bool:
+        """Return whether a label, such as that of a training image, is known and is not the predicted one."""
         return not self.is_number and None not in (label, self.predicted) and label != self.predicted
 
 
@@ -120,7 +117,7 @@ def _tiles(reason: Reason, width: int, *, has_overlays: bool) -> Iterator[tuple[
     if has_overlays:
         yield reason.overlay, "saliency", RIGHT
     for neighbour in reason.neighbours:
-        is_other = reason.is_other(neighbour)
+        is_other = reason.is_other(neighbour.label)
         label = f"{OTHER_SIGN} " * is_other + (neighbour.label or "")
         title = [*_lines(label, width), f"similarity {neighbour.similarity:.2f}"]
         yield neighbour.image, "\n".join(title), OTHER if is_other else RIGHT

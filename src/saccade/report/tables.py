@@ -39,7 +39,10 @@ def output_console() -> Console:
 
 def print_trials(console: Console, leaderboard: pd.DataFrame, summary: Mapping[str, Any] | None = None) -> None:
     """Print a table of trials, the hyperparameters that are equal in all of them, and the result."""
-    shared = _shared_hyperparameters(leaderboard)
+    columns = {str(name): leaderboard[name] for name in leaderboard.columns if name not in _TRIAL_COLUMNS}
+    shared: dict[str, Any] = {}
+    if len(leaderboard) > 1:
+        shared = {name: column.iloc[0] for name, column in columns.items() if len(set(column.map(repr))) == 1}
     console.print(trials_table(leaderboard.drop(columns=list(shared))))
     if shared:
         console.print(Text(f"all trials: {', '.join(f'{name}={value}' for name, value in shared.items())}\n"))
@@ -79,14 +82,6 @@ def trials_table(leaderboard: pd.DataFrame) -> Table:
         cells = [Text(_cell(str(name), value)) for name, value in row.items()]
         table.add_row(*cells, style="bold" if position == 0 else None)
     return table
-
-
-def _shared_hyperparameters(leaderboard: pd.DataFrame) -> dict[str, Any]:
-    """Return the hyperparameters that are equal in all trials; {} for a single trial."""
-    if len(leaderboard) < 2:
-        return {}
-    columns = {str(name): leaderboard[name] for name in leaderboard.columns if name not in _TRIAL_COLUMNS}
-    return {name: column.iloc[0] for name, column in columns.items() if len(set(column.map(repr))) == 1}
 
 
 def _cell(name: str, value: Any) -> str:
