@@ -97,7 +97,7 @@ def test_an_incomplete_download_raises_an_error_of_saccade(hub: Any) -> None:
         find_weights(NAME)
 
 
-def test_a_download_without_end_is_given_up(hub: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_endless_download_is_stopped(hub: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.files[FILE] = CONTENT
     released = threading.Event()
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda *_, **__: released.wait(60))
