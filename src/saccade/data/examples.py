@@ -74,11 +74,7 @@ def read_examples(data: Any, label: str | list[str] | None = None) -> Examples:
 
 
 def as_image(value: Any) -> Any:
-    """Return an image in one of the forms of `ImageLike`; values of other types are returned unchanged.
-
-    >>> as_image(io.BytesIO(b"GIF8")), as_image(bytearray(b"GIF8")), as_image(None)
-    (b'GIF8', b'GIF8', None)
-    """
+    """Return an image in one of the forms of `ImageLike`; values of other types are returned unchanged."""
     if isinstance(value, str | Path):
         return existing_spelling(value)
     if isinstance(value, bytes | Image.Image | np.ndarray | np.generic):

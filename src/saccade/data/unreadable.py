@@ -17,13 +17,7 @@ _MOST_FOLDERS = 100
 
 
 def describe_unreadable(images: Sequence[Any], errors: Mapping[int, str]) -> str:
-    """Return a message about unreadable images; `errors` are the reasons by position.
-
-    >>> print(describe_unreadable(["gone/a.png", None, "gone/b.png"], {0: "no such file", 1: "not an image"}))
-    2 of 3 images cannot be read:
-      gone/a.png: no such file
-      image 1: not an image
-    """
+    """Return a message about unreadable images; `errors` are the reasons by position."""
     num = len(errors) if len(errors) <= MAX_LISTED else NUM_EXAMPLES
     named = [f"{name_of(images[position], position)}: {reason}" for position, reason in sorted(errors.items())]
     lines = [f"{len(named)} of {len(images)} images cannot be read:", *named[:num]]

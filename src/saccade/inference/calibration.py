@@ -90,15 +90,6 @@ def fit_calibration(
     0. So the logarithm of the temperature and the logit adjustment have normal priors, which dominate with ten images
     and do not matter with hundreds. `Calibration.ece_after` is cross-fitted in `NUM_FOLDS` folds. No `class_prior`, or
     equal class frequencies, give no logit adjustment.
-
-    Examples
-    --------
-    >>> problem = Problem.of(["cat", "dog"])
-    >>> targets = np.tile([0, 0, 0, 1], 500)                     # cats in three of four images
-    >>> overconfident = np.tile([0.99, 0.01], (2000, 1))
-    >>> calibration = fit_calibration(overconfident, targets, problem)
-    >>> calibration.apply(overconfident[:1], problem).round(2).tolist()
-    [[0.75, 0.25]]
     """
     rng = np.random.default_rng(0)
     if not problem.has_classes or len(targets) < 2:

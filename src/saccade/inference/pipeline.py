@@ -138,8 +138,7 @@ class Predictions:
 
         That is the label that is given, and for multilabel problems the most probable one.
         """
-        main: np.ndarray = np.nan_to_num(self.adjusted).argmax(1)
-        return main
+        return np.asarray(np.nan_to_num(self.adjusted).argmax(1))
 
 
 class InferencePipeline:
@@ -359,8 +358,7 @@ def postprocess(
 @torch.inference_mode()
 def _activated(classifier: Classifier, x_BCHW: torch.Tensor) -> np.ndarray:
     # Outputs are activated on the CPU, in float64 for regression, which MPS lacks.
-    predictions: np.ndarray = classifier.problem.activate(classifier.forward(x_BCHW).cpu()).numpy()
-    return predictions
+    return np.asarray(classifier.problem.activate(classifier.forward(x_BCHW).cpu()).numpy())
 
 
 def _device_of(device: str | torch.device | None) -> torch.device:

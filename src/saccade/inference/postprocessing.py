@@ -57,9 +57,6 @@ class Conformal:
 
         Raises a HyperparameterError if the coverage is invalid, and a DataError if there are fewer than ``coverage / (1
         - coverage)`` held-out images.
-
-        >>> Conformal((0.9, 0.8, 0.7, 0.2)).threshold(0.8)  # the 4th of 4: ceil(5 * .8)
-        0.2
         """
         fraction("coverage", coverage)
         num = len(self.scores)
@@ -218,13 +215,7 @@ _NEW_NAMES = {"shares": "class_prior", "figure_before": "metric_before", "figure
 
 
 def weighted_mean(predictions: Sequence[np.ndarray], weights: Sequence[float] | np.ndarray) -> np.ndarray:
-    """Return the weighted mean of several networks' predictions; the weights sum to 1.
-
-    It is computed in float64, and has the dtype of the first network's predictions.
-
-    >>> weighted_mean([np.array([[1.0, 0.0]]), np.array([[0.0, 1.0]])], [0.75, 0.25]).tolist()
-    [[0.75, 0.25]]
-    """
+    """Return the mean of several networks' predictions, by weights that sum to 1, in float64, as their dtype."""
     return mean_of_members([torch.from_numpy(rows) for rows in predictions], [float(w) for w in weights]).numpy()
 
 

@@ -89,8 +89,7 @@ def agreement(one: Picture, other: Picture) -> Agreement:
 def _standardized(rows: np.ndarray) -> np.ndarray:
     """Return rows whose products are correlations; rows of flat areas are small."""
     rows = rows - rows.mean(1, keepdims=True)
-    scaled: np.ndarray = rows / np.sqrt((rows.var(1, keepdims=True) + _FLAT_VARIANCE) * rows.shape[1])
-    return scaled
+    return np.asarray(rows / np.sqrt((rows.var(1, keepdims=True) + _FLAT_VARIANCE) * rows.shape[1]))
 
 
 def _aligned_correlation(whole: np.ndarray, part: np.ndarray, window: np.ndarray) -> float:
@@ -122,5 +121,4 @@ def _details(picture: np.ndarray) -> np.ndarray:
     """Return the fine structure, normalized locally so that no strong edge dominates the correlation."""
     finer = picture - uniform_filter(picture, _FILTER_SIZE)
     strength = np.sqrt(uniform_filter(np.square(finer), _FILTER_SIZE) + _FAINT_VARIANCE)
-    details: np.ndarray = (finer / strength).ravel()
-    return details
+    return np.asarray((finer / strength).ravel())

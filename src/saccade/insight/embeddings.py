@@ -32,8 +32,7 @@ class EmbeddedImages:
     @property
     def readable(self) -> np.ndarray:
         """Whether each image is readable, bool of shape (num_images,)."""
-        readable: np.ndarray = (self.vectors != 0).any(1)
-        return readable
+        return np.asarray((self.vectors != 0).any(1))
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -43,8 +42,7 @@ def unit_vectors(features: np.ndarray) -> np.ndarray:
     """Return features divided by their norm, so that the product of two rows is their cosine; rows with NaN are 0."""
     rows = np.where(np.isfinite(features).all(1, keepdims=True), features, 0.0).astype(np.float32)
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-    units: np.ndarray = np.divide(rows, lengths, out=np.zeros_like(rows), where=lengths > 0)
-    return units
+    return np.asarray(np.divide(rows, lengths, out=np.zeros_like(rows), where=lengths > 0))
 
 
 def nearest_rows(

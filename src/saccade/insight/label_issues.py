@@ -70,8 +70,7 @@ def confident_joint(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray
     # Calibrate the rows to the number of images; a label without assigned images counts as correct.
     num_assigned = joint.sum(1)
     joint[np.diag_indices(num_classes)] += num_assigned == 0
-    calibrated: np.ndarray = joint * (counts / np.maximum(num_assigned, 1))[:, None]
-    return calibrated
+    return np.asarray(joint * (counts / np.maximum(num_assigned, 1))[:, None])
 
 
 def probably_wrong(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -90,8 +89,7 @@ def probably_wrong(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
     for given in np.flatnonzero(np.bincount(labels) > 1):
         of_label = np.flatnonzero(labels == given)
         is_wrong[of_label[np.argsort(-margin[of_label], kind="stable")[: num_wrong[given]]]] = True
-    answer: np.ndarray = is_wrong & (margin > 0)
-    return answer
+    return np.asarray(is_wrong & (margin > 0))
 
 
 def check_has_classes(problem: Problem) -> None:

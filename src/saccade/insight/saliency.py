@@ -96,8 +96,7 @@ class SaliencyMapper:
         maps_BHW = self._compute(x_BCHW, score)
         largest = maps_BHW.amax((1, 2), keepdim=True)
         maps_BHW = torch.where(largest > 0, maps_BHW / largest.clamp_min(torch.finfo(torch.float32).tiny), 0.0)
-        maps: np.ndarray = maps_BHW.cpu().numpy()
-        return maps
+        return np.asarray(maps_BHW.cpu().numpy())
 
 
 _Compute = Callable[[torch.Tensor, Score], torch.Tensor]

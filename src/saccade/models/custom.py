@@ -20,11 +20,7 @@ CUSTOM_OBJECTS = ("model", "opt", "train_transform")  # hyperparameters that may
 
 @dataclass(frozen=True, repr=False)
 class CustomObject:
-    """A module, class or function as a hyperparameter; it prints as a short name where configurations are shown.
-
-    >>> CustomObject(nn.Flatten()), CustomObject(nn.Linear)
-    (Flatten, Linear)
-    """
+    """A module, class or function as a hyperparameter; it prints as a short name where configurations are shown."""
 
     value: Any
 

@@ -313,8 +313,7 @@ class ImageClassifier(ClassifierMixin, _ImageEstimator):  # type: ignore[misc]  
             Before `fit`.
         """
         classes = self._predictions(X).main_class
-        labels: np.ndarray = self.classes_[classes]
-        return labels
+        return np.asarray(self.classes_[classes])
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Return calibrated probabilities, float32 of shape (num_images, num_classes); raises as `predict`."""

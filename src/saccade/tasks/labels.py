@@ -140,11 +140,7 @@ def sorted_classes(labels: Iterable[Label]) -> tuple[Label, ...]:
 
 
 def class_array(classes: Sequence[Label]) -> np.ndarray:
-    """Return classes as an array of the dtype that holds them exactly: bool, int64, float64, or else object.
-
-    >>> class_array([False, True]).dtype, class_array(["cat"]).dtype, class_array([2**70]).dtype
-    (dtype('bool'), dtype('O'), dtype('O'))
-    """
+    """Return classes as an array of the dtype that holds them exactly: bool, int64, float64, or else object."""
     array = np.empty(len(classes), object)
     array[:] = classes
     if not classes or isinstance(classes[0], str):

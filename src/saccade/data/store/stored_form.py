@@ -18,9 +18,6 @@ def stored_size(width: int, height: int, shorter_side: int | None) -> tuple[int,
 
     The shorter side becomes `shorter_side` and the aspect ratio stays; nothing is enlarged. An elongated image is
     squeezed into a square, so that a network's central crop contains all of it. None keeps the size.
-
-    >>> stored_size(1000, 500, 250), stored_size(100, 80, 250), stored_size(6000, 100, 50)
-    ((500, 250), (100, 80), (50, 50))
     """
     if shorter_side is None:
         return width, height
