@@ -174,8 +174,10 @@ class SavedPredictor:
     @property
     def result(self) -> str:
         """The networks and their score in one line, as `saccade.selection.summary.result_summary` describes them."""
-        old = f"trial {self.members[0].trial}, score {self.summary.get('valid_score', float('nan')):.4g}"
-        return str(self.summary.get("result", old))
+        if "result" in self.summary:
+            return str(self.summary["result"])
+        score = self.summary.get("valid_score")  # of earlier versions
+        return f"trial {self.members[0].trial}" + ("" if score is None else f", score {score:.4g}")
 
     @property
     def earlier_split(self) -> EarlierSplit | None:

@@ -203,21 +203,10 @@ class ImageClassifier(ClassifierMixin, _ImageEstimator):  # type: ignore[misc]  
     ----------
     time_limit : float, "auto" or None
         Seconds of one fit; cross-validation makes many fits. "auto" is 7200, or the preset's; None is no limit.
-    hyperparameters : mapping or None
-        As in `ImagePredictor.fit`. In `set_params` and `GridSearchCV`, ``hyperparameters__lr`` is a single one.
-    presets : str, list of str or None
-        As in `ImagePredictor.fit`.
-    num_trials : int or None
-        Maximum number of trials of one fit; None depends on the preset, the time limit and the size of the space.
-    searcher, scheduler : str, instance or None
-        The search algorithm, and what decides which trial trains next: as in `ImagePredictor.fit`; None is ``auto``.
-        Each fit uses a copy of an instance.
-    executor : str, Executor or None
-        Where trials run: as in `ImagePredictor.fit`; None is ``auto``. Clones share the workers of an instance.
-    callbacks : list of Tracker, callable or str, or None
-        What receives the events of each fit, of clones as well: as in `ImagePredictor.fit`.
-    holdout_frac : float or None
-        Fraction of the images in the validation set, between 0 and 1; None is a tenth, or less of very many.
+    hyperparameters, presets, num_trials, searcher, scheduler, executor, callbacks, holdout_frac
+        As in `ImagePredictor.fit`. In `set_params` and `GridSearchCV`, ``hyperparameters__lr`` is a single
+        hyperparameter. Each fit uses a copy of a searcher or scheduler. Clones share callbacks, and the workers of an
+        executor.
     eval_metric : str, callable or None
         The metric used for model selection; `score` is the accuracy, as in all scikit-learn classifiers.
     weights : path or None
