@@ -16,11 +16,8 @@ from saccade.inference.calibration import calibration_error, error_by_chance
 from saccade.tasks.metrics import MeanOver, Metric, built_in_metrics
 from saccade.tasks.problem import Problem
 
-NUM_RESAMPLES = 1000
-"""Bootstrap samples of the images."""
-
-BY_CHANCE = "ece_by_chance"
-"""The ``ece`` that perfect probabilities would have on so many images. It has no interval."""
+NUM_RESAMPLES = 1000  # bootstrap samples of the images
+BY_CHANCE = "ece_by_chance"  # the ``ece`` that perfect probabilities would have on so many images. It has no interval
 
 OF_PROBABILITIES = re.compile("(neg_)?(log_loss|brier)|d2_|roc_auc|average_precision|top_k")
 """Names of metrics of calibrated probabilities, as `predict_proba` returns them; others are those of `predict`."""

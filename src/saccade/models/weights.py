@@ -77,12 +77,8 @@ def find_weights(
     4. the hub, for at most `seconds_left`, and once unless it can be reached;
     5. an installed package (`saccade.models.embedded`), whose weights are converted once into the cache folder.
 
-    Raises
-    ------
-    UnknownModelError
-        If there is no such network.
-    WeightsNotFoundError
-        If no weights are available; the message lists what was tried and what to do.
+    Raises an UnknownModelError if there is no such network; a WeightsNotFoundError, which lists what was tried and what
+    to do, if no weights are available.
     """
     timm_name = resolve_name(name)
     if file is not None:
@@ -186,13 +182,7 @@ def available_networks(folder: str | Path | None = None) -> list[str]:
 
 
 def weights_place(name: str, folder: str | Path | None = None) -> str:
-    """Return where the weights of a network are, without a request.
-
-    Returns
-    -------
-    {"folder", "hub cache", "package", "hub", "none"}
-        "hub": they would be downloaded.
-    """
+    """Return where the weights of a network are, without a request; ``"hub"`` if they would be downloaded."""
     timm_name = resolve_name(name)
     if _search_folder(timm_name, folder, []) is not None:
         return "folder"
@@ -206,13 +196,7 @@ def weights_place(name: str, folder: str | Path | None = None) -> str:
 
 
 def tensor_names(path: Path) -> list[str]:
-    """List the names of the tensors in a safetensors file; only its header is read.
-
-    Raises
-    ------
-    WeightsNotFoundError
-        If the file cannot be read as safetensors.
-    """
+    """List the names of the tensors in a safetensors file by its header; a WeightsNotFoundError if it is damaged."""
     try:
         with safe_open(path, framework="numpy") as tensors:
             return list(tensors.keys())
@@ -313,10 +297,7 @@ def _timm_files_in_cache() -> list[Path]:
 
 
 def _unavailable(repo_id: str, filename: str, revision: str, file: str, timeout_s: float) -> str:
-    """Return why a file cannot be downloaded, or "".
-
-    One request with a short time limit, because huggingface_hub retries for minutes when there is no network.
-    """
+    """Return why a file cannot be downloaded, or "": one request, since huggingface_hub retries for minutes."""
     if reason := hub_failure():
         return reason
     url = huggingface_hub.hf_hub_url(repo_id, filename, revision=revision, endpoint=hub_endpoint())

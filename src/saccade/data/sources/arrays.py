@@ -84,11 +84,7 @@ def rows_as_images(rows: np.ndarray, shape: tuple[int, ...] | None = None) -> np
 
 
 def square_shape(num_values: int) -> tuple[int, ...] | None:
-    """Return the shape of a square image, grey or RGB, with this number of values; None if there is none.
-
-    >>> square_shape(64), square_shape(3 * 64), square_shape(10)
-    ((8, 8), (8, 8, 3), None)
-    """
+    """Return the shape of a square image, grey or RGB, with this number of values; None if there is none."""
     for channels, last_axis in ((1, ()), (3, (3,))):
         side = math.isqrt(num_values // channels)
         if side and side * side * channels == num_values:

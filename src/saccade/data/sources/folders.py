@@ -128,11 +128,7 @@ def _kinds_of_files(folder: Path) -> str:
 
 
 def extensions(exts: str | Collection[str] | None) -> tuple[str, ...]:
-    """Return extensions in lower case, with their dot.
-
-    >>> extensions(["JPG", ".png"])
-    ('.jpg', '.png')
-    """
+    """Return extensions in lower case, with their dot."""
     if exts is None:
         return IMAGE_EXTENSIONS
     given = (exts,) if isinstance(exts, str) else tuple(exts)

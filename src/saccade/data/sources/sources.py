@@ -26,10 +26,7 @@ ARCHIVE_NAME = re.compile(r"\.(zip|tar|tgz|tbz2?|txz|tar\.\w+)$", re.IGNORECASE)
 
 
 def local_file(path: str | Path, *, sha256: str | None = None, quiet: bool = False) -> Path:
-    """Return the absolute path of an existing file or folder; a URL is downloaded first.
-
-    Raises a DataError with the existing part of the path and similar names, or a DownloadError.
-    """
+    """Return the absolute path of a file or folder, or of a downloaded URL; a DataError suggests similar names."""
     if is_url(path):
         return fetch(str(path), sha256=sha256, quiet=quiet)
     found = Path(path).expanduser().absolute()
