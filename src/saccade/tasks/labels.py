@@ -14,17 +14,13 @@ from saccade.errors import DataError
 
 ProblemType = Literal["binary", "multiclass", "regression", "multilabel"]
 
-Label: TypeAlias = str | int | float | bool
-"""One class, as it was given."""
+Label: TypeAlias = str | int | float | bool  # one class, as it was given
 
 Labels: TypeAlias = "Sequence[Any] | np.ndarray | pd.Index | pd.Series | pd.DataFrame"
 """A column of labels, or of lists of labels; or several columns of 0 and 1, one for each label."""
 
-MAX_NUMBERED_CLASSES = 20
-"""Up to this many different whole numbers are always classes."""
-
-MIN_IMAGES_PER_CLASS = 2
-"""More numbers are still classes if each has at least this many images on average."""
+MAX_NUMBERED_CLASSES = 20  # up to this many different whole numbers are always classes
+MIN_IMAGES_PER_CLASS = 2  # more numbers are still classes if each has at least this many images on average
 
 _NUMBER_AS_TEXT = re.compile(r"-?[0-9]+[.][0-9]+")
 
@@ -81,28 +77,14 @@ def inferred_problem_type(labels: Labels) -> tuple[ProblemType, str]:
 
 
 def are_label_lists(labels: Labels) -> bool:
-    """Return whether these labels are lists (or tuples, sets, arrays) of labels.
-
-    Examples
-    --------
-    >>> are_label_lists([["cat", "dog"], []]), are_label_lists(["cat", "dog"])
-    (True, False)
-    """
+    """Return whether these labels are lists (or tuples, sets, arrays) of labels."""
     return any(_is_list(value) for value in _values(labels))
 
 
 def plain_labels(labels: Labels) -> list[Label]:
     """Return the labels of a column, of any NumPy or pandas dtype, as plain Python values.
 
-    Raises
-    ------
-    DataError
-        If labels are missing, are not text, numbers or bools, or are a mixture of these.
-
-    Examples
-    --------
-    >>> plain_labels(pd.Series([1, 2], dtype="Int64"))
-    [1, 2]
+    Raises a DataError if labels are missing, are not text, numbers or bools, or are a mixture of these.
     """
     plain = _values(labels)
     if num_missing := sum(map(_is_missing, plain)):
@@ -114,15 +96,7 @@ def plain_labels(labels: Labels) -> list[Label]:
 def plain_label_lists(labels: Labels) -> list[list[Label]]:
     """Return a column of lists of labels as lists of plain Python values; an empty list is an image without labels.
 
-    Raises
-    ------
-    DataError
-        If a row is not a list, or labels are missing, not text, numbers or bools, or a mixture of these.
-
-    Examples
-    --------
-    >>> plain_label_lists([("cat", "dog"), np.array(["cow"]), set()])
-    [['cat', 'dog'], ['cow'], []]
+    Raises a DataError if a row is not a list, or labels are missing, not text, numbers or bools, or a mixture of these.
     """
     rows = _values(labels)
     if num_missing := sum(map(_is_missing, rows)):
@@ -166,13 +140,7 @@ def sorted_classes(labels: Iterable[Label]) -> tuple[Label, ...]:
 
 
 def class_array(classes: Sequence[Label]) -> np.ndarray:
-    """Return classes as an array of the dtype that holds them exactly: bool, int64, float64, or else object.
-
-    Examples
-    --------
-    >>> class_array([False, True]).dtype, class_array(["cat"]).dtype, class_array([2**70]).dtype
-    (dtype('bool'), dtype('O'), dtype('O'))
-    """
+    """Return classes as an array of the dtype that holds them exactly: bool, int64, float64, or else object."""
     array = np.empty(len(classes), object)
     array[:] = classes
     if not classes or isinstance(classes[0], str):

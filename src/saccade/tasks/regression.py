@@ -17,15 +17,9 @@ from saccade.tasks.labels import Labels, plain_labels
 
 @dataclass(frozen=True)
 class Regression(Problem):
-    """Numbers, standardised as ``(label - mean) / std``: the squared error.
+    """Numbers, standardised as ``(label - mean) / std``: the squared error."""
 
-    Attributes
-    ----------
-    mean, std : float
-        Mean and standard deviation of the training labels.
-    """
-
-    mean: float = 0.0
+    mean: float = 0.0  # of the training labels
     std: float = 1.0
 
     type = "regression"

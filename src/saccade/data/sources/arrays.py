@@ -22,13 +22,6 @@ def image_list(X: Any) -> list[ImageLike] | None:
 
     A DataFrame has one column, or a column ``image``. Raises a DataError if X is a single image, or an array of another
     shape.
-
-    Examples
-    --------
-    >>> image_list(["cat.jpg", "dog.jpg"]), len(image_list(np.zeros((5, 8, 8))))
-    (['cat.jpg', 'dog.jpg'], 5)
-    >>> image_list(np.zeros((5, 64))) is None
-    True
     """
     if isinstance(X, str | bytes | os.PathLike | Image.Image):
         raise DataError(f"X is one image, {X!r:.60}; expected several: pass [X]")
@@ -78,13 +71,7 @@ def _is_image(value: Any) -> bool:
 
 
 def rows_as_images(rows: np.ndarray, shape: tuple[int, ...] | None = None) -> np.ndarray:
-    """Reshape flattened images in C order to `shape`; None: square images, grey or RGB.
-
-    Examples
-    --------
-    >>> rows_as_images(np.zeros((5, 64))).shape, rows_as_images(np.zeros((5, 3 * 64))).shape
-    ((5, 8, 8), (5, 8, 8, 3))
-    """
+    """Reshape flattened images in C order to `shape`; None: square images, grey or RGB."""
     num_values = rows.shape[1]
     found = square_shape(num_values) if shape is None else shape
     if found is None or len(found) not in (2, 3) or math.prod(found) != num_values:
@@ -97,13 +84,7 @@ def rows_as_images(rows: np.ndarray, shape: tuple[int, ...] | None = None) -> np
 
 
 def square_shape(num_values: int) -> tuple[int, ...] | None:
-    """Return the shape of a square image, grey or RGB, with this number of values; None if there is none.
-
-    Examples
-    --------
-    >>> square_shape(64), square_shape(3 * 64), square_shape(10)
-    ((8, 8), (8, 8, 3), None)
-    """
+    """Return the shape of a square image, grey or RGB, with this number of values; None if there is none."""
     for channels, last_axis in ((1, ()), (3, (3,))):
         side = math.isqrt(num_values // channels)
         if side and side * side * channels == num_values:

@@ -41,21 +41,8 @@ class StoreCache:
 
     One process builds a store while others that need the same one wait. A store in use, marked by a lease that ends
     with its process, is never removed. A store is built in another folder and then moved, so that it is complete or
-    absent.
-
-    Parameters
-    ----------
-    folder : Path
-        Contains a folder for each store.
-    limit_bytes : int or None
-        Maximum size of all stores; None is 20 GB, or a fifth of the free space, if that is less.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> cache = StoreCache(Path(tempfile.mkdtemp()))
-    >>> cache.open("0" * 32) is None
-    True
+    absent. `limit_bytes` is the maximum size of all stores; None is 20 GB, or a fifth of the free space if that is
+    less.
     """
 
     folder: Path
@@ -63,13 +50,7 @@ class StoreCache:
 
     @classmethod
     def from_environment(cls) -> StoreCache | None:
-        """Return the user's cache; None if it is disabled.
-
-        Raises
-        ------
-        HyperparameterError
-            If ``SACCADE_STORE_CACHE_GB`` is not a number of at least 0.
-        """
+        """Return the user's cache; None if ``SACCADE_STORE_CACHE_GB`` is 0, a HyperparameterError if it is invalid."""
         limit_bytes = bytes_from_environment(LIMIT_VARIABLE)
         return None if limit_bytes == 0 else cls(cache_folder() / "stores", limit_bytes)
 
@@ -81,18 +62,11 @@ class StoreCache:
         seconds_left: SecondsLeft | None = None,
         on_wait: Callable[[], None] | None = None,
     ) -> ImageStore:
-        """Return the store of that name, and build it if it is missing.
+        """Return the store of that name, and build it by `build` (as `ImageStore.build`) if it is missing.
 
-        Parameters
-        ----------
-        compute_name : callable
-            Returns the fingerprint; called again after building, to detect files that changed meanwhile.
-        build : callable
-            ``build(folder, has_room)``, as `ImageStore.build`, which may raise NoRoomError.
-        private : Path
-            Folder of a store that is incomplete because of a deadline.
-        seconds_left, on_wait : callable or None
-            Wait for another process that builds the same store for half of the time left; call `on_wait` before.
+        `compute_name` returns the fingerprint; it is called again after building, to detect files that changed
+        meanwhile. `private` is the folder for a store that is incomplete because of a deadline. If another process
+        builds the same store, call `on_wait`, and wait for half of the time left.
 
         Raises OSError or NotImplementedError if the folder cannot be written or locked, filelock.Timeout if the other
         process takes too long.
@@ -125,10 +99,7 @@ class StoreCache:
         return store
 
     def open(self, name: str, seconds_left: SecondsLeft | None = None) -> ImageStore | None:
-        """Return the store of that name, protected from removal while in use; None if there is none.
-
-        A damaged one, whose pixels differ from their checksums, is removed.
-        """
+        """Return the store of that name, protected from removal; None if there is none. A damaged one is removed."""
         folder = self.folder / name
         if not folder.is_dir():
             return None
