@@ -63,10 +63,7 @@ class Calibration:
         return left
 
     def calibrate(self, probabilities: torch.Tensor, problem: Problem) -> torch.Tensor:
-        """Return calibrated probabilities, given those of `Problem.activate`, of shape (num_images, num_classes).
-
-        The dtype stays the same; they are computed in float64. The numbers of a regression stay as they are.
-        """
+        """Return calibrated probabilities, (num_images, num_classes), by way of float64; regression stays as it is."""
         if (self.temperature == 1 and not self.class_prior) or not problem.has_classes:
             return probabilities
         logits = problem.logits(probabilities)
@@ -127,11 +124,7 @@ def calibration_error(probabilities: np.ndarray, targets: np.ndarray, problem: P
 
 
 def error_by_chance(probabilities: np.ndarray, problem: Problem) -> float:
-    """Return the expected value of `calibration_error` if these probabilities were exactly right.
-
-    It decreases with the number of images. A calibration error of this size is no evidence of miscalibration. Labels
-    are drawn `NUM_DRAWS` times.
-    """
+    """Return the expected `calibration_error` if these probabilities were right: labels are drawn by them."""
     rng = np.random.default_rng(0)
     columns = problem.confidences(probabilities)
     errors = [_binned_error(p, rng.random(len(p)) < p) for _ in range(NUM_DRAWS) for p in columns]

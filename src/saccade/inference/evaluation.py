@@ -84,10 +84,7 @@ def evaluation(
 def confusion_matrix(
     targets: np.ndarray, adjusted: np.ndarray, problem: Problem, class_names: Sequence[str]
 ) -> pd.DataFrame:
-    """Return the number of images by true class (rows) and predicted class (columns).
-
-    For multilabel problems, there is a row for each label, with its numbers of true and false negatives and positives.
-    """
+    """Return image counts by true (rows) and predicted class; for multilabel problems tn, fp, fn, tp of each label."""
     problem.require_classes("confusion_matrix")
     if not problem.has_one_class:
         true, given = problem.true_labels(targets) > 0, problem.predicted_labels(adjusted) > 0

@@ -346,10 +346,7 @@ class SavedPredictor:
         return replace(chosen, net=net, members=[replace(chosen.members[0], amp=amp)])
 
     def with_network(self, net: Any) -> SavedPredictor:
-        """Return the predictor with the user's own network, whose weights it contains.
-
-        Raises a SavedPredictorError if it requires a network and `net` is none, or the other way round.
-        """
+        """Return the predictor with the user's own network; a SavedPredictorError if it lacks one or needs none."""
         if self.own_network is None:
             if net is not None:
                 raise SavedPredictorError(

@@ -125,10 +125,7 @@ def find_reasons(
 def label_names(
     labels: pd.Series | pd.DataFrame | None, class_names: Sequence[str] | None, saved: SavedPredictor
 ) -> list[str | None]:
-    """Return the class name, the label names, or the value of each label; None if missing.
-
-    Labels of two data sets are compared by these names, since each numbers its classes differently.
-    """
+    """Return the class name, names or value of each label, by which data sets are compared; None if missing."""
     if labels is None:
         return []
     problem = saved.problem

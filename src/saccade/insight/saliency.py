@@ -125,11 +125,9 @@ def _choose_method(method: str, network: torch.nn.Module, name: str, x_BCHW: tor
 
 @torch.no_grad()
 def _score_drop(network: torch.nn.Module, x_BCHW: torch.Tensor, score: Score, maps_BHW: torch.Tensor) -> float:
-    """Return the drop of the mean score after replacing the highest values of the maps by the mean colour.
-
-    Whole tiles are replaced: many small holes decrease the score wherever they are.
-    """
+    """Return the drop of the mean score after replacing the highest tiles of the maps by the mean colour."""
     mean_BC11 = x_BCHW.mean((2, 3), keepdim=True)
+    # Whole tiles, since many small holes decrease the score wherever they are.
     tiles_BL = torch.nn.functional.adaptive_avg_pool2d(maps_BHW[:, None], NUM_TILES).flatten(1)
     order_BL = torch.argsort(tiles_BL, dim=1, descending=True, stable=True)
     before, after = float(score(network.forward(x_BCHW)).mean()), 0.0

@@ -33,11 +33,7 @@ _lock = threading.Lock()
 
 
 def embedded_training_images(saved: SavedPredictor, features: Features) -> EmbeddedImages:
-    """Return the training images of a predictor with their vectors.
-
-    The vectors are cached in this process and in the predictor's folder; otherwise they are computed from the images
-    listed in the run folder.
-    """
+    """Return the training images with their vectors: from memory, the predictor's folder, or the run's images."""
     file, key = saved.folder / EMBEDDINGS, _key(saved)
     memory = (str(saved.folder.absolute()), key)
     with _lock:  # threads may share a predictor; the first one computes the vectors

@@ -112,7 +112,7 @@ class _ImageEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has 
         files, former_range = state.pop("predictor_files", None), state.pop("pixel_range_", None)
         super().__setstate__(state)
         if files is not None:
-            folder = _new_folder()
+            folder = Path(tempfile.mkdtemp(prefix="saccade_predictor_"))
             for name, content in files.items():
                 (folder / name).parent.mkdir(exist_ok=True)
                 (folder / name).write_bytes(content)
@@ -160,7 +160,7 @@ class _ImageEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has 
             predictor = ImagePredictor("label", problem_type, self.eval_metric, run, self.verbosity)
             data: pd.DataFrame = pd.DataFrame({"image": pd.Series(images, dtype=object), "label": labels})
             predictor.fit(data, **options)
-            folder = _new_folder()
+            folder = Path(tempfile.mkdtemp(prefix="saccade_predictor_"))
             predictor.save(folder)  # a copy: the next fit may replace the run
         self.predictor_ = self._load(folder)
 
@@ -356,7 +356,3 @@ def _labels(estimator: object, y: Any) -> np.ndarray:
     labels: np.ndarray = column_or_1d(y, warn=True)
     assert_all_finite(labels, input_name="y")
     return labels
-
-
-def _new_folder() -> Path:
-    return Path(tempfile.mkdtemp(prefix="saccade_predictor_"))

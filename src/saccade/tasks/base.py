@@ -230,11 +230,7 @@ class Problem(ABC):
 
     @abstractmethod
     def confidence(self, predictions: np.ndarray, decided: np.ndarray) -> np.ndarray:
-        """Return the probability of the decision on each image, of shape (num_images,); NaN for regression.
-
-        The arguments are predictions before and after thresholds. For multilabel problems the least certain label
-        counts.
-        """
+        """Return the probability of each decision (of its least certain label), (num_images,); NaN for regression."""
 
     # Evaluation
 
@@ -265,10 +261,7 @@ class Problem(ABC):
         raise self._has_no_classes("calibration")
 
     def given_labels(self, probabilities: torch.Tensor) -> torch.Tensor:
-        """Return which labels each image gets, bool of the shape of `probabilities`; for regression all True.
-
-        The largest probability gives the label; for multilabel problems, those from `THRESHOLD` on give labels.
-        """
+        """Return which labels each image gets: the likeliest, or those from `THRESHOLD` on; for regression all True."""
         return torch.ones_like(probabilities, dtype=torch.bool)
 
     def confidences(self, probabilities: np.ndarray) -> np.ndarray:
@@ -280,10 +273,7 @@ class Problem(ABC):
         raise self._has_no_classes("calibration")
 
     def threshold_columns(self, probabilities: np.ndarray) -> np.ndarray | None:
-        """Return the probabilities that a threshold decides on; None for multiclass and regression problems.
-
-        For binary problems that of the positive class, of shape (num_images, 1); for multilabel problems all.
-        """
+        """Return what a threshold decides on, (num_images, k): p of the positive class, or of all labels; else None."""
         return None
 
     @property
@@ -301,10 +291,7 @@ class Problem(ABC):
 
     @abstractmethod
     def prediction_sets(self, predictions: np.ndarray, in_set: np.ndarray, min_conformity: float) -> list[Any]:
-        """Return the conformal set of each image: the labels `in_set`, the most probable first.
-
-        For regression it is the interval ``(low, high)`` of numbers from `min_conformity` on.
-        """
+        """Return the labels `in_set` of each image, the likeliest first; for regression intervals ``(low, high)``."""
 
 
 def power_loss(log_p: torch.Tensor, q: float) -> torch.Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -59,7 +59,7 @@ def inferred_problem_type(labels: Labels) -> tuple[ProblemType, str]:
     plain = plain_labels(labels)
     distinct = set(plain)
     num = len(distinct)
-    are_numbers = all(_is_number(label) for label in distinct)
+    are_numbers = all(isinstance(label, int | float) and not isinstance(label, bool) for label in distinct)
     as_classes = "; problem_type='multiclass' takes them as classes"
     as_quantities = "; problem_type='regression' takes them as quantities" if are_numbers else ""
     if num == 2:
@@ -82,10 +82,7 @@ def are_label_lists(labels: Labels) -> bool:
 
 
 def plain_labels(labels: Labels) -> list[Label]:
-    """Return the labels of a column, of any NumPy or pandas dtype, as plain Python values.
-
-    Raises a DataError if labels are missing, are not text, numbers or bools, or are a mixture of these.
-    """
+    """Return a column of labels as plain Python values; a DataError if they are missing, mixed or of other types."""
     plain = _values(labels)
     if num_missing := sum(map(_is_missing, plain)):
         raise DataError(f"{num_missing} of {len(plain)} labels are missing; leave those rows out")
@@ -94,10 +91,7 @@ def plain_labels(labels: Labels) -> list[Label]:
 
 
 def plain_label_lists(labels: Labels) -> list[list[Label]]:
-    """Return a column of lists of labels as lists of plain Python values; an empty list is an image without labels.
-
-    Raises a DataError if a row is not a list, or labels are missing, not text, numbers or bools, or a mixture of these.
-    """
+    """Return a column of lists of labels as plain lists; [] is an image without labels. Raises as `plain_labels`."""
     rows = _values(labels)
     if num_missing := sum(map(_is_missing, rows)):
         raise DataError(
@@ -134,11 +128,6 @@ def indicators(frame: pd.DataFrame) -> np.ndarray:
     return numbers
 
 
-def sorted_classes(labels: Iterable[Label]) -> tuple[Label, ...]:
-    """Return the distinct labels, all of one type, sorted."""
-    return tuple(sorted(set(labels)))
-
-
 def class_array(classes: Sequence[Label]) -> np.ndarray:
     """Return classes as an array of the dtype that holds them exactly: bool, int64, float64, or else object."""
     array = np.empty(len(classes), object)
@@ -153,10 +142,9 @@ def class_array(classes: Sequence[Label]) -> np.ndarray:
     return exact if exact.tolist() == list(classes) and not are_floats_of_int else array
 
 
-def some(labels: Sequence[Any], num: int = 8) -> str:
+def some(labels: Sequence[Any]) -> str:
     """Return the first few of many labels, for a message."""
-    shown = ", ".join(repr(label) for label in labels[:num])
-    return f"[{shown}{', …' if len(labels) > num else ''}]"
+    return f"[{', '.join(map(repr, labels[:8]))}{', …' if len(labels) > 8 else ''}]"
 
 
 def _values(labels: Labels) -> list[Any]:
@@ -171,10 +159,6 @@ def _is_list(value: Any) -> bool:
 
 def _is_missing(value: Any) -> bool:
     return value is None or value is pd.NA or value is pd.NaT or (isinstance(value, float) and math.isnan(value))
-
-
-def _is_number(label: Label) -> bool:
-    return isinstance(label, int | float) and not isinstance(label, bool)
 
 
 def _check_kinds(plain: Sequence[Any]) -> None:

@@ -82,10 +82,7 @@ class Metric:
 
 @dataclass(frozen=True)
 class MeanOver:
-    """A metric function that is the mean of one value per image, or the root of that mean.
-
-    The bootstrap of `saccade.inference.evaluation` resamples the values instead of calling the function again.
-    """
+    """A metric that is the mean of one value per image, or its root; the bootstrap resamples these values."""
 
     values: Callable[[np.ndarray, np.ndarray, Problem], np.ndarray]
     sign: int = 1

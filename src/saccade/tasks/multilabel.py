@@ -14,7 +14,7 @@ from torch.nn import functional
 from saccade.errors import DataError
 from saccade.tasks.base import Problem, power_loss
 from saccade.tasks.classification import Classification
-from saccade.tasks.labels import Labels, indicators, plain_label_lists, plain_labels, some, sorted_classes
+from saccade.tasks.labels import Labels, indicators, plain_label_lists, plain_labels, some
 
 THRESHOLD = 0.5  # a multilabel problem assigns a label from this probability on
 
@@ -40,7 +40,7 @@ class Multilabel(Classification):
             indicators(labels)
             are_bool = all(pd.api.types.is_bool_dtype(dtype) for dtype in labels.dtypes)
             return cls(tuple(columns), "bool" if are_bool else "int64")
-        classes = sorted_classes(label for row in plain_label_lists(labels) for label in row)
+        classes = tuple(sorted({label for row in plain_label_lists(labels) for label in row}))
         if len(classes) < 2:
             raise DataError(
                 f"the lists hold {len(classes)} label{'' if len(classes) == 1 else 's'}: {list(classes)}; a multilabel "

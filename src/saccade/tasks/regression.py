@@ -89,10 +89,6 @@ class Regression(Problem):
     def confidence(self, predictions: np.ndarray, decided: np.ndarray) -> np.ndarray:
         return np.full(len(predictions), np.nan)
 
-    def errors(self, predictions: np.ndarray, targets: np.ndarray) -> np.ndarray:
-        """Return prediction minus label in the units of the labels, float64 of shape (num_images,)."""
-        return np.asarray(self.loss_terms(predictions, targets)[:, 0] * self.std)
-
     def loss_terms(self, predictions: np.ndarray, targets: np.ndarray) -> np.ndarray:
         return np.asarray(((predictions - self.mean) / self.std - targets[:, None]).astype(np.float64))
 

@@ -29,7 +29,13 @@ def image_list(X: Any) -> list[ImageLike] | None:
         return list(_checked_shape(np.asarray(X)))
     if isinstance(X, pd.DataFrame) and X.shape[1] != 1:
         return read_examples(X).images if "image" in X.columns or hasattr(X, "image_column") else None
-    values = _column_values(X)
+    values: list[Any] = []
+    if isinstance(X, pd.DataFrame):
+        values = list(X.iloc[:, 0])
+    elif isinstance(X, np.ndarray):
+        values = list(X.ravel()) if X.dtype.kind in "USO" and (X.ndim == 1 or X.shape[1] == 1) else []
+    elif isinstance(X, pd.Series | pd.Index | Sequence):
+        values = list(X)
     return values if values and _is_image(values[0]) else None
 
 
@@ -52,16 +58,6 @@ def _checked_shape(pictures: np.ndarray) -> np.ndarray:
         has_channels_first = len(shape) == 4 and shape[1] in _CHANNELS
         raise DataError(expected + ("; channels come last: pass X.transpose(0, 2, 3, 1)" if has_channels_first else ""))
     return pictures
-
-
-def _column_values(X: Any) -> list[Any]:
-    """Return the values of a single column; [] for anything else."""
-    if isinstance(X, pd.DataFrame):
-        return list(X.iloc[:, 0])
-    if isinstance(X, np.ndarray):
-        is_column = X.dtype.kind in "USO" and (X.ndim == 1 or X.shape[1] == 1)
-        return list(X.ravel()) if is_column else []
-    return list(X) if isinstance(X, pd.Series | pd.Index | Sequence) else []
 
 
 def _is_image(value: Any) -> bool:

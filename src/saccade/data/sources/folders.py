@@ -77,10 +77,7 @@ def _is_image(file: str, exts: str | Collection[str] | None) -> bool:
 
 
 def descend(folder: Path, is_wanted: Callable[[str], bool]) -> Path:
-    """Descend through wrapping folders: those that contain only one folder, which has sub-folders and no images.
-
-    A folder with a sub-folder whose name is wanted is returned.
-    """
+    """Descend through folders that contain only one folder, with sub-folders and no images; not past a wanted one."""
     while True:
         entries = [
             entry for entry in visible_entries(folder) if not entry.name.lower().startswith(("readme", "license"))
