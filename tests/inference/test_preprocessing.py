@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision.transforms import v2
 
+from saccade.data.augmentation import normalise
 from saccade.data.store.stored_form import read_as_stored
 from saccade.inference.preprocessing import Preprocess
 from saccade.models.network import InputSpec
@@ -29,7 +30,7 @@ def noise(height: int, width: int) -> np.ndarray:
 def test_full_images_give_the_same_input_as_decoded_ones(crop_pct: float, size: tuple[int, int]) -> None:
     preprocess, pixels = Preprocess(spec_of(crop_pct)), noise(*size)
     decoded = torch.from_numpy(read_as_stored(pixels, preprocess.shorter_side)).permute(2, 0, 1)
-    expected = preprocess.normalise(preprocess.resize_and_crop(decoded)[None])
+    expected = normalise(preprocess.resize_and_crop(decoded)[None], preprocess.spec.mean, preprocess.spec.std)
     for images in (torch.from_numpy(pixels)[None], torch.from_numpy(pixels).permute(2, 0, 1)[None]):
         x_BCHW = preprocess(images)
         assert x_BCHW.shape == (1, 3, SIDE, SIDE)

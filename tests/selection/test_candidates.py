@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,9 +17,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from saccade.errors import DataError
+from saccade.errors import DataError, DataWarning
 from saccade.events import EpochDone
-from saccade.inference.classifier import empty_classifier
+from saccade.inference.classifier import Blueprint, empty_classifier
+from saccade.models.network import InputSpec
+from saccade.models.weights import read_weights, write_weights
 from saccade.numerics.device import Numerics
 from saccade.selection import candidates as candidates_module
 from saccade.selection.candidates import (
@@ -112,6 +118,8 @@ def test_the_end_of_the_schedule_is_kept_unless_an_earlier_epoch_was_significant
     unsure = right * np.where(np.arange(len(right)) == 0, 1.0, 0.1)[:, None]
     files.put(0, BEST_OUTPUTS, 2, lambda path: save_outputs(path, unsure))
     files.put(0, END_OUTPUTS, 4, lambda path: save_outputs(path, right))  # as often right, and more confident
+    for kind, epoch in ((BEST, 2), (END, 4)):  # without the checksum of their outputs
+        files.put(0, kind, epoch, partial(write_weights, tensors=load_file(files.get(0, kind, epoch))))
     other = replace(trained(task, tmp_path, 1, pretrained=False))
 
     def taken() -> list[int | None]:
@@ -173,13 +181,61 @@ def test_calibration_gives_an_underconfident_better_network_its_weight(monkeypat
     assert calibrated[1].temperature < 0.5
 
 
+def swap(one: Path, other: Path) -> None:
+    content = one.read_bytes()
+    one.write_bytes(other.read_bytes())
+    other.write_bytes(content)
+
+
+def zero_the_end(path: Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[:-400] + bytes(400))
+
+
+DAMAGES: list[tuple[Callable[[Path, Path], object], int, str]] = [
+    (lambda one, _: swap(one / "best-0002.safetensors", one / "best-0001.safetensors"), 3, "epoch 1"),
+    (lambda one, other: swap(one / "best-0002.safetensors", other / "best-0002.safetensors"), 2, "trial [02]"),
+    (lambda one, other: swap(one / "best-0002.outputs.npy", other / "best-0002.outputs.npy"), 2, ""),
+    (lambda one, _: zero_the_end(one / "best-0002.safetensors"), 3, "differ from their checksum"),
+    (lambda one, _: zero_the_end(one / "best-0002.outputs.npy"), 3, ""),
+    (lambda one, _: save_file({"weight": torch.ones(3)}, one / "best-0002.safetensors"), 3, "another network"),
+    (lambda one, _: (one / "blueprint.json").write_text('{"input": 3}'), 3, "blueprint.json is damaged"),
+    # The other trial has the probe of the same network.
+    (lambda one, _: zero_the_end(one / "probe.npz"), 4, ""),
+    (lambda one, _: np.savez(one / "probe.npz", **{**np.load(one / "probe.npz"), "network": "other"}), 4, ""),
+    (lambda one, _: np.savez(one / "probe.npz", **{**np.load(one / "probe.npz"), "bias": [1]}), 4, ""),
+]
+"""Damages of two trials, how many of four candidates are left, and the warning."""
+
+
+def test_a_candidate_with_damaged_or_exchanged_files_is_left_out(
+    make_task: Callable[..., ImageTask], tiny_weights: Path, tmp_path: Path
+) -> None:
+    task, whole = make_task(weights=tiny_weights), tmp_path / "whole"
+    trials = [trained(task, whole), trained(task, whole, 1, model="test_vit", pretrained=False)]
+    trials.append(trained(task, whole, 2, lr=2e-3))
+    assert len(read_candidates(trials, task)) == 4
+    weights, origin = read_weights(whole / "0000/best-0002.safetensors")
+    write_weights(whole / "0000/best-0001.safetensors", weights, {**origin, "epoch": "1"})
+    for number, (damage, num_left, reason) in enumerate(DAMAGES):
+        folder = tmp_path / str(number)
+        shutil.copytree(whole, folder)
+        damage(folder / "0000", folder / "0002")
+        damaged = [replace(trial, files=LocalTrialFiles(folder)) for trial in trials]
+        with pytest.warns(DataWarning, match=reason) if reason else contextlib.nullcontext():
+            assert len(read_candidates(damaged, task)) == num_left, number
+
+
 @pytest.mark.parametrize("content", [b"", bytes(4096), b"text", b"[]"])
 @pytest.mark.parametrize("name", ["best-0001.safetensors", "blueprint.json"])
 def test_a_damaged_file_of_the_best_trial_is_an_error_that_names_it(tmp_path: Path, content: bytes, name: str) -> None:
-    files = LocalTrialFiles(tmp_path)
-    for each in ("best-0001.safetensors", "blueprint.json"):
-        files.put(0, each, None, lambda path: save_file({"weight": torch.ones(1)}, path))
+    files, blueprint = (
+        LocalTrialFiles(tmp_path),
+        Blueprint("test_resnet", InputSpec(32, 1.0, "bicubic", (0.5,), (0.5,))),
+    )
+    files.put(0, "best-0001.safetensors", None, lambda path: save_file({"weight": torch.ones(1)}, path))
+    files.put(0, "blueprint.json", None, lambda path: path.write_text(json.dumps(blueprint.to_json())))
     (files.folder(0) / name).write_bytes(content)
     trial = Trial(0, {}, files, reports=[EpochDone(0, 1, 0.5)])
-    with pytest.raises(DataError, match=rf"{name} is damaged.*start a new run"):
+    with pytest.raises(DataError, match=rf"{name} (is damaged|cannot be loaded).*start a new run"):
         best_epoch(trial, SimpleNamespace(problem=SimpleNamespace(num_outputs=2)))  # type: ignore[arg-type]

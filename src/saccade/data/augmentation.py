@@ -34,29 +34,15 @@ _DRAWING = frozenset(  # torch's functions that draw
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Augmentation strength, with the parameter names of timm.
+    """Augmentation strength, with the parameter names of timm."""
 
-    Attributes
-    ----------
-    scale, ratio : (float, float)
-        Range of the area of the crop as a fraction of the image, and of its width over its height.
-    hflip, vflip : float
-        Probability of a mirror image.
-    color_jitter : float
-        Strength of random brightness, contrast and saturation; 0 for none.
-    auto_augment : str or None
-        ``randaugment`` (or timm's ``rand-m9-n2``), ``autoaugment``, ``trivialaugment``, ``augmix``.
-    re_prob : float
-        Probability that a rectangle is erased.
-    """
-
-    scale: tuple[float, float] = (0.35, 1.0)
-    ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    hflip: float = 0.5
+    scale: tuple[float, float] = (0.35, 1.0)  # range of the area of the crop, as a fraction of the image
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)  # range of its width over its height
+    hflip: float = 0.5  # probability of a mirror image
     vflip: float = 0.0
-    color_jitter: float = 0.0
-    auto_augment: str | None = None
-    re_prob: float = 0.0
+    color_jitter: float = 0.0  # strength of random brightness, contrast and saturation
+    auto_augment: str | None = None  # the name of a `policy`
+    re_prob: float = 0.0  # probability that a rectangle is erased
 
     @property
     def varies(self) -> bool:
@@ -69,22 +55,7 @@ class TrainingTransform:
     """Augment a training image at random, and resize it to `img_size` by `img_size` pixels.
 
     The steps are: random resized crop (Szegedy et al., "Going deeper with convolutions", 2015), flips, a policy,
-    colour jitter, and random erasing (Zhong et al., 2020).
-
-    Parameters
-    ----------
-    augmentation : Augmentation
-        The augmentation.
-    img_size : int
-        Height and width in pixels.
-    interpolation : str
-        ``bicubic`` or ``bilinear``.
-
-    Examples
-    --------
-    >>> transform = TrainingTransform(Augmentation(), 16, "bilinear")
-    >>> transform(np.zeros((30, 40, 3), np.uint8), np.random.default_rng(0)).shape
-    torch.Size([3, 16, 16])
+    colour jitter, and random erasing (Zhong et al., 2020). `interpolation` is ``bicubic`` or ``bilinear``.
     """
 
     def __init__(self, augmentation: Augmentation, img_size: int, interpolation: str) -> None:
@@ -97,16 +68,20 @@ class TrainingTransform:
         top, left, height, width = random_box(image_HWC.shape[0], image_HWC.shape[1], how.scale, how.ratio, rng)
         part = image_HWC[top : top + height, left : left + width]
         is_mirrored, is_upside_down = rng.random() < how.hflip, rng.random() < how.vflip
-        x_CHW = _resized(
-            as_tensor(part[::-1] if is_upside_down else part), self.img_size, self.img_size, self.interpolation
-        )
-        if is_mirrored:
-            x_CHW = _mirrored(x_CHW)
+        x_CHW = as_tensor(part[::-1] if is_upside_down else part)
+        x_CHW = resize(x_CHW, self.img_size, self.img_size, self.interpolation)
+        if is_mirrored:  # a few rows at a time: for more elements torch would start threads of its own
+            num_rows = max(1, _SERIAL_ELEMENTS // (x_CHW.shape[0] * x_CHW.shape[2]))
+            rows = [some.permute(1, 2, 0).flip(1) for some in torch.split(x_CHW, num_rows, dim=1)]
+            x_CHW = torch.cat(rows).permute(2, 0, 1)
         if self.policy is not None:
             with _DrawFrom(torch.Generator().manual_seed(int(rng.integers(2**62)))):
                 x_CHW = self.policy(x_CHW.contiguous())  # the order in which its steps are fastest
-        if how.color_jitter:
-            x_CHW = _jittered(x_CHW, how.color_jitter, rng)
+        if how.color_jitter:  # brightness, contrast and saturation in a random order
+            changes = (functional.adjust_brightness, functional.adjust_contrast, functional.adjust_saturation)
+            factors = rng.uniform(max(0.0, 1 - how.color_jitter), 1 + how.color_jitter, len(changes)).tolist()
+            for number in rng.permutation(len(changes)):
+                x_CHW = changes[number](x_CHW, factors[number])
         if how.re_prob and rng.random() < how.re_prob:
             x_CHW = _erased(x_CHW, rng)
         return x_CHW
@@ -115,13 +90,7 @@ class TrainingTransform:
 def random_box(
     height: int, width: int, scale: tuple[float, float], ratio: tuple[float, float], rng: np.random.Generator
 ) -> tuple[int, int, int, int]:
-    """Return top, left, height and width of a random crop, with its area in `scale` and aspect in `ratio` if possible.
-
-    Examples
-    --------
-    >>> random_box(10, 20, (1.0, 1.0), (2.0, 2.0), np.random.default_rng(0))
-    (0, 0, 10, 20)
-    """
+    """Return top, left, height and width of a random crop, with area in `scale` and aspect in `ratio` if possible."""
     least, range_of_logs = math.log(ratio[0]), math.log(ratio[1] / ratio[0])
     for _ in range(_ATTEMPTS):
         # In one call, which takes longer than drawing the numbers.
@@ -136,31 +105,6 @@ def random_box(
     box_width, box_height = min(width, round(height * shape)), min(height, round(width / shape))
     box_width, box_height = max(1, box_width), max(1, box_height)
     return (height - box_height) // 2, (width - box_width) // 2, box_height, box_width
-
-
-def _resized(x_CHW: torch.Tensor, height: int, width: int, interpolation: str) -> torch.Tensor:
-    """Resize in channels-last order, for which torch is fastest."""
-    if x_CHW.shape[1:] == (height, width):
-        return x_CHW
-    x_BCHW = x_CHW.permute(1, 2, 0)[None].permute(0, 3, 1, 2)  # the strides show torch the order
-    resize = torch.nn.functional.interpolate
-    return resize(x_BCHW, size=(height, width), mode=interpolation, align_corners=False, antialias=True)[0]
-
-
-def _mirrored(x_CHW: torch.Tensor) -> torch.Tensor:
-    """Mirror left and right, a few rows at a time: for more elements torch would start threads of its own."""
-    num_rows = max(1, _SERIAL_ELEMENTS // (x_CHW.shape[0] * x_CHW.shape[2]))
-    parts = [part.permute(1, 2, 0).flip(1) for part in torch.split(x_CHW, num_rows, dim=1)]
-    return (parts[0] if len(parts) == 1 else torch.cat(parts)).permute(2, 0, 1)
-
-
-def _jittered(x_CHW: torch.Tensor, strength: float, rng: np.random.Generator) -> torch.Tensor:
-    """Change brightness, contrast and saturation in a random order."""
-    changes = (functional.adjust_brightness, functional.adjust_contrast, functional.adjust_saturation)
-    factors = rng.uniform(max(0.0, 1 - strength), 1 + strength, len(changes)).tolist()
-    for number in rng.permutation(len(changes)):
-        x_CHW = changes[number](x_CHW, factors[number])
-    return x_CHW
 
 
 def _erased(x_CHW: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
@@ -195,10 +139,9 @@ class _DrawFrom(TorchFunctionMode):
 
 
 def own_transform(transform: Callable[[torch.Tensor], torch.Tensor], img_size: int) -> Transform:
-    """Wrap a user-defined transform: check its results and scale them to the range of uint8.
+    """Wrap a user-defined transform: check its results and scale floats from 0 to 1 to the range of uint8.
 
-    It maps a uint8 tensor of shape (channels, height, width) to `img_size` by `img_size` pixels, uint8 or floats from 0
-    to 1; another type or shape is a HyperparameterError.
+    It maps uint8 of shape (channels, height, width) to `img_size` by `img_size` pixels; else a HyperparameterError.
     """
 
     def checked(x_CHW: torch.Tensor) -> torch.Tensor:
@@ -218,27 +161,36 @@ def own_transform(transform: Callable[[torch.Tensor], torch.Tensor], img_size: i
 
 
 def policy(name: str) -> Transform:
-    """Return the automatic augmentation policy of that name; an UnknownNameError suggests others."""
-    chosen: Transform
+    """Return an augmentation policy by its name; an UnknownNameError suggests others.
+
+    The names are ``randaugment`` (or timm's ``rand-m9-n2``), ``autoaugment``, ``trivialaugment`` and ``augmix``.
+    """
     if match := re.fullmatch(r"rand(?:augment)?((?:-[a-z]+[0-9.]+)*)", name):
         # timm counts magnitudes to 10, torchvision to 30
         options = dict(re.findall(r"-([a-z]+)([0-9.]+)", match[1]))
-        chosen = v2.RandAugment(int(options.get("n", 2)), int(3 * float(options.get("m", 3))))
-        return chosen
-    policies = {
-        "autoaugment": v2.AutoAugment,
-        "trivialaugment": v2.TrivialAugmentWide,
-        "augmix": v2.AugMix,
-    }
+        randaugment: Transform = v2.RandAugment(int(options.get("n", 2)), int(3 * float(options.get("m", 3))))
+        return randaugment
+    policies = {"autoaugment": v2.AutoAugment, "trivialaugment": v2.TrivialAugmentWide, "augmix": v2.AugMix}
     if name not in policies:
         raise UnknownNameError.of("auto_augment policy", name, ["randaugment", *policies])
-    chosen = policies[name]()
+    chosen: Transform = policies[name]()
     return chosen
 
 
 def as_tensor(image_HWC: np.ndarray) -> torch.Tensor:
     """Return a decoded image as a uint8 tensor of shape (channels, height, width)."""
     return torch.from_numpy(np.array(image_HWC)).permute(2, 0, 1)  # a copy, since images of a store are read-only
+
+
+def resize(x: torch.Tensor, height: int, width: int, interpolation: str) -> torch.Tensor:
+    """Resize uint8 images of shape (C, H, W) or (N, C, H, W) with antialiasing."""
+    if x.shape[-2:] == (height, width):
+        return x
+    x_BCHW = x if x.ndim == 4 else x.permute(1, 2, 0)[None].permute(0, 3, 1, 2)  # torch is fastest in channels last
+    resized = torch.nn.functional.interpolate(
+        x_BCHW, size=(height, width), mode=interpolation, align_corners=False, antialias=True
+    )
+    return resized if x.ndim == 4 else resized[0]
 
 
 def normalise(x_BCHW: torch.Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> torch.Tensor:

@@ -19,14 +19,9 @@ import torch
 from saccade.data.augmentation import TrainingTransform, Transform, as_tensor, normalise
 from saccade.data.splitting import stratified_order
 
-AHEAD = 2
-"""Number of batches to prefetch."""
-
-MOST_THREADS = 8
-"""Most threads for prefetching if the device is not the CPU, which shares its cores with the network."""
-
-Load = Callable[[int, int], torch.Tensor]
-"""Loads the image of a row, given its number in the pass."""
+AHEAD = 2  # number of batches to prefetch
+MOST_THREADS = 8  # most threads for prefetching if the device is not the CPU, which shares its cores with the network
+Load = Callable[[int, int], torch.Tensor]  # loads the image of a row, given its number in the pass
 
 
 class Images(Protocol):
@@ -40,41 +35,8 @@ class Batches:
     """Batches of images, normalised for one network.
 
     Batch sizes are equal up to one image, since a last batch of one image would break batch norm. No image is dropped.
-
-    Parameters
-    ----------
-    images : Images
-        The decoded images.
-    indices : array of int, shape (num_images,)
-        Numbers of the images to use.
-    targets : array, shape (num_images, ...)
-        Targets, in the order of `indices`.
-    transform : Transform or TrainingTransform
-        Makes all images the same size. A `TrainingTransform` is for random passes, and runs in threads; others may
-        draw from global generators, and run between the steps of a random pass.
-    batch_size : int
-        Maximum number of images in a batch.
-    mean, std : tuple of float
-        Mean and standard deviation for normalisation, of values in [0, 1].
-    device : torch.device
-        Device of the batches.
-    weights : array or None, shape (num_images,)
-        Weight of each image; with weights, batches are ``(x, y, weights)``.
-    draw : array or None, shape (num_images,)
-        Probability of each image in a random pass, with replacement; None takes each image once.
-    num_threads : int or None
-        Number of prefetching threads; None chooses. The batches do not depend on it.
-    most_in_pass : int or None
-        Maximum number of images in a random pass; the following passes contain the other images. None is all.
-    strata : array or None, shape (num_images,)
-        A pass with `most_in_pass` is a sample stratified by these: see `saccade.data.splitting.stratified_order`.
-
-    Attributes
-    ----------
-    num_parts : int
-        Number of passes over all images; 1 without `most_in_pass`.
-    waited_s : float
-        Seconds that the consumer has waited for batches of the last pass.
+    `num_parts` is the number of passes over all images, 1 without `most_in_pass`; `waited_s` the seconds that the
+    consumer has waited for batches of the last pass.
 
     Examples
     --------
@@ -88,18 +50,20 @@ class Batches:
     def __init__(
         self,
         images: Images,
-        indices: np.ndarray,
-        targets: np.ndarray,
+        indices: np.ndarray,  # numbers of the images to use, shape (num_images,)
+        targets: np.ndarray,  # in the order of `indices`, shape (num_images, ...)
+        # Makes all images the same size. A `TrainingTransform` is for random passes, and runs in threads; others may
+        # draw from global generators, and run between the steps of a random pass.
         transform: Transform | TrainingTransform,
-        batch_size: int,
-        mean: tuple[float, ...],
+        batch_size: int,  # maximum number of images in a batch
+        mean: tuple[float, ...],  # of values in [0, 1], per channel
         std: tuple[float, ...],
         device: torch.device | None = None,
-        weights: np.ndarray | None = None,
-        draw: np.ndarray | None = None,
-        num_threads: int | None = None,
-        most_in_pass: int | None = None,
-        strata: np.ndarray | None = None,
+        weights: np.ndarray | None = None,  # shape (num_images,); with weights, batches are ``(x, y, weights)``
+        draw: np.ndarray | None = None,  # probability of each image, with replacement; None takes each image once
+        num_threads: int | None = None,  # for prefetching; the batches do not depend on it
+        most_in_pass: int | None = None,  # images in a random pass; the following passes contain the other images
+        strata: np.ndarray | None = None,  # by which such passes are stratified: see `stratified_order`
     ) -> None:
         self.images, self.indices, self.transform = images, indices, transform
         self.targets = torch.from_numpy(np.asarray(targets))
@@ -108,7 +72,9 @@ class Batches:
         self.batch_size, self.mean, self.std = batch_size, mean, std
         self._strata = np.zeros(len(indices), np.int64) if strata is None else strata
         self.device = device or torch.device("cpu")
-        self.num_threads = num_threads or self._suitable_threads()
+        share = torch.get_num_threads()  # cores of this trial
+        suitable = 1 if self.device.type == "cpu" else min(MOST_THREADS, share)
+        self.num_threads = num_threads or (max(2, share) if getattr(images, "decodes", False) else suitable)
         self.num_parts = -(-len(indices) // (most_in_pass or len(indices))) if len(indices) else 1
         self.waited_s = 0.0
 
@@ -128,8 +94,8 @@ class Batches:
     def shuffled(self, number: int = 0) -> Iterator[tuple[torch.Tensor, ...]]:
         """Yield batches in a random order, which depends on the global generator of torch, and on the pass number."""
         parts = self.shuffled_rows(number)
-        if not isinstance(self.transform, TrainingTransform):
-            return self._timed(self._at_once(parts))
+        if not isinstance(self.transform, TrainingTransform):  # each batch is prepared on demand
+            return self._timed(self._finish(rows, torch.stack([self._fixed(row) for row in rows])) for rows in parts)
         return self._timed(self._ahead(parts, functools.partial(self._varied, int(torch.randint(2**62, ())))))
 
     def shuffled_rows(self, number: int = 0) -> list[np.ndarray]:
@@ -146,12 +112,9 @@ class Batches:
 
     def in_order(self) -> Iterator[tuple[torch.Tensor, ...]]:
         """Yield batches in order."""
-        return self._timed(
-            self._ahead(
-                np.array_split(np.arange(self.num_images), max(1, -(-self.num_images // self.batch_size))),
-                lambda row, _: self._fixed(row),
-            )
-        )
+        num_batches = max(1, -(-self.num_images // self.batch_size))
+        parts = np.array_split(np.arange(self.num_images), num_batches)
+        return self._timed(self._ahead(parts, lambda row, _: self._fixed(row)))
 
     def known_of(self, rows: np.ndarray) -> list[torch.Tensor]:
         """Return the targets of these rows, and the weights if there are any."""
@@ -169,12 +132,6 @@ class Batches:
         targets = self.targets.numpy()
         return Batches(self.images, self.indices, targets, fixed, self.batch_size, self.mean, self.std, self.device)
 
-    def _suitable_threads(self) -> int:
-        share = torch.get_num_threads()  # cores of this trial
-        if getattr(self.images, "decodes", False):
-            return max(2, share)
-        return 1 if self.device.type == "cpu" else min(MOST_THREADS, share)
-
     def _varied(self, seed: int, row: int, number: int) -> torch.Tensor:
         """Return an augmented image; it depends on the seed of the pass and the number, not on the thread."""
         assert isinstance(self.transform, TrainingTransform)
@@ -184,11 +141,6 @@ class Batches:
     def _fixed(self, row: int) -> torch.Tensor:
         assert not isinstance(self.transform, TrainingTransform)
         return self.transform(as_tensor(self.images[int(self.indices[row])]))
-
-    def _at_once(self, parts: Sequence[np.ndarray]) -> Generator[tuple[torch.Tensor, ...]]:
-        """Prepare each batch on demand."""
-        for rows in parts:
-            yield self._finish(rows, torch.stack([self._fixed(row) for row in rows]))
 
     def _ahead(self, parts: Sequence[np.ndarray], load: Load) -> Generator[tuple[torch.Tensor, ...]]:
         """Prefetch batches by threads."""
@@ -256,9 +208,7 @@ class _Pending:
             self._x_BHWC.numpy()[place] = image_HWC.numpy()
 
 
-@functools.cache
-def _thread_pools() -> threadpoolctl.ThreadpoolController:
-    return threadpoolctl.ThreadpoolController()
+_thread_pools = functools.cache(threadpoolctl.ThreadpoolController)
 
 
 def _be_one_thread() -> None:

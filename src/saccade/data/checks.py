@@ -17,13 +17,14 @@ IMG008 warning  images of one group on both sides of a split, by their names or 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
 
 import pandas as pd
 
+from saccade.data.examples import image_name
 from saccade.data.groups import MIN_BURSTS, MIN_STRADDLING, bursts, on_both_sides, suggested_groups
 from saccade.data.scanning import Scan, SecondsLeft
 from saccade.errors import DataError
@@ -127,23 +128,16 @@ class CheckReport:
         return frame
 
     def __str__(self) -> str:
-        lines = [self._headline()]
-        for finding in self.findings:
-            lines.append(f"{finding.code} {finding.severity}: {finding.title}. {finding.message}")
-            lines += [f"    {file}" for file in _first_files(finding)]
-            lines.append(f"    -> {finding.what_to_do}")
-        return "\n".join(lines)
-
-    def _headline(self) -> str:
         checked = ", ".join(f"{num} {part}" for part, num in self.num_images.items())
         found = count_of(len(self.findings), "finding") if self.findings else "nothing found"
-        return f"Checked {checked} images: {found}"
-
-
-def _first_files(finding: Finding) -> list[str]:
-    shown = [f"{flagged.file} ({flagged.detail})" for flagged in finding.flagged[:_NUM_FILES_SHOWN]]
-    num_more = len(finding.flagged) - len(shown)
-    return [*shown, f"... and {num_more} more"] if num_more else shown
+        lines = [f"Checked {checked} images: {found}"]
+        for finding in self.findings:
+            lines.append(f"{finding.code} {finding.severity}: {finding.title}. {finding.message}")
+            lines += [f"    {each.file} ({each.detail})" for each in finding.flagged[:_NUM_FILES_SHOWN]]
+            if (num_more := len(finding.flagged) - _NUM_FILES_SHOWN) > 0:
+                lines.append(f"    ... and {num_more} more")
+            lines.append(f"    -> {finding.what_to_do}")
+        return "\n".join(lines)
 
 
 def count_of(num: int, singular: str, plural: str | None = None) -> str:
@@ -201,10 +195,9 @@ def check_dataset(
         _conflicting_labels,
         _shared_between_parts,
         _suspicious_images,
+        partial(_straddling_groups, held_out=set(held_out), is_regression=is_regression, deadline=deadline),
     ]
-    if not is_regression:
-        checks += [_tiny_classes, _imbalance]
-    checks.append(partial(_straddling_groups, held_out=set(held_out), is_regression=is_regression, deadline=deadline))
+    checks += [] if is_regression else [_tiny_classes, _imbalance]
     findings = [finding for check in checks if deadline() > 0 and (finding := check(images)) is not None]
     num_images = {name: len(part.images) for name, part in images.parts.items()}
     return CheckReport(tuple(sorted(findings, key=lambda finding: finding.code)), num_images)
@@ -238,10 +231,7 @@ class _Images:
         return labels.iloc[position] if isinstance(labels, pd.Series) else labels[position]
 
     def file(self, name: str, position: int) -> str:
-        image = self.parts[name].images[position]
-        if isinstance(image, bytes):
-            return f"<bytes #{position}>"
-        return str(image) if isinstance(image, str) or hasattr(image, "__fspath__") else f"<image #{position}>"
+        return image_name(self.parts[name].images[position], position)
 
     def flag(self, name: str, position: int, detail: str) -> FlaggedImage:
         return FlaggedImage(name, position, self.file(name, position), self.label(name, position), detail)
@@ -436,8 +426,7 @@ def _straddling_groups(
 
 
 def _finding(
-    code: str, title: str, severity: Severity, message: str, what_to_do: str, flagged: Iterable[FlaggedImage]
+    code: str, title: str, severity: Severity, message: str, what_to_do: str, flagged: list[FlaggedImage]
 ) -> Finding | None:
     """Return a finding if any image is flagged."""
-    flagged = tuple(flagged)
-    return Finding(code, title, severity, message, what_to_do, flagged) if flagged else None
+    return Finding(code, title, severity, message, what_to_do, tuple(flagged)) if flagged else None

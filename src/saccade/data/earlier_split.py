@@ -16,8 +16,7 @@ from saccade.data.examples import ImageLike
 from saccade.data.splitting import Positions
 from saccade.errors import DataError
 
-NEW, FITTED, HELD_OUT = 0, 1, 2
-"""The sides of images: not in the earlier data, fitted to, or held out."""
+NEW, FITTED, HELD_OUT = 0, 1, 2  # the sides of images: not in the earlier data, fitted to, or held out
 
 Keys = npt.NDArray[np.uint64]
 
@@ -25,14 +24,8 @@ Keys = npt.NDArray[np.uint64]
 def image_keys(images: Sequence[ImageLike], digests: Sequence[str]) -> Keys:
     """Return two keys for each image, of shape (num_images, 2): of its decoded pixels, and of its path or bytes.
 
-    An image is recognised by either. Digests differ if a JPEG is decoded at another scale, and paths if it was moved.
-
-    Parameters
-    ----------
-    images : sequence of path, bytes or picture
-        Pictures have no second key.
-    digests : sequence of str
-        See `saccade.data.scanning.ImageFacts`.
+    An image is recognised by either. The digests of pixels (`saccade.data.scanning.ImageFacts`) differ if a JPEG is
+    decoded at another scale, and paths if it was moved. Pictures in memory have no second key.
     """
     keys = np.zeros((len(images), 2), np.uint64)
     for row, (image, digest) in enumerate(zip(images, digests, strict=True)):
@@ -75,16 +68,10 @@ class EarlierSplit:
             raise DataError(f"{path} is damaged ({error}). Restore a copy, or fit again") from None
 
     def sides(self, keys: Keys) -> npt.NDArray[np.int64]:
-        """Return `NEW`, `FITTED` or `HELD_OUT` for each image, from its `image_keys`.
-
-        Examples
-        --------
-        >>> keys = image_keys(["a.png", "b.png", "c.png"], ["", "", ""])
-        >>> EarlierSplit.of(keys[:1], keys[1:2]).sides(keys).tolist()
-        [1, 2, 0]
-        """
-        sides = np.where(_among(keys, self.held_out), HELD_OUT, NEW)
-        sides[_among(keys, self.fitted)] = FITTED
+        """Return `NEW`, `FITTED` or `HELD_OUT` for each image, from its `image_keys`."""
+        sides = np.full(len(keys), NEW, np.int64)
+        for side, known in ((HELD_OUT, self.held_out), (FITTED, self.fitted)):
+            sides[(np.isin(keys, known) & (keys != 0)).any(1)] = side
         return sides
 
     def hold_out(
@@ -115,8 +102,3 @@ class EarlierSplit:
         if in_val.all() or not in_val.any():  # nothing to train on; or nothing to hold out that was not fitted to
             return split(np.arange(len(sides)), fraction)
         return np.flatnonzero(~in_val), np.flatnonzero(in_val)
-
-
-def _among(keys: Keys, known: Keys) -> npt.NDArray[np.bool_]:
-    found: npt.NDArray[np.bool_] = (np.isin(keys, known) & (keys != 0)).any(1)
-    return found

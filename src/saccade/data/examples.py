@@ -25,33 +25,16 @@ ImageLike = str | Path | bytes | Image.Image | np.ndarray
 
 @dataclass(frozen=True)
 class Examples:
-    """Images in order, with the index of the results.
-
-    Attributes
-    ----------
-    images : list
-        Paths, bytes, Pillow images or arrays.
-    index : pandas.Index
-        One entry per image.
-    labels : pandas.Series, DataFrame or None
-        The labels, if given; several columns of 0 and 1 are a DataFrame.
-    class_names : list of str or None
-        Names of integer labels, if the data set has them.
-    weights : pandas.Series or None
-        Weight of each image in training.
-    groups : list of str or None
-        Images with equal keys stay on one side of every split; an empty key is a group of its own.
-    times : list of float or None
-        The latest images validate.
-    """
+    """Images in order, with the index of the results."""
 
     images: list[ImageLike]
-    index: pd.Index
-    labels: pd.Series | pd.DataFrame | None = None
-    class_names: list[str] | None = None
-    weights: pd.Series | None = None
-    groups: list[str] | None = None
-    times: list[float] | None = None
+    index: pd.Index  # one entry per image
+    labels: pd.Series | pd.DataFrame | None = None  # several columns of 0 and 1 are a DataFrame
+    class_names: list[str] | None = None  # names of integer labels, if the data set has them
+    weights: pd.Series | None = None  # weight of each image in training
+    empty_classes: Sequence[str] = ()  # folders of classes without images
+    groups: list[str] | None = None  # images with equal keys stay on one side of every split; "" is a group of its own
+    times: list[float] | None = None  # the latest images validate
 
     def __len__(self) -> int:
         return len(self.images)
@@ -94,13 +77,7 @@ def read_examples(data: Any, label: str | list[str] | None = None) -> Examples:
 
 
 def as_image(value: Any) -> Any:
-    """Return an image in one of the forms of `ImageLike`; values of other types are returned unchanged.
-
-    Examples
-    --------
-    >>> as_image(io.BytesIO(b"GIF8")), as_image(bytearray(b"GIF8")), as_image(None)
-    (b'GIF8', b'GIF8', None)
-    """
+    """Return an image in one of the forms of `ImageLike`; values of other types are returned unchanged."""
     if isinstance(value, str | Path):
         return existing_spelling(value)
     if isinstance(value, bytes | Image.Image | np.ndarray | np.generic):
@@ -122,6 +99,13 @@ def as_image(value: Any) -> Any:
         return value
     is_channels_first = array.ndim == 3 and array.shape[0] in (1, 3, 4)
     return array.transpose(1, 2, 0) if is_channels_first else array
+
+
+def image_name(image: Any, number: int) -> str:
+    """Return the path of an image, or a placeholder with its number for an image in memory."""
+    if isinstance(image, bytes):
+        return f"<bytes #{number}>"
+    return str(image) if isinstance(image, str) or hasattr(image, "__fspath__") else f"<image #{number}>"
 
 
 def _num_axes(data: Any) -> int:
@@ -148,13 +132,7 @@ def _paths_in(place: str | Path) -> list[ImageLike] | None:
 def read_labelled_examples(
     data: Any, label: str | list[str], weight: str | None = None, what: str = "the data set"
 ) -> Examples:
-    """Return images and labels, and the column `weight` as their weights if it is given; errors call the set `what`.
-
-    Raises
-    ------
-    DataError
-        If there is no label or weight column, or there are no images.
-    """
+    """Return images with their labels, and weights from column `weight`; a DataError calls the set `what`."""
     if not isinstance(data, pd.DataFrame):
         given = repr(str(data)) if isinstance(data, str | Path) else type(data).__name__
         raise DataError(
@@ -185,13 +163,7 @@ def no_column(role: str, name: str, frame: pd.DataFrame, advice: str = "") -> Da
 
 
 def check_label_column(data: Any, label: str | list[str]) -> None:
-    """Check before a fit that the label column exists; the default name stands for the label column of a data set.
-
-    Raises
-    ------
-    DataError
-        If a name other than the default is given, and there is no such column.
-    """
+    """Raise a DataError if `label` is no column, and not the default name, which stands for that of a data set."""
     if not isinstance(data, ImageDataset) or not isinstance(label, str) or label in data.columns:
         return
     if label != "label":
@@ -212,13 +184,15 @@ def _from_frame(frame: pd.DataFrame, label: str | list[str] | None) -> Examples:
         labels = pd.DataFrame(frame[label]) if set(label) <= set(frame.columns) else None
         return Examples([as_image(one) for one in frame[_image_column(frame, label)]], frame.index, labels)
     label_column, class_names = label, None
+    empty_classes: Sequence[str] = ()
     if isinstance(frame, ImageDataset):
-        class_names = frame.classes
+        class_names, empty_classes = frame.classes, frame.empty_classes
         if label not in frame.columns:
             label_column = frame.label_column
     labels = frame[label_column] if label_column is not None and label_column in frame.columns else None
     image_column = _image_column(frame, [] if label_column is None else [label_column])
-    return Examples([as_image(one) for one in frame[image_column]], frame.index, labels, class_names)
+    images = [as_image(one) for one in frame[image_column]]
+    return Examples(images, frame.index, labels, class_names, empty_classes=empty_classes)
 
 
 def _image_column(frame: pd.DataFrame, label_columns: list[str]) -> str:
@@ -226,21 +200,16 @@ def _image_column(frame: pd.DataFrame, label_columns: list[str]) -> str:
     declared = frame.image_column if isinstance(frame, ImageDataset) else "image"
     if declared in frame.columns:
         return declared
-    candidates = [
-        column
-        for column in frame.columns
-        if column not in label_columns and len(frame) and _could_be_image(frame[column].iloc[0])
-    ]
+    candidates = []
+    for column in frame.columns if len(frame) else ():
+        value = frame[column].iloc[0]
+        is_file = isinstance(value, str) and Path(value).suffix != ""
+        if column not in label_columns and (is_file or isinstance(value, Path | bytes | Image.Image | np.ndarray)):
+            candidates.append(column)
     if len(candidates) == 1:
         return str(candidates[0])
     some = f", of which {candidates} may contain images" if candidates else ""
     raise DataError(
         f"there is no column {declared!r} of images; the columns are {list(map(str, frame.columns))}{some}. "
         "Rename the column of image paths to 'image'"
-    )
-
-
-def _could_be_image(value: Any) -> bool:
-    return isinstance(value, Path | bytes | Image.Image | np.ndarray) or (
-        isinstance(value, str) and Path(value).suffix != ""
     )

@@ -7,7 +7,7 @@ import io
 import textwrap
 import warnings
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib import font_manager
@@ -57,14 +57,8 @@ def draw_gallery(
     The tile of an unreadable image shows the reason, and None leaves its place empty. Titles may have several lines; if
     they do not fit, they are set smaller than `fontsize` points, and finally cut. `resize` is the side of a tile in
     pixels. Raises a DataError for no images, or arguments that do not suit them.
-
-    Examples
-    --------
-    >>> red, blue = (Image.new("RGB", (40, 30), color) for color in ("red", "blue"))
-    >>> len(draw_gallery([red, blue], titles=["warm", "cold"]).axes)
-    2
     """
-    _check_arguments(images, titles, ncol, resize, title_colors)
+    _check_arguments(len(images), titles, ncol, resize, title_colors)
     ncol = min(ncol, len(images))
     nrow = -(-len(images) // ncol)
     fontsize, titles = _fitting(titles, fontsize, resize)
@@ -86,16 +80,16 @@ def draw_gallery(
         _draw_tile(axes, image, resize)
         if titles:
             color = title_colors[position] if title_colors else _TEXT_COLOR
-            _write_title(axes, titles[position], fontsize, color, resize)
+            above = 1 + _ABOVE_TILE * fontsize * _PIXELS_PER_INCH / _POINTS_PER_INCH / resize
+            style: dict[str, Any] = {"ha": "center", "va": "bottom", "fontsize": fontsize, "color": color}
+            # A name with dollar signs is not a formula.
+            axes.text(0.5, above, titles[position], transform=axes.transAxes, parse_math=False, **style)
     use_fonts_for(text for axes in figure.axes for text in axes.texts)
     return figure
 
 
 def use_fonts_for(texts: Iterable[Text]) -> None:
-    """Give texts of matplotlib installed fonts that have all of their characters.
-
-    Characters that no font has are written as codes, such as ``U+732B`` for a Chinese one, with a warning.
-    """
+    """Give texts installed fonts that have their characters; others become codes, as ``U+732B``, with a warning."""
     texts = list(texts)
     characters = {character for text in texts for character in text.get_text() if ord(character) > 126}
     if not characters:
@@ -139,57 +133,41 @@ def _characters_of(file: str) -> frozenset[str]:
 
 
 def _draw_tile(axes: Axes, image: ImageSource, side: int) -> None:
-    """Draw an image, or the reason why it is unreadable."""
+    """Draw the whole image in the middle of a square, or the reason why it is unreadable."""
+    tile = Image.new("RGB", (side, side), _TILE_COLOR)
     try:
-        tile = _tile(read_image(image, min_shorter_side=side), side)
+        whole = read_image(image, min_shorter_side=side)
+        is_tiny = max(whole.size) * 3 <= side  # its pixels stay sharp
+        method = Image.Resampling.NEAREST if is_tiny else Image.Resampling.LANCZOS
+        width, height = (max(1, round(length * side / max(whole.size))) for length in whole.size)
+        tile.paste(whole.resize((width, height), method), ((side - width) // 2, (side - height) // 2))
     except ImageReadError as error:
-        tile = Image.new("RGB", (side, side), _TILE_COLOR)
-        _write_reason(axes, str(error), side)
+        fontsize = max(6.0, side / 20)
+        num_letters = max(10, int(side * _POINTS_PER_INCH / _PIXELS_PER_INCH / (_LETTER_WIDTH * fontsize)))
+        text = "\n".join(["unreadable:", *textwrap.wrap(str(error), num_letters, max_lines=5, placeholder=" …")])
+        style: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": fontsize, "color": _FAINT_COLOR}
+        axes.text(0.5, 0.5, text, transform=axes.transAxes, parse_math=False, **style)
     # One pixel of the tile is one pixel of the figure, so there is nothing to interpolate.
     axes.imshow(np.asarray(tile), interpolation="nearest")
 
 
-def _write_title(axes: Axes, title: str, fontsize: float, color: str, side: int) -> None:
-    axes.text(
-        0.5,
-        1 + _ABOVE_TILE * fontsize * _PIXELS_PER_INCH / _POINTS_PER_INCH / side,
-        title,
-        transform=axes.transAxes,
-        ha="center",
-        va="bottom",
-        fontsize=fontsize,
-        color=color,
-        parse_math=False,  # a name with dollar signs is not a formula
-    )
-
-
 def letters_of_line(resize: int, fontsize: float = _SMALLEST_FONT) -> int:
-    """Return how many letters of a title fit over a tile of `resize` pixels, by default in the smallest font.
-
-    Examples
-    --------
-    >>> letters_of_line(224), letters_of_line(224, fontsize=20)
-    (35, 14)
-    """
+    """Return how many letters of a title fit over a tile of `resize` pixels, by default in the smallest font."""
     return max(4, round(resize * _POINTS_PER_INCH / _PIXELS_PER_INCH / (_LETTER_WIDTH * fontsize)))
 
 
 def _check_arguments(
-    images: Sequence[ImageSource | None],
-    titles: Sequence[str] | None,
-    ncol: int,
-    resize: int,
-    title_colors: Sequence[str] | None,
+    num_images: int, titles: Sequence[str] | None, ncol: int, resize: int, title_colors: Sequence[str] | None
 ) -> None:
-    if len(images) == 0:
+    if num_images == 0:
         raise DataError("There are no images to draw.")
     if ncol < 1:
         raise DataError(f"ncol is {ncol}; expected at least 1 column.")
     if resize < 16:
         raise DataError(f"resize is {resize}; expected tiles of at least 16 pixels.")
     for name, values in (("titles", titles), ("title_colors", title_colors)):
-        if values is not None and len(values) != len(images):
-            raise DataError(f"{len(values)} {name} for {len(images)} images; expected one for each.")
+        if values is not None and len(values) != num_images:
+            raise DataError(f"{len(values)} {name} for {num_images} images; expected one for each.")
 
 
 def _fitting(titles: Sequence[str] | None, fontsize: float, resize: int) -> tuple[float, list[str]]:
@@ -201,37 +179,7 @@ def _fitting(titles: Sequence[str] | None, fontsize: float, resize: int) -> tupl
     points = resize * _POINTS_PER_INCH / _PIXELS_PER_INCH
     fontsize = min(fontsize, max(_SMALLEST_FONT, points / (_LETTER_WIDTH * max(longest, 1))))
     num_letters = letters_of_line(resize, fontsize)
-    return fontsize, ["\n".join(_cut(line, num_letters) for line in lines) for lines in lines_of]
-
-
-def _cut(line: str, num_letters: int) -> str:
-    return line if len(line) <= num_letters else line[: num_letters - 1] + "…"
-
-
-def _tile(image: Image.Image, side: int) -> Image.Image:
-    """Put the whole image in the middle of a square."""
-    # Tiny images keep sharp pixels.
-    tiny = max(image.size) * 3 <= side
-    method = Image.Resampling.NEAREST if tiny else Image.Resampling.LANCZOS
-    scale = side / max(image.size)
-    width, height = (max(1, round(length * scale)) for length in image.size)
-    tile = Image.new("RGB", (side, side), _TILE_COLOR)
-    tile.paste(image.resize((width, height), method), ((side - width) // 2, (side - height) // 2))
-    return tile
-
-
-def _write_reason(axes: Axes, reason: str, side: int) -> None:
-    fontsize = max(6.0, side / 20)
-    num_letters = max(10, int(side * _POINTS_PER_INCH / _PIXELS_PER_INCH / (_LETTER_WIDTH * fontsize)))
-    text = "\n".join(["unreadable:", *textwrap.wrap(reason, num_letters, max_lines=5, placeholder=" …")])
-    axes.text(
-        0.5,
-        0.5,
-        text,
-        transform=axes.transAxes,
-        ha="center",
-        va="center",
-        fontsize=fontsize,
-        color=_FAINT_COLOR,
-        parse_math=False,
+    cut_lines_of = (
+        [line if len(line) <= num_letters else line[: num_letters - 1] + "…" for line in lines] for lines in lines_of
     )
+    return fontsize, ["\n".join(lines) for lines in cut_lines_of]

@@ -51,9 +51,8 @@ class TorchImages(Dataset[Any]):
     def __getitem__(self, index: int) -> Any:
         """Return (image, label), or the image alone if there are no labels."""
         image = decode_image(self.images[index], pixel_range=self._pixel_range).image
-        x = _as_tensor(image) if self.transform is None else self.transform(image)
+        if self.transform is not None:
+            x = self.transform(image)
+        else:
+            x = torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
         return x if self.labels is None else (x, self.labels[index])
-
-
-def _as_tensor(image: Image.Image) -> torch.Tensor:
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()

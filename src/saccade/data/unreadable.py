@@ -10,25 +10,14 @@ from typing import Any
 
 from saccade.data.sources.sources import existing_spelling
 
-MAX_LISTED, NUM_EXAMPLES = 10, 3
-"""Of more images than the first number, as many as the second are examples."""
-
-NO_FILE = "no such file"
-"""Reason of a path where no file is; see `saccade.data.decoding`."""
+MAX_LISTED, NUM_EXAMPLES = 10, 3  # of more images than the first number, as many as the second are examples
+NO_FILE = "no such file"  # reason of a path where no file is; see `saccade.data.decoding`
 
 _MOST_FOLDERS = 100
 
 
 def describe_unreadable(images: Sequence[Any], errors: Mapping[int, str]) -> str:
-    """Return a message about unreadable images; `errors` are the reasons by position.
-
-    Examples
-    --------
-    >>> print(describe_unreadable(["gone/a.png", None, "gone/b.png"], {0: "no such file", 1: "not an image"}))
-    2 of 3 images cannot be read:
-      gone/a.png: no such file
-      image 1: not an image
-    """
+    """Return a message about unreadable images; `errors` are the reasons by position."""
     num = len(errors) if len(errors) <= MAX_LISTED else NUM_EXAMPLES
     named = [f"{name_of(images[position], position)}: {reason}" for position, reason in sorted(errors.items())]
     lines = [f"{len(named)} of {len(images)} images cannot be read:", *named[:num]]
@@ -46,18 +35,7 @@ def name_of(image: Any, position: int) -> str:
 
 
 def find_moved(path: str) -> Path | None:
-    """Return an existing file one level above or below the place where a file is missing; None if there is none.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> root = Path(tempfile.mkdtemp())
-    >>> (root / "photos" / "cat").mkdir(parents=True)
-    >>> (root / "photos" / "cat" / "1.jpg").touch()
-    >>> found = [find_moved(str(root / name)) for name in ("cat/1.jpg", "photos/cat/cat/1.jpg", "dog/1.jpg")]
-    >>> [None if path is None else path.relative_to(root).as_posix() for path in found]
-    ['photos/cat/1.jpg', 'photos/cat/1.jpg', None]
-    """
+    """Return an existing file one level above or below the place where a file is missing; None if there is none."""
     missing = Path(path).absolute()
     above = next((parent for parent in missing.parents if parent.is_dir()), None)
     if above is None:

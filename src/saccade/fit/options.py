@@ -296,9 +296,9 @@ class FitOptions(BaseModel):
         str | dict[Any, Any] | list[Any] | Callable[..., Any] | None,
         BeforeValidator(_as_values),
         Option(
-            "Column with the group of each image, such as a patient or a video: a group stays on one side of each split.",
+            "Column with the group of each image, such as a patient or a video: a group is on one side of each split.",
             "Or a list or Series of groups, a dict of groups by path, or a function of a `pathlib.Path`. The splits are "
-            "the holdout, folds, and those of linear probes and calibration. An image without a group is one of its own.",
+            "the holdout, folds, and those of linear probes and calibration. An image whose group is missing is alone.",
             metavar="COLUMN",
             is_in_record=False,
         ),

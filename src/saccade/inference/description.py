@@ -10,10 +10,10 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic_core import from_json
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
 
 from saccade.errors import SavedPredictorError
 from saccade.inference.postprocessing import Postprocessing
+from saccade.models.weights import read_weights
 from saccade.tasks.problem import Problem
 
 MAX_BYTES, MAX_MEMBERS, MAX_SIDE, MAX_NUMBER = 2**28, 1000, 8192, 2**31
@@ -117,13 +117,7 @@ class _Description(_Model):
 
 
 def read_description(path: Path, newest_format: int) -> dict[str, Any]:
-    """Return the description in a file, whose types and sizes are those that this version can read.
-
-    Raises
-    ------
-    SavedPredictorError
-        If it is damaged, too large, or of a newer format.
-    """
+    """Return the checked description in a file; a SavedPredictorError if it is damaged, too large, or newer."""
     try:
         if (size := path.stat().st_size) > MAX_BYTES:
             raise SavedPredictorError(f"{path} has {size:,} bytes; a description has at most {MAX_BYTES:,}")
@@ -165,24 +159,24 @@ def check_postprocessing(postprocessing: Postprocessing, problem: Problem) -> No
 
 
 def load_weights(network: torch.nn.Module, path: Path) -> None:
-    """Load a file of weights into a network.
+    """Load a file of weights; a SavedPredictorError if it is damaged, of another network, or not finite."""
+    state, _ = read_weights_of(network, path)
+    network.load_state_dict(state)
+    if damaged := next((name for name, part in state.items() if not part.isfinite().all()), None):
+        raise SavedPredictorError(f"{path} cannot be loaded: {damaged} has values that are not finite (NaN or inf)")
 
-    Raises
-    ------
-    SavedPredictorError
-        If it is no regular file, is damaged, is of another network, or has values that are not finite.
-    """
+
+def read_weights_of(network: torch.nn.Module, path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Return the tensors and the metadata of a file of this network's weights; raise errors as `load_weights` does."""
     try:
         if not path.is_file():
             raise SavedPredictorError(f"{path} cannot be loaded: there is no such file, or it is not a regular file")
         expected = {name: list(tensor.shape) for name, tensor in network.state_dict().items()}
         with safe_open(path, framework="pt") as file:  # nothing is read before names and shapes are known
-            for name in file.keys():  # noqa: SIM118  (it is not a dict)
-                if file.get_slice(name).get_shape() != expected.get(name):
-                    raise SavedPredictorError(f"{path} cannot be loaded: it is of another network ({name})")
-        state = load_file(path)
-        network.load_state_dict(state)
+            found = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 (it is not a dict)
+        if found != expected:
+            names = [name for name in [*found, *expected] if found.get(name) != expected.get(name)]
+            raise SavedPredictorError(f"{path} cannot be loaded: it is of another network ({names[0][:200]})")
+        return read_weights(path)
     except (OSError, SafetensorError, RuntimeError) as error:
         raise SavedPredictorError(f"{path} cannot be loaded: {error}") from None
-    if damaged := next((name for name, part in state.items() if not part.isfinite().all()), None):
-        raise SavedPredictorError(f"{path} cannot be loaded: {damaged} has values that are not finite (NaN or inf)")

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torchvision.transforms.v2 import functional
 
-from saccade.data.augmentation import normalise
+from saccade.data.augmentation import normalise, resize
 from saccade.data.store.stored_form import stored_size
 from saccade.models.network import InputSpec
 
@@ -22,17 +22,6 @@ class Preprocess(nn.Module):
     (`saccade.data.store.stored_form.read_as_stored`), so that the first resize is already done. For images that are not
     JPEG files, and are less than 6 times as large as the input, both give the same numbers. Larger ones are reduced in
     two steps by the decoder; the pixels then differ by a few of 255 levels.
-
-    Parameters
-    ----------
-    spec : InputSpec
-        Size, crop, interpolation and normalisation of the network's input.
-
-    Examples
-    --------
-    >>> spec = InputSpec(16, 0.8, "bicubic", (0.5,) * 3, (0.5,) * 3)
-    >>> Preprocess(spec)(torch.zeros(2, 30, 40, 3, dtype=torch.uint8)).shape
-    torch.Size([2, 3, 16, 16])
     """
 
     def __init__(self, spec: InputSpec) -> None:
@@ -41,46 +30,22 @@ class Preprocess(nn.Module):
         self.shorter_side = round(spec.img_size / spec.crop_pct)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Return the network's input, float32 of shape (N, C, img_size, img_size).
+        """Return float32 of shape (N, C, img_size, img_size) for uint8 images (N, H, W, C) or (N, C, H, W) of one size.
 
-        Parameters
-        ----------
-        images : torch.Tensor, uint8, shape (N, H, W, C) or (N, C, H, W)
-            Images of one size. Where both readings are possible, the channels are taken to come first.
+        Where both readings are possible, the channels are taken to come first.
         """
         is_channels_first = images.shape[1] == len(self.spec.mean)
         x_BCHW = images if is_channels_first else images.permute(0, 3, 1, 2)
         width, height = stored_size(x_BCHW.shape[3], x_BCHW.shape[2], self.shorter_side)
-        x_BCHW = _resize(x_BCHW, height, width, "bicubic")
-        return self.normalise(self.resize_and_crop(x_BCHW))
+        x_BCHW = resize(x_BCHW, height, width, "bicubic")
+        return normalise(self.resize_and_crop(x_BCHW), self.spec.mean, self.spec.std)
 
     def resize_and_crop(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the central square of images whose shorter side is resized, uint8 of shape (..., C, S, S).
-
-        Parameters
-        ----------
-        x : torch.Tensor, uint8, shape (C, H, W) or (N, C, H, W)
-            Images of one size.
-        """
+        """Return the central squares, uint8 (..., C, img_size, img_size), of images (C, H, W) or (N, C, H, W)."""
         height, width = x.shape[-2:]
         longer = int(self.shorter_side * max(height, width) / min(height, width))  # truncated, as in torchvision
         size = (self.shorter_side, longer) if height <= width else (longer, self.shorter_side)
         cropped: torch.Tensor = functional.center_crop(
-            _resize(x, *size, self.spec.interpolation), [self.spec.img_size, self.spec.img_size]
+            resize(x, *size, self.spec.interpolation), [self.spec.img_size, self.spec.img_size]
         )
         return cropped
-
-    def normalise(self, x_BCHW: torch.Tensor) -> torch.Tensor:
-        """Return float32 images with the network's mean and standard deviation, in the memory order channels last."""
-        return normalise(x_BCHW, self.spec.mean, self.spec.std)
-
-
-def _resize(x: torch.Tensor, height: int, width: int, interpolation: str) -> torch.Tensor:
-    """Resize uint8 images of shape (C, H, W) or (N, C, H, W) with antialiasing."""
-    if x.shape[-2:] == (height, width):
-        return x
-    x_BCHW = x if x.ndim == 4 else x.permute(1, 2, 0)[None].permute(0, 3, 1, 2)  # torch is fastest in channels last
-    resized = nn.functional.interpolate(
-        x_BCHW, size=(height, width), mode=interpolation, align_corners=False, antialias=True
-    )
-    return resized if x.ndim == 4 else resized[0]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
 import shutil
 import warnings
@@ -14,14 +16,14 @@ from typing import Any
 import numpy as np
 import timm
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
+from safetensors import safe_open
 
-from saccade.errors import DataError, DataWarning
+from saccade.errors import DataError, DataWarning, SavedPredictorError
 from saccade.inference.calibration import Calibration, fit_calibration
-from saccade.inference.classifier import Blueprint
+from saccade.inference.classifier import Blueprint, empty_classifier
+from saccade.inference.description import read_weights_of
 from saccade.models.custom import CustomObject
-from saccade.models.weights import write_weights
+from saccade.models.weights import read_weights, write_weights
 from saccade.numerics.device import Numerics
 from saccade.study.run_folder import reading
 from saccade.study.trial import Status, Trial
@@ -31,7 +33,7 @@ from saccade.training.probes.final_probe import FinalProbe
 from saccade.training.recipes.building import new_classifier
 from saccade.training.recipes.recipe import Recipe
 from saccade.training.task import ImageTask
-from saccade.training.trial_files import BEST, BEST_OUTPUTS, BLUEPRINT, END, END_OUTPUTS, PROBE
+from saccade.training.trial_files import BEST, BEST_OUTPUTS, BLUEPRINT, END, END_OUTPUTS, PROBE, origin
 
 MAX_BYTES = 2**29
 """Most bytes of all candidates' predictions together; candidates of trials with lower scores are left out."""
@@ -91,7 +93,7 @@ class TrainedCandidate(Candidate):
         if self.temperature == 1:
             shutil.copyfile(self.weights, path)
             return
-        state = load_file(self.weights)
+        state = read_weights(self.weights)[0]
         for layer in _linear_classifiers(self.weights, self.blueprint, task.problem.num_outputs):
             for key in {f"{layer}.weight", f"{layer}.bias"} & state.keys():
                 state[key] = state[key] / self.temperature
@@ -123,7 +125,7 @@ class ProbeCandidate(Candidate):
     def write_weights(self, path: Path, task: ImageTask) -> None:
         """Write the weights of the pretrained network with the probe's layer."""
         if self.weights is not None:
-            state = load_file(self.weights)
+            state = read_weights(self.weights)[0]
         else:
             recipe, numerics = Recipe.of(self.config), Numerics(torch.device("cpu"))
             network = new_classifier(recipe, task.problem, numerics, task.weights).network
@@ -171,28 +173,38 @@ def _candidates_of(trial: Trial, task: ImageTask) -> Iterator[Candidate]:
     assert trial.best_report is not None
     assert trial.files is not None
     files, number, epoch = trial.files, trial.number, trial.best_report.epoch
+    paths = [(end, files.get(number, END, end), END_OUTPUTS) for end in files.epochs(number, END)[-1:]]
     probe_path = files.get(number, PROBE)
-    probe = FinalProbe.load(probe_path)
-    if probe is not None and len(probe.outputs) == len(task.val.targets):
-        weights = _sound(files.get(number, BEST, 0))
-        # A function of the user's may build another network the next time, so its weights must be there.
-        if weights is not None or not isinstance(trial.config.get("model"), CustomObject):
-            predictions = activate(probe.outputs, task.problem)
-            yield ProbeCandidate(trial.number, trial.config, read_blueprint(trial), predictions, 0, probe, weights)
-    saved = [] if epoch == 0 and probe_path is not None else [(epoch, BEST, BEST_OUTPUTS)]
-    saved += [(end, END, END_OUTPUTS) for end in files.epochs(number, END)[-1:]]
-    for of_epoch, kind, outputs in saved:
-        file = _sound(files.get(number, kind, of_epoch))
-        trained = None if file is None else read_predictions(files.get(number, outputs, of_epoch), task)
-        if file is not None and trained is not None:
-            own = number, trial.config, read_blueprint(trial), trained
-            yield TrainedCandidate(*own, of_epoch, file, is_schedule_end=kind == END)
+    if epoch or probe_path is None:
+        paths.insert(0, (epoch, files.get(number, BEST, epoch), BEST_OUTPUTS))
+    if probe_path is None and not any(path for _, path, _ in paths):
+        return
+    with _left_out_if_damaged():
+        network = _Network(trial, task)
+        probe = FinalProbe.load(probe_path)
+        if probe is not None and probe.fits(network.blueprint, task):
+            weights = files.get(number, BEST, 0)
+            with _left_out_if_damaged():
+                if weights is not None:
+                    network.check(weights, 0)
+                # A function of the user's may build another network the next time, so its weights must be there.
+                if weights is not None or not isinstance(trial.config.get("model"), CustomObject):
+                    predictions = activate(probe.outputs, task.problem)
+                    yield ProbeCandidate(number, trial.config, network.blueprint, predictions, 0, probe, weights)
+        for of_epoch, path, outputs in paths:
+            if path is not None:
+                with _left_out_if_damaged():
+                    checksum = network.check(path, of_epoch)
+                    trained = read_predictions(files.get(number, outputs, of_epoch), task, checksum)
+                    if trained is not None:
+                        own = number, trial.config, network.blueprint, trained
+                        yield TrainedCandidate(*own, of_epoch, path, is_schedule_end=outputs == END_OUTPUTS)
 
 
 def best_epoch(trial: Trial, task: ImageTask) -> Candidate:
     """Return the candidate of a trial's best epoch; its predictions are empty if its outputs are missing.
 
-    Raises a DataError if its weights are missing.
+    Raises a DataError if its weights are missing or damaged.
     """
     assert trial.best_report is not None
     assert trial.files is not None
@@ -201,12 +213,14 @@ def best_epoch(trial: Trial, task: ImageTask) -> Candidate:
     if weights is None:
         where = (files.folder(number) or Path(f"{number:04d}")) / file_name(BEST, epoch)
         raise DataError(f"{where}, the weights of trial {number}, one of the best trials, is missing. Start a new run")
-    _check_weights(weights)
-    read = (read_predictions(files.get(number, BEST_OUTPUTS, each), task) for each in (epoch, None))
+    network = _Network(trial, task)
+    checksum = network.check(weights, epoch)
+    read = (read_predictions(files.get(number, BEST_OUTPUTS, each), task, checksum) for each in (epoch, None))
     predictions = next((found for found in read if found is not None), np.zeros((0, task.problem.num_outputs)))
-    own = trial.number, trial.config, read_blueprint(trial), predictions, epoch
+    own = number, trial.config, network.blueprint, predictions, epoch
     probe = FinalProbe.load(files.get(number, PROBE)) if epoch == 0 else None
-    return TrainedCandidate(*own, weights) if probe is None else ProbeCandidate(*own, probe, weights)
+    is_probe = probe is not None and probe.fits(network.blueprint, task)
+    return ProbeCandidate(*own, probe, weights) if probe and is_probe else TrainedCandidate(*own, weights)
 
 
 def ranked(trials: Sequence[Trial]) -> list[Trial]:
@@ -224,35 +238,64 @@ def read_blueprint(trial: Trial) -> Blueprint:
         return Blueprint.from_json(json.loads(path.read_bytes()))
 
 
-def _sound(weights: Path | None) -> Path | None:
-    """Return the file of weights; None, with a warning, if it is damaged."""
+class _Network:
+    """The network of a trial, without weights, to which files are compared."""
+
+    def __init__(self, trial: Trial, task: ImageTask) -> None:
+        self.blueprint = read_blueprint(trial)
+        self._trial, self._task = trial.number, task
+        model = trial.config.get("model")
+        self._own = model if isinstance(model, CustomObject) else None
+
+    @functools.cached_property
+    def _module(self) -> torch.nn.Module:
+        numerics = Numerics(torch.device("cpu"))
+        return empty_classifier(self.blueprint, self._task.problem, numerics, self._own).network
+
+    def check(self, weights: Path, epoch: int) -> str | None:
+        """Return the checksum of the outputs that belong to weights; None if it is unknown.
+
+        Raises a DataError if the file is damaged, or is of another network, trial or epoch.
+        """
+        try:
+            _, metadata = read_weights_of(self._module, weights)
+        except SavedPredictorError as error:
+            raise DataError(f"{error}. Restore a copy, or start a new run") from None
+        expected = origin(self._trial, epoch, self.blueprint.to_json())
+        with reading(weights):
+            found = {**expected, **metadata}  # files of earlier versions have no metadata
+            is_same = Blueprint.from_json(json.loads(found["blueprint"])) == self.blueprint
+        if not is_same or (found["trial"], found["epoch"]) != (expected["trial"], expected["epoch"]):
+            raise DataError(
+                f"{weights} has weights of another network, trial or epoch (trial {found['trial']:.20}, epoch "
+                f"{found['epoch']:.20}). Restore a copy, or start a new run"
+            )
+        return found.get("outputs")
+
+
+@contextlib.contextmanager
+def _left_out_if_damaged() -> Iterator[None]:
+    """Turn a DataError of the block into a warning."""
     try:
-        if weights is not None:
-            _check_weights(weights)
+        yield
     except DataError as error:
         warnings.warn(f"{error}. It is left out", DataWarning, stacklevel=2)
-        return None
-    return weights
 
 
-def _check_weights(path: Path) -> None:
-    """Raise a DataError if a file is cut short, or is not one of weights."""
-    try:
-        with safe_open(path, framework="pt"):
-            pass
-    except (OSError, SafetensorError) as error:
-        raise DataError(f"{path} is damaged ({error}). Restore a copy, or start a new run") from None
+def read_predictions(outputs: Path | None, task: ImageTask, checksum: str | None = None) -> np.ndarray | None:
+    """Return the predictions in a file of raw outputs; None unless it has finite outputs of all validation images.
 
-
-def read_predictions(outputs: Path | None, task: ImageTask) -> np.ndarray | None:
-    """Return the predictions in a file of raw outputs; None unless it has finite outputs of all validation images."""
+    With a `checksum`, as in `origin`, also None if the file has another one.
+    """
     if outputs is None:
         return None
     try:
         rows: np.ndarray = np.load(outputs, allow_pickle=False)
-    except (OSError, ValueError, EOFError):  # removed, or cut short by a kill
+    except (OSError, ValueError, EOFError, MemoryError):  # removed, cut short by a kill, or damaged
         return None
-    if rows.shape != (len(task.val.targets), task.problem.num_outputs) or not np.isfinite(rows).all():
+    if rows.dtype != np.float32 or rows.shape != (len(task.val.targets), task.problem.num_outputs):
+        return None
+    if not np.isfinite(rows).all() or checksum not in (None, origin(0, 0, {}, rows)["outputs"]):
         return None
     return activate(rows, task.problem)
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -27,6 +30,12 @@ With few validation images, the choice of the best epoch is partly noise.
 
 PROBE = "probe.npz"
 """The results of the linear probe: see `saccade.training.probes.final_probe`."""
+
+
+def origin(trial: int, epoch: int, blueprint: dict[str, Any], outputs: np.ndarray | None = None) -> dict[str, str]:
+    """Return the metadata of weights, from which other files are recognised; of the outputs it has a checksum."""
+    of_outputs = {} if outputs is None else {"outputs": f"{zlib.crc32(outputs.astype(np.float32, order='C').data):08x}"}
+    return {"trial": str(trial), "epoch": str(epoch), "blueprint": json.dumps(blueprint), **of_outputs}
 
 
 def save_outputs(path: Path, outputs: np.ndarray) -> None:

@@ -48,15 +48,10 @@ def decoded_images(
 ) -> ImageStore:
     """Return the images decoded: from `folder`, from the cache, or decoded now, as `ImageStore.build` does.
 
-    Parameters
-    ----------
-    folder : Path
-        Folder of this run only. It receives a store that is not shared: an incomplete one because of the deadline,
-        or any store without a cache. An existing store there is used if it matches.
-    on_wait : callable or None
-        Called before waiting for another process that decodes the same images.
-    warn : callable or None
-        Called with a message if there is no room for a store, and images are decoded at each access.
+    `folder` belongs to this run only. It receives a store that is not shared: an incomplete one because of the
+    deadline, or any store without a cache. An existing store there is used if it matches. `on_wait` is called before
+    waiting for another process that decodes the same images, and `warn` with a message if there is no room for a store,
+    so that images are decoded at each access.
     """
     cache, order = StoreCache.from_environment(), None if order is None else list(order)
     if folder.exists():
@@ -67,13 +62,11 @@ def decoded_images(
             if is_same and not store.is_damaged(seconds_to_verify(deadline)):
                 return store
         shutil.rmtree(folder)
-    scan_options: dict[str, Any] = {
-        "channels": channels, "pixel_range": pixel_range, "deadline": deadline, "order": order,
-        "on_progress": on_progress,
-    }  # fmt: skip
+    form: dict[str, Any] = {"channels": channels, "pixel_range": pixel_range}
+    options: dict[str, Any] = {**form, "deadline": deadline, "order": order, "on_progress": on_progress}
 
     def build(folder: Path, has_room: HasRoom) -> ImageStore:
-        return ImageStore.build(images, folder, shorter_side=shorter_side, has_room=has_room, **scan_options)
+        return ImageStore.build(images, folder, shorter_side=shorter_side, has_room=has_room, **options)
 
     def stream(error: NoRoomError) -> StreamedStore:
         if warn is not None:
@@ -82,12 +75,10 @@ def decoded_images(
                 f"is slower. Free some space, set SACCADE_CACHE to a folder on a larger disk, increase "
                 f"{LIMIT_VARIABLE}, or choose a smaller img_size"
             )
-        scan = scan_images(images, min_shorter_side=shorter_side, recorder=error.recorder, **scan_options)
-        return StreamedStore(images, scan, shorter_side, channels, pixel_range)
+        scan = scan_images(images, min_shorter_side=shorter_side, recorder=error.recorder, **options)
+        return StreamedStore(images, scan, shorter_side, **form)
 
-    by_content = os.environ.get(KEY_VARIABLE, "") == "content"
-    form = f"{shorter_side}|{channels}|{pixel_range}"
-    compute_name = partial(fingerprint, images, form, by_content=by_content)
+    compute_name = partial(fingerprint, images, f"{shorter_side}|{channels}|{pixel_range}")
     try:
         if cache is not None:
             # An unusable cache folder, or too long a wait: build a store for this run only.
@@ -112,18 +103,13 @@ def _is_full_disk(error: NoRoomError, folder: Path, other: Path) -> bool:
     return isinstance(error.__cause__, OSError) and other.exists() and folder.stat().st_dev == other.stat().st_dev
 
 
-def fingerprint(images: Sequence[ImageSource], form: str, *, by_content: bool = False) -> str:
+def fingerprint(images: Sequence[ImageSource], form: str) -> str:
     """Return the name of the store of these images in some form: 32 hexadecimal digits, different for other stores.
 
-    Files are identified by absolute path, size, modification time and samples of their bytes, or with `by_content` by
-    all of their bytes; images in memory by their content.
-
-    Examples
-    --------
-    >>> black = np.zeros((2, 2), np.uint8)
-    >>> fingerprint([black], "") == fingerprint([black + 1], "")
-    False
+    Files are identified by absolute path, size, modification time and samples of their bytes, or with
+    ``SACCADE_STORE_KEY=content`` by all of their bytes; images in memory by their content.
     """
+    by_content = os.environ.get(KEY_VARIABLE, "") == "content"
     digest = hashlib.blake2b(digest_size=16)
     decoder = f"Pillow {PIL.__version__}"
     digest.update(f"{FORMAT_VERSION}|{decoder}|{form}|{len(images)}|{by_content}".encode())

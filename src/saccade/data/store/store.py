@@ -26,7 +26,7 @@ import numpy.typing as npt
 
 from saccade.data.decoding import ImageSource, decode_image
 from saccade.data.pixel_range import PixelRange
-from saccade.data.scanning import ImageFacts, Progress, Scan, ScanRecorder, SecondsLeft, map_in_threads
+from saccade.data.scanning import ImageFacts, Progress, Scan, SecondsLeft, map_in_threads
 from saccade.data.store.stored_form import pixels_of, shrunk
 from saccade.errors import DataError, HyperparameterError, ImageReadError
 
@@ -46,15 +46,9 @@ HasRoom = Callable[[int, int], bool]
 
 
 class NoRoomError(DataError):
-    """There is no room for a store.
+    """There is no room for a store; `recorder` is the scan of the images that were decoded so far."""
 
-    Attributes
-    ----------
-    recorder : ScanRecorder
-        The scan of the images that were decoded so far.
-    """
-
-    def __init__(self, message: str, recorder: ScanRecorder) -> None:
+    def __init__(self, message: str, recorder: Scan) -> None:
         super().__init__(message)
         self.recorder = recorder
 
@@ -78,24 +72,8 @@ class Index:
 class ImageStore:
     """Images decoded once into a folder: `build` creates the folder, `open` opens it again.
 
-    ``store[i]`` is a read-only (H, W, channels) uint8 array: a view of the memory-mapped file, so that processes on
-    one machine share the memory. A pickled store is its folder; unpickling opens the folder.
-
-    Attributes
-    ----------
-    folder : Path
-    shorter_side : int or None
-        Shorter side in pixels to which larger images were shrunk; None: full size.
-    channels : int
-        1, 3 or 4.
-    pixel_range : tuple of float or None
-        Black and white of samples of more than 8 bits: see `saccade.data.pixel_range`.
-    scan : Scan
-        Size, digest and error of each image, for the data checks and the split.
-    decodes : bool
-        Whether each access decodes the image, as in a store without pixels.
-    lease : object or None
-        An object with the lifetime of this store, such as the lock that marks the folder as in use.
+    ``store[i]`` is a read-only (H, W, channels) uint8 array: a view of the memory-mapped file, so that processes on one
+    machine share the memory. A pickled store is its folder; unpickling opens the folder.
 
     Examples
     --------
@@ -107,21 +85,21 @@ class ImageStore:
     2 (10, 15, 3) [True, False] {1: 'not an image: cannot identify its format'}
     """
 
-    decodes = False
+    decodes = False  # whether each access decodes the image, as in a store without pixels
 
     def __init__(
         self,
         folder: Path,
         pixels: npt.NDArray[np.uint8],
         index: Index,
-        scan: Scan,
-        shorter_side: int | None,
-        channels: int = 3,
-        pixel_range: PixelRange | None = None,
+        scan: Scan,  # size, digest and error of each image, for the data checks and the split
+        shorter_side: int | None,  # in pixels, to which larger images were shrunk; None: full size
+        channels: int = 3,  # 1, 3 or 4
+        pixel_range: PixelRange | None = None,  # of samples of more than 8 bits: see `saccade.data.pixel_range`
     ) -> None:
         self.folder, self.scan, self.shorter_side, self.channels = folder, scan, shorter_side, channels
         self.pixel_range = pixel_range
-        self.lease: object | None = None
+        self.lease: object | None = None  # has the lifetime of this store, such as the lock of a folder in use
         self._pixels, self._index = pixels, index
 
     @classmethod
@@ -141,33 +119,14 @@ class ImageStore:
     ) -> ImageStore:
         """Decode `images` into `folder`, which must not exist.
 
-        After a kill at any instant the folder is complete or absent. Only a few images are in memory at a time.
+        After a kill at any instant the folder is complete or absent. Only a few images are in memory at a time. Larger
+        images are shrunk to `shorter_side`, see `stored_size`. `order` are the positions of the images to decode, each
+        once; the others, and those left when `deadline` returns 0 or less, are listed in `skipped`. `on_progress` is
+        called after each image with the number of decoded images and their total; `has_room` with the estimated size
+        after 64, 128, 256, ... images, and with the size after the last one.
 
-        Parameters
-        ----------
-        images, channels, pixel_range
-            As in `decode_image`.
-        folder
-            Folder of the new store.
-        shorter_side
-            Shrink larger images to this shorter side in pixels, see `stored_size`; None keeps the full size.
-        num_threads
-            Defaults to the number of usable cores.
-        deadline
-            Returns the seconds left; at 0 or less, the remaining images are skipped and listed in `skipped`.
-        order
-            Positions of the images to decode, in this order, each once; None: all. The others are listed in `skipped`.
-        on_progress
-            Called after each image with the number of decoded images and their total.
-        has_room
-            Called with the estimated size after 64, 128, 256, ... images, and with the size after the last one.
-
-        Raises
-        ------
-        NoRoomError
-            If the disk is full, or `has_room` returns False. The incomplete folder is removed.
-        DataError, HyperparameterError
-            If the folder exists, `shorter_side` is not positive, or `order` has duplicate or unknown positions.
+        Raises a NoRoomError, and removes the incomplete folder, if the disk is full or `has_room` returns False; a
+        DataError or HyperparameterError if the folder exists, or `shorter_side` or `order` is invalid.
         """
         folder = Path(folder).absolute()
         positions = _checked_order(order, len(images))
@@ -199,17 +158,22 @@ class ImageStore:
 
     @classmethod
     def open(cls, folder: str | os.PathLike[str]) -> ImageStore:
-        """Open the store in `folder`.
-
-        Raises
-        ------
-        DataError
-            If the folder has no complete store of the current format.
-        """
+        """Open the store in `folder`; a DataError if it has no complete store of the current format."""
         folder = Path(folder).absolute()
         try:
             summary: dict[str, Any] = json.loads((folder / SUMMARY_FILE).read_text(encoding="utf-8"))
-            index, scan = _read_index(folder, summary)
+            if summary["format"] != FORMAT_VERSION:
+                raise ValueError(f"its format is {summary['format']}, expected {FORMAT_VERSION}")
+            with np.load(folder / INDEX_FILE, allow_pickle=False) as arrays:
+                index = Index(*(arrays[name] for name in ("offsets", "heights", "widths", "checksums")))
+                digests = [row.tobytes().hex() for row in arrays["digests"]]
+                scan = Scan(
+                    digests=[digests[i] if offset >= 0 else "" for i, offset in enumerate(index.offsets)],
+                    sizes=arrays["full_sizes"],
+                    is_constant=arrays["is_constant"],
+                    errors={int(position): reason for position, reason in summary["errors"].items()},
+                    min_shorter_side=summary["shorter_side"],
+                )
             num_bytes = (folder / PIXELS_FILE).stat().st_size
             if num_bytes != summary["num_bytes"]:
                 raise ValueError(f"{PIXELS_FILE} has {num_bytes} bytes, expected {summary['num_bytes']}")
@@ -237,10 +201,7 @@ class ImageStore:
         return self._pixels[offset : offset + math.prod(shape)].reshape(shape)
 
     def is_damaged(self, seconds: float = math.inf) -> bool:
-        """Return whether the pixels of an image differ from their checksum; images are compared for so many seconds.
-
-        Threads read about a gigabyte per second each, a small part of an epoch, which finds the pixels in memory then.
-        """
+        """Return whether pixels differ from their checksums, comparing for so many seconds, about 1 GB/s a thread."""
         start_s, positions = time.perf_counter(), np.flatnonzero(self.readable)
 
         def is_part_damaged(first: int) -> bool:
@@ -255,10 +216,8 @@ class ImageStore:
         return ImageStore.open, (self.folder,)
 
     def __repr__(self) -> str:
-        return (
-            f"ImageStore({str(self.folder)!r}, num_images={len(self)}, shorter_side={self.shorter_side}, "
-            f"num_bytes={self.num_bytes})"
-        )
+        form = f"num_images={len(self)}, shorter_side={self.shorter_side}, num_bytes={self.num_bytes}"
+        return f"ImageStore({str(self.folder)!r}, {form})"
 
     @property
     def num_bytes(self) -> int:
@@ -299,7 +258,7 @@ class _StoreWriter:
     ) -> None:
         self._folder, self._images, self._shorter_side, self._channels = folder, images, shorter_side, channels
         self._pixel_range = pixel_range
-        self._recorder = ScanRecorder(len(images), shorter_side)
+        self._scan = Scan.empty(len(images), shorter_side)
         self._index = Index.empty(len(images))
         self._num_total = len(images)
         self._num_bytes = self._num_done = 0
@@ -321,11 +280,11 @@ class _StoreWriter:
         ):
             for position, outcome in outcomes:
                 if isinstance(outcome, ImageReadError):
-                    self._recorder.record(position, outcome)
+                    self._scan.record(position, outcome)
                 else:
                     facts, pixels, self._index.checksums[position] = outcome
                     file.write(pixels.data)
-                    self._recorder.record(position, facts)
+                    self._scan.record(position, facts)
                     self._index.offsets[position] = self._num_bytes
                     self._index.heights[position], self._index.widths[position] = pixels.shape[:2]
                     self._num_bytes += pixels.nbytes
@@ -356,7 +315,7 @@ class _StoreWriter:
 
     def write_index(self) -> None:
         """Write the index and the summary."""
-        scan = self._recorder.finish()
+        scan = self._scan
         digests = bytes.fromhex("".join(digest or "0" * 32 for digest in scan.digests))
         np.savez(
             self._folder / INDEX_FILE,
@@ -376,7 +335,7 @@ class _StoreWriter:
             "shorter_side": self._shorter_side,
             "channels": self._channels,
             "pixel_range": self._pixel_range,
-            "errors": {str(position): reason for position, reason in scan.errors.items()},
+            "errors": {str(position): reason for position, reason in sorted(scan.errors.items())},
         }
         text = json.dumps(summary, indent=1, ensure_ascii=False)
         (self._folder / SUMMARY_FILE).write_text(text, encoding="utf-8")
@@ -388,7 +347,7 @@ class _StoreWriter:
             f"took {self._num_bytes / 1e9:.2f} GB, so about {self._estimated_bytes() / 1e9:.2f} GB are needed. "
             "Free some space, choose another folder or a smaller image size."
         )
-        return NoRoomError(message, self._recorder)
+        return NoRoomError(message, self._scan)
 
 
 def _checked_order(order: Iterable[int] | None, num_images: int) -> Sequence[int]:
@@ -412,22 +371,3 @@ def _remove_abandoned(folder: Path) -> None:
             last_write_s = (pixels if pixels.exists() else partial).stat().st_mtime
             if time.time() - last_write_s > _ABANDONED_AFTER_S:
                 shutil.rmtree(partial, ignore_errors=True)
-
-
-def _read_index(folder: Path, summary: dict[str, Any]) -> tuple[Index, Scan]:
-    if summary["format"] != FORMAT_VERSION:
-        raise ValueError(f"its format is {summary['format']}, expected {FORMAT_VERSION}")
-    with np.load(folder / INDEX_FILE, allow_pickle=False) as arrays:
-        index = Index(*(arrays[name] for name in ("offsets", "heights", "widths", "checksums")))
-        hexadecimal = arrays["digests"].tobytes().hex()
-        scan = Scan(
-            digests=[
-                hexadecimal[32 * i : 32 * i + 32] if offset >= 0 else "" for i, offset in enumerate(index.offsets)
-            ],
-            sizes=arrays["full_sizes"],
-            is_constant=arrays["is_constant"],
-            errors={int(position): reason for position, reason in summary["errors"].items()},
-            skipped=arrays["skipped"].tolist(),
-            min_shorter_side=summary["shorter_side"],
-        )
-    return index, scan

@@ -41,21 +41,8 @@ class StoreCache:
 
     One process builds a store while others that need the same one wait. A store in use, marked by a lease that ends
     with its process, is never removed. A store is built in another folder and then moved, so that it is complete or
-    absent.
-
-    Parameters
-    ----------
-    folder : Path
-        Contains a folder for each store.
-    limit_bytes : int or None
-        Maximum size of all stores; None is 20 GB, or a fifth of the free space, if that is less.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> cache = StoreCache(Path(tempfile.mkdtemp()))
-    >>> cache.open("0" * 32) is None
-    True
+    absent. `limit_bytes` is the maximum size of all stores; None is 20 GB, or a fifth of the free space if that is
+    less.
     """
 
     folder: Path
@@ -63,13 +50,7 @@ class StoreCache:
 
     @classmethod
     def from_environment(cls) -> StoreCache | None:
-        """Return the user's cache; None if it is disabled.
-
-        Raises
-        ------
-        HyperparameterError
-            If ``SACCADE_STORE_CACHE_GB`` is not a number of at least 0.
-        """
+        """Return the user's cache; None if ``SACCADE_STORE_CACHE_GB`` is 0, a HyperparameterError if it is invalid."""
         limit_bytes = bytes_from_environment(LIMIT_VARIABLE)
         return None if limit_bytes == 0 else cls(cache_folder() / "stores", limit_bytes)
 
@@ -81,18 +62,11 @@ class StoreCache:
         seconds_left: SecondsLeft | None = None,
         on_wait: Callable[[], None] | None = None,
     ) -> ImageStore:
-        """Return the store of that name, and build it if it is missing.
+        """Return the store of that name, and build it by `build` (as `ImageStore.build`) if it is missing.
 
-        Parameters
-        ----------
-        compute_name : callable
-            Returns the fingerprint; called again after building, to detect files that changed meanwhile.
-        build : callable
-            ``build(folder, has_room)``, as `ImageStore.build`, which may raise NoRoomError.
-        private : Path
-            Folder of a store that is incomplete because of a deadline.
-        seconds_left, on_wait : callable or None
-            Wait for another process that builds the same store for half of the time left; call `on_wait` before.
+        `compute_name` returns the fingerprint; it is called again after building, to detect files that changed
+        meanwhile. `private` is the folder for a store that is incomplete because of a deadline. If another process
+        builds the same store, call `on_wait`, and wait for half of the time left.
 
         Raises OSError or NotImplementedError if the folder cannot be written or locked, filelock.Timeout if the other
         process takes too long.
@@ -125,10 +99,7 @@ class StoreCache:
         return store
 
     def open(self, name: str, seconds_left: SecondsLeft | None = None) -> ImageStore | None:
-        """Return the store of that name, protected from removal while in use; None if there is none.
-
-        A damaged one, whose pixels differ from their checksums, is removed.
-        """
+        """Return the store of that name, protected from removal; None if there is none. A damaged one is removed."""
         folder = self.folder / name
         if not folder.is_dir():
             return None
@@ -170,12 +141,9 @@ class StoreCache:
             stores = {folder: _num_bytes(folder) for folder in self._by_last_use()}
             others = [path for path in (self.folder / "building").iterdir() if name not in path.name]
             used = sum(stores.values()) + sum(map(_num_bytes, others))
-            disk = shutil.disk_usage(self.folder)
-            limit = self.limit_bytes
-            if limit is None:
-                limit = int(min(_MAX_BYTES, _MAX_FRACTION_OF_FREE * (disk.free + used + num_written)))
-            missing_on_disk = num_bytes - num_written + reserved_bytes(disk.total) - disk.free
-            to_free = max(used + num_bytes - limit, missing_on_disk)
+            limit, to_free = bytes_to_free(
+                self.folder, used, num_bytes, self.limit_bytes, _MAX_BYTES, _MAX_FRACTION_OF_FREE, num_written
+            )
             idle = [folder for folder in stores if not self._is_in_use(folder.name)]
             if num_bytes > limit or to_free > sum(stores[folder] for folder in idle):
                 return False
@@ -267,6 +235,28 @@ def _num_bytes(folder: Path) -> int:
         for path in folder.iterdir():
             total += path.stat().st_size
     return total
+
+
+def bytes_to_free(
+    folder: Path,
+    used: int,
+    num_bytes: int,
+    limit_bytes: int | None,
+    max_bytes: int,
+    max_fraction_of_free: float,
+    num_written: int = 0,
+) -> tuple[int, int]:
+    """Return the limit of a cache of `used` bytes, and how many to remove for an entry of `num_bytes` to fit.
+
+    The default limit is `max_bytes`, or that fraction of the space that is free without the cache. `num_written` bytes
+    of the entry are on the disk already.
+    """
+    disk = shutil.disk_usage(folder)
+    limit = limit_bytes
+    if limit is None:
+        limit = int(min(max_bytes, max_fraction_of_free * (disk.free + used + num_written)))
+    missing_on_disk = num_bytes - num_written + reserved_bytes(disk.total) - disk.free
+    return limit, max(used + num_bytes - limit, missing_on_disk)
 
 
 def reserved_bytes(disk_bytes: int) -> int:

@@ -18,11 +18,6 @@ def stored_size(width: int, height: int, shorter_side: int | None) -> tuple[int,
 
     The shorter side becomes `shorter_side` and the aspect ratio stays; nothing is enlarged. An elongated image is
     squeezed into a square, so that a network's central crop contains all of it. None keeps the size.
-
-    Examples
-    --------
-    >>> stored_size(1000, 500, 250), stored_size(100, 80, 250), stored_size(6000, 100, 50)
-    ((500, 250), (100, 80), (50, 50))
     """
     if shorter_side is None:
         return width, height
@@ -34,23 +29,14 @@ def stored_size(width: int, height: int, shorter_side: int | None) -> tuple[int,
 
 
 def is_elongated(width: int, height: int) -> bool:
-    """Return whether an image is so wide, or so high, that it is squeezed into a square.
-
-    Examples
-    --------
-    >>> is_elongated(300, 100), is_elongated(100, 301)
-    (False, True)
-    """
+    """Return whether an image is so wide, or so high, that it is squeezed into a square: by more than 1:3."""
     return max(width, height) > _MAX_ASPECT_RATIO * min(width, height)
 
 
 def read_as_stored(
     image: ImageSource, shorter_side: int | None, channels: int = 3, pixel_range: PixelRange | None = None
 ) -> npt.NDArray[np.uint8]:
-    """Return the pixels of one image exactly as the store contains them, uint8 of shape (height, width, channels).
-
-    Prediction uses this function, so that its images are preprocessed like the training images.
-    """
+    """Return the pixels (height, width, channels) of an image as the store has them; predictions use it as well."""
     decoded = decode_image(image, min_shorter_side=shorter_side, channels=channels, pixel_range=pixel_range)
     return shrunk(decoded, shorter_side)
 
@@ -61,6 +47,7 @@ def pixels_of(image: Image.Image) -> npt.NDArray[np.uint8]:
     return pixels[:, :, None] if pixels.ndim == 2 else pixels
 
 
+@reasons_for_errors()
 def shrunk(
     decoded: DecodedImage, shorter_side: int | None, pixels: npt.NDArray[np.uint8] | None = None
 ) -> npt.NDArray[np.uint8]:
@@ -69,13 +56,6 @@ def shrunk(
     Images are shrunk with an antialiased bicubic filter. Pillow and torch compute the same, up to one level in about
     one of 200 pixels; torch takes a seventh of the time.
     """
-    with reasons_for_errors():
-        return _shrunk(decoded, shorter_side, pixels)
-
-
-def _shrunk(
-    decoded: DecodedImage, shorter_side: int | None, pixels: npt.NDArray[np.uint8] | None
-) -> npt.NDArray[np.uint8]:
     width, height = stored_size(*decoded.full_size, shorter_side)
     image = decoded.image
     # Also for one long side: resizing a line of 10^8 pixels to a square in one step would take tens of gigabytes.

@@ -9,7 +9,7 @@ from zipfile import BadZipFile
 import numpy as np
 import torch
 
-from saccade.inference.classifier import Classifier
+from saccade.inference.classifier import Blueprint, Classifier
 from saccade.training.imbalance import loss_weights
 from saccade.training.probes.heads import fit_heads
 from saccade.training.probes.probe import Probe, cached_features
@@ -31,6 +31,7 @@ class FinalProbe:
     weight: np.ndarray  # of that layer for the predictor, (num_outputs, num_features)
     bias: np.ndarray
     has_seen_val: bool = False  # whether this layer is fitted to the validation images as well
+    network: str = ""  # name of the network; "" in files of earlier versions
 
     def save(self, path: Path) -> None:
         """Write a file."""
@@ -45,10 +46,26 @@ class FinalProbe:
         try:
             with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
-                has_seen_val = bool(arrays.pop("has_seen_val", False))
-                return cls(**arrays | {"layer": str(file["layer"])}, has_seen_val=has_seen_val)
+                texts = {name: str(arrays.pop(name, "")) for name in ("layer", "network")}
+                return cls(**arrays | texts | {"has_seen_val": bool(arrays.get("has_seen_val", False))})
         except (OSError, ValueError, TypeError, KeyError, EOFError, BadZipFile):
             return None
+
+    def fits(self, blueprint: Blueprint, task: ImageTask) -> bool:
+        """Return whether its arrays are finite, and have the shapes of this task and network."""
+        num_outputs, num_rows = task.problem.num_outputs, len(self.rows)
+        shapes = (self.outputs.shape, self.unseen.shape, self.weight.shape[:1], self.bias.shape)
+        images = len(task.train.targets) + self.has_seen_val * len(task.val.targets)
+        return (
+            self.network in ("", blueprint.name)
+            and shapes == ((len(task.val.targets), num_outputs), (num_rows, num_outputs), *2 * [(num_outputs,)])
+            and self.rows.dtype.kind == "i"
+            and bool(np.isin(self.rows, np.arange(images)).all())
+            and all(
+                each.dtype == np.float32 and bool(np.isfinite(each).all())
+                for each in (self.outputs, self.unseen, self.weight, self.bias)
+            )
+        )
 
     def applied_to(self, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Return the weights of a network with this classifier layer in place of its own."""
@@ -93,5 +110,6 @@ def final_probe(
             weights = belief_weights(held_out, targets, task.problem, q, weights)
         fitted = fit_heads(features, targets, task.problem, weights, penalties=(probe.penalty,), num_folds=1)
         weight, bias = fitted.weight, fitted.bias
+    name = classifier.blueprint.name
     num = max(1, MAX_NUMBERS // probe.held_out.shape[1])
-    return FinalProbe(probe.rows[:num], probe.held_out[:num], outputs, layer, weight, bias, has_seen_val)
+    return FinalProbe(probe.rows[:num], probe.held_out[:num], outputs, layer, weight, bias, has_seen_val, name)

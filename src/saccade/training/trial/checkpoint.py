@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 
-from saccade.models.weights import write_weights
+from saccade.models.weights import read_weights, write_weights
 
 
 def save_state(path: Path, state: Any) -> None:
@@ -28,9 +27,9 @@ def save_state(path: Path, state: Any) -> None:
 
 
 def load_state(path: Path, device: torch.device | str = "cpu") -> Any:
-    """Read what `save_state` wrote, with its tensors on `device`."""
-    with safe_open(path, framework="pt", device=str(device)) as file:
-        return _put_together(json.loads(file.metadata()["state"]), file.get_tensor)
+    """Read what `save_state` wrote, with its tensors on `device`; errors are those of `read_weights`."""
+    tensors, metadata = read_weights(path)
+    return _put_together(json.loads(metadata["state"]), lambda name: tensors[name].to(device))
 
 
 def _take_apart(state: Any, tensors: dict[str, torch.Tensor]) -> Any:

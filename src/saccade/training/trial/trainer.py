@@ -13,13 +13,12 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from saccade.deadline import Deadline
 from saccade.errors import DiskFullError, DivergedError, OutOfMemoryError, is_disk_full
 from saccade.events import EpochDone
 from saccade.models.network import check_takes_size
-from saccade.models.weights import write_weights
+from saccade.models.weights import read_weights, write_weights
 from saccade.numerics.device import Numerics, choose_device, cpu_threads
 from saccade.study.trial import Decision, Job, Reporter, Trainable
 from saccade.study.trial_files import TrialFiles, parse_name
@@ -44,6 +43,7 @@ from saccade.training.trial_files import (
     END_OUTPUTS,
     LAST,
     PROBE,
+    origin,
     save_outputs,
 )
 
@@ -95,7 +95,7 @@ class Trainer:
             name, in_chans = self.classifier.blueprint.name, recipe.in_chans
             check_takes_size(self.network, name, in_chans, recipe.first_img_size)
         if task.start is not None:
-            self.network.load_state_dict(load_file(task.start))
+            self.network.load_state_dict(read_weights(task.start)[0])
         freeze(self.network, recipe)
         self.steps = Steps(self.classifier, task, recipe, make_optimizer(self.network, recipe))
         self.validation = Validation(self.classifier, task, max(32, recipe.batch_size), self.steps.kept)
@@ -279,11 +279,13 @@ class Trainer:
         outputs, weights = self.validation.outputs, self.steps.weights()
         if outputs is not None and not self.task.is_refit:
             self.files.put(self.trial, outputs_kind, self.num_epochs, lambda path: save_outputs(path, outputs))
-        self.files.put(self.trial, kind, self.num_epochs, lambda path: write_weights(path, weights))
+        of = origin(self.trial, self.num_epochs, self.classifier.blueprint.to_json(), outputs)
+        self.files.put(self.trial, kind, self.num_epochs, lambda path: write_weights(path, weights, of))
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that exact resumption needs."""
         return {
+            "trial": self.trial,
             "numerics": numerics_state(self.classifier) if self.has_numerics else None,
             "is_probed": self.is_probed,
             "stopping": self.stopping.state_dict(),
@@ -299,6 +301,8 @@ class Trainer:
         if path is None:
             raise FileNotFoundError(f"checkpoint {name} of trial {self.trial} is missing")
         state = load_state(path, device)
+        if state.get("trial", self.trial) != self.trial:  # earlier versions have no number
+            raise ValueError(f"{path} is a checkpoint of trial {state['trial']}")
         if (numerics := numerics_of_state(state["numerics"], device)) is not None:
             self._use(*numerics)
         self.steps.load_state_dict(state)
