@@ -297,8 +297,8 @@ class FitOptions(BaseModel):
         BeforeValidator(_as_values),
         Option(
             "Column with the group of each image, such as a patient or a video: a group is on one side of each split.",
-            "Or a list or Series of groups, a dict of groups by path, or a function of a `pathlib.Path`. The splits are "
-            "the holdout, folds, and those of linear probes and calibration. An image whose group is missing is alone.",
+            "Or a list or Series of groups, a dict of groups by path, or a function of a `pathlib.Path`. The splits "
+            "are the holdout, folds, and those of probes and calibration. An image whose group is missing is alone.",
             metavar="COLUMN",
             is_in_record=False,
         ),
