@@ -174,9 +174,9 @@ def check_dataset(
 ) -> CheckReport:
     """Check the parts of a data set, each by itself and against the others.
 
-    `held_out` are positions of training images that validate. With `is_regression`, checks of class sizes are skipped. `deadline` returns the seconds left; at 0 or less, the
-    remaining checks are skipped. Raises a DataError if the parts were scanned at different sizes, so that equal images
-    have different digests.
+    `held_out` are positions of training images that validate. With `is_regression`, checks of class sizes are skipped.
+    `deadline` returns the seconds left; at 0 or less, the remaining checks are skipped. Raises a DataError if the parts
+    were scanned at different sizes, so that equal images have different digests.
 
     Examples
     --------

@@ -102,7 +102,7 @@ def _iso(value: Any) -> Any:
 
 
 def _key(value: Any) -> str:
-    """Return a group's key as text; whole numbers are the same as integers and as floats, and missing ones are empty."""
+    """Return a group's key as text; integers and whole floats are the same, missing ones are ""."""
     if isinstance(value, float | np.floating) and float(value).is_integer():
         return str(int(value))
     return "" if np.ndim(value) == 0 and pd.isna(value) else str(value).strip()
@@ -128,20 +128,7 @@ def _values(
             )
         return [given(Path(str(image))) for image in examples.images]
     if isinstance(given, Mapping):
-        by_path = {str(Path(name)): value for name, value in given.items() if isinstance(name, str | Path)}
-        names = zip(examples.images, examples.index, strict=True)
-        values = [
-            by_path.get(str(Path(image)) if isinstance(image, str | Path) else "", given.get(entry, _ABSENT))
-            for image, entry in names
-        ]
-        if is_complete and (
-            missing := [image for image, value in zip(examples.images, values, strict=True) if value is _ABSENT]
-        ):
-            raise DataError(
-                f"{option} has no value for {len(missing)} of {len(values)} images of {what}, such as {missing[0]!r:.100}; "
-                "its keys must be the paths of the images, or their entries in the index"
-            )
-        return [None if value is _ABSENT else value for value in values]
+        return _by_path(option, given, examples, what, is_complete)
     if not is_complete:
         return None
     if len(given) != len(examples):
@@ -150,6 +137,22 @@ def _values(
 
 
 _ABSENT = object()
+
+
+def _by_path(option: str, given: Mapping[Any, Any], examples: Examples, what: str, is_complete: bool) -> list[Any]:
+    """Return the value of each image, looked up by its path, else by its entry in the index."""
+    by_path = {str(Path(name)): value for name, value in given.items() if isinstance(name, str | Path)}
+    values = []
+    for image, entry in zip(examples.images, examples.index, strict=True):
+        path = str(Path(image)) if isinstance(image, str | Path) else ""
+        values.append(by_path.get(path, given.get(entry, _ABSENT)))
+    missing = [image for image, value in zip(examples.images, values, strict=True) if value is _ABSENT]
+    if is_complete and missing:
+        raise DataError(
+            f"{option} has no value for {len(missing)} of {len(values)} images of {what}, such as {missing[0]!r:.100}; its "
+            "keys must be the paths of the images, or their entries in the index"
+        )
+    return [None if value is _ABSENT else value for value in values]
 
 
 def suggested_groups(images: Sequence[Any], labels: Sequence[Any] | None) -> list[str] | None:
