@@ -149,8 +149,8 @@ def _by_path(option: str, given: Mapping[Any, Any], examples: Examples, what: st
     missing = [image for image, value in zip(examples.images, values, strict=True) if value is _ABSENT]
     if is_complete and missing:
         raise DataError(
-            f"{option} has no value for {len(missing)} of {len(values)} images of {what}, such as {missing[0]!r:.100}; its "
-            "keys must be the paths of the images, or their entries in the index"
+            f"{option} has no value for {len(missing)} of {len(values)} images of {what}, such as {missing[0]!r:.100}; "
+            "its keys must be the paths of the images, or their entries in the index"
         )
     return [None if value is _ABSENT else value for value in values]
 
