@@ -349,11 +349,17 @@ def _check_images(request: FitRequest, data: PreparedData, folder: Path, deadlin
     def part(examples: Examples, start: int) -> CheckedPart:
         has_one_class = data.problem.has_one_class
         labels = examples.labels if has_one_class and isinstance(examples.labels, pd.Series) else None
-        return CheckedPart(examples.images, labels, data.store.scan.take(range(start, start + len(examples))))
+        scan = data.store.scan.take(range(start, start + len(examples)))
+        return CheckedPart(examples.images, labels, scan, None if tuning is None else examples.groups)
 
-    tuning = None if request.tuning is None else part(request.tuning, len(request.train))
-    is_regression = not data.problem.has_classes
-    report = check_dataset(part(request.train, 0), tuning, is_regression=is_regression, deadline=deadline.seconds_left)
+    tuning, has_groups = request.tuning, request.train.groups is not None
+    report = check_dataset(
+        part(request.train, 0),
+        None if tuning is None else part(tuning, len(request.train)),
+        held_out=data.val.indices.tolist() if tuning is None and not has_groups else (),
+        is_regression=not data.problem.has_classes,
+        deadline=deadline.seconds_left,
+    )
     if report.findings:
         report.to_frame().to_csv(folder / CHECKS, index=False)
     # Unreadable images are reported by `prepare_data`. Duplicates do no harm: the split keeps them together.

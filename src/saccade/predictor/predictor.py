@@ -19,6 +19,7 @@ from PIL import Image
 from saccade.checks import fraction
 from saccade.data.dataset import ImageDataset
 from saccade.data.examples import Examples, ImageLike, check_label_column, read_examples, read_labelled_examples
+from saccade.data.groups import with_groups, with_times
 from saccade.deadline import Deadline, call_start_s
 from saccade.errors import (
     DataError,
@@ -249,6 +250,14 @@ class ImagePredictor:
         label = _checked_label(self.label)
         check_label_column(train_data, label)
         train = read_labelled_examples(train_data, label, self.sample_weight, "train_data")
+        train = with_groups(train, settings.groups, train_data, "train_data", is_complete=True)
+        tuning = None
+        if tuning_data is not None:
+            tuning = read_labelled_examples(tuning_data, label, what="tuning_data")
+            tuning = with_groups(tuning, settings.groups, tuning_data, "tuning_data", is_complete=False)
+            if settings.time is not None:
+                raise HyperparameterError("time=… divides train_data, but tuning_data is given too. Remove one of them")
+        train = with_times(train, settings.time, train_data, "train_data")
         is_named = bool(start) or "model" in {**canonical(preset.hyperparameters), **hyperparameters}
         request = FitRequest(
             path=self._fit_path,
@@ -257,7 +266,7 @@ class ImagePredictor:
             eval_metric=self.eval_metric,
             verbosity=self.verbosity,
             train=train,
-            tuning=None if tuning_data is None else read_labelled_examples(tuning_data, label, what="tuning_data"),
+            tuning=tuning,
             space=recipe_space(
                 hyperparameters  # a ready searcher suggests these and no others
                 if is_own_search
