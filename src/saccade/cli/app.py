@@ -14,10 +14,11 @@ import typer
 from typer.core import TyperGroup
 
 from saccade._version import __version__
-from saccade.cli.apps import demo, doctor, models, sample_data
+from saccade.cli.apps import demo, doctor, sample_data
 from saccade.cli.check import check
 from saccade.cli.explain import explain
 from saccade.cli.fit import fit, fit_command
+from saccade.cli.models import models
 from saccade.cli.predict import predict
 from saccade.cli.runs import choose, evaluate, leaderboard, resume
 from saccade.cli.words import check_flags, in_cli_words

@@ -1,4 +1,4 @@
-"""Commands that need no images: ``saccade demo``, ``doctor``, ``sample-data`` and ``models``."""
+"""``saccade demo``, ``saccade doctor`` and ``saccade sample-data``."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-
-from saccade.errors import UnknownModelError
 
 PROBLEM = 1
 """Exit code if a fit would fail."""
@@ -64,16 +62,3 @@ def sample_data(
     for source in SOURCES.values():
         typer.echo(source.credit)
     typer.echo(f"next, try for instance: saccade fit {folder} --time-limit 60 --out run")
-
-
-def models(
-    pattern: Annotated[str | None, typer.Argument(help="Part of a name, or a pattern such as 'resnet*'.")] = None,
-) -> None:
-    """List the networks that can be searched."""
-    from saccade.models.catalogue import list_models
-
-    names = list_models(pattern)
-    if not names:
-        raise UnknownModelError(f"No network name matches {pattern!r}; `saccade models` lists all names.")
-    for name in names:
-        typer.echo(name)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,7 +33,7 @@ class TableColumns:
     root: str | None = None  # folder, archive or URL of relative paths; None is the folder of the file
     label_sep: str | None = None  # separates several labels in one field
     encoding: str | None = None  # as in `ImageDataset.from_csv`
-    weight: str | None = None  # of sample weights
+    others: Mapping[str, str] = field(default_factory=dict)  # further required ones, by the option that names them
 
 
 def label_columns(label: str) -> str | list[str]:
@@ -96,8 +97,7 @@ def _read_table(source: str, columns: TableColumns) -> ImageDataset:
     frame = read_table(file, columns.image, encoding=columns.encoding)
     labels = [columns.label] if isinstance(columns.label, str) else columns.label
     asked = [(columns.image, "--image-column"), *((label, "--label") for label in labels)]
-    if columns.weight is not None:
-        asked.append((columns.weight, "--sample-weight"))
+    asked += [(column, option) for option, column in columns.others.items()]
     for column, option in asked:
         if column not in frame.columns:
             hint = f"Pass it as {option}."
