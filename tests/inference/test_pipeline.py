@@ -278,9 +278,9 @@ def test_rows_without_an_image_are_listed_and_others_predicted(
     labels = loaded.predict([good, *wrong])
     assert labels[0] == fitted.predict(good)[0]
     assert labels[1:].isna().all()
-    message = capsys.readouterr()
+    printed = capsys.readouterr()
     for number in range(1, 9):
-        assert f"image {number}: " in message.out + message.err
+        assert f"image {number}: " in printed.out + printed.err
     assert np.isnan(loaded.explain([good, None])[1]).all()
     frame = pd.DataFrame({"image": [good, None], "label": [labels[0], labels[0]]})
     assert loaded.evaluate(frame)["top1"] == 1
