@@ -40,7 +40,7 @@ def frame(make_colours_once: MakeColours) -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def run(frame: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> ImagePredictor:
-    """A search whose two trials are an ensemble by a patched selection; `tests/selection` tests the selection itself."""
+    """A search whose two trials are an ensemble by a patched selection, which `tests/selection` tests itself."""
     space = {
         "model": Categorical("test_resnet", "test_vit"),
         "pretrained": False,
