@@ -103,7 +103,8 @@ def test_many_classes_of_other_weights_do_not_count_as_size() -> None:
     ],
 )
 def test_the_tag_gives_the_pretraining(name: str, pretraining: int) -> None:
-    assert description._pretraining(name.partition(".")[2] or description._default_tag(name)) == pretraining
+    tag = name.partition(".")[2] or timm.models.get_pretrained_cfg(name).tag
+    assert description._pretraining(tag) == pretraining
 
 
 def test_without_pretraining_the_accuracy_still_ranks() -> None:

@@ -107,7 +107,7 @@ def test_trees_of_scikit_learn_give_the_same_numbers_after_json():
     rows = rng.normal(size=(400, 5))
     target = rows[:, 0] * rows[:, 1] + np.sin(3 * rows[:, 2])
     model = HistGradientBoostingRegressor(max_iter=40, max_leaf_nodes=8).fit(rows, target)
-    trees = Trees.from_json(json.loads(json.dumps(exported(model).to_json())))
+    trees = Trees(**json.loads(json.dumps(exported(model).to_json())))
     others = rng.normal(size=(300, 5))
     difference = np.abs(trees.predict(others) - model.predict(others))
     # Thresholds and values are rounded in JSON, so that a row next to a threshold may fall on its other side.

@@ -86,11 +86,12 @@ def test_the_start_of_a_training_with_a_known_probe_is_not_reconsidered(monkeypa
     state = SimpleNamespace(seconds_left=1000.0, trials=trials, new_trial=new_trial)
     search.on_start(state)
     reconsidered = []
-    monkeypatch.setattr(AutoSearch, "_reconsider", lambda self, *about: reconsidered.append(about[-1].trial))
     for number in range(2):
         job = search.next_job(state)
         search.observe(job.config, 0, 0.8, 4.0)
-        search.on_report(EpochDone(number, 0, 0.8, 4.0, checkpoint="a file"))
+        with monkeypatch.context() as patch:
+            patch.setattr(search, "_timed_advice", lambda *_, number=number, **__: reconsidered.append(number))
+            search.on_report(EpochDone(number, 0, 0.8, 4.0, checkpoint="a file"))
         search.on_end(job.config, has_failed=False, is_complete=True)
     assert reconsidered == [0]  # the first was started for its probe
 

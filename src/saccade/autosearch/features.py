@@ -9,6 +9,9 @@ from typing import Any
 
 import numpy as np
 
+# The hyperparameters among the features, with their defaults.
+# `l2_sp`, `delta`, `bss`, `co_tuning` and `stochastic_norm` are regularisers of transfer learning in the recorded runs;
+# Saccade's recipes do not have them.
 HYPERPARAMETERS: dict[str, Any] = {
     "lr": 1e-3,
     "batch_size": 16,
@@ -39,18 +42,13 @@ HYPERPARAMETERS: dict[str, Any] = {
     "co_tuning": 0.0,
     "stochastic_norm": False,
 }
-"""The hyperparameters among the features, with their defaults.
-
-`l2_sp`, `delta`, `bss`, `co_tuning` and `stochastic_norm` are regularisers of transfer learning in the recorded runs;
-Saccade's recipes do not have them.
-"""
 
 _ADAPTIVE = ("adam", "adamw", "adamp", "lamb", "lion", "nadam", "nadamw", "radam", "adabelief", "rmsprop", "rmsproptf")
 _SCHEDULES = ("cosine", "step", "multistep", "plateau")
 _AUGMENTATIONS = ("randaugment", "trivialaugment", "autoaugment")
 
+# Families of the recorded networks; other families have no feature of their own.
 FAMILIES = ("beit", "convnext", "deit", "dla", "edgenext", "efficientnet", "mobilevit", "swin", "volo", "xcit")
-"""Families of the recorded networks; other families have no feature of their own."""
 
 NETWORK_FEATURES = (
     *("log_params", "log_input", "top1", "pretraining", "is_convolutional", "is_transformer"),
@@ -67,36 +65,20 @@ RECIPE_FEATURES = (
     *("log_l2_sp", "log_delta", "log_bss", "co_tuning", "stochastic_norm"),
 )
 DATA_FEATURES = ("log_images", "log_classes", "log_images_per_class", "log_steps")
+# The names of all features, in the order of their columns.
 FEATURES = (*NETWORK_FEATURES, *RECIPE_FEATURES, *DATA_FEATURES)
-"""The names of all features, in the order of their columns."""
 
 
 @dataclass(frozen=True)
 class NetworkDescription:
-    """Features of a network before training.
+    """Features of a network before training."""
 
-    Attributes
-    ----------
-    num_params : float
-        Parameters; whether those of the classifier layer are included does not matter.
-    input_size : int
-        Side of its input in pixels.
-    top1 : float or None
-        Published ImageNet-1k accuracy, 0 to 1; None if unknown.
-    pretraining : int
-        0 ImageNet-1k or none, 1 ImageNet-21k or similar, 2 web-scale or self-training.
-    kind : str
-        ``conv``, ``hybrid`` or ``transformer``.
-    family : str
-        One of `FAMILIES`, or another name.
-    """
-
-    num_params: float
-    input_size: int = 224
-    top1: float | None = None
-    pretraining: int = 0
-    kind: str = "conv"
-    family: str = ""
+    num_params: float  # with or without the classifier layer, which does not matter
+    input_size: int = 224  # side in pixels
+    top1: float | None = None  # published ImageNet-1k accuracy, 0 to 1; None if unknown
+    pretraining: int = 0  # 0 ImageNet-1k or none, 1 ImageNet-21k or similar, 2 web-scale or self-training
+    kind: str = "conv"  # conv, hybrid or transformer
+    family: str = ""  # one of `FAMILIES`, or another name
 
 
 @dataclass(frozen=True)
@@ -109,24 +91,12 @@ class DatasetDescription:
 
 @dataclass(frozen=True)
 class Description:
-    """The description of a configuration, from which its features are computed.
-
-    Attributes
-    ----------
-    network : NetworkDescription
-        The network.
-    hyperparameters : mapping
-        Values by the names in `HYPERPARAMETERS`; others are ignored.
-    num_epochs : int
-        The epochs of the configuration.
-    starts_with_probe : bool
-        Whether training starts from a linear probe, which is reported as epoch 0.
-    """
+    """The description of a configuration, from which its features are computed."""
 
     network: NetworkDescription
-    hyperparameters: Mapping[str, Any] = field(default_factory=dict)
+    hyperparameters: Mapping[str, Any] = field(default_factory=dict)  # by the names in `HYPERPARAMETERS`
     num_epochs: int = 50
-    starts_with_probe: bool = False
+    starts_with_probe: bool = False  # training starts from a linear probe, which is reported as epoch 0
 
 
 def features(description: Description, data: DatasetDescription, top1: float) -> np.ndarray:

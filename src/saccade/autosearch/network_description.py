@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -40,12 +39,6 @@ def describe_network(
 
     A network without pretrained weights still has the published accuracy, which ranks architectures as well. Parameters
     include a classifier layer of 1000 classes. The tag in the file name of local weights is that of its pretraining.
-
-    Examples
-    --------
-    >>> network = describe_network("resnet18.tv_in1k")
-    >>> round(network.num_params / 1e6, 1), network.input_size, network.top1, network.kind
-    (11.7, 224, 0.6976, 'conv')
     """
     # The environment variable may name a folder of weights, so it is part of the cache key.
     folder = os.environ.get(WEIGHTS_FOLDER_VARIABLE)
@@ -84,35 +77,25 @@ def kind_of(network: nn.Module) -> str:
     >>> kind_of(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU()))
     'conv'
     """
-    attentions = list(_outermost_attentions(network))
+    attentions: list[str] = []  # the modules that are attention, but not those inside them
+    convolutions: list[nn.Conv2d] = []
+    spatial: list[str] = []  # convolutions with overlap; others make or merge patches
+    for name, module in network.named_modules():
+        words = type(module).__name__
+        is_inside = name.startswith(tuple(f"{outer}." for outer in attentions if outer))
+        if _ATTENTION.search(words) and not _NO_ATTENTION.search(words) and not is_inside:
+            attentions.append(name)
+        if isinstance(module, nn.Conv2d) and max(module.kernel_size) > 1:
+            convolutions.append(module)
+            if tuple(module.kernel_size) != tuple(module.stride):
+                spatial.append(name)
+    if not attentions:
+        return "transformer" if convolutions and not spatial else "conv"
     # Convolutions in the same block as attention, such as XCiT's local interaction, belong to the block.
     blocks = tuple(f"{name.rpartition('.')[0]}." for name in attentions if "." in name)
     inside = (*blocks, *(f"{name}." for name in attentions))
-    spatial = [name for name, module in network.named_modules() if _is_spatial(module)]
     num_convolutions = sum(not name.startswith(inside) for name in spatial)
-    if not attentions:
-        cuts_patches = any(isinstance(module, nn.Conv2d) and _is_patch(module) for module in network.modules())
-        return "transformer" if cuts_patches and not spatial else "conv"
     return "hybrid" if num_convolutions > _CONVOLUTIONS_OF_HYBRIDS * len(attentions) else "transformer"
-
-
-def _outermost_attentions(network: nn.Module) -> Iterator[str]:
-    """Yield the names of the modules that are attention, but not of those inside them."""
-    found: tuple[str, ...] = ()
-    for name, module in network.named_modules():
-        words = type(module).__name__
-        if _ATTENTION.search(words) and not _NO_ATTENTION.search(words) and not name.startswith(found):
-            found = (*found, f"{name}.") if name else found
-            yield name
-
-
-def _is_spatial(module: nn.Module) -> bool:
-    return isinstance(module, nn.Conv2d) and max(module.kernel_size) > 1 and not _is_patch(module)
-
-
-def _is_patch(module: nn.Conv2d) -> bool:
-    """Return whether a convolution has no overlap, so that it makes or merges patches."""
-    return max(module.kernel_size) > 1 and tuple(module.kernel_size) == tuple(module.stride)
 
 
 @cache
@@ -122,9 +105,11 @@ def _describe(
     full = resolve_name(name)
     architecture, tag = split_name(full)
     if pretrained:
-        tag = tag or _tag_of_file(architecture, weights or folder) or _default_tag(architecture)
+        default = timm.models.get_pretrained_cfg(architecture)
+        tag = tag or _tag_of_file(architecture, weights or folder) or (default.tag if default else None) or None
     num_params, kind = _size_and_kind(architecture)
-    known = f"{architecture}.{tag}" if tag in _known_tags(architecture) else full
+    known_tags = [split_name(name)[1] or "" for name in timm.models.get_arch_pretrained_cfgs(architecture)]
+    known = f"{architecture}.{tag}" if tag in known_tags else full
     return NetworkDescription(
         num_params=float(num_params),
         input_size=img_size or network_input(known).img_size,
@@ -153,15 +138,6 @@ def _tag_of_file(architecture: str, weights: str | None) -> str | None:
         path = find_weights(architecture, folder=path)
     named, tag = split_name(path.name.removesuffix(path.suffix))
     return tag if named == architecture else None
-
-
-def _known_tags(architecture: str) -> list[str]:
-    return [split_name(name)[1] or "" for name in timm.models.get_arch_pretrained_cfgs(architecture)]
-
-
-def _default_tag(architecture: str) -> str | None:
-    config = timm.models.get_pretrained_cfg(architecture)
-    return config.tag or None if config is not None else None
 
 
 def _pretraining(tag: str) -> int:

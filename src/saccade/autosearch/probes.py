@@ -6,23 +6,19 @@ from collections.abc import Hashable, Sequence
 
 import numpy as np
 
+# Standard deviation of a probe's score, relative to that of a fine-tuned network: a probe has no learning rate.
 PROBE_SD = 0.12
-"""Standard deviation of a probe's score, relative to that of a fine-tuned network: a probe has no learning rate."""
 
-PERSISTENCE_EPOCHS = 50.0
-"""Epochs of training over which the effect of the probe falls to 1/e."""
+PERSISTENCE_EPOCHS = 50.0  # epochs of training over which the effect of the probe falls to 1/e
+PROBE_VALUE = 3.0  # factor on the expected improvement of a probe: its score also shows which network is worth training
 
-PROBE_VALUE = 3.0
-"""Factor on the expected improvement of a probe: its score also shows which network is worth training."""
-
+# Part of a probe's unexpected score that is expected of the network's trainings; the forecaster adds about as much.
 SURPRISE_PART = 0.8
-"""Part of a probe's unexpected score that is expected of the network's trainings; the forecaster adds about as much."""
 
-PROBE_QUANTILE = 0.25
-"""A probe is expected to score like this quantile of the network's configurations."""
+PROBE_QUANTILE = 0.25  # a probe is expected to score like this quantile of the network's configurations
 
+# A training first drops below the probe by this part of its final gain, while the learning rate is high.
 DROP_PART = 0.5
-"""A training first drops below the probe by this part of its final gain, while the learning rate is high."""
 
 
 class Probes:
@@ -30,20 +26,7 @@ class Probes:
 
     A linear probe of a pretrained network scores about like a fine-tuning with poor hyperparameters. A training that
     starts from the probe first drops below it, and gains most when the learning rate falls at the end of its schedule.
-
-    Parameters
-    ----------
-    epochs : sequence of float
-        The epochs of learning curves, ascending.
-
-    Examples
-    --------
-    >>> probes = Probes([1, 3, 6])
-    >>> curves = np.array([[0.5], [0.5], [0.5], [0.5], [0.7]]) * [0.8, 0.9, 1.0]
-    >>> probes.expected_curves(["net"] * 5, curves, [6] * 5)[-1]
-    array([0.5 , 0.45, 0.55, 0.7 ])
-    >>> probes.observe("net", 0.6).round(3)
-    array([0.   , 0.078, 0.075, 0.071])
+    `epochs`, ascending, are those of learning curves.
     """
 
     def __init__(self, epochs: Sequence[float]) -> None:
@@ -54,7 +37,7 @@ class Probes:
         self._shift = SURPRISE_PART * np.where(np.arange(len(persistence)) > 0, persistence, 0.0)
         self._expected: dict[Hashable, float] = {}
         self._surprise: dict[Hashable, float] = {}
-        self._begun: set[Hashable] = set()
+        self.begun: set[Hashable] = set()  # networks whose probe was started
 
     def expected_curves(
         self, networks: Sequence[Hashable], curves: np.ndarray, num_epochs: Sequence[int]
@@ -82,11 +65,3 @@ class Probes:
         change: np.ndarray = (surprise - self._surprise.get(network, 0.0)) * self._shift
         self._surprise[network] = surprise
         return change
-
-    def begin(self, network: Hashable) -> None:
-        """Mark a network's probe as started."""
-        self._begun.add(network)
-
-    def is_begun(self, network: Hashable) -> bool:
-        """Return whether the network's probe was started."""
-        return network in self._begun

@@ -20,6 +20,7 @@ from saccade.models.custom import CustomObject
 from saccade.numerics.device import Numerics, choose_device
 from saccade.tasks.metrics import Metric
 from saccade.tasks.problem import Problem
+from saccade.training.recipes.optimisation import LAYER_DECAY
 from saccade.training.recipes.recipe import Recipe
 
 # The most similar schedule in the recordings, which end at a low rate or keep it while scores rise.
@@ -27,29 +28,31 @@ _SCHEDULES = {"cosine": "cosine", "tanh": "cosine", "poly": "cosine", "step": "s
 _ADAPTIVE = ("adam", "adamp", "adamw", "adabelief", "lamb", "lion", "nadam", "nadamw", "radam", "rmsprop", "rmsproptf")
 _LIKE_SGD = ("sgd", "momentum", "nesterov", "lars", "larc", "nlars", "nlarc", "muon")
 
-MAX_IMAGES = 2000
-"""The most images on which constant predictions are scored."""
+MAX_IMAGES = 2000  # the most images on which constant predictions are scored
 
 
 def describe_recipe(
     config: Mapping[str, Any], *, weights: str | Path | None = None, device: torch.device | None = None
 ) -> Description:
-    """Return the description of a configuration for a device; None is the best available.
-
-    Examples
-    --------
-    >>> described = describe_recipe({"model": "resnet18", "lr": 0.01, "epochs": 3})
-    >>> described.network.family, described.hyperparameters["layer_decay"], described.num_epochs
-    ('resnet', 0.75, 3)
-    """
+    """Return the description of a configuration for a device; None is the best available."""
     recipe = Recipe.of(config)
     is_head_only = recipe.transfer_lr_mult == 0
     # The portfolio has one learning rate: that of the trained layers, most of which are pretrained.
     factor = (recipe.output_lr_mult if is_head_only else recipe.transfer_lr_mult) or 1.0
+    # The most similar optimizer in the recordings; AdamW for an unknown one, since most of timm decay as it.
+    opt = (recipe.opt if isinstance(recipe.opt, str) else repr(recipe.opt)).lower().removeprefix("lookahead_")
+    opt = "momentum" if opt.startswith(_LIKE_SGD) else opt if opt in _ADAPTIVE else "adamw"
+    layer_decay = recipe.layer_decay
+    if layer_decay is None:
+        has_classifier = isinstance(recipe.model, str) or hasattr(recipe.model.value, "get_classifier")
+        layer_decay = LAYER_DECAY if recipe.starts_pretrained and has_classifier else 1.0
+    augmentation = recipe.auto_augment if recipe.train_transform is None else None  # which replaces all others
+    if augmentation is not None and augmentation.startswith("rand"):
+        augmentation = "randaugment"
     hyperparameters: dict[str, Any] = {
         "lr": recipe.lr * factor,
         "batch_size": recipe.batch_size,
-        "opt": _optimizer(recipe.opt),
+        "opt": opt,
         "momentum": recipe.momentum,
         "weight_decay": recipe.weight_decay,
         "sched": _SCHEDULES[recipe.sched],
@@ -58,7 +61,7 @@ def describe_recipe(
         "warmup_lr": recipe.lr * factor / 100,
         "decay_epochs": max(1, recipe.epochs // 3) if recipe.sched == "step" else None,
         "plateau_patience": 10.0 if recipe.sched == "constant" else None,
-        "layer_decay": _layer_decay(recipe),
+        "layer_decay": layer_decay,
         # Recorded runs with `head_only` ended after an epoch; those with all other layers frozen did not.
         "frozen_part": 1.0 if is_head_only else 0.0,
         "mixup": recipe.mixup,
@@ -67,32 +70,11 @@ def describe_recipe(
         "smoothing": recipe.smoothing,
         "drop": recipe.drop,
         "clip_grad": recipe.clip_grad,
-        "augmentation": _augmentation(recipe),
+        "augmentation": augmentation,
         "amp": Numerics.choose(device or choose_device(), recipe.amp).dtype is not torch.float32,
     }
     starts_with_probe = recipe.starts_pretrained and recipe.linear_probe
     return Description(_network(recipe, weights), hyperparameters, recipe.epochs, starts_with_probe)
-
-
-def _optimizer(opt: str | CustomObject) -> str:
-    """Return the most similar optimizer in the recordings; AdamW for an unknown one, since most of timm decay as it."""
-    name = (opt if isinstance(opt, str) else repr(opt)).lower().removeprefix("lookahead_")
-    if name.startswith(_LIKE_SGD):
-        return "momentum"
-    return name if name in _ADAPTIVE else "adamw"
-
-
-def _layer_decay(recipe: Recipe) -> float:
-    if recipe.layer_decay is not None:
-        return recipe.layer_decay
-    has_classifier = isinstance(recipe.model, str) or hasattr(recipe.model.value, "get_classifier")
-    return 0.75 if recipe.starts_pretrained and has_classifier else 1.0
-
-
-def _augmentation(recipe: Recipe) -> str | None:
-    if recipe.auto_augment is None or recipe.train_transform is not None:  # which replaces all others
-        return None
-    return "randaugment" if recipe.auto_augment.startswith("rand") else recipe.auto_augment
 
 
 def _network(recipe: Recipe, weights: str | Path | None) -> NetworkDescription:
@@ -119,15 +101,8 @@ def score_range(metric: Metric, problem: Problem, targets: np.ndarray) -> tuple[
 
     Constant predictions are the class frequencies, or the mean for regression. If the metric (such as a user's own)
     fails on these predictions, the range is 0 to 1, or -1 to 0 for an error.
-
-    Examples
-    --------
-    >>> from saccade.tasks.metrics import make_metric
-    >>> problem = Problem.of(["cat", "dog", "cow", "owl"])
-    >>> score_range(make_metric("accuracy", problem), problem, np.array([0, 1, 2, 3]))
-    (0.25, 1.0)
     """
-    some = _some_images(targets, problem)
+    some = targets[stratified_order(problem.strata(targets), np.random.default_rng(0))[:MAX_IMAGES]]
     best = _score(metric, some, problem.perfect_predictions(some), problem)
     if best is None:
         best = 1.0 if metric.greater_is_better and not metric.name.startswith("neg_") else 0.0
@@ -147,8 +122,3 @@ def _score(metric: Metric, targets: np.ndarray, predictions: np.ndarray, problem
     except Exception:  # a user's function may raise anything on unusual predictions
         return None
     return score if math.isfinite(score) else None
-
-
-def _some_images(targets: np.ndarray, problem: Problem) -> np.ndarray:
-    """Return the targets of at most `MAX_IMAGES` images."""
-    return targets[stratified_order(problem.strata(targets), np.random.default_rng(0))[:MAX_IMAGES]]

@@ -26,45 +26,30 @@ from saccade.space import Dict, canonical_key, encode, from_optuna
 from saccade.space.constants import copied
 from saccade.study.trial import Decision, Job, Status, Trial
 
-POOL_SIZE = 256
-"""Configurations among which the next one is chosen; more take more time and gain little."""
+POOL_SIZE = 256  # configurations among which the next one is chosen; more take more time and gain little
 
+# Paused trials that are considered for the next step: those with the largest expected gain when last considered.
 MAX_CONSIDERED = 64
-"""Paused trials that are considered for the next step: those with the largest expected gain when last considered."""
 
-MAX_PAUSED = 256
-"""With more paused trials, only the half with the largest expected gains can continue."""
+MAX_PAUSED = 256  # with more paused trials, only the half with the largest expected gains can continue
+NUM_OFFSPRING = 8  # variations of the best configurations that enter the pool after this many new trials
 
-NUM_OFFSPRING = 8
-"""Variations of the best configurations that enter the pool after this many new trials."""
-
+# Time of a training step in units of a forward pass: forward, backward, and the optimizer.
+# The first layers of pretrained networks are frozen, which saves most of the backward pass.
 PASSES, PASSES_OF_PRETRAINED = 3.5, 2.3
-"""Time of a training step in units of a forward pass: forward, backward, and the optimizer.
 
-The first layers of pretrained networks are frozen, which saves most of the backward pass.
-"""
+SPEED_WEIGHT = 0.25  # weight of the measured speed of the machine, in observations, where networks were timed as well
 
-SPEED_WEIGHT = 0.25
-"""Weight of the measured speed of the machine, in observations, where networks were timed as well."""
-
+# The part of the training time that may be spent on reconsidering running trials before their targets.
 RECONSIDERING_PART = 0.01
-"""The part of the training time that may be spent on reconsidering running trials before their targets."""
 
 
 @dataclass(frozen=True)
 class Advice:
-    """The next step of a search.
+    """The next step of a search."""
 
-    Attributes
-    ----------
-    key : hashable or None
-        `canonical_key` of the paused configuration to continue; None is a new one, which `suggest` returns next.
-    until_epoch : int
-        The epoch to train it to, unless that is reconsidered; 0 is the linear probe that starts a training.
-    """
-
-    key: Hashable | None
-    until_epoch: int
+    key: Hashable | None  # `canonical_key` of the paused configuration to continue; None is a new one, `suggest`'s next
+    until_epoch: int  # to train it to, unless that is reconsidered; 0 is the linear probe that starts a training
 
 
 class AutoSearch(Searcher, Scheduler):
@@ -92,12 +77,11 @@ class AutoSearch(Searcher, Scheduler):
         None is the one in the package.
     score_range : tuple of float
         The score of constant predictions, and the highest possible score.
-    forward_s : mapping
-        Seconds of a forward pass of an image on this machine, by `Description.network`. The costs of these networks
-        follow from them, those of others from the portfolio alone.
     log_speed : float or None
         Natural logarithm of the duration of an epoch on this machine relative to the machine of the recordings; None
         estimates it from the first reports.
+    forward_s : mapping
+        Seconds of a forward pass of an image on this machine, by `Description.network`, from which costs follow.
     is_for_mean : bool
         Whether an ensemble may be the result: see `saccade.autosearch.steps.best_step`.
     num_probed : float
@@ -110,18 +94,6 @@ class AutoSearch(Searcher, Scheduler):
     .. [1] D. R. Jones, M. Schonlau and W. J. Welch, "Efficient global optimization of expensive black-box functions",
        Journal of Global Optimization 13, 1998.
     .. [2] K. Swersky, J. Snoek and R. P. Adams, "Freeze-thaw Bayesian optimization", arXiv:1406.3896, 2014.
-
-    Examples
-    --------
-    >>> from saccade.autosearch.features import NetworkDescription
-    >>> from saccade.space import Real
-    >>> search = AutoSearch(
-    ...     {"lr": Real(1e-6, 1, log=True)},
-    ...     describe=lambda config: Description(NetworkDescription(12e6, top1=0.75), config, num_epochs=5),
-    ...     data=DatasetDescription(num_images=1000, num_classes=10),
-    ... )
-    >>> 1e-5 < search.suggest()["lr"] < 0.1
-    True
     """
 
     def __init__(
@@ -180,17 +152,24 @@ class AutoSearch(Searcher, Scheduler):
 
     def suggest(self) -> dict[str, Any]:
         """Return the configuration of the last advice, or else the new one with the largest expected gain."""
-        item = self._chosen or self._next_start() or self._best_new()
+        item = self._chosen or self._next_start()
         self._chosen = None
         if item is None:
-            raise exhausted(len(self._known))
+            self._refill()
+            if not self._pool:
+                raise exhausted(len(self._known))
+            items = list(self._pool.values())
+            found = self._best_step(items)
+            # If none would report in time, the cheapest is as good as any.
+            cheapest = items[int(np.argmin(self.costs.epoch_s([each.number for each in items])))]
+            item = cheapest if found is None else found[0]
         if item is self._start:
             self._start = None
         self.is_new(item.config)
         self._pool.pop(item.key, None)
         self._known[item.key] = self._running[item.key] = item
         item.is_begun = True
-        self.probes.begin(item.network)
+        self.probes.begun.add(item.network)
         self._num_started += 1
         config: dict[str, Any] = copied(item.config)
         return config
@@ -284,19 +263,23 @@ class AutoSearch(Searcher, Scheduler):
             self._start = self._pool.get(canonical_key(config)) or self._items([config])[0]
         return self._start
 
-    def _best_new(self) -> Item | None:
-        self._refill()
-        found = self._best_step(list(self._pool.values()))
-        if found is None and self._pool:  # none would report in time: the cheapest
-            items = list(self._pool.values())
-            return items[int(np.argmin(self.costs.epoch_s([item.number for item in items])))]
-        return None if found is None else found[0]
-
     def _refill(self) -> None:
         """Fill the pool, with random configurations and with variations of the best."""
-        configs = []
+        configs: list[dict[str, Any]] = []
         if self._num_started and self._num_started % NUM_OFFSPRING == 0 and len(self._known) > 1:
-            configs += self._offspring()
+            # Variations: each takes some parameters of one of the best configurations from a random one.
+            parents = sorted(self._known.values(), key=lambda item: -item.best)[:4]
+            for index in range(NUM_OFFSPRING):
+                own = encode(self.space, parents[index % len(parents)].config)
+                other = encode(self.space, self.space.sample(self._rng))
+                mixed = {**other, **{name: value for name, value in own.items() if self._rng.random() < 0.75}}
+                try:
+                    config = from_optuna(self.space, mixed)
+                except SpaceError:  # the two have different branches of a nested space
+                    continue
+                if canonical_key(config) not in self._known and canonical_key(config) not in self._pool:
+                    configs.append(config)
+                    self._source.observe(config, 1, 0.0, 0.0)
         size = POOL_SIZE if not self._num_started else min(POOL_SIZE, len(self._pool) + NUM_OFFSPRING)
         if len(self._pool) < POOL_SIZE - NUM_OFFSPRING or not self._num_started:
             try:
@@ -306,23 +289,6 @@ class AutoSearch(Searcher, Scheduler):
                 pass  # the pool holds all that is left
         fresh = [config for config in configs if canonical_key(config) not in self._known]
         self._pool.update({item.key: item for item in self._items(fresh)})
-
-    def _offspring(self) -> list[dict[str, Any]]:
-        """Return variations of the best configurations: each takes some parameters from a random one."""
-        parents = sorted(self._known.values(), key=lambda item: -item.best)[:4]
-        children = []
-        for index in range(NUM_OFFSPRING):
-            own = encode(self.space, parents[index % len(parents)].config)
-            other = encode(self.space, self.space.sample(self._rng))
-            mixed = {**other, **{name: value for name, value in own.items() if self._rng.random() < 0.75}}
-            try:
-                config = from_optuna(self.space, mixed)
-            except SpaceError:  # the two have different branches of a nested space
-                continue
-            if canonical_key(config) not in self._known and canonical_key(config) not in self._pool:
-                children.append(config)
-                self._source.observe(config, 1, 0.0, 0.0)
-        return children
 
     def _items(self, configs: list[dict[str, Any]]) -> list[Item]:
         """Return items for configurations, with the scores and costs that the portfolio predicts."""
@@ -338,27 +304,22 @@ class AutoSearch(Searcher, Scheduler):
         if any(have_probes):
             self.forecaster.settings = AFTER_PROBES
         numbers = self.forecaster.add(self.portfolio.embed(described, self.data), expected)
-        self.costs.add(self._log_epoch_s(described), networks, have_probes)
+        log_epoch_s = self.portfolio.predict_log_epoch_s(described, self.data)
+        kinds = list(zip(networks, have_probes, strict=True))
+        for network, is_pretrained in set(kinds):
+            if network in self.forward_s:
+                is_kind = np.array([each == (network, is_pretrained) for each in kinds])
+                passes = PASSES_OF_PRETRAINED if is_pretrained else PASSES
+                epoch_s = passes * self.forward_s[network] * self.data.num_images
+                # The mean is measured; the portfolio predicts the differences between recipes of one network.
+                log_epoch_s[is_kind] += math.log(epoch_s) - self._log_speed - log_epoch_s[is_kind].mean()
+        self.costs.add(log_epoch_s, networks, have_probes)
         return [
             Item(canonical_key(config), config, number, epochs, network, has_probe)
             for config, number, epochs, network, has_probe in zip(
                 configs, numbers, num_epochs, networks, have_probes, strict=True
             )
         ]
-
-    def _log_epoch_s(self, described: Sequence[Description]) -> np.ndarray:
-        """Return the logarithm of an epoch's seconds on the machine of the recordings."""
-        predicted = self.portfolio.predict_log_epoch_s(described, self.data)
-        kinds = [(each.network, each.starts_with_probe) for each in described]
-        for network, is_pretrained in set(kinds):
-            if network not in self.forward_s:
-                continue
-            of_network = np.array([each == (network, is_pretrained) for each in kinds])
-            passes = PASSES_OF_PRETRAINED if is_pretrained else PASSES
-            epoch_s = passes * self.forward_s[network] * self.data.num_images
-            # The mean is measured; the portfolio predicts the differences between recipes of one network.
-            predicted[of_network] += math.log(epoch_s) - self._log_speed - predicted[of_network].mean()
-        return predicted
 
     def _best_step(self, items: list[Item]) -> tuple[Item, int] | None:
         """Return the best item and the epoch to train it to; None if none would report in time."""
@@ -457,10 +418,6 @@ class AutoSearch(Searcher, Scheduler):
         # Epoch 0 is not a horizon: starting a training whose probe is known changes no forecast.
         if report.is_last or report.checkpoint is None or not (is_due or (is_cheap and report.epoch in HORIZONS)):
             return Decision.CONTINUE
-        return self._reconsider(item, state, report)
-
-    def _reconsider(self, item: Item, state: StudyState, report: EpochDone) -> Decision:
-        """Continue a running trial only if that is the best next step."""
         self._running.pop(item.key, None)
         advice = self._timed_advice([*self._paused, item.key], state.seconds_left, starts_first=False)
         item.unconsidered_s = 0.0
@@ -489,5 +446,4 @@ class AutoSearch(Searcher, Scheduler):
         return advice
 
 
-AutoSearcher = AutoSearch
-"""The name of `AutoSearch` as a searcher."""
+AutoSearcher = AutoSearch  # the name of `AutoSearch` as a searcher

@@ -22,8 +22,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-FIT_TOML = "fit.toml"
-"""The file in a run folder that repeats the run."""
+FIT_TOML = "fit.toml"  # the file in a run folder that repeats the run
 
 _HEAD = f"""\
 # Repeats the run, as far as time limits allow:  saccade fit --config {FIT_TOML}

@@ -22,11 +22,10 @@ from saccade.space import Categorical, Real
 
 _HOUR_S = 3600.0
 
+# Networks that ``fast_inference`` searches without a local folder of weights.
 SMALL_NETWORKS = ("mobilenetv3_large_100", "mobilenetv3_small_100", "resnet18")
-"""Networks that ``fast_inference`` searches without a local folder of weights."""
 
-MAX_SMALL_NETWORKS = 3
-"""Networks of a local folder that ``fast_inference`` searches: those with the smallest files."""
+MAX_SMALL_NETWORKS = 3  # networks of a local folder that ``fast_inference`` searches: those with the smallest files
 
 
 @dataclass(frozen=True)

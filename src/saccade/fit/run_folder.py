@@ -45,9 +45,9 @@ from saccade.tasks.metrics import EvalMetric
 from saccade.tasks.problem import Problem
 from saccade.training.trial_files import BEST, BEST_OUTPUTS, END, END_OUTPUTS, LAST, PROBE
 
-RUNS_FOLDER = "saccade_runs"
-"""Parent of the run folders of fits without a path."""
+RUNS_FOLDER = "saccade_runs"  # parent of the run folders of fits without a path
 
+# Files and folders in a run folder, besides the predictor.
 RUN, DATA, SPLIT, EVENTS, JOURNAL, TRIALS, STORE, CHECKS, REFIT, FOLDS, START, START_SPLIT = (
     "run.json",
     "data.json",
@@ -62,11 +62,11 @@ RUN, DATA, SPLIT, EVENTS, JOURNAL, TRIALS, STORE, CHECKS, REFIT, FOLDS, START, S
     "start.safetensors",
     "start-split.safetensors",
 )
-"""Files and folders in a run folder, besides the predictor."""
 
+# Subfolder in which a run is made that will replace the one in the folder, and its name while it takes its place.
 NEW, MOVING = ".new", ".moving"
-"""Subfolder in which a run is made that will replace the one in the folder, and its name while it takes its place."""
 
+# Patterns of the files that a run writes outside of the folders that it has for itself.
 _FILES = (
     *(RUN, DATA, SPLIT, FIT_TOML, CHECKS, UNREADABLE, f"{EVENTS}*", "*.json.part", f"{JOURNAL}*"),
     *(f".{STORE}-*.partial", f".{PREDICTOR_FOLDER}", f"{TRIALS}/start*.safetensors"),
@@ -74,14 +74,13 @@ _FILES = (
     *(f"{PREDICTOR_FOLDER}/{name}" for name in (DESCRIPTION, "*.safetensors", "*.part")),
     *(f"{PREDICTOR_FOLDER}/{name}/*.safetensors*" for name in (MEMBERS_FOLDER, CHOICES_FOLDER)),
 )
-"""Patterns of the files that a run writes outside of the folders that it has for itself."""
 
+# Recorded arguments that may differ when a run is resumed: how long, and where, trials are trained.
 MAY_CHANGE = (
     "time_limit",
     "verbosity",
     *(name for name, option in options_of(FitOptions) if option.may_change and option.is_in_record),
 )
-"""Recorded arguments that may differ when a run is resumed: how long, and where, trials are trained."""
 
 
 @dataclass(frozen=True)

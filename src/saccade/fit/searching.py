@@ -39,15 +39,14 @@ from saccade.training.probes.probe import MAX_IMAGES
 from saccade.training.recipes.recipe import canonical, choices
 from saccade.training.task import ImageTask
 
+# The searcher "auto" of fits; the one of `saccade.searcher` has no portfolio.
 AUTO: Registry[Searcher] = Registry(
     "searcher",
     Searcher,  # type: ignore[type-abstract]
     {"auto": "saccade.autosearch.search:AutoSearch"},
 )
-"""The searcher "auto" of fits; the one of `saccade.searcher` has no portfolio."""
 
-PRELOAD = ("saccade.training.trial.trainer",)
-"""Modules that workers import while images are prepared."""
+PRELOAD = ("saccade.training.trial.trainer",)  # modules that workers import while images are prepared
 
 
 def is_gpu_wanted(settings: FitOptions) -> bool:

@@ -18,22 +18,21 @@ from saccade.study.trial import Trial
 
 Phase = Literal["preparing", "decoding", "checking", "search", "refit", "folds", "selection", "finishing"]
 
+# Decoding stops after this fraction of the limit, but not before so many seconds: some images must be there.
 DECODING_FRACTION, LEAST_DECODING_S = 0.2, 1.0
-"""Decoding stops after this fraction of the limit, but not before so many seconds: some images must be there."""
 
+# Measuring the speed of networks takes up to 4 % of the limit, at most 2 s; on a short limit up to 8 %, at most 0.8 s,
+# in which a few small networks can be timed on two cores.
 SPEED_FRACTION, SHORT_SPEED_FRACTION, FEW_NETWORKS_S, LONGEST_SPEED_S = 0.04, 0.08, 0.8, 2.0
-"""Measuring the speed of networks takes up to 4 % of the limit, at most 2 s; on a short limit up to 8 %, at most 0.8 s,
-in which a few small networks can be timed on two cores."""
 
-SELECTION_FRACTION, SELECTION_S = 0.05, 0.8
-"""The choice of an ensemble takes up to 0.8 s, and at most 5 % of the limit."""
+SELECTION_FRACTION, SELECTION_S = 0.05, 0.8  # the choice of an ensemble takes up to 0.8 s, and at most 5 % of the limit
 
+# Seconds to stop workers, to calibrate, to remove files and to write the summary: 1 % of the limit, .2 s to 1 s.
 LEAST_FINISHING_S, FINISHING_FRACTION, MAX_FINISHING_S = 0.2, 0.01, 1.0
-"""Seconds to stop workers, to calibrate, to remove files and to write the summary: 1 % of the limit, .2 s to 1 s."""
 
+# On shorter limits CPU threads are adapted to other busy programs: their number follows from a measurement, and those
+# of workers sleep early. Results depend on time anyway.
 ADAPTED_BELOW_S = 600.0
-"""On shorter limits CPU threads are adapted to other busy programs: their number follows from a measurement, and those
-of workers sleep early. Results depend on time anyway."""
 
 
 def speed_limit_s(limit_s: float) -> float:

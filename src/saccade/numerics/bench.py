@@ -22,21 +22,13 @@ MAX_GRADIENT_CHANGE = 0.25
 MAX_OUTPUT_CHANGE = 0.05
 _LOSS_SCALE = 128.0  # small gradients underflow in float16
 
-Result = tuple[float, float, float, torch.Tensor]
-"""Seconds of a step, loss, norm of the gradient, outputs."""
+Result = tuple[float, float, float, torch.Tensor]  # seconds of a step, loss, norm of the gradient, outputs
 
 
 class Bench:
-    """A copy of a network with a batch of noise.
+    """A copy of a network with a batch of noise of `shape` (images, channels, height, width).
 
-    Parameters
-    ----------
-    network : torch.nn.Module
-        It is copied, and not changed.
-    is_training : bool
-        Whether a step is forward, loss and backward, or a forward pass alone.
-    shape : tuple of int
-        Of the batch: (images, channels, height, width).
+    A step is forward, loss and backward if `is_training`, else a forward pass alone.
     """
 
     def __init__(self, network: nn.Module, is_training: bool, shape: tuple[int, int, int, int]) -> None:
@@ -113,15 +105,7 @@ def _synchronize(device: torch.device) -> None:
 
 
 def is_sound(result: Result, reference: Result) -> bool:
-    """Return whether a step computed what the reference did, apart from rounding.
-
-    Examples
-    --------
-    >>> is_sound((0.1, 2.31, 0.5, torch.ones(2)), (0.2, 2.30, 0.5, torch.ones(2)))
-    True
-    >>> is_sound((0.1, math.nan, 0.5, torch.ones(2)), (0.2, 2.30, 0.5, torch.ones(2)))
-    False
-    """
+    """Return whether a step computed what the reference did, apart from rounding."""
     _, loss, norm, outputs = result
     _, loss_32, norm_32, outputs_32 = reference
     if not (math.isfinite(loss) and math.isfinite(norm) and bool(outputs.isfinite().all())):

@@ -19,8 +19,8 @@ from saccade.tasks.labels import Label, Labels
 from saccade.tasks.problem import Problem
 from saccade.training.recipes.recipe import Recipe, choices
 
+# Class weights: inverse class frequencies, a weight per label, or none.
 ClassWeight = Literal["balanced"] | Mapping[Label, float] | None
-"""Class weights: inverse class frequencies, a weight per label, or none."""
 
 
 def class_weights(

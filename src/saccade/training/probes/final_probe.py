@@ -16,8 +16,7 @@ from saccade.training.probes.probe import Probe, cached_features
 from saccade.training.probes.robust import belief_weights
 from saccade.training.task import ImageTask
 
-MAX_NUMBERS = 500_000
-"""Out-of-fold outputs that are saved; with many classes, those of fewer images."""
+MAX_NUMBERS = 500_000  # out-of-fold outputs that are saved; with many classes, those of fewer images
 
 
 @dataclass(frozen=True)

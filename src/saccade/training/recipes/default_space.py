@@ -20,57 +20,44 @@ from saccade.space import Categorical, Dict, Real
 from saccade.training.recipes.building import weights_options
 from saccade.training.recipes.recipe import Recipe, choices, recipe_space
 
-MAX_NETWORKS = 6
-"""Networks of a local folder that are searched; those with the largest files come first."""
+MAX_NETWORKS = 6  # networks of a local folder that are searched; those with the largest files come first
 
 ON_CPU = ("mobilenetv3_large_100", "efficientnet_b0", "tiny_vit_5m_224", "convnext_pico")
+# Networks whose weights come from the hub or its cache if there is no local folder.
 ON_GPU = (
     "convnext_tiny.in12k_ft_in1k",
     "tiny_vit_21m_224.dist_in22k_ft_in1k",
     "beitv2_base_patch16_224.in1k_ft_in22k_in1k",
     "convnext_base.fb_in22k_ft_in1k",
 )
-"""Networks whose weights come from the hub or its cache if there is no local folder."""
 
-FROM_SCRATCH = ("resnet10t", "resnet18")
-"""The best networks for few images without pretrained weights."""
+FROM_SCRATCH = ("resnet10t", "resnet18")  # the best networks for few images without pretrained weights
 
+# With fewer training images, learning rates are scaled down in proportion, at most to this fraction.
+# A pretrained network that changes as fast with 200 images as with 1,000 ends below its linear probe.
 MANY_IMAGES, LEAST_PART = 1000, 0.05
-"""With fewer training images, learning rates are scaled down in proportion, at most to this fraction.
 
-A pretrained network that changes as fast with 200 images as with 1,000 ends below its linear probe.
-"""
+LONG_SEARCH_S = 900.0  # time limit from which longer training and stronger augmentation are tried as well
+SMALL_SIDE = 56  # shorter side in pixels below which the input is smaller than the network's own size
+NUM_MEASURED = 32  # images whose size is read
 
-LONG_SEARCH_S = 900.0
-"""Time limit from which longer training and stronger augmentation are tried as well."""
-
-SMALL_SIDE = 56
-"""Shorter side in pixels below which the input is smaller than the network's own size."""
-
-NUM_MEASURED = 32
-"""Images whose size is read."""
-
+# An epoch has at most this many images for each so many seconds of the limit, so that several networks are probed.
 PROBED, SECONDS_PER_PROBE = 4000, 120.0
-"""An epoch has at most this many images for each so many seconds of the limit, so that several networks are probed."""
 
 LEAST_IN_EPOCH = 1500
-LEAST_SPLIT = 1.5
-"""Images are divided into smaller epochs if there are this many times as many as an epoch should have."""
+LEAST_SPLIT = 1.5  # images are divided into smaller epochs if there are this many times as many as an epoch should have
+USED_PER_SECOND = 200.0  # images per second of the time limit beyond which nothing more is used
 
-USED_PER_SECOND = 200.0
-"""Images per second of the time limit beyond which nothing more is used."""
-
+# Images per second of the time limit that one trial trains on: about half of what there is time for.
 TRAINED_PER_SECOND = 60.0
-"""Images per second of the time limit that one trial trains on: about half of what there is time for."""
 
 LEAST_EPOCHS, MAX_PASSES = 3, 3
 
 HELD_OUT_PER_SECOND = 4.0
+# Bounds of the validation set; 5,000 images give an accuracy within half a percentage point.
 LEAST_HELD_OUT, MAX_HELD_OUT, HELD_OUT_PER_CLASS = 500, 5000, 2
-"""Bounds of the validation set; 5,000 images give an accuracy within half a percentage point."""
 
-GPU_FACTOR = 20.0
-"""Speed of a GPU relative to two cores."""
+GPU_FACTOR = 20.0  # speed of a GPU relative to two cores
 
 
 def default_networks(weights: Path | None, is_gpu: bool) -> list[str]:

@@ -13,6 +13,7 @@ from saccade.models.custom import CustomObject, wrap_custom_objects
 from saccade.space import Categorical, Dict, Int, Real, Space
 from saccade.space.constants import plain
 
+# Aliases of hyperparameters.
 ALIASES: dict[str, str] = {
     "net": "model",
     "transform": "train_transform",
@@ -27,7 +28,6 @@ ALIASES: dict[str, str] = {
     "reprob": "re_prob",
     "layer_decay_rate": "layer_decay",
 }
-"""Aliases of hyperparameters."""
 
 _EXPECTED = {
     "model": "expected a name, a torch.nn.Module, or a function f(num_classes) that makes one",

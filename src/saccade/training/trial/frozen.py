@@ -19,8 +19,7 @@ from saccade.inference.classifier import Classifier, features_of, head_of, outpu
 from saccade.models.network import classifier_parameters
 from saccade.training.recipes.recipe import Recipe
 
-MAX_BYTES = 256 * 2**20
-"""Largest cached features of one set of images."""
+MAX_BYTES = 256 * 2**20  # largest cached features of one set of images
 
 
 def freeze(network: nn.Module, recipe: Recipe) -> None:

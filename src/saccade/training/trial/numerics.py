@@ -20,11 +20,8 @@ from saccade.numerics.choice import (
 from saccade.numerics.device import Numerics, is_half_native
 from saccade.training.recipes.recipe import Recipe
 
-LIMIT_PART = 0.04
-"""Fraction of the time until a deadline that measuring may take."""
-
-FORWARD_PART = 1 / 3
-"""Arithmetic of a forward pass relative to a training step of the same images."""
+LIMIT_PART = 0.04  # fraction of the time until a deadline that measuring may take
+FORWARD_PART = 1 / 3  # arithmetic of a forward pass relative to a training step of the same images
 
 
 def choose_for_trial(

@@ -25,8 +25,7 @@ from saccade.training.recipes.recipe import Recipe
 from saccade.training.task import ImageTask
 from saccade.training.trial.frozen import FeatureBatches, KeptOutputs, feature_batches, is_backbone_fixed, train_mode
 
-LEAST_STEPS = 4
-"""Steps of an epoch before their average duration is used."""
+LEAST_STEPS = 4  # steps of an epoch before their average duration is used
 
 
 class Steps:
