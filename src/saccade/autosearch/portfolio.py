@@ -65,16 +65,16 @@ class Trees:
 class Portfolio:
     """Predict the scores of a configuration after each epoch, and the seconds of an epoch.
 
-    ``python -m benchmarks.learn_portfolio`` learns it from the learning curves of Pineda Arango, Ferreira, Kadra, Hutter
+    ``python -m benchmarks.learn_portfolio`` learns it from the curves of Pineda Arango, Ferreira, Kadra, Hutter
     and Grabocka, "Quick-Tune: quickly learning which pretrained model to finetune and how" (ICLR 2024). Configurations
-    are described by numbers (see `saccade.autosearch.features`), so that it predicts for networks without recordings, too.
+    are described by numbers (see `saccade.autosearch.features`), so that networks need no recordings.
     """
 
-    # The mean of these is the best score up to an epoch; 0 is the worst configuration of a data set, and 1 the best. The
+    # The mean of these is the best score up to an epoch; 0 is the worst configuration of a data set, 1 the best. Their
     # columns are `FEATURES`, the logarithm to base 2 of the epoch, and that to base 10 of the steps up to it.
     score: list[Trees]
     cost: Trees  # natural logarithm of an epoch's seconds per training image, on the machine of the recordings
-    # Intercept and slope of ImageNet accuracy over log10 of millions of parameters, for networks without published one.
+    # Intercept and slope of ImageNet accuracy over log10 of millions of parameters, where none is published.
     top1_of_params: tuple[float, float]
     kernel_mean: np.ndarray  # (num_features,): with the scale, it standardises features for distances
     kernel_scale: np.ndarray

@@ -34,13 +34,7 @@ _SHORT_CUTS = ("model", "lr")  # hyperparameters that are options of their own
 
 
 class FitConfig(FitOptions):
-    """A fit as the command line and TOML files describe it.
-
-    Examples
-    --------
-    >>> FitConfig.of({"data": "pets.zip", "time_limit": "10m"}, label=repr).time_limit
-    600.0
-    """
+    """A fit as the command line and TOML files describe it."""
 
     data: Annotated[
         str | None,

@@ -30,24 +30,12 @@ MAX_SMALL_NETWORKS = 3  # networks of a local folder that ``fast_inference`` sea
 
 @dataclass(frozen=True)
 class Preset:
-    """Defaults of a fit.
+    """Defaults of a fit."""
 
-    Attributes
-    ----------
-    options : dict
-        Arguments of `saccade.fit.options.FitOptions`.
-    hyperparameters : dict
-        Values and spaces by name.
-    min_time_limit_s : float
-        Time limit from which on the hyperparameters apply.
-    has_small_networks : bool
-        Whether to search small networks if no networks are named.
-    """
-
-    options: dict[str, Any] = field(default_factory=dict)
-    hyperparameters: dict[str, Any] = field(default_factory=dict)
-    min_time_limit_s: float = 0.0
-    has_small_networks: bool = False
+    options: dict[str, Any] = field(default_factory=dict)  # arguments of `saccade.fit.options.FitOptions`
+    hyperparameters: dict[str, Any] = field(default_factory=dict)  # values and spaces by name
+    min_time_limit_s: float = 0.0  # time limit from which on the hyperparameters apply
+    has_small_networks: bool = False  # search small networks if no networks are named
 
 
 PRESETS: dict[str, Preset] = {
@@ -97,11 +85,6 @@ def find_preset(names: str | Sequence[str] | Mapping[str, Any] | None, limit_s: 
 
     `limit_s` is the limit that the user gives, None if the preset decides. Raises an UnknownNameError, or a
     HyperparameterError for another type.
-
-    Examples
-    --------
-    >>> ["model" in find_preset("best_quality", limit_s).hyperparameters for limit_s in (None, 600)]
-    [True, False]
     """
     if isinstance(names, Mapping):
         return Preset(hyperparameters=dict(names))

@@ -63,30 +63,17 @@ class _SplitRecord(BaseModel):
 
 @dataclass(frozen=True)
 class EarlierRun:
-    """The run in a run folder.
-
-    Attributes
-    ----------
-    folder : Path
-        The run folder.
-    record : dict
-        What `saccade.fit.run_folder.begin_run` wrote.
-    used_s : float
-        Seconds that its sessions have used, each up to its last event.
-    """
+    """The run in a run folder."""
 
     folder: Path
-    record: dict[str, Any]
-    used_s: float = 0.0
+    record: dict[str, Any]  # what `saccade.fit.run_folder` wrote
+    used_s: float = 0.0  # seconds that its sessions have used, each up to its last event
 
     @classmethod
     def find(cls, folder: Path) -> EarlierRun | None:
         """Return the run in a folder whose lock this process has; None if there is no run.
 
-        Raises
-        ------
-        DataError
-            If ``run.json`` is damaged.
+        Raises a DataError if ``run.json`` is damaged.
         """
         folder = open_run(folder)
         if not (folder / RUN).is_file():
@@ -111,25 +98,21 @@ class EarlierRun:
     def request(self, time_limit_s: float | str | None, verbosity: int | None) -> FitRequest:
         """Return the request that continues the run, made from its folder alone.
 
-        Parameters
-        ----------
-        time_limit_s : float, "auto" or None
-            Seconds for the whole run, earlier sessions included; "auto" is the run's own limit.
-        verbosity : int or None
-            None is the run's own.
-
-        Raises
-        ------
-        DataError
-            If the folder has no paths of images, because they were in memory.
-        HyperparameterError
-            If an argument was an object that a file cannot hold.
+        The time limit is in seconds for the whole run, earlier sessions included; "auto" is the run's own, as is None
+        for `verbosity`. Raises a DataError if the folder has no paths of images because they were in memory, and a
+        HyperparameterError if an argument was an object that a file cannot hold.
         """
         known = self.arguments
+
+        def space_of(value: Any) -> Any:
+            if isinstance(value, dict):
+                raise LostObjectError(value["!lost"])
+            return from_toml(value)
+
         try:
             with reading(self.folder / RUN):
                 arguments = {name: from_json_value(value) for name, value in known.items() if name != "hyperparameters"}
-                space = Dict(canonical({name: _from_toml(value) for name, value in known["hyperparameters"].items()}))
+                space = Dict(canonical({name: space_of(value) for name, value in known["hyperparameters"].items()}))
                 own = {name: arguments.pop(name) for name in ("label", "problem_type", "eval_metric")}
                 limit_s, own_verbosity = arguments.pop("time_limit"), arguments.pop("verbosity")
         except LostObjectError as lost:
@@ -153,12 +136,7 @@ class EarlierRun:
     def merge_with_recorded(self, request: FitRequest) -> FitRequest:
         """Return the request with the default hyperparameters of the run, after checking that the rest is the same.
 
-        Raises
-        ------
-        HyperparameterError
-            If arguments differ; the message names them.
-        DataError
-            If the images or their labels differ.
+        Raises a HyperparameterError that names the arguments that differ, or a DataError if images or labels differ.
         """
         if not request.is_model_named:
             # Defaults may have changed since the run was started, such as by newly available weights.
@@ -167,7 +145,14 @@ class EarlierRun:
             request = replace(request, space=Dict({**request.space.data, **chosen}))
         now = json.loads(json.dumps(recorded_arguments(request)))
         before = {**self.arguments, **{name: now[name] for name in MAY_CHANGE}}
-        if differing := _differences(before, now):
+        absent = object()
+        differing = [
+            f"{name} was {_shown(old, name)} and is {_shown(new, name)}"
+            for old, new in ((before["hyperparameters"], now["hyperparameters"]), (before, now))
+            for name in sorted(old.keys() | new.keys())
+            if name != "hyperparameters" and old.get(name, absent) != new.get(name, absent)
+        ]
+        if differing:
             raise HyperparameterError(
                 f"resume=True continues the run in {self.folder}, which has other arguments: {'; '.join(differing)}. "
                 f"Pass the same arguments (only {', '.join(MAY_CHANGE)} may differ), or overwrite=True "
@@ -192,27 +177,19 @@ class EarlierRun:
     def load_predictor(self, request: FitRequest) -> SavedPredictor:
         """Return the predictor of a finished run."""
         saved = SavedPredictor.read(self.folder)
-        name = saved.own_network
-        if name is None:
+        if saved.own_network is None:
             return saved
-        own = [
-            part for part in choices(request.space, "model") if isinstance(part, CustomObject) and repr(part) == name
-        ]
-        return saved.with_network(own[0].value if own else None)
+        own = [each for each in choices(request.space, "model") if isinstance(each, CustomObject)]
+        return saved.with_network(next((each.value for each in own if repr(each) == saved.own_network), None))
 
 
 @contextlib.contextmanager
 def locked_run(folder: Path) -> Iterator[EarlierRun | None]:
     """Lock a run folder, which is made if necessary, and return the run in it; None if there is none.
 
-    The lock is taken before anything in the folder is read, so no other process can change the run in between.
-
-    Raises
-    ------
-    DataError
-        If the folder contains something else than a run, or if ``run.json`` is damaged.
-    RunInUseError
-        If another run uses the folder.
+    The lock is taken before anything in the folder is read, so no other process can change the run in between. Raises a
+    DataError if the folder contains something else than a run, or if ``run.json`` is damaged, and a RunInUseError if
+    another run uses the folder.
     """
     with new_folder(folder) as root, locked(root):
         yield EarlierRun.find(root)
@@ -227,19 +204,8 @@ def most_held_out_before(folder: Path) -> int | None:
 def check_split(folder: Path, data: PreparedData, max_held_out: int) -> None:
     """Record the split of a new run; for a resumed run check that it is the same, so that scores can be compared.
 
-    Parameters
-    ----------
-    folder : Path
-        The run folder.
-    data : PreparedData
-        Its training and validation images.
-    max_held_out : int
-        Recorded for `most_held_out_before`.
-
-    Raises
-    ------
-    DataError
-        If the split differs from the recorded one, or if the record is damaged.
+    `max_held_out` is recorded for `most_held_out_before`. Raises a DataError if the split differs from the recorded
+    one, or if the record is damaged.
     """
     digest = hashlib.blake2b(data.train.indices.tobytes(), digest_size=16)
     digest.update(b"|" + data.val.indices.tobytes())
@@ -265,26 +231,6 @@ def _read_split(path: Path) -> _SplitRecord | None:
         return None
     with reading(path):
         return _SplitRecord.model_validate_json(path.read_bytes())
-
-
-def _from_toml(value: Any) -> Any:
-    if isinstance(value, dict):
-        raise LostObjectError(value["!lost"])
-    return from_toml(value)
-
-
-def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """Return the arguments that differ, each with both values."""
-    records = [(before["hyperparameters"], now["hyperparameters"]), (before, now)]
-    return [
-        f"{name} was {_shown(old, name)} and is {_shown(new, name)}"
-        for old, new in records
-        for name in sorted(old.keys() | new.keys())
-        if name != "hyperparameters" and old.get(name, _ABSENT) != new.get(name, _ABSENT)
-    ]
-
-
-_ABSENT = object()
 
 
 def _shown(record: dict[str, Any], name: str) -> str:

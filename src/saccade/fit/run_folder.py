@@ -83,51 +83,28 @@ MAY_CHANGE = (
 )
 
 
+_ADDRESS = r" at 0x[0-9a-fA-F]+"  # in a `repr`; it differs between processes
+
+
 @dataclass(frozen=True)
 class FitRequest:
-    """The checked arguments of a fit.
+    """The checked arguments of a fit; those without a comment are as in `ImagePredictor`."""
 
-    Attributes
-    ----------
-    path : Path or None
-        The run folder; None makes a new one in `RUNS_FOLDER`.
-    label, problem_type, eval_metric, verbosity
-        As in `ImagePredictor`.
-    train, tuning : Examples
-        Labelled images.
-    space : Dict
-        The hyperparameters.
-    time_limit_s : float or None
-        Limit for the whole fit.
-    settings : FitOptions
-        All other arguments.
-    start : SavedPredictor or None
-        The predictor whose network is trained further (``warm_start=True``).
-    problem : Problem or None
-        Its problem, whose classes the network has; None derives the problem from the training labels.
-    is_model_named : bool
-        Whether the user chose the networks; if not, networks without weights are replaced by fallback networks.
-    given : frozenset of str
-        Names of the hyperparameters that the user has given.
-    trains_once : bool
-        Whether one trial is trained, with the defaults of spaces that the user has not given.
-    """
-
-    path: Path | None
+    path: Path | None  # the run folder; None makes a new one in `RUNS_FOLDER`
     label: str | list[str]
     problem_type: str | None
     eval_metric: EvalMetric
     verbosity: int
-    train: Examples
+    train: Examples  # labelled images
     tuning: Examples | None
-    space: Dict
-    time_limit_s: float | None
-    settings: FitOptions
-    start: SavedPredictor | None = None
-    problem: Problem | None = None
-    is_model_named: bool = True
-    given: frozenset[str] = frozenset()
-    trains_once: bool = False
+    space: Dict  # the hyperparameters
+    time_limit_s: float | None  # for the whole fit
+    settings: FitOptions  # all other arguments
+    start: SavedPredictor | None = None  # whose network is trained further (``warm_start=True``)
+    problem: Problem | None = None  # of `start`, with the classes of its network; None derives it from the labels
+    is_model_named: bool = True  # the user chose the networks; others are replaced where weights are not available
+    given: frozenset[str] = frozenset()  # names of the hyperparameters that the user has given
+    trains_once: bool = False  # one trial is trained, with the defaults of spaces that the user has not given
 
     @property
     def weights(self) -> Path | None:
@@ -136,13 +113,7 @@ class FitRequest:
 
     @property
     def num_trials(self) -> int | None:
-        """The maximum number of trials; None is no maximum.
-
-        Raises
-        ------
-        HyperparameterError
-            If nothing would end the search.
-        """
+        """The maximum number of trials; None is no maximum. Raises a HyperparameterError if nothing ends the search."""
         num_trials = self.settings.num_trials
         limits = (num_trials, self.time_limit_s)
         if limits == (None, None) and self.space.num_configurations == math.inf:
@@ -158,32 +129,32 @@ def locked_folder(request: FitRequest, earlier: Path | None) -> Iterator[Path]:
     """Yield the folder that a fit works in, with the first files of a new run; the run folder is locked.
 
     Over an earlier run, a new one is made in the subfolder `NEW`. It takes the place of the earlier run when it has a
-    predictor. A new run that fails removes what it has written, unless a trial has results.
-
-    Parameters
-    ----------
-    request : FitRequest
-        The arguments of the fit.
-    earlier : Path or None
-        The folder of the run to resume; None starts a new run. With the option `resume`, the caller has the lock.
-
-    Raises
-    ------
-    DataError
-        If the folder contains something else than a run, or a run that may not be overwritten.
+    predictor. A new run that fails removes what it has written, unless a trial has results. `earlier` is the folder of
+    the run to resume; with the option `resume`, the caller has the lock. Raises a DataError if the folder contains
+    something else than a run, or a run that may not be overwritten.
     """
     if earlier is not None:
         yield earlier
         _replace_earlier_run(earlier)
         return
     with new_folder(request.path) as root, contextlib.nullcontext() if request.settings.resume else locked(root):
-        folder = _folder_of_new_run(request, root)
+        folder = root
+        if (open_run(root) / RUN).is_file():
+            if not request.settings.overwrite:
+                state = "a finished run" if is_finished(root) else "a run that has not finished"
+                raise DataError(
+                    f"{root} contains {state}. Pass overwrite=True to replace it as soon as the new run has a "
+                    "predictor, resume=True to continue it, or another path"
+                )
+            folder = root / NEW
         try:
             with explained_file_errors(folder):
                 _begin_run(request, folder)
             yield folder
         except Exception:
-            if not _has_results(folder, request.space):
+            record = StudyRecord.load(EventLog(folder / EVENTS, request.space))
+            # Results are the reports of trials, and trials that can still be continued.
+            if not any(trial.reports or trial.number in record.jobs for trial in record.trials):
                 remove_run(folder)
                 if folder.name == NEW:
                     folder.rmdir()
@@ -195,24 +166,8 @@ def locked_folder(request: FitRequest, earlier: Path | None) -> Iterator[Path]:
 def new_folder(given: Path | None) -> Iterator[Path]:
     """Make the run folder unless it exists; if it is made, and empty at the end, remove it.
 
-    Raises
-    ------
-    DataError
-        If the folder contains something else than a run, or cannot be made.
+    Raises a DataError if the folder contains something else than a run, or cannot be made.
     """
-    folder, made = _make_folder(given)
-    try:
-        yield folder
-    finally:
-        if made and is_vacant(folder):
-            (folder / LOCK).unlink(missing_ok=True)
-            for each in made:
-                with contextlib.suppress(OSError):  # other runs are in it
-                    each.rmdir()
-
-
-def _make_folder(given: Path | None) -> tuple[Path, list[Path]]:
-    """Return the run folder, and the folders that were made for it, the innermost first."""
     stamp = datetime.now().strftime("%Y-%m-%d_%H%M%S")
     for number in itertools.count():  # another run may start in the same second
         name = f"{RUNS_FOLDER}/{stamp}_{number}" if number else f"{RUNS_FOLDER}/{stamp}"
@@ -230,8 +185,15 @@ def _make_folder(given: Path | None) -> tuple[Path, list[Path]]:
                 f"{what} cannot be made ({error.strerror}). Pass a folder that can be written: "
                 "ImagePredictor(path=…), or --out"
             ) from None
-        return folder, made
-    raise AssertionError("unreachable")
+        break
+    try:
+        yield folder
+    finally:
+        if made and is_vacant(folder):
+            (folder / LOCK).unlink(missing_ok=True)
+            for each in made:  # the innermost first
+                with contextlib.suppress(OSError):  # other runs are in it
+                    each.rmdir()
 
 
 def is_run(folder: Path) -> bool:
@@ -297,19 +259,6 @@ def remove_run(folder: Path) -> None:
                 path.rmdir()
 
 
-def _folder_of_new_run(request: FitRequest, root: Path) -> Path:
-    """Return the folder of a new run in a locked run folder: `NEW` if it has a run that may be replaced."""
-    if not (open_run(root) / RUN).is_file():
-        return root
-    if not request.settings.overwrite:
-        state = "a finished run" if is_finished(root) else "a run that has not finished"
-        raise DataError(
-            f"{root} contains {state}. Pass overwrite=True to replace it as soon as the new run has a predictor, "
-            "resume=True to continue it, or another path"
-        )
-    return root / NEW
-
-
 def _begin_run(request: FitRequest, folder: Path) -> None:
     """Write the arguments of a fit to its folder; after a kill, all is written or none.
 
@@ -351,27 +300,12 @@ def _move_up(root: Path) -> None:
     shutil.rmtree(root / MOVING)
 
 
-def _has_results(folder: Path, space: Dict) -> bool:
-    """Return whether a trial has reported, or can still be continued."""
-    record = StudyRecord.load(EventLog(folder / EVENTS, space))
-    return any(trial.reports or trial.number in record.jobs for trial in record.trials)
-
-
 class WeightsKeeper(CheckpointKeeper):
     """Removes the weights, states and linear probes of trials that neither the search nor the predictor needs.
 
     Ended trials are grouped by network. The best one is kept; for an ensemble, the best trial of each of the best
-    ``max_members + 1`` networks; with costs as objectives, the best trial of every network, since only another network
-    can have lower costs. One linear probe is kept per network.
-
-    Parameters
-    ----------
-    trials : sequence of Trial
-        The trials of the study by number.
-    objectives : sequence of str
-        As `saccade.study.objectives.check_objectives` returns them.
-    max_members : int
-        The largest number of networks whose predictions are averaged.
+    ``max_members + 1`` networks; with costs among the `objectives`, the best trial of every network, since only another
+    network can have lower costs. One linear probe is kept per network.
     """
 
     def __init__(self, trials: Sequence[Trial], objectives: Sequence[str] = (), max_members: int = 1) -> None:
@@ -424,21 +358,14 @@ def recorded_arguments(request: FitRequest) -> dict[str, Any]:
         "time_limit": request.time_limit_s,
         "verbosity": request.verbosity,
     }
-    record = {name: to_json_value(value) for name, value in arguments.items()}
-    record = _without_addresses({**record, **request.settings.to_json()})
-    return {**record, "hyperparameters": {name: _in_toml(value) for name, value in request.space.data.items()}}
-
-
-def _in_toml(value: Any) -> Any:
-    try:
-        return to_toml(value)
-    except HyperparameterError:
-        return _without_addresses({"!lost": repr(value)})
-
-
-def _without_addresses(value: Any) -> Any:
-    """Return JSON without the memory addresses in a `repr`, which differ between processes."""
-    return json.loads(re.sub(r" at 0x[0-9a-fA-F]+", "", json.dumps(value)))
+    hyperparameters = {}
+    for name, value in request.space.data.items():
+        try:
+            hyperparameters[name] = to_toml(value)
+        except HyperparameterError:
+            hyperparameters[name] = {"!lost": re.sub(_ADDRESS, "", repr(value))}
+    record = {**{name: to_json_value(value) for name, value in arguments.items()}, **request.settings.to_json()}
+    return {**json.loads(re.sub(_ADDRESS, "", json.dumps(record))), "hyperparameters": hyperparameters}
 
 
 def _fit_config(request: FitRequest) -> FitConfig:
@@ -455,16 +382,12 @@ def _fit_config(request: FitRequest) -> FitConfig:
     return FitConfig.model_construct(**given)  # not validated again: what TOML cannot hold becomes a comment in it
 
 
-def _space_to_json(space: Dict) -> Any:
-    """Return the space as JSON, or its `repr` if it contains objects without a JSON form."""
-    try:
-        return space.to_json()
-    except SpaceError:
-        return repr(space)
-
-
 def _run_record(request: FitRequest) -> dict[str, Any]:
     """Return the arguments, the versions of the software, and the time."""
+    try:
+        space: Any = request.space.to_json()
+    except SpaceError:  # it contains objects without a JSON form
+        space = repr(request.space)
     return {
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "versions": {"saccade": __version__, "torch": torch.__version__, "python": platform.python_version()},
@@ -472,7 +395,7 @@ def _run_record(request: FitRequest) -> dict[str, Any]:
         "num_images": len(request.train) + len(request.tuning or ()),
         "data": fingerprint(request.train, request.tuning),
         "time_limit_s": request.time_limit_s,
-        "space": _space_to_json(request.space),
+        "space": space,
         "arguments": recorded_arguments(request),
         "problem": None if request.problem is None else request.problem.to_json(),
     }

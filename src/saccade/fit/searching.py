@@ -28,7 +28,6 @@ from saccade.scheduler import SCHEDULERS, make_scheduler
 from saccade.scheduler.base import Scheduler
 from saccade.searcher import SEARCHERS, check_space, make_searcher
 from saccade.searcher.base import Searcher
-from saccade.space import Dict
 from saccade.study.budget import Reserve
 from saccade.study.event_log import EventLog
 from saccade.study.registry import Registry
@@ -81,17 +80,13 @@ def make_image_search(request: FitRequest, described: dict[str, Any]) -> tuple[S
         given["starting_configs"] = [canonical(config) for config in settings.starting_configs]
     options = dict(settings.scheduler_options)
     if isinstance(scheduler, str) and "max_epochs" in inspect.signature(SCHEDULERS[scheduler]).parameters:
-        options.setdefault("max_epochs", longest_training(request.space))
+        options.setdefault("max_epochs", int(max(choices(request.space, "epochs"))))
     made = make_scheduler(scheduler, **options)  # checks the options for "auto" as well
 
     if isinstance(searcher, Searcher):
         # The space has the names of `Recipe`, the searcher those that the user has chosen.
-        check_space(
-            searcher,
-            canonical({str(name): value for name, value in searcher.space.data.items()}),
-            request.space.data,
-            "hyperparameters",
-        )
+        own = canonical({str(name): value for name, value in searcher.space.data.items()})
+        check_space(searcher, own, request.space.data, "hyperparameters")
         return SEARCHERS.make(searcher, given), made
     if searcher != "auto":
         return make_searcher(searcher, request.space, seed, **given), made
@@ -103,17 +98,11 @@ def make_image_search(request: FitRequest, described: dict[str, Any]) -> tuple[S
     return auto, auto
 
 
-def longest_training(space: Dict) -> int:
-    """Return the most epochs of a configuration in the space."""
-    return int(max(choices(space, "epochs")))
-
-
 def make_image_executor(request: FitRequest, notify: Listener) -> Executor:
     """Return the executor, whose workers start at once; requests beyond this machine are warnings."""
     settings, num_trials = request.settings, request.num_trials
-    num_configurations = request.space.num_configurations
-    if num_configurations < math.inf:
-        num_trials = int(min(num_configurations, num_trials or math.inf))
+    if request.space.num_configurations < math.inf:
+        num_trials = int(min(request.space.num_configurations, num_trials or math.inf))
     slots = local_slots(
         torch.cuda.device_count(),
         settings.nthreads_per_trial,
@@ -150,7 +139,7 @@ def plan(request: FitRequest, metric: str, executor: Executor) -> RunPlanned:
     elif problem_type is None:
         problem_type, why = inferred_problem_type(labels)
     device = choose_device("cpu" if settings.ngpus_per_trial == 0 else None)
-    num, is_inline = executor.num_workers, isinstance(executor, InlineExecutor)
+    workers = count_of(executor.num_workers, "worker process", "worker processes")
     advice = ""
     if request.num_trials is None and settings.time_limit == "auto" and request.time_limit_s is not None:
         advice = "The search uses all of its time. Pass time_limit or num_trials to end it earlier"
@@ -161,7 +150,7 @@ def plan(request: FitRequest, metric: str, executor: Executor) -> RunPlanned:
         metric,
         [str(model) for model in choices(request.space, "model")],
         f"cpu, {count_of(torch.get_num_threads(), 'thread')}" if device.type == "cpu" else str(device),
-        "in this process" if is_inline else f"in {count_of(num, 'worker process', 'worker processes')}",
+        "in this process" if isinstance(executor, InlineExecutor) else f"in {workers}",
         advice,
     )
 
@@ -203,7 +192,8 @@ def describe_search(request: FitRequest, task: ImageTask, measuring: Deadline) -
     """
     if request.settings.searcher != "auto" or request.space.num_configurations == 1:
         return {}
-    device = choose_device(task.device)
+    num_images, device = len(task.train.indices), choose_device(task.device)
+    in_epoch = max(min(num_images, most or num_images) for most in choices(request.space, "images_per_epoch"))
     speed: dict[str, Any] = {}
     if measuring.seconds_left() > 0:
         log_speed = measure_log_speed(device, task.num_threads, measuring.seconds_left())
@@ -212,15 +202,9 @@ def describe_search(request: FitRequest, task: ImageTask, measuring: Deadline) -
         speed = {"log_speed": log_speed, "forward_s": forward_s}
     return {
         "describe": partial(describe_recipe, weights=task.weights, device=device),
-        "data": DatasetDescription(_images_per_epoch(request, task), task.problem.num_outputs),
+        "data": DatasetDescription(in_epoch, task.problem.num_outputs),
         "num_probed": MAX_IMAGES,
         "score_range": score_range(task.metric, task.problem, task.train.targets),
         "is_for_mean": request.settings.max_members > 1,
         **speed,
     }
-
-
-def _images_per_epoch(request: FitRequest, task: ImageTask) -> int:
-    """Return the largest number of images per epoch in the space."""
-    num_images = len(task.train.indices)
-    return max(min(num_images, most or num_images) for most in choices(request.space, "images_per_epoch"))

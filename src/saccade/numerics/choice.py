@@ -74,7 +74,10 @@ class Workload:
 
 
 def structure_name(network: nn.Module, name: str | None = None, *, is_trained: bool = True) -> str:
-    """Return a name for a network's arithmetic: timm's, or a hash of modules and shapes; and how much of it is trained."""
+    """Return a name for a network's arithmetic: timm's, or a hash of modules and shapes.
+
+    For a trained network the name includes how many of its weights are trained.
+    """
     if name is None:
         parts = [f"{key} {type(module).__qualname__}" for key, module in network.named_modules()]
         parts += [f"{key} {tuple(parameter.shape)}" for key, parameter in network.named_parameters()]

@@ -36,7 +36,20 @@ def class_weights(
         return None
     problem.require_classes("class_weight")
     if isinstance(spec, Mapping):
-        weights = _given_weights(spec, problem, class_names)
+        number_of: dict[Any, int] = {label: number for number, label in enumerate(problem.classes)}
+        for number, name in enumerate(class_names or ()):
+            if number in number_of:
+                number_of.setdefault(name, number_of[number])
+        weights = np.ones(len(problem.classes))
+        for label, weight in spec.items():
+            if label not in number_of:
+                # A label may differ from a known one only by its type, as '1' from 1.
+                same = [name for name in number_of if str(name) == str(label)]
+                hint = f"The label is {same[0]!r} of type {type(same[0]).__name__}." if same else ""
+                raise UnknownNameError.of("label in class_weight", label, map(str, number_of), hint)
+            weights[number_of[label]] = real_number(
+                f"class_weight of {label!r}", weight, "a number, 0 or more", least=0, below=np.inf
+            )
     elif spec == "balanced":
         weights = problem.balanced_weights(targets)
     elif isinstance(spec, str):
@@ -46,27 +59,6 @@ def class_weights(
             f"class_weight was given {spec!r}; expected 'balanced', a dict from label to weight, or None"
         )
     return np.asarray(problem.normalised_weights(weights, targets), np.float32)
-
-
-def _given_weights(spec: Mapping[Label, Any], problem: Problem, class_names: Sequence[str] | None) -> np.ndarray:
-    number_of: dict[Any, int] = {label: number for number, label in enumerate(problem.classes)}
-    for number, name in enumerate(class_names or ()):
-        if number in number_of:
-            number_of.setdefault(name, number_of[number])
-    weights = np.ones(len(problem.classes))
-    for label, weight in spec.items():
-        if label not in number_of:
-            raise UnknownNameError.of("label in class_weight", label, map(str, number_of), _type_hint(label, number_of))
-        weights[number_of[label]] = real_number(
-            f"class_weight of {label!r}", weight, "a number, 0 or more", least=0, below=np.inf
-        )
-    return weights
-
-
-def _type_hint(label: object, known: Mapping[Any, int]) -> str:
-    """Return a hint if a label differs from a known one only by its type, as '1' from 1."""
-    same = [name for name in known if str(name) == str(label)]
-    return f"The label is {same[0]!r} of type {type(same[0]).__name__}." if same else ""
 
 
 def balanced_sampling_weights(targets: np.ndarray, problem: Problem) -> np.ndarray:

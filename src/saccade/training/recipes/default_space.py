@@ -7,6 +7,7 @@ of small networks on two cores, which train on 80 photographs or 200 small image
 
 from __future__ import annotations
 
+import contextlib
 import math
 import statistics
 from collections.abc import Collection, Sequence
@@ -22,8 +23,8 @@ from saccade.training.recipes.recipe import Recipe, choices, recipe_space
 
 MAX_NETWORKS = 6  # networks of a local folder that are searched; those with the largest files come first
 
-ON_CPU = ("mobilenetv3_large_100", "efficientnet_b0", "tiny_vit_5m_224", "convnext_pico")
 # Networks whose weights come from the hub or its cache if there is no local folder.
+ON_CPU = ("mobilenetv3_large_100", "efficientnet_b0", "tiny_vit_5m_224", "convnext_pico")
 ON_GPU = (
     "convnext_tiny.in12k_ft_in1k",
     "tiny_vit_21m_224.dist_in22k_ft_in1k",
@@ -85,8 +86,12 @@ def default_space(
     }
     if in_epoch is not None:
         space["images_per_epoch"] = in_epoch
-    if (side := _small_side(images)) is not None:
-        space["img_size"] = side
+    sides = []
+    for image in images[:: max(1, len(images) // NUM_MEASURED)]:
+        with contextlib.suppress(ImageReadError):
+            sides.append(min(image_size(image)))
+    if sides and (side := statistics.median(sides)) < SMALL_SIDE:
+        space["img_size"] = max(64, 32 * math.ceil(4 * side / 32))  # about four times their own size
     part = min(1.0, max(LEAST_PART, len(images) / MANY_IMAGES))
     if time_limit_s is None:
         space["lr"] = _rounded(1e-3 * part)
@@ -130,19 +135,6 @@ def _rounded(value: float) -> float:
 def least_area(epochs: int) -> float:
     """Return the smallest area of the random crop: the fewer epochs, the weaker the augmentation."""
     return round(min(0.9, max(0.35, 1.2 - 0.1 * epochs)), 2)
-
-
-def _small_side(images: Sequence[ImageSource]) -> int | None:
-    """Return the input size for small images, about four times their own; None for larger ones."""
-    sides = []
-    for image in images[:: max(1, len(images) // NUM_MEASURED)]:
-        try:
-            sides.append(min(image_size(image)))
-        except ImageReadError:
-            continue
-    if not sides or (side := statistics.median(sides)) >= SMALL_SIDE:
-        return None
-    return max(64, 32 * math.ceil(4 * side / 32))
 
 
 def max_used(limit_s: float | None, is_gpu: bool) -> float:

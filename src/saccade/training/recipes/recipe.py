@@ -202,10 +202,7 @@ class Recipe(BaseModel):
     def of(cls, hyperparameters: Mapping[str, Any]) -> Recipe:
         """Return the recipe with these hyperparameters, under their names or aliases; defaults for the others.
 
-        Raises
-        ------
-        HyperparameterError
-            For an unknown name (with a suggestion), a name given twice, or a value out of range.
+        Raises a HyperparameterError for an unknown name (with a suggestion), a name given twice, or an invalid value.
         """
         try:
             return cls(**canonical(hyperparameters))

@@ -44,21 +44,7 @@ def train_mode(network: nn.Module, recipe: Recipe) -> None:
 
 
 def is_backbone_fixed(network: nn.Module) -> bool:
-    """Return whether training changes neither weights nor batch statistics of the backbone.
-
-    Parameters
-    ----------
-    network : torch.nn.Module
-        In the mode in which it is trained.
-
-    Examples
-    --------
-    >>> from saccade.models.network import build_network
-    >>> network = build_network("test_resnet", 3, pretrained=False)
-    >>> freeze(network, Recipe(transfer_lr_mult=0.0))
-    >>> is_backbone_fixed(network), is_backbone_fixed(network.eval())
-    (False, True)
-    """
+    """Return whether training changes neither weights nor batch statistics of the backbone, in its current mode."""
     head = classifier_parameters(network)
     is_trained = any(parameter.requires_grad for name, parameter in network.named_parameters() if name not in head)
     updates_statistics = any(isinstance(module, _BatchNorm) and module.training for module in network.modules())
@@ -66,13 +52,7 @@ def is_backbone_fixed(network: nn.Module) -> bool:
 
 
 class KeptOutputs:
-    """Cached features of a fixed backbone for `Batches` that are the same in every pass.
-
-    Parameters
-    ----------
-    classifier : Classifier
-        Its network has a fixed backbone.
-    """
+    """Cached features of the fixed backbone of a classifier for `Batches` that are the same in every pass."""
 
     def __init__(self, classifier: Classifier) -> None:
         self._classifier = classifier
@@ -83,10 +63,7 @@ class KeptOutputs:
     ) -> np.ndarray:
         """Return `Classifier.outputs`, from the classifier layer alone if the features are cached.
 
-        Parameters
-        ----------
-        batches, network, seconds_left
-            As in `Classifier.outputs`; `network` has the backbone of the classifier's network.
+        `network` has the backbone of the classifier's network.
         """
         if self._features is not None:
             head = head_of(network)
@@ -103,14 +80,9 @@ class KeptOutputs:
 
 
 class FeatureBatches:
-    """Batches of features of a fixed backbone in place of training images.
+    """Batches of features of a fixed backbone, shape (num_images, num_features), in place of training images.
 
-    Parameters
-    ----------
-    batches : Batches
-        Of the images; random passes have the same order.
-    features : ndarray of float32, shape (num_images, num_features)
-        Of each image.
+    Random passes have the same order as those of `batches`.
     """
 
     def __init__(self, batches: Batches, features: np.ndarray) -> None:
@@ -129,14 +101,7 @@ def feature_batches(
 ) -> FeatureBatches | None:
     """Return batches of features; None if augmentation or dropout varies them, or if time is too short.
 
-    Parameters
-    ----------
-    classifier : Classifier
-        Its network is in the mode in which it is trained; afterwards it may be in evaluation mode.
-    batches : Batches
-        Of the training images.
-    seconds_left : callable
-        No features are returned if it falls to 0.
+    The classifier's network is in the mode in which it is trained; afterwards it may be in evaluation mode.
     """
     transform, network = batches.transform, classifier.network
     is_fixed = isinstance(transform, TrainingTransform) and not transform.augmentation.varies

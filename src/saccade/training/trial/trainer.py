@@ -135,7 +135,7 @@ class Trainer:
         blueprint = json.dumps(self.classifier.blueprint.to_json(), indent=2) + "\n"
         with explained_failures(self.recipe, self.files.folder(self.trial)):
             self.files.put(self.trial, BLUEPRINT, None, lambda path: path.write_text(blueprint))
-            for event, is_whole in self._reports(job, deadline):
+            for event, is_whole in self._reports(job.until_epoch, deadline):
                 decision = report(event)
                 # The study has recorded the report, so files that it replaces are not needed any more.
                 self.files.drop(self.trial, BEST, BEST_OUTPUTS, before_epoch=self.best_epoch)
@@ -148,18 +148,23 @@ class Trainer:
                     return "time limit"
         return self.stop_reason
 
-    def _reports(self, job: Job, deadline: Deadline) -> Iterator[tuple[EpochDone, bool]]:
+    def _reports(self, until_epoch: int | None, deadline: Deadline) -> Iterator[tuple[EpochDone, bool]]:
         """Fit the probe and train the remaining epochs; yield each report, and whether its epoch is whole."""
         if not self.is_probed:
             self.is_probed = True
-            self._choose_for_probe(deadline.seconds_left())
+            # Numerics for inference; those for training are chosen only if there will be any.
+            most = max_probe_images(self.recipe, self.task.problem.num_outputs)
+            size, num_train = self.validation.batches.batch_size, len(self.task.train.indices)
+            num_batches = (min(num_train, most) + len(self.task.val.indices)) / size
+            inference = choose_for_probe(self.classifier, self.recipe, num_batches, size, deadline.seconds_left())
+            self.classifier.use(self.numerics, inference)
             start_s = time.perf_counter()
-            if (probe := self._fit_probe(deadline)) is not None:
+            if (probe := self._fit_probe(deadline, most)) is not None:
                 self._probe_image_s = (time.perf_counter() - start_s) / len(probe.rows)
                 if self.steps.ema is not None:
                     self.steps.ema.set(self.network)
                 yield self._validate(deadline, start_s, probe.metrics, is_whole=True, probe=probe), True
-        last_epoch = self.recipe.epochs if job.until_epoch is None else min(job.until_epoch, self.recipe.epochs)
+        last_epoch = self.recipe.epochs if until_epoch is None else min(until_epoch, self.recipe.epochs)
         if self.num_epochs < last_epoch and not self.stop_reason:
             self.choose_numerics(deadline.seconds_left())
         while self.num_epochs < last_epoch and not self.stop_reason:
@@ -168,15 +173,7 @@ class Trainer:
                 metrics, is_whole = self._train(deadline, last_epoch)
             yield self._validate(deadline, start_s, metrics, is_whole), is_whole
 
-    def _choose_for_probe(self, seconds_left: float) -> None:
-        """Choose numerics for inference; those for training are chosen only if there will be any."""
-        size, num_train = self.validation.batches.batch_size, len(self.task.train.indices)
-        num_images = min(num_train, max_probe_images(self.recipe, self.task.problem.num_outputs))
-        num_batches = (num_images + len(self.task.val.indices)) / size
-        inference = choose_for_probe(self.classifier, self.recipe, num_batches, size, seconds_left)
-        self.classifier.use(self.numerics, inference)
-
-    def _fit_probe(self, deadline: Deadline) -> Probe | None:
+    def _fit_probe(self, deadline: Deadline, max_images: int) -> Probe | None:
         """Fit the classifier layer to frozen features, with the image weights of training."""
         train, recipe = self.task.train, self.recipe
         image_weights = train.weights
@@ -185,17 +182,8 @@ class Trainer:
         weights = loss_weights(train.targets, self.task.problem, self.steps.class_weights, image_weights)
         # Fitting and validating the layer take time as well, so features must be complete before the deadline.
         left = Deadline(PROBE_PART * deadline.seconds_left()).seconds_left
-        num_images = max_probe_images(recipe, self.task.problem.num_outputs)
-        return fit_head(
-            self.classifier,
-            self.task.store,
-            train,
-            left,
-            recipe.seed,
-            weights,
-            robust_loss=recipe.robust_loss,
-            max_images=num_images,
-        )
+        q, store = recipe.robust_loss, self.task.store
+        return fit_head(self.classifier, store, train, left, recipe.seed, weights, robust_loss=q, max_images=max_images)
 
     def _train(self, deadline: Deadline, last_epoch: int) -> tuple[dict[str, float], bool]:
         """Train to the next epoch to validate: by `val_interval`, the last one, or the last before the deadline."""
@@ -211,12 +199,7 @@ class Trainer:
                 return {**metrics, "data_s": data_s}, is_whole
 
     def _validate(
-        self,
-        deadline: Deadline,
-        start_s: float,
-        metrics: dict[str, float],
-        is_whole: bool,
-        probe: Probe | None = None,
+        self, deadline: Deadline, start_s: float, metrics: dict[str, float], is_whole: bool, probe: Probe | None = None
     ) -> EpochDone:
         """Validate after an epoch, and write weights and checkpoint; part of an epoch cannot be resumed exactly."""
         train_s = time.perf_counter() - start_s
@@ -368,13 +351,7 @@ def explained_failures(recipe: Recipe, folder: Path | None) -> Iterator[None]:
 
 
 def is_memory_full(error: Exception) -> bool:
-    """Return whether a device had too little memory; for CPUs only the message says so.
-
-    Examples
-    --------
-    >>> is_memory_full(RuntimeError("DefaultCPUAllocator: can't allocate memory")), is_memory_full(RuntimeError("?"))
-    (True, False)
-    """
+    """Return whether a device had too little memory; for CPUs only the message says so."""
     text = str(error).lower()
     is_allocation = isinstance(error, RuntimeError) and "memory" in text and "alloc" in text
     return isinstance(error, torch.OutOfMemoryError) or is_allocation
