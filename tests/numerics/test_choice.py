@@ -25,6 +25,7 @@ from saccade.numerics.choice import (
     candidates,
     choose_numerics,
     known_choice,
+    num_steps_for_measuring,
     structure_name,
 )
 from saccade.numerics.device import Numerics
@@ -277,3 +278,8 @@ def test_part_of_a_batch_has_at_least_two_images_for_batch_statistics(memory: Nu
     for num, expected in ((4, 2), (2, 2), (1, 1)):
         choose_numerics(nn.Identity(), replace(WORKLOAD, shape=(num, 3, 8, 8)), ALL, 2.0, math.inf, memory)
         assert FakeBench.parts[-1] * 16 == expected
+
+
+@pytest.mark.parametrize(("num_steps", "measured"), [(10, 1.0), (20, 1.5), (200, 5.0)])
+def test_short_trials_measure_a_larger_part_of_their_steps(num_steps: int, measured: float) -> None:
+    assert num_steps_for_measuring(num_steps, 0.025) == pytest.approx(measured)

@@ -20,7 +20,6 @@ from saccade.deadline import Deadline
 from saccade.errors import DataError, SaccadeError, explained_file_errors
 from saccade.events import Event, Listener, RunFinished, RunStarted, Warned
 from saccade.executor import use_executor
-from saccade.fit.options import FitOptions
 from saccade.fit.preparation import PreparedData, prepare_data
 from saccade.fit.resuming import EarlierRun, check_split, most_held_out_before
 from saccade.fit.run_folder import (
@@ -175,18 +174,14 @@ def run_fit(
                 seconds=budget.seconds,
                 is_interrupted=is_interrupted,
             )
-            _tidy_up_or_advise(folder, notify, is_interrupted=is_interrupted)
+            if is_interrupted:
+                notify(Warned(f"the search was interrupted; to continue it: saccade resume {root}"))
+            else:
+                tidy_up(folder)
             summary = saved.summary
             used_s = deadline.elapsed_s()
             notify(RunFinished(summary["best_trial"], summary["valid_score"], used_s, summary["result"]))
     return replace(saved, folder=root / PREDICTOR_FOLDER)
-
-
-def _tidy_up_or_advise(folder: Path, notify: Listener, *, is_interrupted: bool) -> None:
-    if is_interrupted:
-        notify(Warned(f"the search was interrupted; to continue it: saccade resume {root_of(folder)}"))
-    else:
-        tidy_up(folder)
 
 
 def _search(
@@ -207,7 +202,11 @@ def _search(
     try:
         with OptunaTracker(folder / JOURNAL, study.trials, request.space) as tracker:
             study.listeners.append(tracker)
-            _be_in_time(study, request.settings, budget.deadline, notify)
+            importlib.import_module("scipy.optimize")  # for calibration, and training uses all of the time before that
+            if isinstance(request.settings.executor, str):  # replace workers that start too late
+                study.executor = executor_in_time(study.executor, budget.deadline, notify)
+            if study.seconds_left <= 0 and study.best_trial is None:
+                notify(Warned(too_short(budget.deadline)))
             study.run()
         phase: Phase = "refit" if is_refit else "folds" if cross_validation else "selection"
         budget.begin(phase)
@@ -265,15 +264,6 @@ def _checked(request: FitRequest, problem: Problem, *, may_replace_networks: boo
     check_imbalance(request.space, request.train.labels, problem, request.train.class_names)
     check_robust_loss(request.space, problem)
     return request, warning
-
-
-def _be_in_time(study: Study, settings: FitOptions, deadline: Deadline, notify: Listener) -> None:
-    """Replace workers that start too late, and warn if there is no time left for training."""
-    importlib.import_module("scipy.optimize")  # calibration needs it, and training uses all of the time before that
-    if isinstance(settings.executor, str):
-        study.executor = executor_in_time(study.executor, deadline, notify)
-    if study.seconds_left <= 0 and study.best_trial is None:
-        notify(Warned(too_short(deadline)))
 
 
 @contextlib.contextmanager

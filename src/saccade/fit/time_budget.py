@@ -35,12 +35,6 @@ LEAST_FINISHING_S, FINISHING_FRACTION, MAX_FINISHING_S = 0.2, 0.01, 1.0
 ADAPTED_BELOW_S = 600.0
 
 
-def speed_limit_s(limit_s: float) -> float:
-    """Return how many seconds of a time limit the measurement of networks' speed may take."""
-    least_s = min(SHORT_SPEED_FRACTION * limit_s, FEW_NETWORKS_S)
-    return min(LONGEST_SPEED_S, max(SPEED_FRACTION * limit_s, least_s))
-
-
 def too_short(deadline: Deadline) -> str:
     """Return the warning for a time limit that is used up before training."""
     return (
@@ -72,7 +66,8 @@ class TimeBudget:
             case "decoding":
                 return Deadline(max(DECODING_FRACTION * limit_s - self.deadline.elapsed_s(), LEAST_DECODING_S))
             case "measuring speed":
-                return self.deadline.within(speed_limit_s(limit_s))
+                least_s = min(SHORT_SPEED_FRACTION * limit_s, FEW_NETWORKS_S)
+                return self.deadline.within(min(LONGEST_SPEED_S, max(SPEED_FRACTION * limit_s, least_s)))
             case "refit" | "folds" | "selection":
                 return Deadline(left_s - self.reserve.finishing_s)
             case _:
