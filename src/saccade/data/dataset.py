@@ -156,7 +156,8 @@ class ImageDataset(ImageTable):
                 warnings.warn(DataWarning(text), stacklevel=3)
             folder = inner
         by_class = images_by_class(folder, exts, no_class)
-        return cls._of_classes(by_class, None if no_class else sorted(by_class), labels)
+        classes = None if no_class else sorted(name for name, images in by_class.items() if images)
+        return cls._of_classes(by_class, classes, labels)
 
     @classmethod
     def _of_classes(
@@ -170,7 +171,9 @@ class ImageDataset(ImageTable):
         values = np.arange(len(classes)) if labels == "numbers" else np.array(classes, dtype=object)
         # Of type object, since the string type of pandas does not support all file names.
         images = pd.Series([image for name in classes for image in by_class.get(name, ())], dtype=object)
-        return cls({"image": images, "label": pd.Series(np.repeat(values, nums), dtype=values.dtype)}, classes)
+        dataset = cls({"image": images, "label": pd.Series(np.repeat(values, nums), dtype=values.dtype)}, classes)
+        dataset.empty_classes = tuple(name for name, images in by_class.items() if not images)
+        return dataset
 
     @classmethod
     def from_folders(
@@ -229,7 +232,7 @@ class ImageDataset(ImageTable):
             else {}
             for role in wanted
         ]
-        classes = None if no_class else sorted(set().union(*splits))
+        classes = None if no_class else sorted({name for split in splits for name, images in split.items() if images})
         of_train, of_val, of_test = (cls._of_classes(split, classes, labels) for split in splits)
         return of_train, of_val, of_test
 

@@ -32,6 +32,7 @@ class Examples:
     labels: pd.Series | pd.DataFrame | None = None  # several columns of 0 and 1 are a DataFrame
     class_names: list[str] | None = None  # names of integer labels, if the data set has them
     weights: pd.Series | None = None  # weight of each image in training
+    empty_classes: Sequence[str] = ()  # folders of classes without images
 
     def __len__(self) -> int:
         return len(self.images)
@@ -183,13 +184,15 @@ def _from_frame(frame: pd.DataFrame, label: str | list[str] | None) -> Examples:
         labels = pd.DataFrame(frame[label]) if set(label) <= set(frame.columns) else None
         return Examples([as_image(one) for one in frame[_image_column(frame, label)]], frame.index, labels)
     label_column, class_names = label, None
+    empty_classes: Sequence[str] = ()
     if isinstance(frame, ImageDataset):
-        class_names = frame.classes
+        class_names, empty_classes = frame.classes, frame.empty_classes
         if label not in frame.columns:
             label_column = frame.label_column
     labels = frame[label_column] if label_column is not None and label_column in frame.columns else None
     image_column = _image_column(frame, [] if label_column is None else [label_column])
-    return Examples([as_image(one) for one in frame[image_column]], frame.index, labels, class_names)
+    images = [as_image(one) for one in frame[image_column]]
+    return Examples(images, frame.index, labels, class_names, empty_classes=empty_classes)
 
 
 def _image_column(frame: pd.DataFrame, label_columns: list[str]) -> str:

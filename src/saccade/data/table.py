@@ -29,7 +29,8 @@ class ImageTable(pd.DataFrame):
     classes: list[str] | None = None
     image_column: str = "image"
     label_column: str = "label"
-    _metadata: ClassVar[list[str]] = ["classes", "image_column", "label_column"]
+    empty_classes: tuple[str, ...] = ()  # folders without images
+    _metadata: ClassVar[list[str]] = ["classes", "image_column", "label_column", "empty_classes"]
 
     @property
     def _constructor(self) -> Callable[..., ImageTable]:
@@ -63,6 +64,7 @@ class ImageTable(pd.DataFrame):
             self.image_column = tables[0].image_column
             self.label_column = tables[0].label_column
             self.classes = common_classes(tables)
+            self.empty_classes = tables[0].empty_classes
         return self
 
     def label_names(self) -> pd.Series[Any]:

@@ -89,7 +89,7 @@ def run_fit(
         if is_finished(earlier.folder):
             tidy_up(earlier.folder)
             return earlier.load_predictor(request)
-    request, warning = _checked(request, problem, may_replace_networks=earlier is None)
+    request, warning = _checked(request, problem, deadline, may_replace_networks=earlier is None)
     metric_name = make_metric(request.eval_metric, problem).name
     settings, objectives = request.settings, request.settings.objectives
     # Workers do without the measurement: their threads sleep early instead.
@@ -241,7 +241,9 @@ def _matched(request: FitRequest) -> tuple[FitRequest, Problem]:
     return replace(request, train=train, tuning=tuning), problem
 
 
-def _checked(request: FitRequest, problem: Problem, *, may_replace_networks: bool) -> tuple[FitRequest, str]:
+def _checked(
+    request: FitRequest, problem: Problem, deadline: Deadline, *, may_replace_networks: bool
+) -> tuple[FitRequest, str]:
     """Check the arguments against each other; return them with the networks to search, and a warning or ""."""
     check_methods(request.space)
     weights, warning = request.weights, ""
@@ -252,6 +254,7 @@ def _checked(request: FitRequest, problem: Problem, *, may_replace_networks: boo
             given=request.given,
             num_images=len(request.train),
             is_gpu=is_gpu_wanted(request.settings),
+            seconds_left=deadline.seconds_left,
         )
         request = replace(request, space=space)
     if request.trains_once:  # also epochs are passes over all images, unless the user said otherwise
@@ -260,7 +263,7 @@ def _checked(request: FitRequest, problem: Problem, *, may_replace_networks: boo
     _ = request.num_trials  # raises if nothing ends the search
     check_search(request)
     assert request.train.labels is not None
-    check_networks(request.space, weights, problem.num_outputs)
+    check_networks(request.space, weights, problem.num_outputs, deadline.seconds_left)
     check_imbalance(request.space, request.train.labels, problem, request.train.class_names)
     check_robust_loss(request.space, problem)
     return request, warning

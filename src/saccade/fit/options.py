@@ -43,18 +43,15 @@ from saccade.study.objectives import check_objectives, cost_names
 from saccade.study.registry import Registry
 from saccade.study.trackers import check_callbacks
 
-AUTO_TIME_LIMIT_S = 7200.0
-"""The meaning of ``time_limit="auto"`` without a preset."""
-
-AUTO_MEMBERS = 5
-"""The largest ensemble if no number is given: each member adds its time to every prediction."""
+AUTO_TIME_LIMIT_S = 7200.0  # the meaning of ``time_limit="auto"`` without a preset
+AUTO_MEMBERS = 5  # the largest ensemble if no number is given: each member adds its time to every prediction
 
 
+# Options of earlier versions, with the message for those who still pass them.
 REMOVED = {
     "soup": "soup= was removed: averaging the weights of several trials did not improve predictors in "
     "benchmarks.quality (log-loss .299 with and .301 without). Leave it out; ensemble= averages predictions"
 }
-"""Options of earlier versions, with the message for those who still pass them."""
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,11 +28,8 @@ from saccade.tasks.problem import Problem
 from saccade.training.imbalance import sample_weights
 from saccade.training.task import Split
 
-HOLDOUT_FRAC = 0.1
-"""Default fraction of the training images that is held out for validation."""
-
-UNREADABLE = "unreadable.csv"
-"""File in the run folder with all unreadable images, if they are too many to print."""
+HOLDOUT_FRAC = 0.1  # default fraction of the training images that is held out for validation
+UNREADABLE = "unreadable.csv"  # file in the run folder with all unreadable images, if they are too many to print
 
 
 @dataclass(frozen=True)
@@ -154,7 +152,11 @@ def prepare_data(
         Split(part, problem.encode(labels.iloc[part]), None if weights is None else weights[part])
         for part in (in_train, in_val)
     )
-    left_out = {"num_unreadable": len(store.errors), "classes": lost}
+    left_out = {
+        "num_unreadable": len(store.errors),
+        "reasons": dict(Counter(store.errors.values()).most_common(MAX_LISTED)),
+        "classes": [*lost, *train.empty_classes],
+    }
     return PreparedData(store, train_split, val_split, problem, keys, num_val_seen, left_out)
 
 

@@ -107,6 +107,7 @@ def _part_to_json(part: Examples) -> dict[str, Any]:
         "labels": _labels_to_json(part.labels),
         "class_names": part.class_names,
         "weights": _labels_to_json(part.weights),
+        "empty_classes": list(part.empty_classes),
     }
 
 
@@ -118,6 +119,7 @@ def _part_from_json(record: dict[str, Any]) -> Examples:
         _labels_from_json(record["labels"]),
         record["class_names"],
         _labels_from_json(record["weights"]),
+        record.get("empty_classes", ()),  # earlier versions did not write it
     )
 
 

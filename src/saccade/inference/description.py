@@ -119,10 +119,7 @@ class _Description(_Model):
 def read_description(path: Path, newest_format: int) -> dict[str, Any]:
     """Return the description in a file, whose types and sizes are those that this version can read.
 
-    Raises
-    ------
-    SavedPredictorError
-        If it is damaged, too large, or of a newer format.
+    Raises a SavedPredictorError if it is damaged, too large, or of a newer format.
     """
     try:
         if (size := path.stat().st_size) > MAX_BYTES:
@@ -167,10 +164,8 @@ def check_postprocessing(postprocessing: Postprocessing, problem: Problem) -> No
 def load_weights(network: torch.nn.Module, path: Path) -> None:
     """Load a file of weights into a network.
 
-    Raises
-    ------
-    SavedPredictorError
-        If it is no regular file, is damaged, is of another network, or has values that are not finite.
+    Raises a SavedPredictorError if it is no regular file, is damaged, is of another network, or has values that are not
+    finite.
     """
     state, _ = read_weights_of(network, path)
     network.load_state_dict(state)

@@ -81,8 +81,7 @@ def evaluation(
         return again
 
     intervals = bootstrap_intervals(resampled, len(targets), interval)
-    _set_exact_intervals(scores, intervals, len(targets), interval)
-    return {key: value for name in scores for key, value in _with_interval(name, scores[name], intervals)}
+    return _with_intervals(scores, intervals, len(targets), interval)
 
 
 def confusion_matrix(
@@ -134,13 +133,6 @@ def bootstrap_intervals(
 
     `scores_of` maps the numbers of images, with repetitions, to metrics by name. A sample for which it raises a
     `DataError`, such as one that lacks a class, is skipped; without samples the result is empty.
-
-    Examples
-    --------
-    >>> values = np.arange(100)
-    >>> low, high = bootstrap_intervals(lambda rows: {"mean": float(values[rows].mean())}, 100, 0.95)["mean"]
-    >>> low < 49.5 < high
-    True
     """
     rng = np.random.default_rng(0)
     samples: list[Scores] = []
@@ -157,19 +149,17 @@ def bootstrap_intervals(
     return intervals
 
 
-def _set_exact_intervals(
+def _with_intervals(
     scores: Scores, intervals: dict[str, tuple[float, float]], num_images: int, interval: float
-) -> None:
-    """Set the exact interval of an accuracy of 0 or 1 (Clopper and Pearson 1934), where bootstraps have width 0."""
-    reach = ((1 - interval) / 2) ** (1 / num_images)
-    for name in scores.keys() & {"top1", "top5", "subset_accuracy", "accuracy"}:
-        if scores[name] == 1:
-            intervals[name] = (reach, 1.0)
-        elif scores[name] == 0:
-            intervals[name] = (0.0, 1 - reach)
-
-
-def _with_interval(name: str, score: float, intervals: dict[str, tuple[float, float]]) -> list[tuple[str, Any]]:
-    if name == BY_CHANCE:
-        return [(name, score)]
-    return [(name, score), (f"{name}_interval", intervals.get(name, (math.nan, math.nan)))]
+) -> dict[str, Any]:
+    """Return metrics with their intervals; those of an accuracy of 0 or 1 are exact (Clopper and Pearson 1934)."""
+    reach = ((1 - interval) / 2) ** (1 / num_images)  # bootstraps have width 0 there
+    found: dict[str, Any] = {}
+    for name, score in scores.items():
+        found[name] = score
+        ends = intervals.get(name, (math.nan, math.nan))
+        if name in ("top1", "top5", "subset_accuracy", "accuracy") and score in (0, 1):
+            ends = (reach, 1.0) if score else (0.0, 1 - reach)
+        if name != BY_CHANCE:
+            found[f"{name}_interval"] = ends
+    return found

@@ -590,12 +590,12 @@ class ImagePredictor:
             About this predictor: ``result`` (one line of text), ``valid_acc`` and ``valid_score`` on the validation
             images, ``valid_score_how`` (how they were measured), ``train_acc`` of its first network, and ``ensemble``,
             a dict with ``trial``, ``model`` and ``weight`` for each member (empty for a single network).
-            ``cross_fitted_scores`` compares ensembles and single networks by cross-fitting; ``why_not_best_trial``
-            says why the best trial is not the predictor if its score is higher. ``temperature`` and
-            ``logit_adjustment`` are those of the calibration. ``left_out`` has ``num_unreadable`` images, and the
-            ``classes`` without a readable training image. About the search: ``best_trial``, ``best_config`` and
-            ``best_epoch`` of the first row of the leaderboard, ``total_time`` (seconds), ``fit_history`` (with its
-            score as ``best_reward``) and more.
+            ``cross_fitted_scores`` compares ensembles and single networks by cross-fitting; ``why_not_best_trial`` says
+            why the best trial is not the predictor if its score is higher. ``temperature`` and ``logit_adjustment`` are
+            those of the calibration. ``left_out`` has ``num_unreadable`` images, how often each of the ``reasons``
+            occurs, and the ``classes`` without a readable training image. About the search: ``best_trial``,
+            ``best_config`` and ``best_epoch`` of the first row of the leaderboard, ``total_time`` (seconds),
+            ``fit_history`` (with its score as ``best_reward``) and more.
         """
         return {**self._saved.summary, "result": self._saved.result}
 

@@ -25,29 +25,21 @@ from saccade.inference.postprocessing import Postprocessing, weighted_mean
 from saccade.tasks.metrics import Metric, summary_metrics
 from saccade.tasks.problem import Problem
 
+# Selections on subsets of the models, the part of the models in each, and the fewest models in it.
 NUM_BAGS, BAG_PART, MIN_BAG_SIZE = 12, 0.5, 6
-"""Selections on subsets of the models, the part of the models in each, and the fewest models in it."""
 
-MAX_STEPS = 20
-"""Models that are added to the initial ones, repetitions included."""
+MAX_STEPS = 20  # models that are added to the initial ones, repetitions included
+MIN_WEIGHT = 0.05  # a member with a smaller weight is not worth its time in every prediction
+SHRINKAGE_IMAGES = 200  # with this many images selected weights and those of `_weights_by_evidence` count half each
+NUM_FOLDS, MAX_REPEATS = 5, 5  # folds of cross-fitting, and the most repetitions with other folds
 
-MIN_WEIGHT = 0.05
-"""A member with a smaller weight is not worth its time in every prediction."""
-
-SHRINKAGE_IMAGES = 200
-"""With this many images selected weights and those of `_weights_by_evidence` count half each."""
-
-NUM_FOLDS, MAX_REPEATS = 5, 5
-"""Folds of cross-fitting, and the most repetitions with other folds."""
-
+# Fewer held-out images are not used to select a training: an accuracy of .8 has a standard error of .07 on 30.
 MIN_IMAGES = 30
-"""Fewer held-out images are not used to select a training: an accuracy of .8 has a standard error of .07 on 30."""
 
+# Standard errors by which a single network must beat an ensemble: of several networks the luckiest is the best.
 NUM_ERRORS = 2.0
-"""Standard errors by which a single network must beat an ensemble: of several networks the luckiest is the best."""
 
-NUM_GROUPS = 20
-"""Groups of images that are left out, one at a time, to estimate the standard error of a metric."""
+NUM_GROUPS = 20  # groups of images that are left out, one at a time, to estimate the standard error of a metric
 
 
 @dataclass(frozen=True, eq=False)

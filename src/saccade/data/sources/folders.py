@@ -46,7 +46,7 @@ def find_images(folder: Path, exts: str | Collection[str] | None = None) -> list
 def images_by_class(
     folder: Path, exts: str | Collection[str] | None = None, no_class: bool = False
 ) -> dict[str, list[str]]:
-    """Return the sorted images of each direct sub-folder that has any, by its name; with `no_class`, all under "".
+    """Return the sorted images of each direct sub-folder, by its name; with `no_class`, all under "".
 
     A `DataWarning` names sub-folders without images, and images that are in no sub-folder. Raises a DataError with the
     extensions searched for and found if no image is found.
@@ -62,7 +62,7 @@ def images_by_class(
     if remarks:
         advice = " Pass exts=... to read files with other extensions" if empty else ""
         warnings.warn(DataWarning(f"In {folder} {'; '.join(remarks)}.{advice}"), stacklevel=4)
-    return {name: images for name, images in found.items() if images}
+    return found
 
 
 def _is_image(file: str, exts: str | Collection[str] | None) -> bool:

@@ -11,34 +11,20 @@ import torch
 from saccade.data.splitting import split_folds
 from saccade.tasks.problem import Problem
 
+# Weights of the squared coefficients relative to the sum of the losses, for features with a mean square of 1.
 PENALTIES = (1.0, 5.0, 25.0, 125.0)
-"""Weights of the squared coefficients relative to the sum of the losses, for features with a mean square of 1."""
 
-DEFAULT_PENALTY = 20.0
-"""Used without time or data for cross-validation."""
+DEFAULT_PENALTY = 20.0  # used without time or data for cross-validation
 
 NUM_FOLDS = 3
 MAX_STEPS = 200
-LEAST_STEPS = 30
-"""Steps that are taken even after the deadline; after fewer a head is neither accurate nor confident."""
-
-TOLERANCE = 3e-3
-"""A fit has converged when a step changes the outputs by less than this, relative to their size."""
-
-CHOOSING_TOLERANCE = 1e-2
-"""The same in cross-validation."""
-
-MANY_OUTPUTS = 100
-"""Number of outputs above which steps that are safe for any outputs are too short."""
-
-EASING = 0.9
-"""Factor on the assumed curvature after each step."""
-
-ROUNDING = 1e-5
-"""Relative error of a sum of losses in float32, with a margin."""
-
-MAX_COLUMNS = 500
-"""Most columns of all heads together; with many outputs, fewer penalties are tried."""
+LEAST_STEPS = 30  # steps that are taken even after the deadline; after fewer a head is neither accurate nor confident
+TOLERANCE = 3e-3  # a fit has converged when a step changes the outputs by less than this, relative to their size
+CHOOSING_TOLERANCE = 1e-2  # the same in cross-validation
+MANY_OUTPUTS = 100  # number of outputs above which steps that are safe for any outputs are too short
+EASING = 0.9  # factor on the assumed curvature after each step
+ROUNDING = 1e-5  # relative error of a sum of losses in float32, with a margin
+MAX_COLUMNS = 500  # most columns of all heads together; with many outputs, fewer penalties are tried
 
 
 @dataclass(frozen=True)
@@ -65,29 +51,16 @@ def fit_heads(
     """Fit a linear head, with the penalty chosen by cross-validation: logistic, or least squares for regression.
 
     The heads of all penalties and folds are columns of one problem. After a rotation of the features into their
-    principal axes, Böhning's bound on the curvature of the logistic loss [1]_ is diagonal and the same for every fold.
-    So a step costs two matrix products and cannot overshoot; Nesterov's momentum with restarts [2]_ accelerates it.
-    With many outputs the bound is far too large, so smaller curvatures are tried with backtracking [3]_.
+    principal axes, Böhning's bound on the curvature of the logistic loss ("Multinomial logistic regression algorithm",
+    Annals of the Institute of Statistical Mathematics 44, 1992) is diagonal and the same for every fold. So a step
+    costs two matrix products and cannot overshoot; Nesterov's momentum with restarts (O'Donoghue and Candès, "Adaptive
+    restart for accelerated gradient schemes", 2015) accelerates it. With many outputs the bound is far too large, so
+    smaller curvatures are tried with backtracking (Scheinberg, Goldfarb and Bai, "Fast first-order methods for
+    composite convex optimization with backtracking", Foundations of Computational Mathematics 14, 2014).
 
     A multilabel problem is one logistic regression per label. Image `weights` have the shape (num_images,) or, for
     multilabel problems, (num_images, num_labels). If `seconds_left` falls to 0, there is no cross-validation, and no
     step beyond `LEAST_STEPS`. One fold is no cross-validation: it uses `DEFAULT_PENALTY`, or the only one given.
-
-    References
-    ----------
-    .. [1] D. Böhning, "Multinomial logistic regression algorithm", Annals of the Institute of Statistical Mathematics
-       44, 1992.
-    .. [2] B. O'Donoghue and E. Candès, "Adaptive restart for accelerated gradient schemes", 2015.
-    .. [3] K. Scheinberg, D. Goldfarb and X. Bai, "Fast first-order methods for composite convex optimization with
-       backtracking", Foundations of Computational Mathematics 14, 2014.
-
-    Examples
-    --------
-    >>> rng = np.random.default_rng(0)
-    >>> targets = np.arange(60) % 3
-    >>> head = fit_heads(rng.normal(size=(60, 8)) + 2 * np.eye(8)[targets], targets, Problem.of(list("abc") * 20))
-    >>> head.weight.shape
-    (3, 8)
     """
     fitter = HeadFitter(features, targets, problem)
     return fitter.fit(weights, seconds_left, penalties=penalties, num_folds=num_folds, seed=seed)
@@ -110,15 +83,21 @@ class HeadFitter:
         seed: int = 0,
     ) -> Head:
         """As `fit_heads`."""
-        rows = self._rows.weighted(weights)
+        rows = self._rows
+        if weights is not None:
+            by_image = torch.tensor(weights, dtype=torch.float32)
+            by_image = by_image[:, None] if by_image.ndim == 1 else by_image
+            rows = replace(rows, weights=by_image, curvature=rows.curvature * float(by_image.max()))
         most = max(1, MAX_COLUMNS // rows.num_outputs)
         num_folds = min(num_folds, most, len(self._targets))
         if num_folds < 2 or seconds_left() <= 0:
             return rows.fitted(penalties[0] if len(penalties) == 1 else DEFAULT_PENALTY, None, seconds_left)
-        tried = _thinned(penalties, max(1, most // num_folds))
+        tried, most_tried = list(penalties), max(1, most // num_folds)
+        if len(tried) > most_tried:  # evenly spaced ones
+            tried = [tried[round(place)] for place in np.linspace(0, len(tried) - 1, most_tried + 2)[1:-1]]
         fold = split_folds(rows.problem.strata(self._targets), num_folds, np.random.default_rng(seed))
         held_out = rows.held_out(tried, fold, seconds_left)
-        best = int(torch.argmin(rows.losses(held_out)))
+        best = int(torch.argmin(rows.losses(held_out).mean((1, 2))))
         return rows.fitted(tried[best], held_out[best], seconds_left)
 
 
@@ -143,35 +122,17 @@ class _Rows:
         scale = float(x.square().mean().sqrt()) or 1.0
         x = x / scale
         # Principal axes from the smaller of the two Gram matrices, which have the same eigenvalues.
-        if len(x) < x.shape[1]:
-            values, vectors = torch.linalg.eigh((x @ x.T).double())
-            kept = values > 1e-6 * values[-1].clamp(min=1e-12)
-            axes = (x.T @ vectors[:, kept].float()) / values[kept].sqrt().float()
-        else:
-            values, vectors = torch.linalg.eigh((x.T @ x).double())
-            kept = values > 1e-6 * values[-1].clamp(min=1e-12)
-            axes = vectors[:, kept].float()
+        is_wide = len(x) < x.shape[1]
+        values, vectors = torch.linalg.eigh((x @ x.T if is_wide else x.T @ x).double())
+        kept = values > 1e-6 * values[-1].clamp(min=1e-12)
+        axes = vectors[:, kept].float()
+        if is_wide:
+            axes = (x.T @ axes) / values[kept].sqrt().float()
         z = torch.cat([torch.ones(len(x), 1), x @ axes], 1)
         # Columns are orthogonal, so the bound is diagonal; the factor covers rounding.
         curvature = 1.01 * problem.curvature_bound * z.square().sum(0)
-        return cls(
-            axes,
-            mean,
-            scale,
-            z,
-            curvature,
-            problem.soft_targets(torch.as_tensor(targets)),
-            problem,
-            torch.ones(len(x), 1),
-        )
-
-    def weighted(self, weights: np.ndarray | None) -> _Rows:
-        """Return the same images with weights."""
-        if weights is None:
-            return self
-        by_image = torch.tensor(weights, dtype=torch.float32)
-        by_image = by_image[:, None] if by_image.ndim == 1 else by_image
-        return replace(self, weights=by_image, curvature=self.curvature * float(by_image.max()))
+        soft_targets = problem.soft_targets(torch.as_tensor(targets))
+        return cls(axes, mean, scale, z, curvature, soft_targets, problem, torch.ones(len(x), 1))
 
     @property
     def num_outputs(self) -> int:
@@ -195,18 +156,9 @@ class _Rows:
         (found,) = self._solve(torch.tensor([penalty]), torch.ones(1, len(self.z)), TOLERANCE, seconds_left)
         weight = (self.axes @ found[1:]).T / self.scale
         bias = found[0] - weight @ self.mean
-        out = None if held_out is None else held_out.numpy()
-        return Head(weight.numpy(), bias.numpy(), penalty, out)
+        return Head(weight.numpy(), bias.numpy(), penalty, None if held_out is None else held_out.numpy())
 
     def losses(self, outputs: torch.Tensor) -> torch.Tensor:
-        """Return the mean loss of outputs of shape (num_heads, num_images, num_outputs)."""
-        return self._by_output(outputs).mean((1, 2))
-
-    def summed_losses(self, outputs: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
-        """Return the sum of the losses over the images in `seen` of each head; its derivative is `slope`."""
-        return (self._by_output(outputs) * seen[..., None]).sum((1, 2))
-
-    def _by_output(self, outputs: torch.Tensor) -> torch.Tensor:
         """Return weighted losses of shape (num_heads, num_images, k); k is 1 except for multilabel problems."""
         return self.weights * self.problem.output_losses(outputs, self.targets)
 
@@ -265,7 +217,8 @@ class _Descent:
         if self._is_easing:
             # A step that leaves the loss above its quadratic model was too long, and is not taken.
             step = new - self._ahead
-            before, after = (rows.summed_losses(each, self._seen) for each in (self._outputs_ahead, outputs))
+            both = self._outputs_ahead, outputs
+            before, after = ((rows.losses(each) * self._seen[..., None]).sum((1, 2)) for each in both)
             predicted = (slope * step + 0.5 * curvature * step.square()).sum((1, 2))
             is_taken = (after <= before + predicted + ROUNDING * before)[:, None, None]
             is_measurable = (predicted.abs() > ROUNDING * before)[:, None, None]
@@ -286,11 +239,3 @@ class _Descent:
         size = (rows.curvature[:, None] * new.square()).sum((1, 2))
         change = (rows.curvature[:, None] * moved.square()).sum((1, 2)) / size.clamp(min=1e-12)
         return float(torch.where(is_taken.flatten(), change, torch.inf).max().sqrt())
-
-
-def _thinned(penalties: Sequence[float], most: int) -> list[float]:
-    """Return at most `most` penalties, evenly spaced."""
-    if len(penalties) <= most:
-        return list(penalties)
-    places = np.linspace(0, len(penalties) - 1, most + 2)[1:-1]
-    return [penalties[round(place)] for place in places]

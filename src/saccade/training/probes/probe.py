@@ -24,17 +24,10 @@ from saccade.training.probes.robust import fit_robust_heads
 from saccade.training.recipes.recipe import Recipe
 from saccade.training.task import Split
 
-MAX_IMAGES = 4000
-"""Images of a probe; more make it slower rather than better."""
-
-IMAGES_OF_CLASS = 5
-"""Images per class that a probe uses even if an epoch has fewer."""
-
-MAX_BYTES = 256 * 2**20
-"""Cached features of one image store; the least recently used are dropped first."""
-
-LEAST_FOLDED = 64
-"""Images from which batch norm folding saves more time than it takes."""
+MAX_IMAGES = 4000  # images of a probe; more make it slower rather than better
+IMAGES_OF_CLASS = 5  # images per class that a probe uses even if an epoch has fewer
+MAX_BYTES = 256 * 2**20  # cached features of one image store; the least recently used are dropped first
+LEAST_FOLDED = 64  # images from which batch norm folding saves more time than it takes
 
 _cache: WeakKeyDictionary[Images, OrderedDict[bytes, np.ndarray]] = WeakKeyDictionary()
 
