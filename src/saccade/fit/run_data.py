@@ -23,15 +23,7 @@ _SAMPLE_BYTES = 65_536
 
 
 def write_run_data(path: Path, train: Examples, tuning: Examples | None) -> None:
-    """Write paths and labels to a JSON file; for images in memory, only how many there are.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    train, tuning : Examples
-        Labelled images.
-    """
+    """Write paths and labels to a JSON file; for images in memory, only how many there are."""
     parts = dict(zip(_PARTS, (train, tuning), strict=True))
     odd = [image for part in parts.values() if part is not None for image in part.images if _is_in_memory(image)]
     record: dict[str, Any]
@@ -57,14 +49,7 @@ def read_run_data(path: Path) -> tuple[Examples, Examples | None]:
 
 
 def fingerprint(train: Examples, tuning: Examples | None) -> str:
-    """Return a digest of paths, labels and weights in order; images in memory are sampled.
-
-    Examples
-    --------
-    >>> examples = Examples(["a.png"], pd.RangeIndex(1), pd.Series([1]))
-    >>> fingerprint(examples, None) == fingerprint(Examples(["a.png"], pd.RangeIndex(1), pd.Series(["1"])), None)
-    False
-    """
+    """Return a digest of paths, labels and weights in order; images in memory are sampled."""
     digest = hashlib.blake2b(digest_size=16)
     for part in (train, tuning):
         if part is None:

@@ -91,10 +91,10 @@ def combine(
     models = _models(candidates, task, max_members, seed)
     has_probes_mean = len(models) < len(candidates)
     independent = "on the validation images, which were not used to select the ensemble"
-    if len(models) == 1:  # the mean of probes
+    if len(models) == 1 or (has_probes_mean and len(targets) < MIN_IMAGES):  # the mean of probes
         return combined(models[0], independent)
     if len(targets) < MIN_IMAGES:
-        return combined(models[0], independent) if has_probes_mean else alone
+        return alone
 
     predictions, sizes = [one.predictions for one in models], [len(one.weights) for one in models]
     weights = select_weights(predictions, targets, problem, max_members, seed, sizes)

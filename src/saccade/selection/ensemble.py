@@ -44,28 +44,15 @@ NUM_GROUPS = 20  # groups of images that are left out, one at a time, to estimat
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """Scores of predictions for held-out images, with the postprocessing of a predictor.
+    """Scores of predictions for held-out images, with the postprocessing of a predictor."""
 
-    Attributes
-    ----------
-    score : float
-        Of the metric; higher is better.
-    metrics : dict
-        As `summary_metrics` returns them.
-    adjusted : ndarray, shape (num_images, num_outputs)
-        The predictions after calibration, class prior and cross-fitted thresholds.
-    losses : ndarray, shape (num_images,)
-        The calibrated loss of each image: the log-loss, or the squared error of standardised numbers. The mean of
-        underconfident networks is even less confident, which calibration corrects.
-    postprocessing : Postprocessing
-        As it was fitted.
-    """
-
-    score: float
-    metrics: dict[str, float]
-    adjusted: np.ndarray
+    score: float  # of the metric; higher is better
+    metrics: dict[str, float]  # as `summary_metrics` returns them
+    adjusted: np.ndarray  # predictions after calibration, class prior and cross-fitted thresholds
+    # The calibrated loss of each image: the log-loss, or the squared error of standardised numbers. The mean of
+    # underconfident networks is even less confident, which calibration corrects.
     losses: np.ndarray
-    postprocessing: Postprocessing = field(default_factory=Postprocessing)
+    postprocessing: Postprocessing = field(default_factory=Postprocessing)  # as it was fitted
 
     def is_as_good_as(self, other: Evaluation, targets: np.ndarray, problem: Problem, metric: Metric) -> bool:
         """Return whether neither score nor loss is worse than on the same images by `NUM_ERRORS` standard errors."""
@@ -104,15 +91,6 @@ def score_error(first: np.ndarray, second: np.ndarray, targets: np.ndarray, prob
 
     It is that of a jackknife which leaves out groups of images (Shao and Wu, "A General Theory for Jackknife Variance
     Estimation", Annals of Statistics 1989).
-
-    Examples
-    --------
-    >>> rng, problem = np.random.default_rng(0), Problem.of(["cat", "dog"])
-    >>> targets = rng.integers(2, size=400)
-    >>> right, half = np.eye(2)[targets], np.eye(2)[rng.integers(2, size=400)]
-    >>> from saccade.tasks.metrics import make_metric
-    >>> round(score_error(right, half, targets, problem, make_metric(None, problem)), 3)  # exactly: 0.025
-    0.028
     """
     groups = split_folds(problem.strata(targets), min(NUM_GROUPS, len(targets)), np.random.default_rng(0))
     found = []
@@ -148,14 +126,6 @@ def select_weights(
 
     At most `max_members` are positive. `predictions`, from `Problem.activate`, are one array of shape (num_images,
     num_outputs) for each model; `sizes` is the number of networks that each averages, which count equally in shrinkage.
-
-    Examples
-    --------
-    >>> problem = Problem.of(["cat", "dog"])
-    >>> good_at_cats = np.array([[0.9, 0.1], [0.9, 0.1], [0.6, 0.4], [0.6, 0.4]])
-    >>> good_at_dogs = good_at_cats[::-1, ::-1]
-    >>> select_weights([good_at_cats, good_at_dogs], np.array([0, 0, 1, 1]), problem).tolist()
-    [0.5, 0.5]
     """
     return _select(_loss_terms(predictions, targets, problem), problem, max_members, seed, sizes)
 
@@ -203,13 +173,7 @@ def cross_fit(
 
 
 def num_repeats(num_images: int) -> int:
-    """Return the repetitions of cross-fitting: the fewer the images, the more a score depends on the folds.
-
-    Examples
-    --------
-    >>> num_repeats(100), num_repeats(1000), num_repeats(100_000)
-    (5, 2, 1)
-    """
+    """Return the repetitions of cross-fitting: the fewer the images, the more a score depends on the folds."""
     return max(1, min(MAX_REPEATS, 2000 // num_images))
 
 

@@ -55,16 +55,7 @@ class FoldCosts:
 
     @classmethod
     def of(cls, num_train: int, num_val: int, num_folds: int, num_workers: int) -> FoldCosts:
-        """Return the costs of `num_folds` trainings on `num_workers` workers.
-
-        `num_train` and `num_val` are the training and validation images of a trial.
-
-        Examples
-        --------
-        >>> costs = FoldCosts.of(90, 10, num_folds=5, num_workers=2)
-        >>> costs.num_rounds, round(costs.ratio, 1)
-        (3, 3.1)
-        """
+        """Return the costs of trainings where a trial has `num_train` training and `num_val` validation images."""
         num_rounds = math.ceil(num_folds / max(1, num_workers))
         of_fold = (num_train + num_val) * (num_folds - 1 + VALIDATION_COST) / num_folds
         return cls(MARGIN * num_rounds * of_fold / (num_train + VALIDATION_COST * num_val), num_rounds, num_folds)
@@ -77,13 +68,6 @@ def fold_numbers(
 
     Images with equal `groups`, such as `ImageStore.digests`, are in the same fold. Raises a DataError if there are too
     few images.
-
-    Examples
-    --------
-    >>> problem = Problem.of(["cat", "dog"])
-    >>> folds = fold_numbers(np.array([0, 0, 0, 1, 1, 1]), problem, ["a", "b", "c", "d", "e", "f"], 3)
-    >>> sorted(folds[:3].tolist()), sorted(folds[3:].tolist())
-    ([0, 1, 2], [0, 1, 2])
     """
     strata = problem.strata(targets)
     folds = split_folds(strata, num_folds, np.random.default_rng(seed), groups)
@@ -149,11 +133,11 @@ class CrossValidation:
         self.num_folds = num_folds
         self.folds = fold_numbers(every.targets, task.problem, digests, num_folds, seed)
         self.trainable = FoldTrainable(replace(task, train=every), self.folds)
-        self._num_train, self._num_val = len(task.train.indices), len(task.val.indices)
+        self._sizes = len(task.train.indices), len(task.val.indices)
 
     def costs(self, num_workers: int) -> FoldCosts:
         """Return the time that this many workers need."""
-        return FoldCosts.of(self._num_train, self._num_val, self.num_folds, num_workers)
+        return FoldCosts.of(*self._sizes, self.num_folds, num_workers)
 
     def run(
         self, executor: Executor, best: Trial, folder: Path, deadline: Deadline, notify: Listener

@@ -66,7 +66,8 @@ def leaderboard(rows: Sequence[dict[str, Any]], weights: Mapping[int, float]) ->
         row = {**each, "weight": weights.get(each["trial"], 0.0)}
         costs = {**row["costs"], "on_front": row["on_front"]} if "costs" in row else {}
         flat.append({**{key: row[key] for key in _COLUMNS}, **costs, **row["config"], "reason": row["reason"]})
-    return pd.DataFrame(flat)
+    table: pd.DataFrame = pd.DataFrame(flat)
+    return table
 
 
 def search_summary(rows: Sequence[dict[str, Any]], metric: str, seconds: Mapping[str, float]) -> dict[str, Any]:
