@@ -127,9 +127,7 @@ Names: TypeAlias = Annotated[list[str], BeforeValidator(check_objectives), Kind(
 Mappings: TypeAlias = Annotated[list[dict[Any, Any]], BeforeValidator(_as_dicts), Kind("a list of dicts")]
 AnyDict: TypeAlias = Annotated[dict[Any, Any], BeforeValidator(_as_dict), Kind("a dict")]
 FilePath: TypeAlias = Annotated[
-    Path | str,
-    BeforeValidator(lambda value: Path(value) if isinstance(value, os.PathLike) else value),
-    Kind("a path"),
+    Path | str, BeforeValidator(lambda value: Path(value) if isinstance(value, os.PathLike) else value), Kind("a path")
 ]
 
 

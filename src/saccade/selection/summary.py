@@ -19,9 +19,7 @@ _COLUMNS = ("trial", "status", "score_val", "weight", "epochs_done", "best_epoch
 
 
 def trial_rows(
-    trials: Sequence[Trial],
-    costs: Mapping[int, Mapping[str, float]] | None = None,
-    on_front: Collection[int] = (),
+    trials: Sequence[Trial], costs: Mapping[int, Mapping[str, float]] | None = None, on_front: Collection[int] = ()
 ) -> list[dict[str, Any]]:
     """Return a row of JSON values for each trial, the best first, failed ones last.
 

@@ -75,7 +75,4 @@ class Validation:
         """Return the metrics of the first validation images, as many as there are outputs."""
         metric, problem, targets = self._task.metric, self._task.problem, self._task.val.targets[: len(outputs)]
         predictions = problem.activate(torch.from_numpy(outputs)).numpy()
-        return {
-            **summary_metrics(targets, predictions, problem),
-            metric.name: metric(targets, predictions, problem),
-        }
+        return {**summary_metrics(targets, predictions, problem), metric.name: metric(targets, predictions, problem)}
