@@ -25,10 +25,7 @@ from saccade.training.recipes.recipe import choices
 RECORDED_STEP_S = 0.0034
 
 MEASURED_S, MAX_STEPS = 0.25, 50  # seconds of timed training steps, and the most of them
-
-# Images in a timed forward pass, and passes. The minimum counts, because other processes may use the machine.
-NUM_IMAGES, NUM_RUNS = 4, 3
-
+NUM_IMAGES, NUM_RUNS = 4, 3  # of a timed forward pass; the fastest run counts, as other processes may use the machine
 LONGEST_S = 2.0  # the most seconds for all forward passes
 
 

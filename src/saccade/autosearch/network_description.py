@@ -28,8 +28,7 @@ _WEB_SCALE = re.compile(
 _ATTENTION = re.compile(r"attn|attention|^xca$|^litemla$|lambda_?layer", re.IGNORECASE)
 _NO_ATTENTION = re.compile(r"split|selective|pool|flatten|^(channel|spatial)attn|^spatialattention", re.IGNORECASE)
 
-# With at least this many convolutions outside attention blocks per attention module, a network is a hybrid.
-_CONVOLUTIONS_OF_HYBRIDS = 0.4
+_CONVOLUTIONS_OF_HYBRIDS = 0.4  # the fewest convolutions outside of attention blocks per attention module
 
 
 def describe_network(

@@ -15,9 +15,7 @@ import numpy as np
 from saccade.autosearch.features import FEATURES, DatasetDescription, Description, NetworkDescription, features
 
 SHIPPED = Path(__file__).with_name("portfolio.json")  # the portfolio that comes with the package
-
-# Epochs at which scores are predicted; the search interpolates in the logarithm of the epoch.
-EPOCHS = (1, 2, 3, 5, 9, 15, 25, 50)
+EPOCHS = (1, 2, 3, 5, 9, 15, 25, 50)  # at which scores are predicted; others are interpolated in log(epoch)
 
 
 class Trees:

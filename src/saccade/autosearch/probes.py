@@ -6,9 +6,7 @@ from collections.abc import Hashable, Sequence
 
 import numpy as np
 
-# Standard deviation of a probe's score, relative to that of a fine-tuned network: a probe has no learning rate.
-PROBE_SD = 0.12
-
+PROBE_SD = 0.12  # standard deviation of a probe's score relative to that of a training, as it has no learning rate
 PERSISTENCE_EPOCHS = 50.0  # epochs of training over which the effect of the probe falls to 1/e
 PROBE_VALUE = 3.0  # factor on the expected improvement of a probe: its score also shows which network is worth training
 
@@ -16,9 +14,7 @@ PROBE_VALUE = 3.0  # factor on the expected improvement of a probe: its score al
 SURPRISE_PART = 0.8
 
 PROBE_QUANTILE = 0.25  # a probe is expected to score like this quantile of the network's configurations
-
-# A training first drops below the probe by this part of its final gain, while the learning rate is high.
-DROP_PART = 0.5
+DROP_PART = 0.5  # part of its final gain by which a training first drops below the probe, at a high learning rate
 
 
 class Probes:

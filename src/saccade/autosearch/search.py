@@ -27,10 +27,7 @@ from saccade.space.constants import copied
 from saccade.study.trial import Decision, Job, Status, Trial
 
 POOL_SIZE = 256  # configurations among which the next one is chosen; more take more time and gain little
-
-# Paused trials that are considered for the next step: those with the largest expected gain when last considered.
-MAX_CONSIDERED = 64
-
+MAX_CONSIDERED = 64  # paused trials considered for the next step: those with the largest last expected gain
 MAX_PAUSED = 256  # with more paused trials, only the half with the largest expected gains can continue
 NUM_OFFSPRING = 8  # variations of the best configurations that enter the pool after this many new trials
 
@@ -39,9 +36,7 @@ NUM_OFFSPRING = 8  # variations of the best configurations that enter the pool a
 PASSES, PASSES_OF_PRETRAINED = 3.5, 2.3
 
 SPEED_WEIGHT = 0.25  # weight of the measured speed of the machine, in observations, where networks were timed as well
-
-# The part of the training time that may be spent on reconsidering running trials before their targets.
-RECONSIDERING_PART = 0.01
+RECONSIDERING_PART = 0.01  # of the training time, spent on reconsidering running trials before their targets
 
 
 @dataclass(frozen=True)
@@ -58,42 +53,20 @@ class AutoSearch(Searcher, Scheduler):
     A portfolio learned from recorded fine-tuning runs predicts the learning curve of each configuration, and the
     seconds of an epoch. A Gaussian process corrects these curves by the observed scores, and measured seconds correct
     the costs. The next step is a new configuration, or a paused trial to continue, and the epoch to train it to: the
-    one with the highest expected improvement [1]_ over the best score, in relation to its cost and the remaining time.
-    While a trial runs, this is reconsidered every few epochs, and the trial pauses when another step is better: this is
-    freeze-thaw scheduling [2]_. After the first proposals, variations of the best configurations enter the pool.
+    one with the highest expected improvement (Jones, Schonlau and Welch, "Efficient global optimization of expensive
+    black-box functions", 1998) over the best score, in relation to its cost and the remaining time. While a trial runs,
+    this is reconsidered every few epochs, and the trial pauses when another step is better: this is freeze-thaw
+    scheduling (see `Forecaster`). After the first proposals, variations of the best configurations enter the pool.
 
     Without a time limit there is nothing to relate costs to. Then `saccade.scheduler.AutoScheduler` (successive
-    halving) schedules the trials. As a searcher it works with any other scheduler, too.
+    halving) schedules the trials, of up to `max_epochs`. As a searcher it works with any other scheduler, too.
 
-    Parameters
-    ----------
-    space, seed, starting_configs
-        As in `Searcher`.
-    describe : callable
-        Returns the `Description` of a configuration, from which the portfolio predicts.
-    data : DatasetDescription
-        The size of the training set.
-    portfolio : Portfolio or None
-        None is the one in the package.
-    score_range : tuple of float
-        The score of constant predictions, and the highest possible score.
-    log_speed : float or None
-        Natural logarithm of the duration of an epoch on this machine relative to the machine of the recordings; None
-        estimates it from the first reports.
-    forward_s : mapping
-        Seconds of a forward pass of an image on this machine, by `Description.network`, from which costs follow.
-    is_for_mean : bool
-        Whether an ensemble may be the result: see `saccade.autosearch.steps.best_step`.
-    num_probed : float
-        The most images that a linear probe is fitted to.
-    max_epochs : int or None
-        The most epochs of any configuration, for searches without a time limit; None is `num_epochs`.
-
-    References
-    ----------
-    .. [1] D. R. Jones, M. Schonlau and W. J. Welch, "Efficient global optimization of expensive black-box functions",
-       Journal of Global Optimization 13, 1998.
-    .. [2] K. Swersky, J. Snoek and R. P. Adams, "Freeze-thaw Bayesian optimization", arXiv:1406.3896, 2014.
+    `describe` returns the `Description` of a configuration, from which the `portfolio` predicts, for training sets of
+    the size of `data`. `score_range` is the score of constant predictions, and the highest possible score. `forward_s`
+    has the seconds of a forward pass of an image on this machine, by `Description.network`; `log_speed` is the natural
+    logarithm of the duration of an epoch on this machine relative to that of the recordings; without it the first
+    reports estimate it. `is_for_mean` is that of `best_step`; `num_probed` is the most images that a linear probe is
+    fitted to.
     """
 
     def __init__(

@@ -16,11 +16,8 @@ from saccade.autosearch.probes import PROBE_VALUE, Probes
 # Epochs at which learning curves are forecast, and at which a trial may pause for another.
 HORIZONS = (1, 2, 3, 4, 5, 7, 9, 12, 15, 20, 25, 30, 40, 50, 70, 100, 150, 200)
 
-# Part of the remaining time that is added to the cost of each step, so that cheap steps do not always win.
-FIXED_COST = 0.05
-
-# All networks are probed before one is trained, if that takes at most this part of the remaining time.
-ALL_PROBES_PART = 0.8
+FIXED_COST = 0.05  # part of the remaining time added to the cost of each step, so that cheap ones do not always win
+ALL_PROBES_PART = 0.8  # all networks are probed first if that takes at most this part of the remaining time
 
 # With too many networks for that, the next one is probed if that takes at most this part of the remaining time.
 # The mean of several probes is better than one training that is cut short.
@@ -29,13 +26,8 @@ NEXT_PROBE_PART = 0.5
 PROBE_SCORE_POWER = 4.0  # probes are ordered by expected score to this power, per second
 MEMBER_LAG = 0.05  # a network whose score is below the best by at most this may still improve an ensemble
 AGAIN = 0.3  # factor on the gain of a further training of a network: a mean of two different networks gains more
-
-# A training that the deadline shortens keeps this power of the part of its epochs as its gain over the probe.
-SHORTENING_POWER = 0.5
-
-# Factor on the gain of continuing a training that started from a probe: its gain shows at the end of the schedule.
-COMMITMENT = 4.0
-
+SHORTENING_POWER = 0.5  # of the part of its epochs that a shortened training has: its gain over the probe
+COMMITMENT = 4.0  # factor on the gain of continuing after a probe: the gain shows at the end of the schedule
 LAST_COMMITMENT = 25.0  # the same if the remaining time is short: a paused training would not be continued
 FEW_TRAININGS = 4.0  # the remaining time is short if it allows fewer whole trainings than this
 

@@ -18,8 +18,7 @@ from saccade.study.trial import Trial
 
 Phase = Literal["preparing", "decoding", "checking", "search", "refit", "folds", "selection", "finishing"]
 
-# Decoding stops after this fraction of the limit, but not before so many seconds: some images must be there.
-DECODING_FRACTION, LEAST_DECODING_S = 0.2, 1.0
+DECODING_FRACTION, LEAST_DECODING_S = 0.2, 1.0  # of the limit, for decoding; but some images must be there
 
 # Measuring the speed of networks takes up to 4 % of the limit, at most 2 s; on a short limit up to 8 %, at most 0.8 s,
 # in which a few small networks can be timed on two cores.

@@ -44,17 +44,12 @@ LEAST_S = 0.2  # with less time than this nothing is measured: the first step al
 PARTS = (1.0, 0.5, 0.25)  # parts of a batch that are measured; the ratio of two candidates depends little on it
 LEAST_STEPS = 6  # steps of two candidates: a timed one each, and a warm-up that takes up to twice as long
 ROUNDS = 3  # timed steps of each candidate, if there is time
-
-# How many times as fast a candidate must be as those before it in the list, so that noise does not decide.
-LEAST_GAIN = 1.05
-
+LEAST_GAIN = 1.05  # how many times as fast as those before it a candidate must be, so that noise does not decide
 HOPELESS = 1.3  # a candidate that takes this many times as long as the best is not measured further
 MANY_THREADS = 4  # CPU threads from which half as many are a candidate: small networks lose time synchronising threads
 COMPILE_S = 60.0  # typical time of `torch.compile`; compiling is not a candidate if measuring may not take as long
 LONG_STEPS = 50_000  # steps of a trial from which compiling is a candidate: every resumption compiles again
-
-# Fields of `Numerics` in the order in which they are varied, each from the best so far.
-STAGES = ("dtype", "channels_last", "num_threads", "compiled")
+STAGES = ("dtype", "channels_last", "num_threads", "compiled")  # fields of `Numerics`, varied in this order
 
 Purpose = Literal["training", "inference"]
 

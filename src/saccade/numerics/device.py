@@ -124,8 +124,7 @@ def cpu_threads(num: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-# How many times as fast fewer threads must be, so that noise does not decide; and about how long that is measured.
-FEWER_THREADS_GAIN, MEASURED_S = 1.25, 0.1
+FEWER_THREADS_GAIN, MEASURED_S = 1.25, 0.1  # how many times as fast fewer threads must be, because of noise; and time
 
 
 def useful_threads() -> int:

@@ -35,8 +35,7 @@ from saccade.training.recipes.recipe import Recipe
 from saccade.training.task import ImageTask
 from saccade.training.trial_files import BEST, BEST_OUTPUTS, BLUEPRINT, END, END_OUTPUTS, PROBE, origin
 
-# Most bytes of all candidates' predictions together; candidates of trials with lower scores are left out.
-MAX_BYTES = 2**29
+MAX_BYTES = 2**29  # of all candidates' predictions together; candidates of trials with lower scores are left out
 
 
 @dataclass(frozen=True, eq=False)

@@ -32,13 +32,8 @@ MAX_STEPS = 20  # models that are added to the initial ones, repetitions include
 MIN_WEIGHT = 0.05  # a member with a smaller weight is not worth its time in every prediction
 SHRINKAGE_IMAGES = 200  # with this many images selected weights and those of `_weights_by_evidence` count half each
 NUM_FOLDS, MAX_REPEATS = 5, 5  # folds of cross-fitting, and the most repetitions with other folds
-
-# Fewer held-out images are not used to select a training: an accuracy of .8 has a standard error of .07 on 30.
-MIN_IMAGES = 30
-
-# Standard errors by which a single network must beat an ensemble: of several networks the luckiest is the best.
-NUM_ERRORS = 2.0
-
+MIN_IMAGES = 30  # to select a training by; an accuracy of .8 has a standard error of .07 on 30 images
+NUM_ERRORS = 2.0  # standard errors by which a single network must beat an ensemble: the luckiest is the best
 NUM_GROUPS = 20  # groups of images that are left out, one at a time, to estimate the standard error of a metric
 
 

@@ -37,9 +37,7 @@ from saccade.training.task import ImageTask, Split
 from saccade.training.trial.trainer import Trainer
 from saccade.training.trial_files import BEST, save_outputs
 
-# The file of a network's raw outputs for the images of its fold; see `saccade.training.trial_files`.
-OUTPUTS = "fold.outputs.npy"
-
+OUTPUTS = "fold.outputs.npy"  # a network's raw outputs for the images of its fold, as in `trial_files`
 TRAIN_ONLY = -1  # the fold of images that are in every training set: without them a class might be missing in one
 VALIDATION_COST = 1 / 3  # time of validation on an image, in units of training on one: forward without backward
 MARGIN = 1.1  # factor on the time that folds are expected to take

@@ -11,9 +11,7 @@ import torch
 from saccade.data.splitting import split_folds
 from saccade.tasks.problem import Problem
 
-# Weights of the squared coefficients relative to the sum of the losses, for features with a mean square of 1.
-PENALTIES = (1.0, 5.0, 25.0, 125.0)
-
+PENALTIES = (1.0, 5.0, 25.0, 125.0)  # squared coefficients' weights relative to the summed losses, for unit mean square
 DEFAULT_PENALTY = 20.0  # used without time or data for cross-validation
 
 NUM_FOLDS = 3

@@ -48,16 +48,12 @@ PROBED, SECONDS_PER_PROBE = 4000, 120.0
 LEAST_IN_EPOCH = 1500
 LEAST_SPLIT = 1.5  # images are divided into smaller epochs if there are this many times as many as an epoch should have
 USED_PER_SECOND = 200.0  # images per second of the time limit beyond which nothing more is used
-
-# Images per second of the time limit that one trial trains on: about half of what there is time for.
-TRAINED_PER_SECOND = 60.0
+TRAINED_PER_SECOND = 60.0  # images per second of the limit that a trial trains on, about half of what is possible
 
 LEAST_EPOCHS, MAX_PASSES = 3, 3
 
 HELD_OUT_PER_SECOND = 4.0
-# Bounds of the validation set; 5,000 images give an accuracy within half a percentage point.
-LEAST_HELD_OUT, MAX_HELD_OUT, HELD_OUT_PER_CLASS = 500, 5000, 2
-
+LEAST_HELD_OUT, MAX_HELD_OUT, HELD_OUT_PER_CLASS = 500, 5000, 2  # 5,000 give an accuracy within .5 points
 GPU_FACTOR = 20.0  # speed of a GPU relative to two cores
 
 

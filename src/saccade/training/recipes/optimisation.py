@@ -22,8 +22,7 @@ from saccade.models.network import classifier_parameters
 from saccade.tasks.problem import Problem
 from saccade.training.recipes.recipe import Recipe
 
-# Layer decay of pretrained networks: the factor on the learning rate from each layer to the one before it.
-LAYER_DECAY = 0.75
+LAYER_DECAY = 0.75  # of pretrained networks: factor on the learning rate from each layer to the one before it
 
 # Factor below which layers are frozen.
 # They would hardly change, and take most of a step's time, because their feature maps are the largest. With them frozen

@@ -47,13 +47,9 @@ from saccade.training.trial_files import (
     save_outputs,
 )
 
-# Progress of the learning-rate schedule from which weights are written even if they are not the best so far.
-NEAR_END = 0.9
-
+NEAR_END = 0.9  # progress of the schedule from which weights are written even if they are not the best so far
 STEP_PASSES = 3.0  # time of a training step in forward passes of its images
-
-# Fraction of the remaining time in which a probe may extract features; images it has not seen by then are left out.
-PROBE_PART = 0.6
+PROBE_PART = 0.6  # of the remaining time in which a probe may extract features; other images are left out
 
 
 class ImageTrainable(Trainable):
