@@ -124,7 +124,22 @@ def run_fit(
                 notify(plan(request, metric_name, executor))
                 budget.begin("decoding")
                 data = _prepare(request, folder, problem.num_outputs, budget, notify)
-                task = _make_task(request, folder, data)
+                start = folder / TRIALS / START
+                task = ImageTask(
+                    data.store,
+                    data.train,
+                    data.val,
+                    data.problem,
+                    make_metric(request.eval_metric, data.problem),
+                    request.weights,
+                    device="cpu" if settings.ngpus_per_trial == 0 else None,
+                    num_threads=settings.nthreads_per_trial,
+                    start=start if start.is_file() else None,
+                    class_names=request.train.class_names,
+                    costs=cost_names(objectives),
+                    is_holdout=request.tuning is None,
+                    num_val_seen=data.num_val_seen,
+                )
                 cross_validation = None
                 if settings.num_folds is not None:
                     cross_validation = CrossValidation(task, settings.num_folds, settings.random_state or 0)
@@ -354,22 +369,3 @@ def _check_images(request: FitRequest, data: PreparedData, folder: Path, deadlin
     if serious:
         lines = [f"  {finding.code} {finding.title}: {finding.message} {finding.what_to_do}" for finding in serious]
         notify(Warned("\n".join([f"Data checks found problems (see {root_of(folder) / CHECKS}):", *lines])))
-
-
-def _make_task(request: FitRequest, folder: Path, data: PreparedData) -> ImageTask:
-    start = folder / TRIALS / START
-    return ImageTask(
-        data.store,
-        data.train,
-        data.val,
-        data.problem,
-        make_metric(request.eval_metric, data.problem),
-        request.weights,
-        device="cpu" if request.settings.ngpus_per_trial == 0 else None,
-        num_threads=request.settings.nthreads_per_trial,
-        start=start if start.is_file() else None,
-        class_names=request.train.class_names,
-        costs=cost_names(request.settings.objectives),
-        is_holdout=request.tuning is None,
-        num_val_seen=data.num_val_seen,
-    )

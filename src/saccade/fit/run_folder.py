@@ -273,7 +273,18 @@ def _begin_run(request: FitRequest, folder: Path) -> None:
         if (split := request.start.earlier_split) is not None:
             split.save(folder / TRIALS / START_SPLIT)
     write_run_data(starting / DATA, request.train, request.tuning)
-    _fit_config(request).write(starting / FIT_TOML)
+    values = {
+        **{name: getattr(request.settings, name) for name in FitOptions.model_fields},
+        "label": request.label,
+        "problem_type": request.problem_type,
+        "eval_metric": request.eval_metric,
+        "time_limit": request.time_limit_s,
+        "verbosity": request.verbosity,
+        "hyperparameters": dict(request.space.data),
+    }
+    given = {name: value for name, value in values.items() if value not in (None, [], {}) or name == "time_limit"}
+    # Not validated again: what TOML cannot hold becomes a comment in it.
+    FitConfig.model_construct(**given).write(starting / FIT_TOML)
     write_json_atomically(starting / RUN, _run_record(request))
     for name in (DATA, FIT_TOML, RUN):
         (starting / name).replace(folder / name)
@@ -366,20 +377,6 @@ def recorded_arguments(request: FitRequest) -> dict[str, Any]:
             hyperparameters[name] = {"!lost": re.sub(_ADDRESS, "", repr(value))}
     record = {**{name: to_json_value(value) for name, value in arguments.items()}, **request.settings.to_json()}
     return {**json.loads(re.sub(_ADDRESS, "", json.dumps(record))), "hyperparameters": hyperparameters}
-
-
-def _fit_config(request: FitRequest) -> FitConfig:
-    values = {
-        **{name: getattr(request.settings, name) for name in FitOptions.model_fields},
-        "label": request.label,
-        "problem_type": request.problem_type,
-        "eval_metric": request.eval_metric,
-        "time_limit": request.time_limit_s,
-        "verbosity": request.verbosity,
-        "hyperparameters": dict(request.space.data),
-    }
-    given = {name: value for name, value in values.items() if value not in (None, [], {}) or name == "time_limit"}
-    return FitConfig.model_construct(**given)  # not validated again: what TOML cannot hold becomes a comment in it
 
 
 def _run_record(request: FitRequest) -> dict[str, Any]:

@@ -80,12 +80,7 @@ class TrainedCandidate(Candidate):
     weights: Path
     is_schedule_end: bool = False  # of the learning-rate schedule, while another epoch scored higher
     temperature: float = 1.0  # divides the outputs; `predictions` include it
-    is_refit: bool = False  # trained on all images
-
-    @property
-    def has_seen_val(self) -> bool:
-        """Whether it is a refit."""
-        return self.is_refit
+    has_seen_val: bool = False  # it is a refit
 
     def write_weights(self, path: Path, task: ImageTask) -> None:
         """Write the weights; the classifier layer absorbs the temperature."""

@@ -151,7 +151,8 @@ def cross_fit(
     ensembles: list[Evaluation] = []
     singles: list[Evaluation] = []
     start_s = seconds_left()
-    for repeat in range(num_repeats(num_images)):
+    # The fewer the images, the more a score depends on the folds.
+    for repeat in range(max(1, min(MAX_REPEATS, 2000 // num_images))):
         if repeat and (start_s - seconds_left()) / repeat > seconds_left():
             break
         folds = split_folds(problem.strata(targets), NUM_FOLDS, rng)
@@ -165,11 +166,6 @@ def cross_fit(
         ensembles.append(evaluate(ensemble, targets, problem, metric, class_prior))
         singles.append(evaluate(single, targets, problem, metric, class_prior))
     return _mean(ensembles), _mean(singles)
-
-
-def num_repeats(num_images: int) -> int:
-    """Return the repetitions of cross-fitting: the fewer the images, the more a score depends on the folds."""
-    return max(1, min(MAX_REPEATS, 2000 // num_images))
 
 
 def _mean(evaluations: Sequence[Evaluation]) -> Evaluation:

@@ -13,7 +13,8 @@ import numpy as np
 
 from saccade.data.earlier_split import EarlierSplit, Keys
 from saccade.deadline import Deadline
-from saccade.events import Listener
+from saccade.events import EpochDone, Event, JobDone, JobFailed, Listener, Progressed, Warned
+from saccade.executor import Executor
 from saccade.inference.pipeline import known_numerics
 from saccade.inference.postprocessing import Postprocessing
 from saccade.inference.saved import (
@@ -27,18 +28,19 @@ from saccade.inference.saved import (
     Member,
     SavedPredictor,
 )
-from saccade.selection.candidates import best_epoch, read_candidates
+from saccade.selection.candidates import Candidate, TrainedCandidate, best_epoch, read_candidates
 from saccade.selection.combination import Combination, combine
 from saccade.selection.ensemble import Evaluation, evaluate
 from saccade.selection.folds import CrossValidation
-from saccade.selection.refit import refit
 from saccade.selection.summary import result_summary, search_summary, trial_rows
 from saccade.study.objectives import cost_names, pareto_front, trial_costs
-from saccade.study.study import Study
-from saccade.study.trial import Trial
+from saccade.study.study import GRACE_S, Study
+from saccade.study.trial import Decision, Job, Trial
+from saccade.study.trial_files import LocalTrialFiles
 from saccade.training.imbalance import class_priors
 from saccade.training.recipes.recipe import Recipe
 from saccade.training.task import ImageTask
+from saccade.training.trial.trainer import ImageTrainable
 from saccade.training.trial_files import BEST, BEST_OUTPUTS
 
 
@@ -207,3 +209,42 @@ def _class_prior(task: ImageTask, config: dict[str, Any]) -> np.ndarray | None:
     # all images together.
     images = task.train.joined(task.val) if task.is_holdout else task.train
     return class_priors(Recipe.of(config), images.targets, task.problem, task.class_names, images.weights)
+
+
+def refit(
+    executor: Executor, task: ImageTask, best: Candidate, folder: Path, deadline: Deadline, notify: Listener
+) -> Candidate | None:
+    """Train a candidate's recipe up to its epoch on training and validation images together.
+
+    Returns the new network with the predictions of `best`, since no image is left to evaluate it; or None after a
+    warning unless it is complete before the deadline.
+    """
+    executor.trainable = ImageTrainable(replace(task, train=task.train.joined(task.val), is_refit=True))
+    done: list[EpochDone] = []
+    problems: list[str] = []
+
+    def handle(event: Event) -> Decision:
+        match event:
+            case EpochDone():
+                done.append(event)
+                notify(Progressed("refit on all images", event.epoch, best.epoch))
+            case JobDone(reason=reason) if reason:
+                problems.append(reason)
+            case JobFailed(reason=reason):
+                problems.append(reason)
+        return Decision.CONTINUE
+
+    files = LocalTrialFiles(folder)
+    job = Job(best.trial, best.config, best.epoch, seconds_left=deadline.seconds_left(), files=files)
+    executor.submit(job)
+    executor.run_within_limits(handle, lambda: {job.trial: deadline.seconds_left() + GRACE_S})
+    weights = files.get(best.trial, BEST, best.epoch)
+    is_done = bool(done) and done[-1].epoch == best.epoch and done[-1].metrics["train_part"] == 1.0
+    if not is_done or weights is None:
+        notify(
+            Warned(f"no refit on all images ({'; '.join(problems) or 'it was not finished'}); the best trial is kept")
+        )
+        return None
+    return TrainedCandidate(
+        best.trial, best.config, best.blueprint, best.predictions, best.epoch, weights, has_seen_val=True
+    )

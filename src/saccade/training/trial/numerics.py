@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 
@@ -15,7 +14,6 @@ from saccade.numerics.choice import (
     candidates,
     choose_numerics,
     num_steps_for_measuring,
-    processor,
 )
 from saccade.numerics.device import Numerics, is_half_native
 from saccade.training.recipes.recipe import Recipe
@@ -70,22 +68,3 @@ def choose_for_probe(
     num_steps = num_steps_for_measuring(num_batches, PREDICTION_PART)
     workload = classifier.workload("inference", batch_size)
     return choose_numerics(classifier.network.eval(), workload, among, num_steps, LIMIT_PART * seconds_left)
-
-
-def numerics_state(classifier: Classifier) -> dict[str, Any]:
-    """Return the numerics for a checkpoint."""
-    return {
-        "processor": processor(classifier.numerics.device),
-        "training": classifier.numerics.to_json(),
-        "inference": classifier.inference.to_json(),
-    }
-
-
-def numerics_of_state(state: dict[str, Any] | None, device: torch.device) -> tuple[Numerics, Numerics] | None:
-    """Return the numerics of training and validation in a checkpoint.
-
-    None if there are none, or if they are those of another processor, which may not even exist here.
-    """
-    if state is None or state["processor"] != processor(device):
-        return None
-    return Numerics.from_json(state["training"], device), Numerics.from_json(state["inference"], device)

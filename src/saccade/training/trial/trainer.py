@@ -19,6 +19,7 @@ from saccade.errors import DiskFullError, DivergedError, OutOfMemoryError, is_di
 from saccade.events import EpochDone
 from saccade.models.network import check_takes_size
 from saccade.models.weights import read_weights, write_weights
+from saccade.numerics.choice import processor
 from saccade.numerics.device import Numerics, choose_device, cpu_threads
 from saccade.study.trial import Decision, Job, Reporter, Trainable
 from saccade.study.trial_files import TrialFiles, parse_name
@@ -32,7 +33,7 @@ from saccade.training.task import ImageTask
 from saccade.training.trial.checkpoint import load_state, save_state
 from saccade.training.trial.frozen import freeze, train_mode
 from saccade.training.trial.network_costs import network_costs
-from saccade.training.trial.numerics import choose_for_probe, choose_for_trial, numerics_of_state, numerics_state
+from saccade.training.trial.numerics import choose_for_probe, choose_for_trial
 from saccade.training.trial.steps import Steps, seed_generators
 from saccade.training.trial.validation import Validation
 from saccade.training.trial_files import (
@@ -262,9 +263,14 @@ class Trainer:
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that exact resumption needs."""
+        numerics = {
+            "processor": processor(self.numerics.device),
+            "training": self.numerics.to_json(),
+            "inference": self.classifier.inference.to_json(),
+        }
         return {
             "trial": self.trial,
-            "numerics": numerics_state(self.classifier) if self.has_numerics else None,
+            "numerics": numerics if self.has_numerics else None,
             "is_probed": self.is_probed,
             "stopping": self.stopping.state_dict(),
             "stop_reason": self.stop_reason,
@@ -281,8 +287,9 @@ class Trainer:
         state = load_state(path, device)
         if state.get("trial", self.trial) != self.trial:  # earlier versions have no number
             raise ValueError(f"{path} is a checkpoint of trial {state['trial']}")
-        if (numerics := numerics_of_state(state["numerics"], device)) is not None:
-            self._use(*numerics)
+        numerics = state["numerics"]
+        if numerics is not None and numerics["processor"] == processor(device):  # those of another may not exist here
+            self._use(*(Numerics.from_json(numerics[purpose], device) for purpose in ("training", "inference")))
         self.steps.load_state_dict(state)
         self.stopping.load_state_dict(state["stopping"])
         self.is_probed = state["is_probed"]
