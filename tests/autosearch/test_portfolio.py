@@ -62,7 +62,7 @@ def test_the_file_is_small_and_has_its_provenance():
     assert provenance["script"] == "benchmarks/learn_portfolio.py"
 
 
-def test_it_survives_json():
+def test_portfolio_json_round_trip():
     portfolio = Portfolio.load()
     again = Portfolio.from_json(json.loads(json.dumps(portfolio.to_json())))
     assert np.allclose(again.predict_scores([GOOD], DATA), portfolio.predict_scores([GOOD], DATA))
@@ -115,10 +115,10 @@ def test_trees_of_scikit_learn_give_the_same_numbers_after_json():
     assert np.mean(difference > 0.05) < 0.02
 
 
-def test_without_trees_there_is_the_baseline():
+def test_trees_without_nodes_predict_the_baseline():
     assert Trees(2.5, [], [], [], []).predict(np.zeros((3, 2))).tolist() == [2.5] * 3
 
 
-def test_a_value_on_the_threshold_goes_left():
+def test_trees_send_a_value_equal_to_the_threshold_left():
     stump = Trees(0.0, [0], [0, -1, -1], [0.5, 1.0, 2.0], [2, 0, 0])
     assert stump.predict(np.array([[0.5], [0.5000001]])).tolist() == [1.0, 2.0]

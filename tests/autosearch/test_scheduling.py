@@ -64,7 +64,7 @@ def test_no_epoch_is_trained_twice_and_the_time_is_used(num_workers):
     assert executor.now_s <= 2000 * 1.02
 
 
-def test_pausing_is_used():
+def test_auto_search_pauses_trials():
     study, executor = limited_run(1)
     assert any(job.checkpoint is not None for job in executor.jobs)
     assert any(trial.status is Status.PAUSED for trial in study.trials)

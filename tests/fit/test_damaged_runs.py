@@ -63,7 +63,7 @@ def killed(make_colours_once: Callable[..., pd.DataFrame], tmp_path_factory: pyt
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_file_is_no_obstacle_or_is_named(
+def test_a_damaged_file_is_ignored_or_named_in_an_error(
     killed: Path, damage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SACCADE_CACHE", str(killed / "cache"))

@@ -158,7 +158,7 @@ def test_waiting_threads_of_workers_sleep_early_on_short_limits(
     assert slot.is_wait_short is is_short  # type: ignore[has-type]
 
 
-def test_two_silent_workers_share_one_log_and_give_the_same_numbers_as_one(
+def test_two_workers_give_the_same_scores_as_one(
     make_colours: MakeColours, tiny: dict[str, Any], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     frame, space = make_colours(10), {**tiny, "lr": ag.Real(1e-4, 1e-1, log=True)}

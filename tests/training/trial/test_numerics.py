@@ -51,7 +51,7 @@ def classifier(**recipe: Any) -> tuple[Classifier, Recipe]:
     return new_classifier(made, Problem.of(["cat", "dog"]), Numerics.choose(CPU, made.amp, made.channels_last)), made
 
 
-def test_training_and_inference_are_chosen_apart_in_the_same_memory_order(asked: list[Any]) -> None:
+def test_training_and_inference_have_the_same_memory_format(asked: list[Any]) -> None:
     network, recipe = classifier()
     training, inference = choose_for_trial(network, recipe, 1000, 32)
     assert [(workload.purpose, workload.shape, mode) for workload, _, _, mode in asked] == [
@@ -87,7 +87,7 @@ def test_a_short_trial_may_measure_just_enough_for_a_quarter_of_a_batch(asked: l
     assert [steps for _, _, steps, _ in asked[::2]] == [0.5, 1.5, 1.5]
 
 
-def test_the_loss_and_all_that_is_kept_are_in_32_bits_whatever_the_arithmetic_is() -> None:
+def test_loss_and_state_are_float32_in_any_numerics() -> None:
     network, _ = classifier()
     with HALF.autocast():
         outputs = network.network(torch.randn(4, 3, 32, 32))
@@ -167,7 +167,7 @@ def test_the_time_of_measuring_is_part_of_the_job(
     assert len(reports) == 1  # of two epochs
 
 
-def test_what_is_fastest_for_training_is_not_asked_for_a_probe(
+def test_training_numerics_are_not_measured_for_a_probe(
     make_task: MakeTask,
     tmp_path: Path,
     tiny: dict[str, Any],
@@ -185,7 +185,7 @@ def test_what_is_fastest_for_training_is_not_asked_for_a_probe(
     assert not chosen
 
 
-def test_a_probe_without_time_to_measure_is_computed_in_what_is_usually_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_probe_without_time_to_measure_uses_native_16_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     made, recipe = classifier()
     for is_native, dtype in ((True, torch.bfloat16), (False, torch.float32)):
         monkeypatch.setattr(numerics_of_trials, "is_half_native", lambda _, is_native=is_native: is_native)
