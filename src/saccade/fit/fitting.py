@@ -154,9 +154,7 @@ def run_fit(
                     max_members=settings.max_members,
                     folds=None if cross_validation is None else cross_validation.costs(executor.num_workers),
                 )
-                reserve_s = budget.reserve.seconds
-                measuring = budget.part("measuring speed")
-                study = make_study(request, folder, task, executor, deadline, reserve_s, measuring, log, listeners)
+                study = make_study(request, folder, task, executor, budget, log, listeners)
                 budget.reserve.recall(study)
                 display.recall(study.trials)
                 study.listeners.append(WeightsKeeper(study.trials, objectives, settings.max_members))

@@ -22,13 +22,12 @@ from saccade.events import Listener, RunPlanned, Warned
 from saccade.executor import Executor, InlineExecutor, ProcessExecutor, local_slots, make_executor
 from saccade.fit.options import FitOptions
 from saccade.fit.run_folder import TRIALS, FitRequest
-from saccade.fit.time_budget import ADAPTED_BELOW_S
+from saccade.fit.time_budget import ADAPTED_BELOW_S, TimeBudget
 from saccade.numerics.device import choose_device
 from saccade.scheduler import SCHEDULERS, make_scheduler
 from saccade.scheduler.base import Scheduler
 from saccade.searcher import SEARCHERS, check_space, make_searcher
 from saccade.searcher.base import Searcher
-from saccade.study.budget import Reserve
 from saccade.study.event_log import EventLog
 from saccade.study.registry import Registry
 from saccade.study.study import Study
@@ -160,21 +159,20 @@ def make_study(
     folder: Path,
     task: ImageTask,
     executor: Executor,
-    deadline: Deadline,
-    reserve_s: Reserve,
-    measuring: Deadline,
+    budget: TimeBudget,
     log: EventLog,
     listeners: Iterable[Listener],
 ) -> Study:
-    """Return the study of a fit; it resumes where its event log ends. Speed is measured until `measuring`."""
-    searcher, scheduler = make_image_search(request, describe_search(request, task, measuring))
+    """Return the study of a fit; it resumes where its event log ends."""
+    described = describe_search(request, task, budget.part("measuring speed"))
+    searcher, scheduler = make_image_search(request, described)
     return Study(
         executor,
         searcher,
         scheduler,
         num_trials=request.num_trials,
-        deadline=deadline,
-        reserve_s=reserve_s,
+        deadline=budget.deadline,
+        reserve_s=budget.reserve.seconds,
         trial_time_limit_s=request.settings.trial_time_limit,
         # A network's first epoch ends by itself when time is up, but may need this long for imports and validation.
         first_report_grace_s=60.0,

@@ -67,9 +67,9 @@ class Candidate(ABC):
     def calibrated(self, task: ImageTask) -> Candidate:
         """Return the candidate with calibrated predictions, where its classifier layer can absorb a temperature.
 
-        Label smoothing makes a network less confident than it is accurate. In a mean of predictions such a network
-        counts for less than its weight. Dividing its outputs by a temperature (`saccade.inference.calibration`)
-        corrects this. The classifier layer is linear, so `write_weights` divides its weights and bias instead.
+        Label smoothing makes a network less confident than it is accurate, so that it counts for less than its weight
+        in a mean of predictions. Dividing its outputs by a temperature corrects this, or dividing the layer's weights
+        and bias.
         """
 
 

@@ -59,8 +59,8 @@ def select_networks(
 ) -> Combination:
     """Return the networks of the predictor: those of folds, an ensemble, the best trial, or its refit.
 
-    The executor of the finished `study` trains folds and the refit; None for `refit_folder` is without one. The
-    `deadline` is that of training and cross-fitting. Raises a DataError if the weights of the best trial are missing.
+    The executor of the finished `study` trains folds and the refit, up to the `deadline`; None for `refit_folder` is
+    without a refit. Raises a DataError if the weights of the best trial are missing.
     """
     best = best_trials(study, objectives)[0]
     if cross_validation is not None:
@@ -141,7 +141,7 @@ def write_predictor(
     costs = trial_costs(study.trials, objectives) if cost_names(objectives) else None
     rows = trial_rows(study.trials, costs, [trial.number for trial in front])
     choices = []
-    for trial in () if costs is None else front:
+    for trial in front if costs is not None else ():
         assert costs is not None
         single = Combination.single(best_epoch(trial, task), task)
         postprocessing, summary = _finished(single, task, trial, rows)
@@ -153,7 +153,8 @@ def write_predictor(
         choice = Choice(trial.number, costs[trial.number], one.blueprint, summary, name, postprocessing)
         choices.append(replace(choice, has_seen_val=one.has_seen_val))
     postprocessing, summary = _finished(combination, task, best, rows)
-    interrupted = {INTERRUPTED: True} if is_interrupted else {}
+    if is_interrupted:
+        summary[INTERRUPTED] = True
     saved = SavedPredictor(
         folder=folder / PREDICTOR_FOLDER,
         label=label,
@@ -161,12 +162,7 @@ def write_predictor(
         metric=task.metric.name,
         eval_metric=eval_metric,
         class_names=class_names,
-        summary={
-            **search_summary(rows, task.metric.name, seconds()),
-            "left_out": dict(left_out or {}),
-            **summary,
-            **interrupted,
-        },
+        summary={**search_summary(rows, task.metric.name, seconds()), "left_out": dict(left_out or {}), **summary},
         trials=rows,
         net=next((one.own_network for one in combination.members if one.own_network), None),
         choices=choices,

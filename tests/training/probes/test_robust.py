@@ -66,7 +66,7 @@ def test_wrong_labels_are_detected(share: float, expected: float) -> None:
     ("labels", "q"),
     [([["a"], ["a", "b"], []] * 8, None), ([["a"], ["a", "b"], []] * 8, 0.5), ([0.5, 1.5, 3.0] * 8, None)],
 )
-def test_automatic_robust_loss_is_for_single_label_problems_only(labels: list[Any], q: float | None) -> None:
+def test_robust_loss_without_single_labels_is_used_only_if_requested(labels: list[Any], q: float | None) -> None:
     problem = Problem.of(labels, "regression" if isinstance(labels[0], float) else None)
     features = np.random.default_rng(0).normal(size=(24, 5)).astype(np.float32)
     head, found = fit_robust_heads(features, problem.encode(labels), problem, q)

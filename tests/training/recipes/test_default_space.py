@@ -81,7 +81,7 @@ def test_short_trainings_have_weaker_augmentation(num: int, least: float) -> Non
     assert recipe_space(space).default["scale"] == (least, 1.0)
 
 
-def test_epochs_of_many_images_are_limited_by_time() -> None:
+def test_many_images_are_divided_into_smaller_epochs() -> None:
     image = np.zeros((8, 8, 3), np.uint8)
     few = default_space([image] * 1000, weights=None, is_gpu=False, time_limit_s=120)
     many = default_space([image] * 20_000, weights=None, is_gpu=False, time_limit_s=120)

@@ -174,16 +174,15 @@ class Recipe(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
+        has_transform, message = self.train_transform is not None, ""
         if self.balanced_sampling and self.class_weight == "balanced":
-            raise ValueError("class_weight='balanced' and balanced_sampling balance twice; choose one of them")
-        if self.in_chans == 4 and (self.color_jitter or self.auto_augment) and self.train_transform is None:
-            raise ValueError(
-                "color_jitter and auto_augment do not support a fourth channel; pass train_transform instead"
-            )
-        if self.first_img_size is not None and self.train_transform is not None:
-            raise ValueError(
-                "first_img_size requires the built-in augmentation; a custom train_transform has one image size"
-            )
+            message = "class_weight='balanced' and balanced_sampling balance twice; choose one of them"
+        elif self.in_chans == 4 and (self.color_jitter or self.auto_augment) and not has_transform:
+            message = "color_jitter and auto_augment do not support a fourth channel; pass train_transform instead"
+        elif self.first_img_size is not None and has_transform:
+            message = "first_img_size requires the built-in augmentation; a custom train_transform has one image size"
+        if message:
+            raise ValueError(message)
         return self
 
     @property
@@ -217,9 +216,8 @@ def canonical(hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
     for given, value in hyperparameters.items():
         name = ALIASES.get(given, given)
         if name not in Recipe.model_fields:
-            advice = (
-                suggestion(str(given), [*Recipe.model_fields, *ALIASES]) or f"Known: {', '.join(Recipe.model_fields)}"
-            )
+            known = suggestion(str(given), [*Recipe.model_fields, *ALIASES])
+            advice = known or f"Known: {', '.join(Recipe.model_fields)}"
             raise HyperparameterError(f"unknown hyperparameter {given!r}; {advice[0].lower()}{advice[1:]}")
         if name in renamed:
             raise HyperparameterError(f"hyperparameter {name!r} is given twice, once as {given!r}")
