@@ -79,10 +79,7 @@ class EpochCosts:
         return np.array(seconds)
 
     def seconds(self, numbers: Sequence[int], until_epochs: np.ndarray) -> np.ndarray:
-        """Return the seconds that configurations still need to reach epochs, both of shape (num_configs, num_epochs).
-
-        They are not positive for epochs that are complete.
-        """
+        """Return the seconds left to reach epochs, (num_configs, num_epochs); not positive for complete epochs."""
         done, probe = [], []
         for number in numbers:
             done.append(self._measured.get(number, (0, 0.0))[0])

@@ -100,10 +100,7 @@ class Description:
 
 
 def features(description: Description, data: DatasetDescription, top1: float) -> np.ndarray:
-    """Return the features of a configuration on a data set, in the order of `FEATURES`.
-
-    `top1` is the network's ImageNet accuracy, published or predicted.
-    """
+    """Return features of a configuration in the order of `FEATURES`; `top1` is the published or predicted accuracy."""
     network, recipe = description.network, {**HYPERPARAMETERS, **description.hyperparameters}
     log_lr = math.log10(max(recipe["lr"], 1e-12))  # a factor on the rate may be 0
     log_batch = math.log2(recipe["batch_size"])

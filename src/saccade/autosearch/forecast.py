@@ -71,10 +71,7 @@ class Forecaster:
         self._rough: set[int] = set()  # configurations with the score of a first epoch
 
     def add(self, points: np.ndarray | list[list[float]], expected: np.ndarray | list[list[float]]) -> list[int]:
-        """Add configurations with their expected scores at `epochs`, and return their numbers.
-
-        Similar configurations have small distances between their points.
-        """
+        """Add configurations (similar ones have close points) with expected scores at `epochs`; return numbers."""
         first = len(self._points)
         self._points += list(np.asarray(points, dtype=float))
         self._expected += list(np.asarray(expected, dtype=float))

@@ -97,10 +97,7 @@ class Portfolio:
         return min(max(intercept + slope * math.log10(max(network.num_params, 1e3) / 1e6), 0.4), 0.9)
 
     def predict_scores(self, descriptions: Sequence[Description], data: DatasetDescription) -> np.ndarray:
-        """Return the expected best scores up to each of `EPOCHS`, float64 of shape (num_configs, num_epochs).
-
-        0 is the worst configuration of a data set, and 1 the best.
-        """
+        """Return the expected best scores up to `EPOCHS`, (num_configs, num_epochs); 0 is the worst, 1 the best."""
         rows = self.rows(descriptions, data)
         columns = []
         for epoch in EPOCHS:

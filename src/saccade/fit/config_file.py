@@ -115,10 +115,7 @@ class FitConfig(FitOptions):
             raise type(error)(f"{file}: {error}") from None
 
     def write(self, path: Path) -> None:
-        """Write a TOML file that `read` reads.
-
-        A comment names values that a file cannot hold, such as networks and functions of the user.
-        """
+        """Write a TOML file that `read` reads; a comment names what it cannot hold, such as networks of the user."""
         options = dict(options_of(type(self)))
         values: dict[str, Any] = {}
         remarks = []

@@ -448,10 +448,7 @@ class FitOptions(BaseModel):
 
     @property
     def trains_once(self) -> bool:
-        """Whether hyperparameters are given without anything to search: no space, no limit, no option of a search.
-
-        Then one trial is trained, as in AutoGluon.
-        """
+        """Whether hyperparameters are given, but no space, limit or option of a search: then one trial is trained."""
         of_search = [name for name, option in options_of(type(self)) if option.is_for_search]
         others = {name: getattr(self, name) for name in ("time_limit", "presets", "ensemble", *of_search)}
         fields = type(self).model_fields

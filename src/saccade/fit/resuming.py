@@ -71,10 +71,7 @@ class EarlierRun:
 
     @classmethod
     def find(cls, folder: Path) -> EarlierRun | None:
-        """Return the run in a folder whose lock this process has; None if there is no run.
-
-        Raises a DataError if ``run.json`` is damaged.
-        """
+        """Return the run in a locked folder, or None; raise a DataError if ``run.json`` is damaged."""
         folder = open_run(folder)
         if not (folder / RUN).is_file():
             return None
@@ -134,10 +131,7 @@ class EarlierRun:
         )
 
     def merge_with_recorded(self, request: FitRequest) -> FitRequest:
-        """Return the request with the default hyperparameters of the run, after checking that the rest is the same.
-
-        Raises a HyperparameterError that names the arguments that differ, or a DataError if images or labels differ.
-        """
+        """Return the request with the run's default hyperparameters; raise an error that names what else differs."""
         if not request.is_model_named:
             # Defaults may have changed since the run was started, such as by newly available weights.
             known = self.arguments["hyperparameters"].items()

@@ -164,10 +164,7 @@ def locked_folder(request: FitRequest, earlier: Path | None) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def new_folder(given: Path | None) -> Iterator[Path]:
-    """Make the run folder unless it exists; if it is made, and empty at the end, remove it.
-
-    Raises a DataError if the folder contains something else than a run, or cannot be made.
-    """
+    """Make the run folder unless it is one, or raise a DataError; if it was made and stays empty, remove it."""
     stamp = datetime.now().strftime("%Y-%m-%d_%H%M%S")
     for number in itertools.count():  # another run may start in the same second
         name = f"{RUNS_FOLDER}/{stamp}_{number}" if number else f"{RUNS_FOLDER}/{stamp}"
@@ -260,10 +257,7 @@ def remove_run(folder: Path) -> None:
 
 
 def _begin_run(request: FitRequest, folder: Path) -> None:
-    """Write the arguments of a fit to its folder; after a kill, all is written or none.
-
-    The files are the record (`RUN`), images and labels (`DATA`), and a configuration that repeats the fit (`FIT_TOML`).
-    """
+    """Write record, images with labels, and a TOML file of a fit to its folder; after a kill, all or none are there."""
     remove_run(folder)  # of a process that was killed
     starting = folder / STARTING
     starting.mkdir(parents=True)
@@ -285,7 +279,22 @@ def _begin_run(request: FitRequest, folder: Path) -> None:
     given = {name: value for name, value in values.items() if value not in (None, [], {}) or name == "time_limit"}
     # Not validated again: what TOML cannot hold becomes a comment in it.
     FitConfig.model_construct(**given).write(starting / FIT_TOML)
-    write_json_atomically(starting / RUN, _run_record(request))
+    try:
+        space: Any = request.space.to_json()
+    except SpaceError:  # it contains objects without a JSON form
+        space = repr(request.space)
+    record = {
+        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "versions": {"saccade": __version__, "torch": torch.__version__, "python": platform.python_version()},
+        "platform": platform.platform(),
+        "num_images": len(request.train) + len(request.tuning or ()),
+        "data": fingerprint(request.train, request.tuning),
+        "time_limit_s": request.time_limit_s,
+        "space": space,
+        "arguments": recorded_arguments(request),
+        "problem": None if request.problem is None else request.problem.to_json(),
+    }
+    write_json_atomically(starting / RUN, record)
     for name in (DATA, FIT_TOML, RUN):
         (starting / name).replace(folder / name)
     starting.rmdir()
@@ -377,22 +386,3 @@ def recorded_arguments(request: FitRequest) -> dict[str, Any]:
             hyperparameters[name] = {"!lost": re.sub(_ADDRESS, "", repr(value))}
     record = {**{name: to_json_value(value) for name, value in arguments.items()}, **request.settings.to_json()}
     return {**json.loads(re.sub(_ADDRESS, "", json.dumps(record))), "hyperparameters": hyperparameters}
-
-
-def _run_record(request: FitRequest) -> dict[str, Any]:
-    """Return the arguments, the versions of the software, and the time."""
-    try:
-        space: Any = request.space.to_json()
-    except SpaceError:  # it contains objects without a JSON form
-        space = repr(request.space)
-    return {
-        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "versions": {"saccade": __version__, "torch": torch.__version__, "python": platform.python_version()},
-        "platform": platform.platform(),
-        "num_images": len(request.train) + len(request.tuning or ()),
-        "data": fingerprint(request.train, request.tuning),
-        "time_limit_s": request.time_limit_s,
-        "space": space,
-        "arguments": recorded_arguments(request),
-        "problem": None if request.problem is None else request.problem.to_json(),
-    }

@@ -65,10 +65,7 @@ def check_search(request: FitRequest) -> None:
 
 
 def make_image_search(request: FitRequest, described: dict[str, Any]) -> tuple[Searcher, Scheduler]:
-    """Return the searcher and the scheduler of a fit; for "auto" and "auto" both are one `AutoSearch`.
-
-    `described` are its arguments besides the user's options, from `describe_search`.
-    """
+    """Return searcher and scheduler (one `AutoSearch` for "auto"); `described` are arguments by `describe_search`."""
     settings = request.settings
     searcher, scheduler = settings.searcher, settings.scheduler
     if request.space.num_configurations == 1:  # there is nothing to search
@@ -184,10 +181,7 @@ def make_study(
 
 
 def describe_search(request: FitRequest, task: ImageTask, measuring: Deadline) -> dict[str, Any]:
-    """Return the arguments of `AutoSearch` that describe networks, images, metric and machine; none for others.
-
-    Speed is measured until the deadline. If it has passed, networks are compared by their recorded costs.
-    """
+    """Return the arguments of `AutoSearch` for networks, images, metric and machine, whose speed is measured."""
     if request.settings.searcher != "auto" or request.space.num_configurations == 1:
         return {}
     num_images, device = len(task.train.indices), choose_device(task.device)

@@ -26,10 +26,7 @@ Result = tuple[float, float, float, torch.Tensor]  # seconds of a step, loss, no
 
 
 class Bench:
-    """A copy of a network with a batch of noise of `shape` (images, channels, height, width).
-
-    A step is forward, loss and backward if `is_training`, else a forward pass alone.
-    """
+    """A copy of a network with noise of `shape` (B, C, H, W); a step includes loss and backward if `is_training`."""
 
     def __init__(self, network: nn.Module, is_training: bool, shape: tuple[int, int, int, int]) -> None:
         self._network, self._is_training = copy.deepcopy(network), is_training

@@ -69,10 +69,7 @@ class Workload:
 
 
 def structure_name(network: nn.Module, name: str | None = None, *, is_trained: bool = True) -> str:
-    """Return a name for a network's arithmetic: timm's, or a hash of modules and shapes.
-
-    For a trained network the name includes how many of its weights are trained.
-    """
+    """Return a name of a network's arithmetic: timm's, or a hash of modules and shapes; and the trained part."""
     if name is None:
         parts = [f"{key} {type(module).__qualname__}" for key, module in network.named_modules()]
         parts += [f"{key} {tuple(parameter.shape)}" for key, parameter in network.named_parameters()]
@@ -236,10 +233,7 @@ class _NoTimeError(Exception):
 
 
 class _Measurement:
-    """Times of candidates, which are measured in turns until the time is used up.
-
-    The limits are `max_steps` steps of the fastest candidate, and `limit_s` seconds.
-    """
+    """Times of candidates, measured in turns for `limit_s` seconds and `max_steps` steps of the fastest at most."""
 
     def __init__(self, bench: Bench, max_steps: float, limit_s: float) -> None:
         self._bench, self._max_steps, self._limit_s = bench, max_steps, limit_s
@@ -251,10 +245,7 @@ class _Measurement:
         return {str(numerics): round(1000 * step_s, 3) for numerics, step_s in self._step_s.items()}
 
     def fastest(self, among: list[Numerics]) -> Numerics:
-        """Vary one property after the other, each from the best candidate so far.
-
-        Raises a _NoTimeError if there is no time for a second candidate.
-        """
+        """Vary one property after the other, each from the best so far; without time for two, raise a _NoTimeError."""
         # All others are compared with float32.
         float32 = replace(among[0], dtype=torch.float32)
         first = float32 if float32 in among else among[0]

@@ -196,10 +196,7 @@ def _candidates_of(trial: Trial, task: ImageTask) -> Iterator[Candidate]:
 
 
 def best_epoch(trial: Trial, task: ImageTask) -> Candidate:
-    """Return the candidate of a trial's best epoch; its predictions are empty if its outputs are missing.
-
-    Raises a DataError if its weights are missing or damaged.
-    """
+    """Return a trial's best epoch, without predictions if outputs are missing; raise a DataError without weights."""
     assert trial.best_report is not None
     assert trial.files is not None
     files, number, epoch = trial.files, trial.number, trial.best_report.epoch
@@ -247,10 +244,7 @@ class _Network:
         return empty_classifier(self.blueprint, self._task.problem, numerics, self._own).network
 
     def check(self, weights: Path, epoch: int) -> str | None:
-        """Return the checksum of the outputs that belong to weights; None if it is unknown.
-
-        Raises a DataError if the file is damaged, or is of another network, trial or epoch.
-        """
+        """Return the checksum of the weights' outputs, if known; raise a DataError for damaged or exchanged weights."""
         try:
             _, metadata = read_weights_of(self._module, weights)
         except SavedPredictorError as error:

@@ -66,10 +66,7 @@ def evaluate(
     metric: Metric,
     class_prior: np.ndarray | None = None,
 ) -> Evaluation:
-    """Evaluate predictions for held-out images as those of a predictor; raise a DataError if the metric is undefined.
-
-    The arguments are those of `Postprocessing.fit`.
-    """
+    """Evaluate held-out predictions, with the arguments of `Postprocessing.fit`; raise a DataError if the metric is undefined."""
     postprocessing, adjusted = Postprocessing.fit(predictions, targets, problem, metric, class_prior)
     calibrated = postprocessing.calibration.apply(predictions, problem)
     return Evaluation(

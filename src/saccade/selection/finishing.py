@@ -94,10 +94,7 @@ def select_networks(
 
 
 def best_trials(study: Study, objectives: Sequence[str]) -> list[Trial]:
-    """Return the trials whose weights the predictor keeps, the best first.
-
-    With costs among the objectives, these are the trials of the Pareto front; otherwise the best trial alone.
-    """
+    """Return the trials whose weights are kept, best first: the best, or with costs those of the Pareto front."""
     if cost_names(objectives):
         return pareto_front(study.trials, objectives)
     return [] if study.best_trial is None else [study.best_trial]

@@ -140,10 +140,7 @@ class CrossValidation:
     def run(
         self, executor: Executor, best: Trial, folder: Path, deadline: Deadline, notify: Listener
     ) -> Combination | None:
-        """Train a network for each fold up to the best trial's best epoch, with a schedule of that length.
-
-        Returns their mean, or None after a warning unless all folds are complete before the deadline.
-        """
+        """Train each fold up to the best epoch of `best`; return their mean, or None after a warning."""
         found, problem = None, self._train(executor, best, folder, deadline, notify)
         if not problem:
             try:

@@ -125,10 +125,7 @@ def sample_weights(column: Sequence[Any] | np.ndarray | pd.Series) -> np.ndarray
 def loss_weights(
     targets: np.ndarray, problem: Problem, by_class: np.ndarray | None, by_image: np.ndarray | None
 ) -> np.ndarray | None:
-    """Return the weight of each image (or of each label of it) in the loss: class weight times sample weight.
-
-    None if all are equal.
-    """
+    """Return the weight of each image (or of each label of it) in the loss: class times sample weight, or None."""
     if by_class is None and by_image is None:
         return None
     weights = np.ones(targets.shape, np.float32)

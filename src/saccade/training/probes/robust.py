@@ -81,10 +81,7 @@ def fit_robust_heads(
 
 
 def look_wrong(held_out: np.ndarray | None, targets: np.ndarray, problem: Problem) -> bool:
-    """Return whether labels of very small probability are more frequent than the model predicts.
-
-    False without out-of-fold outputs, and for problems without one class per image.
-    """
+    """Return whether labels of small out-of-fold probability are more frequent than predicted (single labels only)."""
     if held_out is None or not problem.has_one_class:
         return False
     probabilities = problem.activate(torch.as_tensor(held_out)).numpy()

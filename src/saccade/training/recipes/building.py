@@ -53,11 +53,7 @@ def new_classifier(
             for name, parameter in network.named_parameters():
                 if name in head:
                     parameter.zero_()
-    return Classifier(blueprint_of(network, recipe), problem, network, numerics)
-
-
-def blueprint_of(network: torch.nn.Module, recipe: Recipe) -> Blueprint:
-    """Return the blueprint of the recipe's network; the recipe overrides the input of the pretraining."""
+    # The recipe overrides the input of the pretraining.
     spec = network_input(network)
     spec = replace(
         spec,
@@ -67,8 +63,10 @@ def blueprint_of(network: torch.nn.Module, recipe: Recipe) -> Blueprint:
         std=_for_channels(spec.std, recipe.in_chans),
     )
     if isinstance(recipe.model, CustomObject):
-        return Blueprint(None, spec, recipe.img_size, recipe.tta, repr(recipe.model))
-    return Blueprint(resolve_name(recipe.model), spec, recipe.img_size, recipe.tta)
+        blueprint = Blueprint(None, spec, recipe.img_size, recipe.tta, repr(recipe.model))
+    else:
+        blueprint = Blueprint(resolve_name(recipe.model), spec, recipe.img_size, recipe.tta)
+    return Classifier(blueprint, problem, network, numerics)
 
 
 def _for_channels(values: tuple[float, ...], in_chans: int) -> tuple[float, ...]:

@@ -61,10 +61,7 @@ class KeptOutputs:
     def outputs(
         self, batches: Batches, network: nn.Module, seconds_left: Callable[[], float] = lambda: 1.0
     ) -> np.ndarray:
-        """Return `Classifier.outputs`, from the classifier layer alone if the features are cached.
-
-        `network` has the backbone of the classifier's network.
-        """
+        """Return `Classifier.outputs` of a network with the same backbone, from cached features if there are any."""
         if self._features is not None:
             head = head_of(network)
             assert head is not None
@@ -80,10 +77,7 @@ class KeptOutputs:
 
 
 class FeatureBatches:
-    """Batches of features of a fixed backbone, shape (num_images, num_features), in place of training images.
-
-    Random passes have the same order as those of `batches`.
-    """
+    """Features of a fixed backbone, (num_images, num_features), in place of the images in `batches`, in their order."""
 
     def __init__(self, batches: Batches, features: np.ndarray) -> None:
         self._batches = batches

@@ -156,7 +156,21 @@ class Trainer:
             inference = choose_for_probe(self.classifier, self.recipe, num_batches, size, deadline.seconds_left())
             self.classifier.use(self.numerics, inference)
             start_s = time.perf_counter()
-            if (probe := self._fit_probe(deadline, most)) is not None:
+            train, image_weights = self.task.train, self.task.train.weights
+            if (draw := self.steps.draw) is not None:
+                image_weights = draw * len(draw) * (1.0 if image_weights is None else image_weights)
+            probe = fit_head(
+                self.classifier,
+                self.task.store,
+                train,
+                # Fitting and validating the layer take time as well, so features must be complete before the deadline.
+                Deadline(PROBE_PART * deadline.seconds_left()).seconds_left,
+                self.recipe.seed,
+                loss_weights(train.targets, self.task.problem, self.steps.class_weights, image_weights),
+                robust_loss=self.recipe.robust_loss,
+                max_images=most,
+            )
+            if probe is not None:
                 self._probe_image_s = (time.perf_counter() - start_s) / len(probe.rows)
                 if self.steps.ema is not None:
                     self.steps.ema.set(self.network)
@@ -169,18 +183,6 @@ class Trainer:
             with self.numerics.threads():
                 metrics, is_whole = self._train(deadline, last_epoch)
             yield self._validate(deadline, start_s, metrics, is_whole), is_whole
-
-    def _fit_probe(self, deadline: Deadline, max_images: int) -> Probe | None:
-        """Fit the classifier layer to frozen features, with the image weights of training."""
-        train, recipe = self.task.train, self.recipe
-        image_weights = train.weights
-        if (draw := self.steps.draw) is not None:
-            image_weights = draw * len(draw) * (1.0 if image_weights is None else image_weights)
-        weights = loss_weights(train.targets, self.task.problem, self.steps.class_weights, image_weights)
-        # Fitting and validating the layer take time as well, so features must be complete before the deadline.
-        left = Deadline(PROBE_PART * deadline.seconds_left()).seconds_left
-        q, store = recipe.robust_loss, self.task.store
-        return fit_head(self.classifier, store, train, left, recipe.seed, weights, robust_loss=q, max_images=max_images)
 
     def _train(self, deadline: Deadline, last_epoch: int) -> tuple[dict[str, float], bool]:
         """Train to the next epoch to validate: by `val_interval`, the last one, or the last before the deadline."""
@@ -345,16 +347,11 @@ def explained_failures(recipe: Recipe, folder: Path | None) -> Iterator[None]:
                 f"There is no space left for the weights of {recipe.model} in {folder or 'the run'}. Free some space "
                 "and resume the run, or fit with a path on a larger disk."
             ) from error
-        if is_memory_full(error):
+        text = str(error).lower()  # which alone tells it for CPUs
+        is_allocation = isinstance(error, RuntimeError) and "memory" in text and "alloc" in text
+        if is_allocation or isinstance(error, torch.OutOfMemoryError):
             raise OutOfMemoryError(
                 f"{recipe.model} with batch_size={recipe.batch_size} does not fit into memory. Choose a smaller "
-                f"batch_size, img_size or network ({str(error).lower().splitlines()[0][:120]})."
+                f"batch_size, img_size or network ({text.splitlines()[0][:120]})."
             ) from error
         raise
-
-
-def is_memory_full(error: Exception) -> bool:
-    """Return whether a device had too little memory; for CPUs only the message says so."""
-    text = str(error).lower()
-    is_allocation = isinstance(error, RuntimeError) and "memory" in text and "alloc" in text
-    return isinstance(error, torch.OutOfMemoryError) or is_allocation
