@@ -66,7 +66,7 @@ def evaluate(
     metric: Metric,
     class_prior: np.ndarray | None = None,
 ) -> Evaluation:
-    """Evaluate held-out predictions, with the arguments of `Postprocessing.fit`; raise a DataError if the metric is undefined."""
+    """Evaluate predictions by the arguments of `Postprocessing.fit`; raise a DataError if the metric is undefined."""
     postprocessing, adjusted = Postprocessing.fit(predictions, targets, problem, metric, class_prior)
     calibrated = postprocessing.calibration.apply(predictions, problem)
     return Evaluation(
