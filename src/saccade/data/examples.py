@@ -75,11 +75,7 @@ def read_examples(data: Any, label: str | list[str] | None = None) -> Examples:
 
 
 def as_image(value: Any) -> Any:
-    """Return an image in one of the forms of `ImageLike`; values of other types are returned unchanged.
-
-    >>> as_image(io.BytesIO(b"GIF8")), as_image(bytearray(b"GIF8")), as_image(None)
-    (b'GIF8', b'GIF8', None)
-    """
+    """Return an image in one of the forms of `ImageLike`; values of other types are returned unchanged."""
     if isinstance(value, str | Path):
         return existing_spelling(value)
     if isinstance(value, bytes | Image.Image | np.ndarray | np.generic):
@@ -101,6 +97,13 @@ def as_image(value: Any) -> Any:
         return value
     is_channels_first = array.ndim == 3 and array.shape[0] in (1, 3, 4)
     return array.transpose(1, 2, 0) if is_channels_first else array
+
+
+def image_name(image: Any, number: int) -> str:
+    """Return the path of an image, or a placeholder with its number for an image in memory."""
+    if isinstance(image, bytes):
+        return f"<bytes #{number}>"
+    return str(image) if isinstance(image, str) or hasattr(image, "__fspath__") else f"<image #{number}>"
 
 
 def _num_axes(data: Any) -> int:
@@ -127,10 +130,7 @@ def _paths_in(place: str | Path) -> list[ImageLike] | None:
 def read_labelled_examples(
     data: Any, label: str | list[str], weight: str | None = None, what: str = "the data set"
 ) -> Examples:
-    """Return images and labels, and the column `weight` as their weights if it is given; errors call the set `what`.
-
-    Raises a DataError if there is no label or weight column, or there are no images.
-    """
+    """Return images with their labels, and weights from column `weight`; a DataError calls the set `what`."""
     if not isinstance(data, pd.DataFrame):
         given = repr(str(data)) if isinstance(data, str | Path) else type(data).__name__
         raise DataError(
@@ -160,10 +160,7 @@ def _no_column(role: str, name: str, frame: pd.DataFrame) -> DataError:
 
 
 def check_label_column(data: Any, label: str | list[str]) -> None:
-    """Check before a fit that the label column exists; the default name stands for the label column of a data set.
-
-    Raises a DataError if a name other than the default is given, and there is no such column.
-    """
+    """Raise a DataError if `label` is no column, and not the default name, which stands for that of a data set."""
     if not isinstance(data, ImageDataset) or not isinstance(label, str) or label in data.columns:
         return
     if label != "label":

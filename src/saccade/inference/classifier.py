@@ -19,8 +19,7 @@ from saccade.numerics.choice import Purpose, Workload, candidates, choose_numeri
 from saccade.numerics.device import Numerics
 from saccade.tasks.problem import Problem
 
-MEASURED_STEPS = 50
-"""Batches that `Classifier.choose_inference` may spend on measuring."""
+MEASURED_STEPS = 50  # batches that `Classifier.choose_inference` may spend on measuring
 
 
 @dataclass(frozen=True)
@@ -93,10 +92,7 @@ class Classifier:
         return self._folded or self.network
 
     def fuse(self) -> None:
-        """Fold batch norm for predictions, where that changes no output (`saccade.models.batch_norm_folding`).
-
-        Call `unfuse` before the weights change.
-        """
+        """Fold batch norm for predictions, where it changes no output; call `unfuse` before the weights change."""
         if self._folded is None and not self.inference.compiled:
             folded = fold_batch_norm(self.network, self.blueprint.in_chans, self.blueprint.input.img_size)
             self._folded = self.network if folded is None else self.inference.place(folded)
@@ -106,10 +102,7 @@ class Classifier:
         self._folded = None
 
     def choose_inference(self, batch_size: int) -> Numerics:
-        """Use the fastest numerics for predictions, as measured now or earlier on this machine, and return them.
-
-        The network is placed accordingly, so it must not be trained further.
-        """
+        """Use the fastest numerics for predictions, as measured on this machine; do not train it after that."""
         self.network.eval()
         among = inference_candidates(self.numerics.device, self.amp)
         chosen = choose_numerics(self.network, self.workload("inference", batch_size), among, MEASURED_STEPS)

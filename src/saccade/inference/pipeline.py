@@ -25,8 +25,7 @@ from saccade.numerics.device import Numerics, choose_device, is_half_native
 from saccade.study.progress import ProgressDisplay
 from saccade.tasks.problem import Problem
 
-BATCH_SIZE = 32
-"""Images in a batch: enough for full throughput, and few enough for any memory."""
+BATCH_SIZE = 32  # images in a batch: enough for full throughput, and few enough for any memory
 
 Compute = Callable[[Classifier, torch.Tensor], np.ndarray]
 """From a network and a batch of its preprocessed images, of shape (N, C, S, S), to one row for each image."""
@@ -139,8 +138,7 @@ class Predictions:
 
         That is the label that is given, and for multilabel problems the most probable one.
         """
-        main: np.ndarray = np.nan_to_num(self.adjusted).argmax(1)
-        return main
+        return np.asarray(np.nan_to_num(self.adjusted).argmax(1))
 
 
 class InferencePipeline:
@@ -193,7 +191,9 @@ class InferencePipeline:
 
         Raises a HyperparameterError if the network has no single classifier layer.
         """
-        (features,), errors = self.run(images, _features, 1, verbosity)
+        (features,), errors = self.run(
+            images, lambda classifier, x_BCHW: classifier.outputs_and_features(x_BCHW)[1].cpu().numpy(), 1, verbosity
+        )
         features[list(errors)] = np.nan
         return features, errors
 
@@ -251,10 +251,7 @@ class InferencePipeline:
         return [rows[number] for number in range(len(members))], errors
 
     def module(self, coverage: float | None = None) -> PredictionModule:
-        """Return the tensor part of this pipeline, in evaluation mode, with the networks as they predict.
-
-        Without `coverage`, it computes no conformal sets.
-        """
+        """Return the tensor part of this pipeline, in evaluation mode; without `coverage`, it has no conformal sets."""
         if coverage is not None:
             self.saved.postprocessing.conformal.check(self.saved.problem, coverage)
         with self._lock:
@@ -337,10 +334,7 @@ def postprocess(
     coverage: float | None = None,
     abstention: AbstentionRule | None = None,
 ) -> Predictions:
-    """Return labels, sets and abstentions, given the activated outputs (num_images, num_outputs) of each member.
-
-    `errors`, `coverage` and `abstention` are as in `Predictions` and `InferencePipeline.predict`.
-    """
+    """Return labels, sets and abstentions, given the activated outputs (num_images, num_outputs) of each member."""
     problem, postprocessing = saved.problem, saved.postprocessing
     head = PredictionHead([member.weight for member in saved.members], problem, postprocessing, coverage)
     found = head(*map(torch.from_numpy, of_members))
@@ -364,13 +358,7 @@ def postprocess(
 @torch.inference_mode()
 def _activated(classifier: Classifier, x_BCHW: torch.Tensor) -> np.ndarray:
     # Outputs are activated on the CPU, in float64 for regression, which MPS lacks.
-    predictions: np.ndarray = classifier.problem.activate(classifier.forward(x_BCHW).cpu()).numpy()
-    return predictions
-
-
-def _features(classifier: Classifier, x_BCHW: torch.Tensor) -> np.ndarray:
-    features: np.ndarray = classifier.outputs_and_features(x_BCHW)[1].cpu().numpy()
-    return features
+    return np.asarray(classifier.problem.activate(classifier.forward(x_BCHW).cpu()).numpy())
 
 
 def _device_of(device: str | torch.device | None) -> torch.device:

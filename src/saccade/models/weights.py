@@ -52,12 +52,8 @@ def find_weights(
     3. the cache of the Hugging Face hub on this machine;
     4. the hub, for at most `seconds_left`.
 
-    Raises
-    ------
-    UnknownModelError
-        If there is no such network.
-    WeightsNotFoundError
-        If no weights are available; the message lists what was tried and what to do.
+    Raises an UnknownModelError if there is no such network; a WeightsNotFoundError, which lists what was tried and what
+    to do, if no weights are available.
     """
     timm_name = resolve_name(name)
     if file is not None:
@@ -150,13 +146,7 @@ def networks_in_folder(folder: str | Path | None = None) -> list[str]:
 
 
 def tensor_names(path: Path) -> list[str]:
-    """List the names of the tensors in a safetensors file; only its header is read.
-
-    Raises
-    ------
-    WeightsNotFoundError
-        If the file cannot be read as safetensors.
-    """
+    """List the names of the tensors in a safetensors file by its header; a WeightsNotFoundError if it is damaged."""
     try:
         with safe_open(path, framework="numpy") as tensors:
             return list(tensors.keys())
@@ -241,10 +231,7 @@ def _search_hub(timm_name: str, tried: list[str], deadline: Deadline) -> Path | 
 
 
 def _unavailable(repo_id: str, filename: str, revision: str, file: str, timeout_s: float) -> str:
-    """Return why a file cannot be downloaded, or "".
-
-    One request with a short time limit, because huggingface_hub retries for minutes when there is no network.
-    """
+    """Return why a file cannot be downloaded, or "": one request, since huggingface_hub retries for minutes."""
     # huggingface_hub refuses to work if this variable was set when it was imported.
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in constants.ENV_VARS_TRUE_VALUES or constants.HF_HUB_OFFLINE:
         return "not asked, because HF_HUB_OFFLINE is set"

@@ -134,10 +134,9 @@ class ImagePredictor:
         return f"<{type(self).__name__} {described}>"
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><th>{name}</th><td>{html.escape(text)}</td></tr>" for name, text in self._description().items()
-        )
-        return f"<table>{rows}</table>"
+        described = self._description().items()
+        rows = [f"<tr><th>{name}</th><td>{html.escape(text)}</td></tr>" for name, text in described]
+        return f"<table>{''.join(rows)}</table>"
 
     def _description(self) -> dict[str, str]:
         if self._pipeline is None:
@@ -173,7 +172,7 @@ class ImagePredictor:
         hyperparameters: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> ImagePredictor:
-        """Search networks and hyperparameters, and keep the best.
+        """Search networks and hyperparameters, keep the best, and return this predictor.
 
         Parameters
         ----------
@@ -184,11 +183,6 @@ class ImagePredictor:
         **kwargs
             The other options of `saccade.fit.options.FitOptions`. `hyperparameter_tune_kwargs` may hold the options of
             the search in a dict of their own.
-
-        Returns
-        -------
-        ImagePredictor
-            This predictor.
 
         Raises
         ------
@@ -270,7 +264,7 @@ class ImagePredictor:
         *,
         finish: bool = False,
     ) -> ImagePredictor:
-        """Resume an interrupted run from its folder alone.
+        """Resume an interrupted run from its folder alone, and return its predictor.
 
         Images and labels are found by the paths in the run folder. A run with images in memory or with custom objects
         cannot be resumed in this way; use ``fit(…, resume=True)`` with the same arguments.
@@ -285,11 +279,6 @@ class ImagePredictor:
             As in `ImagePredictor`; None keeps the value of the run.
         finish : bool
             Whether to train nothing more, and make the predictor of the trials that the run has.
-
-        Returns
-        -------
-        ImagePredictor
-            The predictor of the finished run.
 
         Raises
         ------
@@ -344,15 +333,8 @@ class ImagePredictor:
     def to(self, device: str | torch.device | None) -> ImagePredictor:
         """Compute predictions on another device from now on, and return this predictor.
 
-        Parameters
-        ----------
-        device : str, torch.device or None
-            ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``; None is the best device available.
-
-        Raises
-        ------
-        HyperparameterError
-            If the device is invalid or not available.
+        It is ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``; None is the best device available. Raises a
+        HyperparameterError if it is invalid or not available.
         """
         self.pipeline.to(device)
         return self
@@ -469,12 +451,8 @@ class ImagePredictor:
         """Return the probability of each class for each image; for regression, what `predict` returns.
 
         Probabilities are calibrated (`saccade.inference.calibration`). `predict` decides by them and by the thresholds
-        that suit the `eval_metric`, so that its label need not be the most probable one.
-
-        Parameters
-        ----------
-        data, as_pandas
-            As in `predict`.
+        that suit the `eval_metric`, so that its label need not be the most probable one. The arguments are as in
+        `predict`.
 
         Returns
         -------
@@ -494,10 +472,7 @@ class ImagePredictor:
     def predict_feature(self, data: Any, as_pandas: bool = True) -> pd.DataFrame | np.ndarray:
         """Return the input of the network's classifier layer for each image; of an ensemble, of its first network.
 
-        Parameters
-        ----------
-        data, as_pandas
-            As in `predict`.
+        The arguments are as in `predict`.
 
         Returns
         -------
@@ -717,20 +692,7 @@ class ImagePredictor:
     def reasons(self, data: Any, k: int = 4, num_images: int = 12, among: Any = None) -> list[Reason]:
         """Return what `why` draws: for each image the label, an overlay, and the most similar training images.
 
-        Parameters
-        ----------
-        data, k, num_images, among
-            As in `why`.
-
-        Returns
-        -------
-        list of saccade.report.figures.Reason
-            The rows of the picture. Those of images that cannot be read have no `predicted`.
-
-        Raises
-        ------
-        HyperparameterError, DataError
-            As `why`.
+        The arguments and errors are those of `why`. Images that cannot be read have no `predicted`.
 
         Examples
         --------
@@ -765,19 +727,8 @@ class ImagePredictor:
     def find_leaks(self, test: Any, among: Any = None, threshold: float | None = None) -> pd.DataFrame:
         """Return the test images that are, or nearly are, training images, so that metrics on them are too good.
 
-        Parameters
-        ----------
-        test
-            As in `predict`.
-        among
-            The training images; None looks them up as `nearest` does.
-        threshold : float or None
-            As in `near_duplicates`.
-
-        Returns
-        -------
-        DataFrame
-            As `near_duplicates` returns it; the other image of each pair is the training image.
+        The table is that of `near_duplicates`; the other image of each pair is the training image. `among` are the
+        training images; None looks them up as `nearest` does.
         """
         train = self._training_images(among)
         return near_duplicates(self._embedded(test), train, threshold)
@@ -864,17 +815,9 @@ class ImagePredictor:
         return predictor
 
     def save(self, path: str | Path | None = None) -> str:
-        """Write the predictor to a folder of its own: safetensors and JSON, movable, loadable without a GPU.
+        """Write the predictor to a folder of its own, and return it: safetensors and JSON, movable, for any machine.
 
-        Parameters
-        ----------
-        path : str, Path or None
-            The folder, which must not contain anything else; None keeps the one in the run folder.
-
-        Returns
-        -------
-        str
-            The folder.
+        The folder must not contain anything else; None keeps the one in the run folder.
         """
         pipeline, saved = self.pipeline, self._saved
         folder = saved.folder if path is None else _absolute(path)

@@ -99,10 +99,7 @@ class StoreCache:
         return store
 
     def open(self, name: str, seconds_left: SecondsLeft | None = None) -> ImageStore | None:
-        """Return the store of that name, protected from removal while in use; None if there is none.
-
-        A damaged one, whose pixels differ from their checksums, is removed.
-        """
+        """Return the store of that name, protected from removal; None if there is none. A damaged one is removed."""
         folder = self.folder / name
         if not folder.is_dir():
             return None
