@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from saccade.autosearch import network_description as description
-from saccade.autosearch.network_description import describe_module, describe_network, kind_of
+from saccade.autosearch import description
+from saccade.autosearch.description import describe_module, describe_network, kind_of
 from saccade.errors import UnknownModelError, WeightsNotFoundError
 from saccade.models.catalogue import published_table, published_top1
 

@@ -43,7 +43,7 @@ HYPERPARAMETERS: dict[str, Any] = {
     "stochastic_norm": False,
 }
 
-_ADAPTIVE = ("adam", "adamw", "adamp", "lamb", "lion", "nadam", "nadamw", "radam", "adabelief", "rmsprop", "rmsproptf")
+ADAPTIVE = ("adam", "adamw", "adamp", "lamb", "lion", "nadam", "nadamw", "radam", "adabelief", "rmsprop", "rmsproptf")
 _SCHEDULES = ("cosine", "step", "multistep", "plateau")
 _AUGMENTATIONS = ("randaugment", "trivialaugment", "autoaugment")
 
@@ -105,7 +105,7 @@ def features(description: Description, data: DatasetDescription, top1: float) ->
     log_lr = math.log10(max(recipe["lr"], 1e-12))  # a factor on the rate may be 0
     log_batch = math.log2(recipe["batch_size"])
     opt, sched, augmentation = str(recipe["opt"]).lower(), str(recipe["sched"]), str(recipe["augmentation"])
-    is_adaptive = opt in _ADAPTIVE
+    is_adaptive = opt in ADAPTIVE
     momentum = recipe["momentum"] if opt in ("momentum", "nesterov", "sgd") else 0.0
     mixes = recipe["mixup"] > 0 or recipe["cutmix"] > 0
     clip = recipe["clip_grad"]

@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from saccade.autosearch.description import describe_recipe
 from saccade.autosearch.features import NetworkDescription
-from saccade.autosearch.recipe_description import describe_recipe
 from saccade.models.network import build_network
 from saccade.numerics.device import Numerics, choose_device, cpu_threads, is_half_native
 from saccade.space import Dict

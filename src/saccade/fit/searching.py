@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 
+from saccade.autosearch.description import describe_recipe, score_range
 from saccade.autosearch.features import DatasetDescription
 from saccade.autosearch.machine_speed import forward_seconds, measure_log_speed
-from saccade.autosearch.recipe_description import describe_recipe, score_range
 from saccade.autosearch.search import AutoSearch
 from saccade.data.checks import count_of
 from saccade.deadline import Deadline

@@ -20,10 +20,8 @@ from saccade.tasks.problem import Problem
 from saccade.training.recipes.building import new_classifier
 from saccade.training.recipes.recipe import Recipe
 from saccade.training.task import ImageTask
-from saccade.training.trial import numerics as numerics_of_trials
 from saccade.training.trial import trainer
-from saccade.training.trial.numerics import choose_for_probe, choose_for_trial
-from saccade.training.trial.trainer import ImageTrainable, Trainer
+from saccade.training.trial.trainer import ImageTrainable, Trainer, choose_for_probe, choose_for_trial
 
 MakeTask = Callable[..., ImageTask]
 
@@ -41,7 +39,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Workload, list[Numerics
         asked.append((workload, among, num_steps, network.training))
         return among[-1]
 
-    for module in (numerics_of_trials, classifier_module):
+    for module in (trainer, classifier_module):
         monkeypatch.setattr(module, "choose_numerics", choose)
     return asked
 
@@ -142,7 +140,7 @@ def test_on_another_machine_a_trial_chooses_numerics_again(
     task = make_task()
     chosen.append((HALF, HALF))
     first = run(task, tmp_path / "trial", tiny, until_epoch=1)
-    monkeypatch.setattr(numerics_of_trials, "processor", lambda device: "another")
+    monkeypatch.setattr(trainer, "processor", lambda device: "another")
     chosen.append((CHANNELS_FIRST, CHANNELS_FIRST))
     rest = run(task, tmp_path / "trial", tiny, checkpoint=first[-1].checkpoint)
     assert not chosen
@@ -188,8 +186,8 @@ def test_training_numerics_are_not_measured_for_a_probe(
 def test_a_probe_without_time_to_measure_uses_native_16_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     made, recipe = classifier()
     for is_native, dtype in ((True, torch.bfloat16), (False, torch.float32)):
-        monkeypatch.setattr(numerics_of_trials, "is_half_native", lambda _, is_native=is_native: is_native)
-        monkeypatch.setattr(numerics_of_trials, "candidates", lambda *_, **__: [Numerics(CPU), HALF])
+        monkeypatch.setattr(trainer, "is_half_native", lambda _, is_native=is_native: is_native)
+        monkeypatch.setattr(trainer, "candidates", lambda *_, **__: [Numerics(CPU), HALF])
         assert choose_for_probe(made, recipe, 30, 31, seconds_left=1e-3).dtype is dtype
 
 
