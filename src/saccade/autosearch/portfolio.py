@@ -47,17 +47,6 @@ class Trees:
             goes_left = rows[lines, feature] <= self.value[at]
             at += np.where(inner, np.where(goes_left, 1, self.right[at]), 0).astype(np.int32)
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the arguments that make these trees, as JSON."""
-        return {
-            "baseline": float(self.baseline),
-            "scale": float(self.scale),
-            "roots": self.roots.tolist(),
-            "feature": self.feature.tolist(),
-            "value": [float(f"{value:.4g}") for value in self.value],
-            "right": self.right.tolist(),
-        }
-
 
 @dataclass(frozen=True)
 class Portfolio:
@@ -118,7 +107,7 @@ class Portfolio:
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Portfolio:
-        """Return the portfolio that `to_json` wrote."""
+        """Return the portfolio that ``python -m benchmarks.learn_portfolio`` wrote."""
         if tuple(record["features"]) != FEATURES:
             raise ValueError("The portfolio was learned with other features. Learn it again with this version")
         return cls(
@@ -129,18 +118,6 @@ class Portfolio:
             kernel_scale=np.array(record["kernel_scale"]),
             provenance=dict(record["provenance"]),
         )
-
-    def to_json(self) -> dict[str, Any]:
-        """Return a dictionary that JSON can hold."""
-        return {
-            "provenance": self.provenance,
-            "features": list(FEATURES),
-            "top1_of_params": list(self.top1_of_params),
-            "kernel_mean": [float(f"{value:.6g}") for value in self.kernel_mean],
-            "kernel_scale": [float(f"{value:.6g}") for value in self.kernel_scale],
-            "cost": self.cost.to_json(),
-            "score": [trees.to_json() for trees in self.score],
-        }
 
 
 def with_epoch(rows: np.ndarray, epoch: float) -> np.ndarray:

@@ -116,11 +116,6 @@ class AutoSearch(Searcher, Scheduler):
         self._paused: dict[Hashable, Trial] = {}
         self._reconsidering_s = 0.0
 
-    @property
-    def num_epochs(self) -> int:
-        """The epochs of a whole training: those of the space's default configuration."""
-        return max(self.describe(copied(self.space.default)).num_epochs, 1)
-
     # The searcher: configurations and their expected scores and costs.
 
     def suggest(self) -> dict[str, Any]:
@@ -323,7 +318,9 @@ class AutoSearch(Searcher, Scheduler):
         self._state = state
         self._paused = {canonical_key(trial.config): trial for trial in state.trials if trial.status is Status.PAUSED}
         if math.isinf(state.seconds_left):
-            self._halving = AutoScheduler(self.max_epochs or self.num_epochs)
+            # Without a limit, the epochs are those of the space's default configuration.
+            num_epochs = self.max_epochs or max(self.describe(copied(self.space.default)).num_epochs, 1)
+            self._halving = AutoScheduler(num_epochs)
             for each in self._before:
                 if isinstance(each, EpochDone):
                     self._halving.on_report(each)

@@ -131,7 +131,7 @@ def test_a_resumed_trial_keeps_its_numerics(
     assert [report.metrics["train_loss"] for report in first + rest] == [r.metrics["train_loss"] for r in whole]
     again = Trainer(task, Recipe.of(recipe), LocalTrialFiles(tmp_path / "parts"))
     again.load_checkpoint(str(rest[-1].checkpoint))
-    assert (again.numerics, again.classifier.inference) == numerics
+    assert (again.classifier.numerics, again.classifier.inference) == numerics
 
 
 def test_on_another_machine_a_trial_chooses_numerics_again(

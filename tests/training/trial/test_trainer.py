@@ -199,7 +199,7 @@ def test_the_best_weights_are_those_of_the_best_epoch(
     scores = iter([0.5, 0.9, 0.7])
     monkeypatch.setattr(Validation, "metrics", lambda self, *what, **how: {"accuracy": next(scores)})
     saved = []
-    write = lambda self, kind, _: saved.append(file_name(kind, self.num_epochs))  # noqa: E731
+    write = lambda self, kind, _: saved.append(file_name(kind, self.steps.num_epochs))  # noqa: E731
     monkeypatch.setattr(Trainer, "_write_weights", write)
     train(make_task(), tmp_path / "trial", {**tiny, "epochs": 3})
     # The learning rate has come down at the end of the last epoch, so that its weights are kept beside the best ones.

@@ -87,10 +87,6 @@ class Steps:
         module: torch.nn.Module = self.network if self.ema is None else self.ema.module
         return module
 
-    def weights(self) -> dict[str, torch.Tensor]:
-        """Return the weights of the validated network, on the CPU."""
-        return {name: tensor.cpu() for name, tensor in self.averaged.state_dict().items()}
-
     def take_epoch(
         self, deadline: Deadline, validation_s: Callable[[float], float] = lambda _: 0.0
     ) -> tuple[dict[str, float], bool]:

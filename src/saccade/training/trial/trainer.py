@@ -114,16 +114,6 @@ class Trainer:
         self.val_s: float | None = None
         self._probe_image_s = 0.0  # of a forward pass and the fit of a probe; 0 if its features were known
 
-    @property
-    def numerics(self) -> Numerics:
-        """Numerics of training; those of validation are `Classifier.inference`."""
-        return self.classifier.numerics
-
-    @property
-    def num_epochs(self) -> int:
-        """Epochs trained so far."""
-        return self.steps.num_epochs
-
     def choose_numerics(self, seconds_left: float = math.inf) -> None:
         """Choose the fastest numerics for training and validation; a trial resumed on this machine keeps its own."""
         train_mode(self.network, self.recipe)
@@ -146,7 +136,7 @@ class Trainer:
                 decision = report(event)
                 # The study has recorded the report, so files that it replaces are not needed any more.
                 self.files.drop(self.trial, BEST, BEST_OUTPUTS, before_epoch=self.best_epoch)
-                self.files.drop(self.trial, END, END_OUTPUTS, before_epoch=self.num_epochs)
+                self.files.drop(self.trial, END, END_OUTPUTS, before_epoch=self.steps.num_epochs)
                 if event.checkpoint is not None or event.is_last:
                     self.files.drop(self.trial, LAST, before_epoch=event.epoch)
                 if decision is not Decision.CONTINUE:
@@ -164,7 +154,7 @@ class Trainer:
             size, num_train = self.validation.batches.batch_size, len(self.task.train.indices)
             num_batches = (min(num_train, most) + len(self.task.val.indices)) / size
             inference = choose_for_probe(self.classifier, self.recipe, num_batches, size, deadline.seconds_left())
-            self.classifier.use(self.numerics, inference)
+            self.classifier.use(self.classifier.numerics, inference)
             start_s = time.perf_counter()
             train, image_weights = self.task.train, self.task.train.weights
             if (draw := self.steps.draw) is not None:
@@ -186,11 +176,11 @@ class Trainer:
                     self.steps.ema.set(self.network)
                 yield self._validate(deadline, start_s, probe.metrics, is_whole=True, probe=probe), True
         last_epoch = self.recipe.epochs if until_epoch is None else min(until_epoch, self.recipe.epochs)
-        if self.num_epochs < last_epoch and not self.stop_reason:
+        if self.steps.num_epochs < last_epoch and not self.stop_reason:
             self.choose_numerics(deadline.seconds_left())
-        while self.num_epochs < last_epoch and not self.stop_reason:
+        while self.steps.num_epochs < last_epoch and not self.stop_reason:
             start_s = time.perf_counter()
-            with self.numerics.threads():
+            with self.classifier.numerics.threads():
                 metrics, is_whole = self._train(deadline, last_epoch)
             yield self._validate(deadline, start_s, metrics, is_whole), is_whole
 
@@ -203,7 +193,7 @@ class Trainer:
             data_s += metrics["data_s"]
             epoch_s = time.perf_counter() - start_s
             next_s = epoch_s + self._validation_s(epoch_s / self.steps.batches.num_in_pass)
-            is_validated = self.num_epochs % self.recipe.val_interval == 0 or self.num_epochs == last_epoch
+            is_validated = self.steps.num_epochs % self.recipe.val_interval == 0 or self.steps.num_epochs == last_epoch
             if not is_whole or is_validated or deadline.seconds_left() < next_s:
                 return {**metrics, "data_s": data_s}, is_whole
 
@@ -218,7 +208,7 @@ class Trainer:
         self.val_s = val_s if probe is None else None  # cached features may have taken no time at all
         if probe is not None:
             metrics |= self.validation.cv_score(probe)
-        score, epoch = self.task.metric.score(metrics[self.task.metric.name]), self.num_epochs
+        score, epoch = self.task.metric.score(metrics[self.task.metric.name]), self.steps.num_epochs
         if not math.isfinite(score):
             raise DivergedError(f"{self.task.metric.name} on the validation images is {score}")
         is_best = score > self.best_score or self.task.is_refit
@@ -267,17 +257,18 @@ class Trainer:
 
     def _write_weights(self, kind: str, outputs_kind: str) -> None:
         """Write the outputs for the validation images, then the weights."""
-        outputs, weights = self.validation.outputs, self.steps.weights()
+        outputs, state = self.validation.outputs, self.steps.averaged.state_dict()
+        weights = {name: tensor.cpu() for name, tensor in state.items()}
         if outputs is not None and not self.task.is_refit:
-            self.files.put(self.trial, outputs_kind, self.num_epochs, lambda path: save_outputs(path, outputs))
-        of = origin(self.trial, self.num_epochs, self.classifier.blueprint.to_json(), outputs)
-        self.files.put(self.trial, kind, self.num_epochs, lambda path: write_weights(path, weights, of))
+            self.files.put(self.trial, outputs_kind, self.steps.num_epochs, lambda path: save_outputs(path, outputs))
+        of = origin(self.trial, self.steps.num_epochs, self.classifier.blueprint.to_json(), outputs)
+        self.files.put(self.trial, kind, self.steps.num_epochs, lambda path: write_weights(path, weights, of))
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that exact resumption needs."""
         numerics = {
-            "processor": processor(self.numerics.device),
-            "training": self.numerics.to_json(),
+            "processor": processor(self.classifier.numerics.device),
+            "training": self.classifier.numerics.to_json(),
             "inference": self.classifier.inference.to_json(),
         }
         return {
@@ -293,7 +284,7 @@ class Trainer:
 
     def load_checkpoint(self, name: str) -> None:
         """Resume from a checkpoint of the trial."""
-        path, device = self.files.get(self.trial, *parse_name(name)), self.numerics.device
+        path, device = self.files.get(self.trial, *parse_name(name)), self.classifier.numerics.device
         if path is None:
             raise FileNotFoundError(f"checkpoint {name} of trial {self.trial} is missing")
         state = load_state(path, device)
