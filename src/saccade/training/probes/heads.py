@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -68,8 +68,26 @@ class HeadFitter:
     """Fits heads as `fit_heads` with several image weights; the principal axes are computed once."""
 
     def __init__(self, features: np.ndarray, targets: np.ndarray, problem: Problem) -> None:
-        self._targets = targets
-        self._rows = _Rows.of(features, targets, problem)
+        self._given_targets, self.problem = targets, problem
+        self.targets = problem.soft_targets(torch.as_tensor(targets))  # (num_images, num_outputs)
+        self.num_outputs = self.targets.shape[1]
+        x = torch.tensor(features, dtype=torch.float32)
+        self._mean = x.mean(0)
+        x = x - self._mean
+        self._scale = float(x.square().mean().sqrt()) or 1.0
+        x = x / self._scale
+        # Principal axes from the smaller of the two Gram matrices, which have the same eigenvalues.
+        is_wide = len(x) < x.shape[1]
+        values, vectors = torch.linalg.eigh((x @ x.T if is_wide else x.T @ x).double())
+        kept = values > 1e-6 * values[-1].clamp(min=1e-12)
+        axes = vectors[:, kept].float()
+        if is_wide:
+            axes = (x.T @ axes) / values[kept].sqrt().float()
+        self._axes = axes  # (num_features, rank)
+        self.z = torch.cat([torch.ones(len(x), 1), x @ axes], 1)  # images in these coordinates, after a column of ones
+        # Bound on the second derivative in each direction, (1 + rank,). Columns are orthogonal, so it is diagonal; the
+        # factor covers rounding.
+        self._bound = 1.01 * problem.curvature_bound * self.z.square().sum(0)
 
     def fit(
         self,
@@ -81,80 +99,34 @@ class HeadFitter:
         seed: int = 0,
     ) -> Head:
         """As `fit_heads`."""
-        rows = self._rows
-        if weights is not None:
-            by_image = torch.tensor(weights, dtype=torch.float32)
-            by_image = by_image[:, None] if by_image.ndim == 1 else by_image
-            rows = replace(rows, weights=by_image, curvature=rows.curvature * float(by_image.max()))
-        most = max(1, MAX_COLUMNS // rows.num_outputs)
-        num_folds = min(num_folds, most, len(self._targets))
-        if num_folds < 2 or seconds_left() <= 0:
-            return rows.fitted(penalties[0] if len(penalties) == 1 else DEFAULT_PENALTY, None, seconds_left)
-        tried, most_tried = list(penalties), max(1, most // num_folds)
-        if len(tried) > most_tried:  # evenly spaced ones
-            tried = [tried[round(place)] for place in np.linspace(0, len(tried) - 1, most_tried + 2)[1:-1]]
-        fold = split_folds(rows.problem.strata(self._targets), num_folds, np.random.default_rng(seed))
-        held_out = rows.held_out(tried, fold, seconds_left)
-        best = int(torch.argmin(rows.losses(held_out).mean((1, 2))))
-        return rows.fitted(tried[best], held_out[best], seconds_left)
-
-
-@dataclass(frozen=True)
-class _Rows:
-    """Images in the coordinates of their features' principal axes."""
-
-    axes: torch.Tensor  # (num_features, rank)
-    mean: torch.Tensor  # (num_features,)
-    scale: float
-    z: torch.Tensor  # (num_images, 1 + rank), the first column of ones
-    curvature: torch.Tensor  # (1 + rank,), bound on the second derivative in each direction
-    targets: torch.Tensor  # (num_images, num_outputs)
-    problem: Problem
-    weights: torch.Tensor  # (num_images, num_outputs) or (num_images, 1)
-
-    @classmethod
-    def of(cls, features: np.ndarray, targets: np.ndarray, problem: Problem) -> _Rows:
-        x = torch.tensor(features, dtype=torch.float32)
-        mean = x.mean(0)
-        x = x - mean
-        scale = float(x.square().mean().sqrt()) or 1.0
-        x = x / scale
-        # Principal axes from the smaller of the two Gram matrices, which have the same eigenvalues.
-        is_wide = len(x) < x.shape[1]
-        values, vectors = torch.linalg.eigh((x @ x.T if is_wide else x.T @ x).double())
-        kept = values > 1e-6 * values[-1].clamp(min=1e-12)
-        axes = vectors[:, kept].float()
-        if is_wide:
-            axes = (x.T @ axes) / values[kept].sqrt().float()
-        z = torch.cat([torch.ones(len(x), 1), x @ axes], 1)
-        # Columns are orthogonal, so the bound is diagonal; the factor covers rounding.
-        curvature = 1.01 * problem.curvature_bound * z.square().sum(0)
-        soft_targets = problem.soft_targets(torch.as_tensor(targets))
-        return cls(axes, mean, scale, z, curvature, soft_targets, problem, torch.ones(len(x), 1))
-
-    @property
-    def num_outputs(self) -> int:
-        return self.targets.shape[1]
-
-    def held_out(self, penalties: Sequence[float], fold: np.ndarray, seconds_left: Callable[[], float]) -> torch.Tensor:
-        """Return out-of-fold outputs of shape (num_penalties, num_images, num_outputs)."""
-        # One head per penalty and fold; `seen` masks the images of the other folds, which it is fitted to.
-        num_folds = int(fold.max()) + 1
-        of_fold = torch.as_tensor(fold)
-        seen = torch.stack([(of_fold != number).float() for number in range(num_folds)])  # (num_folds, num_images)
-        heads = torch.tensor(penalties, dtype=torch.float32).repeat_interleave(num_folds)
-        found = self._solve(heads, seen.repeat(len(penalties), 1), CHOOSING_TOLERANCE, seconds_left)
-        outputs = self.outputs_of(found)
-        # For each image, the output of the head that was not fitted to its fold.
-        by_penalty = outputs.view(len(penalties), num_folds, len(fold), self.num_outputs)
-        return by_penalty[:, of_fold, torch.arange(len(fold))]
-
-    def fitted(self, penalty: float, held_out: torch.Tensor | None, seconds_left: Callable[[], float]) -> Head:
-        """Fit a head to all images, and rotate it back to the original features."""
-        (found,) = self._solve(torch.tensor([penalty]), torch.ones(1, len(self.z)), TOLERANCE, seconds_left)
-        weight = (self.axes @ found[1:]).T / self.scale
-        bias = found[0] - weight @ self.mean
-        return Head(weight.numpy(), bias.numpy(), penalty, None if held_out is None else held_out.numpy())
+        self.weights, self.curvature = torch.ones(len(self.z), 1), self._bound
+        if weights is not None:  # (num_images, num_outputs) or (num_images, 1)
+            self.weights = torch.tensor(weights, dtype=torch.float32).reshape(len(self.z), -1)
+            self.curvature = self._bound * float(self.weights.max())
+        most = max(1, MAX_COLUMNS // self.num_outputs)
+        num_folds = min(num_folds, most, len(self.z))
+        penalty, held_out = penalties[0] if len(penalties) == 1 else DEFAULT_PENALTY, None
+        if num_folds >= 2 and seconds_left() > 0:
+            tried, most_tried = list(penalties), max(1, most // num_folds)
+            if len(tried) > most_tried:  # evenly spaced ones
+                tried = [tried[round(place)] for place in np.linspace(0, len(tried) - 1, most_tried + 2)[1:-1]]
+            strata = self.problem.strata(self._given_targets)
+            fold = torch.as_tensor(split_folds(strata, num_folds, np.random.default_rng(seed)))
+            num_folds = int(fold.max()) + 1
+            # One head per penalty and fold; `seen` masks the images of the other folds, which it is fitted to.
+            seen = torch.stack([(fold != number).float() for number in range(num_folds)])  # (num_folds, num_images)
+            heads = torch.tensor(tried, dtype=torch.float32).repeat_interleave(num_folds)
+            found = self._solve(heads, seen.repeat(len(tried), 1), CHOOSING_TOLERANCE, seconds_left)
+            # For each image, the output of the head that was not fitted to its fold.
+            by_penalty = self.outputs_of(found).view(len(tried), num_folds, len(fold), self.num_outputs)
+            out_of_fold = by_penalty[:, fold, torch.arange(len(fold))]  # (num_penalties, num_images, num_outputs)
+            best = int(torch.argmin(self.losses(out_of_fold).mean((1, 2))))
+            penalty, held_out = tried[best], out_of_fold[best].numpy()
+        # A head for all images, rotated back to the original features.
+        (solution,) = self._solve(torch.tensor([penalty]), torch.ones(1, len(self.z)), TOLERANCE, seconds_left)
+        weight = (self._axes @ solution[1:]).T / self._scale
+        bias = solution[0] - weight @ self._mean
+        return Head(weight.numpy(), bias.numpy(), penalty, held_out)
 
     def losses(self, outputs: torch.Tensor) -> torch.Tensor:
         """Return weighted losses of shape (num_heads, num_images, k); k is 1 except for multilabel problems."""
@@ -193,7 +165,7 @@ class _Descent:
     num_images), is 1 if a head is fitted to an image, else 0.
     """
 
-    def __init__(self, rows: _Rows, penalties: torch.Tensor, seen: torch.Tensor) -> None:
+    def __init__(self, rows: HeadFitter, penalties: torch.Tensor, seen: torch.Tensor) -> None:
         num_heads, num_columns = len(penalties), rows.z.shape[1]
         self._rows, self._seen = rows, seen
         self._penalty = (penalties[:, None] * torch.cat([torch.zeros(1), torch.ones(num_columns - 1)]))[..., None]
