@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from saccade.models.network import build_network
-from saccade.numerics.bench import Bench, is_sound
+from saccade.numerics.choice import Bench, is_sound
 from saccade.numerics.device import Numerics
 
 CPU = torch.device("cpu")
