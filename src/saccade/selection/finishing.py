@@ -28,7 +28,7 @@ from saccade.inference.saved import (
     Member,
     SavedPredictor,
 )
-from saccade.selection.candidates import Candidate, TrainedCandidate, best_epoch, read_candidates
+from saccade.selection.candidates import Candidate, best_epoch, read_candidates
 from saccade.selection.combination import Combination, combine
 from saccade.selection.ensemble import Evaluation, evaluate
 from saccade.selection.folds import CrossValidation
@@ -238,6 +238,4 @@ def refit(
             Warned(f"no refit on all images ({'; '.join(problems) or 'it was not finished'}); the best trial is kept")
         )
         return None
-    return TrainedCandidate(
-        best.trial, best.config, best.blueprint, best.predictions, best.epoch, weights, has_seen_val=True
-    )
+    return replace(best, weights=weights, probe=None, is_refit=True)

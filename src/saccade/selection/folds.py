@@ -23,7 +23,7 @@ from saccade.errors import DataError
 from saccade.events import EpochDone, Event, JobDone, JobFailed, Listener, Progressed, Warned
 from saccade.executor import Executor
 from saccade.numerics.device import cpu_threads
-from saccade.selection.candidates import TrainedCandidate, activate, read_blueprint, read_predictions
+from saccade.selection.candidates import Candidate, activate, read_blueprint, read_predictions
 from saccade.selection.combination import Combination
 from saccade.selection.ensemble import evaluate
 from saccade.study.life import TIME_LIMIT
@@ -224,7 +224,7 @@ class CrossValidation:
         first = self.trainable.task_of(0)
         own = best.number, best.config, read_blueprint(best), predictions, epoch
         return Combination(
-            [TrainedCandidate(*own, file) for file in weights],
+            [Candidate(*own, file) for file in weights],
             [1 / self.num_folds] * self.num_folds,
             predictions,
             targets,
