@@ -115,4 +115,4 @@ def test_without_a_time_limit_few_trials_are_trained_to_their_ends(num_workers):
     assert sum(num_epochs) < 12 * NUM_EPOCHS / 2
     best = max(study.trials, key=lambda trial: trial.config["x"])
     assert best.num_epochs == NUM_EPOCHS
-    assert not study.searcher._running
+    assert not study.searcher.running

@@ -118,7 +118,7 @@ def test_proposals_differ_from_running_trials():
     points = searcher.portfolio.embed([searcher.describe(searcher.suggest()) for _ in range(6)], DATA)
     distances = np.linalg.norm(points[:, None] - points[None], axis=-1)
     assert distances[np.triu_indices(6, 1)].min() > 0
-    assert len(searcher._running) == 6
+    assert len(searcher.running) == 6
 
 
 def test_later_proposals_are_variations_of_the_best():
@@ -166,7 +166,7 @@ def test_a_failed_configuration_has_a_low_score():
     item = searcher._known[canonical_key(config)]
     before = searcher.forecaster.forecast([item.number]).mean[0, -1]
     searcher.on_end(config, has_failed=True)
-    assert not searcher._running
+    assert not searcher.running
     assert searcher.forecaster.forecast([item.number]).mean[0, -1] < before
 
 

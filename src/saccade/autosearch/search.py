@@ -103,11 +103,11 @@ class AutoSearch(Searcher, Scheduler):
         self._rng = np.random.default_rng(seed)
         self._pool: dict[Hashable, Item] = {}
         self._known: dict[Hashable, Item] = {}  # all that were started or observed
-        self._running: dict[Hashable, Item] = {}
-        self._trained: set[Hashable] = set()  # networks that were trained beyond their probes
+        self.running: dict[Hashable, Item] = {}
+        self.trained: set[Hashable] = set()  # networks that were trained beyond their probes
         self._chosen: Item | None = None
         self._start: Item | None = None
-        self._best = 0.0
+        self.best = 0.0
         self._num_started = 0
         # As a scheduler:
         self._halving: Scheduler | None = None
@@ -127,7 +127,7 @@ class AutoSearch(Searcher, Scheduler):
             if not self._pool:
                 raise exhausted(len(self._known))
             items = list(self._pool.values())
-            found = self._best_step(items)
+            found = best_step(self, items)
             # If none would report in time, the cheapest is as good as any.
             cheapest = items[int(np.argmin(self.costs.epoch_s([each.number for each in items])))]
             item = cheapest if found is None else found[0]
@@ -135,7 +135,7 @@ class AutoSearch(Searcher, Scheduler):
             self._start = None
         self.is_new(item.config)
         self._pool.pop(item.key, None)
-        self._known[item.key] = self._running[item.key] = item
+        self._known[item.key] = self.running[item.key] = item
         item.is_begun = True
         self.probes.begun.add(item.network)
         self._num_started += 1
@@ -148,7 +148,7 @@ class AutoSearch(Searcher, Scheduler):
         low, high = self.score_range
         normal = min(max((score - low) / (high - low), -1.0), 1.5)
         item.epoch, item.best = max(item.epoch, epoch), max(item.best, normal)
-        self._best = max(self._best, item.best)
+        self.best = max(self.best, item.best)
         self.costs.observe(item.number, epoch, cost)
         if epoch == 0 and item.has_probe:
             shift = self.probes.observe(item.network, item.best)
@@ -158,7 +158,7 @@ class AutoSearch(Searcher, Scheduler):
         if epoch >= 1:
             # The probe's score would stay the best where training makes it worse, and hide that.
             if item.has_probe:
-                self._trained.add(item.network)
+                self.trained.add(item.network)
             item.trained = max(item.trained, normal) if item.has_probe else item.best
         if epoch in HORIZONS or epoch == 0:
             is_rough = epoch == 1 and not item.has_probe
@@ -167,7 +167,7 @@ class AutoSearch(Searcher, Scheduler):
     def on_end(self, config: Mapping[str, Any], *, has_failed: bool, is_complete: bool = False) -> None:
         """Use the end of a training: a failure has a low score, a completed one keeps its last score."""
         item = self._item_of(config)
-        self._running.pop(item.key, None)
+        self.running.pop(item.key, None)
         if has_failed:
             self.forecaster.observe(item.number, max(item.epoch, 1), max(item.best, 0.0))
         elif is_complete and item.epoch not in HORIZONS and item.trained > -math.inf:
@@ -189,14 +189,14 @@ class AutoSearch(Searcher, Scheduler):
         self._chosen = None
         if can_begin and starts_first and (start := self._next_start()) is not None:
             self._chosen = start
-            found = self._best_step([start])
+            found = best_step(self, [start])
             start.target = start.num_epochs if found is None else found[1]
             return Advice(None, start.target)
         if can_begin:
             self._refill()
         waiting = [self._known[key] for key in paused if key in self._known]
         waiting = sorted(waiting, key=lambda item: -item.expected_gain)[:MAX_CONSIDERED]
-        found = self._best_step([*(self._pool.values() if can_begin else ()), *waiting])
+        found = best_step(self, [*(self._pool.values() if can_begin else ()), *waiting])
         if found is None:
             return None
         item, until = found
@@ -208,7 +208,7 @@ class AutoSearch(Searcher, Scheduler):
 
     def resume(self, key: Hashable, until_epoch: int) -> None:
         """Mark a paused configuration as running up to an epoch."""
-        self._running[key] = item = self._known[key]
+        self.running[key] = item = self._known[key]
         item.target = until_epoch
 
     def _item_of(self, config: Mapping[str, Any]) -> Item:
@@ -289,28 +289,6 @@ class AutoSearch(Searcher, Scheduler):
             )
         ]
 
-    def _best_step(self, items: list[Item]) -> tuple[Item, int] | None:
-        """Return the best item and the epoch to train it to; None if none would report in time."""
-        # Running trials count as if they had reached the forecast of their targets, so that proposals differ.
-        running = [item for item in self._running.values() if item.epoch < item.target]
-        imagined: dict[int, tuple[float, float]] = {}
-        if running:
-            curves = self.forecaster.forecast([item.number for item in running]).mean
-            for item, curve in zip(running, curves, strict=True):
-                score = float(np.interp(item.target, (EARLIEST, *HORIZONS), curve))
-                imagined[item.number] = item.target, score
-        return best_step(
-            items,
-            imagined,
-            forecaster=self.forecaster,
-            costs=self.costs,
-            probes=self.probes,
-            best=self._best,
-            trained=self._trained,
-            seconds_left=self.seconds_left,
-            is_for_mean=self.is_for_mean,
-        )
-
     # The scheduler: which trial runs, and for how long.
 
     def on_start(self, state: StudyState) -> None:
@@ -388,7 +366,7 @@ class AutoSearch(Searcher, Scheduler):
         # Epoch 0 is not a horizon: starting a training whose probe is known changes no forecast.
         if report.is_last or report.checkpoint is None or not (is_due or (is_cheap and report.epoch in HORIZONS)):
             return Decision.CONTINUE
-        self._running.pop(item.key, None)
+        self.running.pop(item.key, None)
         advice = self._timed_advice([*self._paused, item.key], state.seconds_left, starts_first=False)
         item.unconsidered_s = 0.0
         if advice is not None and advice.key != item.key:

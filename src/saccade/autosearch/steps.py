@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Hashable, Mapping
+from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from saccade.autosearch.costs import EpochCosts
-from saccade.autosearch.forecast import Forecaster
-from saccade.autosearch.probes import PROBE_VALUE, Probes
+from saccade.autosearch.probes import PROBE_VALUE
+
+if TYPE_CHECKING:
+    from saccade.autosearch.search import AutoSearch
 
 # Epochs at which learning curves are forecast, and at which a trial may pause for another.
 HORIZONS = (1, 2, 3, 4, 5, 7, 9, 12, 15, 20, 25, 30, 40, 50, 70, 100, 150, 200)
@@ -64,27 +65,31 @@ def expected_improvement(mean: np.ndarray, sd: np.ndarray, best: float | np.ndar
     return improvement
 
 
-def best_step(
-    items: list[Item],
-    imagined: Mapping[int, tuple[float, float]],
-    *,
-    forecaster: Forecaster,
-    costs: EpochCosts,
-    probes: Probes,
-    best: float,
-    trained: Collection[Hashable],
-    seconds_left: float,
-    is_for_mean: bool,
-) -> tuple[Item, int] | None:
+def _forecast_of_running(search: AutoSearch) -> dict[int, tuple[float, float]]:
+    """Return target and score of running trials as if they had reached it, by number, so that proposals differ."""
+    running = [item for item in search.running.values() if item.epoch < item.target]
+    if not running:
+        return {}
+    curves = search.forecaster.forecast([item.number for item in running]).mean
+    scores = (
+        float(np.interp(each.target, search.forecaster.epochs, curve))
+        for each, curve in zip(running, curves, strict=True)
+    )
+    return {item.number: (item.target, score) for item, score in zip(running, scores, strict=True)}
+
+
+def best_step(search: AutoSearch, items: list[Item]) -> tuple[Item, int] | None:
     """Return the item with the largest expected gain per cost, and the epoch to train it to; None if none is in time.
 
-    The expected gain of each considered item is stored in it. Scores are between 0 and 1; `imagined` has those of
-    running trials, and `trained` the networks that were trained beyond their probes. If the result may be an ensemble
-    (`is_for_mean`), the gain of a training is measured from its own network's probe. Otherwise the network with the
-    best probe is trained first, however slow it is, and the others not at all.
+    The expected gain of each considered item is stored in it. Scores are between 0 and 1. If the result may be an
+    ensemble, the gain of a training is measured from its own network's probe. Otherwise the network with the best probe
+    is trained first, however slow it is, and the others not at all.
     """
     if not items:
         return None
+    forecaster, costs, probes = search.forecaster, search.costs, search.probes
+    best, trained, seconds_left = search.best, search.trained, search.seconds_left
+    imagined = _forecast_of_running(search)
     numbers = [item.number for item in items]
     have_probes = np.array([item.has_probe for item in items])
     may_probe = np.array([item.has_probe and not item.is_begun and item.network not in probes.begun for item in items])
@@ -120,7 +125,7 @@ def best_step(
 
     # Gains over the score to exceed, with factors for commitment and for networks that were trained before.
     to_exceed = np.full_like(probe, best)
-    if is_for_mean:
+    if search.is_for_mean:
         is_first = [item.has_probe and (item.epoch > 0 or item.network not in trained) for item in items]
         to_exceed = np.where(np.array(is_first)[:, None], np.clip(probe, best - MEMBER_LAG, best), best)
     gain = expected_improvement(mean, sd, to_exceed) * np.where(horizons == 0, PROBE_VALUE, 1.0)
