@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Collection, Hashable, Sequence
 
 import numpy as np
 
@@ -17,10 +17,16 @@ class EpochCosts:
 
     `log_speed` is the natural logarithm of the duration of an epoch on this machine, relative to the predictions; None
     is unknown. `prior_weight` is its weight in measured configurations. A probe uses `probed_part` of an epoch's
-    images.
+    images. An earlier fit cached the features of the networks in `cached`.
     """
 
-    def __init__(self, log_speed: float | None = None, prior_weight: float = 1.0, probed_part: float = 1.0) -> None:
+    def __init__(
+        self,
+        log_speed: float | None = None,
+        prior_weight: float = 1.0,
+        probed_part: float = 1.0,
+        cached: Collection[Hashable] = (),
+    ) -> None:
         self._prior = log_speed or 0.0
         self._prior_weight = 1e-3 if log_speed is None else prior_weight
         self._probe_part, self._probe_again_part = _PROBE_PART * probed_part, _PROBE_AGAIN_PART * probed_part
@@ -32,7 +38,7 @@ class EpochCosts:
         self._probe_s: dict[int, float] = {}
         self._residuals: dict[int, float] = {}  # log of measured over predicted seconds
         self._sums: dict[Hashable, tuple[float, int]] = {}  # sum and number of residuals by network
-        self._probed: set[Hashable] = set()
+        self._probed = set(cached)
 
     def add(
         self,

@@ -66,7 +66,7 @@ class AutoSearch(Searcher, Scheduler):
     has the seconds of a forward pass of an image on this machine, by `Description.network`; `log_speed` is the natural
     logarithm of the duration of an epoch on this machine relative to that of the recordings; without it the first
     reports estimate it. `is_for_mean` is that of `best_step`; `num_probed` is the most images that a linear probe is
-    fitted to.
+    fitted to; `cached` has each `Description.network` whose probe costs little, since an earlier fit cached its features.
     """
 
     def __init__(
@@ -83,6 +83,7 @@ class AutoSearch(Searcher, Scheduler):
         forward_s: Mapping[Any, float] | None = None,
         is_for_mean: bool = False,
         num_probed: float = math.inf,
+        cached: Collection[Hashable] = (),
         max_epochs: int | None = None,
     ) -> None:
         super().__init__(space, seed=seed, starting_configs=starting_configs)
@@ -95,6 +96,7 @@ class AutoSearch(Searcher, Scheduler):
             log_speed,
             prior_weight=SPEED_WEIGHT if forward_s else 1.0,
             probed_part=min(1.0, num_probed / max(data.num_images, 1)),
+            cached=cached,
         )
         self.forward_s = forward_s or {}
         self.is_for_mean, self.max_epochs = is_for_mean, max_epochs

@@ -16,6 +16,7 @@ import pandas as pd
 from saccade.data.checks import CheckedPart, check_dataset
 from saccade.data.earlier_split import EarlierSplit
 from saccade.data.examples import Examples
+from saccade.data.store.feature_cache import FeatureCache
 from saccade.deadline import Deadline
 from saccade.errors import DataError, SaccadeError, explained_file_errors
 from saccade.events import Event, Listener, RunFinished, RunStarted, Warned
@@ -259,6 +260,7 @@ def _checked(
 ) -> tuple[FitRequest, str]:
     """Check the arguments against each other; return them with the networks to search, and a warning or ""."""
     check_methods(request.space)
+    FeatureCache.from_environment()  # raises if its limit is not a number
     weights, warning = request.weights, ""
     if may_replace_networks and not request.is_model_named:
         space, warning = fall_back_to_available_models(

@@ -469,8 +469,37 @@ class ImagePredictor:
         table: pd.DataFrame = pd.DataFrame(probabilities, examples.index, columns=self.classes)
         return table
 
+    def embed(self, data: Any) -> np.ndarray:
+        """Return a feature vector of each image: the input of the network's classifier layer.
+
+        Of an ensemble it is that of the first network. Vectors are cached on disk, so that a second call with the same
+        images takes little time; ``SACCADE_FEATURE_CACHE_GB`` limits the size of the cache, and 0 disables it.
+
+        Parameters
+        ----------
+        data
+            As in `predict`.
+
+        Returns
+        -------
+        ndarray, float32, shape (num_images, num_features)
+            NaN for images that cannot be read.
+
+        Raises
+        ------
+        HyperparameterError
+            If the network has no single classifier layer.
+
+        Examples
+        --------
+        >>> vectors = predictor.embed(["a.jpg", "b.jpg"])    # doctest: +SKIP
+        >>> vectors.shape                                    # doctest: +SKIP
+        (2, 1280)
+        """
+        return self._features(read_examples(data, self._saved.label).images)
+
     def predict_feature(self, data: Any, as_pandas: bool = True) -> pd.DataFrame | np.ndarray:
-        """Return the input of the network's classifier layer for each image; of an ensemble, of its first network.
+        """Return what `embed` does, as a table: AutoGluon's name for it.
 
         The arguments are as in `predict`.
 
@@ -481,7 +510,7 @@ class ImagePredictor:
             an array of shape (num_images, num_features).
         """
         examples = read_examples(data, self._saved.label)
-        features, _ = self.pipeline.features(examples.images, self.verbosity)
+        features = self.embed(examples.images)
         if not as_pandas:
             return features
         table: pd.DataFrame = pd.DataFrame({"image_feature": list(features)}, index=examples.index)
