@@ -66,7 +66,7 @@ class AutoSearch(Searcher, Scheduler):
     has the seconds of a forward pass of an image on this machine, by `Description.network`; `log_speed` is the natural
     logarithm of the duration of an epoch on this machine relative to that of the recordings; without it the first
     reports estimate it. `is_for_mean` is that of `best_step`; `num_probed` is the most images that a linear probe is
-    fitted to; `cached` has each `Description.network` whose probe costs little, since an earlier fit cached its features.
+    fitted to; `cached` has each `Description.network` whose probe costs little, as its features were cached.
     """
 
     def __init__(
