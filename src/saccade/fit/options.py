@@ -25,6 +25,7 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -366,20 +367,14 @@ class FitOptions(BaseModel):
         Kind("True or False"),
     ] = False
 
-    @field_validator("time_limit", "trial_time_limit")
+    @field_validator("time_limit", "trial_time_limit", "random_state", "ensemble")
     @classmethod
-    def _infinity_is_no_limit(cls, value: float | str | None) -> float | str | None:
+    def _simplified(cls, value: Any, info: ValidationInfo) -> Any:
+        if info.field_name == "random_state" and value is None:
+            return secrets.randbelow(2**31)  # drawn here, so that the run folder has it
+        if info.field_name == "ensemble":
+            return False if type(value) is int and value == 1 else value
         return None if value == math.inf else value
-
-    @field_validator("random_state")
-    @classmethod
-    def _drawn_seed(cls, value: int | None) -> int:
-        return secrets.randbelow(2**31) if value is None else value  # drawn here, so that the run folder has it
-
-    @field_validator("ensemble")
-    @classmethod
-    def _one_network_is_no_ensemble(cls, value: bool | int | str) -> bool | int | str:
-        return False if type(value) is int and value == 1 else value
 
     @model_validator(mode="after")
     def _check_combinations(self) -> Self:

@@ -366,11 +366,7 @@ def tidy_up(folder: Path) -> None:
 
 
 def recorded_arguments(request: FitRequest) -> dict[str, Any]:
-    """Return the arguments as JSON, under the names of `ImagePredictor`'s arguments.
-
-    Hyperparameters are written as `saccade.fit.values` describes. Objects without a JSON form are recorded by their
-    `repr`, as in `saccade.study.json_values`.
-    """
+    """Return the arguments as JSON by the names of `ImagePredictor`; the user's own objects by their `repr`."""
     arguments = {
         "label": request.label,
         "problem_type": request.problem_type,

@@ -30,7 +30,7 @@ NUM_BAGS, BAG_PART, MIN_BAG_SIZE = 12, 0.5, 6
 
 MAX_STEPS = 20  # models that are added to the initial ones, repetitions included
 MIN_WEIGHT = 0.05  # a member with a smaller weight is not worth its time in every prediction
-SHRINKAGE_IMAGES = 200  # with this many images selected weights and those of `_weights_by_evidence` count half each
+SHRINKAGE_IMAGES = 200  # with this many images selected weights and weights by evidence count half each
 NUM_FOLDS, MAX_REPEATS = 5, 5  # folds of cross-fitting, and the most repetitions with other folds
 MIN_IMAGES = 30  # to select a training by; an accuracy of .8 has a standard error of .07 on 30 images
 NUM_ERRORS = 2.0  # standard errors by which a single network must beat an ensemble: the luckiest is the best
@@ -218,24 +218,16 @@ def _select(
 
     # Shrink towards the weights by evidence, the more the fewer images there are.
     part = SHRINKAGE_IMAGES / (SHRINKAGE_IMAGES + num_images)
-    shrunk: np.ndarray = (1 - part) * weights + part * _weights_by_evidence(of_images, sizes)
+    excess = of_images - of_images[losses.argmin()]
+    # Equal weights of models that are about as good; one whose loss exceeds the smallest by z standard errors gets
+    # exp(-z²) of that.
+    z = excess.mean(1) / np.maximum(excess.std(1) / math.sqrt(num_images), 1e-9)
+    by_evidence = np.exp(-(z**2)) * (1 if sizes is None else np.array(sizes))
+    shrunk: np.ndarray = (1 - part) * weights + part * by_evidence / by_evidence.sum()
     shrunk[np.lexsort([losses, -shrunk])[max_members:]] = 0.0
     shrunk[shrunk < MIN_WEIGHT * shrunk.sum()] = 0.0
     shrunk /= shrunk.sum()
     return shrunk
-
-
-def _weights_by_evidence(losses: np.ndarray, sizes: Sequence[int] | None) -> np.ndarray:
-    """Return equal weights of models that are about as good; a significantly larger loss gets exp(-z²) of that.
-
-    Here z is the number of standard errors by which the loss, shape (num_models, num_images), exceeds the smallest.
-    """
-    excess = losses - losses[losses.mean(1).argmin()]
-    error = excess.std(1) / math.sqrt(losses.shape[1])
-    z = excess.mean(1) / np.maximum(error, 1e-9)
-    weights: np.ndarray = np.exp(-(z**2)) * (1 if sizes is None else np.array(sizes))
-    weights /= weights.sum()
-    return weights
 
 
 def _hill_climb(terms: np.ndarray, problem: Problem) -> np.ndarray:

@@ -368,25 +368,22 @@ def choose_for_trial(
     """
     device, network = classifier.numerics.device, classifier.network
     fixed = recipe.amp, recipe.channels_last, recipe.compile
-    training = choose_numerics(
-        network,
+    among = candidates(device, "training", *fixed, num_steps=num_steps)
+    workload, most = (
         classifier.workload("training", recipe.batch_size),
-        candidates(device, "training", *fixed, num_steps=num_steps),
         num_steps_for_measuring(num_steps, TRAINING_PART),
-        LIMIT_PART * seconds_left,
     )
+    training = choose_numerics(network, workload, among, most, LIMIT_PART * seconds_left)
     if training.compiled:
         return training, training
     # With another memory format, weights and optimizer state would be converted before and after each validation.
     num_forward = num_steps * recipe.batch_size / (FORWARD_PART * val_batch_size)
-    inference = choose_numerics(
-        network.eval(),
+    among = candidates(device, "inference", recipe.amp, training.channels_last, compiled=False)
+    workload, most = (
         classifier.workload("inference", val_batch_size),
-        candidates(device, "inference", recipe.amp, training.channels_last, compiled=False),
         num_steps_for_measuring(num_forward, INFERENCE_PART),
-        LIMIT_PART * seconds_left,
     )
-    return training, inference
+    return training, choose_numerics(network.eval(), workload, among, most, LIMIT_PART * seconds_left)
 
 
 def choose_for_probe(
