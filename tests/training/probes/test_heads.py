@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,13 @@ from sklearn.linear_model import LogisticRegression, Ridge
 
 from saccade.tasks.problem import Problem
 from saccade.training.probes import heads
-from saccade.training.probes.heads import Head, fit_heads
+from saccade.training.probes.heads import Head, HeadFitter
+
+
+def fit_heads(
+    features: np.ndarray, targets: np.ndarray, problem: Problem, *weights: np.ndarray, **options: Any
+) -> Head:
+    return HeadFitter(features, targets, problem).fit(*weights, **options)
 
 
 def clouds(

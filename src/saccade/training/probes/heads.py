@@ -35,18 +35,8 @@ class Head:
     held_out: np.ndarray | None = None  # out-of-fold outputs, (num_images, num_outputs); None without folds
 
 
-def fit_heads(
-    features: np.ndarray,
-    targets: np.ndarray,
-    problem: Problem,
-    weights: np.ndarray | None = None,
-    seconds_left: Callable[[], float] = lambda: 1.0,
-    *,
-    penalties: Sequence[float] = PENALTIES,
-    num_folds: int = NUM_FOLDS,
-    seed: int = 0,
-) -> Head:
-    """Fit a linear head, with the penalty chosen by cross-validation: logistic, or least squares for regression.
+class HeadFitter:
+    """Fits a linear head, with the penalty chosen by cross-validation: logistic, or least squares for regression.
 
     The heads of all penalties and folds are columns of one problem. After a rotation of the features into their
     principal axes, Böhning's bound on the curvature of the logistic loss ("Multinomial logistic regression algorithm",
@@ -60,12 +50,6 @@ def fit_heads(
     multilabel problems, (num_images, num_labels). If `seconds_left` falls to 0, there is no cross-validation, and no
     step beyond `LEAST_STEPS`. One fold is no cross-validation: it uses `DEFAULT_PENALTY`, or the only one given.
     """
-    fitter = HeadFitter(features, targets, problem)
-    return fitter.fit(weights, seconds_left, penalties=penalties, num_folds=num_folds, seed=seed)
-
-
-class HeadFitter:
-    """Fits heads as `fit_heads` with several image weights; the principal axes are computed once."""
 
     def __init__(self, features: np.ndarray, targets: np.ndarray, problem: Problem) -> None:
         self._given_targets, self.problem = targets, problem
@@ -98,7 +82,7 @@ class HeadFitter:
         num_folds: int = NUM_FOLDS,
         seed: int = 0,
     ) -> Head:
-        """As `fit_heads`."""
+        """Fit a head; the principal axes are those of earlier fits with other weights."""
         self.weights, self.curvature = torch.ones(len(self.z), 1), self._bound
         if weights is not None:  # (num_images, num_outputs) or (num_images, 1)
             self.weights = torch.tensor(weights, dtype=torch.float32).reshape(len(self.z), -1)

@@ -8,14 +8,14 @@ labels. Generalised cross entropy multiplies the gradient by ``p ** q``, p being
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 import torch
 
 from saccade.space import Dict
 from saccade.tasks.problem import Problem
-from saccade.training.probes.heads import NUM_FOLDS, PENALTIES, Head, HeadFitter
+from saccade.training.probes.heads import Head, HeadFitter
 from saccade.training.recipes.recipe import choices
 
 AUTO_Q = 0.7  # the q of Zhang and Sabuncu, used if labels are found to be wrong
@@ -46,12 +46,9 @@ def fit_robust_heads(
     q: float | None,
     weights: np.ndarray | None = None,
     seconds_left: Callable[[], float] = lambda: 1.0,
-    *,
-    penalties: Sequence[float] = PENALTIES,
-    num_folds: int = NUM_FOLDS,
     seed: int = 0,
 ) -> tuple[Head, float]:
-    """Fit a linear head by `fit_heads`, and again with images weighted by the probability of their labels.
+    """Fit a linear head by `HeadFitter`, and again with images weighted by the probability of their labels.
 
     Returns the head and its q, as in `Problem.loss`; 0, or no folds, is a single fit. None is `AUTO_Q` if labels
     `look_wrong` and the robust head has a better out-of-fold accuracy by `NUM_ERRORS` standard errors, else 0. Labels
@@ -59,7 +56,7 @@ def fit_robust_heads(
     minimization tolerant to label noise", Neurocomputing 2015).
     """
     fitter = HeadFitter(features, targets, problem)
-    first = fitter.fit(weights, seconds_left, penalties=penalties, num_folds=num_folds, seed=seed)
+    first = fitter.fit(weights, seconds_left, seed=seed)
     is_automatic = q is None
     if q is None:
         q = AUTO_Q if look_wrong(first.held_out, targets, problem) else 0.0
@@ -68,7 +65,7 @@ def fit_robust_heads(
         if head.held_out is None or seconds_left() <= 0:
             break
         believed = belief_weights(head.held_out, targets, problem, q, weights)
-        head = fitter.fit(believed, seconds_left, penalties=(head.penalty,), num_folds=num_folds, seed=seed)
+        head = fitter.fit(believed, seconds_left, penalties=(head.penalty,), seed=seed)
     if head is first:
         return first, 0.0
     if is_automatic:  # a paired test of out-of-fold accuracies over the images
