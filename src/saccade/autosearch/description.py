@@ -181,11 +181,6 @@ def kind_of(network: nn.Module) -> str:
 
     A network without attention is ``conv``; one whose only convolution makes patches (MLP-Mixer) is ``transformer``. A
     network with attention is ``hybrid`` if it has more convolutions outside its attention blocks than a stem.
-
-    Examples
-    --------
-    >>> kind_of(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU()))
-    'conv'
     """
     attentions: list[str] = []  # the modules that are attention, but not those inside them
     convolutions: list[nn.Conv2d] = []

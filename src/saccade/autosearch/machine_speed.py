@@ -124,10 +124,7 @@ def forward_seconds(
 def _image_s(
     network: nn.Module, device: torch.device, num_channels: int, side: int, until_s: float, end_s: float
 ) -> float:
-    """Return the seconds of an image in a forward pass; the network's weights are set to 0.
-
-    Passes stop at `until_s`; a first one may take until `end_s`.
-    """
+    """Return the seconds of an image in a pass, with weights of 0; passes stop at `until_s`, a first one at `end_s`."""
     for tensor in (*network.parameters(), *network.buffers()):
         tensor.zero_()  # uninitialised weights may be denormal numbers, which are slow
     numerics = Numerics.choose(device, amp=is_half_native(device))

@@ -121,8 +121,5 @@ class Portfolio:
 
 
 def with_epoch(rows: np.ndarray, epoch: float) -> np.ndarray:
-    """Return rows of features with the logarithms of the epoch (base 2) and of all steps up to it (base 10).
-
-    The last feature of the rows is the logarithm to base 10 of the steps of an epoch.
-    """
+    """Return rows of features, whose last is log10 of an epoch's steps, with log2(epoch) and log10 of all steps."""
     return np.column_stack([rows, np.full(len(rows), math.log2(epoch)), rows[:, -1] + math.log10(epoch)])

@@ -38,10 +38,7 @@ class Probes:
     def expected_curves(
         self, networks: Sequence[Hashable], curves: np.ndarray, num_epochs: Sequence[int]
     ) -> np.ndarray:
-        """Return the learning curves of trainings that start from a probe, with the probe's score first.
-
-        `curves`, of shape (num_configs, num_epochs), has the expected scores of trainings from a new classifier layer.
-        """
+        """Return learning curves from a probe, its score first, by `curves` (num_configs, num_epochs) without it."""
         best = curves.max(axis=1)
         for network in dict.fromkeys(networks):
             of_network = best[[each == network for each in networks]]

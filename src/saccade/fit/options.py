@@ -140,10 +140,7 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 class FitOptions(BaseModel):
-    """The keyword arguments of `ImagePredictor.fit`, validated; `of` makes them from what the user gives.
-
-    `model_fields_set` holds the names of the options that were given.
-    """
+    """The keyword arguments of `ImagePredictor.fit`, validated; `of` makes them, `model_fields_set` are those given."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, arbitrary_types_allowed=True)
 

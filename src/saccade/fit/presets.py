@@ -81,11 +81,7 @@ PRESETS: dict[str, Preset] = {
 
 
 def find_preset(names: str | Sequence[str] | Mapping[str, Any] | None, limit_s: float | None = None) -> Preset:
-    """Return the preset of that name; several are merged, and later ones take precedence.
-
-    `limit_s` is the limit that the user gives, None if the preset decides. Raises an UnknownNameError, or a
-    HyperparameterError for another type.
-    """
+    """Return the preset of these names, merged in order, for the user's limit; raise an error for unknown ones."""
     if isinstance(names, Mapping):
         return Preset(hyperparameters=dict(names))
     names = [] if names is None else [names] if isinstance(names, str) else names

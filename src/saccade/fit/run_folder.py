@@ -301,10 +301,7 @@ def _begin_run(request: FitRequest, folder: Path) -> None:
 
 
 def _replace_earlier_run(folder: Path) -> None:
-    """Let a run in the subfolder `NEW` take the place of the earlier run, if it has a predictor.
-
-    If the process is killed meanwhile, nothing is lost: `open_run` finds `NEW` or `MOVING`, and continues.
-    """
+    """Let a run in `NEW` with a predictor replace the earlier run; after a kill, `open_run` continues."""
     if folder.name == NEW and has_predictor(folder):
         remove_run(folder.parent)
         folder.rename(folder.with_name(MOVING))

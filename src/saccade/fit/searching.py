@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import math
 from collections.abc import Iterable
 from dataclasses import replace
@@ -39,11 +40,7 @@ from saccade.training.recipes.recipe import canonical, choices
 from saccade.training.task import ImageTask
 
 # The searcher "auto" of fits; the one of `saccade.searcher` has no portfolio.
-AUTO: Registry[Searcher] = Registry(
-    "searcher",
-    Searcher,  # type: ignore[type-abstract]
-    {"auto": "saccade.autosearch.search:AutoSearch"},
-)
+AUTO: Registry[Searcher] = Registry("searcher", Searcher, {"auto": "saccade.autosearch.search:AutoSearch"})  # type: ignore[type-abstract]
 
 PRELOAD = ("saccade.training.trial.trainer",)  # modules that workers import while images are prepared
 
@@ -195,10 +192,10 @@ def describe_search(request: FitRequest, task: ImageTask, measuring: Deadline) -
         speed = {"log_speed": log_speed, "forward_s": forward_s}
     describe, names = partial(describe_recipe, weights=task.weights, device=device), names_of_cached_networks(task)
     cached = set()
-    for model in choices(request.space, "model") if names else ():
-        for img_size in choices(request.space, "img_size"):
+    for model, img_size in itertools.product(choices(request.space, "model"), choices(request.space, "img_size")):
+        if names and isinstance(model, str):
             network = describe({"model": model, "img_size": img_size}).network
-            if isinstance(model, str) and network_name(resolve_name(model), network.input_size) in names:
+            if network_name(resolve_name(model), network.input_size) in names:
                 cached.add(network)
     return {
         "describe": describe,

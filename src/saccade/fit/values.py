@@ -65,17 +65,7 @@ def parse_hyperparameters(settings: Sequence[str], **named: str | None) -> dict[
 
 
 def parse_space(text: str) -> Any:
-    """Return the constant, choice or range that a text stands for.
-
-    Examples
-    --------
-    >>> parse_space("resnet18,mobilenetv3_small_100")
-    Categorical('resnet18', 'mobilenetv3_small_100')
-    >>> parse_space("8:64"), parse_space("0.1:0.5"), parse_space("(0.7,1)")
-    (Int(8, 64), Real(0.1, 0.5), (0.7, 1))
-    >>> parse_space("Int(8, 64, default=16)")
-    Int(8, 64, default=16)
-    """
+    """Return the constant, choice or range that a text stands for."""
     pieces = _split(text)
     if len(pieces) > 1:
         return Categorical(*(parse_space(piece) for piece in pieces))

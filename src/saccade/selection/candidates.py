@@ -39,10 +39,7 @@ MAX_BYTES = 2**29  # of all candidates' predictions together; candidates of tria
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """A network that may become a member of the predictor: a trained one, or a pretrained one with a linear probe.
-
-    A trained one is that of a trial's best epoch, of the end of its schedule, of a fold, or of a refit.
-    """
+    """A network that may become a member of the predictor: trained (also on a fold or all images), or only probed."""
 
     trial: int
     config: dict[str, Any]  # of that trial
@@ -241,10 +238,7 @@ def _left_out_if_damaged() -> Iterator[None]:
 
 
 def read_predictions(outputs: Path | None, task: ImageTask, checksum: str | None = None) -> np.ndarray | None:
-    """Return the predictions in a file of raw outputs; None unless it has finite outputs of all validation images.
-
-    With a `checksum`, as in `origin`, also None if the file has another one.
-    """
+    """Return the predictions by finite outputs of all validation images, with this checksum if it is known."""
     if outputs is None:
         return None
     try:

@@ -207,11 +207,7 @@ def _class_prior(task: ImageTask, config: dict[str, Any]) -> np.ndarray | None:
 def refit(
     executor: Executor, task: ImageTask, best: Candidate, folder: Path, deadline: Deadline, notify: Listener
 ) -> Candidate | None:
-    """Train a candidate's recipe up to its epoch on training and validation images together.
-
-    Returns the new network with the predictions of `best`, since no image is left to evaluate it; or None after a
-    warning unless it is complete before the deadline.
-    """
+    """Train a candidate's recipe on training and validation images; return None after a warning if time is short."""
     executor.trainable = ImageTrainable(replace(task, train=task.train.joined(task.val), is_refit=True))
     done: list[EpochDone] = []
     problems: list[str] = []

@@ -62,11 +62,7 @@ class FoldCosts:
 def fold_numbers(
     targets: np.ndarray, problem: Problem, groups: Sequence[str], num_folds: int, seed: int = 0
 ) -> np.ndarray:
-    """Return the fold of each image from 0 on, stratified by class; `TRAIN_ONLY` for the only image of a class.
-
-    Images with equal `groups`, such as `ImageStore.digests`, are in the same fold. Raises a DataError if there are too
-    few images.
-    """
+    """Return the stratified fold of each image, equal for equal `groups`; `TRAIN_ONLY` for a class's only one."""
     strata = problem.strata(targets)
     folds = split_folds(strata, num_folds, np.random.default_rng(seed), groups)
     # A class with a single different image cannot be in a fold: no training image of it would be left.

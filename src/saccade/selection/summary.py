@@ -21,11 +21,7 @@ _COLUMNS = ("trial", "status", "score_val", "weight", "epochs_done", "best_epoch
 def trial_rows(
     trials: Sequence[Trial], costs: Mapping[int, Mapping[str, float]] | None = None, on_front: Collection[int] = ()
 ) -> list[dict[str, Any]]:
-    """Return a row of JSON values for each trial, the best first, failed ones last.
-
-    With several objectives, `costs` has those of each trial's network by the trial's number, and `on_front` the numbers
-    of the trials on the Pareto front.
-    """
+    """Return a row of JSON values for each trial, best first, failed last; `costs` and Pareto front by trial number."""
     rows = []
     for trial in trials:
         best = trial.best_report
@@ -69,11 +65,7 @@ def leaderboard(rows: Sequence[dict[str, Any]], weights: Mapping[int, float]) ->
 
 
 def search_summary(rows: Sequence[dict[str, Any]], metric: str, seconds: Mapping[str, float]) -> dict[str, Any]:
-    """Return what `ImagePredictor.fit_summary` returns about the search; the best trial is the first row.
-
-    These are ``best_trial``, ``best_config``, ``best_epoch``, ``eval_metric``, ``total_time``, ``seconds`` (by phase,
-    with their ``total``), ``num_trials`` and ``fit_history``.
-    """
+    """Return what `ImagePredictor.fit_summary` returns about the search; the best trial is the first row."""
     best = rows[0]
     return {
         "best_trial": best["trial"],
@@ -96,17 +88,11 @@ def search_summary(rows: Sequence[dict[str, Any]], metric: str, seconds: Mapping
 def result_summary(
     combination: Combination, evaluation: Evaluation, first: Trial, rows: Sequence[dict[str, Any]], task: ImageTask
 ) -> dict[str, Any]:
-    """Return what `ImagePredictor.fit_summary` returns about the predictor itself.
+    """Return what `ImagePredictor.fit_summary` returns about the predictor itself, which is described there.
 
-    The `evaluation` has its scores with its postprocessing; `first` is the trial of its first network; the `rows` are
-    those of `trial_rows`.
-
-    The entries are ``result`` (one line of text), ``train_acc`` of the first network (``train_loss`` for regression),
-    ``valid_acc`` (for multilabel problems the subset accuracy, and ``valid_f1_micro``; for regression ``valid_rmse``),
-    ``valid_score``, ``valid_score_how`` (how it was measured), ``why_not_best_trial`` (empty unless the best trial has
-    a higher score), ``ensemble`` (a dict with ``trial``, ``model`` and ``weight`` for each member; empty for a single
-    network), ``cross_fitted_scores`` of the ``ensemble`` and the ``single`` network, if they were compared, and
-    ``refit_full``. For folds also the ``fold`` of each member, ``num_folds`` and ``calibrated_on``.
+    `first` is the trial of its first network. Regression has ``train_loss`` and ``valid_rmse``, multilabel problems
+    have subset accuracies and ``valid_f1_micro``. Folds have ``num_folds``, ``calibrated_on`` and the ``fold`` of each
+    member.
     """
     members, best, metric = combination.members, rows[0], task.metric
     report = next((each for each in first.reports if each.epoch == members[0].epoch), first.best_report)

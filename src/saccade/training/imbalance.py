@@ -62,11 +62,7 @@ def class_weights(
 
 
 def balanced_sampling_weights(targets: np.ndarray, problem: Problem) -> np.ndarray:
-    """Return the probability of drawing each training image so that all classes are equally frequent.
-
-    In multilabel problems the class of an image is its rarest label; images without labels are a class of their own.
-    Raises a HyperparameterError for a regression problem.
-    """
+    """Return the probability of drawing each image, with which classes (or rarest labels) are equally frequent."""
     problem.require_classes("balanced_sampling")
     classes = problem.strata(targets)
     counts = np.bincount(classes)

@@ -34,12 +34,9 @@ _cache: WeakKeyDictionary[Images, OrderedDict[tuple[str, bytes], np.ndarray]] = 
 
 @dataclass(frozen=True)
 class Probe:
-    """A classifier layer that was fitted to frozen features.
+    """A classifier layer that was fitted to frozen features."""
 
-    `metrics` are ``train_loss``, ``train_part`` (1 unless time ran out before all features were computed) and, for
-    classification, ``train_acc``; ``robust_loss`` if it is not 0.
-    """
-
+    # ``train_loss``, ``train_part`` (1 unless time ran out), and ``train_acc`` and ``robust_loss`` if there are any
     metrics: dict[str, float]
     rows: np.ndarray = field(repr=False)  # the training images of the probe, as positions in the split
     penalty: float  # of its `Head`

@@ -27,10 +27,7 @@ NUM_ERRORS = 2.0  # standard errors by which the robust fit must be more accurat
 def belief_weights(
     held_out: np.ndarray, targets: np.ndarray, problem: Problem, q: float, weights: np.ndarray | None = None
 ) -> np.ndarray:
-    """Return image weights with which cross entropy has the gradient of generalised cross entropy; their mean is 1.
-
-    They come from out-of-fold outputs, which cannot have memorised a wrong label, and are multiplied with `weights`.
-    """
+    """Return image weights, of mean 1 times `weights`, with which cross entropy has the gradient of the robust loss."""
     probabilities = problem.activate(torch.as_tensor(held_out)).numpy()
     # Probability of each label, to the power of q, scaled to a mean of 1.
     believed = problem.loss_terms(probabilities, targets)

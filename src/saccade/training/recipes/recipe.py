@@ -199,10 +199,7 @@ class Recipe(BaseModel):
 
     @classmethod
     def of(cls, hyperparameters: Mapping[str, Any]) -> Recipe:
-        """Return the recipe with these hyperparameters, under their names or aliases; defaults for the others.
-
-        Raises a HyperparameterError for an unknown name (with a suggestion), a name given twice, or an invalid value.
-        """
+        """Return the recipe with these names or aliases; unknown names, or values, are a HyperparameterError."""
         try:
             return cls(**canonical(hyperparameters))
         except ValidationError as error:

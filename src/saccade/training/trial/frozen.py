@@ -93,10 +93,7 @@ class FeatureBatches:
 def feature_batches(
     classifier: Classifier, batches: Batches, seconds_left: Callable[[], float] = lambda: 1.0
 ) -> FeatureBatches | None:
-    """Return batches of features; None if augmentation or dropout varies them, or if time is too short.
-
-    The classifier's network is in the mode in which it is trained; afterwards it may be in evaluation mode.
-    """
+    """Return batches of features; None if they vary, or time is short. The network may be in evaluation mode then."""
     transform, network = batches.transform, classifier.network
     is_fixed = isinstance(transform, TrainingTransform) and not transform.augmentation.varies
     rates = (getattr(each, name, None) for each in network.modules() for name in ("p", "drop_prob", "drop_rate"))

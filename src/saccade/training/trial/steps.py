@@ -32,8 +32,7 @@ class Steps:
     """Takes the steps of a recipe.
 
     Each epoch has a random seed of its own, and the learning rate depends on the step's number alone. So an epoch is a
-    function of the state before it. `ema` is the moving average of the weights, if the recipe has one; `kept` caches
-    the features of a fixed backbone; `num_epochs` counts the epochs begun so far.
+    function of the state before it.
     """
 
     def __init__(
@@ -71,7 +70,7 @@ class Steps:
         self.kept = KeptOutputs(classifier) if is_backbone_fixed(network) else None
         self.mixing = Mixing(recipe, problem) if recipe.mixup or recipe.cutmix else None
         self.learning_rate = LearningRate(optimizer, recipe, len(self.batches))
-        self.num_epochs = 0
+        self.num_epochs = 0  # begun so far
         self._features: FeatureBatches | None = None
         self.use(classifier.numerics)
 
