@@ -183,7 +183,7 @@ class AutoSearch(Searcher, Scheduler):
         can_begin: bool = True,
         starts_first: bool = True,
     ) -> Advice | None:
-        """Return the best next step, first a start if `starts_first`; without `can_begin` a paused one; None if late."""
+        """Return the best next step, first a start if `starts_first`; without `can_begin` a paused one; or None."""
         self.seconds_left = seconds_left
         self._chosen = None
         if can_begin and starts_first and (start := self._next_start()) is not None:
