@@ -99,7 +99,8 @@ class Candidate:
             assert self.weights is not None
             if not _linear_classifiers(self.weights, self.blueprint, task.problem.num_outputs):
                 return self
-            temperature = fit_calibration(self.predictions, task.val.targets, task.problem).temperature
+            groups = task.val.groups
+            temperature = fit_calibration(self.predictions, task.val.targets, task.problem, groups=groups).temperature
             changes = {"temperature": temperature}
         return replace(self, predictions=Calibration(temperature).apply(self.predictions, task.problem), **changes)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from saccade.data.splitting import split_folds
+from saccade.data.splitting import Groups, split_folds
 from saccade.tasks.problem import Problem
 
 PENALTIES = (1.0, 5.0, 25.0, 125.0)  # squared coefficients' weights relative to the summed losses, for unit mean square
@@ -48,11 +48,12 @@ class HeadFitter:
 
     A multilabel problem is one logistic regression per label. Image `weights` have the shape (num_images,) or, for
     multilabel problems, (num_images, num_labels). If `seconds_left` falls to 0, there is no cross-validation, and no
-    step beyond `LEAST_STEPS`. One fold is no cross-validation: it uses `DEFAULT_PENALTY`, or the only one given.
+    step beyond `LEAST_STEPS`. Images with equal `groups` are in one fold. One fold is no cross-validation: it uses
+    `DEFAULT_PENALTY`, or the only one given.
     """
 
-    def __init__(self, features: np.ndarray, targets: np.ndarray, problem: Problem) -> None:
-        self._given_targets, self.problem = targets, problem
+    def __init__(self, features: np.ndarray, targets: np.ndarray, problem: Problem, groups: Groups = None) -> None:
+        self._given_targets, self._groups, self.problem = targets, groups, problem
         self.targets = problem.soft_targets(torch.as_tensor(targets))  # (num_images, num_outputs)
         self.num_outputs = self.targets.shape[1]
         x = torch.tensor(features, dtype=torch.float32)
@@ -95,7 +96,7 @@ class HeadFitter:
             if len(tried) > most_tried:  # evenly spaced ones
                 tried = [tried[round(place)] for place in np.linspace(0, len(tried) - 1, most_tried + 2)[1:-1]]
             strata = self.problem.strata(self._given_targets)
-            fold = torch.as_tensor(split_folds(strata, num_folds, np.random.default_rng(seed)))
+            fold = torch.as_tensor(split_folds(strata, num_folds, np.random.default_rng(seed), self._groups))
             num_folds = int(fold.max()) + 1
             # One head per penalty and fold; `seen` masks the images of the other folds, which it is fitted to.
             seen = torch.stack([(fold != number).float() for number in range(num_folds)])  # (num_folds, num_images)

@@ -13,6 +13,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
+from saccade.data.splitting import Groups
 from saccade.space import Dict
 from saccade.tasks.problem import Problem
 from saccade.training.probes.heads import Head, HeadFitter
@@ -44,6 +45,7 @@ def fit_robust_heads(
     weights: np.ndarray | None = None,
     seconds_left: Callable[[], float] = lambda: 1.0,
     seed: int = 0,
+    groups: Groups = None,
 ) -> tuple[Head, float]:
     """Fit a linear head by `HeadFitter`, and again with images weighted by the probability of their labels.
 
@@ -52,7 +54,7 @@ def fit_robust_heads(
     that are wrong at random lower the accuracy of all heads alike, so it still ranks them (Ghosh et al., "Making risk
     minimization tolerant to label noise", Neurocomputing 2015).
     """
-    fitter = HeadFitter(features, targets, problem)
+    fitter = HeadFitter(features, targets, problem, groups)
     first = fitter.fit(weights, seconds_left, seed=seed)
     is_automatic = q is None
     if q is None:
