@@ -92,16 +92,14 @@ def describe_recipe(
         "amp": Numerics.choose(device or choose_device(), recipe.amp).dtype is not torch.float32,
     }
     starts_with_probe = recipe.starts_pretrained and recipe.linear_probe
-    return Description(_network(recipe, weights), hyperparameters, recipe.epochs, starts_with_probe)
-
-
-def _network(recipe: Recipe, weights: str | Path | None) -> NetworkDescription:
     if isinstance(recipe.model, str):
-        return describe_network(
+        network = describe_network(
             recipe.model, pretrained=recipe.pretrained, img_size=recipe.img_size, weights=recipe.weights or weights
         )
-    describe = _describe_own if isinstance(recipe.model.value, Hashable) else _describe_own.__wrapped__
-    return describe(recipe.model, recipe.starts_pretrained, recipe.img_size)
+    else:
+        describe = _describe_own if isinstance(recipe.model.value, Hashable) else _describe_own.__wrapped__
+        network = describe(recipe.model, recipe.starts_pretrained, recipe.img_size)
+    return Description(network, hyperparameters, recipe.epochs, starts_with_probe)
 
 
 @lru_cache(maxsize=32)

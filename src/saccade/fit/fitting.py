@@ -41,11 +41,11 @@ from saccade.fit.run_folder import (
     tidy_up,
 )
 from saccade.fit.searching import (
-    check_search,
     executor_in_time,
     is_adapted,
     is_gpu_wanted,
     make_image_executor,
+    make_image_search,
     make_study,
     plan,
 )
@@ -271,7 +271,7 @@ def _checked(
         fixed = {name: value for name, value in request.space.default.items() if name != "images_per_epoch"}
         request = replace(request, space=Dict({**fixed, **{name: request.space.data[name] for name in request.given}}))
     _ = request.num_trials  # raises if nothing ends the search
-    check_search(request)
+    make_image_search(request)  # so that invalid options are errors before any work begins
     assert request.train.labels is not None
     check_networks(request.space, weights, problem.num_outputs, deadline.seconds_left)
     check_imbalance(request.space, request.train.labels, problem, request.train.class_names)
@@ -316,33 +316,29 @@ def _prepare(request: FitRequest, folder: Path, num_outputs: int, budget: TimeBu
         notify=notify,
         on_decoded=lambda: budget.begin("checking"),
     )
+    num_val, message = len(data.val.indices), ""
     if data.num_val_seen:
         none_left = "No other images are left; pass tuning_data, or add images"
-        what = none_left if request.tuning is None else "Pass other tuning_data"
-        notify(
-            Warned(
-                f"the network of warm_start was fitted to {data.num_val_seen} of {len(data.val.indices)} validation "
-                f"images, so that scores are too high. {what}"
-            )
+        message = (
+            f"the network of warm_start was fitted to {data.num_val_seen} of {num_val} validation images, so that "
+            f"scores are too high. {none_left if request.tuning is None else 'Pass other tuning_data'}"
         )
     elif request.start is not None and earlier is None:
-        notify(
-            Warned(
-                "the predictor of warm_start is of an earlier version, which does not record its training images; if "
-                "validation images are among them, scores are too high. Pass tuning_data with other images"
-            )
+        message = (
+            "the predictor of warm_start is of an earlier version, which does not record its training images; if "
+            "validation images are among them, scores are too high. Pass tuning_data with other images"
         )
+    if message:
+        notify(Warned(message))
     check_split(folder, data, most)
     _check_images(request, data, folder, budget.part("checking"), notify)
-    num_val = len(data.val.indices)
     if num_val < MIN_IMAGES and settings.num_folds is None:
         more = "increase holdout_frac" if request.tuning is None else "add images to tuning_data"
-        notify(
-            Warned(
-                f"{num_val} validation images are too few to compare networks reliably: a score on them is mostly "
-                f"noise. Add labelled images, {more}, or pass num_folds=5, which validates on all images"
-            )
+        message = (
+            f"{num_val} validation images are too few to compare networks reliably: a score on them is mostly noise. "
+            f"Add labelled images, {more}, or pass num_folds=5, which validates on all images"
         )
+        notify(Warned(message))
     return data
 
 

@@ -56,14 +56,10 @@ def is_adapted(request: FitRequest) -> bool:
     return limit_s < ADAPTED_BELOW_S and not is_gpu_wanted(request.settings)
 
 
-def check_search(request: FitRequest) -> None:
-    """Make searcher and scheduler, so that invalid options are errors before any work begins."""
-    # Auto search reads its description of networks and images only when it is asked for a configuration.
-    make_image_search(request, {"describe": None, "data": DatasetDescription(1, 1), "portfolio": object()})
-
-
-def make_image_search(request: FitRequest, described: dict[str, Any]) -> tuple[Searcher, Scheduler]:
+def make_image_search(request: FitRequest, described: dict[str, Any] | None = None) -> tuple[Searcher, Scheduler]:
     """Return searcher and scheduler (one `AutoSearch` for "auto"); `described` are arguments by `describe_search`."""
+    if described is None:  # auto search reads it only when it is asked for a configuration
+        described = {"describe": None, "data": DatasetDescription(1, 1), "portfolio": object()}
     settings = request.settings
     searcher, scheduler = settings.searcher, settings.scheduler
     if request.space.num_configurations == 1:  # there is nothing to search
