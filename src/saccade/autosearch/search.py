@@ -53,20 +53,58 @@ class AutoSearch(Searcher, Scheduler):
     A portfolio learned from recorded fine-tuning runs predicts the learning curve of each configuration, and the
     seconds of an epoch. A Gaussian process corrects these curves by the observed scores, and measured seconds correct
     the costs. The next step is a new configuration, or a paused trial to continue, and the epoch to train it to: the
-    one with the highest expected improvement (Jones, Schonlau and Welch, "Efficient global optimization of expensive
-    black-box functions", 1998) over the best score, in relation to its cost and the remaining time. While a trial runs,
-    this is reconsidered every few epochs, and the trial pauses when another step is better: this is freeze-thaw
-    scheduling (see `Forecaster`). After the first proposals, variations of the best configurations enter the pool.
+    one with the highest expected improvement [1]_ over the best score, in relation to its cost and the remaining time.
+    While a trial runs, this is reconsidered every few epochs, and the trial pauses when another step is better: this is
+    freeze-thaw scheduling [2]_. After the first proposals, variations of the best configurations enter the pool.
 
     Without a time limit there is nothing to relate costs to. Then `saccade.scheduler.AutoScheduler` (successive
-    halving) schedules the trials, of up to `max_epochs`. As a searcher it works with any other scheduler, too.
+    halving) schedules the trials. As a searcher it works with any other scheduler, too.
 
-    `describe` returns the `Description` of a configuration, from which the `portfolio` predicts, for training sets of
-    the size of `data`. `score_range` is the score of constant predictions, and the highest possible score. `forward_s`
-    has the seconds of a forward pass of an image on this machine, by `Description.network`; `log_speed` is the natural
-    logarithm of the duration of an epoch on this machine relative to that of the recordings; without it the first
-    reports estimate it. `is_for_mean` is that of `best_step`; `num_probed` is the most images that a linear probe is
-    fitted to; `cached` has each `Description.network` whose probe costs little, as its features were cached.
+    Parameters
+    ----------
+    space, seed, starting_configs
+        As in `Searcher`.
+    describe : callable
+        Returns the `Description` of a configuration, from which the portfolio predicts.
+    data : DatasetDescription
+        The size of the training set.
+    portfolio : Portfolio or None
+        None is the one in the package.
+    score_range : tuple of float
+        The score of constant predictions, and the highest possible score.
+    forward_s : mapping
+        Seconds of a forward pass of an image on this machine, by `Description.network`. The costs of these networks
+        follow from them, those of others from the portfolio alone.
+    log_speed : float or None
+        Natural logarithm of the duration of an epoch on this machine relative to the machine of the recordings; None
+        estimates it from the first reports.
+    is_for_mean : bool
+        Whether an ensemble may be the result: see `saccade.autosearch.steps.best_step`.
+    num_probed : float
+        The most images that a linear probe is fitted to.
+    cached : collection
+        Each `Description.network` whose features were cached by an earlier fit, so that its probe costs little.
+    max_epochs : int or None
+        The most epochs of any configuration, for searches without a time limit; None is that of the
+        space's default configuration.
+
+    References
+    ----------
+    .. [1] D. R. Jones, M. Schonlau and W. J. Welch, "Efficient global optimization of expensive black-box functions",
+       Journal of Global Optimization 13, 1998.
+    .. [2] K. Swersky, J. Snoek and R. P. Adams, "Freeze-thaw Bayesian optimization", arXiv:1406.3896, 2014.
+
+    Examples
+    --------
+    >>> from saccade.autosearch.features import NetworkDescription
+    >>> from saccade.space import Real
+    >>> search = AutoSearch(
+    ...     {"lr": Real(1e-6, 1, log=True)},
+    ...     describe=lambda config: Description(NetworkDescription(12e6, top1=0.75), config, num_epochs=5),
+    ...     data=DatasetDescription(num_images=1000, num_classes=10),
+    ... )
+    >>> 1e-5 < search.suggest()["lr"] < 0.1
+    True
     """
 
     def __init__(
@@ -393,4 +431,5 @@ class AutoSearch(Searcher, Scheduler):
         return advice
 
 
-AutoSearcher = AutoSearch  # the name of `AutoSearch` as a searcher
+AutoSearcher = AutoSearch
+"""The name of `AutoSearch` as a searcher."""
