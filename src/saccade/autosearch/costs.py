@@ -96,5 +96,4 @@ class EpochCosts:
             else:
                 probe.append(0.0)
         epochs = until_epochs - np.array(done)[:, None] + np.array(probe)[:, None]
-        left: np.ndarray = epochs * self.epoch_s(numbers)[:, None]
-        return left
+        return np.asarray(epochs * self.epoch_s(numbers)[:, None])

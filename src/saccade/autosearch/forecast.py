@@ -127,8 +127,7 @@ class Forecaster:
         """Return the covariance of the deviations that similar configurations share."""
         squares = (these**2).sum(axis=1)[:, None] + (those**2).sum(axis=1)[None] - 2 * these @ those.T
         cfg = self.settings
-        covariance: np.ndarray = cfg.similar_sd**2 * np.exp(-0.5 * squares / cfg.similar_length**2)
-        return covariance
+        return np.asarray(cfg.similar_sd**2 * np.exp(-0.5 * squares / cfg.similar_length**2))
 
     def _used(self) -> dict[int, tuple[float, float]]:
         """Return the observations to use: all, or the best and the latest."""

@@ -42,8 +42,7 @@ class Trees:
             feature = self.feature[at]
             inner = feature >= 0
             if not inner.any():
-                sums: np.ndarray = self.baseline + self.scale * self.value[at].sum(axis=1)
-                return sums
+                return np.asarray(self.baseline + self.scale * self.value[at].sum(axis=1))
             goes_left = rows[lines, feature] <= self.value[at]
             at += np.where(inner, np.where(goes_left, 1, self.right[at]), 0).astype(np.int32)
 
@@ -92,18 +91,15 @@ class Portfolio:
         for epoch in EPOCHS:
             whole = with_epoch(rows, epoch)
             columns.append(np.mean([trees.predict(whole) for trees in self.score], axis=0))
-        scores: np.ndarray = np.maximum.accumulate(np.clip(np.column_stack(columns), 0.01, 1.2), axis=1)
-        return scores
+        return np.maximum.accumulate(np.clip(np.column_stack(columns), 0.01, 1.2), axis=1)
 
     def predict_log_epoch_s(self, descriptions: Sequence[Description], data: DatasetDescription) -> np.ndarray:
         """Return the natural logarithm of the seconds of an epoch on the machine of the recordings."""
-        log_s: np.ndarray = self.cost.predict(self.rows(descriptions, data)) + math.log(max(data.num_images, 1))
-        return log_s
+        return self.cost.predict(self.rows(descriptions, data)) + math.log(max(data.num_images, 1))
 
     def embed(self, descriptions: Sequence[Description], data: DatasetDescription) -> np.ndarray:
         """Return standardised features, shape (num_configs, num_features), whose distances measure similarity."""
-        points: np.ndarray = (self.rows(descriptions, data) - self.kernel_mean) / self.kernel_scale
-        return points
+        return np.asarray((self.rows(descriptions, data) - self.kernel_mean) / self.kernel_scale)
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Portfolio:

@@ -49,8 +49,7 @@ class Probes:
         # A gain starts at -DROP_PART of it and grows linearly to all of it; a loss is there from the first epoch on.
         trained = probes + np.where(gain > 0, (1 + DROP_PART) * done - DROP_PART, 1.0) * gain
         surprise = np.array([self._surprise.get(network, 0.0) for network in networks])
-        expected: np.ndarray = np.concatenate([probes, trained], axis=1) + surprise[:, None] * self._shift
-        return expected
+        return np.concatenate([probes, trained], axis=1) + surprise[:, None] * self._shift
 
     def observe(self, network: Hashable, score: float) -> np.ndarray:
         """Use a probe's score; return the change of the expected curves of its network, shape (1 + num_epochs,)."""

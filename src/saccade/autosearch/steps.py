@@ -61,8 +61,7 @@ def expected_improvement(mean: np.ndarray, sd: np.ndarray, best: float | np.ndar
     t = 1 / (1 + 0.2316419 * np.abs(z))
     series = t * (0.319381530 + t * (-0.356563782 + t * (1.781477937 + t * (-1.821255978 + t * 1.330274429))))
     tail = density * series
-    improvement: np.ndarray = np.maximum(sd * (z * np.where(z >= 0, 1 - tail, tail) + density), 0.0)
-    return improvement
+    return np.asarray(np.maximum(sd * (z * np.where(z >= 0, 1 - tail, tail) + density), 0.0))
 
 
 def _forecast_of_running(search: AutoSearch) -> dict[int, tuple[float, float]]:

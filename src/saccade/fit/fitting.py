@@ -68,9 +68,9 @@ from saccade.tasks.matching import match_classes
 from saccade.tasks.metrics import make_metric
 from saccade.tasks.problem import Problem
 from saccade.training.imbalance import check_imbalance
-from saccade.training.probes.robust import check_robust_loss
 from saccade.training.recipes.building import check_methods, check_networks, stored_channels, stored_side
 from saccade.training.recipes.default_space import fall_back_to_available_models, max_held_out, max_used
+from saccade.training.recipes.recipe import choices
 from saccade.training.task import ImageTask
 from saccade.training.trial.trainer import ImageTrainable
 
@@ -275,7 +275,8 @@ def _checked(
     assert request.train.labels is not None
     check_networks(request.space, weights, problem.num_outputs, deadline.seconds_left)
     check_imbalance(request.space, request.train.labels, problem, request.train.class_names)
-    check_robust_loss(request.space, problem)
+    if any(choices(request.space, "robust_loss")):
+        problem.require_classes("robust_loss")
     return request, warning
 
 

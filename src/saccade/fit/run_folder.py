@@ -48,20 +48,9 @@ from saccade.training.trial_files import BEST, BEST_OUTPUTS, END, END_OUTPUTS, L
 RUNS_FOLDER = "saccade_runs"  # parent of the run folders of fits without a path
 
 # Files and folders in a run folder, besides the predictor.
-RUN, DATA, SPLIT, EVENTS, JOURNAL, TRIALS, STORE, CHECKS, REFIT, FOLDS, START, START_SPLIT = (
-    "run.json",
-    "data.json",
-    "split.json",
-    "events.jsonl",
-    "study/journal.log",
-    "trials",
-    "store",
-    "checks.csv",
-    "refit",
-    "folds",
-    "start.safetensors",
-    "start-split.safetensors",
-)
+RUN, DATA, SPLIT, EVENTS = "run.json", "data.json", "split.json", "events.jsonl"
+JOURNAL, TRIALS, STORE, CHECKS = "study/journal.log", "trials", "store", "checks.csv"
+REFIT, FOLDS, START, START_SPLIT = "refit", "folds", "start.safetensors", "start-split.safetensors"
 
 # Subfolder in which a run is made that will replace the one in the folder, and its name while it takes its place.
 NEW, MOVING = ".new", ".moving"

@@ -204,8 +204,7 @@ def _select(
     losses = of_images.mean(1)
     order = losses.argsort(kind="stable")
     if num_models == 1 or max_members == 1:
-        best_only: np.ndarray = np.eye(num_models)[order[0]]
-        return best_only
+        return np.asarray(np.eye(num_models)[order[0]])
 
     # Bagging: the mean weight of each model over selections from random subsets, which all contain the best model.
     bag_size = max(min(MIN_BAG_SIZE, num_models), math.ceil(BAG_PART * num_models))
@@ -257,5 +256,4 @@ def _hill_climb(terms: np.ndarray, problem: Problem) -> np.ndarray:
         total = total + terms[added]
         if losses[added] < least:
             least, best = losses[added], counts.copy()
-    weights: np.ndarray = best / best.sum()
-    return weights
+    return np.asarray(best / best.sum())

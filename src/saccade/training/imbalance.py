@@ -66,8 +66,7 @@ def balanced_sampling_weights(targets: np.ndarray, problem: Problem) -> np.ndarr
     problem.require_classes("balanced_sampling")
     classes = problem.strata(targets)
     counts = np.bincount(classes)
-    probabilities: np.ndarray = 1 / (np.count_nonzero(counts) * counts[classes])
-    return probabilities
+    return np.asarray(1 / (np.count_nonzero(counts) * counts[classes]))
 
 
 def class_priors(

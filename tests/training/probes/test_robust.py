@@ -11,7 +11,7 @@ from sklearn.datasets import load_digits
 from saccade import ImagePredictor
 from saccade.errors import HyperparameterError
 from saccade.tasks.problem import Problem
-from saccade.training.probes.robust import AUTO_Q, belief_weights, fit_robust_heads
+from saccade.training.probes.heads import AUTO_Q, belief_weights, fit_robust_heads
 
 DIGITS = Problem.of(list(range(10)))
 

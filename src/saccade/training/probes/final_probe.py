@@ -11,9 +11,8 @@ import torch
 
 from saccade.inference.classifier import Blueprint, Classifier
 from saccade.training.imbalance import loss_weights
-from saccade.training.probes.heads import HeadFitter
+from saccade.training.probes.heads import HeadFitter, belief_weights
 from saccade.training.probes.probe import Probe, cached_features
-from saccade.training.probes.robust import belief_weights
 from saccade.training.task import ImageTask
 
 MAX_NUMBERS = 500_000  # out-of-fold outputs that are saved; with many classes, those of fewer images

@@ -20,7 +20,7 @@ from saccade.data.splitting import stratified_order
 from saccade.data.store.feature_cache import FeatureCache
 from saccade.data.store.store import ImageStore
 from saccade.inference.classifier import Classifier, features_of
-from saccade.training.probes.robust import fit_robust_heads
+from saccade.training.probes.heads import fit_robust_heads
 from saccade.training.recipes.recipe import Recipe
 from saccade.training.task import ImageTask, Split
 
@@ -41,7 +41,7 @@ class Probe:
     rows: np.ndarray = field(repr=False)  # the training images of the probe, as positions in the split
     penalty: float  # of its `Head`
     held_out: np.ndarray | None = field(default=None, repr=False)  # out-of-fold outputs for these images
-    robust_loss: float = 0.0  # the q of `saccade.training.probes.robust`
+    robust_loss: float = 0.0  # the q of `saccade.training.probes.heads`
 
 
 def fit_head(
