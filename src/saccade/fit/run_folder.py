@@ -117,10 +117,9 @@ class FitRequest:
 def locked_folder(request: FitRequest, earlier: Path | None) -> Iterator[Path]:
     """Yield the folder that a fit works in, with the first files of a new run; the run folder is locked.
 
-    Over an earlier run, a new one is made in the subfolder `NEW`. It takes the place of the earlier run when it has a
-    predictor. A new run that fails removes what it has written, unless a trial has results. `earlier` is the folder of
-    the run to resume; with the option `resume`, the caller has the lock. Raises a DataError if the folder contains
-    something else than a run, or a run that may not be overwritten.
+    Over an earlier run, a new one is made in `NEW`, and takes its place when it has a predictor. A new run that fails
+    removes what it has written, unless a trial has results. `earlier` is the run to resume; with the option `resume`,
+    the caller has the lock. Raises a DataError if the folder has something else, or a run that may not be overwritten.
     """
     if earlier is not None:
         yield earlier
@@ -309,9 +308,8 @@ def _move_up(root: Path) -> None:
 class WeightsKeeper(CheckpointKeeper):
     """Removes the weights, states and linear probes of trials that neither the search nor the predictor needs.
 
-    Ended trials are grouped by network. The best one is kept; for an ensemble, the best trial of each of the best
-    ``max_members + 1`` networks; with costs among the `objectives`, the best trial of every network, since only another
-    network can have lower costs. One linear probe is kept per network.
+    The best trial is kept; for an ensemble, the best of each of the best ``max_members + 1`` networks; with costs, the
+    best of every network, since only another network can have lower costs. One linear probe is kept per network.
     """
 
     def __init__(self, trials: Sequence[Trial], objectives: Sequence[str] = (), max_members: int = 1) -> None:

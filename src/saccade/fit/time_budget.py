@@ -114,11 +114,10 @@ class TimeBudget:
 class FinishingReserve:
     """The seconds before the deadline at which training must end, by what the run has measured so far.
 
-    Copying the best weights takes no longer than writing a checkpoint, which contains them; for an ensemble of up to
-    `max_members` networks there are as many copies, and with costs among the `objectives` one for each network. A refit
-    takes as long as the best trial up to its best epoch, times `refit_ratio`, the ratio of their images (0 without a
-    refit); `folds` take its place. Because any trial may become the best, each gets only so much time that its own
-    refit still fits into the limit.
+    Copying the best weights (of `max_members`, or of each network with costs as `objectives`) takes no longer than
+    writing checkpoints. A refit takes as long as the best trial up to its best epoch, times `refit_ratio`, the ratio of
+    their images (0 without a refit); `folds` take its place. Because any trial may become the best, each gets only so
+    much time that its own refit still fits into the limit.
     """
 
     def __init__(

@@ -144,12 +144,10 @@ def cross_fit(
     class_prior: np.ndarray | None = None,
     groups: Groups = None,
 ) -> tuple[Evaluation, Evaluation] | None:
-    """Evaluate two ways to select: an ensemble, and the best single model.
+    """Evaluate two ways to select, an ensemble and the best single model; None with few images or without time.
 
-    The images are divided into `NUM_FOLDS` stratified folds. Selection on the other folds predicts each fold, so every
-    image has a prediction that is independent of its label (except for the choice of each model's best epoch). On few
-    images this is repeated with other folds, while time is left. Returns None with fewer than `MIN_IMAGES` images, or
-    without time.
+    Selection on the other of `NUM_FOLDS` stratified folds predicts each fold, so every image has a prediction that is
+    independent of its label (except for the choice of each model's best epoch). On few images this is repeated.
     """
     num_images = len(targets)
     if num_images < MIN_IMAGES or seconds_left() <= 0:

@@ -118,11 +118,10 @@ def write_predictor(
 ) -> SavedPredictor:
     """Write the predictor into the run folder; after a kill it is complete, or absent.
 
-    With costs among the objectives, the other trials of the Pareto front are saved as well. `keys` are those of the
-    images of the store; `earlier` is the split of the network from which the trials started; `left_out` is that of the
-    summary; `seconds` returns the seconds of each phase so far, with their ``total``. Raises a DataError if the weights
-    of a trial on the Pareto front are missing.
-    With `is_interrupted` the run may be resumed: trials keep their files, and the summary has the entry `INTERRUPTED`.
+    With costs among the objectives, the other trials of the Pareto front are saved as well. `earlier` is the split of
+    the network from which the trials started. With `is_interrupted` the run may be resumed: trials keep their files,
+    and the summary has the entry `INTERRUPTED`. Raises a DataError if the weights of a trial on the Pareto front are
+    missing.
     """
     writers: dict[str, Callable[[Path], object]] = {}
     members = []
