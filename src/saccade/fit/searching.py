@@ -40,7 +40,7 @@ from saccade.training.recipes.recipe import canonical, choices
 from saccade.training.task import ImageTask
 
 # The searcher "auto" of fits; the one of `saccade.searcher` has no portfolio.
-AUTO: Registry[Searcher] = Registry("searcher", Searcher, {"auto": "saccade.autosearch.search:AutoSearch"})  # type: ignore[type-abstract]
+AUTO: Registry[Searcher] = Registry("searcher", Searcher, {"auto": AutoSearch})  # type: ignore[type-abstract]
 
 PRELOAD = ("saccade.training.trial.trainer",)  # modules that workers import while images are prepared
 
