@@ -303,7 +303,7 @@ def test_one_network_is_trained_if_there_is_nothing_to_search(hyperparameters, o
         ({"ensemble": False}, 1),
         ({"ensemble": 3}, 3),
         ({"refit_full": True}, 1),
-        ({"objectives": ["latency"]}, 1),
+        ({"objectives": ["score", "latency"]}, 1),
     ],
 )
 def test_max_members_is_1_without_an_ensemble(options, max_members):
