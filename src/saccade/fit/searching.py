@@ -181,7 +181,7 @@ def describe_search(request: FitRequest, task: ImageTask, measuring: Deadline) -
     num_images, device = len(task.train.indices), choose_device(task.device)
     in_epoch = max(min(num_images, most or num_images) for most in choices(request.space, "images_per_epoch"))
     speed: dict[str, Any] = {}
-    if measuring.seconds_left() > 0:
+    if measuring.seconds_left() > 0:  # else networks are compared by their recorded costs
         log_speed = measure_log_speed(device, task.num_threads, measuring.seconds_left())
         left_s = measuring.seconds_left()
         forward_s = forward_seconds(request.space, task.weights, device, task.num_threads, left_s)

@@ -239,7 +239,7 @@ def _left_out_if_damaged() -> Iterator[None]:
 
 
 def read_predictions(outputs: Path | None, task: ImageTask, checksum: str | None = None) -> np.ndarray | None:
-    """Return the predictions by finite outputs of all validation images, with this checksum if it is known."""
+    """Return the predictions of a file with finite outputs of all validation images (and this checksum), or None."""
     if outputs is None:
         return None
     try:

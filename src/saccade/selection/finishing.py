@@ -234,4 +234,5 @@ def refit(
             Warned(f"no refit on all images ({'; '.join(problems) or 'it was not finished'}); the best trial is kept")
         )
         return None
+    # No image is left to evaluate it, so the predictions stay those of `best`.
     return replace(best, weights=weights, probe=None, is_refit=True)

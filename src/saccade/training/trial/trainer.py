@@ -348,7 +348,7 @@ def explained_failures(recipe: Recipe, folder: Path | None) -> Iterator[None]:
                 f"There is no space left for the weights of {recipe.model} in {folder or 'the run'}. Free some space "
                 "and resume the run, or fit with a path on a larger disk."
             ) from error
-        text = str(error).lower()  # which alone tells it for CPUs
+        text = str(error).lower()  # on CPUs only the message shows it
         is_allocation = isinstance(error, RuntimeError) and "memory" in text and "alloc" in text
         if is_allocation or isinstance(error, torch.OutOfMemoryError):
             raise OutOfMemoryError(
