@@ -285,7 +285,10 @@ class LocalSequentialScheduler:
         return None if self.study is None else self.study.best_trial
 
     def _draw_curves(self, figure: Figure, use_legend: bool) -> None:
+        from saccade.data.gallery import use_fonts_for  # lazily, as it imports matplotlib
+
         axes = figure.add_subplot(xlabel=self.time_attr, ylabel=self.reward_attr)
+        use_fonts_for([axes.xaxis.label, axes.yaxis.label])
         for number, history in self.training_history.items():
             reports = [report for report in history if self.reward_attr in report]
             times = [report.get(self.time_attr, count) for count, report in enumerate(reports, start=1)]
