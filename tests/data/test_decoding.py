@@ -346,7 +346,7 @@ def test_an_image_that_takes_too_much_memory_is_refused_before_it_is_decoded(
         ),
     )
 )
-def test_any_array_of_image_shape_reads_or_says_why_not(array: np.ndarray) -> None:
+def test_arrays_of_image_shape_are_read_or_raise_image_read_error(array: np.ndarray) -> None:
     finite = array[np.isfinite(array)]
     if array.ndim == 3 and array.shape[2] > 1 and finite.size and finite.min() < 0:
         with pytest.raises(ImageReadError, match="negative"):
@@ -412,7 +412,7 @@ def png_that_claims(width: int, height: int) -> bytes:
     ],
     ids=["empty", "html", "header-only", "half-jpeg", "half-png", "bomb", "eps"],
 )
-def test_unreadable_data_say_why(data: bytes, reason: str, tmp_path: Path) -> None:
+def test_the_error_for_unreadable_data_has_the_reason(data: bytes, reason: str, tmp_path: Path) -> None:
     path = tmp_path / "image.jpg"
     path.write_bytes(data)
     for source in (data, path):
@@ -420,14 +420,14 @@ def test_unreadable_data_say_why(data: bytes, reason: str, tmp_path: Path) -> No
             read_image(source)
 
 
-def test_a_damaged_png_names_the_damage() -> None:
+def test_the_error_for_a_damaged_png_names_the_damage() -> None:
     data = bytearray(encoded(noise(64, 64), "PNG"))
     data[200:220] = bytes(20)
     with pytest.raises(ImageReadError, match=r"broken data|truncated"):
         read_image(bytes(data))
 
 
-def test_files_that_cannot_be_opened_say_why(tmp_path: Path) -> None:
+def test_the_error_for_files_that_cannot_be_opened_has_the_reason(tmp_path: Path) -> None:
     with pytest.raises(ImageReadError, match="no such file"):
         read_image(tmp_path / "missing.png")
     with pytest.raises(ImageReadError, match=r"is a folder|cannot be opened"):

@@ -7,7 +7,7 @@ import timm
 from hypothesis import given
 from hypothesis import strategies as st
 
-from saccade.errors import UnknownModelError
+from saccade.errors import UnknownModelError, UnknownNameError
 from saccade.models.catalogue import ALIASES, UNAVAILABLE, list_models, resolve_name, split_name
 
 # The names that LEGACY_API.md spells out.
@@ -60,12 +60,24 @@ def test_a_pattern_without_wildcards_is_a_part_of_the_name_in_any_case() -> None
     assert list_models("no such network") == []
 
 
+def test_names_are_chosen_by_the_licence_of_their_weights() -> None:
+    dinov3 = list_models("dinov3", license="dinov3-license")
+    assert "vit_base_patch16_dinov3" in dinov3
+    assert not set(dinov3) & set(list_models("dinov3", license="free"))
+    both = list_models("resnet5*", license=["mit", "apache-2.0"])
+    assert both == sorted({*list_models("resnet5*", license="mit"), *list_models("resnet5*", license="apache-2.0")})
+    assert "resnet50" in both
+    assert "mobilenetv2_035" not in list_models(license="unknown")  # it has no weights
+    with pytest.raises(UnknownNameError, match=r"license 'apache'. Did you mean 'apache-2.0'"):
+        list_models(license="apache")
+
+
 @pytest.mark.parametrize("name", WELL_KNOWN)
-def test_well_known_old_names_mean_a_network(name: str) -> None:
+def test_common_old_names_resolve(name: str) -> None:
     assert timm.is_model(resolve_name(name))
 
 
-def test_more_than_seventy_old_names_are_understood() -> None:
+def test_more_than_seventy_old_names_resolve() -> None:
     assert len({**ALIASES, **UNAVAILABLE}) + len(["densenet121", "vgg16", "darknet53"]) > 70
 
 
@@ -103,13 +115,13 @@ def test_names_that_timm_has_renamed_work_without_a_warning(old_name: str) -> No
         ("resnext50", "resnext50_32x4d"),
     ],
 )
-def test_misspelt_names_get_near_ones(misspelt: str, near: str) -> None:
+def test_errors_for_misspelt_names_suggest_similar_ones(misspelt: str, near: str) -> None:
     with pytest.raises(UnknownModelError, match=rf"{misspelt}.*Did you mean '.*{near}"):
         resolve_name(misspelt)
 
 
 @pytest.mark.parametrize("name", ["squeezenet1.1", "SqueezeNet1.1", "squeezenet1_1", "googlenet", "resnet50_v1"])
-def test_networks_that_timm_lacks_are_refused_with_near_ones(name: str) -> None:
+def test_errors_for_networks_that_timm_lacks_suggest_similar_ones(name: str) -> None:
     with pytest.raises(UnknownModelError, match="timm lacks GluonCV") as refused:
         resolve_name(name)
     near = str(refused.value).split("Similar ones: ")[1].rstrip(".").replace("'", "").split(" or ")
@@ -122,7 +134,7 @@ def test_unknown_tags_are_refused_with_the_known_ones() -> None:
 
 
 @pytest.mark.parametrize("given_name", [None, 18, ["resnet18"], b"resnet18"])
-def test_what_is_no_string_is_refused(given_name: object) -> None:
+def test_names_that_are_not_strings_are_refused(given_name: object) -> None:
     with pytest.raises(UnknownModelError, match="must be a string"):
         resolve_name(given_name)  # type: ignore[arg-type]
 
@@ -139,7 +151,7 @@ def test_case_does_not_matter_and_resolved_names_are_stable(name: str, random: o
 
 
 @given(st.text(max_size=20))
-def test_any_text_is_a_network_or_an_error_of_ours(text: str) -> None:
+def test_any_text_is_a_network_or_an_unknown_model_error(text: str) -> None:
     try:
         resolved = resolve_name(text)
     except UnknownModelError:

@@ -93,11 +93,7 @@ def read_image(image: ImageSource, *, min_shorter_side: int | None = None) -> Im
 
 
 def decode_image(
-    image: ImageSource,
-    *,
-    min_shorter_side: int | None = None,
-    channels: int = 3,
-    pixel_range: PixelRange | None = None,
+    image: ImageSource, *, min_shorter_side: int | None = None, channels: int = 3, pixel_range: PixelRange | None = None
 ) -> DecodedImage:
     """Read one image as `read_image` does, and return its size at full scale as well.
 
@@ -172,11 +168,7 @@ def _room_for(image: Image.Image | npt.NDArray[Any]) -> Iterator[None]:
 
 
 def image_size(image: ImageSource) -> tuple[int, int]:
-    """Return the width and height in pixels of the upright image, from its header if the format allows.
-
-    A PNG may state its orientation behind the pixels, so one without EXIF data in front of them is decoded. Broken
-    pixels are only detected by `read_image`.
-    """
+    """Return the width and height in pixels of the upright image, from its header if the format allows."""
     with reasons_for_errors(), quiet_pillow():
         if isinstance(image, np.ndarray):
             _check_shape(image)
@@ -187,6 +179,7 @@ def image_size(image: ImageSource) -> tuple[int, int]:
                 tags = opened.tag_v2  # type: ignore[attr-defined]
                 width, height = tags[256], tags[257]
                 return _turned((width, height), tags.get(ExifTags.Base.Orientation, 1))
+            # A PNG may state its orientation behind the pixels; it is decoded without EXIF data in front of them.
             with _room_for(opened) if opened.format == "PNG" else nullcontext():
                 return _turned(opened.size, _orientation(opened))
 
@@ -318,11 +311,7 @@ def local_path_of(path: str | os.PathLike[str]) -> Path:
 
 
 def is_url(text: object) -> bool:
-    """Return whether this is a URL with a scheme, such as ``https://host/file.zip``, rather than a path.
-
-    >>> is_url("https://host/file.zip"), is_url("images/train"), is_url("C:/images")
-    (True, False, False)
-    """
+    """Return whether this is a URL with a scheme, such as ``https://host/file.zip``, rather than a path."""
     return isinstance(text, str) and re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", text) is not None
 
 

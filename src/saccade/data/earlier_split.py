@@ -16,8 +16,7 @@ from saccade.data.examples import ImageLike
 from saccade.data.splitting import Positions
 from saccade.errors import DataError
 
-NEW, FITTED, HELD_OUT = 0, 1, 2
-"""The sides of images: not in the earlier data, fitted to, or held out."""
+NEW, FITTED, HELD_OUT = 0, 1, 2  # the sides of images: not in the earlier data, fitted to, or held out
 
 Keys = npt.NDArray[np.uint64]
 
@@ -76,14 +75,22 @@ class EarlierSplit:
         return sides
 
     def hold_out(
-        self, keys: Keys, fraction: float, split: Callable[[Positions, float], tuple[Positions, Positions]]
+        self,
+        keys: Keys,
+        fraction: float,
+        split: Callable[[Positions, float], tuple[Positions, Positions]],
+        groups: Positions | None = None,
     ) -> tuple[Positions, Positions]:
         """Return training and validation positions: images keep their side, and new ones are divided.
 
-        Of the new images at least this fraction is held out, and more if the images that were held out before are a
+        A new image is on the side of the earlier images of its group, the training set if these are on both. Of the
+        other new images at least this fraction is held out, and more if the images that were held out before are a
         smaller fraction of all. `split` is `saccade.data.splitting.split_holdout` of some positions.
         """
         sides = self.sides(keys)
+        if groups is not None:
+            for side in (FITTED, HELD_OUT):
+                sides[(sides == NEW) & np.isin(groups, groups[sides == side])] = side
         in_val, new = sides == HELD_OUT, np.flatnonzero(sides == NEW)
         if len(new):
             missing = max(fraction, (fraction * len(sides) - in_val.sum()) / len(new))

@@ -33,6 +33,8 @@ class Examples:
     class_names: list[str] | None = None  # names of integer labels, if the data set has them
     weights: pd.Series | None = None  # weight of each image in training
     empty_classes: Sequence[str] = ()  # folders of classes without images
+    groups: list[str] | None = None  # images with equal keys stay on one side of every split; "" is a group of its own
+    times: list[float] | None = None  # the latest images validate
 
     def __len__(self) -> int:
         return len(self.images)
@@ -75,11 +77,7 @@ def read_examples(data: Any, label: str | list[str] | None = None) -> Examples:
 
 
 def as_image(value: Any) -> Any:
-    """Return an image in one of the forms of `ImageLike`; values of other types are returned unchanged.
-
-    >>> as_image(io.BytesIO(b"GIF8")), as_image(bytearray(b"GIF8")), as_image(None)
-    (b'GIF8', b'GIF8', None)
-    """
+    """Return an image in one of the forms of `ImageLike`; values of other types are returned unchanged."""
     if isinstance(value, str | Path):
         return existing_spelling(value)
     if isinstance(value, bytes | Image.Image | np.ndarray | np.generic):
@@ -101,6 +99,13 @@ def as_image(value: Any) -> Any:
         return value
     is_channels_first = array.ndim == 3 and array.shape[0] in (1, 3, 4)
     return array.transpose(1, 2, 0) if is_channels_first else array
+
+
+def image_name(image: Any, number: int) -> str:
+    """Return the path of an image, or a placeholder with its number for an image in memory."""
+    if isinstance(image, bytes):
+        return f"<bytes #{number}>"
+    return str(image) if isinstance(image, str) or hasattr(image, "__fspath__") else f"<image #{number}>"
 
 
 def _num_axes(data: Any) -> int:
@@ -127,10 +132,7 @@ def _paths_in(place: str | Path) -> list[ImageLike] | None:
 def read_labelled_examples(
     data: Any, label: str | list[str], weight: str | None = None, what: str = "the data set"
 ) -> Examples:
-    """Return images and labels, and the column `weight` as their weights if it is given; errors call the set `what`.
-
-    Raises a DataError if there is no label or weight column, or there are no images.
-    """
+    """Return images with their labels, and weights from column `weight`; a DataError calls the set `what`."""
     if not isinstance(data, pd.DataFrame):
         given = repr(str(data)) if isinstance(data, str | Path) else type(data).__name__
         raise DataError(
@@ -142,32 +144,30 @@ def read_labelled_examples(
     examples = read_examples(data, label)
     if examples.labels is None:
         lacking = next(name for name in ([label] if isinstance(label, str) else label) if name not in data.columns)
-        raise _no_column("label", lacking, data)
+        raise no_column("label", lacking, data)
     if weight is None:
         return examples
     if weight not in data.columns:
-        raise _no_column("sample_weight", weight, data)
+        raise no_column("sample_weight", weight, data)
     return replace(examples, weights=data[weight])
 
 
-def _no_column(role: str, name: str, frame: pd.DataFrame) -> DataError:
+def no_column(role: str, name: str, frame: pd.DataFrame, advice: str = "") -> DataError:
+    """Return the error for a column that a table does not have, with the `advice` if no other name is similar."""
     columns = [str(column) for column in frame.columns]
     near = near_names(str(name), columns)
     if not near and isinstance(frame, ImageDataset) and role == "label" and frame.label_column in frame.columns:
         near = [frame.label_column]
-    advice = f"did you mean {role}={near[0]!r}?" if near else f"name it with ImagePredictor({role}=…)"
+    advice = f"did you mean {role}={near[0]!r}?" if near else advice or f"name it with ImagePredictor({role}=…)"
     return DataError(f"there is no {role} column {name!r}; the columns are {columns}; {advice}")
 
 
 def check_label_column(data: Any, label: str | list[str]) -> None:
-    """Check before a fit that the label column exists; the default name stands for the label column of a data set.
-
-    Raises a DataError if a name other than the default is given, and there is no such column.
-    """
+    """Raise a DataError if `label` is no column, and not the default name, which stands for that of a data set."""
     if not isinstance(data, ImageDataset) or not isinstance(label, str) or label in data.columns:
         return
     if label != "label":
-        raise _no_column("label", label, data)
+        raise no_column("label", label, data)
     if data.label_column in data.columns:
         text = (
             f"There is no column 'label'; labels are taken from {data.label_column!r}, the label column of the data set"

@@ -21,10 +21,7 @@ if TYPE_CHECKING:
 
 
 class ImageTable(pd.DataFrame):
-    """Base of `ImageDataset`: metadata that pandas operations pass on, by pandas' documented way of subclassing.
-
-    A result has the metadata of the first table that it was made of.
-    """
+    """Base of `ImageDataset`: a table whose metadata pandas operations pass on, from the first table of several."""
 
     classes: list[str] | None = None
     image_column: str = "image"
@@ -277,10 +274,7 @@ def are_values(labels: pd.Series[Any]) -> bool:
 
 
 def checked_classes(classes: Sequence[str] | None, labels: pd.Series[Any]) -> list[str] | None:
-    """Return the class names: the given ones, or the distinct labels if these are strings.
-
-    Raises a DataError if names are repeated, or a label is not among them.
-    """
+    """Return the class names: the given ones, or the distinct labels if text; a DataError if they do not fit."""
     known = labels.dropna().astype(object)
     are_strings = bool(known.map(lambda label: isinstance(label, str)).all())
     if classes is None:
@@ -303,10 +297,7 @@ def checked_classes(classes: Sequence[str] | None, labels: pd.Series[Any]) -> li
 
 
 def common_classes(datasets: Sequence[ImageTable]) -> list[str] | None:
-    """Return the classes of concatenated datasets: the same for all, or all names if labels are names.
-
-    Raises a DataError if the same number is a different class in two datasets.
-    """
+    """Return the classes of concatenated datasets; a DataError if a number is a different class in two of them."""
     labelled = [part for part in datasets if part.classes is not None and len(part) and part.label_column in part]
     if not labelled:
         return next((list(part.classes) for part in datasets if part.classes is not None), None)

@@ -186,7 +186,7 @@ class EarlierRun:
                     f"ImageDataset.from_folder(…, labels='numbers'), or use ImagePredictor.resume({str(self.folder)!r})"
                 )
             raise DataError(
-                f"resume=True continues the run in {self.folder}, which has other images or labels "
+                f"resume=True continues the run in {self.folder}, which has other images, labels, groups or times "
                 f"({self.record['num_images']} images; now there are {num}). {advice}, or overwrite=True instead of "
                 "resume=True to replace the run"
             )

@@ -57,7 +57,7 @@ def read_run_data(path: Path) -> tuple[Examples, Examples | None]:
 
 
 def fingerprint(train: Examples, tuning: Examples | None) -> str:
-    """Return a digest of paths, labels and weights in order; images in memory are sampled.
+    """Return a digest of paths, labels, weights, groups and times in order; images in memory are sampled.
 
     Examples
     --------
@@ -75,6 +75,7 @@ def fingerprint(train: Examples, tuning: Examples | None) -> str:
                 digest.update(piece)
             digest.update(b"\0")
         rest = [_labels_to_json(part.labels), part.class_names, _labels_to_json(part.weights)]
+        rest += [values for values in (part.groups, part.times) if values is not None]
         digest.update(json.dumps(rest).encode("ascii"))
     return digest.hexdigest()
 
@@ -108,6 +109,8 @@ def _part_to_json(part: Examples) -> dict[str, Any]:
         "class_names": part.class_names,
         "weights": _labels_to_json(part.weights),
         "empty_classes": list(part.empty_classes),
+        "groups": part.groups,
+        "times": part.times,
     }
 
 
@@ -119,7 +122,9 @@ def _part_from_json(record: dict[str, Any]) -> Examples:
         _labels_from_json(record["labels"]),
         record["class_names"],
         _labels_from_json(record["weights"]),
-        record.get("empty_classes", ()),  # earlier versions did not write it
+        record.get("empty_classes", ()),  # earlier versions wrote none of these
+        record.get("groups"),
+        record.get("times"),
     )
 
 

@@ -20,30 +20,23 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from saccade.data.splitting import split_folds, stratified_order
+from saccade.data.splitting import Groups, split_folds, stratified_order
 from saccade.numerics.device import cpu_threads
 from saccade.tasks.problem import Problem
 
-NUM_BINS = 15
-"""Bins of equal width of an expected calibration error, as in Guo et al."""
-
-NUM_FOLDS = 5
-"""Folds of the held-out images for cross-fitting."""
-
-PRIOR_STD = 0.5
-"""Standard deviation of the normal prior of the logarithm of a temperature; its mean is 0."""
+NUM_BINS = 15  # bins of equal width of an expected calibration error, as in Guo et al.
+NUM_FOLDS = 5  # folds of the held-out images for cross-fitting
+PRIOR_STD = 0.5  # standard deviation of the normal prior of the logarithm of a temperature; its mean is 0
 
 ADJUSTMENT, ADJUSTMENT_STD = 0.6, 0.25
 """Mean and standard deviation of the normal prior of `Calibration.logit_adjustment`."""
 
-EQUAL_CLASSES = 0.01
-"""Class frequencies that differ by less than this fraction of their mean count as equal."""
+EQUAL_CLASSES = 0.01  # class frequencies that differ by less than this fraction of their mean count as equal
 
 MAX_ELEMENTS = 2**19
 """Probabilities that a fit uses at most: with 1,000 classes more would take seconds, for two numbers."""
 
-NUM_DRAWS = 50
-"""Random draws of labels by which `error_by_chance` is computed."""
+NUM_DRAWS = 50  # random draws of labels by which `error_by_chance` is computed
 
 _MAX_LOG_TEMPERATURE = 3.0
 _MAX_ADJUSTMENT = 1.5  # 1 balances the classes; held-out images of the same frequencies cannot require much more
@@ -70,10 +63,7 @@ class Calibration:
         return left
 
     def calibrate(self, probabilities: torch.Tensor, problem: Problem) -> torch.Tensor:
-        """Return calibrated probabilities, given those of `Problem.activate`, of shape (num_images, num_classes).
-
-        The dtype stays the same; they are computed in float64. The numbers of a regression stay as they are.
-        """
+        """Return calibrated probabilities, (num_images, num_classes), by way of float64; regression stays as it is."""
         if (self.temperature == 1 and not self.class_prior) or not problem.has_classes:
             return probabilities
         logits = problem.logits(probabilities)
@@ -89,23 +79,18 @@ class Calibration:
 
 @cpu_threads(1)  # short operations, between which threads would wait for each other on a busy machine
 def fit_calibration(
-    probabilities: np.ndarray, targets: np.ndarray, problem: Problem, class_prior: np.ndarray | None = None
+    probabilities: np.ndarray,
+    targets: np.ndarray,
+    problem: Problem,
+    class_prior: np.ndarray | None = None,
+    groups: Groups = None,
 ) -> Calibration:
     """Return the calibration of maximum posterior probability, given held-out labels; regression is not calibrated.
 
     With few images the likelihood is flat, and if all of them are classified correctly its maximum is a temperature of
     0. So the logarithm of the temperature and the logit adjustment have normal priors, which dominate with ten images
-    and do not matter with hundreds. `Calibration.ece_after` is cross-fitted in `NUM_FOLDS` folds. No `class_prior`, or
-    equal class frequencies, give no logit adjustment.
-
-    Examples
-    --------
-    >>> problem = Problem.of(["cat", "dog"])
-    >>> targets = np.tile([0, 0, 0, 1], 500)                     # cats in three of four images
-    >>> overconfident = np.tile([0.99, 0.01], (2000, 1))
-    >>> calibration = fit_calibration(overconfident, targets, problem)
-    >>> calibration.apply(overconfident[:1], problem).round(2).tolist()
-    [[0.75, 0.25]]
+    and do not matter with hundreds. `Calibration.ece_after` is cross-fitted in `NUM_FOLDS` folds, each of whole
+    `groups`. No `class_prior`, or equal class frequencies, give no logit adjustment.
     """
     rng = np.random.default_rng(0)
     if not problem.has_classes or len(targets) < 2:
@@ -113,10 +98,11 @@ def fit_calibration(
     if (most := max(200, MAX_ELEMENTS // len(problem.classes))) < len(targets):
         rows = stratified_order(problem.strata(targets), rng)[:most]
         probabilities, targets = probabilities[rows], targets[rows]
+        groups = None if groups is None else np.asarray(groups)[rows]
     if class_prior is not None and np.ptp(class_prior) < EQUAL_CLASSES * class_prior.mean():
         class_prior = None
     logits = problem.logits(torch.from_numpy(probabilities)).numpy()
-    folds = split_folds(np.zeros(len(targets)), min(NUM_FOLDS, len(targets)), rng)
+    folds = split_folds(np.zeros(len(targets)), min(NUM_FOLDS, len(targets)), rng, groups)
     after = probabilities.copy()
     for fold in range(folds.max() + 1):
         is_in = folds == fold
@@ -143,11 +129,7 @@ def calibration_error(probabilities: np.ndarray, targets: np.ndarray, problem: P
 
 
 def error_by_chance(probabilities: np.ndarray, problem: Problem) -> float:
-    """Return the expected value of `calibration_error` if these probabilities were exactly right.
-
-    It decreases with the number of images. A calibration error of this size is no evidence of miscalibration. Labels
-    are drawn `NUM_DRAWS` times.
-    """
+    """Return the expected `calibration_error` if these probabilities were right: labels are drawn by them."""
     rng = np.random.default_rng(0)
     columns = problem.confidences(probabilities)
     errors = [_binned_error(p, rng.random(len(p)) < p) for _ in range(NUM_DRAWS) for p in columns]

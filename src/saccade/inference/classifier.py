@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import timm
 import torch
 
 from saccade.data.batches import Batches, Images
@@ -14,13 +16,12 @@ from saccade.errors import HyperparameterError
 from saccade.inference.preprocessing import Preprocess
 from saccade.models.batch_norm_folding import fold_batch_norm
 from saccade.models.custom import CustomObject, build_custom_network
-from saccade.models.network import InputSpec, build_network
+from saccade.models.network import InputSpec, build_network, classifier_parameters
 from saccade.numerics.choice import Purpose, Workload, candidates, choose_numerics, known_choice, structure_name
 from saccade.numerics.device import Numerics
 from saccade.tasks.problem import Problem
 
-MEASURED_STEPS = 50
-"""Batches that `Classifier.choose_inference` may spend on measuring."""
+MEASURED_STEPS = 50  # batches that `Classifier.choose_inference` may spend on measuring
 
 
 @dataclass(frozen=True)
@@ -93,10 +94,7 @@ class Classifier:
         return self._folded or self.network
 
     def fuse(self) -> None:
-        """Fold batch norm for predictions, where that changes no output (`saccade.models.batch_norm_folding`).
-
-        Call `unfuse` before the weights change.
-        """
+        """Fold batch norm for predictions, where it changes no output; call `unfuse` before the weights change."""
         if self._folded is None and not self.inference.compiled:
             folded = fold_batch_norm(self.network, self.blueprint.in_chans, self.blueprint.input.img_size)
             self._folded = self.network if folded is None else self.inference.place(folded)
@@ -106,10 +104,7 @@ class Classifier:
         self._folded = None
 
     def choose_inference(self, batch_size: int) -> Numerics:
-        """Use the fastest numerics for predictions, as measured now or earlier on this machine, and return them.
-
-        The network is placed accordingly, so it must not be trained further.
-        """
+        """Use the fastest numerics for predictions, as measured on this machine; do not train it after that."""
         self.network.eval()
         among = inference_candidates(self.numerics.device, self.amp)
         chosen = choose_numerics(self.network, self.workload("inference", batch_size), among, MEASURED_STEPS)
@@ -121,6 +116,25 @@ class Classifier:
         side = self.blueprint.input.img_size
         name = structure_name(self.network, self.blueprint.architecture, is_trained=purpose == "training")
         return Workload(purpose, name, (batch_size, self.blueprint.in_chans, side, side))
+
+    def backbone_digest(self, form: str = "") -> str:
+        """Return 32 hexadecimal digits of everything that features depend on besides the image.
+
+        These are the weights, of which a gigabyte takes a second, architecture, preprocessing and precision. `form` is
+        that of the decoded images.
+        """
+        blueprint, numerics = self.blueprint, self.inference
+        known = (
+            timm.__version__, form, blueprint.architecture, blueprint.own, blueprint.input, blueprint.img_size,
+            numerics.dtype, numerics.device.type,
+        )  # fmt: skip
+        digest = hashlib.blake2b(repr(known).encode(), digest_size=16)
+        head = classifier_parameters(self.network)
+        for name, tensor in self.network.state_dict().items():
+            if name not in head:
+                digest.update(name.encode())
+                digest.update(np.ascontiguousarray(tensor.cpu().numpy()).data)
+        return digest.hexdigest()
 
     def batches(
         self, images: Images, indices: np.ndarray, targets: np.ndarray | None = None, batch_size: int = 32

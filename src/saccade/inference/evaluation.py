@@ -16,11 +16,8 @@ from saccade.inference.calibration import calibration_error, error_by_chance
 from saccade.tasks.metrics import MeanOver, Metric, built_in_metrics
 from saccade.tasks.problem import Problem
 
-NUM_RESAMPLES = 1000
-"""Bootstrap samples of the images."""
-
-BY_CHANCE = "ece_by_chance"
-"""The ``ece`` that perfect probabilities would have on so many images. It has no interval."""
+NUM_RESAMPLES = 1000  # bootstrap samples of the images
+BY_CHANCE = "ece_by_chance"  # the ``ece`` that perfect probabilities would have on so many images. It has no interval
 
 OF_PROBABILITIES = re.compile("(neg_)?(log_loss|brier)|d2_|roc_auc|average_precision|top_k")
 """Names of metrics of calibrated probabilities, as `predict_proba` returns them; others are those of `predict`."""
@@ -87,10 +84,7 @@ def evaluation(
 def confusion_matrix(
     targets: np.ndarray, adjusted: np.ndarray, problem: Problem, class_names: Sequence[str]
 ) -> pd.DataFrame:
-    """Return the number of images by true class (rows) and predicted class (columns).
-
-    For multilabel problems, there is a row for each label, with its numbers of true and false negatives and positives.
-    """
+    """Return image counts by true (rows) and predicted class; for multilabel problems tn, fp, fn, tp of each label."""
     problem.require_classes("confusion_matrix")
     if not problem.has_one_class:
         true, given = problem.true_labels(targets) > 0, problem.predicted_labels(adjusted) > 0

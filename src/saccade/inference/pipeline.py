@@ -14,6 +14,8 @@ from torch import nn
 
 from saccade.data.examples import ImageLike
 from saccade.data.pixel_range import PixelRange
+from saccade.data.store.decoded_images import fingerprint
+from saccade.data.store.feature_cache import FeatureCache
 from saccade.data.store.on_demand import OnDemandImages
 from saccade.data.unreadable import describe_unreadable
 from saccade.errors import DataError, HyperparameterError, ImageReadError
@@ -25,8 +27,7 @@ from saccade.numerics.device import Numerics, choose_device, is_half_native
 from saccade.study.progress import ProgressDisplay
 from saccade.tasks.problem import Problem
 
-BATCH_SIZE = 32
-"""Images in a batch: enough for full throughput, and few enough for any memory."""
+BATCH_SIZE = 32  # images in a batch: enough for full throughput, and few enough for any memory
 
 Compute = Callable[[Classifier, torch.Tensor], np.ndarray]
 """From a network and a batch of its preprocessed images, of shape (N, C, S, S), to one row for each image."""
@@ -139,8 +140,7 @@ class Predictions:
 
         That is the label that is given, and for multilabel problems the most probable one.
         """
-        main: np.ndarray = np.nan_to_num(self.adjusted).argmax(1)
-        return main
+        return np.asarray(np.nan_to_num(self.adjusted).argmax(1))
 
 
 class InferencePipeline:
@@ -157,6 +157,7 @@ class InferencePipeline:
     def __init__(self, saved: SavedPredictor, device: str | torch.device | None = None) -> None:
         self.saved, self.device = saved, _device_of(device)
         self._members: list[Classifier] | None = None
+        self._backbone: str | None = None  # digest of the first member, for features
         self._lock = threading.RLock()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -191,24 +192,50 @@ class InferencePipeline:
     def features(self, images: Sequence[ImageLike], verbosity: int = 0) -> tuple[np.ndarray, dict[int, str]]:
         """Return the input of the first member's classifier layer for each image, NaN for unreadable ones; and errors.
 
-        Raises a HyperparameterError if the network has no single classifier layer.
+        Features are cached on disk (`FeatureCache`), unless the network is the user's own. Raises a HyperparameterError
+        if the network has no single classifier layer.
         """
-        (features,), errors = self.run(images, _features, 1, verbosity)
-        features[list(errors)] = np.nan
-        return features, errors
+        errors: dict[int, str] = {}
+
+        def compute(positions: np.ndarray) -> np.ndarray:
+            (features,), found = self.run(
+                images,
+                lambda classifier, x_BCHW: classifier.outputs_and_features(x_BCHW)[1].cpu().numpy(),
+                1,
+                verbosity,
+                positions,
+            )
+            features[np.isin(positions, list(found))] = np.nan
+            errors.update(found)
+            return features
+
+        disk = FeatureCache.from_environment()
+        with self._lock:
+            member = self._loaded()[0]
+            if self._backbone is None:
+                self._backbone = member.backbone_digest("decoded on demand")
+        if disk is None or not len(images) or member.blueprint.architecture is None:
+            return compute(np.arange(len(images))), errors
+        form = f"{member.preprocess.shorter_side}|{member.blueprint.in_chans}|{self.saved.pixel_range}"
+        return disk.get(self._backbone, [fingerprint([image], form) for image in images], compute), errors
 
     def run(
-        self, images: Sequence[ImageLike], compute: Compute, num_members: int, verbosity: int = 0
+        self,
+        images: Sequence[ImageLike],
+        compute: Compute,
+        num_members: int,
+        verbosity: int = 0,
+        positions: np.ndarray | None = None,
     ) -> tuple[list[np.ndarray], dict[int, str]]:
-        """Compute something of each image with the first `num_members` networks, batch by batch.
+        """Compute something of each image, or of those at `positions`, with the first `num_members` networks.
 
-        Threads decode and preprocess the next batches meanwhile. Networks with the same input size share decoded
-        images, and those with the same `InputSpec` share batches. While `compute` runs, no other thread uses the
-        networks.
+        They are computed batch by batch; threads decode and preprocess the next batches meanwhile. Networks with the
+        same input size share decoded images, and those with the same `InputSpec` share batches. While `compute` runs,
+        no other thread uses the networks.
 
-        Returns the rows of each network, of shape (num_images, ...), and errors as in `Predictions`; the rows of
-        unreadable images are meaningless. Raises a DataError or ImageReadError if there are no images, or none can be
-        read.
+        Returns the rows of each network, of shape (num_images, ...) or (num_positions, ...), and errors as in
+        `Predictions`; the rows of unreadable images are meaningless. Raises a DataError or ImageReadError if there are
+        no images, or none can be read.
         """
         if not len(images):
             raise DataError("there are no images")
@@ -220,13 +247,14 @@ class InferencePipeline:
             groups.setdefault(key, []).append(number)
         rows: dict[int, np.ndarray] = {}
         errors: dict[int, str] = {}
+        positions = np.arange(len(images)) if positions is None else positions
         num_done = 0
         with ProgressDisplay(verbosity, "") as display:
             for (shorter_side, channels), numbers in groups.items():
                 batches_of = {members[number].blueprint.input: members[number] for number in numbers}
                 decoded = OnDemandImages(images, shorter_side, channels, len(batches_of), self.saved.pixel_range)
                 passes = [
-                    member.batches(decoded, np.arange(len(images)), batch_size=BATCH_SIZE).in_order()
+                    member.batches(decoded, positions, batch_size=BATCH_SIZE).in_order()
                     for member in batches_of.values()
                 ]
                 first = 0
@@ -237,11 +265,11 @@ class InferencePipeline:
                         with self._lock, member.inference.threads():
                             part = compute(member, x_of[member.blueprint.input])
                         if number not in rows:
-                            rows[number] = np.empty((len(images), *part.shape[1:]), part.dtype)
+                            rows[number] = np.empty((len(positions), *part.shape[1:]), part.dtype)
                         rows[number][first : first + len(part)] = part
                     first += len(part)
                     num_done += len(part)
-                    display(Progressed("predicting", num_done, len(groups) * len(images)))
+                    display(Progressed("predicting", num_done, len(groups) * len(positions)))
                 errors = {**decoded.errors, **errors}
             if errors:
                 text = describe_unreadable(images, errors)
@@ -251,10 +279,7 @@ class InferencePipeline:
         return [rows[number] for number in range(len(members))], errors
 
     def module(self, coverage: float | None = None) -> PredictionModule:
-        """Return the tensor part of this pipeline, in evaluation mode, with the networks as they predict.
-
-        Without `coverage`, it computes no conformal sets.
-        """
+        """Return the tensor part of this pipeline, in evaluation mode; without `coverage`, it has no conformal sets."""
         if coverage is not None:
             self.saved.postprocessing.conformal.check(self.saved.problem, coverage)
         with self._lock:
@@ -283,11 +308,12 @@ class InferencePipeline:
                 x_BCHW = torch.zeros(BATCH_SIZE, member.blueprint.in_chans, side, side, device=self.device)
                 member.forward(x_BCHW.contiguous(memory_format=torch.channels_last))
             self.saved = replace(self.saved, numerics={**self.saved.numerics, self.device.type: records})
+            self._backbone = None  # the precision may have changed
 
     def to(self, device: str | torch.device | None) -> InferencePipeline:
         """Compute on another device from now on, and return this pipeline; as in the constructor."""
         with self._lock:
-            self.device, self._members = _device_of(device), None
+            self.device, self._members, self._backbone = _device_of(device), None, None
         return self
 
     def _loaded(self) -> list[Classifier]:
@@ -337,10 +363,7 @@ def postprocess(
     coverage: float | None = None,
     abstention: AbstentionRule | None = None,
 ) -> Predictions:
-    """Return labels, sets and abstentions, given the activated outputs (num_images, num_outputs) of each member.
-
-    `errors`, `coverage` and `abstention` are as in `Predictions` and `InferencePipeline.predict`.
-    """
+    """Return labels, sets and abstentions, given the activated outputs (num_images, num_outputs) of each member."""
     problem, postprocessing = saved.problem, saved.postprocessing
     head = PredictionHead([member.weight for member in saved.members], problem, postprocessing, coverage)
     found = head(*map(torch.from_numpy, of_members))
@@ -364,13 +387,7 @@ def postprocess(
 @torch.inference_mode()
 def _activated(classifier: Classifier, x_BCHW: torch.Tensor) -> np.ndarray:
     # Outputs are activated on the CPU, in float64 for regression, which MPS lacks.
-    predictions: np.ndarray = classifier.problem.activate(classifier.forward(x_BCHW).cpu()).numpy()
-    return predictions
-
-
-def _features(classifier: Classifier, x_BCHW: torch.Tensor) -> np.ndarray:
-    features: np.ndarray = classifier.outputs_and_features(x_BCHW)[1].cpu().numpy()
-    return features
+    return np.asarray(classifier.problem.activate(classifier.forward(x_BCHW).cpu()).numpy())
 
 
 def _device_of(device: str | torch.device | None) -> torch.device:

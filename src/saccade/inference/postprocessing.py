@@ -11,17 +11,15 @@ import numpy as np
 import torch
 
 from saccade.checks import fraction
+from saccade.data.splitting import Groups
 from saccade.errors import DataError, HyperparameterError
 from saccade.inference.calibration import NUM_FOLDS, Calibration, fit_calibration
 from saccade.inference.thresholds import Thresholds, fit_thresholds
 from saccade.tasks.metrics import Metric
 from saccade.tasks.problem import Problem
 
-MAX_SCORES = 4000
-"""Conformal scores that are kept; more would hardly reduce the variance of the coverage."""
-
-COVERAGE = 0.9
-"""Default coverage of the sets by which an `AbstentionRule` decides."""
+MAX_SCORES = 4000  # conformal scores that are kept; more would hardly reduce the variance of the coverage
+COVERAGE = 0.9  # default coverage of the sets by which an `AbstentionRule` decides
 
 
 @dataclass(frozen=True)
@@ -43,10 +41,7 @@ class Conformal:
 
     @classmethod
     def fit(cls, predictions: np.ndarray, targets: np.ndarray, problem: Problem) -> Conformal:
-        """Return the scores of held-out images, of a random sample of `MAX_SCORES` if there are more.
-
-        Predictions are calibrated. Multilabel problems have no scores.
-        """
+        """Return the scores of held-out images (at most `MAX_SCORES` of them), given calibrated predictions."""
         scores = problem.conformity(predictions, targets)
         if len(scores) > MAX_SCORES:
             scores = np.random.default_rng(0).choice(scores, MAX_SCORES, replace=False)
@@ -63,9 +58,6 @@ class Conformal:
 
         Raises a HyperparameterError if the coverage is invalid, and a DataError if there are fewer than ``coverage / (1
         - coverage)`` held-out images.
-
-        >>> Conformal((0.9, 0.8, 0.7, 0.2)).threshold(0.8)  # the 4th of 4: ceil(5 * .8)
-        0.2
         """
         fraction("coverage", coverage)
         num = len(self.scores)
@@ -155,22 +147,24 @@ class Postprocessing:
         problem: Problem,
         metric: Metric,
         class_prior: np.ndarray | None = None,
+        groups: Groups = None,
     ) -> tuple[Postprocessing, np.ndarray]:
         """Fit all steps to held-out images; return them, and the adjusted predictions of these images.
 
         `predictions` are means of the networks, uncalibrated; `targets` are as from `Problem.encode`, of which the
         first ones are used if there are more of them. Thresholds maximise `metric`; predictions are adjusted by
         thresholds of other images: see `saccade.inference.thresholds.fit_thresholds`. `class_prior` are the class
-        frequencies of the training images, of shape (num_classes,); None adjusts nothing.
+        frequencies of the training images, of shape (num_classes,); None adjusts nothing. Images with equal `groups`
+        are cross-fitted together.
         """
-        targets = targets[: len(predictions)]
+        targets, groups = targets[: len(predictions)], None if groups is None else groups[: len(predictions)]
         if not len(predictions) or not np.isfinite(predictions).all():
             return cls(), predictions
-        calibration = fit_calibration(predictions, targets, problem, class_prior=class_prior)
+        calibration = fit_calibration(predictions, targets, problem, class_prior, groups)
         calibrated = calibration.apply(predictions, problem)
         if (remaining := calibration.remaining_prior) is not None:
             class_prior = remaining
-        thresholds, adjusted = fit_thresholds(calibrated, targets, problem, metric, class_prior=class_prior)
+        thresholds, adjusted = fit_thresholds(calibrated, targets, problem, metric, class_prior, groups)
         return cls(calibration, thresholds, Conformal.fit(calibrated, targets, problem)), adjusted
 
     def summary(self, problem: Problem, is_refit: bool = False) -> dict[str, Any]:
@@ -224,13 +218,7 @@ _NEW_NAMES = {"shares": "class_prior", "figure_before": "metric_before", "figure
 
 
 def weighted_mean(predictions: Sequence[np.ndarray], weights: Sequence[float] | np.ndarray) -> np.ndarray:
-    """Return the weighted mean of several networks' predictions; the weights sum to 1.
-
-    It is computed in float64, and has the dtype of the first network's predictions.
-
-    >>> weighted_mean([np.array([[1.0, 0.0]]), np.array([[0.0, 1.0]])], [0.75, 0.25]).tolist()
-    [[0.75, 0.25]]
-    """
+    """Return the mean of several networks' predictions, by weights that sum to 1, in float64, as their dtype."""
     return mean_of_members([torch.from_numpy(rows) for rows in predictions], [float(w) for w in weights]).numpy()
 
 

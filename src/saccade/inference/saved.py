@@ -29,25 +29,23 @@ from saccade.tasks.matching import match_classes, names_of_classes
 from saccade.tasks.problem import Problem
 
 DESCRIPTION, WEIGHTS = "predictor.json", "weights.safetensors"
-SPLIT = "split.safetensors"
-"""The file with the `EarlierSplit` of the first member, for ``warm_start=True``."""
-
-PREDICTOR_FOLDER = "predictor"
-"""The folder of the predictor in a run folder."""
-
-CHOICES_FOLDER = "choices"
-"""The folder, in a predictor's, with the weights of the other trials that may be chosen."""
+SPLIT = "split.safetensors"  # the file with the `EarlierSplit` of the first member, for ``warm_start=True``
+PREDICTOR_FOLDER = "predictor"  # the folder of the predictor in a run folder
+CHOICES_FOLDER = "choices"  # the folder, in a predictor's, with the weights of the other trials that may be chosen
 
 MEMBERS_FOLDER = "members"
 """The folder, in a predictor's, with the weights of the members of an ensemble after the first."""
 
-INTERRUPTED = "interrupted"
-"""Entry of the summary of a predictor whose run was interrupted, and can be resumed."""
+INTERRUPTED = "interrupted"  # entry of the summary of a predictor whose run was interrupted, and can be resumed
 
 FORMAT = 4
 """Version of `DESCRIPTION`. Formats 1 to 3 have no `SPLIT`, no "pixel_range" and no description of the result. Formats
 1 and 2 repeat the first member's blueprint at the top level, have "trust" in the place of "postprocessing", and no
 numerics; 1 may lack both "trust" and "members"."""
+
+
+_PLAIN = ("label", "metric", "eval_metric", "class_names", "summary", "trials", "numerics", "pixel_range")
+"""The fields of a `SavedPredictor` that are values of JSON."""
 
 
 @dataclass(frozen=True)
@@ -176,8 +174,10 @@ class SavedPredictor:
     @property
     def result(self) -> str:
         """The networks and their score in one line, as `saccade.selection.summary.result_summary` describes them."""
-        old = f"trial {self.members[0].trial}, score {self.summary.get('valid_score', float('nan')):.4g}"
-        return str(self.summary.get("result", old))
+        if "result" in self.summary:
+            return str(self.summary["result"])
+        score = self.summary.get("valid_score")  # of earlier versions
+        return f"trial {self.members[0].trial}" + ("" if score is None else f", score {score:.4g}")
 
     @property
     def earlier_split(self) -> EarlierSplit | None:
@@ -204,10 +204,7 @@ class SavedPredictor:
         return names_of_classes(self.problem.classes, self.class_names)
 
     def match_classes(self, examples: Examples) -> Examples:
-        """Return labelled images with labels of this predictor, matched by the names of the classes.
-
-        Raises a DataError that lists the differences if there are other classes.
-        """
+        """Return labelled images in this predictor's classes, matched by name; a DataError lists differences."""
         return match_classes(examples, self.problem, self.class_names, "the data", "the predictor")
 
     def write(self, writers: Mapping[str, Callable[[Path], object]]) -> SavedPredictor:
@@ -245,18 +242,11 @@ class SavedPredictor:
         return {
             "format": FORMAT,
             "saccade": __version__,
-            "label": self.label,
             "problem": self.problem.to_json(),
-            "metric": self.metric,
-            "eval_metric": self.eval_metric,
-            "class_names": self.class_names,
-            "summary": self.summary,
-            "trials": self.trials,
+            **{name: getattr(self, name) for name in _PLAIN},
             "members": [asdict(member) for member in self.members],
             "choices": [choice.to_json() for choice in self.choices],
             "postprocessing": self.postprocessing.to_json(),
-            "numerics": self.numerics,
-            "pixel_range": self.pixel_range,
         }
 
     def _remove_other_weights(self) -> None:
@@ -271,14 +261,17 @@ class SavedPredictor:
 
     @classmethod
     def read(cls, path: str | Path) -> SavedPredictor:
-        """Read a predictor's folder, or the predictor of a run folder.
-
-        Raises a SavedPredictorError if there is none, it is damaged, or its format is newer.
-        """
-        folder = _predictor_folder(Path(path))
+        """Read a predictor's or a run folder; a SavedPredictorError if there is none, it is damaged, or newer."""
+        places = [Path(path), Path(path) / PREDICTOR_FOLDER]
+        folder = next((place for place in places if (place / DESCRIPTION).is_file()), None)
+        if folder is None:
+            reason = f"contains no {DESCRIPTION}" if Path(path).is_dir() else "is not a folder"
+            expected = "expected a folder made by ImagePredictor.save(), or the run folder of a completed fit"
+            raise SavedPredictorError(f"{path} {reason}; {expected}")
         record = read_description(folder / DESCRIPTION, FORMAT)
-        pixel_range = record.get("pixel_range")
         try:
+            if (found := record.get("pixel_range")) is not None:
+                record["pixel_range"] = float(found[0]), float(found[1])
             members = [Member.from_json(member) for member in record.get("members", [])]
             if not members:  # of format 1
                 best = record["summary"]
@@ -286,18 +279,11 @@ class SavedPredictor:
                 members = [Member(trial, Blueprint.from_json(record["blueprint"]), amp=amp)]
             saved = cls(
                 folder,
-                record["label"],
-                Problem.from_json(record["problem"]),
-                record["metric"],
-                record["eval_metric"],
-                record["class_names"],
-                record["summary"],
-                record["trials"],
-                members,
+                problem=Problem.from_json(record["problem"]),
+                members=members,
                 choices=[Choice.from_json(choice) for choice in record.get("choices", [])],
                 postprocessing=_postprocessing_of(record),
-                numerics=record.get("numerics", {}),
-                pixel_range=None if pixel_range is None else (float(pixel_range[0]), float(pixel_range[1])),
+                **{name: record[name] for name in _PLAIN if name in record},
             )
             for part in (saved.postprocessing, *(choice.postprocessing for choice in saved.choices)):
                 check_postprocessing(part, saved.problem)
@@ -315,10 +301,7 @@ class SavedPredictor:
         return saved
 
     def copy_to(self, folder: Path) -> SavedPredictor:
-        """Write a copy to another folder and return it; in the predictor's own folder, update the numerics.
-
-        Raises a SavedPredictorError if the folder contains something else, or cannot be written.
-        """
+        """Write a copy to another, empty folder and return it; in the predictor's own folder, update numerics."""
         if folder.resolve() == self.folder.resolve():
             found = SavedPredictor.read(folder)
             if [one.weights for one in found.members] != [one.weights for one in self.members]:
@@ -363,10 +346,7 @@ class SavedPredictor:
         return replace(chosen, net=net, members=[replace(chosen.members[0], amp=amp)])
 
     def with_network(self, net: Any) -> SavedPredictor:
-        """Return the predictor with the user's own network, whose weights it contains.
-
-        Raises a SavedPredictorError if it requires a network and `net` is none, or the other way round.
-        """
+        """Return the predictor with the user's own network; a SavedPredictorError if it lacks one or needs none."""
         if self.own_network is None:
             if net is not None:
                 raise SavedPredictorError(
@@ -400,13 +380,3 @@ def _free_name(folder: Path, name: str) -> str:
     stem, suffix = name.rsplit(".", 1)
     numbered = (f"{stem}-{number}.{suffix}" for number in itertools.count(1))
     return next(each for each in itertools.chain([name], numbered) if not (folder / each).exists())
-
-
-def _predictor_folder(path: Path) -> Path:
-    for folder in (path, path / PREDICTOR_FOLDER):
-        if (folder / DESCRIPTION).is_file():
-            return folder
-    reason = "is not a folder" if not path.is_dir() else f"contains no {DESCRIPTION}"
-    raise SavedPredictorError(
-        f"{path} {reason}; expected a folder made by ImagePredictor.save(), or the run folder of a completed fit"
-    )

@@ -19,20 +19,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from saccade.data.splitting import split_folds
+from saccade.data.splitting import Groups, split_folds
 from saccade.errors import DataError
 from saccade.inference.calibration import EQUAL_CLASSES, NUM_FOLDS
 from saccade.tasks.metrics import Metric
 from saccade.tasks.problem import Problem
 
-MIN_IMAGES = 5
-"""Held-out images with a label, and without it, that a threshold requires."""
-
-NUM_ERRORS = 2.0
-"""Standard errors by which the metric must be worse for balanced classes to be rejected."""
-
-_LOGITS = np.arange(-60, 61) / 10
-"""Candidate thresholds as logits: from .0025 to .9975."""
+MIN_IMAGES = 5  # held-out images with a label, and without it, that a threshold requires
+NUM_ERRORS = 2.0  # standard errors by which the metric must be worse for balanced classes to be rejected
+_LOGITS = np.arange(-60, 61) / 10  # candidate thresholds as logits: from .0025 to .9975
 
 Criterion = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 """A metric, given true positives, false positives, false negatives and true negatives at each threshold."""
@@ -70,11 +65,7 @@ class Thresholds:
         return adjusted.to(probabilities.dtype)
 
     def apply(self, probabilities: np.ndarray) -> np.ndarray:
-        """Return what `adjust` does, for arrays.
-
-        >>> Thresholds((0.2,)).apply(np.array([[0.7, 0.3], [0.85, 0.15]])).argmax(1)
-        array([1, 0])
-        """
+        """Return what `adjust` does, for arrays."""
         return self.adjust(torch.from_numpy(probabilities)).numpy()
 
 
@@ -84,6 +75,7 @@ def fit_thresholds(
     problem: Problem,
     metric: Metric,
     class_prior: np.ndarray | None = None,
+    groups: Groups = None,
 ) -> tuple[Thresholds, np.ndarray]:
     """Find the thresholds that maximise a metric; return them, and the adjusted probabilities of the held-out images.
 
@@ -109,7 +101,7 @@ def fit_thresholds(
         if metric.name == "balanced_accuracy" and class_prior is not None:
             return _with_prior(probabilities, targets, problem, metric, class_prior)
         return Thresholds(), probabilities
-    folds = split_folds(np.zeros(len(is_positive)), NUM_FOLDS, np.random.default_rng(0))
+    folds = split_folds(np.zeros(len(is_positive)), NUM_FOLDS, np.random.default_rng(0), groups)
     adjusted, logits = probabilities.copy(), []
     for fold in range(folds.max() + 1):
         is_in = folds == fold
@@ -176,8 +168,7 @@ def _middle_of_best(criterion: np.ndarray) -> float:
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    ratio: np.ndarray = np.divide(part, whole, out=np.zeros(len(part)), where=whole > 0)
-    return ratio
+    return np.asarray(np.divide(part, whole, out=np.zeros(len(part)), where=whole > 0))
 
 
 def _f1(tp: np.ndarray, fp: np.ndarray, fn: np.ndarray, tn: np.ndarray) -> np.ndarray:  # noqa: ARG001

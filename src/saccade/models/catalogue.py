@@ -7,14 +7,24 @@ import difflib
 import fnmatch
 import json
 import re
+from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
 
 import timm
 
-from saccade.errors import UnknownModelError, near_names
+from saccade.errors import UnknownModelError, UnknownNameError, near_names
 
-__all__ = ["ALIASES", "UNAVAILABLE", "list_models", "published_top1", "resolve_name", "split_name"]
+__all__ = [
+    "ALIASES",
+    "FREE_LICENSES",
+    "UNAVAILABLE",
+    "license_of",
+    "list_models",
+    "published_top1",
+    "resolve_name",
+    "split_name",
+]
 
 _TABLES = files("saccade.models") / "tables"
 _GLUONCV = json.loads((_TABLES / "gluoncv_names.json").read_text(encoding="utf-8"))
@@ -32,32 +42,59 @@ UNAVAILABLE: dict[str, tuple[str, ...]] = {
 """Similar networks of timm for each name of GluonCV's model zoo that timm lacks."""
 
 
-def list_models(pattern: str | None = None) -> list[str]:
-    """List the names of networks: timm's architectures and GluonCV's names for them.
+FREE_LICENSES = ("apache-2.0", "mit", "bsd-3-clause", "cc-by-4.0")
+"""Licences of weights that allow any use."""
 
-    Parameters
-    ----------
-    pattern : str, optional
-        A shell pattern (``"resnet*"``) or, without any of ``*?[``, part of the name (``"mobilenetv3"``). Case does
-        not matter.
 
-    Returns
-    -------
-    list of str
-        Sorted names without pretraining tags (the part after the point in ``resnet18.a1_in1k``).
+def list_models(pattern: str | None = None, *, license: str | Sequence[str] | None = None) -> list[str]:  # noqa: A002
+    """List the sorted names of networks, without pretraining tags: timm's architectures and GluonCV's names for them.
+
+    `pattern` is a shell pattern (``"resnet*"``) or, without any of ``*?[``, part of the name. Case does not matter.
+    `license` leaves only networks whose weights have such a licence (see `license_of`); ``"free"`` is all of
+    `FREE_LICENSES`. An UnknownNameError is raised if no network has it.
+
+    >>> list_models("mobilenetv3_small*")[:2]
+    ['mobilenetv3_small', 'mobilenetv3_small_050']
+    >>> list_models("vit_base_patch16_dinov3", license="free")
+    []
+    """
+    names = sorted({*timm.list_models(), *ALIASES})
+    if pattern is not None:
+        wanted = pattern.lower()
+        if not any(character in wanted for character in "*?["):
+            wanted = f"*{wanted}*"
+        names = [name for name in names if fnmatch.fnmatchcase(name.lower(), wanted)]
+    if license is None:
+        return names
+    allowed: set[str] = set()
+    licenses = {name: _license_of(ALIASES.get(name, name)) for name in names}
+    known = sorted({_license_of(name) for name in timm.list_models()} - {""})
+    for each in [license] if isinstance(license, str) else license:
+        if each != "free" and each not in known:
+            raise UnknownNameError.of("license", each, [*known, "free"])
+        allowed.update(FREE_LICENSES if each == "free" else [each])
+    return [name for name, its_license in licenses.items() if its_license in allowed]
+
+
+def license_of(name: str) -> str:
+    """Return the licence of a network's pretrained weights, as timm records it in its configuration.
+
+    A name without a tag has the licence of timm's default weights. It is ``"unknown"`` if timm does not know it, and ""
+    if there are no weights.
 
     Examples
     --------
-    >>> list_models("mobilenetv3_small*")[:2]
-    ['mobilenetv3_small', 'mobilenetv3_small_050']
+    >>> license_of("tf_efficientnet_lite0"), license_of("vit_base_patch16_dinov3")
+    ('apache-2.0', 'dinov3-license')
     """
-    names = sorted({*timm.list_models(), *ALIASES})
-    if pattern is None:
-        return names
-    wanted = pattern.lower()
-    if not any(character in wanted for character in "*?["):
-        wanted = f"*{wanted}*"
-    return [name for name in names if fnmatch.fnmatchcase(name.lower(), wanted)]
+    return _license_of(resolve_name(name))
+
+
+def _license_of(timm_name: str) -> str:
+    config = timm.models.get_pretrained_cfg(timm_name)
+    if config is None or not (config.hf_hub_id or config.url):
+        return ""
+    return config.license or "unknown"
 
 
 def resolve_name(name: str) -> str:
@@ -66,8 +103,6 @@ def resolve_name(name: str) -> str:
     A name is timm's, a former one of timm, or GluonCV's. Case does not matter. An UnknownModelError lists similar names
     or tags.
 
-    Examples
-    --------
     >>> resolve_name("resnet50_v1d"), resolve_name("ResNet18.a1_in1k")
     ('resnet50d', 'resnet18.a1_in1k')
     """
@@ -86,8 +121,9 @@ def resolve_name(name: str) -> str:
         known = list_models()
         alike = [each for each in known if _squash(each).startswith(_squash(head))] if len(head) > 2 else []
         # Of a family, the first in natural order: efficientnet_b0 before efficientnet_b1 and efficientnet_l2.
-        family = sorted((each for each in alike if published_top1(each) is not None), key=_in_natural_order) or alike
-        similar = family[:3] or near_names(head, known)
+        family = [each for each in alike if published_top1(each) is not None]
+        family.sort(key=lambda each: [(text, int(number or 0)) for text, number in re.findall(r"(\D*)(\d*)", each)])
+        similar = (family or alike)[:3] or near_names(head, known)
         advice = f"Did you mean {' or '.join(map(repr, similar))}? " if similar else ""
         raise UnknownModelError(f"Unknown network {name!r}. {advice}list_models() gives all names.")
     architecture = split_name(current)[0]
@@ -105,13 +141,7 @@ def resolve_name(name: str) -> str:
 
 
 def split_name(timm_name: str) -> tuple[str, str | None]:
-    """Split ``architecture.tag``; the tag is None if there is none.
-
-    Examples
-    --------
-    >>> split_name("resnet18.a1_in1k")
-    ('resnet18', 'a1_in1k')
-    """
+    """Split ``architecture.tag``; the tag is None if there is none."""
     architecture, _, tag = timm_name.partition(".")
     return architecture, tag or None
 
@@ -156,10 +186,6 @@ def _check_available(name: str, lower: str) -> None:
         if _squash(lower) == _squash(unavailable):  # squeezenet1_1 is squeezenet1.1
             listed = " or ".join(map(repr, near))
             raise UnknownModelError(f"timm lacks GluonCV's network {name!r}. Similar ones: {listed}.")
-
-
-def _in_natural_order(name: str) -> list[tuple[str, int]]:
-    return [(text, int(number or 0)) for text, number in re.findall(r"(\D*)(\d*)", name)]
 
 
 def _squash(name: str) -> str:

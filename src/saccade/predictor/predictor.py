@@ -19,6 +19,7 @@ from PIL import Image
 from saccade.checks import fraction
 from saccade.data.dataset import ImageDataset
 from saccade.data.examples import Examples, ImageLike, check_label_column, read_examples, read_labelled_examples
+from saccade.data.groups import with_groups, with_times
 from saccade.deadline import Deadline, call_start_s
 from saccade.errors import (
     DataError,
@@ -47,6 +48,7 @@ from saccade.insight.reasons import check_numbers, find_reasons
 from saccade.insight.saliency import SaliencyMapper, check_method, target_numbers
 from saccade.insight.training_images import copy_embeddings, embedded_training_images
 from saccade.models.catalogue import list_models
+from saccade.models.listing import models_table
 from saccade.report.figures import Reason, reasons_figure
 from saccade.searcher.base import Searcher
 from saccade.selection.summary import leaderboard
@@ -134,10 +136,9 @@ class ImagePredictor:
         return f"<{type(self).__name__} {described}>"
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><th>{name}</th><td>{html.escape(text)}</td></tr>" for name, text in self._description().items()
-        )
-        return f"<table>{rows}</table>"
+        described = self._description().items()
+        rows = [f"<tr><th>{name}</th><td>{html.escape(text)}</td></tr>" for name, text in described]
+        return f"<table>{''.join(rows)}</table>"
 
     def _description(self) -> dict[str, str]:
         if self._pipeline is None:
@@ -159,9 +160,33 @@ class ImagePredictor:
         return "" if self._path is None else str(self._path)
 
     @staticmethod
-    def list_models(pattern: str | None = None) -> list[str]:
-        """Return the names of all networks, or of those that match a pattern such as ``"*mobilenet*"``."""
-        return list_models(pattern)
+    def list_models(
+        pattern: str | None = None,
+        *,
+        license: str | Sequence[str] | None = None,  # noqa: A002
+        detailed: bool = False,
+    ) -> list[str] | pd.DataFrame:
+        """Return the names of all networks, or of those that match.
+
+        Parameters
+        ----------
+        pattern : str or None
+            Such as ``"*mobilenet*"``.
+        license : str or list of str or None
+            Only networks whose pretrained weights have such a licence: timm's name for it, as in ``"apache-2.0"``, or
+            ``"free"`` for those that allow any use.
+        detailed : bool
+            Whether to return a DataFrame: the columns ``model``, ``weights`` (where they are: ``"folder"``, ``"hub
+            cache"``, ``"package"``, ``"hub"`` or ``"none"``), ``licenses``, ``img_size`` and ``top1`` (published
+            accuracy on ImageNet-1k).
+
+        Examples
+        --------
+        >>> ImagePredictor.list_models("tf_efficientnet_lite0", detailed=True)[["weights", "licenses"]].values.tolist()
+        [['package', 'apache-2.0']]
+        """
+        names = list_models(pattern, license=license)
+        return models_table(names) if detailed else names
 
     @document_options
     def fit(
@@ -173,7 +198,7 @@ class ImagePredictor:
         hyperparameters: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> ImagePredictor:
-        """Search networks and hyperparameters, and keep the best.
+        """Search networks and hyperparameters, keep the best, and return this predictor.
 
         Parameters
         ----------
@@ -184,11 +209,6 @@ class ImagePredictor:
         **kwargs
             The other options of `saccade.fit.options.FitOptions`. `hyperparameter_tune_kwargs` may hold the options of
             the search in a dict of their own.
-
-        Returns
-        -------
-        ImagePredictor
-            This predictor.
 
         Raises
         ------
@@ -230,6 +250,14 @@ class ImagePredictor:
         label = _checked_label(self.label)
         check_label_column(train_data, label)
         train = read_labelled_examples(train_data, label, self.sample_weight, "train_data")
+        train = with_groups(train, settings.groups, train_data, "train_data", is_complete=True)
+        tuning = None
+        if tuning_data is not None:
+            tuning = read_labelled_examples(tuning_data, label, what="tuning_data")
+            tuning = with_groups(tuning, settings.groups, tuning_data, "tuning_data", is_complete=False)
+            if settings.time is not None:
+                raise HyperparameterError("time=… divides train_data, but tuning_data is given too. Remove one of them")
+        train = with_times(train, settings.time, train_data, "train_data")
         is_named = bool(start) or "model" in {**canonical(preset.hyperparameters), **hyperparameters}
         request = FitRequest(
             path=self._fit_path,
@@ -238,7 +266,7 @@ class ImagePredictor:
             eval_metric=self.eval_metric,
             verbosity=self.verbosity,
             train=train,
-            tuning=None if tuning_data is None else read_labelled_examples(tuning_data, label, what="tuning_data"),
+            tuning=tuning,
             space=recipe_space(
                 hyperparameters  # a ready searcher suggests these and no others
                 if is_own_search
@@ -270,7 +298,7 @@ class ImagePredictor:
         *,
         finish: bool = False,
     ) -> ImagePredictor:
-        """Resume an interrupted run from its folder alone.
+        """Resume an interrupted run from its folder alone, and return its predictor.
 
         Images and labels are found by the paths in the run folder. A run with images in memory or with custom objects
         cannot be resumed in this way; use ``fit(…, resume=True)`` with the same arguments.
@@ -285,11 +313,6 @@ class ImagePredictor:
             As in `ImagePredictor`; None keeps the value of the run.
         finish : bool
             Whether to train nothing more, and make the predictor of the trials that the run has.
-
-        Returns
-        -------
-        ImagePredictor
-            The predictor of the finished run.
 
         Raises
         ------
@@ -344,15 +367,8 @@ class ImagePredictor:
     def to(self, device: str | torch.device | None) -> ImagePredictor:
         """Compute predictions on another device from now on, and return this predictor.
 
-        Parameters
-        ----------
-        device : str, torch.device or None
-            ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``; None is the best device available.
-
-        Raises
-        ------
-        HyperparameterError
-            If the device is invalid or not available.
+        It is ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``; None is the best device available. Raises a
+        HyperparameterError if it is invalid or not available.
         """
         self.pipeline.to(device)
         return self
@@ -469,12 +485,8 @@ class ImagePredictor:
         """Return the probability of each class for each image; for regression, what `predict` returns.
 
         Probabilities are calibrated (`saccade.inference.calibration`). `predict` decides by them and by the thresholds
-        that suit the `eval_metric`, so that its label need not be the most probable one.
-
-        Parameters
-        ----------
-        data, as_pandas
-            As in `predict`.
+        that suit the `eval_metric`, so that its label need not be the most probable one. The arguments are as in
+        `predict`.
 
         Returns
         -------
@@ -491,13 +503,39 @@ class ImagePredictor:
         table: pd.DataFrame = pd.DataFrame(probabilities, examples.index, columns=self.classes)
         return table
 
-    def predict_feature(self, data: Any, as_pandas: bool = True) -> pd.DataFrame | np.ndarray:
-        """Return the input of the network's classifier layer for each image; of an ensemble, of its first network.
+    def embed(self, data: Any) -> np.ndarray:
+        """Return a feature vector of each image: the input of the network's classifier layer.
+
+        Of an ensemble it is that of the first network. Vectors are cached on disk, so that a second call with the same
+        images takes little time; ``SACCADE_FEATURE_CACHE_GB`` limits the size of the cache, and 0 disables it.
 
         Parameters
         ----------
-        data, as_pandas
+        data
             As in `predict`.
+
+        Returns
+        -------
+        ndarray, float32, shape (num_images, num_features)
+            NaN for images that cannot be read.
+
+        Raises
+        ------
+        HyperparameterError
+            If the network has no single classifier layer.
+
+        Examples
+        --------
+        >>> vectors = predictor.embed(["a.jpg", "b.jpg"])    # doctest: +SKIP
+        >>> vectors.shape                                    # doctest: +SKIP
+        (2, 1280)
+        """
+        return self._features(read_examples(data, self._saved.label).images)
+
+    def predict_feature(self, data: Any, as_pandas: bool = True) -> pd.DataFrame | np.ndarray:
+        """Return what `embed` does, as a table: AutoGluon's name for it.
+
+        The arguments are as in `predict`.
 
         Returns
         -------
@@ -506,7 +544,7 @@ class ImagePredictor:
             an array of shape (num_images, num_features).
         """
         examples = read_examples(data, self._saved.label)
-        features, _ = self.pipeline.features(examples.images, self.verbosity)
+        features = self.embed(examples.images)
         if not as_pandas:
             return features
         table: pd.DataFrame = pd.DataFrame({"image_feature": list(features)}, index=examples.index)
@@ -717,20 +755,7 @@ class ImagePredictor:
     def reasons(self, data: Any, k: int = 4, num_images: int = 12, among: Any = None) -> list[Reason]:
         """Return what `why` draws: for each image the label, an overlay, and the most similar training images.
 
-        Parameters
-        ----------
-        data, k, num_images, among
-            As in `why`.
-
-        Returns
-        -------
-        list of saccade.report.figures.Reason
-            The rows of the picture. Those of images that cannot be read have no `predicted`.
-
-        Raises
-        ------
-        HyperparameterError, DataError
-            As `why`.
+        The arguments and errors are those of `why`. Images that cannot be read have no `predicted`.
 
         Examples
         --------
@@ -765,19 +790,8 @@ class ImagePredictor:
     def find_leaks(self, test: Any, among: Any = None, threshold: float | None = None) -> pd.DataFrame:
         """Return the test images that are, or nearly are, training images, so that metrics on them are too good.
 
-        Parameters
-        ----------
-        test
-            As in `predict`.
-        among
-            The training images; None looks them up as `nearest` does.
-        threshold : float or None
-            As in `near_duplicates`.
-
-        Returns
-        -------
-        DataFrame
-            As `near_duplicates` returns it; the other image of each pair is the training image.
+        The table is that of `near_duplicates`; the other image of each pair is the training image. `among` are the
+        training images; None looks them up as `nearest` does.
         """
         train = self._training_images(among)
         return near_duplicates(self._embedded(test), train, threshold)
@@ -864,17 +878,9 @@ class ImagePredictor:
         return predictor
 
     def save(self, path: str | Path | None = None) -> str:
-        """Write the predictor to a folder of its own: safetensors and JSON, movable, loadable without a GPU.
+        """Write the predictor to a folder of its own, and return it: safetensors and JSON, movable, for any machine.
 
-        Parameters
-        ----------
-        path : str, Path or None
-            The folder, which must not contain anything else; None keeps the one in the run folder.
-
-        Returns
-        -------
-        str
-            The folder.
+        The folder must not contain anything else; None keeps the one in the run folder.
         """
         pipeline, saved = self.pipeline, self._saved
         folder = saved.folder if path is None else _absolute(path)

@@ -36,8 +36,7 @@ from saccade.errors import DownloadError, HyperparameterError
 T = TypeVar("T")
 
 SIZE_VARIABLE, TIME_VARIABLE = "SACCADE_MAX_DOWNLOAD_GB", "SACCADE_DOWNLOAD_LIMIT_S"
-STALL_S, MIN_BYTES_PER_S = 30.0, 1000
-"""A transfer that is slower on average, for so many seconds, is interrupted."""
+STALL_S, MIN_BYTES_PER_S = 30.0, 1000  # a transfer that is slower on average, for so many seconds, is interrupted
 
 BACKOFF_S = (0.5, 1.0, 2.0)  # pauses between attempts without progress; the attempt after the last pause is final
 _TIMEOUT = httpx2.Timeout(30.0, connect=10.0)
@@ -57,10 +56,7 @@ class _RetryError(Exception):
 
 
 def cache_folder() -> Path:
-    """Return the cache folder, which may not exist yet.
-
-    It is ``$SACCADE_CACHE`` if set, else ``saccade`` in the platform's cache folder, such as ``~/.cache``.
-    """
+    """Return ``$SACCADE_CACHE``, else ``saccade`` in the platform's cache folder; it may not exist yet."""
     own = os.environ.get("SACCADE_CACHE")
     if own:
         return Path(own).expanduser().absolute()
@@ -358,10 +354,7 @@ def _reason(url: str, error: Exception) -> str:
 
 @contextlib.contextmanager
 def transfer_progress(title: str, total_bytes: int | None, *, quiet: bool = False) -> Iterator[Callable[[int], None]]:
-    """Yield a function of the number of bytes done, which shows progress on standard error.
-
-    On a terminal it is a bar, else one line.
-    """
+    """Yield a function of the number of bytes done, which shows a bar on a terminal; else print one line."""
     console = Console(stderr=True)
     if quiet or not console.is_terminal:
         if not quiet:

@@ -77,10 +77,7 @@ def _is_image(file: str, exts: str | Collection[str] | None) -> bool:
 
 
 def descend(folder: Path, is_wanted: Callable[[str], bool]) -> Path:
-    """Descend through wrapping folders: those that contain only one folder, which has sub-folders and no images.
-
-    A folder with a sub-folder whose name is wanted is returned.
-    """
+    """Descend through folders that contain only one folder, with sub-folders and no images; not past a wanted one."""
     while True:
         entries = [
             entry for entry in visible_entries(folder) if not entry.name.lower().startswith(("readme", "license"))
@@ -128,11 +125,7 @@ def _kinds_of_files(folder: Path) -> str:
 
 
 def extensions(exts: str | Collection[str] | None) -> tuple[str, ...]:
-    """Return extensions in lower case, with their dot.
-
-    >>> extensions(["JPG", ".png"])
-    ('.jpg', '.png')
-    """
+    """Return extensions in lower case, with their dot."""
     if exts is None:
         return IMAGE_EXTENSIONS
     given = (exts,) if isinstance(exts, str) else tuple(exts)

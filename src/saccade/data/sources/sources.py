@@ -26,10 +26,7 @@ ARCHIVE_NAME = re.compile(r"\.(zip|tar|tgz|tbz2?|txz|tar\.\w+)$", re.IGNORECASE)
 
 
 def local_file(path: str | Path, *, sha256: str | None = None, quiet: bool = False) -> Path:
-    """Return the absolute path of an existing file or folder; a URL is downloaded first.
-
-    Raises a DataError with the existing part of the path and similar names, or a DownloadError.
-    """
+    """Return the absolute path of a file or folder, or of a downloaded URL; a DataError suggests similar names."""
     if is_url(path):
         return fetch(str(path), sha256=sha256, quiet=quiet)
     found = Path(path).expanduser().absolute()
@@ -46,12 +43,9 @@ def local_file(path: str | Path, *, sha256: str | None = None, quiet: bool = Fal
     raise DataError(f"{message} {above} exists and contains: {content}.")
 
 
-def local_path(root: str | Path, *, sha256: str | None = None, quiet: bool = False) -> Path:
-    """Return a local folder for a folder, an archive, or the URL of an archive; archives are unpacked into the cache.
-
-    Raises a DataError if the path does not exist, or is a file but not an archive; else as `unpack` and `fetch`.
-    """
-    found = local_file(root, sha256=sha256, quiet=quiet)
+def local_path(root: str | Path, *, sha256: str | None = None) -> Path:
+    """Return a folder, or that of an archive or its URL, which is unpacked into the cache; else raise a DataError."""
+    found = local_file(root, sha256=sha256)
     if found.is_dir():
         return found
     # A damaged archive is recognized by its name, so that `unpack` reports the damage.
@@ -61,7 +55,7 @@ def local_path(root: str | Path, *, sha256: str | None = None, quiet: bool = Fal
             f"{str(root)!r} is a file, but neither a zip nor a tar archive. "
             "Expected a folder, an archive of one, or the URL of an archive."
         )
-    return unpack(found, cache_folder() / "unpacked", quiet=quiet)
+    return unpack(found, cache_folder() / "unpacked")
 
 
 def list_image_paths(images: str | Path | Iterable[str | Path], root: str | Path | None) -> list[str | Path]:

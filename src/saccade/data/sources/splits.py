@@ -23,11 +23,7 @@ _ENDINGS = re.compile(r"(set|data|images|imgs)$")
 
 
 def role_of(name: str) -> tuple[str, str] | None:
-    """Return the split that a folder's name says, and the rest of the name, by which splits belong together.
-
-    >>> role_of("Training_Set"), role_of("seg_test"), role_of("valset2017"), role_of("training_shoes"), role_of("cat")
-    (('train', ''), ('test', 'seg'), ('val', ''), ('train', 'shoes'), None)
-    """
+    """Return the split that a folder's name says, and the rest of the name, by which splits belong together."""
     parted = (
         re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower().replace("hold-out", "holdout").replace("hold_out", "holdout")
     )
