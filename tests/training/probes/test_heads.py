@@ -17,7 +17,8 @@ from saccade.training.probes.heads import Head, HeadFitter
 def fit_heads(
     features: np.ndarray, targets: np.ndarray, problem: Problem, *weights: np.ndarray, **options: Any
 ) -> Head:
-    return HeadFitter(features, targets, problem).fit(*weights, **options)
+    fitter = HeadFitter(features, targets, problem, options.pop("groups", None))
+    return fitter.fit(*weights, **options)
 
 
 def clouds(
