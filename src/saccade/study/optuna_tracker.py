@@ -120,7 +120,7 @@ class OptunaTracker:
         self.update()
 
     def _open(self) -> None:
-        """Read what the file has of the trials; write it again if it is damaged, since all of it is in the event log."""
+        """Read what the file has of the trials; a damaged one is written again, since all of it is in the event log."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         try:
             self._read()
