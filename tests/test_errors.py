@@ -118,7 +118,7 @@ RayFloat.__module__ = "ray.tune.search.sample"
         (lambda: ImagePredictor.load("run", devices="cpu"), "'device'?"),
         (lambda: ImageDataset.from_csv("a.csv", label="kind"), "'label_column'?"),
         (lambda: ImagePredictor().class_labels, "'classes'?"),
-        (lambda: ImagePredictor().extract_embedding, "'predict_feature'?"),
+        (lambda: ImagePredictor().extract_embedding, "'embed'?"),
         (lambda: ImagePredictor().predict_prob, "'predict_proba'?"),
         (lambda: saccade.args, "saccade.tune(train_fn, space)"),
         (lambda: saccade.Choice, "'Categorical'?"),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -69,6 +70,32 @@ def test_costs_follow_from_forward_passes_where_these_were_measured():
     plain.suggest()
     of_huge = [item.number for item in plain._pool.values() if item.config["model"] == "huge"]
     assert np.median(epoch_s["huge"]) == pytest.approx(np.median(plain.costs.epoch_s(of_huge)), rel=0.2)
+
+
+def test_networks_with_cached_features_are_probed_first_and_their_time_shows_nothing_about_an_epoch():
+    network = NetworkDescription(5e6, top1=0.7)
+    twins = {name: replace(network, top1=0.7 + 1e-6 * number) for number, name in enumerate("abcd")}
+
+    def begun(cached):
+        searcher = AutoSearch(
+            {"model": Categorical(*twins), "lr": Real(1e-6, 1.0, log=True)},
+            describe=lambda config: Description(
+                twins[config["model"]], {"lr": config["lr"]}, num_epochs=9, starts_with_probe=True
+            ),
+            data=DATA,
+            log_speed=0.0,
+            cached=[twins[name] for name in cached],
+        )
+        searcher.seconds_left = 60.0
+        return searcher, searcher.suggest()
+
+    for name in twins:
+        searcher, config = begun(name)
+        assert config["model"] == name
+        number = searcher._item_of(config).number
+        before = searcher.costs.epoch_s([number])
+        searcher.observe(config, 0, 0.5, 0.01)
+        assert searcher.costs.epoch_s([number]) == before
 
 
 def test_the_better_paused_configuration_continues():

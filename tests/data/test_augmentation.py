@@ -46,7 +46,7 @@ def test_images_of_any_shape_become_squares_of_bytes(height: int, width: int, si
 
 
 @pytest.mark.parametrize("name", [None, "randaugment", "autoaugment", "trivialaugment", "augmix"])
-def test_all_that_is_random_comes_from_the_generator_that_is_given(name: str | None) -> None:
+def test_random_numbers_come_only_from_the_given_generator(name: str | None) -> None:
     image = noise(40, 50)
     transform = TrainingTransform(replace(EVERYTHING, auto_augment=name), 24, "bilinear")
     state = torch.get_rng_state()
@@ -61,7 +61,7 @@ def test_all_that_is_random_comes_from_the_generator_that_is_given(name: str | N
 
 @settings(max_examples=100)
 @given(height=SIDES, width=SIDES, low=st.floats(0.01, 1), seed=st.integers(0, 9))
-def test_a_random_part_lies_inside_and_has_the_area_and_shape_that_are_asked_for(
+def test_a_random_crop_is_inside_and_has_the_requested_area_and_aspect(
     height: int, width: int, low: float, seed: int
 ) -> None:
     top, left, box_height, box_width = random_box(height, width, (low, 1.0), (0.75, 4 / 3), np.random.default_rng(seed))
@@ -73,7 +73,7 @@ def test_a_random_part_lies_inside_and_has_the_area_and_shape_that_are_asked_for
         assert 0.7 <= box_width / box_height <= 1.43 or box_height * box_width < 100
 
 
-def test_parts_are_drawn_as_torchvision_draws_them() -> None:
+def test_crops_are_distributed_as_in_torchvision() -> None:
     ours = [random_box(100, 150, (0.35, 1.0), (0.75, 4 / 3), np.random.default_rng(seed)) for seed in range(4000)]
     torch.manual_seed(0)
     image = torch.zeros(3, 100, 150)
@@ -85,7 +85,7 @@ def test_parts_are_drawn_as_torchvision_draws_them() -> None:
         assert 0.93 < np.std(drawn) / np.std(expected) < 1.07
 
 
-def test_flips_and_the_black_rectangle_are_as_likely_as_asked() -> None:
+def test_flips_and_erasing_have_the_requested_probabilities() -> None:
     image = np.zeros((40, 40, 3), np.uint8)
     image[:10, :10] = 200
     whole = Augmentation(scale=(1.0, 1.0), ratio=(1.0, 1.0), hflip=0.3, vflip=0.6)
@@ -117,7 +117,7 @@ def test_as_tensor_copies_what_is_read_only() -> None:
 
 
 @pytest.mark.parametrize("name", ["randaugment", "rand-m7-n3-mstd0.5", "autoaugment", "trivialaugment", "augmix"])
-def test_policies_are_known_by_name(name: str) -> None:
+def test_policies_are_found_by_name(name: str) -> None:
     assert policy(name)(torch.zeros(3, 16, 16, dtype=torch.uint8)).shape == (3, 16, 16)
 
 
@@ -143,6 +143,6 @@ def test_an_own_transform_gives_the_range_of_uint8(dtype: torch.dtype) -> None:
         (v2.ToPILImage(), "type Image; expected a tensor"),
     ],
 )
-def test_an_own_transform_to_something_else_is_told(own: v2.Transform, message: str) -> None:
+def test_an_own_transform_with_another_result_is_an_error(own: v2.Transform, message: str) -> None:
     with pytest.raises(HyperparameterError, match=message):
         own_transform(own, 16)(torch.zeros(3, 20, 30, dtype=torch.uint8))

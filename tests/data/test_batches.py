@@ -21,7 +21,7 @@ def batches(num: int, batch_size: int) -> Batches:
 
 @settings(max_examples=50)
 @given(num=st.integers(1, 40), batch_size=st.integers(1, 50))
-def test_each_image_comes_once_with_its_own_target_and_no_batch_is_tiny(num: int, batch_size: int) -> None:
+def test_a_pass_has_each_image_once_with_its_target_in_even_batches(num: int, batch_size: int) -> None:
     made = batches(num, batch_size)
     for one_pass in (made.shuffled(), made.in_order()):
         parts = list(one_pass)
@@ -73,7 +73,7 @@ def varied(num: int, num_threads: int, **augmentation: object) -> Batches:
 
 
 @pytest.mark.parametrize("policy", [None, "randaugment"])
-def test_a_random_pass_depends_on_the_seed_and_not_on_threads_or_on_who_else_draws(policy: str | None) -> None:
+def test_a_random_pass_depends_on_the_seed_only(policy: str | None) -> None:
     def one_pass(num_threads: int, *, draws: bool) -> list[torch.Tensor]:
         torch.manual_seed(3)
         images = []
@@ -89,7 +89,7 @@ def test_a_random_pass_depends_on_the_seed_and_not_on_threads_or_on_who_else_dra
         assert all(torch.equal(one, other) for one, other in zip(first, again, strict=True))
 
 
-def test_each_pass_and_each_showing_of_an_image_is_varied_otherwise() -> None:
+def test_each_use_of_an_image_is_augmented_differently() -> None:
     made = varied(1, 2)
     shown = [next(iter(made.shuffled()))[0] for _ in range(6)]
     assert len({x.numpy().tobytes() for x in shown}) == 6
@@ -98,7 +98,7 @@ def test_each_pass_and_each_showing_of_an_image_is_varied_otherwise() -> None:
     assert len({image.numpy().tobytes() for x, _ in made.shuffled() for image in x}) == 12
 
 
-def test_only_some_batches_are_prepared_ahead_and_a_pass_may_be_left() -> None:
+def test_few_batches_are_prefetched_and_a_pass_may_be_stopped() -> None:
     made = varied(100, 2)
     assert isinstance(made.images, Counted)
     one_pass = made.shuffled()

@@ -48,7 +48,7 @@ def test_unreadable_files_are_named_with_the_reason(tmp_path: Path) -> None:
     assert [flagged.position for flagged in finding.flagged] == [0, 2]
 
 
-def test_duplicates_under_one_label_are_worth_knowing_only() -> None:
+def test_duplicates_with_one_label_are_info() -> None:
     images, labels = several("cat", 5)
     report = check_dataset(part([*images, images[2], images[2]], [*labels, "cat", "cat"]))
     assert report.codes == ["IMG002"]
@@ -104,7 +104,7 @@ def test_tiny_classes_count_readable_training_images() -> None:
         (np.full((20, 20), 255, dtype=np.uint8), "one colour only"),
     ],
 )
-def test_suspicious_images_are_pointed_out(image: np.ndarray, detail: str) -> None:
+def test_suspicious_images_are_flagged(image: np.ndarray, detail: str) -> None:
     images, labels = several("cat", 5)
     report = check_dataset(part([*images, image], [*labels, "cat"]))
     assert report.codes == ["IMG006"]
@@ -112,7 +112,7 @@ def test_suspicious_images_are_pointed_out(image: np.ndarray, detail: str) -> No
 
 
 @pytest.mark.parametrize(("num_cats", "codes"), [(100, []), (101, ["IMG007"])])
-def test_imbalance_beyond_twenty_to_one_is_told(num_cats: int, codes: list[str]) -> None:
+def test_imbalance_beyond_twenty_to_one_is_reported(num_cats: int, codes: list[str]) -> None:
     cats, cat_labels = several("cat", num_cats)
     dogs, dog_labels = several("dog", 5, seed=5000)
     report = check_dataset(part([*cats, *dogs], [*cat_labels, *dog_labels]))
@@ -127,14 +127,14 @@ def test_regression_has_no_classes() -> None:
     assert check_dataset(part(images, [0.1, 0.2, 0.3, 0.4]), is_regression=True).findings == ()
 
 
-def test_images_that_a_deadline_left_out_are_not_held_against_a_class(tmp_path: Path) -> None:
+def test_images_skipped_by_the_deadline_do_not_make_a_class_tiny(tmp_path: Path) -> None:
     images, labels = several("cat", 9)
     store = ImageStore.build(images, tmp_path / "store", shorter_side=None, deadline=lambda: 0.0)
     report = check_dataset(CheckedPart(["x.png"] * 9, labels, store.scan))
     assert report.findings == ()
 
 
-def test_what_has_no_file_name_is_shown_by_its_position() -> None:
+def test_images_without_a_file_name_are_shown_by_position() -> None:
     images = [b"", b"", noise(0), np.zeros((9, 9), dtype=np.uint8)]
     images[1] = Path("missing.png")
     report = check_dataset(CheckedPart(images, None, scan_images(images)))
@@ -157,12 +157,12 @@ def test_parts_scanned_at_different_sizes_are_refused() -> None:
         check_dataset(at_full_size, val=reduced)
 
 
-def test_names_labels_and_scan_must_fit() -> None:
+def test_images_labels_and_scan_must_have_equal_lengths() -> None:
     with pytest.raises(DataError, match="2 images, 1 labels and the scan of 2"):
         CheckedPart(["a", "b"], ["cat"], scan_images([noise(0), noise(1)]))
 
 
-def test_order_of_images_does_not_matter_for_what_is_found() -> None:
+def test_findings_do_not_depend_on_the_order_of_images() -> None:
     images = [*several("cat", 6)[0], b"", noise(1), noise(1), np.zeros((3, 3), dtype=np.uint8)]
     labels = ["cat"] * 6 + ["dog"] * 4
     names = [f"{position}.png" for position in range(10)]
@@ -214,7 +214,7 @@ def test_the_text_has_codes_counts_first_files_and_advice() -> None:
     assert "Checked 41 train, 2 val images: 2 findings" in text
 
 
-def test_only_notes_leave_a_report_ok() -> None:
+def test_a_report_with_info_findings_only_is_ok() -> None:
     assert CheckReport((COPIES,)).ok
     assert not CheckReport((COPIES, IMBALANCE)).ok
 

@@ -35,7 +35,7 @@ def names_by_label(dataset):
 # Made of a table or a list
 
 
-def test_a_table_keeps_its_index_its_other_columns_and_its_owner(tmp_path):
+def test_the_input_table_is_unchanged_and_its_index_and_columns_are_kept(tmp_path):
     frame = pd.DataFrame({"image": [Path("a.jpg"), b"\xff\xd8"], "label": ["x", "y"], "id": [1, 2]}, index=[7, 9])
     before = frame.copy()
     dataset = ImageDataset(frame)
@@ -62,12 +62,12 @@ def test_the_root_may_be_an_archive_or_its_address(pets, make_zip, file_server):
 
 
 @pytest.mark.parametrize("kind", [list, tuple, np.array, pd.Series, pd.Index])
-def test_images_can_come_in_any_sequence(kind):
+def test_images_may_be_any_sequence(kind):
     dataset = ImageDataset(kind(["a.jpg", "b.jpg"]), no_class=True)
     assert dataset["image"].tolist() == ["a.jpg", "b.jpg"]
 
 
-def test_no_images_are_an_empty_dataset():
+def test_an_empty_list_is_an_empty_dataset():
     assert list(ImageDataset([], no_class=True).columns) == ["image"]
 
 
@@ -89,7 +89,7 @@ def test_images_without_classes_have_no_label_column():
     assert dataset.classes is None
 
 
-def test_another_dataset_passes_on_what_it_knows():
+def test_a_dataset_of_a_dataset_keeps_its_metadata():
     first = ImageDataset({"photo": ["a.jpg"], "kind": [1]}, ["x", "y"], image_column="photo", label_column="kind")
     second = ImageDataset(first)
     assert (second.image_column, second.label_column, second.classes) == ("photo", "kind", ["x", "y"])
@@ -109,7 +109,7 @@ def test_a_missing_column_is_an_error_that_names_what_is_there(columns, said):
 
 
 @pytest.mark.parametrize("data", ["photos", Path("photos.csv")])
-def test_a_path_is_no_table_and_the_error_says_what_is_for_paths(data):
+def test_the_error_for_a_path_names_the_functions_for_paths(data):
     with pytest.raises(DataError, match=r"from_folder.*from_csv"):
         ImageDataset(data)
 
@@ -140,7 +140,7 @@ def test_labels_may_be_numbers_with_names(pets):
         ImageDataset.from_folder(pets / "train", labels="number")
 
 
-def test_paths_stay_true_when_the_working_directory_changes(pets, monkeypatch, tmp_path):
+def test_paths_are_absolute(pets, monkeypatch, tmp_path):
     monkeypatch.chdir(pets)
     dataset = ImageDataset.from_folder("train")
     monkeypatch.chdir(tmp_path)
@@ -151,14 +151,14 @@ def test_extensions_can_be_chosen(pets):
     assert len(ImageDataset.from_folder(pets / "train", exts=(".PNG",))) == 2
 
 
-def test_a_folder_without_classes_is_searched_to_the_bottom(pets):
+def test_without_classes_images_are_found_at_any_depth(pets):
     dataset = ImageDataset.from_folder(pets, no_class=True)
     assert list(dataset.columns) == ["image"]
     assert len(dataset) == 9
     assert dataset.classes is None
 
 
-def test_nested_folders_are_of_their_class_and_empty_ones_are_none(pets, make_image):
+def test_nested_folders_belong_to_their_class_and_empty_folders_to_none(pets, make_image):
     make_image(pets / "train" / "cat" / "2019" / "May" / "Zoë 猫.JPG")
     (pets / "train" / "bird").mkdir()
     with pytest.warns(DataWarning, match="'bird' .no files"):
@@ -167,12 +167,12 @@ def test_nested_folders_are_of_their_class_and_empty_ones_are_none(pets, make_im
     assert "Zoë 猫.JPG" in names_by_label(dataset)["cat"]
 
 
-def test_splits_are_not_mistaken_for_classes(pets):
+def test_folders_of_splits_are_not_classes(pets):
     with pytest.raises(DataError, match=r"splits rather than classes: train, test.*from_folders"):
         ImageDataset.from_folder(pets)
 
 
-def test_a_folder_around_the_classes_is_entered_and_named(make_class_folders, tmp_path):
+def test_a_folder_that_wraps_the_classes_is_entered_with_a_warning(make_class_folders, tmp_path):
     make_class_folders(tmp_path / "archive" / "PetImages", {"cat": 1, "dog": 1})
     (tmp_path / "archive" / "readme.txt").touch()
     with pytest.warns(DataWarning, match="contains only 'PetImages'"):
@@ -189,7 +189,7 @@ def test_an_archive_may_wrap_the_classes_in_a_folder(make_class_folders, make_zi
     assert dataset.classes == ["cat", "dog"]
 
 
-def test_a_folder_that_is_not_there_names_a_near_one(pets):
+def test_the_error_for_a_missing_folder_suggests_a_similar_one(pets):
     with pytest.raises(DataError, match=r"Did you mean .*train"):
         ImageDataset.from_folder(pets / "tarin")
 
@@ -226,7 +226,7 @@ def test_splits_may_have_other_names(pets):
     assert (len(train), len(val)) == (4, 5)
 
 
-def test_without_a_training_folder_the_error_says_what_is_there(pets):
+def test_the_error_for_a_missing_training_folder_lists_the_folders(pets):
     (pets / "train").rename(pets / "photos")
     with pytest.raises(DataError, match=r"No training folder 'train'.*'photos', 'test'.*train=\.\.\."):
         ImageDataset.from_folders(pets)
@@ -255,7 +255,7 @@ def test_splits_have_many_names(pets, make_class_folders, names):
         ImageDataset.from_folder(pets)
 
 
-def test_images_of_other_folders_are_not_left_out_silently(pets, make_class_folders):
+def test_images_in_other_folders_are_left_out_with_a_warning(pets, make_class_folders):
     make_class_folders(pets / "unused", {"cat": 1, "dog": 1})
     with pytest.warns(DataWarning, match="'unused'.*are left out; the splits are"):
         assert [len(split) for split in ImageDataset.from_folders(pets)] == [5, 0, 4]
@@ -334,14 +334,14 @@ def test_a_byte_order_mark_and_tabs_are_understood(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b'image,label\n"a,b\n1,2,3\n', b"image,label\n\xff\xfe\x00,1\n"])
-def test_a_file_that_is_no_table_is_an_error(tmp_path, content):
+def test_a_file_that_is_not_a_table_is_an_error(tmp_path, content):
     csv = tmp_path / "a.csv"
     csv.write_bytes(content)
     with pytest.raises(DataError, match="cannot be read as a table"):
         ImageDataset.from_csv(csv)
 
 
-def test_a_csv_file_that_is_not_there_names_a_near_one(csv):
+def test_the_error_for_a_missing_csv_file_suggests_a_similar_one(csv):
     with pytest.raises(DataError, match=r"Did you mean .*pets\.csv"):
         ImageDataset.from_csv(csv.with_name("pet.csv"))
 
@@ -365,7 +365,7 @@ def test_labels_of_other_dtypes(labels, expected):
     assert [None if pd.isna(label) else label for label in dataset["label"]] == expected
 
 
-def test_a_column_that_stands_twice_is_an_error():
+def test_a_duplicate_column_is_an_error():
     frame = pd.DataFrame([["a.jpg", 1, 2]], columns=["image", "label", "label"])
     with pytest.raises(DataError, match="several columns 'label'"):
         ImageDataset(frame)
@@ -421,7 +421,7 @@ def test_a_function_of_names_without_classes_is_not_called(tmp_path):
         ("x*.jpg", "No file matches"),
     ],
 )
-def test_what_a_function_of_names_cannot_do(images, said):
+def test_invalid_uses_of_from_name_func_are_errors(images, said):
     with pytest.raises(DataError, match=said):
         ImageDataset.from_name_func(images, lambda path: None)
 
@@ -452,7 +452,7 @@ def test_images_without_labels_are_shown_without(pets):
     assert [len(axes.texts) for axes in figure.axes] == [0, 0]
 
 
-def test_what_cannot_be_shown(pets):
+def test_invalid_positions_and_empty_datasets_cannot_be_shown(pets):
     dataset = ImageDataset.from_folder(pets / "train")
     with pytest.raises(DataError, match="Position 5 is outside the dataset of 5"):
         dataset.show_images([0, 5])

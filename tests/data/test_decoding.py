@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import io
 import struct
+import sys
 import threading
 import warnings
 import zlib
@@ -14,9 +15,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, features
 
-from saccade.data.decoding import decode_image, image_size, quiet_pillow, read_image
+from saccade.data import decoding
+from saccade.data.decoding import decode_image, deep_values, image_size, quiet_pillow, read_image
 from saccade.errors import HyperparameterError, ImageReadError
 
 ALL_MODES = ["1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"]
@@ -45,6 +47,118 @@ def noise(width: int, height: int, seed: int = 0) -> Image.Image:
 def test_every_pillow_mode_becomes_rgb(mode: str) -> None:
     image = read_image(Image.new(mode, (5, 3)))
     assert (image.mode, image.size) == ("RGB", (5, 3))
+
+
+@pytest.mark.parametrize(
+    ("start", "advice"),
+    [
+        (b"\0\0\0\x18ftypheic\0\0\0\0", r"HEIC image.* pip install 'saccade\[formats\]'"),
+        (b"\xff\x0a\0\0", r"JPEG XL image.* pip install 'saccade\[formats\]'"),
+        (b"\0\0\0\x18ftypavif\0\0\0\0", "AVIF image; Pillow 11.3"),
+    ],
+)
+def test_formats_without_a_reader_come_with_advice(start: bytes, advice: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoding._register_reader.cache_clear()
+    monkeypatch.setattr(Image, "registered_extensions", dict)
+    for package in ("pillow_heif", "pillow_jxl"):
+        monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ImageReadError, match=advice):
+        read_image(start * 10)
+    decoding._register_reader.cache_clear()
+
+
+def png_of(values: np.ndarray) -> bytes:
+    """A PNG of 16-bit samples, of shape (height, width, 1 to 4), which Pillow does not write."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    height, width, num_bands = values.shape
+    header = struct.pack(">IIBBBBB", width, height, 16, {1: 0, 2: 4, 3: 2, 4: 6}[num_bands], 0, 0, 0)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def tiff_of(values: np.ndarray, order: str = "<", sample_format: int = 1) -> bytes:
+    """An uncompressed RGB or RGBA TIFF, with the byte order and the samples of the array."""
+    height, width, num_bands = values.shape
+    content = values.astype(values.dtype.newbyteorder(order)).tobytes()
+    lists = struct.pack(f"{order}{2 * num_bands}H", *[8 * values.itemsize] * num_bands, *[sample_format] * num_bands)
+    bits, formats = 8 + len(content), 8 + len(content) + 2 * num_bands
+    tags = [(256, 3, 1, width), (257, 3, 1, height), (258, 3, num_bands, bits), (259, 3, 1, 1), (262, 3, 1, 2)]
+    tags += [(273, 4, 1, 8), (277, 3, 1, num_bands), (278, 3, 1, height), (279, 4, 1, len(content))]
+    tags += [(338, 3, 1, 2)] * (num_bands == 4) + [(339, 3, num_bands, formats)]
+    entries = b"".join(
+        struct.pack(f"{order}HHI", tag, kind, num)
+        + (struct.pack(f"{order}HH", value, 0) if (kind, num) == (3, 1) else struct.pack(f"{order}I", value))
+        for tag, kind, num, value in tags
+    )
+    start = struct.pack(f"{order}2sHI", b"II" if order == "<" else b"MM", 42, 8 + len(content) + len(lists))
+    return start + content + lists + struct.pack(f"{order}H", len(tags)) + entries + b"\0\0\0\0"
+
+
+DEEP_COLOURS = {
+    "png": png_of,
+    "tiff": tiff_of,
+    "tiff, big-endian": lambda values: tiff_of(values, ">"),
+    "ppm": lambda values: b"P6 7 5 65535\n" + values.astype(">u2").tobytes(),
+    "png with alpha": lambda values: png_of(np.dstack([values, np.full((5, 7), 65535, np.uint16)])),
+    "tiff with alpha": lambda values: tiff_of(np.dstack([values, np.full((5, 7), 65535, np.uint16)])),
+}
+
+
+@pytest.mark.parametrize("kind", DEEP_COLOURS)
+def test_colours_of_16_bits_are_scaled_by_the_range_of_the_data_set(kind: str) -> None:
+    values = np.random.default_rng(0).integers(1000, 1300, (5, 7, 3)).astype(np.uint16)
+    data = DEEP_COLOURS[kind](values)
+    assert (deep_values(data) == values).all()
+    expected = np.rint((values.astype(float) - 1000) / 300 * 255)
+    assert (np.asarray(decode_image(data, pixel_range=(1000, 1300)).image) == expected).all()
+    assert len(np.unique(np.asarray(read_image(data)))) > 50
+
+
+def test_grey_png_with_alpha_keeps_16_bits() -> None:
+    values = np.arange(1000, 1035, dtype=np.uint16).reshape(5, 7)
+    data = png_of(np.dstack([values, np.where(values < 1001, 0, 65535).astype(np.uint16)]))
+    assert (deep_values(data)[:, :, 0] == values).all()  # type: ignore[index]
+    grey = np.asarray(decode_image(data, channels=1, pixel_range=(1000, 1034)).image)
+    assert (grey[0, 0], grey[0, 1], grey[-1, -1]) == (255, 8, 255)  # the first one is transparent, over white
+
+
+def test_a_fourth_band_that_is_not_alpha_is_scaled_like_the_others() -> None:
+    values = np.random.default_rng(0).integers(0, 4000, (5, 7, 4)).astype(np.uint16)
+    found = np.asarray(decode_image(tiff_of(values), channels=4, pixel_range=(0, 4000)).image)
+    assert (found == np.rint(values / 4000 * 255)).all()
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (tiff_of(np.full((5, 7, 3), 0.5, np.float32), sample_format=3), "TIFF, or samples that are not read"),
+        (tiff_of(np.full((5, 7, 3), 70_000, np.uint32)), "TIFF, or samples that are not read"),
+        (b"P3 2 1 65535\n1 2 3 100 200 300\n", "samples of more than 8 bits.*convert it to a 16-bit PNG"),
+    ],
+)
+def test_samples_that_pillow_cannot_give_whole_are_unreadable(data: bytes, reason: str) -> None:
+    with pytest.raises(ImageReadError, match=reason):
+        read_image(data)
+    assert deep_values(data) is None
+
+
+@pytest.mark.parametrize(
+    ("extension", "reader"), [("avif", None), ("heic", "pillow_heif"), ("heif", "pillow_heif"), ("jxl", "pillow_jxl")]
+)
+def test_photos_of_newer_formats_are_read(extension: str, reader: str | None, tmp_path: Path) -> None:
+    if reader is None and not features.check("avif"):
+        pytest.skip("this version of Pillow was built without AVIF")
+    if reader is not None:
+        module = pytest.importorskip(reader, reason="the extra 'formats' is not installed")
+        getattr(module, "register_heif_opener", int)()
+    file = tmp_path / f"photo.{extension}"
+    arrow((64, 48)).save(file, quality=95)
+    found = np.asarray(decode_image(file).image).astype(int)
+    assert np.abs(found - np.asarray(arrow((64, 48)))).mean() < 6
+    assert image_size(file) == (64, 48)
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "CMYK", "YCbCr", "HSV", "RGBX", "RGBA", "LA"])
@@ -232,7 +346,7 @@ def test_an_image_that_takes_too_much_memory_is_refused_before_it_is_decoded(
         ),
     )
 )
-def test_any_array_of_image_shape_reads_or_says_why_not(array: np.ndarray) -> None:
+def test_arrays_of_image_shape_are_read_or_raise_image_read_error(array: np.ndarray) -> None:
     finite = array[np.isfinite(array)]
     if array.ndim == 3 and array.shape[2] > 1 and finite.size and finite.min() < 0:
         with pytest.raises(ImageReadError, match="negative"):
@@ -298,7 +412,7 @@ def png_that_claims(width: int, height: int) -> bytes:
     ],
     ids=["empty", "html", "header-only", "half-jpeg", "half-png", "bomb", "eps"],
 )
-def test_unreadable_data_say_why(data: bytes, reason: str, tmp_path: Path) -> None:
+def test_the_error_for_unreadable_data_has_the_reason(data: bytes, reason: str, tmp_path: Path) -> None:
     path = tmp_path / "image.jpg"
     path.write_bytes(data)
     for source in (data, path):
@@ -306,14 +420,14 @@ def test_unreadable_data_say_why(data: bytes, reason: str, tmp_path: Path) -> No
             read_image(source)
 
 
-def test_a_damaged_png_names_the_damage() -> None:
+def test_the_error_for_a_damaged_png_names_the_damage() -> None:
     data = bytearray(encoded(noise(64, 64), "PNG"))
     data[200:220] = bytes(20)
     with pytest.raises(ImageReadError, match=r"broken data|truncated"):
         read_image(bytes(data))
 
 
-def test_files_that_cannot_be_opened_say_why(tmp_path: Path) -> None:
+def test_the_error_for_files_that_cannot_be_opened_has_the_reason(tmp_path: Path) -> None:
     with pytest.raises(ImageReadError, match="no such file"):
         read_image(tmp_path / "missing.png")
     with pytest.raises(ImageReadError, match=r"is a folder|cannot be opened"):

@@ -32,7 +32,7 @@ def test_an_image_is_recognised_by_its_pixels_or_its_path(tmp_path: Path, monkey
     assert earlier.sides(moved).tolist() == [FITTED, FITTED, FITTED, FITTED, HELD_OUT, NEW]
 
 
-def test_it_is_written_and_read(tmp_path: Path) -> None:
+def test_an_earlier_split_is_written_and_read(tmp_path: Path) -> None:
     assert EarlierSplit.load(tmp_path / "split") is None
     EarlierSplit.of(keys_of(0, 3), keys_of(2, 5)).save(tmp_path / "split")
     read = EarlierSplit.load(tmp_path / "split")
@@ -50,7 +50,7 @@ def test_it_is_written_and_read(tmp_path: Path) -> None:
     num_new=st.integers(0, 60),
     frac=st.floats(0.05, 0.5),
 )
-def test_no_image_that_was_fitted_is_held_out_while_there_are_others(
+def test_fitted_images_are_not_held_out_if_there_are_others(
     num_fitted: int, num_held_out: int, num_new: int, frac: float
 ) -> None:
     total = num_fitted + num_held_out + num_new

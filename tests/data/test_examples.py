@@ -45,7 +45,7 @@ from saccade.errors import DataError, DataWarning, ImageReadError
         ([], 0),
     ],
 )
-def test_all_forms_of_images_are_taken(data: object, num: int) -> None:
+def test_all_types_of_images_are_read(data: object, num: int) -> None:
     examples = read_examples(data)
     assert len(examples) == len(examples.index) == num
     assert examples.labels is None
@@ -90,7 +90,7 @@ def test_the_index_of_the_input_is_kept() -> None:
     assert list(examples.labels) == [1, 0]
 
 
-def test_what_is_no_image_is_refused() -> None:
+def test_other_types_of_input_are_refused() -> None:
     for wrong in (3, None, {"image": "a.png"}, {"a.png"}):
         with pytest.raises(DataError, match=f"cannot read images from {type(wrong).__name__}"):
             read_examples(wrong)
@@ -107,12 +107,12 @@ def test_a_missing_label_column_is_an_error_with_a_suggestion() -> None:
         read_labelled_examples(pd.DataFrame({"image": ["a.png"], "labels": [1]}), "label")
 
 
-def test_a_path_in_place_of_a_data_set_says_how_to_make_one() -> None:
+def test_the_error_for_a_path_instead_of_a_data_set_has_advice() -> None:
     with pytest.raises(DataError, match="from_folder"):
         read_labelled_examples("photos", "label")
 
 
-def test_a_data_set_brings_its_own_columns_and_classes() -> None:
+def test_columns_and_classes_are_those_of_the_data_set() -> None:
     data = ImageDataset(
         {"photo": ["a.png"], "kind": [0]}, classes=["cat", "dog"], image_column="photo", label_column="kind"
     )
@@ -153,7 +153,7 @@ def test_the_label_column_of_a_fit_is_checked() -> None:
         check_label_column(data, "breed")
 
 
-def test_a_column_that_stands_twice_is_an_error() -> None:
+def test_a_duplicate_column_is_an_error() -> None:
     frame = pd.DataFrame([["a.png", 1, 2]], columns=["image", "label", "label"])
     with pytest.raises(DataError, match="several columns 'label'"):
         read_labelled_examples(frame, "label")

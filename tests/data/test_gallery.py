@@ -30,7 +30,7 @@ def has_color(pixels, color):
 
 
 @pytest.mark.parametrize(("num", "ncol", "tiles"), [(1, 4, (1, 1)), (4, 4, (1, 4)), (5, 4, (2, 4)), (3, 1, (3, 1))])
-def test_the_grid_is_as_large_as_its_images_need(num, ncol, tiles):
+def test_the_size_of_the_grid_depends_on_the_number_of_images(num, ncol, tiles):
     figure = draw_gallery([picture()] * num, ncol=ncol, resize=50)
     rows, columns = tiles
     assert drawn(figure).shape[:2] == (12 + rows * 62, 12 + columns * 62)
@@ -58,7 +58,7 @@ def test_titles_are_drawn_in_their_colours():
     assert has_color(right, RED)
 
 
-def test_long_titles_become_smaller_and_at_last_are_cut():
+def test_long_titles_become_smaller_and_are_finally_cut():
     def title_of(text):
         (axes,) = draw_gallery([picture()], titles=[text]).axes
         return axes.texts[0].get_text(), axes.texts[0].get_fontsize()
@@ -81,12 +81,12 @@ def test_a_title_is_never_wider_than_its_tile():
         assert (pixels[:, -3:] == 255).all()
 
 
-def test_titles_are_taken_as_they_are():
+def test_titles_are_not_parsed_as_formulas():
     drawn(draw_gallery([picture()] * 3, titles=["$x_1$ and $", "two\nlines", ""]))
 
 
 @pytest.mark.parametrize("size", [(3000, 2), (2, 3000), (1, 1)])
-def test_extreme_shapes_can_be_seen(size):
+def test_images_of_extreme_shape_are_visible(size):
     assert has_color(drawn(draw_gallery([picture(BLUE, size)], resize=40)), BLUE)
 
 
@@ -96,7 +96,7 @@ def test_tiny_images_keep_their_pixels():
     assert {tuple(color) for color in colors.tolist()} <= {RED, BLUE, (255, 255, 255)}
 
 
-def test_an_image_that_cannot_be_read_says_so_on_its_tile(tmp_path):
+def test_the_tile_of_an_unreadable_image_has_the_reason(tmp_path):
     (tmp_path / "a.jpg").write_bytes(b"no image")
     figure = draw_gallery([tmp_path / "a.jpg", tmp_path / "gone.jpg", picture()], titles=["a", "b", "c"])
     assert [axes.texts[0].get_text().startswith("unreadable") for axes in figure.axes] == [True, True, False]
@@ -120,7 +120,7 @@ def test_notebooks_get_a_png_file_without_pyplot():
         ({"resize": 1}, "resize is 1"),
     ],
 )
-def test_arguments_that_cannot_be(arguments, said):
+def test_invalid_arguments_are_errors(arguments, said):
     with pytest.raises(DataError, match=said):
         draw_gallery(**{"images": [picture()], **arguments})
 
@@ -146,7 +146,7 @@ def test_a_line_break_begins_another_line_of_a_title():
     assert whole == "short"
 
 
-def test_a_place_may_stay_empty():
+def test_none_leaves_a_tile_empty():
     figure = draw_gallery([picture(RED), None, None, picture(BLUE)], titles=["a", "", "", "b"], ncol=2, resize=50)
     assert [axes.texts[0].get_text() for axes in figure.axes] == ["a", "b"]
     pixels = drawn(figure)

@@ -22,7 +22,7 @@ def encoded(pixels: np.ndarray, file_format: str, **options: object) -> bytes:
     return buffer.getvalue()
 
 
-def test_a_scan_knows_sizes_errors_and_constant_images() -> None:
+def test_a_scan_has_sizes_errors_and_constant_images() -> None:
     almost = np.zeros((4, 6, 3), dtype=np.uint8)
     almost[3, 5] = 1
     scan = scan_images([noise(7, 5), b"", np.full((3, 2), 9, dtype=np.uint8), almost])
@@ -55,13 +55,12 @@ def test_large_jpegs_that_differ_in_metadata_only_are_the_same_at_a_reduced_scal
     assert digests[0] == digests[1] != digests[2]
 
 
-def test_taking_some_images_renumbers_all_that_is_known() -> None:
+def test_take_renumbers_errors_and_skipped_images() -> None:
     scan = Scan(
         digests=["a", "", "c", ""],
         sizes=np.array([[7, 5], [0, 0], [3, 3], [0, 0]], dtype=np.int32),
         is_constant=np.array([False, False, True, False]),
         errors={1: "file is empty"},
-        skipped=[3],
         min_shorter_side=9,
     )
     taken = scan.take(np.array([3, 1, 2]))
@@ -78,7 +77,7 @@ def test_a_deadline_skips_the_rest() -> None:
     assert 4 <= len(scan.skipped) <= 6
 
 
-def test_progress_is_told_for_each_image() -> None:
+def test_progress_is_reported_for_each_image() -> None:
     told: list[tuple[int, int]] = []
     scan_images([noise(3, 3), b"", noise(3, 3)], on_progress=lambda *numbers: told.append(numbers))
     assert told == [(1, 3), (2, 3), (3, 3)]
@@ -102,7 +101,7 @@ def test_few_results_are_computed_ahead_of_a_slow_consumer() -> None:
     assert len(started) <= 6
 
 
-def test_leaving_early_leaves_no_thread_behind() -> None:
+def test_closing_early_stops_all_threads() -> None:
     with closing(map_in_threads(lambda position: position, range(100), 2)) as outcomes:
         next(outcomes)
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("saccade-decode")]

@@ -27,7 +27,9 @@ def num_groups(labels: list[str], keys: list[str], label: str) -> int:
 
 
 @given(labelled_groups(), fractions, st.integers(0, 5))
-def test_a_split_keeps_all_promises(drawn: tuple[list[str], list[str]], frac: float, seed: int) -> None:
+def test_split_holdout_has_its_documented_properties(
+    drawn: tuple[list[str], list[str]], frac: float, seed: int
+) -> None:
     labels, keys = drawn
     labels_of: dict[str, set[str]] = {}
     for label, key in zip(labels, keys, strict=True):
@@ -58,7 +60,7 @@ def test_a_split_keeps_all_promises(drawn: tuple[list[str], list[str]], frac: fl
 
 
 @given(st.lists(st.integers(2, 60), min_size=1, max_size=6), st.floats(0.05, 0.5), st.integers(0, 5))
-def test_each_class_gives_its_share(sizes: list[int], frac: float, seed: int) -> None:
+def test_each_class_gives_its_fraction_to_validation(sizes: list[int], frac: float, seed: int) -> None:
     labels = [number for number, size in enumerate(sizes) for _ in range(size)]
     _, val = split_holdout(labels, frac, seed)
     in_val = Counter(labels[i] for i in val)
@@ -68,13 +70,13 @@ def test_each_class_gives_its_share(sizes: list[int], frac: float, seed: int) ->
 
 
 @given(st.integers(2, 50), fractions, st.integers(0, 5))
-def test_without_stratifying_the_share_is_of_all(num_images: int, frac: float, seed: int) -> None:
+def test_without_strata_the_fraction_is_of_all_images(num_images: int, frac: float, seed: int) -> None:
     train, val = split_holdout(np.zeros(num_images), frac, seed)
     assert len(val) in (1, num_images - 1, round(num_images * frac))
     assert len(train) + len(val) == num_images
 
 
-def test_many_tiny_classes_still_give_the_share_of_all() -> None:
+def test_many_tiny_classes_give_the_fraction_of_all_images() -> None:
     labels = [number for number in range(100) for _ in range(3)]
     train, val = split_holdout(labels, 0.1, 0)
     assert len(val) == 30
@@ -88,7 +90,7 @@ def test_a_class_with_one_image_stays_in_training() -> None:
     assert len(val) == 9
 
 
-def test_the_seed_decides() -> None:
+def test_the_split_depends_on_the_seed() -> None:
     labels = ["a", "b"] * 50
 
     def split(seed: int | None) -> list[int]:
@@ -99,19 +101,19 @@ def test_the_seed_decides() -> None:
     assert split(None) != split(None)
 
 
-def test_equal_images_move_together() -> None:
+def test_equal_images_stay_on_one_side() -> None:
     keys = [f"image {position // 4}" for position in range(40)]
     train, val = split_holdout(["a"] * 40, 0.3, 0, groups=np.array(keys))
     assert len(val) == 12
     assert not {keys[i] for i in train} & {keys[i] for i in val}
 
 
-def test_images_without_a_key_are_no_group() -> None:
+def test_images_without_a_key_are_not_grouped() -> None:
     _, val = split_holdout(["a"] * 40, 0.25, 0, groups=[""] * 20 + [None] * 20)
     assert len(val) == 10
 
 
-def test_an_image_under_two_labels_does_not_judge() -> None:
+def test_an_image_under_two_labels_stays_in_training() -> None:
     labels = ["a"] * 5 + ["b"] * 5
     keys = ["same", *"1234", "same", *"5678"]
     for seed in range(10):
@@ -128,7 +130,7 @@ def test_labels_of_any_kind_are_classes() -> None:
 
 
 @pytest.mark.parametrize("frac", [0, 1, -0.1, 1.5, float("nan"), True])
-def test_a_share_outside_zero_and_one_is_refused(frac: float) -> None:
+def test_a_fraction_outside_zero_and_one_is_refused(frac: float) -> None:
     with pytest.raises(HyperparameterError, match="expected a number between 0 and 1"):
         split_holdout(["a"] * 10, frac, 0)
 
@@ -154,7 +156,7 @@ SHARES = st.lists(st.floats(0, 0.33), min_size=1, max_size=3)
 
 
 @given(GROUPS, SHARES, st.integers(0, 1000))
-def test_each_group_gives_each_part_its_share_up_to_rounding(groups, shares, seed):
+def test_each_class_gives_each_part_its_fraction_up_to_rounding(groups, shares, seed):
     parts = split_parts(groups, shares, np.random.default_rng(seed))
     assert len(parts) == len(groups)
     for group in set(groups):
@@ -176,12 +178,12 @@ def test_totals_are_right_where_groups_are_large_enough(num_groups, num_rows, se
 
 
 @given(GROUPS, SHARES, st.integers(0, 1000))
-def test_the_same_seed_deals_the_same(groups, shares, seed):
+def test_the_same_seed_gives_the_same_parts(groups, shares, seed):
     one, two = (split_parts(groups, shares, np.random.default_rng(seed)) for _ in range(2))
     assert one.tolist() == two.tolist()
 
 
-def test_no_group_is_favoured_when_rounding():
+def test_no_class_is_preferred_when_rounding():
     groups = np.repeat(np.arange(10), 5)  # each is due half a row
     gave = np.zeros(10)
     for seed in range(200):
@@ -191,7 +193,7 @@ def test_no_group_is_favoured_when_rounding():
     assert gave.min() > 60
 
 
-def test_any_row_of_a_group_may_go():
+def test_any_image_of_a_class_may_be_taken():
     chosen = {int(np.argmax(split_parts([0] * 6, [0.17], np.random.default_rng(seed)))) for seed in range(100)}
     assert chosen == set(range(6))
 

@@ -74,7 +74,7 @@ RESULTS = {
 
 
 @pytest.mark.parametrize("change", RESULTS.values(), ids=RESULTS)
-def test_what_pandas_makes_of_it_is_a_dataset_with_the_same_metadata(pets, change):
+def test_results_of_pandas_operations_keep_class_and_metadata(pets, change):
     result = change(pets)
     assert type(result) is ImageDataset
     assert result.classes == ["cat", "dog", "owl"]
@@ -82,7 +82,7 @@ def test_what_pandas_makes_of_it_is_a_dataset_with_the_same_metadata(pets, chang
     assert pets.classes == ["cat", "dog", "owl"]
 
 
-def test_it_holds_the_data_that_pandas_would(pets):
+def test_the_data_equals_that_of_pandas(pets):
     plain = pd.DataFrame(pets)
     assert type(plain) is pd.DataFrame
     for change in (RESULTS["mask"], RESULTS["concat"], RESULTS["merge"], RESULTS["pickle"], RESULTS["sample"]):
@@ -107,7 +107,7 @@ def test_a_column_called_like_the_metadata_is_still_a_column(pets):
     assert pets.assign(classes=1).classes == ["cat", "dog", "owl"]
 
 
-def test_numbers_that_mean_different_classes_are_not_put_together():
+def test_concatenating_different_class_numbers_is_an_error():
     with pytest.raises(DataError, match=r"number their classes differently.*label_names"):
         pd.concat([numbered([0, 1], ["cat", "dog"]), numbered([0, 1], ["dog", "owl"])])
 
@@ -119,21 +119,21 @@ def test_the_advice_of_that_error_works():
     assert both.classes == ["cat", "dog", "owl"]
 
 
-def test_numbers_and_names_are_not_put_together():
+def test_concatenating_numbers_and_names_is_an_error():
     numbers = ImageDataset({"image": ["0.jpg", "1.jpg"], "label": [0, 1]}, classes=["cat", "dog"])
     with pytest.raises(DataError, match="number their classes differently"):
         pd.concat([numbers, named(["cat", "dog"])])
 
 
-def test_names_of_classes_are_united():
+def test_concatenation_unites_class_names():
     assert pd.concat([named(["owl", "cat"]), named(["dog", "cat"])]).classes == ["cat", "dog", "owl"]
 
 
-def test_an_empty_dataset_does_not_count_when_put_together():
+def test_concatenation_ignores_empty_datasets():
     assert pd.concat([numbered([], ["yak"]), numbered([0], ["cat"])]).classes == ["cat"]
 
 
-def test_a_dataset_of_which_no_class_is_known_does_not_count_either():
+def test_concatenation_ignores_datasets_without_classes():
     unnamed = ImageDataset({"image": ["a.jpg"]}, no_class=True)
     assert pd.concat([unnamed, named(["cat"])]).classes == ["cat"]
 
@@ -195,14 +195,14 @@ def test_a_random_split_of_names_fractions_and_no_labels():
     assert [len(part) for part in unlabelled.random_split(0.2, 0.1)] == [7, 1, 2]
 
 
-def test_a_random_split_of_very_little():
+def test_a_random_split_of_few_images():
     assert [len(part) for part in numbered([0]).random_split(0.5)] == [1, 0, 0]
     assert [len(part) for part in numbered([]).random_split(0.5)] == [0, 0, 0]
     assert [len(part) for part in numbered([0, 1, 2]).random_split(0.5, 0.3)] == [3, 0, 0]
 
 
 @pytest.mark.parametrize("sizes", [(1.0, 0), (0.5, 0.5), (-0.1, 0), (0, -0.1), (10, 0), (float("nan"), 0)])
-def test_split_sizes_that_cannot_be(sizes):
+def test_invalid_split_sizes_are_errors(sizes):
     with pytest.raises(DataError, match="test_size="):
         numbered([0, 1] * 5).random_split(*sizes)
 
@@ -247,7 +247,7 @@ def test_a_name_that_is_no_class_is_an_error():
 
 
 @pytest.mark.parametrize("classes", [["a", "b", "a"], "ab"])
-def test_classes_that_cannot_be(classes):
+def test_invalid_classes_are_errors(classes):
     with pytest.raises(DataError, match=r"named twice: 'a'|string 'ab'"):
         checked_classes(classes, pd.Series([0, 1]))
 

@@ -61,7 +61,7 @@ def test_a_label_that_is_no_class_is_an_error(pets):
         renamed.to_torch()
 
 
-def test_an_unreadable_image_is_not_passed_over(tmp_path):
+def test_an_unreadable_image_raises_an_error(tmp_path):
     (tmp_path / "a.jpg").write_bytes(b"no image")
     with pytest.raises(ImageReadError):
         ImageDataset([tmp_path / "a.jpg"], no_class=True).to_torch()[0]

@@ -21,7 +21,7 @@ def test_a_few_are_all_listed_and_rows_without_a_path_have_their_position():
 
 
 @pytest.mark.parametrize("missing", ["photos/cat/cat/1.png", "cat/1.png", "photos/archive/cat/1.png"])
-def test_a_root_one_level_off_is_named(tmp_path, missing):
+def test_a_root_that_is_one_level_off_is_reported(tmp_path, missing):
     there = tmp_path / "photos" / "cat" / "1.png"
     there.parent.mkdir(parents=True)
     there.touch()

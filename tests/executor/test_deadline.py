@@ -14,6 +14,7 @@ from saccade.deadline import Deadline
 from saccade.errors import SearchFailedError
 from saccade.events import EpochDone, JobDone, JobFailed, WorkerJoined, WorkerLost
 from saccade.executor import Executor, ProcessExecutor, WorkerSlot, run_job
+from saccade.executor.process import processor_time
 from saccade.scheduler import FIFOScheduler
 from saccade.searcher import GridSearcher
 from saccade.space import Categorical
@@ -88,6 +89,16 @@ def test_a_first_report_may_take_longer_than_the_limit():
         )
         study.run()
     assert len(study.trials[0].reports) == 1
+
+
+@pytest.mark.skipif(processor_time(os.getpid()) is None, reason="the processor time of other processes is not known")
+@pytest.mark.parametrize("stops", [False, True])
+def test_a_first_job_that_hangs_gets_no_grace(monkeypatch, stops):
+    monkeypatch.setattr("saccade.executor.process.STALL_S", 0.2)
+    monkeypatch.setattr("saccade.executor.process.HEARTBEAT_S", 0.1)
+    _, seconds, error = search({"x": 0, "stops": stops}, limit_s=0.5, first_report_grace_s=60)
+    assert seconds < 30
+    assert "the job ended without a report: time limit" in str(error)
 
 
 class ThreadExecutor(Executor):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from saccade.data.examples import read_labelled_examples
-from saccade.errors import DataError
+from saccade.data import ImageDataset
+from saccade.data.examples import read_examples, read_labelled_examples
+from saccade.errors import DataError, DataWarning
 from saccade.events import DataReady, Event, Progressed, Warned
 from saccade.fit.preparation import UNREADABLE, PreparedData, prepare_data
+from saccade.fit.run_data import read_run_data, write_run_data
 
 MakeColours = Callable[..., pd.DataFrame]
 
@@ -98,6 +101,24 @@ def test_a_class_without_readable_images_is_left_out(make_colours: MakeColours, 
     assert any("no training image of 1 class can be read: ['green']" in getattr(event, "text", "") for event in events)
 
 
+def test_folders_without_images_are_classes_that_were_left_out(
+    make_colours: MakeColours, prepare: Any, tmp_path: Path
+) -> None:
+    root = tmp_path / "photos"
+    for row in make_colours(4, ("blue", "green")).itertuples():
+        (root / row.label).mkdir(parents=True, exist_ok=True)
+        shutil.copy(row.image, root / row.label)
+    (root / "arrays").mkdir()
+    (root / "arrays" / "1.npy").touch()
+    with pytest.warns(DataWarning, match="'arrays' \\(1 \\.npy\\)"):
+        dataset = ImageDataset.from_folder(root)
+    data, _ = prepare(dataset)
+    assert data.left_out == {"num_unreadable": 0, "reasons": {}, "classes": ["arrays"]}
+    train, _, _ = dataset.random_split()
+    write_run_data(tmp_path / "data.json", read_examples(train), None)  # as for a run that is resumed
+    assert read_run_data(tmp_path / "data.json")[0].empty_classes == ["arrays"]
+
+
 def test_rows_without_an_image_are_listed(make_colours: MakeColours, prepare: Any, tmp_path: Path) -> None:
     frame = make_colours(8)
     odd = [None, float("nan"), pd.NA, "", 17, str(tmp_path), [frame["image"][0]], {"path": "a.png"}]
@@ -167,4 +188,8 @@ def test_validation_images_of_a_class_without_training_images_are_left_out(
     data, _ = prepare(frame, val)
     assert data.problem.classes == ("blue", "red")
     assert len(data.val.indices) == 4
-    assert data.left_out == {"num_unreadable": 6, "classes": ["green"]}
+    assert data.left_out == {
+        "num_unreadable": 6,
+        "reasons": {"not an image: cannot identify its format": 6},
+        "classes": ["green"],
+    }

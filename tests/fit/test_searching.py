@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 from torch import nn
 
 import saccade as ag
@@ -30,13 +31,16 @@ from saccade.fit.searching import (
     make_image_executor,
     make_image_search,
 )
+from saccade.numerics.device import Numerics
 from saccade.predictor.estimators import ImageClassifier
 from saccade.scheduler import ASHAScheduler, AutoScheduler, FIFOScheduler, HyperbandScheduler
 from saccade.searcher import GPSearcher, GridSearcher, RandomSearcher, TPESearcher
 from saccade.study.event_log import EventLog
 from saccade.study.life import StudyRecord
 from saccade.study.trackers import Tracker
-from saccade.training.recipes.recipe import recipe_space
+from saccade.training.probes.probe import cached_features
+from saccade.training.recipes.building import new_classifier
+from saccade.training.recipes.recipe import Recipe, recipe_space
 
 MakeColours = Callable[..., pd.DataFrame]
 
@@ -230,6 +234,21 @@ def test_without_time_the_speed_of_the_machine_is_not_measured(
     request = request_of()
     assert "log_speed" in describe_search(request, make_task(), Deadline(60))
     assert not {"log_speed", "forward_s"} & describe_search(request, make_task(), Deadline(0)).keys()
+
+
+def test_the_search_knows_the_networks_whose_features_are_cached(
+    request_of: Callable[..., FitRequest], make_task: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SACCADE_CACHE", str(tmp_path / "cache"))
+    request, task = request_of({"img_size": ag.Categorical(32, 64)}), make_task()
+    assert describe_search(request, task, Deadline(0))["cached"] == set()
+    recipe = Recipe.of({"model": "test_resnet", "pretrained": False, "img_size": 64})
+    classifier = new_classifier(recipe, task.problem, Numerics(torch.device("cpu")))
+    cached_features(classifier, task.store, task.train.indices)
+    (network,) = describe_search(request, task, Deadline(0))["cached"]
+    assert network.input_size == 64
+    monkeypatch.setenv("SACCADE_FEATURE_CACHE_GB", "0")
+    assert describe_search(request, task, Deadline(0))["cached"] == set()
 
 
 class Starting(ProcessExecutor):

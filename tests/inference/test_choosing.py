@@ -40,7 +40,7 @@ def test_the_best_within_the_limits_or_the_cheapest_that_is_good_enough() -> Non
         ({"latency_ms": math.nan}, None, "expected a number"),
     ],
 )
-def test_what_cannot_be_chosen(limits: dict[str, Any], min_score: float | None, message: str) -> None:
+def test_choices_outside_the_limits_are_errors(limits: dict[str, Any], min_score: float | None, message: str) -> None:
     with pytest.raises(HyperparameterError, match=message):
         choose(FRONT, limits, min_score)
 
@@ -63,7 +63,7 @@ def fitted(data: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> Imag
     )
 
 
-def test_the_leaderboard_tells_costs_and_the_front(fitted: ImagePredictor) -> None:
+def test_the_leaderboard_has_costs_and_the_pareto_front(fitted: ImagePredictor) -> None:
     board = fitted.leaderboard()
     assert len(board[["model", "latency_ms", "num_params", "num_bytes"]].drop_duplicates()) == 2
     params = dict(zip(board["model"], board["num_params"], strict=True))

@@ -54,13 +54,13 @@ def test_intervals_are_those_of_a_plain_bootstrap(name: str, monkeypatch: pytest
         np.testing.assert_allclose(told[f"{figure}_interval"], expected, rtol=1e-6)
 
 
-def test_by_itself_only_the_usual_figures_are_told() -> None:
+def test_only_the_usual_metrics_are_returned_by_default() -> None:
     for problem in PROBLEMS.values():
         targets, p = draw(problem)
         assert evaluation(targets, p, p, problem) == summary_metrics(targets, p, problem)
 
 
-def test_labels_are_judged_by_what_was_decided_and_probabilities_by_what_was_said() -> None:
+def test_labels_are_scored_after_thresholds_and_probabilities_before() -> None:
     problem = PROBLEMS["binary"]
     targets, p = draw(problem)
     told = evaluation(targets, p, p[:, ::-1], problem, detailed=True)
@@ -68,7 +68,7 @@ def test_labels_are_judged_by_what_was_decided_and_probabilities_by_what_was_sai
     assert told["log_loss"] == problem.image_losses(p, targets).mean()
 
 
-def test_nineteen_of_twenty_intervals_hold_what_is_true() -> None:
+def test_95_percent_intervals_contain_the_true_value() -> None:
     problem, held = PROBLEMS["binary"], 0
     for seed in range(60):
         rng = np.random.default_rng(seed)
@@ -79,7 +79,7 @@ def test_nineteen_of_twenty_intervals_hold_what_is_true() -> None:
     assert held >= 50  # of 57 expected; fewer have a probability below .001
 
 
-def test_what_was_never_wrong_may_be_wrong_still() -> None:
+def test_accuracies_of_0_and_1_have_exact_intervals() -> None:
     problem = PROBLEMS["binary"]
     targets = np.arange(20) % 2
     right = np.eye(2)[targets]
@@ -101,7 +101,7 @@ def test_samples_without_a_class_are_left_out(monkeypatch: pytest.MonkeyPatch) -
     assert bootstrap_intervals(lambda rows: {}, 5, 0.9) == {}
 
 
-def test_a_figure_that_no_sample_has_is_nan(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_interval_of_an_undefined_metric_is_nan(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "bootstrap_intervals", lambda *_: {})
     problem = PROBLEMS["multiclass"]
     targets, p = draw(problem)
@@ -109,13 +109,13 @@ def test_a_figure_that_no_sample_has_is_nan(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize("interval", [0, 1, 95, True, "0.95"])
-def test_the_confidence_is_a_share(interval: object) -> None:
+def test_the_interval_must_be_a_fraction(interval: object) -> None:
     problem = PROBLEMS["binary"]
     with pytest.raises(HyperparameterError, match="interval was given"):
         evaluation(*draw(problem), draw(problem)[1], problem, interval=interval)
 
 
-def test_metrics_that_are_asked_for_replace_the_usual_ones() -> None:
+def test_given_metrics_replace_the_usual_ones() -> None:
     problem, targets = Binary(("a", "b")), np.array([0, 1, 1])
     probabilities, adjusted = np.array([[0.6, 0.4], [0.2, 0.8], [0.9, 0.1]]), np.array([[0.4, 0.6], [0, 1], [0.7, 0.3]])
     asked = [make_metric(name, problem) for name in ("f1", "roc_auc", "log_loss")]

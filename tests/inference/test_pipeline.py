@@ -237,6 +237,36 @@ def test_threads_get_the_same_results_as_one(fitted: ImagePredictor, doubtful: p
         np.testing.assert_array_equal(result, expected[number % 3])
 
 
+def test_embeddings_are_computed_once_for_each_image(
+    fitted: ImagePredictor, doubtful: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SACCADE_CACHE", str(tmp_path / "cache"))
+    images: list[Any] = [tmp_path / "missing.png", *doubtful["image"][:3], Image.open(doubtful["image"][3])]
+    computed: list[int] = []
+    forward = classifier_module.Classifier.outputs_and_features
+
+    def counted(self: Any, x_BCHW: torch.Tensor, *rest: Any) -> Any:
+        computed.append(len(x_BCHW))
+        return forward(self, x_BCHW, *rest)
+
+    monkeypatch.setattr(classifier_module.Classifier, "outputs_and_features", counted)
+    loaded = ImagePredictor.load(fitted.path, verbosity=0)
+    first = loaded.embed(images)
+    assert first.shape == (5, first.shape[1])
+    assert first.dtype == np.float32
+    assert np.isnan(first).all(1).tolist() == [True, False, False, False, False]
+    again = ImagePredictor.load(fitted.path, verbosity=0).embed([*images[::-1], doubtful["image"][4]])
+    assert np.array_equal(again[:5], first[::-1], equal_nan=True)
+    assert computed == [5, 2]  # the file that is missing is looked for again
+    table = loaded.predict_feature(doubtful.iloc[:3])
+    assert np.array_equal(np.stack(table["image_feature"]), first[1:4])
+    assert table.index.equals(doubtful.index[:3])
+    assert computed == [5, 2]
+    monkeypatch.setenv("SACCADE_FEATURE_CACHE_GB", "0")
+    np.testing.assert_allclose(loaded.embed(iter(images)), first, atol=1e-5)
+    assert computed == [5, 2, 5]
+
+
 def test_threads_may_share_a_predictor_that_has_not_predicted_yet(
     fitted: ImagePredictor, doubtful: pd.DataFrame
 ) -> None:

@@ -98,7 +98,7 @@ def test_conformal_scores_are_calibrated_probabilities() -> None:
     assert sorted(fitted.conformal.scores) == sorted(calibrated[np.arange(200), y].astype(np.float32).tolist())
 
 
-def test_where_a_deadline_cut_judging_short_the_first_images_count() -> None:
+def test_targets_beyond_the_predictions_are_ignored() -> None:
     problem = PROBLEMS[1][0]
     p, y = draw(problem)
     metric = make_metric(None, problem)

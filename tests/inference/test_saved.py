@@ -114,7 +114,7 @@ class TestWriting:
         assert ImagePredictor.load(saved).predict(frame).notna().all()
 
     @pytest.mark.parametrize("target", ["file/predictor", "file", "ensemble/weights.safetensors/x"])
-    def test_a_path_that_cannot_be_a_folder_is_one_sentence(self, ensemble: Path, target: str) -> None:
+    def test_the_error_for_an_invalid_folder_is_one_sentence(self, ensemble: Path, target: str) -> None:
         (ensemble.parent / "file").touch()
         with pytest.raises(SavedPredictorError, match=r"(pass|Pass) a"):
             ImagePredictor.load(ensemble, verbosity=0).save(ensemble.parent / target)

@@ -101,7 +101,7 @@ def test_criteria_equal_scikit_learn_metrics() -> None:
         "matthews_corrcoef": sklearn_metrics.matthews_corrcoef(y, guess),
         "quadratic_kappa": sklearn_metrics.cohen_kappa_score(y, guess, weights="quadratic"),
     }
-    assert {name: float(criterion(counts)[0]) for name, criterion in BINARY.items()} == pytest.approx(expected)
+    assert {name: float(criterion(*counts)[0]) for name, criterion in BINARY.items()} == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(("names", "problem"), [(BINARY, RARE), (MULTILABEL, TAGS)])

@@ -18,7 +18,7 @@ def test_networks_near_an_unavailable_one_are_in_timm(old_name: str) -> None:
     assert set(UNAVAILABLE[old_name]) <= set(timm.list_models())
 
 
-def test_no_name_is_both_and_none_hides_a_network_of_timm() -> None:
+def test_old_names_are_unambiguous_and_hide_no_network_of_timm() -> None:
     assert not ALIASES.keys() & UNAVAILABLE.keys()
     assert not (ALIASES.keys() | UNAVAILABLE.keys()) & set(timm.list_models())
 
@@ -45,7 +45,7 @@ def test_v1b_and_later_have_the_stride_in_the_3x3_convolution(old_name: str) -> 
     ("old_name", "stem_width", "pools_shortcut"),
     [("resnet50_v1c", 32, False), ("resnet50_v1d", 32, True), ("resnet50_v1s", 64, False)],
 )
-def test_deep_stems_are_as_wide_as_the_letter_says(old_name: str, stem_width: int, pools_shortcut: bool) -> None:
+def test_deep_stems_have_the_width_of_their_letter(old_name: str, stem_width: int, pools_shortcut: bool) -> None:
     network = build_without_memory(old_name)
     assert network.conv1[0].out_channels == stem_width  # type: ignore[index, union-attr]
     shortcut = network.layer2[0].downsample  # type: ignore[index, union-attr]

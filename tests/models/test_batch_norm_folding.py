@@ -27,7 +27,7 @@ def num_normalisations(network: nn.Module) -> int:
 
 
 @pytest.mark.parametrize("name", ["resnet18", "tf_mobilenetv3_small_100", "regnetx_002", "efficientnet_b0"])
-def test_a_fused_network_says_the_same_with_no_normalisation_left(name: str) -> None:
+def test_a_folded_network_has_the_same_outputs_and_no_batch_norm(name: str) -> None:
     network = with_statistics(build_network(name, 3, pretrained=False))
     before = {key: value.clone() for key, value in network.state_dict().items()}
     made = fold_batch_norm(network, 3, 64)
@@ -41,7 +41,7 @@ def test_a_fused_network_says_the_same_with_no_normalisation_left(name: str) -> 
     assert all(torch.equal(value, after[key]) for key, value in before.items())
 
 
-def test_a_network_without_normalisation_stays_as_it_is() -> None:
+def test_a_network_without_batch_norm_is_not_folded() -> None:
     assert fold_batch_norm(build_network("test_vit", 3, pretrained=False), 3, 160) is None
 
 
@@ -60,25 +60,25 @@ class Shared(nn.Module):
         return outputs
 
 
-def test_what_is_used_otherwise_too_is_not_fused() -> None:
+def test_layers_with_other_uses_are_not_folded() -> None:
     assert fold_batch_norm(with_statistics(Shared()), 3, 16) is None
 
 
 class Looks(nn.Sequential):
-    """A network that wants to know of its layers."""
+    """A network whose forward pass reads an attribute of a layer."""
 
     def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
         outputs: torch.Tensor = super().forward(x_BCHW).mean((2, 3)) * self[1].eps
         return outputs
 
 
-def test_a_network_that_misses_its_layers_is_left_alone() -> None:
+def test_a_network_that_requires_its_layers_is_not_folded() -> None:
     network = with_statistics(Looks(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)))
     assert fold_batch_norm(network, 3, 16) is None
     assert network(torch.zeros(1, 3, 16, 16)).shape == (1, 4)
 
 
-def test_fusing_draws_nothing_from_the_common_random_numbers() -> None:
+def test_folding_does_not_change_the_global_random_state() -> None:
     network = build_network("test_resnet", 2, pretrained=False, in_chans=1)
     state = torch.get_rng_state()
     assert fold_batch_norm(network, 1, 32) is not None

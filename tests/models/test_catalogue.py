@@ -61,11 +61,11 @@ def test_a_pattern_without_wildcards_is_a_part_of_the_name_in_any_case() -> None
 
 
 @pytest.mark.parametrize("name", WELL_KNOWN)
-def test_well_known_old_names_mean_a_network(name: str) -> None:
+def test_common_old_names_resolve(name: str) -> None:
     assert timm.is_model(resolve_name(name))
 
 
-def test_more_than_seventy_old_names_are_understood() -> None:
+def test_more_than_seventy_old_names_resolve() -> None:
     assert len({**ALIASES, **UNAVAILABLE}) + len(["densenet121", "vgg16", "darknet53"]) > 70
 
 
@@ -103,13 +103,13 @@ def test_names_that_timm_has_renamed_work_without_a_warning(old_name: str) -> No
         ("resnext50", "resnext50_32x4d"),
     ],
 )
-def test_misspelt_names_get_near_ones(misspelt: str, near: str) -> None:
+def test_errors_for_misspelt_names_suggest_similar_ones(misspelt: str, near: str) -> None:
     with pytest.raises(UnknownModelError, match=rf"{misspelt}.*Did you mean '.*{near}"):
         resolve_name(misspelt)
 
 
 @pytest.mark.parametrize("name", ["squeezenet1.1", "SqueezeNet1.1", "squeezenet1_1", "googlenet", "resnet50_v1"])
-def test_networks_that_timm_lacks_are_refused_with_near_ones(name: str) -> None:
+def test_errors_for_networks_that_timm_lacks_suggest_similar_ones(name: str) -> None:
     with pytest.raises(UnknownModelError, match="timm lacks GluonCV") as refused:
         resolve_name(name)
     near = str(refused.value).split("Similar ones: ")[1].rstrip(".").replace("'", "").split(" or ")
@@ -122,7 +122,7 @@ def test_unknown_tags_are_refused_with_the_known_ones() -> None:
 
 
 @pytest.mark.parametrize("given_name", [None, 18, ["resnet18"], b"resnet18"])
-def test_what_is_no_string_is_refused(given_name: object) -> None:
+def test_names_that_are_not_strings_are_refused(given_name: object) -> None:
     with pytest.raises(UnknownModelError, match="must be a string"):
         resolve_name(given_name)  # type: ignore[arg-type]
 
@@ -139,7 +139,7 @@ def test_case_does_not_matter_and_resolved_names_are_stable(name: str, random: o
 
 
 @given(st.text(max_size=20))
-def test_any_text_is_a_network_or_an_error_of_ours(text: str) -> None:
+def test_any_text_is_a_network_or_an_unknown_model_error(text: str) -> None:
     try:
         resolved = resolve_name(text)
     except UnknownModelError:

@@ -40,11 +40,11 @@ def wide(num_classes: int) -> nn.Module:
         (lambda n: n, "<lambda>"),
     ],
 )
-def test_own_parts_print_as_a_short_name(part: Any, name: str) -> None:
+def test_custom_objects_print_as_a_short_name(part: Any, name: str) -> None:
     assert repr(CustomObject(part)) == name
 
 
-def test_choices_of_own_parts_are_a_space_that_prints_short() -> None:
+def test_choices_of_custom_objects_print_as_short_names() -> None:
     space = recipe_space({"net": Categorical(Net, "test_resnet", wide), "optimizer": torch.optim.SGD})
     assert repr(space) == "Dict(model=Categorical(Net, 'test_resnet', wide), opt=SGD)"
     assert space.sample(0).keys() == {"model", "opt"}
@@ -58,7 +58,7 @@ def test_only_callables_are_wrapped_and_only_once() -> None:
 
 
 @pytest.mark.parametrize("own", [Net, wide, functools.partial(Net, width=2)])
-def test_a_factory_makes_a_network_of_as_many_outputs(own: Any) -> None:
+def test_a_factory_gets_the_number_of_outputs(own: Any) -> None:
     network = build_custom_network(CustomObject(own), 5, img_size=16)
     assert network.last.out_features == 5
     assert network.training
@@ -83,7 +83,7 @@ def test_a_module_is_copied_for_each_trial() -> None:
         (lambda num_classes: num_classes, r"made 3 of type int; expected a function f\(num_classes\)"),
     ],
 )
-def test_what_is_no_network_of_these_outputs_is_a_clear_error(own: Any, message: str) -> None:
+def test_objects_that_do_not_make_a_network_of_these_outputs_are_errors(own: Any, message: str) -> None:
     with pytest.raises(HyperparameterError, match=message):
         build_custom_network(CustomObject(own), 3, img_size=16)
 
@@ -100,12 +100,12 @@ def test_what_is_no_network_of_these_outputs_is_a_clear_error(own: Any, message:
         ({"class_weight": "balanced", "balanced_sampling": True}, "balance twice"),
     ],
 )
-def test_what_cannot_be_is_refused_before_training(hyperparameters: dict[str, Any], message: str) -> None:
+def test_invalid_custom_objects_are_refused_before_training(hyperparameters: dict[str, Any], message: str) -> None:
     with pytest.raises(HyperparameterError, match=message):
         recipe_space(hyperparameters)
 
 
-def test_an_own_network_counts_as_pretrained_only_when_that_is_said() -> None:
+def test_a_custom_network_is_pretrained_only_if_declared() -> None:
     assert Recipe().starts_pretrained
     assert not Recipe.of({"net": Net}).starts_pretrained
     assert Recipe.of({"net": Net, "pretrained": True}).starts_pretrained

@@ -97,13 +97,18 @@ def test_an_incomplete_download_raises_an_error_of_saccade(hub: Any) -> None:
         find_weights(NAME)
 
 
-def test_a_download_without_end_is_given_up(hub: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("variable", "seconds_left", "advice"), [("0.1", 60.0, "SACCADE_DOWNLOAD_LIMIT_S"), ("", 2.0, "time_limit")]
+)
+def test_a_download_ends_at_its_limit(
+    hub: Any, monkeypatch: pytest.MonkeyPatch, variable: str, seconds_left: float, advice: str
+) -> None:
     hub.files[FILE] = CONTENT
     released = threading.Event()
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda *_, **__: released.wait(60))
-    monkeypatch.setenv("SACCADE_DOWNLOAD_LIMIT_S", "0.1")
-    with pytest.raises(WeightsNotFoundError, match=r"no answer within 0\.1 seconds"):
-        find_weights(NAME)
+    monkeypatch.setenv("SACCADE_DOWNLOAD_LIMIT_S", variable)
+    with pytest.raises(WeightsNotFoundError, match=rf"takes longer than [\d.]+ s; increase {advice}"):
+        find_weights(NAME, seconds_left=seconds_left)
     released.set()
 
 
@@ -117,3 +122,9 @@ def test_the_environment_is_read_at_each_call(monkeypatch: pytest.MonkeyPatch, t
     assert hub_cache_folder() == tmp_path / "hub"
     monkeypatch.delenv("HF_HOME")
     assert hub_cache_folder().is_absolute()
+
+
+def test_the_hub_is_not_asked_after_the_limit(hub: Any) -> None:
+    with pytest.raises(WeightsNotFoundError, match="not asked, because the time limit is over"):
+        find_weights(NAME, seconds_left=0.0)
+    assert hub.requests == []

@@ -25,7 +25,9 @@ DRAWS: list[Callable[[torch.Tensor], torch.Tensor]] = [
 
 
 @given(draw=st.sampled_from(DRAWS))
-def test_what_layers_draw_is_zero_and_takes_no_random_number(draw: Callable[[torch.Tensor], torch.Tensor]) -> None:
+def test_random_initialisation_gives_zeros_and_draws_no_random_numbers(
+    draw: Callable[[torch.Tensor], torch.Tensor],
+) -> None:
     weight = nn.Parameter(torch.ones(3, 4))
     state = torch.get_rng_state()
     with SkipInit() as skipped, torch.no_grad():
@@ -36,7 +38,7 @@ def test_what_layers_draw_is_zero_and_takes_no_random_number(draw: Callable[[tor
         skipped.check([("weight", weight)])
 
 
-def test_other_ways_to_fill_and_other_threads_are_as_ever() -> None:
+def test_other_functions_and_other_threads_are_unchanged() -> None:
     with SkipInit() as skipped:
         kept = [nn.init.ones_(torch.empty(2)), nn.init.constant_(torch.empty(2), 3.0), nn.init.eye_(torch.empty(2, 2))]
         kept.append(torch.randn(2))
@@ -48,7 +50,7 @@ def test_other_ways_to_fill_and_other_threads_are_as_ever() -> None:
     assert torch.zeros(2).uniform_(1, 2).all()
 
 
-def test_who_draws_until_the_numbers_suit_is_told_that_there_are_none() -> None:
+def test_rejection_sampling_raises_an_error() -> None:
     def wait(tensor: torch.Tensor) -> None:
         for _ in range(MAX_CALLS + 1):
             tensor.normal_()
@@ -74,7 +76,7 @@ def test_a_pretrained_network_is_the_same_but_for_its_head_which_is_zero(
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_a_network_that_is_loaded_next_computes_what_it_should(name: str) -> None:
+def test_a_network_that_is_loaded_afterwards_has_the_right_outputs(name: str) -> None:
     drawn = build_network(name, 3, pretrained=False)
     quick = build_network(name, 3, pretrained=False, random_start=False)
     quick.load_state_dict(drawn.state_dict())
@@ -93,7 +95,9 @@ class WithRandomBuffer(nn.Module):
         return self.fc
 
 
-def test_a_network_with_random_numbers_that_no_file_holds_is_built_as_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_network_with_random_buffers_outside_its_state_is_built_with_random_numbers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(network_module, "_create", lambda *_, **__: WithRandomBuffer())
     network = build_network("test_resnet", 3, pretrained=False, random_start=False)
     assert network.get_buffer("noise").any()

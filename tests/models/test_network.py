@@ -30,7 +30,7 @@ def assert_body_is_from(network: nn.Module, file: Path) -> None:
 @pytest.mark.parametrize("num_classes", [1, 2, 10, 1000])
 @pytest.mark.parametrize("with_head", [True, False])
 @pytest.mark.parametrize("name", TINY)
-def test_the_body_is_the_file_s_and_the_head_is_fresh(
+def test_the_backbone_is_that_of_the_file_and_the_head_is_new(
     write_weights: WriteWeights, name: str, with_head: bool, num_classes: int
 ) -> None:
     file = write_weights(name, with_head=with_head)
@@ -47,7 +47,7 @@ def test_the_body_is_the_file_s_and_the_head_is_fresh(
     assert network(torch.zeros(2, 3, 160, 160)).shape == (2, num_classes)
 
 
-def test_without_pretraining_nothing_is_looked_for(hub: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_pretraining_no_weights_are_searched(hub: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("SACCADE_WEIGHTS", str(tmp_path / "does not exist"))
     build_network("test_resnet", 3, pretrained=False)
     assert hub.requests == []
@@ -61,7 +61,7 @@ def test_weights_come_from_the_hub_by_default(hub: Any, write_weights: WriteWeig
     assert_body_is_from(build_network("test_resnet", 3), file)
 
 
-def test_weights_that_cannot_be_had_are_never_replaced_by_random_ones() -> None:
+def test_missing_weights_are_never_replaced_by_random_ones() -> None:
     with pytest.raises(WeightsNotFoundError, match="pretrained=False"):
         build_network("test_resnet", 3)
 
@@ -136,7 +136,7 @@ def test_networks_take_images_of_another_size(write_weights: WriteWeights, name:
 
 
 @pytest.mark.parametrize("name", ["nest_tiny", "levit_128s"])  # one shows it when built, one when used
-def test_sizes_that_a_network_cannot_take_are_refused(name: str) -> None:
+def test_unsupported_image_sizes_are_refused(name: str) -> None:
     with pytest.raises(HyperparameterError, match=f"{name}' cannot take images of 200 pixels .*192 or 224"):
         build_network(name, 3, pretrained=False, img_size=200)
 
@@ -146,7 +146,7 @@ def test_a_size_is_checked_on_the_device_of_the_network() -> None:
     check_takes_size(network, "test_resnet", 3, 64)
 
 
-def test_an_impossible_option_is_not_blamed_on_the_weights(write_weights: WriteWeights) -> None:
+def test_an_invalid_option_is_not_reported_as_a_fault_of_the_weights(write_weights: WriteWeights) -> None:
     file = write_weights("nest_tiny")
     with pytest.raises(HyperparameterError, match="cannot take images of 200 pixels"):
         build_network("nest_tiny", 3, weights_file=file, img_size=200)
@@ -181,12 +181,12 @@ def test_an_option_that_a_network_does_not_have_is_refused(name: str) -> None:
         {"drop_path_rate": "0.1"},
     ],
 )
-def test_impossible_values_are_refused_by_name(options: dict[str, Any]) -> None:
+def test_invalid_values_are_refused_by_name(options: dict[str, Any]) -> None:
     with pytest.raises(HyperparameterError, match=f"{next(iter(options))} (must be|was given)"):
         build_network("test_resnet", **{"num_classes": 2, "pretrained": False, **options})
 
 
-def test_a_weights_file_without_pretraining_is_a_contradiction(write_weights: WriteWeights) -> None:
+def test_a_weights_file_without_pretraining_is_an_error(write_weights: WriteWeights) -> None:
     with pytest.raises(HyperparameterError, match="give one of them"):
         build_network("test_resnet", 2, pretrained=False, weights_file=write_weights("test_resnet"))
 
@@ -215,17 +215,17 @@ def test_old_names_build_without_warnings(old_name: str) -> None:
         ("volo_d1_224", {f"{h}.{p}" for h in ("head", "aux_head") for p in ("weight", "bias")}),
     ],
 )
-def test_the_head_is_named_also_where_it_has_several_parts(name: str, head: set[str]) -> None:
+def test_classifier_parameters_of_several_heads(name: str, head: set[str]) -> None:
     with torch.device("meta"):
         network = timm.create_model(name, num_classes=3)
     assert classifier_parameters(network) == head
 
 
-def test_of_a_module_of_one_s_own_no_head_is_known() -> None:
+def test_a_custom_module_has_no_classifier_parameters() -> None:
     assert classifier_parameters(nn.Sequential(nn.Linear(2, 2))) == set()
 
 
-def test_the_expected_images_are_those_of_the_weights() -> None:
+def test_the_input_spec_is_that_of_the_weights() -> None:
     spec = network_input("resnet18.tv_in1k")
     assert spec == InputSpec(224, 0.875, "bilinear", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     assert network_input("resnet18_v1b") == network_input("resnet18.a1_in1k") != spec
@@ -235,7 +235,7 @@ def test_the_expected_images_are_those_of_the_weights() -> None:
         network_input("resnet17")
 
 
-def test_every_network_says_what_images_it_expects() -> None:
+def test_every_network_has_an_input_spec() -> None:
     for name in timm.list_models():
         spec = network_input(name)
         assert spec.img_size >= 32
@@ -244,7 +244,7 @@ def test_every_network_says_what_images_it_expects() -> None:
         assert len(spec.mean) == len(spec.std) == 3
 
 
-def test_a_built_network_remembers_the_tag_of_its_weights_but_not_their_path(
+def test_a_built_network_has_the_tag_of_its_weights_but_not_their_path(
     write_weights: WriteWeights,
 ) -> None:
     file = write_weights("resnet18", "resnet18.tv_in1k.safetensors")

@@ -42,7 +42,7 @@ def test_without_a_tag_the_default_tag_is_taken_then_none_then_any(present: set[
 
 
 @given(st.sets(st.sampled_from(FOLDER_FILES)))
-def test_with_a_tag_only_that_tag_or_an_untagged_file_will_do(present: set[str]) -> None:
+def test_with_a_tag_only_that_tag_or_an_untagged_file_is_used(present: set[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         for name in present:
             touch(Path(folder, name))
@@ -98,13 +98,13 @@ def test_the_error_lists_what_was_tried_and_what_to_do(tmp_path: Path) -> None:
     assert isinstance(failed.value, FileNotFoundError)
 
 
-def test_networks_that_were_never_pretrained_are_not_looked_for_on_the_hub(hub: Any) -> None:
+def test_networks_without_published_weights_are_not_searched_on_the_hub(hub: Any) -> None:
     with pytest.raises(WeightsNotFoundError, match="timm lists no pretrained weights for mobilenetv2_035"):
         find_weights("mobilenetv2_035")
     assert hub.requests == []
 
 
-def test_pickle_files_are_never_taken(tmp_path: Path, hub: Any) -> None:
+def test_pickle_files_are_never_used(tmp_path: Path, hub: Any) -> None:
     with pytest.raises(WeightsNotFoundError, match="only a pickle file, which Saccade does not load"):
         find_weights("legacy_xception")
     hub.files["timm/resnet18.a1_in1k/pytorch_model.bin"] = b"pickle"
@@ -117,9 +117,7 @@ def test_pickle_files_are_never_taken(tmp_path: Path, hub: Any) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"nonsense", b"\xff" * 100])
-def test_a_damaged_file_is_an_error_and_not_passed_over(
-    tmp_path: Path, content: bytes, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_damaged_file_is_an_error(tmp_path: Path, content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     damaged = tmp_path / "resnet18.safetensors"
     damaged.write_bytes(content)
     with pytest.raises(WeightsNotFoundError, match="cannot be read as safetensors"):
@@ -150,18 +148,18 @@ def test_files_and_folders_that_do_not_exist_are_errors(tmp_path: Path, monkeypa
         find_weights("resnet18", folder=touch(tmp_path / "file"))
 
 
-def test_an_empty_variable_is_an_unset_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_empty_environment_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SACCADE_WEIGHTS", "")
     with pytest.raises(WeightsNotFoundError, match="SACCADE_WEIGHTS is not set"):
         find_weights("resnet18")
 
 
-def test_an_unknown_network_is_no_matter_of_weights(tmp_path: Path) -> None:
+def test_an_unknown_network_raises_unknown_model_error(tmp_path: Path) -> None:
     with pytest.raises(UnknownModelError):
         find_weights("resnet17", file=touch(tmp_path / "named.safetensors"))
 
 
-def test_a_folder_tells_which_networks_it_has_weights_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_networks_in_folder_lists_networks_with_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = {"test_vit": 30, "test_resnet.a": 50, "test_resnet.b": 10, "none": 99}
     for name, size in sizes.items():
         (tmp_path / f"{name}.safetensors").write_bytes(b"x" * size)

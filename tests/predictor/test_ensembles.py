@@ -64,7 +64,7 @@ def files(folder: str | Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in Path(folder).rglob("*") if path.is_file())
 
 
-def test_a_search_may_end_in_an_ensemble_and_says_so(run: ImagePredictor) -> None:
+def test_the_result_may_be_an_ensemble_which_is_reported(run: ImagePredictor) -> None:
     summary = run.fit_summary()
     members = summary["ensemble"]
     assert {member["model"] for member in members} == {"test_resnet", "test_vit"}
@@ -168,7 +168,7 @@ def test_predictors_of_formats_1_and_2_are_read(run: ImagePredictor, frame: pd.D
     assert single.postprocessing == Postprocessing()
 
 
-def test_one_network_is_kept_when_that_is_asked_for(frame: pd.DataFrame, tiny: dict[str, Any], tmp_path: Path) -> None:
+def test_without_ensemble_one_network_is_kept(frame: pd.DataFrame, tiny: dict[str, Any], tmp_path: Path) -> None:
     space = {**tiny, "epochs": 1, "lr": Categorical(1e-3, 3e-3)}
     predictor = ImagePredictor(eval_metric="log_loss", path=tmp_path / "run", verbosity=0)
     predictor.fit(frame, hyperparameters=space, ensemble=False, holdout_frac=0.4, searcher="grid", executor="inline")

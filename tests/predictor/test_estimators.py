@@ -105,7 +105,7 @@ def test_scikit_learns_own_checks(estimator: Any, check: Any) -> None:
     check(estimator)
 
 
-def test_paths_in_any_container_are_learned_and_predicted(
+def test_paths_in_any_container_are_fitted_and_predicted(
     classifier: ImageClassifier, make_colours: MakeColours
 ) -> None:
     train, test = make_colours(10), make_colours(4, seed=5)
@@ -142,7 +142,7 @@ def test_bytes_floats_and_rows_of_the_same_pictures_are_the_same(quick: ImageCla
     np.testing.assert_array_equal(fitted.predict_proba(X.astype(float)), expected)
 
 
-def test_rows_of_numbers_remember_their_scale_names_and_number(quick: ImageClassifier) -> None:
+def test_rows_of_numbers_keep_their_scale_and_feature_names(quick: ImageClassifier) -> None:
     X, y = pictures()
     table = pd.DataFrame(X.reshape(20, 64) / 10 - 3).add_prefix("pixel_")
     quick.fit(table, y)
@@ -158,7 +158,7 @@ def test_rows_of_numbers_remember_their_scale_names_and_number(quick: ImageClass
     assert not hasattr(quick, "feature_names_in_")
 
 
-def test_rows_of_other_shapes_are_told(quick: ImageClassifier) -> None:
+def test_rows_of_other_shapes_are_errors(quick: ImageClassifier) -> None:
     X, y = pictures()
     rows = X[:, :, :6].reshape(20, 48)
     with pytest.raises(DataError, match="48 values, which is not image_shape="):
@@ -166,7 +166,7 @@ def test_rows_of_other_shapes_are_told(quick: ImageClassifier) -> None:
     assert set(quick.set_params(image_shape=(8, 6)).fit(rows, y).predict(rows)) <= {"dark", "bright"}
 
 
-def test_numbers_are_learned_too(make_colours: MakeColours) -> None:
+def test_the_regressor_predicts_numbers(make_colours: MakeColours) -> None:
     train = make_colours(10)
     ages = train["label"].map({"blue": 10, "red": 30})
     regressor = ImageRegressor(time_limit=None, hyperparameters={**TINY, "batch_size": 4, "epochs": 8, "lr": 3e-3})
@@ -178,7 +178,7 @@ def test_numbers_are_learned_too(make_colours: MakeColours) -> None:
 
 
 @pytest.mark.parametrize("labels", [[3, 7], [False, True], [0.0, 2.0], ["a", "b"]])
-def test_labels_come_back_as_they_were_given(quick: ImageClassifier, labels: list[Any]) -> None:
+def test_predicted_labels_have_the_form_of_the_given_ones(quick: ImageClassifier, labels: list[Any]) -> None:
     X, y = pictures(12)
     given = np.array(labels)[(y == "bright").astype(int)]
     quick.fit(X, given)
@@ -223,9 +223,7 @@ def test_an_unfitted_estimator_can_be_pickled_as_well(quick: ImageClassifier) ->
         quick.predict(["cat.jpg"])
 
 
-def test_nothing_is_left_of_a_fit_but_the_folder_that_was_named(
-    quick: ImageClassifier, tmp_path: Path, temporary_folder: Path
-) -> None:
+def test_a_fit_leaves_only_the_given_folder(quick: ImageClassifier, tmp_path: Path, temporary_folder: Path) -> None:
     X, y = pictures()
     quick.fit(X, y)
     assert len(list(temporary_folder.iterdir())) == 1
@@ -241,7 +239,7 @@ def test_nothing_is_left_of_a_fit_but_the_folder_that_was_named(
     assert not (tmp_path / "saccade_runs").exists()
 
 
-def test_two_estimators_with_one_path_keep_what_each_has_learned(quick: ImageClassifier, tmp_path: Path) -> None:
+def test_two_estimators_with_one_path_keep_their_predictors(quick: ImageClassifier, tmp_path: Path) -> None:
     X, y = pictures()
     first = clone(quick).set_params(path=str(tmp_path / "run")).fit(X, y)
     other = clone(first).set_params(fit_options={"overwrite": True})
@@ -332,7 +330,7 @@ def test_searchers_schedulers_executors_and_callbacks_may_be_instances(quick: Im
         ImageClassifier(cbs=[])
 
 
-def test_a_metric_of_ones_own_is_kept(quick: ImageClassifier) -> None:
+def test_a_user_defined_metric_is_kept(quick: ImageClassifier) -> None:
     X, y = pictures()
     quick.set_params(eval_metric=_share_of_bright).fit(X, y)
     frame = pd.DataFrame({"image": list(X), "label": y})
@@ -344,7 +342,7 @@ def _share_of_bright(y_true: np.ndarray, y_pred: np.ndarray) -> float:
     return float(np.mean(y_true == y_pred))
 
 
-def test_labels_must_be_there_one_for_each_image(quick: ImageClassifier) -> None:
+def test_labels_are_required_for_each_image(quick: ImageClassifier) -> None:
     X, y = pictures(6)
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):
         quick.fit(X, y[:5])

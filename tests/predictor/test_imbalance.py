@@ -108,7 +108,7 @@ def test_class_weights_and_balanced_sampling_can_be_searched(
         ({"class_weight": "balanced", "balanced_sampling": True}, HyperparameterError, "balance twice"),
     ],
 )
-def test_wrong_weights_are_told_before_anything_is_trained(
+def test_invalid_weights_are_errors_before_training(
     make_colours: MakeColours,
     tmp_path: Path,
     tiny: dict[str, Any],

@@ -67,7 +67,7 @@ def test_fault_01_the_split_obeys_random_state(make_colours: MakeColours, tmp_pa
     assert held_out(1, "a") == held_out(1, "b") != held_out(2, "c")
 
 
-def test_fault_02_presets_none_works_nothing_leaks_and_dictionaries_are_left_alone(
+def test_fault_02_presets_none_works_and_dictionaries_are_unchanged(
     fit: Callable[..., ImagePredictor], tiny: dict[str, Any]
 ) -> None:
     mine, tuning = {"lr": ag.Categorical(1e-3, 1e-2), "wd": 0.01}, {"num_trials": 1}
@@ -244,7 +244,7 @@ def test_fault_12_downloads_have_checksums(
         server.shutdown()
 
 
-def test_fault_13_top5_is_not_told_of_five_classes_or_fewer(
+def test_fault_13_top5_is_not_reported_for_five_classes_or_fewer(
     fit: Callable[..., ImagePredictor], make_colours: MakeColours
 ) -> None:
     frame = make_colours(12, ("blue", "red", "green"))
@@ -262,7 +262,7 @@ def test_fault_14_what_is_saved_is_safetensors_and_json(fit: Callable[..., Image
         assert list(file.keys())
 
 
-def test_fault_15_one_unreadable_image_kills_nothing(
+def test_fault_15_one_unreadable_image_does_not_end_a_fit(
     fit: Callable[..., ImagePredictor], make_colours: MakeColours
 ) -> None:
     frame = make_colours(8)

@@ -42,7 +42,7 @@ def fitted(predictor: ImagePredictor, make_colours: MakeColours, tiny: dict[str,
     return predictor.fit(make_colours(10, ("blue", "green", "red")), hyperparameters={**tiny, "epochs": 4})
 
 
-def test_predictions_carry_labels_names_and_the_index_of_the_input(
+def test_predictions_have_labels_names_and_the_index_of_the_input(
     fitted: ImagePredictor, make_colours: MakeColours
 ) -> None:
     test = make_colours(4, ("blue", "green", "red"), seed=5).sample(frac=1, random_state=1)
@@ -74,7 +74,7 @@ def test_one_path_a_list_and_bytes_are_predicted_like_a_frame(
 
 
 @pytest.mark.parametrize("labels", [["no", "yes"], [10, 20], [False, True], [0.5, 1.5]])
-def test_labels_come_back_as_they_were_given(
+def test_predicted_labels_have_the_form_of_the_given_ones(
     predictor: ImagePredictor, make_colours: MakeColours, tiny: dict[str, Any], labels: list[Any]
 ) -> None:
     frame = make_colours(8)
@@ -154,7 +154,7 @@ def test_saving_never_overwrites_something_else(fitted: ImagePredictor, tmp_path
     assert fitted.save() == str(tmp_path / "saved")
 
 
-def test_loading_runs_no_code_and_says_what_is_wrong(fitted: ImagePredictor, tmp_path: Path) -> None:
+def test_loading_runs_no_code_and_errors_have_reasons(fitted: ImagePredictor, tmp_path: Path) -> None:
     saved = Path(fitted.save(tmp_path / "saved"))
     with pytest.raises(SavedPredictorError, match="is not a folder"):
         ImagePredictor.load(tmp_path / "nowhere")
@@ -172,13 +172,13 @@ def test_loading_runs_no_code_and_says_what_is_wrong(fitted: ImagePredictor, tmp
         ImagePredictor.load(saved)
 
 
-def test_before_fit_there_is_nothing_to_ask(predictor: ImagePredictor) -> None:
+def test_methods_before_fit_raise_not_fitted_error(predictor: ImagePredictor) -> None:
     for ask in (predictor.fit_summary, predictor.leaderboard, predictor.save, lambda: predictor.predict("a.png")):
         with pytest.raises(NotFittedError, match="call fit"):
             ask()
 
 
-def test_unreadable_images_lose_nobody_elses_prediction(
+def test_unreadable_images_do_not_affect_other_predictions(
     fitted: ImagePredictor, make_colours: MakeColours, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     test = make_colours(3, ("blue", "red"), seed=5)
@@ -221,7 +221,7 @@ def test_classes_are_matched_by_name_across_data_sets(
             call(other)
 
 
-def test_top5_is_told_only_where_it_says_something(
+def test_top5_is_reported_for_more_than_five_classes_only(
     predictor: ImagePredictor, make_colours: MakeColours, tiny: dict[str, Any]
 ) -> None:
     frame = make_colours(12, ("blue", "green", "red", "yellow"))
@@ -260,7 +260,7 @@ def test_when_all_trials_fail_fit_raises_with_the_reason_and_the_traceback(
 
 
 @pytest.mark.parametrize("time_limit", [0.001, 1])
-def test_however_short_the_limit_there_is_a_predictor(
+def test_a_very_short_time_limit_gives_a_predictor(
     predictor: ImagePredictor, make_colours: MakeColours, tiny: dict[str, Any], time_limit: float
 ) -> None:
     frame = make_colours(20)
@@ -341,7 +341,7 @@ def test_an_unknown_keyword_is_a_key_error_as_it_was(predictor: ImagePredictor, 
         predictor.fit(make_colours(), num_trial=3)
 
 
-def test_a_run_folder_tells_what_happened(fitted: ImagePredictor) -> None:
+def test_a_run_folder_records_the_search(fitted: ImagePredictor) -> None:
     folder = Path(fitted.path)
     run = json.loads((folder / "run.json").read_text())
     assert ag.space.from_json(run["space"]).default["model"] == "test_resnet"
@@ -370,7 +370,7 @@ def test_a_folder_that_is_no_run_is_left_alone(make_colours: MakeColours, tiny: 
         ImagePredictor(path=tmp_path, verbosity=0).fit(frame, hyperparameters=tiny)
 
 
-def test_silence_is_silent_and_plain_lines_are_plain(
+def test_verbosity_0_prints_nothing_and_a_pipe_gets_plain_lines(
     make_colours: MakeColours, tiny: dict[str, Any], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     frame = make_colours()
@@ -409,7 +409,7 @@ def test_regression_predicts_numbers(
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_what_a_gpu_trained_loads_on_a_cpu(fitted: ImagePredictor, make_colours: MakeColours) -> None:
+def test_a_predictor_trained_on_a_gpu_is_loaded_on_a_cpu(fitted: ImagePredictor, make_colours: MakeColours) -> None:
     frame = make_colours(4)
     script = (
         "import sys; from saccade import ImagePredictor; print(*ImagePredictor.load(sys.argv[1]).predict(sys.argv[2:]))"

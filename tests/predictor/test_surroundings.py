@@ -57,6 +57,7 @@ def test_no_public_method_changes_the_global_state(make_colours: MakeColours, tm
         "predict": lambda: predictor.predict(frame),
         "predict_set": lambda: predictor.predict_set(images, coverage=0.5),
         "predict_proba": lambda: predictor.predict_proba(images),
+        "embed": lambda: predictor.embed(images),
         "predict_feature": lambda: predictor.predict_feature(images),
         "evaluate": lambda: predictor.evaluate(frame, interval=0.9),
         "explain": lambda: predictor.explain(images),

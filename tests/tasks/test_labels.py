@@ -14,7 +14,6 @@ from saccade.tasks.labels import (
     inferred_problem_type,
     plain_label_lists,
     plain_labels,
-    sorted_classes,
 )
 
 
@@ -41,7 +40,7 @@ from saccade.tasks.labels import (
         (pd.DataFrame({"cat": [0, 1], "dog": [1, 1]}), "multilabel"),
     ],
 )
-def test_the_problem_is_seen_from_the_labels(labels, expected):
+def test_the_problem_type_is_inferred_from_the_labels(labels, expected):
     assert infer_problem_type(labels) == expected
 
 
@@ -84,7 +83,7 @@ def test_missing_labels_are_counted(missing):
         ([1.5, float("inf")], "1 of 2 labels are infinite"),
     ],
 )
-def test_what_is_no_label_is_refused(labels, message):
+def test_values_that_are_not_labels_are_refused(labels, message):
     with pytest.raises(DataError, match=message):
         plain_labels(labels)
 
@@ -99,7 +98,7 @@ def test_what_is_no_label_is_refused(labels, message):
         ([[["cat"]]], "a list of labels"),
     ],
 )
-def test_what_is_no_list_of_labels_is_refused(labels, message):
+def test_values_that_are_not_lists_of_labels_are_refused(labels, message):
     with pytest.raises(DataError, match=message):
         plain_label_lists(labels)
 
@@ -128,7 +127,7 @@ def test_columns_of_labels_hold_0_and_1_only():
     ],
 )
 def test_arrays_of_classes_hold_them_exactly(labels, dtype):
-    classes = sorted_classes(labels)
+    classes = tuple(sorted(set(labels)))
     array = class_array(classes)
     assert array.dtype == dtype
     assert array.tolist() == sorted(labels)
@@ -155,7 +154,7 @@ def test_arrays_of_classes_hold_them_exactly(labels, dtype):
         ([["a"], ["b", "c"]], "multilabel", "labels are lists"),
     ],
 )
-def test_the_inferred_type_has_a_reason_and_for_numbers_the_word_that_overrides_it(labels, problem_type, expected):
+def test_the_inferred_type_has_a_reason_and_for_numbers_an_argument_to_override_it(labels, problem_type, expected):
     kind, reason = inferred_problem_type(labels)
     assert kind == infer_problem_type(labels) == problem_type
     assert expected in reason

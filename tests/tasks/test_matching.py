@@ -77,7 +77,7 @@ def test_leading_zeros_are_another_class():
     order=st.randoms(use_true_random=False),
     are_numbered=st.tuples(st.booleans(), st.booleans()),
 )
-def test_an_image_keeps_its_name_however_its_set_is_numbered(names, order, are_numbered):
+def test_matching_does_not_depend_on_the_numbering_of_classes(names, order, are_numbered):
     theirs = sorted(names)
     ours = list(names)
     order.shuffle(ours)

@@ -55,7 +55,7 @@ def test_every_problem_has_a_default(problem, name):
 
 @settings(deadline=None, max_examples=20)
 @given(st.integers(0, 1000))
-def test_our_own_figures_are_scikit_learns(seed):
+def test_built_in_metrics_equal_scikit_learn(seed):
     y, p = judged(CLASSES, seed=seed)
     assert figure("accuracy", CLASSES, seed) == pytest.approx(sk.accuracy_score(y, p.argmax(1)))
     exact = p.astype(float) / p.astype(float).sum(1, keepdims=True)
@@ -87,7 +87,7 @@ def test_no_labels_where_there_are_none_score_0():
         (NUMBERS, {"rmse"}),
     ],
 )
-def test_held_out_figures_say_something_of_every_problem(problem, figures):
+def test_every_problem_has_summary_metrics(problem, figures):
     targets, predictions = judged(problem)
     held_out = summary_metrics(targets, predictions, problem)
     assert set(held_out) == figures
@@ -99,7 +99,7 @@ def test_a_score_is_higher_when_better():
     assert make_metric("accuracy", CLASSES).score(0.5) == 0.5
 
 
-def test_a_function_sees_labels_as_they_were_given():
+def test_a_user_defined_metric_gets_labels_as_they_were_given():
     seen = []
 
     def my_metric(y_true, y_pred):
@@ -128,14 +128,14 @@ def test_a_function_sees_labels_as_they_were_given():
         (lambda y_true, y_pred: 0.5, CLASSES, "metric", True),
     ],
 )
-def test_functions_have_readable_names_and_a_sense(function, problem, name, greater_is_better):
+def test_functions_have_readable_names_and_a_direction(function, problem, name, greater_is_better):
     metric = make_metric(function, problem)
     assert (metric.name, metric.greater_is_better) == (name, greater_is_better)
     assert math.isfinite(figure(function, problem))
 
 
 @pytest.mark.parametrize("name", ["accuracy", "top1", "f1_macro", "rmse"])
-def test_a_function_cannot_pass_for_a_known_metric(name):
+def test_a_function_does_not_get_the_name_of_a_known_metric(name):
     def function(y_true, y_pred):
         return 0.5
 
@@ -145,7 +145,7 @@ def test_a_function_cannot_pass_for_a_known_metric(name):
     assert not is_metric_name(metric.name, CLASSES)
 
 
-def test_known_names_are_known():
+def test_is_metric_name():
     assert is_metric_name("accuracy", CLASSES)
     assert is_metric_name("roc_auc_ovr", CLASSES)
     assert is_metric_name("mae", NUMBERS)
@@ -167,7 +167,7 @@ def _alone(y_true):
     return 1.0
 
 
-def test_metrics_survive_the_way_to_another_process():
+def test_metrics_can_be_pickled():
     def my_metric(y_true, y_pred):
         return float((y_true == y_pred).mean())
 
@@ -193,7 +193,7 @@ def test_a_function_that_fails_is_named_with_its_error():
         figure(lambda y_true, y_pred: float("nan"), CLASSES)
 
 
-def test_predictions_that_are_no_numbers_score_nan():
+def test_predictions_that_are_not_finite_score_nan():
     targets, predictions = judged(CLASSES)
     predictions[3] = np.nan
     assert math.isnan(make_metric("accuracy", CLASSES)(targets, predictions, CLASSES))
@@ -215,6 +215,6 @@ def test_common_metrics_do_not_import_scikit_learn():
     assert ended.stdout.strip() == "False"
 
 
-def test_a_metric_can_be_anybodys():
+def test_a_metric_calls_its_function():
     metric = Metric("half", lambda targets, predictions, problem: 0.5)
     assert metric(*judged(CLASSES), CLASSES) == 0.5

@@ -35,7 +35,7 @@ def one_hot(targets: np.ndarray, num: int) -> np.ndarray:
 
 @settings(deadline=None)
 @given(columns_of_labels())
-def test_labels_come_back_as_they_were_given(labels):
+def test_predicted_labels_have_the_form_of_the_given_ones(labels):
     problem = Problem.of(labels, "multiclass")
     restored = Problem.from_json(json.loads(json.dumps(problem.to_json())))
     for it in (problem, restored):
@@ -129,7 +129,7 @@ def test_numbers_that_vary_little_around_a_large_mean_are_kept_apart():
         (pd.DataFrame([[0, 1]], columns=["a", "a"]), None, "different names"),
     ],
 )
-def test_labels_that_pose_no_problem_are_refused(labels, problem_type, message):
+def test_invalid_labels_are_refused(labels, problem_type, message):
     with pytest.raises(DataError, match=message):
         Problem.of(labels, problem_type)
 
@@ -160,7 +160,7 @@ def outputs_of(problem: Problem, num: int = 6, seed: int = 0) -> torch.Tensor:
 
 @settings(deadline=None)
 @given(st.integers(0, 99), st.sampled_from([0.0, 0.1, 0.5]))
-def test_the_loss_of_classes_is_torchs(seed, smoothing):
+def test_the_loss_of_classes_equals_torch(seed, smoothing):
     problem = Problem.of(["a", "b", "c"])
     outputs, targets = outputs_of(problem, seed=seed), torch.tensor([0, 1, 2, 0, 1, 0])
     expected = functional.cross_entropy(outputs, targets, label_smoothing=smoothing)
@@ -174,7 +174,7 @@ def test_the_loss_of_classes_is_torchs(seed, smoothing):
     )
 
 
-def test_the_loss_of_lists_is_torchs():
+def test_the_loss_of_label_lists_equals_torch():
     problem = Problem.of([["a"], ["b", "c"]])
     outputs, targets = outputs_of(problem, 2), torch.from_numpy(problem.encode([["a"], ["b", "c"]]))
     expected = functional.binary_cross_entropy_with_logits(outputs, targets)
@@ -184,7 +184,7 @@ def test_the_loss_of_lists_is_torchs():
     torch.testing.assert_close(problem.loss(outputs, targets, 0.2, weights), expected)
 
 
-def test_the_loss_of_numbers_is_torchs():
+def test_the_loss_of_numbers_equals_torch():
     problem = Problem.of([0.5, 1.0, 1.25])
     outputs, targets = outputs_of(problem), torch.linspace(-1, 1, 6)
     torch.testing.assert_close(problem.loss(outputs, targets), functional.mse_loss(outputs[:, 0], targets))

@@ -74,7 +74,7 @@ LABELLED = LISTED >= 0.5
         ("mape", "regression", sk.mean_absolute_percentage_error(NUMBERS, GUESSES)),
     ],
 )
-def test_figures_are_those_of_the_function_behind_the_name(name, problem_type, expected):
+def test_named_metrics_equal_the_functions_of_scikit_learn(name, problem_type, expected):
     assert figure(name, problem_type) == pytest.approx(expected, rel=1e-5)
 
 
@@ -86,7 +86,7 @@ def test_without_neg_less_is_better(name):
 
 
 @pytest.mark.parametrize("name", sorted(set(scorer_names()) - CLUSTERING))
-def test_every_metric_suits_some_problem(name):
+def test_every_metric_is_defined_for_some_problem(name):
     suited = []
     for problem_type, problem in PROBLEMS.items():
         try:
@@ -100,7 +100,7 @@ def test_every_metric_suits_some_problem(name):
 
 
 @pytest.mark.parametrize("name", sorted(CLUSTERING & set(get_scorer_names())))
-def test_metrics_of_clusterings_suit_none(name):
+def test_metrics_of_clusterings_are_refused(name):
     for problem in PROBLEMS.values():
         with pytest.raises(UnknownNameError, match="it evaluates clusterings"):
             make_metric(name, problem)
@@ -126,7 +126,7 @@ def test_unsuitable_and_unknown_names_get_suggestions(name, problem_type, messag
         make_metric(name, PROBLEMS[problem_type])
 
 
-def test_scorers_see_labels_as_they_were_given():
+def test_scorers_get_labels_as_they_were_given():
     problem = PROBLEMS["binary"]
     metric = make_metric(sk.make_scorer(sk.recall_score, pos_label="cat"), problem)
     assert metric(IS_DOG, TWO, problem) == pytest.approx(sk.recall_score(IS_DOG, TWO.argmax(1), pos_label=0))
@@ -142,13 +142,13 @@ def test_scorers_get_probabilities_or_scores(method, problem_type):
 
 
 @pytest.mark.parametrize("name", ["log_loss", "top_k_accuracy", "quadratic_kappa", "brier_score", "f1_macro"])
-def test_classes_without_an_image_do_not_matter_where_the_figure_is_defined(name):
+def test_classes_without_images_do_not_matter_if_the_metric_is_defined(name):
     problem = PROBLEMS["multiclass"]
     value = make_metric(name, problem)(CLASSES[:2], PROBABILITIES[:2], problem)
     assert np.isfinite(value)
 
 
-def test_classes_without_an_image_are_named_where_they_matter():
+def test_the_error_of_an_undefined_metric_names_classes_without_images():
     problem = PROBLEMS["multiclass"]
     with pytest.raises(
         DataError, match=r"'roc_auc_ovr' cannot be .* 2 images .*none of them is of the classes \['dog'\]"

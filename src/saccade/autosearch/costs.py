@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Collection, Hashable, Sequence
 
 import numpy as np
 
@@ -28,6 +28,8 @@ class EpochCosts:
         The weight of `log_speed`, in measured configurations.
     probed_part : float
         The part of an epoch's images that a probe uses.
+    cached : collection of hashable
+        Networks whose features were cached by an earlier fit.
 
     Examples
     --------
@@ -38,7 +40,13 @@ class EpochCosts:
     array([ 4., 12.])
     """
 
-    def __init__(self, log_speed: float | None = None, prior_weight: float = 1.0, probed_part: float = 1.0) -> None:
+    def __init__(
+        self,
+        log_speed: float | None = None,
+        prior_weight: float = 1.0,
+        probed_part: float = 1.0,
+        cached: Collection[Hashable] = (),
+    ) -> None:
         self._prior = log_speed or 0.0
         self._prior_weight = 1e-3 if log_speed is None else prior_weight
         self._probe_part, self._probe_again_part = _PROBE_PART * probed_part, _PROBE_AGAIN_PART * probed_part
@@ -50,7 +58,7 @@ class EpochCosts:
         self._probe_s: dict[int, float] = {}
         self._residuals: dict[int, float] = {}  # log of measured over predicted seconds
         self._sums: dict[Hashable, tuple[float, int]] = {}  # sum and number of residuals by network
-        self._probed: set[Hashable] = set()
+        self._probed = set(cached)
 
     def add(
         self,

@@ -102,6 +102,8 @@ class AutoSearch(Searcher, Scheduler):
         Whether an ensemble may be the result: see `saccade.autosearch.steps.best_step`.
     num_probed : float
         The most images that a linear probe is fitted to.
+    cached : collection
+        Each `Description.network` whose features were cached by an earlier fit, so that its probe costs little.
     max_epochs : int or None
         The most epochs of any configuration, for searches without a time limit; None is `num_epochs`.
 
@@ -138,6 +140,7 @@ class AutoSearch(Searcher, Scheduler):
         forward_s: Mapping[Any, float] | None = None,
         is_for_mean: bool = False,
         num_probed: float = math.inf,
+        cached: Collection[Hashable] = (),
         max_epochs: int | None = None,
     ) -> None:
         super().__init__(space, seed=seed, starting_configs=starting_configs)
@@ -150,6 +153,7 @@ class AutoSearch(Searcher, Scheduler):
             log_speed,
             prior_weight=SPEED_WEIGHT if forward_s else 1.0,
             probed_part=min(1.0, num_probed / max(data.num_images, 1)),
+            cached=cached,
         )
         self.forward_s = forward_s or {}
         self.is_for_mean, self.max_epochs = is_for_mean, max_epochs

@@ -90,11 +90,7 @@ class TrainingTransform:
 def random_box(
     height: int, width: int, scale: tuple[float, float], ratio: tuple[float, float], rng: np.random.Generator
 ) -> tuple[int, int, int, int]:
-    """Return top, left, height and width of a random crop, with its area in `scale` and aspect in `ratio` if possible.
-
-    >>> random_box(10, 20, (1.0, 1.0), (2.0, 2.0), np.random.default_rng(0))
-    (0, 0, 10, 20)
-    """
+    """Return top, left, height and width of a random crop, with area in `scale` and aspect in `ratio` if possible."""
     least, range_of_logs = math.log(ratio[0]), math.log(ratio[1] / ratio[0])
     for _ in range(_ATTEMPTS):
         # In one call, which takes longer than drawing the numbers.

@@ -19,14 +19,9 @@ import torch
 from saccade.data.augmentation import TrainingTransform, Transform, as_tensor, normalise
 from saccade.data.splitting import stratified_order
 
-AHEAD = 2
-"""Number of batches to prefetch."""
-
-MOST_THREADS = 8
-"""Most threads for prefetching if the device is not the CPU, which shares its cores with the network."""
-
-Load = Callable[[int, int], torch.Tensor]
-"""Loads the image of a row, given its number in the pass."""
+AHEAD = 2  # number of batches to prefetch
+MOST_THREADS = 8  # most threads for prefetching if the device is not the CPU, which shares its cores with the network
+Load = Callable[[int, int], torch.Tensor]  # loads the image of a row, given its number in the pass
 
 
 class Images(Protocol):

@@ -22,6 +22,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from saccade.data.examples import image_name
 from saccade.data.scanning import Scan, SecondsLeft
 from saccade.errors import DataError
 
@@ -218,10 +219,7 @@ class _Images:
         return labels.iloc[position] if isinstance(labels, pd.Series) else labels[position]
 
     def file(self, name: str, position: int) -> str:
-        image = self.parts[name].images[position]
-        if isinstance(image, bytes):
-            return f"<bytes #{position}>"
-        return str(image) if isinstance(image, str) or hasattr(image, "__fspath__") else f"<image #{position}>"
+        return image_name(self.parts[name].images[position], position)
 
     def flag(self, name: str, position: int, detail: str) -> FlaggedImage:
         return FlaggedImage(name, position, self.file(name, position), self.label(name, position), detail)

@@ -13,14 +13,7 @@ import pandas as pd
 from saccade.data.decoding import is_url
 from saccade.data.sources.folders import descend, has_files, images_by_class
 from saccade.data.sources.huggingface import read_rows
-from saccade.data.sources.sources import (
-    as_frame,
-    as_images,
-    check_column,
-    list_image_paths,
-    local_file,
-    local_path,
-)
+from saccade.data.sources.sources import as_frame, as_images, check_column, list_image_paths, local_file, local_path
 from saccade.data.sources.splits import choose_splits, descend_to_splits, find_splits, role_of
 from saccade.data.sources.tables import read_table
 from saccade.data.table import ImageTable, checked_classes, whole_numbers
@@ -150,10 +143,21 @@ class ImageDataset(ImageTable):
         (['cat', 'dog'], [0, 1])
         """
         folder = local_path(root, sha256=sha256)
-        if not no_class:
-            folder = _class_folder(folder, is_local=not is_url(root) and Path(root).expanduser().is_dir())
+        if not no_class:  # archives and downloads often wrap the classes in another folder
+            inner = descend(folder, lambda name: role_of(name) is not None)
+            if splits := find_splits(inner):
+                raise DataError(
+                    f"The folders in {inner} are splits rather than classes: {', '.join(splits.values())}. Use "
+                    "ImageDataset.from_folders, or from_folder with one of them."
+                )
+            if inner != folder and not is_url(root) and Path(root).expanduser().is_dir():
+                only = repr(str(inner.relative_to(folder)))
+                text = f"{folder} contains only {only}; the folders in that are taken as the classes"
+                warnings.warn(DataWarning(text), stacklevel=3)
+            folder = inner
         by_class = images_by_class(folder, exts, no_class)
-        return cls._of_classes(by_class, None if no_class else sorted(by_class), labels)
+        classes = None if no_class else sorted(name for name, images in by_class.items() if images)
+        return cls._of_classes(by_class, classes, labels)
 
     @classmethod
     def _of_classes(
@@ -167,7 +171,9 @@ class ImageDataset(ImageTable):
         values = np.arange(len(classes)) if labels == "numbers" else np.array(classes, dtype=object)
         # Of type object, since the string type of pandas does not support all file names.
         images = pd.Series([image for name in classes for image in by_class.get(name, ())], dtype=object)
-        return cls({"image": images, "label": pd.Series(np.repeat(values, nums), dtype=values.dtype)}, classes)
+        dataset = cls({"image": images, "label": pd.Series(np.repeat(values, nums), dtype=values.dtype)}, classes)
+        dataset.empty_classes = tuple(name for name, images in by_class.items() if not images)
+        return dataset
 
     @classmethod
     def from_folders(
@@ -226,7 +232,7 @@ class ImageDataset(ImageTable):
             else {}
             for role in wanted
         ]
-        classes = None if no_class else sorted(set().union(*splits))
+        classes = None if no_class else sorted({name for split in splits for name, images in split.items() if images})
         of_train, of_val, of_test = (cls._of_classes(split, classes, labels) for split in splits)
         return of_train, of_val, of_test
 
@@ -355,25 +361,3 @@ class ImageDataset(ImageTable):
         if labels is None:
             return cls({"image": images}, no_class=True)
         return cls({"image": images, "label": labels}, classes=classes)
-
-
-def _class_folder(folder: Path, *, is_local: bool) -> Path:
-    """Return the folder that contains the classes, which archives and downloads often wrap in another one.
-
-    Raises
-    ------
-    DataError
-        If it contains splits.
-    """
-    inner = descend(folder, lambda name: role_of(name) is not None)
-    if splits := find_splits(inner):
-        raise DataError(
-            f"The folders in {inner} are splits rather than classes: {', '.join(splits.values())}. Use "
-            "ImageDataset.from_folders, or from_folder with one of them."
-        )
-    if is_local and inner != folder:
-        text = (
-            f"{folder} contains only {str(inner.relative_to(folder))!r}; the folders in that are taken as the classes"
-        )
-        warnings.warn(DataWarning(text), stacklevel=4)
-    return inner

@@ -23,7 +23,7 @@ from typing import Any, BinaryIO, TypeAlias, Union
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, ImageCms, ImageMode, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, ImageFile, ImageMode, UnidentifiedImageError
 
 from saccade.checks import bytes_from_environment
 from saccade.data.pixel_range import PixelRange, has_range, own_range, some_samples, to_uint8
@@ -45,8 +45,15 @@ _SIDEWAYS = (5, 6, 7, 8)  # orientations that swap width and height
 MEMORY_VARIABLE = "SACCADE_MAX_IMAGE_GB"
 _MAX_BYTES = 2_000_000_000
 _WORKING_BYTES = 12  # for each pixel: its RGB form in Pillow, a copy of it, and the array
+_DEEP_COLOUR_BYTES = 24  # for each pixel of 16-bit colours: their high and low bytes in Pillow, and three arrays
 _LARGE_BYTES = 250_000_000  # images that take more are decoded one at a time
 _one_large_image = threading.Lock()
+
+_MIN_LEVELS = 64
+"""Images of more than 8 bits that Pillow reads as 8 bits must use so many of the 256 levels."""
+_READ_AS_8_BITS = {f"{mode};16{order}" for mode in ("RGBa", "CMYK") for order in "LBN"}
+_JPEG2000_HEADER_BYTES = 1 << 16
+_TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 # Pillow starts an external program to decode these, which a data set must not be able to trigger.
 _FORMATS_NOT_READ = ("EPS",)
@@ -71,8 +78,9 @@ def read_image(image: ImageSource, *, min_shorter_side: int | None = None) -> Im
 
     The EXIF orientation is applied. Transparency is composited over white. The first frame of an animation is used.
     Samples of more than 8 bits (16 or 32 bits, floats) are scaled by the range of the image itself: see
-    `saccade.data.pixel_range`; NaN and infinities become black. EPS files are refused, because reading one would start
-    an external program.
+    `saccade.data.pixel_range`; NaN and infinities become black. Where Pillow reads only the highest 8 bits of colours
+    (JPEG 2000, CMYK), images that use less than a quarter of these levels are unreadable. EPS files are refused,
+    because reading one would start an external program.
 
     Examples
     --------
@@ -85,11 +93,7 @@ def read_image(image: ImageSource, *, min_shorter_side: int | None = None) -> Im
 
 
 def decode_image(
-    image: ImageSource,
-    *,
-    min_shorter_side: int | None = None,
-    channels: int = 3,
-    pixel_range: PixelRange | None = None,
+    image: ImageSource, *, min_shorter_side: int | None = None, channels: int = 3, pixel_range: PixelRange | None = None
 ) -> DecodedImage:
     """Read one image as `read_image` does, and return its size at full scale as well.
 
@@ -100,17 +104,25 @@ def decode_image(
         if isinstance(image, np.ndarray):
             from_array = _with_channels(_image_of_array(image, pixel_range), channels, None)
             return DecodedImage(from_array, from_array.size)
-        with _opened(image) as opened:
+        with _opened(image) as (opened, file):
             size_in_header = opened.size
             is_draft = False
             if min_shorter_side is not None and opened is not image:  # `draft` would change a caller's image
                 is_draft = opened.draft(None, (min_shorter_side, min_shorter_side)) is not None
             with _room_for(opened):
+                is_coarse = file is not None and _is_read_as_8_bits(opened, file)
+                colours = None if file is None else _deep_colours(opened, file)
                 opened.load()
                 # Not the header's size for all: Pillow turns a TIFF upright while it loads.
                 full_size = size_in_header if is_draft else opened.size
                 orientation = _orientation(opened)
-                decoded = _with_channels(opened, channels, pixel_range)
+                eight_bits = opened if colours is None else _image_of_colours(colours, opened, channels, pixel_range)
+                decoded = _with_channels(eight_bits, channels, pixel_range)
+                if is_coarse and np.ptp(np.asarray(decoded)) < _MIN_LEVELS:
+                    raise ImageReadError(
+                        f"{opened.format} image with samples of more than 8 bits, of which only the highest 8 can be "
+                        "read, and they are nearly constant; convert it to a 16-bit PNG"
+                    )
                 if orientation in _UPRIGHT:
                     decoded = decoded.transpose(_UPRIGHT[orientation])
                 elif decoded is opened:
@@ -125,11 +137,11 @@ def deep_values(image: ImageSource) -> npt.NDArray[Any] | None:
         with reasons_for_errors(), quiet_pillow():
             if isinstance(image, np.ndarray):
                 return image if has_range(image.dtype) else None
-            with _opened(image) as opened:
-                if not opened.mode.startswith(("I", "F")):
-                    return None
-                with _room_for(opened):
+            with _opened(image) as (opened, file), _room_for(opened):
+                if opened.mode.startswith(("I", "F")):
                     return _deep_samples(opened)
+                colours = None if file is None else _deep_colours(opened, file)
+                return None if colours is None else colours[:, :, :3]
     except ImageReadError:
         return None
 
@@ -142,6 +154,7 @@ def _room_for(image: Image.Image | npt.NDArray[Any]) -> Iterator[None]:
     else:
         num_pixels = image.width * image.height
         sample_bytes = np.dtype(ImageMode.getmode(image.mode).typestr).itemsize * len(image.getbands())
+        sample_bytes += _DEEP_COLOUR_BYTES if _tiles_of_bytes(image) else 0
     num_bytes = num_pixels * (sample_bytes + _WORKING_BYTES)
     given = bytes_from_environment(MEMORY_VARIABLE)
     max_bytes = _MAX_BYTES if given is None else given
@@ -155,21 +168,18 @@ def _room_for(image: Image.Image | npt.NDArray[Any]) -> Iterator[None]:
 
 
 def image_size(image: ImageSource) -> tuple[int, int]:
-    """Return the width and height in pixels of the upright image, from its header if the format allows.
-
-    A PNG may state its orientation behind the pixels, so one without EXIF data in front of them is decoded. Broken
-    pixels are only detected by `read_image`.
-    """
+    """Return the width and height in pixels of the upright image, from its header if the format allows."""
     with reasons_for_errors(), quiet_pillow():
         if isinstance(image, np.ndarray):
             _check_shape(image)
             return image.shape[1], image.shape[0]
-        with _opened(image) as opened:
+        with _opened(image) as (opened, _):
             if opened.format == "TIFF" and opened is not image:
                 # The size before loading is upright in some versions of Pillow only, so read the tags.
                 tags = opened.tag_v2  # type: ignore[attr-defined]
                 width, height = tags[256], tags[257]
                 return _turned((width, height), tags.get(ExifTags.Base.Orientation, 1))
+            # A PNG may state its orientation behind the pixels; it is decoded without EXIF data in front of them.
             with _room_for(opened) if opened.format == "PNG" else nullcontext():
                 return _turned(opened.size, _orientation(opened))
 
@@ -224,8 +234,6 @@ def _reason(error: Exception) -> str:
         return "no such file"
     if isinstance(error, IsADirectoryError):
         return "is a folder"
-    if isinstance(error, UnidentifiedImageError):
-        return "not an image: cannot identify its format"
     if isinstance(error, Image.DecompressionBombError):
         num_pixels = re.search(r"\d+", text)
         return f"decompression bomb: {num_pixels.group() if num_pixels else 'too many'} pixels"
@@ -239,9 +247,10 @@ def _reason(error: Exception) -> str:
 
 
 @contextmanager
-def _opened(image: object) -> Iterator[Image.Image]:
+def _opened(image: object) -> Iterator[tuple[Image.Image, BinaryIO | None]]:
+    """Yield the image, not loaded yet, and its file; None for an image in memory."""
     if isinstance(image, Image.Image):
-        yield image
+        yield image, None
         return
     file: BinaryIO
     if isinstance(image, bytes | bytearray | memoryview):
@@ -260,10 +269,22 @@ def _opened(image: object) -> Iterator[Image.Image]:
             _register_reader("pillow_heif", "HEIC", (".heic", ".heif", ".hif"))
         elif start.startswith((b"\xff\x0a", b"\0\0\0\x0cJXL ")):
             _register_reader("pillow_jxl", "JPEG XL", (".jxl",))
-        with Image.open(file) as opened:
+        try:
+            opened = Image.open(file)
+        except UnidentifiedImageError:
+            raise ImageReadError(_why_unidentified(start)) from None
+        with opened:
             if opened.format in _FORMATS_NOT_READ:
                 raise ImageReadError(f"{opened.format} files are not read; convert it to PNG or JPEG")
-            yield opened
+            yield opened, file
+
+
+def _why_unidentified(start: bytes) -> str:
+    if start[4:12] in (b"ftypavif", b"ftypavis"):
+        return "AVIF image; Pillow 11.3 and later read this format"
+    if start.startswith(_TIFF_STARTS):
+        return "damaged TIFF, or samples that are not read, such as colours as floats; convert it to a 16-bit PNG"
+    return "not an image: cannot identify its format"
 
 
 @functools.cache
@@ -290,11 +311,7 @@ def local_path_of(path: str | os.PathLike[str]) -> Path:
 
 
 def is_url(text: object) -> bool:
-    """Return whether this is a URL with a scheme, such as ``https://host/file.zip``, rather than a path.
-
-    >>> is_url("https://host/file.zip"), is_url("images/train"), is_url("C:/images")
-    (True, False, False)
-    """
+    """Return whether this is a URL with a scheme, such as ``https://host/file.zip``, rather than a path."""
     return isinstance(text, str) and re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", text) is not None
 
 
@@ -350,6 +367,81 @@ def _deep_samples(image: Image.Image) -> npt.NDArray[Any]:
         return np.asarray(image)
     samples = np.frombuffer(image.tobytes(), dtype=ImageMode.getmode(image.mode).typestr)
     return samples.reshape(image.height, image.width)
+
+
+def _tiles_of_bytes(image: Image.Image) -> tuple[list[Any], list[Any]] | None:
+    """Return how to read the high and the low bytes of 16-bit colours; None if the image has no such colours.
+
+    Pillow only keeps the high byte of each sample. If it reads them in the other byte order, that is the low byte.
+    """
+    high, low = [], []
+    for tile in getattr(image, "tile", ()):
+        make = getattr(tile, "_make", tuple)  # before Pillow 11, tiles are plain tuples
+        codec, extents, offset, args = tile
+        rawmode, *others = (args,) if isinstance(args, str) else args or ("",)
+        if codec == "ppm" and rawmode == "RGB" and others[0] > 255:
+            high.append(make(("raw", extents, offset, ("RGB;16B", 0, 1))))
+            low.append(make(("raw", extents, offset, ("RGB;16L", 0, 1))))
+        elif rawmode == "LA;16B":
+            high.append(make((codec, extents, offset, "RGBA")))  # both bytes of both samples
+        elif isinstance(rawmode, str) and re.fullmatch("RGB[AX]?;16[LBN]", rawmode):
+            is_little = rawmode[-1] == "L" or (rawmode[-1] == "N" and sys.byteorder == "little")
+            swapped = f"{rawmode[:-1]}{'B' if is_little else 'L'}"
+            high.append(tile)
+            low.append(make((codec, extents, offset, swapped if isinstance(args, str) else (swapped, *others))))
+        else:
+            return None
+    return (high, low) if high else None
+
+
+def _deep_colours(image: Image.Image, file: BinaryIO) -> npt.NDArray[np.uint16] | None:
+    """Return 16-bit colours, of shape (height, width, 3 or 4) with alpha as the fourth; None for other images."""
+    tiles = _tiles_of_bytes(image)
+    if tiles is None or not isinstance(image, ImageFile.ImageFile):
+        return None
+    image.tile, low_tiles = tiles
+    high = np.asarray(image)
+    if not low_tiles:
+        pairs = high.view(">u2")
+        return pairs[:, :, [0, 0, 0, 1]].astype(np.uint16)
+    file.seek(0)
+    with Image.open(file) as again:
+        assert isinstance(again, ImageFile.ImageFile)
+        again.tile = low_tiles
+        low = np.asarray(again)
+    colours: npt.NDArray[np.uint16] = high.astype(np.uint16) << 8 | low
+    return colours
+
+
+def _image_of_colours(
+    colours: npt.NDArray[np.uint16], image: Image.Image, channels: int, pixel_range: PixelRange | None
+) -> Image.Image:
+    scaled = to_uint8(colours[:, :, :3], pixel_range)
+    transparent = image.info.get("transparency")
+    if isinstance(transparent, tuple):
+        scaled[(colours[:, :, :3] == transparent).all(-1)] = 255
+    if colours.shape[2] == 3:
+        return Image.fromarray(scaled)
+    fourth = colours[:, :, 3]
+    # A fourth band that is nowhere opaque is not alpha, but a further colour.
+    is_colour = channels == 4 and fourth.max() < 65535
+    alpha = to_uint8(fourth, pixel_range) if is_colour else (fourth >> 8).astype(np.uint8)
+    return Image.fromarray(np.dstack([scaled, alpha]))
+
+
+def _is_read_as_8_bits(image: Image.Image, file: BinaryIO) -> bool:
+    """Return whether Pillow drops the low bits of samples of more than 8 bits, apart from `_tiles_of_bytes`."""
+    if image.format == "JPEG2000":
+        position = file.tell()
+        file.seek(0)
+        _, found, sizes = file.read(_JPEG2000_HEADER_BYTES).partition(b"\xff\x4f\xff\x51")
+        file.seek(position)
+        return bool(found) and len(sizes) > 38 and not image.mode.startswith("I") and sizes[38] & 127 > 7
+    for codec, _, _, args in getattr(image, "tile", ())[:1]:
+        rawmode = args if isinstance(args, str) else (args or ("",))[0]
+        is_text = codec == "ppm_plain" and image.mode == "RGB" and args[1] > 255
+        return is_text or codec == "SGI16" or rawmode in _READ_AS_8_BITS
+    return False
 
 
 def _check_shape(array: npt.NDArray[Any]) -> None:

@@ -16,8 +16,7 @@ from saccade.data.examples import ImageLike
 from saccade.data.splitting import Positions
 from saccade.errors import DataError
 
-NEW, FITTED, HELD_OUT = 0, 1, 2
-"""The sides of images: not in the earlier data, fitted to, or held out."""
+NEW, FITTED, HELD_OUT = 0, 1, 2  # the sides of images: not in the earlier data, fitted to, or held out
 
 Keys = npt.NDArray[np.uint64]
 

@@ -32,6 +32,7 @@ class Examples:
     labels: pd.Series | pd.DataFrame | None = None  # several columns of 0 and 1 are a DataFrame
     class_names: list[str] | None = None  # names of integer labels, if the data set has them
     weights: pd.Series | None = None  # weight of each image in training
+    empty_classes: Sequence[str] = ()  # folders of classes without images
 
     def __len__(self) -> int:
         return len(self.images)
@@ -74,11 +75,7 @@ def read_examples(data: Any, label: str | list[str] | None = None) -> Examples:
 
 
 def as_image(value: Any) -> Any:
-    """Return an image in one of the forms of `ImageLike`; values of other types are returned unchanged.
-
-    >>> as_image(io.BytesIO(b"GIF8")), as_image(bytearray(b"GIF8")), as_image(None)
-    (b'GIF8', b'GIF8', None)
-    """
+    """Return an image in one of the forms of `ImageLike`; values of other types are returned unchanged."""
     if isinstance(value, str | Path):
         return existing_spelling(value)
     if isinstance(value, bytes | Image.Image | np.ndarray | np.generic):
@@ -100,6 +97,13 @@ def as_image(value: Any) -> Any:
         return value
     is_channels_first = array.ndim == 3 and array.shape[0] in (1, 3, 4)
     return array.transpose(1, 2, 0) if is_channels_first else array
+
+
+def image_name(image: Any, number: int) -> str:
+    """Return the path of an image, or a placeholder with its number for an image in memory."""
+    if isinstance(image, bytes):
+        return f"<bytes #{number}>"
+    return str(image) if isinstance(image, str) or hasattr(image, "__fspath__") else f"<image #{number}>"
 
 
 def _num_axes(data: Any) -> int:
@@ -126,10 +130,7 @@ def _paths_in(place: str | Path) -> list[ImageLike] | None:
 def read_labelled_examples(
     data: Any, label: str | list[str], weight: str | None = None, what: str = "the data set"
 ) -> Examples:
-    """Return images and labels, and the column `weight` as their weights if it is given; errors call the set `what`.
-
-    Raises a DataError if there is no label or weight column, or there are no images.
-    """
+    """Return images with their labels, and weights from column `weight`; a DataError calls the set `what`."""
     if not isinstance(data, pd.DataFrame):
         given = repr(str(data)) if isinstance(data, str | Path) else type(data).__name__
         raise DataError(
@@ -159,10 +160,7 @@ def _no_column(role: str, name: str, frame: pd.DataFrame) -> DataError:
 
 
 def check_label_column(data: Any, label: str | list[str]) -> None:
-    """Check before a fit that the label column exists; the default name stands for the label column of a data set.
-
-    Raises a DataError if a name other than the default is given, and there is no such column.
-    """
+    """Raise a DataError if `label` is no column, and not the default name, which stands for that of a data set."""
     if not isinstance(data, ImageDataset) or not isinstance(label, str) or label in data.columns:
         return
     if label != "label":
@@ -183,13 +181,15 @@ def _from_frame(frame: pd.DataFrame, label: str | list[str] | None) -> Examples:
         labels = pd.DataFrame(frame[label]) if set(label) <= set(frame.columns) else None
         return Examples([as_image(one) for one in frame[_image_column(frame, label)]], frame.index, labels)
     label_column, class_names = label, None
+    empty_classes: Sequence[str] = ()
     if isinstance(frame, ImageDataset):
-        class_names = frame.classes
+        class_names, empty_classes = frame.classes, frame.empty_classes
         if label not in frame.columns:
             label_column = frame.label_column
     labels = frame[label_column] if label_column is not None and label_column in frame.columns else None
     image_column = _image_column(frame, [] if label_column is None else [label_column])
-    return Examples([as_image(one) for one in frame[image_column]], frame.index, labels, class_names)
+    images = [as_image(one) for one in frame[image_column]]
+    return Examples(images, frame.index, labels, class_names, empty_classes=empty_classes)
 
 
 def _image_column(frame: pd.DataFrame, label_columns: list[str]) -> str:

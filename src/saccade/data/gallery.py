@@ -89,10 +89,7 @@ def draw_gallery(
 
 
 def use_fonts_for(texts: Iterable[Text]) -> None:
-    """Give texts of matplotlib installed fonts that have all of their characters.
-
-    Characters that no font has are written as codes, such as ``U+732B`` for a Chinese one, with a warning.
-    """
+    """Give texts installed fonts that have their characters; others become codes, as ``U+732B``, with a warning."""
     texts = list(texts)
     characters = {character for text in texts for character in text.get_text() if ord(character) > 126}
     if not characters:

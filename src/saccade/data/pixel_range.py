@@ -12,11 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-PixelRange = tuple[float, float]
-"""The values of black and white."""
-
-PERCENTILES = (0.1, 99.9)
-"""Percentiles of the samples that become black and white: a few dead pixels do not matter."""
+PixelRange = tuple[float, float]  # the values of black and white
+PERCENTILES = (0.1, 99.9)  # percentiles of the samples that become black and white: a few dead pixels do not matter
 
 _MIN_FRACTION = 0.25  # of a usual range that floats must use: then 64 of 256 levels are left
 _NUM_SAMPLES = 65_536
@@ -42,9 +39,6 @@ def own_range(samples: npt.NDArray[Any], min_fraction: float = _MIN_FRACTION) ->
 
     That is [0, 255] for integers that fit, and [0, 1] or [0, 255] for floats that fit and use at least `min_fraction`
     of it; otherwise the `PERCENTILES` of the samples.
-
-    >>> own_range(np.array([0.0, 0.5, 1.0])), own_range(np.array([0, 7])), own_range(np.array([1000, 2000, 3000]))
-    ((0.0, 1.0), (0.0, 255.0), (1002.0, 2998.0))
     """
     if not samples.size:
         return 0.0, 1.0
@@ -69,9 +63,6 @@ def to_uint8(values: npt.NDArray[Any], pixel_range: PixelRange | None) -> npt.ND
 
     `pixel_range` is black and white; None is the `own_range` of the samples. Floats from 0 to 1 in a data set whose
     white is far above 1 are in another unit: their range is [0, 1].
-
-    >>> to_uint8(np.array([0.0, 8.0, 16.0, 99.0, np.nan]), (0.0, 16.0)).tolist()
-    [0, 128, 255, 255, 0]
     """
     if pixel_range is not None and pixel_range[1] > 2 and values.dtype.kind == "f":
         samples = some_samples(values)

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -57,19 +57,43 @@ class ImageFacts:
 
 @dataclass(frozen=True, eq=False)
 class Scan:
-    """Sizes and digests of images that were decoded once."""
+    """Sizes and digests of images that were decoded once: `record` adds one to an `empty` scan."""
 
     digests: list[str]  # one `ImageFacts.digest` per image; empty if it was not read
     sizes: npt.NDArray[np.int32]  # (N, 2): width and height in pixels at full scale, upright; 0 if not read
     is_constant: npt.NDArray[np.bool_]  # (N,): whether the image has one colour only
     errors: dict[int, str]  # reason why an image is unreadable, by position
-    skipped: list[int]  # positions that the order or a deadline left out, ascending
+
     # Size to which large JPEGs were decoded (None: full). Digests of such JPEGs are comparable only between scans with
     # the same value, and only with those of other JPEGs.
     min_shorter_side: int | None = None
 
+    @classmethod
+    def empty(cls, num_images: int, min_shorter_side: int | None) -> Scan:
+        """Return a scan of which nothing is recorded yet."""
+        sizes, is_constant = np.zeros((num_images, 2), np.int32), np.zeros(num_images, np.bool_)
+        return cls([""] * num_images, sizes, is_constant, {}, min_shorter_side)
+
     def __len__(self) -> int:
         return len(self.digests)
+
+    def record(self, position: int, outcome: ImageFacts | ImageReadError) -> None:
+        """Store the facts of the image at `position`, or the error."""
+        if isinstance(outcome, ImageReadError):
+            self.errors[position] = str(outcome)
+            return
+        self.digests[position] = outcome.digest
+        self.sizes[position] = (outcome.width, outcome.height)
+        self.is_constant[position] = outcome.is_constant
+
+    def is_recorded(self, position: int) -> bool:
+        """Return whether the image at `position` was read, or found to be unreadable."""
+        return bool(self.digests[position]) or position in self.errors
+
+    @property
+    def skipped(self) -> list[int]:
+        """Positions of the images that the order or a deadline left out, ascending."""
+        return [position for position in range(len(self)) if not self.is_recorded(position)]
 
     @property
     def readable(self) -> npt.NDArray[np.bool_]:
@@ -79,49 +103,12 @@ class Scan:
     def take(self, positions: Iterable[int]) -> Scan:
         """Return the scan of the images at `positions`, in that order."""
         old = [int(position) for position in positions]
-        skipped = set(self.skipped)
         return Scan(
             digests=[self.digests[position] for position in old],
             sizes=self.sizes[old],
             is_constant=self.is_constant[old],
             errors={new: self.errors[position] for new, position in enumerate(old) if position in self.errors},
-            skipped=[new for new, position in enumerate(old) if position in skipped],
             min_shorter_side=self.min_shorter_side,
-        )
-
-
-class ScanRecorder:
-    """Fills a `Scan` image by image; images never recorded count as skipped."""
-
-    def __init__(self, num_images: int, min_shorter_side: int | None) -> None:
-        self._min_shorter_side = min_shorter_side
-        self._digests = [""] * num_images
-        self._sizes = np.zeros((num_images, 2), dtype=np.int32)
-        self._is_constant = np.zeros(num_images, dtype=np.bool_)
-        self._errors: dict[int, str] = {}
-
-    def record(self, position: int, outcome: ImageFacts | ImageReadError) -> None:
-        """Store the facts of the image at `position`, or the error."""
-        if isinstance(outcome, ImageReadError):
-            self._errors[position] = str(outcome)
-            return
-        self._digests[position] = outcome.digest
-        self._sizes[position] = (outcome.width, outcome.height)
-        self._is_constant[position] = outcome.is_constant
-
-    def is_recorded(self, position: int) -> bool:
-        """Return whether that image has been recorded."""
-        return bool(self._digests[position]) or position in self._errors
-
-    def finish(self) -> Scan:
-        """Return the scan."""
-        return Scan(
-            digests=self._digests,
-            sizes=self._sizes,
-            is_constant=self._is_constant,
-            errors=dict(sorted(self._errors.items())),
-            skipped=[position for position in range(len(self._digests)) if not self.is_recorded(position)],
-            min_shorter_side=self._min_shorter_side,
         )
 
 
@@ -135,7 +122,7 @@ def scan_images(
     deadline: SecondsLeft | None = None,
     order: Iterable[int] | None = None,
     on_progress: Progress | None = None,
-    recorder: ScanRecorder | None = None,
+    recorder: Scan | None = None,
 ) -> Scan:
     """Decode every image once and return what the data checks need; a store has the same as `ImageStore.scan`.
 
@@ -156,7 +143,7 @@ def scan_images(
     on_progress
         Called with the number of images done and the total.
     recorder
-        Facts of images that were scanned before; these are not decoded again.
+        A scan to continue; its images are not decoded again.
 
     Examples
     --------
@@ -176,16 +163,15 @@ def scan_images(
         pixels = np.asarray(decoded.image)
         return ImageFacts.of(pixels[:, :, None] if pixels.ndim == 2 else pixels, decoded.full_size)
 
-    recorder = recorder or ScanRecorder(len(images), min_shorter_side)
-    known = recorder.is_recorded
+    scan = Scan.empty(len(images), min_shorter_side) if recorder is None else recorder
     chosen = range(len(images)) if order is None else list(order)
-    open_positions = [position for position in chosen if not known(position)]
+    open_positions = [position for position in chosen if not scan.is_recorded(position)]
     with closing(map_in_threads(facts_at, open_positions, num_threads, deadline)) as outcomes:
         for num_done, (position, outcome) in enumerate(outcomes, start=1 + len(chosen) - len(open_positions)):
-            recorder.record(position, outcome)
+            scan.record(position, outcome)
             if on_progress is not None:
                 on_progress(num_done, len(chosen))
-    return recorder.finish()
+    return replace(scan, errors=dict(sorted(scan.errors.items())))
 
 
 def measure_pixel_range(images: Sequence[ImageSource]) -> PixelRange | None:

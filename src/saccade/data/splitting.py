@@ -20,8 +20,7 @@ Positions = npt.NDArray[np.int64]
 Groups = Sequence[Hashable] | npt.NDArray[Any] | None
 """One key per image; images with equal keys stay together. An empty key ("" or None) is a group of its own."""
 
-MIN_OF_STRATUM = 5
-"""Images of each stratum that a part of the images has, if possible, however rare the stratum is."""
+MIN_OF_STRATUM = 5  # images of each stratum that a part of the images has, if possible, however rare the stratum is
 
 
 def split_holdout(

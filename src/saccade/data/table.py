@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -20,15 +21,13 @@ if TYPE_CHECKING:
 
 
 class ImageTable(pd.DataFrame):
-    """Base of `ImageDataset`: metadata that pandas operations pass on, by pandas' documented way of subclassing.
-
-    A result has the metadata of the first table that it was made of.
-    """
+    """Base of `ImageDataset`: a table whose metadata pandas operations pass on, from the first table of several."""
 
     classes: list[str] | None = None
     image_column: str = "image"
     label_column: str = "label"
-    _metadata: ClassVar[list[str]] = ["classes", "image_column", "label_column"]
+    empty_classes: tuple[str, ...] = ()  # folders without images
+    _metadata: ClassVar[list[str]] = ["classes", "image_column", "label_column", "empty_classes"]
 
     @property
     def _constructor(self) -> Callable[..., ImageTable]:
@@ -62,6 +61,7 @@ class ImageTable(pd.DataFrame):
             self.image_column = tables[0].image_column
             self.label_column = tables[0].label_column
             self.classes = common_classes(tables)
+            self.empty_classes = tables[0].empty_classes
         return self
 
     def label_names(self) -> pd.Series[Any]:
@@ -260,8 +260,6 @@ def are_numbers_of_classes(labels: pd.Series[Any], classes: Sequence[str] | None
 def whole_numbers(labels: pd.Series[Any]) -> pd.Series[Any]:
     """Return whole numbers that are stored as floats as integers, and other labels as they are.
 
-    Examples
-    --------
     >>> whole_numbers(pd.Series([0.0, 1.0])).tolist(), whole_numbers(pd.Series([0.5, 1.0])).tolist()
     ([0, 1], [0.5, 1.0])
     """
@@ -276,15 +274,16 @@ def are_values(labels: pd.Series[Any]) -> bool:
 
 
 def checked_classes(classes: Sequence[str] | None, labels: pd.Series[Any]) -> list[str] | None:
-    """Return the class names: the given ones, or the distinct labels if these are strings.
-
-    Raises a DataError if names are repeated, or a label is not among them.
-    """
+    """Return the class names: the given ones, or the distinct labels if text; a DataError if they do not fit."""
     known = labels.dropna().astype(object)
     are_strings = bool(known.map(lambda label: isinstance(label, str)).all())
     if classes is None:
         return sorted(set(known)) if are_strings and len(known) else None
-    names = _distinct(classes)
+    if isinstance(classes, str):
+        raise DataError(f"classes is the string {classes!r}; expected a list of names.")
+    names = [str(name) for name in classes]
+    if twice := sorted(name for name, num in Counter(names).items() if num > 1):
+        raise DataError(f"Classes are named twice: {', '.join(map(repr, twice))}. Expected distinct names.")
     if are_strings:
         for label in known.unique():
             if label not in names:
@@ -297,21 +296,8 @@ def checked_classes(classes: Sequence[str] | None, labels: pd.Series[Any]) -> li
     return names
 
 
-def _distinct(classes: Sequence[str]) -> list[str]:
-    if isinstance(classes, str):
-        raise DataError(f"classes is the string {classes!r}; expected a list of names.")
-    names = [str(name) for name in classes]
-    twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
-    if twice:
-        raise DataError(f"Classes are named twice: {', '.join(map(repr, twice))}. Expected distinct names.")
-    return names
-
-
 def common_classes(datasets: Sequence[ImageTable]) -> list[str] | None:
-    """Return the classes of concatenated datasets: the same for all, or all names if labels are names.
-
-    Raises a DataError if the same number is a different class in two datasets.
-    """
+    """Return the classes of concatenated datasets; a DataError if a number is a different class in two of them."""
     labelled = [part for part in datasets if part.classes is not None and len(part) and part.label_column in part]
     if not labelled:
         return next((list(part.classes) for part in datasets if part.classes is not None), None)
@@ -324,8 +310,6 @@ def common_classes(datasets: Sequence[ImageTable]) -> list[str] | None:
             "cannot be put into one column. Convert the numbers to names first: "
             "dataset.assign(label=dataset.label_names())."
         )
-    return (
-        list(first or ())
-        if are_numbers == {True}
-        else sorted({name for part in labelled for name in part.classes or ()})
-    )
+    if are_numbers == {True}:
+        return list(first or ())
+    return sorted({name for part in labelled for name in part.classes or ()})

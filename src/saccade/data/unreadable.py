@@ -10,23 +10,14 @@ from typing import Any
 
 from saccade.data.sources.sources import existing_spelling
 
-MAX_LISTED, NUM_EXAMPLES = 10, 3
-"""Of more images than the first number, as many as the second are examples."""
-
-NO_FILE = "no such file"
-"""Reason of a path where no file is; see `saccade.data.decoding`."""
+MAX_LISTED, NUM_EXAMPLES = 10, 3  # of more images than the first number, as many as the second are examples
+NO_FILE = "no such file"  # reason of a path where no file is; see `saccade.data.decoding`
 
 _MOST_FOLDERS = 100
 
 
 def describe_unreadable(images: Sequence[Any], errors: Mapping[int, str]) -> str:
-    """Return a message about unreadable images; `errors` are the reasons by position.
-
-    >>> print(describe_unreadable(["gone/a.png", None, "gone/b.png"], {0: "no such file", 1: "not an image"}))
-    2 of 3 images cannot be read:
-      gone/a.png: no such file
-      image 1: not an image
-    """
+    """Return a message about unreadable images; `errors` are the reasons by position."""
     num = len(errors) if len(errors) <= MAX_LISTED else NUM_EXAMPLES
     named = [f"{name_of(images[position], position)}: {reason}" for position, reason in sorted(errors.items())]
     lines = [f"{len(named)} of {len(images)} images cannot be read:", *named[:num]]

@@ -98,6 +98,10 @@ class Executor(ABC):
         """
         return False
 
+    def is_stalled(self, trial: int) -> bool:  # noqa: ARG002
+        """Return whether the job of a trial makes no progress at all; False by default and if that is not known."""
+        return False
+
     def run_within_limits(self, handle: Handler, seconds_left: Callable[[], Mapping[int, float]]) -> None:
         """Work until no job is left; cancel jobs that have not ended when their time is up.
 
@@ -118,8 +122,8 @@ class Executor(ABC):
                 self.cancel(trial, TIME_LIMIT)
             overdue &= left.keys()
             next_s = min((seconds for trial, seconds in left.items() if trial not in overdue), default=math.inf)
-            # Jobs that are submitted meanwhile may have less time.
-            self.run(handle, TICK_S if overdue else min(next_s, max(TICK_S, next_s / 10)))
+            # Jobs that are submitted meanwhile may have less time, and workers may hang.
+            self.run(handle, min(next_s, TICK_S if overdue or next_s < math.inf else math.inf))
             if self.num_free >= self.num_workers:
                 return
 

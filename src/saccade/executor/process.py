@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _WAKE_UP_S = 0.5
 """Longest wait for messages in one call; on Windows, Ctrl-C is only noticed between such calls."""
 
-SILENCE_S = 15.0
+SILENCE_S = 5.0
 """A worker that has sent no heartbeat and used no processor time for so long is stopped or hangs; it is killed.
 
 Code that holds Python's lock sends no heartbeats either, but uses the processor. Where processor time is not known,
@@ -38,6 +38,9 @@ on systems without ``/proc``, a worker has `UNKNOWN_FACTOR` times as long.
 """
 
 UNKNOWN_FACTOR = 20
+
+STALL_S = 2.0
+"""A worker that has used no processor time for so long is stalled, even if it sends heartbeats."""
 
 _EXIT_S = 10.0
 """Time that a worker has to exit after it closed its channel."""
@@ -163,6 +166,11 @@ class ProcessExecutor(Executor):
                 return True
         return False
 
+    def is_stalled(self, trial: int) -> bool:
+        """Return whether the worker of the job has used no processor time for `STALL_S`; False if that is not known."""
+        jobs = {worker.job.trial: worker for worker in self._workers if worker is not None and worker.job is not None}
+        return trial in jobs and jobs[trial].idle_s >= STALL_S
+
     def close(self) -> None:
         """Kill the workers; their jobs send no further events."""
         workers = [worker for worker in self._workers if worker is not None]
@@ -234,6 +242,7 @@ class WorkerProcess:
         self.job: Job | None = None
         self.trainable: Trainable | None = None  # that was sent last
         self.is_ready = False  # whether it has finished its imports
+        self.idle_s = 0.0  # without processor time; 0 if that is not known
         self.ready_or_dead = threading.Event()
         self._messages = messages
         self._why_killed = ""
@@ -312,7 +321,9 @@ class WorkerProcess:
         num_silent, before = 0, None
         while not self._has_exited.wait(HEARTBEAT_S):
             used = processor_time(self._process.pid)
-            num_silent = 0 if self._has_beaten or used != before else num_silent + 1
+            is_idle = used == before
+            self.idle_s = self.idle_s + HEARTBEAT_S if is_idle and used is not None else 0.0
+            num_silent = num_silent + 1 if is_idle and not self._has_beaten else 0
             self._has_beaten, before = False, used
             silent_s = num_silent * HEARTBEAT_S
             if silent_s >= SILENCE_S * (UNKNOWN_FACTOR if used is None else 1):

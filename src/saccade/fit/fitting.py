@@ -16,6 +16,7 @@ import pandas as pd
 from saccade.data.checks import CheckedPart, check_dataset
 from saccade.data.earlier_split import EarlierSplit
 from saccade.data.examples import Examples
+from saccade.data.store.feature_cache import FeatureCache
 from saccade.deadline import Deadline
 from saccade.errors import DataError, SaccadeError, explained_file_errors
 from saccade.events import Event, Listener, RunFinished, RunStarted, Warned
@@ -90,7 +91,7 @@ def run_fit(
         if is_finished(earlier.folder):
             tidy_up(earlier.folder)
             return earlier.load_predictor(request)
-    request, warning = _checked(request, problem, may_replace_networks=earlier is None)
+    request, warning = _checked(request, problem, deadline, may_replace_networks=earlier is None)
     metric_name = make_metric(request.eval_metric, problem).name
     settings, objectives = request.settings, request.settings.objectives
     # Workers do without the measurement: their threads sleep early instead.
@@ -242,9 +243,12 @@ def _matched(request: FitRequest) -> tuple[FitRequest, Problem]:
     return replace(request, train=train, tuning=tuning), problem
 
 
-def _checked(request: FitRequest, problem: Problem, *, may_replace_networks: bool) -> tuple[FitRequest, str]:
+def _checked(
+    request: FitRequest, problem: Problem, deadline: Deadline, *, may_replace_networks: bool
+) -> tuple[FitRequest, str]:
     """Check the arguments against each other; return them with the networks to search, and a warning or ""."""
     check_methods(request.space)
+    FeatureCache.from_environment()  # raises if its limit is not a number
     weights, warning = request.weights, ""
     if may_replace_networks and not request.is_model_named:
         space, warning = fall_back_to_available_models(
@@ -253,6 +257,7 @@ def _checked(request: FitRequest, problem: Problem, *, may_replace_networks: boo
             given=request.given,
             num_images=len(request.train),
             is_gpu=is_gpu_wanted(request.settings),
+            seconds_left=deadline.seconds_left,
         )
         request = replace(request, space=space)
     if request.trains_once:  # also epochs are passes over all images, unless the user said otherwise
@@ -261,7 +266,7 @@ def _checked(request: FitRequest, problem: Problem, *, may_replace_networks: boo
     _ = request.num_trials  # raises if nothing ends the search
     check_search(request)
     assert request.train.labels is not None
-    check_networks(request.space, weights, problem.num_outputs)
+    check_networks(request.space, weights, problem.num_outputs, deadline.seconds_left)
     check_imbalance(request.space, request.train.labels, problem, request.train.class_names)
     check_robust_loss(request.space, problem)
     return request, warning

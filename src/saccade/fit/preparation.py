@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -154,7 +155,11 @@ def prepare_data(
         Split(part, problem.encode(labels.iloc[part]), None if weights is None else weights[part])
         for part in (in_train, in_val)
     )
-    left_out = {"num_unreadable": len(store.errors), "classes": lost}
+    left_out = {
+        "num_unreadable": len(store.errors),
+        "reasons": dict(Counter(store.errors.values()).most_common(MAX_LISTED)),
+        "classes": [*lost, *train.empty_classes],
+    }
     return PreparedData(store, train_split, val_split, problem, keys, num_val_seen, left_out)
 
 

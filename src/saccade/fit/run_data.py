@@ -37,6 +37,7 @@ class _Part(BaseModel):
     labels: _Column | _Columns
     class_names: list[str] | None
     weights: _Column | None
+    empty_classes: tuple[str, ...] = ()  # earlier versions did not write it
 
 
 class _RunData(BaseModel):
@@ -133,6 +134,7 @@ def _part_to_json(part: Examples) -> dict[str, Any]:
         "labels": _labels_to_json(part.labels),
         "class_names": part.class_names,
         "weights": _labels_to_json(part.weights),
+        "empty_classes": list(part.empty_classes),
     }
 
 
@@ -144,7 +146,7 @@ def _examples_of(part: _Part) -> Examples:
     else:
         labels = _series_of(part.labels)
     images: list[Any] = list(part.images)
-    return Examples(images, index, labels, part.class_names, weights)
+    return Examples(images, index, labels, part.class_names, weights, part.empty_classes)
 
 
 def _labels_to_json(labels: pd.Series | pd.DataFrame | None) -> Any:

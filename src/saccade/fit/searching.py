@@ -23,6 +23,7 @@ from saccade.executor import Executor, InlineExecutor, ProcessExecutor, local_sl
 from saccade.fit.options import FitOptions
 from saccade.fit.run_folder import TRIALS, FitRequest
 from saccade.fit.time_budget import ADAPTED_BELOW_S
+from saccade.models.catalogue import resolve_name
 from saccade.numerics.device import choose_device
 from saccade.scheduler import SCHEDULERS, make_scheduler
 from saccade.scheduler.base import Scheduler
@@ -35,7 +36,7 @@ from saccade.study.registry import Registry
 from saccade.study.study import Study
 from saccade.study.trial_files import LocalTrialFiles
 from saccade.tasks.labels import inferred_problem_type
-from saccade.training.probes.probe import MAX_IMAGES
+from saccade.training.probes.probe import MAX_IMAGES, names_of_cached_networks, network_name
 from saccade.training.recipes.recipe import canonical, choices
 from saccade.training.task import ImageTask
 
@@ -211,8 +212,16 @@ def describe_search(request: FitRequest, task: ImageTask, measuring: Deadline) -
         left_s = measuring.seconds_left()
         forward_s = forward_seconds(request.space, task.weights, device, task.num_threads, left_s)
         speed = {"log_speed": log_speed, "forward_s": forward_s}
+    describe, names = partial(describe_recipe, weights=task.weights, device=device), names_of_cached_networks(task)
+    cached = set()
+    for model in choices(request.space, "model") if names else ():
+        for img_size in choices(request.space, "img_size"):
+            network = describe({"model": model, "img_size": img_size}).network
+            if isinstance(model, str) and network_name(resolve_name(model), network.input_size) in names:
+                cached.add(network)
     return {
-        "describe": partial(describe_recipe, weights=task.weights, device=device),
+        "describe": describe,
+        "cached": cached,
         "data": DatasetDescription(_images_per_epoch(request, task), task.problem.num_outputs),
         "num_probed": MAX_IMAGES,
         "score_range": score_range(task.metric, task.problem, task.train.targets),

@@ -24,26 +24,19 @@ from saccade.data.splitting import split_folds, stratified_order
 from saccade.numerics.device import cpu_threads
 from saccade.tasks.problem import Problem
 
-NUM_BINS = 15
-"""Bins of equal width of an expected calibration error, as in Guo et al."""
-
-NUM_FOLDS = 5
-"""Folds of the held-out images for cross-fitting."""
-
-PRIOR_STD = 0.5
-"""Standard deviation of the normal prior of the logarithm of a temperature; its mean is 0."""
+NUM_BINS = 15  # bins of equal width of an expected calibration error, as in Guo et al.
+NUM_FOLDS = 5  # folds of the held-out images for cross-fitting
+PRIOR_STD = 0.5  # standard deviation of the normal prior of the logarithm of a temperature; its mean is 0
 
 ADJUSTMENT, ADJUSTMENT_STD = 0.6, 0.25
 """Mean and standard deviation of the normal prior of `Calibration.logit_adjustment`."""
 
-EQUAL_CLASSES = 0.01
-"""Class frequencies that differ by less than this fraction of their mean count as equal."""
+EQUAL_CLASSES = 0.01  # class frequencies that differ by less than this fraction of their mean count as equal
 
 MAX_ELEMENTS = 2**19
 """Probabilities that a fit uses at most: with 1,000 classes more would take seconds, for two numbers."""
 
-NUM_DRAWS = 50
-"""Random draws of labels by which `error_by_chance` is computed."""
+NUM_DRAWS = 50  # random draws of labels by which `error_by_chance` is computed
 
 _MAX_LOG_TEMPERATURE = 3.0
 _MAX_ADJUSTMENT = 1.5  # 1 balances the classes; held-out images of the same frequencies cannot require much more
@@ -51,28 +44,14 @@ _MAX_ADJUSTMENT = 1.5  # 1 balances the classes; held-out images of the same fre
 
 @dataclass(frozen=True)
 class Calibration:
-    """Correction of probabilities, with its effect on held-out images.
+    """Correction of probabilities, with its effect on held-out images."""
 
-    Attributes
-    ----------
-    temperature : float
-        Divisor of the outputs; 1 changes nothing, larger values reduce confidence.
-    ece_before, ece_after : float or None
-        Expected calibration error of the held-out images, uncalibrated and cross-fitted; None without such images.
-    num_images : int
-        Held-out images that it was fitted on.
-    logit_adjustment : float
-        Power of the class prior by which probabilities are divided; 0 changes nothing, 1 balances the classes.
-    class_prior : tuple of float
-        Class frequencies of the training images; empty if there is no adjustment.
-    """
-
-    temperature: float = 1.0
-    ece_before: float | None = None
-    ece_after: float | None = None
-    num_images: int = 0
-    logit_adjustment: float = 0.0
-    class_prior: tuple[float, ...] = ()
+    temperature: float = 1.0  # divisor of the outputs; 1 changes nothing, larger values reduce confidence
+    ece_before: float | None = None  # expected calibration error of the held-out images; None without such images
+    ece_after: float | None = None  # the same of calibrated probabilities, cross-fitted
+    num_images: int = 0  # held-out images that it was fitted on
+    logit_adjustment: float = 0.0  # power of the class prior that divides probabilities; 1 balances the classes
+    class_prior: tuple[float, ...] = ()  # class frequencies of the training images; empty if there is no adjustment
 
     @property
     def remaining_prior(self) -> np.ndarray | None:
@@ -84,15 +63,7 @@ class Calibration:
         return left
 
     def calibrate(self, probabilities: torch.Tensor, problem: Problem) -> torch.Tensor:
-        """Return calibrated probabilities; the numbers of a regression stay as they are.
-
-        Parameters
-        ----------
-        probabilities : torch.Tensor, shape (num_images, num_classes)
-            As `Problem.activate` returned them. The result has the same dtype; it is computed in float64.
-        problem : Problem
-            The meaning of the columns.
-        """
+        """Return calibrated probabilities, (num_images, num_classes), by way of float64; regression stays as it is."""
         if (self.temperature == 1 and not self.class_prior) or not problem.has_classes:
             return probabilities
         logits = problem.logits(probabilities)
@@ -102,22 +73,13 @@ class Calibration:
         return problem.probabilities(logits / self.temperature).to(probabilities.dtype)
 
     def apply(self, probabilities: np.ndarray, problem: Problem) -> np.ndarray:
-        """Return what `calibrate` does, for arrays.
-
-        Examples
-        --------
-        >>> problem = Problem.of(["cat", "dog"])
-        >>> Calibration(temperature=2.0).apply(np.array([[0.9, 0.1]]), problem).round(3)
-        array([[0.75, 0.25]])
-        """
+        """Return what `calibrate` does, for arrays."""
         return self.calibrate(torch.from_numpy(probabilities), problem).numpy()
 
 
+@cpu_threads(1)  # short operations, between which threads would wait for each other on a busy machine
 def fit_calibration(
-    probabilities: np.ndarray,
-    targets: np.ndarray,
-    problem: Problem,
-    class_prior: np.ndarray | None = None,
+    probabilities: np.ndarray, targets: np.ndarray, problem: Problem, class_prior: np.ndarray | None = None
 ) -> Calibration:
     """Return the calibration of maximum posterior probability, given held-out labels; regression is not calibrated.
 
@@ -125,23 +87,7 @@ def fit_calibration(
     0. So the logarithm of the temperature and the logit adjustment have normal priors, which dominate with ten images
     and do not matter with hundreds. `Calibration.ece_after` is cross-fitted in `NUM_FOLDS` folds. No `class_prior`, or
     equal class frequencies, give no logit adjustment.
-
-    Examples
-    --------
-    >>> problem = Problem.of(["cat", "dog"])
-    >>> targets = np.tile([0, 0, 0, 1], 500)                     # cats in three of four images
-    >>> overconfident = np.tile([0.99, 0.01], (2000, 1))
-    >>> calibration = fit_calibration(overconfident, targets, problem)
-    >>> calibration.apply(overconfident[:1], problem).round(2).tolist()
-    [[0.75, 0.25]]
     """
-    with cpu_threads(1):  # short operations, between which threads would wait for each other on a busy machine
-        return _fit_calibration(probabilities, targets, problem, class_prior)
-
-
-def _fit_calibration(
-    probabilities: np.ndarray, targets: np.ndarray, problem: Problem, class_prior: np.ndarray | None
-) -> Calibration:
     rng = np.random.default_rng(0)
     if not problem.has_classes or len(targets) < 2:
         return Calibration()
@@ -172,29 +118,13 @@ def calibration_error(probabilities: np.ndarray, targets: np.ndarray, problem: P
     Well Calibrated Probabilities Using Bayesian Binning", AAAI 2015; Guo et al. 2017). For multilabel problems it is
     the mean over the labels, each binned by its own probability (Kull et al., "Beyond temperature scaling", NeurIPS
     2019). With few images it is positive even for perfect probabilities: see `error_by_chance`.
-
-    Examples
-    --------
-    >>> problem = Problem.of(["cat", "dog"])
-    >>> round(calibration_error(np.array([[0.8, 0.2]] * 2), np.array([0, 1]), problem), 3)  # confidence .8, accuracy .5
-    0.3
     """
     pairs = zip(problem.confidences(probabilities), problem.outcomes(probabilities, targets), strict=True)
     return float(np.mean([_binned_error(p, is_right) for p, is_right in pairs]))
 
 
 def error_by_chance(probabilities: np.ndarray, problem: Problem) -> float:
-    """Return the expected value of `calibration_error` if these probabilities were exactly right.
-
-    It decreases with the number of images. A calibration error of this size is no evidence of miscalibration. Labels
-    are drawn `NUM_DRAWS` times.
-
-    Examples
-    --------
-    >>> problem = Problem.of(["cat", "dog"])
-    >>> [round(error_by_chance(np.array([[0.8, 0.2]] * num), problem), 2) for num in (10, 100, 10_000)]
-    [0.11, 0.04, 0.0]
-    """
+    """Return the expected `calibration_error` if these probabilities were right: labels are drawn by them."""
     rng = np.random.default_rng(0)
     columns = problem.confidences(probabilities)
     errors = [_binned_error(p, rng.random(len(p)) < p) for _ in range(NUM_DRAWS) for p in columns]
@@ -210,10 +140,7 @@ def _binned_error(confidence: np.ndarray, is_right: np.ndarray) -> float:
 def _loss_and_gradients(
     logits: np.ndarray, targets: np.ndarray, problem: Problem, scale: float
 ) -> tuple[float, float, np.ndarray]:
-    """Return the summed negative log-likelihood of outputs times `scale`, and its gradients.
-
-    The gradients are those by the scale, and by a shift of each class's outputs.
-    """
+    """Return the summed loss of outputs times `scale`, and its gradients by the scale and by a shift of each class."""
     outputs, soft = torch.from_numpy(scale * logits), problem.soft_targets(torch.from_numpy(targets)).double()
     gradient = problem.output_gradient(outputs, soft).numpy()
     loss = problem.output_losses(outputs, soft).sum().item()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import timm
 import torch
 
 from saccade.data.batches import Batches, Images
@@ -14,45 +16,23 @@ from saccade.errors import HyperparameterError
 from saccade.inference.preprocessing import Preprocess
 from saccade.models.batch_norm_folding import fold_batch_norm
 from saccade.models.custom import CustomObject, build_custom_network
-from saccade.models.network import InputSpec, build_network
-from saccade.numerics.choice import (
-    Purpose,
-    Workload,
-    candidates,
-    choose_numerics,
-    known_choice,
-    structure_name,
-)
+from saccade.models.network import InputSpec, build_network, classifier_parameters
+from saccade.numerics.choice import Purpose, Workload, candidates, choose_numerics, known_choice, structure_name
 from saccade.numerics.device import Numerics
 from saccade.tasks.problem import Problem
 
-MEASURED_STEPS = 50
-"""Batches that `Classifier.choose_inference` may spend on measuring."""
+MEASURED_STEPS = 50  # batches that `Classifier.choose_inference` may spend on measuring
 
 
 @dataclass(frozen=True)
 class Blueprint:
-    """The architecture and input format of a network, without its weights.
+    """The architecture and input format of a network, without its weights."""
 
-    Attributes
-    ----------
-    architecture : str or None
-        timm's name; None for a network of the user's own.
-    input : InputSpec
-        Size, crop, interpolation and normalisation of the input; `InputSpec.mean` has a value for each channel.
-    img_size : int or None
-        The image size that the network was built for; None for the architecture's default.
-    tta : bool
-        Whether predictions are averaged over an image and its mirror image (test-time augmentation).
-    own : str or None
-        The name of a network of the user's own.
-    """
-
-    architecture: str | None
-    input: InputSpec
-    img_size: int | None = None
-    tta: bool = False
-    own: str | None = None
+    architecture: str | None  # timm's name; None for a network of the user's own
+    input: InputSpec  # `InputSpec.mean` has a value for each channel
+    img_size: int | None = None  # in pixels, for which the network was built; None for the architecture's default
+    tta: bool = False  # test-time augmentation: predictions are averaged over an image and its mirror image
+    own: str | None = None  # name of a network of the user's own
 
     @property
     def name(self) -> str:
@@ -77,25 +57,10 @@ class Blueprint:
 
 
 class Classifier:
-    """A network that predicts, during training and after it.
+    """A network that predicts, during training and after it. It is moved to the device of `numerics`.
 
-    Parameters
-    ----------
-    blueprint : Blueprint
-        The architecture and input format.
-    problem : Problem
-        The meaning of the outputs.
-    network : torch.nn.Module
-        With its weights. It is moved to the device of `numerics`.
-    numerics : Numerics
-        Device, precision and memory format.
-    amp : bool or None
-        Whether predictions are computed in 16 bits; None lets `choose_inference` measure.
-
-    Attributes
-    ----------
-    inference : Numerics
-        The numerics of predictions: `numerics`, until `choose_inference` or `use` change them.
+    `inference` are the numerics of predictions: `numerics`, until `choose_inference` or `use` change them. `amp` is
+    whether predictions are computed in 16 bits; None lets `choose_inference` measure.
     """
 
     def __init__(
@@ -129,10 +94,7 @@ class Classifier:
         return self._folded or self.network
 
     def fuse(self) -> None:
-        """Fold batch norm for predictions, where that changes no output (`saccade.models.batch_norm_folding`).
-
-        Call `unfuse` before the weights change.
-        """
+        """Fold batch norm for predictions, where it changes no output; call `unfuse` before the weights change."""
         if self._folded is None and not self.inference.compiled:
             folded = fold_batch_norm(self.network, self.blueprint.in_chans, self.blueprint.input.img_size)
             self._folded = self.network if folded is None else self.inference.place(folded)
@@ -142,10 +104,7 @@ class Classifier:
         self._folded = None
 
     def choose_inference(self, batch_size: int) -> Numerics:
-        """Use the fastest numerics for predictions, as measured now or earlier on this machine, and return them.
-
-        The network is placed accordingly, so it must not be trained further.
-        """
+        """Use the fastest numerics for predictions, as measured on this machine; do not train it after that."""
         self.network.eval()
         among = inference_candidates(self.numerics.device, self.amp)
         chosen = choose_numerics(self.network, self.workload("inference", batch_size), among, MEASURED_STEPS)
@@ -158,6 +117,25 @@ class Classifier:
         name = structure_name(self.network, self.blueprint.architecture, is_trained=purpose == "training")
         return Workload(purpose, name, (batch_size, self.blueprint.in_chans, side, side))
 
+    def backbone_digest(self, form: str = "") -> str:
+        """Return 32 hexadecimal digits of everything that features depend on besides the image.
+
+        These are the weights, of which a gigabyte takes a second, architecture, preprocessing and precision. `form` is
+        that of the decoded images.
+        """
+        blueprint, numerics = self.blueprint, self.inference
+        known = (
+            timm.__version__, form, blueprint.architecture, blueprint.own, blueprint.input, blueprint.img_size,
+            numerics.dtype, numerics.device.type,
+        )  # fmt: skip
+        digest = hashlib.blake2b(repr(known).encode(), digest_size=16)
+        head = classifier_parameters(self.network)
+        for name, tensor in self.network.state_dict().items():
+            if name not in head:
+                digest.update(name.encode())
+                digest.update(np.ascontiguousarray(tensor.cpu().numpy()).data)
+        return digest.hexdigest()
+
     def batches(
         self, images: Images, indices: np.ndarray, targets: np.ndarray | None = None, batch_size: int = 32
     ) -> Batches:
@@ -169,14 +147,9 @@ class Classifier:
 
     @torch.inference_mode()
     def forward(self, x_BCHW: torch.Tensor, network: torch.nn.Module | None = None) -> torch.Tensor:
-        """Return the outputs for a batch, before `Problem.activate`; with test-time augmentation their mean.
+        """Return outputs for preprocessed images, before `Problem.activate`; with test-time augmentation their mean.
 
-        Parameters
-        ----------
-        x_BCHW : torch.Tensor, float32, shape (batch, channels, img_size, img_size)
-            Preprocessed images.
-        network : torch.nn.Module or None
-            Another network of the same blueprint, in evaluation mode, such as an average of weights.
+        `network` is another one of the same blueprint, in evaluation mode, such as an average of weights.
         """
         network = network or self.predicting
         with self.inference.autocast():
@@ -192,11 +165,7 @@ class Classifier:
         """Return what `forward` does, and the input of the classifier layer, float32 of shape (batch, num_features).
 
         The features are those of the image, not of its mirror image. Other threads must not use the network meanwhile.
-
-        Raises
-        ------
-        HyperparameterError
-            If the network has no single classifier layer.
+        Raises a HyperparameterError if the network has no single classifier layer.
         """
         network = network or self.predicting
         head = head_of(network)
@@ -217,21 +186,11 @@ class Classifier:
         return self.problem.activate(torch.from_numpy(self.outputs(batches))).numpy()
 
     def outputs(
-        self,
-        batches: Batches,
-        network: torch.nn.Module | None = None,
-        seconds_left: Callable[[], float] = lambda: 1.0,
+        self, batches: Batches, network: torch.nn.Module | None = None, seconds_left: Callable[[], float] = lambda: 1.0
     ) -> np.ndarray:
         """Return what `forward` does for each image, float32 of shape (num_images, num_outputs).
 
-        Parameters
-        ----------
-        batches : Batches
-            The images.
-        network : torch.nn.Module or None
-            As in `forward`.
-        seconds_left : callable
-            When it returns 0 or less, the remaining batches are skipped; the first batch never is.
+        When `seconds_left` returns 0 or less, the remaining batches are skipped; the first batch never is.
         """
         network = (network or self.predicting).eval()
         (outputs,) = _over(batches, lambda x_BCHW: (self.forward(x_BCHW, network),), self.inference, seconds_left)
@@ -254,10 +213,7 @@ def known_inference(blueprint: Blueprint, amp: bool | None, device: torch.device
 
 
 def outputs_and_features(
-    classifier: Classifier,
-    batches: Batches,
-    network: torch.nn.Module,
-    seconds_left: Callable[[], float] = lambda: 1.0,
+    classifier: Classifier, batches: Batches, network: torch.nn.Module, seconds_left: Callable[[], float] = lambda: 1.0
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return outputs and features of all images, as `Classifier.outputs` and `Classifier.outputs_and_features` do."""
     network.eval()
@@ -302,11 +258,7 @@ def head_of(network: torch.nn.Module) -> torch.nn.Module | None:
 
 
 def empty_classifier(
-    blueprint: Blueprint,
-    problem: Problem,
-    numerics: Numerics,
-    own: CustomObject | None = None,
-    amp: bool | None = None,
+    blueprint: Blueprint, problem: Problem, numerics: Numerics, own: CustomObject | None = None, amp: bool | None = None
 ) -> Classifier:
     """Build a blueprint's network, into which all weights are to be loaded; `own` is a network of the user's own."""
     num_outputs, in_chans, img_size = problem.num_outputs, blueprint.in_chans, blueprint.img_size

@@ -118,13 +118,7 @@ class _Description(_Model):
 
 
 def read_description(path: Path, newest_format: int) -> dict[str, Any]:
-    """Return the description in a file, whose types and sizes are those that this version can read.
-
-    Raises
-    ------
-    SavedPredictorError
-        If it is damaged, too large, or of a newer format.
-    """
+    """Return the checked description in a file; a SavedPredictorError if it is damaged, too large, or newer."""
     try:
         if (size := path.stat().st_size) > MAX_BYTES:
             raise SavedPredictorError(f"{path} has {size:,} bytes; a description has at most {MAX_BYTES:,}")
@@ -172,13 +166,7 @@ def check_postprocessing(postprocessing: Postprocessing, problem: Problem) -> No
 
 
 def load_weights(network: torch.nn.Module, path: Path) -> None:
-    """Load a file of weights into a network.
-
-    Raises
-    ------
-    SavedPredictorError
-        If it is no regular file, is damaged, is of another network, or has values that are not finite.
-    """
+    """Load a file of weights; a SavedPredictorError if it is damaged, of another network, or not finite."""
     state, _ = read_weights_of(network, path)
     network.load_state_dict(state)
     if damaged := next((name for name, part in state.items() if not part.isfinite().all()), None):

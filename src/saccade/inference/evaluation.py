@@ -16,11 +16,8 @@ from saccade.inference.calibration import calibration_error, error_by_chance
 from saccade.tasks.metrics import MeanOver, Metric, built_in_metrics
 from saccade.tasks.problem import Problem
 
-NUM_RESAMPLES = 1000
-"""Bootstrap samples of the images."""
-
-BY_CHANCE = "ece_by_chance"
-"""The ``ece`` that perfect probabilities would have on so many images. It has no interval."""
+NUM_RESAMPLES = 1000  # bootstrap samples of the images
+BY_CHANCE = "ece_by_chance"  # the ``ece`` that perfect probabilities would have on so many images. It has no interval
 
 OF_PROBABILITIES = re.compile("(neg_)?(log_loss|brier)|d2_|roc_auc|average_precision|top_k")
 """Names of metrics of calibrated probabilities, as `predict_proba` returns them; others are those of `predict`."""
@@ -81,17 +78,13 @@ def evaluation(
         return again
 
     intervals = bootstrap_intervals(resampled, len(targets), interval)
-    _set_exact_intervals(scores, intervals, len(targets), interval)
-    return {key: value for name in scores for key, value in _with_interval(name, scores[name], intervals)}
+    return _with_intervals(scores, intervals, len(targets), interval)
 
 
 def confusion_matrix(
     targets: np.ndarray, adjusted: np.ndarray, problem: Problem, class_names: Sequence[str]
 ) -> pd.DataFrame:
-    """Return the number of images by true class (rows) and predicted class (columns).
-
-    For multilabel problems, there is a row for each label, with its numbers of true and false negatives and positives.
-    """
+    """Return image counts by true (rows) and predicted class; for multilabel problems tn, fp, fn, tp of each label."""
     problem.require_classes("confusion_matrix")
     if not problem.has_one_class:
         true, given = problem.true_labels(targets) > 0, problem.predicted_labels(adjusted) > 0
@@ -134,13 +127,6 @@ def bootstrap_intervals(
 
     `scores_of` maps the numbers of images, with repetitions, to metrics by name. A sample for which it raises a
     `DataError`, such as one that lacks a class, is skipped; without samples the result is empty.
-
-    Examples
-    --------
-    >>> values = np.arange(100)
-    >>> low, high = bootstrap_intervals(lambda rows: {"mean": float(values[rows].mean())}, 100, 0.95)["mean"]
-    >>> low < 49.5 < high
-    True
     """
     rng = np.random.default_rng(0)
     samples: list[Scores] = []
@@ -157,19 +143,17 @@ def bootstrap_intervals(
     return intervals
 
 
-def _set_exact_intervals(
+def _with_intervals(
     scores: Scores, intervals: dict[str, tuple[float, float]], num_images: int, interval: float
-) -> None:
-    """Set the exact interval of an accuracy of 0 or 1 (Clopper and Pearson 1934), where bootstraps have width 0."""
-    reach = ((1 - interval) / 2) ** (1 / num_images)
-    for name in scores.keys() & {"top1", "top5", "subset_accuracy", "accuracy"}:
-        if scores[name] == 1:
-            intervals[name] = (reach, 1.0)
-        elif scores[name] == 0:
-            intervals[name] = (0.0, 1 - reach)
-
-
-def _with_interval(name: str, score: float, intervals: dict[str, tuple[float, float]]) -> list[tuple[str, Any]]:
-    if name == BY_CHANCE:
-        return [(name, score)]
-    return [(name, score), (f"{name}_interval", intervals.get(name, (math.nan, math.nan)))]
+) -> dict[str, Any]:
+    """Return metrics with their intervals; those of an accuracy of 0 or 1 are exact (Clopper and Pearson 1934)."""
+    reach = ((1 - interval) / 2) ** (1 / num_images)  # bootstraps have width 0 there
+    found: dict[str, Any] = {}
+    for name, score in scores.items():
+        found[name] = score
+        ends = intervals.get(name, (math.nan, math.nan))
+        if name in ("top1", "top5", "subset_accuracy", "accuracy") and score in (0, 1):
+            ends = (reach, 1.0) if score else (0.0, 1 - reach)
+        if name != BY_CHANCE:
+            found[f"{name}_interval"] = ends
+    return found

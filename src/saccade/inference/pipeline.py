@@ -14,6 +14,8 @@ from torch import nn
 
 from saccade.data.examples import ImageLike
 from saccade.data.pixel_range import PixelRange
+from saccade.data.store.decoded_images import fingerprint
+from saccade.data.store.feature_cache import FeatureCache
 from saccade.data.store.on_demand import OnDemandImages
 from saccade.data.unreadable import describe_unreadable
 from saccade.errors import DataError, HyperparameterError, ImageReadError
@@ -25,59 +27,34 @@ from saccade.numerics.device import Numerics, choose_device, is_half_native
 from saccade.study.progress import ProgressDisplay
 from saccade.tasks.problem import Problem
 
-BATCH_SIZE = 32
-"""Images in a batch: enough for full throughput, and few enough for any memory."""
+BATCH_SIZE = 32  # images in a batch: enough for full throughput, and few enough for any memory
 
 Compute = Callable[[Classifier, torch.Tensor], np.ndarray]
 """From a network and a batch of its preprocessed images, of shape (N, C, S, S), to one row for each image."""
 
 
 class TensorPredictions(NamedTuple):
-    """The outputs of `PredictionHead` and `PredictionModule`.
+    """The outputs of `PredictionHead` and `PredictionModule`, each of shape (num_images, num_outputs)."""
 
-    Attributes
-    ----------
-    predictions : torch.Tensor, shape (num_images, num_outputs)
-        Calibrated probabilities of the classes; for regression the number, in the labels' unit.
-    adjusted : torch.Tensor, shape (num_images, num_outputs)
-        Probabilities after class prior and thresholds, to which the usual rule applies; for regression `predictions`.
-    given : torch.Tensor, bool, shape (num_images, num_outputs)
-        Which labels each image gets; for regression all True.
-    set_mask : torch.Tensor, bool, shape (num_images, num_outputs)
-        Which labels are in the conformal set of each image; without a coverage as `given`.
-    """
-
-    predictions: torch.Tensor
+    predictions: torch.Tensor  # calibrated probabilities of the classes; for regression the number, in the labels' unit
+    # Probabilities after class prior and thresholds, to which the usual rule applies; for regression `predictions`.
     adjusted: torch.Tensor
-    given: torch.Tensor
-    set_mask: torch.Tensor
+    given: torch.Tensor  # bool: which labels each image gets; for regression all True
+    set_mask: torch.Tensor  # bool: which labels are in the conformal set; without a coverage as `given`
 
 
 class PredictionHead(nn.Module):
     """From the predictions of each network to labels: mean, calibration, class prior and thresholds, sets.
 
-    Parameters
-    ----------
-    weights : sequence of float
-        Weights of the networks, which sum to 1.
-    problem : Problem
-        The meaning of their outputs.
-    postprocessing : Postprocessing
-        What follows the mean.
-    coverage : float or None
-        Coverage of `TensorPredictions.set_mask`.
+    `weights` of the networks sum to 1. `coverage` is that of `TensorPredictions.set_mask`.
     """
 
     def __init__(
         self, weights: Sequence[float], problem: Problem, postprocessing: Postprocessing, coverage: float | None = None
     ) -> None:
         super().__init__()
-        self.weights, self.problem, self.postprocessing, self.coverage = (
-            list(weights),
-            problem,
-            postprocessing,
-            coverage,
-        )
+        self.weights, self.problem, self.postprocessing = list(weights), problem, postprocessing
+        self.coverage = coverage
 
     def forward(self, *of_members: torch.Tensor) -> TensorPredictions:
         """Return predictions of `Problem.activate`d outputs, each of shape (num_images, num_outputs)."""
@@ -94,16 +71,8 @@ class PredictionModule(nn.Module):
     """All of a predictor that is arithmetic, from uint8 images to labels, as one module with a plain forward pass.
 
     Only decoding is outside of it. `InferencePipeline.predict` calls the same parts: `Preprocess` in threads, the
-    networks batch by batch in their measured numerics, and `PredictionHead` once for all images.
-
-    Parameters
-    ----------
-    members : sequence of Classifier
-        The networks, on one device.
-    head : PredictionHead
-        From their predictions to labels.
-    pixel_range : tuple of float or None
-        Black and white of images that are not uint8; None is [0, 1].
+    networks batch by batch in their measured numerics, and `PredictionHead` once for all images. The members are on one
+    device. `pixel_range` is black and white of images that are not uint8; None is [0, 1].
     """
 
     def __init__(
@@ -117,13 +86,10 @@ class PredictionModule(nn.Module):
         self._has_tta = [member.blueprint.tta for member in members]
 
     def forward(self, images: torch.Tensor) -> TensorPredictions:
-        """Return predictions for images of one size.
+        """Return predictions for decoded images of one size, of shape (N, H, W, C) or (N, C, H, W).
 
-        Parameters
-        ----------
-        images : torch.Tensor, shape (N, H, W, C) or (N, C, H, W)
-            Decoded images, RGB unless the networks have other channels: uint8, or other numbers, which are scaled from
-            `pixel_range`.
+        They are RGB unless the networks have other channels, and uint8, or other numbers, which are scaled from
+        `pixel_range`.
         """
         if images.dtype != torch.uint8:
             low, high = self.pixel_range
@@ -143,39 +109,17 @@ class PredictionModule(nn.Module):
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """What an `InferencePipeline` returns for images.
-
-    Attributes
-    ----------
-    problem : Problem
-        The meaning of the values.
-    predictions : ndarray, shape (num_images, num_outputs)
-        Calibrated probabilities of the classes; for regression the number, in the labels' unit. NaN for images that
-        cannot be read.
-    adjusted : ndarray, shape (num_images, num_outputs)
-        Probabilities after class prior and thresholds: the usual rule, the largest one or those from 0.5 on, applies to
-        them. For regression the numbers.
-    decisions : ndarray, shape (num_images, num_outputs)
-        `adjusted` for the labels that are given, 0 for others; `Problem.decode` and `Problem.names` read it.
-    labels : ndarray, shape (num_images,) or (num_images, num_classes)
-        Labels as `Problem.decode` returns them, without abstention; None for images that cannot be read.
-    sets : ndarray of object, shape (num_images,)
-        Lists of labels, the most probable first, or intervals for regression. None without a coverage, and for images
-        that cannot be read.
-    abstained : ndarray of bool, shape (num_images,)
-        Whether the `AbstentionRule` applies; all False without one.
-    errors : dict
-        The reason why an image cannot be read, by its number.
-    """
+    """What an `InferencePipeline` returns for images. NaN or None stands for images that cannot be read."""
 
     problem: Problem
-    predictions: np.ndarray
-    adjusted: np.ndarray
-    decisions: np.ndarray
-    labels: np.ndarray
+    predictions: np.ndarray  # (num_images, num_outputs): as in `TensorPredictions`
+    adjusted: np.ndarray  # (num_images, num_outputs): the largest one, or those from 0.5 on, give the label
+    decisions: np.ndarray  # `adjusted` for the labels that are given, 0 for others, for `Problem.decode` and `names`
+    labels: np.ndarray  # as `Problem.decode` returns them, without abstention
+    # (num_images,) lists of labels, the most probable first, or intervals for regression; None without a coverage.
     sets: np.ndarray
-    abstained: np.ndarray
-    errors: dict[int, str]
+    abstained: np.ndarray  # bool (num_images,): whether the `AbstentionRule` applies; all False without one
+    errors: dict[int, str]  # the reason why an image cannot be read, by its number
 
     def names(self, class_names: Sequence[str]) -> list[list[str] | None]:
         """Return the names of each image's labels, or its number as text; None for images that cannot be read."""
@@ -196,35 +140,24 @@ class Predictions:
 
         That is the label that is given, and for multilabel problems the most probable one.
         """
-        main: np.ndarray = np.nan_to_num(self.adjusted).argmax(1)
-        return main
+        return np.asarray(np.nan_to_num(self.adjusted).argmax(1))
 
 
 class InferencePipeline:
     """Everything from images to labels, for one saved predictor: the only way in which labels are predicted.
 
     The steps are: decode; preprocess; networks; weighted mean; calibration; class prior and thresholds; label;
-    conformal set; abstention. Networks are loaded at the first prediction.
+    conformal set; abstention. Networks are loaded at the first prediction. Several threads may use one pipeline at the
+    same time. They decode in parallel; the networks compute one batch at a time.
 
-    Several threads may use one pipeline at the same time. They decode in parallel; the networks compute one batch at a
-    time.
-
-    Parameters
-    ----------
-    saved : SavedPredictor
-        The predictor.
-    device : str, torch.device or None
-        Where the networks compute: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``. None is the best device available.
-
-    Raises
-    ------
-    HyperparameterError
-        If the device is invalid or not available.
+    `device` is ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``; None is the best one available. Raises a
+    HyperparameterError if it is invalid or not available.
     """
 
     def __init__(self, saved: SavedPredictor, device: str | torch.device | None = None) -> None:
         self.saved, self.device = saved, _device_of(device)
         self._members: list[Classifier] | None = None
+        self._backbone: str | None = None  # digest of the first member, for features
         self._lock = threading.RLock()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -241,25 +174,11 @@ class InferencePipeline:
         abstention: AbstentionRule | None = None,
         verbosity: int = 0,
     ) -> Predictions:
-        """Predict images.
+        """Predict images, of which there may be none.
 
-        Parameters
-        ----------
-        images : sequence of path, bytes, Pillow image or array
-            May be empty.
-        coverage : float or None
-            Coverage of `Predictions.sets`; None computes no sets.
-        abstention : AbstentionRule or None
-            When to abstain; None is never.
-        verbosity : int
-            2 shows progress on a terminal, 1 prints a warning about unreadable images, 0 prints nothing.
-
-        Raises
-        ------
-        ImageReadError
-            If no image can be read.
-        HyperparameterError, DataError
-            As `saccade.inference.postprocessing.Conformal.check`, before any image is read.
+        Without `coverage` no sets are computed, and without `abstention` all labels are given. `verbosity` 2 shows
+        progress on a terminal, 1 prints a warning about unreadable images, 0 prints nothing. Raises an ImageReadError
+        if no image can be read; and as `saccade.inference.postprocessing.Conformal.check`, before any image is read.
         """
         saved = self.saved
         if coverage is not None:
@@ -273,32 +192,50 @@ class InferencePipeline:
     def features(self, images: Sequence[ImageLike], verbosity: int = 0) -> tuple[np.ndarray, dict[int, str]]:
         """Return the input of the first member's classifier layer for each image, NaN for unreadable ones; and errors.
 
-        Raises a HyperparameterError if the network has no single classifier layer.
+        Features are cached on disk (`FeatureCache`), unless the network is the user's own. Raises a HyperparameterError
+        if the network has no single classifier layer.
         """
-        (features,), errors = self.run(images, _features, 1, verbosity)
-        features[list(errors)] = np.nan
-        return features, errors
+        errors: dict[int, str] = {}
+
+        def compute(positions: np.ndarray) -> np.ndarray:
+            (features,), found = self.run(
+                images,
+                lambda classifier, x_BCHW: classifier.outputs_and_features(x_BCHW)[1].cpu().numpy(),
+                1,
+                verbosity,
+                positions,
+            )
+            features[np.isin(positions, list(found))] = np.nan
+            errors.update(found)
+            return features
+
+        disk = FeatureCache.from_environment()
+        with self._lock:
+            member = self._loaded()[0]
+            if self._backbone is None:
+                self._backbone = member.backbone_digest("decoded on demand")
+        if disk is None or not len(images) or member.blueprint.architecture is None:
+            return compute(np.arange(len(images))), errors
+        form = f"{member.preprocess.shorter_side}|{member.blueprint.in_chans}|{self.saved.pixel_range}"
+        return disk.get(self._backbone, [fingerprint([image], form) for image in images], compute), errors
 
     def run(
-        self, images: Sequence[ImageLike], compute: Compute, num_members: int, verbosity: int = 0
+        self,
+        images: Sequence[ImageLike],
+        compute: Compute,
+        num_members: int,
+        verbosity: int = 0,
+        positions: np.ndarray | None = None,
     ) -> tuple[list[np.ndarray], dict[int, str]]:
-        """Compute something of each image with the first `num_members` networks, batch by batch.
+        """Compute something of each image, or of those at `positions`, with the first `num_members` networks.
 
-        Threads decode and preprocess the next batches meanwhile. Networks with the same input size share decoded
-        images, and those with the same `InputSpec` share batches. While `compute` runs, no other thread uses the
-        networks.
+        They are computed batch by batch; threads decode and preprocess the next batches meanwhile. Networks with the
+        same input size share decoded images, and those with the same `InputSpec` share batches. While `compute` runs,
+        no other thread uses the networks.
 
-        Returns
-        -------
-        rows : list of ndarray, each of shape (num_images, ...)
-            For each network. The rows of unreadable images are meaningless.
-        errors : dict
-            As in `Predictions`.
-
-        Raises
-        ------
-        DataError, ImageReadError
-            If there are no images, or none can be read.
+        Returns the rows of each network, of shape (num_images, ...) or (num_positions, ...), and errors as in
+        `Predictions`; the rows of unreadable images are meaningless. Raises a DataError or ImageReadError if there are
+        no images, or none can be read.
         """
         if not len(images):
             raise DataError("there are no images")
@@ -310,13 +247,14 @@ class InferencePipeline:
             groups.setdefault(key, []).append(number)
         rows: dict[int, np.ndarray] = {}
         errors: dict[int, str] = {}
+        positions = np.arange(len(images)) if positions is None else positions
         num_done = 0
         with ProgressDisplay(verbosity, "") as display:
             for (shorter_side, channels), numbers in groups.items():
                 batches_of = {members[number].blueprint.input: members[number] for number in numbers}
                 decoded = OnDemandImages(images, shorter_side, channels, len(batches_of), self.saved.pixel_range)
                 passes = [
-                    member.batches(decoded, np.arange(len(images)), batch_size=BATCH_SIZE).in_order()
+                    member.batches(decoded, positions, batch_size=BATCH_SIZE).in_order()
                     for member in batches_of.values()
                 ]
                 first = 0
@@ -327,24 +265,21 @@ class InferencePipeline:
                         with self._lock, member.inference.threads():
                             part = compute(member, x_of[member.blueprint.input])
                         if number not in rows:
-                            rows[number] = np.empty((len(images), *part.shape[1:]), part.dtype)
+                            rows[number] = np.empty((len(positions), *part.shape[1:]), part.dtype)
                         rows[number][first : first + len(part)] = part
                     first += len(part)
                     num_done += len(part)
-                    display(Progressed("predicting", num_done, len(groups) * len(images)))
+                    display(Progressed("predicting", num_done, len(groups) * len(positions)))
                 errors = {**decoded.errors, **errors}
             if errors:
-                _report_unreadable(images, errors, display)
+                text = describe_unreadable(images, errors)
+                if len(errors) == len(images):
+                    raise ImageReadError(text)
+                display(Warned(text))
         return [rows[number] for number in range(len(members))], errors
 
     def module(self, coverage: float | None = None) -> PredictionModule:
-        """Return the tensor part of this pipeline, in evaluation mode, with the networks as they predict.
-
-        Parameters
-        ----------
-        coverage : float or None
-            Coverage of the conformal sets; None computes none.
-        """
+        """Return the tensor part of this pipeline, in evaluation mode; without `coverage`, it has no conformal sets."""
         if coverage is not None:
             self.saved.postprocessing.conformal.check(self.saved.problem, coverage)
         with self._lock:
@@ -367,22 +302,18 @@ class InferencePipeline:
                 member.unfuse()
                 numerics = member.choose_inference(BATCH_SIZE)
                 member.fuse()
-                records.append(
-                    {
-                        "dtype": numerics.to_json()["dtype"],
-                        "channels_last": numerics.channels_last,
-                        "folds_batch_norm": member.predicting is not member.network,
-                    }
-                )
+                is_folded = member.predicting is not member.network
+                records.append({**_numerics_record(numerics), "folds_batch_norm": is_folded})
                 side = member.blueprint.input.img_size
                 x_BCHW = torch.zeros(BATCH_SIZE, member.blueprint.in_chans, side, side, device=self.device)
                 member.forward(x_BCHW.contiguous(memory_format=torch.channels_last))
             self.saved = replace(self.saved, numerics={**self.saved.numerics, self.device.type: records})
+            self._backbone = None  # the precision may have changed
 
     def to(self, device: str | torch.device | None) -> InferencePipeline:
         """Compute on another device from now on, and return this pipeline; as in the constructor."""
         with self._lock:
-            self.device, self._members = _device_of(device), None
+            self.device, self._members, self._backbone = _device_of(device), None, None
         return self
 
     def _loaded(self) -> list[Classifier]:
@@ -418,7 +349,11 @@ def known_numerics(members: Sequence[Member]) -> dict[str, list[dict[str, Any]]]
     found = [one for one in known if one is not None]
     if len(found) < len(known):
         return {}
-    return {device.type: [{"dtype": one.to_json()["dtype"], "channels_last": one.channels_last} for one in found]}
+    return {device.type: [_numerics_record(one) for one in found]}
+
+
+def _numerics_record(numerics: Numerics) -> dict[str, Any]:
+    return {"dtype": numerics.to_json()["dtype"], "channels_last": numerics.channels_last}
 
 
 def postprocess(
@@ -428,17 +363,7 @@ def postprocess(
     coverage: float | None = None,
     abstention: AbstentionRule | None = None,
 ) -> Predictions:
-    """Return labels, sets and abstentions, given the predictions of each member.
-
-    Parameters
-    ----------
-    saved : SavedPredictor
-        The problem, the weights of the members, and the postprocessing.
-    of_members : sequence of ndarray, each of shape (num_images, num_outputs)
-        Activated outputs: probabilities, or numbers.
-    errors, coverage, abstention
-        As in `Predictions` and `InferencePipeline.predict`.
-    """
+    """Return labels, sets and abstentions, given the activated outputs (num_images, num_outputs) of each member."""
     problem, postprocessing = saved.problem, saved.postprocessing
     head = PredictionHead([member.weight for member in saved.members], problem, postprocessing, coverage)
     found = head(*map(torch.from_numpy, of_members))
@@ -462,13 +387,7 @@ def postprocess(
 @torch.inference_mode()
 def _activated(classifier: Classifier, x_BCHW: torch.Tensor) -> np.ndarray:
     # Outputs are activated on the CPU, in float64 for regression, which MPS lacks.
-    predictions: np.ndarray = classifier.problem.activate(classifier.forward(x_BCHW).cpu()).numpy()
-    return predictions
-
-
-def _features(classifier: Classifier, x_BCHW: torch.Tensor) -> np.ndarray:
-    features: np.ndarray = classifier.outputs_and_features(x_BCHW)[1].cpu().numpy()
-    return features
+    return np.asarray(classifier.problem.activate(classifier.forward(x_BCHW).cpu()).numpy())
 
 
 def _device_of(device: str | torch.device | None) -> torch.device:
@@ -484,10 +403,3 @@ def _device_of(device: str | torch.device | None) -> torch.device:
     if is_missing or (found.type == "mps" and not torch.backends.mps.is_available()):
         raise HyperparameterError(f"device {device!r} is not available on this machine; pass device='cpu'")
     return found
-
-
-def _report_unreadable(images: Sequence[ImageLike], errors: dict[int, str], display: ProgressDisplay) -> None:
-    text = describe_unreadable(images, errors)
-    if len(errors) == len(images):
-        raise ImageReadError(text)
-    display(Warned(text))

@@ -17,11 +17,8 @@ from saccade.inference.thresholds import Thresholds, fit_thresholds
 from saccade.tasks.metrics import Metric
 from saccade.tasks.problem import Problem
 
-MAX_SCORES = 4000
-"""Conformal scores that are kept; more would hardly reduce the variance of the coverage."""
-
-COVERAGE = 0.9
-"""Default coverage of the sets by which an `AbstentionRule` decides."""
+MAX_SCORES = 4000  # conformal scores that are kept; more would hardly reduce the variance of the coverage
+COVERAGE = 0.9  # default coverage of the sets by which an `AbstentionRule` decides
 
 
 @dataclass(frozen=True)
@@ -35,28 +32,15 @@ class Conformal:
     Lei and Wasserman, "Least Ambiguous Set-Valued Classifiers with Bounded Error Levels", JASA 2019). Adaptive sets
     (Romano et al., NeurIPS 2020; Angelopoulos et al., ICLR 2021) were larger in our measurements.
 
-    Attributes
-    ----------
-    scores : tuple of float
-        The conformity score of each held-out image, in float32, descending: the probability of its label; for
-        regression the negative distance between label and prediction, in the labels' unit.
     """
 
+    # The conformity score of each held-out image, in float32, descending: the probability of its label; for regression
+    # the negative distance between label and prediction, in the labels' unit.
     scores: tuple[float, ...] = ()
 
     @classmethod
     def fit(cls, predictions: np.ndarray, targets: np.ndarray, problem: Problem) -> Conformal:
-        """Return the scores of held-out images, of a random sample of `MAX_SCORES` if there are more.
-
-        Parameters
-        ----------
-        predictions : ndarray, shape (num_images, num_outputs)
-            Calibrated probabilities, or numbers.
-        targets : ndarray, shape (num_images,)
-            As `Problem.encode` returned them.
-        problem : Problem
-            The meaning of both. Multilabel problems have no scores.
-        """
+        """Return the scores of held-out images (at most `MAX_SCORES` of them), given calibrated predictions."""
         scores = problem.conformity(predictions, targets)
         if len(scores) > MAX_SCORES:
             scores = np.random.default_rng(0).choice(scores, MAX_SCORES, replace=False)
@@ -71,13 +55,8 @@ class Conformal:
     def threshold(self, coverage: float) -> float:
         """Return the calibrated probability from which on a label is in a set of this coverage.
 
-        Raises a HyperparameterError if the coverage is invalid, and a DataError if there are fewer than
-        ``coverage / (1 - coverage)`` held-out images.
-
-        Examples
-        --------
-        >>> Conformal((0.9, 0.8, 0.7, 0.2)).threshold(0.8)           # the 4th of 4: ceil(5 * .8)
-        0.2
+        Raises a HyperparameterError if the coverage is invalid, and a DataError if there are fewer than ``coverage / (1
+        - coverage)`` held-out images.
         """
         fraction("coverage", coverage)
         num = len(self.scores)
@@ -95,13 +74,6 @@ class Conformal:
         """Return which labels are in each image's set, bool of shape (num_images, num_classes).
 
         The label that is `given` is always in its set, so that no set is empty. That can only raise the coverage.
-
-        Examples
-        --------
-        >>> probabilities = torch.tensor([[0.05, 0.7, 0.25], [0.9, 0.09, 0.01]])
-        >>> given = torch.nn.functional.one_hot(probabilities.argmax(1), 3).bool()
-        >>> Conformal((0.9, 0.8, 0.7, 0.2)).label_sets(probabilities, given, coverage=0.8).int().tolist()
-        [[0, 1, 1], [1, 0, 0]]
         """
         return (probabilities.float() >= self.threshold(coverage)) | given
 
@@ -129,12 +101,8 @@ class AbstentionRule:
     ) -> AbstentionRule | None:
         """Return the rule that the arguments of `ImagePredictor.predict` define; None without a value.
 
-        Raises
-        ------
-        HyperparameterError
-            If an argument is invalid, or the problem has not one label per image.
-        DataError
-            If there are too few held-out images for the coverage.
+        Raises a HyperparameterError if an argument is invalid, or the problem has not one label per image; a DataError
+        if there are too few held-out images for the coverage.
         """
         if value is None:
             if coverage is not None or min_proba is not None:
@@ -153,14 +121,7 @@ class AbstentionRule:
         return cls(value, coverage, min_proba)
 
     def applies(self, probabilities: torch.Tensor, given: torch.Tensor, conformal: Conformal) -> torch.Tensor:
-        """Return whether to abstain, bool of shape (num_images,); the arguments are as in `Conformal.label_sets`.
-
-        Examples
-        --------
-        >>> probabilities, given = torch.tensor([[0.9, 0.1], [0.6, 0.4]]), torch.tensor([[True, False]] * 2)
-        >>> AbstentionRule("?", None, min_proba=0.8).applies(probabilities, given, Conformal()).tolist()
-        [False, True]
-        """
+        """Return whether to abstain, bool of shape (num_images,); the arguments are as in `Conformal.label_sets`."""
         abstains = torch.zeros(len(probabilities), dtype=torch.bool, device=probabilities.device)
         if self.min_proba is not None:
             abstains |= (probabilities * given).sum(1) < self.min_proba
@@ -171,20 +132,10 @@ class AbstentionRule:
 
 @dataclass(frozen=True)
 class Postprocessing:
-    """All steps from the mean prediction of the networks to a label, fitted on held-out images.
-
-    Attributes
-    ----------
-    calibration : Calibration
-        Corrects probabilities.
-    thresholds : Thresholds
-        The decision rule, if the metric needs another one than the most probable label.
-    conformal : Conformal
-        Scores for sets of labels.
-    """
+    """All steps from the mean prediction of the networks to a label, fitted on held-out images."""
 
     calibration: Calibration = field(default_factory=Calibration)
-    thresholds: Thresholds = field(default_factory=Thresholds)
+    thresholds: Thresholds = field(default_factory=Thresholds)  # if the metric needs them: see `fit_thresholds`
     conformal: Conformal = field(default_factory=Conformal)
 
     @classmethod
@@ -198,20 +149,10 @@ class Postprocessing:
     ) -> tuple[Postprocessing, np.ndarray]:
         """Fit all steps to held-out images; return them, and the adjusted predictions of these images.
 
-        Predictions are adjusted by thresholds of other images: see `saccade.inference.thresholds.fit_thresholds`.
-
-        Parameters
-        ----------
-        predictions : ndarray, shape (num_images, num_outputs)
-            Mean predictions of the networks: uncalibrated probabilities, or numbers.
-        targets : ndarray, shape (num_images,) or (num_images, num_classes)
-            As `Problem.encode` returned them. If there are more of them than predictions, the first ones are used.
-        problem : Problem
-            The meaning of both.
-        metric : Metric
-            What thresholds maximise.
-        class_prior : ndarray or None, shape (num_classes,)
-            Class frequencies of the training images; None adjusts nothing.
+        `predictions` are means of the networks, uncalibrated; `targets` are as from `Problem.encode`, of which the
+        first ones are used if there are more of them. Thresholds maximise `metric`; predictions are adjusted by
+        thresholds of other images: see `saccade.inference.thresholds.fit_thresholds`. `class_prior` are the class
+        frequencies of the training images, of shape (num_classes,); None adjusts nothing.
         """
         targets = targets[: len(predictions)]
         if not len(predictions) or not np.isfinite(predictions).all():
@@ -226,12 +167,9 @@ class Postprocessing:
     def summary(self, problem: Problem, is_refit: bool = False) -> dict[str, Any]:
         """Return the entries of `ImagePredictor.fit_summary` about it.
 
-        Returns
-        -------
-        dict
-            For classification ``temperature``, ``logit_adjustment``, ``ece_before``, ``ece_after`` and
-            ``calibrated_on``; if thresholds were searched, ``thresholds`` by label and ``valid_figure_at_thresholds``;
-            if classes are balanced, ``divided_by_share`` by label instead of ``thresholds``.
+        For classification these are ``temperature``, ``logit_adjustment``, ``ece_before``, ``ece_after`` and
+        ``calibrated_on``; if thresholds were searched, ``thresholds`` by label and ``valid_figure_at_thresholds``; if
+        classes are balanced, ``divided_by_share`` by label instead of ``thresholds``.
         """
         if not problem.has_classes:
             return {}
@@ -277,18 +215,7 @@ _NEW_NAMES = {"shares": "class_prior", "figure_before": "metric_before", "figure
 
 
 def weighted_mean(predictions: Sequence[np.ndarray], weights: Sequence[float] | np.ndarray) -> np.ndarray:
-    """Return the weighted mean of several networks' predictions; the weights sum to 1.
-
-    Returns
-    -------
-    ndarray
-        With the shape and dtype of the first network's predictions; it is computed in float64.
-
-    Examples
-    --------
-    >>> weighted_mean([np.array([[1.0, 0.0]]), np.array([[0.0, 1.0]])], [0.75, 0.25]).tolist()
-    [[0.75, 0.25]]
-    """
+    """Return the mean of several networks' predictions, by weights that sum to 1, in float64, as their dtype."""
     return mean_of_members([torch.from_numpy(rows) for rows in predictions], [float(w) for w in weights]).numpy()
 
 

@@ -29,20 +29,14 @@ from saccade.tasks.matching import match_classes, names_of_classes
 from saccade.tasks.problem import Problem
 
 DESCRIPTION, WEIGHTS = "predictor.json", "weights.safetensors"
-SPLIT = "split.safetensors"
-"""The file with the `EarlierSplit` of the first member, for ``warm_start=True``."""
-
-PREDICTOR_FOLDER = "predictor"
-"""The folder of the predictor in a run folder."""
-
-CHOICES_FOLDER = "choices"
-"""The folder, in a predictor's, with the weights of the other trials that may be chosen."""
+SPLIT = "split.safetensors"  # the file with the `EarlierSplit` of the first member, for ``warm_start=True``
+PREDICTOR_FOLDER = "predictor"  # the folder of the predictor in a run folder
+CHOICES_FOLDER = "choices"  # the folder, in a predictor's, with the weights of the other trials that may be chosen
 
 MEMBERS_FOLDER = "members"
 """The folder, in a predictor's, with the weights of the members of an ensemble after the first."""
 
-INTERRUPTED = "interrupted"
-"""Entry of the summary of a predictor whose run was interrupted, and can be resumed."""
+INTERRUPTED = "interrupted"  # entry of the summary of a predictor whose run was interrupted, and can be resumed
 
 FORMAT = 4
 """Version of `DESCRIPTION`. Formats 1 to 3 have no `SPLIT`, no "pixel_range" and no description of the result. Formats
@@ -50,35 +44,21 @@ FORMAT = 4
 numerics; 1 may lack both "trust" and "members"."""
 
 
+_PLAIN = ("label", "metric", "eval_metric", "class_names", "summary", "trials", "numerics", "pixel_range")
+"""The fields of a `SavedPredictor` that are values of JSON."""
+
+
 @dataclass(frozen=True)
 class Member:
-    """A network of a predictor.
+    """A network of a predictor."""
 
-    Attributes
-    ----------
-    trial : int
-        The trial that trained it.
-    blueprint : Blueprint
-        Architecture and input format.
-    weights : str
-        The file of its weights, relative to the predictor's folder.
-    weight : float
-        Weight of its predictions, positive; those of all members sum to 1.
-    soup : list of int
-        In predictors of earlier versions, the trials whose weights were averaged; otherwise empty.
-    amp : bool or None
-        As in `saccade.training.recipes.recipe.Recipe`.
-    has_seen_val : bool
-        Whether it was fitted to the validation images as well, after the search.
-    """
-
-    trial: int
+    trial: int  # that trained it
     blueprint: Blueprint
-    weights: str = WEIGHTS
-    weight: float = 1.0
-    soup: list[int] = field(default_factory=list)
-    amp: bool | None = None
-    has_seen_val: bool = False
+    weights: str = WEIGHTS  # the file of its weights, relative to the predictor's folder
+    weight: float = 1.0  # of its predictions, positive; those of all members sum to 1
+    soup: list[int] = field(default_factory=list)  # trials whose weights earlier versions averaged; otherwise empty
+    amp: bool | None = None  # as in `saccade.training.recipes.recipe.Recipe`
+    has_seen_val: bool = False  # whether it was fitted to the validation images as well, after the search
 
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> Member:
@@ -88,30 +68,12 @@ class Member:
 
 @dataclass(frozen=True)
 class Choice:
-    """A trial on the Pareto front of a search with several objectives.
-
-    Attributes
-    ----------
-    trial : int
-        Its number.
-    costs : dict
-        The costs of its network by name: ``latency_ms``, ``num_params``, ``num_bytes``.
-    blueprint : Blueprint
-        Its network.
-    summary : dict
-        The entries of `ImagePredictor.fit_summary` that differ for this trial.
-    weights : str
-        The file of its weights, relative to the predictor's folder.
-    postprocessing : Postprocessing
-        As in `SavedPredictor`.
-    has_seen_val : bool
-        As in `Member`.
-    """
+    """A trial on the Pareto front of a search with several objectives; `weights` and others are as in `Member`."""
 
     trial: int
-    costs: dict[str, float]
+    costs: dict[str, float]  # of its network by name: ``latency_ms``, ``num_params``, ``num_bytes``
     blueprint: Blueprint
-    summary: dict[str, Any]
+    summary: dict[str, Any]  # the entries of `ImagePredictor.fit_summary` that differ for this trial
     weights: str = WEIGHTS
     postprocessing: Postprocessing = field(default_factory=Postprocessing)
     has_seen_val: bool = False
@@ -169,56 +131,26 @@ def choose(choices: Sequence[Choice], limits: Mapping[str, float | None], min_sc
 
 @dataclass(frozen=True)
 class SavedPredictor:
-    """The contents of a predictor's folder; the weights stay on disk until they are used.
+    """The contents of a predictor's folder; the weights stay on disk until they are used."""
 
-    Attributes
-    ----------
-    folder : Path
-        The folder with the file `DESCRIPTION` and the files of weights.
-    label : str or list of str
-        The label column's name, or the names of several columns of 0 and 1.
-    problem : Problem
-        The problem type and its classes.
-    metric : str
-        The metric used for model selection.
-    eval_metric : str or None
-        Its name as the user gave it; None for the default, and for a function.
-    class_names : list of str or None
-        Names of integer labels, as the training data had them.
-    summary : dict
-        What `ImagePredictor.fit_summary` returns.
-    trials : list of dict
-        Rows of the leaderboard.
-    members : list of Member
-        The networks whose predictions are averaged, at least one, the one with the highest score first. Features and
-        explanations are those of the first one.
-    net : CustomObject or None
-        The network of the user's own. It is never written; `with_network` sets it after loading.
-    choices : list of Choice
-        The Pareto front for `ImagePredictor.choose`, the highest score first; empty for searches with one objective.
-    postprocessing : Postprocessing
-        The steps from the mean of the members' predictions to labels.
-    numerics : dict
-        For each kind of device (``"cpu"``, ``"cuda"``, ``"mps"``) for which `InferencePipeline.warm_up` was called: the
-        numerics of each member.
-    pixel_range : tuple of float or None
-        Black and white of training images of more than 8 bits: see `saccade.data.pixel_range`.
-    """
-
-    folder: Path
-    label: str | list[str]
+    folder: Path  # with the file `DESCRIPTION` and the files of weights
+    label: str | list[str]  # the label column's name, or the names of several columns of 0 and 1
     problem: Problem
-    metric: str
-    eval_metric: str | None
-    class_names: list[str] | None
-    summary: dict[str, Any]
-    trials: list[dict[str, Any]]
+    metric: str  # used for model selection
+    eval_metric: str | None  # its name as the user gave it; None for the default, and for a function
+    class_names: list[str] | None  # names of integer labels, as the training data had them
+    summary: dict[str, Any]  # what `ImagePredictor.fit_summary` returns
+    trials: list[dict[str, Any]]  # rows of the leaderboard
+    # The networks whose predictions are averaged, at least one, the one with the highest score first. Features and
+    # explanations are those of the first one.
     members: list[Member]
-    net: CustomObject | None = None
+    net: CustomObject | None = None  # the user's own network; never written, `with_network` sets it after loading
+    # The Pareto front for `ImagePredictor.choose`, the highest score first; empty for searches with one objective.
     choices: list[Choice] = field(default_factory=list)
     postprocessing: Postprocessing = field(default_factory=Postprocessing)
+    # The numerics of each member, for each kind of device (``"cpu"``, ``"cuda"``, ``"mps"``) that was warmed up.
     numerics: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
-    pixel_range: PixelRange | None = None
+    pixel_range: PixelRange | None = None  # of training images of more than 8 bits: see `saccade.data.pixel_range`
 
     @property
     def blueprint(self) -> Blueprint:
@@ -242,8 +174,10 @@ class SavedPredictor:
     @property
     def result(self) -> str:
         """The networks and their score in one line, as `saccade.selection.summary.result_summary` describes them."""
-        old = f"trial {self.members[0].trial}, score {self.summary.get('valid_score', float('nan')):.4g}"
-        return str(self.summary.get("result", old))
+        if "result" in self.summary:
+            return str(self.summary["result"])
+        score = self.summary.get("valid_score")  # of earlier versions
+        return f"trial {self.members[0].trial}" + ("" if score is None else f", score {score:.4g}")
 
     @property
     def earlier_split(self) -> EarlierSplit | None:
@@ -270,13 +204,7 @@ class SavedPredictor:
         return names_of_classes(self.problem.classes, self.class_names)
 
     def match_classes(self, examples: Examples) -> Examples:
-        """Return labelled images with labels of this predictor, matched by the names of the classes.
-
-        Raises
-        ------
-        DataError
-            If there are other classes; the message lists the differences.
-        """
+        """Return labelled images in this predictor's classes, matched by name; a DataError lists differences."""
         return match_classes(examples, self.problem, self.class_names, "the data", "the predictor")
 
     def write(self, writers: Mapping[str, Callable[[Path], object]]) -> SavedPredictor:
@@ -314,18 +242,11 @@ class SavedPredictor:
         return {
             "format": FORMAT,
             "saccade": __version__,
-            "label": self.label,
             "problem": self.problem.to_json(),
-            "metric": self.metric,
-            "eval_metric": self.eval_metric,
-            "class_names": self.class_names,
-            "summary": self.summary,
-            "trials": self.trials,
+            **{name: getattr(self, name) for name in _PLAIN},
             "members": [asdict(member) for member in self.members],
             "choices": [choice.to_json() for choice in self.choices],
             "postprocessing": self.postprocessing.to_json(),
-            "numerics": self.numerics,
-            "pixel_range": self.pixel_range,
         }
 
     def _remove_other_weights(self) -> None:
@@ -340,41 +261,36 @@ class SavedPredictor:
 
     @classmethod
     def read(cls, path: str | Path) -> SavedPredictor:
-        """Read a predictor's folder, or the predictor of a run folder.
-
-        Raises
-        ------
-        SavedPredictorError
-            If there is none, it is damaged, or its format is newer.
-        """
-        folder = _predictor_folder(Path(path))
+        """Read a predictor's or a run folder; a SavedPredictorError if there is none, it is damaged, or newer."""
+        places = [Path(path), Path(path) / PREDICTOR_FOLDER]
+        folder = next((place for place in places if (place / DESCRIPTION).is_file()), None)
+        if folder is None:
+            reason = f"contains no {DESCRIPTION}" if Path(path).is_dir() else "is not a folder"
+            expected = "expected a folder made by ImagePredictor.save(), or the run folder of a completed fit"
+            raise SavedPredictorError(f"{path} {reason}; {expected}")
         record = read_description(folder / DESCRIPTION, FORMAT)
         try:
+            if (found := record.get("pixel_range")) is not None:
+                record["pixel_range"] = float(found[0]), float(found[1])
+            members = [Member.from_json(member) for member in record.get("members", [])]
+            if not members:  # of format 1
+                best = record["summary"]
+                trial, amp = best.get("best_trial", 0), best.get("best_config", {}).get("amp")
+                members = [Member(trial, Blueprint.from_json(record["blueprint"]), amp=amp)]
             saved = cls(
                 folder,
-                record["label"],
-                Problem.from_json(record["problem"]),
-                record["metric"],
-                record["eval_metric"],
-                record["class_names"],
-                record["summary"],
-                record["trials"],
-                [Member.from_json(member) for member in record.get("members") or [_only_member(record)]],
+                problem=Problem.from_json(record["problem"]),
+                members=members,
                 choices=[Choice.from_json(choice) for choice in record.get("choices", [])],
                 postprocessing=_postprocessing_of(record),
-                numerics=record.get("numerics", {}),
-                pixel_range=None
-                if (found := record.get("pixel_range")) is None
-                else (float(found[0]), float(found[1])),
+                **{name: record[name] for name in _PLAIN if name in record},
             )
             for part in (saved.postprocessing, *(choice.postprocessing for choice in saved.choices)):
                 check_postprocessing(part, saved.problem)
             if any(len(records) != len(saved.members) for records in saved.numerics.values()):
                 raise ValueError("numerics and members do not match")
-            if not all(
-                one.name
-                for one in [each.blueprint for each in saved.members] + [each.blueprint for each in saved.choices]
-            ):
+            networks = [one.blueprint for one in saved.members] + [one.blueprint for one in saved.choices]
+            if not all(network.name for network in networks):
                 raise ValueError("a network has no name")
             _ = saved.names_of_classes
         except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
@@ -385,13 +301,7 @@ class SavedPredictor:
         return saved
 
     def copy_to(self, folder: Path) -> SavedPredictor:
-        """Write a copy to another folder and return it; in the predictor's own folder, update the numerics.
-
-        Raises
-        ------
-        SavedPredictorError
-            If the folder contains something else, or cannot be written.
-        """
+        """Write a copy to another, empty folder and return it; in the predictor's own folder, update numerics."""
         if folder.resolve() == self.folder.resolve():
             found = SavedPredictor.read(folder)
             if [one.weights for one in found.members] != [one.weights for one in self.members]:
@@ -436,13 +346,7 @@ class SavedPredictor:
         return replace(chosen, net=net, members=[replace(chosen.members[0], amp=amp)])
 
     def with_network(self, net: Any) -> SavedPredictor:
-        """Return the predictor with the user's own network, whose weights it contains.
-
-        Raises
-        ------
-        SavedPredictorError
-            If it requires a network and `net` is none, or the other way round.
-        """
+        """Return the predictor with the user's own network; a SavedPredictorError if it lacks one or needs none."""
         if self.own_network is None:
             if net is not None:
                 raise SavedPredictorError(
@@ -459,23 +363,10 @@ class SavedPredictor:
         return replace(self, net=CustomObject(net))
 
     def classifier(self, member: Member, numerics: Numerics) -> Classifier:
-        """Build the network of a member with its weights.
-
-        Raises
-        ------
-        SavedPredictorError
-            If its weights cannot be loaded.
-        """
+        """Build the network of a member; a SavedPredictorError if its weights cannot be loaded."""
         classifier = empty_classifier(member.blueprint, self.problem, numerics, self.net, member.amp)
         load_weights(classifier.network, self.folder / member.weights)
         return classifier
-
-
-def _only_member(record: dict[str, Any]) -> dict[str, Any]:
-    """Return the member of a predictor of format 1 that has no list of members."""
-    summary = record["summary"]
-    amp = summary.get("best_config", {}).get("amp")
-    return {"trial": summary.get("best_trial", 0), "blueprint": record["blueprint"], "amp": amp}
 
 
 def _postprocessing_of(record: dict[str, Any]) -> Postprocessing:
@@ -489,13 +380,3 @@ def _free_name(folder: Path, name: str) -> str:
     stem, suffix = name.rsplit(".", 1)
     numbered = (f"{stem}-{number}.{suffix}" for number in itertools.count(1))
     return next(each for each in itertools.chain([name], numbered) if not (folder / each).exists())
-
-
-def _predictor_folder(path: Path) -> Path:
-    for folder in (path, path / PREDICTOR_FOLDER):
-        if (folder / DESCRIPTION).is_file():
-            return folder
-    reason = "is not a folder" if not path.is_dir() else f"contains no {DESCRIPTION}"
-    raise SavedPredictorError(
-        f"{path} {reason}; expected a folder made by ImagePredictor.save(), or the run folder of a completed fit"
-    )

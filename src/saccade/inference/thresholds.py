@@ -25,19 +25,12 @@ from saccade.inference.calibration import EQUAL_CLASSES, NUM_FOLDS
 from saccade.tasks.metrics import Metric
 from saccade.tasks.problem import Problem
 
-MIN_IMAGES = 5
-"""Held-out images with a label, and without it, that a threshold requires."""
+MIN_IMAGES = 5  # held-out images with a label, and without it, that a threshold requires
+NUM_ERRORS = 2.0  # standard errors by which the metric must be worse for balanced classes to be rejected
+_LOGITS = np.arange(-60, 61) / 10  # candidate thresholds as logits: from .0025 to .9975
 
-NUM_ERRORS = 2.0
-"""Standard errors by which the metric must be worse for balanced classes to be rejected."""
-
-_LOGITS = np.arange(-60, 61) / 10
-"""Candidate thresholds as logits: from .0025 to .9975."""
-
-Counts = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
-"""True positives, false positives, false negatives and true negatives at each threshold."""
-
-Criterion = Callable[[Counts], np.ndarray]
+Criterion = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+"""A metric, given true positives, false positives, false negatives and true negatives at each threshold."""
 
 
 @dataclass(frozen=True)
@@ -72,13 +65,7 @@ class Thresholds:
         return adjusted.to(probabilities.dtype)
 
     def apply(self, probabilities: np.ndarray) -> np.ndarray:
-        """Return what `adjust` does, for arrays.
-
-        Examples
-        --------
-        >>> Thresholds((0.2,)).apply(np.array([[0.7, 0.3], [0.85, 0.15]])).argmax(1)
-        array([1, 0])
-        """
+        """Return what `adjust` does, for arrays."""
         return self.adjust(torch.from_numpy(probabilities)).numpy()
 
 
@@ -98,8 +85,7 @@ def fit_thresholds(
     """
     p = problem.threshold_columns(probabilities)
     if p is None:
-        is_balanced = problem.has_one_class and metric.name == "balanced_accuracy"
-        if is_balanced:
+        if problem.has_one_class and metric.name == "balanced_accuracy":
             return _with_prior(probabilities, targets, problem, metric, class_prior)
         return Thresholds(), probabilities
     criterion = (BINARY if problem.has_one_class else MULTILABEL).get(metric.name)
@@ -111,8 +97,7 @@ def fit_thresholds(
     num_all = len(is_positive) if is_by_label else is_positive.size
     is_enough = (num_positive >= MIN_IMAGES) & (num_all - num_positive >= MIN_IMAGES)
     if not is_enough.any() or len(is_positive) < 2 * MIN_IMAGES:
-        has_prior = metric.name == "balanced_accuracy" and class_prior is not None
-        if has_prior:
+        if metric.name == "balanced_accuracy" and class_prior is not None:
             return _with_prior(probabilities, targets, problem, metric, class_prior)
         return Thresholds(), probabilities
     folds = split_folds(np.zeros(len(is_positive)), NUM_FOLDS, np.random.default_rng(0))
@@ -160,19 +145,16 @@ def _sigmoid(logits: np.ndarray) -> tuple[float, ...]:
 
 def _best_logits(p: np.ndarray, is_positive: np.ndarray, criterion: Criterion, is_by_label: bool) -> np.ndarray:
     """Return the best threshold as a logit for each label: its own, or one for all labels."""
-    counts = [_counts(*columns) for columns in zip(p.T, is_positive.T, strict=True)]
-    if not is_by_label:
-        tp, fp, fn, tn = np.sum(counts, axis=0)
-        return np.full(len(counts), _middle_of_best(criterion((tp, fp, fn, tn))))
-    return np.array([_middle_of_best(criterion(each)) for each in counts])
-
-
-def _counts(p: np.ndarray, is_positive: np.ndarray) -> Counts:
-    """Return the confusion counts of one label at each candidate threshold."""
     values = 1 / (1 + np.exp(-_LOGITS))
-    positive, negative = np.sort(p[is_positive]), np.sort(p[~is_positive])
-    fn, tn = np.searchsorted(positive, values), np.searchsorted(negative, values)  # p == threshold gives the label
-    return len(positive) - fn, len(negative) - tn, fn, tn
+    counts = []
+    for column, is_label in zip(p.T, is_positive.T, strict=True):
+        positive, negative = np.sort(column[is_label]), np.sort(column[~is_label])
+        # A probability equal to the threshold gives the label.
+        fn, tn = np.searchsorted(positive, values), np.searchsorted(negative, values)
+        counts.append(np.array([len(positive) - fn, len(negative) - tn, fn, tn], np.float64))
+    if not is_by_label:
+        return np.full(len(counts), _middle_of_best(criterion(*np.sum(counts, axis=0))))
+    return np.array([_middle_of_best(criterion(*each)) for each in counts])
 
 
 def _middle_of_best(criterion: np.ndarray) -> float:
@@ -185,50 +167,31 @@ def _middle_of_best(criterion: np.ndarray) -> float:
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    ratio: np.ndarray = np.divide(part, whole, out=np.zeros(len(part)), where=whole > 0)
-    return ratio
+    return np.asarray(np.divide(part, whole, out=np.zeros(len(part)), where=whole > 0))
 
 
-def _f1(counts: Counts) -> np.ndarray:
-    tp, fp, fn, _ = counts
+def _f1(tp: np.ndarray, fp: np.ndarray, fn: np.ndarray, tn: np.ndarray) -> np.ndarray:  # noqa: ARG001
     return _ratio(2 * tp, 2 * tp + fp + fn)
 
 
-def _f1_of_both_classes(counts: Counts) -> np.ndarray:
-    tp, fp, fn, tn = counts
-    both: np.ndarray = (_f1(counts) + _f1((tn, fn, fp, tp))) / 2
-    return both
-
-
-def _jaccard(counts: Counts) -> np.ndarray:
-    tp, fp, fn, _ = counts
+def _jaccard(tp: np.ndarray, fp: np.ndarray, fn: np.ndarray, tn: np.ndarray) -> np.ndarray:  # noqa: ARG001
     return _ratio(tp, tp + fp + fn)
 
 
-def _balanced_accuracy(counts: Counts) -> np.ndarray:
-    tp, fp, fn, tn = counts
-    both: np.ndarray = (_ratio(tp, tp + fn) + _ratio(tn, tn + fp)) / 2
-    return both
-
-
-def _matthews(counts: Counts) -> np.ndarray:
-    tp, fp, fn, tn = (each.astype(np.float64) for each in counts)
+def _matthews(tp: np.ndarray, fp: np.ndarray, fn: np.ndarray, tn: np.ndarray) -> np.ndarray:
     return _ratio(tp * tn - fp * fn, np.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)))
-
-
-def _kappa(counts: Counts) -> np.ndarray:
-    tp, fp, fn, tn = (each.astype(np.float64) for each in counts)
-    return _ratio(2 * (tp * tn - fp * fn), (tp + fp) * (fp + tn) + (tp + fn) * (fn + tn))
 
 
 BINARY: dict[str, Criterion] = {
     "f1": _f1,
-    "f1_macro": _f1_of_both_classes,
+    "f1_macro": lambda tp, fp, fn, tn: (_f1(tp, fp, fn, tn) + _f1(tn, fn, fp, tp)) / 2,
     "jaccard": _jaccard,
-    "balanced_accuracy": _balanced_accuracy,
+    "balanced_accuracy": lambda tp, fp, fn, tn: (_ratio(tp, tp + fn) + _ratio(tn, tn + fp)) / 2,
     "matthews_corrcoef": _matthews,
     "mcc": _matthews,
-    "quadratic_kappa": _kappa,
+    "quadratic_kappa": lambda tp, fp, fn, tn: _ratio(
+        2 * (tp * tn - fp * fn), (tp + fp) * (fp + tn) + (tp + fn) * (fn + tn)
+    ),
 }
 """Metrics of binary problems as functions of the positive class's confusion counts."""
 

@@ -18,14 +18,9 @@ from scipy.ndimage import map_coordinates, uniform_filter  # type: ignore[import
 
 from saccade.data.decoding import ImageSource, read_image
 
-COARSE, FINE = 24, 64
-"""Side of the small copies and of the larger ones in pixels."""
-
-CROPS = (1.0, 0.9, 0.8, 0.7)
-"""Crops to search for, as fractions of a side of the other picture."""
-
-MIN_COARSE_CORRELATION = 0.75
-"""Minimum correlation of the small copies to compare the larger ones."""
+COARSE, FINE = 24, 64  # side of the small copies and of the larger ones in pixels
+CROPS = (1.0, 0.9, 0.8, 0.7)  # crops to search for, as fractions of a side of the other picture
+MIN_COARSE_CORRELATION = 0.75  # minimum correlation of the small copies to compare the larger ones
 
 _NUM_STEPS = 8  # of Gauss-Newton
 _NUM_CACHED = 128  # pictures with cached crops, 0.7 MB each
@@ -94,15 +89,11 @@ def agreement(one: Picture, other: Picture) -> Agreement:
 def _standardized(rows: np.ndarray) -> np.ndarray:
     """Return rows whose products are correlations; rows of flat areas are small."""
     rows = rows - rows.mean(1, keepdims=True)
-    scaled: np.ndarray = rows / np.sqrt((rows.var(1, keepdims=True) + _FLAT_VARIANCE) * rows.shape[1])
-    return scaled
+    return np.asarray(rows / np.sqrt((rows.var(1, keepdims=True) + _FLAT_VARIANCE) * rows.shape[1]))
 
 
 def _aligned_correlation(whole: np.ndarray, part: np.ndarray, window: np.ndarray) -> float:
-    """Return the maximum correlation of the details while aligning `part` with a window of `whole`.
-
-    `window` is the initial top, left, height and width in pixels of `whole`.
-    """
+    """Return the maximum correlation of details while aligning `part` with a window (top, left, height, width)."""
     rows, columns = np.mgrid[0:FINE, 0:FINE].astype(np.float32).reshape(2, -1) / (FINE - 1)
     target = _standardized(part.reshape(1, -1))[0]
     gradients, details = np.gradient(whole), _details(part)
@@ -112,7 +103,8 @@ def _aligned_correlation(whole: np.ndarray, part: np.ndarray, window: np.ndarray
         top, left, height, width = window
         coordinates = np.stack([top + rows * (height - 1), left + columns * (width - 1)])
         sampled = map_coordinates(whole, coordinates, order=1, mode="nearest")
-        best = max(best, _correlation(_details(sampled.reshape(FINE, FINE)), details))
+        found = _details(sampled.reshape(FINE, FINE))
+        best = max(best, float(np.corrcoef(found, details)[0, 1]) if found.any() and details.any() else 0.0)
         # Gauss-Newton step: derivatives by top, left, height and width; the last two columns absorb contrast and
         # brightness.
         along_y, along_x = (map_coordinates(slope, coordinates, order=1, mode="nearest") for slope in gradients)
@@ -125,13 +117,8 @@ def _aligned_correlation(whole: np.ndarray, part: np.ndarray, window: np.ndarray
     return best
 
 
-def _correlation(one: np.ndarray, other: np.ndarray) -> float:
-    return float(np.corrcoef(one, other)[0, 1]) if one.any() and other.any() else 0.0
-
-
 def _details(picture: np.ndarray) -> np.ndarray:
     """Return the fine structure, normalized locally so that no strong edge dominates the correlation."""
     finer = picture - uniform_filter(picture, _FILTER_SIZE)
     strength = np.sqrt(uniform_filter(np.square(finer), _FILTER_SIZE) + _FAINT_VARIANCE)
-    details: np.ndarray = (finer / strength).ravel()
-    return details
+    return np.asarray((finer / strength).ravel())

@@ -9,10 +9,9 @@ import numpy as np
 import pandas as pd
 
 from saccade.checks import whole_number
-from saccade.data.examples import Examples, ImageLike
+from saccade.data.examples import Examples, ImageLike, image_name
 
-BLOCK = 4096
-"""Vectors in a block; the product of two blocks takes 64 MB."""
+BLOCK = 4096  # vectors in a block; the product of two blocks takes 64 MB
 
 Features = Callable[[list[ImageLike]], np.ndarray]
 """From images to float32 features of shape (num_images, num_features), NaN for unreadable images."""
@@ -33,8 +32,7 @@ class EmbeddedImages:
     @property
     def readable(self) -> np.ndarray:
         """Whether each image is readable, bool of shape (num_images,)."""
-        readable: np.ndarray = (self.vectors != 0).any(1)
-        return readable
+        return np.asarray((self.vectors != 0).any(1))
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -44,8 +42,7 @@ def unit_vectors(features: np.ndarray) -> np.ndarray:
     """Return features divided by their norm, so that the product of two rows is their cosine; rows with NaN are 0."""
     rows = np.where(np.isfinite(features).all(1, keepdims=True), features, 0.0).astype(np.float32)
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-    units: np.ndarray = np.divide(rows, lengths, out=np.zeros_like(rows), where=lengths > 0)
-    return units
+    return np.asarray(np.divide(rows, lengths, out=np.zeros_like(rows), where=lengths > 0))
 
 
 def nearest_rows(
@@ -102,10 +99,3 @@ def nearest_images(queries: EmbeddedImages, among: EmbeddedImages, k: int) -> pd
     frame: pd.DataFrame = pd.DataFrame(columns)
     table: pd.DataFrame = frame.astype({"rank": int, "image": object})
     return table
-
-
-def image_name(image: ImageLike, number: int) -> str:
-    """Return the path of an image, or a placeholder with its number for an image in memory."""
-    if isinstance(image, bytes):
-        return f"<bytes #{number}>"
-    return str(image) if isinstance(image, str) or hasattr(image, "__fspath__") else f"<image #{number}>"

@@ -15,8 +15,9 @@ import warnings
 import numpy as np
 import pandas as pd
 
+from saccade.data.examples import image_name
 from saccade.errors import DataError
-from saccade.insight.embeddings import EmbeddedImages, image_name
+from saccade.insight.embeddings import EmbeddedImages
 from saccade.tasks.problem import Problem
 
 NUM_FOLDS = 5
@@ -28,10 +29,7 @@ INVERSE_PENALTIES = (0.003, 0.03, 0.3)
 def out_of_fold_probabilities(
     features: np.ndarray, labels: np.ndarray, num_classes: int, num_folds: int = NUM_FOLDS, seed: int = 0
 ) -> np.ndarray:
-    """Return out-of-fold probabilities of logistic regressions, float64 of shape (num_images, num_classes).
-
-    They are 0 for classes that are absent from the training part of a fold.
-    """
+    """Return out-of-fold probabilities, (num_images, num_classes), 0 for classes that a training part lacks."""
     from sklearn.exceptions import ConvergenceWarning  # a second to import
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
@@ -72,8 +70,7 @@ def confident_joint(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray
     # Calibrate the rows to the number of images; a label without assigned images counts as correct.
     num_assigned = joint.sum(1)
     joint[np.diag_indices(num_classes)] += num_assigned == 0
-    calibrated: np.ndarray = joint * (counts / np.maximum(num_assigned, 1))[:, None]
-    return calibrated
+    return np.asarray(joint * (counts / np.maximum(num_assigned, 1))[:, None])
 
 
 def probably_wrong(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -92,8 +89,7 @@ def probably_wrong(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
     for given in np.flatnonzero(np.bincount(labels) > 1):
         of_label = np.flatnonzero(labels == given)
         is_wrong[of_label[np.argsort(-margin[of_label], kind="stable")[: num_wrong[given]]]] = True
-    answer: np.ndarray = is_wrong & (margin > 0)
-    return answer
+    return np.asarray(is_wrong & (margin > 0))
 
 
 def check_has_classes(problem: Problem) -> None:

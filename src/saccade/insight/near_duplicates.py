@@ -10,18 +10,14 @@ import numpy as np
 import pandas as pd
 
 from saccade.checks import real_number
+from saccade.data.examples import image_name
 from saccade.errors import DataError, ImageReadError
 from saccade.insight.alignment import Picture, agreement
-from saccade.insight.embeddings import EmbeddedImages, image_name, nearest_rows
+from saccade.insight.embeddings import EmbeddedImages, nearest_rows
 
-THRESHOLD = 0.7
-"""Minimum cosine of the features of two images to compare their pixels."""
-
-PIXEL_THRESHOLD = 0.8
-"""Minimum correlation of the details of two copies of the same picture."""
-
-MAX_CANDIDATES = 10
-"""Number of images that are compared with each image by pixels, the most similar ones."""
+THRESHOLD = 0.7  # minimum cosine of the features of two images to compare their pixels
+PIXEL_THRESHOLD = 0.8  # minimum correlation of the details of two copies of the same picture
+MAX_CANDIDATES = 10  # number of images that are compared with each image by pixels, the most similar ones
 
 _NUM_CACHED = 8192  # pictures in memory, 17 kB each
 

@@ -15,11 +15,8 @@ from saccade.models.network import InputSpec
 
 Form = Literal["network", "image", "overlay"]
 
-COLOURS = "inferno"
-"""A colormap of matplotlib with uniformly increasing lightness, readable without colour vision."""
-
-MAX_OPACITY = 0.75
-"""Opacity of the overlay at the maximum of the map."""
+COLOURS = "inferno"  # a colormap of matplotlib with uniformly increasing lightness, readable without colour vision
+MAX_OPACITY = 0.75  # opacity of the overlay at the maximum of the map
 
 
 def check_form(form: str) -> None:

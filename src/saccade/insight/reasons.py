@@ -23,14 +23,9 @@ from saccade.insight.saliency import SaliencyMapper
 from saccade.models.network import InputSpec
 from saccade.report.figures import Neighbour, Reason
 
-MAX_IMAGES, MAX_NEIGHBOURS = 200, 50
-"""Maximum numbers in one figure; the limit of matplotlib is 65,535 pixels a side."""
-
-OVERLAY_SIDE = 256
-"""Longer side of an overlay in pixels: more than a tile, and little memory even for large photos."""
-
-NO_LABEL = "none"
-"""Name of an empty set of labels."""
+MAX_IMAGES, MAX_NEIGHBOURS = 200, 50  # maximum numbers in one figure; the limit of matplotlib is 65,535 pixels a side
+OVERLAY_SIDE = 256  # longer side of an overlay in pixels: more than a tile, and little memory even for large photos
+NO_LABEL = "none"  # name of an empty set of labels
 
 
 def check_numbers(k: int, num_images: int) -> None:
@@ -58,7 +53,12 @@ class NamedPredictions:
         true = label_names(examples.labels, examples.class_names, saved)
         true = true if examples.labels is not None else [None] * len(examples)
         if not saved.problem.has_classes:
-            return cls._of_values(predictions.predictions[:, 0], true)
+            values = predictions.predictions[:, 0]
+            pairs = zip(np.nan_to_num(values).tolist(), true, strict=True)
+            errors = [0.0 if truth is None else abs(value - float(truth)) for value, truth in pairs]
+            is_known = np.array([truth is not None for truth in true], np.bool_)
+            first, names = np.zeros(len(values), np.int64), [_value(value) for value in values]
+            return cls(names, true, [None] * len(true), first, np.array(errors, np.float64), is_known)
         predicted = [_joined(names or []) for names in predictions.names(saved.names_of_classes)]
         probabilities = predictions.label_probabilities
         confidence = np.nan_to_num(saved.problem.confidence(predictions.predictions, predictions.adjusted))
@@ -67,15 +67,6 @@ class NamedPredictions:
             predicted, true, probabilities, predictions.main_class, confidence.astype(np.float64),
             np.array(is_wrong, np.bool_),
         )  # fmt: skip
-
-    @classmethod
-    def _of_values(cls, values: np.ndarray, true: list[str | None]) -> NamedPredictions:
-        is_known = np.array([truth is not None for truth in true], np.bool_)
-        pairs = zip(np.nan_to_num(values).tolist(), true, strict=True)
-        errors = [0.0 if truth is None else abs(value - float(truth)) for value, truth in pairs]
-        names = [_value(value) for value in values]
-        targets = np.zeros(len(values), np.int64)
-        return cls(names, true, [None] * len(true), targets, np.array(errors, np.float64), is_known)
 
     def rows_to_show(self, unreadable: Iterable[int], num_images: int) -> list[int]:
         """Return the numbers of the most interesting images; all in their order if there are at most `num_images`.
@@ -134,10 +125,7 @@ def find_reasons(
 def label_names(
     labels: pd.Series | pd.DataFrame | None, class_names: Sequence[str] | None, saved: SavedPredictor
 ) -> list[str | None]:
-    """Return the class name, the label names, or the value of each label; None if missing.
-
-    Labels of two data sets are compared by these names, since each numbers its classes differently.
-    """
+    """Return the class name, names or value of each label, by which data sets are compared; None if missing."""
     if labels is None:
         return []
     problem = saved.problem
@@ -179,10 +167,7 @@ def neighbours_of(
 
 
 def small_overlay(image: ImageLike, map_HW: np.ndarray, spec: InputSpec) -> Image.Image | None:
-    """Return the overlay of a saliency map, at most `OVERLAY_SIDE` pixels wide and high.
-
-    It is None if the map is 0 everywhere, or the image is unreadable.
-    """
+    """Return an overlay of at most `OVERLAY_SIDE` pixels; None for an empty map or an unreadable image."""
     if not map_HW.any():
         return None
     try:

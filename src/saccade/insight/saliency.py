@@ -33,15 +33,11 @@ from saccade.tasks.problem import Problem
 
 Method = Literal["auto", "grad_cam", "hires_cam", "smooth_grad"]
 
-NUM_TEST_IMAGES = 4
-"""Images of the deletion test."""
+NUM_TEST_IMAGES = 4  # images of the deletion test
 
 NUM_NOISY_COPIES = 8
-NOISE = 0.15
-"""Standard deviation of the noise, as a fraction of the range of an image's values."""
-
-NUM_TILES = 8
-"""Tiles along a side of an image in the deletion test."""
+NOISE = 0.15  # standard deviation of the noise, as a fraction of the range of an image's values
+NUM_TILES = 8  # tiles along a side of an image in the deletion test
 
 SMOOTH_FACTOR = 1.25
 """smooth_grad is preferred if its score drop is this many times that of hires_cam, as its maps are harder to read."""
@@ -62,10 +58,8 @@ def target_numbers(target: Any, problem: Problem, names: Sequence[str], num_imag
         return None
     number_of: dict[Any, int] = {name: number for number, name in enumerate(names)}
     number_of |= {label: number for number, label in enumerate(problem.classes)}
-    given = (
-        list(target) if isinstance(target, Sequence | np.ndarray | pd.Series) and not isinstance(target, str) else None
-    )
-    labels = [target] * num_images if given is None else given
+    is_many = isinstance(target, Sequence | np.ndarray | pd.Series) and not isinstance(target, str)
+    labels = list(target) if is_many else [target] * num_images
     if len(labels) != num_images:
         raise DataError(f"{len(labels)} targets were given for {num_images} images; pass one for all, or one for each")
     for label in labels:
@@ -75,10 +69,7 @@ def target_numbers(target: Any, problem: Problem, names: Sequence[str], num_imag
 
 
 class SaliencyMapper:
-    """Computes a saliency map for each image: the regions that increase an output of the network.
-
-    The first batch determines the method of "auto".
-    """
+    """Computes the regions of images that increase an output; the first batch determines method "auto"."""
 
     def __init__(self, targets: np.ndarray, method: str = "auto") -> None:
         check_method(method)
@@ -102,8 +93,10 @@ class SaliencyMapper:
 
         if self._compute is None:
             self._compute = _choose_method(self._method, network, classifier.blueprint.name, x_BCHW, score)
-        maps: np.ndarray = _scaled(self._compute(x_BCHW, score)).cpu().numpy()
-        return maps
+        maps_BHW = self._compute(x_BCHW, score)
+        largest = maps_BHW.amax((1, 2), keepdim=True)
+        maps_BHW = torch.where(largest > 0, maps_BHW / largest.clamp_min(torch.finfo(torch.float32).tiny), 0.0)
+        return np.asarray(maps_BHW.cpu().numpy())
 
 
 _Compute = Callable[[torch.Tensor, Score], torch.Tensor]
@@ -132,11 +125,9 @@ def _choose_method(method: str, network: torch.nn.Module, name: str, x_BCHW: tor
 
 @torch.no_grad()
 def _score_drop(network: torch.nn.Module, x_BCHW: torch.Tensor, score: Score, maps_BHW: torch.Tensor) -> float:
-    """Return the drop of the mean score after replacing the highest values of the maps by the mean colour.
-
-    Whole tiles are replaced: many small holes decrease the score wherever they are.
-    """
+    """Return the drop of the mean score after replacing the highest tiles of the maps by the mean colour."""
     mean_BC11 = x_BCHW.mean((2, 3), keepdim=True)
+    # Whole tiles, since many small holes decrease the score wherever they are.
     tiles_BL = torch.nn.functional.adaptive_avg_pool2d(maps_BHW[:, None], NUM_TILES).flatten(1)
     order_BL = torch.argsort(tiles_BL, dim=1, descending=True, stable=True)
     before, after = float(score(network.forward(x_BCHW)).mean()), 0.0
@@ -174,9 +165,3 @@ def _smooth_grad(network: torch.nn.Module, x_BCHW: torch.Tensor, score: Score) -
     saliency_B1HW = (total_BCHW * x_BCHW).sum(1, keepdim=True).abs()
     radius = x_BCHW.shape[2] // 64  # smooths over the noise of single pixels in large images
     return torch.nn.functional.avg_pool2d(saliency_B1HW, 2 * radius + 1, 1, radius, count_include_pad=False)[:, 0]
-
-
-def _scaled(maps_BHW: torch.Tensor) -> torch.Tensor:
-    """Return maps scaled to a maximum of 1; maps without positive values are 0."""
-    largest = maps_BHW.amax((1, 2), keepdim=True)
-    return torch.where(largest > 0, maps_BHW / largest.clamp_min(torch.finfo(torch.float32).tiny), 0.0)

@@ -15,8 +15,7 @@ from typing import Any, Literal
 
 import torch
 
-MIN_SIDE = 7
-"""Preferred minimum of positions along a side: that of the last layer of common networks."""
+MIN_SIDE = 7  # preferred minimum of positions along a side: that of the last layer of common networks
 
 _NUM_COPIES = 3  # batch size of the trial pass; windows and heads folded into the batch give other sizes
 

@@ -25,8 +25,7 @@ from saccade.insight.embeddings import EmbeddedImages, Features
 EMBEDDINGS = "embeddings.safetensors"
 """File in the predictor's folder: a float16 vector for each training image, with its path and label."""
 
-MAX_BYTES = 64 * 2**20
-"""Maximum size of the stored vectors; larger ones are computed again in each process."""
+MAX_BYTES = 64 * 2**20  # maximum size of the stored vectors; larger ones are computed again in each process
 
 _MAX_IN_MEMORY = 2
 _recent: OrderedDict[tuple[str, str], EmbeddedImages] = OrderedDict()
@@ -34,30 +33,22 @@ _lock = threading.Lock()
 
 
 def embedded_training_images(saved: SavedPredictor, features: Features) -> EmbeddedImages:
-    """Return the training images of a predictor with their vectors.
-
-    The vectors are cached in this process and in the predictor's folder; otherwise they are computed from the images
-    listed in the run folder.
-    """
-    with _lock:  # threads may share a predictor; the first one computes the vectors
-        return _embedded_training_images(saved, features)
-
-
-def _embedded_training_images(saved: SavedPredictor, features: Features) -> EmbeddedImages:
+    """Return the training images with their vectors: from memory, the predictor's folder, or the run's images."""
     file, key = saved.folder / EMBEDDINGS, _key(saved)
     memory = (str(saved.folder.absolute()), key)
-    if memory in _recent:
-        _recent.move_to_end(memory)
-        return _recent[memory]
-    embedded = _read(file, key)
-    if embedded is None:
-        vectors = EmbeddedImages.of(_training_examples(saved), features)
-        embedded = EmbeddedImages(vectors.examples, vectors.vectors.astype(np.float16))
-        if embedded.vectors.nbytes <= MAX_BYTES:
-            _write(file, key, embedded)
-    _recent[memory] = embedded
-    while len(_recent) > _MAX_IN_MEMORY:
-        _recent.popitem(last=False)
+    with _lock:  # threads may share a predictor; the first one computes the vectors
+        if memory in _recent:
+            _recent.move_to_end(memory)
+            return _recent[memory]
+        embedded = _read(file, key)
+        if embedded is None:
+            vectors = EmbeddedImages.of(_training_examples(saved), features)
+            embedded = EmbeddedImages(vectors.examples, vectors.vectors.astype(np.float16))
+            if embedded.vectors.nbytes <= MAX_BYTES:
+                _write(file, key, embedded)
+        _recent[memory] = embedded
+        while len(_recent) > _MAX_IN_MEMORY:
+            _recent.popitem(last=False)
     return embedded
 
 
@@ -91,12 +82,13 @@ def _key(saved: SavedPredictor) -> str:
 
 def _write(file: Path, key: str, embedded: EmbeddedImages) -> None:
     """Write the vectors; skip it if the folder is not writable."""
-    examples = embedded.examples
-    record: dict[str, Any] = {
-        "images": [str(image) for image in examples.images],
-        "labels": None if examples.labels is None else _plain(examples.labels),
-        "class_names": examples.class_names,
-    }
+    examples, labels = embedded.examples, embedded.examples.labels
+    record: dict[str, Any] = {"images": [str(image) for image in examples.images], "class_names": examples.class_names}
+    if isinstance(labels, pd.DataFrame):  # the names of the columns that are 1
+        rows = labels.to_dict("records")
+        record["labels"] = [[str(name) for name, has in row.items() if has] for row in rows]
+    else:
+        record["labels"] = None if labels is None else labels.tolist()
     partial = file.with_name(f"{file.name}.part")
     try:
         save_file(
@@ -124,11 +116,3 @@ def _read(file: Path, key: str) -> EmbeddedImages | None:
     images = record["images"]
     labels = None if record["labels"] is None else pd.Series(record["labels"])
     return EmbeddedImages(Examples(images, pd.RangeIndex(len(images)), labels, record["class_names"]), vectors)
-
-
-def _plain(labels: pd.Series | pd.DataFrame) -> list[Any]:
-    """Return labels for JSON; for several columns, the names of those that are 1."""
-    if isinstance(labels, pd.DataFrame):
-        return [[str(name) for name, has in row.items() if has] for row in labels.to_dict("records")]
-    values: list[Any] = labels.tolist()
-    return values

@@ -15,11 +15,8 @@ import torch
 from timm.layers import BatchNormAct2d, Conv2dSame
 from torch import nn
 
-MAX_CHANGE = 1e-3
-"""Largest change of outputs that counts as rounding, relative to the largest output."""
-
-NUM_IMAGES = 2
-"""Noise images of the forward pass that finds which batch norm follows which convolution."""
+MAX_CHANGE = 1e-3  # largest change of outputs that counts as rounding, relative to the largest output
+NUM_IMAGES = 2  # noise images of the forward pass that finds which batch norm follows which convolution
 
 _CONVOLUTIONS, _NORMS = (nn.Conv2d, Conv2dSame), (nn.BatchNorm2d, BatchNormAct2d)
 
@@ -30,12 +27,6 @@ def fold_batch_norm(network: nn.Module, in_chans: int, side: int) -> nn.Module |
 
     The network is put into evaluation mode; the copy shares all tensors that are not folded. None if nothing can be
     folded, or if the outputs of the copy differ for noise images of `in_chans` channels and `side` pixels.
-
-    Examples
-    --------
-    >>> network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    >>> fold_batch_norm(network, 3, 8)[1]
-    Identity()
     """
     network.eval()
     device = next(network.parameters()).device
@@ -57,10 +48,7 @@ def fold_batch_norm(network: nn.Module, in_chans: int, side: int) -> nn.Module |
 
 
 def copy_sharing_parameters(network: nn.Module) -> nn.Module:
-    """Return a copy of a network's modules with the same parameters and buffers.
-
-    Modules of the copy can be replaced; a tensor that is changed in place changes in both.
-    """
+    """Return a copy with the same parameters and buffers, whose modules can be replaced."""
     shared = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
     return copy.deepcopy(network, shared)
 

@@ -33,21 +33,10 @@ UNAVAILABLE: dict[str, tuple[str, ...]] = {
 
 
 def list_models(pattern: str | None = None) -> list[str]:
-    """List the names of networks: timm's architectures and GluonCV's names for them.
+    """List the sorted names of networks, without pretraining tags: timm's architectures and GluonCV's names for them.
 
-    Parameters
-    ----------
-    pattern : str, optional
-        A shell pattern (``"resnet*"``) or, without any of ``*?[``, part of the name (``"mobilenetv3"``). Case does
-        not matter.
+    `pattern` is a shell pattern (``"resnet*"``) or, without any of ``*?[``, part of the name. Case does not matter.
 
-    Returns
-    -------
-    list of str
-        Sorted names without pretraining tags (the part after the point in ``resnet18.a1_in1k``).
-
-    Examples
-    --------
     >>> list_models("mobilenetv3_small*")[:2]
     ['mobilenetv3_small', 'mobilenetv3_small_050']
     """
@@ -66,8 +55,6 @@ def resolve_name(name: str) -> str:
     A name is timm's, a former one of timm, or GluonCV's. Case does not matter. An UnknownModelError lists similar names
     or tags.
 
-    Examples
-    --------
     >>> resolve_name("resnet50_v1d"), resolve_name("ResNet18.a1_in1k")
     ('resnet50d', 'resnet18.a1_in1k')
     """
@@ -86,8 +73,9 @@ def resolve_name(name: str) -> str:
         known = list_models()
         alike = [each for each in known if _squash(each).startswith(_squash(head))] if len(head) > 2 else []
         # Of a family, the first in natural order: efficientnet_b0 before efficientnet_b1 and efficientnet_l2.
-        family = sorted((each for each in alike if published_top1(each) is not None), key=_in_natural_order) or alike
-        similar = family[:3] or near_names(head, known)
+        family = [each for each in alike if published_top1(each) is not None]
+        family.sort(key=lambda each: [(text, int(number or 0)) for text, number in re.findall(r"(\D*)(\d*)", each)])
+        similar = (family or alike)[:3] or near_names(head, known)
         advice = f"Did you mean {' or '.join(map(repr, similar))}? " if similar else ""
         raise UnknownModelError(f"Unknown network {name!r}. {advice}list_models() gives all names.")
     architecture = split_name(current)[0]
@@ -105,13 +93,7 @@ def resolve_name(name: str) -> str:
 
 
 def split_name(timm_name: str) -> tuple[str, str | None]:
-    """Split ``architecture.tag``; the tag is None if there is none.
-
-    Examples
-    --------
-    >>> split_name("resnet18.a1_in1k")
-    ('resnet18', 'a1_in1k')
-    """
+    """Split ``architecture.tag``; the tag is None if there is none."""
     architecture, _, tag = timm_name.partition(".")
     return architecture, tag or None
 
@@ -156,10 +138,6 @@ def _check_available(name: str, lower: str) -> None:
         if _squash(lower) == _squash(unavailable):  # squeezenet1_1 is squeezenet1.1
             listed = " or ".join(map(repr, near))
             raise UnknownModelError(f"timm lacks GluonCV's network {name!r}. Similar ones: {listed}.")
-
-
-def _in_natural_order(name: str) -> list[tuple[str, int]]:
-    return [(text, int(number or 0)) for text, number in re.findall(r"(\D*)(\d*)", name)]
 
 
 def _squash(name: str) -> str:

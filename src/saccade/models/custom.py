@@ -15,24 +15,12 @@ from saccade.errors import HyperparameterError
 from saccade.models.network import network_input
 from saccade.space import Categorical, Space
 
-CUSTOM_OBJECTS = ("model", "opt", "train_transform")
-"""Hyperparameters that may be custom objects."""
+CUSTOM_OBJECTS = ("model", "opt", "train_transform")  # hyperparameters that may be custom objects
 
 
 @dataclass(frozen=True, repr=False)
 class CustomObject:
-    """A custom object as a hyperparameter; it prints as a short name where configurations are shown.
-
-    Attributes
-    ----------
-    value : object
-        A module, a class or a function.
-
-    Examples
-    --------
-    >>> CustomObject(nn.Flatten()), CustomObject(nn.Linear)
-    (Flatten, Linear)
-    """
+    """A module, class or function as a hyperparameter; it prints as a short name where configurations are shown."""
 
     value: Any
 

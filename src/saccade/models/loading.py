@@ -30,16 +30,6 @@ class SkipInit(TorchFunctionMode):
     Drawing initial weights that are overwritten next is most of the work of building a network: 0.3 of 0.33 s for
     resnet50. Only random methods of tensors and `torch.nn.init` are replaced; ``torch.randn`` and the like are not. The
     state of the random generator does not change.
-
-    Examples
-    --------
-    >>> weight = torch.full((2,), 3.0)
-    >>> with SkipInit() as skipped:
-    ...     nn.init.normal_(weight)
-    tensor([0., 0.])
-    >>> skipped.check([("weight", weight)])
-    Traceback (most recent call last):
-    saccade.models.loading.RandomValuesNeededError: weight
     """
 
     def __init__(self) -> None:
@@ -63,13 +53,7 @@ class SkipInit(TorchFunctionMode):
             return tensor.zero_()
 
     def check(self, tensors: Iterable[tuple[str, torch.Tensor]]) -> None:
-        """Check that none of these tensors should have been random.
-
-        Raises
-        ------
-        RandomValuesNeededError
-            With the name of the first that should.
-        """
+        """Raise a RandomValuesNeededError with the name of the first of these tensors that should have been random."""
         for name, tensor in tensors:
             if tensor.numel() and tensor.untyped_storage().data_ptr() in self._calls:
                 raise RandomValuesNeededError(name)

@@ -28,25 +28,14 @@ Some correct files contain a few, such as the auxiliary classifier of inception_
 
 @dataclass(frozen=True)
 class InputSpec:
-    """The images that a network was pretrained on.
+    """The images that a network was pretrained on."""
 
-    Attributes
-    ----------
-    img_size : int
-        Height and width in pixels (the height, for the few networks whose images are not square).
-    crop_pct : float
-        In evaluation, an image is resized to ``img_size / crop_pct`` before its centre is cut out. Above 1, which few
-        networks have, images are padded.
-    interpolation : str
-        ``"bicubic"`` or ``"bilinear"``.
-    mean, std : tuple of float
-        Per channel, for values from 0 to 1: the network's input is ``(value - mean) / std``.
-    """
-
-    img_size: int
+    img_size: int  # height and width in pixels (the height, for the few networks whose images are not square)
+    # In evaluation, an image is resized to ``img_size / crop_pct`` before its centre is cut out. Above 1, which few
+    # networks have, images are padded.
     crop_pct: float
-    interpolation: str
-    mean: tuple[float, ...]
+    interpolation: str  # ``"bicubic"`` or ``"bilinear"``
+    mean: tuple[float, ...]  # per channel, for values from 0 to 1: the network's input is ``(value - mean) / std``
     std: tuple[float, ...]
 
 
@@ -55,11 +44,6 @@ def network_input(network: str | nn.Module) -> InputSpec:
 
     `network` is a name that `resolve_name` accepts (nothing is built; without a tag, timm's default one counts), or a
     network from `build_network`, for which the tag of its weights counts.
-
-    Examples
-    --------
-    >>> network_input("resnet18").img_size
-    224
     """
     if isinstance(network, nn.Module):
         config = timm.models.PretrainedCfg(**getattr(network, "pretrained_cfg", {}))
@@ -89,31 +73,16 @@ def build_network(
 ) -> nn.Module:
     """Build a timm network in float32 on the CPU, with a pretrained backbone and a new classifier layer.
 
-    Parameters
-    ----------
-    name : str
-        A name that `resolve_name` accepts.
-    num_classes : int
-        Outputs, at least 1; 1 is regression. The classifier layer is never taken from the file, even if it has as many
-        outputs.
-    pretrained, weights_file, weights_folder
-        Whether to load weights, and from where: see `find_weights`. Half precision is converted to float32.
-    in_chans : int
-        Channels of the images. The first convolution of pretrained weights is adapted from 3.
-    img_size : int, optional
-        Height and width of the images in pixels. Networks of one size (most transformers) are built for this one, and
-        their position embeddings resized.
-    drop_rate, drop_path_rate : float, optional
-        Dropout before the classifier layer, and stochastic depth, 0 <= rate < 1. None keeps the network's default.
-    random_start : bool
-        False saves time by not drawing random weights. The classifier layer of a pretrained network is then zero;
-        without pretraining, call ``load_state_dict`` before anything else.
+    `num_classes` is the number of outputs, at least 1; 1 is regression. The classifier layer is never taken from the
+    file, even if it has as many outputs. Weights are found by `find_weights`; half precision is converted to float32,
+    and the first convolution is adapted from 3 channels to `in_chans`. Networks of one size (most transformers) are
+    built for `img_size` pixels, and their position embeddings resized. `drop_rate` (before the classifier layer) and
+    `drop_path_rate` (stochastic depth) are from 0 to below 1; None keeps the network's default. Without `random_start`,
+    no random weights are drawn, which saves time: the classifier layer of a pretrained network is then zero; without
+    pretraining, call ``load_state_dict`` before anything else.
 
-    Raises
-    ------
-    UnknownModelError, WeightsNotFoundError, HyperparameterError
-        If there is no such network, there are no weights or they do not fit (random weights are never a fallback), or
-        an option is invalid.
+    Raises UnknownModelError, WeightsNotFoundError or HyperparameterError if there is no such network, there are no
+    weights or they do not fit (random weights are never a fallback), or an option is invalid.
     """
     timm_name = resolve_name(name)
     _check_options(
@@ -133,7 +102,7 @@ def build_network(
 
     if pretrained:
         path = find_weights(name, file=weights_file, folder=weights_folder)
-        network = _create_from_file(_name_with_tag_of(path, timm_name), options, path, random_start)
+        network = _create_from_file(timm_name, options, path, random_start)
     elif random_start:
         network = _create(timm_name, options)
     else:
@@ -146,10 +115,7 @@ def build_network(
 
 
 def classifier_parameters(network: nn.Module) -> set[str]:
-    """Return the names of the parameters of a network's classifier layer, or layers, as in ``named_parameters()``.
-
-    They are empty for modules without a method ``get_classifier``.
-    """
+    """Return the names of the parameters of a network's classifier layers; none without ``get_classifier``."""
     get_classifier = getattr(network, "get_classifier", None)
     if get_classifier is None:
         return set()
@@ -202,6 +168,10 @@ def _create_empty(timm_name: str, options: dict[str, Any]) -> nn.Module:
 
 def _create_from_file(timm_name: str, options: dict[str, Any], path: Path, random_start: bool) -> nn.Module:
     """Build a network and load a file by timm's rules; raise unless the file contains the whole backbone."""
+    architecture, tag = split_name(timm_name)
+    named = path.name.removesuffix(".safetensors")
+    if tag is None and named in timm.models.get_arch_pretrained_cfgs(architecture):
+        timm_name = named  # with the tag of the file, which determines the input size
     if random_start:
         return _load(timm_name, options, path)[0]
     try:
@@ -276,13 +246,7 @@ def _check_loaded(network: nn.Module, timm_name: str, path: Path, missing: list[
 
 
 def check_takes_size(network: nn.Module, timm_name: str, in_chans: int, img_size: int) -> None:
-    """Check an image size by a forward pass of one empty image; many networks do not reject it earlier.
-
-    Raises
-    ------
-    HyperparameterError
-        With sizes that are possible.
-    """
+    """Check an image size by a forward pass of one empty image; a HyperparameterError suggests other sizes."""
     was_training = network.training
     network.eval()
     try:
@@ -301,14 +265,6 @@ def _wrong_size(timm_name: str, img_size: int, error: Exception) -> Hyperparamet
         f"The network {timm_name!r} cannot take images of {img_size} pixels ({error}). Its usual size is "
         f"{usual}; most networks take multiples of 32, such as {down} or {up}."
     )
-
-
-def _name_with_tag_of(path: Path, timm_name: str) -> str:
-    """Add the tag in a file's name if timm has it and no other was asked for; it determines the input size."""
-    architecture, tag = split_name(timm_name)
-    named = path.name.removesuffix(".safetensors")
-    known = timm.models.get_arch_pretrained_cfgs(architecture)
-    return named if tag is None and named in known else timm_name
 
 
 def _classifier_names(network: nn.Module) -> tuple[str, ...]:

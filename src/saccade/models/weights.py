@@ -7,6 +7,7 @@ huggingface_hub reads most of them once, at import.
 from __future__ import annotations
 
 import functools
+import math
 import os
 import zlib
 from collections import Counter
@@ -23,7 +24,8 @@ from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from saccade.data.sources.download import in_time, time_limit_s
+from saccade.data.sources.download import TIME_VARIABLE, in_time, time_limit_s
+from saccade.deadline import Deadline
 from saccade.errors import WeightsNotFoundError
 from saccade.models.catalogue import resolve_name, split_name
 
@@ -38,7 +40,9 @@ HUB_TIMEOUT_S = 5.0
 _CHECKSUM = "crc32"
 
 
-def find_weights(name: str, *, file: str | Path | None = None, folder: str | Path | None = None) -> Path:
+def find_weights(
+    name: str, *, file: str | Path | None = None, folder: str | Path | None = None, seconds_left: float = math.inf
+) -> Path:
     """Return the first safetensors file with pretrained weights of a network; pickle files are never used.
 
     1. `file`, if given, and nothing else;
@@ -46,14 +50,10 @@ def find_weights(name: str, *, file: str | Path | None = None, folder: str | Pat
        ``<architecture>.<tag>.safetensors`` or ``<architecture>.safetensors``. With a tag in `name`, the file with that
        tag comes first, then the one without a tag; otherwise timm's default tag, no tag, any other tag by name;
     3. the cache of the Hugging Face hub on this machine;
-    4. the hub.
+    4. the hub, for at most `seconds_left`.
 
-    Raises
-    ------
-    UnknownModelError
-        If there is no such network.
-    WeightsNotFoundError
-        If no weights are available; the message lists what was tried and what to do.
+    Raises an UnknownModelError if there is no such network; a WeightsNotFoundError, which lists what was tried and what
+    to do, if no weights are available.
     """
     timm_name = resolve_name(name)
     if file is not None:
@@ -68,7 +68,7 @@ def find_weights(name: str, *, file: str | Path | None = None, folder: str | Pat
         tensor_names(path)
         return path
     tried: list[str] = []
-    found = _search_folder(timm_name, folder, tried) or _search_hub(timm_name, tried)
+    found = _search_folder(timm_name, folder, tried) or _search_hub(timm_name, tried, Deadline(seconds_left))
     if found is not None:
         tensor_names(found)
         return found
@@ -146,13 +146,7 @@ def networks_in_folder(folder: str | Path | None = None) -> list[str]:
 
 
 def tensor_names(path: Path) -> list[str]:
-    """List the names of the tensors in a safetensors file; only its header is read.
-
-    Raises
-    ------
-    WeightsNotFoundError
-        If the file cannot be read as safetensors.
-    """
+    """List the names of the tensors in a safetensors file by its header; a WeightsNotFoundError if it is damaged."""
     try:
         with safe_open(path, framework="numpy") as tensors:
             return list(tensors.keys())
@@ -193,7 +187,7 @@ def _search_folder(timm_name: str, given: str | Path | None, tried: list[str]) -
     return None
 
 
-def _search_hub(timm_name: str, tried: list[str]) -> Path | None:
+def _search_hub(timm_name: str, tried: list[str], deadline: Deadline) -> Path | None:
     """Look into the hub's cache, then ask the hub; without a match, add the reasons to `tried`."""
     config = timm.models.get_pretrained_cfg(timm_name)
     hub_id = config.hf_hub_id if config is not None else None
@@ -210,7 +204,10 @@ def _search_hub(timm_name: str, tried: list[str]) -> Path | None:
         return Path(cached)
     file = f"{repo_id}{'' if revision == 'main' else f'@{revision}'}/{filename}"
     tried.append(f"the Hugging Face cache {str(hub_cache_folder())!r}: {file} is not there")
-    reason = _unavailable(repo_id, filename, revision, file)
+    if (left_s := deadline.seconds_left()) <= 0:
+        tried.append(f"the Hugging Face hub {hub_endpoint()}: not asked, because the time limit is over")
+        return None
+    reason = _unavailable(repo_id, filename, revision, file, min(HUB_TIMEOUT_S, left_s))
     if not reason:
         try:
             download = functools.partial(
@@ -220,28 +217,28 @@ def _search_hub(timm_name: str, tried: list[str]) -> Path | None:
                 revision=revision,
                 cache_dir=hub_cache_folder(),
                 endpoint=hub_endpoint(),
-                etag_timeout=HUB_TIMEOUT_S,
+                etag_timeout=min(HUB_TIMEOUT_S, left_s),
                 library_name="saccade",
             )
-            return Path(in_time(download, time_limit_s()))
+            limit_s, name = min((time_limit_s(), TIME_VARIABLE), (deadline.seconds_left(), "time_limit"))
+            return Path(in_time(download, limit_s))
+        except TimeoutError:
+            reason = f"the download of {file} takes longer than {limit_s:.3g} s; increase {name}"
         except Exception as error:  # the errors of huggingface_hub and of its transports have no common root
             reason = f"the download of {file} failed: {_first_line(error)}"
     tried.append(f"the Hugging Face hub {hub_endpoint()}: {reason}")
     return None
 
 
-def _unavailable(repo_id: str, filename: str, revision: str, file: str) -> str:
-    """Return why a file cannot be downloaded, or "".
-
-    One request with a short time limit, because huggingface_hub retries for minutes when there is no network.
-    """
+def _unavailable(repo_id: str, filename: str, revision: str, file: str, timeout_s: float) -> str:
+    """Return why a file cannot be downloaded, or "": one request, since huggingface_hub retries for minutes."""
     # huggingface_hub refuses to work if this variable was set when it was imported.
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in constants.ENV_VARS_TRUE_VALUES or constants.HF_HUB_OFFLINE:
         return "not asked, because HF_HUB_OFFLINE is set"
     url = huggingface_hub.hf_hub_url(repo_id, filename, revision=revision, endpoint=hub_endpoint())
     try:
         # Redirects (to the hub's storage) count as an answer; huggingface_hub follows them.
-        response = httpx2.head(url, headers=build_hf_headers(library_name="saccade"), timeout=HUB_TIMEOUT_S)
+        response = httpx2.head(url, headers=build_hf_headers(library_name="saccade"), timeout=timeout_s)
     except (httpx2.HTTPError, httpx2.InvalidURL) as error:
         return f"cannot be reached: {_first_line(error)}"
     status = response.status_code

@@ -112,7 +112,7 @@ class _ImageEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has 
         files, former_range = state.pop("predictor_files", None), state.pop("pixel_range_", None)
         super().__setstate__(state)
         if files is not None:
-            folder = _new_folder()
+            folder = Path(tempfile.mkdtemp(prefix="saccade_predictor_"))
             for name, content in files.items():
                 (folder / name).parent.mkdir(exist_ok=True)
                 (folder / name).write_bytes(content)
@@ -133,27 +133,7 @@ class _ImageEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has 
         check_consistent_length(images, labels)
         if len(images) < 2:
             raise DataError("X has 1 sample; expected at least 2, for training and validation")
-        with self._run_folder() as run:
-            predictor = ImagePredictor("label", problem_type, self.eval_metric, run, self.verbosity)
-            predictor.fit(pd.DataFrame({"image": _column(images), "label": labels}), **self._fit_arguments())
-            folder = _new_folder()
-            predictor.save(folder)  # a copy: the next fit may replace the run
-        self.predictor_ = self._load(folder)
-
-    @property
-    def pixel_range_(self) -> PixelRange | None:
-        """The numbers of black and white; None if the images had 8 bits."""
-        return self.predictor_.pipeline.saved.pixel_range
-
-    def _run_folder(self) -> AbstractContextManager[str | Path]:
-        if self.path is not None:
-            return nullcontext(self.path)
-        return tempfile.TemporaryDirectory(prefix="saccade_run_", ignore_cleanup_errors=True)
-
-    def _fit_arguments(self) -> dict[str, Any]:
         seed = self.random_state
-        if isinstance(seed, np.random.RandomState):
-            seed = int(seed.randint(2**31 - 1))
         given = {
             "presets": self.presets,
             "num_trials": self.num_trials,
@@ -162,15 +142,32 @@ class _ImageEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has 
             "executor": self.executor,
             "callbacks": self.callbacks,
         }
-        return {
+        options = {
             "time_limit": self.time_limit,
             "hyperparameters": self.hyperparameters,
             "holdout_frac": self.holdout_frac,
             "weights": self.weights,
-            "random_state": seed,
+            "random_state": int(seed.randint(2**31 - 1)) if isinstance(seed, np.random.RandomState) else seed,
             **{name: value for name, value in given.items() if value is not None},
             **(self.fit_options or {}),
         }
+        run_folder: AbstractContextManager[str | Path] = (
+            tempfile.TemporaryDirectory(prefix="saccade_run_", ignore_cleanup_errors=True)
+            if self.path is None
+            else nullcontext(self.path)
+        )
+        with run_folder as run:
+            predictor = ImagePredictor("label", problem_type, self.eval_metric, run, self.verbosity)
+            data: pd.DataFrame = pd.DataFrame({"image": pd.Series(images, dtype=object), "label": labels})
+            predictor.fit(data, **options)
+            folder = Path(tempfile.mkdtemp(prefix="saccade_predictor_"))
+            predictor.save(folder)  # a copy: the next fit may replace the run
+        self.predictor_ = self._load(folder)
+
+    @property
+    def pixel_range_(self) -> PixelRange | None:
+        """The numbers of black and white; None if the images had 8 bits."""
+        return self.predictor_.pipeline.saved.pixel_range
 
     def _predictions(self, X: Any) -> Predictions:
         """Predict images; one that cannot be read is an error, as scikit-learn's metrics require all predictions."""
@@ -206,21 +203,10 @@ class ImageClassifier(ClassifierMixin, _ImageEstimator):  # type: ignore[misc]  
     ----------
     time_limit : float, "auto" or None
         Seconds of one fit; cross-validation makes many fits. "auto" is 7200, or the preset's; None is no limit.
-    hyperparameters : mapping or None
-        As in `ImagePredictor.fit`. In `set_params` and `GridSearchCV`, ``hyperparameters__lr`` is a single one.
-    presets : str, list of str or None
-        As in `ImagePredictor.fit`.
-    num_trials : int or None
-        Maximum number of trials of one fit; None depends on the preset, the time limit and the size of the space.
-    searcher, scheduler : str, instance or None
-        The search algorithm, and what decides which trial trains next: as in `ImagePredictor.fit`; None is ``auto``.
-        Each fit uses a copy of an instance.
-    executor : str, Executor or None
-        Where trials run: as in `ImagePredictor.fit`; None is ``auto``. Clones share the workers of an instance.
-    callbacks : list of Tracker, callable or str, or None
-        What receives the events of each fit, of clones as well: as in `ImagePredictor.fit`.
-    holdout_frac : float or None
-        Fraction of the images in the validation set, between 0 and 1; None is a tenth, or less of very many.
+    hyperparameters, presets, num_trials, searcher, scheduler, executor, callbacks, holdout_frac
+        As in `ImagePredictor.fit`. In `set_params` and `GridSearchCV`, ``hyperparameters__lr`` is a single
+        hyperparameter. Each fit uses a copy of a searcher or scheduler. Clones share callbacks, and the workers of an
+        executor.
     eval_metric : str, callable or None
         The metric used for model selection; `score` is the accuracy, as in all scikit-learn classifiers.
     weights : path or None
@@ -316,8 +302,7 @@ class ImageClassifier(ClassifierMixin, _ImageEstimator):  # type: ignore[misc]  
             Before `fit`.
         """
         classes = self._predictions(X).main_class
-        labels: np.ndarray = self.classes_[classes]
-        return labels
+        return np.asarray(self.classes_[classes])
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Return calibrated probabilities, float32 of shape (num_images, num_classes); raises as `predict`."""
@@ -371,15 +356,3 @@ def _labels(estimator: object, y: Any) -> np.ndarray:
     labels: np.ndarray = column_or_1d(y, warn=True)
     assert_all_finite(labels, input_name="y")
     return labels
-
-
-def _column(images: Sequence[ImageLike]) -> np.ndarray:
-    """Return images as an array of objects; NumPy would stack arrays of equal shape."""
-    column = np.empty(len(images), object)
-    for index, image in enumerate(images):
-        column[index] = image
-    return column
-
-
-def _new_folder() -> Path:
-    return Path(tempfile.mkdtemp(prefix="saccade_predictor_"))

@@ -134,10 +134,9 @@ class ImagePredictor:
         return f"<{type(self).__name__} {described}>"
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><th>{name}</th><td>{html.escape(text)}</td></tr>" for name, text in self._description().items()
-        )
-        return f"<table>{rows}</table>"
+        described = self._description().items()
+        rows = [f"<tr><th>{name}</th><td>{html.escape(text)}</td></tr>" for name, text in described]
+        return f"<table>{''.join(rows)}</table>"
 
     def _description(self) -> dict[str, str]:
         if self._pipeline is None:
@@ -173,7 +172,7 @@ class ImagePredictor:
         hyperparameters: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> ImagePredictor:
-        """Search networks and hyperparameters, and keep the best.
+        """Search networks and hyperparameters, keep the best, and return this predictor.
 
         Parameters
         ----------
@@ -184,11 +183,6 @@ class ImagePredictor:
         **kwargs
             The other options of `saccade.fit.options.FitOptions`. `hyperparameter_tune_kwargs` may hold the options of
             the search in a dict of their own.
-
-        Returns
-        -------
-        ImagePredictor
-            This predictor.
 
         Raises
         ------
@@ -270,7 +264,7 @@ class ImagePredictor:
         *,
         finish: bool = False,
     ) -> ImagePredictor:
-        """Resume an interrupted run from its folder alone.
+        """Resume an interrupted run from its folder alone, and return its predictor.
 
         Images and labels are found by the paths in the run folder. A run with images in memory or with custom objects
         cannot be resumed in this way; use ``fit(…, resume=True)`` with the same arguments.
@@ -285,11 +279,6 @@ class ImagePredictor:
             As in `ImagePredictor`; None keeps the value of the run.
         finish : bool
             Whether to train nothing more, and make the predictor of the trials that the run has.
-
-        Returns
-        -------
-        ImagePredictor
-            The predictor of the finished run.
 
         Raises
         ------
@@ -345,15 +334,8 @@ class ImagePredictor:
     def to(self, device: str | torch.device | None) -> ImagePredictor:
         """Compute predictions on another device from now on, and return this predictor.
 
-        Parameters
-        ----------
-        device : str, torch.device or None
-            ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``; None is the best device available.
-
-        Raises
-        ------
-        HyperparameterError
-            If the device is invalid or not available.
+        It is ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``; None is the best device available. Raises a
+        HyperparameterError if it is invalid or not available.
         """
         self.pipeline.to(device)
         return self
@@ -470,12 +452,8 @@ class ImagePredictor:
         """Return the probability of each class for each image; for regression, what `predict` returns.
 
         Probabilities are calibrated (`saccade.inference.calibration`). `predict` decides by them and by the thresholds
-        that suit the `eval_metric`, so that its label need not be the most probable one.
-
-        Parameters
-        ----------
-        data, as_pandas
-            As in `predict`.
+        that suit the `eval_metric`, so that its label need not be the most probable one. The arguments are as in
+        `predict`.
 
         Returns
         -------
@@ -492,13 +470,39 @@ class ImagePredictor:
         table: pd.DataFrame = pd.DataFrame(probabilities, examples.index, columns=self.classes)
         return table
 
-    def predict_feature(self, data: Any, as_pandas: bool = True) -> pd.DataFrame | np.ndarray:
-        """Return the input of the network's classifier layer for each image; of an ensemble, of its first network.
+    def embed(self, data: Any) -> np.ndarray:
+        """Return a feature vector of each image: the input of the network's classifier layer.
+
+        Of an ensemble it is that of the first network. Vectors are cached on disk, so that a second call with the same
+        images takes little time; ``SACCADE_FEATURE_CACHE_GB`` limits the size of the cache, and 0 disables it.
 
         Parameters
         ----------
-        data, as_pandas
+        data
             As in `predict`.
+
+        Returns
+        -------
+        ndarray, float32, shape (num_images, num_features)
+            NaN for images that cannot be read.
+
+        Raises
+        ------
+        HyperparameterError
+            If the network has no single classifier layer.
+
+        Examples
+        --------
+        >>> vectors = predictor.embed(["a.jpg", "b.jpg"])    # doctest: +SKIP
+        >>> vectors.shape                                    # doctest: +SKIP
+        (2, 1280)
+        """
+        return self._features(read_examples(data, self._saved.label).images)
+
+    def predict_feature(self, data: Any, as_pandas: bool = True) -> pd.DataFrame | np.ndarray:
+        """Return what `embed` does, as a table: AutoGluon's name for it.
+
+        The arguments are as in `predict`.
 
         Returns
         -------
@@ -507,7 +511,7 @@ class ImagePredictor:
             an array of shape (num_images, num_features).
         """
         examples = read_examples(data, self._saved.label)
-        features, _ = self.pipeline.features(examples.images, self.verbosity)
+        features = self.embed(examples.images)
         if not as_pandas:
             return features
         table: pd.DataFrame = pd.DataFrame({"image_feature": list(features)}, index=examples.index)
@@ -591,12 +595,12 @@ class ImagePredictor:
             About this predictor: ``result`` (one line of text), ``valid_acc`` and ``valid_score`` on the validation
             images, ``valid_score_how`` (how they were measured), ``train_acc`` of its first network, and ``ensemble``,
             a dict with ``trial``, ``model`` and ``weight`` for each member (empty for a single network).
-            ``cross_fitted_scores`` compares ensembles and single networks by cross-fitting; ``why_not_best_trial``
-            says why the best trial is not the predictor if its score is higher. ``temperature`` and
-            ``logit_adjustment`` are those of the calibration. ``left_out`` has ``num_unreadable`` images, and the
-            ``classes`` without a readable training image. About the search: ``best_trial``, ``best_config`` and
-            ``best_epoch`` of the first row of the leaderboard, ``total_time`` (seconds), ``fit_history`` (with its
-            score as ``best_reward``) and more.
+            ``cross_fitted_scores`` compares ensembles and single networks by cross-fitting; ``why_not_best_trial`` says
+            why the best trial is not the predictor if its score is higher. ``temperature`` and ``logit_adjustment`` are
+            those of the calibration. ``left_out`` has ``num_unreadable`` images, how often each of the ``reasons``
+            occurs, and the ``classes`` without a readable training image. About the search: ``best_trial``,
+            ``best_config`` and ``best_epoch`` of the first row of the leaderboard, ``total_time`` (seconds),
+            ``fit_history`` (with its score as ``best_reward``) and more.
         """
         return {**self._saved.summary, "result": self._saved.result}
 
@@ -718,20 +722,7 @@ class ImagePredictor:
     def reasons(self, data: Any, k: int = 4, num_images: int = 12, among: Any = None) -> list[Reason]:
         """Return what `why` draws: for each image the label, an overlay, and the most similar training images.
 
-        Parameters
-        ----------
-        data, k, num_images, among
-            As in `why`.
-
-        Returns
-        -------
-        list of saccade.report.figures.Reason
-            The rows of the picture. Those of images that cannot be read have no `predicted`.
-
-        Raises
-        ------
-        HyperparameterError, DataError
-            As `why`.
+        The arguments and errors are those of `why`. Images that cannot be read have no `predicted`.
 
         Examples
         --------
@@ -766,19 +757,8 @@ class ImagePredictor:
     def find_leaks(self, test: Any, among: Any = None, threshold: float | None = None) -> pd.DataFrame:
         """Return the test images that are, or nearly are, training images, so that metrics on them are too good.
 
-        Parameters
-        ----------
-        test
-            As in `predict`.
-        among
-            The training images; None looks them up as `nearest` does.
-        threshold : float or None
-            As in `near_duplicates`.
-
-        Returns
-        -------
-        DataFrame
-            As `near_duplicates` returns it; the other image of each pair is the training image.
+        The table is that of `near_duplicates`; the other image of each pair is the training image. `among` are the
+        training images; None looks them up as `nearest` does.
         """
         train = self._training_images(among)
         return near_duplicates(self._embedded(test), train, threshold)
@@ -865,17 +845,9 @@ class ImagePredictor:
         return predictor
 
     def save(self, path: str | Path | None = None) -> str:
-        """Write the predictor to a folder of its own: safetensors and JSON, movable, loadable without a GPU.
+        """Write the predictor to a folder of its own, and return it: safetensors and JSON, movable, for any machine.
 
-        Parameters
-        ----------
-        path : str, Path or None
-            The folder, which must not contain anything else; None keeps the one in the run folder.
-
-        Returns
-        -------
-        str
-            The folder.
+        The folder must not contain anything else; None keeps the one in the run folder.
         """
         pipeline, saved = self.pipeline, self._saved
         folder = saved.folder if path is None else _absolute(path)

@@ -23,8 +23,7 @@ OTHER_SIGN = "≠"
 
 UNREADABLE = "cannot be read"
 
-MAX_LINES = 3
-"""Maximum number of lines of a label in a title."""
+MAX_LINES = 3  # maximum number of lines of a label in a title
 
 
 def predictions_figure(
@@ -38,13 +37,6 @@ def predictions_figure(
     """Draw images under their predicted labels; a wrong one is red, and followed by the true one.
 
     An image's tile has a side of `tile` pixels. Raises a DataError if there are no images, or the lengths differ.
-
-    Examples
-    --------
-    >>> from PIL import Image
-    >>> figure = predictions_figure([Image.new("L", (8, 8))] * 2, ["cat", "dog"], ["cat", "cat"], [0.9, 0.6])
-    >>> [axes.texts[0].get_text() for axes in figure.axes]
-    ['cat · 90%', 'dog · 60%, is cat']
     """
     from saccade.data.gallery import draw_gallery
 
@@ -71,49 +63,23 @@ class Neighbour:
 
 @dataclass(frozen=True, eq=False)
 class Reason:
-    """The prediction for an image, and its explanation.
-
-    Attributes
-    ----------
-    image : path, bytes, Pillow image or array
-        The image.
-    predicted : str or None
-        Predicted label, all predicted labels, or predicted value; None if the image is unreadable.
-    probability : float or None
-        Probability of that label, from 0 to 1; None unless it is a single label.
-    true : str or None
-        True label or value; None if unknown.
-    overlay : path, bytes, Pillow image, array or None
-        The image with its saliency map; None if the map is empty.
-    neighbours : tuple of Neighbour
-        The most similar training images, the nearest first.
-    is_number : bool
-        Whether labels are the values of a regression, of which none is wrong.
-
-    Examples
-    --------
-    >>> Reason("cat.jpg", "cat", 0.9).is_wrong, Reason("cat.jpg", "cat", 0.9, true="dog").is_wrong
-    (False, True)
-    """
+    """The prediction for an image, and its explanation."""
 
     image: ImageSource
-    predicted: str | None
-    probability: float | None = None
-    true: str | None = None
-    overlay: ImageSource | None = None
-    neighbours: tuple[Neighbour, ...] = ()
-    is_number: bool = False
+    predicted: str | None  # label, all labels, or value; None if the image is unreadable
+    probability: float | None = None  # of that label, from 0 to 1; None unless it is a single label
+    true: str | None = None  # label or value; None if unknown
+    overlay: ImageSource | None = None  # the image with its saliency map; None if the map is empty
+    neighbours: tuple[Neighbour, ...] = ()  # the most similar training images, the nearest first
+    is_number: bool = False  # whether labels are the values of a regression, of which none is wrong
 
     @property
     def is_wrong(self) -> bool:
         """Whether the true label is known and is not the predicted one."""
-        return self._is_other(self.true)
+        return self.is_other(self.true)
 
-    def is_other(self, neighbour: Neighbour) -> bool:
-        """Return whether the label of a training image is not the predicted one."""
-        return self._is_other(neighbour.label)
-
-    def _is_other(self, label: str | None) -> bool:
+    def is_other(self, label: str | None) -> bool:
+        """Return whether a label, such as that of a training image, is known and is not the predicted one."""
         return not self.is_number and None not in (label, self.predicted) and label != self.predicted
 
 
@@ -121,19 +87,8 @@ def reasons_figure(reasons: Sequence[Reason], tile: int = 144) -> Gallery:
     """Draw a row for each image: the image, its saliency overlay, and the most similar training images.
 
     The title of a wrong prediction is red, and followed by the true label. The title of a training image with another
-    label than the predicted one begins with ≠.
-
-    If none has an overlay, there is no column of overlays. An image's tile has a side of `tile` pixels. Raises a
-    DataError without reasons.
-
-    Examples
-    --------
-    >>> from PIL import Image
-    >>> grey = Image.new("L", (8, 8))
-    >>> near = Neighbour(grey, "dog", 0.93), Neighbour(grey, "cat", 0.9)
-    >>> reason = Reason(grey, "cat", 0.61, "dog", neighbours=near)
-    >>> [axes.texts[0].get_text().splitlines() for axes in reasons_figure([reason]).axes]
-    [['cat · 61%', 'is dog'], ['≠ dog', 'similarity 0.93'], ['cat', 'similarity 0.90']]
+    label than the predicted one begins with ≠. If no image has an overlay, there is no column of overlays. An image's
+    tile has a side of `tile` pixels. Raises a DataError without reasons.
     """
     from saccade.data.gallery import draw_gallery, letters_of_line
 
@@ -162,7 +117,7 @@ def _tiles(reason: Reason, width: int, *, has_overlays: bool) -> Iterator[tuple[
     if has_overlays:
         yield reason.overlay, "saliency", RIGHT
     for neighbour in reason.neighbours:
-        is_other = reason.is_other(neighbour)
+        is_other = reason.is_other(neighbour.label)
         label = f"{OTHER_SIGN} " * is_other + (neighbour.label or "")
         title = [*_lines(label, width), f"similarity {neighbour.similarity:.2f}"]
         yield neighbour.image, "\n".join(title), OTHER if is_other else RIGHT

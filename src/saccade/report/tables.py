@@ -11,8 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-WIDE = 200
-"""Columns of the output to a file or a pipe, so that lines are not wrapped."""
+WIDE = 200  # columns of the output to a file or a pipe, so that lines are not wrapped
 
 _HEADS = {
     "score_val": "score",
@@ -39,11 +38,11 @@ def output_console() -> Console:
 
 
 def print_trials(console: Console, leaderboard: pd.DataFrame, summary: Mapping[str, Any] | None = None) -> None:
-    """Print a table of trials, below it the hyperparameters that are equal in all trials, and the result.
-
-    The arguments are those of `ImagePredictor.leaderboard` and `ImagePredictor.fit_summary`.
-    """
-    shared = _shared_hyperparameters(leaderboard)
+    """Print a table of trials, the hyperparameters that are equal in all of them, and the result."""
+    columns = {str(name): leaderboard[name] for name in leaderboard.columns if name not in _TRIAL_COLUMNS}
+    shared: dict[str, Any] = {}
+    if len(leaderboard) > 1:
+        shared = {name: column.iloc[0] for name, column in columns.items() if len(set(column.map(repr))) == 1}
     console.print(trials_table(leaderboard.drop(columns=list(shared))))
     if shared:
         console.print(Text(f"all trials: {', '.join(f'{name}={value}' for name, value in shared.items())}\n"))
@@ -56,13 +55,8 @@ def print_trials(console: Console, leaderboard: pd.DataFrame, summary: Mapping[s
 def seconds_line(seconds: Mapping[str, float]) -> str:
     """Return the duration of a fit and of its phases as text, without phases that round to 0.0 s.
 
-    Parameters
-    ----------
-    seconds : mapping of str to float
-        ``fit_summary()["seconds"]``: seconds by phase, and their ``total``.
+    `seconds` is ``fit_summary()["seconds"]``: seconds by phase, and their ``total``.
 
-    Examples
-    --------
     >>> seconds_line({"decoding": 3.14, "training": 41.2, "selection": 0.01, "total": 44.35})
     '44.4 s: decoding 3.1, training 41.2'
     """
@@ -73,8 +67,6 @@ def seconds_line(seconds: Mapping[str, float]) -> str:
 def trials_table(leaderboard: pd.DataFrame) -> Table:
     """Return a table of trials with a column for each hyperparameter, and one of reasons if there are any.
 
-    Examples
-    --------
     >>> row = {"trial": 0, "status": "completed", "score_val": 0.9, "epochs_done": 3, "best_epoch": 2}
     >>> table = trials_table(pd.DataFrame([{**row, "fit_time_s": 8.5, "lr": 0.01, "reason": ""}]))
     >>> [column.header for column in table.columns]
@@ -90,14 +82,6 @@ def trials_table(leaderboard: pd.DataFrame) -> Table:
         cells = [Text(_cell(str(name), value)) for name, value in row.items()]
         table.add_row(*cells, style="bold" if position == 0 else None)
     return table
-
-
-def _shared_hyperparameters(leaderboard: pd.DataFrame) -> dict[str, Any]:
-    """Return the hyperparameters that are equal in all trials; {} for a single trial."""
-    if len(leaderboard) < 2:
-        return {}
-    columns = {str(name): leaderboard[name] for name in leaderboard.columns if name not in _TRIAL_COLUMNS}
-    return {name: column.iloc[0] for name, column in columns.items() if len(set(column.map(repr))) == 1}
 
 
 def _cell(name: str, value: Any) -> str:

@@ -86,8 +86,9 @@ class Study:
     trial_time_limit_s : float or None
         Seconds of training for one trial, over all of its jobs.
     first_report_grace_s : float or None
-        Seconds after the deadline at which jobs are cancelled while no trial has a score yet. None is the time that
-        jobs have after the end of training otherwise: `GRACE_S`, or `GRACE_PART` of the limit if that is more.
+        Seconds after the deadline at which jobs are cancelled while no trial has a score yet, unless their worker is
+        stalled. By default, and for stalled workers, it is the time that jobs have after the end of training otherwise:
+        `GRACE_S`, or `GRACE_PART` of the limit if that is more.
     max_score : float or None
         The search ends when a trial reaches this score; other trials stop at their next report.
     files : TrialFiles or None
@@ -210,15 +211,15 @@ class Study:
 
     def _seconds_until_cancelled(self) -> dict[int, float]:
         """Return the seconds after which each open job is cancelled, because it hangs or its epoch takes too long."""
-        if self.best_trial is not None:
-            search_s = self.seconds_left + self._grace_s
-        else:
+        search_s = usual_s = self.seconds_left + self._grace_s
+        if self.best_trial is None:
             search_s = self._first_report_limit_s - self.budget.deadline.elapsed_s()
         limit_s, left_s = self.budget.trial_time_limit_s, {}
         for number, job in self._record.jobs.items():
             # Before its first report, a trial may take twice its limit, so that there is a result.
             grace_s = max(GRACE_S, GRACE_PART * limit_s if self.trials[number].reports else limit_s)
-            left_s[number] = min(search_s, job.own_deadline.seconds_left() + grace_s)
+            job_s = usual_s if self.executor.is_stalled(number) else search_s
+            left_s[number] = min(job_s, job.own_deadline.seconds_left() + grace_s)
         return left_s
 
     def new_trial(self) -> Trial | None:

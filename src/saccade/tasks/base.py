@@ -33,24 +33,6 @@ class Problem(ABC):
 
     Use `Problem.of` to create one from labels.
 
-    Attributes
-    ----------
-    type : str
-        ``binary``, ``multiclass``, ``multilabel`` or ``regression``.
-    classes : tuple
-        The labels as they were given, sorted (or, if labels are columns, in the order of the columns). Output *i*
-        belongs to class *i*. Empty for regression. The second class of a binary problem is the positive one.
-    has_classes : bool
-        Whether predictions are probabilities of classes; False for regression.
-    has_one_class : bool
-        Whether each image has exactly one class: binary and multiclass problems.
-    default_metric : str
-        Metric that is used without `eval_metric`.
-    common_metrics : tuple of str
-        Metrics to suggest.
-    curvature_bound : float
-        Upper bound on the second derivative of the loss of an image by its outputs (Böhning 1992).
-
     Examples
     --------
     >>> from saccade.tasks.problem import Problem
@@ -63,11 +45,13 @@ class Problem(ABC):
     """
 
     type: ClassVar[ProblemType]
-    has_classes: ClassVar[bool] = True
-    has_one_class: ClassVar[bool] = False
-    default_metric: ClassVar[str]
-    common_metrics: ClassVar[tuple[str, ...]]
-    curvature_bound: ClassVar[float]
+    has_classes: ClassVar[bool] = True  # whether predictions are probabilities of classes; False for regression
+    has_one_class: ClassVar[bool] = False  # whether each image has exactly one class: binary and multiclass problems
+    default_metric: ClassVar[str]  # that is used without `eval_metric`
+    common_metrics: ClassVar[tuple[str, ...]]  # to suggest
+    curvature_bound: ClassVar[float]  # on the second derivative of an image's loss by its outputs (Böhning 1992)
+    # The labels as they were given, sorted (or, if labels are columns, in the order of the columns). Output i belongs
+    # to class i. Empty for regression. The second class of a binary problem is the positive one.
     classes: tuple[Label, ...]
 
     def __init_subclass__(cls) -> None:
@@ -151,10 +135,7 @@ class Problem(ABC):
         """Return predictions as labels, in the form of `true_labels`."""
 
     def decode(self, predictions: np.ndarray) -> np.ndarray:
-        """Return predicted labels in the form in which labels were given, of shape (num_images,).
-
-        If labels were given as columns: 0 and 1, of shape (num_images, num_classes).
-        """
+        """Return predicted labels as they were given, (num_images,); for columns (num_images, num_classes)."""
         return self.predicted_labels(predictions)
 
     @abstractmethod
@@ -163,10 +144,10 @@ class Problem(ABC):
 
     @abstractmethod
     def strata(self, targets: np.ndarray) -> np.ndarray:
-        """Return groups by which a split can be stratified, int64 of shape (num_images,).
+        """Return groups by which a split can be stratified, int64 of shape (num_images,): the class; for regression 0.
 
-        The class; for multilabel problems the rarest label of the image (num_classes for images without labels), so
-        that rare labels are on both sides of a split; for regression 0.
+        For multilabel problems it is the rarest label of the image (num_classes for images without labels), so that
+        rare labels are on both sides of a split.
         """
 
     # Training
@@ -187,14 +168,6 @@ class Problem(ABC):
         probabilities of shape (batch, num_classes). Class weights of multilabel problems weight only the images that
         have the label. With q from 0 (cross entropy) to 1 wrong labels have less influence: it is the generalised cross
         entropy ``(1 - p ** q) / q`` of Zhang and Sabuncu (NeurIPS 2018), where p is the probability of the label.
-
-        Examples
-        --------
-        >>> from saccade.tasks.problem import Problem
-        >>> problem = Problem.of(["cat", "dog"])
-        >>> right, wrong = torch.tensor([[3.0, 0.0]]), torch.tensor([[0.0, 3.0]])
-        >>> [round(problem.loss(each, torch.tensor([0]), q=0.7).item(), 2) for each in (right, wrong)]
-        [0.05, 1.26]
         """
         losses = self._losses(outputs.float(), targets, smoothing, class_weights, q)
         return (losses if sample_weights is None else losses * sample_weights).mean()
@@ -219,10 +192,7 @@ class Problem(ABC):
 
     @abstractmethod
     def num_right(self, outputs: torch.Tensor, targets: torch.Tensor) -> float:
-        """Return how many images of a batch have the right class, or exactly the right labels; 0 for regression.
-
-        `outputs` and `targets` are as in `loss`, without mixup.
-        """
+        """Return how many images of a batch have the right class, or exactly the right labels; 0 for regression."""
 
     def balanced_weights(self, targets: np.ndarray) -> np.ndarray:
         """Return class weights inversely proportional to class frequencies, float64 of shape (num_classes,)."""
@@ -248,16 +218,7 @@ class Problem(ABC):
 
     @abstractmethod
     def mean_outputs(self, *outputs: torch.Tensor) -> torch.Tensor:
-        """Return outputs from which `activate` makes the mean of several predictions, in float32.
-
-        Examples
-        --------
-        >>> from saccade.tasks.problem import Problem
-        >>> problem = Problem.of(["cat", "dog"])
-        >>> sure, unsure = torch.tensor([[0.9, 0.1]]).log(), torch.tensor([[0.5, 0.5]]).log()
-        >>> problem.activate(problem.mean_outputs(sure, unsure))
-        tensor([[0.7000, 0.3000]])
-        """
+        """Return outputs from which `activate` makes the mean of several predictions, in float32."""
 
     def constant_prediction(self, targets: np.ndarray) -> np.ndarray:
         """Return the best prediction that is the same for all images: class frequencies or the mean, (num_outputs,)."""
@@ -269,11 +230,7 @@ class Problem(ABC):
 
     @abstractmethod
     def confidence(self, predictions: np.ndarray, decided: np.ndarray) -> np.ndarray:
-        """Return the probability of the decision on each image, of shape (num_images,); NaN for regression.
-
-        The arguments are predictions before and after thresholds. For multilabel problems the least certain label
-        counts.
-        """
+        """Return the probability of each decision (of its least certain label), (num_images,); NaN for regression."""
 
     # Evaluation
 
@@ -304,17 +261,11 @@ class Problem(ABC):
         raise self._has_no_classes("calibration")
 
     def given_labels(self, probabilities: torch.Tensor) -> torch.Tensor:
-        """Return which labels each image gets, bool of the shape of `probabilities`; for regression all True.
-
-        The largest probability gives the label; for multilabel problems, those from `THRESHOLD` on give labels.
-        """
+        """Return which labels each image gets: the likeliest, or those from `THRESHOLD` on; for regression all True."""
         return torch.ones_like(probabilities, dtype=torch.bool)
 
     def confidences(self, probabilities: np.ndarray) -> np.ndarray:
-        """Return the confidences that calibration refers to, of shape (k, num_images).
-
-        One row with the probability of the likeliest class, or for multilabel problems one row per label.
-        """
+        """Return the probability of the likeliest class, (1, num_images); for multilabel problems of each label."""
         raise self._has_no_classes("calibration")
 
     def outcomes(self, probabilities: np.ndarray, targets: np.ndarray) -> np.ndarray:
@@ -322,10 +273,7 @@ class Problem(ABC):
         raise self._has_no_classes("calibration")
 
     def threshold_columns(self, probabilities: np.ndarray) -> np.ndarray | None:
-        """Return the probabilities that a threshold decides on; None for multiclass and regression problems.
-
-        For binary problems that of the positive class, of shape (num_images, 1); for multilabel problems all.
-        """
+        """Return what a threshold decides on, (num_images, k): p of the positive class, or of all labels; else None."""
         return None
 
     @property
@@ -343,10 +291,7 @@ class Problem(ABC):
 
     @abstractmethod
     def prediction_sets(self, predictions: np.ndarray, in_set: np.ndarray, min_conformity: float) -> list[Any]:
-        """Return the conformal set of each image: the labels `in_set`, the most probable first.
-
-        For regression it is the interval ``(low, high)`` of numbers from `min_conformity` on.
-        """
+        """Return the labels `in_set` of each image, the likeliest first; for regression intervals ``(low, high)``."""
 
 
 def power_loss(log_p: torch.Tensor, q: float) -> torch.Tensor:

@@ -14,7 +14,7 @@ from typing_extensions import Self
 
 from saccade.errors import DataError, HyperparameterError
 from saccade.tasks.base import Problem, power_loss, refuse_many_labels
-from saccade.tasks.labels import Label, Labels, plain_labels, some, sorted_classes
+from saccade.tasks.labels import Label, Labels, plain_labels, some
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class SingleLabel(Classification):
     def from_labels(cls, labels: Labels) -> Self:
         """Create the problem whose classes are the distinct labels."""
         refuse_many_labels(labels, cls.type)
-        classes = sorted_classes(plain_labels(labels))
+        classes = tuple(sorted(set(plain_labels(labels))))
         if len(classes) < 2:
             raise DataError(
                 f"the labels hold {len(classes)} class{'' if len(classes) == 1 else 'es'}: {list(classes)}; "

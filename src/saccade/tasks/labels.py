@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -14,17 +14,13 @@ from saccade.errors import DataError
 
 ProblemType = Literal["binary", "multiclass", "regression", "multilabel"]
 
-Label: TypeAlias = str | int | float | bool
-"""One class, as it was given."""
+Label: TypeAlias = str | int | float | bool  # one class, as it was given
 
 Labels: TypeAlias = "Sequence[Any] | np.ndarray | pd.Index | pd.Series | pd.DataFrame"
 """A column of labels, or of lists of labels; or several columns of 0 and 1, one for each label."""
 
-MAX_NUMBERED_CLASSES = 20
-"""Up to this many different whole numbers are always classes."""
-
-MIN_IMAGES_PER_CLASS = 2
-"""More numbers are still classes if each has at least this many images on average."""
+MAX_NUMBERED_CLASSES = 20  # up to this many different whole numbers are always classes
+MIN_IMAGES_PER_CLASS = 2  # more numbers are still classes if each has at least this many images on average
 
 _NUMBER_AS_TEXT = re.compile(r"-?[0-9]+[.][0-9]+")
 
@@ -63,7 +59,7 @@ def inferred_problem_type(labels: Labels) -> tuple[ProblemType, str]:
     plain = plain_labels(labels)
     distinct = set(plain)
     num = len(distinct)
-    are_numbers = all(_is_number(label) for label in distinct)
+    are_numbers = all(isinstance(label, int | float) and not isinstance(label, bool) for label in distinct)
     as_classes = "; problem_type='multiclass' takes them as classes"
     as_quantities = "; problem_type='regression' takes them as quantities" if are_numbers else ""
     if num == 2:
@@ -81,29 +77,12 @@ def inferred_problem_type(labels: Labels) -> tuple[ProblemType, str]:
 
 
 def are_label_lists(labels: Labels) -> bool:
-    """Return whether these labels are lists (or tuples, sets, arrays) of labels.
-
-    Examples
-    --------
-    >>> are_label_lists([["cat", "dog"], []]), are_label_lists(["cat", "dog"])
-    (True, False)
-    """
+    """Return whether these labels are lists (or tuples, sets, arrays) of labels."""
     return any(_is_list(value) for value in _values(labels))
 
 
 def plain_labels(labels: Labels) -> list[Label]:
-    """Return the labels of a column, of any NumPy or pandas dtype, as plain Python values.
-
-    Raises
-    ------
-    DataError
-        If labels are missing, are not text, numbers or bools, or are a mixture of these.
-
-    Examples
-    --------
-    >>> plain_labels(pd.Series([1, 2], dtype="Int64"))
-    [1, 2]
-    """
+    """Return a column of labels as plain Python values; a DataError if they are missing, mixed or of other types."""
     plain = _values(labels)
     if num_missing := sum(map(_is_missing, plain)):
         raise DataError(f"{num_missing} of {len(plain)} labels are missing; leave those rows out")
@@ -112,18 +91,7 @@ def plain_labels(labels: Labels) -> list[Label]:
 
 
 def plain_label_lists(labels: Labels) -> list[list[Label]]:
-    """Return a column of lists of labels as lists of plain Python values; an empty list is an image without labels.
-
-    Raises
-    ------
-    DataError
-        If a row is not a list, or labels are missing, not text, numbers or bools, or a mixture of these.
-
-    Examples
-    --------
-    >>> plain_label_lists([("cat", "dog"), np.array(["cow"]), set()])
-    [['cat', 'dog'], ['cow'], []]
-    """
+    """Return a column of lists of labels as plain lists; [] is an image without labels. Raises as `plain_labels`."""
     rows = _values(labels)
     if num_missing := sum(map(_is_missing, rows)):
         raise DataError(
@@ -160,19 +128,8 @@ def indicators(frame: pd.DataFrame) -> np.ndarray:
     return numbers
 
 
-def sorted_classes(labels: Iterable[Label]) -> tuple[Label, ...]:
-    """Return the distinct labels, all of one type, sorted."""
-    return tuple(sorted(set(labels)))
-
-
 def class_array(classes: Sequence[Label]) -> np.ndarray:
-    """Return classes as an array of the dtype that holds them exactly: bool, int64, float64, or else object.
-
-    Examples
-    --------
-    >>> class_array([False, True]).dtype, class_array(["cat"]).dtype, class_array([2**70]).dtype
-    (dtype('bool'), dtype('O'), dtype('O'))
-    """
+    """Return classes as an array of the dtype that holds them exactly: bool, int64, float64, or else object."""
     array = np.empty(len(classes), object)
     array[:] = classes
     if not classes or isinstance(classes[0], str):
@@ -185,10 +142,9 @@ def class_array(classes: Sequence[Label]) -> np.ndarray:
     return exact if exact.tolist() == list(classes) and not are_floats_of_int else array
 
 
-def some(labels: Sequence[Any], num: int = 8) -> str:
+def some(labels: Sequence[Any]) -> str:
     """Return the first few of many labels, for a message."""
-    shown = ", ".join(repr(label) for label in labels[:num])
-    return f"[{shown}{', …' if len(labels) > num else ''}]"
+    return f"[{', '.join(map(repr, labels[:8]))}{', …' if len(labels) > 8 else ''}]"
 
 
 def _values(labels: Labels) -> list[Any]:
@@ -203,10 +159,6 @@ def _is_list(value: Any) -> bool:
 
 def _is_missing(value: Any) -> bool:
     return value is None or value is pd.NA or value is pd.NaT or (isinstance(value, float) and math.isnan(value))
-
-
-def _is_number(label: Label) -> bool:
-    return isinstance(label, int | float) and not isinstance(label, bool)
 
 
 def _check_kinds(plain: Sequence[Any]) -> None:

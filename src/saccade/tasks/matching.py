@@ -18,8 +18,6 @@ from saccade.tasks.labels import Label, some
 def names_of_classes(classes: Sequence[Label], class_names: Sequence[str] | None) -> list[str]:
     """Return the name of each class: class numbers are looked up in `class_names`, other labels are taken as text.
 
-    Examples
-    --------
     >>> names_of_classes([0, 2], ["ant", "bee", "cow"]), names_of_classes([5.0, 7.5], None)
     (['ant', 'cow'], ['5.0', '7.5'])
     """
@@ -31,26 +29,14 @@ def names_of_classes(classes: Sequence[Label], class_names: Sequence[str] | None
 def match_classes(
     examples: Examples, problem: Problem, class_names: Sequence[str] | None, what: str, whose: str
 ) -> Examples:
-    """Return examples whose labels are those of `problem`.
+    """Return examples whose labels are those of `problem`; nothing is matched unless each image has exactly one class.
 
     Class numbers of a data set with names are matched by these names, since each data set numbers its classes
     differently. Other labels are matched by their value, else as text: the folder ``3`` is the number 3 of a table.
+    `class_names` are those of `problem`, if its classes are numbers with names.
 
-    Parameters
-    ----------
-    examples : Examples
-        Labelled images.
-    problem : Problem
-        The problem; unless each image has exactly one class, nothing is matched.
-    class_names : sequence of str or None
-        Names of the classes of `problem`, if these are numbers with names.
-    what, whose : str
-        What `examples` are, and whose classes are expected, for the message.
-
-    Raises
-    ------
-    DataError
-        If `examples` have a class that is not in `problem`; the message lists the differences.
+    Raises a DataError if `examples` have a class that is not in `problem`; the message lists the differences, and calls
+    the examples `what`, and the owner of the expected classes `whose`.
     """
     labels, names = examples.labels, examples.class_names
     if labels is None or isinstance(labels, pd.DataFrame) or not problem.has_one_class:

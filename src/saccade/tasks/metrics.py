@@ -19,8 +19,7 @@ from saccade.tasks.problem import Classification, Multilabel, Problem, Regressio
 Function = Callable[[np.ndarray, np.ndarray, Problem], float]
 """Computes a metric from targets and predictions; see `saccade.tasks.base` for their shapes."""
 
-EvalMetric: TypeAlias = str | Callable[..., float] | None
-"""Types of `eval_metric`: see `make_metric`."""
+EvalMetric: TypeAlias = str | Callable[..., float] | None  # types of `eval_metric`: see `make_metric`
 
 
 @dataclass(frozen=True)
@@ -83,10 +82,7 @@ class Metric:
 
 @dataclass(frozen=True)
 class MeanOver:
-    """A metric function that is the mean of one value per image, or the root of that mean.
-
-    The bootstrap of `saccade.inference.evaluation` resamples the values instead of calling the function again.
-    """
+    """A metric that is the mean of one value per image, or its root; the bootstrap resamples these values."""
 
     values: Callable[[np.ndarray, np.ndarray, Problem], np.ndarray]
     sign: int = 1
@@ -250,7 +246,11 @@ class _OwnFunction:
 
 
 def _own_metric(function: Callable[..., float], problem: Problem) -> Metric:
-    name = _readable_name(function)
+    inner = _inner(function)
+    name = getattr(inner, "__name__", "") or type(inner).__name__
+    if scorer := re.match(r"make_scorer\((\w+)", str(inner)):
+        name = scorer.group(1)
+    name = "metric" if name == "<lambda>" else name
     if name in _RESERVED or is_metric_name(name, problem):
         name = f"own_{name}"
     if not _takes(function, 2):
@@ -262,7 +262,7 @@ def _own_metric(function: Callable[..., float], problem: Problem) -> Metric:
         from saccade.tasks.scorers import Scorer
 
         return Metric(name, Scorer(function, sees_given_labels=True))
-    is_sklearns = (getattr(_inner(function), "__module__", None) or "").startswith("sklearn.metrics")
+    is_sklearns = (getattr(inner, "__module__", None) or "").startswith("sklearn.metrics")
     is_cost = is_sklearns and name.endswith(("_loss", "_error", "_deviance"))
     return Metric(name, _OwnFunction(function), greater_is_better=not is_cost)
 
@@ -281,13 +281,6 @@ def _takes(function: Callable[..., Any], num: int) -> bool:
 def _inner(function: Any) -> Any:
     """Return the function inside a partial function."""
     return _inner(function.func) if isinstance(function, functools.partial) else function
-
-
-def _readable_name(function: Any) -> str:
-    function = _inner(function)
-    name = getattr(function, "__name__", "") or type(function).__name__
-    scorer = re.match(r"make_scorer\((\w+)", str(function))
-    return "metric" if name == "<lambda>" else scorer.group(1) if scorer else name
 
 
 def _absent(targets: np.ndarray, problem: Problem) -> str:

@@ -14,23 +14,16 @@ from torch.nn import functional
 from saccade.errors import DataError
 from saccade.tasks.base import Problem, power_loss
 from saccade.tasks.classification import Classification
-from saccade.tasks.labels import Labels, indicators, plain_label_lists, plain_labels, some, sorted_classes
+from saccade.tasks.labels import Labels, indicators, plain_label_lists, plain_labels, some
 
-THRESHOLD = 0.5
-"""A multilabel problem assigns a label from this probability on."""
+THRESHOLD = 0.5  # a multilabel problem assigns a label from this probability on
 
 
 @dataclass(frozen=True)
 class Multilabel(Classification):
-    """Any number of labels per image, none included: a sigmoid and a binary cross entropy for each label.
+    """Any number of labels per image, none included: a sigmoid and a binary cross entropy for each label."""
 
-    Attributes
-    ----------
-    column_dtype : str or None
-        If labels were given as columns of 0 and 1: their dtype, ``int64`` or ``bool``. None for lists of labels.
-    """
-
-    column_dtype: str | None = None
+    column_dtype: str | None = None  # ``int64`` or ``bool`` if labels were given as columns of 0 and 1
 
     type = "multilabel"
     default_metric = "f1_micro"
@@ -47,7 +40,7 @@ class Multilabel(Classification):
             indicators(labels)
             are_bool = all(pd.api.types.is_bool_dtype(dtype) for dtype in labels.dtypes)
             return cls(tuple(columns), "bool" if are_bool else "int64")
-        classes = sorted_classes(label for row in plain_label_lists(labels) for label in row)
+        classes = tuple(sorted({label for row in plain_label_lists(labels) for label in row}))
         if len(classes) < 2:
             raise DataError(
                 f"the lists hold {len(classes)} label{'' if len(classes) == 1 else 's'}: {list(classes)}; a multilabel "
@@ -87,13 +80,7 @@ class Multilabel(Classification):
         return [[class_names[number] for number in np.flatnonzero(row).tolist()] for row in predictions >= THRESHOLD]
 
     def strata(self, targets: np.ndarray) -> np.ndarray:
-        """Return the number of the rarest label of each image; num_classes for images without labels.
-
-        Examples
-        --------
-        >>> Multilabel(("a", "b")).strata(np.array([[1, 0], [1, 1], [0, 0]])).tolist()
-        [0, 1, 2]
-        """
+        """Return the number of the rarest label of each image; num_classes for images without labels."""
         rarity = np.where(targets > 0, targets.sum(0), np.inf)
         return np.asarray(np.where((targets > 0).any(1), rarity.argmin(1), targets.shape[1]))
 

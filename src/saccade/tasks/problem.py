@@ -5,13 +5,4 @@ from saccade.tasks.classification import Binary, Classification, Multiclass, Sin
 from saccade.tasks.multilabel import THRESHOLD, Multilabel
 from saccade.tasks.regression import Regression
 
-__all__ = [
-    "THRESHOLD",
-    "Binary",
-    "Classification",
-    "Multiclass",
-    "Multilabel",
-    "Problem",
-    "Regression",
-    "SingleLabel",
-]
+__all__ = ["THRESHOLD", "Binary", "Classification", "Multiclass", "Multilabel", "Problem", "Regression", "SingleLabel"]

@@ -17,15 +17,9 @@ from saccade.tasks.labels import Labels, plain_labels
 
 @dataclass(frozen=True)
 class Regression(Problem):
-    """Numbers, standardised as ``(label - mean) / std``: the squared error.
+    """Numbers, standardised as ``(label - mean) / std``: the squared error."""
 
-    Attributes
-    ----------
-    mean, std : float
-        Mean and standard deviation of the training labels.
-    """
-
-    mean: float = 0.0
+    mean: float = 0.0  # of the training labels
     std: float = 1.0
 
     type = "regression"
@@ -94,10 +88,6 @@ class Regression(Problem):
 
     def confidence(self, predictions: np.ndarray, decided: np.ndarray) -> np.ndarray:
         return np.full(len(predictions), np.nan)
-
-    def errors(self, predictions: np.ndarray, targets: np.ndarray) -> np.ndarray:
-        """Return prediction minus label in the units of the labels, float64 of shape (num_images,)."""
-        return np.asarray(self.loss_terms(predictions, targets)[:, 0] * self.std)
 
     def loss_terms(self, predictions: np.ndarray, targets: np.ndarray) -> np.ndarray:
         return np.asarray(((predictions - self.mean) / self.std - targets[:, None]).astype(np.float64))

@@ -130,10 +130,7 @@ class Scorer:
 
 
 def named_scorer(name: str, problem: Problem, also_known: Sequence[str] = ()) -> Scorer:
-    """Return the scorer of scikit-learn with this name or alias.
-
-    Raises an UnknownNameError, which may suggest the names in `also_known`, if there is none for the problem.
-    """
+    """Return scikit-learn's scorer of this name or alias; an UnknownNameError may suggest `also_known` names."""
     reason = _why_unsuitable(name, problem)
     if not reason:
         return _scorer(name)

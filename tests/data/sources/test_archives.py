@@ -130,7 +130,7 @@ def test_archives_of_the_same_name_do_not_mix(tree, cache, make_zip):
     assert one != two
 
 
-def test_many_at_once_get_the_same_complete_folder(tree, cache, make_tar):
+def test_simultaneous_calls_get_the_same_complete_folder(tree, cache, make_tar):
     archive = make_tar(tree, tree.parent / "a.tgz", "w:gz")
     with ThreadPoolExecutor(8) as pool:
         folders = set(pool.map(unpack, [archive] * 8, [cache] * 8))
@@ -138,7 +138,7 @@ def test_many_at_once_get_the_same_complete_folder(tree, cache, make_tar):
     assert content_of(folders.pop()) == TREE
 
 
-def test_what_a_killed_process_left_is_cleared_away(tree, cache, make_zip):
+def test_remains_of_a_killed_process_are_removed(tree, cache, make_zip):
     archive = make_zip(tree, tree.parent / "a.zip")
     folder = unpack(archive, cache)
     shutil.rmtree(folder)
@@ -149,7 +149,7 @@ def test_what_a_killed_process_left_is_cleared_away(tree, cache, make_zip):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such permissions")
-def test_what_is_unpacked_can_be_read_whatever_the_archive_says(tmp_path, cache):
+def test_unpacked_files_are_readable_whatever_their_mode(tmp_path, cache):
     folder = unpack(write_zip(tmp_path / "a.zip", (zip_member("a.jpg", stat.S_IFREG), b"x")), cache)
     assert not stat.S_IMODE((folder / "a.jpg").stat().st_mode) & 0o111
 
@@ -396,7 +396,7 @@ def test_an_encrypted_zip_file_is_refused(tmp_path, cache):
 
 
 @pytest.mark.parametrize("content", [b"", b"<!DOCTYPE html><p>Please log in</p>", b"PK\x03\x04 and no more"])
-def test_what_is_no_archive_is_refused(tmp_path, cache, content):
+def test_other_files_are_refused(tmp_path, cache, content):
     archive = tmp_path / "a.zip"
     archive.write_bytes(content)
     assert_refused(archive, cache, "not a zip or tar file", repr(content[:24]))
@@ -430,7 +430,7 @@ def test_a_tar_file_that_was_cut_between_two_members_is_refused(tmp_path, cache)
     assert_refused(archive, cache, "too early")
 
 
-def test_a_large_archive_says_that_it_is_unpacked(tree, cache, make_zip, capsys, monkeypatch):
+def test_unpacking_a_large_archive_is_reported(tree, cache, make_zip, capsys, monkeypatch):
     archive = make_zip(tree, tree.parent / "a.zip")
     unpack(archive, cache / "1")
     assert capsys.readouterr().err == ""

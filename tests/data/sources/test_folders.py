@@ -100,7 +100,7 @@ def test_a_folder_without_images_is_not_a_class(tmp_path):
     expected = r"'empty' \(no files\), 'texts' \(1 \.txt\); images in no class folder .*: 1, such as 'loose\.jpg'"
     with pytest.warns(DataWarning, match=expected):
         found = images_by_class(tmp_path)
-    assert {name: len(images) for name, images in found.items()} == {"cat": 1, "dog": 1}
+    assert {name: len(images) for name, images in found.items()} == {"cat": 1, "dog": 1, "empty": 0, "texts": 0}
 
 
 def test_without_images_the_error_lists_the_files_found(tmp_path):

@@ -16,7 +16,7 @@ from saccade.data.sources.splits import find_splits, role_of
         *((name, None) for name in ("cat", "trainer", "protest", "attest", "invalid", "device", "train_test", "")),
     ],
 )
-def test_the_split_that_a_name_says(name, expected):
+def test_role_of_finds_the_split_in_a_name(name, expected):
     assert role_of(name) == expected
 
 

@@ -57,12 +57,13 @@ def test_a_file_that_was_swapped_for_one_of_the_same_size_and_time_has_another_f
     assert len(names) == 4
 
 
-def test_by_content_path_and_modification_time_do_not_matter(tmp_path: Path) -> None:
+def test_by_content_path_and_modification_time_do_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SACCADE_STORE_KEY", "content")
     names = []
     for number, content in enumerate([b"first", b"first", b"other"]):
         path = tmp_path / f"{number}.png"
         path.write_bytes(content)
-        names.append(fingerprint([path], "8|3", by_content=True))
+        names.append(fingerprint([path], "8|3"))
     assert names[0] == names[1] != names[2]
 
 

@@ -2,13 +2,18 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from saccade.data.batches import Batches
+from saccade.data.store.store import ImageStore
 from saccade.inference.classifier import Classifier, features_of
 from saccade.numerics.device import Numerics, choose_device
+from saccade.tasks.problem import Problem
 from saccade.training.probes import probe as probe_module
 from saccade.training.probes.probe import cached_features
 from saccade.training.recipes.building import new_classifier
@@ -19,6 +24,11 @@ from saccade.training.task import ImageTask
 @pytest.fixture
 def task(make_task: Callable[..., ImageTask]) -> ImageTask:
     return make_task()
+
+
+@pytest.fixture(autouse=True)
+def _memory_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SACCADE_FEATURE_CACHE_GB", "0")
 
 
 @pytest.fixture
@@ -107,3 +117,35 @@ def test_features_in_other_numerics_are_others(task: ImageTask, num_passes: list
     assert len(num_passes) == 2
     assert not np.array_equal(half, plain)
     assert np.allclose(half, plain, atol=0.1 * np.abs(plain).max())
+
+
+def test_a_later_run_reads_features_from_the_disk_and_computes_those_of_other_images(
+    make_colours: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SACCADE_FEATURE_CACHE_GB", "1")
+    monkeypatch.setenv("SACCADE_CACHE", str(tmp_path / "cache"))
+    computed: list[int] = []
+
+    def counted(classifier: Classifier, batches: Batches, seconds_left: Callable[[], float]) -> np.ndarray:
+        computed.append(batches.num_images)
+        return features_of(classifier, batches, seconds_left)
+
+    monkeypatch.setattr(probe_module, "features_of", counted)
+    paths = make_colours(6)["image"].tolist()
+    torch.manual_seed(0)
+    problem = Problem.of(["blue", "red"])
+    network = new_classifier(
+        Recipe(model="test_resnet", pretrained=False, img_size=32), problem, Numerics(choose_device("cpu"))
+    )
+
+    def features(images: list[str], shorter_side: int = 32) -> np.ndarray:
+        folder = tmp_path / f"run {len(list(tmp_path.iterdir()))}"
+        store = ImageStore.build(images, folder, shorter_side=shorter_side)
+        return cached_features(network, store, np.arange(len(images)))
+
+    first = features(paths[:8])
+    again = features(paths[11:3:-1])  # other images, in another order
+    assert computed == [8, 4]
+    assert np.array_equal(again[4:], first[:3:-1])
+    assert np.allclose(again, features(paths[11:3:-1], shorter_side=20), atol=10)  # other pixels
+    assert computed == [8, 4, 8]

@@ -55,14 +55,9 @@ def unpack(archive: Path, cache: Path, *, quiet: bool = False) -> Path:
 
     The folder appears complete or not at all, even if the process is killed or two processes unpack the same archive.
     Its name depends on the archive's path, size and modification time. Tar archives are extracted by `tarfile` with its
-    ``data`` filter; links in zip archives are refused.
-
-    Raises
-    ------
-    ArchiveError
-        If the file is not an archive, is damaged, encrypted, or larger than the free disk space or the limits of this
-        module; or if it has a member that lies outside the folder, is a device or a link to a folder, or has an invalid
-        name.
+    ``data`` filter; links in zip archives are refused. Raises an ArchiveError if the file is not an archive, is
+    damaged, encrypted, or larger than the free disk space or the limits of this module; or if it has a member that lies
+    outside the folder, is a device or a link to a folder, or has an invalid name.
     """
     stem = re.sub(r"(\.tar)?\.(zip|tar|tgz|tbz2?|txz|gz|bz2|xz)$", "", archive.name, flags=re.IGNORECASE)
     facts = archive.stat()

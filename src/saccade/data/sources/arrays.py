@@ -22,13 +22,6 @@ def image_list(X: Any) -> list[ImageLike] | None:
 
     A DataFrame has one column, or a column ``image``. Raises a DataError if X is a single image, or an array of another
     shape.
-
-    Examples
-    --------
-    >>> image_list(["cat.jpg", "dog.jpg"]), len(image_list(np.zeros((5, 8, 8))))
-    (['cat.jpg', 'dog.jpg'], 5)
-    >>> image_list(np.zeros((5, 64))) is None
-    True
     """
     if isinstance(X, str | bytes | os.PathLike | Image.Image):
         raise DataError(f"X is one image, {X!r:.60}; expected several: pass [X]")
@@ -36,7 +29,13 @@ def image_list(X: Any) -> list[ImageLike] | None:
         return list(_checked_shape(np.asarray(X)))
     if isinstance(X, pd.DataFrame) and X.shape[1] != 1:
         return read_examples(X).images if "image" in X.columns or hasattr(X, "image_column") else None
-    values = _column_values(X)
+    values: list[Any] = []
+    if isinstance(X, pd.DataFrame):
+        values = list(X.iloc[:, 0])
+    elif isinstance(X, np.ndarray):
+        values = list(X.ravel()) if X.dtype.kind in "USO" and (X.ndim == 1 or X.shape[1] == 1) else []
+    elif isinstance(X, pd.Series | pd.Index | Sequence):
+        values = list(X)
     return values if values and _is_image(values[0]) else None
 
 
@@ -61,16 +60,6 @@ def _checked_shape(pictures: np.ndarray) -> np.ndarray:
     return pictures
 
 
-def _column_values(X: Any) -> list[Any]:
-    """Return the values of a single column; [] for anything else."""
-    if isinstance(X, pd.DataFrame):
-        return list(X.iloc[:, 0])
-    if isinstance(X, np.ndarray):
-        is_column = X.dtype.kind in "USO" and (X.ndim == 1 or X.shape[1] == 1)
-        return list(X.ravel()) if is_column else []
-    return list(X) if isinstance(X, pd.Series | pd.Index | Sequence) else []
-
-
 def _is_image(value: Any) -> bool:
     if isinstance(value, np.ndarray):
         return value.ndim > 1
@@ -78,13 +67,7 @@ def _is_image(value: Any) -> bool:
 
 
 def rows_as_images(rows: np.ndarray, shape: tuple[int, ...] | None = None) -> np.ndarray:
-    """Reshape flattened images in C order to `shape`; None: square images, grey or RGB.
-
-    Examples
-    --------
-    >>> rows_as_images(np.zeros((5, 64))).shape, rows_as_images(np.zeros((5, 3 * 64))).shape
-    ((5, 8, 8), (5, 8, 8, 3))
-    """
+    """Reshape flattened images in C order to `shape`; None: square images, grey or RGB."""
     num_values = rows.shape[1]
     found = square_shape(num_values) if shape is None else shape
     if found is None or len(found) not in (2, 3) or math.prod(found) != num_values:
@@ -97,13 +80,7 @@ def rows_as_images(rows: np.ndarray, shape: tuple[int, ...] | None = None) -> np
 
 
 def square_shape(num_values: int) -> tuple[int, ...] | None:
-    """Return the shape of a square image, grey or RGB, with this number of values; None if there is none.
-
-    Examples
-    --------
-    >>> square_shape(64), square_shape(3 * 64), square_shape(10)
-    ((8, 8), (8, 8, 3), None)
-    """
+    """Return the shape of a square image, grey or RGB, with this number of values; None if there is none."""
     for channels, last_axis in ((1, ()), (3, (3,))):
         side = math.isqrt(num_values // channels)
         if side and side * side * channels == num_values:

@@ -36,8 +36,7 @@ from saccade.errors import DownloadError, HyperparameterError
 T = TypeVar("T")
 
 SIZE_VARIABLE, TIME_VARIABLE = "SACCADE_MAX_DOWNLOAD_GB", "SACCADE_DOWNLOAD_LIMIT_S"
-STALL_S, MIN_BYTES_PER_S = 30.0, 1000
-"""A transfer that is slower on average, for so many seconds, is interrupted."""
+STALL_S, MIN_BYTES_PER_S = 30.0, 1000  # a transfer that is slower on average, for so many seconds, is interrupted
 
 BACKOFF_S = (0.5, 1.0, 2.0)  # pauses between attempts without progress; the attempt after the last pause is final
 _TIMEOUT = httpx2.Timeout(30.0, connect=10.0)
@@ -57,10 +56,7 @@ class _RetryError(Exception):
 
 
 def cache_folder() -> Path:
-    """Return the cache folder, which may not exist yet.
-
-    It is ``$SACCADE_CACHE`` if set, else ``saccade`` in the platform's cache folder, such as ``~/.cache``.
-    """
+    """Return ``$SACCADE_CACHE``, else ``saccade`` in the platform's cache folder; it may not exist yet."""
     own = os.environ.get("SACCADE_CACHE")
     if own:
         return Path(own).expanduser().absolute()
@@ -77,18 +73,18 @@ def fetch(url: str, cache: Path | None = None, sha256: str | None = None, *, qui
     """Download a file once into `cache`; a cached file is returned without a request.
 
     An interrupted transfer is resumed if the server supports that and the file has not changed. The file of a
-    ``file://`` URL is not copied. `sha256` is the expected digest, 64 hexadecimal digits.
-
-    Raises
-    ------
-    DownloadError
-        If the server cannot be reached or refuses; if the transfer is interrupted repeatedly, or exceeds a limit of
-        this module or the free disk space; if the server sends a web page instead of the file; or if the digest of the
-        file is not `sha256`.
+    ``file://`` URL is not copied. `sha256` is the expected digest, 64 hexadecimal digits. Raises a DownloadError if the
+    server cannot be reached or refuses; if the transfer is interrupted repeatedly, or exceeds a limit of this module or
+    the free disk space; if the server sends a web page instead of the file; or if the file has another digest.
     """
-    scheme = urlsplit(url).scheme.lower()
+    parts = urlsplit(url)
+    scheme = parts.scheme.lower()
     if scheme == "file":
-        path = _path_of_file_url(url)
+        if parts.netloc not in ("", "localhost"):
+            raise DownloadError(f"{url!r} names a file on the host {parts.netloc!r}; expected file:///path.")
+        path = Path(url2pathname(parts.path))
+        if not path.exists():
+            raise DownloadError(f"{url!r} cannot be read: {path} does not exist.")
         if sha256 is not None:
             _verify(path, sha256, url)
         return path
@@ -112,16 +108,6 @@ def fetch(url: str, cache: Path | None = None, sha256: str | None = None, *, qui
     return target
 
 
-def _path_of_file_url(url: str) -> Path:
-    parts = urlsplit(url)
-    if parts.netloc not in ("", "localhost"):
-        raise DownloadError(f"{url!r} names a file on the host {parts.netloc!r}; expected file:///path.")
-    path = Path(url2pathname(parts.path))
-    if not path.exists():
-        raise DownloadError(f"{url!r} cannot be read: {path} does not exist.")
-    return path
-
-
 def _file_name(url: str) -> str:
     """Return the last part of the URL, with characters that every file system allows."""
     name = unquote(urlsplit(url).path.rstrip("/").rpartition("/")[2])
@@ -141,8 +127,7 @@ def _verify(path: Path, sha256: str, url: str, *, delete: bool = False) -> None:
     if found == sha256.lower():
         return
     if delete:
-        path.unlink()
-        _validator_file(path).unlink(missing_ok=True)
+        _discard(path)
     raise DownloadError(
         f"{url} is not the expected file: its SHA-256 is {found}, expected {sha256.lower()}. "
         "Either the file was changed at its source, or the expected digest is wrong."
@@ -154,8 +139,7 @@ def _check_content(part: Path, url: str) -> None:
     with part.open("rb") as file:
         is_page = _WEB_PAGE.match(file.read(512)) is not None
     if is_page and not _file_name(url).lower().endswith((".html", ".htm")):
-        part.unlink()
-        _validator_file(part).unlink(missing_ok=True)
+        _discard(part)
         raise DownloadError(
             f"{url} is a web page (HTML), not a file. Open it in a browser: it may require a login, or contain the "
             "link of the file."
@@ -195,7 +179,8 @@ def time_limit_s() -> float:
 
 def _attempt(url: str, part: Path, deadline_s: float, *, quiet: bool) -> None:
     """Download the missing bytes of `part`, or the whole file if it cannot be resumed."""
-    num_kept, validator = _resumable(part)
+    validator = _validator_file(part).read_text(encoding="utf-8") if _validator_file(part).exists() else ""
+    num_kept = _size(part) if validator else 0
     # With compression, length and ranges would refer to the compressed bytes.
     headers = {"Accept-Encoding": "identity"}
     if num_kept:
@@ -304,8 +289,7 @@ class _Limits:
             )
 
     def _error(self, reason: str) -> DownloadError:
-        self._part.unlink(missing_ok=True)
-        _validator_file(self._part).unlink(missing_ok=True)
+        _discard(self._part)
         return DownloadError(f"{self._url} cannot be fetched: {reason}.")
 
 
@@ -337,6 +321,11 @@ def _validator_file(part: Path) -> Path:
     return part.with_name(f"{part.name}.version")
 
 
+def _discard(part: Path) -> None:
+    part.unlink(missing_ok=True)
+    _validator_file(part).unlink(missing_ok=True)
+
+
 def _validator(response: httpx2.Response) -> str:
     """Return the validator of the response, or "" if it does not allow to resume (RFC 9110, 13.1.5)."""
     etag: str = response.headers.get("ETag", "")
@@ -344,13 +333,6 @@ def _validator(response: httpx2.Response) -> str:
         return ""
     validator = etag if etag and not etag.startswith("W/") else str(response.headers.get("Last-Modified", ""))
     return validator if validator.isascii() else ""  # it is sent back in a header
-
-
-def _resumable(part: Path) -> tuple[int, str]:
-    """Return how many bytes of `part` can be kept, and their validator."""
-    file = _validator_file(part)
-    validator = file.read_text(encoding="utf-8") if file.exists() else ""
-    return (_size(part), validator) if validator else (0, "")
 
 
 def _reason(url: str, error: Exception) -> str:
@@ -372,10 +354,7 @@ def _reason(url: str, error: Exception) -> str:
 
 @contextlib.contextmanager
 def transfer_progress(title: str, total_bytes: int | None, *, quiet: bool = False) -> Iterator[Callable[[int], None]]:
-    """Yield a function of the number of bytes done, which shows progress on standard error.
-
-    On a terminal it is a bar, else one line.
-    """
+    """Yield a function of the number of bytes done, which shows a bar on a terminal; else print one line."""
     console = Console(stderr=True)
     if quiet or not console.is_terminal:
         if not quiet:

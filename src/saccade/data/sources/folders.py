@@ -39,15 +39,6 @@ def find_images(folder: Path, exts: str | Collection[str] | None = None) -> list
     Hidden files, and folders of the system such as those of thumbnails, are skipped. Links are followed, except links
     to a folder that contains them; broken links to images are returned, so that they are listed as unreadable. Without
     `exts`, files with `IMAGE_EXTENSIONS` and other files whose first bytes are those of an image are returned.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> folder = Path(tempfile.mkdtemp())
-    >>> for name in ("b.PNG", "a.jpg", "notes.txt", ".hidden.jpg"):
-    ...     (folder / name).touch()
-    >>> [Path(image).name for image in find_images(folder)]
-    ['a.jpg', 'b.PNG']
     """
     return [file for file in _visible_files(folder) if _is_image(file, exts)]
 
@@ -55,7 +46,7 @@ def find_images(folder: Path, exts: str | Collection[str] | None = None) -> list
 def images_by_class(
     folder: Path, exts: str | Collection[str] | None = None, no_class: bool = False
 ) -> dict[str, list[str]]:
-    """Return the sorted images of each direct sub-folder that has any, by its name; with `no_class`, all under "".
+    """Return the sorted images of each direct sub-folder, by its name; with `no_class`, all under "".
 
     A `DataWarning` names sub-folders without images, and images that are in no sub-folder. Raises a DataError with the
     extensions searched for and found if no image is found.
@@ -71,15 +62,12 @@ def images_by_class(
     if remarks:
         advice = " Pass exts=... to read files with other extensions" if empty else ""
         warnings.warn(DataWarning(f"In {folder} {'; '.join(remarks)}.{advice}"), stacklevel=4)
-    return {name: images for name, images in found.items() if images}
+    return found
 
 
 def _is_image(file: str, exts: str | Collection[str] | None) -> bool:
-    return file.lower().endswith(extensions(exts)) or (exts is None and _has_image_signature(file))
-
-
-def _has_image_signature(file: str) -> bool:
-    """Return whether a readable file begins with the bytes of an image format."""
+    if exts is not None or file.lower().endswith(IMAGE_EXTENSIONS):
+        return file.lower().endswith(extensions(exts))
     try:
         with open(file, "rb") as opened:  # noqa: PTH123  pathlib cannot handle names that are not Unicode
             start = opened.read(12)
@@ -89,10 +77,7 @@ def _has_image_signature(file: str) -> bool:
 
 
 def descend(folder: Path, is_wanted: Callable[[str], bool]) -> Path:
-    """Descend through wrapping folders: those that contain only one folder, which has sub-folders and no images.
-
-    A folder with a sub-folder whose name is wanted is returned.
-    """
+    """Descend through folders that contain only one folder, with sub-folders and no images; not past a wanted one."""
     while True:
         entries = [
             entry for entry in visible_entries(folder) if not entry.name.lower().startswith(("readme", "license"))
@@ -140,13 +125,7 @@ def _kinds_of_files(folder: Path) -> str:
 
 
 def extensions(exts: str | Collection[str] | None) -> tuple[str, ...]:
-    """Return extensions in lower case, with their dot.
-
-    Examples
-    --------
-    >>> extensions(["JPG", ".png"])
-    ('.jpg', '.png')
-    """
+    """Return extensions in lower case, with their dot."""
     if exts is None:
         return IMAGE_EXTENSIONS
     given = (exts,) if isinstance(exts, str) else tuple(exts)

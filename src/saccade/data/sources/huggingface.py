@@ -24,18 +24,8 @@ def read_rows(
     """Return the images (paths if available, else bytes), the labels and the names of the classes.
 
     Columns that are None are chosen by their types, then by their names. Labels are None without a label column, or if
-    all are -1, which means "unknown" there.
-
-    Raises
-    ------
-    DataError
-        If the dataset is a dictionary of splits, is empty, has no such column, or some of its labels are unknown.
-
-    Examples
-    --------
-    >>> rows = [{"image": {"bytes": None, "path": "rex.jpg"}, "label": "dog"}]
-    >>> read_rows(rows, None, None)
-    (['rex.jpg'], ['dog'], None)
+    all are -1, which means "unknown" there. Raises a DataError if the dataset is a dictionary of splits, is empty, has
+    no such column, or some of its labels are unknown.
     """
     if isinstance(dataset, Mapping):
         splits = ", ".join(repr(name) for name in dataset)
@@ -45,7 +35,11 @@ def read_rows(
     image_column = _image_column(image_column, columns, features)
     label_column = _label_column(label_column, columns, features)
     images, labels = [], []
-    for row in _undecoded(dataset, image_column, features):
+    feature: Any = features.get(image_column)
+    if type(feature).__name__ == "Image" and hasattr(dataset, "cast_column"):
+        # Encoded images take less memory, and are lossless.
+        dataset = dataset.cast_column(image_column, type(feature)(decode=False))
+    for row in dataset:
         images.append(_image(row[image_column]))
         if label_column is not None:
             labels.append(row[label_column])
@@ -100,15 +94,6 @@ def _known(column: str, columns: list[str]) -> str:
         guess = f" Did you mean {near}?" if near else ""
         raise DataError(f"No column {column!r}.{guess} Columns: {', '.join(columns)}.")
     return column
-
-
-def _undecoded(dataset: Any, image_column: str, features: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
-    """Return rows with encoded images if the dataset supports it: less memory, and lossless."""
-    feature: Any = features.get(image_column)
-    if type(feature).__name__ == "Image" and hasattr(dataset, "cast_column"):
-        dataset = dataset.cast_column(image_column, type(feature)(decode=False))
-    rows: Iterable[Mapping[str, Any]] = dataset
-    return rows
 
 
 def _image(value: Any) -> str | bytes:

@@ -26,29 +26,26 @@ ARCHIVE_NAME = re.compile(r"\.(zip|tar|tgz|tbz2?|txz|tar\.\w+)$", re.IGNORECASE)
 
 
 def local_file(path: str | Path, *, sha256: str | None = None, quiet: bool = False) -> Path:
-    """Return the absolute path of an existing file or folder; a URL is downloaded first.
-
-    Raises a DataError with the existing part of the path and similar names, or a DownloadError.
-    """
+    """Return the absolute path of a file or folder, or of a downloaded URL; a DataError suggests similar names."""
     if is_url(path):
         return fetch(str(path), sha256=sha256, quiet=quiet)
     found = Path(path).expanduser().absolute()
-    if not found.exists():
-        raise DataError(_missing(path, found))
-    return found
+    if found.exists():
+        return found
+    above = next(parent for parent in found.parents if parent.exists())
+    message = f"There is no {str(path)!r} (looked for {found})."
+    if not above.is_dir():
+        raise DataError(f"{message} {above} is a file.")
+    names = sorted(entry.name for entry in above.iterdir() if not entry.name.startswith("."))
+    if near := near_names(found.relative_to(above).parts[0], names):
+        raise DataError(f"{message} Did you mean {' or '.join(repr(str(above / match)) for match in near)}?")
+    content = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "") if names else "nothing"
+    raise DataError(f"{message} {above} exists and contains: {content}.")
 
 
-def local_path(root: str | Path, *, sha256: str | None = None, quiet: bool = False) -> Path:
-    """Return a local folder for a folder, an archive, or the URL of an archive; archives are unpacked into the cache.
-
-    Raises
-    ------
-    DataError
-        If the path does not exist, or is a file but not an archive.
-    ArchiveError, DownloadError
-        From `unpack` and `fetch`.
-    """
-    found = local_file(root, sha256=sha256, quiet=quiet)
+def local_path(root: str | Path, *, sha256: str | None = None) -> Path:
+    """Return a folder, or that of an archive or its URL, which is unpacked into the cache; else raise a DataError."""
+    found = local_file(root, sha256=sha256)
     if found.is_dir():
         return found
     # A damaged archive is recognized by its name, so that `unpack` reports the damage.
@@ -58,7 +55,7 @@ def local_path(root: str | Path, *, sha256: str | None = None, quiet: bool = Fal
             f"{str(root)!r} is a file, but neither a zip nor a tar archive. "
             "Expected a folder, an archive of one, or the URL of an archive."
         )
-    return unpack(found, cache_folder() / "unpacked", quiet=quiet)
+    return unpack(found, cache_folder() / "unpacked")
 
 
 def list_image_paths(images: str | Path | Iterable[str | Path], root: str | Path | None) -> list[str | Path]:
@@ -140,18 +137,3 @@ def existing_spelling(path: str | Path) -> str | Path:
         if (there := next((each for each in (found, *with_extension) if each.is_file()), None)) is not None:
             return str(there) if isinstance(path, str) else there
     return path
-
-
-def _missing(given: str | Path, path: Path) -> str:
-    """Return the message for a missing path: its existing part, and similar names or the content there."""
-    above = next(parent for parent in path.parents if parent.exists())
-    name = path.relative_to(above).parts[0]
-    message = f"There is no {str(given)!r} (looked for {path})."
-    if not above.is_dir():
-        return f"{message} {above} is a file."
-    names = sorted(entry.name for entry in above.iterdir() if not entry.name.startswith("."))
-    near = near_names(name, names)
-    if near:
-        return f"{message} Did you mean {' or '.join(repr(str(above / match)) for match in near)}?"
-    content = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "") if names else "nothing"
-    return f"{message} {above} exists and contains: {content}."

@@ -17,22 +17,13 @@ _ROLES = {
 }
 _ROLE_OF = {word: role for role, words in _ROLES.items() for word in words}
 _NEUTRAL = frozenset(
-    {
-        *("set", "data", "dataset", "images", "image", "imgs", "img", "pics", "photos", "pictures"),
-        *("split", "folder", "dir"),
-    }
+    ("set", "data", "dataset", "images", "image", "imgs", "img", "pics", "photos", "pictures", "split", "folder", "dir")
 )
 _ENDINGS = re.compile(r"(set|data|images|imgs)$")
 
 
 def role_of(name: str) -> tuple[str, str] | None:
-    """Return the split that a folder's name says, and the rest of the name, by which splits belong together.
-
-    Examples
-    --------
-    >>> role_of("Training_Set"), role_of("seg_test"), role_of("valset2017"), role_of("training_shoes"), role_of("cat")
-    (('train', ''), ('test', 'seg'), ('val', ''), ('train', 'shoes'), None)
-    """
+    """Return the split that a folder's name says, and the rest of the name, by which splits belong together."""
     parted = (
         re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower().replace("hold-out", "holdout").replace("hold_out", "holdout")
     )
@@ -47,15 +38,6 @@ def find_splits(folder: Path) -> dict[str, str]:
 
     Folders are splits if their names say so, and each is one of at least two, or the only folder. Next to other folders
     they are splits only if the images in them are in sub-folders: otherwise a class is called train.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> folder = Path(tempfile.mkdtemp())
-    >>> for name in ("Training/cat", "Testing/cat"):
-    ...     (folder / name).mkdir(parents=True)
-    >>> find_splits(folder)
-    {'train': 'Training', 'test': 'Testing'}
     """
     names = folder_names(folder)
     groups: dict[str, dict[str, list[str]]] = {}
@@ -67,7 +49,8 @@ def find_splits(folder: Path) -> dict[str, str]:
         num_named = sum(map(len, group.values()))
         if len(chosen) < 2 and len(names) > 1:
             continue
-        if num_named == len(names) > 1 or not any(has_loose_images(folder / name) for name in chosen.values()):
+        loose = (entry.name.lower() for name in chosen.values() for entry in visible_entries(folder / name))
+        if num_named == len(names) > 1 or not any(name.endswith(IMAGE_EXTENSIONS) for name in loose):
             return chosen
     return {}
 
@@ -75,18 +58,9 @@ def find_splits(folder: Path) -> dict[str, str]:
 def choose_splits(folder: Path, wanted: Mapping[str, str | None]) -> dict[str, str]:
     """Return the folder of each split: the given name, or the usual one; warn about folders that are left out.
 
-    Parameters
-    ----------
-    folder : Path
-        The folder of the splits.
-    wanted : dict
-        A name for ``"train"``, ``"val"`` and ``"test"``. The name of the split itself stands for all usual names, and
-        None leaves the split out.
-
-    Raises
-    ------
-    DataError
-        If there is no folder of training images, or none of a name that is given.
+    `wanted` has a name for ``"train"``, ``"val"`` and ``"test"``. The name of the split itself stands for all usual
+    names, and None leaves the split out. Raises a DataError if there is no folder of training images, or none of a name
+    that is given.
     """
     names, found = folder_names(folder), find_splits(folder)
     listed = ", ".join(map(repr, names)) or "none"
@@ -120,11 +94,6 @@ def descend_to_splits(folder: Path, wanted: Mapping[str, str | None] | None = No
     """Descend through folders that wrap the splits."""
     names = set(() if wanted is None else wanted.values())
     return descend(folder, lambda name: name in names or role_of(name) is not None)
-
-
-def has_loose_images(folder: Path) -> bool:
-    """Return whether images are directly in a folder, rather than in its sub-folders."""
-    return any(entry.name.lower().endswith(IMAGE_EXTENSIONS) for entry in visible_entries(folder))
 
 
 def _usual(name: str) -> tuple[int, int, str]:

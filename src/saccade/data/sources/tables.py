@@ -25,27 +25,13 @@ MAX_NAMED_NUMBERS = 20
 
 
 def read_table(file: Path, text_column: str, sep: str | None = None, encoding: str | None = None) -> pd.DataFrame:
-    """Read a table with a header; only empty fields are missing values.
+    """Read a table with a header; only empty fields are missing values. Raises a DataError if it is not such a table.
 
-    Values stay as they are written: 007, 1.0, NA, None and True are text. A column is made of numbers only if no
-    number would be written differently: whole numbers without leading zeros, or decimal numbers, some of them with a
-    fractional part.
-
-    Parameters
-    ----------
-    file : Path
-        The table. An extra field at the end of all lines must be empty.
-    text_column : str
-        A column that always stays text: that of the images.
-    sep : str or None
-        What separates the fields; None finds out from the header: a comma, semicolon, tab or vertical bar.
-    encoding : str or None
-        None is UTF-8, or what a byte order mark says.
-
-    Raises
-    ------
-    DataError
-        If the file is not such a table.
+    Values stay as they are written: 007, 1.0, NA, None and True are text. A column is made of numbers only if no number
+    would be written differently: whole numbers without leading zeros, or decimal numbers, some of them with a
+    fractional part. `text_column`, that of the images, always stays text. An extra field at the end of all lines must
+    be empty. Without `sep`, it is a comma, semicolon, tab or vertical bar, as in the header; without `encoding`, UTF-8,
+    or what a byte order mark says.
     """
     text = _decoded(file, encoding)
     header_line = next(iter(io.StringIO(text, newline=None)), "").rstrip("\n")

@@ -78,8 +78,7 @@ def decoded_images(
         scan = scan_images(images, min_shorter_side=shorter_side, recorder=error.recorder, **options)
         return StreamedStore(images, scan, shorter_side, **form)
 
-    by_content = os.environ.get(KEY_VARIABLE, "") == "content"
-    compute_name = partial(fingerprint, images, f"{shorter_side}|{channels}|{pixel_range}", by_content=by_content)
+    compute_name = partial(fingerprint, images, f"{shorter_side}|{channels}|{pixel_range}")
     try:
         if cache is not None:
             # An unusable cache folder, or too long a wait: build a store for this run only.
@@ -104,12 +103,13 @@ def _is_full_disk(error: NoRoomError, folder: Path, other: Path) -> bool:
     return isinstance(error.__cause__, OSError) and other.exists() and folder.stat().st_dev == other.stat().st_dev
 
 
-def fingerprint(images: Sequence[ImageSource], form: str, *, by_content: bool = False) -> str:
+def fingerprint(images: Sequence[ImageSource], form: str) -> str:
     """Return the name of the store of these images in some form: 32 hexadecimal digits, different for other stores.
 
-    Files are identified by absolute path, size, modification time and samples of their bytes, or with `by_content` by
-    all of their bytes; images in memory by their content.
+    Files are identified by absolute path, size, modification time and samples of their bytes, or with
+    ``SACCADE_STORE_KEY=content`` by all of their bytes; images in memory by their content.
     """
+    by_content = os.environ.get(KEY_VARIABLE, "") == "content"
     digest = hashlib.blake2b(digest_size=16)
     decoder = f"Pillow {PIL.__version__}"
     digest.update(f"{FORMAT_VERSION}|{decoder}|{form}|{len(images)}|{by_content}".encode())

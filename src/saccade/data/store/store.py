@@ -26,7 +26,7 @@ import numpy.typing as npt
 
 from saccade.data.decoding import ImageSource, decode_image
 from saccade.data.pixel_range import PixelRange
-from saccade.data.scanning import ImageFacts, Progress, Scan, ScanRecorder, SecondsLeft, map_in_threads
+from saccade.data.scanning import ImageFacts, Progress, Scan, SecondsLeft, map_in_threads
 from saccade.data.store.stored_form import pixels_of, shrunk
 from saccade.errors import DataError, HyperparameterError, ImageReadError
 
@@ -48,7 +48,7 @@ HasRoom = Callable[[int, int], bool]
 class NoRoomError(DataError):
     """There is no room for a store; `recorder` is the scan of the images that were decoded so far."""
 
-    def __init__(self, message: str, recorder: ScanRecorder) -> None:
+    def __init__(self, message: str, recorder: Scan) -> None:
         super().__init__(message)
         self.recorder = recorder
 
@@ -172,7 +172,6 @@ class ImageStore:
                     sizes=arrays["full_sizes"],
                     is_constant=arrays["is_constant"],
                     errors={int(position): reason for position, reason in summary["errors"].items()},
-                    skipped=arrays["skipped"].tolist(),
                     min_shorter_side=summary["shorter_side"],
                 )
             num_bytes = (folder / PIXELS_FILE).stat().st_size
@@ -202,10 +201,7 @@ class ImageStore:
         return self._pixels[offset : offset + math.prod(shape)].reshape(shape)
 
     def is_damaged(self, seconds: float = math.inf) -> bool:
-        """Return whether the pixels of an image differ from their checksum; images are compared for so many seconds.
-
-        Threads read about a gigabyte per second each, a small part of an epoch, which finds the pixels in memory then.
-        """
+        """Return whether pixels differ from their checksums, comparing for so many seconds, about 1 GB/s a thread."""
         start_s, positions = time.perf_counter(), np.flatnonzero(self.readable)
 
         def is_part_damaged(first: int) -> bool:
@@ -262,7 +258,7 @@ class _StoreWriter:
     ) -> None:
         self._folder, self._images, self._shorter_side, self._channels = folder, images, shorter_side, channels
         self._pixel_range = pixel_range
-        self._recorder = ScanRecorder(len(images), shorter_side)
+        self._scan = Scan.empty(len(images), shorter_side)
         self._index = Index.empty(len(images))
         self._num_total = len(images)
         self._num_bytes = self._num_done = 0
@@ -284,11 +280,11 @@ class _StoreWriter:
         ):
             for position, outcome in outcomes:
                 if isinstance(outcome, ImageReadError):
-                    self._recorder.record(position, outcome)
+                    self._scan.record(position, outcome)
                 else:
                     facts, pixels, self._index.checksums[position] = outcome
                     file.write(pixels.data)
-                    self._recorder.record(position, facts)
+                    self._scan.record(position, facts)
                     self._index.offsets[position] = self._num_bytes
                     self._index.heights[position], self._index.widths[position] = pixels.shape[:2]
                     self._num_bytes += pixels.nbytes
@@ -319,7 +315,7 @@ class _StoreWriter:
 
     def write_index(self) -> None:
         """Write the index and the summary."""
-        scan = self._recorder.finish()
+        scan = self._scan
         digests = bytes.fromhex("".join(digest or "0" * 32 for digest in scan.digests))
         np.savez(
             self._folder / INDEX_FILE,
@@ -339,7 +335,7 @@ class _StoreWriter:
             "shorter_side": self._shorter_side,
             "channels": self._channels,
             "pixel_range": self._pixel_range,
-            "errors": {str(position): reason for position, reason in scan.errors.items()},
+            "errors": {str(position): reason for position, reason in sorted(scan.errors.items())},
         }
         text = json.dumps(summary, indent=1, ensure_ascii=False)
         (self._folder / SUMMARY_FILE).write_text(text, encoding="utf-8")
@@ -351,7 +347,7 @@ class _StoreWriter:
             f"took {self._num_bytes / 1e9:.2f} GB, so about {self._estimated_bytes() / 1e9:.2f} GB are needed. "
             "Free some space, choose another folder or a smaller image size."
         )
-        return NoRoomError(message, self._recorder)
+        return NoRoomError(message, self._scan)
 
 
 def _checked_order(order: Iterable[int] | None, num_images: int) -> Sequence[int]:

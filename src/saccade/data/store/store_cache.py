@@ -99,10 +99,7 @@ class StoreCache:
         return store
 
     def open(self, name: str, seconds_left: SecondsLeft | None = None) -> ImageStore | None:
-        """Return the store of that name, protected from removal while in use; None if there is none.
-
-        A damaged one, whose pixels differ from their checksums, is removed.
-        """
+        """Return the store of that name, protected from removal; None if there is none. A damaged one is removed."""
         folder = self.folder / name
         if not folder.is_dir():
             return None
@@ -144,12 +141,9 @@ class StoreCache:
             stores = {folder: _num_bytes(folder) for folder in self._by_last_use()}
             others = [path for path in (self.folder / "building").iterdir() if name not in path.name]
             used = sum(stores.values()) + sum(map(_num_bytes, others))
-            disk = shutil.disk_usage(self.folder)
-            limit = self.limit_bytes
-            if limit is None:
-                limit = int(min(_MAX_BYTES, _MAX_FRACTION_OF_FREE * (disk.free + used + num_written)))
-            missing_on_disk = num_bytes - num_written + reserved_bytes(disk.total) - disk.free
-            to_free = max(used + num_bytes - limit, missing_on_disk)
+            limit, to_free = bytes_to_free(
+                self.folder, used, num_bytes, self.limit_bytes, _MAX_BYTES, _MAX_FRACTION_OF_FREE, num_written
+            )
             idle = [folder for folder in stores if not self._is_in_use(folder.name)]
             if num_bytes > limit or to_free > sum(stores[folder] for folder in idle):
                 return False
@@ -241,6 +235,28 @@ def _num_bytes(folder: Path) -> int:
         for path in folder.iterdir():
             total += path.stat().st_size
     return total
+
+
+def bytes_to_free(
+    folder: Path,
+    used: int,
+    num_bytes: int,
+    limit_bytes: int | None,
+    max_bytes: int,
+    max_fraction_of_free: float,
+    num_written: int = 0,
+) -> tuple[int, int]:
+    """Return the limit of a cache of `used` bytes, and how many to remove for an entry of `num_bytes` to fit.
+
+    The default limit is `max_bytes`, or that fraction of the space that is free without the cache. `num_written` bytes
+    of the entry are on the disk already.
+    """
+    disk = shutil.disk_usage(folder)
+    limit = limit_bytes
+    if limit is None:
+        limit = int(min(max_bytes, max_fraction_of_free * (disk.free + used + num_written)))
+    missing_on_disk = num_bytes - num_written + reserved_bytes(disk.total) - disk.free
+    return limit, max(used + num_bytes - limit, missing_on_disk)
 
 
 def reserved_bytes(disk_bytes: int) -> int:

@@ -18,9 +18,6 @@ def stored_size(width: int, height: int, shorter_side: int | None) -> tuple[int,
 
     The shorter side becomes `shorter_side` and the aspect ratio stays; nothing is enlarged. An elongated image is
     squeezed into a square, so that a network's central crop contains all of it. None keeps the size.
-
-    >>> stored_size(1000, 500, 250), stored_size(100, 80, 250), stored_size(6000, 100, 50)
-    ((500, 250), (100, 80), (50, 50))
     """
     if shorter_side is None:
         return width, height
@@ -39,10 +36,7 @@ def is_elongated(width: int, height: int) -> bool:
 def read_as_stored(
     image: ImageSource, shorter_side: int | None, channels: int = 3, pixel_range: PixelRange | None = None
 ) -> npt.NDArray[np.uint8]:
-    """Return the pixels of one image exactly as the store contains them, uint8 of shape (height, width, channels).
-
-    Prediction uses this function, so that its images are preprocessed like the training images.
-    """
+    """Return the pixels (height, width, channels) of an image as the store has them; predictions use it as well."""
     decoded = decode_image(image, min_shorter_side=shorter_side, channels=channels, pixel_range=pixel_range)
     return shrunk(decoded, shorter_side)
 

@@ -7,7 +7,6 @@ training can gain. Fine-tuning that starts from it does not have to undo a rando
 
 from __future__ import annotations
 
-import hashlib
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,11 +17,12 @@ import torch
 
 from saccade.data.batches import Images
 from saccade.data.splitting import stratified_order
+from saccade.data.store.feature_cache import FeatureCache
+from saccade.data.store.store import ImageStore
 from saccade.inference.classifier import Classifier, features_of
-from saccade.models.network import classifier_parameters
 from saccade.training.probes.robust import fit_robust_heads
 from saccade.training.recipes.recipe import Recipe
-from saccade.training.task import Split
+from saccade.training.task import ImageTask, Split
 
 MAX_IMAGES = 4000
 """Images of a probe; more make it slower rather than better."""
@@ -36,7 +36,7 @@ MAX_BYTES = 256 * 2**20
 LEAST_FOLDED = 64
 """Images from which batch norm folding saves more time than it takes."""
 
-_cache: WeakKeyDictionary[Images, OrderedDict[bytes, np.ndarray]] = WeakKeyDictionary()
+_cache: WeakKeyDictionary[Images, OrderedDict[tuple[str, bytes], np.ndarray]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -121,12 +121,15 @@ def cached_features(
     *,
     max_bytes: int = MAX_BYTES,
 ) -> np.ndarray:
-    """Return the features of some images, read-only; this process computes them once per backbone.
+    """Return the features of some images, read-only; each is computed once per backbone and image.
 
-    A backbone is identified by a digest of its weights; the cache is dropped with the images, which do not change. If
-    `seconds_left` falls to 0, the features of the first images are returned, and not cached.
+    They are cached in memory with the images, which do not change, and those of an image store also on disk
+    (`FeatureCache`), unless the network is the user's own, whose code may change. If `seconds_left` falls to 0, the
+    features of the first images are returned, and not cached in memory.
     """
-    key = _digest(classifier, indices)
+    form = f"{images.shorter_side}|{images.channels}|{images.pixel_range}" if isinstance(images, ImageStore) else ""
+    backbone = classifier.backbone_digest(form)
+    key = backbone, np.ascontiguousarray(indices).tobytes()
     try:
         cached = _cache.setdefault(images, OrderedDict())
     except TypeError:  # a list, for example, which may change
@@ -134,12 +137,21 @@ def cached_features(
     if key in cached:
         cached.move_to_end(key)
         return cached[key]
-    if len(indices) >= LEAST_FOLDED:
-        classifier.fuse()
-    try:
-        features = features_of(classifier, classifier.batches(images, indices), seconds_left)
-    finally:
-        classifier.unfuse()  # training will change its weights
+
+    def compute(positions: np.ndarray) -> np.ndarray:
+        if len(positions) >= LEAST_FOLDED:
+            classifier.fuse()
+        try:
+            return features_of(classifier, classifier.batches(images, indices[positions]), seconds_left)
+        finally:
+            classifier.unfuse()  # training will change its weights
+
+    disk = FeatureCache.from_environment()
+    if disk is None or not isinstance(images, ImageStore) or classifier.blueprint.architecture is None:
+        features = compute(np.arange(len(indices)))
+    else:
+        name = network_name(classifier.blueprint.architecture, classifier.blueprint.input.img_size)
+        features = disk.get(backbone, [images.digests[index] for index in indices.tolist()], compute, name)
     features.flags.writeable = False
     if len(features) == len(indices):
         cached[key] = features
@@ -148,13 +160,15 @@ def cached_features(
     return features
 
 
-def _digest(classifier: Classifier, indices: np.ndarray) -> bytes:
-    """Return a digest of everything that features depend on; for the weights it takes milliseconds."""
-    digest = hashlib.blake2b(repr((classifier.blueprint, classifier.inference)).encode(), digest_size=16)
-    digest.update(np.ascontiguousarray(indices).tobytes())
-    head = classifier_parameters(classifier.network)
-    for name, tensor in classifier.network.state_dict().items():
-        if name not in head:
-            digest.update(name.encode())
-            digest.update(np.ascontiguousarray(tensor.cpu().numpy()).data)
-    return digest.digest()
+def names_of_cached_networks(task: ImageTask) -> set[str]:
+    """Return the `network_name` of each network with cached features of the images that probes are fitted to."""
+    disk = FeatureCache.from_environment()
+    if disk is None:
+        return set()
+    rows = stratified_order(task.problem.strata(task.train.targets), np.random.default_rng(0))
+    return disk.names([task.store.digests[index] for index in task.train.indices[rows].tolist()])
+
+
+def network_name(architecture: str, img_size: int) -> str:
+    """Return the name of a network in the cache of features."""
+    return f"{architecture} {img_size}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -85,8 +87,10 @@ def weights_options(recipe: Recipe, weights: Path | None) -> dict[str, Any]:
     return {"folder": where} if where.is_dir() else {"file": where}
 
 
-def check_networks(space: Dict, weights: Path | None, num_outputs: int) -> None:
-    """Check that every network of a search space exists, and that its pretrained weights are available."""
+def check_networks(
+    space: Dict, weights: Path | None, num_outputs: int, seconds_left: Callable[[], float] = lambda: math.inf
+) -> None:
+    """Check that every network of a search space exists, and that its pretrained weights are available in time."""
     for model in choices(space, "model"):
         if isinstance(model, CustomObject):
             for img_size in choices(space, "img_size"):
@@ -96,7 +100,8 @@ def check_networks(space: Dict, weights: Path | None, num_outputs: int) -> None:
         for pretrained in choices(space, "pretrained"):
             for file in choices(space, "weights"):
                 if pretrained:
-                    find_weights(model, **weights_options(Recipe.of({"model": model, "weights": file}), weights))
+                    where = weights_options(Recipe.of({"model": model, "weights": file}), weights)
+                    find_weights(model, **where, seconds_left=seconds_left())
 
 
 def check_methods(space: Dict) -> None:

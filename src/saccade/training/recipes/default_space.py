@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -188,12 +188,19 @@ def max_held_out(limit_s: float | None, is_gpu: bool, num_classes: int = 1) -> i
 
 
 def fall_back_to_available_models(
-    space: Dict, weights: Path | None, *, given: Collection[str] = (), num_images: int = 1000, is_gpu: bool = False
+    space: Dict,
+    weights: Path | None,
+    *,
+    given: Collection[str] = (),
+    num_images: int = 1000,
+    is_gpu: bool = False,
+    seconds_left: Callable[[], float] = lambda: math.inf,
 ) -> tuple[Dict, str]:
     """Return the space with only those networks whose weights are available, and a message for the user.
 
-    Without any, the networks of the local folder of weights replace them; without these, small networks with random
-    weights. The space does not change if training starts from random weights anyway.
+    Each download may take half of the time that is left. Without any, the networks of the local folder of weights
+    replace them; without these, small networks with random weights. The space does not change if training starts from
+    random weights anyway.
     """
     if True not in choices(space, "pretrained"):
         return space, ""
@@ -201,7 +208,8 @@ def fall_back_to_available_models(
     missing: dict[str, WeightsNotFoundError] = {}
     for name in names:
         try:
-            find_weights(name, **weights_options(Recipe.of({"model": name}), weights))
+            where = weights_options(Recipe.of({"model": name}), weights)
+            find_weights(name, **where, seconds_left=seconds_left() / 2)
         except WeightsNotFoundError as error:
             missing[name] = error
     if not missing:
