@@ -144,3 +144,7 @@ def test_models_lists_names_that_match(saccade):
     assert "resnet18" in result.stdout.splitlines()
     assert "resnet18_v1b" in result.stdout.splitlines()
     assert saccade("models", "no_such_thing").exit_code == 2
+    detailed = saccade("models", "tf_efficientnet_lite*", "--license", "free", "--detailed")
+    assert detailed.stdout.split()[:5] == ["model", "weights", "licenses", "img_size", "top1"]
+    assert "tf_efficientnet_lite0 package apache-2.0" in " ".join(detailed.stdout.split())
+    assert saccade("models", "dinov3", "--license", "mit").exit_code == 2

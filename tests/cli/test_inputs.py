@@ -55,12 +55,12 @@ def test_splits_have_several_names(tmp_path, names):
 def test_a_table_may_have_several_labels_and_weights(tmp_path):
     table = tmp_path / "t.csv"
     table.write_text("image,tags,furry,wet,weight\na.png,cat; dog,1,0,2\nb.png,,0,1,0.5\n")
-    columns = TableColumns(label="tags", label_sep=";", weight="weight")
+    columns = TableColumns(label="tags", label_sep=";", others={"--sample-weight": "weight"})
     assert read_splits(str(table), columns).train["tags"].tolist() == [["cat", "dog"], []]
     train = read_splits(str(table), TableColumns(label=label_columns("furry,wet"))).train
     assert train[["furry", "wet"]].to_numpy().tolist() == [[1, 0], [0, 1]]
     with pytest.raises(DataError, match=r"'weigth'.*Did you mean 'weight'.*--sample-weight"):
-        read_splits(str(table), TableColumns(label="tags", weight="weigth"))
+        read_splits(str(table), TableColumns(label="tags", others={"--sample-weight": "weigth"}))
 
 
 def test_tables_are_told_by_their_name(tmp_path):

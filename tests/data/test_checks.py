@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -228,3 +229,22 @@ def test_counting() -> None:
     assert count_of(1, "class", "classes") == "1 class"
     assert count_of(0, "class", "classes") == "0 classes"
     assert count_of(2, "image") == "2 images"
+
+
+def patients(num: int = 12) -> CheckedPart:
+    names = [f"patient{i // 3}_{i % 3}.png" for i in range(num)]
+    return part([noise(i) for i in range(num)], ["cat", "dog"] * (num // 2), names)
+
+
+def test_groups_on_both_sides_of_a_split_are_reported() -> None:
+    finding = check_dataset(patients(), held_out=[1, 5])["IMG008"]
+    assert finding.severity == "warning"
+    assert [(one.position, one.detail) for one in finding.flagged] == [
+        (1, "group patient0_ in train and held out"),
+        (5, "group patient1_ in train and held out"),
+    ]
+    assert "IMG008" not in check_dataset(patients(), held_out=[0, 1, 2]).codes
+    assert "IMG008" not in check_dataset(patients()).codes
+    given = [replace(patients(), groups=keys) for keys in (["p"] * 12, ["p", "q"] + [""] * 10)]
+    finding = check_dataset(given[0], val=given[1])["IMG008"]
+    assert (finding.severity, [one.position for one in finding.flagged]) == ("error", [0])

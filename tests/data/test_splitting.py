@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from saccade.data.splitting import MIN_OF_STRATUM, split_folds, split_holdout, split_parts, stratified_order
+from saccade.data.splitting import (
+    MIN_OF_STRATUM,
+    joined_groups,
+    split_by_time,
+    split_folds,
+    split_holdout,
+    split_parts,
+    stratified_order,
+)
 from saccade.errors import DataError, HyperparameterError
 
 fractions = st.floats(0.001, 0.999)
@@ -210,8 +218,9 @@ def test_folds_are_stratified_and_keep_groups_together(
         of_class = folds[np.array(labels) == label]
         assert np.ptp(np.bincount(of_class, minlength=num_folds)) <= 1
     folds = split_folds(labels, num_folds, np.random.default_rng(seed), keys)
-    for key in set(keys) - {""}:
-        assert len(set(folds[np.array(keys) == key])) == 1
+    if len(set(keys) - {""}) + keys.count("") > 1:  # a single group is divided
+        for key in set(keys) - {""}:
+            assert len(set(folds[np.array(keys) == key])) == 1
 
 
 @given(st.lists(st.integers(1, 400), min_size=1, max_size=6), st.integers(0, 5), st.data())
@@ -235,3 +244,80 @@ def test_a_part_of_a_large_set_has_its_class_frequencies() -> None:
     assert np.bincount(part).tolist() == pytest.approx([1800, 180, 20], abs=3)
     labels = np.array(["rare", "frequent"])[np.repeat([0, 1], [1, 999])]  # strings are strata, too
     assert "rare" in labels[stratified_order(labels, np.random.default_rng(0))[:10]]
+
+
+def on_one_side(groups: list[int], *sides: np.ndarray) -> bool:
+    return not set.intersection(*({groups[position] for position in side} for side in sides))
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 12)), min_size=2, max_size=60),
+    st.floats(0.05, 0.5),
+    st.integers(0, 5),
+)
+def test_groups_of_several_classes_are_held_out_as_a_whole(
+    drawn: list[tuple[str, int]], frac: float, seed: int
+) -> None:
+    labels, groups = [label for label, _ in drawn], [group for _, group in drawn]
+    own = {group: {label for label, other in drawn if other == group} for group in groups}
+    # A group may be held out if each of its classes has another group.
+    movable = [g for g in own if all(any(label in own[h] for h in own if h != g) for label in own[g])]
+    try:
+        train, val = split_holdout(labels, frac, seed, groups, moves_mixed_groups=True)
+    except DataError:
+        assert not movable
+        return
+    assert movable
+    assert sorted([*train, *val]) == list(range(len(labels)))
+    assert on_one_side(groups, train, val)
+    assert {labels[position] for position in train} == set(labels)
+
+
+def test_groups_of_several_classes_leave_each_class_its_fraction() -> None:
+    rng = np.random.default_rng(0)
+    groups, labels = np.repeat(np.arange(60), 5), rng.integers(3, size=300)
+    _, val = split_holdout(labels, 0.2, 0, groups, moves_mixed_groups=True)
+    assert np.abs(np.bincount(labels[val]) - 0.2 * np.bincount(labels)).max() <= 5
+    folds = split_folds(labels, 5, rng, groups)
+    counts = np.array([np.bincount(labels[folds == fold], minlength=3) for fold in range(5)])
+    assert np.ptp(counts, axis=0).max() <= 5
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 8), st.integers(0, 6)), min_size=2, max_size=40),
+    st.floats(0.05, 0.6),
+)
+def test_no_training_group_is_later_than_a_validation_group(drawn: list[tuple[str, int, int]], frac: float) -> None:
+    labels, times, groups = map(list, zip(*drawn, strict=True))
+    try:
+        train, val = split_by_time(labels, times, frac, groups)
+    except DataError:
+        return
+    assert on_one_side(groups, train, val)
+    assert {labels[position] for position in train} == set(labels)
+    latest = [max(time for time, other in zip(times, groups, strict=True) if other == group) for group in groups]
+    first_val = min(latest[position] for position in val)
+    late = {groups[position] for position in train if latest[position] >= first_val}
+    # Only groups with a class that has no earlier images.
+    early_labels = {label for label, when in zip(labels, latest, strict=True) if when < first_val}
+    assert all(any(labels[i] not in early_labels for i in range(len(labels)) if groups[i] == group) for group in late)
+
+
+@pytest.mark.parametrize("times", [[1] * 10, [0] + [1] * 9])
+def test_times_that_do_not_divide_the_images_are_refused(times: list[int]) -> None:
+    with pytest.raises(DataError, match=r"(10|9) of them, or of their groups, have one time"):
+        split_by_time(["a"] * 10, times, 0.1)
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.sampled_from("abcd") | st.just("")), max_size=30))
+def test_joined_groups_are_the_connected_components(drawn: list[tuple[int, str]]) -> None:
+    numbers, keys = [number for number, _ in drawn], [key for _, key in drawn]
+    joined = joined_groups(len(drawn), np.array(numbers, int), keys)
+    sets = [{position} for position in range(len(drawn))]
+    for i in range(len(drawn)):
+        for j in range(i):
+            if numbers[i] == numbers[j] or (keys[i] and keys[i] == keys[j]):
+                sets[i] |= sets[j]
+                for position in sets[i]:
+                    sets[position] = sets[i]
+    assert all((joined[i] == joined[j]) == (j in sets[i]) for i in range(len(drawn)) for j in range(len(drawn)))

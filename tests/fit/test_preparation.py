@@ -12,6 +12,7 @@ import pytest
 
 from saccade.data import ImageDataset
 from saccade.data.examples import read_examples, read_labelled_examples
+from saccade.data.groups import with_groups, with_times
 from saccade.errors import DataError, DataWarning
 from saccade.events import DataReady, Event, Progressed, Warned
 from saccade.fit.preparation import UNREADABLE, PreparedData, prepare_data
@@ -23,7 +24,7 @@ MakeColours = Callable[..., pd.DataFrame]
 @pytest.fixture
 def prepare(tmp_path: Path) -> Callable[..., tuple[PreparedData, list[Event]]]:
     def prepare(
-        frame: pd.DataFrame, tuning: pd.DataFrame | None = None, **changes: Any
+        frame: pd.DataFrame, tuning: pd.DataFrame | None = None, groups: Any = None, time: Any = None, **changes: Any
     ) -> tuple[PreparedData, list[Event]]:
         events: list[Event] = []
         options = {
@@ -36,6 +37,9 @@ def prepare(tmp_path: Path) -> Callable[..., tuple[PreparedData, list[Event]]]:
             **changes,
         }
         examples = [None if part is None else read_labelled_examples(part, "label") for part in (frame, tuning)]
+        assert examples[0] is not None
+        examples[0] = with_groups(examples[0], groups, frame, "train_data", is_complete=True)
+        examples[0] = with_times(examples[0], time, frame, "train_data")
         return prepare_data(*examples, None, **options), events  # type: ignore[arg-type]
 
     return prepare
@@ -193,3 +197,24 @@ def test_validation_images_of_a_class_without_training_images_are_left_out(
         "reasons": {"not an image: cannot identify its format": 6},
         "classes": ["green"],
     }
+
+
+def test_groups_and_equal_images_are_on_one_side(make_colours: MakeColours, prepare: Any) -> None:
+    frame = make_colours(12).assign(who=[f"p{i % 8}" for i in range(24)])  # each of both classes
+    shutil.copy(frame["image"][1], frame["image"][2])  # so p1 and p2 are on one side
+    data, _ = prepare(frame, groups="who")
+    who = frame["who"].replace({"p2": "p1"}).to_numpy()
+    assert not set(who[data.train.indices]) & set(who[data.val.indices])
+    assert set(labels_of(data, "val")) == {"blue", "red"}
+    numbers = data.train.joined(data.val).groups
+    assert len(np.unique(numbers)) == 7
+
+
+def test_the_latest_images_validate(make_colours: MakeColours, prepare: Any) -> None:
+    frame = make_colours(8, ("blue", "green", "red"))
+    when = np.where(frame["label"] == "red", 99, np.arange(24) % 8)
+    data, events = prepare(frame, time=when.tolist())
+    assert sorted(labels_of(data, "val")) == ["blue"] * 3 + ["green"] * 3
+    assert max(when[data.train.indices][data.train.targets != 2]) < min(when[data.val.indices])
+    (warned,) = (event.text for event in events if isinstance(event, Warned))
+    assert warned.startswith("no validation image of 1 class: ['red'] (none is late enough)")

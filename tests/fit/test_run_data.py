@@ -35,13 +35,16 @@ def examples(labels: Any, images: Any = ("a.png", "b.png", "c.png"), **more: Any
 
 @pytest.mark.parametrize("labels", LABELS.values(), ids=LABELS)
 def test_labels_are_read_back_equal(tmp_path: Path, labels: Any) -> None:
-    given_ = examples(labels, class_names=["x", "y"], weights=pd.Series([0.5, 1.0, 2.0]))
+    given_ = examples(
+        labels, class_names=["x", "y"], weights=pd.Series([0.5, 1.0, 2.0]), groups=["a", "", "a"], times=[1.0, 2.0, 0.5]
+    )
     write_run_data(tmp_path / "data.json", given_, examples(labels[:3]))
     train, tuning = read_run_data(tmp_path / "data.json")
     assert train.images == [str(Path(name).absolute()) for name in given_.images]
     assert train.class_names == ["x", "y"]
     assert train.weights is not None
     assert train.weights.tolist() == [0.5, 1.0, 2.0]
+    assert (train.groups, train.times) == (["a", "", "a"], [1.0, 2.0, 0.5])
     assert tuning is not None
     assert tuning.weights is None
     for part in (train, tuning):

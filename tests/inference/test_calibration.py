@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from saccade.data.splitting import split_folds
+from saccade.inference import calibration
 from saccade.inference import calibration as module
 from saccade.inference.calibration import Calibration, calibration_error, error_by_chance, fit_calibration
 from saccade.tasks.problem import Binary, Multiclass, Multilabel, Problem, Regression
@@ -207,3 +208,11 @@ def test_error_by_chance_equals_the_error_of_labels_drawn_by_the_probabilities()
     errors = [calibration_error(q, (rng.random(q.shape) < q).astype(int), TAGS) for _ in range(50)]
     assert error_by_chance(q, TAGS) == pytest.approx(np.mean(errors), rel=0.15)
     assert error_by_chance(p[:30], CLASSES) > error_by_chance(p, CLASSES)
+
+
+def test_folds_of_cross_fitting_keep_groups_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = []
+    monkeypatch.setattr(calibration, "split_folds", lambda *args: given.append(args[-1]) or split_folds(*args))
+    groups = np.arange(20) // 4
+    fit_calibration(np.tile([0.7, 0.1, 0.1, 0.1], (20, 1)), np.arange(20) % 4, CLASSES, groups=groups)
+    assert given[0] is groups

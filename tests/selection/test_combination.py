@@ -27,7 +27,9 @@ TARGETS = np.arange(NUM) % 4
 
 
 def task(metric: str | None = None) -> Any:
-    return SimpleNamespace(val=SimpleNamespace(targets=TARGETS), problem=PROBLEM, metric=make_metric(metric, PROBLEM))
+    return SimpleNamespace(
+        val=SimpleNamespace(targets=TARGETS, groups=None), problem=PROBLEM, metric=make_metric(metric, PROBLEM)
+    )
 
 
 def right_on(images: np.ndarray, sure: float = 0.9) -> np.ndarray:

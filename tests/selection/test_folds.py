@@ -20,7 +20,7 @@ from saccade.errors import DataError
 from saccade.events import EpochDone
 from saccade.fit.time_budget import FinishingReserve
 from saccade.inference.saved import DESCRIPTION, SPLIT
-from saccade.selection.folds import OUTPUTS, TRAIN_ONLY, FoldCosts, FoldTrainable, fold_numbers, subset
+from saccade.selection.folds import OUTPUTS, TRAIN_ONLY, FoldCosts, FoldTrainable, fold_numbers
 from saccade.study.trial import Decision, Job, Reporter
 from saccade.study.trial_files import LocalTrialFiles
 from saccade.tasks.problem import Problem
@@ -60,12 +60,12 @@ def test_folds_are_stratified_and_keep_equal_images_together(classes, equals, nu
         assert len({fold for fold, other in zip(folds, groups, strict=True) if other == group}) == 1
     for kind in set(classes):
         of_kind = {group: fold for group, fold, other in zip(groups, folds, classes, strict=True) if other == kind}
-        counts = np.bincount([fold for fold in of_kind.values() if fold >= 0], minlength=num_folds)
+        counts = np.bincount(folds[(targets == kind) & (folds >= 0)], minlength=num_folds)
         if len(of_kind) == 1:
             assert set(of_kind.values()) == {TRAIN_ONLY}
         else:
-            assert counts.max() - counts.min() <= 1
-            assert counts.max() < len(of_kind)  # each training set has the class
+            assert counts.max() - counts.min() <= max(groups.count(group) for group in of_kind)
+            assert counts.max() < (targets == kind).sum()  # each training set has the class
 
 
 def test_the_same_seed_draws_the_same_folds() -> None:
@@ -88,13 +88,13 @@ def test_other_problems(problem: Problem, targets: np.ndarray) -> None:
 
 
 def test_too_many_folds_are_an_error() -> None:
-    with pytest.raises(DataError, match="num_folds=5 is too many for 4 different images"):
+    with pytest.raises(DataError, match="num_folds=5 is too many for 4 different images or groups"):
         fold_numbers(np.array([0, 0, 1, 1, 1]), TWO, ["a", "b", "c", "d", "d"], 5)
 
 
 def test_a_subset_has_the_weights_of_its_images() -> None:
     split = Split(np.arange(4), np.array([0, 1, 0, 1]), np.array([1, 2, 3, 4], np.float32))
-    part = subset(split, np.array([True, False, False, True]))
+    part = split.take(np.array([True, False, False, True]))
     assert (part.indices.tolist(), part.targets.tolist()) == ([0, 3], [0, 1])
     assert part.weights is not None
     assert part.weights.tolist() == [1, 4]
@@ -229,3 +229,12 @@ def test_the_reserve_leaves_time_for_folds_after_the_longest_trial(limit_s, tria
     left_s = deadline.seconds_left() - given_s
     if given_s > 0:
         assert left_s >= costs.ratio * (trial_s + given_s) - 1e-6 * limit_s
+
+
+def test_a_group_of_several_classes_is_in_one_fold_or_in_all_training_sets() -> None:
+    targets = np.array([0, 1, 0, 1, 0, 0, 2, 0])
+    groups = ["p", "p", "q", "q", "r", "s", "t", "t"]  # class 2 is in group t alone
+    folds = fold_numbers(targets, Problem.of(["a", "b", "c"]), groups, 2)
+    assert folds[6:].tolist() == [TRAIN_ONLY, TRAIN_ONLY]
+    assert folds[0] == folds[1]
+    assert folds[2] == folds[3] != folds[0]

@@ -25,6 +25,7 @@ from saccade.data.sources.download import cache_folder
 from saccade.errors import SaccadeError
 from saccade.fit.run_folder import RUNS_FOLDER
 from saccade.models.catalogue import resolve_name
+from saccade.models.embedded import embedded_networks, package_faults
 from saccade.models.network import build_network
 from saccade.models.weights import SUFFIX, WEIGHTS_FOLDER_VARIABLE, hub_cache_folder, hub_endpoint, tensor_names
 from saccade.numerics.device import Numerics, choose_device
@@ -220,9 +221,11 @@ def _weights() -> Fact:
     given = os.environ.get(WEIGHTS_FOLDER_VARIABLE)
     if not given:
         cached = sorted(hub_cache_folder().glob("models--timm--*"))
-        advice = f"without a network, set {WEIGHTS_FOLDER_VARIABLE} to a folder of files <network>{SUFFIX}"
-        text = f"no folder of one's own ({WEIGHTS_FOLDER_VARIABLE}); {len(cached)} in the hub's cache"
-        return Fact("weights", text, "OK" if cached else "note", "" if cached else advice)
+        installed = ", ".join(embedded_networks()) or "none"
+        text = f"no folder of one's own ({WEIGHTS_FOLDER_VARIABLE}); {len(cached)} in the hub's cache; "
+        text += f"in installed packages: {installed}"
+        advice = "; ".join(package_faults())
+        return Fact("weights", text, "note" if advice else "OK", advice)
     folder = Path(given).expanduser()
     if not folder.is_dir():
         advice = f"set {WEIGHTS_FOLDER_VARIABLE} to a folder of {SUFFIX} files, or unset it"
@@ -255,7 +258,7 @@ def _hub() -> Fact:
         status = httpx2.head(endpoint, timeout=PROBE_TIMEOUT_S, follow_redirects=True).status_code
     except (httpx2.HTTPError, httpx2.InvalidURL) as error:
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        advice = "pretrained weights must come from a folder (fit --weights), or use --set pretrained=False"
+        advice = "pretrained weights come from a folder (fit --weights) or installed packages (see weights)"
         return Fact("hub", f"{endpoint} cannot be reached: {reason}", "note", advice)
     if status >= 400:
         return Fact("hub", f"{endpoint} answers HTTP {status}", "note", "look at HF_ENDPOINT and the proxy's settings")

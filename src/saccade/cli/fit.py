@@ -73,7 +73,9 @@ def _fit(asked: FitConfig, data: str) -> None:
 
     label = label_columns(asked.label)
     weight = asked.sample_weight
-    columns = TableColumns(asked.image_column, label, asked.image_root, asked.label_sep, asked.encoding, weight)
+    others = {"--sample-weight": weight, "--groups": asked.groups, "--time": asked.time}
+    named = {option: name for option, name in others.items() if isinstance(name, str)}
+    columns = TableColumns(asked.image_column, label, asked.image_root, asked.label_sep, asked.encoding, named)
     splits = read_splits(data, columns)
     predictor = ImagePredictor(
         label, asked.problem_type, asked.eval_metric, asked.path, asked.verbosity, sample_weight=weight

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,8 +40,8 @@ class TableColumns:
         Separates several labels in one field; None if there is one.
     encoding : str or None
         As in `ImageDataset.from_csv`.
-    weight : str or None
-        Name of the column of sample weights.
+    others : dict
+        Names of further columns that are required, by the option that names them.
     """
 
     image: str = "image"
@@ -48,7 +49,7 @@ class TableColumns:
     root: str | None = None
     label_sep: str | None = None
     encoding: str | None = None
-    weight: str | None = None
+    others: Mapping[str, str] = field(default_factory=dict)
 
 
 def label_columns(label: str) -> str | list[str]:
@@ -136,8 +137,7 @@ def _read_table(source: str, columns: TableColumns) -> ImageDataset:
     frame = read_table(file, columns.image, encoding=columns.encoding)
     labels = [columns.label] if isinstance(columns.label, str) else columns.label
     asked = [(columns.image, "--image-column"), *((label, "--label") for label in labels)]
-    if columns.weight is not None:
-        asked.append((columns.weight, "--sample-weight"))
+    asked += [(column, option) for option, column in columns.others.items()]
     for column, option in asked:
         if column not in frame.columns:
             hint = f"Pass it as {option}."

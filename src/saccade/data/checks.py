@@ -10,19 +10,22 @@ IMG004 error    the same image in two parts, training and validation for instanc
 IMG005 warning  classes with fewer than 5 readable training images
 IMG006 warning  images of suspicious size or shape, or of one colour
 IMG007 warning  the largest class more than 20 times as large as the smallest
+IMG008 warning  images of one group on both sides of a split, by their names or EXIF data (error if groups are given)
 ====== ======== ==========================================================================
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 import pandas as pd
 
 from saccade.data.examples import image_name
+from saccade.data.groups import MIN_BURSTS, MIN_STRADDLING, bursts, on_both_sides, suggested_groups
 from saccade.data.scanning import Scan, SecondsLeft
 from saccade.errors import DataError
 
@@ -149,6 +152,7 @@ class CheckedPart:
     images: Sequence[Any]
     labels: Sequence[Any] | pd.Series[Any] | None
     scan: Scan
+    groups: Sequence[str] | None = None  # as in `saccade.data.examples.Examples`
 
     def __post_init__(self) -> None:
         num_labels = len(self.images) if self.labels is None else len(self.labels)
@@ -164,14 +168,15 @@ def check_dataset(
     val: CheckedPart | None = None,
     test: CheckedPart | None = None,
     *,
+    held_out: Collection[int] = (),
     is_regression: bool = False,
     deadline: SecondsLeft = lambda: 1.0,
 ) -> CheckReport:
     """Check the parts of a data set, each by itself and against the others.
 
-    With `is_regression`, checks of class sizes are skipped. `deadline` returns the seconds left; at 0 or less, the
-    remaining checks are skipped. Raises a DataError if the parts were scanned at different sizes, so that equal images
-    have different digests.
+    `held_out` are positions of training images that validate. With `is_regression`, checks of class sizes are skipped.
+    `deadline` returns the seconds left; at 0 or less, the remaining checks are skipped. Raises a DataError if the parts
+    were scanned at different sizes, so that equal images have different digests.
 
     Examples
     --------
@@ -184,7 +189,14 @@ def check_dataset(
     """
     parts = {"train": train, "val": val, "test": test}
     images = _Images({name: part for name, part in parts.items() if part is not None})
-    checks = [_unreadable, _duplicates, _conflicting_labels, _shared_between_parts, _suspicious_images]
+    checks: list[Callable[[_Images], Finding | None]] = [
+        _unreadable,
+        _duplicates,
+        _conflicting_labels,
+        _shared_between_parts,
+        _suspicious_images,
+        partial(_straddling_groups, held_out=set(held_out), is_regression=is_regression, deadline=deadline),
+    ]
     checks += [] if is_regression else [_tiny_classes, _imbalance]
     findings = [finding for check in checks if deadline() > 0 and (finding := check(images)) is not None]
     num_images = {name: len(part.images) for name, part in images.parts.items()}
@@ -367,6 +379,49 @@ def _imbalance(images: _Images) -> Finding | None:
         f"Class {largest} has {counts[largest]} training images, class {smallest} only {counts[smallest]}.",
         'If rare classes matter as much as others, pass eval_metric="balanced_accuracy", which also adjusts the '
         "predicted labels; or use class weights, or add images.",
+    )
+
+
+def _straddling_groups(
+    images: _Images, held_out: set[int], is_regression: bool, deadline: SecondsLeft
+) -> Finding | None:
+    rows = [(name, position) for name, part in images.parts.items() for position in range(len(part.images))]
+    sides = ["held out" if name == "train" and position in held_out else name for name, position in rows]
+    if len(set(sides)) < 2:
+        return None
+    files = [images.parts[name].images[position] for name, position in rows]
+    is_given = any(part.groups is not None for part in images.parts.values())
+    if is_given:
+        given = {name: part.groups or [""] * len(part.images) for name, part in images.parts.items()}
+        source, found = "groups", on_both_sides([given[name][position] for name, position in rows], sides)
+    else:
+        labels = None if is_regression else [images.label(*row) for row in rows]
+        source, found = "file names", on_both_sides(suggested_groups(files, labels) or [""] * len(files), sides)
+        if len(found) < MIN_STRADDLING:
+            source, found = "EXIF data (camera and time)", on_both_sides(bursts(files, sides, deadline), sides)
+            num_least = MIN_BURSTS * min(Counter(sides).values())
+            if sum(sides[members[-1]] != sides[0] for members in found.values()) < num_least:
+                found = {}
+        if len(found) < MIN_STRADDLING:
+            return None
+    flagged = []
+    for key, members in found.items():
+        names = " and ".join(dict.fromkeys(sides[row] for row in members))
+        flagged += [
+            images.flag(*rows[row], f"group {key.strip()} in {names}") for row in members if sides[row] != "train"
+        ]
+    if not flagged:
+        return None
+    return Finding(
+        "IMG008",
+        "Groups on both sides of a split",
+        "error" if is_given else "warning",
+        f"By their {source}, {count_of(len(flagged), 'held-out image')} of {count_of(len(found), 'group')} "
+        f"{'show' if is_given else 'may show'} the subjects of training images: scores will be too high.",
+        "Move each group to one side."
+        if is_given
+        else "If a group is one subject, pass groups=… to fit: a column, or a function of a path.",
+        tuple(flagged),
     )
 
 

@@ -75,14 +75,22 @@ class EarlierSplit:
         return sides
 
     def hold_out(
-        self, keys: Keys, fraction: float, split: Callable[[Positions, float], tuple[Positions, Positions]]
+        self,
+        keys: Keys,
+        fraction: float,
+        split: Callable[[Positions, float], tuple[Positions, Positions]],
+        groups: Positions | None = None,
     ) -> tuple[Positions, Positions]:
         """Return training and validation positions: images keep their side, and new ones are divided.
 
-        Of the new images at least this fraction is held out, and more if the images that were held out before are a
+        A new image is on the side of the earlier images of its group, the training set if these are on both. Of the
+        other new images at least this fraction is held out, and more if the images that were held out before are a
         smaller fraction of all. `split` is `saccade.data.splitting.split_holdout` of some positions.
         """
         sides = self.sides(keys)
+        if groups is not None:
+            for side in (FITTED, HELD_OUT):
+                sides[(sides == NEW) & np.isin(groups, groups[sides == side])] = side
         in_val, new = sides == HELD_OUT, np.flatnonzero(sides == NEW)
         if len(new):
             missing = max(fraction, (fraction * len(sides) - in_val.sum()) / len(new))

@@ -33,6 +33,8 @@ class Examples:
     class_names: list[str] | None = None  # names of integer labels, if the data set has them
     weights: pd.Series | None = None  # weight of each image in training
     empty_classes: Sequence[str] = ()  # folders of classes without images
+    groups: list[str] | None = None  # images with equal keys stay on one side of every split; "" is a group of its own
+    times: list[float] | None = None  # the latest images validate
 
     def __len__(self) -> int:
         return len(self.images)
@@ -142,20 +144,21 @@ def read_labelled_examples(
     examples = read_examples(data, label)
     if examples.labels is None:
         lacking = next(name for name in ([label] if isinstance(label, str) else label) if name not in data.columns)
-        raise _no_column("label", lacking, data)
+        raise no_column("label", lacking, data)
     if weight is None:
         return examples
     if weight not in data.columns:
-        raise _no_column("sample_weight", weight, data)
+        raise no_column("sample_weight", weight, data)
     return replace(examples, weights=data[weight])
 
 
-def _no_column(role: str, name: str, frame: pd.DataFrame) -> DataError:
+def no_column(role: str, name: str, frame: pd.DataFrame, advice: str = "") -> DataError:
+    """Return the error for a column that a table does not have, with the `advice` if no other name is similar."""
     columns = [str(column) for column in frame.columns]
     near = near_names(str(name), columns)
     if not near and isinstance(frame, ImageDataset) and role == "label" and frame.label_column in frame.columns:
         near = [frame.label_column]
-    advice = f"did you mean {role}={near[0]!r}?" if near else f"name it with ImagePredictor({role}=…)"
+    advice = f"did you mean {role}={near[0]!r}?" if near else advice or f"name it with ImagePredictor({role}=…)"
     return DataError(f"there is no {role} column {name!r}; the columns are {columns}; {advice}")
 
 
@@ -164,7 +167,7 @@ def check_label_column(data: Any, label: str | list[str]) -> None:
     if not isinstance(data, ImageDataset) or not isinstance(label, str) or label in data.columns:
         return
     if label != "label":
-        raise _no_column("label", label, data)
+        raise no_column("label", label, data)
     if data.label_column in data.columns:
         text = (
             f"There is no column 'label'; labels are taken from {data.label_column!r}, the label column of the data set"

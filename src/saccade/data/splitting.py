@@ -1,4 +1,4 @@
-"""Splits of images into parts or folds, and samples: stratified, seeded, and with equal images on the same side.
+"""Splits of images into parts or folds, and samples: stratified, seeded, and with groups of images on the same side.
 
 Every split of the package is made here. scikit-learn's splitters are not used: they refuse classes with a single
 image and more classes than held-out images, and take a second to import.
@@ -28,24 +28,96 @@ def split_holdout(
     holdout_frac: float,
     random_state: int | np.random.Generator | None,
     groups: Groups = None,
+    *,
+    moves_mixed_groups: bool = False,
 ) -> tuple[Positions, Positions]:
     """Split images into training and validation images; return the ascending positions of both, neither of them empty.
 
     Every class (or other stratum, such as 0 for all images of a regression problem) keeps at least one image in
     training. It gives at least one to validation if its fraction rounds to one or more and it has two different images.
-    Images that occur under two labels stay in training. Raises a DataError if there are too few different images.
+    Groups with images of several classes stay in training, as equal images under two labels should, unless
+    `moves_mixed_groups`. Raises a DataError if there are too few different images.
     """
     fraction("holdout_frac", holdout_frac)
     if groups is not None and len(groups) != len(labels):
         raise DataError(f"There are {len(labels)} labels, but {len(groups)} groups: give one group per image.")
     rng = np.random.default_rng(random_state)
-    in_val = split_parts(labels, [holdout_frac], rng, groups, cover_classes=True) == 1
+    if moves_mixed_groups and (strata_of := _strata_of_groups(labels, groups)).has_mixed:
+        in_val = strata_of.hold_out(holdout_frac, rng)
+    else:
+        in_val = split_parts(labels, [holdout_frac], rng, groups, cover_classes=True) == 1
     if not in_val.any():
+        what, num_groups = "two different images", len(_group_numbers(len(labels), groups)[1])
+        if moves_mixed_groups:
+            what = f"images of two groups, and there {'is 1 group' if num_groups == 1 else f'are {num_groups} groups'}"
         raise DataError(
-            f"None of the {len(labels)} images can be held out for validation: that takes a class with two "
-            "different images. Add images, or pass validation data (tuning_data)."
+            f"None of the {len(labels)} images can be held out for validation: that takes a class with {what}. "
+            "Add images, or pass validation data (tuning_data)."
         )
     return np.flatnonzero(~in_val), np.flatnonzero(in_val)
+
+
+def split_by_time(
+    labels: Sequence[Any] | npt.NDArray[Any] | pd.Series[Any],
+    times: Sequence[float] | npt.NDArray[Any],
+    holdout_frac: float,
+    groups: Groups = None,
+) -> tuple[Positions, Positions]:
+    """Split images so that no training image is later than a validation image's group; return the positions of both.
+
+    The latest images validate: as near to the fraction as possible, with images of the same time on one side. A group
+    counts as late as its latest image. A class that has no earlier images stays in training. Raises a DataError if the
+    times do not divide the images.
+
+    Examples
+    --------
+    >>> train, val = split_by_time(["cat", "dog"] * 4, [1, 2, 3, 4, 5, 6, 7, 7], 0.25)
+    >>> train.tolist(), val.tolist()
+    ([0, 1, 2, 3, 4, 5], [6, 7])
+    """
+    fraction("holdout_frac", holdout_frac)
+    stratum_of, (group_of, first) = _codes(labels), _group_numbers(len(labels), groups)
+    latest = np.full(len(first), -np.inf)
+    np.maximum.at(latest, group_of, np.asarray(times, float))
+    when = latest[group_of]
+    may_validate = np.ones(len(when), bool)
+    while True:
+        values, counts = np.unique(when[may_validate], return_counts=True)
+        num_from = counts[::-1].cumsum()[::-1]  # images of each time or later
+        in_val = np.zeros(len(when), bool)
+        if len(values) > 1:
+            cut = values[1:][np.abs(num_from[1:] - holdout_frac * len(when)).argmin()]
+            in_val = may_validate & (when >= cut)
+        if not in_val.any() or in_val.mean() > (1 + holdout_frac) / 2:
+            raise DataError(
+                f"time does not divide the {len(when)} images into earlier training and later validation images: "
+                f"{counts.max(initial=0)} of them, or of their groups, have one time. Pass finer times, or validation "
+                "data (tuning_data)"
+            )
+        only_late = np.setdiff1d(stratum_of[in_val], stratum_of[~in_val])
+        if not len(only_late):
+            break
+        may_validate &= ~np.isin(group_of, group_of[np.isin(stratum_of, only_late)])
+    return np.flatnonzero(~in_val), np.flatnonzero(in_val)
+
+
+def joined_groups(num_images: int, *groups: Groups) -> Positions:
+    """Return one group number per image, equal for images that any of the `groups` keeps together, also by a chain.
+
+    Examples
+    --------
+    >>> joined_groups(4, ["a", "a", "b", ""], [1, 2, 2, 3]).tolist()
+    [0, 0, 0, 3]
+    """
+    codes = [_group_numbers(num_images, each)[0] for each in groups if each is not None]
+    joined, before = np.arange(num_images), None
+    while before is None or (joined != before).any():
+        before = joined
+        for code in codes:
+            smallest = np.full(num_images, num_images)
+            np.minimum.at(smallest, code, joined)
+            joined = smallest[code]
+    return joined
 
 
 def split_parts(
@@ -105,13 +177,70 @@ def split_folds(
 ) -> npt.NDArray[np.int64]:
     """Return the fold of each image from 0 on: stratified, of equal size; the numbers of a class differ by at most one.
 
-    The first image of a group decides on its stratum. With fewer groups than folds, some folds are empty.
+    Groups are put, the largest first, where their classes have the fewest images. With fewer groups than folds, the
+    last folds are empty. A single group is divided as if there were none, since out-of-fold predictions need two folds.
     """
     group_of, first = _group_numbers(len(strata), groups)
-    order = np.lexsort([rng.random(len(first)), _codes(strata)[first]])
-    fold_of_group = np.empty(len(first), np.int64)
-    fold_of_group[order] = np.arange(len(first)) % num_folds
-    return fold_of_group[group_of]
+    if 1 < len(first) < len(group_of):
+        return _strata_of_groups(strata, groups).fold_of_images(num_folds, rng)
+    order = np.lexsort([rng.random(len(strata)), _codes(strata)])
+    folds = np.empty(len(strata), np.int64)
+    folds[order] = np.arange(len(strata)) % num_folds
+    return folds
+
+
+class _StrataOfGroups:
+    """Groups whose images may be of several strata, with greedy assignments of whole groups."""
+
+    def __init__(self, stratum_of: npt.NDArray[np.int64], group_of: Positions) -> None:
+        self.group_of = group_of
+        self.totals = np.bincount(stratum_of)
+        pairs, counts = np.unique(group_of * len(self.totals) + stratum_of, return_counts=True)
+        starts = np.flatnonzero(np.diff(pairs // len(self.totals), prepend=-1))
+        # The strata of each group, and how many images it has of each.
+        self.strata = np.split(pairs % len(self.totals), starts[1:])
+        self.counts = np.split(counts, starts[1:])
+
+    @property
+    def has_mixed(self) -> bool:
+        return any(len(strata) > 1 for strata in self.strata)
+
+    def hold_out(self, part: float, rng: np.random.Generator) -> npt.NDArray[np.bool_]:
+        """Return which images are held out: groups in random order, if each brings the strata nearer to their part."""
+        held, wanted = np.zeros(len(self.totals)), part * self.totals
+        is_held = np.zeros(len(self.strata), bool)
+
+        def take(group: int, is_needed: bool) -> bool:
+            strata, counts = self.strata[group], self.counts[group]
+            after = held[strata] + counts
+            gain = (held[strata] - wanted[strata]) ** 2 - (after - wanted[strata]) ** 2
+            if (after < self.totals[strata]).all() and (is_needed or (gain / self.totals[strata]).sum() > 0):
+                held[strata], is_held[group] = after, True
+            return bool(is_held[group])
+
+        for group in rng.permutation(len(self.strata)).tolist():
+            take(group, False)
+        by_size = sorted(range(len(self.strata)), key=lambda group: self.counts[group].sum())
+        for stratum in np.flatnonzero(wanted >= 0.5):
+            if not held[stratum]:
+                any(take(group, True) for group in by_size if stratum in self.strata[group])
+        if not is_held.any():
+            any(take(group, True) for group in by_size)
+        return is_held[self.group_of]
+
+    def fold_of_images(self, num_folds: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+        fold_of_group, loads = np.empty(len(self.strata), np.int64), np.zeros((num_folds, len(self.totals)))
+        sizes = np.array([counts.sum() for counts in self.counts])
+        for group in np.lexsort([rng.random(len(sizes)), -sizes]).tolist():
+            strata, counts = self.strata[group], self.counts[group]
+            crowd = loads[:, strata] @ (counts / self.totals[strata])
+            fold = fold_of_group[group] = np.lexsort([loads.sum(1), crowd])[0]
+            loads[fold, strata] += counts
+        return fold_of_group[self.group_of]
+
+
+def _strata_of_groups(strata: Sequence[Any] | npt.NDArray[Any] | pd.Series[Any], groups: Groups) -> _StrataOfGroups:
+    return _StrataOfGroups(_codes(strata), _group_numbers(len(strata), groups)[0])
 
 
 def stratified_order(strata: npt.NDArray[Any], rng: np.random.Generator) -> Positions:
@@ -141,6 +270,9 @@ def _group_numbers(num_images: int, groups: Groups) -> tuple[Positions, Position
     """Return the number of each image's group, and the first image of each group."""
     if groups is None:
         return np.arange(num_images), np.arange(num_images)
+    if isinstance(groups, np.ndarray) and groups.dtype.kind in "iu":
+        _, first, codes = np.unique(groups, return_index=True, return_inverse=True)
+        return codes.astype(np.int64), first.astype(np.int64)
     keys = [("alone", number) if key is None or key == "" else key for number, key in enumerate(groups)]
     codes, _ = pd.factorize(pd.Series(keys, dtype=object))
     _, first = np.unique(codes, return_index=True)

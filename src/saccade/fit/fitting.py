@@ -52,6 +52,7 @@ from saccade.fit.searching import (
 )
 from saccade.fit.time_budget import FinishingReserve, Phase, TimeBudget, too_short
 from saccade.inference.saved import PREDICTOR_FOLDER, SavedPredictor
+from saccade.models.weights import ask_hub_again
 from saccade.numerics.device import cpu_threads, useful_threads
 from saccade.selection.combination import Combination
 from saccade.selection.ensemble import MIN_IMAGES
@@ -248,17 +249,11 @@ def _checked(
 ) -> tuple[FitRequest, str]:
     """Check the arguments against each other; return them with the networks to search, and a warning or ""."""
     check_methods(request.space)
+    ask_hub_again()
     FeatureCache.from_environment()  # raises if its limit is not a number
     weights, warning = request.weights, ""
     if may_replace_networks and not request.is_model_named:
-        space, warning = fall_back_to_available_models(
-            request.space,
-            weights,
-            given=request.given,
-            num_images=len(request.train),
-            is_gpu=is_gpu_wanted(request.settings),
-            seconds_left=deadline.seconds_left,
-        )
+        space, warning = fall_back_to_available_models(request.space, weights, deadline.seconds_left())
         request = replace(request, space=space)
     if request.trains_once:  # also epochs are passes over all images, unless the user said otherwise
         fixed = {name: value for name, value in request.space.default.items() if name != "images_per_epoch"}
@@ -354,11 +349,17 @@ def _check_images(request: FitRequest, data: PreparedData, folder: Path, deadlin
     def part(examples: Examples, start: int) -> CheckedPart:
         has_one_class = data.problem.has_one_class
         labels = examples.labels if has_one_class and isinstance(examples.labels, pd.Series) else None
-        return CheckedPart(examples.images, labels, data.store.scan.take(range(start, start + len(examples))))
+        scan = data.store.scan.take(range(start, start + len(examples)))
+        return CheckedPart(examples.images, labels, scan, None if tuning is None else examples.groups)
 
-    tuning = None if request.tuning is None else part(request.tuning, len(request.train))
-    is_regression = not data.problem.has_classes
-    report = check_dataset(part(request.train, 0), tuning, is_regression=is_regression, deadline=deadline.seconds_left)
+    tuning, has_groups = request.tuning, request.train.groups is not None
+    report = check_dataset(
+        part(request.train, 0),
+        None if tuning is None else part(tuning, len(request.train)),
+        held_out=data.val.indices.tolist() if tuning is None and not has_groups else (),
+        is_regression=not data.problem.has_classes,
+        deadline=deadline.seconds_left,
+    )
     if report.findings:
         report.to_frame().to_csv(folder / CHECKS, index=False)
     # Unreadable images are reported by `prepare_data`. Duplicates do no harm: the split keeps them together.

@@ -131,6 +131,13 @@ def _as_path(value: Any) -> Any:
     return Path(value) if isinstance(value, os.PathLike) else value
 
 
+def _as_values(value: Any) -> Any:
+    """Return a Series as a dict by its index, and an array or a sequence as a list."""
+    if hasattr(value, "to_dict") and not isinstance(value, Mapping):
+        return list(value) if value.index.has_duplicates else value.to_dict()
+    return list(value) if hasattr(value, "__array__") or isinstance(value, tuple) else _as_path(value)
+
+
 def _num_gpus(value: float) -> float:
     num = int(value) if value.is_integer() else value
     plan_workers(1, 0, ngpus_per_trial=num)  # raises an error for a number that workers cannot have
@@ -284,6 +291,30 @@ class FitOptions(BaseModel):
             "None is a tenth; of many images, 500 to 5,000 at most.",
             metavar="FRACTION",
         ),
+    ] = None
+    groups: Annotated[
+        str | dict[Any, Any] | list[Any] | Callable[..., Any] | None,
+        BeforeValidator(_as_values),
+        Option(
+            "Column with the group of each image, such as a patient or a video: a group is on one side of each split.",
+            "Or a list or Series of groups, a dict of groups by path, or a function of a `pathlib.Path`. The splits "
+            "are the holdout, folds, and those of probes and calibration. An image whose group is missing is alone.",
+            metavar="COLUMN",
+            is_in_record=False,
+        ),
+        Kind("the name of a column, a list, Series or dict of values, or a function of a path"),
+    ] = None
+    time: Annotated[
+        str | dict[Any, Any] | list[Any] | Callable[..., Any] | None,
+        BeforeValidator(_as_values),
+        Option(
+            "Column with the time of each image: the latest images validate.",
+            "Numbers, dates, or text in the format ISO 8601; given as `groups` are. Images of one time, or one group, "
+            "stay on one side.",
+            metavar="COLUMN",
+            is_in_record=False,
+        ),
+        Kind("the name of a column, a list, Series or dict of values, or a function of a path"),
     ] = None
     random_state: Annotated[
         Seed | None,
@@ -448,6 +479,11 @@ class FitOptions(BaseModel):
 
     def _check_folds(self, num_folds: int) -> None:
         asked = f"num_folds={num_folds}"
+        if self.time is not None:
+            raise HyperparameterError(
+                f"{asked} is not supported together with time=…: folds would be trained on images that are later than "
+                "those that evaluate them. Remove one of them"
+            )
         if self.refit_full:
             raise HyperparameterError(f"{asked} already trains on all images. Remove refit_full=True")
         if self.warm_start:

@@ -17,7 +17,7 @@ from saccade.data.checks import count_of
 from saccade.data.earlier_split import FITTED, EarlierSplit, Keys, image_keys
 from saccade.data.examples import Examples, ImageLike
 from saccade.data.scanning import measure_pixel_range
-from saccade.data.splitting import split_holdout, stratified_order
+from saccade.data.splitting import Positions, joined_groups, split_by_time, split_holdout, stratified_order
 from saccade.data.store.decoded_images import decoded_images
 from saccade.data.store.store import ImageStore
 from saccade.data.unreadable import MAX_LISTED, describe_unreadable, name_of
@@ -134,17 +134,25 @@ def prepare_data(
         errors = {row - len(train): why for row, why in store.errors.items() if row >= len(train)}
         raise DataError(f"none of the images of tuning_data can be used. {describe_unreadable(tuning.images, errors)}")
     keys = image_keys(images, store.digests)
+    own_groups = None if train.groups is None else [key for each in parts for key in each.groups or [""] * len(each)]
+    groups = joined_groups(len(images), store.digests, own_groups)
     if tuning is None:
         strata = problem.strata(problem.encode(labels.iloc[in_train]))
-        groups = np.asarray(store.digests)[in_train]
+        of_train = groups[in_train]
         frac = min(HOLDOUT_FRAC, (max_held_out or math.inf) / len(in_train)) if holdout_frac is None else holdout_frac
+
+        def split(rows: Positions, part: float) -> tuple[Positions, Positions]:
+            if train.times is not None:
+                return split_by_time(strata[rows], np.asarray(train.times)[in_train][rows], part, of_train[rows])
+            has_groups = own_groups is not None
+            return split_holdout(strata[rows], part, random_state, of_train[rows], moves_mixed_groups=has_groups)
+
         if earlier is None:
-            chosen, held_out = split_holdout(strata, frac, random_state, groups)
+            chosen, held_out = split(np.arange(len(in_train)), frac)
         else:
-            chosen, held_out = earlier.hold_out(
-                keys[in_train], frac, lambda rows, part: split_holdout(strata[rows], part, random_state, groups[rows])
-            )
+            chosen, held_out = earlier.hold_out(keys[in_train], frac, split, None if own_groups is None else of_train)
         in_train, in_val = in_train[chosen], in_train[held_out]
+        _warn_of_classes_without_validation(train, labels, in_train, in_val, problem, notify)
     num_val_seen = 0 if earlier is None else int((earlier.sides(keys[in_val]) == FITTED).sum())
     # A validation that the time limit cuts short uses a stratified sample.
     val_strata = problem.strata(problem.encode(labels.iloc[in_val]))
@@ -152,7 +160,12 @@ def prepare_data(
     seconds = time.perf_counter() - start_s
     notify(DataReady(len(in_train), len(in_val), len(problem.classes), len(images) - len(usable), seconds))
     train_split, val_split = (
-        Split(part, problem.encode(labels.iloc[part]), None if weights is None else weights[part])
+        Split(
+            part,
+            problem.encode(labels.iloc[part]),
+            None if weights is None else weights[part],
+            groups[part] if len(np.unique(groups)) < len(groups) else None,
+        )
         for part in (in_train, in_val)
     )
     left_out = {
@@ -161,6 +174,24 @@ def prepare_data(
         "classes": [*lost, *train.empty_classes],
     }
     return PreparedData(store, train_split, val_split, problem, keys, num_val_seen, left_out)
+
+
+def _warn_of_classes_without_validation(
+    train: Examples,
+    labels: pd.Series | pd.DataFrame,
+    in_train: np.ndarray,
+    in_val: np.ndarray,
+    problem: Problem,
+    notify: Listener,
+) -> None:
+    is_plain = train.groups is None and train.times is None
+    if is_plain or not problem.has_one_class or not isinstance(labels, pd.Series):
+        return
+    lacking = [label for label in labels.iloc[in_train].unique() if label not in set(labels.iloc[in_val])]
+    if lacking:
+        why = "their images are all in one group, or groups are few" if train.times is None else "none is late enough"
+        classes = count_of(len(lacking), "class", "classes")
+        notify(Warned(f"no validation image of {classes}: {some(lacking)} ({why}). Scores do not include them"))
 
 
 def _warn_of_missing(

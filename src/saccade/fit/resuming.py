@@ -197,7 +197,7 @@ class EarlierRun:
         if fingerprint(request.train, request.tuning) != self.record["data"]:
             num = len(request.train) + len(request.tuning or ())
             raise DataError(
-                f"resume=True continues the run in {self.folder}, which has other images or labels "
+                f"resume=True continues the run in {self.folder}, which has other images, labels, groups or times "
                 f"({self.record['num_images']} images; now there are {num}). Pass the same ones in the same order, or "
                 "overwrite=True instead of resume=True to replace the run"
             )

@@ -37,7 +37,9 @@ class _Part(BaseModel):
     labels: _Column | _Columns
     class_names: list[str] | None
     weights: _Column | None
-    empty_classes: tuple[str, ...] = ()  # earlier versions did not write it
+    empty_classes: tuple[str, ...] = ()  # earlier versions wrote none of these
+    groups: list[str] | None = None
+    times: list[float] | None = None
 
 
 class _RunData(BaseModel):
@@ -84,7 +86,7 @@ def read_run_data(path: Path) -> tuple[Examples, Examples | None]:
 
 
 def fingerprint(train: Examples, tuning: Examples | None) -> str:
-    """Return a digest of paths, labels and weights in order; images in memory are sampled.
+    """Return a digest of paths, labels, weights, groups and times in order; images in memory are sampled.
 
     Examples
     --------
@@ -102,6 +104,7 @@ def fingerprint(train: Examples, tuning: Examples | None) -> str:
                 digest.update(piece)
             digest.update(b"\0")
         rest = [_labels_to_json(part.labels), part.class_names, _labels_to_json(part.weights)]
+        rest += [values for values in (part.groups, part.times) if values is not None]
         digest.update(json.dumps(rest).encode("ascii"))
     return digest.hexdigest()
 
@@ -135,6 +138,8 @@ def _part_to_json(part: Examples) -> dict[str, Any]:
         "class_names": part.class_names,
         "weights": _labels_to_json(part.weights),
         "empty_classes": list(part.empty_classes),
+        "groups": part.groups,
+        "times": part.times,
     }
 
 
@@ -146,7 +151,8 @@ def _examples_of(part: _Part) -> Examples:
     else:
         labels = _series_of(part.labels)
     images: list[Any] = list(part.images)
-    return Examples(images, index, labels, part.class_names, weights, part.empty_classes)
+    more = part.empty_classes, part.groups, part.times
+    return Examples(images, index, labels, part.class_names, weights, *more)
 
 
 def _labels_to_json(labels: pd.Series | pd.DataFrame | None) -> Any:

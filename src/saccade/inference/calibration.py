@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from saccade.data.splitting import split_folds, stratified_order
+from saccade.data.splitting import Groups, split_folds, stratified_order
 from saccade.numerics.device import cpu_threads
 from saccade.tasks.problem import Problem
 
@@ -79,14 +79,18 @@ class Calibration:
 
 @cpu_threads(1)  # short operations, between which threads would wait for each other on a busy machine
 def fit_calibration(
-    probabilities: np.ndarray, targets: np.ndarray, problem: Problem, class_prior: np.ndarray | None = None
+    probabilities: np.ndarray,
+    targets: np.ndarray,
+    problem: Problem,
+    class_prior: np.ndarray | None = None,
+    groups: Groups = None,
 ) -> Calibration:
     """Return the calibration of maximum posterior probability, given held-out labels; regression is not calibrated.
 
     With few images the likelihood is flat, and if all of them are classified correctly its maximum is a temperature of
     0. So the logarithm of the temperature and the logit adjustment have normal priors, which dominate with ten images
-    and do not matter with hundreds. `Calibration.ece_after` is cross-fitted in `NUM_FOLDS` folds. No `class_prior`, or
-    equal class frequencies, give no logit adjustment.
+    and do not matter with hundreds. `Calibration.ece_after` is cross-fitted in `NUM_FOLDS` folds, each of whole
+    `groups`. No `class_prior`, or equal class frequencies, give no logit adjustment.
     """
     rng = np.random.default_rng(0)
     if not problem.has_classes or len(targets) < 2:
@@ -94,10 +98,11 @@ def fit_calibration(
     if (most := max(200, MAX_ELEMENTS // len(problem.classes))) < len(targets):
         rows = stratified_order(problem.strata(targets), rng)[:most]
         probabilities, targets = probabilities[rows], targets[rows]
+        groups = None if groups is None else np.asarray(groups)[rows]
     if class_prior is not None and np.ptp(class_prior) < EQUAL_CLASSES * class_prior.mean():
         class_prior = None
     logits = problem.logits(torch.from_numpy(probabilities)).numpy()
-    folds = split_folds(np.zeros(len(targets)), min(NUM_FOLDS, len(targets)), rng)
+    folds = split_folds(np.zeros(len(targets)), min(NUM_FOLDS, len(targets)), rng, groups)
     after = probabilities.copy()
     for fold in range(folds.max() + 1):
         is_in = folds == fold

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from saccade.checks import fraction
+from saccade.data.splitting import Groups
 from saccade.errors import DataError, HyperparameterError
 from saccade.inference.calibration import NUM_FOLDS, Calibration, fit_calibration
 from saccade.inference.thresholds import Thresholds, fit_thresholds
@@ -146,22 +147,24 @@ class Postprocessing:
         problem: Problem,
         metric: Metric,
         class_prior: np.ndarray | None = None,
+        groups: Groups = None,
     ) -> tuple[Postprocessing, np.ndarray]:
         """Fit all steps to held-out images; return them, and the adjusted predictions of these images.
 
         `predictions` are means of the networks, uncalibrated; `targets` are as from `Problem.encode`, of which the
         first ones are used if there are more of them. Thresholds maximise `metric`; predictions are adjusted by
         thresholds of other images: see `saccade.inference.thresholds.fit_thresholds`. `class_prior` are the class
-        frequencies of the training images, of shape (num_classes,); None adjusts nothing.
+        frequencies of the training images, of shape (num_classes,); None adjusts nothing. Images with equal `groups`
+        are cross-fitted together.
         """
-        targets = targets[: len(predictions)]
+        targets, groups = targets[: len(predictions)], None if groups is None else groups[: len(predictions)]
         if not len(predictions) or not np.isfinite(predictions).all():
             return cls(), predictions
-        calibration = fit_calibration(predictions, targets, problem, class_prior=class_prior)
+        calibration = fit_calibration(predictions, targets, problem, class_prior, groups)
         calibrated = calibration.apply(predictions, problem)
         if (remaining := calibration.remaining_prior) is not None:
             class_prior = remaining
-        thresholds, adjusted = fit_thresholds(calibrated, targets, problem, metric, class_prior=class_prior)
+        thresholds, adjusted = fit_thresholds(calibrated, targets, problem, metric, class_prior, groups)
         return cls(calibration, thresholds, Conformal.fit(calibrated, targets, problem)), adjusted
 
     def summary(self, problem: Problem, is_refit: bool = False) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from saccade.data.splitting import split_folds
+from saccade.data.splitting import Groups, split_folds
 from saccade.errors import DataError
 from saccade.inference.calibration import EQUAL_CLASSES, NUM_FOLDS
 from saccade.tasks.metrics import Metric
@@ -75,6 +75,7 @@ def fit_thresholds(
     problem: Problem,
     metric: Metric,
     class_prior: np.ndarray | None = None,
+    groups: Groups = None,
 ) -> tuple[Thresholds, np.ndarray]:
     """Find the thresholds that maximise a metric; return them, and the adjusted probabilities of the held-out images.
 
@@ -100,7 +101,7 @@ def fit_thresholds(
         if metric.name == "balanced_accuracy" and class_prior is not None:
             return _with_prior(probabilities, targets, problem, metric, class_prior)
         return Thresholds(), probabilities
-    folds = split_folds(np.zeros(len(is_positive)), NUM_FOLDS, np.random.default_rng(0))
+    folds = split_folds(np.zeros(len(is_positive)), NUM_FOLDS, np.random.default_rng(0), groups)
     adjusted, logits = probabilities.copy(), []
     for fold in range(folds.max() + 1):
         is_in = folds == fold

@@ -19,6 +19,7 @@ from PIL import Image
 from saccade.checks import fraction
 from saccade.data.dataset import ImageDataset
 from saccade.data.examples import Examples, ImageLike, check_label_column, read_examples, read_labelled_examples
+from saccade.data.groups import with_groups, with_times
 from saccade.deadline import Deadline, call_start_s
 from saccade.errors import (
     DataError,
@@ -47,6 +48,7 @@ from saccade.insight.reasons import check_numbers, find_reasons
 from saccade.insight.saliency import SaliencyMapper, check_method, target_numbers
 from saccade.insight.training_images import copy_embeddings, embedded_training_images
 from saccade.models.catalogue import list_models
+from saccade.models.listing import models_table
 from saccade.report.figures import Reason, reasons_figure
 from saccade.searcher.base import Searcher
 from saccade.selection.summary import leaderboard
@@ -158,9 +160,33 @@ class ImagePredictor:
         return "" if self._path is None else str(self._path)
 
     @staticmethod
-    def list_models(pattern: str | None = None) -> list[str]:
-        """Return the names of all networks, or of those that match a pattern such as ``"*mobilenet*"``."""
-        return list_models(pattern)
+    def list_models(
+        pattern: str | None = None,
+        *,
+        license: str | Sequence[str] | None = None,  # noqa: A002
+        detailed: bool = False,
+    ) -> list[str] | pd.DataFrame:
+        """Return the names of all networks, or of those that match.
+
+        Parameters
+        ----------
+        pattern : str or None
+            Such as ``"*mobilenet*"``.
+        license : str or list of str or None
+            Only networks whose pretrained weights have such a licence: timm's name for it, as in ``"apache-2.0"``, or
+            ``"free"`` for those that allow any use.
+        detailed : bool
+            Whether to return a DataFrame: the columns ``model``, ``weights`` (where they are: ``"folder"``, ``"hub
+            cache"``, ``"package"``, ``"hub"`` or ``"none"``), ``licenses``, ``img_size`` and ``top1`` (published
+            accuracy on ImageNet-1k).
+
+        Examples
+        --------
+        >>> ImagePredictor.list_models("tf_efficientnet_lite0", detailed=True)[["weights", "licenses"]].values.tolist()
+        [['package', 'apache-2.0']]
+        """
+        names = list_models(pattern, license=license)
+        return models_table(names) if detailed else names
 
     @document_options
     def fit(
@@ -224,6 +250,14 @@ class ImagePredictor:
         label = _checked_label(self.label)
         check_label_column(train_data, label)
         train = read_labelled_examples(train_data, label, self.sample_weight, "train_data")
+        train = with_groups(train, settings.groups, train_data, "train_data", is_complete=True)
+        tuning = None
+        if tuning_data is not None:
+            tuning = read_labelled_examples(tuning_data, label, what="tuning_data")
+            tuning = with_groups(tuning, settings.groups, tuning_data, "tuning_data", is_complete=False)
+            if settings.time is not None:
+                raise HyperparameterError("time=… divides train_data, but tuning_data is given too. Remove one of them")
+        train = with_times(train, settings.time, train_data, "train_data")
         is_named = bool(start) or "model" in {**canonical(preset.hyperparameters), **hyperparameters}
         request = FitRequest(
             path=self._fit_path,
@@ -232,7 +266,7 @@ class ImagePredictor:
             eval_metric=self.eval_metric,
             verbosity=self.verbosity,
             train=train,
-            tuning=None if tuning_data is None else read_labelled_examples(tuning_data, label, what="tuning_data"),
+            tuning=tuning,
             space=recipe_space(
                 hyperparameters  # a ready searcher suggests these and no others
                 if is_own_search

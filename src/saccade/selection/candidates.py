@@ -104,7 +104,7 @@ class TrainedCandidate(Candidate):
         # With test-time augmentation probabilities are averaged, so dividing outputs is not the same.
         if self.blueprint.tta or not _linear_classifiers(self.weights, self.blueprint, task.problem.num_outputs):
             return self
-        calibration = fit_calibration(self.predictions, task.val.targets, task.problem)
+        calibration = fit_calibration(self.predictions, task.val.targets, task.problem, groups=task.val.groups)
         scaled = Calibration(calibration.temperature)
         predictions = scaled.apply(self.predictions, task.problem)
         return replace(self, predictions=predictions, temperature=scaled.temperature)

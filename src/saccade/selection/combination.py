@@ -30,11 +30,12 @@ class Combination:
     num_folds: int = 0  # how many folds the networks come from; 0 if they come from trials
     is_refit: bool = False  # trained on the validation images as well, after the search
     split: tuple[Split, Split] | None = None  # of the first of the folds' networks: fitted to, and held out
+    groups: np.ndarray | None = None  # of the held-out images, as in `Split`
 
     @classmethod
     def single(cls, candidate: Candidate, task: ImageTask) -> Combination:
         """Return the combination of one candidate."""
-        return cls([candidate], [1.0], candidate.predictions, task.val.targets)
+        return cls([candidate], [1.0], candidate.predictions, task.val.targets, groups=task.val.groups)
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +65,7 @@ def combine(
     compared with the best candidate. Raises a DataError if the metric is not defined on the validation images.
     """
     given = targets, problem, metric = task.val.targets, task.problem, task.metric
+    groups = task.val.groups
 
     def combined(
         model: _Model, how: str, evaluation: Evaluation | None = None, scores: dict[str, float] | None = None
@@ -76,8 +78,8 @@ def combine(
         if len(members) == 1:
             return replace(Combination.single(members[0], task), cross_fitted_scores=scores)
         predictions = weighted_mean([one.predictions for one in members], weights)
-        evaluation = evaluation or evaluate(model.predictions, *given, class_prior)
-        return Combination(members, weights, predictions, targets, how, evaluation, scores)
+        evaluation = evaluation or evaluate(model.predictions, *given, class_prior, groups)
+        return Combination(members, weights, predictions, targets, how, evaluation, scores, groups=groups)
 
     singles = [one for one in candidates if not _is_schedule_end(one)]
     best = singles[best_single([one.predictions for one in singles], *given)]
@@ -99,17 +101,19 @@ def combine(
     predictions, sizes = [one.predictions for one in models], [len(one.weights) for one in models]
     weights = select_weights(predictions, targets, problem, max_members, seed, sizes)
     mean = _mean_of(models, weights, candidates, max_members)
-    evaluations = cross_fit(predictions, *given, max_members, seed, seconds_left, sizes, class_prior)
+    evaluations = cross_fit(predictions, *given, max_members, seed, seconds_left, sizes, class_prior, groups)
     if evaluations is None:
         return combined(mean, "on the validation images that selected the ensemble; no time was left to cross-fit it")
     ensemble, single = evaluations
     scores = {"ensemble": ensemble.score, "single": single.score}
-    if np.count_nonzero(weights) > 1 and ensemble.is_as_good_as(single, *given):
+    if np.count_nonzero(weights) > 1 and ensemble.is_as_good_as(single, *given, groups):
         how = "cross-fitted: ensembles selected on four fifths of the validation images, evaluated on the last fifth"
         return combined(mean, how, ensemble, scores)
     if len(models[0].weights) > 1:
-        of_best, of_probes = (evaluate(rows, *given, class_prior) for rows in (best.predictions, predictions[0]))
-        if of_probes.is_as_good_as(of_best, *given):
+        of_best, of_probes = (
+            evaluate(rows, *given, class_prior, groups) for rows in (best.predictions, predictions[0])
+        )
+        if of_probes.is_as_good_as(of_best, *given, groups):
             return combined(models[0], independent, of_probes, scores)
     return replace(alone, cross_fitted_scores=scores)
 
@@ -127,8 +131,9 @@ def _one_of_each_training(
         for best in candidates:
             if best.trial == end.trial and isinstance(best, TrainedCandidate) and not best.is_schedule_end:
                 given = task.val.targets, task.problem, task.metric
-                of_end, of_best = (evaluate(one.predictions, *given, class_prior) for one in (end, best))
-                left_out.append(best if of_end.is_as_good_as(of_best, *given) else end)
+                groups = task.val.groups
+                of_end, of_best = (evaluate(one.predictions, *given, class_prior, groups) for one in (end, best))
+                left_out.append(best if of_end.is_as_good_as(of_best, *given, groups) else end)
     return [one for one in candidates if not any(one is other for other in left_out)]
 
 

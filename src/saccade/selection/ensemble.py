@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from saccade.data.splitting import split_folds
+from saccade.data.splitting import Groups, split_folds
 from saccade.errors import DataError
 from saccade.inference.postprocessing import Postprocessing, weighted_mean
 from saccade.tasks.metrics import Metric, summary_metrics
@@ -75,14 +75,16 @@ class Evaluation:
     losses: np.ndarray
     postprocessing: Postprocessing = field(default_factory=Postprocessing)
 
-    def is_as_good_as(self, other: Evaluation, targets: np.ndarray, problem: Problem, metric: Metric) -> bool:
+    def is_as_good_as(
+        self, other: Evaluation, targets: np.ndarray, problem: Problem, metric: Metric, groups: Groups = None
+    ) -> bool:
         """Return whether neither score nor loss is worse than on the same images by `NUM_ERRORS` standard errors."""
         excess = self.losses - other.losses
         if excess.mean() > NUM_ERRORS * excess.std() / math.sqrt(len(excess)):
             return False
         deficit = other.score - self.score
         given = self.adjusted, other.adjusted, targets, problem, metric
-        return deficit <= 0 or deficit <= NUM_ERRORS * score_error(*given)
+        return deficit <= 0 or deficit <= NUM_ERRORS * score_error(*given, groups)
 
 
 def evaluate(
@@ -91,12 +93,13 @@ def evaluate(
     problem: Problem,
     metric: Metric,
     class_prior: np.ndarray | None = None,
+    groups: Groups = None,
 ) -> Evaluation:
     """Evaluate predictions for held-out images as those of a predictor; raise a DataError if the metric is undefined.
 
     The arguments are those of `Postprocessing.fit`.
     """
-    postprocessing, adjusted = Postprocessing.fit(predictions, targets, problem, metric, class_prior)
+    postprocessing, adjusted = Postprocessing.fit(predictions, targets, problem, metric, class_prior, groups)
     calibrated = postprocessing.calibration.apply(predictions, problem)
     return Evaluation(
         metric.score(metric(targets, adjusted, problem)),
@@ -107,7 +110,14 @@ def evaluate(
     )
 
 
-def score_error(first: np.ndarray, second: np.ndarray, targets: np.ndarray, problem: Problem, metric: Metric) -> float:
+def score_error(
+    first: np.ndarray,
+    second: np.ndarray,
+    targets: np.ndarray,
+    problem: Problem,
+    metric: Metric,
+    groups: Groups = None,
+) -> float:
     """Return the standard error of the difference of two scores on the same images, whatever the metric.
 
     It is that of a jackknife which leaves out groups of images (Shao and Wu, "A General Theory for Jackknife Variance
@@ -122,10 +132,10 @@ def score_error(first: np.ndarray, second: np.ndarray, targets: np.ndarray, prob
     >>> round(score_error(right, half, targets, problem, make_metric(None, problem)), 3)  # exactly: 0.025
     0.028
     """
-    groups = split_folds(problem.strata(targets), min(NUM_GROUPS, len(targets)), np.random.default_rng(0))
+    parts = split_folds(problem.strata(targets), min(NUM_GROUPS, len(targets)), np.random.default_rng(0), groups)
     found = []
-    for group in range(groups.max() + 1):
-        kept = groups != group
+    for part in range(parts.max() + 1):
+        kept = parts != part
         try:
             scores = [metric.score(metric(targets[kept], rows[kept], problem)) for rows in (first, second)]
         except DataError:  # the metric needs a class that only this group has
@@ -178,6 +188,7 @@ def cross_fit(
     seconds_left: Callable[[], float] = lambda: math.inf,
     sizes: Sequence[int] | None = None,
     class_prior: np.ndarray | None = None,
+    groups: Groups = None,
 ) -> tuple[Evaluation, Evaluation] | None:
     """Evaluate two ways to select: an ensemble, and the best single model.
 
@@ -197,16 +208,16 @@ def cross_fit(
     for repeat in range(num_repeats(num_images)):
         if repeat and (start_s - seconds_left()) / repeat > seconds_left():
             break
-        folds = split_folds(problem.strata(targets), NUM_FOLDS, rng)
+        folds = split_folds(problem.strata(targets), NUM_FOLDS, rng, groups)
         ensemble, single = (np.zeros_like(predictions[0]) for _ in range(2))
-        for fold in range(NUM_FOLDS):
+        for fold in range(folds.max() + 1):
             here, others = np.flatnonzero(folds == fold), np.flatnonzero(folds != fold)
             weights = _select(terms[:, others], problem, max_members, seed, sizes)
             ensemble[here] = weighted_mean([rows[here] for rows in predictions], weights)
             best = best_single([rows[others] for rows in predictions], targets[others], problem, metric)
             single[here] = predictions[best][here]
-        ensembles.append(evaluate(ensemble, targets, problem, metric, class_prior))
-        singles.append(evaluate(single, targets, problem, metric, class_prior))
+        ensembles.append(evaluate(ensemble, targets, problem, metric, class_prior, groups))
+        singles.append(evaluate(single, targets, problem, metric, class_prior, groups))
     return _mean(ensembles), _mean(singles)
 
 

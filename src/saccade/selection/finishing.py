@@ -194,7 +194,8 @@ def _finished(
     # Without predictions, because outputs were not saved, these are the scores of the epoch.
     evaluation = Evaluation(report.score, report.metrics, combination.predictions, np.zeros(0))
     if len(combination.predictions):
-        fitted = evaluate(combination.predictions, combination.targets, task.problem, task.metric, class_prior)
+        held_out = combination.predictions, combination.targets
+        fitted = evaluate(*held_out, task.problem, task.metric, class_prior, combination.groups)
         postprocessing, evaluation = fitted.postprocessing, combination.evaluation or fitted
     return postprocessing, {
         **postprocessing.summary(task.problem, combination.is_refit),

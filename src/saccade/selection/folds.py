@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from saccade.data.splitting import split_folds
+from saccade.data.splitting import Groups, joined_groups, split_folds
 from saccade.deadline import Deadline
 from saccade.errors import DataError
 from saccade.events import EpochDone, Event, JobDone, JobFailed, Listener, Progressed, Warned
@@ -33,7 +32,7 @@ from saccade.study.trial_files import LocalTrialFiles
 from saccade.tasks.metrics import make_metric
 from saccade.tasks.problem import Problem
 from saccade.training.recipes.recipe import Recipe
-from saccade.training.task import ImageTask, Split
+from saccade.training.task import ImageTask
 from saccade.training.trial.trainer import Trainer
 from saccade.training.trial_files import BEST, save_outputs
 
@@ -75,13 +74,10 @@ class FoldCosts:
         return cls(MARGIN * num_rounds * of_fold / (num_train + VALIDATION_COST * num_val), num_rounds, num_folds)
 
 
-def fold_numbers(
-    targets: np.ndarray, problem: Problem, groups: Sequence[str], num_folds: int, seed: int = 0
-) -> np.ndarray:
-    """Return the fold of each image from 0 on, stratified by class; `TRAIN_ONLY` for the only image of a class.
+def fold_numbers(targets: np.ndarray, problem: Problem, groups: Groups, num_folds: int, seed: int = 0) -> np.ndarray:
+    """Return the fold of each image from 0 on, stratified by class; `TRAIN_ONLY` for the only group of a class.
 
-    Images with equal `groups`, such as `ImageStore.digests`, are in the same fold. Raises a DataError if there are too
-    few images.
+    Images with equal `groups` are in the same fold. Raises a DataError if there are too few groups.
 
     Examples
     --------
@@ -92,22 +88,16 @@ def fold_numbers(
     """
     strata = problem.strata(targets)
     folds = split_folds(strata, num_folds, np.random.default_rng(seed), groups)
-    # A class with a single different image cannot be in a fold: no training image of it would be left.
-    keys = [key or f"alone {number}" for number, key in enumerate(groups)]
-    num_different = pd.Series(keys).groupby(strata).transform("nunique").to_numpy()
-    folds[num_different == 1] = TRAIN_ONLY
+    # A class with a single group cannot be in a fold: no training image of it would be left.
+    groups = joined_groups(len(targets), groups)
+    num_different = pd.Series(groups).groupby(strata).transform("nunique").to_numpy()
+    folds[np.isin(groups, groups[num_different == 1])] = TRAIN_ONLY
     if len(np.setdiff1d(folds, [TRAIN_ONLY])) < num_folds:
         raise DataError(
-            f"num_folds={num_folds} is too many for {len(set(keys))} different images: each fold requires an image "
-            "of a class that has another one. Pass a smaller number, or leave out num_folds"
+            f"num_folds={num_folds} is too many for {len(set(groups.tolist()))} different images or groups: each fold "
+            "requires one of a class that has another one. Pass a smaller number, or leave out num_folds"
         )
     return folds
-
-
-def subset(split: Split, is_chosen: np.ndarray) -> Split:
-    """Return the images of a split where `is_chosen`, bool of shape (num_images,), is true."""
-    weights = None if split.weights is None else split.weights[is_chosen]
-    return Split(split.indices[is_chosen], split.targets[is_chosen], weights)
 
 
 class FoldTrainable(Trainable):
@@ -126,8 +116,8 @@ class FoldTrainable(Trainable):
         is_left_out = self.folds == fold
         return replace(
             self.task,
-            train=subset(self.task.train, ~is_left_out),
-            val=subset(self.task.train, is_left_out),
+            train=self.task.train.take(~is_left_out),
+            val=self.task.train.take(is_left_out),
             # The score of one fold is not used, and some metrics are not defined on so few images.
             metric=make_metric(None, self.task.problem),
             is_refit=True,  # nothing may be selected on the images that evaluate
@@ -150,9 +140,8 @@ class CrossValidation:
 
     def __init__(self, task: ImageTask, num_folds: int, seed: int) -> None:
         every = task.train.joined(task.val)
-        digests = np.asarray(task.store.digests)[every.indices].tolist()
         self.num_folds = num_folds
-        self.folds = fold_numbers(every.targets, task.problem, digests, num_folds, seed)
+        self.folds = fold_numbers(every.targets, task.problem, every.groups, num_folds, seed)
         self.trainable = FoldTrainable(replace(task, train=every), self.folds)
         self._num_train, self._num_val = len(task.train.indices), len(task.val.indices)
 
@@ -246,7 +235,8 @@ class CrossValidation:
             weights.append(file)
             outputs[self.folds == fold] = np.load(path, allow_pickle=False)
         is_evaluated = self.folds != TRAIN_ONLY
-        predictions, targets = activate(outputs[is_evaluated], task.problem), task.train.targets[is_evaluated]
+        evaluated = task.train.take(is_evaluated)
+        predictions, targets = activate(outputs[is_evaluated], task.problem), evaluated.targets
         first = self.trainable.task_of(0)
         own = best.number, best.config, read_blueprint(best), predictions, epoch
         return Combination(
@@ -256,7 +246,8 @@ class CrossValidation:
             targets,
             f"out of fold: each of {len(targets)} images by the one of {self.num_folds} networks that was not trained "
             "on it",
-            evaluate(predictions, targets, task.problem, task.metric),
+            evaluate(predictions, targets, task.problem, task.metric, groups=evaluated.groups),
             num_folds=self.num_folds,
+            groups=evaluated.groups,
             split=(first.train, first.val),
         )

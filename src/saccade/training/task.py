@@ -20,14 +20,23 @@ class Split:
     indices: np.ndarray  # positions in the store
     targets: np.ndarray  # labels, encoded by the problem
     weights: np.ndarray | None = None  # from `saccade.training.imbalance.sample_weights`
+    groups: np.ndarray | None = None  # images with equal numbers stay on one side of every split; None: no two have
 
     def joined(self, other: Split) -> Split:
-        """Return the images of both splits; weights only if both have them."""
-        weights = None
-        if self.weights is not None and other.weights is not None:
-            weights = np.concatenate([self.weights, other.weights])
-        indices = np.concatenate([self.indices, other.indices])
-        return Split(indices, np.concatenate([self.targets, other.targets]), weights)
+        """Return the images of both splits; weights and groups only if both have them."""
+
+        def both(one: np.ndarray | None, two: np.ndarray | None) -> np.ndarray | None:
+            return None if one is None or two is None else np.concatenate([one, two])
+
+        indices, targets = (
+            np.concatenate(pair) for pair in ((self.indices, other.indices), (self.targets, other.targets))
+        )
+        return Split(indices, targets, both(self.weights, other.weights), both(self.groups, other.groups))
+
+    def take(self, rows: np.ndarray) -> Split:
+        """Return some of the images, by their positions or by bools of shape (num_images,)."""
+        weights, groups = (None if values is None else values[rows] for values in (self.weights, self.groups))
+        return Split(self.indices[rows], self.targets[rows], weights, groups)
 
 
 @dataclass(frozen=True)

@@ -146,3 +146,14 @@ def test_without_time_what_was_found_has_to_do() -> None:
     features, targets = clouds(60, 3, 8, 3.0)
     head = fit_heads(features, targets, classes(3), seconds_left=lambda: 0.0)
     assert (outputs(head, features).argmax(1) == targets).mean() > 0.9
+
+
+def test_images_of_a_group_are_in_one_fold() -> None:
+    rng = np.random.default_rng(0)
+    features, targets = rng.normal(size=(40, 100)).repeat(3, 0), rng.integers(2, size=40).repeat(3)
+    right = [
+        (fit_heads(features, targets, classes(2), groups=groups).held_out.argmax(1) == targets).mean()
+        for groups in (None, np.arange(40).repeat(3))
+    ]
+    assert right[0] > 0.9  # from copies in the other folds
+    assert right[1] < 0.7

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from saccade.data.splitting import split_folds
+from saccade.data.splitting import Groups, split_folds
 from saccade.tasks.problem import Problem
 
 PENALTIES = (1.0, 5.0, 25.0, 125.0)
@@ -61,6 +61,7 @@ def fit_heads(
     penalties: Sequence[float] = PENALTIES,
     num_folds: int = NUM_FOLDS,
     seed: int = 0,
+    groups: Groups = None,
 ) -> Head:
     """Fit a linear head, with the penalty chosen by cross-validation: logistic, or least squares for regression.
 
@@ -71,7 +72,8 @@ def fit_heads(
 
     A multilabel problem is one logistic regression per label. Image `weights` have the shape (num_images,) or, for
     multilabel problems, (num_images, num_labels). If `seconds_left` falls to 0, there is no cross-validation, and no
-    step beyond `LEAST_STEPS`. One fold is no cross-validation: it uses `DEFAULT_PENALTY`, or the only one given.
+    step beyond `LEAST_STEPS`. Images with equal `groups` are in one fold. One fold is no cross-validation: it uses
+    `DEFAULT_PENALTY`, or the only one given.
 
     References
     ----------
@@ -89,15 +91,15 @@ def fit_heads(
     >>> head.weight.shape
     (3, 8)
     """
-    fitter = HeadFitter(features, targets, problem)
+    fitter = HeadFitter(features, targets, problem, groups)
     return fitter.fit(weights, seconds_left, penalties=penalties, num_folds=num_folds, seed=seed)
 
 
 class HeadFitter:
     """Fits heads as `fit_heads` with several image weights; the principal axes are computed once."""
 
-    def __init__(self, features: np.ndarray, targets: np.ndarray, problem: Problem) -> None:
-        self._targets = targets
+    def __init__(self, features: np.ndarray, targets: np.ndarray, problem: Problem, groups: Groups = None) -> None:
+        self._targets, self._groups = targets, groups
         self._rows = _Rows.of(features, targets, problem)
 
     def fit(
@@ -116,7 +118,8 @@ class HeadFitter:
         if num_folds < 2 or seconds_left() <= 0:
             return rows.fitted(penalties[0] if len(penalties) == 1 else DEFAULT_PENALTY, None, seconds_left)
         tried = _thinned(penalties, max(1, most // num_folds))
-        fold = split_folds(rows.problem.strata(self._targets), num_folds, np.random.default_rng(seed))
+        strata = rows.problem.strata(self._targets)
+        fold = split_folds(strata, num_folds, np.random.default_rng(seed), self._groups)
         held_out = rows.held_out(tried, fold, seconds_left)
         best = int(torch.argmin(rows.losses(held_out)))
         return rows.fitted(tried[best], held_out[best], seconds_left)

@@ -77,11 +77,12 @@ def fit_head(
     rows = stratified_order(problem.strata(train.targets), np.random.default_rng(seed))[: max_images or MAX_IMAGES]
     features = cached_features(classifier, images, train.indices[rows], seconds_left)
     part, rows = len(features) / len(rows), rows[: len(features)]
-    targets = train.targets[rows]
+    targets, groups = train.targets[rows], None if train.groups is None else train.groups[rows]
     if problem.has_one_class and len(np.unique(targets)) < 2:
         return None
     row_weights = None if weights is None else weights[rows]
-    fitted, q = fit_robust_heads(features, targets, problem, robust_loss, row_weights, seconds_left, seed=seed)
+    given = features, targets, problem, robust_loss, row_weights, seconds_left
+    fitted, q = fit_robust_heads(*given, seed=seed, groups=groups)
     with torch.no_grad():
         head.weight.copy_(torch.as_tensor(fitted.weight))
         if head.bias is not None:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
+from saccade.data.splitting import Groups
 from saccade.space import Dict
 from saccade.tasks.problem import Problem
 from saccade.training.probes.heads import NUM_FOLDS, PENALTIES, Head, HeadFitter
@@ -63,6 +64,7 @@ def fit_robust_heads(
     penalties: Sequence[float] = PENALTIES,
     num_folds: int = NUM_FOLDS,
     seed: int = 0,
+    groups: Groups = None,
 ) -> tuple[Head, float]:
     """Fit a linear head by `fit_heads`, and again with images weighted by the probability of their labels.
 
@@ -71,7 +73,7 @@ def fit_robust_heads(
     that are wrong at random lower the accuracy of all heads alike, so it still ranks them (Ghosh et al., "Making risk
     minimization tolerant to label noise", Neurocomputing 2015).
     """
-    fitter = HeadFitter(features, targets, problem)
+    fitter = HeadFitter(features, targets, problem, groups)
     first = fitter.fit(weights, seconds_left, penalties=penalties, num_folds=num_folds, seed=seed)
     is_automatic = q is None
     if q is None:

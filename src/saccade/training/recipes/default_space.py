@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from saccade.data.decoding import ImageSource, image_size
+from saccade.deadline import Deadline
 from saccade.errors import ImageReadError, WeightsNotFoundError
-from saccade.models.weights import find_weights, networks_in_folder
+from saccade.models.embedded import embedded_networks, package_faults
+from saccade.models.weights import find_weights, hub_failure, networks_in_folder
 from saccade.space import Categorical, Dict, Real
 from saccade.training.recipes.building import weights_options
-from saccade.training.recipes.recipe import Recipe, choices, recipe_space
+from saccade.training.recipes.recipe import Recipe, choices
 
 MAX_NETWORKS = 6
 """Networks of a local folder that are searched; those with the largest files come first."""
@@ -32,8 +34,8 @@ ON_GPU = (
 )
 """Networks whose weights come from the hub or its cache if there is no local folder."""
 
-FROM_SCRATCH = ("resnet10t", "resnet18")
-"""The best networks for few images without pretrained weights."""
+DOWNLOADS = 0.25
+"""Fraction of the time limit after which networks that are still to be downloaded are left out."""
 
 MANY_IMAGES, LEAST_PART = 1000, 0.05
 """With fewer training images, learning rates are scaled down in proportion, at most to this fraction.
@@ -115,21 +117,6 @@ def default_space(
     return space
 
 
-def scratch_space(num_images: int, is_gpu: bool) -> dict[str, Any]:
-    """Return hyperparameters and spaces for training small networks from random weights."""
-    epochs = 4 * num_epochs(num_images, is_gpu)
-    return {
-        "model": Categorical(*FROM_SCRATCH),
-        "pretrained": False,
-        "epochs": epochs,
-        "scale": (least_area(epochs), 1.0),
-        "lr": Real(5e-4, 5e-3, log=True, default=2e-3),
-        "weight_decay": Real(1e-3, 1e-1, log=True, default=5e-2),
-        "smoothing": 0.1,
-        "img_size": 96,
-    }
-
-
 def num_epochs(num_images: int, is_gpu: bool) -> int:
     """Return the epochs of a few hundred steps on a CPU, or a few thousand on a GPU."""
     num_seen, most = (30_000, 40) if is_gpu else (6_000, 20)
@@ -188,47 +175,39 @@ def max_held_out(limit_s: float | None, is_gpu: bool, num_classes: int = 1) -> i
 
 
 def fall_back_to_available_models(
-    space: Dict,
-    weights: Path | None,
-    *,
-    given: Collection[str] = (),
-    num_images: int = 1000,
-    is_gpu: bool = False,
-    seconds_left: Callable[[], float] = lambda: math.inf,
+    space: Dict, weights: Path | None, seconds_left: float = math.inf
 ) -> tuple[Dict, str]:
     """Return the space with only those networks whose weights are available, and a message for the user.
 
-    Each download may take half of the time that is left. Without any, the networks of the local folder of weights
-    replace them; without these, small networks with random weights. The space does not change if training starts from
-    random weights anyway.
+    Without any, the networks of the local folder of weights replace them; without these, those of installed packages.
+    The space does not change if training starts from random weights anyway. Downloads take at most
+    `DOWNLOADS` of the time that is left. A WeightsNotFoundError is raised if there are no weights at all: random
+    weights are never a fallback.
     """
     if True not in choices(space, "pretrained"):
         return space, ""
     names: list[str] = choices(space, "model")
-    missing: dict[str, WeightsNotFoundError] = {}
+    downloads = Deadline(DOWNLOADS * seconds_left)
+    missing: list[WeightsNotFoundError] = []
+    available = []
     for name in names:
         try:
             where = weights_options(Recipe.of({"model": name}), weights)
-            find_weights(name, **where, seconds_left=seconds_left() / 2)
+            find_weights(name, **where, seconds_left=downloads.seconds_left())
+            available.append(name)
         except WeightsNotFoundError as error:
-            missing[name] = error
+            missing.append(error)
     if not missing:
         return space, ""
-    available = [name for name in names if name not in missing] or networks_in_folder(weights)[:MAX_NETWORKS]
-    if available:
-        model = available[0] if len(available) == 1 else Categorical(*available)
-        message = (
-            f"No pretrained weights are available for {', '.join(missing)}; this fit uses {', '.join(available)} "
-            "instead. Name networks by hyperparameters={'model': …}."
-        )
-        return Dict({**space.data, "model": model}), message
-    reason = next(iter(missing.values()))
-    if "pretrained" in given:
-        raise reason
-    in_epoch = space.data.get("images_per_epoch") or num_images
-    scratch = {name: value for name, value in scratch_space(in_epoch, is_gpu).items() if name not in given}
+    available = available or networks_in_folder(weights)[:MAX_NETWORKS] or embedded_networks()
+    if not available:
+        raise WeightsNotFoundError("\n".join([str(missing[0]), *package_faults()]))
+    model = available[0] if len(available) == 1 else Categorical(*available)
+    failure = hub_failure()
+    reason = f" (the Hugging Face hub {failure})" if failure else ""
+    missing_names = ", ".join(name for name in names if name not in available)
     message = (
-        "NO PRETRAINED WEIGHTS: this fit trains small networks from random weights, which needs many more images and "
-        f"hours to reach a good accuracy. {reason}"
+        f"No pretrained weights are available for {missing_names}{reason}; this fit uses {', '.join(available)} "
+        "instead. Name networks by hyperparameters={'model': …}."
     )
-    return recipe_space({**{str(name): value for name, value in space.data.items()}, **scratch}), message
+    return Dict({**space.data, "model": model}), " ".join([message, *package_faults()])
