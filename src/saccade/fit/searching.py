@@ -43,7 +43,7 @@ from saccade.training.task import ImageTask
 AUTO: Registry[Searcher] = Registry(
     "searcher",
     Searcher,  # type: ignore[type-abstract]
-    {"auto": "saccade.autosearch.search:AutoSearch"},
+    {"auto": AutoSearch},
 )
 """The searcher "auto" of fits; the one of `saccade.searcher` has no portfolio."""
 

@@ -368,8 +368,15 @@ class ImagePredictor:
     def to(self, device: str | torch.device | None) -> ImagePredictor:
         """Compute predictions on another device from now on, and return this predictor.
 
-        It is ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``; None is the best device available. Raises a
-        HyperparameterError if it is invalid or not available.
+        Parameters
+        ----------
+        device : str, torch.device or None
+            ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``; None is the best device available.
+
+        Raises
+        ------
+        HyperparameterError
+            If the device is invalid or not available.
         """
         self.pipeline.to(device)
         return self
@@ -791,8 +798,8 @@ class ImagePredictor:
     def find_leaks(self, test: Any, among: Any = None, threshold: float | None = None) -> pd.DataFrame:
         """Return the test images that are, or nearly are, training images, so that metrics on them are too good.
 
-        The table is that of `near_duplicates`; the other image of each pair is the training image. `among` are the
-        training images; None looks them up as `nearest` does.
+        The table and `threshold` are those of `near_duplicates`; the other image of each pair is the training image.
+        `among` are the training images; None looks them up as `nearest` does.
         """
         train = self._training_images(among)
         return near_duplicates(self._embedded(test), train, threshold)
@@ -881,7 +888,10 @@ class ImagePredictor:
     def save(self, path: str | Path | None = None) -> str:
         """Write the predictor to a folder of its own, and return it: safetensors and JSON, movable, for any machine.
 
-        The folder must not contain anything else; None keeps the one in the run folder.
+        Parameters
+        ----------
+        path : str, Path or None
+            The folder, which must not contain anything else; None keeps the one in the run folder.
         """
         pipeline, saved = self.pipeline, self._saved
         folder = saved.folder if path is None else _absolute(path)
