@@ -43,8 +43,9 @@ class OptunaTracker:
     """A listener of a study that writes its trials to a file that ``optuna-dashboard PATH`` opens.
 
     The file, of Optuna's ``JournalFileBackend``, follows the study with a delay of a second or more. It is updated for
-    the last time when the tracker is closed; use it as a context manager. A resumed study continues the file. A
-    damaged one is renamed, and written again. Another error of the tracker is a warning, and ends the tracker alone. `trials` are those of the study, by number.
+    the last time when the tracker is closed; use it as a context manager. A resumed study continues the file. A damaged
+    one is renamed, and written again. Another error of the tracker is a warning, and ends the tracker alone. `trials`
+    are those of the study, by number.
     """
 
     def __init__(self, path: Path, trials: Sequence[Trial], space: Dict) -> None:
