@@ -8,13 +8,13 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pandas as pd
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from saccade.data.examples import Examples
-from saccade.errors import DataError, HyperparameterError
+from saccade.errors import DataError, HyperparameterError, SpaceError, UnknownNameError, WeightsNotFoundError
 from saccade.fit.options import REMOVED, FitOptions
 from saccade.fit.preparation import PreparedData
 from saccade.fit.run_data import fingerprint, read_run_data
@@ -37,12 +37,21 @@ from saccade.study.event_log import EventLog
 from saccade.study.json_values import LostObjectError, from_json_value
 from saccade.study.run_folder import locked, reading, write_json_atomically
 from saccade.tasks.problem import Problem
-from saccade.training.recipes.recipe import canonical, choices
+from saccade.training.recipes.recipe import choices, recipe_space
+
+_Count = Annotated[int, Field(ge=0, le=2**53)]
 
 
 class _Arguments(BaseModel):
-    model_config = ConfigDict(extra="allow")
+    """The arguments that `FitOptions` does not have, and does not check."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
     hyperparameters: dict[str, Any]
+    label: str | int | list[str | int] = "label"
+    problem_type: str | None = None
+    eval_metric: str | dict[str, Any] | None = None
+    time_limit: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    verbosity: Annotated[int, Field(ge=0, le=3)] = 2
 
 
 class _RunRecord(BaseModel):
@@ -51,16 +60,16 @@ class _RunRecord(BaseModel):
     model_config = ConfigDict(extra="allow")
     arguments: _Arguments
     data: str
-    num_images: int
+    num_images: _Count
 
 
 class _SplitRecord(BaseModel):
     """The split of a run, which must be the same whenever the run is resumed."""
 
-    num_train: int
-    num_val: int
+    num_train: _Count
+    num_val: _Count
     digest: str
-    max_held_out: int | None = None
+    max_held_out: _Count | None = None
 
 
 @dataclass(frozen=True)
@@ -111,7 +120,7 @@ class EarlierRun:
         try:
             with reading(self.folder / RUN):
                 arguments = {name: from_json_value(value) for name, value in known.items() if name != "hyperparameters"}
-                space = Dict(canonical({name: space_of(value) for name, value in known["hyperparameters"].items()}))
+                space = recipe_space({name: space_of(value) for name, value in known["hyperparameters"].items()})
                 own = {name: arguments.pop(name) for name in ("label", "problem_type", "eval_metric")}
                 limit_s, own_verbosity = arguments.pop("time_limit"), arguments.pop("verbosity")
         except LostObjectError as lost:
@@ -120,6 +129,9 @@ class EarlierRun:
                 "run in Python: ImagePredictor(path=…).fit(…, resume=True) with the same arguments"
             ) from None
         train, tuning = read_run_data(self.folder / DATA)
+        with reading(self.folder / DATA):
+            if fingerprint(train, tuning) != self.record["data"]:
+                raise ValueError(f"it has other images or labels than {RUN}, or that is damaged")
         return FitRequest(
             path=self.folder,
             **own,
@@ -131,6 +143,15 @@ class EarlierRun:
             settings=FitOptions.of({**arguments, "resume": True}),
             problem=self.problem,
         )
+
+    @contextlib.contextmanager
+    def named(self) -> Iterator[None]:
+        """Name the file of the arguments in errors about them."""
+        try:
+            yield
+        except (HyperparameterError, UnknownNameError, SpaceError, WeightsNotFoundError) as error:
+            advice = f"The arguments are those in {self.folder / RUN}; if it is damaged, restore a copy"
+            raise type(error)(f"{str(error).rstrip('.')}. {advice}") from error
 
     def merge_with_recorded(self, request: FitRequest) -> FitRequest:
         """Return the request with the run's default hyperparameters; raise an error that names what else differs."""
@@ -226,7 +247,7 @@ def check_split(folder: Path, data: PreparedData, max_held_out: int) -> None:
         raise DataError(
             f"The run in {folder} cannot be resumed: it had {before.num_train} training and {before.num_val} "
             f"validation images; now other images can be read ({now.num_train} and {now.num_val}). "
-            "Bring the files back, or start a new run"
+            f"Bring the files back, or start a new run. {SPLIT} has the recorded split"
         )
 
 

@@ -106,9 +106,9 @@ class Recipe(BaseModel):
     clip_grad: float | None = Field(None, gt=0, description="largest norm of the gradient")
 
     in_chans: Literal[1, 3, 4] = Field(3, description="channels: 1 grey, 3 RGB, 4 RGB and alpha or another band")
-    img_size: int | None = Field(None, ge=8, description="image size in pixels; None is the network's own")
+    img_size: int | None = Field(None, ge=8, le=8192, description="image size in pixels; None is the network's own")
     first_img_size: int | None = Field(
-        None, ge=8, description="image size in the first epoch, which grows to img_size until the last one"
+        None, ge=8, le=8192, description="image size in the first epoch, which grows to img_size until the last one"
     )
     crop_pct: float | None = Field(
         1.0,
