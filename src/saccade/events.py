@@ -54,9 +54,9 @@ class RunPlanned(Event):
     networks: list[str]
     """The networks of the search space."""
     device: str
-    """Where trials run, such as ``"cpu, 2 threads"``."""
+    """The device of the trials, such as ``"cpu, 2 threads"``."""
     executor: str
-    """The same, such as ``"in this process"``."""
+    """The processes in which they run, such as ``"in this process"``."""
     advice: str = ""
     """How to change the limits of the search, if they are defaults."""
 

@@ -229,8 +229,11 @@ class LocalSequentialScheduler:
             from matplotlib import pyplot  # lazily, as it is slow to import; and only here, as it has global state
         from matplotlib.figure import Figure  # lazily
 
+        from saccade.data.gallery import use_fonts_for  # as well
+
         figure: Figure = pyplot.figure(layout="constrained") if plot else Figure(layout="constrained")
         axes = figure.add_subplot(xlabel=self.time_attr, ylabel=self.reward_attr)
+        use_fonts_for([axes.xaxis.label, axes.yaxis.label])
         for number, history in self.training_history.items():
             reports = [report for report in history if self.reward_attr in report]
             times = [report.get(self.time_attr, count) for count, report in enumerate(reports, start=1)]
