@@ -15,6 +15,7 @@ from PIL import Image
 from saccade import ImagePredictor
 from saccade.errors import DataError, NotFittedError, UnknownNameError
 from saccade.insight.training_images import EMBEDDINGS, _recent
+from saccade.models.weights import read_weights, write_weights
 
 TINY = {"model": "test_resnet", "pretrained": False, "img_size": 32, "batch_size": 8, "epochs": 4, "lr": 3e-3}
 
@@ -88,9 +89,8 @@ def test_embeddings_of_another_network_are_not_used(
     shutil.copytree(fitted.path, tmp_path / "run")
     other = tmp_path / "run" / "predictor"
     (path,) = other.glob("weights*.safetensors")
-    weights = bytearray(path.read_bytes())
-    weights[-1] ^= 1
-    path.write_bytes(weights)
+    tensors, metadata = read_weights(path)
+    write_weights(path, {name: tensor + 1 for name, tensor in tensors.items()}, metadata)
     before = (other / EMBEDDINGS).read_bytes()
     ImagePredictor.load(tmp_path / "run", verbosity=0).nearest(train["image"][0])
     assert (other / EMBEDDINGS).read_bytes() != before
