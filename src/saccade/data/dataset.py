@@ -266,6 +266,11 @@ class ImageDataset(ImageTable):
         encoding : str, optional
             Such as ``"cp1252"``. None is UTF-8, or UTF-16 with a byte order mark.
 
+        Returns
+        -------
+        ImageDataset
+            Without a label column, after a DataWarning, if the table has no column ``label`` and no other name is given.
+
         Raises
         ------
         DataError
@@ -281,6 +286,11 @@ class ImageDataset(ImageTable):
         ['cat', 'dog']
         """
         frame = read_table(local_file(csv, sha256=sha256), image_column, sep, encoding)
+        if not no_class and label_column == "label" and label_column not in frame.columns and image_column in frame.columns:
+            others = ", ".join(str(name) for name in frame.columns if name != image_column) or "none"
+            text = f"{csv} has no column 'label', so its images have no labels; other columns: {others}"
+            warnings.warn(DataWarning(f"{text}. Name it with label_column=…, or pass no_class=True"), stacklevel=4)
+            no_class = True
         return cls(frame, image_column=image_column, label_column=label_column, root=root, no_class=no_class)
 
     @classmethod
