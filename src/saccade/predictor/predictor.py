@@ -423,8 +423,8 @@ class ImagePredictor:
         Returns
         -------
         Series, shape (num_images,); or DataFrame, shape (num_images, num_labels), if labels are several columns
-            Labels as they were given to `fit`, with the index of `data`. None for images that cannot be read, which a
-            warning lists.
+            Labels as they were given to `fit`, with the index of `data`. A missing value (``isna()``; None in an array)
+            for images that cannot be read, which a warning lists.
 
         Raises
         ------
