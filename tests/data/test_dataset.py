@@ -314,7 +314,7 @@ def test_a_csv_file_may_have_other_columns_or_no_labels(tmp_path):
         unlabelled = ImageDataset.from_csv(csv, image_column="photo")
     assert list(unlabelled.columns) == ["photo", "price"]
     assert unlabelled.classes is None
-    with pytest.raises(DataError, match="No column 'prise'. Did you mean 'price'"):
+    with pytest.raises(DataError, match=r"No column 'prise'\. Did you mean 'price'"):
         ImageDataset.from_csv(csv, image_column="photo", label_column="prise")
 
 

@@ -269,7 +269,7 @@ class ImageDataset(ImageTable):
         Returns
         -------
         ImageDataset
-            Without a label column, after a DataWarning, if the table has no column ``label`` and no other name is given.
+            Without labels, after a DataWarning, if no name is given and the table has no column ``label``.
 
         Raises
         ------
@@ -286,7 +286,12 @@ class ImageDataset(ImageTable):
         ['cat', 'dog']
         """
         frame = read_table(local_file(csv, sha256=sha256), image_column, sep, encoding)
-        if not no_class and label_column == "label" and label_column not in frame.columns and image_column in frame.columns:
+        if (
+            not no_class
+            and label_column == "label"
+            and label_column not in frame.columns
+            and image_column in frame.columns
+        ):
             others = ", ".join(str(name) for name in frame.columns if name != image_column) or "none"
             text = f"{csv} has no column 'label', so its images have no labels; other columns: {others}"
             warnings.warn(DataWarning(f"{text}. Name it with label_column=…, or pass no_class=True"), stacklevel=4)
