@@ -262,7 +262,7 @@ class ImageDataset(ImageTable):
         sha256 : str, optional
             The digest, in hexadecimal, that the table at an address must have.
         sep : str, optional
-            The separator; None finds out whether it is a comma, a semicolon, a tab or a vertical bar.
+            The separator; None detects a comma, a semicolon, a tab or a vertical bar.
         encoding : str, optional
             Such as ``"cp1252"``. None is UTF-8, or UTF-16 with a byte order mark.
 

@@ -137,7 +137,7 @@ class FitRequest:
 
     @property
     def num_trials(self) -> int | None:
-        """The maximum number of trials; None is no maximum.
+        """The maximum number of trials; None means no maximum.
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""What is reported about a search and its result: the leaderboard, and what `ImagePredictor.fit_summary` returns."""
+"""Reports of a search and its result: the leaderboard, and the summary that `ImagePredictor.fit_summary` returns."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def leaderboard(rows: Sequence[dict[str, Any]], weights: Mapping[int, float]) ->
 
 
 def search_summary(rows: Sequence[dict[str, Any]], metric: str, seconds: Mapping[str, float]) -> dict[str, Any]:
-    """Return what `ImagePredictor.fit_summary` says about the search; the best trial is the first row.
+    """Return the part of `ImagePredictor.fit_summary` about the search; the best trial is the first row.
 
     Returns
     -------
@@ -112,7 +112,7 @@ def search_summary(rows: Sequence[dict[str, Any]], metric: str, seconds: Mapping
 def result_summary(
     combination: Combination, evaluation: Evaluation, first: Trial, rows: Sequence[dict[str, Any]], task: ImageTask
 ) -> dict[str, Any]:
-    """Return what `ImagePredictor.fit_summary` says about the predictor itself.
+    """Return the part of `ImagePredictor.fit_summary` about the predictor itself.
 
     Parameters
     ----------
