@@ -464,3 +464,19 @@ def test_importing_the_class_loads_neither_torch_nor_matplotlib():
     code = "import saccade.data, sys; print([name for name in ('torch', 'matplotlib') if name in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("places", "advice"),
+    [
+        (["images/cat/1.jpg", "images/dog/1.jpg"], r"pass .*images"),
+        (["site1/cat/1.jpg", "site1/dog/1.jpg", "site2/cat/1.jpg", "site2/dog/1.jpg"], "from_name_func"),
+    ],
+)
+def test_class_folders_one_level_too_high_are_a_warning(tmp_path, places, advice):
+    for place in places:
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / place).touch()
+    (tmp_path / "labels.txt").touch()
+    with pytest.warns(DataWarning, match=rf"has the sub-folders cat, dog\. If these are the classes, {advice}"):
+        ImageDataset.from_folder(tmp_path)
