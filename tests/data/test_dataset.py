@@ -470,7 +470,7 @@ def test_importing_the_class_loads_neither_torch_nor_matplotlib():
     ("places", "advice"),
     [
         (["images/cat/1.jpg", "images/dog/1.jpg"], r"pass .*images"),
-        (["site1/cat/1.jpg", "site1/dog/1.jpg", "site2/cat/1.jpg", "site2/dog/1.jpg"], "from_name_func"),
+        (["site1/cat/1.jpg", "site1/dog/1.jpg", "site2/cat/1.jpg", "site2/dog/1.jpg"], "call .*from_name_func"),
     ],
 )
 def test_class_folders_one_level_too_high_are_a_warning(tmp_path, places, advice):
