@@ -329,9 +329,10 @@ class ImagePredictor:
         with locked_run(folder) as earlier:
             if earlier is None:
                 raise DataError(f"The run in {folder} was interrupted before it started. Start it again")
-            request = earlier.request(limit, verbosity)
-            predictor = cls(request.label, request.problem_type, request.eval_metric, folder, request.verbosity)
-            return predictor._run(request, start_s, earlier, finish=finish)
+            with earlier.named():
+                request = earlier.request(limit, verbosity)
+                predictor = cls(request.label, request.problem_type, request.eval_metric, folder, request.verbosity)
+                return predictor._run(request, start_s, earlier, finish=finish)
 
     def _locked_run(self) -> contextlib.AbstractContextManager[EarlierRun | None]:
         if self._fit_path is None:
