@@ -152,7 +152,7 @@ class SavedPredictorError(SaccadeError, ValueError):
 def is_disk_full(error: BaseException) -> bool:
     """Return whether an error, or one of its causes, is that a file could not be written for lack of space or quota.
 
-    NumPy, safetensors and torch say so in their messages only.
+    NumPy, safetensors and torch report it in their messages only.
     """
     found = re.search(r"os error (\d+)", str(error))
     code = int(found[1]) if found else getattr(error, "errno", None)
@@ -289,7 +289,7 @@ def suggests_names(elsewhere: Callable[[], Mapping[str, str]] = dict) -> Callabl
 def suggesting_function(module: str, attributes: Iterable[str]) -> Callable[[_Function], _Function]:
     """Make unknown arguments of a function errors that suggest names, and its attributes those of a module.
 
-    Ray's ``tune`` is a module: who writes ``tune.loguniform`` reads what Saccade has instead.
+    Ray's ``tune`` is a module: the error for ``tune.loguniform`` names what Saccade has instead.
     """
     missing = missing_attributes(module, attributes)
 
