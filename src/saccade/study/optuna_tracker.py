@@ -11,6 +11,8 @@ failed                 FAIL
 
 from __future__ import annotations
 
+import itertools
+import json
 import time
 import warnings
 from collections.abc import Sequence
@@ -41,8 +43,9 @@ class OptunaTracker:
     """A listener of a study that writes its trials to a file that ``optuna-dashboard PATH`` opens.
 
     The file, of Optuna's ``JournalFileBackend``, follows the study with a delay of a second or more. It is updated for
-    the last time when the tracker is closed; use it as a context manager. A resumed study continues the file. An error
-    of the tracker is a warning, and ends the tracker but not the study. `trials` are those of the study, by number.
+    the last time when the tracker is closed; use it as a context manager. A resumed study continues the file. A damaged
+    one is renamed, and written again. Another error of the tracker is a warning, and ends the tracker alone. `trials`
+    are those of the study, by number.
     """
 
     def __init__(self, path: Path, trials: Sequence[Trial], space: Dict) -> None:
@@ -88,24 +91,39 @@ class OptunaTracker:
         self.update()
 
     def _open(self) -> None:
-        """Open the storage."""
+        """Read what the file has of the trials; a damaged one is written again, since all of it is in the event log."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._read()
+        except OSError:
+            raise
+        except Exception as error:  # whatever optuna raises for lines that it did not write
+            names = (f"{self.path.name}.damaged{number or ''}" for number in itertools.count())
+            damaged = next(path for name in names if not (path := self.path.with_name(name)).exists())
+            self.path.rename(damaged)
+            warnings.warn(
+                f"{self.path}, the copy of the study for optuna-dashboard, is damaged ({type(error).__name__}: "
+                f"{str(error)[:200]}). It is written again; the damaged file is now {damaged.name}",
+                stacklevel=2,
+            )
+            self._ids.clear()
+            self._read()
+
+    def _read(self) -> None:
+        """Open the storage; raise an error if the file is damaged, or is not of this study."""
         import optuna  # slow to import
         from optuna.storages import JournalStorage
         from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
         from optuna.study import StudyDirection
 
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-
-        def opened() -> JournalStorage:
-            # The lock of a process that was killed is ignored after 3 s, not after 30 s as by default.
-            lock = JournalFileOpenLock(str(self.path), grace_period=3)
-            return JournalStorage(JournalFileBackend(str(self.path), lock))
-
-        try:
-            storage = opened()
-        except (ValueError, KeyError):  # damaged by a power failure; all of it is in the event log
-            self.path.unlink()
-            storage = opened()
+        content = self.path.read_bytes() if self.path.exists() else b""
+        if content:  # optuna ignores a last line that was cut short, and appends to it
+            json.loads(content[content.rfind(b"\n", 0, -1) + 1 :])
+            if not content.endswith(b"\n"):
+                raise ValueError("the last line is cut short")
+        # The lock of a process that was killed is ignored after 3 s, not after 30 s as by default.
+        lock = JournalFileOpenLock(str(self.path), grace_period=3)
+        storage = JournalStorage(JournalFileBackend(str(self.path), lock))
         try:
             self._study_id = storage.get_study_id_from_name(STUDY_NAME)
         except KeyError:
@@ -117,6 +135,12 @@ class OptunaTracker:
                 optuna.logging.set_verbosity(verbosity)
         for number in range(storage.get_n_trials(self._study_id)):
             self._ids.append(storage.get_trial_id_from_study_id_trial_number(self._study_id, number))
+            written = storage.get_trial(self._ids[-1])
+            ours = self._trials[number] if number < len(self._trials) else None
+            if ours is None or written.user_attrs.get("config") != to_json_value(ours.config):
+                raise ValueError(f"trial {number} is not of this study")
+            if written.state.is_finished() and not _is_finished(ours):
+                raise ValueError(f"trial {number} has not finished")
         self._storage = storage
 
     def _update(self, trial: Trial) -> None:
@@ -127,8 +151,7 @@ class OptunaTracker:
         assert storage is not None
         reason = trial.note if trial.failure is None else trial.failure.reason
         status = f"{trial.status.value}: {reason}" if reason else trial.status.value
-        is_open = trial.failure is not None and trial.failure.is_disk_full  # it is retried by a resumed run
-        is_finished = trial.status not in (Status.RUNNING, Status.PAUSED) and not is_open
+        is_finished = _is_finished(trial)
         best = trial.best_report
         value = float(best.score) if best is not None and trial.status in (Status.COMPLETED, Status.STOPPED) else None
         state = TrialState.RUNNING if not is_finished else TrialState.FAIL if value is None else TrialState.COMPLETE
@@ -160,3 +183,8 @@ class OptunaTracker:
             storage.set_trial_user_attr(trial_id, "status", status)
         if is_finished:
             storage.set_trial_state_values(trial_id, state, None if value is None else [value])
+
+
+def _is_finished(trial: Trial) -> bool:
+    is_retried = trial.failure is not None and trial.failure.is_disk_full  # by a resumed run
+    return trial.status not in (Status.RUNNING, Status.PAUSED) and not is_retried

@@ -50,7 +50,7 @@ def locked(folder: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def reading(path: Path) -> Iterator[None]:
     """Turn the errors of a block that reads a damaged file of a run into a DataError that names the file."""
-    damage = (OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
+    damage = (OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError, MemoryError)
     try:
         yield
     except (SaccadeError, LostObjectError):
