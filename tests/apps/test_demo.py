@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from PIL import Image
 
@@ -23,10 +25,13 @@ def test_a_small_demo_shows_trials_accuracy_and_the_pictures_path(tmp_path, caps
     figures = run_demo(tmp_path, small, num_images=120)
     shown = capsys.readouterr().out
     assert f"test accuracy {figures['top1']:.4f}" in shown
+    of_photographs = re.search(r"photographs: test accuracy ([\d.]+) on 60 parts", shown)
+    assert of_photographs is not None
+    assert float(of_photographs[1]) > 0.75  # 0.92; without pretrained features about a third to a half
     assert "completed" in shown
     assert str((tmp_path / "predictions.png").resolve()) in shown
     assert str((tmp_path / "why.png").resolve()) in shown
-    for name in ("predictions.png", "why.png"):
+    for name in ("photographs.png", "predictions.png", "why.png"):
         with Image.open(tmp_path / name) as picture:
             assert picture.width > 500
 
