@@ -152,12 +152,7 @@ class SavedPredictorError(SaccadeError, ValueError):
 def is_disk_full(error: BaseException) -> bool:
     """Return whether an error, or one of its causes, is that a file could not be written for lack of space or quota.
 
-    NumPy, safetensors and torch say so in their messages only.
-
-    Examples
-    --------
-    >>> is_disk_full(OSError(errno.ENOSPC, "No space left on device")), is_disk_full(OSError("no such file"))
-    (True, False)
+    NumPy, safetensors and torch report it in their messages only.
     """
     found = re.search(r"os error (\d+)", str(error))
     code = int(found[1]) if found else getattr(error, "errno", None)
@@ -180,15 +175,7 @@ _ADVICE: dict[type[OSError], str] = {
 def explained_file_errors(
     path: Path | None = None, error_class: type[SaccadeError] = DataError, advice: str = ""
 ) -> Iterator[None]:
-    """Raise errors of the file system as `error_class`, or a DiskFullError, with the path and what to do.
-
-    Examples
-    --------
-    >>> with explained_file_errors(Path("run")):
-    ...     raise PermissionError(errno.EACCES, "Permission denied", "run/run.json")
-    Traceback (most recent call last):
-    saccade.errors.DataError: run/run.json: Permission denied. Check the permissions, or pass another path.
-    """
+    """Raise errors of the file system as `error_class`, or a DiskFullError, with the path and what to do."""
     try:
         yield
     except (SaccadeError, ConnectionError):  # a closed pipe is one
@@ -196,6 +183,8 @@ def explained_file_errors(
     except Exception as error:
         found = error if isinstance(error, OSError) else None
         where = (found and found.filename) or path
+        if where is not None and len(str(where)) > 1000:  # the text of something else, given as a path
+            where = f"{str(where)[:100]}…"
         if is_disk_full(error):
             disk = "The disk is full" if where is None else f"The disk of {where} is full"
             raise DiskFullError(f"{disk}. Make room, or pass a path on another disk. {advice}".strip()) from error
@@ -210,11 +199,6 @@ def near_names(given: str, known: Iterable[str], num: int = 3) -> list[str]:
     """Return up to `num` of the `known` names that mean or resemble `given`, nearest first.
 
     Words of AutoGluon, Ray, Ultralytics, fastai and others are translated by the table ``foreign_words.json``.
-
-    Examples
-    --------
-    >>> near_names("learning_rat", ["lr", "learning_rate", "epochs"]), near_names("optim.lr", ["lr", "opt"])
-    (['learning_rate'], ['lr'])
     """
     by_lower = {name.lower(): name for name in known}
     if ours := [by_lower[word.lower()] for word in _translations(given) if word.lower() in by_lower]:
@@ -228,14 +212,8 @@ def near_names(given: str, known: Iterable[str], num: int = 3) -> list[str]:
 def suggestion(given: str, known: Iterable[str], elsewhere: Mapping[str, str] | None = None) -> str:
     """Return what to write instead of an unknown name, as a sentence; "" if nothing resembles it.
 
-    Parameters
-    ----------
-    given
-        The unknown name.
-    known
-        The names that are valid in its place.
-    elsewhere
-        Names that are valid in another place, with a sentence for each.
+    `known` are the names that are valid in its place, `elsewhere` those valid in another place, with a sentence for
+    each.
 
     Examples
     --------
@@ -292,10 +270,7 @@ def missing_attributes(module: str, known: Iterable[str]) -> Callable[[str], NoR
 def suggests_names(elsewhere: Callable[[], Mapping[str, str]] = dict) -> Callable[[_Class], _Class]:
     """Make unknown arguments and attributes of a class errors that suggest names: see `suggestion`.
 
-    Parameters
-    ----------
-    elsewhere
-        Returns the names that are valid in another place, with a sentence for each; called when an error is raised.
+    `elsewhere` returns the names that are valid in another place, with a sentence for each.
     """
 
     def decorate(cls: _Class) -> _Class:
@@ -314,7 +289,7 @@ def suggests_names(elsewhere: Callable[[], Mapping[str, str]] = dict) -> Callabl
 def suggesting_function(module: str, attributes: Iterable[str]) -> Callable[[_Function], _Function]:
     """Make unknown arguments of a function errors that suggest names, and its attributes those of a module.
 
-    Ray's ``tune`` is a module: who writes ``tune.loguniform`` reads what Saccade has instead.
+    Ray's ``tune`` is a module: the error for ``tune.loguniform`` names what Saccade has instead.
     """
     missing = missing_attributes(module, attributes)
 

@@ -96,15 +96,15 @@ def test_a_dataset_of_a_dataset_keeps_its_metadata():
 
 
 @pytest.mark.parametrize(
-    ("columns", "said"),
+    ("columns", "message"),
     [
         ({"imgae": ["a"], "label": [1]}, r"No column 'image'\. Did you mean 'imgae'\?.*image_column="),
         ({"image": ["a"], "kind": [1]}, r"No column 'label'\. Columns: image, kind\..*label_column=.*no_class=True"),
         ({}, "Columns: none"),
     ],
 )
-def test_a_missing_column_is_an_error_that_names_what_is_there(columns, said):
-    with pytest.raises(DataError, match=said):
+def test_a_missing_column_is_an_error_that_names_what_is_there(columns, message):
+    with pytest.raises(DataError, match=message):
         ImageDataset(pd.DataFrame(columns))
 
 
@@ -310,6 +310,12 @@ def test_a_csv_file_may_have_other_columns_or_no_labels(tmp_path):
     ]
     with pytest.raises(DataError, match="Columns: photo, price"):
         ImageDataset.from_csv(csv)
+    with pytest.warns(DataWarning, match="other columns: price.*label_column="):
+        unlabelled = ImageDataset.from_csv(csv, image_column="photo")
+    assert list(unlabelled.columns) == ["photo", "price"]
+    assert unlabelled.classes is None
+    with pytest.raises(DataError, match=r"No column 'prise'\. Did you mean 'price'"):
+        ImageDataset.from_csv(csv, image_column="photo", label_column="prise")
 
 
 def test_a_csv_file_may_have_an_address(csv, file_server):
@@ -337,7 +343,7 @@ def test_a_byte_order_mark_and_tabs_are_understood(tmp_path):
 def test_a_file_that_is_not_a_table_is_an_error(tmp_path, content):
     csv = tmp_path / "a.csv"
     csv.write_bytes(content)
-    with pytest.raises(DataError, match="cannot be read as a table"):
+    with pytest.raises(DataError, match=r"is not .* text|is not a valid table|NUL|is empty"):
         ImageDataset.from_csv(csv)
 
 
@@ -413,7 +419,7 @@ def test_a_function_of_names_without_classes_is_not_called(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("images", "said"),
+    ("images", "message"),
     [
         (["a.jpg"], "None as the label of 'a.jpg'"),
         ([], "empty"),
@@ -421,8 +427,8 @@ def test_a_function_of_names_without_classes_is_not_called(tmp_path):
         ("x*.jpg", "No file matches"),
     ],
 )
-def test_invalid_uses_of_from_name_func_are_errors(images, said):
-    with pytest.raises(DataError, match=said):
+def test_invalid_uses_of_from_name_func_are_errors(images, message):
+    with pytest.raises(DataError, match=message):
         ImageDataset.from_name_func(images, lambda path: None)
 
 
@@ -464,3 +470,19 @@ def test_importing_the_class_loads_neither_torch_nor_matplotlib():
     code = "import saccade.data, sys; print([name for name in ('torch', 'matplotlib') if name in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("places", "advice"),
+    [
+        (["images/cat/1.jpg", "images/dog/1.jpg"], r"pass .*images"),
+        (["site1/cat/1.jpg", "site1/dog/1.jpg", "site2/cat/1.jpg", "site2/dog/1.jpg"], "call .*from_name_func"),
+    ],
+)
+def test_class_folders_one_level_too_high_are_a_warning(tmp_path, places, advice):
+    for place in places:
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / place).touch()
+    (tmp_path / "labels.txt").touch()
+    with pytest.warns(DataWarning, match=rf"has the sub-folders cat, dog\. If these are the classes, {advice}"):
+        ImageDataset.from_folder(tmp_path)

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
-from rich.console import Console
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
@@ -79,7 +78,15 @@ def run_demo(
     scores = predictor.evaluate(test)
     draw_predictions(predictor, test, out / PREDICTIONS)
     predictor.why(test, num_images=NUM_REASONS).savefig(out / WHY)
-    _print_results(console, len(test), scores, out, time.perf_counter() - start_s)
+    image = min((out / "digits" / "test").glob("*/*.png"))
+    seconds = time.perf_counter() - start_s
+    top1 = scores["top1"]
+    console.print(f"[bold]digits: test accuracy {top1:.4f}[/bold] on {len(test)} images; {seconds:.0f} s in all")
+    for picture in (PHOTOGRAPHS, PREDICTIONS):
+        console.print(f"sample predictions: {(out / picture).resolve()}", soft_wrap=True)
+    console.print(f"why, for some of them: {(out / WHY).resolve()}", soft_wrap=True)
+    saccade = "saccade" if shutil.which("saccade") else f"{sys.executable} -m saccade"
+    console.print(f"next, try for instance: {saccade} predict {out / 'run'} {image}", soft_wrap=True)
     return scores
 
 
@@ -112,13 +119,7 @@ def _classify_photographs(console: Console, out: Path) -> None:
 
 
 def write_digits(folder: Path, num_images: int | None = None) -> int:
-    """Write scikit-learn's digits as ``train/<digit>/<number>.png`` and ``test/…``, a quarter of them for testing.
-
-    Returns
-    -------
-    int
-        Number of images.
-    """
+    """Write scikit-learn's digits as ``train/<digit>/<number>.png`` and ``test/…``, a quarter; return their number."""
     digits = load_digits()
     pixels_NHW, labels = digits.images[:num_images], digits.target[:num_images]
     train, test = train_test_split(np.arange(len(labels)), test_size=0.25, stratify=labels, random_state=0)
@@ -149,15 +150,3 @@ def draw_predictions(predictor: ImagePredictor, test: ImageDataset, path: Path, 
     figure = predictions_figure(images[shown].tolist(), predicted[shown], true[shown], confidence[shown].tolist())
     figure.savefig(path)
     return path
-
-
-def _print_results(console: Console, num_test: int, scores: Mapping[str, float], out: Path, seconds: float) -> None:
-    image = min((out / "digits" / "test").glob("*/*.png"))
-    console.print(
-        f"[bold]digits: test accuracy {scores['top1']:.4f}[/bold] on {num_test} images; {seconds:.0f} s in all"
-    )
-    for picture in (PHOTOGRAPHS, PREDICTIONS):
-        console.print(f"sample predictions: {(out / picture).resolve()}", soft_wrap=True)
-    console.print(f"why, for some of them: {(out / WHY).resolve()}", soft_wrap=True)
-    saccade = "saccade" if shutil.which("saccade") else f"{sys.executable} -m saccade"
-    console.print(f"next, try for instance: {saccade} predict {out / 'run'} {image}", soft_wrap=True)

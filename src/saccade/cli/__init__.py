@@ -1,9 +1,9 @@
-"""The command line: it parses, calls the predictor, and prints. One file for each command."""
+"""The command line: it parses, calls the predictor, and prints. Each command is a function."""
 
 import time
 
 STARTED_S = time.monotonic()
-"""When this process started, nearly: the time limit of a fit counts from here, and includes all further imports."""
+"""About when this process started. The time limit of a fit counts from here, so that it includes imports."""
 
 from saccade.cli.app import app, main  # noqa: E402
 

@@ -42,8 +42,7 @@ UNAVAILABLE: dict[str, tuple[str, ...]] = {
 """Similar networks of timm for each name of GluonCV's model zoo that timm lacks."""
 
 
-FREE_LICENSES = ("apache-2.0", "mit", "bsd-3-clause", "cc-by-4.0")
-"""Licences of weights that allow any use."""
+FREE_LICENSES = ("apache-2.0", "mit", "bsd-3-clause", "cc-by-4.0")  # licences of weights that allow any use
 
 
 def list_models(pattern: str | None = None, *, license: str | Sequence[str] | None = None) -> list[str]:  # noqa: A002

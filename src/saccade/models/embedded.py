@@ -95,13 +95,7 @@ CORE = "tf_efficientnet_lite0"
 
 
 def embedded_networks() -> list[str]:
-    """Return the architectures whose packages are installed and have the expected contents, largest first.
-
-    Examples
-    --------
-    >>> embedded_networks()[-1]
-    'tf_efficientnet_lite0'
-    """
+    """Return the architectures whose packages are installed and have the expected contents, largest first."""
     return [architecture for architecture, weights in EMBEDDED.items() if weights.is_installed and not weights.fault]
 
 

@@ -14,20 +14,10 @@ __all__ = ["models_table"]
 
 
 def models_table(names: Sequence[str]) -> pd.DataFrame:
-    """Return a row for each network, with the properties of its default weights. Nothing is downloaded.
+    """Return a row for each network, of its default weights: the columns of `ImagePredictor.list_models`.
 
-    Returns
-    -------
-    DataFrame
-        - ``model``: the name
-        - ``weights``: where they are: ``"folder"`` (``SACCADE_WEIGHTS``), ``"hub cache"``, ``"package"``, ``"hub"`` (to
-          be downloaded) or ``"none"``
-        - ``licenses``: the licence of the weights, ``"unknown"``, or "" without weights
-        - ``img_size``: height and width in pixels of the images that it was pretrained on
-        - ``top1``: published accuracy on ImageNet-1k, 0 to 1, or NaN
+    Nothing is downloaded. ``licenses`` is "unknown" if timm states none, and "" without weights.
 
-    Examples
-    --------
     >>> models_table(["vit_base_patch16_dinov3"]).iloc[0]["licenses"]
     'dinov3-license'
     """

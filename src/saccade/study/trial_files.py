@@ -74,22 +74,12 @@ class TrialFiles(ABC):
     def put(self, trial: int, kind: str, epoch: int | None, write: Callable[[Path], object]) -> str:
         """Store a file in one step: after a kill, it is complete or absent. An earlier one is replaced.
 
-        Parameters
-        ----------
-        trial, kind, epoch
-            What it is.
-        write : callable
-            Called with the path at which it writes a file or a folder.
-
-        Returns
-        -------
-        str
-            As of `file_name`.
+        `write` is called with the path at which it writes a file or a folder. The return value is that of `file_name`.
         """
 
     @abstractmethod
     def get(self, trial: int, kind: str, epoch: int | None = None) -> Path | None:
-        """Return a local path of a file, which must not be changed; None if there is no such file."""
+        """Return a local path of a file, which must not be changed; None if it does not exist."""
 
     @abstractmethod
     def list(self, trial: int) -> list[tuple[str, int | None]]:
@@ -117,10 +107,7 @@ class TrialFiles(ABC):
 class LocalTrialFiles(TrialFiles):
     """Files in a local folder, with a subfolder for each trial: ``0007/best-0003.safetensors``.
 
-    Parameters
-    ----------
-    root : Path
-        The folder; it need not exist.
+    The folder `root` need not exist.
 
     Examples
     --------

@@ -75,14 +75,14 @@ def test_a_long_search_tries_long_trainings_too() -> None:
 
 
 @pytest.mark.parametrize(("num", "least"), [(100, 0.35), (1000, 0.6), (5000, 0.9)])
-def test_the_shorter_a_training_the_less_images_are_varied(num: int, least: float) -> None:
+def test_short_trainings_have_weaker_augmentation(num: int, least: float) -> None:
     image = np.zeros((8, 8, 3), np.uint8)
     space = default_space([image] * num, weights=None, is_gpu=False, time_limit_s=60)
     assert space["scale"] == (least, 1.0)
     assert recipe_space(space).default["scale"] == (least, 1.0)
 
 
-def test_of_many_images_an_epoch_is_a_part_as_large_as_the_time_allows() -> None:
+def test_many_images_are_divided_into_smaller_epochs() -> None:
     image = np.zeros((8, 8, 3), np.uint8)
     few = default_space([image] * 1000, weights=None, is_gpu=False, time_limit_s=120)
     many = default_space([image] * 20_000, weights=None, is_gpu=False, time_limit_s=120)
@@ -101,14 +101,14 @@ def test_small_images_get_inputs_of_their_own_size(side: int, expected: int | No
     assert space.get("img_size") == expected
 
 
-def test_images_that_cannot_be_read_do_not_hinder(tmp_path: Path) -> None:
+def test_unreadable_images_are_ignored_in_the_default_space(tmp_path: Path) -> None:
     space = default_space([tmp_path / "none.jpg", *pictures(28)], weights=None, is_gpu=False, time_limit_s=60)
     assert space["img_size"] == 128
     assert "img_size" not in default_space([tmp_path / "none.jpg"], weights=None, is_gpu=False, time_limit_s=60)
 
 
 @given(num_images=st.integers(0, 10_000_000), is_gpu=st.booleans())
-def test_more_images_are_seen_less_often(num_images: int, is_gpu: bool) -> None:
+def test_more_images_have_fewer_epochs(num_images: int, is_gpu: bool) -> None:
     assert 3 <= num_epochs(num_images + 1, is_gpu) <= num_epochs(num_images, is_gpu) <= 40
     assert num_epochs(num_images, False) <= num_epochs(num_images, True)
 
@@ -140,14 +140,14 @@ def test_epochs_are_parts_only_of_many_images(num_images: int, limit_s: float, i
 
 
 @pytest.mark.parametrize("limit_s", [5.0, 30.0, 120.0, 3600.0])
-def test_a_data_set_of_a_thousand_is_used_as_it_is(limit_s: float) -> None:
+def test_a_thousand_images_are_not_divided_into_smaller_epochs(limit_s: float) -> None:
     assert max_used(limit_s, is_gpu=False) >= 1000
     assert images_per_epoch(1000, limit_s, is_gpu=False) is None
     assert max_held_out(limit_s, is_gpu=False) >= 100
 
 
 @given(limit_s=st.floats(0.1, 1e6), more=st.floats(1.0, 100.0))
-def test_more_time_has_use_for_more_images(limit_s: float, more: float) -> None:
+def test_longer_limits_use_more_images(limit_s: float, more: float) -> None:
     for is_gpu in (False, True):
         assert max_used(limit_s, is_gpu) <= max_used(more * limit_s, is_gpu) < math.inf
         assert max_held_out(limit_s, is_gpu) <= max_held_out(more * limit_s, is_gpu)

@@ -7,6 +7,7 @@ of small networks on two cores, which train on 80 photographs or 200 small image
 
 from __future__ import annotations
 
+import contextlib
 import math
 import statistics
 from collections.abc import Sequence
@@ -22,9 +23,9 @@ from saccade.space import Categorical, Dict, Real
 from saccade.training.recipes.building import weights_options
 from saccade.training.recipes.recipe import Recipe, choices
 
-MAX_NETWORKS = 6
-"""Networks of a local folder that are searched; those with the largest files come first."""
+MAX_NETWORKS = 6  # networks of a local folder that are searched; those with the largest files come first
 
+# Networks whose weights come from the hub or its cache if there is no local folder.
 ON_CPU = ("mobilenetv3_large_100", "efficientnet_b0", "tiny_vit_5m_224", "convnext_pico")
 ON_GPU = (
     "convnext_tiny.in12k_ft_in1k",
@@ -32,47 +33,31 @@ ON_GPU = (
     "beitv2_base_patch16_224.in1k_ft_in22k_in1k",
     "convnext_base.fb_in22k_ft_in1k",
 )
-"""Networks whose weights come from the hub or its cache if there is no local folder."""
 
+# Fraction of the time limit after which networks that are still to be downloaded are left out.
 DOWNLOADS = 0.25
-"""Fraction of the time limit after which networks that are still to be downloaded are left out."""
 
+# With fewer training images, learning rates are scaled down in proportion, at most to this fraction.
+# A pretrained network that changes as fast with 200 images as with 1,000 ends below its linear probe.
 MANY_IMAGES, LEAST_PART = 1000, 0.05
-"""With fewer training images, learning rates are scaled down in proportion, at most to this fraction.
 
-A pretrained network that changes as fast with 200 images as with 1,000 ends below its linear probe.
-"""
+LONG_SEARCH_S = 900.0  # time limit from which longer training and stronger augmentation are tried as well
+SMALL_SIDE = 56  # shorter side in pixels below which the input is smaller than the network's own size
+NUM_MEASURED = 32  # images whose size is read
 
-LONG_SEARCH_S = 900.0
-"""Time limit from which longer training and stronger augmentation are tried as well."""
-
-SMALL_SIDE = 56
-"""Shorter side in pixels below which the input is smaller than the network's own size."""
-
-NUM_MEASURED = 32
-"""Images whose size is read."""
-
+# An epoch has at most this many images for each so many seconds of the limit, so that several networks are probed.
 PROBED, SECONDS_PER_PROBE = 4000, 120.0
-"""An epoch has at most this many images for each so many seconds of the limit, so that several networks are probed."""
 
 LEAST_IN_EPOCH = 1500
-LEAST_SPLIT = 1.5
-"""Images are divided into smaller epochs if there are this many times as many as an epoch should have."""
-
-USED_PER_SECOND = 200.0
-"""Images per second of the time limit beyond which nothing more is used."""
-
-TRAINED_PER_SECOND = 60.0
-"""Images per second of the time limit that one trial trains on: about half of what there is time for."""
+LEAST_SPLIT = 1.5  # images are divided into smaller epochs if there are this many times as many as an epoch should have
+USED_PER_SECOND = 200.0  # images per second of the time limit beyond which nothing more is used
+TRAINED_PER_SECOND = 60.0  # images per second of the limit that a trial trains on, about half of what is possible
 
 LEAST_EPOCHS, MAX_PASSES = 3, 3
 
 HELD_OUT_PER_SECOND = 4.0
-LEAST_HELD_OUT, MAX_HELD_OUT, HELD_OUT_PER_CLASS = 500, 5000, 2
-"""Bounds of the validation set; 5,000 images give an accuracy within half a percentage point."""
-
-GPU_FACTOR = 20.0
-"""Speed of a GPU relative to two cores."""
+LEAST_HELD_OUT, MAX_HELD_OUT, HELD_OUT_PER_CLASS = 500, 5000, 2  # 5,000 give an accuracy within .5 points
+GPU_FACTOR = 20.0  # speed of a GPU relative to two cores
 
 
 def default_networks(weights: Path | None, is_gpu: bool) -> list[str]:
@@ -100,8 +85,12 @@ def default_space(
     }
     if in_epoch is not None:
         space["images_per_epoch"] = in_epoch
-    if (side := _small_side(images)) is not None:
-        space["img_size"] = side
+    sides = []
+    for image in images[:: max(1, len(images) // NUM_MEASURED)]:
+        with contextlib.suppress(ImageReadError):
+            sides.append(min(image_size(image)))
+    if sides and (side := statistics.median(sides)) < SMALL_SIDE:
+        space["img_size"] = max(64, 32 * math.ceil(4 * side / 32))  # about four times their own size
     part = min(1.0, max(LEAST_PART, len(images) / MANY_IMAGES))
     if time_limit_s is None:
         space["lr"] = _rounded(1e-3 * part)
@@ -130,19 +119,6 @@ def _rounded(value: float) -> float:
 def least_area(epochs: int) -> float:
     """Return the smallest area of the random crop: the fewer epochs, the weaker the augmentation."""
     return round(min(0.9, max(0.35, 1.2 - 0.1 * epochs)), 2)
-
-
-def _small_side(images: Sequence[ImageSource]) -> int | None:
-    """Return the input size for small images, about four times their own; None for larger ones."""
-    sides = []
-    for image in images[:: max(1, len(images) // NUM_MEASURED)]:
-        try:
-            sides.append(min(image_size(image)))
-        except ImageReadError:
-            continue
-    if not sides or (side := statistics.median(sides)) >= SMALL_SIDE:
-        return None
-    return max(64, 32 * math.ceil(4 * side / 32))
 
 
 def max_used(limit_s: float | None, is_gpu: bool) -> float:
