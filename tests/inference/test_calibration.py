@@ -216,3 +216,11 @@ def test_folds_of_cross_fitting_keep_groups_together(monkeypatch: pytest.MonkeyP
     groups = np.arange(20) // 4
     fit_calibration(np.tile([0.7, 0.1, 0.1, 0.1], (20, 1)), np.arange(20) % 4, CLASSES, groups=groups)
     assert given[0] is groups
+
+
+def test_a_logit_adjustment_that_moves_right_images_to_a_rare_class_is_rejected() -> None:
+    targets = np.array([0] * 7 + [1] * 2)
+    probabilities = np.where(targets[:, None] == np.arange(2), 0.53, 0.47).astype(np.float32)  # hardly trained
+    found = fit_calibration(probabilities, targets, Binary(("a", "b")), class_prior=np.array([0.75, 0.25]))
+    assert (found.class_prior, found.num_images) == ((), 9)
+    assert (found.apply(probabilities, Binary(("a", "b"))).argmax(1) == targets).all()

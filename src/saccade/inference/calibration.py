@@ -36,6 +36,7 @@ EQUAL_CLASSES = 0.01  # class frequencies that differ by less than this fraction
 MAX_ELEMENTS = 2**19
 """Probabilities that a fit uses at most: with 1,000 classes more would take seconds, for two numbers."""
 
+NUM_ERRORS = 2  # standard errors of a paired difference that count as a change
 NUM_DRAWS = 50  # random draws of labels by which `error_by_chance` is computed
 
 _MAX_LOG_TEMPERATURE = 3.0
@@ -90,7 +91,8 @@ def fit_calibration(
     With few images the likelihood is flat, and if all of them are classified correctly its maximum is a temperature of
     0. So the logarithm of the temperature and the logit adjustment have normal priors, which dominate with ten images
     and do not matter with hundreds. `Calibration.ece_after` is cross-fitted in `NUM_FOLDS` folds, each of whole
-    `groups`. No `class_prior`, or equal class frequencies, give no logit adjustment.
+    `groups`. No `class_prior`, equal class frequencies, or an accuracy that is worse by more than `NUM_ERRORS` standard
+    errors give no logit adjustment: it can move all images to a rare class if outputs are almost constant.
     """
     rng = np.random.default_rng(0)
     if not problem.has_classes or len(targets) < 2:
@@ -108,8 +110,13 @@ def fit_calibration(
         is_in = folds == fold
         of_others = _most_probable(logits[~is_in], targets[~is_in], problem, class_prior)
         after[is_in] = of_others.apply(probabilities[is_in], problem)
+    found = _most_probable(logits, targets, problem, class_prior)
+    if found.class_prior and problem.has_one_class:
+        change = (found.apply(probabilities, problem).argmax(1) == targets) - 1.0 * (probabilities.argmax(1) == targets)
+        if change.sum() < -NUM_ERRORS * math.sqrt((change**2).sum()):
+            return fit_calibration(probabilities, targets, problem, None, groups)
     return replace(
-        _most_probable(logits, targets, problem, class_prior),
+        found,
         ece_before=calibration_error(probabilities, targets, problem),
         ece_after=calibration_error(after, targets, problem),
         num_images=len(targets),
