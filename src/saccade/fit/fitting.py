@@ -55,7 +55,7 @@ from saccade.inference.saved import PREDICTOR_FOLDER, SavedPredictor
 from saccade.numerics.device import cpu_threads, useful_threads
 from saccade.selection.combination import Combination
 from saccade.selection.ensemble import MIN_IMAGES
-from saccade.selection.finishing import select_networks, write_predictor
+from saccade.selection.finishing import select_networks, write_features, write_predictor
 from saccade.selection.folds import CrossValidation
 from saccade.space import Dict
 from saccade.study.event_log import EventLog
@@ -176,6 +176,7 @@ def run_fit(
                 seconds=budget.seconds,
                 is_interrupted=is_interrupted,
             )
+            write_features(saved, task, combination, (lambda: 0.0) if is_interrupted else deadline.seconds_left)
             _tidy_up_or_advise(folder, notify, is_interrupted=is_interrupted)
             summary = saved.summary
             used_s = deadline.elapsed_s()

@@ -14,7 +14,8 @@ import numpy as np
 from saccade.data.earlier_split import EarlierSplit, Keys
 from saccade.deadline import Deadline
 from saccade.events import Listener
-from saccade.inference.pipeline import known_numerics
+from saccade.inference.feature_bank import FeatureBank
+from saccade.inference.pipeline import first_network, known_numerics
 from saccade.inference.postprocessing import Postprocessing
 from saccade.inference.saved import (
     CHOICES_FOLDER,
@@ -37,6 +38,7 @@ from saccade.study.objectives import cost_names, pareto_front, trial_costs
 from saccade.study.study import Study
 from saccade.study.trial import Trial
 from saccade.training.imbalance import class_priors
+from saccade.training.probes.probe import cached_features
 from saccade.training.recipes.recipe import Recipe
 from saccade.training.task import ImageTask
 from saccade.training.trial_files import BEST, BEST_OUTPUTS
@@ -182,6 +184,25 @@ def write_predictor(
             assert trial.files is not None
             trial.files.drop(trial.number, BEST, BEST_OUTPUTS)  # of paused trials, and of members that were copied
     return saved
+
+
+def write_features(
+    saved: SavedPredictor, task: ImageTask, combination: Combination, seconds_left: Callable[[], float]
+) -> None:
+    """Store features of training and validation images with a predictor; fewer if `seconds_left` falls to 0.
+
+    Those of a frozen backbone are cached. Without a single classifier layer nothing is stored.
+    """
+    classifier = first_network(saved, task.device)
+    if classifier.head is None:
+        return
+    train, val = combination.split or (task.train, task.val)
+    indices = train.joined(val).indices
+
+    def features(positions: np.ndarray) -> np.ndarray:
+        return cached_features(classifier, task.store, indices[positions], seconds_left)
+
+    FeatureBank.of(task.problem, train.targets, val.targets, features).save(saved.folder, saved.features_key)
 
 
 def _finished(
