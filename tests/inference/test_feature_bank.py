@@ -31,7 +31,11 @@ def fitted(make_colours_once: Callable[..., pd.DataFrame], tmp_path_factory: pyt
 
 def bank_of(train: np.ndarray, val: np.ndarray) -> FeatureBank:
     return FeatureBank(
-        train.astype(np.float16), np.zeros(len(train)), val.astype(np.float16), np.zeros(len(val)), np.zeros(0, np.int64)
+        train.astype(np.float16),
+        np.zeros(len(train)),
+        val.astype(np.float16),
+        np.zeros(len(val)),
+        np.zeros(0, np.int64),
     )
 
 
@@ -101,7 +105,7 @@ def test_features_that_a_fit_had_no_time_for_are_completed_in_the_run_folder(
     assert few is not None
     assert not few.is_complete
     predictor.save(tmp_path / "saved")
-    with pytest.warns(DataWarning, match="with only .* training images"):
+    with pytest.warns(DataWarning, match=r"with only .* training images"):
         ImagePredictor.load(tmp_path / "saved", verbosity=0).novelty(frame)
     predictor.novelty(frame)
     bank = ImagePredictor.load(tmp_path / "run", verbosity=0).pipeline.bank
@@ -113,7 +117,7 @@ def test_predictors_without_features_say_how_to_get_them(fitted: Fitted, tmp_pat
     predictor, frame = fitted
     predictor.save(tmp_path / "old")
     (tmp_path / "old" / FEATURES).unlink()
-    with pytest.raises(DataError, match="has no features of its training images.*Fit again"):
+    with pytest.raises(DataError, match=r"has no features of its training images.*Fit again"):
         ImagePredictor.load(tmp_path / "old", verbosity=0).novelty(frame)
     (tmp_path / "old" / FEATURES).write_bytes(b"damaged")
     with pytest.raises(SavedPredictorError, match=r"features\.safetensors is damaged"):

@@ -97,8 +97,10 @@ class FeatureBank:
                 metadata = file.metadata() or {}
                 if metadata.get("key") != key:
                     return None
-                bank = cls(*(file.get_tensor(name) for name in _TENSORS), metadata.get("is_complete") == "True")
-            for features, targets in ((bank.train, bank.train_targets), (bank.val, bank.val_targets)):
+                tensors = {name: file.get_tensor(name) for name in _TENSORS}
+                bank = cls(**tensors, is_complete=metadata.get("is_complete") == "True")
+            parts = (bank.train, bank.train_targets), (bank.val, bank.val_targets)
+            for features, targets in parts:
                 if features.shape != (len(targets), bank.train.shape[1]) or not np.isfinite(features).all():
                     raise ValueError(f"features of shape {features.shape}, {len(targets)} targets")
         except (SafetensorError, OSError, ValueError, IndexError) as error:

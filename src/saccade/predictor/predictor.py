@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import html
+import itertools
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -51,6 +53,7 @@ from saccade.insight.training_images import complete_features, copy_embeddings, 
 from saccade.models.catalogue import list_models
 from saccade.report.figures import Reason, reasons_figure
 from saccade.searcher.base import Searcher
+from saccade.selection.more_classes import add_classes
 from saccade.selection.summary import leaderboard
 from saccade.space import Categorical
 from saccade.tasks.metrics import EvalMetric, make_metric
@@ -903,6 +906,61 @@ class ImagePredictor:
             found = found.with_network(net)
         predictor = type(self)(saved.label, saved.problem.type, self.eval_metric, verbosity=self.verbosity)
         predictor._pipeline, predictor._path = InferencePipeline(found, self.device), self._path
+        return predictor
+
+    def add_classes(
+        self, train_new: pd.DataFrame, old: pd.DataFrame | None = None, path: str | Path | None = None
+    ) -> ImagePredictor:
+        """Return a predictor that knows the classes of further images as well, in seconds.
+
+        The backbone of the first network stays. Its classifier layer is fitted anew, to the features that the fit stored
+        with this predictor and to those of the new images, a tenth of which validate. So the earlier images are not
+        needed. Calibration, class priors and prediction sets are fitted to the kept validation images and the new ones.
+        `fit_summary` has the accuracy on the kept validation images, before and after, as ``earlier_classes_acc``.
+
+        Parameters
+        ----------
+        train_new : ImageDataset or DataFrame
+            Labelled images of new classes, and of known ones, which are matched by name.
+        old : ImageDataset, DataFrame or None
+            Labelled images of all known classes, for predictors without stored features; otherwise more such images.
+        path : str, Path or None
+            The folder of the new predictor, which must not exist or be empty. None is one beside this predictor's, such
+            as ``predictor-1``.
+
+        Returns
+        -------
+        ImagePredictor
+            Another one, of a single network; this one stays as it is.
+
+        Raises
+        ------
+        DataError
+            If there are no stored features, and `old` lacks a class; or no image of a new class can be read.
+        HyperparameterError
+            For multilabel problems and regression, and networks without a linear classifier layer.
+
+        Examples
+        --------
+        >>> more = predictor.add_classes(ImageDataset.from_folder("new"))   # doctest: +SKIP
+        >>> more.fit_summary()["earlier_classes_acc"]                       # doctest: +SKIP
+        {'before': 0.92, 'after': 0.91}
+        """
+        saved = self._saved
+        saved.problem.require_one_class("add_classes")
+        new = [read_labelled_examples(train_new, str(saved.label), what="train_new")]
+        if old is not None:
+            new.append(read_labelled_examples(old, str(saved.label), what="old"))
+        complete_features(self.pipeline, self.verbosity)
+        numbered = (saved.folder.with_name(f"{saved.folder.name}-{number}") for number in itertools.count(1))
+        folder = next(each for each in numbered if not each.exists()) if path is None else _absolute(path)
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise DataError(f"path={str(path)!r} exists and is not empty. Pass a new folder")
+        made = add_classes(saved, self.pipeline.stored_features(), new, self._features, folder)
+        predictor = type(self)(saved.label, made.problem.type, self.eval_metric, verbosity=self.verbosity)
+        predictor._pipeline, predictor._path = InferencePipeline(made, self.device), folder
+        if self.verbosity > 0:
+            sys.stderr.write(f"result: {made.result}\n")
         return predictor
 
     def save(self, path: str | Path | None = None) -> str:
