@@ -913,8 +913,8 @@ class ImagePredictor:
     ) -> ImagePredictor:
         """Return a predictor that knows the classes of further images as well, in seconds.
 
-        The backbone of the first network stays. Its classifier layer is fitted anew, to the features that the fit stored
-        with this predictor and to those of the new images, a tenth of which validate. So the earlier images are not
+        The backbone of the first network stays. Its classifier layer is fitted anew, to the features that the fit
+        stored with this predictor and to those of the new images, a tenth of which validate. So earlier images are not
         needed. Calibration, class priors and prediction sets are fitted to the kept validation images and the new ones.
         `fit_summary` has the accuracy on the kept validation images, before and after, as ``earlier_classes_acc``.
 

@@ -26,7 +26,7 @@ from saccade.inference.postprocessing import Postprocessing
 from saccade.inference.saved import SPLIT, WEIGHTS, Member, SavedPredictor
 from saccade.models.weights import write_weights
 from saccade.selection.ensemble import Evaluation, evaluate
-from saccade.tasks.matching import match_classes, widened
+from saccade.tasks.matching import match_classes, names_of_classes, widened
 from saccade.tasks.metrics import Metric, make_metric
 from saccade.tasks.problem import Problem
 from saccade.training.imbalance import class_priors
@@ -52,9 +52,13 @@ def add_classes(
     old = saved.problem
     old.require_one_class("add_classes")
     network = first_network(saved, "cpu")
-    if saved.blueprint.architecture is None or not isinstance(network.head, torch.nn.Linear):
+    if (
+        saved.blueprint.architecture is None
+        or not isinstance(network.head, torch.nn.Linear)
+        or network.head.bias is None
+    ):
         raise HyperparameterError(
-            f"add_classes requires a linear classifier layer of a listed network, and {saved.blueprint.name} has none; "
+            f"add_classes requires a listed network with a linear classifier layer, and {saved.blueprint.name} is none; "
             "fit again with the images of all classes"
         )
     problem, class_names = old, saved.class_names
@@ -74,9 +78,9 @@ def add_classes(
     features, targets = features[is_read], targets[is_read]
     if missing := [label for number, label in enumerate(problem.classes) if number not in {*targets, *place}]:
         raise DataError(f"no image of the new classes {missing[:10]} can be read")
-    bank = bank or FeatureBank(
-        *(np.zeros((0, *shape), np.float32) for shape in (features.shape[1:], (), features.shape[1:], (), ()))
-    )
+    if bank is None:
+        none, no_targets = np.zeros((0, features.shape[1]), np.float16), np.zeros(0, np.int64)
+        bank = FeatureBank(none, no_targets, none, no_targets, no_targets)
     known = np.bincount(place[bank.train_targets.astype(np.int64)], minlength=len(problem.classes))
     counts = np.zeros(len(problem.classes))
     counts[place[: len(bank.class_counts)]] = bank.class_counts
@@ -96,15 +100,17 @@ def add_classes(
     weights = (weights / weights.mean()).astype(np.float32)
     head = fit_heads(x, y, problem, weights)
     metric = _metric(saved, problem)
-    prior = class_priors(
-        Recipe.of(saved.config), np.repeat(np.arange(len(counts)), np.ceil(counts).astype(int)), problem, class_names
-    )
+    all_targets = np.repeat(np.arange(len(counts)), counts.astype(np.int64))
+    prior = class_priors(Recipe.of(saved.config), all_targets, problem, class_names)
     evaluation = _evaluation(_outputs(head.weight, head.bias, x_val), y_val, problem, metric, prior)
     # Of the kept validation images, by the first network before and after.
     num_old = len(bank.val)
     before = after = math.nan
     if num_old:
         own = network.head.weight.detach().numpy(), network.head.bias.detach().numpy()
+        if saved.members[0].has_seen_val and len(bank.train):  # a fair comparison has not, neither before nor after
+            fitted = fit_heads(bank.train.astype(np.float32), bank.train_targets, old, weights[: len(bank.train)])
+            own = fitted.weight, fitted.bias
         before = float((place[_outputs(*own, x_val[:num_old]).argmax(1)] == y_val[:num_old]).mean())
         after = float((evaluation.adjusted[:num_old].argmax(1) == y_val[:num_old]).mean())
     both = np.concatenate([weights, np.ones(len(y_val), np.float32)])
@@ -113,7 +119,8 @@ def add_classes(
     )
     fits = FeatureBank.of(problem, y, y_val, lambda rows: np.concatenate([x, x_val])[rows])
     accuracy = evaluation.metrics.get("top1", math.nan)
-    added = [name for name in map(str, problem.classes) if name not in set(map(str, old.classes))]
+    names = names_of_classes(problem.classes, class_names)
+    added = [name for name in names if name not in saved.names_of_classes]
     result = (
         f"{len(added)} classes added to a predictor of {len(old.classes)}: accuracy {accuracy:.4g} on {len(y_val)} "
         f"validation images; {after:.4g} on those of earlier classes (before: {before:.4g})"
@@ -137,7 +144,7 @@ def add_classes(
     if (split := EarlierSplit.load(saved.folder / SPLIT)) is not None:
         writers[SPLIT] = split.fitted_also_to(np.unique(image_keys(images, [""] * len(images)))).save
     made = made.write(writers)
-    replace(fits, class_counts=np.ceil(counts).astype(np.int64), is_complete=True).save(folder, made.features_key)
+    replace(fits, class_counts=counts.astype(np.int64), is_complete=True).save(folder, made.features_key)
     return made
 
 
