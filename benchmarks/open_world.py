@@ -6,8 +6,8 @@ DIR has `train/` and `test/` with a folder for each class; `--other` are images 
 
 - *novelty*: AUROC of `ImagePredictor.novelty` for test images against those of each other folder; the same with
   Mahalanobis++ on the same stored features; and the part of both that `unknown` marks at a false-alarm rate of .05;
-- *classes*: a fit on seven tenths of the classes, to which `add_classes` adds the rest: test accuracy on earlier classes
-  before and after, and on all classes, beside a fit on all;
+- *classes*: a fit on seven tenths of the classes, to which `add_classes` adds the rest: test accuracy on earlier
+  classes before and after, and on all classes, beside a fit on all;
 - *few-shot*: test accuracy of a fit on 1, 2, 5 and 20 images a class;
 - *groups*: each image of a tenth of the training set as five crops: validation minus test accuracy, without and with
   `groups`.

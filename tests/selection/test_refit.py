@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from contracts.executors import PicklingExecutor
 from saccade import ImageDataset, ImagePredictor
-from saccade.errors import DataError, HyperparameterError, NotFittedError
+from saccade.errors import HyperparameterError, NotFittedError
 
 MakeColours = Callable[..., pd.DataFrame]
 
@@ -148,5 +148,19 @@ def test_warm_start_requires_known_classes_the_same_network_and_a_fitted_predict
     predictor.fit(make_colours(8), hyperparameters=tiny)
     with pytest.raises(HyperparameterError, match="network 'test_resnet'"):
         predictor.fit(make_colours(8), hyperparameters={"model": "test_vit"}, warm_start=True)
-    with pytest.raises(DataError, match=r"train_data has classes that the predictor does not have: .'green'"):
-        predictor.fit(make_colours(8, ("green", "red"), seed=1), warm_start=True, overwrite=True)
+
+
+def test_warm_start_with_a_new_class_keeps_the_backbone(
+    make_colours: MakeColours, tiny: dict[str, Any], tmp_path: Path
+) -> None:
+    predictor = ImagePredictor(path=tmp_path / "run", verbosity=0)
+    predictor.fit(make_colours(8), hyperparameters={**tiny, "epochs": 1})
+    before = load_file(predictor.pipeline.saved.weights_path)
+    frame = make_colours(8, ("green", "red"), seed=1)
+    predictor.fit(frame, hyperparameters={"epochs": 0, "transfer_lr_mult": 0}, warm_start=True, overwrite=True)
+    assert predictor.classes == ["green", "red"]
+    after = load_file(predictor.pipeline.saved.weights_path)
+    changed = [name for name in before if name.endswith("weight") and not np.array_equal(before[name], after[name])]
+    assert changed == ["fc.weight"]
+    events = (tmp_path / "run" / "events.jsonl").read_text()
+    assert "train_data has new classes" in events

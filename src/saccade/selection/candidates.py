@@ -124,8 +124,8 @@ class ProbeCandidate(Candidate):
 
     def write_weights(self, path: Path, task: ImageTask) -> None:
         """Write the weights of the pretrained network with the probe's layer."""
-        if self.weights is not None:
-            state = read_weights(self.weights)[0]
+        if (known := self.weights or task.start) is not None:
+            state = read_weights(known)[0]
         else:
             recipe, numerics = Recipe.of(self.config), Numerics(torch.device("cpu"))
             network = new_classifier(recipe, task.problem, numerics, task.weights).network

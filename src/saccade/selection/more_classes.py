@@ -58,8 +58,8 @@ def add_classes(
         or network.head.bias is None
     ):
         raise HyperparameterError(
-            f"add_classes requires a listed network with a linear classifier layer, and {saved.blueprint.name} is none; "
-            "fit again with the images of all classes"
+            f"add_classes requires a listed network with a linear classifier layer, not {saved.blueprint.name}; fit "
+            "again with the images of all classes"
         )
     problem, class_names = old, saved.class_names
     for part in new:
