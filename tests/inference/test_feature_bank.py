@@ -97,6 +97,7 @@ def test_features_that_a_fit_had_no_time_for_are_completed_in_the_run_folder(
     fitted: Fitted, tmp_path: Path, tiny: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     frame, write = fitted[1], finishing.write_features
+    monkeypatch.setattr(finishing, "LEAST_FEATURES_S", 0.0)
     monkeypatch.setattr(fitting, "write_features", lambda *args: write(*args[:-1], lambda: 0.0))
     monkeypatch.setenv("SACCADE_FEATURE_CACHE_GB", "0")
     predictor = ImagePredictor(path=tmp_path / "run", verbosity=0)

@@ -28,7 +28,7 @@ from saccade.inference.saved import (
     Member,
     SavedPredictor,
 )
-from saccade.selection.candidates import best_epoch, read_candidates
+from saccade.selection.candidates import ProbeCandidate, best_epoch, read_candidates
 from saccade.selection.combination import Combination, combine
 from saccade.selection.ensemble import Evaluation, evaluate
 from saccade.selection.folds import CrossValidation
@@ -42,6 +42,9 @@ from saccade.training.probes.probe import cached_features
 from saccade.training.recipes.recipe import Recipe
 from saccade.training.task import ImageTask
 from saccade.training.trial_files import BEST, BEST_OUTPUTS
+
+LEAST_FEATURES_S = 0.5
+"""Seconds that must be left for features that are not known: the first batch is always computed."""
 
 
 def select_networks(
@@ -191,8 +194,11 @@ def write_features(
 ) -> None:
     """Store features of training and validation images with a predictor; fewer if `seconds_left` falls to 0.
 
-    Those of a frozen backbone are cached. Without a single classifier layer nothing is stored.
+    Those of a frozen backbone are cached; of another one there are none without time. Without a single classifier layer nothing is stored.
     """
+    is_known = isinstance(combination.members[0], ProbeCandidate)
+    if not is_known and seconds_left() < LEAST_FEATURES_S:
+        return
     classifier = first_network(saved, task.device)
     if classifier.head is None:
         return
