@@ -194,7 +194,8 @@ def write_features(
 ) -> None:
     """Store features of training and validation images with a predictor; fewer if `seconds_left` falls to 0.
 
-    Those of a frozen backbone are cached; of another one there are none without time. Without a single classifier layer nothing is stored.
+    Those of a frozen backbone are cached; of another one there are none without time. Without a single classifier layer
+    nothing is stored.
     """
     is_known = isinstance(combination.members[0], ProbeCandidate)
     if not is_known and seconds_left() < LEAST_FEATURES_S:
