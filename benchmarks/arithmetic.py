@@ -28,7 +28,7 @@ from saccade.training.recipes.optimisation import make_optimizer
 from saccade.training.recipes.recipe import Recipe, recipe_space
 from saccade.training.task import ImageTask, Split
 from saccade.training.trial.frozen import train_mode
-from saccade.training.trial.numerics import choose_for_trial
+from saccade.training.trial.trainer import choose_for_trial
 
 VAL_BATCH_SIZE = 32
 _MANY_STEPS = 40_000  # enough to measure all numerics in whole batches, and too few to compile

@@ -23,7 +23,7 @@ from saccade.inference.classifier import features_of
 from saccade.models.weights import networks_in_folder
 from saccade.numerics.device import Numerics, choose_device
 from saccade.tasks.problem import Problem
-from saccade.training.probes.heads import fit_heads
+from saccade.training.probes.heads import HeadFitter
 from saccade.training.recipes.building import new_classifier
 from saccade.training.recipes.recipe import Recipe
 
@@ -46,7 +46,7 @@ def cross_validated(x: np.ndarray, targets: np.ndarray, fold: np.ndarray, proble
     found = np.zeros((len(x), problem.num_outputs), np.float32)
     for number in range(int(fold.max()) + 1):
         seen, here = np.flatnonzero(fold != number), np.flatnonzero(fold == number)
-        head = fit_heads(x[seen], targets[seen], problem)
+        head = HeadFitter(x[seen], targets[seen], problem).fit()
         outputs = x[here] @ head.weight.T + head.bias
         found[here] = problem.activate(torch.from_numpy(outputs)).numpy()
     return found

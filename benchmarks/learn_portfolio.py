@@ -12,6 +12,7 @@ import json
 from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import sklearn
@@ -134,6 +135,31 @@ def exported(model: HistGradientBoostingRegressor) -> Trees:
     return Trees(float(np.ravel(model._baseline_prediction)[0]), roots, feature, value, right)
 
 
+def portfolio_to_json(portfolio: Portfolio) -> dict[str, Any]:
+    """Return a dictionary that JSON can hold, for `Portfolio.from_json`."""
+    return {
+        "provenance": portfolio.provenance,
+        "features": list(FEATURES),
+        "top1_of_params": list(portfolio.top1_of_params),
+        "kernel_mean": [float(f"{value:.6g}") for value in portfolio.kernel_mean],
+        "kernel_scale": [float(f"{value:.6g}") for value in portfolio.kernel_scale],
+        "cost": trees_to_json(portfolio.cost),
+        "score": [trees_to_json(trees) for trees in portfolio.score],
+    }
+
+
+def trees_to_json(trees: Trees) -> dict[str, Any]:
+    """Return the arguments that make these trees, rounded."""
+    return {
+        "baseline": float(trees.baseline),
+        "scale": float(trees.scale),
+        "roots": trees.roots.tolist(),
+        "feature": trees.feature.tolist(),
+        "value": [float(f"{value:.4g}") for value in trees.value],
+        "right": trees.right.tolist(),
+    }
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Learn from all data sets, and write the portfolio."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -150,7 +176,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         date=date.today().isoformat(),
         versions={"saccade": __version__, "scikit-learn": sklearn.__version__},
     )
-    text = json.dumps(portfolio.to_json(), separators=(",", ":"))
+    text = json.dumps(portfolio_to_json(portfolio), separators=(",", ":"))
     options.out.write_text(text + "\n", encoding="utf-8")
     print(f"{options.out}: {len(text) / 1e6:.2f} MB, {portfolio.provenance['num_runs']} runs")
 

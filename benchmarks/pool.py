@@ -37,13 +37,13 @@ class PoolSearcher(Searcher):
         self.inner = inner
         self._configs = {key: {name: _plain(row[name]) for name in inner.space} for key, row in configs.iterrows()}
         self._left = dict.fromkeys(self._configs)
-        self._encoded = {key: self._encode(config) for key, config in self._configs.items()}
+        self._encoded = {key: encode(self.inner.space, config) for key, config in self._configs.items()}
 
     def suggest(self) -> dict[str, Any]:
         """Return the nearest configuration that is left."""
         if not self._left:
             raise exhausted(len(self._configs))
-        wish = self._encode(self.inner.suggest())
+        wish = encode(self.inner.space, self.inner.suggest())
         key = min(self._left, key=lambda key: float(np.abs(self._encoded[key] - wish).sum()))
         del self._left[key]
         return {"config_id": key}
@@ -56,16 +56,17 @@ class PoolSearcher(Searcher):
         """Pass it to the other searcher."""
         self.inner.on_end(self._configs[config["config_id"]], has_failed=has_failed, is_complete=is_complete)
 
-    def _encode(self, config: Mapping[str, Any]) -> np.ndarray:
-        """Return a point: the rank of a number among the column's values, 0 to 1; a coordinate for each word."""
-        point: list[float] = []
-        for name, choices in self.inner.space.data.items():
-            values = list(choices.data)
-            if any(isinstance(value, str) for value in values):
-                point += [0.5 * (config[name] == value) for value in values]
-            else:
-                point.append(values.index(config[name]) / (len(values) - 1))
-        return np.array(point)
+
+def encode(space: Dict, config: Mapping[str, Any]) -> np.ndarray:
+    """Return a point: the rank of a number among the column's values, 0 to 1; a coordinate for each word."""
+    point: list[float] = []
+    for name, choices in space.data.items():
+        values = list(choices.data)
+        if any(isinstance(value, str) for value in values):
+            point += [0.5 * (config[name] == value) for value in values]
+        else:
+            point.append(values.index(config[name]) / (len(values) - 1))
+    return np.array(point)
 
 
 def _plain(value: Any) -> Any:

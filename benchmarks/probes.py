@@ -25,7 +25,7 @@ from benchmarks.measuring import table, write_json
 from saccade import ImageDataset
 from saccade.models.weights import networks_in_folder
 from saccade.tasks.problem import Problem
-from saccade.training.probes.heads import fit_heads
+from saccade.training.probes.heads import HeadFitter
 
 NUM_NEIGHBOURS = 10
 PART = 0.2
@@ -39,7 +39,7 @@ Predict = Callable[[np.ndarray, np.ndarray, np.ndarray, Problem], np.ndarray]
 
 def regression(x: np.ndarray, targets: np.ndarray, asked: np.ndarray, problem: Problem) -> np.ndarray:
     """Return probabilities by a probe whose penalty is chosen by cross-validation."""
-    head = fit_heads(x, targets, problem)
+    head = HeadFitter(x, targets, problem).fit()
     return problem.activate(torch.from_numpy(asked @ head.weight.T + head.bias)).numpy()
 
 

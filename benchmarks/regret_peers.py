@@ -14,7 +14,7 @@ import optuna
 import pandas as pd
 
 from benchmarks.curves import CurvesDataset
-from benchmarks.pool import table_space
+from benchmarks.pool import encode, table_space
 from saccade.space import Categorical
 
 Peer = Callable[[CurvesDataset, pd.DataFrame, float, int], "float | None"]
@@ -30,13 +30,13 @@ class _Clock:
         self.dataset, self.limit_s = dataset, limit_s
         self.now_s, self.best = 0.0, None
         self.space = table_space(configs)
-        self._points = {key: self._encode(row) for key, row in configs.iterrows()}
+        self._points = {key: encode(self.space, row) for key, row in configs.iterrows()}
         self.left = list(self._points)
         self.epochs: dict[str, int] = {}
 
     def nearest(self, config: Mapping[str, Any]) -> str | None:
         """Return the recorded configuration nearest to one, among those not tried yet."""
-        wish = self._encode(config)
+        wish = encode(self.space, config)
         if not self.left:
             return None
         key = min(self.left, key=lambda key: float(np.abs(self._points[key] - wish).sum()))
@@ -59,16 +59,6 @@ class _Clock:
     @property
     def is_over(self) -> bool:
         return self.now_s >= self.limit_s or not self.left
-
-    def _encode(self, config: Any) -> np.ndarray:
-        point: list[float] = []
-        for name, choices in self.space.data.items():
-            values = list(choices.data)
-            if any(isinstance(value, str) for value in values):
-                point += [0.5 * (config[name] == value) for value in values]
-            else:
-                point.append(values.index(config[name]) / (len(values) - 1))
-        return np.array(point)
 
 
 def tpe_hyperband(dataset: CurvesDataset, configs: pd.DataFrame, limit_s: float, seed: int) -> float | None:

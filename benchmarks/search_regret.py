@@ -38,7 +38,7 @@ import numpy as np
 
 from benchmarks import regret_peers
 from benchmarks.curves import Curves, CurvesDataset
-from benchmarks.learn_portfolio import learn
+from benchmarks.learn_portfolio import learn, portfolio_to_json
 from benchmarks.pool import PoolSearcher, table_space
 from benchmarks.replay import ReplayExecutor
 from saccade.autosearch.portfolio import Portfolio
@@ -154,7 +154,7 @@ def portfolios(curves: Curves, teachers: Curves, kept: Path | None = None) -> di
             learned[names] = learn(teachers, others)
             if file is not None:
                 file.parent.mkdir(parents=True, exist_ok=True)
-                file.write_text(json.dumps(learned[names].to_json()) + "\n", encoding="utf-8")
+                file.write_text(json.dumps(portfolio_to_json(learned[names])) + "\n", encoding="utf-8")
         found[dataset.name] = learned[names]
     return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,33 @@ def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("weights")
     save_file(timm.create_model("test_resnet", pretrained=False).state_dict(), folder / "test_resnet.safetensors")
     return folder
+
+
+@pytest.fixture
+def fake_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """Return a function that installs another package of weights, and returns the path of its file."""
+    from saccade.models.embedded import EMBEDDED
+
+    monkeypatch.syspath_prepend(tmp_path / "site")
+
+    def install(package: str, content: bytes | None, version: str = "0.1.0") -> Path:
+        record = tmp_path / "site" / f"{package.replace('-', '_')}-{version}.dist-info"
+        record.mkdir(parents=True)
+        (record / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: {version}\n")
+        file = tmp_path / "site" / next(weights.file for weights in EMBEDDED.values() if weights.package == package)
+        if content is not None:
+            file.parent.mkdir(parents=True)
+            file.write_bytes(content)
+        importlib.invalidate_caches()
+        return file
+
+    return install
+
+
+@pytest.fixture(autouse=True)
+def _ask_hub_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no test know from an earlier one that the hub cannot be reached."""
+    monkeypatch.delenv("SACCADE_HUB_FAILURE", raising=False)
 
 
 @pytest.fixture

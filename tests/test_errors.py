@@ -41,7 +41,7 @@ def drawn_tree():
     return rows
 
 
-def test_the_picture_atop_the_module_is_true():
+def test_error_tree_in_the_docstring_matches_the_classes():
     rows = drawn_tree()
     assert sorted(name for name, *_ in rows) == sorted(cls.__name__ for cls in CLASSES if cls is not SaccadeError)
     for name, base, also in rows:
@@ -74,7 +74,7 @@ def test_an_unknown_name_is_answered_with_near_or_all_names(given, known, messag
     assert str(UnknownNameError.of("thing", given, known, "See the list.")) == f"{message} See the list."
 
 
-def test_the_error_has_the_class_it_was_asked_of():
+def test_error_has_the_class_that_built_it():
     error = UnknownArgumentError.of("argument", "lrr", ["lr"])
     assert type(error) is UnknownArgumentError
     assert isinstance(error, (KeyError, TypeError, ValueError))

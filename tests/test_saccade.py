@@ -47,7 +47,7 @@ def test_the_public_names_are_exactly_these():
     ]
 
 
-def test_every_public_name_can_be_listed_and_had():
+def test_every_public_name_is_listed_and_importable():
     assert set(saccade.__all__) <= set(dir(saccade))
     assert all(getattr(saccade, name) is not None for name in saccade.__all__)
     assert re.fullmatch(r"\d+\.\d+\.\d+\S*", saccade.__version__)

@@ -11,26 +11,9 @@ from saccade.errors import HyperparameterError
 
 
 def whole_number(name: str, value: Any, least: int = 1, *, most: int | None = None, meaning: str = "") -> int:
-    """Return a whole number in a range as an int of Python; NumPy's integers are accepted, bools are not.
+    """Return a whole number from `least` to `most` as an int of Python; NumPy's integers are accepted, bools are not.
 
-    Parameters
-    ----------
-    name, value
-        Name and value of the argument.
-    least, most : int
-        Range, both ends included; without `most` there is no upper end.
-    meaning : str
-        What the number means; the end of the message.
-
-    Raises
-    ------
-    HyperparameterError
-        If the value is not a whole number in the range.
-
-    Examples
-    --------
-    >>> whole_number("k", 3, most=50)
-    3
+    Anything else is a HyperparameterError, which ends with `meaning`: what the number means.
     """
     is_whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
     if is_whole and least <= value and (most is None or value <= most):
@@ -51,26 +34,8 @@ def real_number(
 ) -> float:
     """Return a number in a range as a float of Python; NumPy's numbers are accepted, bools and NaN are not.
 
-    Parameters
-    ----------
-    name, value
-        Name and value of the argument.
-    expected : str
-        Description of the range for the message.
-    least, most : float
-        Range, both ends included.
-    above, below : float or None
-        Range, both ends excluded; ``below=math.inf`` refuses infinity.
-
-    Raises
-    ------
-    HyperparameterError
-        If the value is not a number in the range.
-
-    Examples
-    --------
-    >>> real_number("time_limit", 60, "a number of seconds above 0", above=0)
-    60.0
+    `least` and `most` are in the range, `above` and `below` are not; ``below=math.inf`` refuses infinity. Anything else
+    is a HyperparameterError with `expected`, the description of the range.
     """
     is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
     if is_number and least <= value <= most and (above is None or above < value) and (below is None or value < below):
@@ -79,24 +44,9 @@ def real_number(
 
 
 def fraction(name: str, value: Any, *, with_ends: bool = False) -> float:
-    """Return a number between 0 and 1 as a float of Python.
+    """Return a number between 0 and 1, or one of these `with_ends`, as a float of Python.
 
-    Parameters
-    ----------
-    name, value
-        Name and value of the argument.
-    with_ends : bool
-        Whether 0 and 1 are valid.
-
-    Raises
-    ------
-    HyperparameterError
-        If the value is not a fraction; for a percentage the message contains the right value.
-
-    Examples
-    --------
-    >>> fraction("coverage", 0.9)
-    0.9
+    Anything else is a HyperparameterError; for a percentage the message contains the right value.
     """
     is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
     if is_number and (0 < value < 1 or (with_ends and value in (0, 1))):
@@ -108,10 +58,7 @@ def fraction(name: str, value: Any, *, with_ends: bool = False) -> float:
 def bytes_from_environment(variable: str) -> int | None:
     """Return the bytes that an environment variable gives in gigabytes; None if it is not set.
 
-    Raises
-    ------
-    HyperparameterError
-        If it is not a number of at least 0.
+    A value that is not a number of at least 0 is a HyperparameterError.
     """
     given = os.environ.get(variable, "").strip()
     try:

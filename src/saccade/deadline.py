@@ -27,23 +27,10 @@ def call_start_s() -> float:
 
 
 class Deadline:
-    """A time limit that starts when the object is created.
+    """A time limit that starts when the object is created; `limit_s` None is no limit, and 0 or less is valid.
 
-    Parameters
-    ----------
-    limit_s : float or None
-        Seconds from now, also 0 or negative; None is no limit.
-    clock : callable
-        Returns seconds; only differences are used.
-    used_s : float
-        Seconds of the limit that were used before, such as by an earlier session of the same run.
-
-    Examples
-    --------
-    >>> Deadline(None).seconds_left()
-    inf
-    >>> Deadline(60, used_s=50).seconds_left() <= 10
-    True
+    `used_s` are seconds of the limit that were used before, such as by an earlier session of the same run. Of the
+    `clock`, only differences are used.
     """
 
     def __init__(
@@ -62,11 +49,5 @@ class Deadline:
         return self.limit_s - self.elapsed_s()
 
     def within(self, limit_s: float) -> Deadline:
-        """Return the earlier of this deadline and one in `limit_s` seconds.
-
-        Examples
-        --------
-        >>> round(Deadline(60).within(5).seconds_left()), round(Deadline(60, used_s=58).within(5).seconds_left())
-        (5, 2)
-        """
+        """Return the earlier of this deadline and one in `limit_s` seconds."""
         return Deadline(min(limit_s, self.seconds_left()), self._clock)

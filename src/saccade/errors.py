@@ -153,11 +153,6 @@ def is_disk_full(error: BaseException) -> bool:
     """Return whether an error, or one of its causes, is that a file could not be written for lack of space or quota.
 
     NumPy, safetensors and torch say so in their messages only.
-
-    Examples
-    --------
-    >>> is_disk_full(OSError(errno.ENOSPC, "No space left on device")), is_disk_full(OSError("no such file"))
-    (True, False)
     """
     found = re.search(r"os error (\d+)", str(error))
     code = int(found[1]) if found else getattr(error, "errno", None)
@@ -180,15 +175,7 @@ _ADVICE: dict[type[OSError], str] = {
 def explained_file_errors(
     path: Path | None = None, error_class: type[SaccadeError] = DataError, advice: str = ""
 ) -> Iterator[None]:
-    """Raise errors of the file system as `error_class`, or a DiskFullError, with the path and what to do.
-
-    Examples
-    --------
-    >>> with explained_file_errors(Path("run")):
-    ...     raise PermissionError(errno.EACCES, "Permission denied", "run/run.json")
-    Traceback (most recent call last):
-    saccade.errors.DataError: run/run.json: Permission denied. Check the permissions, or pass another path.
-    """
+    """Raise errors of the file system as `error_class`, or a DiskFullError, with the path and what to do."""
     try:
         yield
     except (SaccadeError, ConnectionError):  # a closed pipe is one
@@ -210,11 +197,6 @@ def near_names(given: str, known: Iterable[str], num: int = 3) -> list[str]:
     """Return up to `num` of the `known` names that mean or resemble `given`, nearest first.
 
     Words of AutoGluon, Ray, Ultralytics, fastai and others are translated by the table ``foreign_words.json``.
-
-    Examples
-    --------
-    >>> near_names("learning_rat", ["lr", "learning_rate", "epochs"]), near_names("optim.lr", ["lr", "opt"])
-    (['learning_rate'], ['lr'])
     """
     by_lower = {name.lower(): name for name in known}
     if ours := [by_lower[word.lower()] for word in _translations(given) if word.lower() in by_lower]:
@@ -228,14 +210,8 @@ def near_names(given: str, known: Iterable[str], num: int = 3) -> list[str]:
 def suggestion(given: str, known: Iterable[str], elsewhere: Mapping[str, str] | None = None) -> str:
     """Return what to write instead of an unknown name, as a sentence; "" if nothing resembles it.
 
-    Parameters
-    ----------
-    given
-        The unknown name.
-    known
-        The names that are valid in its place.
-    elsewhere
-        Names that are valid in another place, with a sentence for each.
+    `known` are the names that are valid in its place, `elsewhere` those valid in another place, with a sentence for
+    each.
 
     Examples
     --------
@@ -292,10 +268,7 @@ def missing_attributes(module: str, known: Iterable[str]) -> Callable[[str], NoR
 def suggests_names(elsewhere: Callable[[], Mapping[str, str]] = dict) -> Callable[[_Class], _Class]:
     """Make unknown arguments and attributes of a class errors that suggest names: see `suggestion`.
 
-    Parameters
-    ----------
-    elsewhere
-        Returns the names that are valid in another place, with a sentence for each; called when an error is raised.
+    `elsewhere` returns the names that are valid in another place, with a sentence for each.
     """
 
     def decorate(cls: _Class) -> _Class:

@@ -44,29 +44,21 @@ class RunStarted(Event):
 
 @dataclass(frozen=True)
 class RunPlanned(Event):
-    """What a process is going to do in a run.
-
-    Attributes
-    ----------
-    problem : str
-        The problem type and why it was inferred, such as ``"multiclass (3 different labels, not numbers)"``.
-    metric : str
-        The metric used for model selection.
-    networks : list of str
-        The networks of the search space.
-    device, executor : str
-        Where trials run, such as ``"cpu, 2 threads"`` and ``"in this process"``.
-    advice : str
-        How to change the limits of the search, if they are defaults.
-    """
+    """What a process is going to do in a run."""
 
     kind: ClassVar[str] = "run_planned"
     problem: str
+    """The problem type and why it was inferred, such as ``"multiclass (3 different labels, not numbers)"``."""
     metric: str
+    """The metric used for model selection."""
     networks: list[str]
+    """The networks of the search space."""
     device: str
+    """The device of the trials, such as ``"cpu, 2 threads"``."""
     executor: str
+    """The processes in which they run, such as ``"in this process"``."""
     advice: str = ""
+    """How to change the limits of the search, if they are defaults."""
 
 
 @dataclass(frozen=True)
@@ -118,15 +110,7 @@ class Progressed(Event):
 
 @dataclass(frozen=True)
 class PhaseDone(Event):
-    """A phase of a run has ended.
-
-    Attributes
-    ----------
-    phase : str
-        Its name, such as ``"decoding"``.
-    start_s, seconds : float
-        Seconds of the run at which it began, and its duration.
-    """
+    """A phase of a run, such as ``"decoding"``, has ended; it began after `start_s` seconds and took `seconds`."""
 
     kind: ClassVar[str] = "phase_done"
     phase: str
@@ -145,13 +129,7 @@ class TrialCreated(Event):
 
 @dataclass(frozen=True)
 class JobStarted(Event):
-    """A worker has been given a job of a trial.
-
-    Attributes
-    ----------
-    until_epoch : int or None
-        The epoch at which the job ends; None trains to the end of the trial's configuration.
-    """
+    """A worker has been given a job of a trial, which ends at `until_epoch`; None is the end of the configuration."""
 
     kind: ClassVar[str] = "job_started"
     trial: int
@@ -164,40 +142,24 @@ CV_SCORE = "cv_score"
 
 @dataclass(frozen=True)
 class EpochDone(Event):
-    """A trial has trained and validated one more epoch.
-
-    Attributes
-    ----------
-    epoch : int
-        Epochs completed, from 1; 0 is a report before any training, such as that of a linear probe.
-    score : float
-        The validation score, a finite number; higher is better.
-    seconds : float
-        Duration of the epoch, waiting for data and validation included.
-    metrics : dict of str to float
-        Further metrics by name. `CV_SCORE` is the score on more images than the validation set.
-    checkpoint : str or None
-        Name of the checkpoint from which training can continue after this epoch, as `TrialFiles.put` returns it.
-    is_last : bool
-        Whether the trial's configuration ends with this epoch.
-    decision : Decision or None
-        What the study has answered; None until it has.
-
-    Raises
-    ------
-    DivergedError
-        If the score is NaN or infinite.
-    """
+    """A trial has trained and validated one more epoch."""
 
     kind: ClassVar[str] = "epoch_done"
     trial: int
     epoch: int
+    """Epochs completed, from 1; 0 is a report before any training, such as that of a linear probe."""
     score: float
+    """The validation score, higher is better; a NaN or an infinite one raises a DivergedError."""
     seconds: float = 0.0
+    """Duration of the epoch, waiting for data and validation included."""
     metrics: dict[str, float] = field(default_factory=dict)
+    """Further metrics by name. `CV_SCORE` is the score on more images than the validation set."""
     checkpoint: str | None = None
+    """Name of the checkpoint from which training can continue after this epoch, as `TrialFiles.put` returns it."""
     is_last: bool = False
+    """Whether the trial's configuration ends with this epoch."""
     decision: Decision | None = field(default=None, compare=False)
+    """What the study has answered; None until it has."""
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.score):
@@ -206,62 +168,41 @@ class EpochDone(Event):
 
 @dataclass(frozen=True)
 class TrialRestarted(Event):
-    """A trial is trained again after `after_epoch`; its reports of later epochs are dropped.
-
-    Attributes
-    ----------
-    after_epoch : int
-        The last epoch whose report is kept; -1 keeps none.
-    num_retries : int
-        How often the trial has lost its worker by now.
-    """
+    """A trial is trained again after `after_epoch`; its reports of later epochs are dropped, with -1 all of them."""
 
     kind: ClassVar[str] = "trial_restarted"
     trial: int
     after_epoch: int
     num_retries: int = 0
+    """How often the trial has lost its worker by now."""
 
 
 @dataclass(frozen=True)
 class JobDone(Event):
-    """A job has ended without an error.
-
-    Attributes
-    ----------
-    status : str
-        Of the trial: ``"completed"``, ``"stopped"`` or ``"paused"``.
-    reason : str
-        Why the job ended early; "" if it did not.
-    """
+    """A job has ended without an error."""
 
     kind: ClassVar[str] = "job_done"
     trial: int
     status: str = "completed"
+    """The status of the trial: ``"completed"``, ``"stopped"`` or ``"paused"``."""
     reason: str = ""
+    """Why the job ended early; "" if it did not."""
 
 
 @dataclass(frozen=True)
 class JobFailed(Event):
-    """A job has raised an error, or lost its worker.
-
-    Attributes
-    ----------
-    reason : str
-        One line.
-    traceback : str
-        Of the error; "" if there was none.
-    is_worker_lost : bool
-        Whether the worker crashed or was killed, which may not be caused by the trial.
-    is_disk_full : bool
-        Whether a file could not be written for lack of space. The trial is retried when the run is resumed.
-    """
+    """A job has raised an error, or lost its worker."""
 
     kind: ClassVar[str] = "job_failed"
     trial: int
     reason: str
+    """One line."""
     traceback: str = ""
+    """Of the error; "" if there was none."""
     is_worker_lost: bool = False
+    """Whether the worker crashed or was killed, which may not be caused by the trial."""
     is_disk_full: bool = False
+    """Whether a file could not be written for lack of space. The trial is retried when the run is resumed."""
 
 
 @dataclass(frozen=True)

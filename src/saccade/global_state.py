@@ -25,14 +25,6 @@ def preserved_global_state() -> Iterator[None]:
 
     Blocks may be nested and may run in several threads: the first one that begins saves the state, and the last one
     that ends restores it. Nothing is imported.
-
-    Examples
-    --------
-    >>> random.seed(0)
-    >>> with preserved_global_state():
-    ...     random.seed(1)
-    >>> random.random()
-    0.8444218515250481
     """
     global _num_inside, _undo
     with _lock:
@@ -74,7 +66,8 @@ def _saved_state() -> contextlib.ExitStack:
     undo = contextlib.ExitStack()
     undo.enter_context(warnings.catch_warnings())
     undo.callback(random.setstate, random.getstate())
-    undo.callback(_set_levels, [(logger, logger.level) for logger in _loggers()])
+    loggers = [each for each in list(logging.root.manager.loggerDict.values()) if isinstance(each, logging.Logger)]
+    undo.callback(_set_levels, [(logger, logger.level) for logger in (logging.root, *loggers)])
     if numpy := sys.modules.get("numpy"):
         undo.callback(numpy.random.set_state, numpy.random.get_state())
     if torch := sys.modules.get("torch"):
@@ -84,11 +77,6 @@ def _saved_state() -> contextlib.ExitStack:
         if torch.backends.mps.is_available():
             undo.callback(torch.mps.set_rng_state, torch.mps.get_rng_state())
     return undo
-
-
-def _loggers() -> list[logging.Logger]:
-    known = list(logging.root.manager.loggerDict.values())
-    return [logging.root, *(each for each in known if isinstance(each, logging.Logger))]
 
 
 def _set_levels(levels: list[tuple[logging.Logger, int]]) -> None:

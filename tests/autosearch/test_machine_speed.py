@@ -7,10 +7,10 @@ import torch
 
 from saccade import Categorical
 from saccade.autosearch import machine_speed
+from saccade.autosearch.description import describe_recipe
 from saccade.autosearch.features import DatasetDescription, Description
 from saccade.autosearch.machine_speed import forward_seconds, measure_log_speed
 from saccade.autosearch.portfolio import Portfolio
-from saccade.autosearch.recipe_description import describe_recipe
 from saccade.training.recipes.recipe import recipe_space
 
 CPU = torch.device("cpu")

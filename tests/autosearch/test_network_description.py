@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from saccade.autosearch import network_description as description
-from saccade.autosearch.network_description import describe_module, describe_network, kind_of
+from saccade.autosearch import description
+from saccade.autosearch.description import describe_module, describe_network, kind_of
 from saccade.errors import UnknownModelError, WeightsNotFoundError
 from saccade.models.catalogue import published_table, published_top1
 
@@ -103,7 +103,8 @@ def test_many_classes_of_other_weights_do_not_count_as_size() -> None:
     ],
 )
 def test_the_tag_gives_the_pretraining(name: str, pretraining: int) -> None:
-    assert description._pretraining(name.partition(".")[2] or description._default_tag(name)) == pretraining
+    tag = name.partition(".")[2] or timm.models.get_pretrained_cfg(name).tag
+    assert description._pretraining(tag) == pretraining
 
 
 def test_without_pretraining_the_accuracy_still_ranks() -> None:

@@ -69,7 +69,7 @@ def test_after_the_probes_the_best_network_is_trained_most() -> None:
     assert max(trained)[1] == "net0"
 
 
-def test_a_training_that_only_hurts_is_paused() -> None:
+def test_training_that_lowers_the_score_is_paused() -> None:
     searcher = searcher_of_probes()
     steps = search(searcher, 300.0, tuned=-0.3)
     longest = {model: max(epoch for each, epoch in steps if each == model) for model, _ in steps}

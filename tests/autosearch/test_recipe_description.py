@@ -10,11 +10,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from saccade.autosearch import recipe_description as description
+from saccade.autosearch import description
+from saccade.autosearch.description import describe_network, describe_recipe, score_range
 from saccade.autosearch.features import FEATURES, HYPERPARAMETERS, DatasetDescription, features
-from saccade.autosearch.network_description import describe_network
 from saccade.autosearch.portfolio import Portfolio
-from saccade.autosearch.recipe_description import describe_recipe, score_range
 from saccade.errors import HyperparameterError, UnknownModelError
 from saccade.tasks.metrics import make_metric
 from saccade.tasks.problem import Problem

@@ -64,7 +64,7 @@ def test_no_epoch_is_trained_twice_and_the_time_is_used(num_workers):
     assert executor.now_s <= 2000 * 1.02
 
 
-def test_pausing_is_used():
+def test_auto_search_pauses_trials():
     study, executor = limited_run(1)
     assert any(job.checkpoint is not None for job in executor.jobs)
     assert any(trial.status is Status.PAUSED for trial in study.trials)
@@ -86,11 +86,12 @@ def test_the_start_of_a_training_with_a_known_probe_is_not_reconsidered(monkeypa
     state = SimpleNamespace(seconds_left=1000.0, trials=trials, new_trial=new_trial)
     search.on_start(state)
     reconsidered = []
-    monkeypatch.setattr(AutoSearch, "_reconsider", lambda self, *about: reconsidered.append(about[-1].trial))
     for number in range(2):
         job = search.next_job(state)
         search.observe(job.config, 0, 0.8, 4.0)
-        search.on_report(EpochDone(number, 0, 0.8, 4.0, checkpoint="a file"))
+        with monkeypatch.context() as patch:
+            patch.setattr(search, "_timed_advice", lambda *_, number=number, **__: reconsidered.append(number))
+            search.on_report(EpochDone(number, 0, 0.8, 4.0, checkpoint="a file"))
         search.on_end(job.config, has_failed=False, is_complete=True)
     assert reconsidered == [0]  # the first was started for its probe
 
@@ -114,4 +115,4 @@ def test_without_a_time_limit_few_trials_are_trained_to_their_ends(num_workers):
     assert sum(num_epochs) < 12 * NUM_EPOCHS / 2
     best = max(study.trials, key=lambda trial: trial.config["x"])
     assert best.num_epochs == NUM_EPOCHS
-    assert not study.searcher._running
+    assert not study.searcher.running

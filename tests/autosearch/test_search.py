@@ -49,7 +49,7 @@ def test_the_first_proposals_have_sensible_learning_rates():
     assert all(1e-5 < rate < 0.1 for rate in rates)
 
 
-def test_less_time_means_cheaper_networks():
+def test_short_time_limits_propose_cheaper_networks():
     searcher, hasty = make(log_speed=3.0), make(log_speed=3.0)
     hasty.seconds_left = 100.0
     size = {name: network.num_params for name, network in NETWORKS.items()}
@@ -140,12 +140,12 @@ def test_starting_configurations_come_first_and_are_not_lost_by_asking_twice():
     assert searcher.suggest() != start
 
 
-def test_running_trials_spread_the_proposals():
+def test_proposals_differ_from_running_trials():
     searcher = make()
     points = searcher.portfolio.embed([searcher.describe(searcher.suggest()) for _ in range(6)], DATA)
     distances = np.linalg.norm(points[:, None] - points[None], axis=-1)
     assert distances[np.triu_indices(6, 1)].min() > 0
-    assert len(searcher._running) == 6
+    assert len(searcher.running) == 6
 
 
 def test_later_proposals_are_variations_of_the_best():
@@ -193,7 +193,7 @@ def test_a_failed_configuration_has_a_low_score():
     item = searcher._known[canonical_key(config)]
     before = searcher.forecaster.forecast([item.number]).mean[0, -1]
     searcher.on_end(config, has_failed=True)
-    assert not searcher._running
+    assert not searcher.running
     assert searcher.forecaster.forecast([item.number]).mean[0, -1] < before
 
 

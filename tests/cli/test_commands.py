@@ -116,7 +116,7 @@ def test_predict_shows_the_class_by_name_and_its_probability(saccade, fitted, sp
     assert all(0.5 <= float(line[2]) <= 1 for line in lines)
 
 
-def test_predict_goes_on_past_an_image_that_cannot_be_read(saccade, fitted, tmp_path):
+def test_predict_continues_after_an_unreadable_image(saccade, fitted, tmp_path):
     run, _ = fitted
     good, bad = tmp_path / "good.png", tmp_path / "bad.png"
     Image.new("RGB", (32, 32), "white").save(good)
@@ -144,3 +144,7 @@ def test_models_lists_names_that_match(saccade):
     assert "resnet18" in result.stdout.splitlines()
     assert "resnet18_v1b" in result.stdout.splitlines()
     assert saccade("models", "no_such_thing").exit_code == 2
+    detailed = saccade("models", "tf_efficientnet_lite*", "--license", "free", "--detailed")
+    assert detailed.stdout.split()[:5] == ["model", "weights", "licenses", "img_size", "top1"]
+    assert "tf_efficientnet_lite0 package apache-2.0" in " ".join(detailed.stdout.split())
+    assert saccade("models", "dinov3", "--license", "mit").exit_code == 2

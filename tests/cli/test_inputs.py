@@ -63,14 +63,14 @@ def test_a_table_may_have_several_labels_and_weights(tmp_path):
         read_splits(str(table), TableColumns(label="tags", others={"--sample-weight": "weigth"}))
 
 
-def test_tables_are_told_by_their_name(tmp_path):
+def test_tables_are_recognised_by_their_suffix(tmp_path):
     (tmp_path / "folder.csv").mkdir()
     assert is_table("a.CSV")
     assert is_table("https://host/a.tsv?download=1")
     assert not is_table(str(tmp_path / "folder.csv"))
 
 
-def test_paths_in_a_table_are_relative_to_it_or_to_what_is_said(tmp_path):
+def test_table_paths_are_relative_to_the_table_or_image_root(tmp_path):
     make_images(tmp_path, "cat", "dog")
     for separator, name in ((",", "t.csv"), ("\t", "t.tsv")):
         (tmp_path / name).write_text(f"image{separator}label\n0.png{separator}a\n")

@@ -21,7 +21,7 @@ def test_remarks_are_broken_between_words_within_the_width(width):
     assert all(line == line.rstrip() for line in lines)
 
 
-def test_a_path_stays_in_one_piece():
+def test_paths_are_not_wrapped():
     console = Console(file=io.StringIO(), width=60)
     path = "a-long/" * 20
     print_remark(console, "OK", "path", [path])
@@ -34,5 +34,5 @@ def test_colours_are_for_terminals_only():
     assert "\x1b[31merror" in terminal.file.getvalue()
 
 
-def test_what_a_terminal_cannot_take_is_replaced():
+def test_invalid_unicode_is_replaced():
     assert printable("caf\udce9 é中") == "caf? é中"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import io
 import logging
 import math
 import pickle
@@ -359,6 +360,16 @@ def test_training_curves_count_reports_without_an_epoch():
     scheduler = make(lambda args, reporter: [reporter(reward=0.5) for _ in range(3)], num_trials=1)
     scheduler.run()
     assert list(scheduler.get_training_curves().axes[0].lines[0].get_xdata()) == [1, 2, 3]
+
+
+def test_labels_of_training_curves_have_fonts_for_all_characters(recwarn):
+    scheduler = make(lambda args, reporter: reporter(epoch=1, 精度=0.5), num_trials=1, reward_attr="精度")
+    scheduler.run()
+    (axes,) = scheduler.get_training_curves().axes
+    text = axes.get_ylabel()
+    assert text == "精度" or (text == "U+7CBE U+5EA6" and "No installed font" in str(recwarn[0].message))
+    axes.figure.savefig(io.BytesIO())
+    assert len(recwarn) <= 1  # a glyph that is missing would be a warning, which is an error here
 
 
 def test_training_curves_can_be_drawn_before_the_search():

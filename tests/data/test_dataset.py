@@ -96,15 +96,15 @@ def test_a_dataset_of_a_dataset_keeps_its_metadata():
 
 
 @pytest.mark.parametrize(
-    ("columns", "said"),
+    ("columns", "message"),
     [
         ({"imgae": ["a"], "label": [1]}, r"No column 'image'\. Did you mean 'imgae'\?.*image_column="),
         ({"image": ["a"], "kind": [1]}, r"No column 'label'\. Columns: image, kind\..*label_column=.*no_class=True"),
         ({}, "Columns: none"),
     ],
 )
-def test_a_missing_column_is_an_error_that_names_what_is_there(columns, said):
-    with pytest.raises(DataError, match=said):
+def test_a_missing_column_is_an_error_that_names_what_is_there(columns, message):
+    with pytest.raises(DataError, match=message):
         ImageDataset(pd.DataFrame(columns))
 
 
@@ -413,7 +413,7 @@ def test_a_function_of_names_without_classes_is_not_called(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("images", "said"),
+    ("images", "message"),
     [
         (["a.jpg"], "None as the label of 'a.jpg'"),
         ([], "empty"),
@@ -421,8 +421,8 @@ def test_a_function_of_names_without_classes_is_not_called(tmp_path):
         ("x*.jpg", "No file matches"),
     ],
 )
-def test_invalid_uses_of_from_name_func_are_errors(images, said):
-    with pytest.raises(DataError, match=said):
+def test_invalid_uses_of_from_name_func_are_errors(images, message):
+    with pytest.raises(DataError, match=message):
         ImageDataset.from_name_func(images, lambda path: None)
 
 

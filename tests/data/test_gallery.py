@@ -111,7 +111,7 @@ def test_notebooks_get_a_png_file_without_pyplot():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         ({"images": []}, "no images"),
         ({"titles": ["one", "two"]}, "2 titles for 1 images"),
@@ -120,8 +120,8 @@ def test_notebooks_get_a_png_file_without_pyplot():
         ({"resize": 1}, "resize is 1"),
     ],
 )
-def test_invalid_arguments_are_errors(arguments, said):
-    with pytest.raises(DataError, match=said):
+def test_invalid_arguments_are_errors(arguments, message):
+    with pytest.raises(DataError, match=message):
         draw_gallery(**{"images": [picture()], **arguments})
 
 

@@ -78,9 +78,9 @@ def test_a_deadline_skips_the_rest() -> None:
 
 
 def test_progress_is_reported_for_each_image() -> None:
-    told: list[tuple[int, int]] = []
-    scan_images([noise(3, 3), b"", noise(3, 3)], on_progress=lambda *numbers: told.append(numbers))
-    assert told == [(1, 3), (2, 3), (3, 3)]
+    reported: list[tuple[int, int]] = []
+    scan_images([noise(3, 3), b"", noise(3, 3)], on_progress=lambda *numbers: reported.append(numbers))
+    assert reported == [(1, 3), (2, 3), (3, 3)]
 
 
 @pytest.mark.parametrize("num_threads", [1, 3, None])

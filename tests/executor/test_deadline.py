@@ -128,7 +128,7 @@ class ThreadExecutor(Executor):
 
     def run(self, handle, timeout_s=float("inf")):
         end_s = time.monotonic() + timeout_s
-        while self._running or not self._num_workers:
+        while self._running or not self._num_workers or not self._messages.empty():
             try:
                 event, answer = self._messages.get(timeout=min(0.1, max(0.0, end_s - time.monotonic())))
             except queue.Empty:

@@ -45,8 +45,7 @@ def test_an_instance_is_returned_and_a_registered_class_gets_the_arguments_that_
 
     executor = Own()
     assert make_executor(executor, time_limit_s=3.0) is executor
-    monkeypatch.setattr(EXECUTORS, "_builtin", {"own": f"{__name__}:Own"})
-    monkeypatch.setitem(globals(), "Own", Own)
+    monkeypatch.setattr(EXECUTORS, "_builtin", {"own": Own})
     assert make_executor("own", preload=["json"], time_limit_s=3.0).time_limit_s == 3.0
     with pytest.raises(HyperparameterError, match=r"no option 'num_gpus'"):
         EXECUTORS.make("own", {"num_gpus": 3})

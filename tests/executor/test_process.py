@@ -236,7 +236,7 @@ def test_closing_drops_the_jobs(tmp_path):
     executor.close()
 
 
-def test_threads_that_served_a_worker_end_with_it():
+def test_threads_of_a_worker_end_with_it():
     before = threading.active_count()
     with several(3, Counting()) as executor:
         run_all(executor, {}, {}, {})

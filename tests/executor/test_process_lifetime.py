@@ -106,7 +106,7 @@ def test_workers_end_at_once_when_their_parent_is_killed(start_script):
 
 
 @posix_only
-def test_ctrl_c_ends_all_and_only_the_parent_complains(start_script):
+def test_ctrl_c_ends_workers_without_their_tracebacks(start_script):
     process = start_script(SLEEPING_SCRIPT)
     wait_until_all_sleep(process)
     os.killpg(process.pid, signal.SIGINT)

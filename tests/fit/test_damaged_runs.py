@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import re
+import json
 import shutil
+import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.numpy import save
 
 import saccade as ag
@@ -23,10 +27,14 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
     "empty": lambda _: b"",
     "padded with zeros": lambda content: content[: len(content) // 2] + bytes(len(content) - len(content) // 2),
     "text": lambda _: b"not what it was\n",
-    "another JSON type": lambda _: b"[1]\n",
     "another network": lambda _: save({"weight": np.zeros(3, np.float32)}),
-    "wrong values": lambda content: re.sub(rb"\d+", b'"x"', content),
 }
+
+ODD = (
+    *("null", "true", "-1", "0.5", "1e308", "NaN", "1" + 400 * "0", '"x"', '""', '"\\ud800"', "[]", "[null]", "{}"),
+    *('{"!lost": 3}', '{"!float": "x"}', "[" * 5000 + "]" * 5000),
+)
+"""Values of JSON, each of which is invalid in most places."""
 
 
 class Killed(BaseException):
@@ -63,7 +71,7 @@ def killed(make_colours_once: Callable[..., pd.DataFrame], tmp_path_factory: pyt
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_file_is_no_obstacle_or_is_named(
+def test_a_damaged_file_is_ignored_or_named_in_an_error(
     killed: Path, damage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SACCADE_CACHE", str(killed / "cache"))
@@ -71,7 +79,7 @@ def test_a_damaged_file_is_no_obstacle_or_is_named(
     assert len(names) > 8
     if damage == "another network":
         names = [name for name in names if name.suffix in TENSORS]
-    elif damage in ("another JSON type", "wrong values"):
+    elif damage == "text":
         names = [name for name in names if name.suffix not in TENSORS]
     failures, black = [], np.zeros((32, 32, 3), np.uint8)
     for number, name in enumerate(names):
@@ -89,3 +97,29 @@ def test_a_damaged_file_is_no_obstacle_or_is_named(
             except Exception as error:
                 failures.append(f"{name}: {error!r}")
     assert not failures
+
+
+@settings(max_examples=25)
+@given(st.data())
+def test_a_record_with_any_odd_value_is_no_obstacle_or_is_named(killed: Path, data: st.DataObject) -> None:
+    name = data.draw(st.sampled_from(["run.json", "data.json", "split.json", "trials/0000/blueprint.json"]))
+    whole = [json.loads((killed / "run" / name).read_text())]
+    holder, key = data.draw(st.sampled_from(list(places(whole))))
+    holder[key] = "MARK"
+    text = json.dumps(whole[0]).replace('"MARK"', data.draw(st.sampled_from(ODD)))
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        shutil.copytree(killed / "run", f"{folder}/run")
+        Path(folder, "run", name).write_text(text)
+        try:
+            ImagePredictor.resume(f"{folder}/run", verbosity=0, finish=True)
+        except SaccadeError as error:
+            assert Path(name).name in str(error)  # noqa: PT017
+
+
+def places(holder: Any) -> Iterator[tuple[Any, Any]]:
+    """Yield each place in nested JSON as its holder and its key, of lists the first two."""
+    for key in list(holder) if isinstance(holder, dict) else range(len(holder[:2])):
+        yield holder, key
+        if isinstance(holder[key], dict | list):
+            yield from places(holder[key])

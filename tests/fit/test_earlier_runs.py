@@ -187,7 +187,9 @@ def test_ctrl_c_makes_the_predictor_of_the_trials_so_far_and_the_run_can_be_resu
     assert capsys.readouterr().err.count("best:") <= 1
 
 
-def test_a_killed_run_says_how_to_finish_it(make_colours: MakeColours, tiny: dict[str, Any], tmp_path: Path) -> None:
+def test_a_killed_run_is_an_error_with_how_to_finish_it(
+    make_colours: MakeColours, tiny: dict[str, Any], tmp_path: Path
+) -> None:
     frame, run = make_colours(8), tmp_path / "run"
     with pytest.raises(Killed):
         fit(run, frame, tiny, hyperparameters={"lr": ag.Categorical(1e-3, 3e-3)}, num_trials=2, searcher="grid",

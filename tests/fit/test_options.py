@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from saccade.errors import HyperparameterError, UnknownArgumentError, UnknownNameError
-from saccade.fit.options import AUTO_TIME_LIMIT_S, FitOptions
+from saccade.fit.options import AUTO_TIME_LIMIT_S, FitOptions, option_rows
 from saccade.scheduler import FIFOScheduler
 from saccade.searcher import RandomSearcher
+from saccade.space import Real
 
 
 def tuning(**given):
@@ -279,3 +280,65 @@ def test_invalid_numbers_of_folds(value):
 def test_options_that_folds_do_not_support(others, message):
     with pytest.raises(HyperparameterError, match=message):
         FitOptions.of({"num_folds": 5, **others})
+
+
+@pytest.mark.parametrize(
+    ("hyperparameters", "others", "trains_once"),
+    [
+        ({}, {}, False),
+        ({"epochs": 2}, {}, True),
+        ({"lr": Real(0.1, 1)}, {}, False),
+        ({"epochs": 2}, {"time_limit": 600}, False),
+        ({"epochs": 2}, {"searcher": "random"}, False),
+    ],
+)
+def test_one_network_is_trained_if_there_is_nothing_to_search(hyperparameters, others, trains_once):
+    assert FitOptions(hyperparameters=hyperparameters, **others).trains_once is trains_once
+
+
+@pytest.mark.parametrize(
+    ("options", "max_members"),
+    [
+        ({}, 5),
+        ({"ensemble": False}, 1),
+        ({"ensemble": 3}, 3),
+        ({"refit_full": True}, 1),
+        ({"objectives": ["score", "latency"]}, 1),
+    ],
+)
+def test_max_members_is_1_without_an_ensemble(options, max_members):
+    assert FitOptions(**options).max_members == max_members
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("time_limit", "a positive number of seconds, 'auto', or None"),
+        ("holdout_frac", "a number between 0 and 1, or None"),
+        ("searcher", "text, or Searcher"),
+    ],
+)
+def test_expected_values_are_described(name, expected):
+    assert FitOptions.expected(name) == expected
+
+
+@pytest.mark.parametrize(("text", "value"), [("10m", 600.0), ("none", None), ("auto", "auto"), ("soon", "soon")])
+def test_text_of_the_command_line_is_parsed(text, value):
+    assert FitOptions.parse("time_limit", text) == value
+
+
+@pytest.mark.parametrize(
+    ("name", "row"),
+    [
+        ("trial_time_limit", ("float or None", "None", "Maximum training time of one trial.")),
+        (
+            "starting_configs",
+            ("list of dict", "[]", "Configurations to try first, in this order. Missing hyperparameters"),
+        ),
+        ("ensemble", ('int, bool or "auto"', "'auto'", "Maximum number of networks")),
+    ],
+)
+def test_options_are_described_for_the_documentation(name, row):
+    (found,) = [others for each, *others in option_rows() if each == name]
+    assert found[:2] == list(row[:2])
+    assert found[2].startswith(row[2])

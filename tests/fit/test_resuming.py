@@ -14,8 +14,9 @@ import pytest
 from safetensors.numpy import load_file
 
 import saccade as ag
-from saccade import ImagePredictor
+from saccade import ImageDataset, ImagePredictor
 from saccade.errors import DataError, HyperparameterError, RunInUseError
+from saccade.fit.run_folder import DATA
 from saccade.selection import finishing
 from saccade.selection.folds import FoldTrainable
 from saccade.study.event_log import EventLog
@@ -231,6 +232,25 @@ def test_other_images_or_labels_are_errors(make_colours: MakeColours, tiny: dict
     for other in (frame.iloc[:-1], relabelled):
         with pytest.raises(DataError, match="other images, labels"):
             predictor_of(tmp_path / "run").fit(other, hyperparameters=tiny, resume=True)
+
+
+def test_a_run_of_a_version_whose_folders_had_numbers_as_labels_is_resumed(
+    make_colours: MakeColours, search: dict[str, Any], tmp_path: Path
+) -> None:
+    named = ImageDataset(make_colours(8))
+    numbered = ImageDataset(named.assign(label=named["label"].map({"blue": 0, "red": 1})), classes=["blue", "red"])
+    with pytest.MonkeyPatch.context() as patch:
+        killed_at(patch, 9, before=True)
+        with pytest.raises(Killed):
+            predictor_of(tmp_path / "run").fit(numbered, **search)
+    data = json.loads((tmp_path / "run" / DATA).read_text())
+    del data["train"]["empty_classes"]  # which that version did not write
+    (tmp_path / "run" / DATA).write_text(json.dumps(data))
+    with pytest.raises(DataError, match=r"earlier versions of Saccade read folders: pass .*labels='numbers'"):
+        predictor_of(tmp_path / "run").fit(named, **search, resume=True)
+    predictor = ImagePredictor.resume(tmp_path / "run")
+    assert set(predictor.predict(named)) <= {0, 1}
+    assert predictor.evaluate(named) == predictor.evaluate(numbered)  # classes are matched by name
 
 
 def test_another_split_is_an_error(make_colours: MakeColours, search: dict[str, Any], tmp_path: Path) -> None:

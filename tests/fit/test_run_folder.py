@@ -112,7 +112,7 @@ def test_for_an_ensemble_the_best_trials_of_the_best_networks_are_kept(tmp_path:
     assert sorted((config["model"], config["x"]) for config in kept) == [("a", 4), ("b", 9), ("c", 6)]  # one to spare
 
 
-def test_tidying_up_leaves_results_and_can_be_done_twice(tmp_path: Path) -> None:
+def test_tidy_up_keeps_results_and_is_idempotent(tmp_path: Path) -> None:
     for name in ("trials/0000/last-0003.safetensors", "trials/0000/best-0002.safetensors", "trials/start.safetensors",
                  "trials/0000/best-0003.safetensors.part", "trials/0000/config.json", "store/pixels.bin",
                  "trials/0000/best-0002.outputs.npy", "trials/0000/best-0003.outputs.npy.part",

@@ -25,7 +25,6 @@ from saccade.fit import searching
 from saccade.fit.options import FitOptions
 from saccade.fit.run_folder import FitRequest
 from saccade.fit.searching import (
-    check_search,
     describe_search,
     executor_in_time,
     make_image_executor,
@@ -63,7 +62,7 @@ def request_of(make_colours: MakeColours, tiny: dict[str, Any]) -> Callable[...,
 )
 def test_searchers_by_name(request_of: Callable[..., FitRequest], make_task: Any, name: str, kind: type) -> None:
     request = request_of(searcher=name, starting_configs=[{"learning_rate": 0.01}])
-    check_search(request)
+    make_image_search(request)
     searcher, scheduler = make_image_search(request, describe_search(request, make_task(), Deadline(60)))
     assert type(searcher) is kind
     assert (scheduler is searcher) is (name == "auto")
@@ -112,7 +111,7 @@ def test_instances_of_searchers_and_schedulers(request_of: Callable[..., FitRequ
         r"GridSearcher .* another space: lr is Real\(.*\) there and 0.1 in hyperparameters; weight_decay is 0.5 there"
     )
     with pytest.raises(HyperparameterError, match=message):
-        check_search(other)
+        make_image_search(other)
 
 
 @pytest.mark.parametrize(
@@ -162,7 +161,7 @@ def test_waiting_threads_of_workers_sleep_early_on_short_limits(
     assert slot.is_wait_short is is_short  # type: ignore[has-type]
 
 
-def test_two_silent_workers_share_one_log_and_give_the_same_numbers_as_one(
+def test_two_workers_give_the_same_scores_as_one(
     make_colours: MakeColours, tiny: dict[str, Any], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     frame, space = make_colours(10), {**tiny, "lr": ag.Real(1e-4, 1e-1, log=True)}

@@ -87,10 +87,10 @@ def test_threshold_is_the_quantile_of_the_coverage(num: int, coverage: float, se
 
 
 @pytest.mark.parametrize(
-    ("num", "coverage", "told"), [(8, 0.9, "at least 9"), (0, 0.5, "at least 1 "), (98, 0.99, "at least 99")]
+    ("num", "coverage", "message"), [(8, 0.9, "at least 9"), (0, 0.5, "at least 1 "), (98, 0.99, "at least 99")]
 )
-def test_error_for_too_few_images_has_the_required_number(num: int, coverage: float, told: str) -> None:
-    with pytest.raises(DataError, match=told) as caught:
+def test_error_for_too_few_images_has_the_required_number(num: int, coverage: float, message: str) -> None:
+    with pytest.raises(DataError, match=message) as caught:
         Conformal((0.5,) * num).threshold(coverage)
     assert ("up to" in str(caught.value)) == bool(num)
     assert Conformal((0.5,) * (num + 1)).threshold(coverage) == 0.5

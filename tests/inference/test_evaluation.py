@@ -40,18 +40,18 @@ def test_intervals_are_those_of_a_plain_bootstrap(name: str, monkeypatch: pytest
     problem = PROBLEMS[name]
     targets, p = draw(problem)
     metric = make_metric(METRICS[name], problem)
-    told = evaluation(targets, p, p, problem, metric, detailed=True, interval=0.8)
+    scores = evaluation(targets, p, p, problem, metric, detailed=True, interval=0.8)
     plain = evaluation(targets, p, p, problem, metric, detailed=True)
-    assert {figure: told[figure] for figure in plain} == plain
+    assert {name: scores[name] for name in plain} == plain
     if problem.has_classes:  # of what is chance there is no interval
-        assert plain.pop(module.BY_CHANCE) == told.pop(module.BY_CHANCE) > 0
-    assert list(told) == [key for figure in plain for key in (figure, f"{figure}_interval")]
+        assert plain.pop(module.BY_CHANCE) == scores.pop(module.BY_CHANCE) > 0
+    assert list(scores) == [key for name in plain for key in (name, f"{name}_interval")]
     rng = np.random.default_rng(0)
     samples = [rng.integers(len(targets), size=len(targets)) for _ in range(60)]
     again = [evaluation(targets[s], p[s], p[s], problem, metric, detailed=True) for s in samples]
-    for figure in plain:
-        expected = np.quantile([each[figure] for each in again], [0.1, 0.9])
-        np.testing.assert_allclose(told[f"{figure}_interval"], expected, rtol=1e-6)
+    for name in plain:
+        expected = np.quantile([each[name] for each in again], [0.1, 0.9])
+        np.testing.assert_allclose(scores[f"{name}_interval"], expected, rtol=1e-6)
 
 
 def test_only_the_usual_metrics_are_returned_by_default() -> None:
@@ -63,9 +63,9 @@ def test_only_the_usual_metrics_are_returned_by_default() -> None:
 def test_labels_are_scored_after_thresholds_and_probabilities_before() -> None:
     problem = PROBLEMS["binary"]
     targets, p = draw(problem)
-    told = evaluation(targets, p, p[:, ::-1], problem, detailed=True)
-    assert told["top1"] == (p.argmax(1) != targets).mean()
-    assert told["log_loss"] == problem.image_losses(p, targets).mean()
+    scores = evaluation(targets, p, p[:, ::-1], problem, detailed=True)
+    assert scores["top1"] == (p.argmax(1) != targets).mean()
+    assert scores["log_loss"] == problem.image_losses(p, targets).mean()
 
 
 def test_95_percent_intervals_contain_the_true_value() -> None:
@@ -95,9 +95,9 @@ def test_samples_without_a_class_are_left_out(monkeypatch: pytest.MonkeyPatch) -
     problem = PROBLEMS["binary"]
     targets, p = draw(problem, 60)
     targets[:] = np.arange(60) == 7  # a sample has it in two of three cases
-    told = evaluation(targets, p, p, problem, make_metric("roc_auc", problem), interval=0.9)
-    low, high = told["roc_auc_interval"]
-    assert 0 <= low <= told["roc_auc"] <= high <= 1
+    scores = evaluation(targets, p, p, problem, make_metric("roc_auc", problem), interval=0.9)
+    low, high = scores["roc_auc_interval"]
+    assert 0 <= low <= scores["roc_auc"] <= high <= 1
     assert bootstrap_intervals(lambda rows: {}, 5, 0.9) == {}
 
 

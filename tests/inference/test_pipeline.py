@@ -146,9 +146,9 @@ def test_invalid_coverage_is_an_error_before_images_are_read(fitted: ImagePredic
 
 def test_metrics_have_intervals_on_request(fitted: ImagePredictor, doubtful: pd.DataFrame) -> None:
     plain = fitted.evaluate(doubtful)
-    told = fitted.evaluate(doubtful, interval=0.95, detailed=True)
+    scores = fitted.evaluate(doubtful, interval=0.95, detailed=True)
     assert list(plain) == ["top1"]
-    assert list(told) == [
+    assert list(scores) == [
         "top1",
         "top1_interval",
         "log_loss",
@@ -157,10 +157,10 @@ def test_metrics_have_intervals_on_request(fitted: ImagePredictor, doubtful: pd.
         "ece_interval",
         "ece_by_chance",
     ]
-    low, high = told["top1_interval"]
-    assert low < plain["top1"] == told["top1"] < high
-    assert 0 < told["ece_by_chance"] < 1
-    assert told == fitted.evaluate(doubtful, interval=0.95, detailed=True)
+    low, high = scores["top1_interval"]
+    assert low < plain["top1"] == scores["top1"] < high
+    assert 0 < scores["ece_by_chance"] < 1
+    assert scores == fitted.evaluate(doubtful, interval=0.95, detailed=True)
 
 
 def test_regression_has_intervals(make_colours: MakeColours, tmp_path: Path) -> None:
@@ -191,10 +191,10 @@ def test_thresholds_decide_the_label(make_colours: MakeColours, tmp_path: Path) 
         predictor.pipeline.saved = replace(saved, postprocessing=changed)
         given = predictor.predict(tuning)
         assert (given == "red").tolist() == (proba > threshold).tolist()
-        told = predictor.evaluate(tuning)
-        assert told["top1"] == (given == tuning["label"]).mean()
+        scores = predictor.evaluate(tuning)
+        assert scores["top1"] == (given == tuning["label"]).mean()
         is_red, right = given == "red", tuning["label"] == "red"
-        assert told["f1"] == pytest.approx(2 * (is_red & right).sum() / max(1, is_red.sum() + right.sum()))
+        assert scores["f1"] == pytest.approx(2 * (is_red & right).sum() / max(1, is_red.sum() + right.sum()))
 
 
 def test_each_choice_has_its_own_calibration(make_colours: MakeColours, tmp_path: Path) -> None:
@@ -308,9 +308,9 @@ def test_rows_without_an_image_are_listed_and_others_predicted(
     labels = loaded.predict([good, *wrong])
     assert labels[0] == fitted.predict(good)[0]
     assert labels[1:].isna().all()
-    said = capsys.readouterr()
+    printed = capsys.readouterr()
     for number in range(1, 9):
-        assert f"image {number}: " in said.out + said.err
+        assert f"image {number}: " in printed.out + printed.err
     assert np.isnan(loaded.explain([good, None])[1]).all()
     frame = pd.DataFrame({"image": [good, None], "label": [labels[0], labels[0]]})
     assert loaded.evaluate(frame)["top1"] == 1

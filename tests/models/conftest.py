@@ -94,7 +94,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackHub]:
 
 @pytest.fixture
 def write_weights(tmp_path: Path) -> Callable[..., Path]:
-    """Give a function that writes a network's random weights: float16 unless told, with a head or without."""
+    """Give a function that writes a network's random weights: float16 by default, with a head or without."""
 
     def write(
         architecture: str,

@@ -7,7 +7,7 @@ import timm
 from hypothesis import given
 from hypothesis import strategies as st
 
-from saccade.errors import UnknownModelError
+from saccade.errors import UnknownModelError, UnknownNameError
 from saccade.models.catalogue import ALIASES, UNAVAILABLE, list_models, resolve_name, split_name
 
 # The names that LEGACY_API.md spells out.
@@ -58,6 +58,18 @@ def test_a_pattern_without_wildcards_is_a_part_of_the_name_in_any_case() -> None
     names = list_models("MobileNetV3")
     assert names == [name for name in list_models() if "mobilenetv3" in name]
     assert list_models("no such network") == []
+
+
+def test_names_are_chosen_by_the_licence_of_their_weights() -> None:
+    dinov3 = list_models("dinov3", license="dinov3-license")
+    assert "vit_base_patch16_dinov3" in dinov3
+    assert not set(dinov3) & set(list_models("dinov3", license="free"))
+    both = list_models("resnet5*", license=["mit", "apache-2.0"])
+    assert both == sorted({*list_models("resnet5*", license="mit"), *list_models("resnet5*", license="apache-2.0")})
+    assert "resnet50" in both
+    assert "mobilenetv2_035" not in list_models(license="unknown")  # it has no weights
+    with pytest.raises(UnknownNameError, match=r"license 'apache'. Did you mean 'apache-2.0'"):
+        list_models(license="apache")
 
 
 @pytest.mark.parametrize("name", WELL_KNOWN)

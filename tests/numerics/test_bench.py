@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from saccade.models.network import build_network
-from saccade.numerics.bench import Bench, is_sound
+from saccade.numerics.choice import Bench, is_sound
 from saccade.numerics.device import Numerics
 
 CPU = torch.device("cpu")
@@ -24,7 +24,7 @@ def network() -> nn.Module:
 
 
 @both
-def test_measuring_changes_nothing_of_the_network(network: nn.Module, is_training: bool) -> None:
+def test_measuring_does_not_change_the_network(network: nn.Module, is_training: bool) -> None:
     before = copy.deepcopy(network)
     modes = [module.training for module in network.modules()]
     bench = Bench(network, is_training, SHAPE)
@@ -39,7 +39,7 @@ def test_measuring_changes_nothing_of_the_network(network: nn.Module, is_trainin
 
 
 @both
-def test_16_bits_and_other_orders_are_sound_for_a_usual_network(network: nn.Module, is_training: bool) -> None:
+def test_16_bits_and_channels_last_are_sound_for_common_networks(network: nn.Module, is_training: bool) -> None:
     network.train(is_training)
     bench = Bench(network, is_training, SHAPE)
     reference = bench.step(PLAIN)
@@ -68,7 +68,7 @@ class Overflowing(Cancelling):
 @pytest.mark.parametrize(
     ("make", "dtype"), [(Cancelling, torch.bfloat16), (Overflowing, torch.float16)], ids=["cancelling", "overflowing"]
 )
-def test_what_loses_the_result_is_not_sound(make: type[nn.Module], dtype: torch.dtype, is_training: bool) -> None:
+def test_wrong_results_are_not_sound(make: type[nn.Module], dtype: torch.dtype, is_training: bool) -> None:
     torch.manual_seed(0)
     bench = Bench(make(), is_training, SHAPE)
     reference = bench.step(PLAIN)
@@ -76,14 +76,12 @@ def test_what_loses_the_result_is_not_sound(make: type[nn.Module], dtype: torch.
     assert not is_sound(bench.step(Numerics(CPU, dtype)), reference)
 
 
-def test_a_head_of_zeros_does_not_hide_what_the_body_computes(network: nn.Module) -> None:
+def test_a_zero_head_is_replaced_so_that_backbone_errors_show(network: nn.Module) -> None:
     nn.init.zeros_(network.get_parameter("fc.weight"))
     assert Bench(network, False, SHAPE).step(PLAIN)[3].std() > 0
 
 
-def test_a_compiled_network_is_measured_as_such_and_others_are_not(
-    network: nn.Module, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_compiled_numerics_measure_a_compiled_network(network: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
 
     def compile_(self: nn.Module) -> None:

@@ -25,6 +25,7 @@ from saccade.numerics.choice import (
     candidates,
     choose_numerics,
     known_choice,
+    num_steps_for_measuring,
     structure_name,
 )
 from saccade.numerics.device import Numerics
@@ -106,7 +107,7 @@ def cost_of(factors: dict[str, float]) -> Cost:
 
 
 @given(factors=FACTORS)
-def test_the_fastest_is_found_but_for_noise(
+def test_the_fastest_candidate_is_chosen_up_to_noise(
     tmp_path_factory: pytest.TempPathFactory, factors: dict[str, float]
 ) -> None:
     cost_s = cost_of(factors)
@@ -117,7 +118,7 @@ def test_the_fastest_is_found_but_for_noise(
 
 
 @given(factors=FACTORS, num_steps=st.floats(0.0, 100.0), limit_s=st.floats(0.0, 1000.0) | st.just(math.inf))
-def test_measuring_costs_no_more_than_it_may(
+def test_measuring_stays_within_its_limit(
     tmp_path_factory: pytest.TempPathFactory, factors: dict[str, float], num_steps: float, limit_s: float
 ) -> None:
     cost_s = cost_of(factors)
@@ -132,7 +133,7 @@ def test_measuring_costs_no_more_than_it_may(
 
 
 @given(factors=FACTORS, unsound=st.frozensets(st.sampled_from(ALL[1:])))
-def test_what_computes_something_else_is_never_chosen(
+def test_candidates_with_wrong_results_are_never_chosen(
     tmp_path_factory: pytest.TempPathFactory, factors: dict[str, float], unsound: frozenset[Numerics]
 ) -> None:
     FakeBench.reset(cost_of(factors), unsound)
@@ -140,7 +141,7 @@ def test_what_computes_something_else_is_never_chosen(
 
 
 @pytest.mark.parametrize("num_steps", [1.5, 3.0, 6.0, 100.0])
-def test_a_step_that_another_program_slows_does_not_choose(memory: NumericsMemory, num_steps: float) -> None:
+def test_a_single_slow_step_does_not_decide(memory: NumericsMemory, num_steps: float) -> None:
     slow_steps = {1}  # the one of the default that counts
 
     def cost_s(numerics: Numerics) -> float:
@@ -151,7 +152,7 @@ def test_a_step_that_another_program_slows_does_not_choose(memory: NumericsMemor
     assert choose(memory, num_steps, among=ALL[:2]) == PLAIN
 
 
-def test_a_choice_is_remembered_by_this_process_and_by_the_next(memory: NumericsMemory) -> None:
+def test_a_choice_is_stored_for_this_and_later_processes(memory: NumericsMemory) -> None:
     FakeBench.reset(cost_of({"bfloat16": 0.4, "channels first": 2.0, "fewer threads": 1.0}))
     chosen = choose(memory)
     assert chosen == Numerics(CPU, torch.bfloat16)
@@ -162,7 +163,7 @@ def test_a_choice_is_remembered_by_this_process_and_by_the_next(memory: Numerics
     assert choose(memory, num_steps=0.0, among=ALL[:2]) == PLAIN  # another question, of which nothing is known
 
 
-def test_a_choice_is_known_in_any_order_of_its_candidates(memory: NumericsMemory) -> None:
+def test_the_key_of_a_choice_is_independent_of_the_order_of_candidates(memory: NumericsMemory) -> None:
     FakeBench.reset(cost_of({"bfloat16": 0.4, "channels first": 2.0, "fewer threads": 1.0}))
     assert known_choice(WORKLOAD, ALL, memory=memory) is None
     chosen = choose(memory, num_steps=2.0)
@@ -170,21 +171,21 @@ def test_a_choice_is_known_in_any_order_of_its_candidates(memory: NumericsMemory
     assert known_choice(WORKLOAD, ALL, 1.0, memory) is None  # it was measured on a quarter of a batch
 
 
-def test_a_choice_by_part_of_a_batch_is_made_anew_when_there_is_time_for_more(memory: NumericsMemory) -> None:
+def test_a_choice_by_part_of_a_batch_is_measured_again_with_more_time(memory: NumericsMemory) -> None:
     FakeBench.reset(cost_of({"bfloat16": 0.4, "channels first": 2.0, "fewer threads": 1.0}))
     for num_steps in (2.0, 2.5, 3.0, 1.5, 100.0, 5.0):
         choose(memory, num_steps)
     assert FakeBench.parts == [0.25, 0.5, 1.0]
 
 
-def test_without_time_until_the_deadline_the_default_is_taken_and_not_remembered(memory: NumericsMemory) -> None:
+def test_without_time_the_default_is_used_and_not_stored(memory: NumericsMemory) -> None:
     FakeBench.reset(cost_of({"bfloat16": 0.4, "channels first": 2.0, "fewer threads": 1.0}))
     assert choose(memory, limit_s=0.4) == PLAIN
     assert not memory.path.exists()
     assert choose(memory) != PLAIN
 
 
-def test_what_is_remembered_in_words_of_another_version_is_measured_anew(memory: NumericsMemory) -> None:
+def test_records_of_other_versions_are_measured_again(memory: NumericsMemory) -> None:
     FakeBench.reset(cost_of({"bfloat16": 0.4, "channels first": 2.0, "fewer threads": 1.0}))
     for record in ({"dtype": "float8"}, {"numerics": {"dtype": "float8"}, "part": 1.0}, {"numerics": 3, "part": "x"}):
         memory.put(WORKLOAD.key(ALL), record)
@@ -205,16 +206,14 @@ class BrokenBench(FakeBench):
         raise self.error
 
 
-def test_what_a_candidate_cannot_do_is_no_fault_of_the_trial(
-    memory: NumericsMemory, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_errors_of_a_candidate_exclude_it(memory: NumericsMemory, monkeypatch: pytest.MonkeyPatch) -> None:
     FakeBench.reset(cost_of({"bfloat16": 0.1, "channels first": 2.0, "fewer threads": 1.0}))
     monkeypatch.setattr(numerics_module, "Bench", FailingBench)
     assert choose(memory) == PLAIN
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("no memory"), ValueError("more than 1 value per channel")])
-def test_a_fault_is_left_to_the_work_itself(
+def test_errors_of_the_reference_step_give_the_default(
     memory: NumericsMemory, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     monkeypatch.setattr(BrokenBench, "error", error, raising=False)
@@ -223,7 +222,7 @@ def test_a_fault_is_left_to_the_work_itself(
     assert not memory.path.exists()
 
 
-def test_the_default_is_the_first_candidate_and_what_is_fixed_is_fixed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_default_is_the_first_candidate_and_fixed_properties_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(numerics_module, "is_half_native", lambda device: True)
     for amp, channels_last, purpose in itertools.product(
         (None, True, False), (None, True, False), ("training", "inference")
@@ -245,13 +244,13 @@ def test_16_bits_are_no_candidate_where_they_are_emulated(monkeypatch: pytest.Mo
     assert {n.dtype for n in candidates(CPU, "training")} == {torch.float32}
 
 
-def test_fewer_threads_are_tried_where_there_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fewer_threads_are_candidates_from_many_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     for num, expected in ((2, {None}), (16, {None, 8})):
         monkeypatch.setattr(torch, "get_num_threads", lambda num=num: num)
         assert {n.num_threads for n in candidates(CPU, "training")} == expected
 
 
-def test_a_network_is_named_for_its_structure_and_for_what_is_trained() -> None:
+def test_the_structure_name_has_architecture_and_trained_weights() -> None:
     def layers(width: int = 4) -> nn.Module:
         return nn.Sequential(nn.Linear(3, width), nn.ReLU(), nn.Linear(width, 2))
 
@@ -277,3 +276,8 @@ def test_part_of_a_batch_has_at_least_two_images_for_batch_statistics(memory: Nu
     for num, expected in ((4, 2), (2, 2), (1, 1)):
         choose_numerics(nn.Identity(), replace(WORKLOAD, shape=(num, 3, 8, 8)), ALL, 2.0, math.inf, memory)
         assert FakeBench.parts[-1] * 16 == expected
+
+
+@pytest.mark.parametrize(("num_steps", "measured"), [(10, 1.0), (20, 1.5), (200, 5.0)])
+def test_short_trials_measure_a_larger_part_of_their_steps(num_steps: int, measured: float) -> None:
+    assert num_steps_for_measuring(num_steps, 0.025) == pytest.approx(measured)

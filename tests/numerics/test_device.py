@@ -13,11 +13,11 @@ from saccade.numerics import device as device_module
 from saccade.numerics.device import Numerics, choose_device, cpu_threads, useful_threads
 
 
-def test_a_named_device_is_taken() -> None:
+def test_a_named_device_is_returned() -> None:
     assert choose_device("cpu") == torch.device("cpu")
 
 
-def test_a_cpu_computes_in_32_bits_unless_told_otherwise() -> None:
+def test_the_default_on_cpus_is_float32() -> None:
     cpu = torch.device("cpu")
     assert Numerics.choose(cpu, None).dtype is torch.float32
     assert Numerics.choose(cpu, False).dtype is torch.float32
@@ -35,7 +35,7 @@ def test_a_network_is_placed_channels_last() -> None:
     compiled=st.booleans(),
     num_threads=st.none() | st.integers(1, 64),
 )
-def test_numerics_come_back_from_json(
+def test_numerics_json_round_trip(
     dtype: torch.dtype, channels_last: bool, compiled: bool, num_threads: int | None
 ) -> None:
     numerics = Numerics(torch.device("cpu"), dtype, channels_last, compiled, num_threads)
@@ -45,18 +45,18 @@ def test_numerics_come_back_from_json(
 
 
 @pytest.mark.parametrize("record", [{}, {"dtype": "float8"}, {"dtype": "float32", "speed": 3}, None])
-def test_what_is_no_record_of_numerics_is_an_error(record: Any) -> None:
+def test_an_invalid_record_of_numerics_is_an_error(record: Any) -> None:
     with pytest.raises((KeyError, TypeError)):
         Numerics.from_json(record, torch.device("cpu"))
 
 
-def test_fixed_numerics_are_taken() -> None:
+def test_given_numerics_override_the_defaults() -> None:
     cpu = torch.device("cpu")
     assert not Numerics.choose(cpu, None, channels_last=False).channels_last
     assert Numerics.choose(cpu, None, compiled=True).compiled
 
 
-def test_a_network_can_be_placed_again_in_another_order(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_network_can_be_placed_again_in_another_memory_format(monkeypatch: pytest.MonkeyPatch) -> None:
     compiled: list[torch.nn.Module] = []
     monkeypatch.setattr(torch.nn.Module, "compile", lambda self: compiled.append(self))
     layer = Numerics(torch.device("cpu")).place(torch.nn.Conv2d(3, 4, 3))
@@ -67,7 +67,7 @@ def test_a_network_can_be_placed_again_in_another_order(monkeypatch: pytest.Monk
     assert compiled == [layer]
 
 
-def test_threads_are_those_that_are_meant_and_no_more_than_there_are() -> None:
+def test_threads_are_limited_by_the_current_number() -> None:
     before = torch.get_num_threads()
     with cpu_threads(3):
         for num, expected in ((None, 3), (2, 2), (64, 3)):

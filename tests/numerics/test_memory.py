@@ -16,7 +16,7 @@ CHOICES = st.dictionaries(st.text(max_size=5), st.dictionaries(st.text(max_size=
 
 
 @given(choices=CHOICES)
-def test_choices_come_back_in_later_processes(
+def test_choices_are_read_by_later_processes(
     tmp_path_factory: pytest.TempPathFactory, choices: dict[str, dict[str, int]]
 ) -> None:
     path = tmp_path_factory.mktemp("memory") / "deep" / "numerics.json"
@@ -29,7 +29,7 @@ def test_choices_come_back_in_later_processes(
     assert later.get("something else") is None
 
 
-def test_the_oldest_choices_go_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_oldest_choices_are_dropped_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(NumericsMemory, "MAX_CHOICES", 2)
     memory = NumericsMemory(tmp_path / "numerics.json")
     for key in ("a", "b", "a", "c"):
@@ -38,7 +38,7 @@ def test_the_oldest_choices_go_first(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[]", b'{"choices": {"a": 1}}', b'{"choices": 3}'])
-def test_a_damaged_file_is_told_of_once_and_written_anew(tmp_path: Path, content: bytes) -> None:
+def test_a_damaged_file_is_warned_of_once_and_replaced(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "numerics.json"
     path.write_bytes(content)
     memory = NumericsMemory(path)
@@ -49,7 +49,7 @@ def test_a_damaged_file_is_told_of_once_and_written_anew(tmp_path: Path, content
     assert NumericsMemory(path).get("a") == {"dtype": "float32"}
 
 
-def test_where_nothing_can_be_written_the_process_remembers_all_the_same(tmp_path: Path) -> None:
+def test_choices_stay_in_the_process_if_the_file_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     memory = NumericsMemory(tmp_path / "file" / "numerics.json")
     memory.put("a", {"dtype": "float32"})
@@ -57,7 +57,7 @@ def test_where_nothing_can_be_written_the_process_remembers_all_the_same(tmp_pat
     assert NumericsMemory(memory.path).get("a") is None
 
 
-def test_several_may_write_at_once(tmp_path: Path) -> None:
+def test_concurrent_writers_leave_a_valid_file(tmp_path: Path) -> None:
     path = tmp_path / "numerics.json"
     memories = [NumericsMemory(path) for _ in range(4)]  # each with a view of its own, as processes have
 
@@ -83,7 +83,7 @@ def test_the_memory_of_a_process_is_in_the_cache_folder(tmp_path: Path, monkeypa
     assert MEMORY.path.is_relative_to(tmp_path)
 
 
-def test_a_machine_is_another_with_other_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_machine_name_depends_on_the_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     cpu = torch.device("cpu")
     before, name = machine(cpu), processor(cpu)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1000)

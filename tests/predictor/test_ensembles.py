@@ -28,7 +28,7 @@ MakeColours = Callable[..., pd.DataFrame]
 
 @pytest.fixture(scope="module")
 def frame(make_colours_once: MakeColours) -> pd.DataFrame:
-    """Colours that are hard to tell apart, so that no network knows everything."""
+    """Similar colours, so that no network classifies all of them."""
     frame = make_colours_once(30, ("blue", "green", "red"), seed=7)
     rng = np.random.default_rng(0)
     for path in frame["image"]:
@@ -40,7 +40,7 @@ def frame(make_colours_once: MakeColours) -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def run(frame: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> ImagePredictor:
-    """A search whose two trials, it is said, are better together; `tests/training` sees when that is true."""
+    """A search whose two trials are an ensemble by a patched selection, which `tests/selection` tests itself."""
     space = {
         "model": Categorical("test_resnet", "test_vit"),
         "pretrained": False,

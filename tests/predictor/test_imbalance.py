@@ -37,12 +37,12 @@ def test_several_columns_of_labels_come_back_as_they_were_given(
     assert list(labels) == list(proba) == predictor.classes == ["red", "cold"]
     assert ((proba >= 0.5).to_numpy() == labels.to_numpy(bool)).all()
     assert (labels == columns[["red", "cold"]]).to_numpy().mean() > 0.9
-    figures = predictor.evaluate(columns)
-    assert figures["subset_accuracy"] == (labels == columns[["red", "cold"]]).all(axis=1).mean()
+    scores = predictor.evaluate(columns)
+    assert scores["subset_accuracy"] == (labels == columns[["red", "cold"]]).all(axis=1).mean()
     again = ImagePredictor.load(predictor.path, verbosity=0)
     assert again.label == ["red", "cold"]
     pd.testing.assert_frame_equal(again.predict(columns[["image"]]), labels)
-    assert again.evaluate(columns) == figures
+    assert again.evaluate(columns) == scores
 
 
 def test_an_unreadable_image_has_no_labels_in_any_column(

@@ -226,9 +226,9 @@ def test_top5_is_reported_for_more_than_five_classes_only(
 ) -> None:
     frame = make_colours(12, ("blue", "green", "red", "yellow"))
     frame["label"] = [f"class {number % 6}" for number in range(len(frame))]
-    figures = predictor.fit(frame, hyperparameters={**tiny, "epochs": 1}).evaluate(frame)
-    assert list(figures) == ["top1", "top5"]
-    assert figures["top1"] <= figures["top5"] <= 1
+    scores = predictor.fit(frame, hyperparameters={**tiny, "epochs": 1}).evaluate(frame)
+    assert list(scores) == ["top1", "top5"]
+    assert scores["top1"] <= scores["top5"] <= 1
 
 
 def test_failed_trials_are_shown_and_the_search_continues(

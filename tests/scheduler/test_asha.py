@@ -260,7 +260,7 @@ class TestJobs:
         state.begin([0.1])
         assert state.next_job().trial == 4
 
-    def test_a_job_that_begins_anew_pauses_at_the_rung_that_it_was_on_its_way_to(self):
+    def test_restarted_job_pauses_at_its_next_rung(self):
         state = StudyByHand(ASHAScheduler())
         for score in (0.9, 0.1, 0.2):
             state.begin([score])
@@ -300,7 +300,7 @@ class TestReports:
         assert state.train(1, [0.5, 0.5], first_epoch=1) is Decision.PAUSE
         assert state.trials[1].num_epochs == 1
 
-    def test_trials_that_make_no_such_report_have_reached_that_rung_with_the_first_epoch(self):
+    def test_trials_without_epoch_0_enter_the_lowest_rung_at_epoch_1(self):
         state = StudyByHand(ASHAScheduler(grace_epochs=0, reduction_factor=2))
         state.begin([0.4])
         state.begin([0.5])
@@ -314,7 +314,7 @@ class TestReports:
         assert [trial.num_epochs for trial in state.trials] == [3, 1, 2, 3]
         assert [trial.status.value for trial in state.trials] == ["completed", "stopped", "stopped", "completed"]
 
-    def test_a_trial_that_was_stopped_at_a_rung_does_not_climb_by_itself_later(self):
+    def test_trial_stopped_at_a_rung_is_not_promoted_later(self):
         state = StudyByHand(ASHAScheduler(reduction_factor=2, type="stopping"))
         state.begin([0.5, 0.5, 0.5], num_epochs=3)
         for score in (0.4, 0.1, 0.1):
@@ -392,12 +392,12 @@ class TestOptions:
             ({"reduction_factor": True}, "reduction_factor was given True"),
         ],
     )
-    def test_numbers_that_cannot_be(self, options, message):
+    def test_invalid_numbers(self, options, message):
         with pytest.raises(HyperparameterError, match=message):
             ASHAScheduler(**options)
 
     @pytest.mark.parametrize(("kind", "advice"), [("promote", "'promotion'"), (None, "promotion, stopping")])
-    def test_a_type_that_does_not_exist(self, kind, advice):
+    def test_unknown_type(self, kind, advice):
         with pytest.raises(UnknownNameError, match=rf"Unknown type of successive halving {kind!r}\..*{advice}"):
             ASHAScheduler(type=kind)
 

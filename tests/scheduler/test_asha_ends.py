@@ -37,7 +37,7 @@ class TestTheEnd:
             state.train(1, [0.3] * (20 - num_epochs), first_epoch=num_epochs + 1, num_epochs=20)
         assert [trial.num_epochs for trial in state.trials] == [1, 20, 1, 1]
 
-    def test_with_time_left_all_go_on(self):
+    def test_all_trials_continue_while_time_is_left(self):
         state = self.state(0.1, 0.3, 0.2, 0.0, seconds_left=100.0)
         assert [state.next_job().trial for _ in range(4)] == [1, 2, 0, 3]
 
@@ -79,7 +79,7 @@ class TestTrialsOfDifferentLengths:
         assert state.next_job().trial == 2
         assert state.next_job().trial == 4
 
-    def test_others_are_compared_with_it_on_the_rungs_above_as_long_as_it_is_in_front(self):
+    def test_ended_trial_enters_higher_rungs_while_in_the_top_fraction(self):
         state = StudyByHand(ASHAScheduler(reduction_factor=2))
         state.begin([0.9], num_epochs=1)
         state.begin([0.5])

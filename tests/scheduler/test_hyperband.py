@@ -123,7 +123,7 @@ class TestBrackets:
 
 
 @pytest.mark.parametrize("num_brackets", [0, -1, 1.5, "3", True])
-def test_a_number_of_brackets_that_cannot_be(num_brackets):
+def test_invalid_num_brackets(num_brackets):
     with pytest.raises(
         HyperparameterError, match=rf"num_brackets was given {num_brackets!r}; expected a whole number, 1"
     ):

@@ -52,7 +52,7 @@ def test_a_scheduler_passes_through():
         (FIFOScheduler, KNOWN),
     ],
 )
-def test_anything_else_is_refused(name, advice):
+def test_other_values_raise_an_error(name, advice):
     with pytest.raises(UnknownNameError) as caught:
         make_scheduler(name)
     assert str(caught.value).startswith(f"Unknown scheduler {name!r}. {advice}")
@@ -82,13 +82,13 @@ def test_options_are_passed_on():
         ("fifo", "max_epochs", "The scheduler 'fifo' has no option 'max_epochs'. It has no options."),
     ],
 )
-def test_an_option_that_does_not_exist(name, option, message):
+def test_unknown_option(name, option, message):
     with pytest.raises(HyperparameterError) as caught:
         make_scheduler(name, **{option: 3})
     assert str(caught.value) == message
 
 
-def test_an_option_that_cannot_be():
+def test_invalid_option():
     with pytest.raises(HyperparameterError, match="reduction_factor was given 1"):
         make_scheduler("asha", reduction_factor=1)
 

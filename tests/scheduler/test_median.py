@@ -106,6 +106,6 @@ def test_the_largest_of_numbers_are_compared():
 
 @pytest.mark.parametrize("name", ["grace_epochs", "min_trials"])
 @pytest.mark.parametrize("value", [0, 1.0, "1", None, True])
-def test_numbers_that_cannot_be(name, value):
+def test_invalid_numbers(name, value):
     with pytest.raises(HyperparameterError, match=f"{name} was given {value!r}; expected a whole number, 1 or more"):
         MedianScheduler(**{name: value})

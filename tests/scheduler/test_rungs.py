@@ -44,7 +44,7 @@ class TestBracket:
         assert bracket.rung(len(epochs)) is None
         assert [rung.is_top for rung in bracket.rungs] == [False] * (len(epochs) - 1) + [True]
 
-    def test_without_an_end_it_grows_as_far_as_trials_climb(self):
+    def test_bracket_without_max_epochs_grows_with_its_trials(self):
         bracket = Bracket(1, 3)
         assert bracket.epochs == []
         assert bracket.rung(3).epoch == 27
@@ -68,7 +68,7 @@ class TestRung:
     @given(scores=scores, eta=reduction_factors)
     @example(scores=[1.0] * 9, eta=3)
     @example(scores=[1.0] * 33, eta=1.1)
-    def test_the_best_are_in_front_the_earlier_among_equals(self, scores, eta):
+    def test_top_fraction_prefers_the_earlier_of_equal_trials(self, scores, eta):
         rung = Rung(1, eta)
         for trial, score in enumerate(scores):
             rung.enter(trial, score)
@@ -79,7 +79,7 @@ class TestRung:
         assert [trial for trial in order if rung.in_top_fraction(trial, at_least=2)] == order[: max(2, rung.num_top)]
 
     @given(data=st.data(), scores=scores, eta=reduction_factors)
-    def test_the_best_that_wait_go_first_as_long_as_they_are_in_front(self, data, scores, eta):
+    def test_best_paused_trials_in_the_top_fraction_come_first(self, data, scores, eta):
         rung, finished = Rung(1, eta), set()
         for trial, score in enumerate(scores):
             rung.enter(trial, score)
@@ -103,7 +103,7 @@ class TestRung:
         assert rung.best_paused() is None
 
     @given(scores=scores, failed=st.sets(st.integers(0, 39)))
-    def test_the_best_that_has_not_failed_leads(self, scores, failed):
+    def test_best_trial_that_has_not_failed_leads(self, scores, failed):
         rung = Rung(1, 3)
         for trial, score in enumerate(scores):
             rung.enter(trial, score)
@@ -113,7 +113,7 @@ class TestRung:
         best = max(left, key=lambda trial: (scores[trial], -trial), default=None)
         assert [trial for trial in range(len(scores)) if rung.leads(trial)] == ([] if best is None else [best])
 
-    def test_a_second_score_of_a_trial_is_not_minded(self):
+    def test_second_score_of_a_trial_is_ignored(self):
         rung = Rung(1, 2)
         rung.enter(0, 0.5)
         rung.enter(1, 0.7)
@@ -186,7 +186,7 @@ class TestTrialProgress:
         progress.end()
         assert progress.rung is None
 
-    def test_one_that_fails_leads_on_no_rung_and_keeps_its_places(self):
+    def test_failed_trial_does_not_lead_and_keeps_its_places(self):
         bracket = Bracket(1, 3)
         climbers = [TrialProgress(trial, bracket) for trial in range(2)]
         for epoch in (1, 3):

@@ -12,7 +12,7 @@ import pytest
 
 from saccade.events import EpochDone, JobFailed
 from saccade.models.custom import CustomObject
-from saccade.selection.candidates import Candidate, ProbeCandidate, TrainedCandidate, ranked, read_predictions
+from saccade.selection.candidates import Candidate, ranked, read_predictions
 from saccade.selection.combination import combine
 from saccade.selection.ensemble import MIN_IMAGES
 from saccade.study.trial import Status, Trial
@@ -39,10 +39,10 @@ def right_on(images: np.ndarray, sure: float = 0.9) -> np.ndarray:
     return np.where(np.eye(4)[TARGETS] > 0, right, others) + 0.01 * np.eye(4)[(TARGETS + 1) % 4]
 
 
-def candidate(trial: int, predictions: np.ndarray, own: CustomObject | None = None) -> TrainedCandidate:
+def candidate(trial: int, predictions: np.ndarray, own: CustomObject | None = None) -> Candidate:
     config = {"model": own or f"net{trial}"}
     normalised = predictions / predictions.sum(1, keepdims=True)
-    return TrainedCandidate(trial, config, SimpleNamespace(tta=False), normalised, 1, Path(f"{trial}"))
+    return Candidate(trial, config, SimpleNamespace(tta=False), normalised, 1, Path(f"{trial}"))
 
 
 FIRST, SECOND, BOTH = np.arange(NUM) < NUM // 2, np.arange(NUM) >= NUM // 2, np.ones(NUM, bool)
@@ -100,7 +100,7 @@ def probe(trial: int, known: np.ndarray, rows: np.ndarray, unseen_known: np.ndar
     layer = np.zeros((4, 3), np.float32), np.zeros(4, np.float32)
     one = candidate(trial, right_on(known))
     final = FinalProbe(rows, unseen[rows], np.zeros(0), "fc", *layer)
-    return ProbeCandidate(trial, one.config, one.blueprint, one.predictions, 0, final)
+    return Candidate(trial, one.config, one.blueprint, one.predictions, 0, probe=final)
 
 
 def probe_task() -> Any:

@@ -127,7 +127,7 @@ def test_no_network_is_evaluated_on_its_training_images(
     assert np.load(tmp_path / "0001" / OUTPUTS).shape == ((folds == 1).sum(), 2)
 
 
-def test_the_networks_of_folds_are_averaged_and_every_image_evaluates(
+def test_the_networks_of_folds_are_averaged_and_evaluated_on_all_images(
     make_colours: MakeColours, tiny: dict[str, Any], tmp_path: Path
 ) -> None:
     frame = make_colours(12, ("blue", "green", "red"))

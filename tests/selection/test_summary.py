@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from saccade.events import EpochDone, JobFailed
-from saccade.selection.candidates import ProbeCandidate, TrainedCandidate
+from saccade.selection.candidates import Candidate
 from saccade.selection.combination import Combination
 from saccade.selection.ensemble import Evaluation
 from saccade.selection.summary import leaderboard, result_summary, search_summary, trial_rows
@@ -80,8 +80,8 @@ def test_the_best_trial_is_the_first_row_of_the_leaderboard() -> None:
 TRIALS = [trial(0, 0.85), trial(1, 0.95), trial(2, 0.5)]
 
 
-def member(number: int, **changes: Any) -> TrainedCandidate:
-    one = TrainedCandidate(number, TRIALS[number].config, None, np.zeros((4, 2)), 1, Path("none"))  # type: ignore[arg-type]
+def member(number: int, **changes: Any) -> Candidate:
+    one = Candidate(number, TRIALS[number].config, None, np.zeros((4, 2)), 1, Path("none"))  # type: ignore[arg-type]
     return replace(one, **changes)
 
 
@@ -165,5 +165,5 @@ def test_the_result_shows_errors_as_positive_numbers() -> None:
 def test_a_probe_of_all_images_has_no_validation_images_left() -> None:
     probe = FinalProbe(*[np.zeros(0)] * 3, "fc", *[np.zeros(0)] * 2, has_seen_val=True)
     own = (1, TRIALS[1].config, None, np.zeros((4, 2)), 0)
-    given = replace(combination(1), members=[ProbeCandidate(*own, probe)])  # type: ignore[arg-type]
+    given = replace(combination(1), members=[Candidate(*own, probe=probe)])  # type: ignore[arg-type]
     assert "before the linear probe was fitted to all images" in summary_of(given, 0.95)["valid_score_how"]

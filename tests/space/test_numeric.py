@@ -68,18 +68,10 @@ def test_large_whole_bounds_are_kept_exactly():
     assert Int(2**53 - 3, 2**53 - 1).grid(3) == range(2**53 - 3, 2**53)
 
 
-@given(reals(), st.integers(0, 2**32))
-def test_a_real_sample_is_a_float_within_the_bounds(space, seed):
+@given(reals() | ints(), st.integers(0, 2**32))
+def test_a_sample_is_within_the_bounds_and_of_their_type(space, seed):
     value = space.sample(seed)
-    assert type(value) is float
-    assert space.lower <= value <= space.upper
-    assert value in space
-
-
-@given(ints(), st.integers(0, 2**32))
-def test_an_int_sample_is_an_int_within_the_bounds(space, seed):
-    value = space.sample(seed)
-    assert type(value) is int
+    assert type(value) is (float if isinstance(space, Real) else int)
     assert space.lower <= value <= space.upper
     assert value in space
 

@@ -113,7 +113,7 @@ def test_an_epoch_that_is_trained_again_replaces_its_checkpoint(tmp_path):
     assert [path.name for path in (tmp_path / "0000" / reports[0].checkpoint).iterdir()] == ["two"]
 
 
-def test_counted_epochs_go_on_counting(tmp_path):
+def test_counted_epochs_continue(tmp_path):
     def counted(config, report):
         assert report.checkpoint or report.last_epoch == 0
         while True:
@@ -170,7 +170,7 @@ class TestWrongUses:
             train(lambda config, report: report(acuracy=1.0), job(""), score_name="accuracy")
 
 
-def test_where_less_is_better_the_score_is_the_negative_and_the_figure_a_metric():
+def test_minimised_score_is_negated_and_its_value_is_a_metric():
     _, (report,) = train(lambda config, report: report(loss=0.5), job(""), score_name="loss", is_minimized=True)
     assert (report.score, report.metrics) == (-0.5, {"loss": 0.5})
 
@@ -185,7 +185,7 @@ def test_the_last_epoch_of_all_configurations_ends_them():
     assert [report.is_last for report in reports] == [False, False, True]
 
 
-def test_who_holds_on_to_the_way_out_is_shown_it_again_and_reports_nothing_more():
+def test_function_that_catches_the_stop_gets_it_again():
     def stubborn(config, report):
         for _ in range(5):
             try:

@@ -79,7 +79,7 @@ class TestPromotion:
         assert [trial.note for trial in study.trials] == ["", ""]
         assert len(executor.jobs) == 6
 
-    def test_scheduler_and_searcher_hear_of_each_end(self):
+    def test_scheduler_and_searcher_receive_the_end_of_each_job(self):
         class Hearing(GridSearcher):
             def on_end(self, config, *, has_failed, is_complete=False):
                 heard.append((config["n"], has_failed, is_complete))
@@ -243,7 +243,7 @@ class TestLostWorkers:
         ]
         assert trial.seconds == 5.0
 
-    def test_the_scheduler_and_the_searcher_do_not_hear_of_it(self):
+    def test_scheduler_and_searcher_do_not_receive_it(self):
         study, executor, _ = self.study((0, 2), scheduler=Promoting(), num_epochs=2)
         study.run()
         assert [job.until_epoch for job in executor.jobs if job.trial == 0] == [1, 2, 2]
@@ -259,7 +259,7 @@ class TestLostWorkers:
         scheduler=st.sampled_from([FIFOScheduler, Promoting]),
     )
     @settings(max_examples=100, deadline=None)
-    def test_whatever_is_lost_the_record_is_true(self, losses, num_workers, executor, scheduler):
+    def test_record_is_consistent_after_any_loss(self, losses, num_workers, executor, scheduler):
         study, _, events = self.study(*losses, num_workers=num_workers, executor=executor, scheduler=scheduler())
         try:
             study.run()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from wsgiref.util import setup_testing_defaults
 
 import optuna
@@ -125,12 +126,52 @@ def test_a_resumed_study_continues_the_file_without_duplicates(path, num):
     assert load(path).user_attrs == ({"note": "from elsewhere"} if num else {})
 
 
-def test_a_damaged_file_is_written_again(path):
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: b"\0\0\n" + content,
+        lambda content: content[: len(content) // 2] + bytes(len(content) - len(content) // 2),
+        lambda content: content[:-20],
+        lambda content: content + b'{"op_code": 4,\n',
+        lambda content: content + b'{"op_code": 6, "trial_id": 2\n',
+        lambda content: content + content.splitlines(keepends=True)[-1].replace(b"}", b', "trial_id": 99}'),
+        lambda content: content + content.splitlines(keepends=True)[1],  # one more trial than the study has
+        lambda content: content.replace(b"0.02", b"0.03"),
+        lambda content: content.replace(b"saccade", b"another"),
+        lambda _: b"not what it was\n",
+        lambda _: b"[1]\n",
+        lambda _: b"3\n",
+        lambda _: b'{"op_code": "x"}\n',
+        lambda _: b'{"op_code": 99}\n',
+        lambda _: b"[" * 100_000 + b"\n",
+        lambda _: b"\n\n",
+        lambda _: b"",
+        None,
+    ],
+)
+def test_a_damaged_file_is_renamed_and_written_again(path, damage):
+    record = follow(path, HISTORY[:-4])
+    whole = path.with_name("whole.log")
+    follow(whole)
+    content = b"" if damage is None else damage(path.read_bytes())
+    path.unlink() if damage is None else path.write_bytes(content)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        follow(path, HISTORY[-4:], record)
+        follow(path, [], record)  # it is sound again
+    assert rows(path) == rows(whole)
+    assert [str(warning.message).count("is damaged") for warning in caught] in ([], [1])
+    kept = path.with_name("journal.log.damaged")
+    assert kept.read_bytes() == content if caught else not kept.exists()
+
+
+def test_damaged_files_do_not_replace_each_other(path):
     record = follow(path)
-    before = rows(path)
-    path.write_bytes(b"\0\0\n" + path.read_bytes())
-    follow(path, HISTORY[-1:] * 0, record)
-    assert rows(path) == before
+    for content in (b"1\n", b"2\n"):
+        path.write_bytes(content)
+        with pytest.warns(UserWarning, match="is damaged"):
+            follow(path, [], record)
+    assert sorted(each.read_bytes() for each in path.parent.glob("*.damaged*")) == [b"1\n", b"2\n"]
 
 
 def test_the_best_trial_in_optuna_is_that_of_the_study(path):

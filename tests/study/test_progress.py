@@ -55,7 +55,7 @@ def test_silence() -> None:
     assert shown(0) == shown(0, terminal=True) == ""
 
 
-def test_warnings_failures_and_the_result_are_shown_first() -> None:
+def test_verbosity_1_shows_warnings_failures_and_the_result() -> None:
     lines = shown(1).splitlines()
     assert lines == [
         "warning: one image cannot be read",
@@ -64,7 +64,7 @@ def test_warnings_failures_and_the_result_are_shown_first() -> None:
     ]
 
 
-def test_then_trials_then_epochs_and_tracebacks() -> None:
+def test_higher_verbosity_shows_trials_then_epochs_and_tracebacks() -> None:
     trials, epochs = shown(2), shown(3)
     assert "saccade run in runs/[1]  (time limit 1 min 30 s, 2 trials)" in trials
     assert "binary (2 different labels), metric rmse, cpu, 2 threads, trials in 1 process" in trials

@@ -66,7 +66,7 @@ class TestLimits:
         assert f"The search grid has {len(study.trials)} configuration" in warning.text
         assert events[-1] == warning
 
-    def test_exactly_as_many_trials_as_configurations_are_no_surprise(self):
+    def test_no_warning_if_num_trials_is_the_size_of_the_space(self):
         study = make_study({"x": Int(1, 3)}, score_x, num_trials=3)
         study.run()
         assert (len(study.trials), study.is_exhausted) == (3, False)
@@ -250,7 +250,7 @@ class TestFailures:
             study.run()
         assert events[-1] == JobFailed(0, "the job ended without a report")
 
-    def test_what_a_listener_raises_is_no_failure_of_a_trial(self):
+    def test_exception_of_a_listener_is_not_a_failure_of_a_trial(self):
         def full_disk(event):
             if isinstance(event, EpochDone):
                 raise OSError("no space left on the device")
@@ -378,7 +378,7 @@ outcomes = st.lists(
 
 @given(outcomes=outcomes, num_trials=st.none() | st.integers(1, 15))
 @settings(max_examples=150, deadline=None)
-def test_whatever_functions_do_the_record_is_true(outcomes, num_trials):
+def test_record_is_consistent_for_any_function(outcomes, num_trials):
     def function(config, report):
         scores, end = outcomes[config["n"]]
         for score in scores:

@@ -81,7 +81,7 @@ def test_epochs_go_up():
         train(backward)
 
 
-def test_a_function_is_left_from_within_its_report_and_may_clean_up():
+def test_stop_is_raised_by_report_and_finally_blocks_run():
     cleaned = []
 
     def endless(config, report):
@@ -99,7 +99,7 @@ def test_a_function_is_left_from_within_its_report_and_may_clean_up():
     assert (len(reports.reports), cleaned) == (3, [True])
 
 
-def test_the_time_limit_ends_a_function_that_would_go_on():
+def test_time_limit_ends_a_function_that_would_continue():
     def endless(config, report):
         while True:
             time.sleep(0.01)
@@ -160,13 +160,13 @@ class TestReportsOfATrial:
         trial = self.trial((0, 0.5))
         assert (trial.num_epochs, trial.best_report.epoch, trial.seconds) == (0, 0, 1.0)
 
-    def test_an_epoch_that_is_reported_again_costs_but_is_no_news(self):
+    def test_repeated_epochs_add_seconds_but_are_not_new(self):
         trial = self.trial((0, 0.1), (1, 0.2), (2, 0.3))
         assert [trial.add(EpochDone(0, epoch, 0.9, 1.0)) for epoch in (0, 1, 2, 3)] == [False, False, False, True]
         assert [report.score for report in trial.reports] == [0.1, 0.2, 0.3, 0.9]
         assert trial.seconds == 7.0
 
-    def test_reports_that_were_dropped_come_again_but_are_no_news(self):
+    def test_dropped_reports_that_come_again_are_not_new(self):
         trial = self.trial((1, 0.2), (2, 0.9), (3, 0.3))
         trial.drop_after(1)
         assert (trial.num_epochs, trial.best_report.score, trial.seconds) == (1, 0.2, 3.0)

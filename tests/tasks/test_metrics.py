@@ -24,7 +24,7 @@ LISTS = Problem.of([["cat"], ["cow"], ["dog"]])
 NUMBERS = Problem.of([10.5, 12.0, 14.75, 11.0])
 
 
-def judged(problem: Problem, num: int = 40, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def example(problem: Problem, num: int = 40, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Targets and predictions that are often right."""
     rng = np.random.default_rng(seed)
     if problem.type == "regression":
@@ -40,7 +40,7 @@ def judged(problem: Problem, num: int = 40, seed: int = 0) -> tuple[np.ndarray, 
 
 
 def figure(eval_metric, problem: Problem, seed: int = 0) -> float:
-    targets, predictions = judged(problem, seed=seed)
+    targets, predictions = example(problem, seed=seed)
     return make_metric(eval_metric, problem)(targets, predictions, problem)
 
 
@@ -56,19 +56,19 @@ def test_every_problem_has_a_default(problem, name):
 @settings(deadline=None, max_examples=20)
 @given(st.integers(0, 1000))
 def test_built_in_metrics_equal_scikit_learn(seed):
-    y, p = judged(CLASSES, seed=seed)
+    y, p = example(CLASSES, seed=seed)
     assert figure("accuracy", CLASSES, seed) == pytest.approx(sk.accuracy_score(y, p.argmax(1)))
     exact = p.astype(float) / p.astype(float).sum(1, keepdims=True)
     assert figure("log_loss", CLASSES, seed) == pytest.approx(sk.log_loss(y, exact, labels=[0, 1, 2]), rel=1e-5)
     assert figure("neg_log_loss", CLASSES, seed) == -figure("log_loss", CLASSES, seed)
-    y, p = judged(MANY, seed=seed)
+    y, p = example(MANY, seed=seed)
     assert figure("top5", MANY, seed) == pytest.approx(sk.top_k_accuracy_score(y, p, k=5, labels=np.arange(8)))
-    y, p = judged(LISTS, seed=seed)
+    y, p = example(LISTS, seed=seed)
     assert figure("f1_micro", LISTS, seed) == pytest.approx(sk.f1_score(y, p >= 0.5, average="micro"))
     assert figure("accuracy", LISTS, seed) == pytest.approx(sk.accuracy_score(y, p >= 0.5))
     each = [sk.log_loss(y[:, label], p[:, label].astype(float), labels=[0, 1]) for label in range(3)]
     assert figure("log_loss", LISTS, seed) == pytest.approx(np.mean(each), rel=1e-5)
-    y, p = judged(NUMBERS, seed=seed)
+    y, p = example(NUMBERS, seed=seed)
     expected = sk.root_mean_squared_error(y * NUMBERS.std + NUMBERS.mean, p[:, 0])
     assert figure("rmse", NUMBERS, seed) == pytest.approx(expected, rel=1e-4)
 
@@ -78,7 +78,7 @@ def test_no_labels_where_there_are_none_score_0():
 
 
 @pytest.mark.parametrize(
-    ("problem", "figures"),
+    ("problem", "names"),
     [
         (BINARY, {"top1"}),
         (CLASSES, {"top1"}),
@@ -87,10 +87,10 @@ def test_no_labels_where_there_are_none_score_0():
         (NUMBERS, {"rmse"}),
     ],
 )
-def test_every_problem_has_summary_metrics(problem, figures):
-    targets, predictions = judged(problem)
+def test_every_problem_has_summary_metrics(problem, names):
+    targets, predictions = example(problem)
     held_out = summary_metrics(targets, predictions, problem)
-    assert set(held_out) == figures
+    assert set(held_out) == names
     assert all(0 < value < 1 for value in held_out.values())
 
 
@@ -175,7 +175,7 @@ def test_metrics_can_be_pickled():
         metric = make_metric(eval_metric, CLASSES)
         copy = pickle.loads(cloudpickle.dumps(metric))
         assert copy.name == metric.name
-        assert copy(*judged(CLASSES), CLASSES) == metric(*judged(CLASSES), CLASSES)
+        assert copy(*example(CLASSES), CLASSES) == metric(*example(CLASSES), CLASSES)
 
 
 def test_a_function_that_fails_is_named_with_its_error():
@@ -194,7 +194,7 @@ def test_a_function_that_fails_is_named_with_its_error():
 
 
 def test_predictions_that_are_not_finite_score_nan():
-    targets, predictions = judged(CLASSES)
+    targets, predictions = example(CLASSES)
     predictions[3] = np.nan
     assert math.isnan(make_metric("accuracy", CLASSES)(targets, predictions, CLASSES))
 
@@ -217,4 +217,4 @@ def test_common_metrics_do_not_import_scikit_learn():
 
 def test_a_metric_calls_its_function():
     metric = Metric("half", lambda targets, predictions, problem: 0.5)
-    assert metric(*judged(CLASSES), CLASSES) == 0.5
+    assert metric(*example(CLASSES), CLASSES) == 0.5

@@ -28,7 +28,7 @@ all_classes = st.lists(st.integers(0, 2), max_size=50).map(lambda more: np.array
 positive = st.floats(0.01, 100)
 
 
-def test_no_class_weight_is_none():
+def test_class_weights_are_none_without_a_specification():
     assert class_weights(None, np.array([0, 1]), ABC) is None
     assert class_weights(None, np.array([0.0, 1.0]), NUMBERS) is None
 
@@ -57,12 +57,12 @@ def test_weights_are_given_by_label_whatever_its_type():
     assert class_weights({np.int64(20): np.float32(3)}, targets, Problem.of([10, 20])).tolist() == [0.5, 1.5]
 
 
-def test_weights_may_go_by_the_names_behind_numbers():
+def test_class_weights_by_class_names_of_integer_labels():
     weights = class_weights({"dog": 3}, np.array([0, 1]), Problem.of([0, 1]), class_names=["cat", "dog"])
     assert weights.tolist() == [0.5, 1.5]
 
 
-def test_labels_of_lists_are_weighed_against_their_absence():
+def test_multilabel_class_weights_are_of_positives_against_negatives():
     targets = LISTS.encode([["a", "b"], ["a"], ["a"], ["a", "b", "c"]])
     assert class_weights("balanced", targets, LISTS).tolist() == [1, 1, 3]  # every image has an a
     assert class_weights({"c": 5}, targets, LISTS).tolist() == [1, 1, 5]
@@ -80,7 +80,7 @@ def test_labels_of_lists_are_weighed_against_their_absence():
         ({"a": 0, "b": 0, "c": 0}, HyperparameterError, "no training image a weight above 0"),
     ],
 )
-def test_class_weights_that_cannot_be_are_refused(spec, error, message):
+def test_invalid_class_weights_are_refused(spec, error, message):
     with pytest.raises(error, match=message):
         class_weights(spec, np.array([0, 1, 2]), ABC)
 
@@ -107,7 +107,7 @@ def test_balanced_sampling_draws_images_for_their_rarest_label():
     assert balanced_sampling_weights(targets, LISTS) == pytest.approx([1 / 6, 1 / 6, 1 / 3, 1 / 3])
 
 
-def test_numbers_have_no_balance():
+def test_class_weights_and_balanced_sampling_are_refused_for_regression():
     targets = np.zeros(3, np.float32)
     with pytest.raises(HyperparameterError, match="class_weight requires classes"):
         class_weights("balanced", targets, NUMBERS)
@@ -135,7 +135,7 @@ def test_sample_weights_keep_their_ratio_and_have_mean_1(column):
         ([0, 0], "all sample weights are 0"),
     ],
 )
-def test_sample_weights_that_cannot_be_are_refused(column, message):
+def test_invalid_sample_weights_are_refused(column, message):
     with pytest.raises(DataError, match=message):
         sample_weights(column)
 
@@ -162,7 +162,7 @@ def test_weights_of_a_search_space_are_checked_against_the_labels():
         check_imbalance(recipe_space({"balanced_sampling": True}), numbers, Problem.of(numbers))
 
 
-def test_shares_are_those_of_what_counts_in_training() -> None:
+def test_class_priors_are_weighted_class_frequencies() -> None:
     problem = Problem.of(["a", "b", "c"])
     targets = np.array([0] * 6 + [1] * 2)
     plain = class_priors(Recipe.of({}), targets, problem)

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
-from rich.console import Console
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
@@ -49,22 +48,10 @@ HYPERPARAMETERS: dict[str, Any] = {
 def run_demo(
     out: Path, hyperparameters: Mapping[str, Any] = HYPERPARAMETERS, num_images: int | None = None
 ) -> dict[str, float]:
-    """Write the digits, search, evaluate on the test set, and draw predictions and explanations.
+    """Write the digits, search, evaluate on the test set, and draw predictions and explanations; return the scores.
 
-    Parameters
-    ----------
-    out : Path
-        The folder for ``digits/`` (the images), ``run/`` (the run), and the pictures
-        ``predictions.png`` and ``why.png``.
-    hyperparameters : mapping
-        Search space.
-    num_images : int or None
-        Number of images to use; None uses all 1797.
-
-    Returns
-    -------
-    dict
-        Scores on the test images, as `ImagePredictor.evaluate` returns them.
+    The folder `out` gets ``digits/`` (the images), ``run/`` (the run), and the pictures ``predictions.png`` and
+    ``why.png``. `num_images` None uses all 1797 images.
     """
     console = output_console()
     start_s = time.perf_counter()
@@ -83,18 +70,18 @@ def run_demo(
     scores = predictor.evaluate(test)
     draw_predictions(predictor, test, out / PREDICTIONS)
     predictor.why(test, num_images=NUM_REASONS).savefig(out / WHY)
-    _print_results(console, len(test), scores, out, time.perf_counter() - start_s)
+    image = min((out / "digits" / "test").glob("*/*.png"))
+    seconds = time.perf_counter() - start_s
+    console.print(f"[bold]test accuracy {scores['top1']:.4f}[/bold] on {len(test)} images; {seconds:.0f} s in all")
+    console.print(f"sample predictions: {(out / PREDICTIONS).resolve()}", soft_wrap=True)
+    console.print(f"why, for some of them: {(out / WHY).resolve()}", soft_wrap=True)
+    saccade = "saccade" if shutil.which("saccade") else f"{sys.executable} -m saccade"
+    console.print(f"next, try for instance: {saccade} predict {out / 'run'} {image}", soft_wrap=True)
     return scores
 
 
 def write_digits(folder: Path, num_images: int | None = None) -> int:
-    """Write scikit-learn's digits as ``train/<digit>/<number>.png`` and ``test/…``, a quarter of them for testing.
-
-    Returns
-    -------
-    int
-        Number of images.
-    """
+    """Write scikit-learn's digits as ``train/<digit>/<number>.png`` and ``test/…``, a quarter; return their number."""
     digits = load_digits()
     pixels_NHW, labels = digits.images[:num_images], digits.target[:num_images]
     train, test = train_test_split(np.arange(len(labels)), test_size=0.25, stratify=labels, random_state=0)
@@ -125,12 +112,3 @@ def draw_predictions(predictor: ImagePredictor, test: ImageDataset, path: Path, 
     figure = predictions_figure(images[shown].tolist(), predicted[shown], true[shown], confidence[shown].tolist())
     figure.savefig(path)
     return path
-
-
-def _print_results(console: Console, num_test: int, scores: Mapping[str, float], out: Path, seconds: float) -> None:
-    image = min((out / "digits" / "test").glob("*/*.png"))
-    console.print(f"[bold]test accuracy {scores['top1']:.4f}[/bold] on {num_test} images; {seconds:.0f} s in all")
-    console.print(f"sample predictions: {(out / PREDICTIONS).resolve()}", soft_wrap=True)
-    console.print(f"why, for some of them: {(out / WHY).resolve()}", soft_wrap=True)
-    saccade = "saccade" if shutil.which("saccade") else f"{sys.executable} -m saccade"
-    console.print(f"next, try for instance: {saccade} predict {out / 'run'} {image}", soft_wrap=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import re
@@ -25,6 +26,7 @@ from saccade.data.sources.download import cache_folder
 from saccade.errors import SaccadeError
 from saccade.fit.run_folder import RUNS_FOLDER
 from saccade.models.catalogue import resolve_name
+from saccade.models.embedded import embedded_networks, package_faults
 from saccade.models.network import build_network
 from saccade.models.weights import SUFFIX, WEIGHTS_FOLDER_VARIABLE, hub_cache_folder, hub_endpoint, tensor_names
 from saccade.numerics.device import Numerics, choose_device
@@ -43,35 +45,18 @@ MOST_TIMED_STEPS, TIMING_S = 5, 0.5
 
 @dataclass(frozen=True)
 class Fact:
-    """One thing that a fit depends on.
-
-    Attributes
-    ----------
-    name : str
-        Name, in a word or two.
-    text : str
-        Result of the check.
-    verdict : {"OK", "note", "problem"}
-        "note": a fit works, but something may be missing or slow; "problem": a fit would fail.
-    advice : str
-        What to do; empty if all is well.
-    """
+    """One thing that a fit depends on."""
 
     name: str
-    text: str
-    verdict: Verdict = "OK"
-    advice: str = ""
+    text: str  # the result of the check
+    verdict: Verdict = "OK"  # "note": something may be missing or slow; "problem": a fit would fail
+    advice: str = ""  # what to do
 
 
 def examine() -> Iterator[Fact]:
-    """Yield the facts; all of them take a few seconds.
-
-    Examples
-    --------
-    >>> next(examine()).name
-    'Saccade'
-    """
-    yield _versions()
+    """Yield the facts; all of them take a few seconds."""
+    versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("torch", "timm", "optuna"))
+    yield Fact("Saccade", f"{__version__} with {versions}, Python {platform.python_version()}")
     yield _device()
     yield _processor()
     yield _memory()
@@ -83,11 +68,6 @@ def examine() -> Iterator[Fact]:
     yield _image_formats()
     if extras := _extras():
         yield extras
-
-
-def _versions() -> Fact:
-    versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("torch", "timm", "optuna"))
-    return Fact("Saccade", f"{__version__} with {versions}, Python {platform.python_version()}")
 
 
 def _device() -> Fact:
@@ -109,7 +89,8 @@ def _device() -> Fact:
 
 def _processor() -> Fact:
     num_cores, num_threads = num_usable_cores(), torch.get_num_threads()
-    text = f"{_count(num_cores, 'core')}, {_count(num_threads, 'thread')} for arithmetic, {_capability()}"
+    capability = torch.backends.cpu.get_cpu_capability().replace("DEFAULT", "no vector instructions")
+    text = f"{_count(num_cores, 'core')}, {_count(num_threads, 'thread')} for arithmetic, {capability}"
     if num_threads > num_cores:
         advice = f"threads wait for each other: set OMP_NUM_THREADS={num_cores}, or fit --threads {num_cores}"
         return Fact("processor", text, "note", advice)
@@ -120,16 +101,15 @@ def _processor() -> Fact:
     return Fact("processor", text)
 
 
-def _capability() -> str:
-    capability = torch.backends.cpu.get_cpu_capability()
-    return "no vector instructions" if capability == "DEFAULT" else capability
-
-
 def _memory() -> Fact:
-    free, total = available_memory_bytes(), _total_memory_bytes()
+    free = available_memory_bytes()
+    try:
+        total = f"{decimal(os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES'))}"
+    except (AttributeError, ValueError, OSError):  # Windows has no sysconf
+        total = ""
     if free is None:
-        return Fact("memory", "unknown" if total is None else f"{decimal(total)} in all")
-    text = f"{decimal(free)} free" + ("" if total is None else f" of {decimal(total)}")
+        return Fact("memory", f"{total} in all" if total else "unknown")
+    text = f"{decimal(free)} free" + (f" of {total}" if total else "")
     if free < LEAST_MEMORY_BYTES:
         return Fact("memory", text, "note", "stop other programs, or choose a small batch_size and img_size")
     return Fact("memory", text)
@@ -137,32 +117,15 @@ def _memory() -> Fact:
 
 def available_memory_bytes() -> int | None:
     """Return the available memory, within the limit of a container; None if it is unknown."""
-    free = [bytes_ for bytes_ in (_free_in_container(), _free_in_system()) if bytes_ is not None]
-    return min(free) if free else None
-
-
-def _free_in_system() -> int | None:
-    try:
-        facts = Path("/proc/meminfo").read_text(encoding="ascii")
-    except OSError:  # only Linux has it
-        return None
-    found = re.search(r"MemAvailable:\s+(\d+) kB", facts)
-    return int(found[1]) * 1024 if found else None
-
-
-def _free_in_container() -> int | None:
-    try:
+    free = []
+    with contextlib.suppress(OSError):  # no container
         limit, used = (Path(f"/sys/fs/cgroup/memory.{name}").read_text().strip() for name in ("max", "current"))
-    except OSError:
-        return None
-    return max(0, int(limit) - int(used)) if limit.isdigit() and used.isdigit() else None
-
-
-def _total_memory_bytes() -> int | None:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):  # Windows has no sysconf
-        return None
+        if limit.isdigit() and used.isdigit():
+            free.append(max(0, int(limit) - int(used)))
+    with contextlib.suppress(OSError):  # only Linux has it
+        found = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text(encoding="ascii"))
+        free += [int(found[1]) * 1024] if found else []
+    return min(free, default=None)
 
 
 def _arithmetic() -> Fact:
@@ -220,9 +183,11 @@ def _weights() -> Fact:
     given = os.environ.get(WEIGHTS_FOLDER_VARIABLE)
     if not given:
         cached = sorted(hub_cache_folder().glob("models--timm--*"))
-        advice = f"without a network, set {WEIGHTS_FOLDER_VARIABLE} to a folder of files <network>{SUFFIX}"
-        text = f"no folder of one's own ({WEIGHTS_FOLDER_VARIABLE}); {len(cached)} in the hub's cache"
-        return Fact("weights", text, "OK" if cached else "note", "" if cached else advice)
+        installed = ", ".join(embedded_networks()) or "none"
+        text = f"no folder of one's own ({WEIGHTS_FOLDER_VARIABLE}); {len(cached)} in the hub's cache; "
+        text += f"in installed packages: {installed}"
+        advice = "; ".join(package_faults())
+        return Fact("weights", text, "note" if advice else "OK", advice)
     folder = Path(given).expanduser()
     if not folder.is_dir():
         advice = f"set {WEIGHTS_FOLDER_VARIABLE} to a folder of {SUFFIX} files, or unset it"
@@ -255,7 +220,7 @@ def _hub() -> Fact:
         status = httpx2.head(endpoint, timeout=PROBE_TIMEOUT_S, follow_redirects=True).status_code
     except (httpx2.HTTPError, httpx2.InvalidURL) as error:
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        advice = "pretrained weights must come from a folder (fit --weights), or use --set pretrained=False"
+        advice = "pretrained weights come from a folder (fit --weights) or installed packages (see weights)"
         return Fact("hub", f"{endpoint} cannot be reached: {reason}", "note", advice)
     if status >= 400:
         return Fact("hub", f"{endpoint} answers HTTP {status}", "note", "look at HF_ENDPOINT and the proxy's settings")
@@ -264,16 +229,12 @@ def _hub() -> Fact:
 
 def _image_formats() -> Fact:
     formats = {"jpg": "JPEG", "zlib": "PNG", "webp": "WebP", "avif": "AVIF", "libtiff": "TIFF", "jpg_2000": "JPEG 2000"}
-    lacking = [name for feature, name in formats.items() if not _has_feature(feature)]
+    known = features.modules | features.codecs  # older versions of Pillow do not know newer features
+    lacking = [name for feature, name in formats.items() if feature not in known or not features.check(feature)]
     text = f"Pillow {metadata.version('pillow')} reads " + ", ".join(n for n in formats.values() if n not in lacking)
     if not lacking:
         return Fact("images", text)
     return Fact("images", text, "note", f"for {', '.join(lacking)}, install another build of Pillow")
-
-
-def _has_feature(name: str) -> bool:
-    # Older versions of Pillow do not know newer features.
-    return name in features.modules | features.codecs and bool(features.check(name))
 
 
 def _extras() -> Fact | None:
@@ -282,21 +243,17 @@ def _extras() -> Fact | None:
     for requirement in metadata.requires("saccade") or ():
         found = re.fullmatch(r"\s*([\w.-]+)[^;]*;.*extra\s*==\s*['\"]([\w-]+)['\"].*", requirement)
         if found and found[2] not in ("dev", "docs"):
-            missing.setdefault(found[2], []).extend([found[1]] * (not _is_installed(found[1])))
+            names = missing.setdefault(found[2], [])
+            try:
+                metadata.version(found[1])
+            except metadata.PackageNotFoundError:
+                names.append(found[1])
     if not missing:
         return None
     text = ", ".join(f"{extra} {'is missing' if names else 'is there'}" for extra, names in missing.items())
     wanted = [extra for extra, names in missing.items() if names]
     advice = f"where you want them: pip install 'saccade[{','.join(wanted)}]'" if wanted else ""
     return Fact("extras", text, "OK", advice)
-
-
-def _is_installed(distribution: str) -> bool:
-    try:
-        metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return False
-    return True
 
 
 def _count(num: int, thing: str) -> str:

@@ -48,10 +48,7 @@ SOURCES = {
 def write_photos(folder: Path, num_images: int, seed: int = 0) -> list[Path]:
     """Write ``folder/<class>/<number>.jpg``, random parts of the photograph of each class, and return the paths.
 
-    Raises
-    ------
-    DataError
-        If the folder exists and is not empty.
+    A folder that exists and is not empty is a DataError.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise DataError(f"{folder} exists already; choose another folder, or delete it")

@@ -7,37 +7,17 @@ from collections.abc import Collection, Hashable, Sequence
 
 import numpy as np
 
-_SAME_NETWORK_WEIGHT = 9.0
-"""Additional weight of a measurement for configurations of the same network."""
-
-_PROBE_PART = 0.5
-"""Cost of a linear probe in epochs: one forward pass, and the fit of the classifier layer."""
-
-_PROBE_AGAIN_PART = 0.15
-"""The same for a network that was probed before, whose features are cached."""
+_SAME_NETWORK_WEIGHT = 9.0  # additional weight of a measurement for configurations of the same network
+_PROBE_PART = 0.5  # cost of a linear probe in epochs: one forward pass, and the fit of the classifier layer
+_PROBE_AGAIN_PART = 0.15  # the same for a network that was probed before, whose features are cached
 
 
 class EpochCosts:
     """Seconds of an epoch for each configuration.
 
-    Parameters
-    ----------
-    log_speed : float or None
-        Natural logarithm of the duration of an epoch on this machine, relative to the predictions; None is unknown.
-    prior_weight : float
-        The weight of `log_speed`, in measured configurations.
-    probed_part : float
-        The part of an epoch's images that a probe uses.
-    cached : collection of hashable
-        Networks whose features were cached by an earlier fit.
-
-    Examples
-    --------
-    >>> costs = EpochCosts(log_speed=0.0)
-    >>> costs.add(np.log([2.0, 4.0]), ["small", "large"])
-    >>> costs.observe(0, epoch=1, seconds=2.0)
-    >>> costs.seconds([0, 1], np.array([[3.0], [3.0]])).ravel().round(1)
-    array([ 4., 12.])
+    `log_speed` is the natural logarithm of the duration of an epoch on this machine, relative to the predictions; None
+    is unknown. `prior_weight` is its weight in measured configurations. A probe uses `probed_part` of an epoch's
+    images. An earlier fit cached the features of the networks in `cached`.
     """
 
     def __init__(
@@ -105,13 +85,10 @@ class EpochCosts:
         return np.array(seconds)
 
     def seconds(self, numbers: Sequence[int], until_epochs: np.ndarray) -> np.ndarray:
-        """Return the seconds that configurations still need to reach epochs, both of shape (num_configs, num_epochs).
-
-        They are not positive for epochs that are complete.
-        """
+        """Return the seconds left to reach epochs, (num_configs, num_epochs); not positive for complete epochs."""
         done, probe = [], []
         for number in numbers:
-            done.append(self._measured[number][0] if number in self._measured else 0)
+            done.append(self._measured.get(number, (0, 0.0))[0])
             is_new = number not in self._measured and number not in self._probe_s
             if is_new and (self._probe_s or self._starts_with_probe[number]):
                 is_cached = self._networks[number] in self._probed
@@ -119,5 +96,4 @@ class EpochCosts:
             else:
                 probe.append(0.0)
         epochs = until_epochs - np.array(done)[:, None] + np.array(probe)[:, None]
-        left: np.ndarray = epochs * self.epoch_s(numbers)[:, None]
-        return left
+        return np.asarray(epochs * self.epoch_s(numbers)[:, None])

@@ -9,48 +9,32 @@ from typing import Any
 
 import numpy as np
 
+# The hyperparameters among the features, with their defaults.
+# `l2_sp`, `delta`, `bss`, `co_tuning` and `stochastic_norm` are regularisers of transfer learning in the recorded runs;
+# Saccade's recipes do not have them.
 HYPERPARAMETERS: dict[str, Any] = {
+    **dict.fromkeys(("warmup_epochs", "frozen_part", "mixup", "cutmix", "smoothing", "drop"), 0.0),
+    **dict.fromkeys(("l2_sp", "delta", "bss", "co_tuning"), 0.0),
+    **dict.fromkeys(("head_only", "amp", "stochastic_norm"), False),
+    **dict.fromkeys(("clip_grad", "augmentation", "betas", "decay_epochs", "plateau_patience"), None),
     "lr": 1e-3,
     "batch_size": 16,
     "opt": "adamw",
     "momentum": 0.9,
     "weight_decay": 1e-4,
-    "sched": "cosine",
-    "warmup_epochs": 0.0,
     "layer_decay": 1.0,
-    "frozen_part": 0.0,
-    "head_only": False,
-    "mixup": 0.0,
-    "cutmix": 0.0,
-    "mix_prob": 1.0,
-    "smoothing": 0.0,
-    "drop": 0.0,
-    "clip_grad": None,
-    "augmentation": None,
-    "amp": False,
-    "betas": None,
+    "sched": "cosine",
     "warmup_lr": 1e-5,
-    "decay_epochs": None,
     "decay_rate": 0.1,
-    "plateau_patience": None,
-    "l2_sp": 0.0,
-    "delta": 0.0,
-    "bss": 0.0,
-    "co_tuning": 0.0,
-    "stochastic_norm": False,
+    "mix_prob": 1.0,
 }
-"""The hyperparameters among the features, with their defaults.
 
-`l2_sp`, `delta`, `bss`, `co_tuning` and `stochastic_norm` are regularisers of transfer learning in the recorded runs;
-Saccade's recipes do not have them.
-"""
-
-_ADAPTIVE = ("adam", "adamw", "adamp", "lamb", "lion", "nadam", "nadamw", "radam", "adabelief", "rmsprop", "rmsproptf")
+ADAPTIVE = ("adam", "adamw", "adamp", "lamb", "lion", "nadam", "nadamw", "radam", "adabelief", "rmsprop", "rmsproptf")
 _SCHEDULES = ("cosine", "step", "multistep", "plateau")
 _AUGMENTATIONS = ("randaugment", "trivialaugment", "autoaugment")
 
+# Families of the recorded networks; other families have no feature of their own.
 FAMILIES = ("beit", "convnext", "deit", "dla", "edgenext", "efficientnet", "mobilevit", "swin", "volo", "xcit")
-"""Families of the recorded networks; other families have no feature of their own."""
 
 NETWORK_FEATURES = (
     *("log_params", "log_input", "top1", "pretraining", "is_convolutional", "is_transformer"),
@@ -67,36 +51,20 @@ RECIPE_FEATURES = (
     *("log_l2_sp", "log_delta", "log_bss", "co_tuning", "stochastic_norm"),
 )
 DATA_FEATURES = ("log_images", "log_classes", "log_images_per_class", "log_steps")
+# The names of all features, in the order of their columns.
 FEATURES = (*NETWORK_FEATURES, *RECIPE_FEATURES, *DATA_FEATURES)
-"""The names of all features, in the order of their columns."""
 
 
 @dataclass(frozen=True)
 class NetworkDescription:
-    """Features of a network before training.
+    """Features of a network before training."""
 
-    Attributes
-    ----------
-    num_params : float
-        Parameters; whether those of the classifier layer are included does not matter.
-    input_size : int
-        Side of its input in pixels.
-    top1 : float or None
-        Published ImageNet-1k accuracy, 0 to 1; None if unknown.
-    pretraining : int
-        0 ImageNet-1k or none, 1 ImageNet-21k or similar, 2 web-scale or self-training.
-    kind : str
-        ``conv``, ``hybrid`` or ``transformer``.
-    family : str
-        One of `FAMILIES`, or another name.
-    """
-
-    num_params: float
-    input_size: int = 224
-    top1: float | None = None
-    pretraining: int = 0
-    kind: str = "conv"
-    family: str = ""
+    num_params: float  # with or without the classifier layer, which does not matter
+    input_size: int = 224  # side in pixels
+    top1: float | None = None  # published ImageNet-1k accuracy, 0 to 1; None if unknown
+    pretraining: int = 0  # 0 ImageNet-1k or none, 1 ImageNet-21k or similar, 2 web-scale or self-training
+    kind: str = "conv"  # conv, hybrid or transformer
+    family: str = ""  # one of `FAMILIES`, or another name
 
 
 @dataclass(frozen=True)
@@ -109,36 +77,21 @@ class DatasetDescription:
 
 @dataclass(frozen=True)
 class Description:
-    """The description of a configuration, from which its features are computed.
-
-    Attributes
-    ----------
-    network : NetworkDescription
-        The network.
-    hyperparameters : mapping
-        Values by the names in `HYPERPARAMETERS`; others are ignored.
-    num_epochs : int
-        The epochs of the configuration.
-    starts_with_probe : bool
-        Whether training starts from a linear probe, which is reported as epoch 0.
-    """
+    """The description of a configuration, from which its features are computed."""
 
     network: NetworkDescription
-    hyperparameters: Mapping[str, Any] = field(default_factory=dict)
+    hyperparameters: Mapping[str, Any] = field(default_factory=dict)  # by the names in `HYPERPARAMETERS`
     num_epochs: int = 50
-    starts_with_probe: bool = False
+    starts_with_probe: bool = False  # training starts from a linear probe, which is reported as epoch 0
 
 
 def features(description: Description, data: DatasetDescription, top1: float) -> np.ndarray:
-    """Return the features of a configuration on a data set, in the order of `FEATURES`.
-
-    `top1` is the network's ImageNet accuracy, published or predicted.
-    """
+    """Return features of a configuration in the order of `FEATURES`; `top1` is the published or predicted accuracy."""
     network, recipe = description.network, {**HYPERPARAMETERS, **description.hyperparameters}
     log_lr = math.log10(max(recipe["lr"], 1e-12))  # a factor on the rate may be 0
     log_batch = math.log2(recipe["batch_size"])
     opt, sched, augmentation = str(recipe["opt"]).lower(), str(recipe["sched"]), str(recipe["augmentation"])
-    is_adaptive = opt in _ADAPTIVE
+    is_adaptive = opt in ADAPTIVE
     momentum = recipe["momentum"] if opt in ("momentum", "nesterov", "sgd") else 0.0
     mixes = recipe["mixup"] > 0 or recipe["cutmix"] > 0
     clip = recipe["clip_grad"]

@@ -4,66 +4,41 @@ from __future__ import annotations
 
 import heapq
 import itertools
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-EARLIEST = 0.5
-"""The epoch that epoch 0, a linear probe, counts as."""
+EARLIEST = 0.5  # the epoch that epoch 0, a linear probe, counts as
 
 
 @dataclass(frozen=True)
 class KernelSettings:
-    """Standard deviations and lengths of the forecaster's kernel, for scores between 0 and 1.
+    """Standard deviations (sd) and lengths of the forecaster's kernel, for scores between 0 and 1.
 
     The defaults maximise the marginal likelihood of recorded curves (``python -m benchmarks.fit_forecaster``), for each
     data set with a portfolio learned from the others.
-
-    Attributes
-    ----------
-    scale_sd : float
-        Of a factor on all expected scores of the data set.
-    offset_sd : float
-        Of a constant added to all of them.
-    similar_sd, similar_length : float
-        Of deviations that similar configurations share, and the length of their squared-exponential kernel.
-    own_sd : float
-        Of deviations of single configurations.
-    epoch_length : float
-        Length over which deviations persist, in the natural logarithm of the epoch.
-    noise_sd : float
-        Of an observed score.
-    rough_sd : float
-        Additional, of a score after the first epoch from a new classifier layer, which depends on the warm-up.
     """
 
-    scale_sd: float = 0.2
-    offset_sd: float = 0.03
-    similar_sd: float = 0.15
-    similar_length: float = 1.8
-    own_sd: float = 0.175
-    epoch_length: float = 5.4
-    noise_sd: float = 0.006
-    rough_sd: float = 0.16
+    scale_sd: float = 0.2  # of a factor on all expected scores of the data set
+    offset_sd: float = 0.03  # of a constant added to all of them
+    similar_sd: float = 0.15  # of deviations that similar configurations share
+    similar_length: float = 1.8  # of their squared-exponential kernel
+    own_sd: float = 0.175  # of deviations of single configurations
+    epoch_length: float = 5.4  # over which deviations persist, in the natural logarithm of the epoch
+    noise_sd: float = 0.006  # of an observed score
+    rough_sd: float = 0.16  # added after the first epoch from a new classifier layer, which depends on the warm-up
 
 
+# For trainings that start from a linear probe; the recordings have none, so these are not fitted.
 AFTER_PROBES = KernelSettings(
     scale_sd=0.08, offset_sd=0.08, similar_sd=0.18, similar_length=2.5, own_sd=0.22, epoch_length=1.5, noise_sd=0.02
 )
-"""For trainings that start from a linear probe; the recordings have none, so these are not fitted."""
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """Forecast scores.
-
-    Attributes
-    ----------
-    mean, sd : ndarray of float64, shape (num_configs, num_epochs)
-        Of the best score up to each epoch.
-    """
+    """Forecasts of the best score up to each epoch, shape (num_configs, num_epochs)."""
 
     mean: np.ndarray
     sd: np.ndarray
@@ -72,33 +47,13 @@ class Forecast:
 class Forecaster:
     """A Gaussian process over the deviations of scores from their expectations.
 
-    Deviations persist along a learning curve, as in freeze-thaw optimisation [1]_. Similar configurations share them,
-    and in part all configurations do, since data sets differ in difficulty.
+    Deviations persist along a learning curve, as in freeze-thaw optimisation (Swersky, Snoek and Adams, "Freeze-thaw
+    Bayesian optimization", arXiv:1406.3896, 2014). Similar configurations share them, and in part all configurations
+    do, since data sets differ in difficulty.
 
     Only the latest score of a configuration is used. Deviations persist like a Markov process, so earlier scores add
     little. The cost is cubic in `max_observations`; with more configurations only the best and the latest are used.
-
-    Parameters
-    ----------
-    epochs : sequence of float
-        The epochs of forecasts, ascending.
-    settings : KernelSettings or None
-        The kernel.
-    max_observations : int
-        The most observations that are used.
-
-    References
-    ----------
-    .. [1] K. Swersky, J. Snoek and R. P. Adams, "Freeze-thaw Bayesian optimization", arXiv:1406.3896, 2014.
-
-    Examples
-    --------
-    >>> forecaster = Forecaster([1, 3, 9])
-    >>> one, other = forecaster.add([[0.0], [9.0]], expected=[[0.3, 0.5, 0.6], [0.3, 0.5, 0.6]])
-    >>> forecaster.observe(one, epoch=1, score=0.5)
-    >>> mean = forecaster.forecast([one, other]).mean
-    >>> bool(mean[0, 2] > mean[1, 2] > 0.6)
-    True
+    `epochs`, ascending, are those of forecasts.
     """
 
     def __init__(
@@ -116,10 +71,7 @@ class Forecaster:
         self._rough: set[int] = set()  # configurations with the score of a first epoch
 
     def add(self, points: np.ndarray | list[list[float]], expected: np.ndarray | list[list[float]]) -> list[int]:
-        """Add configurations with their expected scores at `epochs`, and return their numbers.
-
-        Similar configurations have small distances between their points.
-        """
+        """Add configurations (similar ones have close points) with expected scores at `epochs`; return numbers."""
         first = len(self._points)
         self._points += list(np.asarray(points, dtype=float))
         self._expected += list(np.asarray(expected, dtype=float))
@@ -146,7 +98,8 @@ class Forecaster:
         who_O = np.array(list(observed))
         epochs_O = np.array([max(epoch, EARLIEST) for epoch, _ in observed.values()])
         when_O = np.log(epochs_O)
-        expected_O = np.array([self._expected_at(number, epoch) for number, epoch in zip(who_O, epochs_O, strict=True)])
+        curves = zip(when_O, (self._expected[number] for number in who_O), strict=True)
+        expected_O = np.array([np.interp(when, np.log(self.epochs), curve) for when, curve in curves])
         deviation_O = np.array([score for _, score in observed.values()]) - expected_O
         is_rough_O = np.isin(who_O, list(self._rough)) & (epochs_O <= 1)
 
@@ -174,11 +127,7 @@ class Forecaster:
         """Return the covariance of the deviations that similar configurations share."""
         squares = (these**2).sum(axis=1)[:, None] + (those**2).sum(axis=1)[None] - 2 * these @ those.T
         cfg = self.settings
-        covariance: np.ndarray = cfg.similar_sd**2 * np.exp(-0.5 * squares / cfg.similar_length**2)
-        return covariance
-
-    def _expected_at(self, number: int, epoch: float) -> float:
-        return float(np.interp(math.log(max(epoch, EARLIEST)), np.log(self.epochs), self._expected[number]))
+        return np.asarray(cfg.similar_sd**2 * np.exp(-0.5 * squares / cfg.similar_length**2))
 
     def _used(self) -> dict[int, tuple[float, float]]:
         """Return the observations to use: all, or the best and the latest."""

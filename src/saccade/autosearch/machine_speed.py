@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from pathlib import Path
@@ -9,30 +10,23 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from saccade.autosearch.description import describe_recipe
 from saccade.autosearch.features import NetworkDescription
-from saccade.autosearch.recipe_description import describe_recipe
 from saccade.models.network import build_network
 from saccade.numerics.device import Numerics, choose_device, cpu_threads, is_half_native
 from saccade.space import Dict
 from saccade.training.recipes.building import stored_channels
 from saccade.training.recipes.recipe import choices
 
+# Estimated seconds of a step of `measure_log_speed` on the machine of the portfolio's recordings.
+# The portfolio predicts 6.1 ms for an image of 224 pixels with mobilenetv2_100. On a CPU with float32, such an image
+# took 14.4 times as long as one of the 8 images of a step. Measure the step again, together with that network, when its
+# layers or the portfolio's costs change.
 RECORDED_STEP_S = 0.0034
-"""Estimated seconds of a step of `measure_log_speed` on the machine of the portfolio's recordings.
 
-The portfolio predicts 6.1 ms for an image of 224 pixels with mobilenetv2_100. On a CPU with float32, such an image took
-14.4 times as long as one of the 8 images of a step. Measure the step again, together with that
-network, when its layers or the portfolio's costs change.
-"""
-
-MEASURED_S, MAX_STEPS = 0.25, 50
-"""Seconds of timed training steps, and the most of them."""
-
-NUM_IMAGES, NUM_RUNS = 4, 3
-"""Images in a timed forward pass, and passes. The minimum counts, because other processes may use the machine."""
-
-LONGEST_S = 2.0
-"""The most seconds for all forward passes."""
+MEASURED_S, MAX_STEPS = 0.25, 50  # seconds of timed training steps, and the most of them
+NUM_IMAGES, NUM_RUNS = 4, 3  # of a timed forward pass; the fastest run counts, as other processes may use the machine
+LONGEST_S = 2.0  # the most seconds for all forward passes
 
 
 def measure_log_speed(
@@ -56,7 +50,15 @@ def _step_s(device: torch.device, longest_s: float) -> float:
     num_images, side = (8, 112) if device.type == "cpu" else (16, 224)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        network = numerics.place(_typical_network())
+        layers = [*_convolution(3, 16, 3, 2)]
+        for num_in, num_out in ((16, 24), (24, 32), (32, 64)):
+            wide = 4 * num_in
+            layers += _convolution(num_in, wide, 1)
+            layers += _convolution(wide, wide, 3, 2, groups=wide)
+            layers += _convolution(wide, num_out, 1)[:2]
+        layers += _convolution(64, 64, 3)
+        typical = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10))
+        network = numerics.place(typical)
         x_BCHW = torch.rand(num_images, 3, side, side).contiguous(memory_format=torch.channels_last).to(device)
     y = torch.zeros(num_images, dtype=torch.int64, device=device)
     optimizer = torch.optim.AdamW(network.parameters())
@@ -78,17 +80,6 @@ def _step_s(device: torch.device, longest_s: float) -> float:
     return quickest * (8 / num_images) * (112 / side) ** 2
 
 
-def _typical_network() -> nn.Module:
-    layers = [*_convolution(3, 16, 3, 2)]
-    for num_in, num_out in ((16, 24), (24, 32), (32, 64)):
-        wide = 4 * num_in
-        layers += _convolution(num_in, wide, 1)
-        layers += _convolution(wide, wide, 3, 2, groups=wide)
-        layers += _convolution(wide, num_out, 1)[:2]
-    layers += _convolution(64, 64, 3)
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10))
-
-
 def _convolution(num_in: int, num_out: int, kernel: int, stride: int = 1, groups: int = 1) -> list[nn.Module]:
     convolution = nn.Conv2d(num_in, num_out, kernel, stride, kernel // 2, groups=groups, bias=False)
     return [convolution, nn.BatchNorm2d(num_out), nn.ReLU6()]
@@ -108,32 +99,24 @@ def forward_seconds(
     or after `longest_s`.
     """
     device = device or choose_device()
-    num_networks = len(choices(space, "model")) * len(choices(space, "img_size"))
-    if device.type != "cpu" or num_networks < 2:
+    networks = list(itertools.product(choices(space, "model"), choices(space, "img_size")))
+    if device.type != "cpu" or len(networks) < 2:
         return {}
-    end_s = time.perf_counter() + longest_s
+    in_chans, end_s = stored_channels(space), time.perf_counter() + longest_s
     found: dict[NetworkDescription, float] = {}
-    num_left = num_networks
-    for model in choices(space, "model"):
-        for img_size in choices(space, "img_size"):
-            part_s = (end_s - time.perf_counter()) / num_left
-            num_left -= 1
-            if not isinstance(model, str) or time.perf_counter() >= end_s:
-                continue
-            described = describe_recipe({"model": model, "img_size": img_size}, weights=weights, device=device)
-            if described.network not in found:
-                with cpu_threads(num_threads):
-                    network = build_network(
-                        model,
-                        2,
-                        pretrained=False,
-                        in_chans=stored_channels(space),
-                        img_size=img_size,
-                        random_start=False,
-                    )
-                    side = described.network.input_size
-                    until_s = time.perf_counter() + part_s
-                    found[described.network] = _image_s(network, device, stored_channels(space), side, until_s, end_s)
+    for number, (model, img_size) in enumerate(networks):
+        part_s = (end_s - time.perf_counter()) / (len(networks) - number)
+        if not isinstance(model, str) or time.perf_counter() >= end_s:
+            continue
+        described = describe_recipe({"model": model, "img_size": img_size}, weights=weights, device=device).network
+        if described in found:
+            continue
+        with cpu_threads(num_threads):
+            network = build_network(
+                model, 2, pretrained=False, in_chans=in_chans, img_size=img_size, random_start=False
+            )
+            until_s = time.perf_counter() + part_s
+            found[described] = _image_s(network, device, in_chans, described.input_size, until_s, end_s)
     return found
 
 
@@ -141,10 +124,7 @@ def forward_seconds(
 def _image_s(
     network: nn.Module, device: torch.device, num_channels: int, side: int, until_s: float, end_s: float
 ) -> float:
-    """Return the seconds of an image in a forward pass; the network's weights are set to 0.
-
-    Passes stop at `until_s`; a first one may take until `end_s`.
-    """
+    """Return the seconds of an image in a pass, with weights of 0; passes stop at `until_s`, a first one at `end_s`."""
     for tensor in (*network.parameters(), *network.buffers()):
         tensor.zero_()  # uninitialised weights may be denormal numbers, which are slow
     numerics = Numerics.choose(device, amp=is_half_native(device))

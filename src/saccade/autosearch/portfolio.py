@@ -14,42 +14,17 @@ import numpy as np
 
 from saccade.autosearch.features import FEATURES, DatasetDescription, Description, NetworkDescription, features
 
-SHIPPED = Path(__file__).with_name("portfolio.json")
-"""The portfolio that comes with the package."""
-
-EPOCHS = (1, 2, 3, 5, 9, 15, 25, 50)
-"""Epochs at which scores are predicted; the search interpolates in the logarithm of the epoch."""
+SHIPPED = Path(__file__).with_name("portfolio.json")  # the portfolio that comes with the package
+EPOCHS = (1, 2, 3, 5, 9, 15, 25, 50)  # at which scores are predicted; others are interpolated in log(epoch)
 
 
 class Trees:
-    """A sum of small regression trees, evaluated with NumPy alone.
+    """A sum of small regression trees, evaluated with NumPy alone (Friedman, "Greedy function approximation", 2001).
 
-    The nodes of all trees are in flat arrays, each tree in pre-order, so that a left child follows its parent.
-
-    Parameters
-    ----------
-    baseline : float
-        The start of the sum.
-    roots : sequence of int, shape (num_trees,)
-        The index of the root of each tree.
-    feature : sequence of int, shape (num_nodes,)
-        The column that a node compares; -1 for a leaf.
-    value : sequence of float, shape (num_nodes,)
-        The threshold of a node, with ``x <= value`` on the left; the value of a leaf.
-    right : sequence of int, shape (num_nodes,)
-        The offset of the right child; 0 for a leaf.
-    scale : float
-        Factor on the sum of the leaves.
-
-    References
-    ----------
-    .. [1] J. H. Friedman, "Greedy function approximation: a gradient boosting machine", Annals of Statistics 29, 2001.
-
-    Examples
-    --------
-    >>> stump = Trees(1.0, roots=[0], feature=[0, -1, -1], value=[0.5, -2.0, 2.0], right=[2, 0, 0])
-    >>> stump.predict(np.array([[0.0], [1.0]]))
-    array([-1.,  3.])
+    The nodes of all trees are in flat arrays, each tree in pre-order, so that a left child follows its parent. `roots`
+    are the indices of the trees' roots. `feature` is the column that a node compares, -1 for a leaf; `value` is its
+    threshold, with ``x <= value`` on the left, or the value of a leaf; `right` is the offset of the right child.
+    A prediction is `baseline` plus `scale` times the sum of the leaves.
     """
 
     def __init__(self, baseline: float, roots: Any, feature: Any, value: Any, right: Any, scale: float = 1.0) -> None:
@@ -67,72 +42,29 @@ class Trees:
             feature = self.feature[at]
             inner = feature >= 0
             if not inner.any():
-                sums: np.ndarray = self.baseline + self.scale * self.value[at].sum(axis=1)
-                return sums
+                return np.asarray(self.baseline + self.scale * self.value[at].sum(axis=1))
             goes_left = rows[lines, feature] <= self.value[at]
             at += np.where(inner, np.where(goes_left, 1, self.right[at]), 0).astype(np.int32)
-
-    @classmethod
-    def from_json(cls, record: Mapping[str, Any]) -> Trees:
-        """Return the trees that `to_json` wrote."""
-        return cls(**record)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return a dictionary that JSON can hold."""
-        return {
-            "baseline": float(self.baseline),
-            "scale": float(self.scale),
-            "roots": self.roots.tolist(),
-            "feature": self.feature.tolist(),
-            "value": [float(f"{value:.4g}") for value in self.value],
-            "right": self.right.tolist(),
-        }
 
 
 @dataclass(frozen=True)
 class Portfolio:
     """Predict the scores of a configuration after each epoch, and the seconds of an epoch.
 
-    ``python -m benchmarks.learn_portfolio`` learns it from recorded learning curves [1]_. Configurations are described
-    by numbers (see `saccade.autosearch.features`), so that it predicts for networks without recordings, too.
-
-    Parameters
-    ----------
-    score : list of Trees
-        Their mean is the best score up to an epoch; 0 is the worst configuration of a data set, and 1 the best.
-        The columns are `FEATURES`, the logarithm to base 2 of the epoch, and that to base 10 of the steps up to it.
-    cost : Trees
-        The natural logarithm of the seconds of an epoch for each training image, on the machine of the recordings.
-    top1_of_params : tuple of float
-        Intercept and slope of ImageNet accuracy over the logarithm to base 10 of millions of parameters, for networks
-        without published accuracy.
-    kernel_mean, kernel_scale : ndarray of float64, shape (num_features,)
-        Mean and scale that standardise features for distances between configurations.
-    provenance : dict
-        The recordings, script and versions that it was learned with.
-
-    References
-    ----------
-    .. [1] S. Pineda Arango, F. Ferreira, A. Kadra, F. Hutter and J. Grabocka, "Quick-Tune: quickly learning which
-       pretrained model to finetune and how", ICLR 2024.
-
-    Examples
-    --------
-    >>> portfolio = Portfolio.load()
-    >>> sound = Description(NetworkDescription(21.8e6, top1=0.79), {"lr": 1e-3})
-    >>> wild = Description(NetworkDescription(21.8e6, top1=0.79), {"lr": 1.0})
-    >>> data = DatasetDescription(num_images=2000, num_classes=10)
-    >>> scores = portfolio.predict_scores([sound, wild], data)
-    >>> scores.shape == (2, len(EPOCHS)) and bool(scores[0, -1] > scores[1, -1])
-    True
+    ``python -m benchmarks.learn_portfolio`` learns it from the curves of Pineda Arango, Ferreira, Kadra, Hutter
+    and Grabocka, "Quick-Tune: quickly learning which pretrained model to finetune and how" (ICLR 2024). Configurations
+    are described by numbers (see `saccade.autosearch.features`), so that networks need no recordings.
     """
 
+    # The mean of these is the best score up to an epoch; 0 is the worst configuration of a data set, 1 the best. Their
+    # columns are `FEATURES`, the logarithm to base 2 of the epoch, and that to base 10 of the steps up to it.
     score: list[Trees]
-    cost: Trees
+    cost: Trees  # natural logarithm of an epoch's seconds per training image, on the machine of the recordings
+    # Intercept and slope of ImageNet accuracy over log10 of millions of parameters, where none is published.
     top1_of_params: tuple[float, float]
-    kernel_mean: np.ndarray
+    kernel_mean: np.ndarray  # (num_features,): with the scale, it standardises features for distances
     kernel_scale: np.ndarray
-    provenance: dict[str, Any] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)  # recordings, script and versions that it was learned with
 
     @staticmethod
     @cache
@@ -153,59 +85,37 @@ class Portfolio:
         return min(max(intercept + slope * math.log10(max(network.num_params, 1e3) / 1e6), 0.4), 0.9)
 
     def predict_scores(self, descriptions: Sequence[Description], data: DatasetDescription) -> np.ndarray:
-        """Return the expected best scores up to each of `EPOCHS`, float64 of shape (num_configs, num_epochs).
-
-        0 is the worst configuration of a data set, and 1 the best.
-        """
+        """Return the expected best scores up to `EPOCHS`, (num_configs, num_epochs); 0 is the worst, 1 the best."""
         rows = self.rows(descriptions, data)
         columns = []
         for epoch in EPOCHS:
             whole = with_epoch(rows, epoch)
             columns.append(np.mean([trees.predict(whole) for trees in self.score], axis=0))
-        scores: np.ndarray = np.maximum.accumulate(np.clip(np.column_stack(columns), 0.01, 1.2), axis=1)
-        return scores
+        return np.maximum.accumulate(np.clip(np.column_stack(columns), 0.01, 1.2), axis=1)
 
     def predict_log_epoch_s(self, descriptions: Sequence[Description], data: DatasetDescription) -> np.ndarray:
         """Return the natural logarithm of the seconds of an epoch on the machine of the recordings."""
-        shift = math.log(max(data.num_images, 1))
-        log_s: np.ndarray = self.cost.predict(self.rows(descriptions, data)) + shift
-        return log_s
+        return self.cost.predict(self.rows(descriptions, data)) + math.log(max(data.num_images, 1))
 
     def embed(self, descriptions: Sequence[Description], data: DatasetDescription) -> np.ndarray:
         """Return standardised features, shape (num_configs, num_features), whose distances measure similarity."""
-        points: np.ndarray = (self.rows(descriptions, data) - self.kernel_mean) / self.kernel_scale
-        return points
+        return np.asarray((self.rows(descriptions, data) - self.kernel_mean) / self.kernel_scale)
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Portfolio:
-        """Return the portfolio that `to_json` wrote."""
+        """Return the portfolio that ``python -m benchmarks.learn_portfolio`` wrote."""
         if tuple(record["features"]) != FEATURES:
             raise ValueError("The portfolio was learned with other features. Learn it again with this version")
         return cls(
-            score=[Trees.from_json(trees) for trees in record["score"]],
-            cost=Trees.from_json(record["cost"]),
+            score=[Trees(**trees) for trees in record["score"]],
+            cost=Trees(**record["cost"]),
             top1_of_params=tuple(record["top1_of_params"]),
             kernel_mean=np.array(record["kernel_mean"]),
             kernel_scale=np.array(record["kernel_scale"]),
             provenance=dict(record["provenance"]),
         )
 
-    def to_json(self) -> dict[str, Any]:
-        """Return a dictionary that JSON can hold."""
-        return {
-            "provenance": self.provenance,
-            "features": list(FEATURES),
-            "top1_of_params": list(self.top1_of_params),
-            "kernel_mean": [float(f"{value:.6g}") for value in self.kernel_mean],
-            "kernel_scale": [float(f"{value:.6g}") for value in self.kernel_scale],
-            "cost": self.cost.to_json(),
-            "score": [trees.to_json() for trees in self.score],
-        }
-
 
 def with_epoch(rows: np.ndarray, epoch: float) -> np.ndarray:
-    """Return rows of features with the logarithms of the epoch (base 2) and of all steps up to it (base 10).
-
-    The last feature of the rows is the logarithm to base 10 of the steps of an epoch.
-    """
+    """Return rows of features, whose last is log10 of an epoch's steps, with log2(epoch) and log10 of all steps."""
     return np.column_stack([rows, np.full(len(rows), math.log2(epoch)), rows[:, -1] + math.log10(epoch)])

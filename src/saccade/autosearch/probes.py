@@ -6,23 +6,15 @@ from collections.abc import Hashable, Sequence
 
 import numpy as np
 
-PROBE_SD = 0.12
-"""Standard deviation of a probe's score, relative to that of a fine-tuned network: a probe has no learning rate."""
+PROBE_SD = 0.12  # standard deviation of a probe's score relative to that of a training, as it has no learning rate
+PERSISTENCE_EPOCHS = 50.0  # epochs of training over which the effect of the probe falls to 1/e
+PROBE_VALUE = 3.0  # factor on the expected improvement of a probe: its score also shows which network is worth training
 
-PERSISTENCE_EPOCHS = 50.0
-"""Epochs of training over which the effect of the probe falls to 1/e."""
-
-PROBE_VALUE = 3.0
-"""Factor on the expected improvement of a probe: its score also shows which network is worth training."""
-
+# Part of a probe's unexpected score that is expected of the network's trainings; the forecaster adds about as much.
 SURPRISE_PART = 0.8
-"""Part of a probe's unexpected score that is expected of the network's trainings; the forecaster adds about as much."""
 
-PROBE_QUANTILE = 0.25
-"""A probe is expected to score like this quantile of the network's configurations."""
-
-DROP_PART = 0.5
-"""A training first drops below the probe by this part of its final gain, while the learning rate is high."""
+PROBE_QUANTILE = 0.25  # a probe is expected to score like this quantile of the network's configurations
+DROP_PART = 0.5  # part of its final gain by which a training first drops below the probe, at a high learning rate
 
 
 class Probes:
@@ -30,20 +22,7 @@ class Probes:
 
     A linear probe of a pretrained network scores about like a fine-tuning with poor hyperparameters. A training that
     starts from the probe first drops below it, and gains most when the learning rate falls at the end of its schedule.
-
-    Parameters
-    ----------
-    epochs : sequence of float
-        The epochs of learning curves, ascending.
-
-    Examples
-    --------
-    >>> probes = Probes([1, 3, 6])
-    >>> curves = np.array([[0.5], [0.5], [0.5], [0.5], [0.7]]) * [0.8, 0.9, 1.0]
-    >>> probes.expected_curves(["net"] * 5, curves, [6] * 5)[-1]
-    array([0.5 , 0.45, 0.55, 0.7 ])
-    >>> probes.observe("net", 0.6).round(3)
-    array([0.   , 0.078, 0.075, 0.071])
+    `epochs`, ascending, are those of learning curves.
     """
 
     def __init__(self, epochs: Sequence[float]) -> None:
@@ -54,15 +33,12 @@ class Probes:
         self._shift = SURPRISE_PART * np.where(np.arange(len(persistence)) > 0, persistence, 0.0)
         self._expected: dict[Hashable, float] = {}
         self._surprise: dict[Hashable, float] = {}
-        self._begun: set[Hashable] = set()
+        self.begun: set[Hashable] = set()  # networks whose probe was started
 
     def expected_curves(
         self, networks: Sequence[Hashable], curves: np.ndarray, num_epochs: Sequence[int]
     ) -> np.ndarray:
-        """Return the learning curves of trainings that start from a probe, with the probe's score first.
-
-        `curves`, of shape (num_configs, num_epochs), has the expected scores of trainings from a new classifier layer.
-        """
+        """Return learning curves from a probe, its score first, by `curves` (num_configs, num_epochs) without it."""
         best = curves.max(axis=1)
         for network in dict.fromkeys(networks):
             of_network = best[[each == network for each in networks]]
@@ -73,8 +49,7 @@ class Probes:
         # A gain starts at -DROP_PART of it and grows linearly to all of it; a loss is there from the first epoch on.
         trained = probes + np.where(gain > 0, (1 + DROP_PART) * done - DROP_PART, 1.0) * gain
         surprise = np.array([self._surprise.get(network, 0.0) for network in networks])
-        expected: np.ndarray = np.concatenate([probes, trained], axis=1) + surprise[:, None] * self._shift
-        return expected
+        return np.concatenate([probes, trained], axis=1) + surprise[:, None] * self._shift
 
     def observe(self, network: Hashable, score: float) -> np.ndarray:
         """Use a probe's score; return the change of the expected curves of its network, shape (1 + num_epochs,)."""
@@ -82,11 +57,3 @@ class Probes:
         change: np.ndarray = (surprise - self._surprise.get(network, 0.0)) * self._shift
         self._surprise[network] = surprise
         return change
-
-    def begin(self, network: Hashable) -> None:
-        """Mark a network's probe as started."""
-        self._begun.add(network)
-
-    def is_begun(self, network: Hashable) -> bool:
-        """Return whether the network's probe was started."""
-        return network in self._begun

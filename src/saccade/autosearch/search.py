@@ -26,45 +26,25 @@ from saccade.space import Dict, canonical_key, encode, from_optuna
 from saccade.space.constants import copied
 from saccade.study.trial import Decision, Job, Status, Trial
 
-POOL_SIZE = 256
-"""Configurations among which the next one is chosen; more take more time and gain little."""
+POOL_SIZE = 256  # configurations among which the next one is chosen; more take more time and gain little
+MAX_CONSIDERED = 64  # paused trials considered for the next step: those with the largest last expected gain
+MAX_PAUSED = 256  # with more paused trials, only the half with the largest expected gains can continue
+NUM_OFFSPRING = 8  # variations of the best configurations that enter the pool after this many new trials
 
-MAX_CONSIDERED = 64
-"""Paused trials that are considered for the next step: those with the largest expected gain when last considered."""
-
-MAX_PAUSED = 256
-"""With more paused trials, only the half with the largest expected gains can continue."""
-
-NUM_OFFSPRING = 8
-"""Variations of the best configurations that enter the pool after this many new trials."""
-
+# Time of a training step in units of a forward pass: forward, backward, and the optimizer.
+# The first layers of pretrained networks are frozen, which saves most of the backward pass.
 PASSES, PASSES_OF_PRETRAINED = 3.5, 2.3
-"""Time of a training step in units of a forward pass: forward, backward, and the optimizer.
 
-The first layers of pretrained networks are frozen, which saves most of the backward pass.
-"""
-
-SPEED_WEIGHT = 0.25
-"""Weight of the measured speed of the machine, in observations, where networks were timed as well."""
-
-RECONSIDERING_PART = 0.01
-"""The part of the training time that may be spent on reconsidering running trials before their targets."""
+SPEED_WEIGHT = 0.25  # weight of the measured speed of the machine, in observations, where networks were timed as well
+RECONSIDERING_PART = 0.01  # of the training time, spent on reconsidering running trials before their targets
 
 
 @dataclass(frozen=True)
 class Advice:
-    """The next step of a search.
+    """The next step of a search."""
 
-    Attributes
-    ----------
-    key : hashable or None
-        `canonical_key` of the paused configuration to continue; None is a new one, which `suggest` returns next.
-    until_epoch : int
-        The epoch to train it to, unless that is reconsidered; 0 is the linear probe that starts a training.
-    """
-
-    key: Hashable | None
-    until_epoch: int
+    key: Hashable | None  # `canonical_key` of the paused configuration to continue; None is a new one, `suggest`'s next
+    until_epoch: int  # to train it to, unless that is reconsidered; 0 is the linear probe that starts a training
 
 
 class AutoSearch(Searcher, Scheduler):
@@ -105,7 +85,8 @@ class AutoSearch(Searcher, Scheduler):
     cached : collection
         Each `Description.network` whose features were cached by an earlier fit, so that its probe costs little.
     max_epochs : int or None
-        The most epochs of any configuration, for searches without a time limit; None is `num_epochs`.
+        The most epochs of any configuration, for searches without a time limit; None is that of the
+        space's default configuration.
 
     References
     ----------
@@ -162,11 +143,11 @@ class AutoSearch(Searcher, Scheduler):
         self._rng = np.random.default_rng(seed)
         self._pool: dict[Hashable, Item] = {}
         self._known: dict[Hashable, Item] = {}  # all that were started or observed
-        self._running: dict[Hashable, Item] = {}
-        self._trained: set[Hashable] = set()  # networks that were trained beyond their probes
+        self.running: dict[Hashable, Item] = {}
+        self.trained: set[Hashable] = set()  # networks that were trained beyond their probes
         self._chosen: Item | None = None
         self._start: Item | None = None
-        self._best = 0.0
+        self.best = 0.0
         self._num_started = 0
         # As a scheduler:
         self._halving: Scheduler | None = None
@@ -175,26 +156,28 @@ class AutoSearch(Searcher, Scheduler):
         self._paused: dict[Hashable, Trial] = {}
         self._reconsidering_s = 0.0
 
-    @property
-    def num_epochs(self) -> int:
-        """The epochs of a whole training: those of the space's default configuration."""
-        return max(self.describe(copied(self.space.default)).num_epochs, 1)
-
     # The searcher: configurations and their expected scores and costs.
 
     def suggest(self) -> dict[str, Any]:
         """Return the configuration of the last advice, or else the new one with the largest expected gain."""
-        item = self._chosen or self._next_start() or self._best_new()
+        item = self._chosen or self._next_start()
         self._chosen = None
         if item is None:
-            raise exhausted(len(self._known))
+            self._refill()
+            if not self._pool:
+                raise exhausted(len(self._known))
+            items = list(self._pool.values())
+            found = best_step(self, items)
+            # If none would report in time, the cheapest is as good as any.
+            cheapest = items[int(np.argmin(self.costs.epoch_s([each.number for each in items])))]
+            item = cheapest if found is None else found[0]
         if item is self._start:
             self._start = None
         self.is_new(item.config)
         self._pool.pop(item.key, None)
-        self._known[item.key] = self._running[item.key] = item
+        self._known[item.key] = self.running[item.key] = item
         item.is_begun = True
-        self.probes.begin(item.network)
+        self.probes.begun.add(item.network)
         self._num_started += 1
         config: dict[str, Any] = copied(item.config)
         return config
@@ -205,7 +188,7 @@ class AutoSearch(Searcher, Scheduler):
         low, high = self.score_range
         normal = min(max((score - low) / (high - low), -1.0), 1.5)
         item.epoch, item.best = max(item.epoch, epoch), max(item.best, normal)
-        self._best = max(self._best, item.best)
+        self.best = max(self.best, item.best)
         self.costs.observe(item.number, epoch, cost)
         if epoch == 0 and item.has_probe:
             shift = self.probes.observe(item.network, item.best)
@@ -215,7 +198,7 @@ class AutoSearch(Searcher, Scheduler):
         if epoch >= 1:
             # The probe's score would stay the best where training makes it worse, and hide that.
             if item.has_probe:
-                self._trained.add(item.network)
+                self.trained.add(item.network)
             item.trained = max(item.trained, normal) if item.has_probe else item.best
         if epoch in HORIZONS or epoch == 0:
             is_rough = epoch == 1 and not item.has_probe
@@ -224,7 +207,7 @@ class AutoSearch(Searcher, Scheduler):
     def on_end(self, config: Mapping[str, Any], *, has_failed: bool, is_complete: bool = False) -> None:
         """Use the end of a training: a failure has a low score, a completed one keeps its last score."""
         item = self._item_of(config)
-        self._running.pop(item.key, None)
+        self.running.pop(item.key, None)
         if has_failed:
             self.forecaster.observe(item.number, max(item.epoch, 1), max(item.best, 0.0))
         elif is_complete and item.epoch not in HORIZONS and item.trained > -math.inf:
@@ -238,22 +221,19 @@ class AutoSearch(Searcher, Scheduler):
         can_begin: bool = True,
         starts_first: bool = True,
     ) -> Advice | None:
-        """Return the best next step for the paused configurations with these keys, or a new one if `can_begin`.
-
-        Starting configurations come before everything else if `starts_first`. None if no step would report in time.
-        """
+        """Return the best next step, first a start if `starts_first`; without `can_begin` a paused one; or None."""
         self.seconds_left = seconds_left
         self._chosen = None
         if can_begin and starts_first and (start := self._next_start()) is not None:
             self._chosen = start
-            found = self._best_step([start])
+            found = best_step(self, [start])
             start.target = start.num_epochs if found is None else found[1]
             return Advice(None, start.target)
         if can_begin:
             self._refill()
         waiting = [self._known[key] for key in paused if key in self._known]
         waiting = sorted(waiting, key=lambda item: -item.expected_gain)[:MAX_CONSIDERED]
-        found = self._best_step([*(self._pool.values() if can_begin else ()), *waiting])
+        found = best_step(self, [*(self._pool.values() if can_begin else ()), *waiting])
         if found is None:
             return None
         item, until = found
@@ -265,7 +245,7 @@ class AutoSearch(Searcher, Scheduler):
 
     def resume(self, key: Hashable, until_epoch: int) -> None:
         """Mark a paused configuration as running up to an epoch."""
-        self._running[key] = item = self._known[key]
+        self.running[key] = item = self._known[key]
         item.target = until_epoch
 
     def _item_of(self, config: Mapping[str, Any]) -> Item:
@@ -288,19 +268,23 @@ class AutoSearch(Searcher, Scheduler):
             self._start = self._pool.get(canonical_key(config)) or self._items([config])[0]
         return self._start
 
-    def _best_new(self) -> Item | None:
-        self._refill()
-        found = self._best_step(list(self._pool.values()))
-        if found is None and self._pool:  # none would report in time: the cheapest
-            items = list(self._pool.values())
-            return items[int(np.argmin(self.costs.epoch_s([item.number for item in items])))]
-        return None if found is None else found[0]
-
     def _refill(self) -> None:
         """Fill the pool, with random configurations and with variations of the best."""
-        configs = []
+        configs: list[dict[str, Any]] = []
         if self._num_started and self._num_started % NUM_OFFSPRING == 0 and len(self._known) > 1:
-            configs += self._offspring()
+            # Variations: each takes some parameters of one of the best configurations from a random one.
+            parents = sorted(self._known.values(), key=lambda item: -item.best)[:4]
+            for index in range(NUM_OFFSPRING):
+                own = encode(self.space, parents[index % len(parents)].config)
+                other = encode(self.space, self.space.sample(self._rng))
+                mixed = {**other, **{name: value for name, value in own.items() if self._rng.random() < 0.75}}
+                try:
+                    config = from_optuna(self.space, mixed)
+                except SpaceError:  # the two have different branches of a nested space
+                    continue
+                if canonical_key(config) not in self._known and canonical_key(config) not in self._pool:
+                    configs.append(config)
+                    self._source.observe(config, 1, 0.0, 0.0)
         size = POOL_SIZE if not self._num_started else min(POOL_SIZE, len(self._pool) + NUM_OFFSPRING)
         if len(self._pool) < POOL_SIZE - NUM_OFFSPRING or not self._num_started:
             try:
@@ -310,23 +294,6 @@ class AutoSearch(Searcher, Scheduler):
                 pass  # the pool holds all that is left
         fresh = [config for config in configs if canonical_key(config) not in self._known]
         self._pool.update({item.key: item for item in self._items(fresh)})
-
-    def _offspring(self) -> list[dict[str, Any]]:
-        """Return variations of the best configurations: each takes some parameters from a random one."""
-        parents = sorted(self._known.values(), key=lambda item: -item.best)[:4]
-        children = []
-        for index in range(NUM_OFFSPRING):
-            own = encode(self.space, parents[index % len(parents)].config)
-            other = encode(self.space, self.space.sample(self._rng))
-            mixed = {**other, **{name: value for name, value in own.items() if self._rng.random() < 0.75}}
-            try:
-                config = from_optuna(self.space, mixed)
-            except SpaceError:  # the two have different branches of a nested space
-                continue
-            if canonical_key(config) not in self._known and canonical_key(config) not in self._pool:
-                children.append(config)
-                self._source.observe(config, 1, 0.0, 0.0)
-        return children
 
     def _items(self, configs: list[dict[str, Any]]) -> list[Item]:
         """Return items for configurations, with the scores and costs that the portfolio predicts."""
@@ -342,49 +309,22 @@ class AutoSearch(Searcher, Scheduler):
         if any(have_probes):
             self.forecaster.settings = AFTER_PROBES
         numbers = self.forecaster.add(self.portfolio.embed(described, self.data), expected)
-        self.costs.add(self._log_epoch_s(described), networks, have_probes)
+        log_epoch_s = self.portfolio.predict_log_epoch_s(described, self.data)
+        kinds = list(zip(networks, have_probes, strict=True))
+        for network, is_pretrained in set(kinds):
+            if network in self.forward_s:
+                is_kind = np.array([each == (network, is_pretrained) for each in kinds])
+                passes = PASSES_OF_PRETRAINED if is_pretrained else PASSES
+                epoch_s = passes * self.forward_s[network] * self.data.num_images
+                # The mean is measured; the portfolio predicts the differences between recipes of one network.
+                log_epoch_s[is_kind] += math.log(epoch_s) - self._log_speed - log_epoch_s[is_kind].mean()
+        self.costs.add(log_epoch_s, networks, have_probes)
         return [
             Item(canonical_key(config), config, number, epochs, network, has_probe)
             for config, number, epochs, network, has_probe in zip(
                 configs, numbers, num_epochs, networks, have_probes, strict=True
             )
         ]
-
-    def _log_epoch_s(self, described: Sequence[Description]) -> np.ndarray:
-        """Return the logarithm of an epoch's seconds on the machine of the recordings."""
-        predicted = self.portfolio.predict_log_epoch_s(described, self.data)
-        kinds = [(each.network, each.starts_with_probe) for each in described]
-        for network, is_pretrained in set(kinds):
-            if network not in self.forward_s:
-                continue
-            of_network = np.array([each == (network, is_pretrained) for each in kinds])
-            passes = PASSES_OF_PRETRAINED if is_pretrained else PASSES
-            epoch_s = passes * self.forward_s[network] * self.data.num_images
-            # The mean is measured; the portfolio predicts the differences between recipes of one network.
-            predicted[of_network] += math.log(epoch_s) - self._log_speed - predicted[of_network].mean()
-        return predicted
-
-    def _best_step(self, items: list[Item]) -> tuple[Item, int] | None:
-        """Return the best item and the epoch to train it to; None if none would report in time."""
-        # Running trials count as if they had reached the forecast of their targets, so that proposals differ.
-        running = [item for item in self._running.values() if item.epoch < item.target]
-        imagined: dict[int, tuple[float, float]] = {}
-        if running:
-            curves = self.forecaster.forecast([item.number for item in running]).mean
-            for item, curve in zip(running, curves, strict=True):
-                score = float(np.interp(item.target, (EARLIEST, *HORIZONS), curve))
-                imagined[item.number] = item.target, score
-        return best_step(
-            items,
-            imagined,
-            forecaster=self.forecaster,
-            costs=self.costs,
-            probes=self.probes,
-            best=self._best,
-            trained=self._trained,
-            seconds_left=self.seconds_left,
-            is_for_mean=self.is_for_mean,
-        )
 
     # The scheduler: which trial runs, and for how long.
 
@@ -393,7 +333,9 @@ class AutoSearch(Searcher, Scheduler):
         self._state = state
         self._paused = {canonical_key(trial.config): trial for trial in state.trials if trial.status is Status.PAUSED}
         if math.isinf(state.seconds_left):
-            self._halving = AutoScheduler(self.max_epochs or self.num_epochs)
+            # Without a limit, the epochs are those of the space's default configuration.
+            num_epochs = self.max_epochs or max(self.describe(copied(self.space.default)).num_epochs, 1)
+            self._halving = AutoScheduler(num_epochs)
             for each in self._before:
                 if isinstance(each, EpochDone):
                     self._halving.on_report(each)
@@ -461,11 +403,7 @@ class AutoSearch(Searcher, Scheduler):
         # Epoch 0 is not a horizon: starting a training whose probe is known changes no forecast.
         if report.is_last or report.checkpoint is None or not (is_due or (is_cheap and report.epoch in HORIZONS)):
             return Decision.CONTINUE
-        return self._reconsider(item, state, report)
-
-    def _reconsider(self, item: Item, state: StudyState, report: EpochDone) -> Decision:
-        """Continue a running trial only if that is the best next step."""
-        self._running.pop(item.key, None)
+        self.running.pop(item.key, None)
         advice = self._timed_advice([*self._paused, item.key], state.seconds_left, starts_first=False)
         item.unconsidered_s = 0.0
         if advice is not None and advice.key != item.key:

@@ -3,51 +3,34 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Hashable, Mapping
+from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from saccade.autosearch.costs import EpochCosts
-from saccade.autosearch.forecast import Forecaster
-from saccade.autosearch.probes import PROBE_VALUE, Probes
+from saccade.autosearch.probes import PROBE_VALUE
 
+if TYPE_CHECKING:
+    from saccade.autosearch.search import AutoSearch
+
+# Epochs at which learning curves are forecast, and at which a trial may pause for another.
 HORIZONS = (1, 2, 3, 4, 5, 7, 9, 12, 15, 20, 25, 30, 40, 50, 70, 100, 150, 200)
-"""Epochs at which learning curves are forecast, and at which a trial may pause for another."""
 
-FIXED_COST = 0.05
-"""Part of the remaining time that is added to the cost of each step, so that cheap steps do not always win."""
+FIXED_COST = 0.05  # part of the remaining time added to the cost of each step, so that cheap ones do not always win
+ALL_PROBES_PART = 0.8  # all networks are probed first if that takes at most this part of the remaining time
 
-ALL_PROBES_PART = 0.8
-"""All networks are probed before one is trained, if that takes at most this part of the remaining time."""
-
+# With too many networks for that, the next one is probed if that takes at most this part of the remaining time.
+# The mean of several probes is better than one training that is cut short.
 NEXT_PROBE_PART = 0.5
-"""With too many networks for that, the next one is probed if that takes at most this part of the remaining time.
 
-The mean of several probes is better than one training that is cut short.
-"""
-
-PROBE_SCORE_POWER = 4.0
-"""Probes are ordered by expected score to this power, per second."""
-
-MEMBER_LAG = 0.05
-"""A network whose score is below the best by at most this may still improve an ensemble."""
-
-AGAIN = 0.3
-"""Factor on the gain of a further training of a network: a mean of two different networks gains more."""
-
-SHORTENING_POWER = 0.5
-"""A training that the deadline shortens keeps this power of the part of its epochs as its gain over the probe."""
-
-COMMITMENT = 4.0
-"""Factor on the gain of continuing a training that started from a probe: its gain shows at the end of the schedule."""
-
-LAST_COMMITMENT = 25.0
-"""The same if the remaining time is short: a paused training would not be continued."""
-
-FEW_TRAININGS = 4.0
-"""The remaining time is short if it allows fewer whole trainings than this."""
+PROBE_SCORE_POWER = 4.0  # probes are ordered by expected score to this power, per second
+MEMBER_LAG = 0.05  # a network whose score is below the best by at most this may still improve an ensemble
+AGAIN = 0.3  # factor on the gain of a further training of a network: a mean of two different networks gains more
+SHORTENING_POWER = 0.5  # of the part of its epochs that a shortened training has: its gain over the probe
+COMMITMENT = 4.0  # factor on the gain of continuing after a probe: the gain shows at the end of the schedule
+LAST_COMMITMENT = 25.0  # the same if the remaining time is short: a paused training would not be continued
+FEW_TRAININGS = 4.0  # the remaining time is short if it allows fewer whole trainings than this
 
 
 @dataclass(slots=True, eq=False)
@@ -70,13 +53,7 @@ class Item:
 
 
 def expected_improvement(mean: np.ndarray, sd: np.ndarray, best: float | np.ndarray) -> np.ndarray:
-    """Return by how much a normally distributed score exceeds the best one, on average: expected improvement.
-
-    Examples
-    --------
-    >>> expected_improvement(np.array([0.5, 0.7]), np.array([0.1, 0.1]), best=0.6).round(3)
-    array([0.008, 0.108])
-    """
+    """Return by how much a normally distributed score exceeds the best one, on average: expected improvement."""
     z = (mean - best) / sd
     density = np.exp(-0.5 * z**2) / np.sqrt(2 * np.pi)
     # The normal distribution function to 1e-7 (Abramowitz and Stegun, Handbook of Mathematical Functions, 26.2.17):
@@ -84,41 +61,50 @@ def expected_improvement(mean: np.ndarray, sd: np.ndarray, best: float | np.ndar
     t = 1 / (1 + 0.2316419 * np.abs(z))
     series = t * (0.319381530 + t * (-0.356563782 + t * (1.781477937 + t * (-1.821255978 + t * 1.330274429))))
     tail = density * series
-    improvement: np.ndarray = np.maximum(sd * (z * np.where(z >= 0, 1 - tail, tail) + density), 0.0)
-    return improvement
+    return np.asarray(np.maximum(sd * (z * np.where(z >= 0, 1 - tail, tail) + density), 0.0))
 
 
-def best_step(
-    items: list[Item],
-    imagined: Mapping[int, tuple[float, float]],
-    *,
-    forecaster: Forecaster,
-    costs: EpochCosts,
-    probes: Probes,
-    best: float,
-    trained: Collection[Hashable],
-    seconds_left: float,
-    is_for_mean: bool,
-) -> tuple[Item, int] | None:
+def _forecast_of_running(search: AutoSearch) -> dict[int, tuple[float, float]]:
+    """Return target and score of running trials as if they had reached it, by number, so that proposals differ."""
+    running = [item for item in search.running.values() if item.epoch < item.target]
+    if not running:
+        return {}
+    curves = search.forecaster.forecast([item.number for item in running]).mean
+    scores = (
+        float(np.interp(each.target, search.forecaster.epochs, curve))
+        for each, curve in zip(running, curves, strict=True)
+    )
+    return {item.number: (item.target, score) for item, score in zip(running, scores, strict=True)}
+
+
+def best_step(search: AutoSearch, items: list[Item]) -> tuple[Item, int] | None:
     """Return the item with the largest expected gain per cost, and the epoch to train it to; None if none is in time.
 
-    The expected gain of each considered item is stored in it. Scores are between 0 and 1; `imagined` has those of
-    running trials, and `trained` the networks that were trained beyond their probes. If the result may be an ensemble
-    (`is_for_mean`), the gain of a training is measured from its own network's probe. Otherwise the network with the
-    best probe is trained first, however slow it is, and the others not at all.
+    The expected gain of each considered item is stored in it. Scores are between 0 and 1. If the result may be an
+    ensemble, the gain of a training is measured from its own network's probe. Otherwise the network with the best probe
+    is trained first, however slow it is, and the others not at all.
     """
     if not items:
         return None
+    forecaster, costs, probes = search.forecaster, search.costs, search.probes
+    best, trained, seconds_left = search.best, search.trained, search.seconds_left
+    imagined = _forecast_of_running(search)
     numbers = [item.number for item in items]
     have_probes = np.array([item.has_probe for item in items])
-    may_probe = np.array([item.has_probe and not item.is_begun and not probes.is_begun(item.network) for item in items])
+    may_probe = np.array([item.has_probe and not item.is_begun and item.network not in probes.begun for item in items])
     forecast = forecaster.forecast(numbers, imagined)
 
     # Where each step can lead: column 0 is the probe, the others are the horizons, the last of them the item's end.
     horizons = np.array([0, *HORIZONS], dtype=float)
     done = np.where(may_probe, -1, [item.epoch for item in items])[:, None]
     whole = np.array([item.num_epochs for item in items])[:, None]
-    ends = _ends(items, costs, seconds_left)[:, None]
+    ends = whole
+    if have_probes.any() and not math.isinf(seconds_left):  # after a probe, the last epoch in time
+        so_far = np.array([item.epoch for item in items])[:, None]
+        start_s = costs.seconds(numbers, so_far.astype(float))
+        in_time = so_far + (seconds_left - start_s) // costs.epoch_s(numbers)[:, None]
+        in_time = np.clip(in_time, so_far + 1, whole).astype(int)
+        ends = np.where(have_probes[:, None], in_time, whole)
     before = np.concatenate([[-1.0], horizons[:-1]])[None]
     reach = np.minimum(horizons[None], ends)
     seconds = costs.seconds(numbers, reach)
@@ -138,7 +124,7 @@ def best_step(
 
     # Gains over the score to exceed, with factors for commitment and for networks that were trained before.
     to_exceed = np.full_like(probe, best)
-    if is_for_mean:
+    if search.is_for_mean:
         is_first = [item.has_probe and (item.epoch > 0 or item.network not in trained) for item in items]
         to_exceed = np.where(np.array(is_first)[:, None], np.clip(probe, best - MEMBER_LAG, best), best)
     gain = expected_improvement(mean, sd, to_exceed) * np.where(horizons == 0, PROBE_VALUE, 1.0)
@@ -152,8 +138,16 @@ def best_step(
     cost = np.where(possible, seconds, 0.0) / seconds_left
     worth = np.where(possible, gain / (cost + FIXED_COST), -1.0)
 
-    # Probes first, if there is time for them: cheap ones before others, for a mean of many good networks.
-    if _is_time_to_probe(items, seconds[:, 0], possible[:, 0], seconds_left):
+    # Probes first, if networks can be probed and enough time be left for training: cheap ones before others, for a mean
+    # of many good networks.
+    probe_s: dict[Hashable, float] = {}
+    for item, of_item_s, is_possible in zip(items, seconds[:, 0], possible[:, 0], strict=True):
+        if is_possible:
+            probe_s[item.network] = min(float(of_item_s), probe_s.get(item.network, math.inf))
+    if probe_s and (
+        min(probe_s.values()) <= NEXT_PROBE_PART * seconds_left
+        or sum(probe_s.values()) <= ALL_PROBES_PART * seconds_left
+    ):
         per_second = forecast.mean[:, 0].clip(0.0) ** PROBE_SCORE_POWER / (seconds[:, 0] + 1e-9)
         worth[:, 0] = np.where(possible[:, 0], per_second, -1.0)
         worth[:, 1:] = -1.0
@@ -167,27 +161,3 @@ def best_step(
         alike = [index for index, item in enumerate(items) if possible[index, 0] and item.network == network]
         row = alike[int(np.argmax((gain / (seconds + 1e-9))[alike, 1:].max(axis=1)))]
     return items[row], int(reach[row, column])
-
-
-def _is_time_to_probe(items: list[Item], seconds: np.ndarray, possible: np.ndarray, seconds_left: float) -> bool:
-    """Return whether networks can be probed and enough time be left for training."""
-    probe_s: dict[Hashable, float] = {}
-    for item, of_item_s, is_possible in zip(items, seconds, possible, strict=True):
-        if is_possible:
-            probe_s[item.network] = min(float(of_item_s), probe_s.get(item.network, math.inf))
-    if not probe_s:
-        return False
-    is_next_cheap = min(probe_s.values()) <= NEXT_PROBE_PART * seconds_left
-    return is_next_cheap or sum(probe_s.values()) <= ALL_PROBES_PART * seconds_left
-
-
-def _ends(items: list[Item], costs: EpochCosts, seconds_left: float) -> np.ndarray:
-    """Return the last epoch of each item: that of its recipe, or the last one in time after a probe."""
-    whole = np.array([item.num_epochs for item in items])
-    if not any(item.has_probe for item in items) or math.isinf(seconds_left):
-        return whole
-    numbers, done = [item.number for item in items], np.array([item.epoch for item in items])
-    start_s = costs.seconds(numbers, done[:, None].astype(float))[:, 0]
-    possible = done + (seconds_left - start_s) // costs.epoch_s(numbers)
-    in_time = np.clip(possible, done + 1, whole).astype(int)
-    return np.where([item.has_probe for item in items], in_time, whole)

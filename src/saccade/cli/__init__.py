@@ -1,4 +1,4 @@
-"""The command line: it parses, calls the predictor, and prints. One file for each command."""
+"""The command line: it parses, calls the predictor, and prints. Each command is a function."""
 
 import time
 

@@ -1,6 +1,6 @@
 """The commands, and how their errors are shown.
 
-Each command is a function in a file of its own. It imports pandas and torch when it runs, so that help and errors in
+Each command is a function, which imports pandas and torch when it runs, so that help and errors in
 arguments appear at once.
 """
 
@@ -16,14 +16,11 @@ from typer.core import TyperGroup
 from saccade._version import __version__
 from saccade.cli.apps import demo, doctor, sample_data
 from saccade.cli.check import check
-from saccade.cli.choose import choose
-from saccade.cli.evaluate import evaluate
 from saccade.cli.explain import explain
 from saccade.cli.fit import fit, fit_command
-from saccade.cli.leaderboard import leaderboard
 from saccade.cli.models import models
 from saccade.cli.predict import predict
-from saccade.cli.resume import resume
+from saccade.cli.runs import choose, evaluate, leaderboard, resume
 from saccade.cli.words import check_flags, in_cli_words
 from saccade.deadline import counting_from
 from saccade.errors import SaccadeError, explained_file_errors
@@ -46,14 +43,16 @@ class _Commands(TyperGroup):
         return name, command, rest
 
     def invoke(self, ctx: Any) -> Any:
-        warnings.formatwarning = _warning_line
+        warnings.formatwarning = lambda message, *_, **__: f"warning: {in_cli_words(str(message))}\n"
         try:
             with warnings_in(in_cli_words), explained_file_errors():
                 return super().invoke(ctx)
         except BrokenPipeError:  # the reader of the output has closed it
             raise
         except (SaccadeError, OSError) as error:
-            text = _first_paragraph(error)
+            text = str(error).split("\n\n", 1)[
+                0
+            ]  # without the traceback of a trial, which is in the run's events as well
             typer.echo(f"saccade: {in_cli_words(text) if isinstance(error, SaccadeError) else text}", err=True)
             raise typer.Exit(WRONG) from None
 
@@ -111,12 +110,3 @@ def main() -> None:
 
     with counting_from(STARTED_S):
         app(prog_name="saccade")
-
-
-def _warning_line(message: Warning | str, *_: Any, **__: Any) -> str:
-    return f"warning: {in_cli_words(str(message))}\n"
-
-
-def _first_paragraph(error: Exception) -> str:
-    """Return the message without the traceback of a trial, which is in the run's events as well."""
-    return str(error).split("\n\n", 1)[0]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from saccade.cli.arguments import Encoding, LabelSep
 from saccade.cli.printing import check_output, print_remark
 from saccade.errors import DataError, explained_file_errors
 
@@ -41,10 +42,8 @@ def check(
         str | None,
         typer.Option(metavar="DIR|ZIP|URL", help="Folder, archive or URL of a table's images."),
     ] = None,
-    label_sep: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="Separator of several labels in one field of a table.")
-    ] = None,
-    encoding: Annotated[str | None, typer.Option(metavar="NAME", help="Encoding of a table, such as cp1252.")] = None,
+    label_sep: LabelSep = None,
+    encoding: Encoding = None,
 ) -> None:
     """Check images for problems.
 
@@ -52,10 +51,15 @@ def check(
     is 1 if a finding is an error, because scores would be misleading, or if files of a table are missing; else 0.
     """
     from saccade.cli.inputs import TableColumns, is_table, label_columns
+    from saccade.data.decoding import is_url
+    from saccade.data.unreadable import NO_FILE, describe_unreadable
 
     check_output(csv)
     parts = _read(data, TableColumns(image_column, label_columns(label), image_root, label_sep, encoding))
-    root = _common_folder(parts)
+    # In findings, file names are relative to the common folder of all images.
+    every_image = (image for part in parts.values() for image in part[part.image_column])
+    folders = {str(Path(image).absolute().parent) for image in every_image if isinstance(image, str)}
+    root = os.path.commonpath(folders) if folders else ""
     report = _check(parts, root)
     _show(report)
     if csv is not None:
@@ -65,23 +69,15 @@ def check(
             frame.to_csv(csv, index=False, encoding="utf-8", errors="surrogateescape")
         typer.echo(f"written to {csv}")
     if is_table(data):
-        _check_files(data, parts["train"])
+        images = parts["train"][parts["train"].image_column].tolist()
+        paths = {row: path for row, path in enumerate(images) if isinstance(path, str) and path and not is_url(path)}
+        missing = {row: NO_FILE for row, path in paths.items() if not Path(path).exists()}
+        if missing:
+            raise DataError(
+                f"{describe_unreadable(images, missing)}\n  Name the folder of the images of {data} by --image-root"
+            )
     if any(finding.severity == "error" for finding in report.findings):
         raise typer.Exit(MISLEADING)
-
-
-def _check_files(table: str, part: ImageDataset) -> None:
-    """Raise a DataError if files of a table are missing."""
-    from saccade.data.decoding import is_url
-    from saccade.data.unreadable import NO_FILE, describe_unreadable
-
-    images = part[part.image_column].tolist()
-    paths = {row: path for row, path in enumerate(images) if isinstance(path, str) and path and not is_url(path)}
-    missing = {row: NO_FILE for row, path in paths.items() if not Path(path).exists()}
-    if missing:
-        raise DataError(
-            f"{describe_unreadable(images, missing)}\n  Name the folder of the images of {table} by --image-root"
-        )
 
 
 def _read(data: str, columns: TableColumns) -> dict[str, ImageDataset]:
@@ -121,6 +117,7 @@ def _check(parts: dict[str, ImageDataset], root: str) -> CheckReport:
 
     from saccade.data.checks import CheckedPart, check_dataset
     from saccade.data.scanning import measure_pixel_range, scan_images
+    from saccade.tasks.labels import infer_problem_type, plain_labels
 
     checked = {}
     console = Console(stderr=True)
@@ -135,20 +132,6 @@ def _check(parts: dict[str, ImageDataset], root: str) -> CheckReport:
             files = [os.path.relpath(image, root) if isinstance(image, str) else image for image in images]
             labels = part.label_names() if part.label_column in part else None
             checked[name] = CheckedPart(files, labels, scan)
-    is_regression = _is_regression(parts["train"])
+    has_labels = train.label_column in train
+    is_regression = has_labels and infer_problem_type(plain_labels(train[train.label_column])) == "regression"
     return check_dataset(checked["train"], checked.get("val"), checked.get("test"), is_regression=is_regression)
-
-
-def _is_regression(train: ImageDataset) -> bool:
-    from saccade.tasks.labels import infer_problem_type, plain_labels
-
-    if train.label_column not in train:
-        return False
-    return infer_problem_type(plain_labels(train[train.label_column])) == "regression"
-
-
-def _common_folder(parts: dict[str, ImageDataset]) -> str:
-    """Return the common folder of all images, which findings leave out of file names."""
-    images = (image for part in parts.values() for image in part[part.image_column])
-    folders = {str(Path(image).absolute().parent) for image in images if isinstance(image, str)}
-    return os.path.commonpath(folders) if folders else ""

@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from saccade.cli.arguments import Images, Run
 from saccade.cli.printing import check_output, printable
 from saccade.errors import DataError, explained_file_errors
-
-if TYPE_CHECKING:
-    from saccade.report.figures import Reason
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".pdf", ".svg")
 """Formats of the figure."""
 
 
 def explain(
-    run: Annotated[Path, typer.Argument(help="A run folder, or the folder of a saved predictor.")],
-    images: Annotated[
-        list[str],
-        typer.Argument(metavar="IMAGE|DIR...", help="Image files, and folders with images at any depth."),
-    ],
+    run: Run,
+    images: Images,
     out: Annotated[
         Path, typer.Option(metavar="FILE", help="File of the figure: PNG, JPEG, WebP, PDF or SVG by its extension.")
     ] = Path("why.png"),
@@ -45,7 +39,7 @@ def explain(
     """
     from saccade.cli.inputs import is_table, read_files, read_splits
     from saccade.predictor import ImagePredictor
-    from saccade.report.figures import reasons_figure
+    from saccade.report.figures import UNREADABLE, reasons_figure
 
     if out.suffix.lower() not in SUFFIXES:
         raise DataError(
@@ -62,23 +56,15 @@ def explain(
     reasons = predictor.reasons(files, k, num_images, train)
     with explained_file_errors(out):
         reasons_figure(reasons).savefig(out)
-    _print(reasons)
-    if len(reasons) < len(files):
-        typer.echo(f"{len(reasons)} of {len(files)} images; pass --num-images to show more")
-    typer.echo(f"written to {printable(str(out))}")
-
-
-def _print(reasons: Sequence[Reason]) -> None:
-    rows = [("image", "label", "probability", "nearest", "similarity"), *map(_row, reasons)]
+    rows = [("image", "label", "probability", "nearest", "similarity")]
+    for reason in reasons:
+        probability = "" if reason.probability is None else f"{reason.probability:.3f}"
+        nearest = next(iter(reason.neighbours), None)
+        label, similarity = ("", "") if nearest is None else (nearest.label or "", f"{nearest.similarity:.2f}")
+        rows.append((printable(str(reason.image)), reason.predicted or UNREADABLE, probability, label, similarity))
     widths = [max(len(row[column]) for row in rows) for column in range(5)]
     for row in rows:
         typer.echo("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
-
-
-def _row(reason: Reason) -> tuple[str, str, str, str, str]:
-    from saccade.report.figures import UNREADABLE
-
-    probability = "" if reason.probability is None else f"{reason.probability:.3f}"
-    nearest = next(iter(reason.neighbours), None)
-    label, similarity = ("", "") if nearest is None else (nearest.label or "", f"{nearest.similarity:.2f}")
-    return printable(str(reason.image)), reason.predicted or UNREADABLE, probability, label, similarity
+    if len(reasons) < len(files):
+        typer.echo(f"{len(reasons)} of {len(files)} images; pass --num-images to show more")
+    typer.echo(f"written to {printable(str(out))}")

@@ -26,40 +26,18 @@ class Splits(NamedTuple):
 
 @dataclass(frozen=True)
 class TableColumns:
-    """The columns of a CSV file.
+    """The columns of a CSV file."""
 
-    Attributes
-    ----------
-    image : str
-        Name of the column of images.
-    label : str or list of str
-        Name of the column of labels, or of several columns of 0 and 1.
-    root : str or None
-        Folder, archive or URL of relative paths; None is the folder of the file.
-    label_sep : str or None
-        Separates several labels in one field; None if there is one.
-    encoding : str or None
-        As in `ImageDataset.from_csv`.
-    others : dict
-        Names of further columns that are required, by the option that names them.
-    """
-
-    image: str = "image"
-    label: str | list[str] = "label"
-    root: str | None = None
-    label_sep: str | None = None
-    encoding: str | None = None
-    others: Mapping[str, str] = field(default_factory=dict)
+    image: str = "image"  # of images
+    label: str | list[str] = "label"  # of labels, or several columns of 0 and 1
+    root: str | None = None  # folder, archive or URL of relative paths; None is the folder of the file
+    label_sep: str | None = None  # separates several labels in one field
+    encoding: str | None = None  # as in `ImageDataset.from_csv`
+    others: Mapping[str, str] = field(default_factory=dict)  # further required ones, by the option that names them
 
 
 def label_columns(label: str) -> str | list[str]:
-    """Return the value of ``--label``: one column, or several that are separated by commas.
-
-    Examples
-    --------
-    >>> label_columns("breed"), label_columns("furry,outdoors")
-    ('breed', ['furry', 'outdoors'])
-    """
+    """Return the value of ``--label``: one column, or several that are separated by commas."""
     names = [name.strip() for name in label.split(",")]
     return names if len(names) > 1 else label
 
@@ -67,10 +45,7 @@ def label_columns(label: str) -> str | list[str]:
 def read_splits(source: str, columns: TableColumns | None = None) -> Splits:
     """Read a CSV file, or a folder, archive or URL of classes, or of training, validation and test images.
 
-    Raises
-    ------
-    DataError
-        If there are no images in such folders, or no such column in the CSV file.
+    A DataError is raised if there are no images in such folders, or no such column in the CSV file.
     """
     if is_table(source):
         return Splits(_read_table(source, columns or TableColumns()), None, None)
@@ -83,10 +58,7 @@ def read_splits(source: str, columns: TableColumns | None = None) -> Splits:
 def read_test_images(source: str, columns: TableColumns | None = None) -> ImageDataset:
     """Read test images: those in test/ if the data has splits, else all images.
 
-    Raises
-    ------
-    DataError
-        If there are no images in such folders, or splits without test/.
+    A DataError is raised if there are no images in such folders, or splits without test/.
     """
     if is_table(source):
         return _read_table(source, columns or TableColumns())
@@ -102,13 +74,7 @@ def read_test_images(source: str, columns: TableColumns | None = None) -> ImageD
 
 
 def read_files(sources: list[str]) -> list[str]:
-    """Return the given files, and all images below the given folders.
-
-    Raises
-    ------
-    DataError
-        If a folder has no images.
-    """
+    """Return the given files, and all images below the given folders; raise a DataError if a folder has none."""
     files: list[str] = []
     for source in sources:
         if not Path(source).is_dir():
@@ -121,13 +87,7 @@ def read_files(sources: list[str]) -> list[str]:
 
 
 def is_table(source: str) -> bool:
-    """Return whether the source is a CSV or TSV file, or the URL of one.
-
-    Examples
-    --------
-    >>> is_table("https://host/labels.csv?raw=1"), is_table("pets.zip")
-    (True, False)
-    """
+    """Return whether the source is a CSV or TSV file, or the URL of one."""
     name = source.split("?")[0].split("#")[0] if is_url(source) else source
     return name.lower().endswith((".csv", ".tsv")) and not Path(source).is_dir()
 

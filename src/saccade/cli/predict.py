@@ -8,22 +8,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from saccade.cli.arguments import Images, Run
 from saccade.cli.printing import check_output, printable
 from saccade.errors import explained_file_errors
 
 if TYPE_CHECKING:
-    from saccade.inference.pipeline import Predictions
+    pass
 
 UNREADABLE = "cannot be read"
 """Printed instead of a class; a warning contains the reason."""
 
 
 def predict(
-    run: Annotated[Path, typer.Argument(help="A run folder, or the folder of a saved predictor.")],
-    images: Annotated[
-        list[str],
-        typer.Argument(metavar="IMAGE|DIR...", help="Image files, and folders with images at any depth."),
-    ],
+    run: Run,
+    images: Images,
     csv: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Write a table: image, label, and p_<class> for each class."),
@@ -33,8 +31,10 @@ def predict(
 
     Images that cannot be read are marked; it is an error only if no image can be read.
     """
+    import pandas as pd  # slow to import, as torch is
+
     from saccade.cli.inputs import read_files
-    from saccade.predictor import ImagePredictor  # torch is slow to import
+    from saccade.predictor import ImagePredictor
 
     check_output(csv)
     predictor = ImagePredictor.load(run, verbosity=2 if csv else 1)
@@ -42,31 +42,20 @@ def predict(
     found = predictor.pipeline.predict(files, verbosity=predictor.verbosity)
     names = [None if each is None else ",".join(each) for each in found.names(predictor.class_names)]
     if csv is None:
-        _print_lines(files, names, found)
+        shown = [
+            (printable(file), UNREADABLE if name is None else name, "" if p is None else f"{p:.3f}")
+            for file, name, p in zip(files, names, found.label_probabilities, strict=True)
+        ]
+        path_width, name_width = (max(len(row[column]) for row in shown) for column in (0, 1))
+        for path, label, probability in shown:
+            typer.echo(f"{path:<{path_width}}  {label:<{name_width}}  {probability}".rstrip())
         return
     columns: dict[str, Any] = {"image": files, "label": names if predictor.classes else found.labels}
     if predictor.classes:
         columns |= {f"p_{name}": p for name, p in zip(predictor.class_names, found.predictions.T, strict=True)}
-    _write(csv, columns)
+    with explained_file_errors(csv):  # file names need not be valid Unicode
+        pd.DataFrame(columns).to_csv(csv, index=False, encoding="utf-8", errors="surrogateescape")
     counts = Counter("read" if name is not None and not predictor.classes else name for name in names)
     parts = [f"{UNREADABLE if name is None else name} ({num})" for name, num in counts.most_common()]
     typer.echo(f"{len(names)} image{'s' * (len(names) != 1)}: {', '.join(parts)}")
     typer.echo(f"written to {printable(str(csv))}")
-
-
-def _print_lines(files: list[str], names: list[str | None], found: Predictions) -> None:
-    shown = [
-        (printable(file), UNREADABLE if name is None else name, "" if p is None else f"{p:.3f}")
-        for file, name, p in zip(files, names, found.label_probabilities, strict=True)
-    ]
-    path_width, name_width = (max(len(row[column]) for row in shown) for column in (0, 1))
-    for path, name, probability in shown:
-        typer.echo(f"{path:<{path_width}}  {name:<{name_width}}  {probability}".rstrip())
-
-
-def _write(csv: Path, columns: dict[str, Any]) -> None:
-    import pandas as pd  # slow to import
-
-    # File names need not be valid Unicode.
-    with explained_file_errors(csv):
-        pd.DataFrame(columns).to_csv(csv, index=False, encoding="utf-8", errors="surrogateescape")

@@ -19,20 +19,9 @@ _LEAST_WIDTH = 30
 
 
 def print_remark(console: Console, word: str, name: str, texts: Sequence[str], advice: str = "") -> None:
-    """Print a finding, wrapped at the width of the console.
+    """Print a finding, wrapped at the width of the console; each text is a paragraph, and the advice comes last.
 
-    Parameters
-    ----------
-    console : rich.console.Console
-        Where to print.
-    word : str
-        OK, info, note, warning, problem or error; it sets the colour.
-    name : str
-        Name of the finding.
-    texts : sequence of str
-        Paragraphs, each on lines of its own.
-    advice : str
-        What to do; printed last.
+    The colour is that of `word`: OK, info, note, warning, problem or error.
     """
     from rich.text import Text  # slow to import
 
@@ -57,13 +46,7 @@ def check_output(path: Path | None) -> None:
 
 
 def printable(text: str) -> str:
-    r"""Return text with question marks for the bytes of file names that are not valid text.
-
-    Examples
-    --------
-    >>> printable("caf\udce9.jpg")
-    'caf?.jpg'
-    """
+    """Return text with question marks for the bytes of file names that are not valid text."""
     return text.encode("utf-8", "replace").decode()
 
 

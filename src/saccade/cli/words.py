@@ -32,10 +32,8 @@ def in_cli_words(message: str) -> str:
 
     Examples
     --------
-    >>> in_cli_words("refit_full=True is not supported together with ensemble=3; give time_limit")
-    '--refit-full is not supported together with --ensemble 3; give --time-limit'
-    >>> in_cli_words("pass tuning_data, or ImagePredictor(label=…)")
-    'pass a folder val/, or --label …'
+    >>> in_cli_words("refit_full=True is not supported together with ensemble=3; pass tuning_data")
+    '--refit-full is not supported together with --ensemble 3; pass a folder val/'
     """
     from saccade.fit.config_file import FitConfig
     from saccade.fit.options import options_of

@@ -60,33 +60,32 @@ class LocalSearcher(Searcher):
         self._configs: dict[Hashable, dict[Any, Any]] = {}
 
     def get_config(self) -> dict[Any, Any]:
-        """Return the next configuration to try, which is new.
-
-        Raises
-        ------
-        ExhaustedSearchSpaceError
-            If none is left.
-        """
+        """Return the next configuration to try, which is new; else raise an ExhaustedSearchSpaceError."""
         if self._proposer is None:
             raise NotImplementedError(f"{type(self).__name__} does not override get_config()")
         return self._proposer.suggest()
 
     def update(self, config: Mapping[Any, Any], **metrics: Any) -> None:
-        """Record the reward of a configuration, replacing an earlier one.
+        """Record the reward of a configuration, which need not come from this searcher; it replaces an earlier one.
 
-        Parameters
-        ----------
-        config
-            A configuration of the space, which need not come from this searcher.
-        **metrics
-            The report, with the reward under the name `reward_attr`. A single metric is the reward under any name.
+        The reward is the keyword `reward_attr`; a single metric is the reward under any name.
 
         Raises
         ------
         SpaceError
             If the configuration is not in the space, or if the reward is missing or not a number.
         """
-        self._record(self._pickle_config(config), self._reward_in(metrics))
+        key = self._pickle_config(config)
+        if self.reward_attr in metrics:
+            reward = metrics[self.reward_attr]
+        elif len(metrics) == 1:
+            (reward,) = metrics.values()
+        else:
+            raise SpaceError(f"The reward {self.reward_attr!r} is not among {sorted(metrics)}. Give it as a keyword.")
+        number: Any = plain(reward)
+        if not isinstance(number, (int, float)) or math.isnan(number):
+            raise SpaceError(f"The reward is {reward!r} ({type(reward).__name__}); it must be a number, and not NaN.")
+        self._record(key, number)
 
     def register_pending(self, config: Mapping[Any, Any]) -> None:
         """Note that a configuration is running, so that it is not proposed."""
@@ -111,13 +110,7 @@ class LocalSearcher(Searcher):
         return self.get_results()[0][0]
 
     def get_results(self, sort: bool = True) -> list[tuple[dict[Any, Any], float]]:
-        """Return the recorded configurations with their rewards.
-
-        Parameters
-        ----------
-        sort
-            Sort by reward, the highest first; else by time, the earliest first.
-        """
+        """Return the recorded configurations with their rewards, the highest first; unsorted, the earliest first."""
         results = [(self._unpickle_config(key), reward) for key, reward in self._results.items()]
         return sorted(results, key=lambda result: result[1], reverse=True) if sort else results
 
@@ -166,18 +159,6 @@ class LocalSearcher(Searcher):
                 raise SpaceError(f"{name!r} is {value!r} in the configuration, which is not in {part!r}.")
             own[name] = copied(value)
         return own
-
-    def _reward_in(self, metrics: Mapping[str, Any]) -> float:
-        if self.reward_attr in metrics:
-            reward = metrics[self.reward_attr]
-        elif len(metrics) == 1:
-            (reward,) = metrics.values()
-        else:
-            raise SpaceError(f"The reward {self.reward_attr!r} is not among {sorted(metrics)}. Give it as a keyword.")
-        number: Any = plain(reward)
-        if not isinstance(number, (int, float)) or math.isnan(number):
-            raise SpaceError(f"The reward is {reward!r} ({type(reward).__name__}); it must be a number, and not NaN.")
-        return number
 
 
 class LocalRandomSearcher(LocalSearcher):
@@ -266,7 +247,18 @@ class LocalGridSearcher(LocalSearcher):
     ) -> None:
         super().__init__(search_space, reward_attr)
         whole_number("grid_numeric_spaces_points_number", grid_numeric_spaces_points_number)
-        by_name = _num_points_by_name(self.space, grid_num_sample_settings or {})
+        numeric = [name for name, part in parameters(self.space).items() if isinstance(part, (Real, Int))]
+        by_name = {}
+        for given, num_points in (grid_num_sample_settings or {}).items():
+            name = child_name(None, given) if given in self.space.keys() else given  # noqa: SIM118 (a key, not a config)
+            whole_number(f"grid_num_sample_settings[{given!r}]", num_points)
+            if name in numeric:
+                by_name[name] = num_points
+            else:  # as in the API that Saccade revives, whose scripts share settings among spaces
+                advice = suggestion(str(given), numeric)
+                _log.warning(
+                    "grid_num_sample_settings: the space has no number %r, which is ignored. %s", given, advice
+                )
         parts: dict[Any, Any] = {}
         for key, part in self.space.children():
             parts[key] = part
@@ -284,17 +276,3 @@ def _points(domain: Real | Int, num: int) -> list[float]:
     low, high = Fraction(domain.lower), Fraction(domain.upper)
     points = (low + (high - low) * step / (num - 1) for step in range(num))
     return list(dict.fromkeys(int(point) if isinstance(domain, Int) else float(point) for point in points))
-
-
-def _num_points_by_name(space: Dict, settings: Mapping[Any, int]) -> dict[str, int]:
-    numeric = [name for name, part in parameters(space).items() if isinstance(part, (Real, Int))]
-    by_name = {}
-    for given, num_points in settings.items():
-        name = child_name(None, given) if given in space.keys() else given  # noqa: SIM118 (`in` asks for a configuration)
-        whole_number(f"grid_num_sample_settings[{given!r}]", num_points)
-        if name in numeric:
-            by_name[name] = num_points
-        else:  # as in the API that Saccade revives, whose scripts share settings among spaces
-            advice = suggestion(str(given), numeric)
-            _log.warning("grid_num_sample_settings: the space has no number %r, which is ignored. %s", given, advice)
-    return by_name

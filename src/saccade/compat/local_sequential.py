@@ -138,12 +138,23 @@ class LocalSequentialScheduler:
         checkpoint: object = None,
         **options: Any,
     ) -> None:
-        _check_limits(num_trials, time_out)
-        _check_options(options if checkpoint is None else {**options, "checkpoint": checkpoint})
+        if num_trials is None and time_out is None:
+            raise StoppingCriterionError("Need stopping criterion: Either num_trials or time_out")
+        if num_trials is not None and (type(plain(num_trials)) is not int or num_trials < 1):
+            raise HyperparameterError(
+                f"num_trials is {num_trials!r}; it must be a whole number of at least 1, or None."
+            )
+        if time_out is not None and not (isinstance(plain(time_out), (int, float)) and time_out > 0):
+            raise HyperparameterError(f"time_out is {time_out!r}; it must be a number of seconds above 0, or None.")
+        known = set(inspect.signature(LocalSequentialScheduler).parameters) - {"options"}
+        for name in options if checkpoint is None else {**options, "checkpoint": checkpoint}:
+            if name not in known and name not in _WITHOUT_EFFECT:
+                raise UnknownArgumentError.of("argument", name, known)
+            _log.warning("LocalSequentialScheduler: %s has no effect.", name)
         self.train_fn = train_fn
         self.train_fn_kwargs = dict(train_fn_kwargs or {})
         self.search_space = search_space
-        self.searcher = _make_searcher(searcher, search_space, reward_attr, dict(search_options or {}))
+        self.searcher = self._make_searcher(searcher, reward_attr, dict(search_options or {}))
         self.reward_attr, self.time_attr = reward_attr, time_attr
         self.resource = resource
         self.num_trials, self.time_out, self.max_reward = num_trials, time_out, max_reward
@@ -211,26 +222,24 @@ class LocalSequentialScheduler:
     ) -> Figure | None:
         """Draw the reward of each trial over its epochs.
 
-        Parameters
-        ----------
-        filename
-            File to write, in the format of its extension; None writes none.
-        plot
-            Show the figure, in a window or in the notebook.
-        use_legend
-            Add a legend.
-
-        Returns
-        -------
-        matplotlib.figure.Figure or None
-            The figure; None if it was shown, so that a notebook does not show it twice.
+        Returns the figure, which is written to the file `filename`, if any, in the format of its extension. With `plot`
+        it is shown, in a window or in the notebook, and None is returned, so that a notebook does not show it twice.
         """
         if plot:
             from matplotlib import pyplot  # lazily, as it is slow to import; and only here, as it has global state
         from matplotlib.figure import Figure  # lazily
 
+        from saccade.data.gallery import use_fonts_for  # as well
+
         figure: Figure = pyplot.figure(layout="constrained") if plot else Figure(layout="constrained")
-        self._draw_curves(figure, use_legend)
+        axes = figure.add_subplot(xlabel=self.time_attr, ylabel=self.reward_attr)
+        use_fonts_for([axes.xaxis.label, axes.yaxis.label])
+        for number, history in self.training_history.items():
+            reports = [report for report in history if self.reward_attr in report]
+            times = [report.get(self.time_attr, count) for count, report in enumerate(reports, start=1)]
+            axes.plot(times, [report[self.reward_attr] for report in reports], ".-", label=f"task {number}")
+        if use_legend and axes.lines:
+            axes.legend()
         if filename is not None:
             figure.savefig(filename)
         if not plot:
@@ -243,13 +252,7 @@ class LocalSequentialScheduler:
     def get_average_trial_time_(
         i: int, avg_trial_run_time: float | None, trial_start_time: float, time_end: float
     ) -> float:
-        """Return the mean duration in seconds of trials after trial `i` (from 0), which ran between the two times.
-
-        Examples
-        --------
-        >>> LocalSequentialScheduler.get_average_trial_time_(1, 2.0, trial_start_time=100, time_end=104)
-        3.0
-        """
+        """Return the mean duration in seconds of trials after trial `i` (from 0), which ran between the two times."""
         trial_time = time_end - trial_start_time
         return trial_time if i == 0 or avg_trial_run_time is None else (avg_trial_run_time * i + trial_time) / (i + 1)
 
@@ -262,36 +265,27 @@ class LocalSequentialScheduler:
         avg_trial_run_time: float | None,
         fill_factor: float = 0.95,
     ) -> bool:
-        """Return whether another trial of average duration would end within the time limit.
+        """Return whether another trial would end within the time limit: `fill_factor` times the mean duration is left.
 
-        `run` does not use it, because it ends a trial at the time limit and keeps its reports.
-
-        Parameters
-        ----------
-        time_out
-            Time limit of the search, in seconds.
-        time_start, trial_start_time, trial_end_time
-            Start of the search, and start and end of the last trial.
-        avg_trial_run_time
-            Mean duration of a trial in seconds; None if unknown.
-        fill_factor
-            Fraction of that mean that must be left.
+        All times are in seconds. `run` does not use it, because it ends a trial at the time limit and keeps its
+        reports.
         """
         time_left = time_start + time_out - trial_end_time
         return time_left > (avg_trial_run_time or 0.0) * fill_factor
 
+    def _make_searcher(self, searcher: str | Searcher, reward_attr: str, options: dict[str, Any]) -> Searcher:
+        local = _LOCAL_SEARCHERS.get(searcher.lower()) if isinstance(searcher, str) else None
+        if local is None:
+            return make_searcher(searcher, self.search_space, **options)
+        known = set(inspect.signature(local).parameters) - {"search_space", "reward_attr"}
+        for option in options:
+            if option not in known:
+                raise UnknownArgumentError.of(f"search option of {local.__name__}", option, known)
+        return local(self.search_space, reward_attr=reward_attr, **options)
+
     @property
     def _best_trial(self) -> Trial | None:
         return None if self.study is None else self.study.best_trial
-
-    def _draw_curves(self, figure: Figure, use_legend: bool) -> None:
-        axes = figure.add_subplot(xlabel=self.time_attr, ylabel=self.reward_attr)
-        for number, history in self.training_history.items():
-            reports = [report for report in history if self.reward_attr in report]
-            times = [report.get(self.time_attr, count) for count, report in enumerate(reports, start=1)]
-            axes.plot(times, [report[self.reward_attr] for report in reports], ".-", label=f"task {number}")
-        if use_legend and axes.lines:
-            axes.legend()
 
     def _call(self, args: Arguments, reporter: Callable[..., None]) -> Any:
         try:
@@ -320,46 +314,8 @@ class LocalSequentialScheduler:
                 _log.warning("%s", event.text)
 
 
-def _make_searcher(
-    searcher: str | Searcher, space: Dict | Mapping[Any, Any], reward_attr: str, options: dict[str, Any]
-) -> Searcher:
-    local = _LOCAL_SEARCHERS.get(searcher.lower()) if isinstance(searcher, str) else None
-    if local is None:
-        return make_searcher(searcher, space, **options)
-    known = set(inspect.signature(local).parameters) - {"search_space", "reward_attr"}
-    for option in options:
-        if option not in known:
-            raise UnknownArgumentError.of(f"search option of {local.__name__}", option, known)
-    made: LocalSearcher = local(space, reward_attr=reward_attr, **options)
-    return made
-
-
-def _check_limits(num_trials: Any, time_out: Any) -> None:
-    if num_trials is None and time_out is None:
-        raise StoppingCriterionError("Need stopping criterion: Either num_trials or time_out")
-    if num_trials is not None and (type(plain(num_trials)) is not int or num_trials < 1):
-        raise HyperparameterError(f"num_trials is {num_trials!r}; it must be a whole number of at least 1, or None.")
-    if time_out is not None and not (isinstance(plain(time_out), (int, float)) and time_out > 0):
-        raise HyperparameterError(f"time_out is {time_out!r}; it must be a number of seconds above 0, or None.")
-
-
-def _check_options(options: Mapping[str, Any]) -> None:
-    known = set(inspect.signature(LocalSequentialScheduler).parameters) - {"options"}
-    for name in options:
-        if name not in known and name not in _WITHOUT_EFFECT:
-            raise UnknownArgumentError.of("argument", name, known)
-        _log.warning("LocalSequentialScheduler: %s has no effect.", name)
-
-
 class Arguments(dict[Any, Any]):
-    """A configuration as a dict whose values are attributes as well.
-
-    Examples
-    --------
-    >>> args = Arguments({"lr": 0.1, "optimizer": {"name": "sgd"}})
-    >>> args["lr"], args.optimizer.name
-    (0.1, 'sgd')
-    """
+    """A configuration as a dict whose values are attributes as well, those of inner dicts too."""
 
     def __init__(self, config: Mapping[Any, Any]) -> None:
         super().__init__({key: Arguments(part) if type(part) is dict else part for key, part in config.items()})
@@ -374,54 +330,34 @@ class Arguments(dict[Any, Any]):
 
 
 class TunedFunction(Trainable):
-    """A function as a trainable that also keeps all reports.
-
-    Parameters
-    ----------
-    call : callable
-        ``call(args, reporter)``, with `Arguments`.
-    reward_attr : str
-        The keyword of the reporter that holds the reward.
-    training_history : dict of int to list of dict
-        Receives the reports of each trial, by its number.
-    """
+    """A function as a trainable that also appends all reports of a trial to ``training_history[number]``."""
 
     def __init__(
         self, call: Callable[..., Any], reward_attr: str, training_history: dict[int, list[dict[str, Any]]]
     ) -> None:
-        self.call = call
-        self.reward_attr = reward_attr
-        self.training_history = training_history
+        self.call, self.reward_attr, self.training_history = call, reward_attr, training_history
 
     def train(self, job: Job, report: Reporter) -> str:
         """Call the function through a `FunctionTrainable`, which ends it at the time limit."""
-        history = self.training_history.setdefault(job.trial, [])
+        history, name = self.training_history.setdefault(job.trial, []), self.reward_attr
 
         def function(config: dict[Any, Any], report_score: Callable[..., None]) -> None:
-            reporter = _Reporter(job.trial, history, self.reward_attr, report_score)
+            start_s = last_s = time.perf_counter()
+
+            def reporter(**metrics: Any) -> None:
+                nonlocal last_s
+                if name not in metrics:
+                    raise TypeError(
+                        f"reporter() was called with {sorted(metrics)}, without the reward {name!r}; "
+                        f"write reporter(epoch=…, {name}=…), or give the scheduler another reward_attr"
+                    )
+                reward, now_s = float(metrics[name]), time.perf_counter()
+                times = {"time_this_iter": now_s - last_s, "time_since_start": now_s - start_s}
+                history.append({key: plain(value) for key, value in metrics.items()} | {"trial": job.trial} | times)
+                last_s = now_s
+                # Epochs are counted here, because old scripts number them in different ways.
+                report_score(score=reward)
+
             self.call(Arguments({"task_id": job.trial, **config}), reporter)
 
         return FunctionTrainable(function).train(job, report)
-
-
-class _Reporter:
-    def __init__(
-        self, trial: int, history: list[dict[str, Any]], reward_attr: str, report_score: Callable[..., None]
-    ) -> None:
-        self._trial, self._history = trial, history
-        self._reward_attr, self._report_score = reward_attr, report_score
-        self._start_s = self._last_s = time.perf_counter()
-
-    def __call__(self, **metrics: Any) -> None:
-        if self._reward_attr not in metrics:
-            raise TypeError(
-                f"reporter() was called with {sorted(metrics)}, without the reward {self._reward_attr!r}; "
-                f"write reporter(epoch=…, {self._reward_attr}=…), or give the scheduler another reward_attr"
-            )
-        reward = float(metrics[self._reward_attr])
-        now_s = time.perf_counter()
-        times = {"time_this_iter": now_s - self._last_s, "time_since_start": now_s - self._start_s}
-        self._history.append({name: plain(value) for name, value in metrics.items()} | {"trial": self._trial} | times)
-        self._last_s = now_s
-        # Epochs are counted here, because old scripts number them in different ways.
-        self._report_score(score=reward)

@@ -22,16 +22,7 @@ NAMES = (
 
 
 class NamedMetric(str):
-    """The name of a metric, which computes it when it is called.
-
-    Examples
-    --------
-    >>> from saccade.core.metrics import f1_macro, log_loss
-    >>> f1_macro(["cat", "dog", "dog"], ["cat", "dog", "cat"])
-    0.6666666666666666
-    >>> round(log_loss([0, 1], [[0.9, 0.1], [0.5, 0.5]]), 4), f1_macro.name
-    (0.3993, 'f1_macro')
-    """
+    """The name of a metric, which computes it when it is called."""
 
     __slots__ = ()
 

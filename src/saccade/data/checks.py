@@ -38,6 +38,15 @@ Severity = Literal["error", "warning", "info"]
 
 _NUM_FILES_SHOWN = 3
 
+_ABOUT: dict[str, tuple[str, Severity, str]] = {  # title, severity and advice
+    "IMG001": ("Unreadable images", "warning", "They are left out; replace or delete the files."),
+    "IMG002": ("Duplicates", "info", "They count more than others; delete the copies unless that is intended."),
+    "IMG003": ("One image, several labels", "error", "Decide on one label each and delete the other copies."),
+    "IMG004": ("The same image in two parts", "error", "Delete them from one of the parts."),
+    "IMG005": ("Tiny classes", "warning", "Add images, or merge or drop these classes."),
+    "IMG006": ("Suspicious images", "warning", "Look at them; delete those that show nothing."),
+}
+
 
 @dataclass(frozen=True)
 class FlaggedImage:
@@ -254,14 +263,7 @@ def _unreadable(images: _Images) -> Finding | None:
         for name, part in images.parts.items()
         for position, reason in part.scan.errors.items()
     ]
-    return _finding(
-        "IMG001",
-        "Unreadable images",
-        "warning",
-        f"{count_of(len(flagged), 'file')} without a readable image.",
-        "They are left out; replace or delete the files.",
-        flagged,
-    )
+    return _finding("IMG001", f"{count_of(len(flagged), 'file')} without a readable image.", flagged)
 
 
 def _duplicates(images: _Images) -> Finding | None:
@@ -272,14 +274,8 @@ def _duplicates(images: _Images) -> Finding | None:
             first = first_of.setdefault((name, images.label(name, position)), position)
             if first != position:
                 flagged.append(images.flag(name, position, f"same as {images.file(name, first)}"))
-    return _finding(
-        "IMG002",
-        "Duplicates",
-        "info",
-        f"{count_of(len(flagged), 'copy', 'copies')} of an image with the same label in the same part.",
-        "They count more than others; delete the copies unless that is intended.",
-        flagged,
-    )
+    copies = count_of(len(flagged), "copy", "copies")
+    return _finding("IMG002", f"{copies} of an image with the same label in the same part.", flagged)
 
 
 def _conflicting_labels(images: _Images) -> Finding | None:
@@ -292,14 +288,7 @@ def _conflicting_labels(images: _Images) -> Finding | None:
             num_different += 1
             detail = "labels: " + ", ".join(map(str, labels))
             flagged += [images.flag(*place, detail) for place in places]
-    return _finding(
-        "IMG003",
-        "One image, several labels",
-        "error",
-        f"{count_of(num_different, 'image')} under more than one label.",
-        "Decide on one label each and delete the other copies.",
-        flagged,
-    )
+    return _finding("IMG003", f"{count_of(num_different, 'image')} under more than one label.", flagged)
 
 
 def _shared_between_parts(images: _Images) -> Finding | None:
@@ -310,14 +299,8 @@ def _shared_between_parts(images: _Images) -> Finding | None:
             if name != first_name:
                 detail = f"also in {first_name}: {images.file(first_name, first)}"
                 flagged.append(images.flag(name, position, detail))
-    return _finding(
-        "IMG004",
-        "The same image in two parts",
-        "error",
-        f"{count_of(len(flagged), 'image')} that an earlier part contains as well: scores will be too high.",
-        "Delete them from one of the parts.",
-        flagged,
-    )
+    found = count_of(len(flagged), "image")
+    return _finding("IMG004", f"{found} that an earlier part contains as well: scores will be too high.", flagged)
 
 
 def _tiny_classes(images: _Images) -> Finding | None:
@@ -330,15 +313,8 @@ def _tiny_classes(images: _Images) -> Finding | None:
     ]
     listed = ", ".join(f"{label} ({num})" for label, num in list(tiny.items())[:10])
     more = f" and {len(tiny) - 10} more" if len(tiny) > 10 else ""
-    return _finding(
-        "IMG005",
-        "Tiny classes",
-        "warning",
-        f"{count_of(len(tiny), 'class', 'classes')} with fewer than {MIN_CLASS_SIZE} readable training "
-        f"images: {listed}{more}.",
-        "Add images, or merge or drop these classes.",
-        flagged,
-    )
+    few = f"{count_of(len(tiny), 'class', 'classes')} with fewer than {MIN_CLASS_SIZE} readable training images"
+    return _finding("IMG005", f"{few}: {listed}{more}.", flagged)
 
 
 def _suspicious_images(images: _Images) -> Finding | None:
@@ -354,14 +330,9 @@ def _suspicious_images(images: _Images) -> Finding | None:
                 oddities.append("one colour only")
             if oddities:
                 flagged.append(images.flag(name, position, ", ".join(oddities)))
+    small = f"{count_of(len(flagged), 'image')} with a side under {MIN_SIDE} pixels"
     return _finding(
-        "IMG006",
-        "Suspicious images",
-        "warning",
-        f"{count_of(len(flagged), 'image')} with a side under {MIN_SIDE} pixels, with a side more than "
-        f"{MAX_ASPECT:g} times the other, or of one colour.",
-        "Look at them; delete those that show nothing.",
-        flagged,
+        "IMG006", f"{small}, with a side more than {MAX_ASPECT:g} times the other, or of one colour.", flagged
     )
 
 
@@ -425,8 +396,7 @@ def _straddling_groups(
     )
 
 
-def _finding(
-    code: str, title: str, severity: Severity, message: str, what_to_do: str, flagged: list[FlaggedImage]
-) -> Finding | None:
+def _finding(code: str, message: str, flagged: list[FlaggedImage]) -> Finding | None:
     """Return a finding if any image is flagged."""
+    title, severity, what_to_do = _ABOUT[code]
     return Finding(code, title, severity, message, what_to_do, tuple(flagged)) if flagged else None

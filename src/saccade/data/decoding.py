@@ -49,8 +49,7 @@ _DEEP_COLOUR_BYTES = 24  # for each pixel of 16-bit colours: their high and low 
 _LARGE_BYTES = 250_000_000  # images that take more are decoded one at a time
 _one_large_image = threading.Lock()
 
-_MIN_LEVELS = 64
-"""Images of more than 8 bits that Pillow reads as 8 bits must use so many of the 256 levels."""
+_MIN_LEVELS = 64  # images of more than 8 bits that Pillow reads as 8 bits must use so many of the 256 levels
 _READ_AS_8_BITS = {f"{mode};16{order}" for mode in ("RGBa", "CMYK") for order in "LBN"}
 _JPEG2000_HEADER_BYTES = 1 << 16
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")

@@ -20,23 +20,12 @@ from saccade.errors import DataError
 Given = str | Mapping[Any, Any] | Sequence[Any] | Callable[[Path], Any]
 """A column's name; values by path or index, or in the order of the images; or a function of an image's path."""
 
-MIN_COVERAGE = 0.8
-"""Part of the images whose names must fit the form of a group's."""
-
-MIN_GROUPS, MAX_MEDIAN_SIZE = 4, 100
-"""Groups that names must suggest, and the largest size of the median group."""
-
-MIN_STRADDLING = 2
-"""Groups on both sides of a split from which on there is a finding."""
-
-BURST_S = 3.0
-"""Photos that one camera took within this time are a group."""
-
-MIN_BURSTS = 0.1
-"""Part of the smaller side's images that must be in a burst with images of the other."""
-
-MAX_IMAGES = 100_000
-"""Of more images, names suggest nothing: to read them would take seconds."""
+MIN_COVERAGE = 0.8  # part of the images whose names must fit the form of a group's
+MIN_GROUPS, MAX_MEDIAN_SIZE = 4, 100  # groups that names must suggest, and the largest size of the median group
+MIN_STRADDLING = 2  # groups on both sides of a split from which on there is a finding
+BURST_S = 3.0  # photos that one camera took within this time are a group
+MIN_BURSTS = 0.1  # part of the smaller side's images that must be in a burst with images of the other
+MAX_IMAGES = 100_000  # of more images, names suggest nothing: to read them would take seconds
 
 _NUM_WITHOUT_EXIF = 30
 _NUMBERED = re.compile(r"(.*\d.*?\D)\d+")  # an identifier with a digit, a separator, and a number
@@ -44,25 +33,10 @@ _DATE = re.compile(r"(19|20)\d\d[-_.]?(0[1-9]|1[0-2])[-_.]?(0[1-9]|[12]\d|3[01])
 
 
 def with_groups(examples: Examples, given: Given | None, data: Any, what: str, is_complete: bool) -> Examples:
-    """Return examples with the groups that the option ``groups`` of a fit defines.
+    """Return examples with the groups that the option ``groups`` of a fit defines; messages call the table `what`.
 
-    Parameters
-    ----------
-    examples : Examples
-        The images.
-    given : column, mapping, sequence, function or None
-        As in `Given`.
-    data : ImageDataset or DataFrame
-        The table of the images.
-    what : str
-        The name of the argument, for messages.
-    is_complete : bool
-        Whether the images are those of `train_data`: then a column must exist, and a mapping must have all images.
-
-    Raises
-    ------
-    DataError
-        If there are no such values.
+    `is_complete` is whether the images are those of `train_data`: then a column must exist, and a mapping must have all
+    images. Raises a DataError if there are no such values.
     """
     values = _values("groups", given, examples, data, what, is_complete)
     return examples if values is None else replace(examples, groups=[_key(value) for value in values])
@@ -71,10 +45,7 @@ def with_groups(examples: Examples, given: Given | None, data: Any, what: str, i
 def with_times(examples: Examples, given: Given | None, data: Any, what: str) -> Examples:
     """Return examples with the times that the option ``time`` of a fit defines, in seconds or another unit.
 
-    Raises
-    ------
-    DataError
-        If a time is missing, or is neither a number, a date or text in the format ISO 8601.
+    Raises a DataError if a time is missing, or is neither a number, a date or text in the format ISO 8601.
     """
     values = _values("time", given, examples, data, what, is_complete=True)
     if values is None:
@@ -161,11 +132,8 @@ def suggested_groups(images: Sequence[Any], labels: Sequence[Any] | None) -> lis
     In ``patient12_03.jpg`` the group is ``patient12_``: an identifier with a digit before a last number. Dates are no
     identifiers. There is no suggestion unless such groups are frequent, and at least twice as many as labels.
 
-    Examples
-    --------
     >>> suggested_groups([f"patient{i // 3}_{i % 3}.jpg" for i in range(12)], list("ab") * 6)[:4]
     ['patient0_', 'patient0_', 'patient0_', 'patient1_']
-    >>> suggested_groups([f"img_{i:04}.jpg" for i in range(12)], list("ab") * 6)
     """
     if len(images) > MAX_IMAGES:
         return None

@@ -68,12 +68,6 @@ def split_by_time(
     The latest images validate: as near to the fraction as possible, with images of the same time on one side. A group
     counts as late as its latest image. A class that has no earlier images stays in training. Raises a DataError if the
     times do not divide the images.
-
-    Examples
-    --------
-    >>> train, val = split_by_time(["cat", "dog"] * 4, [1, 2, 3, 4, 5, 6, 7, 7], 0.25)
-    >>> train.tolist(), val.tolist()
-    ([0, 1, 2, 3, 4, 5], [6, 7])
     """
     fraction("holdout_frac", holdout_frac)
     stratum_of, (group_of, first) = _codes(labels), _group_numbers(len(labels), groups)
@@ -104,8 +98,6 @@ def split_by_time(
 def joined_groups(num_images: int, *groups: Groups) -> Positions:
     """Return one group number per image, equal for images that any of the `groups` keeps together, also by a chain.
 
-    Examples
-    --------
     >>> joined_groups(4, ["a", "a", "b", ""], [1, 2, 2, 3]).tolist()
     [0, 0, 0, 3]
     """

@@ -13,7 +13,6 @@ import contextlib
 import inspect
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from saccade.executor.base import Executor, Handler, InlineExecutor, run_job
 from saccade.executor.process import ProcessExecutor
@@ -36,16 +35,6 @@ __all__ = [
     "use_executor",
 ]
 
-EXECUTORS: Registry[Executor] = Registry(
-    "executor",
-    Executor,  # type: ignore[type-abstract]
-    {
-        "auto": "saccade.executor:auto_executor",
-        "inline": "saccade.executor:InlineExecutor",
-        "process": "saccade.executor:ProcessExecutor",
-    },
-)
-
 INLINE_BELOW_S = 90.0
 """Shorter searches run inline: a worker takes about 4 s to import torch (`benchmarks.workers`), 5 % of 80 s."""
 
@@ -65,10 +54,8 @@ def auto_executor(
     ----------
     preload, workers
         As for `ProcessExecutor`.
-    num_trials
-        Upper bound of the number of trials; None is any number.
-    time_limit_s
-        Seconds that the search may take; None is no limit.
+    num_trials, time_limit_s
+        Upper bounds of the number of trials and of the search in seconds; None is no limit.
 
     Examples
     --------
@@ -77,6 +64,13 @@ def auto_executor(
     """
     is_short = num_trials == 1 or (math.inf if time_limit_s is None else time_limit_s) < INLINE_BELOW_S
     return InlineExecutor() if len(workers) == 1 and is_short else ProcessExecutor(preload=preload, workers=workers)
+
+
+EXECUTORS: Registry[Executor] = Registry(
+    "executor",
+    Executor,  # type: ignore[type-abstract]
+    {"auto": auto_executor, "inline": InlineExecutor, "process": ProcessExecutor},
+)
 
 
 def make_executor(
@@ -100,20 +94,10 @@ def make_executor(
     ------
     UnknownNameError
         If there is no executor of that name.
-
-    Examples
-    --------
-    >>> type(make_executor("auto", num_trials=1)).__name__
-    'InlineExecutor'
     """
     if not isinstance(given, str):
         return EXECUTORS.make(given)
-    options: dict[str, Any] = {
-        "preload": preload,
-        "workers": workers,
-        "num_trials": num_trials,
-        "time_limit_s": time_limit_s,
-    }
+    options = {"preload": preload, "workers": workers, "num_trials": num_trials, "time_limit_s": time_limit_s}
     known = inspect.signature(EXECUTORS[given]).parameters
     return EXECUTORS.make(given, arguments={name: value for name, value in options.items() if name in known})
 

@@ -6,7 +6,6 @@ import math
 import signal
 import threading
 from collections.abc import Callable
-from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -45,9 +44,7 @@ class Alarm:
             self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._is_held = True
         self._is_over.set()
         if self._thread is not None:
@@ -75,7 +72,7 @@ class Alarm:
             signal.pthread_kill(main, signal.SIGVTALRM)
             wait_s = REPEAT_S
 
-    def _ring(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
+    def _ring(self, *signal_and_frame: object) -> None:  # noqa: ARG002
         self._is_due = True
         if not self._is_held:
             raise JobTimeout

@@ -6,7 +6,6 @@ import math
 import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from saccade.errors import is_disk_full
@@ -39,14 +38,10 @@ class Executor(ABC):
     Use an executor as a context manager: leaving it ends the workers. Test a new executor with
     `saccade.testing.ExecutorContract`. An executor that is registered by name (entry point group
     ``saccade.executors``) gets those arguments of `make_executor` that its constructor has a parameter for.
-
-    Attributes
-    ----------
-    trainable : Trainable or None
-        What is trained; set it before the first job.
     """
 
     trainable: Trainable | None
+    """What is trained; set it before the first job."""
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Executor:
         """Return this executor: workers cannot be copied, and clones of an estimator share them."""
@@ -68,33 +63,18 @@ class Executor(ABC):
 
     @abstractmethod
     def run(self, handle: Handler, timeout_s: float = math.inf) -> None:
-        """Work until no job is left or until the timeout, whichever comes first.
+        """Work until no job is left or until the timeout, and pass each event to the handler.
 
-        Jobs keep running after a timeout; call `run` again to receive their events. An exception of the handler is
-        not a failure of a trial: it ends the run and is raised.
-
-        Parameters
-        ----------
-        handle : callable
-            Receives the events.
-        timeout_s : float
-            Seconds after which to return although jobs are running. An executor that runs jobs in the calling thread
-            cannot return before they end.
-
-        See Also
-        --------
-        run_within_limits : Run, and cancel the jobs whose time is up.
+        Jobs keep running after a timeout; call `run` again to receive their events. An executor that runs jobs in the
+        calling thread cannot return before they end. An exception of the handler is not a failure of a trial: it ends
+        the run and is raised.
         """
 
     def cancel(self, trial: int, reason: str = "cancelled") -> bool:  # noqa: ARG002
         """End the job of a trial, if necessary by killing its worker.
 
         The next `run` passes ``JobDone(trial, "stopped", reason)`` to the handler, and no other event of that job.
-
-        Returns
-        -------
-        bool
-            False if there is no such job or if it cannot be ended, as by default; it then continues.
+        False is returned if there is no such job or if it cannot be ended, as by default; it then continues.
         """
         return False
 
@@ -105,14 +85,8 @@ class Executor(ABC):
     def run_within_limits(self, handle: Handler, seconds_left: Callable[[], Mapping[int, float]]) -> None:
         """Work until no job is left; cancel jobs that have not ended when their time is up.
 
-        A job that cannot be cancelled is waited for.
-
-        Parameters
-        ----------
-        handle : callable
-            Receives the events.
-        seconds_left : callable
-            Returns the seconds after which jobs are cancelled, by trial; inf is never.
+        `seconds_left` returns the seconds after which jobs are cancelled, by trial; inf is never. A job that cannot be
+        cancelled is waited for.
         """
         overdue: set[int] = set()
         while True:
@@ -133,9 +107,7 @@ class Executor(ABC):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
 
@@ -145,11 +117,6 @@ class InlineExecutor(Executor):
     `run_within_limits` ends a job whose time is up by a `JobTimeout`, between two instructions of Python or while it
     waits for the system, if it runs in the main thread of a POSIX system. Elsewhere, or in a library that does not
     return, a job that hangs cannot be ended. A crash of the trained function ends the process.
-
-    Parameters
-    ----------
-    trainable : Trainable or None
-        What is trained; may be set later, before the first job.
 
     Examples
     --------
@@ -236,13 +203,7 @@ def failed(trial: int, error: BaseException) -> JobFailed:
 
 
 def reason_of(error: BaseException) -> str:
-    r"""Return the type and message of an error in one line.
-
-    Examples
-    --------
-    >>> reason_of(ValueError("two\nlines"))
-    'ValueError: two lines'
-    """
+    """Return the type and message of an error in one line."""
     text = " ".join(str(error).split())
     name = type(error).__name__
     return f"{name}: {text}" if text else name

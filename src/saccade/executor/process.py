@@ -69,13 +69,8 @@ class ProcessExecutor(Executor):
     preload : sequence of str
         Modules that the workers import at their start. If an import fails, every job fails with that error.
     workers : sequence of WorkerSlot
-        A slot for each worker, as `plan_workers` returns; no more than there will be jobs. By default one worker with
-        default resources.
-
-    Raises
-    ------
-    HyperparameterError
-        Without a slot.
+        A slot for each worker, at least one, as `plan_workers` returns; no more than there will be jobs. By default one
+        worker with default resources.
     """
 
     def __init__(
@@ -125,15 +120,19 @@ class ProcessExecutor(Executor):
         places = self._free_places()
         assert places, "every worker has a job; see num_free"
         assert self.trainable is not None, "set the executor's trainable before the first job"
-        place = min(places, key=self._coldness)
-        worker = self._workers[place]
-        if worker is None or not worker.is_alive:
-            worker = self._start(place)
+        alive = [worker for place in places if (worker := self._workers[place]) is not None and worker.is_alive]
+        worker = next((each for each in alive if each.is_ready), alive[0] if alive else None)
+        if worker is None:
+            worker = self._start(places[0])
         worker.job = job
         with self._closing_on_error():  # Ctrl-C may interrupt a message halfway
             sent_s = time.monotonic()
             try:
-                pickled = None if worker.trainable is self.trainable else self._pickle(self.trainable)
+                pickled = None
+                if worker.trainable is not self.trainable:
+                    if self._pickled is None or self._pickled[0] is not self.trainable:
+                        self._pickled = self.trainable, cloudpickle.dumps(self.trainable)
+                    pickled = self._pickled[1]
                 request = Request(job.trial, cloudpickle.dumps(job), pickled, sent_s)
             except Exception as error:
                 self._messages.put((worker, failed(job.trial, error)))
@@ -155,7 +154,19 @@ class ProcessExecutor(Executor):
                     if time.monotonic() >= end_s:
                         return
                     continue
-                self._pass_on(worker, message, handle)
+                if worker not in self._workers:  # it was ended, and another one has its slot
+                    continue
+                if isinstance(message, WorkerDiedError):
+                    job = worker.job
+                    self._remove(worker)
+                    if job is not None:
+                        handle(JobFailed(job.trial, reason_of(message), is_worker_lost=True))
+                    continue
+                if isinstance(message, JobDone | JobFailed):
+                    worker.job = None
+                decision = handle(message)
+                if isinstance(message, EpochDone):
+                    worker.send(decision)
 
     def cancel(self, trial: int, reason: str = "cancelled") -> bool:
         """Kill the worker that runs the job."""
@@ -181,35 +192,8 @@ class ProcessExecutor(Executor):
         for worker in workers:
             worker.reap()
 
-    def _pass_on(self, worker: WorkerProcess, message: Event | WorkerDiedError, handle: Handler) -> None:
-        if worker not in self._workers:  # it was ended, and another one has its slot
-            return
-        if isinstance(message, WorkerDiedError):
-            job = worker.job
-            self._remove(worker)
-            if job is not None:
-                handle(JobFailed(job.trial, reason_of(message), is_worker_lost=True))
-            return
-        if isinstance(message, JobDone | JobFailed):
-            worker.job = None
-        decision = handle(message)
-        if isinstance(message, EpochDone):
-            worker.send(decision)
-
-    def _pickle(self, trainable: Trainable) -> bytes:
-        if self._pickled is None or self._pickled[0] is not trainable:
-            self._pickled = trainable, cloudpickle.dumps(trainable)
-        return self._pickled[1]
-
     def _free_places(self) -> list[int]:
         return [place for place, worker in enumerate(self._workers) if worker is None or worker.job is None]
-
-    def _coldness(self, place: int) -> int:
-        """Return 0 for a worker that is ready, 1 for one that is starting, 2 for none."""
-        worker = self._workers[place]
-        if worker is None or not worker.is_alive:
-            return 2
-        return 0 if worker.is_ready else 1
 
     def _start(self, place: int) -> WorkerProcess:
         if (dead := self._workers[place]) is not None:
@@ -342,15 +326,7 @@ def processor_time(pid: int) -> tuple[str, ...] | None:
 
 
 def exit_text(code: int) -> str:
-    """Describe an exit code.
-
-    Examples
-    --------
-    >>> exit_text(3)
-    'ended with exit code 3'
-    >>> exit_text(0xC0000005)
-    'ended with exit code 3221225477 (0xC0000005)'
-    """
+    """Describe an exit code; a negative one is the number of a signal."""
     if code >= 0:
         return f"ended with exit code {code}" + (f" (0x{code:08X})" if code > 255 else "")
     try:

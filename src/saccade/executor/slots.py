@@ -39,17 +39,6 @@ class WorkerSlot:
     The environment of the worker's interpreter holds it, because libraries read it only once. Two workers whose threads
     outnumber the cores become many times slower, because threads wait for one another (`benchmarks/waiting.py`).
 
-    Attributes
-    ----------
-    device : str or None
-        ``"cuda:1"`` as numbered in this process, ``"cpu"`` to hide all GPUs, or None to let the worker choose: Apple's
-        MPS, which needs no number, or the CPU.
-    num_threads : int or None
-        Threads for numeric libraries; None is their own default.
-    is_wait_short : bool
-        Whether waiting threads sleep early (`SHORT_WAIT`), unless the environment has one of `WAIT_VARIABLES`. A batch
-        then takes a similar time beside other busy programs, which short time limits require.
-
     Examples
     --------
     >>> slot = WorkerSlot("cuda:1", num_threads=4)
@@ -58,8 +47,14 @@ class WorkerSlot:
     """
 
     device: str | None = None
+    """``"cuda:1"`` as numbered in this process, ``"cpu"`` to hide all GPUs, or None to let the worker choose."""
     num_threads: int | None = None
+    """Threads for numeric libraries; None is their own default."""
     is_wait_short: bool = False
+    """Whether waiting threads sleep early (`SHORT_WAIT`), unless the environment has one of `WAIT_VARIABLES`.
+
+    A batch then takes a similar time beside other busy programs, which short time limits require.
+    """
 
     def __post_init__(self) -> None:
         if self.device is not None and not re.fullmatch(r"cpu|cuda:\d+", self.device):
@@ -75,18 +70,10 @@ class WorkerSlot:
         return "cuda:0" if self.device and self.device != "cpu" else self.device
 
     def environment(self, base: Mapping[str, str] | None = None) -> dict[str, str]:
-        """Return the environment for the worker's interpreter.
+        """Return the environment for the worker's interpreter, which extends `base`, by default that of this process.
 
-        Parameters
-        ----------
-        base
-            The environment to extend; by default that of this process. If its CUDA_VISIBLE_DEVICES lists GPUs, the
-            slot's device is an index into that list.
-
-        Raises
-        ------
-        HyperparameterError
-            If the list has fewer GPUs.
+        If its CUDA_VISIBLE_DEVICES lists GPUs, the slot's device is an index into that list; a HyperparameterError is
+        raised if the list is too short.
         """
         environment = dict(os.environ if base is None else base)
         if self.is_wait_short and not environment.keys() & WAIT_VARIABLES:
@@ -128,13 +115,8 @@ def plan_workers(
 
     Examples
     --------
-    >>> plan_workers(num_cpus=2, num_gpus=0)
-    [WorkerSlot(device=None, num_threads=2, is_wait_short=False)]
     >>> [slot.device for slot in plan_workers(16, 2, ngpus_per_trial=0.5)]
     ['cuda:0', 'cuda:1', 'cuda:0', 'cuda:1']
-    >>> plan_workers(4, 0, nthreads_per_trial=8, warn=print)
-    nthreads_per_trial=8 exceeds the 4 usable cores: one worker, slower than with 4 threads
-    [WorkerSlot(device=None, num_threads=8, is_wait_short=False)]
     """
     whole_number("num_cpus", num_cpus, 1)
     whole_number("num_gpus", num_gpus, 0)

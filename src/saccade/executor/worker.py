@@ -60,7 +60,14 @@ _SENDING = threading.Lock()
 
 def main(preload: Iterable[str] = ()) -> None:
     """Import modules, then run jobs until the parent ends this process or exits itself."""
-    inbox, outbox = _take_channel()
+    # Reserve the pipes from and to the parent for messages. For everything else standard input is empty and standard
+    # output goes to standard error, whether Python, a C library or a child process writes it.
+    inbox, outbox = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    os.dup2(2, 1)
+    sys.stdout = sys.stderr
     messages: SimpleQueue[Any] = SimpleQueue()
     threading.Thread(target=_receive, args=(inbox, messages), daemon=True).start()
     threading.Thread(target=_beat, args=(outbox,), daemon=True).start()
@@ -119,19 +126,3 @@ def _send(outbox: BinaryIO, message: object) -> None:
     with _SENDING:
         outbox.write(pickled)
         outbox.flush()
-
-
-def _take_channel() -> tuple[BinaryIO, BinaryIO]:
-    """Reserve the pipes from and to the parent for messages.
-
-    For everything else standard input is empty and standard output goes to standard error, whether Python, a C library
-    or a child process writes it.
-    """
-    inbox = os.fdopen(os.dup(0), "rb")
-    outbox = os.fdopen(os.dup(1), "wb")
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
-    os.close(nothing)
-    os.dup2(2, 1)
-    sys.stdout = sys.stderr
-    return inbox, outbox

@@ -22,8 +22,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-FIT_TOML = "fit.toml"
-"""The file in a run folder that repeats the run."""
+FIT_TOML = "fit.toml"  # the file in a run folder that repeats the run
 
 _HEAD = f"""\
 # Repeats the run, as far as time limits allow:  saccade fit --config {FIT_TOML}
@@ -35,13 +34,7 @@ _SHORT_CUTS = ("model", "lr")  # hyperparameters that are options of their own
 
 
 class FitConfig(FitOptions):
-    """A fit as the command line and TOML files describe it.
-
-    Examples
-    --------
-    >>> FitConfig.of({"data": "pets.zip", "time_limit": "10m"}, label=repr).time_limit
-    600.0
-    """
+    """A fit as the command line and TOML files describe it."""
 
     data: Annotated[
         str | None,
@@ -122,10 +115,7 @@ class FitConfig(FitOptions):
             raise type(error)(f"{file}: {error}") from None
 
     def write(self, path: Path) -> None:
-        """Write a TOML file that `read` reads.
-
-        A comment names values that a file cannot hold, such as networks and functions of the user.
-        """
+        """Write a TOML file that `read` reads; a comment names what it cannot hold, such as networks of the user."""
         options = dict(options_of(type(self)))
         values: dict[str, Any] = {}
         remarks = []

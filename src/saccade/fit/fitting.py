@@ -21,7 +21,6 @@ from saccade.deadline import Deadline
 from saccade.errors import DataError, SaccadeError, explained_file_errors
 from saccade.events import Event, Listener, RunFinished, RunStarted, Warned
 from saccade.executor import use_executor
-from saccade.fit.options import FitOptions
 from saccade.fit.preparation import PreparedData, prepare_data
 from saccade.fit.resuming import EarlierRun, check_split, most_held_out_before
 from saccade.fit.run_folder import (
@@ -42,16 +41,17 @@ from saccade.fit.run_folder import (
     tidy_up,
 )
 from saccade.fit.searching import (
-    check_search,
     executor_in_time,
     is_adapted,
     is_gpu_wanted,
     make_image_executor,
+    make_image_search,
     make_study,
     plan,
 )
 from saccade.fit.time_budget import FinishingReserve, Phase, TimeBudget, too_short
 from saccade.inference.saved import PREDICTOR_FOLDER, SavedPredictor
+from saccade.models.weights import ask_hub_again
 from saccade.numerics.device import cpu_threads, useful_threads
 from saccade.selection.combination import Combination
 from saccade.selection.ensemble import MIN_IMAGES
@@ -68,9 +68,9 @@ from saccade.tasks.matching import match_classes, widened
 from saccade.tasks.metrics import make_metric
 from saccade.tasks.problem import Problem
 from saccade.training.imbalance import check_imbalance
-from saccade.training.probes.robust import check_robust_loss
 from saccade.training.recipes.building import check_methods, check_networks, stored_channels, stored_side
 from saccade.training.recipes.default_space import fall_back_to_available_models, max_held_out, max_used
+from saccade.training.recipes.recipe import choices
 from saccade.training.task import ImageTask
 from saccade.training.trial.trainer import ImageTrainable
 
@@ -134,7 +134,22 @@ def run_fit(
                 notify(plan(request, metric_name, executor))
                 budget.begin("decoding")
                 data = _prepare(request, folder, problem.num_outputs, budget, notify)
-                task = _make_task(request, folder, data)
+                start = folder / TRIALS / START
+                task = ImageTask(
+                    data.store,
+                    data.train,
+                    data.val,
+                    data.problem,
+                    make_metric(request.eval_metric, data.problem),
+                    request.weights,
+                    device="cpu" if settings.ngpus_per_trial == 0 else None,
+                    num_threads=settings.nthreads_per_trial,
+                    start=start if start.is_file() else None,
+                    class_names=request.train.class_names,
+                    costs=cost_names(objectives),
+                    is_holdout=request.tuning is None,
+                    num_val_seen=data.num_val_seen,
+                )
                 cross_validation = None
                 if settings.num_folds is not None:
                     cross_validation = CrossValidation(task, settings.num_folds, settings.random_state or 0)
@@ -149,9 +164,7 @@ def run_fit(
                     max_members=settings.max_members,
                     folds=None if cross_validation is None else cross_validation.costs(executor.num_workers),
                 )
-                reserve_s = budget.reserve.seconds
-                measuring = budget.part("measuring speed")
-                study = make_study(request, folder, task, executor, deadline, reserve_s, measuring, log, listeners)
+                study = make_study(request, folder, task, executor, budget, log, listeners)
                 budget.reserve.recall(study)
                 display.recall(study.trials)
                 study.listeners.append(WeightsKeeper(study.trials, objectives, settings.max_members))
@@ -184,19 +197,19 @@ def run_fit(
                 seconds=budget.seconds,
                 is_interrupted=is_interrupted,
             )
+<<<<<<< HEAD
             write_features(saved, task, combination, (lambda: 0.0) if is_interrupted else deadline.seconds_left)
             _tidy_up_or_advise(folder, notify, is_interrupted=is_interrupted)
+=======
+            if is_interrupted:
+                notify(Warned(f"the search was interrupted; to continue it: saccade resume {root}"))
+            else:
+                tidy_up(folder)
+>>>>>>> main
             summary = saved.summary
             used_s = deadline.elapsed_s()
             notify(RunFinished(summary["best_trial"], summary["valid_score"], used_s, summary["result"]))
     return replace(saved, folder=root / PREDICTOR_FOLDER)
-
-
-def _tidy_up_or_advise(folder: Path, notify: Listener, *, is_interrupted: bool) -> None:
-    if is_interrupted:
-        notify(Warned(f"the search was interrupted; to continue it: saccade resume {root_of(folder)}"))
-    else:
-        tidy_up(folder)
 
 
 def _search(
@@ -217,7 +230,11 @@ def _search(
     try:
         with OptunaTracker(folder / JOURNAL, study.trials, request.space) as tracker:
             study.listeners.append(tracker)
-            _be_in_time(study, request.settings, budget.deadline, notify)
+            importlib.import_module("scipy.optimize")  # for calibration, and training uses all of the time before that
+            if isinstance(request.settings.executor, str):  # replace workers that start too late
+                study.executor = executor_in_time(study.executor, budget.deadline, notify)
+            if study.seconds_left <= 0 and study.best_trial is None:
+                notify(Warned(too_short(budget.deadline)))
             study.run()
         phase: Phase = "refit" if is_refit else "folds" if cross_validation else "selection"
         budget.begin(phase)
@@ -260,37 +277,23 @@ def _checked(
 ) -> tuple[FitRequest, str]:
     """Check the arguments against each other; return them with the networks to search, and a warning or ""."""
     check_methods(request.space)
+    ask_hub_again()
     FeatureCache.from_environment()  # raises if its limit is not a number
     weights, warning = request.weights, ""
     if may_replace_networks and not request.is_model_named:
-        space, warning = fall_back_to_available_models(
-            request.space,
-            weights,
-            given=request.given,
-            num_images=len(request.train),
-            is_gpu=is_gpu_wanted(request.settings),
-            seconds_left=deadline.seconds_left,
-        )
+        space, warning = fall_back_to_available_models(request.space, weights, deadline.seconds_left())
         request = replace(request, space=space)
     if request.trains_once:  # also epochs are passes over all images, unless the user said otherwise
         fixed = {name: value for name, value in request.space.default.items() if name != "images_per_epoch"}
         request = replace(request, space=Dict({**fixed, **{name: request.space.data[name] for name in request.given}}))
     _ = request.num_trials  # raises if nothing ends the search
-    check_search(request)
+    make_image_search(request)  # so that invalid options are errors before any work begins
     assert request.train.labels is not None
     check_networks(request.space, weights, problem.num_outputs, deadline.seconds_left)
     check_imbalance(request.space, request.train.labels, problem, request.train.class_names)
-    check_robust_loss(request.space, problem)
+    if any(choices(request.space, "robust_loss")):
+        problem.require_classes("robust_loss")
     return request, warning
-
-
-def _be_in_time(study: Study, settings: FitOptions, deadline: Deadline, notify: Listener) -> None:
-    """Replace workers that start too late, and warn if there is no time left for training."""
-    importlib.import_module("scipy.optimize")  # calibration needs it, and training uses all of the time before that
-    if isinstance(settings.executor, str):
-        study.executor = executor_in_time(study.executor, deadline, notify)
-    if study.seconds_left <= 0 and study.best_trial is None:
-        notify(Warned(too_short(deadline)))
 
 
 @contextlib.contextmanager
@@ -330,33 +333,29 @@ def _prepare(request: FitRequest, folder: Path, num_outputs: int, budget: TimeBu
         notify=notify,
         on_decoded=lambda: budget.begin("checking"),
     )
+    num_val, message = len(data.val.indices), ""
     if data.num_val_seen:
         none_left = "No other images are left; pass tuning_data, or add images"
-        what = none_left if request.tuning is None else "Pass other tuning_data"
-        notify(
-            Warned(
-                f"the network of warm_start was fitted to {data.num_val_seen} of {len(data.val.indices)} validation "
-                f"images, so that scores are too high. {what}"
-            )
+        message = (
+            f"the network of warm_start was fitted to {data.num_val_seen} of {num_val} validation images, so that "
+            f"scores are too high. {none_left if request.tuning is None else 'Pass other tuning_data'}"
         )
     elif request.start is not None and earlier is None:
-        notify(
-            Warned(
-                "the predictor of warm_start is of an earlier version, which does not record its training images; if "
-                "validation images are among them, scores are too high. Pass tuning_data with other images"
-            )
+        message = (
+            "the predictor of warm_start is of an earlier version, which does not record its training images; if "
+            "validation images are among them, scores are too high. Pass tuning_data with other images"
         )
+    if message:
+        notify(Warned(message))
     check_split(folder, data, most)
     _check_images(request, data, folder, budget.part("checking"), notify)
-    num_val = len(data.val.indices)
     if num_val < MIN_IMAGES and settings.num_folds is None:
         more = "increase holdout_frac" if request.tuning is None else "add images to tuning_data"
-        notify(
-            Warned(
-                f"{num_val} validation images are too few to compare networks reliably: a score on them is mostly "
-                f"noise. Add labelled images, {more}, or pass num_folds=5, which validates on all images"
-            )
+        message = (
+            f"{num_val} validation images are too few to compare networks reliably: a score on them is mostly noise. "
+            f"Add labelled images, {more}, or pass num_folds=5, which validates on all images"
         )
+        notify(Warned(message))
     return data
 
 
@@ -384,6 +383,7 @@ def _check_images(request: FitRequest, data: PreparedData, folder: Path, deadlin
     if serious:
         lines = [f"  {finding.code} {finding.title}: {finding.message} {finding.what_to_do}" for finding in serious]
         notify(Warned("\n".join([f"Data checks found problems (see {root_of(folder) / CHECKS}):", *lines])))
+<<<<<<< HEAD
 
 
 def _make_task(request: FitRequest, folder: Path, data: PreparedData) -> ImageTask:
@@ -404,3 +404,5 @@ def _make_task(request: FitRequest, folder: Path, data: PreparedData) -> ImageTa
         is_holdout=request.tuning is None,
         num_val_seen=data.num_val_seen,
     )
+=======
+>>>>>>> main

@@ -25,6 +25,7 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -43,75 +44,40 @@ from saccade.study.objectives import check_objectives, cost_names
 from saccade.study.registry import Registry
 from saccade.study.trackers import check_callbacks
 
-AUTO_TIME_LIMIT_S = 7200.0
-"""The meaning of ``time_limit="auto"`` without a preset."""
-
-AUTO_MEMBERS = 5
-"""The largest ensemble if no number is given: each member adds its time to every prediction."""
+AUTO_TIME_LIMIT_S = 7200.0  # the meaning of ``time_limit="auto"`` without a preset
+AUTO_MEMBERS = 5  # the largest ensemble if no number is given: each member adds its time to every prediction
 
 
+# Options of earlier versions, with the message for those who still pass them.
 REMOVED = {
     "soup": "soup= was removed: averaging the weights of several trials did not improve predictors in "
     "benchmarks.quality (log-loss .299 with and .301 without). Leave it out; ensemble= averages predictions"
 }
-"""Options of earlier versions, with the message for those who still pass them."""
 
 
 @dataclass(frozen=True)
 class Option:
-    """How an option appears outside of Python, and in which places; its name, type and default are the field's.
+    """How an option appears outside of Python, and in which places; its name, type and default are the field's."""
 
-    Attributes
-    ----------
-    summary : str
-        One sentence; the help of the command line.
-    details : str
-        More sentences for the docstring.
-    metavar : str
-        The value in the help of the command line.
-    flags : tuple of str
-        Names on the command line and in TOML files; the first one is shown. Empty: the name of the field.
-    is_in_cli, is_in_file : bool
-        Whether ``saccade fit`` and TOML files have the option.
-    is_in_record : bool
-        Whether ``run.json`` has it.
-    is_for_search : bool
-        Whether `hyperparameter_tune_kwargs` may hold it.
-    may_change : bool
-        Whether a resumed run may have another value.
-    is_path : bool
-        Whether its value is a path, which files and records keep as an absolute one.
-    """
-
-    summary: str
-    details: str = ""
-    metavar: str = ""
-    flags: tuple[str, ...] = ()
-    is_in_cli: bool = True
-    is_in_file: bool = True
-    is_in_record: bool = True
-    is_for_search: bool = False
-    may_change: bool = False
-    is_path: bool = False
+    summary: str  # one sentence; the help of the command line
+    details: str = ""  # more sentences for the docstring
+    metavar: str = ""  # the value in the help of the command line
+    flags: tuple[str, ...] = ()  # names on the command line and in TOML files, the first one shown; else the field's
+    is_in_cli: bool = True  # `saccade fit` has it
+    is_in_file: bool = True  # TOML files have it
+    is_in_record: bool = True  # `run.json` has it
+    is_for_search: bool = False  # `hyperparameter_tune_kwargs` may hold it
+    may_change: bool = False  # a resumed run may have another value
+    is_path: bool = False  # files and records keep it as an absolute path
 
 
 @dataclass(frozen=True)
 class Kind:
-    """How error messages describe the values of a type, and how text is read as one of them.
+    """How error messages describe the values of a type, and how text is read as one of them."""
 
-    Attributes
-    ----------
-    expected : str
-        Python values.
-    parse : callable or None
-        Reads text of the command line or a TOML file; None takes the text as it is.
-    text : str
-        The text that `parse` reads; empty is the same as `expected`.
-    """
-
-    expected: str
-    parse: Callable[[str], Any] | None = None
-    text: str = ""
+    expected: str  # Python values
+    parse: Callable[[str], Any] | None = None  # reads text of the command line or a TOML file; None takes it as it is
+    text: str = ""  # that `parse` reads; empty is the same as `expected`
 
 
 def _as_dict(value: Any) -> Any:
@@ -183,10 +149,7 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 class FitOptions(BaseModel):
-    """The keyword arguments of `ImagePredictor.fit`, validated; `of` makes them from what the user gives.
-
-    `model_fields_set` holds the names of the options that were given.
-    """
+    """The keyword arguments of `ImagePredictor.fit`, validated; `of` makes them, `model_fields_set` are those given."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, arbitrary_types_allowed=True)
 
@@ -435,20 +398,14 @@ class FitOptions(BaseModel):
         Kind("True or False"),
     ] = False
 
-    @field_validator("time_limit", "trial_time_limit")
+    @field_validator("time_limit", "trial_time_limit", "random_state", "ensemble")
     @classmethod
-    def _infinity_is_no_limit(cls, value: float | str | None) -> float | str | None:
+    def _simplified(cls, value: Any, info: ValidationInfo) -> Any:
+        if info.field_name == "random_state" and value is None:
+            return secrets.randbelow(2**31)  # drawn here, so that the run folder has it
+        if info.field_name == "ensemble":
+            return False if type(value) is int and value == 1 else value
         return None if value == math.inf else value
-
-    @field_validator("random_state")
-    @classmethod
-    def _drawn_seed(cls, value: int | None) -> int:
-        return secrets.randbelow(2**31) if value is None else value  # drawn here, so that the run folder has it
-
-    @field_validator("ensemble")
-    @classmethod
-    def _one_network_is_no_ensemble(cls, value: bool | int | str) -> bool | int | str:
-        return False if type(value) is int and value == 1 else value
 
     @model_validator(mode="after")
     def _check_combinations(self) -> Self:
@@ -510,48 +467,19 @@ class FitOptions(BaseModel):
 
     @property
     def limit_s(self) -> float | None:
-        """The time limit in seconds; None is no limit.
-
-        Examples
-        --------
-        >>> FitOptions().limit_s, FitOptions(time_limit=60).limit_s
-        (7200.0, 60.0)
-        """
+        """The time limit in seconds; None is no limit."""
         return AUTO_TIME_LIMIT_S if isinstance(self.time_limit, str) else self.time_limit
 
     @property
     def max_members(self) -> int:
-        """The maximum number of networks whose predictions are averaged; 1 keeps the best one alone.
-
-        Examples
-        --------
-        >>> FitOptions().max_members, FitOptions(ensemble=False).max_members, FitOptions(ensemble=3).max_members
-        (5, 1, 3)
-        >>> FitOptions(refit_full=True).max_members
-        1
-        """
-        if self._is_single or self.ensemble is False:
+        """The maximum number of networks whose predictions are averaged; 1 keeps the best one alone."""
+        if self.refit_full or cost_names(self.objectives) or self.ensemble is False:
             return 1
         return self.ensemble if type(self.ensemble) is int else AUTO_MEMBERS
 
     @property
-    def _is_single(self) -> bool:
-        return self.refit_full or bool(cost_names(self.objectives))
-
-    @property
     def trains_once(self) -> bool:
-        """Whether hyperparameters are given without anything to search: no space, no limit, no option of a search.
-
-        Then one trial is trained, as in AutoGluon.
-
-        Examples
-        --------
-        >>> from saccade import Real
-        >>> [FitOptions(hyperparameters=given).trains_once for given in ({}, {"epochs": 2}, {"lr": Real(0.1, 1)})]
-        [False, True, False]
-        >>> FitOptions(hyperparameters={"epochs": 2}, time_limit=600).trains_once
-        False
-        """
+        """Whether hyperparameters are given, but no space, limit or option of a search: then one trial is trained."""
         of_search = [name for name, option in options_of(type(self)) if option.is_for_search]
         others = {name: getattr(self, name) for name in ("time_limit", "presets", "ensemble", *of_search)}
         fields = type(self).model_fields
@@ -565,19 +493,10 @@ class FitOptions(BaseModel):
 
     @classmethod
     def of(cls, arguments: Mapping[str, Any], label: Callable[[str], str] | None = None) -> Self:
-        """Return validated options.
+        """Return validated options; `hyperparameter_tune_kwargs` among the `arguments` may hold those of the search.
 
-        Parameters
-        ----------
-        arguments : mapping
-            Values by name. `hyperparameter_tune_kwargs` may hold the options of the search.
-        label : callable or None
-            Names an option in error messages, for a command line or file: its texts are parsed. None: by its own name.
-
-        Examples
-        --------
-        >>> FitOptions.of({"hyperparameter_tune_kwargs": {"num_trials": 3}, "ensemble": False}).num_trials
-        3
+        `label` names an option in error messages, for a command line or file, whose texts are parsed; None: its own
+        name.
         """
         values = dict(arguments)
         for_search = [name for name, option in options_of(cls) if option.is_for_search]
@@ -641,13 +560,7 @@ class FitOptions(BaseModel):
 
     @classmethod
     def expected(cls, name: str, is_text: bool = False) -> str:
-        """Return a description of the values of an option, for error messages.
-
-        Examples
-        --------
-        >>> FitOptions.expected("time_limit"), FitOptions.expected("holdout_frac")
-        ("a positive number of seconds, 'auto', or None", 'a number between 0 and 1, or None')
-        """
+        """Return a description of the values of an option, for error messages."""
         field = cls.model_fields[name]
         texts: list[str] = []
         own = _last(Kind, field.metadata)
@@ -663,13 +576,7 @@ class FitOptions(BaseModel):
 
     @classmethod
     def parse(cls, name: str, text: str) -> Any:
-        """Return the value that text of a command line or file stands for; text of another kind is returned as it is.
-
-        Examples
-        --------
-        >>> [FitOptions.parse("time_limit", text) for text in ("10m", "none", "auto", "soon")]
-        [600.0, None, 'auto', 'soon']
-        """
+        """Return the value that text of a command line or file stands for; other text is returned as it is."""
         field = cls.model_fields[name]
         alternatives = _alternatives(field.annotation)
         kinds = [_last(Kind, metadata) for metadata in (field.metadata, *map(get_args, alternatives))]
@@ -709,13 +616,7 @@ def option_flag(model: type[BaseModel], name: str) -> str:
 
 
 def option_rows(model: type[BaseModel] = FitOptions) -> list[tuple[str, str, str, str]]:
-    """Return name, type, default and description of each option, for documentation.
-
-    Examples
-    --------
-    >>> option_rows()[9]
-    ('trial_time_limit', 'float or None', 'None', 'Maximum training time of one trial.')
-    """
+    """Return name, type, default and description of each option, for documentation."""
     return [
         (
             name,
@@ -754,13 +655,7 @@ def _joined(texts: list[str]) -> str:
 
 
 def _type_text(annotation: Any) -> str:
-    """Return an annotation in the words of numpydoc.
-
-    Examples
-    --------
-    >>> _type_text(list[dict[str, Any]]), _type_text(Literal["auto"]), _type_text(Count)
-    ('list of dict', '"auto"', 'int')
-    """
+    """Return an annotation in the words of numpydoc."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if len(alternatives := _alternatives(annotation)) > 1:
         return _joined([_type_text(part) for part in alternatives])

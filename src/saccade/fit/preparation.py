@@ -28,11 +28,8 @@ from saccade.tasks.problem import Problem
 from saccade.training.imbalance import sample_weights
 from saccade.training.task import Split
 
-HOLDOUT_FRAC = 0.1
-"""Default fraction of the training images that is held out for validation."""
-
-UNREADABLE = "unreadable.csv"
-"""File in the run folder with all unreadable images, if they are too many to print."""
+HOLDOUT_FRAC = 0.1  # default fraction of the training images that is held out for validation
+UNREADABLE = "unreadable.csv"  # file in the run folder with all unreadable images, if they are too many to print
 
 
 @dataclass(frozen=True)
@@ -70,22 +67,9 @@ def prepare_data(
     An existing store of the same images, in `folder` or in the shared cache, is reused. Raises a DataError if the
     labels are invalid, or if no training or no validation image can be read.
 
-    Parameters
-    ----------
-    problem_type : str, Problem or None
-        As in `Problem.of`; or the problem, with its classes, of a predictor that is trained further.
-    folder : Path
-        Folder for the store if it is not shared.
-    shorter_side, channels : int
-        Of stored images, in pixels, and 1, 3 or 4.
-    holdout_frac : float or None
-        Fraction of the images to hold out; None is `HOLDOUT_FRAC`, but at most `max_held_out` images.
-    most_images : float
-        The most images to decode, a stratified sample, unless a store has more of them already.
-    seconds_left : callable or None
-        Decoding stops when it returns 0 or less; the remaining images are not used.
-    on_decoded : callable
-        Called when images are decoded, before they are split.
+    Without `holdout_frac` the validation set is `HOLDOUT_FRAC` of the images, but at most `max_held_out`. `most_images`
+    are decoded, a stratified sample, unless a store has more of them already; when `seconds_left` falls to 0, the
+    remaining images are not used. `on_decoded` is called before they are split.
     """
     start_s = time.perf_counter()
     parts = [train] if tuning is None else [train, tuning]

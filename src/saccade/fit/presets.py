@@ -22,33 +22,20 @@ from saccade.space import Categorical, Real
 
 _HOUR_S = 3600.0
 
+# Networks that ``fast_inference`` searches without a local folder of weights.
 SMALL_NETWORKS = ("mobilenetv3_large_100", "mobilenetv3_small_100", "resnet18")
-"""Networks that ``fast_inference`` searches without a local folder of weights."""
 
-MAX_SMALL_NETWORKS = 3
-"""Networks of a local folder that ``fast_inference`` searches: those with the smallest files."""
+MAX_SMALL_NETWORKS = 3  # networks of a local folder that ``fast_inference`` searches: those with the smallest files
 
 
 @dataclass(frozen=True)
 class Preset:
-    """Defaults of a fit.
+    """Defaults of a fit."""
 
-    Attributes
-    ----------
-    options : dict
-        Arguments of `saccade.fit.options.FitOptions`.
-    hyperparameters : dict
-        Values and spaces by name.
-    min_time_limit_s : float
-        Time limit from which on the hyperparameters apply.
-    has_small_networks : bool
-        Whether to search small networks if no networks are named.
-    """
-
-    options: dict[str, Any] = field(default_factory=dict)
-    hyperparameters: dict[str, Any] = field(default_factory=dict)
-    min_time_limit_s: float = 0.0
-    has_small_networks: bool = False
+    options: dict[str, Any] = field(default_factory=dict)  # arguments of `saccade.fit.options.FitOptions`
+    hyperparameters: dict[str, Any] = field(default_factory=dict)  # values and spaces by name
+    min_time_limit_s: float = 0.0  # time limit from which on the hyperparameters apply
+    has_small_networks: bool = False  # search small networks if no networks are named
 
 
 PRESETS: dict[str, Preset] = {
@@ -94,16 +81,7 @@ PRESETS: dict[str, Preset] = {
 
 
 def find_preset(names: str | Sequence[str] | Mapping[str, Any] | None, limit_s: float | None = None) -> Preset:
-    """Return the preset of that name; several are merged, and later ones take precedence.
-
-    `limit_s` is the limit that the user gives, None if the preset decides. Raises an UnknownNameError, or a
-    HyperparameterError for another type.
-
-    Examples
-    --------
-    >>> ["model" in find_preset("best_quality", limit_s).hyperparameters for limit_s in (None, 600)]
-    [True, False]
-    """
+    """Return the preset of these names, merged in order, for the user's limit; raise an error for unknown ones."""
     if isinstance(names, Mapping):
         return Preset(hyperparameters=dict(names))
     names = [] if names is None else [names] if isinstance(names, str) else names

@@ -8,11 +8,13 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict
+import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field
 
-from saccade.errors import DataError, HyperparameterError
+from saccade.data.examples import Examples
+from saccade.errors import DataError, HyperparameterError, SpaceError, UnknownNameError, WeightsNotFoundError
 from saccade.fit.options import REMOVED, FitOptions
 from saccade.fit.preparation import PreparedData
 from saccade.fit.run_data import fingerprint, read_run_data
@@ -35,12 +37,21 @@ from saccade.study.event_log import EventLog
 from saccade.study.json_values import LostObjectError, from_json_value
 from saccade.study.run_folder import locked, reading, write_json_atomically
 from saccade.tasks.problem import Problem
-from saccade.training.recipes.recipe import canonical, choices
+from saccade.training.recipes.recipe import choices, recipe_space
+
+_Count = Annotated[int, Field(ge=0, le=2**53)]
 
 
 class _Arguments(BaseModel):
-    model_config = ConfigDict(extra="allow")
+    """The arguments that `FitOptions` does not have, and does not check."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
     hyperparameters: dict[str, Any]
+    label: str | int | list[str | int] = "label"
+    problem_type: str | None = None
+    eval_metric: str | dict[str, Any] | None = None
+    time_limit: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    verbosity: Annotated[int, Field(ge=0, le=3)] = 2
 
 
 class _RunRecord(BaseModel):
@@ -49,45 +60,29 @@ class _RunRecord(BaseModel):
     model_config = ConfigDict(extra="allow")
     arguments: _Arguments
     data: str
-    num_images: int
+    num_images: _Count
 
 
 class _SplitRecord(BaseModel):
     """The split of a run, which must be the same whenever the run is resumed."""
 
-    num_train: int
-    num_val: int
+    num_train: _Count
+    num_val: _Count
     digest: str
-    max_held_out: int | None = None
+    max_held_out: _Count | None = None
 
 
 @dataclass(frozen=True)
 class EarlierRun:
-    """The run in a run folder.
-
-    Attributes
-    ----------
-    folder : Path
-        The run folder.
-    record : dict
-        What `saccade.fit.run_folder.begin_run` wrote.
-    used_s : float
-        Seconds that its sessions have used, each up to its last event.
-    """
+    """The run in a run folder."""
 
     folder: Path
-    record: dict[str, Any]
-    used_s: float = 0.0
+    record: dict[str, Any]  # what `saccade.fit.run_folder` wrote
+    used_s: float = 0.0  # seconds that its sessions have used, each up to its last event
 
     @classmethod
     def find(cls, folder: Path) -> EarlierRun | None:
-        """Return the run in a folder whose lock this process has; None if there is no run.
-
-        Raises
-        ------
-        DataError
-            If ``run.json`` is damaged.
-        """
+        """Return the run in a locked folder, or None; raise a DataError if ``run.json`` is damaged."""
         folder = open_run(folder)
         if not (folder / RUN).is_file():
             return None
@@ -111,25 +106,21 @@ class EarlierRun:
     def request(self, time_limit_s: float | str | None, verbosity: int | None) -> FitRequest:
         """Return the request that continues the run, made from its folder alone.
 
-        Parameters
-        ----------
-        time_limit_s : float, "auto" or None
-            Seconds for the whole run, earlier sessions included; "auto" is the run's own limit.
-        verbosity : int or None
-            None is the run's own.
-
-        Raises
-        ------
-        DataError
-            If the folder has no paths of images, because they were in memory.
-        HyperparameterError
-            If an argument was an object that a file cannot hold.
+        The time limit is in seconds for the whole run, earlier sessions included; "auto" is the run's own, as is None
+        for `verbosity`. Raises a DataError if the folder has no paths of images because they were in memory, and a
+        HyperparameterError if an argument was an object that a file cannot hold.
         """
         known = self.arguments
+
+        def space_of(value: Any) -> Any:
+            if isinstance(value, dict):
+                raise LostObjectError(value["!lost"])
+            return from_toml(value)
+
         try:
             with reading(self.folder / RUN):
                 arguments = {name: from_json_value(value) for name, value in known.items() if name != "hyperparameters"}
-                space = Dict(canonical({name: _from_toml(value) for name, value in known["hyperparameters"].items()}))
+                space = recipe_space({name: space_of(value) for name, value in known["hyperparameters"].items()})
                 own = {name: arguments.pop(name) for name in ("label", "problem_type", "eval_metric")}
                 limit_s, own_verbosity = arguments.pop("time_limit"), arguments.pop("verbosity")
         except LostObjectError as lost:
@@ -138,6 +129,9 @@ class EarlierRun:
                 "run in Python: ImagePredictor(path=…).fit(…, resume=True) with the same arguments"
             ) from None
         train, tuning = read_run_data(self.folder / DATA)
+        with reading(self.folder / DATA):
+            if fingerprint(train, tuning) != self.record["data"]:
+                raise ValueError(f"it has other images or labels than {RUN}, or that is damaged")
         return FitRequest(
             path=self.folder,
             **own,
@@ -150,16 +144,17 @@ class EarlierRun:
             problem=self.problem,
         )
 
-    def merge_with_recorded(self, request: FitRequest) -> FitRequest:
-        """Return the request with the default hyperparameters of the run, after checking that the rest is the same.
+    @contextlib.contextmanager
+    def named(self) -> Iterator[None]:
+        """Name the file of the arguments in errors about them."""
+        try:
+            yield
+        except (HyperparameterError, UnknownNameError, SpaceError, WeightsNotFoundError) as error:
+            advice = f"The arguments are those in {self.folder / RUN}; if it is damaged, restore a copy"
+            raise type(error)(f"{str(error).rstrip('.')}. {advice}") from error
 
-        Raises
-        ------
-        HyperparameterError
-            If arguments differ; the message names them.
-        DataError
-            If the images or their labels differ.
-        """
+    def merge_with_recorded(self, request: FitRequest) -> FitRequest:
+        """Return the request with the run's default hyperparameters; raise an error that names what else differs."""
         if not request.is_model_named:
             # Defaults may have changed since the run was started, such as by newly available weights.
             known = self.arguments["hyperparameters"].items()
@@ -167,18 +162,33 @@ class EarlierRun:
             request = replace(request, space=Dict({**request.space.data, **chosen}))
         now = json.loads(json.dumps(recorded_arguments(request)))
         before = {**self.arguments, **{name: now[name] for name in MAY_CHANGE}}
-        if differing := _differences(before, now):
+        absent = object()
+        differing = [
+            f"{name} was {_shown(old, name)} and is {_shown(new, name)}"
+            for old, new in ((before["hyperparameters"], now["hyperparameters"]), (before, now))
+            for name in sorted(old.keys() | new.keys())
+            if name != "hyperparameters" and old.get(name, absent) != new.get(name, absent)
+        ]
+        if differing:
             raise HyperparameterError(
                 f"resume=True continues the run in {self.folder}, which has other arguments: {'; '.join(differing)}. "
                 f"Pass the same arguments (only {', '.join(MAY_CHANGE)} may differ), or overwrite=True "
                 "instead of resume=True to replace the run"
             )
         if fingerprint(request.train, request.tuning) != self.record["data"]:
-            num = len(request.train) + len(request.tuning or ())
+            num, advice = len(request.train) + len(request.tuning or ()), "Pass the same ones in the same order"
+            if (
+                fingerprint(_numbered(request.train), request.tuning and _numbered(request.tuning))
+                == self.record["data"]
+            ):
+                advice = (
+                    "Its labels are numbers of classes, as earlier versions of Saccade read folders: pass "
+                    f"ImageDataset.from_folder(…, labels='numbers'), or use ImagePredictor.resume({str(self.folder)!r})"
+                )
             raise DataError(
                 f"resume=True continues the run in {self.folder}, which has other images, labels, groups or times "
-                f"({self.record['num_images']} images; now there are {num}). Pass the same ones in the same order, or "
-                "overwrite=True instead of resume=True to replace the run"
+                f"({self.record['num_images']} images; now there are {num}). {advice}, or overwrite=True instead of "
+                "resume=True to replace the run"
             )
         return request
 
@@ -192,27 +202,19 @@ class EarlierRun:
     def load_predictor(self, request: FitRequest) -> SavedPredictor:
         """Return the predictor of a finished run."""
         saved = SavedPredictor.read(self.folder)
-        name = saved.own_network
-        if name is None:
+        if saved.own_network is None:
             return saved
-        own = [
-            part for part in choices(request.space, "model") if isinstance(part, CustomObject) and repr(part) == name
-        ]
-        return saved.with_network(own[0].value if own else None)
+        own = [each for each in choices(request.space, "model") if isinstance(each, CustomObject)]
+        return saved.with_network(next((each.value for each in own if repr(each) == saved.own_network), None))
 
 
 @contextlib.contextmanager
 def locked_run(folder: Path) -> Iterator[EarlierRun | None]:
     """Lock a run folder, which is made if necessary, and return the run in it; None if there is none.
 
-    The lock is taken before anything in the folder is read, so no other process can change the run in between.
-
-    Raises
-    ------
-    DataError
-        If the folder contains something else than a run, or if ``run.json`` is damaged.
-    RunInUseError
-        If another run uses the folder.
+    The lock is taken before anything in the folder is read, so no other process can change the run in between. Raises a
+    DataError if the folder contains something else than a run, or if ``run.json`` is damaged, and a RunInUseError if
+    another run uses the folder.
     """
     with new_folder(folder) as root, locked(root):
         yield EarlierRun.find(root)
@@ -227,19 +229,8 @@ def most_held_out_before(folder: Path) -> int | None:
 def check_split(folder: Path, data: PreparedData, max_held_out: int) -> None:
     """Record the split of a new run; for a resumed run check that it is the same, so that scores can be compared.
 
-    Parameters
-    ----------
-    folder : Path
-        The run folder.
-    data : PreparedData
-        Its training and validation images.
-    max_held_out : int
-        Recorded for `most_held_out_before`.
-
-    Raises
-    ------
-    DataError
-        If the split differs from the recorded one, or if the record is damaged.
+    `max_held_out` is recorded for `most_held_out_before`. Raises a DataError if the split differs from the recorded
+    one, or if the record is damaged.
     """
     digest = hashlib.blake2b(data.train.indices.tobytes(), digest_size=16)
     digest.update(b"|" + data.val.indices.tobytes())
@@ -256,7 +247,7 @@ def check_split(folder: Path, data: PreparedData, max_held_out: int) -> None:
         raise DataError(
             f"The run in {folder} cannot be resumed: it had {before.num_train} training and {before.num_val} "
             f"validation images; now other images can be read ({now.num_train} and {now.num_val}). "
-            "Bring the files back, or start a new run"
+            f"Bring the files back, or start a new run. {SPLIT} has the recorded split"
         )
 
 
@@ -267,24 +258,12 @@ def _read_split(path: Path) -> _SplitRecord | None:
         return _SplitRecord.model_validate_json(path.read_bytes())
 
 
-def _from_toml(value: Any) -> Any:
-    if isinstance(value, dict):
-        raise LostObjectError(value["!lost"])
-    return from_toml(value)
-
-
-def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """Return the arguments that differ, each with both values."""
-    records = [(before["hyperparameters"], now["hyperparameters"]), (before, now)]
-    return [
-        f"{name} was {_shown(old, name)} and is {_shown(new, name)}"
-        for old, new in records
-        for name in sorted(old.keys() | new.keys())
-        if name != "hyperparameters" and old.get(name, _ABSENT) != new.get(name, _ABSENT)
-    ]
-
-
-_ABSENT = object()
+def _numbered(part: Examples) -> Examples:
+    """Return the images with labels as positions in the class names, if the data set has them."""
+    if part.class_names is None or not isinstance(part.labels, pd.Series):
+        return part
+    numbers = {name: number for number, name in enumerate(part.class_names)}
+    return replace(part, labels=part.labels.map(numbers))
 
 
 def _shown(record: dict[str, Any], name: str) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from PIL import Image
+from pydantic import BaseModel
 
 from saccade.data.decoding import is_url
 from saccade.data.examples import Examples, ImageLike
@@ -22,16 +23,35 @@ _PARTS = ("train", "tuning")
 _SAMPLE_BYTES = 65_536
 
 
-def write_run_data(path: Path, train: Examples, tuning: Examples | None) -> None:
-    """Write paths and labels to a JSON file; for images in memory, only how many there are.
+class _Column(BaseModel):
+    dtype: str
+    values: list[Any]
 
-    Parameters
-    ----------
-    path : Path
-        The file.
-    train, tuning : Examples
-        Labelled images.
-    """
+
+class _Columns(BaseModel):
+    columns: list[tuple[Any, _Column]]
+
+
+class _Part(BaseModel):
+    images: list[str | None]
+    labels: _Column | _Columns
+    class_names: list[str] | None
+    weights: _Column | None
+    empty_classes: tuple[str, ...] = ()  # earlier versions wrote none of these
+    groups: list[str] | None = None
+    times: list[float] | None = None
+
+
+class _RunData(BaseModel):
+    """The file that `write_run_data` writes."""
+
+    not_kept: str = ""
+    train: _Part | None = None
+    tuning: _Part | None = None
+
+
+def write_run_data(path: Path, train: Examples, tuning: Examples | None) -> None:
+    """Write paths and labels to a JSON file; for images in memory, only how many there are."""
     parts = dict(zip(_PARTS, (train, tuning), strict=True))
     odd = [image for part in parts.values() if part is not None for image in part.images if _is_in_memory(image)]
     record: dict[str, Any]
@@ -47,24 +67,18 @@ def read_run_data(path: Path) -> tuple[Examples, Examples | None]:
     advice = "Resume the run in Python: ImagePredictor(path=…).fit(…, resume=True) with the same arguments"
     try:
         with reading(path):
-            record = json.loads(path.read_text(encoding="ascii"))
-            if "not_kept" in record:
-                raise DataError(f"{path.parent} does not contain its images ({record['not_kept']}). {advice}")
-            train, tuning = record[_PARTS[0]], record[_PARTS[1]]
-            return _part_from_json(train), None if tuning is None else _part_from_json(tuning)
+            record = _RunData.model_validate(json.loads(path.read_bytes()))  # pydantic reads no surrogates
+            if record.not_kept:
+                raise DataError(f"{path} does not contain the images ({record.not_kept}). {advice}")
+            if record.train is None:
+                raise ValueError("it has no training images")
+            return _examples_of(record.train), None if record.tuning is None else _examples_of(record.tuning)
     except LostObjectError as lost:
-        raise DataError(f"{path.parent} does not contain its labels (one is {lost}). {advice}") from None
+        raise DataError(f"{path} does not contain the labels (one is {lost}). {advice}") from None
 
 
 def fingerprint(train: Examples, tuning: Examples | None) -> str:
-    """Return a digest of paths, labels, weights, groups and times in order; images in memory are sampled.
-
-    Examples
-    --------
-    >>> examples = Examples(["a.png"], pd.RangeIndex(1), pd.Series([1]))
-    >>> fingerprint(examples, None) == fingerprint(Examples(["a.png"], pd.RangeIndex(1), pd.Series(["1"])), None)
-    False
-    """
+    """Return a digest of paths, labels, weights, groups and times in order; images in memory are sampled."""
     digest = hashlib.blake2b(digest_size=16)
     for part in (train, tuning):
         if part is None:
@@ -114,18 +128,16 @@ def _part_to_json(part: Examples) -> dict[str, Any]:
     }
 
 
-def _part_from_json(record: dict[str, Any]) -> Examples:
-    images = list(record["images"])
-    return Examples(
-        images,
-        pd.RangeIndex(len(images)),
-        _labels_from_json(record["labels"]),
-        record["class_names"],
-        _labels_from_json(record["weights"]),
-        record.get("empty_classes", ()),  # earlier versions wrote none of these
-        record.get("groups"),
-        record.get("times"),
-    )
+def _examples_of(part: _Part) -> Examples:
+    index, weights = pd.RangeIndex(len(part.images)), None if part.weights is None else _series_of(part.weights)
+    labels: pd.Series | pd.DataFrame
+    if isinstance(part.labels, _Columns):
+        labels = pd.DataFrame({from_json_value(name): _series_of(column) for name, column in part.labels.columns})
+    else:
+        labels = _series_of(part.labels)
+    images: list[Any] = list(part.images)
+    more = part.empty_classes, part.groups, part.times
+    return Examples(images, index, labels, part.class_names, weights, *more)
 
 
 def _labels_to_json(labels: pd.Series | pd.DataFrame | None) -> Any:
@@ -136,14 +148,9 @@ def _labels_to_json(labels: pd.Series | pd.DataFrame | None) -> Any:
     return {"dtype": str(labels.dtype), "values": to_json_value(labels.tolist())}
 
 
-def _labels_from_json(record: Any) -> Any:
-    if record is None:
-        return None
-    if "columns" in record:
-        columns = [(from_json_value(name), _labels_from_json(column)) for name, column in record["columns"]]
-        return pd.DataFrame(dict(columns))
-    values = from_json_value(record["values"])
+def _series_of(column: _Column) -> Any:
+    values = from_json_value(column.values)
     try:
-        return pd.Series(values, dtype=record["dtype"])
+        return pd.Series(values, dtype=column.dtype)
     except TypeError:  # a dtype that cannot be made from its name; the values are the same
         return pd.Series(values, dtype=object)

@@ -45,28 +45,17 @@ from saccade.tasks.metrics import EvalMetric
 from saccade.tasks.problem import Problem
 from saccade.training.trial_files import BEST, BEST_OUTPUTS, END, END_OUTPUTS, LAST, PROBE
 
-RUNS_FOLDER = "saccade_runs"
-"""Parent of the run folders of fits without a path."""
+RUNS_FOLDER = "saccade_runs"  # parent of the run folders of fits without a path
 
-RUN, DATA, SPLIT, EVENTS, JOURNAL, TRIALS, STORE, CHECKS, REFIT, FOLDS, START, START_SPLIT = (
-    "run.json",
-    "data.json",
-    "split.json",
-    "events.jsonl",
-    "study/journal.log",
-    "trials",
-    "store",
-    "checks.csv",
-    "refit",
-    "folds",
-    "start.safetensors",
-    "start-split.safetensors",
-)
-"""Files and folders in a run folder, besides the predictor."""
+# Files and folders in a run folder, besides the predictor.
+RUN, DATA, SPLIT, EVENTS = "run.json", "data.json", "split.json", "events.jsonl"
+JOURNAL, TRIALS, STORE, CHECKS = "study/journal.log", "trials", "store", "checks.csv"
+REFIT, FOLDS, START, START_SPLIT = "refit", "folds", "start.safetensors", "start-split.safetensors"
 
+# Subfolder in which a run is made that will replace the one in the folder, and its name while it takes its place.
 NEW, MOVING = ".new", ".moving"
-"""Subfolder in which a run is made that will replace the one in the folder, and its name while it takes its place."""
 
+# Patterns of the files that a run writes outside of the folders that it has for itself.
 _FILES = (
     *(RUN, DATA, SPLIT, FIT_TOML, CHECKS, UNREADABLE, f"{EVENTS}*", "*.json.part", f"{JOURNAL}*"),
     *(f".{STORE}-*.partial", f".{PREDICTOR_FOLDER}", f"{TRIALS}/start*.safetensors"),
@@ -74,61 +63,37 @@ _FILES = (
     *(f"{PREDICTOR_FOLDER}/{name}" for name in (DESCRIPTION, "*.safetensors", "*.part")),
     *(f"{PREDICTOR_FOLDER}/{name}/*.safetensors*" for name in (MEMBERS_FOLDER, CHOICES_FOLDER)),
 )
-"""Patterns of the files that a run writes outside of the folders that it has for itself."""
 
+# Recorded arguments that may differ when a run is resumed: how long, and where, trials are trained.
 MAY_CHANGE = (
     "time_limit",
     "verbosity",
     *(name for name, option in options_of(FitOptions) if option.may_change and option.is_in_record),
 )
-"""Recorded arguments that may differ when a run is resumed: how long, and where, trials are trained."""
+
+
+_ADDRESS = r" at 0x[0-9a-fA-F]+"  # in a `repr`; it differs between processes
 
 
 @dataclass(frozen=True)
 class FitRequest:
-    """The checked arguments of a fit.
+    """The checked arguments of a fit; those without a comment are as in `ImagePredictor`."""
 
-    Attributes
-    ----------
-    path : Path or None
-        The run folder; None makes a new one in `RUNS_FOLDER`.
-    label, problem_type, eval_metric, verbosity
-        As in `ImagePredictor`.
-    train, tuning : Examples
-        Labelled images.
-    space : Dict
-        The hyperparameters.
-    time_limit_s : float or None
-        Limit for the whole fit.
-    settings : FitOptions
-        All other arguments.
-    start : SavedPredictor or None
-        The predictor whose network is trained further (``warm_start=True``).
-    problem : Problem or None
-        Its problem, whose classes the network has; None derives the problem from the training labels.
-    is_model_named : bool
-        Whether the user chose the networks; if not, networks without weights are replaced by fallback networks.
-    given : frozenset of str
-        Names of the hyperparameters that the user has given.
-    trains_once : bool
-        Whether one trial is trained, with the defaults of spaces that the user has not given.
-    """
-
-    path: Path | None
+    path: Path | None  # the run folder; None makes a new one in `RUNS_FOLDER`
     label: str | list[str]
     problem_type: str | None
     eval_metric: EvalMetric
     verbosity: int
-    train: Examples
+    train: Examples  # labelled images
     tuning: Examples | None
-    space: Dict
-    time_limit_s: float | None
-    settings: FitOptions
-    start: SavedPredictor | None = None
-    problem: Problem | None = None
-    is_model_named: bool = True
-    given: frozenset[str] = frozenset()
-    trains_once: bool = False
+    space: Dict  # the hyperparameters
+    time_limit_s: float | None  # for the whole fit
+    settings: FitOptions  # all other arguments
+    start: SavedPredictor | None = None  # whose network is trained further (``warm_start=True``)
+    problem: Problem | None = None  # of `start`, with the classes of its network; None derives it from the labels
+    is_model_named: bool = True  # the user chose the networks; others are replaced where weights are not available
+    given: frozenset[str] = frozenset()  # names of the hyperparameters that the user has given
+    trains_once: bool = False  # one trial is trained, with the defaults of spaces that the user has not given
 
     @property
     def weights(self) -> Path | None:
@@ -137,13 +102,7 @@ class FitRequest:
 
     @property
     def num_trials(self) -> int | None:
-        """The maximum number of trials; None is no maximum.
-
-        Raises
-        ------
-        HyperparameterError
-            If nothing would end the search.
-        """
+        """The maximum number of trials; None is no maximum. Raises a HyperparameterError if nothing ends the search."""
         num_trials = self.settings.num_trials
         limits = (num_trials, self.time_limit_s)
         if limits == (None, None) and self.space.num_configurations == math.inf:
@@ -158,33 +117,32 @@ class FitRequest:
 def locked_folder(request: FitRequest, earlier: Path | None) -> Iterator[Path]:
     """Yield the folder that a fit works in, with the first files of a new run; the run folder is locked.
 
-    Over an earlier run, a new one is made in the subfolder `NEW`. It takes the place of the earlier run when it has a
-    predictor. A new run that fails removes what it has written, unless a trial has results.
-
-    Parameters
-    ----------
-    request : FitRequest
-        The arguments of the fit.
-    earlier : Path or None
-        The folder of the run to resume; None starts a new run. With the option `resume`, the caller has the lock.
-
-    Raises
-    ------
-    DataError
-        If the folder contains something else than a run, or a run that may not be overwritten.
+    Over an earlier run, a new one is made in `NEW`, and takes its place when it has a predictor. A new run that fails
+    removes what it has written, unless a trial has results. `earlier` is the run to resume; with the option `resume`,
+    the caller has the lock. Raises a DataError if the folder has something else, or a run that may not be overwritten.
     """
     if earlier is not None:
         yield earlier
         _replace_earlier_run(earlier)
         return
     with new_folder(request.path) as root, contextlib.nullcontext() if request.settings.resume else locked(root):
-        folder = _folder_of_new_run(request, root)
+        folder = root
+        if (open_run(root) / RUN).is_file():
+            if not request.settings.overwrite:
+                state = "a finished run" if is_finished(root) else "a run that has not finished"
+                raise DataError(
+                    f"{root} contains {state}. Pass overwrite=True to replace it as soon as the new run has a "
+                    "predictor, resume=True to continue it, or another path"
+                )
+            folder = root / NEW
         try:
             with explained_file_errors(folder):
                 _begin_run(request, folder)
             yield folder
         except Exception:
-            if not _has_results(folder, request.space):
+            record = StudyRecord.load(EventLog(folder / EVENTS, request.space))
+            # Results are the reports of trials, and trials that can still be continued.
+            if not any(trial.reports or trial.number in record.jobs for trial in record.trials):
                 remove_run(folder)
                 if folder.name == NEW:
                     folder.rmdir()
@@ -194,26 +152,7 @@ def locked_folder(request: FitRequest, earlier: Path | None) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def new_folder(given: Path | None) -> Iterator[Path]:
-    """Make the run folder unless it exists; if it is made, and empty at the end, remove it.
-
-    Raises
-    ------
-    DataError
-        If the folder contains something else than a run, or cannot be made.
-    """
-    folder, made = _make_folder(given)
-    try:
-        yield folder
-    finally:
-        if made and is_vacant(folder):
-            (folder / LOCK).unlink(missing_ok=True)
-            for each in made:
-                with contextlib.suppress(OSError):  # other runs are in it
-                    each.rmdir()
-
-
-def _make_folder(given: Path | None) -> tuple[Path, list[Path]]:
-    """Return the run folder, and the folders that were made for it, the innermost first."""
+    """Make the run folder unless it is one, or raise a DataError; if it was made and stays empty, remove it."""
     stamp = datetime.now().strftime("%Y-%m-%d_%H%M%S")
     for number in itertools.count():  # another run may start in the same second
         name = f"{RUNS_FOLDER}/{stamp}_{number}" if number else f"{RUNS_FOLDER}/{stamp}"
@@ -231,8 +170,15 @@ def _make_folder(given: Path | None) -> tuple[Path, list[Path]]:
                 f"{what} cannot be made ({error.strerror}). Pass a folder that can be written: "
                 "ImagePredictor(path=…), or --out"
             ) from None
-        return folder, made
-    raise AssertionError("unreachable")
+        break
+    try:
+        yield folder
+    finally:
+        if made and is_vacant(folder):
+            (folder / LOCK).unlink(missing_ok=True)
+            for each in made:  # the innermost first
+                with contextlib.suppress(OSError):  # other runs are in it
+                    each.rmdir()
 
 
 def is_run(folder: Path) -> bool:
@@ -298,24 +244,8 @@ def remove_run(folder: Path) -> None:
                 path.rmdir()
 
 
-def _folder_of_new_run(request: FitRequest, root: Path) -> Path:
-    """Return the folder of a new run in a locked run folder: `NEW` if it has a run that may be replaced."""
-    if not (open_run(root) / RUN).is_file():
-        return root
-    if not request.settings.overwrite:
-        state = "a finished run" if is_finished(root) else "a run that has not finished"
-        raise DataError(
-            f"{root} contains {state}. Pass overwrite=True to replace it as soon as the new run has a predictor, "
-            "resume=True to continue it, or another path"
-        )
-    return root / NEW
-
-
 def _begin_run(request: FitRequest, folder: Path) -> None:
-    """Write the arguments of a fit to its folder; after a kill, all is written or none.
-
-    The files are the record (`RUN`), images and labels (`DATA`), and a configuration that repeats the fit (`FIT_TOML`).
-    """
+    """Write record, images with labels, and a TOML file of a fit to its folder; after a kill, all or none are there."""
     remove_run(folder)  # of a process that was killed
     starting = folder / STARTING
     starting.mkdir(parents=True)
@@ -325,18 +255,41 @@ def _begin_run(request: FitRequest, folder: Path) -> None:
         if (split := request.start.earlier_split) is not None:
             split.save(folder / TRIALS / START_SPLIT)
     write_run_data(starting / DATA, request.train, request.tuning)
-    _fit_config(request).write(starting / FIT_TOML)
-    write_json_atomically(starting / RUN, _run_record(request))
+    values = {
+        **{name: getattr(request.settings, name) for name in FitOptions.model_fields},
+        "label": request.label,
+        "problem_type": request.problem_type,
+        "eval_metric": request.eval_metric,
+        "time_limit": request.time_limit_s,
+        "verbosity": request.verbosity,
+        "hyperparameters": dict(request.space.data),
+    }
+    given = {name: value for name, value in values.items() if value not in (None, [], {}) or name == "time_limit"}
+    # Not validated again: what TOML cannot hold becomes a comment in it.
+    FitConfig.model_construct(**given).write(starting / FIT_TOML)
+    try:
+        space: Any = request.space.to_json()
+    except SpaceError:  # it contains objects without a JSON form
+        space = repr(request.space)
+    record = {
+        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "versions": {"saccade": __version__, "torch": torch.__version__, "python": platform.python_version()},
+        "platform": platform.platform(),
+        "num_images": len(request.train) + len(request.tuning or ()),
+        "data": fingerprint(request.train, request.tuning),
+        "time_limit_s": request.time_limit_s,
+        "space": space,
+        "arguments": recorded_arguments(request),
+        "problem": None if request.problem is None else request.problem.to_json(),
+    }
+    write_json_atomically(starting / RUN, record)
     for name in (DATA, FIT_TOML, RUN):
         (starting / name).replace(folder / name)
     starting.rmdir()
 
 
 def _replace_earlier_run(folder: Path) -> None:
-    """Let a run in the subfolder `NEW` take the place of the earlier run, if it has a predictor.
-
-    If the process is killed meanwhile, nothing is lost: `open_run` finds `NEW` or `MOVING`, and continues.
-    """
+    """Let a run in `NEW` with a predictor replace the earlier run; after a kill, `open_run` continues."""
     if folder.name == NEW and has_predictor(folder):
         remove_run(folder.parent)
         folder.rename(folder.with_name(MOVING))
@@ -352,27 +305,11 @@ def _move_up(root: Path) -> None:
     shutil.rmtree(root / MOVING)
 
 
-def _has_results(folder: Path, space: Dict) -> bool:
-    """Return whether a trial has reported, or can still be continued."""
-    record = StudyRecord.load(EventLog(folder / EVENTS, space))
-    return any(trial.reports or trial.number in record.jobs for trial in record.trials)
-
-
 class WeightsKeeper(CheckpointKeeper):
     """Removes the weights, states and linear probes of trials that neither the search nor the predictor needs.
 
-    Ended trials are grouped by network. The best one is kept; for an ensemble, the best trial of each of the best
-    ``max_members + 1`` networks; with costs as objectives, the best trial of every network, since only another network
-    can have lower costs. One linear probe is kept per network.
-
-    Parameters
-    ----------
-    trials : sequence of Trial
-        The trials of the study by number.
-    objectives : sequence of str
-        As `saccade.study.objectives.check_objectives` returns them.
-    max_members : int
-        The largest number of networks whose predictions are averaged.
+    The best trial is kept; for an ensemble, the best of each of the best ``max_members + 1`` networks; with costs, the
+    best of every network, since only another network can have lower costs. One linear probe is kept per network.
     """
 
     def __init__(self, trials: Sequence[Trial], objectives: Sequence[str] = (), max_members: int = 1) -> None:
@@ -413,11 +350,7 @@ def tidy_up(folder: Path) -> None:
 
 
 def recorded_arguments(request: FitRequest) -> dict[str, Any]:
-    """Return the arguments as JSON, under the names of `ImagePredictor`'s arguments.
-
-    Hyperparameters are written as `saccade.fit.values` describes. Objects without a JSON form are recorded by their
-    `repr`, as in `saccade.study.json_values`.
-    """
+    """Return the arguments as JSON by the names of `ImagePredictor`; the user's own objects by their `repr`."""
     arguments = {
         "label": request.label,
         "problem_type": request.problem_type,
@@ -425,55 +358,11 @@ def recorded_arguments(request: FitRequest) -> dict[str, Any]:
         "time_limit": request.time_limit_s,
         "verbosity": request.verbosity,
     }
-    record = {name: to_json_value(value) for name, value in arguments.items()}
-    record = _without_addresses({**record, **request.settings.to_json()})
-    return {**record, "hyperparameters": {name: _in_toml(value) for name, value in request.space.data.items()}}
-
-
-def _in_toml(value: Any) -> Any:
-    try:
-        return to_toml(value)
-    except HyperparameterError:
-        return _without_addresses({"!lost": repr(value)})
-
-
-def _without_addresses(value: Any) -> Any:
-    """Return JSON without the memory addresses in a `repr`, which differ between processes."""
-    return json.loads(re.sub(r" at 0x[0-9a-fA-F]+", "", json.dumps(value)))
-
-
-def _fit_config(request: FitRequest) -> FitConfig:
-    values = {
-        **{name: getattr(request.settings, name) for name in FitOptions.model_fields},
-        "label": request.label,
-        "problem_type": request.problem_type,
-        "eval_metric": request.eval_metric,
-        "time_limit": request.time_limit_s,
-        "verbosity": request.verbosity,
-        "hyperparameters": dict(request.space.data),
-    }
-    given = {name: value for name, value in values.items() if value not in (None, [], {}) or name == "time_limit"}
-    return FitConfig.model_construct(**given)  # not validated again: what TOML cannot hold becomes a comment in it
-
-
-def _space_to_json(space: Dict) -> Any:
-    """Return the space as JSON, or its `repr` if it contains objects without a JSON form."""
-    try:
-        return space.to_json()
-    except SpaceError:
-        return repr(space)
-
-
-def _run_record(request: FitRequest) -> dict[str, Any]:
-    """Return the arguments, the versions of the software, and the time."""
-    return {
-        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "versions": {"saccade": __version__, "torch": torch.__version__, "python": platform.python_version()},
-        "platform": platform.platform(),
-        "num_images": len(request.train) + len(request.tuning or ()),
-        "data": fingerprint(request.train, request.tuning),
-        "time_limit_s": request.time_limit_s,
-        "space": _space_to_json(request.space),
-        "arguments": recorded_arguments(request),
-        "problem": None if request.problem is None else request.problem.to_json(),
-    }
+    hyperparameters = {}
+    for name, value in request.space.data.items():
+        try:
+            hyperparameters[name] = to_toml(value)
+        except HyperparameterError:
+            hyperparameters[name] = {"!lost": re.sub(_ADDRESS, "", repr(value))}
+    record = {**{name: to_json_value(value) for name, value in arguments.items()}, **request.settings.to_json()}
+    return {**json.loads(re.sub(_ADDRESS, "", json.dumps(record))), "hyperparameters": hyperparameters}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import math
 from collections.abc import Iterable
 from dataclasses import replace
@@ -12,9 +13,9 @@ from typing import Any
 
 import torch
 
+from saccade.autosearch.description import describe_recipe, score_range
 from saccade.autosearch.features import DatasetDescription
 from saccade.autosearch.machine_speed import forward_seconds, measure_log_speed
-from saccade.autosearch.recipe_description import describe_recipe, score_range
 from saccade.autosearch.search import AutoSearch
 from saccade.data.checks import count_of
 from saccade.deadline import Deadline
@@ -22,15 +23,13 @@ from saccade.events import Listener, RunPlanned, Warned
 from saccade.executor import Executor, InlineExecutor, ProcessExecutor, local_slots, make_executor
 from saccade.fit.options import FitOptions
 from saccade.fit.run_folder import TRIALS, FitRequest
-from saccade.fit.time_budget import ADAPTED_BELOW_S
+from saccade.fit.time_budget import ADAPTED_BELOW_S, TimeBudget
 from saccade.models.catalogue import resolve_name
 from saccade.numerics.device import choose_device
 from saccade.scheduler import SCHEDULERS, make_scheduler
 from saccade.scheduler.base import Scheduler
 from saccade.searcher import SEARCHERS, check_space, make_searcher
 from saccade.searcher.base import Searcher
-from saccade.space import Dict
-from saccade.study.budget import Reserve
 from saccade.study.event_log import EventLog
 from saccade.study.registry import Registry
 from saccade.study.study import Study
@@ -40,15 +39,10 @@ from saccade.training.probes.probe import MAX_IMAGES, names_of_cached_networks, 
 from saccade.training.recipes.recipe import canonical, choices
 from saccade.training.task import ImageTask
 
-AUTO: Registry[Searcher] = Registry(
-    "searcher",
-    Searcher,  # type: ignore[type-abstract]
-    {"auto": "saccade.autosearch.search:AutoSearch"},
-)
-"""The searcher "auto" of fits; the one of `saccade.searcher` has no portfolio."""
+# The searcher "auto" of fits; the one of `saccade.searcher` has no portfolio.
+AUTO: Registry[Searcher] = Registry("searcher", Searcher, {"auto": AutoSearch})  # type: ignore[type-abstract]
 
-PRELOAD = ("saccade.training.trial.trainer",)
-"""Modules that workers import while images are prepared."""
+PRELOAD = ("saccade.training.trial.trainer",)  # modules that workers import while images are prepared
 
 
 def is_gpu_wanted(settings: FitOptions) -> bool:
@@ -62,17 +56,10 @@ def is_adapted(request: FitRequest) -> bool:
     return limit_s < ADAPTED_BELOW_S and not is_gpu_wanted(request.settings)
 
 
-def check_search(request: FitRequest) -> None:
-    """Make searcher and scheduler, so that invalid options are errors before any work begins."""
-    # Auto search reads its description of networks and images only when it is asked for a configuration.
-    make_image_search(request, {"describe": None, "data": DatasetDescription(1, 1), "portfolio": object()})
-
-
-def make_image_search(request: FitRequest, described: dict[str, Any]) -> tuple[Searcher, Scheduler]:
-    """Return the searcher and the scheduler of a fit; for "auto" and "auto" both are one `AutoSearch`.
-
-    `described` are its arguments besides the user's options, from `describe_search`.
-    """
+def make_image_search(request: FitRequest, described: dict[str, Any] | None = None) -> tuple[Searcher, Scheduler]:
+    """Return searcher and scheduler (one `AutoSearch` for "auto"); `described` are arguments by `describe_search`."""
+    if described is None:  # auto search reads it only when it is asked for a configuration
+        described = {"describe": None, "data": DatasetDescription(1, 1), "portfolio": object()}
     settings = request.settings
     searcher, scheduler = settings.searcher, settings.scheduler
     if request.space.num_configurations == 1:  # there is nothing to search
@@ -83,17 +70,13 @@ def make_image_search(request: FitRequest, described: dict[str, Any]) -> tuple[S
         given["starting_configs"] = [canonical(config) for config in settings.starting_configs]
     options = dict(settings.scheduler_options)
     if isinstance(scheduler, str) and "max_epochs" in inspect.signature(SCHEDULERS[scheduler]).parameters:
-        options.setdefault("max_epochs", longest_training(request.space))
+        options.setdefault("max_epochs", int(max(choices(request.space, "epochs"))))
     made = make_scheduler(scheduler, **options)  # checks the options for "auto" as well
 
     if isinstance(searcher, Searcher):
         # The space has the names of `Recipe`, the searcher those that the user has chosen.
-        check_space(
-            searcher,
-            canonical({str(name): value for name, value in searcher.space.data.items()}),
-            request.space.data,
-            "hyperparameters",
-        )
+        own = canonical({str(name): value for name, value in searcher.space.data.items()})
+        check_space(searcher, own, request.space.data, "hyperparameters")
         return SEARCHERS.make(searcher, given), made
     if searcher != "auto":
         return make_searcher(searcher, request.space, seed, **given), made
@@ -105,17 +88,11 @@ def make_image_search(request: FitRequest, described: dict[str, Any]) -> tuple[S
     return auto, auto
 
 
-def longest_training(space: Dict) -> int:
-    """Return the most epochs of a configuration in the space."""
-    return int(max(choices(space, "epochs")))
-
-
 def make_image_executor(request: FitRequest, notify: Listener) -> Executor:
     """Return the executor, whose workers start at once; requests beyond this machine are warnings."""
     settings, num_trials = request.settings, request.num_trials
-    num_configurations = request.space.num_configurations
-    if num_configurations < math.inf:
-        num_trials = int(min(num_configurations, num_trials or math.inf))
+    if request.space.num_configurations < math.inf:
+        num_trials = int(min(request.space.num_configurations, num_trials or math.inf))
     slots = local_slots(
         torch.cuda.device_count(),
         settings.nthreads_per_trial,
@@ -152,7 +129,7 @@ def plan(request: FitRequest, metric: str, executor: Executor) -> RunPlanned:
     elif problem_type is None:
         problem_type, why = inferred_problem_type(labels)
     device = choose_device("cpu" if settings.ngpus_per_trial == 0 else None)
-    num, is_inline = executor.num_workers, isinstance(executor, InlineExecutor)
+    workers = count_of(executor.num_workers, "worker process", "worker processes")
     advice = ""
     if request.num_trials is None and settings.time_limit == "auto" and request.time_limit_s is not None:
         advice = "The search uses all of its time. Pass time_limit or num_trials to end it earlier"
@@ -163,7 +140,7 @@ def plan(request: FitRequest, metric: str, executor: Executor) -> RunPlanned:
         metric,
         [str(model) for model in choices(request.space, "model")],
         f"cpu, {count_of(torch.get_num_threads(), 'thread')}" if device.type == "cpu" else str(device),
-        "in this process" if is_inline else f"in {count_of(num, 'worker process', 'worker processes')}",
+        "in this process" if isinstance(executor, InlineExecutor) else f"in {workers}",
         advice,
     )
 
@@ -173,21 +150,20 @@ def make_study(
     folder: Path,
     task: ImageTask,
     executor: Executor,
-    deadline: Deadline,
-    reserve_s: Reserve,
-    measuring: Deadline,
+    budget: TimeBudget,
     log: EventLog,
     listeners: Iterable[Listener],
 ) -> Study:
-    """Return the study of a fit; it resumes where its event log ends. Speed is measured until `measuring`."""
-    searcher, scheduler = make_image_search(request, describe_search(request, task, measuring))
+    """Return the study of a fit; it resumes where its event log ends."""
+    described = describe_search(request, task, budget.part("measuring speed"))
+    searcher, scheduler = make_image_search(request, described)
     return Study(
         executor,
         searcher,
         scheduler,
         num_trials=request.num_trials,
-        deadline=deadline,
-        reserve_s=reserve_s,
+        deadline=budget.deadline,
+        reserve_s=budget.reserve.seconds,
         trial_time_limit_s=request.settings.trial_time_limit,
         # A network's first epoch ends by itself when time is up, but may need this long for imports and validation.
         first_report_grace_s=60.0,
@@ -199,38 +175,30 @@ def make_study(
 
 
 def describe_search(request: FitRequest, task: ImageTask, measuring: Deadline) -> dict[str, Any]:
-    """Return the arguments of `AutoSearch` that describe networks, images, metric and machine; none for others.
-
-    Speed is measured until the deadline. If it has passed, networks are compared by their recorded costs.
-    """
+    """Return the arguments of `AutoSearch` for networks, images, metric and machine, whose speed is measured."""
     if request.settings.searcher != "auto" or request.space.num_configurations == 1:
         return {}
-    device = choose_device(task.device)
+    num_images, device = len(task.train.indices), choose_device(task.device)
+    in_epoch = max(min(num_images, most or num_images) for most in choices(request.space, "images_per_epoch"))
     speed: dict[str, Any] = {}
-    if measuring.seconds_left() > 0:
+    if measuring.seconds_left() > 0:  # else networks are compared by their recorded costs
         log_speed = measure_log_speed(device, task.num_threads, measuring.seconds_left())
         left_s = measuring.seconds_left()
         forward_s = forward_seconds(request.space, task.weights, device, task.num_threads, left_s)
         speed = {"log_speed": log_speed, "forward_s": forward_s}
     describe, names = partial(describe_recipe, weights=task.weights, device=device), names_of_cached_networks(task)
     cached = set()
-    for model in choices(request.space, "model") if names else ():
-        for img_size in choices(request.space, "img_size"):
+    for model, img_size in itertools.product(choices(request.space, "model"), choices(request.space, "img_size")):
+        if names and isinstance(model, str):
             network = describe({"model": model, "img_size": img_size}).network
-            if isinstance(model, str) and network_name(resolve_name(model), network.input_size) in names:
+            if network_name(resolve_name(model), network.input_size) in names:
                 cached.add(network)
     return {
         "describe": describe,
         "cached": cached,
-        "data": DatasetDescription(_images_per_epoch(request, task), task.problem.num_outputs),
+        "data": DatasetDescription(in_epoch, task.problem.num_outputs),
         "num_probed": MAX_IMAGES,
         "score_range": score_range(task.metric, task.problem, task.train.targets),
         "is_for_mean": request.settings.max_members > 1,
         **speed,
     }
-
-
-def _images_per_epoch(request: FitRequest, task: ImageTask) -> int:
-    """Return the largest number of images per epoch in the space."""
-    num_images = len(task.train.indices)
-    return max(min(num_images, most or num_images) for most in choices(request.space, "images_per_epoch"))

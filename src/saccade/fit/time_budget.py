@@ -6,7 +6,7 @@ import json
 import math
 import time
 from collections.abc import Hashable, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 from saccade.deadline import Deadline
 from saccade.events import EpochDone, Event, JobDone, JobStarted, Listener, PhaseDone, TrialCreated
@@ -18,38 +18,27 @@ from saccade.study.trial import Trial
 
 Phase = Literal["preparing", "decoding", "checking", "search", "refit", "folds", "selection", "finishing"]
 
-DECODING_FRACTION, LEAST_DECODING_S = 0.2, 1.0
-"""Decoding stops after this fraction of the limit, but not before so many seconds: some images must be there."""
+DECODING_FRACTION, LEAST_DECODING_S = 0.2, 1.0  # of the limit, for decoding; but some images must be there
 
+# Measuring the speed of networks takes up to 4 % of the limit, at most 2 s; on a short limit up to 8 %, at most 0.8 s,
+# in which a few small networks can be timed on two cores.
 SPEED_FRACTION, SHORT_SPEED_FRACTION, FEW_NETWORKS_S, LONGEST_SPEED_S = 0.04, 0.08, 0.8, 2.0
-"""Measuring the speed of networks takes up to 4 % of the limit, at most 2 s; on a short limit up to 8 %, at most 0.8 s,
-in which a few small networks can be timed on two cores."""
 
-SELECTION_FRACTION, SELECTION_S = 0.05, 0.8
-"""The choice of an ensemble takes up to 0.8 s, and at most 5 % of the limit."""
+SELECTION_FRACTION, SELECTION_S = 0.05, 0.8  # the choice of an ensemble takes up to 0.8 s, and at most 5 % of the limit
 
+# Seconds to stop workers, to calibrate, to remove files and to write the summary: 1 % of the limit, .2 s to 1 s.
 LEAST_FINISHING_S, FINISHING_FRACTION, MAX_FINISHING_S = 0.2, 0.01, 1.0
-"""Seconds to stop workers, to calibrate, to remove files and to write the summary: 1 % of the limit, .2 s to 1 s."""
 
+<<<<<<< HEAD
 FEATURES_FRACTION, FEATURES_FROM_S = 0.02, 120.0
 """Fraction of the limit for features of the training images, which are stored with the predictor. On shorter limits the
 backbone is usually frozen, and its features are known."""
 
+=======
+# On shorter limits CPU threads are adapted to other busy programs: their number follows from a measurement, and those
+# of workers sleep early. Results depend on time anyway.
+>>>>>>> main
 ADAPTED_BELOW_S = 600.0
-"""On shorter limits CPU threads are adapted to other busy programs: their number follows from a measurement, and those
-of workers sleep early. Results depend on time anyway."""
-
-
-def speed_limit_s(limit_s: float) -> float:
-    """Return how many seconds of a time limit the measurement of networks' speed may take.
-
-    Examples
-    --------
-    >>> [speed_limit_s(limit_s) for limit_s in (5.0, 10.0, 30.0, 600.0)]
-    [0.4, 0.8, 1.2, 2.0]
-    """
-    least_s = min(SHORT_SPEED_FRACTION * limit_s, FEW_NETWORKS_S)
-    return min(LONGEST_SPEED_S, max(SPEED_FRACTION * limit_s, least_s))
 
 
 def too_short(deadline: Deadline) -> str:
@@ -63,27 +52,8 @@ def too_short(deadline: Deadline) -> str:
 class TimeBudget:
     """Divides the time limit of a fit into phases, and measures how long each takes.
 
-    It listens to the events of the run. The phases of a fit follow one another: `begin` ends one and begins the next.
-
-    Parameters
-    ----------
-    deadline : Deadline
-        Of the run. Its clock includes the time of earlier processes.
-    used_s : float
-        Seconds that earlier processes of the same run used.
-    notify : callable
-        Gets a `PhaseDone` when a phase ends.
-
-    Examples
-    --------
-    >>> now_s = 0.0
-    >>> budget = TimeBudget(Deadline(60, lambda: now_s), 0.0, [].append)
-    >>> now_s = 3.0
-    >>> budget.begin("search", num_workers=2)
-    >>> budget(EpochDone(0, 1, 0.9, 8.0, {"train_s": 6.0, "val_s": 2.0}))
-    >>> now_s = 10.0
-    >>> budget.seconds()
-    {'preparing': 3.0, 'training': 3.0, 'validation': 1.0, 'overhead': 3.0, 'total': 10.0}
+    It listens to the events of the run. The phases of a fit follow one another: `begin` ends one and begins the next,
+    and `notify` gets a `PhaseDone`. The clock of the `deadline` includes `used_s`, the time of earlier processes.
     """
 
     def __init__(self, deadline: Deadline, used_s: float, notify: Listener) -> None:
@@ -102,7 +72,8 @@ class TimeBudget:
             case "decoding":
                 return Deadline(max(DECODING_FRACTION * limit_s - self.deadline.elapsed_s(), LEAST_DECODING_S))
             case "measuring speed":
-                return self.deadline.within(speed_limit_s(limit_s))
+                least_s = min(SHORT_SPEED_FRACTION * limit_s, FEW_NETWORKS_S)
+                return self.deadline.within(min(LONGEST_SPEED_S, max(SPEED_FRACTION * limit_s, least_s)))
             case "refit" | "folds" | "selection":
                 return Deadline(left_s - self.reserve.finishing_s)
             case _:
@@ -130,13 +101,9 @@ class TimeBudget:
     def seconds(self) -> dict[str, float]:
         """Return the seconds of each phase so far; they add up to the last one, ``total``.
 
-        Returns
-        -------
-        dict
-            ``earlier`` is the time of earlier processes of the run. The search is divided into ``probes`` (linear
-            probes), ``training``, ``validation`` and ``overhead``: searcher and scheduler, the set-up of trials,
-            checkpoints, and idle workers. With several workers, these are averages over them. Phases that did not take
-            place are left out.
+        ``earlier`` is the time of earlier processes of the run. The search is divided into ``probes`` (linear probes),
+        ``training``, ``validation`` and ``overhead``: searcher and scheduler, set-up of trials, checkpoints, idle
+        workers. With several workers, these are averages over them. Phases that did not take place are left out.
         """
         total_s = self.deadline.elapsed_s()
         seconds = dict(self._seconds)
@@ -154,22 +121,10 @@ class TimeBudget:
 class FinishingReserve:
     """The seconds before the deadline at which training must end, by what the run has measured so far.
 
-    Copying the best weights takes no longer than writing a checkpoint, which contains them. A refit takes as long as
-    the best trial up to its best epoch, times the ratio of their images. Because any trial may become the best, each
-    gets only so much time that its own refit still fits into the limit.
-
-    Parameters
-    ----------
-    deadline : Deadline
-        Of the run.
-    refit_ratio : float
-        How many times as many images a refit has as a trial; 0 without a refit.
-    objectives : sequence of str
-        With costs among them, the weights of one trial for each network are copied.
-    max_members : int
-        The most members of an ensemble, whose weights are copied.
-    folds : FoldCosts or None
-        The costs of cross-validation, which takes the place of a refit.
+    Copying the best weights (of `max_members`, or of each network with costs as `objectives`) takes no longer than
+    writing checkpoints. A refit takes as long as the best trial up to its best epoch, times `refit_ratio`, the ratio of
+    their images (0 without a refit); `folds` take its place. Because any trial may become the best, each gets only so
+    much time that its own refit still fits into the limit.
     """
 
     def __init__(
@@ -196,12 +151,18 @@ class FinishingReserve:
         """Seconds for what follows search and refit."""
         num_others = len(self._networks) if self._has_costs else min(self._max_members, self._num_trials) - 1
         num_copies = max(1 + max(0, num_others), 0 if self._folds is None else self._folds.num_members)
+<<<<<<< HEAD
         limit_s = self._deadline.limit_s
         others_s, features_s = LEAST_FINISHING_S, 0.0
         if limit_s < math.inf:
             features_s = FEATURES_FRACTION * limit_s if limit_s >= FEATURES_FROM_S else 0.0
             others_s = min(max(LEAST_FINISHING_S, FINISHING_FRACTION * limit_s), MAX_FINISHING_S)
         return others_s + features_s + num_copies * self._write_s + self._num_trials * self._row_s
+=======
+        limit_s = 0.0 if math.isinf(self._deadline.limit_s) else self._deadline.limit_s
+        others_s = min(max(LEAST_FINISHING_S, FINISHING_FRACTION * limit_s), MAX_FINISHING_S)
+        return others_s + num_copies * self._write_s + self._num_trials * self._row_s
+>>>>>>> main
 
     @property
     def selection_s(self) -> float:
@@ -246,13 +207,8 @@ class FinishingReserve:
                 if event.score > self._best_score:
                     self._best_score, self._best_s = event.score, trial_s
             case JobDone() if not self._row_s:
-                self._row_s = _summary_row_s(event.trial)
-
-
-def _summary_row_s(trial: int) -> float:
-    """Return how long it takes to write the row of a trial in the summary."""
-    config: dict[str, Any] = {"a hyperparameter": 0.1234567}
-    example = Trial(trial, config, reports=[EpochDone(trial, 1, 0.5)])
-    start_s = time.perf_counter()
-    json.dumps([trial_rows([example]), example.config], indent=2, default=repr)
-    return time.perf_counter() - start_s
+                # How long it takes to write the row of a trial in the summary.
+                example = Trial(event.trial, {"a hyperparameter": 0.12345}, reports=[EpochDone(event.trial, 1, 0.5)])
+                start_s = time.perf_counter()
+                json.dumps([trial_rows([example]), example.config], indent=2, default=repr)
+                self._row_s = time.perf_counter() - start_s

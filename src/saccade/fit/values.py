@@ -36,13 +36,7 @@ _CLOSING = {"(": ")", "[": "]", "{": "}"}
 
 
 def parse_duration(text: str) -> float:
-    """Return the seconds of a duration.
-
-    Examples
-    --------
-    >>> [parse_duration(text) for text in ("90", "10m", "1h30m", "1.5 min")]
-    [90.0, 600.0, 5400.0, 90.0]
-    """
+    """Return the seconds of a duration."""
     given = text.strip().lower()
     if _NUMBER.fullmatch(given):
         return float(given)
@@ -57,13 +51,7 @@ def parse_duration(text: str) -> float:
 
 
 def parse_hyperparameters(settings: Sequence[str], **named: str | None) -> dict[str, Any]:
-    """Return hyperparameters from ``name=value`` texts and from named options, which may be None.
-
-    Examples
-    --------
-    >>> parse_hyperparameters(["epochs=5", "opt=sgd,adamw"], lr="1e-4:1e-1:log", model=None)
-    {'lr': Real(0.0001, 0.1, log=True), 'epochs': 5, 'opt': Categorical('sgd', 'adamw')}
-    """
+    """Return hyperparameters from ``name=value`` texts and from named options, which may be None."""
     hyperparameters = {name: parse_space(text) for name, text in named.items() if text is not None}
     for setting in settings:
         name, equals, text = setting.partition("=")
@@ -77,36 +65,26 @@ def parse_hyperparameters(settings: Sequence[str], **named: str | None) -> dict[
 
 
 def parse_space(text: str) -> Any:
-    """Return the constant, choice or range that a text stands for.
-
-    Examples
-    --------
-    >>> parse_space("resnet18,mobilenetv3_small_100")
-    Categorical('resnet18', 'mobilenetv3_small_100')
-    >>> parse_space("8:64"), parse_space("0.1:0.5"), parse_space("(0.7,1)")
-    (Int(8, 64), Real(0.1, 0.5), (0.7, 1))
-    >>> parse_space("Int(8, 64, default=16)")
-    Int(8, 64, default=16)
-    """
+    """Return the constant, choice or range that a text stands for."""
     pieces = _split(text)
     if len(pieces) > 1:
         return Categorical(*(parse_space(piece) for piece in pieces))
     piece = pieces[0]
     if _PYTHON.fullmatch(piece):
         return _from_python(piece)
-    if ":" in piece and _NUMBER.fullmatch(piece.split(":")[0].strip()):
-        return _range(piece)
-    return parse_constant(piece)
+    lower, *others = (part.strip() for part in piece.split(":"))
+    if not others or not _NUMBER.fullmatch(lower):
+        return parse_constant(piece)
+    upper, *scale = others
+    if not _NUMBER.fullmatch(upper) or scale not in ([], ["log"]):
+        raise HyperparameterError(f"the range {piece!r} is invalid; write lower:upper or lower:upper:log, with numbers")
+    if _WHOLE_NUMBER.fullmatch(lower) and _WHOLE_NUMBER.fullmatch(upper):
+        return Int(int(lower), int(upper), log=bool(scale))
+    return Real(float(lower), float(upper), log=bool(scale))
 
 
 def from_toml(value: Any) -> Any:
-    """Return the constant, choice or range that a value in a TOML file stands for.
-
-    Examples
-    --------
-    >>> from_toml("1e-4:1e-1:log"), from_toml(16), from_toml(["resnet18", "vgg11"])
-    (Real(0.0001, 0.1, log=True), 16, Categorical('resnet18', 'vgg11'))
-    """
+    """Return the constant, choice or range that a value in a TOML file stands for."""
     if isinstance(value, str):
         return parse_space(value)
     if isinstance(value, list):
@@ -119,14 +97,16 @@ def from_toml(value: Any) -> Any:
 
 
 def to_toml(value: Any) -> Any:
-    """Return the form in a TOML file, of which `from_toml` makes `value` again.
-
-    Examples
-    --------
-    >>> to_toml(Real(1e-4, 1e-1, log=True)), to_toml(Categorical("a,b", None)), to_toml((0.7, 1))
-    ('0.0001:0.1:log', ["'a,b'", 'None'], '(0.7, 1)')
-    """
-    forms = [[to_toml(choice) for choice in value.data]] if isinstance(value, Categorical) else _forms(value)
+    """Return the form in a TOML file, of which `from_toml` makes `value` again."""
+    forms: list[Any] = [repr(value)]  # to try, the plainest first
+    if isinstance(value, Categorical):
+        forms = [[to_toml(choice) for choice in value.data]]
+    elif isinstance(value, bool | int | float):
+        forms = [value]
+    elif isinstance(value, str):
+        forms = [value, f"'{value}'", f'"{value}"']
+    elif isinstance(value, Real | Int):
+        forms.insert(0, f"{value.lower!r}:{value.upper!r}{':log' if value.log else ''}")
     for form in forms:
         try:
             read = from_toml(form)
@@ -135,19 +115,6 @@ def to_toml(value: Any) -> Any:
         if canonical_key(read) == canonical_key(value):
             return form
     raise HyperparameterError(f"{value!r} cannot be written into a file")
-
-
-def _forms(value: Any) -> list[Any]:
-    """Return forms of a value to try, the plainest first."""
-    if isinstance(value, bool | int | float):
-        return [value]
-    if isinstance(value, str):
-        return [value, f"'{value}'", f'"{value}"']
-    forms = [repr(value)]
-    if isinstance(value, Real | Int):
-        scale = ":log" if value.log else ""
-        forms.insert(0, f"{value.lower!r}:{value.upper!r}{scale}")
-    return forms
 
 
 def _from_python(text: str) -> Any:
@@ -193,15 +160,6 @@ def _split(text: str) -> list[str]:
     if not all(pieces):
         raise HyperparameterError(f"the value {text!r} has an empty part; write '' for empty text, a,b for a choice")
     return pieces
-
-
-def _range(text: str) -> Real | Int:
-    lower, upper, *scale = (part.strip() for part in text.split(":"))
-    if not _NUMBER.fullmatch(upper) or scale not in ([], ["log"]):
-        raise HyperparameterError(f"the range {text!r} is invalid; write lower:upper or lower:upper:log, with numbers")
-    if _WHOLE_NUMBER.fullmatch(lower) and _WHOLE_NUMBER.fullmatch(upper):
-        return Int(int(lower), int(upper), log=bool(scale))
-    return Real(float(lower), float(upper), log=bool(scale))
 
 
 def parse_constant(text: str) -> Any:

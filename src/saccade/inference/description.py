@@ -12,6 +12,7 @@ from pydantic_core import from_json
 from safetensors import SafetensorError, safe_open
 
 from saccade.errors import SavedPredictorError
+from saccade.inference.classifier import Blueprint
 from saccade.inference.postprocessing import Postprocessing
 from saccade.models.weights import read_weights
 from saccade.tasks.problem import Problem
@@ -141,6 +142,12 @@ def read_description(path: Path, newest_format: int) -> dict[str, Any]:
             raise
         raise SavedPredictorError(f"{path} is damaged ({str(error)[:200]}). Restore a copy, or save again") from None
     return record
+
+
+def read_blueprint(record: Any) -> Blueprint:
+    """Return the blueprint of a record; raise a ValueError or TypeError if values have wrong types or sizes."""
+    _Blueprint.model_validate(record)
+    return Blueprint.from_json(record)
 
 
 def check_postprocessing(postprocessing: Postprocessing, problem: Problem) -> None:

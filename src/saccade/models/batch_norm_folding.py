@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from timm.layers import BatchNormAct2d, Conv2dSame
 from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 MAX_CHANGE = 1e-3  # largest change of outputs that counts as rounding, relative to the largest output
 NUM_IMAGES = 2  # noise images of the forward pass that finds which batch norm follows which convolution
@@ -92,16 +93,13 @@ def _fold(network: nn.Module, conv_name: str, norm_name: str) -> None:
     assert isinstance(norm, nn.BatchNorm2d)
     assert norm.running_var is not None
     assert norm.running_mean is not None
-    # norm(conv(x)) = scale * (W x + b - mean) / sqrt(var + eps) + shift, computed in float64, which MPS lacks
-    wide = torch.float32 if conv.weight.device.type == "mps" else torch.float64
-    scale = (norm.running_var.to(wide) + norm.eps).rsqrt()
-    scale = scale if norm.weight is None else scale * norm.weight
-    shift = -norm.running_mean * scale
-    shift = shift if norm.bias is None else shift + norm.bias
-    shift = shift if conv.bias is None else shift + conv.bias * scale
-    dtype = conv.weight.dtype
-    conv.weight = nn.Parameter((conv.weight * scale[:, None, None, None]).to(dtype), requires_grad=False)
-    conv.bias = nn.Parameter(shift.to(dtype), requires_grad=False)
+    # In float64, which MPS lacks.
+    dtype, wide = conv.weight.dtype, torch.float32 if conv.weight.device.type == "mps" else torch.float64
+    bias, gain, shift = (None if part is None else part.to(wide) for part in (conv.bias, norm.weight, norm.bias))
+    fused = fuse_conv_bn_weights(
+        conv.weight.to(wide), bias, norm.running_mean.to(wide), norm.running_var.to(wide), norm.eps, gain, shift
+    )
+    conv.weight, conv.bias = (nn.Parameter(part.to(dtype), requires_grad=False) for part in fused)
     parent, _, name = norm_name.rpartition(".")
     activation = norm.act if isinstance(norm, BatchNormAct2d) else nn.Identity()
     setattr(network.get_submodule(parent), name, activation)

@@ -7,14 +7,24 @@ import difflib
 import fnmatch
 import json
 import re
+from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
 
 import timm
 
-from saccade.errors import UnknownModelError, near_names
+from saccade.errors import UnknownModelError, UnknownNameError, near_names
 
-__all__ = ["ALIASES", "UNAVAILABLE", "list_models", "published_top1", "resolve_name", "split_name"]
+__all__ = [
+    "ALIASES",
+    "FREE_LICENSES",
+    "UNAVAILABLE",
+    "license_of",
+    "list_models",
+    "published_top1",
+    "resolve_name",
+    "split_name",
+]
 
 _TABLES = files("saccade.models") / "tables"
 _GLUONCV = json.loads((_TABLES / "gluoncv_names.json").read_text(encoding="utf-8"))
@@ -32,21 +42,58 @@ UNAVAILABLE: dict[str, tuple[str, ...]] = {
 """Similar networks of timm for each name of GluonCV's model zoo that timm lacks."""
 
 
-def list_models(pattern: str | None = None) -> list[str]:
+FREE_LICENSES = ("apache-2.0", "mit", "bsd-3-clause", "cc-by-4.0")  # licences of weights that allow any use
+
+
+def list_models(pattern: str | None = None, *, license: str | Sequence[str] | None = None) -> list[str]:  # noqa: A002
     """List the sorted names of networks, without pretraining tags: timm's architectures and GluonCV's names for them.
 
     `pattern` is a shell pattern (``"resnet*"``) or, without any of ``*?[``, part of the name. Case does not matter.
+    `license` leaves only networks whose weights have such a licence (see `license_of`); ``"free"`` is all of
+    `FREE_LICENSES`. An UnknownNameError is raised if no network has it.
 
     >>> list_models("mobilenetv3_small*")[:2]
     ['mobilenetv3_small', 'mobilenetv3_small_050']
+    >>> list_models("vit_base_patch16_dinov3", license="free")
+    []
     """
     names = sorted({*timm.list_models(), *ALIASES})
-    if pattern is None:
+    if pattern is not None:
+        wanted = pattern.lower()
+        if not any(character in wanted for character in "*?["):
+            wanted = f"*{wanted}*"
+        names = [name for name in names if fnmatch.fnmatchcase(name.lower(), wanted)]
+    if license is None:
         return names
-    wanted = pattern.lower()
-    if not any(character in wanted for character in "*?["):
-        wanted = f"*{wanted}*"
-    return [name for name in names if fnmatch.fnmatchcase(name.lower(), wanted)]
+    allowed: set[str] = set()
+    licenses = {name: _license_of(ALIASES.get(name, name)) for name in names}
+    known = sorted({_license_of(name) for name in timm.list_models()} - {""})
+    for each in [license] if isinstance(license, str) else license:
+        if each != "free" and each not in known:
+            raise UnknownNameError.of("license", each, [*known, "free"])
+        allowed.update(FREE_LICENSES if each == "free" else [each])
+    return [name for name, its_license in licenses.items() if its_license in allowed]
+
+
+def license_of(name: str) -> str:
+    """Return the licence of a network's pretrained weights, as timm records it in its configuration.
+
+    A name without a tag has the licence of timm's default weights. It is ``"unknown"`` if timm does not know it, and ""
+    if there are no weights.
+
+    Examples
+    --------
+    >>> license_of("tf_efficientnet_lite0"), license_of("vit_base_patch16_dinov3")
+    ('apache-2.0', 'dinov3-license')
+    """
+    return _license_of(resolve_name(name))
+
+
+def _license_of(timm_name: str) -> str:
+    config = timm.models.get_pretrained_cfg(timm_name)
+    if config is None or not (config.hf_hub_id or config.url):
+        return ""
+    return config.license or "unknown"
 
 
 def resolve_name(name: str) -> str:

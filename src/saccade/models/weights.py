@@ -1,4 +1,4 @@
-"""Find pretrained weights: a file, a local folder, the cache of the Hugging Face hub, or the hub itself.
+"""Find pretrained weights: a file, a local folder, the hub's cache, the Hugging Face hub, or an installed package.
 
 ``HF_ENDPOINT``, ``HF_HUB_CACHE``, ``HF_HOME``, ``HF_HUB_OFFLINE`` and ``HF_TOKEN`` are read at each call;
 huggingface_hub reads most of them once, at import.
@@ -6,9 +6,14 @@ huggingface_hub reads most of them once, at import.
 
 from __future__ import annotations
 
+import atexit
 import functools
 import math
 import os
+import shutil
+import tempfile
+import time
+import warnings
 import zlib
 from collections import Counter
 from collections.abc import Mapping
@@ -19,25 +24,49 @@ import httpx2
 import huggingface_hub
 import timm
 import torch
+from filelock import FileLock
 from huggingface_hub import constants
 from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from saccade.data.sources.download import TIME_VARIABLE, in_time, time_limit_s
+from saccade.data.sources.download import TIME_VARIABLE, cache_folder, in_time, time_limit_s
 from saccade.deadline import Deadline
 from saccade.errors import WeightsNotFoundError
 from saccade.models.catalogue import resolve_name, split_name
+from saccade.models.embedded import EMBEDDED, embedded_networks, read_embedded
 
-__all__ = ["WEIGHTS_FOLDER_VARIABLE", "find_weights", "hub_cache_folder", "hub_endpoint", "networks_in_folder"]
+__all__ = [
+    "WEIGHTS_FOLDER_VARIABLE",
+    "ask_hub_again",
+    "available_networks",
+    "find_weights",
+    "hub_cache_folder",
+    "hub_endpoint",
+    "hub_failure",
+    "networks_in_folder",
+    "weights_place",
+]
 
 WEIGHTS_FOLDER_VARIABLE = "SACCADE_WEIGHTS"
 SUFFIX = ".safetensors"
 PICKLES = (".pth", ".pt", ".bin", ".ckpt", ".pkl", ".tar")
 """Suffixes of the files of ``torch.save``, which are never opened."""
 
+<<<<<<< HEAD
 HUB_TIMEOUT_S = 5.0
 CHECKSUM = "crc32"
+=======
+HUB_TIMEOUT_S = 3.0
+
+HUB_FAILURE_VARIABLE, HUB_FAILURE_LASTS_S = "SACCADE_HUB_FAILURE", 600.0
+"""Time of the last failure of the hub, its address and the reason; worker processes inherit them.
+
+A hub that cannot be reached, or is too slow, is asked once for each fit, and not for each network or worker.
+"""
+
+_CHECKSUM = "crc32"
+>>>>>>> main
 
 
 def find_weights(
@@ -50,7 +79,8 @@ def find_weights(
        ``<architecture>.<tag>.safetensors`` or ``<architecture>.safetensors``. With a tag in `name`, the file with that
        tag comes first, then the one without a tag; otherwise timm's default tag, no tag, any other tag by name;
     3. the cache of the Hugging Face hub on this machine;
-    4. the hub, for at most `seconds_left`.
+    4. the hub, for at most `seconds_left`, and once unless it can be reached;
+    5. an installed package (`saccade.models.embedded`), whose weights are converted once into the cache folder.
 
     Raises an UnknownModelError if there is no such network; a WeightsNotFoundError, which lists what was tried and what
     to do, if no weights are available.
@@ -68,7 +98,11 @@ def find_weights(
         tensor_names(path)
         return path
     tried: list[str] = []
-    found = _search_folder(timm_name, folder, tried) or _search_hub(timm_name, tried, Deadline(seconds_left))
+    found = (
+        _search_folder(timm_name, folder, tried)
+        or _search_hub(timm_name, tried, Deadline(seconds_left))
+        or _search_packages(split_name(timm_name)[0], tried)
+    )
     if found is not None:
         tensor_names(found)
         return found
@@ -76,6 +110,7 @@ def find_weights(
     places = "\n".join(f"  - {place}" for place in tried)
     raise WeightsNotFoundError(
         f"No pretrained weights for {name!r}{meant}. Tried:\n{places}\n"
+        f"This machine has weights of {', '.join(available_networks(folder)) or 'no network'}. "
         f"Give a folder with a file '{timm_name}{SUFFIX}' (the option `weights` or the environment variable "
         f"{WEIGHTS_FOLDER_VARIABLE}), or train from random weights with pretrained=False."
     )
@@ -145,6 +180,26 @@ def networks_in_folder(folder: str | Path | None = None) -> list[str]:
     return [architecture for architecture in architectures if timm.is_model(architecture)]
 
 
+def available_networks(folder: str | Path | None = None) -> list[str]:
+    """Return the networks whose weights are on this machine: in the folder, the hub's cache, or a package."""
+    cached = (path.parts[-4].rpartition("--")[2] for path in _timm_files_in_cache())
+    return list(dict.fromkeys([*networks_in_folder(folder), *sorted(cached), *embedded_networks()]))
+
+
+def weights_place(name: str, folder: str | Path | None = None) -> str:
+    """Return where the weights of a network are, without a request; ``"hub"`` if they would be downloaded."""
+    timm_name = resolve_name(name)
+    if _search_folder(timm_name, folder, []) is not None:
+        return "folder"
+    file = _hub_file(timm_name)
+    if file is not None and _cached(*file) is not None:
+        return "hub cache"
+    architecture = split_name(timm_name)[0]
+    if architecture in EMBEDDED and architecture in embedded_networks():
+        return "package"
+    return "none" if file is None else "hub"
+
+
 def tensor_names(path: Path) -> list[str]:
     """List the names of the tensors in a safetensors file by its header; a WeightsNotFoundError if it is damaged."""
     try:
@@ -189,19 +244,16 @@ def _search_folder(timm_name: str, given: str | Path | None, tried: list[str]) -
 
 def _search_hub(timm_name: str, tried: list[str], deadline: Deadline) -> Path | None:
     """Look into the hub's cache, then ask the hub; without a match, add the reasons to `tried`."""
-    config = timm.models.get_pretrained_cfg(timm_name)
-    hub_id = config.hf_hub_id if config is not None else None
-    if not hub_id:
+    found = _hub_file(timm_name)
+    if found is None:
+        config = timm.models.get_pretrained_cfg(timm_name)
         url = config.url if config is not None else None
         detail = f"only a pickle file, which Saccade does not load ({url})" if url else "no pretrained weights"
         tried.append(f"the Hugging Face hub: timm lists {detail} for {timm_name}")
         return None
-    repo_id, _, revision = hub_id.partition("@")
-    named = config.hf_hub_filename or ""
-    filename, revision = named if named.endswith(SUFFIX) else f"model{SUFFIX}", revision or "main"
-    cached = huggingface_hub.try_to_load_from_cache(repo_id, filename, cache_dir=hub_cache_folder(), revision=revision)
-    if isinstance(cached, str):
-        return Path(cached)
+    if (cached := _cached(*found)) is not None:
+        return cached
+    repo_id, filename, revision = found
     file = f"{repo_id}{'' if revision == 'main' else f'@{revision}'}/{filename}"
     tried.append(f"the Hugging Face cache {str(hub_cache_folder())!r}: {file} is not there")
     if (left_s := deadline.seconds_left()) <= 0:
@@ -223,30 +275,127 @@ def _search_hub(timm_name: str, tried: list[str], deadline: Deadline) -> Path | 
             limit_s, name = min((time_limit_s(), TIME_VARIABLE), (deadline.seconds_left(), "time_limit"))
             return Path(in_time(download, limit_s))
         except TimeoutError:
-            reason = f"the download of {file} takes longer than {limit_s:.3g} s; increase {name}"
+            reason = _failed(f"is too slow: the download of {file} takes longer than {limit_s:.3g} s; increase {name}")
         except Exception as error:  # the errors of huggingface_hub and of its transports have no common root
             reason = f"the download of {file} failed: {_first_line(error)}"
     tried.append(f"the Hugging Face hub {hub_endpoint()}: {reason}")
     return None
 
 
+def _hub_file(timm_name: str) -> tuple[str, str, str] | None:
+    """Return repository, file name and revision of a network's weights on the hub; None if there are none."""
+    config = timm.models.get_pretrained_cfg(timm_name)
+    if config is None or not config.hf_hub_id:
+        return None
+    repo_id, _, revision = config.hf_hub_id.partition("@")
+    named = config.hf_hub_filename or ""
+    return repo_id, named if named.endswith(SUFFIX) else f"model{SUFFIX}", revision or "main"
+
+
+def _cached(repo_id: str, filename: str, revision: str) -> Path | None:
+    cached = huggingface_hub.try_to_load_from_cache(repo_id, filename, cache_dir=hub_cache_folder(), revision=revision)
+    return Path(cached) if isinstance(cached, str) else None
+
+
+def _timm_files_in_cache() -> list[Path]:
+    return sorted(hub_cache_folder().glob(f"models--timm--*/snapshots/*/model{SUFFIX}"))
+
+
 def _unavailable(repo_id: str, filename: str, revision: str, file: str, timeout_s: float) -> str:
     """Return why a file cannot be downloaded, or "": one request, since huggingface_hub retries for minutes."""
-    # huggingface_hub refuses to work if this variable was set when it was imported.
-    if os.environ.get("HF_HUB_OFFLINE", "").upper() in constants.ENV_VARS_TRUE_VALUES or constants.HF_HUB_OFFLINE:
-        return "not asked, because HF_HUB_OFFLINE is set"
+    if reason := hub_failure():
+        return reason
     url = huggingface_hub.hf_hub_url(repo_id, filename, revision=revision, endpoint=hub_endpoint())
+    # Redirects (to the hub's storage) count as an answer; huggingface_hub follows them.
+    request = functools.partial(httpx2.head, url, headers=build_hf_headers(library_name="saccade"), timeout=timeout_s)
     try:
-        # Redirects (to the hub's storage) count as an answer; huggingface_hub follows them.
-        response = httpx2.head(url, headers=build_hf_headers(library_name="saccade"), timeout=timeout_s)
-    except (httpx2.HTTPError, httpx2.InvalidURL) as error:
-        return f"cannot be reached: {_first_line(error)}"
+        response = in_time(request, timeout_s)  # the timeout of httpx2 does not include the look-up of the name
+    except (httpx2.HTTPError, httpx2.InvalidURL, TimeoutError) as error:
+        return _failed(f"cannot be reached: {_first_line(error)}")
     status = response.status_code
     if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
         return f"refuses {file} (HTTP {status}): the repository is private, gated or missing, or HF_TOKEN is wrong"
     if status == HTTPStatus.NOT_FOUND:
         return f"does not have {file} (HTTP {status})"
     return f"answers HTTP {status} when asked for {file}" if status >= HTTPStatus.BAD_REQUEST else ""
+
+
+def hub_failure() -> str:
+    """Return why the hub is not asked now: offline mode, or a recent request that failed; "" if it is asked."""
+    # huggingface_hub refuses to work if this variable was set when it was imported.
+    if os.environ.get("HF_HUB_OFFLINE", "").upper() in constants.ENV_VARS_TRUE_VALUES or constants.HF_HUB_OFFLINE:
+        return "is not asked, because HF_HUB_OFFLINE is set"
+    at_s, _, failure = os.environ.get(HUB_FAILURE_VARIABLE, "0").partition(" ")
+    endpoint, _, reason = failure.partition(" ")
+    is_recent = abs(time.time() - float(at_s)) < HUB_FAILURE_LASTS_S
+    return reason if is_recent and endpoint == hub_endpoint() else ""
+
+
+def _failed(reason: str) -> str:
+    os.environ[HUB_FAILURE_VARIABLE] = f"{time.time()} {hub_endpoint()} {reason}"
+    return reason
+
+
+def ask_hub_again() -> None:
+    """Forget that the hub could not be reached, or was too slow."""
+    os.environ.pop(HUB_FAILURE_VARIABLE, None)
+
+
+def _search_packages(architecture: str, tried: list[str]) -> Path | None:
+    """Return the converted weights of an installed package; without them, add the reason to `tried`."""
+    if architecture not in EMBEDDED:
+        return None
+    weights = EMBEDDED[architecture]
+    name = f"{architecture}.{weights.tag}{SUFFIX}"
+    try:
+        weights.verified_path()
+        folder = cache_folder() / "weights" / weights.sha256[:16]
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(folder / "lock"):
+                if not _is_whole(folder / name):
+                    write_weights(folder / name, read_embedded(architecture))
+        except (OSError, NotImplementedError, SafetensorError) as error:
+            folder = _private_folder(cache_folder(), _first_line(error))
+            if not (folder / name).exists():
+                write_weights(folder / name, read_embedded(architecture))
+    except WeightsNotFoundError as error:
+        tried.append(str(error))
+        return None
+    return folder / name
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        facts = path.stat()
+    except OSError:
+        return False
+    return _has_right_checksum(path, facts.st_mtime_ns, facts.st_size)
+
+
+@functools.lru_cache
+def _has_right_checksum(path: Path, _modified_ns: int, _num_bytes: int) -> bool:
+    try:
+        read_weights(path)
+    except (OSError, SafetensorError):
+        return False
+    return True
+
+
+_private_folders: dict[Path, Path] = {}
+
+
+def _private_folder(cache: Path, reason: str) -> Path:
+    """Return a folder of this process for converted weights, because the cache cannot be written."""
+    if cache not in _private_folders:
+        warnings.warn(
+            f"Pretrained weights are converted again in each process, because the cache folder {cache} cannot be "
+            f"written ({reason}). Set SACCADE_CACHE to another folder.",
+            stacklevel=2,
+        )
+        _private_folders[cache] = Path(tempfile.mkdtemp(prefix="saccade-weights-"))
+        atexit.register(shutil.rmtree, _private_folders[cache], ignore_errors=True)
+    return _private_folders[cache]
 
 
 def hub_endpoint() -> str:

@@ -12,6 +12,8 @@ choice where that matters.
 from __future__ import annotations
 
 import contextlib
+import copy
+import gc
 import hashlib
 import json
 import math
@@ -26,77 +28,52 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from timm.layers import DropPath
 from torch import nn
+from torch.nn import functional
 
 from saccade.data.sources.download import cache_folder
-from saccade.numerics.bench import Bench, Result, is_sound
+from saccade.models.network import classifier_parameters
 from saccade.numerics.device import Numerics, half_precision, is_half_native
 
-TRAINING_PART = 0.025
-"""Fraction of a trial's training steps that measuring may take, once for all similar trials."""
+TRAINING_PART = 0.025  # fraction of a trial's training steps that measuring may take, once for all similar trials
+INFERENCE_PART = 0.0125  # the same for validation
 
-INFERENCE_PART = 0.0125
-"""The same for validation."""
-
+# The same for short trials, where it would be too little to measure anything.
+# On average the trial gains it back: the best numerics take a third to all of the time of the default.
 SHORT_PART = 0.1
-"""The same for short trials, where it would be too little to measure anything.
 
-On average the trial gains it back: the best numerics take a third to all of the time of the default.
-"""
+PREDICTION_PART = 0.05  # fraction of the batches of a prediction that measuring may take
+LEAST_S = 0.2  # with less time than this nothing is measured: the first step alone may take longer
+PARTS = (1.0, 0.5, 0.25)  # parts of a batch that are measured; the ratio of two candidates depends little on it
+LEAST_STEPS = 6  # steps of two candidates: a timed one each, and a warm-up that takes up to twice as long
+ROUNDS = 3  # timed steps of each candidate, if there is time
+LEAST_GAIN = 1.05  # how many times as fast as those before it a candidate must be, so that noise does not decide
+HOPELESS = 1.3  # a candidate that takes this many times as long as the best is not measured further
+MANY_THREADS = 4  # CPU threads from which half as many are a candidate: small networks lose time synchronising threads
+COMPILE_S = 60.0  # typical time of `torch.compile`; compiling is not a candidate if measuring may not take as long
+LONG_STEPS = 50_000  # steps of a trial from which compiling is a candidate: every resumption compiles again
+STAGES = ("dtype", "channels_last", "num_threads", "compiled")  # fields of `Numerics`, varied in this order
 
-PREDICTION_PART = 0.05
-"""Fraction of the batches of a prediction that measuring may take."""
+# Over 17 networks, 16 bits changed the loss of a batch of noise by at most 0.5 % and the norm of its gradient by 4 %
+# (batch statistics of 4 images). Overflow and cancellation are far beyond these limits.
+MAX_LOSS_CHANGE = 0.05
+MAX_GRADIENT_CHANGE = 0.25
+MAX_OUTPUT_CHANGE = 0.05
+_LOSS_SCALE = 128.0  # small gradients underflow in float16
 
-LEAST_S = 0.2
-"""With less time than this nothing is measured: the first step alone may take longer."""
-
-PARTS = (1.0, 0.5, 0.25)
-"""Parts of a batch that are measured; the ratio of two candidates depends little on it."""
-
-LEAST_STEPS = 6
-"""Steps of two candidates: a timed one each, and a warm-up that takes up to twice as long."""
-
-ROUNDS = 3
-"""Timed steps of each candidate, if there is time."""
-
-LEAST_GAIN = 1.05
-"""How many times as fast a candidate must be as those before it in the list, so that noise does not decide."""
-
-HOPELESS = 1.3
-"""A candidate that takes this many times as long as the best is not measured further."""
-
-MANY_THREADS = 4
-"""CPU threads from which half as many are a candidate: small networks lose time synchronising threads."""
-
-COMPILE_S = 60.0
-"""Typical time of `torch.compile`; compiling is not a candidate if measuring may not take as long."""
-
-LONG_STEPS = 50_000
-"""Steps of a trial from which compiling is a candidate: every resumption compiles again."""
-
-STAGES = ("dtype", "channels_last", "num_threads", "compiled")
-"""Fields of `Numerics` in the order in which they are varied, each from the best so far."""
+Result = tuple[float, float, float, torch.Tensor]  # seconds of a step, loss, norm of the gradient, outputs
 
 Purpose = Literal["training", "inference"]
 
 
 @dataclass(frozen=True)
 class Workload:
-    """What numerics are chosen for.
-
-    Attributes
-    ----------
-    purpose : str
-        ``"training"`` or ``"inference"``.
-    network : str
-        Identifies the architecture: timm's name, or `structure_name`.
-    shape : tuple of int
-        Of a batch: (images, channels, height, width).
-    """
+    """What numerics are chosen for."""
 
     purpose: Purpose
-    network: str
-    shape: tuple[int, int, int, int]
+    network: str  # the architecture: timm's name, or `structure_name`
+    shape: tuple[int, int, int, int]  # of a batch: (images, channels, height, width)
 
     def key(self, among: list[Numerics]) -> str:
         """Return the key of a choice among these candidates on this machine."""
@@ -105,13 +82,7 @@ class Workload:
 
 
 def structure_name(network: nn.Module, name: str | None = None, *, is_trained: bool = True) -> str:
-    """Return a name for a network's arithmetic: timm's, or a hash of modules and shapes; and how much of it is trained.
-
-    Examples
-    --------
-    >>> structure_name(nn.Linear(2, 3), "tiny")
-    'tiny with 9 of 9 weights trained'
-    """
+    """Return a name of a network's arithmetic: timm's, or a hash of modules and shapes; and the trained part."""
     if name is None:
         parts = [f"{key} {type(module).__qualname__}" for key, module in network.named_modules()]
         parts += [f"{key} {tuple(parameter.shape)}" for key, parameter in network.named_parameters()]
@@ -135,11 +106,6 @@ def candidates(
 
     float16 is never chosen for inference, where no gradient scaler would detect an overflow. Compiling is a candidate
     on a GPU from `LONG_STEPS` steps of the whole work.
-
-    Examples
-    --------
-    >>> [str(numerics) for numerics in candidates(torch.device("cpu"), "training", amp=False, channels_last=True)]
-    ['float32, channels last']
     """
     default = Numerics.choose(device, amp, channels_last, compiled)
     dtypes = [default.dtype]
@@ -158,32 +124,15 @@ def candidates(
 
 
 def num_steps_for_measuring(num_steps: float, part: float) -> float:
-    """Return how many of `num_steps` steps measuring may take; `part` is `TRAINING_PART` or `INFERENCE_PART`.
-
-    Examples
-    --------
-    >>> [round(num_steps_for_measuring(num_steps, 0.025), 3) for num_steps in (10, 20, 200)]
-    [1.0, 1.5, 5.0]
-    """
+    """Return how many of `num_steps` steps measuring may take; `part` is `TRAINING_PART` or `INFERENCE_PART`."""
     return max(part * num_steps, min(SHORT_PART * num_steps, LEAST_STEPS * PARTS[-1]))
 
 
 class NumericsMemory:
     """Choices by their key, in this process and in a JSON file.
 
-    A file that cannot be read or written, or an entry lost to another process, only costs another measurement.
-
-    Parameters
-    ----------
-    path : Path or None
-        The file; None is ``numerics.json`` in the cache folder (``$SACCADE_CACHE``, or the platform's default).
-
-    Examples
-    --------
-    >>> memory = NumericsMemory(Path(tempfile.mkdtemp()) / "numerics.json")
-    >>> memory.put("training | resnet18", {"dtype": "float32"})
-    >>> NumericsMemory(memory.path).get("training | resnet18")
-    {'dtype': 'float32'}
+    A file that cannot be read or written, or an entry lost to another process, only costs another measurement. The
+    default `path` is ``numerics.json`` in the cache folder (``$SACCADE_CACHE``, or the platform's default).
     """
 
     MAX_CHOICES = 1000
@@ -237,8 +186,7 @@ class NumericsMemory:
         return {}
 
 
-MEMORY = NumericsMemory()
-"""Of this process; a worker shares it among its trials."""
+MEMORY = NumericsMemory()  # of this process; a worker shares it among its trials
 
 
 def choose_numerics(
@@ -298,17 +246,7 @@ class _NoTimeError(Exception):
 
 
 class _Measurement:
-    """Times of candidates, which are measured in turns until the time is used up.
-
-    Parameters
-    ----------
-    bench : Bench
-        Takes the steps.
-    max_steps : float
-        Time limit in steps of the fastest candidate.
-    limit_s : float
-        Time limit in seconds.
-    """
+    """Times of candidates, measured in turns for `limit_s` seconds and `max_steps` steps of the fastest at most."""
 
     def __init__(self, bench: Bench, max_steps: float, limit_s: float) -> None:
         self._bench, self._max_steps, self._limit_s = bench, max_steps, limit_s
@@ -320,10 +258,7 @@ class _Measurement:
         return {str(numerics): round(1000 * step_s, 3) for numerics, step_s in self._step_s.items()}
 
     def fastest(self, among: list[Numerics]) -> Numerics:
-        """Vary one property after the other, each from the best candidate so far.
-
-        Raises a _NoTimeError if there is no time for a second candidate.
-        """
+        """Vary one property after the other, each from the best so far; without time for two, raise a _NoTimeError."""
         # All others are compared with float32.
         float32 = replace(among[0], dtype=torch.float32)
         first = float32 if float32 in among else among[0]
@@ -342,7 +277,14 @@ class _Measurement:
 
     def _measure(self, others: list[Numerics], reference: Result) -> None:
         """Time more candidates; leave out those with wrong results, and early those that are slow."""
-        sound = [each for each in others if self._has_time(2) and self._is_sound(each, reference)]
+
+        def is_right(numerics: Numerics) -> bool:
+            try:  # after this warm-up step
+                return is_sound(self._take_step(numerics), reference)
+            except Exception:  # no kernel for this format, no memory, or an error of a custom network
+                return False
+
+        sound = [each for each in others if self._has_time(2) and is_right(each)]
         known = list(self._step_s) if sound else []
         before = min(self._step_s, key=self._step_s.__getitem__)
         for round_ in range(ROUNDS):
@@ -366,13 +308,6 @@ class _Measurement:
     def _has_time(self, num_steps: int) -> bool:
         return num_steps * min(self._step_s.values()) <= self._left_s()
 
-    def _is_sound(self, numerics: Numerics, reference: Result) -> bool:
-        """Take a warm-up step, and return whether its results are those of the reference."""
-        try:
-            return is_sound(self._take_step(numerics), reference)
-        except Exception:  # no kernel for this format, no memory, or an error of a custom network
-            return False
-
     def _time(self, numerics: Numerics) -> None:
         self._step_s[numerics] = min(self._take_step(numerics)[0], self._step_s.get(numerics, math.inf))
 
@@ -384,27 +319,108 @@ class _Measurement:
 
 
 def machine(device: torch.device) -> str:
-    """Return what determines speed here: the processor, the number of threads, and torch's version.
-
-    Examples
-    --------
-    >>> machine(torch.device("cpu")).endswith(f"torch {torch.__version__}")
-    True
-    """
+    """Return what determines speed here: the processor, the number of threads, and torch's version."""
     threads = f"{torch.get_num_threads()} threads | " if device.type == "cpu" else ""
     return f"{processor(device)} | {threads}torch {torch.__version__}"
 
 
+@cache
 def processor(device: torch.device) -> str:
     """Return the name of a device's hardware."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type} {_cpu()}"
-
-
-@cache
-def _cpu() -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:  # only Linux has it
-        return platform.processor() or platform.machine()
+        return f"{device.type} {platform.processor() or platform.machine()}"
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0] if names else platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+    return f"{device.type} {names[0] if names else platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+
+
+class Bench:
+    """A copy of a network with noise of `shape` (B, C, H, W); a step includes loss and backward if `is_training`."""
+
+    def __init__(self, network: nn.Module, is_training: bool, shape: tuple[int, int, int, int]) -> None:
+        self._network, self._is_training = copy.deepcopy(network), is_training
+        self._numerics: Numerics | None = None
+        device = next(self._network.parameters()).device
+        self._x_BCHW = torch.randn(shape).to(device).contiguous(memory_format=torch.channels_last)  # as `Batches` are
+        self._targets: torch.Tensor | None = None
+        # Without dropout, so that all numerics compute the same.
+        for module in self._network.modules():
+            if isinstance(module, nn.modules.dropout._DropoutNd | DropPath):
+                module.eval()
+            if isinstance(getattr(module, "drop_rate", None), float):  # timm's networks pass it to a function
+                module.drop_rate = 0.0  # type: ignore[assignment]
+        # A classifier layer of zeros would hide everything that the backbone computes.
+        head = classifier_parameters(self._network)
+        with torch.no_grad():
+            for name, parameter in self._network.named_parameters():
+                if name in head and parameter.ndim > 1 and not parameter.any():
+                    parameter.normal_(0.0, 0.02)
+
+    def step(self, numerics: Numerics) -> Result:
+        """Take one step. In inference there is no gradient, and loss and norm are 0."""
+        before, self._numerics = self._numerics, numerics
+        if before is not None and before.compiled and not numerics.compiled:
+            self._network = copy.deepcopy(self._network)  # a copy is not compiled
+        if before is None or (before.memory_format, before.compiled) != (numerics.memory_format, numerics.compiled):
+            numerics.place(self._network)
+        torch.manual_seed(0)
+        # On one thread, CPU time of this thread excludes what other programs take.
+        is_alone = numerics.device.type == "cpu" and torch.get_num_threads() == 1
+        now = time.thread_time if is_alone else time.perf_counter
+        with numerics.threads():
+            _synchronize(numerics.device)
+            start_s = now()
+            if not self._is_training:
+                with torch.inference_mode():
+                    outputs = self._forward(numerics)
+                _synchronize(numerics.device)
+                return now() - start_s, 0.0, 0.0, outputs
+            scale = _LOSS_SCALE if numerics.dtype is torch.float16 else 1.0
+            self._network.zero_grad()
+            outputs = self._forward(numerics)
+            if self._targets is None:
+                self._targets = torch.randn_like(outputs)
+            loss = functional.mse_loss(outputs, self._targets)
+            (loss * scale).backward()  # type: ignore[no-untyped-call]
+            _synchronize(numerics.device)
+            seconds = now() - start_s
+        gradients = [parameter.grad for parameter in self._network.parameters() if parameter.grad is not None]
+        return seconds, loss.item(), nn.utils.get_total_norm(gradients).item() / scale, outputs.detach()
+
+    def _forward(self, numerics: Numerics) -> torch.Tensor:
+        with numerics.autocast():
+            outputs = self._network(self._x_BCHW)
+        # Some networks return the outputs of a second head as well.
+        first: torch.Tensor = outputs if isinstance(outputs, torch.Tensor) else outputs[0]
+        return first.float()
+
+    def clear(self) -> None:
+        """Release the memory."""
+        is_cuda = self._x_BCHW.is_cuda
+        del self._network, self._x_BCHW, self._targets
+        if is_cuda:
+            gc.collect()
+            torch.cuda.empty_cache()
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+def is_sound(result: Result, reference: Result) -> bool:
+    """Return whether a step computed what the reference did, apart from rounding."""
+    _, loss, norm, outputs = result
+    _, loss_32, norm_32, outputs_32 = reference
+    if not (math.isfinite(loss) and math.isfinite(norm) and bool(outputs.isfinite().all())):
+        return False
+    if norm_32:  # training, where batch statistics of a few images make single outputs unreliable
+        is_near = abs(loss - loss_32) <= MAX_LOSS_CHANGE * abs(loss_32)
+        return is_near and abs(norm - norm_32) <= MAX_GRADIENT_CHANGE * norm_32
+    change = (outputs - outputs_32).norm().item()
+    return bool(change <= MAX_OUTPUT_CHANGE * outputs_32.norm().item())

@@ -49,32 +49,13 @@ def is_half_native(device: torch.device) -> bool:
 
 @dataclass(frozen=True)
 class Numerics:
-    """Number format and memory format of the arithmetic; weights, batch statistics and losses stay in float32.
-
-    Attributes
-    ----------
-    device : torch.device
-        The device.
-    dtype : torch.dtype
-        float32, bfloat16 or float16; float16 requires gradient scaling.
-    channels_last : bool
-        Memory format of images and of the weights of convolutions.
-    compiled : bool
-        Whether networks are compiled by `torch.compile`.
-    num_threads : int or None
-        CPU threads; None is all that a trial may use.
-
-    Examples
-    --------
-    >>> str(Numerics(torch.device("cpu"), torch.bfloat16))
-    'bfloat16, channels last'
-    """
+    """Number format and memory format of the arithmetic; weights, batch statistics and losses stay in float32."""
 
     device: torch.device
-    dtype: torch.dtype = torch.float32
-    channels_last: bool = True
-    compiled: bool = False
-    num_threads: int | None = None
+    dtype: torch.dtype = torch.float32  # or bfloat16, or float16, which requires gradient scaling
+    channels_last: bool = True  # memory format of images and of the weights of convolutions
+    compiled: bool = False  # by `torch.compile`
+    num_threads: int | None = None  # of the CPU; None is all that a trial may use
 
     @classmethod
     def choose(
@@ -143,8 +124,7 @@ def cpu_threads(num: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-FEWER_THREADS_GAIN, MEASURED_S = 1.25, 0.1
-"""How many times as fast fewer threads must be, so that noise does not decide; and about how long that is measured."""
+FEWER_THREADS_GAIN, MEASURED_S = 1.25, 0.1  # how many times as fast fewer threads must be, because of noise; and time
 
 
 def useful_threads() -> int:

@@ -51,6 +51,7 @@ from saccade.insight.reasons import check_numbers, find_reasons
 from saccade.insight.saliency import SaliencyMapper, check_method, target_numbers
 from saccade.insight.training_images import complete_features, copy_embeddings, embedded_training_images
 from saccade.models.catalogue import list_models
+from saccade.models.listing import models_table
 from saccade.report.figures import Reason, reasons_figure
 from saccade.searcher.base import Searcher
 from saccade.selection.more_classes import add_classes
@@ -163,9 +164,33 @@ class ImagePredictor:
         return "" if self._path is None else str(self._path)
 
     @staticmethod
-    def list_models(pattern: str | None = None) -> list[str]:
-        """Return the names of all networks, or of those that match a pattern such as ``"*mobilenet*"``."""
-        return list_models(pattern)
+    def list_models(
+        pattern: str | None = None,
+        *,
+        license: str | Sequence[str] | None = None,  # noqa: A002
+        detailed: bool = False,
+    ) -> list[str] | pd.DataFrame:
+        """Return the names of all networks, or of those that match.
+
+        Parameters
+        ----------
+        pattern : str or None
+            Such as ``"*mobilenet*"``.
+        license : str or list of str or None
+            Only networks whose pretrained weights have such a licence: timm's name for it, as in ``"apache-2.0"``, or
+            ``"free"`` for those that allow any use.
+        detailed : bool
+            Whether to return a DataFrame: the columns ``model``, ``weights`` (where they are: ``"folder"``, ``"hub
+            cache"``, ``"package"``, ``"hub"`` or ``"none"``), ``licenses``, ``img_size`` and ``top1`` (published
+            accuracy on ImageNet-1k).
+
+        Examples
+        --------
+        >>> ImagePredictor.list_models("tf_efficientnet_lite0", detailed=True)[["weights", "licenses"]].values.tolist()
+        [['package', 'apache-2.0']]
+        """
+        names = list_models(pattern, license=license)
+        return models_table(names) if detailed else names
 
     @document_options
     def fit(
@@ -308,9 +333,10 @@ class ImagePredictor:
         with locked_run(folder) as earlier:
             if earlier is None:
                 raise DataError(f"The run in {folder} was interrupted before it started. Start it again")
-            request = earlier.request(limit, verbosity)
-            predictor = cls(request.label, request.problem_type, request.eval_metric, folder, request.verbosity)
-            return predictor._run(request, start_s, earlier, finish=finish)
+            with earlier.named():
+                request = earlier.request(limit, verbosity)
+                predictor = cls(request.label, request.problem_type, request.eval_metric, folder, request.verbosity)
+                return predictor._run(request, start_s, earlier, finish=finish)
 
     def _locked_run(self) -> contextlib.AbstractContextManager[EarlierRun | None]:
         if self._fit_path is None:
@@ -346,8 +372,15 @@ class ImagePredictor:
     def to(self, device: str | torch.device | None) -> ImagePredictor:
         """Compute predictions on another device from now on, and return this predictor.
 
-        It is ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``; None is the best device available. Raises a
-        HyperparameterError if it is invalid or not available.
+        Parameters
+        ----------
+        device : str, torch.device or None
+            ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``; None is the best device available.
+
+        Raises
+        ------
+        HyperparameterError
+            If the device is invalid or not available.
         """
         self.pipeline.to(device)
         return self
@@ -821,8 +854,8 @@ class ImagePredictor:
     def find_leaks(self, test: Any, among: Any = None, threshold: float | None = None) -> pd.DataFrame:
         """Return the test images that are, or nearly are, training images, so that metrics on them are too good.
 
-        The table is that of `near_duplicates`; the other image of each pair is the training image. `among` are the
-        training images; None looks them up as `nearest` does.
+        The table and `threshold` are those of `near_duplicates`; the other image of each pair is the training image.
+        `among` are the training images; None looks them up as `nearest` does.
         """
         train = self._training_images(among)
         return near_duplicates(self._embedded(test), train, threshold)
@@ -966,7 +999,10 @@ class ImagePredictor:
     def save(self, path: str | Path | None = None) -> str:
         """Write the predictor to a folder of its own, and return it: safetensors and JSON, movable, for any machine.
 
-        The folder must not contain anything else; None keeps the one in the run folder.
+        Parameters
+        ----------
+        path : str, Path or None
+            The folder, which must not contain anything else; None keeps the one in the run folder.
         """
         pipeline, saved = self.pipeline, self._saved
         folder = saved.folder if path is None else _absolute(path)

@@ -33,12 +33,12 @@ SCHEDULERS: Registry[Scheduler] = Registry(
     "scheduler",
     Scheduler,  # type: ignore[type-abstract]
     {
-        "fifo": "saccade.scheduler.fifo:FIFOScheduler",
-        "local": "saccade.scheduler.fifo:FIFOScheduler",  # AutoGluon's name
-        "asha": "saccade.scheduler.asha:ASHAScheduler",
-        "auto": "saccade.scheduler.auto:AutoScheduler",
-        "hyperband": "saccade.scheduler.hyperband:HyperbandScheduler",
-        "median": "saccade.scheduler.median:MedianScheduler",
+        "fifo": FIFOScheduler,
+        "local": FIFOScheduler,  # AutoGluon's name
+        "asha": ASHAScheduler,
+        "auto": AutoScheduler,
+        "hyperband": HyperbandScheduler,
+        "median": MedianScheduler,
     },
 )
 
@@ -58,14 +58,7 @@ def __getattr__(name: str) -> Any:
 
 
 def make_scheduler(name: str | Scheduler, **options: Any) -> Scheduler:
-    """Return a scheduler by name.
-
-    Parameters
-    ----------
-    name
-        A key of `SCHEDULERS`; or a scheduler, which is returned as it is.
-    **options
-        Arguments of the scheduler.
+    """Return a scheduler: that of a name in `SCHEDULERS`, with these arguments, or the given one.
 
     Raises
     ------

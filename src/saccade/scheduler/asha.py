@@ -59,18 +59,13 @@ class ASHAScheduler(Scheduler):
 
     Examples
     --------
-    >>> from saccade.study.function import FunctionTrainable
-    >>> from saccade.executor import InlineExecutor
-    >>> from saccade.study.study import Study
-    >>> from saccade.searcher import GridSearcher
-    >>> from saccade.space import Categorical
+    >>> import saccade
     >>> def train(config, report):
     ...     for epoch in range(1, 10):
     ...         report(epoch=epoch, score=config["x"] * epoch)
-    >>> searcher = GridSearcher({"x": Categorical(5, 6, 4, 2, 1, 3)})
-    >>> study = Study(InlineExecutor(FunctionTrainable(train)), searcher, ASHAScheduler(grace_epochs=3))
-    >>> study.run()
-    >>> [trial.num_epochs for trial in study.trials]
+    >>> space, scheduler = {"x": saccade.Categorical(5, 6, 4, 2, 1, 3)}, ASHAScheduler(grace_epochs=3)
+    >>> result = saccade.tune(train, space, searcher="grid", scheduler=scheduler, verbosity=0)
+    >>> [trial.num_epochs for trial in result.trials]
     [9, 9, 3, 3, 3, 3]
     """
 
@@ -107,7 +102,12 @@ class ASHAScheduler(Scheduler):
 
     def next_job(self, state: StudyState) -> Job | None:
         """Return a job of a trial that was interrupted, is promoted, is new, or is the best paused one."""
-        trial = self._next_interrupted(state) or self._next_promoted(state) or state.new_trial()
+        trial: Trial | None = None
+        while self._interrupted and trial is None:
+            trial = state.trials[next(iter(self._interrupted))]
+            del self._interrupted[trial.number]
+            trial = trial if self._can_train(trial, state) else None
+        trial = trial or self._next_promoted(state) or state.new_trial()
         if trial is None:
             trial = self._next_paused(state) if state.seconds_left < math.inf else self._next_leader(state)
         if trial is None:
@@ -174,14 +174,6 @@ class ASHAScheduler(Scheduler):
             for rung in list(bracket.rungs):
                 while (number := rung.pop_finished_in_top()) is not None:
                     self._progress[number].promote()
-
-    def _next_interrupted(self, state: StudyState) -> Trial | None:
-        while self._interrupted:
-            number = next(iter(self._interrupted))
-            del self._interrupted[number]
-            if self._can_train(state.trials[number], state):
-                return state.trials[number]
-        return None
 
     def _next_promoted(self, state: StudyState) -> Trial | None:
         rungs = [rung for bracket in self.brackets for rung in bracket.rungs]

@@ -28,15 +28,10 @@ class AutoScheduler(Scheduler):
 
     Examples
     --------
-    >>> from saccade.executor import InlineExecutor
-    >>> from saccade.study.study import Study
-    >>> from saccade.searcher import RandomSearcher
-    >>> from saccade.space import Real
-    >>> from saccade.study.function import FunctionTrainable
-    >>> trainable = FunctionTrainable(lambda config, report: report(epoch=1, score=config["x"]))
-    >>> study = Study(InlineExecutor(trainable), RandomSearcher({"x": Real(0, 1)}), AutoScheduler(), num_trials=3)
-    >>> study.run()
-    >>> len(study.trials)
+    >>> import saccade
+    >>> space, scheduler = {"x": saccade.Real(0, 1)}, AutoScheduler(max_epochs=9)
+    >>> result = saccade.tune(lambda config: config["x"], space, scheduler=scheduler, num_trials=3, verbosity=0)
+    >>> len(result.trials)
     3
     """
 
@@ -50,10 +45,7 @@ class AutoScheduler(Scheduler):
     def on_start(self, state: StudyState) -> None:
         """Choose the rungs, unless an epoch must be measured first."""
         self._state = state
-        if math.isinf(state.seconds_left):
-            self._choose(state, choose_rungs_for(state.num_trials, self._longest))
-        else:
-            self._choose(state, self._measured_rungs(state))
+        self._choose(state)
 
     def next_job(self, state: StudyState) -> Job | None:
         """Return ASHA's next job; a new trial while no epoch has been measured."""
@@ -69,7 +61,7 @@ class AutoScheduler(Scheduler):
             return self._asha.on_report(report)
         self._before.append(report)
         if self._state is not None:
-            self._choose(self._state, self._measured_rungs(self._state))
+            self._choose(self._state)
         return Decision.CONTINUE
 
     def on_job_end(self, trial: Trial) -> None:
@@ -79,22 +71,20 @@ class AutoScheduler(Scheduler):
         else:
             self._before.append(replace(trial))  # with its current status
 
-    def _choose(self, state: StudyState, grace_and_factor: tuple[int, float] | None) -> None:
-        """Pass everything so far to ASHA with these rungs, if they are known."""
-        if grace_and_factor is None:
-            return
-        self._asha = ASHAScheduler(self.max_epochs, *grace_and_factor)
+    def _choose(self, state: StudyState) -> None:
+        """Choose the rungs, unless an epoch must be measured first, and pass everything so far to ASHA."""
+        if math.isinf(state.seconds_left):
+            grace_epochs, factor = choose_rungs_for(state.num_trials, self._longest)
+        else:
+            epoch_s = [each.seconds for each in self._before if isinstance(each, EpochDone) and each.epoch >= 1]
+            if not epoch_s:
+                return
+            grace_epochs, factor = choose_rungs(self._longest, state.seconds_left, epoch_s[0], state.num_workers)
+            grace_epochs = min(grace_epochs, self._longest)
+        self._asha = ASHAScheduler(self.max_epochs, grace_epochs, factor)
         for each in self._before:
             if isinstance(each, EpochDone):
                 self._asha.on_report(each)
             else:
                 self._asha.on_job_end(each)
         self._asha.on_start(state)
-
-    def _measured_rungs(self, state: StudyState) -> tuple[int, float] | None:
-        """Return grace epochs and reduction factor for the time that is left; None before an epoch was measured."""
-        epoch_s = [each.seconds for each in self._before if isinstance(each, EpochDone) and each.epoch >= 1]
-        if not epoch_s:
-            return None
-        grace_epochs, factor = choose_rungs(self._longest, state.seconds_left, epoch_s[0], state.num_workers)
-        return min(grace_epochs, self._longest), factor

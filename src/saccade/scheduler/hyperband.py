@@ -17,31 +17,11 @@ class HyperbandScheduler(ASHAScheduler):
 
     Parameters
     ----------
-    max_epochs : int or None
-        The epoch of the highest rung, at which trials are stopped. None trains the best to the end of their
-        configurations.
-    grace_epochs : int
-        The epoch of the lowest rung of the first bracket. 0 compares the reports before the first epoch, if
-        trials make one.
-    reduction_factor : float
-        η, above 1: one trial in η is trained η times as long.
+    max_epochs, grace_epochs, reduction_factor, type
+        As in `ASHAScheduler`; the lowest rung is that of the first bracket.
     num_brackets : int or None
         Number of brackets, at most that of the rungs below `max_epochs`, plus one without comparisons. None is that
         maximum, or 3 without `max_epochs`.
-    type : {"promotion", "stopping"}
-        At a rung, trials pause, or continue or stop at once; see `ASHAScheduler`.
-
-    Attributes
-    ----------
-    brackets : list of Bracket
-        The rungs of each bracket.
-
-    Raises
-    ------
-    HyperparameterError
-        If a number is out of range.
-    UnknownNameError
-        If there is no such type.
 
     Examples
     --------

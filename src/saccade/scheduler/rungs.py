@@ -119,19 +119,15 @@ class Bracket:
     def rung(self, level: int) -> Rung | None:
         """Return a rung by number, from 0; None above the highest."""
         while len(self.rungs) <= level and not (self.rungs and self.rungs[-1].is_top):
-            epoch = self._next_epoch()
+            power = self._num_passed - (1 if self.grace_epochs == 0 else 0)
+            epoch = 0 if power < 0 else round(max(1, self.grace_epochs) * self.reduction_factor**power)
+            epoch = max(epoch, self._last_epoch + 1)  # with a small η, two powers may round to the same epoch
+            self._last_epoch = epoch = epoch if self.max_epochs is None else min(epoch, self.max_epochs)
             self._num_passed += 1
             is_top = epoch == self.max_epochs
             if self._num_passed > self.num_skipped or is_top:
                 self.rungs.append(Rung(epoch, self.reduction_factor, is_top=is_top))
         return self.rungs[level] if level < len(self.rungs) else None
-
-    def _next_epoch(self) -> int:
-        power = self._num_passed - (1 if self.grace_epochs == 0 else 0)
-        epoch = 0 if power < 0 else round(max(1, self.grace_epochs) * self.reduction_factor**power)
-        epoch = max(epoch, self._last_epoch + 1)  # with a small η, two powers may round to the same epoch
-        self._last_epoch = epoch if self.max_epochs is None else min(epoch, self.max_epochs)
-        return self._last_epoch
 
     @property
     def relative_cost(self) -> float:
@@ -203,12 +199,11 @@ class TrialProgress:
 
 
 def choose_rungs(max_epochs: int, time_limit_s: float, epoch_s: float, num_workers: int = 1) -> tuple[int, float]:
-    """Return `grace_epochs` and `reduction_factor` for a search with a time limit.
+    """Return `grace_epochs` and `reduction_factor` for the number of complete trainings that a time limit allows.
 
-    They depend on the number of complete trainings that the time allows. With few, trials are compared from the first
-    epoch on, and one in two is promoted; with more, the first comparison is later and one in three is promoted. On
-    recorded curves of fine-tuning over 50 epochs (`benchmarks.search_regret`) this was among the best rules; the
-    differences are small.
+    With few, trials are compared from the first epoch on, and one in two is promoted; with more, the first comparison
+    is later and one in three is promoted. On recorded curves of fine-tuning over 50 epochs (`benchmarks.search_regret`)
+    this was among the best rules; the differences are small.
     """
     epochs_in_a_row = time_limit_s / epoch_s if epoch_s > 0 else math.inf
     # No trial can be trained for longer than the time limit, however many workers there are.

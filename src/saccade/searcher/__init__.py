@@ -42,17 +42,17 @@ SEARCHERS: Registry[Searcher] = Registry(
     "searcher",
     Searcher,  # type: ignore[type-abstract]
     {
-        "random": "saccade.searcher.random_search:RandomSearcher",
-        "grid": "saccade.searcher.grid_search:GridSearcher",
-        "qmc": "saccade.searcher.optuna_search:QMCSearcher",
-        "tpe": "saccade.searcher.optuna_search:TPESearcher",
-        "gp": "saccade.searcher.optuna_search:GPSearcher",
-        "cmaes": "saccade.searcher.optuna_search:CmaEsSearcher",
-        "auto": "saccade.searcher.optuna_search:TPESearcher",  # of images: saccade.autosearch
+        "random": RandomSearcher,
+        "grid": GridSearcher,
+        "qmc": QMCSearcher,
+        "tpe": TPESearcher,
+        "gp": GPSearcher,
+        "cmaes": CmaEsSearcher,
+        "auto": TPESearcher,  # of images: saccade.autosearch
         # Names of AutoGluon.
-        "bayesopt": "saccade.searcher.optuna_search:GPSearcher",
-        "bayes": "saccade.searcher.optuna_search:GPSearcher",
-        "skopt": "saccade.searcher.optuna_search:TPESearcher",
+        "bayesopt": GPSearcher,
+        "bayes": GPSearcher,
+        "skopt": TPESearcher,
     },
 )
 
@@ -82,12 +82,8 @@ def make_searcher(name: str | Searcher, space: Dict | Mapping[Any, Any], seed: i
     name
         A key of `SEARCHERS`; or a searcher of the same space, which is returned as it is. ``auto`` is ``tpe``; in fits
         of images it is `saccade.autosearch.search.AutoSearch`.
-    space
-        What to search, as in `Searcher`.
-    seed
-        Seed of its random numbers.
-    **options
-        Further arguments of that searcher.
+    space, seed, **options
+        Arguments of that searcher; see `Searcher`.
 
     Raises
     ------
@@ -103,8 +99,6 @@ def make_searcher(name: str | Searcher, space: Dict | Mapping[Any, Any], seed: i
     >>> from saccade.space import Int
     >>> make_searcher("grid", Dict(depth=Int(1, 9)), num_points=3).suggest()
     {'depth': 1}
-    >>> make_searcher("tpe", Dict(depth=Int(1, 9)), starting_configs=[{"depth": 5}]).suggest()
-    {'depth': 5}
     """
     if isinstance(name, Searcher):
         check_space(name, name.space.data, space.data if isinstance(space, Dict) else space)

@@ -30,15 +30,6 @@ class Searcher(ABC):
         ``enqueue_trial`` in Optuna). Missing values have the default of the space. Repeated ones, and those that are
         observed before, are skipped.
 
-    Attributes
-    ----------
-    space : saccade.space.Dict
-        The search space.
-    seed : int
-        The seed.
-    seconds_left : float
-        Time left for training, set by the study before each `suggest`; inf without a limit.
-
     Raises
     ------
     SpaceError
@@ -55,6 +46,7 @@ class Searcher(ABC):
     """
 
     seconds_left: float = math.inf
+    """Time left for training, set by the study before each `suggest`; inf without a limit."""
 
     def __init__(
         self,
@@ -75,12 +67,7 @@ class Searcher(ABC):
 
     @abstractmethod
     def suggest(self) -> dict[str, Any]:
-        """Return the next configuration to try, one that it has not returned before.
-
-        Returns
-        -------
-        dict
-            A configuration in `space`, which the caller may change.
+        """Return the next configuration in `space`, one that it has not returned before; the caller may change it.
 
         Raises
         ------
@@ -91,33 +78,19 @@ class Searcher(ABC):
     def observe(  # noqa: B027 (a searcher without a model needs no scores)
         self, config: Mapping[str, Any], epoch: int, score: float, cost: float
     ) -> None:
-        """Receive the score of a configuration. The default ignores it.
+        """Receive the score (larger is better) of a configuration after `epoch` epochs, from 1. The default ignores it.
 
-        Parameters
-        ----------
-        config
-            The configuration. It need not come from this searcher: a resumed run, or one that starts from known
-            results, observes those first.
-        epoch
-            Number of epochs trained, from 1.
-        score
-            The score at that epoch; larger is better.
-        cost
-            Seconds of training so far.
+        The configuration need not come from this searcher: a resumed run, or one that starts from known results,
+        observes those first. `cost` is the seconds of training so far.
         """
 
     def on_end(self, config: Mapping[str, Any], *, has_failed: bool, is_complete: bool = False) -> None:  # noqa: ARG002
         """Receive the end of a job of a configuration. The default marks it as seen.
 
-        Parameters
-        ----------
-        config
-            The configuration, which need not come from this searcher. It may run again if its trial was paused.
-        has_failed
-            Whether its trial failed; then it has no further scores.
-        is_complete
-            Whether it was trained to its own last epoch. Then its last score is final, also in comparisons with
-            configurations that have more epochs. A paused or stopped one might have continued.
+        The configuration need not come from this searcher, and may run again if its trial was paused. If the trial
+        `has_failed`, it has no further scores. If it `is_complete`, it was trained to its own last epoch. Then its last
+        score is final, also in comparisons with configurations that have more epochs. A paused or stopped one might
+        have continued.
         """
         self.is_new(config)
 
@@ -167,45 +140,35 @@ def completed_configs(space: Dict, given: Sequence[Mapping[Any, Any]] | None) ->
 def _completed(space: Space, given: Any, place: str) -> Any:
     """Return `given`, completed with the defaults of the space."""
     if isinstance(space, Dict):
-        return _completed_dict(space, given, place)
+        if not isinstance(given, Mapping):
+            raise SpaceError(
+                f"{place} is {given!r} ({type(given).__name__}); it must be a dict of values in {space!r}."
+            )
+        for key in given:
+            if key not in space.keys():  # noqa: SIM118 (`in space` asks for a configuration)
+                raise UnknownNameError.of("hyperparameter", key, map(str, space.keys()), f"It stands in {place}.")
+        return {
+            key: _completed(part, given[key], f"{place}[{key!r}]") if key in given else part.default
+            for key, part in space.children()
+        }
     if isinstance(space, List) and isinstance(given, (list, tuple)) and len(given) == len(space):
         pairs = zip(space.children(), given, strict=True)
         return [_completed(part, value, f"{place}[{key}]") for (key, part), value in pairs]
-    if isinstance(space, Categorical):
-        return _completed_choice(space, given, place)
-    if given not in space:
-        expected = (
-            f"but the space fixes it at {space!r}" if isinstance(space, Constant) else f"which is not in {space!r}"
-        )
-        raise SpaceError(f"{place} is {given!r}, {expected}.")
-    return copied(given)
-
-
-def _completed_dict(space: Dict, given: Any, place: str) -> dict[Any, Any]:
-    if not isinstance(given, Mapping):
-        raise SpaceError(f"{place} is {given!r} ({type(given).__name__}); it must be a dict of values in {space!r}.")
-    for key in given:
-        if key not in space.keys():  # noqa: SIM118 (`in space` asks for a configuration)
-            raise UnknownNameError.of("hyperparameter", key, map(str, space.keys()), f"It stands in {place}.")
-    return {
-        key: _completed(part, given[key], f"{place}[{key!r}]") if key in given else part.default
-        for key, part in space.children()
-    }
-
-
-def _completed_choice(space: Categorical, given: Any, place: str) -> Any:
     if given in space:
         return copied(given)
-    fitting = [member for member in space.members if _is_branch_of(member, given)]
-    for member in fitting[:-1]:
-        with contextlib.suppress(SpaceError, UnknownNameError):
-            return _completed(member, given, place)
-    if fitting:
-        return _completed(fitting[-1], given, place)
-    choices = [choice for choice in space.data if isinstance(choice, str)]
-    near = near_names(given, choices, num=1) if isinstance(given, str) else []
-    advice = f" Did you mean {near[0]!r}?" if near else ""
-    raise SpaceError(f"{place} is {given!r}, which is not in {space!r}.{advice}")
+    advice = ""
+    if isinstance(space, Categorical):
+        fitting = [member for member in space.members if _is_branch_of(member, given)]
+        for member in fitting[:-1]:
+            with contextlib.suppress(SpaceError, UnknownNameError):
+                return _completed(member, given, place)
+        if fitting:
+            return _completed(fitting[-1], given, place)
+        choices = [choice for choice in space.data if isinstance(choice, str)]
+        near = near_names(given, choices, num=1) if isinstance(given, str) else []
+        advice = f" Did you mean {near[0]!r}?" if near else ""
+    wrong = f"but the space fixes it at {space!r}" if isinstance(space, Constant) else f"which is not in {space!r}"
+    raise SpaceError(f"{place} is {given!r}, {wrong}.{advice}")
 
 
 def _is_branch_of(member: Space, given: Any) -> bool:

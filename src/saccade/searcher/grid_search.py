@@ -18,10 +18,8 @@ class GridSearcher(Searcher):
 
     Parameters
     ----------
-    space, seed
-        As in `Searcher`; nothing here is random.
-    starting_configs
-        Configurations to suggest first, as in `Searcher`; they need not be points of the grid.
+    space, seed, starting_configs
+        As in `Searcher`; nothing here is random. The starting configurations need not be points of the grid.
     num_points
         Number of points of each `Real` and `Int`, at least 1. They include both bounds (a single point is the
         default); with ``log`` they are spaced log-evenly; an `Int` with fewer values has all of them.

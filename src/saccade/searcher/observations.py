@@ -50,15 +50,10 @@ class Observations:
     """All observations, ranked so that scores of different epochs are never compared.
 
     The scores that count are those at the highest epoch that at least `num_needed` configurations have reached, as in
-    BOHB [1]_; a complete configuration counts with its last score. BOHB leaves out configurations that ended before
-    that epoch. Here they rank below all that reached it, by their last epoch and then by their score there: a scheduler
-    stopped them because they were worse, which is information for a model. Failed configurations rank last. Running
-    ones that have not reached that epoch have no rank yet.
-
-    References
-    ----------
-    .. [1] S. Falkner, A. Klein and F. Hutter, "BOHB: robust and efficient hyperparameter optimization at scale",
-       ICML 2018.
+    BOHB (Falkner et al., ICML 2018); a complete configuration counts with its last score. BOHB leaves out
+    configurations that ended before that epoch. Here they rank below all that reached it, by their last epoch and then
+    by their score there: a scheduler stopped them because they were worse, which is information for a model. Failed
+    configurations rank last. Running ones that have not reached that epoch have no rank yet.
     """
 
     def __init__(self, num_needed: int) -> None:
@@ -115,8 +110,12 @@ class Observations:
         """Return the current ranking."""
         epoch = self.epoch
         if epoch == self._order_epoch:
-            for number in self._changed:
-                self._put(self._items[number], epoch)
+            for number in self._changed:  # move it to its new rank
+                if (old := self._place.pop(number, None)) is not None:
+                    del self._order[bisect_left(self._order, old)]
+                if _has_place(self._items[number], epoch):
+                    self._place[number] = _place(self._items[number], epoch)
+                    insort(self._order, self._place[number])
         else:
             self._place = {item.number: _place(item, epoch) for item in self._items if _has_place(item, epoch)}
             self._order, self._order_epoch = sorted(self._place.values()), epoch
@@ -124,14 +123,6 @@ class Observations:
         ranked = [self._items[number] for _, _, number in self._order]
         pending = [item for number, item in sorted(self._running.items()) if number not in self._place]
         return Standing(epoch, ranked, pending)
-
-    def _put(self, item: Observation, epoch: float) -> None:
-        """Move a configuration to its new rank."""
-        if (old := self._place.pop(item.number, None)) is not None:
-            del self._order[bisect_left(self._order, old)]
-        if _has_place(item, epoch):
-            self._place[item.number] = _place(item, epoch)
-            insort(self._order, self._place[item.number])
 
     def _reach(self, item: Observation, epoch: float) -> None:
         """Note the last epoch of a configuration's scores."""

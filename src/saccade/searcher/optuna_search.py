@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from saccade.checks import whole_number
 from saccade.searcher.observations import Observation, Observations
 from saccade.searcher.random_search import RandomSearcher
-from saccade.space import Bool, Categorical, Dict, Int, Real, Space, encode, from_optuna, parameters, suggest
+from saccade.space import Bool, Categorical, Dict, Int, Real, encode, from_optuna, parameters, suggest
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -50,15 +50,21 @@ class OptunaSearcher(RandomSearcher):
     ) -> None:
         super().__init__(space, seed=seed, starting_configs=starting_configs, first_is_default=first_is_default)
         self._parameters = parameters(self.space)
-        self._is_askable = bool(self._parameters) and all(map(_is_well_scaled, self._parameters.values()))
+        # Whether the differences of each parameter's values are more than rounding errors.
+        self._is_askable = bool(self._parameters) and all(
+            math.isfinite(span := each.upper - each.lower) and span > _MIN_SPAN * max(abs(each.lower), abs(each.upper))
+            for each in self._parameters.values()
+            if isinstance(each, (Real, Int))
+        )
+        self._sampler_seed = self.seed % _MAX_SEED
         self._study: SamplerStudy | None = None
         self._distributions: dict[str, BaseDistribution] = {}
 
     def suggest(self) -> dict[str, Any]:
         """Return a new configuration: a starting one, else the sampler's, else a random one."""
         config = self.next_start()
-        if config is None and self._is_askable:
-            config = self._propose()
+        if config is None and self._is_askable and (shown := self._shown()) is not None:
+            config = self._propose(shown)
         if config is None:
             config = self._draw_new()
         self._begin(config)
@@ -83,14 +89,19 @@ class OptunaSearcher(RandomSearcher):
     def _accept(self, asked: FrozenTrial) -> None:
         """Note the trial of the proposal."""
 
-    def _propose(self) -> dict[str, Any] | None:
-        """Return a new proposal of the sampler; None if it has too few observations or only repeats itself."""
-        shown = self._shown()
-        if shown is None:
-            return None
-        import numpy as np  # lazily, as Optuna is
+    def _propose(self, shown: list[FrozenTrial]) -> dict[str, Any] | None:
+        """Return a new proposal of the sampler; None if it only repeats itself."""
+        import numpy as np  # lazily: importing Optuna is slow, and NumPy is not needed before
+        from optuna.exceptions import ExperimentalWarning
 
-        study = self._study or self._make_study(shown)
+        from saccade.searcher.optuna_study import SamplerStudy
+
+        if self._study is None:
+            with warnings.catch_warnings():
+                # It warns of arguments that may change in later versions, which users of Saccade need not know.
+                warnings.simplefilter("ignore", ExperimentalWarning)
+                self._study = SamplerStudy(self._make_sampler(shown))
+        study = self._study
         for _ in range(self._max_repeats):
             # In spaces near the limits of floats a sampler computes with infinities.
             with np.errstate(all="ignore"):
@@ -99,17 +110,6 @@ class OptunaSearcher(RandomSearcher):
                 self._accept(study.asked)
                 return config
         return None
-
-    def _make_study(self, shown: list[FrozenTrial]) -> SamplerStudy:
-        from optuna.exceptions import ExperimentalWarning  # lazily: importing Optuna is slow
-
-        from saccade.searcher.optuna_study import SamplerStudy
-
-        with warnings.catch_warnings():
-            # It warns of arguments that may change in later versions, which users of Saccade need not know.
-            warnings.simplefilter("ignore", ExperimentalWarning)
-            self._study = SamplerStudy(self._make_sampler(shown))
-        return self._study
 
     def _ask(self, study: SamplerStudy, shown: list[FrozenTrial]) -> dict[str, Any]:
         """Ask for all parameters; leave out those of branches that are not chosen."""
@@ -121,10 +121,6 @@ class OptunaSearcher(RandomSearcher):
         return config
 
     @property
-    def _sampler_seed(self) -> int:
-        return self.seed % _MAX_SEED
-
-    @property
     def _next_number(self) -> int:
         return len(self._seen) + 1
 
@@ -134,11 +130,12 @@ class OptunaSearcher(RandomSearcher):
 
         if not self._distributions:
             for name, parameter in self._parameters.items():
-                if isinstance(parameter, Int) and parameter.num_configurations > self._max_listed:
-                    distribution = FloatDistribution(parameter.lower, parameter.upper, log=parameter.log)
-                    self._distributions[name] = distribution
-                else:
-                    self._distributions[name] = parameter.to_optuna()
+                is_long = isinstance(parameter, Int) and parameter.num_configurations > self._max_listed
+                self._distributions[name] = (
+                    FloatDistribution(parameter.lower, parameter.upper, log=parameter.log)
+                    if isinstance(parameter, Int) and is_long
+                    else parameter.to_optuna()
+                )
         return self._distributions
 
     def _frozen(self, number: int, config: Mapping[str, Any]) -> FrozenTrial:
@@ -233,17 +230,12 @@ class ModelSearcher(OptunaSearcher):
 class QMCSearcher(OptunaSearcher):
     """Quasi-random search: points of a scrambled Sobol sequence, which cover the space more evenly than random draws.
 
-    No proposal depends on results. Optuna's ``QMCSampler`` [1]_ [2]_.
+    No proposal depends on results. Optuna's ``QMCSampler``.
 
     Parameters
     ----------
     space, seed, starting_configs, first_is_default
         As in `RandomSearcher`.
-
-    References
-    ----------
-    .. [1] T. Akiba et al., "Optuna: a next-generation hyperparameter optimization framework", KDD 2019.
-    .. [2] J. Bergstra and Y. Bengio, "Random search for hyper-parameter optimization", JMLR 13, 2012.
 
     Examples
     --------
@@ -280,9 +272,10 @@ class QMCSearcher(OptunaSearcher):
 class TPESearcher(ModelSearcher):
     """Tree-structured Parzen estimators: proposes values likely in good configurations and unlikely in bad ones.
 
-    Optuna's ``TPESampler`` in its multivariate form, which models the parameters jointly [1]_ [2]_; in a conditional
-    space jointly within each branch. Running configurations count as bad (constant liar), so that simultaneous
-    proposals differ.
+    Optuna's ``TPESampler`` (Bergstra et al., Algorithms for hyper-parameter optimization, NIPS 2011; Watanabe,
+    arXiv:2304.11127, 2023) in its multivariate form, which models the parameters jointly; in a conditional space
+    jointly within each branch. Running configurations count as bad (constant liar), so that simultaneous proposals
+    differ.
 
     Parameters
     ----------
@@ -290,12 +283,6 @@ class TPESearcher(ModelSearcher):
         As in `RandomSearcher`.
     num_startup_trials
         Number of observed configurations from which on the model is used; before, draws are random.
-
-    References
-    ----------
-    .. [1] J. Bergstra, R. Bardenet, Y. Bengio and B. Kégl, "Algorithms for hyper-parameter optimization", NIPS 2011.
-    .. [2] S. Watanabe, "Tree-structured Parzen estimator: understanding its algorithm components and their roles for
-       better empirical performance", arXiv:2304.11127, 2023.
 
     Examples
     --------
@@ -333,9 +320,10 @@ class TPESearcher(ModelSearcher):
 class GPSearcher(ModelSearcher):
     """A Gaussian process: proposes where the expected improvement over the best score is largest.
 
-    Optuna's ``GPSampler``: a Matérn kernel with a length scale for each parameter, and log expected improvement [1]_.
-    With running configurations it is the expected improvement of the whole batch, averaged over their possible scores.
-    In a conditional space the model has all parameters, the inactive ones at their defaults.
+    Optuna's ``GPSampler``: a Matérn kernel with a length scale for each parameter, and log expected improvement (Ament
+    et al., Unexpected improvements to expected improvement for Bayesian optimization, NeurIPS 2023). With running
+    configurations it is the expected improvement of the whole batch, averaged over their possible scores. In a
+    conditional space the model has all parameters, the inactive ones at their defaults.
 
     It needs the fewest trials, but a proposal takes longest. That time grows with the cube of the number of
     configurations in the model, so the model sees at most the best 32, the latest 32 of the others, and 16 that are
@@ -347,10 +335,6 @@ class GPSearcher(ModelSearcher):
         As in `RandomSearcher`.
     num_startup_trials
         Number of observed configurations from which on the model is used; before, draws are random.
-
-    References
-    ----------
-    .. [1] S. Ament et al., "Unexpected improvements to expected improvement for Bayesian optimization", NeurIPS 2023.
 
     Examples
     --------
@@ -398,9 +382,10 @@ class GPSearcher(ModelSearcher):
 class CmaEsSearcher(ModelSearcher):
     """CMA-ES: draws from a normal distribution that moves and turns towards the better half of each generation.
 
-    Optuna's ``CmaEsSampler`` [1]_. The distribution starts where the random draws before it were best [2]_. A normal
-    distribution has no choices (`Categorical`, `Bool`), so these are drawn by TPE, each independently. It needs several
-    generations, that is a hundred trials or more. Simultaneous proposals are draws from one distribution: they differ.
+    Optuna's ``CmaEsSampler`` (Hansen, The CMA evolution strategy: a tutorial, arXiv:1604.00772). The distribution
+    starts where the random draws before it were best (Nomura et al., AAAI 2021). A normal distribution has no choices
+    (`Categorical`, `Bool`), so these are drawn by TPE, each independently. It needs several generations, that is a
+    hundred trials or more. Simultaneous proposals are draws from one distribution: they differ.
 
     Parameters
     ----------
@@ -408,11 +393,6 @@ class CmaEsSearcher(ModelSearcher):
         As in `RandomSearcher`.
     num_startup_trials
         Number of observed configurations from which on the model is used; before, draws are random.
-
-    References
-    ----------
-    .. [1] N. Hansen, "The CMA evolution strategy: a tutorial", arXiv:1604.00772, 2016.
-    .. [2] M. Nomura et al., "Warm starting CMA-ES for hyperparameter optimization", AAAI 2021.
 
     Examples
     --------
@@ -432,7 +412,14 @@ class CmaEsSearcher(ModelSearcher):
     def _make_sampler(self, shown: list[FrozenTrial]) -> BaseSampler:
         from optuna.samplers import CmaEsSampler, TPESampler  # lazily: importing Optuna is slow
 
-        sources = [source for source in map(self._numeric, shown) if source.state.is_finished()]
+        from saccade.searcher.optuna_study import frozen_trial
+
+        sources = []  # the finished trials without their choices
+        for trial in (trial for trial in shown if trial.state.is_finished()):
+            names = [name for name in trial.params if not isinstance(self._parameters[name], (Categorical, Bool))]
+            params = {name: trial.params[name] for name in names}
+            sources.append(frozen_trial(trial.number, params, {name: trial.distributions[name] for name in names}))
+            sources[-1].state, sources[-1].value = trial.state, trial.value
         return CmaEsSampler(
             seed=self._sampler_seed,
             n_startup_trials=1,
@@ -441,27 +428,9 @@ class CmaEsSearcher(ModelSearcher):
             source_trials=sources if len(sources) >= self._min_sources else None,
         )
 
-    def _numeric(self, trial: FrozenTrial) -> FrozenTrial:
-        """Return the trial without its choices."""
-        from saccade.searcher.optuna_study import frozen_trial
-
-        names = [name for name in trial.params if not isinstance(self._parameters[name], (Categorical, Bool))]
-        params = {name: trial.params[name] for name in names}
-        source = frozen_trial(trial.number, params, {name: trial.distributions[name] for name in names})
-        source.state, source.value = trial.state, trial.value
-        return source
-
     def _accept(self, asked: FrozenTrial) -> None:
         # The sampler keeps its state in its trials, so it must see its proposals, inactive parameters included.
         self._trials[asked.number] = asked
-
-
-def _is_well_scaled(parameter: Space) -> bool:
-    """Return whether the differences of a parameter's values are more than rounding errors."""
-    if not isinstance(parameter, (Real, Int)):
-        return True
-    span = parameter.upper - parameter.lower
-    return math.isfinite(span) and span > _MIN_SPAN * max(abs(parameter.lower), abs(parameter.upper))
 
 
 def normal_scores(merits: Sequence[tuple[float, float]]) -> list[float]:

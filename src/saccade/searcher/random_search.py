@@ -23,14 +23,13 @@ _MAX_SHUFFLED = 100_000
 class RandomSearcher(Searcher):
     """Draws configurations at random, never the same one twice.
 
-    Better than a grid if only some parameters matter [1]_. No draw depends on results.
+    Better than a grid if only some parameters matter (Bergstra and Bengio, Random search for hyper-parameter
+    optimization, JMLR 13, 2012). No draw depends on results.
 
     Parameters
     ----------
-    space, seed
+    space, seed, starting_configs
         As in `Searcher`.
-    starting_configs
-        Configurations to suggest first, as in `Searcher`.
     first_is_default
         Suggest the defaults of the space first, after the starting configurations.
 
@@ -38,10 +37,6 @@ class RandomSearcher(Searcher):
     ----------
     rng : numpy.random.Generator
         Source of all random numbers.
-
-    References
-    ----------
-    .. [1] J. Bergstra and Y. Bengio, "Random search for hyper-parameter optimization", JMLR 13, 2012.
 
     Examples
     --------
@@ -72,10 +67,22 @@ class RandomSearcher(Searcher):
 
     def _draw_new(self) -> dict[str, Any]:
         if self._rest is None:
-            drawn = self._draw()
-            if drawn is not None:
-                return drawn
-            self._rest = self._remaining()
+            endless = math.isinf(self.space.num_configurations)
+            max_repeats = _MAX_REPEATS_ENDLESS if endless else _MAX_REPEATS
+            # A searcher of a resumed run draws what it has drawn before, in the same order.
+            for _ in range(max_repeats + len(self._seen)):
+                config: dict[str, Any] = self.space.sample(self.rng)
+                if self.is_new(config):
+                    return config
+            if endless:
+                raise ExhaustedSearchSpaceError(
+                    f"{max_repeats} draws gave no new configuration after {len(self._seen)} different ones. "
+                    "Widen the search space, or ask for fewer trials."
+                )
+            self._rest = grid(self.space)
+            if self.space.num_configurations <= _MAX_SHUFFLED:
+                unseen = [config for config in self._rest if canonical_key(config) not in self._seen]
+                self._rest = (unseen[index] for index in self.rng.permutation(len(unseen)))
         for config in self._rest:
             if self.is_new(config):
                 return config
@@ -90,26 +97,3 @@ class RandomSearcher(Searcher):
         """Mark the configuration as seen."""
         if config in self.space:
             self.is_new(config)
-
-    def _draw(self) -> dict[str, Any] | None:
-        """Draw until a configuration is new; None if draws from a finite space only repeat."""
-        endless = math.isinf(self.space.num_configurations)
-        max_repeats = _MAX_REPEATS_ENDLESS if endless else _MAX_REPEATS
-        # A searcher of a resumed run draws what it has drawn before, in the same order.
-        for _ in range(max_repeats + len(self._seen)):
-            config = self.space.sample(self.rng)
-            if self.is_new(config):
-                return config
-        if not endless:
-            return None
-        raise ExhaustedSearchSpaceError(
-            f"{max_repeats} draws gave no new configuration after {len(self._seen)} different ones. "
-            "Widen the search space, or ask for fewer trials."
-        )
-
-    def _remaining(self) -> Iterator[dict[str, Any]]:
-        configs: Iterator[dict[str, Any]] = grid(self.space)
-        if self.space.num_configurations > _MAX_SHUFFLED:
-            return configs
-        unseen = [config for config in configs if canonical_key(config) not in self._seen]
-        return (unseen[index] for index in self.rng.permutation(len(unseen)))

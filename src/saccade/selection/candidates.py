@@ -7,7 +7,6 @@ import functools
 import json
 import shutil
 import warnings
-from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,10 +17,10 @@ import timm
 import torch
 from safetensors import safe_open
 
-from saccade.errors import DataError, DataWarning, SavedPredictorError
+from saccade.errors import DataError, DataWarning, SaccadeError, SavedPredictorError
+from saccade.inference import description
 from saccade.inference.calibration import Calibration, fit_calibration
 from saccade.inference.classifier import Blueprint, empty_classifier
-from saccade.inference.description import read_weights_of
 from saccade.models.custom import CustomObject
 from saccade.models.weights import read_weights, write_weights
 from saccade.numerics.device import Numerics
@@ -35,19 +34,23 @@ from saccade.training.recipes.recipe import Recipe
 from saccade.training.task import ImageTask
 from saccade.training.trial_files import BEST, BEST_OUTPUTS, BLUEPRINT, END, END_OUTPUTS, PROBE, origin
 
-MAX_BYTES = 2**29
-"""Most bytes of all candidates' predictions together; candidates of trials with lower scores are left out."""
+MAX_BYTES = 2**29  # of all candidates' predictions together; candidates of trials with lower scores are left out
 
 
 @dataclass(frozen=True, eq=False)
-class Candidate(ABC):
-    """A network that may become a member of the predictor."""
+class Candidate:
+    """A network that may become a member of the predictor: trained (also on a fold or all images), or only probed."""
 
     trial: int
     config: dict[str, Any]  # of that trial
     blueprint: Blueprint
     predictions: np.ndarray  # for the images that evaluate it, as `Problem.activate` returns them
     epoch: int  # of the weights; 0 is the linear probe
+    weights: Path | None = None  # None builds the pretrained network again, for a probe
+    probe: FinalProbe | None = None  # for the classifier layer
+    is_schedule_end: bool = False  # of the learning-rate schedule, while another epoch scored higher
+    temperature: float = 1.0  # divides the outputs of a trained network; `predictions` include it
+    is_refit: bool = False  # trained on all images
 
     @property
     def own_network(self) -> CustomObject | None:
@@ -56,54 +59,38 @@ class Candidate(ABC):
         return model if isinstance(model, CustomObject) else None
 
     @property
-    @abstractmethod
     def has_seen_val(self) -> bool:
         """Whether the weights that the predictor gets are fitted to the validation images as well."""
-
-    @abstractmethod
-    def write_weights(self, path: Path, task: ImageTask) -> None:
-        """Write the weights that the predictor gets, as safetensors."""
-
-    @abstractmethod
-    def calibrated(self, task: ImageTask) -> Candidate:
-        """Return the candidate with calibrated predictions, where its classifier layer can absorb a temperature.
-
-        Label smoothing makes a network less confident than it is accurate. In a mean of predictions such a network
-        counts for less than its weight. Dividing its outputs by a temperature (`saccade.inference.calibration`)
-        corrects this. The classifier layer is linear, so `write_weights` divides its weights and bias instead.
-        """
-
-
-@dataclass(frozen=True, eq=False)
-class TrainedCandidate(Candidate):
-    """A trained network: of a trial's best epoch, of the end of its schedule, of a fold, or of a refit."""
-
-    weights: Path
-    is_schedule_end: bool = False  # of the learning-rate schedule, while another epoch scored higher
-    temperature: float = 1.0  # divides the outputs; `predictions` include it
-    is_refit: bool = False  # trained on all images
-
-    @property
-    def has_seen_val(self) -> bool:
-        """Whether it is a refit."""
-        return self.is_refit
+        return self.is_refit if self.probe is None else self.probe.has_seen_val
 
     def write_weights(self, path: Path, task: ImageTask) -> None:
-        """Write the weights; the classifier layer absorbs the temperature."""
-        if self.temperature == 1:
+        """Write the weights that the predictor gets, as safetensors; the classifier layer absorbs the temperature."""
+        if self.weights is None:
+            recipe, numerics = Recipe.of(self.config), Numerics(torch.device("cpu"))
+            state = new_classifier(recipe, task.problem, numerics, task.weights).network.state_dict()
+        elif self.probe is None and self.temperature == 1:
             shutil.copyfile(self.weights, path)
             return
-        state = read_weights(self.weights)[0]
-        for layer in _linear_classifiers(self.weights, self.blueprint, task.problem.num_outputs):
-            for key in {f"{layer}.weight", f"{layer}.bias"} & state.keys():
-                state[key] = state[key] / self.temperature
+        else:
+            state = read_weights(self.weights)[0]
+        if self.probe is not None:
+            state = self.probe.applied_to(state)
+        elif self.weights is not None:
+            for layer in _linear_classifiers(self.weights, self.blueprint, task.problem.num_outputs):
+                for key in {f"{layer}.weight", f"{layer}.bias"} & state.keys():
+                    state[key] = state[key] / self.temperature
         write_weights(path, state)
 
     def calibrated(self, task: ImageTask) -> Candidate:
-        """Return the candidate, calibrated on the validation images."""
-        # With test-time augmentation probabilities are averaged, so dividing outputs is not the same.
-        if self.blueprint.tta or not _linear_classifiers(self.weights, self.blueprint, task.problem.num_outputs):
+        """Return the candidate with calibrated predictions, where its classifier layer can absorb a temperature.
+
+        Label smoothing makes a network less confident than it is accurate, so that it counts for less than its weight
+        in a mean of predictions. Dividing its outputs by a temperature corrects this, or dividing the layer's weights
+        and bias. The temperature is fitted to validation images, or for a probe to out-of-fold outputs.
+        """
+        if self.blueprint.tta:  # probabilities are averaged, so dividing outputs is not the same
             return self
+<<<<<<< HEAD
         calibration = fit_calibration(self.predictions, task.val.targets, task.problem, groups=task.val.groups)
         scaled = Calibration(calibration.temperature)
         predictions = scaled.apply(self.predictions, task.problem)
@@ -126,21 +113,21 @@ class ProbeCandidate(Candidate):
         """Write the weights of the pretrained network with the probe's layer."""
         if (known := self.weights or task.start) is not None:
             state = read_weights(known)[0]
+=======
+        if self.probe is not None:
+            unseen, targets = activate(self.probe.unseen, task.problem), task.train.targets[self.probe.rows]
+            temperature = fit_calibration(unseen, targets, task.problem).temperature
+            scaled = {name: getattr(self.probe, name) / temperature for name in ("unseen", "outputs", "weight", "bias")}
+            changes: dict[str, Any] = {"probe": replace(self.probe, **scaled)}
+>>>>>>> main
         else:
-            recipe, numerics = Recipe.of(self.config), Numerics(torch.device("cpu"))
-            network = new_classifier(recipe, task.problem, numerics, task.weights).network
-            state = network.state_dict()
-        write_weights(path, self.probe.applied_to(state))
-
-    def calibrated(self, task: ImageTask) -> Candidate:
-        """Return the candidate, calibrated on the out-of-fold outputs for training images."""
-        if self.blueprint.tta:
-            return self
-        unseen, targets = activate(self.probe.unseen, task.problem), task.train.targets[self.probe.rows]
-        temperature = fit_calibration(unseen, targets, task.problem).temperature
-        scaled = {name: getattr(self.probe, name) / temperature for name in ("unseen", "outputs", "weight", "bias")}
-        predictions = Calibration(temperature).apply(self.predictions, task.problem)
-        return replace(self, predictions=predictions, probe=replace(self.probe, **scaled))
+            assert self.weights is not None
+            if not _linear_classifiers(self.weights, self.blueprint, task.problem.num_outputs):
+                return self
+            groups = task.val.groups
+            temperature = fit_calibration(self.predictions, task.val.targets, task.problem, groups=groups).temperature
+            changes = {"temperature": temperature}
+        return replace(self, predictions=Calibration(temperature).apply(self.predictions, task.problem), **changes)
 
 
 def read_candidates(trials: Sequence[Trial], task: ImageTask) -> list[Candidate]:
@@ -155,7 +142,7 @@ def read_candidates(trials: Sequence[Trial], task: ImageTask) -> list[Candidate]
     num_bytes = 0
     for trial in ranked(trials):
         for candidate in _candidates_of(trial, task):
-            if isinstance(candidate, ProbeCandidate):
+            if candidate.probe is not None:
                 # Trials of one network start from the same probe.
                 settings = [trial.config.get(name) for name in ("model", "pretrained", "weights", "class_weight")]
                 key = json.dumps([candidate.blueprint.to_json(), *map(repr, settings)])
@@ -190,7 +177,7 @@ def _candidates_of(trial: Trial, task: ImageTask) -> Iterator[Candidate]:
                 # A function of the user's may build another network the next time, so its weights must be there.
                 if weights is not None or not isinstance(trial.config.get("model"), CustomObject):
                     predictions = activate(probe.outputs, task.problem)
-                    yield ProbeCandidate(number, trial.config, network.blueprint, predictions, 0, probe, weights)
+                    yield Candidate(number, trial.config, network.blueprint, predictions, 0, weights, probe)
         for of_epoch, path, outputs in paths:
             if path is not None:
                 with _left_out_if_damaged():
@@ -198,14 +185,11 @@ def _candidates_of(trial: Trial, task: ImageTask) -> Iterator[Candidate]:
                     trained = read_predictions(files.get(number, outputs, of_epoch), task, checksum)
                     if trained is not None:
                         own = number, trial.config, network.blueprint, trained
-                        yield TrainedCandidate(*own, of_epoch, path, is_schedule_end=outputs == END_OUTPUTS)
+                        yield Candidate(*own, of_epoch, path, is_schedule_end=outputs == END_OUTPUTS)
 
 
 def best_epoch(trial: Trial, task: ImageTask) -> Candidate:
-    """Return the candidate of a trial's best epoch; its predictions are empty if its outputs are missing.
-
-    Raises a DataError if its weights are missing or damaged.
-    """
+    """Return a trial's best epoch, without predictions if outputs are missing; raise a DataError without weights."""
     assert trial.best_report is not None
     assert trial.files is not None
     files, number, epoch = trial.files, trial.number, trial.best_report.epoch
@@ -220,7 +204,7 @@ def best_epoch(trial: Trial, task: ImageTask) -> Candidate:
     own = number, trial.config, network.blueprint, predictions, epoch
     probe = FinalProbe.load(files.get(number, PROBE)) if epoch == 0 else None
     is_probe = probe is not None and probe.fits(network.blueprint, task)
-    return ProbeCandidate(*own, probe, weights) if probe and is_probe else TrainedCandidate(*own, weights)
+    return Candidate(*own, weights, probe if is_probe else None)
 
 
 def ranked(trials: Sequence[Trial]) -> list[Trial]:
@@ -235,7 +219,7 @@ def read_blueprint(trial: Trial) -> Blueprint:
     if path is None:
         raise DataError(f"{BLUEPRINT}, the network of trial {trial.number}, is missing. Start a new run")
     with reading(path):
-        return Blueprint.from_json(json.loads(path.read_bytes()))
+        return description.read_blueprint(json.loads(path.read_bytes()))
 
 
 class _Network:
@@ -243,32 +227,32 @@ class _Network:
 
     def __init__(self, trial: Trial, task: ImageTask) -> None:
         self.blueprint = read_blueprint(trial)
-        self._trial, self._task = trial.number, task
+        self._trial, self._task, self._file = trial.number, task, f"{BLUEPRINT} of trial {trial.number}"
         model = trial.config.get("model")
         self._own = model if isinstance(model, CustomObject) else None
 
     @functools.cached_property
     def _module(self) -> torch.nn.Module:
         numerics = Numerics(torch.device("cpu"))
-        return empty_classifier(self.blueprint, self._task.problem, numerics, self._own).network
+        try:
+            return empty_classifier(self.blueprint, self._task.problem, numerics, self._own).network
+        except SaccadeError as error:
+            raise DataError(f"{self._file} is damaged ({error}). Restore a copy, or start a new run") from None
 
     def check(self, weights: Path, epoch: int) -> str | None:
-        """Return the checksum of the outputs that belong to weights; None if it is unknown.
-
-        Raises a DataError if the file is damaged, or is of another network, trial or epoch.
-        """
+        """Return the checksum of the weights' outputs, if known; raise a DataError for damaged or exchanged weights."""
         try:
-            _, metadata = read_weights_of(self._module, weights)
+            _, metadata = description.read_weights_of(self._module, weights)
         except SavedPredictorError as error:
-            raise DataError(f"{error}. Restore a copy, or start a new run") from None
+            raise DataError(f"{error}. Restore a copy of it, or of {self._file}, or start a new run") from None
         expected = origin(self._trial, epoch, self.blueprint.to_json())
         with reading(weights):
             found = {**expected, **metadata}  # files of earlier versions have no metadata
-            is_same = Blueprint.from_json(json.loads(found["blueprint"])) == self.blueprint
+            is_same = description.read_blueprint(json.loads(found["blueprint"])) == self.blueprint
         if not is_same or (found["trial"], found["epoch"]) != (expected["trial"], expected["epoch"]):
             raise DataError(
                 f"{weights} has weights of another network, trial or epoch (trial {found['trial']:.20}, epoch "
-                f"{found['epoch']:.20}). Restore a copy, or start a new run"
+                f"{found['epoch']:.20}). Restore a copy of it, or of {self._file}, or start a new run"
             )
         return found.get("outputs")
 
@@ -283,10 +267,7 @@ def _left_out_if_damaged() -> Iterator[None]:
 
 
 def read_predictions(outputs: Path | None, task: ImageTask, checksum: str | None = None) -> np.ndarray | None:
-    """Return the predictions in a file of raw outputs; None unless it has finite outputs of all validation images.
-
-    With a `checksum`, as in `origin`, also None if the file has another one.
-    """
+    """Return the predictions of a file with finite outputs of all validation images (and this checksum), or None."""
     if outputs is None:
         return None
     try:

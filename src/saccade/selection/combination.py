@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from saccade.inference.postprocessing import weighted_mean
-from saccade.selection.candidates import Candidate, ProbeCandidate, TrainedCandidate, activate
+from saccade.selection.candidates import Candidate, activate
 from saccade.selection.ensemble import MIN_IMAGES, Evaluation, best_single, cross_fit, evaluate, select_weights
 from saccade.training.task import ImageTask, Split
 
@@ -81,7 +81,7 @@ def combine(
         evaluation = evaluation or evaluate(model.predictions, *given, class_prior, groups)
         return Combination(members, weights, predictions, targets, how, evaluation, scores, groups=groups)
 
-    singles = [one for one in candidates if not _is_schedule_end(one)]
+    singles = [one for one in candidates if not one.is_schedule_end]
     best = singles[best_single([one.predictions for one in singles], *given)]
     alone = Combination.single(best, task)
     # A predictor is loaded with at most one network of the user's own.
@@ -93,10 +93,10 @@ def combine(
     models = _models(candidates, task, max_members, seed)
     has_probes_mean = len(models) < len(candidates)
     independent = "on the validation images, which were not used to select the ensemble"
-    if len(models) == 1:  # the mean of probes
+    if len(models) == 1 or (has_probes_mean and len(targets) < MIN_IMAGES):  # the mean of probes
         return combined(models[0], independent)
     if len(targets) < MIN_IMAGES:
-        return combined(models[0], independent) if has_probes_mean else alone
+        return alone
 
     predictions, sizes = [one.predictions for one in models], [len(one.weights) for one in models]
     weights = select_weights(predictions, targets, problem, max_members, seed, sizes)
@@ -118,18 +118,14 @@ def combine(
     return replace(alone, cross_fitted_scores=scores)
 
 
-def _is_schedule_end(candidate: Candidate) -> bool:
-    return isinstance(candidate, TrainedCandidate) and candidate.is_schedule_end
-
-
 def _one_of_each_training(
     candidates: Sequence[Candidate], task: ImageTask, class_prior: np.ndarray | None
 ) -> list[Candidate]:
     """Keep of each trial the end of its schedule, or the best epoch where that is significantly better."""
     left_out: list[Candidate] = []
-    for end in (one for one in candidates if _is_schedule_end(one)):
+    for end in (one for one in candidates if one.is_schedule_end):
         for best in candidates:
-            if best.trial == end.trial and isinstance(best, TrainedCandidate) and not best.is_schedule_end:
+            if best.trial == end.trial and best.probe is None and not best.is_schedule_end:
                 given = task.val.targets, task.problem, task.metric
                 groups = task.val.groups
                 of_end, of_best = (evaluate(one.predictions, *given, class_prior, groups) for one in (end, best))
@@ -143,7 +139,7 @@ def _models(candidates: Sequence[Candidate], task: ImageTask, max_members: int, 
     The weights of probes are selected on their out-of-fold predictions for training images. These are many more than
     the validation images, which are then independent of the selection.
     """
-    probes = {index: one.probe for index, one in enumerate(candidates) if isinstance(one, ProbeCandidate)}
+    probes = {index: one.probe for index, one in enumerate(candidates) if one.probe is not None}
     rows = [probe.rows for probe in probes.values()]
     common = functools.reduce(np.intersect1d, rows) if rows else np.zeros(0, np.int64)
     if len(probes) < 2 or len(common) < len(task.val.targets):

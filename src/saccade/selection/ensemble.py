@@ -25,55 +25,29 @@ from saccade.inference.postprocessing import Postprocessing, weighted_mean
 from saccade.tasks.metrics import Metric, summary_metrics
 from saccade.tasks.problem import Problem
 
+# Selections on subsets of the models, the part of the models in each, and the fewest models in it.
 NUM_BAGS, BAG_PART, MIN_BAG_SIZE = 12, 0.5, 6
-"""Selections on subsets of the models, the part of the models in each, and the fewest models in it."""
 
-MAX_STEPS = 20
-"""Models that are added to the initial ones, repetitions included."""
-
-MIN_WEIGHT = 0.05
-"""A member with a smaller weight is not worth its time in every prediction."""
-
-SHRINKAGE_IMAGES = 200
-"""With this many images selected weights and those of `_weights_by_evidence` count half each."""
-
-NUM_FOLDS, MAX_REPEATS = 5, 5
-"""Folds of cross-fitting, and the most repetitions with other folds."""
-
-MIN_IMAGES = 30
-"""Fewer held-out images are not used to select a training: an accuracy of .8 has a standard error of .07 on 30."""
-
-NUM_ERRORS = 2.0
-"""Standard errors by which a single network must beat an ensemble: of several networks the luckiest is the best."""
-
-NUM_GROUPS = 20
-"""Groups of images that are left out, one at a time, to estimate the standard error of a metric."""
+MAX_STEPS = 20  # models that are added to the initial ones, repetitions included
+MIN_WEIGHT = 0.05  # a member with a smaller weight is not worth its time in every prediction
+SHRINKAGE_IMAGES = 200  # with this many images selected weights and weights by evidence count half each
+NUM_FOLDS, MAX_REPEATS = 5, 5  # folds of cross-fitting, and the most repetitions with other folds
+MIN_IMAGES = 30  # to select a training by; an accuracy of .8 has a standard error of .07 on 30 images
+NUM_ERRORS = 2.0  # standard errors by which a single network must beat an ensemble: the luckiest is the best
+NUM_GROUPS = 20  # groups of images that are left out, one at a time, to estimate the standard error of a metric
 
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """Scores of predictions for held-out images, with the postprocessing of a predictor.
+    """Scores of predictions for held-out images, with the postprocessing of a predictor."""
 
-    Attributes
-    ----------
-    score : float
-        Of the metric; higher is better.
-    metrics : dict
-        As `summary_metrics` returns them.
-    adjusted : ndarray, shape (num_images, num_outputs)
-        The predictions after calibration, class prior and cross-fitted thresholds.
-    losses : ndarray, shape (num_images,)
-        The calibrated loss of each image: the log-loss, or the squared error of standardised numbers. The mean of
-        underconfident networks is even less confident, which calibration corrects.
-    postprocessing : Postprocessing
-        As it was fitted.
-    """
-
-    score: float
-    metrics: dict[str, float]
-    adjusted: np.ndarray
+    score: float  # of the metric; higher is better
+    metrics: dict[str, float]  # as `summary_metrics` returns them
+    adjusted: np.ndarray  # predictions after calibration, class prior and cross-fitted thresholds
+    # The calibrated loss of each image: the log-loss, or the squared error of standardised numbers. The mean of
+    # underconfident networks is even less confident, which calibration corrects.
     losses: np.ndarray
-    postprocessing: Postprocessing = field(default_factory=Postprocessing)
+    postprocessing: Postprocessing = field(default_factory=Postprocessing)  # as it was fitted
 
     def is_as_good_as(
         self, other: Evaluation, targets: np.ndarray, problem: Problem, metric: Metric, groups: Groups = None
@@ -95,10 +69,7 @@ def evaluate(
     class_prior: np.ndarray | None = None,
     groups: Groups = None,
 ) -> Evaluation:
-    """Evaluate predictions for held-out images as those of a predictor; raise a DataError if the metric is undefined.
-
-    The arguments are those of `Postprocessing.fit`.
-    """
+    """Evaluate predictions by the arguments of `Postprocessing.fit`; raise a DataError if the metric is undefined."""
     postprocessing, adjusted = Postprocessing.fit(predictions, targets, problem, metric, class_prior, groups)
     calibrated = postprocessing.calibration.apply(predictions, problem)
     return Evaluation(
@@ -122,15 +93,6 @@ def score_error(
 
     It is that of a jackknife which leaves out groups of images (Shao and Wu, "A General Theory for Jackknife Variance
     Estimation", Annals of Statistics 1989).
-
-    Examples
-    --------
-    >>> rng, problem = np.random.default_rng(0), Problem.of(["cat", "dog"])
-    >>> targets = rng.integers(2, size=400)
-    >>> right, half = np.eye(2)[targets], np.eye(2)[rng.integers(2, size=400)]
-    >>> from saccade.tasks.metrics import make_metric
-    >>> round(score_error(right, half, targets, problem, make_metric(None, problem)), 3)  # exactly: 0.025
-    0.028
     """
     parts = split_folds(problem.strata(targets), min(NUM_GROUPS, len(targets)), np.random.default_rng(0), groups)
     found = []
@@ -166,14 +128,6 @@ def select_weights(
 
     At most `max_members` are positive. `predictions`, from `Problem.activate`, are one array of shape (num_images,
     num_outputs) for each model; `sizes` is the number of networks that each averages, which count equally in shrinkage.
-
-    Examples
-    --------
-    >>> problem = Problem.of(["cat", "dog"])
-    >>> good_at_cats = np.array([[0.9, 0.1], [0.9, 0.1], [0.6, 0.4], [0.6, 0.4]])
-    >>> good_at_dogs = good_at_cats[::-1, ::-1]
-    >>> select_weights([good_at_cats, good_at_dogs], np.array([0, 0, 1, 1]), problem).tolist()
-    [0.5, 0.5]
     """
     return _select(_loss_terms(predictions, targets, problem), problem, max_members, seed, sizes)
 
@@ -190,12 +144,10 @@ def cross_fit(
     class_prior: np.ndarray | None = None,
     groups: Groups = None,
 ) -> tuple[Evaluation, Evaluation] | None:
-    """Evaluate two ways to select: an ensemble, and the best single model.
+    """Evaluate two ways to select, an ensemble and the best single model; None with few images or without time.
 
-    The images are divided into `NUM_FOLDS` stratified folds. Selection on the other folds predicts each fold, so every
-    image has a prediction that is independent of its label (except for the choice of each model's best epoch). On few
-    images this is repeated with other folds, while time is left. Returns None with fewer than `MIN_IMAGES` images, or
-    without time.
+    Selection on the other of `NUM_FOLDS` stratified folds predicts each fold, so every image has a prediction that is
+    independent of its label (except for the choice of each model's best epoch). On few images this is repeated.
     """
     num_images = len(targets)
     if num_images < MIN_IMAGES or seconds_left() <= 0:
@@ -205,7 +157,8 @@ def cross_fit(
     ensembles: list[Evaluation] = []
     singles: list[Evaluation] = []
     start_s = seconds_left()
-    for repeat in range(num_repeats(num_images)):
+    # The fewer the images, the more a score depends on the folds.
+    for repeat in range(max(1, min(MAX_REPEATS, 2000 // num_images))):
         if repeat and (start_s - seconds_left()) / repeat > seconds_left():
             break
         folds = split_folds(problem.strata(targets), NUM_FOLDS, rng, groups)
@@ -219,17 +172,6 @@ def cross_fit(
         ensembles.append(evaluate(ensemble, targets, problem, metric, class_prior, groups))
         singles.append(evaluate(single, targets, problem, metric, class_prior, groups))
     return _mean(ensembles), _mean(singles)
-
-
-def num_repeats(num_images: int) -> int:
-    """Return the repetitions of cross-fitting: the fewer the images, the more a score depends on the folds.
-
-    Examples
-    --------
-    >>> num_repeats(100), num_repeats(1000), num_repeats(100_000)
-    (5, 2, 1)
-    """
-    return max(1, min(MAX_REPEATS, 2000 // num_images))
 
 
 def _mean(evaluations: Sequence[Evaluation]) -> Evaluation:
@@ -260,8 +202,7 @@ def _select(
     losses = of_images.mean(1)
     order = losses.argsort(kind="stable")
     if num_models == 1 or max_members == 1:
-        best_only: np.ndarray = np.eye(num_models)[order[0]]
-        return best_only
+        return np.asarray(np.eye(num_models)[order[0]])
 
     # Bagging: the mean weight of each model over selections from random subsets, which all contain the best model.
     bag_size = max(min(MIN_BAG_SIZE, num_models), math.ceil(BAG_PART * num_models))
@@ -285,24 +226,16 @@ def _select(
 
     # Shrink towards the weights by evidence, the more the fewer images there are.
     part = SHRINKAGE_IMAGES / (SHRINKAGE_IMAGES + num_images)
-    shrunk: np.ndarray = (1 - part) * weights + part * _weights_by_evidence(of_images, sizes)
+    excess = of_images - of_images[losses.argmin()]
+    # Equal weights of models that are about as good; one whose loss exceeds the smallest by z standard errors gets
+    # exp(-z²) of that.
+    z = excess.mean(1) / np.maximum(excess.std(1) / math.sqrt(num_images), 1e-9)
+    by_evidence = np.exp(-(z**2)) * (1 if sizes is None else np.array(sizes))
+    shrunk: np.ndarray = (1 - part) * weights + part * by_evidence / by_evidence.sum()
     shrunk[np.lexsort([losses, -shrunk])[max_members:]] = 0.0
     shrunk[shrunk < MIN_WEIGHT * shrunk.sum()] = 0.0
     shrunk /= shrunk.sum()
     return shrunk
-
-
-def _weights_by_evidence(losses: np.ndarray, sizes: Sequence[int] | None) -> np.ndarray:
-    """Return equal weights of models that are about as good; a significantly larger loss gets exp(-z²) of that.
-
-    Here z is the number of standard errors by which the loss, shape (num_models, num_images), exceeds the smallest.
-    """
-    excess = losses - losses[losses.mean(1).argmin()]
-    error = excess.std(1) / math.sqrt(losses.shape[1])
-    z = excess.mean(1) / np.maximum(error, 1e-9)
-    weights: np.ndarray = np.exp(-(z**2)) * (1 if sizes is None else np.array(sizes))
-    weights /= weights.sum()
-    return weights
 
 
 def _hill_climb(terms: np.ndarray, problem: Problem) -> np.ndarray:
@@ -321,5 +254,4 @@ def _hill_climb(terms: np.ndarray, problem: Problem) -> np.ndarray:
         total = total + terms[added]
         if losses[added] < least:
             least, best = losses[added], counts.copy()
-    weights: np.ndarray = best / best.sum()
-    return weights
+    return np.asarray(best / best.sum())

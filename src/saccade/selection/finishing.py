@@ -13,9 +13,15 @@ import numpy as np
 
 from saccade.data.earlier_split import EarlierSplit, Keys
 from saccade.deadline import Deadline
+<<<<<<< HEAD
 from saccade.events import Listener
 from saccade.inference.feature_bank import FeatureBank
 from saccade.inference.pipeline import first_network, known_numerics
+=======
+from saccade.events import EpochDone, Event, JobDone, JobFailed, Listener, Progressed, Warned
+from saccade.executor import Executor
+from saccade.inference.pipeline import known_numerics
+>>>>>>> main
 from saccade.inference.postprocessing import Postprocessing
 from saccade.inference.saved import (
     CHOICES_FOLDER,
@@ -28,19 +34,24 @@ from saccade.inference.saved import (
     Member,
     SavedPredictor,
 )
+<<<<<<< HEAD
 from saccade.selection.candidates import ProbeCandidate, best_epoch, read_candidates
+=======
+from saccade.selection.candidates import Candidate, best_epoch, read_candidates
+>>>>>>> main
 from saccade.selection.combination import Combination, combine
 from saccade.selection.ensemble import Evaluation, evaluate
 from saccade.selection.folds import CrossValidation
-from saccade.selection.refit import refit
 from saccade.selection.summary import result_summary, search_summary, trial_rows
 from saccade.study.objectives import cost_names, pareto_front, trial_costs
-from saccade.study.study import Study
-from saccade.study.trial import Trial
+from saccade.study.study import GRACE_S, Study
+from saccade.study.trial import Decision, Job, Trial
+from saccade.study.trial_files import LocalTrialFiles
 from saccade.training.imbalance import class_priors
 from saccade.training.probes.probe import cached_features
 from saccade.training.recipes.recipe import Recipe
 from saccade.training.task import ImageTask
+from saccade.training.trial.trainer import ImageTrainable
 from saccade.training.trial_files import BEST, BEST_OUTPUTS
 
 LEAST_FEATURES_S = 0.5
@@ -62,8 +73,8 @@ def select_networks(
 ) -> Combination:
     """Return the networks of the predictor: those of folds, an ensemble, the best trial, or its refit.
 
-    The executor of the finished `study` trains folds and the refit; None for `refit_folder` is without one. The
-    `deadline` is that of training and cross-fitting. Raises a DataError if the weights of the best trial are missing.
+    The executor of the finished `study` trains folds and the refit, up to the `deadline`; None for `refit_folder` is
+    without a refit. Raises a DataError if the weights of the best trial are missing.
     """
     best = best_trials(study, objectives)[0]
     if cross_validation is not None:
@@ -97,10 +108,7 @@ def select_networks(
 
 
 def best_trials(study: Study, objectives: Sequence[str]) -> list[Trial]:
-    """Return the trials whose weights the predictor keeps, the best first.
-
-    With costs among the objectives, these are the trials of the Pareto front; otherwise the best trial alone.
-    """
+    """Return the trials whose weights are kept, best first: the best, or with costs those of the Pareto front."""
     if cost_names(objectives):
         return pareto_front(study.trials, objectives)
     return [] if study.best_trial is None else [study.best_trial]
@@ -124,11 +132,10 @@ def write_predictor(
 ) -> SavedPredictor:
     """Write the predictor into the run folder; after a kill it is complete, or absent.
 
-    With costs among the objectives, the other trials of the Pareto front are saved as well. `keys` are those of the
-    images of the store; `earlier` is the split of the network from which the trials started; `left_out` is that of the
-    summary; `seconds` returns the seconds of each phase so far, with their ``total``. Raises a DataError if the weights
-    of a trial on the Pareto front are missing.
-    With `is_interrupted` the run may be resumed: trials keep their files, and the summary has the entry `INTERRUPTED`.
+    With costs among the objectives, the other trials of the Pareto front are saved as well. `earlier` is the split of
+    the network from which the trials started. With `is_interrupted` the run may be resumed: trials keep their files,
+    and the summary has the entry `INTERRUPTED`. Raises a DataError if the weights of a trial on the Pareto front are
+    missing.
     """
     writers: dict[str, Callable[[Path], object]] = {}
     members = []
@@ -144,7 +151,7 @@ def write_predictor(
     costs = trial_costs(study.trials, objectives) if cost_names(objectives) else None
     rows = trial_rows(study.trials, costs, [trial.number for trial in front])
     choices = []
-    for trial in () if costs is None else front:
+    for trial in front if costs is not None else ():
         assert costs is not None
         single = Combination.single(best_epoch(trial, task), task)
         postprocessing, summary = _finished(single, task, trial, rows)
@@ -156,7 +163,8 @@ def write_predictor(
         choice = Choice(trial.number, costs[trial.number], one.blueprint, summary, name, postprocessing)
         choices.append(replace(choice, has_seen_val=one.has_seen_val))
     postprocessing, summary = _finished(combination, task, best, rows)
-    interrupted = {INTERRUPTED: True} if is_interrupted else {}
+    if is_interrupted:
+        summary[INTERRUPTED] = True
     saved = SavedPredictor(
         folder=folder / PREDICTOR_FOLDER,
         label=label,
@@ -164,12 +172,7 @@ def write_predictor(
         metric=task.metric.name,
         eval_metric=eval_metric,
         class_names=class_names,
-        summary={
-            **search_summary(rows, task.metric.name, seconds()),
-            "left_out": dict(left_out or {}),
-            **summary,
-            **interrupted,
-        },
+        summary={**search_summary(rows, task.metric.name, seconds()), "left_out": dict(left_out or {}), **summary},
         trials=rows,
         net=next((one.own_network for one in combination.members if one.own_network), None),
         choices=choices,
@@ -236,3 +239,37 @@ def _class_prior(task: ImageTask, config: dict[str, Any]) -> np.ndarray | None:
     # all images together.
     images = task.train.joined(task.val) if task.is_holdout else task.train
     return class_priors(Recipe.of(config), images.targets, task.problem, task.class_names, images.weights)
+
+
+def refit(
+    executor: Executor, task: ImageTask, best: Candidate, folder: Path, deadline: Deadline, notify: Listener
+) -> Candidate | None:
+    """Train a candidate's recipe on training and validation images; return None after a warning if time is short."""
+    executor.trainable = ImageTrainable(replace(task, train=task.train.joined(task.val), is_refit=True))
+    done: list[EpochDone] = []
+    problems: list[str] = []
+
+    def handle(event: Event) -> Decision:
+        match event:
+            case EpochDone():
+                done.append(event)
+                notify(Progressed("refit on all images", event.epoch, best.epoch))
+            case JobDone(reason=reason) if reason:
+                problems.append(reason)
+            case JobFailed(reason=reason):
+                problems.append(reason)
+        return Decision.CONTINUE
+
+    files = LocalTrialFiles(folder)
+    job = Job(best.trial, best.config, best.epoch, seconds_left=deadline.seconds_left(), files=files)
+    executor.submit(job)
+    executor.run_within_limits(handle, lambda: {job.trial: deadline.seconds_left() + GRACE_S})
+    weights = files.get(best.trial, BEST, best.epoch)
+    is_done = bool(done) and done[-1].epoch == best.epoch and done[-1].metrics["train_part"] == 1.0
+    if not is_done or weights is None:
+        notify(
+            Warned(f"no refit on all images ({'; '.join(problems) or 'it was not finished'}); the best trial is kept")
+        )
+        return None
+    # No image is left to evaluate it, so the predictions stay those of `best`.
+    return replace(best, weights=weights, probe=None, is_refit=True)

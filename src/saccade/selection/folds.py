@@ -22,7 +22,7 @@ from saccade.errors import DataError
 from saccade.events import EpochDone, Event, JobDone, JobFailed, Listener, Progressed, Warned
 from saccade.executor import Executor
 from saccade.numerics.device import cpu_threads
-from saccade.selection.candidates import TrainedCandidate, activate, read_blueprint, read_predictions
+from saccade.selection.candidates import Candidate, activate, read_blueprint, read_predictions
 from saccade.selection.combination import Combination
 from saccade.selection.ensemble import evaluate
 from saccade.study.life import TIME_LIMIT
@@ -36,17 +36,10 @@ from saccade.training.task import ImageTask
 from saccade.training.trial.trainer import Trainer
 from saccade.training.trial_files import BEST, save_outputs
 
-OUTPUTS = "fold.outputs.npy"
-"""The file of a network's raw outputs for the images of its fold; see `saccade.training.trial_files`."""
-
-TRAIN_ONLY = -1
-"""The fold of images that are in every training set: without them a class might be missing in one."""
-
-VALIDATION_COST = 1 / 3
-"""Time of validation on an image, in units of training on one: forward without backward."""
-
-MARGIN = 1.1
-"""Factor on the time that folds are expected to take."""
+OUTPUTS = "fold.outputs.npy"  # a network's raw outputs for the images of its fold, as in `trial_files`
+TRAIN_ONLY = -1  # the fold of images that are in every training set: without them a class might be missing in one
+VALIDATION_COST = 1 / 3  # time of validation on an image, in units of training on one: forward without backward
+MARGIN = 1.1  # factor on the time that folds are expected to take
 
 
 @dataclass(frozen=True)
@@ -59,33 +52,14 @@ class FoldCosts:
 
     @classmethod
     def of(cls, num_train: int, num_val: int, num_folds: int, num_workers: int) -> FoldCosts:
-        """Return the costs of `num_folds` trainings on `num_workers` workers.
-
-        `num_train` and `num_val` are the training and validation images of a trial.
-
-        Examples
-        --------
-        >>> costs = FoldCosts.of(90, 10, num_folds=5, num_workers=2)
-        >>> costs.num_rounds, round(costs.ratio, 1)
-        (3, 3.1)
-        """
+        """Return the costs of trainings where a trial has `num_train` training and `num_val` validation images."""
         num_rounds = math.ceil(num_folds / max(1, num_workers))
         of_fold = (num_train + num_val) * (num_folds - 1 + VALIDATION_COST) / num_folds
         return cls(MARGIN * num_rounds * of_fold / (num_train + VALIDATION_COST * num_val), num_rounds, num_folds)
 
 
 def fold_numbers(targets: np.ndarray, problem: Problem, groups: Groups, num_folds: int, seed: int = 0) -> np.ndarray:
-    """Return the fold of each image from 0 on, stratified by class; `TRAIN_ONLY` for the only group of a class.
-
-    Images with equal `groups` are in the same fold. Raises a DataError if there are too few groups.
-
-    Examples
-    --------
-    >>> problem = Problem.of(["cat", "dog"])
-    >>> folds = fold_numbers(np.array([0, 0, 0, 1, 1, 1]), problem, ["a", "b", "c", "d", "e", "f"], 3)
-    >>> sorted(folds[:3].tolist()), sorted(folds[3:].tolist())
-    ([0, 1, 2], [0, 1, 2])
-    """
+    """Return the stratified fold of each image, equal for equal `groups`; `TRAIN_ONLY` for a class's only one."""
     strata = problem.strata(targets)
     folds = split_folds(strata, num_folds, np.random.default_rng(seed), groups)
     # A class with a single group cannot be in a fold: no training image of it would be left.
@@ -143,19 +117,16 @@ class CrossValidation:
         self.num_folds = num_folds
         self.folds = fold_numbers(every.targets, task.problem, every.groups, num_folds, seed)
         self.trainable = FoldTrainable(replace(task, train=every), self.folds)
-        self._num_train, self._num_val = len(task.train.indices), len(task.val.indices)
+        self._sizes = len(task.train.indices), len(task.val.indices)
 
     def costs(self, num_workers: int) -> FoldCosts:
         """Return the time that this many workers need."""
-        return FoldCosts.of(self._num_train, self._num_val, self.num_folds, num_workers)
+        return FoldCosts.of(*self._sizes, self.num_folds, num_workers)
 
     def run(
         self, executor: Executor, best: Trial, folder: Path, deadline: Deadline, notify: Listener
     ) -> Combination | None:
-        """Train a network for each fold up to the best trial's best epoch, with a schedule of that length.
-
-        Returns their mean, or None after a warning unless all folds are complete before the deadline.
-        """
+        """Train each fold up to the best epoch of `best`; return their mean, or None after a warning."""
         found, problem = None, self._train(executor, best, folder, deadline, notify)
         if not problem:
             try:
@@ -240,7 +211,7 @@ class CrossValidation:
         first = self.trainable.task_of(0)
         own = best.number, best.config, read_blueprint(best), predictions, epoch
         return Combination(
-            [TrainedCandidate(*own, file) for file in weights],
+            [Candidate(*own, file) for file in weights],
             [1 / self.num_folds] * self.num_folds,
             predictions,
             targets,

@@ -19,15 +19,9 @@ _COLUMNS = ("trial", "status", "score_val", "weight", "epochs_done", "best_epoch
 
 
 def trial_rows(
-    trials: Sequence[Trial],
-    costs: Mapping[int, Mapping[str, float]] | None = None,
-    on_front: Collection[int] = (),
+    trials: Sequence[Trial], costs: Mapping[int, Mapping[str, float]] | None = None, on_front: Collection[int] = ()
 ) -> list[dict[str, Any]]:
-    """Return a row of JSON values for each trial, the best first, failed ones last.
-
-    With several objectives, `costs` has those of each trial's network by the trial's number, and `on_front` the numbers
-    of the trials on the Pareto front.
-    """
+    """Return a row of JSON values for each trial, best first, failed last; `costs` and Pareto front by trial number."""
     rows = []
     for trial in trials:
         best = trial.best_report
@@ -53,27 +47,17 @@ def trial_rows(
 
 
 def leaderboard(rows: Sequence[dict[str, Any]], weights: Mapping[int, float]) -> pd.DataFrame:
-    """Return the rows as a table, each hyperparameter in a column of its own.
+    """Return the rows of `trial_rows` as a table, each hyperparameter in a column of its own.
 
-    Parameters
-    ----------
-    rows : sequence of dict
-        From `trial_rows`.
-    weights : mapping of int to float
-        The weight of each trial's networks in the predictor.
-
-    Returns
-    -------
-    DataFrame
-        Columns ``trial``, ``status``, ``score_val`` (higher is better), ``weight`` (of the trial's networks in the
-        predictor; they sum to 1), ``epochs_done``, ``best_epoch`` (0 is the linear probe), ``fit_time_s``, the
-        hyperparameters, and ``reason`` (why a trial failed, or stopped early). With several objectives, also the costs
-        among them (``latency_ms`` of an image, ``num_params``, ``num_bytes``) and ``on_front``: whether the trial is on
-        the Pareto front.
+    Columns are ``trial``, ``status``, ``score_val`` (higher is better), ``weight`` (of the trial's networks in the
+    predictor; they sum to 1), ``epochs_done``, ``best_epoch`` (0 is the linear probe), ``fit_time_s``, the
+    hyperparameters, and ``reason`` (why a trial failed, or stopped early). With several objectives, also the costs
+    among them (``latency_ms`` of an image, ``num_params``, ``num_bytes``) and ``on_front``: whether the trial is on the
+    Pareto front.
     """
     flat = []
-    for row in rows:
-        row = {**row, "weight": weights.get(row["trial"], 0.0)}
+    for each in rows:
+        row = {**each, "weight": weights.get(each["trial"], 0.0)}
         costs = {**row["costs"], "on_front": row["on_front"]} if "costs" in row else {}
         flat.append({**{key: row[key] for key in _COLUMNS}, **costs, **row["config"], "reason": row["reason"]})
     table: pd.DataFrame = pd.DataFrame(flat)
@@ -81,22 +65,8 @@ def leaderboard(rows: Sequence[dict[str, Any]], weights: Mapping[int, float]) ->
 
 
 def search_summary(rows: Sequence[dict[str, Any]], metric: str, seconds: Mapping[str, float]) -> dict[str, Any]:
-    """Return what `ImagePredictor.fit_summary` says about the search; the best trial is the first row.
-
-    Returns
-    -------
-    dict
-        ``best_trial``, ``best_config``, ``best_epoch``, ``eval_metric``, ``total_time``, ``seconds`` (by phase, with
-        their ``total``), ``num_trials`` and ``fit_history``.
-    """
+    """Return what `ImagePredictor.fit_summary` returns about the search; the best trial is the first row."""
     best = rows[0]
-    history = {
-        "best_reward": best["score_val"],
-        "best_config": best["config"],
-        "total_time": seconds["total"],
-        "reward_attr": "valid_reward",
-        "config_history": {str(row["trial"]): row["config"] for row in sorted(rows, key=lambda row: row["trial"])},
-    }
     return {
         "best_trial": best["trial"],
         "best_config": best["config"],
@@ -105,38 +75,24 @@ def search_summary(rows: Sequence[dict[str, Any]], metric: str, seconds: Mapping
         "total_time": seconds["total"],
         "seconds": dict(seconds),
         "num_trials": len(rows),
-        "fit_history": history,
+        "fit_history": {
+            "best_reward": best["score_val"],
+            "best_config": best["config"],
+            "total_time": seconds["total"],
+            "reward_attr": "valid_reward",
+            "config_history": {str(row["trial"]): row["config"] for row in sorted(rows, key=lambda row: row["trial"])},
+        },
     }
 
 
 def result_summary(
     combination: Combination, evaluation: Evaluation, first: Trial, rows: Sequence[dict[str, Any]], task: ImageTask
 ) -> dict[str, Any]:
-    """Return what `ImagePredictor.fit_summary` says about the predictor itself.
+    """Return what `ImagePredictor.fit_summary` returns about the predictor itself, which is described there.
 
-    Parameters
-    ----------
-    combination : Combination
-        Its networks.
-    evaluation : Evaluation
-        Their scores, with the postprocessing of the predictor.
-    first : Trial
-        The trial of the first network.
-    rows : sequence of dict
-        From `trial_rows`.
-    task : ImageTask
-        The task of the trials.
-
-    Returns
-    -------
-    dict
-        ``result`` (one line of text), ``train_acc`` of the first network (``train_loss`` for regression),
-        ``valid_acc`` (for multilabel problems the subset accuracy, and ``valid_f1_micro``; for regression
-        ``valid_rmse``), ``valid_score``, ``valid_score_how`` (how it was measured), ``why_not_best_trial`` (empty
-        unless the best trial has a higher score), ``ensemble`` (a dict with ``trial``, ``model`` and ``weight`` for
-        each member; empty for a single network), ``cross_fitted_scores`` of the ``ensemble`` and the ``single``
-        network, if they were compared, and ``refit_full``. For folds also the ``fold`` of each member, ``num_folds``
-        and ``calibrated_on``.
+    `first` is the trial of its first network. Regression has ``train_loss`` and ``valid_rmse``, multilabel problems
+    have subset accuracies and ``valid_f1_micro``. Folds have ``num_folds``, ``calibrated_on`` and the ``fold`` of each
+    member.
     """
     members, best, metric = combination.members, rows[0], task.metric
     report = next((each for each in first.reports if each.epoch == members[0].epoch), first.best_report)
@@ -146,9 +102,14 @@ def result_summary(
         {"trial": one.trial, "model": one.config.get("model"), "weight": weight}
         for one, weight in zip(members, combination.weights, strict=True)
     ]
+    metrics: dict[str, Any] = {"valid_rmse": evaluation.metrics.get("rmse")}
+    if "subset_accuracy" in evaluation.metrics:
+        metrics = {"valid_acc": evaluation.metrics["subset_accuracy"], "valid_f1_micro": evaluation.metrics["f1_micro"]}
+    elif "top1" in evaluation.metrics:
+        metrics = {"valid_acc": evaluation.metrics["top1"]}
     summary: dict[str, Any] = {
         of_training: report.metrics.get(of_training),
-        **_validation_metrics(evaluation.metrics),
+        **metrics,
         "valid_score": evaluation.score,
         "valid_score_how": _how(combination, len(rows), task.num_val_seen),
         "result": _result_line(combination, evaluation.score, best, metric),
@@ -220,11 +181,3 @@ def _why_not(combination: Combination, score: float, best: dict[str, Any], metri
 
 def _shown(score: float, metric: Metric) -> str:
     return f"{metric.score(score):.4g}"  # of an error, the score is the negative
-
-
-def _validation_metrics(metrics: Mapping[str, float]) -> dict[str, Any]:
-    if "subset_accuracy" in metrics:
-        return {"valid_acc": metrics["subset_accuracy"], "valid_f1_micro": metrics["f1_micro"]}
-    if "top1" in metrics:
-        return {"valid_acc": metrics["top1"]}
-    return {"valid_rmse": metrics.get("rmse")}

@@ -42,17 +42,9 @@ class Space(ABC):
 
     @abstractmethod
     def sample(self, rng: np.random.Generator | int | None = None) -> Any:
-        """Draw a value.
+        """Draw a value, which consists of plain Python values, never NumPy scalars.
 
-        Parameters
-        ----------
-        rng
-            A generator, which is advanced; or a seed; or None for a draw that is not reproducible.
-
-        Returns
-        -------
-        object
-            Plain Python values, never NumPy scalars.
+        `rng` is a generator, which is advanced; or a seed; or None for a draw that is not reproducible.
         """
 
     @abstractmethod
@@ -60,26 +52,14 @@ class Space(ABC):
 
     @abstractmethod
     def to_json(self) -> Any:
-        """Return a form for `json.dump`, which `saccade.space.from_json` reads.
-
-        Raises
-        ------
-        SpaceError
-            If a constant in it has no JSON form.
-        """
+        """Return a form for `json.dump`, which `from_json` reads; a constant without one raises a SpaceError."""
 
     @abstractmethod
     def _arguments(self) -> tuple[Any, ...]:
         """Return the positional arguments that create an equal space."""
 
     def to_optuna(self) -> BaseDistribution:
-        """Return the Optuna distribution of this one parameter.
-
-        Raises
-        ------
-        SpaceError
-            If the space is more than one parameter.
-        """
+        """Return the Optuna distribution of this one parameter; a space that is more raises a SpaceError."""
         raise SpaceError(
             f"A {type(self).__name__} has no single Optuna distribution. "
             "Use saccade.space.to_optuna(space), which gives one for each of its parameters."

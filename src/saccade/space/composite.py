@@ -255,10 +255,13 @@ class Dict(Space):
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON form: a list of pairs, which keeps the order and the types of the keys."""
-        return {
-            "type": "Dict",
-            "items": [[_json_key(key), member.to_json()] for key, member in self.members.items()],
-        }
+        for key in self.members:
+            if key is not None and not isinstance(key, (bool, int, float, str)):
+                raise SpaceError(
+                    f"The key {key!r} ({type(key).__name__}) of a Dict has no JSON form. "
+                    "Use strings, numbers, bools or None as keys."
+                )
+        return {"type": "Dict", "items": [[json_value(key), part.to_json()] for key, part in self.members.items()]}
 
     def children(self) -> Iterator[tuple[Hashable, Space]]:
         """Yield each space with its key."""
@@ -345,22 +348,8 @@ def _product(members: Iterable[Space]) -> int | float:
     return math.inf if math.inf in counts else math.prod(counts)
 
 
-def _json_key(key: Hashable) -> Any:
-    if key is not None and not isinstance(key, (bool, int, float, str)):
-        raise SpaceError(
-            f"The key {key!r} ({type(key).__name__}) of a Dict has no JSON form. "
-            "Use strings, numbers, bools or None as keys."
-        )
-    return json_value(key)
-
-
 def from_json(obj: Any) -> Space:
-    """Return the space with this JSON form.
-
-    Parameters
-    ----------
-    obj
-        The result of ``space.to_json()``, such as `json.load` reads it.
+    """Return the space of which `obj` is the JSON form: the result of ``space.to_json()``, as `json.load` reads it.
 
     Raises
     ------

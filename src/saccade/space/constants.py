@@ -27,20 +27,10 @@ def copied(value: Any) -> Any:
 
 
 def canonical_key(value: Any) -> Hashable:
-    """Return a hashable key, which is equal for equal configurations.
+    """Return a hashable key, valid in this process, which is equal for equal configurations, or for any parts of them.
 
     Lists equal tuples, as in JSON; the order of a dict does not matter; 1 equals 1.0 but not ``True``; NaN equals
     itself. Objects that are not hashable are compared by identity.
-
-    Parameters
-    ----------
-    value
-        A configuration, or any part of one.
-
-    Returns
-    -------
-    collections.abc.Hashable
-        The key, valid in this process only.
 
     Examples
     --------

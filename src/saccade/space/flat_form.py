@@ -39,15 +39,7 @@ def child_name(parent: str | None, key: Hashable) -> str:
 def parameters(space: Space) -> dict[str, Space]:
     """Return the parameters of a space by name, those of all branches.
 
-    Parameters
-    ----------
-    space
-        The space, usually a `Dict`.
-
-    Returns
-    -------
-    dict of str to Space
-        Each `Real`, `Int`, `Bool` and `Categorical`, but no constants.
+    These are each `Real`, `Int`, `Bool` and `Categorical`, but no constants.
 
     Raises
     ------
@@ -77,22 +69,7 @@ def parameters(space: Space) -> dict[str, Space]:
 
 
 def to_optuna(space: Space) -> dict[str, BaseDistribution]:
-    """Return Optuna's distributions for all parameters of a space, those of inactive branches included.
-
-    Parameters
-    ----------
-    space
-        The space, usually a `Dict`.
-
-    Returns
-    -------
-    dict of str to optuna.distributions.BaseDistribution
-        By the names of `parameters`, without constants.
-
-    Raises
-    ------
-    SpaceError
-        If two parameters have the same name.
+    """Return Optuna's distributions for all `parameters` of a space by name, those of inactive branches included.
 
     Examples
     --------
@@ -105,20 +82,9 @@ def to_optuna(space: Space) -> dict[str, BaseDistribution]:
 
 
 def from_optuna(space: Space, params: Mapping[str, Any]) -> Any:
-    """Return the configuration for Optuna's parameter values.
+    """Return the configuration of a space for Optuna's parameter values by name, such as ``trial.params``.
 
-    Parameters
-    ----------
-    space
-        The space that was passed to `to_optuna`.
-    params
-        The values by name, such as ``trial.params``. Those of branches that are not chosen are ignored and may be
-        missing.
-
-    Returns
-    -------
-    object
-        A value in `space`: a dict for a `Dict`.
+    Values of branches that are not chosen are ignored and may be missing.
 
     Raises
     ------
@@ -148,19 +114,7 @@ def from_optuna(space: Space, params: Mapping[str, Any]) -> Any:
 
 
 def suggest(space: Space, trial: BaseTrial) -> Any:
-    """Ask an Optuna trial for a configuration, for the parameters of the chosen branches only.
-
-    Parameters
-    ----------
-    space
-        The space, usually a `Dict`.
-    trial
-        A trial of ``study.ask()``.
-
-    Returns
-    -------
-    object
-        A value in `space`.
+    """Ask an Optuna trial, one of ``study.ask()``, for a configuration: for the parameters of the chosen branches only.
 
     Examples
     --------
@@ -183,18 +137,8 @@ def suggest(space: Space, trial: BaseTrial) -> Any:
 def encode(space: Space, config: Any) -> dict[str, Any]:
     """Return the values of Optuna's parameters for a configuration; `from_optuna` is the inverse.
 
-    Parameters
-    ----------
-    space
-        The space, usually a `Dict`.
-    config
-        A value in it.
-
-    Returns
-    -------
-    dict
-        The parameters of the chosen branches by name. If a value lies in two branches of a `Categorical`, the first
-        one is chosen.
+    These are the parameters of the chosen branches by name. If a value lies in two branches of a `Categorical`, the
+    first one is chosen.
 
     Raises
     ------
@@ -264,9 +208,7 @@ def _place(name: str | None) -> str:
 
 
 def grid(
-    space: Space,
-    num_points: float = math.inf,
-    num_points_by_name: Mapping[str, float] | None = None,
+    space: Space, num_points: float = math.inf, num_points_by_name: Mapping[str, float] | None = None
 ) -> Iterator[Any]:
     """Return all configurations of a full-factorial grid, generated one at a time.
 

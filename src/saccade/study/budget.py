@@ -13,16 +13,7 @@ Reserve = float | Callable[[], float]
 
 
 class Budget:
-    """The time of a search; its arguments are those of `Study`.
-
-    Examples
-    --------
-    >>> from saccade.events import EpochDone
-    >>> budget = Budget(Deadline(None), 0.0, trial_time_limit_s=10.0)
-    >>> trial = Trial(0, {}, reports=[EpochDone(0, 1, 0.5, seconds=4.0, checkpoint="last-0001")])
-    >>> budget.seconds_left_for(trial), budget.has_time_for(trial)
-    (6.0, True)
-    """
+    """The time of a search; its arguments are those of `Study`."""
 
     def __init__(self, deadline: Deadline, reserve_s: Reserve, trial_time_limit_s: float | None) -> None:
         self.deadline = deadline

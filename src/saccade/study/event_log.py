@@ -49,42 +49,20 @@ class _Line:
 
 
 class EventLog:
-    """An append-only file of events, one JSON object a line.
+    """An append-only file of events, one JSON object a line; it can be read while it grows, and one process writes it.
 
-    An event is with the operating system when the call returns, so a process that is killed loses nothing. The file can
-    be read while it grows. One process writes a log at a time.
-
-    A log is read up to its first invalid line: one that is cut short, is not JSON, has values of other types, or does
-    not fit the lines before it. The first write removes the rest. If that contains more than one line that was cut
-    short, or zeros that a power failure has left, it is moved to ``events.jsonl.damaged``, with a warning.
+    An event is with the operating system when the call returns, so a process that is killed loses nothing. A log is
+    read up to its first invalid line: one that is cut short, is not JSON, has values of other types, or does not fit
+    the lines before it. The first write removes the rest. If that contains more than one line that was cut short, or
+    zeros that a power failure has left, it is moved to ``events.jsonl.damaged``, with a warning.
 
     Each line has the time of day (``time``, seconds since 1970) and the seconds since this object was created
     (``session_s``), which do not change when the clock is set. `Progressed` is not logged. Values that JSON lacks (NaN,
     tuples, sets) are written as `saccade.study.json_values` describes. Objects in a configuration that have no JSON
-    form are stored by their position in the space.
+    form are stored by their position in `space`, and are read as their `repr` with `as_text`.
 
-    Parameters
-    ----------
-    path : Path
-        The file; it is created, with its folder, by the first event.
-    space : saccade.space.Dict or None
-        The search space; only needed if configurations hold objects that have no JSON form.
-    as_text : bool
-        Whether to read such objects as their `repr`, to show them.
-
-    Raises
-    ------
-    JournalError
-        By reading, if the file was written by another version; by the first write, if another process writes the file.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> from saccade.events import Warned
-    >>> with EventLog(Path(tempfile.mkdtemp()) / "events.jsonl") as log:
-    ...     log(Warned("3 images cannot be read"))
-    >>> list(log)
-    [Warned(text='3 images cannot be read')]
+    Reading raises a JournalError if the file was written by another version; the first write does if another process
+    writes the file. That write creates the file and its folder.
     """
 
     def __init__(self, path: Path, space: Dict | None = None, *, as_text: bool = False) -> None:
@@ -115,11 +93,9 @@ class EventLog:
                 yield line.event
 
     def seconds_used(self) -> float:
-        """Return how long the run has taken, the sum over its sessions.
+        """Return how long the run has taken: the sum over its sessions, each from `RunStarted` to its last event.
 
-        A session lasts from its `RunStarted` to the last event before the next one. Its time is measured with a
-        monotonic clock, so setting the time of day does not change it. Lines of format version 1 have only the time of
-        day; between them, a clock that is set back counts as no time.
+        Lines of format version 1 have only the time of day; between them, a clock that is set back counts as no time.
         """
         used_s = 0.0
         previous: dict[str, Any] | None = None
@@ -179,30 +155,22 @@ class EventLog:
         end = 0
         for line in self._lines():
             end = line.end
-        self._remove_after(end)
+        if self.path.exists() and (rest := self.path.read_bytes()[end:]):
+            # Whole lines after the last valid one are kept in another file.
+            lines = [line for line in rest.splitlines(keepends=True) if line.endswith(b"\n") and line.strip(b"\0\r\n ")]
+            if lines:
+                kept = self.path.with_name(self.path.name + DAMAGED)
+                with kept.open("ab") as file:
+                    file.write(rest)
+                sync(kept)
+                what = f"{len(lines)} {'line' if len(lines) == 1 else 'lines'}"
+                text = f"{self.path} is damaged. The run continues without its last {what}, which are in {kept}."
+                warnings.warn(text, stacklevel=2)
+            os.truncate(self.path, end)
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
         self._descriptor = os.open(self.path, flags, 0o666)
         if end == 0:
             self._write({"kind": _HEADER, "version": VERSION})
-
-    def _remove_after(self, end: int) -> None:
-        """Remove what follows the last valid line; keep whole lines of it in another file."""
-        if not self.path.exists() or (rest := self.path.read_bytes()[end:]) == b"":
-            return
-        num_lines = sum(
-            line.endswith(b"\n") and bool(line.strip(b"\0\r\n ")) for line in rest.splitlines(keepends=True)
-        )
-        if num_lines:
-            kept = self.path.with_name(self.path.name + DAMAGED)
-            with kept.open("ab") as file:
-                file.write(rest)
-            sync(kept)
-            lines = "line" if num_lines == 1 else "lines"
-            warnings.warn(
-                f"{self.path} is damaged. The run continues without its last {num_lines} {lines}, which are in {kept}.",
-                stacklevel=2,
-            )
-        os.truncate(self.path, end)
 
     def _lines(self) -> Iterator[_Line]:
         """Read the valid lines at the start of the file."""
@@ -242,16 +210,14 @@ class EventLog:
                 f"{VERSION}). Continue the run with that version."
             )
 
-    def _config(self, record: dict[str, Any]) -> dict[str, Any]:
+    def _config(self, record: dict[str, Any]) -> Any:
         """Return the configuration of a new trial; objects without a JSON form are taken from the space."""
         try:
-            config: dict[str, Any] = from_json_value(record["config"])
-            return config
+            return from_json_value(record["config"])
         except LostObjectError as lost:
             if self.space is not None and "params" in record:
                 with contextlib.suppress(SaccadeError):  # of another space
-                    of_space: dict[str, Any] = from_optuna(self.space, record["params"])
-                    return of_space
+                    return from_optuna(self.space, record["params"])
             raise JournalError(
                 f"The configuration of trial {record['trial']} in {self.path} has the value {lost}, which has no JSON "
                 "form. Pass the space with which the run was started."
@@ -260,20 +226,20 @@ class EventLog:
 
 def _parsed(line: bytes) -> dict[str, Any]:
     """Return the JSON object in a line; raise a ValueError if the line is cut short or damaged."""
+
+    def refuse_constant(name: str) -> NoReturn:
+        raise ValueError(f"{name} is not JSON")
+
     # A power failure may leave zeros where data was never written.
     if not line.endswith(b"\n"):
         raise ValueError("the line is cut short")
-    record = json.loads(line.strip(b"\0\r\n "), parse_constant=_no_constant)
+    record = json.loads(line.strip(b"\0\r\n "), parse_constant=refuse_constant)
     if not isinstance(record, dict):
         raise ValueError("expected a JSON object")
     for clock in set(_CLOCKS) & record.keys():
         if type(record[clock]) not in (int, float) or not math.isfinite(record[clock]):
             raise ValueError(f"{clock} is not a number")
     return record
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
 
 
 def _event(record: dict[str, Any]) -> Event:

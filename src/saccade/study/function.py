@@ -9,6 +9,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,24 +30,11 @@ Checkpoint = Callable[[Path], object] | str | os.PathLike[str]
 class FunctionTrainable(Trainable):
     """Any Python function as a trainable.
 
-    Parameters
-    ----------
-    function : callable
-        ``function(config, report)``, which calls `report`, a `FunctionReporter`, after each epoch. The call does not
-        return if the trial is to end: by a decision of the study, or because another epoch as long as the last one
-        would exceed the time limit.
-    score_name : str
-        The keyword of the score.
-    is_minimized : bool
-        Whether lower values are better. The score is then the negative value; the value itself is kept as a metric.
-    max_epochs : int or None
-        The last epoch of every configuration; None leaves that to the function.
-
-    Examples
-    --------
-    >>> trainable = FunctionTrainable(lambda config, report: report(epoch=1, score=config["x"]))
-    >>> trainable.train(Job(trial=0, config={"x": 3.0}), lambda report: Decision.CONTINUE)
-    ''
+    `function` is called as ``function(config, report)`` and calls `report`, a `FunctionReporter`, after each epoch.
+    That call does not return if the trial is to end: by a decision of the study, or because another epoch as long as
+    the last one would exceed the time limit. `score_name` is the keyword of the score. If lower values are better
+    (`is_minimized`), the score is the negative value, and the value itself is kept as a metric. `max_epochs` is the
+    last epoch of every configuration; None leaves that to the function.
     """
 
     def __init__(
@@ -97,11 +85,16 @@ class FunctionReporter:
 
     def __init__(self, job: Job, report: Reporter, trainable: FunctionTrainable) -> None:
         self._job, self._report, self._trainable = job, report, trainable
-        self._checkpoint = None if job.checkpoint is None else _stored(job, job.checkpoint)
-        self._has_read_checkpoint = self._checkpoint is None
         self.trial = job.trial
         self.end: str | None = None
-        self.last_epoch = 0 if job.checkpoint is None else int(re.findall(r"\d+", job.checkpoint)[-1])
+        self.last_epoch = 0
+        self._checkpoint: Path | None = None
+        if job.checkpoint is not None:
+            self.last_epoch = int(re.findall(r"\d+", job.checkpoint)[-1])
+            self._checkpoint = None if job.files is None else job.files.get(job.trial, *parse_name(job.checkpoint))
+            if self._checkpoint is None:
+                raise FileNotFoundError(f"checkpoint {job.checkpoint} of trial {job.trial} is missing")
+        self._has_read_checkpoint = self._checkpoint is None
         self._epoch = self.last_epoch
         self._deadline = Deadline(job.seconds_left)
         self._last_s = time.perf_counter()
@@ -119,13 +112,7 @@ class FunctionReporter:
 
     @property
     def folder(self) -> Path:
-        """The trial's own folder, for any files.
-
-        Raises
-        ------
-        HyperparameterError
-            If the study keeps no files.
-        """
+        """The trial's own folder, for any files; a HyperparameterError if the study keeps none."""
         folder = None if self._job.files is None else self._job.files.folder(self.trial)
         if folder is None:
             raise HyperparameterError("trials have no folders here; the study has none, or keeps files elsewhere")
@@ -163,7 +150,12 @@ class FunctionReporter:
         self._epoch = self._next_epoch(epoch)
         values = {key: float(value) for key, value in metrics.items()}
         score = -values[name] if self._trainable.is_minimized else values.pop(name)
-        saved = None if checkpoint is None else self._save(checkpoint)
+        saved = None
+        if checkpoint is not None:
+            if self._job.files is None:
+                raise HyperparameterError("checkpoints cannot be saved, because the study keeps no files")
+            # Complete or not at all.
+            saved = self._job.files.put(self.trial, CHECKPOINT, self._epoch, partial(_write_checkpoint, checkpoint))
         is_last |= max_epochs is not None and self._epoch >= max_epochs
         seconds = time.perf_counter() - self._last_s
         decision = self._report(EpochDone(self.trial, self._epoch, score, seconds, values, saved, is_last))
@@ -188,41 +180,24 @@ class FunctionReporter:
             raise ValueError(f"report() was called with epoch={epoch} {wrong}")
         return epoch
 
-    def _save(self, checkpoint: Checkpoint) -> str:
-        """Save a checkpoint of this epoch, complete or not at all, and return its name."""
-        if self._job.files is None:
-            raise HyperparameterError("checkpoints cannot be saved, because the study keeps no files")
 
-        def write(folder: Path) -> None:
-            folder.mkdir()
-            if not callable(checkpoint):
-                _copy(Path(checkpoint), folder)
-                return
-            checkpoint(folder)
-            if not any(folder.iterdir()):
-                raise HyperparameterError("checkpoint=… wrote nothing into the folder that it was called with")
+def _write_checkpoint(checkpoint: Checkpoint, folder: Path) -> None:
+    """Fill a new folder: by the user's function, or with a copy of a file or of the contents of a folder."""
+    folder.mkdir()
+    if callable(checkpoint):
+        checkpoint(folder)
+        if not any(folder.iterdir()):
+            raise HyperparameterError("checkpoint=… wrote nothing into the folder that it was called with")
+        return
+    source, ours = Path(checkpoint), folder.parent.resolve()
 
-        return self._job.files.put(self.trial, CHECKPOINT, self._epoch, write)
+    def earlier_checkpoints(inner: str, names: list[str]) -> list[str]:
+        is_ours = Path(inner).resolve() == ours
+        return [name for name in names if is_ours and parse_name(name.removesuffix(".part"))[0] == CHECKPOINT]
 
-
-def _stored(job: Job, checkpoint: str) -> Path:
-    found = None if job.files is None else job.files.get(job.trial, *parse_name(checkpoint))
-    if found is None:
-        raise FileNotFoundError(f"checkpoint {checkpoint} of trial {job.trial} is missing")
-    return found
-
-
-def _copy(source: Path, target: Path) -> None:
-    """Copy a file, or the contents of a folder, into an existing folder; checkpoints in it are left out."""
     if source.is_dir():
-        ours = target.parent.resolve()
-
-        def left_out(folder: str, names: list[str]) -> list[str]:
-            is_ours = Path(folder).resolve() == ours
-            return [name for name in names if is_ours and parse_name(name.removesuffix(".part"))[0] == CHECKPOINT]
-
-        shutil.copytree(source, target, dirs_exist_ok=True, ignore=left_out)
+        shutil.copytree(source, folder, dirs_exist_ok=True, ignore=earlier_checkpoints)
     elif source.exists():
-        shutil.copy2(source, target / source.name)
+        shutil.copy2(source, folder / source.name)
     else:
         raise FileNotFoundError(f"report() was called with checkpoint={str(source)!r}, but there is no such file")

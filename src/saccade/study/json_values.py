@@ -21,11 +21,6 @@ def to_json_value(value: Any) -> Any:
 
     What JSON lacks becomes an object with a single key that starts with an exclamation mark. Scalars of NumPy and torch
     become Python's. Of other objects, the `repr` is stored.
-
-    Examples
-    --------
-    >>> to_json_value({"betas": (0.9, math.inf)})
-    {'betas': {'!tuple': [0.9, {'!float': 'inf'}]}}
     """
     value = plain(value)
     kind = type(value)
@@ -47,22 +42,7 @@ def to_json_value(value: Any) -> Any:
 def from_json_value(value: Any, *, as_text: bool = False) -> Any:
     """Return the value from which `to_json_value` made this one.
 
-    Parameters
-    ----------
-    value
-        A JSON value.
-    as_text : bool
-        Whether to return the `repr` of objects of which only that was stored.
-
-    Raises
-    ------
-    LostObjectError
-        If only a `repr` was stored, unless `as_text`.
-
-    Examples
-    --------
-    >>> from_json_value({"betas": {"!tuple": [0.9, {"!float": "inf"}]}})
-    {'betas': (0.9, inf)}
+    Objects of which only the `repr` was stored raise a LostObjectError, or are returned as that text (`as_text`).
     """
     restored = partial(from_json_value, as_text=as_text)
     if isinstance(value, list):

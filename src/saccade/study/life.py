@@ -128,13 +128,7 @@ ENDS: tuple[End, ...] = (
 
 
 def find_end(cause: Cause, facts: Collection[Fact]) -> End:
-    """Return the row of `ENDS` for a job that has ended.
-
-    Examples
-    --------
-    >>> find_end(Cause.TIME_LIMIT, {Fact.CHECKPOINT}).status.value
-    'paused'
-    """
+    """Return the row of `ENDS` for a job that has ended."""
     return next(end for end in ENDS if cause in end.causes and end.facts <= set(facts))
 
 
@@ -163,12 +157,6 @@ class StudyRecord:
 
     Jobs are in the order in which they were started, by the numbers of their trials. A trial that was created has a job
     at once.
-
-    Examples
-    --------
-    >>> record = StudyRecord.load([TrialCreated(0, {"lr": 0.1}), JobStarted(0, until_epoch=1), EpochDone(0, 1, 0.5)])
-    >>> record.trials[0].best_report.score, record.jobs[0].until_epoch
-    (0.5, 1)
     """
 
     def __init__(self, files: TrialFiles | None = None) -> None:

@@ -19,17 +19,9 @@ _SHAPING = ("model", "img_size", "in_chans", "tta", "amp")
 
 
 def check_objectives(given: Any) -> list[str]:
-    """Return the objectives as a list of names with at most one score.
+    """Return the objectives, a list or a string with commas, as a list of names; raise a HyperparameterError.
 
-    Raises
-    ------
-    HyperparameterError
-        If `given` is not such a list, or a string of names with commas.
-
-    Examples
-    --------
-    >>> check_objectives(["accuracy", "latency"])
-    ['accuracy', 'latency']
+    At most one of them is a score, and not all are costs.
     """
     names = given.split(",") if isinstance(given, str) else given
     if not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
@@ -52,13 +44,7 @@ def check_objectives(given: Any) -> list[str]:
 
 
 def check_score_name(objectives: Sequence[str], metric: str) -> None:
-    """Check that the objective that is not a cost is the metric for model selection.
-
-    Raises
-    ------
-    UnknownNameError
-        If it is another name.
-    """
+    """Raise an UnknownNameError if the objective that is not a cost is not the metric for model selection."""
     for name in objectives:
         if name not in (*COSTS, SCORE, metric):
             error = UnknownNameError.of("objective", name, [metric, SCORE, *COSTS])
@@ -66,13 +52,7 @@ def check_score_name(objectives: Sequence[str], metric: str) -> None:
 
 
 def cost_names(objectives: Sequence[str]) -> list[str]:
-    """Return the metrics of the costs among the objectives.
-
-    Examples
-    --------
-    >>> cost_names(["accuracy", "latency", "bytes"])
-    ['latency_ms', 'num_bytes']
-    """
+    """Return the metrics of the costs among the objectives, such as ``latency_ms`` for ``latency``."""
     return [COSTS[name] for name in objectives if name in COSTS]
 
 
@@ -82,15 +62,10 @@ def same_costs(config: Mapping[str, Any]) -> Hashable:
 
 
 def trial_costs(trials: Sequence[Trial], objectives: Sequence[str]) -> dict[int, dict[str, float]]:
-    """Return the costs of each trial that has reported.
+    """Return, for each trial that has reported, the value of each of `cost_names`; lower is better.
 
     The latency of a network does not depend on its weights, and other load of the machine only increases it. So the
     shortest latency that was measured for a network counts for all trials with that network.
-
-    Returns
-    -------
-    dict
-        By trial number: the value of each of `cost_names`; lower is better.
     """
     names = cost_names(objectives)
     least: dict[Hashable, dict[str, float]] = {}
@@ -106,22 +81,8 @@ def trial_costs(trials: Sequence[Trial], objectives: Sequence[str]) -> dict[int,
 def pareto_front(trials: Sequence[Trial], objectives: Sequence[str]) -> list[Trial]:
     """Return the trials that no other trial dominates: is better in one objective, and not worse in any.
 
-    Returns
-    -------
-    list of Trial
-        The highest score first. Of trials with equal objectives, only the earliest is returned; trials that failed or
-        have no report are left out.
-
-    Examples
-    --------
-    >>> from saccade.events import EpochDone
-    >>> scores, sizes = [0.9, 0.8, 0.7], [50.0, 90.0, 20.0]
-    >>> trials = [
-    ...     Trial(i, {"model": f"net{i}"}, reports=[EpochDone(i, 1, scores[i], metrics={"num_params": sizes[i]})])
-    ...     for i in range(3)
-    ... ]
-    >>> [trial.number for trial in pareto_front(trials, ["accuracy", "params"])]
-    [0, 2]
+    The highest score comes first. Of trials with equal objectives, only the earliest is returned; trials that failed or
+    have no report are left out.
     """
     costs = trial_costs(trials, objectives)
 

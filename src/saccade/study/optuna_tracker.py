@@ -11,12 +11,13 @@ failed                 FAIL
 
 from __future__ import annotations
 
+import itertools
+import json
 import time
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from saccade.errors import SpaceError
 from saccade.events import Event
@@ -38,41 +39,13 @@ OVERHEAD = 0.05
 """Updates take at most this part of the time."""
 
 
-@dataclass
-class _Written:
-    """What the file has of a trial."""
-
-    trial_id: int
-    scores: dict[int, float] = field(default_factory=dict)  # by epoch
-    status: str = ""
-    is_finished: bool = False
-
-
 class OptunaTracker:
     """A listener of a study that writes its trials to a file that ``optuna-dashboard PATH`` opens.
 
-    The file follows the study with a delay of a second or more. It is updated for the last time when the tracker is
-    closed; use it as a context manager. A resumed study continues the file. An error of the tracker is a warning, and
-    ends the tracker but not the study.
-
-    Parameters
-    ----------
-    path : Path
-        The file, in the format of ``optuna.storages.journal.JournalFileBackend``.
-    trials : sequence of Trial
-        The trials of the study, by number.
-    space : saccade.space.Dict
-        The search space, whose parameters become Optuna's.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> from saccade.events import EpochDone
-    >>> from saccade.space import Real
-    >>> trial = Trial(0, {"lr": 0.5}, reports=[EpochDone(0, epoch=1, score=0.9)])
-    >>> path = Path(tempfile.mkdtemp()) / "journal.log"
-    >>> with OptunaTracker(path, [trial], Dict(lr=Real(0.1, 1))) as tracker:
-    ...     tracker(trial.reports[0])
+    The file, of Optuna's ``JournalFileBackend``, follows the study with a delay of a second or more. It is updated for
+    the last time when the tracker is closed; use it as a context manager. A resumed study continues the file. A damaged
+    one is renamed, and written again. Another error of the tracker is a warning, and ends the tracker alone. `trials`
+    are those of the study, by number.
     """
 
     def __init__(self, path: Path, trials: Sequence[Trial], space: Dict) -> None:
@@ -80,7 +53,7 @@ class OptunaTracker:
         self._trials = trials
         self._storage: JournalStorage | None = None
         self._study_id = 0
-        self._written: dict[int, _Written] = {}
+        self._ids: list[int] = []  # Optuna's ids of the trials in the file, by number
         self._changed: set[int] = set(range(len(trials)))
         self._next_s = 0.0
         self._has_failed = False
@@ -101,7 +74,7 @@ class OptunaTracker:
         try:
             if self._storage is None:
                 self._open()
-            for number in sorted({*self._changed, *range(len(self._written), len(self._trials))}):
+            for number in sorted({*self._changed, *range(len(self._ids), len(self._trials))}):
                 self._update(self._trials[number])
             self._changed.clear()
         except Exception as error:
@@ -118,24 +91,39 @@ class OptunaTracker:
         self.update()
 
     def _open(self) -> None:
-        """Open the storage, and read what it has of the trials."""
+        """Read what the file has of the trials; a damaged one is written again, since all of it is in the event log."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._read()
+        except OSError:
+            raise
+        except Exception as error:  # whatever optuna raises for lines that it did not write
+            names = (f"{self.path.name}.damaged{number or ''}" for number in itertools.count())
+            damaged = next(path for name in names if not (path := self.path.with_name(name)).exists())
+            self.path.rename(damaged)
+            warnings.warn(
+                f"{self.path}, the copy of the study for optuna-dashboard, is damaged ({type(error).__name__}: "
+                f"{str(error)[:200]}). It is written again; the damaged file is now {damaged.name}",
+                stacklevel=2,
+            )
+            self._ids.clear()
+            self._read()
+
+    def _read(self) -> None:
+        """Open the storage; raise an error if the file is damaged, or is not of this study."""
         import optuna  # slow to import
         from optuna.storages import JournalStorage
         from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
         from optuna.study import StudyDirection
 
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-
-        def opened() -> JournalStorage:
-            # The lock of a process that was killed is ignored after 3 s, not after 30 s as by default.
-            lock = JournalFileOpenLock(str(self.path), grace_period=3)
-            return JournalStorage(JournalFileBackend(str(self.path), lock))
-
-        try:
-            storage = opened()
-        except (ValueError, KeyError):  # damaged by a power failure; all of it is in the event log
-            self.path.unlink()
-            storage = opened()
+        content = self.path.read_bytes() if self.path.exists() else b""
+        if content:  # optuna ignores a last line that was cut short, and appends to it
+            json.loads(content[content.rfind(b"\n", 0, -1) + 1 :])
+            if not content.endswith(b"\n"):
+                raise ValueError("the last line is cut short")
+        # The lock of a process that was killed is ignored after 3 s, not after 30 s as by default.
+        lock = JournalFileOpenLock(str(self.path), grace_period=3)
+        storage = JournalStorage(JournalFileBackend(str(self.path), lock))
         try:
             self._study_id = storage.get_study_id_from_name(STUDY_NAME)
         except KeyError:
@@ -145,11 +133,14 @@ class OptunaTracker:
                 self._study_id = storage.create_new_study([StudyDirection.MAXIMIZE], STUDY_NAME)
             finally:
                 optuna.logging.set_verbosity(verbosity)
-        for trial in storage.get_all_trials(self._study_id, deepcopy=False):
-            trial_id = storage.get_trial_id_from_study_id_trial_number(self._study_id, trial.number)
-            status = str(trial.user_attrs.get("status", ""))
-            scores = dict(trial.intermediate_values)
-            self._written[trial.number] = _Written(trial_id, scores, status, trial.state.is_finished())
+        for number in range(storage.get_n_trials(self._study_id)):
+            self._ids.append(storage.get_trial_id_from_study_id_trial_number(self._study_id, number))
+            written = storage.get_trial(self._ids[-1])
+            ours = self._trials[number] if number < len(self._trials) else None
+            if ours is None or written.user_attrs.get("config") != to_json_value(ours.config):
+                raise ValueError(f"trial {number} is not of this study")
+            if written.state.is_finished() and not _is_finished(ours):
+                raise ValueError(f"trial {number} has not finished")
         self._storage = storage
 
     def _update(self, trial: Trial) -> None:
@@ -160,42 +151,40 @@ class OptunaTracker:
         assert storage is not None
         reason = trial.note if trial.failure is None else trial.failure.reason
         status = f"{trial.status.value}: {reason}" if reason else trial.status.value
-        is_open = trial.failure is not None and trial.failure.is_disk_full  # it is retried by a resumed run
-        is_finished = trial.status not in (Status.RUNNING, Status.PAUSED) and not is_open
+        is_finished = _is_finished(trial)
         best = trial.best_report
         value = float(best.score) if best is not None and trial.status in (Status.COMPLETED, Status.STOPPED) else None
         state = TrialState.RUNNING if not is_finished else TrialState.FAIL if value is None else TrialState.COMPLETE
         scores = {int(report.epoch): float(report.score) for report in trial.reports}
-        written = self._written.get(trial.number)
-        if written is None:
-            params, distributions = self._params(trial.config)
+        if trial.number == len(self._ids):
+            try:
+                params = encode(self.space, trial.config)
+            except SpaceError:  # a configuration of the user's that is outside the space
+                params = {}
+            distributions = to_optuna(self.space)
             template = create_trial(
                 state=state,
                 value=value,
                 params=params,
-                distributions=distributions,
+                distributions={name: distributions[name] for name in params},
                 user_attrs={"config": to_json_value(trial.config), "status": status},
                 intermediate_values=scores,
             )
-            trial_id = storage.create_new_trial(self._study_id, template)
-            self._written[trial.number] = _Written(trial_id, scores, status, is_finished)
+            self._ids.append(storage.create_new_trial(self._study_id, template))
             return
-        if written.is_finished:
+        trial_id = self._ids[trial.number]
+        written = storage.get_trial(trial_id)
+        if written.state.is_finished():
             return
         for epoch, score in scores.items():
-            if written.scores.get(epoch) != score:
-                storage.set_trial_intermediate_value(written.trial_id, epoch, score)
-        if written.status != status:
-            storage.set_trial_user_attr(written.trial_id, "status", status)
+            if written.intermediate_values.get(epoch) != score:
+                storage.set_trial_intermediate_value(trial_id, epoch, score)
+        if written.user_attrs.get("status") != status:
+            storage.set_trial_user_attr(trial_id, "status", status)
         if is_finished:
-            storage.set_trial_state_values(written.trial_id, state, None if value is None else [value])
-        self._written[trial.number] = _Written(written.trial_id, scores, status, is_finished)
+            storage.set_trial_state_values(trial_id, state, None if value is None else [value])
 
-    def _params(self, config: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Return Optuna's parameters and distributions; none for a configuration of the user's outside the space."""
-        try:
-            params = encode(self.space, config)
-        except SpaceError:
-            return {}, {}
-        distributions = to_optuna(self.space)
-        return params, {name: distributions[name] for name in params}
+
+def _is_finished(trial: Trial) -> bool:
+    is_retried = trial.failure is not None and trial.failure.is_disk_full  # by a resumed run
+    return trial.status not in (Status.RUNNING, Status.PAUSED) and not is_retried

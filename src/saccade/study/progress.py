@@ -27,16 +27,9 @@ from saccade.study.trial import Trial
 
 
 class ProgressDisplay:
-    """A listener that shows events; use it as a context manager.
+    """A listener that shows events, on standard error by default; use it as a context manager.
 
-    Parameters
-    ----------
-    verbosity : int
-        0 is silent; 1 shows warnings, failures and the result; 2 shows trials as well; 3 shows every epoch.
-    metric : str
-        Name of the metric.
-    console : rich.console.Console or None
-        Where to write; None is standard error.
+    `verbosity` 0 is silent; 1 shows warnings, failures and the result; 2 shows trials as well; 3 shows every epoch.
     """
 
     def __init__(self, verbosity: int, metric: str, console: Console | None = None) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
@@ -16,41 +15,24 @@ T = TypeVar("T")
 
 
 class Registry(Mapping[str, "Callable[..., T]"], Generic[T]):
-    """The classes of one seam by name, or functions that return an instance. Each is imported on its first lookup.
+    """The classes of one seam by name, or functions that return an instance.
 
-    Parameters
-    ----------
-    kind : str
-        Name of the seam, for messages and the entry point group: ``"searcher"``.
-    base : type
-        The base class of all instances.
-    builtin : mapping of str to str
-        The classes of Saccade by name, as ``"module:name"``.
-
-    Notes
-    -----
-    A package adds a name by an entry point in the group ``saccade.<kind>s``::
+    `kind` is the name of the seam (``"searcher"``), `base` the base class of all instances, and `builtin` has the
+    classes of Saccade. A package adds a name by an entry point in the group ``saccade.<kind>s``::
 
         [project.entry-points."saccade.searchers"]
         mine = "my_package:MySearcher"
 
     Case does not matter in names; those of Saccade take precedence.
-
-    Examples
-    --------
-    >>> from saccade.searcher import SEARCHERS
-    >>> SEARCHERS["random"].__name__
-    'RandomSearcher'
     """
 
-    def __init__(self, kind: str, base: type[T], builtin: Mapping[str, str]) -> None:
+    def __init__(self, kind: str, base: type[T], builtin: Mapping[str, Callable[..., T]]) -> None:
         self.kind, self.base, self._builtin = kind, base, dict(builtin)
 
     def __getitem__(self, name: str) -> Callable[..., T]:
         name = self.canonical(name)
         if name in self._builtin:
-            module, _, attribute = self._builtin[name].partition(":")
-            return cast("Callable[..., T]", getattr(importlib.import_module(module), attribute))
+            return self._builtin[name]
         return cast("Callable[..., T]", next(p for p in self._entry_points() if p.name == name).load())
 
     def __contains__(self, name: object) -> bool:
@@ -84,21 +66,9 @@ class Registry(Mapping[str, "Callable[..., T]"], Generic[T]):
     ) -> T:
         """Return an instance: the given one, or a new one of the class of that name.
 
-        Parameters
-        ----------
-        given : str or instance
-            A name of the registry; or an instance of `base`, which is returned as it is.
-        options : mapping or None
-            Keyword arguments that the user gave; their names are checked.
-        arguments : mapping or None
-            Further keyword arguments of the class, which are not options of the user.
-
-        Raises
-        ------
-        UnknownNameError
-            If there is no class of that name, or if `given` is neither a name nor an instance.
-        HyperparameterError
-            If the class has no such option, or if an instance is given together with options.
+        `options` are keyword arguments that the user gave; their names are checked. `arguments` are further ones.
+        Raises an UnknownNameError if `given` is neither a known name nor an instance of `base`, and a
+        HyperparameterError if the class has no such option, or if an instance is given together with options.
         """
         options, arguments = options or {}, arguments or {}
         if isinstance(given, self.base):

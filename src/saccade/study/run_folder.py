@@ -23,12 +23,8 @@ LOCK, STARTING = ".lock", ".starting"
 def locked(folder: Path) -> Iterator[None]:
     """Make a run folder and lock it against other runs; take the lock before anything in the folder is read.
 
-    The operating system releases the lock if the process is killed.
-
-    Raises
-    ------
-    RunInUseError
-        If another run uses the folder, in another process or in this one.
+    The operating system releases the lock if the process is killed. A RunInUseError is raised if another run uses the
+    folder, in another process or in this one.
     """
     import filelock  # slow to import
 
@@ -54,7 +50,7 @@ def locked(folder: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def reading(path: Path) -> Iterator[None]:
     """Turn the errors of a block that reads a damaged file of a run into a DataError that names the file."""
-    damage = (OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
+    damage = (OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError, MemoryError)
     try:
         yield
     except (SaccadeError, LostObjectError):
@@ -96,14 +92,7 @@ class CheckpointKeeper(ABC):
     A running or paused trial keeps the files from which it can continue, and those of its best epoch. Trials that have
     completed or stopped form groups. The best trial of each of the best `num_groups` groups keeps the files of its best
     epoch; a running trial with a higher score does not change that, because it may fail. All others keep nothing.
-    Subclasses define the groups, and remove the files.
-
-    Parameters
-    ----------
-    trials : sequence of Trial
-        The trials of the study by number; the study appends to it. Files of trials that have ended are removed at once.
-    num_groups : float
-        How many groups keep files; inf keeps the best trial of every group.
+    Subclasses define the groups, and remove the files. The study appends to `trials`.
     """
 
     def __init__(self, trials: Sequence[Trial], num_groups: float) -> None:
@@ -119,15 +108,7 @@ class CheckpointKeeper(ABC):
 
     @abstractmethod
     def prune(self, trial: Trial, keep: Literal["all", "best", "nothing"]) -> None:
-        """Remove files of a trial.
-
-        Parameters
-        ----------
-        trial : Trial
-            Running or paused if `keep` is ``"all"``.
-        keep : {"all", "best", "nothing"}
-            Keep all that is needed to continue, and the best epoch; the best epoch only; nothing.
-        """
+        """Remove files of a trial; ``all`` keeps what it continues from and its best epoch, ``best`` the latter."""
 
     def __call__(self, event: Event) -> None:
         """Remove what is not needed after a job."""

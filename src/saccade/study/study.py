@@ -7,7 +7,7 @@ import math
 from collections import deque
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from saccade.deadline import Deadline
 from saccade.errors import ExhaustedSearchSpaceError
@@ -71,55 +71,6 @@ class Study:
     If the event log has events already, the study resumes where the process that wrote them ended. All earlier reports
     are passed to searcher and scheduler in their order. Trials that were running are trained first, from their last
     checkpoints; no epoch before these is trained again. `saccade.study.life` has the table of what happens to trials.
-
-    Parameters
-    ----------
-    executor, searcher, scheduler
-        Run jobs, propose configurations, choose the next job.
-    num_trials : int or None
-        Maximum number of trials, those of earlier processes included; None is no limit.
-    deadline : Deadline or None
-        When training must have ended.
-    reserve_s : float or callable
-        Seconds before the deadline that are not used for training; or a function that returns them, from what has been
-        measured so far.
-    trial_time_limit_s : float or None
-        Seconds of training for one trial, over all of its jobs.
-    first_report_grace_s : float or None
-        Seconds after the deadline at which jobs are cancelled while no trial has a score yet, unless their worker is
-        stalled. By default, and for stalled workers, it is the time that jobs have after the end of training otherwise:
-        `GRACE_S`, or `GRACE_PART` of the limit if that is more.
-    max_score : float or None
-        The search ends when a trial reaches this score; other trials stop at their next report.
-    files : TrialFiles or None
-        Where the files of the trials are; None if they have none.
-    log : EventLog or None
-        Where the events are recorded, and restored from; the caller closes it.
-    listeners : iterable of callables
-        Called with every event, in this order, after it is logged.
-
-    Attributes
-    ----------
-    is_exhausted : bool
-        Whether the searcher has no more configurations.
-
-    Raises
-    ------
-    JournalError
-        If the event log is invalid, or is written by another process.
-
-    Examples
-    --------
-    >>> from saccade.executor import InlineExecutor
-    >>> from saccade.scheduler import FIFOScheduler
-    >>> from saccade.searcher import GridSearcher
-    >>> from saccade.space import Categorical
-    >>> from saccade.study.function import FunctionTrainable
-    >>> trainable = FunctionTrainable(lambda config, report: report(epoch=1, score=config["x"]))
-    >>> study = Study(InlineExecutor(trainable), GridSearcher({"x": Categorical(1, 3, 2)}), FIFOScheduler())
-    >>> study.run()
-    >>> study.best_trial.config
-    {'x': 3}
     """
 
     def __init__(
@@ -128,15 +79,18 @@ class Study:
         searcher: Searcher,
         scheduler: Scheduler,
         *,
-        num_trials: int | None = None,
-        deadline: Deadline | None = None,
-        reserve_s: Reserve = 0.0,
-        trial_time_limit_s: float | None = None,
+        num_trials: int | None = None,  # the maximum, with those of earlier processes; None is no limit
+        deadline: Deadline | None = None,  # when training must have ended
+        reserve_s: Reserve = 0.0,  # seconds before the deadline that are not used for training, or a function of none
+        trial_time_limit_s: float | None = None,  # seconds of training for one trial, over all of its jobs
+        # Seconds after the deadline at which jobs are cancelled while no trial has a score yet, unless their worker is
+        # stalled. By default, and for stalled workers, it is the time that jobs have after the end of training
+        # otherwise: `GRACE_S`, or `GRACE_PART` of the limit if that is more.
         first_report_grace_s: float | None = None,
-        max_score: float | None = None,
-        files: TrialFiles | None = None,
-        log: EventLog | None = None,
-        listeners: Iterable[Listener] = (),
+        max_score: float | None = None,  # the search ends when a trial reaches it; others stop at their next report
+        files: TrialFiles | None = None,  # where the files of the trials are; None if they have none
+        log: EventLog | None = None,  # where events are recorded, and restored from; the caller closes it
+        listeners: Iterable[Listener] = (),  # called with every event, in this order, after it is logged
     ) -> None:
         self.executor, self.searcher, self.scheduler = executor, searcher, scheduler
         self.num_trials: float = math.inf if num_trials is None else num_trials
@@ -146,7 +100,7 @@ class Study:
         self._first_report_grace_s = self._grace_s if first_report_grace_s is None else first_report_grace_s
         self.max_score = math.inf if max_score is None else max_score
         self.log, self.listeners = log, list(listeners)
-        self.is_exhausted = False
+        self.is_exhausted = False  # whether the searcher has no more configurations
         self._record = StudyRecord(files)
         self._standings = Standings(self._record.trials)
         self._good_enough: set[int] = set()  # trials that have reached max_score
@@ -158,7 +112,7 @@ class Study:
             if isinstance(event, TrialCreated):
                 self._earlier_configs.add(canonical_key(event.config))
             self._apply(event)
-        self._has_open_jobs = bool(self.trials)
+        self._has_earlier_trials = bool(self.trials)
 
     @property
     def trials(self) -> Sequence[Trial]:
@@ -187,16 +141,12 @@ class Study:
     def run(self) -> None:
         """Search until the trials, the time or the space are used up, or until a score is good enough.
 
-        The search also ends if its first `NUM_FAILURES` trials all fail for the same reason.
-
-        Raises
-        ------
-        SearchFailedError
-            If no trial has a score; the message has the reasons.
+        The search also ends if its first `NUM_FAILURES` trials all fail for the same reason. If no trial has a score, a
+        SearchFailedError is raised with the reasons.
         """
         self.scheduler.on_start(self)
-        if self._has_open_jobs:
-            self._has_open_jobs = False
+        if self._has_earlier_trials:
+            self._has_earlier_trials = False
             self._resume_open_jobs()
         self._submit_jobs()
         # If preparation took all the time, the first job still gets its grace.
@@ -229,7 +179,12 @@ class Study:
         if self._standings.is_hopeless or not self.budget.has_time_for_a_trial():
             return None
         try:
-            config = self._suggest()
+            self.searcher.seconds_left = self.seconds_left
+            config = self.searcher.suggest()
+            # A searcher has observed the trials with reports. Trials of earlier processes without one are skipped here.
+            while self._earlier_configs and canonical_key(config) in self._earlier_configs:
+                self._earlier_configs.remove(canonical_key(config))
+                config = self.searcher.suggest()
         except ExhaustedSearchSpaceError as exhausted:
             self.is_exhausted = True
             if self.num_trials < math.inf:
@@ -245,16 +200,6 @@ class Study:
         _write_config(self.trials[-1])
         self._tell(created)
         return self.trials[-1]
-
-    def _suggest(self) -> dict[str, Any]:
-        """Return the searcher's next configuration that no earlier process has created a trial with."""
-        self.searcher.seconds_left = self.seconds_left
-        config = self.searcher.suggest()
-        # A searcher has observed the trials with reports; others were running, or failed without one.
-        while self._earlier_configs and canonical_key(config) in self._earlier_configs:
-            self._earlier_configs.remove(canonical_key(config))
-            config = self.searcher.suggest()
-        return config
 
     def _submit_jobs(self) -> None:
         while self.executor.num_free and not self._good_enough:
@@ -301,7 +246,15 @@ class Study:
         """Handle an event of the executor; return the decision for the trial."""
         match event:
             case EpochDone():
-                return self._take_report(event)
+                decision = self._apply(event)
+                if self._good_enough:
+                    decision = Decision.STOP
+                self._unreported.discard(event.trial)
+                decided = replace(event, decision=decision)
+                self._record.jobs[event.trial].last = decided
+                self._write(decided)
+                self._tell(decided)
+                return decision
             case JobDone() | JobFailed():
                 self._end_job(self.trials[event.trial], cause_of(event), event)
                 self._submit_jobs()
@@ -311,17 +264,6 @@ class Study:
             case _:
                 self._happened(event)
         return Decision.CONTINUE
-
-    def _take_report(self, report: EpochDone) -> Decision:
-        decision = self._apply(report)
-        if self._good_enough:
-            decision = Decision.STOP
-        self._unreported.discard(report.trial)
-        decided = replace(report, decision=decision)
-        self._record.jobs[report.trial].last = decided
-        self._write(decided)
-        self._tell(decided)
-        return decision
 
     def _end_job(self, trial: Trial, cause: Cause, event: JobDone | JobFailed | None = None) -> None:
         """Do what `saccade.study.life.ENDS` has for the end of a job; `event` is what its worker has sent."""
@@ -345,8 +287,9 @@ class Study:
             self._happened(JobDone(trial.number, end.status.value, reason if end.reason is None else end.reason))
         elif end.action is Action.RETRY:
             # Files of an earlier process may be gone by now.
-            is_usable = _has_readable_checkpoint if cause is Cause.PROCESS_KILLED else _has_checkpoint
-            after = next((report for report in reversed(trial.reports) if is_usable(trial, report)), None)
+            saved = (report for report in reversed(trial.reports) if report.checkpoint is not None)
+            may_be_gone = cause is Cause.PROCESS_KILLED
+            after = next((each for each in saved if not may_be_gone or _has_readable_checkpoint(trial, each)), None)
             trial.status = end.status
             if cause is Cause.PROCESS_KILLED:
                 self._unreported.add(trial.number)
@@ -421,10 +364,6 @@ class Study:
                 is_complete = trial.status is Status.COMPLETED
                 self.searcher.on_end(trial.config, has_failed=has_failed, is_complete=is_complete)
         return Decision.CONTINUE
-
-
-def _has_checkpoint(trial: Trial, report: EpochDone) -> bool:  # noqa: ARG001
-    return report.checkpoint is not None
 
 
 def _has_readable_checkpoint(trial: Trial, report: EpochDone) -> bool:

@@ -61,15 +61,6 @@ class CsvTracker(Tracker):
 
     The columns are trial, epoch, score, seconds, and the trial's configuration as JSON. A search without a folder
     writes nothing.
-
-    Examples
-    --------
-    >>> import pathlib, tempfile, saccade
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     space = {"x": saccade.Categorical(1, 3)}
-    ...     _ = saccade.tune(lambda config: config["x"], space, path=folder, callbacks=["csv"], verbosity=0)
-    ...     print(pathlib.Path(folder, "epochs.csv").read_text().splitlines()[0])
-    trial,epoch,score,seconds,config
     """
 
     def __init__(self) -> None:
@@ -96,7 +87,7 @@ class CsvTracker(Tracker):
 TRACKERS: Registry[Tracker] = Registry(
     "tracker",
     Tracker,  # type: ignore[type-abstract]
-    {"csv": "saccade.study.trackers:CsvTracker"},
+    {"csv": CsvTracker},
 )
 
 Callback = str | Tracker | Callable[[Event], object]
@@ -106,12 +97,8 @@ Callback = str | Tracker | Callable[[Event], object]
 def check_callbacks(callbacks: Any) -> list[Callback]:
     """Return the callbacks as a list.
 
-    Raises
-    ------
-    HyperparameterError
-        If the argument is not a list, or if an element is a class or something else.
-    UnknownNameError
-        If there is no tracker of a name.
+    Raises a HyperparameterError if the argument is not a list, or if an element is a class or something else, and an
+    UnknownNameError if there is no tracker of a name.
     """
     if callbacks is None:
         return []

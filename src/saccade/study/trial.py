@@ -26,46 +26,25 @@ class Status(str, Enum):
 
 @dataclass(frozen=True)
 class Job:
-    """A task for one worker: train a trial up to an epoch.
-
-    Attributes
-    ----------
-    trial : int
-        The trial's number, from 0.
-    config : dict
-        Its configuration; the trainable may change it.
-    until_epoch : int or None
-        The epoch after which the job ends; None trains to the end of the configuration.
-    checkpoint : str or None
-        Name of the checkpoint to continue from, as in its report; None starts from the beginning.
-    seconds_left : float
-        Time for the job from the moment a worker receives it; inf without a limit, and 0 or less if the time is up.
-    files : TrialFiles or None
-        Where the trial's files are; the study sets it. None if it keeps no files.
-    """
+    """A task for one worker: train a trial up to an epoch."""
 
     trial: int
+    """The trial's number, from 0."""
     config: dict[str, Any]
+    """Its configuration; the trainable may change it."""
     until_epoch: int | None = None
+    """The epoch after which the job ends; None trains to the end of the configuration."""
     checkpoint: str | None = None
+    """Name of the checkpoint to continue from, as in its report; None starts from the beginning."""
     seconds_left: float = float("inf")
+    """Time for the job from the moment a worker receives it; inf without a limit, and 0 or less if the time is up."""
     files: TrialFiles | None = None
+    """Where the trial's files are; the study sets it. None if it keeps no files."""
 
 
 @dataclass
 class Trial:
     """One configuration and its results so far.
-
-    Attributes
-    ----------
-    files : TrialFiles or None
-        Where its files are; None if the study keeps no files.
-    note : str
-        Why the last job ended early; "" if it did not.
-    failure : JobFailed or None
-        Why the trial failed; None if it did not.
-    num_retries : int
-        How often the trial was retried after the loss of its worker.
 
     Examples
     --------
@@ -81,11 +60,15 @@ class Trial:
     number: int
     config: dict[str, Any]
     files: TrialFiles | None = None
+    """Where its files are; None if the study keeps no files."""
     status: Status = Status.RUNNING
     reports: list[EpochDone] = field(default_factory=list)
     failure: JobFailed | None = None
+    """Why the trial failed; None if it did not."""
     note: str = ""
+    """Why the last job ended early; "" if it did not."""
     num_retries: int = 0
+    """How often the trial was retried after the loss of its worker."""
     _totals: _Totals = field(default_factory=lambda: _Totals(), init=False, repr=False, compare=False)
 
     @property
@@ -104,13 +87,10 @@ class Trial:
         return self._updated_totals().seconds
 
     def add(self, report: EpochDone) -> bool:
-        """Add a report.
+        """Add a report, and return whether its epoch is new.
 
-        Returns
-        -------
-        bool
-            Whether the epoch is new. One that is trained again, for lack of a checkpoint, is not: only its seconds
-            count, unless its first report was dropped.
+        Of an epoch that is trained again, for lack of a checkpoint, only the seconds count, unless its report was
+        dropped.
         """
         totals = self._updated_totals()
         is_new = report.epoch > totals.last_epoch
@@ -161,14 +141,10 @@ class Trainable(ABC):
 
     @abstractmethod
     def train(self, job: Job, report: Reporter) -> str:
-        """Train, and report epochs, at least the last one of the job.
+        """Train, and report epochs, at least the last one of the job; return why training ended early, or "".
 
         Training ends when `report` returns anything but CONTINUE, when ``job.until_epoch`` is reached, when
-        ``job.seconds_left`` is spent (but not before the first report, so that there is a result), or at the end of
-        the configuration. A trial whose training raises an error fails.
-
-        Returns
-        -------
-        str
-            Why training ended early; "" at the end of the configuration or of the job.
+        ``job.seconds_left`` is spent (but not before the first report, so that there is a result), or at the end of the
+        configuration. The return value is "" at the end of the job or of the configuration. A trial whose training
+        raises an error fails.
         """

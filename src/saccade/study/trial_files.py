@@ -74,17 +74,7 @@ class TrialFiles(ABC):
     def put(self, trial: int, kind: str, epoch: int | None, write: Callable[[Path], object]) -> str:
         """Store a file in one step: after a kill, it is complete or absent. An earlier one is replaced.
 
-        Parameters
-        ----------
-        trial, kind, epoch
-            What it is.
-        write : callable
-            Called with the path at which it writes a file or a folder.
-
-        Returns
-        -------
-        str
-            As of `file_name`.
+        `write` is called with the path at which it writes a file or a folder. The return value is that of `file_name`.
         """
 
     @abstractmethod
@@ -117,10 +107,7 @@ class TrialFiles(ABC):
 class LocalTrialFiles(TrialFiles):
     """Files in a local folder, with a subfolder for each trial: ``0007/best-0003.safetensors``.
 
-    Parameters
-    ----------
-    root : Path
-        The folder; it need not exist.
+    The folder `root` need not exist.
 
     Examples
     --------

@@ -142,15 +142,10 @@ def run_all(executor: Executor, *configs: dict[str, Any], decisions: Iterable[De
 
 
 class ExecutorContract:
-    """The tests; override `make`.
-
-    Attributes
-    ----------
-    can_cancel : bool
-        Whether the executor can end a job that hangs.
-    """
+    """The tests; override `make`."""
 
     can_cancel: ClassVar[bool] = True
+    """Whether the executor can end a job that hangs."""
 
     def make(self, trainable: Trainable | None) -> Executor:
         """Return a new executor."""

@@ -35,18 +35,12 @@ INHERITED = settings(max_examples=25, deadline=None, suppress_health_check=[Heal
 
 
 class SchedulerContract:
-    """The tests; override `make`.
-
-    Attributes
-    ----------
-    leaves_paused : bool
-        Whether a search without a time limit may end with paused trials.
-    resumes_first : bool
-        Whether trials that ended at a deadline run before all others in a search with a later one.
-    """
+    """The tests; override `make`."""
 
     leaves_paused: ClassVar[bool] = False
+    """Whether a search without a time limit may end with paused trials."""
     resumes_first: ClassVar[bool] = True
+    """Whether trials that ended at a deadline run before all others in a search with a later one."""
 
     def make(self) -> Scheduler:
         """Return a new scheduler."""

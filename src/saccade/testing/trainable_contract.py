@@ -28,19 +28,13 @@ from saccade.study.trial_files import LocalTrialFiles
 
 
 class TrainableContract:
-    """The tests; override `make`, `config`, `num_epochs` and `broken_config`.
-
-    Attributes
-    ----------
-    config
-        A configuration that trains for `num_epochs`, at least 3, with the same scores each time.
-    broken_config
-        A configuration that raises.
-    """
+    """The tests; override `make`, `config`, `num_epochs` and `broken_config`."""
 
     config: ClassVar[dict[str, Any]]
+    """A configuration that trains for `num_epochs`, at least 3, with the same scores each time."""
     num_epochs: ClassVar[int]
     broken_config: ClassVar[dict[str, Any]]
+    """A configuration that raises."""
 
     def make(self, tmp_path: Path) -> Trainable:
         """Return a new trainable."""

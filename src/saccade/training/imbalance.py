@@ -19,8 +19,8 @@ from saccade.tasks.labels import Label, Labels
 from saccade.tasks.problem import Problem
 from saccade.training.recipes.recipe import Recipe, choices
 
+# Class weights: inverse class frequencies, a weight per label, or none.
 ClassWeight = Literal["balanced"] | Mapping[Label, float] | None
-"""Class weights: inverse class frequencies, a weight per label, or none."""
 
 
 def class_weights(
@@ -36,7 +36,20 @@ def class_weights(
         return None
     problem.require_classes("class_weight")
     if isinstance(spec, Mapping):
-        weights = _given_weights(spec, problem, class_names)
+        number_of: dict[Any, int] = {label: number for number, label in enumerate(problem.classes)}
+        for number, name in enumerate(class_names or ()):
+            if number in number_of:
+                number_of.setdefault(name, number_of[number])
+        weights = np.ones(len(problem.classes))
+        for label, weight in spec.items():
+            if label not in number_of:
+                # A label may differ from a known one only by its type, as '1' from 1.
+                same = [name for name in number_of if str(name) == str(label)]
+                hint = f"The label is {same[0]!r} of type {type(same[0]).__name__}." if same else ""
+                raise UnknownNameError.of("label in class_weight", label, map(str, number_of), hint)
+            weights[number_of[label]] = real_number(
+                f"class_weight of {label!r}", weight, "a number, 0 or more", least=0, below=np.inf
+            )
     elif spec == "balanced":
         weights = problem.balanced_weights(targets)
     elif isinstance(spec, str):
@@ -48,38 +61,12 @@ def class_weights(
     return np.asarray(problem.normalised_weights(weights, targets), np.float32)
 
 
-def _given_weights(spec: Mapping[Label, Any], problem: Problem, class_names: Sequence[str] | None) -> np.ndarray:
-    number_of: dict[Any, int] = {label: number for number, label in enumerate(problem.classes)}
-    for number, name in enumerate(class_names or ()):
-        if number in number_of:
-            number_of.setdefault(name, number_of[number])
-    weights = np.ones(len(problem.classes))
-    for label, weight in spec.items():
-        if label not in number_of:
-            raise UnknownNameError.of("label in class_weight", label, map(str, number_of), _type_hint(label, number_of))
-        weights[number_of[label]] = real_number(
-            f"class_weight of {label!r}", weight, "a number, 0 or more", least=0, below=np.inf
-        )
-    return weights
-
-
-def _type_hint(label: object, known: Mapping[Any, int]) -> str:
-    """Return a hint if a label differs from a known one only by its type, as '1' from 1."""
-    same = [name for name in known if str(name) == str(label)]
-    return f"The label is {same[0]!r} of type {type(same[0]).__name__}." if same else ""
-
-
 def balanced_sampling_weights(targets: np.ndarray, problem: Problem) -> np.ndarray:
-    """Return the probability of drawing each training image so that all classes are equally frequent.
-
-    In multilabel problems the class of an image is its rarest label; images without labels are a class of their own.
-    Raises a HyperparameterError for a regression problem.
-    """
+    """Return the probability of drawing each image, with which classes (or rarest labels) are equally frequent."""
     problem.require_classes("balanced_sampling")
     classes = problem.strata(targets)
     counts = np.bincount(classes)
-    probabilities: np.ndarray = 1 / (np.count_nonzero(counts) * counts[classes])
-    return probabilities
+    return np.asarray(1 / (np.count_nonzero(counts) * counts[classes]))
 
 
 def class_priors(
@@ -133,10 +120,7 @@ def sample_weights(column: Sequence[Any] | np.ndarray | pd.Series) -> np.ndarray
 def loss_weights(
     targets: np.ndarray, problem: Problem, by_class: np.ndarray | None, by_image: np.ndarray | None
 ) -> np.ndarray | None:
-    """Return the weight of each image (or of each label of it) in the loss: class weight times sample weight.
-
-    None if all are equal.
-    """
+    """Return the weight of each image (or of each label of it) in the loss: class times sample weight, or None."""
     if by_class is None and by_image is None:
         return None
     weights = np.ones(targets.shape, np.float32)

@@ -9,27 +9,20 @@ from typing import Any
 
 import numpy as np
 
-BLUEPRINT = "blueprint.json"
-"""The network without its weights."""
+BLUEPRINT = "blueprint.json"  # the network without its weights
+LAST = "last.safetensors"  # the checkpoint of an epoch
 
-LAST = "last.safetensors"
-"""The checkpoint of an epoch."""
-
+# Weights of an epoch that was the best so far, and outputs for the validation images.
+# The outputs are a float32 array of shape (num_valid, num_outputs): raw outputs, as `Problem.activate` takes them, in
+# the order of the split; only the first images if a deadline interrupted validation. They are written before the
+# weights.
 BEST, BEST_OUTPUTS = "best.safetensors", "best.outputs.npy"
-"""Weights of an epoch that was the best so far, and outputs for the validation images.
 
-The outputs are a float32 array of shape (num_valid, num_outputs): raw outputs, as `Problem.activate` takes them, in the
-order of the split; only the first images if a deadline interrupted validation. They are written before the weights.
-"""
-
+# The same at the end of the schedule, where an earlier epoch was the best.
+# With few validation images, the choice of the best epoch is partly noise.
 END, END_OUTPUTS = "end.safetensors", "end.outputs.npy"
-"""The same at the end of the schedule, where an earlier epoch was the best.
 
-With few validation images, the choice of the best epoch is partly noise.
-"""
-
-PROBE = "probe.npz"
-"""The results of the linear probe: see `saccade.training.probes.final_probe`."""
+PROBE = "probe.npz"  # the results of the linear probe: see `saccade.training.probes.final_probe`
 
 
 def origin(trial: int, epoch: int, blueprint: dict[str, Any], outputs: np.ndarray | None = None) -> dict[str, str]:

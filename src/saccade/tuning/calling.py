@@ -17,30 +17,10 @@ NAMES = ("report", "reporter")
 class CalledFunction:
     """A user's function, with or without a reporter, as a function of configuration and reporter.
 
-    If the function reports nothing, the number or dict of metrics that it returns is its only report.
-
-    Parameters
-    ----------
-    function : callable
-        ``function(config, report)`` or ``function(config)``. A second parameter with a default gets the reporter only
-        if its name is ``report`` or ``reporter``.
-    score_name : str
-        The name of the metric that it returns as a number.
-
-    Raises
-    ------
-    HyperparameterError
-        If it cannot be called with one or two arguments.
-
-    Examples
-    --------
-    >>> from saccade.study.trial import Decision, Job
-    >>> from saccade.study.function import FunctionTrainable
-    >>> called = CalledFunction(lambda config: config["x"] ** 2, "score")
-    >>> scores = []
-    >>> _ = FunctionTrainable(called).train(Job(0, {"x": 3}), lambda report: scores.append(report.score))
-    >>> scores
-    [9.0]
+    It is called as ``function(config, report)`` or ``function(config)``. A second parameter with a default gets the
+    reporter only if its name is ``report`` or ``reporter``. If the function reports nothing, the number (the metric
+    `score_name`) or the dict of metrics that it returns is its only report. A function that cannot be called in one of
+    these ways is a HyperparameterError.
     """
 
     def __init__(self, function: Callable[..., Any], score_name: str) -> None:
@@ -55,18 +35,17 @@ class CalledFunction:
             returned = self.function(config, report)
         else:
             returned = self.function(config, **{self.reporter: report})
-        if returned is not None and not report.has_reported and report.last_epoch == 0:
-            report.send(self._metrics(returned), is_last=True)
-
-    def _metrics(self, returned: Any) -> dict[str, float]:
+        if returned is None or report.has_reported or report.last_epoch > 0:
+            return
         if isinstance(returned, Mapping):
-            return dict(returned)
-        if isinstance(plain(returned), (bool, int, float)):
-            return {self.score_name: returned}
-        raise HyperparameterError(
-            f"the function returned {returned!r} ({type(returned).__name__}); expected its {self.score_name} as a "
-            f"number, or a dict of metrics such as {{{self.score_name!r}: 0.9}}, or reports of epochs"
-        )
+            report.send(returned, is_last=True)
+        elif isinstance(plain(returned), (bool, int, float)):
+            report.send({self.score_name: returned}, is_last=True)
+        else:
+            raise HyperparameterError(
+                f"the function returned {returned!r} ({type(returned).__name__}); expected its {self.score_name} as a "
+                f"number, or a dict of metrics such as {{{self.score_name!r}: 0.9}}, or reports of epochs"
+            )
 
 
 def _reporter_place(function: Callable[..., Any]) -> Literal[""] | str | None:  # noqa: PYI051 (the two differ in use)

@@ -28,7 +28,11 @@ NUM_BEST = 3
 
 def start_or_resume(folder: Path, space: Dict, metric: str, mode: str, *, resume: bool) -> bool:
     """Record what a locked folder is used for, or check that it was used for the same; return whether to resume."""
-    about = {"metric": metric, "mode": mode, "space": _space_to_json(space)}
+    try:
+        space_json = json.loads(json.dumps(space.to_json()))
+    except SpaceError:  # it has no JSON form
+        space_json = None
+    about = {"metric": metric, "mode": mode, "space": space_json}
     if not (folder / ABOUT).is_file():
         started = datetime.now(timezone.utc).isoformat(timespec="seconds")
         versions = {"saccade": __version__, "python": platform.python_version()}
@@ -73,14 +77,6 @@ def read_about(folder: Path) -> dict[str, Any]:
 
 def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
-
-
-def _space_to_json(space: Dict) -> Any:
-    """Return the space as it is read from JSON; None if it has no JSON form."""
-    try:
-        return json.loads(json.dumps(space.to_json()))
-    except SpaceError:
-        return None
 
 
 class FunctionCheckpointKeeper(CheckpointKeeper):

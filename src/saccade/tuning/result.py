@@ -26,50 +26,36 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrialResult:
-    """One configuration and its results.
-
-    Attributes
-    ----------
-    number : int
-        The trial's number, from 0.
-    config : dict
-        Its configuration.
-    status : str
-        ``"completed"``, ``"stopped"``, ``"paused"`` (it was not among the best, or time was up; it can be resumed),
-        ``"failed"``; in an interrupted search also ``"running"``.
-    score : float or None
-        The best value of the metric; None without a report.
-    best_epoch : int or None
-        The epoch in which it was reported.
-    num_epochs : int
-        Epochs trained.
-    seconds : float
-        Their duration, epochs that were trained again included.
-    reports : list of dict
-        The reports in order: ``epoch``, the metric, all other metrics, and ``seconds``.
-    reason : str
-        Why it failed, or ended early.
-    traceback : str
-        Of the error with which it failed.
-    checkpoint : Path or None
-        The folder with the checkpoint of its best epoch that has one; None if it was removed. Of trials that have
-        ended, only the best few keep theirs.
-    folder : Path or None
-        The folder with its files.
-    """
+    """One configuration and its results."""
 
     number: int
+    """The trial's number, from 0."""
     config: dict[Any, Any]
+    """Its configuration."""
     status: str
+    """``"completed"``, ``"stopped"``, ``"paused"`` (it was not among the best, or time was up; it can be resumed) or
+    ``"failed"``; in an interrupted search also ``"running"``.
+    """
     score: float | None
+    """The best value of the metric; None without a report."""
     best_epoch: int | None
+    """The epoch in which it was reported."""
     num_epochs: int
+    """Epochs trained."""
     seconds: float
+    """Their duration, epochs that were trained again included."""
     reports: list[dict[str, Any]] = field(repr=False)
+    """The reports in order: ``epoch``, the metric, all other metrics, and ``seconds``."""
     reason: str = ""
+    """Why it failed, or ended early."""
     traceback: str = field(default="", repr=False)
+    """Of the error with which it failed."""
     checkpoint: Path | None = field(default=None, repr=False)
+    """The folder with the checkpoint of its best epoch that has one; None if it was removed. Of trials that have ended,
+    only the best few keep theirs.
+    """
     folder: Path | None = field(default=None, repr=False)
+    """The folder with its files."""
 
     @classmethod
     def of(cls, trial: Trial, metric: str, mode: str) -> TrialResult:
@@ -97,23 +83,16 @@ class TrialResult:
 
 
 class TuneResult:
-    """The result of `tune`.
+    """The result of `tune`: all trials, by number.
 
     Parameters
     ----------
-    trials : sequence of TrialResult
-        All trials, by number.
-    metric : str
-        The name of the metric.
+    trials, metric
+        The trials, and the name of the metric.
     mode : {"max", "min"}
         Whether higher or lower values are better.
     path : Path or None
         The folder of the search; None if it has none.
-
-    Attributes
-    ----------
-    trials : list of TrialResult
-        All trials, by number.
 
     Examples
     --------
@@ -158,13 +137,7 @@ class TuneResult:
 
     @property
     def best_trial(self) -> TrialResult:
-        """The trial with the best score that did not fail, the earliest among equals.
-
-        Raises
-        ------
-        SearchFailedError
-            If no trial has a score.
-        """
+        """The trial with the best score that did not fail, the earliest among equals; else a SearchFailedError."""
         ranked = self._ranked()
         if not ranked or not _is_ranked(ranked[0]):
             reasons = sorted({trial.reason for trial in self.trials if trial.reason})
@@ -195,17 +168,21 @@ class TuneResult:
     def leaderboard(self) -> pd.DataFrame:
         """Return a table of the trials, the best first, failed ones last.
 
-        Returns
-        -------
-        DataFrame
-            Columns ``trial``, ``status``, the metric, ``epochs_done``, ``best_epoch``, ``fit_time_s``, the
-            configuration (``config.NAME`` where a name is one of these), and ``reason`` (why a trial failed, or ended
-            early).
+        It has the columns ``trial``, ``status``, the metric, ``epochs_done``, ``best_epoch``, ``fit_time_s``, the
+        configuration (``config.NAME`` where a name is one of these), and ``reason`` (why a trial failed, or ended
+        early).
         """
         import pandas as pd  # slow to import
 
-        table: pd.DataFrame = pd.DataFrame([self._row(trial) for trial in self._ranked()])
-        return table if len(table) else pd.DataFrame(columns=[*self._columns, "reason"])
+        columns = ("trial", "status", self.metric, "epochs_done", "best_epoch", "fit_time_s")
+        rows: list[dict[Any, Any]] = []
+        for each in self._ranked():
+            values = (each.number, each.status, each.score, each.num_epochs, each.best_epoch, round(each.seconds, 3))
+            taken = (*columns, "reason")
+            config = {f"config.{name}" if name in taken else name: value for name, value in each.config.items()}
+            rows.append({**dict(zip(columns, values, strict=True)), **config, "reason": each.reason})
+        table: pd.DataFrame = pd.DataFrame(rows, columns=None if rows else [*columns, "reason"])
+        return table
 
     def remove_at_end(self, folder: Path) -> None:
         """Remove a folder when this object is garbage-collected, or when the program ends."""
@@ -216,16 +193,6 @@ class TuneResult:
         best = f", best {self.metric} {ranked[0].score:.6g}" if ranked and _is_ranked(ranked[0]) else ""
         num = len(self.trials)
         return f"<TuneResult of {num} {'trial' if num == 1 else 'trials'}{best}>"
-
-    @property
-    def _columns(self) -> tuple[str, ...]:
-        return ("trial", "status", self.metric, "epochs_done", "best_epoch", "fit_time_s")
-
-    def _row(self, trial: TrialResult) -> dict[Any, Any]:
-        values = (trial.number, trial.status, trial.score, trial.num_epochs, trial.best_epoch, round(trial.seconds, 3))
-        taken = {*self._columns, "reason"}
-        config = {f"config.{name}" if name in taken else name: value for name, value in trial.config.items()}
-        return {**dict(zip(self._columns, values, strict=True)), **config, "reason": trial.reason}
 
     def _ranked(self) -> list[TrialResult]:
         sign = 1.0 if self.mode == "min" else -1.0

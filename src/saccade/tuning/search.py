@@ -26,13 +26,7 @@ from saccade.tuning.result import TuneResult
 
 
 class TuningInterrupted(KeyboardInterrupt):
-    """Ctrl-C during `tune`.
-
-    Attributes
-    ----------
-    result : TuneResult
-        The result so far.
-    """
+    """Ctrl-C during `tune`; the attribute `result` is the TuneResult so far."""
 
     def __init__(self, message: str, result: TuneResult) -> None:
         super().__init__(message)
@@ -41,15 +35,7 @@ class TuningInterrupted(KeyboardInterrupt):
 
 @dataclass(frozen=True)
 class Search:
-    """The checked arguments of `tune`; see there.
-
-    Attributes
-    ----------
-    executor : Executor
-        Its trainable is set.
-    path : Path or None
-        Absolute.
-    """
+    """The checked arguments of `tune`; see there. The executor has its trainable, and `path` is absolute."""
 
     executor: Executor
     searcher: Searcher
@@ -127,21 +113,19 @@ class Search:
             try:
                 study.run()
             except KeyboardInterrupt:
-                raise self._interrupted(study) from None
+                num = len(study.trials)
+                text = f"The search was interrupted after it had started {num} {'trial' if num == 1 else 'trials'}."
+                if self.path is None:
+                    how = "This exception has their `result`."
+                else:
+                    path = str(self.path)
+                    how = f"Resume it: tune(…, path={path!r}, resume=True). Load its result: TuneResult.load({path!r})."
+                result = TuneResult.of(study.trials, self.metric, self.mode, self.path)
+                raise TuningInterrupted(f"{text} {how}", result) from None
             best = study.best_trial
             score = None if best is None or best.best_report is None else best.best_report.score
             notify(RunFinished(None if best is None else best.number, score, deadline.elapsed_s()))
             return TuneResult.of(study.trials, self.metric, self.mode, self.path)
-
-    def _interrupted(self, study: Study) -> TuningInterrupted:
-        num = len(study.trials)
-        what = f"The search was interrupted after it had started {num} {'trial' if num == 1 else 'trials'}."
-        if self.path is None:
-            how = "This exception has their `result`."
-        else:
-            path = str(self.path)
-            how = f"Resume it: tune(…, path={path!r}, resume=True). Load its result: TuneResult.load({path!r})."
-        return TuningInterrupted(f"{what} {how}", TuneResult.of(study.trials, self.metric, self.mode, self.path))
 
 
 class _MetricCheck:

@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+import inspect
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from saccade.checks import real_number, whole_number
 from saccade.deadline import Deadline
-from saccade.errors import HyperparameterError, explained_file_errors, suggesting_function
-from saccade.executor import Executor, use_executor
+from saccade.errors import HyperparameterError, UnknownNameError, explained_file_errors, suggesting_function
+from saccade.executor import EXECUTORS, Executor, WorkerSlot, local_slots, make_executor, num_usable_cpus, use_executor
 from saccade.global_state import preserved_global_state
+from saccade.scheduler import SCHEDULERS, make_scheduler
 from saccade.scheduler.base import Scheduler
+from saccade.searcher import GridSearcher, make_searcher
 from saccade.searcher.base import Searcher
 from saccade.space import Dict
 from saccade.study.function import FunctionTrainable
 from saccade.study.trackers import Callback, check_callbacks, connected
-from saccade.tuning import arguments
 from saccade.tuning.calling import CalledFunction
 from saccade.tuning.result import TuneResult
 from saccade.tuning.search import Search
 
 if TYPE_CHECKING:
     from os import PathLike
+
+MODES = ("max", "min")
+RESERVED = ("epoch", "checkpoint")
+"""Keywords of a report that are not metrics."""
 
 
 @suggesting_function("saccade", ["Bool", "Categorical", "Dict", "Int", "List", "Real", "TuneResult"])
@@ -158,20 +166,41 @@ def tune(
     >>> abs(result.best_config["x"] - 0.7) < 0.2
     True
     """
-    time_limit = arguments.seconds("time_limit", time_limit)
+    expected = "a number of seconds above 0, or None"
+    time_limit = None if time_limit is None else real_number("time_limit", time_limit, expected, above=0)
     deadline = Deadline(time_limit)
-    arguments.check_metric(metric, mode)
-    num_trials = arguments.whole("num_trials", num_trials)
-    max_epochs = arguments.whole("max_epochs", max_epochs)
+    if not isinstance(metric, str) or not metric or metric in RESERVED:
+        raise HyperparameterError(
+            f"metric was given {metric!r}; expected the keyword by which train_fn reports its score, such as "
+            "'accuracy' for report(epoch=…, accuracy=…)"
+        )
+    if mode not in MODES:
+        raise UnknownNameError.of("mode", mode, MODES)
+    num_trials = None if num_trials is None else whole_number("num_trials", num_trials)
+    max_epochs = None if max_epochs is None else whole_number("max_epochs", max_epochs)
     if resume and path is None:
         raise HyperparameterError("resume=True continues the search in path, but path is None. Pass path=…")
     called = CalledFunction(train_fn, metric)
-    made_searcher = arguments.searcher_of(searcher, space, seed, searcher_options, starting_configs)
-    made_scheduler = arguments.scheduler_of(scheduler, max_epochs, scheduler_options)
-    arguments.check_ends(made_searcher, num_trials, time_limit)
+    starts = {} if starting_configs is None else {"starting_configs": starting_configs}
+    made_searcher = make_searcher(searcher, space, seed, **{**(searcher_options or {}), **starts})
+    options = dict(scheduler_options or {})
+    kind = SCHEDULERS.get(scheduler) if isinstance(scheduler, str) else None
+    if kind is not None and max_epochs is not None and "max_epochs" in inspect.signature(kind).parameters:
+        options.setdefault("max_epochs", max_epochs)
+    made_scheduler = make_scheduler(scheduler, **options)
+    is_finite = made_searcher.space.num_configurations < math.inf or isinstance(made_searcher, GridSearcher)
+    if num_trials is None and time_limit is None and not is_finite:
+        raise HyperparameterError(
+            "the search would never end: there is neither time_limit nor num_trials, and the space has infinitely many "
+            "configurations. Pass time_limit=… (seconds) or num_trials=…"
+        )
     callbacks = check_callbacks(callbacks)
-    trial_time_limit = arguments.seconds("trial_time_limit", trial_time_limit)
-    made = arguments.executor_of(executor, num_workers, num_trials)
+    if trial_time_limit is not None:
+        trial_time_limit = real_number("trial_time_limit", trial_time_limit, expected, above=0)
+    if target_score is not None:
+        finite = "a finite number, or None"
+        target_score = real_number("target_score", target_score, finite, above=-math.inf, below=math.inf)
+    made = _executor_of(executor, num_workers, num_trials)
     with use_executor(executor, made) as made_executor, connected(callbacks) as trackers:
         made_executor.trainable = FunctionTrainable(called, metric, is_minimized=mode == "min", max_epochs=max_epochs)
         search = Search(
@@ -183,10 +212,37 @@ def tune(
             num_trials,
             time_limit,
             trial_time_limit,
-            arguments.score("target_score", target_score),
+            target_score,
             None if path is None else Path(path).expanduser().absolute(),
             resume,
             verbosity,
             trackers,
         )
         return search.run(deadline)
+
+
+def _executor_of(executor: str | Executor, num_workers: Any, num_trials: int | None) -> Executor:
+    """Return the executor that calls the function; the caller sets its trainable.
+
+    ``"auto"`` with one worker is this process, also with a time limit: changes that the function makes to the caller's
+    variables are visible, it need not be pickled, and it can be debugged. More than one worker together with
+    ``"inline"`` or with an instance is a HyperparameterError.
+    """
+    executor = EXECUTORS.canonical(executor) if isinstance(executor, str) else executor
+    num_workers = 1 if num_workers is None else whole_number("num_workers", num_workers)
+    if num_workers > 1 and not isinstance(executor, str):
+        raise HyperparameterError(
+            f"num_workers is {num_workers}, but executor is an instance with its own workers. Leave one of them out."
+        )
+    if num_workers > 1 and executor == "inline":
+        raise HyperparameterError(
+            f"num_workers is {num_workers}, but executor='inline' calls train_fn in this process, which is one worker. "
+            "Leave one of them out."
+        )
+    num = min(num_workers, num_trials or num_workers)
+    if executor == "auto":
+        executor = "process" if num > 1 else "inline"
+    # If there are more workers than cores, each has one thread.
+    is_crowded = num > num_usable_cpus()
+    slots = [WorkerSlot(num_threads=1)] * num if is_crowded else local_slots(0, num_workers=num)
+    return make_executor(executor, workers=slots, num_trials=num_trials)

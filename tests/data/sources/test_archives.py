@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import gzip
 import io
 import os
 import random
 import shutil
 import stat
+import struct
 import sys
 import tarfile
 import time
@@ -283,11 +285,79 @@ def test_very_many_members_are_refused(tmp_path, cache, monkeypatch, suffix):
     )
 
 
+def test_members_are_counted_before_one_is_written(tmp_path, cache, monkeypatch):
+    monkeypatch.setattr(archives, "_MAX_MEMBERS", 50)
+    monkeypatch.setattr(archives, "_BYTES_OF_MEMBER", 10_000)
+    members = [(tar_member(f"{number}.jpg"), b"") for number in range(51)]
+    monkeypatch.setattr(tarfile.TarFile, "extract", lambda *_, **__: pytest.fail("a member was written"))
+    assert_refused(write_tar(tmp_path / "a.tar", *members), cache, "51 or more members")
+    monkeypatch.setattr(zipfile, "ZipInfo", lambda *_: pytest.fail("members were read"))
+    entries = b"".join(b"PK\1\2" + bytes(42) for _ in range(51))
+    end = struct.pack("<4s4H2IH", b"PK\5\6", 0, 0, 51, 51, len(entries), 0, 0)
+    (tmp_path / "a.zip").write_bytes(entries + end)
+    assert_refused(tmp_path / "a.zip", cache, "51 or more members")
+
+
+def padded(content: bytes) -> bytes:
+    return content + bytes(-len(content) % 512)
+
+
+def pax(kind: bytes, key: str, size: int) -> bytes:
+    record = f" {key}={'x' * size}\n"
+    record = f"{len(record) + len(str(len(record) + 4))}{record}"
+    return tar_member("pax", kind, size=len(record)).tobuf(tarfile.USTAR_FORMAT) + padded(record.encode())
+
+
+def sparse_header_without_end() -> bytes:
+    header = bytearray(tar_member("a", tarfile.GNUTYPE_SPARSE).tobuf(tarfile.GNU_FORMAT))
+    header[482] = 1  # more blocks follow
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    return bytes(header) + (b"00000000001\0" * 42 + b"\1" + bytes(7)) * 4000
+
+
+HEADERS = {
+    "long names": (tar_member("a", tarfile.GNUTYPE_LONGNAME, size=9).tobuf() + padded(b"x" * 9)) * 5000,
+    "large names": (tar_member("a", tarfile.GNUTYPE_LONGNAME, size=90_000).tobuf() + padded(b"x" * 90_000)) * 5,
+    "pax": pax(b"x", "a", 90_000) * 5,
+    "global pax": b"".join(pax(b"g", str(num), 90_000) + tar_member(str(num)).tobuf() for num in range(5)),
+    "sparse": sparse_header_without_end(),
+}
+
+
+@pytest.mark.parametrize("headers", HEADERS.values(), ids=HEADERS)
+def test_headers_without_end_are_refused(tmp_path, cache, headers):
+    archive = tmp_path / "a.tar.gz"
+    archive.write_bytes(gzip.compress(headers, 1))
+    assert_refused(archive, cache, "headers of more than 262.1 kB")
+
+
+@pytest.mark.parametrize("size", [3, 3000])
+def test_a_wrong_size_in_a_zip_file_is_refused(tmp_path, cache, size):
+    archive = write_zip(tmp_path / "a.zip", ("a.jpg", bytes(1000)))
+    data = bytearray(archive.read_bytes())
+    for signature, offset in ((b"PK\x03\x04", 22), (b"PK\x01\x02", 24)):
+        struct.pack_into("<I", data, data.index(signature) + offset, size)
+    archive.write_bytes(data)
+    assert_refused(archive, cache, "broken archive", "a.jpg")
+
+
+def test_names_that_differ_in_case_are_refused_where_they_are_one_file(tmp_path, cache, monkeypatch):
+    members = [(tar_member(name, size=1), content) for name, content in (("A/1", b"x"), ("a/2", b"y"), ("a/2", b"z"))]
+    archive = write_tar(tmp_path / "a.tar", *members)
+    assert content_of(unpack(archive, cache)) == {"A/1": b"x", "a/2": b"z"}
+    shutil.rmtree(cache)
+    exists = Path.exists
+    # As on a file system that ignores case.
+    monkeypatch.setattr(Path, "exists", lambda path: exists(path) or exists(path.with_name(path.name.swapcase())))
+    assert_refused(archive, cache, "'A' and 'a'")
+
+
 def test_a_large_header_is_refused_before_it_is_read(tmp_path, cache):
     archive = tmp_path / "a.tar.gz"
     with tarfile.open(archive, "w:gz", pax_headers={"comment": "x" * 2_000_000}) as file:
         file.addfile(tar_member("a.jpg"))
-    assert_refused(archive, cache, "header of 2.0 MB")
+    assert_refused(archive, cache, "headers of more than 262.1 kB")
 
 
 @pytest.mark.parametrize(

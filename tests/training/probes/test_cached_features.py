@@ -50,7 +50,7 @@ def classifier(task: ImageTask, seed: int = 0, img_size: int = 32) -> Classifier
     return new_classifier(recipe, task.problem, Numerics(choose_device("cpu")))
 
 
-def test_the_same_network_on_the_same_images_is_not_asked_again(task: ImageTask, num_passes: list[int]) -> None:
+def test_features_of_the_same_network_and_images_are_cached(task: ImageTask, num_passes: list[int]) -> None:
     first = cached_features(classifier(task), task.store, task.train.indices)
     other_head = classifier(task)
     with torch.no_grad():
@@ -63,7 +63,7 @@ def test_the_same_network_on_the_same_images_is_not_asked_again(task: ImageTask,
     assert np.array_equal(first, expected)
 
 
-def test_other_weights_sizes_or_images_are_something_else(task: ImageTask, num_passes: list[int]) -> None:
+def test_features_are_computed_again_for_other_weights_sizes_or_images(task: ImageTask, num_passes: list[int]) -> None:
     all_ = task.train.indices
     for each in (
         (classifier(task), all_),
@@ -75,14 +75,14 @@ def test_other_weights_sizes_or_images_are_something_else(task: ImageTask, num_p
     assert len(num_passes) == 4
 
 
-def test_a_part_of_the_images_is_not_kept(task: ImageTask, num_passes: list[int]) -> None:
+def test_features_of_a_part_of_the_images_are_not_cached(task: ImageTask, num_passes: list[int]) -> None:
     indices = np.tile(task.train.indices, 10)
     assert len(cached_features(classifier(task), task.store, indices, lambda: 0.0)) < len(indices)
     assert len(cached_features(classifier(task), task.store, indices)) == len(indices)
     assert len(num_passes) == 2
 
 
-def test_what_was_used_least_recently_goes_first(task: ImageTask, num_passes: list[int]) -> None:
+def test_least_recently_used_features_are_dropped_first(task: ImageTask, num_passes: list[int]) -> None:
     networks = [classifier(task, seed=seed) for seed in range(3)]
     num_bytes = cached_features(networks[0], task.store, task.train.indices).nbytes
     for network in (networks[1], networks[0], networks[2], networks[0]):
@@ -92,7 +92,7 @@ def test_what_was_used_least_recently_goes_first(task: ImageTask, num_passes: li
     assert len(num_passes) == 4
 
 
-def test_features_go_with_their_images(make_task: Callable[..., ImageTask]) -> None:
+def test_features_are_dropped_with_their_images(make_task: Callable[..., ImageTask]) -> None:
     task = make_task()
     before = len(probe_module._cache)
     cached_features(classifier(task), task.store, task.train.indices)
@@ -102,14 +102,14 @@ def test_features_go_with_their_images(make_task: Callable[..., ImageTask]) -> N
     assert len(probe_module._cache) <= before
 
 
-def test_images_in_a_list_may_change_and_are_looked_at_each_time(task: ImageTask, num_passes: list[int]) -> None:
+def test_features_of_images_in_a_list_are_not_cached(task: ImageTask, num_passes: list[int]) -> None:
     images = [np.zeros((40, 40, 3), np.uint8)] * 4
     for _ in range(2):
         cached_features(classifier(task), images, np.arange(4))
     assert len(num_passes) == 2
 
 
-def test_features_in_other_numerics_are_others(task: ImageTask, num_passes: list[int]) -> None:
+def test_features_are_computed_again_in_other_numerics(task: ImageTask, num_passes: list[int]) -> None:
     network = classifier(task)
     plain = cached_features(network, task.store, task.train.indices)
     network.use(network.numerics, Numerics(choose_device("cpu"), torch.bfloat16))

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,14 @@ from sklearn.linear_model import LogisticRegression, Ridge
 
 from saccade.tasks.problem import Problem
 from saccade.training.probes import heads
-from saccade.training.probes.heads import Head, fit_heads
+from saccade.training.probes.heads import Head, HeadFitter
+
+
+def fit_heads(
+    features: np.ndarray, targets: np.ndarray, problem: Problem, *weights: np.ndarray, **options: Any
+) -> Head:
+    fitter = HeadFitter(features, targets, problem, options.pop("groups", None))
+    return fitter.fit(*weights, **options)
 
 
 def clouds(
@@ -61,7 +70,7 @@ def test_a_head_is_the_logistic_regression_of_its_penalty(
     np.testing.assert_allclose(found, expected, atol=0.01)
 
 
-def test_a_head_for_numbers_is_a_ridge_regression(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_regression_head_is_a_ridge_regression(monkeypatch: pytest.MonkeyPatch) -> None:
     features, _ = clouds(50, 3, 10, 1.0)
     targets = (features[:, 0] - 2 * features[:, 1]).astype(np.float32)
     problem = Problem.of(np.linspace(0, 1, 50).tolist(), "regression")
@@ -83,14 +92,14 @@ def test_each_label_has_a_logistic_regression_of_its_own(monkeypatch: pytest.Mon
         np.testing.assert_allclose(outputs(head, features)[:, label], expected, atol=0.05)
 
 
-def test_noise_wants_a_larger_penalty_than_order() -> None:
+def test_cross_validation_selects_a_larger_penalty_for_noise() -> None:
     clear, targets = clouds(60, 2, 40, 2.0)
     noise = np.random.default_rng(1).normal(size=(60, 40)).astype(np.float32)
     assert fit_heads(noise, targets, classes(2)).penalty == max(heads.PENALTIES)
     assert fit_heads(clear, targets, classes(2)).penalty < max(heads.PENALTIES)
 
 
-def test_held_out_outputs_know_nothing_of_their_own_image() -> None:
+def test_held_out_outputs_are_independent_of_their_own_label() -> None:
     features = np.random.default_rng(0).normal(size=(120, 200)).astype(np.float32)
     targets = np.arange(120) % 2  # nothing can be learned, but all can be remembered
     head = fit_heads(features, targets, classes(2))
@@ -100,7 +109,7 @@ def test_held_out_outputs_know_nothing_of_their_own_image() -> None:
     assert (outputs(head, features).argmax(1) == targets).mean() > 0.9
 
 
-def test_images_of_weight_0_do_not_count() -> None:
+def test_images_of_weight_0_have_no_effect() -> None:
     features, targets = clouds(80, 2, 5, 3.0)
     weights = np.concatenate([np.ones(40), np.zeros(40)]).astype(np.float32)
     wrong = np.where(weights > 0, targets, 1 - targets)
@@ -135,14 +144,14 @@ def test_with_many_outputs_easing_converges_to_the_same_head_in_fewer_steps(monk
 
 
 @pytest.mark.parametrize("num_images", [1, 2, 3])
-def test_a_few_images_are_enough(num_images: int) -> None:
+def test_heads_are_fitted_to_a_few_images(num_images: int) -> None:
     features, targets = clouds(num_images, 2, 4, 1.0)
     head = fit_heads(features, targets, classes(2))
     assert np.isfinite(head.weight).all()
     assert np.isfinite(head.bias).all()
 
 
-def test_without_time_what_was_found_has_to_do() -> None:
+def test_without_time_a_head_is_fitted_without_cross_validation() -> None:
     features, targets = clouds(60, 3, 8, 3.0)
     head = fit_heads(features, targets, classes(3), seconds_left=lambda: 0.0)
     assert (outputs(head, features).argmax(1) == targets).mean() > 0.9

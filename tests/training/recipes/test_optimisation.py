@@ -30,7 +30,7 @@ def rates(**recipe: object) -> dict[str, set[float]]:
     return found
 
 
-def test_the_multipliers_of_head_and_body_are_used() -> None:
+def test_learning_rates_of_head_and_backbone_are_multiplied() -> None:
     assert rates(transfer_lr_mult=0.1, output_lr_mult=10, layer_decay=1.0) == {"head": {10.0}, "body": {0.1}}
 
 
@@ -63,7 +63,7 @@ def test_layers_with_a_tiny_learning_rate_are_frozen_unless_the_user_sets_a_deca
 
 
 @pytest.mark.parametrize("opt", ["sgd", "adamw", "lamb", "nadam", "lion", "lookahead_adam", "SGD"])
-def test_optimizers_are_timms(opt: str) -> None:
+def test_optimizer_is_that_of_timm(opt: str) -> None:
     assert isinstance(
         make_optimizer(build_network("test_resnet", 2, pretrained=False), Recipe.of({"opt": opt})),
         torch.optim.Optimizer,
@@ -102,7 +102,7 @@ def rates_over(num_steps: int, possible: Callable[[int], float]) -> list[float]:
     return seen
 
 
-def test_with_time_enough_the_deadline_changes_no_rate() -> None:
+def test_a_distant_deadline_does_not_change_the_schedule() -> None:
     assert rates_over(40, lambda step: 60.0 - step) == rates_over(40, lambda _: math.inf)
 
 
@@ -114,7 +114,7 @@ def test_the_schedule_ends_early_if_the_deadline_is_near(num_steps: int, known_a
     assert seen[-1] < 0.25 * seen[0]
 
 
-def test_more_time_than_was_thought_is_used_at_lower_rates() -> None:
+def test_additional_time_is_used_at_lower_rates() -> None:
     seen = rates_over(40, lambda step: 10.0 if step < 5 else 100.0)
     assert seen == sorted(seen, reverse=True)
     assert seen[20] < rates_over(40, lambda _: math.inf)[20]
@@ -177,7 +177,7 @@ def test_learning_rate_factors_require_a_known_classifier_layer() -> None:
 
 
 @pytest.mark.parametrize("name", ["adamw", "adam", "sgd", "momentum", "adagrad", "lookahead_adamw"])
-def test_a_step_that_is_taken_at_once_changes_weights_as_one_in_parts(name: str) -> None:
+def test_fused_steps_change_weights_as_unfused_ones(name: str) -> None:
     torch.manual_seed(0)
     network = build_network("test_resnet", 3, pretrained=False).train()
     other = copy.deepcopy(network)
@@ -198,6 +198,6 @@ def test_a_step_that_is_taken_at_once_changes_weights_as_one_in_parts(name: str)
         torch.testing.assert_close(parameter, like, rtol=1e-3, atol=1e-5)
 
 
-def test_optimizers_that_have_no_such_step_are_made_all_the_same() -> None:
+def test_optimizers_without_a_fused_step_are_made() -> None:
     network = build_network("test_resnet", 3, pretrained=False)
     assert "fused" not in make_optimizer(network, Recipe.of({"opt": "lamb"})).defaults

@@ -40,7 +40,7 @@ def test_a_name_unlike_any_other_lists_the_known_ones() -> None:
         Recipe.of({"zzzz": 1})
 
 
-def test_the_same_thing_under_two_names_is_an_error() -> None:
+def test_a_hyperparameter_under_two_names_is_an_error() -> None:
     with pytest.raises(HyperparameterError, match="given twice"):
         Recipe.of({"wd": 0.1, "weight_decay": 0.1})
 

@@ -34,13 +34,13 @@ def same(one: Any, other: Any) -> bool:
 
 
 @given(state=STATES)
-def test_states_come_back_as_they_were(tmp_path_factory: pytest.TempPathFactory, state: Any) -> None:
+def test_states_are_read_back_equal(tmp_path_factory: pytest.TempPathFactory, state: Any) -> None:
     path = tmp_path_factory.mktemp("state") / "state.safetensors"
     save_state(path, state)
     assert same(load_state(path), state)
 
 
-def test_an_optimizer_comes_back_whole(tmp_path: Path) -> None:
+def test_optimizer_state_is_read_back_equal(tmp_path: Path) -> None:
     def optimizer() -> torch.optim.Optimizer:
         torch.manual_seed(0)
         layer = torch.nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)

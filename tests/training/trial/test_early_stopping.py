@@ -23,7 +23,9 @@ def stopped_after(scores: list[float], **recipe: object) -> int | None:
         ({"early_stop_max_value": 0.8}, [0.5, 0.8], 2),
     ],
 )
-def test_it_stops_as_in_the_recipe(recipe: dict[str, object], scores: list[float], expected: int | None) -> None:
+def test_early_stopping_follows_the_recipe(
+    recipe: dict[str, object], scores: list[float], expected: int | None
+) -> None:
     assert stopped_after(scores, **recipe) == expected
 
 
@@ -33,7 +35,7 @@ def test_patience_counts_epochs_without_validation() -> None:
     assert reasons == ["", "", "early stop: no improvement in 6 epochs"]
 
 
-def test_its_state_continues() -> None:
+def test_early_stopping_continues_from_its_state() -> None:
     recipe = Recipe.of({"early_stop_patience": 1})
     first, second = EarlyStopping(recipe), EarlyStopping(recipe)
     second.load_state_dict(first.state_dict())

@@ -61,7 +61,9 @@ def test_validation_images_pass_frozen_layers_once(task: ImageTask, tmp_path: Pa
     }
 
 
-def test_so_do_training_images_that_nothing_varies(task: ImageTask, tmp_path: Path, tiny: dict[str, Any]) -> None:
+def test_training_images_without_augmentation_pass_frozen_layers_once(
+    task: ImageTask, tmp_path: Path, tiny: dict[str, Any]
+) -> None:
     trained = Trained(task, {**tiny, **FROZEN, **STILL}, tmp_path)
     assert trained.num_seen[True] == 0
     assert trained.num_seen[False] == len(task.val.indices) + len(task.train.indices) + 2
@@ -88,7 +90,7 @@ def test_cached_features_give_the_same_as_computing_them_again(
     [{"transfer_lr_mult": 0.1}, {"freeze_bn": False, "batch_size": 32}],
     ids=["it learns", "its statistics change"],
 )
-def test_a_body_that_changes_is_asked_each_time(
+def test_features_of_a_trained_backbone_are_not_cached(
     task: ImageTask, tmp_path: Path, tiny: dict[str, Any], changes: dict[str, Any]
 ) -> None:
     trainer = Trainer(task, Recipe.of({**tiny, **FROZEN, **STILL, **changes}), LocalTrialFiles(tmp_path))
@@ -107,7 +109,7 @@ def test_augmented_training_computes_all_images_again(
     assert trainer.network.training
 
 
-def test_outputs_of_a_part_of_the_images_are_not_kept(task: ImageTask, tmp_path: Path, tiny: dict[str, Any]) -> None:
+def test_outputs_of_a_part_of_the_images_are_not_cached(task: ImageTask, tmp_path: Path, tiny: dict[str, Any]) -> None:
     trainer = Trainer(task, Recipe.of({**tiny, **FROZEN, "batch_size": 8}), LocalTrialFiles(tmp_path))
     batches = trainer.classifier.batches(task.store, task.train.indices, batch_size=8)
     kept = KeptOutputs(trainer.classifier)
@@ -117,7 +119,7 @@ def test_outputs_of_a_part_of_the_images_are_not_kept(task: ImageTask, tmp_path:
     )
 
 
-def test_a_network_that_does_more_after_its_last_layer_has_no_head_at_its_end(
+def test_a_network_with_operations_after_its_last_layer_does_not_end_with_its_head(
     task: ImageTask, tmp_path: Path, tiny: dict[str, Any]
 ) -> None:
     trainer = Trainer(task, Recipe.of({**tiny, **FROZEN}), LocalTrialFiles(tmp_path))

@@ -20,10 +20,8 @@ from saccade.tasks.problem import Problem
 from saccade.training.recipes.building import new_classifier
 from saccade.training.recipes.recipe import Recipe
 from saccade.training.task import ImageTask
-from saccade.training.trial import numerics as numerics_of_trials
 from saccade.training.trial import trainer
-from saccade.training.trial.numerics import choose_for_probe, choose_for_trial
-from saccade.training.trial.trainer import ImageTrainable, Trainer
+from saccade.training.trial.trainer import ImageTrainable, Trainer, choose_for_probe, choose_for_trial
 
 MakeTask = Callable[..., ImageTask]
 
@@ -41,7 +39,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Workload, list[Numerics
         asked.append((workload, among, num_steps, network.training))
         return among[-1]
 
-    for module in (numerics_of_trials, classifier_module):
+    for module in (trainer, classifier_module):
         monkeypatch.setattr(module, "choose_numerics", choose)
     return asked
 
@@ -51,7 +49,7 @@ def classifier(**recipe: Any) -> tuple[Classifier, Recipe]:
     return new_classifier(made, Problem.of(["cat", "dog"]), Numerics.choose(CPU, made.amp, made.channels_last)), made
 
 
-def test_training_and_inference_are_chosen_apart_in_the_same_memory_order(asked: list[Any]) -> None:
+def test_training_and_inference_have_the_same_memory_format(asked: list[Any]) -> None:
     network, recipe = classifier()
     training, inference = choose_for_trial(network, recipe, 1000, 32)
     assert [(workload.purpose, workload.shape, mode) for workload, _, _, mode in asked] == [
@@ -87,7 +85,7 @@ def test_a_short_trial_may_measure_just_enough_for_a_quarter_of_a_batch(asked: l
     assert [steps for _, _, steps, _ in asked[::2]] == [0.5, 1.5, 1.5]
 
 
-def test_the_loss_and_all_that_is_kept_are_in_32_bits_whatever_the_arithmetic_is() -> None:
+def test_loss_and_state_are_float32_in_any_numerics() -> None:
     network, _ = classifier()
     with HALF.autocast():
         outputs = network.network(torch.randn(4, 3, 32, 32))
@@ -133,7 +131,7 @@ def test_a_resumed_trial_keeps_its_numerics(
     assert [report.metrics["train_loss"] for report in first + rest] == [r.metrics["train_loss"] for r in whole]
     again = Trainer(task, Recipe.of(recipe), LocalTrialFiles(tmp_path / "parts"))
     again.load_checkpoint(str(rest[-1].checkpoint))
-    assert (again.numerics, again.classifier.inference) == numerics
+    assert (again.classifier.numerics, again.classifier.inference) == numerics
 
 
 def test_on_another_machine_a_trial_chooses_numerics_again(
@@ -142,7 +140,7 @@ def test_on_another_machine_a_trial_chooses_numerics_again(
     task = make_task()
     chosen.append((HALF, HALF))
     first = run(task, tmp_path / "trial", tiny, until_epoch=1)
-    monkeypatch.setattr(numerics_of_trials, "processor", lambda device: "another")
+    monkeypatch.setattr(trainer, "processor", lambda device: "another")
     chosen.append((CHANNELS_FIRST, CHANNELS_FIRST))
     rest = run(task, tmp_path / "trial", tiny, checkpoint=first[-1].checkpoint)
     assert not chosen
@@ -167,7 +165,7 @@ def test_the_time_of_measuring_is_part_of_the_job(
     assert len(reports) == 1  # of two epochs
 
 
-def test_what_is_fastest_for_training_is_not_asked_for_a_probe(
+def test_training_numerics_are_not_measured_for_a_probe(
     make_task: MakeTask,
     tmp_path: Path,
     tiny: dict[str, Any],
@@ -185,11 +183,11 @@ def test_what_is_fastest_for_training_is_not_asked_for_a_probe(
     assert not chosen
 
 
-def test_a_probe_without_time_to_measure_is_computed_in_what_is_usually_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_probe_without_time_to_measure_uses_native_16_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     made, recipe = classifier()
     for is_native, dtype in ((True, torch.bfloat16), (False, torch.float32)):
-        monkeypatch.setattr(numerics_of_trials, "is_half_native", lambda _, is_native=is_native: is_native)
-        monkeypatch.setattr(numerics_of_trials, "candidates", lambda *_, **__: [Numerics(CPU), HALF])
+        monkeypatch.setattr(trainer, "is_half_native", lambda _, is_native=is_native: is_native)
+        monkeypatch.setattr(trainer, "candidates", lambda *_, **__: [Numerics(CPU), HALF])
         assert choose_for_probe(made, recipe, 30, 31, seconds_left=1e-3).dtype is dtype
 
 

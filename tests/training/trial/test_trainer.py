@@ -199,7 +199,7 @@ def test_the_best_weights_are_those_of_the_best_epoch(
     scores = iter([0.5, 0.9, 0.7])
     monkeypatch.setattr(Validation, "metrics", lambda self, *what, **how: {"accuracy": next(scores)})
     saved = []
-    write = lambda self, kind, _: saved.append(file_name(kind, self.num_epochs))  # noqa: E731
+    write = lambda self, kind, _: saved.append(file_name(kind, self.steps.num_epochs))  # noqa: E731
     monkeypatch.setattr(Trainer, "_write_weights", write)
     train(make_task(), tmp_path / "trial", {**tiny, "epochs": 3})
     # The learning rate has come down at the end of the last epoch, so that its weights are kept beside the best ones.
@@ -217,7 +217,7 @@ def test_best_weights_give_the_reported_score(make_task: MakeTask, tmp_path: Pat
 
 
 @pytest.mark.parametrize("tta", [False, True])
-def test_the_outputs_behind_the_best_score_are_kept_beside_the_weights(
+def test_outputs_of_the_best_epoch_are_written_with_its_weights(
     make_task: MakeTask, tmp_path: Path, tiny: dict[str, Any], tiny_weights: Path, tta: bool
 ) -> None:
     task, folder = make_task(weights=tiny_weights), tmp_path / "trial"
@@ -242,7 +242,7 @@ def test_a_refit_has_no_outputs(make_task: MakeTask, tmp_path: Path, tiny: dict[
     assert not list(tmp_path.glob("trial/*/*.npy"))
 
 
-def test_a_learning_rate_of_nonsense_diverges_with_a_reason(
+def test_an_excessive_learning_rate_raises_a_diverged_error(
     make_task: MakeTask, tmp_path: Path, tiny: dict[str, Any]
 ) -> None:
     with pytest.raises(DivergedError, match=r"the loss became (nan|inf)"):
@@ -314,7 +314,7 @@ def test_batch_statistics_of_pretrained_networks_are_kept_when_batches_are_small
     assert changed is not is_frozen
 
 
-def test_an_epoch_of_a_part_goes_over_other_images_each_time(
+def test_images_per_epoch_draws_other_images_each_epoch(
     make_task: MakeTask, tmp_path: Path, tiny: dict[str, Any], tiny_weights: Path
 ) -> None:
     task = make_task(weights=tiny_weights)
@@ -376,7 +376,7 @@ def test_images_of_weight_0_have_no_effect(make_task: MakeTask, tmp_path: Path, 
     assert (trainer.classifier.predict(trainer.validation.batches).argmax(1) == 1).all()
 
 
-def test_balanced_sampling_shows_a_rare_class_as_often(
+def test_balanced_sampling_draws_a_rare_class_as_often(
     make_task: MakeTask, make_colours: Any, tmp_path: Path, tiny: dict[str, Any]
 ) -> None:
     frame = make_colours(40)

@@ -34,7 +34,7 @@ def classifier_for(task: ImageTask, tiny: dict[str, Any]) -> Classifier:
     return new_classifier(Recipe.of(tiny), task.problem, Numerics.choose(torch.device("cpu"), amp=False), None)
 
 
-def test_figures_are_of_the_images_that_the_deadline_leaves(by_class: ImageTask, tiny: dict[str, Any]) -> None:
+def test_metrics_are_of_the_images_before_the_deadline(by_class: ImageTask, tiny: dict[str, Any]) -> None:
     classifier = classifier_for(by_class, tiny)
     validation = Validation(classifier, by_class, batch_size=2)
     figures = validation.metrics(classifier.network, Deadline(math.inf))

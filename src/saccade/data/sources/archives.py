@@ -17,9 +17,11 @@ import shutil
 import stat
 import struct
 import tarfile
+import unicodedata
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, BinaryIO, cast
 
@@ -43,7 +45,9 @@ _MAX_BYTES, _MAX_RATIO = 200_000_000, 100  # of the content, the larger of both
 _MAX_MEMBERS, _BYTES_OF_MEMBER = 100_000, 200  # a member takes at least so many bytes of a zip file
 _TAR_BLOCKS_OF_MEMBER = 4  # a header, padding, and a header with block for a long name
 _MAX_DEPTH = 100
-_MAX_HEADER_BYTES = 1 << 20  # tarfile reads headers into memory
+_MAX_HEADER_BYTES = 1 << 18  # of a member; tarfile reads them into memory
+_CHECKED_BYTES = 1 << 25  # of a tar file; the members in them are checked before anything is written
+_ZIP_ENTRY = b"PK\x01\x02"
 
 
 def unpack(archive: Path, cache: Path, *, quiet: bool = False) -> Path:
@@ -115,7 +119,13 @@ class _Limits:
         self._max_bytes = max(_MAX_BYTES, _MAX_RATIO * num_bytes) if given is None else given
         self._max_members = max(_MAX_MEMBERS, max(num_bytes, given or 0) // _BYTES_OF_MEMBER)
         self._num_free, self._cache = shutil.disk_usage(folder).free, folder.parent
+        self._ignores_case = folder.with_name(folder.name.swapcase()).exists()  # on such a file system
+        self.reset()
+
+    def reset(self) -> None:
+        """Count from zero."""
         self._num_bytes = self._num_members = 0
+        self._names: dict[str, str] = {}
 
     def check(self, name: str, is_folder: bool, num_bytes: int) -> None:
         """Count a member, and check its name."""
@@ -124,7 +134,10 @@ class _Limits:
             raise ArchiveError("it has a member without a name")
         if len(parts) > _MAX_DEPTH:
             raise ArchiveError(f"its member {name[:60]!r}… lies {len(parts)} folders deep, more than {_MAX_DEPTH}")
-        self._num_members += 1
+        for path in [PurePosixPath(name), *PurePosixPath(name).parents] if self._ignores_case else ():
+            key = unicodedata.normalize("NFC", str(path)).casefold()
+            if (other := self._names.setdefault(key, str(path))) != str(path):
+                raise ArchiveError(f"this file system cannot hold both of its members {other!r} and {str(path)!r}")
         self._num_bytes += num_bytes
         if self._num_bytes > self._num_free:
             raise ArchiveError(
@@ -133,8 +146,13 @@ class _Limits:
             )
         if self._num_bytes > self._max_bytes:
             raise self._error(f"its content is {decimal(self._num_bytes)} or more", decimal(self._max_bytes))
-        if self._num_members > self._max_members:
-            raise self._error(f"it has {self._num_members} or more members", str(self._max_members))
+        self.check_number(self._num_members + 1)
+
+    def check_number(self, num_members: int) -> None:
+        """Check the number of members."""
+        self._num_members = num_members
+        if num_members > self._max_members:
+            raise self._error(f"it has {num_members} or more members", str(self._max_members))
 
     def check_position(self, num_bytes: int) -> None:
         """Check the size of a decompressed tar file, with its headers."""
@@ -157,8 +175,7 @@ def _members(file: BinaryIO, folder: Path, limits: _Limits) -> _Members:
         yield from _zip_members(file, folder, limits)
         return
     try:
-        stream = cast("IO[bytes]", _TarStream(file, limits))
-        tar = tarfile.open(fileobj=stream, mode="r:")  # noqa: SIM115 (closed below)
+        tar, stream = _open_tar(file, limits)
     except ArchiveError:
         raise
     except (*_BROKEN, OSError) as error:
@@ -168,11 +185,17 @@ def _members(file: BinaryIO, folder: Path, limits: _Limits) -> _Members:
             "completely"
         ) from error
     with tar:
-        yield from _tar_members(tar, folder, limits)
+        for _ in _tar_infos(tar, stream, limits):
+            if file.tell() > _CHECKED_BYTES:
+                break
+    limits.reset()
+    tar, stream = _open_tar(file, limits)
+    with tar:
+        yield from _tar_members(tar, stream, folder, limits)
 
 
 class _TarStream:
-    """A tar file without its compression, whose headers are limited: tarfile reads each of them into memory at once."""
+    """A tar file without its compression, whose headers are limited."""
 
     def __init__(self, file: BinaryIO, limits: _Limits) -> None:
         file.seek(0)
@@ -186,11 +209,13 @@ class _TarStream:
         elif start.startswith((b"\xfd7zXZ\0", b"\x5d\0\0")):
             self._file = lzma.LZMAFile(file)  # noqa: SIM115 (the file below it is closed)
         self._limits = limits
+        self.num_header_bytes = 0
 
     def read(self, size: int = -1) -> bytes:
         """Read as a file does."""
-        if not 0 <= size <= _MAX_HEADER_BYTES:
-            raise ArchiveError(f"it has a header of {decimal(size)}, more than {decimal(_MAX_HEADER_BYTES)}")
+        self.num_header_bytes += size
+        if size < 0 or self.num_header_bytes > _MAX_HEADER_BYTES:
+            raise ArchiveError(f"it has a member with headers of more than {decimal(_MAX_HEADER_BYTES)}")
         return bytes(self._file.read(size))
 
     def seek(self, offset: int) -> int:
@@ -203,8 +228,31 @@ class _TarStream:
         return int(self._file.tell())
 
 
+def _open_tar(file: BinaryIO, limits: _Limits) -> tuple[tarfile.TarFile, _TarStream]:
+    stream = _TarStream(file, limits)
+    return tarfile.open(fileobj=cast("IO[bytes]", stream), mode="r:"), stream
+
+
+class _ZipStream:
+    """A zip file whose number of members is checked before zipfile makes an object of each."""
+
+    def __init__(self, file: BinaryIO, limits: _Limits) -> None:
+        self._file, self._limits = file, limits
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+    def read(self, size: int = -1) -> bytes:
+        """Read as a file does."""
+        content = self._file.read(size)
+        if content.startswith(_ZIP_ENTRY):  # all entries of the central directory are read at once
+            self._limits.check_number(content.count(_ZIP_ENTRY))
+            self._limits.reset()
+        return content
+
+
 def _zip_members(file: BinaryIO, folder: Path, limits: _Limits) -> _Members:
-    with zipfile.ZipFile(file) as archive:
+    with zipfile.ZipFile(cast("IO[bytes]", _ZipStream(file, limits))) as archive:
         members = archive.infolist()
         for info in members:  # all of them before the first is written
             name = info.filename.replace("\\", "/")
@@ -224,34 +272,47 @@ def _zip_members(file: BinaryIO, folder: Path, limits: _Limits) -> _Members:
                 raise ArchiveError(f"its member {name!r} is a link, a device or a pipe, not a file")
             if _LITTER in path.parts:
                 continue
-
-            def write(info: zipfile.ZipInfo = info, path: Path = folder / path, kind: int = kind) -> None:
-                if info.is_dir() or kind == stat.S_IFDIR:
-                    path.mkdir(parents=True, exist_ok=True)
-                    return
-                path.parent.mkdir(parents=True, exist_ok=True)
-                with archive.open(info) as source, path.open("wb") as target:
-                    shutil.copyfileobj(source, target, _COPY_BYTES)
-
-            yield write
+            yield partial(_write_zip_member, archive, info, folder / path, info.is_dir() or kind == stat.S_IFDIR)
 
 
-def _tar_members(tar: tarfile.TarFile, folder: Path, limits: _Limits) -> _Members:
+def _write_zip_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path, is_folder: bool) -> None:
+    (path if is_folder else path.parent).mkdir(parents=True, exist_ok=True)
+    if is_folder:
+        return
+    with archive.open(info) as source, path.open("wb") as target:
+        shutil.copyfileobj(source, target, _COPY_BYTES)
+        if target.tell() != info.file_size:
+            raise zipfile.BadZipFile(f"the size of {info.filename!r} is wrong")
+
+
+def _tar_infos(tar: tarfile.TarFile, stream: _TarStream, limits: _Limits) -> Iterator[tarfile.TarInfo]:
+    """Yield the members of a tar file, which are checked and not kept in memory."""
+    sizes: dict[str, int] = {}
+    while (info := tar.next()) is not None:
+        name, target = str(PurePosixPath(info.name)), str(PurePosixPath(info.linkname))
+        if info.islnk() and target not in sizes:
+            raise KeyError(f"the hard link {name!r} is to {target!r}, which does not precede it")
+        # A hard link counts as a copy, which it is on file systems without links.
+        sizes[name] = sizes[target] if info.islnk() else info.size
+        limits.check(info.name, info.isdir(), sizes[name])
+        if sum(map(len, tar.pax_headers.values())) > _MAX_HEADER_BYTES:
+            raise ArchiveError(f"it has global headers of more than {decimal(_MAX_HEADER_BYTES)}")
+        tar.members.clear()  # type: ignore[attr-defined]  # it keeps all of them
+        yield info
+        stream.num_header_bytes = 0
+
+
+def _tar_members(tar: tarfile.TarFile, stream: _TarStream, folder: Path, limits: _Limits) -> _Members:
     if not hasattr(tarfile, "data_filter"):  # Python before 3.10.12 and 3.11.4
         raise ArchiveError("this version of Python has no safe way to unpack it; use 3.12 or later")
-    size_of: dict[PurePosixPath, int] = {}
     links: list[str] = []
-    for info in tar:
-        name = PurePosixPath(info.name)
-        # A hard link counts as a copy, which it is on file systems without links.
-        size_of[name] = size_of.get(PurePosixPath(info.linkname), 0) if info.islnk() else info.size
-        limits.check(info.name, info.isdir(), size_of[name])
+    for info in _tar_infos(tar, stream, limits):
         links += [info.name] if info.issym() else []
-        info.pax_headers = {}  # tarfile keeps all members in memory
-        if _LITTER in name.parts:
+        if _LITTER in PurePosixPath(info.name).parts:
             continue
 
         def write(info: tarfile.TarInfo = info) -> None:
+            stream.num_header_bytes = -info.size  # its content is read next
             tar.extract(info, folder, set_attrs=False, filter="data")
 
         yield write

@@ -6,7 +6,7 @@ Only its ``features``, ``column_names``, ``cast_column`` and iteration are used.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -31,7 +31,9 @@ def read_rows(
         splits = ", ".join(repr(name) for name in dataset)
         raise DataError(f"This is a dictionary of datasets. Pass one of them, such as dataset[name]: {splits}.")
     features = getattr(dataset, "features", None) or {}
-    columns = list(getattr(dataset, "column_names", None) or features or _first_row(dataset))
+    columns = list(getattr(dataset, "column_names", None) or features or next(iter(dataset), ()))
+    if not columns:
+        raise DataError("The dataset is empty.")
     image_column = _image_column(image_column, columns, features)
     label_column = _label_column(label_column, columns, features)
     images, labels = [], []
@@ -54,13 +56,6 @@ def read_rows(
     if num_unknown:
         raise DataError(f"{num_unknown} of {len(labels)} labels in {label_column!r} are -1, which means unknown.")
     return images, labels, [str(name) for name in names] if names else None
-
-
-def _first_row(dataset: Iterable[Mapping[str, Any]]) -> list[str]:
-    row = next(iter(dataset), None)
-    if row is None:
-        raise DataError("The dataset is empty.")
-    return list(row)
 
 
 def _of_type(features: Mapping[str, Any], type_name: str) -> list[str]:

@@ -40,31 +40,11 @@ _SCHEMA = """
 
 @dataclass(frozen=True)
 class FeatureCache:
-    """Feature vectors by network and image; the least recently used ones are removed first.
+    """Feature vectors by network and image in a SQLite file; the least recently used ones are removed first.
 
     A file that is damaged is removed, and a vector that differs from its checksum is computed again. If the file cannot
-    be used, because the disk is full or another process locks it, features are computed.
-
-    Parameters
-    ----------
-    path : Path
-        The SQLite file.
-    limit_bytes : int or None
-        Maximum size of the file; None is 5 GB, or a twentieth of the free space, if that is less.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> cache = FeatureCache(Path(tempfile.mkdtemp()) / "features.sqlite")
-    >>> def compute(positions):
-    ...     print("computed:", positions.tolist())
-    ...     return np.ones((len(positions), 4), np.float32)
-    >>> cache.get("a network", ["cat", "dog"], compute).shape
-    computed: [0, 1]
-    (2, 4)
-    >>> cache.get("a network", ["dog", "owl", "cat"], compute).shape
-    computed: [1]
-    (3, 4)
+    be used, because the disk is full or another process locks it, features are computed. `limit_bytes` is the maximum
+    size of the file; None is 5 GB, or a twentieth of the free space, if that is less.
     """
 
     path: Path
@@ -72,13 +52,7 @@ class FeatureCache:
 
     @classmethod
     def from_environment(cls) -> FeatureCache | None:
-        """Return the user's cache; None if it is disabled.
-
-        Raises
-        ------
-        HyperparameterError
-            If ``SACCADE_FEATURE_CACHE_GB`` is not a number of at least 0.
-        """
+        """Return the user's cache; None if ``SACCADE_FEATURE_CACHE_GB`` is 0, an error if it is invalid."""
         limit_bytes = bytes_from_environment(LIMIT_VARIABLE)
         return None if limit_bytes == 0 else cls(cache_folder() / "features.sqlite", limit_bytes)
 
@@ -87,22 +61,10 @@ class FeatureCache:
     ) -> np.ndarray:
         """Return the features of images, and compute those that are not in the cache.
 
-        Parameters
-        ----------
-        network : str
-            A digest of everything that features depend on besides the image.
-        images : sequence of str, at least 1
-            A digest of each image; "" if it has none, and is not cached.
-        compute : callable
-            From positions in `images`, ascending, to their features, float32 of shape (num_positions, num_features). It
-            may return those of the first positions only, at least one. Rows with NaN are not cached.
-        name : str
-            A name of the network for `names`.
-
-        Returns
-        -------
-        ndarray, float32, shape (num_images, num_features)
-            Of the first images only, if `compute` did not return all.
+        `network` is a digest of everything that features depend on besides the image, and `name` its name for `names`.
+        `images` has at least one digest; "" for an image that has none, and is not cached. `compute` maps ascending
+        positions in `images` to their features, float32 of shape (num_positions, num_features). It may return those of
+        the first positions only, at least one; then the result has the first images only. Rows with NaN are not cached.
         """
         known = self._read(network, [image for image in images if image])
         missing = np.flatnonzero([image not in known for image in images])

@@ -11,13 +11,11 @@ import torch
 
 from saccade.inference.classifier import Blueprint, Classifier
 from saccade.training.imbalance import loss_weights
-from saccade.training.probes.heads import fit_heads
+from saccade.training.probes.heads import HeadFitter, belief_weights
 from saccade.training.probes.probe import Probe, cached_features
-from saccade.training.probes.robust import belief_weights
 from saccade.training.task import ImageTask
 
-MAX_NUMBERS = 500_000
-"""Out-of-fold outputs that are saved; with many classes, those of fewer images."""
+MAX_NUMBERS = 500_000  # out-of-fold outputs that are saved; with many classes, those of fewer images
 
 
 @dataclass(frozen=True)
@@ -108,7 +106,7 @@ def final_probe(
         if q := probe.robust_loss:  # the outputs of each image come from a layer that was not fitted to it
             held_out = np.concatenate([probe.held_out, outputs])
             weights = belief_weights(held_out, targets, task.problem, q, weights)
-        fitted = fit_heads(features, targets, task.problem, weights, penalties=(probe.penalty,), num_folds=1)
+        fitted = HeadFitter(features, targets, task.problem).fit(weights, penalties=(probe.penalty,), num_folds=1)
         weight, bias = fitted.weight, fitted.bias
     name = classifier.blueprint.name
     num = max(1, MAX_NUMBERS // probe.held_out.shape[1])

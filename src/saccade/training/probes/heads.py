@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -11,34 +11,18 @@ import torch
 from saccade.data.splitting import Groups, split_folds
 from saccade.tasks.problem import Problem
 
-PENALTIES = (1.0, 5.0, 25.0, 125.0)
-"""Weights of the squared coefficients relative to the sum of the losses, for features with a mean square of 1."""
-
-DEFAULT_PENALTY = 20.0
-"""Used without time or data for cross-validation."""
+PENALTIES = (1.0, 5.0, 25.0, 125.0)  # squared coefficients' weights relative to the summed losses, for unit mean square
+DEFAULT_PENALTY = 20.0  # used without time or data for cross-validation
 
 NUM_FOLDS = 3
 MAX_STEPS = 200
-LEAST_STEPS = 30
-"""Steps that are taken even after the deadline; after fewer a head is neither accurate nor confident."""
-
-TOLERANCE = 3e-3
-"""A fit has converged when a step changes the outputs by less than this, relative to their size."""
-
-CHOOSING_TOLERANCE = 1e-2
-"""The same in cross-validation."""
-
-MANY_OUTPUTS = 100
-"""Number of outputs above which steps that are safe for any outputs are too short."""
-
-EASING = 0.9
-"""Factor on the assumed curvature after each step."""
-
-ROUNDING = 1e-5
-"""Relative error of a sum of losses in float32, with a margin."""
-
-MAX_COLUMNS = 500
-"""Most columns of all heads together; with many outputs, fewer penalties are tried."""
+LEAST_STEPS = 30  # steps that are taken even after the deadline; after fewer a head is neither accurate nor confident
+TOLERANCE = 3e-3  # a fit has converged when a step changes the outputs by less than this, relative to their size
+CHOOSING_TOLERANCE = 1e-2  # the same in cross-validation
+MANY_OUTPUTS = 100  # number of outputs above which steps that are safe for any outputs are too short
+EASING = 0.9  # factor on the assumed curvature after each step
+ROUNDING = 1e-5  # relative error of a sum of losses in float32, with a margin
+MAX_COLUMNS = 500  # most columns of all heads together; with many outputs, fewer penalties are tried
 
 
 @dataclass(frozen=True)
@@ -51,56 +35,44 @@ class Head:
     held_out: np.ndarray | None = None  # out-of-fold outputs, (num_images, num_outputs); None without folds
 
 
-def fit_heads(
-    features: np.ndarray,
-    targets: np.ndarray,
-    problem: Problem,
-    weights: np.ndarray | None = None,
-    seconds_left: Callable[[], float] = lambda: 1.0,
-    *,
-    penalties: Sequence[float] = PENALTIES,
-    num_folds: int = NUM_FOLDS,
-    seed: int = 0,
-    groups: Groups = None,
-) -> Head:
-    """Fit a linear head, with the penalty chosen by cross-validation: logistic, or least squares for regression.
+class HeadFitter:
+    """Fits a linear head, with the penalty chosen by cross-validation: logistic, or least squares for regression.
 
     The heads of all penalties and folds are columns of one problem. After a rotation of the features into their
-    principal axes, Böhning's bound on the curvature of the logistic loss [1]_ is diagonal and the same for every fold.
-    So a step costs two matrix products and cannot overshoot; Nesterov's momentum with restarts [2]_ accelerates it.
-    With many outputs the bound is far too large, so smaller curvatures are tried with backtracking [3]_.
+    principal axes, Böhning's bound on the curvature of the logistic loss ("Multinomial logistic regression algorithm",
+    Annals of the Institute of Statistical Mathematics 44, 1992) is diagonal and the same for every fold. So a step
+    costs two matrix products and cannot overshoot; Nesterov's momentum with restarts (O'Donoghue and Candès, "Adaptive
+    restart for accelerated gradient schemes", 2015) accelerates it. With many outputs the bound is far too large, so
+    smaller curvatures are tried with backtracking (Scheinberg, Goldfarb and Bai, "Fast first-order methods for
+    composite convex optimization with backtracking", Foundations of Computational Mathematics 14, 2014).
 
     A multilabel problem is one logistic regression per label. Image `weights` have the shape (num_images,) or, for
     multilabel problems, (num_images, num_labels). If `seconds_left` falls to 0, there is no cross-validation, and no
     step beyond `LEAST_STEPS`. Images with equal `groups` are in one fold. One fold is no cross-validation: it uses
     `DEFAULT_PENALTY`, or the only one given.
-
-    References
-    ----------
-    .. [1] D. Böhning, "Multinomial logistic regression algorithm", Annals of the Institute of Statistical Mathematics
-       44, 1992.
-    .. [2] B. O'Donoghue and E. Candès, "Adaptive restart for accelerated gradient schemes", 2015.
-    .. [3] K. Scheinberg, D. Goldfarb and X. Bai, "Fast first-order methods for composite convex optimization with
-       backtracking", Foundations of Computational Mathematics 14, 2014.
-
-    Examples
-    --------
-    >>> rng = np.random.default_rng(0)
-    >>> targets = np.arange(60) % 3
-    >>> head = fit_heads(rng.normal(size=(60, 8)) + 2 * np.eye(8)[targets], targets, Problem.of(list("abc") * 20))
-    >>> head.weight.shape
-    (3, 8)
     """
-    fitter = HeadFitter(features, targets, problem, groups)
-    return fitter.fit(weights, seconds_left, penalties=penalties, num_folds=num_folds, seed=seed)
-
-
-class HeadFitter:
-    """Fits heads as `fit_heads` with several image weights; the principal axes are computed once."""
 
     def __init__(self, features: np.ndarray, targets: np.ndarray, problem: Problem, groups: Groups = None) -> None:
-        self._targets, self._groups = targets, groups
-        self._rows = _Rows.of(features, targets, problem)
+        self._given_targets, self._groups, self.problem = targets, groups, problem
+        self.targets = problem.soft_targets(torch.as_tensor(targets))  # (num_images, num_outputs)
+        self.num_outputs = self.targets.shape[1]
+        x = torch.tensor(features, dtype=torch.float32)
+        self._mean = x.mean(0)
+        x = x - self._mean
+        self._scale = float(x.square().mean().sqrt()) or 1.0
+        x = x / self._scale
+        # Principal axes from the smaller of the two Gram matrices, which have the same eigenvalues.
+        is_wide = len(x) < x.shape[1]
+        values, vectors = torch.linalg.eigh((x @ x.T if is_wide else x.T @ x).double())
+        kept = values > 1e-6 * values[-1].clamp(min=1e-12)
+        axes = vectors[:, kept].float()
+        if is_wide:
+            axes = (x.T @ axes) / values[kept].sqrt().float()
+        self._axes = axes  # (num_features, rank)
+        self.z = torch.cat([torch.ones(len(x), 1), x @ axes], 1)  # images in these coordinates, after a column of ones
+        # Bound on the second derivative in each direction, (1 + rank,). Columns are orthogonal, so it is diagonal; the
+        # factor covers rounding.
+        self._bound = 1.01 * problem.curvature_bound * self.z.square().sum(0)
 
     def fit(
         self,
@@ -111,105 +83,37 @@ class HeadFitter:
         num_folds: int = NUM_FOLDS,
         seed: int = 0,
     ) -> Head:
-        """As `fit_heads`."""
-        rows = self._rows.weighted(weights)
-        most = max(1, MAX_COLUMNS // rows.num_outputs)
-        num_folds = min(num_folds, most, len(self._targets))
-        if num_folds < 2 or seconds_left() <= 0:
-            return rows.fitted(penalties[0] if len(penalties) == 1 else DEFAULT_PENALTY, None, seconds_left)
-        tried = _thinned(penalties, max(1, most // num_folds))
-        strata = rows.problem.strata(self._targets)
-        fold = split_folds(strata, num_folds, np.random.default_rng(seed), self._groups)
-        held_out = rows.held_out(tried, fold, seconds_left)
-        best = int(torch.argmin(rows.losses(held_out)))
-        return rows.fitted(tried[best], held_out[best], seconds_left)
-
-
-@dataclass(frozen=True)
-class _Rows:
-    """Images in the coordinates of their features' principal axes."""
-
-    axes: torch.Tensor  # (num_features, rank)
-    mean: torch.Tensor  # (num_features,)
-    scale: float
-    z: torch.Tensor  # (num_images, 1 + rank), the first column of ones
-    curvature: torch.Tensor  # (1 + rank,), bound on the second derivative in each direction
-    targets: torch.Tensor  # (num_images, num_outputs)
-    problem: Problem
-    weights: torch.Tensor  # (num_images, num_outputs) or (num_images, 1)
-
-    @classmethod
-    def of(cls, features: np.ndarray, targets: np.ndarray, problem: Problem) -> _Rows:
-        x = torch.tensor(features, dtype=torch.float32)
-        mean = x.mean(0)
-        x = x - mean
-        scale = float(x.square().mean().sqrt()) or 1.0
-        x = x / scale
-        # Principal axes from the smaller of the two Gram matrices, which have the same eigenvalues.
-        if len(x) < x.shape[1]:
-            values, vectors = torch.linalg.eigh((x @ x.T).double())
-            kept = values > 1e-6 * values[-1].clamp(min=1e-12)
-            axes = (x.T @ vectors[:, kept].float()) / values[kept].sqrt().float()
-        else:
-            values, vectors = torch.linalg.eigh((x.T @ x).double())
-            kept = values > 1e-6 * values[-1].clamp(min=1e-12)
-            axes = vectors[:, kept].float()
-        z = torch.cat([torch.ones(len(x), 1), x @ axes], 1)
-        # Columns are orthogonal, so the bound is diagonal; the factor covers rounding.
-        curvature = 1.01 * problem.curvature_bound * z.square().sum(0)
-        return cls(
-            axes,
-            mean,
-            scale,
-            z,
-            curvature,
-            problem.soft_targets(torch.as_tensor(targets)),
-            problem,
-            torch.ones(len(x), 1),
-        )
-
-    def weighted(self, weights: np.ndarray | None) -> _Rows:
-        """Return the same images with weights."""
-        if weights is None:
-            return self
-        by_image = torch.tensor(weights, dtype=torch.float32)
-        by_image = by_image[:, None] if by_image.ndim == 1 else by_image
-        return replace(self, weights=by_image, curvature=self.curvature * float(by_image.max()))
-
-    @property
-    def num_outputs(self) -> int:
-        return self.targets.shape[1]
-
-    def held_out(self, penalties: Sequence[float], fold: np.ndarray, seconds_left: Callable[[], float]) -> torch.Tensor:
-        """Return out-of-fold outputs of shape (num_penalties, num_images, num_outputs)."""
-        # One head per penalty and fold; `seen` masks the images of the other folds, which it is fitted to.
-        num_folds = int(fold.max()) + 1
-        of_fold = torch.as_tensor(fold)
-        seen = torch.stack([(of_fold != number).float() for number in range(num_folds)])  # (num_folds, num_images)
-        heads = torch.tensor(penalties, dtype=torch.float32).repeat_interleave(num_folds)
-        found = self._solve(heads, seen.repeat(len(penalties), 1), CHOOSING_TOLERANCE, seconds_left)
-        outputs = self.outputs_of(found)
-        # For each image, the output of the head that was not fitted to its fold.
-        by_penalty = outputs.view(len(penalties), num_folds, len(fold), self.num_outputs)
-        return by_penalty[:, of_fold, torch.arange(len(fold))]
-
-    def fitted(self, penalty: float, held_out: torch.Tensor | None, seconds_left: Callable[[], float]) -> Head:
-        """Fit a head to all images, and rotate it back to the original features."""
-        (found,) = self._solve(torch.tensor([penalty]), torch.ones(1, len(self.z)), TOLERANCE, seconds_left)
-        weight = (self.axes @ found[1:]).T / self.scale
-        bias = found[0] - weight @ self.mean
-        out = None if held_out is None else held_out.numpy()
-        return Head(weight.numpy(), bias.numpy(), penalty, out)
+        """Fit a head; the principal axes are those of earlier fits with other weights."""
+        self.weights, self.curvature = torch.ones(len(self.z), 1), self._bound
+        if weights is not None:  # (num_images, num_outputs) or (num_images, 1)
+            self.weights = torch.tensor(weights, dtype=torch.float32).reshape(len(self.z), -1)
+            self.curvature = self._bound * float(self.weights.max())
+        most = max(1, MAX_COLUMNS // self.num_outputs)
+        num_folds = min(num_folds, most, len(self.z))
+        penalty, held_out = penalties[0] if len(penalties) == 1 else DEFAULT_PENALTY, None
+        if num_folds >= 2 and seconds_left() > 0:
+            tried, most_tried = list(penalties), max(1, most // num_folds)
+            if len(tried) > most_tried:  # evenly spaced ones
+                tried = [tried[round(place)] for place in np.linspace(0, len(tried) - 1, most_tried + 2)[1:-1]]
+            strata = self.problem.strata(self._given_targets)
+            fold = torch.as_tensor(split_folds(strata, num_folds, np.random.default_rng(seed), self._groups))
+            num_folds = int(fold.max()) + 1
+            # One head per penalty and fold; `seen` masks the images of the other folds, which it is fitted to.
+            seen = torch.stack([(fold != number).float() for number in range(num_folds)])  # (num_folds, num_images)
+            heads = torch.tensor(tried, dtype=torch.float32).repeat_interleave(num_folds)
+            found = self._solve(heads, seen.repeat(len(tried), 1), CHOOSING_TOLERANCE, seconds_left)
+            # For each image, the output of the head that was not fitted to its fold.
+            by_penalty = self.outputs_of(found).view(len(tried), num_folds, len(fold), self.num_outputs)
+            out_of_fold = by_penalty[:, fold, torch.arange(len(fold))]  # (num_penalties, num_images, num_outputs)
+            best = int(torch.argmin(self.losses(out_of_fold).mean((1, 2))))
+            penalty, held_out = tried[best], out_of_fold[best].numpy()
+        # A head for all images, rotated back to the original features.
+        (solution,) = self._solve(torch.tensor([penalty]), torch.ones(1, len(self.z)), TOLERANCE, seconds_left)
+        weight = (self._axes @ solution[1:]).T / self._scale
+        bias = solution[0] - weight @ self._mean
+        return Head(weight.numpy(), bias.numpy(), penalty, held_out)
 
     def losses(self, outputs: torch.Tensor) -> torch.Tensor:
-        """Return the mean loss of outputs of shape (num_heads, num_images, num_outputs)."""
-        return self._by_output(outputs).mean((1, 2))
-
-    def summed_losses(self, outputs: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
-        """Return the sum of the losses over the images in `seen` of each head; its derivative is `slope`."""
-        return (self._by_output(outputs) * seen[..., None]).sum((1, 2))
-
-    def _by_output(self, outputs: torch.Tensor) -> torch.Tensor:
         """Return weighted losses of shape (num_heads, num_images, k); k is 1 except for multilabel problems."""
         return self.weights * self.problem.output_losses(outputs, self.targets)
 
@@ -246,7 +150,7 @@ class _Descent:
     num_images), is 1 if a head is fitted to an image, else 0.
     """
 
-    def __init__(self, rows: _Rows, penalties: torch.Tensor, seen: torch.Tensor) -> None:
+    def __init__(self, rows: HeadFitter, penalties: torch.Tensor, seen: torch.Tensor) -> None:
         num_heads, num_columns = len(penalties), rows.z.shape[1]
         self._rows, self._seen = rows, seen
         self._penalty = (penalties[:, None] * torch.cat([torch.zeros(1), torch.ones(num_columns - 1)]))[..., None]
@@ -268,7 +172,8 @@ class _Descent:
         if self._is_easing:
             # A step that leaves the loss above its quadratic model was too long, and is not taken.
             step = new - self._ahead
-            before, after = (rows.summed_losses(each, self._seen) for each in (self._outputs_ahead, outputs))
+            both = self._outputs_ahead, outputs
+            before, after = ((rows.losses(each) * self._seen[..., None]).sum((1, 2)) for each in both)
             predicted = (slope * step + 0.5 * curvature * step.square()).sum((1, 2))
             is_taken = (after <= before + predicted + ROUNDING * before)[:, None, None]
             is_measurable = (predicted.abs() > ROUNDING * before)[:, None, None]
@@ -291,9 +196,73 @@ class _Descent:
         return float(torch.where(is_taken.flatten(), change, torch.inf).max().sqrt())
 
 
-def _thinned(penalties: Sequence[float], most: int) -> list[float]:
-    """Return at most `most` penalties, evenly spaced."""
-    if len(penalties) <= most:
-        return list(penalties)
-    places = np.linspace(0, len(penalties) - 1, most + 2)[1:-1]
-    return [penalties[round(place)] for place in places]
+# Linear probes with generalised cross entropy, a loss that is robust to wrong labels. The gradient of cross entropy is
+# largest for images whose labels have a small predicted probability, among them wrong labels. Generalised cross entropy
+# multiplies the gradient by p ** q, p being the probability of the label: q = 0 is cross entropy, q = 1 the mean
+# absolute error, which is robust but slow to optimise (Zhang and Sabuncu, "Generalized Cross Entropy Loss for Training
+# Deep Neural Networks with Noisy Labels", NeurIPS 2018).
+AUTO_Q = 0.7  # the q of Zhang and Sabuncu, used if labels are found to be wrong
+NUM_ROUNDS = 2  # reweighted fits after the first; the weights come from the out-of-fold predictions of the fit before
+IMPOSSIBLE = 0.02  # out-of-fold probability below which a label may be wrong
+NUM_ERRORS = 2.0  # standard errors by which the robust fit must be more accurate
+
+
+def belief_weights(
+    held_out: np.ndarray, targets: np.ndarray, problem: Problem, q: float, weights: np.ndarray | None = None
+) -> np.ndarray:
+    """Return image weights, of mean 1 times `weights`, with which cross entropy has the gradient of the robust loss."""
+    probabilities = problem.activate(torch.as_tensor(held_out)).numpy()
+    # Probability of each label, to the power of q, scaled to a mean of 1.
+    believed = problem.loss_terms(probabilities, targets)
+    doubted = (believed[:, 0] if problem.has_one_class else believed) ** q
+    doubted = doubted / doubted.mean()
+    return np.asarray(doubted if weights is None else (doubted.T * weights.T).T, np.float32)
+
+
+def fit_robust_heads(
+    features: np.ndarray,
+    targets: np.ndarray,
+    problem: Problem,
+    q: float | None,
+    weights: np.ndarray | None = None,
+    seconds_left: Callable[[], float] = lambda: 1.0,
+    seed: int = 0,
+    groups: Groups = None,
+) -> tuple[Head, float]:
+    """Fit a linear head by `HeadFitter`, and again with images weighted by the probability of their labels.
+
+    Returns the head and its q, as in `Problem.loss`; 0, or no folds, is a single fit. None is `AUTO_Q` if labels
+    `look_wrong` and the robust head has a better out-of-fold accuracy by `NUM_ERRORS` standard errors, else 0. Labels
+    that are wrong at random lower the accuracy of all heads alike, so it still ranks them (Ghosh et al., "Making risk
+    minimization tolerant to label noise", Neurocomputing 2015).
+    """
+    fitter = HeadFitter(features, targets, problem, groups)
+    first = fitter.fit(weights, seconds_left, seed=seed)
+    is_automatic = q is None
+    if q is None:
+        q = AUTO_Q if look_wrong(first.held_out, targets, problem) else 0.0
+    head = first
+    for _ in range(NUM_ROUNDS if q else 0):
+        if head.held_out is None or seconds_left() <= 0:
+            break
+        believed = belief_weights(head.held_out, targets, problem, q, weights)
+        head = fitter.fit(believed, seconds_left, penalties=(head.penalty,), seed=seed)
+    if head is first:
+        return first, 0.0
+    if is_automatic:  # a paired test of out-of-fold accuracies over the images
+        if head.held_out is None or first.held_out is None:
+            return first, 0.0
+        gain = (head.held_out.argmax(1) == targets).astype(np.float64) - (first.held_out.argmax(1) == targets)
+        if not gain.mean() > NUM_ERRORS * gain.std() / np.sqrt(len(gain)):
+            return first, 0.0
+    return head, q
+
+
+def look_wrong(held_out: np.ndarray | None, targets: np.ndarray, problem: Problem) -> bool:
+    """Return whether labels of small out-of-fold probability are more frequent than predicted (single labels only)."""
+    if held_out is None or not problem.has_one_class:
+        return False
+    probabilities = problem.activate(torch.as_tensor(held_out)).numpy()
+    given = probabilities[np.arange(len(targets)), targets] < IMPOSSIBLE
+    expected = np.where(probabilities < IMPOSSIBLE, probabilities, 0).sum(1)
+    return bool(given.mean() > expected.mean())

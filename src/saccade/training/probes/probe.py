@@ -20,38 +20,28 @@ from saccade.data.splitting import stratified_order
 from saccade.data.store.feature_cache import FeatureCache
 from saccade.data.store.store import ImageStore
 from saccade.inference.classifier import Classifier, features_of
-from saccade.training.probes.robust import fit_robust_heads
+from saccade.training.probes.heads import fit_robust_heads
 from saccade.training.recipes.recipe import Recipe
 from saccade.training.task import ImageTask, Split
 
-MAX_IMAGES = 4000
-"""Images of a probe; more make it slower rather than better."""
-
-IMAGES_OF_CLASS = 5
-"""Images per class that a probe uses even if an epoch has fewer."""
-
-MAX_BYTES = 256 * 2**20
-"""Cached features of one image store; the least recently used are dropped first."""
-
-LEAST_FOLDED = 64
-"""Images from which batch norm folding saves more time than it takes."""
+MAX_IMAGES = 4000  # images of a probe; more make it slower rather than better
+IMAGES_OF_CLASS = 5  # images per class that a probe uses even if an epoch has fewer
+MAX_BYTES = 256 * 2**20  # cached features of one image store; the least recently used are dropped first
+LEAST_FOLDED = 64  # images from which batch norm folding saves more time than it takes
 
 _cache: WeakKeyDictionary[Images, OrderedDict[tuple[str, bytes], np.ndarray]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
 class Probe:
-    """A classifier layer that was fitted to frozen features.
+    """A classifier layer that was fitted to frozen features."""
 
-    `metrics` are ``train_loss``, ``train_part`` (1 unless time ran out before all features were computed) and, for
-    classification, ``train_acc``; ``robust_loss`` if it is not 0.
-    """
-
+    # ``train_loss``, ``train_part`` (1 unless time ran out), and ``train_acc`` and ``robust_loss`` if there are any
     metrics: dict[str, float]
     rows: np.ndarray = field(repr=False)  # the training images of the probe, as positions in the split
     penalty: float  # of its `Head`
     held_out: np.ndarray | None = field(default=None, repr=False)  # out-of-fold outputs for these images
-    robust_loss: float = 0.0  # the q of `saccade.training.probes.robust`
+    robust_loss: float = 0.0  # the q of `saccade.training.probes.heads`
 
 
 def fit_head(

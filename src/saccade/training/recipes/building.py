@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,7 +16,7 @@ from saccade.errors import HyperparameterError
 from saccade.inference.classifier import Blueprint, Classifier
 from saccade.models.catalogue import resolve_name
 from saccade.models.custom import CustomObject, build_custom_network
-from saccade.models.network import InputSpec, build_network, classifier_parameters, network_input
+from saccade.models.network import build_network, classifier_parameters, network_input
 from saccade.models.weights import find_weights
 from saccade.numerics.device import Numerics
 from saccade.space import Dict
@@ -52,11 +53,7 @@ def new_classifier(
             for name, parameter in network.named_parameters():
                 if name in head:
                     parameter.zero_()
-    return Classifier(blueprint_of(network, recipe), problem, network, numerics)
-
-
-def blueprint_of(network: torch.nn.Module, recipe: Recipe) -> Blueprint:
-    """Return the blueprint of the recipe's network; the recipe overrides the input of the pretraining."""
+    # The recipe overrides the input of the pretraining.
     spec = network_input(network)
     spec = replace(
         spec,
@@ -66,8 +63,10 @@ def blueprint_of(network: torch.nn.Module, recipe: Recipe) -> Blueprint:
         std=_for_channels(spec.std, recipe.in_chans),
     )
     if isinstance(recipe.model, CustomObject):
-        return Blueprint(None, spec, recipe.img_size, recipe.tta, repr(recipe.model))
-    return Blueprint(resolve_name(recipe.model), spec, recipe.img_size, recipe.tta)
+        blueprint = Blueprint(None, spec, recipe.img_size, recipe.tta, repr(recipe.model))
+    else:
+        blueprint = Blueprint(resolve_name(recipe.model), spec, recipe.img_size, recipe.tta)
+    return Classifier(blueprint, problem, network, numerics)
 
 
 def _for_channels(values: tuple[float, ...], in_chans: int) -> tuple[float, ...]:
@@ -97,11 +96,9 @@ def check_networks(
                 build_custom_network(model, num_outputs, stored_channels(space), img_size)
             continue
         resolve_name(model)
-        for pretrained in choices(space, "pretrained"):
-            for file in choices(space, "weights"):
-                if pretrained:
-                    where = weights_options(Recipe.of({"model": model, "weights": file}), weights)
-                    find_weights(model, **where, seconds_left=seconds_left())
+        for file in choices(space, "weights") if any(choices(space, "pretrained")) else ():
+            where = weights_options(Recipe.of({"model": model, "weights": file}), weights)
+            find_weights(model, **where, seconds_left=seconds_left())
 
 
 def check_methods(space: Dict) -> None:
@@ -118,10 +115,12 @@ def stored_side(space: Dict, num_outputs: int) -> int:
     """Return the shorter side in pixels that stored images need for all networks of a search space."""
     sides = []
     for model in choices(space, "model"):
-        spec = _input_of(model, num_outputs)
-        for img_size in choices(space, "img_size"):
-            for crop_pct in choices(space, "crop_pct"):
-                sides.append(round((img_size or spec.img_size) / (crop_pct or spec.crop_pct)))
+        network: Any = resolve_name(model) if isinstance(model, str) else model.value
+        if not isinstance(network, str | torch.nn.Module):
+            network = network(num_outputs)
+        spec = network_input(network)
+        for img_size, crop_pct in itertools.product(choices(space, "img_size"), choices(space, "crop_pct")):
+            sides.append(round((img_size or spec.img_size) / (crop_pct or spec.crop_pct)))
     return max(sides)
 
 
@@ -133,10 +132,3 @@ def stored_channels(space: Dict) -> int:
             f"in_chans was given {channels}; expected one number, because images are decoded once for all trials"
         )
     return int(channels[0])
-
-
-def _input_of(model: str | CustomObject, num_outputs: int) -> InputSpec:
-    if isinstance(model, str):
-        return network_input(resolve_name(model))
-    network = model.value if isinstance(model.value, torch.nn.Module) else model.value(num_outputs)
-    return network_input(network)

@@ -7,22 +7,25 @@ of small networks on two cores, which train on 80 photographs or 200 small image
 
 from __future__ import annotations
 
+import contextlib
 import math
 import statistics
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from saccade.data.decoding import ImageSource, image_size
+from saccade.deadline import Deadline
 from saccade.errors import ImageReadError, WeightsNotFoundError
-from saccade.models.weights import find_weights, networks_in_folder
+from saccade.models.embedded import embedded_networks, package_faults
+from saccade.models.weights import find_weights, hub_failure, networks_in_folder
 from saccade.space import Categorical, Dict, Real
 from saccade.training.recipes.building import weights_options
-from saccade.training.recipes.recipe import Recipe, choices, recipe_space
+from saccade.training.recipes.recipe import Recipe, choices
 
-MAX_NETWORKS = 6
-"""Networks of a local folder that are searched; those with the largest files come first."""
+MAX_NETWORKS = 6  # networks of a local folder that are searched; those with the largest files come first
 
+# Networks whose weights come from the hub or its cache if there is no local folder.
 ON_CPU = ("mobilenetv3_large_100", "efficientnet_b0", "tiny_vit_5m_224", "convnext_pico")
 ON_GPU = (
     "convnext_tiny.in12k_ft_in1k",
@@ -30,47 +33,31 @@ ON_GPU = (
     "beitv2_base_patch16_224.in1k_ft_in22k_in1k",
     "convnext_base.fb_in22k_ft_in1k",
 )
-"""Networks whose weights come from the hub or its cache if there is no local folder."""
 
-FROM_SCRATCH = ("resnet10t", "resnet18")
-"""The best networks for few images without pretrained weights."""
+# Fraction of the time limit after which networks that are still to be downloaded are left out.
+DOWNLOADS = 0.25
 
+# With fewer training images, learning rates are scaled down in proportion, at most to this fraction.
+# A pretrained network that changes as fast with 200 images as with 1,000 ends below its linear probe.
 MANY_IMAGES, LEAST_PART = 1000, 0.05
-"""With fewer training images, learning rates are scaled down in proportion, at most to this fraction.
 
-A pretrained network that changes as fast with 200 images as with 1,000 ends below its linear probe.
-"""
+LONG_SEARCH_S = 900.0  # time limit from which longer training and stronger augmentation are tried as well
+SMALL_SIDE = 56  # shorter side in pixels below which the input is smaller than the network's own size
+NUM_MEASURED = 32  # images whose size is read
 
-LONG_SEARCH_S = 900.0
-"""Time limit from which longer training and stronger augmentation are tried as well."""
-
-SMALL_SIDE = 56
-"""Shorter side in pixels below which the input is smaller than the network's own size."""
-
-NUM_MEASURED = 32
-"""Images whose size is read."""
-
+# An epoch has at most this many images for each so many seconds of the limit, so that several networks are probed.
 PROBED, SECONDS_PER_PROBE = 4000, 120.0
-"""An epoch has at most this many images for each so many seconds of the limit, so that several networks are probed."""
 
 LEAST_IN_EPOCH = 1500
-LEAST_SPLIT = 1.5
-"""Images are divided into smaller epochs if there are this many times as many as an epoch should have."""
-
-USED_PER_SECOND = 200.0
-"""Images per second of the time limit beyond which nothing more is used."""
-
-TRAINED_PER_SECOND = 60.0
-"""Images per second of the time limit that one trial trains on: about half of what there is time for."""
+LEAST_SPLIT = 1.5  # images are divided into smaller epochs if there are this many times as many as an epoch should have
+USED_PER_SECOND = 200.0  # images per second of the time limit beyond which nothing more is used
+TRAINED_PER_SECOND = 60.0  # images per second of the limit that a trial trains on, about half of what is possible
 
 LEAST_EPOCHS, MAX_PASSES = 3, 3
 
 HELD_OUT_PER_SECOND = 4.0
-LEAST_HELD_OUT, MAX_HELD_OUT, HELD_OUT_PER_CLASS = 500, 5000, 2
-"""Bounds of the validation set; 5,000 images give an accuracy within half a percentage point."""
-
-GPU_FACTOR = 20.0
-"""Speed of a GPU relative to two cores."""
+LEAST_HELD_OUT, MAX_HELD_OUT, HELD_OUT_PER_CLASS = 500, 5000, 2  # 5,000 give an accuracy within .5 points
+GPU_FACTOR = 20.0  # speed of a GPU relative to two cores
 
 
 def default_networks(weights: Path | None, is_gpu: bool) -> list[str]:
@@ -98,8 +85,12 @@ def default_space(
     }
     if in_epoch is not None:
         space["images_per_epoch"] = in_epoch
-    if (side := _small_side(images)) is not None:
-        space["img_size"] = side
+    sides = []
+    for image in images[:: max(1, len(images) // NUM_MEASURED)]:
+        with contextlib.suppress(ImageReadError):
+            sides.append(min(image_size(image)))
+    if sides and (side := statistics.median(sides)) < SMALL_SIDE:
+        space["img_size"] = max(64, 32 * math.ceil(4 * side / 32))  # about four times their own size
     part = min(1.0, max(LEAST_PART, len(images) / MANY_IMAGES))
     if time_limit_s is None:
         space["lr"] = _rounded(1e-3 * part)
@@ -115,21 +106,6 @@ def default_space(
     return space
 
 
-def scratch_space(num_images: int, is_gpu: bool) -> dict[str, Any]:
-    """Return hyperparameters and spaces for training small networks from random weights."""
-    epochs = 4 * num_epochs(num_images, is_gpu)
-    return {
-        "model": Categorical(*FROM_SCRATCH),
-        "pretrained": False,
-        "epochs": epochs,
-        "scale": (least_area(epochs), 1.0),
-        "lr": Real(5e-4, 5e-3, log=True, default=2e-3),
-        "weight_decay": Real(1e-3, 1e-1, log=True, default=5e-2),
-        "smoothing": 0.1,
-        "img_size": 96,
-    }
-
-
 def num_epochs(num_images: int, is_gpu: bool) -> int:
     """Return the epochs of a few hundred steps on a CPU, or a few thousand on a GPU."""
     num_seen, most = (30_000, 40) if is_gpu else (6_000, 20)
@@ -143,19 +119,6 @@ def _rounded(value: float) -> float:
 def least_area(epochs: int) -> float:
     """Return the smallest area of the random crop: the fewer epochs, the weaker the augmentation."""
     return round(min(0.9, max(0.35, 1.2 - 0.1 * epochs)), 2)
-
-
-def _small_side(images: Sequence[ImageSource]) -> int | None:
-    """Return the input size for small images, about four times their own; None for larger ones."""
-    sides = []
-    for image in images[:: max(1, len(images) // NUM_MEASURED)]:
-        try:
-            sides.append(min(image_size(image)))
-        except ImageReadError:
-            continue
-    if not sides or (side := statistics.median(sides)) >= SMALL_SIDE:
-        return None
-    return max(64, 32 * math.ceil(4 * side / 32))
 
 
 def max_used(limit_s: float | None, is_gpu: bool) -> float:
@@ -188,47 +151,39 @@ def max_held_out(limit_s: float | None, is_gpu: bool, num_classes: int = 1) -> i
 
 
 def fall_back_to_available_models(
-    space: Dict,
-    weights: Path | None,
-    *,
-    given: Collection[str] = (),
-    num_images: int = 1000,
-    is_gpu: bool = False,
-    seconds_left: Callable[[], float] = lambda: math.inf,
+    space: Dict, weights: Path | None, seconds_left: float = math.inf
 ) -> tuple[Dict, str]:
     """Return the space with only those networks whose weights are available, and a message for the user.
 
-    Each download may take half of the time that is left. Without any, the networks of the local folder of weights
-    replace them; without these, small networks with random weights. The space does not change if training starts from
-    random weights anyway.
+    Without any, the networks of the local folder of weights replace them; without these, those of installed packages.
+    The space does not change if training starts from random weights anyway. Downloads take at most
+    `DOWNLOADS` of the time that is left. A WeightsNotFoundError is raised if there are no weights at all: random
+    weights are never a fallback.
     """
     if True not in choices(space, "pretrained"):
         return space, ""
     names: list[str] = choices(space, "model")
-    missing: dict[str, WeightsNotFoundError] = {}
+    downloads = Deadline(DOWNLOADS * seconds_left)
+    missing: list[WeightsNotFoundError] = []
+    available = []
     for name in names:
         try:
             where = weights_options(Recipe.of({"model": name}), weights)
-            find_weights(name, **where, seconds_left=seconds_left() / 2)
+            find_weights(name, **where, seconds_left=downloads.seconds_left())
+            available.append(name)
         except WeightsNotFoundError as error:
-            missing[name] = error
+            missing.append(error)
     if not missing:
         return space, ""
-    available = [name for name in names if name not in missing] or networks_in_folder(weights)[:MAX_NETWORKS]
-    if available:
-        model = available[0] if len(available) == 1 else Categorical(*available)
-        message = (
-            f"No pretrained weights are available for {', '.join(missing)}; this fit uses {', '.join(available)} "
-            "instead. Name networks by hyperparameters={'model': …}."
-        )
-        return Dict({**space.data, "model": model}), message
-    reason = next(iter(missing.values()))
-    if "pretrained" in given:
-        raise reason
-    in_epoch = space.data.get("images_per_epoch") or num_images
-    scratch = {name: value for name, value in scratch_space(in_epoch, is_gpu).items() if name not in given}
+    available = available or networks_in_folder(weights)[:MAX_NETWORKS] or embedded_networks()
+    if not available:
+        raise WeightsNotFoundError("\n".join([str(missing[0]), *package_faults()]))
+    model = available[0] if len(available) == 1 else Categorical(*available)
+    failure = hub_failure()
+    reason = f" (the Hugging Face hub {failure})" if failure else ""
+    missing_names = ", ".join(name for name in names if name not in available)
     message = (
-        "NO PRETRAINED WEIGHTS: this fit trains small networks from random weights, which needs many more images and "
-        f"hours to reach a good accuracy. {reason}"
+        f"No pretrained weights are available for {missing_names}{reason}; this fit uses {', '.join(available)} "
+        "instead. Name networks by hyperparameters={'model': …}."
     )
-    return recipe_space({**{str(name): value for name, value in space.data.items()}, **scratch}), message
+    return Dict({**space.data, "model": model}), " ".join([message, *package_faults()])

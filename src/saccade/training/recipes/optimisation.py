@@ -18,43 +18,43 @@ from timm.optim import (
 from timm.scheduler import create_scheduler_v2
 
 from saccade.errors import HyperparameterError, UnknownNameError
-from saccade.models.custom import CustomObject
 from saccade.models.network import classifier_parameters
 from saccade.tasks.problem import Problem
 from saccade.training.recipes.recipe import Recipe
 
-LAYER_DECAY = 0.75
-"""Layer decay of pretrained networks: the factor on the learning rate from each layer to the one before it."""
+LAYER_DECAY = 0.75  # of pretrained networks: factor on the learning rate from each layer to the one before it
 
+# Factor below which layers are frozen.
+# They would hardly change, and take most of a step's time, because their feature maps are the largest. With them frozen
+# a step takes .4 to .9 of the time, and short training reaches the same accuracy (`benchmarks.frozen_layers`).
 NO_OPT_SCALE = 0.1
-"""Factor below which layers are frozen.
-
-They would hardly change, and take most of a step's time, because their feature maps are the largest. With them frozen a
-step takes .4 to .9 of the time, and short training reaches the same accuracy (`benchmarks.frozen_layers`).
-"""
 
 
 def make_optimizer(network: torch.nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """Return the recipe's optimizer with a factor on the learning rate per layer; some layers are frozen."""
-    if isinstance(recipe.opt, CustomObject):
-        return _custom_optimizer(recipe.opt, _parameter_groups(network, recipe), recipe)
-    check_optimizer(recipe.opt)
-    device = next(network.parameters()).device
-    optimizer: torch.optim.Optimizer = create_optimizer_v2(
-        _parameter_groups(network, recipe),
-        opt=recipe.opt,
-        lr=recipe.lr,
-        momentum=recipe.momentum,
-        weight_decay=0.0,
-        **({"fused": True} if _can_be_fused(recipe.opt, device) else {}),
-    )
+    groups = _parameter_groups(network, recipe)
+    if isinstance(recipe.opt, str):
+        check_optimizer(recipe.opt)
+        kind = get_optimizer_class(recipe.opt.lower().removeprefix("lookahead_"), bind_defaults=False)
+        is_device_known = next(network.parameters()).device.type in ("cpu", "cuda")
+        # torch has a fused implementation of some optimizers (`benchmarks.fused_steps`).
+        fused = {"fused": True} if is_device_known and "fused" in inspect.signature(kind).parameters else {}
+        made: torch.optim.Optimizer = create_optimizer_v2(
+            groups, opt=recipe.opt, lr=recipe.lr, momentum=recipe.momentum, weight_decay=0.0, **fused
+        )
+        return made
+    parameters = inspect.signature(recipe.opt.value).parameters
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    given = {"lr": recipe.lr, "momentum": recipe.momentum, "weight_decay": recipe.weight_decay}
+    taken = {name: value for name, value in given.items() if name in parameters or (takes_any and name == "lr")}
+    # Learning rate and weight decay of a group override the optimizer's defaults.
+    optimizer = recipe.opt.value([{**group, "lr": recipe.lr} for group in groups], **taken)
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise HyperparameterError(
+            f"The custom optimizer {recipe.opt!r} made {optimizer!r:.100} of type {type(optimizer).__name__}; expected "
+            "a subclass of torch.optim.Optimizer."
+        )
     return optimizer
-
-
-def _can_be_fused(name: str, device: torch.device) -> bool:
-    """Return whether torch has a fused implementation of an optimizer (`benchmarks.fused_steps`)."""
-    kind = get_optimizer_class(name.lower().removeprefix("lookahead_"), bind_defaults=False)
-    return device.type in ("cpu", "cuda") and "fused" in inspect.signature(kind).parameters
 
 
 def check_optimizer(name: str) -> None:
@@ -62,21 +62,6 @@ def check_optimizer(name: str) -> None:
     known = list_optimizers(exclude_filters=["fused*", "bnb*"])
     if name.lower().removeprefix("lookahead_") not in known:
         raise UnknownNameError.of("optimizer", name, known)
-
-
-def _custom_optimizer(custom: CustomObject, groups: list[dict[str, Any]], recipe: Recipe) -> torch.optim.Optimizer:
-    parameters = inspect.signature(custom.value).parameters
-    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
-    given = {"lr": recipe.lr, "momentum": recipe.momentum, "weight_decay": recipe.weight_decay}
-    taken = {name: value for name, value in given.items() if name in parameters or (takes_any and name == "lr")}
-    # Learning rate and weight decay of a group override the optimizer's defaults.
-    optimizer = custom.value([{**group, "lr": recipe.lr} for group in groups], **taken)
-    if not isinstance(optimizer, torch.optim.Optimizer):
-        raise HyperparameterError(
-            f"The custom optimizer {custom!r} made {optimizer!r:.100} of type {type(optimizer).__name__}; expected a "
-            "subclass of torch.optim.Optimizer."
-        )
-    return optimizer
 
 
 def _parameter_groups(network: torch.nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
@@ -126,15 +111,10 @@ def side_in_epoch(epoch: int, num_epochs: int, first: int, last: int) -> int:
 
 
 class LearningRate:
-    """Learning-rate schedule over the steps of a trial, which ends before the deadline.
+    """Learning-rate schedule over the steps of a trial, which ends before the deadline; `place` is a step's number.
 
     A trial that is stopped at a high learning rate is much worse than one with the same number of steps and a complete
     schedule. So the schedule advances faster as soon as the remaining time is too short for all steps.
-
-    Attributes
-    ----------
-    place : float
-        Position in the schedule, in steps.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, recipe: Recipe, num_steps: int) -> None:

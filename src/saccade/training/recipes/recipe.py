@@ -13,6 +13,7 @@ from saccade.models.custom import CustomObject, wrap_custom_objects
 from saccade.space import Categorical, Dict, Int, Real, Space
 from saccade.space.constants import plain
 
+# Aliases of hyperparameters.
 ALIASES: dict[str, str] = {
     "net": "model",
     "transform": "train_transform",
@@ -27,7 +28,6 @@ ALIASES: dict[str, str] = {
     "reprob": "re_prob",
     "layer_decay_rate": "layer_decay",
 }
-"""Aliases of hyperparameters."""
 
 _EXPECTED = {
     "model": "expected a name, a torch.nn.Module, or a function f(num_classes) that makes one",
@@ -106,9 +106,9 @@ class Recipe(BaseModel):
     clip_grad: float | None = Field(None, gt=0, description="largest norm of the gradient")
 
     in_chans: Literal[1, 3, 4] = Field(3, description="channels: 1 grey, 3 RGB, 4 RGB and alpha or another band")
-    img_size: int | None = Field(None, ge=8, description="image size in pixels; None is the network's own")
+    img_size: int | None = Field(None, ge=8, le=8192, description="image size in pixels; None is the network's own")
     first_img_size: int | None = Field(
-        None, ge=8, description="image size in the first epoch, which grows to img_size until the last one"
+        None, ge=8, le=8192, description="image size in the first epoch, which grows to img_size until the last one"
     )
     crop_pct: float | None = Field(
         1.0,
@@ -174,16 +174,15 @@ class Recipe(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
+        has_transform, message = self.train_transform is not None, ""
         if self.balanced_sampling and self.class_weight == "balanced":
-            raise ValueError("class_weight='balanced' and balanced_sampling balance twice; choose one of them")
-        if self.in_chans == 4 and (self.color_jitter or self.auto_augment) and self.train_transform is None:
-            raise ValueError(
-                "color_jitter and auto_augment do not support a fourth channel; pass train_transform instead"
-            )
-        if self.first_img_size is not None and self.train_transform is not None:
-            raise ValueError(
-                "first_img_size requires the built-in augmentation; a custom train_transform has one image size"
-            )
+            message = "class_weight='balanced' and balanced_sampling balance twice; choose one of them"
+        elif self.in_chans == 4 and (self.color_jitter or self.auto_augment) and not has_transform:
+            message = "color_jitter and auto_augment do not support a fourth channel; pass train_transform instead"
+        elif self.first_img_size is not None and has_transform:
+            message = "first_img_size requires the built-in augmentation; a custom train_transform has one image size"
+        if message:
+            raise ValueError(message)
         return self
 
     @property
@@ -200,13 +199,7 @@ class Recipe(BaseModel):
 
     @classmethod
     def of(cls, hyperparameters: Mapping[str, Any]) -> Recipe:
-        """Return the recipe with these hyperparameters, under their names or aliases; defaults for the others.
-
-        Raises
-        ------
-        HyperparameterError
-            For an unknown name (with a suggestion), a name given twice, or a value out of range.
-        """
+        """Return the recipe with these names or aliases; unknown names, or values, are a HyperparameterError."""
         try:
             return cls(**canonical(hyperparameters))
         except ValidationError as error:
@@ -220,9 +213,8 @@ def canonical(hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
     for given, value in hyperparameters.items():
         name = ALIASES.get(given, given)
         if name not in Recipe.model_fields:
-            advice = (
-                suggestion(str(given), [*Recipe.model_fields, *ALIASES]) or f"Known: {', '.join(Recipe.model_fields)}"
-            )
+            known = suggestion(str(given), [*Recipe.model_fields, *ALIASES])
+            advice = known or f"Known: {', '.join(Recipe.model_fields)}"
             raise HyperparameterError(f"unknown hyperparameter {given!r}; {advice[0].lower()}{advice[1:]}")
         if name in renamed:
             raise HyperparameterError(f"hyperparameter {name!r} is given twice, once as {given!r}")

@@ -12,18 +12,9 @@ from saccade.models.weights import read_weights, write_weights
 
 
 def save_state(path: Path, state: Any) -> None:
-    """Write nested dicts and lists of tensors, numbers, strings and None.
-
-    Parameters
-    ----------
-    path : Path
-        The file; an existing one is replaced.
-    state : nested dict or list
-        Keys are strings or integers.
-    """
+    """Write nested dicts (with keys of text or integers) and lists of tensors, numbers, strings and None."""
     tensors: dict[str, torch.Tensor] = {}
-    skeleton = json.dumps(_take_apart(state, tensors))
-    write_weights(path, tensors, {"state": skeleton})
+    write_weights(path, tensors, {"state": json.dumps(_take_apart(state, tensors))})
 
 
 def load_state(path: Path, device: torch.device | str = "cpu") -> Any:

@@ -19,8 +19,7 @@ from saccade.inference.classifier import Classifier, features_of, head_of, outpu
 from saccade.models.network import classifier_parameters
 from saccade.training.recipes.recipe import Recipe
 
-MAX_BYTES = 256 * 2**20
-"""Largest cached features of one set of images."""
+MAX_BYTES = 256 * 2**20  # largest cached features of one set of images
 
 
 def freeze(network: nn.Module, recipe: Recipe) -> None:
@@ -45,21 +44,7 @@ def train_mode(network: nn.Module, recipe: Recipe) -> None:
 
 
 def is_backbone_fixed(network: nn.Module) -> bool:
-    """Return whether training changes neither weights nor batch statistics of the backbone.
-
-    Parameters
-    ----------
-    network : torch.nn.Module
-        In the mode in which it is trained.
-
-    Examples
-    --------
-    >>> from saccade.models.network import build_network
-    >>> network = build_network("test_resnet", 3, pretrained=False)
-    >>> freeze(network, Recipe(transfer_lr_mult=0.0))
-    >>> is_backbone_fixed(network), is_backbone_fixed(network.eval())
-    (False, True)
-    """
+    """Return whether training changes neither weights nor batch statistics of the backbone, in its current mode."""
     head = classifier_parameters(network)
     is_trained = any(parameter.requires_grad for name, parameter in network.named_parameters() if name not in head)
     updates_statistics = any(isinstance(module, _BatchNorm) and module.training for module in network.modules())
@@ -67,13 +52,7 @@ def is_backbone_fixed(network: nn.Module) -> bool:
 
 
 class KeptOutputs:
-    """Cached features of a fixed backbone for `Batches` that are the same in every pass.
-
-    Parameters
-    ----------
-    classifier : Classifier
-        Its network has a fixed backbone.
-    """
+    """Cached features of the fixed backbone of a classifier for `Batches` that are the same in every pass."""
 
     def __init__(self, classifier: Classifier) -> None:
         self._classifier = classifier
@@ -82,13 +61,7 @@ class KeptOutputs:
     def outputs(
         self, batches: Batches, network: nn.Module, seconds_left: Callable[[], float] = lambda: 1.0
     ) -> np.ndarray:
-        """Return `Classifier.outputs`, from the classifier layer alone if the features are cached.
-
-        Parameters
-        ----------
-        batches, network, seconds_left
-            As in `Classifier.outputs`; `network` has the backbone of the classifier's network.
-        """
+        """Return `Classifier.outputs` of a network with the same backbone, from cached features if there are any."""
         if self._features is not None:
             head = head_of(network)
             assert head is not None
@@ -104,15 +77,7 @@ class KeptOutputs:
 
 
 class FeatureBatches:
-    """Batches of features of a fixed backbone in place of training images.
-
-    Parameters
-    ----------
-    batches : Batches
-        Of the images; random passes have the same order.
-    features : ndarray of float32, shape (num_images, num_features)
-        Of each image.
-    """
+    """Features of a fixed backbone, (num_images, num_features), in place of the images in `batches`, in their order."""
 
     def __init__(self, batches: Batches, features: np.ndarray) -> None:
         self._batches = batches
@@ -128,17 +93,7 @@ class FeatureBatches:
 def feature_batches(
     classifier: Classifier, batches: Batches, seconds_left: Callable[[], float] = lambda: 1.0
 ) -> FeatureBatches | None:
-    """Return batches of features; None if augmentation or dropout varies them, or if time is too short.
-
-    Parameters
-    ----------
-    classifier : Classifier
-        Its network is in the mode in which it is trained; afterwards it may be in evaluation mode.
-    batches : Batches
-        Of the training images.
-    seconds_left : callable
-        No features are returned if it falls to 0.
-    """
+    """Return batches of features; None if they vary, or time is short. The network may be in evaluation mode then."""
     transform, network = batches.transform, classifier.network
     is_fixed = isinstance(transform, TrainingTransform) and not transform.augmentation.varies
     rates = (getattr(each, name, None) for each in network.modules() for name in ("p", "drop_prob", "drop_rate"))

@@ -16,19 +16,7 @@ _latencies_ms: dict[tuple[Blueprint, str, int], float] = {}
 
 
 def network_costs(classifier: Classifier, names: Sequence[str]) -> dict[str, float]:
-    """Return costs by name: ``latency_ms`` (of one image), ``num_params`` and ``num_bytes`` (of the weights).
-
-    Examples
-    --------
-    >>> from saccade.training.recipes.building import new_classifier
-    >>> from saccade.numerics.device import Numerics, choose_device
-    >>> from saccade.tasks.problem import Problem
-    >>> from saccade.training.recipes.recipe import Recipe
-    >>> recipe = Recipe(model="test_resnet", pretrained=False)
-    >>> classifier = new_classifier(recipe, Problem.of(["cat", "dog"]), Numerics(choose_device()))
-    >>> network_costs(classifier, ["num_params"])
-    {'num_params': 372882.0}
-    """
+    """Return costs by name: ``latency_ms`` (of one image), ``num_params`` and ``num_bytes`` (of the weights)."""
     costs = {}
     for name in names:
         if name == "latency_ms":

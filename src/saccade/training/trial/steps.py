@@ -25,16 +25,14 @@ from saccade.training.recipes.recipe import Recipe
 from saccade.training.task import ImageTask
 from saccade.training.trial.frozen import FeatureBatches, KeptOutputs, feature_batches, is_backbone_fixed, train_mode
 
-LEAST_STEPS = 4
-"""Steps of an epoch before their average duration is used."""
+LEAST_STEPS = 4  # steps of an epoch before their average duration is used
 
 
 class Steps:
     """Takes the steps of a recipe.
 
     Each epoch has a random seed of its own, and the learning rate depends on the step's number alone. So an epoch is a
-    function of the state before it. `ema` is the moving average of the weights, if the recipe has one; `kept` caches
-    the features of a fixed backbone; `num_epochs` counts the epochs begun so far.
+    function of the state before it.
     """
 
     def __init__(
@@ -47,12 +45,32 @@ class Steps:
         targets, problem = task.train.targets, task.problem
         self.class_weights = class_weights(recipe.class_weight, targets, problem, task.class_names)
         self.draw = balanced_sampling_weights(targets, problem) if recipe.balanced_sampling else None
-        self.batches = _training_batches(classifier, task, recipe, self.draw)
+        spec = classifier.blueprint.input
+        if recipe.train_transform is not None:
+            transform: Transform | TrainingTransform = own_transform(recipe.train_transform.value, spec.img_size)
+        else:
+            names = ("scale", "ratio", "hflip", "vflip", "color_jitter", "auto_augment", "re_prob")
+            augmentation = Augmentation(*(getattr(recipe, name) for name in names))
+            transform = TrainingTransform(augmentation, spec.img_size, spec.interpolation)
+        self.batches = Batches(
+            task.store,
+            task.train.indices,
+            targets,
+            transform,
+            recipe.batch_size,
+            spec.mean,
+            spec.std,
+            classifier.numerics.device,
+            task.train.weights,
+            self.draw,
+            most_in_pass=recipe.images_per_epoch,
+            strata=problem.strata(targets),
+        )
         train_mode(network, recipe)
         self.kept = KeptOutputs(classifier) if is_backbone_fixed(network) else None
         self.mixing = Mixing(recipe, problem) if recipe.mixup or recipe.cutmix else None
         self.learning_rate = LearningRate(optimizer, recipe, len(self.batches))
-        self.num_epochs = 0
+        self.num_epochs = 0  # begun so far
         self._features: FeatureBatches | None = None
         self.use(classifier.numerics)
 
@@ -67,10 +85,6 @@ class Steps:
         """The network that is validated and written: the moving average of the weights if there is one."""
         module: torch.nn.Module = self.network if self.ema is None else self.ema.module
         return module
-
-    def weights(self) -> dict[str, torch.Tensor]:
-        """Return the weights of the validated network, on the CPU."""
-        return {name: tensor.cpu() for name, tensor in self.averaged.state_dict().items()}
 
     def take_epoch(
         self, deadline: Deadline, validation_s: Callable[[float], float] = lambda _: 0.0
@@ -101,7 +115,12 @@ class Steps:
         sum_loss = num_right = num_images = 0.0
         is_whole = True
         for step, (x, y, *weights) in enumerate(inputs.shuffled(number), start=1):
-            num_possible = self._num_steps_possible(deadline, start_s, step - 1, validation_s)
+            # The number of steps before the deadline, validations included; the first ones are slower than the others.
+            num_possible = math.inf
+            if step > LEAST_STEPS:
+                step_s = (time.perf_counter() - start_s) / (step - 1)
+                val_s = validation_s(step_s / self.recipe.batch_size)
+                num_possible = (deadline.seconds_left() - val_s) / (step_s + val_s / num_steps)
             self.learning_rate.step(number * num_steps + step - 1, num_possible)
             loss, right = self._step(network, x, y, *weights)
             if not math.isfinite(loss):
@@ -118,16 +137,6 @@ class Steps:
         if self.problem.has_classes:
             metrics["train_acc"] = num_right / num_images
         return metrics, is_whole
-
-    def _num_steps_possible(
-        self, deadline: Deadline, start_s: float, num_steps: int, validation_s: Callable[[float], float]
-    ) -> float:
-        """Return the number of steps before the deadline, validations included, from the steps of this epoch."""
-        if num_steps < LEAST_STEPS:  # the first ones are slower than the others
-            return math.inf
-        step_s = (time.perf_counter() - start_s) / num_steps
-        val_s = validation_s(step_s / self.recipe.batch_size)
-        return (deadline.seconds_left() - val_s) / (step_s + val_s / len(self.batches))
 
     def _step(
         self, network: torch.nn.Module, x: torch.Tensor, y: torch.Tensor, weights: torch.Tensor | None = None
@@ -172,38 +181,6 @@ class Steps:
             self._scaler.load_state_dict(state["scaler"])
         self.learning_rate.place = state["learning_rate"]
         self.num_epochs = state["num_epochs"]
-
-
-def _training_batches(classifier: Classifier, task: ImageTask, recipe: Recipe, draw: np.ndarray | None) -> Batches:
-    """Return batches of augmented training images; `draw` gives probabilities as in `Batches`."""
-    spec = classifier.blueprint.input
-    if recipe.train_transform is not None:
-        transform: Transform | TrainingTransform = own_transform(recipe.train_transform.value, spec.img_size)
-    else:
-        augmentation = Augmentation(
-            recipe.scale,
-            recipe.ratio,
-            recipe.hflip,
-            recipe.vflip,
-            recipe.color_jitter,
-            recipe.auto_augment,
-            recipe.re_prob,
-        )
-        transform = TrainingTransform(augmentation, spec.img_size, spec.interpolation)
-    return Batches(
-        task.store,
-        task.train.indices,
-        task.train.targets,
-        transform,
-        recipe.batch_size,
-        spec.mean,
-        spec.std,
-        classifier.numerics.device,
-        task.train.weights,
-        draw,
-        most_in_pass=recipe.images_per_epoch,
-        strata=task.problem.strata(task.train.targets),
-    )
 
 
 def seed_generators(*parts: int) -> None:

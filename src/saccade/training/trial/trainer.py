@@ -17,9 +17,19 @@ from safetensors import SafetensorError
 from saccade.deadline import Deadline
 from saccade.errors import DiskFullError, DivergedError, OutOfMemoryError, is_disk_full
 from saccade.events import EpochDone
+from saccade.inference.classifier import Classifier
 from saccade.models.network import check_takes_size, classifier_parameters
 from saccade.models.weights import read_weights, write_weights
-from saccade.numerics.device import Numerics, choose_device, cpu_threads
+from saccade.numerics.choice import (
+    INFERENCE_PART,
+    PREDICTION_PART,
+    TRAINING_PART,
+    candidates,
+    choose_numerics,
+    num_steps_for_measuring,
+    processor,
+)
+from saccade.numerics.device import Numerics, choose_device, cpu_threads, is_half_native
 from saccade.study.trial import Decision, Job, Reporter, Trainable
 from saccade.study.trial_files import TrialFiles, parse_name
 from saccade.training.imbalance import loss_weights
@@ -32,7 +42,6 @@ from saccade.training.task import ImageTask
 from saccade.training.trial.checkpoint import load_state, save_state
 from saccade.training.trial.frozen import freeze, train_mode
 from saccade.training.trial.network_costs import network_costs
-from saccade.training.trial.numerics import choose_for_probe, choose_for_trial, numerics_of_state, numerics_state
 from saccade.training.trial.steps import Steps, seed_generators
 from saccade.training.trial.validation import Validation
 from saccade.training.trial_files import (
@@ -47,14 +56,11 @@ from saccade.training.trial_files import (
     save_outputs,
 )
 
-NEAR_END = 0.9
-"""Progress of the learning-rate schedule from which weights are written even if they are not the best so far."""
-
-STEP_PASSES = 3.0
-"""Time of a training step in forward passes of its images."""
-
-PROBE_PART = 0.6
-"""Fraction of the remaining time in which a probe may extract features; images it has not seen by then are left out."""
+NEAR_END = 0.9  # progress of the schedule from which weights are written even if they are not the best so far
+STEP_PASSES = 3.0  # time of a training step in forward passes of its images
+PROBE_PART = 0.6  # of the remaining time in which a probe may extract features; other images are left out
+LIMIT_PART = 0.04  # fraction of the time until a deadline that measuring numerics may take
+FORWARD_PART = 1 / 3  # arithmetic of a forward pass relative to a training step of the same images
 
 
 class ImageTrainable(Trainable):
@@ -111,16 +117,6 @@ class Trainer:
         self.val_s: float | None = None
         self._probe_image_s = 0.0  # of a forward pass and the fit of a probe; 0 if its features were known
 
-    @property
-    def numerics(self) -> Numerics:
-        """Numerics of training; those of validation are `Classifier.inference`."""
-        return self.classifier.numerics
-
-    @property
-    def num_epochs(self) -> int:
-        """Epochs trained so far."""
-        return self.steps.num_epochs
-
     def choose_numerics(self, seconds_left: float = math.inf) -> None:
         """Choose the fastest numerics for training and validation; a trial resumed on this machine keeps its own."""
         train_mode(self.network, self.recipe)
@@ -139,11 +135,11 @@ class Trainer:
         blueprint = json.dumps(self.classifier.blueprint.to_json(), indent=2) + "\n"
         with explained_failures(self.recipe, self.files.folder(self.trial)):
             self.files.put(self.trial, BLUEPRINT, None, lambda path: path.write_text(blueprint))
-            for event, is_whole in self._reports(job, deadline):
+            for event, is_whole in self._reports(job.until_epoch, deadline):
                 decision = report(event)
                 # The study has recorded the report, so files that it replaces are not needed any more.
                 self.files.drop(self.trial, BEST, BEST_OUTPUTS, before_epoch=self.best_epoch)
-                self.files.drop(self.trial, END, END_OUTPUTS, before_epoch=self.num_epochs)
+                self.files.drop(self.trial, END, END_OUTPUTS, before_epoch=self.steps.num_epochs)
                 if event.checkpoint is not None or event.is_last:
                     self.files.drop(self.trial, LAST, before_epoch=event.epoch)
                 if decision is not Decision.CONTINUE:
@@ -152,54 +148,44 @@ class Trainer:
                     return "time limit"
         return self.stop_reason
 
-    def _reports(self, job: Job, deadline: Deadline) -> Iterator[tuple[EpochDone, bool]]:
+    def _reports(self, until_epoch: int | None, deadline: Deadline) -> Iterator[tuple[EpochDone, bool]]:
         """Fit the probe and train the remaining epochs; yield each report, and whether its epoch is whole."""
         if not self.is_probed:
             self.is_probed = True
-            self._choose_for_probe(deadline.seconds_left())
+            # Numerics for inference; those for training are chosen only if there will be any.
+            most = max_probe_images(self.recipe, self.task.problem.num_outputs)
+            size, num_train = self.validation.batches.batch_size, len(self.task.train.indices)
+            num_batches = (min(num_train, most) + len(self.task.val.indices)) / size
+            inference = choose_for_probe(self.classifier, self.recipe, num_batches, size, deadline.seconds_left())
+            self.classifier.use(self.classifier.numerics, inference)
             start_s = time.perf_counter()
-            if (probe := self._fit_probe(deadline)) is not None:
+            train, image_weights = self.task.train, self.task.train.weights
+            if (draw := self.steps.draw) is not None:
+                image_weights = draw * len(draw) * (1.0 if image_weights is None else image_weights)
+            probe = fit_head(
+                self.classifier,
+                self.task.store,
+                train,
+                # Fitting and validating the layer take time as well, so features must be complete before the deadline.
+                Deadline(PROBE_PART * deadline.seconds_left()).seconds_left,
+                self.recipe.seed,
+                loss_weights(train.targets, self.task.problem, self.steps.class_weights, image_weights),
+                robust_loss=self.recipe.robust_loss,
+                max_images=most,
+            )
+            if probe is not None:
                 self._probe_image_s = (time.perf_counter() - start_s) / len(probe.rows)
                 if self.steps.ema is not None:
                     self.steps.ema.set(self.network)
                 yield self._validate(deadline, start_s, probe.metrics, is_whole=True, probe=probe), True
-        last_epoch = self.recipe.epochs if job.until_epoch is None else min(job.until_epoch, self.recipe.epochs)
-        if self.num_epochs < last_epoch and not self.stop_reason:
+        last_epoch = self.recipe.epochs if until_epoch is None else min(until_epoch, self.recipe.epochs)
+        if self.steps.num_epochs < last_epoch and not self.stop_reason:
             self.choose_numerics(deadline.seconds_left())
-        while self.num_epochs < last_epoch and not self.stop_reason:
+        while self.steps.num_epochs < last_epoch and not self.stop_reason:
             start_s = time.perf_counter()
-            with self.numerics.threads():
+            with self.classifier.numerics.threads():
                 metrics, is_whole = self._train(deadline, last_epoch)
             yield self._validate(deadline, start_s, metrics, is_whole), is_whole
-
-    def _choose_for_probe(self, seconds_left: float) -> None:
-        """Choose numerics for inference; those for training are chosen only if there will be any."""
-        size, num_train = self.validation.batches.batch_size, len(self.task.train.indices)
-        num_images = min(num_train, max_probe_images(self.recipe, self.task.problem.num_outputs))
-        num_batches = (num_images + len(self.task.val.indices)) / size
-        inference = choose_for_probe(self.classifier, self.recipe, num_batches, size, seconds_left)
-        self.classifier.use(self.numerics, inference)
-
-    def _fit_probe(self, deadline: Deadline) -> Probe | None:
-        """Fit the classifier layer to frozen features, with the image weights of training."""
-        train, recipe = self.task.train, self.recipe
-        image_weights = train.weights
-        if (draw := self.steps.draw) is not None:
-            image_weights = draw * len(draw) * (1.0 if image_weights is None else image_weights)
-        weights = loss_weights(train.targets, self.task.problem, self.steps.class_weights, image_weights)
-        # Fitting and validating the layer take time as well, so features must be complete before the deadline.
-        left = Deadline(PROBE_PART * deadline.seconds_left()).seconds_left
-        num_images = max_probe_images(recipe, self.task.problem.num_outputs)
-        return fit_head(
-            self.classifier,
-            self.task.store,
-            train,
-            left,
-            recipe.seed,
-            weights,
-            robust_loss=recipe.robust_loss,
-            max_images=num_images,
-        )
 
     def _train(self, deadline: Deadline, last_epoch: int) -> tuple[dict[str, float], bool]:
         """Train to the next epoch to validate: by `val_interval`, the last one, or the last before the deadline."""
@@ -210,17 +196,12 @@ class Trainer:
             data_s += metrics["data_s"]
             epoch_s = time.perf_counter() - start_s
             next_s = epoch_s + self._validation_s(epoch_s / self.steps.batches.num_in_pass)
-            is_validated = self.num_epochs % self.recipe.val_interval == 0 or self.num_epochs == last_epoch
+            is_validated = self.steps.num_epochs % self.recipe.val_interval == 0 or self.steps.num_epochs == last_epoch
             if not is_whole or is_validated or deadline.seconds_left() < next_s:
                 return {**metrics, "data_s": data_s}, is_whole
 
     def _validate(
-        self,
-        deadline: Deadline,
-        start_s: float,
-        metrics: dict[str, float],
-        is_whole: bool,
-        probe: Probe | None = None,
+        self, deadline: Deadline, start_s: float, metrics: dict[str, float], is_whole: bool, probe: Probe | None = None
     ) -> EpochDone:
         """Validate after an epoch, and write weights and checkpoint; part of an epoch cannot be resumed exactly."""
         train_s = time.perf_counter() - start_s
@@ -230,7 +211,7 @@ class Trainer:
         self.val_s = val_s if probe is None else None  # cached features may have taken no time at all
         if probe is not None:
             metrics |= self.validation.cv_score(probe)
-        score, epoch = self.task.metric.score(metrics[self.task.metric.name]), self.num_epochs
+        score, epoch = self.task.metric.score(metrics[self.task.metric.name]), self.steps.num_epochs
         if not math.isfinite(score):
             raise DivergedError(f"{self.task.metric.name} on the validation images is {score}")
         is_best = score > self.best_score or self.task.is_refit
@@ -279,17 +260,23 @@ class Trainer:
 
     def _write_weights(self, kind: str, outputs_kind: str) -> None:
         """Write the outputs for the validation images, then the weights."""
-        outputs, weights = self.validation.outputs, self.steps.weights()
+        outputs, state = self.validation.outputs, self.steps.averaged.state_dict()
+        weights = {name: tensor.cpu() for name, tensor in state.items()}
         if outputs is not None and not self.task.is_refit:
-            self.files.put(self.trial, outputs_kind, self.num_epochs, lambda path: save_outputs(path, outputs))
-        of = origin(self.trial, self.num_epochs, self.classifier.blueprint.to_json(), outputs)
-        self.files.put(self.trial, kind, self.num_epochs, lambda path: write_weights(path, weights, of))
+            self.files.put(self.trial, outputs_kind, self.steps.num_epochs, lambda path: save_outputs(path, outputs))
+        of = origin(self.trial, self.steps.num_epochs, self.classifier.blueprint.to_json(), outputs)
+        self.files.put(self.trial, kind, self.steps.num_epochs, lambda path: write_weights(path, weights, of))
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that exact resumption needs."""
+        numerics = {
+            "processor": processor(self.classifier.numerics.device),
+            "training": self.classifier.numerics.to_json(),
+            "inference": self.classifier.inference.to_json(),
+        }
         return {
             "trial": self.trial,
-            "numerics": numerics_state(self.classifier) if self.has_numerics else None,
+            "numerics": numerics if self.has_numerics else None,
             "is_probed": self.is_probed,
             "stopping": self.stopping.state_dict(),
             "stop_reason": self.stop_reason,
@@ -300,14 +287,15 @@ class Trainer:
 
     def load_checkpoint(self, name: str) -> None:
         """Resume from a checkpoint of the trial."""
-        path, device = self.files.get(self.trial, *parse_name(name)), self.numerics.device
+        path, device = self.files.get(self.trial, *parse_name(name)), self.classifier.numerics.device
         if path is None:
             raise FileNotFoundError(f"checkpoint {name} of trial {self.trial} is missing")
         state = load_state(path, device)
         if state.get("trial", self.trial) != self.trial:  # earlier versions have no number
             raise ValueError(f"{path} is a checkpoint of trial {state['trial']}")
-        if (numerics := numerics_of_state(state["numerics"], device)) is not None:
-            self._use(*numerics)
+        numerics = state["numerics"]
+        if numerics is not None and numerics["processor"] == processor(device):  # those of another may not exist here
+            self._use(*(Numerics.from_json(numerics[purpose], device) for purpose in ("training", "inference")))
         self.steps.load_state_dict(state)
         self.stopping.load_state_dict(state["stopping"])
         self.is_probed = state["is_probed"]
@@ -363,22 +351,56 @@ def explained_failures(recipe: Recipe, folder: Path | None) -> Iterator[None]:
                 f"There is no space left for the weights of {recipe.model} in {folder or 'the run'}. Free some space "
                 "and resume the run, or fit with a path on a larger disk."
             ) from error
-        if is_memory_full(error):
+        text = str(error).lower()  # on CPUs only the message shows it
+        is_allocation = isinstance(error, RuntimeError) and "memory" in text and "alloc" in text
+        if is_allocation or isinstance(error, torch.OutOfMemoryError):
             raise OutOfMemoryError(
                 f"{recipe.model} with batch_size={recipe.batch_size} does not fit into memory. Choose a smaller "
-                f"batch_size, img_size or network ({str(error).lower().splitlines()[0][:120]})."
+                f"batch_size, img_size or network ({text.splitlines()[0][:120]})."
             ) from error
         raise
 
 
-def is_memory_full(error: Exception) -> bool:
-    """Return whether a device had too little memory; for CPUs only the message says so.
+def choose_for_trial(
+    classifier: Classifier, recipe: Recipe, num_steps: int, val_batch_size: int, seconds_left: float = math.inf
+) -> tuple[Numerics, Numerics]:
+    """Return the fastest numerics for training and for validation, with the same memory format.
 
-    Examples
-    --------
-    >>> is_memory_full(RuntimeError("DefaultCPUAllocator: can't allocate memory")), is_memory_full(RuntimeError("?"))
-    (True, False)
+    The network is in the mode in which it is trained, and in evaluation mode afterwards. The recipe's ``amp``,
+    ``channels_last`` and ``compile`` are respected.
     """
-    text = str(error).lower()
-    is_allocation = isinstance(error, RuntimeError) and "memory" in text and "alloc" in text
-    return isinstance(error, torch.OutOfMemoryError) or is_allocation
+    device, network = classifier.numerics.device, classifier.network
+    fixed = recipe.amp, recipe.channels_last, recipe.compile
+    among = candidates(device, "training", *fixed, num_steps=num_steps)
+    workload, most = (
+        classifier.workload("training", recipe.batch_size),
+        num_steps_for_measuring(num_steps, TRAINING_PART),
+    )
+    training = choose_numerics(network, workload, among, most, LIMIT_PART * seconds_left)
+    if training.compiled:
+        return training, training
+    # With another memory format, weights and optimizer state would be converted before and after each validation.
+    num_forward = num_steps * recipe.batch_size / (FORWARD_PART * val_batch_size)
+    among = candidates(device, "inference", recipe.amp, training.channels_last, compiled=False)
+    workload, most = (
+        classifier.workload("inference", val_batch_size),
+        num_steps_for_measuring(num_forward, INFERENCE_PART),
+    )
+    return training, choose_numerics(network.eval(), workload, among, most, LIMIT_PART * seconds_left)
+
+
+def choose_for_probe(
+    classifier: Classifier, recipe: Recipe, num_batches: float, batch_size: int, seconds_left: float = math.inf
+) -> Numerics:
+    """Return numerics for inference with a network that is not trained yet.
+
+    Without time to measure, these are 16 bits on a processor that supports them: every measured network predicted
+    faster with them, by 1.7 times or more.
+    """
+    device = classifier.numerics.device
+    among = candidates(device, "inference", recipe.amp, classifier.numerics.channels_last, compiled=False)
+    if is_half_native(device):
+        among.sort(key=lambda numerics: numerics.dtype is torch.float32)
+    num_steps = num_steps_for_measuring(num_batches, PREDICTION_PART)
+    workload = classifier.workload("inference", batch_size)
+    return choose_numerics(classifier.network.eval(), workload, among, num_steps, LIMIT_PART * seconds_left)

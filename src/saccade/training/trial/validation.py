@@ -18,18 +18,14 @@ from saccade.training.trial.frozen import KeptOutputs
 
 
 class Validation:
-    """Validates a classifier on the validation images of a task, `batches`.
-
-    `outputs` are the raw outputs behind the latest metrics; fewer than there are images if the deadline passed. `kept`
-    caches the features of a fixed backbone.
-    """
+    """Validates a classifier on the validation images of a task; `kept` caches the features of a fixed backbone."""
 
     def __init__(
         self, classifier: Classifier, task: ImageTask, batch_size: int, kept: KeptOutputs | None = None
     ) -> None:
         self._classifier, self._task, self._kept = classifier, task, kept
         self.batches = classifier.batches(task.store, task.val.indices, task.val.targets, batch_size)
-        self.outputs: np.ndarray | None = None
+        self.outputs: np.ndarray | None = None  # behind the latest metrics; fewer if the deadline passed
 
     def metrics(self, network: torch.nn.Module, deadline: Deadline, *, is_probe: bool = False) -> dict[str, float]:
         """Return the metrics of a network, the classifier's own or its moving average, on the validation images.
@@ -75,7 +71,4 @@ class Validation:
         """Return the metrics of the first validation images, as many as there are outputs."""
         metric, problem, targets = self._task.metric, self._task.problem, self._task.val.targets[: len(outputs)]
         predictions = problem.activate(torch.from_numpy(outputs)).numpy()
-        return {
-            **summary_metrics(targets, predictions, problem),
-            metric.name: metric(targets, predictions, problem),
-        }
+        return {**summary_metrics(targets, predictions, problem), metric.name: metric(targets, predictions, problem)}

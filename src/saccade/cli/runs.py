@@ -1,0 +1,129 @@
+"""Commands on a run folder: ``saccade resume``, ``leaderboard``, ``choose`` and ``evaluate``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from saccade.cli.arguments import Encoding, LabelSep, Run
+
+
+def resume(
+    run: Annotated[Path, typer.Argument(help="The run folder.")],
+    time_limit: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Time for the whole run, earlier sessions included.  [default: unchanged]"),
+    ] = None,
+    verbosity: Annotated[
+        int | None,
+        typer.Option(metavar="0-3", min=0, max=3, help="0 silent, 1 result, 2 trials, 3 epochs."),
+    ] = None,
+    finish: Annotated[
+        bool, typer.Option("--finish", help="Train nothing more: make the predictor of the trials that the run has.")
+    ] = False,
+) -> None:
+    """Resume an interrupted run.
+
+    It needs the run folder, and the images in their places. Only the interrupted epoch is trained again. A finished run
+    is shown.
+    """
+    from saccade.fit.options import FitOptions
+
+    given = {} if time_limit is None else {"time_limit": time_limit}
+    limit = FitOptions.of(given, label=lambda _: "--time-limit").time_limit
+    from saccade.predictor import ImagePredictor
+    from saccade.report.tables import output_console, print_trials
+
+    predictor = ImagePredictor.resume(run, limit, verbosity, finish=finish)
+    if predictor.verbosity > 0:
+        print_trials(output_console(), predictor.leaderboard(), predictor.fit_summary())
+    typer.echo(f"run {predictor.path}")
+
+
+def leaderboard(
+    run: Annotated[Path, typer.Argument(help="A run folder, or a saved predictor's.")],
+) -> None:
+    """Show the trials of a run, the best first, and where its time went."""
+    from saccade.fit.run_folder import has_predictor, how_to_finish, is_run, read_trials
+    from saccade.predictor import ImagePredictor
+    from saccade.report.tables import output_console, print_trials, seconds_line
+    from saccade.selection.summary import leaderboard as as_table
+    from saccade.selection.summary import trial_rows
+
+    if is_run(run) and not has_predictor(run):
+        if trials := read_trials(run):
+            print_trials(output_console(), as_table(trial_rows(trials), {}))
+        typer.echo(how_to_finish(run))
+        return
+    predictor = ImagePredictor.load(run)
+    summary = predictor.fit_summary()
+    print_trials(output_console(), predictor.leaderboard(), summary)
+    if seconds := summary.get("seconds"):  # predictors of earlier versions have none
+        typer.echo(seconds_line(seconds))
+
+
+def choose(
+    run: Annotated[Path, typer.Argument(help="The run folder of a search with several --objectives.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the predictor.")],
+    max_latency_ms: Annotated[
+        float | None,
+        typer.Option(metavar="MS", help="Maximum latency in ms per image, as measured by the search."),
+    ] = None,
+    max_params: Annotated[float | None, typer.Option(metavar="N", help="Maximum number of parameters.")] = None,
+    max_bytes: Annotated[float | None, typer.Option(metavar="N", help="Maximum size of the weights in bytes.")] = None,
+    min_score: Annotated[
+        float | None,
+        typer.Option(metavar="SCORE", help="Minimum score: save the cheapest predictor, not the best."),
+    ] = None,
+) -> None:
+    """Save the best predictor of a search within the given limits."""
+    from saccade.predictor import ImagePredictor
+
+    chosen = ImagePredictor.load(run).choose(
+        max_latency_ms=max_latency_ms, max_params=max_params, max_bytes=max_bytes, min_score=min_score
+    )
+    chosen.save(out)
+    typer.echo(f"result: {chosen.fit_summary()['result']}")
+    typer.echo(f"predictor {out}")
+
+
+def evaluate(
+    run: Run,
+    data: Annotated[
+        str,
+        typer.Argument(
+            metavar="DIR|ZIP|CSV|URL", help="Images in a folder for each class, test/ with such folders, or a table."
+        ),
+    ],
+    metrics: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME[,NAME...]",
+            help="Metrics to print, such as f1_macro, classification_report or confusion_matrix.",
+        ),
+    ] = None,
+    label: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="Column of labels in a table.  [default: that of the fit]")
+    ] = None,
+    image_column: Annotated[str, typer.Option(metavar="COLUMN", help="Column of images in a table.")] = "image",
+    image_root: Annotated[
+        str | None,
+        typer.Option(metavar="DIR|ZIP|URL", help="Folder of the images of a table.  [default: that of the table]"),
+    ] = None,
+    label_sep: LabelSep = None,
+    encoding: Encoding = None,
+) -> None:
+    """Print the metrics of a run on labelled images."""
+    from saccade.cli.inputs import TableColumns, label_columns, read_test_images
+    from saccade.predictor import ImagePredictor
+
+    predictor = ImagePredictor.load(run)
+    fitted = predictor.label
+    columns_of_labels = label_columns(label) if label else fitted if isinstance(fitted, str) else list(fitted)
+    columns = TableColumns(image_column, columns_of_labels, image_root, label_sep, encoding)
+    images = read_test_images(data, columns)
+    names = None if metrics is None else [name.strip() for name in metrics.split(",")]
+    for name, score in predictor.evaluate(images, names).items():
+        typer.echo(f"{name} {score:.4f}" if isinstance(score, float) else f"{name}\n{score.to_string()}")
