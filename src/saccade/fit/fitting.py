@@ -145,6 +145,7 @@ def run_fit(
                     device="cpu" if settings.ngpus_per_trial == 0 else None,
                     num_threads=settings.nthreads_per_trial,
                     start=start if start.is_file() else None,
+                    start_has_head=request.problem is not None,
                     class_names=request.train.class_names,
                     costs=cost_names(objectives),
                     is_holdout=request.tuning is None,
@@ -197,15 +198,11 @@ def run_fit(
                 seconds=budget.seconds,
                 is_interrupted=is_interrupted,
             )
-<<<<<<< HEAD
             write_features(saved, task, combination, (lambda: 0.0) if is_interrupted else deadline.seconds_left)
-            _tidy_up_or_advise(folder, notify, is_interrupted=is_interrupted)
-=======
             if is_interrupted:
                 notify(Warned(f"the search was interrupted; to continue it: saccade resume {root}"))
             else:
                 tidy_up(folder)
->>>>>>> main
             summary = saved.summary
             used_s = deadline.elapsed_s()
             notify(RunFinished(summary["best_trial"], summary["valid_score"], used_s, summary["result"]))
@@ -383,26 +380,3 @@ def _check_images(request: FitRequest, data: PreparedData, folder: Path, deadlin
     if serious:
         lines = [f"  {finding.code} {finding.title}: {finding.message} {finding.what_to_do}" for finding in serious]
         notify(Warned("\n".join([f"Data checks found problems (see {root_of(folder) / CHECKS}):", *lines])))
-<<<<<<< HEAD
-
-
-def _make_task(request: FitRequest, folder: Path, data: PreparedData) -> ImageTask:
-    start = folder / TRIALS / START
-    return ImageTask(
-        data.store,
-        data.train,
-        data.val,
-        data.problem,
-        make_metric(request.eval_metric, data.problem),
-        request.weights,
-        device="cpu" if request.settings.ngpus_per_trial == 0 else None,
-        num_threads=request.settings.nthreads_per_trial,
-        start=start if start.is_file() else None,
-        start_has_head=request.problem is not None,
-        class_names=request.train.class_names,
-        costs=cost_names(request.settings.objectives),
-        is_holdout=request.tuning is None,
-        num_val_seen=data.num_val_seen,
-    )
-=======
->>>>>>> main

@@ -53,10 +53,6 @@ SUFFIX = ".safetensors"
 PICKLES = (".pth", ".pt", ".bin", ".ckpt", ".pkl", ".tar")
 """Suffixes of the files of ``torch.save``, which are never opened."""
 
-<<<<<<< HEAD
-HUB_TIMEOUT_S = 5.0
-CHECKSUM = "crc32"
-=======
 HUB_TIMEOUT_S = 3.0
 
 HUB_FAILURE_VARIABLE, HUB_FAILURE_LASTS_S = "SACCADE_HUB_FAILURE", 600.0
@@ -65,8 +61,7 @@ HUB_FAILURE_VARIABLE, HUB_FAILURE_LASTS_S = "SACCADE_HUB_FAILURE", 600.0
 A hub that cannot be reached, or is too slow, is asked once for each fit, and not for each network or worker.
 """
 
-_CHECKSUM = "crc32"
->>>>>>> main
+CHECKSUM = "crc32"
 
 
 def find_weights(

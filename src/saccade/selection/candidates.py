@@ -65,14 +65,15 @@ class Candidate:
 
     def write_weights(self, path: Path, task: ImageTask) -> None:
         """Write the weights that the predictor gets, as safetensors; the classifier layer absorbs the temperature."""
-        if self.weights is None:
+        weights = self.weights or task.start  # a probe of the network of warm_start has its backbone
+        if weights is None:
             recipe, numerics = Recipe.of(self.config), Numerics(torch.device("cpu"))
             state = new_classifier(recipe, task.problem, numerics, task.weights).network.state_dict()
         elif self.probe is None and self.temperature == 1:
-            shutil.copyfile(self.weights, path)
+            shutil.copyfile(weights, path)
             return
         else:
-            state = read_weights(self.weights)[0]
+            state = read_weights(weights)[0]
         if self.probe is not None:
             state = self.probe.applied_to(state)
         elif self.weights is not None:
@@ -90,36 +91,11 @@ class Candidate:
         """
         if self.blueprint.tta:  # probabilities are averaged, so dividing outputs is not the same
             return self
-<<<<<<< HEAD
-        calibration = fit_calibration(self.predictions, task.val.targets, task.problem, groups=task.val.groups)
-        scaled = Calibration(calibration.temperature)
-        predictions = scaled.apply(self.predictions, task.problem)
-        return replace(self, predictions=predictions, temperature=scaled.temperature)
-
-
-@dataclass(frozen=True, eq=False)
-class ProbeCandidate(Candidate):
-    """A pretrained network with a linear probe for its classifier layer."""
-
-    probe: FinalProbe
-    weights: Path | None = None  # None builds the pretrained network again
-
-    @property
-    def has_seen_val(self) -> bool:
-        """Whether the layer is fitted to all images."""
-        return self.probe.has_seen_val
-
-    def write_weights(self, path: Path, task: ImageTask) -> None:
-        """Write the weights of the pretrained network with the probe's layer."""
-        if (known := self.weights or task.start) is not None:
-            state = read_weights(known)[0]
-=======
         if self.probe is not None:
             unseen, targets = activate(self.probe.unseen, task.problem), task.train.targets[self.probe.rows]
             temperature = fit_calibration(unseen, targets, task.problem).temperature
             scaled = {name: getattr(self.probe, name) / temperature for name in ("unseen", "outputs", "weight", "bias")}
             changes: dict[str, Any] = {"probe": replace(self.probe, **scaled)}
->>>>>>> main
         else:
             assert self.weights is not None
             if not _linear_classifiers(self.weights, self.blueprint, task.problem.num_outputs):

@@ -13,15 +13,10 @@ import numpy as np
 
 from saccade.data.earlier_split import EarlierSplit, Keys
 from saccade.deadline import Deadline
-<<<<<<< HEAD
-from saccade.events import Listener
-from saccade.inference.feature_bank import FeatureBank
-from saccade.inference.pipeline import first_network, known_numerics
-=======
 from saccade.events import EpochDone, Event, JobDone, JobFailed, Listener, Progressed, Warned
 from saccade.executor import Executor
-from saccade.inference.pipeline import known_numerics
->>>>>>> main
+from saccade.inference.feature_bank import FeatureBank
+from saccade.inference.pipeline import first_network, known_numerics
 from saccade.inference.postprocessing import Postprocessing
 from saccade.inference.saved import (
     CHOICES_FOLDER,
@@ -34,11 +29,7 @@ from saccade.inference.saved import (
     Member,
     SavedPredictor,
 )
-<<<<<<< HEAD
-from saccade.selection.candidates import ProbeCandidate, best_epoch, read_candidates
-=======
 from saccade.selection.candidates import Candidate, best_epoch, read_candidates
->>>>>>> main
 from saccade.selection.combination import Combination, combine
 from saccade.selection.ensemble import Evaluation, evaluate
 from saccade.selection.folds import CrossValidation
@@ -200,7 +191,7 @@ def write_features(
     Those of a frozen backbone are cached; of another one there are none without time. Without a single classifier layer
     nothing is stored.
     """
-    is_known = isinstance(combination.members[0], ProbeCandidate)
+    is_known = combination.members[0].probe is not None
     if not is_known and seconds_left() < LEAST_FEATURES_S:
         return
     classifier = first_network(saved, task.device)
