@@ -30,7 +30,7 @@ from saccade.tasks.matching import match_classes, names_of_classes, widened
 from saccade.tasks.metrics import Metric, make_metric
 from saccade.tasks.problem import Problem
 from saccade.training.imbalance import class_priors
-from saccade.training.probes.heads import Head, fit_heads
+from saccade.training.probes.heads import Head, HeadFitter
 from saccade.training.recipes.recipe import Recipe
 
 HOLDOUT_FRAC = 0.1
@@ -98,7 +98,7 @@ def add_classes(
     weights[: len(bank.train)] = (counts / np.maximum(known, 1))[y[: len(bank.train)]]
     counts += np.bincount(targets[chosen], minlength=len(counts))
     weights = (weights / weights.mean()).astype(np.float32)
-    head = fit_heads(x, y, problem, weights)
+    head = HeadFitter(x, y, problem).fit(weights)
     metric = _metric(saved, problem)
     all_targets = np.repeat(np.arange(len(counts)), counts.astype(np.int64))
     prior = class_priors(Recipe.of(saved.config), all_targets, problem, class_names)
@@ -109,15 +109,15 @@ def add_classes(
     if num_old:
         own = network.head.weight.detach().numpy(), network.head.bias.detach().numpy()
         if saved.members[0].has_seen_val and len(bank.train):  # a fair comparison has not, neither before nor after
-            fitted = fit_heads(bank.train.astype(np.float32), bank.train_targets, old, weights[: len(bank.train)])
+            of_bank = HeadFitter(bank.train.astype(np.float32), bank.train_targets, old)
+            fitted = of_bank.fit(weights[: len(bank.train)])
             own = fitted.weight, fitted.bias
         before = float((place[_outputs(*own, x_val[:num_old]).argmax(1)] == y_val[:num_old]).mean())
         after = float((evaluation.adjusted[:num_old].argmax(1) == y_val[:num_old]).mean())
     both = np.concatenate([weights, np.ones(len(y_val), np.float32)])
-    final = fit_heads(
-        np.concatenate([x, x_val]), np.concatenate([y, y_val]), problem, both, penalties=(head.penalty,), num_folds=1
-    )
-    fits = FeatureBank.of(problem, y, y_val, lambda rows: np.concatenate([x, x_val])[rows])
+    every_x, every_y = np.concatenate([x, x_val]), np.concatenate([y, y_val])
+    final = HeadFitter(every_x, every_y, problem).fit(both, penalties=(head.penalty,), num_folds=1)
+    fits = FeatureBank.of(problem, y, y_val, lambda rows: every_x[rows])
     accuracy = evaluation.metrics.get("top1", math.nan)
     names = names_of_classes(problem.classes, class_names)
     added = [name for name in names if name not in saved.names_of_classes]
