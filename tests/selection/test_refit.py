@@ -114,6 +114,7 @@ def test_warm_start_after_a_refit_holds_out_new_images_or_warns(
     assert not set(split.held_out) & set(split.fitted)
     assert new.predict(both).notna().all()
     assert sorted(path.name for path in (tmp_path / "saved").iterdir()) == [
+        "features.safetensors",
         "predictor.json",
         "split.safetensors",
         "weights.safetensors",
