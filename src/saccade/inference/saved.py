@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from saccade._version import __version__
 from saccade.checks import real_number
@@ -197,8 +197,11 @@ class SavedPredictor:
     @property
     def features_key(self) -> str:
         """The checksum of the first member's weights, by which `features` belong to them."""
-        with safe_open(self.weights_path, "pt") as file:
-            return str((file.metadata() or {}).get(CHECKSUM, ""))
+        try:
+            with safe_open(self.weights_path, "pt") as file:
+                return str((file.metadata() or {}).get(CHECKSUM, ""))
+        except (SafetensorError, OSError) as error:
+            raise SavedPredictorError(f"{self.weights_path} cannot be loaded: {error}") from None
 
     @property
     def trial_weights(self) -> dict[int, float]:
