@@ -218,3 +218,9 @@ def test_the_latest_images_validate(make_colours: MakeColours, prepare: Any) -> 
     assert max(when[data.train.indices][data.train.targets != 2]) < min(when[data.val.indices])
     (warned,) = (event.text for event in events if isinstance(event, Warned))
     assert warned.startswith("no validation image of 1 class: ['red'] (none is late enough)")
+
+
+def test_a_single_image_of_each_class_trains_and_validates(make_colours: MakeColours, prepare: Any) -> None:
+    data, events = prepare(make_colours(1, ("blue", "green", "red")))
+    assert sorted(data.train.indices) == sorted(data.val.indices) == [0, 1, 2]
+    assert any("each class has a single image" in event.text for event in events if isinstance(event, Warned))

@@ -86,3 +86,12 @@ def test_other_problems_and_unreadable_classes_are_errors(
     regressor = ImagePredictor(path=tmp_path / "run", verbosity=0).fit(numbers, hyperparameters={**tiny, "epochs": 1})
     with pytest.raises(HyperparameterError, match="add_classes"):
         regressor.add_classes(numbers)
+
+
+@pytest.mark.parametrize("num", [1, 2, 5])
+def test_a_fit_on_few_images_a_class(images: pd.DataFrame, tiny_weights: Path, tmp_path: Path, num: int) -> None:
+    few = images.groupby("label").head(num)
+    predictor = ImagePredictor(path=tmp_path / "run", verbosity=0)
+    given = {"model": "test_resnet", "img_size": 32, "epochs": 1}
+    predictor.fit(few, hyperparameters=given, weights=tiny_weights)
+    assert predictor.predict(images).isin(NAMES).all()

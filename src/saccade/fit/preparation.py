@@ -131,7 +131,15 @@ def prepare_data(
             has_groups = own_groups is not None
             return split_holdout(strata[rows], part, random_state, of_train[rows], moves_mixed_groups=has_groups)
 
-        if earlier is None:
+        if own_groups is None and train.times is None and 1 < len(in_train) == len(np.unique(strata)):
+            chosen = held_out = np.arange(len(in_train))
+            notify(
+                Warned(
+                    "each class has a single image, so that none is left for validation: the scores are those of the "
+                    "training images, and probabilities are not calibrated on others. Add images, or pass tuning_data"
+                )
+            )
+        elif earlier is None:
             chosen, held_out = split(np.arange(len(in_train)), frac)
         else:
             chosen, held_out = earlier.hold_out(keys[in_train], frac, split, None if own_groups is None else of_train)
