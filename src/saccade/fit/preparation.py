@@ -126,8 +126,8 @@ def prepare_data(
         frac = min(HOLDOUT_FRAC, (max_held_out or math.inf) / len(in_train)) if holdout_frac is None else holdout_frac
         times = None if train.times is None else np.asarray(train.times)[in_train]
         has_groups = own_groups is not None
-        given = strata, frac, random_state, of_train, has_groups, times
-        chosen, held_out = _divided(*given, keys[in_train], earlier, notify)
+        own = strata, frac, random_state, of_train, has_groups, times
+        chosen, held_out = _divided(*own, keys[in_train], earlier, notify)
         in_train, in_val = in_train[chosen], in_train[held_out]
         _warn_of_classes_without_validation(train, labels, in_train, in_val, problem, notify)
     num_val_seen = 0 if earlier is None else int((earlier.sides(keys[in_val]) == FITTED).sum())
