@@ -120,7 +120,7 @@ def test_folders_without_images_are_classes_that_were_left_out(
     assert data.left_out == {"num_unreadable": 0, "reasons": {}, "classes": ["arrays"]}
     train, _, _ = dataset.random_split()
     write_run_data(tmp_path / "data.json", read_examples(train), None)  # as for a run that is resumed
-    assert read_run_data(tmp_path / "data.json")[0].empty_classes == ["arrays"]
+    assert read_run_data(tmp_path / "data.json")[0].empty_classes == ("arrays",)
 
 
 def test_rows_without_an_image_are_listed(make_colours: MakeColours, prepare: Any, tmp_path: Path) -> None:

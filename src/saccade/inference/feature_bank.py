@@ -122,7 +122,7 @@ class FeatureBank:
         """
         units = torch.nn.functional.normalize(features.float(), dim=1)
         cosines = units @ self._units.to(units.device).T
-        return 1 - cosines.topk(min(NUM_NEIGHBOURS, cosines.shape[1]), dim=1).values[:, -1]
+        return (1 - cosines.topk(min(NUM_NEIGHBOURS, cosines.shape[1]), dim=1).values[:, -1]).clamp(min=0)
 
     def threshold(self, false_alarm_rate: float) -> float:
         """Return the novelty above which an image is unknown: at most this part of images like the validation images.
