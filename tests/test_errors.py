@@ -21,6 +21,7 @@ from saccade.errors import (
     suggests_names,
 )
 from saccade.fit.options import FitOptions
+from saccade.models.catalogue import resolve_name
 from saccade.tasks.metrics import make_metric
 from saccade.tasks.problem import Problem
 from saccade.training.recipes.recipe import Recipe
@@ -103,6 +104,17 @@ RayFloat.__module__ = "ray.tune.search.sample"
         (lambda: Recipe.of({"env.batch_size": 8}), "'batch_size'?"),
         (lambda: Recipe.of({"imgsz": 224}), "'img_size'?"),
         (lambda: Recipe.of({"time_limit": 60}), "argument of fit()"),
+        (lambda: Recipe.of({"rotation_range": 20}), "'train_transform' or 'auto_augment'?"),  # Keras
+        (lambda: Recipe.of({"loss": "focal"}), "the loss follows from the problem type"),
+        (lambda: FitOptions.of({"steps_per_epoch": 9}), "hyperparameters={'images_per_epoch': …}"),
+        (lambda: FitOptions.of({"lrf": 0.01}), "hyperparameters={'min_lr': …}"),  # Ultralytics
+        (lambda: FitOptions.of({"splitter": None}), "'holdout_frac'?"),  # fastai
+        (lambda: FitOptions.of({"column_types": {}}), "Images are in the column image"),  # AutoMM
+        (lambda: FitOptions.of({"val": None}), "'tuning_data'?"),
+        (lambda: ImagePredictor(num_classes=3), "the number of classes follows from the labels"),
+        (lambda: ImagePredictor().history, "'fit_summary'?"),
+        (lambda: ImagePredictor().train, "'fit'?"),
+        (lambda: ImagePredictor().get_preds, "'predict_proba'?"),
         (lambda: FitOptions.of({"seed": 0}), "'random_state'?"),
         (lambda: FitOptions.of({"val_data": None}), "'tuning_data'?"),
         (lambda: FitOptions.of({"time_limits": 60}), "'time_limit'?"),
@@ -126,6 +138,8 @@ RayFloat.__module__ = "ray.tune.search.sample"
         (lambda: saccade.tune.loguniform(1e-4, 1e-1), "saccade.Real(lower, upper, log=True)"),
         (lambda: saccade.tune(len, {"x": Real(0, 1)}, num_samples=3), "'num_trials'?"),
         (lambda: saccade.tune(len, {"x": RayFloat()}), "Write saccade.Real"),
+        (lambda: resolve_name("vit_b_16"), "'vit_base_patch16_224'?"),  # torchvision
+        (lambda: resolve_name("dinov2"), "'vit_small_patch14_dinov2'?"),
         (lambda: make_metric("auc", Problem.of(["a", "b"])), "'roc_auc'"),
         (lambda: make_metric("auc", Problem.of(["a", "b", "c"])), "'roc_auc_ovr'"),
     ],
@@ -189,6 +203,7 @@ FULL = OSError(errno.ENOSPC, "No space left on device")
         (IsADirectoryError(errno.EISDIR, "Is a directory", "x"), None, DataError, "Pass the path of a file"),
         (NotADirectoryError(errno.ENOTDIR, "Not a directory", "x/y"), None, DataError, "whose folders are not files"),
         (FileNotFoundError("no such file: x"), None, DataError, "no such file: x. Check the path"),
+        (OSError(errno.ENAMETOOLONG, "Too long", "x" * 1001), None, DataError, "^x{100}…: Too long. Check the perm"),
     ],
 )
 def test_errors_of_the_file_system_are_explained(error, path, kind, text):

@@ -27,7 +27,7 @@ def call_start_s() -> float:
 
 
 class Deadline:
-    """A time limit that starts when the object is created; `limit_s` None is no limit, and 0 or less is valid.
+    """A time limit that starts when the object is created; `limit_s` None means no limit, and 0 or less is valid.
 
     `used_s` are seconds of the limit that were used before, such as by an earlier session of the same run. Of the
     `clock`, only differences are used.

@@ -152,7 +152,7 @@ class SavedPredictorError(SaccadeError, ValueError):
 def is_disk_full(error: BaseException) -> bool:
     """Return whether an error, or one of its causes, is that a file could not be written for lack of space or quota.
 
-    NumPy, safetensors and torch say so in their messages only.
+    NumPy, safetensors and torch report it in their messages only.
     """
     found = re.search(r"os error (\d+)", str(error))
     code = int(found[1]) if found else getattr(error, "errno", None)
@@ -183,6 +183,8 @@ def explained_file_errors(
     except Exception as error:
         found = error if isinstance(error, OSError) else None
         where = (found and found.filename) or path
+        if where is not None and len(str(where)) > 1000:  # the text of something else, given as a path
+            where = f"{str(where)[:100]}…"
         if is_disk_full(error):
             disk = "The disk is full" if where is None else f"The disk of {where} is full"
             raise DiskFullError(f"{disk}. Make room, or pass a path on another disk. {advice}".strip()) from error
@@ -287,7 +289,7 @@ def suggests_names(elsewhere: Callable[[], Mapping[str, str]] = dict) -> Callabl
 def suggesting_function(module: str, attributes: Iterable[str]) -> Callable[[_Function], _Function]:
     """Make unknown arguments of a function errors that suggest names, and its attributes those of a module.
 
-    Ray's ``tune`` is a module: who writes ``tune.loguniform`` reads what Saccade has instead.
+    Ray's ``tune`` is a module: the error for ``tune.loguniform`` names what Saccade has instead.
     """
     missing = missing_attributes(module, attributes)
 

@@ -310,6 +310,12 @@ def test_a_csv_file_may_have_other_columns_or_no_labels(tmp_path):
     ]
     with pytest.raises(DataError, match="Columns: photo, price"):
         ImageDataset.from_csv(csv)
+    with pytest.warns(DataWarning, match="other columns: price.*label_column="):
+        unlabelled = ImageDataset.from_csv(csv, image_column="photo")
+    assert list(unlabelled.columns) == ["photo", "price"]
+    assert unlabelled.classes is None
+    with pytest.raises(DataError, match=r"No column 'prise'\. Did you mean 'price'"):
+        ImageDataset.from_csv(csv, image_column="photo", label_column="prise")
 
 
 def test_a_csv_file_may_have_an_address(csv, file_server):
@@ -337,7 +343,7 @@ def test_a_byte_order_mark_and_tabs_are_understood(tmp_path):
 def test_a_file_that_is_not_a_table_is_an_error(tmp_path, content):
     csv = tmp_path / "a.csv"
     csv.write_bytes(content)
-    with pytest.raises(DataError, match="cannot be read as a table"):
+    with pytest.raises(DataError, match=r"is not .* text|is not a valid table|NUL|is empty"):
         ImageDataset.from_csv(csv)
 
 
@@ -464,3 +470,19 @@ def test_importing_the_class_loads_neither_torch_nor_matplotlib():
     code = "import saccade.data, sys; print([name for name in ('torch', 'matplotlib') if name in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("places", "advice"),
+    [
+        (["images/cat/1.jpg", "images/dog/1.jpg"], r"pass .*images"),
+        (["site1/cat/1.jpg", "site1/dog/1.jpg", "site2/cat/1.jpg", "site2/dog/1.jpg"], "call .*from_name_func"),
+    ],
+)
+def test_class_folders_one_level_too_high_are_a_warning(tmp_path, places, advice):
+    for place in places:
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / place).touch()
+    (tmp_path / "labels.txt").touch()
+    with pytest.warns(DataWarning, match=rf"has the sub-folders cat, dog\. If these are the classes, {advice}"):
+        ImageDataset.from_folder(tmp_path)

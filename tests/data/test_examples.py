@@ -147,7 +147,7 @@ def test_the_label_column_of_a_fit_is_checked() -> None:
     data = ImageDataset({"image": ["a.png"], "animal": ["cat"]}, label_column="animal")
     check_label_column(data, "animal")
     check_label_column(pd.DataFrame(data), "breed")  # reported by `read_labelled_examples`
-    with pytest.warns(DataWarning, match="labels are taken from 'animal'"):
+    with pytest.warns(DataWarning, match="using column 'animal'"):
         check_label_column(data, "label")
     with pytest.raises(DataError, match=r"no label column 'breed'.*did you mean label='animal'"):
         check_label_column(data, "breed")

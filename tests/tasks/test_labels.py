@@ -66,7 +66,7 @@ def test_labels_of_all_dtypes_become_plain(labels, expected):
     assert [type(label) for label in plain] == [type(label) for label in expected]
 
 
-@pytest.mark.parametrize("missing", [None, float("nan"), pd.NA, pd.NaT])
+@pytest.mark.parametrize("missing", [None, float("nan"), pd.NA, pd.NaT, "", "  "])
 def test_missing_labels_are_counted(missing):
     with pytest.raises(DataError, match="2 of 3 labels are missing"):
         plain_labels([missing, "cat", missing])

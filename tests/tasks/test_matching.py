@@ -73,7 +73,7 @@ def test_leading_zeros_are_another_class():
 
 
 @given(
-    names=st.lists(st.text(min_size=1), min_size=2, max_size=6, unique=True),
+    names=st.lists(st.text(min_size=1).filter(str.strip), min_size=2, max_size=6, unique=True),
     order=st.randoms(use_true_random=False),
     are_numbered=st.tuples(st.booleans(), st.booleans()),
 )

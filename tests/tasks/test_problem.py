@@ -14,7 +14,7 @@ from saccade.errors import DataError, HyperparameterError, UnknownNameError
 from saccade.tasks.problem import Binary, Multiclass, Multilabel, Problem, Regression
 
 KINDS = {
-    "text": (st.text(max_size=5), ["object", "string", "category"]),
+    "text": (st.text(max_size=5).filter(str.strip), ["object", "string", "category"]),
     "whole numbers": (st.integers(-(2**31), 2**31 - 1), ["int64", "int32", "Int64", "category", "object"]),
     "large numbers": (st.integers(-(2**80), 2**80), ["object"]),
     "floats": (st.floats(-1e6, 1e6, width=32), ["float64", "float32", "Float64", "category"]),

@@ -3,7 +3,7 @@
 import time
 
 STARTED_S = time.monotonic()
-"""When this process started, nearly: the time limit of a fit counts from here, and includes all further imports."""
+"""About when this process started. The time limit of a fit counts from here, so that it includes imports."""
 
 from saccade.cli.app import app, main  # noqa: E402
 

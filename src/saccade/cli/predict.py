@@ -29,7 +29,7 @@ def predict(
 ) -> None:
     """Print the label of each image, and its probability.
 
-    Images that cannot be read are marked; it is an error only if no image can be read.
+    Unreadable images are marked; it is an error only if no image can be read.
     """
     import pandas as pd  # slow to import, as torch is
 

@@ -85,7 +85,7 @@ class LocalSequentialScheduler:
     time_out : float or None
         Time limit of the search, in seconds.
     max_reward : float or None
-        The search ends when a trial reports at least this reward; None is no limit.
+        The search ends when a trial reports at least this reward; None means no limit.
     checkpoint : object
         Has no effect except a warning: nothing is saved.
     **options

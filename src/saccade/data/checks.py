@@ -3,7 +3,7 @@
 ====== ======== ==========================================================================
 Code   Severity Finding
 ====== ======== ==========================================================================
-IMG001 warning  images that cannot be read
+IMG001 warning  unreadable images
 IMG002 info     the same image several times under one label of one part
 IMG003 error    the same image under two labels
 IMG004 error    the same image in two parts, training and validation for instance
@@ -109,7 +109,7 @@ class CheckReport:
 
     @property
     def ok(self) -> bool:
-        """Whether there are no errors or warnings."""
+        """Whether the checks found neither errors nor warnings."""
         return all(finding.severity == "info" for finding in self.findings)
 
     @property

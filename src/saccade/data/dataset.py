@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from saccade.data.decoding import is_url
-from saccade.data.sources.folders import descend, has_files, images_by_class
+from saccade.data.sources.folders import descend, folder_names, has_files, images_by_class
 from saccade.data.sources.huggingface import read_rows
 from saccade.data.sources.sources import as_frame, as_images, check_column, list_image_paths, local_file, local_path
 from saccade.data.sources.splits import choose_splits, descend_to_splits, find_splits, role_of
@@ -157,6 +157,8 @@ class ImageDataset(ImageTable):
             folder = inner
         by_class = images_by_class(folder, exts, no_class)
         classes = None if no_class else sorted(name for name, images in by_class.items() if images)
+        if classes:
+            _warn_of_classes_below(folder, classes)
         return cls._of_classes(by_class, classes, labels)
 
     @classmethod
@@ -262,9 +264,14 @@ class ImageDataset(ImageTable):
         sha256 : str, optional
             The digest, in hexadecimal, that the table at an address must have.
         sep : str, optional
-            The separator; None finds out whether it is a comma, a semicolon, a tab or a vertical bar.
+            The separator; None detects a comma, a semicolon, a tab or a vertical bar.
         encoding : str, optional
             Such as ``"cp1252"``. None is UTF-8, or UTF-16 with a byte order mark.
+
+        Returns
+        -------
+        ImageDataset
+            Without labels, after a DataWarning, if no name is given and the table has no column ``label``.
 
         Raises
         ------
@@ -281,6 +288,16 @@ class ImageDataset(ImageTable):
         ['cat', 'dog']
         """
         frame = read_table(local_file(csv, sha256=sha256), image_column, sep, encoding)
+        if (
+            not no_class
+            and label_column == "label"
+            and label_column not in frame.columns
+            and image_column in frame.columns
+        ):
+            others = ", ".join(str(name) for name in frame.columns if name != image_column) or "none"
+            text = f"{csv} has no column 'label', so its images have no labels; other columns: {others}"
+            warnings.warn(DataWarning(f"{text}. Name it with label_column=…, or pass no_class=True"), stacklevel=4)
+            no_class = True
         return cls(frame, image_column=image_column, label_column=label_column, root=root, no_class=no_class)
 
     @classmethod
@@ -361,3 +378,14 @@ class ImageDataset(ImageTable):
         if labels is None:
             return cls({"image": images}, no_class=True)
         return cls({"image": images, "label": labels}, classes=classes)
+
+
+def _warn_of_classes_below(folder: Path, classes: Sequence[str]) -> None:
+    """Warn if all class folders have the same sub-folders, which are probably the classes."""
+    inside = folder_names(folder / classes[0])
+    if len(inside) > 1 and all(folder_names(folder / name) == inside for name in classes):
+        advice = "call ImageDataset.from_name_func(root, lambda path: path.parent.name)"
+        if len(classes) == 1:
+            advice = f"pass {folder / classes[0]}"
+        text = f"Each class folder in {folder} has the sub-folders {', '.join(inside[:5])}. If these are the classes"
+        warnings.warn(DataWarning(f"{text}, {advice}"), stacklevel=4)

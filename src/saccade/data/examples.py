@@ -140,7 +140,7 @@ def read_labelled_examples(
             "ImageDataset.from_folder(…), or with from_folders(…) if it contains train/ and test/"
         )
     if not len(data):
-        raise DataError(f"{what} contains no images; the folder or table that it was made of has none")
+        raise DataError(f"{what} contains no images; check the folder or table that it was read from")
     examples = read_examples(data, label)
     if examples.labels is None:
         lacking = next(name for name in ([label] if isinstance(label, str) else label) if name not in data.columns)
@@ -163,16 +163,15 @@ def no_column(role: str, name: str, frame: pd.DataFrame, advice: str = "") -> Da
 
 
 def check_label_column(data: Any, label: str | list[str]) -> None:
-    """Raise a DataError if `label` is no column, and not the default name, which stands for that of a data set."""
+    """Raise a DataError if column `label` is missing; in place of the default, that of the data set is used."""
     if not isinstance(data, ImageDataset) or not isinstance(label, str) or label in data.columns:
         return
     if label != "label":
         raise no_column("label", label, data)
     if data.label_column in data.columns:
-        text = (
-            f"There is no column 'label'; labels are taken from {data.label_column!r}, the label column of the data set"
-        )
-        warnings.warn(DataWarning(f"{text}. Name it with ImagePredictor(label=…)"), stacklevel=4)
+        column = data.label_column
+        text = f"Column 'label' not found; using column {column!r}. To name it, pass ImagePredictor(label={column!r})"
+        warnings.warn(DataWarning(text), stacklevel=4)
 
 
 def _from_frame(frame: pd.DataFrame, label: str | list[str] | None) -> Examples:

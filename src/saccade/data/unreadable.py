@@ -1,4 +1,4 @@
-"""Messages about images that cannot be read: a few examples, how many there are, and where missing files may be."""
+"""Messages about unreadable images: a few examples, how many there are, and where missing files may be."""
 
 from __future__ import annotations
 

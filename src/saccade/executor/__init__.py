@@ -55,7 +55,7 @@ def auto_executor(
     preload, workers
         As for `ProcessExecutor`.
     num_trials, time_limit_s
-        Upper bounds of the number of trials and of the search in seconds; None is no limit.
+        Upper bounds of the number of trials and of the search in seconds; None means no limit.
 
     Examples
     --------

@@ -15,7 +15,7 @@ P = TypeVar("P")
 R = TypeVar("R")
 
 REPEAT_S = 1.0
-"""Seconds after which the exception is raised again, should the job have suppressed it."""
+"""Seconds after which the exception is raised again, if the job has suppressed it."""
 
 
 class JobTimeout(BaseException):

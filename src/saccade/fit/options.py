@@ -161,8 +161,8 @@ class FitOptions(BaseModel):
         Seconds | Literal["auto"] | None,
         Option(
             "Limit for the total time: seconds; on the command line also 90s, 10m, 1h30m or none.",
-            '"auto" is the preset\'s limit, or 7200 s; None is no limit. Even a very short limit gives a predictor. If '
-            "`hyperparameters` are given, without a space, a limit or an option of the search, one network is trained.",
+            '"auto" is the preset\'s limit, or 7200 s; None means no limit. Even a very short limit gives a predictor. '
+            "With given `hyperparameters`, and without a space, a limit or a search option, one network is trained.",
             metavar="TIME",
             is_in_record=False,
         ),
@@ -467,7 +467,7 @@ class FitOptions(BaseModel):
 
     @property
     def limit_s(self) -> float | None:
-        """The time limit in seconds; None is no limit."""
+        """The time limit in seconds; None means no limit."""
         return AUTO_TIME_LIMIT_S if isinstance(self.time_limit, str) else self.time_limit
 
     @property

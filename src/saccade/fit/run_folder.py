@@ -102,7 +102,7 @@ class FitRequest:
 
     @property
     def num_trials(self) -> int | None:
-        """The maximum number of trials; None is no maximum. Raises a HyperparameterError if nothing ends the search."""
+        """The maximum number of trials; None means no maximum. A HyperparameterError if nothing ends the search."""
         num_trials = self.settings.num_trials
         limits = (num_trials, self.time_limit_s)
         if limits == (None, None) and self.space.num_configurations == math.inf:

@@ -110,7 +110,7 @@ class PredictionModule(nn.Module):
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """What an `InferencePipeline` returns for images. NaN or None stands for images that cannot be read."""
+    """What an `InferencePipeline` returns for images. NaN or None stands for unreadable images."""
 
     problem: Problem
     predictions: np.ndarray  # (num_images, num_outputs): as in `TensorPredictions`
@@ -120,11 +120,11 @@ class Predictions:
     # (num_images,) lists of labels, the most probable first, or intervals for regression; None without a coverage.
     sets: np.ndarray
     abstained: np.ndarray  # bool (num_images,): whether the `AbstentionRule` applies; all False without one
-    errors: dict[int, str]  # the reason why an image cannot be read, by its number
+    errors: dict[int, str]  # why images are unreadable, by their number
     unknown: np.ndarray  # bool (num_images,): whether the novelty is above a threshold; all False without a rate
 
     def names(self, class_names: Sequence[str]) -> list[list[str] | None]:
-        """Return the names of each image's labels, or its number as text; None for images that cannot be read."""
+        """Return the names of each image's labels, or its number as text; None for unreadable images."""
         names = self.problem.names(self.decisions, class_names)
         return [None if row in self.errors else name for row, name in enumerate(names)]
 

@@ -170,7 +170,7 @@ class _ImageEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has 
         return self.predictor_.pipeline.saved.pixel_range
 
     def _predictions(self, X: Any) -> Predictions:
-        """Predict images; one that cannot be read is an error, as scikit-learn's metrics require all predictions."""
+        """Predict images; an unreadable one is an error, as scikit-learn's metrics require all predictions."""
         check_is_fitted(self, "predictor_")
         images = self._images(X, reset=False)
         found = self.predictor_.pipeline.predict(images, verbosity=self.verbosity)
@@ -202,7 +202,7 @@ class ImageClassifier(ClassifierMixin, _ImageEstimator):  # type: ignore[misc]  
     Parameters
     ----------
     time_limit : float, "auto" or None
-        Seconds of one fit; cross-validation makes many fits. "auto" is 7200, or the preset's; None is no limit.
+        Seconds of one fit; cross-validation makes many fits. "auto" is 7200, or the preset's; None means no limit.
     hyperparameters, presets, num_trials, searcher, scheduler, executor, callbacks, holdout_frac
         As in `ImagePredictor.fit`. In `set_params` and `GridSearchCV`, ``hyperparameters__lr`` is a single
         hyperparameter. Each fit uses a copy of a searcher or scheduler. Clones share callbacks, and the workers of an
@@ -297,7 +297,7 @@ class ImageClassifier(ClassifierMixin, _ImageEstimator):  # type: ignore[misc]  
         Raises
         ------
         ImageReadError
-            If one of the images cannot be read.
+            If an image is unreadable.
         sklearn.exceptions.NotFittedError
             Before `fit`.
         """

@@ -177,7 +177,7 @@ class ImagePredictor:
         pattern : str or None
             Such as ``"*mobilenet*"``.
         license : str or list of str or None
-            Only networks whose pretrained weights have such a licence: timm's name for it, as in ``"apache-2.0"``, or
+            Only networks whose pretrained weights have this licence: timm's name for it, as in ``"apache-2.0"``, or
             ``"free"`` for those that allow any use.
         detailed : bool
             Whether to return a DataFrame: the columns ``model``, ``weights`` (where they are: ``"folder"``, ``"hub
@@ -304,7 +304,7 @@ class ImagePredictor:
     ) -> ImagePredictor:
         """Resume an interrupted run from its folder alone, and return its predictor.
 
-        Images and labels are found by the paths in the run folder. A run with images in memory or with custom objects
+        The run folder has the paths of the images, and their labels. A run with images in memory or with custom objects
         cannot be resumed in this way; use ``fit(…, resume=True)`` with the same arguments.
 
         Parameters
@@ -321,7 +321,7 @@ class ImagePredictor:
         Raises
         ------
         DataError, HyperparameterError
-            If the run cannot be resumed; the message says why, and what to do.
+            If the run cannot be resumed; the message has the reason, and what to do.
         """
         folder = _absolute(path)
         if not is_run(folder):
@@ -435,8 +435,8 @@ class ImagePredictor:
         Returns
         -------
         Series, shape (num_images,); or DataFrame, shape (num_images, num_labels), if labels are several columns
-            Labels as they were given to `fit`, with the index of `data`. None for images that cannot be read, which a
-            warning lists.
+            Labels as they were given to `fit`, with the index of `data`. A missing value (``isna()``; None in an array)
+            for unreadable images, which a warning lists.
 
         Raises
         ------
@@ -524,7 +524,7 @@ class ImagePredictor:
         -------
         Series of lists, shape (num_images,)
             Labels, the most probable first, and always the one that `predict` returns; for regression the lower and
-            upper end of an interval, as a tuple. None for images that cannot be read.
+            upper end of an interval, as a tuple. None for unreadable images.
 
         Raises
         ------
@@ -555,7 +555,7 @@ class ImagePredictor:
         Returns
         -------
         DataFrame, shape (num_images, num_classes)
-            One column for each class, named by its label; NaN for images that cannot be read.
+            One column for each class, named by its label; NaN for unreadable images.
         """
         saved = self._saved
         if not saved.problem.has_classes:
@@ -581,7 +581,7 @@ class ImagePredictor:
         Returns
         -------
         ndarray, float32, shape (num_images, num_features)
-            NaN for images that cannot be read.
+            NaN for unreadable images.
 
         Raises
         ------
@@ -597,14 +597,14 @@ class ImagePredictor:
         return self._features(read_examples(data, self._saved.label).images)
 
     def predict_feature(self, data: Any, as_pandas: bool = True) -> pd.DataFrame | np.ndarray:
-        """Return what `embed` does, as a table: AutoGluon's name for it.
+        """Return the vectors of `embed` as a table, under AutoGluon's name.
 
         The arguments are as in `predict`.
 
         Returns
         -------
         DataFrame, shape (num_images, 1)
-            A column ``image_feature`` of float32 vectors, NaN for images that cannot be read. With ``as_pandas=False``
+            A column ``image_feature`` of float32 vectors, NaN for unreadable images. With ``as_pandas=False``
             an array of shape (num_images, num_features).
         """
         examples = read_examples(data, self._saved.label)
@@ -622,7 +622,7 @@ class ImagePredictor:
         interval: float | None = None,
         detailed: bool = False,
     ) -> dict[str, Any]:
-        """Return metrics on labelled images. Images that cannot be read are skipped, and a warning lists them.
+        """Return metrics on labelled images. Unreadable images are skipped, and a warning lists them.
 
         Parameters
         ----------
@@ -728,8 +728,8 @@ class ImagePredictor:
         Returns
         -------
         ndarray of float32, shape (num_images, height, width)
-            From 0 to 1 in each image; NaN for those that cannot be read. For the other forms a list with an array of
-            shape (height, width), or a Pillow image, for each image; None for those that cannot be read.
+            From 0 to 1 in each image; NaN for unreadable ones. For the other forms a list with an array of
+            shape (height, width), or a Pillow image, for each image; None for unreadable ones.
 
         Raises
         ------
@@ -769,7 +769,7 @@ class ImagePredictor:
         -------
         DataFrame
             ``query`` (from the index of `data`), ``rank`` from 1, ``image``, ``label`` and ``similarity``, the cosine
-            of the features. Images that cannot be read have no rows.
+            of the features. Unreadable images have no rows.
 
         Raises
         ------
@@ -819,7 +819,7 @@ class ImagePredictor:
     def reasons(self, data: Any, k: int = 4, num_images: int = 12, among: Any = None) -> list[Reason]:
         """Return what `why` draws: for each image the label, an overlay, and the most similar training images.
 
-        The arguments and errors are those of `why`. Images that cannot be read have no `predicted`.
+        The arguments and errors are those of `why`. Unreadable images have no `predicted`.
 
         Examples
         --------

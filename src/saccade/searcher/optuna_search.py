@@ -90,7 +90,7 @@ class OptunaSearcher(RandomSearcher):
         """Note the trial of the proposal."""
 
     def _propose(self, shown: list[FrozenTrial]) -> dict[str, Any] | None:
-        """Return a new proposal of the sampler; None if it only repeats itself."""
+        """Return a new proposal of the sampler; None if it only repeats earlier ones."""
         import numpy as np  # lazily: importing Optuna is slow, and NumPy is not needed before
         from optuna.exceptions import ExperimentalWarning
 
@@ -98,7 +98,7 @@ class OptunaSearcher(RandomSearcher):
 
         if self._study is None:
             with warnings.catch_warnings():
-                # It warns of arguments that may change in later versions, which users of Saccade need not know.
+                # It warns of arguments that may change in later versions; users of Saccade do not pass them.
                 warnings.simplefilter("ignore", ExperimentalWarning)
                 self._study = SamplerStudy(self._make_sampler(shown))
         study = self._study
@@ -282,7 +282,7 @@ class TPESearcher(ModelSearcher):
     space, seed, starting_configs, first_is_default
         As in `RandomSearcher`.
     num_startup_trials
-        Number of observed configurations from which on the model is used; before, draws are random.
+        Number of observed configurations from which the model is used; before that, configurations are drawn at random.
 
     Examples
     --------
@@ -334,7 +334,7 @@ class GPSearcher(ModelSearcher):
     space, seed, starting_configs, first_is_default
         As in `RandomSearcher`.
     num_startup_trials
-        Number of observed configurations from which on the model is used; before, draws are random.
+        Number of observed configurations from which the model is used; before that, configurations are drawn at random.
 
     Examples
     --------
@@ -392,7 +392,7 @@ class CmaEsSearcher(ModelSearcher):
     space, seed, starting_configs, first_is_default
         As in `RandomSearcher`.
     num_startup_trials
-        Number of observed configurations from which on the model is used; before, draws are random.
+        Number of observed configurations from which the model is used; before that, configurations are drawn at random.
 
     Examples
     --------

@@ -23,8 +23,8 @@ _MAX_SHUFFLED = 100_000
 class RandomSearcher(Searcher):
     """Draws configurations at random, never the same one twice.
 
-    Better than a grid if only some parameters matter (Bergstra and Bengio, Random search for hyper-parameter
-    optimization, JMLR 13, 2012). No draw depends on results.
+    Covers more values than a grid if only some parameters matter (Bergstra and Bengio, Random search for
+    hyper-parameter optimization, JMLR 13, 2012). No draw depends on results.
 
     Parameters
     ----------

@@ -89,7 +89,7 @@ def score_error(
     metric: Metric,
     groups: Groups = None,
 ) -> float:
-    """Return the standard error of the difference of two scores on the same images, whatever the metric.
+    """Return the standard error of the difference of two scores on the same images, for any metric.
 
     It is that of a jackknife which leaves out groups of images (Shao and Wu, "A General Theory for Jackknife Variance
     Estimation", Annals of Statistics 1989).

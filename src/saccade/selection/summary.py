@@ -1,4 +1,4 @@
-"""What is reported about a search and its result: the leaderboard, and what `ImagePredictor.fit_summary` returns."""
+"""Reports of a search and its result: the leaderboard, and the summary that `ImagePredictor.fit_summary` returns."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ class Study:
         searcher: Searcher,
         scheduler: Scheduler,
         *,
-        num_trials: int | None = None,  # the maximum, with those of earlier processes; None is no limit
+        num_trials: int | None = None,  # the maximum, with those of earlier processes; None means no limit
         deadline: Deadline | None = None,  # when training must have ended
         reserve_s: Reserve = 0.0,  # seconds before the deadline that are not used for training, or a function of none
         trial_time_limit_s: float | None = None,  # seconds of training for one trial, over all of its jobs

@@ -79,7 +79,7 @@ class TrialFiles(ABC):
 
     @abstractmethod
     def get(self, trial: int, kind: str, epoch: int | None = None) -> Path | None:
-        """Return a local path of a file, which must not be changed; None if there is no such file."""
+        """Return a local path of a file, which must not be changed; None if it does not exist."""
 
     @abstractmethod
     def list(self, trial: int) -> list[tuple[str, int | None]]:

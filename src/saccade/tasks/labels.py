@@ -158,6 +158,8 @@ def _is_list(value: Any) -> bool:
 
 
 def _is_missing(value: Any) -> bool:
+    if isinstance(value, str):  # blank text is how tables and forms write a missing label
+        return not value.strip()
     return value is None or value is pd.NA or value is pd.NaT or (isinstance(value, float) and math.isnan(value))
 
 

@@ -102,7 +102,7 @@ def test_other_encodings_and_separators_are_named(write):
         ("image,label\na.png,dog,seen by Ann\n", "Row 2 of .* has 3 fields, but the header names 2 columns"),
         ("a.png,dog\nb.png,cat\n", "first line of .* must name the columns.*a.png,dog"),
         ("image,label,label\na.png,dog,cat\n", "several columns 'label'"),
-        ("\n\n", "it is empty"),
+        ("\n\n", "is empty; expected a table"),
     ],
 )
 def test_columns_are_never_shifted(write, content, message):

@@ -23,7 +23,7 @@ _ENDINGS = re.compile(r"(set|data|images|imgs)$")
 
 
 def role_of(name: str) -> tuple[str, str] | None:
-    """Return the split that a folder's name says, and the rest of the name, by which splits belong together."""
+    """Return the split that a folder's name stands for, and the rest of the name, by which splits belong together."""
     parted = (
         re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower().replace("hold-out", "holdout").replace("hold_out", "holdout")
     )

@@ -39,10 +39,12 @@ def read_table(file: Path, text_column: str, sep: str | None = None, encoding: s
     try:
         rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=sep, strict=True))
     except (csv.Error, TypeError) as error:
-        raise DataError(f"{file} cannot be read as a table separated by {sep!r}: {error}. Pass sep=…") from None
+        raise DataError(
+            f"{file} is not a valid table with the separator {sep!r}: {error}. Pass another sep=…"
+        ) from None
     lines = [(number, row) for number, row in enumerate(rows, start=1) if any(row)]
     if not lines:
-        raise DataError(f"{file} cannot be read as a table: it is empty")
+        raise DataError(f"{file} is empty; expected a table with a header and one row per image")
     names = [name.strip() for name in lines[0][1]]
     while names and not names[-1]:
         names.pop()
@@ -73,13 +75,13 @@ def _decoded(file: Path, encoding: str | None) -> str:
     try:
         text = content.decode(encoding or found)
         if "\0" in text:
-            raise DataError(f"{file} cannot be read as a table: it contains NUL characters. Pass {advice}")
+            raise DataError(f"{file} contains NUL characters, so it is not UTF-8 text. Pass {advice}")
     except LookupError as error:
         raise DataError(f"{error}; expected an encoding of Python, such as 'utf-8', 'cp1252' or 'utf-16'") from None
     except UnicodeError:
         raise DataError(
-            f"{file} cannot be read as a table: it is not {(encoding or found).upper()} text. Pass the encoding in "
-            f"which it was written ({advice}), or save it as UTF-8"
+            f"{file} is not {(encoding or found).upper()} text. Pass the encoding in which it was written "
+            f"({advice}), or save it as UTF-8"
         ) from None
     return text.removeprefix("\ufeff")
 
