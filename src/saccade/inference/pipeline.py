@@ -181,10 +181,10 @@ class InferencePipeline:
         """Predict images, of which there may be none.
 
         Without `coverage` no sets are computed, and without `abstention` all labels are given. With `false_alarm_rate`
-        images are unknown that are less like the training images than this part of the validation
-        images. `verbosity` 2 shows
-        progress on a terminal, 1 prints a warning about unreadable images, 0 prints nothing. Raises an ImageReadError
-        if no image can be read; and as `saccade.inference.postprocessing.Conformal.check`, before any image is read.
+        an image is unknown if its novelty is above that which this part of the validation images exceeds. `verbosity` 2
+        shows progress on a terminal, 1 prints a warning about unreadable images, 0 prints nothing. Raises an
+        ImageReadError if no image can be read; and as `saccade.inference.postprocessing.Conformal.check`, before any
+        image is read.
         """
         saved = self.saved
         if coverage is not None:
