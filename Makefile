@@ -16,7 +16,7 @@ MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs
 help:  ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: $(INSTALLED)  ## Search two small networks on handwritten digits, and show the result
+demo: $(INSTALLED)  ## Classify photographs by pretrained features, search on handwritten digits, show the results
 	@$(BIN)/saccade demo
 
 test: lint  ## Check the code, then run the tests

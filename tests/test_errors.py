@@ -207,6 +207,7 @@ FULL = OSError(errno.ENOSPC, "No space left on device")
         (IsADirectoryError(errno.EISDIR, "Is a directory", "x"), None, DataError, "Pass the path of a file"),
         (NotADirectoryError(errno.ENOTDIR, "Not a directory", "x/y"), None, DataError, "whose folders are not files"),
         (FileNotFoundError("no such file: x"), None, DataError, "no such file: x. Check the path"),
+        (OSError(errno.ENAMETOOLONG, "Too long", "x" * 1001), None, DataError, "^x{100}…: Too long. Check the perm"),
     ],
 )
 def test_errors_of_the_file_system_are_explained(error, path, kind, text):

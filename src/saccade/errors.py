@@ -183,6 +183,8 @@ def explained_file_errors(
     except Exception as error:
         found = error if isinstance(error, OSError) else None
         where = (found and found.filename) or path
+        if where is not None and len(str(where)) > 1000:  # the text of something else, given as a path
+            where = f"{str(where)[:100]}…"
         if is_disk_full(error):
             disk = "The disk is full" if where is None else f"The disk of {where} is full"
             raise DiskFullError(f"{disk}. Make room, or pass a path on another disk. {advice}".strip()) from error

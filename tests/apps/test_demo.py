@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from PIL import Image
 
@@ -18,15 +20,19 @@ def test_the_digits_are_split_by_class(tmp_path):
         assert image.size == (32, 32)
 
 
-def test_a_small_demo_shows_trials_accuracy_and_the_pictures_path(tmp_path, capsys):
+def test_a_small_demo_shows_trials_accuracy_and_the_pictures_path(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("saccade.apps.demo.NUM_PHOTOGRAPHS", 8)
     small = {**HYPERPARAMETERS, "model": "test_resnet", "lr": 1e-2, "epochs": 1}
     figures = run_demo(tmp_path, small, num_images=120)
     shown = capsys.readouterr().out
     assert f"test accuracy {figures['top1']:.4f}" in shown
+    of_photographs = re.search(r"photographs: test accuracy ([\d.]+) on 24 parts", shown)
+    assert of_photographs is not None
+    assert float(of_photographs[1]) > 0.5
     assert "completed" in shown
     assert str((tmp_path / "predictions.png").resolve()) in shown
     assert str((tmp_path / "why.png").resolve()) in shown
-    for name in ("predictions.png", "why.png"):
+    for name in ("photographs.png", "predictions.png", "why.png"):
         with Image.open(tmp_path / name) as picture:
             assert picture.width > 500
 

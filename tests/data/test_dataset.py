@@ -310,6 +310,12 @@ def test_a_csv_file_may_have_other_columns_or_no_labels(tmp_path):
     ]
     with pytest.raises(DataError, match="Columns: photo, price"):
         ImageDataset.from_csv(csv)
+    with pytest.warns(DataWarning, match="other columns: price.*label_column="):
+        unlabelled = ImageDataset.from_csv(csv, image_column="photo")
+    assert list(unlabelled.columns) == ["photo", "price"]
+    assert unlabelled.classes is None
+    with pytest.raises(DataError, match=r"No column 'prise'\. Did you mean 'price'"):
+        ImageDataset.from_csv(csv, image_column="photo", label_column="prise")
 
 
 def test_a_csv_file_may_have_an_address(csv, file_server):

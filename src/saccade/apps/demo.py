@@ -1,4 +1,4 @@
-"""The demo: a classifier of handwritten digits, on any machine and without internet access."""
+"""The demo: classifiers of photographs and of handwritten digits, on any machine and without internet access."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
+from rich.console import Console
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
+from saccade.apps.sample_data import SOURCES, write_parts
 from saccade.data.dataset import ImageDataset
 from saccade.predictor import ImagePredictor
 from saccade.report.figures import predictions_figure
@@ -23,8 +25,14 @@ from saccade.space import Categorical
 SIDE, MARGIN = 32, 2
 """Pixels of a side of an image, and of its empty border."""
 
-PREDICTIONS, WHY = "predictions.png", "why.png"
-"""The figures: test images with predictions; saliency and similar training images."""
+PHOTOGRAPHS, PREDICTIONS, WHY = "photographs.png", "predictions.png", "why.png"
+"""The figures: test photographs and test digits with predictions; saliency and similar training images."""
+
+NUM_PHOTOGRAPHS = 20
+"""Training images per class, and test images per class."""
+
+PRETRAINED: dict[str, Any] = {"model": "tf_efficientnet_lite0", "epochs": 1, "transfer_lr_mult": 0.0}
+"""A linear classifier on the features of the network whose ImageNet weights are installed with Saccade."""
 
 NUM_REASONS = 6
 """Images in the second figure."""
@@ -48,13 +56,14 @@ HYPERPARAMETERS: dict[str, Any] = {
 def run_demo(
     out: Path, hyperparameters: Mapping[str, Any] = HYPERPARAMETERS, num_images: int | None = None
 ) -> dict[str, float]:
-    """Write the digits, search, evaluate on the test set, and draw predictions and explanations; return the scores.
+    """Classify photographs by pretrained features, then search on digits; evaluate, draw predictions and explanations.
 
-    The folder `out` gets ``digits/`` (the images), ``run/`` (the run), and the pictures ``predictions.png`` and
-    ``why.png``. `num_images` None uses all 1797 images.
+    `out` is the folder for ``photographs/`` and ``digits/`` (the images), their runs, and the pictures. The search on
+    digits uses `num_images`, or all 1797. Returns its scores on the test images, as `ImagePredictor.evaluate` does.
     """
     console = output_console()
     start_s = time.perf_counter()
+    _classify_photographs(console, out)
     num_written = write_digits(out / "digits", num_images)
     console.print(f"{num_written} handwritten digits of scikit-learn written to {out / 'digits'}", soft_wrap=True)
     train, _, test = ImageDataset.from_folders(out / "digits")
@@ -72,12 +81,42 @@ def run_demo(
     predictor.why(test, num_images=NUM_REASONS).savefig(out / WHY)
     image = min((out / "digits" / "test").glob("*/*.png"))
     seconds = time.perf_counter() - start_s
-    console.print(f"[bold]test accuracy {scores['top1']:.4f}[/bold] on {len(test)} images; {seconds:.0f} s in all")
-    console.print(f"sample predictions: {(out / PREDICTIONS).resolve()}", soft_wrap=True)
+    top1 = scores["top1"]
+    console.print(f"[bold]digits: test accuracy {top1:.4f}[/bold] on {len(test)} images; {seconds:.0f} s in all")
+    for picture in (PHOTOGRAPHS, PREDICTIONS):
+        console.print(f"sample predictions: {(out / picture).resolve()}", soft_wrap=True)
     console.print(f"why, for some of them: {(out / WHY).resolve()}", soft_wrap=True)
     saccade = "saccade" if shutil.which("saccade") else f"{sys.executable} -m saccade"
     console.print(f"To predict an image: {saccade} predict {out / 'run'} {image}", soft_wrap=True)
     return scores
+
+
+def _classify_photographs(console: Console, out: Path) -> None:
+    """Fit a classifier to parts of the left half of each photograph, and evaluate it on parts of the right half."""
+    start_s = time.perf_counter()
+    write_parts(out / "photographs" / "train", NUM_PHOTOGRAPHS, within=(0.0, 0.5))
+    write_parts(out / "photographs" / "test", NUM_PHOTOGRAPHS, within=(0.5, 1.0))
+    train, _, test = ImageDataset.from_folders(out / "photographs")
+    console.print(
+        f"{len(train)} training images: parts of the left halves of {len(SOURCES)} photographs of scikit-learn and "
+        "matplotlib",
+        soft_wrap=True,
+    )
+    predictor = ImagePredictor(path=out / "photographs_run")
+    predictor.fit(
+        train,
+        time_limit=TIME_LIMIT_S,
+        hyperparameters=PRETRAINED,
+        hyperparameter_tune_kwargs={"num_trials": 1},
+        holdout_frac=0.5,
+    )
+    top1 = predictor.evaluate(test)["top1"]
+    draw_predictions(predictor, test, out / PHOTOGRAPHS)
+    console.print(
+        f"[bold]photographs: test accuracy {top1:.4f}[/bold] on {len(test)} parts of the right halves, by pretrained "
+        f"features of {PRETRAINED['model']}; {time.perf_counter() - start_s:.0f} s\n",
+        soft_wrap=True,
+    )
 
 
 def write_digits(folder: Path, num_images: int | None = None) -> int:

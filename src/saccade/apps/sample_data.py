@@ -52,11 +52,19 @@ def write_photos(folder: Path, num_images: int, seed: int = 0) -> list[Path]:
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise DataError(f"{folder} exists already; choose another folder, or delete it")
+    return write_parts(folder, num_images, seed)
+
+
+def write_parts(
+    folder: Path, num_images: int, seed: int = 0, *, within: tuple[float, float] = (0.0, 1.0)
+) -> list[Path]:
+    """Write the files of `write_photos`, of this range of each photograph's width, and replace those that exist."""
     rng = np.random.default_rng(seed)
     paths = []
     for name, source in SOURCES.items():
         photo = source.load()
-        (folder / name).mkdir(parents=True)
+        photo = photo.crop((int(within[0] * photo.width), 0, int(within[1] * photo.width), photo.height))
+        (folder / name).mkdir(parents=True, exist_ok=True)
         for number in range(num_images):
             side = int(min(photo.size) * rng.uniform(0.45, 0.75))
             left, top = (int(rng.uniform(0, length - side)) for length in photo.size)

@@ -14,7 +14,7 @@ PROBLEM = 1
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the images, the run and the pictures.")] = Path("saccade_demo"),
 ) -> None:
-    """Search two small networks on handwritten digits."""
+    """Classify photographs by pretrained features, and search two small networks on handwritten digits."""
     from saccade.apps.demo import run_demo
 
     run_demo(out)

@@ -268,6 +268,11 @@ class ImageDataset(ImageTable):
         encoding : str, optional
             Such as ``"cp1252"``. None is UTF-8, or UTF-16 with a byte order mark.
 
+        Returns
+        -------
+        ImageDataset
+            Without labels, after a DataWarning, if no name is given and the table has no column ``label``.
+
         Raises
         ------
         DataError
@@ -283,6 +288,16 @@ class ImageDataset(ImageTable):
         ['cat', 'dog']
         """
         frame = read_table(local_file(csv, sha256=sha256), image_column, sep, encoding)
+        if (
+            not no_class
+            and label_column == "label"
+            and label_column not in frame.columns
+            and image_column in frame.columns
+        ):
+            others = ", ".join(str(name) for name in frame.columns if name != image_column) or "none"
+            text = f"{csv} has no column 'label', so its images have no labels; other columns: {others}"
+            warnings.warn(DataWarning(f"{text}. Name it with label_column=…, or pass no_class=True"), stacklevel=4)
+            no_class = True
         return cls(frame, image_column=image_column, label_column=label_column, root=root, no_class=no_class)
 
     @classmethod

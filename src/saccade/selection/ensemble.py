@@ -3,12 +3,11 @@
 The method is that of Caruana, Niculescu-Mizil, Crew and Ksikes, "Ensemble Selection from Libraries of Models" (ICML
 2004). Models are added one at a time, with replacement, whichever improves the mean most on held-out images. The start
 is the mean of the best few (sorted initialisation). Several selections each use a random subset of the models
-(bagging), and the models with the largest weights enter a last selection, since each member costs time in every
-prediction.
+(bagging), and the models with the largest weights become members.
 
-On few images selected weights overfit, so they are shrunk towards equal weights of all models whose loss is not
-significantly larger. Selection minimises the loss of the problem, even if a metric such as accuracy evaluates the
-result: on a hundred images accuracy has only a hundred steps.
+The weights of members are those of their losses rather than those of the selection, which overfit: see
+``python -m benchmarks.heads``. Selection minimises the loss of the problem, even if a metric such as accuracy evaluates
+the result: on a hundred images accuracy has only a hundred steps.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ NUM_BAGS, BAG_PART, MIN_BAG_SIZE = 12, 0.5, 6
 
 MAX_STEPS = 20  # models that are added to the initial ones, repetitions included
 MIN_WEIGHT = 0.05  # a member with a smaller weight is not worth its time in every prediction
-SHRINKAGE_IMAGES = 200  # with this many images selected weights and weights by evidence count half each
+LOSS_SCALE, LEAST_LOSS = 0.5, 0.01  # a loss larger by this fraction of the smallest one has 1/e of its weight
 NUM_FOLDS, MAX_REPEATS = 5, 5  # folds of cross-fitting, and the most repetitions with other folds
 MIN_IMAGES = 30  # to select a training by; an accuracy of .8 has a standard error of .07 on 30 images
 NUM_ERRORS = 2.0  # standard errors by which a single network must beat an ensemble: the luckiest is the best
@@ -197,9 +196,7 @@ def _loss_terms(predictions: Sequence[np.ndarray], targets: np.ndarray, problem:
 def _select(
     terms: np.ndarray, problem: Problem, max_members: int, seed: int, sizes: Sequence[int] | None
 ) -> np.ndarray:
-    num_models, num_images = terms.shape[:2]
-    of_images = problem.term_losses(terms)
-    losses = of_images.mean(1)
+    num_models, losses = len(terms), problem.term_losses(terms).mean(1)
     order = losses.argsort(kind="stable")
     if num_models == 1 or max_members == 1:
         return np.asarray(np.eye(num_models)[order[0]])
@@ -216,26 +213,19 @@ def _select(
     mean_weight = sums / np.maximum(num_bags, 1)
     mean_weight[order[0]] = np.inf
 
-    # The last selections: among the models with the largest mean weights, then without negligible members.
-    finalists = [number for number in order if number in set((-mean_weight).argsort(kind="stable")[:max_members])]
+    # The models with the largest mean weights are the members. Their weights follow from their losses alone: weights
+    # that minimise the loss of the mean are further from those that would be best for new images.
+    members = [number for number in order if number in set((-mean_weight).argsort(kind="stable")[:max_members])]
     weights = np.zeros(num_models)
-    weights[finalists] = _hill_climb(terms[finalists], problem)
-    kept = [number for number in finalists if number == order[0] or weights[number] >= MIN_WEIGHT]
-    weights[:] = 0
-    weights[kept] = _hill_climb(terms[kept], problem)
-
-    # Shrink towards the weights by evidence, the more the fewer images there are.
-    part = SHRINKAGE_IMAGES / (SHRINKAGE_IMAGES + num_images)
-    excess = of_images - of_images[losses.argmin()]
-    # Equal weights of models that are about as good; one whose loss exceeds the smallest by z standard errors gets
-    # exp(-z²) of that.
-    z = excess.mean(1) / np.maximum(excess.std(1) / math.sqrt(num_images), 1e-9)
-    by_evidence = np.exp(-(z**2)) * (1 if sizes is None else np.array(sizes))
-    shrunk: np.ndarray = (1 - part) * weights + part * by_evidence / by_evidence.sum()
-    shrunk[np.lexsort([losses, -shrunk])[max_members:]] = 0.0
-    shrunk[shrunk < MIN_WEIGHT * shrunk.sum()] = 0.0
-    shrunk /= shrunk.sum()
-    return shrunk
+    excess = (losses[members] - losses[order[0]]) / max(losses[order[0]], LEAST_LOSS)
+    weights[members] = np.exp(-excess / LOSS_SCALE) * (1 if sizes is None else np.array(sizes)[members])
+    weights[weights < MIN_WEIGHT * weights.sum()] = 0.0
+    weights /= weights.sum()
+    worse = problem.term_losses(np.tensordot(weights, terms, 1)) - problem.term_losses(terms[order[0]])
+    if worse.mean() > NUM_ERRORS * worse.std() / math.sqrt(len(worse)):
+        weights[:] = 0.0
+        weights[members] = _hill_climb(terms[members], problem)
+    return weights
 
 
 def _hill_climb(terms: np.ndarray, problem: Problem) -> np.ndarray:
