@@ -10,6 +10,7 @@ import pytest
 
 import saccade
 from saccade import ImageDataset, ImagePredictor, Real, errors
+from saccade.data.examples import read_labelled_examples
 from saccade.errors import (
     DataError,
     DiskFullError,
@@ -105,6 +106,9 @@ RayFloat.__module__ = "ray.tune.search.sample"
         (lambda: Recipe.of({"imgsz": 224}), "'img_size'?"),
         (lambda: Recipe.of({"time_limit": 60}), "argument of fit()"),
         (lambda: Recipe.of({"rotation_range": 20}), "'train_transform' or 'auto_augment'?"),  # Keras
+        (lambda: Recipe.of({"lr": [1e-3, 1e-2]}), "saccade.Categorical(0.001, 0.01)"),
+        (lambda: ImageDataset({"image": ["a"], "label": [0]}).random_split(test_sise=0.2), "'test_size'"),
+        (lambda: read_labelled_examples([("a.png", "cat")], "label"), "pandas.DataFrame({'image': paths"),
         (lambda: Recipe.of({"loss": "focal"}), "the loss follows from the problem type"),
         (lambda: FitOptions.of({"steps_per_epoch": 9}), "hyperparameters={'images_per_epoch': …}"),
         (lambda: FitOptions.of({"lrf": 0.01}), "hyperparameters={'min_lr': …}"),  # Ultralytics

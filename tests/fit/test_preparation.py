@@ -120,7 +120,7 @@ def test_folders_without_images_are_classes_that_were_left_out(
     assert data.left_out == {"num_unreadable": 0, "reasons": {}, "classes": ["arrays"]}
     train, _, _ = dataset.random_split()
     write_run_data(tmp_path / "data.json", read_examples(train), None)  # as for a run that is resumed
-    assert read_run_data(tmp_path / "data.json")[0].empty_classes == ["arrays"]
+    assert read_run_data(tmp_path / "data.json")[0].empty_classes == ("arrays",)
 
 
 def test_rows_without_an_image_are_listed(make_colours: MakeColours, prepare: Any, tmp_path: Path) -> None:
@@ -218,3 +218,9 @@ def test_the_latest_images_validate(make_colours: MakeColours, prepare: Any) -> 
     assert max(when[data.train.indices][data.train.targets != 2]) < min(when[data.val.indices])
     (warned,) = (event.text for event in events if isinstance(event, Warned))
     assert warned.startswith("no validation image of 1 class: ['red'] (none is late enough)")
+
+
+def test_a_single_image_of_each_class_trains_and_validates(make_colours: MakeColours, prepare: Any) -> None:
+    data, events = prepare(make_colours(1, ("blue", "green", "red")))
+    assert sorted(data.train.indices) == sorted(data.val.indices) == [0, 1, 2]
+    assert any("each class has a single image" in event.text for event in events if isinstance(event, Warned))

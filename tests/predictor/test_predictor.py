@@ -131,6 +131,7 @@ def test_a_loaded_predictor_is_the_same_wherever_it_was_moved(
     expected = fitted.predict_proba(test)
     fitted.save(tmp_path / "saved.ag")
     assert sorted(path.name for path in (tmp_path / "saved.ag").iterdir()) == [
+        "features.safetensors",
         "predictor.json",
         "split.safetensors",
         "weights.safetensors",

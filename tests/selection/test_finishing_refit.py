@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from contracts.executors import PicklingExecutor
 from saccade import ImageDataset, ImagePredictor
-from saccade.errors import DataError, HyperparameterError, NotFittedError
+from saccade.errors import HyperparameterError, NotFittedError
 
 MakeColours = Callable[..., pd.DataFrame]
 
@@ -114,6 +114,7 @@ def test_warm_start_after_a_refit_holds_out_new_images_or_warns(
     assert not set(split.held_out) & set(split.fitted)
     assert new.predict(both).notna().all()
     assert sorted(path.name for path in (tmp_path / "saved").iterdir()) == [
+        "features.safetensors",
         "predictor.json",
         "split.safetensors",
         "weights.safetensors",
@@ -148,5 +149,19 @@ def test_warm_start_requires_known_classes_the_same_network_and_a_fitted_predict
     predictor.fit(make_colours(8), hyperparameters=tiny)
     with pytest.raises(HyperparameterError, match="network 'test_resnet'"):
         predictor.fit(make_colours(8), hyperparameters={"model": "test_vit"}, warm_start=True)
-    with pytest.raises(DataError, match=r"train_data has classes that the predictor does not have: .'green'"):
-        predictor.fit(make_colours(8, ("green", "red"), seed=1), warm_start=True, overwrite=True)
+
+
+def test_warm_start_with_a_new_class_keeps_the_backbone(
+    make_colours: MakeColours, tiny: dict[str, Any], tmp_path: Path
+) -> None:
+    predictor = ImagePredictor(path=tmp_path / "run", verbosity=0)
+    predictor.fit(make_colours(8), hyperparameters={**tiny, "epochs": 1})
+    before = load_file(predictor.pipeline.saved.weights_path)
+    frame = make_colours(8, ("green", "red"), seed=1)
+    predictor.fit(frame, hyperparameters={"epochs": 1, "lr": 1e-12}, warm_start=True, overwrite=True)
+    assert predictor.classes == ["green", "red"]
+    after = load_file(predictor.pipeline.saved.weights_path)
+    changed = [name for name in before if name.endswith("weight") and not torch.allclose(before[name], after[name])]
+    assert changed == ["fc.weight"]
+    events = (tmp_path / "run" / "events.jsonl").read_text()
+    assert "train_data has new classes" in events

@@ -87,7 +87,7 @@ def run_demo(
         console.print(f"sample predictions: {(out / picture).resolve()}", soft_wrap=True)
     console.print(f"why, for some of them: {(out / WHY).resolve()}", soft_wrap=True)
     saccade = "saccade" if shutil.which("saccade") else f"{sys.executable} -m saccade"
-    console.print(f"next, try for instance: {saccade} predict {out / 'run'} {image}", soft_wrap=True)
+    console.print(f"To predict an image: {saccade} predict {out / 'run'} {image}", soft_wrap=True)
     return scores
 
 

@@ -58,7 +58,7 @@ def sample_data(
     typer.echo(f"{len(paths)} photos of {len(SOURCES)} classes written to {folder}")
     if all_files:
         for path in write_documented_files(folder):
-            typer.echo(f"also {path}")
+            typer.echo(f"also written: {path}")
     for source in SOURCES.values():
         typer.echo(source.credit)
-    typer.echo(f"next, try for instance: saccade fit {folder} --time-limit 60 --out run")
+    typer.echo(f"To train on them: saccade fit {folder} --time-limit 60 --out run")

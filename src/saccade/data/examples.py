@@ -134,17 +134,19 @@ def read_labelled_examples(
 ) -> Examples:
     """Return images with their labels, and weights from column `weight`; a DataError calls the set `what`."""
     if not isinstance(data, pd.DataFrame):
-        given = repr(str(data)) if isinstance(data, str | Path) else type(data).__name__
-        raise DataError(
-            f"labelled images must be an ImageDataset or a DataFrame, not {given}; read a folder with "
-            "ImageDataset.from_folder(…), or with from_folders(…) if it contains train/ and test/"
-        )
+        given, advice = type(data).__name__, "make one: pandas.DataFrame({'image': paths, 'label': labels})"
+        if isinstance(data, str | Path):
+            given = repr(str(data))
+            advice = (
+                "read a folder with ImageDataset.from_folder(…), or with from_folders(…) if it has train/ and test/"
+            )
+        raise DataError(f"labelled images must be an ImageDataset or a DataFrame, not {given}; {advice}")
     if not len(data):
         raise DataError(f"{what} contains no images; check the folder or table that it was read from")
     examples = read_examples(data, label)
     if examples.labels is None:
         lacking = next(name for name in ([label] if isinstance(label, str) else label) if name not in data.columns)
-        raise no_column("label", lacking, data)
+        raise no_column("label", lacking, data, what=what)
     if weight is None:
         return examples
     if weight not in data.columns:
@@ -152,14 +154,14 @@ def read_labelled_examples(
     return replace(examples, weights=data[weight])
 
 
-def no_column(role: str, name: str, frame: pd.DataFrame, advice: str = "") -> DataError:
+def no_column(role: str, name: str, frame: pd.DataFrame, advice: str = "", what: str = "the data set") -> DataError:
     """Return the error for a column that a table does not have, with the `advice` if no other name is similar."""
     columns = [str(column) for column in frame.columns]
     near = near_names(str(name), columns)
     if not near and isinstance(frame, ImageDataset) and role == "label" and frame.label_column in frame.columns:
         near = [frame.label_column]
     advice = f"did you mean {role}={near[0]!r}?" if near else advice or f"name it with ImagePredictor({role}=…)"
-    return DataError(f"there is no {role} column {name!r}; the columns are {columns}; {advice}")
+    return DataError(f"{what} has no {role} column {name!r}; its columns are {columns}; {advice}")
 
 
 def check_label_column(data: Any, label: str | list[str]) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from saccade.data.splitting import split_parts
-from saccade.errors import DataError
+from saccade.errors import DataError, suggests_names
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from saccade.data.torch_dataset import TorchImages
 
 
+@suggests_names()
 class ImageTable(pd.DataFrame):
     """Base of `ImageDataset`: a table whose metadata pandas operations pass on, from the first table of several."""
 

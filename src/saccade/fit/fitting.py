@@ -55,7 +55,7 @@ from saccade.models.weights import ask_hub_again
 from saccade.numerics.device import cpu_threads, useful_threads
 from saccade.selection.combination import Combination
 from saccade.selection.ensemble import MIN_IMAGES
-from saccade.selection.finishing import select_networks, write_predictor
+from saccade.selection.finishing import select_networks, write_features, write_predictor
 from saccade.selection.folds import CrossValidation
 from saccade.space import Dict
 from saccade.study.event_log import EventLog
@@ -64,7 +64,7 @@ from saccade.study.optuna_tracker import OptunaTracker
 from saccade.study.progress import ProgressDisplay
 from saccade.study.study import Study
 from saccade.study.trackers import connected
-from saccade.tasks.matching import match_classes
+from saccade.tasks.matching import match_classes, widened
 from saccade.tasks.metrics import make_metric
 from saccade.tasks.problem import Problem
 from saccade.training.imbalance import check_imbalance
@@ -121,6 +121,14 @@ def run_fit(
             notify(RunStarted(str(root), request.num_trials, request.time_limit_s))
             if warning:
                 notify(Warned(warning))
+            if request.start is not None and request.problem is None:
+                notify(
+                    Warned(
+                        "train_data has new classes, so the classifier layer of warm_start is fitted anew, and "
+                        "only the classes of train_data can be predicted. To keep all classes without their images, "
+                        "call add_classes"
+                    )
+                )
             # Workers start while images are decoded.
             with use_executor(settings.executor, make_image_executor(request, notify)) as executor:
                 notify(plan(request, metric_name, executor))
@@ -137,6 +145,7 @@ def run_fit(
                     device="cpu" if settings.ngpus_per_trial == 0 else None,
                     num_threads=settings.nthreads_per_trial,
                     start=start if start.is_file() else None,
+                    start_has_head=request.problem is not None,
                     class_names=request.train.class_names,
                     costs=cost_names(objectives),
                     is_holdout=request.tuning is None,
@@ -189,6 +198,7 @@ def run_fit(
                 seconds=budget.seconds,
                 is_interrupted=is_interrupted,
             )
+            write_features(saved, task, combination, (lambda: 0.0) if is_interrupted else deadline.seconds_left)
             if is_interrupted:
                 notify(Warned(f"the search was interrupted; to continue it: saccade resume {root}"))
             else:
@@ -244,8 +254,11 @@ def _select_at_once(study: Study, select: Callable[..., Combination], budget: Ti
 def _matched(request: FitRequest) -> tuple[FitRequest, Problem]:
     """Match the labels of all images with the classes of the problem, by name; raise a DataError for invalid ones."""
     train, tuning = request.train, request.tuning
-    if request.start is not None:
-        train = match_classes(train, request.start.problem, request.start.class_names, "train_data", "the predictor")
+    if (start := request.start) is not None:
+        if widened(start.problem, start.class_names, train)[0] is start.problem:
+            train = match_classes(train, start.problem, start.class_names, "train_data", "the predictor")
+        else:  # a new class: the classes are those of train_data, and the classifier layer is fitted anew
+            request = replace(request, problem=None)
     assert train.labels is not None
     problem = request.problem or Problem.of(train.labels, request.problem_type)
     if tuning is not None:

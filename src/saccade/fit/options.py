@@ -369,7 +369,8 @@ class FitOptions(BaseModel):
         bool,
         Option(
             "Continue from this predictor's network and best hyperparameters.",
-            "The classes must be the same.",
+            "With a new class, the classes are those of `train_data`, and the classifier layer is fitted anew; with "
+            "fewer classes it is kept. `add_classes` keeps the earlier classes without their images.",
             is_in_cli=False,
             is_in_file=False,
         ),

@@ -124,17 +124,10 @@ def prepare_data(
         strata = problem.strata(problem.encode(labels.iloc[in_train]))
         of_train = groups[in_train]
         frac = min(HOLDOUT_FRAC, (max_held_out or math.inf) / len(in_train)) if holdout_frac is None else holdout_frac
-
-        def split(rows: Positions, part: float) -> tuple[Positions, Positions]:
-            if train.times is not None:
-                return split_by_time(strata[rows], np.asarray(train.times)[in_train][rows], part, of_train[rows])
-            has_groups = own_groups is not None
-            return split_holdout(strata[rows], part, random_state, of_train[rows], moves_mixed_groups=has_groups)
-
-        if earlier is None:
-            chosen, held_out = split(np.arange(len(in_train)), frac)
-        else:
-            chosen, held_out = earlier.hold_out(keys[in_train], frac, split, None if own_groups is None else of_train)
+        times = None if train.times is None else np.asarray(train.times)[in_train]
+        has_groups = own_groups is not None
+        own = strata, frac, random_state, of_train, has_groups, times
+        chosen, held_out = _divided(*own, keys[in_train], earlier, notify)
         in_train, in_val = in_train[chosen], in_train[held_out]
         _warn_of_classes_without_validation(train, labels, in_train, in_val, problem, notify)
     num_val_seen = 0 if earlier is None else int((earlier.sides(keys[in_val]) == FITTED).sum())
@@ -158,6 +151,38 @@ def prepare_data(
         "classes": [*lost, *train.empty_classes],
     }
     return PreparedData(store, train_split, val_split, problem, keys, num_val_seen, left_out)
+
+
+def _divided(
+    strata: np.ndarray,
+    frac: float,
+    random_state: int | None,
+    groups: Positions,
+    has_groups: bool,
+    times: np.ndarray | None,
+    keys: Keys,
+    earlier: EarlierSplit | None,
+    notify: Listener,
+) -> tuple[Positions, Positions]:
+    """Return the positions of training and validation images; `has_groups` if the user gave any."""
+
+    def split(rows: Positions, part: float) -> tuple[Positions, Positions]:
+        if times is not None:
+            return split_by_time(strata[rows], times[rows], part, groups[rows])
+        return split_holdout(strata[rows], part, random_state, groups[rows], moves_mixed_groups=has_groups)
+
+    every = np.arange(len(strata))
+    if not has_groups and times is None and 1 < len(strata) == len(np.unique(strata)):
+        text = (
+            "each class has a single image, so that none is left for validation: the scores are those of the training"
+        )
+        notify(
+            Warned(f"{text} images, and probabilities are not calibrated on others. Add images, or pass tuning_data")
+        )
+        return every, every
+    if earlier is None:
+        return split(every, frac)
+    return earlier.hold_out(keys, frac, split, groups if has_groups else None)
 
 
 def _warn_of_classes_without_validation(

@@ -29,6 +29,10 @@ SELECTION_FRACTION, SELECTION_S = 0.05, 0.8  # the choice of an ensemble takes u
 # Seconds to stop workers, to calibrate, to remove files and to write the summary: 1 % of the limit, .2 s to 1 s.
 LEAST_FINISHING_S, FINISHING_FRACTION, MAX_FINISHING_S = 0.2, 0.01, 1.0
 
+# Fraction of the limit for features of the training images, which are stored with the predictor. On shorter limits the
+# backbone is usually frozen, and its features are known.
+FEATURES_FRACTION, FEATURES_FROM_S = 0.02, 120.0
+
 # On shorter limits CPU threads are adapted to other busy programs: their number follows from a measurement, and those
 # of workers sleep early. Results depend on time anyway.
 ADAPTED_BELOW_S = 600.0
@@ -146,6 +150,7 @@ class FinishingReserve:
         num_copies = max(1 + max(0, num_others), 0 if self._folds is None else self._folds.num_members)
         limit_s = 0.0 if math.isinf(self._deadline.limit_s) else self._deadline.limit_s
         others_s = min(max(LEAST_FINISHING_S, FINISHING_FRACTION * limit_s), MAX_FINISHING_S)
+        others_s += FEATURES_FRACTION * limit_s if limit_s >= FEATURES_FROM_S else 0.0
         return others_s + num_copies * self._write_s + self._num_trials * self._row_s
 
     @property

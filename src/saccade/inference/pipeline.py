@@ -21,6 +21,7 @@ from saccade.data.unreadable import describe_unreadable
 from saccade.errors import DataError, HyperparameterError, ImageReadError
 from saccade.events import Progressed, Warned
 from saccade.inference.classifier import Classifier, known_inference
+from saccade.inference.feature_bank import FeatureBank
 from saccade.inference.postprocessing import AbstentionRule, Postprocessing, mean_of_members
 from saccade.inference.saved import Member, SavedPredictor
 from saccade.numerics.device import Numerics, choose_device, is_half_native
@@ -120,6 +121,7 @@ class Predictions:
     sets: np.ndarray
     abstained: np.ndarray  # bool (num_images,): whether the `AbstentionRule` applies; all False without one
     errors: dict[int, str]  # why images are unreadable, by their number
+    unknown: np.ndarray  # bool (num_images,): whether the novelty is above a threshold; all False without a rate
 
     def names(self, class_names: Sequence[str]) -> list[list[str] | None]:
         """Return the names of each image's labels, or its number as text; None for unreadable images."""
@@ -158,6 +160,7 @@ class InferencePipeline:
         self.saved, self.device = saved, _device_of(device)
         self._members: list[Classifier] | None = None
         self._backbone: str | None = None  # digest of the first member, for features
+        self._bank: FeatureBank | None = None
         self._lock = threading.RLock()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -172,13 +175,16 @@ class InferencePipeline:
         *,
         coverage: float | None = None,
         abstention: AbstentionRule | None = None,
+        false_alarm_rate: float | None = None,
         verbosity: int = 0,
     ) -> Predictions:
         """Predict images, of which there may be none.
 
-        Without `coverage` no sets are computed, and without `abstention` all labels are given. `verbosity` 2 shows
-        progress on a terminal, 1 prints a warning about unreadable images, 0 prints nothing. Raises an ImageReadError
-        if no image can be read; and as `saccade.inference.postprocessing.Conformal.check`, before any image is read.
+        Without `coverage` no sets are computed, and without `abstention` all labels are given. With `false_alarm_rate`
+        an image is unknown if its novelty is above that which this part of the validation images exceeds. `verbosity` 2
+        shows progress on a terminal, 1 prints a warning about unreadable images, 0 prints nothing. Raises an
+        ImageReadError if no image can be read; and as `saccade.inference.postprocessing.Conformal.check`, before any
+        image is read.
         """
         saved = self.saved
         if coverage is not None:
@@ -186,8 +192,50 @@ class InferencePipeline:
         if not len(images):
             of_members = [np.zeros((0, saved.problem.num_outputs), np.float32)] * len(saved.members)
             return postprocess(saved, of_members, {}, coverage, abstention)
-        of_members, errors = self.run(images, _activated, len(saved.members), verbosity)
-        return postprocess(saved, of_members, errors, coverage, abstention)
+        if false_alarm_rate is None:
+            of_members, errors = self.run(images, _activated, len(saved.members), verbosity)
+            return postprocess(saved, of_members, errors, coverage, abstention)
+        threshold, bank = self.bank.threshold(false_alarm_rate), self.bank
+        with self._lock:
+            first = self._loaded()[0]
+
+        def compute(classifier: Classifier, x_BCHW: torch.Tensor) -> np.ndarray:
+            """Return activated outputs; of the first network with the novelty as one more column."""
+            if classifier is not first:
+                return _activated(classifier, x_BCHW)
+            outputs, features = (each.cpu() for each in classifier.outputs_and_features(x_BCHW))
+            predictions = classifier.problem.activate(outputs)
+            return np.asarray(torch.cat([predictions, bank.novelty(features)[:, None]], 1).numpy())
+
+        of_members, errors = self.run(images, compute, len(saved.members), verbosity)
+        novelty, of_members[0] = of_members[0][:, -1], of_members[0][:, :-1]
+        is_unknown = novelty > threshold
+        is_unknown[list(errors)] = False
+        return replace(postprocess(saved, of_members, errors, coverage, abstention), unknown=is_unknown)
+
+    @property
+    def bank(self) -> FeatureBank:
+        """The features that are stored with the predictor; a DataError if there are none."""
+        if (bank := self.stored_features()) is None or not len(bank.train):
+            raise DataError(
+                f"{self.saved.folder} has no features of its training images, which this requires: the predictor is of "
+                "an earlier version, or was chosen from a Pareto front. Fit again"
+            )
+        return bank
+
+    def stored_features(self, bank: FeatureBank | None = None) -> FeatureBank | None:
+        """Return the features that are stored with the predictor, if any; with a `bank`, use that from now on."""
+        with self._lock:
+            if bank is not None or self._bank is None:
+                self._bank = bank or self.saved.features
+            return self._bank
+
+    def novelty(self, images: Sequence[ImageLike], verbosity: int = 0) -> np.ndarray:
+        """Return `FeatureBank.novelty` of each image, float32 of shape (num_images,); NaN for unreadable ones."""
+        bank = self.bank
+        if not len(images):
+            return np.zeros(0, np.float32)
+        return bank.novelty(torch.from_numpy(self.features(images, verbosity)[0])).numpy()
 
     def features(self, images: Sequence[ImageLike], verbosity: int = 0) -> tuple[np.ndarray, dict[int, str]]:
         """Return the input of the first member's classifier layer for each image, NaN for unreadable ones; and errors.
@@ -339,6 +387,12 @@ class InferencePipeline:
         return classifier
 
 
+def first_network(saved: SavedPredictor, device: str | None = None) -> Classifier:
+    """Return the network of the first member, as predictions use it."""
+    pipeline = InferencePipeline(saved, device)
+    return pipeline._load(saved.members[0], saved.numerics.get(pipeline.device.type, [{}])[0])
+
+
 def known_numerics(members: Sequence[Member]) -> dict[str, list[dict[str, Any]]]:
     """Return what `InferencePipeline.warm_up` would record, by earlier measurements alone; {} if they do not suffice.
 
@@ -381,7 +435,17 @@ def postprocess(
         rows, labels = list(errors), labels.astype(object)
         predictions[rows], adjusted[rows] = np.nan, np.nan
         labels[rows], sets[rows], abstained[rows] = None, None, False
-    return Predictions(problem, predictions, adjusted, decisions, labels, sets, abstained, dict(errors))
+    return Predictions(
+        problem,
+        predictions,
+        adjusted,
+        decisions,
+        labels,
+        sets,
+        abstained,
+        dict(errors),
+        np.zeros(len(labels), np.bool_),
+    )
 
 
 @torch.inference_mode()

@@ -11,6 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError, safe_open
+
 from saccade._version import __version__
 from saccade.checks import real_number
 from saccade.data.earlier_split import EarlierSplit
@@ -19,8 +21,10 @@ from saccade.data.pixel_range import PixelRange
 from saccade.errors import HyperparameterError, SavedPredictorError, explained_file_errors
 from saccade.inference.classifier import Blueprint, Classifier, empty_classifier
 from saccade.inference.description import check_postprocessing, load_weights, read_description
+from saccade.inference.feature_bank import FEATURES, FeatureBank
 from saccade.inference.postprocessing import Postprocessing
 from saccade.models.custom import CustomObject
+from saccade.models.weights import CHECKSUM
 from saccade.numerics.device import Numerics
 from saccade.study.objectives import COSTS
 from saccade.study.run_folder import write_json_atomically
@@ -186,6 +190,20 @@ class SavedPredictor:
         return split.fitted_also_to(split.held_out) if split and self.members[0].has_seen_val else split
 
     @property
+    def features(self) -> FeatureBank | None:
+        """The stored features of the first member; None for predictors without them. Raises a SavedPredictorError."""
+        return FeatureBank.load(self.folder, self.features_key)
+
+    @property
+    def features_key(self) -> str:
+        """The checksum of the first member's weights, by which `features` belong to them."""
+        try:
+            with safe_open(self.weights_path, "pt") as file:
+                return str((file.metadata() or {}).get(CHECKSUM, ""))
+        except (SafetensorError, OSError) as error:
+            raise SavedPredictorError(f"{self.weights_path} cannot be loaded: {error}") from None
+
+    @property
     def trial_weights(self) -> dict[int, float]:
         """The weight of each trial's networks in the mean of predictions."""
         weights: dict[int, float] = {}
@@ -328,7 +346,10 @@ class SavedPredictor:
         for file in files.values():
             if not file.is_file():
                 raise SavedPredictorError(f"{file} is missing, or not a regular file; the predictor cannot be saved")
-        return copy.write({name: partial(shutil.copyfile, file) for name, file in files.items()})
+        copy = copy.write({name: partial(shutil.copyfile, file) for name, file in files.items()})
+        if (self.folder / FEATURES).is_file():
+            shutil.copyfile(self.folder / FEATURES, folder / FEATURES)
+        return copy
 
     def chosen(self, choice: Choice) -> SavedPredictor:
         """Return the predictor of one of the `choices`; its weights stay in this folder until it is saved."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import shutil
 import threading
+import warnings
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -15,11 +17,14 @@ import pandas as pd
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from saccade.data.earlier_split import FITTED, HELD_OUT, EarlierSplit, image_keys
 from saccade.data.examples import Examples
-from saccade.errors import DataError
+from saccade.errors import DataError, DataWarning
 from saccade.fit.run_data import read_run_data
 from saccade.fit.run_folder import DATA
-from saccade.inference.saved import SavedPredictor
+from saccade.inference.feature_bank import FeatureBank
+from saccade.inference.pipeline import InferencePipeline
+from saccade.inference.saved import SPLIT, SavedPredictor
 from saccade.insight.embeddings import EmbeddedImages, Features
 
 EMBEDDINGS = "embeddings.safetensors"
@@ -50,6 +55,44 @@ def embedded_training_images(saved: SavedPredictor, features: Features) -> Embed
         while len(_recent) > _MAX_IN_MEMORY:
             _recent.popitem(last=False)
     return embedded
+
+
+def complete_features(pipeline: InferencePipeline, verbosity: int) -> None:
+    """Complete the features that a fit stored with its predictor, if time was short, from the images of the run folder.
+
+    A DataWarning says so if the images are not found.
+    """
+    with _lock:  # threads may share a predictor; the first one completes them
+        _complete_features(pipeline, verbosity)
+
+
+def _complete_features(pipeline: InferencePipeline, verbosity: int) -> None:
+    saved, bank = pipeline.saved, pipeline.stored_features()
+    split = EarlierSplit.load(saved.folder / SPLIT)
+    if (bank is not None and bank.is_complete) or split is None:
+        return
+    try:
+        parts = [saved.match_classes(part) for part in read_run_data(saved.folder.parent / DATA) if part is not None]
+    except (DataError, OSError):
+        if bank is not None:
+            text = (
+                f"novelty compares images with only {len(bank.train)} training images, since the time limit of the fit"
+            )
+            warnings.warn(DataWarning(f"{text} left no time; load the predictor from its run folder"), stacklevel=3)
+        return
+    images = [image for part in parts for image in part.images]
+    sides = split.sides(image_keys(images, [""] * len(images)))
+    targets = np.concatenate([saved.problem.encode(part.labels) for part in parts if part.labels is not None])
+    train, val = np.flatnonzero(sides == FITTED), np.flatnonzero(sides == HELD_OUT)
+    rows = np.concatenate([train, val])
+
+    def features(positions: np.ndarray) -> np.ndarray:
+        return pipeline.features([images[row] for row in rows[positions]], verbosity)[0]
+
+    found = FeatureBank.of(saved.problem, targets[train], targets[val], features)
+    pipeline.stored_features(found)
+    with contextlib.suppress(OSError):  # a folder that cannot be written
+        found.save(saved.folder, saved.features_key)
 
 
 def copy_embeddings(source: Path, folder: Path) -> None:

@@ -61,7 +61,7 @@ HUB_FAILURE_VARIABLE, HUB_FAILURE_LASTS_S = "SACCADE_HUB_FAILURE", 600.0
 A hub that cannot be reached, or is too slow, is asked once for each fit, and not for each network or worker.
 """
 
-_CHECKSUM = "crc32"
+CHECKSUM = "crc32"
 
 
 def find_weights(
@@ -139,7 +139,7 @@ def write_weights(path: Path, tensors: Mapping[str, torch.Tensor], metadata: dic
         if not is_whole or num_uses[storage.data_ptr()] > 1:
             ready[name] = tensor.clone()
     temporary = path.with_name(path.name + ".part")
-    save_file(ready, temporary, metadata={**(metadata or {}), _CHECKSUM: _checksum(ready)})
+    save_file(ready, temporary, metadata={**(metadata or {}), CHECKSUM: _checksum(ready)})
     temporary.replace(path)
 
 
@@ -151,7 +151,7 @@ def read_weights(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     with safe_open(path, framework="pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is not a dict)
         metadata = file.metadata() or {}
-    if metadata.get(_CHECKSUM, known := _checksum(tensors)) != known:  # files of earlier versions have none
+    if metadata.get(CHECKSUM, known := _checksum(tensors)) != known:  # files of earlier versions have none
         raise SafetensorError("its values differ from their checksum")
     return tensors, metadata
 

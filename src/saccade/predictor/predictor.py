@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import html
+import itertools
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -37,6 +39,7 @@ from saccade.fit.run_folder import FitRequest, has_predictor, how_to_finish, is_
 from saccade.fit.searching import is_gpu_wanted
 from saccade.global_state import preserved_global_state, runs_in
 from saccade.inference.evaluation import TABLES, evaluation
+from saccade.inference.feature_bank import FeatureBank
 from saccade.inference.pipeline import InferencePipeline, Predictions
 from saccade.inference.postprocessing import AbstentionRule
 from saccade.inference.saved import SavedPredictor, choose
@@ -46,11 +49,12 @@ from saccade.insight.near_duplicates import near_duplicates
 from saccade.insight.overlays import check_form, in_form
 from saccade.insight.reasons import check_numbers, find_reasons
 from saccade.insight.saliency import SaliencyMapper, check_method, target_numbers
-from saccade.insight.training_images import copy_embeddings, embedded_training_images
+from saccade.insight.training_images import complete_features, copy_embeddings, embedded_training_images
 from saccade.models.catalogue import list_models
 from saccade.models.listing import models_table
 from saccade.report.figures import Reason, reasons_figure
 from saccade.searcher.base import Searcher
+from saccade.selection.more_classes import add_classes
 from saccade.selection.summary import leaderboard
 from saccade.space import Categorical
 from saccade.tasks.metrics import EvalMetric, make_metric
@@ -403,6 +407,8 @@ class ImagePredictor:
         unsure: Any = None,
         coverage: float | None = None,
         min_proba: float | None = None,
+        unknown: Any = None,
+        false_alarm_rate: float | None = None,
     ) -> pd.Series | pd.DataFrame | np.ndarray:
         """Return the label of each image, or its number for regression.
 
@@ -420,6 +426,11 @@ class ImagePredictor:
             `min_proba` is given.
         min_proba : float or None
             An image is unsure if the calibrated probability of its label is lower.
+        unknown : label or None
+            The value to return for images that are unlike the training images, such as ``"something else"``: those
+            whose `novelty` is above a threshold. None returns all labels. Only for problems with one label per image.
+        false_alarm_rate : float or None
+            The part of known images that get the label `unknown`, as on the validation images; None is .05.
 
         Returns
         -------
@@ -434,21 +445,66 @@ class ImagePredictor:
         ImageReadError
             If no image can be read.
         HyperparameterError, DataError
-            If `unsure`, `coverage` or `min_proba` is invalid; as in `predict_set`.
+            If `unsure`, `coverage` or `min_proba` is invalid; as in `predict_set`. If there are too few validation
+            images for `false_alarm_rate`, or no stored features for `unknown`.
         """
         saved = self._saved
+        if unknown is not None:
+            saved.problem.require_one_class("unknown=…")
+            false_alarm_rate = 0.05 if false_alarm_rate is None else false_alarm_rate
+            self._bank().threshold(false_alarm_rate)  # raises an error before images are read
+        elif false_alarm_rate is not None:
+            raise HyperparameterError(
+                "false_alarm_rate defines when an image is unknown; pass unknown=… too, the value to return for "
+                "such images"
+            )
         rule = AbstentionRule.of(unsure, coverage, min_proba, saved.problem, saved.postprocessing.conformal)
         examples = read_examples(data, saved.label)
-        found = self._predict(examples, abstention=rule)
+        found = self._predict(examples, abstention=rule, false_alarm_rate=false_alarm_rate)
         labels = found.labels
-        if rule is not None:
+        if rule is not None or unknown is not None:
             labels = labels.astype(object)
-            for row in np.flatnonzero(found.abstained):
-                labels[row] = rule.value
+            replaced = [(found.abstained, None if rule is None else rule.value), (found.unknown, unknown)]
+            for row, value in ((row, value) for rows, value in replaced for row in np.flatnonzero(rows)):
+                labels[row] = value
         if as_pandas and labels.ndim == 2:
             columns: pd.DataFrame = pd.DataFrame(labels, examples.index, columns=self.classes)
             return columns
         return self._series(labels, examples.index) if as_pandas else labels
+
+    def novelty(self, data: Any, as_pandas: bool = True) -> pd.Series | np.ndarray:
+        """Return how unlike the training images each image is.
+
+        The score is one minus the cosine to the fifth nearest of up to 4,000 training images, in the features of the
+        first network; a fit stores these with the predictor.
+
+        Parameters
+        ----------
+        data, as_pandas
+            As in `predict`.
+
+        Returns
+        -------
+        Series of float32, shape (num_images,)
+            From 0 to 2; NaN for images that cannot be read.
+
+        Raises
+        ------
+        DataError
+            If no features are stored: the predictor is of an earlier version, or its network has no linear classifier
+            layer.
+
+        Examples
+        --------
+        >>> predictor.novelty(["shoe.jpg", "cloud.jpg"])                    # doctest: +SKIP
+        0    0.21
+        1    0.58
+        Name: novelty, dtype: float32
+        """
+        examples = read_examples(data, self._saved.label)
+        self._bank()
+        scores = self.pipeline.novelty(examples.images, self.verbosity)
+        return pd.Series(scores, examples.index, name="novelty") if as_pandas else scores
 
     def predict_set(self, data: Any, coverage: float = 0.9, as_pandas: bool = True) -> pd.Series | np.ndarray:
         """Return a set of labels for each image, which contains the right one with a given probability.
@@ -885,6 +941,61 @@ class ImagePredictor:
         predictor._pipeline, predictor._path = InferencePipeline(found, self.device), self._path
         return predictor
 
+    def add_classes(
+        self, train_new: pd.DataFrame, old: pd.DataFrame | None = None, path: str | Path | None = None
+    ) -> ImagePredictor:
+        """Return a predictor that knows the classes of further images as well, in seconds.
+
+        The backbone of the first network stays. Its classifier layer is fitted anew, to the features that the fit
+        stored with this predictor and to those of the new images, a tenth of which validate. So earlier images are not
+        needed. Calibration, class priors and prediction sets are fitted to the kept validation images and the new ones.
+        `fit_summary` has the accuracy on the kept validation images, before and after, as ``earlier_classes_acc``.
+
+        Parameters
+        ----------
+        train_new : ImageDataset or DataFrame
+            Labelled images of new classes, and of known ones, which are matched by name.
+        old : ImageDataset, DataFrame or None
+            Labelled images of all known classes, for predictors without stored features; otherwise more such images.
+        path : str, Path or None
+            The folder of the new predictor, which must not exist or be empty. None is one beside this predictor's, such
+            as ``predictor-1``.
+
+        Returns
+        -------
+        ImagePredictor
+            Another one, of a single network; this one stays as it is.
+
+        Raises
+        ------
+        DataError
+            If there are no stored features, and `old` lacks a class; or no image of a new class can be read.
+        HyperparameterError
+            For multilabel problems and regression, and networks without a linear classifier layer.
+
+        Examples
+        --------
+        >>> more = predictor.add_classes(ImageDataset.from_folder("new"))   # doctest: +SKIP
+        >>> more.fit_summary()["earlier_classes_acc"]                       # doctest: +SKIP
+        {'before': 0.92, 'after': 0.91}
+        """
+        saved = self._saved
+        saved.problem.require_one_class("add_classes")
+        new = [read_labelled_examples(train_new, str(saved.label), what="train_new")]
+        if old is not None:
+            new.append(read_labelled_examples(old, str(saved.label), what="old"))
+        complete_features(self.pipeline, self.verbosity)
+        numbered = (saved.folder.with_name(f"{saved.folder.name}-{number}") for number in itertools.count(1))
+        folder = next(each for each in numbered if not each.exists()) if path is None else _absolute(path)
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise DataError(f"path={str(path)!r} exists and is not empty. Pass a new folder")
+        made = add_classes(saved, self.pipeline.stored_features(), new, self._features, folder)
+        predictor = type(self)(saved.label, made.problem.type, self.eval_metric, verbosity=self.verbosity)
+        predictor._pipeline, predictor._path = InferencePipeline(made, self.device), folder
+        if self.verbosity > 0:
+            sys.stderr.write(f"result: {made.result}\n")
+        return predictor
+
     def save(self, path: str | Path | None = None) -> str:
         """Write the predictor to a folder of its own, and return it: safetensors and JSON, movable, for any machine.
 
@@ -950,6 +1061,10 @@ class ImagePredictor:
 
     def _predict(self, examples: Examples, **options: Any) -> Predictions:
         return self.pipeline.predict(examples.images, verbosity=self.verbosity, **options)
+
+    def _bank(self) -> FeatureBank:
+        complete_features(self.pipeline, self.verbosity)
+        return self.pipeline.bank
 
     def _series(self, values: np.ndarray, index: pd.Index) -> pd.Series:
         series: pd.Series = pd.Series(values, index, name=str(self._saved.label))

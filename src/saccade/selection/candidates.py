@@ -65,14 +65,15 @@ class Candidate:
 
     def write_weights(self, path: Path, task: ImageTask) -> None:
         """Write the weights that the predictor gets, as safetensors; the classifier layer absorbs the temperature."""
-        if self.weights is None:
+        weights = self.weights or task.start  # a probe of the network of warm_start has its backbone
+        if weights is None:
             recipe, numerics = Recipe.of(self.config), Numerics(torch.device("cpu"))
             state = new_classifier(recipe, task.problem, numerics, task.weights).network.state_dict()
         elif self.probe is None and self.temperature == 1:
-            shutil.copyfile(self.weights, path)
+            shutil.copyfile(weights, path)
             return
         else:
-            state = read_weights(self.weights)[0]
+            state = read_weights(weights)[0]
         if self.probe is not None:
             state = self.probe.applied_to(state)
         elif self.weights is not None:

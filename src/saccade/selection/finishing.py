@@ -15,7 +15,8 @@ from saccade.data.earlier_split import EarlierSplit, Keys
 from saccade.deadline import Deadline
 from saccade.events import EpochDone, Event, JobDone, JobFailed, Listener, Progressed, Warned
 from saccade.executor import Executor
-from saccade.inference.pipeline import known_numerics
+from saccade.inference.feature_bank import FeatureBank
+from saccade.inference.pipeline import first_network, known_numerics
 from saccade.inference.postprocessing import Postprocessing
 from saccade.inference.saved import (
     CHOICES_FOLDER,
@@ -38,10 +39,14 @@ from saccade.study.study import GRACE_S, Study
 from saccade.study.trial import Decision, Job, Trial
 from saccade.study.trial_files import LocalTrialFiles
 from saccade.training.imbalance import class_priors
+from saccade.training.probes.probe import cached_features
 from saccade.training.recipes.recipe import Recipe
 from saccade.training.task import ImageTask
 from saccade.training.trial.trainer import ImageTrainable
 from saccade.training.trial_files import BEST, BEST_OUTPUTS
+
+LEAST_FEATURES_S = 0.5
+"""Seconds that must be left for features that are not known: the first batch is always computed."""
 
 
 def select_networks(
@@ -176,6 +181,29 @@ def write_predictor(
             assert trial.files is not None
             trial.files.drop(trial.number, BEST, BEST_OUTPUTS)  # of paused trials, and of members that were copied
     return saved
+
+
+def write_features(
+    saved: SavedPredictor, task: ImageTask, combination: Combination, seconds_left: Callable[[], float]
+) -> None:
+    """Store features of training and validation images with a predictor; fewer if `seconds_left` falls to 0.
+
+    Those of a frozen backbone are cached; of another one there are none without time. Without a single classifier layer
+    nothing is stored.
+    """
+    is_known = combination.members[0].probe is not None
+    if not is_known and seconds_left() < LEAST_FEATURES_S:
+        return
+    classifier = first_network(saved, task.device)
+    if classifier.head is None:
+        return
+    train, val = combination.split or (task.train, task.val)
+    indices = train.joined(val).indices
+
+    def features(positions: np.ndarray) -> np.ndarray:
+        return cached_features(classifier, task.store, indices[positions], seconds_left)
+
+    FeatureBank.of(task.problem, train.targets, val.targets, features).save(saved.folder, saved.features_key)
 
 
 def _finished(

@@ -11,8 +11,8 @@ import pandas as pd
 from saccade.data.examples import Examples
 from saccade.data.table import are_numbers_of_classes
 from saccade.errors import DataError
-from saccade.tasks.base import Problem
 from saccade.tasks.labels import Label, some
+from saccade.tasks.problem import Problem
 
 
 def names_of_classes(classes: Sequence[Label], class_names: Sequence[str] | None) -> list[str]:
@@ -69,3 +69,40 @@ def match_classes(
 def _text(label: Any) -> str:
     """Return a label as text; whole numbers are the same as integers and as floats."""
     return str(int(label)) if isinstance(label, float) and label.is_integer() else str(label)
+
+
+def widened(
+    problem: Problem, class_names: Sequence[str] | None, examples: Examples
+) -> tuple[Problem, list[str] | None]:
+    """Return a problem that has the classes of further images as well, matched by name, and the names of its numbers.
+
+    Raises a DataError if the classes are numbers without names, and the images have a class that is not a number.
+
+    Examples
+    --------
+    >>> further = Examples(["a.png"] * 2, pd.RangeIndex(2), pd.Series([0, 1]), ["ant", "dog"])
+    >>> problem, names = widened(Problem.of([0, 1]), ["cat", "dog"], further)
+    >>> problem.classes, names
+    ((0, 1, 2), ['cat', 'dog', 'ant'])
+    """
+    names = None if class_names is None else list(class_names)
+    labels = examples.labels
+    if labels is None or isinstance(labels, pd.DataFrame) or not problem.has_one_class:
+        return problem, names
+    if examples.class_names is not None and are_numbers_of_classes(labels, examples.class_names):
+        labels = labels.map(dict(enumerate(examples.class_names)))
+    known = set(names_of_classes(problem.classes, names)) | {_text(label) for label in problem.classes if names is None}
+    new = sorted({label for label in labels.dropna() if _text(label) not in known}, key=_text)
+    if not new:
+        return problem, names
+    if names is not None and all(isinstance(label, int) for label in problem.classes):
+        names += [text for text in map(_text, new) if text not in names]
+        new = [names.index(_text(label)) for label in new]
+    elif isinstance(problem.classes[0], str):
+        new = [_text(label) for label in new]
+    elif odd := [label for label in new if isinstance(label, str | bool)]:
+        raise DataError(
+            f"the classes of the predictor are numbers, such as {problem.classes[0]!r}, and the images have the label "
+            f"{odd[0]!r}; pass numbers as labels"
+        )
+    return Problem.of(pd.Series([*problem.classes, *new]), "multiclass"), names

@@ -270,4 +270,7 @@ def _problem(detail: dict[str, Any]) -> str:
     name = ".".join(str(part) for part in detail["loc"])
     field = Recipe.model_fields.get(str(detail["loc"][0]))
     what = f" ({field.description})" if field and field.description else ""
-    return f"hyperparameter {name!r}{what} was given {detail['input']!r}: {text[0].lower()}{text[1:]}"
+    given = detail["input"]
+    if isinstance(given, list) and given and len(detail["loc"]) == 1:
+        text += f". To search these values, pass saccade.Categorical({', '.join(map(repr, given))})"
+    return f"hyperparameter {name!r}{what} was given {given!r}: {text[0].lower()}{text[1:]}"

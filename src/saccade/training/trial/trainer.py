@@ -18,7 +18,7 @@ from saccade.deadline import Deadline
 from saccade.errors import DiskFullError, DivergedError, OutOfMemoryError, is_disk_full
 from saccade.events import EpochDone
 from saccade.inference.classifier import Classifier
-from saccade.models.network import check_takes_size
+from saccade.models.network import check_takes_size, classifier_parameters
 from saccade.models.weights import read_weights, write_weights
 from saccade.numerics.choice import (
     INFERENCE_PART,
@@ -101,14 +101,17 @@ class Trainer:
             name, in_chans = self.classifier.blueprint.name, recipe.in_chans
             check_takes_size(self.network, name, in_chans, recipe.first_img_size)
         if task.start is not None:
-            self.network.load_state_dict(read_weights(task.start)[0])
+            own = {} if task.start_has_head else self.network.state_dict()
+            head = {name: own[name] for name in classifier_parameters(self.network) if name in own}
+            self.network.load_state_dict({**read_weights(task.start)[0], **head})
         freeze(self.network, recipe)
         self.steps = Steps(self.classifier, task, recipe, make_optimizer(self.network, recipe))
         self.validation = Validation(self.classifier, task, max(32, recipe.batch_size), self.steps.kept)
         self.has_numerics = False
         self.stopping = EarlyStopping(recipe)
         self.stop_reason = ""
-        self.is_probed = not (recipe.starts_pretrained and recipe.linear_probe) or task.start is not None
+        has_backbone_only = recipe.starts_pretrained if task.start is None else not task.start_has_head
+        self.is_probed = not (has_backbone_only and recipe.linear_probe)
         self.best_score = -math.inf
         self.best_epoch = 0
         self.val_s: float | None = None

@@ -1,0 +1,141 @@
+"""Features of training and validation images that are stored with a predictor, and novelty scores by them.
+
+The novelty of an image is its distance to the training images in the features of the first network: one minus the
+cosine to the k-th nearest of them (Sun et al., "Out-of-Distribution Detection with Deep Nearest Neighbors", ICML 2022).
+`benchmarks.open_world` compares it with Mahalanobis++ (Müller and Hein, ICML 2025), which requires more images than
+features.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from saccade.checks import fraction
+from saccade.data.splitting import stratified_order
+from saccade.errors import DataError, SavedPredictorError
+from saccade.tasks.problem import Problem
+
+FEATURES = "features.safetensors"
+"""The file in a predictor's folder."""
+
+MAX_TRAIN, MAX_VAL = 4000, 1000
+"""Images whose features are stored, in float16: 13 MB if there are 1280 features."""
+
+NUM_NEIGHBOURS = 5
+"""The neighbour whose distance counts."""
+
+
+_TENSORS = ("train", "train_targets", "val", "val_targets", "class_counts")
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureBank:
+    """Inputs of the first network's classifier layer for training and validation images, with their targets."""
+
+    train: np.ndarray  # float16, (num_train, num_features): a stratified sample
+    train_targets: np.ndarray  # as from `Problem.encode`
+    val: np.ndarray  # float16, (num_val, num_features)
+    val_targets: np.ndarray
+    class_counts: np.ndarray  # int64, training images of each class in all; empty without one class per image
+    is_complete: bool = True  # whether time sufficed for all images
+
+    @classmethod
+    def of(
+        cls,
+        problem: Problem,
+        train_targets: np.ndarray,
+        val_targets: np.ndarray,
+        features: Callable[[np.ndarray], np.ndarray],
+    ) -> FeatureBank:
+        """Return the features of a sample of images, given the targets of all.
+
+        `features` returns those of some positions, of which training images come first. It may return only the first
+        ones; rows with NaN are left out.
+        """
+        num_train = len(train_targets)
+        some_train = stratified_order(problem.strata(train_targets), np.random.default_rng(0))[:MAX_TRAIN]
+        some_val = stratified_order(problem.strata(val_targets), np.random.default_rng(0))[:MAX_VAL]
+        # In proportion, so that each beginning has images of both.
+        order = np.argsort(
+            np.concatenate([np.linspace(0, 1, len(part)) for part in (some_train, some_val)]), kind="stable"
+        )
+        positions = np.concatenate([some_train, num_train + some_val])[order]
+        found = features(positions)
+        largest = np.finfo(np.float16).max
+        is_read = np.isfinite(found).all(1)
+        rows, found = positions[: len(found)][is_read], np.clip(found[is_read], -largest, largest).astype(np.float16)
+        in_train = rows < num_train
+        counts = np.bincount(train_targets, minlength=len(problem.classes)) if problem.has_one_class else np.zeros(0)
+        of_val = rows[~in_train] - num_train
+        parts = found[in_train], train_targets[rows[in_train]], found[~in_train], val_targets[of_val]
+        return cls(*parts, counts.astype(np.int64), len(is_read) == len(positions))
+
+    def save(self, folder: Path, key: str) -> None:
+        """Write the file, for the network whose `key` this is."""
+        part = folder / f"{FEATURES}.part"
+        tensors = {name: np.ascontiguousarray(getattr(self, name)) for name in _TENSORS}
+        save_file(tensors, part, {"key": key, "is_complete": str(self.is_complete)})
+        part.replace(folder / FEATURES)
+
+    @classmethod
+    def load(cls, folder: Path, key: str) -> FeatureBank | None:
+        """Read the file; None if it does not exist, or is of another network. Raises a SavedPredictorError."""
+        path = folder / FEATURES
+        if not path.is_file():
+            return None
+        try:
+            with safe_open(path, "numpy") as file:
+                metadata = file.metadata() or {}
+                if metadata.get("key") != key:
+                    return None
+                tensors = {name: file.get_tensor(name) for name in _TENSORS}
+                bank = cls(**tensors, is_complete=metadata.get("is_complete") == "True")
+            parts = (bank.train, bank.train_targets), (bank.val, bank.val_targets)
+            for features, targets in parts:
+                if features.shape != (len(targets), bank.train.shape[1]) or not np.isfinite(features).all():
+                    raise ValueError(f"features of shape {features.shape}, {len(targets)} targets")
+        except (SafetensorError, OSError, ValueError, IndexError) as error:
+            raise SavedPredictorError(f"{path} is damaged ({error}). Restore a copy, or fit again") from None
+        return bank
+
+    @cached_property
+    def _units(self) -> torch.Tensor:
+        return torch.nn.functional.normalize(torch.from_numpy(self.train).float(), dim=1)
+
+    def novelty(self, features: torch.Tensor) -> torch.Tensor:
+        """Return how unlike the training images each image is, float32 of shape (num_images,), from 0 to 2.
+
+        Examples
+        --------
+        >>> bank = FeatureBank(np.eye(2, dtype=np.float16), np.arange(2), np.eye(2), np.arange(2), np.ones(2))
+        >>> bank.novelty(torch.tensor([[1.0, 1.0], [-1.0, -1.0]])).numpy().round(2).tolist()
+        [0.29, 1.71]
+        """
+        units = torch.nn.functional.normalize(features.float(), dim=1)
+        cosines = units @ self._units.to(units.device).T
+        return (1 - cosines.topk(min(NUM_NEIGHBOURS, cosines.shape[1]), dim=1).values[:, -1]).clamp(min=0)
+
+    def threshold(self, false_alarm_rate: float) -> float:
+        """Return the novelty above which an image is unknown: at most this part of images like the validation images.
+
+        Raises a HyperparameterError for an invalid rate, and a DataError if there are too few validation images.
+        """
+        fraction("false_alarm_rate", false_alarm_rate)
+        num = len(self.val)
+        rank = math.ceil((num + 1) * (1 - false_alarm_rate) - 1e-9)
+        if rank > num:
+            raise DataError(
+                f"false_alarm_rate={false_alarm_rate:g} requires at least {math.ceil(1 / false_alarm_rate - 1 - 1e-9)} "
+                f"validation images; this predictor has the features of {num}. Fit with more of them (tuning_data, "
+                "holdout_frac), or pass a larger rate"
+            )
+        return float(np.sort(self.novelty(torch.from_numpy(self.val)).numpy())[rank - 1])
