@@ -329,3 +329,19 @@ def test_a_store_has_the_requested_number_of_channels(tmp_path: Path, channels: 
 def test_shrinking_does_not_mix_the_colours_with_the_fourth_band() -> None:
     rgba = np.dstack([np.full((40, 40, 3), 200, np.uint8), np.zeros((40, 40), np.uint8)])
     assert (read_as_stored(rgba, 10, 4) == (200, 200, 200, 0)).all()
+
+
+def test_an_image_whose_pixels_changed_is_never_returned_and_the_store_is_not_opened_again(tmp_path: Path) -> None:
+    images = [np.full((8, 8, 3), number + 1, np.uint8) for number in range(3)]
+    ImageStore.build(images, tmp_path / "store", shorter_side=None)
+    store = ImageStore.open(tmp_path / "store")
+    with (tmp_path / "store" / "pixels.bin").open("r+b") as file:
+        file.seek(8 * 8 * 3)
+        file.write(bytes(8 * 8 * 3))
+    assert store[0].max() == 1
+    of_worker = pickle.loads(pickle.dumps(store))
+    for each in (store, of_worker):
+        with pytest.raises(DataError, match="image 1 differs from its checksum"):
+            each[1]
+    with pytest.raises(DataError, match="no readable image store"):
+        ImageStore.open(tmp_path / "store")

@@ -101,6 +101,7 @@ class ImageStore:
         self.pixel_range = pixel_range
         self.lease: object | None = None  # has the lifetime of this store, such as the lock of a folder in use
         self._pixels, self._index = pixels, index
+        self._is_verified = np.zeros(len(scan), np.bool_)  # by this process
 
     @classmethod
     def build(
@@ -191,23 +192,43 @@ class ImageStore:
         return len(self.scan)
 
     def __getitem__(self, position: int) -> npt.NDArray[np.uint8]:
-        """Return the (H, W, channels) uint8 pixels of one image; raises ImageReadError if it is not in the store."""
+        """Return the (H, W, channels) uint8 pixels of one image.
+
+        Raises ImageReadError if it is not in the store, and DataError if its pixels differ from their checksum, which
+        is verified at the first access; such a store is not opened again.
+        """
         position = range(len(self))[position]
         offset = int(self._index.offsets[position])
         if offset < 0:
             reason = self.errors.get(position, "skipped, because the time to decode images ended before it")
             raise ImageReadError(f"image {position} is not in the store: {reason}")
+        if not self._is_verified[position] and not self._verify(position):
+            with contextlib.suppress(OSError):  # it has been removed, or cannot be written
+                (self.folder / SUMMARY_FILE).unlink()
+            raise DataError(
+                f"The decoded images in {self.folder} are damaged (image {position} differs from its checksum). Start "
+                "the fit again: images are decoded anew"
+            )
+        return self._pixels_of(position)
+
+    def _pixels_of(self, position: int) -> npt.NDArray[np.uint8]:
+        offset = int(self._index.offsets[position])
         shape = (int(self._index.heights[position]), int(self._index.widths[position]), self.channels)
         return self._pixels[offset : offset + math.prod(shape)].reshape(shape)
+
+    def _verify(self, position: int) -> bool:
+        is_sound = zlib.crc32(self._pixels_of(position).data) == self._index.checksums[position]
+        self._is_verified[position] = is_sound
+        return bool(is_sound)
 
     def is_damaged(self, seconds: float = math.inf) -> bool:
         """Return whether pixels differ from their checksums, comparing for so many seconds, about 1 GB/s a thread."""
         start_s, positions = time.perf_counter(), np.flatnonzero(self.readable)
 
         def is_part_damaged(first: int) -> bool:
-            return any(zlib.crc32(self[i].data) != checksums[i] for i in positions[first : first + _IMAGES_AT_ONCE])
+            return not all(self._verify(i) for i in positions[first : first + _IMAGES_AT_ONCE])
 
-        checksums, firsts = self._index.checksums, range(0, len(positions), _IMAGES_AT_ONCE)
+        firsts = range(0, len(positions), _IMAGES_AT_ONCE)
         verified = map_in_threads(is_part_damaged, firsts, deadline=lambda: seconds - time.perf_counter() + start_s)
         with contextlib.closing(verified):
             return any(is_damaged for _, is_damaged in verified)
