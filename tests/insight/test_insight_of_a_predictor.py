@@ -90,7 +90,11 @@ def test_embeddings_of_another_network_are_not_used(
     other = tmp_path / "run" / "predictor"
     (path,) = other.glob("weights*.safetensors")
     tensors, metadata = read_weights(path)
-    write_weights(path, {name: tensor * 1.5 if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}, metadata)
+    write_weights(
+        path,
+        {name: tensor * 1.5 if tensor.is_floating_point() else tensor for name, tensor in tensors.items()},
+        metadata,
+    )
     before = (other / EMBEDDINGS).read_bytes()
     ImagePredictor.load(tmp_path / "run", verbosity=0).nearest(train["image"][0])
     assert (other / EMBEDDINGS).read_bytes() != before

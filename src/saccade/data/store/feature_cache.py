@@ -8,6 +8,7 @@ any time. SQLite makes writes atomic and locks the file between processes. The e
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 import time
 import zlib
@@ -27,6 +28,7 @@ _MAX_BYTES, _MAX_FRACTION_OF_FREE = 5_000_000_000, 0.05  # default limit: the sm
 _LOCK_TIMEOUT_S = 2.0  # wait for another process that writes; without the lock, features are computed
 _IMAGES_AT_ONCE = 500  # parameters of a query; SQLite allows at least 999
 _PAGE_BYTES = 32_768  # holds several vectors, so that little of a page is unused
+_USABLE = ("locked", "disk is full", "unable to open", "disk I/O")  # in errors of SQLite about files that are sound
 
 _SCHEMA = """
     CREATE TABLE IF NOT EXISTS batches (id INTEGER PRIMARY KEY, network TEXT, name TEXT, used REAL, num_bytes INTEGER);
@@ -160,11 +162,14 @@ class FeatureCache:
                 database.execute("PRAGMA synchronous = OFF")  # safe after a kill; after a power failure checksums count
                 database.executescript(_SCHEMA)
                 action(database)
-        except (OSError, sqlite3.OperationalError):  # a folder that is not writable, a full disk, a locked file
+        except OSError:  # a folder that is not writable
             return
-        except (sqlite3.DatabaseError, TypeError, ValueError):  # damaged
-            with contextlib.suppress(OSError):
-                self.path.unlink()
+        except (sqlite3.DatabaseError, TypeError, ValueError) as error:
+            # With some damaged headers, SQLite takes a writable file for a read-only one.
+            is_read_only = "readonly" in str(error) and not os.access(self.path, os.W_OK)
+            if not is_read_only and not any(words in str(error) for words in _USABLE):  # damaged
+                with contextlib.suppress(OSError):
+                    self.path.unlink()
 
 
 def _marks(images: Sequence[str]) -> str:
