@@ -26,7 +26,7 @@ from saccade.inference.postprocessing import weighted_mean
 from saccade.models.weights import networks_in_folder
 from saccade.selection.ensemble import select_weights
 from saccade.tasks.problem import Problem
-from saccade.training.probes.heads import fit_heads
+from saccade.training.probes.heads import HeadFitter
 
 SELECTED = "ensemble selection"
 Rows = tuple[np.ndarray, np.ndarray]
@@ -42,7 +42,7 @@ def methods_of(
         return problem.activate(torch.from_numpy(np.ascontiguousarray(outputs, np.float32))).numpy()
 
     def probe(features: np.ndarray) -> Rows:
-        head = fit_heads(features[train], y[train], problem)
+        head = HeadFitter(features[train], y[train], problem).fit()
         assert head.held_out is not None
         rows = activated(head.held_out), activated(features[test] @ head.weight.T + head.bias)
         temperature = Calibration(fit_calibration(rows[0], y[train], problem).temperature)

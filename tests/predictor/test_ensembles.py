@@ -16,6 +16,7 @@ from PIL import Image
 
 from saccade import ImageClassifier, ImagePredictor
 from saccade.errors import SavedPredictorError
+from saccade.inference.feature_bank import FEATURES
 from saccade.inference.pipeline import InferencePipeline
 from saccade.inference.postprocessing import Postprocessing
 from saccade.inference.saved import DESCRIPTION, SPLIT, SavedPredictor
@@ -82,6 +83,7 @@ def test_the_result_may_be_an_ensemble_which_is_reported(run: ImagePredictor) ->
     assert summary["cross_fitted_scores"] == {"ensemble": 0.75, "single": 0.5}
     assert (summary["valid_score"], summary["valid_acc"]) == (0.75, 0.75)
     assert files(Path(run.path) / "predictor") == [
+        FEATURES,
         "members/0001.safetensors",
         DESCRIPTION,
         SPLIT,
@@ -178,7 +180,7 @@ def test_without_ensemble_one_network_is_kept(frame: pd.DataFrame, tiny: dict[st
     assert summary["valid_score"] > validation  # with calibration
     assert f"({-validation:.4g} without calibration and thresholds)" in summary["result"]
     assert "chosen" in summary["valid_score_how"]
-    assert files(Path(predictor.path) / "predictor") == [DESCRIPTION, SPLIT, "weights.safetensors"]
+    assert files(Path(predictor.path) / "predictor") == [FEATURES, DESCRIPTION, SPLIT, "weights.safetensors"]
 
 
 def test_a_predictor_of_an_earlier_version_with_a_soup_is_loaded(

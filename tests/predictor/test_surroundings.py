@@ -66,6 +66,8 @@ def test_no_public_method_changes_the_global_state(make_colours: MakeColours, tm
         "reasons": lambda: predictor.reasons(images),
         "near_duplicates": lambda: predictor.near_duplicates(frame),
         "find_leaks": lambda: predictor.find_leaks(frame),
+        "novelty": lambda: predictor.novelty(images),
+        "add_classes": lambda: predictor.add_classes(frame.replace({"label": {frame["label"][0]: "new"}})),
         "label_issues": lambda: predictor.label_issues(frame),
         "save": lambda: predictor.save(tmp_path / "saved"),
         "load": lambda: ImagePredictor.load(tmp_path / "saved", net=None),

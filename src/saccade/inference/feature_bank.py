@@ -117,8 +117,8 @@ class FeatureBank:
         Examples
         --------
         >>> bank = FeatureBank(np.eye(2, dtype=np.float16), np.arange(2), np.eye(2), np.arange(2), np.ones(2))
-        >>> bank.novelty(torch.tensor([[1.0, 1.0], [-1.0, -1.0]])).numpy().round(2).tolist()
-        [0.29, 1.71]
+        >>> print(bank.novelty(torch.tensor([[1.0, 1.0], [-1.0, -1.0]])).numpy().round(2))
+        [0.29 1.71]
         """
         units = torch.nn.functional.normalize(features.float(), dim=1)
         cosines = units @ self._units.to(units.device).T

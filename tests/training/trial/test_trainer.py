@@ -261,8 +261,13 @@ def test_a_deadline_within_the_first_epoch_leaves_a_validated_network(
 
 
 def test_a_job_that_starts_after_the_deadline_is_a_probe_on_one_batch(
-    make_task: MakeTask, tmp_path: Path, tiny: dict[str, Any], tiny_weights: Path
+    make_task: MakeTask,
+    tmp_path: Path,
+    tiny: dict[str, Any],
+    tiny_weights: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("SACCADE_FEATURE_CACHE_GB", "0")  # features that are cached take no time
     task = make_task(weights=tiny_weights)
     many = Split(np.tile(task.train.indices, 50), np.tile(task.train.targets, 50))
     recipe = {**tiny, "pretrained": True, "linear_probe": True}
