@@ -13,7 +13,7 @@ _start_s: ContextVar[float | None] = ContextVar("start_s", default=None)
 
 @contextmanager
 def counting_from(start_s: float) -> Iterator[None]:
-    """Context in which the time limits of fits began at `start_s`, on the monotonic clock."""
+    """Context in which the time limit of the first fit began at `start_s`, on the monotonic clock."""
     token = _start_s.set(start_s)
     try:
         yield
@@ -22,8 +22,10 @@ def counting_from(start_s: float) -> Iterator[None]:
 
 
 def call_start_s() -> float:
-    """Return when the time limit of the current call began: now, or in `counting_from` at its time."""
-    return time.monotonic() if (start_s := _start_s.get()) is None else start_s
+    """Return when the time limit of the current call began: now, or for the first one in `counting_from` at its time."""
+    start_s = _start_s.get()
+    _start_s.set(None)
+    return time.monotonic() if start_s is None else start_s
 
 
 class Deadline:

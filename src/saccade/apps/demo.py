@@ -93,7 +93,6 @@ def run_demo(
 
 def _classify_photographs(console: Console, out: Path) -> None:
     """Fit a classifier to parts of the left half of each photograph, and evaluate it on parts of the right half."""
-    start_s = time.perf_counter()
     write_parts(out / "photographs" / "train", NUM_PHOTOGRAPHS, within=(0.0, 0.5))
     write_parts(out / "photographs" / "test", NUM_PHOTOGRAPHS, within=(0.5, 1.0))
     train, _, test = ImageDataset.from_folders(out / "photographs")
@@ -114,7 +113,7 @@ def _classify_photographs(console: Console, out: Path) -> None:
     draw_predictions(predictor, test, out / PHOTOGRAPHS)
     console.print(
         f"[bold]photographs: test accuracy {top1:.4f}[/bold] on {len(test)} parts of the right halves, by pretrained "
-        f"features of {PRETRAINED['model']}; {time.perf_counter() - start_s:.0f} s\n",
+        f"features of {PRETRAINED['model']}\n",
         soft_wrap=True,
     )
 
