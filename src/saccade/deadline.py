@@ -22,7 +22,7 @@ def counting_from(start_s: float) -> Iterator[None]:
 
 
 def call_start_s() -> float:
-    """Return when the time limit of the current call began: now, or for the first one in `counting_from` at its time."""
+    """Return when the time limit of this call began: now, or for the first one in `counting_from` at its time."""
     start_s = _start_s.get()
     _start_s.set(None)
     return time.monotonic() if start_s is None else start_s
