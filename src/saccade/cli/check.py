@@ -52,7 +52,7 @@ def check(
     """
     from saccade.cli.inputs import TableColumns, is_table, label_columns
     from saccade.data.decoding import is_url
-    from saccade.data.unreadable import NO_FILE, describe_unreadable
+    from saccade.data.sources.unreadable import NO_FILE, describe_unreadable
 
     check_output(csv)
     parts = _read(data, TableColumns(image_column, label_columns(label), image_root, label_sep, encoding))

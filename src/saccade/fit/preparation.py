@@ -17,10 +17,10 @@ from saccade.data.checks import count_of
 from saccade.data.earlier_split import FITTED, EarlierSplit, Keys, image_keys
 from saccade.data.examples import Examples, ImageLike
 from saccade.data.scanning import measure_pixel_range
+from saccade.data.sources.unreadable import MAX_LISTED, describe_unreadable, name_of
 from saccade.data.splitting import Positions, joined_groups, split_by_time, split_holdout, stratified_order
 from saccade.data.store.decoded_images import decoded_images
 from saccade.data.store.store import ImageStore
-from saccade.data.unreadable import MAX_LISTED, describe_unreadable, name_of
 from saccade.errors import DataError
 from saccade.events import DataReady, Listener, Progressed, Warned
 from saccade.tasks.labels import some

@@ -14,10 +14,10 @@ from torch import nn
 
 from saccade.data.examples import ImageLike
 from saccade.data.pixel_range import PixelRange
+from saccade.data.sources.unreadable import describe_unreadable
 from saccade.data.store.decoded_images import fingerprint
 from saccade.data.store.feature_cache import FeatureCache
 from saccade.data.store.on_demand import OnDemandImages
-from saccade.data.unreadable import describe_unreadable
 from saccade.errors import DataError, HyperparameterError, ImageReadError
 from saccade.events import Progressed, Warned
 from saccade.inference.classifier import Classifier, known_inference

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from saccade.data.unreadable import NO_FILE, describe_unreadable, find_moved
+from saccade.data.sources.unreadable import NO_FILE, describe_unreadable, find_moved
 
 
 def test_many_missing_files_are_a_few_examples_and_a_count(tmp_path):
