@@ -261,7 +261,7 @@ def test_another_split_is_an_error(make_colours: MakeColours, search: dict[str, 
             predictor_of(tmp_path / "run").fit(frame, **search)
     for path in frame["image"][:3]:
         Path(path).write_text("no image any more")
-    with pytest.raises(DataError, match="Bring the files back"):
+    with pytest.raises(DataError, match="bring the files back"):
         predictor_of(tmp_path / "run").fit(frame, **search, resume=True)
 
 

@@ -246,8 +246,8 @@ def check_split(folder: Path, data: PreparedData, max_held_out: int) -> None:
     elif (before.num_train, before.num_val, before.digest) != (now.num_train, now.num_val, now.digest):
         raise DataError(
             f"The run in {folder} cannot be resumed: it had {before.num_train} training and {before.num_val} "
-            f"validation images; now other images can be read ({now.num_train} and {now.num_val}). "
-            f"Bring the files back, or start a new run. {SPLIT} has the recorded split"
+            f"validation images, and now others ({now.num_train} and {now.num_val}). Either other images can be read: "
+            f"bring the files back. Or the arguments in {RUN} or the split in {SPLIT} were changed: start a new run"
         )
 
 
