@@ -45,7 +45,7 @@ def label_columns(label: str) -> str | list[str]:
 def read_splits(source: str, columns: TableColumns | None = None) -> Splits:
     """Read a CSV file, or a folder, archive or URL of classes, or of training, validation and test images.
 
-    A DataError is raised if there are no images in such folders, or no such column in the CSV file.
+    Raises a DataError if the folders hold no images, or the CSV file lacks a column.
     """
     if is_table(source):
         return Splits(_read_table(source, columns or TableColumns()), None, None)
@@ -58,7 +58,7 @@ def read_splits(source: str, columns: TableColumns | None = None) -> Splits:
 def read_test_images(source: str, columns: TableColumns | None = None) -> ImageDataset:
     """Read test images: those in test/ if the data has splits, else all images.
 
-    A DataError is raised if there are no images in such folders, or splits without test/.
+    Raises a DataError if the folders hold no images, or test/ is missing beside other splits.
     """
     if is_table(source):
         return _read_table(source, columns or TableColumns())

@@ -36,7 +36,7 @@ def with_groups(examples: Examples, given: Given | None, data: Any, what: str, i
     """Return examples with the groups that the option ``groups`` of a fit defines; messages call the table `what`.
 
     `is_complete` is whether the images are those of `train_data`: then a column must exist, and a mapping must have all
-    images. Raises a DataError if there are no such values.
+    images. Raises a DataError if the values cannot be found.
     """
     values = _values("groups", given, examples, data, what, is_complete)
     return examples if values is None else replace(examples, groups=[_key(value) for value in values])
@@ -130,7 +130,7 @@ def suggested_groups(images: Sequence[Any], labels: Sequence[Any] | None) -> lis
     """Return the groups that file names suggest, "" for names of another form; None if they suggest none.
 
     In ``patient12_03.jpg`` the group is ``patient12_``: an identifier with a digit before a last number. Dates are no
-    identifiers. There is no suggestion unless such groups are frequent, and at least twice as many as labels.
+    identifiers. Groups are suggested only if they are frequent, and at least twice as many as labels.
 
     >>> suggested_groups([f"patient{i // 3}_{i % 3}.jpg" for i in range(12)], list("ab") * 6)[:4]
     ['patient0_', 'patient0_', 'patient0_', 'patient1_']
@@ -152,7 +152,7 @@ def suggested_groups(images: Sequence[Any], labels: Sequence[Any] | None) -> lis
 
 
 def on_both_sides(keys: Sequence[str], sides: Sequence[str]) -> dict[str, list[int]]:
-    """Return the images of each group that is on several sides of a split, by the group's key; "" is no group."""
+    """Return the images of each group that is on several sides of a split, by the group's key; "" means no group."""
     members: dict[str, list[int]] = defaultdict(list)
     for position, key in enumerate(keys):
         if key:

@@ -74,7 +74,7 @@ class Executor(ABC):
         """End the job of a trial, if necessary by killing its worker.
 
         The next `run` passes ``JobDone(trial, "stopped", reason)`` to the handler, and no other event of that job.
-        False is returned if there is no such job or if it cannot be ended, as by default; it then continues.
+        Return False if the job is unknown or cannot be ended, as by default; it then continues.
         """
         return False
 

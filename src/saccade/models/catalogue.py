@@ -79,7 +79,7 @@ def license_of(name: str) -> str:
     """Return the licence of a network's pretrained weights, as timm records it in its configuration.
 
     A name without a tag has the licence of timm's default weights. It is ``"unknown"`` if timm does not know it, and ""
-    if there are no weights.
+    for a network without weights.
 
     Examples
     --------

@@ -46,7 +46,7 @@ HasRoom = Callable[[int, int], bool]
 
 
 class NoRoomError(DataError):
-    """There is no room for a store; `recorder` is the scan of the images that were decoded so far."""
+    """The store does not fit on the disk; `recorder` is the scan of the images that were decoded so far."""
 
     def __init__(self, message: str, recorder: Scan) -> None:
         super().__init__(message)
