@@ -139,6 +139,9 @@ class JobStarted(Event):
 CV_SCORE = "cv_score"
 """The metric of a report that searchers observe in place of the score, where a report has it: a cross-validated one."""
 
+ENGINE_GAIN = "engine_gain"
+"""The metric of a linear probe's report with how many times as fast as by torch its features were computed."""
+
 
 @dataclass(frozen=True)
 class EpochDone(Event):

@@ -39,6 +39,7 @@ class EpochCosts:
         self._residuals: dict[int, float] = {}  # log of measured over predicted seconds
         self._sums: dict[Hashable, tuple[float, int]] = {}  # sum and number of residuals by network
         self._probed = set(cached)
+        self._probe_gain = 1.0
 
     def add(
         self,
@@ -70,6 +71,14 @@ class EpochCosts:
         self._sums[network] = (total + residual, num + 1)
         self._residuals[number] = residual
 
+    def observe_gain(self, number: int, gain: float) -> None:
+        """Correct a configuration's probe, whose features were computed `gain` times as fast as by training."""
+        self._probe_gain = gain
+        if number in self._residuals and number not in self._measured:
+            total, num = self._sums[self._networks[number]]
+            self._sums[self._networks[number]] = total + math.log(gain), num
+            self._residuals[number] += math.log(gain)
+
     def epoch_s(self, numbers: Sequence[int]) -> np.ndarray:
         """Return the seconds of an epoch, shape (num_configs,)."""
         total = self._prior * self._prior_weight + sum(part for part, _ in self._sums.values())
@@ -92,7 +101,7 @@ class EpochCosts:
             is_new = number not in self._measured and number not in self._probe_s
             if is_new and (self._probe_s or self._starts_with_probe[number]):
                 is_cached = self._networks[number] in self._probed
-                probe.append(self._probe_again_part if is_cached else self._probe_part)
+                probe.append(self._probe_again_part if is_cached else self._probe_part / self._probe_gain)
             else:
                 probe.append(0.0)
         epochs = until_epochs - np.array(done)[:, None] + np.array(probe)[:, None]

@@ -17,7 +17,7 @@ from saccade.autosearch.portfolio import EPOCHS, Portfolio
 from saccade.autosearch.probes import Probes
 from saccade.autosearch.steps import HORIZONS, Item, best_step
 from saccade.errors import ExhaustedSearchSpaceError, HyperparameterError, SpaceError
-from saccade.events import EpochDone
+from saccade.events import ENGINE_GAIN, EpochDone
 from saccade.scheduler.auto import AutoScheduler
 from saccade.scheduler.base import Scheduler, StudyState
 from saccade.searcher.base import Searcher, exhausted
@@ -397,6 +397,8 @@ class AutoSearch(Searcher, Scheduler):
             self._before.append(report)
             return Decision.CONTINUE
         item = self._item_of(state.trials[report.trial].config)
+        if gain := report.metrics.get(ENGINE_GAIN):
+            self.costs.observe_gain(item.number, gain)
         item.unconsidered_s += report.seconds
         is_due = report.epoch >= item.target
         is_cheap = item.unconsidered_s * RECONSIDERING_PART >= self._reconsidering_s

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,9 +20,11 @@ from saccade.models.custom import CustomObject, build_custom_network
 from saccade.models.network import InputSpec, build_network, classifier_parameters
 from saccade.numerics.choice import Purpose, Workload, candidates, choose_numerics, known_choice, structure_name
 from saccade.numerics.device import Numerics
+from saccade.numerics.engine import LEAST_EXPORTED, ONNX, TORCH, OnnxNetwork, choose_engine, is_available
 from saccade.tasks.problem import Problem
 
 MEASURED_STEPS = 50  # batches that `Classifier.choose_inference` may spend on measuring
+WARM_UP_IMAGES = 2000  # images for which it measures the engine
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,9 @@ class Classifier:
         self.network = numerics.place(network)
         self.preprocess = Preprocess(blueprint.input)
         self._folded: torch.nn.Module | None = None
+        self.engine_gain = 1.0  # how many times as fast as torch the engine of `choose_engine` is
+        self._engine: OnnxNetwork | None = None  # that predicts now
+        self._exported: tuple[str, OnnxNetwork] | None = None  # the latest export, by the digest of the backbone
 
     @property
     def head(self) -> torch.nn.Module | None:
@@ -85,29 +91,74 @@ class Classifier:
     def use(self, numerics: Numerics, inference: Numerics) -> None:
         """Set the numerics of training and of predictions, which have the same memory format."""
         if (numerics, inference) != (self.numerics, self.inference):
-            self.numerics, self.inference, self._folded = numerics, inference, None
+            self.numerics, self.inference = numerics, inference
+            self.unfuse()
+        if inference.engine != ONNX:
+            self._exported = None  # its memory
         numerics.place(self.network)
 
     @property
     def predicting(self) -> torch.nn.Module:
-        """The network that predicts: the network itself, or its copy with folded batch norm."""
+        """The network that predicts: itself, its copy with folded batch norm, or that of another engine."""
+        return self._engine or self.torch_network
+
+    @property
+    def torch_network(self) -> torch.nn.Module:
+        """The network that predicts with torch: itself, or its copy with folded batch norm."""
         return self._folded or self.network
 
-    def fuse(self) -> None:
-        """Fold batch norm for predictions, where it changes no output; call `unfuse` before the weights change."""
+    def fuse(self, num_images: float = 0) -> None:
+        """Prepare the network for predictions of so many images; call `unfuse` before the weights change.
+
+        Batch norm is folded where it changes no output. If the engine of `inference` is ONNX Runtime, it is used from
+        `LEAST_EXPORTED` images on, and for fewer if the network is exported already.
+        """
         if self._folded is None and not self.inference.compiled:
-            folded = fold_batch_norm(self.network, self.blueprint.in_chans, self.blueprint.input.img_size)
-            self._folded = self.network if folded is None else self.inference.place(folded)
+            self._folded = self._folded_copy()
+        is_used = self._exported is not None or num_images >= LEAST_EXPORTED
+        if self.inference.engine != ONNX or self._engine is not None or not is_used or not is_available(self.inference):
+            return
+        digest = self.backbone_digest()
+        if self._exported is None or self._exported[0] != digest:
+            self._exported = None
+            if num_images < LEAST_EXPORTED:
+                return
+            side = self.blueprint.input.img_size
+            try:
+                exported = OnnxNetwork(self.torch_network, torch.zeros(1, self.blueprint.in_chans, side, side))
+            except Exception:  # it was exported before, so this is rare; the classifier layer may be another one
+                self.inference, self.engine_gain = replace(self.inference, engine=TORCH), 1.0
+                return
+            self._exported = digest, exported
+        self._engine = self._exported[1]
 
     def unfuse(self) -> None:
         """Predict with the network itself again."""
-        self._folded = None
+        self._folded = self._engine = None
+
+    def _folded_copy(self) -> torch.nn.Module:
+        folded = fold_batch_norm(self.network, self.blueprint.in_chans, self.blueprint.input.img_size)
+        return self.network if folded is None else self.inference.place(folded)
+
+    def choose_engine(
+        self, numerics: Numerics, batch_size: int, num_images: float, seconds_left: float = math.inf
+    ) -> Numerics:
+        """Return numerics with the faster engine for frozen weights: `saccade.numerics.engine.choose_engine`."""
+        workload = self.workload("inference", batch_size)
+        chosen, exported, self.engine_gain = choose_engine(
+            numerics, workload, self._folded_copy, num_images, seconds_left
+        )
+        if exported is not None:
+            self._exported = self.backbone_digest(numerics=chosen), exported
+        return chosen
 
     def choose_inference(self, batch_size: int) -> Numerics:
         """Use the fastest numerics for predictions, as measured on this machine; do not train it after that."""
         self.network.eval()
         among = inference_candidates(self.numerics.device, self.amp)
         chosen = choose_numerics(self.network, self.workload("inference", batch_size), among, MEASURED_STEPS)
+        if self.amp is not True:
+            chosen = self.choose_engine(chosen, batch_size, WARM_UP_IMAGES)
         self.use(chosen, chosen)
         return chosen
 
@@ -117,13 +168,13 @@ class Classifier:
         name = structure_name(self.network, self.blueprint.architecture, is_trained=purpose == "training")
         return Workload(purpose, name, (batch_size, self.blueprint.in_chans, side, side))
 
-    def backbone_digest(self, form: str = "") -> str:
+    def backbone_digest(self, form: str = "", numerics: Numerics | None = None) -> str:
         """Return 32 hexadecimal digits of everything that features depend on besides the image.
 
-        These are the weights, of which a gigabyte takes a second, architecture, preprocessing and precision. `form` is
-        that of the decoded images.
+        These are the weights, of which a gigabyte takes a second, architecture, preprocessing and precision; engines
+        differ by rounding only. `form` is that of the decoded images. The default `numerics` are those of inference.
         """
-        blueprint, numerics = self.blueprint, self.inference
+        blueprint, numerics = self.blueprint, numerics or self.inference
         known = (
             timm.__version__, form, blueprint.architecture, blueprint.own, blueprint.input, blueprint.img_size,
             numerics.dtype, numerics.device.type,
@@ -209,7 +260,9 @@ def known_inference(blueprint: Blueprint, amp: bool | None, device: torch.device
         return None
     side = blueprint.input.img_size
     workload = Workload("inference", blueprint.architecture, (batch_size, blueprint.in_chans, side, side))
-    return known_choice(workload, inference_candidates(device, amp))
+    among = inference_candidates(device, amp)
+    known = among[0] if len(among) == 1 else known_choice(workload, among)
+    return known if known is None or amp is True else choose_engine(known, workload)[0]
 
 
 def outputs_and_features(

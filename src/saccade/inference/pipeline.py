@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -25,6 +26,7 @@ from saccade.inference.feature_bank import FeatureBank
 from saccade.inference.postprocessing import AbstentionRule, Postprocessing, mean_of_members
 from saccade.inference.saved import Member, SavedPredictor
 from saccade.numerics.device import Numerics, choose_device, is_half_native
+from saccade.numerics.engine import ONNX, TORCH
 from saccade.study.progress import ProgressDisplay
 from saccade.tasks.problem import Problem
 
@@ -82,7 +84,7 @@ class PredictionModule(nn.Module):
         super().__init__()
         self.pixel_range = pixel_range or (0.0, 1.0)
         self.preprocess = nn.ModuleList([member.preprocess for member in members])
-        self.networks = nn.ModuleList([member.predicting for member in members])
+        self.networks = nn.ModuleList([member.torch_network for member in members])
         self.head = head
         self._has_tta = [member.blueprint.tta for member in members]
 
@@ -161,6 +163,7 @@ class InferencePipeline:
         self._members: list[Classifier] | None = None
         self._backbone: str | None = None  # digest of the first member, for features
         self._bank: FeatureBank | None = None
+        self._num_images = 0  # that were predicted so far
         self._lock = threading.RLock()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -287,15 +290,14 @@ class InferencePipeline:
         """
         if not len(images):
             raise DataError("there are no images")
-        with self._lock:
-            members = self._loaded()[:num_members]
+        positions = np.arange(len(images)) if positions is None else positions
+        members = self._ready(num_members, len(positions))
         groups: dict[tuple[int, int], list[int]] = {}  # members that share decoded images
         for number, member in enumerate(members):
             key = member.preprocess.shorter_side, member.blueprint.in_chans
             groups.setdefault(key, []).append(number)
         rows: dict[int, np.ndarray] = {}
         errors: dict[int, str] = {}
-        positions = np.arange(len(images)) if positions is None else positions
         num_done = 0
         with ProgressDisplay(verbosity, "") as display:
             for (shorter_side, channels), numbers in groups.items():
@@ -339,18 +341,18 @@ class InferencePipeline:
     def warm_up(self) -> None:
         """Load the networks, measure their fastest numerics on this kind of device, and fix them.
 
-        Precision, memory format and batch norm folding of each network are written to `SavedPredictor.numerics`;
-        `SavedPredictor.write` saves them. Before, and on other kinds of device, predictions are computed in float32 on
-        a CPU and in 16 bits on a GPU, unless the recipe fixes the precision. Predictions never measure, so that one
-        image gets the same numbers as many.
+        Precision, engine, memory format and batch norm folding of each network are written to
+        `SavedPredictor.numerics`; `SavedPredictor.write` saves them. Before, and on other kinds of device, predictions
+        are computed in float32 on a CPU and in 16 bits on a GPU, unless the recipe fixes the precision. Predictions
+        never measure, so that one image gets the same numbers as many.
         """
         with self._lock:
             records = []
             for member in self._loaded():
                 member.unfuse()
                 numerics = member.choose_inference(BATCH_SIZE)
-                member.fuse()
-                is_folded = member.predicting is not member.network
+                member.fuse(math.inf)
+                is_folded = member.torch_network is not member.network
                 records.append({**_numerics_record(numerics), "folds_batch_norm": is_folded})
                 side = member.blueprint.input.img_size
                 x_BCHW = torch.zeros(BATCH_SIZE, member.blueprint.in_chans, side, side, device=self.device)
@@ -371,12 +373,23 @@ class InferencePipeline:
             self._members = [self._load(*both) for both in zip(self.saved.members, records, strict=True)]
         return self._members
 
+    def _ready(self, num_members: int, num_images: int) -> list[Classifier]:
+        """Return the first networks, with the engine for as many images as this pipeline has predicted so far."""
+        with self._lock:
+            members = self._loaded()[:num_members]
+            self._num_images += num_images
+            for member in members:
+                if member.inference.engine == ONNX:
+                    member.fuse(self._num_images)
+        return members
+
     def _load(self, member: Member, record: dict[str, Any]) -> Classifier:
         numerics = Numerics.choose(self.device, member.amp)
         if record:
             numerics = replace(
                 Numerics.from_json({**numerics.to_json(), "dtype": record["dtype"]}, self.device),
                 channels_last=record["channels_last"],
+                engine=ONNX if record.get("engine") == ONNX else TORCH,
             )
         if numerics.dtype is not torch.float32 and member.amp is None and not is_half_native(self.device):
             numerics = replace(numerics, dtype=torch.float32)  # this processor only emulates 16 bits, slowly
@@ -407,7 +420,8 @@ def known_numerics(members: Sequence[Member]) -> dict[str, list[dict[str, Any]]]
 
 
 def _numerics_record(numerics: Numerics) -> dict[str, Any]:
-    return {"dtype": numerics.to_json()["dtype"], "channels_last": numerics.channels_last}
+    engine = {} if numerics.engine == TORCH else {"engine": numerics.engine}
+    return {"dtype": numerics.to_json()["dtype"], "channels_last": numerics.channels_last, **engine}
 
 
 def postprocess(

@@ -56,6 +56,7 @@ class Numerics:
     channels_last: bool = True  # memory format of images and of the weights of convolutions
     compiled: bool = False  # by `torch.compile`
     num_threads: int | None = None  # of the CPU; None is all that a trial may use
+    engine: str = "torch"  # or "onnxruntime", for networks whose weights do not change: `saccade.numerics.engine`
 
     @classmethod
     def choose(
@@ -74,6 +75,7 @@ class Numerics:
         parts = [str(self.dtype).removeprefix("torch."), "channels last" if self.channels_last else "channels first"]
         parts += ["compiled"] * self.compiled
         parts += [] if self.num_threads is None else [f"{self.num_threads} threads"]
+        parts += [] if self.engine == "torch" else [self.engine]
         return ", ".join(parts)
 
     @property

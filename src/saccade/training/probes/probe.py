@@ -20,6 +20,7 @@ from saccade.data.splitting import stratified_order
 from saccade.data.store.feature_cache import FeatureCache
 from saccade.data.store.store import ImageStore
 from saccade.inference.classifier import Classifier, features_of
+from saccade.numerics.engine import EXPORT_S
 from saccade.training.probes.heads import fit_robust_heads
 from saccade.training.recipes.recipe import Recipe
 from saccade.training.task import ImageTask, Split
@@ -131,7 +132,7 @@ def cached_features(
 
     def compute(positions: np.ndarray) -> np.ndarray:
         if len(positions) >= LEAST_FOLDED:
-            classifier.fuse()
+            classifier.fuse(len(positions) if seconds_left() > 2 * EXPORT_S else 0)
         try:
             return features_of(classifier, classifier.batches(images, indices[positions]), seconds_left)
         finally:
