@@ -184,7 +184,10 @@ def test_nothing_is_exported_without_enough_work_or_time(
     _timed(monkeypatch, torch_s=0.01, onnx_s=0.001, export_s=1.0)
     found = choose_engine(CPU, WORKLOAD, module._torch_for_tests, num_images, seconds_left, memory)  # type: ignore[attr-defined]
     assert found == (CPU, None, 1.0)
-    assert not memory.path.exists()  # with more images it is measured
+    again = choose_engine(CPU, WORKLOAD, lambda: pytest.fail("timed again"), num_images, seconds_left, memory)
+    assert again == (CPU, None, 1.0)
+    found = choose_engine(CPU, WORKLOAD, module._torch_for_tests, 10_000, memory=memory)  # type: ignore[attr-defined]
+    assert found[0].engine == ONNX
 
 
 def test_the_engine_needs_its_packages_a_cpu_and_permission(

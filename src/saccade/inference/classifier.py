@@ -144,6 +144,8 @@ class Classifier:
         self, numerics: Numerics, batch_size: int, num_images: float, seconds_left: float = math.inf
     ) -> Numerics:
         """Return numerics with the faster engine for frozen weights: `saccade.numerics.engine.choose_engine`."""
+        if self.blueprint.architecture is None:  # an export has no branches, which the user's own code may take
+            return numerics
         workload = self.workload("inference", batch_size)
         chosen, exported, self.engine_gain = choose_engine(
             numerics, workload, self._folded_copy, num_images, seconds_left

@@ -180,13 +180,18 @@ def choose_engine(
     if not is_available(numerics):
         return numerics, None, 1.0
     key, exported = f"{workload.key([numerics])} | {ONNX} {_version()}", None
-    record = memory.get(key)
-    if record is None and network is not None and num_images >= LEAST_MEASURED:
-        record, exported = _measured(numerics, workload, network(), num_images, seconds_left)
-        if record is not None:
-            memory.put(key, record)
+
+    def is_worthwhile(torch_image_s: float) -> bool:
+        return EXPECTED_GAIN * min(num_images * torch_image_s, seconds_left) >= EXPORT_S
+
+    record = memory.get(key) or {}
+    known_s = record.get("torch_image_s")
+    is_open = not {"export_s", "error"} & record.keys() and (known_s is None or is_worthwhile(known_s))
+    if is_open and network is not None and num_images >= LEAST_MEASURED:
+        record, exported = _measured(numerics, workload, network(), is_worthwhile)
+        memory.put(key, record)
     try:
-        export_s, onnx_s, torch_s = (float((record or {})[name]) for name in TIMES)
+        export_s, onnx_s, torch_s = (float(record[name]) for name in TIMES)
     except (KeyError, TypeError, ValueError):  # not measured, an error, or a record of another version
         return numerics, None, 1.0
     if LEAST_GAIN * (export_s + CHOSEN_IMAGES * onnx_s) >= CHOSEN_IMAGES * torch_s:
@@ -196,9 +201,9 @@ def choose_engine(
 
 @torch.inference_mode()
 def _measured(
-    numerics: Numerics, workload: Workload, network: nn.Module, num_images: float, seconds_left: float
-) -> tuple[dict[str, Any] | None, OnnxNetwork | None]:
-    """Return the times of both engines, or why there is no export, and that; None if it would hardly be repaid."""
+    numerics: Numerics, workload: Workload, network: nn.Module, is_worthwhile: Callable[[float], bool]
+) -> tuple[dict[str, Any], OnnxNetwork | None]:
+    """Return the times of both engines and the export; of torch alone if it would hardly be repaid, or has an error."""
     num, *sides = workload.shape
     x_BCHW = torch.randn(max(2, round(num * PARTS[-1])), *sides, generator=torch.Generator().manual_seed(0))
     x_BCHW = x_BCHW.contiguous(memory_format=torch.channels_last)  # as `Batches` are
@@ -211,8 +216,8 @@ def _measured(
 
     image_s(network, numerics)  # includes setup
     torch_s = [image_s(network, numerics)]
-    if EXPECTED_GAIN * min(num_images * torch_s[0], seconds_left) < EXPORT_S:
-        return None, None
+    if not is_worthwhile(torch_s[0]):
+        return {"torch_image_s": torch_s[0]}, None
     start_s = time.perf_counter()
     try:
         exported = OnnxNetwork(network, x_BCHW[:1])
