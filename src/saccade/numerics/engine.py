@@ -150,9 +150,10 @@ def _session(exported: bytes) -> Any:
 @cache
 def _version() -> str | None:
     """Return the version of ONNX Runtime; None if it, or the package ``onnx`` for the export, is not installed."""
-    if any(importlib.util.find_spec(name) is None for name in ("onnx", ONNX)):
+    try:
+        return None if importlib.util.find_spec("onnx") is None else importlib.metadata.version(ONNX)
+    except importlib.metadata.PackageNotFoundError:
         return None
-    return importlib.metadata.version(ONNX)
 
 
 def is_available(numerics: Numerics) -> bool:
