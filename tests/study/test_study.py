@@ -436,7 +436,7 @@ def test_nothing_is_looked_for_among_all_trials(curve):
             raise AssertionError("all trials are gone through")
 
     study, executor = simulated(num_trials=20)
-    study._record.trials = study._standings._trials = Unsearched()
+    study._record.trials = Unsearched()
     executor._curve = lambda config: [config["x"], *curve] if config["x"] > 0.3 else [0.01]
     study.run()
     assert len(study.trials) == 20

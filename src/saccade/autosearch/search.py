@@ -18,7 +18,7 @@ from saccade.autosearch.probes import Probes
 from saccade.autosearch.steps import HORIZONS, Item, best_step
 from saccade.errors import ExhaustedSearchSpaceError, HyperparameterError, SpaceError
 from saccade.events import EpochDone
-from saccade.scheduler.auto import AutoScheduler
+from saccade.scheduler.asha import AutoScheduler
 from saccade.scheduler.base import Scheduler, StudyState
 from saccade.searcher.base import Searcher, exhausted
 from saccade.searcher.random_search import RandomSearcher

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from saccade.cli.arguments import Encoding, LabelSep
 from saccade.cli.printing import check_output, print_remark
+from saccade.cli.words import Encoding, LabelSep
 from saccade.errors import DataError, explained_file_errors
 
 if TYPE_CHECKING:

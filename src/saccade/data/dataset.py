@@ -3,28 +3,36 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 import numpy as np
 import pandas as pd
 
+from saccade.data.classes import are_numbers_of_classes, are_values, checked_classes, common_classes, whole_numbers
 from saccade.data.decoding import is_url
 from saccade.data.sources.folders import descend, folder_names, has_files, images_by_class
 from saccade.data.sources.huggingface import read_rows
 from saccade.data.sources.sources import as_frame, as_images, check_column, list_image_paths, local_file, local_path
 from saccade.data.sources.splits import choose_splits, descend_to_splits, find_splits, role_of
 from saccade.data.sources.tables import read_table
-from saccade.data.table import ImageTable, checked_classes, whole_numbers
+from saccade.data.splitting import split_parts
 from saccade.errors import DataError, DataWarning, UnknownNameError, explained_file_errors, suggests_names
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from saccade.data.batches import TorchImages
+    from saccade.data.checks import CheckReport
+    from saccade.data.gallery import Gallery
 
 Extensions = str | Collection[str] | None
 FolderLabels = Literal["names", "numbers"]
 
 
 @suggests_names()
-class ImageDataset(ImageTable):
+class ImageDataset(pd.DataFrame):
     """A `pandas.DataFrame` with one row per image.
 
     Slicing, sampling, concatenating, merging, copying and pickling return an `ImageDataset` with the same classes.
@@ -66,6 +74,12 @@ class ImageDataset(ImageTable):
     'ImageDataset'
     """
 
+    classes: list[str] | None = None
+    image_column: str = "image"
+    label_column: str = "label"
+    empty_classes: tuple[str, ...] = ()  # folders without images
+    _metadata: ClassVar[list[str]] = ["classes", "image_column", "label_column", "empty_classes"]
+
     def __init__(
         self,
         data: Any,
@@ -89,10 +103,37 @@ class ImageDataset(ImageTable):
             if classes is not None:  # a merge makes floats of whole numbers
                 frame = frame.assign(**{label_column: whole_numbers(frame[label_column])})
         images = as_images(frame[image_column], None if root is None else local_path(root))
-        self._fill(frame.assign(**{image_column: images}))
-        self.image_column = image_column
-        self.label_column = label_column
+        super().__init__(frame.assign(**{image_column: images}))  # type: ignore[call-arg]  # not in pandas-stubs
+        self.image_column, self.label_column = image_column, label_column
         self.classes = None if no_class else checked_classes(classes, self[label_column])
+
+    @property
+    def _constructor(self) -> Callable[..., ImageDataset]:
+        return type(self)._of_pandas
+
+    @property
+    def _constructor_sliced(self) -> type[pd.Series[Any]]:
+        return pd.Series
+
+    @classmethod
+    def _of_pandas(cls, *args: Any, **kwargs: Any) -> ImageDataset:
+        """Create a data set from arguments of `pandas.DataFrame`, without checks of its columns."""
+        dataset: ImageDataset = cls.__new__(cls)
+        super(ImageDataset, dataset).__init__(*args, **kwargs)
+        return dataset
+
+    def __finalize__(self, other: Any, method: str | None = None, **kwargs: Any) -> ImageDataset:
+        """Copy the metadata of the tables that this one was made of, from the first of several; called by pandas."""
+        super().__finalize__(other, method=method, **kwargs)  # type: ignore[misc]  # absent from pandas-stubs
+        if method == "concat":
+            parts = list(other.objs)
+        else:  # a merge has two tables, all other operations have one
+            parts = [getattr(other, "left", other), getattr(other, "right", None)]
+        if datasets := [part for part in parts if isinstance(part, ImageDataset)]:
+            first = datasets[0]
+            self.image_column, self.label_column = first.image_column, first.label_column
+            self.classes, self.empty_classes = common_classes(datasets), first.empty_classes
+        return self
 
     @classmethod
     def from_folder(
@@ -378,6 +419,189 @@ class ImageDataset(ImageTable):
         if labels is None:
             return cls({"image": images}, no_class=True)
         return cls({"image": images, "label": labels}, classes=classes)
+
+    def label_names(self) -> pd.Series[Any]:
+        """Return the label of each image as text: its name in `classes` if labels are numbers, else itself.
+
+        Raises
+        ------
+        DataError
+            If there are no labels.
+
+        Examples
+        --------
+        >>> ImageDataset({"image": ["rex.jpg"], "label": [1]}, classes=["cat", "dog"]).label_names().tolist()
+        ['dog']
+        """
+        if self.label_column not in self.columns:
+            raise DataError(f"These images have no labels: there is no column {self.label_column!r}.")
+        labels = self[self.label_column]
+        if not are_numbers_of_classes(labels, self.classes):
+            return labels.astype(str)
+        return labels.map(dict(enumerate(self.classes or ())))
+
+    def random_split(
+        self, test_size: float = 0.1, val_size: float = 0, random_state: Any = None
+    ) -> tuple[Self, Self, Self]:
+        """Split into training, validation and test images, each class in the same proportions.
+
+        Parameters
+        ----------
+        test_size, val_size : float
+            Fractions of all images, 0 or more, together less than 1.
+        random_state : int or numpy.random.Generator, optional
+            Seed; None for another split each time.
+
+        Returns
+        -------
+        train, val, test : ImageDataset
+            Rows keep their index and their order. In each class the numbers are exact up to rounding, and at
+            least one image stays in `train`. Fractional numbers and missing labels are not stratified.
+
+        Raises
+        ------
+        DataError
+            If the sizes are negative, or not less than 1 together.
+
+        Examples
+        --------
+        >>> images = [f"{i}.jpg" for i in range(20)]
+        >>> dataset = ImageDataset({"image": images, "label": ["cat", "dog"] * 10})
+        >>> [len(split) for split in dataset.random_split(test_size=0.2, val_size=0.1, random_state=0)]
+        [14, 2, 4]
+        """
+        if not (test_size >= 0 and val_size >= 0 and test_size + val_size < 1):  # NaN is none of these
+            raise DataError(
+                f"test_size={test_size} and val_size={val_size} were given; expected fractions of all images, "
+                "0 or more and together less than 1, such as 0.1."
+            )
+        groups = np.zeros(len(self), dtype=int)
+        if self.label_column in self.columns and not are_values(self[self.label_column]):
+            labels = self[self.label_column]
+            is_listed = labels.map(lambda label: isinstance(label, list | tuple | set | np.ndarray)).any()
+            # Images with the same set of labels are a class.
+            groups = pd.factorize(labels.map(lambda label: str(sorted(label))) if is_listed else labels)[0]
+        parts = split_parts(groups, [val_size, test_size], np.random.default_rng(random_state))
+        train, val, test = (self[parts == part] for part in range(3))
+        return train, val, test
+
+    def check(self) -> CheckReport:
+        """Check for unreadable, duplicate and suspicious images, conflicting labels and tiny classes.
+
+        Returns
+        -------
+        CheckReport
+            Findings with a code (IMG001 …), the files, and advice; `to_frame` returns a table.
+        """
+        from saccade.data.checks import CheckedPart, check_dataset
+        from saccade.data.scanning import measure_pixel_range, scan_images
+
+        images = list(self[self.image_column])
+        labels = self.label_names() if self.label_column in self.columns else None
+        return check_dataset(CheckedPart(images, labels, scan_images(images, pixel_range=measure_pixel_range(images))))
+
+    def show_images(
+        self,
+        indices: Sequence[int] | None = None,
+        nsample: int = 16,
+        ncol: int = 4,
+        shuffle: bool = True,
+        resize: int = 224,
+        fontsize: float = 20,
+        random_state: Any = None,
+    ) -> Gallery:
+        """Draw some of the images in a grid, with their labels.
+
+        Parameters
+        ----------
+        indices : list of int, optional
+            Positions of the rows to show; None for `nsample` of them.
+        nsample : int
+            Maximum number of images if `indices` is None.
+        ncol : int
+            Number of columns.
+        shuffle : bool
+            Whether to draw the sample at random instead of the first rows.
+        resize : int
+            Side of each tile in pixels.
+        fontsize : float
+            Size of the labels in points, if they fit.
+        random_state : int or numpy.random.Generator, optional
+            Seed of the sample; None for another one each time.
+
+        Returns
+        -------
+        Gallery
+            A `matplotlib.figure.Figure`: shown by notebooks, written by ``savefig``. The tile of an unreadable
+            image shows the reason.
+
+        Raises
+        ------
+        DataError
+            If the dataset is empty, or a position is outside it.
+
+        Examples
+        --------
+        >>> from PIL import Image
+        >>> dataset = ImageDataset([Image.new("RGB", (32, 32), "teal")], no_class=True)
+        >>> len(dataset.show_images().axes)
+        1
+        """
+        from saccade.data.gallery import draw_gallery
+
+        if indices is not None:
+            positions = np.asarray(indices, dtype=int)
+        else:
+            order = np.random.default_rng(random_state).permutation(len(self)) if shuffle else np.arange(len(self))
+            positions = order[:nsample]
+        outside = positions[(positions < -len(self)) | (positions >= len(self))]
+        if len(outside):
+            raise DataError(f"Position {outside[0]} is outside the dataset of {len(self)} images.")
+        chosen = self.iloc[positions]
+        titles = chosen.label_names().tolist() if self.label_column in self.columns else None
+        return draw_gallery(chosen[self.image_column].tolist(), titles, ncol, resize, fontsize)
+
+    def to_torch(self, transform: Callable[[Any], Any] | None = None) -> TorchImages:
+        """Return a `torch.utils.data.Dataset` of the images and their labels.
+
+        Parameters
+        ----------
+        transform : callable, optional
+            Called with each image as a Pillow image in mode RGB.
+
+        Returns
+        -------
+        TorchImages
+            Its items are (image, label). Without `transform` the image is a uint8 tensor of shape
+            (3, height, width), of each image's own size. The label is an integer, the position in `classes`
+            where there are any, or a float. Without labels, the items are the images alone.
+
+        Raises
+        ------
+        DataError
+            If labels are neither numbers nor among `classes`.
+
+        Examples
+        --------
+        >>> from PIL import Image
+        >>> dataset = ImageDataset({"image": [Image.new("RGB", (32, 24))], "label": ["dog"]})
+        >>> x_CHW, label = dataset.to_torch()[0]
+        >>> tuple(x_CHW.shape), label
+        ((3, 24, 32), 0)
+        """
+        from saccade.data.batches import TorchImages
+
+        images = self[self.image_column].tolist()
+        if self.label_column not in self.columns:
+            return TorchImages(images, None, transform)
+        labels = self[self.label_column]
+        if not pd.api.types.is_numeric_dtype(labels):
+            position_of: dict[Any, int] = {name: position for position, name in enumerate(self.classes or ())}
+            codes = labels.map(lambda label: position_of.get(label) if isinstance(label, Hashable) else None)
+            if codes.isna().any():
+                raise DataError(f"The label {labels[codes.isna()].iloc[0]!r} is not among the classes {self.classes}.")
+            labels = codes.astype(int)
+        return TorchImages(images, labels.tolist(), transform)
 
 
 def _warn_of_classes_below(folder: Path, classes: Sequence[str]) -> None:

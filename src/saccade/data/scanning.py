@@ -6,7 +6,6 @@ Pillow releases the GIL while it decodes, so threads use all cores without copie
 from __future__ import annotations
 
 import hashlib
-import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,6 +19,7 @@ import numpy.typing as npt
 from saccade.data.decoding import ImageSource, decode_image, deep_values, quiet_pillow
 from saccade.data.pixel_range import PixelRange, own_range, some_samples
 from saccade.errors import ImageReadError
+from saccade.executor.slots import num_usable_cpus
 
 T = TypeVar("T")
 
@@ -206,7 +206,7 @@ def map_in_threads(
     At most twice as many results as threads wait in memory, however slowly they are consumed. Close the
     generator (``contextlib.closing``) if it may not be exhausted.
     """
-    num_threads = num_threads or num_usable_cores()
+    num_threads = num_threads or num_usable_cpus()
     waiting: deque[tuple[int, Future[T]]] = deque()
     with quiet_pillow(), ThreadPoolExecutor(num_threads, thread_name_prefix="saccade-decode") as pool:
         try:
@@ -224,10 +224,3 @@ def map_in_threads(
                     yield position, future.result()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
-
-
-def num_usable_cores() -> int:
-    """Return the number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -11,9 +11,9 @@ import pandas as pd
 from PIL import Image
 
 from saccade.checks import whole_number
+from saccade.data.classes import are_numbers_of_classes
 from saccade.data.decoding import read_image
 from saccade.data.examples import Examples, ImageLike
-from saccade.data.table import are_numbers_of_classes
 from saccade.errors import ImageReadError
 from saccade.inference.pipeline import InferencePipeline, Predictions
 from saccade.inference.saved import SavedPredictor

@@ -5,16 +5,12 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
 from saccade.errors import missing_attributes
-from saccade.scheduler.asha import ASHAScheduler
-from saccade.scheduler.auto import AutoScheduler
+from saccade.scheduler.asha import ASHAScheduler, AutoScheduler, HyperbandScheduler
 from saccade.scheduler.base import Scheduler, StudyState
-from saccade.scheduler.fifo import FIFOScheduler
-from saccade.scheduler.hyperband import HyperbandScheduler
-from saccade.scheduler.median import MedianScheduler
+from saccade.scheduler.fifo import FIFOScheduler, MedianScheduler
 from saccade.study.registry import Registry
 
 __all__ = [
@@ -43,18 +39,9 @@ SCHEDULERS: Registry[Scheduler] = Registry(
 )
 
 
-# Public names from modules that import this one.
-_LAZY = {
-    "LocalSequentialScheduler": "saccade.compat.local_sequential",
-}
-
-_missing = missing_attributes(__name__, [*__all__, *_LAZY])
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
-        _missing(name)
-    return getattr(importlib.import_module(_LAZY[name]), name)
+# Names from modules that import this one.
+_LAZY = {"LocalSequentialScheduler": "saccade.compat.local_sequential"}
+__getattr__ = missing_attributes(__name__, __all__, _LAZY)
 
 
 def make_scheduler(name: str | Scheduler, **options: Any) -> Scheduler:

@@ -14,7 +14,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -57,21 +56,14 @@ SEARCHERS: Registry[Searcher] = Registry(
 )
 
 
-# Public names whose modules import this one.
+# Names from modules that import this one.
 _LAZY = {
     "AutoSearcher": "saccade.autosearch.search",
     "LocalGridSearcher": "saccade.compat.local_searchers",
     "LocalRandomSearcher": "saccade.compat.local_searchers",
     "LocalSearcher": "saccade.compat.local_searchers",
 }
-
-_missing = missing_attributes(__name__, [*__all__, *_LAZY])
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
-        _missing(name)
-    return getattr(importlib.import_module(_LAZY[name]), name)
+__getattr__ = missing_attributes(__name__, __all__, _LAZY)
 
 
 def make_searcher(name: str | Searcher, space: Dict | Mapping[Any, Any], seed: int = 0, **options: Any) -> Searcher:

@@ -163,6 +163,10 @@ class StudyRecord:
         self.files = files
         self.trials: list[Trial] = []
         self.jobs: dict[int, OpenJob] = {}
+        # A heap: the best score first, the earliest trial among equals. Outdated entries are dropped when met.
+        self._scores: list[tuple[float, int]] = []
+        self._failed: set[int] = set()
+        self._reasons: set[str] = set()
 
     @classmethod
     def load(cls, events: Iterable[Event], files: TrialFiles | None = None) -> StudyRecord:
@@ -184,7 +188,11 @@ class StudyRecord:
                 self.jobs[event.trial] = OpenJob(event.until_epoch)
             case EpochDone():
                 self.jobs[event.trial].last = event
-                return self.trials[event.trial].add(event)
+                trial = self.trials[event.trial]
+                is_new = trial.add(event)
+                if trial.best_report is trial.reports[-1]:
+                    heapq.heappush(self._scores, (-trial.reports[-1].score, event.trial))
+                return is_new
             case TrialRestarted():
                 trial = self.trials[event.trial]
                 trial.drop_after(event.after_epoch)
@@ -198,7 +206,27 @@ class StudyRecord:
                 trial = self.trials[event.trial]
                 trial.status, trial.note, trial.failure = Status.FAILED, "", event
                 del self.jobs[event.trial]
+                self._failed.add(event.trial)
+                self._reasons.add(event.reason)
         return True
+
+    @property
+    def best_trial(self) -> Trial | None:
+        """The trial with the highest score that did not fail, the earliest among equals; None without one."""
+        while self._scores:
+            negative_score, number = self._scores[0]
+            trial = self.trials[number]
+            best = trial.best_report
+            if trial.status is not Status.FAILED and best is not None and -best.score == negative_score:
+                return trial
+            heapq.heappop(self._scores)
+        return None
+
+    @property
+    def is_hopeless(self) -> bool:
+        """Whether all of at least `NUM_FAILURES` trials have failed for the same reason."""
+        num = len(self.trials)
+        return num >= NUM_FAILURES and num == len(self._failed) and len(self._reasons) == 1
 
     def facts(self, trial: Trial) -> set[Fact]:
         """Return the facts about a trial and its open job that the record has; time limits are not among them."""
@@ -215,46 +243,6 @@ class StudyRecord:
             Fact.RETRIED: trial.num_retries >= NUM_RETRIES,
         }
         return {fact for fact, holds in known.items() if holds}
-
-
-class Standings:
-    """The best trial, and the reasons of those that failed; the study appends to the list of its trials by number."""
-
-    def __init__(self, trials: Sequence[Trial]) -> None:
-        self._trials = trials
-        # A heap: the best score first, the earliest trial among equals. Outdated entries are dropped when met.
-        self._scores: list[tuple[float, int]] = []
-        self._reasons: set[str] = set()
-        self._num_failed = 0
-
-    @property
-    def best(self) -> Trial | None:
-        """The trial with the highest score that did not fail, the earliest among equals; None without one."""
-        while self._scores:
-            negative_score, number = self._scores[0]
-            trial = self._trials[number]
-            best = trial.best_report
-            if trial.status is not Status.FAILED and best is not None and -best.score == negative_score:
-                return trial
-            heapq.heappop(self._scores)
-        return None
-
-    @property
-    def is_hopeless(self) -> bool:
-        """Whether all of at least `NUM_FAILURES` trials have failed for the same reason."""
-        num = len(self._trials)
-        return num >= NUM_FAILURES and num == self._num_failed and len(self._reasons) == 1
-
-    def scored(self, trial: Trial) -> None:
-        """Add a trial that has reported."""
-        if trial.best_report is not None and trial.best_report is trial.reports[-1]:
-            heapq.heappush(self._scores, (-trial.best_report.score, trial.number))
-
-    def failed(self, trial: Trial) -> None:
-        """Add a trial that has failed."""
-        assert trial.failure is not None
-        self._num_failed += 1
-        self._reasons.add(trial.failure.reason)
 
 
 def all_failed(trials: Sequence[Trial], *, is_given_up: bool) -> SearchFailedError:

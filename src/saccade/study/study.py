@@ -35,7 +35,6 @@ from saccade.study.life import (
     Action,
     Cause,
     Fact,
-    Standings,
     StudyRecord,
     all_failed,
     cause_of,
@@ -102,7 +101,6 @@ class Study:
         self.log, self.listeners = log, list(listeners)
         self.is_exhausted = False  # whether the searcher has no more configurations
         self._record = StudyRecord(files)
-        self._standings = Standings(self._record.trials)
         self._good_enough: set[int] = set()  # trials that have reached max_score
         self._retries: deque[Retry] = deque()  # before the scheduler's jobs
         self._has_started = False
@@ -132,7 +130,7 @@ class Study:
     @property
     def best_trial(self) -> Trial | None:
         """The trial with the highest score that did not fail, the earliest among equals; None without one."""
-        return self._standings.best
+        return self._record.best_trial
 
     def has_time_for(self, trial: Trial) -> bool:
         """Return whether the trial can report one more epoch before the deadline and its own time limit."""
@@ -156,7 +154,7 @@ class Study:
         while self._retries:
             self._drop_retry(self._retries.popleft())
         if self.trials and self.best_trial is None:
-            is_given_up = self._standings.is_hopeless and len(self.trials) < self.num_trials
+            is_given_up = self._record.is_hopeless and len(self.trials) < self.num_trials
             raise all_failed(self.trials, is_given_up=is_given_up)
 
     def _seconds_until_cancelled(self) -> dict[int, float]:
@@ -176,7 +174,7 @@ class Study:
         """Create a trial with the searcher's next configuration; None if there may be no more trials."""
         if len(self.trials) >= self.num_trials or self.is_exhausted:
             return None
-        if self._standings.is_hopeless or not self.budget.has_time_for_a_trial():
+        if self._record.is_hopeless or not self.budget.has_time_for_a_trial():
             return None
         try:
             self.searcher.seconds_left = self.seconds_left
@@ -345,7 +343,6 @@ class Study:
             case EpochDone():
                 trial = self.trials[event.trial]
                 self.budget.learn(trial)
-                self._standings.scored(trial)
                 if trial.best_report is not None and trial.best_report.score >= self.max_score:
                     self._good_enough.add(trial.number)
                 if is_new:
@@ -358,7 +355,6 @@ class Study:
                 trial = self.trials[event.trial]
                 has_failed = trial.status is Status.FAILED
                 if has_failed:
-                    self._standings.failed(trial)
                     self._good_enough.discard(trial.number)
                 self.scheduler.on_job_end(trial)
                 is_complete = trial.status is Status.COMPLETED

@@ -8,8 +8,8 @@ from typing import Any
 
 import pandas as pd
 
+from saccade.data.classes import are_numbers_of_classes
 from saccade.data.examples import Examples
-from saccade.data.table import are_numbers_of_classes
 from saccade.errors import DataError
 from saccade.tasks.labels import Label, some
 from saccade.tasks.problem import Problem

@@ -26,7 +26,6 @@ from saccade.errors import ExhaustedSearchSpaceError, SaccadeError, SpaceError
 from saccade.searcher import RandomSearcher
 from saccade.searcher.base import Searcher
 from saccade.space import Bool, Categorical, Dict, Int, List, Real, canonical_key, grid
-from saccade.testing.space_strategies import FINITE_DICTS
 
 ENDLESS = Dict(
     {
@@ -37,6 +36,21 @@ ENDLESS = Dict(
         "epochs": 5,
     }
 )
+_LEAVES = st.one_of(
+    st.sampled_from([5, "x", None]),
+    st.builds(Bool),
+    st.integers(-9, 9).map(lambda lower: Int(lower, lower + 2)),
+    st.lists(st.integers(0, 9), min_size=1, max_size=3, unique=True).map(lambda values: Categorical(*values)),
+)
+_NESTED = st.recursive(
+    _LEAVES,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=2).map(lambda values: List(*values)),
+        st.lists(inner, min_size=2, max_size=3, unique_by=canonical_key).map(lambda values: Categorical(*values)),
+    ),
+    max_leaves=4,
+)
+FINITE_DICTS = st.dictionaries(st.sampled_from(["a", "b/c", 1]), _NESTED, max_size=3).map(Dict)
 FINITE = Dict(a=Categorical("x", "y", None), b=Bool(), n=Int(1, 2), c=[5])  # 12 configurations
 
 

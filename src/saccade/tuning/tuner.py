@@ -20,7 +20,6 @@ from saccade.searcher.base import Searcher
 from saccade.space import Dict
 from saccade.study.function import FunctionTrainable
 from saccade.study.trackers import Callback, check_callbacks, connected
-from saccade.tuning.calling import CalledFunction
 from saccade.tuning.result import TuneResult
 from saccade.tuning.search import Search
 
@@ -180,7 +179,7 @@ def tune(
     max_epochs = None if max_epochs is None else whole_number("max_epochs", max_epochs)
     if resume and path is None:
         raise HyperparameterError("resume=True continues the search in path, but path is None. Pass path=…")
-    called = CalledFunction(train_fn, metric)
+    trainable = FunctionTrainable(train_fn, metric, is_minimized=mode == "min", max_epochs=max_epochs)
     starts = {} if starting_configs is None else {"starting_configs": starting_configs}
     made_searcher = make_searcher(searcher, space, seed, **{**(searcher_options or {}), **starts})
     options = dict(scheduler_options or {})
@@ -202,7 +201,7 @@ def tune(
         target_score = real_number("target_score", target_score, finite, above=-math.inf, below=math.inf)
     made = _executor_of(executor, num_workers, num_trials)
     with use_executor(executor, made) as made_executor, connected(callbacks) as trackers:
-        made_executor.trainable = FunctionTrainable(called, metric, is_minimized=mode == "min", max_epochs=max_epochs)
+        made_executor.trainable = trainable
         search = Search(
             made_executor,
             made_searcher,

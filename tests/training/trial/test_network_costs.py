@@ -8,7 +8,7 @@ from saccade.numerics.device import Numerics, choose_device
 from saccade.tasks.problem import Problem
 from saccade.training.recipes.building import new_classifier
 from saccade.training.recipes.recipe import Recipe
-from saccade.training.trial.network_costs import latency_ms, network_costs
+from saccade.training.trial.validation import latency_ms, network_costs
 
 
 def classifier(img_size: int) -> Classifier:

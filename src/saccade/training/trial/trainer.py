@@ -39,11 +39,9 @@ from saccade.training.recipes.building import new_classifier
 from saccade.training.recipes.optimisation import make_optimizer
 from saccade.training.recipes.recipe import Recipe
 from saccade.training.task import ImageTask
-from saccade.training.trial.checkpoint import load_state, save_state
 from saccade.training.trial.frozen import freeze, train_mode
-from saccade.training.trial.network_costs import network_costs
 from saccade.training.trial.steps import Steps, seed_generators
-from saccade.training.trial.validation import Validation
+from saccade.training.trial.validation import Validation, network_costs
 from saccade.training.trial_files import (
     BEST,
     BEST_OUTPUTS,
@@ -52,8 +50,10 @@ from saccade.training.trial_files import (
     END_OUTPUTS,
     LAST,
     PROBE,
+    load_state,
     origin,
     save_outputs,
+    save_state,
 )
 
 NEAR_END = 0.9  # progress of the schedule from which weights are written even if they are not the best so far
