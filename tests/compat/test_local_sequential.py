@@ -140,13 +140,13 @@ def test_a_stopping_criterion_is_required():
 
 @pytest.mark.parametrize("limit", [{"num_trials": value} for value in (0, -1, 2.5, True, "3")])
 def test_invalid_numbers_of_trials(limit):
-    with pytest.raises(HyperparameterError, match="num_trials is"):
+    with pytest.raises(HyperparameterError, match="num_trials was given"):
         make(**limit)
 
 
 @pytest.mark.parametrize("time_out", [0, -1, math.nan, "3"])
 def test_invalid_time_limits(time_out):
-    with pytest.raises(HyperparameterError, match="time_out is"):
+    with pytest.raises(HyperparameterError, match="time_out was given"):
         make(time_out=time_out)
 
 

@@ -40,8 +40,7 @@ PROBE_TIMEOUT_S = 3.0
 TIMED_NETWORK, TIMED_BATCH, TIMED_SIDE = "resnet18", 4, 64
 """A training step that takes some hundredths of a second on a laptop."""
 
-MOST_TIMED_STEPS, TIMING_S = 5, 0.5
-"""Limits of the timing of one number format."""
+MOST_TIMED_STEPS, TIMING_S = 5, 0.5  # limits of the timing of one number format
 
 
 @dataclass(frozen=True)

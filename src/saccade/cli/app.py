@@ -24,8 +24,7 @@ from saccade.deadline import counting_from
 from saccade.errors import SaccadeError, explained_file_errors
 from saccade.events import warnings_in
 
-WRONG = 2
-"""Exit code of a command that failed."""
+WRONG = 2  # exit code of a command that failed
 
 
 class _Commands(TyperGroup):

@@ -9,8 +9,7 @@ import typer
 
 from saccade.errors import UnknownModelError
 
-PROBLEM = 1
-"""Exit code if a fit would fail."""
+PROBLEM = 1  # exit code if a fit would fail
 
 
 def demo(

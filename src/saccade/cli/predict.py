@@ -56,8 +56,7 @@ def predict(
     typer.echo(f"written to {printable(str(csv))}")
 
 
-FIGURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".pdf", ".svg")
-"""Formats of the figure."""
+FIGURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".pdf", ".svg")  # formats of the figure
 
 
 def explain(

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from saccade.checks import real_number, whole_number
 from saccade.compat.local_searchers import LocalGridSearcher, LocalRandomSearcher, LocalSearcher
 from saccade.deadline import Deadline
 from saccade.errors import HyperparameterError, SearchFailedError, UnknownArgumentError
@@ -140,12 +141,10 @@ class LocalSequentialScheduler:
     ) -> None:
         if num_trials is None and time_out is None:
             raise StoppingCriterionError("Need stopping criterion: Either num_trials or time_out")
-        if num_trials is not None and (type(plain(num_trials)) is not int or num_trials < 1):
-            raise HyperparameterError(
-                f"num_trials is {num_trials!r}; it must be a whole number of at least 1, or None."
-            )
-        if time_out is not None and not (isinstance(plain(time_out), (int, float)) and time_out > 0):
-            raise HyperparameterError(f"time_out is {time_out!r}; it must be a number of seconds above 0, or None.")
+        if num_trials is not None:
+            num_trials = whole_number("num_trials", num_trials)
+        if time_out is not None:
+            time_out = real_number("time_out", time_out, "a number of seconds above 0, or None", above=0)
         known = set(inspect.signature(LocalSequentialScheduler).parameters) - {"options"}
         for name in options if checkpoint is None else {**options, "checkpoint": checkpoint}:
             if name not in known and name not in _WITHOUT_EFFECT:

@@ -109,25 +109,16 @@ def plan_workers(
     """Divide a machine among workers.
 
     The default is one worker for each GPU, or without a GPU one worker with all cores. The threads of all workers are
-    never more than the cores, unless `nthreads_per_trial` alone is more than that. An invalid number is an error. One
-    that exceeds this machine is reduced, and `warn` is called with the reason, so that a script written for a large
-    machine also runs on a small one. `num_trials` and `max_threads` are upper bounds of workers and of their threads.
+    never more than the cores, unless `nthreads_per_trial` alone is. A number that exceeds this machine is reduced, and
+    `warn` is called with the reason, so that a script for a large machine also runs on a small one. `num_trials` and
+    `max_threads` are upper bounds of workers and of their threads. Raises a HyperparameterError for an invalid
+    `ngpus_per_trial`.
 
     Examples
     --------
     >>> [slot.device for slot in plan_workers(16, 2, ngpus_per_trial=0.5)]
     ['cuda:0', 'cuda:1', 'cuda:0', 'cuda:1']
     """
-    whole_number("num_cpus", num_cpus, 1)
-    whole_number("num_gpus", num_gpus, 0)
-    for name, number in (
-        ("nthreads_per_trial", nthreads_per_trial),
-        ("num_workers", num_workers),
-        ("num_trials", num_trials),
-        ("max_threads", max_threads),
-    ):
-        if number is not None:
-            whole_number(name, number, 1)
     if ngpus_per_trial is not None:
         is_number = isinstance(ngpus_per_trial, int | float) and not isinstance(ngpus_per_trial, bool)
         if not is_number or not (ngpus_per_trial == 0 or 1e-3 <= ngpus_per_trial < math.inf):
@@ -152,10 +143,7 @@ def plan_workers(
     if wanted > num_places and (num_workers or gpu_step):
         threads = f", {_count(nthreads_per_trial, 'thread')} per trial" if nthreads_per_trial else ""
         gpus = f" and {_count(num_gpus, 'GPU')}" if num_by_gpu < math.inf else ""
-        warn(
-            f"{_count(num_places, 'worker')} instead of {_number(wanted)}: "
-            f"{_count(num_cpus, 'usable core')}{gpus}{threads}"
-        )
+        warn(f"{_count(num_places, 'worker')} instead of {wanted:g}: {_count(num_cpus, 'usable core')}{gpus}{threads}")
     num = int(min(wanted, num_places))
     if nthreads_per_trial is not None:
         num_threads = nthreads_per_trial
@@ -195,7 +183,7 @@ def _gpu_places(num_gpus: int, per_trial: float | None, warn: Callable[[str], ob
         return math.inf, 0
     if per_trial is not None and per_trial > num_gpus:
         instead = "a trial gets all of them" if num_gpus else "trials train on the CPU"
-        warn(f"ngpus_per_trial={_number(per_trial)}, but this machine has {_count(num_gpus, 'CUDA device')}: {instead}")
+        warn(f"ngpus_per_trial={per_trial:g}, but this machine has {_count(num_gpus, 'CUDA device')}: {instead}")
     if num_gpus == 0:
         return math.inf, 0
     if per_trial is None or per_trial <= 1:
@@ -203,16 +191,12 @@ def _gpu_places(num_gpus: int, per_trial: float | None, warn: Callable[[str], ob
         return num_gpus * num_sharing, 1
     step = min(int(per_trial), num_gpus)
     if step > 1:
-        warn(f"ngpus_per_trial={_number(per_trial)}: a trial trains on one of its {step}; the others stay idle")
+        warn(f"ngpus_per_trial={per_trial:g}: a trial trains on one of its {step}; the others stay idle")
     return num_gpus // step, step
 
 
 def _count(num: float, what: str) -> str:
-    return f"{_number(num)} {what}" if num == 1 else f"{_number(num)} {what}s"
-
-
-def _number(num: float) -> str:
-    return f"{num:g}"
+    return f"{num:g} {what}" if num == 1 else f"{num:g} {what}s"
 
 
 def num_usable_cpus(root: Path = Path("/")) -> int:

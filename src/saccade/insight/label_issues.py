@@ -26,9 +26,7 @@ INVERSE_PENALTIES = (0.003, 0.03, 0.3)
 """Values of scikit-learn's C, for features scaled to a mean square of 1; the one with the lowest loss is used."""
 
 
-def out_of_fold_probabilities(
-    features: np.ndarray, labels: np.ndarray, num_classes: int, num_folds: int = NUM_FOLDS, seed: int = 0
-) -> np.ndarray:
+def out_of_fold_probabilities(features: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:
     """Return out-of-fold probabilities, (num_images, num_classes), 0 for classes that a training part lacks."""
     from sklearn.exceptions import ConvergenceWarning  # a second to import
     from sklearn.linear_model import LogisticRegression
@@ -37,7 +35,7 @@ def out_of_fold_probabilities(
     scaled = features / (np.sqrt(np.mean(np.square(features))) or 1.0)
     known, numbers, counts = np.unique(labels, return_inverse=True, return_counts=True)
     probabilities = np.zeros((len(labels), num_classes))
-    folds = StratifiedKFold(max(2, min(num_folds, int(counts.max()))), shuffle=True, random_state=seed)
+    folds = StratifiedKFold(max(2, min(NUM_FOLDS, int(counts.max()))), shuffle=True, random_state=0)
     losses = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)

@@ -10,7 +10,7 @@ from PIL import Image
 from saccade.data.decoding import ImageSource, image_size, read_image
 from saccade.data.examples import Examples
 from saccade.data.store.stored_form import is_elongated
-from saccade.errors import DataError, UnknownNameError
+from saccade.errors import UnknownNameError
 from saccade.models.network import InputSpec
 
 Form = Literal["network", "image", "overlay"]
@@ -75,8 +75,6 @@ def draw_overlay(image: ImageSource, map_HW: np.ndarray) -> Image.Image:
     """Draw a saliency map over its image: the image in grey, high values of the map in bright colours."""
     import matplotlib as mpl  # slow to import
 
-    if map_HW.ndim != 2:
-        raise DataError(f"the map has shape {map_HW.shape}; expected (height, width)")
     picture = read_image(image)
     weights = Image.fromarray(np.asarray(map_HW, np.float32)).resize(picture.size, Image.Resampling.BILINEAR)
     weights_HW1 = np.asarray(weights).clip(0, 1)[:, :, None]

@@ -11,7 +11,6 @@ import timm
 import torch
 from torch import nn
 
-from saccade.checks import real_number, whole_number
 from saccade.errors import HyperparameterError, WeightsNotFoundError
 from saccade.models.catalogue import resolve_name, split_name
 from saccade.models.loading import RandomValuesNeededError, SkipInit, watch_loading
@@ -82,16 +81,9 @@ def build_network(
     pretraining, call ``load_state_dict`` before anything else.
 
     Raises UnknownModelError, WeightsNotFoundError or HyperparameterError if there is no such network, there are no
-    weights or they do not fit (random weights are never a fallback), or an option is invalid.
+    weights or they do not fit (random weights are never a fallback), or the network does not have an option.
     """
     timm_name = resolve_name(name)
-    _check_options(
-        {"num_classes": num_classes, "in_chans": in_chans, "img_size": img_size},
-        {"drop_rate": drop_rate, "drop_path_rate": drop_path_rate},
-    )
-    if weights_file is not None and not pretrained:
-        raise HyperparameterError(f"Got pretrained=False and the weights file {str(weights_file)!r}; give one of them.")
-
     # timm gets only the options that were asked for, because not every network has every option.
     config = timm.models.get_pretrained_cfg(timm_name)
     options: dict[str, Any] = {"num_classes": num_classes, "drop_rate": drop_rate, "drop_path_rate": drop_path_rate}
@@ -128,15 +120,6 @@ def classifier_parameters(network: nn.Module) -> set[str]:
         for parameter_name, parameter in network.named_parameters()
         if id(parameter) in ids or parameter_name.startswith(prefixes)
     }
-
-
-def _check_options(numbers: dict[str, int | None], rates: dict[str, float | None]) -> None:
-    for option, value in numbers.items():
-        if value is not None:
-            whole_number(option, value)
-    for option, rate in rates.items():
-        if rate is not None:
-            real_number(option, rate, "a number from 0 up to but not including 1", least=0, below=1)
 
 
 def _create(timm_name: str, options: dict[str, Any], **pretrained: Any) -> nn.Module:

@@ -55,11 +55,6 @@ class Searcher(ABC):
         seed: int = 0,
         starting_configs: Sequence[Mapping[Any, Any]] | None = None,
     ) -> None:
-        if not isinstance(space, (Dict, Mapping)):
-            raise SpaceError(
-                f"A searcher needs a space.Dict or a dict, but was given {space!r} ({type(space).__name__}). "
-                f"Write for instance {Dict.usage}."
-            )
         self.space = space if isinstance(space, Dict) else Dict(space)
         self.seed = seed
         self._starts: Iterator[dict[Any, Any]] = iter(completed_configs(self.space, starting_configs))

@@ -382,14 +382,6 @@ def _member(obj: Any) -> Any:
     return obj["constant"] if obj.keys() == {"constant"} else from_json(obj)
 
 
-def _categorical(values: list[Any]) -> Categorical:
-    return Categorical(*(_member(value) for value in values))
-
-
-def _list(items: list[Any]) -> List:
-    return List(*(_member(item) for item in items))
-
-
 def _dict(items: list[Any]) -> Dict:
     for item in items:
         if not isinstance(item, list) or len(item) != 2:
@@ -401,7 +393,7 @@ _READERS: dict[str, Callable[..., Space]] = {
     "Real": Real,
     "Int": Int,
     "Bool": Bool,
-    "Categorical": _categorical,
-    "List": _list,
+    "Categorical": lambda values: Categorical(*map(_member, values)),
+    "List": lambda items: List(*map(_member, items)),
     "Dict": _dict,
 }

@@ -26,17 +26,13 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
     from typing_extensions import Self
 
-VERSION = 2
-"""Version of the format, in the first line of each log. Lines of version 1 have no ``session_s``."""
+VERSION = 2  # Version of the format, in the first line of each log. Lines of version 1 have no ``session_s``.
 
 _HEADER = "event_log"
 _KINDS: dict[str, type[Event]] = {cls.kind: cls for cls in Event.__subclasses__()}
 _CLOCKS = ("time", "session_s")
-_COUNTS = ("trial", "epoch", "until_epoch", "seconds")
-"""Fields that are not negative."""
-
-DAMAGED = ".damaged"
-"""Suffix of the file to which the lines of a damaged log are moved."""
+_COUNTS = ("trial", "epoch", "until_epoch", "seconds")  # fields that are not negative
+DAMAGED = ".damaged"  # suffix of the file to which the lines of a damaged log are moved
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,7 @@ from saccade.study.life import TIME_LIMIT
 from saccade.study.trial import Decision, Job, Reporter, Trainable
 from saccade.study.trial_files import parse_name
 
-CHECKPOINT = "checkpoint"
-"""The kind of a function's checkpoints, which are folders."""
+CHECKPOINT = "checkpoint"  # the kind of a function's checkpoints, which are folders
 
 Checkpoint = Callable[[Path], object] | str | os.PathLike[str]
 """A checkpoint: a function that writes it into the given folder, or the path of a file or folder."""

@@ -18,14 +18,9 @@ from saccade.events import Decision, EpochDone, Event, JobDone, JobFailed, JobSt
 from saccade.study.trial import Status, Trial
 from saccade.study.trial_files import TrialFiles
 
-NUM_FAILURES = 10
-"""A search ends if this many trials have failed for the same reason, and none has not failed."""
-
-NUM_RETRIES = 1
-"""How often a trial is retried that has lost its worker."""
-
-TIME_LIMIT = "time limit"
-"""The reason a trainable gives when the time of its job is up."""
+NUM_FAILURES = 10  # a search ends if this many trials have failed for the same reason, and none has not failed
+NUM_RETRIES = 1  # how often a trial is retried that has lost its worker
+TIME_LIMIT = "time limit"  # the reason a trainable gives when the time of its job is up
 
 TRIAL_TIME_LIMIT = "trial time limit"
 """The reason of a trial that was stopped by its own limit, not by the deadline of the search."""

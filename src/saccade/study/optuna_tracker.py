@@ -29,14 +29,9 @@ if TYPE_CHECKING:
     from optuna.storages import JournalStorage
     from typing_extensions import Self
 
-STUDY_NAME = "saccade"
-"""Name of the study in Optuna's storage."""
-
-INTERVAL_S = 1.0
-"""Least seconds between two updates of the file, so that many short trials need few writes."""
-
-OVERHEAD = 0.05
-"""Updates take at most this part of the time."""
+STUDY_NAME = "saccade"  # name of the study in Optuna's storage
+INTERVAL_S = 1.0  # least seconds between two updates of the file, so that many short trials need few writes
+OVERHEAD = 0.05  # updates take at most this part of the time
 
 
 class OptunaTracker:

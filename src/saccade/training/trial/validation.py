@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -84,17 +84,13 @@ _latencies_ms: dict[tuple[Blueprint, str, int], float] = {}
 
 def network_costs(classifier: Classifier, names: Sequence[str]) -> dict[str, float]:
     """Return costs by name: ``latency_ms`` (of one image), ``num_params`` and ``num_bytes`` (of the weights)."""
-    costs = {}
-    for name in names:
-        if name == "latency_ms":
-            costs[name] = latency_ms(classifier)
-        elif name == "num_params":
-            costs[name] = float(sum(parameter.numel() for parameter in classifier.network.parameters()))
-        elif name == "num_bytes":
-            costs[name] = float(sum(t.numel() * t.element_size() for t in classifier.network.state_dict().values()))
-        else:
-            raise ValueError(f"unknown cost {name!r}; expected latency_ms, num_params or num_bytes")
-    return costs
+    network = classifier.network
+    costs: dict[str, Callable[[], float]] = {
+        "latency_ms": lambda: latency_ms(classifier),
+        "num_params": lambda: float(sum(parameter.numel() for parameter in network.parameters())),
+        "num_bytes": lambda: float(sum(tensor.nbytes for tensor in network.state_dict().values())),
+    }
+    return {name: costs[name]() for name in names}
 
 
 @torch.inference_mode()
