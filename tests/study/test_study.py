@@ -16,7 +16,7 @@ from saccade.scheduler import FIFOScheduler
 from saccade.searcher import GridSearcher
 from saccade.space import Categorical, Int, Real
 from saccade.study.function import FunctionTrainable
-from saccade.study.study import NUM_FAILURES
+from saccade.study.life import NUM_FAILURES
 from saccade.study.trial import Decision, Job, Status, Trainable
 from saccade.study.trial_files import LocalTrialFiles
 from saccade.testing.simulated_executor import SimulatedExecutor

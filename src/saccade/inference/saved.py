@@ -23,7 +23,7 @@ from saccade.inference.classifier import Blueprint, Classifier, empty_classifier
 from saccade.inference.description import check_postprocessing, load_weights, read_description
 from saccade.inference.feature_bank import FEATURES, FeatureBank
 from saccade.inference.postprocessing import Postprocessing
-from saccade.models.custom import CustomObject
+from saccade.models.network import CustomObject
 from saccade.models.weights import CHECKSUM
 from saccade.numerics.device import Numerics
 from saccade.study.objectives import COSTS

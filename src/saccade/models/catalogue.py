@@ -15,17 +15,6 @@ import timm
 
 from saccade.errors import UnknownModelError, UnknownNameError, near_names
 
-__all__ = [
-    "ALIASES",
-    "FREE_LICENSES",
-    "UNAVAILABLE",
-    "license_of",
-    "list_models",
-    "published_top1",
-    "resolve_name",
-    "split_name",
-]
-
 _TABLES = files("saccade.models") / "tables"
 _GLUONCV = json.loads((_TABLES / "gluoncv_names.json").read_text(encoding="utf-8"))
 

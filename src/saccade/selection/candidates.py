@@ -21,7 +21,7 @@ from saccade.errors import DataError, DataWarning, SaccadeError, SavedPredictorE
 from saccade.inference import description
 from saccade.inference.calibration import Calibration, fit_calibration
 from saccade.inference.classifier import Blueprint, empty_classifier
-from saccade.models.custom import CustomObject
+from saccade.models.network import CustomObject
 from saccade.models.weights import read_weights, write_weights
 from saccade.numerics.device import Numerics
 from saccade.study.run_folder import reading

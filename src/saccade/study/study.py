@@ -30,8 +30,6 @@ from saccade.study.budget import Budget, Reserve
 from saccade.study.event_log import EventLog
 from saccade.study.life import (
     NO_REPORT,
-    NUM_FAILURES,
-    NUM_RETRIES,
     Action,
     Cause,
     Fact,
@@ -47,8 +45,6 @@ if TYPE_CHECKING:
     from saccade.executor import Executor
     from saccade.scheduler.base import Scheduler
     from saccade.searcher.base import Searcher
-
-__all__ = ["NUM_FAILURES", "NUM_RETRIES", "Study"]
 
 GRACE_S, GRACE_PART = 2.0, 0.02
 """Seconds, or the part of the limit, for which a job may still run after its time is up; then it is cancelled."""
