@@ -123,7 +123,7 @@ def run(case, folder):
     """Run the study of a case; return its trial, executor and log."""
     scripts, options, status, *_ = CASES[case]
     executor, log = Scripted(*scripts), MemoryLog(options.get("log", []))
-    if log.events:
+    if log:
         (folder / "0000").mkdir()
         (folder / "0000" / "saved").touch()
     made = make_study(
@@ -182,7 +182,7 @@ def test_some_row_fits_whatever_the_facts_and_no_job_is_retried_that_was_done(ca
 
 def test_a_job_without_time_or_a_report_stays_open_for_a_later_process(tmp_path):
     log = MemoryLog([TrialCreated(0, {"x": 1}), JobStarted(0), TrialCreated(1, {"x": 2}), JobStarted(1)])
-    log.events += [EpochDone(1, 1, 0.5, 2.0), JobDone(1)]
+    log += [EpochDone(1, 1, 0.5, 2.0), JobDone(1)]
     executor = Scripted()
     made = make_study(
         {"x": 1}, executor=executor, deadline=Deadline(1.0, lambda: 0.0), log=log, files=LocalTrialFiles(tmp_path)

@@ -31,10 +31,9 @@ NO_REPORT = "the job ended without a report"
 class Cause(Enum):
     """Why a job has ended.
 
-    An exception in the worker is FAILED, whatever it is: an invalid configuration, a score that is not finite, no
-    memory left on the device, no space left on the disk. A worker that the operating system kills, for instance because
-    memory ran out, is WORKER_LOST. An exception in the study itself, such as a full disk when the event log is
-    written, ends the process; the next process that resumes the run finds the job open: PROCESS_KILLED.
+    An exception in the worker is FAILED, whatever it is; a worker that the operating system kills is WORKER_LOST. An
+    exception in the study itself, such as a full disk when the event log is written, ends the process, and the next one
+    that resumes the run finds the job open: PROCESS_KILLED.
     """
 
     COMPLETED = "the trainable has returned without a reason"

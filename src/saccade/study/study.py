@@ -63,9 +63,9 @@ class Retry:
 class Study:
     """One search, from the first configuration to the last report.
 
-    If the event log has events already, the study resumes where the process that wrote them ended. All earlier reports
-    are passed to searcher and scheduler in their order. Trials that were running are trained first, from their last
-    checkpoints; no epoch before these is trained again. `saccade.study.life` has the table of what happens to trials.
+    If the event log has events, the study resumes: searcher and scheduler receive all earlier reports in their order,
+    and trials that were running are trained first, from their last checkpoints. `saccade.study.life` has the table of
+    what happens to trials.
     """
 
     def __init__(
@@ -135,8 +135,8 @@ class Study:
     def run(self) -> None:
         """Search until the trials, the time or the space are used up, or until a score is good enough.
 
-        The search also ends if its first `NUM_FAILURES` trials all fail for the same reason. If no trial has a score, a
-        SearchFailedError is raised with the reasons.
+        If no trial has a score at the end, a SearchFailedError has the reasons. The search also ends if its first
+        `NUM_FAILURES` trials all fail for the same reason.
         """
         self.scheduler.on_start(self)
         if self._has_earlier_trials:

@@ -233,9 +233,8 @@ def tune(
 def _executor_of(executor: str | Executor, num_workers: Any, num_trials: int | None) -> Executor:
     """Return the executor that calls the function; the caller sets its trainable.
 
-    ``"auto"`` with one worker is this process, also with a time limit: changes that the function makes to the caller's
-    variables are visible, it need not be pickled, and it can be debugged. More than one worker together with
-    ``"inline"`` or with an instance is a HyperparameterError.
+    ``"auto"`` with one worker is this process, also with a time limit: changes of the caller's variables are visible,
+    and the function need not be pickled and can be debugged.
     """
     executor = EXECUTORS.canonical(executor) if isinstance(executor, str) else executor
     num_workers = 1 if num_workers is None else whole_number("num_workers", num_workers)
