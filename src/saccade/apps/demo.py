@@ -53,8 +53,8 @@ def run_demo(
 ) -> dict[str, float]:
     """Classify photographs by pretrained features, then search on digits; evaluate, draw predictions and explanations.
 
-    `out` is the folder for ``photographs/`` and ``digits/`` (the images), their runs, and the pictures. The search on
-    digits uses `num_images`, or all 1797. Returns its scores on the test images, as `ImagePredictor.evaluate` does.
+    `out` is the folder of images, runs and pictures; the search uses `num_images` digits, or all 1797. Returns its
+    scores.
     """
     console = output_console()
     start_s = time.perf_counter()

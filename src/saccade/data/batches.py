@@ -36,11 +36,10 @@ class Images(Protocol):
 
 
 class Batches:
-    """Batches of images, normalised for one network.
+    """Batches of images, normalised for one network; no image is dropped.
 
-    Batch sizes are equal up to one image, since a last batch of one image would break batch norm. No image is dropped.
-    `num_parts` is the number of passes over all images, 1 without `most_in_pass`; `waited_s` the seconds that the
-    consumer has waited for batches of the last pass.
+    Batch sizes are equal up to one image, since a last batch of one image would break batch norm. `num_parts` is the
+    number of passes over all images, 1 without `most_in_pass`; `waited_s` the seconds of waiting in the last pass.
 
     Examples
     --------

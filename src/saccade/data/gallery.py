@@ -52,11 +52,10 @@ def draw_gallery(
     fontsize: float = 20,
     title_colors: Sequence[str] | None = None,
 ) -> Gallery:
-    """Draw images in a grid, each whole and undistorted on its own tile, without global state of matplotlib.
+    """Draw images in a grid, each whole on a tile of `resize` pixels, without global state of matplotlib.
 
-    The tile of an unreadable image shows the reason, and None leaves its place empty. Titles may have several lines; if
-    they do not fit, they are set smaller than `fontsize` points, and finally cut. `resize` is the side of a tile in
-    pixels. Raises a DataError for no images, or arguments that do not suit them.
+    The tile of an unreadable image shows the reason, and None leaves its place empty. Titles, of one line or more, that
+    do not fit are set smaller than `fontsize` points, and finally cut. Raises a DataError for invalid arguments.
     """
     if not len(images):
         raise DataError("There are no images to draw.")

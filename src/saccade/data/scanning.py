@@ -203,8 +203,7 @@ def map_in_threads(
 ) -> Generator[tuple[int, T], None, None]:
     """Yield ``(position, work(position))`` in order, computed by threads, until the deadline.
 
-    At most twice as many results as threads wait in memory, however slowly they are consumed. Close the
-    generator (``contextlib.closing``) if it may not be exhausted.
+    At most twice as many results as threads wait in memory. Close the generator if it may not be exhausted.
     """
     num_threads = num_threads or num_usable_cpus()
     waiting: deque[tuple[int, Future[T]]] = deque()

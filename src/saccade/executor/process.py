@@ -27,29 +27,22 @@ from saccade.study.trial import Job, Trainable
 if TYPE_CHECKING:
     Messages = queue.SimpleQueue[tuple["WorkerProcess", Event | WorkerDiedError]]
 
-_WAKE_UP_S = 0.5
-"""Longest wait for messages in one call; on Windows, Ctrl-C is only noticed between such calls."""
+_WAKE_UP_S = 0.5  # longest wait for messages in one call; on Windows, Ctrl-C is only noticed between such calls
 
 SILENCE_S = 5.0
 """A worker that has sent no heartbeat and used no processor time for so long is stopped or hangs; it is killed.
 
-Code that holds Python's lock sends no heartbeats either, but uses the processor. Where processor time is not known,
-on systems without ``/proc``, a worker has `UNKNOWN_FACTOR` times as long.
+Code that holds Python's lock sends no heartbeats either, but uses the processor.
 """
 
-UNKNOWN_FACTOR = 20
+UNKNOWN_FACTOR = 20  # times as long where processor time is not known, on systems without ``/proc``
 
-STALL_S = 2.0
-"""A worker that has used no processor time for so long is stalled, even if it sends heartbeats."""
+STALL_S = 2.0  # a worker that has used no processor time for so long is stalled, even if it sends heartbeats
+_EXIT_S = 10.0  # time that a worker has to exit after it closed its channel
+_GARBLED_S = 1.0  # the same after an unreadable message, which is usually half a message of a worker that died
 
-_EXIT_S = 10.0
-"""Time that a worker has to exit after it closed its channel."""
-
-_GARBLED_S = 1.0
-"""The same after an unreadable message, which is usually half a message of a worker that died."""
-
+# Time for reading the last messages of a dead worker; a process that it forked may hold its channel open for ever.
 _DRAIN_S = 0.5
-"""Time for reading the last messages of a dead worker; a process that it forked may hold its channel open for ever."""
 
 
 class ProcessExecutor(Executor):

@@ -72,8 +72,7 @@ class WorkerSlot:
     def environment(self, base: Mapping[str, str] | None = None) -> dict[str, str]:
         """Return the environment for the worker's interpreter, which extends `base`, by default that of this process.
 
-        If its CUDA_VISIBLE_DEVICES lists GPUs, the slot's device is an index into that list; a HyperparameterError is
-        raised if the list is too short.
+        If its CUDA_VISIBLE_DEVICES lists GPUs, the slot's device is an index into it, or raises a HyperparameterError.
         """
         environment = dict(os.environ if base is None else base)
         if self.is_wait_short and not environment.keys() & WAIT_VARIABLES:
@@ -200,10 +199,9 @@ def _count(num: float, what: str) -> str:
 
 
 def num_usable_cpus(root: Path = Path("/")) -> int:
-    """Return the number of cores that this process may use, at least 1.
+    """Return the number of cores that this process may use, at least 1: by its affinity, and by quotas of a container.
 
-    The minimum of the machine's cores, the process's affinity, and on Linux the CPU quotas of its control groups, as
-    in a container. Fractions are rounded down, since one thread too many costs more than it gains.
+    Fractions are rounded down, since one thread too many costs more than it gains.
     """
     count = getattr(os, "process_cpu_count", None)  # Python 3.13; it obeys PYTHON_CPU_COUNT as well
     if count is not None:

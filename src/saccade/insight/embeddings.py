@@ -50,8 +50,8 @@ def nearest_rows(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the k rows with the largest cosine to each query, the nearest first, and the cosines.
 
-    Both are sets of unit vectors; rows of 0 are never returned, and with `is_same` a row is not its own neighbour. If
-    there are fewer than k, the rest is -1 with the cosine -inf. `block` is the number of rows multiplied at a time.
+    Both sets are unit vectors; rows of 0 are never returned, nor is a row its own neighbour with `is_same`. If there
+    are fewer than k, the rest is -1 with the cosine -inf. `block` rows are multiplied at a time.
     """
     k = min(whole_number("k", k), len(among))
     rows = np.full((len(queries), k), -1, np.int64)
@@ -78,8 +78,7 @@ def nearest_rows(
 def nearest_images(queries: EmbeddedImages, among: EmbeddedImages, k: int) -> pd.DataFrame:
     """Return a table of the k most similar images for each query, by the cosine of their features.
 
-    Columns: ``query`` (its index entry), ``rank`` from 1, ``image``, ``label`` if labels are known, and ``similarity``
-    (-1 to 1). Unreadable queries have no rows.
+    Columns: ``query`` (its index entry), ``rank`` from 1, ``image``, ``label`` if known, ``similarity`` from -1 to 1.
     """
     rows, cosines = nearest_rows(queries.vectors, among.vectors, k)
     query_numbers, ranks = np.nonzero((rows >= 0) & queries.readable[:, None])

@@ -53,8 +53,7 @@ def out_of_fold_probabilities(features: np.ndarray, labels: np.ndarray, num_clas
 def confident_joint(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Estimate the number of images with each label (rows) that belong to each class (columns).
 
-    An image is assigned to the most probable class among those whose probability is at least the mean probability of
-    the class over the images labelled with it. Rows sum to the number of images with that label.
+    Rows sum to the number of images with that label; the module describes the estimate.
     """
     num_classes = probabilities.shape[1]
     counts = np.bincount(labels, minlength=num_classes)
@@ -74,8 +73,7 @@ def confident_joint(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray
 def probably_wrong(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Return which labels are probably wrong: as many of each label as `confident_joint` assigns to other classes.
 
-    These are the images with the largest margin of another class; never the only image of a class, which has no
-    out-of-fold prediction of its class.
+    Never the only image of a class, which has no out-of-fold prediction of its class.
     """
     joint = confident_joint(probabilities, labels)
     num_wrong = np.rint(joint.sum(1) - joint.diagonal()).astype(int)
@@ -99,11 +97,10 @@ def check_has_classes(problem: Problem) -> None:
 
 
 def label_issues(images: EmbeddedImages, labels: pd.Series | pd.DataFrame, problem: Problem) -> pd.DataFrame:
-    """Return a table of the images whose label is probably wrong, with the index of the images.
+    """Return a table of the images whose label is probably wrong, with their index, by ascending confidence.
 
-    Its columns are ``image``, ``label``, ``suggested_label``, ``self_confidence`` (the probability of the given label
-    by a regression that was fitted without the image) and ``rank`` from 1, by ascending confidence. Unreadable images
-    are skipped. Raises a DataError unless the problem is binary or multiclass, and the images have two classes or more.
+    Its columns are ``image``, ``label``, ``suggested_label``, ``self_confidence`` (the out-of-fold probability of the
+    label) and ``rank`` from 1. Unreadable images are skipped. A DataError without two or more classes, one per image.
     """
     check_has_classes(problem)
     rows = np.flatnonzero(images.readable)

@@ -46,11 +46,10 @@ _FAINT_VARIANCE = 5.0**2  # variance of hardly visible details
 def near_duplicates(
     images: EmbeddedImages, among: EmbeddedImages | None = None, threshold: float | None = None
 ) -> pd.DataFrame:
-    """Return pairs of images that show the same picture.
+    """Return pairs of images that show the same picture, those with the most similar pixels first.
 
-    Candidates have similar features. A candidate pair is reported if the pixels of one image agree with the other one,
-    or with a crop of it. `threshold` is the minimum cosine of candidates. Pairs with
-    the most similar pixels are first: ``similarity`` is a cosine of features, ``pixel_similarity`` a correlation.
+    Candidates have features whose cosine is at least `threshold`. A pair is reported if the pixels of one agree with
+    the other or a crop of it: ``similarity`` is the cosine of features, ``pixel_similarity`` a correlation.
     """
     threshold = THRESHOLD if threshold is None else threshold
     real_number("threshold", threshold, "a cosine, from -1 to 1", least=-1, most=1)

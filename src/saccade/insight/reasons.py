@@ -71,8 +71,7 @@ class NamedPredictions:
     def rows_to_show(self, unreadable: Iterable[int], num_images: int) -> list[int]:
         """Return the numbers of the most interesting images; all in their order if there are at most `num_images`.
 
-        First are the mistakes with the highest confidence (for regression the largest errors), then the images with
-        the lowest confidence, then the unreadable ones.
+        First mistakes with the highest confidence (or the largest errors), then low confidence, then unreadable images.
         """
         if len(self.predicted) <= num_images:
             return list(range(len(self.predicted)))

@@ -27,9 +27,8 @@ class RandomValuesNeededError(Exception):
 class SkipInit(TorchFunctionMode):
     """Context in which layers of this thread are initialised with zeros instead of random numbers.
 
-    Drawing initial weights that are overwritten next is most of the work of building a network: 0.3 of 0.33 s for
-    resnet50. Only random methods of tensors and `torch.nn.init` are replaced; ``torch.randn`` and the like are not. The
-    state of the random generator does not change.
+    Drawing initial weights that are overwritten next is most of the work of building a network (0.3 of 0.33 s for
+    resnet50). Only random methods of tensors and `torch.nn.init` are replaced; the random generator does not change.
     """
 
     def __init__(self) -> None:
@@ -63,8 +62,8 @@ class SkipInit(TorchFunctionMode):
 def watch_loading() -> Iterator[dict[nn.Module, tuple[list[str], list[str]]]]:
     """Record missing and unexpected keys of the modules that are built and loaded within this context.
 
-    timm loads a file leniently when its head is not wanted, and only logs what was missing. The keys are those after
-    timm's checkpoint filters, which may rename everything in the file.
+    timm loads a file leniently when its head is not wanted, and only logs what was missing, after its checkpoint
+    filters.
     """
     loaded: dict[nn.Module, tuple[list[str], list[str]]] = {}
     handles: dict[nn.Module, Any] = {}

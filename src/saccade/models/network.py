@@ -74,13 +74,12 @@ def build_network(
 ) -> nn.Module:
     """Build a timm network in float32 on the CPU, with a pretrained backbone and a new classifier layer.
 
-    `num_classes` is the number of outputs, at least 1; 1 is regression. The classifier layer is never taken from the
-    file, even if it has as many outputs. Weights are found by `find_weights`; half precision is converted to float32,
-    and the first convolution is adapted from 3 channels to `in_chans`. Networks of one size (most transformers) are
-    built for `img_size` pixels, and their position embeddings resized. `drop_rate` (before the classifier layer) and
-    `drop_path_rate` (stochastic depth) are from 0 to below 1; None keeps the network's default. Without `random_start`,
-    no random weights are drawn, which saves time: the classifier layer of a pretrained network is then zero; without
-    pretraining, call ``load_state_dict`` before anything else.
+    `num_classes` is the number of outputs; the classifier layer is never taken from the file. Weights are found by
+    `find_weights`, and the first convolution is adapted from 3 channels to `in_chans`. Networks of one size (most
+    transformers) are built for `img_size` pixels, and their position embeddings resized. `drop_rate` (before the
+    classifier layer) and `drop_path_rate` (stochastic depth) are from 0 to below 1; None keeps the network's default.
+    Without `random_start` no random weights are drawn, which saves time: the classifier layer of a pretrained network
+    is then zero; without pretraining, call ``load_state_dict`` before anything else.
 
     Raises UnknownModelError, WeightsNotFoundError or HyperparameterError if there is no such network, there are no
     weights or they do not fit (random weights are never a fallback), or the network does not have an option.
@@ -296,8 +295,7 @@ def build_custom_network(
     """Build a custom network, and check its output shape on one black image.
 
     A module is copied; a function or class makes one from the number of outputs. Without `img_size`, the image has 224
-    pixels, or those of the pretraining of a timm network. Raises a HyperparameterError if the object does not make a
-    module, or its outputs do not have shape (1, num_outputs).
+    pixels, or those of a timm network's pretraining. Raises a HyperparameterError for other objects or outputs.
     """
     network = copy.deepcopy(custom.value) if isinstance(custom.value, nn.Module) else custom.value(num_outputs)
     if not isinstance(network, nn.Module):

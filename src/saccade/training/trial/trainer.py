@@ -364,10 +364,9 @@ def explained_failures(recipe: Recipe, folder: Path | None) -> Iterator[None]:
 def choose_for_trial(
     classifier: Classifier, recipe: Recipe, num_steps: int, val_batch_size: int, seconds_left: float = math.inf
 ) -> tuple[Numerics, Numerics]:
-    """Return the fastest numerics for training and for validation, with the same memory format.
+    """Return the fastest numerics for training and for validation, with the same memory format, as the recipe allows.
 
-    The network is in the mode in which it is trained, and in evaluation mode afterwards. The recipe's ``amp``,
-    ``channels_last`` and ``compile`` are respected.
+    The network is in the mode in which it is trained, and in evaluation mode afterwards.
     """
     device, network = classifier.numerics.device, classifier.network
     fixed = recipe.amp, recipe.channels_last, recipe.compile
@@ -394,8 +393,7 @@ def choose_for_probe(
 ) -> Numerics:
     """Return numerics for inference with a network that is not trained yet.
 
-    Without time to measure, these are 16 bits on a processor that supports them: every measured network predicted
-    faster with them, by 1.7 times or more.
+    Without time to measure, these are 16 bits where the processor supports them: they were 1.7 times as fast or more.
     """
     device = classifier.numerics.device
     among = candidates(device, "inference", recipe.amp, classifier.numerics.channels_last, compiled=False)
