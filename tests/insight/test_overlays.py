@@ -9,7 +9,7 @@ from PIL import Image
 
 from saccade.data.examples import Examples
 from saccade.errors import UnknownNameError
-from saccade.insight.overlays import check_form, draw_overlay, in_form, place_in_image
+from saccade.insight.saliency import check_form, draw_overlay, in_form, place_in_image
 from saccade.models.network import InputSpec
 
 

@@ -14,11 +14,9 @@ from typing import Any
 from saccade.checks import whole_number
 from saccade.errors import SpaceError, suggestion
 from saccade.searcher.base import Searcher
-from saccade.searcher.grid_search import GridSearcher
-from saccade.searcher.random_search import RandomSearcher
+from saccade.searcher.sampling import GridSearcher, RandomSearcher
 from saccade.space import Bool, Categorical, Dict, Int, Real, canonical_key, parameters
-from saccade.space.base import Constant
-from saccade.space.constants import copied, plain
+from saccade.space.base import Constant, copied, plain
 from saccade.space.flat_form import child_name
 
 _log = logging.getLogger(__name__)

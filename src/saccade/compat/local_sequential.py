@@ -19,7 +19,7 @@ from saccade.scheduler.fifo import FIFOScheduler
 from saccade.searcher import make_searcher
 from saccade.searcher.base import Searcher
 from saccade.space import Dict
-from saccade.space.constants import copied, plain
+from saccade.space.base import copied, plain
 from saccade.study.function import FunctionTrainable
 from saccade.study.study import Study
 from saccade.study.trial import Job, Reporter, Trainable, Trial

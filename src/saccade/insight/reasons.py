@@ -18,8 +18,7 @@ from saccade.errors import ImageReadError
 from saccade.inference.pipeline import InferencePipeline, Predictions
 from saccade.inference.saved import SavedPredictor
 from saccade.insight.embeddings import EmbeddedImages, nearest_rows
-from saccade.insight.overlays import draw_overlay, place_in_image
-from saccade.insight.saliency import SaliencyMapper
+from saccade.insight.saliency import SaliencyMapper, draw_overlay, place_in_image
 from saccade.models.network import InputSpec
 from saccade.report.figures import Neighbour, Reason
 

@@ -46,9 +46,8 @@ from saccade.inference.saved import SavedPredictor, choose
 from saccade.insight.embeddings import EmbeddedImages, nearest_images
 from saccade.insight.label_issues import check_has_classes, label_issues
 from saccade.insight.near_duplicates import near_duplicates
-from saccade.insight.overlays import check_form, in_form
 from saccade.insight.reasons import check_numbers, find_reasons
-from saccade.insight.saliency import SaliencyMapper, check_method, target_numbers
+from saccade.insight.saliency import SaliencyMapper, check_form, check_method, in_form, target_numbers
 from saccade.insight.training_images import complete_features, copy_embeddings, embedded_training_images
 from saccade.models.catalogue import list_models
 from saccade.models.listing import models_table

@@ -19,9 +19,8 @@ from typing import Any
 
 from saccade.errors import HyperparameterError, missing_attributes
 from saccade.searcher.base import Searcher
-from saccade.searcher.grid_search import GridSearcher
 from saccade.searcher.optuna_search import CmaEsSearcher, GPSearcher, QMCSearcher, TPESearcher
-from saccade.searcher.random_search import RandomSearcher
+from saccade.searcher.sampling import GridSearcher, RandomSearcher
 from saccade.space import Dict
 from saccade.study.registry import Registry
 

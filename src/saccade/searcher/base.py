@@ -10,8 +10,7 @@ from typing import Any
 
 from saccade.errors import ExhaustedSearchSpaceError, SpaceError, UnknownNameError, near_names
 from saccade.space import Categorical, Dict, List, Space, canonical_key, encode, from_optuna
-from saccade.space.base import Constant
-from saccade.space.constants import copied
+from saccade.space.base import Constant, copied
 
 
 class Searcher(ABC):

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from saccade.space import canonical_key
-from saccade.space.constants import copied
+from saccade.space.base import copied
 
 
 @dataclass(slots=True)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from saccade.checks import whole_number
 from saccade.searcher.observations import Observation, Observations
-from saccade.searcher.random_search import RandomSearcher
+from saccade.searcher.sampling import RandomSearcher
 from saccade.space import Bool, Categorical, Dict, Int, Real, Space, encode, from_optuna, parameters, suggest
 
 if TYPE_CHECKING:

@@ -13,8 +13,7 @@ from collections.abc import Callable, Hashable, ItemsView, Iterable, Iterator, K
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from saccade.errors import SpaceError, near_names
-from saccade.space.base import Constant, Space, as_generator, explain_arguments
-from saccade.space.constants import canonical_key, json_value
+from saccade.space.base import Constant, Space, as_generator, canonical_key, explain_arguments, json_value
 from saccade.space.numeric import Bool, Int, Real
 
 if TYPE_CHECKING:

@@ -20,9 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from saccade.checks import whole_number
 from saccade.errors import SpaceError, UnknownNameError
-from saccade.space.base import Constant, Space
+from saccade.space.base import Constant, Space, canonical_key, copied
 from saccade.space.composite import Categorical, Dict, List
-from saccade.space.constants import canonical_key, copied
 from saccade.space.numeric import Bool, Int, Real
 
 if TYPE_CHECKING:

@@ -7,8 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Generic, TypeGuard, TypeVar
 
 from saccade.errors import SpaceError
-from saccade.space.base import Space, as_generator, explain_arguments
-from saccade.space.constants import plain
+from saccade.space.base import Space, as_generator, explain_arguments, plain
 
 if TYPE_CHECKING:
     import numpy as np

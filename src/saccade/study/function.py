@@ -17,7 +17,7 @@ from typing import Any, Literal
 from saccade.deadline import Deadline
 from saccade.errors import HyperparameterError, near_names
 from saccade.events import EpochDone
-from saccade.space.constants import plain
+from saccade.space.base import plain
 from saccade.study.life import TIME_LIMIT
 from saccade.study.trial import Decision, Job, Reporter, Trainable
 from saccade.study.trial_files import parse_name

@@ -25,7 +25,7 @@ from saccade.events import (
     WorkerJoined,
 )
 from saccade.space import canonical_key
-from saccade.space.constants import copied
+from saccade.space.base import copied
 from saccade.study.budget import Budget, Reserve
 from saccade.study.event_log import EventLog
 from saccade.study.life import (

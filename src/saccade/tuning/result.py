@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from saccade.errors import SearchFailedError
 from saccade.space import Dict
-from saccade.space.constants import copied
+from saccade.space.base import copied
 from saccade.study.event_log import EventLog
 from saccade.study.life import StudyRecord
 from saccade.study.trial import Status, Trial

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 from saccade.errors import HyperparameterError, suggestion
 from saccade.models.network import CustomObject, wrap_custom_objects
 from saccade.space import Categorical, Dict, Int, Real, Space
-from saccade.space.constants import plain
+from saccade.space.base import plain
 
 # Aliases of hyperparameters.
 ALIASES: dict[str, str] = {

@@ -8,7 +8,7 @@ from hypothesis import given
 
 from contracts.space_strategies import JSON_VALUES
 from saccade.space import canonical_key
-from saccade.space.constants import copied
+from saccade.space.base import copied
 
 
 @pytest.mark.parametrize(
