@@ -196,6 +196,11 @@ def explained_file_errors(
         raise error_class(f"{why if where is None else f'{where}: {why}'}. {what_to_do} {advice}".strip()) from error
 
 
+def count_of(num: int, singular: str, plural: str | None = None) -> str:
+    """Return a number with its noun: ``3 images``, ``1 class``."""
+    return f"{num} {singular if num == 1 else plural or singular + 's'}"
+
+
 def near_names(given: str, known: Iterable[str], num: int = 3) -> list[str]:
     """Return up to `num` of the `known` names that mean or resemble `given`, nearest first.
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from saccade.deadline import Deadline
 from saccade.events import EpochDone
-from saccade.study.budget import Budget
+from saccade.study.life import Budget
 from saccade.study.trial import Trial
 
 

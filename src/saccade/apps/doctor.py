@@ -21,9 +21,8 @@ from PIL import features
 from rich.filesize import decimal
 
 from saccade._version import __version__
-from saccade.data.checks import count_of
 from saccade.data.sources.download import cache_folder
-from saccade.errors import SaccadeError
+from saccade.errors import SaccadeError, count_of
 from saccade.executor import num_usable_cpus
 from saccade.fit.run_folder import RUNS_FOLDER
 from saccade.models.catalogue import resolve_name

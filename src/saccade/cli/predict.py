@@ -10,7 +10,7 @@ import typer
 
 from saccade.cli.printing import check_output, printable
 from saccade.cli.words import Images, Run
-from saccade.errors import DataError, explained_file_errors
+from saccade.errors import DataError, count_of, explained_file_errors
 
 
 def predict(
@@ -52,7 +52,7 @@ def predict(
         pd.DataFrame(columns).to_csv(csv, index=False, encoding="utf-8", errors="surrogateescape")
     counts = Counter("read" if name is not None and not predictor.classes else name for name in names)
     parts = [f"{UNREADABLE if name is None else name} ({num})" for name, num in counts.most_common()]
-    typer.echo(f"{len(names)} image{'s' * (len(names) != 1)}: {', '.join(parts)}")
+    typer.echo(f"{count_of(len(names), 'image')}: {', '.join(parts)}")
     typer.echo(f"written to {printable(str(csv))}")
 
 

@@ -27,7 +27,7 @@ import pandas as pd
 from saccade.data.examples import image_name
 from saccade.data.groups import MIN_BURSTS, MIN_STRADDLING, bursts, on_both_sides, suggested_groups
 from saccade.data.scanning import Scan, SecondsLeft
-from saccade.errors import DataError
+from saccade.errors import DataError, count_of
 
 MIN_CLASS_SIZE = 5
 MAX_IMBALANCE = 20.0
@@ -129,11 +129,6 @@ class CheckReport:
                 lines.append(f"    ... and {num_more} more")
             lines.append(f"    -> {finding.what_to_do}")
         return "\n".join(lines)
-
-
-def count_of(num: int, singular: str, plural: str | None = None) -> str:
-    """Return a number with its noun: ``3 images``, ``1 class``."""
-    return f"{num} {singular if num == 1 else plural or singular + 's'}"
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from saccade.checks import whole_number
-from saccade.errors import HyperparameterError
+from saccade.errors import HyperparameterError, count_of
 
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
@@ -131,8 +131,8 @@ def plan_workers(
     warn = warn or (lambda _: None)
     if nthreads_per_trial is not None and nthreads_per_trial > num_cpus:
         warn(
-            f"nthreads_per_trial={nthreads_per_trial} exceeds the {_count(num_cpus, 'usable core')}: "
-            f"one worker, slower than with {_count(num_cpus, 'thread')}"
+            f"nthreads_per_trial={nthreads_per_trial} exceeds the {count_of(num_cpus, 'usable core')}: "
+            f"one worker, slower than with {count_of(num_cpus, 'thread')}"
         )
     num_by_gpu, gpu_step = _gpu_places(num_gpus, ngpus_per_trial, warn)
     num_by_cpu = max(1, num_cpus // (nthreads_per_trial or 1))
@@ -140,9 +140,10 @@ def plan_workers(
     wanted = num_workers or (num_by_gpu if gpu_step else num_by_cpu if nthreads_per_trial else 1)
     wanted = min(wanted, num_trials or math.inf)
     if wanted > num_places and (num_workers or gpu_step):
-        threads = f", {_count(nthreads_per_trial, 'thread')} per trial" if nthreads_per_trial else ""
-        gpus = f" and {_count(num_gpus, 'GPU')}" if num_by_gpu < math.inf else ""
-        warn(f"{_count(num_places, 'worker')} instead of {wanted:g}: {_count(num_cpus, 'usable core')}{gpus}{threads}")
+        threads = f", {count_of(nthreads_per_trial, 'thread')} per trial" if nthreads_per_trial else ""
+        gpus = f" and {count_of(num_gpus, 'GPU')}" if num_by_gpu < math.inf else ""
+        available = f"{count_of(num_cpus, 'usable core')}{gpus}{threads}"
+        warn(f"{count_of(int(num_places), 'worker')} instead of {wanted:g}: {available}")
     num = int(min(wanted, num_places))
     if nthreads_per_trial is not None:
         num_threads = nthreads_per_trial
@@ -182,7 +183,7 @@ def _gpu_places(num_gpus: int, per_trial: float | None, warn: Callable[[str], ob
         return math.inf, 0
     if per_trial is not None and per_trial > num_gpus:
         instead = "a trial gets all of them" if num_gpus else "trials train on the CPU"
-        warn(f"ngpus_per_trial={per_trial:g}, but this machine has {_count(num_gpus, 'CUDA device')}: {instead}")
+        warn(f"ngpus_per_trial={per_trial:g}, but this machine has {count_of(num_gpus, 'CUDA device')}: {instead}")
     if num_gpus == 0:
         return math.inf, 0
     if per_trial is None or per_trial <= 1:
@@ -192,10 +193,6 @@ def _gpu_places(num_gpus: int, per_trial: float | None, warn: Callable[[str], ob
     if step > 1:
         warn(f"ngpus_per_trial={per_trial:g}: a trial trains on one of its {step}; the others stay idle")
     return num_gpus // step, step
-
-
-def _count(num: float, what: str) -> str:
-    return f"{num:g} {what}" if num == 1 else f"{num:g} {what}s"
 
 
 def num_usable_cpus(root: Path = Path("/")) -> int:

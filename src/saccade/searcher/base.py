@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any
 
-from saccade.errors import ExhaustedSearchSpaceError, SpaceError, UnknownNameError, near_names
+from saccade.errors import ExhaustedSearchSpaceError, SpaceError, UnknownNameError, count_of, near_names
 from saccade.space import Categorical, Dict, List, Space, canonical_key, encode, from_optuna
 from saccade.space.base import Constant, copied
 
@@ -101,10 +101,9 @@ class Searcher(ABC):
 
 def exhausted(num_configurations: int, what: str = "space") -> ExhaustedSearchSpaceError:
     """Return the error for a space or grid whose configurations have all been suggested."""
-    noun = "configuration" if num_configurations == 1 else "configurations"
+    num = count_of(num_configurations, "configuration")
     return ExhaustedSearchSpaceError(
-        f"The search {what} has {num_configurations} {noun}, and no new one is left to propose. "
-        "Ask for fewer trials, or widen it."
+        f"The search {what} has {num}, and no new one is left to propose. Ask for fewer trials, or widen it."
     )
 
 

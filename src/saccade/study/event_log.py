@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, get_type_hints
 
-from saccade.errors import DivergedError, JournalError, SaccadeError, SpaceError, UnknownNameError
+from saccade.errors import DivergedError, JournalError, SaccadeError, SpaceError, UnknownNameError, count_of
 from saccade.events import Decision, EpochDone, Event, Progressed, RunStarted, TrialCreated
 from saccade.space import Dict, encode, from_optuna
 from saccade.study.json_values import LostObjectError, from_json_value, to_json_value
@@ -155,7 +155,7 @@ class EventLog:
                 with kept.open("ab") as file:
                     file.write(rest)
                 sync(kept)
-                what = f"{len(lines)} {'line' if len(lines) == 1 else 'lines'}"
+                what = count_of(len(lines), "line")
                 text = f"{self.path} is damaged. The run continues without its last {what}, which are in {kept}."
                 warnings.warn(text, stacklevel=2)
             os.truncate(self.path, end)

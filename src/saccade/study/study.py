@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from saccade.deadline import Deadline
-from saccade.errors import ExhaustedSearchSpaceError
+from saccade.errors import ExhaustedSearchSpaceError, count_of
 from saccade.events import (
     CV_SCORE,
     EpochDone,
@@ -26,13 +26,14 @@ from saccade.events import (
 )
 from saccade.space import canonical_key
 from saccade.space.base import copied
-from saccade.study.budget import Budget, Reserve
 from saccade.study.event_log import EventLog
 from saccade.study.life import (
     NO_REPORT,
     Action,
+    Budget,
     Cause,
     Fact,
+    Reserve,
     StudyRecord,
     all_failed,
     cause_of,
@@ -182,8 +183,8 @@ class Study:
         except ExhaustedSearchSpaceError as exhausted:
             self.is_exhausted = True
             if self.num_trials < math.inf:
-                num = len(self.trials)
-                self._happened(Warned(f"{exhausted} The search ends after {num} {'trial' if num == 1 else 'trials'}."))
+                num = count_of(len(self.trials), "trial")
+                self._happened(Warned(f"{exhausted} The search ends after {num}."))
             return None
         created = TrialCreated(len(self.trials), config)
         self._apply(created)

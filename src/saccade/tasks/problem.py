@@ -13,7 +13,7 @@ import torch
 from torch.nn import functional
 from typing_extensions import Self
 
-from saccade.errors import DataError, HyperparameterError
+from saccade.errors import DataError, HyperparameterError, count_of
 from saccade.tasks.base import Problem as Problem
 from saccade.tasks.base import power_loss, refuse_many_labels
 from saccade.tasks.labels import Label, Labels, indicators, plain_label_lists, plain_labels, some
@@ -51,7 +51,7 @@ class SingleLabel(Classification):
         classes = tuple(sorted(set(plain_labels(labels))))
         if len(classes) < 2:
             raise DataError(
-                f"the labels hold {len(classes)} class{'' if len(classes) == 1 else 'es'}: {list(classes)}; "
+                f"the labels hold {count_of(len(classes), 'class', 'classes')}: {list(classes)}; "
                 "a classifier requires images of at least two classes"
             )
         if cls is Binary and len(classes) != 2:
@@ -200,7 +200,7 @@ class Multilabel(Classification):
         classes = tuple(sorted({label for row in plain_label_lists(labels) for label in row}))
         if len(classes) < 2:
             raise DataError(
-                f"the lists hold {len(classes)} label{'' if len(classes) == 1 else 's'}: {list(classes)}; a multilabel "
+                f"the lists hold {count_of(len(classes), 'label')}: {list(classes)}; a multilabel "
                 "problem requires at least two. Whether an image has one label or not is a binary problem"
             )
         return cls(classes)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from saccade.errors import SearchFailedError
+from saccade.errors import SearchFailedError, count_of
 from saccade.space import Dict
 from saccade.space.base import copied
 from saccade.study.event_log import EventLog
@@ -191,8 +191,7 @@ class TuneResult:
     def __repr__(self) -> str:
         ranked = self._ranked()
         best = f", best {self.metric} {ranked[0].score:.6g}" if ranked and _is_ranked(ranked[0]) else ""
-        num = len(self.trials)
-        return f"<TuneResult of {num} {'trial' if num == 1 else 'trials'}{best}>"
+        return f"<TuneResult of {count_of(len(self.trials), 'trial')}{best}>"
 
     def _ranked(self) -> list[TrialResult]:
         sign = 1.0 if self.mode == "min" else -1.0

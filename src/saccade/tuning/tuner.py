@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from saccade.checks import real_number, whole_number
 from saccade.deadline import Deadline
-from saccade.errors import HyperparameterError, UnknownNameError, explained_file_errors, suggesting_function
+from saccade.errors import HyperparameterError, UnknownNameError, count_of, explained_file_errors, suggesting_function
 from saccade.events import Event, JobFailed, Listener, RunFinished, RunStarted, Warned
 from saccade.executor import EXECUTORS, Executor, WorkerSlot, local_slots, make_executor, num_usable_cpus, use_executor
 from saccade.global_state import preserved_global_state
@@ -351,8 +351,7 @@ class _Search:
             try:
                 study.run()
             except KeyboardInterrupt:
-                num = len(study.trials)
-                text = f"The search was interrupted after it had started {num} {'trial' if num == 1 else 'trials'}."
+                text = f"The search was interrupted after it had started {count_of(len(study.trials), 'trial')}."
                 if self.path is None:
                     how = "This exception has their `result`."
                 else:
