@@ -20,9 +20,9 @@ from saccade.searcher import make_searcher
 from saccade.searcher.base import Searcher
 from saccade.space import Dict
 from saccade.space.base import copied, plain
-from saccade.study.function import FunctionTrainable
+from saccade.study.function import FunctionReporter, FunctionTrainable
 from saccade.study.study import Study
-from saccade.study.trial import Job, Reporter, Trainable, Trial
+from saccade.study.trial import Trial
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -172,9 +172,8 @@ class LocalSequentialScheduler:
             If every trial raised; the message has the reasons and the first traceback.
         """
         self.training_history, self.config_history = {}, {}
-        trainable = TunedFunction(self._call, self.reward_attr, self.training_history)
         self.study = Study(
-            InlineExecutor(trainable),
+            InlineExecutor(FunctionTrainable(self._train)),
             self.searcher,
             FIFOScheduler(),
             num_trials=self.num_trials,
@@ -293,6 +292,27 @@ class LocalSequentialScheduler:
             return self.train_fn(args, reporter, **self.train_fn_kwargs)
         return self.train_fn(args, reporter=reporter, **self.train_fn_kwargs)
 
+    def _train(self, config: dict[Any, Any], report: FunctionReporter) -> None:
+        """Call `train_fn` with a reporter that appends to the training history of the trial."""
+        history, name = self.training_history.setdefault(report.trial, []), self.reward_attr
+        start_s = last_s = time.perf_counter()
+
+        def reporter(**metrics: Any) -> None:
+            nonlocal last_s
+            if name not in metrics:
+                raise TypeError(
+                    f"reporter() was called with {sorted(metrics)}, without the reward {name!r}; "
+                    f"write reporter(epoch=…, {name}=…), or give the scheduler another reward_attr"
+                )
+            reward, now_s = float(metrics[name]), time.perf_counter()
+            times = {"time_this_iter": now_s - last_s, "time_since_start": now_s - start_s}
+            history.append({key: plain(value) for key, value in metrics.items()} | {"trial": report.trial} | times)
+            last_s = now_s
+            # Epochs are counted here, because old scripts number them in different ways.
+            report(score=reward)
+
+        self._call(Arguments({"task_id": report.trial, **config}), reporter)
+
     def _listen(self, event: Event) -> None:
         searcher = self.searcher if isinstance(self.searcher, LocalSearcher) else None
         match event:
@@ -326,37 +346,3 @@ class Arguments(dict[Any, Any]):
 
     def __setattr__(self, name: str, value: Any) -> None:
         self[name] = value
-
-
-class TunedFunction(Trainable):
-    """A function as a trainable that also appends all reports of a trial to ``training_history[number]``."""
-
-    def __init__(
-        self, call: Callable[..., Any], reward_attr: str, training_history: dict[int, list[dict[str, Any]]]
-    ) -> None:
-        self.call, self.reward_attr, self.training_history = call, reward_attr, training_history
-
-    def train(self, job: Job, report: Reporter) -> str:
-        """Call the function through a `FunctionTrainable`, which ends it at the time limit."""
-        history, name = self.training_history.setdefault(job.trial, []), self.reward_attr
-
-        def function(config: dict[Any, Any], report_score: Callable[..., None]) -> None:
-            start_s = last_s = time.perf_counter()
-
-            def reporter(**metrics: Any) -> None:
-                nonlocal last_s
-                if name not in metrics:
-                    raise TypeError(
-                        f"reporter() was called with {sorted(metrics)}, without the reward {name!r}; "
-                        f"write reporter(epoch=…, {name}=…), or give the scheduler another reward_attr"
-                    )
-                reward, now_s = float(metrics[name]), time.perf_counter()
-                times = {"time_this_iter": now_s - last_s, "time_since_start": now_s - start_s}
-                history.append({key: plain(value) for key, value in metrics.items()} | {"trial": job.trial} | times)
-                last_s = now_s
-                # Epochs are counted here, because old scripts number them in different ways.
-                report_score(score=reward)
-
-            self.call(Arguments({"task_id": job.trial, **config}), reporter)
-
-        return FunctionTrainable(function).train(job, report)

@@ -46,19 +46,12 @@ class ImageDataset(pd.DataFrame):
         Class names. An integer label ``i`` is the class ``classes[i]``. None: the sorted labels if these are
         strings, else no names.
     image_column, label_column : str
-        Names of the two columns. Other columns are kept.
+        Names of the two columns, of which the second may be absent. Other columns are kept.
     root : str or Path, optional
         Base of relative paths: a folder, or the path or address (``http://``, ``https://``, ``file://``) of a
         zip or tar archive, which is downloaded and unpacked once. None leaves paths as they are.
     no_class : bool
         The images have no labels; a label column is dropped.
-
-    Attributes
-    ----------
-    classes : list of str or None
-        See above.
-    image_column, label_column : str
-        See above. Without labels there is no such column in the table.
 
     Raises
     ------
