@@ -43,12 +43,17 @@ from saccade.inference.feature_bank import FeatureBank
 from saccade.inference.pipeline import InferencePipeline, Predictions
 from saccade.inference.postprocessing import AbstentionRule
 from saccade.inference.saved import SavedPredictor, choose
-from saccade.insight.embeddings import EmbeddedImages, nearest_images
+from saccade.insight.embeddings import (
+    EmbeddedImages,
+    complete_features,
+    copy_embeddings,
+    embedded_training_images,
+    nearest_images,
+)
 from saccade.insight.label_issues import check_has_classes, label_issues
 from saccade.insight.near_duplicates import near_duplicates
 from saccade.insight.reasons import check_numbers, find_reasons
 from saccade.insight.saliency import SaliencyMapper, check_form, check_method, in_form, target_numbers
-from saccade.insight.training_images import complete_features, copy_embeddings, embedded_training_images
 from saccade.models.catalogue import list_models
 from saccade.models.listing import models_table
 from saccade.report.figures import Reason, reasons_figure
@@ -773,7 +778,7 @@ class ImagePredictor:
         Raises
         ------
         DataError
-            If `among` is required: see `saccade.insight.training_images`.
+            If `among` is required: see `saccade.insight.embeddings`.
         """
         return nearest_images(self._embedded(data), self._training_images(among), k)
 
