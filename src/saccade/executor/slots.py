@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from saccade.checks import whole_number
 from saccade.errors import HyperparameterError, count_of
@@ -154,27 +155,11 @@ def plan_workers(
     return [WorkerSlot("cpu" if ngpus_per_trial == 0 else None, num_threads)] * num
 
 
-def local_slots(
-    num_gpus: int,
-    nthreads_per_trial: int | None = None,
-    ngpus_per_trial: float | None = None,
-    num_workers: int | None = None,
-    *,
-    num_trials: int | None = None,
-    warn: Callable[[str], object] | None = None,
-) -> list[WorkerSlot]:
+def local_slots(num_gpus: int, *asked: Any, **options: Any) -> list[WorkerSlot]:
     """Divide this machine among workers, with ``OMP_NUM_THREADS`` as `max_threads`; see `plan_workers`."""
     given = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()  # a list has a number for each nesting level
-    return plan_workers(
-        num_usable_cpus(),
-        num_gpus,
-        nthreads_per_trial,
-        ngpus_per_trial,
-        num_workers,
-        num_trials=num_trials,
-        max_threads=int(given) if given.isdecimal() and int(given) else None,
-        warn=warn,
-    )
+    max_threads = int(given) if given.isdecimal() and int(given) else None
+    return plan_workers(num_usable_cpus(), num_gpus, *asked, max_threads=max_threads, **options)
 
 
 def _gpu_places(num_gpus: int, per_trial: float | None, warn: Callable[[str], object]) -> tuple[float, int]:
