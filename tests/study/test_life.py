@@ -13,8 +13,19 @@ from saccade.events import EpochDone, JobDone, JobFailed, JobStarted, TrialCreat
 from saccade.executor import Executor
 from saccade.scheduler import FIFOScheduler
 from saccade.study import study
-from saccade.study.life import ENDS, NO_REPORT, TIME_LIMIT, TRIAL_TIME_LIMIT, Action, Cause, Fact, StudyRecord, find_end
-from saccade.study.trial import Decision, Job, Status
+from saccade.study.life import (
+    ENDS,
+    NO_REPORT,
+    TIME_LIMIT,
+    TRIAL_TIME_LIMIT,
+    Action,
+    Budget,
+    Cause,
+    Fact,
+    StudyRecord,
+    find_end,
+)
+from saccade.study.trial import Decision, Job, Status, Trial
 from saccade.study.trial_files import LocalTrialFiles
 from saccade.testing.scheduler_contract import MemoryLog
 
@@ -199,3 +210,20 @@ def test_retries_are_announced():
     assert [event for event in events if isinstance(event, Warned)] == [Warned("Trial 0 is retried from epoch 2: gone")]
     assert [job.checkpoint for job in executor.jobs] == [None, "saved"]
     assert made.trials[0].num_retries == 1
+
+
+def test_a_trial_needs_time_for_its_set_up_as_well() -> None:
+    now_s = 0.0
+    budget = Budget(Deadline(10, lambda: now_s), 0.0, None)
+    trial = Trial(0, {})
+    budget.submitted(trial)
+    assert budget.has_time_for_a_trial()  # nothing is known yet
+    now_s = 4.0
+    trial.reports.append(EpochDone(0, 0, 0.5, seconds=1.0, checkpoint="last-0000"))
+    budget.learn(trial)
+    assert budget.setup_s == 3.0
+    assert budget.has_time_for_a_trial()
+    assert budget.has_time_for(trial)
+    now_s = 7.0
+    assert not budget.has_time_for_a_trial()
+    assert not budget.has_time_for(trial)

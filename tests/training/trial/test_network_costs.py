@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 import torch
 
 from saccade.inference.classifier import Classifier
@@ -7,7 +8,7 @@ from saccade.numerics.device import Numerics, choose_device
 from saccade.tasks.problem import Problem
 from saccade.training.recipes.building import new_classifier
 from saccade.training.recipes.recipe import Recipe
-from saccade.training.trial.validation import latency_ms, network_costs
+from saccade.training.trial.network_costs import latency_ms, network_costs
 
 
 def classifier(img_size: int) -> Classifier:
@@ -28,6 +29,8 @@ def test_costs_are_returned_by_name() -> None:
     buffers = sum(buffer.numel() * buffer.element_size() for buffer in network.network.buffers())
     assert costs["num_bytes"] == 4 * costs["num_params"] + buffers
     assert network_costs(network, []) == {}
+    with pytest.raises(ValueError, match="unknown cost"):
+        network_costs(network, ["weight"])
 
 
 def test_latency_is_that_of_the_numerics_in_which_predictions_are_made() -> None:

@@ -40,8 +40,9 @@ from saccade.training.recipes.optimisation import make_optimizer
 from saccade.training.recipes.recipe import Recipe
 from saccade.training.task import ImageTask
 from saccade.training.trial.frozen import freeze, train_mode
+from saccade.training.trial.network_costs import network_costs
 from saccade.training.trial.steps import Steps, seed_generators
-from saccade.training.trial.validation import Validation, network_costs
+from saccade.training.trial.validation import Validation
 from saccade.training.trial_files import (
     BEST,
     BEST_OUTPUTS,

@@ -1,11 +1,8 @@
-"""Validation of a network on the validation images, and the costs of using it: latency, parameters, bytes."""
+"""Validation of a network on the validation images, again and again during training."""
 
 from __future__ import annotations
 
 import math
-import statistics
-import time
-from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -13,7 +10,7 @@ import torch
 from saccade.deadline import Deadline
 from saccade.errors import DataError
 from saccade.events import CV_SCORE
-from saccade.inference.classifier import Blueprint, Classifier
+from saccade.inference.classifier import Classifier
 from saccade.tasks.metrics import summary_metrics
 from saccade.training.probes.probe import Probe, outputs_of_frozen
 from saccade.training.task import ImageTask
@@ -74,46 +71,3 @@ class Validation:
         metric, problem, targets = self._task.metric, self._task.problem, self._task.val.targets[: len(outputs)]
         predictions = problem.activate(torch.from_numpy(outputs)).numpy()
         return {**summary_metrics(targets, predictions, problem), metric.name: metric(targets, predictions, problem)}
-
-
-_MEASURED_S, _MAX_RUNS, _MIN_RUNS = 0.3, 30, 3
-
-_latencies_ms: dict[tuple[Blueprint, str, int], float] = {}
-
-
-def network_costs(classifier: Classifier, names: Sequence[str]) -> dict[str, float]:
-    """Return costs by name: ``latency_ms`` (of one image), ``num_params`` and ``num_bytes`` (of the weights)."""
-    network = classifier.network
-    costs: dict[str, Callable[[], float]] = {
-        "latency_ms": lambda: latency_ms(classifier),
-        "num_params": lambda: float(sum(parameter.numel() for parameter in network.parameters())),
-        "num_bytes": lambda: float(sum(tensor.nbytes for tensor in network.state_dict().values())),
-    }
-    return {name: costs[name]() for name in names}
-
-
-@torch.inference_mode()
-def latency_ms(classifier: Classifier) -> float:
-    """Return the milliseconds of predicting one image, decoding excluded; the network is in evaluation mode afterwards.
-
-    The median of several passes in the numerics of inference, measured once per architecture and process.
-    """
-    key = (classifier.blueprint, repr(classifier.inference), torch.get_num_threads())
-    if key in _latencies_ms:
-        return _latencies_ms[key]
-    side = classifier.blueprint.input.img_size
-    x_BCHW = torch.zeros(1, classifier.blueprint.in_chans, side, side, device=classifier.numerics.device)
-    x_BCHW = x_BCHW.contiguous(memory_format=torch.channels_last)  # as batches are, in any memory format
-    classifier.network.eval()
-    times_s: list[float] = []
-    start_s = time.perf_counter()
-    while len(times_s) <= _MIN_RUNS or (
-        len(times_s) <= _MAX_RUNS and time.perf_counter() - start_s < _MEASURED_S + times_s[0]
-    ):
-        run_start_s = time.perf_counter()
-        with classifier.inference.threads(), classifier.inference.autocast():
-            outputs = classifier.network(x_BCHW)
-        classifier.problem.activate(outputs).cpu()  # waits for the device
-        times_s.append(time.perf_counter() - run_start_s)
-    _latencies_ms[key] = 1000 * statistics.median(times_s[1:])  # the first run includes a warm-up
-    return _latencies_ms[key]
