@@ -40,7 +40,7 @@ SCHEDULERS: Registry[Scheduler] = Registry(
 
 
 # Names from modules that import this one.
-_LAZY = {"LocalSequentialScheduler": "saccade.compat.local_sequential"}
+_LAZY = {"LocalSequentialScheduler": "saccade.core.scheduler.seq_scheduler"}
 __getattr__ = missing_attributes(__name__, __all__, _LAZY)
 
 

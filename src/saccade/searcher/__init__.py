@@ -58,9 +58,9 @@ SEARCHERS: Registry[Searcher] = Registry(
 # Names from modules that import this one.
 _LAZY = {
     "AutoSearcher": "saccade.autosearch.search",
-    "LocalGridSearcher": "saccade.compat.local_searchers",
-    "LocalRandomSearcher": "saccade.compat.local_searchers",
-    "LocalSearcher": "saccade.compat.local_searchers",
+    "LocalGridSearcher": "saccade.core.searcher.local_searcher",
+    "LocalRandomSearcher": "saccade.core.searcher.local_searcher",
+    "LocalSearcher": "saccade.core.searcher.local_searcher",
 }
 __getattr__ = missing_attributes(__name__, __all__, _LAZY)
 
