@@ -223,14 +223,8 @@ def _be_one_thread() -> None:
 class TorchImages(Dataset[Any]):
     """A map-style dataset that decodes an image each time it is read. It can be pickled if `transform` can.
 
-    Parameters
-    ----------
-    images
-        Paths, bytes, Pillow images or arrays.
-    labels
-        A number for each image, or None.
-    transform
-        Called with a Pillow image in mode RGB; None for a uint8 tensor of shape (3, height, width).
+    `images` are paths, bytes, Pillow images or arrays; `labels` has a number for each, or is None. `transform` is
+    called with a Pillow image in mode RGB; None returns a uint8 tensor of shape (3, height, width).
 
     Examples
     --------

@@ -36,7 +36,8 @@ class ImageDataset(pd.DataFrame):
     """A `pandas.DataFrame` with one row per image.
 
     Slicing, sampling, concatenating, merging, copying and pickling return an `ImageDataset` with the same classes.
-    Concatenating datasets whose integer labels denote different classes raises an error.
+    Concatenating datasets whose integer labels denote different classes raises an error. Raises a DataError if a column
+    is missing, or labels and `classes` do not fit together.
 
     Parameters
     ----------
@@ -52,11 +53,6 @@ class ImageDataset(pd.DataFrame):
         zip or tar archive, which is downloaded and unpacked once. None leaves paths as they are.
     no_class : bool
         The images have no labels; a label column is dropped.
-
-    Raises
-    ------
-    DataError
-        If a column is missing, or labels and `classes` do not fit together.
 
     Examples
     --------
@@ -139,6 +135,8 @@ class ImageDataset(pd.DataFrame):
     ) -> ImageDataset:
         """Create a dataset from a folder with one sub-folder per class.
 
+        Raises a DataError if there are no images, none in class folders, or folders named like splits.
+
         Parameters
         ----------
         root : str or Path
@@ -159,11 +157,6 @@ class ImageDataset(pd.DataFrame):
         ImageDataset
             `classes` are the sorted names of the folders that have images. Images in folders within a class folder
             are of that class. Hidden files are left out.
-
-        Raises
-        ------
-        DataError
-            If there are no images, none in class folders, or folders named like splits instead of classes.
 
         Examples
         --------
@@ -225,6 +218,9 @@ class ImageDataset(pd.DataFrame):
     ) -> tuple[ImageDataset, ImageDataset, ImageDataset]:
         """Create three datasets from a folder with one sub-folder per split, and in each one per class.
 
+        Raises a DataError without training images, without a folder of a name that is given, or if a split's folder
+        holds files but no images. A DataWarning names folders with images that are left out.
+
         Parameters
         ----------
         root : str or Path
@@ -241,12 +237,6 @@ class ImageDataset(pd.DataFrame):
         train, val, test : ImageDataset
             All with the same `classes`, those of all splits together, so that numbers mean the same in each. A
             split without a folder, or with an empty one, is an empty dataset with the same columns.
-
-        Raises
-        ------
-        DataError
-            If there is no folder of training images, or none of a name that is given, or a split's folder holds files
-            but no images. A `DataWarning` names folders with images that are left out.
 
         Examples
         --------
@@ -287,6 +277,9 @@ class ImageDataset(pd.DataFrame):
     ) -> ImageDataset:
         r"""Create a dataset from a table of paths and labels.
 
+        Raises a DataError if the file does not exist, is not such a table, or lacks a column, or if a row has more
+        fields than the header.
+
         Parameters
         ----------
         csv : str or Path
@@ -306,12 +299,6 @@ class ImageDataset(pd.DataFrame):
         -------
         ImageDataset
             Without labels, after a DataWarning, if no name is given and the table has no column ``label``.
-
-        Raises
-        ------
-        DataError
-            If the file does not exist, is not such a table, or lacks a column; or if a row has more fields than the
-            header.
 
         Examples
         --------
@@ -344,6 +331,8 @@ class ImageDataset(pd.DataFrame):
     ) -> ImageDataset:
         """Create a dataset whose labels are computed from the names of the images.
 
+        Raises a DataError if there are no images, or `fn` returns None for one.
+
         Parameters
         ----------
         images : list of path, or str or Path
@@ -355,11 +344,6 @@ class ImageDataset(pd.DataFrame):
             Base of relative paths; see `ImageDataset`.
         no_class : bool
             Do not call `fn`; the images get no labels.
-
-        Raises
-        ------
-        DataError
-            If there are no images, or `fn` returns None for one.
 
         Examples
         --------
@@ -382,6 +366,8 @@ class ImageDataset(pd.DataFrame):
     ) -> ImageDataset:
         """Create a dataset from a ``datasets.Dataset`` of Hugging Face.
 
+        Raises a DataError for a dictionary of splits, without images or such columns, or if only some labels are known.
+
         Parameters
         ----------
         dataset : datasets.Dataset
@@ -395,12 +381,6 @@ class ImageDataset(pd.DataFrame):
         ImageDataset
             Images are paths if the dataset has only these, else bytes. `classes` are those of the
             ``ClassLabel``.
-
-        Raises
-        ------
-        DataError
-            If the dataset is a dictionary of splits, is empty, lacks such columns, or only some labels are
-            known.
 
         Examples
         --------
@@ -416,10 +396,7 @@ class ImageDataset(pd.DataFrame):
     def label_names(self) -> pd.Series[Any]:
         """Return the label of each image as text: its name in `classes` if labels are numbers, else itself.
 
-        Raises
-        ------
-        DataError
-            If there are no labels.
+        Raises a DataError without labels.
 
         Examples
         --------
@@ -438,6 +415,8 @@ class ImageDataset(pd.DataFrame):
     ) -> tuple[Self, Self, Self]:
         """Split into training, validation and test images, each class in the same proportions.
 
+        Raises a DataError for sizes that are negative, or not less than 1 together.
+
         Parameters
         ----------
         test_size, val_size : float
@@ -450,11 +429,6 @@ class ImageDataset(pd.DataFrame):
         train, val, test : ImageDataset
             Rows keep their index and their order. In each class the numbers are exact up to rounding, and at
             least one image stays in `train`. Fractional numbers and missing labels are not stratified.
-
-        Raises
-        ------
-        DataError
-            If the sizes are negative, or not less than 1 together.
 
         Examples
         --------
@@ -505,6 +479,8 @@ class ImageDataset(pd.DataFrame):
     ) -> Gallery:
         """Draw some of the images in a grid, with their labels.
 
+        Raises a DataError without images, or for a position outside the dataset.
+
         Parameters
         ----------
         indices : list of int, optional
@@ -527,11 +503,6 @@ class ImageDataset(pd.DataFrame):
         Gallery
             A `matplotlib.figure.Figure`: shown by notebooks, written by ``savefig``. The tile of an unreadable
             image shows the reason.
-
-        Raises
-        ------
-        DataError
-            If the dataset is empty, or a position is outside it.
 
         Examples
         --------
@@ -557,6 +528,8 @@ class ImageDataset(pd.DataFrame):
     def to_torch(self, transform: Callable[[Any], Any] | None = None) -> TorchImages:
         """Return a `torch.utils.data.Dataset` of the images and their labels.
 
+        Raises a DataError if labels are neither numbers nor among `classes`.
+
         Parameters
         ----------
         transform : callable, optional
@@ -568,11 +541,6 @@ class ImageDataset(pd.DataFrame):
             Its items are (image, label). Without `transform` the image is a uint8 tensor of shape
             (3, height, width), of each image's own size. The label is an integer, the position in `classes`
             where there are any, or a float. Without labels, the items are the images alone.
-
-        Raises
-        ------
-        DataError
-            If labels are neither numbers nor among `classes`.
 
         Examples
         --------

@@ -126,24 +126,11 @@ def scan_images(
 ) -> Scan:
     """Decode every image once and return what the data checks need; a store has the same as `ImageStore.scan`.
 
-    Parameters
-    ----------
-    images
-        Paths, bytes, Pillow images or arrays, see `read_image`.
-    min_shorter_side
-        Decode large JPEGs at a reduced scale down to this shorter side: faster, but see `Scan`.
-    channels, pixel_range
-        See `decode_image`.
-    num_threads
-        Defaults to the number of usable cores.
-    deadline
-        Returns the seconds left; once it is 0 or less the rest is skipped.
-    order
-        Positions of the images to decode, in this order; None is all of them.
-    on_progress
-        Called with the number of images done and the total.
-    recorder
-        A scan to continue; its images are not decoded again.
+    `images` are paths, bytes, Pillow images or arrays, see `read_image`. Large JPEGs may be decoded at a reduced scale
+    down to `min_shorter_side`: faster, but see `Scan`. `channels` and `pixel_range` are those of `decode_image`;
+    `num_threads` is by default the number of usable cores. `deadline` returns the seconds left; once it is 0 or less
+    the rest is skipped. `order` has the positions of the images to decode, None is all. `on_progress` is called with
+    the number of images done and the total. `recorder` is a scan to continue, whose images are not decoded again.
 
     Examples
     --------

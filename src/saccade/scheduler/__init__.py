@@ -47,12 +47,8 @@ __getattr__ = missing_attributes(__name__, __all__, _LAZY)
 def make_scheduler(name: str | Scheduler, **options: Any) -> Scheduler:
     """Return a scheduler: that of a name in `SCHEDULERS`, with these arguments, or the given one.
 
-    Raises
-    ------
-    UnknownNameError
-        If there is no scheduler of that name.
-    HyperparameterError
-        If the scheduler has no such option, or if options are given together with an instance.
+    Raises an UnknownNameError for other names, and a HyperparameterError for an option that the scheduler does not
+    have, or options together with an instance.
 
     Examples
     --------

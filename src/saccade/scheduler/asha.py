@@ -39,6 +39,8 @@ class ASHAScheduler(Scheduler):
     - A trial that was interrupted between two rungs continues to the next one before all other jobs.
     - A trial without checkpoints cannot pause. It is stopped or continues at once: see "stopping".
 
+    Numbers out of range raise a HyperparameterError, another type an UnknownNameError.
+
     As trials that come later may be promoted as well, slightly more than 1/η of all trials are promoted in the end.
 
     Parameters
@@ -53,13 +55,6 @@ class ASHAScheduler(Scheduler):
     type : {"promotion", "stopping"}
         With "stopping", trials do not pause: at a rung, a trial continues if it is in the top 1/η so far, or is the
         best, and is stopped otherwise. That needs no checkpoints, but early decisions rest on few trials.
-
-    Raises
-    ------
-    HyperparameterError
-        If a number is out of range.
-    UnknownNameError
-        If there is no such type.
 
     Examples
     --------

@@ -49,7 +49,7 @@ class MedianScheduler(FIFOScheduler):
     needs no checkpoints, and works with curves of any length.
 
     Reports before the first epoch, such as that of a linear probe, do not count. The last epoch of a trial counts, but
-    does not stop it.
+    does not stop it. Numbers out of range raise a HyperparameterError.
 
     Parameters
     ----------
@@ -57,11 +57,6 @@ class MedianScheduler(FIFOScheduler):
         No trial is stopped before this epoch.
     min_trials : int
         No trial is stopped at an epoch that fewer other trials have reached.
-
-    Raises
-    ------
-    HyperparameterError
-        If a number is out of range.
 
     Examples
     --------

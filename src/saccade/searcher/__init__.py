@@ -68,6 +68,10 @@ __getattr__ = missing_attributes(__name__, __all__, _LAZY)
 def make_searcher(name: str | Searcher, space: Dict | Mapping[Any, Any], seed: int = 0, **options: Any) -> Searcher:
     """Return the searcher of that name.
 
+    Raises an UnknownNameError for other names, a SpaceError for invalid starting configurations, and a
+    HyperparameterError for an option that the searcher does not have, options together with an instance, or an instance
+    for another space.
+
     Parameters
     ----------
     name
@@ -75,15 +79,6 @@ def make_searcher(name: str | Searcher, space: Dict | Mapping[Any, Any], seed: i
         of images it is `saccade.autosearch.search.AutoSearch`.
     space, seed, **options
         Arguments of that searcher; see `Searcher`.
-
-    Raises
-    ------
-    UnknownNameError
-        If there is no searcher of that name.
-    HyperparameterError
-        If the searcher has no such option, or if a ready searcher comes with options or has another space.
-    SpaceError
-        If the option `starting_configs` (see `Searcher`) holds what is not in the space.
 
     Examples
     --------

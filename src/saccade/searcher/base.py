@@ -16,7 +16,8 @@ from saccade.space.base import Constant, copied
 class Searcher(ABC):
     """Suggests configurations, and may use their scores for that.
 
-    It does not depend on images, clocks or workers.
+    It does not depend on images, clocks or workers. An invalid space or starting configuration raises a SpaceError, an
+    unknown name in it an UnknownNameError.
 
     Parameters
     ----------
@@ -28,13 +29,6 @@ class Searcher(ABC):
         Configurations to suggest first, in this order, before any of its own (``points_to_evaluate`` in Ray Tune,
         ``enqueue_trial`` in Optuna). Missing values have the default of the space. Repeated ones, and those that are
         observed before, are skipped.
-
-    Raises
-    ------
-    SpaceError
-        If `space` is neither or is invalid, or if a starting configuration is not in it.
-    UnknownNameError
-        If a starting configuration has a name that the space does not have.
 
     Notes
     -----

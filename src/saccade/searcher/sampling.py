@@ -103,7 +103,8 @@ class GridSearcher(Searcher):
     """Suggests the points of an evenly spaced grid, always in the same order.
 
     All combinations, in the order of the parameters in the space, the last one varying fastest. Each branch of a
-    `Categorical` of spaces has a grid of its own. Points are made on demand, so a large grid costs nothing.
+    `Categorical` of spaces has a grid of its own. Points are made on demand, so a large grid costs nothing. An invalid
+    number of points raises a HyperparameterError, another name an UnknownNameError.
 
     Parameters
     ----------
@@ -114,13 +115,6 @@ class GridSearcher(Searcher):
         default); with ``log`` they are spaced log-evenly; an `Int` with fewer values has all of them.
     num_points_by_name
         The same for single parameters by name; see `saccade.space.parameters` for names in nested spaces.
-
-    Raises
-    ------
-    UnknownNameError
-        If the space has no `Real` or `Int` of a name.
-    HyperparameterError
-        If a number of points is not a whole number of at least 1.
 
     Examples
     --------

@@ -59,16 +59,13 @@ class _Sequence(Space):
 class Categorical(_Sequence):
     """One of several values.
 
+    No choice, a repeated one, or a single list instead of its values raises a SpaceError.
+
     Parameters
     ----------
     *values
         The choices; the first is the default. A choice may be any object, also a space (or a list or dict with
         spaces in it), whose parameters exist only where it is chosen.
-
-    Raises
-    ------
-    SpaceError
-        If there is no choice, a repeated choice, or a single list instead of its values.
 
     Examples
     --------
@@ -191,6 +188,8 @@ class List(_Sequence):
 class Dict(Space):
     """Named values, each from its own space: the usual search space.
 
+    Raises a SpaceError if `spaces` is not a mapping, or if a key is repeated.
+
     Parameters
     ----------
     spaces
@@ -198,11 +197,6 @@ class Dict(Space):
         for JSON they must be strings, numbers, bools or None.
     **named
         Further spaces and constants, by keyword.
-
-    Raises
-    ------
-    SpaceError
-        If `spaces` is not a mapping, or if a key is repeated.
 
     Notes
     -----
@@ -350,10 +344,7 @@ def _product(members: Iterable[Space]) -> int | float:
 def from_json(obj: Any) -> Space:
     """Return the space of which `obj` is the JSON form: the result of ``space.to_json()``, as `json.load` reads it.
 
-    Raises
-    ------
-    SpaceError
-        If the object does not describe a space.
+    Raises a SpaceError if the object does not describe a space.
 
     Examples
     --------

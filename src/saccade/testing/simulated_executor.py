@@ -15,14 +15,12 @@ from saccade.study.trial import Decision, Job
 
 
 class SimulatedExecutor(Executor):
-    """Replays learning curves.
+    """Replays learning curves on `num_workers` simulated workers.
 
     Parameters
     ----------
     curve
         Returns the scores of a configuration's epochs; an exception fails the trial.
-    num_workers
-        Number of jobs that run at once.
     epoch_s
         Seconds of an epoch: a number, or a function of the configuration.
     is_lost

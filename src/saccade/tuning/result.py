@@ -110,19 +110,14 @@ class TuneResult:
     def load(cls, path: str | PathLike[str], space: Dict | Mapping[Any, Any] | None = None) -> TuneResult:
         """Return the result so far of the search in a folder; it may be running, or may have been interrupted.
 
+        Raises a HyperparameterError without a search in that folder, and a JournalError if its event log is invalid.
+
         Parameters
         ----------
         path
             The folder that was passed to `tune`.
         space
             The search space; only needed if configurations contain objects that have no JSON form.
-
-        Raises
-        ------
-        HyperparameterError
-            If there is no search in that folder.
-        JournalError
-            If its event log is invalid.
         """
         folder = Path(path).absolute()
         about = read_about(folder)

@@ -152,12 +152,8 @@ def tune(
 
     Raises
     ------
-    HyperparameterError
+    HyperparameterError, UnknownNameError, SpaceError
         If an argument is invalid, nothing would end the search, or the function does not report the metric.
-    UnknownNameError
-        If there is no such searcher, scheduler, option, mode or executor.
-    SpaceError
-        If the space is invalid.
     SearchFailedError
         If no trial has a score; the message has the reasons and the first traceback.
     JournalError

@@ -58,7 +58,9 @@ class LocalSequentialScheduler:
     """Tune any Python function: run it with one configuration at a time, in this process.
 
     A trial that raises does not end the search, unless the first ten all do with the same error. Its traceback is
-    logged at once and kept in `training_history`. The reward of a trial is the highest one that it reports.
+    logged at once and kept in `training_history`. The reward of a trial is the highest one that it reports. Without a
+    limit a StoppingCriterionError is raised, with an invalid one a HyperparameterError, and an UnknownNameError for
+    unknown searchers, search options and arguments.
 
     Parameters
     ----------
@@ -101,15 +103,6 @@ class LocalSequentialScheduler:
         The configurations by trial number.
     study : saccade.study.study.Study or None
         The last search; None before the first.
-
-    Raises
-    ------
-    StoppingCriterionError
-        If neither `num_trials` nor `time_out` is given.
-    HyperparameterError
-        If one of them is invalid.
-    UnknownNameError
-        If a searcher, search option or argument is unknown.
 
     Examples
     --------
@@ -164,12 +157,8 @@ class LocalSequentialScheduler:
     def run(self) -> None:
         """Search until the limit of trials, time or reward is reached, or the space is exhausted.
 
-        Each call starts a new search with the same searcher, which keeps its observations.
-
-        Raises
-        ------
-        SearchFailedError
-            If every trial raised; the message has the reasons and the first traceback.
+        Each call starts a new search with the same searcher, which keeps its observations. If every trial raised, a
+        SearchFailedError has the reasons and the first traceback.
         """
         self.training_history, self.config_history = {}, {}
         self.study = Study(

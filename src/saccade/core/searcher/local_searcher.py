@@ -66,12 +66,8 @@ class LocalSearcher(Searcher):
     def update(self, config: Mapping[Any, Any], **metrics: Any) -> None:
         """Record the reward of a configuration, which need not come from this searcher; it replaces an earlier one.
 
-        The reward is the keyword `reward_attr`; a single metric is the reward under any name.
-
-        Raises
-        ------
-        SpaceError
-            If the configuration is not in the space, or if the reward is missing or not a number.
+        The reward is the keyword `reward_attr`; a single metric is the reward under any name. Raises a SpaceError if
+        the configuration is not in the space, or the reward is missing or not a number.
         """
         key = self._pickle_config(config)
         if self.reward_attr in metrics:
@@ -212,6 +208,8 @@ class LocalRandomSearcher(LocalSearcher):
 class LocalGridSearcher(LocalSearcher):
     """Grid search that keeps the rewards; see `GridSearcher` for the order.
 
+    An invalid number of points raises a HyperparameterError.
+
     Parameters
     ----------
     search_space, reward_attr
@@ -221,11 +219,6 @@ class LocalGridSearcher(LocalSearcher):
         (log-evenly with ``log``), which an `Int` truncates. An `Int` with fewer values has all of them.
     grid_num_sample_settings
         The same for single parameters by name. Names that are no `Real` or `Int` of the space are ignored, and logged.
-
-    Raises
-    ------
-    HyperparameterError
-        If a number of points is not a whole number of at least 1.
 
     Examples
     --------
