@@ -10,7 +10,7 @@ import pytest
 
 from saccade import Categorical, ImagePredictor
 from saccade.errors import HyperparameterError, SavedPredictorError, UnknownNameError
-from saccade.inference.saved import Choice, choose
+from saccade.inference.description import Choice, choose
 
 MakeColours = Callable[..., pd.DataFrame]
 

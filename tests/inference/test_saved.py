@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from saccade import ImagePredictor
 from saccade.errors import DiskFullError, SaccadeError, SavedPredictorError
 from saccade.inference.saved import SavedPredictor
+from saccade.models.weights import write_weights
 
 MakeColours = Callable[..., pd.DataFrame]
 SMALL = {"model": "test_resnet", "pretrained": False, "img_size": 32, "batch_size": 8, "epochs": 1}
@@ -118,6 +119,28 @@ class TestWriting:
         (ensemble.parent / "file").touch()
         with pytest.raises(SavedPredictorError, match=r"(pass|Pass) a"):
             ImagePredictor.load(ensemble, verbosity=0).save(ensemble.parent / target)
+
+
+    def test_weights_that_were_replaced_are_not_used(
+        self, original: Path, saved: Path, frame: pd.DataFrame, tmp_path: Path
+    ) -> None:
+        predictor = ImagePredictor.load(saved, verbosity=0)  # its networks are loaded when they are used
+        other = SavedPredictor.read(original)
+        weights = {name: part * 2 for name, part in load_file(other.weights_path).items() if part.is_floating_point()}
+        state = {**load_file(other.weights_path), **weights}
+        replace(other, folder=saved, members=[replace(other.members[0], checksum=None)]).write(
+            {"weights.safetensors": lambda path: write_weights(path, state)}
+        )
+        (saved / "weights-1.safetensors").replace(saved / "weights.safetensors")
+        calls: list[Callable[[], object]] = [
+            lambda: predictor.predict(frame),
+            lambda: predictor.save(tmp_path / "copy"),
+            predictor.save,
+        ]
+        for call in calls:
+            with pytest.raises(SavedPredictorError, match="replaced|a later one"):
+                call()
+        assert content(tmp_path / "copy") == {}
 
 
 class TestStrangers:

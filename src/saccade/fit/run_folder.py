@@ -186,6 +186,13 @@ def is_run(folder: Path) -> bool:
     return (folder / RUN).is_file() or any((folder / name).is_dir() for name in (STARTING, NEW, MOVING))
 
 
+def no_run(folder: Path) -> str:
+    """Return why a folder that is to be resumed contains no run."""
+    if (folder / EVENTS).exists() or (folder / DATA).exists():
+        return f"{folder / RUN} is missing, or not a regular file. Restore a copy, or start a new run in another folder"
+    return f"{folder} is not a run folder. Pass the folder of an interrupted run"
+
+
 def open_run(root: Path) -> Path:
     """Return the folder of the latest run in a run folder whose lock the caller has."""
     _replace_earlier_run(root / NEW)

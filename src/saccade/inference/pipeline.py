@@ -21,9 +21,10 @@ from saccade.data.store.on_demand import OnDemandImages
 from saccade.errors import DataError, HyperparameterError, ImageReadError
 from saccade.events import Progressed, Warned
 from saccade.inference.classifier import Classifier, known_inference
+from saccade.inference.description import Member
 from saccade.inference.feature_bank import FeatureBank
 from saccade.inference.postprocessing import AbstentionRule, Postprocessing, mean_of_members
-from saccade.inference.saved import Member, SavedPredictor
+from saccade.inference.saved import SavedPredictor
 from saccade.numerics.device import Numerics, choose_device, is_half_native
 from saccade.study.progress import ProgressDisplay
 from saccade.tasks.problem import Problem

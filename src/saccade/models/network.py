@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import timm
 import torch
+from pydantic import Field
 from torch import nn
 
 from saccade.checks import real_number, whole_number
@@ -26,17 +27,28 @@ Some correct files contain a few, such as the auxiliary classifier of inception_
 """
 
 
+Side = Annotated[int, Field(ge=1, le=4096)]
+"""Height and width of a network's images in pixels; pydantic checks the limits in files, which may be a stranger's."""
+
+_Channels = Field(min_length=1, max_length=64)
+
+
 @dataclass(frozen=True)
 class InputSpec:
     """The images that a network was pretrained on."""
 
-    img_size: int  # height and width in pixels (the height, for the few networks whose images are not square)
+    img_size: Side  # height and width in pixels (the height, for the few networks whose images are not square)
     # In evaluation, an image is resized to ``img_size / crop_pct`` before its centre is cut out. Above 1, which few
     # networks have, images are padded.
-    crop_pct: float
-    interpolation: str  # ``"bicubic"`` or ``"bilinear"``
-    mean: tuple[float, ...]  # per channel, for values from 0 to 1: the network's input is ``(value - mean) / std``
-    std: tuple[float, ...]
+    crop_pct: Annotated[float, Field(gt=0, le=16)]
+    interpolation: Annotated[str, Field(pattern="^(bicubic|bilinear)$")]
+    # Per channel, for values from 0 to 1: the network's input is ``(value - mean) / std``.
+    mean: Annotated[tuple[Annotated[float, Field(allow_inf_nan=False)], ...], _Channels]
+    std: Annotated[tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...], _Channels]
+
+    def __post_init__(self) -> None:
+        if len(self.mean) != len(self.std):
+            raise ValueError(f"mean has {len(self.mean)} channels, and std has {len(self.std)}")
 
 
 def network_input(network: str | nn.Module) -> InputSpec:

@@ -48,7 +48,12 @@ _MIN_PROGRESS_BYTES = 10_000  # an attempt with less counts as one without progr
 _EXPANDED_BYTES, _MAX_EXPANSION = 200_000_000, 100  # of a compressed response, the larger of both
 _RESERVED_BYTES = 100_000_000  # kept free on the disk
 _CHECKED_BYTES = 1 << 24  # after so many bytes, the free space is looked up again
-_WEB_PAGE = re.compile(rb"\s*(<!doctype html|<html)", re.IGNORECASE)
+_WEB_PAGE = re.compile(
+    rb"(\xef\xbb\xbf)?\s*(<!--.*?-->\s*)*(<\?xml[^>]*>\s*)?<(!doctype html|html|head|body|title|meta|script)\b",
+    re.IGNORECASE | re.DOTALL,
+)
+_ENCODINGS = ("", "identity", "gzip", "x-gzip", "deflate")
+_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 
 
 class _RetryError(Exception):
@@ -193,11 +198,20 @@ def _attempt(url: str, part: Path, deadline_s: float, *, quiet: bool) -> None:
             raise _RetryError(f"{error}: the server sends its headers too slowly") from None
         with contextlib.closing(response):
             _check_status(url, response, part)
-            if response.status_code != 206:
-                num_kept = 0
-            elif not num_kept or not response.headers.get("Content-Range", "").startswith(f"bytes {num_kept}-"):
-                part.unlink(missing_ok=True)
+            if (encoding := response.headers.get("Content-Encoding", "").strip().lower()) not in _ENCODINGS:
+                raise DownloadError(
+                    f"{url} cannot be fetched: the server compresses it as {encoding[:40]!r}, which was not asked for. "
+                    "Download it yourself and pass its path."
+                )
+            is_rest = response.status_code == 206
+            found = _RANGE.fullmatch(response.headers.get("Content-Range", "").strip()) if is_rest else None
+            num_kept = num_kept if is_rest else 0
+            if is_rest and (not num_kept or found is None or int(found[1]) != num_kept):
+                _discard(part)
                 raise _RetryError("the server sent another range of the file than the requested one")
+            if is_rest and _validator(response) not in ("", validator):
+                _discard(part)
+                raise _RetryError("the file has changed at the server since the transfer began")
             length = response.headers.get("Content-Length")
             total = None if length is None else num_kept + int(length)
             limits = _Limits(url, part, total, num_kept, deadline_s)
@@ -207,7 +221,7 @@ def _attempt(url: str, part: Path, deadline_s: float, *, quiet: bool) -> None:
                 transfer_progress(title, total, quiet=quiet) as report_done,
             ):
                 # `open` has truncated the old content by now, so that the version belongs to the new content.
-                _validator_file(part).write_text(_validator(response), encoding="utf-8")
+                _validator_file(part).write_text(_validator(response) or validator * is_rest, encoding="utf-8")
                 # Without a chunk size: the bytes of an incomplete chunk before an interruption would be lost.
                 for chunk in response.iter_bytes():
                     limits.check(len(chunk), response.num_bytes_downloaded)
@@ -215,6 +229,8 @@ def _attempt(url: str, part: Path, deadline_s: float, *, quiet: bool) -> None:
                     report_done(num_kept + response.num_bytes_downloaded)
             if length is not None and response.num_bytes_downloaded != int(length):
                 raise _RetryError(f"received {response.num_bytes_downloaded} bytes instead of {length}")
+            if found is not None and found[3] not in ("*", str(_size(part))):
+                raise _RetryError(f"received {_size(part)} of {found[3]} bytes")
 
 
 def in_time(call: Callable[[], T], limit_s: float) -> T:
