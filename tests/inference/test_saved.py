@@ -120,7 +120,6 @@ class TestWriting:
         with pytest.raises(SavedPredictorError, match=r"(pass|Pass) a"):
             ImagePredictor.load(ensemble, verbosity=0).save(ensemble.parent / target)
 
-
     def test_weights_that_were_replaced_are_not_used(
         self, original: Path, saved: Path, frame: pd.DataFrame, tmp_path: Path
     ) -> None:

@@ -35,7 +35,7 @@ from saccade.fit.fitting import run_fit
 from saccade.fit.options import FitOptions, document_options, places_of_arguments
 from saccade.fit.presets import find_preset, small_networks
 from saccade.fit.resuming import EarlierRun, locked_run
-from saccade.fit.run_folder import FitRequest, has_predictor, how_to_finish, is_finished, is_run, no_run
+from saccade.fit.run_folder import FitRequest, has_predictor, how_to_finish, is_finished, is_run
 from saccade.fit.searching import is_gpu_wanted
 from saccade.global_state import preserved_global_state, runs_in
 from saccade.inference.description import choose
@@ -326,7 +326,9 @@ class ImagePredictor:
         """
         folder = _absolute(path)
         if not is_run(folder):
-            raise DataError(no_run(folder))
+            raise DataError(
+                how_to_finish(folder) or f"{folder} is not a run folder. Pass the folder of an interrupted run"
+            )
         if is_finished(folder):
             return cls.load(folder) if verbosity is None else cls.load(folder, verbosity)
         start_s = call_start_s()
@@ -1041,8 +1043,8 @@ class ImagePredictor:
             If the device is invalid or not available.
         """
         folder = _absolute(path)
-        if is_run(folder) and not has_predictor(folder):
-            raise SavedPredictorError(how_to_finish(folder))
+        if not has_predictor(folder) and (advice := how_to_finish(folder)):
+            raise SavedPredictorError(advice)
         pipeline = InferencePipeline(SavedPredictor.read(folder).with_network(net), device)
         if net is not None:
             pipeline.module()  # raises an error now if it is another network
