@@ -291,8 +291,8 @@ def load_weights(network: torch.nn.Module, path: Path, checksum: str | None = No
         raise SavedPredictorError(f"{path} cannot be loaded: {damaged} has values that are not finite (NaN or inf)")
     if checksum not in (None, metadata.get(CHECKSUM, "")):
         raise SavedPredictorError(
-            f"{path} cannot be loaded: the weights have been replaced since the predictor was saved or loaded. Load the "
-            "predictor again, or restore a copy"
+            f"{path} cannot be loaded: the weights have been replaced since the predictor was saved or loaded. "
+            "Load the predictor again, or restore a copy"
         )
     network.load_state_dict(state)
 
