@@ -64,7 +64,7 @@ def raw_server(file_server) -> Iterator[Callable[..., str]]:
 
 @pytest.fixture
 def scripted_server(monkeypatch) -> Iterator[Callable[..., str]]:
-    """Return the URL of a server that sends the given bytes to one client after the other, the last ones to the rest."""
+    """Return the URL of a server that sends these bytes to one client after the other, the last ones to the rest."""
     monkeypatch.setattr(download, "BACKOFF_S", (0.0, 0.0, 0.0))
     listener = socket.create_server(("127.0.0.1", 0))
 
