@@ -137,7 +137,7 @@ class TestWriting:
             predictor.save,
         ]
         for call in calls:
-            with pytest.raises(SavedPredictorError, match="replaced|a later one"):
+            with pytest.raises(SavedPredictorError, match=r"replaced|a later one"):
                 call()
         assert content(tmp_path / "copy") == {}
 

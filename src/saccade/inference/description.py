@@ -35,7 +35,7 @@ FORMAT, OLDEST_FORMAT = 5, 3
 """Version of `DESCRIPTION`, and the oldest one that is read. Formats 3 and 4 have no checksums of weights; 3 has no
 `SPLIT`, no "pixel_range" and no description of the result."""
 
-MAX_BYTES = 2**28
+MAX_BYTES = 2**26
 """Size of the largest description that is read."""
 
 _Count = Annotated[int, Field(ge=0, le=2**31)]
@@ -185,7 +185,7 @@ class Description:
     trials: list[Annotated[dict[str, Any], _of(_Row), _AS_IS]]  # rows of the leaderboard
     # The networks whose predictions are averaged, the one with the highest score first. Features and explanations are
     # those of the first one.
-    members: Annotated[list[Member], Field(min_length=1, max_length=1000)]
+    members: Annotated[list[Member], Field(min_length=1, max_length=200)]
     # The Pareto front for `ImagePredictor.choose`, the highest score first; empty for searches with one objective.
     choices: Annotated[list[Choice], Field(max_length=1000)] = field(default_factory=list)
     postprocessing: _Postprocessing = field(default_factory=Postprocessing)

@@ -20,6 +20,7 @@ from saccade.inference.classifier import Blueprint, Classifier, empty_classifier
 from saccade.inference.description import WEIGHTS, Choice, Description, Member
 from saccade.inference.feature_bank import FeatureBank
 from saccade.models.custom import CustomObject
+from saccade.models.loading import AllocationLimit
 from saccade.models.weights import CHECKSUM
 from saccade.numerics.device import Numerics
 from saccade.study.run_folder import write_json_atomically
@@ -258,8 +259,12 @@ class SavedPredictor(Description):
 
     def classifier(self, member: Member, numerics: Numerics) -> Classifier:
         """Build the network of a member; a SavedPredictorError if its weights cannot be loaded."""
-        classifier = empty_classifier(member.blueprint, self.problem, numerics, self.net, member.amp)
-        load_weights(classifier.network, self.folder / member.weights, member.checksum)
+        path, is_own = self.folder / member.weights, member.blueprint.architecture is None
+        num_bytes = path.stat().st_size if path.is_file() else 0
+        # A stranger's description may name a network that is larger than the memory, or have millions of classes.
+        with contextlib.nullcontext() if is_own else AllocationLimit(4 * num_bytes + 2**28):
+            classifier = empty_classifier(member.blueprint, self.problem, numerics, self.net, member.amp)
+        load_weights(classifier.network, path, member.checksum)
         return classifier
 
 

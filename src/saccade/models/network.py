@@ -27,7 +27,7 @@ Some correct files contain a few, such as the auxiliary classifier of inception_
 """
 
 
-Side = Annotated[int, Field(ge=1, le=4096)]
+Side = Annotated[int, Field(ge=1, le=8192)]
 """Height and width of a network's images in pixels; pydantic checks the limits in files, which may be a stranger's."""
 
 _Channels = Field(min_length=1, max_length=64)
@@ -91,7 +91,7 @@ def build_network(
     built for `img_size` pixels, and their position embeddings resized. `drop_rate` (before the classifier layer) and
     `drop_path_rate` (stochastic depth) are from 0 to below 1; None keeps the network's default. Without `random_start`,
     no random weights are drawn, which saves time: the classifier layer of a pretrained network is then zero; without
-    pretraining, call ``load_state_dict`` before anything else.
+    pretraining, call ``load_state_dict`` before anything else, and `img_size` is not checked.
 
     Raises UnknownModelError, WeightsNotFoundError or HyperparameterError if there is no such network, there are no
     weights or they do not fit (random weights are never a fallback), or an option is invalid.
@@ -121,7 +121,9 @@ def build_network(
         network = _create_empty(timm_name, options)
     if not classifier_parameters(network):
         raise HyperparameterError(f"{timm_name!r} has no classifier to train; choose another network.")
-    if img_size is not None and img_size != network_input(timm_name).img_size:
+    # A network whose weights are loaded next has been tried before.
+    is_new = pretrained or random_start
+    if is_new and img_size is not None and img_size != network_input(timm_name).img_size:
         check_takes_size(network, timm_name, in_chans, img_size)
     return network
 

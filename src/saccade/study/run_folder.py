@@ -39,7 +39,8 @@ def locked(folder: Path) -> Iterator[None]:
         ) from None
     except OSError as error:
         raise DataError(
-            f"{folder} cannot be locked ({error.strerror}). A run needs a folder that can be written; pass another path"
+            f"{folder / LOCK} cannot be locked ({error.strerror}). A run needs a folder that can be written, in which "
+            f"{LOCK} is a file; pass another path"
         ) from None
     try:
         yield

@@ -22,7 +22,7 @@ from saccade.tasks.labels import Label, Labels, plain_labels, some
 class Classification(Problem):
     """Problems whose predictions are probabilities of classes."""
 
-    classes: Annotated[tuple[Label, ...], Field(min_length=1)]
+    classes: Annotated[tuple[Label, ...], Field(min_length=1, max_length=10**6)]
 
     def _number_of(self, labels: list[Label]) -> dict[Label, int]:
         """Return the number of each class; raise an error if any of these labels is not a class."""

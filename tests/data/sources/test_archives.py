@@ -466,6 +466,7 @@ def test_members_of_a_zip_file_that_share_their_content_count_as_often(tmp_path,
     counts = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 500, 500, len(entries), start, 0)
     archive.write_bytes(whole[:start] + entries + counts)
     monkeypatch.setattr(archives, "_MAX_BYTES", 1)
+    monkeypatch.setattr(archives, "_MAX_RATIO", 1)
     assert_refused(archive, cache, "SACCADE_MAX_UNPACKED_GB")
 
 

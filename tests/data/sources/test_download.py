@@ -149,6 +149,7 @@ def partial(start: int, end: int, etag: str = '"v1"', total: object = len(CONTEN
         [FIRST, partial(100_000, 200_000), partial(200_000, len(CONTENT))],  # shorter than asked for
         [FIRST, partial(100_000, len(CONTENT), '"v2"'), WHOLE],  # of another version
         [FIRST, partial(100_000, len(CONTENT), total=""), WHOLE],
+        [FIRST, partial(100_000, 100_010, total=100_010), WHOLE],
         [FIRST, partial(50_000, len(CONTENT)), WHOLE],
         [FIRST, response("206 Partial Content", b"--x", Content_Type="multipart/byteranges; boundary=x"), WHOLE],
         [FIRST, response("416 Range Not Satisfiable", b""), WHOLE],
@@ -171,6 +172,8 @@ def test_whatever_a_server_answers_before_the_file_is_whole_at_the_end(scripted_
         (response("200 OK", b"x", Content_Encoding="br"), "compresses it as 'br'"),
         (response("200 OK", gzip.compress(gzip.compress(b"")), Content_Encoding="gzip, gzip"), "'gzip, gzip'"),
         (response("200 OK", CONTENT, Content_Encoding="gzip"), "cannot be fetched"),
+        (response("200 OK", gzip.compress(CONTENT)[:-9], Content_Encoding="gzip"), "ends too early"),
+        (response("200 OK", b""), "empty file"),
         (response("200 OK", b"\xef\xbb\xbf<!-- x --><HEAD><title>Sign in"), "web page"),
         (partial(5, 10), "another range"),
         (response("416 Range Not Satisfiable", b""), "416"),
