@@ -336,8 +336,8 @@ def _check_status(url: str, response: httpx2.Response, part: Path) -> None:
     encoding = response.headers.get("Content-Encoding", "").strip().lower()
     if status in (200, 206) and encoding not in _ENCODINGS:
         raise DownloadError(
-            f"{url} cannot be fetched: the server compresses it as {encoding[:40]!r}, which was not asked for. Download "
-            "it yourself and pass its path."
+            f"{url} cannot be fetched: the server compresses it as {encoding[:40]!r}, which was not asked for. "
+            "Download it yourself and pass its path."
         )
     if status in (200, 206):
         return
