@@ -111,18 +111,14 @@ def _extract(archive: Path, folder: Path, *, quiet: bool) -> None:
             name = Path(str(error.filename)).relative_to(folder)
             raise ArchiveError(broken.format(f"its member '{name}' is both a file and a folder")) from error
         except OSError as error:
-            if error.errno in _BROKEN_NAMES and error.filename is not None:
-                member = Path(str(error.filename)).name[:60]
-                raise ArchiveError(
-                    f"{archive} cannot be unpacked: this system does not accept the name of its member {member!r}… "
-                    f"({error.strerror})"
-                ) from error
-            if error.errno not in (
-                None,
-                *_BROKEN_NAMES,
-            ):  # of the operating system: a full disk, a folder without write permission
+            if error.errno not in (None, *_BROKEN_NAMES):  # of a full disk, or a folder without write permission
                 raise
-            raise ArchiveError(broken.format(error)) from error  # bz2 and gzip, for bad data
+            if error.filename is None:  # bz2 and gzip, for bad data
+                raise ArchiveError(broken.format(error)) from error
+            raise ArchiveError(
+                f"{archive} cannot be unpacked: this system does not accept the name of its member "
+                f"{Path(str(error.filename)).name[:60]!r}… ({error.strerror})"
+            ) from error
 
 
 class _Limits:
