@@ -18,6 +18,8 @@ from saccade.errors import DataError
 
 NEW, FITTED, HELD_OUT = 0, 1, 2  # the sides of images: not in the earlier data, fitted to, or held out
 
+MAX_BYTES = 2**30  # of a file that is read, with 32 for each image
+
 Keys = npt.NDArray[np.uint64]
 
 
@@ -62,6 +64,8 @@ class EarlierSplit:
         if not path.is_file():
             return None
         try:
+            if path.stat().st_size > MAX_BYTES:
+                raise ValueError(f"it has more than {MAX_BYTES:,} bytes")
             found = load_file(path)
             sides = found["fitted"], found["held_out"]
             if any(side.dtype != np.uint64 or side.ndim != 1 for side in sides):

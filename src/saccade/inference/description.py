@@ -35,7 +35,7 @@ FORMAT, OLDEST_FORMAT = 5, 3
 """Version of `DESCRIPTION`, and the oldest one that is read. Formats 3 and 4 have no checksums of weights; 3 has no
 `SPLIT`, no "pixel_range" and no description of the result."""
 
-MAX_BYTES = 2**26
+MAX_BYTES = 2**25
 """Size of the largest description that is read."""
 
 _Count = Annotated[int, Field(ge=0, le=2**31)]

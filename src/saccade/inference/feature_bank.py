@@ -30,6 +30,7 @@ FEATURES = "features.safetensors"
 MAX_TRAIN, MAX_VAL = 4000, 1000
 """Images whose features are stored, in float16: 13 MB if there are 1280 features."""
 
+MAX_BYTES = 2**28  # of a file that is read
 MAX_IMAGES = 10**8  # of a training set, as a check of files
 
 NUM_NEIGHBOURS = 5
@@ -95,6 +96,8 @@ class FeatureBank:
         if not path.is_file():
             return None
         try:
+            if path.stat().st_size > MAX_BYTES:
+                raise ValueError(f"it has more than {MAX_BYTES:,} bytes")
             with safe_open(path, "numpy") as file:
                 metadata = file.metadata() or {}
                 if metadata.get("key") != key:

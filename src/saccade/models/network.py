@@ -27,6 +27,8 @@ Some correct files contain a few, such as the auxiliary classifier of inception_
 """
 
 
+MAX_SIDE = 16_384  # pixels of an image before its centre is cut out
+
 Side = Annotated[int, Field(ge=1, le=8192)]
 """Height and width of a network's images in pixels; pydantic checks the limits in files, which may be a stranger's."""
 
@@ -43,12 +45,14 @@ class InputSpec:
     crop_pct: Annotated[float, Field(gt=0, le=16)]
     interpolation: Annotated[str, Field(pattern="^(bicubic|bilinear)$")]
     # Per channel, for values from 0 to 1: the network's input is ``(value - mean) / std``.
-    mean: Annotated[tuple[Annotated[float, Field(allow_inf_nan=False)], ...], _Channels]
-    std: Annotated[tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...], _Channels]
+    mean: Annotated[tuple[Annotated[float, Field(ge=-1e6, le=1e6)], ...], _Channels]
+    std: Annotated[tuple[Annotated[float, Field(ge=1e-6, le=1e6)], ...], _Channels]
 
     def __post_init__(self) -> None:
         if len(self.mean) != len(self.std):
             raise ValueError(f"mean has {len(self.mean)} channels, and std has {len(self.std)}")
+        if self.img_size > MAX_SIDE * self.crop_pct:
+            raise ValueError(f"images of {self.img_size} pixels at crop_pct={self.crop_pct:g} are too large")
 
 
 def network_input(network: str | nn.Module) -> InputSpec:
