@@ -219,7 +219,7 @@ class TestStrangers:
         save_file({**known, **narrow}, path, metadata)
         with pytest.raises(SavedPredictorError, match=r"features\.safetensors has features of another network"):
             ImagePredictor.load(saved, verbosity=0).novelty(frame)
-        save_file({"fitted": train, "held_out": train}, saved / "split.safetensors")
+        save_file({"fitted": train, "held_out": train.clone()}, saved / "split.safetensors")
         with pytest.raises(DataError, match=r"split\.safetensors is damaged"):
             ImagePredictor.load(saved, verbosity=0).save(saved.with_name("copy"))
 

@@ -118,7 +118,7 @@ class FeatureBank:
             if targets.shape[1:] != of_targets or not (np.isfinite(features).all() and np.isfinite(targets).all()):
                 raise ValueError(f"targets of shape {targets.shape}, or values that are not finite")
             if problem.has_one_class and not np.isin(targets, np.arange(problem.num_outputs)).all():
-                raise ValueError(f"targets that are no numbers of {problem.num_outputs} classes")
+                raise ValueError(f"targets outside of the {problem.num_outputs} classes")
         counts = self.class_counts
         if counts.shape != (len(problem.classes) if problem.has_one_class else 0,) or counts.dtype != np.int64:
             raise ValueError(f"class counts of shape {counts.shape}")
