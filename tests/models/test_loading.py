@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from saccade.models import network as network_module
-from saccade.models.network import MAX_CALLS, RandomValuesNeededError, SkipInit, build_network, classifier_parameters
+from saccade.models.loading import MAX_CALLS, RandomValuesNeededError, SkipInit
+from saccade.models.network import build_network, classifier_parameters
 
 NETWORKS = ["test_resnet", "test_vit", "test_convnext", "test_efficientnet"]
 

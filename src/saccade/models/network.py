@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import copy
 import functools
-import logging
 import math
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import timm
 import torch
+from pydantic import Field
 from torch import nn
-from torch.nn.modules.module import register_module_module_registration_hook
-from torch.overrides import TorchFunctionMode
 
 from saccade.errors import HyperparameterError, WeightsNotFoundError
 from saccade.models.catalogue import resolve_name, split_name
+from saccade.models.loading import RandomValuesNeededError, SkipInit, watch_loading
 from saccade.models.weights import find_weights, tensor_names
 from saccade.space import Categorical, Space
 
@@ -30,24 +27,32 @@ MAX_UNUSED_TENSORS = 0.1
 Some correct files contain a few, such as the auxiliary classifier of inception_v3.
 """
 
-_RANDOM_METHODS = (torch.Tensor.normal_, torch.Tensor.uniform_, torch.Tensor.erfinv_)
-_CONSTANT_INITS = ("constant_", "ones_", "zeros_", "eye_", "dirac_")
+MAX_SIDE = 16_384  # pixels of an image before its centre is cut out
 
-MAX_CALLS = 1000
-"""Draws into one tensor after which an initialiser is taken to be rejection sampling, which never ends on zeros."""
+Side = Annotated[int, Field(ge=1, le=8192)]
+"""Height and width of a network's images in pixels; pydantic checks the limits in files, which may be a stranger's."""
+
+_Channels = Field(min_length=1, max_length=64)
 
 
 @dataclass(frozen=True)
 class InputSpec:
     """The images that a network was pretrained on."""
 
-    img_size: int  # height and width in pixels (the height, for the few networks whose images are not square)
+    img_size: Side  # height and width in pixels (the height, for the few networks whose images are not square)
     # In evaluation, an image is resized to ``img_size / crop_pct`` before its centre is cut out. Above 1, which few
     # networks have, images are padded.
-    crop_pct: float
-    interpolation: str  # ``"bicubic"`` or ``"bilinear"``
-    mean: tuple[float, ...]  # per channel, for values from 0 to 1: the network's input is ``(value - mean) / std``
-    std: tuple[float, ...]
+    crop_pct: Annotated[float, Field(gt=0, le=16)]
+    interpolation: Annotated[str, Field(pattern="^(bicubic|bilinear)$")]
+    # Per channel, for values from 0 to 1: the network's input is ``(value - mean) / std``.
+    mean: Annotated[tuple[Annotated[float, Field(ge=-1e6, le=1e6)], ...], _Channels]
+    std: Annotated[tuple[Annotated[float, Field(ge=1e-6, le=1e6)], ...], _Channels]
+
+    def __post_init__(self) -> None:
+        if len(self.mean) != len(self.std):
+            raise ValueError(f"mean has {len(self.mean)} channels, and std has {len(self.std)}")
+        if self.img_size > MAX_SIDE * self.crop_pct:
+            raise ValueError(f"images of {self.img_size} pixels at crop_pct={self.crop_pct:g} are too large")
 
 
 def network_input(network: str | nn.Module) -> InputSpec:
@@ -89,7 +94,8 @@ def build_network(
     transformers) are built for `img_size` pixels, and their position embeddings resized. `drop_rate` (before the
     classifier layer) and `drop_path_rate` (stochastic depth) are from 0 to below 1; None keeps the network's default.
     Without `random_start` no random weights are drawn, which saves time: the classifier layer of a pretrained network
-    is then zero; without pretraining, call ``load_state_dict`` before anything else.
+    is then zero; without pretraining, call ``load_state_dict`` before anything else, and `img_size` is
+    not checked.
 
     Raises UnknownModelError, WeightsNotFoundError or HyperparameterError if there is no such network, there are no
     weights or they do not fit (random weights are never a fallback), or the network does not have an option.
@@ -112,7 +118,9 @@ def build_network(
         network = _create_empty(timm_name, options)
     if not classifier_parameters(network):
         raise HyperparameterError(f"{timm_name!r} has no classifier to train; choose another network.")
-    if img_size is not None and img_size != network_input(timm_name).img_size:
+    # A network whose weights are loaded next has been tried before.
+    is_new = pretrained or random_start
+    if is_new and img_size is not None and img_size != network_input(timm_name).img_size:
         check_takes_size(network, timm_name, in_chans, img_size)
     return network
 
@@ -326,73 +334,3 @@ def build_custom_network(
             f"of shape (1, {num_outputs}). Pass a function f(num_classes) that makes a network with that many outputs."
         )
     return network
-
-
-class RandomValuesNeededError(Exception):
-    """The network needs random values that `SkipInit` did not draw; build it without `SkipInit`."""
-
-
-class SkipInit(TorchFunctionMode):
-    """Context in which layers of this thread are initialised with zeros instead of random numbers.
-
-    Drawing initial weights that are overwritten next is most of the work of building a network (0.3 of 0.33 s for
-    resnet50). Only random methods of tensors and `torch.nn.init` are replaced; the random generator does not change.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._calls: Counter[int] = Counter()  # by the address of the tensor's memory
-
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        """Call a function of torch, unless it draws random numbers into a tensor."""
-        kwargs = kwargs or {}
-        is_init = getattr(func, "__module__", None) == nn.init.__name__ and func.__name__ not in _CONSTANT_INITS
-        if not is_init and func not in _RANDOM_METHODS:
-            return func(*args, **kwargs)
-        tensor: torch.Tensor = args[0] if args else kwargs["tensor"]
-        address = tensor.untyped_storage().data_ptr()
-        self._calls[address] += 1
-        if self._calls[address] > MAX_CALLS:
-            raise RandomValuesNeededError("an initialiser draws until the values suit it")
-        with torch.no_grad():
-            return tensor.zero_()
-
-    def check(self, tensors: Iterable[tuple[str, torch.Tensor]]) -> None:
-        """Raise a RandomValuesNeededError with the name of the first of these tensors that should have been random."""
-        for name, tensor in tensors:
-            if tensor.numel() and tensor.untyped_storage().data_ptr() in self._calls:
-                raise RandomValuesNeededError(name)
-
-
-@contextmanager
-def watch_loading() -> Iterator[dict[nn.Module, tuple[list[str], list[str]]]]:
-    """Record missing and unexpected keys of the modules that are built and loaded within this context.
-
-    timm loads a file leniently when its head is not wanted, and only logs what was missing, after its checkpoint
-    filters.
-    """
-    loaded: dict[nn.Module, tuple[list[str], list[str]]] = {}
-    handles: dict[nn.Module, Any] = {}
-
-    def record(module: nn.Module, incompatible: Any) -> None:
-        loaded[module] = (incompatible.missing_keys, incompatible.unexpected_keys)
-
-    def watch(module: nn.Module, _name: str, _submodule: nn.Module | None) -> None:
-        if module not in handles:
-            handles[module] = module.register_load_state_dict_post_hook(record)  # type: ignore[no-untyped-call]
-
-    def is_wanted(entry: logging.LogRecord) -> bool:
-        return not entry.getMessage().startswith("Unexpected keys")  # they are counted here instead
-
-    log = logging.getLogger("timm.models._builder")
-    log.addFilter(is_wanted)
-    registration = register_module_module_registration_hook(watch)
-    try:
-        yield loaded
-    finally:
-        registration.remove()
-        log.removeFilter(is_wanted)
-        for handle in handles.values():
-            handle.remove()

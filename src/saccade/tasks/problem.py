@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
 import torch
+from pydantic import Field
 from torch.nn import functional
 from typing_extensions import Self
 
@@ -25,7 +26,7 @@ THRESHOLD = 0.5  # a multilabel problem assigns a label from this probability on
 class Classification(Problem):
     """Problems whose predictions are probabilities of classes."""
 
-    classes: tuple[Label, ...]
+    classes: Annotated[tuple[Label, ...], Field(min_length=1, max_length=10**6)]
 
     def _number_of(self, labels: list[Label]) -> dict[Label, int]:
         """Return the number of each class; raise an error if any of these labels is not a class."""
@@ -322,8 +323,8 @@ class Multilabel(Classification):
 class Regression(Problem):
     """Numbers, standardised as ``(label - mean) / std``: the squared error."""
 
-    mean: float = 0.0  # of the training labels
-    std: float = 1.0
+    mean: Annotated[float, Field(allow_inf_nan=False)] = 0.0  # of the training labels
+    std: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
 
     type = "regression"
     classes = ()
