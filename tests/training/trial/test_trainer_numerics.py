@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from saccade.events import EpochDone
+from saccade.events import ENGINE_GAIN, EpochDone
 from saccade.inference import classifier as classifier_module
 from saccade.inference.classifier import Classifier
 from saccade.numerics.choice import Workload
@@ -189,6 +189,35 @@ def test_a_probe_without_time_to_measure_uses_native_16_bits(monkeypatch: pytest
         monkeypatch.setattr(trainer, "is_half_native", lambda _, is_native=is_native: is_native)
         monkeypatch.setattr(trainer, "candidates", lambda *_, **__: [Numerics(CPU), HALF])
         assert choose_for_probe(made, recipe, 30, 31, seconds_left=1e-3).dtype is dtype
+
+
+def test_a_probe_measures_the_engine_unless_16_bits_are_requested(
+    asked: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[tuple[Any, ...]] = []
+
+    def choose(self: Classifier, numerics: Numerics, *rest: Any) -> Numerics:
+        given.append(rest)
+        return replace(numerics, engine="onnxruntime")
+
+    monkeypatch.setattr(Classifier, "choose_engine", choose)
+    engines = {amp: choose_for_probe(*classifier(amp=amp), 900, 32, 10.0).engine for amp in (None, False, True)}
+    assert engines == {None: "onnxruntime", False: "onnxruntime", True: "torch"}
+    assert given == 2 * [(32, 900, pytest.approx(trainer.PROBE_PART * 10.0))]
+    assert asked
+
+
+def test_a_probe_reports_the_gain_of_its_engine(
+    make_task: MakeTask, tmp_path: Path, tiny: dict[str, Any], tiny_weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def choose(classifier: Classifier, *_: Any) -> Numerics:
+        classifier.engine_gain = 2.5
+        return Numerics(CPU)
+
+    monkeypatch.setattr(trainer, "choose_for_probe", choose)
+    recipe = {**tiny, "pretrained": True, "weights": str(tiny_weights)}
+    (report,) = run(make_task(), tmp_path / "trial", recipe, until_epoch=0)
+    assert report.metrics[ENGINE_GAIN] == 2.5
 
 
 class _Deadline:
