@@ -143,7 +143,9 @@ def _timed(monkeypatch: pytest.MonkeyPatch, *, torch_s: float, onnx_s: float, ex
             clock["now"] += 2 * onnx_s
 
     monkeypatch.setattr(module, "OnnxNetwork", Exported)
-    monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: clock["now"]))
+    monkeypatch.setattr(
+        module, "time", SimpleNamespace(perf_counter=lambda: clock["now"], thread_time=lambda: clock["now"])
+    )
 
     class Torch(nn.Module):
         def forward(self, _: torch.Tensor) -> None:
