@@ -33,8 +33,8 @@ ENGINE_VARIABLE = "SACCADE_ENGINE"
 TORCH, ONNX = "torch", "onnxruntime"  # values of `Numerics.engine`
 
 LEAST_MEASURED = 300  # images of the work from which the engine is measured; timing torch takes the time of 24
-EXPORT_S = 2.0  # typical time of an export, of 14 networks and more than one busy program
-EXPECTED_GAIN = 1 / 3  # of torch's time that the engine typically saves; an export must promise more than it takes
+EXPORT_S = 2.0  # expected time of an export
+EXPECTED_GAIN = 1 / 3  # of torch's time that the engine typically saves; the expected gain must exceed the export
 CHOSEN_IMAGES = 1000  # the faster one for so many images is chosen, export included
 LEAST_EXPORTED = 200  # images from which an export is worth its time, if this engine is the choice
 TIMES = ("export_s", "onnx_image_s", "torch_image_s")  # of a stored measurement, in seconds
