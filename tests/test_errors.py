@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import inspect
 import pickle
 import re
@@ -158,6 +159,11 @@ def test_words_of_other_libraries_are_answered_with_ours(call, word):
 def test_importing_another_librarys_predictor_names_ours(place):
     with pytest.raises(ImportError, match="'ImagePredictor'" if place != "saccade.core" else "no attribute"):
         exec(f"from {place} import MultiModalPredictor")
+    module = importlib.import_module(place)
+    assert not hasattr(module, "MultiModalPredictor")
+    assert not hasattr(module, "YOLO")
+    with pytest.raises(AttributeError, match="'MultiModalPredictor'. "):
+        module.MultiModalPredictor  # noqa: B018
 
 
 def test_a_propertys_own_error_is_kept_and_unknown_private_names_have_no_advice():

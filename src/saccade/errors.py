@@ -29,6 +29,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import dis
 import errno
 import functools
 import inspect
@@ -38,6 +39,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar, cast
 
+_IMPORT_FROM = dis.opmap["IMPORT_FROM"]
 _Class = TypeVar("_Class", bound=type)
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -253,16 +255,19 @@ def _translations(given: str) -> list[str]:
 def missing_attributes(module: str, known: Iterable[str]) -> Callable[[str], NoReturn]:
     """Return a ``__getattr__`` for a module, which suggests names.
 
-    The name of another library's class, such as ``MultiModalPredictor``, is an ImportError, because
-    ``from module import name`` replaces the message of an AttributeError.
+    In a statement ``from module import name`` the error is an ImportError, since Python would replace the message of an
+    AttributeError there.
     """
     names = list(known)
 
     def __getattr__(name: str) -> NoReturn:  # noqa: N807
         advice = "" if name.startswith("_") else suggestion(name, names)
-        is_class = name.lower() in _foreign_words() and sum(map(str.isupper, name)) > 1
         message = f"module {module!r} has no attribute {name!r}"
-        raise (ImportError if is_class else AttributeError)(f"{message}. {advice}" if advice else message)
+        caller = inspect.currentframe()
+        while caller is not None and caller.f_code.co_name == "__getattr__":
+            caller = caller.f_back
+        is_import = caller is not None and caller.f_code.co_code[caller.f_lasti] == _IMPORT_FROM
+        raise (ImportError if advice and is_import else AttributeError)(f"{message}. {advice}" if advice else message)
 
     return __getattr__
 

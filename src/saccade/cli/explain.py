@@ -37,7 +37,8 @@ def explain(
 
     Unreadable images are listed; it is an error only if all images are unreadable.
     """
-    from saccade.cli.inputs import is_table, read_files, read_splits
+    from saccade.cli.inputs import read_files, read_splits
+    from saccade.data.sources.tables import is_table
     from saccade.predictor import ImagePredictor
     from saccade.report.figures import UNREADABLE, reasons_figure
 

@@ -13,6 +13,8 @@ _PYTHON = {
     r"fit\((?:…|\.\.\.), (\w+=[^()]*)\)": r"\1",
     r"\broot=": "image_root=",
     r"\bpath=": "out=",
+    r"\bunknown=…": "--unknown",
+    r"\bfalse_alarm_rate\b": "--false-alarm-rate",
     r"\blabel_column\b": "--label",
     r"\btuning_data\b": "a folder val/",
 }

@@ -33,6 +33,8 @@ MAX_TRAIN, MAX_VAL = 4000, 1000
 NUM_NEIGHBOURS = 5
 """The neighbour whose distance counts."""
 
+FALSE_ALARM_RATE = 0.05
+"""The part of known images that are called unknown, unless another one is given."""
 
 _TENSORS = ("train", "train_targets", "val", "val_targets", "class_counts")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import tempfile
 from os import PathLike
@@ -19,8 +20,8 @@ def download(
     url
         An ``http://``, ``https://`` or ``file://`` URL.
     path
-        The file to write, or an existing folder; None is the working directory. In a folder, the file has the name of
-        the URL.
+        The file to write, or a folder: an existing one, or a path with a slash at its end. None is the working
+        directory. In a folder, the file has the name of the URL.
     overwrite
         Download again if the file exists.
     sha1_hash
@@ -41,7 +42,8 @@ def download(
 
     name = url.partition("?")[0].partition("#")[0].rstrip("/").rpartition("/")[2]
     file = Path(name) if path is None else Path(path).expanduser()
-    file = file / name if file.is_dir() else file
+    is_folder = file.is_dir() or str(path).endswith(("/", os.sep))
+    file = file / name if is_folder else file
     if overwrite or not file.is_file() or (sha1_hash and not _has_sha1(file, sha1_hash)):
         file.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".download_", dir=file.parent) as folder:
