@@ -137,6 +137,18 @@ RayFloat.__module__ = "ray.tune.search.sample"
         (lambda: ImagePredictor().class_labels, "'classes'?"),
         (lambda: ImagePredictor().extract_embedding, "'embed'?"),
         (lambda: ImagePredictor().predict_prob, "'predict_proba'?"),
+        (lambda: ImagePredictor.from_checkpoint, "'load'"),
+        (lambda: ImageDataset.from_directory, "'from_folder'?"),
+        (lambda: saccade.Tuner, "'tune'"),
+        (lambda: ImagePredictor().fit(None, ngpu=1), "'ngpus_per_trial'?"),
+        (lambda: ImagePredictor().fit(None, test_data=1), "evaluate(data)"),
+        (lambda: ImagePredictor().fit(None, sample_weights="w"), "ImagePredictor(sample_weight=…)"),
+        (lambda: ImagePredictor().fit(None, hyperparameters={"focal": 2}), "class_weight and robust_loss"),
+        (lambda: resolve_name("ViT-B/16"), "'vit_base_patch16_224'?"),
+        (lambda: resolve_name("microsoft/resnet-50"), "'resnet50'"),
+        (lambda: make_metric("confusion", Problem.of(["a", "b"])), 'metrics=["confusion_matrix"]'),
+        (lambda: make_metric("pac_score", Problem.of(["a", "b"])), 'eval_metric="log_loss"'),
+        (lambda: saccade.core.utils.mkdir, "os.makedirs"),
         (lambda: saccade.args, "saccade.tune(train_fn, space)"),
         (lambda: saccade.Choice, "'Categorical'?"),
         (lambda: saccade.space.Choice, "'Categorical'?"),
@@ -164,6 +176,13 @@ def test_importing_another_librarys_predictor_names_ours(place):
     assert not hasattr(module, "YOLO")
     with pytest.raises(AttributeError, match="'MultiModalPredictor'. "):
         module.MultiModalPredictor  # noqa: B018
+
+
+@pytest.mark.parametrize("word", ["persist_all", "unpersist", "coef_", "get_layer", "zzz", "focus"])
+def test_names_that_nothing_resembles_have_no_suggestion(word):
+    with pytest.raises(AttributeError) as caught:
+        getattr(ImagePredictor(), word)
+    assert "Did you mean" not in str(caught.value)
 
 
 def test_a_propertys_own_error_is_kept_and_unknown_private_names_have_no_advice():

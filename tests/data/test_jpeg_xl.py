@@ -51,7 +51,9 @@ def rewritten(size: tuple[int, int], orientation: int = 1, bits: int = 8, photo:
     put(0, 2)  # no extensions
     put(1, 1)
     written.extend([0] * (-len(written) % 8))
-    start = bytes(sum(bit << place for place, bit in enumerate(written[at : at + 8])) for at in range(0, len(written), 8))
+    start = bytes(
+        sum(bit << place for place, bit in enumerate(written[at : at + 8])) for at in range(0, len(written), 8)
+    )
     return start + data[(16 + 12 + 3 + 11 + 2 + 7) // 8 :]
 
 

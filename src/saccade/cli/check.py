@@ -84,8 +84,8 @@ def check(
 def _read(data: str, columns: TableColumns) -> dict[str, ImageDataset]:
     """Return the images of each split; images outside of class folders have no labels."""
     from saccade.cli.inputs import read_splits
-    from saccade.data.sources.tables import is_table
     from saccade.data.dataset import ImageDataset
+    from saccade.data.sources.tables import is_table
 
     try:
         splits = read_splits(data, columns)

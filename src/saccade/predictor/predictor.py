@@ -20,7 +20,14 @@ from PIL import Image
 
 from saccade.checks import fraction
 from saccade.data.dataset import ImageDataset
-from saccade.data.examples import Examples, ImageLike, check_label_column, labelled_table, read_examples, read_labelled_examples
+from saccade.data.examples import (
+    Examples,
+    ImageLike,
+    check_label_column,
+    labelled_table,
+    read_examples,
+    read_labelled_examples,
+)
 from saccade.data.groups import with_groups, with_times
 from saccade.deadline import Deadline, call_start_s
 from saccade.errors import (
@@ -28,6 +35,7 @@ from saccade.errors import (
     HyperparameterError,
     NotFittedError,
     SavedPredictorError,
+    SuggestingClass,
     explained_file_errors,
     suggests_names,
 )
@@ -67,7 +75,7 @@ if TYPE_CHECKING:
 
 @suggests_names(places_of_arguments)
 @runs_in(preserved_global_state, explained_file_errors)
-class ImagePredictor:
+class ImagePredictor(metaclass=SuggestingClass):
     """Finds the best image classifier within a time limit, and predicts with it.
 
     Threads may share a fitted predictor. A pickle of it refers to its folder; to move a predictor, use `save`.
