@@ -124,6 +124,7 @@ def test_a_path_is_the_data_set_in_it(tmp_path: Path) -> None:
         assert examples.labels.tolist() == ["cat", "dog"]
         assert [Path(str(image)).name for image in examples.images] == ["a.png", "b.png"]
         assert Path(str(examples.images[0])).exists()
+    shutil.copytree(tmp_path / "pets", tmp_path / "test")
     (tmp_path / "pets").rename(tmp_path / "train")
     with pytest.raises(DataError, match="from_folders"):
         read_labelled_examples(tmp_path, "label")
