@@ -174,7 +174,7 @@ def test_importing_another_librarys_predictor_names_ours(place):
     module = importlib.import_module(place)
     assert not hasattr(module, "MultiModalPredictor")
     assert not hasattr(module, "YOLO")
-    with pytest.raises(AttributeError, match="'MultiModalPredictor'. "):
+    with pytest.raises(AttributeError, match="'MultiModalPredictor'"):
         module.MultiModalPredictor  # noqa: B018
 
 

@@ -17,7 +17,14 @@ from saccade.data.sources.sources import as_frame, as_images, check_column, list
 from saccade.data.sources.splits import choose_splits, descend_to_splits, find_splits, role_of
 from saccade.data.sources.tables import read_table
 from saccade.data.table import ImageTable, checked_classes, whole_numbers
-from saccade.errors import DataError, DataWarning, UnknownNameError, explained_file_errors, SuggestingClass, suggests_names
+from saccade.errors import (
+    DataError,
+    DataWarning,
+    SuggestingClass,
+    UnknownNameError,
+    explained_file_errors,
+    suggests_names,
+)
 
 Extensions = str | Collection[str] | None
 FolderLabels = Literal["names", "numbers"]

@@ -16,8 +16,9 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias, Union
 
@@ -327,6 +328,20 @@ def _register_reader(package: str, name: str, extensions: tuple[str, ...]) -> No
         raise ImageReadError(f"{name} image; install its reader with pip install 'saccade[formats]'") from None
     if package == "pillow_heif":
         module.register_heif_opener()
+
+
+@functools.cache
+def _reader_versions() -> str:
+    versions = []
+    for package in ("pillow", "pillow-heif", "pillow-jxl-plugin"):
+        with suppress(metadata.PackageNotFoundError):
+            versions.append(f"{package} {metadata.version(package)}")
+    return " ".join(versions)
+
+
+def decoder_name() -> str:
+    """Return what the pixels and the readability of an image depend on besides its file, for keys of caches."""
+    return f"{_reader_versions()} {os.environ.get(MEMORY_VARIABLE, '')}"
 
 
 def local_path_of(path: str | os.PathLike[str]) -> Path:
