@@ -273,7 +273,7 @@ def _opened(image: object) -> Iterator[tuple[Image.Image, BinaryIO | None]]:
         start, is_turned = file.read(64), False
         if not start:
             raise ImageReadError("file is empty")
-        if start[4:8] == b"ftyp" and start[8:12] in _HEIF_BRANDS and b"avif" not in start:
+        if start[4:8] == b"ftyp" and start[8:12] in _HEIF_BRANDS and not _is_avif(start):
             _register_reader("pillow_heif", "HEIC", (".heic", ".heif", ".hif"))
         elif start.startswith((b"\xff\x0a", b"\0\0\0\x0cJXL ")):
             _register_reader("pillow_jxl", "JPEG XL", (".jxl",))
@@ -307,11 +307,16 @@ def _check_metadata_of_jpeg(file: BinaryIO) -> None:
         raise ImageReadError(f"more than {_MAX_METADATA_BYTES >> 20} MiB of metadata; remove them")
 
 
+def _is_avif(start: bytes) -> bool:
+    return start[4:8] == b"ftyp" and (b"avif" in start or b"avis" in start)
+
+
 def _why_unidentified(start: bytes) -> str:
-    if start[4:12] in (b"ftypavif", b"ftypavis") and ".avif" not in Image.registered_extensions():
+    is_avif = _is_avif(start)
+    if is_avif and ".avif" not in Image.registered_extensions():
         return "AVIF image; Pillow 11.3 and later read this format"
-    if start[4:8] == b"ftyp" and (b"avif" in start or start[8:12] in _HEIF_BRANDS):
-        return f"damaged {'AVIF' if b'avif' in start else 'HEIC'} image"
+    if is_avif or (start[4:8] == b"ftyp" and start[8:12] in _HEIF_BRANDS):
+        return f"damaged {'AVIF' if is_avif else 'HEIC'} image"
     if start.startswith(_TIFF_STARTS):
         return "damaged TIFF, or samples that are not read, such as colours as floats; convert it to a 16-bit PNG"
     return "not an image: cannot identify its format"
