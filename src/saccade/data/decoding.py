@@ -270,18 +270,10 @@ def _opened(image: object) -> Iterator[tuple[Image.Image, BinaryIO | None]]:
         kinds = "a path, bytes, a Pillow image or an array"
         raise ImageReadError(f"{image!r:.40} is not {kinds}, but of type {type(image).__name__}")
     with file:
-        start, is_turned = file.read(64), False
+        start = file.read(64)
         if not start:
             raise ImageReadError("file is empty")
-        if start[4:8] == b"ftyp" and start[8:12] in _HEIF_BRANDS and not _is_avif(start):
-            _register_reader("pillow_heif", "HEIC", (".heic", ".heif", ".hif"))
-        elif start.startswith((b"\xff\x0a", b"\0\0\0\x0cJXL ")):
-            _register_reader("pillow_jxl", "JPEG XL", (".jxl",))
-            header = read_header(file)
-            is_turned = header.orientation != 1
-            _checked_bytes(header.width * header.height, _DEEP_COLOUR_BYTES if header.bits > 8 else _WORKING_BYTES)
-        elif start.startswith(b"\xff\xd8"):
-            _check_metadata_of_jpeg(file)
+        is_turned = _prepare(start, file)
         file.seek(0)
         try:
             opened = Image.open(file)
@@ -293,6 +285,20 @@ def _opened(image: object) -> Iterator[tuple[Image.Image, BinaryIO | None]]:
             if is_turned and not getattr(opened, "jpeg", False):  # `jpeg`: the pixels of the JPEG that it was made of
                 opened.info.pop("exif", None)
             yield opened, file
+
+
+def _prepare(start: bytes, file: BinaryIO) -> bool:
+    """Register the reader of a format, and check what it would not; return whether it turns the image upright."""
+    if start[4:8] == b"ftyp" and start[8:12] in _HEIF_BRANDS and not _is_avif(start):
+        _register_reader("pillow_heif", "HEIC", (".heic", ".heif", ".hif"))
+    elif start.startswith((b"\xff\x0a", b"\0\0\0\x0cJXL ")):
+        _register_reader("pillow_jxl", "JPEG XL", (".jxl",))
+        header = read_header(file)
+        _checked_bytes(header.width * header.height, _DEEP_COLOUR_BYTES if header.bits > 8 else _WORKING_BYTES)
+        return header.orientation != 1
+    elif start.startswith(b"\xff\xd8"):
+        _check_metadata_of_jpeg(file)
+    return False
 
 
 def _check_metadata_of_jpeg(file: BinaryIO) -> None:

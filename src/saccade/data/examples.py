@@ -131,7 +131,7 @@ def _paths_in(place: str | Path) -> list[ImageLike] | None:
 
 
 def labelled_table(data: Any, label: str | list[str]) -> Any:
-    """Return the data set in a folder of classes, an archive or a CSV file; anything but a path is returned as it is."""
+    """Return the data set in a folder of classes, an archive or a CSV file; anything but a path is returned as is."""
     if not isinstance(data, str | Path):
         return data
     if not is_table(str(data)):

@@ -131,9 +131,9 @@ def _pearsonr(targets: np.ndarray, predictions: np.ndarray, problem: Problem) ->
 
 
 def _spearmanr(targets: np.ndarray, predictions: np.ndarray, problem: Problem) -> float:
-    from scipy.stats import rankdata  # lazily, as it is slow to import
+    import pandas as pd  # lazily, as it is slow to import
 
-    return _pearsonr(rankdata(targets), rankdata(predictions)[:, None], problem)
+    return _pearsonr(pd.Series(targets).rank().to_numpy(), pd.DataFrame(predictions).rank().to_numpy(), problem)
 
 
 @dataclass(frozen=True)
