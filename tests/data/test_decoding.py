@@ -461,6 +461,10 @@ def test_an_image_that_takes_too_much_memory_is_refused_before_it_is_decoded(
     for source in (path, path.read_bytes(), noise(100, 700), encoded(noise(100, 700), "PNG")):
         with pytest.raises(ImageReadError, match="70000 pixels"):
             read_image(source)
+    inner = encoded(noise(300, 300), "PNG")
+    icon = struct.pack("<HHHBBBBHHII", 0, 1, 1, 16, 16, 0, 0, 1, 32, len(inner), 22) + inner
+    with pytest.raises(ImageReadError, match="90000 pixels"):
+        read_image(icon)
     assert read_image(encoded(noise(100, 700), "JPEG"), min_shorter_side=20).size == (25, 175)
     monkeypatch.setenv("SACCADE_MAX_IMAGE_GB", "much")
     with pytest.raises(HyperparameterError, match="gigabytes"):

@@ -116,6 +116,8 @@ def decode_image(
                 colours = None if file is None else _deep_colours(opened, file)
                 if colours is None:
                     opened.load()
+                    if opened.size != size_in_header:  # an icon contains a file whose size may be another
+                        _checked_bytes(opened.width * opened.height, len(opened.getbands()))
                 # Not the header's size for all: Pillow turns a TIFF upright while it loads.
                 full_size = size_in_header if is_draft else opened.size
                 orientation = _orientation(opened)
