@@ -6,6 +6,8 @@ import contextlib
 import importlib
 import math
 import shutil
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -35,6 +37,7 @@ from saccade.fit.run_folder import (
     TRIALS,
     FitRequest,
     WeightsKeeper,
+    how_to_finish,
     is_finished,
     locked_folder,
     root_of,
@@ -183,26 +186,31 @@ def run_fit(
             is_interrupted = combination is None and not finish
             combination = combination or _select_at_once(study, select, budget, root)
             budget.begin("finishing")
-            saved = write_predictor(
-                folder,
-                study,
-                task,
-                combination,
-                label=request.label,
-                eval_metric=request.eval_metric if isinstance(request.eval_metric, str) else None,
-                class_names=request.train.class_names,
-                objectives=objectives,
-                keys=data.keys,
-                earlier=EarlierSplit.load(folder / TRIALS / START_SPLIT),
-                left_out=data.left_out,
-                seconds=budget.seconds,
-                is_interrupted=is_interrupted,
-            )
-            write_features(saved, task, combination, (lambda: 0.0) if is_interrupted else deadline.seconds_left)
+            with contextlib.nullcontext(threading.Event()) if is_interrupted else _finishing() as is_enough:
+                saved = write_predictor(
+                    folder,
+                    study,
+                    task,
+                    combination,
+                    label=request.label,
+                    eval_metric=request.eval_metric if isinstance(request.eval_metric, str) else None,
+                    class_names=request.train.class_names,
+                    objectives=objectives,
+                    keys=data.keys,
+                    earlier=EarlierSplit.load(folder / TRIALS / START_SPLIT),
+                    left_out=data.left_out,
+                    seconds=budget.seconds,
+                    is_interrupted=is_interrupted,
+                )
+
+                def features_s() -> float:
+                    return 0.0 if is_interrupted or is_enough.is_set() else deadline.seconds_left()
+
+                write_features(saved, task, combination, features_s)
+                if not is_interrupted:
+                    tidy_up(folder)
             if is_interrupted:
                 notify(Warned(f"the search was interrupted; to continue it: saccade resume {root}"))
-            else:
-                tidy_up(folder)
             summary = saved.summary
             used_s = deadline.elapsed_s()
             notify(RunFinished(summary["best_trial"], summary["valid_score"], used_s, summary["result"]))
@@ -294,6 +302,27 @@ def _checked(
 
 
 @contextlib.contextmanager
+def _finishing() -> Iterator[threading.Event]:
+    """Complete the block despite a first Ctrl-C, which sets the event; the next one interrupts it."""
+    is_enough = threading.Event()
+    before = signal.getsignal(signal.SIGINT)
+
+    def note(*_: object) -> None:
+        signal.signal(signal.SIGINT, before)
+        is_enough.set()
+
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or before is not signal.default_int_handler:  # the program handles Ctrl-C itself
+        yield is_enough
+        return
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield is_enough
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextlib.contextmanager
 def _ready_to_resume(folder: Path, root: Path, notify: Listener) -> Iterator[None]:
     """Remove the decoded images if the fit fails; keep them if it is interrupted, to be used when it is resumed."""
     for unfinished in folder.glob(f".{STORE}-*.partial"):  # of a process that was killed
@@ -301,7 +330,7 @@ def _ready_to_resume(folder: Path, root: Path, notify: Listener) -> Iterator[Non
     try:
         yield
     except KeyboardInterrupt:
-        notify(Warned(f"interrupted; to resume: saccade resume {root}"))
+        notify(Warned(f"interrupted. {how_to_finish(root)}"))
         raise
     except SaccadeError:
         shutil.rmtree(folder / STORE, ignore_errors=True)
