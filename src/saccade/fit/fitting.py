@@ -186,7 +186,7 @@ def run_fit(
             is_interrupted = combination is None and not finish
             combination = combination or _select_at_once(study, select, budget, root)
             budget.begin("finishing")
-            with contextlib.nullcontext(threading.Event()) if is_interrupted else _finishing() as is_enough:
+            with _first_ctrl_c_noted(deadline, is_interrupted) as seconds_left:
                 saved = write_predictor(
                     folder,
                     study,
@@ -202,15 +202,11 @@ def run_fit(
                     seconds=budget.seconds,
                     is_interrupted=is_interrupted,
                 )
-
-                def features_s() -> float:
-                    return 0.0 if is_interrupted or is_enough.is_set() else deadline.seconds_left()
-
-                write_features(saved, task, combination, features_s)
-                if not is_interrupted:
+                write_features(saved, task, combination, seconds_left)
+                if is_interrupted:
+                    notify(Warned(f"the search was interrupted; to continue it: saccade resume {root}"))
+                else:
                     tidy_up(folder)
-            if is_interrupted:
-                notify(Warned(f"the search was interrupted; to continue it: saccade resume {root}"))
             summary = saved.summary
             used_s = deadline.elapsed_s()
             notify(RunFinished(summary["best_trial"], summary["valid_score"], used_s, summary["result"]))
@@ -302,24 +298,23 @@ def _checked(
 
 
 @contextlib.contextmanager
-def _finishing() -> Iterator[threading.Event]:
-    """Complete the block despite a first Ctrl-C, which sets the event; the next one interrupts it."""
-    is_enough = threading.Event()
-    before = signal.getsignal(signal.SIGINT)
+def _first_ctrl_c_noted(deadline: Deadline, is_interrupted: bool) -> Iterator[Callable[[], float]]:
+    """Complete the block despite the first Ctrl-C of the fit; yield a function of the seconds left, 0 after Ctrl-C."""
+    handler = signal.getsignal(signal.SIGINT)
 
     def note(*_: object) -> None:
-        signal.signal(signal.SIGINT, before)
-        is_enough.set()
+        nonlocal is_interrupted
+        is_interrupted = True
+        signal.signal(signal.SIGINT, handler)
 
-    is_main = threading.current_thread() is threading.main_thread()
-    if not is_main or before is not signal.default_int_handler:  # the program handles Ctrl-C itself
-        yield is_enough
-        return
-    signal.signal(signal.SIGINT, note)
+    # A program that handles Ctrl-C itself, or has its fit in another thread, gets no KeyboardInterrupt here.
+    if threading.current_thread() is threading.main_thread() and handler is signal.default_int_handler:
+        signal.signal(signal.SIGINT, handler if is_interrupted else note)
     try:
-        yield is_enough
+        yield lambda: 0.0 if is_interrupted else deadline.seconds_left()
     finally:
-        signal.signal(signal.SIGINT, before)
+        if signal.getsignal(signal.SIGINT) is note:
+            signal.signal(signal.SIGINT, handler)
 
 
 @contextlib.contextmanager

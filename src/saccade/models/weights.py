@@ -27,6 +27,7 @@ import torch
 from filelock import FileLock
 from huggingface_hub import constants
 from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
+from huggingface_hub.utils import tqdm as HubProgressBar  # type: ignore[attr-defined]  # noqa: N812
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
@@ -261,7 +262,7 @@ def _search_hub(timm_name: str, tried: list[str], deadline: Deadline) -> Path | 
         try:
             num_bytes = 0
 
-            class CountingBar(huggingface_hub.utils.tqdm):  # type: ignore[misc]
+            class CountingBar(HubProgressBar):
                 def update(self, n: float | None = 1) -> bool | None:
                     nonlocal num_bytes
                     num_bytes += int(n or 0)
