@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from saccade.inference.postprocessing import weighted_mean
 from saccade.selection.ensemble import (
+    MIN_GAIN,
     MIN_IMAGES,
-    MIN_WEIGHT,
     best_single,
     cross_fit,
     evaluate,
@@ -97,14 +97,42 @@ def test_a_perfect_model_gets_all_the_weight():
     assert select_weights(models, targets, problem).tolist() == [0, 1, 0]
 
 
-def test_no_member_has_a_negligible_weight():
-    rng = np.random.default_rng(2)
-    problem = PROBLEMS["regression"]
-    targets = targets_of(problem, 300, rng)
-    models = [model(problem, targets, rng, 1.0) for _ in range(12)]
-    weights = select_weights(models, targets, problem, 12)
-    assert weights[weights > 0].min() >= MIN_WEIGHT / 2
-    assert (weights > 0).sum() > 3
+@settings(max_examples=30, deadline=None)
+@given(st.sampled_from(sorted(PROBLEMS)), st.integers(2, 6), st.integers(20, 300), st.integers(0, 2**16))
+def test_each_member_reduces_the_loss_by_more_than_its_standard_error(kind, num_models, num, seed):
+    problem, rng = PROBLEMS[kind], np.random.default_rng(seed)
+    targets = targets_of(problem, num, rng)
+    models = [model(problem, targets, rng, 1.0) for _ in range(num_models)]
+    copies = [*models, *models]  # a second one adds nothing to the first
+    weights = select_weights(copies, targets, problem, 12)
+    assert not ((weights[:num_models] > 0) & (weights[num_models:] > 0)).any()
+    losses = problem.image_losses(weighted_mean(copies, weights), targets)
+    for index in np.flatnonzero(weights) if (weights > 0).sum() > 1 else ():
+        others = np.where(np.arange(len(weights)) == index, 0, weights)
+        gain = problem.image_losses(weighted_mean(copies, others / others.sum()), targets) - losses
+        assert gain.mean() > MIN_GAIN * gain.std() / np.sqrt(num) - 1e-5
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.tuples(st.floats(0.05, 1), st.floats(0, 1)), min_size=2, max_size=6), st.integers(0, 2**16))
+def test_members_together_are_within_the_limits(loads, seed):
+    problem, rng = PROBLEMS["multiclass"], np.random.default_rng(seed)
+    targets = targets_of(problem, 200, rng)
+    models = [model(problem, targets, rng, 1.0) for _ in loads]
+    weights = select_weights(models, targets, problem, loads=np.array(loads))
+    assert np.array(loads)[weights > 0].sum(0).max() <= 1
+    assert weights.sum() == pytest.approx(1)
+
+
+def test_of_members_with_equal_gains_the_slowest_is_left_out():
+    problem, rng = PROBLEMS["multiclass"], np.random.default_rng(0)
+    targets = targets_of(problem, 2000, rng)
+    models = [model(problem, targets, rng, 1.0) for _ in range(3)]
+    assert (select_weights(models, targets, problem) > 0).all()
+    for slow in range(3):
+        loads = np.where(np.arange(3) == slow, 0.6, 0.3)[:, None]
+        weights = select_weights(models, targets, problem, loads=loads)
+        assert np.flatnonzero(weights == 0).tolist() == [slow]
 
 
 def test_cross_fitted_scores_of_noise_are_not_optimistic():

@@ -200,5 +200,6 @@ def describe_search(request: FitRequest, task: ImageTask, measuring: Deadline) -
         "num_probed": MAX_IMAGES,
         "score_range": score_range(task.metric, task.problem, task.train.targets),
         "is_for_mean": request.settings.max_members > 1,
+        "limits": request.settings.limits,
         **speed,
     }

@@ -84,6 +84,7 @@ class _Row(_Model):
     trial: _Count
     status: _Text
     score_val: float | None
+    images_per_s: _Finite | None = None
     epochs_done: _Count
     best_epoch: _Count | None
     fit_time_s: float

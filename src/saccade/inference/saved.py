@@ -26,7 +26,7 @@ from saccade.inference.postprocessing import Postprocessing
 from saccade.models.custom import CustomObject
 from saccade.models.weights import CHECKSUM
 from saccade.numerics.device import Numerics
-from saccade.study.objectives import COSTS
+from saccade.study.objectives import COSTS, load
 from saccade.study.run_folder import write_json_atomically
 from saccade.study.trial_files import sync
 from saccade.tasks.matching import match_classes, names_of_classes
@@ -75,7 +75,7 @@ class Choice:
     """A trial on the Pareto front of a search with several objectives; `weights` and others are as in `Member`."""
 
     trial: int
-    costs: dict[str, float]  # of its network by name: ``latency_ms``, ``num_params``, ``num_bytes``
+    costs: dict[str, float]  # of its network by name, as in `saccade.study.objectives.COSTS`
     blueprint: Blueprint
     summary: dict[str, Any]  # the entries of `ImagePredictor.fit_summary` that differ for this trial
     weights: str = WEIGHTS
@@ -94,13 +94,12 @@ class Choice:
         return cls(**record, blueprint=blueprint, postprocessing=postprocessing)
 
 
-def choose(choices: Sequence[Choice], limits: Mapping[str, float | None], min_score: float | None = None) -> Choice:
+def choose(choices: Sequence[Choice], limits: Mapping[str, float], min_score: float | None = None) -> Choice:
     """Return the choice with the highest score within the maximum `limits` of costs by name.
 
     With `min_score`, return the cheapest choice of at least this score instead. Raises a HyperparameterError if a limit
     is not a number, its cost is not an objective of the search, or no choice is within the limits.
     """
-    limits = {name: limit for name, limit in limits.items() if limit is not None}
     for name, limit in [*limits.items(), *([] if min_score is None else [("min_score", min_score)])]:
         real_number(name, limit)
     known = list(choices[0].costs) if choices else []
@@ -118,8 +117,7 @@ def choose(choices: Sequence[Choice], limits: Mapping[str, float | None], min_sc
     fitting = [
         choice
         for choice in choices
-        if all(choice.costs[name] <= limit for name, limit in limits.items() if limit is not None)
-        and (min_score is None or choice.summary["valid_score"] >= min_score)
+        if load(choice.costs, limits) <= 1 and (min_score is None or choice.summary["valid_score"] >= min_score)
     ]
     if not fitting:
         listed = "\n".join(

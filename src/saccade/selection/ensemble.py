@@ -7,7 +7,8 @@ is the mean of the best few (sorted initialisation). Several selections each use
 
 The weights of members are those of their losses rather than those of the selection, which overfit: see
 ``python -m benchmarks.heads``. Selection minimises the loss of the problem, even if a metric such as accuracy evaluates
-the result: on a hundred images accuracy has only a hundred steps.
+the result: on a hundred images accuracy has only a hundred steps. Each member adds its time to every prediction, so
+members are left out whose gain is within its standard error, or for which limits of the time leave no room.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from saccade.tasks.problem import Problem
 NUM_BAGS, BAG_PART, MIN_BAG_SIZE = 12, 0.5, 6
 
 MAX_STEPS = 20  # models that are added to the initial ones, repetitions included
-MIN_WEIGHT = 0.05  # a member with a smaller weight is not worth its time in every prediction
+MIN_GAIN = 1.0  # standard errors by which a member must reduce the loss, to be worth its time in every prediction
 LOSS_SCALE, LEAST_LOSS = 0.5, 0.01  # a loss larger by this fraction of the smallest one has 1/e of its weight
 NUM_FOLDS, MAX_REPEATS = 5, 5  # folds of cross-fitting, and the most repetitions with other folds
 MIN_IMAGES = 30  # to select a training by; an accuracy of .8 has a standard error of .07 on 30 images
@@ -122,13 +123,16 @@ def select_weights(
     max_members: int = 5,
     seed: int = 0,
     sizes: Sequence[int] | None = None,
+    loads: np.ndarray | None = None,
 ) -> np.ndarray:
     """Return the weights of models in a weighted mean with a small loss; they sum to 1.
 
     At most `max_members` are positive. `predictions`, from `Problem.activate`, are one array of shape (num_images,
     num_outputs) for each model; `sizes` is the number of networks that each averages, which count equally in shrinkage.
+    `loads` are the parts of limits that each model uses, shape (num_models, num_limits), at most 1; members together
+    use no more than 1 of each.
     """
-    return _select(_loss_terms(predictions, targets, problem), problem, max_members, seed, sizes)
+    return _select(_loss_terms(predictions, targets, problem), problem, max_members, seed, sizes, loads)
 
 
 def cross_fit(
@@ -142,6 +146,7 @@ def cross_fit(
     sizes: Sequence[int] | None = None,
     class_prior: np.ndarray | None = None,
     groups: Groups = None,
+    loads: np.ndarray | None = None,
 ) -> tuple[Evaluation, Evaluation] | None:
     """Evaluate two ways to select, an ensemble and the best single model; None with few images or without time.
 
@@ -164,7 +169,7 @@ def cross_fit(
         ensemble, single = (np.zeros_like(predictions[0]) for _ in range(2))
         for fold in range(folds.max() + 1):
             here, others = np.flatnonzero(folds == fold), np.flatnonzero(folds != fold)
-            weights = _select(terms[:, others], problem, max_members, seed, sizes)
+            weights = _select(terms[:, others], problem, max_members, seed, sizes, loads)
             ensemble[here] = weighted_mean([rows[here] for rows in predictions], weights)
             best = best_single([rows[others] for rows in predictions], targets[others], problem, metric)
             single[here] = predictions[best][here]
@@ -194,7 +199,12 @@ def _loss_terms(predictions: Sequence[np.ndarray], targets: np.ndarray, problem:
 
 
 def _select(
-    terms: np.ndarray, problem: Problem, max_members: int, seed: int, sizes: Sequence[int] | None
+    terms: np.ndarray,
+    problem: Problem,
+    max_members: int,
+    seed: int,
+    sizes: Sequence[int] | None,
+    loads: np.ndarray | None,
 ) -> np.ndarray:
     num_models, losses = len(terms), problem.term_losses(terms).mean(1)
     order = losses.argsort(kind="stable")
@@ -219,12 +229,30 @@ def _select(
     weights = np.zeros(num_models)
     excess = (losses[members] - losses[order[0]]) / max(losses[order[0]], LEAST_LOSS)
     weights[members] = np.exp(-excess / LOSS_SCALE) * (1 if sizes is None else np.array(sizes)[members])
-    weights[weights < MIN_WEIGHT * weights.sum()] = 0.0
     weights /= weights.sum()
     worse = problem.term_losses(np.tensordot(weights, terms, 1)) - problem.term_losses(terms[order[0]])
     if worse.mean() > NUM_ERRORS * worse.std() / math.sqrt(len(worse)):
         weights[:] = 0.0
         weights[members] = _hill_climb(terms[members], problem)
+    return _worthwhile(weights, terms, problem, np.zeros((num_models, 1)) if loads is None else loads)
+
+
+def _worthwhile(weights: np.ndarray, terms: np.ndarray, problem: Problem, loads: np.ndarray) -> np.ndarray:
+    """Leave out members, one at a time, whose gain is within its standard error, or whose load exceeds the limits."""
+    while np.count_nonzero(weights) > 1:
+        whole = problem.term_losses(np.tensordot(weights, terms, 1))
+        left_out = []
+        for index in np.flatnonzero(weights):
+            others = np.where(np.arange(len(weights)) == index, 0.0, weights)
+            others /= others.sum()
+            gain = problem.term_losses(np.tensordot(others, terms, 1)) - whole
+            left_out.append((gain.mean(), gain.std() / math.sqrt(len(gain)), loads[index].max(), others))
+        gains, errors, parts, others = (np.array(column) for column in zip(*left_out, strict=True))
+        is_over = loads[weights > 0].sum(0).max() > 1
+        worth = gains / np.maximum(parts if is_over else errors, 1e-12)
+        if not is_over and worth.min() > MIN_GAIN:
+            break
+        weights = others[worth.argmin()]
     return weights
 
 
