@@ -98,10 +98,9 @@ def within_limits(trials: Sequence[Trial], limits: Mapping[str, float]) -> list[
 
 
 def pareto_front(trials: Sequence[Trial], objectives: Sequence[str]) -> list[Trial]:
-    """Return the trials that no other trial dominates: is better in one objective, and not worse in any.
+    """Return the trials that no other one dominates (is better in one objective, and not worse in any), the best first.
 
-    The highest score comes first. Of trials with equal objectives, only the earliest is returned; trials that failed or
-    have no report are left out.
+    Of trials with equal objectives only the earliest is returned; trials that failed or have no report are left out.
     """
     costs = trial_costs(trials, cost_names(objectives))
 
