@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from saccade.inference.postprocessing import weighted_mean
 from saccade.selection.ensemble import (
-    MIN_GAIN,
     MIN_IMAGES,
+    MIN_WEIGHT,
     best_single,
     cross_fit,
     evaluate,
@@ -97,20 +97,14 @@ def test_a_perfect_model_gets_all_the_weight():
     assert select_weights(models, targets, problem).tolist() == [0, 1, 0]
 
 
-@settings(max_examples=30, deadline=None)
-@given(st.sampled_from(sorted(PROBLEMS)), st.integers(2, 6), st.integers(20, 300), st.integers(0, 2**16))
-def test_each_member_reduces_the_loss_by_more_than_its_standard_error(kind, num_models, num, seed):
-    problem, rng = PROBLEMS[kind], np.random.default_rng(seed)
-    targets = targets_of(problem, num, rng)
-    models = [model(problem, targets, rng, 1.0) for _ in range(num_models)]
-    copies = [*models, *models]  # a second one adds nothing to the first
-    weights = select_weights(copies, targets, problem, 12)
-    assert not ((weights[:num_models] > 0) & (weights[num_models:] > 0)).any()
-    losses = problem.image_losses(weighted_mean(copies, weights), targets)
-    for index in np.flatnonzero(weights) if (weights > 0).sum() > 1 else ():
-        others = np.where(np.arange(len(weights)) == index, 0, weights)
-        gain = problem.image_losses(weighted_mean(copies, others / others.sum()), targets) - losses
-        assert gain.mean() > MIN_GAIN * gain.std() / np.sqrt(num) - 1e-5
+def test_no_member_has_a_negligible_weight():
+    rng = np.random.default_rng(2)
+    problem = PROBLEMS["regression"]
+    targets = targets_of(problem, 300, rng)
+    models = [model(problem, targets, rng, 1.0) for _ in range(12)]
+    weights = select_weights(models, targets, problem, 12)
+    assert weights[weights > 0].min() >= MIN_WEIGHT / 2
+    assert (weights > 0).sum() > 3
 
 
 @settings(max_examples=30, deadline=None)
@@ -220,12 +214,12 @@ def test_the_score_of_an_error_metric_is_negated():
 
 
 def test_weights_of_comparable_models_are_nearly_equal_whatever_the_number_of_images() -> None:
-    for num_images in (300, 3000):
+    for num_images in (20, 300):
         rng = np.random.default_rng(0)
         targets = np.arange(num_images) % 2
 
         def model(sure: float, rng: np.random.Generator = rng, targets: np.ndarray = targets) -> np.ndarray:
-            right = np.clip(sure + 0.2 * rng.normal(size=len(targets)), 0.05, 0.95)
+            right = np.clip(sure + 0.06 * rng.normal(size=len(targets)), 0.05, 0.95)
             return np.where(np.eye(2)[targets] > 0, right[:, None], 1 - right[:, None])
 
         weights = select_weights([model(0.8), model(0.79), model(0.3)], targets, Problem.of(["a", "b"]))

@@ -7,8 +7,8 @@ is the mean of the best few (sorted initialisation). Several selections each use
 
 The weights of members are those of their losses rather than those of the selection, which overfit: see
 ``python -m benchmarks.heads``. Selection minimises the loss of the problem, even if a metric such as accuracy evaluates
-the result: on a hundred images accuracy has only a hundred steps. Each member adds its time to every prediction, so
-members are left out whose gain is within its standard error, or for which limits of the time leave no room.
+the result: on a hundred images accuracy has only a hundred steps. Each member adds its time to every prediction; with
+limits of that time, members with the smallest gains for their time are left out.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from saccade.tasks.problem import Problem
 NUM_BAGS, BAG_PART, MIN_BAG_SIZE = 12, 0.5, 6
 
 MAX_STEPS = 20  # models that are added to the initial ones, repetitions included
-MIN_GAIN = 1.0  # standard errors by which a member must reduce the loss, to be worth its time in every prediction
+MIN_WEIGHT = 0.05  # a member with a smaller weight is not worth its time in every prediction
 LOSS_SCALE, LEAST_LOSS = 0.5, 0.01  # a loss larger by this fraction of the smallest one has 1/e of its weight
 NUM_FOLDS, MAX_REPEATS = 5, 5  # folds of cross-fitting, and the most repetitions with other folds
 MIN_IMAGES = 30  # to select a training by; an accuracy of .8 has a standard error of .07 on 30 images
@@ -229,30 +229,28 @@ def _select(
     weights = np.zeros(num_models)
     excess = (losses[members] - losses[order[0]]) / max(losses[order[0]], LEAST_LOSS)
     weights[members] = np.exp(-excess / LOSS_SCALE) * (1 if sizes is None else np.array(sizes)[members])
+    weights[weights < MIN_WEIGHT * weights.sum()] = 0.0
     weights /= weights.sum()
     worse = problem.term_losses(np.tensordot(weights, terms, 1)) - problem.term_losses(terms[order[0]])
     if worse.mean() > NUM_ERRORS * worse.std() / math.sqrt(len(worse)):
         weights[:] = 0.0
         weights[members] = _hill_climb(terms[members], problem)
-    return _worthwhile(weights, terms, problem, np.zeros((num_models, 1)) if loads is None else loads)
+    return weights if loads is None else _within_limits(weights, terms, problem, loads)
 
 
-def _worthwhile(weights: np.ndarray, terms: np.ndarray, problem: Problem, loads: np.ndarray) -> np.ndarray:
-    """Leave out members, one at a time, whose gain is within its standard error, or whose load exceeds the limits."""
-    while np.count_nonzero(weights) > 1:
-        whole = problem.term_losses(np.tensordot(weights, terms, 1))
-        left_out = []
+def _within_limits(weights: np.ndarray, terms: np.ndarray, problem: Problem, loads: np.ndarray) -> np.ndarray:
+    """Leave out members, one at a time, until the others together are within the limits.
+
+    The first is the one without which the loss rises least for its load.
+    """
+    while np.count_nonzero(weights) > 1 and loads[weights > 0].sum(0).max() > 1:
+        loss, found = problem.term_losses(np.tensordot(weights, terms, 1)).mean(), []
         for index in np.flatnonzero(weights):
             others = np.where(np.arange(len(weights)) == index, 0.0, weights)
             others /= others.sum()
-            gain = problem.term_losses(np.tensordot(others, terms, 1)) - whole
-            left_out.append((gain.mean(), gain.std() / math.sqrt(len(gain)), loads[index].max(), others))
-        gains, errors, parts, others = (np.array(column) for column in zip(*left_out, strict=True))
-        is_over = loads[weights > 0].sum(0).max() > 1
-        worth = gains / np.maximum(parts if is_over else errors, 1e-12)
-        if not is_over and worth.min() > MIN_GAIN:
-            break
-        weights = others[worth.argmin()]
+            gain = problem.term_losses(np.tensordot(others, terms, 1)).mean() - loss
+            found.append((gain / loads[index].max(), index, others))
+        weights = min(found)[2]
     return weights
 
 
