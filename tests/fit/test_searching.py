@@ -29,7 +29,9 @@ from saccade.fit.searching import (
     executor_in_time,
     make_image_executor,
     make_image_search,
+    screen_networks,
 )
+from saccade.models.downloads import Downloads
 from saccade.numerics.device import Numerics
 from saccade.predictor.estimators import ImageClassifier
 from saccade.scheduler import ASHAScheduler, AutoScheduler, FIFOScheduler, HyperbandScheduler
@@ -40,6 +42,7 @@ from saccade.study.trackers import Tracker
 from saccade.training.probes.probe import cached_features
 from saccade.training.recipes.building import new_classifier
 from saccade.training.recipes.recipe import Recipe, recipe_space
+from saccade.training.trial.screening import ScreenedNetwork, Screening
 
 MakeColours = Callable[..., pd.DataFrame]
 
@@ -248,6 +251,62 @@ def test_the_search_knows_the_networks_whose_features_are_cached(
     assert network.input_size == 64
     monkeypatch.setenv("SACCADE_FEATURE_CACHE_GB", "0")
     assert describe_search(request, task, Deadline(0))["cached"] == set()
+
+
+@pytest.fixture
+def no_downloads() -> Downloads:
+    return Downloads([], Deadline(0))
+
+
+def test_networks_that_short_probes_dropped_are_not_searched(
+    request_of: Callable[..., FitRequest],
+    make_task: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    no_downloads: Downloads,
+) -> None:
+    """The result is in the event log, and a resumed run reads it there."""
+    names = ["test_resnet", "test_vit", "test_convnext", "test_efficientnet", "test_mambaout"]
+    model = {"model": ag.Categorical(*names), "pretrained": True}
+    request, task = request_of(model, starting_configs=[{"model": "test_mambaout"}]), make_task()
+    asked: list[object] = []
+
+    def run(_: Screening, networks: list[str], downloads: Downloads, always: set[str]) -> dict[str, ScreenedNetwork]:
+        asked.append((networks, always))
+        return {name: ScreenedNetwork(0.1, score, 0.01, 8) for name, score in (("test_vit", 0.9), ("test_resnet", 0.8))}
+
+    monkeypatch.setattr(Screening, "run", run)
+    with EventLog(tmp_path / "events.jsonl", request.space) as log:
+        for _ in range(2):
+            narrowed, scores = screen_networks(request, task, Deadline(60), log, log, no_downloads)
+            assert narrowed.space.data["model"].data == ("test_vit", "test_resnet", "test_mambaout")
+            assert scores == {"test_vit": 0.9, "test_resnet": 0.8}
+        searcher, _ = make_image_search(narrowed, describe_search(narrowed, task, Deadline(0), scores))
+    assert asked == [(names, {"test_mambaout"})]
+    assert {searcher.suggest()["model"] for _ in range(20)} == {"test_vit", "test_resnet", "test_mambaout"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "arguments"),
+    [
+        ({"model": ag.Categorical("test_resnet", "test_vit")}, {}),  # few
+        ({"pretrained": False}, {}),
+        ({"linear_probe": False}, {}),
+        ({}, {"searcher": "random"}),  # the user asked for another search, and named the networks
+    ],
+)
+def test_when_the_search_has_all_networks(
+    request_of: Callable[..., FitRequest],
+    make_task: Any,
+    tmp_path: Path,
+    no_downloads: Downloads,
+    changes: dict[str, Any],
+    arguments: dict[str, Any],
+) -> None:
+    model = ag.Categorical("test_resnet", "test_vit", "test_convnext", "test_efficientnet")
+    request = request_of({"model": model, "pretrained": True, **changes}, **arguments)
+    with EventLog(tmp_path / "events.jsonl", request.space) as log:
+        assert screen_networks(request, make_task(), Deadline(60), log, log, no_downloads) == (request, {})
 
 
 class Starting(ProcessExecutor):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 import itertools
 import math
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,25 +20,29 @@ from saccade.autosearch.machine_speed import forward_seconds, measure_log_speed
 from saccade.autosearch.search import AutoSearch
 from saccade.data.checks import count_of
 from saccade.deadline import Deadline
-from saccade.events import Listener, RunPlanned, Warned
+from saccade.events import Listener, NetworksScreened, RunPlanned, TrialCreated, Warned
 from saccade.executor import Executor, InlineExecutor, ProcessExecutor, local_slots, make_executor
 from saccade.fit.options import FitOptions
 from saccade.fit.run_folder import TRIALS, FitRequest
 from saccade.fit.time_budget import ADAPTED_BELOW_S, TimeBudget
 from saccade.models.catalogue import resolve_name
+from saccade.models.downloads import Downloads
+from saccade.models.weights import weights_place
 from saccade.numerics.device import choose_device
 from saccade.scheduler import SCHEDULERS, make_scheduler
 from saccade.scheduler.base import Scheduler
 from saccade.searcher import SEARCHERS, check_space, make_searcher
 from saccade.searcher.base import Searcher
+from saccade.space import Categorical, Dict
 from saccade.study.event_log import EventLog
 from saccade.study.registry import Registry
 from saccade.study.study import Study
 from saccade.study.trial_files import LocalTrialFiles
 from saccade.tasks.labels import inferred_problem_type
 from saccade.training.probes.probe import MAX_IMAGES, names_of_cached_networks, network_name
-from saccade.training.recipes.recipe import canonical, choices
+from saccade.training.recipes.recipe import Recipe, canonical, choices
 from saccade.training.task import ImageTask
+from saccade.training.trial.screening import LEAST_KEPT, Screening
 
 # The searcher "auto" of fits; the one of `saccade.searcher` has no portfolio.
 AUTO: Registry[Searcher] = Registry("searcher", Searcher, {"auto": AutoSearch})  # type: ignore[type-abstract]
@@ -153,9 +158,10 @@ def make_study(
     budget: TimeBudget,
     log: EventLog,
     listeners: Iterable[Listener],
+    scores: Mapping[str, float] | None = None,
 ) -> Study:
-    """Return the study of a fit; it resumes where its event log ends."""
-    described = describe_search(request, task, budget.part("measuring speed"))
+    """Return the study of a fit, which resumes where its event log ends; `scores` are those of `screen_networks`."""
+    described = describe_search(request, task, budget.part("measuring speed"), scores or {})
     searcher, scheduler = make_image_search(request, described)
     return Study(
         executor,
@@ -174,7 +180,59 @@ def make_study(
     )
 
 
-def describe_search(request: FitRequest, task: ImageTask, measuring: Deadline) -> dict[str, Any]:
+def networks_to_download(request: FitRequest) -> list[str]:
+    """Return the networks of the search space whose weights are only on the hub; none if the user named them."""
+    networks = choices(request.space, "model")
+    if request.is_model_named or len(networks) == 1 or True not in choices(request.space, "pretrained"):
+        return []
+    folder = request.weights
+    return [name for name in networks if isinstance(name, str) and weights_place(name, folder) == "hub"]
+
+
+def screen_networks(
+    request: FitRequest, task: ImageTask, deadline: Deadline, log: EventLog, notify: Listener, downloads: Downloads
+) -> tuple[FitRequest, Mapping[str, float]]:
+    """Return the request with those networks that successive probing leaves, and the scores of their short probes.
+
+    An earlier process of the run has recorded its result in the log. Few networks, and those without linear probes, are
+    left to the search.
+    """
+    space, networks = request.space, choices(request.space, "model")
+    scores: Mapping[str, float] | None = None
+    always = {
+        config["model"] for config in map(canonical, request.settings.starting_configs or ()) if "model" in config
+    }
+    for event in log:
+        match event:
+            case NetworksScreened():
+                scores = event.scores
+            case TrialCreated():
+                always.add(event.config.get("model"))
+    is_auto = request.settings.searcher == "auto" or not request.is_model_named
+    recipe = Recipe.of(space.default)
+    is_probed = recipe.starts_pretrained and recipe.linear_probe and task.start is None
+    if scores is None:
+        is_long = len(networks) > LEAST_KEPT or bool(downloads.networks)
+        if not (is_auto and is_probed and is_long and all(isinstance(name, str) for name in networks)):
+            return request, {}
+        start_s = time.perf_counter()
+        screening = Screening(space, task, deadline, notify)
+        found = screening.run(networks, downloads, always)
+        downloads.close()
+        scores = {name: network.score for name, network in found.items()}
+        if not scores:
+            return request, {}
+        notify(NetworksScreened(dict(scores), len(networks), time.perf_counter() - start_s, screening.left_out))
+    kept = [name for name in networks if name in scores or name in always]
+    if not kept:
+        return request, {}
+    model = kept[0] if len(kept) == 1 else Categorical(*sorted(kept, key=lambda name: -scores.get(name, -math.inf)))
+    return replace(request, space=Dict({**space.data, "model": model})), scores
+
+
+def describe_search(
+    request: FitRequest, task: ImageTask, measuring: Deadline, scores: Mapping[str, float] | None = None
+) -> dict[str, Any]:
     """Return the arguments of `AutoSearch` for networks, images, metric and machine, whose speed is measured."""
     if request.settings.searcher != "auto" or request.space.num_configurations == 1:
         return {}
@@ -187,14 +245,17 @@ def describe_search(request: FitRequest, task: ImageTask, measuring: Deadline) -
         forward_s = forward_seconds(request.space, task.weights, device, task.num_threads, left_s)
         speed = {"log_speed": log_speed, "forward_s": forward_s}
     describe, names = partial(describe_recipe, weights=task.weights, device=device), names_of_cached_networks(task)
-    cached = set()
+    cached, screened = set(), {}
     for model, img_size in itertools.product(choices(request.space, "model"), choices(request.space, "img_size")):
-        if names and isinstance(model, str):
+        if isinstance(model, str) and (names or scores):
             network = describe({"model": model, "img_size": img_size}).network
             if network_name(resolve_name(model), network.input_size) in names:
                 cached.add(network)
+            if scores and model in scores:
+                screened[network] = scores[model]
     return {
         "describe": describe,
+        "screened": screened,
         "cached": cached,
         "data": DatasetDescription(in_epoch, task.problem.num_outputs),
         "num_probed": MAX_IMAGES,
