@@ -29,6 +29,7 @@ from saccade.fit.searching import (
     executor_in_time,
     make_image_executor,
     make_image_search,
+    networks_to_download,
     screen_networks,
 )
 from saccade.models.downloads import Downloads
@@ -307,6 +308,31 @@ def test_when_the_search_has_all_networks(
     request = request_of({"model": model, "pretrained": True, **changes}, **arguments)
     with EventLog(tmp_path / "events.jsonl", request.space) as log:
         assert screen_networks(request, make_task(), Deadline(60), log, log, no_downloads) == (request, {})
+
+
+def test_without_a_complete_probe_networks_that_did_not_arrive_are_left_out(
+    request_of: Callable[..., FitRequest], make_task: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    request = request_of({"model": ag.Categorical("tf_efficientnet_lite0", "resnet18"), "pretrained": True})
+    request = replace(request, is_model_named=False)
+    assert networks_to_download(request) == ["resnet18"]
+    downloads = Downloads(["resnet18"], Deadline(0))
+    monkeypatch.setattr(Screening, "run", lambda *_: {})
+    with EventLog(tmp_path / "events.jsonl", request.space) as log:
+        narrowed, scores = screen_networks(request, make_task(), Deadline(60), log, log, downloads)
+    assert narrowed.space.data["model"] == "tf_efficientnet_lite0"
+    assert scores == {}
+
+
+def test_the_plan_shows_the_sizes_of_downloads(
+    request_of: Callable[..., FitRequest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    model = ag.Categorical("tf_efficientnet_lite0", "resnet50.a1_in1k")
+    request = replace(request_of({"model": model, "pretrained": True}), is_model_named=False)
+    planned = searching.plan(request, "accuracy", InlineExecutor())
+    assert planned.networks == ["tf_efficientnet_lite0", "resnet50.a1_in1k (download, 94 MB)"]
 
 
 class Starting(ProcessExecutor):

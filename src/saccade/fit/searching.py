@@ -27,6 +27,7 @@ from saccade.fit.run_folder import TRIALS, FitRequest
 from saccade.fit.time_budget import ADAPTED_BELOW_S, TimeBudget
 from saccade.models.catalogue import resolve_name
 from saccade.models.downloads import Downloads
+from saccade.models.ranking import ranked_networks
 from saccade.models.weights import weights_place
 from saccade.numerics.device import choose_device
 from saccade.scheduler import SCHEDULERS, make_scheduler
@@ -46,6 +47,8 @@ from saccade.training.trial.screening import LEAST_KEPT, Screening
 
 # The searcher "auto" of fits; the one of `saccade.searcher` has no portfolio.
 AUTO: Registry[Searcher] = Registry("searcher", Searcher, {"auto": AutoSearch})  # type: ignore[type-abstract]
+
+SHORTEST_S = 10.0  # time that short probes are worth
 
 PRELOAD = ("saccade.training.trial.trainer",)  # modules that workers import while images are prepared
 
@@ -134,6 +137,9 @@ def plan(request: FitRequest, metric: str, executor: Executor) -> RunPlanned:
     elif problem_type is None:
         problem_type, why = inferred_problem_type(labels)
     device = choose_device("cpu" if settings.ngpus_per_trial == 0 else None)
+    table = ranked_networks()
+    downloads = [name for name in networks_to_download(request) if name in table]
+    sizes = {name: f" (download, {table[name].num_bytes / 1e6:.0f} MB)" for name in downloads}
     workers = count_of(executor.num_workers, "worker process", "worker processes")
     advice = ""
     if request.num_trials is None and settings.time_limit == "auto" and request.time_limit_s is not None:
@@ -143,7 +149,7 @@ def plan(request: FitRequest, metric: str, executor: Executor) -> RunPlanned:
     return RunPlanned(
         f"{problem_type} ({why})",
         metric,
-        [str(model) for model in choices(request.space, "model")],
+        [name + sizes.get(name, "") for name in map(str, choices(request.space, "model"))],
         f"cpu, {count_of(torch.get_num_threads(), 'thread')}" if device.type == "cpu" else str(device),
         "in this process" if isinstance(executor, InlineExecutor) else f"in {workers}",
         advice,
@@ -183,9 +189,10 @@ def make_study(
 def networks_to_download(request: FitRequest) -> list[str]:
     """Return the networks of the search space whose weights are only on the hub; none if the user named them."""
     networks = choices(request.space, "model")
-    if request.is_model_named or len(networks) == 1 or True not in choices(request.space, "pretrained"):
-        return []
     folder = request.weights
+    is_given = request.is_model_named or (folder is not None and folder.is_file())
+    if is_given or len(networks) == 1 or True not in choices(request.space, "pretrained"):
+        return []
     return [name for name in networks if isinstance(name, str) and weights_place(name, folder) == "hub"]
 
 
@@ -212,7 +219,8 @@ def screen_networks(
     recipe = Recipe.of(space.default)
     is_probed = recipe.starts_pretrained and recipe.linear_probe and task.start is None
     if scores is None:
-        is_long = len(networks) > LEAST_KEPT or bool(downloads.networks)
+        has_time = len(networks) > LEAST_KEPT and deadline.seconds_left() >= SHORTEST_S
+        is_long = has_time or bool(downloads.networks)
         if not (is_auto and is_probed and is_long and all(isinstance(name, str) for name in networks)):
             return request, {}
         start_s = time.perf_counter()
@@ -220,12 +228,11 @@ def screen_networks(
         found = screening.run(networks, downloads, always)
         downloads.close()
         scores = {name: network.score for name, network in found.items()}
-        if not scores:
-            return request, {}
         notify(NetworksScreened(dict(scores), len(networks), time.perf_counter() - start_s, screening.left_out))
     kept = [name for name in networks if name in scores or name in always]
-    if not kept:
-        return request, {}
+    if not scores:  # no probe was complete in time, or none was possible
+        remote = networks_to_download(request)
+        kept = [name for name in networks if name not in remote] or networks
     model = kept[0] if len(kept) == 1 else Categorical(*sorted(kept, key=lambda name: -scores.get(name, -math.inf)))
     return replace(request, space=Dict({**space.data, "model": model})), scores
 

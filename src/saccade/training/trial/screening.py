@@ -60,6 +60,7 @@ class Screening:
         self.space, self.task, self.deadline, self.notify = space, task, deadline, notify
         self.left_out: dict[str, str] = {}  # reasons by network
         self._kept: dict[str, Classifier] = {}
+        self._shown: dict[str, int] = {}  # totals of bars by their text
         recipe = Recipe.of(space.default)
         self._most = max_probe_images(recipe, task.problem.num_outputs)
         strata = task.problem.strata(task.train.targets)
@@ -79,7 +80,8 @@ class Screening:
                 part_s = first.seconds_left() / (2 if len(networks) > 1 else 1)
                 if (probed := self._probe(name, num, first.within(part_s))) is not None:
                     found[name] = probed
-                self.notify(Progressed("probing networks", len(found) + len(self.left_out), len(networks)))
+                self._shown["probing networks"] = len(networks)
+                self.notify(Progressed("probing networks", len(found), len(networks)))
             while self._are_too_many(found, left_s):
                 order = sorted(found, key=lambda name: found[name].loss)
                 best = order[: max(LEAST_KEPT, (len(order) + 1) // 2)]
@@ -94,6 +96,8 @@ class Screening:
                     for name in found:
                         found[name] = self._probe(name, num, self.deadline) or found[name]
         self._kept.clear()
+        for what, total in self._shown.items():
+            self.notify(Progressed(what, total, total))  # which ends its bar
         return dict(sorted(found.items(), key=lambda pair: pair[1].loss))
 
     def _are_too_many(self, found: dict[str, ScreenedNetwork], left_s: float) -> bool:
@@ -119,21 +123,23 @@ class Screening:
                 yield ready
             elif downloads is not None:
                 if (progress := downloads.progress()) is not None:
+                    self._shown[progress.what] = progress.total
                     self.notify(progress)
                 time.sleep(POLL_S)
 
     def _probe(self, name: str, num: int, deadline: Deadline) -> ScreenedNetwork | None:
         """Embed the first images and fit a head; None, with a reason in `left_out`, if that is not possible."""
         task, problem = self.task, self.task.problem
+        rows = self._rows[:num]
         try:
             classifier = self._kept.get(name) or self._build(name, num, deadline)
-        except (SaccadeError, torch.OutOfMemoryError) as error:
-            self.left_out[name] = str(error).splitlines()[0]
+            start_s = time.perf_counter()
+            features = cached_features(classifier, task.store, task.train.indices[rows], deadline.seconds_left)
+            image_s = (time.perf_counter() - start_s) / len(features)
+        except Exception as error:  # weights of a hub that do not fit make networks fail in many ways
+            self.left_out[name] = (str(error).splitlines() or [type(error).__name__])[0]
             self.notify(Warned(f"{name} is left out: {self.left_out[name]}"))
             return None
-        rows, start_s = self._rows[:num], time.perf_counter()
-        features = cached_features(classifier, task.store, task.train.indices[rows], deadline.seconds_left)
-        image_s = (time.perf_counter() - start_s) / len(features)
         if len(features) < len(rows):
             self.left_out[name] = "it is too slow for the time limit"
             return None
