@@ -10,7 +10,7 @@ import pytest
 
 from saccade import Categorical, ImagePredictor
 from saccade.errors import HyperparameterError, SavedPredictorError, UnknownNameError
-from saccade.inference.saved import Choice, choose
+from saccade.inference.description import Choice, choose
 
 MakeColours = Callable[..., pd.DataFrame]
 
@@ -113,7 +113,7 @@ def test_a_chosen_predictor_needs_a_folder_of_its_own(fitted: ImagePredictor) ->
     if chosen.leaderboard()["weight"].iloc[0] == 1:  # it is the one that the folder holds
         assert chosen.save() == str(Path(fitted.path) / "predictor")
     else:
-        with pytest.raises(SavedPredictorError, match="pass another folder"):
+        with pytest.raises(SavedPredictorError, match="Pass another folder"):
             chosen.save()
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+import pickle
 import shutil
 import subprocess
 import sys
@@ -152,7 +153,21 @@ def test_saving_never_overwrites_something_else(fitted: ImagePredictor, tmp_path
         fitted.save(tmp_path / "precious")
     fitted.save(tmp_path / "saved")
     fitted.save(tmp_path / "saved")  # an earlier save of a predictor may be replaced
-    assert fitted.save() == str(tmp_path / "saved")
+
+
+def test_saving_does_not_change_the_predictor(fitted: ImagePredictor, tmp_path: Path) -> None:
+    black = np.zeros((32, 32, 3), np.uint8)
+    again = pickle.loads(pickle.dumps(fitted))  # it has not loaded its networks yet
+    expected, path = fitted.predict_proba(black), fitted.path
+    for predictor in (fitted, again):
+        shutil.rmtree(predictor.save(tmp_path / "copy"))
+        assert predictor.path == path
+        pd.testing.assert_frame_equal(predictor.predict_proba(black), expected)
+        assert predictor.save() == str(Path(path) / "predictor")
+    shutil.rmtree(path)
+    pd.testing.assert_frame_equal(fitted.predict_proba(black), expected)  # its networks are in memory
+    with pytest.raises(SavedPredictorError, match="is missing"):
+        fitted.save(tmp_path / "copy")
 
 
 def test_loading_runs_no_code_and_errors_have_reasons(fitted: ImagePredictor, tmp_path: Path) -> None:
@@ -166,7 +181,7 @@ def test_loading_runs_no_code_and_errors_have_reasons(fitted: ImagePredictor, tm
         ImagePredictor.load(saved, verbosity=0).predict(str(tmp_path))
     record = json.loads((saved / "predictor.json").read_text())
     (saved / "predictor.json").write_text(json.dumps({**record, "format": 99}))
-    with pytest.raises(SavedPredictorError, match="update saccade"):
+    with pytest.raises(SavedPredictorError, match="Update saccade"):
         ImagePredictor.load(saved)
     (saved / "predictor.json").write_text("{")
     with pytest.raises(SavedPredictorError, match="damaged"):

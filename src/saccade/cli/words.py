@@ -14,7 +14,8 @@ _PYTHON = {
     r"\broot=": "image_root=",
     r"\bpath=": "out=",
     r"\blabel_column\b": "--label",
-    r"\btuning_data\b": "a folder val/",
+    r"(?<![-\w])tuning_data\b": "the folder val/",
+    r"(?<![-\w])train_data\b": "the training data",
 }
 """Expressions of Python in messages, and what to write instead before options are replaced."""
 
@@ -33,7 +34,7 @@ def in_cli_words(message: str) -> str:
     Examples
     --------
     >>> in_cli_words("refit_full=True is not supported together with ensemble=3; pass tuning_data")
-    '--refit-full is not supported together with --ensemble 3; pass a folder val/'
+    '--refit-full is not supported together with --ensemble 3; pass the folder val/'
     """
     from saccade.fit.config_file import FitConfig
     from saccade.fit.options import options_of
@@ -69,6 +70,10 @@ def check_flags(command: str, flags: Sequence[str], arguments: Sequence[str]) ->
             from saccade.training.recipes.recipe import ALIASES, Recipe  # lazily, as it imports torch
 
             places = {name: f"Pass --set {name}=VALUE." for name in (*Recipe.model_fields, *ALIASES)}
+            places |= {
+                "train_data": "DATA are the training images.",
+                "tuning_data": "DATA may contain train/ and val/.",
+            }
             advice = in_cli_words(suggestion(word, [], places))
         raise UnknownArgumentError(
             " ".join(filter(None, [f"{command} has no option {flag}.", advice, f"See saccade {command} --help."]))

@@ -14,7 +14,7 @@ from saccade.data.decoding import is_url
 from saccade.data.sources.folders import descend, folder_names, has_files, images_by_class
 from saccade.data.sources.huggingface import read_rows
 from saccade.data.sources.sources import as_frame, as_images, check_column, list_image_paths, local_file, local_path
-from saccade.data.sources.splits import choose_splits, descend_to_splits, find_splits, role_of
+from saccade.data.sources.splits import choose_splits, class_folder, descend_to_splits, find_splits, role_of
 from saccade.data.sources.tables import read_table
 from saccade.data.table import ImageTable, checked_classes, whole_numbers
 from saccade.errors import DataError, DataWarning, UnknownNameError, explained_file_errors, suggests_names
@@ -158,7 +158,7 @@ class ImageDataset(ImageTable):
         by_class = images_by_class(folder, exts, no_class)
         classes = None if no_class else sorted(name for name, images in by_class.items() if images)
         if classes:
-            _warn_of_classes_below(folder, classes)
+            _check_folders_below(folder, classes)
         return cls._of_classes(by_class, classes, labels)
 
     @classmethod
@@ -229,7 +229,7 @@ class ImageDataset(ImageTable):
         folder = descend_to_splits(local_path(root, sha256=sha256), wanted)
         chosen = choose_splits(folder, wanted)
         splits = [
-            images_by_class(folder / chosen[role], exts, no_class)
+            images_by_class(class_folder(folder / chosen[role]), exts, no_class)
             if role in chosen and (role == "train" or has_files(folder / chosen[role]))
             else {}
             for role in wanted
@@ -380,12 +380,23 @@ class ImageDataset(ImageTable):
         return cls({"image": images, "label": labels}, classes=classes)
 
 
-def _warn_of_classes_below(folder: Path, classes: Sequence[str]) -> None:
-    """Warn if all class folders have the same sub-folders, which are probably the classes."""
-    inside = folder_names(folder / classes[0])
-    if len(inside) > 1 and all(folder_names(folder / name) == inside for name in classes):
-        advice = "call ImageDataset.from_name_func(root, lambda path: path.parent.name)"
-        if len(classes) == 1:
-            advice = f"pass {folder / classes[0]}"
-        text = f"Each class folder in {folder} has the sub-folders {', '.join(inside[:5])}. If these are the classes"
-        warnings.warn(DataWarning(f"{text}, {advice}"), stacklevel=4)
+def _check_folders_below(folder: Path, classes: Sequence[str]) -> None:
+    """Warn if all class folders have the same sub-folders; a DataError if these are classes, and the folders splits."""
+    common = set.intersection(*(set(folder_names(folder / name)) for name in classes))
+    if len(common) < 2:
+        return
+    inside = sorted(common)
+    text = f"Each folder in {folder} has the sub-folders {', '.join(inside[:5])}{', …' if len(inside) > 5 else ''}"
+    by_class = "call ImageDataset.from_name_func(root, lambda path: path.parent.name)"
+    if splits := [name for name in classes if role_of(name) is not None and len(classes) > 1]:
+        raise DataError(
+            f"{text}, and {splits[0]!r} is a usual name of a split, so the folders are probably splits rather than "
+            f"classes: {', '.join(classes)}. Use ImageDataset.from_folders with train=…, val=… and test=…, or "
+            f"from_folder with one of them. If all are training images, {by_class}."
+        )
+    if all(role_of(name) is not None for name in inside):
+        one = f"ImageDataset.from_name_func('{folder}/*/{inside[-1]}/*', lambda path: path.parent.parent.name)"
+        text += f", which are splits by their names; the images of all are taken together. For one of them call {one}"
+    else:
+        text += f". If these are the classes, {f'pass {folder / classes[0]}' if len(classes) == 1 else by_class}"
+    warnings.warn(DataWarning(text), stacklevel=4)

@@ -18,6 +18,8 @@ from saccade.errors import DataError
 
 NEW, FITTED, HELD_OUT = 0, 1, 2  # the sides of images: not in the earlier data, fitted to, or held out
 
+MAX_BYTES = 2**30  # of a file that is read, with 32 for each image
+
 Keys = npt.NDArray[np.uint64]
 
 
@@ -58,14 +60,19 @@ class EarlierSplit:
 
     @classmethod
     def load(cls, path: Path) -> EarlierSplit | None:
-        """Read the file; None if it does not exist; a DataError if it is damaged."""
+        """Read the file; None if it does not exist; a DataError if it is damaged, or not a regular file."""
         if not path.is_file():
             return None
         try:
+            if path.stat().st_size > MAX_BYTES:
+                raise ValueError(f"it has more than {MAX_BYTES:,} bytes")
             found = load_file(path)
-            return cls(found["fitted"].astype(np.uint64), found["held_out"].astype(np.uint64))
-        except (SafetensorError, OSError, KeyError) as error:
-            raise DataError(f"{path} is damaged ({error}). Restore a copy, or fit again") from None
+            sides = found["fitted"], found["held_out"]
+            if any(side.dtype != np.uint64 or side.ndim != 1 for side in sides):
+                raise ValueError("it has other arrays than keys of images")
+            return cls(*sides)
+        except (SafetensorError, OSError, LookupError, ValueError) as error:
+            raise DataError(f"{path} is damaged ({error}). Restore a copy, remove it, or fit again") from None
 
     def sides(self, keys: Keys) -> npt.NDArray[np.int64]:
         """Return `NEW`, `FITTED` or `HELD_OUT` for each image, from its `image_keys`."""

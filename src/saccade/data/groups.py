@@ -191,7 +191,7 @@ def _camera_and_time(image: Any) -> tuple[str, float] | None:
         own = exif.get_ifd(ExifTags.IFD.Exif)
         parts = [own.get(ExifTags.Base.BodySerialNumber), exif.get(ExifTags.Base.Make), exif.get(ExifTags.Base.Model)]
         time = datetime.datetime.strptime(str(own[ExifTags.Base.DateTimeOriginal])[:19], "%Y:%m:%d %H:%M:%S")
-    except (OSError, ValueError, LookupError, SyntaxError, TypeError):
+    except Exception:  # Pillow's plugins raise nearly anything on damaged files
         return None
     camera = " ".join(str(part).strip("\0 ") for part in parts if part)
     return (camera, time.timestamp()) if camera else None

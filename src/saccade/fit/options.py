@@ -596,7 +596,7 @@ def places_of_arguments() -> dict[str, str]:
     from saccade.training.recipes.recipe import ALIASES, Recipe  # lazily: it imports torch
 
     made = ("label", "problem_type", "eval_metric", "path", "verbosity", "sample_weight")
-    fields = [*FitOptions.named, *FitOptions.model_fields]
+    fields = ["train_data", "tuning_data", *FitOptions.named, *FitOptions.model_fields]
     return {
         **{name: f"Pass it in hyperparameters={{{name!r}: …}}." for name in (*Recipe.model_fields, *ALIASES)},
         **{name: f"{name!r} is an argument of fit()." for name in fields},

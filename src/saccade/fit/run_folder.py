@@ -223,7 +223,11 @@ def has_predictor(folder: Path) -> bool:
 
 
 def how_to_finish(folder: Path) -> str:
-    """Return what to do with a run without a predictor."""
+    """Return what to do with a run without a predictor; "" if a folder contains no run."""
+    if not is_run(folder):
+        is_damaged = any((folder / name).exists() for name in (EVENTS, DATA))
+        advice = "Restore a copy, or start a new run in another folder"
+        return f"{folder / RUN} is missing, or not a regular file. {advice}" if is_damaged else ""
     return (
         f"{folder} is a run that has not finished. Continue it: saccade resume {folder}. Or make a predictor of the "
         f"trials that it has: saccade resume {folder} --finish. (In Python: ImagePredictor.resume(path), with "

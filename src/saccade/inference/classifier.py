@@ -5,21 +5,27 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
 import numpy as np
 import timm
 import torch
+from pydantic import Field, TypeAdapter
+from safetensors import SafetensorError, safe_open
 
 from saccade.data.batches import Batches, Images
-from saccade.errors import HyperparameterError
+from saccade.errors import HyperparameterError, SavedPredictorError
 from saccade.inference.preprocessing import Preprocess
 from saccade.models.batch_norm_folding import fold_batch_norm
 from saccade.models.custom import CustomObject, build_custom_network
-from saccade.models.network import InputSpec, build_network, classifier_parameters
+from saccade.models.network import InputSpec, Side, build_network, classifier_parameters
+from saccade.models.weights import CHECKSUM, read_weights
 from saccade.numerics.choice import Purpose, Workload, candidates, choose_numerics, known_choice, structure_name
 from saccade.numerics.device import Numerics
 from saccade.tasks.problem import Problem
+
+Text = Annotated[str, Field(max_length=10_000)]
 
 MEASURED_STEPS = 50  # batches that `Classifier.choose_inference` may spend on measuring
 
@@ -28,11 +34,11 @@ MEASURED_STEPS = 50  # batches that `Classifier.choose_inference` may spend on m
 class Blueprint:
     """The architecture and input format of a network, without its weights."""
 
-    architecture: str | None  # timm's name; None for a network of the user's own
+    architecture: Text | None  # timm's name; None for a network of the user's own
     input: InputSpec  # `InputSpec.mean` has a value for each channel
-    img_size: int | None = None  # in pixels, for which the network was built; None for the architecture's default
+    img_size: Side | None = None  # in pixels, for which the network was built; None for the architecture's default
     tta: bool = False  # test-time augmentation: predictions are averaged over an image and its mirror image
-    own: str | None = None  # name of a network of the user's own
+    own: Text | None = None  # name of a network of the user's own
 
     @property
     def name(self) -> str:
@@ -45,15 +51,13 @@ class Blueprint:
         return len(self.input.mean)
 
     def to_json(self) -> dict[str, Any]:
-        """Return what `from_json` reads."""
+        """Return what `from_json` reads as text."""
         return asdict(self)
 
     @classmethod
-    def from_json(cls, record: dict[str, Any]) -> Blueprint:
-        """Return the blueprint that `to_json` wrote."""
-        spec = record["input"]
-        spec = InputSpec(**{**spec, "mean": tuple(spec["mean"]), "std": tuple(spec["std"])})
-        return cls(**{**record, "input": spec})
+    def from_json(cls, text: str | bytes) -> Blueprint:
+        """Return the blueprint in a text; raise a ValueError if it is damaged."""
+        return TypeAdapter(cls).validate_json(text, strict=True)
 
 
 class Classifier:
@@ -275,3 +279,35 @@ def empty_classifier(
             random_start=False,
         )
     return Classifier(blueprint, problem, network, numerics, amp)
+
+
+def load_weights(network: torch.nn.Module, path: Path, checksum: str | None = None) -> None:
+    """Load a file of weights; a SavedPredictorError if it is damaged, of another network, or not finite.
+
+    The error is raised as well if the file has another `checksum`.
+    """
+    state, metadata = read_weights_of(network, path)
+    if damaged := next((name for name, part in state.items() if not part.isfinite().all()), None):
+        raise SavedPredictorError(f"{path} cannot be loaded: {damaged} has values that are not finite (NaN or inf)")
+    if checksum not in (None, metadata.get(CHECKSUM, "")):
+        raise SavedPredictorError(
+            f"{path} cannot be loaded: the weights have been replaced since the predictor was saved or loaded. "
+            "Load the predictor again, or restore a copy"
+        )
+    network.load_state_dict(state)
+
+
+def read_weights_of(network: torch.nn.Module, path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Return the tensors and the metadata of a file of this network's weights; raise errors as `load_weights` does."""
+    try:
+        if not path.is_file():
+            raise SavedPredictorError(f"{path} cannot be loaded: there is no such file, or it is not a regular file")
+        expected = {name: list(tensor.shape) for name, tensor in network.state_dict().items()}
+        with safe_open(path, framework="pt") as file:  # nothing is read before names and shapes are known
+            found = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 (it is not a dict)
+        if found != expected:
+            names = [name for name in [*found, *expected] if found.get(name) != expected.get(name)]
+            raise SavedPredictorError(f"{path} cannot be loaded: it is of another network ({names[0][:200]})")
+        return read_weights(path)
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise SavedPredictorError(f"{path} cannot be loaded: {error}") from None

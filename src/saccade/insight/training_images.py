@@ -146,7 +146,7 @@ def _write(file: Path, key: str, embedded: EmbeddedImages) -> None:
 
 def _read(file: Path, key: str) -> EmbeddedImages | None:
     """Return the vectors in a file; None if it is missing, damaged, or of another network."""
-    if not file.is_file():
+    if not file.is_file() or file.stat().st_size > 2 * MAX_BYTES:
         return None
     try:
         with safe_open(file, "numpy") as opened:
@@ -154,8 +154,15 @@ def _read(file: Path, key: str) -> EmbeddedImages | None:
             if metadata.get("key") != key:
                 return None
             record, vectors = json.loads(metadata["examples"]), opened.get_tensor("vectors")
-    except (SafetensorError, OSError, ValueError, KeyError):
+            images, labels = record["images"], record["labels"]
+            if len(images) != len(vectors) or len(images) != len(images if labels is None else labels):
+                return None
+            examples = Examples(
+                images,
+                pd.RangeIndex(len(images)),
+                None if labels is None else pd.Series(labels),
+                record["class_names"],
+            )
+            return EmbeddedImages(examples, vectors)
+    except (SafetensorError, OSError, ValueError, LookupError, TypeError):
         return None  # damaged: compute them again
-    images = record["images"]
-    labels = None if record["labels"] is None else pd.Series(record["labels"])
-    return EmbeddedImages(Examples(images, pd.RangeIndex(len(images)), labels, record["class_names"]), vectors)

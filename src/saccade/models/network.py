@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import timm
 import torch
+from pydantic import Field
 from torch import nn
 
 from saccade.checks import real_number, whole_number
@@ -26,17 +27,32 @@ Some correct files contain a few, such as the auxiliary classifier of inception_
 """
 
 
+MAX_SIDE = 16_384  # pixels of an image before its centre is cut out
+
+Side = Annotated[int, Field(ge=1, le=8192)]
+"""Height and width of a network's images in pixels; pydantic checks the limits in files, which may be a stranger's."""
+
+_Channels = Field(min_length=1, max_length=64)
+
+
 @dataclass(frozen=True)
 class InputSpec:
     """The images that a network was pretrained on."""
 
-    img_size: int  # height and width in pixels (the height, for the few networks whose images are not square)
+    img_size: Side  # height and width in pixels (the height, for the few networks whose images are not square)
     # In evaluation, an image is resized to ``img_size / crop_pct`` before its centre is cut out. Above 1, which few
     # networks have, images are padded.
-    crop_pct: float
-    interpolation: str  # ``"bicubic"`` or ``"bilinear"``
-    mean: tuple[float, ...]  # per channel, for values from 0 to 1: the network's input is ``(value - mean) / std``
-    std: tuple[float, ...]
+    crop_pct: Annotated[float, Field(gt=0, le=16)]
+    interpolation: Annotated[str, Field(pattern="^(bicubic|bilinear)$")]
+    # Per channel, for values from 0 to 1: the network's input is ``(value - mean) / std``.
+    mean: Annotated[tuple[Annotated[float, Field(ge=-1e6, le=1e6)], ...], _Channels]
+    std: Annotated[tuple[Annotated[float, Field(ge=1e-6, le=1e6)], ...], _Channels]
+
+    def __post_init__(self) -> None:
+        if len(self.mean) != len(self.std):
+            raise ValueError(f"mean has {len(self.mean)} channels, and std has {len(self.std)}")
+        if self.img_size > MAX_SIDE * self.crop_pct:
+            raise ValueError(f"images of {self.img_size} pixels at crop_pct={self.crop_pct:g} are too large")
 
 
 def network_input(network: str | nn.Module) -> InputSpec:
@@ -79,7 +95,7 @@ def build_network(
     built for `img_size` pixels, and their position embeddings resized. `drop_rate` (before the classifier layer) and
     `drop_path_rate` (stochastic depth) are from 0 to below 1; None keeps the network's default. Without `random_start`,
     no random weights are drawn, which saves time: the classifier layer of a pretrained network is then zero; without
-    pretraining, call ``load_state_dict`` before anything else.
+    pretraining, call ``load_state_dict`` before anything else, and `img_size` is not checked.
 
     Raises UnknownModelError, WeightsNotFoundError or HyperparameterError if there is no such network, there are no
     weights or they do not fit (random weights are never a fallback), or an option is invalid.
@@ -109,7 +125,9 @@ def build_network(
         network = _create_empty(timm_name, options)
     if not classifier_parameters(network):
         raise HyperparameterError(f"{timm_name!r} has no classifier to train; choose another network.")
-    if img_size is not None and img_size != network_input(timm_name).img_size:
+    # A network whose weights are loaded next has been tried before.
+    is_new = pretrained or random_start
+    if is_new and img_size is not None and img_size != network_input(timm_name).img_size:
         check_takes_size(network, timm_name, in_chans, img_size)
     return network
 

@@ -39,11 +39,12 @@ from saccade.fit.resuming import EarlierRun, locked_run
 from saccade.fit.run_folder import FitRequest, has_predictor, how_to_finish, is_finished, is_run
 from saccade.fit.searching import is_gpu_wanted
 from saccade.global_state import preserved_global_state, runs_in
+from saccade.inference.description import choose
 from saccade.inference.evaluation import TABLES, evaluation
 from saccade.inference.feature_bank import FeatureBank
 from saccade.inference.pipeline import InferencePipeline, Predictions
 from saccade.inference.postprocessing import AbstentionRule
-from saccade.inference.saved import SavedPredictor, choose
+from saccade.inference.saved import SavedPredictor
 from saccade.insight.embeddings import EmbeddedImages, nearest_images
 from saccade.insight.label_issues import check_has_classes, label_issues
 from saccade.insight.near_duplicates import near_duplicates
@@ -327,7 +328,9 @@ class ImagePredictor:
         """
         folder = _absolute(path)
         if not is_run(folder):
-            raise DataError(f"{folder} is not a run folder. Pass the folder of an interrupted run")
+            raise DataError(
+                how_to_finish(folder) or f"{folder} is not a run folder. Pass the folder of an interrupted run"
+            )
         if is_finished(folder):
             return cls.load(folder) if verbosity is None else cls.load(folder, verbosity)
         start_s = call_start_s()
@@ -922,7 +925,7 @@ class ImagePredictor:
         Returns
         -------
         ImagePredictor
-            Another one; this one stays as it is. `save` gives it a folder of its own.
+            Another one; this one stays as it is. Its weights are in the folder of this one; `save` copies them.
 
         Raises
         ------
@@ -1001,14 +1004,16 @@ class ImagePredictor:
     def save(self, path: str | Path | None = None) -> str:
         """Write the predictor to a folder of its own, and return it: safetensors and JSON, movable, for any machine.
 
+        This object does not change: its files are still those of the run, or of the folder that it was loaded from.
+
         Parameters
         ----------
         path : str, Path or None
             The folder, which must not contain anything else; None keeps the one in the run folder.
         """
-        pipeline, saved = self.pipeline, self._saved
+        saved = self._saved
         folder = saved.folder if path is None else _absolute(path)
-        pipeline.saved = saved.copy_to(folder)
+        saved.copy_to(folder)
         copy_embeddings(saved.folder, folder)
         return str(folder)
 
@@ -1040,8 +1045,8 @@ class ImagePredictor:
             If the device is invalid or not available.
         """
         folder = _absolute(path)
-        if is_run(folder) and not has_predictor(folder):
-            raise SavedPredictorError(how_to_finish(folder))
+        if not has_predictor(folder) and (advice := how_to_finish(folder)):
+            raise SavedPredictorError(advice)
         pipeline = InferencePipeline(SavedPredictor.read(folder).with_network(net), device)
         if net is not None:
             pipeline.module()  # raises an error now if it is another network

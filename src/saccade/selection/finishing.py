@@ -15,20 +15,11 @@ from saccade.data.earlier_split import EarlierSplit, Keys
 from saccade.deadline import Deadline
 from saccade.events import EpochDone, Event, JobDone, JobFailed, Listener, Progressed, Warned
 from saccade.executor import Executor
+from saccade.inference.description import WEIGHTS, Choice, Member
 from saccade.inference.feature_bank import FeatureBank
 from saccade.inference.pipeline import first_network, known_numerics
 from saccade.inference.postprocessing import Postprocessing
-from saccade.inference.saved import (
-    CHOICES_FOLDER,
-    INTERRUPTED,
-    MEMBERS_FOLDER,
-    PREDICTOR_FOLDER,
-    SPLIT,
-    WEIGHTS,
-    Choice,
-    Member,
-    SavedPredictor,
-)
+from saccade.inference.saved import CHOICES_FOLDER, INTERRUPTED, MEMBERS_FOLDER, PREDICTOR_FOLDER, SPLIT, SavedPredictor
 from saccade.selection.candidates import Candidate, best_epoch, read_candidates
 from saccade.selection.combination import Combination, combine
 from saccade.selection.ensemble import Evaluation, evaluate

@@ -176,6 +176,8 @@ class EventLog:
         """Read the valid lines at the start of the file."""
         if not self.path.exists():
             return
+        if not self.path.is_file():
+            raise JournalError(f"{self.path} is not a regular file. Restore a copy of it, or start a new run")
         end, study = 0, StudyRecord()
         with self.path.open("rb") as file:
             for line in file:

@@ -94,6 +94,8 @@ class OptunaTracker:
         """Read what the file has of the trials; a damaged one is written again, since all of it is in the event log."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         try:
+            if self.path.exists() and not self.path.is_file():
+                raise ValueError("it is not a regular file")
             self._read()
         except OSError:
             raise

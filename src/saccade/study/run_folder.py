@@ -39,7 +39,8 @@ def locked(folder: Path) -> Iterator[None]:
         ) from None
     except OSError as error:
         raise DataError(
-            f"{folder} cannot be locked ({error.strerror}). A run needs a folder that can be written; pass another path"
+            f"{folder / LOCK} cannot be locked ({error.strerror}). A run needs a folder that can be written, in which "
+            f"{LOCK} is a file; pass another path"
         ) from None
     try:
         yield
@@ -49,9 +50,14 @@ def locked(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Turn the errors of a block that reads a damaged file of a run into a DataError that names the file."""
+    """Turn the errors of a block that reads a damaged file of a run into a DataError that names the file.
+
+    A folder, a pipe or a device in its place is such an error as well, before the block is entered.
+    """
     damage = (OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError, MemoryError)
     try:
+        if path.exists() and not path.is_file():
+            raise OSError("it is not a regular file")
         yield
     except (SaccadeError, LostObjectError):
         raise

@@ -140,9 +140,9 @@ class LocalTrialFiles(TrialFiles):
         return name
 
     def get(self, trial: int, kind: str, epoch: int | None = None) -> Path | None:
-        """Return its path in the folder."""
+        """Return its path in the folder; pipes and devices count as missing, since reading them may never end."""
         path = self.folder(trial) / file_name(kind, epoch)
-        return path if path.exists() else None
+        return path if path.is_file() or path.is_dir() else None
 
     def list(self, trial: int) -> list[tuple[str, int | None]]:
         """Return what is in the trial's folder."""

@@ -14,12 +14,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 import torch
+from pydantic import TypeAdapter
 
 from saccade.errors import DataError, HyperparameterError, UnknownNameError
 from saccade.tasks.labels import Label, Labels, ProblemType, are_label_lists, class_array, infer_problem_type
@@ -82,13 +83,11 @@ class Problem(ABC):
 
     @staticmethod
     def from_json(record: dict[str, Any]) -> Problem:
-        """Return the problem that `to_json` wrote."""
-        kind = _TYPES[record["type"]]
-        # Records of earlier versions hold the fields of all types.
-        known = {field.name: record[field.name] for field in fields(kind) if field.name in record}  # type: ignore[arg-type]
-        if "classes" in known:
-            known["classes"] = tuple(known["classes"])
-        return kind(**known)
+        """Return the problem that `to_json` wrote; raise a LookupError, TypeError or ValueError if it is damaged."""
+        problem = TypeAdapter(_TYPES[record["type"]]).validate_python({**record})
+        if len({label for label in problem.classes if label == label}) < len(problem.classes):
+            raise ValueError("two of the classes are equal, or one is NaN")
+        return problem
 
     @property
     def num_outputs(self) -> int:

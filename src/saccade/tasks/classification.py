@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch.nn import functional
 from typing_extensions import Self
 
@@ -21,7 +22,7 @@ from saccade.tasks.labels import Label, Labels, plain_labels, some
 class Classification(Problem):
     """Problems whose predictions are probabilities of classes."""
 
-    classes: tuple[Label, ...]
+    classes: Annotated[tuple[Label, ...], Field(min_length=1, max_length=10**6)]
 
     def _number_of(self, labels: list[Label]) -> dict[Label, int]:
         """Return the number of each class; raise an error if any of these labels is not a class."""

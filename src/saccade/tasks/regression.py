@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch.nn import functional
 
 from saccade.errors import DataError
@@ -19,8 +20,8 @@ from saccade.tasks.labels import Labels, plain_labels
 class Regression(Problem):
     """Numbers, standardised as ``(label - mean) / std``: the squared error."""
 
-    mean: float = 0.0  # of the training labels
-    std: float = 1.0
+    mean: Annotated[float, Field(allow_inf_nan=False)] = 0.0  # of the training labels
+    std: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
 
     type = "regression"
     classes = ()
