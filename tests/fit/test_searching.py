@@ -19,7 +19,7 @@ from saccade.autosearch.search import AutoSearch
 from saccade.data.examples import read_labelled_examples
 from saccade.deadline import Deadline
 from saccade.errors import HyperparameterError, SpaceError, UnknownNameError
-from saccade.events import Event, RunPlanned, Warned
+from saccade.events import Event, NetworksScreened, RunPlanned, Warned
 from saccade.executor import InlineExecutor, ProcessExecutor, num_usable_cpus
 from saccade.fit import searching
 from saccade.fit.options import FitOptions
@@ -272,7 +272,7 @@ def test_networks_that_short_probes_dropped_are_not_searched(
     request, task = request_of(model, starting_configs=[{"model": "test_mambaout"}]), make_task()
     asked: list[object] = []
 
-    def run(_: Screening, networks: list[str], downloads: Downloads, always: set[str]) -> dict[str, ScreenedNetwork]:
+    def run(_: Screening, networks: list[str], downloads: Downloads, always: list[str]) -> dict[str, ScreenedNetwork]:
         asked.append((networks, always))
         return {name: ScreenedNetwork(0.1, score, 0.01, 8) for name, score in (("test_vit", 0.9), ("test_resnet", 0.8))}
 
@@ -283,7 +283,7 @@ def test_networks_that_short_probes_dropped_are_not_searched(
             assert narrowed.space.data["model"].data == ("test_vit", "test_resnet", "test_mambaout")
             assert scores == {"test_vit": 0.9, "test_resnet": 0.8}
         searcher, _ = make_image_search(narrowed, describe_search(narrowed, task, Deadline(0), scores))
-    assert asked == [(names, {"test_mambaout"})]
+    assert asked == [(names, ["test_mambaout"])]
     assert {searcher.suggest()["model"] for _ in range(20)} == {"test_vit", "test_resnet", "test_mambaout"}
 
 
@@ -317,6 +317,7 @@ def test_without_a_complete_probe_networks_that_did_not_arrive_are_left_out(
     request = request_of({"model": ag.Categorical("tf_efficientnet_lite0", "resnet18"), "pretrained": True})
     request = replace(request, is_model_named=False)
     assert networks_to_download(request) == ["resnet18"]
+    assert networks_to_download(request, [NetworksScreened({}, 2, 0.1)]) == []
     downloads = Downloads(["resnet18"], Deadline(0))
     monkeypatch.setattr(Screening, "run", lambda *_: {})
     with EventLog(tmp_path / "events.jsonl", request.space) as log:

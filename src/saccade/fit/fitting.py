@@ -105,7 +105,6 @@ def run_fit(
         connected(request.settings.callbacks) as trackers,
         ProgressDisplay(request.verbosity, metric_name) as display,
         cpu_threads(num_threads),
-        Downloads(networks_to_download(request), Deadline(DOWNLOADS * deadline.seconds_left())) as downloads,
     ):
         if earlier is not None and not finish:
             earlier.record_changes(request)
@@ -133,8 +132,12 @@ def run_fit(
                         "call add_classes"
                     )
                 )
-            # Workers start while images are decoded.
-            with use_executor(settings.executor, make_image_executor(request, notify)) as executor:
+            # Workers start, and weights are downloaded, while images are decoded.
+            remote = [] if finish else networks_to_download(request, log)
+            with (
+                Downloads(remote, Deadline(DOWNLOADS * deadline.seconds_left())) as downloads,
+                use_executor(settings.executor, make_image_executor(request, notify)) as executor,
+            ):
                 notify(plan(request, metric_name, executor))
                 budget.begin("decoding")
                 data = _prepare(request, folder, problem.num_outputs, budget, notify)

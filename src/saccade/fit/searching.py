@@ -20,7 +20,7 @@ from saccade.autosearch.machine_speed import forward_seconds, measure_log_speed
 from saccade.autosearch.search import AutoSearch
 from saccade.data.checks import count_of
 from saccade.deadline import Deadline
-from saccade.events import Listener, NetworksScreened, RunPlanned, TrialCreated, Warned
+from saccade.events import Event, Listener, NetworksScreened, RunPlanned, TrialCreated, Warned
 from saccade.executor import Executor, InlineExecutor, ProcessExecutor, local_slots, make_executor
 from saccade.fit.options import FitOptions
 from saccade.fit.run_folder import TRIALS, FitRequest
@@ -186,12 +186,14 @@ def make_study(
     )
 
 
-def networks_to_download(request: FitRequest) -> list[str]:
-    """Return the networks of the search space whose weights are only on the hub; none if the user named them."""
+def networks_to_download(request: FitRequest, log: Iterable[Event] = ()) -> list[str]:
+    """Return the default networks whose weights are only on the hub; none if an earlier process has compared them."""
     networks = choices(request.space, "model")
     folder = request.weights
     is_given = request.is_model_named or (folder is not None and folder.is_file())
     if is_given or len(networks) == 1 or True not in choices(request.space, "pretrained"):
+        return []
+    if any(isinstance(event, NetworksScreened) for event in log):
         return []
     return [name for name in networks if isinstance(name, str) and weights_place(name, folder) == "hub"]
 
@@ -214,27 +216,31 @@ def screen_networks(
             case NetworksScreened():
                 scores = event.scores
             case TrialCreated():
-                always.add(event.config.get("model"))
+                always.append(event.config.get("model"))
     is_auto = request.settings.searcher == "auto" or not request.is_model_named
     recipe = Recipe.of(space.default)
     is_probed = recipe.starts_pretrained and recipe.linear_probe and task.start is None
     if scores is None:
         has_time = len(networks) > LEAST_KEPT and deadline.seconds_left() >= SHORTEST_S
         is_long = has_time or bool(downloads.networks)
-        if not (is_auto and is_probed and is_long and all(isinstance(name, str) for name in networks)):
-            return request, {}
-        start_s = time.perf_counter()
-        screening = Screening(space, task, deadline, notify)
-        found = screening.run(networks, downloads, always)
+        if is_auto and is_probed and is_long and all(isinstance(name, str) for name in networks):
+            start_s = time.perf_counter()
+            screening = Screening(space, task, deadline, notify)
+            found = screening.run(networks, downloads, always)
+            scores = {name: network.score for name, network in found.items()}
+            notify(NetworksScreened(dict(scores), len(networks), time.perf_counter() - start_s, screening.left_out))
+        else:
+            downloads.wait()
         downloads.close()
-        scores = {name: network.score for name, network in found.items()}
-        notify(NetworksScreened(dict(scores), len(networks), time.perf_counter() - start_s, screening.left_out))
-    kept = [name for name in networks if name in scores or name in always]
-    if not scores:  # no probe was complete in time, or none was possible
-        remote = networks_to_download(request)
-        kept = [name for name in networks if name not in remote] or networks
-    model = kept[0] if len(kept) == 1 else Categorical(*sorted(kept, key=lambda name: -scores.get(name, -math.inf)))
-    return replace(request, space=Dict({**space.data, "model": model})), scores
+    kept = [name for name in networks if scores and (name in scores or name in always)]
+    if not scores:  # there were no probes, or none was complete in time
+        if not downloads.networks:
+            return request, {}
+        kept = [name for name in networks if downloads.has(name)] or list(networks)
+    order = list(scores or ())
+    kept.sort(key=lambda name: order.index(name) if name in order else len(order))
+    model = kept[0] if len(kept) == 1 else Categorical(*kept)
+    return replace(request, space=Dict({**space.data, "model": model})), scores or {}
 
 
 def describe_search(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -44,6 +45,12 @@ class Downloads:
     def close(self) -> None:
         """Begin no further download; one that runs is not waited for."""
         self._is_closed.set()
+
+    def wait(self) -> None:
+        """Wait for all downloads, at most until the deadline."""
+        if self._thread.is_alive():
+            left_s = self._deadline.seconds_left()
+            self._thread.join(None if math.isinf(left_s) else max(left_s, 0.0))
 
     def has(self, network: str) -> bool:
         """Return whether the weights of a network are there: it needed no download, or that is complete."""

@@ -45,10 +45,8 @@ BYTES_PER_SECOND, MAX_BYTES = 10e6, 6e9  # of a download, which decides how many
 LARGEST = 0.25  # part of all bytes that one network may have
 MAX_GAP = 0.8  # by which the score of a network may be below the best
 
-FIRST_IMAGES, FIXED_GMACS = (
-    128,
-    0.6,
-)  # images of a first probe; work that an image takes in addition to that of the network
+FIRST_IMAGES = 128  # of a first probe
+FIXED_GMACS = 0.6  # work that an image takes in addition to that of the network
 NO_LIMIT_S = 120.0  # the time limit that a pool is made for if there is none
 MAX_SIDE = 288  # larger images take more time than they gain
 
@@ -89,8 +87,8 @@ def default_networks(
     `gmacs_per_s`, fit into the limit.
     """
     if local := networks_in_folder(weights):
-        scores = {name: expected_score(name) for name in local}
-        return sorted(local, key=lambda name: -(scores[name] or -math.inf))[:MAX_NETWORKS]
+        scores = {name: -math.inf if (score := expected_score(name)) is None else score for name in local}
+        return sorted(local, key=lambda name: -scores[name])[:MAX_NETWORKS]
     limit_s = NO_LIMIT_S if time_limit_s is None else time_limit_s
     rate, num_probed = gmacs_per_s(), min(num_images, PROBED)
     most_bytes = bytes_left = min(MAX_BYTES, BYTES_PER_SECOND * DOWNLOADS * limit_s)
