@@ -208,9 +208,8 @@ def screen_networks(
     """
     space, networks = request.space, choices(request.space, "model")
     scores: Mapping[str, float] | None = None
-    always = {
-        config["model"] for config in map(canonical, request.settings.starting_configs or ()) if "model" in config
-    }
+    given = map(canonical, request.settings.starting_configs or ())
+    always = [config["model"] for config in given if "model" in config]
     for event in log:
         match event:
             case NetworksScreened():
