@@ -47,7 +47,7 @@ MAX_PARAMS, MAX_SIDE = 1.2e9, 512
 _PRETRAINING: tuple[tuple[str, str | None], ...] = (
     (r"pali2?_|qwen|gemma|deepseek|ogvl|florence|lingbot|robbyant|sa1b|2pt1|tiling|^fb$|(^|_)pt$", None),
     (r"cc12m|yfcc|tinyclip|(^|_)rewind$|untrained|^$", None),
-    (r"(mim_\w+|mae|ssl|fcmae|ijepa\w*)$", None),
+    (r"(mim_[a-z0-9]+|mae|ssl|fcmae|ijepa\w*)$", None),
     (r"openai|laion|clip|datacomp|webli|merged2b|lvd142m|jft|m30m|m38m|swag|dfn|metaclip", "web"),
     (r"inw?(22|21|12)k", "large"),
     (r"in1k|dino", "in1k"),
