@@ -1,12 +1,25 @@
-"""Messages of Python's functions in the words of the command line, and advice for unknown options."""
+"""Options that several commands have, advice for unknown ones, and messages of Python's functions in their words."""
 
 from __future__ import annotations
 
 import itertools
 import re
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from saccade.errors import UnknownArgumentError, near_names, suggestion
+
+Run = Annotated[Path, typer.Argument(help="A run folder, or the folder of a saved predictor.")]
+Images = Annotated[
+    list[str], typer.Argument(metavar="IMAGE|DIR...", help="Image files, and folders with images at any depth.")
+]
+LabelSep = Annotated[
+    str | None, typer.Option(metavar="TEXT", help="Separator of several labels in one field of a table.")
+]
+Encoding = Annotated[str | None, typer.Option(metavar="NAME", help="Encoding of a table, such as cp1252.")]
 
 _PYTHON = {
     r"ImagePredictor\((\w+=[^()]*)\)": r"\1",

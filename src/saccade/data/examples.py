@@ -42,23 +42,15 @@ class Examples:
 
 
 def read_examples(data: Any, label: str | list[str] | None = None) -> Examples:
-    """Return the images, and the labels if there are any.
+    """Return the images, and the labels if there are any; a DataError for a table without images, or other input.
 
-    Parameters
-    ----------
-    data : image, several images, folder, archive, glob pattern, DataFrame or ImageDataset
-        An image is a path, a URL, the bytes of a file (or a bytearray, a memoryview, or a file object opened in binary
-        mode), a Pillow image, an array, or a tensor (channels first or last). Several images are a sequence, an
-        iterator, a Series, or a four-dimensional array or tensor. A row of a table, such as ``data.iloc[0]``, is one
-        image. The images of a folder, an archive (also its URL) or a pattern are sorted by path, and their paths are
-        the index.
-    label : str, list of str or None
-        Name of the label column of a plain DataFrame; several names if labels are columns of 0 and 1.
+    `data` is an image, several images, a folder, an archive (also its URL), a glob pattern, a table or an ImageDataset.
+    An image is a path, a URL, the bytes of a file (or a bytearray, a memoryview, or a file object opened in binary
+    mode), a Pillow image, an array, or a tensor (channels first or last). Several images are a sequence, an iterator, a
+    Series, or a four-dimensional array or tensor. A row of a table, such as ``data.iloc[0]``, is
+    one image. Those of a folder, an archive or a pattern are sorted by path, which is the index.
 
-    Raises
-    ------
-    DataError
-        If there is no column of images, or the input is of another type.
+    `label` is the label column of a plain DataFrame; several names if labels are columns of 0 and 1.
     """
     if isinstance(data, pd.Series):
         columns = {"image", *([label] if isinstance(label, str) else label or [])}

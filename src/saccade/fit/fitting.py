@@ -6,6 +6,8 @@ import contextlib
 import importlib
 import math
 import shutil
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -35,6 +37,7 @@ from saccade.fit.run_folder import (
     TRIALS,
     FitRequest,
     WeightsKeeper,
+    how_to_finish,
     is_finished,
     locked_folder,
     root_of,
@@ -193,26 +196,27 @@ def run_fit(
             is_interrupted = combination is None and not finish
             combination = combination or _select_at_once(study, select, budget, root)
             budget.begin("finishing")
-            saved = write_predictor(
-                folder,
-                study,
-                task,
-                combination,
-                label=request.label,
-                eval_metric=request.eval_metric if isinstance(request.eval_metric, str) else None,
-                class_names=request.train.class_names,
-                objectives=objectives,
-                keys=data.keys,
-                earlier=EarlierSplit.load(folder / TRIALS / START_SPLIT),
-                left_out=data.left_out,
-                seconds=budget.seconds,
-                is_interrupted=is_interrupted,
-            )
-            write_features(saved, task, combination, (lambda: 0.0) if is_interrupted else deadline.seconds_left)
-            if is_interrupted:
-                notify(Warned(f"the search was interrupted; to continue it: saccade resume {root}"))
-            else:
-                tidy_up(folder)
+            with _first_ctrl_c_noted(deadline, is_interrupted) as seconds_left:
+                saved = write_predictor(
+                    folder,
+                    study,
+                    task,
+                    combination,
+                    label=request.label,
+                    eval_metric=request.eval_metric if isinstance(request.eval_metric, str) else None,
+                    class_names=request.train.class_names,
+                    objectives=objectives,
+                    keys=data.keys,
+                    earlier=EarlierSplit.load(folder / TRIALS / START_SPLIT),
+                    left_out=data.left_out,
+                    seconds=budget.seconds,
+                    is_interrupted=is_interrupted,
+                )
+                write_features(saved, task, combination, seconds_left)
+                if is_interrupted:
+                    notify(Warned(f"the search was interrupted; to continue it: saccade resume {root}"))
+                else:
+                    tidy_up(folder)
             summary = saved.summary
             used_s = deadline.elapsed_s()
             notify(RunFinished(summary["best_trial"], summary["valid_score"], used_s, summary["result"]))
@@ -308,6 +312,26 @@ def _checked(
 
 
 @contextlib.contextmanager
+def _first_ctrl_c_noted(deadline: Deadline, is_interrupted: bool) -> Iterator[Callable[[], float]]:
+    """Complete the block despite the first Ctrl-C of the fit; yield a function of the seconds left, 0 after Ctrl-C."""
+    handler = signal.getsignal(signal.SIGINT)
+
+    def note(*_: object) -> None:
+        nonlocal is_interrupted
+        is_interrupted = True
+        signal.signal(signal.SIGINT, handler)
+
+    # A program that handles Ctrl-C itself, or has its fit in another thread, gets no KeyboardInterrupt here.
+    if threading.current_thread() is threading.main_thread() and handler is signal.default_int_handler:
+        signal.signal(signal.SIGINT, handler if is_interrupted else note)
+    try:
+        yield lambda: 0.0 if is_interrupted else deadline.seconds_left()
+    finally:
+        if signal.getsignal(signal.SIGINT) is note:
+            signal.signal(signal.SIGINT, handler)
+
+
+@contextlib.contextmanager
 def _ready_to_resume(folder: Path, root: Path, notify: Listener) -> Iterator[None]:
     """Remove the decoded images if the fit fails; keep them if it is interrupted, to be used when it is resumed."""
     for unfinished in folder.glob(f".{STORE}-*.partial"):  # of a process that was killed
@@ -315,7 +339,7 @@ def _ready_to_resume(folder: Path, root: Path, notify: Listener) -> Iterator[Non
     try:
         yield
     except KeyboardInterrupt:
-        notify(Warned(f"interrupted; to resume: saccade resume {root}"))
+        notify(Warned(f"interrupted. {how_to_finish(root)}"))
         raise
     except SaccadeError:
         shutil.rmtree(folder / STORE, ignore_errors=True)

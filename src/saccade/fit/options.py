@@ -38,7 +38,7 @@ from saccade.scheduler.base import Scheduler
 from saccade.searcher import SEARCHERS
 from saccade.searcher.base import Searcher
 from saccade.space import Dict
-from saccade.space.constants import plain
+from saccade.space.base import plain
 from saccade.study.json_values import from_json_value, to_json_value
 from saccade.study.objectives import check_objectives, cost_names
 from saccade.study.registry import Registry

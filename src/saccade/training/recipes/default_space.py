@@ -226,10 +226,9 @@ def fall_back_to_available_models(
 
     Networks of the hub stay in the space if it answers; their downloads follow (`saccade.models.downloads`). One is
     downloaded here if no other is available, or the fit `is_single`, a training of the first available network.
-    Without any, the networks of the local folder of weights replace them; without these, those of installed packages.
-    The space does not change if training starts from random weights anyway. Downloads take at most
-    `DOWNLOADS` of the time that is left. A WeightsNotFoundError is raised if there are no weights at all: random
-    weights are never a fallback.
+    Without any, the networks of the local folder replace them; without these, those of installed packages, or else a
+    WeightsNotFoundError: random weights are never a fallback, unless training starts from them anyway. Downloads take
+    at most `DOWNLOADS` of the time that is left.
     """
     if True not in choices(space, "pretrained"):
         return space, ""
