@@ -50,10 +50,13 @@ from saccade.fit.searching import (
     make_image_executor,
     make_image_search,
     make_study,
+    networks_to_download,
     plan,
+    screen_networks,
 )
 from saccade.fit.time_budget import FinishingReserve, Phase, TimeBudget, too_short
 from saccade.inference.saved import PREDICTOR_FOLDER, SavedPredictor
+from saccade.models.downloads import Downloads
 from saccade.models.weights import ask_hub_again
 from saccade.numerics.device import cpu_threads, useful_threads
 from saccade.selection.combination import Combination
@@ -72,7 +75,7 @@ from saccade.tasks.metrics import make_metric
 from saccade.tasks.problem import Problem
 from saccade.training.imbalance import check_imbalance
 from saccade.training.recipes.building import check_methods, check_networks, stored_channels, stored_side
-from saccade.training.recipes.default_space import fall_back_to_available_models, max_held_out, max_used
+from saccade.training.recipes.default_space import DOWNLOADS, fall_back_to_available_models, max_held_out, max_used
 from saccade.training.recipes.recipe import choices
 from saccade.training.task import ImageTask
 from saccade.training.trial.trainer import ImageTrainable
@@ -132,8 +135,12 @@ def run_fit(
                         "call add_classes"
                     )
                 )
-            # Workers start while images are decoded.
-            with use_executor(settings.executor, make_image_executor(request, notify)) as executor:
+            # Workers start, and weights are downloaded, while images are decoded.
+            remote = [] if finish else networks_to_download(request, log)
+            with (
+                Downloads(remote, Deadline(DOWNLOADS * deadline.seconds_left())) as downloads,
+                use_executor(settings.executor, make_image_executor(request, notify)) as executor,
+            ):
                 notify(plan(request, metric_name, executor))
                 budget.begin("decoding")
                 data = _prepare(request, folder, problem.num_outputs, budget, notify)
@@ -150,7 +157,7 @@ def run_fit(
                     start=start if start.is_file() else None,
                     start_has_head=request.problem is not None,
                     class_names=request.train.class_names,
-                    costs=cost_names(objectives),
+                    costs=list(dict.fromkeys([*cost_names(objectives), *settings.limits])),
                     is_holdout=request.tuning is None,
                     num_val_seen=data.num_val_seen,
                 )
@@ -168,16 +175,21 @@ def run_fit(
                     max_members=settings.max_members,
                     folds=None if cross_validation is None else cross_validation.costs(executor.num_workers),
                 )
-                study = make_study(request, folder, task, executor, budget, log, listeners)
+                narrowed, scores = (
+                    (request, {}) if finish else screen_networks(request, task, deadline, log, notify, downloads)
+                )
+                study = make_study(narrowed, folder, task, executor, budget, log, listeners, scores)
                 budget.reserve.recall(study)
                 display.recall(study.trials)
-                study.listeners.append(WeightsKeeper(study.trials, objectives, settings.max_members))
+                has_costs = bool(cost_names(objectives) or settings.limits)
+                study.listeners.append(WeightsKeeper(study.trials, settings.max_members, has_costs=has_costs))
                 select = partial(
                     select_networks,
                     study,
                     task,
                     notify=notify,
                     objectives=objectives,
+                    limits=settings.limits,
                     max_members=settings.max_members,
                     seed=settings.random_state or 0,
                     folds_folder=folder / FOLDS,
@@ -282,7 +294,9 @@ def _checked(
     FeatureCache.from_environment()  # raises if its limit is not a number
     weights, warning = request.weights, ""
     if may_replace_networks and not request.is_model_named:
-        space, warning = fall_back_to_available_models(request.space, weights, deadline.seconds_left())
+        space, warning = fall_back_to_available_models(
+            request.space, weights, deadline.seconds_left(), is_single=request.trains_once
+        )
         request = replace(request, space=space)
     if request.trains_once:  # also epochs are passes over all images, unless the user said otherwise
         fixed = {name: value for name, value in request.space.default.items() if name != "images_per_epoch"}
@@ -290,7 +304,9 @@ def _checked(
     _ = request.num_trials  # raises if nothing ends the search
     make_image_search(request)  # so that invalid options are errors before any work begins
     assert request.train.labels is not None
-    check_networks(request.space, weights, problem.num_outputs, deadline.seconds_left)
+    check_networks(
+        request.space, weights, problem.num_outputs, deadline.seconds_left, finds_weights=request.is_model_named
+    )
     check_imbalance(request.space, request.train.labels, problem, request.train.class_names)
     if any(choices(request.space, "robust_loss")):
         problem.require_classes("robust_loss")

@@ -42,6 +42,7 @@ __all__ = [
     "ask_hub_again",
     "available_networks",
     "find_weights",
+    "hub_answers",
     "hub_cache_folder",
     "hub_endpoint",
     "hub_failure",
@@ -328,6 +329,13 @@ def _unavailable(repo_id: str, filename: str, revision: str, file: str, timeout_
     if status == HTTPStatus.NOT_FOUND:
         return f"does not have {file} (HTTP {status})"
     return f"answers HTTP {status} when asked for {file}" if status >= HTTPStatus.BAD_REQUEST else ""
+
+
+def hub_answers(name: str, seconds_left: float) -> bool:
+    """Return whether the hub offers the weights of a network: one request, and none after a recent failure."""
+    found = _hub_file(resolve_name(name))
+    timeout_s = min(HUB_TIMEOUT_S, seconds_left)
+    return found is not None and timeout_s > 0 and not _unavailable(*found, "/".join(found[:2]), timeout_s)
 
 
 def hub_failure() -> str:

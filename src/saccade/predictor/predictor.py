@@ -18,7 +18,8 @@ import pandas as pd
 import torch
 from PIL import Image
 
-from saccade.checks import fraction
+from saccade.autosearch.machine_speed import gmacs_per_second
+from saccade.checks import fraction, real_number
 from saccade.data.dataset import ImageDataset
 from saccade.data.examples import Examples, ImageLike, check_label_column, read_examples, read_labelled_examples
 from saccade.data.groups import with_groups, with_times
@@ -57,11 +58,13 @@ from saccade.insight.reasons import check_numbers, find_reasons
 from saccade.insight.saliency import SaliencyMapper, check_form, check_method, in_form, target_numbers
 from saccade.models.catalogue import list_models
 from saccade.models.listing import models_table
+from saccade.numerics.device import choose_device
 from saccade.report.figures import Reason, reasons_figure
 from saccade.searcher.base import Searcher
 from saccade.selection.more_classes import add_classes
 from saccade.selection.summary import leaderboard
 from saccade.space import Categorical
+from saccade.study.objectives import speed_limits
 from saccade.tasks.metrics import EvalMetric, make_metric
 from saccade.training.recipes.default_space import default_space
 from saccade.training.recipes.recipe import canonical, recipe_space
@@ -664,15 +667,16 @@ class ImagePredictor:
         Returns
         -------
         dict
-            About this predictor: ``result`` (one line of text), ``valid_acc`` and ``valid_score`` on the validation
-            images, ``valid_score_how`` (how they were measured), ``train_acc`` of its first network, and ``ensemble``,
-            a dict with ``trial``, ``model`` and ``weight`` for each member (empty for a single network).
-            ``cross_fitted_scores`` compares ensembles and single networks by cross-fitting; ``why_not_best_trial`` says
-            why the best trial is not the predictor if its score is higher. ``temperature`` and ``logit_adjustment`` are
-            those of the calibration. ``left_out`` has ``num_unreadable`` images, how often each of the ``reasons``
-            occurs, and the ``classes`` without a readable training image. About the search: ``best_trial``,
-            ``best_config`` and ``best_epoch`` of the first row of the leaderboard, ``total_time`` (seconds),
-            ``fit_history`` (with its score as ``best_reward``) and more.
+            About this predictor: ``result`` (one line of text), ``images_per_s`` (its throughput on this machine in
+            batches of 32, as the fit measured it, decoding excluded; None if unknown), ``valid_acc`` and
+            ``valid_score`` on the validation images, ``valid_score_how`` (how they were measured), ``train_acc`` of its
+            first network, and ``ensemble``, a dict with ``trial``, ``model`` and ``weight`` for each member (empty for
+            a single network). ``cross_fitted_scores`` compares ensembles and single networks by cross-fitting;
+            ``why_not_best_trial`` says why the best trial is not the predictor if its score is higher. ``temperature``
+            and ``logit_adjustment`` are those of the calibration. ``left_out`` has ``num_unreadable`` images, how often
+            each of the ``reasons`` occurs, and the ``classes`` without a readable training image. About the search:
+            ``best_trial``, ``best_config`` and ``best_epoch`` of the first row of the leaderboard, ``total_time``
+            (seconds), ``fit_history`` (with its score as ``best_reward``) and more.
         """
         return {**self._saved.summary, "result": self._saved.result}
 
@@ -851,6 +855,7 @@ class ImagePredictor:
     def choose(
         self,
         *,
+        min_images_per_s: float | None = None,
         max_latency_ms: float | None = None,
         max_params: float | None = None,
         max_bytes: float | None = None,
@@ -865,8 +870,10 @@ class ImagePredictor:
 
         Parameters
         ----------
+        min_images_per_s : float or None
+            Throughput in images per second, as measured by the search, decoding excluded.
         max_latency_ms : float or None
-            Milliseconds for an image, as measured on the machine of the search.
+            Milliseconds for a single image, measured in the same way.
         max_params, max_bytes : float or None
             Parameters of the network, and bytes of its weights.
         min_score : float or None
@@ -886,7 +893,11 @@ class ImagePredictor:
         >>> quick = predictor.choose(max_latency_ms=5)                  # doctest: +SKIP
         """
         saved = self._saved
-        limits = {"latency_ms": max_latency_ms, "num_params": max_params, "num_bytes": max_bytes}
+        if min_images_per_s is not None:
+            real_number("min_images_per_s", min_images_per_s, "a positive number", above=0)
+        sizes = {"num_params": max_params, "num_bytes": max_bytes}
+        limits = speed_limits(min_images_per_s, max_latency_ms)
+        limits |= {name: limit for name, limit in sizes.items() if limit is not None}
         found = saved.chosen(choose(saved.choices, limits, min_score))
         if found.blueprint.architecture is None and found.net is None:
             found = found.with_network(net)
@@ -1056,7 +1067,13 @@ def _default_hyperparameters(
     if is_named:
         return {"epochs": 15 if is_gpu else 5, "seed": settings.random_state}
     weights = Path(settings.weights).expanduser() if settings.weights else None
-    space = default_space(train.images, weights=weights, is_gpu=is_gpu, time_limit_s=limit_s)
+    space = default_space(
+        train.images,
+        weights=weights,
+        is_gpu=is_gpu,
+        time_limit_s=limit_s,
+        gmacs_per_s=lambda: gmacs_per_second(choose_device("cpu" if settings.ngpus_per_trial == 0 else None).type),
+    )
     if has_small_networks:
         space["model"] = Categorical(*small_networks(weights))
     if given & {"in_chans", "train_transform"}:  # colours that augmentation does not know
