@@ -249,9 +249,10 @@ class Problem(ABC):
         """Return the log-loss of each image, or the squared standardised error, of shape (num_images,)."""
         return self.term_losses(self.loss_terms(predictions, targets))
 
-    @abstractmethod
     def are_right(self, predictions: np.ndarray, targets: np.ndarray) -> np.ndarray:
         """Return whether the predicted label, or all labels of an image, are right: bool of shape (num_images,)."""
+        same = np.asarray(self.predicted_labels(predictions) == self.true_labels(targets))
+        return np.asarray(same.all(1)) if same.ndim > 1 else same
 
     # Calibration, thresholds, conformal sets
 
