@@ -33,16 +33,6 @@ class Problem(ABC):
     """A prediction task: which labels exist, and what the outputs of a network mean.
 
     Use `Problem.of` to create one from labels.
-
-    Examples
-    --------
-    >>> from saccade.tasks.problem import Problem
-    >>> problem = Problem.of(["cat", "dog", "cat"])
-    >>> problem.type, problem.encode(["dog", "cat"]).tolist()
-    ('binary', [1, 0])
-    >>> problem = Problem.of([["cat", "dog"], ["cow"], []])
-    >>> problem.type, problem.encode([["cow", "cat"]]).tolist()
-    ('multilabel', [[1.0, 1.0, 0.0]])
     """
 
     type: ClassVar[ProblemType]
