@@ -82,6 +82,8 @@ class AutoSearch(Searcher, Scheduler):
         Whether an ensemble may be the result: see `saccade.autosearch.steps.best_step`.
     num_probed : float
         The most images that a linear probe is fitted to.
+    screened : mapping
+        Scores of linear probes on few images, by `Description.network`; see `saccade.training.trial.screening`.
     cached : collection
         Each `Description.network` whose features were cached by an earlier fit, so that its probe costs little.
     max_epochs : int or None
@@ -121,6 +123,7 @@ class AutoSearch(Searcher, Scheduler):
         forward_s: Mapping[Any, float] | None = None,
         is_for_mean: bool = False,
         num_probed: float = math.inf,
+        screened: Mapping[Hashable, float] | None = None,
         cached: Collection[Hashable] = (),
         max_epochs: int | None = None,
     ) -> None:
@@ -129,7 +132,8 @@ class AutoSearch(Searcher, Scheduler):
         self.portfolio = portfolio or Portfolio.load()
         self.score_range = score_range
         self.forecaster = Forecaster((EARLIEST, *HORIZONS))
-        self.probes = Probes(HORIZONS)
+        low, high = score_range
+        self.probes = Probes(HORIZONS, {key: (score - low) / (high - low) for key, score in (screened or {}).items()})
         self.costs = EpochCosts(
             log_speed,
             prior_weight=SPEED_WEIGHT if forward_s else 1.0,

@@ -18,6 +18,7 @@ import pandas as pd
 import torch
 from PIL import Image
 
+from saccade.autosearch.machine_speed import gmacs_per_second
 from saccade.checks import fraction
 from saccade.data.dataset import ImageDataset
 from saccade.data.examples import Examples, ImageLike, check_label_column, read_examples, read_labelled_examples
@@ -57,6 +58,7 @@ from saccade.insight.reasons import check_numbers, find_reasons
 from saccade.insight.saliency import SaliencyMapper, check_form, check_method, in_form, target_numbers
 from saccade.models.catalogue import list_models
 from saccade.models.listing import models_table
+from saccade.numerics.device import choose_device
 from saccade.report.figures import Reason, reasons_figure
 from saccade.searcher.base import Searcher
 from saccade.selection.more_classes import add_classes
@@ -1056,7 +1058,13 @@ def _default_hyperparameters(
     if is_named:
         return {"epochs": 15 if is_gpu else 5, "seed": settings.random_state}
     weights = Path(settings.weights).expanduser() if settings.weights else None
-    space = default_space(train.images, weights=weights, is_gpu=is_gpu, time_limit_s=limit_s)
+    space = default_space(
+        train.images,
+        weights=weights,
+        is_gpu=is_gpu,
+        time_limit_s=limit_s,
+        gmacs_per_s=lambda: gmacs_per_second(choose_device("cpu" if settings.ngpus_per_trial == 0 else None).type),
+    )
     if has_small_networks:
         space["model"] = Categorical(*small_networks(weights))
     if given & {"in_chans", "train_transform"}:  # colours that augmentation does not know
