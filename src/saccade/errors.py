@@ -76,7 +76,7 @@ class UnknownNameError(SaccadeError, ValueError):
     ) -> UnknownNameError:
         """Build the error for `given`, which is not among the `known` names of this kind; see `suggestion`."""
         names = sorted(map(str, known))
-        advice = suggestion(str(given), names, elsewhere) or (f"Known: {', '.join(names)}." if len(names) <= 30 else "")
+        advice = suggestion(str(given), names, elsewhere) or (f"Known: {', '.join(names)}." if len(names) <= 40 else "")
         return cls(" ".join(part for part in (f"Unknown {kind} {given!r}.", advice, hint) if part))
 
 

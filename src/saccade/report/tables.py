@@ -17,6 +17,7 @@ _HEADS = {
     "score_val": "score",
     "epochs_done": "epochs done",
     "best_epoch": "best epoch",
+    "images_per_s": "images/s",
     "fit_time_s": "seconds",
     "latency_ms": "ms/image",
     "num_params": "parameters",
@@ -26,8 +27,8 @@ _HEADS = {
 }
 _COSTS = ("latency_ms", "num_params", "num_bytes")
 _TRIAL_COLUMNS = (
-    *("trial", "status", "score_val", "weight", *_COSTS, "on_front", "epochs_done", "best_epoch", "fit_time_s"),
-    "reason",
+    *("trial", "status", "score_val", "weight", "images_per_s", *_COSTS, "on_front"),
+    *("epochs_done", "best_epoch", "fit_time_s", "reason"),
 )
 
 
