@@ -220,13 +220,6 @@ def suggestion(given: str, known: Iterable[str], elsewhere: Mapping[str, str] | 
 
     `known` are the names that are valid in its place, `elsewhere` those valid in another place, with a sentence for
     each.
-
-    Examples
-    --------
-    >>> suggestion("val_data", ["train_data", "tuning_data"])
-    "Did you mean 'tuning_data'?"
-    >>> suggestion("learning_rate", ["time_limit"], {"learning_rate": "Pass it in hyperparameters."})
-    'Pass it in hyperparameters.'
     """
     names = list(known)
     words = _translations(given)
